@@ -1,0 +1,32 @@
+//! Compiles `kernex/v1/*.proto` with protox, so that no `protoc` is needed.
+
+use std::{env, fs, path::PathBuf};
+
+const FILES: [&str; 5] = [
+    "kernex/v1/access.proto",
+    "kernex/v1/agent.proto",
+    "kernex/v1/bundle.proto",
+    "kernex/v1/deployment.proto",
+    "kernex/v1/device.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::Compiler::new(["."])?
+        .include_source_info(true)
+        .include_imports(true)
+        .open_files(FILES)?
+        .file_descriptor_set();
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(
+        out.join("descriptors.bin"),
+        prost::Message::encode_to_vec(&descriptors),
+    )?;
+    tonic_prost_build::configure()
+        // Bundle bytes and already encoded payloads travel without a copy.
+        .bytes(".kernex.v1")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

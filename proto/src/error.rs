@@ -1,0 +1,88 @@
+//! The machine-readable reasons in `google.rpc.ErrorInfo`, shared so that clients match on them and not on texts.
+
+/// Domain of every `ErrorInfo` Kernex sends.
+pub const DOMAIN: &str = "kernex.v1";
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)?) => {
+        /// Why a call was refused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $variant),+ }
+
+        impl Reason {
+            /// Every reason, for tests of tables.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The text on the wire.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// The reason behind a text, if this version knows it.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// No token, or one that does not work.
+    Unauthenticated = "UNAUTHENTICATED",
+    /// The role is too low, or the thing is not the caller's.
+    NotAllowed = "NOT_ALLOWED",
+    /// No such thing.
+    NotFound = "NOT_FOUND",
+    /// The name or identity is taken.
+    AlreadyExists = "ALREADY_EXISTS",
+    /// A field is wrong.
+    InvalidArgument = "INVALID_ARGUMENT",
+    /// Nothing matched the selector.
+    NoTargets = "NO_TARGETS",
+    /// The archive holds something that is never unpacked.
+    UnsafeArchive = "UNSAFE_ARCHIVE",
+    /// No manifest.json in the archive.
+    ManifestMissing = "MANIFEST_MISSING",
+    /// The manifest does not say what it must.
+    ManifestInvalid = "MANIFEST_INVALID",
+    /// The bytes do not have the digest that was promised.
+    DigestMismatch = "DIGEST_MISMATCH",
+    /// Too large for the configured limit.
+    TooLarge = "TOO_LARGE",
+    /// The disk is full.
+    NoSpace = "NO_SPACE",
+    /// Something needs it.
+    InUse = "IN_USE",
+    /// The revision moved on.
+    Conflict = "CONFLICT",
+    /// The same request id came with another body.
+    RequestIdReused = "REQUEST_ID_REUSED",
+    /// It is finished already.
+    Finished = "FINISHED",
+    /// A newer session took over.
+    SessionReplaced = "SESSION_REPLACED",
+    /// The peer did not keep up and its queue was full.
+    SlowConsumer = "SLOW_CONSUMER",
+    /// Too much at once; come back later.
+    Overloaded = "OVERLOADED",
+    /// The server is stopping.
+    Draining = "DRAINING",
+    /// The database does not answer.
+    StoreUnavailable = "STORE_UNAVAILABLE",
+    /// A defect.
+    Internal = "INTERNAL",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_survives_its_text() {
+        for reason in Reason::ALL {
+            assert_eq!(Reason::parse(reason.as_str()), Some(*reason));
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What is signed, byte for byte, and the text of an enrolment token.
+//!
+//! A transcript is a sequence of fields, each preceded by its length as a 32-bit big-endian number, so
+//! that no two different lists of fields give the same bytes. The signature is RSASSA-PSS with SHA-256,
+//! MGF1 with SHA-256 and a 32-byte salt, over the transcript (the scheme hashes it).
+
+use std::{fmt, str::FromStr};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+use crate::ids::{ClusterId, DeviceId, Digest, JournalId, TokenId};
+
+/// Length of every nonce, in bytes.
+pub const NONCE_LEN: usize = 32;
+
+/// Modulus size of a device key, in bits.
+pub const DEVICE_KEY_BITS: usize = 4096;
+
+const ENROLL_PURPOSE: &[u8] = b"kernex.v1.enroll";
+const SESSION_PURPOSE: &[u8] = b"kernex.v1.session";
+
+/// What an agent signs to enrol. The secret of the token is part of it by its digest only.
+#[derive(Debug, Clone, Copy)]
+pub struct EnrollTranscript<'a> {
+    /// Cluster, from the token's text.
+    pub cluster: ClusterId,
+    /// The token.
+    pub token: TokenId,
+    /// SHA-256 of the public key, SPKI DER.
+    pub key: Digest,
+    /// The caller's nonce.
+    pub nonce: &'a [u8],
+}
+
+impl EnrollTranscript<'_> {
+    /// The bytes to sign.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        transcript(&[
+            ENROLL_PURPOSE,
+            self.cluster.0.as_bytes(),
+            self.token.0.as_bytes(),
+            &self.key.0,
+            self.nonce,
+        ])
+    }
+}
+
+/// What an agent signs to open a session.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionTranscript<'a> {
+    /// Cluster, from `Challenge`.
+    pub cluster: ClusterId,
+    /// Nonce of `Challenge`.
+    pub server_nonce: &'a [u8],
+    /// Nonce of `Hello`.
+    pub client_nonce: &'a [u8],
+    /// The device.
+    pub device: DeviceId,
+    /// SHA-256 of the public key, SPKI DER.
+    pub key: Digest,
+    /// Boot id of `Hello`.
+    pub boot_id: &'a str,
+    /// Journal of `Hello`.
+    pub journal: JournalId,
+}
+
+impl SessionTranscript<'_> {
+    /// The bytes to sign.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        transcript(&[
+            SESSION_PURPOSE,
+            self.cluster.0.as_bytes(),
+            self.server_nonce,
+            self.client_nonce,
+            self.device.0.as_bytes(),
+            &self.key.0,
+            self.boot_id.as_bytes(),
+            self.journal.0.as_bytes(),
+        ])
+    }
+}
+
+fn transcript(fields: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(fields.iter().map(|f| f.len() + 4).sum());
+    for field in fields {
+        bytes.extend_from_slice(&(field.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(field);
+    }
+    bytes
+}
+
+/// The one string an agent needs: `kxe1.<token id>.<cluster id>.<CA pin>.<secret>`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EnrollmentToken {
+    /// The token.
+    pub id: TokenId,
+    /// The cluster it lets into.
+    pub cluster: ClusterId,
+    /// SHA-256 of the CA certificate's public key (SPKI DER); all zero when the server runs without TLS.
+    pub ca_pin: Digest,
+    /// 32 random bytes.
+    pub secret: [u8; 32],
+}
+
+/// Secrets do not belong in logs.
+impl fmt::Debug for EnrollmentToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnrollmentToken")
+            .field("id", &self.id)
+            .field("cluster", &self.cluster)
+            .field("ca_pin", &self.ca_pin)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EnrollmentToken {
+    /// The text handed to an operator, once.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        format!(
+            "kxe1.{}.{}.{}.{}",
+            URL_SAFE_NO_PAD.encode(self.id.0.as_bytes()),
+            URL_SAFE_NO_PAD.encode(self.cluster.0.as_bytes()),
+            URL_SAFE_NO_PAD.encode(self.ca_pin.0),
+            URL_SAFE_NO_PAD.encode(self.secret),
+        )
+    }
+}
+
+/// The text is not an enrolment token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is not an enrolment token; it should start with `kxe1.` and be copied whole")]
+pub struct InvalidEnrollmentToken;
+
+impl FromStr for EnrollmentToken {
+    type Err = InvalidEnrollmentToken;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.trim().split('.');
+        if parts.next() != Some("kxe1") {
+            return Err(InvalidEnrollmentToken);
+        }
+        let token = Self {
+            id: TokenId(uuid::Uuid::from_bytes(field(parts.next())?)),
+            cluster: ClusterId(uuid::Uuid::from_bytes(field(parts.next())?)),
+            ca_pin: Digest(field(parts.next())?),
+            secret: field(parts.next())?,
+        };
+        if parts.next().is_some() {
+            return Err(InvalidEnrollmentToken);
+        }
+        Ok(token)
+    }
+}
+
+fn field<const N: usize>(part: Option<&str>) -> Result<[u8; N], InvalidEnrollmentToken> {
+    part.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok())
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or(InvalidEnrollmentToken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn different_fields_never_give_the_same_transcript(
+            a in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..5), 0..5),
+            b in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..5), 0..5),
+        ) {
+            let join = |list: &[Vec<u8>]| transcript(&list.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            prop_assert_eq!(a == b, join(&a) == join(&b));
+        }
+
+        #[test]
+        fn tokens_survive_their_text(id in any::<[u8; 16]>(), cluster in any::<[u8; 16]>(), pin in any::<[u8; 32]>(), secret in any::<[u8; 32]>()) {
+            let token = EnrollmentToken {
+                id: TokenId(uuid::Uuid::from_bytes(id)),
+                cluster: ClusterId(uuid::Uuid::from_bytes(cluster)),
+                ca_pin: Digest(pin),
+                secret,
+            };
+            prop_assert_eq!(token.to_text().parse(), Ok(token));
+        }
+    }
+
+    #[test]
+    fn broken_tokens_are_refused() {
+        for bad in ["", "kxe1", "kxe1.a.b.c.d", "kxe2.AAAA"] {
+            assert_eq!(bad.parse::<EnrollmentToken>(), Err(InvalidEnrollmentToken));
+        }
+    }
+}

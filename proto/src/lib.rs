@@ -1,0 +1,43 @@
+//! The contract of Kernex: everything both ends must agree on.
+//!
+//! [`v1`] holds the stubs generated from `kernex/v1/*.proto`; the modules beside it hold what the
+//! schema alone cannot say: trusted identifiers, the bundle manifest, the signed transcripts of the
+//! handshakes, the text of an enrolment token and the reasons carried by errors.
+
+#[cfg(feature = "archive")]
+pub mod archive;
+pub mod error;
+pub mod handshake;
+pub mod ids;
+pub mod manifest;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
+
+/// Messages, clients and servers of package `kernex.v1`.
+#[expect(
+    clippy::large_enum_variant,
+    clippy::doc_lazy_continuation,
+    clippy::doc_markdown,
+    reason = "generated code"
+)]
+pub mod v1 {
+    tonic::include_proto!("kernex.v1");
+}
+
+/// The compiled schema with its comments, for reflection and policy checks.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Revision of the session protocol both programs speak.
+pub const PROTOCOL_REVISION: u32 = 1;
+
+/// Largest piece of a bundle in one message, in bytes.
+pub const CHUNK_SIZE: usize = 256 * 1024;
+
+/// Metadata key that carries the session token of a download.
+pub const SESSION_TOKEN_KEY: &str = "kernex-session-token";
+
+/// Metadata key that carries the device id of a download.
+pub const DEVICE_ID_KEY: &str = "kernex-device-id";
+
+/// Most bytes of script output that travel with an outcome.
+pub const OUTPUT_TAIL_LIMIT: usize = 64 * 1024;
