@@ -1,1 +1,225 @@
-//! Placeholder.
+//! Reading bundles that anybody may have made: the server checks them on upload, the agent unpacks them,
+//! and both walk the same code, so that what was accepted is what arrives.
+//!
+//! Rejected, never skipped: anything but regular files, folders, relative symbolic links that stay inside and
+//! hard links to an earlier file (unpacked as copies). [`unpack`] keeps symbolic links back until every file is
+//! written, so nothing is ever written through one.
+
+mod path;
+mod pax;
+mod reader;
+mod tree;
+mod unpack;
+mod walk;
+
+use std::{io, path::Path};
+
+use tokio::io::AsyncRead;
+
+use self::unpack::Disk;
+use crate::{
+    manifest::{MANIFEST_FILE, Manifest, ManifestError},
+    v1,
+};
+
+/// How an archive is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// tar with gzip.
+    TarGz,
+    /// tar with Zstandard.
+    TarZst,
+}
+
+impl Format {
+    /// Most bytes [`Format::sniff`] looks at.
+    pub const MAGIC_LEN: usize = 4;
+
+    /// Recognises the format by the first bytes of the archive.
+    #[must_use]
+    pub fn sniff(start: &[u8]) -> Option<Self> {
+        match start {
+            [0x1f, 0x8b, ..] => Some(Self::TarGz),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::TarZst),
+            _ => None,
+        }
+    }
+
+    /// Usual ending of a file's name.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::TarGz => "tar.gz",
+            Self::TarZst => "tar.zst",
+        }
+    }
+}
+
+impl From<Format> for v1::BundleFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::TarGz => Self::TarGz,
+            Format::TarZst => Self::TarZst,
+        }
+    }
+}
+
+/// The format is missing, or this version does not know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the bundle's format is not known")]
+pub struct UnknownFormat;
+
+impl TryFrom<v1::BundleFormat> for Format {
+    type Error = UnknownFormat;
+
+    fn try_from(format: v1::BundleFormat) -> Result<Self, UnknownFormat> {
+        match format {
+            v1::BundleFormat::TarGz => Ok(Self::TarGz),
+            v1::BundleFormat::TarZst => Ok(Self::TarZst),
+            v1::BundleFormat::Unspecified => Err(UnknownFormat),
+        }
+    }
+}
+
+/// How much an archive may become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of the unpacked files together, and of the tar stream.
+    pub max_unpacked_bytes: u64,
+    /// Most files, folders and links, counting folders that are only implied by a path.
+    pub max_entries: u64,
+    /// Most bytes of the tar stream for each compressed byte, once the stream is longer than 64 MiB.
+    pub max_ratio: u64,
+}
+
+/// Room for a large program with its assets; a bomb is far beyond.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_unpacked_bytes: 16 * 1024 * 1024 * 1024,
+            max_entries: 250_000,
+            max_ratio: 200,
+        }
+    }
+}
+
+/// What was found in an archive that will do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspected {
+    /// How it is compressed.
+    pub format: Format,
+    /// The manifest, byte for byte.
+    pub manifest_json: Vec<u8>,
+    /// The same, read and checked.
+    pub manifest: Manifest,
+    /// Bytes of all files once unpacked; hard links count as the copies they become.
+    pub unpacked_bytes: u64,
+    /// Files, folders and links, counting folders that are only implied by a path.
+    pub entries: u64,
+}
+
+/// Why an archive will not do, or could not be unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// It holds something that is never unpacked.
+    #[error("unsafe archive: `{entry}` {why}")]
+    Unsafe {
+        /// The entry, as the archive names it.
+        entry: String,
+        /// The rest of a sentence that starts with the entry.
+        why: String,
+    },
+    /// No manifest at the root, nor in the one top-level folder.
+    #[error("the archive has no {MANIFEST_FILE} at its root, nor in its only top-level folder")]
+    ManifestMissing,
+    /// The manifest does not say what it must.
+    #[error(transparent)]
+    ManifestInvalid(#[from] ManifestError),
+    /// A limit was hit.
+    #[error("the archive is too large: its {what} above the limit of {limit}")]
+    TooLarge {
+        /// What there is too much of, with its verb.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// It cannot be read to its end.
+    #[error("the archive is damaged or no tar.gz or tar.zst")]
+    Corrupt(#[source] io::Error),
+    /// Reading the source or writing to the disk failed.
+    #[error("reading the archive or writing its files failed")]
+    Io(#[source] io::Error),
+}
+
+impl ArchiveError {
+    fn unsafe_entry(entry: &[u8], why: impl Into<String>) -> Self {
+        // Enough to find the entry; an error travels in a Status of a few KiB.
+        const SHOWN: usize = 200;
+        let shown = entry.get(..SHOWN).unwrap_or(entry);
+        Self::Unsafe {
+            entry: shown.escape_ascii().to_string(),
+            why: why.into(),
+        }
+    }
+
+    /// Whether the disk, or the quota on it, is full.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io(error) if matches!(error.kind(), StorageFull | QuotaExceeded))
+    }
+
+    /// What a device reports.
+    #[must_use]
+    pub fn failure_reason(&self) -> v1::FailureReason {
+        match self {
+            Self::Unsafe { .. } | Self::TooLarge { .. } | Self::Corrupt(_) => {
+                v1::FailureReason::UnsafeArchive
+            }
+            Self::ManifestMissing => v1::FailureReason::ManifestMissing,
+            Self::ManifestInvalid(_) => v1::FailureReason::ManifestInvalid,
+            Self::Io(_) if self.is_disk_full() => v1::FailureReason::DiskFull,
+            Self::Io(_) => v1::FailureReason::Internal,
+        }
+    }
+}
+
+/// Walks the whole archive and writes nothing.
+pub async fn inspect<R>(reader: R, limits: &Limits) -> Result<Inspected, ArchiveError>
+where
+    R: AsyncRead + Unpin + Send,
+{
+    let walked = walk::walk(reader, limits, &mut None).await?;
+    Ok(walked.inspected)
+}
+
+/// Walks the whole archive and writes its files into `into`, an empty folder or one to be made.
+///
+/// The one top-level folder that holds the manifest, if there is one, is left out. Files and folders are synced
+/// before this returns; the caller syncs the parent of `into` (it will rename it anyway). When the archive will
+/// not do, what was written is removed again; when the future is dropped, the caller removes `into`.
+pub async fn unpack<R>(reader: R, into: &Path, limits: &Limits) -> Result<Inspected, ArchiveError>
+where
+    R: AsyncRead + Unpin + Send,
+{
+    let mut disk = Some(Disk::prepare(into).await.map_err(ArchiveError::Io)?);
+    let walked = walk::walk(reader, limits, &mut disk).await;
+    let Some(mut disk) = disk else {
+        unreachable!("the walk only borrows the disk");
+    };
+    let finished = match walked {
+        Ok(walked) => disk
+            .finish(&walked)
+            .await
+            .map(|()| walked.inspected)
+            .map_err(ArchiveError::Io),
+        Err(error) => Err(error),
+    };
+    if finished.is_err() {
+        disk.discard().await;
+    }
+    finished
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,12 +14,7 @@ pub mod manifest;
 pub mod telemetry;
 
 /// Messages, clients and servers of package `kernex.v1`.
-#[expect(
-    clippy::large_enum_variant,
-    clippy::doc_lazy_continuation,
-    clippy::doc_markdown,
-    reason = "generated code"
-)]
+#[expect(clippy::doc_markdown, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("kernex.v1");
 }

@@ -1,1 +1,231 @@
-//! Placeholder, filled by the manifest work.
+//! What `manifest.json` may say, checked once so that nobody downstream has to doubt it.
+//!
+//! Fields this version does not know are kept, because a bundle outlives the agent that first reads it.
+//! Every refusal names the field by its path and says why, because an operator reads it far from the file.
+
+mod fields;
+mod requires;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use self::fields::Fields;
+pub use self::requires::{OneOf, Requires, Unmet};
+
+/// Name of the manifest within the archive.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// Largest manifest that is read, in bytes.
+pub const MAX_MANIFEST_BYTES: usize = 1024 * 1024;
+
+/// How long a script may run when the manifest does not say, in seconds.
+pub const DEFAULT_TIMEOUT_SECONDS: u64 = 300;
+
+/// Longest limit a manifest may ask for; the agent's own configuration caps it further.
+pub const MAX_TIMEOUT_SECONDS: u64 = 86_400;
+
+/// Bundle name when neither manifest nor upload gives one.
+pub const DEFAULT_NAME: &str = "default";
+
+/// The manifest of a bundle.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Value")]
+pub struct Manifest {
+    /// Bundle name; see [`Manifest::name_or_default`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Version, the only field that must be there.
+    pub version: String,
+    /// How the bundle is put to work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deploy: Option<Deploy>,
+    /// Scripts around the switch of `current`.
+    #[serde(skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
+    /// How to go back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+    /// Environment of every script.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// What the device must offer.
+    #[serde(skip_serializing_if = "Requires::is_empty")]
+    pub requires: Requires,
+    /// Whether the script may ask for a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// How the bundle is put to work.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Deploy {
+    /// Shell command, or a file in the bundle; run with `sh` in the release's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+    /// Limit for each script, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u64>,
+}
+
+/// Scripts around the switch of `current`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Hooks {
+    /// Before the deploy script; a non-zero exit refuses the deploy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre: Option<String>,
+    /// After `current` was switched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub post: Option<String>,
+}
+
+impl Hooks {
+    /// Whether there is no hook at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pre.is_none() && self.post.is_none()
+    }
+}
+
+/// How to go back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Rollback {
+    /// Run in the folder of the release that is left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+}
+
+/// Whether the script may ask for a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// The script may exit 75: the machine or the agent restarts and the deploy goes on.
+    Expected,
+}
+
+/// Why a manifest will not do: which field, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{MANIFEST_FILE}: {field}{why}", field = Named(.field))]
+pub struct ManifestError {
+    /// Path of the field, like `deploy.timeout_seconds`; empty when the whole file is meant.
+    pub field: String,
+    /// What is wrong, as the rest of a sentence that starts with the field.
+    pub why: String,
+}
+
+/// Shows a field as "`name` " and the whole file as nothing.
+struct Named<'a>(&'a str);
+
+impl std::fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            "" => Ok(()),
+            field => write!(f, "`{field}` "),
+        }
+    }
+}
+
+impl ManifestError {
+    fn file(why: impl Into<String>) -> Self {
+        Self {
+            field: String::new(),
+            why: why.into(),
+        }
+    }
+
+    fn field(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            why: why.into(),
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() > MAX_MANIFEST_BYTES {
+            return Err(ManifestError::file(format!(
+                "the file is larger than {MAX_MANIFEST_BYTES} bytes"
+            )));
+        }
+        // Some editors put a byte order mark in front; JSON knows none.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let value: Value = serde_json::from_slice(bytes)
+            .map_err(|error| ManifestError::file(format!("this is not JSON: {error}")))?;
+        Self::try_from(value)
+    }
+
+    /// The bundle's name, `default` when the manifest gives none.
+    #[must_use]
+    pub fn name_or_default(&self) -> &str {
+        self.name.as_deref().unwrap_or(DEFAULT_NAME)
+    }
+
+    /// The deploy script, if there is one.
+    #[must_use]
+    pub fn script(&self) -> Option<&str> {
+        self.deploy.as_ref()?.script.as_deref()
+    }
+
+    /// The rollback script, if there is one.
+    #[must_use]
+    pub fn rollback_script(&self) -> Option<&str> {
+        self.rollback.as_ref()?.script.as_deref()
+    }
+
+    /// Limit for each script as the manifest wishes it; the agent caps it.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        let wished = self.deploy.as_ref().and_then(|d| d.timeout_seconds);
+        Duration::from_secs(wished.unwrap_or(DEFAULT_TIMEOUT_SECONDS))
+    }
+}
+
+impl TryFrom<Value> for Manifest {
+    type Error = ManifestError;
+
+    fn try_from(value: Value) -> Result<Self, ManifestError> {
+        let mut top = Fields::new("", value)?;
+        let manifest = Self {
+            name: top.take("name", fields::name)?,
+            version: top
+                .take("version", fields::version)?
+                .ok_or_else(|| ManifestError::field("version", "is missing"))?,
+            deploy: top.object("deploy", |f| {
+                Ok(Deploy {
+                    script: f.take("script", fields::script)?,
+                    timeout_seconds: f.take("timeout_seconds", fields::timeout)?,
+                })
+            })?,
+            hooks: top
+                .object("hooks", |f| {
+                    Ok(Hooks {
+                        pre: f.take("pre", fields::script)?,
+                        post: f.take("post", fields::script)?,
+                    })
+                })?
+                .unwrap_or_default(),
+            rollback: top.object("rollback", |f| {
+                Ok(Rollback {
+                    script: f.take("script", fields::script)?,
+                })
+            })?,
+            env: top.map("env", fields::env)?,
+            requires: top.object("requires", Requires::read)?.unwrap_or_default(),
+            restart: top.take("restart", fields::restart)?,
+            extra: Map::new(),
+        };
+        Ok(Self {
+            extra: top.rest(),
+            ..manifest
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,226 @@
-//! Placeholder.
+//! Logs and traces, set up the same way in all three programs, so that one trace runs from an operator's order to
+//! the script on a device.
+//!
+//! Logs go to stderr. Spans are made and exported only when `OTEL_EXPORTER_OTLP_ENDPOINT` (or
+//! `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) is set; without it there is no OpenTelemetry layer and no cost. The other
+//! `OTEL_*` variables mean what the OpenTelemetry specification says.
+
+mod context;
+
+use std::{env, io::IsTerminal as _, time::Duration};
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use tracing::{Level, Subscriber};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, filter::filter_fn, fmt, layer::SubscriberExt as _,
+    registry::LookupSpan, util::SubscriberInitExt as _,
+};
+
+pub use self::context::{current_traceparent, extract, inject, set_parent};
+
+/// How long [`TelemetryGuard::shutdown`] waits for a collector that does not answer.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Why logs or traces could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter, from `RUST_LOG` or the configuration, makes no sense.
+    #[error("`{filter}` is not a log filter like `info` or `info,kernex_server=debug`")]
+    Filter {
+        /// The filter.
+        filter: String,
+        /// What is wrong with it.
+        #[source]
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// The exporter refuses its configuration.
+    #[error("the trace exporter cannot be set up; check the OTEL_EXPORTER_OTLP_* variables")]
+    Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
+    /// The exporter needs a runtime to send from.
+    #[error("traces need a tokio runtime, and there is none")]
+    NoRuntime,
+    /// Logs are set up already.
+    #[error("logs are set up already")]
+    Twice(#[source] tracing_subscriber::util::TryInitError),
+}
+
+/// Keeps the exporter; call [`shutdown`](Self::shutdown) last, or the latest spans are lost.
+#[derive(Debug)]
+#[must_use = "spans that are not flushed are lost"]
+pub struct TelemetryGuard {
+    provider: Option<SdkTracerProvider>,
+}
+
+impl TelemetryGuard {
+    /// Whether spans are exported.
+    #[must_use]
+    pub fn exports_traces(&self) -> bool {
+        self.provider.is_some()
+    }
+
+    /// Sends what is left, for three seconds at most.
+    pub async fn shutdown(self) {
+        let Some(provider) = self.provider else {
+            return;
+        };
+        // The exporter blocks its caller while the runtime does the sending.
+        let flush =
+            tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_DEADLINE));
+        match tokio::time::timeout(FLUSH_DEADLINE * 2, flush).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the last spans were not exported"),
+            Ok(Err(error)) => tracing::warn!(%error, "the last spans were not exported"),
+            Err(_) => tracing::warn!("the last spans were not exported in time"),
+        }
+    }
+}
+
+/// Sets logs up for the whole process, and traces when the environment asks for them.
+///
+/// `RUST_LOG` wins over `default_filter`. With traces this must be called within a tokio runtime.
+pub fn init(
+    service: &'static str,
+    default_filter: &str,
+    format: LogFormat,
+) -> Result<TelemetryGuard, TelemetryError> {
+    let filter = filter(set("RUST_LOG").as_deref().unwrap_or(default_filter))?;
+    let provider = if wanted(set) {
+        Some(provider(service)?)
+    } else {
+        None
+    };
+    let traces = provider
+        .as_ref()
+        .map(|provider| trace_layer(provider, service));
+    Registry::default()
+        .with(traces)
+        .with(log_layer(format).with_filter(filter))
+        .try_init()
+        .map_err(TelemetryError::Twice)?;
+    Ok(TelemetryGuard { provider })
+}
+
+fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::builder()
+        .parse(text)
+        .map_err(|source| TelemetryError::Filter {
+            filter: text.to_owned(),
+            source,
+        })
+}
+
+/// An environment variable that says something.
+fn set(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+fn wanted(set: impl Fn(&str) -> Option<String>) -> bool {
+    let disabled = set("OTEL_SDK_DISABLED").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+    let endpoint =
+        set("OTEL_EXPORTER_OTLP_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"));
+    endpoint.is_some() && !disabled
+}
+
+fn provider(service: &'static str) -> Result<SdkTracerProvider, TelemetryError> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return Err(TelemetryError::NoRuntime);
+    }
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_tonic()
+        .build()
+        .map_err(TelemetryError::Exporter)?;
+    let resource = Resource::builder();
+    let resource = match set("OTEL_SERVICE_NAME") {
+        Some(name) => resource.with_service_name(name),
+        None => resource.with_service_name(service),
+    };
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource.build())
+        .build())
+}
+
+/// Spans of Kernex only: those of the transport would trace the exporter exporting.
+fn trace_layer<S>(provider: &SdkTracerProvider, service: &'static str) -> impl Layer<S> + use<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer(service))
+        .with_filter(
+            filter_fn(|metadata| {
+                metadata.target().starts_with("kernex") && *metadata.level() <= Level::INFO
+            })
+            .with_max_level_hint(Level::INFO),
+        )
+}
+
+fn log_layer<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let layer = fmt::layer().with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal() && set("NO_COLOR").is_none();
+            layer.with_ansi(colours).boxed()
+        }
+        LogFormat::Json => layer
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .boxed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traces_are_made_only_when_asked_for() {
+        let env = |pairs: &'static [(&str, &str)]| {
+            move |name: &str| {
+                let found = pairs.iter().find(|(n, _)| *n == name);
+                found.map(|(_, value)| (*value).to_owned())
+            }
+        };
+        assert!(!wanted(env(&[])));
+        assert!(wanted(env(&[(
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "http://c:4317"
+        )])));
+        assert!(wanted(env(&[(
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "http://c:4317"
+        )])));
+        assert!(!wanted(env(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317"),
+            ("OTEL_SDK_DISABLED", "True"),
+        ])));
+    }
+
+    #[test]
+    fn a_bad_filter_is_named() {
+        let error = filter("info,=loud=").unwrap_err();
+        assert!(error.to_string().contains("`info,=loud=`"));
+    }
+
+    #[tokio::test]
+    async fn a_guard_without_an_exporter_has_nothing_to_wait_for() {
+        let guard = TelemetryGuard { provider: None };
+        assert!(!guard.exports_traces());
+        guard.shutdown().await;
+    }
+}

@@ -1,0 +1,46 @@
+//! Archives made by friends, by enemies and by chance.
+
+mod friendly;
+mod hostile;
+mod making;
+mod random;
+
+use std::path::Path;
+
+use super::*;
+
+async fn look(archive: &[u8]) -> Result<Inspected, ArchiveError> {
+    inspect(archive, &Limits::default()).await
+}
+
+async fn unpack_at(archive: &[u8], into: &Path) -> Result<Inspected, ArchiveError> {
+    unpack(archive, into, &Limits::default()).await
+}
+
+#[test]
+fn formats_survive_the_wire_and_none_is_refused() {
+    for format in [Format::TarGz, Format::TarZst] {
+        assert_eq!(Format::try_from(v1::BundleFormat::from(format)), Ok(format));
+    }
+    assert_eq!(
+        Format::try_from(v1::BundleFormat::Unspecified),
+        Err(UnknownFormat)
+    );
+}
+
+#[test]
+fn a_full_disk_is_told_from_other_failures() {
+    let reason = |code| ArchiveError::Io(io::Error::from_raw_os_error(code)).failure_reason();
+    let (enospc, edquot, eio) = (28, 122, 5);
+    assert_eq!(reason(enospc), v1::FailureReason::DiskFull);
+    assert_eq!(reason(edquot), v1::FailureReason::DiskFull);
+    assert_eq!(reason(eio), v1::FailureReason::Internal);
+}
+
+/// Callers run both on a pool of threads.
+#[test]
+fn the_futures_can_move_between_threads() {
+    fn movable<T: Send>(_: &T) {}
+    movable(&look(b""));
+    movable(&unpack_at(b"", Path::new("never made")));
+}

@@ -1,0 +1,284 @@
+//! What must be refused, in which words, and without leaving a trace.
+
+use tokio_tar::EntryType;
+
+use super::{
+    making::{MANIFEST, Tar, gz, zst},
+    *,
+};
+
+/// Refused by both, with the entry and the reason; nothing is left behind.
+async fn refused(tar: Tar, entry: &str, why: &str) {
+    let archive = tar.gz().await;
+    let scratch = tempfile::tempdir().unwrap();
+    let into = scratch.path().join("into");
+    for result in [look(&archive).await, unpack_at(&archive, &into).await] {
+        let error = result.unwrap_err();
+        assert_eq!(error.failure_reason(), v1::FailureReason::UnsafeArchive);
+        let text = error.to_string();
+        assert!(text.contains(why), "`{text}` does not say `{why}`");
+        assert!(text.contains(entry), "`{text}` does not name `{entry}`");
+    }
+    assert_eq!(std::fs::read_dir(&into).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);
+}
+
+fn bundle() -> Tar {
+    Tar::bundle()
+}
+
+#[tokio::test]
+async fn paths_that_lead_out_are_refused() {
+    refused(bundle().file("/etc/x", b""), "/etc/x", "absolute").await;
+    refused(bundle().file("../x", b""), "../x", "climbs out").await;
+    refused(bundle().file("a/../../x", b""), "a/../../x", "climbs out").await;
+    refused(bundle().folder(".."), "..", "climbs out").await;
+    refused(bundle().file("./", b"x"), "./", "has no name").await;
+    refused(bundle().file("x/", b"x"), "x/", "named like a folder").await;
+}
+
+#[tokio::test]
+async fn symbolic_links_that_lead_out_are_refused() {
+    refused(bundle().symlink("a", "/etc"), "a", "absolute path").await;
+    refused(bundle().symlink("a", ".."), "a", "leads out").await;
+    refused(bundle().symlink("d/a", "../../x"), "d/a", "leads out").await;
+    let through = bundle()
+        .symlink("d/e/up", "../..")
+        .symlink("d/e/out", "up/../x");
+    refused(through, "d/e/out", "leads out").await;
+    refused(bundle().symlink("a", "a"), "a", "circles").await;
+    let nowhere = look(&bundle().symlink("a", "").gz().await).await;
+    assert!(matches!(nowhere, Err(ArchiveError::Corrupt(_))));
+}
+
+#[tokio::test]
+async fn nothing_is_written_through_a_symbolic_link() {
+    let tar = bundle().symlink("d", "e").folder("e").file("d/x", b"");
+    refused(tar, "d/x", "not a folder").await;
+    let tar = bundle().file("d/x", b"").symlink("d", "e");
+    refused(tar, "d", "twice").await;
+    let tar = bundle().file("d", b"").file("d/x", b"");
+    refused(tar, "d/x", "not a folder").await;
+}
+
+#[tokio::test]
+async fn a_link_inside_of_the_archive_but_outside_of_the_bundle_is_refused() {
+    let tar = Tar::default()
+        .file("app/manifest.json", MANIFEST)
+        .symlink("app/up", "../app/manifest.json");
+    refused(tar, "app/up", "leads out").await;
+}
+
+#[tokio::test]
+async fn hard_links_go_to_an_earlier_file_only() {
+    let why = "not an earlier file";
+    refused(bundle().hard_link("a", "b").file("b", b""), "a", why).await;
+    refused(bundle().folder("d").hard_link("a", "d"), "a", why).await;
+    refused(bundle().symlink("s", "x").hard_link("a", "s"), "a", why).await;
+    refused(bundle().hard_link("a", "a"), "a", why).await;
+    refused(bundle().hard_link("a", "/etc/passwd"), "a", "leads out").await;
+    refused(bundle().hard_link("a", "../x"), "a", "leads out").await;
+}
+
+#[tokio::test]
+async fn devices_pipes_and_the_like_are_refused() {
+    for (kind, why) in [
+        (EntryType::Char, "device node"),
+        (EntryType::Block, "device node"),
+        (EntryType::Fifo, "named pipe"),
+        (EntryType::Continuous, "never unpacked"),
+        (EntryType::Other(b'V'), "never unpacked"),
+    ] {
+        refused(bundle().entry(kind, "odd", "", 0o644, b""), "odd", why).await;
+    }
+}
+
+#[tokio::test]
+async fn set_id_bits_are_refused() {
+    for (kind, mode) in [
+        (EntryType::Regular, 0o4755),
+        (EntryType::Regular, 0o2755),
+        (EntryType::Directory, 0o2755),
+    ] {
+        refused(
+            bundle().entry(kind, "su", "", mode, b""),
+            "su",
+            "set-user-id",
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn duplicates_are_refused() {
+    refused(bundle().file("a", b"1").file("./a", b"2"), "a", "twice").await;
+    refused(bundle().folder("d").folder("d/"), "d", "twice").await;
+    refused(
+        bundle().file("manifest.json", b"{}"),
+        "manifest.json",
+        "twice",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn headers_that_readers_disagree_on_are_refused() {
+    let global = |body| bundle().entry(EntryType::XGlobalHeader, "g", "", 0o644, body);
+    refused(global(b"10 path=a\n"), "g", "changes the entries").await;
+    let sparse = b"25 GNU.sparse.size=10000\n";
+    let tar = bundle()
+        .entry(EntryType::XHeader, "x", "", 0o644, sparse)
+        .file("holes", b"");
+    refused(tar, "holes", "sparse").await;
+    let tar = bundle().entry(EntryType::Symlink, "s", "x", 0o777, b"data");
+    refused(tar, "s", "has data").await;
+}
+
+#[tokio::test]
+async fn a_long_name_cannot_fill_the_memory() {
+    let name = vec![b'x'; 2 * 1024 * 1024];
+    let tar = bundle().entry(EntryType::GNULongName, "n", "", 0o644, &name);
+    refused(tar.file("x", b""), "header", "larger").await;
+}
+
+#[tokio::test]
+async fn trailing_data_is_refused() {
+    let mut padded = bundle().closed();
+    padded.extend_from_slice(&[0; 9000]);
+    assert!(look(&gz(&padded).await).await.is_ok());
+
+    let more = [bundle().closed(), bundle().file("b", b"").closed()].concat();
+    let good = bundle().gz().await;
+    for archive in [
+        gz(&more).await,
+        zst(&more).await,
+        [good.clone(), good.clone()].concat(),
+        [good.clone(), vec![0]].concat(),
+        [zst(&bundle().closed()).await, b"x".to_vec()].concat(),
+    ] {
+        let error = look(&archive).await.unwrap_err();
+        assert!(
+            error.to_string().contains("followed by more data"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_cut_off_is_refused() {
+    let tar = bundle().folder("d").file("d/data", &[7; 3000]).closed();
+    for whole in [gz(&tar).await, zst(&tar).await] {
+        for end in 0..whole.len() {
+            assert!(look(&whole[..end]).await.is_err(), "cut at {end}");
+        }
+        assert!(look(&whole).await.is_ok());
+    }
+    // A stream that is whole around a tar that is not.
+    for end in (0..tar.len() - 1024).step_by(256) {
+        let error = look(&gz(&tar[..end]).await).await.unwrap_err();
+        assert!(matches!(error, ArchiveError::Corrupt(_)), "{end}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_archive_is_called_that() {
+    for bytes in [
+        &b""[..],
+        b"PK\x03\x04",
+        b"\x1f\x8b",
+        b"\x1f\x8b and then nothing good",
+    ] {
+        let error = look(bytes).await.unwrap_err();
+        assert!(matches!(error, ArchiveError::Corrupt(_)), "{error}");
+    }
+}
+
+fn limits(bytes: u64, entries: u64) -> Limits {
+    Limits {
+        max_unpacked_bytes: bytes,
+        max_entries: entries,
+        ..Limits::default()
+    }
+}
+
+#[tokio::test]
+async fn bombs_are_defused() {
+    let large = bundle().file("data", &[0; 100_000]).gz().await;
+    let error = inspect(&large[..], &limits(50_000, 10)).await.unwrap_err();
+    assert!(error.to_string().contains("unpacked size"), "{error}");
+
+    // Copies count, though they cost no bytes in the archive.
+    let copies = (0..20).fold(bundle().file("data", &[0; 9000]), |tar, n| {
+        tar.hard_link(&format!("copy{n}"), "data")
+    });
+    let error = inspect(&copies.gz().await[..], &limits(100_000, 100)).await;
+    assert!(matches!(error, Err(ArchiveError::TooLarge { .. })));
+
+    // Folders that are only implied count as well.
+    let many = bundle().file("a/b/c/d/e/f/g", b"").gz().await;
+    let error = inspect(&many[..], &limits(100_000, 7)).await.unwrap_err();
+    assert!(error.to_string().contains("number of entries"), "{error}");
+    assert!(inspect(&many[..], &limits(100_000, 8)).await.is_ok());
+
+    let zeros = bundle().file("zeros", &vec![0; 70 * 1024 * 1024]);
+    let error = look(&zst(&zeros.closed()).await).await.unwrap_err();
+    assert!(error.to_string().contains("compression ratio"), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_or_wrong_manifest_has_a_reason_of_its_own() {
+    for tar in [
+        Tar::default(),
+        Tar::default().file("a/b/manifest.json", MANIFEST),
+        Tar::default()
+            .file("a/manifest.json", MANIFEST)
+            .file("b", b""),
+        Tar::default().file("manifest.json/x", b""),
+        Tar::default()
+            .file("x", MANIFEST)
+            .symlink("manifest.json", "x"),
+    ] {
+        let error = look(&tar.gz().await).await.unwrap_err();
+        assert_eq!(error.failure_reason(), v1::FailureReason::ManifestMissing);
+    }
+    let large = vec![b' '; crate::manifest::MAX_MANIFEST_BYTES + 100];
+    for bytes in [&b"{}"[..], b"nonsense", &large] {
+        let archive = Tar::default().file("manifest.json", bytes).gz().await;
+        let scratch = tempfile::tempdir().unwrap();
+        let error = unpack_at(&archive, scratch.path()).await.unwrap_err();
+        assert_eq!(error.failure_reason(), v1::FailureReason::ManifestInvalid);
+        assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_fails_is_not_a_damaged_archive() {
+    let good = bundle().gz().await;
+    let source = failing_after(&good[..20]);
+    let error = inspect(source, &Limits::default()).await.unwrap_err();
+    assert!(matches!(error, ArchiveError::Io(_)), "{error}");
+}
+
+/// Gives these bytes, then fails as a disk does.
+fn failing_after(bytes: &[u8]) -> impl AsyncRead + Unpin + Send {
+    struct Failing;
+    impl AsyncRead for Failing {
+        fn poll_read(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            std::task::Poll::Ready(Err(io::Error::other("the disk is on fire")))
+        }
+    }
+    tokio::io::AsyncReadExt::chain(io::Cursor::new(bytes.to_vec()), Failing)
+}
+
+#[tokio::test]
+async fn a_folder_with_something_in_it_is_left_alone() {
+    let scratch = tempfile::tempdir().unwrap();
+    std::fs::write(scratch.path().join("mine"), "mine").unwrap();
+    let error = unpack_at(&bundle().gz().await, scratch.path()).await;
+    assert!(matches!(error, Err(ArchiveError::Io(_))));
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);
+}

@@ -1,0 +1,296 @@
+//! The one walk through an archive: each entry is judged, entered into the tree and, when unpacking, written.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio_stream::StreamExt as _;
+use tokio_tar::{Archive, Entry, EntryType};
+
+use super::{
+    ArchiveError, Inspected, Limits, path, pax,
+    reader::{Meter, TarStream, corrupt, too_many_bytes},
+    tree::{Node, Tree},
+    unpack::Disk,
+};
+use crate::manifest::{MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest};
+
+/// Most bytes of headers, long names and attributes that may come before one entry.
+const HEADER_ALLOWANCE: u64 = 1024 * 1024;
+
+/// Bytes of a file that are in memory at once.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// Neither user nor group may be taken over by running a file.
+const SET_ID_BITS: u32 = 0o6000;
+
+/// A walk that came to a good end.
+pub(super) struct Walked {
+    pub(super) inspected: Inspected,
+    pub(super) tree: Tree,
+    /// The folder of the archive that is the bundle.
+    pub(super) root: PathBuf,
+}
+
+/// Walks the whole archive; writes it to `disk` if there is one.
+pub(super) async fn walk<R>(
+    reader: R,
+    limits: &Limits,
+    disk: &mut Option<Disk>,
+) -> Result<Walked, ArchiveError>
+where
+    R: AsyncRead + Unpin + Send,
+{
+    let (mut stream, format, meter) = TarStream::open(reader, limits).await?;
+    let mut walk = Walk {
+        limits,
+        meter: &meter,
+        disk,
+        tree: Tree::default(),
+        unpacked_bytes: 0,
+        manifests: Vec::new(),
+        buffer: vec![0; BUFFER_BYTES],
+    };
+    {
+        let mut archive = Archive::new(&mut stream);
+        let mut entries = archive.entries().map_err(|error| meter.explain(error))?;
+        loop {
+            meter.allow(HEADER_ALLOWANCE);
+            match entries.next().await {
+                Some(entry) => {
+                    let mut entry = entry.map_err(|error| meter.explain(error))?;
+                    walk.entry(&mut entry).await?;
+                }
+                None => break,
+            }
+        }
+    }
+    let Walk {
+        tree,
+        unpacked_bytes,
+        manifests,
+        ..
+    } = walk;
+    stream.finish().await?;
+    let root = tree.root().ok_or(ArchiveError::ManifestMissing)?;
+    tree.check_links(&root)?;
+    let manifest_json = manifests
+        .into_iter()
+        .find(|(path, _)| *path == root.join(MANIFEST_FILE))
+        .map(|(_, bytes)| bytes)
+        .ok_or(ArchiveError::ManifestMissing)?;
+    let inspected = Inspected {
+        format,
+        manifest: Manifest::parse(&manifest_json)?,
+        manifest_json,
+        unpacked_bytes,
+        entries: tree.len(),
+    };
+    Ok(Walked {
+        inspected,
+        tree,
+        root,
+    })
+}
+
+struct Walk<'a> {
+    limits: &'a Limits,
+    meter: &'a Meter,
+    disk: &'a mut Option<Disk>,
+    tree: Tree,
+    unpacked_bytes: u64,
+    /// At most the one at the root and the first one folder below it.
+    manifests: Vec<(PathBuf, Vec<u8>)>,
+    buffer: Vec<u8>,
+}
+
+impl Walk<'_> {
+    async fn entry<R>(&mut self, entry: &mut Entry<R>) -> Result<(), ArchiveError>
+    where
+        R: AsyncRead + Unpin + Send,
+    {
+        let name = self.ok(entry.path_bytes())?.into_owned();
+        let refuse = |why: &str| Err(ArchiveError::unsafe_entry(&name, why));
+        let kind = entry.header().entry_type();
+        let size = entry.effective_size();
+        if kind == EntryType::XGlobalHeader {
+            return self.global(&name, entry, size).await;
+        }
+        let meter = self.meter;
+        let extensions = entry.pax_extensions().await;
+        for extension in extensions
+            .map_err(|e| meter.explain(e))?
+            .into_iter()
+            .flatten()
+        {
+            if pax::is_sparse(self.ok(extension)?.key_bytes()) {
+                return refuse("is a sparse file; pack it without");
+            }
+        }
+        let at = match path::entry_path(&name) {
+            Ok(path) => path,
+            Err(why) => return refuse(why),
+        };
+        let mode = self.ok(entry.header().mode())?;
+        if mode & SET_ID_BITS != 0 {
+            return refuse("has a set-user-id or set-group-id bit");
+        }
+        let mode = mode & 0o777;
+        if kind != EntryType::Regular && size != 0 {
+            return refuse("has data where only files have");
+        }
+        if at.as_os_str().is_empty() {
+            // `tar czf app.tar.gz .` begins with the folder itself.
+            return match kind {
+                EntryType::Directory => Ok(()),
+                _ => refuse("has no name"),
+            };
+        }
+        match kind {
+            EntryType::Directory => self.add(&at, Node::Folder { mode: Some(mode) }).await,
+            EntryType::Regular if name.ends_with(b"/") => refuse("is a file named like a folder"),
+            EntryType::Regular => {
+                self.count(size)?;
+                self.add(&at, Node::File { mode, size }).await?;
+                self.file(&at, entry, mode, size).await
+            }
+            EntryType::Symlink => {
+                let target = self.ok(entry.link_name_bytes())?.ok_or_else(no_target)?;
+                match path::link_target(&target) {
+                    Ok(target) => self.add(&at, Node::Symlink { target }).await,
+                    Err(why) => refuse(why),
+                }
+            }
+            EntryType::Link => {
+                let target = self.ok(entry.link_name_bytes())?.ok_or_else(no_target)?;
+                let Ok(from) = path::entry_path(&target) else {
+                    return refuse("is a hard link that leads out of the bundle");
+                };
+                let Some(Node::File { mode, size }) = self.tree.get(&from).cloned() else {
+                    return refuse("is a hard link to something that is not an earlier file");
+                };
+                self.count(size)?;
+                self.add(&at, Node::File { mode, size }).await?;
+                match &mut self.disk {
+                    Some(disk) => disk.copy(&from, &at, mode).await.map_err(ArchiveError::Io),
+                    None => Ok(()),
+                }
+            }
+            EntryType::Char | EntryType::Block => refuse("is a device node"),
+            EntryType::Fifo => refuse("is a named pipe"),
+            EntryType::GNUSparse => refuse("is a sparse file; pack it without"),
+            _ => refuse("is of a kind that is never unpacked"),
+        }
+    }
+
+    /// Enters a node into the tree; folders come into being at once, links at the end.
+    async fn add(&mut self, at: &Path, node: Node) -> Result<(), ArchiveError> {
+        let is_folder = matches!(node, Node::Folder { .. });
+        let known = self.tree.get(at).is_some();
+        let implied = self.tree.insert(at, node, self.limits)?;
+        if let Some(disk) = &mut self.disk {
+            let own = (is_folder && !known).then_some(at);
+            for folder in implied.iter().map(PathBuf::as_path).chain(own) {
+                disk.folder(folder).await.map_err(ArchiveError::Io)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a file to its end, into the manifest's place or the disk's, or both.
+    async fn file<R>(
+        &mut self,
+        at: &Path,
+        entry: &mut Entry<R>,
+        mode: u32,
+        size: u64,
+    ) -> Result<(), ArchiveError>
+    where
+        R: AsyncRead + Unpin + Send,
+    {
+        self.meter.allow(size);
+        let mut manifest = self.is_manifest(at).then(Vec::new);
+        let mut file = match &mut self.disk {
+            Some(disk) => Some(disk.create(at).await.map_err(ArchiveError::Io)?),
+            None => None,
+        };
+        let mut read = 0;
+        loop {
+            let count = entry.read(&mut self.buffer).await;
+            let count = count.map_err(|error| self.meter.explain(error))?;
+            let Some(bytes) = self.buffer.get(..count).filter(|b| !b.is_empty()) else {
+                break;
+            };
+            read += count as u64;
+            if let Some(manifest) = &mut manifest {
+                // One byte more than allowed is enough to be refused.
+                let room = (MAX_MANIFEST_BYTES + 1).saturating_sub(manifest.len());
+                manifest.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+            }
+            if let Some(file) = &mut file {
+                file.write(bytes).await.map_err(ArchiveError::Io)?;
+            }
+        }
+        if read != size {
+            return Err(corrupt("it ends in the middle of a file"));
+        }
+        if let Some(bytes) = manifest {
+            self.manifests.push((at.to_path_buf(), bytes));
+        }
+        match (&mut self.disk, file) {
+            (Some(disk), Some(file)) => disk.close(file, mode).await.map_err(ArchiveError::Io),
+            _ => Ok(()),
+        }
+    }
+
+    async fn global<R>(
+        &mut self,
+        name: &[u8],
+        entry: &mut Entry<R>,
+        size: u64,
+    ) -> Result<(), ArchiveError>
+    where
+        R: AsyncRead + Unpin + Send,
+    {
+        let refuse = |why| Err(ArchiveError::unsafe_entry(name, why));
+        if size > pax::MAX_GLOBAL_BYTES {
+            return refuse("is a global header larger than any real one");
+        }
+        let mut body = Vec::new();
+        let read = entry.read_to_end(&mut body).await;
+        read.map_err(|error| self.meter.explain(error))?;
+        pax::check_global(&body).or_else(refuse)
+    }
+
+    /// Adds to the size of what is unpacked, before a byte of it is.
+    fn count(&mut self, size: u64) -> Result<(), ArchiveError> {
+        self.unpacked_bytes = self
+            .unpacked_bytes
+            .checked_add(size)
+            .filter(|sum| *sum <= self.limits.max_unpacked_bytes)
+            .ok_or_else(|| too_many_bytes(self.limits))?;
+        Ok(())
+    }
+
+    /// Whether this may turn out to be the manifest, once the bundle's folder is known.
+    fn is_manifest(&self, at: &Path) -> bool {
+        let depth = at.components().count();
+        let first = || {
+            !self
+                .manifests
+                .iter()
+                .any(|(p, _)| p.components().count() == 2)
+        };
+        at.ends_with(MANIFEST_FILE) && (depth == 1 || depth == 2 && first())
+    }
+
+    fn ok<T>(&self, result: io::Result<T>) -> Result<T, ArchiveError> {
+        result.map_err(|error| self.meter.explain(error))
+    }
+}
+
+fn no_target() -> ArchiveError {
+    corrupt("a link has no target")
+}

@@ -1,0 +1,178 @@
+//! What is accepted, what is refused and in which words, and that the published schema says the same.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const FULL: &str = r#"{
+    "name": "app", "version": "1.0.0+3",
+    "deploy": {"script": "./run.sh", "timeout_seconds": 60},
+    "hooks": {"pre": "true", "post": "systemctl restart app"},
+    "rollback": {"script": "./back.sh"},
+    "env": {"MODE": "fast"},
+    "requires": {"os": "linux", "arch": ["x86_64", "aarch64"], "disk_bytes": 1000},
+    "restart": "expected"
+}"#;
+
+fn refusal(value: Value) -> String {
+    Manifest::parse(value.to_string().as_bytes())
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn a_version_is_enough() {
+    let manifest = Manifest::parse(br#"{"version": "1.0"}"#).unwrap();
+    assert_eq!(manifest.name_or_default(), "default");
+    assert_eq!(manifest.script(), None);
+    assert_eq!(
+        manifest.timeout(),
+        Duration::from_secs(DEFAULT_TIMEOUT_SECONDS)
+    );
+    assert!(manifest.requires.check("linux", "mips", 0).is_ok());
+}
+
+#[test]
+fn everything_is_read() {
+    let manifest = Manifest::parse(FULL.as_bytes()).unwrap();
+    assert_eq!(manifest.name_or_default(), "app");
+    assert_eq!(manifest.script(), Some("./run.sh"));
+    assert_eq!(manifest.rollback_script(), Some("./back.sh"));
+    assert_eq!(manifest.timeout(), Duration::from_secs(60));
+    assert_eq!(manifest.hooks.pre.as_deref(), Some("true"));
+    assert_eq!(manifest.env["MODE"], "fast");
+    assert_eq!(manifest.restart, Some(Restart::Expected));
+}
+
+#[test]
+fn unknown_fields_are_kept() {
+    let manifest =
+        Manifest::parse(br#"{"version": "1", "health": {"command": "x"}, "deploy": {"new": 1}}"#)
+            .unwrap();
+    assert_eq!(manifest.extra["health"], json!({"command": "x"}));
+    assert_eq!(
+        serde_json::to_value(&manifest).unwrap()["health"],
+        json!({"command": "x"})
+    );
+}
+
+#[test]
+fn null_counts_as_absent_and_a_byte_order_mark_is_passed_over() {
+    let text = "\u{feff}{\"version\": \"1\", \"name\": null, \"deploy\": null, \"env\": null}";
+    let manifest = Manifest::parse(text.as_bytes()).unwrap();
+    assert_eq!((manifest.name, manifest.deploy), (None, None));
+}
+
+#[test]
+fn refusals_name_the_field_and_say_why() {
+    let with = |field: &str, value: Value| {
+        let mut manifest = json!({"version": "1"});
+        manifest[field] = value;
+        refusal(manifest)
+    };
+    assert_eq!(refusal(json!({})), "manifest.json: `version` is missing");
+    assert_eq!(
+        refusal(json!([])),
+        "manifest.json: the file must hold an object, not a list"
+    );
+    assert_eq!(
+        with("version", json!(1)),
+        "manifest.json: `version` must be text, not a number"
+    );
+    assert!(with("version", json!("../1")).contains("`version` must be 1 to 100"));
+    assert!(with("name", json!("a/b")).contains("`name` must be 1 to 100"));
+    assert_eq!(
+        with("deploy", json!("run.sh")),
+        "manifest.json: `deploy` must be an object, not text"
+    );
+    assert!(
+        with("deploy", json!({"timeout_seconds": 0}))
+            .contains("`deploy.timeout_seconds` must be 1")
+    );
+    assert!(with("deploy", json!({"timeout_seconds": -1})).contains("not negative"));
+    assert!(with("deploy", json!({"script": " "})).contains("`deploy.script` must not be empty"));
+    assert!(with("hooks", json!({"pre": ["a"]})).contains("`hooks.pre` must be text, not a list"));
+    assert!(with("env", json!({"A": 1})).contains("`env.A` must be text"));
+    assert!(with("env", json!({"A=B": "1"})).contains("`env.A=B` is not a name"));
+    assert!(with("requires", json!({"os": []})).contains("`requires.os` must not be empty"));
+    assert!(with("requires", json!({"arch": [1]})).contains("`requires.arch`"));
+    assert!(with("requires", json!({"disk_bytes": "1G"})).contains("must be a number, not text"));
+    assert!(with("restart", json!("never")).contains("`restart` must be `expected`"));
+}
+
+#[test]
+fn a_file_that_is_not_json_or_too_large_is_refused() {
+    let error = Manifest::parse(b"{").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("manifest.json: this is not JSON")
+    );
+    let large = vec![b' '; MAX_MANIFEST_BYTES + 1];
+    assert!(Manifest::parse(&large).unwrap_err().why.contains("larger"));
+}
+
+#[test]
+fn requirements_are_compared_under_their_usual_names() {
+    let requires = Manifest::parse(FULL.as_bytes()).unwrap().requires;
+    assert!(requires.check("linux", "arm64", 1000).is_ok());
+    assert!(requires.check("Linux", "x86_64", 5000).is_ok());
+    assert_eq!(
+        requires
+            .check("linux", "riscv64", 1000)
+            .unwrap_err()
+            .to_string(),
+        "the bundle requires arch x86_64 or aarch64, this device has riscv64"
+    );
+    assert_eq!(
+        requires.check("linux", "x86_64", 999).unwrap_err().field,
+        "disk_bytes"
+    );
+}
+
+/// Names at one level of a JSON object, sorted.
+fn names(value: &Value) -> Vec<&String> {
+    let mut names: Vec<_> = value.as_object().unwrap().keys().collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_published_schema_and_the_code_know_the_same_fields() {
+    let schema: Value =
+        serde_json::from_str(include_str!("../../../docs/manifest.schema.json")).unwrap();
+    let full = serde_json::to_value(Manifest::parse(FULL.as_bytes()).unwrap()).unwrap();
+    assert_eq!(names(&schema["properties"]), names(&full));
+    for nested in ["deploy", "hooks", "rollback", "requires"] {
+        let described = &schema["properties"][nested]["properties"];
+        assert_eq!(names(described), names(&full[nested]), "{nested}");
+    }
+    assert_eq!(schema["required"], json!(["version"]));
+    let timeout = &schema["properties"]["deploy"]["properties"]["timeout_seconds"];
+    assert_eq!(timeout["maximum"], json!(MAX_TIMEOUT_SECONDS));
+    assert_eq!(timeout["default"], json!(DEFAULT_TIMEOUT_SECONDS));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Manifest::parse(&bytes);
+    }
+
+    #[test]
+    fn what_was_accepted_survives_writing(version in "[a-z0-9][a-z0-9.+~_-]{0,20}", script in "[ -~]{1,40}", seconds in 1..=MAX_TIMEOUT_SECONDS) {
+        let value = json!({"version": version, "deploy": {"script": script, "timeout_seconds": seconds}});
+        if let Ok(manifest) = Manifest::try_from(value) {
+            let again = Manifest::parse(&serde_json::to_vec(&manifest).unwrap());
+            prop_assert_eq!(again, Ok(manifest));
+        }
+    }
+
+    #[test]
+    fn an_accepted_version_is_one_path_component(version in any::<String>()) {
+        if let Ok(manifest) = Manifest::try_from(json!({"version": version})) {
+            prop_assert!(!manifest.version.contains('/') && !manifest.version.starts_with('.'));
+        }
+    }
+}
