@@ -1,1 +1,70 @@
-//! Placeholder while dependencies build.
+//! The schema, one change per file, forwards and backwards, the same on SQLite and PostgreSQL.
+//!
+//! Conventions: ids are UUIDs, instants are BIGINT microseconds since the epoch, digests are lower-case hex, enums are
+//! their names as text. Rows that are facts about the past (targets, events, audit) name devices and bundles by value and
+//! without foreign keys, so that they outlive them.
+
+#![expect(
+    elided_lifetimes_in_paths,
+    reason = "async_trait matches the trait's methods only with the lifetime hidden"
+)]
+
+use sea_orm_migration::prelude::*;
+
+mod m0001_cluster;
+mod m0002_access;
+mod m0003_devices;
+mod m0004_sessions;
+mod m0005_heartbeats;
+mod m0006_bundles;
+mod m0007_deployments;
+mod m0008_reports;
+mod m0009_events;
+
+/// Applies and reverts the changes in order.
+#[derive(Debug)]
+pub struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m0001_cluster::Migration),
+            Box::new(m0002_access::Migration),
+            Box::new(m0003_devices::Migration),
+            Box::new(m0004_sessions::Migration),
+            Box::new(m0005_heartbeats::Migration),
+            Box::new(m0006_bundles::Migration),
+            Box::new(m0007_deployments::Migration),
+            Box::new(m0008_reports::Migration),
+            Box::new(m0009_events::Migration),
+        ]
+    }
+}
+
+/// The primary key of several columns.
+fn key<const N: usize>(columns: [&'static str; N]) -> IndexCreateStatement {
+    let mut index = Index::create();
+    for column in columns {
+        index.col(column);
+    }
+    index
+}
+
+/// An index named after its table and columns.
+fn index<const N: usize>(table: &'static str, columns: [&'static str; N]) -> IndexCreateStatement {
+    let mut index = Index::create();
+    index.name(format!("ix_{table}_{}", columns.join("_"))).table(table);
+    for column in columns {
+        index.col(column);
+    }
+    index
+}
+
+/// Drops tables, newest first.
+async fn drop_tables(manager: &SchemaManager<'_>, tables: &[&'static str]) -> Result<(), DbErr> {
+    for table in tables {
+        manager.drop_table(Table::drop().table(*table).to_owned()).await?;
+    }
+    Ok(())
+}

@@ -1,1 +1,61 @@
-//! Placeholder while dependencies build.
+//! The Kernex control plane.
+//!
+//! A deployment's way through the house: `api::deployments` commits rows through `store` and leaves a hint;
+//! `dispatcher` asks the store what is due and pushes it through `registry` into the `session`s that are here; the
+//! agent's reports come back through `session` to `recorder`, which has `domain::attempt` decide and `store` commit many
+//! of them at once, and then acknowledges. Watchers see each commit. The rows are the queue: a lost session, hint or
+//! server loses nothing, because a new session and a timer lead to the same dispatcher pass.
+//!
+//! [`run`] builds the parts, supervises them and takes them down again. To change how a device connects, open
+//! `session/handshake.rs`; what an attempt may become, `domain/attempt.rs`; who may call what, `auth.rs`; which error
+//! means which status, `error.rs`.
+
+pub mod api;
+pub mod auth;
+pub mod blobs;
+pub mod clock;
+pub mod config;
+pub mod dispatcher;
+pub mod domain;
+pub mod enrollment;
+pub mod error;
+pub mod lifecycle;
+pub mod listener;
+pub mod observe;
+pub mod recorder;
+pub mod registry;
+pub mod session;
+mod startup;
+pub mod store;
+mod supervise;
+pub mod tls;
+mod upkeep;
+
+pub use config::Config;
+pub use lifecycle::Shutdown;
+pub use supervise::run;
+
+/// Brings the database to this version's schema.
+pub async fn migrate(config: &Config) -> anyhow::Result<()> {
+    if config.database_url.starts_with("sqlite") {
+        // The folder is made here, and a running server is left alone.
+        let _lock = startup::data_folder(&config.data_dir)?;
+        return migrate_open(config).await;
+    }
+    migrate_open(config).await
+}
+
+async fn migrate_open(config: &Config) -> anyhow::Result<()> {
+    let store = startup::database(config, clock::Clock::system()).await?;
+    store.migrate().await?;
+    store.close().await?;
+    Ok(())
+}
+
+/// Writes a new admin token into the data folder; the way back in when every other token is lost or expired.
+pub async fn admin_token(config: &Config) -> anyhow::Result<()> {
+    let store = startup::database(config, clock::Clock::system()).await?;
+    startup::admin_token(&store, &config.data_dir).await?;
+    store.close().await?;
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! The gRPC services: each handler validates, makes one call, and maps the answer.
+//!
+//! Who may call what was decided before a handler runs, see [`crate::auth`].
+
+pub mod access;
+pub mod agents;
+pub mod bundles;
+mod convert;
+pub mod deployments;
+pub mod devices;
+pub mod events;
+pub mod health;
+
+use std::{pin::Pin, str::FromStr, sync::Arc, time::Duration};
+
+use kernex_proto::{
+    error::Reason,
+    ids::{ClusterId, Digest},
+    v1::{
+        access_service_server::AccessServiceServer, agent_service_server::AgentServiceServer,
+        bundle_service_server::BundleServiceServer,
+        deployment_service_server::DeploymentServiceServer,
+        device_service_server::DeviceServiceServer, event_service_server::EventServiceServer,
+    },
+};
+use tokio::sync::{Mutex, watch};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, service::Routes};
+
+use crate::{
+    auth::Authenticator,
+    blobs::Blobs,
+    dispatcher::Hints,
+    error::{invalid, retry_later},
+    lifecycle::Tasks,
+    registry::Registry,
+    session::Sessions,
+    store::{Page, Store},
+};
+
+/// Largest message of an operator: a chunk of a bundle, or a request with many devices.
+const REQUEST_LIMIT: usize = 4 << 20;
+/// Largest message of an agent: a Hello with everything it holds, or an outcome with its output.
+const AGENT_LIMIT: usize = 2 << 20;
+/// Largest answer: a page of a thousand rows.
+const RESPONSE_LIMIT: usize = 64 << 20;
+
+/// A stream of answers.
+pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// What the services share.
+#[derive(Debug)]
+pub struct Api {
+    /// Rows.
+    pub store: Store,
+    /// Bytes.
+    pub blobs: Blobs,
+    /// Who is here.
+    pub registry: Arc<Registry>,
+    /// Who to look at.
+    pub hints: Arc<Hints>,
+    /// Who calls.
+    pub authenticator: Authenticator,
+    /// Sessions of agents.
+    pub sessions: Arc<Sessions>,
+    /// Where sessions run.
+    pub tasks: Tasks,
+    /// This installation.
+    pub cluster: ClusterId,
+    /// What enrolment tokens pin; zero without TLS.
+    pub ca_pin: Digest,
+    /// Largest bundle in bytes.
+    pub max_bundle_size: u64,
+    /// Ends watches when the server stops.
+    pub draining: CancellationToken,
+    /// A bundle's row and bytes change together: an upload must not lose its bytes to a deletion of the same digest.
+    pub bundle_changes: Mutex<()>,
+}
+
+/// Every service, with its limits.
+#[must_use]
+pub fn routes(api: &Arc<Api>) -> Routes {
+    macro_rules! limited {
+        ($server:ident, $service:expr, $limit:expr) => {
+            $server::new($service)
+                .max_decoding_message_size($limit)
+                .max_encoding_message_size(RESPONSE_LIMIT)
+        };
+    }
+    Routes::new(limited!(
+        AgentServiceServer,
+        agents::Agents(Arc::clone(api)),
+        AGENT_LIMIT
+    ))
+    .add_service(limited!(
+        DeviceServiceServer,
+        devices::Devices(Arc::clone(api)),
+        REQUEST_LIMIT
+    ))
+    .add_service(limited!(
+        BundleServiceServer,
+        bundles::Bundles(Arc::clone(api)),
+        REQUEST_LIMIT
+    ))
+    .add_service(limited!(
+        DeploymentServiceServer,
+        deployments::Deployments(Arc::clone(api)),
+        REQUEST_LIMIT
+    ))
+    .add_service(limited!(
+        EventServiceServer,
+        events::Events(Arc::clone(api)),
+        REQUEST_LIMIT
+    ))
+    .add_service(limited!(
+        AccessServiceServer,
+        access::Access(Arc::clone(api)),
+        REQUEST_LIMIT
+    ))
+}
+
+/// Page size and token as they come; 0 means 100.
+fn page(size: u32, token: String) -> Result<Page, Status> {
+    let size = match size {
+        0 => 100,
+        1..=1000 => size,
+        _ => return Err(invalid("page_size", "it has to be 1 to 1000, or 0 for 100")),
+    };
+    let token = (!token.is_empty()).then_some(token);
+    Ok(Page { size, token })
+}
+
+/// An id in a field.
+fn id<T: FromStr<Err: std::fmt::Display>>(field: &str, text: &str) -> Result<T, Status> {
+    text.parse()
+        .map_err(|error: T::Err| invalid(field, error.to_string()))
+}
+
+/// Seconds in a field; 0 means the default.
+fn seconds(field: &str, value: u64, default: Duration) -> Result<Duration, Status> {
+    const LONGEST: u64 = 10 * 366 * 24 * 3600;
+    match value {
+        0 => Ok(default),
+        1..=LONGEST => Ok(Duration::from_secs(value)),
+        _ => Err(invalid(field, "it has to be at most ten years")),
+    }
+}
+
+/// What a watch waits for.
+enum Turn {
+    Look,
+    Stop,
+}
+
+/// Waits for a change, lets a burst of changes settle, and looks from time to time anyway: other replicas change rows too.
+async fn turn(changes: &mut watch::Receiver<u64>, draining: &CancellationToken) -> Turn {
+    const SETTLE: Duration = Duration::from_millis(50);
+    const ANYWAY: Duration = Duration::from_secs(2);
+    tokio::select! {
+        () = draining.cancelled() => return Turn::Stop,
+        () = tokio::time::sleep(ANYWAY) => return Turn::Look,
+        changed = changes.changed() => if changed.is_err() { return Turn::Stop },
+    }
+    tokio::select! {
+        () = draining.cancelled() => Turn::Stop,
+        () = tokio::time::sleep(SETTLE) => Turn::Look,
+    }
+}
+
+/// How a watch ends when the server stops: the caller comes back.
+fn going_away() -> Status {
+    retry_later(
+        Code::Unavailable,
+        Reason::Draining,
+        "the server is stopping",
+        Duration::from_secs(1),
+    )
+}

@@ -1,0 +1,100 @@
+//! `AgentService`: how devices get in, stay connected, and fetch bundles.
+
+use std::sync::Arc;
+
+use kernex_proto::{
+    DEVICE_ID_KEY, SESSION_TOKEN_KEY,
+    error::Reason,
+    ids::{DeviceId, Digest},
+    v1::{
+        DeviceSessionRequest, DownloadBundleRequest, DownloadBundleResponse, EnrollRequest,
+        EnrollResponse, agent_service_server::AgentService,
+    },
+};
+use tokio_stream::StreamExt as _;
+use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap};
+
+use super::{Answers, Api, id};
+use crate::{
+    enrollment,
+    error::{invalid, retry_later, unauthenticated},
+    session::{self, Outbound},
+};
+
+/// The service.
+#[derive(Debug)]
+pub struct Agents(pub(super) Arc<Api>);
+
+#[tonic::async_trait]
+impl AgentService for Agents {
+    async fn enroll(
+        &self,
+        request: Request<EnrollRequest>,
+    ) -> Result<Response<EnrollResponse>, Status> {
+        // Signatures and transactions are rationed together with those of sessions.
+        let admission = &self.0.sessions.admission;
+        let _turn = admission.try_acquire().map_err(|_| {
+            retry_later(
+                Code::ResourceExhausted,
+                Reason::Overloaded,
+                "too many devices enrol at once",
+                std::time::Duration::from_secs(2),
+            )
+        })?;
+        let enrolled =
+            enrollment::enroll(&self.0.store, self.0.cluster, request.into_inner()).await?;
+        Ok(Response::new(enrolled))
+    }
+
+    type DeviceSessionStream = Outbound;
+
+    async fn device_session(
+        &self,
+        request: Request<Streaming<DeviceSessionRequest>>,
+    ) -> Result<Response<Outbound>, Status> {
+        // The agent's call returns only once it sees headers, so the answer starts before anything is received.
+        let (outbound, line) = session::outbound();
+        let span = tracing::info_span!(
+            parent: None,
+            "session",
+            device = tracing::field::Empty,
+            session = tracing::field::Empty,
+        );
+        let sessions = Arc::clone(&self.0.sessions);
+        self.0
+            .tasks
+            .spawn(span, sessions.run(request.into_inner(), line));
+        Ok(Response::new(outbound))
+    }
+
+    type DownloadBundleStream = Answers<DownloadBundleResponse>;
+
+    async fn download_bundle(
+        &self,
+        request: Request<DownloadBundleRequest>,
+    ) -> Result<Response<Self::DownloadBundleStream>, Status> {
+        let (device, token) = credentials(request.metadata()).ok_or_else(unauthenticated)?;
+        let DownloadBundleRequest { digest, offset } = request.into_inner();
+        let digest = id("digest", &digest)?;
+        let bundle = self
+            .0
+            .store
+            .authorise_download(device, token, digest)
+            .await?;
+        if offset > bundle.size {
+            return Err(invalid("offset", "it is beyond the end of the bundle"));
+        }
+        tracing::debug!(%device, %digest, offset, "download begins");
+        let bytes = self.0.blobs.read(digest, offset).await?;
+        let answers = bytes.map(|chunk| Ok(DownloadBundleResponse { chunk: chunk? }));
+        Ok(Response::new(Box::pin(answers)))
+    }
+}
+
+/// Device and hash of its session token.
+fn credentials(metadata: &MetadataMap) -> Option<(DeviceId, Digest)> {
+    let text = |key| metadata.get(key)?.to_str().ok();
+    let device = text(DEVICE_ID_KEY)?.parse().ok()?;
+    let token = text(SESSION_TOKEN_KEY)?;
+    Some((device, Digest::of(token.as_bytes())))
+}

@@ -1,0 +1,165 @@
+//! `BundleService`: bytes in, checked while they arrive; bytes out.
+//!
+//! The row says that a bundle exists and the blob holds its bytes; the two change together, one upload or deletion at a
+//! time, and nobody who hangs up can come between them.
+
+mod upload;
+
+use std::sync::Arc;
+
+use kernex_proto::{
+    ids::Digest,
+    v1::{
+        DeleteBundleRequest, DeleteBundleResponse, FetchBundleRequest, FetchBundleResponse,
+        GetBundleRequest, GetBundleResponse, ListBundlesRequest, ListBundlesResponse,
+        UploadBundleRequest, UploadBundleResponse, bundle_service_server::BundleService,
+    },
+};
+use tokio::sync::oneshot;
+use tokio_stream::StreamExt as _;
+use tonic::{Request, Response, Status, Streaming};
+
+use self::upload::Upload;
+use super::{Answers, Api, convert::fitting_page, going_away, page};
+use crate::{
+    auth::caller,
+    error::{chain, invalid},
+    store::{Caller, bundles::BundleRow},
+};
+
+/// The service.
+#[derive(Debug)]
+pub struct Bundles(pub(super) Arc<Api>);
+
+impl Bundles {
+    /// Does `work` alone and to its end, even when the caller hangs up meanwhile.
+    async fn uninterrupted<T, F>(&self, work: F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Status>> + Send + 'static,
+    {
+        let (tell, told) = oneshot::channel();
+        let api = Arc::clone(&self.0);
+        self.0.tasks.spawn(tracing::Span::current(), async move {
+            let _only = api.bundle_changes.lock().await;
+            // Nobody may be left to hear it; it is done all the same.
+            let _ = tell.send(work.await);
+        });
+        told.await.map_err(|_| going_away())?
+    }
+
+    /// Makes the bytes a blob and then the bundle a row, so that a bundle that exists always has its bytes.
+    async fn keep(&self, caller: Caller, upload: Upload) -> Result<(BundleRow, bool), Status> {
+        let api = Arc::clone(&self.0);
+        self.uninterrupted(async move {
+            let digest = upload.bundle.digest;
+            upload.writer.finish(digest).await?;
+            match api.store.insert_bundle(&caller, upload.bundle).await {
+                Ok(stored) => Ok(stored),
+                Err(error) => {
+                    drop_unused(&api, digest).await;
+                    Err(error.into())
+                }
+            }
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl BundleService for Bundles {
+    async fn upload_bundle(
+        &self,
+        request: Request<Streaming<UploadBundleRequest>>,
+    ) -> Result<Response<UploadBundleResponse>, Status> {
+        let caller = caller(&request, "UploadBundle", "")?;
+        let upload =
+            upload::receive(&self.0.blobs, self.0.max_bundle_size, request.into_inner()).await?;
+        let (bundle, existed) = self.keep(caller, upload).await?;
+        tracing::info!(
+            bundle = %format_args!("{}:{}", bundle.name, bundle.version),
+            digest = %bundle.digest,
+            size = bundle.size,
+            existed,
+            "bundle stored"
+        );
+        Ok(Response::new(UploadBundleResponse {
+            bundle: Some(bundle.into()),
+            existed,
+        }))
+    }
+
+    type FetchBundleStream = Answers<FetchBundleResponse>;
+
+    async fn fetch_bundle(
+        &self,
+        request: Request<FetchBundleRequest>,
+    ) -> Result<Response<Self::FetchBundleStream>, Status> {
+        let FetchBundleRequest { bundle, offset } = request.into_inner();
+        let bundle = self.0.store.get_bundle(&bundle).await?;
+        if offset > bundle.size {
+            return Err(invalid("offset", "it is beyond the end of the bundle"));
+        }
+        let bytes = self.0.blobs.read(bundle.digest, offset).await?;
+        let answers = bytes.map(|chunk| Ok(FetchBundleResponse { chunk: chunk? }));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn list_bundles(
+        &self,
+        request: Request<ListBundlesRequest>,
+    ) -> Result<Response<ListBundlesResponse>, Status> {
+        let request = request.into_inner();
+        let page = page(request.page_size, request.page_token)?;
+        let name = (!request.name.is_empty()).then_some(request.name.as_str());
+        let (bundles, next_page_token) =
+            fitting_page(page, |page| self.0.store.list_bundles(name, page)).await?;
+        Ok(Response::new(ListBundlesResponse {
+            bundles,
+            next_page_token,
+        }))
+    }
+
+    async fn get_bundle(
+        &self,
+        request: Request<GetBundleRequest>,
+    ) -> Result<Response<GetBundleResponse>, Status> {
+        let bundle = self.0.store.get_bundle(&request.get_ref().bundle).await?;
+        Ok(Response::new(GetBundleResponse {
+            bundle: Some(bundle.into()),
+        }))
+    }
+
+    async fn delete_bundle(
+        &self,
+        request: Request<DeleteBundleRequest>,
+    ) -> Result<Response<DeleteBundleResponse>, Status> {
+        let caller = caller(&request, "DeleteBundle", &request.get_ref().request_id)?;
+        let bundle = request.into_inner().bundle;
+        let api = Arc::clone(&self.0);
+        self.uninterrupted(async move {
+            let deleted = api.store.delete_bundle(&caller, &bundle).await?;
+            drop_unused(&api, deleted.digest).await;
+            Ok(())
+        })
+        .await?;
+        Ok(Response::new(DeleteBundleResponse {}))
+    }
+}
+
+/// Deletes bytes no bundle has. When that fails they only take room, and the same bytes will find them again; when it is not
+/// known whether a row came to be, they stay.
+async fn drop_unused(api: &Api, digest: Digest) {
+    let done = match api.store.digest_in_use(digest).await {
+        Ok(true) => return,
+        Ok(false) => api
+            .blobs
+            .delete(digest)
+            .await
+            .map_err(|error| chain(&error)),
+        Err(error) => Err(chain(&error)),
+    };
+    if let Err(error) = done {
+        tracing::warn!(%digest, error, "bytes of a bundle that is gone stay behind");
+    }
+}

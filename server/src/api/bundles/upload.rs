@@ -1,0 +1,225 @@
+//! Receiving a bundle: hashed while it is written, checked before it exists. Whatever goes wrong leaves nothing.
+
+use std::time::Duration;
+
+use kernex_proto::{
+    archive::{Inspected, Limits, inspect},
+    error::Reason,
+    ids::{Digest, check_name},
+    v1::{self, upload_bundle_request::Message},
+};
+use sha2::{Digest as _, Sha256};
+use tokio::io::BufReader;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Code, Status};
+
+use crate::{
+    api::id,
+    blobs::{BlobError, BlobWriter, Blobs},
+    error::{archive, internal, invalid, status},
+    store::bundles::NewBundle,
+};
+
+/// A caller that sends nothing for this long has given up.
+const IDLE: Duration = Duration::from_secs(60);
+/// Signatures travel with every deploy, so there are few.
+const MAX_SIGNATURES: usize = 16;
+const MAX_SIGNATURE_BYTES: usize = 4096;
+/// Pieces in which the archive is read back.
+const READ_SIZE: usize = 256 * 1024;
+
+/// Bytes that will do as a bundle, not yet one.
+pub(super) struct Upload {
+    /// Holds them.
+    pub(super) writer: BlobWriter,
+    /// What is known of them.
+    pub(super) bundle: NewBundle,
+}
+
+/// Takes the messages of one upload.
+pub(super) async fn receive<S>(
+    blobs: &Blobs,
+    max_size: u64,
+    mut messages: S,
+) -> Result<Upload, Status>
+where
+    S: Stream<Item = Result<v1::UploadBundleRequest, Status>> + Unpin + Send,
+{
+    let begin = match next(&mut messages, IDLE).await? {
+        Some(Message::Begin(begin)) => Begin::check(begin, max_size)?,
+        Some(Message::Chunk(_)) | None => return Err(invalid("begin", "it has to come first")),
+    };
+    let mut writer = blobs.begin().await?;
+    if let Some(size) = begin.size
+        && free_bytes(&writer).is_some_and(|free| free < size)
+    {
+        writer.abort().await;
+        return Err(BlobError::NoSpace.into());
+    }
+    match read(&mut writer, begin, max_size, &mut messages).await {
+        Ok(bundle) => Ok(Upload { writer, bundle }),
+        Err(status) => {
+            writer.abort().await;
+            Err(status)
+        }
+    }
+}
+
+async fn read<S>(
+    writer: &mut BlobWriter,
+    begin: Begin,
+    max_size: u64,
+    messages: &mut S,
+) -> Result<NewBundle, Status>
+where
+    S: Stream<Item = Result<v1::UploadBundleRequest, Status>> + Unpin + Send,
+{
+    let mut hasher = Sha256::new();
+    let mut size: u64 = 0;
+    while let Some(message) = next(messages, IDLE).await? {
+        let Message::Chunk(chunk) = message else {
+            return Err(invalid("begin", "it comes once"));
+        };
+        size = size.saturating_add(chunk.len() as u64);
+        if size > max_size {
+            return Err(too_large(max_size));
+        }
+        hasher.update(&chunk);
+        writer.write(chunk).await?;
+    }
+    let digest = Digest(hasher.finalize().into());
+    begin.compare(size, digest)?;
+    writer.flush().await?;
+    let inspected = inspected(writer).await?;
+    let manifest_json =
+        String::from_utf8(inspected.manifest_json).map_err(|error| internal(&error))?;
+    Ok(NewBundle {
+        name: match begin.name {
+            Some(name) => name,
+            None => inspected.manifest.name_or_default().to_owned(),
+        },
+        version: inspected.manifest.version,
+        digest,
+        size,
+        format: inspected.format.into(),
+        manifest_json,
+        signatures: begin.signatures,
+    })
+}
+
+/// Walks the archive as devices will, so that none of them meets what the server did not.
+async fn inspected(writer: &BlobWriter) -> Result<Inspected, Status> {
+    let file = tokio::fs::File::open(writer.path())
+        .await
+        .map_err(|source| BlobError::Io {
+            doing: "reading an upload back",
+            source,
+        })?;
+    let reader = BufReader::with_capacity(READ_SIZE, file);
+    inspect(reader, &Limits::default())
+        .await
+        .map_err(|error| archive(&error))
+}
+
+/// The next message; `None` once the caller has sent everything.
+async fn next<S>(messages: &mut S, idle: Duration) -> Result<Option<Message>, Status>
+where
+    S: Stream<Item = Result<v1::UploadBundleRequest, Status>> + Unpin + Send,
+{
+    let gave_up = |_| {
+        status(
+            Code::DeadlineExceeded,
+            Reason::SlowConsumer,
+            format!(
+                "nothing came for {} s; start the upload again",
+                idle.as_secs()
+            ),
+        )
+    };
+    match tokio::time::timeout(idle, messages.next())
+        .await
+        .map_err(gave_up)?
+    {
+        None => Ok(None),
+        Some(Err(status)) => Err(status),
+        Some(Ok(v1::UploadBundleRequest {
+            message: Some(message),
+        })) => Ok(Some(message)),
+        Some(Ok(v1::UploadBundleRequest { message: None })) => {
+            Err(invalid("message", "it has to be `begin` or `chunk`"))
+        }
+    }
+}
+
+/// What the caller says about the bytes, checked.
+struct Begin {
+    size: Option<u64>,
+    digest: Option<Digest>,
+    name: Option<String>,
+    signatures: Vec<v1::BundleSignature>,
+}
+
+impl Begin {
+    fn check(begin: v1::UploadBegin, max_size: u64) -> Result<Self, Status> {
+        if begin.size_bytes > max_size {
+            return Err(too_large(max_size));
+        }
+        let digest = match begin.digest.as_str() {
+            "" => None,
+            text => Some(id("digest", text)?),
+        };
+        let name = Some(begin.name).filter(|name| !name.is_empty());
+        if let Some(name) = &name {
+            check_name("bundle name", name).map_err(|_| {
+                invalid(
+                    "name",
+                    "it has to be 1 to 100 of a-z A-Z 0-9 . _ -, starting with a letter or digit",
+                )
+            })?;
+        }
+        let too_long = |s: &v1::BundleSignature| {
+            s.key_id.len() + s.algorithm.len() + s.signature.len() > MAX_SIGNATURE_BYTES
+        };
+        if begin.signatures.len() > MAX_SIGNATURES || begin.signatures.iter().any(too_long) {
+            return Err(invalid(
+                "signatures",
+                format!("at most {MAX_SIGNATURES} of up to {MAX_SIGNATURE_BYTES} bytes each"),
+            ));
+        }
+        Ok(Self {
+            size: (begin.size_bytes > 0).then_some(begin.size_bytes),
+            digest,
+            name,
+            signatures: begin.signatures,
+        })
+    }
+
+    fn compare(&self, size: u64, digest: Digest) -> Result<(), Status> {
+        let wrong = |what: String| Err(status(Code::InvalidArgument, Reason::DigestMismatch, what));
+        if let Some(said) = self.size.filter(|said| *said != size) {
+            return wrong(format!("{size} bytes came and {said} were announced"));
+        }
+        if let Some(said) = self.digest.filter(|said| *said != digest) {
+            return wrong(format!("the bytes have the digest {digest}, not {said}"));
+        }
+        Ok(())
+    }
+}
+
+/// Space where uploads are written; `None` when it cannot be told.
+fn free_bytes(writer: &BlobWriter) -> Option<u64> {
+    let folder = writer.path().parent()?;
+    let stats = rustix::fs::statvfs(folder).ok()?;
+    stats.f_bavail.checked_mul(stats.f_frsize)
+}
+
+fn too_large(max_size: u64) -> Status {
+    status(
+        Code::ResourceExhausted,
+        Reason::TooLarge,
+        format!("bundles of more than {max_size} bytes are not taken here"),
+    )
+}
+
+#[cfg(test)]
+mod tests;

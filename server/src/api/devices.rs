@@ -1,0 +1,144 @@
+//! `DeviceService`: who is under management, how they are, what they run.
+
+use std::sync::Arc;
+
+use kernex_proto::v1::{
+    DeleteDeviceRequest, DeleteDeviceResponse, GetDeviceRequest, GetDeviceResponse,
+    ListDeviceHistoryRequest, ListDeviceHistoryResponse, ListDeviceMetricsRequest,
+    ListDeviceMetricsResponse, ListDevicesRequest, ListDevicesResponse, ResolveDeviceRequest,
+    ResolveDeviceResponse, UpdateDeviceLabelsRequest, UpdateDeviceLabelsResponse,
+    device_service_server::DeviceService,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Api, convert::fitting_page, page};
+use crate::{auth::caller, domain::selector::Selector, error::invalid, registry::Ended};
+
+/// The service.
+#[derive(Debug)]
+pub struct Devices(pub(super) Arc<Api>);
+
+#[tonic::async_trait]
+impl DeviceService for Devices {
+    async fn list_devices(
+        &self,
+        request: Request<ListDevicesRequest>,
+    ) -> Result<Response<ListDevicesResponse>, Status> {
+        let request = request.into_inner();
+        let selector = Selector::parse(&request.selector)?;
+        let page = page(request.page_size, request.page_token)?;
+        let (devices, next_page_token) =
+            fitting_page(page, |page| self.0.store.list_devices(&selector, page)).await?;
+        Ok(Response::new(ListDevicesResponse {
+            devices,
+            next_page_token,
+        }))
+    }
+
+    async fn get_device(
+        &self,
+        request: Request<GetDeviceRequest>,
+    ) -> Result<Response<GetDeviceResponse>, Status> {
+        let device = self.0.store.get_device(&request.get_ref().device).await?;
+        Ok(Response::new(GetDeviceResponse {
+            device: Some(device.into()),
+        }))
+    }
+
+    async fn update_device_labels(
+        &self,
+        request: Request<UpdateDeviceLabelsRequest>,
+    ) -> Result<Response<UpdateDeviceLabelsResponse>, Status> {
+        let caller = caller(
+            &request,
+            "UpdateDeviceLabels",
+            &request.get_ref().request_id,
+        )?;
+        let change = request.into_inner();
+        let both = |key: &&String| change.set.contains_key(*key);
+        if let Some(key) = change.remove.iter().find(both) {
+            return Err(invalid(
+                "remove",
+                format!("`{key}` is to be set and removed at once"),
+            ));
+        }
+        let device = self
+            .0
+            .store
+            .update_labels(
+                &caller,
+                &change.device,
+                change.set.into_iter().collect(),
+                change.remove,
+                change.revision,
+            )
+            .await?;
+        Ok(Response::new(UpdateDeviceLabelsResponse {
+            device: Some(device.into()),
+        }))
+    }
+
+    async fn delete_device(
+        &self,
+        request: Request<DeleteDeviceRequest>,
+    ) -> Result<Response<DeleteDeviceResponse>, Status> {
+        let caller = caller(&request, "DeleteDevice", &request.get_ref().request_id)?;
+        let device = self
+            .0
+            .store
+            .delete_device(&caller, &request.get_ref().device)
+            .await?;
+        if let Some(session) = self.0.registry.get(device) {
+            session.end(Ended::Revoked);
+        }
+        Ok(Response::new(DeleteDeviceResponse {}))
+    }
+
+    async fn list_device_metrics(
+        &self,
+        request: Request<ListDeviceMetricsRequest>,
+    ) -> Result<Response<ListDeviceMetricsResponse>, Status> {
+        let request = request.into_inner();
+        let page = page(request.page_size, request.page_token)?;
+        let (samples, next_page_token) = fitting_page(page, |page| {
+            self.0.store.list_metrics(&request.device, page)
+        })
+        .await?;
+        Ok(Response::new(ListDeviceMetricsResponse {
+            samples,
+            next_page_token,
+        }))
+    }
+
+    async fn list_device_history(
+        &self,
+        request: Request<ListDeviceHistoryRequest>,
+    ) -> Result<Response<ListDeviceHistoryResponse>, Status> {
+        let request = request.into_inner();
+        let page = page(request.page_size, request.page_token)?;
+        let (entries, next_page_token) = fitting_page(page, |page| {
+            self.0.store.list_history(&request.device, page)
+        })
+        .await?;
+        Ok(Response::new(ListDeviceHistoryResponse {
+            entries,
+            next_page_token,
+        }))
+    }
+
+    async fn resolve_device(
+        &self,
+        request: Request<ResolveDeviceRequest>,
+    ) -> Result<Response<ResolveDeviceResponse>, Status> {
+        let caller = caller(&request, "ResolveDevice", &request.get_ref().request_id)?;
+        let device = self
+            .0
+            .store
+            .resolve_device(&caller, &request.get_ref().device)
+            .await?;
+        self.0.hints.add([device.id]);
+        Ok(Response::new(ResolveDeviceResponse {
+            device: Some(device.into()),
+        }))
+    }
+}

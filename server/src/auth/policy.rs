@@ -1,0 +1,144 @@
+//! Every RPC and who may call it.
+
+use crate::store::access::Role;
+
+/// Who may call an RPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Everybody: it tells nothing that is not public.
+    Open,
+    /// Agents; the handler verifies the proof that is in the messages or the metadata.
+    Agent,
+    /// Operators with at least this role.
+    Operator(Role),
+}
+
+const VIEWER: Policy = Policy::Operator(Role::Viewer);
+const OPERATOR: Policy = Policy::Operator(Role::Operator);
+const ADMIN: Policy = Policy::Operator(Role::Admin);
+
+/// Every RPC there is.
+const POLICIES: &[(&str, Policy)] = &[
+    ("/kernex.v1.AgentService/Enroll", Policy::Agent),
+    ("/kernex.v1.AgentService/DeviceSession", Policy::Agent),
+    ("/kernex.v1.AgentService/DownloadBundle", Policy::Agent),
+    ("/kernex.v1.DeviceService/ListDevices", VIEWER),
+    ("/kernex.v1.DeviceService/GetDevice", VIEWER),
+    ("/kernex.v1.DeviceService/UpdateDeviceLabels", OPERATOR),
+    ("/kernex.v1.DeviceService/DeleteDevice", ADMIN),
+    ("/kernex.v1.DeviceService/ListDeviceMetrics", VIEWER),
+    ("/kernex.v1.DeviceService/ListDeviceHistory", VIEWER),
+    ("/kernex.v1.DeviceService/ResolveDevice", ADMIN),
+    ("/kernex.v1.BundleService/UploadBundle", OPERATOR),
+    ("/kernex.v1.BundleService/FetchBundle", VIEWER),
+    ("/kernex.v1.BundleService/ListBundles", VIEWER),
+    ("/kernex.v1.BundleService/GetBundle", VIEWER),
+    ("/kernex.v1.BundleService/DeleteBundle", OPERATOR),
+    ("/kernex.v1.DeploymentService/CreateDeployment", OPERATOR),
+    ("/kernex.v1.DeploymentService/GetDeployment", VIEWER),
+    ("/kernex.v1.DeploymentService/ListDeployments", VIEWER),
+    ("/kernex.v1.DeploymentService/ListTargets", VIEWER),
+    ("/kernex.v1.DeploymentService/WatchDeployment", VIEWER),
+    ("/kernex.v1.DeploymentService/CancelDeployment", OPERATOR),
+    ("/kernex.v1.EventService/WatchEvents", VIEWER),
+    ("/kernex.v1.AccessService/CreateEnrollmentToken", OPERATOR),
+    ("/kernex.v1.AccessService/ListEnrollmentTokens", VIEWER),
+    ("/kernex.v1.AccessService/RevokeEnrollmentToken", OPERATOR),
+    ("/kernex.v1.AccessService/CreateOperatorToken", ADMIN),
+    ("/kernex.v1.AccessService/RevokeOperatorToken", ADMIN),
+    ("/kernex.v1.AccessService/WhoAmI", VIEWER),
+    ("/grpc.health.v1.Health/Check", Policy::Open),
+    ("/grpc.health.v1.Health/Watch", Policy::Open),
+    (
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        Policy::Open,
+    ),
+    (
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        Policy::Open,
+    ),
+];
+
+/// The policy of a path.
+#[must_use]
+pub fn policy(path: &str) -> Option<Policy> {
+    POLICIES
+        .iter()
+        .find(|(known, _)| *known == path)
+        .map(|(_, policy)| *policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message as _;
+
+    fn methods(descriptors: &[u8]) -> Vec<String> {
+        let files = prost_types::FileDescriptorSet::decode(descriptors).expect("decodes");
+        let mut paths = Vec::new();
+        for file in &files.file {
+            for service in &file.service {
+                for method in &service.method {
+                    paths.push(format!(
+                        "/{}.{}/{}",
+                        file.package(),
+                        service.name(),
+                        method.name()
+                    ));
+                }
+            }
+        }
+        paths
+    }
+
+    #[test]
+    fn every_rpc_has_a_policy_and_every_policy_an_rpc() {
+        let mut served = methods(kernex_proto::DESCRIPTORS);
+        assert!(!served.is_empty());
+        assert!(
+            served
+                .iter()
+                .all(|path| policy(path).is_some_and(|p| p != Policy::Open))
+        );
+        served.extend(methods(tonic_health::pb::FILE_DESCRIPTOR_SET));
+        served.extend(methods(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET));
+        served.extend(methods(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET));
+        for path in &served {
+            assert!(policy(path).is_some(), "{path} has no policy");
+        }
+        for (path, _) in POLICIES {
+            assert!(
+                served.iter().any(|known| known == path),
+                "{path} does not exist"
+            );
+        }
+    }
+
+    #[test]
+    fn the_comments_of_the_contract_name_the_roles_that_are_enforced() {
+        let files =
+            prost_types::FileDescriptorSet::decode(kernex_proto::DESCRIPTORS).expect("decodes");
+        for file in files.file.iter().filter(|f| f.package() == "kernex.v1") {
+            for location in file.source_code_info.iter().flat_map(|i| &i.location) {
+                // Path of a method: field 6 (service), its index, field 2 (method), its index.
+                let [6, service, 2, method] = location.path[..] else {
+                    continue;
+                };
+                let service = &file.service[service as usize];
+                let path = format!(
+                    "/kernex.v1.{}/{}",
+                    service.name(),
+                    service.method[method as usize].name()
+                );
+                let Some(Policy::Operator(role)) = policy(&path) else {
+                    continue;
+                };
+                let said = format!("Role: {role}.");
+                assert!(
+                    location.leading_comments().contains(&said),
+                    "{path} should say `{said}`"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! What was typed becomes what is meant, validated once: flags win over `KERNEX_*`, those over the file, those over defaults.
+
+mod units;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+use kernex_proto::telemetry::LogFormat;
+use serde::Deserialize;
+
+use self::units::{duration, size};
+
+/// Largest bundle when nothing else is said: 4 GiB.
+pub const DEFAULT_MAX_BUNDLE_SIZE: u64 = 4 << 30;
+
+const DEFAULT_LISTEN: &str = "0.0.0.0:7443";
+
+/// The Kernex control plane.
+#[derive(Debug, Parser)]
+#[command(name = "kernex-server", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs of `kernex-server`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the control plane.
+    Serve(Options),
+    /// Bring the database to this version's schema, then stop.
+    Migrate(Options),
+    /// Read flags, environment and file, say what is wrong with them, and change nothing.
+    CheckConfig(Options),
+    /// Write a new admin token into the data folder, when every other token is lost or expired.
+    AdminToken(Options),
+}
+
+/// Everything that can be set, as typed. The file given with `--config` knows the same names, with `_` for `-`.
+#[derive(Debug, Default, Clone, Args)]
+pub struct Options {
+    /// TOML file with the settings below.
+    #[arg(long, env = "KERNEX_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    values: Values,
+}
+
+#[derive(Debug, Default, Clone, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Values {
+    /// Folder for certificates, tokens, the database and bundles [default: ./kernex-data].
+    #[arg(long, env = "KERNEX_DATA_DIR", value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// Address to listen on [default: 0.0.0.0:7443].
+    #[arg(long, env = "KERNEX_LISTEN", value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Name or address agents and operators reach this server by; goes into its certificate. May be repeated.
+    #[arg(
+        long,
+        env = "KERNEX_PUBLIC_ADDRESS",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
+    public_address: Vec<String>,
+    /// `postgres://...` or `sqlite://...` [default: kernex.db in the data folder].
+    #[arg(
+        long,
+        env = "KERNEX_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    database_url: Option<String>,
+    /// Folder or object store URL for bundles [default: bundles/ in the data folder].
+    #[arg(long, env = "KERNEX_BUNDLE_STORE", value_name = "URL")]
+    bundle_store: Option<String>,
+    /// Largest bundle, such as 4GiB [default: 4GiB].
+    #[arg(long, env = "KERNEX_MAX_BUNDLE_SIZE", value_name = "SIZE")]
+    max_bundle_size: Option<String>,
+    /// Time between heartbeats of an agent [default: 20s].
+    #[arg(long, env = "KERNEX_HEARTBEAT_INTERVAL", value_name = "DURATION")]
+    heartbeat_interval: Option<String>,
+    /// `text` or `json` [default: text].
+    #[arg(long, env = "KERNEX_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Serve without TLS; only on a loopback address.
+    #[arg(long, env = "KERNEX_PLAINTEXT")]
+    plaintext: bool,
+    /// How long a stop may take before everything left is dropped [default: 10s].
+    #[arg(long, env = "KERNEX_DRAIN_DEADLINE", value_name = "DURATION")]
+    drain_deadline: Option<String>,
+}
+
+/// What is wrong with the configuration, in one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the configuration file {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML or has a setting nobody knows.
+    #[error("the configuration file {} is not valid: {why}", path.display())]
+    NotValid {
+        /// The file.
+        path: PathBuf,
+        /// Which line and why.
+        why: String,
+    },
+    /// A value does not mean anything.
+    #[error("`{value}` is not valid for {setting}: {why}")]
+    BadValue {
+        /// The setting, as a flag.
+        setting: &'static str,
+        /// What was given.
+        value: String,
+        /// What is expected.
+        why: String,
+    },
+    /// Plaintext beyond this machine.
+    #[error("--plaintext is allowed on a loopback address only, and {0} is not one")]
+    PlaintextInPublic(SocketAddr),
+}
+
+/// What is meant.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folder for certificates, tokens, the default database and bundles.
+    pub data_dir: PathBuf,
+    /// Where to listen; `run` gets the bound listener, this names it in messages.
+    pub listen: SocketAddr,
+    /// Further names for the certificate.
+    pub public_addresses: Vec<String>,
+    /// The database.
+    pub database_url: String,
+    /// Where bundles are kept: a folder or a URL.
+    pub bundle_store: String,
+    /// Largest bundle in bytes.
+    pub max_bundle_size: u64,
+    /// Time between heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Form of the logs.
+    pub log_format: LogFormat,
+    /// No TLS.
+    pub plaintext: bool,
+    /// Longest soft stop.
+    pub drain_deadline: Duration,
+    /// How long metrics, events and closed records are kept.
+    pub retention: Duration,
+    /// Print the CA pin and the next command to standard output at the first start.
+    pub announce: bool,
+}
+
+impl Config {
+    /// Settings for a control plane inside another program: loopback, everything in `data_dir`, nothing printed.
+    #[must_use]
+    pub fn for_dev(data_dir: impl Into<PathBuf>) -> Self {
+        let data_dir = data_dir.into();
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            public_addresses: Vec::new(),
+            database_url: sqlite_url(&data_dir),
+            bundle_store: data_dir.join("bundles").to_string_lossy().into_owned(),
+            max_bundle_size: DEFAULT_MAX_BUNDLE_SIZE,
+            heartbeat_interval: Duration::from_secs(20),
+            log_format: LogFormat::Text,
+            plaintext: false,
+            drain_deadline: Duration::from_secs(10),
+            retention: Duration::from_secs(90 * 24 * 3600),
+            announce: false,
+            data_dir,
+        }
+    }
+
+    /// Merges flags and environment (already in `options`) with the file and the defaults.
+    pub fn resolve(options: Options) -> Result<Self, ConfigError> {
+        let file = match &options.config {
+            Some(path) => read_file(path)?,
+            None => Values::default(),
+        };
+        Self::from_values(options.values.over(file))
+    }
+
+    fn from_values(values: Values) -> Result<Self, ConfigError> {
+        let data_dir = values
+            .data_dir
+            .unwrap_or_else(|| PathBuf::from("kernex-data"));
+        let mut config = Self::for_dev(data_dir);
+        config.announce = true;
+        config.listen = parse(
+            "--listen",
+            values.listen.as_deref().unwrap_or(DEFAULT_LISTEN),
+            |text| text.parse().ok(),
+            "write ADDRESS:PORT, such as 0.0.0.0:7443",
+        )?;
+        for address in &values.public_address {
+            parse(
+                "--public-address",
+                address,
+                host,
+                "write a host name or an address, without port",
+            )?;
+        }
+        config.public_addresses = values.public_address;
+        if let Some(url) = values.database_url {
+            let known = ["sqlite:", "postgres://", "postgresql://"];
+            if !known.iter().any(|scheme| url.starts_with(scheme)) {
+                // The value may hold a password, so it is not repeated.
+                return Err(ConfigError::BadValue {
+                    setting: "--database-url",
+                    value: url.split("://").next().unwrap_or("").to_owned(),
+                    why: "start it with postgres:// or sqlite://".into(),
+                });
+            }
+            config.database_url = url;
+        }
+        if let Some(store) = values.bundle_store {
+            config.bundle_store = store;
+        }
+        if let Some(text) = values.max_bundle_size {
+            config.max_bundle_size = parse(
+                "--max-bundle-size",
+                &text,
+                size,
+                "write a number of bytes or a size such as 500MiB or 4GiB",
+            )?;
+        }
+        if let Some(text) = values.heartbeat_interval {
+            config.heartbeat_interval = parse(
+                "--heartbeat-interval",
+                &text,
+                |text| duration(text).filter(|d| *d >= Duration::from_millis(100)),
+                "write a duration of at least 100ms, such as 20s",
+            )?;
+        }
+        if let Some(text) = values.drain_deadline {
+            config.drain_deadline = parse(
+                "--drain-deadline",
+                &text,
+                duration,
+                "write a duration such as 10s",
+            )?;
+        }
+        if let Some(text) = values.log_format {
+            config.log_format = parse(
+                "--log-format",
+                &text,
+                |text| match text {
+                    "text" => Some(LogFormat::Text),
+                    "json" => Some(LogFormat::Json),
+                    _ => None,
+                },
+                "write text or json",
+            )?;
+        }
+        config.plaintext = values.plaintext;
+        if config.plaintext && !config.listen.ip().is_loopback() {
+            return Err(ConfigError::PlaintextInPublic(config.listen));
+        }
+        Ok(config)
+    }
+}
+
+impl Values {
+    /// What is set here wins over `below`.
+    fn over(self, below: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(below.data_dir),
+            listen: self.listen.or(below.listen),
+            public_address: if self.public_address.is_empty() {
+                below.public_address
+            } else {
+                self.public_address
+            },
+            database_url: self.database_url.or(below.database_url),
+            bundle_store: self.bundle_store.or(below.bundle_store),
+            max_bundle_size: self.max_bundle_size.or(below.max_bundle_size),
+            heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
+            log_format: self.log_format.or(below.log_format),
+            plaintext: self.plaintext || below.plaintext,
+            drain_deadline: self.drain_deadline.or(below.drain_deadline),
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<Values, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|error| ConfigError::NotValid {
+        path: path.to_owned(),
+        why: error.to_string().trim().replace('\n', " "),
+    })
+}
+
+fn sqlite_url(data_dir: &Path) -> String {
+    format!("sqlite://{}", data_dir.join("kernex.db").display())
+}
+
+fn parse<T>(
+    setting: &'static str,
+    value: &str,
+    read: impl Fn(&str) -> Option<T>,
+    why: &str,
+) -> Result<T, ConfigError> {
+    read(value).ok_or_else(|| ConfigError::BadValue {
+        setting,
+        value: value.to_owned(),
+        why: why.to_owned(),
+    })
+}
+
+fn host(text: &str) -> Option<()> {
+    let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'*');
+    let fits = !text.is_empty() && text.len() <= 253 && text.bytes().all(name);
+    (fits || text.parse::<std::net::IpAddr>().is_ok()).then_some(())
+}
+
+#[cfg(test)]
+mod tests;

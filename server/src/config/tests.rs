@@ -1,0 +1,52 @@
+use super::*;
+
+fn from_flags(flags: &[&str]) -> Options {
+    let typed = ["kernex-server", "serve"].iter().chain(flags);
+    match Cli::try_parse_from(typed).expect("flags parse").command {
+        Command::Serve(options) => options,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_defaults() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("kernex.toml");
+    std::fs::write(
+        &file,
+        "listen = \"127.0.0.1:1\"\nheartbeat_interval = \"5s\"\npublic_address = [\"a.example\"]\n",
+    )
+    .expect("written");
+    let path = file.to_str().expect("utf-8");
+    let config = Config::resolve(from_flags(&["--config", path, "--listen", "127.0.0.1:2"]))
+        .expect("resolves");
+    assert_eq!(config.listen.port(), 2);
+    assert_eq!(config.heartbeat_interval, Duration::from_secs(5));
+    assert_eq!(config.public_addresses, ["a.example"]);
+    assert_eq!(config.max_bundle_size, DEFAULT_MAX_BUNDLE_SIZE);
+}
+
+#[test]
+fn mistakes_are_one_clear_sentence() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("kernex.toml");
+    std::fs::write(&file, "lisen = \"x\"\n").expect("written");
+    let path = file.to_str().expect("utf-8");
+    for (flags, part) in [
+        (vec!["--listen", "here"], "ADDRESS:PORT"),
+        (vec!["--max-bundle-size", "4 parsecs"], "4GiB"),
+        (vec!["--heartbeat-interval", "1ms"], "100ms"),
+        (vec!["--database-url", "mysql://u:p@h/d"], "postgres://"),
+        (vec!["--public-address", "http://x:1"], "without port"),
+        (vec!["--plaintext"], "loopback"),
+        (vec!["--config", "/does/not/exist"], "cannot read"),
+        (vec!["--config", path], "lisen"),
+    ] {
+        let error = Config::resolve(from_flags(&flags))
+            .expect_err(part)
+            .to_string();
+        assert!(error.contains(part), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+        assert!(!error.contains("u:p"), "a password was shown: {error}");
+    }
+}

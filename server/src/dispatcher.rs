@@ -1,0 +1,153 @@
+//! The reconciler: woken by a hint or a timer it does not ask why, loads what is due for the devices that are here, and
+//! pushes it. The rows are the queue; losing a hint or a session loses nothing.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use kernex_proto::{
+    ids::DeviceId,
+    v1::{self, command::Action, device_session_response::Message},
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::chain,
+    registry::{Pushed, Registry},
+    store::{
+        Store, StoreError,
+        dispatch::{DueCommand, DueKind},
+    },
+};
+
+/// Between two passes over everybody when nothing happens.
+const CALM: Duration = Duration::from_secs(5);
+/// The same while there is work, or after a pass that failed.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Devices that may have something due; the set makes a thousand hints for one device a single look.
+#[derive(Debug, Default)]
+pub struct Hints {
+    devices: Mutex<HashSet<DeviceId>>,
+    notify: Notify,
+}
+
+impl Hints {
+    /// Asks for a look at these devices soon.
+    pub fn add(&self, devices: impl IntoIterator<Item = DeviceId>) {
+        let hinted = {
+            let mut waiting = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = waiting.len();
+            waiting.extend(devices);
+            waiting.len() > before
+        };
+        if hinted {
+            self.notify.notify_one();
+        }
+    }
+
+    fn take(&self) -> HashSet<DeviceId> {
+        std::mem::take(&mut *self.devices.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Pushes what is due until `stop`.
+pub async fn run(
+    store: Store,
+    registry: Arc<Registry>,
+    hints: Arc<Hints>,
+    stop: CancellationToken,
+) {
+    let mut next_full = tokio::time::Instant::now() + BUSY;
+    loop {
+        let everybody = tokio::select! {
+            () = stop.cancelled() => return,
+            () = hints.notify.notified() => false,
+            () = tokio::time::sleep_until(next_full) => true,
+        };
+        let hinted = hints.take();
+        let sessions = if everybody {
+            registry.online()
+        } else {
+            registry.online_of(&hinted)
+        };
+        let result = pass(&store, &registry, sessions).await;
+        if everybody || result.is_err() {
+            let pause = match &result {
+                Ok(0) => CALM,
+                Ok(_) => BUSY,
+                Err(error) => {
+                    tracing::warn!(error = %chain(error), "dispatch waits for the store");
+                    BUSY
+                }
+            };
+            next_full = tokio::time::Instant::now() + pause;
+        }
+    }
+}
+
+/// One look: asks what is due for these sessions and pushes what was not pushed in them yet. Returns how many it pushed.
+async fn pass(
+    store: &Store,
+    registry: &Registry,
+    sessions: Vec<(DeviceId, u64)>,
+) -> Result<usize, StoreError> {
+    if sessions.is_empty() {
+        return Ok(0);
+    }
+    let epochs: std::collections::HashMap<_, _> = sessions.iter().copied().collect();
+    let (mut sent, mut stops) = (Vec::new(), Vec::new());
+    for due in store.due_commands(&sessions).await? {
+        let Some(&epoch) = epochs.get(&due.device) else {
+            continue;
+        };
+        let what = match due.kind {
+            DueKind::Deploy(_) => Pushed::Deploy(due.attempt),
+            DueKind::Stop => Pushed::Stop(due.attempt),
+        };
+        let Some(session) = registry.claim(due.device, epoch, what) else {
+            continue;
+        };
+        let span = tracing::info_span!(
+            "push",
+            device = %due.device,
+            session = epoch,
+            command = %due.attempt,
+        );
+        kernex_proto::telemetry::set_parent(&span, &due.traceparent);
+        let _entered = span.enter();
+        // A session that cannot take it is over; the next one finds the row as it is.
+        if session.send(Message::Command(command(due, epoch))) {
+            tracing::debug!("command pushed");
+            match what {
+                Pushed::Deploy(attempt) => sent.push((attempt, epoch)),
+                Pushed::Stop(attempt) => stops.push((attempt, epoch)),
+            }
+        }
+    }
+    // Written behind: when this fails the rows come up again, and the claims above keep them from a second push.
+    if !sent.is_empty() {
+        store.mark_sent(&sent).await?;
+    }
+    if !stops.is_empty() {
+        store.mark_stops_sent(&stops).await?;
+    }
+    Ok(sent.len() + stops.len())
+}
+
+fn command(due: DueCommand, epoch: u64) -> v1::Command {
+    let action = match due.kind {
+        DueKind::Stop => Action::Stop(v1::Stop {}),
+        DueKind::Deploy(deploy) => Action::Deploy(*deploy),
+    };
+    v1::Command {
+        attempt: Some(due.attempt.into()),
+        remaining_ms: due.remaining.as_millis().try_into().unwrap_or(u64::MAX),
+        traceparent: due.traceparent,
+        epoch,
+        action: Some(action),
+    }
+}

@@ -1,0 +1,421 @@
+//! `apply` is the only way an attempt changes state; whoever stores the answer compares and sets.
+//!
+//! `held -> pending -> sent -> accepted -> running -> succeeded | failed`; from any open state `cancelled | expired |
+//! superseded`. Nothing goes back, and a closed attempt stays as it closed: what the agent says afterwards is kept once,
+//! beside it, as a late outcome. An attempt can be closed here and still be at work there; it is *unresolved* until the
+//! agent has answered or has shown that it does not hold it.
+
+use std::time::Duration;
+
+use kernex_proto::v1;
+
+use super::named_enum;
+use crate::clock::Timestamp;
+
+#[cfg(test)]
+mod tests;
+
+named_enum! {
+    /// State of an attempt.
+    State <=> v1::AttemptState {
+        /// Its phase is not open.
+        Held = "held",
+        /// Released; waits for the device.
+        Pending = "pending",
+        /// Pushed into a session; informative.
+        Sent = "sent",
+        /// In the agent's journal.
+        Accepted = "accepted",
+        /// At work on the device.
+        Running = "running",
+        /// Done, and true.
+        Succeeded = "succeeded",
+        /// Ended with a reason.
+        Failed = "failed",
+        /// Stopped by an operator.
+        Cancelled = "cancelled",
+        /// Its deadline passed.
+        Expired = "expired",
+        /// A newer deployment of the same bundle name took its place.
+        Superseded = "superseded",
+    }
+}
+
+impl State {
+    /// Whether the attempt may still change.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        match self {
+            Self::Held | Self::Pending | Self::Sent | Self::Accepted | Self::Running => true,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired | Self::Superseded => {
+                false
+            }
+        }
+    }
+}
+
+named_enum! {
+    /// Why an attempt failed.
+    Reason <=> v1::FailureReason {
+        /// The bundle could not be fetched.
+        Download = "download",
+        /// The bytes were not the bundle's, twice.
+        DigestMismatch = "digest_mismatch",
+        /// The archive holds something that is never unpacked.
+        UnsafeArchive = "unsafe_archive",
+        /// No manifest.json in the archive.
+        ManifestMissing = "manifest_missing",
+        /// The manifest does not say what it must.
+        ManifestInvalid = "manifest_invalid",
+        /// The device is not what `requires` asks for.
+        Requirements = "requirements",
+        /// The pre hook said no.
+        Refused = "refused",
+        /// Not enough disk.
+        DiskFull = "disk_full",
+        /// The script or a hook exited non-zero.
+        ScriptFailed = "script_failed",
+        /// The script or a hook outlived its limit and was killed.
+        ScriptTimeout = "script_timeout",
+        /// The release did not stay healthy.
+        HealthCheck = "health_check",
+        /// Going back to the previous release failed.
+        RollbackFailed = "rollback_failed",
+        /// The agent or the machine stopped in the middle.
+        Interrupted = "interrupted",
+        /// The agent lost its journal.
+        JournalLost = "journal_lost",
+        /// The agent does not know this kind of command.
+        Unsupported = "unsupported",
+        /// A defect; the message says what.
+        Internal = "internal",
+    }
+}
+
+named_enum! {
+    /// What an attempt is doing on the device.
+    Step <=> v1::Step {
+        /// Fetching the bundle.
+        Download = "download",
+        /// Comparing its digest.
+        Verify = "verify",
+        /// Unpacking it.
+        Unpack = "unpack",
+        /// Running `hooks.pre`.
+        PreHook = "pre_hook",
+        /// Running `deploy.script`.
+        Script = "script",
+        /// Switching `current`.
+        Activate = "activate",
+        /// Running `hooks.post`.
+        PostHook = "post_hook",
+        /// Probing health.
+        Health = "health",
+        /// Going back to the previous release.
+        Rollback = "rollback",
+    }
+}
+
+/// How an attempt ended, in the words of its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The release is active.
+    Succeeded,
+    /// It is not, and why.
+    Failed(Reason),
+    /// It was stopped before it was done.
+    Cancelled,
+}
+
+impl Ending {
+    /// The state this ending closes an open attempt with.
+    #[must_use]
+    pub const fn state(self) -> State {
+        match self {
+            Self::Succeeded => State::Succeeded,
+            Self::Failed(_) => State::Failed,
+            Self::Cancelled => State::Cancelled,
+        }
+    }
+
+    /// The reason, when it failed.
+    #[must_use]
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Failed(reason) => Some(reason),
+            Self::Succeeded | Self::Cancelled => None,
+        }
+    }
+
+    /// Reads an outcome; an error says why it makes no sense.
+    pub fn from_wire(outcome: &v1::Outcome) -> Result<Self, &'static str> {
+        let reason = Reason::from_wire(outcome.reason());
+        match (State::from_wire(outcome.state()), reason) {
+            (Some(State::Succeeded), None) => Ok(Self::Succeeded),
+            (Some(State::Cancelled), _) => Ok(Self::Cancelled),
+            (Some(State::Failed), Some(reason)) => Ok(Self::Failed(reason)),
+            // A newer agent may know reasons this server does not.
+            (Some(State::Failed), None) if outcome.reason != 0 => Ok(Self::Failed(Reason::Internal)),
+            (Some(State::Failed), None) => Err("a failure without a reason"),
+            (Some(State::Succeeded), Some(_)) => Err("a success with a failure reason"),
+            _ => Err("the outcome's state is none an attempt can end in"),
+        }
+    }
+}
+
+/// The facts about an attempt that decide what may happen to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Where it stands.
+    pub state: State,
+    /// Why it failed.
+    pub reason: Option<Reason>,
+    /// What it does, or did last.
+    pub step: Option<Step>,
+    /// Bytes done and bytes in all of that step.
+    pub bytes: (u64, u64),
+    /// The agent may still hold it, so its successor waits.
+    pub unresolved: bool,
+    /// A stop was asked for and not answered yet.
+    pub stop_requested: bool,
+    /// The agent's outcome is known, whether it came in time or late.
+    pub answered: bool,
+    /// The outcome that came after it closed.
+    pub late: Option<Ending>,
+    /// Until when it may wait for its device.
+    pub delivery_deadline: Timestamp,
+    /// How long it may take once accepted.
+    pub execution: Duration,
+    /// Until when it must have ended; set once accepted.
+    pub execution_deadline: Option<Timestamp>,
+    /// When the agent had it in its journal.
+    pub accepted_at: Option<Timestamp>,
+    /// When it closed.
+    pub closed_at: Option<Timestamp>,
+}
+
+/// Something that happens to an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Its phase opened.
+    Released,
+    /// It was pushed into a session.
+    Sent,
+    /// The agent has it in its journal.
+    Accepted,
+    /// The agent is at work.
+    Progress {
+        /// The step.
+        step: Step,
+        /// Bytes done and bytes in all.
+        bytes: (u64, u64),
+    },
+    /// The agent says how it ended.
+    Outcome(Ending),
+    /// An operator wants it stopped.
+    Cancel,
+    /// A newer deployment of the same bundle name was created.
+    Supersede,
+    /// Its device was deleted.
+    DeviceGone,
+    /// Time passed.
+    Tick,
+    /// The agent's complete list has it, not ended.
+    Held,
+    /// The agent's complete list has it, ended, its outcome still to come.
+    HeldEnded,
+    /// The agent's complete list does not have it.
+    NotHeld,
+}
+
+/// What an event did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The attempt is now this.
+    Applied(Attempt),
+    /// The attempt had closed before; the facts beside its state are now this.
+    Late(Attempt),
+    /// Nothing new.
+    Unchanged,
+}
+
+impl Verdict {
+    /// The attempt to store, if anything changed.
+    #[must_use]
+    pub fn changed(self) -> Option<Attempt> {
+        match self {
+            Self::Applied(attempt) | Self::Late(attempt) => Some(attempt),
+            Self::Unchanged => None,
+        }
+    }
+}
+
+impl Attempt {
+    /// A new attempt.
+    #[must_use]
+    pub fn new(state: State, delivery_deadline: Timestamp, execution: Duration) -> Self {
+        Self {
+            state,
+            reason: None,
+            step: None,
+            bytes: (0, 0),
+            unresolved: state.is_open(),
+            stop_requested: false,
+            answered: false,
+            late: None,
+            delivery_deadline,
+            execution,
+            execution_deadline: None,
+            accepted_at: None,
+            closed_at: None,
+        }
+    }
+
+    fn close(mut self, state: State, reason: Option<Reason>, now: Timestamp) -> Self {
+        self.state = state;
+        self.reason = reason;
+        self.closed_at = Some(now);
+        self.unresolved = false;
+        self.stop_requested = false;
+        self
+    }
+
+    fn accept(mut self, now: Timestamp) -> Self {
+        self.state = State::Accepted;
+        self.accepted_at = Some(now);
+        self.execution_deadline = Some(now.plus(self.execution));
+        self
+    }
+
+    /// The agent turns out to have an attempt that was closed here: its successor waits and the agent is told to stop.
+    fn call_back(mut self) -> Verdict {
+        if self.answered || (self.unresolved && self.stop_requested) {
+            return Verdict::Unchanged;
+        }
+        self.unresolved = true;
+        self.stop_requested = true;
+        Verdict::Late(self)
+    }
+}
+
+/// Applies an event.
+#[must_use]
+pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
+    use State as S;
+    let mut next = attempt.clone();
+    match event {
+        Event::Released => match attempt.state {
+            S::Held => {
+                next.state = S::Pending;
+                Verdict::Applied(next)
+            }
+            _ => Verdict::Unchanged,
+        },
+        // Written behind: the attempt may have moved on meanwhile, or have been closed in the belief that the agent never
+        // saw it.
+        Event::Sent => match attempt.state {
+            S::Held | S::Pending => {
+                next.state = S::Sent;
+                Verdict::Applied(next)
+            }
+            S::Sent | S::Accepted | S::Running => Verdict::Unchanged,
+            S::Cancelled | S::Expired | S::Superseded => next.call_back(),
+            S::Succeeded | S::Failed => Verdict::Unchanged,
+        },
+        Event::Accepted | Event::Held => match attempt.state {
+            S::Held | S::Pending | S::Sent => Verdict::Applied(next.accept(now)),
+            S::Accepted | S::Running => Verdict::Unchanged,
+            S::Succeeded | S::Failed | S::Cancelled | S::Expired | S::Superseded => {
+                next.call_back()
+            }
+        },
+        Event::HeldEnded => match attempt.state {
+            S::Held | S::Pending | S::Sent => Verdict::Applied(next.accept(now)),
+            _ => Verdict::Unchanged,
+        },
+        Event::Progress { step, bytes } => {
+            match attempt.state {
+                S::Held | S::Pending | S::Sent => next = next.accept(now),
+                S::Accepted | S::Running => {}
+                S::Succeeded | S::Failed | S::Cancelled | S::Expired | S::Superseded => {
+                    return next.call_back();
+                }
+            }
+            next.state = S::Running;
+            next.step = Some(step);
+            next.bytes = bytes;
+            if next == *attempt {
+                return Verdict::Unchanged;
+            }
+            Verdict::Applied(next)
+        }
+        Event::Outcome(ending) => {
+            if attempt.answered {
+                return Verdict::Unchanged;
+            }
+            next.answered = true;
+            if attempt.state.is_open() {
+                next.accepted_at = attempt.accepted_at.or(Some(now));
+                return Verdict::Applied(next.close(ending.state(), ending.reason(), now));
+            }
+            next.late = Some(ending);
+            next.unresolved = false;
+            next.stop_requested = false;
+            Verdict::Late(next)
+        }
+        Event::Cancel => match attempt.state {
+            S::Held | S::Pending => Verdict::Applied(next.close(S::Cancelled, None, now)),
+            S::Sent | S::Accepted | S::Running if !attempt.stop_requested => {
+                next.stop_requested = true;
+                Verdict::Applied(next)
+            }
+            _ => Verdict::Unchanged,
+        },
+        // What a device has begun is left to end; the newer attempt waits for it.
+        Event::Supersede => match attempt.state {
+            S::Held | S::Pending => Verdict::Applied(next.close(S::Superseded, None, now)),
+            _ => Verdict::Unchanged,
+        },
+        Event::DeviceGone => {
+            if attempt.state.is_open() {
+                return Verdict::Applied(next.close(S::Cancelled, None, now));
+            }
+            resolve(next)
+        }
+        Event::Tick => tick(next, now),
+        Event::NotHeld => match attempt.state {
+            S::Accepted | S::Running => {
+                Verdict::Applied(next.close(S::Failed, Some(Reason::JournalLost), now))
+            }
+            S::Held | S::Pending | S::Sent => Verdict::Unchanged,
+            S::Succeeded | S::Failed | S::Cancelled | S::Expired | S::Superseded => resolve(next),
+        },
+    }
+}
+
+/// A closed attempt the agent does not have: nothing waits for it any more.
+fn resolve(mut closed: Attempt) -> Verdict {
+    if !closed.unresolved {
+        return Verdict::Unchanged;
+    }
+    closed.unresolved = false;
+    closed.stop_requested = false;
+    Verdict::Applied(closed)
+}
+
+fn tick(attempt: Attempt, now: Timestamp) -> Verdict {
+    let deadline = match attempt.state {
+        State::Held | State::Pending | State::Sent => Some(attempt.delivery_deadline),
+        State::Accepted | State::Running => attempt.execution_deadline,
+        _ => None,
+    };
+    if deadline.is_none_or(|deadline| now < deadline) {
+        return Verdict::Unchanged;
+    }
+    // What was pushed may be at work, so it stays unresolved and is told to stop whenever it can be reached.
+    let out_there = !matches!(attempt.state, State::Held | State::Pending);
+    let mut closed = attempt.close(State::Expired, None, now);
+    closed.unresolved = out_there;
+    closed.stop_requested = out_there;
+    Verdict::Applied(closed)
+}

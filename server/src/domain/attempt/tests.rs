@@ -1,0 +1,191 @@
+//! A table of every transition that matters, and properties over any sequence of events.
+
+use super::*;
+use proptest::prelude::*;
+
+const NOW: Timestamp = Timestamp(1_000_000);
+const EXECUTION: Duration = Duration::from_secs(60);
+
+fn attempt(state: State) -> Attempt {
+    let mut attempt = Attempt::new(state, Timestamp(2_000_000), EXECUTION);
+    if matches!(state, State::Accepted | State::Running) {
+        attempt = attempt.accept(NOW);
+        attempt.state = state;
+    }
+    if !state.is_open() {
+        attempt.closed_at = Some(NOW);
+        attempt.answered = matches!(state, State::Succeeded);
+        attempt.reason = (state == State::Failed).then_some(Reason::JournalLost);
+    }
+    attempt
+}
+
+fn after(state: State, event: Event) -> Option<State> {
+    apply(&attempt(state), event, NOW)
+        .changed()
+        .map(|next| next.state)
+}
+
+#[test]
+fn states_follow_the_table() {
+    use State as S;
+    let progress = Event::Progress {
+        step: Step::Script,
+        bytes: (1, 2),
+    };
+    let failed = Event::Outcome(Ending::Failed(Reason::ScriptFailed));
+    let table = [
+        (S::Held, Event::Released, Some(S::Pending)),
+        (S::Pending, Event::Released, None),
+        (S::Pending, Event::Sent, Some(S::Sent)),
+        (S::Running, Event::Sent, None),
+        (S::Sent, Event::Accepted, Some(S::Accepted)),
+        (S::Pending, Event::Accepted, Some(S::Accepted)),
+        (S::Running, Event::Accepted, None),
+        (S::Pending, progress, Some(S::Running)),
+        (S::Accepted, progress, Some(S::Running)),
+        (S::Sent, Event::Outcome(Ending::Succeeded), Some(S::Succeeded)),
+        (S::Running, failed, Some(S::Failed)),
+        (S::Succeeded, failed, None),
+        (S::Held, Event::Cancel, Some(S::Cancelled)),
+        (S::Pending, Event::Cancel, Some(S::Cancelled)),
+        (S::Sent, Event::Cancel, Some(S::Sent)),
+        (S::Running, Event::Cancel, Some(S::Running)),
+        (S::Pending, Event::Supersede, Some(S::Superseded)),
+        (S::Sent, Event::Supersede, None),
+        (S::Accepted, Event::NotHeld, Some(S::Failed)),
+        (S::Sent, Event::NotHeld, None),
+        (S::Sent, Event::Held, Some(S::Accepted)),
+        (S::Sent, Event::HeldEnded, Some(S::Accepted)),
+        (S::Running, Event::DeviceGone, Some(S::Cancelled)),
+        (S::Pending, Event::Tick, None),
+    ];
+    for (state, event, expected) in table {
+        assert_eq!(after(state, event), expected, "{state} {event:?}");
+    }
+}
+
+#[test]
+fn a_late_outcome_is_kept_once_and_changes_no_state() {
+    let expired = attempt(State::Expired);
+    let Verdict::Late(late) = apply(&expired, Event::Outcome(Ending::Succeeded), NOW) else {
+        panic!("an outcome after expiry is late");
+    };
+    assert_eq!((late.state, late.late), (State::Expired, Some(Ending::Succeeded)));
+    let again = apply(&late, Event::Outcome(Ending::Cancelled), NOW);
+    assert_eq!(again, Verdict::Unchanged);
+}
+
+#[test]
+fn what_was_pushed_stays_unresolved_when_it_expires() {
+    let late = Timestamp(i64::MAX);
+    for state in [State::Pending, State::Sent, State::Running] {
+        let expired = apply(&attempt(state), Event::Tick, late).changed().unwrap();
+        assert_eq!(expired.state, State::Expired);
+        let out_there = state != State::Pending;
+        assert_eq!((expired.unresolved, expired.stop_requested), (out_there, out_there));
+        let gone = apply(&expired, Event::NotHeld, late).changed();
+        assert!(gone.is_none_or(|gone| !gone.unresolved));
+    }
+}
+
+#[test]
+fn a_push_noted_after_the_cancel_calls_the_attempt_back() {
+    let cancelled = attempt(State::Cancelled);
+    for event in [Event::Sent, Event::Accepted, Event::Held] {
+        let Verdict::Late(called) = apply(&cancelled, event, NOW) else {
+            panic!("{event:?} must call back");
+        };
+        assert_eq!(called.state, State::Cancelled);
+        assert!(called.unresolved && called.stop_requested);
+    }
+}
+
+#[test]
+fn outcomes_that_make_no_sense_are_refused() {
+    let outcome = |state: v1::AttemptState, reason: v1::FailureReason| v1::Outcome {
+        state: state.into(),
+        reason: reason.into(),
+        ..Default::default()
+    };
+    use v1::{AttemptState as S, FailureReason as R};
+    for (state, reason) in [
+        (S::Unspecified, R::Unspecified),
+        (S::Running, R::Unspecified),
+        (S::Expired, R::Unspecified),
+        (S::Failed, R::Unspecified),
+        (S::Succeeded, R::Download),
+    ] {
+        assert!(Ending::from_wire(&outcome(state, reason)).is_err(), "{state:?}");
+    }
+    assert_eq!(
+        Ending::from_wire(&outcome(S::Failed, R::DiskFull)),
+        Ok(Ending::Failed(Reason::DiskFull))
+    );
+    let newer = v1::Outcome {
+        state: S::Failed.into(),
+        reason: 9999,
+        ..Default::default()
+    };
+    assert_eq!(Ending::from_wire(&newer), Ok(Ending::Failed(Reason::Internal)));
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        Just(Event::Released),
+        Just(Event::Sent),
+        Just(Event::Accepted),
+        (0..Step::ALL.len(), any::<u64>()).prop_map(|(step, done)| Event::Progress {
+            step: Step::ALL[step],
+            bytes: (done, 0),
+        }),
+        Just(Event::Outcome(Ending::Succeeded)),
+        Just(Event::Outcome(Ending::Failed(Reason::Internal))),
+        Just(Event::Outcome(Ending::Cancelled)),
+        Just(Event::Cancel),
+        Just(Event::Supersede),
+        Just(Event::DeviceGone),
+        Just(Event::Tick),
+        Just(Event::Held),
+        Just(Event::HeldEnded),
+        Just(Event::NotHeld),
+    ]
+}
+
+/// How far along a state is; closed states are all the end.
+fn rank(state: State) -> u8 {
+    match state {
+        State::Held => 0,
+        State::Pending => 1,
+        State::Sent => 2,
+        State::Accepted => 3,
+        State::Running => 4,
+        _ => 5,
+    }
+}
+
+proptest! {
+    #[test]
+    fn nothing_goes_back(events in prop::collection::vec((any_event(), 0i64..200_000_000), 0..40)) {
+        let mut current = Attempt::new(State::Held, Timestamp(100_000_000), EXECUTION);
+        let mut now = Timestamp(0);
+        for (event, step) in events {
+            now = Timestamp(now.0 + step);
+            let Some(next) = apply(&current, event, now).changed() else { continue };
+            prop_assert!(rank(next.state) >= rank(current.state));
+            if !current.state.is_open() {
+                prop_assert_eq!(next.state, current.state);
+                prop_assert_eq!(next.reason, current.reason);
+                prop_assert_eq!(next.closed_at, current.closed_at);
+            }
+            prop_assert!(current.late.is_none() || next.late == current.late);
+            prop_assert!(!next.state.is_open() || next.unresolved);
+            prop_assert!(!next.stop_requested || next.unresolved);
+            prop_assert!(!next.answered || (!next.state.is_open() && !next.unresolved));
+            prop_assert!(!current.answered || next.answered);
+            prop_assert_eq!(next.state.is_open(), next.closed_at.is_none());
+            prop_assert_eq!(next.state == State::Failed, next.reason.is_some());
+            current = next;
+        }
+    }
+}

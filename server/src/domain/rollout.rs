@@ -1,0 +1,162 @@
+//! When a deployment is finished, and how it ended, from the counts of its targets.
+
+use super::{attempt::State, named_enum};
+use kernex_proto::v1;
+
+named_enum! {
+    /// Where a deployment stands.
+    DeploymentState <=> v1::DeploymentState {
+        /// Waits for its start.
+        Scheduled = "scheduled",
+        /// Releases targets.
+        Active = "active",
+        /// Releases nothing more until resumed.
+        Paused = "paused",
+        /// Waits for an operator between phases.
+        AwaitingApproval = "awaiting_approval",
+        /// Was cancelled; some devices have not answered yet.
+        Stopping = "stopping",
+        /// Every target is closed.
+        Finished = "finished",
+    }
+}
+
+named_enum! {
+    /// How a finished deployment ended.
+    DeploymentResult <=> v1::DeploymentResult {
+        /// Every target succeeded.
+        Succeeded = "succeeded",
+        /// Some target failed or expired.
+        Failed = "failed",
+        /// It was cancelled, or what was left of it gave way to newer deployments.
+        Cancelled = "cancelled",
+    }
+}
+
+/// Targets by the state of their latest attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Not released yet.
+    pub held: u32,
+    /// Released, not accepted by the device.
+    pub pending: u32,
+    /// Accepted or running.
+    pub in_progress: u32,
+    /// Succeeded.
+    pub succeeded: u32,
+    /// Failed.
+    pub failed: u32,
+    /// Cancelled.
+    pub cancelled: u32,
+    /// Expired.
+    pub expired: u32,
+    /// Superseded.
+    pub superseded: u32,
+}
+
+impl Counts {
+    /// Adds `n` targets in `state`.
+    pub fn add(&mut self, state: State, n: u32) {
+        *match state {
+            State::Held => &mut self.held,
+            State::Pending | State::Sent => &mut self.pending,
+            State::Accepted | State::Running => &mut self.in_progress,
+            State::Succeeded => &mut self.succeeded,
+            State::Failed => &mut self.failed,
+            State::Cancelled => &mut self.cancelled,
+            State::Expired => &mut self.expired,
+            State::Superseded => &mut self.superseded,
+        } += n;
+    }
+
+    /// Targets that are not closed.
+    #[must_use]
+    pub const fn open(&self) -> u32 {
+        self.held + self.pending + self.in_progress
+    }
+
+    /// All targets.
+    #[must_use]
+    pub const fn total(&self) -> u32 {
+        self.open()
+            + self.succeeded
+            + self.failed
+            + self.cancelled
+            + self.expired
+            + self.superseded
+    }
+
+    /// How a deployment with these targets ended; `None` while a target is open. An operator's cancel names the result
+    /// unless everything had succeeded by then.
+    #[must_use]
+    pub const fn result(&self, cancelled: bool) -> Option<DeploymentResult> {
+        if self.open() > 0 {
+            return None;
+        }
+        Some(if self.succeeded == self.total() && self.succeeded > 0 {
+            DeploymentResult::Succeeded
+        } else if cancelled {
+            DeploymentResult::Cancelled
+        } else if self.failed + self.expired > 0 {
+            DeploymentResult::Failed
+        } else {
+            DeploymentResult::Cancelled
+        })
+    }
+}
+
+impl From<Counts> for v1::TargetCounts {
+    fn from(counts: Counts) -> Self {
+        Self {
+            total: counts.total(),
+            held: counts.held,
+            pending: counts.pending,
+            in_progress: counts.in_progress,
+            succeeded: counts.succeeded,
+            failed: counts.failed,
+            cancelled: counts.cancelled,
+            expired: counts.expired,
+            superseded: counts.superseded,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(states: &[State]) -> Counts {
+        let mut counts = Counts::default();
+        for state in states {
+            counts.add(*state, 1);
+        }
+        counts
+    }
+
+    #[test]
+    fn results_follow_the_table() {
+        use DeploymentResult as R;
+        use State as S;
+        let table: &[(&[State], bool, Option<R>)] = &[
+            (&[S::Succeeded, S::Running], false, None),
+            (&[S::Held], true, None),
+            (&[S::Succeeded, S::Succeeded], false, Some(R::Succeeded)),
+            (&[S::Succeeded], true, Some(R::Succeeded)),
+            (&[S::Succeeded, S::Failed], false, Some(R::Failed)),
+            (&[S::Succeeded, S::Expired], false, Some(R::Failed)),
+            (&[S::Failed, S::Cancelled], true, Some(R::Cancelled)),
+            (&[S::Superseded, S::Succeeded], false, Some(R::Cancelled)),
+            (&[S::Cancelled], false, Some(R::Cancelled)),
+            (&[], true, Some(R::Cancelled)),
+        ];
+        for (states, cancelled, expected) in table {
+            assert_eq!(counts(states).result(*cancelled), *expected, "{states:?}");
+        }
+    }
+
+    #[test]
+    fn every_target_is_counted_once() {
+        let all = counts(State::ALL);
+        assert_eq!(all.total() as usize, State::ALL.len());
+    }
+}

@@ -1,0 +1,260 @@
+//! Which devices an operator means: label selectors in the syntax known from Kubernetes.
+//!
+//! `site=berlin,env in (prod, stage),tier!=db,gpu,!canary`; requirements are joined by commas and all must hold. Empty
+//! or `*` means every device. Beside its labels a device answers to `kernex.io/name`, `kernex.io/os`, `kernex.io/arch` and
+//! `kernex.io/agent-version`. As in Kubernetes, `!=` and `notin` also hold where the label is missing.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+/// The prefix of what a device answers to without being labelled; operators cannot set such labels.
+pub const RESERVED_PREFIX: &str = "kernex.io/";
+
+/// A parsed selector.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selector(Vec<Requirement>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Requirement {
+    In(String, Vec<String>),
+    NotIn(String, Vec<String>),
+    Exists(String),
+    Missing(String),
+}
+
+/// The text is not a selector.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("at character {}: {why}", .at + 1)]
+pub struct SelectorError {
+    /// Where, in bytes from the start.
+    pub at: usize,
+    /// What is wrong there.
+    pub why: String,
+}
+
+impl Selector {
+    /// Every device.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Parses a selector.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        if matches!(text.trim(), "" | "*") {
+            return Ok(Self::all());
+        }
+        let mut parser = Parser { text, at: 0 };
+        let mut requirements = Vec::new();
+        loop {
+            requirements.push(parser.requirement()?);
+            match parser.peek() {
+                None => return Ok(Self(requirements)),
+                Some(',') => parser.at += 1,
+                Some(_) => return parser.fail("a comma was expected between requirements"),
+            }
+        }
+    }
+
+    /// Whether every device is meant.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a device with these labels is meant.
+    #[must_use]
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.0.iter().all(|requirement| match requirement {
+            Requirement::In(key, values) => labels.get(key).is_some_and(|v| values.contains(v)),
+            Requirement::NotIn(key, values) => {
+                labels.get(key).is_none_or(|v| !values.contains(v))
+            }
+            Requirement::Exists(key) => labels.contains_key(key),
+            Requirement::Missing(key) => !labels.contains_key(key),
+        })
+    }
+}
+
+impl FromStr for Selector {
+    type Err = SelectorError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text)
+    }
+}
+
+/// The canonical text; parsing it gives the same selector.
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_all() {
+            return f.write_str("*");
+        }
+        for (index, requirement) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            match requirement {
+                Requirement::In(key, values) => match values.as_slice() {
+                    [one] => write!(f, "{key}={one}")?,
+                    many => write!(f, "{key} in ({})", many.join(","))?,
+                },
+                Requirement::NotIn(key, values) => match values.as_slice() {
+                    [one] => write!(f, "{key}!={one}")?,
+                    many => write!(f, "{key} notin ({})", many.join(","))?,
+                },
+                Requirement::Exists(key) => f.write_str(key)?,
+                Requirement::Missing(key) => write!(f, "!{key}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks the key of a label: an optional DNS prefix and a slash, then up to 63 of `a-z A-Z 0-9 . _ -` that begin and end
+/// with a letter or digit.
+pub fn check_key(key: &str) -> Result<(), String> {
+    let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(p, n)| (Some(p), n));
+    if let Some(prefix) = prefix {
+        let dns = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-';
+        if prefix.is_empty() || prefix.len() > 253 || !prefix.bytes().all(dns) {
+            return Err(format!("`{prefix}` is not a DNS name before the slash of a label key"));
+        }
+    }
+    if name.is_empty() {
+        return Err("a label key was expected".into());
+    }
+    check_word("label key", name)
+}
+
+/// Checks the value of a label: empty, or like the name part of a key.
+pub fn check_value(value: &str) -> Result<(), String> {
+    if value.is_empty() {
+        return Ok(());
+    }
+    check_word("label value", value)
+}
+
+fn check_word(kind: &str, word: &str) -> Result<(), String> {
+    let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if word.len() <= 63
+        && edge(word.bytes().next())
+        && edge(word.bytes().next_back())
+        && word.bytes().all(good)
+    {
+        return Ok(());
+    }
+    Err(format!(
+        "`{}` is not a {kind}: up to 63 letters, digits, `.`, `_` or `-`, with a letter or digit at both ends",
+        word.chars().take(80).collect::<String>()
+    ))
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn fail<T>(&self, why: impl Into<String>) -> Result<T, SelectorError> {
+        Err(SelectorError {
+            at: self.at,
+            why: why.into(),
+        })
+    }
+
+    /// The next character after blanks, left in place.
+    fn peek(&mut self) -> Option<char> {
+        let rest = &self.text[self.at..];
+        self.at += rest.len() - rest.trim_start().len();
+        self.text[self.at..].chars().next()
+    }
+
+    fn take(&mut self, token: &str) -> bool {
+        self.peek();
+        let found = self.text[self.at..].starts_with(token);
+        if found {
+            self.at += token.len();
+        }
+        found
+    }
+
+    /// Everything up to a character that has a meaning of its own.
+    fn word(&mut self) -> (usize, &'a str) {
+        self.peek();
+        let start = self.at;
+        let rest = &self.text[start..];
+        let end = rest
+            .find(|c: char| c.is_whitespace() || "=!,()<>".contains(c))
+            .unwrap_or(rest.len());
+        self.at += end;
+        (start, &rest[..end])
+    }
+
+    fn key(&mut self) -> Result<String, SelectorError> {
+        let (at, word) = self.word();
+        check_key(word).map_err(|why| SelectorError { at, why })?;
+        Ok(word.to_owned())
+    }
+
+    fn value(&mut self) -> Result<String, SelectorError> {
+        let (at, word) = self.word();
+        let checked = if word.len() > 63 || !word.is_ascii() {
+            check_value(word)
+        } else {
+            // Versions and device names are values of the pseudo-labels and may be freer than labels.
+            Ok(())
+        };
+        checked.map_err(|why| SelectorError { at, why })?;
+        Ok(word.to_owned())
+    }
+
+    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
+        if self.take("!") {
+            return Ok(Requirement::Missing(self.key()?));
+        }
+        let key = self.key()?;
+        match self.peek() {
+            None | Some(',') => return Ok(Requirement::Exists(key)),
+            Some('!') => {
+                if !self.take("!=") {
+                    return self.fail("`!=` was expected");
+                }
+                return Ok(Requirement::NotIn(key, vec![self.value()?]));
+            }
+            Some('=') => {
+                let _ = self.take("==") || self.take("=");
+                return Ok(Requirement::In(key, vec![self.value()?]));
+            }
+            Some(_) => {}
+        }
+        let (at, operator) = self.word();
+        match operator {
+            "in" => Ok(Requirement::In(key, self.set()?)),
+            "notin" => Ok(Requirement::NotIn(key, self.set()?)),
+            _ => {
+                self.at = at;
+                self.fail("one of `=`, `==`, `!=`, `in`, `notin` or a comma was expected")
+            }
+        }
+    }
+
+    fn set(&mut self) -> Result<Vec<String>, SelectorError> {
+        if !self.take("(") {
+            return self.fail("`(` was expected before the values");
+        }
+        let mut values = Vec::new();
+        loop {
+            values.push(self.value()?);
+            if self.take(")") {
+                return Ok(values);
+            }
+            if !self.take(",") {
+                return self.fail("`,` or `)` was expected after a value");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! How a device gets in: its key, the proof that it holds it, and the token that vouches for it.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use kernex_proto::{
+    handshake::{DEVICE_KEY_BITS, EnrollTranscript, NONCE_LEN},
+    ids::{ClusterId, Digest, TokenId, check_name},
+    v1,
+};
+use x509_parser::{
+    prelude::{FromDer as _, SubjectPublicKeyInfo},
+    public_key::PublicKey,
+};
+
+use crate::{
+    session::handshake::verify_signature,
+    store::{
+        Store, StoreError,
+        access::{EnrollDevice, EnrollError},
+    },
+};
+
+/// Why a device did not get in.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// A field makes no sense.
+    #[error("{field}: {why}")]
+    Malformed {
+        /// Which.
+        field: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// A proof failed; the caller learns no more than that.
+    #[error("not authenticated: {0}")]
+    NotAuthenticated(&'static str),
+    /// Another key holds the name.
+    #[error("the device name `{0}` is held by another key")]
+    NameTaken(String),
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+}
+
+/// Checks the request and binds its key to a device.
+pub async fn enroll(
+    store: &Store,
+    cluster: ClusterId,
+    request: v1::EnrollRequest,
+) -> Result<v1::EnrollResponse, Refused> {
+    let device = check(cluster, request)?;
+    let enrolled = store.enroll(device).await.map_err(|error| match error {
+        EnrollError::Refused(why) => Refused::NotAuthenticated(why),
+        EnrollError::NameTaken(name) => Refused::NameTaken(name),
+        EnrollError::Store(error) => Refused::Store(error),
+    })?;
+    tracing::info!(device = %enrolled.device, name = enrolled.name, "device enrolled");
+    Ok(v1::EnrollResponse {
+        device_id: enrolled.device.to_string(),
+        device_name: enrolled.name,
+        cluster_id: cluster.to_string(),
+    })
+}
+
+fn check(cluster: ClusterId, request: v1::EnrollRequest) -> Result<EnrollDevice, Refused> {
+    let bad = |field, why: &str| Refused::Malformed {
+        field,
+        why: why.to_owned(),
+    };
+    let token: TokenId = request
+        .token_id
+        .parse()
+        .map_err(|_| bad("token_id", "it has to be a UUID"))?;
+    let secret = URL_SAFE_NO_PAD
+        .decode(&request.token_secret)
+        .map_err(|_| bad("token_secret", "it has to be base64url without padding"))?;
+    if request.nonce.len() != NONCE_LEN {
+        return Err(bad("nonce", "it has to be 32 bytes"));
+    }
+    check_key(&request.public_key)?;
+    let key = Digest::of(&request.public_key);
+    let transcript = EnrollTranscript {
+        cluster,
+        token,
+        key,
+        nonce: &request.nonce,
+    };
+    verify_signature(&request.public_key, &transcript.bytes(), &request.signature)
+        .map_err(|()| Refused::NotAuthenticated("bad signature"))?;
+    let inventory = request.inventory.unwrap_or_default();
+    let wished = if request.device_name.is_empty() {
+        &inventory.hostname
+    } else {
+        &request.device_name
+    };
+    check_name("device name", wished).map_err(|error| Refused::Malformed {
+        field: "device_name",
+        why: error.to_string(),
+    })?;
+    Ok(EnrollDevice {
+        token,
+        secret_hash: Digest::of(&secret),
+        key_der: request.public_key.to_vec(),
+        key,
+        name: wished.clone(),
+        inventory,
+    })
+}
+
+/// A device key is RSA with 4096 bits, in exactly one encoding: its digest names the device.
+fn check_key(der: &[u8]) -> Result<(), Refused> {
+    let bad = |why: String| Refused::Malformed {
+        field: "public_key",
+        why,
+    };
+    let (rest, info) = SubjectPublicKeyInfo::from_der(der)
+        .map_err(|_| bad("it has to be a public key in SPKI DER".into()))?;
+    if !rest.is_empty() {
+        return Err(bad("bytes follow the key".into()));
+    }
+    match info.parsed() {
+        Ok(PublicKey::RSA(key)) if key.key_size() == DEVICE_KEY_BITS => Ok(()),
+        Ok(PublicKey::RSA(key)) => Err(bad(format!(
+            "it has {} bits and has to have {DEVICE_KEY_BITS}",
+            key.key_size()
+        ))),
+        _ => Err(bad("it has to be an RSA key".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rsa::{
+        RsaPrivateKey,
+        pkcs8::EncodePublicKey as _,
+        pss::BlindedSigningKey,
+        sha2::Sha256,
+        signature::{RandomizedSigner as _, SignatureEncoding as _},
+    };
+
+    fn signed(cluster: ClusterId, key: &RsaPrivateKey) -> v1::EnrollRequest {
+        let der = key.to_public_key().to_public_key_der().expect("encodes");
+        let token = TokenId::generate();
+        let nonce = [3; NONCE_LEN];
+        let transcript = EnrollTranscript {
+            cluster,
+            token,
+            key: Digest::of(der.as_bytes()),
+            nonce: &nonce,
+        };
+        let signature = BlindedSigningKey::<Sha256>::new(key.clone())
+            .sign_with_rng(&mut rand::rngs::OsRng, &transcript.bytes());
+        v1::EnrollRequest {
+            token_id: token.to_string(),
+            token_secret: URL_SAFE_NO_PAD.encode([1; 32]),
+            public_key: der.into_vec().into(),
+            device_name: "edge-1".into(),
+            nonce: nonce.to_vec().into(),
+            signature: signature.to_vec().into(),
+            inventory: None,
+        }
+    }
+
+    #[test]
+    fn the_key_has_to_be_proved_and_of_the_right_size() {
+        let cluster = ClusterId::generate();
+        let key = RsaPrivateKey::new(&mut rand::rngs::OsRng, DEVICE_KEY_BITS).expect("a key");
+        let request = signed(cluster, &key);
+        let device = check(cluster, request.clone()).expect("good");
+        assert_eq!(device.name, "edge-1");
+        assert_eq!(device.secret_hash, Digest::of(&[1; 32]));
+
+        let elsewhere = check(ClusterId::generate(), request.clone());
+        assert!(matches!(elsewhere, Err(Refused::NotAuthenticated(_))));
+        let nameless = v1::EnrollRequest {
+            device_name: String::new(),
+            ..request
+        };
+        let refused = check(cluster, nameless);
+        assert!(
+            matches!(
+                refused,
+                Err(Refused::Malformed {
+                    field: "device_name",
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+
+        let small = RsaPrivateKey::new(&mut rand::rngs::OsRng, 2048).expect("a key");
+        let refused = check(cluster, signed(cluster, &small));
+        assert!(
+            matches!(
+                refused,
+                Err(Refused::Malformed {
+                    field: "public_key",
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! The one table from errors to `tonic::Status`: a code, a reason clients match on, and details where they help.
+//!
+//! What the caller may know is in the message; the whole chain goes to the log here, once.
+
+use std::time::Duration;
+
+use kernex_proto::{
+    archive::ArchiveError,
+    error::{DOMAIN, Reason},
+};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::{
+    blobs::BlobError,
+    domain::selector::SelectorError,
+    enrollment::Refused,
+    store::{StoreError, sessions::DownloadRefused},
+};
+
+/// When to try again after a short trouble of the server's own.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Longest message in a Status; headers carry it, so it stays far below their limit.
+const MESSAGE_LIMIT: usize = 1024;
+
+/// A Status with its reason.
+#[must_use]
+pub fn status(code: Code, reason: Reason, message: impl Into<String>) -> Status {
+    let mut message = message.into();
+    if message.len() > MESSAGE_LIMIT {
+        let cut = message.floor_char_boundary(MESSAGE_LIMIT);
+        message.truncate(cut);
+    }
+    Status::with_error_details(code, message, details(reason))
+}
+
+/// A Status that says when to come back.
+#[must_use]
+pub fn retry_later(code: Code, reason: Reason, message: &str, after: Duration) -> Status {
+    let mut details = details(reason);
+    details.set_retry_info(Some(after));
+    Status::with_error_details(code, message, details)
+}
+
+/// `INVALID_ARGUMENT` naming the field.
+#[must_use]
+pub fn invalid(field: &str, why: impl Into<String>) -> Status {
+    let mut why = why.into();
+    why.truncate(why.floor_char_boundary(MESSAGE_LIMIT));
+    let mut details = details(Reason::InvalidArgument);
+    details.add_bad_request_violation(field, why.clone());
+    Status::with_error_details(Code::InvalidArgument, format!("{field}: {why}"), details)
+}
+
+/// The one vague answer to every failed proof of identity.
+#[must_use]
+pub fn unauthenticated() -> Status {
+    status(
+        Code::Unauthenticated,
+        Reason::Unauthenticated,
+        "not authenticated",
+    )
+}
+
+/// A defect: the chain is logged, the caller learns nothing of it.
+#[must_use]
+pub fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
+    tracing::error!(error = %chain(error), "internal error");
+    status(
+        Code::Internal,
+        Reason::Internal,
+        "an internal error; the server's log has the details",
+    )
+}
+
+/// An error with all its causes on one line.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Some libraries repeat their cause in their own text.
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn details(reason: Reason) -> ErrorDetails {
+    ErrorDetails::with_error_info(reason.as_str(), DOMAIN, [])
+}
+
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        let text = error.to_string();
+        match error {
+            StoreError::Unavailable(_) => {
+                tracing::warn!(error = %chain(&error), "the database does not answer");
+                retry_later(
+                    Code::Unavailable,
+                    Reason::StoreUnavailable,
+                    "the database does not answer",
+                    RETRY,
+                )
+            }
+            StoreError::NotFound { .. } => status(Code::NotFound, Reason::NotFound, text),
+            StoreError::AlreadyExists { .. } => {
+                status(Code::AlreadyExists, Reason::AlreadyExists, text)
+            }
+            StoreError::Conflict { .. } => status(Code::Aborted, Reason::Conflict, text),
+            StoreError::InUse { .. } => status(Code::FailedPrecondition, Reason::InUse, text),
+            StoreError::Invalid { field, why } => invalid(field, why),
+            StoreError::NoTargets => status(Code::InvalidArgument, Reason::NoTargets, text),
+            StoreError::Finished => status(Code::FailedPrecondition, Reason::Finished, text),
+            StoreError::RequestIdReused => {
+                status(Code::InvalidArgument, Reason::RequestIdReused, text)
+            }
+            StoreError::Db(_) => internal(&error),
+        }
+    }
+}
+
+/// What an archive that will not do means; a function, because neither type is of this crate.
+#[must_use]
+pub fn archive(error: &ArchiveError) -> Status {
+    let (code, reason) = match error {
+        ArchiveError::Unsafe { .. } => (Code::InvalidArgument, Reason::UnsafeArchive),
+        ArchiveError::ManifestMissing => (Code::InvalidArgument, Reason::ManifestMissing),
+        ArchiveError::ManifestInvalid(_) => (Code::InvalidArgument, Reason::ManifestInvalid),
+        ArchiveError::TooLarge { .. } => (Code::InvalidArgument, Reason::TooLarge),
+        ArchiveError::Corrupt(_) => (Code::InvalidArgument, Reason::InvalidArgument),
+        ArchiveError::Io(_) => return internal(error),
+    };
+    status(code, reason, error.to_string())
+}
+
+impl From<SelectorError> for Status {
+    fn from(error: SelectorError) -> Self {
+        invalid("selector", error.to_string())
+    }
+}
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Malformed { field, why } => invalid(field, why),
+            Refused::NotAuthenticated(why) => {
+                tracing::info!(why, "enrolment refused");
+                unauthenticated()
+            }
+            Refused::NameTaken(_) => status(
+                Code::AlreadyExists,
+                Reason::AlreadyExists,
+                refused.to_string(),
+            ),
+            Refused::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DownloadRefused> for Status {
+    fn from(refused: DownloadRefused) -> Self {
+        let text = refused.to_string();
+        match refused {
+            DownloadRefused::Unauthenticated => unauthenticated(),
+            DownloadRefused::NotATarget => status(Code::PermissionDenied, Reason::NotAllowed, text),
+            DownloadRefused::Gone => status(Code::NotFound, Reason::NotFound, text),
+            DownloadRefused::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BlobError> for Status {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::NotFound(_) => {
+                status(Code::NotFound, Reason::NotFound, "the bundle is gone")
+            }
+            BlobError::NoSpace => {
+                tracing::error!("no space is left for bundles");
+                status(Code::ResourceExhausted, Reason::NoSpace, error.to_string())
+            }
+            BlobError::Location(_) | BlobError::Io { .. } | BlobError::Store(_) => internal(&error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

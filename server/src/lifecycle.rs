@@ -1,0 +1,113 @@
+//! How the server stops: a soft token to finish up, a hard one to drop everything, and owned tasks that are awaited.
+
+use std::{future::Future, time::Duration};
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, Span};
+
+/// Two tokens: `soft` asks everybody to finish, `hard` ends what has not. They are fields, never statics.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    /// Stop accepting, drain, finish.
+    pub soft: CancellationToken,
+    /// Stop at once.
+    pub hard: CancellationToken,
+}
+
+impl Shutdown {
+    /// Two fresh tokens, nothing asked for yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The first SIGTERM or SIGINT asks softly, the second ends at once. Never returns before the second signal.
+    pub async fn follow_signals(self) -> std::io::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        for token in [&self.soft, &self.hard] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if token.is_cancelled() {
+                // Somebody else asked already, so this signal is the second one.
+                self.hard.cancel();
+            }
+            tracing::info!("signal received");
+            token.cancel();
+        }
+        Ok(())
+    }
+}
+
+/// The one way to start a task: it has a name, an owner that waits for it, and the hard token ends it.
+#[derive(Debug, Clone)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    hard: CancellationToken,
+}
+
+impl Tasks {
+    /// Tasks that end with `shutdown.hard` at the latest.
+    #[must_use]
+    pub fn new(shutdown: &Shutdown) -> Self {
+        Self {
+            tracker: TaskTracker::new(),
+            hard: shutdown.hard.clone(),
+        }
+    }
+
+    /// Starts a task that belongs to one caller (a session, an upload).
+    pub fn spawn<F>(&self, span: Span, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let hard = self.hard.clone();
+        self.tracker.spawn(
+            async move {
+                tokio::select! {
+                    () = hard.cancelled() => {}
+                    () = task => {}
+                }
+            }
+            .instrument(span),
+        );
+    }
+
+    /// How many run now.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// True when none runs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tracker.is_empty()
+    }
+
+    /// Waits until every task has ended, at most `limit`; says whether all did.
+    pub async fn finished(&self, limit: Duration) -> bool {
+        self.tracker.close();
+        tokio::time::timeout(limit, self.tracker.wait())
+            .await
+            .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_hard_token_ends_a_task_that_would_not() {
+        let shutdown = Shutdown::new();
+        let tasks = Tasks::new(&shutdown);
+        tasks.spawn(Span::none(), std::future::pending());
+        assert!(!tasks.finished(Duration::from_millis(20)).await);
+        shutdown.hard.cancel();
+        assert!(tasks.finished(Duration::from_secs(5)).await);
+    }
+}

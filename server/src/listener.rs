@@ -1,0 +1,261 @@
+//! The accept loop: capped, calm when descriptors run out, and never held up by a slow TLS handshake.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+
+/// Connections held at once. A fleet of ten thousand agents fits with room for operators; each costs a descriptor.
+const MAX_CONNECTIONS: usize = 16_384;
+
+/// A peer that has not finished its TLS handshake by then is dropped.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Finished handshakes that wait for tonic; it takes them at once, so a short queue is enough.
+const READY_QUEUE: usize = 64;
+
+/// Where a request came from; found in its extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// The remote address.
+    pub address: SocketAddr,
+}
+
+/// One accepted connection. Its place under the cap is free again when it is dropped.
+#[derive(Debug)]
+pub struct Connection {
+    io: Transport,
+    peer: Peer,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Binds, and says in one sentence why it could not.
+pub fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::bind(address).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            anyhow::anyhow!("cannot listen on {address}: another program uses this port; stop it or choose another with --listen")
+        }
+        io::ErrorKind::PermissionDenied => {
+            anyhow::anyhow!("cannot listen on {address}: this user may not; choose a port above 1023 with --listen")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            anyhow::anyhow!("cannot listen on {address}: this machine does not have that address")
+        }
+        _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
+    })?;
+    Ok(listener)
+}
+
+/// Accepts until `stop`, in a future the caller owns; the connections come out of the stream.
+pub fn incoming(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    stop: CancellationToken,
+) -> (
+    impl Future<Output = ()> + Send + 'static,
+    ReceiverStream<io::Result<Connection>>,
+) {
+    let (ready, connections) = mpsc::channel(READY_QUEUE);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let accepting = async move {
+        let mut handshakes = JoinSet::new();
+        let mut pause = Pause::default();
+        loop {
+            let place = tokio::select! {
+                () = stop.cancelled() => break,
+                place = Arc::clone(&places).acquire_owned() => place,
+            };
+            let Ok(place) = place else { break };
+            // Both branches are cancel-safe; finished handshakes are reaped as they end.
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                Some(_) = handshakes.join_next(), if !handshakes.is_empty() => continue,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    pause = Pause::default();
+                    let work = handshake(stream, address, place, tls.clone(), ready.clone());
+                    handshakes.spawn(work);
+                }
+                Err(error) => pause.after(&error).await,
+            }
+        }
+        // The port is free for a successor as soon as the stop begins.
+        drop(listener);
+        handshakes.shutdown().await;
+    };
+    (accepting, ReceiverStream::new(connections))
+}
+
+async fn handshake(
+    stream: TcpStream,
+    address: SocketAddr,
+    place: OwnedSemaphorePermit,
+    tls: Option<TlsAcceptor>,
+    ready: mpsc::Sender<io::Result<Connection>>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%address, %error, "TCP_NODELAY not set");
+    }
+    let io = match tls {
+        None => Transport::Plain(stream),
+        Some(acceptor) => {
+            match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => Transport::Tls(Box::new(stream)),
+                Ok(Err(error)) => {
+                    tracing::debug!(%address, %error, "TLS handshake failed");
+                    return;
+                }
+                Err(_) => {
+                    tracing::debug!(%address, "TLS handshake took too long");
+                    return;
+                }
+            }
+        }
+    };
+    let connection = Connection {
+        io,
+        peer: Peer { address },
+        _place: place,
+    };
+    // An error means that the server stopped meanwhile.
+    let _ = ready.send(Ok(connection)).await;
+}
+
+/// Waits longer after each error in a row: with no descriptor left, accepting again at once only burns the processor.
+#[derive(Debug, Default)]
+struct Pause {
+    step: u32,
+}
+
+impl Pause {
+    async fn after(&mut self, error: &io::Error) {
+        let theirs = matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::Interrupted
+        );
+        if theirs {
+            return;
+        }
+        let wait = self.next();
+        tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "cannot accept a connection");
+        tokio::time::sleep(wait).await;
+    }
+
+    fn next(&mut self) -> Duration {
+        let wait = Duration::from_millis(10 << self.step);
+        self.step = (self.step + 1).min(7);
+        wait
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Transport::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Transport::Tls(io) => Pin::new(io.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Transport::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Transport::Tls(io) => Pin::new(io.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Transport::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Transport::Tls(io) => Pin::new(io.as_mut()).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Transport::Plain(io) => io.is_write_vectored(),
+            Transport::Tls(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Transport::Plain(io) => Pin::new(io).poll_flush(cx),
+            Transport::Tls(io) => Pin::new(io.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Transport::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Transport::Tls(io) => Pin::new(io.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_one_clear_sentence() {
+        let first = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("binds");
+        let taken = first.local_addr().expect("has an address");
+        let error = bind(taken).expect_err("is taken").to_string();
+        assert!(error.contains("another program uses this port"), "{error}");
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit() {
+        let mut pause = Pause::default();
+        let waits: Vec<_> = (0..10).map(|_| pause.next().as_millis()).collect();
+        assert_eq!(waits[0], 10);
+        assert_eq!(waits[9], 1280);
+    }
+}

@@ -1,0 +1,65 @@
+//! The `kernex-server` program: arguments in, exit code out.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use kernex_server::{
+    Config, Shutdown,
+    config::{Cli, Command},
+    listener, observe,
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match act(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("kernex-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn act(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(options) => serve(Config::resolve(options)?).await,
+        Command::Migrate(options) => kernex_server::migrate(&Config::resolve(options)?).await,
+        Command::AdminToken(options) => {
+            kernex_server::admin_token(&Config::resolve(options)?).await
+        }
+        Command::CheckConfig(options) => {
+            say_valid(&Config::resolve(options)?);
+            Ok(())
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to what was asked")]
+fn say_valid(config: &Config) {
+    println!(
+        "The configuration is valid: data in {}, listening on {}.",
+        config.data_dir.display(),
+        config.listen
+    );
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let telemetry = observe::init(&config)?;
+    let listener = listener::bind(config.listen)?;
+    let shutdown = Shutdown::new();
+    let result = tokio::select! {
+        result = kernex_server::run(config, listener, shutdown.clone()) => result,
+        // Waits for signals beside the server and ends only when they cannot be had.
+        error = signals(shutdown) => Err(error),
+    };
+    telemetry.shutdown().await;
+    result
+}
+
+async fn signals(shutdown: Shutdown) -> anyhow::Error {
+    match shutdown.follow_signals().await {
+        Err(error) => anyhow::Error::new(error).context("cannot listen for signals"),
+        // The second signal: the server drops everything by itself.
+        Ok(()) => std::future::pending().await,
+    }
+}

@@ -1,0 +1,289 @@
+//! Group commit: what many sessions say goes to the store in one transaction, and only then is it acknowledged.
+//!
+//! Reports wait in a bounded queue; while one batch commits the next one gathers. Heartbeats and progress are not queued:
+//! only the latest of each device and attempt is kept. When the store fails, the batch stays here and is tried again;
+//! the sessions feel it as a full queue, and agents as acks that are late.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use kernex_proto::{
+    ids::{AttemptId, DeviceId},
+    v1::{self, device_session_response::Message},
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+
+use crate::{
+    dispatcher::Hints,
+    error::chain,
+    registry::{Ended, Registry, SessionHandle},
+    store::{
+        Store, StoreError,
+        heartbeats::HeartbeatRow,
+        reports::{IncomingReport, ReportEvent},
+    },
+};
+
+/// Reports that may wait for a commit. Some seconds of a busy fleet; beyond it sessions stop reading until it moves.
+const QUEUE: usize = 4096;
+/// Reports in one transaction; keeps its time and memory bounded (an outcome carries up to 64 KiB of output).
+const BATCH: usize = 512;
+/// Longest time a heartbeat or a progress report waits for its write.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Failures of a whole batch, not counting a store that does not answer, before its reports are tried one by one.
+const TOGETHER: u32 = 4;
+/// Waits after a failed write: doubled from the first to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// A report with the session that waits for its ack.
+#[derive(Debug)]
+pub struct Submission {
+    /// The session.
+    pub session: Arc<SessionHandle>,
+    /// Its `seq`.
+    pub seq: u64,
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// What happened.
+    pub event: ReportEvent,
+    /// The trace it belongs to; ends once the report is committed.
+    pub span: Span,
+}
+
+/// The way in, shared by all sessions.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    reports: mpsc::Sender<Submission>,
+    latest: Arc<Latest>,
+}
+
+/// What only the newest of counts.
+#[derive(Debug, Default)]
+struct Latest {
+    heartbeats: Mutex<HashMap<DeviceId, HeartbeatRow>>,
+    progress: Mutex<HashMap<(DeviceId, AttemptId), v1::Progress>>,
+    stirred: Notify,
+}
+
+impl Recorder {
+    /// A recorder and the future that does its work until `stop`, after which it writes what is left.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        registry: Arc<Registry>,
+        hints: Arc<Hints>,
+        stop: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (reports, queue) = mpsc::channel(QUEUE);
+        let latest = Arc::new(Latest::default());
+        let worker = Worker {
+            store,
+            registry,
+            hints,
+            latest: Arc::clone(&latest),
+        };
+        (Self { reports, latest }, worker.run(queue, stop))
+    }
+
+    /// Queues a report; waits while the queue is full. False when the recorder has stopped.
+    pub async fn report(&self, submission: Submission) -> bool {
+        self.reports.send(submission).await.is_ok()
+    }
+
+    /// Keeps the latest heartbeat of a device for the next write.
+    pub fn heartbeat(&self, row: HeartbeatRow) {
+        let mut heartbeats = lock(&self.latest.heartbeats);
+        match heartbeats.get(&row.device) {
+            Some(newer) if newer.epoch > row.epoch => {}
+            _ => {
+                heartbeats.insert(row.device, row);
+            }
+        }
+    }
+
+    /// Keeps the latest progress of an attempt for the next write.
+    pub fn progress(&self, device: DeviceId, attempt: AttemptId, progress: v1::Progress) {
+        lock(&self.latest.progress).insert((device, attempt), progress);
+        self.latest.stirred.notify_one();
+    }
+}
+
+struct Worker {
+    store: Store,
+    registry: Arc<Registry>,
+    hints: Arc<Hints>,
+    latest: Arc<Latest>,
+}
+
+impl Worker {
+    async fn run(self, mut queue: mpsc::Receiver<Submission>, stop: CancellationToken) {
+        let mut flush = tokio::time::interval(FLUSH);
+        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::with_capacity(BATCH);
+        // Progress is shown live but need not be written for each chunk.
+        let mut progress_due = Instant::now();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                // Takes everything that waits, up to a batch; cancel-safe.
+                count = queue.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        break;
+                    }
+                    self.commit(&mut batch, &stop).await;
+                }
+                _ = flush.tick() => self.flush_heartbeats().await,
+                () = self.latest.stirred.notified(), if Instant::now() >= progress_due => {
+                    progress_due = Instant::now() + FLUSH / 4;
+                    self.commit(&mut batch, &stop).await;
+                }
+                () = tokio::time::sleep_until(progress_due), if Instant::now() < progress_due => {}
+            }
+        }
+        // The last round: nobody sends any more, one attempt each.
+        queue.close();
+        while queue.recv_many(&mut batch, BATCH).await > 0 {
+            self.commit(&mut batch, &stop).await;
+        }
+        self.commit(&mut batch, &stop).await;
+        self.flush_heartbeats().await;
+    }
+
+    /// Writes the batch and what progress there is, again and again until it is written; then acknowledges.
+    async fn commit(&self, batch: &mut Vec<Submission>, stop: &CancellationToken) {
+        let rows = self.rows(batch);
+        if rows.is_empty() {
+            return;
+        }
+        let dispositions = self.apply(rows, stop).await;
+        let mut moved = HashSet::new();
+        for (report, disposition) in batch.drain(..).zip(dispositions) {
+            let device = report.session.device;
+            let Some(disposition) = disposition else {
+                // The agent still has it and sends it again in its next session.
+                report.session.end(Ended::Unrecorded);
+                continue;
+            };
+            report.span.in_scope(|| {
+                tracing::debug!(%device, session = report.session.epoch, command = %report.attempt, seq = report.seq, ?disposition, "report recorded");
+            });
+            if matches!(report.event, ReportEvent::Outcome(_)) {
+                self.registry.forget(device, report.attempt);
+                moved.insert(device);
+            }
+            let ack = v1::Ack {
+                seq: report.seq,
+                disposition: disposition.into(),
+            };
+            report.session.send(Message::Ack(ack));
+        }
+        // An attempt that ended may make the next one of its device due.
+        self.hints.add(moved);
+    }
+
+    /// The reports in order, then the progress of attempts that have not ended among them.
+    fn rows(&self, batch: &[Submission]) -> Vec<IncomingReport> {
+        let ended: HashSet<_> = batch
+            .iter()
+            .filter(|report| matches!(report.event, ReportEvent::Outcome(_)))
+            .map(|report| (report.session.device, report.attempt))
+            .collect();
+        let progress: Vec<_> = lock(&self.latest.progress).drain().collect();
+        let progress = progress
+            .into_iter()
+            .filter(|(of, _)| !ended.contains(of))
+            .map(|((device, attempt), progress)| IncomingReport {
+                device,
+                attempt,
+                event: ReportEvent::Progress(progress),
+            });
+        batch
+            .iter()
+            .map(|report| IncomingReport {
+                device: report.session.device,
+                attempt: report.attempt,
+                event: report.event.clone(),
+            })
+            .chain(progress)
+            .collect()
+    }
+
+    /// Applies the rows together. Waits for a store that does not answer; when it answers with an error, the rows are
+    /// tried one by one, so that one that trips over a defect does not hold up the fleet. `None` was not written.
+    async fn apply(
+        &self,
+        rows: Vec<IncomingReport>,
+        stop: &CancellationToken,
+    ) -> Vec<Option<v1::Disposition>> {
+        let mut wait = BACKOFF.0;
+        let mut failures = 0;
+        loop {
+            let error = match self.store.apply_reports(rows.clone()).await {
+                Ok(dispositions) => return dispositions.into_iter().map(Some).collect(),
+                Err(error) => error,
+            };
+            if !matches!(error, StoreError::Unavailable(_)) {
+                failures += 1;
+            }
+            if stop.is_cancelled() {
+                tracing::error!(error = %chain(&error), reports = rows.len(), "reports not written; agents send them again");
+                return vec![None; rows.len()];
+            }
+            if failures == TOGETHER {
+                return self.apply_each(rows).await;
+            }
+            tracing::warn!(error = %chain(&error), reports = rows.len(), wait_ms = wait.as_millis() as u64, "reports wait for the store");
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => {}
+            }
+            wait = (wait * 2).min(BACKOFF.1);
+        }
+    }
+
+    async fn apply_each(&self, rows: Vec<IncomingReport>) -> Vec<Option<v1::Disposition>> {
+        let mut dispositions = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (device, attempt) = (row.device, row.attempt);
+            let applied = match self.store.apply_reports(vec![row]).await {
+                Ok(applied) => applied.first().copied(),
+                Err(error) => {
+                    tracing::error!(%device, command = %attempt, error = %chain(&error), "a report cannot be recorded");
+                    None
+                }
+            };
+            dispositions.push(applied);
+        }
+        dispositions
+    }
+
+    async fn flush_heartbeats(&self) {
+        let rows: Vec<_> = lock(&self.latest.heartbeats)
+            .drain()
+            .map(|(_, row)| row)
+            .collect();
+        if rows.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.record_heartbeats(rows.clone()).await {
+            tracing::warn!(error = %chain(&error), devices = rows.len(), "heartbeats wait for the store");
+            let mut heartbeats = lock(&self.latest.heartbeats);
+            for row in rows {
+                // A newer one may have come meanwhile.
+                heartbeats.entry(row.device).or_insert(row);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

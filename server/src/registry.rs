@@ -1,0 +1,258 @@
+//! Which device is here, in which session: a synchronous phone book under a short lock, newest epoch wins.
+//!
+//! Nothing is sent, notified or awaited while the lock is held; callers take handles out and act on them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use kernex_proto::{
+    ids::{AttemptId, DeviceId},
+    v1::{DeviceSessionResponse, device_session_response::Message},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Messages that may wait for one device. A session has a handful of commands and acks under way; a peer that lets 64
+/// pile up does not read, and more would only hide it.
+pub const OUTBOUND_QUEUE: usize = 64;
+
+/// Why the server ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// A newer session of the same device took over.
+    Replaced,
+    /// Its queue was full.
+    SlowConsumer,
+    /// The device was deleted.
+    Revoked,
+    /// A report could not be written; the agent keeps it and sends it again in its next session.
+    Unrecorded,
+    /// The server stops.
+    Drain {
+        /// When the agent should come back.
+        reconnect_after: Duration,
+    },
+}
+
+/// The way into one session from outside.
+#[derive(Debug)]
+pub struct SessionHandle {
+    /// The device.
+    pub device: DeviceId,
+    /// Number of the session.
+    pub epoch: u64,
+    outbound: mpsc::Sender<DeviceSessionResponse>,
+    ended: OnceLock<Ended>,
+    closed: CancellationToken,
+}
+
+impl SessionHandle {
+    /// A handle that fills `outbound`.
+    #[must_use]
+    pub fn new(
+        device: DeviceId,
+        epoch: u64,
+        outbound: mpsc::Sender<DeviceSessionResponse>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            device,
+            epoch,
+            outbound,
+            ended: OnceLock::new(),
+            closed: CancellationToken::new(),
+        })
+    }
+
+    /// Queues a message; a full queue ends the session. Says whether it was queued.
+    pub fn send(&self, message: Message) -> bool {
+        let message = DeviceSessionResponse {
+            message: Some(message),
+        };
+        match self.outbound.try_send(message) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.end(Ended::SlowConsumer);
+                false
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+
+    /// Ends the session; the first reason stays.
+    pub fn end(&self, why: Ended) {
+        if self.ended.set(why).is_ok() {
+            self.closed.cancel();
+        }
+    }
+
+    /// Waits until somebody ended the session.
+    pub async fn ended(&self) -> Ended {
+        loop {
+            if let Some(why) = self.ended.get() {
+                return *why;
+            }
+            self.closed.cancelled().await;
+        }
+    }
+}
+
+/// What was pushed into a session, so that each is pushed once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pushed {
+    /// A deploy.
+    Deploy(AttemptId),
+    /// A stop.
+    Stop(AttemptId),
+}
+
+#[derive(Debug)]
+struct Entry {
+    handle: Arc<SessionHandle>,
+    pushed: HashSet<Pushed>,
+}
+
+/// Device to live session.
+#[derive(Debug, Default)]
+pub struct Registry {
+    sessions: Mutex<HashMap<DeviceId, Entry>>,
+}
+
+impl Registry {
+    /// Makes the handle the device's session and ends the older one. Refused when a newer one is there.
+    pub fn insert(&self, handle: Arc<SessionHandle>) -> bool {
+        let older = {
+            let mut sessions = self.lock();
+            if let Some(present) = sessions.get(&handle.device)
+                && present.handle.epoch >= handle.epoch
+            {
+                return false;
+            }
+            sessions.insert(
+                handle.device,
+                Entry {
+                    handle,
+                    pushed: HashSet::new(),
+                },
+            )
+        };
+        if let Some(older) = older {
+            older.handle.end(Ended::Replaced);
+        }
+        true
+    }
+
+    /// Takes the session out, unless a newer one has taken its place. Says whether it was there.
+    pub fn remove(&self, device: DeviceId, epoch: u64) -> bool {
+        let mut sessions = self.lock();
+        let present = sessions
+            .get(&device)
+            .is_some_and(|entry| entry.handle.epoch == epoch);
+        if present {
+            sessions.remove(&device);
+        }
+        present
+    }
+
+    /// The live session of a device.
+    #[must_use]
+    pub fn get(&self, device: DeviceId) -> Option<Arc<SessionHandle>> {
+        self.lock()
+            .get(&device)
+            .map(|entry| Arc::clone(&entry.handle))
+    }
+
+    /// Every device that is here, with the number of its session.
+    #[must_use]
+    pub fn online(&self) -> Vec<(DeviceId, u64)> {
+        let sessions = self.lock();
+        sessions
+            .iter()
+            .map(|(device, entry)| (*device, entry.handle.epoch))
+            .collect()
+    }
+
+    /// Those of `devices` that are here.
+    #[must_use]
+    pub fn online_of(&self, devices: &HashSet<DeviceId>) -> Vec<(DeviceId, u64)> {
+        let sessions = self.lock();
+        devices
+            .iter()
+            .filter_map(|device| Some((*device, sessions.get(device)?.handle.epoch)))
+            .collect()
+    }
+
+    /// How many devices are here.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// True when no device is here.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Claims the one push of this command in this session; `None` when it was pushed before or the session is gone.
+    #[must_use]
+    pub fn claim(&self, device: DeviceId, epoch: u64, what: Pushed) -> Option<Arc<SessionHandle>> {
+        let mut sessions = self.lock();
+        let entry = sessions.get_mut(&device)?;
+        if entry.handle.epoch != epoch || !entry.pushed.insert(what) {
+            return None;
+        }
+        Some(Arc::clone(&entry.handle))
+    }
+
+    /// Forgets a closed attempt, so that a long session does not collect them.
+    pub fn forget(&self, device: DeviceId, attempt: AttemptId) {
+        if let Some(entry) = self.lock().get_mut(&device) {
+            entry.pushed.remove(&Pushed::Deploy(attempt));
+            entry.pushed.remove(&Pushed::Stop(attempt));
+        }
+    }
+
+    /// Ends every session, spread over time so that they do not come back in one wave.
+    pub fn drain(&self, mut reconnect_after: impl FnMut() -> Duration) -> usize {
+        let all: Vec<_> = {
+            let sessions = self.lock();
+            sessions
+                .values()
+                .map(|entry| Arc::clone(&entry.handle))
+                .collect()
+        };
+        for handle in &all {
+            handle.end(Ended::Drain {
+                reconnect_after: reconnect_after(),
+            });
+        }
+        all.len()
+    }
+
+    /// What must hold at any moment; tests call it after each step.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        for (device, entry) in self.lock().iter() {
+            if entry.handle.device != *device {
+                return Err(format!(
+                    "{device} holds a session of {}",
+                    entry.handle.device
+                ));
+            }
+            if entry.handle.ended.get() == Some(&Ended::Replaced) {
+                return Err(format!("{device} holds a session that was replaced"));
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, Entry>> {
+        // No code under this lock can leave the map half changed.
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+use super::*;
+use kernex_proto::{ids::TargetId, v1};
+use proptest::prelude::*;
+
+fn handle(device: DeviceId, epoch: u64) -> Arc<SessionHandle> {
+    SessionHandle::new(device, epoch, mpsc::channel(1).0)
+}
+
+#[test]
+fn a_newer_session_ends_the_older_and_an_older_one_is_refused() {
+    let registry = Registry::default();
+    let device = DeviceId::generate();
+    let first = handle(device, 1);
+    assert!(registry.insert(Arc::clone(&first)));
+    assert!(registry.insert(handle(device, 2)));
+    assert_eq!(first.ended.get(), Some(&Ended::Replaced));
+    assert!(!registry.insert(handle(device, 1)));
+    assert!(!registry.remove(device, 1));
+    assert!(registry.remove(device, 2));
+    assert!(registry.is_empty());
+}
+
+#[test]
+fn each_command_is_claimed_once_per_session() {
+    let registry = Registry::default();
+    let device = DeviceId::generate();
+    let attempt = AttemptId {
+        target: TargetId::generate(),
+        number: 1,
+    };
+    registry.insert(handle(device, 1));
+    let what = Pushed::Deploy(attempt);
+    assert!(registry.claim(device, 1, what).is_some());
+    assert!(registry.claim(device, 1, what).is_none());
+    assert!(registry.claim(device, 1, Pushed::Stop(attempt)).is_some());
+    assert!(registry.claim(device, 2, what).is_none());
+    registry.insert(handle(device, 2));
+    assert!(registry.claim(device, 2, what).is_some());
+}
+
+#[test]
+fn a_full_queue_ends_the_session_by_name() {
+    let (outbound, _queue) = mpsc::channel(OUTBOUND_QUEUE);
+    let session = SessionHandle::new(DeviceId::generate(), 1, outbound);
+    let ack = || Message::HeartbeatAck(v1::HeartbeatAck { seq: 1 });
+    for _ in 0..OUTBOUND_QUEUE {
+        assert!(session.send(ack()));
+    }
+    assert!(!session.send(ack()));
+    assert_eq!(session.ended.get(), Some(&Ended::SlowConsumer));
+}
+
+proptest! {
+    #[test]
+    fn the_newest_epoch_wins_in_any_order(steps in prop::collection::vec((0usize..3, 1u64..9, any::<bool>()), 0..40)) {
+        let registry = Registry::default();
+        let devices: Vec<_> = (0..3).map(|_| DeviceId::generate()).collect();
+        let mut newest = [0u64; 3];
+        for (index, epoch, remove) in steps {
+            let device = devices[index];
+            if remove {
+                let was = registry.remove(device, epoch);
+                prop_assert_eq!(was, newest[index] == epoch);
+                if was { newest[index] = 0; }
+            } else {
+                let taken = registry.insert(handle(device, epoch));
+                prop_assert_eq!(taken, epoch > newest[index]);
+                newest[index] = newest[index].max(epoch);
+            }
+            prop_assert_eq!(registry.check_invariants(), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! One device's stream: after the handshake a loop of "wait, decide, act", where the decision is a pure function.
+
+mod decide;
+pub mod handshake;
+mod outbound;
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use kernex_proto::{
+    ids::{ClusterId, DeviceId, Digest},
+    v1::{
+        self, DeviceSessionRequest, DeviceSessionResponse, device_session_response::Message as Down,
+    },
+};
+use rand::{Rng as _, RngCore as _};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
+use tokio_stream::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::Span;
+use uuid::Uuid;
+
+pub use self::outbound::{Line, Outbound, outbound};
+use self::{
+    decide::{Decision, Wake, decide},
+    handshake::{Challenge, Refusal},
+};
+use crate::{
+    clock::Clock,
+    dispatcher::Hints,
+    error::chain,
+    recorder::{Recorder, Submission},
+    registry::{Ended, Registry, SessionHandle},
+    store::{Store, StoreError, heartbeats::HeartbeatRow, sessions::OpenSession},
+};
+
+/// Handshakes worked on at once; bounds the signatures and transactions a returning fleet can ask for in one moment.
+pub const HANDSHAKES: usize = 256;
+/// How long a handshake waits for its turn before it is told to come back.
+const ADMISSION_WAIT: Duration = Duration::from_secs(3);
+
+/// What every session needs; one for the whole server.
+#[derive(Debug)]
+pub struct Sessions {
+    /// Rows.
+    pub store: Store,
+    /// The phone book.
+    pub registry: Arc<Registry>,
+    /// Where reports and heartbeats go.
+    pub recorder: Recorder,
+    /// Who to look at.
+    pub hints: Arc<Hints>,
+    /// Server time for the challenge.
+    pub clock: Clock,
+    /// This installation.
+    pub cluster: ClusterId,
+    /// This process among the replicas.
+    pub replica: Uuid,
+    /// What Welcome asks for.
+    pub heartbeat_interval: Duration,
+    /// The CA agents trust, PEM; empty without TLS.
+    pub trust_bundle: String,
+    /// Turns for handshakes.
+    pub admission: Arc<Semaphore>,
+    /// Set once the server stops; no session opens after that.
+    pub draining: CancellationToken,
+}
+
+impl Sessions {
+    /// The whole life of one stream.
+    pub async fn run<S>(self: Arc<Self>, mut inbound: S, line: Line)
+    where
+        S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin + Send,
+    {
+        let opened = tokio::select! {
+            () = self.draining.cancelled() => Err(Refusal::Draining),
+            opened = self.open(&mut inbound, &line.sender) => opened,
+        };
+        let verdict = match opened {
+            Ok(session) => {
+                if self.draining.is_cancelled() {
+                    // It opened after the others were told to leave.
+                    session.end(Ended::Drain {
+                        reconnect_after: Duration::from_secs(1),
+                    });
+                }
+                let verdict = self.live(&mut inbound, &session).await;
+                self.close(&session).await;
+                verdict
+            }
+            Err(refusal) => {
+                tracing::info!(reason = %chain(&refusal), "session refused");
+                Some(refusal.into())
+            }
+        };
+        // Without a status the stream ends in good order as soon as `line` is dropped.
+        if let Some(status) = verdict {
+            let _ = line.end.send(status);
+        }
+    }
+
+    /// Challenge to Ready. Only a session that is confirmed enters the registry.
+    async fn open<S>(
+        &self,
+        inbound: &mut S,
+        out: &mpsc::Sender<DeviceSessionResponse>,
+    ) -> Result<Arc<SessionHandle>, Refusal>
+    where
+        S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
+    {
+        let deadline = Instant::now() + handshake::DEADLINE;
+        let challenge = Challenge::new(self.cluster);
+        say(out, Down::Challenge(challenge.message(self.clock.now())))?;
+        let hello = handshake::receive_hello(inbound, deadline).await?;
+        Span::current().record("device", tracing::field::display(hello.device));
+
+        let (device, journal) = (hello.device, hello.journal);
+        let (token, token_hash) = session_token();
+        let opened = {
+            let _turn = self.turn().await?;
+            let key = self.store.device_key(device).await?;
+            let key_digest = key.as_ref().map(|key| key.digest);
+            handshake::verify(&challenge, &hello, key.as_ref())?;
+            let key = key_digest.ok_or(Refusal::NotAuthenticated("no key"))?;
+            self.store
+                .open_session(OpenSession {
+                    device,
+                    key,
+                    journal,
+                    last_epoch: hello.wire.last_epoch,
+                    boot_id: hello.wire.boot_id,
+                    agent_version: hello.wire.agent_version,
+                    inventory: hello.wire.inventory.unwrap_or_default(),
+                    held: hello.held,
+                    token_hash,
+                    replica: self.replica,
+                })
+                .await
+                .map_err(|error| match error {
+                    StoreError::NotFound { .. } => {
+                        Refusal::NotAuthenticated("revoked in this moment")
+                    }
+                    error => error.into(),
+                })?
+        };
+        let epoch = opened.epoch;
+        Span::current().record("session", epoch);
+        let welcome = v1::Welcome {
+            epoch,
+            heartbeat_interval_ms: self.heartbeat_interval.as_millis() as u64,
+            session_token: token,
+            trust_bundle_pem: self.trust_bundle.clone(),
+            trust_bundle_signature: Vec::new().into(),
+            protocol_revision: kernex_proto::PROTOCOL_REVISION,
+            device_name: opened.name.clone(),
+        };
+        let confirmed = async {
+            say(out, Down::Welcome(welcome))?;
+            handshake::receive_ready(inbound, epoch, deadline).await?;
+            self.store.confirm_session(device, epoch).await?;
+            Ok::<_, Refusal>(())
+        };
+        if let Err(refusal) = confirmed.await {
+            self.mark_closed(device, epoch).await;
+            return Err(refusal);
+        }
+        if opened.conflicted {
+            tracing::warn!(device = %device, name = opened.name, "two copies of this device exist; it gets no commands until an operator decides");
+        }
+        let session = SessionHandle::new(device, epoch, out.clone());
+        if !self.registry.insert(Arc::clone(&session)) {
+            session.end(Ended::Replaced);
+        }
+        tracing::info!(name = opened.name, "session opened");
+        self.hints.add([device]);
+        Ok(session)
+    }
+
+    async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Refusal> {
+        let busy = || Refusal::Overloaded {
+            retry_after: Duration::from_millis(rand::thread_rng().gen_range(1000..5000)),
+        };
+        match tokio::time::timeout(ADMISSION_WAIT, self.admission.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        }
+    }
+
+    /// Waits, decides, acts, until something ends it. Returns the status that says why, or none for a good end.
+    async fn live<S>(&self, inbound: &mut S, session: &Arc<SessionHandle>) -> Option<Status>
+    where
+        S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
+    {
+        let silence = self.heartbeat_interval * 3 + handshake::DEADLINE;
+        loop {
+            let wake = tokio::select! {
+                biased;
+                why = session.ended() => Wake::Ended(why),
+                message = tokio::time::timeout(silence, inbound.next()) => message.into(),
+            };
+            match decide(wake) {
+                Decision::Ignore(what) => tracing::debug!(what, "message ignored"),
+                Decision::Reply(replies) => {
+                    for reply in replies {
+                        session.send(reply);
+                    }
+                }
+                Decision::Heartbeat { seq, row } => {
+                    session.send(Down::HeartbeatAck(v1::HeartbeatAck { seq }));
+                    self.recorder.heartbeat(HeartbeatRow {
+                        device: session.device,
+                        epoch: session.epoch,
+                        vital_signs: row.vital_signs.unwrap_or_default(),
+                        releases: row.releases,
+                    });
+                }
+                Decision::Progress(attempt, progress) => {
+                    self.recorder.progress(session.device, attempt, progress);
+                }
+                Decision::Report {
+                    seq,
+                    attempt,
+                    event,
+                    traceparent,
+                } => {
+                    let span = tracing::info_span!("report", device = %session.device, session = session.epoch, command = %attempt);
+                    kernex_proto::telemetry::set_parent(&span, &traceparent);
+                    let submission = Submission {
+                        session: Arc::clone(session),
+                        seq,
+                        attempt,
+                        event,
+                        span,
+                    };
+                    // A full queue holds this session back, but not its end.
+                    let queued = tokio::select! {
+                        _ = session.ended() => continue,
+                        queued = self.recorder.report(submission) => queued,
+                    };
+                    if !queued {
+                        return Some(Refusal::Draining.into());
+                    }
+                }
+                Decision::Finish(status) => return status,
+                Decision::Drain(reconnect_after) => {
+                    session.send(Down::Drain(v1::Drain {
+                        reconnect_after_ms: reconnect_after.as_millis() as u64,
+                    }));
+                    return None;
+                }
+            }
+        }
+    }
+
+    async fn close(&self, session: &SessionHandle) {
+        self.registry.remove(session.device, session.epoch);
+        tracing::info!("session closed");
+        // A stopping server closes the rows of all its sessions in one go.
+        if !self.draining.is_cancelled() {
+            self.mark_closed(session.device, session.epoch).await;
+        }
+    }
+
+    async fn mark_closed(&self, device: DeviceId, epoch: u64) {
+        if let Err(error) = self.store.close_session(device, epoch).await {
+            // The lease of this replica or the next session puts it right.
+            tracing::warn!(error = %chain(&error), "session not marked as closed");
+        }
+    }
+}
+
+fn say(out: &mpsc::Sender<DeviceSessionResponse>, message: Down) -> Result<(), Refusal> {
+    let message = DeviceSessionResponse {
+        message: Some(message),
+    };
+    out.try_send(message).map_err(|_| Refusal::Gone)
+}
+
+/// A secret for downloads and the hash of it that is stored.
+fn session_token() -> (String, Digest) {
+    let mut secret = [0; 32];
+    rand::rngs::OsRng.fill_bytes(&mut secret);
+    let text = URL_SAFE_NO_PAD.encode(secret);
+    let hash = Digest::of(text.as_bytes());
+    (text, hash)
+}

@@ -1,0 +1,259 @@
+//! The life of an open session as one pure table: what it waited for, and what it does about it.
+
+use std::time::Duration;
+
+use kernex_proto::{
+    error::Reason,
+    ids::AttemptId,
+    v1::{
+        self, DeviceSessionRequest, device_session_request::Message as Up,
+        device_session_response::Message as Down, report::Event,
+    },
+};
+use tonic::{Code, Status};
+
+use super::handshake::{malformed, undecodable};
+use crate::{
+    error::{retry_later, status},
+    registry::Ended,
+    store::reports::ReportEvent,
+};
+
+/// What a session waited for.
+#[derive(Debug)]
+pub(super) enum Wake {
+    Ended(Ended),
+    Message(DeviceSessionRequest),
+    Broken(Status),
+    Closed,
+    Silent,
+}
+
+pub(super) type Waited =
+    Result<Option<Result<DeviceSessionRequest, Status>>, tokio::time::error::Elapsed>;
+
+impl From<Waited> for Wake {
+    fn from(waited: Waited) -> Self {
+        match waited {
+            Ok(Some(Ok(message))) => Self::Message(message),
+            Ok(Some(Err(status))) => Self::Broken(status),
+            Ok(None) => Self::Closed,
+            Err(_) => Self::Silent,
+        }
+    }
+}
+
+/// What a session does about it.
+#[derive(Debug)]
+pub(super) enum Decision {
+    Ignore(&'static str),
+    Reply(Vec<Down>),
+    Heartbeat {
+        seq: u64,
+        row: v1::Heartbeat,
+    },
+    Progress(AttemptId, v1::Progress),
+    Report {
+        seq: u64,
+        attempt: AttemptId,
+        event: ReportEvent,
+        traceparent: String,
+    },
+    Finish(Option<Status>),
+    Drain(Duration),
+}
+
+pub(super) fn decide(wake: Wake) -> Decision {
+    match wake {
+        Wake::Ended(why) => match why {
+            Ended::Replaced => Decision::Finish(Some(status(
+                Code::Aborted,
+                Reason::SessionReplaced,
+                "a newer session took over",
+            ))),
+            Ended::SlowConsumer => Decision::Finish(Some(status(
+                Code::ResourceExhausted,
+                Reason::SlowConsumer,
+                "the agent did not keep up",
+            ))),
+            Ended::Revoked => Decision::Finish(Some(crate::error::unauthenticated())),
+            Ended::Unrecorded => Decision::Finish(Some(retry_later(
+                Code::Unavailable,
+                Reason::StoreUnavailable,
+                "a report could not be recorded",
+                Duration::from_secs(5),
+            ))),
+            Ended::Drain { reconnect_after } => Decision::Drain(reconnect_after),
+        },
+        Wake::Closed => Decision::Finish(None),
+        Wake::Silent => Decision::Finish(Some(Status::deadline_exceeded(
+            "no heartbeat for three intervals",
+        ))),
+        Wake::Broken(status) if undecodable(&status) => {
+            Decision::Finish(Some(malformed("a message cannot be decoded")))
+        }
+        Wake::Broken(_) => Decision::Finish(None),
+        Wake::Message(request) => match request.message {
+            None => Decision::Reply(vec![unsupported(None, "message")]),
+            Some(Up::Hello(_) | Up::Ready(_)) => {
+                Decision::Finish(Some(malformed("the session is open already")))
+            }
+            Some(Up::Heartbeat(row)) => heartbeat(row),
+            Some(Up::Report(report)) => self::report(report),
+            Some(Up::Unsupported(_)) => Decision::Ignore("the agent does not know a message"),
+        },
+    }
+}
+
+fn heartbeat(row: v1::Heartbeat) -> Decision {
+    match &row.vital_signs {
+        Some(signs) if !(0.0..=100.0).contains(&signs.cpu_percent) => {
+            Decision::Finish(Some(malformed("Heartbeat: cpu_percent has to be 0 to 100")))
+        }
+        None => Decision::Finish(Some(malformed("Heartbeat: vital_signs is missing"))),
+        Some(_) => Decision::Heartbeat { seq: row.seq, row },
+    }
+}
+
+fn report(report: v1::Report) -> Decision {
+    let bad = |why: &str| Decision::Finish(Some(malformed(&format!("Report: {why}"))));
+    let Some(reference) = report.attempt else {
+        return bad("attempt is missing");
+    };
+    let Ok(attempt) = AttemptId::try_from(&reference) else {
+        return bad("attempt is not valid");
+    };
+    let event = match report.event {
+        // A kind of report from a later version: it is answered and, when it waits for an ack, put to rest.
+        None => {
+            let mut replies = vec![unsupported(Some(reference), "report")];
+            if report.seq != 0 {
+                replies.push(Down::Ack(v1::Ack {
+                    seq: report.seq,
+                    disposition: v1::Disposition::Refused.into(),
+                }));
+            }
+            return Decision::Reply(replies);
+        }
+        Some(Event::Progress(progress)) => return Decision::Progress(attempt, progress),
+        Some(Event::Accepted(_)) => ReportEvent::Accepted,
+        Some(Event::Outcome(outcome)) => ReportEvent::Outcome(outcome),
+    };
+    if report.seq == 0 {
+        return bad("seq is missing");
+    }
+    Decision::Report {
+        seq: report.seq,
+        attempt,
+        event,
+        traceparent: report.traceparent,
+    }
+}
+
+fn unsupported(attempt: Option<v1::AttemptRef>, detail: &str) -> Down {
+    Down::Unsupported(v1::Unsupported {
+        attempt,
+        detail: detail.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kernex_proto::ids::TargetId;
+
+    fn says(message: Up) -> Decision {
+        decide(Wake::Message(DeviceSessionRequest {
+            message: Some(message),
+        }))
+    }
+
+    fn reference() -> v1::AttemptRef {
+        AttemptId {
+            target: TargetId::generate(),
+            number: 1,
+        }
+        .into()
+    }
+
+    fn code(decision: &Decision) -> Option<Code> {
+        match decision {
+            Decision::Finish(status) => status.as_ref().map(Status::code),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_ends_the_session_as_invalid() {
+        let report = |attempt, seq, event| {
+            Up::Report(v1::Report {
+                attempt,
+                seq,
+                event,
+                traceparent: String::new(),
+            })
+        };
+        let accepted = Some(Event::Accepted(v1::Accepted {}));
+        let nowhere = v1::AttemptRef {
+            target_id: "x".into(),
+            attempt: 1,
+        };
+        for message in [
+            Up::Hello(v1::Hello::default()),
+            Up::Ready(v1::Ready { epoch: 1 }),
+            Up::Heartbeat(v1::Heartbeat::default()),
+            Up::Heartbeat(v1::Heartbeat {
+                vital_signs: Some(v1::VitalSigns {
+                    cpu_percent: f64::NAN,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            report(None, 1, accepted.clone()),
+            report(Some(nowhere), 1, accepted.clone()),
+            report(Some(reference()), 0, accepted),
+        ] {
+            let decision = says(message);
+            assert_eq!(code(&decision), Some(Code::InvalidArgument), "{decision:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_answered_and_the_session_stays() {
+        let unknown = decide(Wake::Message(DeviceSessionRequest { message: None }));
+        assert!(
+            matches!(&unknown, Decision::Reply(replies) if matches!(replies[..], [Down::Unsupported(_)])),
+            "{unknown:?}"
+        );
+        let later = says(Up::Report(v1::Report {
+            attempt: Some(reference()),
+            seq: 7,
+            ..Default::default()
+        }));
+        assert!(
+            matches!(&later, Decision::Reply(replies) if matches!(replies[..], [Down::Unsupported(_), Down::Ack(v1::Ack { seq: 7, .. })])),
+            "{later:?}"
+        );
+    }
+
+    #[test]
+    fn each_end_has_its_status() {
+        let wait = Duration::from_millis(300);
+        let end = |why| decide(Wake::Ended(why));
+        assert_eq!(code(&end(Ended::Replaced)), Some(Code::Aborted));
+        assert_eq!(
+            code(&end(Ended::SlowConsumer)),
+            Some(Code::ResourceExhausted)
+        );
+        assert_eq!(code(&end(Ended::Revoked)), Some(Code::Unauthenticated));
+        let drain = end(Ended::Drain {
+            reconnect_after: wait,
+        });
+        assert!(matches!(drain, Decision::Drain(after) if after == wait));
+        assert!(matches!(decide(Wake::Closed), Decision::Finish(None)));
+        let lost = decide(Wake::Broken(Status::unavailable("gone")));
+        assert!(matches!(lost, Decision::Finish(None)));
+        let garbled = decide(Wake::Broken(Status::internal("failed to decode")));
+        assert_eq!(code(&garbled), Some(Code::InvalidArgument));
+    }
+}

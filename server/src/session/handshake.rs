@@ -1,0 +1,259 @@
+//! Challenge, Hello, Welcome, Ready: how a stream becomes a session, as functions over a `Stream` with one deadline.
+//!
+//! Every failed proof is answered with the same vague `UNAUTHENTICATED`; the detail is for the server's log only.
+
+use std::time::Duration;
+
+use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA256, UnparsedPublicKey};
+use kernex_proto::{
+    error::Reason,
+    handshake::{NONCE_LEN, SessionTranscript},
+    ids::{AttemptId, ClusterId, DeviceId, JournalId},
+    v1::{self, DeviceSessionRequest, device_session_request::Message},
+};
+use rand::RngCore as _;
+use tokio::time::{Instant, timeout_at};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Code, Status};
+
+use crate::{
+    clock::Timestamp,
+    domain::attempt::State,
+    error::{retry_later, status, unauthenticated},
+    store::{StoreError, devices::DeviceKey, sessions::HeldAttempt},
+};
+
+/// A stream that is not an open session by then is closed.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Attempts in one Hello; an agent resolves far fewer at a time.
+const MAX_HELD: usize = 10_000;
+
+/// Why a stream did not become a session.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// A message makes no sense, or came at the wrong time.
+    #[error("{0}")]
+    Malformed(String),
+    /// A proof failed.
+    #[error("not authenticated: {0}")]
+    NotAuthenticated(&'static str),
+    /// The deadline passed.
+    #[error("the handshake took longer than 10 s")]
+    TooSlow,
+    /// Too many handshakes at once.
+    #[error("too many handshakes at once")]
+    Overloaded {
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// The server stops.
+    #[error("the server is stopping")]
+    Draining,
+    /// The agent went away.
+    #[error("the agent went away")]
+    Gone,
+    /// The database refused or did not answer.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed(why) => malformed(&why),
+            // A slow handshake proved nothing either.
+            Refusal::NotAuthenticated(_) | Refusal::TooSlow => unauthenticated(),
+            Refusal::Overloaded { retry_after } => retry_later(
+                Code::ResourceExhausted,
+                Reason::Overloaded,
+                "too many devices connect at once",
+                retry_after,
+            ),
+            Refusal::Draining => retry_later(
+                Code::Unavailable,
+                Reason::Draining,
+                "the server is stopping",
+                Duration::from_secs(1),
+            ),
+            Refusal::Gone => Self::cancelled("the stream ended"),
+            Refusal::Store(error) => error.into(),
+        }
+    }
+}
+
+/// `INVALID_ARGUMENT` for a message that ends the session.
+#[must_use]
+pub fn malformed(why: &str) -> Status {
+    status(Code::InvalidArgument, Reason::InvalidArgument, why)
+}
+
+/// What the server asked to be signed; lives in one connection only.
+#[derive(Debug, Clone, Copy)]
+pub struct Challenge {
+    nonce: [u8; NONCE_LEN],
+    cluster: ClusterId,
+}
+
+impl Challenge {
+    /// A fresh one.
+    #[must_use]
+    pub fn new(cluster: ClusterId) -> Self {
+        let mut nonce = [0; NONCE_LEN];
+        rand::rngs::OsRng.fill_bytes(&mut nonce);
+        Self { nonce, cluster }
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn message(&self, now: Timestamp) -> v1::Challenge {
+        v1::Challenge {
+            server_nonce: self.nonce.to_vec().into(),
+            cluster_id: self.cluster.to_string(),
+            server_time: Some(now.to_proto()),
+        }
+    }
+}
+
+/// A Hello whose fields were checked; not yet proof of anything.
+#[derive(Debug)]
+pub struct Hello {
+    /// The device it claims to be.
+    pub device: DeviceId,
+    /// Its journal.
+    pub journal: JournalId,
+    /// What it still holds.
+    pub held: Vec<HeldAttempt>,
+    /// The rest as it came.
+    pub wire: v1::Hello,
+}
+
+impl TryFrom<v1::Hello> for Hello {
+    type Error = Refusal;
+
+    fn try_from(wire: v1::Hello) -> Result<Self, Refusal> {
+        let bad = |why: String| Refusal::Malformed(format!("Hello: {why}"));
+        let device = wire.device_id.parse().map_err(|e| bad(format!("{e}")))?;
+        let journal = wire.journal_id.parse().map_err(|e| bad(format!("{e}")))?;
+        if wire.client_nonce.len() != NONCE_LEN {
+            return Err(bad(format!("client_nonce has to be {NONCE_LEN} bytes")));
+        }
+        if wire.protocol_revision == 0 {
+            return Err(bad("protocol_revision is missing".into()));
+        }
+        if wire.boot_id.len() > 128 || wire.agent_version.len() > 128 {
+            return Err(bad("boot_id or agent_version is too long".into()));
+        }
+        if wire.held_attempts.len() > MAX_HELD {
+            return Err(bad("it holds too many attempts".into()));
+        }
+        let held = wire
+            .held_attempts
+            .iter()
+            .map(|held| {
+                let attempt = held.attempt.as_ref().ok_or("an attempt is missing")?;
+                Ok(HeldAttempt {
+                    attempt: AttemptId::try_from(attempt).map_err(|_| "a bad attempt")?,
+                    state: State::from_wire(held.state()).ok_or("a bad state")?,
+                })
+            })
+            .collect::<Result<_, &str>>()
+            .map_err(|why| bad(why.into()))?;
+        Ok(Self {
+            device,
+            journal,
+            held,
+            wire,
+        })
+    }
+}
+
+/// Waits for Hello.
+pub async fn receive_hello<S>(inbound: &mut S, deadline: Instant) -> Result<Hello, Refusal>
+where
+    S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
+{
+    match next(inbound, deadline).await? {
+        Message::Hello(hello) => hello.try_into(),
+        _ => Err(Refusal::Malformed(
+            "the first message has to be Hello".into(),
+        )),
+    }
+}
+
+/// Waits for Ready with the epoch of Welcome.
+pub async fn receive_ready<S>(inbound: &mut S, epoch: u64, deadline: Instant) -> Result<(), Refusal>
+where
+    S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
+{
+    match next(inbound, deadline).await? {
+        Message::Ready(ready) if ready.epoch == epoch => Ok(()),
+        Message::Ready(_) => Err(Refusal::Malformed("Ready names another epoch".into())),
+        _ => Err(Refusal::Malformed(
+            "the message after Welcome has to be Ready".into(),
+        )),
+    }
+}
+
+async fn next<S>(inbound: &mut S, deadline: Instant) -> Result<Message, Refusal>
+where
+    S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
+{
+    match timeout_at(deadline, inbound.next()).await {
+        Err(_) => Err(Refusal::TooSlow),
+        Ok(None) => Err(Refusal::Gone),
+        Ok(Some(Err(status))) => Err(broken(&status)),
+        Ok(Some(Ok(request))) => request.message.ok_or_else(|| {
+            Refusal::Malformed("an unknown message before the session is open".into())
+        }),
+    }
+}
+
+/// What a failed read means: bytes that do not decode are the peer's fault, anything else is the connection's.
+fn broken(status: &Status) -> Refusal {
+    if undecodable(status) {
+        Refusal::Malformed("a message cannot be decoded".into())
+    } else {
+        Refusal::Gone
+    }
+}
+
+/// True when the peer sent bytes that are no message, or too many of them.
+#[must_use]
+pub fn undecodable(status: &Status) -> bool {
+    // tonic reports what prost and its own framing refuse under these codes, and a lost connection under others.
+    matches!(status.code(), Code::Internal | Code::OutOfRange)
+        && std::error::Error::source(status).is_none()
+}
+
+/// Checks the signature over this connection's challenge with the key the device enrolled with.
+pub fn verify(
+    challenge: &Challenge,
+    hello: &Hello,
+    key: Option<&DeviceKey>,
+) -> Result<(), Refusal> {
+    let Some(key) = key else {
+        return Err(Refusal::NotAuthenticated("unknown or revoked device"));
+    };
+    let transcript = SessionTranscript {
+        cluster: challenge.cluster,
+        server_nonce: &challenge.nonce,
+        client_nonce: &hello.wire.client_nonce,
+        device: hello.device,
+        key: key.digest,
+        boot_id: &hello.wire.boot_id,
+        journal: hello.journal,
+    };
+    verify_signature(&key.der, &transcript.bytes(), &hello.wire.signature)
+        .map_err(|()| Refusal::NotAuthenticated("bad signature"))
+}
+
+/// RSASSA-PSS with SHA-256 under a public key in SPKI DER.
+pub fn verify_signature(key_der: &[u8], message: &[u8], signature: &[u8]) -> Result<(), ()> {
+    UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, key_der)
+        .verify(message, signature)
+        .map_err(|_| ())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! The sending half of a stream: a bounded queue, and an end that can overtake it.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use kernex_proto::v1::DeviceSessionResponse;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::Stream;
+use tonic::Status;
+
+use crate::registry::OUTBOUND_QUEUE;
+
+/// What a session sends, and how it ends. An abrupt end overtakes the messages that still wait.
+#[derive(Debug)]
+pub struct Outbound {
+    queue: mpsc::Receiver<DeviceSessionResponse>,
+    /// `None` once the session ended in good order.
+    verdict: Option<oneshot::Receiver<Status>>,
+    over: bool,
+}
+
+impl Stream for Outbound {
+    type Item = Result<DeviceSessionResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if let Some(verdict) = &mut self.verdict {
+            match Pin::new(verdict).poll(cx) {
+                Poll::Ready(Ok(status)) => {
+                    self.over = true;
+                    return Poll::Ready(Some(Err(status)));
+                }
+                Poll::Ready(Err(_)) => {
+                    // No verdict: what waits in the queue still goes out, and nothing more comes in.
+                    self.verdict = None;
+                    self.queue.close();
+                }
+                Poll::Pending => {}
+            }
+        }
+        match self.queue.poll_recv(cx) {
+            // The verdict is about to come and wakes this task.
+            Poll::Ready(None) if self.verdict.is_some() => Poll::Pending,
+            other => other.map(|message| message.map(Ok)),
+        }
+    }
+}
+
+/// The two ends of a new stream: what the response carries, and what [`Sessions::run`] writes to.
+#[must_use]
+pub fn outbound() -> (Outbound, Line) {
+    let (sender, queue) = mpsc::channel(OUTBOUND_QUEUE);
+    let (end, verdict) = oneshot::channel();
+    let outbound = Outbound {
+        queue,
+        verdict: Some(verdict),
+        over: false,
+    };
+    (outbound, Line { sender, end })
+}
+
+/// The session's end of [`Outbound`].
+#[derive(Debug)]
+pub struct Line {
+    pub(super) sender: mpsc::Sender<DeviceSessionResponse>,
+    pub(super) end: oneshot::Sender<Status>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_stream::StreamExt as _;
+
+    fn message() -> DeviceSessionResponse {
+        DeviceSessionResponse::default()
+    }
+
+    #[tokio::test]
+    async fn a_good_end_lets_the_queue_out_first() {
+        let (mut outbound, line) = outbound();
+        line.sender.try_send(message()).expect("room");
+        drop(line);
+        assert!(matches!(outbound.next().await, Some(Ok(_))));
+        assert!(outbound.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_status_overtakes_the_queue() {
+        let (mut outbound, line) = outbound();
+        line.sender.try_send(message()).expect("room");
+        line.end.send(Status::aborted("x")).expect("open");
+        assert!(matches!(outbound.next().await, Some(Err(_))));
+        assert!(outbound.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_status_that_comes_after_the_senders_left_is_still_said() {
+        let (mut outbound, Line { sender, end }) = outbound();
+        drop(sender);
+        let (next, ()) = tokio::join!(outbound.next(), async {
+            tokio::task::yield_now().await;
+            end.send(Status::aborted("x")).expect("open");
+        });
+        assert!(matches!(next, Some(Err(_))));
+    }
+}

@@ -1,0 +1,141 @@
+//! Before the first connection: the data folder, the database, the certificates and the first token, each with one clear
+//! sentence when it cannot be had.
+
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use kernex_proto::ids::ClusterId;
+
+use crate::{
+    api::access::operator_token,
+    blobs::Blobs,
+    clock::Clock,
+    config::Config,
+    store::{
+        Caller, Store, StoreError,
+        access::{NewOperatorToken, Role},
+    },
+    tls::{Identity, write_private},
+};
+
+/// A database that has not answered by then does not.
+const DATABASE_LIMIT: Duration = Duration::from_secs(5);
+/// The first token; operators make shorter ones of their own.
+const ADMIN_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What the server stands on.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) blobs: Blobs,
+    pub(crate) cluster: ClusterId,
+    pub(crate) identity: Option<Arc<Identity>>,
+    /// True when this start made the admin token.
+    pub(crate) first: bool,
+    /// Held for the life of the process.
+    _lock: File,
+}
+
+/// Prepares everything that lasts longer than the process.
+pub(crate) async fn prepare(config: &Config) -> anyhow::Result<Ground> {
+    let lock = data_folder(&config.data_dir)?;
+    let clock = Clock::system();
+    let store = database(config, clock.clone()).await?;
+    store
+        .migrate()
+        .await
+        .context("cannot bring the database to this version's schema")?;
+    let cluster = store.cluster_id().await?;
+    let blobs = Blobs::open(&config.bundle_store)
+        .await
+        .context("cannot use the bundle store")?;
+    let swept = blobs.sweep_temporary().await?;
+    if swept > 0 {
+        tracing::info!(swept, "unfinished uploads removed");
+    }
+    let identity = if config.plaintext {
+        None
+    } else {
+        let identity = Identity::open(&config.data_dir, &config.public_addresses, clock.clone())?;
+        Some(Arc::new(identity))
+    };
+    let first = !store.has_operator_token().await?;
+    if first {
+        admin_token(&store, &config.data_dir).await?;
+    }
+    Ok(Ground {
+        clock,
+        store,
+        blobs,
+        cluster,
+        identity,
+        first,
+        _lock: lock,
+    })
+}
+
+/// Opens the database and waits for its first answer.
+pub(crate) async fn database(config: &Config, clock: Clock) -> anyhow::Result<Store> {
+    let opened = async {
+        let store = Store::open(&config.database_url, clock).await?;
+        store.ping().await?;
+        Ok::<_, StoreError>(store)
+    };
+    // The URL may hold a password, so only its kind is named.
+    let kind = config.database_url.split(':').next().unwrap_or_default();
+    match tokio::time::timeout(DATABASE_LIMIT, opened).await {
+        Ok(Ok(store)) => Ok(store),
+        Ok(Err(error)) => Err(error).with_context(|| {
+            format!("cannot open the {kind} database; check --database-url and that it runs")
+        }),
+        Err(_) => bail!(
+            "the {kind} database did not answer within 5 s; check --database-url and that it runs"
+        ),
+    }
+}
+
+/// Makes the folder, finds out whether it can be written to, and keeps other servers out of it.
+pub(crate) fn data_folder(folder: &Path) -> anyhow::Result<File> {
+    let unusable = || format!("cannot write to the data folder {}", folder.display());
+    std::fs::create_dir_all(folder).with_context(unusable)?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join("server.lock"))
+        .with_context(unusable)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another kernex-server uses the data folder {}; stop it or choose another with --data-dir",
+            folder.display()
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(unusable),
+    }
+}
+
+/// Makes an admin token and writes it to its file.
+pub(crate) async fn admin_token(store: &Store, folder: &Path) -> anyhow::Result<()> {
+    let (text, hash) = operator_token();
+    // The file goes first: a token in the database that nobody has would lock everybody out.
+    write_private(&folder.join("admin.token"), format!("{text}\n").as_bytes())?;
+    let caller = Caller {
+        name: "kernex-server".into(),
+        request_id: None,
+        method: "FirstStart",
+    };
+    let token = NewOperatorToken {
+        name: "admin".into(),
+        role: Role::Admin,
+        hash,
+        ttl: ADMIN_TTL,
+    };
+    store.create_operator_token(&caller, token).await?;
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! The only place that knows the database: one schema on SQLite and PostgreSQL.
+//!
+//! Every change goes through [`transaction`], which retries it, stamps it, writes its events in commit order and wakes
+//! [`Store::changes`]. Reads outside of it see committed rows only. Entities never leave this module.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use kernex_migrations::Migrator;
+use kernex_proto::ids::ClusterId;
+use sea_orm::{DatabaseConnection, DbBackend, EntityTrait};
+use sea_orm_migration::MigratorTrait;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::clock::{Clock, Timestamp};
+use entity::cluster;
+use transaction::insert_all;
+
+pub mod access;
+mod attempts;
+pub mod bundles;
+mod connect;
+pub mod deployments;
+pub mod devices;
+pub mod dispatch;
+mod downloads;
+mod enroll;
+#[expect(unreachable_pub, reason = "the derive makes public items of rows")]
+mod entity;
+pub mod events;
+mod fan_out;
+pub mod heartbeats;
+mod history;
+pub mod page;
+pub mod reports;
+mod requests;
+pub mod sessions;
+mod targets;
+mod transaction;
+
+pub use page::{Page, Paged};
+
+/// What the store answers.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database does not answer.
+    #[error("the database does not answer: {0}")]
+    Unavailable(String),
+    /// No such thing.
+    #[error("there is no {kind} `{id}`")]
+    NotFound {
+        /// What was looked for.
+        kind: &'static str,
+        /// How it was named.
+        id: String,
+    },
+    /// The name is taken.
+    #[error("{kind} `{id}` exists already{why}")]
+    AlreadyExists {
+        /// What exists.
+        kind: &'static str,
+        /// Its name.
+        id: String,
+        /// What is different about it, with a leading separator.
+        why: String,
+    },
+    /// The revision moved on.
+    #[error("{kind} `{id}` has changed meanwhile: it is at revision {revision}; read it again")]
+    Conflict {
+        /// What changed.
+        kind: &'static str,
+        /// Its name.
+        id: String,
+        /// Where it is now.
+        revision: u64,
+    },
+    /// Something needs it.
+    #[error("{kind} `{id}` is in use: {why}")]
+    InUse {
+        /// What is needed.
+        kind: &'static str,
+        /// Its name.
+        id: String,
+        /// By whom.
+        why: String,
+    },
+    /// A field is wrong.
+    #[error("{field}: {why}")]
+    Invalid {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// Nothing matched.
+    #[error("no device matched")]
+    NoTargets,
+    /// It is finished already.
+    #[error("it is finished already")]
+    Finished,
+    /// The same request id came with another body.
+    #[error("this request id was used for another request")]
+    RequestIdReused,
+    /// The database failed.
+    #[error("the database failed")]
+    Db(#[source] sea_orm::DbErr),
+}
+
+/// Who changes something: for the audit, and for requests that are repeated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Name on the operator's token.
+    pub name: String,
+    /// Chosen by the caller; the same one again gets the first answer.
+    pub request_id: Option<Uuid>,
+    /// The method that was called.
+    pub method: &'static str,
+}
+
+/// The database. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    writer: DatabaseConnection,
+    reader: DatabaseConnection,
+    clock: Clock,
+    /// What the database's clock shows beyond this machine's, in microseconds; always zero on SQLite.
+    ahead: AtomicI64,
+    /// The newest stamp given to a transaction.
+    last: AtomicI64,
+    changes: watch::Sender<u64>,
+}
+
+impl Store {
+    /// Opens a database: `sqlite://path` or `postgres://...`.
+    pub async fn open(url: &str, clock: Clock) -> Result<Self> {
+        let (writer, reader) = connect::connect(url).await?;
+        Ok(Self(Arc::new(Inner {
+            writer,
+            reader,
+            clock,
+            ahead: AtomicI64::new(0),
+            last: AtomicI64::new(0),
+            changes: watch::Sender::new(0),
+        })))
+    }
+
+    /// Brings the schema up to date. Replicas that start together wait for each other.
+    pub async fn migrate(&self) -> Result<()> {
+        let lock = connect::lock_migrations(self.writer()).await?;
+        let outcome = Migrator::up(self.writer(), None).await;
+        if let Some(lock) = lock {
+            // Closing the connection gives the lock back whatever happened before.
+            let _ = sqlx::Connection::close(lock).await;
+        }
+        outcome?;
+        self.cluster_id().await?;
+        Ok(())
+    }
+
+    /// The id of this installation, made on first use.
+    pub async fn cluster_id(&self) -> Result<ClusterId> {
+        if let Some(row) = cluster::Entity::find().one(self.reader()).await? {
+            return Ok(ClusterId(row.cluster_id));
+        }
+        self.write(|tx| async move {
+            if let Some(row) = cluster::Entity::find().one(&tx.db).await? {
+                return Ok(ClusterId(row.cluster_id));
+            }
+            let id = ClusterId::generate();
+            let row = cluster::Model {
+                id: 1,
+                cluster_id: id.0,
+                event_cursor: 0,
+                created_at: tx.now.0,
+            };
+            insert_all::<cluster::Entity>(&tx.db, vec![row], None).await?;
+            Ok(id)
+        })
+        .await
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        self.reader().ping().await?;
+        Ok(())
+    }
+
+    /// Closes every connection.
+    pub async fn close(self) -> Result<()> {
+        self.reader().close_by_ref().await?;
+        self.writer().close_by_ref().await?;
+        Ok(())
+    }
+
+    /// Changes after each commit that changed targets, devices or events.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Now, on the database's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.0.clock.now().0.saturating_add(self.0.ahead.load(Ordering::Relaxed)))
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub(crate) fn writer(&self) -> &DatabaseConnection {
+        &self.0.writer
+    }
+
+    pub(crate) fn reader(&self) -> &DatabaseConnection {
+        &self.0.reader
+    }
+
+    /// One machine, one database file: nobody else can have sessions in it.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.writer().get_database_backend() == DbBackend::Sqlite
+    }
+
+    /// Stamps a transaction by this machine's clock.
+    fn stamp(&self) -> Timestamp {
+        self.stamp_at(self.now().0)
+    }
+
+    /// Stamps a transaction by the database's clock, which it also takes note of.
+    fn stamp_from(&self, database: i64) -> Timestamp {
+        let clock = &self.0.clock;
+        let now = database.saturating_add(clock.offset_micros());
+        self.0.ahead.store(now.saturating_sub(clock.now().0), Ordering::Relaxed);
+        self.stamp_at(now)
+    }
+
+    /// Stamps grow even where the clock stands still or steps back.
+    fn stamp_at(&self, now: i64) -> Timestamp {
+        let last = self.0.last.fetch_max(now, Ordering::Relaxed);
+        if now > last {
+            return Timestamp(now);
+        }
+        Timestamp(self.0.last.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn wake(&self) {
+        self.0.changes.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}

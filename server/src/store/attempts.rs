@@ -1,0 +1,377 @@
+//! Attempts between rows and rules: loaded together, changed by `domain::attempt::apply` only, written back together by
+//! compare-and-set, with their events and with the deployments they finish.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, ExprTrait, FromQueryResult, Iterable, QueryFilter,
+    QuerySelect,
+    sea_query::{Alias, Expr, Func, OnConflict, Query},
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Result,
+    entity::{attempt, deployment},
+    transaction::{Tx, insert_all},
+};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        attempt::{Attempt, Ending, Event, Reason, State, Step, Verdict, apply},
+        rollout::{Counts, DeploymentState},
+    },
+};
+
+/// Names of the states an attempt can still change in.
+pub(crate) fn open_states() -> impl Iterator<Item = &'static str> {
+    State::ALL.iter().filter(|state| state.is_open()).map(|state| state.as_str())
+}
+
+/// Reads a name this program wrote; anything else is a database it did not write.
+pub(crate) fn named<T>(what: &str, text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, DbErr> {
+    parse(text).ok_or_else(|| DbErr::Type(format!("{what} `{text}` is unknown to this version")))
+}
+
+/// A number the contract has without a sign, as the database has it.
+pub(crate) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// And back.
+pub(crate) fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+/// The facts of a row that the rules look at.
+pub(crate) fn facts(row: &attempt::Model) -> Result<Attempt, DbErr> {
+    let reason = |text: &Option<String>| {
+        text.as_deref().map(|text| named("reason", text, Reason::parse)).transpose()
+    };
+    let late_reason = reason(&row.late_reason)?;
+    let late = row.late_state.as_deref().map(|text| named("state", text, State::parse)).transpose()?;
+    Ok(Attempt {
+        state: named("state", &row.state, State::parse)?,
+        reason: reason(&row.reason)?,
+        step: row.step.as_deref().map(|text| named("step", text, Step::parse)).transpose()?,
+        bytes: (unsigned(row.bytes_done), unsigned(row.bytes_total)),
+        unresolved: row.unresolved,
+        stop_requested: row.stop_requested,
+        answered: row.answered,
+        late: late.map(|state| match state {
+            State::Succeeded => Ending::Succeeded,
+            State::Failed => Ending::Failed(late_reason.unwrap_or(Reason::Internal)),
+            _ => Ending::Cancelled,
+        }),
+        delivery_deadline: Timestamp(row.delivery_deadline),
+        execution: Duration::from_micros(unsigned(row.execution_us)),
+        execution_deadline: row.execution_deadline.map(Timestamp),
+        accepted_at: row.accepted_at.map(Timestamp),
+        closed_at: row.closed_at.map(Timestamp),
+    })
+}
+
+fn write_facts(row: &mut attempt::Model, facts: &Attempt, now: Timestamp) {
+    row.state = facts.state.as_str().to_owned();
+    row.reason = facts.reason.map(|reason| reason.as_str().to_owned());
+    row.step = facts.step.map(|step| step.as_str().to_owned());
+    (row.bytes_done, row.bytes_total) = (signed(facts.bytes.0), signed(facts.bytes.1));
+    row.unresolved = facts.unresolved;
+    row.stop_requested = facts.stop_requested;
+    row.answered = facts.answered;
+    if let Some(late) = facts.late
+        && row.late_at.is_none()
+    {
+        row.late_state = Some(late.state().as_str().to_owned());
+        row.late_reason = late.reason().map(|reason| reason.as_str().to_owned());
+        row.late_at = Some(now.0);
+    }
+    row.execution_deadline = facts.execution_deadline.map(|at| at.0);
+    row.accepted_at = facts.accepted_at.map(|at| at.0);
+    row.closed_at = facts.closed_at.map(|at| at.0);
+    row.updated_at = now.0;
+}
+
+/// A row of a new attempt.
+pub(crate) struct NewAttempt<'a> {
+    pub(crate) target: Uuid,
+    pub(crate) deployment: Uuid,
+    pub(crate) device: Uuid,
+    pub(crate) bundle_name: &'a str,
+    pub(crate) generation: i64,
+    pub(crate) facts: Attempt,
+}
+
+impl NewAttempt<'_> {
+    pub(crate) fn into_row(self, now: Timestamp) -> attempt::Model {
+        let mut row = attempt::Model {
+            target_id: self.target,
+            number: 1,
+            deployment_id: self.deployment,
+            device_id: self.device,
+            bundle_name: self.bundle_name.to_owned(),
+            generation: self.generation,
+            revision: 1,
+            state: String::new(),
+            unresolved: true,
+            reason: None,
+            message: String::new(),
+            step: None,
+            bytes_done: 0,
+            bytes_total: 0,
+            exit_code: None,
+            output_tail: String::new(),
+            duration_ms: None,
+            stop_requested: false,
+            sent_epoch: 0,
+            stop_sent_epoch: 0,
+            delivery_deadline: self.facts.delivery_deadline.0,
+            execution_us: i64::try_from(self.facts.execution.as_micros()).unwrap_or(i64::MAX),
+            execution_deadline: None,
+            created_at: now.0,
+            updated_at: now.0,
+            accepted_at: None,
+            closed_at: None,
+            answered: false,
+            late_state: None,
+            late_reason: None,
+            late_message: None,
+            late_exit_code: None,
+            late_output_tail: None,
+            late_at: None,
+        };
+        write_facts(&mut row, &self.facts, now);
+        row
+    }
+}
+
+/// One attempt within a [`Batch`].
+pub(crate) struct Entry {
+    /// The row as it will be written.
+    pub(crate) row: attempt::Model,
+    facts: Attempt,
+    before: State,
+    was_late: bool,
+    dirty: bool,
+}
+
+/// Attempts that change together.
+pub(crate) struct Batch<'a> {
+    tx: &'a Tx,
+    entries: BTreeMap<(Uuid, i32), Entry>,
+}
+
+impl<'a> Batch<'a> {
+    /// Nothing loaded yet.
+    pub(crate) fn new(tx: &'a Tx) -> Self {
+        Self {
+            tx,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    /// Adds the attempts that meet a condition.
+    pub(crate) async fn load(&mut self, condition: Condition, limit: Option<u64>) -> Result<()> {
+        let query = attempt::Entity::find().filter(condition).limit(limit);
+        for row in query.all(&self.tx.db).await? {
+            let facts = facts(&row)?;
+            let entry = Entry {
+                before: facts.state,
+                was_late: facts.late.is_some(),
+                facts,
+                row,
+                dirty: false,
+            };
+            self.entries.insert((entry.row.target_id, entry.row.number), entry);
+        }
+        Ok(())
+    }
+
+    /// One attempt, if it was loaded.
+    pub(crate) fn get(&mut self, key: (Uuid, i32)) -> Option<&mut Entry> {
+        self.entries.get_mut(&key)
+    }
+
+    /// Every attempt that was loaded.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&(Uuid, i32), &mut Entry)> {
+        self.entries.iter_mut()
+    }
+
+    /// How many were loaded.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Writes what changed, its events, and the deployments that are finished by it; says how many attempts changed.
+    pub(crate) async fn save(self) -> Result<u64> {
+        let tx = self.tx;
+        let mut closed_in = BTreeSet::new();
+        let mut rows = Vec::new();
+        for entry in self.entries.into_values().filter(|entry| entry.dirty) {
+            if entry.before.is_open() && !entry.facts.state.is_open() {
+                closed_in.insert(entry.row.deployment_id);
+            }
+            announce(tx, &entry);
+            rows.push(entry.row);
+        }
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let count = rows.len() as u64;
+        compare_and_set(tx, rows).await?;
+        tx.touch();
+        finish_deployments(tx, closed_in).await?;
+        Ok(count)
+    }
+}
+
+impl Entry {
+    /// What the rules look at.
+    pub(crate) const fn facts(&self) -> &Attempt {
+        &self.facts
+    }
+
+    /// Applies an event.
+    pub(crate) fn apply(&mut self, event: Event, now: Timestamp) -> Verdict {
+        let verdict = apply(&self.facts, event, now);
+        if let Verdict::Applied(next) | Verdict::Late(next) = &verdict {
+            self.facts = next.clone();
+            write_facts(&mut self.row, next, now);
+            self.dirty = true;
+        }
+        verdict
+    }
+
+    /// Marks a change of the row that is no business of the rules.
+    pub(crate) fn mark_dirty(&mut self) {
+        self.dirty = true;
+    }
+}
+
+fn announce(tx: &Tx, entry: &Entry) {
+    let (row, now) = (&entry.row, &entry.facts);
+    let mut detail = json!({ "target": row.target_id, "attempt": row.number });
+    let kind = if entry.before != now.state {
+        match now.state {
+            // Informative only; nobody waits for these.
+            State::Held | State::Pending | State::Sent | State::Running => return,
+            State::Accepted
+            | State::Succeeded
+            | State::Failed
+            | State::Cancelled
+            | State::Expired
+            | State::Superseded => now.state.as_str(),
+        }
+    } else if now.late.is_some() && !entry.was_late {
+        detail["late_state"] = json!(row.late_state);
+        "late"
+    } else {
+        return;
+    };
+    if let Some(reason) = now.reason {
+        detail["reason"] = json!(reason.as_str());
+    }
+    tx.event(format!("attempt.{kind}"), Some(row.device_id), Some(row.deployment_id), detail);
+}
+
+/// Updates rows in bulk: an insert that always conflicts, and updates only where the revision is the one that was read.
+async fn compare_and_set(tx: &Tx, mut rows: Vec<attempt::Model>) -> Result<()> {
+    let expected = rows.len() as u64;
+    for row in &mut rows {
+        row.revision += 1;
+    }
+    let key = [attempt::Column::TargetId, attempt::Column::Number];
+    let is_key = |column: &attempt::Column| {
+        matches!(column, attempt::Column::TargetId | attempt::Column::Number)
+    };
+    let changing = attempt::Column::iter().filter(|column| !is_key(column));
+    let stored = Expr::col((attempt::Entity, attempt::Column::Revision));
+    let written = Expr::col((Alias::new("excluded"), attempt::Column::Revision));
+    let on_conflict = OnConflict::columns(key)
+        .update_columns(changing)
+        .action_and_where(stored.eq(written.sub(1)))
+        .to_owned();
+    let updated = insert_all::<attempt::Entity>(&tx.db, rows, Some(on_conflict)).await?;
+    if updated != expected {
+        return Err(DbErr::RecordNotUpdated.into());
+    }
+    Ok(())
+}
+
+/// Counts of the targets of deployments.
+pub(crate) async fn counts<C: ConnectionTrait>(db: &C, deployments: &[Uuid]) -> Result<BTreeMap<Uuid, Counts>> {
+    #[derive(FromQueryResult)]
+    struct Row {
+        deployment_id: Uuid,
+        state: String,
+        n: i64,
+    }
+    let query = Query::select()
+        .column(("a", "deployment_id"))
+        .column(("a", "state"))
+        .expr_as(Func::count(Expr::col(("a", "number"))), "n")
+        .from_as("attempts", "a")
+        .inner_join(
+            sea_orm::sea_query::TableRef::from("targets").alias("t"),
+            Expr::col(("t", "id"))
+                .equals(("a", "target_id"))
+                .and(Expr::col(("t", "latest_attempt")).equals(("a", "number"))),
+        )
+        .and_where(Expr::col(("a", "deployment_id")).is_in(deployments.iter().copied()))
+        .group_by_columns([("a", "deployment_id"), ("a", "state")])
+        .to_owned();
+    let mut counts = BTreeMap::<Uuid, Counts>::new();
+    for row in db.query_all(&query).await? {
+        let row = Row::from_query_result(&row, "")?;
+        let state = named("state", &row.state, State::parse)?;
+        let n = u32::try_from(row.n).unwrap_or(u32::MAX);
+        counts.entry(row.deployment_id).or_default().add(state, n);
+    }
+    Ok(counts)
+}
+
+/// Finishes deployments that have no open target left. Writers are serial, so two that close the last two targets cannot
+/// both miss it.
+async fn finish_deployments(tx: &Tx, candidates: BTreeSet<Uuid>) -> Result<()> {
+    for id in candidates {
+        let open = attempt::Entity::find()
+            .select_only()
+            .column(attempt::Column::Number)
+            .filter(attempt::Column::DeploymentId.eq(id))
+            .filter(attempt::Column::Unresolved.eq(true))
+            .filter(attempt::Column::State.is_in(open_states()))
+            .into_tuple::<i32>()
+            .one(&tx.db)
+            .await?;
+        if open.is_some() {
+            continue;
+        }
+        finish(tx, id).await?;
+    }
+    Ok(())
+}
+
+async fn finish(tx: &Tx, id: Uuid) -> Result<()> {
+    let Some(row) = deployment::Entity::find_by_id(id).one(&tx.db).await? else {
+        return Ok(());
+    };
+    let counts = counts(&tx.db, &[id]).await?.remove(&id).unwrap_or_default();
+    let finished = DeploymentState::Finished.as_str();
+    let Some(result) = counts.result(row.cancelled_at.is_some()).filter(|_| row.state != finished) else {
+        return Ok(());
+    };
+    deployment::Entity::update_many()
+        .col_expr(deployment::Column::State, Expr::value(finished))
+        .col_expr(deployment::Column::Result, Expr::value(result.as_str()))
+        .col_expr(deployment::Column::FinishedAt, Expr::value(tx.now.0))
+        .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
+        .filter(deployment::Column::Id.eq(id))
+        .exec(&tx.db)
+        .await?;
+    tx.event("deployment.finished", None, Some(id), json!({ "result": result.as_str() }));
+    Ok(())
+}

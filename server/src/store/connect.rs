@@ -1,0 +1,104 @@
+//! Opens the pools: for SQLite one writer and several readers, for PostgreSQL one pool for both.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbBackend, DbErr};
+use sqlx::{
+    Connection, Executor,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+
+use super::{Result, StoreError};
+
+/// Longest wait for another process that holds SQLite's write lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest wait for a connection before the database counts as not answering.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Readers of SQLite; they never block the writer.
+const SQLITE_READERS: u32 = 4;
+
+/// Connections to PostgreSQL, per replica.
+const POSTGRES_CONNECTIONS: u32 = 16;
+
+/// Key of the advisory lock of migrations: "kernexm" in ASCII.
+const MIGRATION_LOCK: i64 = 0x6b_6572_6e65_786d;
+
+/// The pool for transactions and the pool for reads.
+pub(crate) async fn connect(url: &str) -> Result<(DatabaseConnection, DatabaseConnection)> {
+    if DbBackend::Sqlite.is_prefix_of(url) {
+        let writer = Database::connect(sqlite(url, 1, false)).await?;
+        let reader = Database::connect(sqlite(url, SQLITE_READERS, true)).await?;
+        return Ok((writer, reader));
+    }
+    if DbBackend::Postgres.is_prefix_of(url) {
+        let pool = Database::connect(postgres(url)).await?;
+        return Ok((pool.clone(), pool));
+    }
+    Err(StoreError::Invalid {
+        field: "database_url",
+        why: "it has to begin with sqlite:// or postgres://".into(),
+    })
+}
+
+fn options(url: &str, connections: u32) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(connections)
+        .min_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_timeout(ACQUIRE_TIMEOUT)
+        // Statements are seen in the spans around them; a line each would drown the log.
+        .sqlx_logging(false);
+    options
+}
+
+fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
+    let mut options = options(url, connections);
+    options
+        // A connection that is replaced would lose the page cache for nothing.
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+        .map_sqlx_sqlite_opts(move |options: SqliteConnectOptions| {
+            let options = options
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                // A commit that was answered survives a power cut.
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(BUSY_TIMEOUT)
+                .pragma("temp_store", "memory")
+                .pragma("cache_size", "-16000");
+            if read_only {
+                return options.pragma("query_only", "on");
+            }
+            options
+        });
+    options
+}
+
+fn postgres(url: &str) -> ConnectOptions {
+    let mut options = options(url, POSTGRES_CONNECTIONS);
+    options
+        .set_application_name("kernex-server")
+        .statement_timeout(Duration::from_secs(60));
+    options
+}
+
+/// Makes replicas that migrate at the same time take turns; the lock lives as long as the connection.
+pub(crate) async fn lock_migrations(db: &DatabaseConnection) -> Result<Option<sqlx::PgConnection>> {
+    if db.get_database_backend() != DbBackend::Postgres {
+        return Ok(None);
+    }
+    let options = db.get_postgres_connection_pool().connect_options();
+    let mut connection = sqlx::PgConnection::connect_with(&options).await.map_err(unavailable)?;
+    let lock = sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK);
+    connection.execute(lock).await.map_err(unavailable)?;
+    Ok(Some(connection))
+}
+
+fn unavailable(error: sqlx::Error) -> StoreError {
+    DbErr::Conn(sea_orm::RuntimeErr::SqlxError(std::sync::Arc::new(error))).into()
+}

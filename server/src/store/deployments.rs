@@ -1,0 +1,218 @@
+//! Deployments: created in one transaction with a target and an attempt per device, derived from them ever after.
+
+use std::time::Duration;
+
+use kernex_proto::ids::{DeploymentId, DeviceId, Digest};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Caller, Page, Paged, Result, Store, StoreError,
+    attempts::{Batch, counts, named, open_states, unsigned},
+    devices::{digest, not_found},
+    entity::{attempt, deployment, target},
+    fan_out::fan_out,
+    requests::{audit, body_hash, remember, replayed},
+    transaction::Tx,
+};
+use crate::{
+    clock::Timestamp,
+    domain::{attempt::Event, selector::Selector},
+};
+
+pub use super::targets::{Progress, Target};
+pub use crate::domain::rollout::{Counts, DeploymentResult, DeploymentState};
+
+/// An order.
+#[derive(Debug, Clone)]
+pub struct NewDeployment {
+    /// "name:version" or digest.
+    pub bundle: String,
+    /// Devices by id.
+    pub device_ids: Vec<DeviceId>,
+    /// Devices by name.
+    pub device_names: Vec<String>,
+    /// Devices by label; none selects none.
+    pub selector: Option<Selector>,
+    /// How long an attempt may wait for its device.
+    pub delivery: Duration,
+    /// How long an attempt may take once accepted.
+    pub execution: Duration,
+    /// W3C trace context of the order, empty when there is none.
+    pub traceparent: String,
+}
+
+/// An order that was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatedDeployment {
+    /// The deployment.
+    pub deployment: Deployment,
+    /// The devices to be told.
+    pub devices: Vec<DeviceId>,
+}
+
+/// An operator's order and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// Its id.
+    pub id: DeploymentId,
+    /// "name:version".
+    pub bundle: String,
+    /// SHA-256 of the bundle.
+    pub digest: Digest,
+    /// Where it stands.
+    pub state: DeploymentState,
+    /// How it ended.
+    pub result: Option<DeploymentResult>,
+    /// Why it is paused, empty otherwise.
+    pub paused_reason: String,
+    /// Derived from the targets.
+    pub counts: Counts,
+    /// Who made it.
+    pub created_by: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it finished.
+    pub finished_at: Option<Timestamp>,
+    /// Grows by one with each change of the deployment itself.
+    pub revision: u64,
+}
+
+impl Store {
+    /// Commits a deployment. The same request id gives the same deployment again, with its devices.
+    pub async fn create_deployment(&self, caller: &Caller, new: NewDeployment) -> Result<CreatedDeployment> {
+        let selector = new.selector.as_ref().map(ToString::to_string);
+        let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
+        let times = (new.delivery.as_micros().to_string(), new.execution.as_micros().to_string());
+        let body = body_hash(&(&new.bundle, &ids, &new.device_names, selector, times));
+        let new = &new;
+        self.write(|tx| async move {
+            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+                return created(&tx, id).await;
+            }
+            let id = fan_out(&tx, caller, new).await?;
+            remember(&tx, caller, body, &id).await?;
+            created(&tx, id).await
+        })
+        .await
+    }
+
+    /// One deployment.
+    pub async fn get_deployment(&self, id: DeploymentId) -> Result<Deployment> {
+        find(self.reader(), id.0).await
+    }
+
+    /// Deployments, newest first.
+    pub async fn list_deployments(&self, page: Page) -> Result<Paged<Deployment>> {
+        let mut query = deployment::Entity::find()
+            .order_by_desc(deployment::Column::Id)
+            .limit(page.limit() + 1);
+        if let Some(after) = page.after_id("deployments")? {
+            query = query.filter(deployment::Column::Id.lt(after));
+        }
+        let rows = query.all(self.reader()).await?;
+        let paged = Paged::from_surplus(rows, page.limit(), "deployments", |row| row.id.as_bytes().to_vec());
+        let ids: Vec<Uuid> = paged.items.iter().map(|row| row.id).collect();
+        let mut counts = counts(self.reader(), &ids).await?;
+        let whole = paged.items.into_iter().map(|row| {
+            let counts = counts.remove(&row.id).unwrap_or_default();
+            deployment_from(row, counts)
+        });
+        Ok(Paged {
+            items: whole.collect::<Result<_>>()?,
+            next: paged.next,
+        })
+    }
+
+    /// Stops a deployment: what has not been pushed is cancelled, the rest is asked to stop. Also gives the devices to
+    /// tell.
+    pub async fn cancel_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<(Deployment, Vec<DeviceId>)> {
+        let body = body_hash(&id.0);
+        self.write(|tx| async move {
+            if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
+                return Ok((find(&tx.db, id.0).await?, devices_of(&tx, id.0).await?));
+            }
+            let known = deployment::Entity::find_by_id(id.0).one(&tx.db).await?;
+            let row = known.ok_or_else(|| not_found("deployment", id))?;
+            if row.state == DeploymentState::Finished.as_str() {
+                return Err(StoreError::Finished);
+            }
+            deployment::Entity::update_many()
+                .col_expr(deployment::Column::State, Expr::value(DeploymentState::Stopping.as_str()))
+                .col_expr(deployment::Column::CancelledAt, Expr::value(row.cancelled_at.unwrap_or(tx.now.0)))
+                .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
+                .filter(deployment::Column::Id.eq(id.0))
+                .exec(&tx.db)
+                .await?;
+            let devices = cancel_attempts(&tx, id.0).await?;
+            remember(&tx, caller, body, &id.0).await?;
+            audit(&tx, caller, id, json!({ "devices": devices.len() })).await?;
+            tx.event("deployment.cancelled", None, Some(id.0), json!({ "by": caller.name }));
+            Ok((find(&tx.db, id.0).await?, devices))
+        })
+        .await
+    }
+}
+
+async fn cancel_attempts(tx: &Tx, deployment: Uuid) -> Result<Vec<DeviceId>> {
+    let mut batch = Batch::new(tx);
+    let open = Condition::all()
+        .add(attempt::Column::DeploymentId.eq(deployment))
+        .add(attempt::Column::Unresolved.eq(true))
+        .add(attempt::Column::State.is_in(open_states()));
+    batch.load(open, None).await?;
+    let mut devices = Vec::with_capacity(batch.len());
+    for (_, entry) in batch.iter_mut() {
+        let _ = entry.apply(Event::Cancel, tx.now);
+        devices.push(DeviceId(entry.row.device_id));
+    }
+    batch.save().await?;
+    Ok(devices)
+}
+
+async fn created(tx: &Tx, id: Uuid) -> Result<CreatedDeployment> {
+    Ok(CreatedDeployment {
+        deployment: find(&tx.db, id).await?,
+        devices: devices_of(tx, id).await?,
+    })
+}
+
+async fn devices_of(tx: &Tx, deployment: Uuid) -> Result<Vec<DeviceId>> {
+    let ids = target::Entity::find()
+        .select_only()
+        .column(target::Column::DeviceId)
+        .filter(target::Column::DeploymentId.eq(deployment))
+        .into_tuple::<Uuid>()
+        .all(&tx.db)
+        .await?;
+    Ok(ids.into_iter().map(DeviceId).collect())
+}
+
+async fn find<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Deployment> {
+    let row = deployment::Entity::find_by_id(id).one(db).await?;
+    let row = row.ok_or_else(|| not_found("deployment", id))?;
+    let counts = counts(db, &[id]).await?.remove(&id).unwrap_or_default();
+    deployment_from(row, counts)
+}
+
+fn deployment_from(row: deployment::Model, counts: Counts) -> Result<Deployment> {
+    Ok(Deployment {
+        id: DeploymentId(row.id),
+        bundle: format!("{}:{}", row.bundle_name, row.bundle_version),
+        digest: digest(&row.digest)?,
+        state: named("state", &row.state, DeploymentState::parse)?,
+        result: row
+            .result
+            .map(|text| named("result", &text, DeploymentResult::parse))
+            .transpose()?,
+        paused_reason: row.paused_reason,
+        counts,
+        created_by: row.created_by,
+        created_at: Timestamp(row.created_at),
+        finished_at: row.finished_at.map(Timestamp),
+        revision: unsigned(row.revision),
+    })
+}

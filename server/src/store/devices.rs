@@ -1,0 +1,366 @@
+//! Devices as operators see and change them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kernex_proto::{
+    ids::{DeviceId, Digest},
+    v1,
+};
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Caller, Page, Paged, Result, Store, StoreError,
+    attempts::{Batch, signed, unsigned},
+    enroll::revoke_keys,
+    entity::{
+        attempt, device, device_key, device_label, device_release, heartbeat, heartbeat_sample, lease, session,
+    },
+    requests::{audit, body_hash, remember, replayed},
+    transaction::insert_all,
+};
+use crate::{
+    clock::Timestamp,
+    domain::{attempt::Event, selector::Selector},
+};
+
+mod lookup;
+
+pub(crate) use lookup::{
+    Labels, check_labels, clean, described, digest, find_device, labels_of, matching, not_found, settle_journals, update,
+};
+use lookup::{MAX_LABELS, invalid_labels, release_from};
+
+pub use super::history::HistoryEntry;
+pub use crate::domain::device::DeviceStatus;
+
+/// Rows read at a time while looking for what a selector means.
+const SCAN: u64 = 500;
+
+/// One machine under management.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    /// Its id.
+    pub id: DeviceId,
+    /// Unique name.
+    pub name: String,
+    /// Labels set by operators and enrolment tokens.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it can be reached now.
+    pub status: DeviceStatus,
+    /// Last sign of life.
+    pub last_seen: Option<Timestamp>,
+    /// Version of the agent program, empty before the first session.
+    pub agent_version: String,
+    /// What the machine is.
+    pub inventory: v1::Inventory,
+    /// Latest heartbeat.
+    pub vital_signs: Option<v1::VitalSigns>,
+    /// What it is known to run, from outcomes, by bundle name.
+    pub releases: Vec<v1::ActiveRelease>,
+    /// When it enrolled.
+    pub created_at: Timestamp,
+    /// Number of the newest session.
+    pub epoch: u64,
+    /// SHA-256 of its public key.
+    pub key: Digest,
+    /// Grows by one with each change an operator makes.
+    pub revision: u64,
+}
+
+/// The public key that speaks for a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceKey {
+    /// SPKI DER.
+    pub der: Vec<u8>,
+    /// SHA-256 of that.
+    pub digest: Digest,
+}
+
+/// One sampled heartbeat.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricSample {
+    /// When it was received.
+    pub at: Timestamp,
+    /// What it said.
+    pub vital_signs: v1::VitalSigns,
+}
+
+impl Store {
+    /// Devices a selector means, oldest first.
+    pub async fn list_devices(&self, selector: &Selector, page: Page) -> Result<Paged<Device>> {
+        let limit = page.limit() as usize;
+        let mut after = page.after_id("devices")?;
+        let mut found = Vec::new();
+        // The selector's one meaning is in the domain, so rows are read in runs until the page is full.
+        loop {
+            let mut query = device::Entity::find().order_by_asc(device::Column::Id).limit(SCAN);
+            if let Some(after) = after {
+                query = query.filter(device::Column::Id.gt(after));
+            }
+            let rows = query.all(self.reader()).await?;
+            let last_run = (rows.len() as u64) < SCAN;
+            after = rows.last().map(|row| row.id).or(after);
+            found.extend(matching(self.reader(), selector, rows).await?);
+            if last_run || found.len() > limit {
+                break;
+            }
+        }
+        let rows = Paged::from_surplus(found, limit as u64, "devices", |(row, _)| row.id.as_bytes().to_vec());
+        Ok(Paged {
+            items: self.hydrate(self.reader(), rows.items).await?,
+            next: rows.next,
+        })
+    }
+
+    /// One device by id or name.
+    pub async fn get_device(&self, id_or_name: &str) -> Result<Device> {
+        let row = find_device(self.reader(), id_or_name).await?;
+        self.whole(self.reader(), row).await
+    }
+
+    /// Sets and removes labels; `revision` 0 changes whatever is there.
+    pub async fn update_labels(
+        &self,
+        caller: &Caller,
+        id_or_name: &str,
+        set: BTreeMap<String, String>,
+        remove: Vec<String>,
+        revision: u64,
+    ) -> Result<Device> {
+        check_labels(&set)?;
+        let body = body_hash(&(id_or_name, &set, &remove, revision));
+        let (set, remove) = (&set, &remove);
+        self.write(|tx| async move {
+            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+                let row = find_device(&tx.db, &id.to_string()).await?;
+                return self.whole(&tx.db, row).await;
+            }
+            let mut row = find_device(&tx.db, id_or_name).await?;
+            if revision != 0 && signed(revision) != row.revision {
+                return Err(StoreError::Conflict {
+                    kind: "device",
+                    id: row.name,
+                    revision: unsigned(row.revision),
+                });
+            }
+            let leaving = remove.iter().chain(set.keys()).cloned();
+            device_label::Entity::delete_many()
+                .filter(device_label::Column::DeviceId.eq(row.id))
+                .filter(device_label::Column::Key.is_in(leaving))
+                .exec(&tx.db)
+                .await?;
+            let labels = set.iter().map(|(key, value)| device_label::Model {
+                device_id: row.id,
+                key: key.clone(),
+                value: value.clone(),
+            });
+            insert_all::<device_label::Entity>(&tx.db, labels.collect(), None).await?;
+            row.revision += 1;
+            update(&tx, row.clone()).await?;
+            remember(&tx, caller, body, &row.id).await?;
+            audit(&tx, caller, row.id, json!({ "set": set, "remove": remove })).await?;
+            tx.device_event("device.labelled", row.id, &row.name);
+            let whole = self.whole(&tx.db, row).await?;
+            if whole.labels.len() > MAX_LABELS {
+                return Err(invalid_labels(format!("a device has at most {MAX_LABELS} labels")));
+            }
+            Ok(whole)
+        })
+        .await
+    }
+
+    /// Deletes a device: its key is revoked, its session ended, its open attempts cancelled.
+    pub async fn delete_device(&self, caller: &Caller, id_or_name: &str) -> Result<DeviceId> {
+        let body = body_hash(&id_or_name);
+        self.write(|tx| async move {
+            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+                return Ok(DeviceId(id));
+            }
+            let row = find_device(&tx.db, id_or_name).await?;
+            let mut batch = Batch::new(&tx);
+            let theirs = Condition::all()
+                .add(attempt::Column::DeviceId.eq(row.id))
+                .add(attempt::Column::Unresolved.eq(true));
+            batch.load(theirs, None).await?;
+            for (_, entry) in batch.iter_mut() {
+                let _ = entry.apply(Event::DeviceGone, tx.now);
+            }
+            batch.save().await?;
+            revoke_keys(&tx, row.id).await?;
+            device::Entity::delete_by_id(row.id).exec(&tx.db).await?;
+            remember(&tx, caller, body, &row.id).await?;
+            audit(&tx, caller, row.id, json!({ "name": row.name })).await?;
+            tx.device_event("device.deleted", row.id, &row.name);
+            Ok(DeviceId(row.id))
+        })
+        .await
+    }
+
+    /// Lets the copy that is connected, or else the next that connects, be the device again.
+    pub async fn resolve_device(&self, caller: &Caller, id_or_name: &str) -> Result<Device> {
+        let body = body_hash(&id_or_name);
+        self.write(|tx| async move {
+            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+                let row = find_device(&tx.db, &id.to_string()).await?;
+                return self.whole(&tx.db, row).await;
+            }
+            let mut row = find_device(&tx.db, id_or_name).await?;
+            let session = session::Entity::find_by_id(row.id).one(&tx.db).await?;
+            let chosen = session.as_ref().map(|session| session.journal_id);
+            row.conflicted = false;
+            row.journal_id = chosen;
+            row.confirmed_epoch = session
+                .filter(|session| session.confirmed_at.is_some())
+                .map_or(0, |session| session.epoch);
+            row.revision += 1;
+            settle_journals(&tx, row.id, chosen).await?;
+            update(&tx, row.clone()).await?;
+            remember(&tx, caller, body, &row.id).await?;
+            audit(&tx, caller, row.id, json!({ "journal": chosen })).await?;
+            tx.device_event("device.resolved", row.id, &row.name);
+            self.whole(&tx.db, row).await
+        })
+        .await
+    }
+
+    /// Sampled heartbeats, newest first.
+    pub async fn list_metrics(&self, id_or_name: &str, page: Page) -> Result<Paged<MetricSample>> {
+        let device = find_device(self.reader(), id_or_name).await?;
+        let mut query = heartbeat_sample::Entity::find()
+            .filter(heartbeat_sample::Column::DeviceId.eq(device.id))
+            .order_by_desc(heartbeat_sample::Column::At)
+            .limit(page.limit() + 1);
+        if let Some(after) = page.after_instant("metrics")? {
+            query = query.filter(heartbeat_sample::Column::At.lt(after));
+        }
+        let rows = query.all(self.reader()).await?;
+        let paged = Paged::from_surplus(rows, page.limit(), "metrics", |row| row.at.to_be_bytes().to_vec());
+        Ok(paged.map(|row| MetricSample {
+            at: Timestamp(row.at),
+            vital_signs: v1::VitalSigns {
+                cpu_percent: row.cpu_percent,
+                memory_used_mb: unsigned(row.memory_used_mb),
+                memory_total_mb: unsigned(row.memory_total_mb),
+                disk_free_bytes: unsigned(row.disk_free_bytes),
+                disk_total_bytes: unsigned(row.disk_total_bytes),
+                uptime_seconds: unsigned(row.uptime_seconds),
+            },
+        }))
+    }
+
+    /// The key that speaks for a device; none when the device is unknown or its key revoked.
+    pub async fn device_key(&self, device: DeviceId) -> Result<Option<DeviceKey>> {
+        let row = device_key::Entity::find()
+            .filter(device_key::Column::DeviceId.eq(device.0))
+            .filter(device_key::Column::RevokedAt.is_null())
+            .one(self.reader())
+            .await?;
+        row.map(|row| {
+            Ok(DeviceKey {
+                digest: digest(&row.digest)?,
+                der: row.der,
+            })
+        })
+        .transpose()
+    }
+
+    async fn whole<C: ConnectionTrait>(&self, db: &C, row: device::Model) -> Result<Device> {
+        let labels = labels_of(db, &[row.id]).await?.remove(&row.id).unwrap_or_default();
+        let id = row.id;
+        let mut devices = self.hydrate(db, vec![(row, labels)]).await?;
+        devices.pop().ok_or_else(|| not_found("device", id))
+    }
+
+    /// Adds to rows what stands in other tables, one query a table.
+    async fn hydrate<C: ConnectionTrait>(&self, db: &C, rows: Vec<(device::Model, Labels)>) -> Result<Vec<Device>> {
+        let ids: Vec<Uuid> = rows.iter().map(|(row, _)| row.id).collect();
+        let online = self.online(db, &ids).await?;
+        let mut beats = by_device(
+            heartbeat::Entity::find().filter(heartbeat::Column::DeviceId.is_in(ids.clone())).all(db).await?,
+            |row| row.device_id,
+        );
+        let mut keys = by_device(
+            device_key::Entity::find()
+                .filter(device_key::Column::DeviceId.is_in(ids.clone()))
+                .filter(device_key::Column::RevokedAt.is_null())
+                .all(db)
+                .await?,
+            |row| row.device_id,
+        );
+        let mut releases = by_device(
+            device_release::Entity::find()
+                .filter(device_release::Column::DeviceId.is_in(ids))
+                .order_by_asc(device_release::Column::Name)
+                .all(db)
+                .await?,
+            |row| row.device_id,
+        );
+        rows.into_iter()
+            .map(|(row, labels)| {
+                let key = keys.remove(&row.id).and_then(|mut keys| keys.pop());
+                let beat = beats.remove(&row.id).and_then(|mut beats| beats.pop());
+                Ok(Device {
+                    status: status(&row, online.contains(&row.id)),
+                    key: key.map_or(Ok(Digest([0; 32])), |key| digest(&key.digest))?,
+                    releases: releases.remove(&row.id).unwrap_or_default().into_iter().map(release_from).collect(),
+                    vital_signs: beat.map(|beat| v1::VitalSigns {
+                        cpu_percent: beat.cpu_percent,
+                        memory_used_mb: unsigned(beat.memory_used_mb),
+                        memory_total_mb: unsigned(beat.memory_total_mb),
+                        disk_free_bytes: unsigned(beat.disk_free_bytes),
+                        disk_total_bytes: unsigned(beat.disk_total_bytes),
+                        uptime_seconds: unsigned(beat.uptime_seconds),
+                    }),
+                    labels,
+                    id: DeviceId(row.id),
+                    last_seen: row.last_seen.map(Timestamp),
+                    inventory: v1::Inventory {
+                        os: row.os,
+                        arch: row.arch,
+                        hostname: row.hostname,
+                        kernel: row.kernel,
+                        cpu_count: u32::try_from(row.cpu_count).unwrap_or(0),
+                        memory_bytes: unsigned(row.memory_bytes),
+                    },
+                    name: row.name,
+                    agent_version: row.agent_version,
+                    created_at: Timestamp(row.created_at),
+                    epoch: unsigned(row.epoch),
+                    revision: unsigned(row.revision),
+                })
+            })
+            .collect()
+    }
+
+    /// Which of these devices have a confirmed session on a replica that lives.
+    async fn online<C: ConnectionTrait>(&self, db: &C, ids: &[Uuid]) -> Result<BTreeSet<Uuid>> {
+        let leases = lease::Entity::find().filter(lease::Column::ExpiresAt.gt(self.now().0)).all(db).await?;
+        let sessions = session::Entity::find()
+            .filter(session::Column::DeviceId.is_in(ids.iter().copied()))
+            .filter(session::Column::ConfirmedAt.is_not_null())
+            .filter(session::Column::Replica.is_in(leases.into_iter().map(|lease| lease.replica)))
+            .all(db)
+            .await?;
+        Ok(sessions.into_iter().map(|session| session.device_id).collect())
+    }
+}
+
+fn status(row: &device::Model, online: bool) -> DeviceStatus {
+    if row.conflicted {
+        DeviceStatus::Conflicted
+    } else if online {
+        DeviceStatus::Online
+    } else {
+        DeviceStatus::Offline
+    }
+}
+
+fn by_device<T>(rows: Vec<T>, device: impl Fn(&T) -> Uuid) -> BTreeMap<Uuid, Vec<T>> {
+    let mut map = BTreeMap::<Uuid, Vec<T>>::new();
+    for row in rows {
+        map.entry(device(&row)).or_default().push(row);
+    }
+    map
+}

@@ -1,0 +1,167 @@
+//! Finding devices and reading and writing their rows, shared by everything that is about devices.
+
+use std::{collections::BTreeMap, fmt::Display};
+
+use kernex_proto::{ids::Digest, v1};
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
+use sea_orm::sea_query::Expr;
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::selector::{RESERVED_PREFIX, Selector, check_key, check_value},
+    store::{
+        Result, StoreError,
+        attempts::signed,
+        entity::{device, device_label, device_release, journal},
+        transaction::{ID_CHUNK, Tx},
+    },
+};
+
+/// Labels of one device.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// Most labels of one device.
+pub(crate) const MAX_LABELS: usize = 64;
+
+/// Longest text an agent says about its machine, in characters.
+const MAX_WORD: usize = 256;
+
+/// There is no such thing.
+pub(crate) fn not_found(kind: &'static str, id: impl Display) -> StoreError {
+    StoreError::NotFound {
+        kind,
+        id: id.to_string(),
+    }
+}
+
+/// A device by id or name.
+pub(crate) async fn find_device<C: ConnectionTrait>(db: &C, id_or_name: &str) -> Result<device::Model> {
+    if let Ok(id) = Uuid::try_parse(id_or_name)
+        && let Some(row) = device::Entity::find_by_id(id).one(db).await?
+    {
+        return Ok(row);
+    }
+    let row = device::Entity::find().filter(device::Column::Name.eq(clean(id_or_name))).one(db).await?;
+    row.ok_or_else(|| not_found("device", id_or_name))
+}
+
+/// Writes a whole row back.
+pub(crate) async fn update(tx: &Tx, row: device::Model) -> Result<()> {
+    row.into_active_model().reset_all().update(&tx.db).await?;
+    Ok(())
+}
+
+/// Labels of many devices.
+pub(crate) async fn labels_of<C: ConnectionTrait>(db: &C, devices: &[Uuid]) -> Result<BTreeMap<Uuid, Labels>> {
+    let mut labels = BTreeMap::<Uuid, Labels>::new();
+    for chunk in devices.chunks(ID_CHUNK) {
+        let rows = device_label::Entity::find()
+            .filter(device_label::Column::DeviceId.is_in(chunk.iter().copied()))
+            .all(db)
+            .await?;
+        for row in rows {
+            labels.entry(row.device_id).or_default().insert(row.key, row.value);
+        }
+    }
+    Ok(labels)
+}
+
+/// Those of some devices a selector means, with their labels.
+pub(crate) async fn matching<C: ConnectionTrait>(
+    db: &C,
+    selector: &Selector,
+    rows: Vec<device::Model>,
+) -> Result<Vec<(device::Model, Labels)>> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let mut labels = labels_of(db, &ids).await?;
+    let rows = rows.into_iter().map(|row| {
+        let labels = labels.remove(&row.id).unwrap_or_default();
+        (row, labels)
+    });
+    Ok(rows.filter(|(row, labels)| selector.is_all() || selector.matches(&answers(row, labels))).collect())
+}
+
+/// Everything a device answers to: its labels and what is known of it anyway.
+fn answers(row: &device::Model, labels: &Labels) -> Labels {
+    let mut answers = labels.clone();
+    for (key, value) in [
+        ("name", &row.name),
+        ("os", &row.os),
+        ("arch", &row.arch),
+        ("agent-version", &row.agent_version),
+    ] {
+        answers.insert(format!("{RESERVED_PREFIX}{key}"), value.clone());
+    }
+    answers
+}
+
+/// Checks labels somebody wants to set.
+pub(crate) fn check_labels(labels: &Labels) -> Result<()> {
+    if labels.len() > MAX_LABELS {
+        return Err(invalid_labels(format!("a device has at most {MAX_LABELS} labels")));
+    }
+    for (key, value) in labels {
+        check_key(key).and_then(|()| check_value(value)).map_err(invalid_labels)?;
+        if key.starts_with(RESERVED_PREFIX) {
+            return Err(invalid_labels(format!("`{key}` belongs to Kernex; choose a key without {RESERVED_PREFIX}")));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn invalid_labels(why: String) -> StoreError {
+    StoreError::Invalid { field: "labels", why }
+}
+
+/// What an agent says about its machine, cut to size.
+pub(crate) fn described(mut row: device::Model, inventory: &v1::Inventory) -> device::Model {
+    row.os = clean(&inventory.os);
+    row.arch = clean(&inventory.arch);
+    row.hostname = clean(&inventory.hostname);
+    row.kernel = clean(&inventory.kernel);
+    row.cpu_count = i64::from(inventory.cpu_count);
+    row.memory_bytes = signed(inventory.memory_bytes);
+    row
+}
+
+/// Text from outside in a form both databases store: short, and without NUL, which PostgreSQL refuses.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().filter(|c| *c != '\0').take(MAX_WORD).collect()
+}
+
+/// A digest this program wrote.
+pub(crate) fn digest(text: &str) -> Result<Digest, DbErr> {
+    text.parse().map_err(|error| DbErr::Type(format!("{error}")))
+}
+
+pub(crate) fn release_from(row: device_release::Model) -> v1::ActiveRelease {
+    v1::ActiveRelease {
+        name: row.name,
+        version: row.version,
+        digest: row.digest,
+        previous_digest: row.previous_digest,
+        since: Some(Timestamp(row.since).to_proto()),
+    }
+}
+
+/// Makes one journal of a device the one in use, or lets whichever comes next be it.
+pub(crate) async fn settle_journals(tx: &Tx, device: Uuid, chosen: Option<Uuid>) -> Result<()> {
+    let theirs = || journal::Entity::update_many().filter(journal::Column::DeviceId.eq(device));
+    let retired = |at: Option<i64>| (journal::Column::RetiredAt, Expr::value(at));
+    let Some(chosen) = chosen else {
+        let (column, value) = retired(None);
+        theirs().col_expr(column, value).exec(&tx.db).await?;
+        return Ok(());
+    };
+    let (column, value) = retired(None);
+    theirs().col_expr(column, value).filter(journal::Column::JournalId.eq(chosen)).exec(&tx.db).await?;
+    let (column, value) = retired(Some(tx.now.0));
+    theirs()
+        .col_expr(column, value)
+        .filter(journal::Column::JournalId.ne(chosen))
+        .filter(journal::Column::RetiredAt.is_null())
+        .exec(&tx.db)
+        .await?;
+    Ok(())
+}

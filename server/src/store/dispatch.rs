@@ -1,0 +1,275 @@
+//! What is due: the rows are the queue, and these are its head for the sessions that are here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use kernex_proto::{
+    ids::{AttemptId, DeviceId, TargetId},
+    v1,
+};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    sea_query::{Expr, ExprTrait, Order, Query, SelectStatement, TableRef},
+};
+use uuid::Uuid;
+
+use super::{
+    Result, Store,
+    attempts::{Batch, Entry, named, signed, unsigned},
+    bundles::parse_format,
+    entity::{attempt, signature},
+    transaction::ID_CHUNK,
+};
+use crate::{
+    clock::Timestamp,
+    domain::attempt::{Event, State},
+};
+
+/// A command to push into a session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DueCommand {
+    /// Whose session.
+    pub device: DeviceId,
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// What to do.
+    pub kind: DueKind,
+    /// Time left for delivery and execution; for the agent's boot clock.
+    pub remaining: Duration,
+    /// W3C trace context of the order.
+    pub traceparent: String,
+}
+
+/// What a due command says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DueKind {
+    /// Put a bundle on the device, in the words of the contract.
+    Deploy(Box<v1::Deploy>),
+    /// Stop the attempt, known or not.
+    Stop,
+}
+
+/// An unresolved attempt with everything a command says about it.
+#[derive(FromQueryResult)]
+struct Row {
+    target_id: Uuid,
+    number: i32,
+    device_id: Uuid,
+    state: String,
+    sent_epoch: i64,
+    stop_requested: bool,
+    stop_sent_epoch: i64,
+    delivery_deadline: i64,
+    execution_us: i64,
+    deployment_id: Uuid,
+    traceparent: String,
+    bundle_name: String,
+    bundle_version: String,
+    digest: String,
+    bundle_id: Option<Uuid>,
+    size: Option<i64>,
+    format: Option<String>,
+}
+
+impl Store {
+    /// What is due for these devices in these sessions: the oldest unresolved attempt of each bundle name if it was not
+    /// pushed in this session, and every stop not pushed in this session. Nothing for conflicted devices.
+    ///
+    /// Pushes are noted behind ([`mark_sent`](Self::mark_sent), [`mark_stops_sent`](Self::mark_stops_sent)), so a caller
+    /// that asks again before that gets the same answer.
+    pub async fn due_commands(&self, sessions: &[(DeviceId, u64)]) -> Result<Vec<DueCommand>> {
+        let now = self.now();
+        let epochs: BTreeMap<Uuid, i64> = sessions.iter().map(|(id, epoch)| (id.0, signed(*epoch))).collect();
+        let devices: Vec<Uuid> = epochs.keys().copied().collect();
+        let mut due = Vec::new();
+        for chunk in devices.chunks(ID_CHUNK) {
+            let mut head = None;
+            for row in self.reader().query_all(&queue(chunk)).await? {
+                let row = Row::from_query_result(&row, "")?;
+                let queue = (row.device_id, row.bundle_name.clone());
+                let is_head = head.as_ref() != Some(&queue);
+                head = Some(queue);
+                let epoch = epochs.get(&row.device_id).copied().unwrap_or(0);
+                if row.stop_requested {
+                    if row.stop_sent_epoch < epoch {
+                        due.push(stop(&row));
+                    }
+                } else if is_head && row.sent_epoch < epoch && row.delivery_deadline > now.0 && is_waiting(&row) {
+                    due.extend(deploy(&row, now)?);
+                }
+            }
+        }
+        self.add_signatures(&mut due).await?;
+        Ok(due.into_iter().map(|(_, command)| command).collect())
+    }
+
+    async fn add_signatures(&self, due: &mut [(Option<Uuid>, DueCommand)]) -> Result<()> {
+        let bundles: BTreeSet<Uuid> = due.iter().filter_map(|(bundle, _)| *bundle).collect();
+        if bundles.is_empty() {
+            return Ok(());
+        }
+        let rows = signature::Entity::find()
+            .filter(signature::Column::BundleId.is_in(bundles))
+            .order_by_asc(signature::Column::KeyId)
+            .all(self.reader())
+            .await?;
+        for (bundle, command) in due {
+            let DueKind::Deploy(deploy) = &mut command.kind else { continue };
+            let theirs = rows.iter().filter(|row| Some(row.bundle_id) == *bundle);
+            deploy.signatures = theirs
+                .map(|row| v1::BundleSignature {
+                    key_id: row.key_id.clone(),
+                    algorithm: row.algorithm.clone(),
+                    signature: row.signature.clone().into(),
+                })
+                .collect();
+        }
+        Ok(())
+    }
+
+    /// Notes deploys that were pushed, and in which session. Written behind.
+    pub async fn mark_sent(&self, sent: &[(AttemptId, u64)]) -> Result<()> {
+        self.mark(sent, |entry, epoch, now| {
+            let _ = entry.apply(Event::Sent, now);
+            if entry.row.sent_epoch < epoch {
+                entry.row.sent_epoch = epoch;
+                entry.mark_dirty();
+            }
+        })
+        .await
+    }
+
+    /// Notes stops that were pushed, and in which session. Written behind.
+    pub async fn mark_stops_sent(&self, sent: &[(AttemptId, u64)]) -> Result<()> {
+        self.mark(sent, |entry, epoch, _| {
+            if entry.facts().stop_requested && entry.row.stop_sent_epoch < epoch {
+                entry.row.stop_sent_epoch = epoch;
+                entry.mark_dirty();
+            }
+        })
+        .await
+    }
+
+    async fn mark(
+        &self,
+        sent: &[(AttemptId, u64)],
+        note: impl Fn(&mut Entry, i64, Timestamp) + Send + Sync,
+    ) -> Result<()> {
+        let note = &note;
+        for chunk in sent.chunks(ID_CHUNK) {
+            self.write(|tx| async move {
+                let mut batch = Batch::new(&tx);
+                let targets = chunk.iter().map(|(attempt, _)| attempt.target.0);
+                let named = Condition::all().add(attempt::Column::TargetId.is_in(targets));
+                batch.load(named, None).await?;
+                for (id, epoch) in chunk {
+                    if let Some(entry) = batch.get(key(*id)) {
+                        note(entry, signed(*epoch), tx.now);
+                    }
+                }
+                batch.save().await?;
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// How an attempt is named in its table.
+pub(crate) fn key(id: AttemptId) -> (Uuid, i32) {
+    (id.target.0, i32::try_from(id.number).unwrap_or(0))
+}
+
+fn attempt_id(row: &Row) -> AttemptId {
+    AttemptId {
+        target: TargetId(row.target_id),
+        number: u32::try_from(row.number).unwrap_or(0),
+    }
+}
+
+fn is_waiting(row: &Row) -> bool {
+    row.state == State::Pending.as_str() || row.state == State::Sent.as_str()
+}
+
+fn stop(row: &Row) -> (Option<Uuid>, DueCommand) {
+    let command = DueCommand {
+        device: DeviceId(row.device_id),
+        attempt: attempt_id(row),
+        kind: DueKind::Stop,
+        remaining: Duration::ZERO,
+        traceparent: row.traceparent.clone(),
+    };
+    (None, command)
+}
+
+fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, DueCommand)>> {
+    let (Some(size), Some(format)) = (row.size, row.format.as_deref()) else {
+        // A bundle with an open target cannot be deleted, so this is a database somebody else changed.
+        tracing::error!(deployment = %row.deployment_id, digest = row.digest, "the bundle of an open target is missing");
+        return Ok(None);
+    };
+    let execution = Duration::from_micros(unsigned(row.execution_us));
+    let deploy = v1::Deploy {
+        name: row.bundle_name.clone(),
+        version: row.bundle_version.clone(),
+        digest: row.digest.clone(),
+        size_bytes: unsigned(size),
+        format: named("format", format, parse_format)?.into(),
+        deployment_id: row.deployment_id.to_string(),
+        signatures: Vec::new(),
+        execution_ms: u64::try_from(execution.as_millis()).unwrap_or(u64::MAX),
+    };
+    let command = DueCommand {
+        device: DeviceId(row.device_id),
+        attempt: attempt_id(row),
+        kind: DueKind::Deploy(Box::new(deploy)),
+        remaining: Timestamp(row.delivery_deadline).since(now).saturating_add(execution),
+        traceparent: row.traceparent.clone(),
+    };
+    Ok(Some((row.bundle_id, command)))
+}
+
+/// The unresolved attempts of some devices, those that come first in front.
+fn queue(devices: &[Uuid]) -> SelectStatement {
+    let mut query = Query::select();
+    for column in [
+        "target_id",
+        "number",
+        "device_id",
+        "state",
+        "sent_epoch",
+        "stop_requested",
+        "stop_sent_epoch",
+        "delivery_deadline",
+        "execution_us",
+        "deployment_id",
+        "bundle_name",
+    ] {
+        query.column(("a", column));
+    }
+    let on = |left: (&'static str, &'static str), right: (&'static str, &'static str)| Expr::col(left).equals(right);
+    query
+        .column(("p", "traceparent"))
+        .columns([("t", "bundle_version"), ("t", "digest")])
+        .expr_as(Expr::col(("b", "id")), "bundle_id")
+        .columns([("b", "size"), ("b", "format")])
+        .from_as("attempts", "a")
+        .inner_join(TableRef::from("targets").alias("t"), on(("t", "id"), ("a", "target_id")))
+        .inner_join(TableRef::from("deployments").alias("p"), on(("p", "id"), ("a", "deployment_id")))
+        .inner_join(TableRef::from("devices").alias("d"), on(("d", "id"), ("a", "device_id")))
+        .left_join(
+            TableRef::from("bundles").alias("b"),
+            on(("b", "name"), ("t", "bundle_name")).and(on(("b", "version"), ("t", "bundle_version"))),
+        )
+        .and_where(Expr::col(("a", "unresolved")))
+        .and_where(Expr::col(("d", "conflicted")).not())
+        .and_where(Expr::col(("a", "device_id")).is_in(devices.iter().copied()))
+        .order_by(("a", "device_id"), Order::Asc)
+        .order_by(("a", "bundle_name"), Order::Asc)
+        .order_by(("a", "generation"), Order::Asc)
+        .order_by(("a", "number"), Order::Asc);
+    query
+}

@@ -1,0 +1,23 @@
+//! One file per table, no logic; nothing of this leaves the store.
+
+pub(crate) mod attempt;
+pub(crate) mod audit;
+pub(crate) mod bundle;
+pub(crate) mod cluster;
+pub(crate) mod deployment;
+pub(crate) mod device;
+pub(crate) mod device_key;
+pub(crate) mod device_label;
+pub(crate) mod device_release;
+pub(crate) mod enrollment_token;
+pub(crate) mod event;
+pub(crate) mod heartbeat;
+pub(crate) mod heartbeat_sample;
+pub(crate) mod journal;
+pub(crate) mod lease;
+pub(crate) mod operator_token;
+pub(crate) mod request;
+pub(crate) mod session;
+pub(crate) mod signature;
+pub(crate) mod target;
+pub(crate) mod unknown_report;

@@ -1,0 +1,25 @@
+//! A sampled heartbeat. Columns are explained in the migration that makes the table.
+
+use sea_orm::entity::prelude::*;
+
+/// A sampled heartbeat.
+#[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "heartbeat_samples")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub device_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub at: i64,
+    pub cpu_percent: f64,
+    pub memory_used_mb: i64,
+    pub memory_total_mb: i64,
+    pub disk_free_bytes: i64,
+    pub disk_total_bytes: i64,
+    pub uptime_seconds: i64,
+}
+
+/// Joins are written where they are used.
+#[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

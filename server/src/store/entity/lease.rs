@@ -1,0 +1,18 @@
+//! A replica that lives until its lease runs out. Columns are explained in the migration that makes the table.
+
+use sea_orm::entity::prelude::*;
+
+/// A replica that lives until its lease runs out.
+#[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "leases")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub replica: Uuid,
+    pub expires_at: i64,
+}
+
+/// Joins are written where they are used.
+#[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

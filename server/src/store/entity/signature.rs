@@ -1,0 +1,21 @@
+//! A detached signature of a bundle. Columns are explained in the migration that makes the table.
+
+use sea_orm::entity::prelude::*;
+
+/// A detached signature of a bundle.
+#[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "signatures")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub bundle_id: Uuid,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub key_id: String,
+    pub algorithm: String,
+    pub signature: Vec<u8>,
+}
+
+/// Joins are written where they are used.
+#[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,154 @@
+//! What happened, in commit order; and what time does: deadlines and retention.
+
+use std::time::Duration;
+
+use kernex_proto::ids::{DeploymentId, DeviceId};
+use sea_orm::{ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use super::{
+    Result, Store,
+    attempts::{Batch, signed, unsigned},
+    entity::{attempt, audit, event, heartbeat_sample, request, unknown_report},
+    transaction::Tx,
+};
+use crate::{
+    clock::Timestamp,
+    domain::attempt::{Event, State},
+};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRow {
+    /// Grows in commit order.
+    pub cursor: u64,
+    /// When.
+    pub at: Timestamp,
+    /// Kind in dotted lower case.
+    pub kind: String,
+    /// The device it is about.
+    pub device: Option<DeviceId>,
+    /// The deployment it is about.
+    pub deployment: Option<DeploymentId>,
+    /// More, as a JSON object.
+    pub detail_json: String,
+}
+
+/// How long what grows is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Events.
+    pub events: Duration,
+    /// Sampled heartbeats.
+    pub samples: Duration,
+    /// Audit rows.
+    pub audit: Duration,
+    /// Answers to request ids.
+    pub requests: Duration,
+    /// Reports of attempts nobody knows.
+    pub unknown_reports: Duration,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            events: DAY * 30,
+            samples: DAY * 7,
+            audit: DAY * 365,
+            requests: DAY,
+            unknown_reports: DAY * 30,
+        }
+    }
+}
+
+/// Attempts that expire in one transaction.
+const EXPIRE_CHUNK: u64 = 1000;
+
+/// How far wall clock and boot clock may run apart before deadlines are not trusted any more.
+const MAX_DRIFT: Duration = Duration::from_secs(5 * 60);
+
+impl Store {
+    /// Events after a cursor, oldest first.
+    pub async fn events_after(&self, cursor: u64, limit: u32) -> Result<Vec<EventRow>> {
+        let rows = event::Entity::find()
+            .filter(event::Column::Cursor.gt(signed(cursor)))
+            .order_by_asc(event::Column::Cursor)
+            .limit(u64::from(limit.max(1)))
+            .all(self.reader())
+            .await?;
+        let rows = rows.into_iter().map(|row| EventRow {
+            cursor: unsigned(row.cursor),
+            at: Timestamp(row.at),
+            kind: row.kind,
+            device: row.device_id.map(DeviceId),
+            deployment: row.deployment_id.map(DeploymentId),
+            detail_json: row.detail,
+        });
+        Ok(rows.collect())
+    }
+
+    /// Closes what is past its deadline and ends sessions of replicas that died; says how many attempts expired. Does
+    /// nothing while the wall clock cannot be trusted.
+    pub async fn expire_due(&self) -> Result<u64> {
+        let drift = self.clock().drift();
+        if drift > MAX_DRIFT {
+            tracing::warn!(
+                drift_seconds = drift.as_secs(),
+                "the wall clock jumped; nothing expires until it is back or the server restarts"
+            );
+            return Ok(0);
+        }
+        self.close_orphans().await?;
+        let mut expired = 0;
+        loop {
+            let chunk = self.write(|tx| async move { expire_chunk(&tx).await }).await?;
+            expired += chunk;
+            if chunk < EXPIRE_CHUNK {
+                return Ok(expired);
+            }
+        }
+    }
+
+    /// Deletes what is older than its retention.
+    pub async fn prune(&self, retention: Retention) -> Result<()> {
+        let now = self.now();
+        let before = |kept: Duration| now.minus(kept).0;
+        // A transaction each, so that none holds the writer for long.
+        self.delete(event::Entity::delete_many().filter(event::Column::At.lt(before(retention.events)))).await?;
+        let samples = heartbeat_sample::Column::At.lt(before(retention.samples));
+        self.delete(heartbeat_sample::Entity::delete_many().filter(samples)).await?;
+        self.delete(audit::Entity::delete_many().filter(audit::Column::At.lt(before(retention.audit)))).await?;
+        let requests = request::Column::CreatedAt.lt(before(retention.requests));
+        self.delete(request::Entity::delete_many().filter(requests)).await?;
+        let unknown = unknown_report::Column::At.lt(before(retention.unknown_reports));
+        self.delete(unknown_report::Entity::delete_many().filter(unknown)).await
+    }
+
+    async fn delete<E: EntityTrait>(&self, rows: DeleteMany<E>) -> Result<()> {
+        let rows = &rows;
+        self.write_beside(|tx| async move {
+            rows.clone().exec(&tx.db).await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn expire_chunk(tx: &Tx) -> Result<u64> {
+    let waiting = Condition::all()
+        .add(attempt::Column::State.is_in([State::Held, State::Pending, State::Sent].map(State::as_str)))
+        .add(attempt::Column::DeliveryDeadline.lte(tx.now.0));
+    let working = Condition::all()
+        .add(attempt::Column::State.is_in([State::Accepted, State::Running].map(State::as_str)))
+        .add(attempt::Column::ExecutionDeadline.lte(tx.now.0));
+    let past = Condition::all()
+        .add(attempt::Column::Unresolved.eq(true))
+        .add(Condition::any().add(waiting).add(working));
+    let mut batch = Batch::new(tx);
+    batch.load(past, Some(EXPIRE_CHUNK)).await?;
+    for (_, entry) in batch.iter_mut() {
+        let _ = entry.apply(Event::Tick, tx.now);
+    }
+    batch.save().await
+}

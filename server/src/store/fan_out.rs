@@ -1,0 +1,180 @@
+//! One order becomes rows for each of its devices, in statements whose number does not grow with the fleet.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, ExprTrait},
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Caller, Result, StoreError,
+    attempts::{Batch, NewAttempt},
+    bundles::find_bundle,
+    deployments::NewDeployment,
+    devices::{clean, matching, not_found},
+    entity::{attempt, bundle, deployment, device, target},
+    requests::audit,
+    transaction::{ID_CHUNK, Tx, insert_all},
+};
+use crate::domain::{
+    attempt::{Attempt, Event, State},
+    rollout::DeploymentState,
+    selector::Selector,
+};
+
+/// Commits an order: the deployment, a target and an attempt a device, and what gives way to them.
+pub(crate) async fn fan_out(tx: &Tx, caller: &Caller, new: &NewDeployment) -> Result<Uuid> {
+    let bundle = find_bundle(&tx.db, &new.bundle).await?;
+    let devices = select_devices(tx, new).await?;
+    if devices.is_empty() {
+        return Err(StoreError::NoTargets);
+    }
+    supersede(tx, &devices, &bundle.name).await?;
+    let row = order(tx, caller, new, &bundle);
+    let id = row.id;
+    insert_all::<deployment::Entity>(&tx.db, vec![row], None).await?;
+    insert_targets(tx, new, id, &bundle, &devices).await?;
+    let detail = json!({ "bundle": format!("{}:{}", bundle.name, bundle.version), "devices": devices.len() });
+    audit(tx, caller, id, detail.clone()).await?;
+    tx.event("deployment.created", None, Some(id), detail);
+    Ok(id)
+}
+
+fn order(tx: &Tx, caller: &Caller, new: &NewDeployment, bundle: &bundle::Model) -> deployment::Model {
+    let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+    deployment::Model {
+        id: Uuid::now_v7(),
+        bundle_name: bundle.name.clone(),
+        bundle_version: bundle.version.clone(),
+        digest: bundle.digest.clone(),
+        state: DeploymentState::Active.as_str().to_owned(),
+        result: None,
+        paused_reason: String::new(),
+        phase: 0,
+        phase_opened_at: Some(tx.now.0),
+        phase_soaked_at: None,
+        delivery_us: micros(new.delivery),
+        execution_us: micros(new.execution),
+        traceparent: clean(&new.traceparent),
+        created_by: caller.name.clone(),
+        created_at: tx.now.0,
+        cancelled_at: None,
+        finished_at: None,
+        revision: 1,
+    }
+}
+
+/// The union of what was named and selected, by id.
+async fn select_devices(tx: &Tx, new: &NewDeployment) -> Result<BTreeMap<Uuid, device::Model>> {
+    let mut devices = BTreeMap::new();
+    let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
+    for chunk in ids.chunks(ID_CHUNK) {
+        let rows = device::Entity::find().filter(device::Column::Id.is_in(chunk.to_vec())).all(&tx.db).await?;
+        devices.extend(rows.into_iter().map(|row| (row.id, row)));
+    }
+    if let Some(missing) = ids.iter().find(|id| !devices.contains_key(id)) {
+        return Err(not_found("device", missing));
+    }
+    for chunk in new.device_names.chunks(ID_CHUNK) {
+        let names = chunk.iter().map(|name| clean(name));
+        let rows = device::Entity::find().filter(device::Column::Name.is_in(names)).all(&tx.db).await?;
+        let missing = chunk.iter().find(|name| rows.iter().all(|row| row.name != **name));
+        if let Some(missing) = missing {
+            return Err(not_found("device", missing));
+        }
+        devices.extend(rows.into_iter().map(|row| (row.id, row)));
+    }
+    if let Some(selector) = &new.selector {
+        select_by_label(tx, selector, &mut devices).await?;
+    }
+    Ok(devices)
+}
+
+async fn select_by_label(tx: &Tx, selector: &Selector, devices: &mut BTreeMap<Uuid, device::Model>) -> Result<()> {
+    let mut after = Uuid::nil();
+    loop {
+        let rows = device::Entity::find()
+            .filter(device::Column::Id.gt(after))
+            .order_by_asc(device::Column::Id)
+            .limit(ID_CHUNK as u64)
+            .all(&tx.db)
+            .await?;
+        let Some(last) = rows.last().map(|row| row.id) else {
+            return Ok(());
+        };
+        after = last;
+        let found = matching(&tx.db, selector, rows).await?;
+        devices.extend(found.into_iter().map(|(row, _)| (row.id, row)));
+    }
+}
+
+/// Older orders of the same bundle name that have not begun give way; what has begun is left to end.
+async fn supersede(tx: &Tx, devices: &BTreeMap<Uuid, device::Model>, bundle_name: &str) -> Result<()> {
+    let ids: Vec<Uuid> = devices.keys().copied().collect();
+    for chunk in ids.chunks(ID_CHUNK) {
+        let mut batch = Batch::new(tx);
+        let waiting = Condition::all()
+            .add(attempt::Column::DeviceId.is_in(chunk.to_vec()))
+            .add(attempt::Column::BundleName.eq(bundle_name))
+            .add(attempt::Column::Unresolved.eq(true))
+            .add(attempt::Column::State.is_in([State::Held.as_str(), State::Pending.as_str()]));
+        batch.load(waiting, None).await?;
+        for (_, entry) in batch.iter_mut() {
+            let _ = entry.apply(Event::Supersede, tx.now);
+        }
+        batch.save().await?;
+    }
+    Ok(())
+}
+
+async fn insert_targets(
+    tx: &Tx,
+    new: &NewDeployment,
+    deployment: Uuid,
+    bundle: &bundle::Model,
+    devices: &BTreeMap<Uuid, device::Model>,
+) -> Result<()> {
+    let ids: Vec<Uuid> = devices.keys().copied().collect();
+    for chunk in ids.chunks(ID_CHUNK) {
+        device::Entity::update_many()
+            .col_expr(device::Column::Generation, Expr::col(device::Column::Generation).add(1))
+            .filter(device::Column::Id.is_in(chunk.to_vec()))
+            .exec(&tx.db)
+            .await?;
+    }
+    let delivery_deadline = tx.now.plus(new.delivery);
+    let mut targets = Vec::with_capacity(devices.len());
+    let mut attempts = Vec::with_capacity(devices.len());
+    for device in devices.values() {
+        let target = target::Model {
+            id: Uuid::now_v7(),
+            deployment_id: deployment,
+            device_id: device.id,
+            device_name: device.name.clone(),
+            bundle_name: bundle.name.clone(),
+            bundle_version: bundle.version.clone(),
+            digest: bundle.digest.clone(),
+            // Nobody else writes meanwhile, so this is what the update above made of it.
+            generation: device.generation + 1,
+            phase: 0,
+            latest_attempt: 1,
+            created_at: tx.now.0,
+        };
+        let attempt = NewAttempt {
+            target: target.id,
+            deployment,
+            device: device.id,
+            bundle_name: &bundle.name,
+            generation: target.generation,
+            facts: Attempt::new(State::Pending, delivery_deadline, new.execution),
+        };
+        attempts.push(attempt.into_row(tx.now));
+        targets.push(target);
+    }
+    insert_all::<target::Entity>(&tx.db, targets, None).await?;
+    insert_all::<attempt::Entity>(&tx.db, attempts, None).await?;
+    Ok(())
+}

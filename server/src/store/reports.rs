@@ -1,0 +1,255 @@
+//! What agents say, group-committed: many reports, one transaction, then their acks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kernex_proto::{
+    OUTPUT_TAIL_LIMIT,
+    ids::{AttemptId, DeviceId, Digest},
+    v1,
+};
+use prost::Message;
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, sea_query::OnConflict};
+use uuid::Uuid;
+
+use super::{
+    Result, Store,
+    attempts::{Batch, Entry, signed},
+    devices::clean,
+    dispatch::key,
+    entity::{attempt, device_release, unknown_report},
+    transaction::{ID_CHUNK, Tx, insert_all},
+};
+use crate::{
+    clock::Timestamp,
+    domain::attempt::{Ending, Event, Step, Verdict},
+};
+
+/// One report of one device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IncomingReport {
+    /// Whose session it came in.
+    pub device: DeviceId,
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// What happened.
+    pub event: ReportEvent,
+}
+
+/// What a report says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReportEvent {
+    /// It is in the journal.
+    Accepted,
+    /// It goes on.
+    Progress(v1::Progress),
+    /// It ended.
+    Outcome(v1::Outcome),
+}
+
+/// Longest message, in bytes.
+const MAX_MESSAGE: usize = 4096;
+
+/// What a bundle name stands for on a device after its outcomes; none when nothing runs.
+type Releases = BTreeMap<(Uuid, String), Option<v1::ActiveRelease>>;
+
+impl Store {
+    /// Applies reports in order and says what became of each, once committed.
+    pub async fn apply_reports(&self, reports: Vec<IncomingReport>) -> Result<Vec<v1::Disposition>> {
+        let reports = &reports;
+        self.write(|tx| async move {
+            let targets: BTreeSet<Uuid> = reports.iter().map(|report| report.attempt.target.0).collect();
+            let targets: Vec<Uuid> = targets.into_iter().collect();
+            let mut batch = Batch::new(&tx);
+            for chunk in targets.chunks(ID_CHUNK) {
+                let named = Condition::all().add(attempt::Column::TargetId.is_in(chunk.to_vec()));
+                batch.load(named, None).await?;
+            }
+            let mut releases = Releases::new();
+            let mut unknown = Vec::new();
+            let mut dispositions = Vec::with_capacity(reports.len());
+            for report in reports {
+                dispositions.push(match batch.get(key(report.attempt)) {
+                    None => {
+                        unknown.extend(aside(report, tx.now.0));
+                        v1::Disposition::Unknown
+                    }
+                    Some(entry) => apply_one(entry, report, tx.now, &mut releases),
+                });
+            }
+            batch.save().await?;
+            keep_aside(&tx, unknown).await?;
+            write_releases(&tx, releases).await?;
+            Ok(dispositions)
+        })
+        .await
+    }
+}
+
+fn apply_one(entry: &mut Entry, report: &IncomingReport, now: Timestamp, releases: &mut Releases) -> v1::Disposition {
+    if entry.row.device_id != report.device.0 {
+        tracing::warn!(device = %report.device, attempt = %report.attempt, "a device reported about a target that is not its own");
+        return v1::Disposition::Refused;
+    }
+    let event = match &report.event {
+        ReportEvent::Accepted => Event::Accepted,
+        ReportEvent::Progress(progress) => {
+            let Some(step) = Step::from_wire(progress.step()) else {
+                // A step a newer agent has; where the attempt stands is known without it.
+                return v1::Disposition::Duplicate;
+            };
+            Event::Progress {
+                step,
+                bytes: (progress.bytes_done, progress.bytes_total),
+            }
+        }
+        ReportEvent::Outcome(outcome) => match Ending::from_wire(outcome) {
+            Ok(ending) => Event::Outcome(ending),
+            Err(why) => {
+                tracing::warn!(device = %report.device, attempt = %report.attempt, why, "an outcome was refused");
+                return v1::Disposition::Refused;
+            }
+        },
+    };
+    let verdict = entry.apply(event, now);
+    if let ReportEvent::Outcome(outcome) = &report.event
+        && !matches!(verdict, Verdict::Unchanged)
+    {
+        write_outcome(&mut entry.row, outcome, matches!(verdict, Verdict::Late(_)));
+        let name = (entry.row.device_id, entry.row.bundle_name.clone());
+        releases.insert(name, outcome.active.clone());
+    }
+    match verdict {
+        Verdict::Applied(_) => v1::Disposition::Applied,
+        Verdict::Late(_) => v1::Disposition::Late,
+        // A closed attempt that waits for its agent's answer is told so again.
+        Verdict::Unchanged if !entry.facts().state.is_open() && !entry.facts().answered => v1::Disposition::Late,
+        Verdict::Unchanged => v1::Disposition::Duplicate,
+    }
+}
+
+fn write_outcome(row: &mut attempt::Model, outcome: &v1::Outcome, late: bool) {
+    let message = head(&outcome.message, MAX_MESSAGE);
+    let output_tail = tail(&outcome.output_tail, OUTPUT_TAIL_LIMIT);
+    row.duration_ms = Some(signed(outcome.duration_ms));
+    if late {
+        row.late_message = Some(message);
+        row.late_exit_code = outcome.exit_code;
+        row.late_output_tail = Some(output_tail);
+    } else {
+        row.message = message;
+        row.exit_code = outcome.exit_code;
+        row.output_tail = output_tail;
+    }
+}
+
+/// The beginning of a text, within a number of bytes and without NUL, which PostgreSQL refuses.
+fn head(text: &str, limit: usize) -> String {
+    let text = text.replace('\0', "\u{fffd}");
+    text[..text.floor_char_boundary(limit)].to_owned()
+}
+
+/// The end of a text, likewise.
+fn tail(text: &str, limit: usize) -> String {
+    let text = text.replace('\0', "\u{fffd}");
+    text[text.ceil_char_boundary(text.len().saturating_sub(limit))..].to_owned()
+}
+
+fn aside(report: &IncomingReport, now: i64) -> Option<unknown_report::Model> {
+    let (kind, bytes) = match &report.event {
+        ReportEvent::Accepted => ("accepted", Vec::new()),
+        ReportEvent::Outcome(outcome) => ("outcome", outcome.encode_to_vec()),
+        // Progress of nothing known is worth nothing.
+        ReportEvent::Progress(_) => return None,
+    };
+    let (target_id, number) = key(report.attempt);
+    Some(unknown_report::Model {
+        id: Uuid::now_v7(),
+        device_id: report.device.0,
+        target_id,
+        number,
+        kind: kind.to_owned(),
+        report: bytes,
+        at: now,
+    })
+}
+
+async fn keep_aside(tx: &Tx, reports: Vec<unknown_report::Model>) -> Result<()> {
+    let first_stays = OnConflict::columns([
+        unknown_report::Column::DeviceId,
+        unknown_report::Column::TargetId,
+        unknown_report::Column::Number,
+        unknown_report::Column::Kind,
+    ])
+    .do_nothing()
+    .to_owned();
+    insert_all::<unknown_report::Entity>(&tx.db, reports, Some(first_stays)).await?;
+    Ok(())
+}
+
+/// What the devices run now, with what they could go back to.
+async fn write_releases(tx: &Tx, releases: Releases) -> Result<()> {
+    let devices: BTreeSet<Uuid> = releases.keys().map(|(device, _)| *device).collect();
+    let devices: Vec<Uuid> = devices.into_iter().collect();
+    for chunk in devices.chunks(ID_CHUNK) {
+        let known: BTreeMap<_, _> = device_release::Entity::find()
+            .filter(device_release::Column::DeviceId.is_in(chunk.to_vec()))
+            .all(&tx.db)
+            .await?
+            .into_iter()
+            .map(|row| ((row.device_id, row.name.clone()), row))
+            .collect();
+        let chunk: BTreeSet<Uuid> = chunk.iter().copied().collect();
+        let mut rows = Vec::new();
+        for (key, active) in releases.iter().filter(|((device, _), _)| chunk.contains(device)) {
+            let before = known.get(key);
+            match active {
+                Some(active) if active.digest.parse::<Digest>().is_ok() => {
+                    rows.extend(release(key, active, before, tx.now));
+                }
+                Some(active) => {
+                    tracing::warn!(device = %key.0, digest = active.digest, "a release without a digest was ignored");
+                }
+                None if before.is_some() => {
+                    device_release::Entity::delete_by_id(key.clone()).exec(&tx.db).await?;
+                }
+                None => {}
+            }
+        }
+        let newer = OnConflict::columns([device_release::Column::DeviceId, device_release::Column::Name])
+            .update_columns([
+                device_release::Column::Version,
+                device_release::Column::Digest,
+                device_release::Column::PreviousDigest,
+                device_release::Column::Since,
+            ])
+            .to_owned();
+        insert_all::<device_release::Entity>(&tx.db, rows, Some(newer)).await?;
+    }
+    Ok(())
+}
+
+/// The row to write; none when nothing changed, so that `since` stays.
+fn release(
+    key: &(Uuid, String),
+    active: &v1::ActiveRelease,
+    before: Option<&device_release::Model>,
+    now: Timestamp,
+) -> Option<device_release::Model> {
+    if before.is_some_and(|row| row.digest == active.digest && row.version == active.version) {
+        return None;
+    }
+    // The device knows better what it could go back to; the row before is the second best source.
+    let previous = if active.previous_digest.parse::<Digest>().is_ok() {
+        active.previous_digest.clone()
+    } else {
+        before.map(|row| row.digest.clone()).unwrap_or_default()
+    };
+    Some(device_release::Model {
+        device_id: key.0,
+        name: key.1.clone(),
+        version: clean(&active.version),
+        digest: active.digest.clone(),
+        previous_digest: previous,
+        since: now.0,
+    })
+}

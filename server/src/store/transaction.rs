@@ -1,0 +1,290 @@
+//! The one way to change rows: a closure that can run again, with isolation, retry, stamping and events around it.
+//!
+//! Writers are serial on both databases: SQLite has one writer connection and `BEGIN IMMEDIATE`, PostgreSQL takes one
+//! advisory lock for the length of the transaction. That is what makes cursors of events grow in commit order, deployments
+//! finish exactly once and deadlines compare with one clock, and group commit keeps it cheap. [`Store::write_beside`] is
+//! for rows nobody else writes (heartbeats, leases) and takes no lock.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::Rng;
+use sea_orm::{
+    ActiveModelTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, Insert, IntoActiveModel, Iterable,
+    RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    sea_query::{Expr, ExprTrait, OnConflict, Query},
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Result, Store, StoreError, entity::event};
+use crate::clock::Timestamp;
+
+/// Most bound values in one statement; both databases allow a little more.
+const BIND_LIMIT: usize = 30_000;
+
+/// Most ids in one `IN (...)`.
+pub(crate) const ID_CHUNK: usize = 5_000;
+
+/// Key of PostgreSQL's advisory lock of the writers: "kernex" in ASCII.
+const WRITER_LOCK: i64 = 0x6b65_726e_6578;
+
+const MAX_TRIES: u32 = 12;
+
+/// An open transaction.
+pub(crate) struct Tx {
+    /// Where to ask.
+    pub(crate) db: DatabaseTransaction,
+    /// The one instant of this transaction; later than that of any before it.
+    pub(crate) now: Timestamp,
+    events: Mutex<Vec<NewEvent>>,
+    changed: AtomicBool,
+}
+
+struct NewEvent {
+    kind: String,
+    device: Option<Uuid>,
+    deployment: Option<Uuid>,
+    detail: Value,
+}
+
+impl Tx {
+    /// Writes an event at commit.
+    pub(crate) fn event(&self, kind: impl Into<String>, device: Option<Uuid>, deployment: Option<Uuid>, detail: Value) {
+        let event = NewEvent {
+            kind: kind.into(),
+            device,
+            deployment,
+            detail,
+        };
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+
+    /// Writes an event about a device at commit.
+    pub(crate) fn device_event(&self, kind: &'static str, device: Uuid, name: &str) {
+        self.event(kind, Some(device), None, json!({ "name": name }));
+    }
+
+    /// Wakes watchers at commit although no event is written.
+    pub(crate) fn touch(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    async fn commit(self) -> Result<bool> {
+        let events = self.events.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let changed = !events.is_empty() || self.changed.load(Ordering::Relaxed);
+        write_events(&self.db, self.now, events).await?;
+        self.db.commit().await?;
+        Ok(changed)
+    }
+}
+
+async fn write_events(db: &DatabaseTransaction, now: Timestamp, events: Vec<NewEvent>) -> Result<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let count = events.len() as i64;
+    let advance = Query::update()
+        .table("cluster")
+        .value("event_cursor", Expr::col("event_cursor").add(count))
+        .and_where(Expr::col("id").eq(1))
+        .returning_col("event_cursor")
+        .to_owned();
+    let row = db.query_one(&advance).await?;
+    let row = row.ok_or_else(|| DbErr::RecordNotFound("the cluster row; was the schema migrated?".into()))?;
+    let first = row.try_get::<i64>("", "event_cursor")? - count + 1;
+    let rows = events.into_iter().enumerate().map(|(index, event)| event::Model {
+        cursor: first + index as i64,
+        at: now.0,
+        kind: event.kind,
+        device_id: event.device,
+        deployment_id: event.deployment,
+        detail: event.detail.to_string(),
+    });
+    insert_all::<event::Entity>(db, rows.collect(), None).await?;
+    Ok(())
+}
+
+impl Store {
+    /// Runs `work` in a transaction, again when the database asks for it. `work` must not keep the handle it is given.
+    pub(crate) async fn write<T, F, Fut>(&self, work: F) -> Result<T>
+    where
+        F: Fn(Arc<Tx>) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        Box::pin(self.run(true, work)).await
+    }
+
+    /// Like [`write`](Self::write) without the writers' lock: for rows nobody else writes, and no events.
+    pub(crate) async fn write_beside<T, F, Fut>(&self, work: F) -> Result<T>
+    where
+        F: Fn(Arc<Tx>) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        Box::pin(self.run(false, work)).await
+    }
+
+    async fn run<T, F, Fut>(&self, lock: bool, work: F) -> Result<T>
+    where
+        F: Fn(Arc<Tx>) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        let mut tries = 1;
+        loop {
+            match self.attempt(lock, &work).await {
+                Err(StoreError::Db(error)) if is_retryable(&error) => {
+                    if tries >= MAX_TRIES {
+                        return Err(StoreError::Unavailable(format!("it stays busy: {error}")));
+                    }
+                    tracing::debug!(tries, %error, "transaction runs again");
+                    // Full jitter, so that two that collided do not collide again.
+                    let most = 4u64 << Ord::min(tries, 8);
+                    let pause = rand::thread_rng().gen_range(1..=most);
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                    tries += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn attempt<T, F, Fut>(&self, lock: bool, work: &F) -> Result<T>
+    where
+        F: Fn(Arc<Tx>) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let db = self.writer().begin_with_options(options).await?;
+        let now = match db.get_database_backend() {
+            DbBackend::Postgres => self.stamp_from(postgres_now(&db, lock).await?),
+            _ => self.stamp(),
+        };
+        let tx = Arc::new(Tx {
+            db,
+            now,
+            events: Mutex::default(),
+            changed: AtomicBool::new(false),
+        });
+        let outcome = work(Arc::clone(&tx)).await;
+        let Some(tx) = Arc::into_inner(tx) else {
+            return Err(StoreError::Db(DbErr::Custom("a transaction outlived its closure".into())));
+        };
+        match outcome {
+            Ok(value) => {
+                if tx.commit().await? {
+                    self.wake();
+                }
+                Ok(value)
+            }
+            Err(error) => {
+                // A failed rollback means a dead connection, which the pool drops; the first error is the story.
+                if let Err(rollback) = tx.db.rollback().await {
+                    tracing::debug!(error = %rollback, "rollback failed");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Takes the lock and reads the database's clock in one round trip; the clock is read once the lock is held.
+async fn postgres_now(db: &DatabaseTransaction, lock: bool) -> Result<i64> {
+    let sql = if lock {
+        "SELECT pg_advisory_xact_lock($1), (extract(epoch from clock_timestamp()) * 1000000)::bigint AS now"
+    } else {
+        "SELECT $1::bigint, (extract(epoch from clock_timestamp()) * 1000000)::bigint AS now"
+    };
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [WRITER_LOCK.into()]);
+    let row = db.query_one_raw(statement).await?;
+    let row = row.ok_or_else(|| DbErr::RecordNotFound("the database's clock".into()))?;
+    Ok(row.try_get::<i64>("", "now")?)
+}
+
+/// Whether the same closure may succeed when it runs again.
+fn is_retryable(error: &DbErr) -> bool {
+    if matches!(error, DbErr::RecordNotUpdated) {
+        // A compare-and-set that lost.
+        return true;
+    }
+    let (DbErr::Conn(source) | DbErr::Exec(source) | DbErr::Query(source)) = error else {
+        return false;
+    };
+    let RuntimeErr::SqlxError(source) = source else {
+        return false;
+    };
+    let Some(code) = source.as_database_error().and_then(|error| error.code()) else {
+        return false;
+    };
+    // PostgreSQL: serialization failure, deadlock, and a row that lost its device while it was written beside the lock.
+    // SQLite: busy and locked with their extended codes.
+    matches!(code.as_ref(), "40001" | "40P01" | "23503" | "5" | "6" | "261" | "262" | "517")
+}
+
+impl From<DbErr> for StoreError {
+    fn from(error: DbErr) -> Self {
+        let unavailable = match &error {
+            DbErr::ConnectionAcquire(_) => true,
+            DbErr::Conn(RuntimeErr::SqlxError(source))
+            | DbErr::Exec(RuntimeErr::SqlxError(source))
+            | DbErr::Query(RuntimeErr::SqlxError(source)) => is_unavailable(source),
+            DbErr::Conn(_) => true,
+            _ => false,
+        };
+        if unavailable && !is_retryable(&error) {
+            return Self::Unavailable(error.to_string());
+        }
+        Self::Db(error)
+    }
+}
+
+fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // Connection exceptions, too many connections, and a server that starts or stops.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            code.len() == 5 && (code.starts_with("08") || code.starts_with("57P") || code == "53300")
+        }),
+        _ => false,
+    }
+}
+
+/// Inserts many rows in as few statements as the bind limit allows; says how many rows were written.
+pub(crate) async fn insert_all<E>(
+    db: &DatabaseTransaction,
+    rows: Vec<E::Model>,
+    on_conflict: Option<OnConflict>,
+) -> Result<u64>
+where
+    E: EntityTrait,
+    E::Model: IntoActiveModel<E::ActiveModel>,
+    E::ActiveModel: ActiveModelTrait<Entity = E> + Send,
+{
+    let per_chunk = (BIND_LIMIT / E::Column::iter().count()).max(1);
+    let mut written = 0;
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let mut insert = Insert::<E::ActiveModel>::many(rows.by_ref().take(per_chunk).collect::<Vec<_>>());
+        if let Some(on_conflict) = &on_conflict {
+            insert = insert.on_conflict(on_conflict.clone());
+        }
+        written += insert.exec_without_returning(db).await?;
+    }
+    Ok(written)
+}

@@ -1,0 +1,311 @@
+//! The top: every long-lived task is started here, watched, and awaited, so that none dies silently.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use anyhow::anyhow;
+use kernex_proto::ids::Digest;
+use rand::Rng as _;
+use tokio::{
+    sync::{Mutex, Semaphore},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tower::layer::util::{Identity as NoLayer, Stack};
+use uuid::Uuid;
+
+use crate::{
+    api::{self, Api},
+    auth::{AuthLayer, Authenticator},
+    config::Config,
+    dispatcher::{self, Hints},
+    error::chain,
+    lifecycle::{Shutdown, Tasks},
+    listener,
+    observe::TraceLayer,
+    recorder::Recorder,
+    registry::Registry,
+    session::{HANDSHAKES, Sessions},
+    startup::{self, Ground},
+    store::{Store, events::Retention},
+    upkeep,
+};
+
+/// Writing the last reports and closing the database may take this long.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Agents come back over this time after a drain, and not before the first of these moments.
+const COME_BACK: (u64, u64) = (200, 5_200);
+
+/// Runs the control plane on a bound listener until it is asked to stop. An error means that it could not start or that
+/// one of its parts failed; a stop, soft or hard, is no error.
+pub async fn run(
+    config: Config,
+    listener: std::net::TcpListener,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let ground = tokio::select! {
+        ground = startup::prepare(&config) => ground?,
+        () = shutdown.soft.cancelled() => return Ok(()),
+    };
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let address = listener.local_addr()?;
+    let replica = Uuid::now_v7();
+    ground.store.close_replica_sessions(replica).await?;
+    ground.store.renew_lease(replica, upkeep::LEASE).await?;
+
+    let soft = shutdown.soft.clone();
+    // Ends everything at the drain deadline even when nobody asks for a hard stop.
+    let tasks_shutdown = Shutdown {
+        soft: soft.clone(),
+        hard: shutdown.hard.child_token(),
+    };
+    let tasks = Tasks::new(&tasks_shutdown);
+    let registry = Arc::new(Registry::default());
+    let hints = Arc::new(Hints::default());
+    let recorder_stop = CancellationToken::new();
+    let (recorder, recording) = Recorder::new(
+        ground.store.clone(),
+        Arc::clone(&registry),
+        Arc::clone(&hints),
+        recorder_stop.clone(),
+    );
+    let api = assemble(
+        &config, &ground, replica, &registry, &hints, recorder, &tasks, &soft,
+    );
+    let (routes, health) = api::health::add(api::routes(&api))?;
+    let router = server(api.authenticator.clone()).add_routes(routes);
+
+    let mut parts = Parts::default();
+    let tls = match &ground.identity {
+        Some(identity) => {
+            let renewal = upkeep::certificate(Arc::clone(identity), soft.clone());
+            parts.start("certificate", renewal);
+            Some(TlsAcceptor::from(Arc::new(identity.server_config()?)))
+        }
+        None => None,
+    };
+    let (accepting, connections) = listener::incoming(listener, tls, soft.clone());
+    let store = &ground.store;
+    parts.start("accept", accepting);
+    parts.start(
+        "dispatcher",
+        dispatcher::run(
+            store.clone(),
+            Arc::clone(&registry),
+            Arc::clone(&hints),
+            soft.clone(),
+        ),
+    );
+    parts.start(
+        "lease",
+        upkeep::lease(store.clone(), replica, recorder_stop.clone()),
+    );
+    parts.start(
+        "expiry",
+        upkeep::expiry(store.clone(), Arc::clone(&registry), hints, soft.clone()),
+    );
+    parts.start(
+        "pruning",
+        upkeep::pruning(store.clone(), Retention::default(), soft.clone()),
+    );
+    parts.start(
+        "health",
+        api::health::watch(store.clone(), health, soft.clone()),
+    );
+    parts.start("recorder", recording);
+    announce(&config, &ground, address);
+
+    let mut serving =
+        Box::pin(router.serve_with_incoming_shutdown(connections, soft.clone().cancelled_owned()));
+    let failure = tokio::select! {
+        () = shutdown.hard.cancelled() => None,
+        () = soft.cancelled() => None,
+        ended = parts.unexpected_end() => Some(ended),
+        served = &mut serving => Some(match served {
+            Ok(()) => anyhow!("the server ended by itself"),
+            Err(error) => anyhow!(error).context("the server failed"),
+        }),
+    };
+    if let Some(failure) = &failure {
+        tracing::error!(error = format!("{failure:#}"), "stopping after a failure");
+    }
+    soft.cancel();
+
+    let drained = registry.drain(come_back);
+    tracing::info!(sessions = drained, "stopping");
+    let finished = async {
+        let (served, ()) = tokio::join!(serving, async {
+            tasks.finished(Duration::MAX).await;
+        });
+        served
+    };
+    tokio::select! {
+        _ = finished => {}
+        () = tokio::time::sleep(config.drain_deadline) => {
+            tracing::warn!(left = tasks.len(), "the drain deadline passed; dropping what is left");
+        }
+        () = shutdown.hard.cancelled() => {}
+    }
+    tasks_shutdown.hard.cancel();
+    // Sessions are over now, so nothing more reaches the recorder.
+    recorder_stop.cancel();
+    tokio::select! {
+        () = parts.finished() => {}
+        () = tokio::time::sleep(LAST_WORDS) => tracing::warn!("some parts did not end in time"),
+        () = shutdown.hard.cancelled() => {}
+    }
+    drop(api);
+    if !shutdown.hard.is_cancelled() {
+        leave(ground.store, replica).await;
+    }
+    tracing::info!("stopped");
+    failure.map_or(Ok(()), Err)
+}
+
+async fn leave(store: Store, replica: Uuid) {
+    let leaving = async {
+        if let Err(error) = store.close_replica_sessions(replica).await {
+            tracing::warn!(error = %chain(&error), "sessions not marked as closed; the lease will end them");
+        }
+        if let Err(error) = store.close().await {
+            tracing::warn!(error = %chain(&error), "database not closed in good order");
+        }
+    };
+    if tokio::time::timeout(LAST_WORDS, leaving).await.is_err() {
+        tracing::warn!("the database did not answer at the end");
+    }
+}
+
+fn come_back() -> Duration {
+    Duration::from_millis(rand::thread_rng().gen_range(COME_BACK.0..COME_BACK.1))
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the one place where the parts meet"
+)]
+fn assemble(
+    config: &Config,
+    ground: &Ground,
+    replica: Uuid,
+    registry: &Arc<Registry>,
+    hints: &Arc<Hints>,
+    recorder: Recorder,
+    tasks: &Tasks,
+    draining: &CancellationToken,
+) -> Arc<Api> {
+    let identity = ground.identity.as_ref();
+    let sessions = Arc::new(Sessions {
+        store: ground.store.clone(),
+        registry: Arc::clone(registry),
+        recorder,
+        hints: Arc::clone(hints),
+        clock: ground.clock.clone(),
+        cluster: ground.cluster,
+        replica,
+        heartbeat_interval: config.heartbeat_interval,
+        trust_bundle: identity.map_or_else(String::new, |identity| identity.ca_pem().to_owned()),
+        admission: Arc::new(Semaphore::new(HANDSHAKES)),
+        draining: draining.clone(),
+    });
+    Arc::new(Api {
+        store: ground.store.clone(),
+        blobs: ground.blobs.clone(),
+        registry: Arc::clone(registry),
+        hints: Arc::clone(hints),
+        authenticator: Authenticator::new(ground.store.clone()),
+        sessions,
+        tasks: tasks.clone(),
+        cluster: ground.cluster,
+        ca_pin: identity.map_or(Digest([0; 32]), |identity| identity.ca_pin()),
+        max_bundle_size: config.max_bundle_size,
+        draining: draining.clone(),
+        bundle_changes: Mutex::new(()),
+    })
+}
+
+type Layers = Stack<AuthLayer, Stack<TraceLayer, NoLayer>>;
+
+/// tonic with limits instead of its defaults. Only the server pings, so that agents may sleep.
+fn server(authenticator: Authenticator) -> Server<Layers> {
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        // An agent needs two streams, an operator a few; a service that multiplexes many calls gets by with this.
+        .max_concurrent_streams(256)
+        .http2_max_header_list_size(16 * 1024)
+        // Guards against floods of streams that are opened and reset at once.
+        .http2_max_pending_accept_reset_streams(Some(32))
+        .http2_max_local_error_reset_streams(Some(64))
+        // Room for uploads over long distances; agents send little.
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(2 << 20)
+        .layer(TraceLayer)
+        .layer(AuthLayer(authenticator))
+}
+
+/// The long-lived tasks by name.
+#[derive(Default)]
+struct Parts(JoinSet<&'static str>);
+
+impl Parts {
+    fn start(&mut self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            part.await;
+            name
+        });
+    }
+
+    /// Waits for a part that ends although nothing stops.
+    async fn unexpected_end(&mut self) -> anyhow::Error {
+        match self.0.join_next().await {
+            Some(Ok(name)) => anyhow!("the part `{name}` ended by itself"),
+            Some(Err(error)) => anyhow!(error).context("a part of the server failed"),
+            None => anyhow!("nothing runs"),
+        }
+    }
+
+    async fn finished(&mut self) {
+        while let Some(ended) = self.0.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a part of the server failed while stopping");
+            }
+        }
+    }
+}
+
+/// Says that the server is up; at the first start also what to type next.
+#[expect(
+    clippy::print_stdout,
+    reason = "what an operator copies is data, not a log line"
+)]
+fn announce(config: &Config, ground: &Ground, address: std::net::SocketAddr) {
+    tracing::info!(%address, tls = ground.identity.is_some(), cluster = %ground.cluster, "listening");
+    if !(config.announce && ground.first) {
+        return;
+    }
+    let host = config
+        .public_addresses
+        .first()
+        .map_or("localhost", String::as_str);
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    let data = std::fs::canonicalize(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
+    let (port, data) = (address.port(), data.display());
+    match &ground.identity {
+        Some(identity) => {
+            println!("CA pin (SHA-256): {}", identity.ca_pin());
+            println!(
+                "Next: kernexctl context add local --server https://{host}:{port} --ca {data}/ca.pem --token-file {data}/admin.token"
+            );
+        }
+        None => println!(
+            "Next: kernexctl context add local --server http://{host}:{port} --token-file {data}/admin.token"
+        ),
+    }
+}
