@@ -1,1 +1,147 @@
-//! Placeholder while dependencies build.
+//! The agent of Kernex.
+//!
+//! The way of a command: [`session`] takes it in and writes it into the [`journal`]; the [`executor`] finds it there,
+//! fetches and unpacks the [`bundle`], runs its scripts in the [`sandbox`], switches `current` and writes the outcome
+//! into the journal; the session sends it until it is acknowledged. Between them there are only hints: whatever
+//! must not be lost is on disk first.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use kernex_proto::handshake::EnrollmentToken;
+use tokio::task::JoinSet;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+mod backoff;
+mod bundle;
+mod channel;
+mod clock;
+mod config;
+mod durable;
+mod enrollment;
+mod executor;
+mod host;
+mod identity;
+mod journal;
+mod program;
+mod sandbox;
+mod session;
+mod tls;
+mod wires;
+
+pub use config::{Args, Command, Config};
+pub use identity::{DeviceKey, Identity, IdentityError};
+pub use program::main;
+
+use executor::Executor;
+use journal::Journal;
+use sandbox::{Reaper, Sandbox};
+use session::Sessions;
+use wires::Wires;
+
+/// How long background readers may take to end.
+const LAST_TASKS: Duration = Duration::from_secs(1);
+
+/// Enrols this machine and writes its identity into the state folder. Safe to repeat.
+pub async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::Result<Identity> {
+    Box::pin(enrollment::enroll(config, token)).await
+}
+
+/// Runs the agent until `shutdown`; enrols first when needed and a token is given.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut identity = match (Identity::load(&config.state_dir)?, &config.token) {
+        (Some(identity), _) => identity,
+        (None, Some(token)) => enroll(&config, token).await?,
+        (None, None) => anyhow::bail!(
+            "this device is not enrolled; run `kernex-agent enroll --server URL --token TOKEN` first (a token comes \
+             from `kernexctl enrollment create`)"
+        ),
+    };
+    if let Some(server) = &config.server {
+        identity.server.clone_from(server);
+    }
+    let key = enrollment::load_key(&config).await?;
+    let journal = open_journal(&config.state_dir).await?;
+    let wires = Arc::new(Wires::new(&identity.name));
+    let tasks = TaskTracker::new();
+    let closing = CancellationToken::new();
+    let executor = Executor {
+        sandbox: Sandbox::new(config.script_grace, tasks.clone(), closing.clone()),
+        config: config.clone(),
+        identity: identity.clone(),
+        journal: journal.clone(),
+        wires: Arc::clone(&wires),
+        shutdown: shutdown.clone(),
+    };
+    executor
+        .recover()
+        .await
+        .context("cannot bring in order what was cut off")?;
+    let sessions = Sessions {
+        config,
+        identity,
+        key,
+        journal,
+        wires,
+    };
+    let result = supervise(executor, sessions, &shutdown, &closing).await;
+    closing.cancel();
+    tasks.close();
+    let _ = tokio::time::timeout(LAST_TASKS, tasks.wait()).await;
+    tracing::info!("stopped");
+    result
+}
+
+/// Waits for the parts of the agent. The executor ends first, so that the session can still tell its last outcome.
+async fn supervise(
+    executor: Executor,
+    sessions: Sessions,
+    shutdown: &CancellationToken,
+    closing: &CancellationToken,
+) -> anyhow::Result<()> {
+    let session_stop = CancellationToken::new();
+    let mut parts = JoinSet::new();
+    let stop = session_stop.clone();
+    parts.spawn(async move {
+        sessions.keep(stop).await;
+        "session"
+    });
+    let reaper_stop = closing.clone();
+    parts.spawn(async move {
+        Reaper::run(reaper_stop).await;
+        "reaper"
+    });
+    parts.spawn(async move {
+        executor.run().await;
+        "executor"
+    });
+    let mut result = Ok(());
+    while let Some(ended) = parts.join_next().await {
+        match ended {
+            Ok("executor") if shutdown.is_cancelled() => session_stop.cancel(),
+            Ok("session") if shutdown.is_cancelled() => closing.cancel(),
+            Ok("reaper") => {}
+            ended => {
+                let part = ended.unwrap_or("a part that panicked");
+                result = Err(anyhow::anyhow!("the agent's {part} ended unexpectedly"));
+                shutdown.cancel();
+                session_stop.cancel();
+                closing.cancel();
+            }
+        }
+    }
+    result
+}
+
+async fn open_journal(state_dir: &Path) -> anyhow::Result<Journal> {
+    let path = state_dir.join("journal.redb");
+    let opened = tokio::task::spawn_blocking(move || Journal::open(&path)).await?;
+    let (journal, aside) = opened.context("cannot open the journal")?;
+    if let Some(aside) = aside {
+        tracing::error!(
+            path = %aside.display(),
+            "THE JOURNAL WAS DAMAGED and set aside; attempts the server still waits for will end as journal_lost"
+        );
+    }
+    Ok(journal)
+}

@@ -1,0 +1,88 @@
+//! How long to wait before connecting again: full jitter over a doubling ceiling.
+//!
+//! Full jitter (anywhere between nothing and the ceiling) spreads a fleet that lost its server at once. The ceiling
+//! goes back to the start only after a session that lasted, so that a server which accepts and drops sessions is not
+//! hammered; what the server itself asks for wins over all of this.
+
+use std::time::Duration;
+
+/// Ceiling of the first wait.
+pub(crate) const FIRST: Duration = Duration::from_secs(1);
+/// Ceiling that is never exceeded.
+pub(crate) const LONGEST: Duration = Duration::from_secs(60);
+/// A session this long was a good one.
+pub(crate) const STABLE: Duration = Duration::from_secs(60);
+/// Most the server may ask for, so that one wrong number does not lose a device for ever.
+const LONGEST_DIRECTED: Duration = Duration::from_secs(3600);
+
+/// The state of waiting.
+#[derive(Debug, Clone)]
+pub(crate) struct Backoff {
+    ceiling: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { ceiling: FIRST }
+    }
+}
+
+impl Backoff {
+    /// The next wait. `lasted` is how long the session that just ended was open, `directed` what the server asked for
+    /// and `random` a number from 0 to 1.
+    pub(crate) fn next(
+        &mut self,
+        lasted: Duration,
+        directed: Option<Duration>,
+        random: f64,
+    ) -> Duration {
+        if lasted >= STABLE {
+            self.ceiling = FIRST;
+        }
+        if let Some(directed) = directed {
+            return directed.min(LONGEST_DIRECTED);
+        }
+        let wait = self.ceiling.mul_f64(random.clamp(0.0, 1.0));
+        self.ceiling = (self.ceiling * 2).min(LONGEST);
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn waits_stay_below_a_doubling_ceiling(randoms in prop::collection::vec(0.0f64..=1.0, 1..40)) {
+            let mut backoff = Backoff::default();
+            for (n, random) in randoms.into_iter().enumerate() {
+                let ceiling = FIRST.saturating_mul(1u32 << n.min(10)).min(LONGEST);
+                prop_assert!(backoff.next(Duration::ZERO, None, random) <= ceiling);
+            }
+        }
+
+        #[test]
+        fn what_the_server_asks_for_wins(millis in 0u64..3_600_000, random in 0.0f64..=1.0) {
+            let asked = Duration::from_millis(millis);
+            prop_assert_eq!(Backoff::default().next(Duration::ZERO, Some(asked), random), asked);
+        }
+    }
+
+    #[test]
+    fn only_a_stable_minute_starts_over() {
+        let mut backoff = Backoff::default();
+        for _ in 0..10 {
+            backoff.next(Duration::from_secs(59), None, 1.0);
+        }
+        assert_eq!(backoff.next(Duration::from_secs(59), None, 1.0), LONGEST);
+        assert_eq!(backoff.next(Duration::from_secs(60), None, 1.0), FIRST);
+    }
+
+    #[test]
+    fn an_absurd_wish_is_cut() {
+        let wait = Backoff::default().next(Duration::ZERO, Some(Duration::MAX), 0.5);
+        assert_eq!(wait, LONGEST_DIRECTED);
+    }
+}

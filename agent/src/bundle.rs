@@ -1,0 +1,253 @@
+//! A bundle on the device: fetched, verified, unpacked, active.
+//!
+//! Per bundle name there is a shelf: `<state>/bundles/<name>/releases/<folder>/` with one folder per attempt, `current`
+//! naming one of them, `state/` for what outlives releases and `about/<folder>.json` saying what a folder holds.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use kernex_proto::ids::{AttemptId, Digest, check_name};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    durable,
+    journal::{Journal, JournalError, Release, ReleaseChange},
+};
+
+pub(crate) mod activate;
+pub(crate) mod fetch;
+pub(crate) mod unpack;
+
+/// Space that is left free, so that the journal can always say what happened.
+const RESERVE: u64 = 2 * 1024 * 1024;
+
+/// The folders of one bundle name.
+#[derive(Debug, Clone)]
+pub(crate) struct Shelf {
+    root: PathBuf,
+}
+
+/// What a release folder holds; written before the folder gets its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct About {
+    /// Version of the bundle.
+    pub(crate) version: String,
+    /// SHA-256 of the bundle.
+    pub(crate) digest: String,
+    /// Grows with each release of this journal; tells older from newer whatever the clocks say.
+    pub(crate) order: u64,
+}
+
+impl Shelf {
+    /// The shelf of a bundle name, made when missing. The name comes from the wire and becomes a path.
+    pub(crate) fn open(state_dir: &Path, name: &str) -> io::Result<Self> {
+        check_name("bundle name", name)
+            .map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?;
+        let shelf = Self {
+            root: state_dir.join("bundles").join(name),
+        };
+        for dir in [shelf.releases(), shelf.state(), shelf.about_dir()] {
+            durable::create_dir(&dir)?;
+        }
+        Ok(shelf)
+    }
+
+    /// Where releases lie.
+    pub(crate) fn releases(&self) -> PathBuf {
+        self.root.join("releases")
+    }
+
+    /// One release.
+    pub(crate) fn release(&self, folder: &str) -> PathBuf {
+        self.releases().join(folder)
+    }
+
+    /// What outlives releases.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.root.join("state")
+    }
+
+    fn about_dir(&self) -> PathBuf {
+        self.root.join("about")
+    }
+
+    fn about_path(&self, folder: &str) -> PathBuf {
+        self.about_dir().join(format!("{folder}.json"))
+    }
+
+    /// Says what a folder is going to hold.
+    pub(crate) fn describe(&self, folder: &str, about: &About) -> io::Result<()> {
+        let json = serde_json::to_vec(about).map_err(io::Error::other)?;
+        durable::replace(&self.about_path(folder), &json)
+    }
+
+    fn about(&self, folder: &str) -> Option<About> {
+        serde_json::from_slice(&fs::read(self.about_path(folder)).ok()?).ok()
+    }
+}
+
+/// Name of the folder of one attempt. The version is free text, so it is made fit for a path.
+pub(crate) fn folder_name(version: &str, digest: Digest, attempt: AttemptId) -> String {
+    let version: String = version
+        .chars()
+        .map(|c| match c {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '+' => c,
+            _ => '_',
+        })
+        .take(64)
+        .collect();
+    let digest = digest.to_string();
+    // The front of a UUIDv7 is the time, which neighbours share; its end is random.
+    let target = attempt.target.0.simple().to_string();
+    format!(
+        "{version}-{}-{}-{}",
+        &digest[..12],
+        &target[24..],
+        attempt.number
+    )
+    .trim_start_matches('.')
+    .to_owned()
+}
+
+/// Makes the journal agree with what `current` really names; after damage to the journal this finds everything again.
+pub(crate) fn reconcile(state_dir: &Path, journal: &Journal) -> Result<(), JournalError> {
+    let known = journal.releases()?;
+    let mut names: Vec<String> = known.iter().map(|(name, _)| name.clone()).collect();
+    if let Ok(entries) = fs::read_dir(state_dir.join("bundles")) {
+        names.extend(
+            entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().into_string().ok()),
+        );
+    }
+    names.sort();
+    names.dedup();
+    for name in names {
+        let Ok(shelf) = Shelf::open(state_dir, &name) else {
+            continue;
+        };
+        let folder = activate::current(&shelf)?;
+        let recorded = known.iter().find(|(n, _)| *n == name).map(|(_, r)| r);
+        if recorded.map(|release| release.folder.as_str()) == folder.as_deref() {
+            continue;
+        }
+        let release = folder.and_then(|folder| {
+            let about = shelf.about(&folder)?;
+            Some(Release {
+                version: about.version,
+                digest: about.digest,
+                folder,
+                ..Release::default()
+            })
+        });
+        tracing::warn!(
+            bundle = name,
+            "the journal did not know what is current; corrected"
+        );
+        journal.set_release(ReleaseChange { name, release })?;
+    }
+    Ok(())
+}
+
+/// Whether so many more bytes fit; old releases make room when they do not.
+pub(crate) async fn make_room(state_dir: &Path, needed: u64) -> io::Result<Result<(), NoRoom>> {
+    let state_dir = state_dir.to_owned();
+    // Removing releases can take a while.
+    tokio::task::spawn_blocking(move || make_room_now(&state_dir, needed))
+        .await
+        .map_err(io::Error::other)?
+}
+
+fn make_room_now(state_dir: &Path, needed: u64) -> io::Result<Result<(), NoRoom>> {
+    let wanted = needed.saturating_add(RESERVE);
+    if crate::host::disk_space(state_dir)?.free >= wanted {
+        return Ok(Ok(()));
+    }
+    if let Ok(entries) = fs::read_dir(state_dir.join("bundles")) {
+        for name in entries
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+        {
+            if let Ok(shelf) = Shelf::open(state_dir, &name) {
+                activate::collect(&shelf, 0)?;
+            }
+        }
+    }
+    let free = crate::host::disk_space(state_dir)?.free;
+    Ok(if free >= wanted {
+        Ok(())
+    } else {
+        Err(NoRoom { needed, free })
+    })
+}
+
+/// The disk is too small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not enough disk: {needed} bytes are needed and {free} are free")]
+pub(crate) struct NoRoom {
+    needed: u64,
+    free: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt() -> AttemptId {
+        AttemptId {
+            target: kernex_proto::ids::TargetId::generate(),
+            number: 1,
+        }
+    }
+
+    #[test]
+    fn a_folder_name_is_never_a_path() {
+        for version in [
+            "1.0",
+            "../../etc",
+            ".hidden",
+            "a/b",
+            "v 1\n",
+            &"x".repeat(500),
+        ] {
+            let name = folder_name(version, Digest::of(b""), attempt());
+            assert!(
+                !name.contains('/') && !name.starts_with('.') && name.len() < 120,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn targets_of_the_same_minute_get_different_folders() {
+        let digest = Digest::of(b"");
+        assert_ne!(
+            folder_name("1", digest, attempt()),
+            folder_name("1", digest, attempt())
+        );
+    }
+
+    #[test]
+    fn a_fresh_journal_finds_the_current_release_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(dir.path(), "app").unwrap();
+        let about = About {
+            version: "1".into(),
+            digest: "d".into(),
+            order: 1,
+        };
+        fs::create_dir(shelf.release("one")).unwrap();
+        shelf.describe("one", &about).unwrap();
+        activate::switch(&shelf, Some("one")).unwrap();
+        let (journal, _) = Journal::open(&dir.path().join("journal.redb")).unwrap();
+        reconcile(dir.path(), &journal).unwrap();
+        let releases = journal.releases().unwrap();
+        assert_eq!(releases.len(), 1);
+        assert_eq!(
+            (releases[0].0.as_str(), releases[0].1.folder.as_str()),
+            ("app", "one")
+        );
+    }
+}

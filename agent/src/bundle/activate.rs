@@ -1,0 +1,131 @@
+//! Which release is `current`, changed by one rename, and which old ones may go.
+
+use std::{fs, io, os::unix::fs::symlink, path::Path};
+
+use super::Shelf;
+use crate::durable;
+
+const CURRENT: &str = "current";
+
+/// Folder name of the current release, if there is one.
+pub(crate) fn current(shelf: &Shelf) -> io::Result<Option<String>> {
+    match fs::read_link(shelf.root.join(CURRENT)) {
+        Ok(target) => Ok(target
+            .file_name()
+            .and_then(|name| name.to_str())
+            .map(str::to_owned)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// Makes a release current, or none. Durable when it returns; at any cut `current` names the old or the new one.
+pub(crate) fn switch(shelf: &Shelf, folder: Option<&str>) -> io::Result<()> {
+    let current = shelf.root.join(CURRENT);
+    match folder {
+        Some(folder) => {
+            if !shelf.release(folder).is_dir() {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("release {folder} is gone"),
+                ));
+            }
+            let aside = shelf.root.join("current.tmp");
+            durable::discard(&aside);
+            symlink(Path::new("releases").join(folder), &aside)?;
+            fs::rename(&aside, &current)?;
+        }
+        None => match fs::remove_file(&current) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+            _ => {}
+        },
+    }
+    durable::sync_dir(&shelf.root)
+}
+
+/// Removes a release that is not current.
+pub(crate) fn remove(shelf: &Shelf, folder: &str) -> io::Result<()> {
+    if current(shelf)?.as_deref() == Some(folder) {
+        return Ok(());
+    }
+    durable::discard(&shelf.release(folder));
+    durable::discard(&shelf.about_path(folder));
+    Ok(())
+}
+
+/// Removes all but the current release and the newest `keep` others.
+pub(crate) fn collect(shelf: &Shelf, keep: usize) -> io::Result<()> {
+    let current = current(shelf)?;
+    let mut others: Vec<(u64, String)> = fs::read_dir(shelf.releases())?
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|folder| current.as_ref() != Some(folder))
+        .map(|folder| (shelf.about(&folder).map_or(0, |about| about.order), folder))
+        .collect();
+    others.sort();
+    others.reverse();
+    for (_, folder) in others.into_iter().skip(keep) {
+        tracing::info!(release = folder, "removing an old release");
+        remove(shelf, &folder)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::About;
+
+    fn shelf_with(dir: &Path, folders: &[&str]) -> Shelf {
+        let shelf = Shelf::open(dir, "app").unwrap();
+        for (order, folder) in folders.iter().enumerate() {
+            fs::create_dir(shelf.release(folder)).unwrap();
+            let about = About {
+                version: String::new(),
+                digest: String::new(),
+                order: order as u64,
+            };
+            shelf.describe(folder, &about).unwrap();
+        }
+        shelf
+    }
+
+    #[test]
+    fn switching_and_switching_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = shelf_with(dir.path(), &["one", "two"]);
+        assert_eq!(current(&shelf).unwrap(), None);
+        switch(&shelf, Some("one")).unwrap();
+        switch(&shelf, Some("two")).unwrap();
+        assert_eq!(current(&shelf).unwrap().as_deref(), Some("two"));
+        assert!(shelf.root.join("current").join(".").is_dir());
+        switch(&shelf, Some("one")).unwrap();
+        assert_eq!(current(&shelf).unwrap().as_deref(), Some("one"));
+        switch(&shelf, None).unwrap();
+        switch(&shelf, None).unwrap();
+        assert_eq!(current(&shelf).unwrap(), None);
+    }
+
+    #[test]
+    fn a_release_that_is_gone_cannot_become_current() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = shelf_with(dir.path(), &["one"]);
+        switch(&shelf, Some("one")).unwrap();
+        assert!(switch(&shelf, Some("two")).is_err());
+        assert_eq!(current(&shelf).unwrap().as_deref(), Some("one"));
+    }
+
+    #[test]
+    fn old_releases_go_but_never_the_current_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = shelf_with(dir.path(), &["a", "b", "c", "d", "e"]);
+        switch(&shelf, Some("a")).unwrap();
+        collect(&shelf, 2).unwrap();
+        let mut left: Vec<_> = fs::read_dir(shelf.releases())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["a", "d", "e"]);
+    }
+}

@@ -1,0 +1,251 @@
+//! Fetching a bundle: as often as it takes, from where the last try stopped, hashed while it is written.
+
+use std::{io, path::Path, time::Duration};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use kernex_proto::{ids::Digest, v1};
+use tokio::{fs::File, io::AsyncWriteExt as _, sync::watch};
+use tonic::Code;
+
+use super::{NoRoom, make_room};
+use crate::{durable, session::Link};
+
+/// A download that brings nothing for this long is cut and taken up again.
+const STALL: Duration = Duration::from_secs(30);
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
+
+/// Why a bundle could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
+    /// The server does not have it, or not for this device.
+    #[error("the server refused the download: {0}")]
+    Refused(String),
+    /// The bytes were not the bundle's, twice.
+    #[error("the downloaded bytes have digest {found}, not {wanted}")]
+    Mismatch {
+        /// What was asked for.
+        wanted: Digest,
+        /// What came.
+        found: Digest,
+    },
+    /// The disk is too small.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// Writing failed.
+    #[error("cannot write the download: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl FetchError {
+    /// What the server is told.
+    pub(crate) fn reason(&self) -> v1::FailureReason {
+        match self {
+            Self::Refused(_) => v1::FailureReason::Download,
+            Self::Mismatch { .. } => v1::FailureReason::DigestMismatch,
+            Self::NoRoom(_) => v1::FailureReason::DiskFull,
+            Self::Io(err) if is_full(err) => v1::FailureReason::DiskFull,
+            Self::Io(_) => v1::FailureReason::Internal,
+        }
+    }
+}
+
+/// Whether the disk, or the quota on it, is full.
+pub(crate) fn is_full(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// One bundle to fetch.
+pub(crate) struct Fetch<'a> {
+    /// Its digest.
+    pub(crate) digest: Digest,
+    /// Its size in bytes; 0 when not known.
+    pub(crate) size: u64,
+    /// Where to put it.
+    pub(crate) path: &'a Path,
+    /// The agent's state folder, whose file system is asked for room.
+    pub(crate) state_dir: &'a Path,
+    /// The live session, while there is one.
+    pub(crate) link: watch::Receiver<Option<Link>>,
+    /// Told the number of bytes so far.
+    pub(crate) progress: &'a (dyn Fn(u64) + Send + Sync),
+}
+
+impl Fetch<'_> {
+    /// Fetches and verifies. On an error, and when dropped, the caller removes the file.
+    pub(crate) async fn run(mut self) -> Result<(), FetchError> {
+        match self.once().await {
+            Err(FetchError::Mismatch { wanted, found }) => {
+                tracing::warn!(%wanted, %found, "the download is damaged; fetching once more");
+                durable::discard(self.path);
+                self.once().await
+            }
+            done => done,
+        }
+    }
+
+    async fn once(&mut self) -> Result<(), FetchError> {
+        make_room(self.state_dir, self.size).await??;
+        let mut sink = Sink {
+            file: File::create(self.path).await?,
+            hash: Context::new(&SHA256),
+            offset: 0,
+        };
+        let policy = ExponentialBuilder::default()
+            .with_min_delay(FIRST_WAIT)
+            .with_max_delay(LONGEST_WAIT)
+            .without_max_times()
+            .with_jitter();
+        let mut waits = policy.build();
+        // A stored file that is too short ends cleanly, again and again; that is damage, not a cut.
+        let mut empty_ends = 0;
+        while empty_ends < 3 {
+            let before = sink.offset;
+            match self.stream(&mut sink).await? {
+                Ended::Complete => break,
+                Ended::Cleanly if sink.offset == before => empty_ends += 1,
+                Ended::Cleanly => {}
+                Ended::Cut(why) => {
+                    tracing::info!(
+                        offset = sink.offset,
+                        why,
+                        "the download was cut; will go on"
+                    );
+                }
+            }
+            if sink.offset > before {
+                waits = policy.build();
+                empty_ends = 0;
+            }
+            tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
+        }
+        sink.file.flush().await?;
+        sink.file.sync_all().await?;
+        let found = Digest(
+            sink.hash
+                .finish()
+                .as_ref()
+                .try_into()
+                .map_err(io::Error::other)?,
+        );
+        if found == self.digest {
+            Ok(())
+        } else {
+            Err(FetchError::Mismatch {
+                wanted: self.digest,
+                found,
+            })
+        }
+    }
+
+    async fn stream(&mut self, sink: &mut Sink) -> Result<Ended, FetchError> {
+        let link = match self.link.wait_for(Option::is_some).await {
+            Ok(link) => link.clone(),
+            Err(_) => None,
+        };
+        let Some(link) = link else {
+            return Ok(Ended::Cut("the agent is stopping".to_owned()));
+        };
+        let request = link.request(v1::DownloadBundleRequest {
+            digest: self.digest.to_string(),
+            offset: sink.offset,
+        });
+        let mut client = link.client();
+        let opened = match tokio::time::timeout(STALL, client.download_bundle(request)).await {
+            Ok(opened) => opened,
+            Err(_) => return Ok(Ended::Cut("no answer".to_owned())),
+        };
+        let mut stream = match opened {
+            Ok(response) => response.into_inner(),
+            Err(status) => return refused_or_cut(&status),
+        };
+        loop {
+            let message = match tokio::time::timeout(STALL, stream.message()).await {
+                Ok(message) => message,
+                Err(_) => return Ok(Ended::Cut("stalled".to_owned())),
+            };
+            match message {
+                Ok(Some(message)) => {
+                    sink.write(&message.chunk).await?;
+                    (self.progress)(sink.offset);
+                    // More than promised can only be something else; the digest will say so.
+                    if self.size != 0 && sink.offset >= self.size {
+                        return Ok(Ended::Complete);
+                    }
+                }
+                Ok(None) if self.size == 0 => return Ok(Ended::Complete),
+                Ok(None) => return Ok(Ended::Cleanly),
+                Err(status) => return refused_or_cut(&status),
+            }
+        }
+    }
+}
+
+struct Sink {
+    file: File,
+    hash: Context,
+    offset: u64,
+}
+
+impl Sink {
+    async fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.hash.update(chunk);
+        self.file.write_all(chunk).await?;
+        self.offset += chunk.len() as u64;
+        Ok(())
+    }
+}
+
+/// How one stream ended.
+#[derive(Debug)]
+enum Ended {
+    Complete,
+    Cleanly,
+    Cut(String),
+}
+
+/// The server saying no is final; anything else may be better next time.
+fn refused_or_cut(status: &tonic::Status) -> Result<Ended, FetchError> {
+    match status.code() {
+        Code::NotFound
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Unimplemented => Err(FetchError::Refused(status.message().to_owned())),
+        code => Ok(Ended::Cut(format!("{code:?}: {}", status.message()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Status;
+
+    #[test]
+    fn only_a_clear_no_ends_a_download() {
+        for status in [
+            Status::not_found("gone"),
+            Status::permission_denied("not yours"),
+        ] {
+            let err = refused_or_cut(&status).unwrap_err();
+            assert_eq!(err.reason(), v1::FailureReason::Download);
+            assert!(err.to_string().contains(status.message()));
+        }
+        for status in [
+            Status::unavailable(""),
+            Status::unknown(""),
+            Status::unauthenticated("the session ended meanwhile"),
+            Status::resource_exhausted(""),
+            Status::internal(""),
+            Status::cancelled(""),
+        ] {
+            assert!(
+                matches!(refused_or_cut(&status), Ok(Ended::Cut(_))),
+                "{status}"
+            );
+        }
+    }
+}

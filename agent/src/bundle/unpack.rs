@@ -1,0 +1,107 @@
+//! From an archive to a release folder: looked through first, then room, then requirements, then unpacked aside and
+//! renamed into place.
+
+use std::{fs, io, path::Path};
+
+use kernex_proto::{
+    archive::{ArchiveError, Limits, inspect, unpack as unpack_archive},
+    manifest::{Manifest, Unmet},
+    v1,
+};
+use tokio::fs::File;
+
+use super::{About, NoRoom, Shelf, fetch::is_full, make_room};
+use crate::durable;
+
+/// What a file takes beyond its bytes.
+const PER_ENTRY: u64 = 4096;
+
+/// Why there is no release.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnpackError {
+    /// The archive will not do.
+    #[error("{}", with_source(.0))]
+    Archive(#[from] ArchiveError),
+    /// The disk is too small.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    /// The device is not what the bundle asks for.
+    #[error(transparent)]
+    Unmet(#[from] Unmet),
+    /// The file system said no.
+    #[error("cannot unpack: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The server shows one line, so the cause belongs into it.
+fn with_source(err: &ArchiveError) -> String {
+    match std::error::Error::source(err) {
+        Some(source) => format!("{err}: {source}"),
+        None => err.to_string(),
+    }
+}
+
+impl UnpackError {
+    /// What the server is told.
+    pub(crate) fn reason(&self) -> v1::FailureReason {
+        match self {
+            Self::Archive(err) => err.failure_reason(),
+            Self::NoRoom(_) => v1::FailureReason::DiskFull,
+            Self::Unmet(_) => v1::FailureReason::Requirements,
+            Self::Io(err) if is_full(err) => v1::FailureReason::DiskFull,
+            Self::Io(_) => v1::FailureReason::Internal,
+        }
+    }
+}
+
+/// Where a release goes.
+pub(crate) struct Place<'a> {
+    /// The agent's state folder.
+    pub(crate) state_dir: &'a Path,
+    /// The shelf of the bundle name.
+    pub(crate) shelf: &'a Shelf,
+    /// Folder name of the release.
+    pub(crate) folder: &'a str,
+    /// A folder that does not exist yet, on the same file system; the caller removes what is left there.
+    pub(crate) aside: &'a Path,
+}
+
+/// Unpacks an archive into a release folder and returns its manifest. Nothing is written before all of the archive
+/// was looked at.
+pub(crate) async fn unpack(
+    archive: &Path,
+    place: &Place<'_>,
+    about: &About,
+) -> Result<Manifest, UnpackError> {
+    let limits = Limits::default();
+    let seen = inspect(File::open(archive).await?, &limits).await?;
+    let needed = seen
+        .unpacked_bytes
+        .saturating_add(seen.entries.saturating_mul(PER_ENTRY));
+    // What the bundle wants beside itself also makes old releases go; whether it is enough, the requirements say.
+    let beside = seen.manifest.requires.disk_bytes.unwrap_or(0);
+    if beside != 0 {
+        let _ = make_room(place.state_dir, needed.saturating_add(beside)).await?;
+    }
+    make_room(place.state_dir, needed).await??;
+    let free = crate::host::disk_space(place.state_dir)?
+        .free
+        .saturating_sub(needed);
+    seen.manifest
+        .requires
+        .check(std::env::consts::OS, std::env::consts::ARCH, free)?;
+
+    unpack_archive(File::open(archive).await?, place.aside, &limits).await?;
+    place.shelf.describe(place.folder, about)?;
+    let (aside, releases) = (place.aside.to_owned(), place.shelf.releases());
+    let release = place.shelf.release(place.folder);
+    tokio::task::spawn_blocking(move || {
+        // Left by a try of the same attempt that was cut before it began; nothing ran in it.
+        durable::discard(&release);
+        fs::rename(aside, release)?;
+        durable::sync_dir(&releases)
+    })
+    .await
+    .map_err(io::Error::other)??;
+    Ok(seen.manifest)
+}

@@ -1,0 +1,223 @@
+//! What was typed becomes what is meant: flags win over `KERNEX_AGENT_*`, which win over the TOML file.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use kernex_proto::{
+    handshake::EnrollmentToken, manifest::DEFAULT_TIMEOUT_SECONDS, telemetry::LogFormat,
+};
+use serde::Deserialize;
+
+const DEFAULT_STATE_DIR: &str = "/var/lib/kernex-agent";
+
+/// The agent of Kernex: holds a session with the control plane and runs what it sends.
+#[derive(Debug, Parser)]
+#[command(name = "kernex-agent", version)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// TOML file with the same settings as the flags.
+    #[arg(long, global = true, env = "KERNEX_AGENT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder for the key, the journal and the bundles [default: /var/lib/kernex-agent].
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_STATE_DIR",
+        value_name = "DIR"
+    )]
+    state_dir: Option<PathBuf>,
+    /// Address of the control plane, e.g. https://kernex.example.com:7443.
+    #[arg(long, global = true, env = "KERNEX_AGENT_SERVER", value_name = "URL")]
+    server: Option<String>,
+    /// Enrolment token, from `kernexctl enrollment create`.
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
+    /// Wished device name [default: the host name].
+    #[arg(long, global = true, env = "KERNEX_AGENT_NAME", value_name = "NAME")]
+    name: Option<String>,
+    /// Most seconds a script may run, whatever its manifest says [default: 300].
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_MAX_SCRIPT_SECONDS",
+        value_name = "SECONDS"
+    )]
+    max_script_seconds: Option<u64>,
+    /// Releases kept beside the current one [default: 2].
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_KEEP_RELEASES",
+        value_name = "N"
+    )]
+    keep_releases: Option<usize>,
+    /// What to log, e.g. `info` or `kernex_agent=debug`.
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_LOG",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
+    pub log: String,
+    /// How to log.
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_LOG_FORMAT",
+        value_enum,
+        default_value = "text"
+    )]
+    log_format: LogStyle,
+}
+
+/// What the agent can be told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Bind this machine's key to a device of the control plane. Safe to repeat.
+    Enroll,
+    /// Hold the session and run what comes; enrols first when needed and a token is given.
+    Run,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogStyle {
+    Text,
+    Json,
+}
+
+/// The TOML file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    state_dir: Option<PathBuf>,
+    server: Option<String>,
+    token: Option<String>,
+    name: Option<String>,
+    max_script_seconds: Option<u64>,
+    keep_releases: Option<usize>,
+}
+
+/// Settings of one agent.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folder for the key, the journal and the bundles.
+    pub state_dir: PathBuf,
+    /// Address of the control plane; `None` takes the one of the enrolment.
+    pub server: Option<String>,
+    /// Lets a new device in.
+    pub token: Option<EnrollmentToken>,
+    /// Wished device name; `None` takes the host name.
+    pub name: Option<String>,
+    /// Most a script may take, whatever its manifest says.
+    pub max_script_time: Duration,
+    /// How long a script may tidy up between SIGTERM and SIGKILL.
+    pub script_grace: Duration,
+    /// Releases kept beside the current one.
+    pub keep_releases: usize,
+}
+
+impl Config {
+    /// The defaults, with a state folder.
+    #[must_use]
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            server: None,
+            token: None,
+            name: None,
+            max_script_time: Duration::from_secs(DEFAULT_TIMEOUT_SECONDS),
+            script_grace: Duration::from_secs(5),
+            keep_releases: 2,
+        }
+    }
+}
+
+impl Args {
+    /// How to log.
+    #[must_use]
+    pub fn log_format(&self) -> LogFormat {
+        match self.log_format {
+            LogStyle::Text => LogFormat::Text,
+            LogStyle::Json => LogFormat::Json,
+        }
+    }
+
+    /// Validates everything once.
+    pub fn into_config(self) -> anyhow::Result<Config> {
+        let file = self
+            .config
+            .as_deref()
+            .map(read_file)
+            .transpose()?
+            .unwrap_or_default();
+        let state_dir = self.state_dir.or(file.state_dir);
+        let mut config = Config::new(state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()));
+        config.server = self.server.or(file.server);
+        config.name = self.name.or(file.name);
+        if let Some(name) = &config.name {
+            kernex_proto::ids::check_name("device name", name)?;
+        }
+        if let Some(text) = self.token.or(file.token) {
+            config.token = Some(text.parse()?);
+        }
+        if let Some(seconds) = self.max_script_seconds.or(file.max_script_seconds) {
+            if seconds == 0 {
+                bail!("--max-script-seconds must be at least 1");
+            }
+            config.max_script_time = Duration::from_secs(seconds);
+        }
+        if let Some(keep) = self.keep_releases.or(file.keep_releases) {
+            config.keep_releases = keep;
+        }
+        Ok(config)
+    }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<File> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+    toml::from_str(&text)
+        .with_context(|| format!("the configuration file {} is not valid", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> anyhow::Result<Config> {
+        Args::try_parse_from([&["kernex-agent", "run"], args].concat())?.into_config()
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "name = \"a\"\nkeep_releases = 7\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let config = parse(&["--config", path, "--name", "b"]).unwrap();
+        assert_eq!(config.name.as_deref(), Some("b"));
+        assert_eq!(config.keep_releases, 7);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        assert!(parse(&["--token", "nonsense"]).is_err());
+        assert!(parse(&["--name", "../x"]).is_err());
+        assert!(parse(&["--max-script-seconds", "0"]).is_err());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "nmae = \"a\"\n").unwrap();
+        assert!(parse(&["--config", file.path().to_str().unwrap()]).is_err());
+    }
+}

@@ -1,0 +1,128 @@
+//! Files that survive a power cut: written aside, synced, moved into place, folder synced.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+/// Makes the entries of a folder durable.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Creates a folder and its parents and makes each of them durable. Open to others: programs run by other users are
+/// started through `current`; what is private are files.
+pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_dir(parent)?;
+    match fs::create_dir(dir) {
+        Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
+        _ => {}
+    }
+    sync_dir(parent)
+}
+
+/// Makes sure that a file is there and readable by nobody else.
+pub(crate) fn touch_private(path: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+}
+
+/// Writes a private file in one step, in place of whatever was there.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = write_aside(path, bytes)?;
+    fs::rename(&aside, path)
+        .and_then(|()| sync_parent(path))
+        .inspect_err(|_| discard(&aside))
+}
+
+/// Writes a private file in one step, unless one is there already: then `AlreadyExists`, and nothing changed.
+pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let aside = write_aside(path, bytes)?;
+    // A hard link never replaces, not even in a race with another process; a rename would.
+    let linked = fs::hard_link(&aside, path);
+    discard(&aside);
+    linked.and_then(|()| sync_parent(path))
+}
+
+fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<std::path::PathBuf> {
+    let aside = path.with_extension(format!("tmp-{}", uuid::Uuid::new_v4().simple()));
+    let written = (|| {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    })();
+    match written {
+        Ok(()) => Ok(aside),
+        Err(err) => {
+            discard(&aside);
+            Err(err)
+        }
+    }
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
+        _ => sync_dir(Path::new(".")),
+    }
+}
+
+/// Removes what is only in the way; a leftover is harmless and swept at the next start.
+pub(crate) fn discard(path: &Path) {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(_) => return,
+    };
+    if let Err(error) = removed {
+        tracing::warn!(path = %path.display(), %error, "could not remove a temporary file");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn creating_never_replaces_and_leaves_nothing_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("device.key");
+        create(&path, b"first").unwrap();
+        let again = create(&path, b"second").unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn replacing_replaces_and_leaves_nothing_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("device.json");
+        replace(&path, b"1").unwrap();
+        replace(&path, b"2").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"2");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,142 @@
+//! Enrolment: this machine's key becomes a device. Safe to repeat: the same key gets the same device.
+
+use anyhow::{Context as _, bail};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use kernex_proto::{
+    handshake::{EnrollTranscript, EnrollmentToken, NONCE_LEN},
+    ids::Digest,
+    v1,
+};
+use prost::bytes::Bytes;
+use rand::RngCore as _;
+use tonic::Code;
+
+use crate::{
+    channel::{self, CONNECT_TIMEOUT},
+    config::Config,
+    host,
+    identity::{DeviceKey, Identity},
+    tls::PinnedCa,
+};
+
+/// Enrols and writes the identity down.
+pub(crate) async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::Result<Identity> {
+    let known = Identity::load(&config.state_dir)?;
+    if let Some(known) = known
+        .as_ref()
+        .filter(|known| known.cluster != token.cluster)
+    {
+        bail!(
+            "this state folder belongs to device {} of cluster {}, the token to cluster {}; use another --state-dir",
+            known.name,
+            known.cluster,
+            token.cluster
+        );
+    }
+    let server = config
+        .server
+        .clone()
+        .or_else(|| known.map(|known| known.server))
+        .context("the address of the control plane is missing; give --server https://HOST:7443")?;
+    let key = load_key(config).await?;
+
+    // A server without TLS has no CA to pin, and its tokens say so.
+    let plaintext = token.ca_pin == Digest([0; 32]);
+    let trust = (!plaintext).then(|| PinnedCa::from_fingerprint(token.ca_pin));
+    let connected = channel::connect(&server, trust.clone())
+        .await
+        .map_err(explain_connect)?;
+    let response = call(connected, config, token, &key).await?;
+    let cluster = response
+        .cluster_id
+        .parse()
+        .context("the server's answer is damaged")?;
+    if cluster != token.cluster {
+        bail!(
+            "the server belongs to cluster {cluster}, the token to cluster {}",
+            token.cluster
+        );
+    }
+    let identity = Identity {
+        device: response
+            .device_id
+            .parse()
+            .context("the server's answer is damaged")?,
+        name: response.device_name,
+        server,
+        cluster,
+        ca_pem: match trust {
+            Some(trust) => trust
+                .learnt_pem()
+                .context("the connection was not verified")?,
+            None => String::new(),
+        },
+    };
+    identity.save(&config.state_dir)?;
+    tracing::info!(device = %identity.device, name = identity.name, "enrolled");
+    Ok(identity)
+}
+
+/// The device key, made on the first use.
+pub(crate) async fn load_key(config: &Config) -> anyhow::Result<DeviceKey> {
+    let state_dir = config.state_dir.clone();
+    let loaded = tokio::task::spawn_blocking(move || DeviceKey::load_or_generate(&state_dir));
+    Ok(loaded.await??)
+}
+
+async fn call(
+    connected: tonic::transport::Channel,
+    config: &Config,
+    token: &EnrollmentToken,
+    key: &DeviceKey,
+) -> anyhow::Result<v1::EnrollResponse> {
+    let mut nonce = [0; NONCE_LEN];
+    rand::rngs::OsRng.fill_bytes(&mut nonce);
+    let transcript = EnrollTranscript {
+        cluster: token.cluster,
+        token: token.id,
+        key: key.digest(),
+        nonce: &nonce,
+    };
+    let request = v1::EnrollRequest {
+        token_id: token.id.to_string(),
+        token_secret: URL_SAFE_NO_PAD.encode(token.secret),
+        public_key: Bytes::copy_from_slice(key.public_der()),
+        device_name: config.name.clone().unwrap_or_default(),
+        nonce: Bytes::copy_from_slice(&nonce),
+        signature: key
+            .sign(transcript.bytes())
+            .await
+            .context("cannot sign")?
+            .into(),
+        inventory: Some(host::inventory()),
+    };
+    let mut client = channel::client(connected);
+    match tokio::time::timeout(CONNECT_TIMEOUT * 3, client.enroll(request)).await {
+        Err(_) => bail!("the server did not answer within 30 s; try again"),
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => Err(explain(&status)),
+    }
+}
+
+/// Says what to do next.
+fn explain(status: &tonic::Status) -> anyhow::Error {
+    let message = status.message();
+    match status.code() {
+        Code::Unauthenticated => anyhow::anyhow!(
+            "the server refused the token ({message}); it may be used up, expired or revoked: make a new one with \
+             `kernexctl enrollment create`"
+        ),
+        Code::AlreadyExists => anyhow::anyhow!(
+            "{message}; choose another --name, or make a token that takes the device over with \
+             `kernexctl enrollment create --replace NAME`"
+        ),
+        code => anyhow::anyhow!("the server refused the enrolment: {code:?}: {message}"),
+    }
+}
+
+fn explain_connect(err: channel::ConnectError) -> anyhow::Error {
+    anyhow::Error::new(err).context(
+        "cannot enrol; is the address right, and was the token made by this control plane?",
+    )
+}

@@ -1,0 +1,163 @@
+//! Runs what the journal holds: one attempt at a time, oldest first, and only once a session has confirmed this agent.
+
+use std::{sync::Arc, time::Duration};
+
+use kernex_proto::{ids::AttemptId, telemetry, v1};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::{
+    bundle::{Shelf, activate},
+    config::Config,
+    identity::Identity,
+    journal::{Journal, JournalError, Record, ReleaseChange},
+    sandbox::Sandbox,
+    wires::Wires,
+};
+
+mod attempt;
+mod recover;
+mod verdict;
+
+use attempt::Attempt;
+
+/// A journal that cannot be written is tried again this often.
+const JOURNAL_RETRY: Duration = Duration::from_secs(1);
+
+/// Runs attempts.
+pub(crate) struct Executor {
+    pub(crate) config: Config,
+    pub(crate) identity: Identity,
+    pub(crate) journal: Journal,
+    pub(crate) wires: Arc<Wires>,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// How a run of an attempt ended.
+enum Verdict {
+    /// It is over; what `current` names may have changed.
+    Over(Box<v1::Outcome>, Option<ReleaseChange>),
+    /// Nothing irrevocable happened; the journal resumes it after the next start.
+    Later,
+}
+
+impl Executor {
+    /// Runs until shutdown.
+    pub(crate) async fn run(self) {
+        let mut link = self.wires.link.subscribe();
+        tokio::select! {
+            confirmed = link.wait_for(Option::is_some) => if confirmed.is_err() { return },
+            () = self.shutdown.cancelled() => return,
+        }
+        while !self.shutdown.is_cancelled() {
+            match self.journal.call(Journal::next_ready).await {
+                Ok(Some((id, record))) => self.attempt(id, record).await,
+                Ok(None) => tokio::select! {
+                    () = self.wires.work.notified() => {}
+                    () = self.shutdown.cancelled() => {}
+                },
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot read the journal"
+                    );
+                    tokio::time::sleep(JOURNAL_RETRY).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, id: AttemptId, record: Record) {
+        let command = record.command.clone().unwrap_or_default();
+        let deploy = record.deploy().cloned().unwrap_or_default();
+        let span = tracing::info_span!(
+            "deploy",
+            command = %id,
+            deployment = deploy.deployment_id,
+            bundle = %format_args!("{}:{}", deploy.name, deploy.version),
+        );
+        telemetry::set_parent(&span, &command.traceparent);
+        async {
+            let stop = self.wires.set_running(id);
+            let verdict = Box::pin(Attempt::new(self, id, &record, &deploy, stop).run()).await;
+            self.wires.clear_running();
+            match verdict {
+                Verdict::Later => tracing::info!("put off until the agent runs again"),
+                Verdict::Over(outcome, change) => {
+                    let traceparent = traceparent_or(&command.traceparent);
+                    self.conclude(id, *outcome, change, traceparent).await;
+                    self.collect(deploy.name.clone()).await;
+                }
+            }
+        }
+        .instrument(span)
+        .await;
+    }
+
+    /// Journals an outcome however long it takes: it must not be lost to a full disk.
+    async fn conclude(
+        &self,
+        id: AttemptId,
+        outcome: v1::Outcome,
+        change: Option<ReleaseChange>,
+        traceparent: String,
+    ) {
+        tracing::info!(
+            state = outcome.state().as_str_name(),
+            reason = outcome.reason().as_str_name(),
+            message = outcome.message,
+            duration_ms = outcome.duration_ms,
+            "finished"
+        );
+        // No step is told after the end.
+        self.wires.progress.send_replace(None);
+        loop {
+            let (outcome, change, traceparent) =
+                (outcome.clone(), change.clone(), traceparent.clone());
+            let written = self
+                .journal
+                .call(move |journal| journal.finish(id, outcome, change, traceparent))
+                .await;
+            match written {
+                Ok(()) => break,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "cannot write the outcome down; trying again");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(JOURNAL_RETRY) => {}
+                // Without an outcome the next start finds the attempt started and reports it interrupted.
+                () = self.shutdown.cancelled() => return,
+            }
+        }
+        self.wires.reports.notify_one();
+    }
+
+    async fn collect(&self, name: String) {
+        let (state_dir, keep) = (self.config.state_dir.clone(), self.config.keep_releases);
+        let collected = tokio::task::spawn_blocking(move || {
+            activate::collect(&Shelf::open(&state_dir, &name)?, keep)
+        })
+        .await;
+        if let Ok(Err(error)) = collected {
+            tracing::warn!(%error, "cannot remove old releases");
+        }
+    }
+
+    /// Brings what a crash left in order; before anything else runs.
+    pub(crate) async fn recover(&self) -> Result<(), JournalError> {
+        recover::recover(self).await
+    }
+}
+
+/// The current trace context, or the given one when nothing is traced here.
+fn traceparent_or(given: &str) -> String {
+    let current = telemetry::current_traceparent();
+    if current.is_empty() {
+        given.to_owned()
+    } else {
+        current
+    }
+}

@@ -1,0 +1,248 @@
+//! Who this device is: its RSA-4096 key, made here and never leaving, and what enrolment gave it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use kernex_proto::{
+    handshake::DEVICE_KEY_BITS,
+    ids::{ClusterId, DeviceId, Digest},
+};
+use rsa::{
+    RsaPrivateKey,
+    pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding},
+    pss::BlindedSigningKey,
+    signature::{RandomizedSigner as _, SignatureEncoding as _},
+    traits::PublicKeyParts as _,
+};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use crate::durable;
+
+/// Why the identity could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The file system said no.
+    #[error("cannot access {path}", path = .0.display())]
+    Io(PathBuf, #[source] io::Error),
+    /// The key file holds something else.
+    #[error("{path} is not an RSA-{DEVICE_KEY_BITS} key in PKCS#8 PEM", path = .0.display())]
+    BadKey(PathBuf),
+    /// The description of the device is damaged.
+    #[error("{path} is damaged; enrol again to write it anew", path = .0.display())]
+    BadDevice(PathBuf, #[source] serde_json::Error),
+    /// The number crate failed.
+    #[error("cannot make a device key")]
+    Key(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The device's key pair. Signs; is never used to decrypt.
+#[derive(Clone)]
+pub struct DeviceKey {
+    signer: Arc<BlindedSigningKey<Sha256>>,
+    public_der: Arc<[u8]>,
+    digest: Digest,
+}
+
+impl std::fmt::Debug for DeviceKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("DeviceKey").field(&self.digest).finish()
+    }
+}
+
+impl DeviceKey {
+    /// Reads the key of a state folder, making one first when there is none. Takes seconds; not for the event loop.
+    pub fn load_or_generate(state_dir: &Path) -> Result<Self, IdentityError> {
+        let path = state_dir.join("device.key");
+        if let Some(key) = Self::load(&path)? {
+            return Ok(key);
+        }
+        durable::create_dir(state_dir)
+            .map_err(|err| IdentityError::Io(state_dir.to_owned(), err))?;
+        tracing::info!(path = %path.display(), "making a device key");
+        let private = RsaPrivateKey::new(&mut rand::rngs::OsRng, DEVICE_KEY_BITS)
+            .map_err(|err| IdentityError::Key(err.into()))?;
+        let pem = private
+            .to_pkcs8_pem(LineEnding::LF)
+            .map_err(|err| IdentityError::Key(err.into()))?;
+        match durable::create(&path, pem.as_bytes()) {
+            // Another process was faster: its key is the device's.
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {
+                Self::load(&path)?.ok_or(IdentityError::BadKey(path))
+            }
+            Err(err) => Err(IdentityError::Io(path, err)),
+            Ok(()) => Self::from_private(private),
+        }
+    }
+
+    fn load(path: &Path) -> Result<Option<Self>, IdentityError> {
+        let pem = match fs::read_to_string(path) {
+            Ok(pem) => pem,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(IdentityError::Io(path.to_owned(), err)),
+        };
+        let private = RsaPrivateKey::from_pkcs8_pem(&pem)
+            .ok()
+            .filter(|key| key.size() * 8 == DEVICE_KEY_BITS)
+            .ok_or_else(|| IdentityError::BadKey(path.to_owned()))?;
+        Self::from_private(private).map(Some)
+    }
+
+    fn from_private(private: RsaPrivateKey) -> Result<Self, IdentityError> {
+        let public_der = private
+            .to_public_key()
+            .to_public_key_der()
+            .map_err(|err| IdentityError::Key(err.into()))?;
+        Ok(Self {
+            digest: Digest::of(public_der.as_bytes()),
+            public_der: public_der.as_bytes().into(),
+            signer: Arc::new(BlindedSigningKey::new(private)),
+        })
+    }
+
+    /// The public key, SPKI DER.
+    #[must_use]
+    pub fn public_der(&self) -> &[u8] {
+        &self.public_der
+    }
+
+    /// SHA-256 of the public key.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Signs a transcript (RSASSA-PSS, SHA-256) on a blocking thread: the arithmetic takes tens of milliseconds.
+    pub async fn sign(&self, transcript: Vec<u8>) -> io::Result<Vec<u8>> {
+        let signer = Arc::clone(&self.signer);
+        tokio::task::spawn_blocking(move || {
+            signer
+                .try_sign_with_rng(&mut rand::rngs::OsRng, &transcript)
+                .map(|signature| signature.to_vec())
+                .map_err(io::Error::other)
+        })
+        .await
+        .map_err(io::Error::other)?
+    }
+}
+
+/// What enrolment gave, `device.json` in the state folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The device.
+    pub device: DeviceId,
+    /// Its name when it enrolled.
+    pub name: String,
+    /// Address of the control plane.
+    pub server: String,
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// CA certificates to trust, PEM; empty when the server runs without TLS.
+    pub ca_pem: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeviceFile {
+    id: String,
+    name: String,
+    server: String,
+    cluster: String,
+    ca: String,
+}
+
+impl Identity {
+    fn path(state_dir: &Path) -> PathBuf {
+        state_dir.join("device.json")
+    }
+
+    /// Reads it; `None` before the first enrolment.
+    pub fn load(state_dir: &Path) -> Result<Option<Self>, IdentityError> {
+        let path = Self::path(state_dir);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(IdentityError::Io(path, err)),
+        };
+        let bad = |err| IdentityError::BadDevice(path.clone(), err);
+        let file: DeviceFile = serde_json::from_slice(&bytes).map_err(bad)?;
+        let custom = |err| bad(<serde_json::Error as serde::de::Error>::custom(err));
+        Ok(Some(Self {
+            device: file.id.parse().map_err(custom)?,
+            cluster: file.cluster.parse().map_err(custom)?,
+            name: file.name,
+            server: file.server,
+            ca_pem: file.ca,
+        }))
+    }
+
+    /// Writes it in one step.
+    pub fn save(&self, state_dir: &Path) -> Result<(), IdentityError> {
+        let path = Self::path(state_dir);
+        let file = DeviceFile {
+            id: self.device.to_string(),
+            name: self.name.clone(),
+            server: self.server.clone(),
+            cluster: self.cluster.to_string(),
+            ca: self.ca_pem.clone(),
+        };
+        let mut json = serde_json::to_vec_pretty(&file)
+            .map_err(|err| IdentityError::BadDevice(path.clone(), err))?;
+        json.push(b'\n');
+        durable::replace(&path, &json).map_err(|err| IdentityError::Io(path, err))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[tokio::test]
+    async fn the_key_is_made_once_and_its_signatures_verify_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = DeviceKey::load_or_generate(dir.path()).unwrap();
+        let again = DeviceKey::load_or_generate(dir.path()).unwrap();
+        assert_eq!(key.digest(), again.digest());
+        let mode = fs::metadata(dir.path().join("device.key"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        let signature = again.sign(b"transcript".to_vec()).await.unwrap();
+        let verifier = aws_lc_rs::signature::UnparsedPublicKey::new(
+            &aws_lc_rs::signature::RSA_PSS_2048_8192_SHA256,
+            key.public_der(),
+        );
+        verifier.verify(b"transcript", &signature).unwrap();
+        assert!(verifier.verify(b"transcripT", &signature).is_err());
+    }
+
+    #[test]
+    fn a_damaged_key_is_reported_and_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("device.key");
+        fs::write(&path, "nonsense").unwrap();
+        let err = DeviceKey::load_or_generate(dir.path()).unwrap_err();
+        assert!(matches!(err, IdentityError::BadKey(_)), "{err}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "nonsense");
+    }
+
+    #[test]
+    fn the_identity_survives_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Identity::load(dir.path()).unwrap(), None);
+        let identity = Identity {
+            device: DeviceId::generate(),
+            name: "edge-1".into(),
+            server: "https://localhost:7443".into(),
+            cluster: ClusterId::generate(),
+            ca_pem: "pem".into(),
+        };
+        identity.save(dir.path()).unwrap();
+        assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity));
+    }
+}

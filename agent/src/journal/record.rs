@@ -1,0 +1,159 @@
+//! What the journal keeps about an attempt and a release.
+//!
+//! Records are protobuf, like all else that must be read by later versions: a field added tomorrow is skipped today.
+
+use kernex_proto::{ids::AttemptId, v1};
+
+/// Everything known about one attempt.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Record {
+    /// What was asked for; for a stop of an attempt never seen, that stop.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) command: Option<v1::Command>,
+    /// Seq of the accepted report; 0 when there is none.
+    #[prost(uint64, tag = "2")]
+    pub(crate) accepted_seq: u64,
+    /// The accepted report needs no sending any more.
+    #[prost(bool, tag = "3")]
+    pub(crate) accepted_acked: bool,
+    /// The step that may have begun.
+    #[prost(message, optional, tag = "4")]
+    pub(crate) started: Option<Started>,
+    /// The switch of `current` that may have happened.
+    #[prost(message, optional, tag = "5")]
+    pub(crate) switch: Option<Switch>,
+    /// An operator wants it stopped.
+    #[prost(bool, tag = "6")]
+    pub(crate) stop_requested: bool,
+    /// How it ended.
+    #[prost(message, optional, tag = "7")]
+    pub(crate) outcome: Option<v1::Outcome>,
+    /// Seq of the outcome report.
+    #[prost(uint64, tag = "8")]
+    pub(crate) outcome_seq: u64,
+    /// Trace context that travels with the outcome.
+    #[prost(string, tag = "9")]
+    pub(crate) traceparent: String,
+    /// When it was accepted.
+    #[prost(message, optional, tag = "10")]
+    pub(crate) accepted_at: Option<BootInstant>,
+    /// Wall clock at the acknowledgement, for the age of a tombstone only.
+    #[prost(int64, tag = "11")]
+    pub(crate) acked_unix_seconds: i64,
+}
+
+/// An instant on the boot clock.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct BootInstant {
+    /// The boot it belongs to.
+    #[prost(string, tag = "1")]
+    pub(crate) boot_id: String,
+    /// Milliseconds since that boot.
+    #[prost(uint64, tag = "2")]
+    pub(crate) millis: u64,
+}
+
+/// A step that was about to begin, and its process once known.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Started {
+    /// Which step.
+    #[prost(enumeration = "v1::Step", tag = "1")]
+    pub(crate) step: i32,
+    /// Process id of the script; 0 when not known.
+    #[prost(int32, tag = "2")]
+    pub(crate) pid: i32,
+    /// Start time of that process in clock ticks since boot, which tells it from a later one with the same id.
+    #[prost(uint64, tag = "3")]
+    pub(crate) start_ticks: u64,
+    /// The boot all this belongs to.
+    #[prost(string, tag = "4")]
+    pub(crate) boot_id: String,
+}
+
+/// A switch of `current`, written down before it is done.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Switch {
+    /// Folder name of the new release.
+    #[prost(string, tag = "1")]
+    pub(crate) to: String,
+    /// Folder name of the one before; empty when there was none.
+    #[prost(string, tag = "2")]
+    pub(crate) from: String,
+}
+
+/// What `current` names under one bundle name.
+#[derive(Clone, PartialEq, Eq, prost::Message, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Release {
+    /// Version of the bundle.
+    #[prost(string, tag = "1")]
+    pub(crate) version: String,
+    /// SHA-256 of the bundle.
+    #[prost(string, tag = "2")]
+    pub(crate) digest: String,
+    /// Digest that was active before.
+    #[prost(string, tag = "3")]
+    pub(crate) previous_digest: String,
+    /// Folder name under `releases/`.
+    #[prost(string, tag = "4")]
+    pub(crate) folder: String,
+    /// Folder name of the one before.
+    #[prost(string, tag = "5")]
+    pub(crate) previous_folder: String,
+}
+
+impl Release {
+    /// As the wire says it.
+    pub(crate) fn to_active(&self, name: &str) -> v1::ActiveRelease {
+        v1::ActiveRelease {
+            name: name.to_owned(),
+            version: self.version.clone(),
+            digest: self.digest.clone(),
+            previous_digest: self.previous_digest.clone(),
+            since: None,
+        }
+    }
+}
+
+impl Record {
+    /// The state an attempt is in, as Hello says it.
+    pub(crate) fn state(&self) -> v1::AttemptState {
+        match (&self.outcome, &self.started) {
+            (Some(outcome), _) => outcome.state(),
+            (None, Some(_)) => v1::AttemptState::Running,
+            (None, None) => v1::AttemptState::Accepted,
+        }
+    }
+
+    /// What to deploy, if that is what was asked for.
+    pub(crate) fn deploy(&self) -> Option<&v1::Deploy> {
+        match self.command.as_ref()?.action.as_ref()? {
+            v1::command::Action::Deploy(deploy) => Some(deploy),
+            _ => None,
+        }
+    }
+
+    /// The accepted report, if there ever was one.
+    pub(crate) fn accepted_report(&self, id: AttemptId) -> Option<v1::Report> {
+        (self.accepted_seq != 0).then(|| v1::Report {
+            attempt: Some(id.into()),
+            seq: self.accepted_seq,
+            event: Some(v1::report::Event::Accepted(v1::Accepted {})),
+            traceparent: self
+                .command
+                .as_ref()
+                .map(|command| command.traceparent.clone())
+                .unwrap_or_default(),
+        })
+    }
+
+    /// The outcome report, once there is one.
+    pub(crate) fn outcome_report(&self, id: AttemptId) -> Option<v1::Report> {
+        let outcome = self.outcome.clone()?;
+        Some(v1::Report {
+            attempt: Some(id.into()),
+            seq: self.outcome_seq,
+            event: Some(v1::report::Event::Outcome(outcome)),
+            traceparent: self.traceparent.clone(),
+        })
+    }
+}

@@ -1,0 +1,178 @@
+//! Small reads and writes inside a transaction of the journal.
+
+use kernex_proto::{
+    ids::{AttemptId, TargetId},
+    v1,
+};
+use prost::Message as _;
+use redb::{ReadableTable, ReadableTableMetadata as _, WriteTransaction};
+use uuid::Uuid;
+
+use super::{
+    JournalError, Record, Release, ReleaseChange,
+    store::{LIVE, NUMBERS, RELEASES, TOMBSTONE_ORDER, TOMBSTONES},
+};
+
+/// Tombstones kept whatever their age.
+const KEEP_TOMBSTONES: u64 = 10_000;
+/// Age until which the others are kept, in seconds.
+const KEEP_SECONDS: i64 = 90 * 24 * 3600;
+/// Of a tombstone's output only the end is kept: the server has it all.
+const TOMBSTONE_OUTPUT: usize = 4 * 1024;
+
+/// Key of an attempt: target, then number, so that the tries of a target lie together.
+pub(super) fn key(id: AttemptId) -> [u8; 20] {
+    let mut key = [0; 20];
+    key[..16].copy_from_slice(id.target.0.as_bytes());
+    key[16..].copy_from_slice(&id.number.to_be_bytes());
+    key
+}
+
+fn parse_key(key: &[u8]) -> Option<AttemptId> {
+    let (target, number) = key.split_at_checked(16)?;
+    Some(AttemptId {
+        target: TargetId(Uuid::from_slice(target).ok()?),
+        number: u32::from_be_bytes(number.try_into().ok()?),
+    })
+}
+
+/// The record of an open attempt.
+pub(super) fn live_record(
+    tx: &WriteTransaction,
+    id: AttemptId,
+) -> Result<Option<Record>, JournalError> {
+    let table = tx.open_table(LIVE)?;
+    let bytes = table.get(key(id).as_slice())?;
+    Ok(bytes
+        .map(|bytes| Record::decode(bytes.value()))
+        .transpose()?)
+}
+
+/// The record of an attempt, live or buried.
+pub(super) fn find(tx: &WriteTransaction, id: AttemptId) -> Result<Option<Record>, JournalError> {
+    if let Some(record) = live_record(tx, id)? {
+        return Ok(Some(record));
+    }
+    let table = tx.open_table(TOMBSTONES)?;
+    let bytes = table.get(key(id).as_slice())?;
+    Ok(bytes
+        .map(|bytes| Record::decode(bytes.value()))
+        .transpose()?)
+}
+
+/// Writes a live record.
+pub(super) fn put_live(
+    tx: &WriteTransaction,
+    id: AttemptId,
+    record: &Record,
+) -> Result<(), JournalError> {
+    tx.open_table(LIVE)?
+        .insert(key(id).as_slice(), record.encode_to_vec().as_slice())?;
+    Ok(())
+}
+
+/// Every live record.
+pub(super) fn all_live(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+) -> Result<Vec<(AttemptId, Record)>, JournalError> {
+    let mut records = Vec::new();
+    for entry in table.iter()? {
+        let (key, bytes) = entry?;
+        if let Some(id) = parse_key(key.value()) {
+            records.push((id, Record::decode(bytes.value())?));
+        }
+    }
+    Ok(records)
+}
+
+/// Numbers reports; durable with the transaction that uses it.
+pub(super) fn next_seq(tx: &WriteTransaction) -> Result<u64, JournalError> {
+    let mut numbers = tx.open_table(NUMBERS)?;
+    let seq = numbers.get("seq")?.map_or(0, |n| n.value()) + 1;
+    numbers.insert("seq", seq)?;
+    Ok(seq)
+}
+
+/// What runs under the name of a deploy, as the wire says it.
+pub(super) fn active_of(
+    tx: &WriteTransaction,
+    deploy: Option<&v1::Deploy>,
+) -> Result<Option<v1::ActiveRelease>, JournalError> {
+    let Some(deploy) = deploy else {
+        return Ok(None);
+    };
+    let table = tx.open_table(RELEASES)?;
+    let bytes = table.get(deploy.name.as_str())?;
+    let release = bytes
+        .map(|bytes| Release::decode(bytes.value()))
+        .transpose()?;
+    Ok(release.map(|release| release.to_active(&deploy.name)))
+}
+
+/// Writes what `current` names.
+pub(super) fn put_release(
+    tx: &WriteTransaction,
+    change: &ReleaseChange,
+) -> Result<(), JournalError> {
+    let mut table = tx.open_table(RELEASES)?;
+    match &change.release {
+        Some(release) => {
+            table.insert(change.name.as_str(), release.encode_to_vec().as_slice())?;
+        }
+        None => {
+            table.remove(change.name.as_str())?;
+        }
+    }
+    Ok(())
+}
+
+/// Turns a live record whose outcome was acknowledged into a tombstone.
+pub(super) fn bury(
+    tx: &WriteTransaction,
+    id: AttemptId,
+    mut record: Record,
+    unix_seconds: i64,
+) -> Result<(), JournalError> {
+    record.acked_unix_seconds = unix_seconds;
+    if let Some(outcome) = &mut record.outcome {
+        shorten(&mut outcome.output_tail);
+    }
+    let key = key(id);
+    tx.open_table(LIVE)?.remove(key.as_slice())?;
+    tx.open_table(TOMBSTONES)?
+        .insert(key.as_slice(), record.encode_to_vec().as_slice())?;
+    tx.open_table(TOMBSTONE_ORDER)?
+        .insert(record.outcome_seq, key.as_slice())?;
+    prune(tx, unix_seconds)
+}
+
+/// Drops the oldest tombstones that are both surplus and old.
+fn prune(tx: &WriteTransaction, unix_seconds: i64) -> Result<(), JournalError> {
+    let mut order = tx.open_table(TOMBSTONE_ORDER)?;
+    let mut buried = tx.open_table(TOMBSTONES)?;
+    while order.len()? > KEEP_TOMBSTONES {
+        let Some((seq, key)) = order
+            .first()?
+            .map(|(seq, key)| (seq.value(), key.value().to_vec()))
+        else {
+            break;
+        };
+        let age = match buried.get(key.as_slice())? {
+            Some(bytes) => unix_seconds - Record::decode(bytes.value())?.acked_unix_seconds,
+            None => i64::MAX,
+        };
+        if age < KEEP_SECONDS {
+            break;
+        }
+        buried.remove(key.as_slice())?;
+        order.remove(seq)?;
+    }
+    Ok(())
+}
+
+fn shorten(text: &mut String) {
+    if text.len() > TOMBSTONE_OUTPUT {
+        let start = text.ceil_char_boundary(text.len() - TOMBSTONE_OUTPUT);
+        text.drain(..start);
+    }
+}

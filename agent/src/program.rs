@@ -1,0 +1,73 @@
+//! The program around the agent: arguments, logs, signals, exit code.
+
+use std::{io::Write as _, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use kernex_proto::telemetry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{Args, Command, Config};
+
+/// Runs the program with the arguments of this process.
+pub async fn main() -> ExitCode {
+    match Box::pin(start(Args::parse())).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "kernex-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(args: Args) -> anyhow::Result<()> {
+    let guard = telemetry::init("kernex-agent", &args.log, args.log_format())?;
+    let command = args.command;
+    let config = args.into_config()?;
+    let shutdown = CancellationToken::new();
+    let signals = TaskTracker::new();
+    signals.spawn(watch_signals(shutdown.clone())?);
+    let result = match command {
+        Command::Enroll => Box::pin(enroll(&config)).await,
+        Command::Run => Box::pin(crate::run(config, shutdown)).await,
+    };
+    guard.shutdown().await;
+    result
+}
+
+async fn enroll(config: &Config) -> anyhow::Result<()> {
+    let token = config.token.as_ref().context(
+        "the enrolment token is missing; give --token (from `kernexctl enrollment create`)",
+    )?;
+    let identity = crate::enroll(config, token).await?;
+    writeln!(
+        std::io::stdout(),
+        "enrolled as {} ({}); start the agent with `kernex-agent run`",
+        identity.name,
+        identity.device
+    )?;
+    Ok(())
+}
+
+/// The first signal finishes up, a second one ends at once.
+fn watch_signals(
+    shutdown: CancellationToken,
+) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                tracing::info!("stopping");
+                shutdown.cancel();
+            } else {
+                std::process::exit(1);
+            }
+        }
+    })
+}

@@ -1,0 +1,283 @@
+//! How a script runs: environment, process group, output cap, deadline, and nobody left behind.
+//!
+//! The agent is the subreaper of what it starts, so a process that loses its parent becomes the agent's child and
+//! cannot hide. A script that must end loses every descendant; a script that exits 0 may leave daemons running, and
+//! a pipe they inherited is neither waited for nor broken.
+
+use std::{
+    io,
+    os::{fd::RawFd, unix::process::CommandExt as _},
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncReadExt as _,
+    net::unix::pipe,
+    process::{Child, Command},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::clock;
+
+pub(crate) mod environment;
+mod kin;
+mod output;
+mod reap;
+
+pub(crate) use kin::{Marker, kill_leftovers};
+use kin::{Root, Solo};
+pub(crate) use output::Output;
+pub(crate) use reap::Reaper;
+
+/// Runs scripts and looks after what they leave.
+#[derive(Debug, Clone)]
+pub(crate) struct Sandbox {
+    /// Time between SIGTERM and SIGKILL.
+    grace: Duration,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+/// What to run.
+pub(crate) struct Script<'a> {
+    /// A shell command, or a file in `dir`.
+    pub(crate) script: &'a str,
+    /// Where it runs.
+    pub(crate) dir: &'a Path,
+    /// All of its environment.
+    pub(crate) env: Vec<(String, String)>,
+    /// Names its descendants.
+    pub(crate) marker: Marker,
+}
+
+/// How a script ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// By itself.
+    Exited(i32),
+    /// By a signal that was not ours.
+    Signalled(i32),
+    /// Killed at its deadline.
+    TimedOut,
+    /// Killed because its run was interrupted.
+    Interrupted,
+}
+
+/// A script that was started.
+pub(crate) struct Running<'a> {
+    sandbox: &'a Sandbox,
+    child: Child,
+    pipe: Option<pipe::Receiver>,
+    root: Root,
+    solo: Solo,
+    marker: Marker,
+}
+
+impl Sandbox {
+    /// Makes this process the subreaper of its descendants.
+    pub(crate) fn new(grace: Duration, tasks: TaskTracker, closing: CancellationToken) -> Self {
+        if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
+            tracing::warn!(%error, "cannot become subreaper; a daemonised process may escape its deadline");
+        }
+        Self {
+            grace,
+            tasks,
+            closing,
+        }
+    }
+
+    /// Starts a script.
+    pub(crate) fn start(&self, script: Script<'_>) -> io::Result<Running<'_>> {
+        let (reader, writer) = io::pipe()?;
+        let mut command = std::process::Command::new("sh");
+        let file = Path::new(script.script);
+        if is_file_inside(script.dir, file) {
+            if is_executable(&script.dir.join(file)) {
+                // The shell hands over to the file, so that `#!` lines and programs work as well.
+                command
+                    .args(["-c", "exec \"$0\""])
+                    .arg(Path::new(".").join(file));
+            } else {
+                command.arg(Path::new(".").join(file));
+            }
+        } else {
+            command.args(["-c", script.script]);
+        }
+        command
+            .current_dir(script.dir)
+            .env_clear()
+            .envs(script.env)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .process_group(0);
+        confine(&mut command);
+        let solo = Solo::begin();
+        let child = Command::from(command).spawn()?;
+        let pid = child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .ok_or_else(|| io::Error::other("the script has no process id"))?;
+        Ok(Running {
+            sandbox: self,
+            pipe: Some(pipe::Receiver::from_owned_fd(reader.into())?),
+            root: Root::of(pid),
+            child,
+            solo,
+            marker: script.marker,
+        })
+    }
+}
+
+impl Running<'_> {
+    /// Process id of the script.
+    pub(crate) fn pid(&self) -> i32 {
+        self.root.pid
+    }
+
+    /// Start time of the script in clock ticks since boot.
+    pub(crate) fn start_ticks(&self) -> u64 {
+        self.root.start_ticks
+    }
+
+    /// Waits for the end of the script, which comes at `deadline` (boot clock) or soon after `interrupted` at the
+    /// latest.
+    pub(crate) async fn wait(
+        mut self,
+        output: &mut Output,
+        deadline: Duration,
+        interrupted: impl Future<Output = ()>,
+    ) -> io::Result<Ended> {
+        let mut buffer = vec![0; 16 * 1024];
+        tokio::pin!(interrupted);
+        let ended = loop {
+            tokio::select! {
+                status = self.child.wait() => break how(status?),
+                read = read_some(&mut self.pipe, &mut buffer) => output.push(&buffer[..read]),
+                () = clock::sleep_until(deadline) => break Ended::TimedOut,
+                () = &mut interrupted => break Ended::Interrupted,
+            }
+        };
+        if matches!(ended, Ended::TimedOut | Ended::Interrupted) {
+            self.ask_to_end(output, &mut buffer).await;
+        }
+        if ended != Ended::Exited(0) {
+            kin::kill_family(self.root, self.marker.clone(), self.solo.is_alone()).await;
+            // A group that was killed leaves its leader to be waited for.
+            self.child.wait().await?;
+        }
+        self.drain(output, &mut buffer);
+        Ok(ended)
+    }
+
+    /// SIGTERM to the group, then time to tidy up.
+    async fn ask_to_end(&mut self, output: &mut Output, buffer: &mut [u8]) {
+        kin::terminate_group(self.root);
+        let end = clock::since_boot() + self.sandbox.grace;
+        loop {
+            tokio::select! {
+                _ = self.child.wait() => break,
+                read = read_some(&mut self.pipe, buffer) => output.push(&buffer[..read]),
+                () = clock::sleep_until(end) => break,
+            }
+        }
+    }
+
+    /// Takes what is in the pipe now. Should a survivor hold the other end, it is read on and thrown away: closing it
+    /// would kill a daemon at its next line of output.
+    fn drain(&mut self, output: &mut Output, buffer: &mut [u8]) {
+        let Some(mut pipe) = self.pipe.take() else {
+            return;
+        };
+        // A pipe holds 64 KiB; whoever refills it meanwhile is a survivor.
+        for _ in 0..8 {
+            match pipe.try_read(buffer) {
+                Ok(0) => return,
+                Ok(read) => output.push(&buffer[..read]),
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => return,
+            }
+        }
+        let closing = self.sandbox.closing.clone();
+        self.sandbox.tasks.spawn(async move {
+            let mut sink = [0; 1024];
+            loop {
+                tokio::select! {
+                    read = pipe.read(&mut sink) => if !matches!(read, Ok(1..)) { return },
+                    () = closing.cancelled() => return,
+                }
+            }
+        });
+    }
+}
+
+/// Reads once; never ends after the end of the pipe, so that a select goes on with its other branches.
+async fn read_some(pipe: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> usize {
+    loop {
+        match pipe {
+            None => std::future::pending().await,
+            Some(open) => match open.read(buffer).await {
+                Ok(0) | Err(_) => *pipe = None,
+                Ok(read) => return read,
+            },
+        }
+    }
+}
+
+fn how(status: ExitStatus) -> Ended {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Ended::Exited(code),
+        (None, signal) => Ended::Signalled(signal.unwrap_or(0)),
+    }
+}
+
+/// Whether the script is a file of the bundle rather than a command.
+fn is_file_inside(dir: &Path, file: &Path) -> bool {
+    let stays = file.components().all(|part| {
+        matches!(
+            part,
+            std::path::Component::Normal(_) | std::path::Component::CurDir
+        )
+    });
+    stays && !file.as_os_str().is_empty() && dir.join(file).is_file()
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    path.metadata()
+        .is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0)
+}
+
+/// No new privileges, and no descriptors of the agent's own parent.
+#[expect(
+    unsafe_code,
+    reason = "between fork and exec only system calls are made: two prctl-like calls on memory taken before the fork"
+)]
+fn confine(command: &mut std::process::Command) {
+    let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    // SAFETY: the closure allocates nothing and takes no lock; the descriptors are only marked, never closed or
+    // owned, and one that is not open any more gives an error that is ignored.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::thread::set_no_new_privs(true)?;
+            for fd in &open {
+                let fd = std::os::fd::BorrowedFd::borrow_raw(*fd);
+                let _ = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC);
+            }
+            Ok(())
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "sandbox/tests.rs"]
+mod tests;

@@ -1,0 +1,129 @@
+//! What a script finds in its environment: an allow-list, then the manifest's, then Kernex's own.
+
+use std::{collections::BTreeMap, path::Path};
+
+use kernex_proto::v1::Step;
+
+/// The only variables of the agent's own environment that pass.
+const PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What a script is told about its run.
+pub(crate) struct Context<'a> {
+    /// Device id.
+    pub(crate) device_id: String,
+    /// Device name.
+    pub(crate) device_name: &'a str,
+    /// Deployment id.
+    pub(crate) deployment_id: &'a str,
+    /// Target id.
+    pub(crate) target_id: String,
+    /// Number of the attempt.
+    pub(crate) attempt: u32,
+    /// The step.
+    pub(crate) step: Step,
+    /// Bundle name.
+    pub(crate) bundle_name: &'a str,
+    /// Bundle version.
+    pub(crate) bundle_version: &'a str,
+    /// SHA-256 of the bundle.
+    pub(crate) bundle_digest: &'a str,
+    /// What outlives releases.
+    pub(crate) state_dir: &'a Path,
+    /// The release at work.
+    pub(crate) release_dir: &'a Path,
+    /// The one before, if there is one.
+    pub(crate) previous_release_dir: Option<&'a Path>,
+    /// W3C trace context.
+    pub(crate) traceparent: &'a str,
+}
+
+impl Context<'_> {
+    /// All of a script's environment. `outer` is the agent's own.
+    pub(crate) fn environment(
+        &self,
+        manifest: &BTreeMap<String, String>,
+        outer: impl Fn(&str) -> Option<String>,
+    ) -> Vec<(String, String)> {
+        let mut env = BTreeMap::new();
+        env.insert("PATH".to_owned(), DEFAULT_PATH.to_owned());
+        for name in PASSED {
+            if let Some(value) = outer(name) {
+                env.insert(name.to_owned(), value);
+            }
+        }
+        env.extend(manifest.clone());
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let own = [
+            ("DEVICE_ID", self.device_id.clone()),
+            ("DEVICE_NAME", self.device_name.to_owned()),
+            ("DEPLOYMENT_ID", self.deployment_id.to_owned()),
+            ("TARGET_ID", self.target_id.clone()),
+            ("ATTEMPT", self.attempt.to_string()),
+            ("STEP", step_name(self.step)),
+            ("BUNDLE_NAME", self.bundle_name.to_owned()),
+            ("BUNDLE_VERSION", self.bundle_version.to_owned()),
+            ("BUNDLE_DIGEST", self.bundle_digest.to_owned()),
+            ("STATE_DIR", path(self.state_dir)),
+            ("RELEASE_DIR", path(self.release_dir)),
+            (
+                "PREVIOUS_RELEASE_DIR",
+                self.previous_release_dir.map(path).unwrap_or_default(),
+            ),
+        ];
+        for (name, value) in own {
+            env.insert(format!("KERNEX_{name}"), value);
+        }
+        if !self.traceparent.is_empty() {
+            env.insert("TRACEPARENT".to_owned(), self.traceparent.to_owned());
+        }
+        env.into_iter().collect()
+    }
+}
+
+/// A step as scripts and logs spell it, e.g. `pre_hook`.
+pub(crate) fn step_name(step: Step) -> String {
+    step.as_str_name()
+        .trim_start_matches("STEP_")
+        .to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_the_agent_do_not_pass_and_ours_win() {
+        let context = Context {
+            device_id: "d".into(),
+            device_name: "edge-1",
+            deployment_id: "x",
+            target_id: "t".into(),
+            attempt: 2,
+            step: Step::PreHook,
+            bundle_name: "app",
+            bundle_version: "1",
+            bundle_digest: "abc",
+            state_dir: Path::new("/s"),
+            release_dir: Path::new("/r"),
+            previous_release_dir: None,
+            traceparent: "",
+        };
+        let manifest = BTreeMap::from([
+            ("KERNEX_TARGET_ID".to_owned(), "forged".to_owned()),
+            ("APP_MODE".to_owned(), "prod".to_owned()),
+        ]);
+        let outer = |name: &str| {
+            assert_ne!(name, "KERNEX_AGENT_TOKEN");
+            (name == "TZ").then(|| "UTC".to_owned())
+        };
+        let env: BTreeMap<_, _> = context.environment(&manifest, outer).into_iter().collect();
+        assert_eq!(env["KERNEX_TARGET_ID"], "t");
+        assert_eq!(env["KERNEX_STEP"], "pre_hook");
+        assert_eq!(env["KERNEX_PREVIOUS_RELEASE_DIR"], "");
+        assert_eq!(env["APP_MODE"], "prod");
+        assert_eq!(env["TZ"], "UTC");
+        assert_eq!(env["PATH"], DEFAULT_PATH);
+        assert!(!env.contains_key("TRACEPARENT"));
+    }
+}

@@ -1,0 +1,185 @@
+//! Real processes: what must die dies, what may live lives.
+
+use std::{fs, time::Instant};
+
+use kernex_proto::ids::{AttemptId, TargetId};
+
+use super::*;
+
+struct Bench {
+    sandbox: Sandbox,
+    dir: tempfile::TempDir,
+    id: AttemptId,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let tasks = TaskTracker::new();
+        let closing = CancellationToken::new();
+        Self {
+            sandbox: Sandbox::new(Duration::from_millis(300), tasks, closing),
+            dir: tempfile::tempdir().unwrap(),
+            id: AttemptId {
+                target: TargetId::generate(),
+                number: 1,
+            },
+        }
+    }
+
+    async fn run(&self, script: &str, limit: Duration) -> (Ended, String) {
+        self.run_until(script, limit, std::future::pending()).await
+    }
+
+    async fn run_until(
+        &self,
+        script: &str,
+        limit: Duration,
+        interrupted: impl Future<Output = ()>,
+    ) -> (Ended, String) {
+        let env = vec![
+            ("PATH".into(), std::env::var("PATH").unwrap()),
+            ("KERNEX_TARGET_ID".into(), self.id.target.to_string()),
+            ("KERNEX_ATTEMPT".into(), self.id.number.to_string()),
+        ];
+        let script = Script {
+            script,
+            dir: self.dir.path(),
+            env,
+            marker: Marker::new(self.id),
+        };
+        let mut output = Output::default();
+        let running = self.sandbox.start(script).unwrap();
+        let deadline = clock::since_boot() + limit;
+        let ended = running
+            .wait(&mut output, deadline, interrupted)
+            .await
+            .unwrap();
+        (ended, output.into_text())
+    }
+
+    fn pid(&self, file: &str) -> i32 {
+        let path = self.dir.path().join(file);
+        fs::read_to_string(path).unwrap().trim().parse().unwrap()
+    }
+
+    fn alive(&self, file: &str) -> bool {
+        kin::Process::read(self.pid(file)).is_some_and(|process| !process.zombie)
+    }
+}
+
+const LONG: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn exit_code_and_both_outputs_are_kept_in_order() {
+    let bench = Bench::new();
+    let (ended, output) = bench
+        .run("echo out; echo err >&2; echo more; exit 3", LONG)
+        .await;
+    assert_eq!(ended, Ended::Exited(3));
+    assert_eq!(output, "out\nerr\nmore\n");
+}
+
+#[tokio::test]
+async fn much_output_keeps_its_end() {
+    let bench = Bench::new();
+    let script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo the end";
+    let (ended, output) = bench.run(script, LONG).await;
+    assert_eq!(ended, Ended::Exited(0));
+    assert!(output.starts_with("line 0\n"));
+    assert!(output.ends_with("line 19999\nthe end\n"));
+    assert!(output.len() <= kernex_proto::OUTPUT_TAIL_LIMIT);
+}
+
+#[tokio::test]
+async fn a_file_of_the_bundle_is_run_as_a_file() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bench = Bench::new();
+    let file = bench.dir.path().join("deploy script.sh");
+    fs::write(&file, "echo plain \"$0\"").unwrap();
+    let (ended, output) = bench.run("deploy script.sh", LONG).await;
+    assert_eq!(
+        (ended, output.as_str()),
+        (Ended::Exited(0), "plain ./deploy script.sh\n")
+    );
+    fs::write(&file, "#!/bin/cat\nshebang\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    let (_, output) = bench.run("./deploy script.sh", LONG).await;
+    assert!(output.contains("shebang"), "{output}");
+}
+
+#[tokio::test]
+async fn the_environment_is_exactly_what_was_given() {
+    let bench = Bench::new();
+    let (_, output) = bench.run("env | grep -v -e ^PATH= -e ^PWD= -e ^KERNEX_ -e ^_= -e ^SHLVL=; grep NoNewPrivs /proc/self/status", LONG).await;
+    assert_eq!(output, "NoNewPrivs:\t1\n");
+}
+
+#[tokio::test]
+async fn no_descriptor_of_the_agent_reaches_a_script() {
+    let bench = Bench::new();
+    let (_, output) = bench.run("ls /proc/self/fd | tr '\\n' ' '", LONG).await;
+    // 0, 1, 2 and the one `ls` opens itself.
+    assert_eq!(output, "0 1 2 3 ");
+}
+
+#[tokio::test]
+async fn the_deadline_kills_whoever_ignores_sigterm() {
+    let bench = Bench::new();
+    let start = Instant::now();
+    let script = "trap '' TERM; echo $$ > pid; echo begun; while :; do sleep 1; done";
+    let (ended, output) = bench.run(script, Duration::from_millis(500)).await;
+    assert_eq!((ended, output.as_str()), (Ended::TimedOut, "begun\n"));
+    assert!(!bench.alive("pid"));
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn the_deadline_kills_those_who_left_the_session_and_lost_their_parent() {
+    let bench = Bench::new();
+    // `a` left the session, `b` lost its parent as well, `c` wiped its environment on top.
+    let script = "setsid sh -c 'trap \"\" TERM; echo $$ > a; while :; do sleep 1; done' &
+        (setsid sh -c 'echo $$ > b; while :; do sleep 1; done' &)
+        (setsid env -i PATH=$PATH sh -c 'echo $$ > c; sleep 1000' &)
+        while ! [ -s a -a -s b -a -s c ]; do sleep 0.01; done; echo ready; sleep 1000";
+    let (ended, output) = bench.run(script, Duration::from_secs(2)).await;
+    assert_eq!((ended, output.as_str()), (Ended::TimedOut, "ready\n"));
+    assert!(!bench.alive("a") && !bench.alive("b"));
+    // Attribution without a marker needs a process with one script only; other tests run beside this one.
+    let pid = rustix::process::Pid::from_raw(bench.pid("c")).unwrap();
+    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+}
+
+#[tokio::test]
+async fn a_failing_script_leaves_nobody() {
+    let bench = Bench::new();
+    let script = "setsid sleep 1000 & echo $! > pid; exit 1";
+    let (ended, _) = bench.run(script, LONG).await;
+    assert_eq!(ended, Ended::Exited(1));
+    assert!(!bench.alive("pid"));
+}
+
+#[tokio::test]
+async fn after_success_survivors_live_and_their_pipe_is_neither_awaited_nor_broken() {
+    let bench = Bench::new();
+    let start = Instant::now();
+    let script = "(echo $BASHPID; trap '' TERM; while :; do echo noise; sleep 0.05; done) & echo $! > pid; echo done";
+    let (ended, output) = bench.run(script, LONG).await;
+    assert_eq!(ended, Ended::Exited(0));
+    assert!(output.contains("done\n"));
+    assert!(start.elapsed() < Duration::from_secs(5));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(bench.alive("pid"), "a survivor died of a broken pipe");
+    kin::kill_leftovers(0, 0, Marker::new(bench.id)).await;
+    assert!(!bench.alive("pid"));
+}
+
+#[tokio::test]
+async fn an_interruption_kills_like_a_deadline() {
+    let bench = Bench::new();
+    let soon = tokio::time::sleep(Duration::from_millis(300));
+    let (ended, _) = bench
+        .run_until("echo $$ > pid; sleep 1000", LONG, soon)
+        .await;
+    assert_eq!(ended, Ended::Interrupted);
+    assert!(!bench.alive("pid"));
+}

@@ -1,0 +1,202 @@
+//! The session with the control plane: kept open for as long as the agent lives.
+//!
+//! First connection, reconnection, restart and failover are one path: connect, prove who we are, say what we hold, send
+//! again what is not acknowledged, then wait for what comes.
+
+use std::{sync::Arc, time::Duration};
+
+use kernex_proto::{
+    DEVICE_ID_KEY, SESSION_TOKEN_KEY, telemetry, v1::agent_service_client::AgentServiceClient,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
+
+use crate::{
+    backoff::Backoff,
+    channel, clock,
+    config::Config,
+    host::Host,
+    identity::{DeviceKey, Identity},
+    journal::{Journal, JournalError},
+    tls::{self, PinnedCa},
+    wires::Wires,
+};
+
+mod active;
+mod handshake;
+mod incoming;
+
+use handshake::HandshakeError;
+
+/// What others need of an open session.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    channel: Channel,
+    token: MetadataValue<Ascii>,
+    device: MetadataValue<Ascii>,
+}
+
+impl Link {
+    /// A client on the session's connection.
+    pub(crate) fn client(&self) -> AgentServiceClient<Channel> {
+        channel::client(self.channel.clone())
+    }
+
+    /// A request authorised by the session.
+    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let metadata = request.metadata_mut();
+        metadata.insert(SESSION_TOKEN_KEY, self.token.clone());
+        metadata.insert(DEVICE_ID_KEY, self.device.clone());
+        telemetry::inject(metadata);
+        request
+    }
+}
+
+/// Why a session ended, or never began.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error("no connection")]
+    Connect(#[from] channel::ConnectError),
+    #[error("no session")]
+    Handshake(#[from] HandshakeError),
+    #[error("the server ended the session: {code:?}: {message}", code = .0.code(), message = .0.message())]
+    Status(Box<tonic::Status>),
+    #[error("the server ended the session")]
+    Ended,
+    #[error("the server asked to come back later")]
+    Drained(Duration),
+    #[error("nothing was heard from the server for {0:?}")]
+    Silent(Duration),
+    #[error("the server does not take what is sent")]
+    Stuck,
+    #[error("the journal failed")]
+    Journal(#[from] JournalError),
+    #[error("the pinned CA in device.json cannot be read")]
+    BadCa,
+}
+
+impl SessionError {
+    /// What the server wishes for the next connection.
+    fn directed(&self) -> Option<Duration> {
+        use tonic_types::StatusExt as _;
+        match self {
+            Self::Drained(after) => Some(*after),
+            Self::Status(status) | Self::Handshake(HandshakeError::Status(status)) => {
+                status.get_details_retry_info()?.retry_delay
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Keeps the session.
+pub(crate) struct Sessions {
+    pub(crate) config: Config,
+    pub(crate) identity: Identity,
+    pub(crate) key: DeviceKey,
+    pub(crate) journal: Journal,
+    pub(crate) wires: Arc<Wires>,
+}
+
+impl Sessions {
+    /// Connects again and again until `stop`.
+    pub(crate) async fn keep(mut self, stop: CancellationToken) {
+        let mut host = Host::new(&self.config.state_dir);
+        let mut backoff = Backoff::default();
+        while !stop.is_cancelled() {
+            let mut opened = None;
+            let end = Box::pin(self.once(&mut host, &mut opened, &stop)).await;
+            self.wires.link.send_replace(None);
+            let lasted = opened.map_or(Duration::ZERO, |at| clock::since_boot().saturating_sub(at));
+            let Err(error) = end else {
+                return;
+            };
+            let wait = backoff.next(lasted, error.directed(), rand::random());
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                server = self.identity.server,
+                lasted_ms = lasted.as_millis(),
+                wait_ms = wait.as_millis(),
+                "not connected; will connect again"
+            );
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// One session, from connecting to its end; `Ok` when the agent ended it.
+    async fn once(
+        &mut self,
+        host: &mut Host,
+        opened: &mut Option<Duration>,
+        stop: &CancellationToken,
+    ) -> Result<(), SessionError> {
+        let opening = self.open();
+        let (link, welcome, streams) = tokio::select! {
+            open = opening => open?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        *opened = Some(clock::since_boot());
+        tracing::info!(
+            device = %self.identity.device,
+            session = welcome.epoch,
+            server = self.identity.server,
+            "session open"
+        );
+        self.wires.set_device_name(welcome.device_name.clone());
+        self.rotate_trust(&welcome);
+        self.wires.link.send_replace(Some(link));
+        let session = active::Active::new(&self.journal, &self.wires, host, &welcome, streams);
+        session.run(stop).await
+    }
+
+    async fn open(&self) -> Result<(Link, handshake::Welcome, handshake::Streams), SessionError> {
+        let trust = match self.identity.ca_pem.as_str() {
+            "" => None,
+            pem => Some(PinnedCa::from_pem(pem).ok_or(SessionError::BadCa)?),
+        };
+        let channel = channel::connect(&self.identity.server, trust).await?;
+        let mut streams = handshake::dial(channel::client(channel.clone())).await?;
+        let (journal, key) = (&self.journal, &self.key);
+        let welcome = handshake::shake_hands(&mut streams, &self.identity, key, journal).await?;
+        let link = Link {
+            channel,
+            token: welcome.session_token.clone(),
+            device: handshake::metadata(&self.identity.device.to_string())?,
+        };
+        Ok((link, welcome, streams))
+    }
+
+    /// Takes a new trust bundle over if the CA trusted so far signed it.
+    fn rotate_trust(&mut self, welcome: &handshake::Welcome) {
+        let (bundle, signature) = (&welcome.trust_bundle_pem, &welcome.trust_bundle_signature);
+        if signature.is_empty() || *bundle == self.identity.ca_pem {
+            return;
+        }
+        if !tls::rotation_is_signed(&self.identity.ca_pem, bundle, signature) {
+            tracing::error!(
+                "the server sent a trust bundle that the pinned CA did not sign; ignored"
+            );
+            return;
+        }
+        let mut rotated = self.identity.clone();
+        rotated.ca_pem.clone_from(bundle);
+        match rotated.save(&self.config.state_dir) {
+            Ok(()) => {
+                tracing::info!("took the server's new trust bundle over");
+                self.identity = rotated;
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "cannot save the server's new trust bundle");
+            }
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! An open session: heartbeats and reports up, commands and acknowledgements down.
+
+use std::{collections::HashSet, time::Duration};
+
+use kernex_proto::{
+    ids::AttemptId,
+    v1::{self, Disposition, device_session_request::Message},
+};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    SessionError,
+    handshake::{Streams, Welcome},
+    incoming::{Incoming, failed, understand},
+};
+use crate::{
+    clock,
+    host::Host,
+    journal::{Acked, BootInstant, Journal, Stopped, Taken},
+    wires::Wires,
+};
+
+/// A message that is not taken for this long means that the server does not read.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence that is always allowed.
+const LEAST_SILENCE: Duration = Duration::from_secs(30);
+/// How long a stopping agent waits for its last reports to arrive.
+const LAST_ACKS: Duration = Duration::from_secs(2);
+/// How long a draining server may still acknowledge.
+const DRAIN_ACKS: Duration = Duration::from_secs(1);
+
+/// An open session.
+pub(super) struct Active<'a> {
+    journal: &'a Journal,
+    wires: &'a Wires,
+    host: &'a mut Host,
+    streams: Streams,
+    epoch: u64,
+    heartbeat: Duration,
+    heartbeat_seq: u64,
+    /// Reports sent in this session; sent again only in the next, or when asked for again.
+    sent: HashSet<u64>,
+}
+
+impl<'a> Active<'a> {
+    /// A session that was just opened.
+    pub(super) fn new(
+        journal: &'a Journal,
+        wires: &'a Wires,
+        host: &'a mut Host,
+        welcome: &Welcome,
+        streams: Streams,
+    ) -> Self {
+        Self {
+            journal,
+            wires,
+            host,
+            streams,
+            epoch: welcome.epoch,
+            heartbeat: welcome.heartbeat,
+            heartbeat_seq: 0,
+            sent: HashSet::new(),
+        }
+    }
+
+    /// Runs until the end of the session; `Ok` when `stop` ended it.
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> Result<(), SessionError> {
+        let silence = (self.heartbeat * 3).max(LEAST_SILENCE);
+        let mut heard = Instant::now();
+        let mut ticks = interval(self.heartbeat);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut progress = self.wires.progress.subscribe();
+        progress.mark_unchanged();
+        self.send_reports().await?;
+        loop {
+            tokio::select! {
+                message = self.streams.down.message() => {
+                    let message = message
+                        .map_err(|status| SessionError::Status(Box::new(status)))?
+                        .ok_or(SessionError::Ended)?;
+                    heard = Instant::now();
+                    self.handle(message).await?;
+                }
+                _ = ticks.tick() => self.send_heartbeat().await?,
+                () = self.wires.reports.notified() => self.send_reports().await?,
+                changed = progress.changed() => if changed.is_ok() {
+                    let report = progress.borrow_and_update().clone();
+                    if let Some(report) = report {
+                        self.send(Message::Report(report)).await?;
+                    }
+                },
+                () = sleep_until(heard + silence) => return Err(SessionError::Silent(silence)),
+                () = stop.cancelled() => {
+                    self.send_reports().await?;
+                    return self.await_acks(LAST_ACKS).await;
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, message: v1::DeviceSessionResponse) -> Result<(), SessionError> {
+        match understand(message.message, self.epoch) {
+            Incoming::Nothing => Ok(()),
+            Incoming::Fenced(epoch) => {
+                tracing::warn!(
+                    session = self.epoch,
+                    epoch,
+                    "ignored a command of another session"
+                );
+                Ok(())
+            }
+            Incoming::Accept(id, command) => self.accept(id, command).await,
+            Incoming::Refuse(id, command, outcome) => {
+                tracing::warn!(command = %id, why = outcome.message, "refused a command");
+                self.journal
+                    .call(move |journal| journal.refuse(id, &command, outcome))
+                    .await?;
+                self.send_again(id).await
+            }
+            Incoming::Stop(id, command) => self.stop(id, command).await,
+            Incoming::Unsupported(answer) => self.send(Message::Unsupported(answer)).await,
+            Incoming::Ack(seq, disposition) => self.acknowledged(seq, disposition).await,
+            Incoming::Drain(after) => {
+                tracing::info!(
+                    reconnect_after_ms = after.as_millis(),
+                    "the server is going away"
+                );
+                self.send_reports().await?;
+                // What it still acknowledges need not be sent again; how this ends does not matter.
+                let _ = self.await_acks(DRAIN_ACKS).await;
+                Err(SessionError::Drained(after))
+            }
+        }
+    }
+
+    async fn accept(&mut self, id: AttemptId, command: v1::Command) -> Result<(), SessionError> {
+        let at = BootInstant {
+            boot_id: clock::boot_id(),
+            millis: u64::try_from(clock::since_boot().as_millis()).unwrap_or(u64::MAX),
+        };
+        let taken = self
+            .journal
+            .call(move |journal| match journal.accept(id, &command, at)? {
+                Taken::Full => {
+                    let outcome = failed(
+                        v1::FailureReason::Internal,
+                        "too many attempts are waiting on this device".to_owned(),
+                    );
+                    journal.refuse(id, &command, outcome).map(|()| Taken::Full)
+                }
+                taken => Ok(taken),
+            })
+            .await?;
+        tracing::info!(command = %id, ?taken, "got a command");
+        if taken == Taken::New {
+            self.wires.work.notify_one();
+        }
+        self.send_again(id).await
+    }
+
+    async fn stop(&mut self, id: AttemptId, command: v1::Command) -> Result<(), SessionError> {
+        let stopped = self
+            .journal
+            .call(move |journal| journal.stop(id, &command))
+            .await?;
+        tracing::info!(command = %id, ?stopped, "got a stop");
+        self.wires.stop(id);
+        match stopped {
+            Stopped::UnderWay => Ok(()),
+            Stopped::Cancelled | Stopped::Over => self.send_again(id).await,
+        }
+    }
+
+    async fn acknowledged(
+        &mut self,
+        seq: u64,
+        disposition: Disposition,
+    ) -> Result<(), SessionError> {
+        let now = clock::wall().seconds;
+        let acked = self
+            .journal
+            .call(move |journal| journal.acknowledge(seq, now))
+            .await?;
+        tracing::debug!(
+            seq,
+            disposition = disposition.as_str_name(),
+            ?acked,
+            "acknowledged"
+        );
+        self.sent.remove(&seq);
+        if let Acked::Accepted(id) = acked
+            && is_unwanted(disposition)
+        {
+            self.give_up(id, disposition).await?;
+        }
+        Ok(())
+    }
+
+    /// The server does not want what was accepted: it ends unless its scripts have begun. Those finish, and what they
+    /// did is told.
+    async fn give_up(
+        &mut self,
+        id: AttemptId,
+        disposition: Disposition,
+    ) -> Result<(), SessionError> {
+        let stopped = self
+            .journal
+            .call(move |journal| match journal.get(id)? {
+                Some(record) if record.state() == v1::AttemptState::Accepted => {
+                    journal.stop(id, &v1::Command::default())
+                }
+                _ => Ok(Stopped::Over),
+            })
+            .await?;
+        if stopped == Stopped::Cancelled {
+            tracing::warn!(command = %id, disposition = disposition.as_str_name(), "given up");
+            self.wires.stop(id);
+            self.send_reports().await?;
+        }
+        Ok(())
+    }
+
+    async fn send_heartbeat(&mut self) -> Result<(), SessionError> {
+        self.heartbeat_seq += 1;
+        let releases = self.journal.call(Journal::releases).await?;
+        let heartbeat = v1::Heartbeat {
+            seq: self.heartbeat_seq,
+            vital_signs: Some(self.host.vital_signs()),
+            releases: releases
+                .iter()
+                .map(|(name, release)| release.to_active(name))
+                .collect(),
+            device_time: Some(clock::wall()),
+        };
+        self.send(Message::Heartbeat(heartbeat)).await
+    }
+
+    /// Sends what is not acknowledged and was not sent in this session.
+    async fn send_reports(&mut self) -> Result<(), SessionError> {
+        for report in self.journal.call(Journal::unacknowledged).await? {
+            if self.sent.insert(report.seq) {
+                self.send(Message::Report(report)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is known of one attempt, acknowledged or not: the server asked for it again.
+    async fn send_again(&mut self, id: AttemptId) -> Result<(), SessionError> {
+        let Some(record) = self.journal.call(move |journal| journal.get(id)).await? else {
+            return Ok(());
+        };
+        for report in [record.accepted_report(id), record.outcome_report(id)]
+            .into_iter()
+            .flatten()
+        {
+            self.sent.insert(report.seq);
+            self.send(Message::Report(report)).await?;
+        }
+        Ok(())
+    }
+
+    /// Listens only for acknowledgements, until all have come or the time is up.
+    async fn await_acks(&mut self, limit: Duration) -> Result<(), SessionError> {
+        let end = Instant::now() + limit;
+        while !self.journal.call(Journal::unacknowledged).await?.is_empty() {
+            let message = tokio::select! {
+                message = self.streams.down.message() => message,
+                () = sleep_until(end) => return Ok(()),
+            };
+            let Ok(Some(message)) = message else {
+                return Ok(());
+            };
+            if let Incoming::Ack(seq, disposition) = understand(message.message, self.epoch) {
+                self.acknowledged(seq, disposition).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&self, message: Message) -> Result<(), SessionError> {
+        let message = v1::DeviceSessionRequest {
+            message: Some(message),
+        };
+        match timeout(SEND_TIMEOUT, self.streams.up.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            // The stream ended; reading it on says why.
+            Ok(Err(_)) => Ok(()),
+            Err(_) => Err(SessionError::Stuck),
+        }
+    }
+}
+
+/// Whether an acceptance with this answer is not worth going on with.
+fn is_unwanted(disposition: Disposition) -> bool {
+    match disposition {
+        Disposition::Late | Disposition::Unknown | Disposition::Refused => true,
+        Disposition::Applied | Disposition::Duplicate | Disposition::Unspecified => false,
+    }
+}

@@ -1,0 +1,269 @@
+//! Opening a session: Challenge, Hello, Welcome, Ready, each within its deadline.
+//!
+//! Written over any stream of messages, so that each way it can go wrong is tested without a network.
+
+use std::time::Duration;
+
+use kernex_proto::{
+    PROTOCOL_REVISION,
+    handshake::{NONCE_LEN, SessionTranscript},
+    v1::{
+        self, agent_service_client::AgentServiceClient, device_session_request as up,
+        device_session_response as down,
+    },
+};
+use prost::bytes::Bytes;
+use rand::RngCore as _;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::{
+    Status, Streaming,
+    metadata::{Ascii, MetadataValue},
+    transport::Channel,
+};
+
+use crate::{
+    channel::CONNECT_TIMEOUT,
+    clock, host,
+    identity::{DeviceKey, Identity},
+    journal::{Journal, JournalError},
+};
+
+/// Messages waiting to be sent. Reports wait in the journal, so this only evens out bursts.
+const OUTBOUND: usize = 64;
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Why a session did not open.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    /// The server said no.
+    #[error("the server refused: {code:?}: {message}", code = .0.code(), message = .0.message())]
+    Status(Box<Status>),
+    /// Nothing came.
+    #[error("the server did not send {0} within {CONNECT_TIMEOUT:?}")]
+    Timeout(&'static str),
+    /// The stream ended.
+    #[error("the server ended the stream instead of sending {0}")]
+    Ended(&'static str),
+    /// Something else came.
+    #[error("the server sent {found} instead of {wanted}")]
+    Unexpected {
+        /// What should have come.
+        wanted: &'static str,
+        /// What came.
+        found: &'static str,
+    },
+    /// A field is wrong.
+    #[error("the server's {0}")]
+    Malformed(String),
+    /// The server belongs to another cluster.
+    #[error("the server belongs to cluster {0}; this device enrolled in another")]
+    OtherCluster(String),
+    /// The key could not sign.
+    #[error("cannot sign")]
+    Sign(#[source] std::io::Error),
+    /// The journal could not be read or written.
+    #[error("the journal failed")]
+    Journal(#[from] JournalError),
+}
+
+impl From<Status> for HandshakeError {
+    fn from(status: Status) -> Self {
+        Self::Status(Box::new(status))
+    }
+}
+
+/// Both directions of a session.
+pub(super) struct Streams {
+    /// To the server.
+    pub(super) up: mpsc::Sender<v1::DeviceSessionRequest>,
+    /// From the server.
+    pub(super) down: Streaming<v1::DeviceSessionResponse>,
+}
+
+/// What Welcome says, checked.
+#[derive(Debug, Clone)]
+pub(super) struct Welcome {
+    /// Number of the session.
+    pub(super) epoch: u64,
+    /// Time between heartbeats.
+    pub(super) heartbeat: Duration,
+    /// Authorises downloads.
+    pub(super) session_token: MetadataValue<Ascii>,
+    /// CA certificates, PEM.
+    pub(super) trust_bundle_pem: String,
+    /// Signature of the old CA over them.
+    pub(super) trust_bundle_signature: Bytes,
+    /// The device's name.
+    pub(super) device_name: String,
+}
+
+/// Opens the stream.
+pub(super) async fn dial(
+    mut client: AgentServiceClient<Channel>,
+) -> Result<Streams, HandshakeError> {
+    let (up, requests) = mpsc::channel(OUTBOUND);
+    let call = client.device_session(ReceiverStream::new(requests));
+    let response = tokio::time::timeout(CONNECT_TIMEOUT, call)
+        .await
+        .map_err(|_| HandshakeError::Timeout("headers"))??;
+    Ok(Streams {
+        up,
+        down: response.into_inner(),
+    })
+}
+
+/// Proves who we are and says what we hold. The epoch is on disk when this returns.
+pub(super) async fn shake_hands(
+    streams: &mut Streams,
+    identity: &Identity,
+    key: &DeviceKey,
+    journal: &Journal,
+) -> Result<Welcome, HandshakeError> {
+    let challenge = expect_challenge(&mut streams.down, identity).await?;
+    let last_epoch = journal.call(Journal::epoch).await?;
+    let hello = hello(&challenge, identity, key, journal, last_epoch).await?;
+    send(streams, up::Message::Hello(hello)).await?;
+    let welcome = expect_welcome(&mut streams.down, last_epoch).await?;
+    let epoch = welcome.epoch;
+    journal
+        .call(move |journal| journal.confirm_epoch(epoch))
+        .await?;
+    send(streams, up::Message::Ready(v1::Ready { epoch })).await?;
+    Ok(welcome)
+}
+
+async fn send(streams: &Streams, message: up::Message) -> Result<(), HandshakeError> {
+    let message = v1::DeviceSessionRequest {
+        message: Some(message),
+    };
+    // A closed channel means that the stream ended; reading it says why.
+    let _ = tokio::time::timeout(CONNECT_TIMEOUT, streams.up.send(message)).await;
+    Ok(())
+}
+
+async fn next(
+    stream: &mut (impl Stream<Item = Result<v1::DeviceSessionResponse, Status>> + Unpin),
+    wanted: &'static str,
+) -> Result<Option<down::Message>, HandshakeError> {
+    match tokio::time::timeout(CONNECT_TIMEOUT, stream.next()).await {
+        Err(_) => Err(HandshakeError::Timeout(wanted)),
+        Ok(None) => Err(HandshakeError::Ended(wanted)),
+        Ok(Some(message)) => Ok(message?.message),
+    }
+}
+
+async fn expect_challenge(
+    stream: &mut (impl Stream<Item = Result<v1::DeviceSessionResponse, Status>> + Unpin),
+    identity: &Identity,
+) -> Result<v1::Challenge, HandshakeError> {
+    let challenge = match next(stream, "Challenge").await? {
+        Some(down::Message::Challenge(challenge)) => challenge,
+        other => return Err(unexpected("Challenge", other.as_ref())),
+    };
+    if challenge.server_nonce.len() != NONCE_LEN {
+        return Err(HandshakeError::Malformed(
+            "nonce is not 32 bytes long".into(),
+        ));
+    }
+    if challenge.cluster_id.parse() != Ok(identity.cluster) {
+        return Err(HandshakeError::OtherCluster(challenge.cluster_id));
+    }
+    Ok(challenge)
+}
+
+async fn expect_welcome(
+    stream: &mut (impl Stream<Item = Result<v1::DeviceSessionResponse, Status>> + Unpin),
+    last_epoch: u64,
+) -> Result<Welcome, HandshakeError> {
+    let welcome = match next(stream, "Welcome").await? {
+        Some(down::Message::Welcome(welcome)) => welcome,
+        other => return Err(unexpected("Welcome", other.as_ref())),
+    };
+    if welcome.epoch <= last_epoch {
+        return Err(HandshakeError::Malformed(format!(
+            "epoch {} is not newer than {last_epoch}",
+            welcome.epoch
+        )));
+    }
+    let heartbeat = match welcome.heartbeat_interval_ms {
+        0 => DEFAULT_HEARTBEAT,
+        millis => Duration::from_millis(millis.clamp(100, 3_600_000)),
+    };
+    Ok(Welcome {
+        epoch: welcome.epoch,
+        heartbeat,
+        session_token: metadata(&welcome.session_token)?,
+        trust_bundle_pem: welcome.trust_bundle_pem,
+        trust_bundle_signature: welcome.trust_bundle_signature,
+        device_name: welcome.device_name,
+    })
+}
+
+/// Text as request metadata.
+pub(super) fn metadata(text: &str) -> Result<MetadataValue<Ascii>, HandshakeError> {
+    MetadataValue::try_from(text)
+        .map_err(|_| HandshakeError::Malformed("session token cannot travel as metadata".into()))
+}
+
+async fn hello(
+    challenge: &v1::Challenge,
+    identity: &Identity,
+    key: &DeviceKey,
+    journal: &Journal,
+    last_epoch: u64,
+) -> Result<v1::Hello, HandshakeError> {
+    let mut nonce = [0; NONCE_LEN];
+    rand::rngs::OsRng.fill_bytes(&mut nonce);
+    let boot_id = clock::boot_id();
+    let transcript = SessionTranscript {
+        cluster: identity.cluster,
+        server_nonce: &challenge.server_nonce,
+        client_nonce: &nonce,
+        device: identity.device,
+        key: key.digest(),
+        boot_id: &boot_id,
+        journal: journal.id(),
+    }
+    .bytes();
+    let signature = key.sign(transcript).await.map_err(HandshakeError::Sign)?;
+    let live = journal.call(Journal::live).await?;
+    let held_attempts = live
+        .into_iter()
+        .map(|(id, record)| v1::HeldAttempt {
+            attempt: Some(id.into()),
+            state: record.state().into(),
+        })
+        .collect();
+    Ok(v1::Hello {
+        device_id: identity.device.to_string(),
+        client_nonce: Bytes::copy_from_slice(&nonce),
+        boot_id,
+        journal_id: journal.id().to_string(),
+        last_epoch,
+        protocol_revision: PROTOCOL_REVISION,
+        capabilities: vec!["stop".to_owned()],
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        inventory: Some(host::inventory()),
+        held_attempts,
+        signature: signature.into(),
+    })
+}
+
+fn unexpected(wanted: &'static str, found: Option<&down::Message>) -> HandshakeError {
+    let found = match found {
+        None => "a message this version does not know",
+        Some(down::Message::Challenge(_)) => "Challenge",
+        Some(down::Message::Welcome(_)) => "Welcome",
+        Some(down::Message::Command(_)) => "Command",
+        Some(down::Message::HeartbeatAck(_)) => "HeartbeatAck",
+        Some(down::Message::Ack(_)) => "Ack",
+        Some(down::Message::Drain(_)) => "Drain",
+        Some(down::Message::Unsupported(_)) => "Unsupported",
+    };
+    HandshakeError::Unexpected { wanted, found }
+}
+
+#[cfg(test)]
+#[path = "handshake_tests.rs"]
+mod tests;

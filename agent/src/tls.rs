@@ -1,0 +1,203 @@
+//! Trust in the control plane: its CA is pinned, dates do not count.
+//!
+//! A device may boot in 1970 or in 2099, so the dates in certificates are ignored; what counts is that the chain leads
+//! to the pinned CA and that the name is the one we dialled. Before the first enrolment there is no pinned CA, only its
+//! fingerprint in the token: then the CA is taken from the handshake itself and compared with that.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use kernex_proto::ids::Digest;
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{
+        WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+    },
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
+use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, spki_for_anchor};
+
+/// What is believed about the server's CA.
+#[derive(Debug)]
+enum Trust {
+    /// These CA certificates, from an earlier enrolment.
+    Pinned(Vec<CertificateDer<'static>>),
+    /// The CA whose public key has this digest; learnt once seen.
+    Fingerprint(Digest, Mutex<Option<CertificateDer<'static>>>),
+}
+
+/// Verifies the server's certificate against the pinned CA.
+#[derive(Debug)]
+pub(crate) struct PinnedCa {
+    trust: Trust,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl PinnedCa {
+    /// Trusts the CA certificates of a PEM text; `None` when it holds none or they cannot be read.
+    pub(crate) fn from_pem(pem: &str) -> Option<Arc<Self>> {
+        let certs = parse_pem(pem)?;
+        Some(Self::new(Trust::Pinned(certs)))
+    }
+
+    /// Trusts whichever CA has the fingerprint.
+    pub(crate) fn from_fingerprint(pin: Digest) -> Arc<Self> {
+        Self::new(Trust::Fingerprint(pin, Mutex::new(None)))
+    }
+
+    fn new(trust: Trust) -> Arc<Self> {
+        Arc::new(Self {
+            trust,
+            algorithms: aws_lc_rs::default_provider().signature_verification_algorithms,
+        })
+    }
+
+    /// The CA that a fingerprint turned out to mean, PEM.
+    pub(crate) fn learnt_pem(&self) -> Option<String> {
+        match &self.trust {
+            Trust::Pinned(_) => None,
+            Trust::Fingerprint(_, learnt) => learnt
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref()
+                .map(|cert| to_pem(cert)),
+        }
+    }
+
+    fn verify_chain(
+        &self,
+        leaf: &EndEntityCert<'_>,
+        intermediates: &[CertificateDer<'_>],
+        ca: &[CertificateDer<'_>],
+        mut time: UnixTime,
+    ) -> Result<(), Error> {
+        let anchors = ca
+            .iter()
+            .map(anchor_from_trusted_cert)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(bad_certificate)?;
+        // Dates are checked by the library whether one wants it or not. A date that does not fit says which one would,
+        // so the check is repeated at that instant; a chain of two needs two repetitions at most.
+        for _ in 0..4 {
+            match leaf.verify_for_usage(
+                self.algorithms.all,
+                &anchors,
+                intermediates,
+                time,
+                KeyUsage::server_auth(),
+                None,
+                None,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(webpki::Error::CertExpired { not_after, .. }) => time = not_after,
+                Err(webpki::Error::CertNotValidYet { not_before, .. }) => time = not_before,
+                Err(err) => return Err(bad_certificate(err)),
+            }
+        }
+        Err(Error::InvalidCertificate(CertificateError::BadEncoding))
+    }
+}
+
+impl ServerCertVerifier for PinnedCa {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let leaf = EndEntityCert::try_from(end_entity).map_err(bad_certificate)?;
+        match &self.trust {
+            Trust::Pinned(ca) => self.verify_chain(&leaf, intermediates, ca, now)?,
+            Trust::Fingerprint(pin, learnt) => {
+                let ca = intermediates
+                    .last()
+                    .filter(|ca| fingerprint(ca) == Some(*pin))
+                    .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+                self.verify_chain(&leaf, intermediates, std::slice::from_ref(ca), now)?;
+                *learnt.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(ca.clone().into_owned());
+            }
+        }
+        leaf.verify_is_valid_for_subject_name(server_name)
+            .map_err(|_| Error::InvalidCertificate(CertificateError::NotValidForName))?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Whether one of the CA certificates of `trusted_pem` signed `bundle_pem`, which then takes their place.
+pub(crate) fn rotation_is_signed(trusted_pem: &str, bundle_pem: &str, signature: &[u8]) -> bool {
+    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+    let Some(trusted) = parse_pem(trusted_pem) else {
+        return false;
+    };
+    parse_pem(bundle_pem).is_some()
+        && trusted.iter().any(|cert| {
+            EndEntityCert::try_from(cert).is_ok_and(|ca| {
+                algorithms.all.iter().any(|algorithm| {
+                    ca.verify_signature(*algorithm, bundle_pem.as_bytes(), signature)
+                        .is_ok()
+                })
+            })
+        })
+}
+
+fn fingerprint(ca: &CertificateDer<'_>) -> Option<Digest> {
+    let anchor = anchor_from_trusted_cert(ca).ok()?;
+    Some(Digest::of(&spki_for_anchor(&anchor)))
+}
+
+fn parse_pem(pem: &str) -> Option<Vec<CertificateDer<'static>>> {
+    let certs: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .ok()?;
+    (!certs.is_empty()).then_some(certs)
+}
+
+fn to_pem(cert: &CertificateDer<'_>) -> String {
+    let text = STANDARD.encode(cert);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in text.as_bytes().chunks(64) {
+        pem.push_str(&String::from_utf8_lossy(line));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
+
+fn bad_certificate(err: webpki::Error) -> Error {
+    Error::InvalidCertificate(match err {
+        webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
+        webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        webpki::Error::BadDer => CertificateError::BadEncoding,
+        other => CertificateError::Other(rustls::OtherError(Arc::new(other))),
+    })
+}
+
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+mod tests;
