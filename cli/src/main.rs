@@ -1,1 +1,59 @@
-fn main() {}
+//! `kernexctl`, the operator's program: arguments in, one command, an exit code out.
+//!
+//! Data goes to stdout, everything said goes to stderr, and every failure names the next step (see `error`).
+
+mod args;
+mod client;
+mod commands;
+mod context;
+mod dev;
+mod error;
+mod output;
+mod pack;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use kernex_proto::telemetry::{self, LogFormat};
+use tracing::Instrument as _;
+
+use crate::{args::Cli, error::Failure};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // One provider for all TLS in this process; a second call would only say that it is there already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::say(&format!(
+                "error: cannot start: {error}\n  next: Check the limits of this user (`ulimit -a`)."
+            ));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(traced(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::say(&format!("error: {failure}"));
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+/// Runs the command within the span that a deployment's trace starts with.
+async fn traced(cli: Cli) -> Result<(), Failure> {
+    let telemetry = telemetry::init("kernexctl", "warn", LogFormat::Text);
+    if let Err(error) = &telemetry {
+        output::say(&format!("warning: no traces: {error}"));
+    }
+    let span = tracing::info_span!("kernexctl", otel.name = cli.command.title());
+    let result = Box::pin(commands::run(cli)).instrument(span).await;
+    if let Ok(guard) = telemetry {
+        guard.shutdown().await;
+    }
+    result
+}

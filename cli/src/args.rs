@@ -1,0 +1,371 @@
+//! The command line as it is typed; `commands` does what it means.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgGroup, Args, Parser, Subcommand};
+
+use crate::output::Format;
+
+mod values;
+
+pub(crate) use values::{LabelChange, parse_duration};
+use values::{parse_label, parse_label_change};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  ok                         4  not allowed
+  1  error                      5  not found, or in conflict
+  2  wrong usage                6  waiting took too long
+  3  the deployment failed      7  the control plane cannot be reached
+
+Environment:
+  KERNEX_CONFIG                 configuration file (default ~/.config/kernex/config.toml)
+  KERNEX_CONTEXT                context to use when --context is not given
+  KERNEX_SERVER, KERNEX_TOKEN, KERNEX_CA
+                                server URL, token and CA file, instead of a context
+  NO_COLOR                      no colours
+
+Try everything on this machine, with nothing to set up:  kernexctl dev";
+
+/// Operates a Kernex fleet: enrols devices, pushes bundles, deploys them and shows what came of it.
+#[derive(Debug, Parser)]
+#[command(name = "kernexctl", version, after_help = AFTER_HELP, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Context (server and token) to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The nouns, and the three verbs that stand alone.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Which control plane to talk to
+    #[command(subcommand)]
+    Context(ContextCommand),
+    /// Tokens that let devices in
+    #[command(subcommand)]
+    Enrollment(EnrollmentCommand),
+    /// Devices: who is there, how they are, what they run
+    #[command(subcommand)]
+    Device(DeviceCommand),
+    /// Bundles: make, push and fetch them
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+    /// Put a bundle on devices
+    Deploy(DeployArgs),
+    /// Deployments and what became of them
+    #[command(subcommand)]
+    Deployment(DeploymentCommand),
+    /// Run a whole fleet on this machine: a control plane and some devices, with a first deployment
+    Dev(DevArgs),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Command {
+    /// Name of the command in traces.
+    pub(crate) const fn title(&self) -> &'static str {
+        match self {
+            Self::Context(_) => "kernexctl context",
+            Self::Enrollment(_) => "kernexctl enrollment",
+            Self::Device(_) => "kernexctl device",
+            Self::Bundle(_) => "kernexctl bundle",
+            Self::Deploy(_) => "kernexctl deploy",
+            Self::Deployment(_) => "kernexctl deployment",
+            Self::Dev(_) => "kernexctl dev",
+            Self::Completion { .. } => "kernexctl completion",
+        }
+    }
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct OutputArg {
+    /// How to print the result
+    #[arg(short, long, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    pub(crate) output: Format,
+}
+
+/// Consent given in advance.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Consent {
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// `context ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContextCommand {
+    /// Store a server and a token under a name
+    #[command(group = ArgGroup::new("secret").required(true).args(["token_file", "token"]))]
+    Add {
+        /// Name of the context
+        name: String,
+        /// Server URL, e.g. https://kernex.example:7443
+        #[arg(long, value_name = "URL")]
+        server: String,
+        /// The server's `ca.pem`; its content is stored
+        #[arg(long, value_name = "FILE")]
+        ca: Option<PathBuf>,
+        /// File with the operator token; its content is stored
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+        /// The operator token itself (a file keeps it out of the shell's history)
+        #[arg(long, value_name = "TOKEN")]
+        token: Option<String>,
+    },
+    /// Make a context the current one
+    Use {
+        /// Name of the context
+        name: String,
+    },
+    /// List contexts
+    List {
+        #[command(flatten)]
+        output: OutputArg,
+    },
+}
+
+/// `enrollment ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnrollmentCommand {
+    /// Make a token that lets devices in; its text is shown once
+    Create {
+        /// How many devices it may let in
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        uses: u32,
+        /// How long it works, e.g. 30m, 12h, 7d
+        #[arg(long, default_value = "1d", value_parser = parse_duration, value_name = "DURATION")]
+        ttl: Duration,
+        /// Label each device gets (repeatable)
+        #[arg(long = "label", value_parser = parse_label, value_name = "KEY=VALUE")]
+        labels: Vec<(String, String)>,
+        /// Let one new key take over this device, e.g. after a re-imaged disk
+        #[arg(long, value_name = "DEVICE", conflicts_with = "labels")]
+        replace: Option<String>,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// List tokens, without their secrets
+    List {
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Revoke a token; devices that used it stay
+    Revoke {
+        /// Token id
+        id: String,
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+/// `device ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// List devices
+    List {
+        /// Only devices with these labels, e.g. 'site=berlin,env in (prod,stage),!canary'
+        #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
+        selector: String,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Show one device
+    Get {
+        /// Name or id
+        device: String,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Set and remove labels
+    Label {
+        /// Name or id
+        device: String,
+        /// `key=value` sets, `key-` removes
+        #[arg(required = true, value_parser = parse_label_change, value_name = "KEY=VALUE|KEY-")]
+        changes: Vec<LabelChange>,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Show sampled heartbeats, newest first
+    Metrics {
+        /// Name or id
+        device: String,
+        /// At most this many
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Show what was deployed to a device, newest first
+    History {
+        /// Name or id
+        device: String,
+        /// At most this many
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Delete a device: its key is revoked and its open work cancelled
+    Delete {
+        /// Name or id
+        device: String,
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+/// `bundle ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum BundleCommand {
+    /// Write a small example to start from
+    Init {
+        /// Folder to write into
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+        /// Name of the bundle (default: the folder's name)
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Make an archive of a folder; the same files always give the same bytes
+    Pack {
+        /// Folder with a manifest.json
+        dir: PathBuf,
+        /// File to write (default: NAME-VERSION.tar.gz here)
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Upload an archive, or a folder after packing it
+    Push {
+        /// Archive or folder
+        path: PathBuf,
+        /// Name on the server, instead of the manifest's
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Download an archive
+    Pull {
+        /// name:version or digest
+        bundle: String,
+        /// File to write (default: NAME-VERSION.tar.gz here)
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// List bundles, newest first
+    List {
+        /// Only bundles of this name
+        #[arg(long, default_value = "", hide_default_value = true)]
+        name: String,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Show one bundle
+    Get {
+        /// name:version or digest
+        bundle: String,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Delete a bundle that no device and no deployment needs
+    Delete {
+        /// name:version or digest
+        bundle: String,
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+/// `deploy ...`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("where").required(true).multiple(true).args(["to", "devices"]))]
+pub(crate) struct DeployArgs {
+    /// name:version, a digest, or a local archive or folder that is pushed first
+    pub(crate) bundle: String,
+    /// Devices with these labels, e.g. 'site=berlin,!canary'; '*' means every device
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) to: Option<String>,
+    /// A device by name or id (repeatable)
+    #[arg(long = "device", value_name = "DEVICE", num_args = 1..)]
+    pub(crate) devices: Vec<String>,
+    /// Stay and show what happens; exits 3 when the deployment fails
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// With --watch: give up waiting after this long (exit code 6); the deployment goes on
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION", requires = "watch")]
+    pub(crate) timeout: Option<Duration>,
+    /// How long a device that is away has to come back (default 7d)
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) delivery_timeout: Option<Duration>,
+    /// How long a device may take once it has begun (default 1h)
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) execution_timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+}
+
+/// `deployment ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeploymentCommand {
+    /// List deployments, newest first
+    List {
+        /// At most this many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Show one deployment and its devices
+    Get {
+        /// Deployment id
+        id: String,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Watch a deployment until it is finished; exits 3 when it failed
+    Watch {
+        /// Deployment id
+        id: String,
+        /// Give up waiting after this long (exit code 6); the deployment goes on
+        #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+        timeout: Option<Duration>,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Stop a deployment: what has not started is cancelled, what runs is killed
+    Cancel {
+        /// Deployment id
+        id: String,
+        #[command(flatten)]
+        consent: Consent,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+}
+
+/// `dev ...`
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    /// How many devices
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) devices: u16,
+    /// Deploy once, print the result and leave; exits 3 when the deployment failed
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Keep everything in this folder, to go on from there next time (default: a temporary one)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests;

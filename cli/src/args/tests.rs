@@ -1,0 +1,73 @@
+//! What can be typed and what it means.
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    use clap::CommandFactory as _;
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn a_deployment_needs_devices() {
+    assert!(parse("kernexctl deploy hello:1.0").is_err());
+    assert!(parse("kernexctl deploy hello:1.0 --timeout 5m --to *").is_err());
+    let cli =
+        parse("kernexctl deploy hello:1.0 --to a=b --device x --device y --watch --timeout 5m")
+            .unwrap();
+    let Command::Deploy(deploy) = cli.command else {
+        panic!()
+    };
+    assert_eq!(deploy.devices, ["x", "y"]);
+    assert_eq!(deploy.to.as_deref(), Some("a=b"));
+    assert_eq!(deploy.timeout, Some(Duration::from_secs(300)));
+}
+
+#[test]
+fn a_context_needs_exactly_one_token() {
+    let add = "kernexctl context add x --server https://h:7443 --ca ca.pem";
+    assert!(parse(add).is_err());
+    assert!(parse(&format!("{add} --token a --token-file b")).is_err());
+    assert!(parse(&format!("{add} --token a")).is_ok());
+    assert!(parse(&format!("{add} --token-file a")).is_ok());
+}
+
+#[test]
+fn labels_are_set_and_removed() {
+    let cli = parse("kernexctl device label edge-1 site=berlin canary- --context x").unwrap();
+    assert_eq!(cli.context.as_deref(), Some("x"));
+    let Command::Device(DeviceCommand::Label { changes, .. }) = cli.command else {
+        panic!()
+    };
+    assert_eq!(
+        changes,
+        [
+            LabelChange::Set("site".into(), "berlin".into()),
+            LabelChange::Remove("canary".into())
+        ]
+    );
+    assert!(parse("kernexctl device label edge-1").is_err());
+    assert!(parse("kernexctl device label edge-1 nonsense").is_err());
+}
+
+#[test]
+fn output_means_a_format_for_lists_and_a_file_for_packing() {
+    let Command::Bundle(BundleCommand::Pack { output, .. }) =
+        parse("kernexctl bundle pack . -o a.tar.gz")
+            .unwrap()
+            .command
+    else {
+        panic!()
+    };
+    assert_eq!(output, Some("a.tar.gz".into()));
+    let Command::Device(DeviceCommand::List { output, .. }) =
+        parse("kernexctl device list -o json").unwrap().command
+    else {
+        panic!()
+    };
+    assert_eq!(output.output, Format::Json);
+}

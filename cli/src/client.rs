@@ -1,0 +1,206 @@
+//! The connection to a control plane: TLS against the context's CA, the token and the trace on every call.
+
+use std::{future::Future, time::Duration};
+
+use kernex_proto::v1::{
+    access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
+    deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
+};
+use tonic::{
+    Request, Response, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+use tracing::Instrument as _;
+
+use crate::{
+    context::Context,
+    error::{Exit, Failure},
+};
+
+/// A call that answers once has this long.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// A server that does not take a connection within this time is unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first message of a watch carries every target, each with up to 64 KiB of output.
+const LARGEST_MESSAGE: usize = 256 * 1024 * 1024;
+
+pub(crate) type Connection = InterceptedService<Channel, Credentials>;
+
+/// A connection that is open.
+#[derive(Clone)]
+pub(crate) struct Client {
+    connection: Connection,
+}
+
+/// Puts the token and the trace context on each call.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    bearer: MetadataValue<Ascii>,
+}
+
+impl Interceptor for Credentials {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request
+            .metadata_mut()
+            .insert("authorization", self.bearer.clone());
+        kernex_proto::telemetry::inject(request.metadata_mut());
+        Ok(request)
+    }
+}
+
+impl Client {
+    /// Connects; the server has to be there.
+    pub(crate) async fn connect(context: &Context) -> Result<Self, Failure> {
+        let server = &context.server;
+        let mut endpoint = Endpoint::from_shared(server.clone())
+            .map_err(|error| Failure::unreachable(server, &error))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            // Only the server pings; this notices a server that is gone without a word.
+            .tcp_keepalive(Some(Duration::from_secs(20)))
+            .user_agent(concat!("kernexctl/", env!("CARGO_PKG_VERSION")))
+            .map_err(|error| Failure::unreachable(server, &error))?;
+        if server.starts_with("https://") {
+            let ca = context.ca.as_deref().ok_or_else(|| {
+                Failure::usage(
+                    format!("the CA of {server} is not known"),
+                    "Give the server's `ca.pem`: `kernexctl context add NAME --server URL --ca FILE ...`, or KERNEX_CA.",
+                )
+            })?;
+            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+            endpoint = endpoint
+                .tls_config(tls)
+                .map_err(|error| Failure::unreachable(server, &error))?;
+        }
+        let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", context.token.trim())
+            .parse()
+            .map_err(|_| {
+            Failure::new(
+                Exit::NotAllowed,
+                "the operator token holds characters that no token has",
+                "Copy the token whole, without quotes or line breaks.",
+            )
+        })?;
+        bearer.set_sensitive(true);
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|error| Failure::unreachable(server, &error))?;
+        Ok(Self {
+            connection: InterceptedService::new(channel, Credentials { bearer }),
+        })
+    }
+
+    /// Tokens.
+    pub(crate) fn access(&self) -> AccessServiceClient<Connection> {
+        AccessServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    /// Bundles.
+    pub(crate) fn bundles(&self) -> BundleServiceClient<Connection> {
+        BundleServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    /// Deployments.
+    pub(crate) fn deployments(&self) -> DeploymentServiceClient<Connection> {
+        DeploymentServiceClient::new(self.connection.clone())
+            .max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    /// Devices.
+    pub(crate) fn devices(&self) -> DeviceServiceClient<Connection> {
+        DeviceServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+}
+
+/// A request with the deadline of a call that answers once.
+pub(crate) fn timed<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+/// The id that makes a change safe to repeat.
+pub(crate) fn request_id() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// Makes a call, such as `kernex.v1.DeviceService/GetDevice`, within a span of its own.
+pub(crate) async fn call<T>(
+    method: &'static str,
+    future: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Failure> {
+    Ok(call_raw(method, future).await?)
+}
+
+/// The same, for callers that look at the status.
+pub(crate) async fn call_raw<T>(
+    method: &'static str,
+    future: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Status> {
+    let (service, name) = method.split_once('/').unwrap_or((method, ""));
+    let span = tracing::info_span!(
+        "rpc",
+        otel.name = method,
+        otel.kind = "client",
+        rpc.system = "grpc",
+        rpc.service = service,
+        rpc.method = name,
+        rpc.grpc.status_code = tracing::field::Empty,
+        otel.status_code = tracing::field::Empty,
+    );
+    let result = future.instrument(span.clone()).await;
+    let code = result.as_ref().err().map_or(tonic::Code::Ok, Status::code);
+    span.record("rpc.grpc.status_code", i32::from(code));
+    if result.is_err() {
+        span.record("otel.status_code", "ERROR");
+    }
+    result.map(Response::into_inner)
+}
+
+/// Fetches page after page, up to `limit` items. `fetch` gets the page size and token and returns the next token.
+pub(crate) async fn pages<T, F, Fut>(limit: Option<u32>, mut fetch: F) -> Result<Vec<T>, Failure>
+where
+    F: FnMut(u32, String) -> Fut,
+    Fut: Future<Output = Result<(Vec<T>, String), Failure>>,
+{
+    const PAGE: usize = 200;
+    let limit = limit.map_or(usize::MAX, |limit| limit as usize);
+    let mut items = Vec::new();
+    let mut token = String::new();
+    while items.len() < limit {
+        let size = PAGE.min(limit - items.len()) as u32;
+        let (page, next) = fetch(size, token).await?;
+        items.extend(page);
+        if next.is_empty() {
+            break;
+        }
+        token = next;
+    }
+    items.truncate(limit);
+    Ok(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn pages_are_fetched_up_to_the_limit() {
+        let fetch = |size: u32, token: String| async move {
+            let start: u32 = token.parse().unwrap_or(0);
+            let end = (start + size).min(450);
+            let next = if end == 450 {
+                String::new()
+            } else {
+                end.to_string()
+            };
+            Ok(((start..end).collect::<Vec<_>>(), next))
+        };
+        assert_eq!(pages(None, fetch).await.unwrap().len(), 450);
+        assert_eq!(pages(Some(7), fetch).await.unwrap(), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(pages(Some(250), fetch).await.unwrap().len(), 250);
+    }
+}

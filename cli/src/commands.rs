@@ -1,0 +1,90 @@
+//! What each command does: resolve the context, make one or two calls, print.
+
+use clap::CommandFactory as _;
+
+use crate::{
+    args::{Cli, Command},
+    client::Client,
+    context::{ConfigFile, process_env, resolve},
+    error::{Exit, Failure},
+};
+
+mod bundle;
+mod completion;
+mod context;
+pub(crate) mod deploy;
+mod deployment;
+pub(crate) mod device;
+mod enrollment;
+pub(crate) mod transfer;
+pub(crate) mod watch;
+
+/// Runs one command.
+pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
+    let session = Session {
+        context: cli.context,
+    };
+    match cli.command {
+        Command::Context(command) => self::context::run(command),
+        Command::Enrollment(command) => enrollment::run(&session, command).await,
+        Command::Device(command) => device::run(&session, command).await,
+        Command::Bundle(command) => bundle::run(&session, command).await,
+        Command::Deploy(args) => deploy::run(&session, args).await,
+        Command::Deployment(command) => deployment::run(&session, command).await,
+        Command::Dev(args) => crate::dev::run(args).await,
+        Command::Completion { shell } => completion::run(shell, &mut Cli::command()),
+    }
+}
+
+/// What every command that talks to a server starts from.
+pub(crate) struct Session {
+    context: Option<String>,
+}
+
+impl Session {
+    /// Connects to the server that is meant.
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+        let contexts = ConfigFile::locate(&process_env)?.read()?;
+        let context = resolve(self.context.as_deref(), &process_env, &contexts)?;
+        Client::connect(&context).await
+    }
+}
+
+/// Asks before something that cannot be undone. Without a terminal nobody can be asked, so `--yes` is needed.
+pub(crate) fn confirm(consent: crate::args::Consent, question: &str) -> Result<(), Failure> {
+    use std::io::{BufRead as _, IsTerminal as _, Write as _};
+    if consent.yes {
+        return Ok(());
+    }
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::usage(
+            format!("this asks \"{question}\", and there is no terminal to answer on"),
+            "Add `--yes` if that is meant.",
+        ));
+    }
+    let mut stderr = std::io::stderr();
+    let _ = write!(stderr, "{question} [y/N] ");
+    let _ = stderr.flush();
+    let mut answer = String::new();
+    let _ = stdin.lock().read_line(&mut answer);
+    if matches!(answer.trim(), "y" | "Y" | "yes" | "Yes") {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Error,
+        "nothing was changed",
+        "Answer `y` to go on.",
+    ))
+}
+
+/// A field of an answer that every server of this protocol fills.
+pub(crate) fn present<T>(field: Option<T>, name: &str) -> Result<T, Failure> {
+    field.ok_or_else(|| {
+        Failure::new(
+            Exit::Error,
+            format!("the server's answer has no {name}"),
+            "Check that both programs have versions that belong together.",
+        )
+    })
+}

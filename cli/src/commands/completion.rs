@@ -1,0 +1,12 @@
+//! `completion`: a script that completes commands in a shell.
+
+use clap_complete::Shell;
+
+use crate::{error::Failure, output::emit};
+
+/// Prints the script.
+pub(super) fn run(shell: Shell, command: &mut clap::Command) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, command, "kernexctl", &mut script);
+    emit(&String::from_utf8_lossy(&script))
+}

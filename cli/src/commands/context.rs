@@ -1,0 +1,94 @@
+//! `context`: which control plane to talk to.
+
+use std::fs;
+
+use crate::{
+    args::ContextCommand,
+    context::{ConfigFile, Context, check_server, process_env, read_ca},
+    error::{Exit, Failure},
+    output::{Printer, access::ContextView, say},
+};
+
+/// Runs one of the verbs.
+pub(super) fn run(command: ContextCommand) -> Result<(), Failure> {
+    let file = ConfigFile::locate(&process_env)?;
+    match command {
+        ContextCommand::Add {
+            name,
+            server,
+            ca,
+            token_file,
+            token,
+        } => {
+            let server = check_server(&server)?;
+            if ca.is_none() && server.starts_with("https://") {
+                return Err(Failure::usage(
+                    format!("the CA of {server} is not given"),
+                    "Add `--ca FILE` with the `ca.pem` of the server's data folder.",
+                ));
+            }
+            let token = match (token, token_file) {
+                (Some(token), _) => token,
+                (None, Some(path)) => fs::read_to_string(&path)
+                    .map_err(|error| Failure::file("read", &path, &error))?,
+                (None, None) => String::new(),
+            };
+            let token = token.trim().to_owned();
+            if token.is_empty() {
+                return Err(Failure::usage(
+                    "the operator token is empty",
+                    "Take the one of the server's `admin.token`, or ask an administrator for one.",
+                ));
+            }
+            let context = Context {
+                server,
+                token,
+                ca: ca.as_deref().map(read_ca).transpose()?,
+                dev_process: None,
+            };
+            add(&file, &name, context)
+        }
+        ContextCommand::Use { name } => file.change(|all| {
+            if !all.contexts.contains_key(&name) {
+                return Err(Failure::new(
+                    Exit::NotFoundOrConflict,
+                    format!("there is no context `{name}`"),
+                    "See which there are with `kernexctl context list`.",
+                ));
+            }
+            say(&format!("`{name}` is the current context now."));
+            all.current = Some(name);
+            Ok(())
+        }),
+        ContextCommand::List { output } => {
+            let all = file.read()?;
+            let views: Vec<ContextView> = all
+                .contexts
+                .into_iter()
+                .map(|(name, context)| ContextView {
+                    current: all.current.as_ref() == Some(&name),
+                    server: context.server,
+                    name,
+                })
+                .collect();
+            Printer::new(output.output).list(&views)
+        }
+    }
+}
+
+fn add(file: &ConfigFile, name: &str, context: Context) -> Result<(), Failure> {
+    let current = file.change(|all| {
+        all.contexts.insert(name.to_owned(), context);
+        Ok(all.current.get_or_insert_with(|| name.to_owned()).clone())
+    })?;
+    say(&format!(
+        "Context `{name}` is stored in `{}`.",
+        file.path().display()
+    ));
+    say(&if current == name {
+        "It is the current one; try `kernexctl device list`.".to_owned()
+    } else {
+        format!("The current one is `{current}`; change that with `kernexctl context use {name}`.")
+    });
+    Ok(())
+}

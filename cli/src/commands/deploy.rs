@@ -1,0 +1,140 @@
+//! `deploy`: put a bundle on devices.
+
+use std::path::Path;
+
+use kernex_proto::{ids::Digest, v1};
+
+use super::{Session, present, transfer, watch};
+use crate::{
+    args::DeployArgs,
+    client::{Client, call, request_id, timed},
+    error::{Exit, Failure},
+    output::{Printer, deployment::DeploymentView, say},
+};
+
+/// Creates the deployment, and stays when asked to.
+pub(super) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failure> {
+    let meant = meant(&args.bundle)?;
+    let client = session.connect().await?;
+    let bundle = match meant {
+        Meant::Stored(reference) => reference,
+        Meant::Local(path) => {
+            let (bundle, existed) = transfer::push(&client, path, None).await?;
+            let reference = format!("{}:{}", bundle.name, bundle.version);
+            say(&if existed {
+                format!("The server has {reference} already.")
+            } else {
+                format!("Pushed {reference}.")
+            });
+            // The digest says exactly these bytes.
+            bundle.digest
+        }
+    };
+    let request = v1::CreateDeploymentRequest {
+        bundle,
+        device_names: Vec::new(),
+        device_ids: Vec::new(),
+        selector: args.to.unwrap_or_default(),
+        delivery_timeout_seconds: args.delivery_timeout.map_or(0, |limit| limit.as_secs()),
+        execution_timeout_seconds: args.execution_timeout.map_or(0, |limit| limit.as_secs()),
+        request_id: request_id(),
+    };
+    let deployment = create(&client, with_devices(request, args.devices)).await?;
+    let printer = Printer::new(args.output.output);
+    if !args.watch {
+        let id = deployment.id.clone();
+        printer.list(&[DeploymentView::from(deployment)])?;
+        if printer.for_people() {
+            say(&format!("Watch it with `kernexctl deployment watch {id}`."));
+        }
+        return Ok(());
+    }
+    say(&format!(
+        "Deployment {} of {}",
+        deployment.id, deployment.bundle
+    ));
+    watch::follow(&client, &deployment.id, args.timeout)
+        .await?
+        .report(printer)
+}
+
+/// Commits a deployment.
+pub(crate) async fn create(
+    client: &Client,
+    request: v1::CreateDeploymentRequest,
+) -> Result<v1::Deployment, Failure> {
+    let answer = call(
+        "kernex.v1.DeploymentService/CreateDeployment",
+        client.deployments().create_deployment(timed(request)),
+    )
+    .await?;
+    present(answer.deployment, "deployment")
+}
+
+/// What looks like an id is one; names and ids are otherwise never confused, a name may not be a UUID.
+fn with_devices(
+    mut request: v1::CreateDeploymentRequest,
+    devices: Vec<String>,
+) -> v1::CreateDeploymentRequest {
+    for device in devices {
+        if uuid::Uuid::try_parse(&device).is_ok() {
+            request.device_ids.push(device);
+        } else {
+            request.device_names.push(device);
+        }
+    }
+    request
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Meant<'a> {
+    Stored(String),
+    Local(&'a Path),
+}
+
+/// `name:version` and digests are on the server; everything else is a file or folder here.
+fn meant(text: &str) -> Result<Meant<'_>, Failure> {
+    let path = Path::new(text);
+    if text.parse::<Digest>().is_ok() || (text.contains(':') && !text.contains('/')) {
+        return Ok(Meant::Stored(text.to_owned()));
+    }
+    if path.exists() {
+        return Ok(Meant::Local(path));
+    }
+    Err(Failure::new(
+        Exit::NotFoundOrConflict,
+        format!(
+            "`{text}` is no bundle of the form name:version or a digest, and there is no such file or folder"
+        ),
+        "See the bundles with `kernexctl bundle list`, or check the path.",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_and_paths_are_told_apart() {
+        let digest = "ab".repeat(32);
+        for stored in ["hello:1.0", digest.as_str()] {
+            assert_eq!(meant(stored).unwrap(), Meant::Stored(stored.to_owned()));
+        }
+        assert_eq!(meant("/tmp").unwrap(), Meant::Local(Path::new("/tmp")));
+        assert_eq!(
+            meant("no-such-folder").unwrap_err().exit,
+            Exit::NotFoundOrConflict
+        );
+    }
+
+    #[test]
+    fn ids_and_names_go_where_they_belong() {
+        let id = "0190a000-0000-7000-8000-000000000001".to_owned();
+        let request = with_devices(
+            v1::CreateDeploymentRequest::default(),
+            vec![id.clone(), "edge-1".into()],
+        );
+        assert_eq!(request.device_ids, [id]);
+        assert_eq!(request.device_names, ["edge-1"]);
+    }
+}

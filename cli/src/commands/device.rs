@@ -1,0 +1,173 @@
+//! `device`: who is there, how they are, what they run.
+
+use kernex_proto::v1;
+
+use super::{Session, confirm, present};
+use crate::{
+    args::{DeviceCommand, LabelChange},
+    client::{Client, call, pages, request_id, timed},
+    error::Failure,
+    output::{
+        Printer,
+        device::{DeviceView, HistoryView, MetricView},
+        say,
+    },
+};
+
+/// Runs one of the verbs.
+pub(super) async fn run(session: &Session, command: DeviceCommand) -> Result<(), Failure> {
+    match command {
+        DeviceCommand::List { selector, output } => {
+            let devices = list(&session.connect().await?, &selector).await?;
+            let views: Vec<DeviceView> = devices.into_iter().map(DeviceView::from).collect();
+            Printer::new(output.output).list(&views)
+        }
+        DeviceCommand::Get { device, output } => {
+            let client = session.connect().await?;
+            let request = v1::GetDeviceRequest { device };
+            let answer = call(
+                "kernex.v1.DeviceService/GetDevice",
+                client.devices().get_device(timed(request)),
+            )
+            .await?;
+            Printer::new(output.output).one(&DeviceView::from(present(answer.device, "device")?))
+        }
+        DeviceCommand::Label {
+            device,
+            changes,
+            output,
+        } => {
+            let client = session.connect().await?;
+            let mut request = v1::UpdateDeviceLabelsRequest {
+                device,
+                request_id: request_id(),
+                ..Default::default()
+            };
+            for change in changes {
+                match change {
+                    LabelChange::Set(key, value) => {
+                        request.set.insert(key, value);
+                    }
+                    LabelChange::Remove(key) => request.remove.push(key),
+                }
+            }
+            let answer = call(
+                "kernex.v1.DeviceService/UpdateDeviceLabels",
+                client.devices().update_device_labels(timed(request)),
+            )
+            .await?;
+            Printer::new(output.output).list(&[DeviceView::from(present(answer.device, "device")?)])
+        }
+        DeviceCommand::Metrics {
+            device,
+            limit,
+            output,
+        } => {
+            let client = session.connect().await?;
+            let samples = metrics(&client, &device, limit).await?;
+            let views: Vec<MetricView> = samples.into_iter().map(MetricView::from).collect();
+            Printer::new(output.output).list(&views)
+        }
+        DeviceCommand::History {
+            device,
+            limit,
+            output,
+        } => {
+            let client = session.connect().await?;
+            let entries = history(&client, &device, limit).await?;
+            let views: Vec<HistoryView> = entries.into_iter().map(HistoryView::from).collect();
+            Printer::new(output.output).list(&views)
+        }
+        DeviceCommand::Delete { device, consent } => {
+            confirm(
+                consent,
+                &format!(
+                    "Delete the device {device}? Its key is revoked and its open work cancelled."
+                ),
+            )?;
+            let client = session.connect().await?;
+            let request = v1::DeleteDeviceRequest {
+                device: device.clone(),
+                request_id: request_id(),
+            };
+            call(
+                "kernex.v1.DeviceService/DeleteDevice",
+                client.devices().delete_device(timed(request)),
+            )
+            .await?;
+            say(&format!(
+                "The device {device} is deleted; its agent cannot come back with that key."
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// All devices that match.
+pub(crate) async fn list(client: &Client, selector: &str) -> Result<Vec<v1::Device>, Failure> {
+    pages(None, |page_size, page_token| {
+        let (client, selector) = (client.clone(), selector.to_owned());
+        async move {
+            let request = v1::ListDevicesRequest {
+                selector,
+                page_size,
+                page_token,
+            };
+            let page = call(
+                "kernex.v1.DeviceService/ListDevices",
+                client.devices().list_devices(timed(request)),
+            )
+            .await?;
+            Ok((page.devices, page.next_page_token))
+        }
+    })
+    .await
+}
+
+async fn metrics(
+    client: &Client,
+    device: &str,
+    limit: u32,
+) -> Result<Vec<v1::MetricSample>, Failure> {
+    pages(Some(limit), |page_size, page_token| {
+        let (client, device) = (client.clone(), device.to_owned());
+        async move {
+            let request = v1::ListDeviceMetricsRequest {
+                device,
+                page_size,
+                page_token,
+            };
+            let page = call(
+                "kernex.v1.DeviceService/ListDeviceMetrics",
+                client.devices().list_device_metrics(timed(request)),
+            )
+            .await?;
+            Ok((page.samples, page.next_page_token))
+        }
+    })
+    .await
+}
+
+async fn history(
+    client: &Client,
+    device: &str,
+    limit: u32,
+) -> Result<Vec<v1::DeviceHistoryEntry>, Failure> {
+    pages(Some(limit), |page_size, page_token| {
+        let (client, device) = (client.clone(), device.to_owned());
+        async move {
+            let request = v1::ListDeviceHistoryRequest {
+                device,
+                page_size,
+                page_token,
+            };
+            let page = call(
+                "kernex.v1.DeviceService/ListDeviceHistory",
+                client.devices().list_device_history(timed(request)),
+            )
+            .await?;
+            Ok((page.entries, page.next_page_token))
+        }
+    })
+    .await
+}

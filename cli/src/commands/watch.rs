@@ -1,0 +1,199 @@
+//! Follows a deployment to its end, over lost connections and restarts of the server.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use kernex_proto::v1;
+use tonic::{Request, Status};
+
+use crate::{
+    client::{Client, call_raw},
+    error::{Exit, Failure, is_passing},
+    output::{
+        Printer, clean_lines, deployment::DeploymentView, progress::Watching, say,
+        target::TargetView,
+    },
+};
+
+/// How long a server may be away before watching gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A deployment that is finished.
+pub(crate) struct Finished {
+    /// The deployment.
+    deployment: v1::Deployment,
+    /// Its targets by device name.
+    targets: Vec<TargetView>,
+}
+
+/// Follows until finished, `limit` or Ctrl-C. Whatever ends the watch, the deployment goes on.
+pub(crate) async fn follow(
+    client: &Client,
+    id: &str,
+    limit: Option<Duration>,
+) -> Result<Finished, Failure> {
+    let mut watching = Watching::new();
+    let resume = format!("It goes on. Watch it with `kernexctl deployment watch {id}`.");
+    let wait = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let result = tokio::select! {
+        result = to_the_end(client, id, &mut watching) => result,
+        () = wait => Err(Failure::new(Exit::TimedOut, format!("the deployment {id} is not finished yet"), resume)),
+        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "no longer watching", resume)),
+    };
+    watching.finish();
+    result
+}
+
+async fn to_the_end(
+    client: &Client,
+    id: &str,
+    watching: &mut Watching,
+) -> Result<Finished, Failure> {
+    let mut targets = BTreeMap::new();
+    let mut last_word = Instant::now();
+    let mut lost = false;
+    loop {
+        match follow_stream(
+            client,
+            id,
+            &mut targets,
+            watching,
+            &mut last_word,
+            &mut lost,
+        )
+        .await
+        {
+            Ok(Some(deployment)) => {
+                return Ok(Finished {
+                    deployment,
+                    targets: by_device(targets),
+                });
+            }
+            // The server ended the stream early, as when it stops.
+            Ok(None) if last_word.elapsed() < PATIENCE => {}
+            Ok(None) => {
+                return Err(Failure::new(
+                    Exit::Unreachable,
+                    "the server ends the watch again and again",
+                    format!("Try `kernexctl deployment get {id}`."),
+                ));
+            }
+            Err(status) if is_passing(&status) && last_word.elapsed() < PATIENCE => {}
+            Err(status) => return Err(Failure::from(status)),
+        }
+        if !lost {
+            watching.say("The connection was lost; trying again...");
+            lost = true;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Follows one stream; `None` when it ended before the deployment did.
+async fn follow_stream(
+    client: &Client,
+    id: &str,
+    targets: &mut BTreeMap<String, v1::Target>,
+    watching: &mut Watching,
+    last_word: &mut Instant,
+    lost: &mut bool,
+) -> Result<Option<v1::Deployment>, Status> {
+    let request = Request::new(v1::WatchDeploymentRequest {
+        deployment_id: id.to_owned(),
+    });
+    let mut changes = call_raw(
+        "kernex.v1.DeploymentService/WatchDeployment",
+        client.deployments().watch_deployment(request),
+    )
+    .await?;
+    while let Some(change) = changes.message().await? {
+        *last_word = Instant::now();
+        *lost = false;
+        for target in change.targets {
+            watching.target(&TargetView::from(target.clone()));
+            targets.insert(target.id.clone(), target);
+        }
+        if let Some(deployment) = change.deployment {
+            watching.deployment(&DeploymentView::from(deployment.clone()));
+            if deployment.state() == v1::DeploymentState::Finished {
+                return Ok(Some(deployment));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn by_device(targets: BTreeMap<String, v1::Target>) -> Vec<TargetView> {
+    let mut views: Vec<TargetView> = targets.into_values().map(TargetView::from).collect();
+    views.sort_by(|a, b| a.device().cmp(b.device()));
+    views
+}
+
+impl Finished {
+    /// Prints the result. A deployment that did not succeed is a failure of this command, too.
+    pub(crate) fn report(self, printer: Printer) -> Result<(), Failure> {
+        let view = DeploymentView::from(self.deployment.clone());
+        let sentence = view.sentence();
+        if printer.for_people() {
+            printer.list(&self.targets)?;
+            print_output(&self.targets);
+        } else {
+            printer.one(&view.with_targets(self.targets))?;
+        }
+        let id = &self.deployment.id;
+        let (word, next) = match self.deployment.result() {
+            v1::DeploymentResult::Succeeded => {
+                if printer.for_people() {
+                    say(&format!(
+                        "The deployment of {} succeeded: {sentence}.",
+                        self.deployment.bundle
+                    ));
+                }
+                return Ok(());
+            }
+            v1::DeploymentResult::Cancelled => (
+                "was cancelled",
+                format!("See `kernexctl deployment get {id} -o wide`."),
+            ),
+            v1::DeploymentResult::Failed | v1::DeploymentResult::Unspecified => (
+                "failed",
+                format!(
+                    "See `kernexctl deployment get {id} -o wide`, correct the bundle and deploy a new version."
+                ),
+            ),
+        };
+        Err(Failure::new(
+            Exit::DeploymentFailed,
+            format!(
+                "the deployment of {} {word}: {sentence}",
+                self.deployment.bundle
+            ),
+            next,
+        ))
+    }
+}
+
+/// Says what the scripts of failed devices printed last; of a few, not of a thousand.
+pub(crate) fn print_output(targets: &[TargetView]) {
+    const MOST: usize = 5;
+    const LINES: usize = 20;
+    for target in targets.iter().filter(|target| target.failed()).take(MOST) {
+        let text = clean_lines(target.output_tail());
+        let lines: Vec<&str> = text.trim_end().lines().collect();
+        let message = crate::output::clean(target.message());
+        if lines.is_empty() && message.is_empty() {
+            continue;
+        }
+        say(&format!("--- {}: {message}", target.device()));
+        for line in lines.iter().skip(lines.len().saturating_sub(LINES)) {
+            say(&format!("    {line}"));
+        }
+    }
+}

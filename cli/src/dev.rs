@@ -1,0 +1,293 @@
+//! `dev`: a whole fleet on this machine, in this process, over the same wire as everywhere.
+//!
+//! A control plane with SQLite and some agents run as tasks; they talk gRPC over TLS on the loopback address, enrol with
+//! a token, get the example bundle, and stay for as long as somebody wants to play.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use kernex_proto::{
+    handshake::{EnrollmentToken, InvalidEnrollmentToken},
+    v1,
+};
+
+use crate::{
+    args::DevArgs,
+    client::{Client, call, request_id, timed},
+    commands::{deploy, device, transfer, watch},
+    context::Context,
+    error::{Exit, Failure},
+    output::{Format, Printer, progress::waiting, say},
+};
+
+mod example;
+mod fleet;
+mod registration;
+
+use fleet::Fleet;
+use registration::Registration;
+
+/// The control plane has this long to answer for the first time.
+const SERVER_START: Duration = Duration::from_secs(30);
+/// Keys of RSA-4096 take seconds each, more in an unoptimised build.
+const DEVICES_START: Duration = Duration::from_secs(300);
+/// The example takes milliseconds; this is for a machine that is out of breath.
+const DEPLOYMENT: Duration = Duration::from_secs(120);
+/// Label of every device here, to deploy by.
+const LABEL: (&str, &str) = ("fleet", "dev");
+
+/// Starts everything, shows a deployment, and stays up unless told otherwise.
+pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
+    let home = Home::new(args.data_dir.clone())?;
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| {
+        Failure::new(
+            Exit::Error,
+            format!("cannot listen on 127.0.0.1: {error}"),
+            "Check that the loopback interface is up.",
+        )
+    })?;
+    let mut fleet = Fleet::new(home.path(), listener)?;
+    let result = tokio::select! {
+        result = Box::pin(play(&args, home.path(), fleet.starter())) => result,
+        failure = fleet.death() => Err(failure),
+        () = asked_to_stop() => Err(Failure::new(Exit::Interrupted, "stopped before it was ready", "Run it again.")),
+    };
+    let result = match result {
+        Ok(Played { context, deployed }) if !args.once => {
+            if let Err(failure) = deployed {
+                say(&format!("error: {failure}"));
+            }
+            stay(&args, context, &mut fleet).await
+        }
+        Ok(Played { deployed, .. }) => deployed,
+        Err(failure) => Err(failure),
+    };
+    fleet.stop().await;
+    home.close();
+    result
+}
+
+/// What came of the first part.
+struct Played {
+    context: Context,
+    deployed: Result<(), Failure>,
+}
+
+/// From nothing to the result of the first deployment.
+async fn play(args: &DevArgs, home: &Path, starter: fleet::Starter) -> Result<Played, Failure> {
+    let (context, client) = connect(home, &starter.server_url).await?;
+    say(&format!(
+        "Control plane at {}, data in {}",
+        context.server,
+        home.display()
+    ));
+
+    starter.start_devices(
+        args.devices,
+        &enrollment_token(&client, args.devices).await?,
+    );
+    wait_online(&client, args.devices).await?;
+
+    let bundle = push_example(home, &client).await?;
+    let started = Instant::now();
+    let deployment = deploy::create(
+        &client,
+        v1::CreateDeploymentRequest {
+            bundle: bundle.digest,
+            selector: format!("{}={}", LABEL.0, LABEL.1),
+            request_id: request_id(),
+            ..Default::default()
+        },
+    )
+    .await?;
+    say(&format!(
+        "Deploying {} to {}={}:",
+        deployment.bundle, LABEL.0, LABEL.1
+    ));
+    let finished = watch::follow(&client, &deployment.id, Some(DEPLOYMENT)).await?;
+    say(&format!(
+        "From the order to the last report: {} ms",
+        started.elapsed().as_millis()
+    ));
+    let deployed = finished.report(Printer::new(Format::Table));
+    Ok(Played { context, deployed })
+}
+
+/// Waits for the files of the first start and a server that answers.
+async fn connect(home: &Path, server: &str) -> Result<(Context, Client), Failure> {
+    let started = Instant::now();
+    loop {
+        let failure = match try_connect(home, server).await {
+            Ok(connected) => return Ok(connected),
+            Err(failure) => failure,
+        };
+        if started.elapsed() > SERVER_START {
+            return Err(failure);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn try_connect(home: &Path, server: &str) -> Result<(Context, Client), Failure> {
+    let folder = fleet::server_folder(home);
+    let read = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read_to_string(&path).map_err(|error| Failure::file("read", &path, &error))
+    };
+    let context = Context {
+        server: server.to_owned(),
+        token: read("admin.token")?.trim().to_owned(),
+        ca: Some(read("ca.pem")?),
+        dev_process: Some(std::process::id()),
+    };
+    let client = Client::connect(&context).await?;
+    call(
+        "kernex.v1.AccessService/WhoAmI",
+        client.access().who_am_i(timed(v1::WhoAmIRequest {})),
+    )
+    .await?;
+    Ok((context, client))
+}
+
+async fn enrollment_token(client: &Client, devices: u16) -> Result<EnrollmentToken, Failure> {
+    let request = v1::CreateEnrollmentTokenRequest {
+        uses: devices.into(),
+        ttl_seconds: DEVICES_START.as_secs() * 2,
+        labels: [(LABEL.0.to_owned(), LABEL.1.to_owned())].into(),
+        replaces_device: String::new(),
+        request_id: request_id(),
+    };
+    let answer = call(
+        "kernex.v1.AccessService/CreateEnrollmentToken",
+        client.access().create_enrollment_token(timed(request)),
+    )
+    .await?;
+    answer
+        .text
+        .parse()
+        .map_err(|error: InvalidEnrollmentToken| {
+            Failure::new(
+                Exit::Error,
+                error.to_string(),
+                "This is a defect of the control plane.",
+            )
+        })
+}
+
+async fn wait_online(client: &Client, devices: u16) -> Result<(), Failure> {
+    let bar = waiting(&format!(
+        "{devices} devices make their RSA-4096 keys, enrol and open their sessions (a few seconds, once)"
+    ));
+    let started = Instant::now();
+    let online = async {
+        loop {
+            let all = device::list(client, &format!("{}={}", LABEL.0, LABEL.1)).await?;
+            let online = all
+                .iter()
+                .filter(|d| d.status() == v1::DeviceStatus::Online)
+                .count();
+            if online >= usize::from(devices) {
+                return Ok(());
+            }
+            if started.elapsed() > DEVICES_START {
+                return Err(Failure::new(
+                    Exit::TimedOut,
+                    format!("only {online} of {devices} devices came online"),
+                    "Run it again with RUST_LOG=info to see what they do, or with fewer `--devices`.",
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let result = online.await;
+    bar.finish_and_clear();
+    result?;
+    say(&format!(
+        "{devices} devices are online after {:.1} s",
+        started.elapsed().as_secs_f64()
+    ));
+    Ok(())
+}
+
+async fn push_example(home: &Path, client: &Client) -> Result<v1::Bundle, Failure> {
+    let folder = home.join("hello");
+    example::write(&folder).map_err(|error| Failure::file("write", &folder, &error))?;
+    let (bundle, _) = transfer::push(client, &folder, None).await?;
+    say(&format!(
+        "Packed and pushed examples/hello as {}:{}",
+        bundle.name, bundle.version
+    ));
+    Ok(bundle)
+}
+
+/// Leaves the fleet running, with a context to play with, until Ctrl-C.
+async fn stay(args: &DevArgs, context: Context, fleet: &mut Fleet) -> Result<(), Failure> {
+    let registration = Registration::write(context)?;
+    say(&registration.invitation());
+    let result = tokio::select! {
+        failure = fleet.death() => Err(failure),
+        () = asked_to_stop() => Ok(()),
+    };
+    say("Stopping.");
+    if args.data_dir.is_none() {
+        registration.remove()?;
+    }
+    result
+}
+
+/// Resolves at Ctrl-C or SIGTERM.
+async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        let _ = tokio::signal::ctrl_c().await;
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Where everything is kept: the folder that was given, or a temporary one.
+enum Home {
+    Given(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Home {
+    fn new(given: Option<PathBuf>) -> Result<Self, Failure> {
+        let Some(path) = given else {
+            return tempfile::Builder::new()
+                .prefix("kernex-dev-")
+                .tempdir()
+                .map(Self::Temporary)
+                .map_err(|error| Failure::file("write in", &std::env::temp_dir(), &error));
+        };
+        std::fs::create_dir_all(&path)
+            .and_then(|()| std::fs::canonicalize(&path))
+            .map(Self::Given)
+            .map_err(|error| Failure::file("create", &path, &error))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Given(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+
+    fn close(self) {
+        if let Self::Temporary(folder) = self {
+            let path = folder.path().to_owned();
+            if let Err(error) = folder.close() {
+                say(&format!(
+                    "warning: `{}` could not be removed: {error}",
+                    path.display()
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The tasks of `dev`: one control plane, some agents, their stop signals, and who notices when one dies.
+
+use std::{
+    future::Future,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use kernex_proto::handshake::EnrollmentToken;
+use kernex_server::Shutdown;
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::error::{Exit, Failure};
+
+/// Agents have this long to leave.
+const AGENTS_STOP: Duration = Duration::from_secs(8);
+/// The control plane has this long to drain.
+const SERVER_STOP: Duration = Duration::from_secs(5);
+
+/// Everything that runs.
+pub(super) struct Fleet {
+    server: JoinSet<()>,
+    shutdown: Shutdown,
+    agents: TaskTracker,
+    agents_stop: CancellationToken,
+    died: mpsc::Receiver<Failure>,
+    starter: Starter,
+}
+
+/// Starts devices; a handle of its own, so that the fleet can be watched meanwhile.
+#[derive(Clone)]
+pub(super) struct Starter {
+    /// Where the control plane listens.
+    pub(super) server_url: String,
+    home: PathBuf,
+    agents: TaskTracker,
+    stop: CancellationToken,
+    died: Deaths,
+}
+
+/// Tells about the first death; later ones follow from it.
+#[derive(Clone)]
+struct Deaths(mpsc::Sender<Failure>);
+
+impl Deaths {
+    fn tell(&self, who: &str, why: &anyhow::Error) {
+        let failure = Failure::new(
+            Exit::Error,
+            format!("{who} stopped: {why:#}"),
+            "Run it again with RUST_LOG=info to see more.",
+        );
+        // Full means that another one was first.
+        let _ = self.0.try_send(failure);
+    }
+}
+
+/// Tells about a task that ends before it was asked to, by a panic too.
+struct Watched {
+    who: String,
+    died: Deaths,
+    stop: CancellationToken,
+    ended: bool,
+}
+
+impl Watched {
+    /// Runs the task.
+    async fn run(mut self, task: impl Future<Output = anyhow::Result<()>>) {
+        let result = task.await;
+        self.ended = true;
+        match result {
+            Err(error) => self.died.tell(&self.who, &error),
+            Ok(()) if self.stop.is_cancelled() => {}
+            Ok(()) => self
+                .died
+                .tell(&self.who, &anyhow::anyhow!("nobody asked it to")),
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if !self.ended && !self.stop.is_cancelled() {
+            self.died.tell(&self.who, &anyhow::anyhow!("it panicked"));
+        }
+    }
+}
+
+/// Folder of the control plane.
+pub(super) fn server_folder(home: &Path) -> PathBuf {
+    home.join("server")
+}
+
+impl Fleet {
+    /// Starts the control plane.
+    pub(super) fn new(home: &Path, listener: TcpListener) -> Result<Self, Failure> {
+        let folder = server_folder(home);
+        let prepare = || {
+            std::fs::create_dir_all(&folder)?;
+            listener.set_nonblocking(true)?;
+            listener.local_addr()
+        };
+        let address = prepare().map_err(|error| Failure::file("create", &folder, &error))?;
+        let (sender, died) = mpsc::channel(1);
+        let deaths = Deaths(sender);
+        let shutdown = Shutdown::new();
+        let mut config = kernex_server::Config::for_dev(&folder);
+        // Often enough to see something happen.
+        config.heartbeat_interval = Duration::from_secs(5);
+        config.drain_deadline = SERVER_STOP;
+
+        let mut server = JoinSet::new();
+        let watched = Watched {
+            who: "the control plane".to_owned(),
+            died: deaths.clone(),
+            stop: shutdown.soft.clone(),
+            ended: false,
+        };
+        let run = Box::pin(kernex_server::run(config, listener, shutdown.clone()));
+        server.spawn(watched.run(run));
+        let agents = TaskTracker::new();
+        let agents_stop = CancellationToken::new();
+        Ok(Self {
+            server,
+            shutdown,
+            died,
+            starter: Starter {
+                server_url: format!("https://{address}"),
+                home: home.to_owned(),
+                agents: agents.clone(),
+                stop: agents_stop.clone(),
+                died: deaths,
+            },
+            agents,
+            agents_stop,
+        })
+    }
+
+    /// A handle that starts devices.
+    pub(super) fn starter(&self) -> Starter {
+        self.starter.clone()
+    }
+
+    /// Resolves when something stopped that should run.
+    pub(super) async fn death(&mut self) -> Failure {
+        match self.died.recv().await {
+            Some(failure) => failure,
+            // A sender lives in `starter`, so this is never reached; waiting is right in any case.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops the agents first, so that they leave in peace, then the control plane.
+    pub(super) async fn stop(mut self) {
+        self.agents_stop.cancel();
+        self.agents.close();
+        let _ = tokio::time::timeout(AGENTS_STOP, self.agents.wait()).await;
+        self.shutdown.soft.cancel();
+        let ended = async { while self.server.join_next().await.is_some() {} };
+        if tokio::time::timeout(SERVER_STOP + Duration::from_secs(1), ended)
+            .await
+            .is_err()
+        {
+            self.shutdown.hard.cancel();
+            let ended = async { while self.server.join_next().await.is_some() {} };
+            let _ = tokio::time::timeout(Duration::from_secs(2), ended).await;
+        }
+    }
+}
+
+impl Starter {
+    /// Starts all devices at once: making a key keeps one processor busy, so they share what there is.
+    pub(super) fn start_devices(&self, count: u16, token: &EnrollmentToken) {
+        for number in 1..=count {
+            let name = format!("device-{number}");
+            let mut config = kernex_agent::Config::new(self.home.join("devices").join(&name));
+            config.server = Some(self.server_url.clone());
+            config.name = Some(name.clone());
+            config.token = Some(token.clone());
+            let watched = Watched {
+                who: name,
+                died: self.died.clone(),
+                stop: self.stop.clone(),
+                ended: false,
+            };
+            self.agents
+                .spawn(watched.run(Box::pin(kernex_agent::run(config, self.stop.clone()))));
+        }
+    }
+}

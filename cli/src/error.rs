@@ -1,0 +1,346 @@
+//! What went wrong, in one sentence, with the next step and the exit code: the only table of its kind here.
+//!
+//! Scripts rely on the exit codes, people on the next step; neither ever matches on the text of an error.
+
+use std::{error::Error, fmt, path::Path};
+
+use kernex_proto::error::{DOMAIN, Reason};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// How the program ends when it does not end well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// Anything that has no code of its own.
+    Error = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The deployment finished and did not succeed.
+    DeploymentFailed = 3,
+    /// No token, a bad token, or too low a role.
+    NotAllowed = 4,
+    /// No such thing, or it is in the way of something else.
+    NotFoundOrConflict = 5,
+    /// Waiting took longer than asked for; the deployment goes on.
+    TimedOut = 6,
+    /// The control plane does not answer.
+    Unreachable = 7,
+    /// Ctrl-C, by the convention of shells.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// The number the shell sees.
+    pub(crate) const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// One failure as a person should read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// How the program ends.
+    pub(crate) exit: Exit,
+    /// What went wrong.
+    pub(crate) message: String,
+    /// What to do now.
+    pub(crate) next: String,
+}
+
+impl Failure {
+    /// A failure with its next step.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>, next: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+            next: next.into(),
+        }
+    }
+
+    /// The command line asks for something impossible.
+    pub(crate) fn usage(message: impl Into<String>, next: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, message, next)
+    }
+
+    /// A file or folder could not be read or written.
+    pub(crate) fn file(verb: &str, path: &Path, error: &std::io::Error) -> Self {
+        let next = match error.kind() {
+            std::io::ErrorKind::NotFound => "Check the path.",
+            std::io::ErrorKind::PermissionDenied => "Check who owns it and its mode.",
+            std::io::ErrorKind::StorageFull => "Free some space there.",
+            std::io::ErrorKind::AlreadyExists => "Choose another name or remove what is there.",
+            _ => "Check the path and the disk, then try again.",
+        };
+        Self::new(
+            Exit::Error,
+            format!("cannot {verb} `{}`: {error}", path.display()),
+            next,
+        )
+    }
+
+    /// The control plane cannot be reached.
+    pub(crate) fn unreachable(server: &str, error: &(dyn Error + 'static)) -> Self {
+        let causes = chain(error);
+        let next = if causes.contains("UnknownIssuer") || causes.contains("BadSignature") {
+            "The server's certificate was not made by the CA of this context: take a fresh `ca.pem` from the server's \
+             data folder and run `kernexctl context add NAME --server URL --ca ca.pem ...` again."
+        } else if causes.contains("NotValidForName") {
+            "The server's certificate is for other names: use one of them in the URL, or start the server with \
+             `--public-address` for this one."
+        } else {
+            "Check that the server runs and that this address is right (`kernexctl context list`)."
+        };
+        Self::new(
+            Exit::Unreachable,
+            format!("cannot reach {server}: {causes}"),
+            next,
+        )
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n  next: {}", self.message, self.next)
+    }
+}
+
+impl Error for Failure {}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let (exit, next) = match reason(&status) {
+            Some(reason) => by_reason(reason),
+            None => by_code(status.code()),
+        };
+        let mut message = status.message().to_owned();
+        if let Some(violations) = status.get_details_bad_request() {
+            for violation in violations.field_violations {
+                // The server may already have named the field in its sentence.
+                if !message.contains(&violation.description) {
+                    message.push_str(&format!("; {}: {}", violation.field, violation.description));
+                }
+            }
+        }
+        if let (true, Some(source)) = (status.code() == Code::Unavailable, status.source()) {
+            message = format!("{message}: {}", chain(source));
+        }
+        if message.is_empty() {
+            message = format!("the server answered: {}", status.code().description());
+        }
+        Self::new(exit, crate::output::clean(&message), next)
+    }
+}
+
+/// The reason a server gave for a refusal, when this version knows it.
+pub(crate) fn reason(status: &Status) -> Option<Reason> {
+    status
+        .get_details_error_info()
+        .filter(|info| info.domain == DOMAIN)
+        .and_then(|info| Reason::parse(&info.reason))
+}
+
+/// Whether asking again in a moment makes sense.
+pub(crate) fn is_passing(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Cancelled)
+        // A connection cut in the middle of a stream comes as `Unknown` with the transport's error behind it.
+        || (status.code() == Code::Unknown && status.source().is_some())
+        || matches!(reason(status), Some(Reason::Draining | Reason::Overloaded))
+}
+
+const LOGIN: &str = "Use a token that works: `kernexctl context add NAME --server URL --ca FILE --token-file FILE`.";
+
+fn by_reason(reason: Reason) -> (Exit, &'static str) {
+    match reason {
+        Reason::Unauthenticated => (Exit::NotAllowed, LOGIN),
+        Reason::NotAllowed => (
+            Exit::NotAllowed,
+            "Ask an administrator for a token with a higher role.",
+        ),
+        Reason::NotFound => (
+            Exit::NotFoundOrConflict,
+            "See what there is with `kernexctl device list`, `bundle list` or `deployment list`.",
+        ),
+        Reason::AlreadyExists => (
+            Exit::NotFoundOrConflict,
+            "Choose another name, or raise `version` in manifest.json: bundles never change.",
+        ),
+        Reason::InvalidArgument => (
+            Exit::Usage,
+            "Correct what is named above; `--help` shows the form.",
+        ),
+        Reason::NoTargets => (
+            Exit::NotFoundOrConflict,
+            "See which devices and labels there are with `kernexctl device list`.",
+        ),
+        Reason::UnsafeArchive => (
+            Exit::Error,
+            "Remove that entry and pack again; `kernexctl bundle pack` makes safe archives.",
+        ),
+        Reason::ManifestMissing => (
+            Exit::Error,
+            "Put a manifest.json at the top of the archive; `kernexctl bundle init` writes one.",
+        ),
+        Reason::ManifestInvalid => (
+            Exit::Error,
+            "Correct that field of manifest.json and pack again.",
+        ),
+        Reason::DigestMismatch => (
+            Exit::Error,
+            "The bytes changed on their way: push again, and check the file if it happens twice.",
+        ),
+        Reason::TooLarge => (
+            Exit::Error,
+            "Make the bundle smaller (see `.kernexignore`), or raise the server's limit.",
+        ),
+        Reason::NoSpace => (
+            Exit::Error,
+            "Free space on the server, for example with `kernexctl bundle delete`.",
+        ),
+        Reason::InUse => (
+            Exit::NotFoundOrConflict,
+            "Cancel the deployment that needs it, or deploy something else to those devices first.",
+        ),
+        Reason::Conflict => (
+            Exit::NotFoundOrConflict,
+            "Someone else changed it: read it again and repeat the change.",
+        ),
+        Reason::RequestIdReused => (Exit::NotFoundOrConflict, "Run the command again."),
+        Reason::Finished => (
+            Exit::NotFoundOrConflict,
+            "Nothing is left to do; see `kernexctl deployment get ID`.",
+        ),
+        Reason::SessionReplaced | Reason::SlowConsumer => {
+            (Exit::Unreachable, "Run the command again.")
+        }
+        Reason::Overloaded => (
+            Exit::Unreachable,
+            "The server is busy: try again in a moment.",
+        ),
+        Reason::Draining => (
+            Exit::Unreachable,
+            "The server is stopping: try again once it is back.",
+        ),
+        Reason::StoreUnavailable => (
+            Exit::Unreachable,
+            "The server's database does not answer: check it, then try again.",
+        ),
+        Reason::Internal => (
+            Exit::Error,
+            "This is a defect: the server's log has the details.",
+        ),
+    }
+}
+
+fn by_code(code: Code) -> (Exit, &'static str) {
+    match code {
+        Code::Unauthenticated => (Exit::NotAllowed, LOGIN),
+        Code::PermissionDenied => by_reason(Reason::NotAllowed),
+        Code::NotFound => by_reason(Reason::NotFound),
+        Code::AlreadyExists => by_reason(Reason::AlreadyExists),
+        Code::FailedPrecondition => by_reason(Reason::InUse),
+        Code::Aborted => by_reason(Reason::Conflict),
+        Code::InvalidArgument | Code::OutOfRange => by_reason(Reason::InvalidArgument),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => (
+            Exit::Unreachable,
+            "Check that the server runs and the network between; repeating the command is safe.",
+        ),
+        Code::ResourceExhausted => by_reason(Reason::Overloaded),
+        Code::Unimplemented => (
+            Exit::Error,
+            "The server does not know this call: check the address and the versions of both programs.",
+        ),
+        Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => by_reason(Reason::Internal),
+    }
+}
+
+/// An error with its causes, each said once.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::ErrorDetails;
+
+    #[test]
+    fn every_reason_has_an_exit_code_and_a_next_step() {
+        for reason in Reason::ALL {
+            let (exit, next) = by_reason(*reason);
+            assert!((1..=7).contains(&exit.code()), "{reason:?}");
+            assert!(!next.is_empty(), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn the_exit_code_follows_the_reason_before_the_code() {
+        let status = Status::with_error_details(
+            Code::InvalidArgument,
+            "nothing matched",
+            ErrorDetails::with_error_info(
+                Reason::NoTargets.as_str(),
+                DOMAIN,
+                [] as [(String, String); 0],
+            ),
+        );
+        assert_eq!(Failure::from(status).exit, Exit::NotFoundOrConflict);
+    }
+
+    #[test]
+    fn codes_without_a_reason_have_their_exit_code() {
+        let table = [
+            (Code::Unauthenticated, 4),
+            (Code::PermissionDenied, 4),
+            (Code::NotFound, 5),
+            (Code::AlreadyExists, 5),
+            (Code::FailedPrecondition, 5),
+            (Code::Aborted, 5),
+            (Code::InvalidArgument, 2),
+            (Code::Unavailable, 7),
+            (Code::DeadlineExceeded, 7),
+            (Code::Internal, 1),
+            (Code::Unimplemented, 1),
+        ];
+        for (code, exit) in table {
+            assert_eq!(
+                Failure::from(Status::new(code, "x")).exit.code(),
+                exit,
+                "{code:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reason_of_another_domain_is_not_ours() {
+        let status = Status::with_error_details(
+            Code::NotFound,
+            "x",
+            ErrorDetails::with_error_info("INTERNAL", "proxy.example", [] as [(String, String); 0]),
+        );
+        assert_eq!(reason(&status), None);
+        assert_eq!(Failure::from(status).exit, Exit::NotFoundOrConflict);
+    }
+
+    #[test]
+    fn field_violations_are_said_once() {
+        let status = Status::with_error_details(
+            Code::InvalidArgument,
+            "the request is not valid",
+            ErrorDetails::with_bad_request_violation("selector", "`=` expected at 4"),
+        );
+        assert_eq!(
+            Failure::from(status).message,
+            "the request is not valid; selector: `=` expected at 4"
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! How results are printed: data on stdout, talk on stderr, the same words everywhere.
+//!
+//! A command hands over view structs; this module decides between a table, JSON, YAML and bare names. The field
+//! names of the views are what scripts rely on, so views are written by hand and not derived from the wire.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::error::{Exit, Failure};
+
+pub(crate) mod access;
+pub(crate) mod bundle;
+pub(crate) mod deployment;
+pub(crate) mod device;
+pub(crate) mod progress;
+mod table;
+pub(crate) mod target;
+mod text;
+
+pub(crate) use table::Field;
+pub(crate) use text::{Time, ago, bytes, clean, clean_lines, seconds, state_word, word};
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    Table,
+    /// More columns
+    Wide,
+    /// JSON with stable field names and RFC 3339 times
+    Json,
+    /// The same as YAML
+    Yaml,
+    /// Names or ids only, one a line
+    Name,
+}
+
+/// Something that can be listed.
+pub(crate) trait View: Serialize {
+    /// What is said when there is nothing, on stderr.
+    const EMPTY: &'static str;
+    /// Column titles.
+    fn header(wide: bool) -> Vec<&'static str>;
+    /// One cell per title.
+    fn row(&self, wide: bool, now: Time) -> Vec<Field>;
+    /// What `-o name` prints.
+    fn name(&self) -> String;
+}
+
+/// Something that can be shown alone, as titled lines.
+pub(crate) trait Details: View {
+    /// The lines.
+    fn details(&self, wide: bool, now: Time) -> Vec<(&'static str, Field)>;
+}
+
+/// Prints results in one format.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Printer {
+    format: Format,
+    terminal: bool,
+    color: bool,
+}
+
+impl Printer {
+    /// A printer for this process's stdout.
+    pub(crate) fn new(format: Format) -> Self {
+        let terminal = io::stdout().is_terminal();
+        Self {
+            format,
+            terminal,
+            color: terminal && color_wanted(),
+        }
+    }
+
+    /// A printer that behaves as in a pipe.
+    #[cfg(test)]
+    pub(crate) const fn plain(format: Format) -> Self {
+        Self {
+            format,
+            terminal: false,
+            color: false,
+        }
+    }
+
+    /// Whether the output is meant for people.
+    pub(crate) const fn for_people(self) -> bool {
+        matches!(self.format, Format::Table | Format::Wide)
+    }
+
+    /// Whether more columns were asked for.
+    pub(crate) const fn wide(self) -> bool {
+        matches!(self.format, Format::Wide)
+    }
+
+    /// Prints a list.
+    pub(crate) fn list<T: View>(self, items: &[T]) -> Result<(), Failure> {
+        if items.is_empty() && self.for_people() {
+            say(T::EMPTY);
+            return Ok(());
+        }
+        emit(&self.render_list(items, Time::now())?)
+    }
+
+    /// Prints one thing.
+    pub(crate) fn one<T: Details>(self, item: &T) -> Result<(), Failure> {
+        emit(&self.render_one(item, Time::now())?)
+    }
+
+    /// A list as text; pure, for tests.
+    pub(crate) fn render_list<T: View>(self, items: &[T], now: Time) -> Result<String, Failure> {
+        Ok(match self.format {
+            Format::Json => json(&items)?,
+            Format::Yaml => yaml(&items)?,
+            Format::Name => items.iter().map(|item| item.name() + "\n").collect(),
+            Format::Table | Format::Wide => {
+                let rows = items
+                    .iter()
+                    .map(|item| item.row(self.wide(), now))
+                    .collect();
+                table::columns(&T::header(self.wide()), rows, self.terminal, self.color)
+            }
+        })
+    }
+
+    /// One thing as text; pure, for tests.
+    pub(crate) fn render_one<T: Details>(self, item: &T, now: Time) -> Result<String, Failure> {
+        Ok(match self.format {
+            Format::Json => json(item)?,
+            Format::Yaml => yaml(item)?,
+            Format::Name => item.name() + "\n",
+            Format::Table | Format::Wide => {
+                table::lines(item.details(self.wide(), now), self.terminal, self.color)
+            }
+        })
+    }
+}
+
+fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|error| unprintable(&error))
+}
+
+fn yaml<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
+    serde_yaml_ng::to_string(value).map_err(|error| unprintable(&error))
+}
+
+fn unprintable(error: &dyn std::error::Error) -> Failure {
+    Failure::new(
+        Exit::Error,
+        format!("the result cannot be printed: {error}"),
+        "Try another format with `-o`.",
+    )
+}
+
+/// Writes data to stdout. A reader that has seen enough (`| head`) is no error.
+pub(crate) fn emit(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Exit::Error,
+            format!("cannot write to the standard output: {error}"),
+            "Check where the output goes.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Talks on stderr; that nobody listens is no error.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+fn color_wanted() -> bool {
+    let off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    !off && !dumb
+}

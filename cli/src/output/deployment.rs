@@ -1,0 +1,220 @@
+//! Deployments, as printed.
+
+use kernex_proto::v1;
+use serde::Serialize;
+
+use super::{Details, Field, Time, View, ago, state_word, target::TargetView};
+
+/// A deployment with its counts.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct DeploymentView {
+    id: String,
+    bundle: String,
+    digest: String,
+    state: String,
+    /// Empty until finished.
+    result: String,
+    paused_reason: String,
+    counts: CountsView,
+    created_by: String,
+    created_at: Option<Time>,
+    finished_at: Option<Time>,
+    revision: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    targets: Option<Vec<TargetView>>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct CountsView {
+    total: u32,
+    held: u32,
+    pending: u32,
+    in_progress: u32,
+    succeeded: u32,
+    failed: u32,
+    cancelled: u32,
+    expired: u32,
+    superseded: u32,
+}
+
+impl From<v1::TargetCounts> for CountsView {
+    fn from(wire: v1::TargetCounts) -> Self {
+        Self {
+            total: wire.total,
+            held: wire.held,
+            pending: wire.pending,
+            in_progress: wire.in_progress,
+            succeeded: wire.succeeded,
+            failed: wire.failed,
+            cancelled: wire.cancelled,
+            expired: wire.expired,
+            superseded: wire.superseded,
+        }
+    }
+}
+
+impl CountsView {
+    /// "2 of 3 succeeded, 1 failed"
+    fn sentence(self) -> String {
+        let mut text = format!("{} of {} succeeded", self.succeeded, self.total);
+        for (count, name) in [
+            (self.failed, "failed"),
+            (self.in_progress, "at work"),
+            (self.pending, "waiting"),
+            (self.held, "held"),
+            (self.cancelled, "cancelled"),
+            (self.expired, "expired"),
+            (self.superseded, "superseded"),
+        ] {
+            if count > 0 {
+                text.push_str(&format!(", {count} {name}"));
+            }
+        }
+        text
+    }
+}
+
+impl From<v1::Deployment> for DeploymentView {
+    fn from(wire: v1::Deployment) -> Self {
+        let result = match wire.result() {
+            v1::DeploymentResult::Unspecified => String::new(),
+            v1::DeploymentResult::Succeeded
+            | v1::DeploymentResult::Failed
+            | v1::DeploymentResult::Cancelled => {
+                state_word!(v1::DeploymentResult, wire.result, "DEPLOYMENT_RESULT_")
+            }
+        };
+        Self {
+            state: state_word!(v1::DeploymentState, wire.state, "DEPLOYMENT_STATE_"),
+            result,
+            counts: wire.counts.map(CountsView::from).unwrap_or_default(),
+            created_at: Time::from_wire(wire.created_at),
+            finished_at: Time::from_wire(wire.finished_at),
+            id: wire.id,
+            bundle: wire.bundle,
+            digest: wire.digest,
+            paused_reason: wire.paused_reason,
+            created_by: wire.created_by,
+            revision: wire.revision,
+            targets: None,
+        }
+    }
+}
+
+impl DeploymentView {
+    /// Puts the targets beside the deployment, in the order of device names.
+    pub(crate) fn with_targets(self, targets: Vec<TargetView>) -> Self {
+        Self {
+            targets: Some(targets),
+            ..self
+        }
+    }
+
+    /// "2 of 3 succeeded, 1 failed"
+    pub(crate) fn sentence(&self) -> String {
+        self.counts.sentence()
+    }
+
+    /// How many targets are closed, and how many there are.
+    pub(crate) fn closed(&self) -> (u64, u64) {
+        let counts = self.counts;
+        let open = counts.held + counts.pending + counts.in_progress;
+        (
+            counts.total.saturating_sub(open).into(),
+            counts.total.into(),
+        )
+    }
+
+    fn stands(&self) -> &str {
+        if self.result.is_empty() {
+            &self.state
+        } else {
+            &self.result
+        }
+    }
+}
+
+impl View for DeploymentView {
+    const EMPTY: &'static str =
+        "No deployments. Make one: `kernexctl deploy BUNDLE --to SELECTOR`.";
+
+    fn header(wide: bool) -> Vec<&'static str> {
+        let mut titles = vec!["ID", "BUNDLE", "STATE", "TARGETS", "STARTED"];
+        if wide {
+            titles.extend(["FINISHED", "BY", "DIGEST"]);
+        }
+        titles
+    }
+
+    fn row(&self, wide: bool, now: Time) -> Vec<Field> {
+        let mut row = vec![
+            Field::plain(&self.id),
+            Field::plain(&self.bundle),
+            Field::state(self.stands()),
+            Field::plain(self.sentence()),
+            Field::plain(ago(self.created_at, now)),
+        ];
+        if wide {
+            row.push(Field::plain(
+                self.finished_at
+                    .map_or_else(String::new, |at| ago(Some(at), now)),
+            ));
+            row.push(Field::plain(&self.created_by));
+            row.push(Field::plain(&self.digest));
+        }
+        row
+    }
+
+    fn name(&self) -> String {
+        self.id.clone()
+    }
+}
+
+impl Details for DeploymentView {
+    fn details(&self, _wide: bool, now: Time) -> Vec<(&'static str, Field)> {
+        let mut lines = vec![
+            ("Id", Field::plain(&self.id)),
+            ("Bundle", Field::plain(&self.bundle)),
+            ("Digest", Field::plain(&self.digest)),
+            ("State", Field::state(self.stands())),
+            ("Targets", Field::plain(self.sentence())),
+            (
+                "Started",
+                Field::plain(format!(
+                    "{} by {}",
+                    ago(self.created_at, now),
+                    self.created_by
+                )),
+            ),
+        ];
+        if let Some(at) = self.finished_at {
+            lines.push(("Finished", Field::plain(ago(Some(at), now))));
+        }
+        if !self.paused_reason.is_empty() {
+            lines.push(("Paused", Field::plain(&self.paused_reason)));
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deployment_tells_its_counts() {
+        let view = DeploymentView::from(v1::Deployment {
+            state: v1::DeploymentState::Finished.into(),
+            result: v1::DeploymentResult::Failed.into(),
+            counts: Some(v1::TargetCounts {
+                total: 3,
+                succeeded: 2,
+                failed: 1,
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
+        assert_eq!(view.sentence(), "2 of 3 succeeded, 1 failed");
+        assert_eq!(view.stands(), "failed");
+    }
+}

@@ -1,0 +1,353 @@
+//! Devices, their vital signs and their history, as printed.
+
+use std::collections::BTreeMap;
+
+use kernex_proto::v1;
+use serde::Serialize;
+
+use super::{Details, Field, Time, View, ago, bytes, seconds, state_word};
+
+/// A device.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct DeviceView {
+    id: String,
+    name: String,
+    status: String,
+    labels: BTreeMap<String, String>,
+    last_seen: Option<Time>,
+    agent_version: String,
+    inventory: Option<InventoryView>,
+    vital_signs: Option<VitalSignsView>,
+    releases: Vec<ReleaseView>,
+    created_at: Option<Time>,
+    epoch: u64,
+    key_fingerprint: String,
+    revision: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct InventoryView {
+    os: String,
+    arch: String,
+    hostname: String,
+    kernel: String,
+    cpu_count: u32,
+    memory_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct VitalSignsView {
+    cpu_percent: f64,
+    memory_used_mb: u64,
+    memory_total_mb: u64,
+    disk_free_bytes: u64,
+    disk_total_bytes: u64,
+    uptime_seconds: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct ReleaseView {
+    name: String,
+    version: String,
+    digest: String,
+    previous_digest: String,
+    since: Option<Time>,
+}
+
+impl From<v1::VitalSigns> for VitalSignsView {
+    fn from(wire: v1::VitalSigns) -> Self {
+        Self {
+            cpu_percent: (wire.cpu_percent * 10.0).round() / 10.0,
+            memory_used_mb: wire.memory_used_mb,
+            memory_total_mb: wire.memory_total_mb,
+            disk_free_bytes: wire.disk_free_bytes,
+            disk_total_bytes: wire.disk_total_bytes,
+            uptime_seconds: wire.uptime_seconds,
+        }
+    }
+}
+
+impl From<v1::Device> for DeviceView {
+    fn from(wire: v1::Device) -> Self {
+        Self {
+            status: state_word!(v1::DeviceStatus, wire.status, "DEVICE_STATUS_"),
+            labels: wire.labels.into_iter().collect(),
+            last_seen: Time::from_wire(wire.last_seen),
+            created_at: Time::from_wire(wire.created_at),
+            inventory: wire.inventory.map(|inventory| InventoryView {
+                os: inventory.os,
+                arch: inventory.arch,
+                hostname: inventory.hostname,
+                kernel: inventory.kernel,
+                cpu_count: inventory.cpu_count,
+                memory_bytes: inventory.memory_bytes,
+            }),
+            vital_signs: wire.vital_signs.map(VitalSignsView::from),
+            releases: wire
+                .releases
+                .into_iter()
+                .map(|release| ReleaseView {
+                    since: Time::from_wire(release.since),
+                    name: release.name,
+                    version: release.version,
+                    digest: release.digest,
+                    previous_digest: release.previous_digest,
+                })
+                .collect(),
+            id: wire.id,
+            name: wire.name,
+            agent_version: wire.agent_version,
+            epoch: wire.epoch,
+            key_fingerprint: wire.key_fingerprint,
+            revision: wire.revision,
+        }
+    }
+}
+
+impl DeviceView {
+    fn labels(&self) -> String {
+        pairs(&self.labels)
+    }
+
+    fn releases(&self) -> String {
+        let names: Vec<String> = self
+            .releases
+            .iter()
+            .map(|release| format!("{}:{}", release.name, release.version))
+            .collect();
+        names.join(", ")
+    }
+}
+
+/// `a=1,b=2`
+pub(super) fn pairs(labels: &BTreeMap<String, String>) -> String {
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    pairs.join(",")
+}
+
+impl View for DeviceView {
+    const EMPTY: &'static str = "No devices. Let one in: `kernexctl enrollment create`, then `kernex-agent enroll` on the device.";
+
+    fn header(wide: bool) -> Vec<&'static str> {
+        let mut titles = vec!["NAME", "STATUS", "LAST SEEN", "RUNS", "LABELS"];
+        if wide {
+            titles.extend(["AGENT", "PLATFORM", "CPU", "MEMORY", "ID"]);
+        }
+        titles
+    }
+
+    fn row(&self, wide: bool, now: Time) -> Vec<Field> {
+        let mut row = vec![
+            Field::plain(&self.name),
+            Field::state(&self.status),
+            Field::plain(ago(self.last_seen, now)),
+            Field::plain(self.releases()),
+            Field::plain(self.labels()),
+        ];
+        if wide {
+            let platform = self
+                .inventory
+                .as_ref()
+                .map_or_else(String::new, |i| format!("{}/{}", i.os, i.arch));
+            let (cpu, memory) = self
+                .vital_signs
+                .map_or_else(Default::default, |v| (cpu(v), memory(v)));
+            row.extend([&self.agent_version, &platform, &cpu, &memory, &self.id].map(Field::plain));
+        }
+        row
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Details for DeviceView {
+    fn details(&self, _wide: bool, now: Time) -> Vec<(&'static str, Field)> {
+        let mut lines = vec![
+            ("Name", Field::plain(&self.name)),
+            ("Id", Field::plain(&self.id)),
+            ("Status", Field::state(&self.status)),
+            ("Last seen", Field::plain(ago(self.last_seen, now))),
+            ("Enrolled", Field::plain(ago(self.created_at, now))),
+            ("Labels", Field::plain(self.labels())),
+            ("Agent", Field::plain(&self.agent_version)),
+            ("Session", Field::plain(format!("number {}", self.epoch))),
+            ("Key", Field::plain(&self.key_fingerprint)),
+        ];
+        if let Some(inventory) = &self.inventory {
+            lines.extend([
+                ("Host", Field::plain(&inventory.hostname)),
+                (
+                    "Platform",
+                    Field::plain(format!(
+                        "{}/{}, kernel {}, {} processors, {} memory",
+                        inventory.os,
+                        inventory.arch,
+                        inventory.kernel,
+                        inventory.cpu_count,
+                        bytes(inventory.memory_bytes)
+                    )),
+                ),
+            ]);
+        }
+        if let Some(signs) = self.vital_signs {
+            lines.extend([
+                ("CPU", Field::plain(cpu(signs))),
+                ("Memory", Field::plain(memory(signs))),
+                ("Disk", Field::plain(disk(signs))),
+                ("Up", Field::plain(seconds(signs.uptime_seconds))),
+            ]);
+        }
+        for release in &self.releases {
+            lines.push((
+                "Runs",
+                Field::plain(format!(
+                    "{}:{} ({}), since {}",
+                    release.name,
+                    release.version,
+                    release.digest.get(..12).unwrap_or(&release.digest),
+                    ago(release.since, now)
+                )),
+            ));
+        }
+        lines
+    }
+}
+
+fn cpu(signs: VitalSignsView) -> String {
+    format!("{:.1}%", signs.cpu_percent)
+}
+
+fn memory(signs: VitalSignsView) -> String {
+    format!("{}/{} MB", signs.memory_used_mb, signs.memory_total_mb)
+}
+
+fn disk(signs: VitalSignsView) -> String {
+    format!(
+        "{} free of {}",
+        bytes(signs.disk_free_bytes),
+        bytes(signs.disk_total_bytes)
+    )
+}
+
+/// A sampled heartbeat.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct MetricView {
+    at: Option<Time>,
+    #[serde(flatten)]
+    vital_signs: VitalSignsView,
+}
+
+impl From<v1::MetricSample> for MetricView {
+    fn from(wire: v1::MetricSample) -> Self {
+        Self {
+            at: Time::from_wire(wire.at),
+            vital_signs: wire
+                .vital_signs
+                .map(VitalSignsView::from)
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl View for MetricView {
+    const EMPTY: &'static str = "No heartbeats are kept for this device yet.";
+
+    fn header(_wide: bool) -> Vec<&'static str> {
+        vec!["AT", "CPU", "MEMORY", "DISK", "UP"]
+    }
+
+    fn row(&self, _wide: bool, now: Time) -> Vec<Field> {
+        vec![
+            Field::plain(ago(self.at, now)),
+            Field::plain(cpu(self.vital_signs)),
+            Field::plain(memory(self.vital_signs)),
+            Field::plain(disk(self.vital_signs)),
+            Field::plain(seconds(self.vital_signs.uptime_seconds)),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.at.map_or_else(String::new, |at| at.to_string())
+    }
+}
+
+/// One target in a device's history.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct HistoryView {
+    deployment_id: String,
+    bundle: String,
+    digest: String,
+    attempt: u32,
+    state: String,
+    reason: String,
+    message: String,
+    created_at: Option<Time>,
+    closed_at: Option<Time>,
+}
+
+impl From<v1::DeviceHistoryEntry> for HistoryView {
+    fn from(wire: v1::DeviceHistoryEntry) -> Self {
+        Self {
+            created_at: Time::from_wire(wire.created_at),
+            closed_at: Time::from_wire(wire.closed_at),
+            deployment_id: wire.deployment_id,
+            bundle: wire.bundle,
+            digest: wire.digest,
+            attempt: wire.attempt,
+            state: wire.state,
+            reason: wire.reason,
+            message: wire.message,
+        }
+    }
+}
+
+impl View for HistoryView {
+    const EMPTY: &'static str = "Nothing was deployed to this device yet.";
+
+    fn header(wide: bool) -> Vec<&'static str> {
+        let mut titles = vec![
+            "BUNDLE",
+            "STATE",
+            "REASON",
+            "STARTED",
+            "CLOSED",
+            "DEPLOYMENT",
+        ];
+        if wide {
+            titles.extend(["ATTEMPT", "DIGEST", "MESSAGE"]);
+        }
+        titles
+    }
+
+    fn row(&self, wide: bool, now: Time) -> Vec<Field> {
+        let mut row = vec![
+            Field::plain(&self.bundle),
+            Field::state(&self.state),
+            Field::plain(&self.reason),
+            Field::plain(ago(self.created_at, now)),
+            Field::plain(
+                self.closed_at
+                    .map_or_else(String::new, |at| ago(Some(at), now)),
+            ),
+            Field::plain(&self.deployment_id),
+        ];
+        if wide {
+            row.push(Field::plain(self.attempt.to_string()));
+            row.push(Field::plain(&self.digest));
+            row.push(Field::plain(&self.message));
+        }
+        row
+    }
+
+    fn name(&self) -> String {
+        self.deployment_id.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests;

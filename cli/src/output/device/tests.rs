@@ -1,0 +1,84 @@
+//! What a fleet looks like in each format.
+
+use super::*;
+use crate::output::{Format, Printer};
+
+fn device() -> DeviceView {
+    v1::Device {
+        id: "0190a000-0000-7000-8000-000000000001".into(),
+        name: "edge-1".into(),
+        labels: [
+            ("site".to_owned(), "berlin".to_owned()),
+            ("a".to_owned(), "b".to_owned()),
+        ]
+        .into(),
+        status: v1::DeviceStatus::Online.into(),
+        last_seen: Some(prost_types::Timestamp {
+            seconds: 1_000,
+            nanos: 0,
+        }),
+        agent_version: "0.1.0".into(),
+        releases: vec![v1::ActiveRelease {
+            name: "hello".into(),
+            version: "1.0".into(),
+            digest: "ab".repeat(32),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+    .into()
+}
+
+#[test]
+fn a_table_has_no_lines_and_no_trailing_spaces() {
+    let other = DeviceView {
+        name: "x".into(),
+        status: "offline".into(),
+        last_seen: None,
+        releases: vec![],
+        labels: BTreeMap::new(),
+        ..device()
+    };
+    let text = Printer::plain(Format::Table)
+        .render_list(&[device(), other], Time::at(1_180))
+        .unwrap();
+    insta::assert_snapshot!(text, @r"
+    NAME    STATUS   LAST SEEN  RUNS       LABELS
+    edge-1  online   3m ago     hello:1.0  a=b,site=berlin
+    x       offline  never      -          -
+    ");
+}
+
+#[test]
+fn json_has_stable_names_and_rfc_3339_times() {
+    let text = Printer::plain(Format::Json)
+        .render_list(&[device()], Time::at(0))
+        .unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json[0]["status"], "online");
+    assert_eq!(json[0]["last_seen"], "1970-01-01T00:16:40Z");
+    assert_eq!(json[0]["labels"]["site"], "berlin");
+    assert_eq!(json[0]["releases"][0]["version"], "1.0");
+    assert!(json[0]["vital_signs"].is_null());
+}
+
+#[test]
+fn names_stand_alone() {
+    let text = Printer::plain(Format::Name)
+        .render_list(&[device()], Time::at(0))
+        .unwrap();
+    assert_eq!(text, "edge-1\n");
+    let empty = Printer::plain(Format::Json)
+        .render_list::<DeviceView>(&[], Time::at(0))
+        .unwrap();
+    assert_eq!(empty, "[]\n");
+}
+
+#[test]
+fn one_device_is_shown_as_lines() {
+    let text = Printer::plain(Format::Table)
+        .render_one(&device(), Time::at(1_180))
+        .unwrap();
+    assert!(text.starts_with("Name:"), "{text}");
+    assert!(text.contains("hello:1.0 (abababababab)"), "{text}");
+}

@@ -1,0 +1,94 @@
+//! Tables without lines: columns two spaces apart, the same on a terminal and in a pipe, where colours go.
+
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+
+use super::clean;
+
+/// One cell: text, and how good the news is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Field {
+    text: String,
+    color: Option<Color>,
+}
+
+impl Field {
+    /// Nothing special.
+    pub(crate) fn plain(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            color: None,
+        }
+    }
+
+    /// A state word in the colour of its news; unknown words stay plain.
+    pub(crate) fn state(word: &str) -> Self {
+        let color = match word {
+            "online" | "succeeded" => Some(Color::Green),
+            "failed" | "conflicted" | "expired" | "revoked" => Some(Color::Red),
+            "running" | "accepted" | "active" | "stopping" | "sent" => Some(Color::Cyan),
+            "offline" | "cancelled" | "superseded" | "paused" => Some(Color::Yellow),
+            _ => None,
+        };
+        Self {
+            text: word.to_owned(),
+            color,
+        }
+    }
+
+    /// Empty text becomes a dash, so that columns can be cut apart by spaces.
+    fn cell(self, color: bool) -> Cell {
+        let text = clean(&self.text);
+        let cell = Cell::new(if text.is_empty() { "-" } else { &text });
+        match self.color {
+            Some(shade) if color => cell.fg(shade),
+            _ => cell,
+        }
+    }
+}
+
+/// A table with titles.
+pub(super) fn columns(
+    titles: &[&str],
+    rows: Vec<Vec<Field>>,
+    terminal: bool,
+    color: bool,
+) -> String {
+    let mut table = empty(terminal, color);
+    table.set_header(titles.iter().map(Cell::new));
+    for row in rows {
+        table.add_row(row.into_iter().map(|field| field.cell(color)));
+    }
+    finish(table)
+}
+
+/// Titled lines.
+pub(super) fn lines(lines: Vec<(&'static str, Field)>, terminal: bool, color: bool) -> String {
+    let mut table = empty(terminal, color);
+    for (title, field) in lines {
+        table.add_row([Cell::new(format!("{title}:")), field.cell(color)]);
+    }
+    finish(table)
+}
+
+fn empty(terminal: bool, color: bool) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    if terminal {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    } else {
+        table.force_no_tty();
+    }
+    if color {
+        table.enforce_styling();
+    }
+    table
+}
+
+fn finish(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let mut text = table.trim_fmt();
+    text.push('\n');
+    text
+}

@@ -1,0 +1,227 @@
+//! The devices within a deployment, as printed.
+
+use kernex_proto::v1;
+use serde::Serialize;
+
+use super::{Field, Time, View, ago, bytes, state_word};
+
+/// One device within a deployment.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct TargetView {
+    id: String,
+    device_id: String,
+    device: String,
+    bundle: String,
+    attempt: u32,
+    state: String,
+    /// What it is doing, while running.
+    step: String,
+    bytes_done: u64,
+    bytes_total: u64,
+    /// Empty unless failed.
+    reason: String,
+    message: String,
+    exit_code: Option<i32>,
+    output_tail: String,
+    late_outcome: bool,
+    stop_requested: bool,
+    updated_at: Option<Time>,
+}
+
+impl From<v1::Target> for TargetView {
+    fn from(wire: v1::Target) -> Self {
+        let named = |text: String| {
+            if text == "unspecified" {
+                String::new()
+            } else {
+                text
+            }
+        };
+        let progress = wire.progress.unwrap_or_default();
+        Self {
+            state: state_word!(v1::AttemptState, wire.state, "ATTEMPT_STATE_"),
+            step: named(state_word!(v1::Step, progress.step, "STEP_")),
+            bytes_done: progress.bytes_done,
+            bytes_total: progress.bytes_total,
+            reason: named(state_word!(
+                v1::FailureReason,
+                wire.reason,
+                "FAILURE_REASON_"
+            )),
+            updated_at: Time::from_wire(wire.updated_at),
+            id: wire.id,
+            device_id: wire.device_id,
+            device: wire.device_name,
+            bundle: wire.bundle,
+            attempt: wire.attempt,
+            message: wire.message,
+            exit_code: wire.exit_code,
+            output_tail: wire.output_tail,
+            late_outcome: wire.late_outcome,
+            stop_requested: wire.stop_requested,
+        }
+    }
+}
+
+impl TargetView {
+    /// Device name.
+    pub(crate) fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// Whether it ended without success.
+    pub(crate) fn failed(&self) -> bool {
+        matches!(
+            self.state.as_str(),
+            "failed" | "expired" | "cancelled" | "superseded"
+        )
+    }
+
+    /// Whether nothing more will happen to it.
+    pub(crate) fn closed(&self) -> bool {
+        self.state == "succeeded" || self.failed()
+    }
+
+    /// Whether the device has begun.
+    pub(crate) fn at_work(&self) -> bool {
+        matches!(self.state.as_str(), "accepted" | "running")
+    }
+
+    /// State and step, without what changes all the time.
+    pub(crate) fn phase(&self) -> String {
+        format!("{} {}", self.state, self.step)
+    }
+
+    /// What the script printed last.
+    pub(crate) fn output_tail(&self) -> &str {
+        &self.output_tail
+    }
+
+    /// What went wrong, in words.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// "running download, 1.0 MiB of 2.0 MiB", "failed: script_failed (exit code 3)".
+    pub(crate) fn sentence(&self) -> String {
+        let mut text = self.state.clone();
+        if self.state == "running" && !self.step.is_empty() {
+            text = format!("running {}", self.step);
+            if self.bytes_total > 0 {
+                text.push_str(&format!(
+                    ", {} of {}",
+                    bytes(self.bytes_done),
+                    bytes(self.bytes_total)
+                ));
+            }
+        }
+        if !self.reason.is_empty() {
+            text.push_str(&format!(": {}", self.reason));
+        }
+        if let Some(code) = self.exit_code.filter(|code| *code != 0) {
+            text.push_str(&format!(" (exit code {code})"));
+        }
+        if self.stop_requested {
+            text.push_str(", asked to stop");
+        }
+        if self.late_outcome {
+            text.push_str(", with a late outcome");
+        }
+        text
+    }
+}
+
+impl View for TargetView {
+    const EMPTY: &'static str = "This deployment has no targets.";
+
+    fn header(wide: bool) -> Vec<&'static str> {
+        let mut titles = vec!["DEVICE", "STATE", "DETAIL", "CHANGED"];
+        if wide {
+            titles.extend(["ATTEMPT", "DEVICE ID", "MESSAGE"]);
+        }
+        titles
+    }
+
+    fn row(&self, wide: bool, now: Time) -> Vec<Field> {
+        let sentence = self.sentence();
+        let detail = sentence
+            .strip_prefix(&self.state)
+            .unwrap_or(&sentence)
+            .trim_start_matches([':', ',', ' ']);
+        let mut row = vec![
+            Field::plain(&self.device),
+            Field::state(&self.state),
+            Field::plain(detail),
+            Field::plain(ago(self.updated_at, now)),
+        ];
+        if wide {
+            row.push(Field::plain(self.attempt.to_string()));
+            row.push(Field::plain(&self.device_id));
+            row.push(Field::plain(&self.message));
+        }
+        row
+    }
+
+    fn name(&self) -> String {
+        self.device.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Format, Printer};
+    use super::*;
+
+    fn target(name: &str, state: v1::AttemptState) -> v1::Target {
+        v1::Target {
+            device_name: name.into(),
+            state: state.into(),
+            updated_at: Some(prost_types::Timestamp {
+                seconds: 100,
+                nanos: 0,
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn targets_say_how_far_they_are_and_why_they_failed() {
+        let targets: Vec<TargetView> = [
+            target("edge-1", v1::AttemptState::Succeeded),
+            v1::Target {
+                progress: Some(v1::Progress {
+                    step: v1::Step::Download.into(),
+                    bytes_done: 1 << 20,
+                    bytes_total: 4 << 20,
+                }),
+                ..target("edge-2", v1::AttemptState::Running)
+            },
+            v1::Target {
+                reason: v1::FailureReason::ScriptFailed.into(),
+                exit_code: Some(3),
+                ..target("edge-3", v1::AttemptState::Failed)
+            },
+        ]
+        .into_iter()
+        .map(TargetView::from)
+        .collect();
+        let text = Printer::plain(Format::Table)
+            .render_list(&targets, Time::at(110))
+            .unwrap();
+        insta::assert_snapshot!(text, @r"
+        DEVICE  STATE      DETAIL                          CHANGED
+        edge-1  succeeded  -                               10s ago
+        edge-2  running    download, 1.00 MiB of 4.00 MiB  10s ago
+        edge-3  failed     script_failed (exit code 3)     10s ago
+        ");
+    }
+
+    #[test]
+    fn a_value_of_a_newer_server_is_unknown_and_no_error() {
+        let view = TargetView::from(v1::Target {
+            state: 99,
+            ..Default::default()
+        });
+        assert_eq!(view.state, "unknown");
+    }
+}

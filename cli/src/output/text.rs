@@ -1,0 +1,172 @@
+//! Words, times and sizes for people, and making safe what devices say.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+/// An instant: RFC 3339 in data, "3m ago" in tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Time(Timestamp);
+
+impl Time {
+    /// The wall clock, only ever used to say how long ago something was.
+    pub(crate) fn now() -> Self {
+        Self(Timestamp::now())
+    }
+
+    /// From the wire; `None` when absent or out of any calendar.
+    pub(crate) fn from_wire(wire: Option<prost_types::Timestamp>) -> Option<Self> {
+        wire.and_then(|time| Timestamp::new(time.seconds, time.nanos).ok())
+            .map(Self)
+    }
+
+    /// For tests.
+    #[cfg(test)]
+    pub(crate) fn at(seconds: i64) -> Self {
+        Self(Timestamp::from_second(seconds).unwrap())
+    }
+
+    /// Seconds since the Unix epoch.
+    pub(crate) fn unix(self) -> i64 {
+        self.0.as_second()
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// "3m ago", "in 2h", "never".
+pub(crate) fn ago(time: Option<Time>, now: Time) -> String {
+    let Some(time) = time else {
+        return "never".to_owned();
+    };
+    let passed = now.unix().saturating_sub(time.unix());
+    match passed {
+        // Clocks of two machines differ by a little.
+        -2..=2 => "just now".to_owned(),
+        3.. => format!("{} ago", seconds(passed.unsigned_abs())),
+        _ => format!("in {}", seconds(passed.unsigned_abs())),
+    }
+}
+
+/// A length of time in its largest unit, two for small numbers: "45s", "3m", "1h20m", "5d".
+pub(crate) fn seconds(total: u64) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    let two = |large: u64, unit: char, small: u64, small_unit: char| {
+        if large < 3 && small > 0 {
+            format!("{large}{unit}{small}{small_unit}")
+        } else {
+            format!("{large}{unit}")
+        }
+    };
+    match total {
+        0..MINUTE => format!("{total}s"),
+        MINUTE..HOUR => two(total / MINUTE, 'm', total % MINUTE, 's'),
+        HOUR..DAY => two(total / HOUR, 'h', total % HOUR / MINUTE, 'm'),
+        _ => two(total / DAY, 'd', total % DAY / HOUR, 'h'),
+    }
+}
+
+/// "512 B", "1.5 MiB".
+pub(crate) fn bytes(count: u64) -> String {
+    indicatif::BinaryBytes(count).to_string()
+}
+
+/// `ATTEMPT_STATE_RUNNING` -> `running`: the word of the design for a value of a wire enum.
+pub(crate) fn word(wire_name: &str, prefix: &str) -> String {
+    wire_name
+        .strip_prefix(prefix)
+        .unwrap_or(wire_name)
+        .to_ascii_lowercase()
+}
+
+/// The word for a wire enum's number; a value of a newer server is `unknown`, not an error.
+macro_rules! state_word {
+    ($enum:ty, $value:expr, $prefix:literal) => {
+        <$enum>::try_from($value).map_or_else(
+            |_| "unknown".to_owned(),
+            |known| $crate::output::word(known.as_str_name(), $prefix),
+        )
+    };
+}
+pub(crate) use state_word;
+
+/// One line without control characters: what a device or a stranger wrote must not drive the terminal.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\t' => ' ',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+/// Several lines, without control characters.
+pub(crate) fn clean_lines(text: &str) -> String {
+    text.replace("\r\n", "\n")
+        .chars()
+        .map(|c| match c {
+            '\n' | '\t' => c,
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_said_as_people_say_them() {
+        let now = Time::at(1_000_000);
+        let said = |seconds: i64| ago(Some(Time::at(1_000_000 - seconds)), now);
+        assert_eq!(said(1), "just now");
+        assert_eq!(said(45), "45s ago");
+        assert_eq!(said(60), "1m ago");
+        assert_eq!(said(95), "1m35s ago");
+        assert_eq!(said(180), "3m ago");
+        assert_eq!(said(4_800), "1h20m ago");
+        assert_eq!(said(-7_200), "in 2h");
+        assert_eq!(said(86_400 * 5 + 3_600), "5d ago");
+        assert_eq!(ago(None, now), "never");
+    }
+
+    #[test]
+    fn times_on_the_wire_become_rfc_3339() {
+        let wire = prost_types::Timestamp {
+            seconds: 1_700_000_000,
+            nanos: 500_000_000,
+        };
+        assert_eq!(
+            Time::from_wire(Some(wire)).unwrap().to_string(),
+            "2023-11-14T22:13:20.5Z"
+        );
+        assert_eq!(
+            Time::from_wire(Some(prost_types::Timestamp {
+                seconds: i64::MAX,
+                nanos: 0
+            })),
+            None
+        );
+    }
+
+    #[test]
+    fn devices_cannot_drive_the_terminal() {
+        assert_eq!(clean("a\x1b[31mb\nc"), "a\u{fffd}[31mb c");
+        assert_eq!(clean_lines("a\r\nb\x07"), "a\nb\u{fffd}");
+    }
+}

@@ -1,0 +1,285 @@
+//! Makes a bundle of a folder, always the same bytes for the same files, whoever packs them, where and when.
+//!
+//! Entries are sorted by path; owners, times and the gzip header are fixed; modes are 0755 for folders and programs
+//! and 0644 for the rest. What was made is read back with the code the server and the devices use, so a bundle
+//! they would refuse is never written.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, Metadata},
+    io::{self, Read as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use async_compression::{Level, tokio::write::GzipEncoder};
+use ignore::WalkBuilder;
+use kernex_proto::{
+    archive::{self, ArchiveError, Inspected, Limits},
+    ids::Digest,
+    manifest::{MANIFEST_FILE, Manifest},
+};
+use tempfile::{NamedTempFile, TempPath};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_tar::{Builder, EntryType, Header};
+
+use crate::error::{Exit, Failure};
+
+/// File with patterns, in gitignore's form, of what stays out of a bundle.
+pub(crate) const IGNORE_FILE: &str = ".kernexignore";
+
+/// A checked archive on disk.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// Where it is; removed when dropped.
+    pub(crate) file: TempPath,
+    /// SHA-256 of its bytes.
+    pub(crate) digest: Digest,
+    /// Its size in bytes.
+    pub(crate) size: u64,
+    /// What is in it.
+    pub(crate) inspected: Inspected,
+}
+
+impl Packed {
+    /// "name:version"
+    pub(crate) fn reference(&self) -> String {
+        let manifest = &self.inspected.manifest;
+        format!("{}:{}", manifest.name_or_default(), manifest.version)
+    }
+
+    /// The usual file name.
+    pub(crate) fn file_name(&self) -> String {
+        let manifest = &self.inspected.manifest;
+        format!("{}-{}.tar.gz", manifest.name_or_default(), manifest.version)
+    }
+
+    /// Gives the archive its place, replacing what was there.
+    pub(crate) fn keep(self, path: &Path) -> Result<(), Failure> {
+        // Temporary files are 0600, but a bundle is no secret.
+        fs::set_permissions(&self.file, fs::Permissions::from_mode(0o644))
+            .and_then(|()| self.file.persist(path).map_err(|error| error.error))
+            .map_err(|error| Failure::file("write", path, &error))
+    }
+}
+
+/// Packs `dir` into a temporary file in `near`, so that it can be renamed into place there. `leave_out` is the file that
+/// will be written, which must not become part of itself.
+pub(crate) async fn pack(
+    dir: &Path,
+    near: &Path,
+    leave_out: Option<&Path>,
+) -> Result<Packed, Failure> {
+    check_manifest(dir)?;
+    let (root, left_out) = (dir.to_owned(), leave_out.map(Path::to_owned));
+    let entries = tokio::task::spawn_blocking(move || entries(&root, left_out.as_deref()))
+        .await
+        .map_err(|error| {
+            Failure::new(
+                Exit::Error,
+                format!("packing broke off: {error}"),
+                "Try again.",
+            )
+        })??;
+
+    let file =
+        NamedTempFile::new_in(near).map_err(|error| Failure::file("write in", near, &error))?;
+    let (file, path) = file.into_parts();
+    write(dir, entries, tokio::fs::File::from_std(file)).await?;
+    let (digest, size) = digest(&path)?;
+    let inspected = inspect(&path).await?;
+    Ok(Packed {
+        file: path,
+        digest,
+        size,
+        inspected,
+    })
+}
+
+/// Reads a bundle as the server and the devices will.
+pub(crate) async fn inspect(path: &Path) -> Result<Inspected, Failure> {
+    let file = tokio::fs::File::open(path)
+        .await
+        .map_err(|error| Failure::file("read", path, &error))?;
+    let reader = tokio::io::BufReader::new(file);
+    archive::inspect(reader, &Limits::default())
+        .await
+        .map_err(|error| refused(&error))
+}
+
+/// SHA-256 and size of a file.
+pub(crate) fn digest(path: &Path) -> Result<(Digest, u64), Failure> {
+    use sha2::Digest as _;
+    let read = || -> io::Result<(Digest, u64)> {
+        let mut file = fs::File::open(path)?;
+        let mut hash = sha2::Sha256::new();
+        let mut buffer = vec![0; 256 * 1024];
+        let mut size = 0;
+        loop {
+            let count = file.read(&mut buffer)?;
+            if count == 0 {
+                return Ok((Digest(hash.finalize().into()), size));
+            }
+            hash.update(&buffer[..count]);
+            size += count as u64;
+        }
+    };
+    read().map_err(|error| Failure::file("read", path, &error))
+}
+
+/// The manifest is looked at first: its mistakes are the most likely ones.
+fn check_manifest(dir: &Path) -> Result<(), Failure> {
+    let path = dir.join(MANIFEST_FILE);
+    let bytes = fs::read(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Failure::new(
+            Exit::Error,
+            format!("there is no {MANIFEST_FILE} in `{}`", dir.display()),
+            format!("Write one with `kernexctl bundle init {}`.", dir.display()),
+        ),
+        _ => Failure::file("read", &path, &error),
+    })?;
+    Manifest::parse(&bytes).map_err(|error| refused(&ArchiveError::from(error)))?;
+    Ok(())
+}
+
+fn refused(error: &ArchiveError) -> Failure {
+    let next = match error {
+        ArchiveError::Unsafe { .. } => {
+            "Remove it or leave it out with `.kernexignore`; links have to be relative and stay inside."
+        }
+        ArchiveError::ManifestMissing => {
+            "Put a manifest.json at its top; `kernexctl bundle init` writes one."
+        }
+        ArchiveError::ManifestInvalid(_) => "Correct that field of manifest.json.",
+        ArchiveError::TooLarge { .. } => "Leave files out with `.kernexignore`.",
+        ArchiveError::Corrupt(_) => "Pack it again with `kernexctl bundle pack DIR`.",
+        ArchiveError::Io(_) => "Check the disk, then try again.",
+    };
+    let cause =
+        std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
+    Failure::new(
+        Exit::Error,
+        crate::output::clean(&format!("{error}{cause}")),
+        next,
+    )
+}
+
+/// What goes in: path within the bundle, and what is there. Sorted by the bytes of the path.
+fn entries(dir: &Path, leave_out: Option<&Path>) -> Result<BTreeMap<PathBuf, Metadata>, Failure> {
+    let leave_out = leave_out.and_then(|path| fs::canonicalize(path).ok());
+    let walk = WalkBuilder::new(dir)
+        .standard_filters(false)
+        .add_custom_ignore_filename(IGNORE_FILE)
+        .filter_entry(|entry| entry.file_name() != ".git" && entry.file_name() != IGNORE_FILE)
+        .build();
+    let mut entries = BTreeMap::new();
+    for entry in walk {
+        let entry = entry.map_err(|error| {
+            Failure::new(
+                Exit::Error,
+                format!("cannot walk `{}`: {error}", dir.display()),
+                "Check the folder.",
+            )
+        })?;
+        let path = entry.path();
+        let Ok(inside) = path.strip_prefix(dir) else {
+            continue;
+        };
+        if inside.as_os_str().is_empty() {
+            continue;
+        }
+        if leave_out.is_some() && fs::canonicalize(path).ok() == leave_out {
+            continue;
+        }
+        let metadata =
+            fs::symlink_metadata(path).map_err(|error| Failure::file("read", path, &error))?;
+        let kind = metadata.file_type();
+        if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
+            return Err(Failure::new(
+                Exit::Error,
+                format!(
+                    "`{}` is no file, folder or link and cannot be part of a bundle",
+                    path.display()
+                ),
+                format!("Remove it, or leave it out with a line in `{IGNORE_FILE}`."),
+            ));
+        }
+        entries.insert(inside.to_owned(), metadata);
+    }
+    Ok(entries)
+}
+
+async fn write(
+    dir: &Path,
+    entries: BTreeMap<PathBuf, Metadata>,
+    file: tokio::fs::File,
+) -> Result<(), Failure> {
+    // The level is part of what makes the bytes the same; the encoder writes no time and no name.
+    let gzip = GzipEncoder::with_quality(file, Level::Precise(6));
+    let mut tar = Builder::new_non_terminated(gzip);
+    for (inside, metadata) in entries {
+        let path = dir.join(&inside);
+        add(&mut tar, &inside, &path, &metadata)
+            .await
+            .map_err(|error| Failure::file("pack", &path, &error))?;
+    }
+    let finish = async {
+        let mut gzip = tar.into_inner().await?;
+        gzip.shutdown().await?;
+        gzip.into_inner().sync_all().await
+    };
+    finish.await.map_err(|error| {
+        Failure::new(
+            Exit::Error,
+            format!("cannot write the archive: {error}"),
+            "Check the disk, then try again.",
+        )
+    })
+}
+
+async fn add(
+    tar: &mut Builder<GzipEncoder<tokio::fs::File>>,
+    inside: &Path,
+    path: &Path,
+    metadata: &Metadata,
+) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(0);
+    if metadata.is_dir() {
+        header.set_entry_type(EntryType::Directory);
+        header.set_mode(0o755);
+        tar.append_data(&mut header, inside, io_empty()).await
+    } else if metadata.is_symlink() {
+        header.set_entry_type(EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_link_name(tokio::fs::read_link(path).await?)?;
+        tar.append_data(&mut header, inside, io_empty()).await
+    } else {
+        let mut file = tokio::fs::File::open(path).await?;
+        let size = file.metadata().await?.len();
+        header.set_entry_type(EntryType::Regular);
+        header.set_mode(if metadata.permissions().mode() & 0o111 == 0 {
+            0o644
+        } else {
+            0o755
+        });
+        header.set_size(size);
+        tar.append_data(&mut header, inside, (&mut file).take(size))
+            .await?;
+        // A file that shrank leaves the archive short, one that grew leaves it torn.
+        if file.metadata().await?.len() != size {
+            return Err(io::Error::other("it changed while it was packed"));
+        }
+        Ok(())
+    }
+}
+
+fn io_empty() -> tokio::io::Empty {
+    tokio::io::empty()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! The same files give the same bytes, and what must not be in a bundle is not.
+
+use super::*;
+
+fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(
+        dir.path().join("manifest.json"),
+        r#"{"name": "app", "version": "1.0"}"#,
+    )
+    .unwrap();
+    fs::create_dir_all(dir.path().join("bin/empty")).unwrap();
+    fs::write(dir.path().join("bin/run"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(
+        dir.path().join("bin/run"),
+        fs::Permissions::from_mode(0o740),
+    )
+    .unwrap();
+    fs::write(dir.path().join("notes.txt"), "x").unwrap();
+    std::os::unix::fs::symlink("bin/run", dir.path().join("start")).unwrap();
+    dir
+}
+
+async fn packed(dir: &Path) -> Packed {
+    pack(dir, &std::env::temp_dir(), None).await.unwrap()
+}
+
+async fn names(packed: &Packed) -> Vec<(String, u32)> {
+    use tokio_stream::StreamExt as _;
+    let file = tokio::io::BufReader::new(tokio::fs::File::open(&packed.file).await.unwrap());
+    let gzip = async_compression::tokio::bufread::GzipDecoder::new(file);
+    let mut archive = tokio_tar::Archive::new(gzip);
+    let mut entries = archive.entries().unwrap();
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next().await {
+        let entry = entry.unwrap();
+        let path = entry.path().unwrap().display().to_string();
+        names.push((path, entry.header().mode().unwrap()));
+    }
+    names
+}
+
+#[tokio::test]
+async fn the_same_files_give_the_same_bytes() {
+    let (one, two) = (folder(), folder());
+    // Times and other bits of the mode do not matter.
+    fs::set_permissions(
+        two.path().join("notes.txt"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    let file = fs::File::options()
+        .append(true)
+        .open(two.path().join("notes.txt"))
+        .unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(1))
+        .unwrap();
+
+    let (one, two) = (packed(one.path()).await, packed(two.path()).await);
+    assert_eq!(one.digest, two.digest);
+    assert_eq!(fs::read(&one.file).unwrap(), fs::read(&two.file).unwrap());
+    assert_eq!(one.reference(), "app:1.0");
+    assert_eq!(one.file_name(), "app-1.0.tar.gz");
+    assert_eq!(
+        fs::read(&one.file).unwrap()[..10],
+        [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff],
+        "gzip header"
+    );
+}
+
+#[tokio::test]
+async fn entries_are_sorted_and_modes_are_plain() {
+    let dir = folder();
+    let found = names(&packed(dir.path()).await).await;
+    let expected = [
+        ("bin", 0o755),
+        ("bin/empty", 0o755),
+        ("bin/run", 0o755),
+        ("manifest.json", 0o644),
+        ("notes.txt", 0o644),
+        ("start", 0o777),
+    ];
+    let expected: Vec<_> = expected.map(|(name, mode)| (name.to_owned(), mode)).into();
+    let found: Vec<_> = found
+        .into_iter()
+        .map(|(name, mode)| (name.trim_end_matches('/').to_owned(), mode))
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn what_is_ignored_stays_out() {
+    let dir = folder();
+    fs::write(dir.path().join(".kernexignore"), "*.txt\n/bin/empty\n").unwrap();
+    fs::write(dir.path().join(".gitignore"), "manifest.json\n").unwrap();
+    fs::create_dir(dir.path().join(".git")).unwrap();
+    let out = dir.path().join("app-1.0.tar.gz");
+    fs::write(&out, "an older archive").unwrap();
+    let packed = pack(dir.path(), dir.path(), Some(&out)).await.unwrap();
+    let found: Vec<_> = names(&packed)
+        .await
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    let found: Vec<_> = found
+        .iter()
+        .map(|name| name.trim_end_matches('/'))
+        .collect();
+    assert_eq!(
+        found,
+        [".gitignore", "bin", "bin/run", "manifest.json", "start"]
+    );
+}
+
+#[tokio::test]
+async fn a_folder_that_will_not_do_is_refused_with_a_next_step() {
+    let dir = folder();
+    std::os::unix::fs::symlink("/etc/passwd", dir.path().join("leak")).unwrap();
+    let failure = pack(dir.path(), &std::env::temp_dir(), None)
+        .await
+        .unwrap_err();
+    assert!(failure.message.contains("leak"), "{failure}");
+
+    fs::write(dir.path().join("manifest.json"), "{}").unwrap();
+    let failure = pack(dir.path(), &std::env::temp_dir(), None)
+        .await
+        .unwrap_err();
+    assert!(failure.message.contains("version"), "{failure}");
+
+    fs::remove_file(dir.path().join("manifest.json")).unwrap();
+    let failure = pack(dir.path(), &std::env::temp_dir(), None)
+        .await
+        .unwrap_err();
+    assert!(failure.next.contains("bundle init"), "{failure}");
+}
+
+#[tokio::test]
+async fn long_paths_survive() {
+    let dir = folder();
+    let deep = dir.path().join("d".repeat(90)).join("e".repeat(90));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("f".repeat(90)), "x").unwrap();
+    let found = names(&packed(dir.path()).await).await;
+    assert!(
+        found
+            .iter()
+            .any(|(name, _)| name.ends_with(&"f".repeat(90)))
+    );
+}
