@@ -19,7 +19,7 @@ Exit codes:
   3  the deployment failed      7  the control plane cannot be reached
 
 Environment:
-  KERNEX_CONFIG                 configuration file (default ~/.config/kernex/config.toml)
+  KERNEXCTL_CONFIG                 configuration file (default ~/.config/kernex/config.toml)
   KERNEX_CONTEXT                context to use when --context is not given
   KERNEX_SERVER, KERNEX_TOKEN, KERNEX_CA
                                 server URL, token and CA file, instead of a context

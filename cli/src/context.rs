@@ -58,9 +58,9 @@ pub(crate) fn process_env(name: &str) -> Option<String> {
 }
 
 impl ConfigFile {
-    /// `KERNEX_CONFIG`, or the usual place.
+    /// `KERNEXCTL_CONFIG`, or the usual place.
     pub(crate) fn locate(env: Env<'_>) -> Result<Self, Failure> {
-        if let Some(path) = env("KERNEX_CONFIG") {
+        if let Some(path) = env("KERNEXCTL_CONFIG") {
             return Ok(Self {
                 path: path.into(),
                 own_folder: false,
@@ -70,7 +70,7 @@ impl ConfigFile {
             Failure::new(
                 Exit::Error,
                 "there is no home folder to keep the configuration in",
-                "Set KERNEX_CONFIG to a file, or use KERNEX_SERVER, KERNEX_TOKEN and KERNEX_CA.",
+                "Set KERNEXCTL_CONFIG to a file, or use KERNEX_SERVER, KERNEX_TOKEN and KERNEX_CA.",
             )
         })?;
         Ok(Self {

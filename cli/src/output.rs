@@ -59,18 +59,15 @@ pub(crate) trait Details: View {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Printer {
     format: Format,
-    terminal: bool,
     color: bool,
 }
 
 impl Printer {
     /// A printer for this process's stdout.
     pub(crate) fn new(format: Format) -> Self {
-        let terminal = io::stdout().is_terminal();
         Self {
             format,
-            terminal,
-            color: terminal && color_wanted(),
+            color: io::stdout().is_terminal() && color_wanted(),
         }
     }
 
@@ -79,7 +76,6 @@ impl Printer {
     pub(crate) const fn plain(format: Format) -> Self {
         Self {
             format,
-            terminal: false,
             color: false,
         }
     }
@@ -119,7 +115,7 @@ impl Printer {
                     .iter()
                     .map(|item| item.row(self.wide(), now))
                     .collect();
-                table::columns(&T::header(self.wide()), rows, self.terminal, self.color)
+                table::columns(&T::header(self.wide()), rows, self.color)
             }
         })
     }
@@ -131,7 +127,7 @@ impl Printer {
             Format::Yaml => yaml(item)?,
             Format::Name => item.name() + "\n",
             Format::Table | Format::Wide => {
-                table::lines(item.details(self.wide(), now), self.terminal, self.color)
+                table::lines(item.details(self.wide(), now), self.color)
             }
         })
     }

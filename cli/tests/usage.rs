@@ -7,7 +7,7 @@ fn kernexctl(home: &tempfile::TempDir) -> Command {
     let mut command = Command::cargo_bin("kernexctl").unwrap();
     command
         .env_clear()
-        .env("KERNEX_CONFIG", home.path().join("config.toml"))
+        .env("KERNEXCTL_CONFIG", home.path().join("config.toml"))
         .current_dir(home.path())
         .timeout(std::time::Duration::from_secs(60));
     command

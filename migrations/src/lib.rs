@@ -54,7 +54,9 @@ fn key<const N: usize>(columns: [&'static str; N]) -> IndexCreateStatement {
 /// An index named after its table and columns.
 fn index<const N: usize>(table: &'static str, columns: [&'static str; N]) -> IndexCreateStatement {
     let mut index = Index::create();
-    index.name(format!("ix_{table}_{}", columns.join("_"))).table(table);
+    index
+        .name(format!("ix_{table}_{}", columns.join("_")))
+        .table(table);
     for column in columns {
         index.col(column);
     }
@@ -64,7 +66,9 @@ fn index<const N: usize>(table: &'static str, columns: [&'static str; N]) -> Ind
 /// Drops tables, newest first.
 async fn drop_tables(manager: &SchemaManager<'_>, tables: &[&'static str]) -> Result<(), DbErr> {
     for table in tables {
-        manager.drop_table(Table::drop().table(*table).to_owned()).await?;
+        manager
+            .drop_table(Table::drop().table(*table).to_owned())
+            .await?;
     }
     Ok(())
 }

@@ -40,7 +40,9 @@ impl MigrationTrait for Migration {
             .primary_key(&mut key(["principal", "method", "request_id"]))
             .to_owned();
         manager.create_table(requests).await?;
-        manager.create_index(index("requests", ["created_at"])).await
+        manager
+            .create_index(index("requests", ["created_at"]))
+            .await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

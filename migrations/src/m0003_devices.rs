@@ -46,7 +46,9 @@ impl MigrationTrait for Migration {
             .col(big_integer_null("revoked_at"))
             .to_owned();
         manager.create_table(keys).await?;
-        manager.create_index(index("device_keys", ["device_id"])).await?;
+        manager
+            .create_index(index("device_keys", ["device_id"]))
+            .await?;
         let labels = Table::create()
             .table("device_labels")
             .col(uuid("device_id"))
@@ -61,7 +63,9 @@ impl MigrationTrait for Migration {
             )
             .to_owned();
         manager.create_table(labels).await?;
-        manager.create_index(index("device_labels", ["key", "value"])).await
+        manager
+            .create_index(index("device_labels", ["key", "value"]))
+            .await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

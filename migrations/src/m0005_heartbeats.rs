@@ -14,13 +14,17 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let latest = vitals(Table::create().table("heartbeats").col(uuid("device_id").primary_key()))
-            .col(big_integer("epoch"))
-            .col(big_integer("at"))
-            .col(big_integer("sampled_at"))
-            .col(text("releases"))
-            .foreign_key(&mut to_device("heartbeats"))
-            .to_owned();
+        let latest = vitals(
+            Table::create()
+                .table("heartbeats")
+                .col(uuid("device_id").primary_key()),
+        )
+        .col(big_integer("epoch"))
+        .col(big_integer("at"))
+        .col(big_integer("sampled_at"))
+        .col(text("releases"))
+        .foreign_key(&mut to_device("heartbeats"))
+        .to_owned();
         manager.create_table(latest).await?;
         let samples = vitals(
             Table::create()
@@ -32,7 +36,9 @@ impl MigrationTrait for Migration {
         .foreign_key(&mut to_device("heartbeat_samples"))
         .to_owned();
         manager.create_table(samples).await?;
-        manager.create_index(index("heartbeat_samples", ["at"])).await
+        manager
+            .create_index(index("heartbeat_samples", ["at"]))
+            .await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

@@ -63,8 +63,12 @@ impl MigrationTrait for Migration {
             )
             .to_owned();
         manager.create_table(releases).await?;
-        manager.create_index(index("device_releases", ["digest"])).await?;
-        manager.create_index(index("device_releases", ["previous_digest"])).await
+        manager
+            .create_index(index("device_releases", ["digest"]))
+            .await?;
+        manager
+            .create_index(index("device_releases", ["previous_digest"]))
+            .await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

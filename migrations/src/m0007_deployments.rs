@@ -61,17 +61,27 @@ impl MigrationTrait for Migration {
         manager.create_table(targets).await?;
         let mut unique = index("targets", ["deployment_id", "device_id"]);
         manager.create_index(unique.unique().to_owned()).await?;
-        manager.create_index(index("targets", ["device_id", "id"])).await?;
+        manager
+            .create_index(index("targets", ["device_id", "id"]))
+            .await?;
         manager.create_index(index("targets", ["digest"])).await?;
         manager.create_table(attempts()).await?;
-        manager.create_index(index("attempts", ["deployment_id", "updated_at"])).await?;
+        manager
+            .create_index(index("attempts", ["deployment_id", "updated_at"]))
+            .await?;
         // The queue: only what the agent may still hold or is still to get.
         let mut queue = index("attempts", ["device_id", "bundle_name", "generation"]);
-        manager.create_index(queue.and_where(Expr::col("unresolved")).to_owned()).await?;
+        manager
+            .create_index(queue.and_where(Expr::col("unresolved")).to_owned())
+            .await?;
         let mut open = index("attempts", ["deployment_id"]);
-        manager.create_index(open.and_where(Expr::col("unresolved")).to_owned()).await?;
+        manager
+            .create_index(open.and_where(Expr::col("unresolved")).to_owned())
+            .await?;
         let mut deadlines = index("attempts", ["state", "delivery_deadline"]);
-        manager.create_index(deadlines.and_where(Expr::col("unresolved")).to_owned()).await
+        manager
+            .create_index(deadlines.and_where(Expr::col("unresolved")).to_owned())
+            .await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

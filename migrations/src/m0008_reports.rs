@@ -25,7 +25,10 @@ impl MigrationTrait for Migration {
             .col(big_integer("at"))
             .to_owned();
         manager.create_table(unknown).await?;
-        let mut once = index("unknown_reports", ["device_id", "target_id", "number", "kind"]);
+        let mut once = index(
+            "unknown_reports",
+            ["device_id", "target_id", "number", "kind"],
+        );
         manager.create_index(once.unique().to_owned()).await?;
         manager.create_index(index("unknown_reports", ["at"])).await
     }

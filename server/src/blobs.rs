@@ -14,8 +14,8 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
 use kernex_proto::{CHUNK_SIZE, ids::Digest};
 use object_store::{
-    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, WriteMultipart, local::LocalFileSystem,
-    path::Path as Key,
+    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, WriteMultipart,
+    local::LocalFileSystem, path::Path as Key,
 };
 use tokio::{
     fs::File,
@@ -73,8 +73,9 @@ impl Blobs {
             Some(_) => remote(location).await,
             None => local(Path::new(location)).await,
         };
-        let place = place
-            .map_err(|why| BlobError::Location(format!("bundles cannot be kept in `{location}`: {why}")))?;
+        let place = place.map_err(|why| {
+            BlobError::Location(format!("bundles cannot be kept in `{location}`: {why}"))
+        })?;
         Ok(Self(Arc::new(place)))
     }
 
@@ -87,7 +88,9 @@ impl Blobs {
     /// Starts an upload.
     pub async fn begin(&self) -> Result<BlobWriter, BlobError> {
         let path = self.0.staging.join(uuid::Uuid::now_v7().to_string());
-        let file = File::create_new(&path).await.map_err(failed("creating a file for an upload"))?;
+        let file = File::create_new(&path)
+            .await
+            .map_err(failed("creating a file for an upload"))?;
         Ok(BlobWriter {
             place: Arc::clone(&self.0),
             file: BufWriter::with_capacity(CHUNK_SIZE, file),
@@ -115,7 +118,10 @@ impl Blobs {
         digest: Digest,
         offset: u64,
     ) -> Result<impl Stream<Item = Result<Bytes, BlobError>> + Send + use<>, BlobError> {
-        let size = self.size(digest).await?.ok_or(BlobError::NotFound(digest))?;
+        let size = self
+            .size(digest)
+            .await?
+            .ok_or(BlobError::NotFound(digest))?;
         if offset >= size {
             return Ok(futures::stream::empty().left_stream());
         }
@@ -123,13 +129,20 @@ impl Blobs {
             range: Some(GetRange::Offset(offset)),
             ..GetOptions::default()
         };
-        let found = self.0.store.get_opts(&self.0.key(digest), options).await.map_err(|error| match error {
-            object_store::Error::NotFound { .. } => BlobError::NotFound(digest),
-            error => BlobError::Store(error),
-        })?;
+        let found = self
+            .0
+            .store
+            .get_opts(&self.0.key(digest), options)
+            .await
+            .map_err(|error| match error {
+                object_store::Error::NotFound { .. } => BlobError::NotFound(digest),
+                error => BlobError::Store(error),
+            })?;
         let stream = match found.payload {
             // Read in whole pieces: the store's own stream of a file is one of 8 KiB pieces.
-            GetResultPayload::File(file, _) => pieces_of(File::from_std(file), offset).left_stream(),
+            GetResultPayload::File(file, _) => {
+                pieces_of(File::from_std(file), offset).left_stream()
+            }
             GetResultPayload::Stream(stream) => {
                 let pieces = stream.map_err(BlobError::Store).map_ok(split);
                 pieces.try_flatten().right_stream()
@@ -149,10 +162,14 @@ impl Blobs {
     /// Deletes what aborted uploads of an earlier process left; says how many. Call it before uploads begin.
     pub async fn sweep_temporary(&self) -> Result<u64, BlobError> {
         let failed = failed("sweeping unfinished uploads");
-        let mut entries = tokio::fs::read_dir(&self.0.staging).await.map_err(&failed)?;
+        let mut entries = tokio::fs::read_dir(&self.0.staging)
+            .await
+            .map_err(&failed)?;
         let mut swept = 0;
         while let Some(entry) = entries.next_entry().await.map_err(&failed)? {
-            tokio::fs::remove_file(entry.path()).await.map_err(&failed)?;
+            tokio::fs::remove_file(entry.path())
+                .await
+                .map_err(&failed)?;
             swept += 1;
         }
         Ok(swept)
@@ -162,13 +179,19 @@ impl Blobs {
 impl Place {
     fn key(&self, digest: Digest) -> Key {
         let name = digest.to_string();
-        self.prefix.clone().join("sha256").join(&name[..2]).join(name.as_str())
+        self.prefix
+            .clone()
+            .join("sha256")
+            .join(&name[..2])
+            .join(name.as_str())
     }
 }
 
 async fn local(folder: &Path) -> Result<Place, String> {
     let staging = folder.join(STAGING);
-    tokio::fs::create_dir_all(&staging).await.map_err(|error| error.to_string())?;
+    tokio::fs::create_dir_all(&staging)
+        .await
+        .map_err(|error| error.to_string())?;
     let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| error.to_string())?;
     Ok(Place {
         store: Arc::new(store),
@@ -179,11 +202,15 @@ async fn local(folder: &Path) -> Result<Place, String> {
 }
 
 async fn remote(location: &str) -> Result<Place, String> {
-    let url = location.parse().map_err(|error| format!("it is not a URL ({error})"))?;
+    let url = location
+        .parse()
+        .map_err(|error| format!("it is not a URL ({error})"))?;
     let (store, prefix) = object_store::parse_url(&url).map_err(|error| error.to_string())?;
     // Uploads are inspected before they are kept, so they stand in a file for a while even here.
     let staging = std::env::temp_dir().join(format!("kernex-uploads-{}", std::process::id()));
-    tokio::fs::create_dir_all(&staging).await.map_err(|error| error.to_string())?;
+    tokio::fs::create_dir_all(&staging)
+        .await
+        .map_err(|error| error.to_string())?;
     Ok(Place {
         store: store.into(),
         prefix,
@@ -220,7 +247,10 @@ impl BlobWriter {
 
     /// Appends bytes.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
-        self.file.write_all(&bytes).await.map_err(failed("writing an upload"))
+        self.file
+            .write_all(&bytes)
+            .await
+            .map_err(failed("writing an upload"))
     }
 
     /// Hands everything written to the operating system, so that readers of [`path`](Self::path) see it.
@@ -231,7 +261,11 @@ impl BlobWriter {
     /// Makes what was written the blob of this digest, durably. That it has this digest is the caller's word.
     pub async fn finish(mut self, digest: Digest) -> Result<(), BlobError> {
         self.flush().await?;
-        self.file.get_ref().sync_all().await.map_err(failed("syncing an upload"))?;
+        self.file
+            .get_ref()
+            .sync_all()
+            .await
+            .map_err(failed("syncing an upload"))?;
         let key = self.place.key(digest);
         match &self.place.folder {
             Some(folder) => keep(&self.path.0, folder, &key).await,
@@ -249,22 +283,39 @@ impl BlobWriter {
 async fn keep(staged: &Path, folder: &Path, key: &Key) -> Result<(), BlobError> {
     let target = folder.join(key.as_ref());
     let shard = target.parent().unwrap_or(folder).to_owned();
-    tokio::fs::create_dir_all(&shard).await.map_err(failed("making a folder for bundles"))?;
-    tokio::fs::rename(staged, &target).await.map_err(failed("putting an upload in its place"))?;
-    for made in [Some(shard.as_path()), shard.parent(), Some(folder)].into_iter().flatten() {
-        let opened = File::open(made).await.map_err(failed("syncing the folder of bundles"))?;
-        opened.sync_all().await.map_err(failed("syncing the folder of bundles"))?;
+    tokio::fs::create_dir_all(&shard)
+        .await
+        .map_err(failed("making a folder for bundles"))?;
+    tokio::fs::rename(staged, &target)
+        .await
+        .map_err(failed("putting an upload in its place"))?;
+    for made in [Some(shard.as_path()), shard.parent(), Some(folder)]
+        .into_iter()
+        .flatten()
+    {
+        let opened = File::open(made)
+            .await
+            .map_err(failed("syncing the folder of bundles"))?;
+        opened
+            .sync_all()
+            .await
+            .map_err(failed("syncing the folder of bundles"))?;
     }
     Ok(())
 }
 
 async fn send(staged: &Path, store: &dyn ObjectStore, key: &Key) -> Result<(), BlobError> {
-    let file = File::open(staged).await.map_err(failed("reading an upload back"))?;
+    let file = File::open(staged)
+        .await
+        .map_err(failed("reading an upload back"))?;
     let upload = store.put_multipart(key).await.map_err(BlobError::Store)?;
     let mut upload = WriteMultipart::new(upload);
     let mut pieces = std::pin::pin!(pieces_of(file, 0));
     while let Some(piece) = pieces.try_next().await? {
-        upload.wait_for_capacity(4).await.map_err(BlobError::Store)?;
+        upload
+            .wait_for_capacity(4)
+            .await
+            .map_err(BlobError::Store)?;
         upload.put(piece);
     }
     upload.finish().await.map_err(BlobError::Store)?;
@@ -272,7 +323,10 @@ async fn send(staged: &Path, store: &dyn ObjectStore, key: &Key) -> Result<(), B
 }
 
 /// A file from an offset in pieces of 256 KiB.
-fn pieces_of(mut file: File, offset: u64) -> impl Stream<Item = Result<Bytes, BlobError>> + Send + use<> {
+fn pieces_of(
+    mut file: File,
+    offset: u64,
+) -> impl Stream<Item = Result<Bytes, BlobError>> + Send + use<> {
     async_stream::try_stream! {
         file.seek(SeekFrom::Start(offset)).await.map_err(failed("reading a bundle"))?;
         loop {
@@ -319,7 +373,11 @@ mod tests {
     async fn collect(blobs: &Blobs, digest: Digest, offset: u64) -> Vec<u8> {
         let stream = blobs.read(digest, offset).await.unwrap();
         let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
-        assert!(pieces.iter().all(|piece| piece.len() <= CHUNK_SIZE && !piece.is_empty()));
+        assert!(
+            pieces
+                .iter()
+                .all(|piece| piece.len() <= CHUNK_SIZE && !piece.is_empty())
+        );
         pieces.concat()
     }
 
@@ -337,14 +395,28 @@ mod tests {
         assert_eq!(std::fs::read(writer.path()).unwrap(), bytes);
         writer.finish(digest).await.unwrap();
         assert_eq!(blobs.size(digest).await.unwrap(), Some(bytes.len() as u64));
-        for offset in [0, 1, CHUNK_SIZE, bytes.len() - 1, bytes.len(), bytes.len() + 5] {
+        for offset in [
+            0,
+            1,
+            CHUNK_SIZE,
+            bytes.len() - 1,
+            bytes.len(),
+            bytes.len() + 5,
+        ] {
             let rest = bytes.get(offset..).unwrap_or_default();
-            assert_eq!(collect(&blobs, digest, offset as u64).await, rest, "{offset}");
+            assert_eq!(
+                collect(&blobs, digest, offset as u64).await,
+                rest,
+                "{offset}"
+            );
         }
         assert_eq!(blobs.sweep_temporary().await.unwrap(), 0);
         blobs.delete(digest).await.unwrap();
         blobs.delete(digest).await.unwrap();
-        assert!(matches!(blobs.read(digest, 0).await, Err(BlobError::NotFound(_))));
+        assert!(matches!(
+            blobs.read(digest, 0).await,
+            Err(BlobError::NotFound(_))
+        ));
     }
 
     #[tokio::test]

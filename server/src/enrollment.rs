@@ -12,7 +12,7 @@ use x509_parser::{
 };
 
 use crate::{
-    session::handshake::verify_signature,
+    session::handshake::signature_holds,
     store::{
         Store, StoreError,
         access::{EnrollDevice, EnrollError},
@@ -84,8 +84,9 @@ fn check(cluster: ClusterId, request: v1::EnrollRequest) -> Result<EnrollDevice,
         key,
         nonce: &request.nonce,
     };
-    verify_signature(&request.public_key, &transcript.bytes(), &request.signature)
-        .map_err(|()| Refused::NotAuthenticated("bad signature"))?;
+    if !signature_holds(&request.public_key, &transcript.bytes(), &request.signature) {
+        return Err(Refused::NotAuthenticated("bad signature"));
+    }
     let inventory = request.inventory.unwrap_or_default();
     let wished = if request.device_name.is_empty() {
         &inventory.hostname

@@ -75,7 +75,6 @@ struct Latest {
 
 impl Recorder {
     /// A recorder and the future that does its work until `stop`, after which it writes what is left.
-    #[must_use]
     pub fn new(
         store: Store,
         registry: Arc<Registry>,
@@ -173,17 +172,20 @@ impl Worker {
                 continue;
             };
             report.span.in_scope(|| {
-                tracing::debug!(%device, session = report.session.epoch, command = %report.attempt, seq = report.seq, ?disposition, "report recorded");
+                tracing::debug!(seq = report.seq, ?disposition, "report recorded");
             });
             if matches!(report.event, ReportEvent::Outcome(_)) {
                 self.registry.forget(device, report.attempt);
                 moved.insert(device);
             }
-            let ack = v1::Ack {
-                seq: report.seq,
-                disposition: disposition.into(),
-            };
-            report.session.send(Message::Ack(ack));
+            // What has no number is not kept by the agent either.
+            if report.seq != 0 {
+                let ack = v1::Ack {
+                    seq: report.seq,
+                    disposition: disposition.into(),
+                };
+                report.session.send(Message::Ack(ack));
+            }
         }
         // An attempt that ended may make the next one of its device due.
         self.hints.add(moved);
@@ -286,4 +288,46 @@ impl Worker {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use kernex_proto::ids::TargetId;
+
+    #[tokio::test]
+    async fn what_waits_is_written_and_acknowledged_even_when_the_recorder_stops() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", dir.path().join("test.db").display());
+        let store = Store::open(&url, Clock::system()).await.expect("opens");
+        store.migrate().await.expect("migrates");
+        let stop = CancellationToken::new();
+        let (recorder, work) = Recorder::new(store, Arc::default(), Arc::default(), stop.clone());
+        let (outbound, mut queue) = mpsc::channel(8);
+        let session = SessionHandle::new(DeviceId::generate(), 1, outbound);
+        for seq in 1..=3 {
+            let submission = Submission {
+                session: Arc::clone(&session),
+                seq,
+                attempt: AttemptId {
+                    target: TargetId::generate(),
+                    number: 1,
+                },
+                event: ReportEvent::Accepted,
+                span: Span::none(),
+            };
+            assert!(recorder.report(submission).await);
+        }
+        stop.cancel();
+        work.await;
+        for seq in 1..=3 {
+            let ack = queue.recv().await.and_then(|answer| answer.message);
+            let expected = v1::Ack {
+                seq,
+                disposition: v1::Disposition::Unknown.into(),
+            };
+            assert_eq!(ack, Some(Message::Ack(expected)));
+        }
+    }
 }

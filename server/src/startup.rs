@@ -3,6 +3,7 @@
 
 use std::{
     fs::{File, TryLockError},
+    os::unix::fs::DirBuilderExt as _,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -103,7 +104,12 @@ pub(crate) async fn database(config: &Config, clock: Clock) -> anyhow::Result<St
 /// Makes the folder, finds out whether it can be written to, and keeps other servers out of it.
 pub(crate) fn data_folder(folder: &Path) -> anyhow::Result<File> {
     let unusable = || format!("cannot write to the data folder {}", folder.display());
-    std::fs::create_dir_all(folder).with_context(unusable)?;
+    // Keys, tokens and the database are for this user only.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(unusable)?;
     let lock = File::options()
         .create(true)
         .truncate(false)

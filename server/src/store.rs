@@ -210,7 +210,13 @@ impl Store {
     /// Now, on the database's clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        Timestamp(self.0.clock.now().0.saturating_add(self.0.ahead.load(Ordering::Relaxed)))
+        Timestamp(
+            self.0
+                .clock
+                .now()
+                .0
+                .saturating_add(self.0.ahead.load(Ordering::Relaxed)),
+        )
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -239,7 +245,9 @@ impl Store {
     fn stamp_from(&self, database: i64) -> Timestamp {
         let clock = &self.0.clock;
         let now = database.saturating_add(clock.offset_micros());
-        self.0.ahead.store(now.saturating_sub(clock.now().0), Ordering::Relaxed);
+        self.0
+            .ahead
+            .store(now.saturating_sub(clock.now().0), Ordering::Relaxed);
         self.stamp_at(now)
     }
 

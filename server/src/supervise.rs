@@ -120,6 +120,8 @@ pub async fn run(
     let mut serving =
         Box::pin(router.serve_with_incoming_shutdown(connections, soft.clone().cancelled_owned()));
     let failure = tokio::select! {
+        // A stop comes first: the parts end because of it.
+        biased;
         () = shutdown.hard.cancelled() => None,
         () = soft.cancelled() => None,
         ended = parts.unexpected_end() => Some(ended),

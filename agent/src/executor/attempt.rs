@@ -22,7 +22,7 @@ use crate::{
     bundle::{About, Shelf, activate, fetch::Fetch, folder_name, unpack},
     clock, durable,
     journal::{Record, Release, ReleaseChange, Started, Switch},
-    sandbox::{Marker, Output, Script, environment},
+    sandbox::{Ended, Marker, Output, Script, environment},
 };
 
 /// Bytes of a download are told at most this often.
@@ -38,6 +38,8 @@ pub(super) struct Attempt<'a> {
     deploy: &'a v1::Deploy,
     stop: CancellationToken,
     output: Output,
+    /// Of the last script that exited.
+    exit_code: Option<i32>,
     accepted_at: Duration,
     deadline: Duration,
 }
@@ -76,6 +78,7 @@ impl<'a> Attempt<'a> {
             deploy,
             stop,
             output: Output::default(),
+            exit_code: None,
             accepted_at,
             deadline: accepted_at.saturating_add(execution),
         }
@@ -104,6 +107,7 @@ impl<'a> Attempt<'a> {
         let mut outcome = match result {
             Ok(()) => v1::Outcome {
                 state: v1::AttemptState::Succeeded.into(),
+                exit_code: self.exit_code,
                 ..v1::Outcome::default()
             },
             Err(stopped) => stopped.into_outcome(),
@@ -249,8 +253,9 @@ impl<'a> Attempt<'a> {
             let limit = prepared
                 .manifest
                 .timeout()
-                .min(self.executor.config.max_script_time);
-            let deadline = clock::since_boot().saturating_add(limit).min(self.deadline);
+                .min(self.executor.config.max_script_time)
+                .min(self.deadline.saturating_sub(clock::since_boot()));
+            let deadline = clock::since_boot().saturating_add(limit);
             self.note_process(step, running.pid(), running.start_ticks())
                 .await;
             let (stop, shutdown) = (self.stop.clone(), self.executor.shutdown.clone());
@@ -264,6 +269,9 @@ impl<'a> Attempt<'a> {
                 .wait(&mut self.output, deadline, interrupted)
                 .await
                 .map_err(internal)?;
+            if let Ended::Exited(code) = ended {
+                self.exit_code = Some(code);
+            }
             after_script(step, ended, limit.as_secs(), self.stop.is_cancelled())
         }
         .instrument(span)

@@ -99,7 +99,10 @@ pub(super) fn after_script(
     match ended {
         Ended::Exited(0) => Ok(()),
         Ended::Exited(code) => Err(Break::Failed {
-            reason: FailureReason::ScriptFailed,
+            reason: match step {
+                Step::PreHook => FailureReason::Refused,
+                _ => FailureReason::ScriptFailed,
+            },
             message: format!("{what} exited with {code}"),
             exit_code: Some(code),
         }),
@@ -194,6 +197,15 @@ mod tests {
             after_script(Step::Script, Ended::Exited(0), 300, true),
             Ok(())
         );
+    }
+
+    #[test]
+    fn a_pre_hook_that_says_no_refuses() {
+        let refused = after_script(Step::PreHook, Ended::Exited(3), 300, false)
+            .unwrap_err()
+            .into_outcome();
+        assert_eq!(refused.reason(), FailureReason::Refused);
+        assert_eq!(refused.exit_code, Some(3));
     }
 
     #[test]

@@ -139,7 +139,7 @@ async fn the_deadline_kills_those_who_left_the_session_and_lost_their_parent() {
     // `a` left the session, `b` lost its parent as well, `c` wiped its environment on top.
     let script = "setsid sh -c 'trap \"\" TERM; echo $$ > a; while :; do sleep 1; done' &
         (setsid sh -c 'echo $$ > b; while :; do sleep 1; done' &)
-        (setsid env -i PATH=$PATH sh -c 'echo $$ > c; sleep 1000' &)
+        (setsid env -i PATH=$PATH sh -c 'echo $$ > c; exec sleep 1000' &)
         while ! [ -s a -a -s b -a -s c ]; do sleep 0.01; done; echo ready; sleep 1000";
     let (ended, output) = bench.run(script, Duration::from_secs(2)).await;
     assert_eq!((ended, output.as_str()), (Ended::TimedOut, "ready\n"));

@@ -1,6 +1,8 @@
 //! Tables without lines: columns two spaces apart, the same on a terminal and in a pipe, where colours go.
+//!
+//! Rows are never broken to fit: what is copied from a narrow terminal is what a script would see.
 
-use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, Table, presets};
 
 use super::clean;
 
@@ -47,13 +49,8 @@ impl Field {
 }
 
 /// A table with titles.
-pub(super) fn columns(
-    titles: &[&str],
-    rows: Vec<Vec<Field>>,
-    terminal: bool,
-    color: bool,
-) -> String {
-    let mut table = empty(terminal, color);
+pub(super) fn columns(titles: &[&str], rows: Vec<Vec<Field>>, color: bool) -> String {
+    let mut table = empty(color);
     table.set_header(titles.iter().map(Cell::new));
     for row in rows {
         table.add_row(row.into_iter().map(|field| field.cell(color)));
@@ -62,24 +59,21 @@ pub(super) fn columns(
 }
 
 /// Titled lines.
-pub(super) fn lines(lines: Vec<(&'static str, Field)>, terminal: bool, color: bool) -> String {
-    let mut table = empty(terminal, color);
+pub(super) fn lines(lines: Vec<(&'static str, Field)>, color: bool) -> String {
+    let mut table = empty(color);
     for (title, field) in lines {
         table.add_row([Cell::new(format!("{title}:")), field.cell(color)]);
     }
     finish(table)
 }
 
-fn empty(terminal: bool, color: bool) -> Table {
+fn empty(color: bool) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    if terminal {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    } else {
-        table.force_no_tty();
-    }
     if color {
         table.enforce_styling();
+    } else {
+        table.force_no_tty();
     }
     table
 }

@@ -155,7 +155,9 @@ impl Ending {
             (Some(State::Cancelled), _) => Ok(Self::Cancelled),
             (Some(State::Failed), Some(reason)) => Ok(Self::Failed(reason)),
             // A newer agent may know reasons this server does not.
-            (Some(State::Failed), None) if outcome.reason != 0 => Ok(Self::Failed(Reason::Internal)),
+            (Some(State::Failed), None) if outcome.reason != 0 => {
+                Ok(Self::Failed(Reason::Internal))
+            }
             (Some(State::Failed), None) => Err("a failure without a reason"),
             (Some(State::Succeeded), Some(_)) => Err("a success with a failure reason"),
             _ => Err("the outcome's state is none an attempt can end in"),

@@ -89,8 +89,24 @@ mod tests {
             (state, journal, 9, Return::Same),
             (state, journal, 3, Return::Fork),
             (state, other, 0, Return::Fresh),
-            (Known { retired: true, ..state }, other, 7, Return::Fork),
-            (Known { journal: None, ..state }, other, 0, Return::Fresh),
+            (
+                Known {
+                    retired: true,
+                    ..state
+                },
+                other,
+                7,
+                Return::Fork,
+            ),
+            (
+                Known {
+                    journal: None,
+                    ..state
+                },
+                other,
+                0,
+                Return::Fresh,
+            ),
         ];
         for (state, journal, last, expected) in table {
             assert_eq!(recognise(&state, journal, last), expected, "{last}");

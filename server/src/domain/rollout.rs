@@ -78,12 +78,7 @@ impl Counts {
     /// All targets.
     #[must_use]
     pub const fn total(&self) -> u32 {
-        self.open()
-            + self.succeeded
-            + self.failed
-            + self.cancelled
-            + self.expired
-            + self.superseded
+        self.open() + self.succeeded + self.failed + self.cancelled + self.expired + self.superseded
     }
 
     /// How a deployment with these targets ended; `None` while a target is open. An operator's cancel names the result

@@ -66,9 +66,7 @@ impl Selector {
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.iter().all(|requirement| match requirement {
             Requirement::In(key, values) => labels.get(key).is_some_and(|v| values.contains(v)),
-            Requirement::NotIn(key, values) => {
-                labels.get(key).is_none_or(|v| !values.contains(v))
-            }
+            Requirement::NotIn(key, values) => labels.get(key).is_none_or(|v| !values.contains(v)),
             Requirement::Exists(key) => labels.contains_key(key),
             Requirement::Missing(key) => !labels.contains_key(key),
         })
@@ -113,11 +111,15 @@ impl fmt::Display for Selector {
 /// Checks the key of a label: an optional DNS prefix and a slash, then up to 63 of `a-z A-Z 0-9 . _ -` that begin and end
 /// with a letter or digit.
 pub fn check_key(key: &str) -> Result<(), String> {
-    let (prefix, name) = key.rsplit_once('/').map_or((None, key), |(p, n)| (Some(p), n));
+    let (prefix, name) = key
+        .rsplit_once('/')
+        .map_or((None, key), |(p, n)| (Some(p), n));
     if let Some(prefix) = prefix {
         let dns = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-';
         if prefix.is_empty() || prefix.len() > 253 || !prefix.bytes().all(dns) {
-            return Err(format!("`{prefix}` is not a DNS name before the slash of a label key"));
+            return Err(format!(
+                "`{prefix}` is not a DNS name before the slash of a label key"
+            ));
         }
     }
     if name.is_empty() {

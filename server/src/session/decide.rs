@@ -21,6 +21,10 @@ use crate::{
 
 /// What a session waited for.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, taken apart at once"
+)]
 pub(super) enum Wake {
     Ended(Ended),
     Message(DeviceSessionRequest),
@@ -100,7 +104,7 @@ pub(super) fn decide(wake: Wake) -> Decision {
             }
             Some(Up::Heartbeat(row)) => heartbeat(row),
             Some(Up::Report(report)) => self::report(report),
-            Some(Up::Unsupported(_)) => Decision::Ignore("the agent does not know a message"),
+            Some(Up::Unsupported(answer)) => not_known(answer),
         },
     }
 }
@@ -147,6 +151,25 @@ fn report(report: v1::Report) -> Decision {
         attempt,
         event,
         traceparent: report.traceparent,
+    }
+}
+
+/// An agent that does not know a command will never run it: its attempt ends here, and nothing waits for an ack.
+fn not_known(answer: v1::Unsupported) -> Decision {
+    let attempt = answer.attempt.as_ref().map(AttemptId::try_from);
+    let Some(Ok(attempt)) = attempt else {
+        return Decision::Ignore("the agent does not know a message");
+    };
+    Decision::Report {
+        seq: 0,
+        attempt,
+        event: ReportEvent::Outcome(v1::Outcome {
+            state: v1::AttemptState::Failed.into(),
+            reason: v1::FailureReason::Unsupported.into(),
+            message: format!("the agent does not know this: {}", answer.detail),
+            ..v1::Outcome::default()
+        }),
+        traceparent: String::new(),
     }
 }
 

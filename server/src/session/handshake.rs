@@ -244,15 +244,18 @@ pub fn verify(
         boot_id: &hello.wire.boot_id,
         journal: hello.journal,
     };
-    verify_signature(&key.der, &transcript.bytes(), &hello.wire.signature)
-        .map_err(|()| Refusal::NotAuthenticated("bad signature"))
+    if !signature_holds(&key.der, &transcript.bytes(), &hello.wire.signature) {
+        return Err(Refusal::NotAuthenticated("bad signature"));
+    }
+    Ok(())
 }
 
 /// RSASSA-PSS with SHA-256 under a public key in SPKI DER.
-pub fn verify_signature(key_der: &[u8], message: &[u8], signature: &[u8]) -> Result<(), ()> {
+#[must_use]
+pub fn signature_holds(key_der: &[u8], message: &[u8], signature: &[u8]) -> bool {
     UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, key_der)
         .verify(message, signature)
-        .map_err(|_| ())
+        .is_ok()
 }
 
 #[cfg(test)]

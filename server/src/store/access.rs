@@ -108,7 +108,11 @@ pub struct EnrollmentTokenRow {
 
 impl Store {
     /// Makes an operator token.
-    pub async fn create_operator_token(&self, caller: &Caller, new: NewOperatorToken) -> Result<OperatorToken> {
+    pub async fn create_operator_token(
+        &self,
+        caller: &Caller,
+        new: NewOperatorToken,
+    ) -> Result<OperatorToken> {
         let new = &new;
         self.write(|tx| async move {
             let id = TokenId::generate();
@@ -124,7 +128,13 @@ impl Store {
                 revoked_at: None,
             };
             insert_all::<operator_token::Entity>(&tx.db, vec![row], None).await?;
-            audit(&tx, caller, id, json!({ "name": new.name, "role": new.role.as_str() })).await?;
+            audit(
+                &tx,
+                caller,
+                id,
+                json!({ "name": new.name, "role": new.role.as_str() }),
+            )
+            .await?;
             Ok(OperatorToken { id, expires_at })
         })
         .await
@@ -200,7 +210,8 @@ impl Store {
                 revoked_at: None,
             };
             insert_all::<enrollment_token::Entity>(&tx.db, vec![row.clone()], None).await?;
-            let detail = json!({ "uses": uses, "labels": new.labels, "replaces": row.replaces_name });
+            let detail =
+                json!({ "uses": uses, "labels": new.labels, "replaces": row.replaces_name });
             audit(&tx, caller, new.id, detail).await?;
             Ok(token_from(row))
         })
@@ -216,14 +227,18 @@ impl Store {
             query = query.filter(enrollment_token::Column::Id.lt(after));
         }
         let rows = query.all(self.reader()).await?;
-        let paged = Paged::from_surplus(rows, page.limit(), "tokens", |row| row.id.as_bytes().to_vec());
+        let paged = Paged::from_surplus(rows, page.limit(), "tokens", |row| {
+            row.id.as_bytes().to_vec()
+        });
         Ok(paged.map(token_from))
     }
 
     /// Revokes an enrolment token; devices that used it stay.
     pub async fn revoke_enrollment_token(&self, caller: &Caller, id: TokenId) -> Result<()> {
         self.write(|tx| async move {
-            let known = enrollment_token::Entity::find_by_id(id.0).one(&tx.db).await?;
+            let known = enrollment_token::Entity::find_by_id(id.0)
+                .one(&tx.db)
+                .await?;
             let row = known.ok_or_else(|| not_found("enrolment token", id))?;
             if row.revoked_at.is_some() {
                 return Ok(());

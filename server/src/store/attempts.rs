@@ -7,8 +7,8 @@ use std::{
 };
 
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, ExprTrait, FromQueryResult, Iterable, QueryFilter,
-    QuerySelect,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, ExprTrait, FromQueryResult,
+    Iterable, QueryFilter, QuerySelect,
     sea_query::{Alias, Expr, Func, OnConflict, Query},
 };
 use serde_json::json;
@@ -29,11 +29,18 @@ use crate::{
 
 /// Names of the states an attempt can still change in.
 pub(crate) fn open_states() -> impl Iterator<Item = &'static str> {
-    State::ALL.iter().filter(|state| state.is_open()).map(|state| state.as_str())
+    State::ALL
+        .iter()
+        .filter(|state| state.is_open())
+        .map(|state| state.as_str())
 }
 
 /// Reads a name this program wrote; anything else is a database it did not write.
-pub(crate) fn named<T>(what: &str, text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, DbErr> {
+pub(crate) fn named<T>(
+    what: &str,
+    text: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T, DbErr> {
     parse(text).ok_or_else(|| DbErr::Type(format!("{what} `{text}` is unknown to this version")))
 }
 
@@ -50,14 +57,24 @@ pub(crate) fn unsigned(value: i64) -> u64 {
 /// The facts of a row that the rules look at.
 pub(crate) fn facts(row: &attempt::Model) -> Result<Attempt, DbErr> {
     let reason = |text: &Option<String>| {
-        text.as_deref().map(|text| named("reason", text, Reason::parse)).transpose()
+        text.as_deref()
+            .map(|text| named("reason", text, Reason::parse))
+            .transpose()
     };
     let late_reason = reason(&row.late_reason)?;
-    let late = row.late_state.as_deref().map(|text| named("state", text, State::parse)).transpose()?;
+    let late = row
+        .late_state
+        .as_deref()
+        .map(|text| named("state", text, State::parse))
+        .transpose()?;
     Ok(Attempt {
         state: named("state", &row.state, State::parse)?,
         reason: reason(&row.reason)?,
-        step: row.step.as_deref().map(|text| named("step", text, Step::parse)).transpose()?,
+        step: row
+            .step
+            .as_deref()
+            .map(|text| named("step", text, Step::parse))
+            .transpose()?,
         bytes: (unsigned(row.bytes_done), unsigned(row.bytes_total)),
         unresolved: row.unresolved,
         stop_requested: row.stop_requested,
@@ -186,7 +203,8 @@ impl<'a> Batch<'a> {
                 row,
                 dirty: false,
             };
-            self.entries.insert((entry.row.target_id, entry.row.number), entry);
+            self.entries
+                .insert((entry.row.target_id, entry.row.number), entry);
         }
         Ok(())
     }
@@ -275,7 +293,12 @@ fn announce(tx: &Tx, entry: &Entry) {
     if let Some(reason) = now.reason {
         detail["reason"] = json!(reason.as_str());
     }
-    tx.event(format!("attempt.{kind}"), Some(row.device_id), Some(row.deployment_id), detail);
+    tx.event(
+        format!("attempt.{kind}"),
+        Some(row.device_id),
+        Some(row.deployment_id),
+        detail,
+    );
 }
 
 /// Updates rows in bulk: an insert that always conflicts, and updates only where the revision is the one that was read.
@@ -303,7 +326,10 @@ async fn compare_and_set(tx: &Tx, mut rows: Vec<attempt::Model>) -> Result<()> {
 }
 
 /// Counts of the targets of deployments.
-pub(crate) async fn counts<C: ConnectionTrait>(db: &C, deployments: &[Uuid]) -> Result<BTreeMap<Uuid, Counts>> {
+pub(crate) async fn counts<C: ConnectionTrait>(
+    db: &C,
+    deployments: &[Uuid],
+) -> Result<BTreeMap<Uuid, Counts>> {
     #[derive(FromQueryResult)]
     struct Row {
         deployment_id: Uuid,
@@ -361,7 +387,10 @@ async fn finish(tx: &Tx, id: Uuid) -> Result<()> {
     };
     let counts = counts(&tx.db, &[id]).await?.remove(&id).unwrap_or_default();
     let finished = DeploymentState::Finished.as_str();
-    let Some(result) = counts.result(row.cancelled_at.is_some()).filter(|_| row.state != finished) else {
+    let Some(result) = counts
+        .result(row.cancelled_at.is_some())
+        .filter(|_| row.state != finished)
+    else {
         return Ok(());
     };
     deployment::Entity::update_many()
@@ -372,6 +401,11 @@ async fn finish(tx: &Tx, id: Uuid) -> Result<()> {
         .filter(deployment::Column::Id.eq(id))
         .exec(&tx.db)
         .await?;
-    tx.event("deployment.finished", None, Some(id), json!({ "result": result.as_str() }));
+    tx.event(
+        "deployment.finished",
+        None,
+        Some(id),
+        json!({ "result": result.as_str() }),
+    );
     Ok(())
 }

@@ -61,7 +61,11 @@ pub struct BundleRow {
 impl Store {
     /// Adds a bundle. True when the same bytes were there under the same name and version; other bytes under a name and
     /// version that is taken are `AlreadyExists`.
-    pub async fn insert_bundle(&self, caller: &Caller, new: NewBundle) -> Result<(BundleRow, bool)> {
+    pub async fn insert_bundle(
+        &self,
+        caller: &Caller,
+        new: NewBundle,
+    ) -> Result<(BundleRow, bool)> {
         let new = &new;
         self.write(|tx| async move {
             let reference = format!("{}:{}", new.name, new.version);
@@ -94,10 +98,12 @@ impl Store {
                 algorithm: clean(&signature.algorithm),
                 signature: signature.signature.clone().into(),
             });
-            let first_stays = OnConflict::columns([signature::Column::BundleId, signature::Column::KeyId])
-                .do_nothing()
-                .to_owned();
-            insert_all::<signature::Entity>(&tx.db, signatures.collect(), Some(first_stays)).await?;
+            let first_stays =
+                OnConflict::columns([signature::Column::BundleId, signature::Column::KeyId])
+                    .do_nothing()
+                    .to_owned();
+            insert_all::<signature::Entity>(&tx.db, signatures.collect(), Some(first_stays))
+                .await?;
             let detail = json!({ "bundle": reference, "digest": row.digest });
             audit(&tx, caller, &reference, detail.clone()).await?;
             tx.event("bundle.uploaded", None, None, detail);
@@ -113,7 +119,9 @@ impl Store {
 
     /// Bundles, newest first; only those of one name when given.
     pub async fn list_bundles(&self, name: Option<&str>, page: Page) -> Result<Paged<BundleRow>> {
-        let mut query = bundle::Entity::find().order_by_desc(bundle::Column::Id).limit(page.limit() + 1);
+        let mut query = bundle::Entity::find()
+            .order_by_desc(bundle::Column::Id)
+            .limit(page.limit() + 1);
         if let Some(name) = name {
             query = query.filter(bundle::Column::Name.eq(clean(name)));
         }
@@ -121,9 +129,15 @@ impl Store {
             query = query.filter(bundle::Column::Id.lt(after));
         }
         let rows = query.all(self.reader()).await?;
-        let paged = Paged::from_surplus(rows, page.limit(), "bundles", |row| row.id.as_bytes().to_vec());
+        let paged = Paged::from_surplus(rows, page.limit(), "bundles", |row| {
+            row.id.as_bytes().to_vec()
+        });
         Ok(Paged {
-            items: paged.items.into_iter().map(bundle_from).collect::<Result<_, _>>()?,
+            items: paged
+                .items
+                .into_iter()
+                .map(bundle_from)
+                .collect::<Result<_, _>>()?,
             next: paged.next,
         })
     }
@@ -146,7 +160,8 @@ impl Store {
             }
             bundle::Entity::delete_by_id(row.id).exec(&tx.db).await?;
             remember(&tx, caller, body, &StoredBundle::from(row.clone())).await?;
-            let detail = json!({ "bundle": format!("{}:{}", row.name, row.version), "digest": row.digest });
+            let detail =
+                json!({ "bundle": format!("{}:{}", row.name, row.version), "digest": row.digest });
             audit(&tx, caller, reference, detail.clone()).await?;
             tx.event("bundle.deleted", None, None, detail);
             Ok(bundle_from(row)?)
@@ -223,7 +238,9 @@ async fn needed_by(tx: &Tx, row: &bundle::Model) -> Result<Option<String>> {
         .to_owned();
     if let Some(open) = tx.db.query_one(&query).await? {
         let deployment: Uuid = open.try_get("", "deployment_id")?;
-        return Ok(Some(format!("deployment {deployment} has not finished with it")));
+        return Ok(Some(format!(
+            "deployment {deployment} has not finished with it"
+        )));
     }
     let runs = device_release::Entity::find()
         .filter(device_release::Column::Name.eq(&row.name))
@@ -238,11 +255,19 @@ async fn needed_by(tx: &Tx, row: &bundle::Model) -> Result<Option<String>> {
 }
 
 /// A bundle's row by "name:version" or digest; of equal bytes the oldest.
-pub(crate) async fn find_bundle<C: ConnectionTrait>(db: &C, reference: &str) -> Result<bundle::Model> {
-    by_reference(db, reference).await?.ok_or_else(|| not_found("bundle", reference))
+pub(crate) async fn find_bundle<C: ConnectionTrait>(
+    db: &C,
+    reference: &str,
+) -> Result<bundle::Model> {
+    by_reference(db, reference)
+        .await?
+        .ok_or_else(|| not_found("bundle", reference))
 }
 
-async fn by_reference<C: ConnectionTrait>(db: &C, reference: &str) -> Result<Option<bundle::Model>> {
+async fn by_reference<C: ConnectionTrait>(
+    db: &C,
+    reference: &str,
+) -> Result<Option<bundle::Model>> {
     let query = bundle::Entity::find().order_by_asc(bundle::Column::Id);
     let query = match reference.split_once(':') {
         Some((name, version)) => query

@@ -93,7 +93,9 @@ pub(crate) async fn lock_migrations(db: &DatabaseConnection) -> Result<Option<sq
         return Ok(None);
     }
     let options = db.get_postgres_connection_pool().connect_options();
-    let mut connection = sqlx::PgConnection::connect_with(&options).await.map_err(unavailable)?;
+    let mut connection = sqlx::PgConnection::connect_with(&options)
+        .await
+        .map_err(unavailable)?;
     let lock = sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK);
     connection.execute(lock).await.map_err(unavailable)?;
     Ok(Some(connection))

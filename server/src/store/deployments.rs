@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use kernex_proto::ids::{DeploymentId, DeviceId, Digest};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::Expr,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -83,10 +84,17 @@ pub struct Deployment {
 
 impl Store {
     /// Commits a deployment. The same request id gives the same deployment again, with its devices.
-    pub async fn create_deployment(&self, caller: &Caller, new: NewDeployment) -> Result<CreatedDeployment> {
+    pub async fn create_deployment(
+        &self,
+        caller: &Caller,
+        new: NewDeployment,
+    ) -> Result<CreatedDeployment> {
         let selector = new.selector.as_ref().map(ToString::to_string);
         let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
-        let times = (new.delivery.as_micros().to_string(), new.execution.as_micros().to_string());
+        let times = (
+            new.delivery.as_micros().to_string(),
+            new.execution.as_micros().to_string(),
+        );
         let body = body_hash(&(&new.bundle, &ids, &new.device_names, selector, times));
         let new = &new;
         self.write(|tx| async move {
@@ -114,7 +122,9 @@ impl Store {
             query = query.filter(deployment::Column::Id.lt(after));
         }
         let rows = query.all(self.reader()).await?;
-        let paged = Paged::from_surplus(rows, page.limit(), "deployments", |row| row.id.as_bytes().to_vec());
+        let paged = Paged::from_surplus(rows, page.limit(), "deployments", |row| {
+            row.id.as_bytes().to_vec()
+        });
         let ids: Vec<Uuid> = paged.items.iter().map(|row| row.id).collect();
         let mut counts = counts(self.reader(), &ids).await?;
         let whole = paged.items.into_iter().map(|row| {
@@ -129,7 +139,11 @@ impl Store {
 
     /// Stops a deployment: what has not been pushed is cancelled, the rest is asked to stop. Also gives the devices to
     /// tell.
-    pub async fn cancel_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<(Deployment, Vec<DeviceId>)> {
+    pub async fn cancel_deployment(
+        &self,
+        caller: &Caller,
+        id: DeploymentId,
+    ) -> Result<(Deployment, Vec<DeviceId>)> {
         let body = body_hash(&id.0);
         self.write(|tx| async move {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
@@ -141,8 +155,14 @@ impl Store {
                 return Err(StoreError::Finished);
             }
             deployment::Entity::update_many()
-                .col_expr(deployment::Column::State, Expr::value(DeploymentState::Stopping.as_str()))
-                .col_expr(deployment::Column::CancelledAt, Expr::value(row.cancelled_at.unwrap_or(tx.now.0)))
+                .col_expr(
+                    deployment::Column::State,
+                    Expr::value(DeploymentState::Stopping.as_str()),
+                )
+                .col_expr(
+                    deployment::Column::CancelledAt,
+                    Expr::value(row.cancelled_at.unwrap_or(tx.now.0)),
+                )
                 .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
                 .filter(deployment::Column::Id.eq(id.0))
                 .exec(&tx.db)
@@ -150,7 +170,12 @@ impl Store {
             let devices = cancel_attempts(&tx, id.0).await?;
             remember(&tx, caller, body, &id.0).await?;
             audit(&tx, caller, id, json!({ "devices": devices.len() })).await?;
-            tx.event("deployment.cancelled", None, Some(id.0), json!({ "by": caller.name }));
+            tx.event(
+                "deployment.cancelled",
+                None,
+                Some(id.0),
+                json!({ "by": caller.name }),
+            );
             Ok((find(&tx.db, id.0).await?, devices))
         })
         .await

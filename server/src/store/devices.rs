@@ -6,7 +6,9 @@ use kernex_proto::{
     ids::{DeviceId, Digest},
     v1,
 };
-use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -15,7 +17,8 @@ use super::{
     attempts::{Batch, signed, unsigned},
     enroll::revoke_keys,
     entity::{
-        attempt, device, device_key, device_label, device_release, heartbeat, heartbeat_sample, lease, session,
+        attempt, device, device_key, device_label, device_release, heartbeat, heartbeat_sample,
+        lease, session,
     },
     requests::{audit, body_hash, remember, replayed},
     transaction::insert_all,
@@ -28,7 +31,8 @@ use crate::{
 mod lookup;
 
 pub(crate) use lookup::{
-    Labels, check_labels, clean, described, digest, find_device, labels_of, matching, not_found, settle_journals, update,
+    Labels, check_labels, clean, described, digest, find_device, labels_of, matching, not_found,
+    settle_journals, update,
 };
 use lookup::{MAX_LABELS, invalid_labels, release_from};
 
@@ -95,7 +99,9 @@ impl Store {
         let mut found = Vec::new();
         // The selector's one meaning is in the domain, so rows are read in runs until the page is full.
         loop {
-            let mut query = device::Entity::find().order_by_asc(device::Column::Id).limit(SCAN);
+            let mut query = device::Entity::find()
+                .order_by_asc(device::Column::Id)
+                .limit(SCAN);
             if let Some(after) = after {
                 query = query.filter(device::Column::Id.gt(after));
             }
@@ -107,7 +113,9 @@ impl Store {
                 break;
             }
         }
-        let rows = Paged::from_surplus(found, limit as u64, "devices", |(row, _)| row.id.as_bytes().to_vec());
+        let rows = Paged::from_surplus(found, limit as u64, "devices", |(row, _)| {
+            row.id.as_bytes().to_vec()
+        });
         Ok(Paged {
             items: self.hydrate(self.reader(), rows.items).await?,
             next: rows.next,
@@ -164,7 +172,9 @@ impl Store {
             tx.device_event("device.labelled", row.id, &row.name);
             let whole = self.whole(&tx.db, row).await?;
             if whole.labels.len() > MAX_LABELS {
-                return Err(invalid_labels(format!("a device has at most {MAX_LABELS} labels")));
+                return Err(invalid_labels(format!(
+                    "a device has at most {MAX_LABELS} labels"
+                )));
             }
             Ok(whole)
         })
@@ -236,7 +246,9 @@ impl Store {
             query = query.filter(heartbeat_sample::Column::At.lt(after));
         }
         let rows = query.all(self.reader()).await?;
-        let paged = Paged::from_surplus(rows, page.limit(), "metrics", |row| row.at.to_be_bytes().to_vec());
+        let paged = Paged::from_surplus(rows, page.limit(), "metrics", |row| {
+            row.at.to_be_bytes().to_vec()
+        });
         Ok(paged.map(|row| MetricSample {
             at: Timestamp(row.at),
             vital_signs: v1::VitalSigns {
@@ -267,18 +279,28 @@ impl Store {
     }
 
     async fn whole<C: ConnectionTrait>(&self, db: &C, row: device::Model) -> Result<Device> {
-        let labels = labels_of(db, &[row.id]).await?.remove(&row.id).unwrap_or_default();
+        let labels = labels_of(db, &[row.id])
+            .await?
+            .remove(&row.id)
+            .unwrap_or_default();
         let id = row.id;
         let mut devices = self.hydrate(db, vec![(row, labels)]).await?;
         devices.pop().ok_or_else(|| not_found("device", id))
     }
 
     /// Adds to rows what stands in other tables, one query a table.
-    async fn hydrate<C: ConnectionTrait>(&self, db: &C, rows: Vec<(device::Model, Labels)>) -> Result<Vec<Device>> {
+    async fn hydrate<C: ConnectionTrait>(
+        &self,
+        db: &C,
+        rows: Vec<(device::Model, Labels)>,
+    ) -> Result<Vec<Device>> {
         let ids: Vec<Uuid> = rows.iter().map(|(row, _)| row.id).collect();
         let online = self.online(db, &ids).await?;
         let mut beats = by_device(
-            heartbeat::Entity::find().filter(heartbeat::Column::DeviceId.is_in(ids.clone())).all(db).await?,
+            heartbeat::Entity::find()
+                .filter(heartbeat::Column::DeviceId.is_in(ids.clone()))
+                .all(db)
+                .await?,
             |row| row.device_id,
         );
         let mut keys = by_device(
@@ -304,7 +326,12 @@ impl Store {
                 Ok(Device {
                     status: status(&row, online.contains(&row.id)),
                     key: key.map_or(Ok(Digest([0; 32])), |key| digest(&key.digest))?,
-                    releases: releases.remove(&row.id).unwrap_or_default().into_iter().map(release_from).collect(),
+                    releases: releases
+                        .remove(&row.id)
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(release_from)
+                        .collect(),
                     vital_signs: beat.map(|beat| v1::VitalSigns {
                         cpu_percent: beat.cpu_percent,
                         memory_used_mb: unsigned(beat.memory_used_mb),
@@ -336,14 +363,20 @@ impl Store {
 
     /// Which of these devices have a confirmed session on a replica that lives.
     async fn online<C: ConnectionTrait>(&self, db: &C, ids: &[Uuid]) -> Result<BTreeSet<Uuid>> {
-        let leases = lease::Entity::find().filter(lease::Column::ExpiresAt.gt(self.now().0)).all(db).await?;
+        let leases = lease::Entity::find()
+            .filter(lease::Column::ExpiresAt.gt(self.now().0))
+            .all(db)
+            .await?;
         let sessions = session::Entity::find()
             .filter(session::Column::DeviceId.is_in(ids.iter().copied()))
             .filter(session::Column::ConfirmedAt.is_not_null())
             .filter(session::Column::Replica.is_in(leases.into_iter().map(|lease| lease.replica)))
             .all(db)
             .await?;
-        Ok(sessions.into_iter().map(|session| session.device_id).collect())
+        Ok(sessions
+            .into_iter()
+            .map(|session| session.device_id)
+            .collect())
     }
 }
 

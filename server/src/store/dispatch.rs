@@ -81,7 +81,10 @@ impl Store {
     /// that asks again before that gets the same answer.
     pub async fn due_commands(&self, sessions: &[(DeviceId, u64)]) -> Result<Vec<DueCommand>> {
         let now = self.now();
-        let epochs: BTreeMap<Uuid, i64> = sessions.iter().map(|(id, epoch)| (id.0, signed(*epoch))).collect();
+        let epochs: BTreeMap<Uuid, i64> = sessions
+            .iter()
+            .map(|(id, epoch)| (id.0, signed(*epoch)))
+            .collect();
         let devices: Vec<Uuid> = epochs.keys().copied().collect();
         let mut due = Vec::new();
         for chunk in devices.chunks(ID_CHUNK) {
@@ -96,7 +99,11 @@ impl Store {
                     if row.stop_sent_epoch < epoch {
                         due.push(stop(&row));
                     }
-                } else if is_head && row.sent_epoch < epoch && row.delivery_deadline > now.0 && is_waiting(&row) {
+                } else if is_head
+                    && row.sent_epoch < epoch
+                    && row.delivery_deadline > now.0
+                    && is_waiting(&row)
+                {
                     due.extend(deploy(&row, now)?);
                 }
             }
@@ -116,7 +123,9 @@ impl Store {
             .all(self.reader())
             .await?;
         for (bundle, command) in due {
-            let DueKind::Deploy(deploy) = &mut command.kind else { continue };
+            let DueKind::Deploy(deploy) = &mut command.kind else {
+                continue;
+            };
             let theirs = rows.iter().filter(|row| Some(row.bundle_id) == *bundle);
             deploy.signatures = theirs
                 .map(|row| v1::BundleSignature {
@@ -226,7 +235,9 @@ fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, DueCommand)
         device: DeviceId(row.device_id),
         attempt: attempt_id(row),
         kind: DueKind::Deploy(Box::new(deploy)),
-        remaining: Timestamp(row.delivery_deadline).since(now).saturating_add(execution),
+        remaining: Timestamp(row.delivery_deadline)
+            .since(now)
+            .saturating_add(execution),
         traceparent: row.traceparent.clone(),
     };
     Ok(Some((row.bundle_id, command)))
@@ -250,19 +261,31 @@ fn queue(devices: &[Uuid]) -> SelectStatement {
     ] {
         query.column(("a", column));
     }
-    let on = |left: (&'static str, &'static str), right: (&'static str, &'static str)| Expr::col(left).equals(right);
+    let on = |left: (&'static str, &'static str), right: (&'static str, &'static str)| {
+        Expr::col(left).equals(right)
+    };
     query
         .column(("p", "traceparent"))
         .columns([("t", "bundle_version"), ("t", "digest")])
         .expr_as(Expr::col(("b", "id")), "bundle_id")
         .columns([("b", "size"), ("b", "format")])
         .from_as("attempts", "a")
-        .inner_join(TableRef::from("targets").alias("t"), on(("t", "id"), ("a", "target_id")))
-        .inner_join(TableRef::from("deployments").alias("p"), on(("p", "id"), ("a", "deployment_id")))
-        .inner_join(TableRef::from("devices").alias("d"), on(("d", "id"), ("a", "device_id")))
+        .inner_join(
+            TableRef::from("targets").alias("t"),
+            on(("t", "id"), ("a", "target_id")),
+        )
+        .inner_join(
+            TableRef::from("deployments").alias("p"),
+            on(("p", "id"), ("a", "deployment_id")),
+        )
+        .inner_join(
+            TableRef::from("devices").alias("d"),
+            on(("d", "id"), ("a", "device_id")),
+        )
         .left_join(
             TableRef::from("bundles").alias("b"),
-            on(("b", "name"), ("t", "bundle_name")).and(on(("b", "version"), ("t", "bundle_version"))),
+            on(("b", "name"), ("t", "bundle_name"))
+                .and(on(("b", "version"), ("t", "bundle_version"))),
         )
         .and_where(Expr::col(("a", "unresolved")))
         .and_where(Expr::col(("d", "conflicted")).not())

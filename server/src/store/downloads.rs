@@ -39,7 +39,10 @@ impl Store {
         token_hash: Digest,
         digest: Digest,
     ) -> Result<BundleRow, DownloadRefused> {
-        let session = session::Entity::find_by_id(device.0).one(self.reader()).await.map_err(StoreError::from)?;
+        let session = session::Entity::find_by_id(device.0)
+            .one(self.reader())
+            .await
+            .map_err(StoreError::from)?;
         if session.is_none_or(|session| session.token_hash != token_hash.to_string()) {
             return Err(DownloadRefused::Unauthenticated);
         }

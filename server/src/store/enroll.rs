@@ -76,7 +76,10 @@ impl Store {
 }
 
 async fn decide(tx: &Tx, new: &EnrollDevice) -> Decision {
-    let token = enrollment_token::Entity::find_by_id(new.token.0).one(&tx.db).await.map_err(StoreError::from)?;
+    let token = enrollment_token::Entity::find_by_id(new.token.0)
+        .one(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
     let token = token.ok_or(EnrollError::Refused("no such token"))?;
     if token.secret_hash != new.secret_hash.to_string() {
         return Err(EnrollError::Refused("wrong secret"));
@@ -99,7 +102,10 @@ async fn decide(tx: &Tx, new: &EnrollDevice) -> Decision {
     };
     bind_key(tx, new, enrolled.device.0).await?;
     enrollment_token::Entity::update_many()
-        .col_expr(enrollment_token::Column::UsesLeft, Expr::value(token.uses_left - 1))
+        .col_expr(
+            enrollment_token::Column::UsesLeft,
+            Expr::value(token.uses_left - 1),
+        )
         .filter(enrollment_token::Column::Id.eq(token.id))
         .exec(&tx.db)
         .await
@@ -116,14 +122,20 @@ async fn decide(tx: &Tx, new: &EnrollDevice) -> Decision {
 }
 
 async fn known_device(tx: &Tx, key: Digest) -> Result<Option<Enrolled>, EnrollError> {
-    let known = device_key::Entity::find_by_id(key.to_string()).one(&tx.db).await.map_err(StoreError::from)?;
+    let known = device_key::Entity::find_by_id(key.to_string())
+        .one(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
     let Some(known) = known else {
         return Ok(None);
     };
     if known.revoked_at.is_some() {
         return Err(EnrollError::Refused("the key is revoked"));
     }
-    let device = device::Entity::find_by_id(known.device_id).one(&tx.db).await.map_err(StoreError::from)?;
+    let device = device::Entity::find_by_id(known.device_id)
+        .one(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
     let device = device.ok_or(EnrollError::Refused("the key's device is gone"))?;
     Ok(Some(Enrolled {
         device: DeviceId(device.id),
@@ -133,10 +145,16 @@ async fn known_device(tx: &Tx, key: Digest) -> Result<Option<Enrolled>, EnrollEr
 
 /// A re-imaged machine becomes the device it was: history stays, the old key and its session end.
 async fn take_over(tx: &Tx, new: &EnrollDevice, id: Uuid) -> Decision {
-    let device = device::Entity::find_by_id(id).one(&tx.db).await.map_err(StoreError::from)?;
+    let device = device::Entity::find_by_id(id)
+        .one(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
     let device = device.ok_or(EnrollError::Refused("the device to replace is gone"))?;
     revoke_keys(tx, id).await?;
-    session::Entity::delete_by_id(id).exec(&tx.db).await.map_err(StoreError::from)?;
+    session::Entity::delete_by_id(id)
+        .exec(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
     let mut row = described(device.clone(), &new.inventory);
     row.revision += 1;
     // Whatever copies there were belonged to the old key.

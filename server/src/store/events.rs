@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
-use sea_orm::{ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
 
 use super::{
     Result, Store,
@@ -102,7 +104,9 @@ impl Store {
         self.close_orphans().await?;
         let mut expired = 0;
         loop {
-            let chunk = self.write(|tx| async move { expire_chunk(&tx).await }).await?;
+            let chunk = self
+                .write(|tx| async move { expire_chunk(&tx).await })
+                .await?;
             expired += chunk;
             if chunk < EXPIRE_CHUNK {
                 return Ok(expired);
@@ -115,14 +119,23 @@ impl Store {
         let now = self.now();
         let before = |kept: Duration| now.minus(kept).0;
         // A transaction each, so that none holds the writer for long.
-        self.delete(event::Entity::delete_many().filter(event::Column::At.lt(before(retention.events)))).await?;
+        self.delete(
+            event::Entity::delete_many().filter(event::Column::At.lt(before(retention.events))),
+        )
+        .await?;
         let samples = heartbeat_sample::Column::At.lt(before(retention.samples));
-        self.delete(heartbeat_sample::Entity::delete_many().filter(samples)).await?;
-        self.delete(audit::Entity::delete_many().filter(audit::Column::At.lt(before(retention.audit)))).await?;
+        self.delete(heartbeat_sample::Entity::delete_many().filter(samples))
+            .await?;
+        self.delete(
+            audit::Entity::delete_many().filter(audit::Column::At.lt(before(retention.audit))),
+        )
+        .await?;
         let requests = request::Column::CreatedAt.lt(before(retention.requests));
-        self.delete(request::Entity::delete_many().filter(requests)).await?;
+        self.delete(request::Entity::delete_many().filter(requests))
+            .await?;
         let unknown = unknown_report::Column::At.lt(before(retention.unknown_reports));
-        self.delete(unknown_report::Entity::delete_many().filter(unknown)).await
+        self.delete(unknown_report::Entity::delete_many().filter(unknown))
+            .await
     }
 
     async fn delete<E: EntityTrait>(&self, rows: DeleteMany<E>) -> Result<()> {
@@ -137,7 +150,10 @@ impl Store {
 
 async fn expire_chunk(tx: &Tx) -> Result<u64> {
     let waiting = Condition::all()
-        .add(attempt::Column::State.is_in([State::Held, State::Pending, State::Sent].map(State::as_str)))
+        .add(
+            attempt::Column::State
+                .is_in([State::Held, State::Pending, State::Sent].map(State::as_str)),
+        )
         .add(attempt::Column::DeliveryDeadline.lte(tx.now.0));
     let working = Condition::all()
         .add(attempt::Column::State.is_in([State::Accepted, State::Running].map(State::as_str)))

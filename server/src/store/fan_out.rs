@@ -43,7 +43,12 @@ pub(crate) async fn fan_out(tx: &Tx, caller: &Caller, new: &NewDeployment) -> Re
     Ok(id)
 }
 
-fn order(tx: &Tx, caller: &Caller, new: &NewDeployment, bundle: &bundle::Model) -> deployment::Model {
+fn order(
+    tx: &Tx,
+    caller: &Caller,
+    new: &NewDeployment,
+    bundle: &bundle::Model,
+) -> deployment::Model {
     let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
     deployment::Model {
         id: Uuid::now_v7(),
@@ -72,7 +77,10 @@ async fn select_devices(tx: &Tx, new: &NewDeployment) -> Result<BTreeMap<Uuid, d
     let mut devices = BTreeMap::new();
     let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
     for chunk in ids.chunks(ID_CHUNK) {
-        let rows = device::Entity::find().filter(device::Column::Id.is_in(chunk.to_vec())).all(&tx.db).await?;
+        let rows = device::Entity::find()
+            .filter(device::Column::Id.is_in(chunk.to_vec()))
+            .all(&tx.db)
+            .await?;
         devices.extend(rows.into_iter().map(|row| (row.id, row)));
     }
     if let Some(missing) = ids.iter().find(|id| !devices.contains_key(id)) {
@@ -80,8 +88,13 @@ async fn select_devices(tx: &Tx, new: &NewDeployment) -> Result<BTreeMap<Uuid, d
     }
     for chunk in new.device_names.chunks(ID_CHUNK) {
         let names = chunk.iter().map(|name| clean(name));
-        let rows = device::Entity::find().filter(device::Column::Name.is_in(names)).all(&tx.db).await?;
-        let missing = chunk.iter().find(|name| rows.iter().all(|row| row.name != **name));
+        let rows = device::Entity::find()
+            .filter(device::Column::Name.is_in(names))
+            .all(&tx.db)
+            .await?;
+        let missing = chunk
+            .iter()
+            .find(|name| rows.iter().all(|row| row.name != **name));
         if let Some(missing) = missing {
             return Err(not_found("device", missing));
         }
@@ -93,7 +106,11 @@ async fn select_devices(tx: &Tx, new: &NewDeployment) -> Result<BTreeMap<Uuid, d
     Ok(devices)
 }
 
-async fn select_by_label(tx: &Tx, selector: &Selector, devices: &mut BTreeMap<Uuid, device::Model>) -> Result<()> {
+async fn select_by_label(
+    tx: &Tx,
+    selector: &Selector,
+    devices: &mut BTreeMap<Uuid, device::Model>,
+) -> Result<()> {
     let mut after = Uuid::nil();
     loop {
         let rows = device::Entity::find()
@@ -112,7 +129,11 @@ async fn select_by_label(tx: &Tx, selector: &Selector, devices: &mut BTreeMap<Uu
 }
 
 /// Older orders of the same bundle name that have not begun give way; what has begun is left to end.
-async fn supersede(tx: &Tx, devices: &BTreeMap<Uuid, device::Model>, bundle_name: &str) -> Result<()> {
+async fn supersede(
+    tx: &Tx,
+    devices: &BTreeMap<Uuid, device::Model>,
+    bundle_name: &str,
+) -> Result<()> {
     let ids: Vec<Uuid> = devices.keys().copied().collect();
     for chunk in ids.chunks(ID_CHUNK) {
         let mut batch = Batch::new(tx);
@@ -140,7 +161,10 @@ async fn insert_targets(
     let ids: Vec<Uuid> = devices.keys().copied().collect();
     for chunk in ids.chunks(ID_CHUNK) {
         device::Entity::update_many()
-            .col_expr(device::Column::Generation, Expr::col(device::Column::Generation).add(1))
+            .col_expr(
+                device::Column::Generation,
+                Expr::col(device::Column::Generation).add(1),
+            )
             .filter(device::Column::Id.is_in(chunk.to_vec()))
             .exec(&tx.db)
             .await?;

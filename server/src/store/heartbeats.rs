@@ -38,7 +38,8 @@ impl Store {
     /// Records the newest heartbeat of each device; those of older sessions and deleted devices are dropped.
     pub async fn record_heartbeats(&self, rows: Vec<HeartbeatRow>) -> Result<()> {
         // The last one of each device wins; sorted, so that replicas lock rows in one order.
-        let newest: BTreeMap<Uuid, HeartbeatRow> = rows.into_iter().map(|row| (row.device.0, row)).collect();
+        let newest: BTreeMap<Uuid, HeartbeatRow> =
+            rows.into_iter().map(|row| (row.device.0, row)).collect();
         let newest = &newest;
         if newest.is_empty() {
             return Ok(());
@@ -56,8 +57,15 @@ impl Store {
 }
 
 async fn record(tx: &Tx, newest: &BTreeMap<Uuid, HeartbeatRow>, ids: &[Uuid]) -> Result<()> {
-    let mut devices = device::Entity::find().filter(device::Column::Id.is_in(ids.to_vec())).all(&tx.db).await?;
-    devices.retain(|device| newest.get(&device.id).is_some_and(|row| signed(row.epoch) >= device.epoch));
+    let mut devices = device::Entity::find()
+        .filter(device::Column::Id.is_in(ids.to_vec()))
+        .all(&tx.db)
+        .await?;
+    devices.retain(|device| {
+        newest
+            .get(&device.id)
+            .is_some_and(|row| signed(row.epoch) >= device.epoch)
+    });
     devices.sort_by_key(|device| device.id);
     let sampled: BTreeMap<Uuid, i64> = heartbeat::Entity::find()
         .filter(heartbeat::Column::DeviceId.is_in(ids.to_vec()))
@@ -69,7 +77,9 @@ async fn record(tx: &Tx, newest: &BTreeMap<Uuid, HeartbeatRow>, ids: &[Uuid]) ->
     let mut latest = Vec::with_capacity(devices.len());
     let mut samples = Vec::new();
     for device in &devices {
-        let Some(row) = newest.get(&device.id) else { continue };
+        let Some(row) = newest.get(&device.id) else {
+            continue;
+        };
         let last = sampled.get(&device.id).copied();
         let due = last.is_none_or(|last| tx.now.since(Timestamp(last)) >= SAMPLE_EVERY);
         let beat = beat(row, tx.now, last.filter(|_| !due).unwrap_or(tx.now.0));
@@ -79,12 +89,18 @@ async fn record(tx: &Tx, newest: &BTreeMap<Uuid, HeartbeatRow>, ids: &[Uuid]) ->
         latest.push(beat);
     }
     let newer = OnConflict::column(heartbeat::Column::DeviceId)
-        .update_columns(heartbeat::Column::iter().filter(|column| !matches!(column, heartbeat::Column::DeviceId)))
+        .update_columns(
+            heartbeat::Column::iter()
+                .filter(|column| !matches!(column, heartbeat::Column::DeviceId)),
+        )
         .to_owned();
     insert_all::<heartbeat::Entity>(&tx.db, latest, Some(newer)).await?;
-    let once = OnConflict::columns([heartbeat_sample::Column::DeviceId, heartbeat_sample::Column::At])
-        .do_nothing()
-        .to_owned();
+    let once = OnConflict::columns([
+        heartbeat_sample::Column::DeviceId,
+        heartbeat_sample::Column::At,
+    ])
+    .do_nothing()
+    .to_owned();
     insert_all::<heartbeat_sample::Entity>(&tx.db, samples, Some(once)).await?;
     device::Entity::update_many()
         .col_expr(device::Column::LastSeen, Expr::value(tx.now.0))
@@ -104,7 +120,11 @@ fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: i64) -> heartbeat::Model
     heartbeat::Model {
         device_id: row.device.0,
         // SQLite has no NaN, and no percentage is infinite.
-        cpu_percent: if vitals.cpu_percent.is_finite() { vitals.cpu_percent } else { 0.0 },
+        cpu_percent: if vitals.cpu_percent.is_finite() {
+            vitals.cpu_percent
+        } else {
+            0.0
+        },
         memory_used_mb: signed(vitals.memory_used_mb),
         memory_total_mb: signed(vitals.memory_total_mb),
         disk_free_bytes: signed(vitals.disk_free_bytes),

@@ -60,7 +60,14 @@ impl Store {
     pub async fn list_history(&self, id_or_name: &str, page: Page) -> Result<Paged<HistoryEntry>> {
         let device = find_device(self.reader(), id_or_name).await?;
         let mut query = Query::select();
-        for column in ["id", "deployment_id", "bundle_name", "bundle_version", "digest", "created_at"] {
+        for column in [
+            "id",
+            "deployment_id",
+            "bundle_name",
+            "bundle_version",
+            "digest",
+            "created_at",
+        ] {
             query.column(("t", column));
         }
         for column in ["number", "state", "reason", "message", "closed_at"] {
@@ -81,8 +88,13 @@ impl Store {
             query.and_where(Expr::col(("t", "id")).lt(after));
         }
         let rows = self.reader().query_all(&query).await?;
-        let rows = rows.iter().map(|row| Row::from_query_result(row, "")).collect::<Result<Vec<_>, _>>()?;
-        let paged = Paged::from_surplus(rows, page.limit(), "history", |row| row.id.as_bytes().to_vec());
+        let rows = rows
+            .iter()
+            .map(|row| Row::from_query_result(row, ""))
+            .collect::<Result<Vec<_>, _>>()?;
+        let paged = Paged::from_surplus(rows, page.limit(), "history", |row| {
+            row.id.as_bytes().to_vec()
+        });
         let next = paged.next;
         let items = paged.items.into_iter().map(entry).collect::<Result<_>>()?;
         Ok(Paged { items, next })
@@ -96,7 +108,10 @@ fn entry(row: Row) -> Result<HistoryEntry> {
         digest: digest(&row.digest)?,
         attempt: u32::try_from(row.number).unwrap_or(0),
         state: named("state", &row.state, State::parse)?,
-        reason: row.reason.map(|text| named("reason", &text, Reason::parse)).transpose()?,
+        reason: row
+            .reason
+            .map(|text| named("reason", &text, Reason::parse))
+            .transpose()?,
         message: row.message,
         created_at: Timestamp(row.created_at),
         closed_at: row.closed_at.map(Timestamp),

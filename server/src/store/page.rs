@@ -52,7 +52,9 @@ impl Page {
         };
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
         // A token of one list means nothing in another.
-        let key = bytes.strip_prefix(list.as_bytes()).and_then(|rest| rest.strip_prefix(b":"));
+        let key = bytes
+            .strip_prefix(list.as_bytes())
+            .and_then(|rest| rest.strip_prefix(b":"));
         key.map(|key| Some(key.to_vec())).ok_or_else(invalid)
     }
 }
@@ -75,10 +77,18 @@ pub struct Paged<T> {
 
 impl<T> Paged<T> {
     /// Makes a page of rows read with a limit one above the page's; the surplus row only says that there is more.
-    pub(crate) fn from_surplus(mut items: Vec<T>, limit: u64, list: &'static str, key: impl Fn(&T) -> Vec<u8>) -> Self {
+    pub(crate) fn from_surplus(
+        mut items: Vec<T>,
+        limit: u64,
+        list: &'static str,
+        key: impl Fn(&T) -> Vec<u8>,
+    ) -> Self {
         let more = items.len() as u64 > limit;
         items.truncate(limit as usize);
-        let next = items.last().filter(|_| more).map(|last| token(list, &key(last)));
+        let next = items
+            .last()
+            .filter(|_| more)
+            .map(|last| token(list, &key(last)));
         Self { items, next }
     }
 
@@ -125,7 +135,13 @@ mod tests {
     #[test]
     fn only_a_surplus_row_makes_a_next_page() {
         let full = Paged::from_surplus(vec![1u8, 2, 3], 2, "x", |n| vec![*n]);
-        assert_eq!((full.items, full.next), (vec![1, 2], Some(token("x", &[2]))));
-        assert_eq!(Paged::from_surplus(vec![1u8, 2], 2, "x", |n| vec![*n]).next, None);
+        assert_eq!(
+            (full.items, full.next),
+            (vec![1, 2], Some(token("x", &[2])))
+        );
+        assert_eq!(
+            Paged::from_surplus(vec![1u8, 2], 2, "x", |n| vec![*n]).next,
+            None
+        );
     }
 }

@@ -54,10 +54,16 @@ type Releases = BTreeMap<(Uuid, String), Option<v1::ActiveRelease>>;
 
 impl Store {
     /// Applies reports in order and says what became of each, once committed.
-    pub async fn apply_reports(&self, reports: Vec<IncomingReport>) -> Result<Vec<v1::Disposition>> {
+    pub async fn apply_reports(
+        &self,
+        reports: Vec<IncomingReport>,
+    ) -> Result<Vec<v1::Disposition>> {
         let reports = &reports;
         self.write(|tx| async move {
-            let targets: BTreeSet<Uuid> = reports.iter().map(|report| report.attempt.target.0).collect();
+            let targets: BTreeSet<Uuid> = reports
+                .iter()
+                .map(|report| report.attempt.target.0)
+                .collect();
             let targets: Vec<Uuid> = targets.into_iter().collect();
             let mut batch = Batch::new(&tx);
             for chunk in targets.chunks(ID_CHUNK) {
@@ -85,7 +91,12 @@ impl Store {
     }
 }
 
-fn apply_one(entry: &mut Entry, report: &IncomingReport, now: Timestamp, releases: &mut Releases) -> v1::Disposition {
+fn apply_one(
+    entry: &mut Entry,
+    report: &IncomingReport,
+    now: Timestamp,
+    releases: &mut Releases,
+) -> v1::Disposition {
     if entry.row.device_id != report.device.0 {
         tracing::warn!(device = %report.device, attempt = %report.attempt, "a device reported about a target that is not its own");
         return v1::Disposition::Refused;
@@ -122,7 +133,9 @@ fn apply_one(entry: &mut Entry, report: &IncomingReport, now: Timestamp, release
         Verdict::Applied(_) => v1::Disposition::Applied,
         Verdict::Late(_) => v1::Disposition::Late,
         // A closed attempt that waits for its agent's answer is told so again.
-        Verdict::Unchanged if !entry.facts().state.is_open() && !entry.facts().answered => v1::Disposition::Late,
+        Verdict::Unchanged if !entry.facts().state.is_open() && !entry.facts().answered => {
+            v1::Disposition::Late
+        }
         Verdict::Unchanged => v1::Disposition::Duplicate,
     }
 }
@@ -200,7 +213,10 @@ async fn write_releases(tx: &Tx, releases: Releases) -> Result<()> {
             .collect();
         let chunk: BTreeSet<Uuid> = chunk.iter().copied().collect();
         let mut rows = Vec::new();
-        for (key, active) in releases.iter().filter(|((device, _), _)| chunk.contains(device)) {
+        for (key, active) in releases
+            .iter()
+            .filter(|((device, _), _)| chunk.contains(device))
+        {
             let before = known.get(key);
             match active {
                 Some(active) if active.digest.parse::<Digest>().is_ok() => {
@@ -210,19 +226,24 @@ async fn write_releases(tx: &Tx, releases: Releases) -> Result<()> {
                     tracing::warn!(device = %key.0, digest = active.digest, "a release without a digest was ignored");
                 }
                 None if before.is_some() => {
-                    device_release::Entity::delete_by_id(key.clone()).exec(&tx.db).await?;
+                    device_release::Entity::delete_by_id(key.clone())
+                        .exec(&tx.db)
+                        .await?;
                 }
                 None => {}
             }
         }
-        let newer = OnConflict::columns([device_release::Column::DeviceId, device_release::Column::Name])
-            .update_columns([
-                device_release::Column::Version,
-                device_release::Column::Digest,
-                device_release::Column::PreviousDigest,
-                device_release::Column::Since,
-            ])
-            .to_owned();
+        let newer = OnConflict::columns([
+            device_release::Column::DeviceId,
+            device_release::Column::Name,
+        ])
+        .update_columns([
+            device_release::Column::Version,
+            device_release::Column::Digest,
+            device_release::Column::PreviousDigest,
+            device_release::Column::Since,
+        ])
+        .to_owned();
         insert_all::<device_release::Entity>(&tx.db, rows, Some(newer)).await?;
     }
     Ok(())

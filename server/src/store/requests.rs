@@ -19,7 +19,11 @@ pub(crate) fn body_hash(body: &impl Serialize) -> Digest {
 }
 
 /// The answer this request got before, if it comes again.
-pub(crate) async fn replayed<T: DeserializeOwned>(tx: &Tx, caller: &Caller, body: Digest) -> Result<Option<T>> {
+pub(crate) async fn replayed<T: DeserializeOwned>(
+    tx: &Tx,
+    caller: &Caller,
+    body: Digest,
+) -> Result<Option<T>> {
     let Some(request_id) = caller.request_id else {
         return Ok(None);
     };
@@ -31,17 +35,25 @@ pub(crate) async fn replayed<T: DeserializeOwned>(tx: &Tx, caller: &Caller, body
         return Err(StoreError::RequestIdReused);
     }
     let answer = serde_json::from_str(&row.response).map_err(|error| {
-        StoreError::Db(sea_orm::DbErr::Json(format!("answer to request {request_id}: {error}")))
+        StoreError::Db(sea_orm::DbErr::Json(format!(
+            "answer to request {request_id}: {error}"
+        )))
     })?;
     Ok(Some(answer))
 }
 
 /// Remembers the answer for repetitions.
-pub(crate) async fn remember(tx: &Tx, caller: &Caller, body: Digest, answer: &impl Serialize) -> Result<()> {
+pub(crate) async fn remember(
+    tx: &Tx,
+    caller: &Caller,
+    body: Digest,
+    answer: &impl Serialize,
+) -> Result<()> {
     let Some(request_id) = caller.request_id else {
         return Ok(());
     };
-    let response = serde_json::to_string(answer).map_err(|error| sea_orm::DbErr::Json(error.to_string()))?;
+    let response =
+        serde_json::to_string(answer).map_err(|error| sea_orm::DbErr::Json(error.to_string()))?;
     let row = request::Model {
         principal: caller.name.clone(),
         method: caller.method.to_owned(),
@@ -63,7 +75,12 @@ pub(crate) async fn remember(tx: &Tx, caller: &Caller, body: Digest, answer: &im
 }
 
 /// Records who changed what.
-pub(crate) async fn audit(tx: &Tx, caller: &Caller, subject: impl ToString, detail: Value) -> Result<()> {
+pub(crate) async fn audit(
+    tx: &Tx,
+    caller: &Caller,
+    subject: impl ToString,
+    detail: Value,
+) -> Result<()> {
     let row = audit::Model {
         id: Uuid::now_v7(),
         at: tx.now.0,

@@ -171,7 +171,10 @@ impl Store {
     /// Ends sessions of replicas whose lease ran out a while ago.
     pub(crate) async fn close_orphans(&self) -> Result<()> {
         let before = self.now().minus(LEASE_GRACE).0;
-        let alive = lease::Entity::find().filter(lease::Column::ExpiresAt.gt(before)).all(self.reader()).await?;
+        let alive = lease::Entity::find()
+            .filter(lease::Column::ExpiresAt.gt(before))
+            .all(self.reader())
+            .await?;
         let orphans = Condition::all()
             .add(session::Column::Replica.is_not_in(alive.into_iter().map(|lease| lease.replica)))
             .add(session::Column::OpenedAt.lt(before));
@@ -181,10 +184,16 @@ impl Store {
     async fn close_where(&self, which: Condition) -> Result<()> {
         let which = &which;
         self.write(|tx| async move {
-            let closing = session::Entity::find().filter(which.clone()).all(&tx.db).await?;
+            let closing = session::Entity::find()
+                .filter(which.clone())
+                .all(&tx.db)
+                .await?;
             let ids: Vec<Uuid> = closing.iter().map(|session| session.device_id).collect();
             for chunk in ids.chunks(ID_CHUNK) {
-                let names = device::Entity::find().filter(device::Column::Id.is_in(chunk.to_vec())).all(&tx.db).await?;
+                let names = device::Entity::find()
+                    .filter(device::Column::Id.is_in(chunk.to_vec()))
+                    .all(&tx.db)
+                    .await?;
                 session::Entity::delete_many()
                     .filter(session::Column::DeviceId.is_in(chunk.to_vec()))
                     .exec(&tx.db)
@@ -217,7 +226,9 @@ impl Store {
 
 /// The device, if the key that opened the session still speaks for it.
 async fn speaking_device(tx: &Tx, open: &OpenSession) -> Result<device::Model> {
-    let key = device_key::Entity::find_by_id(open.key.to_string()).one(&tx.db).await?;
+    let key = device_key::Entity::find_by_id(open.key.to_string())
+        .one(&tx.db)
+        .await?;
     let speaks = key.is_some_and(|key| key.device_id == open.device.0 && key.revoked_at.is_none());
     if !speaks {
         return Err(not_found("device key", open.key));
@@ -269,13 +280,29 @@ async fn write_session(tx: &Tx, open: &OpenSession, epoch: u64) -> Result<()> {
 
 /// Compares what the server believes the device holds with what it says it holds.
 async fn settle(tx: &Tx, open: &OpenSession) -> Result<()> {
-    let held: BTreeMap<AttemptId, State> = open.held.iter().map(|held| (held.attempt, held.state)).collect();
+    let held: BTreeMap<AttemptId, State> = open
+        .held
+        .iter()
+        .map(|held| (held.attempt, held.state))
+        .collect();
     let named: Vec<Uuid> = held.keys().map(|attempt| attempt.target.0).collect();
     let mut batch = Batch::new(tx);
     let theirs = Condition::all().add(attempt::Column::DeviceId.eq(open.device.0));
-    batch.load(theirs.clone().add(attempt::Column::Unresolved.eq(true)), None).await?;
+    batch
+        .load(
+            theirs.clone().add(attempt::Column::Unresolved.eq(true)),
+            None,
+        )
+        .await?;
     for chunk in named.chunks(ID_CHUNK) {
-        batch.load(theirs.clone().add(attempt::Column::TargetId.is_in(chunk.to_vec())), None).await?;
+        batch
+            .load(
+                theirs
+                    .clone()
+                    .add(attempt::Column::TargetId.is_in(chunk.to_vec())),
+                None,
+            )
+            .await?;
     }
     for (key, entry) in batch.iter_mut() {
         let id = AttemptId {

@@ -115,7 +115,11 @@ impl Store {
         let limit = Ord::min(limit, Ord::max(fitting, 1) as u64);
         let paged = Paged::from_surplus(rows, limit, "targets", |row| row.id.as_bytes().to_vec());
         Ok(Paged {
-            items: paged.items.into_iter().map(target_from).collect::<Result<_>>()?,
+            items: paged
+                .items
+                .into_iter()
+                .map(target_from)
+                .collect::<Result<_>>()?,
             next: paged.next,
         })
     }
@@ -128,19 +132,33 @@ impl Store {
             .and_where(Expr::col(("a", "updated_at")).gte(since.0))
             .order_by(("a", "updated_at"), Order::Asc)
             .order_by(("t", "id"), Order::Asc);
-        self.rows(&query).await?.into_iter().map(target_from).collect()
+        self.rows(&query)
+            .await?
+            .into_iter()
+            .map(target_from)
+            .collect()
     }
 
     async fn rows(&self, query: &SelectStatement) -> Result<Vec<Row>> {
         let rows = self.reader().query_all(query).await?;
-        Ok(rows.iter().map(|row| Row::from_query_result(row, "")).collect::<Result<_, _>>()?)
+        Ok(rows
+            .iter()
+            .map(|row| Row::from_query_result(row, ""))
+            .collect::<Result<_, _>>()?)
     }
 }
 
 /// Targets with their latest attempts; the output whole, or cut in the database where a fleet's worth of it is read.
 fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
     let mut query = Query::select();
-    for column in ["id", "deployment_id", "device_id", "device_name", "bundle_name", "bundle_version"] {
+    for column in [
+        "id",
+        "deployment_id",
+        "device_id",
+        "device_name",
+        "bundle_name",
+        "bundle_version",
+    ] {
         query.column(("t", column));
     }
     for column in [
@@ -179,12 +197,17 @@ fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
 
 fn target_from(row: Row) -> Result<Target> {
     let state = named("state", &row.state, State::parse)?;
-    let step = row.step.map(|text| named("step", &text, Step::parse)).transpose()?;
-    let progress = step.filter(|_| state == State::Running).map(|step| Progress {
-        step,
-        bytes_done: unsigned(row.bytes_done),
-        bytes_total: unsigned(row.bytes_total),
-    });
+    let step = row
+        .step
+        .map(|text| named("step", &text, Step::parse))
+        .transpose()?;
+    let progress = step
+        .filter(|_| state == State::Running)
+        .map(|step| Progress {
+            step,
+            bytes_done: unsigned(row.bytes_done),
+            bytes_total: unsigned(row.bytes_total),
+        });
     Ok(Target {
         id: TargetId(row.id),
         deployment: DeploymentId(row.deployment_id),
@@ -194,12 +217,17 @@ fn target_from(row: Row) -> Result<Target> {
         attempt: u32::try_from(row.number).unwrap_or(0),
         state,
         progress,
-        reason: row.reason.map(|text| named("reason", &text, Reason::parse)).transpose()?,
+        reason: row
+            .reason
+            .map(|text| named("reason", &text, Reason::parse))
+            .transpose()?,
         message: row.message,
         exit_code: row.exit_code,
         output_tail: row.output_tail,
         // An agent that answers a stop it was sent too late has nothing new to say.
-        late_outcome: row.late_state.is_some_and(|late| late != State::Cancelled.as_str()),
+        late_outcome: row
+            .late_state
+            .is_some_and(|late| late != State::Cancelled.as_str()),
         stop_requested: row.stop_requested,
         updated_at: Timestamp(row.updated_at),
     })

@@ -15,8 +15,9 @@ use std::{
 
 use rand::Rng;
 use sea_orm::{
-    ActiveModelTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, Insert, IntoActiveModel, Iterable,
-    RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    ActiveModelTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, Insert,
+    IntoActiveModel, Iterable, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions,
+    TransactionTrait,
     sea_query::{Expr, ExprTrait, OnConflict, Query},
 };
 use serde_json::{Value, json};
@@ -55,14 +56,23 @@ struct NewEvent {
 
 impl Tx {
     /// Writes an event at commit.
-    pub(crate) fn event(&self, kind: impl Into<String>, device: Option<Uuid>, deployment: Option<Uuid>, detail: Value) {
+    pub(crate) fn event(
+        &self,
+        kind: impl Into<String>,
+        device: Option<Uuid>,
+        deployment: Option<Uuid>,
+        detail: Value,
+    ) {
         let event = NewEvent {
             kind: kind.into(),
             device,
             deployment,
             detail,
         };
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+        self.events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(event);
     }
 
     /// Writes an event about a device at commit.
@@ -76,7 +86,10 @@ impl Tx {
     }
 
     async fn commit(self) -> Result<bool> {
-        let events = self.events.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let events = self
+            .events
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         let changed = !events.is_empty() || self.changed.load(Ordering::Relaxed);
         write_events(&self.db, self.now, events).await?;
         self.db.commit().await?;
@@ -84,7 +97,11 @@ impl Tx {
     }
 }
 
-async fn write_events(db: &DatabaseTransaction, now: Timestamp, events: Vec<NewEvent>) -> Result<()> {
+async fn write_events(
+    db: &DatabaseTransaction,
+    now: Timestamp,
+    events: Vec<NewEvent>,
+) -> Result<()> {
     if events.is_empty() {
         return Ok(());
     }
@@ -96,16 +113,20 @@ async fn write_events(db: &DatabaseTransaction, now: Timestamp, events: Vec<NewE
         .returning_col("event_cursor")
         .to_owned();
     let row = db.query_one(&advance).await?;
-    let row = row.ok_or_else(|| DbErr::RecordNotFound("the cluster row; was the schema migrated?".into()))?;
+    let row = row
+        .ok_or_else(|| DbErr::RecordNotFound("the cluster row; was the schema migrated?".into()))?;
     let first = row.try_get::<i64>("", "event_cursor")? - count + 1;
-    let rows = events.into_iter().enumerate().map(|(index, event)| event::Model {
-        cursor: first + index as i64,
-        at: now.0,
-        kind: event.kind,
-        device_id: event.device,
-        deployment_id: event.deployment,
-        detail: event.detail.to_string(),
-    });
+    let rows = events
+        .into_iter()
+        .enumerate()
+        .map(|(index, event)| event::Model {
+            cursor: first + index as i64,
+            at: now.0,
+            kind: event.kind,
+            device_id: event.device,
+            deployment_id: event.deployment,
+            detail: event.detail.to_string(),
+        });
     insert_all::<event::Entity>(db, rows.collect(), None).await?;
     Ok(())
 }
@@ -179,7 +200,9 @@ impl Store {
         });
         let outcome = work(Arc::clone(&tx)).await;
         let Some(tx) = Arc::into_inner(tx) else {
-            return Err(StoreError::Db(DbErr::Custom("a transaction outlived its closure".into())));
+            return Err(StoreError::Db(DbErr::Custom(
+                "a transaction outlived its closure".into(),
+            )));
         };
         match outcome {
             Ok(value) => {
@@ -229,7 +252,10 @@ fn is_retryable(error: &DbErr) -> bool {
     };
     // PostgreSQL: serialization failure, deadlock, and a row that lost its device while it was written beside the lock.
     // SQLite: busy and locked with their extended codes.
-    matches!(code.as_ref(), "40001" | "40P01" | "23503" | "5" | "6" | "261" | "262" | "517")
+    matches!(
+        code.as_ref(),
+        "40001" | "40P01" | "23503" | "5" | "6" | "261" | "262" | "517"
+    )
 }
 
 impl From<DbErr> for StoreError {
@@ -259,7 +285,8 @@ fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::WorkerCrashed => true,
         // Connection exceptions, too many connections, and a server that starts or stops.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            code.len() == 5 && (code.starts_with("08") || code.starts_with("57P") || code == "53300")
+            code.len() == 5
+                && (code.starts_with("08") || code.starts_with("57P") || code == "53300")
         }),
         _ => false,
     }
@@ -280,7 +307,8 @@ where
     let mut written = 0;
     let mut rows = rows.into_iter().peekable();
     while rows.peek().is_some() {
-        let mut insert = Insert::<E::ActiveModel>::many(rows.by_ref().take(per_chunk).collect::<Vec<_>>());
+        let mut insert =
+            Insert::<E::ActiveModel>::many(rows.by_ref().take(per_chunk).collect::<Vec<_>>());
         if let Some(on_conflict) = &on_conflict {
             insert = insert.on_conflict(on_conflict.clone());
         }

@@ -44,7 +44,11 @@ fn states_follow_the_table() {
         (S::Running, Event::Accepted, None),
         (S::Pending, progress, Some(S::Running)),
         (S::Accepted, progress, Some(S::Running)),
-        (S::Sent, Event::Outcome(Ending::Succeeded), Some(S::Succeeded)),
+        (
+            S::Sent,
+            Event::Outcome(Ending::Succeeded),
+            Some(S::Succeeded),
+        ),
         (S::Running, failed, Some(S::Failed)),
         (S::Succeeded, failed, None),
         (S::Held, Event::Cancel, Some(S::Cancelled)),
@@ -71,7 +75,10 @@ fn a_late_outcome_is_kept_once_and_changes_no_state() {
     let Verdict::Late(late) = apply(&expired, Event::Outcome(Ending::Succeeded), NOW) else {
         panic!("an outcome after expiry is late");
     };
-    assert_eq!((late.state, late.late), (State::Expired, Some(Ending::Succeeded)));
+    assert_eq!(
+        (late.state, late.late),
+        (State::Expired, Some(Ending::Succeeded))
+    );
     let again = apply(&late, Event::Outcome(Ending::Cancelled), NOW);
     assert_eq!(again, Verdict::Unchanged);
 }
@@ -83,7 +90,10 @@ fn what_was_pushed_stays_unresolved_when_it_expires() {
         let expired = apply(&attempt(state), Event::Tick, late).changed().unwrap();
         assert_eq!(expired.state, State::Expired);
         let out_there = state != State::Pending;
-        assert_eq!((expired.unresolved, expired.stop_requested), (out_there, out_there));
+        assert_eq!(
+            (expired.unresolved, expired.stop_requested),
+            (out_there, out_there)
+        );
         let gone = apply(&expired, Event::NotHeld, late).changed();
         assert!(gone.is_none_or(|gone| !gone.unresolved));
     }
@@ -116,7 +126,10 @@ fn outcomes_that_make_no_sense_are_refused() {
         (S::Failed, R::Unspecified),
         (S::Succeeded, R::Download),
     ] {
-        assert!(Ending::from_wire(&outcome(state, reason)).is_err(), "{state:?}");
+        assert!(
+            Ending::from_wire(&outcome(state, reason)).is_err(),
+            "{state:?}"
+        );
     }
     assert_eq!(
         Ending::from_wire(&outcome(S::Failed, R::DiskFull)),
@@ -127,7 +140,10 @@ fn outcomes_that_make_no_sense_are_refused() {
         reason: 9999,
         ..Default::default()
     };
-    assert_eq!(Ending::from_wire(&newer), Ok(Ending::Failed(Reason::Internal)));
+    assert_eq!(
+        Ending::from_wire(&newer),
+        Ok(Ending::Failed(Reason::Internal))
+    );
 }
 
 fn any_event() -> impl Strategy<Value = Event> {

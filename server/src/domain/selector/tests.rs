@@ -4,12 +4,20 @@ use super::*;
 use proptest::prelude::*;
 
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 #[test]
 fn selectors_mean_what_kubernetes_means() {
-    let device = labels(&[("site", "berlin"), ("env", "prod"), ("gpu", ""), ("kernex.io/name", "edge-1")]);
+    let device = labels(&[
+        ("site", "berlin"),
+        ("env", "prod"),
+        ("gpu", ""),
+        ("kernex.io/name", "edge-1"),
+    ]);
     for yes in [
         "",
         "*",
@@ -28,7 +36,15 @@ fn selectors_mean_what_kubernetes_means() {
     ] {
         assert!(Selector::parse(yes).unwrap().matches(&device), "{yes}");
     }
-    for no in ["site=munich", "canary", "!site", "env notin (prod)", "env!=prod", "site in (a,b)", "gpu=x"] {
+    for no in [
+        "site=munich",
+        "canary",
+        "!site",
+        "env notin (prod)",
+        "env!=prod",
+        "site in (a,b)",
+        "gpu=x",
+    ] {
         assert!(!Selector::parse(no).unwrap().matches(&device), "{no}");
     }
 }
@@ -59,7 +75,17 @@ fn label_keys_and_values_have_limits() {
     for good in ["a", "app.example.com/name", "a_b-c.D9"] {
         assert!(check_key(good).is_ok(), "{good}");
     }
-    for bad in ["", "/a", "a/", "a b", "-a", "a-", &"x".repeat(64), "ä", "UPPER/x"] {
+    for bad in [
+        "",
+        "/a",
+        "a/",
+        "a b",
+        "-a",
+        "a-",
+        &"x".repeat(64),
+        "ä",
+        "UPPER/x",
+    ] {
         assert!(check_key(bad).is_err(), "{bad}");
     }
     assert!(check_value("").is_ok() && check_value("v1.2").is_ok() && check_value("a b").is_err());

@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, fmt::Display};
 
 use kernex_proto::{ids::Digest, v1};
-use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
 use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel,
+    QueryFilter,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -36,13 +39,19 @@ pub(crate) fn not_found(kind: &'static str, id: impl Display) -> StoreError {
 }
 
 /// A device by id or name.
-pub(crate) async fn find_device<C: ConnectionTrait>(db: &C, id_or_name: &str) -> Result<device::Model> {
+pub(crate) async fn find_device<C: ConnectionTrait>(
+    db: &C,
+    id_or_name: &str,
+) -> Result<device::Model> {
     if let Ok(id) = Uuid::try_parse(id_or_name)
         && let Some(row) = device::Entity::find_by_id(id).one(db).await?
     {
         return Ok(row);
     }
-    let row = device::Entity::find().filter(device::Column::Name.eq(clean(id_or_name))).one(db).await?;
+    let row = device::Entity::find()
+        .filter(device::Column::Name.eq(clean(id_or_name)))
+        .one(db)
+        .await?;
     row.ok_or_else(|| not_found("device", id_or_name))
 }
 
@@ -53,7 +62,10 @@ pub(crate) async fn update(tx: &Tx, row: device::Model) -> Result<()> {
 }
 
 /// Labels of many devices.
-pub(crate) async fn labels_of<C: ConnectionTrait>(db: &C, devices: &[Uuid]) -> Result<BTreeMap<Uuid, Labels>> {
+pub(crate) async fn labels_of<C: ConnectionTrait>(
+    db: &C,
+    devices: &[Uuid],
+) -> Result<BTreeMap<Uuid, Labels>> {
     let mut labels = BTreeMap::<Uuid, Labels>::new();
     for chunk in devices.chunks(ID_CHUNK) {
         let rows = device_label::Entity::find()
@@ -61,7 +73,10 @@ pub(crate) async fn labels_of<C: ConnectionTrait>(db: &C, devices: &[Uuid]) -> R
             .all(db)
             .await?;
         for row in rows {
-            labels.entry(row.device_id).or_default().insert(row.key, row.value);
+            labels
+                .entry(row.device_id)
+                .or_default()
+                .insert(row.key, row.value);
         }
     }
     Ok(labels)
@@ -79,7 +94,9 @@ pub(crate) async fn matching<C: ConnectionTrait>(
         let labels = labels.remove(&row.id).unwrap_or_default();
         (row, labels)
     });
-    Ok(rows.filter(|(row, labels)| selector.is_all() || selector.matches(&answers(row, labels))).collect())
+    Ok(rows
+        .filter(|(row, labels)| selector.is_all() || selector.matches(&answers(row, labels)))
+        .collect())
 }
 
 /// Everything a device answers to: its labels and what is known of it anyway.
@@ -99,19 +116,28 @@ fn answers(row: &device::Model, labels: &Labels) -> Labels {
 /// Checks labels somebody wants to set.
 pub(crate) fn check_labels(labels: &Labels) -> Result<()> {
     if labels.len() > MAX_LABELS {
-        return Err(invalid_labels(format!("a device has at most {MAX_LABELS} labels")));
+        return Err(invalid_labels(format!(
+            "a device has at most {MAX_LABELS} labels"
+        )));
     }
     for (key, value) in labels {
-        check_key(key).and_then(|()| check_value(value)).map_err(invalid_labels)?;
+        check_key(key)
+            .and_then(|()| check_value(value))
+            .map_err(invalid_labels)?;
         if key.starts_with(RESERVED_PREFIX) {
-            return Err(invalid_labels(format!("`{key}` belongs to Kernex; choose a key without {RESERVED_PREFIX}")));
+            return Err(invalid_labels(format!(
+                "`{key}` belongs to Kernex; choose a key without {RESERVED_PREFIX}"
+            )));
         }
     }
     Ok(())
 }
 
 pub(crate) fn invalid_labels(why: String) -> StoreError {
-    StoreError::Invalid { field: "labels", why }
+    StoreError::Invalid {
+        field: "labels",
+        why,
+    }
 }
 
 /// What an agent says about its machine, cut to size.
@@ -132,7 +158,8 @@ pub(crate) fn clean(text: &str) -> String {
 
 /// A digest this program wrote.
 pub(crate) fn digest(text: &str) -> Result<Digest, DbErr> {
-    text.parse().map_err(|error| DbErr::Type(format!("{error}")))
+    text.parse()
+        .map_err(|error| DbErr::Type(format!("{error}")))
 }
 
 pub(crate) fn release_from(row: device_release::Model) -> v1::ActiveRelease {
@@ -155,7 +182,11 @@ pub(crate) async fn settle_journals(tx: &Tx, device: Uuid, chosen: Option<Uuid>)
         return Ok(());
     };
     let (column, value) = retired(None);
-    theirs().col_expr(column, value).filter(journal::Column::JournalId.eq(chosen)).exec(&tx.db).await?;
+    theirs()
+        .col_expr(column, value)
+        .filter(journal::Column::JournalId.eq(chosen))
+        .exec(&tx.db)
+        .await?;
     let (column, value) = retired(Some(tx.now.0));
     theirs()
         .col_expr(column, value)

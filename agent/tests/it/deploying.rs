@@ -1,0 +1,278 @@
+//! Deploys that go well and deploys that do not.
+
+use std::time::Duration;
+
+use kernex_proto::v1::{self, AttemptState, FailureReason, device_session_request as up};
+use serde_json::json;
+use tonic::Status;
+
+use crate::{
+    bench::{Bench, attempt},
+    fake_server::Download,
+};
+
+#[tokio::test]
+async fn a_deploy_runs_its_steps_in_order_and_reports_what_is_active() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let witness = bench.witness();
+    let line = |step: &str| {
+        let witness = witness.display();
+        format!("echo {step} $KERNEX_STEP $(readlink ../../current || echo none) >> {witness}")
+    };
+    let bundle = bench.archive(&json!({
+        "version": "1.0",
+        "hooks": {"pre": line("pre"), "post": line("post")},
+        "deploy": {"script": format!("{}; echo hello from $KERNEX_DEVICE_NAME $KERNEX_DEPLOYMENT_ID", line("script"))},
+    }));
+    let digest = bench.server.serve(&bundle, &[]);
+    let id = attempt();
+    session.deploy(&id, digest, &bundle).await;
+
+    let accepted = session.report().await;
+    assert_eq!(accepted.attempt.as_ref(), Some(&id));
+    assert!(matches!(
+        accepted.event,
+        Some(v1::report::Event::Accepted(_))
+    ));
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+    assert_eq!(outcome.output_tail, "hello from edge-1 deployment-1\n");
+    let active = outcome.active.unwrap();
+    assert_eq!(
+        (active.name.as_str(), active.digest),
+        ("app", digest.to_string())
+    );
+    assert_eq!(bench.current().as_deref(), Some("1.0"));
+    let release = bench.list("bundles/app/releases").remove(0);
+    assert_eq!(
+        bench.witnessed(),
+        format!("pre pre_hook none\nscript script none\npost post_hook releases/{release}\n")
+    );
+    assert!(bench.list("tmp").is_empty());
+}
+
+#[tokio::test]
+async fn a_bundle_with_only_a_version_is_activated() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&json!({"version": "3"}));
+    let digest = bench.server.serve(&bundle, &[]);
+    let outcome = session.deployed(digest, &bundle).await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+    assert_eq!(bench.current().as_deref(), Some("3"));
+}
+
+#[tokio::test]
+async fn a_cut_download_goes_on_at_its_offset() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&json!({"version": "1.0"}));
+    let cut = Download::CutAfter(100_000);
+    let again = Download::Refused(Status::unavailable("not yet"));
+    let digest = bench.server.serve(&bundle, &[cut, again]);
+    let outcome = session.deployed(digest, &bundle).await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+    assert_eq!(bench.server.offsets(), [0, 100_000, 100_000]);
+}
+
+#[tokio::test]
+async fn damaged_bytes_are_fetched_once_more() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&json!({"version": "1.0"}));
+    let digest = bench.server.serve(&bundle, &[Download::Flipped]);
+    let outcome = session.deployed(digest, &bundle).await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+
+    let bundle = bench.archive(&json!({"version": "2.0"}));
+    let digest = bench
+        .server
+        .serve(&bundle, &[Download::Flipped, Download::Flipped]);
+    let outcome = session.deployed(digest, &bundle).await;
+    assert_eq!(
+        outcome.reason(),
+        FailureReason::DigestMismatch,
+        "{outcome:?}"
+    );
+    assert_eq!(bench.server.offsets(), [0, 0]);
+    assert_eq!(bench.current().as_deref(), Some("1.0"));
+    assert!(bench.list("tmp").is_empty());
+}
+
+#[tokio::test]
+async fn a_bundle_that_is_gone_fails_with_the_servers_words() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&json!({"version": "1.0"}));
+    for status in [
+        Status::not_found("it was deleted"),
+        Status::permission_denied("not yours"),
+    ] {
+        let words = status.message().to_owned();
+        let digest = bench.server.serve(&bundle, &[Download::Refused(status)]);
+        let outcome = session.deployed(digest, &bundle).await;
+        assert_eq!(outcome.reason(), FailureReason::Download);
+        assert!(outcome.message.contains(&words), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_device_is_not_is_said() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let table = [
+        (
+            json!({"version": "1", "requires": {"os": "plan9"}}),
+            FailureReason::Requirements,
+        ),
+        (
+            json!({"version": "1", "requires": {"disk_bytes": 1u64 << 60}}),
+            FailureReason::Requirements,
+        ),
+        (json!({"name": "app"}), FailureReason::ManifestInvalid),
+    ];
+    for (manifest, reason) in table {
+        let bundle = bench.archive(&manifest);
+        let digest = bench.server.serve(&bundle, &[]);
+        let outcome = session.deployed(digest, &bundle).await;
+        assert_eq!(outcome.reason(), reason, "{outcome:?}");
+        assert!(bench.list("bundles/app/releases").is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_failure_leaves_or_brings_back_the_previous_release() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let good = bench.archive(&json!({"version": "good"}));
+    let digest = bench.server.serve(&good, &[]);
+    session.deployed(digest, &good).await;
+    let bad = [
+        json!({"version": "2", "hooks": {"pre": "echo no; exit 7"}}),
+        json!({"version": "3", "deploy": {"script": "echo no; exit 7"}}),
+        json!({"version": "4", "hooks": {"post": "readlink ../../current; echo no; exit 7"}}),
+    ];
+    for manifest in bad {
+        let bundle = bench.archive(&manifest);
+        let wanted = bench.server.serve(&bundle, &[]);
+        let outcome = session.deployed(wanted, &bundle).await;
+        assert_eq!(outcome.reason(), FailureReason::ScriptFailed, "{outcome:?}");
+        assert_eq!(outcome.exit_code, Some(7));
+        assert!(outcome.output_tail.ends_with("no\n"));
+        assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+        assert_eq!(bench.current().as_deref(), Some("good"));
+        assert_eq!(bench.list("bundles/app/releases").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_script_that_outlives_its_limit_is_killed() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let script = "trap '' TERM; setsid sleep 1000 & echo begun; while :; do sleep 1; done";
+    let bundle = bench.archive(&json!({
+        "version": "1", "deploy": {"script": script, "timeout_seconds": 1},
+    }));
+    let digest = bench.server.serve(&bundle, &[]);
+    let outcome = session.deployed(digest, &bundle).await;
+    assert_eq!(
+        outcome.reason(),
+        FailureReason::ScriptTimeout,
+        "{outcome:?}"
+    );
+    assert_eq!(outcome.output_tail, "begun\n");
+    assert_eq!(bench.current(), None);
+}
+
+#[tokio::test]
+async fn a_stop_kills_the_script_and_says_cancelled() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&json!({"version": "1", "deploy": {"script": "sleep 1000"}}));
+    let digest = bench.server.serve(&bundle, &[]);
+    let id = attempt();
+    session.deploy(&id, digest, &bundle).await;
+    session.step(v1::Step::Script).await;
+    let stop = Some(v1::command::Action::Stop(v1::Stop {}));
+    session.command(&id, stop).await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.state(), AttemptState::Cancelled, "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_stop_ends_a_download_that_hangs() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&json!({"version": "1"}));
+    let digest = bench.server.serve(&bundle, &[Download::Silent]);
+    let id = attempt();
+    session.deploy(&id, digest, &bundle).await;
+    session.step(v1::Step::Download).await;
+    session
+        .command(&id, Some(v1::command::Action::Stop(v1::Stop {})))
+        .await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.state(), AttemptState::Cancelled, "{outcome:?}");
+    // The next one is not held up.
+    let digest = bench.server.serve(&bundle, &[]);
+    let outcome = session.deployed(digest, &bundle).await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_stop_that_comes_first_wins() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let script = format!("echo ran >> {}", bench.witness().display());
+    let bundle = bench.archive(&json!({"version": "1", "deploy": {"script": script}}));
+    let digest = bench.server.serve(&bundle, &[]);
+    let id = attempt();
+    session
+        .command(&id, Some(v1::command::Action::Stop(v1::Stop {})))
+        .await;
+    let (seq, outcome) = session.outcome().await;
+    assert_eq!(outcome.state(), AttemptState::Cancelled);
+    session.ack(seq).await;
+    session.deploy(&id, digest, &bundle).await;
+    let (again, outcome) = session.outcome().await;
+    assert_eq!((again, outcome.state()), (seq, AttemptState::Cancelled));
+    assert_eq!(bench.witnessed(), "");
+}
+
+#[tokio::test]
+async fn what_the_agent_does_not_know_is_answered_and_the_session_stays() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    session.send(None).await;
+    let plan = v1::command::Action::Plan(v1::Plan::default());
+    session.command(&attempt(), Some(plan)).await;
+    let mut answers = 0;
+    while answers < 2 {
+        if let Some(up::Message::Unsupported(_)) = session.next().await {
+            answers += 1;
+        }
+    }
+    session.command(&attempt(), None).await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.reason(), FailureReason::Unsupported);
+}
+
+#[tokio::test]
+async fn the_first_heartbeat_comes_at_once_and_more_follow() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    for seq in 1..=2 {
+        let message = tokio::time::timeout(Duration::from_secs(5), session.next())
+            .await
+            .unwrap();
+        let Some(up::Message::Heartbeat(heartbeat)) = message else {
+            panic!("{message:?} instead of a heartbeat");
+        };
+        assert_eq!(heartbeat.seq, seq);
+        let signs = heartbeat.vital_signs.unwrap();
+        assert!(
+            signs.memory_total_mb > 0 && signs.disk_total_bytes > 0 && signs.uptime_seconds > 0
+        );
+    }
+}

@@ -1,0 +1,6 @@
+//! The whole agent against a control plane made by hand, which can do what a real one never would.
+
+mod bench;
+mod deploying;
+mod fake_server;
+mod recovering;
