@@ -14,13 +14,17 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
 use kernex_proto::{CHUNK_SIZE, ids::Digest};
 use object_store::{
-    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, WriteMultipart,
-    local::LocalFileSystem, path::Path as Key,
+    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, local::LocalFileSystem,
+    path::Path as Key,
 };
 use tokio::{
     fs::File,
-    io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt, BufWriter, SeekFrom},
+    io::{AsyncReadExt, AsyncSeekExt, SeekFrom},
 };
+
+mod upload;
+
+pub use upload::BlobWriter;
 
 /// Uploads under way are files in here.
 const STAGING: &str = "tmp";
@@ -87,15 +91,7 @@ impl Blobs {
 
     /// Starts an upload.
     pub async fn begin(&self) -> Result<BlobWriter, BlobError> {
-        let path = self.0.staging.join(uuid::Uuid::now_v7().to_string());
-        let file = File::create_new(&path)
-            .await
-            .map_err(failed("creating a file for an upload"))?;
-        Ok(BlobWriter {
-            place: Arc::clone(&self.0),
-            file: BufWriter::with_capacity(CHUNK_SIZE, file),
-            path: Staged(path),
-        })
+        BlobWriter::begin(Arc::clone(&self.0)).await
     }
 
     /// Size of a blob, if it is there.
@@ -219,109 +215,6 @@ async fn remote(location: &str) -> Result<Place, String> {
     })
 }
 
-/// An upload in progress; dropping it leaves nothing.
-#[derive(Debug)]
-pub struct BlobWriter {
-    place: Arc<Place>,
-    file: BufWriter<File>,
-    path: Staged,
-}
-
-/// A file that goes with its owner.
-#[derive(Debug)]
-struct Staged(PathBuf);
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        // After a rename it is not there any more, and a sweep at start catches what stays.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-impl BlobWriter {
-    /// The file that holds what was written so far; complete after [`flush`](Self::flush).
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path.0
-    }
-
-    /// Appends bytes.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
-        self.file
-            .write_all(&bytes)
-            .await
-            .map_err(failed("writing an upload"))
-    }
-
-    /// Hands everything written to the operating system, so that readers of [`path`](Self::path) see it.
-    pub async fn flush(&mut self) -> Result<(), BlobError> {
-        self.file.flush().await.map_err(failed("writing an upload"))
-    }
-
-    /// Makes what was written the blob of this digest, durably. That it has this digest is the caller's word.
-    pub async fn finish(mut self, digest: Digest) -> Result<(), BlobError> {
-        self.flush().await?;
-        self.file
-            .get_ref()
-            .sync_all()
-            .await
-            .map_err(failed("syncing an upload"))?;
-        let key = self.place.key(digest);
-        match &self.place.folder {
-            Some(folder) => keep(&self.path.0, folder, &key).await,
-            None => send(&self.path.0, &*self.place.store, &key).await,
-        }
-    }
-
-    /// Gives up; nothing is left.
-    pub async fn abort(self) {
-        drop(self);
-    }
-}
-
-/// Renames a staged file to its place and syncs the folders on the way, so that a power cut loses neither name.
-async fn keep(staged: &Path, folder: &Path, key: &Key) -> Result<(), BlobError> {
-    let target = folder.join(key.as_ref());
-    let shard = target.parent().unwrap_or(folder).to_owned();
-    tokio::fs::create_dir_all(&shard)
-        .await
-        .map_err(failed("making a folder for bundles"))?;
-    tokio::fs::rename(staged, &target)
-        .await
-        .map_err(failed("putting an upload in its place"))?;
-    for made in [Some(shard.as_path()), shard.parent(), Some(folder)]
-        .into_iter()
-        .flatten()
-    {
-        let opened = File::open(made)
-            .await
-            .map_err(failed("syncing the folder of bundles"))?;
-        opened
-            .sync_all()
-            .await
-            .map_err(failed("syncing the folder of bundles"))?;
-    }
-    Ok(())
-}
-
-async fn send(staged: &Path, store: &dyn ObjectStore, key: &Key) -> Result<(), BlobError> {
-    let file = File::open(staged)
-        .await
-        .map_err(failed("reading an upload back"))?;
-    let upload = store.put_multipart(key).await.map_err(BlobError::Store)?;
-    let mut upload = WriteMultipart::new(upload);
-    let mut pieces = std::pin::pin!(pieces_of(file, 0));
-    while let Some(piece) = pieces.try_next().await? {
-        upload
-            .wait_for_capacity(4)
-            .await
-            .map_err(BlobError::Store)?;
-        upload.put(piece);
-    }
-    upload.finish().await.map_err(BlobError::Store)?;
-    Ok(())
-}
-
 /// A file from an offset in pieces of 256 KiB.
 fn pieces_of(
     mut file: File,
@@ -367,77 +260,4 @@ fn failed(doing: &'static str) -> impl Fn(io::Error) -> BlobError + Copy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn collect(blobs: &Blobs, digest: Digest, offset: u64) -> Vec<u8> {
-        let stream = blobs.read(digest, offset).await.unwrap();
-        let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
-        assert!(
-            pieces
-                .iter()
-                .all(|piece| piece.len() <= CHUNK_SIZE && !piece.is_empty())
-        );
-        pieces.concat()
-    }
-
-    #[tokio::test]
-    async fn what_was_written_is_read_from_any_offset() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path().to_str().unwrap()).await.unwrap();
-        let bytes: Vec<u8> = (0..CHUNK_SIZE * 2 + 77).map(|n| (n % 251) as u8).collect();
-        let digest = Digest::of(&bytes);
-        let mut writer = blobs.begin().await.unwrap();
-        for piece in bytes.chunks(100_000) {
-            writer.write(Bytes::copy_from_slice(piece)).await.unwrap();
-        }
-        writer.flush().await.unwrap();
-        assert_eq!(std::fs::read(writer.path()).unwrap(), bytes);
-        writer.finish(digest).await.unwrap();
-        assert_eq!(blobs.size(digest).await.unwrap(), Some(bytes.len() as u64));
-        for offset in [
-            0,
-            1,
-            CHUNK_SIZE,
-            bytes.len() - 1,
-            bytes.len(),
-            bytes.len() + 5,
-        ] {
-            let rest = bytes.get(offset..).unwrap_or_default();
-            assert_eq!(
-                collect(&blobs, digest, offset as u64).await,
-                rest,
-                "{offset}"
-            );
-        }
-        assert_eq!(blobs.sweep_temporary().await.unwrap(), 0);
-        blobs.delete(digest).await.unwrap();
-        blobs.delete(digest).await.unwrap();
-        assert!(matches!(
-            blobs.read(digest, 0).await,
-            Err(BlobError::NotFound(_))
-        ));
-    }
-
-    #[tokio::test]
-    async fn an_aborted_upload_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path().to_str().unwrap()).await.unwrap();
-        let mut writer = blobs.begin().await.unwrap();
-        writer.write(Bytes::from_static(b"half")).await.unwrap();
-        writer.abort().await;
-        drop(blobs.begin().await.unwrap());
-        let staging = folder.path().join(STAGING);
-        assert_eq!(std::fs::read_dir(&staging).unwrap().count(), 0);
-        std::fs::write(staging.join("left-by-a-crash"), b"x").unwrap();
-        assert_eq!(blobs.sweep_temporary().await.unwrap(), 1);
-    }
-
-    #[tokio::test]
-    async fn places_that_do_not_work_are_named() {
-        for place in ["/proc/nowhere/bundles", "gopher://x/y"] {
-            let error = Blobs::open(place).await.unwrap_err();
-            assert!(error.to_string().contains(place), "{error}");
-        }
-    }
-}
+mod tests;

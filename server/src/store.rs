@@ -35,6 +35,7 @@ mod fan_out;
 pub mod heartbeats;
 mod history;
 pub mod page;
+mod progress;
 pub mod reports;
 mod requests;
 pub mod sessions;

@@ -1,7 +1,7 @@
 //! One attempt from download to outcome, each step in the journal before it begins.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,16 +14,16 @@ use kernex_proto::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::{
-    Executor, Verdict, traceparent_or,
-    verdict::{Break, after_script},
-};
+use super::{Executor, Verdict, verdict::Break};
 use crate::{
     bundle::{About, Shelf, activate, fetch::Fetch, folder_name, unpack},
     clock, durable,
-    journal::{Record, Release, ReleaseChange, Started, Switch},
-    sandbox::{Ended, Marker, Output, Script, environment},
+    journal::{Record, Started, Switch},
+    sandbox::Output,
 };
+
+mod scripts;
+mod settle;
 
 /// Bytes of a download are told at most this often.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
@@ -233,151 +233,6 @@ impl<'a> Attempt<'a> {
         }
         self.report(step, 0);
         Ok(())
-    }
-
-    async fn script(&mut self, prepared: &Prepared, step: Step, script: &str) -> Result<(), Break> {
-        let span = tracing::info_span!("script", step = environment::step_name(step));
-        async {
-            self.begin(step).await?;
-            let internal = |err: std::io::Error| Break::internal("cannot run the script", &err);
-            let dir = prepared.shelf.release(&prepared.folder);
-            let sandbox = self.executor.sandbox.clone();
-            let running = sandbox
-                .start(Script {
-                    script,
-                    dir: &dir,
-                    env: self.environment(prepared, step, &dir),
-                    marker: Marker::new(self.id),
-                })
-                .map_err(internal)?;
-            let limit = prepared
-                .manifest
-                .timeout()
-                .min(self.executor.config.max_script_time)
-                .min(self.deadline.saturating_sub(clock::since_boot()));
-            let deadline = clock::since_boot().saturating_add(limit);
-            self.note_process(step, running.pid(), running.start_ticks())
-                .await;
-            let (stop, shutdown) = (self.stop.clone(), self.executor.shutdown.clone());
-            let interrupted = async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = shutdown.cancelled() => {}
-                }
-            };
-            let ended = running
-                .wait(&mut self.output, deadline, interrupted)
-                .await
-                .map_err(internal)?;
-            if let Ended::Exited(code) = ended {
-                self.exit_code = Some(code);
-            }
-            after_script(step, ended, limit.as_secs(), self.stop.is_cancelled())
-        }
-        .instrument(span)
-        .await
-    }
-
-    /// Should the agent die now, the next one finds the process by this, or else by its marker.
-    async fn note_process(&self, step: Step, pid: i32, start_ticks: u64) {
-        let id = self.id;
-        let started = Started {
-            pid,
-            start_ticks,
-            ..started(step)
-        };
-        let noted = self
-            .executor
-            .journal
-            .call(move |journal| journal.started_as(id, started))
-            .await;
-        if let Err(error) = noted {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "cannot note the process of the script");
-        }
-    }
-
-    fn environment(&self, prepared: &Prepared, step: Step, dir: &Path) -> Vec<(String, String)> {
-        let previous: Option<PathBuf> = prepared
-            .previous
-            .as_ref()
-            .map(|folder| prepared.shelf.release(folder));
-        let traceparent = self
-            .record
-            .command
-            .as_ref()
-            .map(|command| traceparent_or(&command.traceparent))
-            .unwrap_or_default();
-        environment::Context {
-            device_id: self.executor.identity.device.to_string(),
-            device_name: &self.executor.wires.device_name(),
-            deployment_id: &self.deploy.deployment_id,
-            target_id: self.id.target.to_string(),
-            attempt: self.id.number,
-            step,
-            bundle_name: &self.deploy.name,
-            bundle_version: &self.deploy.version,
-            bundle_digest: &self.deploy.digest,
-            state_dir: &prepared.shelf.state(),
-            release_dir: dir,
-            previous_release_dir: previous.as_deref(),
-            traceparent: &traceparent,
-        }
-        .environment(&prepared.manifest.env, |name| std::env::var(name).ok())
-    }
-
-    /// Makes the disk fit the result: a failure after the switch switches back, a failed release goes.
-    async fn settle(
-        &self,
-        prepared: &Prepared,
-        result: Result<(), Break>,
-    ) -> (Result<(), Break>, Option<ReleaseChange>) {
-        if result.is_ok() {
-            return (result, Some(self.activated(prepared).await));
-        }
-        let (shelf, folder) = (prepared.shelf.clone(), prepared.folder.clone());
-        let previous = prepared.previous.clone();
-        let undone = tokio::task::spawn_blocking(move || {
-            if activate::current(&shelf)?.as_ref() == Some(&folder) {
-                activate::switch(&shelf, previous.as_deref())?;
-            }
-            activate::remove(&shelf, &folder)
-        })
-        .await
-        .unwrap_or_else(|err| Err(std::io::Error::other(err)));
-        match undone {
-            Ok(()) => (result, None),
-            Err(err) => {
-                let what = result.err().map(|stopped| stopped.into_outcome().message);
-                let message = format!(
-                    "{}; then going back to the previous release failed: {err}",
-                    what.unwrap_or_default()
-                );
-                let failed = Break::failed(FailureReason::RollbackFailed, message);
-                (Err(failed), Some(self.activated(prepared).await))
-            }
-        }
-    }
-
-    async fn activated(&self, prepared: &Prepared) -> ReleaseChange {
-        let name = self.deploy.name.clone();
-        let known = self.executor.journal.call(super::Journal::releases).await;
-        let before = known
-            .unwrap_or_default()
-            .into_iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, release)| release.digest);
-        let release = Release {
-            version: self.deploy.version.clone(),
-            digest: self.deploy.digest.clone(),
-            previous_digest: before.unwrap_or_default(),
-            folder: prepared.folder.clone(),
-            previous_folder: prepared.previous.clone().unwrap_or_default(),
-        };
-        ReleaseChange {
-            name,
-            release: Some(release),
-        }
     }
 
     /// Tells how far it is; only the newest matters.

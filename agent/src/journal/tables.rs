@@ -143,14 +143,14 @@ pub(super) fn bury(
         .insert(key.as_slice(), record.encode_to_vec().as_slice())?;
     tx.open_table(TOMBSTONE_ORDER)?
         .insert(record.outcome_seq, key.as_slice())?;
-    prune(tx, unix_seconds)
+    prune(tx, unix_seconds, KEEP_TOMBSTONES)
 }
 
 /// Drops the oldest tombstones that are both surplus and old.
-fn prune(tx: &WriteTransaction, unix_seconds: i64) -> Result<(), JournalError> {
+fn prune(tx: &WriteTransaction, unix_seconds: i64, keep: u64) -> Result<(), JournalError> {
     let mut order = tx.open_table(TOMBSTONE_ORDER)?;
     let mut buried = tx.open_table(TOMBSTONES)?;
-    while order.len()? > KEEP_TOMBSTONES {
+    while order.len()? > keep {
         let Some((seq, key)) = order
             .first()?
             .map(|(seq, key)| (seq.value(), key.value().to_vec()))
@@ -174,5 +174,47 @@ fn shorten(text: &mut String) {
     if text.len() > TOMBSTONE_OUTPUT {
         let start = text.ceil_char_boundary(text.len() - TOMBSTONE_OUTPUT);
         text.drain(..start);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Journal;
+
+    #[test]
+    fn only_tombstones_that_are_surplus_and_old_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(&dir.path().join("journal.redb")).unwrap();
+        let left = |now, keep| {
+            let left = journal.store.write(|tx| {
+                prune(tx, now, keep)?;
+                let order = tx.open_table(TOMBSTONE_ORDER)?;
+                assert_eq!(order.len()?, tx.open_table(TOMBSTONES)?.len()?);
+                let seqs: Result<Vec<u64>, redb::StorageError> =
+                    order.iter()?.map(|entry| Ok(entry?.0.value())).collect();
+                Ok(seqs?)
+            });
+            left.unwrap()
+        };
+        for seq in 1..=4 {
+            let id = AttemptId {
+                target: TargetId::generate(),
+                number: 1,
+            };
+            let record = Record {
+                outcome_seq: seq,
+                outcome: Some(v1::Outcome::default()),
+                ..Record::default()
+            };
+            // Acknowledged a day apart.
+            let day = i64::try_from(seq).unwrap() * 24 * 3600;
+            journal.store.write(|tx| bury(tx, id, record, day)).unwrap();
+        }
+        let days = |days: i64| days * 24 * 3600;
+        assert_eq!(left(days(30), 1), [1, 2, 3, 4]);
+        assert_eq!(left(days(92), 4), [1, 2, 3, 4]);
+        assert_eq!(left(days(92), 1), [3, 4]);
+        assert_eq!(left(days(1000), 1), [4]);
     }
 }

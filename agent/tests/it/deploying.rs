@@ -148,16 +148,26 @@ async fn a_failure_leaves_or_brings_back_the_previous_release() {
     let good = bench.archive(&json!({"version": "good"}));
     let digest = bench.server.serve(&good, &[]);
     session.deployed(digest, &good).await;
+    let post = "readlink ../../current; echo no; exit 7";
     let bad = [
-        json!({"version": "2", "hooks": {"pre": "echo no; exit 7"}}),
-        json!({"version": "3", "deploy": {"script": "echo no; exit 7"}}),
-        json!({"version": "4", "hooks": {"post": "readlink ../../current; echo no; exit 7"}}),
+        (
+            json!({"version": "2", "hooks": {"pre": "echo no; exit 7"}}),
+            FailureReason::Refused,
+        ),
+        (
+            json!({"version": "3", "deploy": {"script": "echo no; exit 7"}}),
+            FailureReason::ScriptFailed,
+        ),
+        (
+            json!({"version": "4", "hooks": {"post": post}}),
+            FailureReason::ScriptFailed,
+        ),
     ];
-    for manifest in bad {
+    for (manifest, reason) in bad {
         let bundle = bench.archive(&manifest);
         let wanted = bench.server.serve(&bundle, &[]);
         let outcome = session.deployed(wanted, &bundle).await;
-        assert_eq!(outcome.reason(), FailureReason::ScriptFailed, "{outcome:?}");
+        assert_eq!(outcome.reason(), reason, "{outcome:?}");
         assert_eq!(outcome.exit_code, Some(7));
         assert!(outcome.output_tail.ends_with("no\n"));
         assert_eq!(outcome.active.unwrap().digest, digest.to_string());

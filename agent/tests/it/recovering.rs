@@ -144,6 +144,9 @@ async fn what_had_not_begun_is_resumed_after_a_crash() {
     let digest = bench.server.serve(&bundle, &[Download::Silent]);
     session.deploy(&attempt(), digest, &bundle).await;
     session.step(v1::Step::Download).await;
+    while bench.server.offsets().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     bench.crash().await;
     bench.start();
     let mut session = bench.server.session().await;

@@ -29,7 +29,7 @@ pub(super) async fn run(session: &Session, command: BundleCommand) -> Result<(),
             if existed {
                 say("The same bytes were there already.");
             }
-            Printer::new(output.output).list(&[BundleView::from(bundle)])
+            Printer::new(output.output).one(&BundleView::from(bundle))
         }
         BundleCommand::Pull { bundle, output } => {
             let client = session.connect().await?;

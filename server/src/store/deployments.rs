@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use super::{
     Caller, Page, Paged, Result, Store, StoreError,
-    attempts::{Batch, counts, named, open_states, unsigned},
+    attempts::{Batch, named, open_states, unsigned},
     devices::{digest, not_found},
     entity::{attempt, deployment, target},
     fan_out::fan_out,
+    progress::counts,
     requests::{audit, body_hash, remember, replayed},
     transaction::Tx,
 };

@@ -1,6 +1,7 @@
 //! A table of every transition that matters, and properties over any sequence of events.
 
 use super::*;
+use kernex_proto::v1;
 use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp(1_000_000);

@@ -1,0 +1,39 @@
+//! Finds out whether PostgreSQL tests can run here, so that the ones that cannot are shown as ignored.
+
+use std::{env, fs, path::Path};
+
+/// Where Debian keeps one folder per version.
+const DEBIAN: &str = "/usr/lib/postgresql";
+
+fn main() {
+    println!("cargo:rustc-check-cfg=cfg(kernex_postgres)");
+    for variable in ["KERNEX_TEST_POSTGRES_URL", "CI", "PATH"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed={DEBIAN}");
+    // In CI they always run, so that a missing database is a failure and not a silence.
+    let in_ci = env::var("CI").is_ok_and(|value| value == "true" || value == "1");
+    if in_ci || env::var_os("KERNEX_TEST_POSTGRES_URL").is_some() || installed() {
+        println!("cargo:rustc-cfg=kernex_postgres");
+    } else {
+        println!(
+            "cargo:warning=no PostgreSQL here: its tests are ignored. \
+             Install it (Debian: apt install postgresql) or set KERNEX_TEST_POSTGRES_URL"
+        );
+    }
+}
+
+fn installed() -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::split_paths(&path).any(|folder| folder.join("initdb").exists());
+    let versions = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
+    on_path
+        || versions
+            .into_iter()
+            .any(|version| has_initdb(&version.path()))
+}
+
+fn has_initdb(version: &Path) -> bool {
+    version.join("bin/initdb").exists()
+}

@@ -1,0 +1,81 @@
+//! Finds the programs under test and brings them up to date once per run.
+//!
+//! `cargo test` builds test programs, not the binaries themselves, so the first test asks cargo for them. When they
+//! are fresh that takes a moment. `KERNEX_TEST_BINARIES=<folder>` uses that folder as it is (a release build, say).
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// Path of `kernex-server`, `kernex-agent` or `kernexctl`.
+///
+/// # Panics
+/// When it cannot be built.
+#[must_use]
+pub fn path(program: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let path = FOLDER.get_or_init(prepare).join(program);
+    assert!(path.exists(), "{} is missing", path.display());
+    path
+}
+
+/// Folder of build output that survives between runs (`target/`).
+///
+/// # Panics
+/// When the test program is not where cargo puts it.
+#[must_use]
+pub fn target_folder() -> PathBuf {
+    let profile = profile_folder();
+    profile
+        .parent()
+        .expect("a profile folder has a parent")
+        .to_owned()
+}
+
+/// The workspace's own folder.
+#[must_use]
+pub fn workspace() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+fn profile_folder() -> PathBuf {
+    let program = env::current_exe().expect("the test program knows its path");
+    // target/<profile>/deps/<test program>
+    let folder = program.parent().and_then(Path::parent);
+    folder
+        .expect("the test program lives in target/<profile>/deps")
+        .to_owned()
+}
+
+fn prepare() -> PathBuf {
+    if let Some(folder) = env::var_os("KERNEX_TEST_BINARIES") {
+        return folder.into();
+    }
+    let folder = profile_folder();
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(other) => other,
+    };
+    eprintln!("bringing the programs in {} up to date", folder.display());
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .current_dir(workspace())
+        .args([
+            "build",
+            "--quiet",
+            "--workspace",
+            "--bins",
+            "--profile",
+            profile,
+        ])
+        .status()
+        .expect("cargo can be started");
+    assert!(
+        status.success(),
+        "cargo could not build the programs under test"
+    );
+    folder
+}

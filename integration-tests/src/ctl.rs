@@ -1,0 +1,118 @@
+//! `kernexctl` as a person types it, with a home of its own.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+use crate::{
+    binaries,
+    server::{TestServer, clear_settings},
+};
+
+/// A person at a terminal that is not one: outputs are pipes.
+#[derive(Debug)]
+pub struct Ctl<'a> {
+    home: &'a Path,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Done {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Data.
+    pub stdout: String,
+    /// Talk.
+    pub stderr: String,
+}
+
+impl<'a> Ctl<'a> {
+    /// Someone who has done nothing yet.
+    #[must_use]
+    pub fn at(home: &'a Path) -> Self {
+        Self { home }
+    }
+
+    /// Someone with a context for this server.
+    ///
+    /// # Panics
+    /// When the context cannot be added.
+    #[must_use]
+    pub fn on(server: &'a TestServer) -> Self {
+        let ctl = Self::at(server.scratch());
+        let data = server.data();
+        let done = ctl.run(&[
+            "context",
+            "add",
+            "test",
+            "--server",
+            &server.url(),
+            "--ca",
+            &data.join("ca.pem").to_string_lossy(),
+            "--token-file",
+            &data.join("admin.token").to_string_lossy(),
+        ]);
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        ctl
+    }
+
+    /// A command that is ready to run.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(binaries::path("kernexctl"));
+        clear_settings(&mut command);
+        command
+            .args(words)
+            .current_dir(self.home)
+            .env("KERNEXCTL_CONFIG", self.home.join("kernexctl.toml"))
+            .env("HOME", self.home);
+        command
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn run(&self, words: &[&str]) -> Done {
+        self.command(words)
+            .output()
+            .expect("kernexctl can be started")
+            .into()
+    }
+
+    /// Runs a command that has to succeed; returns its data.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn ok(&self, words: &[&str]) -> String {
+        let done = self.run(words);
+        assert_eq!(done.code, Some(0), "kernexctl {words:?}\n{}", done.stderr);
+        done.stdout
+    }
+
+    /// Runs a command with `-o json` that has to succeed.
+    ///
+    /// # Panics
+    /// When it does not, or says no JSON.
+    #[must_use]
+    pub fn json(&self, words: &[&str]) -> Value {
+        let words = [words, &["-o", "json"]].concat();
+        let text = self.ok(&words);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?}: {error} in {text}"))
+    }
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}

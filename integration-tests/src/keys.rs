@@ -1,0 +1,53 @@
+//! A pool of RSA-4096 device keys: generating one takes seconds, so they are made once and reused by every run.
+
+use std::{fs, path::PathBuf, sync::Mutex};
+
+use rsa::{
+    RsaPrivateKey,
+    pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, LineEnding},
+};
+
+use crate::binaries::target_folder;
+
+// Two tests that need the same new key at once make it once.
+static MAKING: Mutex<()> = Mutex::new(());
+
+/// Key number `index` of the pool as PKCS#8 PEM.
+///
+/// # Panics
+/// When the pool cannot be read or written.
+#[must_use]
+pub fn pem(index: usize) -> String {
+    let folder = target_folder().join("test-keys");
+    let path = folder.join(format!("{index:03}.pem"));
+    if let Ok(text) = fs::read_to_string(&path) {
+        return text;
+    }
+    let _one_at_a_time = MAKING.lock();
+    if let Ok(text) = fs::read_to_string(&path) {
+        return text;
+    }
+    fs::create_dir_all(&folder).expect("the pool's folder can be made");
+    let key = RsaPrivateKey::new(&mut rand::thread_rng(), 4096).expect("a key can be generated");
+    let text = key
+        .to_pkcs8_pem(LineEnding::LF)
+        .expect("a key can be written");
+    store(&path, &text);
+    text.to_string()
+}
+
+/// Key number `index` of the pool, ready to sign.
+///
+/// # Panics
+/// When the pool is damaged.
+#[must_use]
+pub fn key(index: usize) -> RsaPrivateKey {
+    RsaPrivateKey::from_pkcs8_pem(&pem(index)).expect("the pool holds keys")
+}
+
+fn store(path: &PathBuf, text: &str) {
+    // Another test program may be writing the same file; whoever renames last wins and both keys are good.
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    fs::write(&temporary, text).expect("the pool can be written");
+    fs::rename(&temporary, path).expect("the pool can be written");
+}

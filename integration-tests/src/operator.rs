@@ -1,0 +1,321 @@
+//! An operator over gRPC: the calls a test makes most, and waiting for what comes of them.
+
+use std::{collections::HashMap, time::Duration};
+
+use kernex_proto::v1::{
+    AttemptState, Bundle, CreateDeploymentRequest, CreateEnrollmentTokenRequest, Deployment,
+    DeploymentState, Device, DeviceStatus, GetDeploymentRequest, GetDeviceRequest,
+    ListTargetsRequest, Target, UploadBegin, UploadBundleRequest, WhoAmIRequest, WhoAmIResponse,
+    access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
+    deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
+    event_service_client::EventServiceClient, upload_bundle_request,
+};
+use tokio_stream::Stream;
+use tonic::{
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
+
+use crate::wait::{LIMIT, seen, wait_for, wait_for_within};
+
+/// Adds the operator's token to each call.
+#[derive(Debug, Clone)]
+pub struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request
+                .metadata_mut()
+                .insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+type Authorised = InterceptedService<Channel, Bearer>;
+
+/// Someone who may operate the fleet.
+#[derive(Debug, Clone)]
+pub struct Operator {
+    channel: Channel,
+    bearer: Bearer,
+}
+
+impl Operator {
+    /// An operator with this token.
+    ///
+    /// # Panics
+    /// When the token is not ASCII.
+    #[must_use]
+    pub fn new(channel: Channel, token: &str) -> Self {
+        let value = format!("Bearer {token}").parse().expect("tokens are ASCII");
+        Self {
+            channel,
+            bearer: Bearer(Some(value)),
+        }
+    }
+
+    /// Someone without a token on the same connection.
+    #[must_use]
+    pub fn anonymous(&self) -> Self {
+        Self {
+            channel: self.channel.clone(),
+            bearer: Bearer(None),
+        }
+    }
+
+    /// Someone with another token on the same connection.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self::new(self.channel.clone(), token)
+    }
+
+    fn service(&self) -> Authorised {
+        InterceptedService::new(self.channel.clone(), self.bearer.clone())
+    }
+
+    /// `DeviceService`.
+    #[must_use]
+    pub fn devices(&self) -> DeviceServiceClient<Authorised> {
+        DeviceServiceClient::new(self.service())
+    }
+
+    /// `BundleService`.
+    #[must_use]
+    pub fn bundles(&self) -> BundleServiceClient<Authorised> {
+        BundleServiceClient::new(self.service())
+    }
+
+    /// `DeploymentService`.
+    #[must_use]
+    pub fn deployments(&self) -> DeploymentServiceClient<Authorised> {
+        DeploymentServiceClient::new(self.service())
+    }
+
+    /// `EventService`.
+    #[must_use]
+    pub fn events(&self) -> EventServiceClient<Authorised> {
+        EventServiceClient::new(self.service())
+    }
+
+    /// `AccessService`.
+    #[must_use]
+    pub fn access(&self) -> AccessServiceClient<Authorised> {
+        AccessServiceClient::new(self.service())
+    }
+
+    /// Who the server takes this operator for.
+    pub async fn who_am_i(&self) -> Result<WhoAmIResponse, Status> {
+        let answer = self.access().who_am_i(WhoAmIRequest {}).await?;
+        Ok(answer.into_inner())
+    }
+
+    /// Text of a token for one device with these labels.
+    pub async fn enrollment_token(&self, labels: &[(&str, &str)]) -> String {
+        let labels: HashMap<String, String> = labels
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        self.enrollment_token_for(CreateEnrollmentTokenRequest {
+            labels: labels.into_iter().collect(),
+            ..Default::default()
+        })
+        .await
+    }
+
+    /// Text of a token as asked for.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn enrollment_token_for(&self, request: CreateEnrollmentTokenRequest) -> String {
+        let answer = self.access().create_enrollment_token(request).await;
+        answer.expect("a token is made").into_inner().text
+    }
+
+    /// Uploads an archive.
+    pub async fn try_push(&self, archive: &[u8]) -> Result<Bundle, Status> {
+        self.try_push_as(archive, UploadBegin::default()).await
+    }
+
+    /// Uploads an archive with an opening of the test's own.
+    pub async fn try_push_as(&self, archive: &[u8], begin: UploadBegin) -> Result<Bundle, Status> {
+        let chunks: Vec<bytes::Bytes> = archive
+            .chunks(kernex_proto::CHUNK_SIZE)
+            .map(bytes::Bytes::copy_from_slice)
+            .collect();
+        self.try_push_stream(begin, tokio_stream::iter(chunks))
+            .await
+    }
+
+    /// Uploads whatever a stream yields.
+    pub async fn try_push_stream(
+        &self,
+        begin: UploadBegin,
+        chunks: impl Stream<Item = bytes::Bytes> + Send + 'static,
+    ) -> Result<Bundle, Status> {
+        use tokio_stream::StreamExt as _;
+        let wrap = |message| UploadBundleRequest {
+            message: Some(message),
+        };
+        let first = tokio_stream::once(wrap(upload_bundle_request::Message::Begin(begin)));
+        let rest = chunks.map(move |chunk| wrap(upload_bundle_request::Message::Chunk(chunk)));
+        let answer = self.bundles().upload_bundle(first.chain(rest)).await?;
+        Ok(answer
+            .into_inner()
+            .bundle
+            .expect("an upload names its bundle"))
+    }
+
+    /// Uploads an archive that has to be accepted.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub async fn push(&self, archive: &[u8]) -> Bundle {
+        self.try_push(archive)
+            .await
+            .expect("the bundle is accepted")
+    }
+
+    /// Deploys a bundle to devices by name; returns the deployment's id.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn deploy(&self, bundle: &Bundle, devices: &[&str]) -> String {
+        self.deploy_for(CreateDeploymentRequest {
+            bundle: bundle.digest.clone(),
+            device_names: devices.iter().map(|&name| name.to_owned()).collect(),
+            ..Default::default()
+        })
+        .await
+        .expect("the deployment is accepted")
+    }
+
+    /// Creates a deployment as asked for; returns its id.
+    pub async fn deploy_for(&self, request: CreateDeploymentRequest) -> Result<String, Status> {
+        let answer = self.deployments().create_deployment(request).await?;
+        let deployment = answer.into_inner().deployment;
+        Ok(deployment.expect("an answer names the deployment").id)
+    }
+
+    /// One deployment.
+    ///
+    /// # Panics
+    /// When there is none of this id.
+    pub async fn deployment(&self, id: &str) -> Deployment {
+        let request = GetDeploymentRequest {
+            deployment_id: id.to_owned(),
+        };
+        let answer = self.deployments().get_deployment(request).await;
+        let answer = answer.expect("the deployment is there").into_inner();
+        answer.deployment.expect("an answer holds the deployment")
+    }
+
+    /// The targets of a deployment.
+    ///
+    /// # Panics
+    /// When there is no such deployment.
+    pub async fn targets(&self, id: &str) -> Vec<Target> {
+        let request = ListTargetsRequest {
+            deployment_id: id.to_owned(),
+            ..Default::default()
+        };
+        let answer = self.deployments().list_targets(request).await;
+        answer.expect("targets are listed").into_inner().targets
+    }
+
+    /// The only target of a deployment.
+    ///
+    /// # Panics
+    /// When there is not exactly one.
+    pub async fn target(&self, id: &str) -> Target {
+        let mut targets = self.targets(id).await;
+        assert_eq!(targets.len(), 1, "{targets:?}");
+        targets.remove(0)
+    }
+
+    /// Waits until the only target of a deployment is in one of these states.
+    pub async fn target_in(&self, id: &str, states: &[AttemptState]) -> Target {
+        wait_for(&format!("the target to be {states:?}"), || async {
+            let target = self.target(id).await;
+            seen(states.contains(&target.state()), target)
+        })
+        .await
+    }
+
+    /// Waits until the deployment is finished.
+    pub async fn finished(&self, id: &str) -> Deployment {
+        self.finished_within(id, LIMIT).await
+    }
+
+    /// Waits until the deployment is finished, at most `limit`.
+    pub async fn finished_within(&self, id: &str, limit: Duration) -> Deployment {
+        wait_for_within(limit, "the deployment to finish", || async {
+            let deployment = self.deployment(id).await;
+            if deployment.state() == DeploymentState::Finished {
+                return Ok(deployment);
+            }
+            Err(format!("{deployment:?}\n{:#?}", self.targets(id).await))
+        })
+        .await
+    }
+
+    /// Deploys to one device and waits for the end; returns its target.
+    pub async fn deploy_and_finish(&self, bundle: &Bundle, device: &str) -> Target {
+        let id = self.deploy(bundle, &[device]).await;
+        self.finished(&id).await;
+        self.target(&id).await
+    }
+
+    /// One device by name or id.
+    pub async fn try_device(&self, device: &str) -> Result<Device, Status> {
+        let request = GetDeviceRequest {
+            device: device.to_owned(),
+        };
+        let answer = self.devices().get_device(request).await?;
+        Ok(answer
+            .into_inner()
+            .device
+            .expect("an answer holds the device"))
+    }
+
+    /// One device by name or id.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn device(&self, device: &str) -> Device {
+        self.try_device(device).await.expect("the device is there")
+    }
+
+    /// Waits until a device has this property.
+    pub async fn device_where(
+        &self,
+        device: &str,
+        what: &str,
+        holds: impl Fn(&Device) -> bool,
+    ) -> Device {
+        wait_for(&format!("{device} {what}"), || async {
+            let device = self.device(device).await;
+            seen(holds(&device), device)
+        })
+        .await
+    }
+
+    /// Waits until a device is online.
+    pub async fn online(&self, device: &str) -> Device {
+        self.device_where(device, "to be online", |device| {
+            device.status() == DeviceStatus::Online
+        })
+        .await
+    }
+
+    /// Waits until a device is offline.
+    pub async fn offline(&self, device: &str) -> Device {
+        self.device_where(device, "to be offline", |device| {
+            device.status() == DeviceStatus::Offline
+        })
+        .await
+    }
+}

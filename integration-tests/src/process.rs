@@ -1,0 +1,191 @@
+//! A program under test: its output is kept, it is told to stop when dropped, and it has to stop well.
+
+use std::{
+    fs::{self, File},
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A stop that takes longer than this is a failure of its own.
+const STOP_LIMIT: Duration = Duration::from_secs(40);
+
+const LINES_SHOWN: usize = 150;
+
+/// One running program.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    pid: Pid,
+    exit: Receiver<ExitStatus>,
+    exited: Option<ExitStatus>,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `command`; both of its outputs go to the file `log`, which is continued if it exists.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn spawn(name: &str, mut command: Command, log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log);
+        let file = file.expect("the log can be opened");
+        let errors = file.try_clone().expect("a file handle can be cloned");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(errors)
+            // A Ctrl-C meant for the test run must not reach it before the test is done with it.
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        let pid = Pid::from_child(&child);
+        let (sender, exit) = channel();
+        thread::spawn(move || {
+            if let Ok(status) = child.wait() {
+                let _ = sender.send(status);
+            }
+        });
+        Self {
+            name: name.to_owned(),
+            pid,
+            exit,
+            exited: None,
+            log: log.to_owned(),
+        }
+    }
+
+    /// Process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    /// Everything the program has said.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// How it ended, if it has.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        if self.exited.is_none() {
+            self.exited = self.exit.try_recv().ok();
+        }
+        self.exited
+    }
+
+    /// Sends SIGTERM and waits; the program has to exit with code 0.
+    ///
+    /// # Panics
+    /// When it does not stop, or not well.
+    pub fn stop(&mut self) {
+        let status = self.stop_within(STOP_LIMIT);
+        let status = status.unwrap_or_else(|| {
+            self.kill();
+            panic!(
+                "{} did not stop within {STOP_LIMIT:?}\n{}",
+                self.name,
+                self.tail()
+            )
+        });
+        assert!(
+            status.success(),
+            "{} ended with {status} (signal {:?})\n{}",
+            self.name,
+            status.signal(),
+            self.tail()
+        );
+    }
+
+    /// Sends SIGKILL and waits: a power cut.
+    pub fn kill(&mut self) {
+        if self.exited().is_none() {
+            let _ = kill_process(self.pid, Signal::KILL);
+            self.exited = self.exit.recv().ok();
+        }
+    }
+
+    /// Sends a signal, if it still runs.
+    pub fn signal(&mut self, signal: Signal) {
+        if self.exited().is_none() {
+            let _ = kill_process(self.pid, signal);
+        }
+    }
+
+    /// Waits for the program to end by itself.
+    pub fn wait_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        if self.exited.is_none() {
+            self.exited = self.exit.recv_timeout(limit).ok();
+        }
+        self.exited
+    }
+
+    /// The most memory the program ever held, in bytes.
+    ///
+    /// # Panics
+    /// When it does not run any more.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        self.status_field("VmHWM:") * 1024
+    }
+
+    fn status_field(&self, field: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let text = text.unwrap_or_else(|error| panic!("{} does not run: {error}", self.name));
+        let line = text.lines().find_map(|line| line.strip_prefix(field));
+        let number = line.and_then(|rest| rest.split_whitespace().next());
+        number
+            .and_then(|number| number.parse().ok())
+            .unwrap_or_else(|| panic!("no {field} in /proc"))
+    }
+
+    /// The end of what the program said.
+    #[must_use]
+    pub fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let from = lines.len().saturating_sub(LINES_SHOWN);
+        format!("--- {} said ---\n{}", self.name, lines[from..].join("\n"))
+    }
+
+    fn stop_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        self.signal(Signal::TERM);
+        self.wait_within(limit)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("{}", self.tail());
+            self.kill();
+        } else if self.exited().is_none() {
+            self.stop();
+        }
+    }
+}
+
+/// Ids of running processes whose command line contains `marker`: what a script left behind.
+#[must_use]
+pub fn processes_with(marker: &str) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != std::process::id())
+        .filter(|pid| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line)
+                .replace('\0', " ")
+                .contains(marker)
+        })
+        .collect()
+}

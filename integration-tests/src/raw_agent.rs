@@ -1,0 +1,304 @@
+//! An agent the test speaks for, message by message: it can lie, repeat itself and say what no agent says.
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use kernex_proto::{
+    PROTOCOL_REVISION,
+    handshake::{EnrollTranscript, EnrollmentToken, SessionTranscript},
+    ids::{ClusterId, DeviceId, Digest, JournalId},
+    v1::{
+        AttemptState, Challenge, Command, DeviceSessionResponse, EnrollRequest, EnrollResponse,
+        HeldAttempt, Hello, Inventory, Ready, Welcome, agent_service_client::AgentServiceClient,
+        device_session_request as up, device_session_response as down,
+    },
+};
+use rsa::{
+    RsaPrivateKey,
+    pkcs8::EncodePublicKey as _,
+    pss::SigningKey,
+    signature::{RandomizedSigner as _, SignatureEncoding as _},
+};
+use sha2::Sha256;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status, Streaming, client::Grpc, transport::Channel};
+
+use crate::{keys, server::TestServer};
+
+mod codec;
+mod session;
+
+use codec::AnyBytes;
+pub use session::{RawSession, failed, succeeded};
+
+/// How long the server may take to say the next thing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A device whose key the test holds.
+#[derive(Debug, Clone)]
+pub struct RawIdentity {
+    /// Its id.
+    pub device: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// The cluster it enrolled in.
+    pub cluster: ClusterId,
+    /// Its private key.
+    pub key: RsaPrivateKey,
+    /// Its journal.
+    pub journal: JournalId,
+    /// The newest epoch it wrote down.
+    pub last_epoch: u64,
+}
+
+impl RawIdentity {
+    /// Enrols pool key `key` under a name.
+    pub async fn enrol(
+        server: &TestServer,
+        token: &str,
+        key: usize,
+        name: &str,
+    ) -> Result<Self, Status> {
+        let token: EnrollmentToken = token.parse().expect("the server made it");
+        let key = keys::key(key);
+        let request = enroll_request(&token, &key, name);
+        let answer = enrol(server, request).await?;
+        Ok(Self {
+            device: answer.device_id.parse().expect("a device id"),
+            name: answer.device_name,
+            cluster: answer.cluster_id.parse().expect("a cluster id"),
+            key,
+            journal: JournalId::generate(),
+            last_epoch: 0,
+        })
+    }
+
+    /// Opens a session as a good agent does.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn connect(&mut self, server: &TestServer) -> RawSession {
+        self.try_connect(server).await.expect("the session opens")
+    }
+
+    /// Opens a session as a good agent does, if the server lets it.
+    pub async fn try_connect(&mut self, server: &TestServer) -> Result<RawSession, Status> {
+        self.open(server, Vec::new()).await
+    }
+
+    /// Opens a session and says that this attempt is in the journal.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn connect_holding(
+        &mut self,
+        server: &TestServer,
+        command: &Command,
+        state: AttemptState,
+    ) -> RawSession {
+        let held = HeldAttempt {
+            attempt: command.attempt.clone(),
+            state: state.into(),
+        };
+        let session = self.open(server, vec![held]).await;
+        session.expect("the session opens")
+    }
+
+    async fn open(
+        &mut self,
+        server: &TestServer,
+        held: Vec<HeldAttempt>,
+    ) -> Result<RawSession, Status> {
+        let opening = Opening::new(server).await?;
+        let mut hello = opening.hello(self);
+        hello.held_attempts = held;
+        let session = opening.say(hello).await?;
+        self.last_epoch = session.welcome.epoch;
+        session
+            .send(up::Message::Ready(Ready {
+                epoch: session.welcome.epoch,
+            }))
+            .await;
+        Ok(session)
+    }
+
+    /// The public key as SPKI DER.
+    #[must_use]
+    pub fn public_key(&self) -> Vec<u8> {
+        public_key(&self.key)
+    }
+}
+
+/// A good enrolment request, ready to be spoilt.
+#[must_use]
+pub fn enroll_request(token: &EnrollmentToken, key: &RsaPrivateKey, name: &str) -> EnrollRequest {
+    let public_key = public_key(key);
+    let nonce: [u8; 32] = rand::random();
+    let transcript = EnrollTranscript {
+        cluster: token.cluster,
+        token: token.id,
+        key: Digest::of(&public_key),
+        nonce: &nonce,
+    };
+    EnrollRequest {
+        token_id: token.id.to_string(),
+        token_secret: URL_SAFE_NO_PAD.encode(token.secret),
+        signature: sign(key, &transcript.bytes()),
+        public_key: public_key.into(),
+        device_name: name.to_owned(),
+        nonce: nonce.to_vec().into(),
+        inventory: Some(inventory()),
+    }
+}
+
+/// Sends an enrolment request on a connection of its own.
+pub async fn enrol(server: &TestServer, request: EnrollRequest) -> Result<EnrollResponse, Status> {
+    let mut client = AgentServiceClient::new(server.channel().await);
+    Ok(client.enroll(request).await?.into_inner())
+}
+
+/// A connection on which the server has said `Challenge` and waits for `Hello`.
+#[derive(Debug)]
+pub struct Opening {
+    /// What the server wants signed.
+    pub challenge: Challenge,
+    channel: Channel,
+    up: mpsc::Sender<Bytes>,
+    down: Streaming<DeviceSessionResponse>,
+}
+
+impl Opening {
+    /// Connects and waits for `Challenge`.
+    pub async fn new(server: &TestServer) -> Result<Self, Status> {
+        let channel = server.channel().await;
+        let (up, receiver) = mpsc::channel(64);
+        let mut grpc = Grpc::new(channel.clone());
+        grpc.ready()
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?;
+        let path = "/kernex.v1.AgentService/DeviceSession";
+        let path = http::uri::PathAndQuery::from_static(path);
+        let request = Request::new(ReceiverStream::new(receiver));
+        let mut down = grpc.streaming(request, path, AnyBytes).await?.into_inner();
+        match next(&mut down).await? {
+            Some(down::Message::Challenge(challenge)) => Ok(Self {
+                challenge,
+                channel,
+                up,
+                down,
+            }),
+            other => panic!("the server opened with {other:?}"),
+        }
+    }
+
+    /// A good `Hello` for this connection, signed.
+    #[must_use]
+    pub fn hello(&self, identity: &RawIdentity) -> Hello {
+        let mut hello = Hello {
+            device_id: identity.device.to_string(),
+            client_nonce: rand::random::<[u8; 32]>().to_vec().into(),
+            boot_id: "5f3c1f6e-0000-4000-8000-000000000001".into(),
+            journal_id: identity.journal.to_string(),
+            last_epoch: identity.last_epoch,
+            protocol_revision: PROTOCOL_REVISION,
+            capabilities: vec!["stop".into()],
+            agent_version: "0.0.0-test".into(),
+            inventory: Some(inventory()),
+            held_attempts: Vec::new(),
+            signature: Bytes::new(),
+        };
+        self.sign(identity, &mut hello);
+        hello
+    }
+
+    /// Signs a `Hello` as it stands.
+    ///
+    /// # Panics
+    /// When its journal is not an id.
+    pub fn sign(&self, identity: &RawIdentity, hello: &mut Hello) {
+        let transcript = SessionTranscript {
+            cluster: self.challenge.cluster_id.parse().expect("a cluster id"),
+            server_nonce: &self.challenge.server_nonce,
+            client_nonce: &hello.client_nonce,
+            device: identity.device,
+            key: Digest::of(&identity.public_key()),
+            boot_id: &hello.boot_id,
+            journal: hello.journal_id.parse().expect("a journal id"),
+        };
+        hello.signature = sign(&identity.key, &transcript.bytes());
+    }
+
+    /// Says nothing and waits for the server to end it; returns how.
+    ///
+    /// # Panics
+    /// When the server goes on.
+    pub async fn silence(mut self) -> Status {
+        match next(&mut self.down).await {
+            Ok(other) => panic!("the server went on with {other:?}"),
+            Err(status) => status,
+        }
+    }
+
+    /// Says `Hello` and waits for `Welcome`; does not say `Ready`.
+    pub async fn say(self, hello: Hello) -> Result<RawSession, Status> {
+        self.say_first(up::Message::Hello(hello)).await
+    }
+
+    /// Says anything where `Hello` belongs.
+    pub async fn say_first(self, first: up::Message) -> Result<RawSession, Status> {
+        let device = match &first {
+            up::Message::Hello(hello) => hello.device_id.clone(),
+            _ => String::new(),
+        };
+        let mut session = RawSession {
+            welcome: Welcome::default(),
+            device,
+            channel: self.channel,
+            up: self.up,
+            down: self.down,
+        };
+        session.send(first).await;
+        match next(&mut session.down).await? {
+            Some(down::Message::Welcome(welcome)) => {
+                session.welcome = welcome;
+                Ok(session)
+            }
+            other => panic!("the server answered Hello with {other:?}"),
+        }
+    }
+}
+
+async fn next(
+    stream: &mut Streaming<DeviceSessionResponse>,
+) -> Result<Option<down::Message>, Status> {
+    match tokio::time::timeout(PATIENCE, stream.message()).await {
+        Ok(Ok(Some(response))) => Ok(Some(response.message.expect("servers send known messages"))),
+        Ok(Ok(None)) => Ok(None),
+        Ok(Err(status)) => Err(status),
+        Err(_) => panic!("the server said nothing for {PATIENCE:?}"),
+    }
+}
+
+fn public_key(key: &RsaPrivateKey) -> Vec<u8> {
+    let der = key.to_public_key().to_public_key_der();
+    der.expect("a public key can be written").into_vec()
+}
+
+fn sign(key: &RsaPrivateKey, message: &[u8]) -> Bytes {
+    let key = SigningKey::<Sha256>::new_with_salt_len(key.clone(), 32);
+    let signature = key.sign_with_rng(&mut rand::thread_rng(), message);
+    signature.to_vec().into()
+}
+
+fn inventory() -> Inventory {
+    Inventory {
+        os: "linux".into(),
+        arch: std::env::consts::ARCH.into(),
+        hostname: "test".into(),
+        kernel: "0".into(),
+        cpu_count: 1,
+        memory_bytes: 1 << 30,
+    }
+}

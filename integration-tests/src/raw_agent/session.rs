@@ -1,0 +1,205 @@
+//! An open session the test speaks in.
+
+use bytes::Bytes;
+use kernex_proto::{
+    DEVICE_ID_KEY, SESSION_TOKEN_KEY,
+    v1::{
+        Accepted, Ack, ActiveRelease, AttemptState, Command, Deploy, DeviceSessionRequest,
+        DeviceSessionResponse, Disposition, DownloadBundleRequest, FailureReason, Heartbeat,
+        Outcome, Report, VitalSigns, Welcome, agent_service_client::AgentServiceClient, command,
+        device_session_request as up, device_session_response as down, report,
+    },
+};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tonic::{Code, Request, Status, Streaming, transport::Channel};
+
+/// An open session.
+#[derive(Debug)]
+pub struct RawSession {
+    /// How the server opened it.
+    pub welcome: Welcome,
+    pub(super) device: String,
+    pub(super) channel: Channel,
+    pub(super) up: mpsc::Sender<Bytes>,
+    pub(super) down: Streaming<DeviceSessionResponse>,
+}
+
+impl RawSession {
+    /// Sends a message.
+    pub async fn send(&self, message: up::Message) {
+        let message = DeviceSessionRequest {
+            message: Some(message),
+        };
+        self.send_bytes(message.encode_to_vec()).await;
+    }
+
+    /// Sends bytes as one message, whatever they are.
+    pub async fn send_bytes(&self, bytes: impl Into<Bytes>) {
+        // The server may have closed already; what it says then is what the test looks at.
+        let _ = self.up.send(bytes.into()).await;
+    }
+
+    /// The next message; `None` when the server ended the stream with OK.
+    pub async fn next(&mut self) -> Result<Option<down::Message>, Status> {
+        super::next(&mut self.down).await
+    }
+
+    /// The next message that `pick` takes; others are passed over.
+    ///
+    /// # Panics
+    /// When the session ends first.
+    pub async fn next_where<T>(&mut self, pick: impl Fn(down::Message) -> Option<T>) -> T {
+        loop {
+            match self.next().await {
+                Ok(Some(message)) => {
+                    if let Some(picked) = pick(message) {
+                        return picked;
+                    }
+                }
+                other => panic!("the session ended: {other:?}"),
+            }
+        }
+    }
+
+    /// The next command.
+    pub async fn command(&mut self) -> Command {
+        self.next_where(|message| match message {
+            down::Message::Command(command) => Some(command),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The next command, which has to be a deploy.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub async fn deploy_command(&mut self) -> (Command, Deploy) {
+        let command = self.command().await;
+        match command.action.clone() {
+            Some(command::Action::Deploy(deploy)) => (command, deploy),
+            other => panic!("expected a deploy, got {other:?}"),
+        }
+    }
+
+    /// Reports and waits for what the server did with it.
+    pub async fn report(&mut self, report: Report) -> Disposition {
+        let seq = report.seq;
+        self.send(up::Message::Report(report)).await;
+        let ack: Ack = self
+            .next_where(|message| match message {
+                down::Message::Ack(ack) if ack.seq == seq => Some(ack),
+                _ => None,
+            })
+            .await;
+        ack.disposition()
+    }
+
+    /// Reports that a command is in the journal.
+    pub async fn accept(&mut self, command: &Command, seq: u64) -> Disposition {
+        self.report(Report {
+            attempt: command.attempt.clone(),
+            seq,
+            event: Some(report::Event::Accepted(Accepted {})),
+            traceparent: String::new(),
+        })
+        .await
+    }
+
+    /// Reports how a command ended.
+    pub async fn outcome(&mut self, command: &Command, seq: u64, outcome: Outcome) -> Disposition {
+        self.report(Report {
+            attempt: command.attempt.clone(),
+            seq,
+            event: Some(report::Event::Outcome(outcome)),
+            traceparent: String::new(),
+        })
+        .await
+    }
+
+    /// Sends a heartbeat and waits until the server has it: everything before has been looked at.
+    pub async fn heartbeat(&mut self, seq: u64) {
+        let heartbeat = Heartbeat {
+            seq,
+            vital_signs: Some(VitalSigns::default()),
+            ..Default::default()
+        };
+        self.send(up::Message::Heartbeat(heartbeat)).await;
+        self.next_where(|message| match message {
+            down::Message::HeartbeatAck(ack) if ack.seq == seq => Some(()),
+            _ => None,
+        })
+        .await;
+    }
+
+    /// Waits until the server ends the session; returns how.
+    pub async fn end(&mut self) -> Code {
+        loop {
+            match self.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Code::Ok,
+                Err(status) => return status.code(),
+            }
+        }
+    }
+
+    /// Downloads a bundle from an offset with this session's token.
+    pub async fn download(&self, digest: &str, offset: u64) -> Result<Vec<u8>, Status> {
+        let token = self.welcome.session_token.clone();
+        self.download_as(&token, digest, offset).await
+    }
+
+    /// Downloads a bundle with any token.
+    pub async fn download_as(
+        &self,
+        token: &str,
+        digest: &str,
+        offset: u64,
+    ) -> Result<Vec<u8>, Status> {
+        let mut request = Request::new(DownloadBundleRequest {
+            digest: digest.to_owned(),
+            offset,
+        });
+        let metadata = request.metadata_mut();
+        metadata.insert(SESSION_TOKEN_KEY, token.parse().expect("tokens are ASCII"));
+        metadata.insert(DEVICE_ID_KEY, self.device.parse().expect("ids are ASCII"));
+        let mut client = AgentServiceClient::new(self.channel.clone());
+        let mut pieces = client.download_bundle(request).await?.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(piece) = pieces.message().await? {
+            assert!(piece.chunk.len() <= kernex_proto::CHUNK_SIZE);
+            bytes.extend(piece.chunk);
+        }
+        Ok(bytes)
+    }
+}
+
+/// An outcome that says the deploy succeeded and runs now.
+#[must_use]
+pub fn succeeded(deploy: &Deploy) -> Outcome {
+    Outcome {
+        state: AttemptState::Succeeded.into(),
+        output_tail: "done\n".into(),
+        exit_code: Some(0),
+        active: Some(ActiveRelease {
+            name: deploy.name.clone(),
+            version: deploy.version.clone(),
+            digest: deploy.digest.clone(),
+            ..Default::default()
+        }),
+        duration_ms: 5,
+        ..Default::default()
+    }
+}
+
+/// An outcome that says the deploy failed.
+#[must_use]
+pub fn failed(reason: FailureReason, message: &str) -> Outcome {
+    Outcome {
+        state: AttemptState::Failed.into(),
+        reason: reason.into(),
+        message: message.to_owned(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,297 @@
+//! One real `kernex-server serve` with a folder, a port and a database of its own.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+
+use crate::{
+    agent::{AgentOptions, TestAgent},
+    binaries,
+    database::Database,
+    operator::Operator,
+    process::Process,
+    raw_agent::RawIdentity,
+    wait::wait_for,
+};
+
+/// What a test wants different.
+#[derive(Debug, Clone, Default)]
+pub struct ServerOptions {
+    /// Environment such as `KERNEX_MAX_BUNDLE_SIZE`.
+    pub env: Vec<(String, String)>,
+}
+
+impl ServerOptions {
+    /// Adds one variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+}
+
+/// A running control plane; dropped, it is stopped with SIGTERM and has to end well.
+#[derive(Debug)]
+pub struct TestServer {
+    process: Process,
+    operator: Operator,
+    port: u16,
+    database_url: Option<String>,
+    options: ServerOptions,
+    next_key: AtomicUsize,
+    folder: TempDir,
+}
+
+impl TestServer {
+    /// Starts one on a fresh database and waits until it answers.
+    pub async fn start(database: Database) -> Self {
+        Self::start_with(database, ServerOptions::default()).await
+    }
+
+    /// Starts one with options.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub async fn start_with(database: Database, options: ServerOptions) -> Self {
+        let folder = TempDir::with_prefix("kernex-test-").expect("a temporary folder can be made");
+        let data = folder.path().join("data");
+        let database_url = database.fresh_url(&data).await;
+        let port = free_port();
+        let mut process = spawn(folder.path(), port, database_url.as_deref(), &options);
+        let operator = connect(&mut process, &data, port).await;
+        Self {
+            process,
+            operator,
+            port,
+            database_url,
+            options,
+            next_key: AtomicUsize::new(0),
+            folder,
+        }
+    }
+
+    /// An operator with the admin token of the first start.
+    #[must_use]
+    pub fn operator(&self) -> Operator {
+        self.operator.clone()
+    }
+
+    /// Where agents and operators find it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The database it was given; `None` is SQLite in the data folder.
+    #[must_use]
+    pub fn database_url(&self) -> Option<&str> {
+        self.database_url.as_deref()
+    }
+
+    /// Its data folder.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A folder for the test's own files, gone with the server.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The server's process.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// A new connection of its own, as an agent or operator makes one.
+    pub async fn channel(&self) -> Channel {
+        dial(&self.data(), self.port)
+            .await
+            .expect("the server accepts connections")
+    }
+
+    /// Starts a real agent with this name, enrolled and online.
+    pub async fn agent(&self, name: &str) -> TestAgent {
+        self.agent_with(AgentOptions::named(name)).await
+    }
+
+    /// Starts a real agent with options, enrolled and online.
+    pub async fn agent_with(&self, options: AgentOptions) -> TestAgent {
+        let agent = TestAgent::enrol(self, options).await;
+        self.operator.online(&agent.name).await;
+        agent
+    }
+
+    /// Enrols a device that the test itself speaks for.
+    pub async fn raw_device(&self, name: &str) -> RawIdentity {
+        let token = self.operator.enrollment_token(&[]).await;
+        RawIdentity::enrol(self, &token, self.new_key(), name)
+            .await
+            .expect("a fresh key and name enrol")
+    }
+
+    /// Index of a pool key that no device of this server has yet.
+    pub fn new_key(&self) -> usize {
+        self.next_key.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Stops it with SIGTERM; it has to end well.
+    pub fn stop(&mut self) {
+        self.process.stop();
+    }
+
+    /// Kills it: a power cut.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Suspends or resumes it.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits until it ends by itself, at most `limit`.
+    pub fn ended_within(&mut self, limit: Duration) -> bool {
+        self.process.wait_within(limit).is_some()
+    }
+
+    /// Starts it again on the same folder, port and database.
+    pub async fn start_again(&mut self) {
+        let database = self.database_url.as_deref();
+        self.process = spawn(self.folder.path(), self.port, database, &self.options);
+        let data = self.data();
+        self.operator = connect(&mut self.process, &data, self.port).await;
+    }
+
+    /// Files of stored bundles.
+    ///
+    /// # Panics
+    /// When the folder cannot be read.
+    #[must_use]
+    pub fn blobs(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.data().join("bundles")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder)
+                .expect("the store can be read")
+                .flatten()
+            {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.push(path);
+                }
+            }
+        }
+        files
+    }
+
+    /// The stored file of one bundle.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn blob(&self, digest: &str) -> PathBuf {
+        let files = self.blobs();
+        let found = files.iter().find(|path| {
+            // Stores may shard by the first digits.
+            let text = path.to_string_lossy().replace('/', "");
+            text.contains(digest)
+        });
+        found
+            .unwrap_or_else(|| panic!("no blob {digest} among {files:?}"))
+            .clone()
+    }
+}
+
+/// A `kernex-server` command with this test's settings and none of the caller's.
+#[must_use]
+pub fn command(verb: &str) -> Command {
+    let mut command = Command::new(binaries::path("kernex-server"));
+    clear_settings(&mut command);
+    command.arg(verb);
+    command
+}
+
+/// Takes the caller's Kernex and OpenTelemetry settings out of a command's environment.
+pub fn clear_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("KERNEX") || text.starts_with("OTEL_") || text == "RUST_LOG" {
+            command.env_remove(&name);
+        }
+    }
+}
+
+/// A port nobody listens on at this moment.
+///
+/// # Panics
+/// When the machine has none left.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    listener.local_addr().expect("it has an address").port()
+}
+
+fn spawn(folder: &Path, port: u16, database: Option<&str>, options: &ServerOptions) -> Process {
+    let mut command = command("serve");
+    command
+        .args(["--listen", &format!("127.0.0.1:{port}")])
+        .arg("--data-dir")
+        .arg(folder.join("data"))
+        .env("KERNEX_HEARTBEAT_INTERVAL", "500ms")
+        .env("RUST_LOG", "info,kernex_server=debug")
+        .envs(options.env.iter().map(|(name, value)| (name, value)));
+    if let Some(url) = database {
+        command.args(["--database-url", url]);
+    }
+    Process::spawn("kernex-server", command, &folder.join("server.log"))
+}
+
+async fn dial(data: &Path, port: u16) -> Result<Channel, String> {
+    let ca = fs::read(data.join("ca.pem")).map_err(|error| format!("no ca.pem: {error}"))?;
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+    Endpoint::from_shared(format!("https://127.0.0.1:{port}"))
+        .and_then(|endpoint| endpoint.tls_config(tls))
+        .map_err(|error| error.to_string())?
+        .connect()
+        .await
+        .map_err(|error| format!("cannot connect: {error:?}"))
+}
+
+async fn connect(process: &mut Process, data: &Path, port: u16) -> Operator {
+    wait_for("the server to answer", || {
+        let ended = process.exited();
+        assert!(ended.is_none(), "the server ended: {ended:?}");
+        async {
+            let token = fs::read_to_string(data.join("admin.token"));
+            let token = token.map_err(|error| format!("no admin.token: {error}"))?;
+            let operator = Operator::new(dial(data, port).await?, token.trim());
+            operator
+                .who_am_i()
+                .await
+                .map_err(|status| status.to_string())?;
+            Ok(operator)
+        }
+    })
+    .await
+}

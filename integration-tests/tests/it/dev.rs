@@ -1,0 +1,59 @@
+//! `kernexctl dev`: a whole fleet in one command, for a person with a fresh clone.
+
+use std::{fs, time::Duration};
+
+use kernex_integration_tests::{Ctl, process::Process, wait::seen, wait_for};
+use rustix::process::Signal;
+
+#[test]
+fn once_deploys_the_example_and_leaves_nothing_behind() {
+    let home = tempfile::tempdir().unwrap();
+    let temporary = home.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let mut dev = Ctl::at(home.path()).command(&["dev", "--once", "--devices", "2"]);
+    let output = dev.env("TMPDIR", &temporary).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("succeeded"), "{said}");
+    let left: Vec<_> = fs::read_dir(&temporary)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    let left: Vec<_> = fs::read_dir(home.path())
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    assert_eq!(left, [temporary], "no configuration, no data");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stays_up_with_a_context_until_it_is_told_to_go() {
+    let home = tempfile::tempdir().unwrap();
+    let ctl = Ctl::at(home.path());
+    let data = home.path().join("fleet");
+    let dev = ctl.command(&[
+        "dev",
+        "--devices",
+        "1",
+        "--data-dir",
+        data.to_str().unwrap(),
+    ]);
+    let mut dev = Process::spawn("kernexctl dev", dev, &home.path().join("dev.log"));
+    wait_for(
+        "the dev context to work and the device to run the example",
+        || async {
+            let devices = ctl.run(&["--context", "dev", "device", "list", "-o", "json"]);
+            let state = format!("{}{}", devices.stdout, devices.stderr);
+            seen(devices.code == Some(0) && state.contains("hello"), state)
+        },
+    )
+    .await;
+    dev.signal(Signal::INT);
+    let ended = tokio::task::block_in_place(|| dev.wait_within(Duration::from_secs(30)));
+    assert!(ended.expect("it ends").success(), "{}", dev.tail());
+    assert!(data.exists(), "what was asked to be kept is kept");
+}

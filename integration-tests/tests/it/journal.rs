@@ -1,0 +1,194 @@
+//! What the agent remembers, and what it says to a server that repeats itself or speaks of things to come.
+
+use std::{fs, path::Path};
+
+use kernex_integration_tests::{BundleBuilder, fake_server::FakeServer, wait::seen, wait_for};
+use kernex_proto::v1::{
+    AttemptState, Configure, FailureReason, HeldAttempt, Plan, Stop, command,
+    device_session_request as up, report,
+};
+use rustix::process::Signal;
+
+fn lines(witness: &Path) -> usize {
+    fs::read_to_string(witness)
+        .unwrap_or_default()
+        .lines()
+        .count()
+}
+
+async fn witnessed(witness: &Path, then: &str) -> Vec<u8> {
+    let script = format!("echo ran >> {}; {then}", witness.display());
+    BundleBuilder::script("app", "1.0", &script).gzip().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_command_is_answered_from_the_journal_and_never_run_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let witness = folder.path().join("witness");
+    let mut server = FakeServer::start().await;
+    let mut agent = server.agent(folder.path());
+    let deploy = server.bundle("app", witnessed(&witness, "true").await);
+    let attempt = server
+        .command(Some(command::Action::Deploy(deploy.clone())))
+        .await;
+    let first = server.outcome(attempt).await;
+    assert_eq!(first.state(), AttemptState::Succeeded, "{first:?}");
+
+    server
+        .command_for(attempt, Some(command::Action::Deploy(deploy.clone())))
+        .await;
+    assert_eq!(server.outcome(attempt).await, first, "the same answer");
+    agent.kill();
+    agent.start_again();
+    server
+        .next_where("a new session", |message| {
+            matches!(message, up::Message::Ready(_)).then_some(())
+        })
+        .await;
+    server
+        .command_for(attempt, Some(command::Action::Deploy(deploy)))
+        .await;
+    assert_eq!(server.outcome(attempt).await, first, "over a crash, too");
+    assert_eq!(lines(&witness), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_cut_off_by_a_crash_is_interrupted_and_not_run_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let witness = folder.path().join("witness");
+    let mut server = FakeServer::start().await;
+    let mut agent = server.agent(folder.path());
+    let deploy = server.bundle("app", witnessed(&witness, "exec sleep 600.125").await);
+    let attempt = server.command(Some(command::Action::Deploy(deploy))).await;
+    wait_for("the script to run", || async {
+        seen(lines(&witness) == 1, lines(&witness))
+    })
+    .await;
+    agent.kill();
+    agent.start_again();
+    let held = server
+        .next_where("what it still holds", |message| match message {
+            up::Message::Hello(hello) if !hello.held_attempts.is_empty() => {
+                Some(hello.held_attempts)
+            }
+            _ => None,
+        })
+        .await;
+    assert_eq!(
+        held.iter()
+            .map(|held: &HeldAttempt| held.attempt.clone())
+            .collect::<Vec<_>>(),
+        [Some(attempt.into())]
+    );
+    let outcome = server.outcome(attempt).await;
+    assert_eq!(
+        (outcome.state(), outcome.reason()),
+        (AttemptState::Failed, FailureReason::Interrupted)
+    );
+    assert_eq!(lines(&witness), 1, "it did not start again");
+    for pid in kernex_integration_tests::process::processes_with("sleep 600.125") {
+        // What a power cut would have ended; the agent may or may not have found it.
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_for_an_attempt_that_never_came_keeps_it_from_running() {
+    let folder = tempfile::tempdir().unwrap();
+    let witness = folder.path().join("witness");
+    let mut server = FakeServer::start().await;
+    let _agent = server.agent(folder.path());
+    let attempt = server.command(Some(command::Action::Stop(Stop {}))).await;
+    assert_eq!(
+        server.outcome(attempt).await.state(),
+        AttemptState::Cancelled
+    );
+    let deploy = server.bundle("app", witnessed(&witness, "true").await);
+    server
+        .command_for(attempt, Some(command::Action::Deploy(deploy)))
+        .await;
+    assert_eq!(
+        server.outcome(attempt).await.state(),
+        AttemptState::Cancelled
+    );
+    assert_eq!(lines(&witness), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_agent_does_not_know_is_answered_unsupported_and_the_session_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = FakeServer::start().await;
+    let _agent = server.agent(folder.path());
+    let attempt = server.command(None).await;
+    let outcome = server.outcome(attempt).await;
+    assert_eq!(
+        outcome.reason(),
+        FailureReason::Unsupported,
+        "a kind of command of times to come"
+    );
+    for action in [
+        command::Action::Configure(Configure::default()),
+        command::Action::Plan(Plan::default()),
+    ] {
+        let attempt = server.command(Some(action.clone())).await;
+        let answer = server.unsupported().await;
+        assert_eq!(answer.attempt, Some(attempt.into()), "{action:?}");
+        assert!(!answer.detail.is_empty());
+    }
+    server.send(None).await;
+    assert_eq!(server.unsupported().await.attempt, None);
+    server.heartbeat().await;
+    let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
+    let outcome = server.outcome_of(server.bundle("app", archive)).await;
+    assert_eq!(
+        outcome.state(),
+        AttemptState::Succeeded,
+        "it goes on working"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accepted_comes_before_anything_runs_and_sequence_numbers_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = FakeServer::start().await;
+    let mut agent = server.agent(folder.path());
+    let mut numbers = Vec::new();
+    for version in ["1.0", "2.0"] {
+        let archive = BundleBuilder::script("app", version, "true").gzip().await;
+        let attempt = server
+            .command(Some(command::Action::Deploy(server.bundle("app", archive))))
+            .await;
+        for wanted in ["accepted", "outcome"] {
+            numbers.push(
+                server
+                    .next_where(wanted, |message| match message {
+                        up::Message::Report(report) if report.attempt == Some(attempt.into()) => {
+                            match report.event {
+                                Some(report::Event::Accepted(_)) if wanted == "accepted" => {
+                                    Some(report.seq)
+                                }
+                                Some(report::Event::Outcome(_)) if wanted == "outcome" => {
+                                    Some(report.seq)
+                                }
+                                _ => None,
+                            }
+                        }
+                        _ => None,
+                    })
+                    .await,
+            );
+        }
+        agent.stop();
+        agent.start_again();
+        server
+            .next_where("a new session", |message| {
+                matches!(message, up::Message::Ready(_)).then_some(())
+            })
+            .await;
+    }
+    assert!(
+        numbers[0] > 0 && numbers.is_sorted_by(|a, b| a < b),
+        "{numbers:?}"
+    );
+}

@@ -1,0 +1,11 @@
+//! The store alone, on both databases: what it promises whatever runs above it.
+
+mod attempts;
+mod bundles;
+mod devices;
+mod enrolment;
+mod events;
+mod fixture;
+mod fleet;
+mod schema;
+mod sessions;

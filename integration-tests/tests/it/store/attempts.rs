@@ -1,0 +1,216 @@
+//! A deployment's attempts from order to outcome.
+
+use kernex_integration_tests::both_databases;
+use kernex_proto::{
+    ids::{AttemptId, TargetId},
+    v1::{self, Disposition},
+};
+use kernex_server::{
+    domain::attempt::{Reason, State, Step},
+    store::{
+        Page, StoreError,
+        deployments::{DeploymentResult, DeploymentState},
+        reports::{IncomingReport, ReportEvent},
+    },
+};
+use uuid::Uuid;
+
+use super::fixture::{Fixture, HOUR, MINUTE, caller, cancelled, failed, repeated, succeeded};
+
+both_databases! {
+    async fn a_deployment_runs_from_order_to_result(database) {
+        let fixture = Fixture::new(database).await;
+        let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
+        fixture.bundle("app", "1").await;
+        let deployment = fixture.deploy_to("app:1", "site=berlin").await;
+        assert_eq!(deployment.devices.len(), 2);
+        assert_eq!(deployment.deployment.counts.pending, 2);
+        let epoch = fixture.session(&one, 0, &[]).await.epoch;
+        let due = fixture.store.due_commands(&[(one.id, epoch)]).await.unwrap();
+        let command = &due[0];
+        assert_eq!((due.len(), command.traceparent.as_str()), (1, "00-trace"));
+        assert!(command.remaining > HOUR && command.remaining <= HOUR + MINUTE);
+        let kernex_server::store::dispatch::DueKind::Deploy(deploy) = &command.kind else { panic!("a deploy is due") };
+        assert_eq!((deploy.size_bytes, deploy.execution_ms, deploy.signatures.len()), (42, 60_000, 1));
+        let attempt = command.attempt;
+        fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
+        assert_eq!(fixture.state(&deployment, &one).await, State::Sent);
+        assert!(fixture.due(&one, epoch).await.is_empty(), "once a session");
+        assert_eq!(fixture.due(&one, epoch + 1).await.len(), 1, "and again in the next");
+
+        assert_eq!(fixture.report(&one, attempt, ReportEvent::Accepted).await, Disposition::Applied);
+        assert_eq!(fixture.report(&one, attempt, ReportEvent::Accepted).await, Disposition::Duplicate);
+        assert!(fixture.due(&one, epoch + 1).await.is_empty());
+        let progress = v1::Progress { step: v1::Step::Download.into(), bytes_done: 7, bytes_total: 42 };
+        fixture.report(&one, attempt, ReportEvent::Progress(progress)).await;
+        let (_, target) = fixture.target(&deployment, &one).await;
+        assert_eq!(target.progress.unwrap().step, Step::Download);
+        assert_eq!(fixture.report(&one, attempt, succeeded("1", b"1")).await, Disposition::Applied);
+        assert_eq!(fixture.report(&one, attempt, succeeded("1", b"1")).await, Disposition::Duplicate);
+        assert_eq!(fixture.report(&one, attempt, cancelled()).await, Disposition::Duplicate);
+
+        let (other, _) = fixture.target(&deployment, &two).await;
+        let open = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
+        assert_eq!((open.state, open.counts.succeeded), (DeploymentState::Active, 1));
+        assert_eq!(fixture.report(&two, other, failed(v1::FailureReason::ScriptFailed)).await, Disposition::Applied);
+        let done = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
+        assert_eq!((done.state, done.result), (DeploymentState::Finished, Some(DeploymentResult::Failed)));
+        let (_, target) = fixture.target(&deployment, &two).await;
+        assert_eq!((target.reason, target.message.as_str()), (Some(Reason::ScriptFailed), "it broke"));
+        let history = fixture.store.list_history("edge-1", Page::first(10)).await.unwrap().items;
+        assert_eq!((history[0].state, history[0].bundle.as_str()), (State::Succeeded, "app:1"));
+        let release = fixture.store.get_device("edge-1").await.unwrap().releases.remove(0);
+        assert_eq!((release.name.as_str(), release.version.as_str()), ("app", "1"));
+        let kinds = fixture.kinds_of_events().await;
+        for kind in ["deployment.created", "attempt.accepted", "attempt.succeeded", "attempt.failed", "deployment.finished"] {
+            assert_eq!(kinds.iter().filter(|known| *known == kind).count(), 1, "{kind}");
+        }
+    }
+
+    async fn reports_that_make_no_sense_change_nothing(database) {
+        let fixture = Fixture::new(database).await;
+        let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
+        fixture.bundle("app", "1").await;
+        let deployment = fixture.deploy("app:1", &[&one]).await;
+        let (attempt, _) = fixture.target(&deployment, &one).await;
+        assert_eq!(fixture.report(&two, attempt, succeeded("1", b"1")).await, Disposition::Refused);
+        let senseless = ReportEvent::Outcome(v1::Outcome { state: v1::AttemptState::Running.into(), ..Default::default() });
+        assert_eq!(fixture.report(&one, attempt, senseless).await, Disposition::Refused);
+        assert_eq!(fixture.state(&deployment, &one).await, State::Pending);
+        let nowhere = AttemptId { target: TargetId::generate(), number: 1 };
+        let wrong_number = AttemptId { number: 2, ..attempt };
+        for unknown in [nowhere, wrong_number] {
+            for event in [ReportEvent::Accepted, succeeded("1", b"1"), succeeded("1", b"1")] {
+                assert_eq!(fixture.report(&one, unknown, event).await, Disposition::Unknown);
+            }
+        }
+    }
+
+    async fn reports_of_one_batch_apply_in_order(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        let deployment = fixture.deploy("app:1", &[&device]).await;
+        let (attempt, _) = fixture.target(&deployment, &device).await;
+        let report = |event| IncomingReport { device: device.id, attempt, event };
+        let batch = vec![report(ReportEvent::Accepted), report(succeeded("1", b"1")), report(succeeded("1", b"1"))];
+        let dispositions = fixture.store.apply_reports(batch).await.unwrap();
+        assert_eq!(dispositions, [Disposition::Applied, Disposition::Applied, Disposition::Duplicate]);
+        assert_eq!(fixture.state(&deployment, &device).await, State::Succeeded);
+    }
+
+    async fn one_attempt_a_name_and_the_oldest_first(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        for (name, version) in [("app", "1"), ("app", "2"), ("db", "1")] {
+            fixture.bundle(name, version).await;
+        }
+        let epoch = fixture.session(&device, 0, &[]).await.epoch;
+        let first = fixture.deploy("app:1", &[&device]).await;
+        let (attempt, _) = fixture.target(&first, &device).await;
+        fixture.report(&device, attempt, ReportEvent::Accepted).await;
+        let second = fixture.deploy("app:2", &[&device]).await;
+        assert_eq!(fixture.state(&first, &device).await, State::Accepted, "what has begun is left to end");
+        fixture.deploy("db:1", &[&device]).await;
+        let due: Vec<String> = fixture.due(&device, epoch).await.into_iter().map(|(what, _)| what).collect();
+        assert_eq!(due, ["deploy db:1"], "names are independent, app:2 waits for app:1");
+        fixture.report(&device, attempt, succeeded("1", b"1")).await;
+        let due: Vec<String> = fixture.due(&device, epoch).await.into_iter().map(|(what, _)| what).collect();
+        assert_eq!(due, ["deploy app:2", "deploy db:1"]);
+        let third = fixture.deploy("app:1", &[&device]).await;
+        assert_eq!(fixture.state(&second, &device).await, State::Superseded);
+        assert_eq!(fixture.state(&third, &device).await, State::Pending);
+        let second = fixture.store.get_deployment(second.deployment.id).await.unwrap();
+        assert_eq!(second.result, Some(DeploymentResult::Cancelled));
+    }
+
+    async fn a_cancel_ends_what_waits_and_asks_what_runs_to_stop(database) {
+        let fixture = Fixture::new(database).await;
+        let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
+        fixture.bundle("app", "1").await;
+        let deployment = fixture.deploy("app:1", &[&one, &two]).await;
+        let (attempt, _) = fixture.target(&deployment, &one).await;
+        let epoch = fixture.session(&one, 0, &[]).await.epoch;
+        fixture.report(&one, attempt, ReportEvent::Accepted).await;
+        let request = repeated("CancelDeployment", Uuid::now_v7());
+        let (stopping, devices) = fixture.store.cancel_deployment(&request, deployment.deployment.id).await.unwrap();
+        assert_eq!((stopping.state, devices.len()), (DeploymentState::Stopping, 2));
+        assert_eq!(fixture.state(&deployment, &two).await, State::Cancelled);
+        assert!(fixture.target(&deployment, &one).await.1.stop_requested);
+        assert_eq!(fixture.due(&one, epoch).await, [("stop".to_owned(), attempt)]);
+        fixture.store.mark_stops_sent(&[(attempt, epoch)]).await.unwrap();
+        assert!(fixture.due(&one, epoch).await.is_empty());
+        assert_eq!(fixture.due(&one, epoch + 1).await.len(), 1, "repeated each session until answered");
+        fixture.report(&one, attempt, cancelled()).await;
+        assert!(fixture.due(&one, epoch + 1).await.is_empty());
+        let (_, target) = fixture.target(&deployment, &one).await;
+        assert!(target.state == State::Cancelled && !target.stop_requested);
+        let (replayed, _) = fixture.store.cancel_deployment(&request, deployment.deployment.id).await.unwrap();
+        assert_eq!(replayed.result, Some(DeploymentResult::Cancelled));
+        let again = fixture.store.cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id).await;
+        assert!(matches!(again, Err(StoreError::Finished)));
+    }
+
+    async fn a_push_that_crossed_a_cancel_is_called_back(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        let epoch = fixture.session(&device, 0, &[]).await.epoch;
+        let deployment = fixture.deploy("app:1", &[&device]).await;
+        let (_, attempt) = fixture.due(&device, epoch).await.remove(0);
+        fixture.store.cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id).await.unwrap();
+        assert_eq!(fixture.state(&deployment, &device).await, State::Cancelled);
+        fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
+        assert_eq!(fixture.due(&device, epoch).await, [("stop".to_owned(), attempt)]);
+        fixture.deploy("app:1", &[&device]).await;
+        assert_eq!(fixture.due(&device, epoch).await.len(), 1, "its successor waits");
+        assert_eq!(fixture.report(&device, attempt, cancelled()).await, Disposition::Late);
+        let (_, target) = fixture.target(&deployment, &device).await;
+        assert!(target.state == State::Cancelled && !target.late_outcome);
+        assert_eq!(fixture.due(&device, epoch).await[0].0, "deploy app:1");
+    }
+
+    async fn deadlines_close_attempts_and_late_outcomes_are_facts_beside_them(database) {
+        let fixture = Fixture::new(database).await;
+        let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
+        fixture.bundle("app", "1").await;
+        let epoch = fixture.session(&one, 0, &[]).await.epoch;
+        let deployment = fixture.deploy("app:1", &[&one, &two]).await;
+        let (attempt, _) = fixture.target(&deployment, &one).await;
+        fixture.report(&one, attempt, ReportEvent::Accepted).await;
+        assert_eq!(fixture.store.expire_due().await.unwrap(), 0);
+        fixture.clock.advance(MINUTE * 2);
+        assert_eq!(fixture.store.expire_due().await.unwrap(), 1, "execution");
+        fixture.clock.advance(HOUR);
+        assert_eq!(fixture.store.expire_due().await.unwrap(), 1, "delivery");
+        let done = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
+        assert_eq!((done.counts.expired, done.result), (2, Some(DeploymentResult::Failed)));
+        let next = fixture.deploy("app:1", &[&one, &two]).await;
+        assert_eq!(fixture.due(&one, epoch).await, [("stop".to_owned(), attempt)], "it may still run there");
+        assert_eq!(fixture.due(&two, 1).await.len(), 1, "it never reached the other");
+        assert_eq!(fixture.report(&one, attempt, succeeded("1", b"1")).await, Disposition::Late);
+        assert_eq!(fixture.report(&one, attempt, succeeded("1", b"1")).await, Disposition::Duplicate);
+        let (_, target) = fixture.target(&deployment, &one).await;
+        assert!(target.state == State::Expired && target.late_outcome && !target.stop_requested);
+        assert_eq!(fixture.due(&one, epoch).await[0].1, fixture.target(&next, &one).await.0);
+    }
+
+    async fn the_same_request_gives_the_same_deployment(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        fixture.bundle("app", "2").await;
+        let request = repeated("CreateDeployment", Uuid::now_v7());
+        let first = fixture.store.create_deployment(&request, Fixture::order("app:1", &[&device])).await.unwrap();
+        let again = fixture.store.create_deployment(&request, Fixture::order("app:1", &[&device])).await.unwrap();
+        assert_eq!(first, again);
+        let other = fixture.store.create_deployment(&request, Fixture::order("app:2", &[&device])).await;
+        assert!(matches!(other, Err(StoreError::RequestIdReused)));
+        let empty = fixture.store.create_deployment(&caller("CreateDeployment"), Fixture::order("app:1", &[])).await;
+        assert!(matches!(empty, Err(StoreError::NoTargets)));
+        let missing = fixture.store.create_deployment(&caller("CreateDeployment"), Fixture::order("app:9", &[&device])).await;
+        assert!(matches!(missing, Err(StoreError::NotFound { kind: "bundle", .. })));
+        assert_eq!(fixture.store.list_deployments(Page::first(10)).await.unwrap().items.len(), 1);
+        assert_eq!(fixture.targets(first.deployment.id).await.len(), 1);
+    }
+}

@@ -1,0 +1,119 @@
+//! Devices as operators change them, and their heartbeats.
+
+use kernex_integration_tests::both_databases;
+use kernex_proto::{ids::DeviceId, v1};
+use kernex_server::{
+    domain::{attempt::State, selector::Selector},
+    store::{
+        Page, StoreError, deployments::DeploymentResult, heartbeats::HeartbeatRow,
+        reports::ReportEvent,
+    },
+};
+use uuid::Uuid;
+
+use super::fixture::{Fixture, MINUTE, caller, repeated};
+
+fn beat(device: DeviceId, epoch: u64, cpu_percent: f64) -> HeartbeatRow {
+    let vital_signs = v1::VitalSigns {
+        cpu_percent,
+        memory_used_mb: u64::MAX,
+        ..Default::default()
+    };
+    HeartbeatRow {
+        device,
+        epoch,
+        vital_signs,
+        releases: Vec::new(),
+    }
+}
+
+both_databases! {
+    async fn labels_change_with_their_revision(database) {
+        let fixture = Fixture::new(database).await;
+        fixture.device("edge-1").await;
+        let update = async |caller, set: &[(&str, &str)], remove: &[&str], revision| {
+            let set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let remove = remove.iter().map(|key| (*key).to_owned()).collect();
+            fixture.store.update_labels(caller, "edge-1", set, remove, revision).await
+        };
+        let request = repeated("UpdateDeviceLabels", Uuid::now_v7());
+        let changed = update(&request, &[("env", "prod")], &["site"], 1).await.unwrap();
+        assert_eq!((changed.labels.len(), changed.labels["env"].as_str(), changed.revision), (1, "prod", 2));
+        assert_eq!(update(&request, &[("env", "prod")], &["site"], 1).await.unwrap(), changed);
+        assert!(matches!(update(&request, &[("env", "dev")], &[], 1).await, Err(StoreError::RequestIdReused)));
+        let plain = caller("UpdateDeviceLabels");
+        assert!(matches!(update(&plain, &[], &["env"], 1).await, Err(StoreError::Conflict { revision: 2, .. })));
+        for bad in ["kernex.io/name", "bad key", ""] {
+            assert!(matches!(update(&plain, &[(bad, "x")], &[], 0).await, Err(StoreError::Invalid { .. })), "{bad}");
+        }
+    }
+
+    async fn lists_page_by_key_and_obey_the_selector(database) {
+        let fixture = Fixture::new(database).await;
+        for n in 0..5 {
+            fixture.device(&format!("edge-{n}")).await;
+        }
+        let selector = Selector::parse("site=berlin,kernex.io/name notin (edge-2)").unwrap();
+        let mut names = Vec::new();
+        let mut page = Page::first(3);
+        loop {
+            let paged = fixture.store.list_devices(&selector, page.clone()).await.unwrap();
+            assert!(paged.items.len() <= 3);
+            names.extend(paged.items.into_iter().map(|device| device.name));
+            let Some(next) = paged.next else { break };
+            page.token = Some(next);
+        }
+        assert_eq!(names, ["edge-0", "edge-1", "edge-3", "edge-4"]);
+        page.token = Some("nonsense".into());
+        let error = fixture.store.list_devices(&selector, page).await;
+        assert!(matches!(error, Err(StoreError::Invalid { field: "page_token", .. })));
+    }
+
+    async fn a_deleted_device_leaves_its_history_and_closes_its_attempts(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        let opened = fixture.session(&device, 0, &[]).await;
+        let deployment = fixture.deploy("app:1", &[&device]).await;
+        let (attempt, _) = fixture.target(&deployment, &device).await;
+        fixture.report(&device, attempt, ReportEvent::Accepted).await;
+        fixture.store.record_heartbeats(vec![beat(device.id, opened.epoch, 1.0)]).await.unwrap();
+        let request = repeated("DeleteDevice", Uuid::now_v7());
+        for _ in 0..2 {
+            assert_eq!(fixture.store.delete_device(&request, "edge-1").await.unwrap(), device.id);
+        }
+        assert!(matches!(fixture.store.get_device("edge-1").await, Err(StoreError::NotFound { .. })));
+        assert!(fixture.store.device_key(device.id).await.unwrap().is_none());
+        assert!(fixture.store.open_session(fixture.opening(&device, 1, &[])).await.is_err());
+        assert_eq!(fixture.state(&deployment, &device).await, State::Cancelled);
+        let done = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
+        assert_eq!(done.result, Some(DeploymentResult::Cancelled));
+        fixture.store.close_session(device.id, opened.epoch).await.unwrap();
+        fixture.device("edge-1").await;
+    }
+
+    async fn heartbeats_keep_the_latest_and_a_sample_a_minute(database) {
+        let fixture = Fixture::new(database).await;
+        let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
+        let epoch = fixture.session(&one, 0, &[]).await.epoch;
+        let old = fixture.session(&two, 0, &[]).await.epoch;
+        fixture.session(&two, old, &[]).await;
+        let gone = DeviceId::generate();
+        let rows = vec![beat(one.id, epoch, 1.0), beat(one.id, epoch, 2.0), beat(two.id, old, 9.0), beat(gone, 1, 1.0)];
+        fixture.store.record_heartbeats(rows).await.unwrap();
+        let seen = fixture.store.get_device("edge-1").await.unwrap();
+        assert_eq!(seen.vital_signs.unwrap().cpu_percent, 2.0);
+        assert!(fixture.store.get_device("edge-2").await.unwrap().vital_signs.is_none(), "an older session's");
+        fixture.store.record_heartbeats(vec![beat(one.id, epoch, f64::NAN)]).await.unwrap();
+        let samples = async || fixture.store.list_metrics("edge-1", Page::first(1)).await.unwrap();
+        assert_eq!(samples().await.next, None);
+        fixture.clock.advance(MINUTE * 2);
+        fixture.store.record_heartbeats(vec![beat(one.id, epoch, 4.0)]).await.unwrap();
+        let newest = samples().await;
+        assert_eq!(newest.items[0].vital_signs.cpu_percent, 4.0);
+        let rest = fixture.store.list_metrics("edge-1", Page { size: 1, token: newest.next }).await.unwrap();
+        assert_eq!((rest.items[0].vital_signs.cpu_percent, rest.next), (2.0, None));
+        let later = fixture.store.get_device("edge-1").await.unwrap();
+        assert!(later.last_seen > seen.last_seen);
+    }
+}

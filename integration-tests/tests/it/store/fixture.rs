@@ -1,0 +1,340 @@
+//! A store with a database of its own and the words to fill it.
+
+use std::time::Duration;
+
+use kernex_integration_tests::Database;
+use kernex_proto::{
+    ids::{AttemptId, DeploymentId, DeviceId, Digest, JournalId, TokenId},
+    v1,
+};
+use kernex_server::{
+    clock::{Clock, Timestamp},
+    domain::{attempt::State, selector::Selector},
+    store::{
+        Caller, Page, Store,
+        access::{EnrollDevice, NewEnrollmentToken},
+        bundles::{BundleRow, NewBundle},
+        deployments::{CreatedDeployment, NewDeployment, Target},
+        dispatch::DueKind,
+        reports::{IncomingReport, ReportEvent},
+        sessions::{HeldAttempt, OpenSession, OpenedSession},
+    },
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+
+pub(super) struct Fixture {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) replica: Uuid,
+    pub(super) url: String,
+    _folder: TempDir,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Device {
+    pub(super) id: DeviceId,
+    pub(super) name: String,
+    pub(super) key: Digest,
+    pub(super) journal: JournalId,
+}
+
+pub(super) fn caller(method: &'static str) -> Caller {
+    Caller {
+        name: "ada".into(),
+        request_id: None,
+        method,
+    }
+}
+
+pub(super) fn repeated(method: &'static str, request_id: Uuid) -> Caller {
+    Caller {
+        request_id: Some(request_id),
+        ..caller(method)
+    }
+}
+
+pub(super) fn token(uses: u32) -> NewEnrollmentToken {
+    NewEnrollmentToken {
+        id: TokenId::generate(),
+        secret_hash: Digest::of(b"secret"),
+        uses,
+        ttl: HOUR,
+        labels: [("site".to_owned(), "berlin".to_owned())].into(),
+        replaces_device: None,
+    }
+}
+
+pub(super) fn enrolment(token: TokenId, name: &str, key: &[u8]) -> EnrollDevice {
+    EnrollDevice {
+        token,
+        secret_hash: Digest::of(b"secret"),
+        key_der: key.to_vec(),
+        key: Digest::of(key),
+        name: name.into(),
+        inventory: inventory(),
+    }
+}
+
+pub(super) fn inventory() -> v1::Inventory {
+    v1::Inventory {
+        os: "linux".into(),
+        arch: "x86_64".into(),
+        hostname: "nul\0 inside".into(),
+        cpu_count: 2,
+        ..Default::default()
+    }
+}
+
+pub(super) fn succeeded(version: &str, bytes: &[u8]) -> ReportEvent {
+    ReportEvent::Outcome(v1::Outcome {
+        state: v1::AttemptState::Succeeded.into(),
+        exit_code: Some(0),
+        output_tail: "done\0".into(),
+        active: Some(v1::ActiveRelease {
+            name: "app".into(),
+            version: version.into(),
+            digest: Digest::of(bytes).to_string(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    })
+}
+
+pub(super) fn failed(reason: v1::FailureReason) -> ReportEvent {
+    ReportEvent::Outcome(v1::Outcome {
+        state: v1::AttemptState::Failed.into(),
+        reason: reason.into(),
+        message: "it broke".into(),
+        ..Default::default()
+    })
+}
+
+pub(super) fn cancelled() -> ReportEvent {
+    ReportEvent::Outcome(v1::Outcome {
+        state: v1::AttemptState::Cancelled.into(),
+        ..Default::default()
+    })
+}
+
+impl Fixture {
+    pub(super) async fn new(database: Database) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = database
+            .fresh_url(folder.path())
+            .await
+            .unwrap_or_else(|| format!("sqlite://{}/kernex.db", folder.path().display()));
+        let clock = Clock::system();
+        let store = Store::open(&url, clock.clone()).await.unwrap();
+        store.migrate().await.unwrap();
+        let replica = Uuid::now_v7();
+        store.renew_lease(replica, HOUR * 24 * 365).await.unwrap();
+        Self {
+            store,
+            clock,
+            replica,
+            url,
+            _folder: folder,
+        }
+    }
+
+    pub(super) async fn device(&self, name: &str) -> Device {
+        let token = self.token(token(1)).await;
+        self.enrol(token, name).await
+    }
+
+    pub(super) async fn token(&self, new: NewEnrollmentToken) -> TokenId {
+        let id = new.id;
+        self.store
+            .create_enrollment_token(&caller("CreateEnrollmentToken"), new)
+            .await
+            .unwrap();
+        id
+    }
+
+    pub(super) async fn enrol(&self, token: TokenId, name: &str) -> Device {
+        let key = format!("key of {name} {}", Uuid::now_v7());
+        let enrolled = self
+            .store
+            .enroll(enrolment(token, name, key.as_bytes()))
+            .await
+            .unwrap();
+        Device {
+            id: enrolled.device,
+            name: enrolled.name,
+            key: Digest::of(key.as_bytes()),
+            journal: JournalId::generate(),
+        }
+    }
+
+    pub(super) fn opening(
+        &self,
+        device: &Device,
+        last_epoch: u64,
+        held: &[(AttemptId, State)],
+    ) -> OpenSession {
+        OpenSession {
+            device: device.id,
+            key: device.key,
+            journal: device.journal,
+            last_epoch,
+            boot_id: "boot".into(),
+            agent_version: "1.0".into(),
+            inventory: inventory(),
+            held: held
+                .iter()
+                .map(|(attempt, state)| HeldAttempt {
+                    attempt: *attempt,
+                    state: *state,
+                })
+                .collect(),
+            token_hash: Digest::of(device.name.as_bytes()),
+            replica: self.replica,
+        }
+    }
+
+    /// Opens and confirms a session.
+    pub(super) async fn session(
+        &self,
+        device: &Device,
+        last_epoch: u64,
+        held: &[(AttemptId, State)],
+    ) -> OpenedSession {
+        let opened = self
+            .store
+            .open_session(self.opening(device, last_epoch, held))
+            .await
+            .unwrap();
+        self.store
+            .confirm_session(device.id, opened.epoch)
+            .await
+            .unwrap();
+        opened
+    }
+
+    pub(super) async fn bundle(&self, name: &str, version: &str) -> BundleRow {
+        let new = NewBundle {
+            name: name.into(),
+            version: version.into(),
+            digest: Digest::of(version.as_bytes()),
+            size: 42,
+            format: v1::BundleFormat::TarGz,
+            manifest_json: "{}".into(),
+            signatures: vec![v1::BundleSignature {
+                key_id: "release".into(),
+                algorithm: "rsa-pss-sha256".into(),
+                signature: vec![1, 2, 3].into(),
+            }],
+        };
+        self.store
+            .insert_bundle(&caller("UploadBundle"), new)
+            .await
+            .unwrap()
+            .0
+    }
+
+    pub(super) fn order(bundle: &str, devices: &[&Device]) -> NewDeployment {
+        NewDeployment {
+            bundle: bundle.into(),
+            device_ids: devices.iter().map(|device| device.id).collect(),
+            device_names: Vec::new(),
+            selector: None,
+            delivery: HOUR,
+            execution: MINUTE,
+            traceparent: "00-trace".into(),
+        }
+    }
+
+    pub(super) async fn deploy(&self, bundle: &str, devices: &[&Device]) -> CreatedDeployment {
+        let order = Self::order(bundle, devices);
+        self.store
+            .create_deployment(&caller("CreateDeployment"), order)
+            .await
+            .unwrap()
+    }
+
+    pub(super) async fn deploy_to(&self, bundle: &str, selector: &str) -> CreatedDeployment {
+        let order = NewDeployment {
+            selector: Some(Selector::parse(selector).unwrap()),
+            ..Self::order(bundle, &[])
+        };
+        self.store
+            .create_deployment(&caller("CreateDeployment"), order)
+            .await
+            .unwrap()
+    }
+
+    pub(super) async fn targets(&self, deployment: DeploymentId) -> Vec<Target> {
+        self.store
+            .list_targets(deployment, Page::first(1000))
+            .await
+            .unwrap()
+            .items
+    }
+
+    /// The target of a device, with its attempt's id.
+    pub(super) async fn target(
+        &self,
+        deployment: &CreatedDeployment,
+        device: &Device,
+    ) -> (AttemptId, Target) {
+        let targets = self
+            .store
+            .changed_targets(deployment.deployment.id, Timestamp(0))
+            .await
+            .unwrap();
+        let target = targets
+            .into_iter()
+            .find(|target| target.device == device.id)
+            .unwrap();
+        let attempt = AttemptId {
+            target: target.id,
+            number: target.attempt,
+        };
+        (attempt, target)
+    }
+
+    pub(super) async fn state(&self, deployment: &CreatedDeployment, device: &Device) -> State {
+        self.target(deployment, device).await.1.state
+    }
+
+    /// What is due, as "deploy name:version" and "stop", with the attempts.
+    pub(super) async fn due(&self, device: &Device, epoch: u64) -> Vec<(String, AttemptId)> {
+        let due = self
+            .store
+            .due_commands(&[(device.id, epoch)])
+            .await
+            .unwrap();
+        due.into_iter()
+            .map(|command| {
+                let what = match command.kind {
+                    DueKind::Deploy(deploy) => format!("deploy {}:{}", deploy.name, deploy.version),
+                    DueKind::Stop => "stop".to_owned(),
+                };
+                (what, command.attempt)
+            })
+            .collect()
+    }
+
+    pub(super) async fn report(
+        &self,
+        device: &Device,
+        attempt: AttemptId,
+        event: ReportEvent,
+    ) -> v1::Disposition {
+        let report = IncomingReport {
+            device: device.id,
+            attempt,
+            event,
+        };
+        self.store.apply_reports(vec![report]).await.unwrap()[0]
+    }
+
+    pub(super) async fn kinds_of_events(&self) -> Vec<String> {
+        let events = self.store.events_after(0, 10_000).await.unwrap();
+        events.into_iter().map(|event| event.kind).collect()
+    }
+}

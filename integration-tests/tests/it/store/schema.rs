@@ -1,0 +1,41 @@
+//! The schema goes forwards and backwards.
+
+use kernex_integration_tests::both_databases;
+use kernex_migrations::Migrator;
+use kernex_server::{
+    clock::Clock,
+    store::{Store, StoreError},
+};
+use sea_orm_migration::{MigratorTrait, sea_orm::Database as Db};
+
+use super::fixture::Fixture;
+
+both_databases! {
+    async fn every_change_can_be_reverted_and_made_again(database) {
+        let fixture = Fixture::new(database).await;
+        let cluster = fixture.store.cluster_id().await.unwrap();
+        fixture.store.migrate().await.unwrap();
+        assert_eq!(fixture.store.cluster_id().await.unwrap(), cluster);
+        fixture.store.clone().close().await.unwrap();
+        let db = Db::connect(&fixture.url).await.unwrap();
+        Migrator::down(&db, None).await.unwrap();
+        Migrator::up(&db, None).await.unwrap();
+        db.close().await.unwrap();
+    }
+
+    async fn a_database_that_is_gone_is_unavailable(database) {
+        let fixture = Fixture::new(database).await;
+        fixture.store.ping().await.unwrap();
+        fixture.store.clone().close().await.unwrap();
+        assert!(matches!(fixture.store.ping().await, Err(StoreError::Unavailable(_))));
+        assert!(matches!(fixture.store.expire_due().await, Err(StoreError::Unavailable(_))));
+    }
+}
+
+#[tokio::test]
+async fn other_databases_are_refused_by_name() {
+    let error = Store::open("mysql://host/db", Clock::system())
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("sqlite://"), "{error}");
+}

@@ -1,0 +1,143 @@
+//! Numbers of sessions, copies of devices, and what an agent's list of attempts settles.
+
+use std::time::Duration;
+
+use kernex_integration_tests::both_databases;
+use kernex_proto::{
+    ids::{Digest, JournalId},
+    v1::Disposition,
+};
+use kernex_server::{
+    domain::attempt::{Reason, State},
+    store::{StoreError, devices::DeviceStatus, reports::ReportEvent, sessions::DownloadRefused},
+};
+
+use super::fixture::{Device, Fixture, MINUTE, caller, succeeded};
+
+both_databases! {
+    async fn epochs_grow_and_the_newest_session_wins(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        let first = fixture.session(&device, 0, &[]).await;
+        let second = fixture.session(&device, first.epoch, &[]).await;
+        assert!(second.epoch > first.epoch && !second.conflicted);
+        fixture.store.close_session(device.id, first.epoch).await.unwrap();
+        assert_eq!(fixture.store.get_device("edge-1").await.unwrap().status, DeviceStatus::Online);
+        assert!(matches!(fixture.store.confirm_session(device.id, first.epoch).await, Err(StoreError::NotFound { .. })));
+        fixture.store.close_session(device.id, second.epoch).await.unwrap();
+        assert_eq!(fixture.store.get_device("edge-1").await.unwrap().status, DeviceStatus::Offline);
+        // A database restored from a backup knows less than its agents.
+        assert_eq!(fixture.session(&device, 77, &[]).await.epoch, 78);
+    }
+
+    async fn online_means_a_session_and_a_live_lease(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        let status = async || fixture.store.get_device("edge-1").await.unwrap().status;
+        let opened = fixture.store.open_session(fixture.opening(&device, 0, &[])).await.unwrap();
+        assert_eq!(status().await, DeviceStatus::Offline);
+        fixture.store.confirm_session(device.id, opened.epoch).await.unwrap();
+        fixture.store.renew_lease(fixture.replica, Duration::from_secs(15)).await.unwrap();
+        assert_eq!(status().await, DeviceStatus::Online);
+        fixture.clock.advance(Duration::from_secs(16));
+        assert_eq!(status().await, DeviceStatus::Offline);
+        fixture.store.renew_lease(fixture.replica, Duration::from_secs(15)).await.unwrap();
+        assert_eq!(status().await, DeviceStatus::Online);
+        // A replica that stays silent loses its sessions for good.
+        fixture.clock.advance(MINUTE * 3);
+        fixture.store.expire_due().await.unwrap();
+        fixture.store.renew_lease(fixture.replica, Duration::from_secs(15)).await.unwrap();
+        assert_eq!(status().await, DeviceStatus::Offline);
+        assert!(fixture.kinds_of_events().await.contains(&"device.offline".to_owned()));
+    }
+
+    async fn a_replica_that_stops_takes_its_sessions_along(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.session(&device, 0, &[]).await;
+        fixture.store.close_replica_sessions(fixture.replica).await.unwrap();
+        assert_eq!(fixture.store.get_device("edge-1").await.unwrap().status, DeviceStatus::Offline);
+    }
+
+    async fn a_copy_is_recognised_and_gets_no_commands_until_resolved(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        let first = fixture.session(&device, 0, &[]).await;
+        let second = fixture.session(&device, first.epoch, &[]).await;
+        fixture.deploy("app:1", &[&device]).await;
+        let copy = fixture.session(&device, first.epoch, &[]).await;
+        assert!(copy.conflicted);
+        assert_eq!(fixture.store.get_device("edge-1").await.unwrap().status, DeviceStatus::Conflicted);
+        assert!(fixture.due(&device, copy.epoch).await.is_empty());
+        assert!(fixture.session(&device, second.epoch, &[]).await.conflicted);
+        let kept = fixture.session(&device, copy.epoch, &[]).await;
+        fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1").await.unwrap();
+        assert_eq!(fixture.due(&device, kept.epoch).await.len(), 1);
+        let kept = fixture.session(&device, kept.epoch, &[]).await;
+        assert!(!kept.conflicted);
+        assert!(fixture.session(&device, second.epoch, &[]).await.conflicted);
+    }
+
+    async fn a_journal_that_was_replaced_does_not_come_back(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.session(&device, 0, &[]).await;
+        let mut reinstalled = device.clone();
+        reinstalled.journal = JournalId::generate();
+        assert!(!fixture.session(&reinstalled, 0, &[]).await.conflicted);
+        assert!(fixture.session(&device, 9, &[]).await.conflicted);
+    }
+
+    async fn an_accepted_attempt_missing_from_the_list_has_lost_its_journal(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        let opened = fixture.session(&device, 0, &[]).await;
+        let deployment = fixture.deploy("app:1", &[&device]).await;
+        let (attempt, _) = fixture.target(&deployment, &device).await;
+        fixture.report(&device, attempt, ReportEvent::Accepted).await;
+        let opened = fixture.session(&device, opened.epoch, &[(attempt, State::Running)]).await;
+        assert_eq!(fixture.state(&deployment, &device).await, State::Accepted);
+        fixture.session(&device, opened.epoch, &[]).await;
+        let (_, target) = fixture.target(&deployment, &device).await;
+        assert_eq!((target.state, target.reason), (State::Failed, Some(Reason::JournalLost)));
+        // It turns up after all: a fact of its own.
+        assert_eq!(fixture.report(&device, attempt, succeeded("1", b"1")).await, Disposition::Late);
+        let (_, target) = fixture.target(&deployment, &device).await;
+        assert!(target.state == State::Failed && target.late_outcome);
+        assert_eq!(fixture.store.get_device("edge-1").await.unwrap().releases[0].version, "1");
+    }
+
+    async fn the_list_says_what_was_received_although_no_report_came(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        let deployment = fixture.deploy("app:1", &[&device]).await;
+        let (attempt, _) = fixture.target(&deployment, &device).await;
+        let opened = fixture.session(&device, 0, &[(attempt, State::Succeeded)]).await;
+        assert!(fixture.due(&device, opened.epoch).await.is_empty(), "its outcome is on the way");
+        assert_eq!(fixture.state(&deployment, &device).await, State::Accepted);
+    }
+
+    async fn downloads_need_the_live_token_and_an_open_attempt(database) {
+        let fixture = Fixture::new(database).await;
+        let (device, other) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
+        let bundle = fixture.bundle("app", "1").await;
+        fixture.session(&device, 0, &[]).await;
+        let opened = fixture.session(&other, 0, &[]).await;
+        let deployment = fixture.deploy("app:1", &[&device]).await;
+        let token = |device: &Device| Digest::of(device.name.as_bytes());
+        let may = async |device: &Device, token: Digest| {
+            fixture.store.authorise_download(device.id, token, bundle.digest).await
+        };
+        assert_eq!(may(&device, token(&device)).await.unwrap(), bundle);
+        assert!(matches!(may(&device, Digest::of(b"guess")).await, Err(DownloadRefused::Unauthenticated)));
+        assert!(matches!(may(&other, token(&other)).await, Err(DownloadRefused::NotATarget)));
+        fixture.store.close_session(other.id, opened.epoch).await.unwrap();
+        assert!(matches!(may(&other, token(&other)).await, Err(DownloadRefused::Unauthenticated)));
+        let (attempt, _) = fixture.target(&deployment, &device).await;
+        fixture.report(&device, attempt, succeeded("1", b"1")).await;
+        assert!(matches!(may(&device, token(&device)).await, Err(DownloadRefused::NotATarget)));
+    }
+}

@@ -1,0 +1,203 @@
+//! A device trusts no bundle: what the server's own check would never let through is refused here as well.
+
+use kernex_integration_tests::{
+    AgentOptions, BundleBuilder, TestAgent, bundle::Kind, fake_server::FakeServer,
+};
+use kernex_proto::v1::{AttemptState, FailureReason, Outcome};
+use serde_json::json;
+use tempfile::TempDir;
+
+struct Device {
+    server: FakeServer,
+    agent: TestAgent,
+    folder: TempDir,
+}
+
+async fn device() -> Device {
+    let folder = tempfile::tempdir().unwrap();
+    let server = FakeServer::start().await;
+    let agent = server.agent(folder.path());
+    Device {
+        server,
+        agent,
+        folder,
+    }
+}
+
+impl Device {
+    /// Deploys an archive that has to fail, and leave nothing.
+    async fn refuses(&mut self, what: &str, archive: Vec<u8>) -> Outcome {
+        let deploy = self.server.bundle("app", archive);
+        let outcome = self.server.outcome_of(deploy).await;
+        assert_eq!(outcome.state(), AttemptState::Failed, "{what}: {outcome:?}");
+        assert_eq!(self.agent.current("app"), None, "{what}");
+        assert!(
+            self.agent.releases("app").is_empty(),
+            "{what}: {:?}",
+            self.agent.releases("app")
+        );
+        assert!(outcome.active.is_none(), "{what}: {outcome:?}");
+        outcome
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unsafe_archive_is_not_unpacked_at_all() {
+    let mut device = device().await;
+    let witness = device.folder.path().join("outside");
+    let good = || BundleBuilder::script("app", "1.0", "true").file("innocent", "x");
+    let hostile = [
+        (
+            "absolute path",
+            good().raw(witness.to_str().unwrap(), Kind::File, 0o644, "", b"x"),
+        ),
+        (
+            "path upwards",
+            good().raw("../../../../../outside", Kind::File, 0o644, "", b"x"),
+        ),
+        ("absolute link", good().symlink("link", "/etc/passwd")),
+        ("link out", good().symlink("link", "../../../outside")),
+        (
+            "file through a link",
+            good().symlink("d", "..").file("d/outside", "x"),
+        ),
+        (
+            "hard link out",
+            good().raw("link", Kind::HardLink, 0o644, "/etc/passwd", b""),
+        ),
+        (
+            "device node",
+            good().raw("null", Kind::Device, 0o666, "", b""),
+        ),
+        ("named pipe", good().raw("pipe", Kind::Pipe, 0o666, "", b"")),
+        ("set-id bit", good().file_with_mode("su", 0o4755, "x")),
+        ("the same file twice", good().file("innocent", "y")),
+        ("a bomb", good().file("zeros", vec![0; 64 << 20])),
+    ];
+    for (what, builder) in hostile {
+        let outcome = device.refuses(what, builder.gzip().await).await;
+        assert_eq!(
+            outcome.reason(),
+            FailureReason::UnsafeArchive,
+            "{what}: {outcome:?}"
+        );
+        assert!(!witness.exists(), "{what}");
+    }
+    let leftovers = device.agent.leftovers();
+    assert!(leftovers.is_empty(), "{leftovers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_missing_or_wrong_fails_with_field_and_reason() {
+    let mut device = device().await;
+    let none = BundleBuilder::empty().file("run.sh", "true").gzip().await;
+    let outcome = device.refuses("none", none).await;
+    assert_eq!(outcome.reason(), FailureReason::ManifestMissing);
+    for (manifest, field) in [
+        (json!({"name": "app"}), "version"),
+        (
+            json!({"version": "1.0", "deploy": {"timeout_seconds": "soon"}}),
+            "timeout_seconds",
+        ),
+    ] {
+        let archive = BundleBuilder::with_manifest(&manifest).gzip().await;
+        let outcome = device.refuses(field, archive).await;
+        assert_eq!(outcome.reason(), FailureReason::ManifestInvalid);
+        assert!(outcome.message.contains(field), "{outcome:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_are_fetched_once_more_and_then_reported() {
+    let mut device = device().await;
+    let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
+    let mut flipped = archive.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+
+    let deploy = device.server.bundle("app", archive.clone());
+    device.server.serve(&deploy.digest, vec![flipped.clone()]);
+    let outcome = device.server.outcome_of(deploy.clone()).await;
+    assert_eq!(
+        outcome.reason(),
+        FailureReason::DigestMismatch,
+        "{outcome:?}"
+    );
+    assert!(
+        device.agent.leftovers().is_empty(),
+        "{:?}",
+        device.agent.leftovers()
+    );
+
+    device.server.serve(&deploy.digest, vec![flipped, archive]);
+    let outcome = device.server.outcome_of(deploy).await;
+    assert_eq!(
+        outcome.state(),
+        AttemptState::Succeeded,
+        "the second try was good: {outcome:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_larger_than_the_disk_is_not_even_fetched() {
+    let mut device = device().await;
+    let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
+    let mut deploy = device.server.bundle("app", archive);
+    deploy.size_bytes = 1 << 60;
+    let outcome = device.server.outcome_of(deploy).await;
+    assert_eq!(outcome.reason(), FailureReason::DiskFull, "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_up_while_unpacking_is_reported_and_cleaned() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = FakeServer::start().await;
+    let state = folder.path().join("agents/edge-1");
+    // A small file system of its own, seen by the agent alone: no test may fill the machine's disk.
+    let mount = "cp -a $S $S.copy && mount -t tmpfs -o size=24m none $S && cp -a $S.copy/. $S && exec \"$@\"";
+    let options = AgentOptions::named("edge-1")
+        .env("S", state.to_string_lossy())
+        .under(&["unshare", "-rm", "sh", "-c", mount, "sh"]);
+    let agent = server.agent_with(folder.path(), options);
+    // Fits as an archive, is no bomb, and unpacks to more than there is.
+    let large: Vec<u8> = (0..40_000_u32)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes().repeat(256))
+        .collect();
+    let archive = BundleBuilder::script("app", "1.0", "true")
+        .file("large", large)
+        .gzip()
+        .await;
+    let deploy = server.bundle("app", archive);
+    let outcome = server.outcome_of(deploy).await;
+    assert_eq!(outcome.reason(), FailureReason::DiskFull, "{outcome:?}");
+    server.heartbeat().await;
+
+    let inside = format!(
+        "/proc/{}/root{}/bundles",
+        agent.process().pid(),
+        state.display()
+    );
+    let kept: Vec<_> = walk(std::path::Path::new(&inside));
+    assert!(kept.is_empty(), "partial files are gone: {kept:?}");
+    let small = BundleBuilder::script("app", "1.1", "true").gzip().await;
+    let outcome = server.outcome_of(server.bundle("app", small)).await;
+    assert_eq!(
+        outcome.state(),
+        AttemptState::Succeeded,
+        "there is room again: {outcome:?}"
+    );
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .flat_map(|entry| {
+            let path = entry.path();
+            if path.is_dir() {
+                walk(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}

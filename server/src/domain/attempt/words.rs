@@ -1,0 +1,155 @@
+//! The words attempts are spoken of in: states, reasons, steps and endings, the same in rows and on the wire.
+
+use kernex_proto::v1;
+
+use crate::domain::named_enum;
+
+named_enum! {
+    /// State of an attempt.
+    State <=> v1::AttemptState {
+        /// Its phase is not open.
+        Held = "held",
+        /// Released; waits for the device.
+        Pending = "pending",
+        /// Pushed into a session; informative.
+        Sent = "sent",
+        /// In the agent's journal.
+        Accepted = "accepted",
+        /// At work on the device.
+        Running = "running",
+        /// Done, and true.
+        Succeeded = "succeeded",
+        /// Ended with a reason.
+        Failed = "failed",
+        /// Stopped by an operator.
+        Cancelled = "cancelled",
+        /// Its deadline passed.
+        Expired = "expired",
+        /// A newer deployment of the same bundle name took its place.
+        Superseded = "superseded",
+    }
+}
+
+impl State {
+    /// Whether the attempt may still change.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        match self {
+            Self::Held | Self::Pending | Self::Sent | Self::Accepted | Self::Running => true,
+            Self::Succeeded | Self::Failed | Self::Cancelled | Self::Expired | Self::Superseded => {
+                false
+            }
+        }
+    }
+}
+
+named_enum! {
+    /// Why an attempt failed.
+    Reason <=> v1::FailureReason {
+        /// The bundle could not be fetched.
+        Download = "download",
+        /// The bytes were not the bundle's, twice.
+        DigestMismatch = "digest_mismatch",
+        /// The archive holds something that is never unpacked.
+        UnsafeArchive = "unsafe_archive",
+        /// No manifest.json in the archive.
+        ManifestMissing = "manifest_missing",
+        /// The manifest does not say what it must.
+        ManifestInvalid = "manifest_invalid",
+        /// The device is not what `requires` asks for.
+        Requirements = "requirements",
+        /// The pre hook said no.
+        Refused = "refused",
+        /// Not enough disk.
+        DiskFull = "disk_full",
+        /// The script or a hook exited non-zero.
+        ScriptFailed = "script_failed",
+        /// The script or a hook outlived its limit and was killed.
+        ScriptTimeout = "script_timeout",
+        /// The release did not stay healthy.
+        HealthCheck = "health_check",
+        /// Going back to the previous release failed.
+        RollbackFailed = "rollback_failed",
+        /// The agent or the machine stopped in the middle.
+        Interrupted = "interrupted",
+        /// The agent lost its journal.
+        JournalLost = "journal_lost",
+        /// The agent does not know this kind of command.
+        Unsupported = "unsupported",
+        /// A defect; the message says what.
+        Internal = "internal",
+    }
+}
+
+named_enum! {
+    /// What an attempt is doing on the device.
+    Step <=> v1::Step {
+        /// Fetching the bundle.
+        Download = "download",
+        /// Comparing its digest.
+        Verify = "verify",
+        /// Unpacking it.
+        Unpack = "unpack",
+        /// Running `hooks.pre`.
+        PreHook = "pre_hook",
+        /// Running `deploy.script`.
+        Script = "script",
+        /// Switching `current`.
+        Activate = "activate",
+        /// Running `hooks.post`.
+        PostHook = "post_hook",
+        /// Probing health.
+        Health = "health",
+        /// Going back to the previous release.
+        Rollback = "rollback",
+    }
+}
+
+/// How an attempt ended, in the words of its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The release is active.
+    Succeeded,
+    /// It is not, and why.
+    Failed(Reason),
+    /// It was stopped before it was done.
+    Cancelled,
+}
+
+impl Ending {
+    /// The state this ending closes an open attempt with.
+    #[must_use]
+    pub const fn state(self) -> State {
+        match self {
+            Self::Succeeded => State::Succeeded,
+            Self::Failed(_) => State::Failed,
+            Self::Cancelled => State::Cancelled,
+        }
+    }
+
+    /// The reason, when it failed.
+    #[must_use]
+    pub const fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Failed(reason) => Some(reason),
+            Self::Succeeded | Self::Cancelled => None,
+        }
+    }
+
+    /// Reads an outcome; an error says why it makes no sense.
+    pub fn from_wire(outcome: &v1::Outcome) -> Result<Self, &'static str> {
+        let reason = Reason::from_wire(outcome.reason());
+        match (State::from_wire(outcome.state()), reason) {
+            (Some(State::Succeeded), None) => Ok(Self::Succeeded),
+            (Some(State::Cancelled), _) => Ok(Self::Cancelled),
+            (Some(State::Failed), Some(reason)) => Ok(Self::Failed(reason)),
+            // A newer agent may know reasons this server does not.
+            (Some(State::Failed), None) if outcome.reason != 0 => {
+                Ok(Self::Failed(Reason::Internal))
+            }
+            (Some(State::Failed), None) => Err("a failure without a reason"),
+            (Some(State::Succeeded), Some(_)) => Err("a success with a failure reason"),
+            _ => Err("the outcome's state is none an attempt can end in"),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! How far deployments are, derived from their targets; and the moment one is finished.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, FromQueryResult, QueryFilter,
+    QuerySelect,
+    sea_query::{Expr, Func, Query, TableRef},
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Result,
+    attempts::{named, open_states},
+    entity::{attempt, deployment},
+    transaction::Tx,
+};
+use crate::domain::{
+    attempt::State,
+    rollout::{Counts, DeploymentState},
+};
+
+/// Counts of the targets of deployments.
+pub(crate) async fn counts<C: ConnectionTrait>(
+    db: &C,
+    deployments: &[Uuid],
+) -> Result<BTreeMap<Uuid, Counts>> {
+    #[derive(FromQueryResult)]
+    struct Row {
+        deployment_id: Uuid,
+        state: String,
+        n: i64,
+    }
+    let query = Query::select()
+        .column(("a", "deployment_id"))
+        .column(("a", "state"))
+        .expr_as(Func::count(Expr::col(("a", "number"))), "n")
+        .from_as("attempts", "a")
+        .inner_join(
+            TableRef::from("targets").alias("t"),
+            Expr::col(("t", "id"))
+                .equals(("a", "target_id"))
+                .and(Expr::col(("t", "latest_attempt")).equals(("a", "number"))),
+        )
+        .and_where(Expr::col(("a", "deployment_id")).is_in(deployments.iter().copied()))
+        .group_by_columns([("a", "deployment_id"), ("a", "state")])
+        .to_owned();
+    let mut counts = BTreeMap::<Uuid, Counts>::new();
+    for row in db.query_all(&query).await? {
+        let row = Row::from_query_result(&row, "")?;
+        let state = named("state", &row.state, State::parse)?;
+        let n = u32::try_from(row.n).unwrap_or(u32::MAX);
+        counts.entry(row.deployment_id).or_default().add(state, n);
+    }
+    Ok(counts)
+}
+
+/// Finishes deployments that have no open target left. Writers are serial, so two that close the last two targets cannot
+/// both miss it.
+pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<Uuid>) -> Result<()> {
+    for id in candidates {
+        let open = attempt::Entity::find()
+            .select_only()
+            .column(attempt::Column::Number)
+            .filter(attempt::Column::DeploymentId.eq(id))
+            .filter(attempt::Column::Unresolved.eq(true))
+            .filter(attempt::Column::State.is_in(open_states()))
+            .into_tuple::<i32>()
+            .one(&tx.db)
+            .await?;
+        if open.is_some() {
+            continue;
+        }
+        finish(tx, id).await?;
+    }
+    Ok(())
+}
+
+async fn finish(tx: &Tx, id: Uuid) -> Result<()> {
+    let Some(row) = deployment::Entity::find_by_id(id).one(&tx.db).await? else {
+        return Ok(());
+    };
+    let counts = counts(&tx.db, &[id]).await?.remove(&id).unwrap_or_default();
+    let finished = DeploymentState::Finished.as_str();
+    let Some(result) = counts
+        .result(row.cancelled_at.is_some())
+        .filter(|_| row.state != finished)
+    else {
+        return Ok(());
+    };
+    deployment::Entity::update_many()
+        .col_expr(deployment::Column::State, Expr::value(finished))
+        .col_expr(deployment::Column::Result, Expr::value(result.as_str()))
+        .col_expr(deployment::Column::FinishedAt, Expr::value(tx.now.0))
+        .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
+        .filter(deployment::Column::Id.eq(id))
+        .exec(&tx.db)
+        .await?;
+    tx.event(
+        "deployment.finished",
+        None,
+        Some(id),
+        json!({ "result": result.as_str() }),
+    );
+    Ok(())
+}
