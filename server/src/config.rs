@@ -13,6 +13,7 @@ use kernex_proto::telemetry::LogFormat;
 use serde::Deserialize;
 
 use self::units::{duration, size};
+use crate::store::events::Retention;
 
 /// Largest bundle when nothing else is said: 4 GiB.
 pub const DEFAULT_MAX_BUNDLE_SIZE: u64 = 4 << 30;
@@ -94,6 +95,9 @@ struct Values {
     /// How long a stop may take before everything left is dropped [default: 10s].
     #[arg(long, env = "KERNEX_DRAIN_DEADLINE", value_name = "DURATION")]
     drain_deadline: Option<String>,
+    /// How long sampled heartbeats are kept [default: 7d].
+    #[arg(long, env = "KERNEX_METRICS_RETENTION", value_name = "DURATION")]
+    metrics_retention: Option<String>,
 }
 
 /// What is wrong with the configuration, in one sentence.
@@ -153,8 +157,8 @@ pub struct Config {
     pub plaintext: bool,
     /// Longest soft stop.
     pub drain_deadline: Duration,
-    /// How long metrics, events and closed records are kept.
-    pub retention: Duration,
+    /// How long what grows is kept.
+    pub retention: Retention,
     /// Print the CA pin and the next command to standard output at the first start.
     pub announce: bool,
 }
@@ -174,7 +178,7 @@ impl Config {
             log_format: LogFormat::Text,
             plaintext: false,
             drain_deadline: Duration::from_secs(10),
-            retention: Duration::from_secs(90 * 24 * 3600),
+            retention: Retention::default(),
             announce: false,
             data_dir,
         }
@@ -249,6 +253,14 @@ impl Config {
                 "write a duration such as 10s",
             )?;
         }
+        if let Some(text) = values.metrics_retention {
+            config.retention.samples = parse(
+                "--metrics-retention",
+                &text,
+                |text| duration(text).filter(|d| *d >= Duration::from_secs(60)),
+                "write a duration of at least 1m, such as 7d",
+            )?;
+        }
         if let Some(text) = values.log_format {
             config.log_format = parse(
                 "--log-format",
@@ -287,6 +299,7 @@ impl Values {
             log_format: self.log_format.or(below.log_format),
             plaintext: self.plaintext || below.plaintext,
             drain_deadline: self.drain_deadline.or(below.drain_deadline),
+            metrics_retention: self.metrics_retention.or(below.metrics_retention),
         }
     }
 }

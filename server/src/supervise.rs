@@ -28,7 +28,7 @@ use crate::{
     registry::Registry,
     session::{HANDSHAKES, Sessions},
     startup::{self, Ground},
-    store::{Store, events::Retention},
+    store::Store,
     upkeep,
 };
 
@@ -108,7 +108,7 @@ pub async fn run(
     );
     parts.start(
         "pruning",
-        upkeep::pruning(store.clone(), Retention::default(), soft.clone()),
+        upkeep::pruning(store.clone(), config.retention, soft.clone()),
     );
     parts.start(
         "health",
