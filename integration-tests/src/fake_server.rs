@@ -7,21 +7,16 @@ use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use bytes::Bytes;
 use kernex_proto::{
-    CHUNK_SIZE, PROTOCOL_REVISION,
     handshake::EnrollmentToken,
     ids::{AttemptId, ClusterId, DeviceId, Digest, TargetId, TokenId},
     v1::{
-        Ack, BundleFormat, Challenge, Command, Deploy, DeviceSessionRequest, DeviceSessionResponse,
-        Disposition, DownloadBundleRequest, DownloadBundleResponse, EnrollRequest, EnrollResponse,
-        HeartbeatAck, Outcome, Unsupported, Welcome,
-        agent_service_server::{AgentService, AgentServiceServer},
-        command, device_session_request as up, device_session_response as down, report,
+        BundleFormat, Command, Deploy, DeviceSessionResponse, Outcome, Unsupported,
+        agent_service_server::AgentServiceServer, command, device_session_request as up,
+        device_session_response as down, report,
     },
 };
 use rcgen::{
@@ -33,12 +28,9 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_stream::{
-    Stream, StreamExt as _,
-    wrappers::{ReceiverStream, TcpListenerStream},
-};
+use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
-    Request, Response, Status, Streaming,
+    Status,
     transport::{Identity, Server, ServerTlsConfig},
 };
 
@@ -46,6 +38,10 @@ use crate::{
     agent::{AgentOptions, TestAgent},
     wait::LIMIT,
 };
+
+mod service;
+
+use service::Service;
 
 type Reply = Result<DeviceSessionResponse, Status>;
 
@@ -280,133 +276,6 @@ impl FakeServer {
             Err(_) => panic!("the agent did not send {what}, but {passed:#?}"),
         }
     }
-}
-
-struct Service(Arc<Shared>);
-
-#[tonic::async_trait]
-impl AgentService for Service {
-    async fn enroll(
-        &self,
-        request: Request<EnrollRequest>,
-    ) -> Result<Response<EnrollResponse>, Status> {
-        Ok(Response::new(EnrollResponse {
-            device_id: self.0.device.to_string(),
-            device_name: request.into_inner().device_name,
-            cluster_id: self.0.cluster.to_string(),
-        }))
-    }
-
-    type DeviceSessionStream = ReceiverStream<Reply>;
-
-    async fn device_session(
-        &self,
-        request: Request<Streaming<DeviceSessionRequest>>,
-    ) -> Result<Response<Self::DeviceSessionStream>, Status> {
-        let (sender, receiver) = mpsc::channel(64);
-        let shared = Arc::clone(&self.0);
-        let mut sessions = self
-            .0
-            .sessions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        sessions.spawn(serve_session(shared, request.into_inner(), sender));
-        Ok(Response::new(ReceiverStream::new(receiver)))
-    }
-
-    type DownloadBundleStream =
-        Pin<Box<dyn Stream<Item = Result<DownloadBundleResponse, Status>> + Send>>;
-
-    async fn download_bundle(
-        &self,
-        request: Request<DownloadBundleRequest>,
-    ) -> Result<Response<Self::DownloadBundleStream>, Status> {
-        let request = request.into_inner();
-        let mut bundles = self
-            .0
-            .bundles
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let answers = bundles
-            .get_mut(&request.digest)
-            .ok_or_else(|| Status::not_found("the bundle is gone"))?;
-        let bytes = match answers.as_slice() {
-            [last] => last.clone(),
-            _ => answers.remove(0),
-        };
-        let offset = usize::try_from(request.offset)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        let bytes = Bytes::from(bytes).slice(offset..);
-        let pieces: Vec<_> = bytes
-            .chunks(CHUNK_SIZE)
-            .map(Bytes::copy_from_slice)
-            .collect();
-        let pieces = tokio_stream::iter(pieces);
-        Ok(Response::new(Box::pin(
-            pieces.map(|chunk| Ok(DownloadBundleResponse { chunk })),
-        )))
-    }
-}
-
-async fn serve_session(
-    shared: Arc<Shared>,
-    mut requests: Streaming<DeviceSessionRequest>,
-    replies: mpsc::Sender<Reply>,
-) {
-    let say = |message| {
-        let replies = replies.clone();
-        async move {
-            let message = Some(message);
-            let _ = replies.send(Ok(DeviceSessionResponse { message })).await;
-        }
-    };
-    say(down::Message::Challenge(Challenge {
-        server_nonce: vec![1; 32].into(),
-        cluster_id: shared.cluster.to_string(),
-        server_time: None,
-    }))
-    .await;
-    while let Ok(Some(request)) = requests.message().await {
-        let Some(message) = request.message else {
-            continue;
-        };
-        match &message {
-            up::Message::Hello(hello) => {
-                let epoch = hello.last_epoch + 1;
-                *shared.epoch.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
-                say(down::Message::Welcome(Welcome {
-                    epoch,
-                    heartbeat_interval_ms: 300,
-                    session_token: "a-session-token".into(),
-                    trust_bundle_pem: String::new(),
-                    trust_bundle_signature: Bytes::new(),
-                    protocol_revision: PROTOCOL_REVISION,
-                    device_name: "device".into(),
-                }))
-                .await;
-            }
-            up::Message::Ready(_) => {
-                shared.session.send_replace(Some(replies.clone()));
-            }
-            up::Message::Heartbeat(heartbeat) => {
-                say(down::Message::HeartbeatAck(HeartbeatAck {
-                    seq: heartbeat.seq,
-                }))
-                .await;
-            }
-            up::Message::Report(report) if report.seq > 0 => {
-                say(down::Message::Ack(Ack {
-                    seq: report.seq,
-                    disposition: Disposition::Applied.into(),
-                }))
-                .await;
-            }
-            up::Message::Report(_) | up::Message::Unsupported(_) => {}
-        }
-        let _ = shared.heard.send(message);
-    }
-    shared.session.send_replace(None);
 }
 
 fn certificates() -> Result<(Identity, Digest), rcgen::Error> {
