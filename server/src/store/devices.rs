@@ -323,6 +323,8 @@ impl Store {
             .map(|(row, labels)| {
                 let key = keys.remove(&row.id).and_then(|mut keys| keys.pop());
                 let beat = beats.remove(&row.id).and_then(|mut beats| beats.pop());
+                // Rows are read one table after another; a heartbeat written in between is a sign of life as well.
+                let beat_at = beat.as_ref().map(|beat| beat.at);
                 Ok(Device {
                     status: status(&row, online.contains(&row.id)),
                     key: key.map_or(Ok(Digest([0; 32])), |key| digest(&key.digest))?,
@@ -342,7 +344,7 @@ impl Store {
                     }),
                     labels,
                     id: DeviceId(row.id),
-                    last_seen: row.last_seen.map(Timestamp),
+                    last_seen: row.last_seen.max(beat_at).map(Timestamp),
                     inventory: v1::Inventory {
                         os: row.os,
                         arch: row.arch,
