@@ -83,6 +83,20 @@ impl Shelf {
         durable::replace(&self.about_path(folder), &json)
     }
 
+    /// Removes what a crash left: half-written descriptions, and those of releases that never came to be.
+    fn sweep(&self) {
+        durable::sweep(&self.about_dir());
+        let described = fs::read_dir(self.about_dir()).into_iter().flatten();
+        for path in described.flatten().map(|entry| entry.path()) {
+            let folder = path.file_stem().and_then(|stem| stem.to_str());
+            let gone = |folder| matches!(self.release(folder).try_exists(), Ok(false));
+            if folder.is_some_and(gone) {
+                durable::discard(&path);
+            }
+        }
+        durable::discard(&self.root.join("current.tmp"));
+    }
+
     fn about(&self, folder: &str) -> Option<About> {
         serde_json::from_slice(&fs::read(self.about_path(folder)).ok()?).ok()
     }
@@ -112,6 +126,7 @@ pub(crate) fn folder_name(version: &str, digest: Digest, attempt: AttemptId) -> 
 }
 
 /// Makes the journal agree with what `current` really names; after damage to the journal this finds everything again.
+/// Sweeps the shelves on the way: nothing may be at work in them.
 pub(crate) fn reconcile(state_dir: &Path, journal: &Journal) -> Result<(), JournalError> {
     let known = journal.releases()?;
     let mut names: Vec<String> = known.iter().map(|(name, _)| name.clone()).collect();
@@ -128,6 +143,7 @@ pub(crate) fn reconcile(state_dir: &Path, journal: &Journal) -> Result<(), Journ
         let Ok(shelf) = Shelf::open(state_dir, &name) else {
             continue;
         };
+        shelf.sweep();
         let folder = activate::current(&shelf)?;
         let recorded = known.iter().find(|(n, _)| *n == name).map(|(_, r)| r);
         if recorded.map(|release| release.folder.as_str()) == folder.as_deref() {
@@ -249,5 +265,35 @@ mod tests {
             (releases[0].0.as_str(), releases[0].1.folder.as_str()),
             ("app", "one")
         );
+    }
+
+    #[test]
+    fn what_a_crash_left_on_a_shelf_is_swept() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(dir.path(), "app").unwrap();
+        let about = About {
+            version: "1".into(),
+            digest: "d".into(),
+            order: 1,
+        };
+        fs::create_dir(shelf.release("here")).unwrap();
+        for folder in ["here", "never-came"] {
+            shelf.describe(folder, &about).unwrap();
+        }
+        let half = shelf
+            .about_dir()
+            .join(format!("here.tmp-{}", uuid::Uuid::nil().simple()));
+        fs::write(half, "{").unwrap();
+        std::os::unix::fs::symlink("releases/here", shelf.root.join("current.tmp")).unwrap();
+        let (journal, _) = Journal::open(&dir.path().join("journal.redb")).unwrap();
+        reconcile(dir.path(), &journal).unwrap();
+        let names = |folder: &Path| {
+            let entries = fs::read_dir(folder).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&shelf.about_dir()), ["here.json"]);
+        assert_eq!(names(&shelf.root), ["about", "releases", "state"]);
     }
 }

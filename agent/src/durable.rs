@@ -7,6 +7,9 @@ use std::{
     path::Path,
 };
 
+/// How the ending of a file that is being written begins; an id follows.
+const ASIDE: &str = "tmp-";
+
 /// Makes the entries of a folder durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
@@ -58,7 +61,7 @@ pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<std::path::PathBuf> {
-    let aside = path.with_extension(format!("tmp-{}", uuid::Uuid::new_v4().simple()));
+    let aside = path.with_extension(format!("{ASIDE}{}", uuid::Uuid::new_v4().simple()));
     let written = (|| {
         let mut file = OpenOptions::new()
             .write(true)
@@ -73,6 +76,18 @@ fn write_aside(path: &Path, bytes: &[u8]) -> io::Result<std::path::PathBuf> {
         Err(err) => {
             discard(&aside);
             Err(err)
+        }
+    }
+}
+
+/// Removes what a crash in the middle of [`replace`] or [`create`] left in a folder.
+pub(crate) fn sweep(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        let id = ending.and_then(|ending| ending.strip_prefix(ASIDE));
+        if id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok()) {
+            discard(&path);
         }
     }
 }
@@ -100,6 +115,19 @@ pub(crate) fn discard(path: &Path) {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn what_a_crash_left_aside_is_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let aside = write_aside(&dir.path().join("1.0-a-1.json"), b"{").unwrap();
+        let kept = ["1.0-a-1.json", "x.tmp-1", "tmp-y"].map(|name| dir.path().join(name));
+        for path in &kept {
+            fs::write(path, "").unwrap();
+        }
+        sweep(dir.path());
+        assert!(!aside.exists());
+        assert!(kept.iter().all(|path| path.exists()));
+    }
 
     #[test]
     fn creating_never_replaces_and_leaves_nothing_beside() {

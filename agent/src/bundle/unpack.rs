@@ -1,14 +1,23 @@
 //! From an archive to a release folder: looked through first, then room, then requirements, then unpacked aside and
 //! renamed into place.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use kernex_proto::{
     archive::{ArchiveError, Limits, inspect, unpack as unpack_archive},
     manifest::{Manifest, Unmet},
     v1,
 };
-use tokio::fs::File;
+use tokio::{
+    fs::File,
+    io::{AsyncRead, ReadBuf},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{About, NoRoom, Shelf, fetch::is_full, make_room};
 use crate::durable;
@@ -64,6 +73,35 @@ pub(crate) struct Place<'a> {
     pub(crate) folder: &'a str,
     /// A folder that does not exist yet, on the same file system; the caller removes what is left there.
     pub(crate) aside: &'a Path,
+    /// Ends the unpacking. Whoever only dropped it would have files appear behind the sweep: writing goes on off the
+    /// event loop.
+    pub(crate) halt: &'a CancellationToken,
+}
+
+/// An archive that cannot be read on once it is halted.
+struct Halting<'a> {
+    file: File,
+    halt: &'a CancellationToken,
+}
+
+impl<'a> Halting<'a> {
+    async fn open(archive: &Path, halt: &'a CancellationToken) -> io::Result<Self> {
+        let file = File::open(archive).await?;
+        Ok(Self { file, halt })
+    }
+}
+
+impl AsyncRead for Halting<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.halt.is_cancelled() {
+            return Poll::Ready(Err(io::Error::other("the unpacking was halted")));
+        }
+        Pin::new(&mut self.file).poll_read(context, buffer)
+    }
 }
 
 /// Unpacks an archive into a release folder and returns its manifest. Nothing is written before all of the archive
@@ -74,7 +112,7 @@ pub(crate) async fn unpack(
     about: &About,
 ) -> Result<Manifest, UnpackError> {
     let limits = Limits::default();
-    let seen = inspect(File::open(archive).await?, &limits).await?;
+    let seen = inspect(Halting::open(archive, place.halt).await?, &limits).await?;
     let needed = seen
         .unpacked_bytes
         .saturating_add(seen.entries.saturating_mul(PER_ENTRY));
@@ -91,7 +129,8 @@ pub(crate) async fn unpack(
         .requires
         .check(std::env::consts::OS, std::env::consts::ARCH, free)?;
 
-    unpack_archive(File::open(archive).await?, place.aside, &limits).await?;
+    let reader = Halting::open(archive, place.halt).await?;
+    unpack_archive(reader, place.aside, &limits).await?;
     place.shelf.describe(place.folder, about)?;
     let (aside, releases) = (place.aside.to_owned(), place.shelf.releases());
     let release = place.shelf.release(place.folder);
@@ -104,4 +143,21 @@ pub(crate) async fn unpack(
     .await
     .map_err(io::Error::other)??;
     Ok(seen.manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_halted_archive_reads_no_further() {
+        use tokio::io::AsyncReadExt as _;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "ab").unwrap();
+        let halt = CancellationToken::new();
+        let mut reader = Halting::open(file.path(), &halt).await.unwrap();
+        assert_eq!(reader.read_u8().await.unwrap(), b'a');
+        halt.cancel();
+        assert!(reader.read_u8().await.is_err());
+    }
 }

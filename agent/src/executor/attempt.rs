@@ -120,18 +120,32 @@ impl<'a> Attempt<'a> {
     /// Download, verification and unpacking: repeatable, so the journal still says `accepted`.
     async fn prepare(&self, archive: &Path, aside: &Path) -> Result<Prepared, Break> {
         let (stop, shutdown) = (self.stop.clone(), self.executor.shutdown.clone());
-        tokio::select! {
-            prepared = self.prepare_undisturbed(archive, aside) => prepared,
-            () = stop.cancelled() => Err(Break::Stopped),
-            () = shutdown.cancelled() => Err(Break::ShuttingDown),
-            () = clock::sleep_until(self.deadline) => Err(Break::failed(
+        let halt = CancellationToken::new();
+        let preparing = self.prepare_until(&halt, archive, aside);
+        tokio::pin!(preparing);
+        let why = tokio::select! {
+            prepared = &mut preparing => return prepared,
+            () = stop.cancelled() => Break::Stopped,
+            () = shutdown.cancelled() => Break::ShuttingDown,
+            () = clock::sleep_until(self.deadline) => Break::failed(
                 FailureReason::Download,
                 "the bundle was not on the device within the execution time",
-            )),
+            ),
+        };
+        // Files are written off the event loop, so they must come to rest before anybody sweeps them.
+        halt.cancel();
+        if let Ok(prepared) = preparing.await {
+            discard(prepared).await;
         }
+        Err(why)
     }
 
-    async fn prepare_undisturbed(&self, archive: &Path, aside: &Path) -> Result<Prepared, Break> {
+    async fn prepare_until(
+        &self,
+        halt: &CancellationToken,
+        archive: &Path,
+        aside: &Path,
+    ) -> Result<Prepared, Break> {
         let state_dir = &self.executor.config.state_dir;
         let internal = |err: std::io::Error| Break::internal("cannot use the state folder", &err);
         durable::create_dir(&state_dir.join("tmp")).map_err(internal)?;
@@ -159,13 +173,12 @@ impl<'a> Attempt<'a> {
             link: self.executor.wires.link.subscribe(),
             progress: &progress,
         };
-        fetch
-            .run()
-            .instrument(tracing::info_span!(
-                "download",
-                bytes = self.deploy.size_bytes
-            ))
-            .await?;
+        let fetched = fetch.run().instrument(tracing::info_span!(
+            "download",
+            bytes = self.deploy.size_bytes
+        ));
+        let fetched = halt.run_until_cancelled(fetched).await;
+        fetched.ok_or(Break::Stopped)??;
 
         self.report(Step::Unpack, 0);
         let folder = folder_name(&self.deploy.version, digest, self.id);
@@ -179,6 +192,7 @@ impl<'a> Attempt<'a> {
             shelf: &shelf,
             folder: &folder,
             aside,
+            halt,
         };
         let manifest = unpack::unpack(archive, &place, &about)
             .instrument(tracing::info_span!("unpack"))
@@ -253,6 +267,15 @@ impl<'a> Attempt<'a> {
             event: Some(v1::report::Event::Progress(progress)),
             traceparent: String::new(),
         }));
+    }
+}
+
+/// Removes a release that was finished just when nobody wanted it any more.
+async fn discard(prepared: Prepared) {
+    let removed =
+        tokio::task::spawn_blocking(move || activate::remove(&prepared.shelf, &prepared.folder));
+    if let Ok(Err(error)) = removed.await {
+        tracing::warn!(%error, "could not remove a release that never ran");
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
         .journal
         .call(move |journal| {
             durable::discard(&state_dir.join("tmp"));
+            durable::sweep(&state_dir);
             bundle::reconcile(&state_dir, journal)
         })
         .await
