@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Ceiling of the first wait.
 pub(crate) const FIRST: Duration = Duration::from_secs(1);
-/// Ceiling that is never exceeded.
+/// Ceiling that is never exceeded, unless the configuration says less.
 pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 /// A session this long was a good one.
 pub(crate) const STABLE: Duration = Duration::from_secs(60);
@@ -19,15 +19,24 @@ const LONGEST_DIRECTED: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     ceiling: Duration,
+    longest: Duration,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { ceiling: FIRST }
+        Self::new(LONGEST)
     }
 }
 
 impl Backoff {
+    /// Waits that never exceed `longest`.
+    pub(crate) fn new(longest: Duration) -> Self {
+        Self {
+            ceiling: FIRST.min(longest),
+            longest,
+        }
+    }
+
     /// The next wait. `lasted` is how long the session that just ended was open, `directed` what the server asked for
     /// and `random` a number from 0 to 1.
     pub(crate) fn next(
@@ -37,13 +46,13 @@ impl Backoff {
         random: f64,
     ) -> Duration {
         if lasted >= STABLE {
-            self.ceiling = FIRST;
+            self.ceiling = FIRST.min(self.longest);
         }
         if let Some(directed) = directed {
             return directed.min(LONGEST_DIRECTED);
         }
         let wait = self.ceiling.mul_f64(random.clamp(0.0, 1.0));
-        self.ceiling = (self.ceiling * 2).min(LONGEST);
+        self.ceiling = (self.ceiling * 2).min(self.longest);
         wait
     }
 }
@@ -78,6 +87,17 @@ mod tests {
         }
         assert_eq!(backoff.next(Duration::from_secs(59), None, 1.0), LONGEST);
         assert_eq!(backoff.next(Duration::from_secs(60), None, 1.0), FIRST);
+    }
+
+    #[test]
+    fn a_shorter_longest_wait_is_kept() {
+        let longest = Duration::from_millis(1500);
+        let mut backoff = Backoff::new(longest);
+        let waits = [FIRST, longest, longest];
+        for wait in waits {
+            assert_eq!(backoff.next(Duration::ZERO, None, 1.0), wait);
+        }
+        assert_eq!(backoff.next(STABLE, None, 1.0), FIRST);
     }
 
     #[test]

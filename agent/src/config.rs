@@ -12,6 +12,8 @@ use kernex_proto::{
 };
 use serde::Deserialize;
 
+use crate::backoff;
+
 const DEFAULT_STATE_DIR: &str = "/var/lib/kernex-agent";
 
 /// The agent of Kernex: holds a session with the control plane and runs what it sends.
@@ -63,6 +65,14 @@ pub struct Args {
         value_name = "N"
     )]
     keep_releases: Option<usize>,
+    /// Most seconds between two tries to connect, drawn at random up to it [default: 60].
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_MAX_RECONNECT_SECONDS",
+        value_name = "SECONDS"
+    )]
+    max_reconnect_seconds: Option<u64>,
     /// What to log, e.g. `info` or `kernex_agent=debug`.
     #[arg(
         long,
@@ -90,6 +100,8 @@ pub enum Command {
     Enroll,
     /// Hold the session and run what comes; enrols first when needed and a token is given.
     Run,
+    /// Show what the journal of a stopped agent remembers, one JSON object per attempt.
+    Journal,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -108,6 +120,7 @@ struct File {
     name: Option<String>,
     max_script_seconds: Option<u64>,
     keep_releases: Option<usize>,
+    max_reconnect_seconds: Option<u64>,
 }
 
 /// Settings of one agent.
@@ -127,6 +140,8 @@ pub struct Config {
     pub script_grace: Duration,
     /// Releases kept beside the current one.
     pub keep_releases: usize,
+    /// Most between two tries to connect.
+    pub max_reconnect_wait: Duration,
 }
 
 impl Config {
@@ -141,6 +156,7 @@ impl Config {
             max_script_time: Duration::from_secs(DEFAULT_TIMEOUT_SECONDS),
             script_grace: Duration::from_secs(5),
             keep_releases: 2,
+            max_reconnect_wait: backoff::LONGEST,
         }
     }
 }
@@ -182,6 +198,12 @@ impl Args {
         if let Some(keep) = self.keep_releases.or(file.keep_releases) {
             config.keep_releases = keep;
         }
+        if let Some(seconds) = self.max_reconnect_seconds.or(file.max_reconnect_seconds) {
+            if seconds == 0 {
+                bail!("--max-reconnect-seconds must be at least 1");
+            }
+            config.max_reconnect_wait = Duration::from_secs(seconds);
+        }
         Ok(config)
     }
 }
@@ -216,6 +238,7 @@ mod tests {
         assert!(parse(&["--token", "nonsense"]).is_err());
         assert!(parse(&["--name", "../x"]).is_err());
         assert!(parse(&["--max-script-seconds", "0"]).is_err());
+        assert!(parse(&["--max-reconnect-seconds", "0"]).is_err());
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "nmae = \"a\"\n").unwrap();
         assert!(parse(&["--config", file.path().to_str().unwrap()]).is_err());

@@ -14,10 +14,12 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _};
 use uuid::Uuid;
 
 mod record;
+mod show;
 mod store;
 mod tables;
 
 pub(crate) use record::{BootInstant, Record, Release, Started, Switch};
+pub(crate) use show::attempts;
 pub(crate) use store::JournalError;
 use store::{IDENTITY, LIVE, NUMBERS, RELEASES, Store, TOMBSTONE_ORDER, TOMBSTONES};
 use tables::{active_of, all_live, bury, find, key, live_record, next_seq, put_live, put_release};

@@ -31,6 +31,7 @@ async fn start(args: Args) -> anyhow::Result<()> {
     let result = match command {
         Command::Enroll => Box::pin(enroll(&config)).await,
         Command::Run => Box::pin(crate::run(config, shutdown)).await,
+        Command::Journal => show_journal(&config),
     };
     guard.shutdown().await;
     result
@@ -47,6 +48,21 @@ async fn enroll(config: &Config) -> anyhow::Result<()> {
         identity.name,
         identity.device
     )?;
+    Ok(())
+}
+
+fn show_journal(config: &Config) -> anyhow::Result<()> {
+    let path = config.state_dir.join("journal.redb");
+    let attempts = crate::journal::attempts(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let mut out = std::io::stdout().lock();
+    for attempt in attempts {
+        match writeln!(out, "{attempt}") {
+            // Whoever reads has seen enough.
+            Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => break,
+            written => written?,
+        }
+    }
     Ok(())
 }
 

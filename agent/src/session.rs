@@ -107,7 +107,7 @@ impl Sessions {
     /// Connects again and again until `stop`.
     pub(crate) async fn keep(mut self, stop: CancellationToken) {
         let mut host = Host::new(&self.config.state_dir);
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(self.config.max_reconnect_wait);
         while !stop.is_cancelled() {
             let mut opened = None;
             let end = Box::pin(self.once(&mut host, &mut opened, &stop)).await;

@@ -108,6 +108,19 @@ impl Store {
         }
     }
 
+    /// Opens a file that is there; a damaged one is left as it is.
+    pub(super) fn existing(path: &Path) -> Result<Self, JournalError> {
+        fs::metadata(path)?;
+        let database = open_database(path).map_err(|trouble| match trouble {
+            Trouble::Damaged(why) => JournalError::Io(io::Error::other(why)),
+            Trouble::Other(err) => err,
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            database: Mutex::new(Some(database)),
+        })
+    }
+
     /// Runs a transaction and makes it durable before returning.
     pub(super) fn write<T>(
         &self,

@@ -28,7 +28,7 @@ pub(super) fn key(id: AttemptId) -> [u8; 20] {
     key
 }
 
-fn parse_key(key: &[u8]) -> Option<AttemptId> {
+pub(super) fn parse_key(key: &[u8]) -> Option<AttemptId> {
     let (target, number) = key.split_at_checked(16)?;
     Some(AttemptId {
         target: TargetId(Uuid::from_slice(target).ok()?),
