@@ -1,12 +1,14 @@
-//! Finds out whether PostgreSQL tests can run here, so that the ones that cannot are shown as ignored.
+//! Finds out which tests can run here, so that the ones that cannot are shown as ignored: PostgreSQL may be missing, and
+//! disks of a test's own need root.
 
-use std::{env, fs, path::Path};
+use std::{env, fs, os::unix::fs::MetadataExt as _, path::Path};
 
 /// Where Debian keeps one folder per version.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(kernex_postgres)");
+    println!("cargo:rustc-check-cfg=cfg(kernex_disks)");
     for variable in ["KERNEX_TEST_POSTGRES_URL", "CI", "PATH"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
@@ -22,6 +24,24 @@ fn main() {
              Install it (Debian: apt install postgresql) or set KERNEX_TEST_POSTGRES_URL"
         );
     }
+    if in_ci || has_disks() {
+        println!("cargo:rustc-cfg=kernex_disks");
+    } else {
+        println!(
+            "cargo:warning=no power cuts and full disks here: these tests are ignored. \
+             They need root, mkfs.ext4 and loop devices"
+        );
+    }
+}
+
+/// Whether disks can be made, formatted and mounted; `/proc/self` belongs to whoever runs this.
+fn has_disks() -> bool {
+    let root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+    let folders = ["/sbin", "/usr/sbin", "/usr/bin"].map(Path::new);
+    root && Path::new("/dev/loop-control").exists()
+        && folders
+            .iter()
+            .any(|folder| folder.join("mkfs.ext4").exists())
 }
 
 fn installed() -> bool {

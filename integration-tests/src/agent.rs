@@ -23,6 +23,7 @@ pub struct AgentOptions {
     url: Option<String>,
     env: Vec<(String, String)>,
     wrapper: Vec<String>,
+    state: Option<PathBuf>,
 }
 
 impl AgentOptions {
@@ -35,7 +36,15 @@ impl AgentOptions {
             url: None,
             env: Vec::new(),
             wrapper: Vec::new(),
+            state: None,
         }
+    }
+
+    /// Keeps its state in this folder, on a disk of its own for instance; its log stays where it is.
+    #[must_use]
+    pub fn state(mut self, folder: PathBuf) -> Self {
+        self.state = Some(folder);
+        self
     }
 
     /// Comes with a label, through its enrolment token.
@@ -50,6 +59,12 @@ impl AgentOptions {
     pub fn through(mut self, proxy: &Proxy) -> Self {
         self.url = Some(proxy.url());
         self
+    }
+
+    /// Where it finds the server: at the proxy it goes through, else at `url`.
+    #[must_use]
+    pub fn url_or(&self, url: &str) -> String {
+        self.url.clone().unwrap_or_else(|| url.to_owned())
     }
 
     /// Adds one variable.
@@ -96,7 +111,7 @@ impl TestAgent {
         Self::enrol_at(server.scratch(), &url, &token, server.new_key(), options)
     }
 
-    /// Enrols at any address, with pool key `key`; the state goes below `folder`.
+    /// Enrols at any address, with pool key `key`; log and state go below `folder`, unless the options say otherwise.
     ///
     /// # Panics
     /// When enrolling fails.
@@ -108,7 +123,8 @@ impl TestAgent {
         key: usize,
         options: AgentOptions,
     ) -> Self {
-        let state = folder.join("agents").join(&options.name);
+        let state = options.state.clone();
+        let state = state.unwrap_or_else(|| folder.join("agents").join(&options.name));
         let log = folder.join(format!("agent-{}.log", options.name));
         place_key(&state, key);
         let output = command(&options, "enroll", &state)
@@ -145,6 +161,11 @@ impl TestAgent {
     /// Kills it: a power cut.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Whether its process is gone.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.exited().is_some()
     }
 
     /// Waits until it ends by itself, at most `limit`.
@@ -226,6 +247,12 @@ pub fn place_key(state: &Path, key: usize) {
         .expect("the key can be written");
     file.write_all(keys::pem(key).as_bytes())
         .expect("the key can be written");
+    // As durable as the agent's own, for tests that cut the power.
+    file.sync_all().expect("the key can be synced");
+    for folder in [Some(state), state.parent()].into_iter().flatten() {
+        let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+        synced.expect("the state folder can be synced");
+    }
 }
 
 fn command(options: &AgentOptions, verb: &str, state: &Path) -> Command {

@@ -43,18 +43,36 @@ pub fn workspace() -> &'static Path {
 
 fn profile_folder() -> PathBuf {
     let program = env::current_exe().expect("the test program knows its path");
-    // target/<profile>/deps/<test program>
-    let folder = program.parent().and_then(Path::parent);
-    folder
-        .expect("the test program lives in target/<profile>/deps")
-        .to_owned()
+    // target/<profile>/deps/<test program>, or target/<profile>/kernex-chaos
+    let folder = program.parent().expect("the program lives in a folder");
+    if folder.ends_with("deps") {
+        let profile = folder.parent();
+        profile
+            .expect("the test program lives in target/<profile>/deps")
+            .to_owned()
+    } else {
+        folder.to_owned()
+    }
+}
+
+/// Where the programs under test are. Faults meet debug builds, with their assertions, however the harness is built.
+fn tested_folder() -> PathBuf {
+    let program = env::current_exe().expect("the test program knows its path");
+    if program
+        .file_stem()
+        .is_some_and(|name| name == "kernex-chaos")
+    {
+        target_folder().join("debug")
+    } else {
+        profile_folder()
+    }
 }
 
 fn prepare() -> PathBuf {
     if let Some(folder) = env::var_os("KERNEX_TEST_BINARIES") {
         return folder.into();
     }
-    let folder = profile_folder();
+    let folder = tested_folder();
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(other) => other,

@@ -9,9 +9,11 @@
 pub mod agent;
 pub mod binaries;
 pub mod bundle;
+pub mod chaos;
 pub mod collector;
 pub mod ctl;
 pub mod database;
+pub mod disk_image;
 pub mod fake_server;
 pub mod keys;
 pub mod operator;

@@ -28,6 +28,8 @@ use crate::{
 pub struct ServerOptions {
     /// Environment such as `KERNEX_MAX_BUNDLE_SIZE`.
     pub env: Vec<(String, String)>,
+    /// Its data folder, on a disk of its own for instance; one among the test's own files when there is none.
+    pub data: Option<PathBuf>,
 }
 
 impl ServerOptions {
@@ -36,6 +38,17 @@ impl ServerOptions {
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// Puts its data folder somewhere else.
+    #[must_use]
+    pub fn data(mut self, folder: PathBuf) -> Self {
+        self.data = Some(folder);
+        self
+    }
+
+    fn data_below(&self, folder: &Path) -> PathBuf {
+        self.data.clone().unwrap_or_else(|| folder.join("data"))
     }
 }
 
@@ -63,7 +76,7 @@ impl TestServer {
     /// When it does not come up.
     pub async fn start_with(database: Database, options: ServerOptions) -> Self {
         let folder = TempDir::with_prefix("kernex-test-").expect("a temporary folder can be made");
-        let data = folder.path().join("data");
+        let data = options.data_below(folder.path());
         let database_url = database.fresh_url(&data).await;
         let port = free_port();
         let mut process = spawn(folder.path(), port, database_url.as_deref(), &options);
@@ -106,7 +119,7 @@ impl TestServer {
     /// Its data folder.
     #[must_use]
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.options.data_below(self.folder.path())
     }
 
     /// A folder for the test's own files, gone with the server.
@@ -173,10 +186,25 @@ impl TestServer {
         self.process.wait_within(limit).is_some()
     }
 
-    /// Starts it again on the same folder, port and database.
+    /// Whether its process is gone.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.exited().is_some()
+    }
+
+    /// Starts it again on the same folder, port and database, and waits until it answers.
     pub async fn start_again(&mut self) {
+        self.spawn_again();
+        self.answers().await;
+    }
+
+    /// Starts it again and does not wait.
+    pub fn spawn_again(&mut self) {
         let database = self.database_url.as_deref();
         self.process = spawn(self.folder.path(), self.port, database, &self.options);
+    }
+
+    /// Waits until it answers.
+    pub async fn answers(&mut self) {
         let data = self.data();
         self.operator = connect(&mut self.process, &data, self.port).await;
     }
@@ -257,7 +285,7 @@ fn spawn(folder: &Path, port: u16, database: Option<&str>, options: &ServerOptio
     command
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .arg("--data-dir")
-        .arg(folder.join("data"))
+        .arg(options.data_below(folder))
         .env("KERNEX_HEARTBEAT_INTERVAL", "500ms")
         .env("RUST_LOG", "info,kernex_server=debug")
         .envs(options.env.iter().map(|(name, value)| (name, value)));

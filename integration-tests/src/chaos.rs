@@ -1,0 +1,110 @@
+//! Faults on purpose: real servers and agents under kills, cuts, full disks and power loss, and a judge over what is left.
+//!
+//! A scenario is a module with `pub async fn run(plan: &Plan) -> Result<Figures, Failure>` and one line in [`SCENARIOS`].
+//! It starts a [`World`], does its worst, heals it, lets it settle and has it checked:
+//!
+//! ```text
+//! let mut world = World::start(plan, 8).await?;
+//! ...faults, while `world.deploy()` gives the fleet something to do...
+//! world.verify().await?;      // heal, settle, check
+//! ```
+//!
+//! What scripts did is told by the scripts themselves ([`witness`]), not by the agents; what was done is kept in a
+//! [`History`]; [`checker`] holds both against the database, the journals and the release folders. It is pure, and
+//! tested with histories broken by hand.
+
+use std::{future::Future, pin::Pin};
+
+pub mod args;
+pub mod checker;
+pub mod command;
+pub mod evidence;
+pub mod history;
+pub mod kills;
+pub mod power;
+pub mod report;
+pub mod rows;
+pub mod traffic;
+pub mod witness;
+pub mod world;
+
+pub use history::History;
+pub use report::{Failure, Figures};
+pub use world::{World, WorldOptions};
+
+use crate::Database;
+
+/// How much of a scenario to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Every decision the harness takes comes from it; what the machines make of it is theirs.
+    pub seed: u64,
+    /// Faults to do.
+    pub count: usize,
+    /// Where the control plane keeps its rows.
+    pub database: Database,
+    /// Devices to do it to; `None` is the scenario's own choice.
+    pub devices: Option<usize>,
+    /// What is done, shown when it fails.
+    pub history: History,
+}
+
+impl Plan {
+    /// A plan with an empty history.
+    #[must_use]
+    pub fn new(seed: u64, count: usize, database: Database) -> Self {
+        Self {
+            seed,
+            count,
+            database,
+            devices: None,
+            history: History::default(),
+        }
+    }
+}
+
+type Running<'a> = Pin<Box<dyn Future<Output = Result<Figures, Failure>> + Send + 'a>>;
+
+/// A kind of fault.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// As it is typed.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// Faults in CI, on each of its databases.
+    pub ci: usize,
+    /// Databases it makes sense on.
+    pub databases: &'static [Database],
+    /// Runs it.
+    pub run: for<'a> fn(&'a Plan) -> Running<'a>,
+}
+
+impl std::fmt::Debug for Scenario {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scenario")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Both databases.
+pub const BOTH: &[Database] = &[Database::Sqlite, Database::Postgres];
+
+/// Every scenario there is.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "kills",
+        about: "SIGKILL of agents and the server at random moments, while deployments flow",
+        ci: 200,
+        databases: BOTH,
+        run: |plan| Box::pin(kills::run(plan)),
+    },
+    Scenario {
+        name: "power",
+        about: "power cuts of the devices' disks and the server's, which lose what was not synced",
+        ci: 50,
+        databases: &[Database::Sqlite],
+        run: |plan| Box::pin(power::run(plan)),
+    },
+];

@@ -1,0 +1,150 @@
+//! `kernex-chaos`: runs scenarios, prints their figures, and everything there is to see when one fails.
+
+use std::{
+    io::Write as _,
+    panic::resume_unwind,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Parser as _;
+use tokio::{signal, task::JoinSet};
+
+use super::{
+    Failure, Figures, Plan, SCENARIOS, Scenario,
+    args::{Cli, Command, Run},
+};
+use crate::binaries;
+
+/// Exit code after Ctrl-C, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// Runs the program with the arguments of this process.
+pub async fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::List => {
+            for scenario in SCENARIOS {
+                say(&format!(
+                    "{:10} {:6} {}",
+                    scenario.name, scenario.ci, scenario.about
+                ));
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Ci { seed } => {
+            let plans = SCENARIOS.iter().flat_map(|scenario| {
+                let plan = |&database| (scenario, Plan::new(seed_or(seed), scenario.ci, database));
+                scenario.databases.iter().map(plan).collect::<Vec<_>>()
+            });
+            run_all(plans.collect()).await
+        }
+        Command::Run(run) => match plans(&run) {
+            Ok(plans) => run_all(plans).await,
+            Err(why) => {
+                say_aside(&why);
+                ExitCode::from(2)
+            }
+        },
+    }
+}
+
+fn plans(run: &Run) -> Result<Vec<(&'static Scenario, Plan)>, String> {
+    let scenario = SCENARIOS
+        .iter()
+        .find(|scenario| scenario.name == run.scenario)
+        .ok_or_else(|| {
+            format!(
+                "there is no scenario {:?}; see `kernex-chaos list`",
+                run.scenario
+            )
+        })?;
+    let databases = match run.database {
+        Some(kind) => vec![kind.into()],
+        None => scenario.databases.to_vec(),
+    };
+    let plan = |database| Plan {
+        devices: run.devices.map(usize::from),
+        ..Plan::new(
+            seed_or(run.seed),
+            run.count.unwrap_or(scenario.ci),
+            database,
+        )
+    };
+    Ok(databases
+        .into_iter()
+        .map(|database| (scenario, plan(database)))
+        .collect())
+}
+
+fn seed_or(seed: Option<u64>) -> u64 {
+    seed.unwrap_or_else(rand::random)
+}
+
+async fn run_all(plans: Vec<(&'static Scenario, Plan)>) -> ExitCode {
+    // Before the first clock starts; a failure to build is no finding.
+    let _ = binaries::path("kernex-agent");
+    let mut failed = 0;
+    for (scenario, plan) in plans {
+        let title = format!(
+            "{} on {:?}, {} faults, seed {}",
+            scenario.name, plan.database, plan.count, plan.seed
+        );
+        say_aside(&title);
+        let start = Instant::now();
+        let result = tokio::select! {
+            result = guarded(scenario, plan.clone()) => result,
+            _ = signal::ctrl_c() => {
+                // Dropping the run has stopped everything it had started.
+                say_aside("interrupted");
+                return ExitCode::from(INTERRUPTED);
+            }
+        };
+        match result {
+            Ok(figures) => say(&format!(
+                "{title}: good ({:.0?})\n{figures}",
+                rounded(start.elapsed())
+            )),
+            Err(failure) => {
+                failed += 1;
+                say(&format!(
+                    "{title}: FAILED\n{failure}\n--- what was done ---\n{}--- again with: --seed {} ---",
+                    plan.history, plan.seed
+                ));
+            }
+        }
+    }
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// A panic of the harness fails the scenario and not the program, so that the seed and the history are shown.
+async fn guarded(scenario: &'static Scenario, plan: Plan) -> Result<Figures, Failure> {
+    let mut task = JoinSet::new();
+    task.spawn(async move { (scenario.run)(&plan).await });
+    match task.join_next().await {
+        Some(Ok(result)) => result,
+        Some(Err(error)) if error.is_panic() => Err(Failure::new(panic_text(error.into_panic()))),
+        Some(Err(error)) => resume_unwind(Box::new(error)),
+        None => Err(Failure::new("the scenario did not run")),
+    }
+}
+
+fn panic_text(panic: Box<dyn std::any::Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "the scenario panicked".to_owned())
+}
+
+fn rounded(time: Duration) -> Duration {
+    Duration::from_secs(time.as_secs())
+}
+
+/// Results.
+fn say(text: &str) {
+    // A reader that is gone wants no more.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Talk.
+fn say_aside(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

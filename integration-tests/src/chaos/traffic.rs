@@ -1,0 +1,173 @@
+//! What the fleet is given to do: bundles that bear witness, on some of the devices, now and then taken back.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use kernex_proto::v1::{Bundle, CancelDeploymentRequest, CreateDeploymentRequest};
+use rand::{Rng, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use tonic::Status;
+use uuid::Uuid;
+
+use super::{
+    History,
+    witness::{BundleFacts, WitnessedBundle},
+};
+use crate::Operator;
+
+/// Bundle names that are deployed: few, so that deployments meet.
+const NAMES: [&str; 3] = ["app", "base", "edge"];
+
+/// Longest an order is tried again while the server is away.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+
+/// An operator who does not tire. Clones share what they made.
+#[derive(Debug, Clone)]
+pub struct Traffic {
+    operator: Operator,
+    devices: Arc<Mutex<Vec<String>>>,
+    bundles: Arc<Mutex<BTreeMap<String, BundleFacts>>>,
+    history: History,
+    rng: Arc<Mutex<StdRng>>,
+}
+
+impl Traffic {
+    /// Traffic to no device yet.
+    #[must_use]
+    pub fn new(operator: Operator, seed: u64, history: History) -> Self {
+        Self {
+            operator,
+            devices: Arc::default(),
+            bundles: Arc::default(),
+            history,
+            rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
+        }
+    }
+
+    /// Lets it reach one more device.
+    pub fn add_device(&self, name: &str) {
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        devices.push(name.to_owned());
+    }
+
+    /// Everything that was made so far, by digest.
+    #[must_use]
+    pub fn bundles(&self) -> BTreeMap<String, BundleFacts> {
+        self.bundles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Decides something by the seed.
+    pub fn decide<T>(&self, how: impl FnOnce(&mut StdRng) -> T) -> T {
+        how(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A random bundle on some devices, tried until the server has it; one in eight is cancelled right away.
+    /// `None` when the server was away for too long.
+    pub async fn deploy(&self) -> Option<String> {
+        let all = self
+            .devices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let (bundle, devices) = self.decide(|rng| {
+            let name = NAMES[rng.gen_range(0..NAMES.len())];
+            let version = format!("1.{}", rng.gen_range(0..1_000_000));
+            let bundle = WitnessedBundle::random(name, &version, rng);
+            let some = rng.gen_range(1..=all.len());
+            (bundle, all.choose_multiple(rng, some).cloned().collect())
+        });
+        let id = self.deploy_bundle(&bundle, devices).await?;
+        if self.decide(|rng| rng.gen_ratio(1, 8)) {
+            self.cancel(&id).await;
+        }
+        Some(id)
+    }
+
+    /// Uploads and deploys one bundle; returns the deployment's id.
+    pub async fn deploy_bundle(
+        &self,
+        bundle: &WitnessedBundle,
+        devices: Vec<String>,
+    ) -> Option<String> {
+        let (archive, facts) = bundle.build().await;
+        let what = format!("{}:{}", facts.name, facts.version);
+        let uploaded: Bundle = self.insist(|| self.operator.try_push(&archive)).await?;
+        // Known before anybody can run it.
+        self.bundles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uploaded.digest.clone(), facts);
+        let request = CreateDeploymentRequest {
+            bundle: uploaded.digest,
+            device_names: devices.clone(),
+            request_id: Uuid::now_v7().to_string(),
+            ..Default::default()
+        };
+        let id = self
+            .insist(|| self.operator.deploy_for(request.clone()))
+            .await?;
+        self.history
+            .note(format_args!("deployed {what} to {devices:?} as {id}"));
+        Some(id)
+    }
+
+    /// Takes a deployment back.
+    pub async fn cancel(&self, id: &str) {
+        let request = CancelDeploymentRequest {
+            deployment_id: id.to_owned(),
+            request_id: Uuid::now_v7().to_string(),
+        };
+        let cancel = || async {
+            let mut deployments = self.operator.deployments();
+            deployments.cancel_deployment(request.clone()).await
+        };
+        if self.insist(cancel).await.is_some() {
+            self.history.note(format_args!("cancelled {id}"));
+        }
+    }
+
+    /// Tries again while the server is away; a refusal is not what it was asked for and ends the run.
+    async fn insist<T, F: Future<Output = Result<T, Status>>>(
+        &self,
+        mut order: impl FnMut() -> F,
+    ) -> Option<T> {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            // A stalled server must not hold the fleet's traffic up for ever.
+            let answer = tokio::time::timeout(Duration::from_secs(10), order()).await;
+            match answer {
+                Ok(Ok(value)) => return Some(value),
+                Ok(Err(status)) if !is_passing(&status) => {
+                    self.history.note(format_args!("refused: {status}"));
+                    panic!("an order was refused: {status}");
+                }
+                _ if tokio::time::Instant::now() > end => return None,
+                _ => tokio::time::sleep(BETWEEN_TRIES).await,
+            }
+        }
+    }
+}
+
+/// Whether it can be told by its code that trying again may help.
+fn is_passing(status: &Status) -> bool {
+    use tonic::Code::{
+        Aborted, Cancelled, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown,
+    };
+    let passing = [
+        Aborted,
+        Cancelled,
+        DeadlineExceeded,
+        Internal,
+        ResourceExhausted,
+        Unavailable,
+        Unknown,
+    ];
+    passing.contains(&status.code())
+}

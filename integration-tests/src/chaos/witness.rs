@@ -1,0 +1,279 @@
+//! What scripts themselves say they did, line by line, on a disk the agent knows nothing about.
+//!
+//! Every step of a bundle made here appends `start deployment attempt step run digest` to its device's witness file when it
+//! begins, and `end` with the same words when it is through, each by one synced `O_APPEND` write. A script finds the file
+//! by the path in `witness-path` of the agent's state folder, so that a copied state folder can have a witness of its own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use rand::Rng;
+use serde_json::{Map, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::BundleBuilder;
+
+/// File of a state folder that names the witness.
+const POINTER: &str = "witness-path";
+
+/// Arguments: seconds to take, and the exit code. `KERNEX_STATE_DIR` is `<state folder>/bundles/<name>/state`.
+const SCRIPT: &str = r#"#!/bin/sh
+read -r file < "$KERNEX_STATE_DIR/../../../witness-path" || exit 97
+line="$KERNEX_DEPLOYMENT_ID $KERNEX_ATTEMPT $KERNEX_STEP ${KERNEX_RUN:-1} $KERNEX_BUNDLE_DIGEST"
+append() {
+  echo "$1 $line" | dd of="$file" oflag=append conv=notrunc,fsync status=none
+}
+append start || exit 98
+[ "$1" = 0 ] || sleep "$1"
+[ "$2" = 0 ] || exit "$2"
+append end || exit 99
+"#;
+
+/// The witness of one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Witness {
+    path: PathBuf,
+}
+
+impl Witness {
+    /// A witness in file `path`, told to whoever runs from `state`.
+    pub fn place(path: PathBuf, state: &Path) -> io::Result<Self> {
+        let mut pointer = fs::File::create(state.join(POINTER))?;
+        writeln!(pointer, "{}", path.display())?;
+        pointer.sync_all()?;
+        fs::File::open(state)?.sync_all()?;
+        Ok(Self { path })
+    }
+
+    /// Grows whenever a step begins or ends.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |meta| meta.len())
+    }
+
+    /// All of its lines; none when nothing was ever run.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// What is known about a bundle from making it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BundleFacts {
+    /// Bundle name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// Steps that run something, as scripts spell them: `pre_hook`, `script`, `post_hook`.
+    pub steps: BTreeSet<String>,
+    /// Every entry but folders: path within the release, and what is there.
+    pub entries: BTreeMap<String, Entry>,
+}
+
+/// A file or link of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A file with this SHA-256 and whether it may be executed.
+    File {
+        /// SHA-256 in hex.
+        digest: String,
+        /// Some execute bit is set.
+        executable: bool,
+    },
+    /// A symbolic link to this.
+    Link(String),
+}
+
+impl Entry {
+    /// A file with this content.
+    #[must_use]
+    pub fn file(content: &[u8], executable: bool) -> Self {
+        Self::File {
+            digest: hex::encode(Sha256::digest(content)),
+            executable,
+        }
+    }
+}
+
+/// How a step behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// Milliseconds it takes.
+    pub millis: u64,
+    /// Its exit code.
+    pub exit: u8,
+}
+
+impl Manner {
+    /// At once and well.
+    pub const QUICK: Self = Self { millis: 0, exit: 0 };
+
+    fn command(self) -> String {
+        let Self { millis, exit } = self;
+        let seconds = match millis {
+            0 => "0".to_owned(),
+            millis => format!("{}.{:03}", millis / 1000, millis % 1000),
+        };
+        format!("exec sh ./witness.sh {seconds} {exit}")
+    }
+}
+
+/// A bundle whose steps bear witness.
+#[derive(Debug, Clone)]
+pub struct WitnessedBundle {
+    name: String,
+    version: String,
+    steps: BTreeMap<&'static str, Manner>,
+    files: Vec<(String, Vec<u8>, bool)>,
+}
+
+impl WitnessedBundle {
+    /// A bundle that runs nothing yet.
+    #[must_use]
+    pub fn new(name: &str, version: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            steps: BTreeMap::new(),
+            files: Vec::new(),
+        }
+    }
+
+    /// Gives it `pre_hook`, `script` or `post_hook`.
+    #[must_use]
+    pub fn step(mut self, step: &'static str, manner: Manner) -> Self {
+        self.steps.insert(step, manner);
+        self
+    }
+
+    /// Adds a file.
+    #[must_use]
+    pub fn file(mut self, path: &str, content: Vec<u8>, executable: bool) -> Self {
+        self.files.push((path.to_owned(), content, executable));
+        self
+    }
+
+    /// A bundle of moderate size with some steps, of which a few are slow or fail.
+    #[must_use]
+    pub fn random(name: &str, version: &str, rng: &mut impl Rng) -> Self {
+        let mut bundle = Self::new(name, version).step("script", manner(rng));
+        for hook in ["pre_hook", "post_hook"] {
+            if rng.gen_bool(0.4) {
+                bundle = bundle.step(hook, manner(rng));
+            }
+        }
+        for number in 0..rng.gen_range(1..6) {
+            let mut content = vec![0; rng.gen_range(0..60_000)];
+            rng.fill_bytes(&mut content);
+            let path = format!("data/{}/{number}.bin", number % 2);
+            bundle = bundle.file(&path, content, rng.gen_bool(0.3));
+        }
+        bundle
+    }
+
+    /// The archive, and what is to be found of it on a device.
+    pub async fn build(&self) -> (Vec<u8>, BundleFacts) {
+        let command = |step| self.steps.get(step).map(|manner| manner.command());
+        let mut manifest = json!({ "name": self.name, "version": self.version });
+        if let Some(script) = command("script") {
+            manifest["deploy"] = json!({ "script": script, "timeout_seconds": 60 });
+        }
+        let hooks = [("pre", "pre_hook"), ("post", "post_hook")];
+        let hooks: Map<_, _> = hooks
+            .into_iter()
+            .filter_map(|(key, step)| Some((key.to_owned(), command(step)?.into())))
+            .collect();
+        if !hooks.is_empty() {
+            manifest["hooks"] = hooks.into();
+        }
+        let mut files = vec![
+            (
+                "manifest.json".to_owned(),
+                manifest.to_string().into(),
+                false,
+            ),
+            ("witness.sh".to_owned(), SCRIPT.into(), true),
+        ];
+        files.extend(self.files.iter().cloned());
+        let mut builder = BundleBuilder::empty();
+        let mut entries = BTreeMap::new();
+        for (path, content, executable) in files {
+            let mode = if executable { 0o755 } else { 0o644 };
+            builder = builder.file_with_mode(&path, mode, &content);
+            entries.insert(path, Entry::file(&content, executable));
+        }
+        builder = builder.symlink("link", "witness.sh");
+        entries.insert("link".to_owned(), Entry::Link("witness.sh".to_owned()));
+        let facts = BundleFacts {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            steps: self.steps.keys().map(|&step| step.to_owned()).collect(),
+            entries,
+        };
+        (builder.gzip().await, facts)
+    }
+}
+
+fn manner(rng: &mut impl Rng) -> Manner {
+    let millis = match rng.gen_range(0..10) {
+        0..3 => 0,
+        3..8 => rng.gen_range(10..300),
+        _ => rng.gen_range(300..1500),
+    };
+    let exit = u8::from(rng.gen_bool(0.12));
+    Manner { millis, exit }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_step_bears_witness_of_its_start_and_of_a_good_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let witness = Witness::place(folder.path().join("witness"), folder.path()).unwrap();
+        let shelf = folder.path().join("bundles/app/state");
+        fs::create_dir_all(&shelf).unwrap();
+        fs::write(folder.path().join("witness.sh"), SCRIPT).unwrap();
+        for (exit, expected) in [(3, vec!["start"]), (0, vec!["start", "start", "end"])] {
+            let manner = Manner { millis: 5, exit };
+            let status = Command::new("sh")
+                .args(["-c", &manner.command()])
+                .current_dir(folder.path())
+                .env("KERNEX_STATE_DIR", &shelf)
+                .envs([
+                    ("KERNEX_DEPLOYMENT_ID", "d"),
+                    ("KERNEX_ATTEMPT", "1"),
+                    ("KERNEX_STEP", "script"),
+                    ("KERNEX_BUNDLE_DIGEST", "abc"),
+                ])
+                .status()
+                .unwrap();
+            assert_eq!(status.code(), Some(i32::from(exit)));
+            let expected: Vec<String> = expected
+                .into_iter()
+                .map(|word| format!("{word} d 1 script 1 abc"))
+                .collect();
+            assert_eq!(witness.lines(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bundle_says_what_is_in_it() {
+        let bundle = WitnessedBundle::new("app", "1")
+            .step("post_hook", Manner::QUICK)
+            .file("a/b", b"x".to_vec(), true);
+        let (_, facts) = bundle.build().await;
+        assert!(facts.steps.contains("post_hook") && facts.steps.len() == 1);
+        assert_eq!(facts.entries["a/b"], Entry::file(b"x", true));
+        assert_eq!(facts.entries.len(), 4);
+    }
+}
