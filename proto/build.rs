@@ -2,12 +2,14 @@
 
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 7] = [
     "kernex/v1/access.proto",
     "kernex/v1/agent.proto",
     "kernex/v1/bundle.proto",
+    "kernex/v1/configuration.proto",
     "kernex/v1/deployment.proto",
     "kernex/v1/device.proto",
+    "kernex/v1/plan.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

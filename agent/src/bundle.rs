@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use kernex_proto::ids::{AttemptId, Digest, check_name};
+use kernex_proto::{
+    ids::{AttemptId, Digest, check_name},
+    manifest::{MANIFEST_FILE, Manifest},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,7 +24,7 @@ pub(crate) mod fetch;
 pub(crate) mod unpack;
 
 /// Space that is left free, so that the journal can always say what happened.
-const RESERVE: u64 = 2 * 1024 * 1024;
+pub(crate) const RESERVE: u64 = 2 * 1024 * 1024;
 
 /// The folders of one bundle name.
 #[derive(Debug, Clone)]
@@ -30,7 +33,7 @@ pub(crate) struct Shelf {
 }
 
 /// What a release folder holds; written before the folder gets its name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct About {
     /// Version of the bundle.
     pub(crate) version: String,
@@ -97,8 +100,35 @@ impl Shelf {
         durable::discard(&self.root.join("current.tmp"));
     }
 
-    fn about(&self, folder: &str) -> Option<About> {
+    /// What a folder holds.
+    pub(crate) fn about(&self, folder: &str) -> Option<About> {
         serde_json::from_slice(&fs::read(self.about_path(folder)).ok()?).ok()
+    }
+
+    /// Whether a release folder is there and holds this bundle.
+    pub(crate) fn holds(&self, folder: &str, digest: &str) -> bool {
+        // The description is written first, so it alone proves nothing.
+        self.release(folder).is_dir()
+            && self
+                .about(folder)
+                .is_some_and(|about| about.digest == digest)
+    }
+
+    /// The newest release of a bundle that is on the device.
+    pub(crate) fn newest_of(&self, digest: &str) -> Option<String> {
+        fs::read_dir(self.releases())
+            .ok()?
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|folder| self.holds(folder, digest))
+            .max_by_key(|folder| self.about(folder).map_or(0, |about| about.order))
+    }
+
+    /// The manifest in a release folder.
+    pub(crate) fn manifest(&self, folder: &str) -> Result<Manifest, String> {
+        let path = self.release(folder).join(MANIFEST_FILE);
+        let bytes = fs::read(&path).map_err(|err| format!("{}: {err}", path.display()))?;
+        Manifest::parse(&bytes).map_err(|err| err.to_string())
     }
 }
 
@@ -165,6 +195,19 @@ pub(crate) fn reconcile(state_dir: &Path, journal: &Journal) -> Result<(), Journ
         journal.set_release(ReleaseChange { name, release })?;
     }
     Ok(())
+}
+
+/// Bytes of the files below a folder.
+pub(crate) fn size_of(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return 0;
+    };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => size_of(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
 }
 
 /// Whether so many more bytes fit; old releases make room when they do not.

@@ -8,7 +8,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use kernex_proto::{
-    handshake::EnrollmentToken, manifest::DEFAULT_TIMEOUT_SECONDS, telemetry::LogFormat,
+    handshake::EnrollmentToken,
+    manifest::DEFAULT_TIMEOUT_SECONDS,
+    telemetry::{LogFilter, LogFormat},
 };
 use serde::Deserialize;
 
@@ -142,6 +144,8 @@ pub struct Config {
     pub keep_releases: usize,
     /// Most between two tries to connect.
     pub max_reconnect_wait: Duration,
+    /// Lets a configuration from the server change what is logged; `None` where others own the log.
+    pub log_filter: Option<LogFilter>,
 }
 
 impl Config {
@@ -157,6 +161,7 @@ impl Config {
             script_grace: Duration::from_secs(5),
             keep_releases: 2,
             max_reconnect_wait: backoff::LONGEST,
+            log_filter: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     identity::Identity,
     journal::{Journal, JournalError, Record, ReleaseChange},
     sandbox::Sandbox,
+    settings::Settings,
     wires::Wires,
 };
 
@@ -38,8 +39,10 @@ pub(crate) struct Executor {
 enum Verdict {
     /// It is over; what `current` names may have changed.
     Over(Box<v1::Outcome>, Option<ReleaseChange>),
-    /// Nothing irrevocable happened; the journal resumes it after the next start.
+    /// The journal has all that is needed to go on after the next start.
     Later,
+    /// It waits for the server to grant another run.
+    Deferred,
 }
 
 impl Executor {
@@ -84,6 +87,11 @@ impl Executor {
             self.wires.clear_running();
             match verdict {
                 Verdict::Later => tracing::info!("put off until the agent runs again"),
+                Verdict::Deferred => {
+                    tracing::info!("hooks.pre asked to be asked again later");
+                    self.wires.progress.send_replace(None);
+                    self.wires.reports.notify_one();
+                }
                 Verdict::Over(outcome, change) => {
                     let traceparent = traceparent_or(&command.traceparent);
                     self.conclude(id, *outcome, change, traceparent).await;
@@ -136,7 +144,7 @@ impl Executor {
     }
 
     async fn collect(&self, name: String) {
-        let (state_dir, keep) = (self.config.state_dir.clone(), self.config.keep_releases);
+        let (state_dir, keep) = (self.config.state_dir.clone(), self.settings().keep_releases);
         let collected = tokio::task::spawn_blocking(move || {
             activate::collect(&Shelf::open(&state_dir, &name)?, keep)
         })
@@ -144,6 +152,11 @@ impl Executor {
         if let Ok(Err(error)) = collected {
             tracing::warn!(%error, "cannot remove old releases");
         }
+    }
+
+    /// What the agent goes by now.
+    fn settings(&self) -> Arc<Settings> {
+        self.wires.settings()
     }
 
     /// Brings what a crash left in order; before anything else runs.

@@ -13,16 +13,17 @@ use prost::Message as _;
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 use uuid::Uuid;
 
+mod reading;
 mod record;
 mod show;
 mod store;
 mod tables;
 
-pub(crate) use record::{BootInstant, Record, Release, Started, Switch};
+pub(crate) use record::{BootInstant, Record, Release, Restarting, Stage, Started, Switch};
 pub(crate) use show::attempts;
 pub(crate) use store::JournalError;
 use store::{IDENTITY, LIVE, NUMBERS, RELEASES, Store, TOMBSTONE_ORDER, TOMBSTONES};
-use tables::{active_of, all_live, bury, find, key, live_record, next_seq, put_live, put_release};
+use tables::{active_of, all_live, bury, find, live_record, next_seq, put_live, put_release};
 
 /// Attempts that may be open at once. The server sends one per bundle name, so this is far away.
 const MAX_LIVE: u64 = 1024;
@@ -63,6 +64,8 @@ pub(crate) enum Acked {
     Accepted(AttemptId),
     /// An outcome arrived; the attempt is a tombstone now.
     Outcome(AttemptId),
+    /// A deferred report arrived.
+    Deferred(AttemptId),
     /// Nothing waited for it.
     Nothing,
 }
@@ -132,8 +135,11 @@ impl Journal {
         at: BootInstant,
     ) -> Result<Taken, JournalError> {
         self.store.write(|tx| {
-            if find(tx, id)?.is_some() {
-                return Ok(Taken::Known);
+            if let Some(record) = find(tx, id)? {
+                return match regranted(record, command) {
+                    Some(record) => put_live(tx, id, &record).map(|()| Taken::New),
+                    None => Ok(Taken::Known),
+                };
             }
             if tx.open_table(LIVE)?.len()? >= MAX_LIVE {
                 return Ok(Taken::Full);
@@ -208,7 +214,9 @@ impl Journal {
     /// Writes down that a step is about to begin. `false` when the attempt has ended meanwhile: then it must not.
     pub(crate) fn start(&self, id: AttemptId, started: Started) -> Result<bool, JournalError> {
         self.change(id, |record| {
-            let open = record.outcome.is_none() && !record.stop_requested;
+            // Going back is what a stop leads to, so a stop does not stop it.
+            let wanted = !record.stop_requested || started.step() == v1::Step::Rollback;
+            let open = record.outcome.is_none() && wanted;
             if open {
                 record.started = Some(started);
             }
@@ -228,6 +236,47 @@ impl Journal {
     /// Writes down that `current` is about to be switched.
     pub(crate) fn switching(&self, id: AttemptId, switch: Switch) -> Result<(), JournalError> {
         self.change(id, |record| record.switch = Some(switch))
+    }
+
+    /// Writes down that the attempt waits for another run. `false` when it has ended meanwhile.
+    pub(crate) fn defer(
+        &self,
+        id: AttemptId,
+        deferred: v1::Deferred,
+        traceparent: String,
+    ) -> Result<bool, JournalError> {
+        self.store.write(|tx| {
+            let Some(mut record) = live_record(tx, id)? else {
+                return Ok(false);
+            };
+            if record.outcome.is_some() || record.stop_requested {
+                return Ok(false);
+            }
+            // The hook has ended, so nothing is under way; a stop ends the attempt at once.
+            record.started = None;
+            record.deferred = Some(deferred);
+            record.deferred_seq = next_seq(tx)?;
+            record.deferred_acked = false;
+            record.traceparent = traceparent;
+            put_live(tx, id, &record)?;
+            Ok(true)
+        })
+    }
+
+    /// Writes down that a restart may come at any moment and that the attempt goes on after it.
+    pub(crate) fn restarting(
+        &self,
+        id: AttemptId,
+        restarting: Restarting,
+    ) -> Result<(), JournalError> {
+        self.change(id, |record| record.restarting = Some(restarting))
+    }
+
+    /// Writes down what failed, before going back. What failed first stays.
+    pub(crate) fn failing(&self, id: AttemptId, outcome: v1::Outcome) -> Result<(), JournalError> {
+        self.change(id, |record| {
+            record.failing.get_or_insert(outcome);
+        })
     }
 
     /// Writes an outcome and what is active now, in one step. An outcome that is there already stands.
@@ -263,7 +312,9 @@ impl Journal {
         }
         self.store.write(|tx| {
             let hit = all_live(&tx.open_table(LIVE)?)?.into_iter().find(|(_, r)| {
-                r.accepted_seq == seq || (r.outcome.is_some() && r.outcome_seq == seq)
+                r.accepted_seq == seq
+                    || (r.outcome.is_some() && r.outcome_seq == seq)
+                    || (r.outcome.is_none() && r.deferred.is_some() && r.deferred_seq == seq)
             });
             let Some((id, mut record)) = hit else {
                 return Ok(Acked::Nothing);
@@ -273,64 +324,33 @@ impl Journal {
                 put_live(tx, id, &record)?;
                 return Ok(Acked::Accepted(id));
             }
+            if record.outcome.is_none() {
+                record.deferred_acked = true;
+                put_live(tx, id, &record)?;
+                return Ok(Acked::Deferred(id));
+            }
             bury(tx, id, record, unix_seconds)?;
             Ok(Acked::Outcome(id))
         })
     }
 
-    /// Every attempt that is open or whose outcome is unacknowledged.
-    pub(crate) fn live(&self) -> Result<Vec<(AttemptId, Record)>, JournalError> {
-        self.store.read(|tx| all_live(&tx.open_table(LIVE)?))
-    }
-
-    /// One attempt, live or buried.
-    pub(crate) fn get(&self, id: AttemptId) -> Result<Option<Record>, JournalError> {
-        self.store.read(|tx| {
-            let key = key(id);
-            let live = tx.open_table(LIVE)?;
-            if let Some(bytes) = live.get(key.as_slice())? {
-                return Ok(Some(Record::decode(bytes.value())?));
-            }
-            let buried = tx.open_table(TOMBSTONES)?;
-            let bytes = buried.get(key.as_slice())?;
-            Ok(bytes
-                .map(|bytes| Record::decode(bytes.value()))
-                .transpose()?)
+    /// Keeps the server's configuration.
+    pub(crate) fn configure(&self, configuration: &v1::Configure) -> Result<(), JournalError> {
+        self.store.write(|tx| {
+            let mut table = tx.open_table(IDENTITY)?;
+            table.insert("configuration", configuration.encode_to_vec().as_slice())?;
+            Ok(())
         })
     }
 
-    /// Reports that are not acknowledged, in the order they were made.
-    pub(crate) fn unacknowledged(&self) -> Result<Vec<v1::Report>, JournalError> {
-        let mut reports = Vec::new();
-        for (id, record) in self.live()? {
-            if !record.accepted_acked {
-                reports.extend(record.accepted_report(id));
-            }
-            reports.extend(record.outcome_report(id));
-        }
-        reports.sort_by_key(|report| report.seq);
-        Ok(reports)
-    }
-
-    /// The oldest attempt that is accepted and has neither begun nor ended.
-    pub(crate) fn next_ready(&self) -> Result<Option<(AttemptId, Record)>, JournalError> {
-        Ok(self
-            .live()?
-            .into_iter()
-            .filter(|(_, record)| record.state() == v1::AttemptState::Accepted)
-            .min_by_key(|(_, record)| record.accepted_seq))
-    }
-
-    /// What `current` names, by bundle name.
-    pub(crate) fn releases(&self) -> Result<Vec<(String, Release)>, JournalError> {
+    /// The server's configuration, if it ever gave one.
+    pub(crate) fn configuration(&self) -> Result<Option<v1::Configure>, JournalError> {
         self.store.read(|tx| {
-            let table = tx.open_table(RELEASES)?;
-            let mut releases = Vec::new();
-            for entry in table.iter()? {
-                let (name, bytes) = entry?;
-                releases.push((name.value().to_owned(), Release::decode(bytes.value())?));
-            }
-            Ok(releases)
+            let table = tx.open_table(IDENTITY)?;
+            let bytes = table.get("configuration")?;
+            Ok(bytes
+                .map(|bytes| v1::Configure::decode(bytes.value()))
+                .transpose()?)
         })
     }
 
@@ -353,6 +373,20 @@ impl Journal {
             Ok(value)
         })
     }
+}
+
+/// The record of a deferred attempt once the command grants its next run.
+fn regranted(mut record: Record, command: &v1::Command) -> Option<Record> {
+    let deferred = record
+        .deferred
+        .as_ref()
+        .filter(|_| record.outcome.is_none())?;
+    if command.run <= deferred.run {
+        return None;
+    }
+    record.deferred = None;
+    record.command = Some(command.clone());
+    Some(record)
 }
 
 /// Makes the tables and the id, and reads every live record once, so that damage shows at the start.

@@ -20,12 +20,15 @@ mod config;
 mod durable;
 mod enrollment;
 mod executor;
+mod health;
 mod host;
 mod identity;
 mod journal;
+mod preflight;
 mod program;
 mod sandbox;
 mod session;
+mod settings;
 mod tls;
 mod wires;
 
@@ -37,6 +40,7 @@ use executor::Executor;
 use journal::Journal;
 use sandbox::{Reaper, Sandbox};
 use session::Sessions;
+use settings::Settings;
 use wires::Wires;
 
 /// How long background readers may take to end.
@@ -62,11 +66,13 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     }
     let key = enrollment::load_key(&config).await?;
     let journal = open_journal(&config.state_dir).await?;
-    let wires = Arc::new(Wires::new(&identity.name));
+    let kept = journal.call(Journal::configuration).await?;
+    let settings = Settings::kept(&config, kept.as_ref());
+    let wires = Arc::new(Wires::new(&identity.name, settings));
     let tasks = TaskTracker::new();
     let closing = CancellationToken::new();
     let executor = Executor {
-        sandbox: Sandbox::new(config.script_grace, tasks.clone(), closing.clone()),
+        sandbox: Sandbox::new(tasks.clone(), closing.clone()),
         config: config.clone(),
         identity: identity.clone(),
         journal: journal.clone(),

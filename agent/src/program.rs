@@ -24,7 +24,8 @@ pub async fn main() -> ExitCode {
 async fn start(args: Args) -> anyhow::Result<()> {
     let guard = telemetry::init("kernex-agent", &args.log, args.log_format())?;
     let command = args.command;
-    let config = args.into_config()?;
+    let mut config = args.into_config()?;
+    config.log_filter = Some(guard.log_filter());
     let shutdown = CancellationToken::new();
     let signals = TaskTracker::new();
     signals.spawn(watch_signals(shutdown.clone())?);

@@ -34,8 +34,6 @@ pub(crate) use reap::Reaper;
 /// Runs scripts and looks after what they leave.
 #[derive(Debug, Clone)]
 pub(crate) struct Sandbox {
-    /// Time between SIGTERM and SIGKILL.
-    grace: Duration,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
@@ -50,6 +48,10 @@ pub(crate) struct Script<'a> {
     pub(crate) env: Vec<(String, String)>,
     /// Names its descendants.
     pub(crate) marker: Marker,
+    /// Time between SIGTERM and SIGKILL.
+    pub(crate) grace: Duration,
+    /// An exit code after which survivors live, as after 0.
+    pub(crate) spares: Option<i32>,
 }
 
 /// How a script ended.
@@ -73,19 +75,17 @@ pub(crate) struct Running<'a> {
     root: Root,
     solo: Solo,
     marker: Marker,
+    grace: Duration,
+    spares: Option<i32>,
 }
 
 impl Sandbox {
     /// Makes this process the subreaper of its descendants.
-    pub(crate) fn new(grace: Duration, tasks: TaskTracker, closing: CancellationToken) -> Self {
+    pub(crate) fn new(tasks: TaskTracker, closing: CancellationToken) -> Self {
         if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
             tracing::warn!(%error, "cannot become subreaper; a daemonised process may escape its deadline");
         }
-        Self {
-            grace,
-            tasks,
-            closing,
-        }
+        Self { tasks, closing }
     }
 
     /// Starts a script.
@@ -127,6 +127,8 @@ impl Sandbox {
             child,
             solo,
             marker: script.marker,
+            grace: script.grace,
+            spares: script.spares,
         })
     }
 }
@@ -163,7 +165,8 @@ impl Running<'_> {
         if matches!(ended, Ended::TimedOut | Ended::Interrupted) {
             self.ask_to_end(output, &mut buffer).await;
         }
-        if ended != Ended::Exited(0) {
+        let spared = matches!(ended, Ended::Exited(code) if code == 0 || Some(code) == self.spares);
+        if !spared {
             kin::kill_family(self.root, self.marker.clone(), self.solo.is_alone()).await;
             // A group that was killed leaves its leader to be waited for.
             self.child.wait().await?;
@@ -175,7 +178,7 @@ impl Running<'_> {
     /// SIGTERM to the group, then time to tidy up.
     async fn ask_to_end(&mut self, output: &mut Output, buffer: &mut [u8]) {
         kin::terminate_group(self.root);
-        let end = clock::since_boot() + self.sandbox.grace;
+        let end = clock::since_boot() + self.grace;
         loop {
             tokio::select! {
                 _ = self.child.wait() => break,

@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod active;
+mod asked;
 mod handshake;
 mod incoming;
 
@@ -153,7 +154,14 @@ impl Sessions {
         self.wires.set_device_name(welcome.device_name.clone());
         self.rotate_trust(&welcome);
         self.wires.link.send_replace(Some(link));
-        let session = active::Active::new(&self.journal, &self.wires, host, &welcome, streams);
+        let session = active::Active::new(
+            &self.config,
+            &self.journal,
+            &self.wires,
+            host,
+            &welcome,
+            streams,
+        );
         session.run(stop).await
     }
 

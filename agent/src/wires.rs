@@ -2,13 +2,13 @@
 //!
 //! Whatever must not be lost is in the journal; a hint says "look again".
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kernex_proto::{ids::AttemptId, v1};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::session::Link;
+use crate::{session::Link, settings::Settings};
 
 /// The wires of one agent.
 pub(crate) struct Wires {
@@ -20,21 +20,29 @@ pub(crate) struct Wires {
     pub(crate) reports: Notify,
     /// The newest progress report.
     pub(crate) progress: watch::Sender<Option<v1::Report>>,
+    /// What the agent goes by.
+    pub(crate) settings: watch::Sender<Arc<Settings>>,
     running: Mutex<Option<(AttemptId, CancellationToken)>>,
     device_name: Mutex<String>,
 }
 
 impl Wires {
     /// Wires without a session.
-    pub(crate) fn new(device_name: &str) -> Self {
+    pub(crate) fn new(device_name: &str, settings: Settings) -> Self {
         Self {
             link: watch::Sender::new(None),
             work: Notify::new(),
             reports: Notify::new(),
             progress: watch::Sender::new(None),
+            settings: watch::Sender::new(Arc::new(settings)),
             running: Mutex::new(None),
             device_name: Mutex::new(device_name.to_owned()),
         }
+    }
+
+    /// What the agent goes by now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.borrow())
     }
 
     /// Says which attempt is at work; the token ends it.

@@ -6,6 +6,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::output::Format;
 
+pub(crate) mod config;
 mod values;
 
 pub(crate) use values::{LabelChange, parse_duration};
@@ -56,6 +57,9 @@ pub(crate) enum Command {
     Bundle(BundleCommand),
     /// Put a bundle on devices
     Deploy(DeployArgs),
+    /// What agents go by: heartbeats, limits, logs and values for scripts
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Deployments and what became of them
     #[command(subcommand)]
     Deployment(DeploymentCommand),
@@ -77,6 +81,7 @@ impl Command {
             Self::Device(_) => "kernexctl device",
             Self::Bundle(_) => "kernexctl bundle",
             Self::Deploy(_) => "kernexctl deploy",
+            Self::Config(_) => "kernexctl config",
             Self::Deployment(_) => "kernexctl deployment",
             Self::Dev(_) => "kernexctl dev",
             Self::Completion { .. } => "kernexctl completion",
@@ -298,6 +303,9 @@ pub(crate) struct DeployArgs {
     /// A device by name or id (repeatable)
     #[arg(long = "device", value_name = "DEVICE", num_args = 1..)]
     pub(crate) devices: Vec<String>,
+    /// Ask the devices what they would meet, without touching them; exits 3 when one would fail
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) plan: bool,
     /// Stay and show what happens; exits 3 when the deployment fails
     #[arg(short, long)]
     pub(crate) watch: bool,

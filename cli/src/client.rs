@@ -4,7 +4,9 @@ use std::{future::Future, time::Duration};
 
 use kernex_proto::v1::{
     access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
+    configuration_service_client::ConfigurationServiceClient,
     deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
+    plan_service_client::PlanServiceClient,
 };
 use tonic::{
     Request, Response, Status,
@@ -107,6 +109,17 @@ impl Client {
     pub(crate) fn deployments(&self) -> DeploymentServiceClient<Connection> {
         DeploymentServiceClient::new(self.connection.clone())
             .max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    /// Configurations of agents.
+    pub(crate) fn configurations(&self) -> ConfigurationServiceClient<Connection> {
+        ConfigurationServiceClient::new(self.connection.clone())
+            .max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    /// Plans.
+    pub(crate) fn plans(&self) -> PlanServiceClient<Connection> {
+        PlanServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     /// Devices.

@@ -11,11 +11,13 @@ use crate::{
 
 mod bundle;
 mod completion;
+mod config;
 mod context;
 pub(crate) mod deploy;
 mod deployment;
 pub(crate) mod device;
 mod enrollment;
+mod plan;
 pub(crate) mod transfer;
 pub(crate) mod watch;
 
@@ -30,6 +32,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Device(command) => device::run(&session, command).await,
         Command::Bundle(command) => bundle::run(&session, command).await,
         Command::Deploy(args) => deploy::run(&session, args).await,
+        Command::Config(command) => self::config::run(&session, command).await,
         Command::Deployment(command) => deployment::run(&session, command).await,
         Command::Dev(args) => crate::dev::run(args).await,
         Command::Completion { shell } => completion::run(shell, &mut Cli::command()),

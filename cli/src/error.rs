@@ -15,7 +15,7 @@ pub(crate) enum Exit {
     Error = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// The deployment finished and did not succeed.
+    /// The deployment finished and did not succeed, or would not.
     DeploymentFailed = 3,
     /// No token, a bad token, or too low a role.
     NotAllowed = 4,

@@ -12,8 +12,10 @@ use crate::error::{Exit, Failure};
 
 pub(crate) mod access;
 pub(crate) mod bundle;
+pub(crate) mod configuration;
 pub(crate) mod deployment;
 pub(crate) mod device;
+pub(crate) mod plan;
 pub(crate) mod progress;
 mod table;
 pub(crate) mod target;

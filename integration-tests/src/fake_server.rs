@@ -150,6 +150,7 @@ impl FakeServer {
             deployment_id: TargetId::generate().to_string(),
             signatures: Vec::new(),
             execution_ms: 600_000,
+            go_back: false,
         };
         self.serve(&deploy.digest, vec![bytes]);
         deploy
@@ -188,6 +189,7 @@ impl FakeServer {
             remaining_ms: 600_000,
             traceparent: String::new(),
             epoch,
+            run: 1,
             action,
         };
         let message = Some(down::Message::Command(command));

@@ -20,6 +20,8 @@ mod m0006_bundles;
 mod m0007_deployments;
 mod m0008_reports;
 mod m0009_events;
+mod m0011_configurations;
+mod m0012_runs;
 
 /// Applies and reverts the changes in order.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_deployments::Migration),
             Box::new(m0008_reports::Migration),
             Box::new(m0009_events::Migration),
+            Box::new(m0011_configurations::Migration),
+            Box::new(m0012_runs::Migration),
         ]
     }
 }

@@ -4,6 +4,7 @@
 //! Every refusal names the field by its path and says why, because an operator reads it far from the file.
 
 mod fields;
+mod health;
 mod requires;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::fields::Fields;
+pub use self::health::{Health, Probe};
 pub use self::requires::{OneOf, Requires, Unmet};
 
 /// Name of the manifest within the archive.
@@ -25,6 +27,13 @@ pub const DEFAULT_TIMEOUT_SECONDS: u64 = 300;
 
 /// Longest limit a manifest may ask for; the agent's own configuration caps it further.
 pub const MAX_TIMEOUT_SECONDS: u64 = 86_400;
+
+/// Exit code of `hooks.pre` that asks to be asked again later, and of a `deploy.script` that waits for a restart:
+/// `EX_TEMPFAIL` of `sysexits.h`.
+pub const TRY_AGAIN_EXIT_CODE: i32 = 75;
+
+/// How long a `hooks.pre` that asks for it is left alone when the manifest does not say, in seconds.
+pub const DEFAULT_RETRY_SECONDS: u64 = 60;
 
 /// Bundle name when neither manifest nor upload gives one.
 pub const DEFAULT_NAME: &str = "default";
@@ -47,6 +56,9 @@ pub struct Manifest {
     /// How to go back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Rollback>,
+    /// How the release shows that it is healthy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// Environment of every script.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
@@ -75,26 +87,30 @@ pub struct Deploy {
 /// Scripts around the switch of `current`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Hooks {
-    /// Before the deploy script; a non-zero exit refuses the deploy.
+    /// Before the deploy script; exit 75 asks to be asked again later, any other non-zero exit refuses the deploy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pre: Option<String>,
     /// After `current` was switched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub post: Option<String>,
+    /// Seconds after which a `pre` that exited 75 is run again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_seconds: Option<u64>,
 }
 
 impl Hooks {
     /// Whether there is no hook at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pre.is_none() && self.post.is_none()
+        *self == Self::default()
     }
 }
 
 /// How to go back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Rollback {
-    /// Run in the folder of the release that is left.
+    /// Brings this release back to work after a newer one failed; run in this release's folder in place of
+    /// `deploy.script` and `hooks.post`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
 }
@@ -103,7 +119,7 @@ pub struct Rollback {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Restart {
-    /// The script may exit 75: the machine or the agent restarts and the deploy goes on.
+    /// The script may exit 75 once it has arranged for the machine or the agent to restart; the deploy goes on after.
     Expected,
 }
 
@@ -184,6 +200,12 @@ impl Manifest {
         let wished = self.deploy.as_ref().and_then(|d| d.timeout_seconds);
         Duration::from_secs(wished.unwrap_or(DEFAULT_TIMEOUT_SECONDS))
     }
+
+    /// How long a `hooks.pre` that asked for it is left alone.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        Duration::from_secs(self.hooks.retry_seconds.unwrap_or(DEFAULT_RETRY_SECONDS))
+    }
 }
 
 impl TryFrom<Value> for Manifest {
@@ -207,6 +229,7 @@ impl TryFrom<Value> for Manifest {
                     Ok(Hooks {
                         pre: f.take("pre", fields::script)?,
                         post: f.take("post", fields::script)?,
+                        retry_seconds: f.take("retry_seconds", fields::timeout)?,
                     })
                 })?
                 .unwrap_or_default(),
@@ -215,6 +238,7 @@ impl TryFrom<Value> for Manifest {
                     script: f.take("script", fields::script)?,
                 })
             })?,
+            health: top.object("health", Health::read)?,
             env: top.map("env", fields::env)?,
             requires: top.object("requires", Requires::read)?.unwrap_or_default(),
             restart: top.take("restart", fields::restart)?,

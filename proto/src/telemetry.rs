@@ -7,14 +7,14 @@
 
 mod context;
 
-use std::{env, io::IsTerminal as _, time::Duration};
+use std::{env, io::IsTerminal as _, sync::Arc, time::Duration};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::filter_fn, fmt, layer::SubscriberExt as _,
-    registry::LookupSpan, util::SubscriberInitExt as _,
+    registry::LookupSpan, reload, util::SubscriberInitExt as _,
 };
 
 pub use self::context::{current_traceparent, extract, inject, set_parent};
@@ -60,6 +60,37 @@ pub enum TelemetryError {
 #[must_use = "spans that are not flushed are lost"]
 pub struct TelemetryGuard {
     provider: Option<SdkTracerProvider>,
+    log_filter: LogFilter,
+}
+
+/// Changes what is logged while the process runs.
+#[derive(Clone)]
+pub struct LogFilter {
+    default: String,
+    set: Arc<dyn Fn(EnvFilter) -> bool + Send + Sync>,
+}
+
+impl std::fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogFilter")
+            .field("default", &self.default)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LogFilter {
+    /// Logs by another filter from now on; `None` is the one the process was started with.
+    pub fn set(&self, text: Option<&str>) -> Result<(), TelemetryError> {
+        let filter = filter(text.unwrap_or(&self.default))?;
+        // It fails only after the logs themselves are gone.
+        let _ = (self.set)(filter);
+        Ok(())
+    }
+}
+
+/// Whether a text is a filter for logs.
+pub fn check_filter(text: &str) -> Result<(), TelemetryError> {
+    filter(text).map(drop)
 }
 
 impl TelemetryGuard {
@@ -67,6 +98,12 @@ impl TelemetryGuard {
     #[must_use]
     pub fn exports_traces(&self) -> bool {
         self.provider.is_some()
+    }
+
+    /// The way to change what is logged.
+    #[must_use]
+    pub fn log_filter(&self) -> LogFilter {
+        self.log_filter.clone()
     }
 
     /// Sends what is left, for three seconds at most.
@@ -94,7 +131,12 @@ pub fn init(
     default_filter: &str,
     format: LogFormat,
 ) -> Result<TelemetryGuard, TelemetryError> {
-    let filter = filter(set("RUST_LOG").as_deref().unwrap_or(default_filter))?;
+    let default = set("RUST_LOG").unwrap_or_else(|| default_filter.to_owned());
+    let (filter, handle) = reload::Layer::new(filter(&default)?);
+    let log_filter = LogFilter {
+        default,
+        set: Arc::new(move |filter| handle.reload(filter).is_ok()),
+    };
     let provider = if wanted(set) {
         Some(provider(service)?)
     } else {
@@ -108,7 +150,10 @@ pub fn init(
         .with(log_layer(format).with_filter(filter))
         .try_init()
         .map_err(TelemetryError::Twice)?;
-    Ok(TelemetryGuard { provider })
+    Ok(TelemetryGuard {
+        provider,
+        log_filter,
+    })
 }
 
 fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
@@ -217,9 +262,33 @@ mod tests {
         assert!(error.to_string().contains("`info,=loud=`"));
     }
 
+    #[test]
+    fn what_is_logged_can_be_changed_and_changed_back() {
+        let (layer, handle) = reload::Layer::<_, Registry>::new(filter("warn").unwrap());
+        let current = handle.clone();
+        let _layer = layer;
+        let filter = LogFilter {
+            default: "warn".to_owned(),
+            set: Arc::new(move |filter| handle.reload(filter).is_ok()),
+        };
+        let now = || current.with_current(ToString::to_string).unwrap();
+        filter.set(Some("kernex_agent=trace")).unwrap();
+        assert_eq!(now(), "kernex_agent=trace");
+        assert!(filter.set(Some("=loud=")).is_err());
+        assert_eq!(now(), "kernex_agent=trace");
+        filter.set(None).unwrap();
+        assert_eq!(now(), "warn");
+    }
+
     #[tokio::test]
     async fn a_guard_without_an_exporter_has_nothing_to_wait_for() {
-        let guard = TelemetryGuard { provider: None };
+        let guard = TelemetryGuard {
+            provider: None,
+            log_filter: LogFilter {
+                default: "info".to_owned(),
+                set: Arc::new(|_| true),
+            },
+        };
         assert!(!guard.exports_traces());
         guard.shutdown().await;
     }

@@ -5,11 +5,13 @@
 pub mod access;
 pub mod agents;
 pub mod bundles;
+pub mod configurations;
 mod convert;
 pub mod deployments;
 pub mod devices;
 pub mod events;
 pub mod health;
+pub mod plan;
 
 use std::{pin::Pin, str::FromStr, sync::Arc, time::Duration};
 
@@ -19,8 +21,10 @@ use kernex_proto::{
     v1::{
         access_service_server::AccessServiceServer, agent_service_server::AgentServiceServer,
         bundle_service_server::BundleServiceServer,
+        configuration_service_server::ConfigurationServiceServer,
         deployment_service_server::DeploymentServiceServer,
         device_service_server::DeviceServiceServer, event_service_server::EventServiceServer,
+        plan_service_server::PlanServiceServer,
     },
 };
 use tokio::sync::{Mutex, watch};
@@ -111,6 +115,16 @@ pub fn routes(api: &Arc<Api>) -> Routes {
     .add_service(limited!(
         EventServiceServer,
         events::Events(Arc::clone(api)),
+        REQUEST_LIMIT
+    ))
+    .add_service(limited!(
+        ConfigurationServiceServer,
+        configurations::Configurations(Arc::clone(api)),
+        REQUEST_LIMIT
+    ))
+    .add_service(limited!(
+        PlanServiceServer,
+        plan::Plans(Arc::clone(api)),
         REQUEST_LIMIT
     ))
     .add_service(limited!(

@@ -28,6 +28,9 @@ const CALM: Duration = Duration::from_secs(5);
 /// The same while there is work, or after a pass that failed.
 const BUSY: Duration = Duration::from_secs(1);
 
+/// Between two looks at whether everybody's configuration still fits; other replicas and labels change it too.
+const RECONCILED: Duration = Duration::from_secs(60);
+
 /// Devices that may have something due; the set makes a thousand hints for one device a single look.
 #[derive(Debug, Default)]
 pub struct Hints {
@@ -62,6 +65,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut next_full = tokio::time::Instant::now() + BUSY;
+    let mut next_reconciled = tokio::time::Instant::now();
     loop {
         let everybody = tokio::select! {
             () = stop.cancelled() => return,
@@ -74,6 +78,14 @@ pub async fn run(
         } else {
             registry.online_of(&hinted)
         };
+        // What is meant for a device changes rarely, so only those that were hinted at are looked at again and again.
+        let reconcile = !everybody || tokio::time::Instant::now() >= next_reconciled;
+        if everybody && reconcile {
+            next_reconciled = tokio::time::Instant::now() + RECONCILED;
+        }
+        if let Err(error) = configure(&store, &registry, &sessions, reconcile).await {
+            tracing::warn!(error = %chain(&error), "configurations wait for the store");
+        }
         let result = pass(&store, &registry, sessions).await;
         if everybody || result.is_err() {
             let pause = match &result {
@@ -89,6 +101,40 @@ pub async fn run(
     }
 }
 
+/// Pushes what these devices should work by, where that was not done in their sessions yet.
+async fn configure(
+    store: &Store,
+    registry: &Registry,
+    sessions: &[(DeviceId, u64)],
+    reconcile: bool,
+) -> Result<(), StoreError> {
+    if reconcile {
+        let devices: Vec<DeviceId> = sessions.iter().map(|(device, _)| *device).collect();
+        store.reconcile_configurations(&devices).await?;
+    }
+    let epochs: std::collections::HashMap<_, _> = sessions.iter().copied().collect();
+    let mut sent = Vec::new();
+    for (device, wanted) in store.due_configurations(sessions).await? {
+        let (Some(&epoch), Some(session)) = (epochs.get(&device), registry.get(device)) else {
+            continue;
+        };
+        let revision = wanted.revision;
+        let command = v1::Command {
+            epoch,
+            action: Some(Action::Configure(wanted)),
+            ..v1::Command::default()
+        };
+        if session.epoch == epoch && session.send(Message::Command(command)) {
+            tracing::debug!(device = %device, revision, "configuration pushed");
+            sent.push((device, revision, epoch));
+        }
+    }
+    if !sent.is_empty() {
+        store.mark_configurations_sent(&sent).await?;
+    }
+    Ok(())
+}
+
 /// One look: asks what is due for these sessions and pushes what was not pushed in them yet. Returns how many it pushed.
 async fn pass(
     store: &Store,
@@ -99,12 +145,13 @@ async fn pass(
         return Ok(0);
     }
     let epochs: std::collections::HashMap<_, _> = sessions.iter().copied().collect();
-    let (mut sent, mut stops) = (Vec::new(), Vec::new());
+    let (mut sent, mut runs, mut stops) = (Vec::new(), Vec::new(), Vec::new());
     for due in store.due_commands(&sessions).await? {
         let Some(&epoch) = epochs.get(&due.device) else {
             continue;
         };
         let what = match due.kind {
+            DueKind::Deploy(_) if due.run > 1 => Pushed::Run(due.attempt, due.run),
             DueKind::Deploy(_) => Pushed::Deploy(due.attempt),
             DueKind::Stop => Pushed::Stop(due.attempt),
         };
@@ -124,6 +171,7 @@ async fn pass(
             tracing::debug!("command pushed");
             match what {
                 Pushed::Deploy(attempt) => sent.push((attempt, epoch)),
+                Pushed::Run(attempt, run) => runs.push((attempt, run)),
                 Pushed::Stop(attempt) => stops.push((attempt, epoch)),
             }
         }
@@ -132,10 +180,13 @@ async fn pass(
     if !sent.is_empty() {
         store.mark_sent(&sent).await?;
     }
+    if !runs.is_empty() {
+        store.mark_runs_sent(&runs).await?;
+    }
     if !stops.is_empty() {
         store.mark_stops_sent(&stops).await?;
     }
-    Ok(sent.len() + stops.len())
+    Ok(sent.len() + runs.len() + stops.len())
 }
 
 fn command(due: DueCommand, epoch: u64) -> v1::Command {
@@ -148,6 +199,7 @@ fn command(due: DueCommand, epoch: u64) -> v1::Command {
         remaining_ms: due.remaining.as_millis().try_into().unwrap_or(u64::MAX),
         traceparent: due.traceparent,
         epoch,
+        run: due.run,
         action: Some(action),
     }
 }

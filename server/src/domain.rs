@@ -4,6 +4,7 @@
 //! Everything here takes `now` and facts and returns what to do, so that tables and properties can test it.
 
 pub mod attempt;
+pub mod configuration;
 pub mod device;
 pub mod rollout;
 pub mod selector;

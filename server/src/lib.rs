@@ -22,6 +22,7 @@ pub mod error;
 pub mod lifecycle;
 pub mod listener;
 pub mod observe;
+pub mod preflight;
 pub mod recorder;
 pub mod registry;
 pub mod session;

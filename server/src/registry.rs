@@ -4,7 +4,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -45,6 +48,8 @@ pub struct SessionHandle {
     /// Number of the session.
     pub epoch: u64,
     outbound: mpsc::Sender<DeviceSessionResponse>,
+    /// Milliseconds between heartbeats as the agent said; 0 as the server asked.
+    heartbeat_ms: AtomicU64,
     ended: OnceLock<Ended>,
     closed: CancellationToken,
 }
@@ -61,9 +66,26 @@ impl SessionHandle {
             device,
             epoch,
             outbound,
+            heartbeat_ms: AtomicU64::new(0),
             ended: OnceLock::new(),
             closed: CancellationToken::new(),
         })
+    }
+
+    /// Time between heartbeats, when the agent said that it goes by one of its own.
+    #[must_use]
+    pub fn heartbeat(&self) -> Option<Duration> {
+        match self.heartbeat_ms.load(Ordering::Relaxed) {
+            0 => None,
+            millis => Some(Duration::from_millis(millis)),
+        }
+    }
+
+    /// The agent goes by this from now on; never longer than an hour, which is what a configuration may ask for.
+    pub fn set_heartbeat(&self, interval: Duration) {
+        let millis = interval.as_millis().min(3_600_000);
+        let millis = u64::try_from(millis).unwrap_or(3_600_000);
+        self.heartbeat_ms.store(millis, Ordering::Relaxed);
     }
 
     /// Queues a message; a full queue ends the session. Says whether it was queued.
@@ -104,6 +126,8 @@ impl SessionHandle {
 pub enum Pushed {
     /// A deploy.
     Deploy(AttemptId),
+    /// A further run of a deploy that was deferred.
+    Run(AttemptId, u32),
     /// A stop.
     Stop(AttemptId),
 }
@@ -210,8 +234,9 @@ impl Registry {
     /// Forgets a closed attempt, so that a long session does not collect them.
     pub fn forget(&self, device: DeviceId, attempt: AttemptId) {
         if let Some(entry) = self.lock().get_mut(&device) {
-            entry.pushed.remove(&Pushed::Deploy(attempt));
-            entry.pushed.remove(&Pushed::Stop(attempt));
+            entry.pushed.retain(|pushed| match pushed {
+                Pushed::Deploy(of) | Pushed::Run(of, _) | Pushed::Stop(of) => *of != attempt,
+            });
         }
     }
 

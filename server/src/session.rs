@@ -33,6 +33,7 @@ use crate::{
     clock::Clock,
     dispatcher::Hints,
     error::chain,
+    preflight::Plans,
     recorder::{Recorder, Submission},
     registry::{Ended, Registry, SessionHandle},
     store::{Store, StoreError, heartbeats::HeartbeatRow, sessions::OpenSession},
@@ -64,6 +65,8 @@ pub struct Sessions {
     pub heartbeat_interval: Duration,
     /// The CA agents trust, PEM; empty without TLS.
     pub trust_bundle: String,
+    /// Questions to devices that wait for their answers.
+    pub plans: Arc<Plans>,
     /// Turns for handshakes.
     pub admission: Arc<Semaphore>,
     /// Set once the server stops; no session opens after that.
@@ -195,8 +198,9 @@ impl Sessions {
     where
         S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
     {
-        let silence = self.heartbeat_interval * 3 + handshake::DEADLINE;
         loop {
+            let heartbeat = session.heartbeat().unwrap_or(self.heartbeat_interval);
+            let silence = heartbeat * 3 + handshake::DEADLINE;
             let wake = tokio::select! {
                 biased;
                 why = session.ended() => Wake::Ended(why),
@@ -220,6 +224,10 @@ impl Sessions {
                 }
                 Decision::Progress(attempt, progress) => {
                     self.recorder.progress(session.device, attempt, progress);
+                }
+                Decision::Planned(answer) => self.plans.answer(session.device, answer),
+                Decision::Configured(answer) => {
+                    self.configured(session, &answer).await;
                 }
                 Decision::Report {
                     seq,
@@ -253,6 +261,17 @@ impl Sessions {
                     return None;
                 }
             }
+        }
+    }
+
+    async fn configured(&self, session: &SessionHandle, answer: &v1::Configured) {
+        if answer.heartbeat_interval_ms > 0 {
+            // A device that may be asked for a beat an hour is not silent for being quiet.
+            session.set_heartbeat(Duration::from_millis(answer.heartbeat_interval_ms));
+        }
+        if let Err(error) = self.store.configured(session.device, answer).await {
+            // It is pushed again in the next session, and answered again.
+            tracing::warn!(error = %chain(&error), "the answer to a configuration was not recorded");
         }
     }
 

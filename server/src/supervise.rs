@@ -209,6 +209,7 @@ fn assemble(
         replica,
         heartbeat_interval: config.heartbeat_interval,
         trust_bundle: identity.map_or_else(String::new, |identity| identity.ca_pem().to_owned()),
+        plans: Arc::default(),
         admission: Arc::new(Semaphore::new(HANDSHAKES)),
         draining: draining.clone(),
     });

@@ -1,10 +1,6 @@
 //! One attempt from download to outcome, each step in the journal before it begins.
 
-use std::{
-    path::Path,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use kernex_proto::{
     ids::{AttemptId, Digest},
@@ -12,21 +8,29 @@ use kernex_proto::{
     v1::{self, FailureReason, Step},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
-use super::{Executor, Verdict, verdict::Break};
+use super::{
+    Executor, Verdict,
+    verdict::{After, Break},
+};
 use crate::{
-    bundle::{About, Shelf, activate, fetch::Fetch, folder_name, unpack},
+    bundle::{Shelf, activate, folder_name},
     clock, durable,
-    journal::{Record, Started, Switch},
+    journal::{Record, Restarting, Stage, Started, Switch},
     sandbox::Output,
 };
 
+mod going_back;
+mod health;
+mod prepare;
 mod scripts;
 mod settle;
 
-/// Bytes of a download are told at most this often.
-const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
+pub(super) use going_back::scripts_of;
+
+use going_back::Way;
+use scripts::Run;
+
 /// Execution time of a command that does not say.
 const DEFAULT_EXECUTION: Duration = Duration::from_secs(3600);
 
@@ -42,6 +46,8 @@ pub(super) struct Attempt<'a> {
     exit_code: Option<i32>,
     accepted_at: Duration,
     deadline: Duration,
+    /// Something happened that may have changed what the device runs.
+    has_begun: bool,
 }
 
 /// A release that is unpacked.
@@ -50,6 +56,10 @@ struct Prepared {
     folder: String,
     previous: Option<String>,
     manifest: Manifest,
+    version: String,
+    digest: String,
+    /// It was there before this attempt.
+    is_copy: bool,
 }
 
 impl<'a> Attempt<'a> {
@@ -81,11 +91,24 @@ impl<'a> Attempt<'a> {
             exit_code: None,
             accepted_at,
             deadline: accepted_at.saturating_add(execution),
+            has_begun: false,
         }
     }
 
     /// Runs it to its end.
     pub(super) async fn run(mut self) -> Verdict {
+        let mut verdict = match self.record.stage() {
+            Some(Stage::Restarted(restarting)) => self.after_restart(restarting).await,
+            Some(Stage::GoingBack(failing)) => self.resume_going_back(failing).await,
+            Some(Stage::Fresh | Stage::Deferred | Stage::CutOff) | None => self.begin_fresh().await,
+        };
+        if let Verdict::Over(outcome, _) = &mut verdict {
+            outcome.duration_ms = millis(clock::since_boot().saturating_sub(self.accepted_at));
+        }
+        verdict
+    }
+
+    async fn begin_fresh(&mut self) -> Verdict {
         let tmp = self.executor.config.state_dir.join("tmp");
         let archive = tmp.join(format!("{}.bundle", self.id.target));
         let aside = tmp.join(format!("{}.unpacked", self.id.target));
@@ -95,126 +118,111 @@ impl<'a> Attempt<'a> {
             durable::discard(&aside);
         });
         let _ = swept.await;
-        let (result, change) = match prepared {
+        match prepared {
             // Nothing has begun that could not begin again.
-            Err(Break::ShuttingDown) => return Verdict::Later,
-            Err(stopped) => (Err(stopped), None),
+            Err(Break::ShuttingDown) => Verdict::Later,
+            Err(stopped) => Verdict::Over(Box::new(stopped.into_outcome()), None),
             Ok(prepared) => {
                 let result = self.execute(&prepared).await;
-                self.settle(&prepared, result).await
+                self.settle(prepared, result).await
             }
-        };
-        let mut outcome = match result {
-            Ok(()) => v1::Outcome {
-                state: v1::AttemptState::Succeeded.into(),
-                exit_code: self.exit_code,
-                ..v1::Outcome::default()
-            },
-            Err(stopped) => stopped.into_outcome(),
-        };
-        outcome.output_tail = self.output.into_text();
-        outcome.duration_ms = millis(clock::since_boot().saturating_sub(self.accepted_at));
-        Verdict::Over(Box::new(outcome), change)
-    }
-
-    /// Download, verification and unpacking: repeatable, so the journal still says `accepted`.
-    async fn prepare(&self, archive: &Path, aside: &Path) -> Result<Prepared, Break> {
-        let (stop, shutdown) = (self.stop.clone(), self.executor.shutdown.clone());
-        let halt = CancellationToken::new();
-        let preparing = self.prepare_until(&halt, archive, aside);
-        tokio::pin!(preparing);
-        let why = tokio::select! {
-            prepared = &mut preparing => return prepared,
-            () = stop.cancelled() => Break::Stopped,
-            () = shutdown.cancelled() => Break::ShuttingDown,
-            () = clock::sleep_until(self.deadline) => Break::failed(
-                FailureReason::Download,
-                "the bundle was not on the device within the execution time",
-            ),
-        };
-        // Files are written off the event loop, so they must come to rest before anybody sweeps them.
-        halt.cancel();
-        if let Ok(prepared) = preparing.await {
-            discard(prepared).await;
         }
-        Err(why)
     }
 
-    async fn prepare_until(
-        &self,
-        halt: &CancellationToken,
-        archive: &Path,
-        aside: &Path,
-    ) -> Result<Prepared, Break> {
-        let state_dir = &self.executor.config.state_dir;
-        let internal = |err: std::io::Error| Break::internal("cannot use the state folder", &err);
-        durable::create_dir(&state_dir.join("tmp")).map_err(internal)?;
-        let shelf = Shelf::open(state_dir, &self.deploy.name).map_err(internal)?;
-        let digest: Digest = self
-            .deploy
-            .digest
-            .parse()
-            .map_err(|err| Break::internal("the command is damaged", &err))?;
-
-        self.report(Step::Download, 0);
-        let last = Mutex::new(Instant::now());
-        let progress = |done| {
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.elapsed() >= PROGRESS_PAUSE || done == self.deploy.size_bytes {
-                *last = Instant::now();
-                self.report(Step::Download, done);
+    /// Goes on after the restart that the script asked for.
+    async fn after_restart(&mut self, restarting: Restarting) -> Verdict {
+        tracing::info!("going on after the restart");
+        self.output.push(restarting.output.as_bytes());
+        self.exit_code = restarting.exit_code;
+        self.has_begun = true;
+        let prepared = match self.on_disk() {
+            Ok(prepared) => prepared,
+            Err(why) => {
+                let stopped = Break::failed(FailureReason::Internal, why);
+                return self.resume_going_back(stopped.into_outcome()).await;
             }
         };
-        let fetch = Fetch {
-            digest,
-            size: self.deploy.size_bytes,
-            path: archive,
-            state_dir,
-            link: self.executor.wires.link.subscribe(),
-            progress: &progress,
+        let result = async {
+            self.activate(&prepared).await?;
+            self.prove(&prepared).await
         };
-        let fetched = fetch.run().instrument(tracing::info_span!(
-            "download",
-            bytes = self.deploy.size_bytes
-        ));
-        let fetched = halt.run_until_cancelled(fetched).await;
-        fetched.ok_or(Break::Stopped)??;
+        let result = result.await;
+        self.settle(prepared, result).await
+    }
 
-        self.report(Step::Unpack, 0);
-        let folder = folder_name(&self.deploy.version, digest, self.id);
-        let about = About {
+    /// Goes on with going back.
+    async fn resume_going_back(&mut self, failing: v1::Outcome) -> Verdict {
+        if !failing.output_tail.is_empty() {
+            self.output = Output::default();
+            self.output.push(failing.output_tail.as_bytes());
+        }
+        match self.way() {
+            Ok(way) => self.go_back(way, failing).await,
+            Err(err) => {
+                let stopped = Break::internal("cannot use the state folder", &err);
+                Verdict::Over(Box::new(stopped.into_outcome()), None)
+            }
+        }
+    }
+
+    /// The release of this attempt, as the journal and the disk have it.
+    fn on_disk(&self) -> Result<Prepared, String> {
+        let way = self.way().map_err(|err| err.to_string())?;
+        Ok(Prepared {
+            manifest: way.shelf.manifest(&way.from)?,
             version: self.deploy.version.clone(),
             digest: self.deploy.digest.clone(),
-            order: self.record.accepted_seq,
-        };
-        let place = unpack::Place {
-            state_dir,
-            shelf: &shelf,
-            folder: &folder,
-            aside,
-            halt,
-        };
-        let manifest = unpack::unpack(archive, &place, &about)
-            .instrument(tracing::info_span!("unpack"))
-            .await?;
-        let previous = activate::current(&shelf).map_err(internal)?;
-        Ok(Prepared {
-            shelf,
-            folder,
-            previous,
-            manifest,
+            shelf: way.shelf,
+            folder: way.from,
+            previous: way.to,
+            is_copy: way.keep,
         })
     }
 
-    /// Hooks, script and switch: none of it is ever repeated.
+    fn way(&self) -> std::io::Result<Way> {
+        let shelf = Shelf::open(&self.executor.config.state_dir, &self.deploy.name)?;
+        let digest: Digest = self.deploy.digest.parse().map_err(std::io::Error::other)?;
+        let own = folder_name(&self.deploy.version, digest, self.id);
+        let (from, to) = match &self.record.switch {
+            Some(switch) => {
+                let to = Some(&switch.from).filter(|from| !from.is_empty());
+                (switch.to.clone(), to.cloned())
+            }
+            None => (own.clone(), activate::current(&shelf)?),
+        };
+        Ok(Way {
+            shelf,
+            keep: from != own,
+            from,
+            to,
+        })
+    }
+
+    /// Hooks, script, switch and health: none of it but probes is ever repeated.
     async fn execute(&mut self, prepared: &Prepared) -> Result<(), Break> {
         if let Some(pre) = &prepared.manifest.hooks.pre {
-            self.script(prepared, Step::PreHook, pre).await?;
+            let run = prepared.run(Step::PreHook, "hooks.pre", pre);
+            self.script(&run).await?;
         }
-        if let Some(script) = prepared.manifest.script() {
-            self.script(prepared, Step::Script, script).await?;
+        if let Some(script) = prepared.deploy_script() {
+            let run = prepared.run(Step::Script, "deploy.script", script);
+            if self.script(&run).await? == After::Restart {
+                return self.await_restart(prepared).await;
+            }
         }
+        self.activate(prepared).await?;
+        self.prove(prepared).await
+    }
+
+    /// Makes the release current. May be repeated.
+    async fn activate(&mut self, prepared: &Prepared) -> Result<(), Break> {
         self.begin(Step::Activate).await?;
+        self.note_switch(prepared).await?;
+        activate::switch(&prepared.shelf, Some(&prepared.folder))
+            .map_err(|err| Break::internal("cannot switch to the release", &err))
+    }
+
+    async fn note_switch(&self, prepared: &Prepared) -> Result<(), Break> {
         let switch = Switch {
             to: prepared.folder.clone(),
             from: prepared.previous.clone().unwrap_or_default(),
@@ -224,17 +232,61 @@ impl<'a> Attempt<'a> {
             .journal
             .call(move |journal| journal.switching(id, switch))
             .await
-            .map_err(|err| Break::internal("cannot write to the journal", &err))?;
-        activate::switch(&prepared.shelf, Some(&prepared.folder))
-            .map_err(|err| Break::internal("cannot switch to the release", &err))?;
-        if let Some(post) = &prepared.manifest.hooks.post {
-            self.script(prepared, Step::PostHook, post).await?;
+            .map_err(|err| Break::internal("cannot write to the journal", &err))
+    }
+
+    /// What comes after the switch.
+    async fn prove(&mut self, prepared: &Prepared) -> Result<(), Break> {
+        if let Some((name, post)) = prepared.post_script() {
+            self.script(&prepared.run(Step::PostHook, name, post))
+                .await?;
         }
-        Ok(())
+        match &prepared.manifest.health {
+            Some(health) => self.health(prepared, health).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The script has arranged for a restart: what comes after it is in the journal, and the agent is not to go on before.
+    async fn await_restart(&mut self, prepared: &Prepared) -> Result<(), Break> {
+        self.note_switch(prepared).await?;
+        let restarting = Restarting {
+            exit_code: self.exit_code,
+            output: self.output.text(),
+        };
+        let id = self.id;
+        self.executor
+            .journal
+            .call(move |journal| journal.restarting(id, restarting))
+            .await
+            .map_err(|err| Break::internal("cannot write to the journal", &err))?;
+        self.activate(prepared).await?;
+        tracing::info!("waiting for the restart that the script asked for");
+        match self.undisturbed(std::future::pending::<()>()).await {
+            Err(Break::ShuttingDown) => Err(Break::Restarting),
+            Err(Break::Failed { .. }) | Ok(()) => Err(Break::failed(
+                FailureReason::ScriptTimeout,
+                "the restart that deploy.script asked for did not come within the execution time",
+            )),
+            Err(stopped) => Err(stopped),
+        }
+    }
+
+    /// Waits, unless the attempt is to end before that.
+    async fn undisturbed<T>(&self, what: impl Future<Output = T>) -> Result<T, Break> {
+        tokio::select! {
+            done = what => Ok(done),
+            () = self.stop.cancelled() => Err(Break::Stopped),
+            () = self.executor.shutdown.cancelled() => Err(Break::ShuttingDown),
+            () = clock::sleep_until(self.deadline) => Err(Break::failed(
+                FailureReason::HealthCheck,
+                "health: not shown to be healthy within the execution time",
+            )),
+        }
     }
 
     /// Journals that a step begins. Fails when the attempt was ended meanwhile.
-    async fn begin(&self, step: Step) -> Result<(), Break> {
+    async fn begin(&mut self, step: Step) -> Result<(), Break> {
         let (id, started) = (self.id, started(step));
         let may = self
             .executor
@@ -245,6 +297,7 @@ impl<'a> Attempt<'a> {
         if !may {
             return Err(Break::Stopped);
         }
+        self.has_begun |= step != Step::PreHook;
         self.report(step, 0);
         Ok(())
     }
@@ -270,12 +323,39 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Removes a release that was finished just when nobody wanted it any more.
-async fn discard(prepared: Prepared) {
-    let removed =
-        tokio::task::spawn_blocking(move || activate::remove(&prepared.shelf, &prepared.folder));
-    if let Ok(Err(error)) = removed.await {
-        tracing::warn!(%error, "could not remove a release that never ran");
+impl Prepared {
+    /// What puts the release to work before it is current. A copy with a rollback script needs only that.
+    fn deploy_script(&self) -> Option<&str> {
+        match self.rollback_script() {
+            Some(_) => None,
+            None => self.manifest.script(),
+        }
+    }
+
+    /// What puts it to work once it is current, and its name in the manifest.
+    fn post_script(&self) -> Option<(&'static str, &str)> {
+        let post = self.manifest.hooks.post.as_deref();
+        self.rollback_script()
+            .map(|script| ("rollback.script", script))
+            .or_else(|| post.map(|script| ("hooks.post", script)))
+    }
+
+    fn rollback_script(&self) -> Option<&str> {
+        self.manifest.rollback_script().filter(|_| self.is_copy)
+    }
+
+    fn run<'r>(&'r self, step: Step, name: &'static str, script: &'r str) -> Run<'r> {
+        Run {
+            step,
+            name,
+            script,
+            shelf: &self.shelf,
+            folder: &self.folder,
+            previous: self.previous.as_deref(),
+            manifest: &self.manifest,
+            version: &self.version,
+            digest: &self.digest,
+        }
     }
 }
 

@@ -1,23 +1,33 @@
-//! After a crash: what was cut off is ended, undone and reported, never run again.
+//! After a crash: what was cut off is ended and undone, never run again. What goes back with a script, or goes on after a
+//! restart, is left to the executor, which begins only once a session has confirmed this agent.
+
+use std::path::Path;
 
 use kernex_proto::{
     ids::{AttemptId, Digest},
-    v1,
+    v1::{self, Step},
 };
 
-use super::{Executor, verdict::Break};
+use super::{
+    Executor,
+    attempt::scripts_of,
+    verdict::{Back, Break, returned},
+};
 use crate::{
     bundle::{self, Shelf, activate, folder_name},
     clock, durable,
-    journal::{Journal, JournalError, Record},
-    sandbox::{Marker, kill_leftovers},
+    journal::{Journal, JournalError, Record, Stage},
+    sandbox::{Marker, environment::step_name, kill_leftovers},
 };
 
 /// Ends every attempt that had begun, sweeps temporary files and checks what is current.
 pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
     for (id, record) in executor.journal.call(Journal::live).await? {
-        if record.state() == v1::AttemptState::Running {
-            interrupted(executor, id, &record).await?;
+        match record.stage() {
+            Some(Stage::CutOff) => interrupted(executor, id, record).await?,
+            Some(Stage::GoingBack(_)) => kill(id, &record).await,
+            // What the script left running may be what restarts the machine, or the new program.
+            Some(Stage::Restarted(_) | Stage::Fresh | Stage::Deferred) | None => {}
         }
     }
     let state_dir = executor.config.state_dir.clone();
@@ -31,60 +41,101 @@ pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
         .await
 }
 
-async fn interrupted(
-    executor: &Executor,
-    id: AttemptId,
-    record: &Record,
-) -> Result<(), JournalError> {
-    tracing::warn!(command = %id, "was cut off; ending it");
+async fn kill(id: AttemptId, record: &Record) {
     let started = record.started.clone().unwrap_or_default();
     // After a reboot its processes are gone, and the ids belong to others.
     if started.boot_id == clock::boot_id() {
         kill_leftovers(started.pid, started.start_ticks, Marker::new(id)).await;
     }
-    let deploy = record.deploy().cloned().unwrap_or_default();
-    let stopped = if record.stop_requested {
-        Break::Stopped
-    } else {
-        let step = crate::sandbox::environment::step_name(started.step());
-        Break::failed(
-            v1::FailureReason::Interrupted,
-            format!("the agent or the machine stopped during the step {step}"),
-        )
-    };
+}
+
+async fn interrupted(
+    executor: &Executor,
+    id: AttemptId,
+    record: Record,
+) -> Result<(), JournalError> {
+    tracing::warn!(command = %id, "was cut off; ending it");
+    kill(id, &record).await;
     let state_dir = executor.config.state_dir.clone();
-    let switch = record.switch.clone();
     executor
         .journal
         .call(move |journal| {
-            let stopped = match undo(&state_dir, id, &deploy, switch.as_ref()) {
-                Ok(()) => stopped,
-                Err(err) => Break::failed(
-                    v1::FailureReason::RollbackFailed,
-                    format!("interrupted; then going back to the previous release failed: {err}"),
-                ),
+            let failing = failing(&record);
+            let step = record.started.clone().unwrap_or_default().step();
+            let outcome = match undo(&state_dir, id, &record) {
+                // The script of going back was itself cut off.
+                Ok(undone) if step == Step::Rollback => {
+                    let version = undone.map_or_else(String::new, |undone| undone.version);
+                    let why = "the agent or the machine stopped during it".to_owned();
+                    returned(failing, &Back::Failed(version, why))
+                }
+                Ok(_) if step == Step::PreHook => failing,
+                // The executor brings the release before back to work.
+                Ok(Some(undone)) if undone.has_scripts => return journal.failing(id, failing),
+                Ok(Some(undone)) => returned(failing, &Back::To(undone.version)),
+                Ok(None) => returned(failing, &Back::Nothing),
+                Err(err) => returned(failing, &Back::Failed(String::new(), err.to_string())),
             };
+            discard(&state_dir, id, &record)?;
             // The outcome says what is current, so that has to be right first.
             bundle::reconcile(&state_dir, journal)?;
-            journal.finish(id, stopped.into_outcome(), None, String::new())
+            journal.finish(id, outcome, None, String::new())
         })
         .await
 }
 
-/// Goes back to the release before the switch, if the switch happened, and removes the new one.
-fn undo(
-    state_dir: &std::path::Path,
-    id: AttemptId,
-    deploy: &v1::Deploy,
-    switch: Option<&crate::journal::Switch>,
-) -> std::io::Result<()> {
+/// What the attempt ends with, apart from what comes of going back.
+fn failing(record: &Record) -> v1::Outcome {
+    if let Some(failing) = &record.failing {
+        return failing.clone();
+    }
+    let stopped = if record.stop_requested {
+        Break::Stopped
+    } else {
+        let step = record.started.clone().unwrap_or_default().step();
+        Break::failed(
+            v1::FailureReason::Interrupted,
+            format!(
+                "the agent or the machine stopped during the step {}",
+                step_name(step)
+            ),
+        )
+    };
+    stopped.into_outcome()
+}
+
+/// The release that is current again.
+struct Undone {
+    version: String,
+    has_scripts: bool,
+}
+
+/// Goes back to the release before the switch, if the switch happened; says which one that is.
+fn undo(state_dir: &Path, id: AttemptId, record: &Record) -> std::io::Result<Option<Undone>> {
+    let deploy = record.deploy().cloned().unwrap_or_default();
     let shelf = Shelf::open(state_dir, &deploy.name)?;
-    if let Some(switch) = switch
+    if let Some(switch) = &record.switch
+        && switch.from != switch.to
         && activate::current(&shelf)?.as_ref() == Some(&switch.to)
     {
+        tracing::info!(command = %id, "switching back");
         let from = Some(switch.from.as_str()).filter(|from| !from.is_empty());
         activate::switch(&shelf, from)?;
     }
+    let Some(current) = activate::current(&shelf)? else {
+        return Ok(None);
+    };
+    let manifest = shelf.manifest(&current).map_err(std::io::Error::other)?;
+    Ok(Some(Undone {
+        has_scripts: !scripts_of(&manifest).is_empty(),
+        version: manifest.version,
+    }))
+}
+
+/// Removes the release of the attempt.
+fn discard(state_dir: &Path, id: AttemptId, record: &Record) -> std::io::Result<()> {
+    let deploy = record.deploy().cloned().unwrap_or_default();
+    let shelf = Shelf::open(state_dir, &deploy.name)?;
     if let Ok(digest) = deploy.digest.parse::<Digest>() {
         activate::remove(&shelf, &folder_name(&deploy.version, digest, id))?;
     }

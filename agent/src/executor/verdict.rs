@@ -1,6 +1,9 @@
 //! What an attempt's end means to the server; pure.
 
-use kernex_proto::v1::{AttemptState, FailureReason, Outcome, Step};
+use kernex_proto::{
+    manifest::TRY_AGAIN_EXIT_CODE,
+    v1::{AttemptState, FailureReason, Outcome, Step},
+};
 
 use crate::{bundle::fetch::FetchError, bundle::unpack::UnpackError, sandbox::Ended};
 
@@ -23,6 +26,71 @@ pub(super) enum Break {
     Stopped,
     /// The agent is stopping.
     ShuttingDown,
+    /// `hooks.pre` asked to be asked again later.
+    Deferred,
+    /// The agent is stopping, and goes on after that.
+    Restarting,
+}
+
+/// What follows a script that ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// The next step.
+    Next,
+    /// A restart, then the next step.
+    Restart,
+}
+
+/// A script that ran.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ran {
+    /// What it is called in the manifest.
+    pub(super) name: &'static str,
+    /// The step it belongs to.
+    pub(super) step: Step,
+    /// Its limit.
+    pub(super) limit_seconds: u64,
+    /// Its manifest says that a restart is expected.
+    pub(super) may_restart: bool,
+}
+
+/// What came of going back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Back {
+    /// The release of this version is at work again.
+    To(String),
+    /// There was no release before.
+    Nothing,
+    /// The release of this version could not be brought back, and why.
+    Failed(String, String),
+}
+
+/// The outcome of an attempt that failed with `outcome` and then went back.
+pub(super) fn returned(mut outcome: Outcome, back: &Back) -> Outcome {
+    let more = match back {
+        Back::To(version) => format!("went back to {version}"),
+        Back::Nothing => "there is no release to go back to".to_owned(),
+        Back::Failed(version, why) => {
+            outcome.state = AttemptState::Failed.into();
+            outcome.reason = FailureReason::RollbackFailed.into();
+            let to = if version.is_empty() {
+                "the previous release"
+            } else {
+                version
+            };
+            format!("going back to {to} failed: {why}")
+        }
+    };
+    // What failed first may be long; what became of it must not be cut off.
+    let room = MESSAGE_LIMIT.saturating_sub(more.len() + 2);
+    outcome
+        .message
+        .truncate(outcome.message.floor_char_boundary(room));
+    outcome.message = format!("{}; {more}", outcome.message);
+    outcome
+        .message
+        .truncate(outcome.message.floor_char_boundary(MESSAGE_LIMIT));
+    outcome
 }
 
 impl Break {
@@ -54,7 +122,7 @@ impl Break {
                 "stopped by an operator".to_owned(),
                 None,
             ),
-            Self::ShuttingDown => (
+            Self::ShuttingDown | Self::Deferred | Self::Restarting => (
                 AttemptState::Failed,
                 FailureReason::Interrupted,
                 "the agent was stopped while this was running".to_owned(),
@@ -85,21 +153,17 @@ impl From<UnpackError> for Break {
 }
 
 /// What the end of a script means. `stopped`: an operator asked for it.
-pub(super) fn after_script(
-    step: Step,
-    ended: Ended,
-    limit_seconds: u64,
-    stopped: bool,
-) -> Result<(), Break> {
-    let what = match step {
-        Step::PreHook => "hooks.pre",
-        Step::PostHook => "hooks.post",
-        _ => "deploy.script",
-    };
+pub(super) fn after_script(ran: &Ran, ended: Ended, stopped: bool) -> Result<After, Break> {
+    let what = ran.name;
+    let limit_seconds = ran.limit_seconds;
     match ended {
-        Ended::Exited(0) => Ok(()),
+        Ended::Exited(0) => Ok(After::Next),
+        Ended::Exited(TRY_AGAIN_EXIT_CODE) if ran.step == Step::PreHook => Err(Break::Deferred),
+        Ended::Exited(TRY_AGAIN_EXIT_CODE) if ran.step == Step::Script && ran.may_restart => {
+            Ok(After::Restart)
+        }
         Ended::Exited(code) => Err(Break::Failed {
-            reason: match step {
+            reason: match ran.step {
                 Step::PreHook => FailureReason::Refused,
                 _ => FailureReason::ScriptFailed,
             },
@@ -134,6 +198,82 @@ pub(super) fn chain(err: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn ran(step: Step, may_restart: bool) -> Ran {
+        Ran {
+            name: "x",
+            step,
+            limit_seconds: 300,
+            may_restart,
+        }
+    }
+
+    #[test]
+    fn exit_code_75_asks_for_more_time_where_that_is_known() {
+        let after =
+            |step, may_restart| after_script(&ran(step, may_restart), Ended::Exited(75), false);
+        assert_eq!(after(Step::PreHook, false), Err(Break::Deferred));
+        assert_eq!(after(Step::PreHook, true), Err(Break::Deferred));
+        assert_eq!(after(Step::Script, true), Ok(After::Restart));
+        for (step, may_restart) in [
+            (Step::Script, false),
+            (Step::PostHook, true),
+            (Step::Rollback, true),
+            (Step::Health, true),
+        ] {
+            let outcome = after(step, may_restart).unwrap_err().into_outcome();
+            assert_eq!(outcome.reason(), FailureReason::ScriptFailed, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn an_outcome_says_what_failed_and_what_came_of_going_back() {
+        use FailureReason::{HealthCheck, RollbackFailed, Unspecified};
+        let unhealthy = || Break::failed(HealthCheck, "health: bad").into_outcome();
+        let stopped = || Break::Stopped.into_outcome();
+        let failed = Back::Failed("1.0".into(), "rollback.script exited with 3".into());
+        let lost = Back::Failed(String::new(), "no such file".into());
+        let table = [
+            (
+                unhealthy(),
+                Back::To("1.0".into()),
+                (AttemptState::Failed, HealthCheck),
+                "health: bad; went back to 1.0",
+            ),
+            (
+                unhealthy(),
+                Back::Nothing,
+                (AttemptState::Failed, HealthCheck),
+                "health: bad; there is no release to go back to",
+            ),
+            (
+                unhealthy(),
+                failed.clone(),
+                (AttemptState::Failed, RollbackFailed),
+                "health: bad; going back to 1.0 failed: rollback.script exited with 3",
+            ),
+            (
+                stopped(),
+                Back::To("1.0".into()),
+                (AttemptState::Cancelled, Unspecified),
+                "stopped by an operator; went back to 1.0",
+            ),
+            (
+                stopped(),
+                lost,
+                (AttemptState::Failed, RollbackFailed),
+                "stopped by an operator; going back to the previous release failed: no such file",
+            ),
+        ];
+        for (outcome, back, wanted, message) in table {
+            let outcome = returned(outcome, &back);
+            assert_eq!((outcome.state(), outcome.reason()), wanted, "{back:?}");
+            assert_eq!(outcome.message, message);
+        }
+        let long = Break::failed(HealthCheck, "ä".repeat(4000)).into_outcome();
+        let message = returned(long, &failed).message;
+        assert!(message.len() <= MESSAGE_LIMIT && message.ends_with("exited with 3"));
+    }
 
     #[test]
     fn each_end_of_a_script_has_one_meaning() {
@@ -184,7 +324,7 @@ mod tests {
             ),
         ];
         for (ended, stopped, state, reason, code) in table {
-            let outcome = after_script(Step::Script, ended, 300, stopped)
+            let outcome = after_script(&ran(Step::Script, false), ended, stopped)
                 .unwrap_err()
                 .into_outcome();
             assert_eq!(
@@ -194,14 +334,14 @@ mod tests {
             );
         }
         assert_eq!(
-            after_script(Step::Script, Ended::Exited(0), 300, true),
-            Ok(())
+            after_script(&ran(Step::Script, true), Ended::Exited(0), true),
+            Ok(After::Next)
         );
     }
 
     #[test]
     fn a_pre_hook_that_says_no_refuses() {
-        let refused = after_script(Step::PreHook, Ended::Exited(3), 300, false)
+        let refused = after_script(&ran(Step::PreHook, false), Ended::Exited(3), false)
             .unwrap_err()
             .into_outcome();
         assert_eq!(refused.reason(), FailureReason::Refused);

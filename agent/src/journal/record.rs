@@ -40,6 +40,47 @@ pub(crate) struct Record {
     /// Wall clock at the acknowledgement, for the age of a tombstone only.
     #[prost(int64, tag = "11")]
     pub(crate) acked_unix_seconds: i64,
+    /// `hooks.pre` asked to be asked again later, and was not yet.
+    #[prost(message, optional, tag = "12")]
+    pub(crate) deferred: Option<v1::Deferred>,
+    /// Seq of the deferred report.
+    #[prost(uint64, tag = "13")]
+    pub(crate) deferred_seq: u64,
+    /// The deferred report arrived; it is told again in each session all the same.
+    #[prost(bool, tag = "14")]
+    pub(crate) deferred_acked: bool,
+    /// The script asked for a restart, which may come at any moment.
+    #[prost(message, optional, tag = "15")]
+    pub(crate) restarting: Option<Restarting>,
+    /// What failed; the device is going back to the release before. Becomes the outcome with what came of that.
+    #[prost(message, optional, tag = "16")]
+    pub(crate) failing: Option<v1::Outcome>,
+}
+
+/// What an attempt that waits for a restart has to know after it.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Restarting {
+    /// Exit code of the script.
+    #[prost(int32, optional, tag = "1")]
+    pub(crate) exit_code: Option<i32>,
+    /// Output so far.
+    #[prost(string, tag = "2")]
+    pub(crate) output: String,
+}
+
+/// Where an attempt without an outcome is to go on.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Stage {
+    /// From the beginning: nothing of it has begun.
+    Fresh,
+    /// Not before the server grants another run.
+    Deferred,
+    /// After the restart its script asked for.
+    Restarted(Restarting),
+    /// With going back; nothing of that has begun.
+    GoingBack(v1::Outcome),
+    /// Nowhere: a step that must not be repeated has begun.
+    CutOff,
 }
 
 /// An instant on the boot clock.
@@ -122,6 +163,47 @@ impl Record {
             (None, Some(_)) => v1::AttemptState::Running,
             (None, None) => v1::AttemptState::Accepted,
         }
+    }
+
+    /// Where it is to go on once the agent has started again; `None` when it is over.
+    pub(crate) fn stage(&self) -> Option<Stage> {
+        use v1::Step;
+        if self.outcome.is_some() {
+            return None;
+        }
+        let step = self.started.as_ref().map(Started::step);
+        Some(
+            match (step, &self.failing, &self.restarting, &self.deferred) {
+                (Some(Step::Rollback), ..) => Stage::CutOff,
+                (_, Some(failing), ..) => Stage::GoingBack(failing.clone()),
+                (Some(Step::Script | Step::Activate), None, Some(restarting), _) => {
+                    Stage::Restarted(restarting.clone())
+                }
+                (Some(_), ..) => Stage::CutOff,
+                (None, None, _, Some(_)) => Stage::Deferred,
+                (None, ..) => Stage::Fresh,
+            },
+        )
+    }
+
+    /// The deferred report, while it waits for another run.
+    pub(crate) fn deferred_report(&self, id: AttemptId) -> Option<v1::Report> {
+        if self.outcome.is_some() {
+            return None;
+        }
+        Some(v1::Report {
+            attempt: Some(id.into()),
+            seq: self.deferred_seq,
+            event: Some(v1::report::Event::Deferred(self.deferred.clone()?)),
+            traceparent: self.traceparent.clone(),
+        })
+    }
+
+    /// Which run this is, from 1.
+    pub(crate) fn run(&self) -> u32 {
+        self.command
+            .as_ref()
+            .map_or(1, |command| command.run.max(1))
     }
 
     /// What to deploy, if that is what was asked for.

@@ -24,7 +24,7 @@ pub(super) const TOMBSTONE_ORDER: TableDefinition<'static, u64, &[u8]> =
 pub(super) const RELEASES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("releases");
 /// Numbers: `epoch`, `seq`.
 pub(super) const NUMBERS: TableDefinition<'static, &str, u64> = TableDefinition::new("numbers");
-/// The journal's own id, under `id`.
+/// The journal's own id, under `id`, and the server's `configuration`.
 pub(super) const IDENTITY: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("identity");
 
 /// An agent has little memory to spare and the journal is small.

@@ -20,6 +20,8 @@ pub(crate) struct Context<'a> {
     pub(crate) target_id: String,
     /// Number of the attempt.
     pub(crate) attempt: u32,
+    /// Number of its run.
+    pub(crate) run: u32,
     /// The step.
     pub(crate) step: Step,
     /// Bundle name.
@@ -36,6 +38,8 @@ pub(crate) struct Context<'a> {
     pub(crate) previous_release_dir: Option<&'a Path>,
     /// W3C trace context.
     pub(crate) traceparent: &'a str,
+    /// Free-form values of the device's configuration.
+    pub(crate) configuration: &'a BTreeMap<String, String>,
 }
 
 impl Context<'_> {
@@ -60,6 +64,8 @@ impl Context<'_> {
             ("DEPLOYMENT_ID", self.deployment_id.to_owned()),
             ("TARGET_ID", self.target_id.clone()),
             ("ATTEMPT", self.attempt.to_string()),
+            ("RUN", self.run.to_string()),
+            ("AGENT_PID", std::process::id().to_string()),
             ("STEP", step_name(self.step)),
             ("BUNDLE_NAME", self.bundle_name.to_owned()),
             ("BUNDLE_VERSION", self.bundle_version.to_owned()),
@@ -71,6 +77,9 @@ impl Context<'_> {
                 self.previous_release_dir.map(path).unwrap_or_default(),
             ),
         ];
+        for (name, value) in self.configuration {
+            env.insert(format!("KERNEX_CONFIG_{name}"), value.clone());
+        }
         for (name, value) in own {
             env.insert(format!("KERNEX_{name}"), value);
         }
@@ -100,6 +109,7 @@ mod tests {
             deployment_id: "x",
             target_id: "t".into(),
             attempt: 2,
+            run: 1,
             step: Step::PreHook,
             bundle_name: "app",
             bundle_version: "1",
@@ -108,6 +118,7 @@ mod tests {
             release_dir: Path::new("/r"),
             previous_release_dir: None,
             traceparent: "",
+            configuration: &BTreeMap::from([("SITE".to_owned(), "berlin".to_owned())]),
         };
         let manifest = BTreeMap::from([
             ("KERNEX_TARGET_ID".to_owned(), "forged".to_owned()),
@@ -119,6 +130,7 @@ mod tests {
         };
         let env: BTreeMap<_, _> = context.environment(&manifest, outer).into_iter().collect();
         assert_eq!(env["KERNEX_TARGET_ID"], "t");
+        assert_eq!(env["KERNEX_CONFIG_SITE"], "berlin");
         assert_eq!(env["KERNEX_STEP"], "pre_hook");
         assert_eq!(env["KERNEX_PREVIOUS_RELEASE_DIR"], "");
         assert_eq!(env["APP_MODE"], "prod");

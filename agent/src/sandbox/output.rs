@@ -33,11 +33,11 @@ impl Output {
     }
 
     /// The output as text of at most [`OUTPUT_TAIL_LIMIT`] bytes, valid UTF-8 whatever came.
-    pub(crate) fn into_text(self) -> String {
-        let tail: Vec<u8> = self.tail.into();
+    pub(crate) fn text(&self) -> String {
+        let tail: Vec<u8> = self.tail.iter().copied().collect();
         let mut text = if self.skipped == 0 {
             // Kept together, a character across the seam stays whole.
-            String::from_utf8_lossy(&[self.head, tail].concat()).into_owned()
+            String::from_utf8_lossy(&[self.head.as_slice(), &tail].concat()).into_owned()
         } else {
             format!(
                 "{}\n[... {} bytes left out ...]\n{}",
@@ -67,7 +67,7 @@ mod tests {
             for (byte, len) in chunks {
                 output.push(&vec![byte; len]);
             }
-            prop_assert!(output.into_text().len() <= OUTPUT_TAIL_LIMIT);
+            prop_assert!(output.text().len() <= OUTPUT_TAIL_LIMIT);
         }
 
         #[test]
@@ -76,7 +76,7 @@ mod tests {
             for chunk in &chunks {
                 output.push(chunk.as_bytes());
             }
-            prop_assert_eq!(output.into_text(), chunks.concat());
+            prop_assert_eq!(output.text(), chunks.concat());
         }
     }
 
@@ -88,7 +88,7 @@ mod tests {
             output.push(b"some noise in between\n");
         }
         output.push(b"last line\n");
-        let text = output.into_text();
+        let text = output.text();
         assert!(text.starts_with("first line\n"));
         assert!(text.ends_with("last line\n"));
         assert!(text.contains("bytes left out"));

@@ -17,7 +17,7 @@ impl Bench {
         let tasks = TaskTracker::new();
         let closing = CancellationToken::new();
         Self {
-            sandbox: Sandbox::new(Duration::from_millis(300), tasks, closing),
+            sandbox: Sandbox::new(tasks, closing),
             dir: tempfile::tempdir().unwrap(),
             id: AttemptId {
                 target: TargetId::generate(),
@@ -46,6 +46,8 @@ impl Bench {
             dir: self.dir.path(),
             env,
             marker: Marker::new(self.id),
+            grace: Duration::from_millis(300),
+            spares: Some(75),
         };
         let mut output = Output::default();
         let running = self.sandbox.start(script).unwrap();
@@ -54,7 +56,7 @@ impl Bench {
             .wait(&mut output, deadline, interrupted)
             .await
             .unwrap();
-        (ended, output.into_text())
+        (ended, output.text())
     }
 
     fn pid(&self, file: &str) -> i32 {

@@ -6,7 +6,7 @@ use kernex_proto::{
     ids::AttemptId,
     v1::{self, Disposition, device_session_request::Message},
 };
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     clock,
+    config::Config,
     host::Host,
     journal::{Acked, BootInstant, Journal, Stopped, Taken},
     wires::Wires,
@@ -32,12 +33,15 @@ const DRAIN_ACKS: Duration = Duration::from_secs(1);
 
 /// An open session.
 pub(super) struct Active<'a> {
-    journal: &'a Journal,
-    wires: &'a Wires,
+    pub(super) config: &'a Config,
+    pub(super) journal: &'a Journal,
+    pub(super) wires: &'a Wires,
     host: &'a mut Host,
     streams: Streams,
     epoch: u64,
-    heartbeat: Duration,
+    /// As the server said in its Welcome.
+    usual_heartbeat: Duration,
+    ticks: Interval,
     heartbeat_seq: u64,
     /// Reports sent in this session; sent again only in the next, or when asked for again.
     sent: HashSet<u64>,
@@ -46,19 +50,23 @@ pub(super) struct Active<'a> {
 impl<'a> Active<'a> {
     /// A session that was just opened.
     pub(super) fn new(
+        config: &'a Config,
         journal: &'a Journal,
         wires: &'a Wires,
         host: &'a mut Host,
         welcome: &Welcome,
         streams: Streams,
     ) -> Self {
+        let settings = wires.settings();
         Self {
+            config,
             journal,
             wires,
             host,
             streams,
             epoch: welcome.epoch,
-            heartbeat: welcome.heartbeat,
+            usual_heartbeat: welcome.heartbeat,
+            ticks: ticks(settings.heartbeat.unwrap_or(welcome.heartbeat)),
             heartbeat_seq: 0,
             sent: HashSet::new(),
         }
@@ -66,14 +74,13 @@ impl<'a> Active<'a> {
 
     /// Runs until the end of the session; `Ok` when `stop` ended it.
     pub(super) async fn run(mut self, stop: &CancellationToken) -> Result<(), SessionError> {
-        let silence = (self.heartbeat * 3).max(LEAST_SILENCE);
         let mut heard = Instant::now();
-        let mut ticks = interval(self.heartbeat);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut progress = self.wires.progress.subscribe();
         progress.mark_unchanged();
         self.send_reports().await?;
+        self.send_deferred().await?;
         loop {
+            let silence = self.silence();
             tokio::select! {
                 message = self.streams.down.message() => {
                     let message = message
@@ -82,7 +89,7 @@ impl<'a> Active<'a> {
                     heard = Instant::now();
                     self.handle(message).await?;
                 }
-                _ = ticks.tick() => self.send_heartbeat().await?,
+                _ = self.ticks.tick() => self.send_heartbeat().await?,
                 () = self.wires.reports.notified() => self.send_reports().await?,
                 changed = progress.changed() => if changed.is_ok() {
                     let report = progress.borrow_and_update().clone();
@@ -119,6 +126,8 @@ impl<'a> Active<'a> {
                 self.send_again(id).await
             }
             Incoming::Stop(id, command) => self.stop(id, command).await,
+            Incoming::Plan(plan) => self.plan(plan).await,
+            Incoming::Configure(wanted) => self.configure(wanted).await,
             Incoming::Unsupported(answer) => self.send(Message::Unsupported(answer)).await,
             Incoming::Ack(seq, disposition) => self.acknowledged(seq, disposition).await,
             Incoming::Drain(after) => {
@@ -189,10 +198,48 @@ impl<'a> Active<'a> {
             "acknowledged"
         );
         self.sent.remove(&seq);
-        if let Acked::Accepted(id) = acked
-            && is_unwanted(disposition)
-        {
-            self.give_up(id, disposition).await?;
+        match (acked, disposition) {
+            // This server cannot ask again, and waiting for it would be for ever.
+            (Acked::Deferred(id), Disposition::Refused | Disposition::Unknown) => {
+                let why =
+                    "hooks.pre asked to be asked again later, which this server does not know";
+                let outcome = failed(v1::FailureReason::Refused, why.to_owned());
+                self.journal
+                    .call(move |journal| journal.finish(id, outcome, None, String::new()))
+                    .await?;
+                self.send_reports().await
+            }
+            (Acked::Accepted(id) | Acked::Deferred(id), disposition)
+                if is_unwanted(disposition) =>
+            {
+                self.give_up(id, disposition).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Time between heartbeats.
+    pub(super) fn heartbeat(&self) -> Duration {
+        let configured = self.wires.settings().heartbeat;
+        configured.unwrap_or(self.usual_heartbeat)
+    }
+
+    /// Heartbeats come at the pace of the settings from now on.
+    pub(super) fn restart_heartbeats(&mut self) {
+        self.ticks = ticks(self.heartbeat());
+    }
+
+    fn silence(&self) -> Duration {
+        let configured = self.wires.settings().silence;
+        configured.unwrap_or_else(|| (self.heartbeat() * 3).max(LEAST_SILENCE))
+    }
+
+    /// Tells of each attempt that waits for another run, acknowledged or not: a grant may have been lost.
+    async fn send_deferred(&mut self) -> Result<(), SessionError> {
+        for report in self.journal.call(Journal::deferred).await? {
+            if self.sent.insert(report.seq) {
+                self.send(Message::Report(report)).await?;
+            }
         }
         Ok(())
     }
@@ -251,10 +298,12 @@ impl<'a> Active<'a> {
         let Some(record) = self.journal.call(move |journal| journal.get(id)).await? else {
             return Ok(());
         };
-        for report in [record.accepted_report(id), record.outcome_report(id)]
-            .into_iter()
-            .flatten()
-        {
+        let known = [
+            record.accepted_report(id),
+            record.deferred_report(id),
+            record.outcome_report(id),
+        ];
+        for report in known.into_iter().flatten() {
             self.sent.insert(report.seq);
             self.send(Message::Report(report)).await?;
         }
@@ -279,7 +328,7 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
-    async fn send(&self, message: Message) -> Result<(), SessionError> {
+    pub(super) async fn send(&self, message: Message) -> Result<(), SessionError> {
         let message = v1::DeviceSessionRequest {
             message: Some(message),
         };
@@ -290,6 +339,12 @@ impl<'a> Active<'a> {
             Err(_) => Err(SessionError::Stuck),
         }
     }
+}
+
+fn ticks(pace: Duration) -> Interval {
+    let mut ticks = interval(pace);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// Whether an acceptance with this answer is not worth going on with.

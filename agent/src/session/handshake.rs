@@ -98,6 +98,9 @@ pub(super) struct Welcome {
     pub(super) device_name: String,
 }
 
+/// What the server may ask of this agent beyond a plain deploy.
+const CAPABILITIES: [&str; 6] = ["stop", "plan", "configure", "defer", "health", "rollback"];
+
 /// Opens the stream.
 pub(super) async fn dial(
     mut client: AgentServiceClient<Channel>,
@@ -242,7 +245,7 @@ async fn hello(
         journal_id: journal.id().to_string(),
         last_epoch,
         protocol_revision: PROTOCOL_REVISION,
-        capabilities: vec!["stop".to_owned()],
+        capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         inventory: Some(host::inventory()),
         held_attempts,

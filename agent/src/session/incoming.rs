@@ -16,6 +16,10 @@ pub(super) enum Incoming {
     Refuse(AttemptId, v1::Command, v1::Outcome),
     /// End an attempt.
     Stop(AttemptId, v1::Command),
+    /// Say what a deploy would meet.
+    Plan(v1::Plan),
+    /// Take a configuration over.
+    Configure(v1::Configure),
     /// Not known here; say so.
     Unsupported(v1::Unsupported),
     /// A report arrived.
@@ -55,6 +59,17 @@ fn understand_command(command: v1::Command, epoch: u64) -> Incoming {
     if command.epoch != epoch {
         return Incoming::Fenced(command.epoch);
     }
+    match command.action {
+        Some(Action::Plan(plan)) => {
+            return match plan.deploy.as_ref().map(flaw) {
+                Some(None) => Incoming::Plan(plan),
+                Some(Some(why)) => unsupported(command.attempt, &why),
+                None => unsupported(command.attempt, "a plan of nothing"),
+            };
+        }
+        Some(Action::Configure(configure)) => return Incoming::Configure(configure),
+        _ => {}
+    }
     let id = match command.attempt.as_ref().map(AttemptId::try_from) {
         Some(Ok(id)) => id,
         Some(Err(err)) => return unsupported(command.attempt, &err.to_string()),
@@ -69,9 +84,7 @@ fn understand_command(command: v1::Command, epoch: u64) -> Incoming {
             }
         },
         Some(Action::Stop(_)) => Incoming::Stop(id, command),
-        Some(Action::Configure(_)) => unsupported(command.attempt, "configure"),
-        Some(Action::Plan(_)) => unsupported(command.attempt, "plan"),
-        None => {
+        Some(Action::Configure(_) | Action::Plan(_)) | None => {
             let why = "this agent does not know the command; it may be too old";
             let outcome = failed(FailureReason::Unsupported, why.to_owned());
             Incoming::Refuse(id, command, outcome)
@@ -159,15 +172,8 @@ mod tests {
     #[test]
     fn what_is_not_known_is_answered_and_never_closes() {
         assert!(matches!(understand(None, 7), Incoming::Unsupported(_)));
-        for action in [
-            Action::Plan(v1::Plan::default()),
-            Action::Configure(v1::Configure::default()),
-        ] {
-            assert!(matches!(
-                of(command(Some(action))),
-                Incoming::Unsupported(_)
-            ));
-        }
+        let empty = Action::Plan(v1::Plan::default());
+        assert!(matches!(of(command(Some(empty))), Incoming::Unsupported(_)));
         let Incoming::Refuse(_, _, outcome) = of(command(None)) else {
             panic!("an unknown action has to be refused");
         };

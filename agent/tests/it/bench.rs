@@ -111,6 +111,37 @@ impl Bench {
         Some(manifest["version"].as_str().unwrap().to_owned())
     }
 
+    /// Waits until `current` names this version.
+    pub(crate) async fn until_current(&self, version: &str) {
+        let limit = Duration::from_secs(30);
+        let named = async {
+            while self.current().as_deref() != Some(version) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(limit, named)
+            .await
+            .expect("it never became current");
+    }
+
+    /// Whether `current` names this release folder.
+    pub(crate) fn is_current(&self, release: &str) -> bool {
+        let target = fs::read_link(self.state_dir().join("bundles/app/current")).unwrap();
+        target.ends_with(release)
+    }
+
+    /// Whether a process is alive.
+    pub(crate) fn lives(&self, pid: &str) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    }
+
+    /// Ends a process that a script left.
+    pub(crate) fn end(&self, pid: &str) {
+        let killed = Command::new("kill").args(["-9", pid]).status().unwrap();
+        assert!(killed.success());
+    }
+
     /// Names in a folder of the state folder.
     pub(crate) fn list(&self, dir: &str) -> Vec<String> {
         fs::read_dir(self.state_dir().join(dir))
@@ -152,6 +183,17 @@ fn pack(dir: &Path) -> Vec<u8> {
     packed.stdout
 }
 
+fn deploy_of(digest: Digest, bundle: &[u8]) -> v1::Deploy {
+    v1::Deploy {
+        name: "app".into(),
+        version: "1.0".into(),
+        digest: digest.to_string(),
+        size_bytes: bundle.len() as u64,
+        deployment_id: "deployment-1".into(),
+        ..v1::Deploy::default()
+    }
+}
+
 pub(crate) fn attempt() -> v1::AttemptRef {
     v1::AttemptRef {
         target_id: TargetId::generate().to_string(),
@@ -161,15 +203,48 @@ pub(crate) fn attempt() -> v1::AttemptRef {
 
 impl Session {
     pub(crate) async fn deploy(&self, attempt: &v1::AttemptRef, digest: Digest, bundle: &[u8]) {
+        let deploy = deploy_of(digest, bundle);
+        self.command(attempt, Some(v1::command::Action::Deploy(deploy)))
+            .await;
+    }
+
+    /// Deploys with an execution time.
+    pub(crate) async fn deploy_within(
+        &self,
+        attempt: &v1::AttemptRef,
+        digest: Digest,
+        bundle: &[u8],
+        execution: Duration,
+    ) {
         let deploy = v1::Deploy {
-            name: "app".into(),
-            version: "1.0".into(),
-            digest: digest.to_string(),
-            size_bytes: bundle.len() as u64,
-            deployment_id: "deployment-1".into(),
-            ..v1::Deploy::default()
+            execution_ms: u64::try_from(execution.as_millis()).unwrap(),
+            ..deploy_of(digest, bundle)
         };
         self.command(attempt, Some(v1::command::Action::Deploy(deploy)))
+            .await;
+    }
+
+    /// Grants a run of a deploy.
+    pub(crate) async fn deploy_run(
+        &self,
+        attempt: &v1::AttemptRef,
+        digest: Digest,
+        bundle: &[u8],
+        run: u32,
+    ) {
+        let command = v1::Command {
+            attempt: Some(attempt.clone()),
+            epoch: self.epoch,
+            remaining_ms: 60_000,
+            run,
+            action: Some(v1::command::Action::Deploy(deploy_of(digest, bundle))),
+            ..v1::Command::default()
+        };
+        self.send(Some(down::Message::Command(command))).await;
+    }
+
+    pub(crate) async fn stop(&self, attempt: &v1::AttemptRef) {
+        self.command(attempt, Some(v1::command::Action::Stop(v1::Stop {})))
             .await;
     }
 

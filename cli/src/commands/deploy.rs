@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kernex_proto::{ids::Digest, v1};
 
-use super::{Session, present, transfer, watch};
+use super::{Session, plan, present, transfer, watch};
 use crate::{
     args::DeployArgs,
     client::{Client, call, request_id, timed},
@@ -15,6 +15,15 @@ use crate::{
 /// Creates the deployment, and stays when asked to.
 pub(super) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failure> {
     let meant = meant(&args.bundle)?;
+    if args.plan && matches!(meant, Meant::Local(_)) {
+        return Err(Failure::usage(
+            format!(
+                "`{}` is a file here, and a plan moves none of its bytes",
+                args.bundle
+            ),
+            "Push it first: `kernexctl bundle push`, then plan with name:version.",
+        ));
+    }
     let client = session.connect().await?;
     let bundle = match meant {
         Meant::Stored(reference) => reference,
@@ -39,8 +48,12 @@ pub(super) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
         execution_timeout_seconds: args.execution_timeout.map_or(0, |limit| limit.as_secs()),
         request_id: request_id(),
     };
-    let deployment = create(&client, with_devices(request, args.devices)).await?;
+    let request = with_devices(request, args.devices);
     let printer = Printer::new(args.output.output);
+    if args.plan {
+        return plan::run(&client, request, printer).await;
+    }
+    let deployment = create(&client, request).await?;
     if !args.watch {
         let id = deployment.id.clone();
         printer.list(&[DeploymentView::from(deployment)])?;

@@ -141,7 +141,10 @@ async fn serve_session(
                 }))
                 .await;
             }
-            up::Message::Report(_) | up::Message::Unsupported(_) => {}
+            up::Message::Report(_)
+            | up::Message::Unsupported(_)
+            | up::Message::Planned(_)
+            | up::Message::Configured(_) => {}
         }
         let _ = shared.heard.send(message);
     }

@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 
 use kernex_integration_tests::{BundleBuilder, fake_server::FakeServer, wait::seen, wait_for};
 use kernex_proto::v1::{
-    AttemptState, Configure, FailureReason, HeldAttempt, Plan, Stop, command,
-    device_session_request as up, report,
+    AttemptState, FailureReason, HeldAttempt, Plan, Stop, command, device_session_request as up,
+    report,
 };
 use rustix::process::Signal;
 
@@ -127,10 +127,7 @@ async fn what_the_agent_does_not_know_is_answered_unsupported_and_the_session_st
         FailureReason::Unsupported,
         "a kind of command of times to come"
     );
-    for action in [
-        command::Action::Configure(Configure::default()),
-        command::Action::Plan(Plan::default()),
-    ] {
+    for action in [command::Action::Plan(Plan::default())] {
         let attempt = server.command(Some(action.clone())).await;
         let answer = server.unsupported().await;
         assert_eq!(answer.attempt, Some(attempt.into()), "{action:?}");

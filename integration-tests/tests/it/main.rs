@@ -2,14 +2,18 @@
 
 mod bundles;
 mod cli;
+mod configuration;
 mod control_plane;
 mod deployments;
 mod dev;
 mod enrolment;
 mod failures;
+mod health;
 mod heartbeats;
 mod journal;
 mod outcomes;
+mod plan;
+mod rollback;
 mod scripts;
 mod sessions;
 mod store;

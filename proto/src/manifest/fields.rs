@@ -152,11 +152,15 @@ pub(super) fn script(value: Value) -> Result<String, String> {
     Ok(script)
 }
 
-pub(super) fn timeout(value: Value) -> Result<u64, String> {
-    match number(&value)? {
-        seconds @ 1..=MAX_TIMEOUT_SECONDS => Ok(seconds),
-        _ => Err(format!("must be 1 to {MAX_TIMEOUT_SECONDS}")),
+pub(super) fn within(value: &Value, least: u64, most: u64) -> Result<u64, String> {
+    match number(value)? {
+        number if (least..=most).contains(&number) => Ok(number),
+        _ => Err(format!("must be {least} to {most}")),
     }
+}
+
+pub(super) fn timeout(value: Value) -> Result<u64, String> {
+    within(&value, 1, MAX_TIMEOUT_SECONDS)
 }
 
 pub(super) fn env(name: &str, value: Value) -> Result<String, String> {

@@ -8,7 +8,9 @@ use super::*;
 const FULL: &str = r#"{
     "name": "app", "version": "1.0.0+3",
     "deploy": {"script": "./run.sh", "timeout_seconds": 60},
-    "hooks": {"pre": "true", "post": "systemctl restart app"},
+    "hooks": {"pre": "true", "post": "systemctl restart app", "retry_seconds": 30},
+    "health": {"http": "http://127.0.0.1:8080/health", "initial_delay_seconds": 1, "interval_seconds": 2,
+        "timeout_seconds": 3, "retries": 4, "hold_seconds": 5},
     "rollback": {"script": "./back.sh"},
     "env": {"MODE": "fast"},
     "requires": {"os": "linux", "arch": ["x86_64", "aarch64"], "disk_bytes": 1000},
@@ -43,16 +45,32 @@ fn everything_is_read() {
     assert_eq!(manifest.hooks.pre.as_deref(), Some("true"));
     assert_eq!(manifest.env["MODE"], "fast");
     assert_eq!(manifest.restart, Some(Restart::Expected));
+    assert_eq!(manifest.retry_after(), Duration::from_secs(30));
+    let health = manifest.health.unwrap();
+    assert_eq!(
+        health.probe,
+        Probe::Http("http://127.0.0.1:8080/health".to_owned())
+    );
+    assert_eq!(
+        [
+            health.initial_delay(),
+            health.interval(),
+            health.timeout(),
+            health.hold()
+        ],
+        [1, 2, 3, 5].map(Duration::from_secs)
+    );
+    assert_eq!(health.retries, 4);
 }
 
 #[test]
 fn unknown_fields_are_kept() {
     let manifest =
-        Manifest::parse(br#"{"version": "1", "health": {"command": "x"}, "deploy": {"new": 1}}"#)
+        Manifest::parse(br#"{"version": "1", "later": {"command": "x"}, "deploy": {"new": 1}}"#)
             .unwrap();
-    assert_eq!(manifest.extra["health"], json!({"command": "x"}));
+    assert_eq!(manifest.extra["later"], json!({"command": "x"}));
     assert_eq!(
-        serde_json::to_value(&manifest).unwrap()["health"],
+        serde_json::to_value(&manifest).unwrap()["later"],
         json!({"command": "x"})
     );
 }
@@ -98,6 +116,29 @@ fn refusals_name_the_field_and_say_why() {
     assert!(with("requires", json!({"os": []})).contains("`requires.os` must not be empty"));
     assert!(with("requires", json!({"arch": [1]})).contains("`requires.arch`"));
     assert!(with("requires", json!({"disk_bytes": "1G"})).contains("must be a number, not text"));
+    let health = |value: Value| with("health", value);
+    for none_or_two in [
+        json!({}),
+        json!({"tcp": "a:1", "command": "true"}),
+        json!({"interval_seconds": 1}),
+    ] {
+        assert!(health(none_or_two).contains("`health` must have exactly one of"));
+    }
+    for tcp in ["8080", "a:b", ":80", "a:0", "http://a:80/x", "a:70000"] {
+        assert!(health(json!({"tcp": tcp})).contains("`health.tcp` must be `host:port`"));
+    }
+    for http in ["/health", "ftp://a/b", "http://", "127.0.0.1:80", "x y"] {
+        assert!(health(json!({"http": http})).contains("`health.http` must be an address"));
+    }
+    assert!(health(json!({"http": "https://a/"})).contains("certificates"));
+    for field in ["interval_seconds", "timeout_seconds"] {
+        assert!(
+            health(json!({"tcp": "a:1", field: 0})).contains(field),
+            "{field}"
+        );
+    }
+    assert!(health(json!({"tcp": "a:1", "retries": 10_001})).contains("must be 0 to 10000"));
+    assert!(with("hooks", json!({"retry_seconds": 0})).contains("`hooks.retry_seconds`"));
     assert!(with("restart", json!("never")).contains("`restart` must be `expected`"));
 }
 
@@ -148,6 +189,11 @@ fn the_published_schema_and_the_code_know_the_same_fields() {
         let described = &schema["properties"][nested]["properties"];
         assert_eq!(names(described), names(&full[nested]), "{nested}");
     }
+    let mut health = full["health"].clone();
+    health["command"] = json!("true");
+    health["tcp"] = json!("localhost:1");
+    let described = &schema["properties"]["health"]["properties"];
+    assert_eq!(names(described), names(&health));
     assert_eq!(schema["required"], json!(["version"]));
     let timeout = &schema["properties"]["deploy"]["properties"]["timeout_seconds"];
     assert_eq!(timeout["maximum"], json!(MAX_TIMEOUT_SECONDS));

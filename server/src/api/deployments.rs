@@ -119,7 +119,10 @@ impl DeploymentService for Deployments {
     }
 }
 
-fn order(request: CreateDeploymentRequest, traceparent: String) -> Result<NewDeployment, Status> {
+pub(super) fn order(
+    request: CreateDeploymentRequest,
+    traceparent: String,
+) -> Result<NewDeployment, Status> {
     if request.bundle.is_empty() {
         return Err(invalid(
             "bundle",

@@ -73,6 +73,8 @@ impl DeviceService for Devices {
                 change.revision,
             )
             .await?;
+        // Other labels may mean another configuration.
+        self.0.hints.add([device.id]);
         Ok(Response::new(UpdateDeviceLabelsResponse {
             device: Some(device.into()),
         }))

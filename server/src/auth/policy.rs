@@ -40,6 +40,17 @@ const POLICIES: &[(&str, Policy)] = &[
     ("/kernex.v1.DeploymentService/ListTargets", VIEWER),
     ("/kernex.v1.DeploymentService/WatchDeployment", VIEWER),
     ("/kernex.v1.DeploymentService/CancelDeployment", OPERATOR),
+    ("/kernex.v1.PlanService/PlanDeployment", VIEWER),
+    ("/kernex.v1.ConfigurationService/SetConfiguration", OPERATOR),
+    (
+        "/kernex.v1.ConfigurationService/DeleteConfiguration",
+        OPERATOR,
+    ),
+    ("/kernex.v1.ConfigurationService/ListConfigurations", VIEWER),
+    (
+        "/kernex.v1.ConfigurationService/GetDeviceConfiguration",
+        VIEWER,
+    ),
     ("/kernex.v1.EventService/WatchEvents", VIEWER),
     ("/kernex.v1.AccessService/CreateEnrollmentToken", OPERATOR),
     ("/kernex.v1.AccessService/ListEnrollmentTokens", VIEWER),

@@ -57,6 +57,10 @@ pub(super) enum Decision {
         row: v1::Heartbeat,
     },
     Progress(AttemptId, v1::Progress),
+    /// What a deploy would meet.
+    Planned(v1::Planned),
+    /// What became of a configuration.
+    Configured(v1::Configured),
     Report {
         seq: u64,
         attempt: AttemptId,
@@ -105,6 +109,8 @@ pub(super) fn decide(wake: Wake) -> Decision {
             Some(Up::Heartbeat(row)) => heartbeat(row),
             Some(Up::Report(report)) => self::report(report),
             Some(Up::Unsupported(answer)) => not_known(answer),
+            Some(Up::Planned(answer)) => Decision::Planned(answer),
+            Some(Up::Configured(answer)) => Decision::Configured(answer),
         },
     }
 }
@@ -142,6 +148,7 @@ fn report(report: v1::Report) -> Decision {
         Some(Event::Progress(progress)) => return Decision::Progress(attempt, progress),
         Some(Event::Accepted(_)) => ReportEvent::Accepted,
         Some(Event::Outcome(outcome)) => ReportEvent::Outcome(outcome),
+        Some(Event::Deferred(deferred)) => ReportEvent::Deferred(deferred),
     };
     if report.seq == 0 {
         return bad("seq is missing");

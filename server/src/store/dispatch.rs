@@ -34,6 +34,8 @@ pub struct DueCommand {
     pub device: DeviceId,
     /// Which attempt.
     pub attempt: AttemptId,
+    /// Which run of the attempt, from 1.
+    pub run: u32,
     /// What to do.
     pub kind: DueKind,
     /// Time left for delivery and execution; for the agent's boot clock.
@@ -71,6 +73,8 @@ struct Row {
     bundle_id: Option<Uuid>,
     size: Option<i64>,
     format: Option<String>,
+    run: Option<i32>,
+    run_due_at: Option<i64>,
 }
 
 impl Store {
@@ -99,11 +103,7 @@ impl Store {
                     if row.stop_sent_epoch < epoch {
                         due.push(stop(&row));
                     }
-                } else if is_head
-                    && row.sent_epoch < epoch
-                    && row.delivery_deadline > now.0
-                    && is_waiting(&row)
-                {
+                } else if is_head && (is_new(&row, epoch, now) || is_granted(&row, now)) {
                     due.extend(deploy(&row, now)?);
                 }
             }
@@ -199,14 +199,27 @@ fn attempt_id(row: &Row) -> AttemptId {
     }
 }
 
-fn is_waiting(row: &Row) -> bool {
-    row.state == State::Pending.as_str() || row.state == State::Sent.as_str()
+/// Whether it waits for its device and was not pushed in this session.
+fn is_new(row: &Row, epoch: i64, now: Timestamp) -> bool {
+    let waits = row.state == State::Pending.as_str() || row.state == State::Sent.as_str();
+    waits && row.sent_epoch < epoch && row.delivery_deadline > now.0
+}
+
+/// Whether the device asked to be asked again, and the time for it has come.
+fn is_granted(row: &Row, now: Timestamp) -> bool {
+    let at_work = row.state == State::Accepted.as_str() || row.state == State::Running.as_str();
+    at_work && row.run_due_at.is_some_and(|due| due <= now.0)
+}
+
+fn run(row: &Row) -> u32 {
+    row.run.and_then(|run| u32::try_from(run).ok()).unwrap_or(1)
 }
 
 fn stop(row: &Row) -> (Option<Uuid>, DueCommand) {
     let command = DueCommand {
         device: DeviceId(row.device_id),
         attempt: attempt_id(row),
+        run: run(row),
         kind: DueKind::Stop,
         remaining: Duration::ZERO,
         traceparent: row.traceparent.clone(),
@@ -230,10 +243,12 @@ fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, DueCommand)
         deployment_id: row.deployment_id.to_string(),
         signatures: Vec::new(),
         execution_ms: u64::try_from(execution.as_millis()).unwrap_or(u64::MAX),
+        go_back: false,
     };
     let command = DueCommand {
         device: DeviceId(row.device_id),
         attempt: attempt_id(row),
+        run: run(row),
         kind: DueKind::Deploy(Box::new(deploy)),
         remaining: Timestamp(row.delivery_deadline)
             .since(now)
@@ -269,6 +284,8 @@ fn queue(devices: &[Uuid]) -> SelectStatement {
         .columns([("t", "bundle_version"), ("t", "digest")])
         .expr_as(Expr::col(("b", "id")), "bundle_id")
         .columns([("b", "size"), ("b", "format")])
+        .column(("r", "run"))
+        .expr_as(Expr::col(("r", "due_at")), "run_due_at")
         .from_as("attempts", "a")
         .inner_join(
             TableRef::from("targets").alias("t"),
@@ -286,6 +303,10 @@ fn queue(devices: &[Uuid]) -> SelectStatement {
             TableRef::from("bundles").alias("b"),
             on(("b", "name"), ("t", "bundle_name"))
                 .and(on(("b", "version"), ("t", "bundle_version"))),
+        )
+        .left_join(
+            TableRef::from("runs").alias("r"),
+            on(("r", "target_id"), ("a", "target_id")).and(on(("r", "number"), ("a", "number"))),
         )
         .and_where(Expr::col(("a", "unresolved")))
         .and_where(Expr::col(("d", "conflicted")).not())

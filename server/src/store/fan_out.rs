@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, ExprTrait},
 };
 use serde_json::json;
@@ -28,7 +28,7 @@ use crate::domain::{
 /// Commits an order: the deployment, a target and an attempt a device, and what gives way to them.
 pub(crate) async fn fan_out(tx: &Tx, caller: &Caller, new: &NewDeployment) -> Result<Uuid> {
     let bundle = find_bundle(&tx.db, &new.bundle).await?;
-    let devices = select_devices(tx, new).await?;
+    let devices = select_devices(&tx.db, new).await?;
     if devices.is_empty() {
         return Err(StoreError::NoTargets);
     }
@@ -73,13 +73,16 @@ fn order(
 }
 
 /// The union of what was named and selected, by id.
-async fn select_devices(tx: &Tx, new: &NewDeployment) -> Result<BTreeMap<Uuid, device::Model>> {
+pub(crate) async fn select_devices<C: ConnectionTrait>(
+    db: &C,
+    new: &NewDeployment,
+) -> Result<BTreeMap<Uuid, device::Model>> {
     let mut devices = BTreeMap::new();
     let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
     for chunk in ids.chunks(ID_CHUNK) {
         let rows = device::Entity::find()
             .filter(device::Column::Id.is_in(chunk.to_vec()))
-            .all(&tx.db)
+            .all(db)
             .await?;
         devices.extend(rows.into_iter().map(|row| (row.id, row)));
     }
@@ -90,7 +93,7 @@ async fn select_devices(tx: &Tx, new: &NewDeployment) -> Result<BTreeMap<Uuid, d
         let names = chunk.iter().map(|name| clean(name));
         let rows = device::Entity::find()
             .filter(device::Column::Name.is_in(names))
-            .all(&tx.db)
+            .all(db)
             .await?;
         let missing = chunk
             .iter()
@@ -101,13 +104,13 @@ async fn select_devices(tx: &Tx, new: &NewDeployment) -> Result<BTreeMap<Uuid, d
         devices.extend(rows.into_iter().map(|row| (row.id, row)));
     }
     if let Some(selector) = &new.selector {
-        select_by_label(tx, selector, &mut devices).await?;
+        select_by_label(db, selector, &mut devices).await?;
     }
     Ok(devices)
 }
 
-async fn select_by_label(
-    tx: &Tx,
+async fn select_by_label<C: ConnectionTrait>(
+    db: &C,
     selector: &Selector,
     devices: &mut BTreeMap<Uuid, device::Model>,
 ) -> Result<()> {
@@ -117,13 +120,13 @@ async fn select_by_label(
             .filter(device::Column::Id.gt(after))
             .order_by_asc(device::Column::Id)
             .limit(ID_CHUNK as u64)
-            .all(&tx.db)
+            .all(db)
             .await?;
         let Some(last) = rows.last().map(|row| row.id) else {
             return Ok(());
         };
         after = last;
-        let found = matching(&tx.db, selector, rows).await?;
+        let found = matching(db, selector, rows).await?;
         devices.extend(found.into_iter().map(|(row, _)| (row.id, row)));
     }
 }

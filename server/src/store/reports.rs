@@ -17,6 +17,7 @@ use super::{
     devices::clean,
     dispatch::key,
     entity::{attempt, device_release, unknown_report},
+    runs,
     transaction::{ID_CHUNK, Tx, insert_all},
 };
 use crate::{
@@ -44,6 +45,8 @@ pub enum ReportEvent {
     Progress(v1::Progress),
     /// It ended.
     Outcome(v1::Outcome),
+    /// Its `hooks.pre` asks to be asked again later.
+    Deferred(v1::Deferred),
 }
 
 /// Longest message, in bytes.
@@ -72,6 +75,7 @@ impl Store {
             }
             let mut releases = Releases::new();
             let mut unknown = Vec::new();
+            let mut deferred = Vec::new();
             let mut dispositions = Vec::with_capacity(reports.len());
             for report in reports {
                 dispositions.push(match batch.get(key(report.attempt)) {
@@ -79,12 +83,21 @@ impl Store {
                         unknown.extend(aside(report, tx.now.0));
                         v1::Disposition::Unknown
                     }
-                    Some(entry) => apply_one(entry, report, tx.now, &mut releases),
+                    Some(entry) => {
+                        let disposition = apply_one(entry, report, tx.now, &mut releases);
+                        if let ReportEvent::Deferred(asked) = &report.event
+                            && disposition == v1::Disposition::Applied
+                        {
+                            deferred.push((report.attempt, asked.clone()));
+                        }
+                        disposition
+                    }
                 });
             }
             batch.save().await?;
             keep_aside(&tx, unknown).await?;
             write_releases(&tx, releases).await?;
+            runs::defer(&tx, &deferred).await?;
             Ok(dispositions)
         })
         .await
@@ -102,7 +115,8 @@ fn apply_one(
         return v1::Disposition::Refused;
     }
     let event = match &report.event {
-        ReportEvent::Accepted => Event::Accepted,
+        // What waits for its next run has been accepted, and nothing of it has begun.
+        ReportEvent::Accepted | ReportEvent::Deferred(_) => Event::Accepted,
         ReportEvent::Progress(progress) => {
             let Some(step) = Step::from_wire(progress.step()) else {
                 // A step a newer agent has; where the attempt stands is known without it.
@@ -132,6 +146,12 @@ fn apply_one(
     match verdict {
         Verdict::Applied(_) => v1::Disposition::Applied,
         Verdict::Late(_) => v1::Disposition::Late,
+        Verdict::Unchanged
+            if entry.facts().state.is_open()
+                && matches!(report.event, ReportEvent::Deferred(_)) =>
+        {
+            v1::Disposition::Applied
+        }
         // A closed attempt that waits for its agent's answer is told so again.
         Verdict::Unchanged if !entry.facts().state.is_open() && !entry.facts().answered => {
             v1::Disposition::Late
@@ -172,7 +192,8 @@ fn aside(report: &IncomingReport, now: i64) -> Option<unknown_report::Model> {
         ReportEvent::Accepted => ("accepted", Vec::new()),
         ReportEvent::Outcome(outcome) => ("outcome", outcome.encode_to_vec()),
         // Progress of nothing known is worth nothing.
-        ReportEvent::Progress(_) => return None,
+        // Nor is a question that nobody can answer.
+        ReportEvent::Progress(_) | ReportEvent::Deferred(_) => return None,
     };
     let (target_id, number) = key(report.attempt);
     Some(unknown_report::Model {

@@ -1,69 +1,144 @@
 //! The scripts of an attempt: each begins in the journal, runs in the sandbox and ends with one meaning.
 
-use std::path::{Path, PathBuf};
+use std::{path::PathBuf, time::Duration};
 
-use kernex_proto::v1::Step;
+use kernex_proto::{
+    manifest::{Manifest, Restart},
+    v1::Step,
+};
 use tracing::Instrument as _;
 
-use super::{Attempt, Prepared, started};
+use super::{Attempt, started};
 use crate::{
+    bundle::Shelf,
     clock,
     executor::{
         traceparent_or,
-        verdict::{Break, after_script},
+        verdict::{After, Break, Ran, after_script},
     },
     journal::Started,
     sandbox::{Ended, Marker, Script, environment},
 };
 
+/// One script and the release it runs in.
+pub(super) struct Run<'r> {
+    /// The step it belongs to.
+    pub(super) step: Step,
+    /// What it is called in the manifest.
+    pub(super) name: &'static str,
+    /// What to run.
+    pub(super) script: &'r str,
+    pub(super) shelf: &'r Shelf,
+    /// Folder of the release it runs in.
+    pub(super) folder: &'r str,
+    /// Folder of the release before.
+    pub(super) previous: Option<&'r str>,
+    pub(super) manifest: &'r Manifest,
+    pub(super) version: &'r str,
+    pub(super) digest: &'r str,
+}
+
 impl Attempt<'_> {
-    /// Runs one script to its end; once begun it is never run again.
-    pub(super) async fn script(
-        &mut self,
-        prepared: &Prepared,
-        step: Step,
-        script: &str,
-    ) -> Result<(), Break> {
-        let span = tracing::info_span!("script", step = environment::step_name(step));
+    /// Runs one script to its end; once begun it is never run again in this run of the attempt.
+    pub(super) async fn script(&mut self, run: &Run<'_>) -> Result<After, Break> {
+        let span = tracing::info_span!("script", step = environment::step_name(run.step));
         async {
-            self.begin(step).await?;
-            let internal = |err: std::io::Error| Break::internal("cannot run the script", &err);
-            let dir = prepared.shelf.release(&prepared.folder);
-            let sandbox = self.executor.sandbox.clone();
-            let running = sandbox
-                .start(Script {
-                    script,
-                    dir: &dir,
-                    env: self.environment(prepared, step, &dir),
-                    marker: Marker::new(self.id),
-                })
-                .map_err(internal)?;
-            let limit = prepared
-                .manifest
-                .timeout()
-                .min(self.executor.config.max_script_time)
+            self.begin(run.step).await?;
+            let limit = self
+                .limit(run.manifest)
                 .min(self.deadline.saturating_sub(clock::since_boot()));
-            let deadline = clock::since_boot().saturating_add(limit);
-            self.note_process(step, running.pid(), running.start_ticks())
-                .await;
-            let (stop, shutdown) = (self.stop.clone(), self.executor.shutdown.clone());
-            let interrupted = async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = shutdown.cancelled() => {}
-                }
-            };
-            let ended = running
-                .wait(&mut self.output, deadline, interrupted)
-                .await
-                .map_err(internal)?;
-            if let Ended::Exited(code) = ended {
-                self.exit_code = Some(code);
-            }
-            after_script(step, ended, limit.as_secs(), self.stop.is_cancelled())
+            let ended = self.run_within(run, limit).await?;
+            self.after(run, ended, limit)
         }
         .instrument(span)
         .await
+    }
+
+    /// Runs a script of a step that has begun and that neither a stop nor the execution deadline ends.
+    pub(super) async fn run_begun(&mut self, run: &Run<'_>) -> Result<(), Break> {
+        let limit = self.limit(run.manifest);
+        let ended = self.run_within(run, limit).await?;
+        self.after(run, ended, limit).map(|_| ())
+    }
+
+    /// Runs a probe, which may be repeated and is not noted.
+    pub(super) async fn run_probe(
+        &mut self,
+        run: &Run<'_>,
+        limit: Duration,
+    ) -> Result<Result<(), String>, Break> {
+        let exit_code = self.exit_code;
+        let ended = self.run_within(run, limit).await?;
+        self.exit_code = exit_code;
+        match self.after(run, ended, limit) {
+            Ok(_) => Ok(Ok(())),
+            Err(Break::Failed { message, .. }) => Ok(Err(message)),
+            Err(disturbed) => Err(disturbed),
+        }
+    }
+
+    fn after(&self, run: &Run<'_>, ended: Ended, limit: Duration) -> Result<After, Break> {
+        let script = Ran {
+            name: run.name,
+            step: run.step,
+            limit_seconds: limit.as_secs(),
+            may_restart: run.manifest.restart == Some(Restart::Expected),
+        };
+        after_script(&script, ended, self.stop.is_cancelled())
+    }
+
+    fn limit(&self, manifest: &Manifest) -> Duration {
+        manifest
+            .timeout()
+            .min(self.executor.settings().max_script_time)
+    }
+
+    async fn run_within(&mut self, run: &Run<'_>, limit: Duration) -> Result<Ended, Break> {
+        let internal = |err: std::io::Error| Break::internal("cannot run the script", &err);
+        let settings = self.executor.settings();
+        let may_restart =
+            run.step == Step::Script && run.manifest.restart == Some(Restart::Expected);
+        let dir = run.shelf.release(run.folder);
+        let sandbox = self.executor.sandbox.clone();
+        let running = sandbox
+            .start(Script {
+                script: run.script,
+                dir: &dir,
+                env: self.environment(run),
+                marker: Marker::new(self.id),
+                grace: settings.script_grace,
+                spares: may_restart.then_some(kernex_proto::manifest::TRY_AGAIN_EXIT_CODE),
+            })
+            .map_err(internal)?;
+        let deadline = clock::since_boot().saturating_add(limit);
+        if run.step != Step::Health {
+            self.note_process(run.step, running.pid(), running.start_ticks())
+                .await;
+        }
+        let (stop, shutdown) = (self.stop.clone(), self.executor.shutdown.clone());
+        let rolls_back = run.step == Step::Rollback;
+        // What the script itself asked for may come before it ends; and a device should not be left half way back.
+        let patience = if may_restart || rolls_back {
+            settings.script_grace
+        } else {
+            Duration::ZERO
+        };
+        let interrupted = async move {
+            tokio::select! {
+                () = stop.cancelled(), if !rolls_back => {}
+                () = shutdown.cancelled() => tokio::time::sleep(patience).await,
+            }
+        };
+        let ended = running
+            .wait(&mut self.output, deadline, interrupted)
+            .await
+            .map_err(internal)?;
+        if let Ended::Exited(code) = ended
+            && !rolls_back
+        {
+            self.exit_code = Some(code);
+        }
+        Ok(ended)
     }
 
     /// Should the agent die now, the next one finds the process by this, or else by its marker.
@@ -85,32 +160,33 @@ impl Attempt<'_> {
         }
     }
 
-    fn environment(&self, prepared: &Prepared, step: Step, dir: &Path) -> Vec<(String, String)> {
-        let previous: Option<PathBuf> = prepared
-            .previous
-            .as_ref()
-            .map(|folder| prepared.shelf.release(folder));
-        let traceparent = self
-            .record
-            .command
-            .as_ref()
+    /// Trace context that scripts and reports carry.
+    pub(super) fn traceparent(&self) -> String {
+        let command = self.record.command.as_ref();
+        command
             .map(|command| traceparent_or(&command.traceparent))
-            .unwrap_or_default();
+            .unwrap_or_default()
+    }
+
+    fn environment(&self, run: &Run<'_>) -> Vec<(String, String)> {
+        let previous: Option<PathBuf> = run.previous.map(|folder| run.shelf.release(folder));
         environment::Context {
             device_id: self.executor.identity.device.to_string(),
             device_name: &self.executor.wires.device_name(),
             deployment_id: &self.deploy.deployment_id,
             target_id: self.id.target.to_string(),
             attempt: self.id.number,
-            step,
+            run: self.record.run(),
+            step: run.step,
             bundle_name: &self.deploy.name,
-            bundle_version: &self.deploy.version,
-            bundle_digest: &self.deploy.digest,
-            state_dir: &prepared.shelf.state(),
-            release_dir: dir,
+            bundle_version: run.version,
+            bundle_digest: run.digest,
+            state_dir: &run.shelf.state(),
+            release_dir: &run.shelf.release(run.folder),
             previous_release_dir: previous.as_deref(),
-            traceparent: &traceparent,
+            traceparent: &self.traceparent(),
+            configuration: &self.executor.settings().values,
         }
-        .environment(&prepared.manifest.env, |name| std::env::var(name).ok())
+        .environment(&run.manifest.env, |name| std::env::var(name).ok())
     }
 }

@@ -1,66 +1,112 @@
-//! After the last step: the disk is made to fit the result, and the journal learns what is current.
+//! What is left on the disk when an attempt ends, and what the journal is told about it.
 
-use kernex_proto::v1::FailureReason;
+use kernex_proto::v1::{self, AttemptState};
 
-use super::{Attempt, Prepared};
+use super::{Attempt, Prepared, going_back::Way};
 use crate::{
     bundle::activate,
-    executor::verdict::Break,
+    executor::{Verdict, verdict::Break},
     journal::{Journal, Release, ReleaseChange},
 };
 
 impl Attempt<'_> {
-    /// Makes the disk fit the result: a failure after the switch switches back, a failed release goes.
+    /// Makes the disk fit the result: what has begun and failed goes back, a failed release goes.
     pub(super) async fn settle(
-        &self,
-        prepared: &Prepared,
+        &mut self,
+        prepared: Prepared,
         result: Result<(), Break>,
-    ) -> (Result<(), Break>, Option<ReleaseChange>) {
-        if result.is_ok() {
-            return (result, Some(self.activated(prepared).await));
-        }
-        let (shelf, folder) = (prepared.shelf.clone(), prepared.folder.clone());
-        let previous = prepared.previous.clone();
-        let undone = tokio::task::spawn_blocking(move || {
-            if activate::current(&shelf)?.as_ref() == Some(&folder) {
-                activate::switch(&shelf, previous.as_deref())?;
+    ) -> Verdict {
+        match result {
+            Ok(()) => {
+                let change = self.activated(&prepared).await;
+                let outcome = v1::Outcome {
+                    state: AttemptState::Succeeded.into(),
+                    exit_code: self.exit_code,
+                    output_tail: self.output.text(),
+                    ..v1::Outcome::default()
+                };
+                Verdict::Over(Box::new(outcome), Some(change))
             }
-            activate::remove(&shelf, &folder)
-        })
-        .await
-        .unwrap_or_else(|err| Err(std::io::Error::other(err)));
-        match undone {
-            Ok(()) => (result, None),
-            Err(err) => {
-                let what = result.err().map(|stopped| stopped.into_outcome().message);
-                let message = format!(
-                    "{}; then going back to the previous release failed: {err}",
-                    what.unwrap_or_default()
-                );
-                let failed = Break::failed(FailureReason::RollbackFailed, message);
-                (Err(failed), Some(self.activated(prepared).await))
+            Err(Break::Deferred) => self.defer(&prepared).await,
+            Err(Break::Restarting) => Verdict::Later,
+            Err(stopped) if self.has_begun => {
+                let way = Way {
+                    shelf: prepared.shelf,
+                    from: prepared.folder,
+                    to: prepared.previous,
+                    keep: prepared.is_copy,
+                };
+                self.go_back(way, stopped.into_outcome()).await
+            }
+            Err(stopped) => {
+                if !prepared.is_copy {
+                    let removed = tokio::task::spawn_blocking(move || {
+                        activate::remove(&prepared.shelf, &prepared.folder)
+                    });
+                    if let Ok(Err(error)) = removed.await {
+                        tracing::warn!(%error, "cannot remove the release that failed");
+                    }
+                }
+                let mut outcome = stopped.into_outcome();
+                outcome.output_tail = self.output.text();
+                Verdict::Over(Box::new(outcome), None)
             }
         }
     }
 
+    /// Notes that the server is to grant another run. The release stays for it.
+    async fn defer(&self, prepared: &Prepared) -> Verdict {
+        let deferred = v1::Deferred {
+            run: self.record.run(),
+            retry_after_ms: super::millis(prepared.manifest.retry_after()),
+            message: last_line(&self.output.text()),
+        };
+        let traceparent = self.traceparent();
+        let id = self.id;
+        let noted = self
+            .executor
+            .journal
+            .call(move |journal| journal.defer(id, deferred, traceparent))
+            .await;
+        let stopped = match noted {
+            Ok(true) => return Verdict::Deferred,
+            Ok(false) => Break::Stopped,
+            Err(err) => Break::internal("cannot write to the journal", &err),
+        };
+        let mut outcome = stopped.into_outcome();
+        outcome.output_tail = self.output.text();
+        Verdict::Over(Box::new(outcome), None)
+    }
+
     async fn activated(&self, prepared: &Prepared) -> ReleaseChange {
-        let name = self.deploy.name.clone();
-        let known = self.executor.journal.call(Journal::releases).await;
-        let before = known
-            .unwrap_or_default()
-            .into_iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, release)| release.digest);
         let release = Release {
             version: self.deploy.version.clone(),
             digest: self.deploy.digest.clone(),
-            previous_digest: before.unwrap_or_default(),
+            previous_digest: self.active_digest().await,
             folder: prepared.folder.clone(),
             previous_folder: prepared.previous.clone().unwrap_or_default(),
         };
         ReleaseChange {
-            name,
+            name: self.deploy.name.clone(),
             release: Some(release),
         }
     }
+
+    /// Digest the journal has under the bundle's name.
+    pub(super) async fn active_digest(&self) -> String {
+        let known = self.executor.journal.call(Journal::releases).await;
+        known
+            .unwrap_or_default()
+            .into_iter()
+            .find(|(known, _)| *known == self.deploy.name)
+            .map(|(_, release)| release.digest)
+            .unwrap_or_default()
+    }
+}
+
+/// What a script said last, for the list of those who wait.
+fn last_line(output: &str) -> String {
+    let line = output.lines().rev().find(|line| !line.trim().is_empty());
+    let line = line.unwrap_or_default();
+    line[..line.floor_char_boundary(1024)].to_owned()
 }

@@ -1,0 +1,164 @@
+//! From a command to a release on the disk: all of it repeatable, so the journal still says `accepted`.
+
+use std::{
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use kernex_proto::{
+    ids::Digest,
+    v1::{FailureReason, Step},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::{Attempt, Prepared};
+use crate::{
+    bundle::{About, Shelf, activate, fetch::Fetch, folder_name, unpack},
+    clock, durable,
+    executor::verdict::Break,
+};
+
+/// Bytes of a download are told at most this often.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
+
+impl Attempt<'_> {
+    /// Download, verification and unpacking, or the copy that is there.
+    pub(super) async fn prepare(&self, archive: &Path, aside: &Path) -> Result<Prepared, Break> {
+        let (stop, shutdown) = (self.stop.clone(), self.executor.shutdown.clone());
+        let halt = CancellationToken::new();
+        let preparing = self.prepare_until(&halt, archive, aside);
+        tokio::pin!(preparing);
+        let why = tokio::select! {
+            prepared = &mut preparing => return prepared,
+            () = stop.cancelled() => Break::Stopped,
+            () = shutdown.cancelled() => Break::ShuttingDown,
+            () = clock::sleep_until(self.deadline) => Break::failed(
+                FailureReason::Download,
+                "the bundle was not on the device within the execution time",
+            ),
+        };
+        // Files are written off the event loop, so they must come to rest before anybody sweeps them.
+        halt.cancel();
+        if let Ok(prepared) = preparing.await {
+            discard(prepared).await;
+        }
+        Err(why)
+    }
+
+    async fn prepare_until(
+        &self,
+        halt: &CancellationToken,
+        archive: &Path,
+        aside: &Path,
+    ) -> Result<Prepared, Break> {
+        let state_dir = &self.executor.config.state_dir;
+        let internal = |err: std::io::Error| Break::internal("cannot use the state folder", &err);
+        durable::create_dir(&state_dir.join("tmp")).map_err(internal)?;
+        let shelf = Shelf::open(state_dir, &self.deploy.name).map_err(internal)?;
+        let digest: Digest = self
+            .deploy
+            .digest
+            .parse()
+            .map_err(|err| Break::internal("the command is damaged", &err))?;
+        let folder = folder_name(&self.deploy.version, digest, self.id);
+        let previous = activate::current(&shelf).map_err(internal)?;
+        let about = About {
+            version: self.deploy.version.clone(),
+            digest: self.deploy.digest.clone(),
+            order: self.record.accepted_seq,
+        };
+        if let Some(copy) = self.copy(&shelf, &folder) {
+            // It counts as the newest from now on, so that it outlives those that were here meanwhile.
+            shelf.describe(&copy.folder, &about).map_err(internal)?;
+            tracing::info!(release = copy.folder, "using the copy on the device");
+            return Ok(Prepared { previous, ..copy });
+        }
+
+        self.report(Step::Download, 0);
+        let last = Mutex::new(Instant::now());
+        let progress = |done| {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.elapsed() >= PROGRESS_PAUSE || done == self.deploy.size_bytes {
+                *last = Instant::now();
+                self.report(Step::Download, done);
+            }
+        };
+        let fetch = Fetch {
+            digest,
+            size: self.deploy.size_bytes,
+            path: archive,
+            state_dir,
+            link: self.executor.wires.link.subscribe(),
+            progress: &progress,
+        };
+        let bytes = self.deploy.size_bytes;
+        let fetched = fetch
+            .run()
+            .instrument(tracing::info_span!("download", bytes));
+        let fetched = halt.run_until_cancelled(fetched).await;
+        fetched.ok_or(Break::Stopped)??;
+
+        self.report(Step::Unpack, 0);
+        let place = unpack::Place {
+            state_dir,
+            shelf: &shelf,
+            folder: &folder,
+            aside,
+            halt,
+        };
+        let manifest = unpack::unpack(archive, &place, &about)
+            .instrument(tracing::info_span!("unpack"))
+            .await?;
+        Ok(Prepared {
+            shelf,
+            folder,
+            previous,
+            manifest,
+            version: about.version,
+            digest: about.digest,
+            is_copy: false,
+        })
+    }
+
+    /// The release that need not be fetched: the attempt's own from an earlier run, or the one to go back to.
+    fn copy(&self, shelf: &Shelf, own: &str) -> Option<Prepared> {
+        let folder = if self.record.run() > 1 && shelf.holds(own, &self.deploy.digest) {
+            own.to_owned()
+        } else if self.deploy.go_back {
+            shelf.newest_of(&self.deploy.digest)?
+        } else {
+            return None;
+        };
+        let manifest = match shelf.manifest(&folder) {
+            Ok(manifest) => manifest,
+            Err(why) => {
+                tracing::warn!(release = folder, why, "the copy on the device is of no use");
+                return None;
+            }
+        };
+        Some(Prepared {
+            shelf: shelf.clone(),
+            is_copy: folder != own,
+            folder,
+            previous: None,
+            manifest,
+            version: self.deploy.version.clone(),
+            digest: self.deploy.digest.clone(),
+        })
+    }
+}
+
+/// Removes a release that was finished just when nobody wanted it any more.
+async fn discard(prepared: Prepared) {
+    // A copy was there before the attempt and may be what the device runs.
+    if prepared.is_copy {
+        return;
+    }
+    let removed =
+        tokio::task::spawn_blocking(move || activate::remove(&prepared.shelf, &prepared.folder));
+    if let Ok(Err(error)) = removed.await {
+        tracing::warn!(%error, "could not remove a release that never ran");
+    }
+}

@@ -1,0 +1,234 @@
+//! What a deploy would meet on this device, said without doing any of it; the answer is a pure function of what was seen.
+
+use std::{io, path::Path};
+
+use kernex_proto::{
+    manifest::Manifest,
+    v1::{self, FailureReason},
+};
+
+use crate::{
+    bundle::{self, Shelf, activate},
+    clock, host,
+    journal::{Journal, JournalError},
+};
+
+/// Unpacked size of a bundle of which it is not known, as a multiple of its packed size.
+const USUAL_RATIO: u64 = 3;
+
+/// What was seen of the device.
+#[derive(Debug, Clone, Default)]
+struct Facts {
+    free_bytes: u64,
+    /// What old releases would free.
+    reclaimable_bytes: u64,
+    active_digest: String,
+    has_copy: bool,
+    attempts_ahead: u32,
+}
+
+/// Looks around and answers.
+pub(crate) async fn answer(
+    state_dir: &Path,
+    journal: &Journal,
+    plan: v1::Plan,
+) -> Result<v1::Planned, JournalError> {
+    let state_dir = state_dir.to_owned();
+    journal
+        .call(move |journal| {
+            let facts = look(&state_dir, journal, &plan)?;
+            Ok(v1::Planned {
+                device_time: Some(clock::wall()),
+                ..judge(&plan, &facts)
+            })
+        })
+        .await
+}
+
+fn look(state_dir: &Path, journal: &Journal, plan: &v1::Plan) -> Result<Facts, JournalError> {
+    let deploy = plan.deploy.clone().unwrap_or_default();
+    let live = journal.live()?;
+    let ahead = live.iter().filter(|(_, record)| record.outcome.is_none());
+    let active = journal.releases()?;
+    let active = active.into_iter().find(|(name, _)| *name == deploy.name);
+    let mut facts = Facts {
+        free_bytes: host::disk_space(state_dir)?.free,
+        active_digest: active.map_or_else(String::new, |(_, release)| release.digest),
+        attempts_ahead: u32::try_from(ahead.count()).unwrap_or(u32::MAX),
+        ..Facts::default()
+    };
+    // A shelf is made on opening, and planning must leave nothing behind.
+    if state_dir.join("bundles").join(&deploy.name).is_dir() {
+        let shelf = Shelf::open(state_dir, &deploy.name)?;
+        facts.has_copy = shelf.newest_of(&deploy.digest).is_some();
+    }
+    if facts.free_bytes < needed(plan, facts.has_copy) {
+        facts.reclaimable_bytes = reclaimable(state_dir)?;
+    }
+    Ok(facts)
+}
+
+/// Bytes of the releases that make room when the disk is short.
+fn reclaimable(state_dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    let Ok(names) = std::fs::read_dir(state_dir.join("bundles")) else {
+        return Ok(0);
+    };
+    for name in names.flatten() {
+        let Some(name) = name.file_name().to_str().map(str::to_owned) else {
+            continue;
+        };
+        let shelf = Shelf::open(state_dir, &name)?;
+        let current = activate::current(&shelf)?;
+        for release in std::fs::read_dir(shelf.releases())?.flatten() {
+            if release.file_name().to_str() != current.as_deref() {
+                bytes += bundle::size_of(&release.path());
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// Bytes the deploy takes besides what `requires` wants free after it.
+fn needed(plan: &v1::Plan, has_copy: bool) -> u64 {
+    let deploy = plan.deploy.clone().unwrap_or_default();
+    let beside = Manifest::parse(plan.manifest_json.as_bytes())
+        .ok()
+        .and_then(|manifest| manifest.requires.disk_bytes)
+        .unwrap_or(0);
+    if deploy.go_back && has_copy {
+        return 0;
+    }
+    let unpacked = match plan.unpacked_bytes {
+        0 => deploy.size_bytes.saturating_mul(USUAL_RATIO),
+        bytes => bytes,
+    };
+    deploy
+        .size_bytes
+        .saturating_add(unpacked)
+        .saturating_add(beside)
+        .saturating_add(bundle::RESERVE)
+}
+
+fn judge(plan: &v1::Plan, facts: &Facts) -> v1::Planned {
+    let deploy = plan.deploy.clone().unwrap_or_default();
+    let has_copy = deploy.go_back && facts.has_copy;
+    let disk_needed_bytes = needed(plan, facts.has_copy);
+    let mut obstacles = Vec::new();
+    let mut obstacle = |reason: FailureReason, message: String| {
+        obstacles.push(v1::Obstacle {
+            reason: reason.into(),
+            message,
+        });
+    };
+    let available = facts.free_bytes.saturating_add(facts.reclaimable_bytes);
+    match Manifest::parse(plan.manifest_json.as_bytes()) {
+        Err(err) => obstacle(FailureReason::ManifestInvalid, err.to_string()),
+        Ok(manifest) => {
+            let met = manifest.requires.check(
+                std::env::consts::OS,
+                std::env::consts::ARCH,
+                // The disk is judged below, with all that is needed at once.
+                u64::MAX,
+            );
+            if let Err(unmet) = met {
+                obstacle(FailureReason::Requirements, unmet.to_string());
+            }
+        }
+    }
+    if available < disk_needed_bytes {
+        obstacle(
+            FailureReason::DiskFull,
+            format!("{disk_needed_bytes} bytes are needed and {available} are free"),
+        );
+    }
+    v1::Planned {
+        plan_id: plan.plan_id.clone(),
+        obstacles,
+        already_active: !facts.active_digest.is_empty() && facts.active_digest == deploy.digest,
+        has_copy,
+        attempts_ahead: facts.attempts_ahead,
+        disk_free_bytes: facts.free_bytes,
+        disk_needed_bytes,
+        device_time: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn plan(manifest: serde_json::Value) -> v1::Plan {
+        v1::Plan {
+            deploy: Some(v1::Deploy {
+                name: "app".into(),
+                digest: "d".into(),
+                size_bytes: 1000,
+                ..v1::Deploy::default()
+            }),
+            plan_id: "p".into(),
+            manifest_json: manifest.to_string(),
+            unpacked_bytes: 5000,
+        }
+    }
+
+    fn roomy() -> Facts {
+        Facts {
+            free_bytes: 1 << 30,
+            ..Facts::default()
+        }
+    }
+
+    fn reasons(planned: &v1::Planned) -> Vec<FailureReason> {
+        planned.obstacles.iter().map(v1::Obstacle::reason).collect()
+    }
+
+    #[test]
+    fn what_would_fail_is_said_with_the_reason_it_would_fail_with() {
+        use FailureReason::{DiskFull, ManifestInvalid, Requirements};
+        let small = Facts {
+            free_bytes: bundle::RESERVE + 5999,
+            ..Facts::default()
+        };
+        let cleared = Facts {
+            reclaimable_bytes: 1,
+            ..small.clone()
+        };
+        let alien = json!({"version": "1", "requires": {"os": "plan9"}});
+        let greedy = json!({"version": "1", "requires": {"disk_bytes": 1_u64 << 40}});
+        let table = [
+            (json!({"version": "1"}), roomy(), vec![]),
+            (json!({"version": "1"}), small.clone(), vec![DiskFull]),
+            (json!({"version": "1"}), cleared, vec![]),
+            (alien.clone(), roomy(), vec![Requirements]),
+            (alien, small, vec![Requirements, DiskFull]),
+            (greedy, roomy(), vec![DiskFull]),
+            (json!({}), roomy(), vec![ManifestInvalid]),
+        ];
+        for (manifest, facts, wanted) in table {
+            let planned = judge(&plan(manifest.clone()), &facts);
+            assert_eq!(reasons(&planned), wanted, "{manifest}");
+            assert_eq!(planned.plan_id, "p");
+        }
+    }
+
+    #[test]
+    fn what_runs_already_and_what_need_not_be_fetched_is_seen() {
+        let facts = Facts {
+            active_digest: "d".into(),
+            has_copy: true,
+            attempts_ahead: 2,
+            ..roomy()
+        };
+        let mut ask = plan(json!({"version": "1"}));
+        let planned = judge(&ask, &facts);
+        assert!(planned.already_active && !planned.has_copy);
+        assert_eq!(planned.attempts_ahead, 2);
+        assert_eq!(planned.disk_needed_bytes, bundle::RESERVE + 6000);
+        ask.deploy.as_mut().unwrap().go_back = true;
+        let planned = judge(&ask, &facts);
+        assert!(planned.has_copy);
+        assert_eq!(planned.disk_needed_bytes, 0);
+    }
+}

@@ -1,0 +1,284 @@
+//! Going back by itself after a failure, and by order to a release that is still there.
+
+use std::time::Duration;
+
+use kernex_proto::v1::{self, AttemptState, FailureReason, Step, command::Action};
+use serde_json::{Value, json};
+
+use crate::bench::{Bench, attempt};
+
+/// A script that leaves a line with its name, its step and its release.
+fn says(bench: &Bench, name: &str) -> String {
+    let line = format!("{name} $KERNEX_STEP $KERNEX_BUNDLE_VERSION");
+    format!("echo {line} >> {}", bench.witness().display())
+}
+
+fn good(bench: &Bench, rollback: bool) -> Value {
+    let mut manifest = json!({
+        "version": "good",
+        "deploy": {"script": says(bench, "script")},
+        "hooks": {"post": says(bench, "post")},
+    });
+    if rollback {
+        manifest["rollback"] = json!({"script": says(bench, "rollback")});
+    }
+    manifest
+}
+
+#[tokio::test]
+async fn whatever_fails_after_the_start_brings_the_release_before_back() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    for (with_rollback, bad, reason, wanted) in [
+        (
+            true,
+            json!({"version": "bad", "deploy": {"script": "exit 3"}}),
+            FailureReason::ScriptFailed,
+            "rollback rollback good\n",
+        ),
+        (
+            false,
+            json!({"version": "bad", "hooks": {"post": "exit 3"}}),
+            FailureReason::ScriptFailed,
+            "script rollback good\npost rollback good\n",
+        ),
+        (
+            true,
+            json!({"version": "bad", "health": {"command": "exit 1", "retries": 0}}),
+            FailureReason::HealthCheck,
+            "rollback rollback good\n",
+        ),
+        (
+            true,
+            json!({"version": "bad", "deploy": {"script": "sleep 1000", "timeout_seconds": 1}}),
+            FailureReason::ScriptTimeout,
+            "rollback rollback good\n",
+        ),
+    ] {
+        let bundle = bench.archive(&good(&bench, with_rollback));
+        let digest = bench.server.serve(&bundle, &[]);
+        session.deployed(digest, &bundle).await;
+        std::fs::remove_file(bench.witness()).unwrap();
+        let bundle = bench.archive(&bad);
+        let failed = bench.server.serve(&bundle, &[]);
+        let outcome = session.deployed(failed, &bundle).await;
+        assert_eq!(outcome.reason(), reason, "{outcome:?}");
+        assert!(
+            outcome.message.ends_with("; went back to good"),
+            "{outcome:?}"
+        );
+        assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+        assert_eq!(bench.witnessed(), wanted, "{bad}");
+        assert_eq!(bench.current().as_deref(), Some("good"));
+    }
+}
+
+#[tokio::test]
+async fn a_pre_hook_that_refuses_leaves_everything_as_it_was() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&good(&bench, true));
+    let digest = bench.server.serve(&bundle, &[]);
+    session.deployed(digest, &bundle).await;
+    std::fs::remove_file(bench.witness()).unwrap();
+    let bad = bench.archive(&json!({"version": "bad", "hooks": {"pre": "exit 1"}}));
+    let refused = bench.server.serve(&bad, &[]);
+    let outcome = session.deployed(refused, &bad).await;
+    assert_eq!(outcome.reason(), FailureReason::Refused, "{outcome:?}");
+    assert_eq!(outcome.message, "hooks.pre exited with 1");
+    assert_eq!(bench.witnessed(), "");
+}
+
+#[tokio::test]
+async fn without_a_release_before_it_says_so() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bad = bench.archive(&json!({"version": "bad", "hooks": {"post": "exit 3"}}));
+    let failed = bench.server.serve(&bad, &[]);
+    let outcome = session.deployed(failed, &bad).await;
+    assert_eq!(
+        outcome.message,
+        "hooks.post exited with 3; there is no release to go back to"
+    );
+    assert_eq!((outcome.active, bench.current()), (None, None));
+    assert!(bench.list("bundles/app/releases").is_empty());
+}
+
+#[tokio::test]
+async fn going_back_that_fails_says_what_failed_first_and_then() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&json!({"version": "good", "rollback": {"script": "exit 4"}}));
+    let digest = bench.server.serve(&bundle, &[]);
+    session.deployed(digest, &bundle).await;
+    let bad = bench.archive(&json!({"version": "bad", "hooks": {"post": "exit 3"}}));
+    let failed = bench.server.serve(&bad, &[]);
+    let outcome = session.deployed(failed, &bad).await;
+    assert_eq!(outcome.reason(), FailureReason::RollbackFailed);
+    assert_eq!(
+        outcome.message,
+        "hooks.post exited with 3; going back to good failed: rollback.script exited with 4"
+    );
+    // What the script of the failed release exited with, not that of going back.
+    assert_eq!(outcome.exit_code, Some(3));
+    assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+}
+
+#[tokio::test]
+async fn a_crash_brings_the_release_before_back_with_its_script_once_a_session_confirms() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&good(&bench, true));
+    let digest = bench.server.serve(&bundle, &[]);
+    session.deployed(digest, &bundle).await;
+    std::fs::remove_file(bench.witness()).unwrap();
+    let bad = bench.archive(&json!({"version": "bad", "hooks": {"post": "sleep 1000"}}));
+    let wanted = bench.server.serve(&bad, &[]);
+    session.deploy(&attempt(), wanted, &bad).await;
+    session.step(Step::PostHook).await;
+    bench.crash().await;
+    bench.start();
+    let mut session = bench.server.session().await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.reason(), FailureReason::Interrupted, "{outcome:?}");
+    assert!(
+        outcome.message.ends_with("; went back to good"),
+        "{outcome:?}"
+    );
+    assert_eq!(bench.witnessed(), "rollback rollback good\n");
+    assert_eq!(bench.list("bundles/app/releases").len(), 1);
+}
+
+#[tokio::test]
+async fn a_crash_while_going_back_does_not_run_its_script_again() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let rollback = format!("{}; sleep 1000", says(&bench, "rollback"));
+    let bundle = bench.archive(&json!({"version": "good", "rollback": {"script": rollback}}));
+    let digest = bench.server.serve(&bundle, &[]);
+    session.deployed(digest, &bundle).await;
+    let bad = bench.archive(&json!({"version": "bad", "hooks": {"post": "exit 3"}}));
+    let wanted = bench.server.serve(&bad, &[]);
+    session.deploy(&attempt(), wanted, &bad).await;
+    session.step(Step::Rollback).await;
+    while bench.witnessed().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bench.crash().await;
+    bench.start();
+    let mut session = bench.server.session().await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.reason(), FailureReason::RollbackFailed);
+    assert!(
+        outcome
+            .message
+            .starts_with("hooks.post exited with 3; going back to good failed")
+    );
+    assert_eq!(bench.witnessed(), "rollback rollback good\n");
+    assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+}
+
+#[tokio::test]
+async fn a_tidy_stop_leaves_going_back_to_the_next_start() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&good(&bench, true));
+    let digest = bench.server.serve(&bundle, &[]);
+    session.deployed(digest, &bundle).await;
+    std::fs::remove_file(bench.witness()).unwrap();
+    let bad = bench.archive(&json!({"version": "bad", "hooks": {"post": "sleep 1000"}}));
+    let wanted = bench.server.serve(&bad, &[]);
+    session.deploy(&attempt(), wanted, &bad).await;
+    session.step(Step::PostHook).await;
+    bench.stop().await;
+    assert_eq!(
+        (bench.current().as_deref(), bench.witnessed().as_str()),
+        (Some("good"), "")
+    );
+    bench.start();
+    let mut session = bench.server.session().await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.reason(), FailureReason::Interrupted, "{outcome:?}");
+    assert_eq!(bench.witnessed(), "rollback rollback good\n");
+}
+
+#[tokio::test]
+async fn a_stop_kills_the_script_and_goes_back() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&good(&bench, true));
+    let digest = bench.server.serve(&bundle, &[]);
+    session.deployed(digest, &bundle).await;
+    std::fs::remove_file(bench.witness()).unwrap();
+    let bad = bench.archive(&json!({"version": "bad", "deploy": {"script": "sleep 1000"}}));
+    let wanted = bench.server.serve(&bad, &[]);
+    let id = attempt();
+    session.deploy(&id, wanted, &bad).await;
+    session.step(Step::Script).await;
+    session.stop(&id).await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.state(), AttemptState::Cancelled);
+    assert_eq!(outcome.message, "stopped by an operator; went back to good");
+    assert_eq!(bench.witnessed(), "rollback rollback good\n");
+}
+
+#[tokio::test]
+async fn an_order_to_go_back_uses_the_copy_on_the_device() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let old = bench.archive(&good(&bench, true));
+    let old_digest = bench.server.serve(&old, &[]);
+    session.deployed(old_digest, &old).await;
+    let new = bench.archive(&json!({"version": "new"}));
+    let new_digest = bench.server.serve(&new, &[]);
+    session.deployed(new_digest, &new).await;
+    std::fs::remove_file(bench.witness()).unwrap();
+
+    bench.server.serve(&old, &[]);
+    let go_back = |digest: String| {
+        Some(Action::Deploy(v1::Deploy {
+            name: "app".into(),
+            version: "good".into(),
+            digest,
+            size_bytes: old.len() as u64,
+            go_back: true,
+            ..v1::Deploy::default()
+        }))
+    };
+    session
+        .command(&attempt(), go_back(old_digest.to_string()))
+        .await;
+    let (seq, outcome) = session.outcome().await;
+    session.ack(seq).await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+    let active = outcome.active.unwrap();
+    assert_eq!(active.digest, old_digest.to_string());
+    assert_eq!(active.previous_digest, new_digest.to_string());
+    assert_eq!(bench.server.offsets(), [] as [u64; 0]);
+    assert_eq!(bench.current().as_deref(), Some("good"));
+    // Once it is current again it is told as what runs after the switch.
+    assert_eq!(bench.witnessed(), "rollback post_hook good\n");
+
+    // The copy is gone: it is fetched, and put to work like any new release.
+    let newer = bench.archive(&json!({"version": "newer"}));
+    let digest = bench.server.serve(&newer, &[]);
+    session.deployed(digest, &newer).await;
+    for release in bench.list("bundles/app/releases") {
+        if release.starts_with("1.0") && !bench.is_current(&release) {
+            std::fs::remove_dir_all(bench.state_dir().join("bundles/app/releases").join(release))
+                .unwrap();
+        }
+    }
+    bench.server.serve(&old, &[]);
+    session
+        .command(&attempt(), go_back(old_digest.to_string()))
+        .await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+    assert_eq!(bench.server.offsets(), [0]);
+    assert!(
+        bench
+            .witnessed()
+            .ends_with("script script good\npost post_hook good\n")
+    );
+}

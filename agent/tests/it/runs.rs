@@ -1,0 +1,233 @@
+//! A pre hook that asks to be asked again, and scripts that wait for a restart.
+
+use std::time::Duration;
+
+use kernex_proto::v1::{
+    self, AttemptState, FailureReason, Step, device_session_response as down, report::Event,
+};
+use serde_json::json;
+
+use crate::bench::{Bench, attempt};
+
+/// A pre hook that says yes at its third run.
+fn hesitant(bench: &Bench) -> serde_json::Value {
+    let witness = bench.witness().display().to_string();
+    let pre =
+        format!("echo $KERNEX_RUN >> {witness}; echo not now; test $KERNEX_RUN = 3 || exit 75");
+    json!({"version": "1", "hooks": {"pre": pre, "retry_seconds": 7}})
+}
+
+fn deferred(report: v1::Report) -> (u64, v1::Deferred) {
+    match report.event {
+        Some(Event::Deferred(deferred)) => (report.seq, deferred),
+        other => panic!("not deferred: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn each_run_runs_once_however_often_it_is_granted() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&hesitant(&bench));
+    let digest = bench.server.serve(&bundle, &[]);
+    let id = attempt();
+    session.deploy(&id, digest, &bundle).await;
+    let accepted = session.report().await;
+    session.ack(accepted.seq).await;
+    let (seq, asked) = deferred(session.report().await);
+    assert_eq!((asked.run, asked.retry_after_ms), (1, 7000));
+    assert_eq!(asked.message, "not now");
+    session.ack(seq).await;
+
+    // The first run again is not a new one, and is answered from the journal.
+    session.deploy_run(&id, digest, &bundle, 1).await;
+    session.report().await;
+    assert_eq!(deferred(session.report().await), (seq, asked.clone()));
+    assert_eq!(bench.witnessed(), "1\n");
+
+    session.deploy_run(&id, digest, &bundle, 2).await;
+    session.deploy_run(&id, digest, &bundle, 2).await;
+    let (seq, asked) = loop {
+        let report = session.report().await;
+        if let Some(Event::Deferred(deferred)) = report.event
+            && deferred.run == 2
+        {
+            break (report.seq, deferred);
+        }
+    };
+    session.ack(seq).await;
+    assert_eq!(bench.witnessed(), "1\n2\n");
+
+    // It is still known after a crash, waits, and is told again, though acknowledged.
+    bench.crash().await;
+    bench.start();
+    let mut session = bench.server.session().await;
+    let held: Vec<_> = session
+        .hello
+        .held_attempts
+        .iter()
+        .map(|held| held.state())
+        .collect();
+    assert_eq!(held, [AttemptState::Accepted]);
+    assert_eq!(deferred(session.report().await), (seq, asked));
+    session.deploy_run(&id, digest, &bundle, 3).await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+    assert_eq!(bench.witnessed(), "1\n2\n3\n");
+    // One download served all three runs.
+    assert_eq!(bench.server.offsets(), [0]);
+}
+
+#[tokio::test]
+async fn others_are_worked_on_while_one_waits_and_a_stop_ends_the_waiting() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&hesitant(&bench));
+    let digest = bench.server.serve(&bundle, &[]);
+    let id = attempt();
+    session.deploy(&id, digest, &bundle).await;
+    let accepted = session.report().await;
+    session.ack(accepted.seq).await;
+    let (seq, _) = deferred(session.report().await);
+    session.ack(seq).await;
+    let other = bench.archive(&json!({"version": "2"}));
+    let other_digest = bench.server.serve(&other, &[]);
+    let outcome = session.deployed(other_digest, &other).await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+    session.stop(&id).await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.state(), AttemptState::Cancelled, "{outcome:?}");
+    session.deploy_run(&id, digest, &bundle, 2).await;
+    let (_, again) = session.outcome().await;
+    assert_eq!(again, outcome);
+    assert_eq!(bench.witnessed(), "1\n");
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_ask_again_gets_a_refusal() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&hesitant(&bench));
+    let digest = bench.server.serve(&bundle, &[]);
+    session.deploy(&attempt(), digest, &bundle).await;
+    let accepted = session.report().await;
+    session.ack(accepted.seq).await;
+    let (seq, _) = deferred(session.report().await);
+    let ack = v1::Ack {
+        seq,
+        disposition: v1::Disposition::Refused.into(),
+    };
+    session.send(Some(down::Message::Ack(ack))).await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.reason(), FailureReason::Refused, "{outcome:?}");
+}
+
+/// A bundle whose script waits for a restart and whose later steps leave lines.
+fn restarting(bench: &Bench, script: &str) -> serde_json::Value {
+    let witness = bench.witness().display().to_string();
+    json!({
+        "version": "new",
+        "restart": "expected",
+        "deploy": {"script": format!("echo script >> {witness}; {script}")},
+        "hooks": {"post": format!("echo post >> {witness}")},
+        "health": {"command": format!("echo health >> {witness}")},
+    })
+}
+
+#[tokio::test]
+async fn after_the_restart_its_script_asked_for_an_attempt_goes_on_with_what_follows() {
+    for crash in [true, false] {
+        let mut bench = Bench::new().await;
+        let mut session = bench.server.session().await;
+        let survivor = "sleep 1000 & echo $! > ../../state/survivor; echo working; exit 75";
+        let bundle = bench.archive(&restarting(&bench, survivor));
+        let digest = bench.server.serve(&bundle, &[]);
+        session.deploy(&attempt(), digest, &bundle).await;
+        session.step(Step::Activate).await;
+        bench.until_current("new").await;
+        if crash {
+            bench.crash().await;
+        } else {
+            bench.stop().await;
+        }
+        assert_eq!(bench.witnessed(), "script\n");
+        let pid =
+            std::fs::read_to_string(bench.state_dir().join("bundles/app/state/survivor")).unwrap();
+        assert!(
+            bench.lives(pid.trim()),
+            "what restarts the machine has to live"
+        );
+        bench.start();
+        let mut session = bench.server.session().await;
+        let (_, outcome) = session.outcome().await;
+        assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+        assert_eq!(bench.witnessed(), "script\npost\nhealth\n");
+        assert_eq!(outcome.output_tail, "working\n");
+        bench.end(pid.trim());
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_is_told_to_stop_before_its_script_exited_75_waits_for_it() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let gate = bench.witness().with_extension("gate");
+    let script = format!(
+        "until test -e {}; do sleep 0.01; done; exit 75",
+        gate.display()
+    );
+    let bundle = bench.archive(&restarting(&bench, &script));
+    let digest = bench.server.serve(&bundle, &[]);
+    session.deploy(&attempt(), digest, &bundle).await;
+    session.step(Step::Script).await;
+    let opened = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        std::fs::write(&gate, "").unwrap();
+    };
+    tokio::join!(bench.stop(), opened);
+    bench.start();
+    let mut session = bench.server.session().await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+    assert_eq!(bench.witnessed(), "script\npost\nhealth\n");
+}
+
+#[tokio::test]
+async fn a_restart_that_does_not_come_is_a_failure() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&restarting(&bench, "exit 75"));
+    let digest = bench.server.serve(&bundle, &[]);
+    session
+        .deploy_within(&attempt(), digest, &bundle, Duration::from_secs(2))
+        .await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(
+        outcome.reason(),
+        FailureReason::ScriptTimeout,
+        "{outcome:?}"
+    );
+    assert_eq!(bench.current(), None);
+}
+
+#[tokio::test]
+async fn exit_75_without_a_word_about_a_restart_is_a_failure() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&json!({"version": "1", "deploy": {"script": "exit 75"}}));
+    let digest = bench.server.serve(&bundle, &[]);
+    let outcome = session.deployed(digest, &bundle).await;
+    assert_eq!(outcome.reason(), FailureReason::ScriptFailed);
+    assert_eq!(outcome.exit_code, Some(75));
+}
+
+#[tokio::test]
+async fn a_run_of_an_attempt_never_seen_is_taken() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let bundle = bench.archive(&json!({"version": "1"}));
+    let digest = bench.server.serve(&bundle, &[]);
+    session.deploy_run(&attempt(), digest, &bundle, 4).await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+}

@@ -1,0 +1,48 @@
+//! `deploy --plan`: who would do what and who would fail, before anything is touched.
+
+use kernex_proto::v1;
+
+use crate::{
+    client::{Client, call, timed},
+    error::{Exit, Failure},
+    output::{Printer, plan::PlanView, say},
+};
+
+/// Asks, prints, and fails when a device would.
+pub(super) async fn run(
+    client: &Client,
+    deployment: v1::CreateDeploymentRequest,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let request = v1::PlanDeploymentRequest {
+        deployment: Some(deployment),
+    };
+    let plan = call(
+        "kernex.v1.PlanService/PlanDeployment",
+        client.plans().plan_deployment(timed(request)),
+    )
+    .await?;
+    let devices: Vec<PlanView> = plan.devices.into_iter().map(PlanView::from).collect();
+    printer.list(&devices)?;
+    verdict(&plan.bundle, &devices)
+}
+
+fn verdict(bundle: &str, devices: &[PlanView]) -> Result<(), Failure> {
+    let failing = devices.iter().filter(|plan| plan.would_fail()).count();
+    let unknown = devices.iter().filter(|plan| plan.is_unknown()).count();
+    let all = devices.len();
+    if unknown > 0 {
+        say(&format!(
+            "{unknown} of {all} devices could not be asked; a deployment waits for them until its delivery timeout."
+        ));
+    }
+    if failing > 0 {
+        return Err(Failure::new(
+            Exit::DeploymentFailed,
+            format!("{bundle} would fail on {failing} of {all} devices"),
+            "See the notes above; nothing was changed.",
+        ));
+    }
+    say("Nothing was changed. Leave `--plan` out to deploy.");
+    Ok(())
+}

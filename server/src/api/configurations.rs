@@ -1,0 +1,144 @@
+//! `ConfigurationService`: what agents go by.
+
+use std::sync::Arc;
+
+use kernex_proto::{
+    ids::check_name,
+    v1::{
+        self, DeleteConfigurationRequest, DeleteConfigurationResponse,
+        GetDeviceConfigurationRequest, GetDeviceConfigurationResponse, ListConfigurationsRequest,
+        ListConfigurationsResponse, SetConfigurationRequest, SetConfigurationResponse,
+        configuration::Scope as WireScope, configuration_service_server::ConfigurationService,
+    },
+};
+use tonic::{Request, Response, Status};
+
+use super::Api;
+use crate::{
+    auth::caller,
+    domain::{configuration::check_values, selector::Selector},
+    error::invalid,
+    store::configurations::{Configuration, Scope},
+};
+
+/// The service.
+#[derive(Debug)]
+pub struct Configurations(pub(super) Arc<Api>);
+
+#[tonic::async_trait]
+impl ConfigurationService for Configurations {
+    async fn set_configuration(
+        &self,
+        request: Request<SetConfigurationRequest>,
+    ) -> Result<Response<SetConfigurationResponse>, Status> {
+        let caller = caller(&request, "SetConfiguration", &request.get_ref().request_id)?;
+        let wanted = request.into_inner().configuration.unwrap_or_default();
+        check_name("configuration name", &wanted.name)
+            .map_err(|error| invalid("configuration.name", error.to_string()))?;
+        check_values(wanted.values.iter()).map_err(|why| invalid("configuration.values", why))?;
+        let scope = scope(wanted.scope)?;
+        let configure = v1::Configure {
+            revision: 0,
+            values: wanted.values,
+            settings: wanted.settings,
+        };
+        let store = &self.0.store;
+        let set = store
+            .set_configuration(&caller, &wanted.name, &scope, &configure, wanted.revision)
+            .await?;
+        tracing::info!(
+            configuration = set.name,
+            revision = set.revision,
+            "configuration set"
+        );
+        self.push();
+        Ok(Response::new(SetConfigurationResponse {
+            configuration: Some(set.into()),
+        }))
+    }
+
+    async fn delete_configuration(
+        &self,
+        request: Request<DeleteConfigurationRequest>,
+    ) -> Result<Response<DeleteConfigurationResponse>, Status> {
+        let caller = caller(
+            &request,
+            "DeleteConfiguration",
+            &request.get_ref().request_id,
+        )?;
+        let name = &request.get_ref().name;
+        self.0.store.delete_configuration(&caller, name).await?;
+        tracing::info!(configuration = name, "configuration deleted");
+        self.push();
+        Ok(Response::new(DeleteConfigurationResponse {}))
+    }
+
+    async fn list_configurations(
+        &self,
+        _: Request<ListConfigurationsRequest>,
+    ) -> Result<Response<ListConfigurationsResponse>, Status> {
+        let configurations = self.0.store.list_configurations().await?;
+        Ok(Response::new(ListConfigurationsResponse {
+            configurations: configurations.into_iter().map(Into::into).collect(),
+        }))
+    }
+
+    async fn get_device_configuration(
+        &self,
+        request: Request<GetDeviceConfigurationRequest>,
+    ) -> Result<Response<GetDeviceConfigurationResponse>, Status> {
+        let device = &request.get_ref().device;
+        let answer = self.0.store.device_configuration(device).await?;
+        Ok(Response::new(answer.map_or_else(
+            GetDeviceConfigurationResponse::default,
+            |known| GetDeviceConfigurationResponse {
+                wanted: Some(known.wanted),
+                active_revision: known.active_revision,
+                refused_revision: known.refused_revision,
+                refusal: known.refusal,
+                answered_at: known.answered_at.map(|at| at.to_proto()),
+            },
+        )))
+    }
+}
+
+impl Configurations {
+    /// Whom it means is found out by those who push.
+    fn push(&self) {
+        let online = self.0.registry.online();
+        self.0
+            .hints
+            .add(online.into_iter().map(|(device, _)| device));
+    }
+}
+
+fn scope(wire: Option<WireScope>) -> Result<Scope, Status> {
+    match wire {
+        Some(WireScope::DeviceId(device)) if !device.is_empty() => Ok(Scope::Device(device)),
+        Some(WireScope::Selector(text)) if !text.trim().is_empty() => {
+            let selector = Selector::parse(&text)
+                .map_err(|error| invalid("configuration.selector", error.to_string()))?;
+            Ok(Scope::Selector(selector))
+        }
+        _ => Err(invalid(
+            "configuration.scope",
+            "name a device or a selector; `*` means every device",
+        )),
+    }
+}
+
+impl From<Configuration> for v1::Configuration {
+    fn from(row: Configuration) -> Self {
+        Self {
+            name: row.name,
+            scope: Some(match row.scope {
+                Scope::Device(device) => WireScope::DeviceId(device),
+                Scope::Selector(selector) => WireScope::Selector(selector.to_string()),
+            }),
+            settings: row.configure.settings,
+            values: row.configure.values,
+            revision: row.revision,
+            updated_at: Some(row.updated_at.to_proto()),
+        }
+    }
+}

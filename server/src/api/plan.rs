@@ -1,0 +1,40 @@
+//! `PlanService`: what a deployment would meet.
+
+use std::sync::Arc;
+
+use kernex_proto::{
+    telemetry,
+    v1::{PlanDeploymentRequest, PlanDeploymentResponse, plan_service_server::PlanService},
+};
+use tonic::{Request, Response, Status};
+
+use super::{Api, deployments::order};
+use crate::{error::invalid, preflight};
+
+/// The service.
+#[derive(Debug)]
+pub struct Plans(pub(super) Arc<Api>);
+
+#[tonic::async_trait]
+impl PlanService for Plans {
+    async fn plan_deployment(
+        &self,
+        request: Request<PlanDeploymentRequest>,
+    ) -> Result<Response<PlanDeploymentResponse>, Status> {
+        let wanted = request.into_inner().deployment;
+        let wanted = wanted.ok_or_else(|| invalid("deployment", "it is missing"))?;
+        let new = order(wanted, telemetry::current_traceparent())?;
+        let planning = self.0.store.planning(&new).await?;
+        let bundle = format!("{}:{}", planning.deploy.name, planning.deploy.version);
+        let digest = planning.deploy.digest.clone();
+        let api = &self.0;
+        let clock = &api.sessions.clock;
+        let devices =
+            preflight::ask(planning, &api.sessions.plans, &api.registry, || clock.now()).await;
+        Ok(Response::new(PlanDeploymentResponse {
+            bundle,
+            digest,
+            devices,
+        }))
+    }
+}

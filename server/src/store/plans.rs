@@ -1,0 +1,64 @@
+//! What has to be known of an order to ask its devices about it; read only.
+
+use kernex_proto::{ids::DeviceId, v1};
+
+use super::{
+    Result, Store, StoreError,
+    attempts::{named, unsigned},
+    bundles::{find_bundle, parse_format},
+    deployments::NewDeployment,
+    fan_out::select_devices,
+};
+
+/// An order that is not given yet.
+#[derive(Debug, Clone)]
+pub struct Planning {
+    /// What its devices would be told.
+    pub deploy: v1::Deploy,
+    /// The bundle's manifest.
+    pub manifest_json: String,
+    /// The devices it means, by id.
+    pub devices: Vec<PlannedDevice>,
+}
+
+/// A device an order means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedDevice {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// Two copies of it exist, so it gets no commands.
+    pub conflicted: bool,
+}
+
+impl Store {
+    /// What an order would be.
+    pub async fn planning(&self, new: &NewDeployment) -> Result<Planning> {
+        let bundle = find_bundle(self.reader(), &new.bundle).await?;
+        let devices = select_devices(self.reader(), new).await?;
+        if devices.is_empty() {
+            return Err(StoreError::NoTargets);
+        }
+        Ok(Planning {
+            deploy: v1::Deploy {
+                name: bundle.name,
+                version: bundle.version,
+                digest: bundle.digest,
+                size_bytes: unsigned(bundle.size),
+                format: named("format", &bundle.format, parse_format)?.into(),
+                execution_ms: u64::try_from(new.execution.as_millis()).unwrap_or(u64::MAX),
+                ..v1::Deploy::default()
+            },
+            manifest_json: bundle.manifest_json,
+            devices: devices
+                .into_values()
+                .map(|row| PlannedDevice {
+                    id: DeviceId(row.id),
+                    name: row.name,
+                    conflicted: row.conflicted,
+                })
+                .collect(),
+        })
+    }
+}
