@@ -1,8 +1,10 @@
 //! What scripts themselves say they did, line by line, on a disk the agent knows nothing about.
 //!
 //! Every step of a bundle made here appends `start deployment attempt step run digest` to its device's witness file when it
-//! begins, and `end` with the same words when it is through, each by one synced `O_APPEND` write. A script finds the file
-//! by the path in `witness-path` of the agent's state folder, so that a copied state folder can have a witness of its own.
+//! begins, and `end` with the same words when it is through, each by one synced `O_APPEND` write. While a device goes back the
+//! step is `rollback.` and the step the script was made for: both scripts of the release before run in that one step.
+//! A script finds the file by the path in `witness-path` of the agent's state folder, so that a copied state folder can have a
+//! witness of its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,10 +22,13 @@ use crate::BundleBuilder;
 /// File of a state folder that names the witness.
 const POINTER: &str = "witness-path";
 
-/// Arguments: seconds to take, and the exit code. `KERNEX_STATE_DIR` is `<state folder>/bundles/<name>/state`.
+/// Arguments: seconds to take, the exit code, and the step it was made for. `KERNEX_STATE_DIR` is
+/// `<state folder>/bundles/<name>/state`.
 const SCRIPT: &str = r#"#!/bin/sh
 read -r file < "$KERNEX_STATE_DIR/../../../witness-path" || exit 97
-line="$KERNEX_DEPLOYMENT_ID $KERNEX_ATTEMPT $KERNEX_STEP ${KERNEX_RUN:-1} $KERNEX_BUNDLE_DIGEST"
+step=$KERNEX_STEP
+[ "$step" != rollback ] || step="rollback.$3"
+line="$KERNEX_DEPLOYMENT_ID $KERNEX_ATTEMPT $step ${KERNEX_RUN:-1} $KERNEX_BUNDLE_DIGEST"
 append() {
   echo "$1 $line" | dd of="$file" oflag=append conv=notrunc,fsync status=none
 }
@@ -114,13 +119,13 @@ impl Manner {
     /// At once and well.
     pub const QUICK: Self = Self { millis: 0, exit: 0 };
 
-    fn command(self) -> String {
+    fn command(self, step: &str) -> String {
         let Self { millis, exit } = self;
         let seconds = match millis {
             0 => "0".to_owned(),
             millis => format!("{}.{:03}", millis / 1000, millis % 1000),
         };
-        format!("exec sh ./witness.sh {seconds} {exit}")
+        format!("exec sh ./witness.sh {seconds} {exit} {step}")
     }
 }
 
@@ -179,7 +184,7 @@ impl WitnessedBundle {
 
     /// The archive, and what is to be found of it on a device.
     pub async fn build(&self) -> (Vec<u8>, BundleFacts) {
-        let command = |step| self.steps.get(step).map(|manner| manner.command());
+        let command = |step| self.steps.get(step).map(|manner| manner.command(step));
         let mut manifest = json!({ "name": self.name, "version": self.version });
         if let Some(script) = command("script") {
             manifest["deploy"] = json!({ "script": script, "timeout_seconds": 60 });
@@ -243,25 +248,29 @@ mod tests {
         let shelf = folder.path().join("bundles/app/state");
         fs::create_dir_all(&shelf).unwrap();
         fs::write(folder.path().join("witness.sh"), SCRIPT).unwrap();
-        for (exit, expected) in [(3, vec!["start"]), (0, vec!["start", "start", "end"])] {
+        let runs = [
+            ("script", 3, vec!["start"]),
+            ("script", 0, vec!["start", "end"]),
+            ("rollback", 0, vec!["start", "end"]),
+        ];
+        let mut expected = Vec::new();
+        for (step, exit, words) in runs {
             let manner = Manner { millis: 5, exit };
             let status = Command::new("sh")
-                .args(["-c", &manner.command()])
+                .args(["-c", &manner.command("post_hook")])
                 .current_dir(folder.path())
                 .env("KERNEX_STATE_DIR", &shelf)
                 .envs([
                     ("KERNEX_DEPLOYMENT_ID", "d"),
                     ("KERNEX_ATTEMPT", "1"),
-                    ("KERNEX_STEP", "script"),
+                    ("KERNEX_STEP", step),
                     ("KERNEX_BUNDLE_DIGEST", "abc"),
                 ])
                 .status()
                 .unwrap();
             assert_eq!(status.code(), Some(i32::from(exit)));
-            let expected: Vec<String> = expected
-                .into_iter()
-                .map(|word| format!("{word} d 1 script 1 abc"))
-                .collect();
+            let step = step.replace("rollback", "rollback.post_hook");
+            expected.extend(words.iter().map(|word| format!("{word} d 1 {step} 1 abc")));
             assert_eq!(witness.lines(), expected);
         }
     }

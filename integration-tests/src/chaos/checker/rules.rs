@@ -54,6 +54,17 @@ fn parse(line: &str) -> Option<Line<'_>> {
     words.next().is_none().then_some(parsed)
 }
 
+/// How a step begins that brings the release before back to work.
+const GOING_BACK: &str = "rollback.";
+
+/// Whether a step ran from the bundle that was ordered or, going back, from one of the same name.
+fn belongs(facts: &Facts, line: &Line<'_>, target: &TargetRow) -> bool {
+    let name = |digest: &str| facts.bundles.get(digest).map(|bundle| &bundle.name);
+    line.digest == target.digest
+        || line.step.starts_with(GOING_BACK)
+            && name(line.digest).is_some_and(|before| Some(before) == name(&target.digest))
+}
+
 /// What ran was ordered and ran once; what succeeded ran to its end.
 pub(super) fn witnesses(facts: &Facts, findings: &mut Findings) {
     let targets: BTreeMap<(&str, &str), &TargetRow> = facts
@@ -80,7 +91,7 @@ pub(super) fn witnesses(facts: &Facts, findings: &mut Findings) {
             if !attempts.contains(&key) {
                 findings.add(Rule::NothingInvented, format!("{place} is of no attempt"));
             }
-            if line.digest != target.digest {
+            if !belongs(facts, &line, target) {
                 let detail = format!("{place}, but ordered was {}", target.digest);
                 findings.add(Rule::NothingInvented, detail);
             }

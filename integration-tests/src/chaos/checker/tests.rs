@@ -195,6 +195,32 @@ fn a_step_that_ran_twice_is_caught() {
     });
 }
 
+/// The second device goes back with both scripts of the release before.
+fn going_back(facts: &mut Facts, digest: &str) {
+    for step in ["rollback.script", "rollback.post_hook"] {
+        let lines = ["start", "end"].map(|word| format!("{word} d-1 1 {step} 1 {digest}"));
+        facts.devices[1].witness.extend(lines);
+    }
+}
+
+#[test]
+fn going_back_runs_the_scripts_of_the_release_before_and_each_once() {
+    let mut facts = good();
+    going_back(&mut facts, OLD);
+    check(&facts).unwrap();
+    caught(Rule::OnceOnly, "went back twice", |facts| {
+        going_back(facts, OLD);
+        going_back(facts, OLD);
+    });
+    caught(Rule::NothingInvented, "an unknown bundle", |facts| {
+        going_back(facts, "cccc");
+    });
+    caught(Rule::NothingInvented, "another name", |facts| {
+        facts.bundles.insert("cccc".to_owned(), bundle("other"));
+        going_back(facts, "cccc");
+    });
+}
+
 #[test]
 fn a_run_that_nobody_ordered_is_caught() {
     let edit = |from: &'static str, to: &'static str| {
