@@ -4,7 +4,7 @@
 
 use std::{error::Error, fmt, path::Path};
 
-use kernex_proto::error::{DOMAIN, Reason};
+use kernex_proto::error::{DOMAIN, LINE, MARK, Reason};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -127,7 +127,11 @@ impl From<Status> for Failure {
         if message.is_empty() {
             message = format!("the server answered: {}", status.code().description());
         }
-        Self::new(exit, crate::output::clean(&message), next)
+        let mut message = crate::output::clean(&message);
+        if let Some((line, mark)) = place(&status) {
+            message.push_str(&format!("\n    {line}\n    {}^", " ".repeat(mark)));
+        }
+        Self::new(exit, message, next)
     }
 }
 
@@ -137,6 +141,14 @@ pub(crate) fn reason(status: &Status) -> Option<Reason> {
         .get_details_error_info()
         .filter(|info| info.domain == DOMAIN)
         .and_then(|info| Reason::parse(&info.reason))
+}
+
+/// The line of a text field that is wrong, and the character in it.
+fn place(status: &Status) -> Option<(String, usize)> {
+    let info = status.get_details_error_info()?;
+    let line = crate::output::clean(info.metadata.get(LINE)?);
+    let mark: usize = info.metadata.get(MARK)?.parse().ok()?;
+    (mark <= line.chars().count()).then_some((line, mark))
 }
 
 /// Whether asking again in a moment makes sense.
@@ -329,6 +341,28 @@ mod tests {
         );
         assert_eq!(reason(&status), None);
         assert_eq!(Failure::from(status).exit, Exit::NotFoundOrConflict);
+    }
+
+    #[test]
+    fn a_mark_is_put_below_the_mistake() {
+        let refused = |mark: &str| {
+            let place = [
+                (LINE.to_owned(), "site=berlin,".to_owned()),
+                (MARK.to_owned(), mark.to_owned()),
+            ];
+            let reason = Reason::InvalidArgument.as_str();
+            let details = ErrorDetails::with_error_info(reason, DOMAIN, place);
+            let status =
+                Status::with_error_details(Code::InvalidArgument, "a key was expected", details);
+            Failure::from(status).message
+        };
+        assert_eq!(
+            refused("12"),
+            "a key was expected\n    site=berlin,\n                ^"
+        );
+        for nonsense in ["13", "-1", "x"] {
+            assert_eq!(refused(nonsense), "a key was expected");
+        }
     }
 
     #[test]

@@ -3,6 +3,12 @@
 /// Domain of every `ErrorInfo` Kernex sends.
 pub const DOMAIN: &str = "kernex.v1";
 
+/// Metadata of an `ErrorInfo`: the line of a text field that is wrong.
+pub const LINE: &str = "line";
+
+/// And the character of that line the mistake is at, counted from 0.
+pub const MARK: &str = "mark";
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $text:literal),+ $(,)?) => {
         /// Why a call was refused.

@@ -6,7 +6,9 @@
 pub mod attempt;
 pub mod configuration;
 pub mod device;
+pub mod mistake;
 pub mod rollout;
+pub mod schedule;
 pub mod selector;
 
 /// Declares an enum that has a name in the database and a variant in the contract.

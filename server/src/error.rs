@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use kernex_proto::{
     archive::ArchiveError,
-    error::{DOMAIN, Reason},
+    error::{DOMAIN, LINE, MARK, Reason},
 };
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
     blobs::BlobError,
-    domain::selector::SelectorError,
+    domain::mistake::Mistake,
     enrollment::Refused,
     store::{StoreError, sessions::DownloadRefused},
 };
@@ -49,6 +49,20 @@ pub fn invalid(field: &str, why: impl Into<String>) -> Status {
     let mut why = why.into();
     why.truncate(why.floor_char_boundary(MESSAGE_LIMIT));
     let mut details = details(Reason::InvalidArgument);
+    details.add_bad_request_violation(field, why.clone());
+    Status::with_error_details(Code::InvalidArgument, format!("{field}: {why}"), details)
+}
+
+/// `INVALID_ARGUMENT` naming the field and the place in it. The line and the mark below it travel as metadata, so that
+/// programs can draw them.
+#[must_use]
+pub fn mistake(field: &str, mistake: &Mistake) -> Status {
+    let mut why = mistake.to_string();
+    why.truncate(why.floor_char_boundary(MESSAGE_LIMIT));
+    let (line, at) = mistake.excerpt();
+    let place = [(LINE.to_owned(), line), (MARK.to_owned(), at.to_string())];
+    let reason = Reason::InvalidArgument.as_str();
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, place);
     details.add_bad_request_violation(field, why.clone());
     Status::with_error_details(Code::InvalidArgument, format!("{field}: {why}"), details)
 }
@@ -137,12 +151,6 @@ pub fn archive(error: &ArchiveError) -> Status {
         ArchiveError::Io(_) => return internal(error),
     };
     status(code, reason, error.to_string())
-}
-
-impl From<SelectorError> for Status {
-    fn from(error: SelectorError) -> Self {
-        invalid("selector", error.to_string())
-    }
 }
 
 impl From<Refused> for Status {

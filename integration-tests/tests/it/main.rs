@@ -15,6 +15,7 @@ mod outcomes;
 mod plan;
 mod rollback;
 mod scripts;
+mod selectors;
 mod sessions;
 mod store;
 mod telemetry;

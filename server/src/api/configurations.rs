@@ -17,7 +17,7 @@ use super::Api;
 use crate::{
     auth::caller,
     domain::{configuration::check_values, selector::Selector},
-    error::invalid,
+    error::{invalid, mistake},
     store::configurations::{Configuration, Scope},
 };
 
@@ -117,7 +117,7 @@ fn scope(wire: Option<WireScope>) -> Result<Scope, Status> {
         Some(WireScope::DeviceId(device)) if !device.is_empty() => Ok(Scope::Device(device)),
         Some(WireScope::Selector(text)) if !text.trim().is_empty() => {
             let selector = Selector::parse(&text)
-                .map_err(|error| invalid("configuration.selector", error.to_string()))?;
+                .map_err(|wrong| mistake("configuration.selector", &wrong))?;
             Ok(Scope::Selector(selector))
         }
         _ => Err(invalid(

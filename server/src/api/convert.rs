@@ -7,6 +7,7 @@ use tonic::Status;
 use crate::{
     clock::Timestamp,
     domain::selector::Selector,
+    error::mistake,
     store::{
         Page, Paged, StoreError,
         access::EnrollmentTokenRow,
@@ -63,7 +64,8 @@ pub(super) fn selector(text: &str) -> Result<Option<Selector>, Status> {
     if text.trim().is_empty() {
         return Ok(None);
     }
-    Ok(Some(Selector::parse(text)?))
+    let selector = Selector::parse(text).map_err(|wrong| mistake("selector", &wrong))?;
+    Ok(Some(selector))
 }
 
 impl From<Device> for v1::Device {

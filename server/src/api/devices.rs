@@ -12,7 +12,12 @@ use kernex_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, convert::fitting_page, page};
-use crate::{auth::caller, domain::selector::Selector, error::invalid, registry::Ended};
+use crate::{
+    auth::caller,
+    domain::selector::Selector,
+    error::{invalid, mistake},
+    registry::Ended,
+};
 
 /// The service.
 #[derive(Debug)]
@@ -25,7 +30,8 @@ impl DeviceService for Devices {
         request: Request<ListDevicesRequest>,
     ) -> Result<Response<ListDevicesResponse>, Status> {
         let request = request.into_inner();
-        let selector = Selector::parse(&request.selector)?;
+        let selector =
+            Selector::parse(&request.selector).map_err(|wrong| mistake("selector", &wrong))?;
         let page = page(request.page_size, request.page_token)?;
         let (devices, next_page_token) =
             fitting_page(page, |page| self.0.store.list_devices(&selector, page)).await?;

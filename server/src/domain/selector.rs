@@ -1,13 +1,18 @@
 //! Which devices an operator means: label selectors in the syntax known from Kubernetes.
 //!
 //! `site=berlin,env in (prod, stage),tier!=db,gpu,!canary`; requirements are joined by commas and all must hold. Empty
-//! or `*` means every device. Beside its labels a device answers to `kernex.io/name`, `kernex.io/os`, `kernex.io/arch` and
-//! `kernex.io/agent-version`. As in Kubernetes, `!=` and `notin` also hold where the label is missing.
+//! or `*` means every device. Beside its labels a device answers to the [built-in ones](BUILT_IN), as far as it has told
+//! about itself. As in Kubernetes, `!=` and `notin` also hold where the label is missing.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use super::mistake::Mistake;
+
 /// The prefix of what a device answers to without being labelled; operators cannot set such labels.
 pub const RESERVED_PREFIX: &str = "kernex.io/";
+
+/// What stands behind [`RESERVED_PREFIX`].
+pub const BUILT_IN: [&str; 4] = ["name", "os", "arch", "agent-version"];
 
 /// A parsed selector.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,16 +26,6 @@ enum Requirement {
     Missing(String),
 }
 
-/// The text is not a selector.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("at character {}: {why}", .at + 1)]
-pub struct SelectorError {
-    /// Where, in bytes from the start.
-    pub at: usize,
-    /// What is wrong there.
-    pub why: String,
-}
-
 impl Selector {
     /// Every device.
     #[must_use]
@@ -39,7 +34,7 @@ impl Selector {
     }
 
     /// Parses a selector.
-    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+    pub fn parse(text: &str) -> Result<Self, Mistake> {
         if matches!(text.trim(), "" | "*") {
             return Ok(Self::all());
         }
@@ -74,7 +69,7 @@ impl Selector {
 }
 
 impl FromStr for Selector {
-    type Err = SelectorError;
+    type Err = Mistake;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::parse(text)
@@ -158,11 +153,12 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn fail<T>(&self, why: impl Into<String>) -> Result<T, SelectorError> {
-        Err(SelectorError {
-            at: self.at,
-            why: why.into(),
-        })
+    fn fail<T>(&self, why: impl Into<String>) -> Result<T, Mistake> {
+        Err(self.error(self.at, why))
+    }
+
+    fn error(&self, byte: usize, why: impl Into<String>) -> Mistake {
+        Mistake::at_byte(self.text, byte, why)
     }
 
     /// The next character after blanks, left in place.
@@ -193,25 +189,32 @@ impl<'a> Parser<'a> {
         (start, &rest[..end])
     }
 
-    fn key(&mut self) -> Result<String, SelectorError> {
+    fn key(&mut self) -> Result<String, Mistake> {
         let (at, word) = self.word();
-        check_key(word).map_err(|why| SelectorError { at, why })?;
+        check_key(word).map_err(|why| self.error(at, why))?;
+        if let Some(name) = word.strip_prefix(RESERVED_PREFIX)
+            && !BUILT_IN.contains(&name)
+        {
+            let known = BUILT_IN.map(|name| format!("{RESERVED_PREFIX}{name}"));
+            let why = format!(
+                "`{word}` is no built-in label; there are {}",
+                known.join(", ")
+            );
+            return Err(self.error(at, why));
+        }
         Ok(word.to_owned())
     }
 
-    fn value(&mut self) -> Result<String, SelectorError> {
+    fn value(&mut self, key: &str) -> Result<String, Mistake> {
         let (at, word) = self.word();
-        let checked = if word.len() > 63 || !word.is_ascii() {
-            check_value(word)
-        } else {
-            // Versions and device names are values of the pseudo-labels and may be freer than labels.
-            Ok(())
-        };
-        checked.map_err(|why| SelectorError { at, why })?;
+        // What devices tell about themselves, versions for instance, is freer than labels.
+        if !key.starts_with(RESERVED_PREFIX) || word.len() > 256 {
+            check_value(word).map_err(|why| self.error(at, why))?;
+        }
         Ok(word.to_owned())
     }
 
-    fn requirement(&mut self) -> Result<Requirement, SelectorError> {
+    fn requirement(&mut self) -> Result<Requirement, Mistake> {
         if self.take("!") {
             return Ok(Requirement::Missing(self.key()?));
         }
@@ -222,18 +225,26 @@ impl<'a> Parser<'a> {
                 if !self.take("!=") {
                     return self.fail("`!=` was expected");
                 }
-                return Ok(Requirement::NotIn(key, vec![self.value()?]));
+                let value = self.value(&key)?;
+                return Ok(Requirement::NotIn(key, vec![value]));
             }
             Some('=') => {
                 let _ = self.take("==") || self.take("=");
-                return Ok(Requirement::In(key, vec![self.value()?]));
+                let value = self.value(&key)?;
+                return Ok(Requirement::In(key, vec![value]));
             }
             Some(_) => {}
         }
         let (at, operator) = self.word();
         match operator {
-            "in" => Ok(Requirement::In(key, self.set()?)),
-            "notin" => Ok(Requirement::NotIn(key, self.set()?)),
+            "in" => {
+                let values = self.set(&key)?;
+                Ok(Requirement::In(key, values))
+            }
+            "notin" => {
+                let values = self.set(&key)?;
+                Ok(Requirement::NotIn(key, values))
+            }
             _ => {
                 self.at = at;
                 self.fail("one of `=`, `==`, `!=`, `in`, `notin` or a comma was expected")
@@ -241,13 +252,13 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn set(&mut self) -> Result<Vec<String>, SelectorError> {
+    fn set(&mut self, key: &str) -> Result<Vec<String>, Mistake> {
         if !self.take("(") {
             return self.fail("`(` was expected before the values");
         }
         let mut values = Vec::new();
         loop {
-            values.push(self.value()?);
+            values.push(self.value(key)?);
             if self.take(")") {
                 return Ok(values);
             }

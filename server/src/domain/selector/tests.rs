@@ -16,6 +16,8 @@ fn selectors_mean_what_kubernetes_means() {
         ("site", "berlin"),
         ("env", "prod"),
         ("gpu", ""),
+        ("in", "x"),
+        ("notin", "x"),
         ("kernex.io/name", "edge-1"),
     ]);
     for yes in [
@@ -33,6 +35,11 @@ fn selectors_mean_what_kubernetes_means() {
         "!canary",
         "kernex.io/name=edge-1",
         "kernex.io/name in (edge-1,edge-2),site!=munich",
+        "in,notin",
+        "site in(berlin)",
+        "env in ( prod , )",
+        "kernex.io/agent-version!=1.2.3+build/7",
+        "!kernex.io/os",
     ] {
         assert!(Selector::parse(yes).unwrap().matches(&device), "{yes}");
     }
@@ -64,6 +71,10 @@ fn mistakes_are_shown_where_they_are() {
         ("-a", 0),
         ("a,,b", 2),
         ("a>1", 1),
+        ("site=berlin,env=a/b", 16),
+        ("\u{a0}\u{a0}a=ä", 4),
+        ("a=1,kernex.io/colour=red", 4),
+        ("kernex.io/os in (linux,mac", 26),
     ] {
         let error = Selector::parse(text).unwrap_err();
         assert_eq!(error.at, at, "{text}: {error}");

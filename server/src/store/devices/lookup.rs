@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
-    domain::selector::{RESERVED_PREFIX, Selector, check_key, check_value},
+    domain::selector::{BUILT_IN, RESERVED_PREFIX, Selector, check_key, check_value},
     store::{
         Result, StoreError,
         attempts::signed,
@@ -99,16 +99,19 @@ pub(crate) async fn matching<C: ConnectionTrait>(
         .collect())
 }
 
-/// Everything a device answers to: its labels and what is known of it anyway.
+/// Everything a device answers to: its labels and what it has told about itself.
 fn answers(row: &device::Model, labels: &Labels) -> Labels {
+    let [name, os, arch, agent_version] = BUILT_IN;
     let mut answers = labels.clone();
     for (key, value) in [
-        ("name", &row.name),
-        ("os", &row.os),
-        ("arch", &row.arch),
-        ("agent-version", &row.agent_version),
+        (name, &row.name),
+        (os, &row.os),
+        (arch, &row.arch),
+        (agent_version, &row.agent_version),
     ] {
-        answers.insert(format!("{RESERVED_PREFIX}{key}"), value.clone());
+        if !value.is_empty() {
+            answers.insert(format!("{RESERVED_PREFIX}{key}"), value.clone());
+        }
     }
     answers
 }

@@ -1,0 +1,63 @@
+//! A text an operator wrote that means nothing, with the place where it stops to.
+
+/// Most characters of the text that are shown around the place.
+const SHOWN: usize = 100;
+
+/// The text is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("at character {}: {why}", .at + 1)]
+pub struct Mistake {
+    /// The text.
+    pub text: String,
+    /// Where, in characters from its start.
+    pub at: usize,
+    /// What is wrong there.
+    pub why: String,
+}
+
+impl Mistake {
+    /// A mistake at a byte of a text.
+    pub(crate) fn at_byte(text: &str, byte: usize, why: impl Into<String>) -> Self {
+        Self {
+            text: text.to_owned(),
+            at: text[..text.floor_char_boundary(byte)].chars().count(),
+            why: why.into(),
+        }
+    }
+
+    /// One line of the text around the place, and where in that line the place is, to put a mark below it.
+    #[must_use]
+    pub fn excerpt(&self) -> (String, usize) {
+        let from = if self.text.chars().count() <= SHOWN {
+            0
+        } else {
+            self.at.saturating_sub(SHOWN / 2)
+        };
+        let shown = self.text.chars().skip(from).take(SHOWN);
+        // A blank for what would move the mark away from its place.
+        let shown = shown.map(|c| if c.is_control() { ' ' } else { c });
+        (shown.collect(), self.at - from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_stays_below_its_character() {
+        let long = format!("{}!{}", "x".repeat(500), "y".repeat(500));
+        for (text, byte) in [("a=b,\tc", 4), ("äö=x", 4), (long.as_str(), 500), ("", 0)] {
+            let mistake = Mistake::at_byte(text, byte, "wrong");
+            let (line, at) = mistake.excerpt();
+            assert!(line.chars().count() <= SHOWN && !line.contains('\t'));
+            let wanted = text[byte..].chars().next();
+            let wanted = wanted.map(|c| if c.is_control() { ' ' } else { c });
+            assert_eq!(line.chars().nth(at), wanted, "{text}");
+        }
+        assert_eq!(
+            Mistake::at_byte("a b", 2, "no").to_string(),
+            "at character 3: no"
+        );
+    }
+}
