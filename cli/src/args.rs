@@ -220,6 +220,15 @@ pub(crate) enum DeviceCommand {
         #[command(flatten)]
         output: OutputArg,
     },
+    /// Decide a conflict: the copy that connected last stays, the others need new keys
+    Resolve {
+        /// Name or id
+        device: String,
+        #[command(flatten)]
+        consent: Consent,
+        #[command(flatten)]
+        output: OutputArg,
+    },
     /// Delete a device: its key is revoked and its open work cancelled
     Delete {
         /// Name or id
@@ -282,10 +291,17 @@ pub(crate) enum BundleCommand {
         #[command(flatten)]
         output: OutputArg,
     },
-    /// Delete a bundle that no device and no deployment needs
+    /// Delete a bundle, or with --gc every bundle, that no device and no deployment needs
     Delete {
         /// name:version or digest
-        bundle: String,
+        #[arg(required_unless_present = "gc", conflicts_with = "gc")]
+        bundle: Option<String>,
+        /// Every bundle that nothing needs
+        #[arg(long)]
+        gc: bool,
+        /// With --gc, leave alone what was pushed less than this ago
+        #[arg(long, default_value = "1d", value_parser = parse_duration, value_name = "DURATION", requires = "gc")]
+        older_than: Duration,
         #[command(flatten)]
         consent: Consent,
     },

@@ -216,6 +216,14 @@ fn by_reason(reason: Reason) -> (Exit, &'static str) {
             Exit::NotFoundOrConflict,
             "Someone else changed it: read it again and repeat the change.",
         ),
+        Reason::CopyGivenUp => (
+            Exit::NotAllowed,
+            "Enrol it as a device of its own: empty its state folder and use a new enrolment token.",
+        ),
+        Reason::NotConflicted => (
+            Exit::NotFoundOrConflict,
+            "Only devices that `kernexctl device list` shows as conflicted need a decision.",
+        ),
         Reason::RequestIdReused => (Exit::NotFoundOrConflict, "Run the command again."),
         Reason::Finished => (
             Exit::NotFoundOrConflict,

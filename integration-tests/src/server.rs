@@ -30,6 +30,8 @@ pub struct ServerOptions {
     pub env: Vec<(String, String)>,
     /// Its data folder, on a disk of its own for instance; one among the test's own files when there is none.
     pub data: Option<PathBuf>,
+    /// The `--database-url` to use, instead of a fresh one of the test's kind.
+    pub database: Option<String>,
 }
 
 impl ServerOptions {
@@ -44,6 +46,13 @@ impl ServerOptions {
     #[must_use]
     pub fn data(mut self, folder: PathBuf) -> Self {
         self.data = Some(folder);
+        self
+    }
+
+    /// Uses this database.
+    #[must_use]
+    pub fn database(mut self, url: String) -> Self {
+        self.database = Some(url);
         self
     }
 
@@ -77,7 +86,10 @@ impl TestServer {
     pub async fn start_with(database: Database, options: ServerOptions) -> Self {
         let folder = TempDir::with_prefix("kernex-test-").expect("a temporary folder can be made");
         let data = options.data_below(folder.path());
-        let database_url = database.fresh_url(&data).await;
+        let database_url = match &options.database {
+            Some(url) => Some(url.clone()),
+            None => database.fresh_url(&data).await,
+        };
         let port = free_port();
         let mut process = spawn(folder.path(), port, database_url.as_deref(), &options);
         let operator = connect(&mut process, &data, port).await;
@@ -88,6 +100,37 @@ impl TestServer {
             database_url,
             options,
             next_key: AtomicUsize::new(0),
+            folder,
+        }
+    }
+
+    /// Another replica: the same database, CA and bundles.
+    ///
+    /// # Panics
+    /// When this one keeps its rows in a file of its own.
+    pub async fn replica(&self) -> Self {
+        let url = self.database_url.clone();
+        let url = url.expect("replicas share a PostgreSQL database");
+        let folder = TempDir::with_prefix("kernex-test-").expect("a temporary folder can be made");
+        let data = folder.path().join("data");
+        fs::create_dir(&data).expect("a data folder can be made");
+        for name in ["ca.pem", "ca.key", "admin.token"] {
+            fs::copy(self.data().join(name), data.join(name)).expect("the first replica has it");
+        }
+        let bundles = self.data().join("bundles").display().to_string();
+        let mut options = self.options.clone().database(url);
+        options = options.env("KERNEX_BUNDLE_STORE", bundles);
+        options.data = None;
+        let port = free_port();
+        let mut process = spawn(folder.path(), port, options.database.as_deref(), &options);
+        let operator = connect(&mut process, &data, port).await;
+        Self {
+            process,
+            operator,
+            port,
+            database_url: options.database.clone(),
+            options,
+            next_key: AtomicUsize::new(self.next_key.load(Ordering::Relaxed) + 1000),
             folder,
         }
     }
@@ -139,6 +182,30 @@ impl TestServer {
         dial(&self.data(), self.port)
             .await
             .expect("the server accepts connections")
+    }
+
+    /// A connection behind TLS on which nothing was said yet.
+    ///
+    /// # Panics
+    /// When the server does not take it.
+    pub async fn tls_stream(&self) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+        use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+        let ca = CertificateDer::from_pem_file(self.data().join("ca.pem")).expect("a CA");
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(ca).expect("a CA");
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("TLS 1.3")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await;
+        let name = ServerName::from(std::net::IpAddr::from(Ipv4Addr::LOCALHOST));
+        tokio_rustls::TlsConnector::from(std::sync::Arc::new(config))
+            .connect(name, stream.expect("it listens"))
+            .await
+            .expect("a TLS handshake")
     }
 
     /// Starts a real agent with this name, enrolled and online.

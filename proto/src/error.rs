@@ -65,6 +65,10 @@ reasons! {
     Conflict = "CONFLICT",
     /// The same request id came with another body.
     RequestIdReused = "REQUEST_ID_REUSED",
+    /// An operator decided against this copy of a device; it has to enrol with a key of its own.
+    CopyGivenUp = "COPY_GIVEN_UP",
+    /// The device is not conflicted; there is nothing to decide.
+    NotConflicted = "NOT_CONFLICTED",
     /// It is finished already.
     Finished = "FINISHED",
     /// A newer session took over.

@@ -4,6 +4,7 @@
 //! beside it on the boot clock, which nobody can set: when the two run apart, deadlines are not to be trusted.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -59,47 +60,77 @@ pub struct Clock(Arc<Anchor>);
 struct Anchor {
     wall: i64,
     boot: i64,
+    /// What the wall clock was jumped by when the process began.
+    jumped: i64,
     offset: AtomicI64,
+    jump: Jump,
+}
+
+/// How tests jump the wall clock, which one process alone cannot do. Does nothing in release builds.
+#[derive(Debug, Default)]
+struct Jump {
+    micros: AtomicI64,
+    /// Seconds in a file that somebody outside writes.
+    file: Option<PathBuf>,
+}
+
+impl Jump {
+    fn micros(&self) -> i64 {
+        let seconds = self
+            .file
+            .as_ref()
+            .and_then(|file| std::fs::read_to_string(file).ok())
+            .and_then(|text| text.trim().parse::<i64>().ok())
+            .unwrap_or(0);
+        let jumped = self.micros.load(Ordering::Relaxed);
+        jumped.saturating_add(seconds.saturating_mul(MICROS))
+    }
 }
 
 impl Clock {
-    /// The machine's clock. Debug builds add `KERNEX_TEST_CLOCK_OFFSET_SECONDS`, because a process cannot be given a
-    /// clock of its own otherwise.
+    /// The machine's clock. Debug builds add the seconds in the file that `KERNEX_TEST_CLOCK_FILE` names, because a
+    /// process cannot be given a clock of its own otherwise.
     #[must_use]
     pub fn system() -> Self {
-        let offset = if cfg!(debug_assertions) {
-            std::env::var("KERNEX_TEST_CLOCK_OFFSET_SECONDS")
-                .ok()
-                .and_then(|text| text.parse::<i64>().ok())
-                .unwrap_or(0)
-                .saturating_mul(MICROS)
-        } else {
-            0
-        };
+        let mut jump = Jump::default();
+        if cfg!(debug_assertions) {
+            jump.file = std::env::var_os("KERNEX_TEST_CLOCK_FILE").map(PathBuf::from);
+        }
         Self(Arc::new(Anchor {
             wall: wall_clock(),
             boot: boot_clock(),
-            offset: AtomicI64::new(offset),
+            jumped: jump.micros(),
+            offset: AtomicI64::new(0),
+            jump,
         }))
     }
 
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        Timestamp(wall_clock().saturating_add(self.0.offset.load(Ordering::Relaxed)))
+        Timestamp(wall_clock().saturating_add(self.offset_micros()))
     }
 
     /// What tests added to the machine's clock, in microseconds.
     pub(crate) fn offset_micros(&self) -> i64 {
-        self.0.offset.load(Ordering::Relaxed)
+        let offset = self.0.offset.load(Ordering::Relaxed);
+        offset.saturating_add(self.0.jump.micros())
     }
 
-    /// How far the wall clock ran away from the boot clock since this clock was made.
+    /// How far the wall clock ran ahead of the boot clock since this clock was made, in microseconds.
     #[must_use]
-    pub fn drift(&self) -> Duration {
+    pub fn drift_micros(&self) -> i64 {
         let wall = wall_clock() - self.0.wall;
         let boot = boot_clock() - self.0.boot;
-        Duration::from_micros(wall.abs_diff(boot))
+        let jumped = self.0.jump.micros().saturating_sub(self.0.jumped);
+        (wall - boot).saturating_add(jumped)
+    }
+
+    /// Jumps the wall clock for tests, forwards or back.
+    #[cfg(debug_assertions)]
+    pub fn jump(&self, seconds: i64) {
+        let micros = seconds.saturating_mul(MICROS);
+        self.0.jump.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
     /// Lets time pass for tests, without the drift a jumping wall clock has.
@@ -150,6 +181,17 @@ mod tests {
         let before = clock.now();
         clock.advance(Duration::from_secs(3600));
         assert!(clock.now().since(before) >= Duration::from_secs(3600));
-        assert!(clock.drift() < Duration::from_secs(60));
+        assert!(clock.drift_micros().abs() < 60 * MICROS);
+    }
+
+    #[test]
+    fn a_jump_moves_now_and_is_drift() {
+        let clock = Clock::system();
+        let before = clock.now();
+        clock.jump(-3600);
+        assert!(clock.now() < before);
+        assert!((clock.drift_micros() + 3600 * MICROS).abs() < 60 * MICROS);
+        clock.jump(3600);
+        assert!(clock.now() >= before && clock.drift_micros().abs() < 60 * MICROS);
     }
 }

@@ -21,6 +21,9 @@ use crate::{
 /// When to try again after a short trouble of the server's own.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// When a copy that nobody wants may ask again; somebody may have changed their mind.
+const GIVEN_UP: Duration = Duration::from_secs(60);
+
 /// Longest message in a Status; headers carry it, so it stays far below their limit.
 const MESSAGE_LIMIT: usize = 1024;
 
@@ -130,6 +133,18 @@ impl From<StoreError> for Status {
             StoreError::InUse { .. } => status(Code::FailedPrecondition, Reason::InUse, text),
             StoreError::Invalid { field, why } => invalid(field, why),
             StoreError::NoTargets => status(Code::InvalidArgument, Reason::NoTargets, text),
+            StoreError::CopyGivenUp(_) => {
+                tracing::warn!(error = text, "a copy of a device was refused");
+                retry_later(
+                    Code::FailedPrecondition,
+                    Reason::CopyGivenUp,
+                    &text,
+                    GIVEN_UP,
+                )
+            }
+            StoreError::NotConflicted(_) => {
+                status(Code::FailedPrecondition, Reason::NotConflicted, text)
+            }
             StoreError::Finished => status(Code::FailedPrecondition, Reason::Finished, text),
             StoreError::RequestIdReused => {
                 status(Code::InvalidArgument, Reason::RequestIdReused, text)

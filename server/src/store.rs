@@ -3,9 +3,12 @@
 //! Every change goes through [`transaction`], which retries it, stamps it, writes its events in commit order and wakes
 //! [`Store::changes`]. Reads outside of it see committed rows only. Entities never leave this module.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
 use kernex_migrations::Migrator;
@@ -24,6 +27,7 @@ mod attempts;
 pub mod bundles;
 pub mod configurations;
 mod connect;
+mod copies;
 pub mod deployments;
 pub mod devices;
 pub mod dispatch;
@@ -46,6 +50,9 @@ mod targets;
 mod transaction;
 
 pub use page::{Page, Paged};
+
+/// How far the clock and the boot clock may run apart before deadlines are not trusted any more.
+const MAX_DRIFT: Duration = Duration::from_secs(5 * 60);
 
 /// What the store answers.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
@@ -105,6 +112,14 @@ pub enum StoreError {
     /// Nothing matched.
     #[error("no device matched")]
     NoTargets,
+    /// A copy of a device that an operator decided against.
+    #[error(
+        "this copy of the device `{0}` was given up; enrol it as a device of its own, with a new key and an empty state folder"
+    )]
+    CopyGivenUp(String),
+    /// There is nothing to decide.
+    #[error("the device `{0}` is not conflicted; there is nothing to resolve")]
+    NotConflicted(String),
     /// It is finished already.
     #[error("it is finished already")]
     Finished,
@@ -138,6 +153,8 @@ struct Inner {
     clock: Clock,
     /// What the database's clock shows beyond this machine's, in microseconds; always zero on SQLite.
     ahead: AtomicI64,
+    /// What that was at the first look; a database's clock can jump as well.
+    first_ahead: OnceLock<i64>,
     /// The newest stamp given to a transaction.
     last: AtomicI64,
     changes: watch::Sender<u64>,
@@ -152,6 +169,7 @@ impl Store {
             reader,
             clock,
             ahead: AtomicI64::new(0),
+            first_ahead: OnceLock::new(),
             last: AtomicI64::new(0),
             changes: watch::Sender::new(0),
         })))
@@ -223,8 +241,32 @@ impl Store {
         )
     }
 
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.0.clock
+    /// How far the clock that deadlines go by ran away from the boot clock since this process began.
+    #[must_use]
+    pub fn clock_drift(&self) -> Duration {
+        Duration::from_micros(self.drift_micros().unsigned_abs())
+    }
+
+    fn drift_micros(&self) -> i64 {
+        let ahead = self.0.ahead.load(Ordering::Relaxed);
+        let first = self.0.first_ahead.get().copied().unwrap_or(ahead);
+        let jumped = ahead.saturating_sub(first);
+        self.0.clock.drift_micros().saturating_add(jumped)
+    }
+
+    /// Now by the boot clock, while the clock is not to be trusted: nobody is locked out because it jumped.
+    pub(crate) fn steady_now(&self) -> Timestamp {
+        if self.trusts_clock() {
+            return self.now();
+        }
+        Timestamp(self.now().0.saturating_sub(self.drift_micros()))
+    }
+
+    /// Whether deadlines count. Nothing expires, and nothing old is deleted, while the clock is far from where it should
+    /// be: until it is back, or until a restart accepts it.
+    #[must_use]
+    pub fn trusts_clock(&self) -> bool {
+        self.clock_drift() <= MAX_DRIFT
     }
 
     pub(crate) fn writer(&self) -> &DatabaseConnection {
@@ -249,19 +291,28 @@ impl Store {
     fn stamp_from(&self, database: i64) -> Timestamp {
         let clock = &self.0.clock;
         let now = database.saturating_add(clock.offset_micros());
-        self.0
-            .ahead
-            .store(now.saturating_sub(clock.now().0), Ordering::Relaxed);
+        let ahead = now.saturating_sub(clock.now().0);
+        self.0.first_ahead.get_or_init(|| ahead);
+        self.0.ahead.store(ahead, Ordering::Relaxed);
         self.stamp_at(now)
     }
 
-    /// Stamps grow even where the clock stands still or steps back.
+    /// Stamps grow even where the clock stands still or steps back a little. A clock that is set back further was wrong
+    /// before: staying with it would keep every deadline wrong.
     fn stamp_at(&self, now: i64) -> Timestamp {
-        let last = self.0.last.fetch_max(now, Ordering::Relaxed);
-        if now > last {
-            return Timestamp(now);
-        }
-        Timestamp(self.0.last.fetch_add(1, Ordering::Relaxed) + 1)
+        let back = i64::try_from(MAX_DRIFT.as_micros()).unwrap_or(i64::MAX);
+        let next = |last: i64| {
+            if now > last || last.saturating_sub(now) > back {
+                now
+            } else {
+                last + 1
+            }
+        };
+        let last = &self.0.last;
+        let before = last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+            Some(next(last))
+        });
+        Timestamp(next(before.unwrap_or_else(|last| last)))
     }
 
     fn wake(&self) {

@@ -100,7 +100,12 @@ pub async fn run(
     );
     parts.start(
         "lease",
-        upkeep::lease(store.clone(), replica, recorder_stop.clone()),
+        upkeep::lease(
+            store.clone(),
+            Arc::clone(&registry),
+            replica,
+            recorder_stop.clone(),
+        ),
     );
     parts.start(
         "expiry",

@@ -2,15 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     dispatcher::Hints,
     error::chain,
-    registry::Registry,
-    store::{Store, events::Retention},
+    registry::{Ended, Registry},
+    store::{Store, StoreError, events::Retention, sessions::LEASE_GRACE},
     tls::Identity,
 };
 
@@ -21,18 +21,49 @@ const EXPIRE: Duration = Duration::from_secs(1);
 const PRUNE: Duration = Duration::from_secs(10 * 60);
 const CHECK_CERTIFICATE: Duration = Duration::from_secs(3600);
 
-/// Keeps this replica's lease alive until `stop`.
-pub(crate) async fn lease(store: Store, replica: Uuid, stop: CancellationToken) {
+/// Keeps this replica's lease alive until `stop`, ends the sessions of replicas that let theirs run out, and those here
+/// that went on elsewhere.
+pub(crate) async fn lease(
+    store: Store,
+    registry: Arc<Registry>,
+    replica: Uuid,
+    stop: CancellationToken,
+) {
     let renewing = async {
         let mut ticks = every(RENEW_LEASE);
+        let mut steady_since = Instant::now();
         loop {
             ticks.tick().await;
             if let Err(error) = store.renew_lease(replica, LEASE).await {
                 tracing::warn!(error = %chain(&error), "lease not renewed");
+                steady_since = Instant::now();
+                continue;
+            }
+            if let Err(error) = look_around(&store, &registry, replica, steady_since).await {
+                tracing::warn!(error = %chain(&error), "sessions of other replicas not looked at");
             }
         }
     };
     until(stop, renewing).await;
+}
+
+async fn look_around(
+    store: &Store,
+    registry: &Registry,
+    replica: Uuid,
+    steady_since: Instant,
+) -> Result<(), StoreError> {
+    let here = registry.online();
+    for (device, epoch) in store.sessions_lost(replica, &here).await? {
+        if let Some(session) = registry.get(device).filter(|it| it.epoch == epoch) {
+            tracing::info!(%device, session = epoch, "the session went on elsewhere");
+            session.end(Ended::Replaced);
+        }
+    }
+    if steady_since.elapsed() > LEASE_GRACE {
+        store.close_orphans().await?;
+    }
+    Ok(())
 }
 
 /// Closes what is past its deadline, and has the devices looked at that may go on with something else.
@@ -44,8 +75,13 @@ pub(crate) async fn expiry(
 ) {
     let expiring = async {
         let mut ticks = every(EXPIRE);
+        let mut trusted = true;
         loop {
             ticks.tick().await;
+            if store.trusts_clock() != trusted {
+                trusted = !trusted;
+                say_of_clock(&store, trusted).await;
+            }
             match store.expire_due().await {
                 Ok(0) => {}
                 Ok(expired) => {
@@ -57,6 +93,21 @@ pub(crate) async fn expiry(
         }
     };
     until(stop, expiring).await;
+}
+
+async fn say_of_clock(store: &Store, trusted: bool) {
+    let drift_seconds = store.clock_drift().as_secs();
+    if trusted {
+        tracing::info!(drift_seconds, "the clock is back; deadlines count again");
+    } else {
+        tracing::error!(
+            drift_seconds,
+            "the clock jumped; nothing expires until it is back or the server restarts"
+        );
+    }
+    if let Err(error) = store.note_clock(trusted).await {
+        tracing::warn!(error = %chain(&error), "no event written about the clock");
+    }
 }
 
 /// Deletes what is older than its retention.

@@ -5,15 +5,18 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use kernex_proto::{ids::check_name, v1};
+use jiff::Timestamp;
+use kernex_proto::{error::Reason, ids::check_name, v1};
+use tonic::Status;
 
 use super::{Session, confirm, transfer};
 use crate::{
     args::BundleCommand,
-    client::{Client, call, pages, request_id, timed},
-    error::Failure,
+    client::{Client, call, call_raw, pages, request_id, timed},
+    error::{Failure, reason},
     output::{Printer, bundle::BundleView, bytes, emit, say},
     pack::{self, IGNORE_FILE},
 };
@@ -50,25 +53,81 @@ pub(super) async fn run(session: &Session, command: BundleCommand) -> Result<(),
             let bundle = transfer::find(&client, &bundle).await?;
             Printer::new(output.output).one(&BundleView::from(bundle))
         }
-        BundleCommand::Delete { bundle, consent } => {
+        BundleCommand::Delete {
+            bundle: Some(bundle),
+            consent,
+            ..
+        } => {
             confirm(
                 consent,
                 &format!("Delete the bundle {bundle} from the server?"),
             )?;
             let client = session.connect().await?;
-            let request = v1::DeleteBundleRequest {
-                bundle: bundle.clone(),
-                request_id: request_id(),
-            };
-            call(
-                "kernex.v1.BundleService/DeleteBundle",
-                client.bundles().delete_bundle(timed(request)),
-            )
-            .await?;
+            delete(&client, &bundle).await?;
             say(&format!("The bundle {bundle} is deleted."));
             Ok(())
         }
+        BundleCommand::Delete {
+            bundle: None,
+            older_than,
+            consent,
+            ..
+        } => {
+            confirm(
+                consent,
+                "Delete every bundle that no device and no deployment needs?",
+            )?;
+            collect(&session.connect().await?, older_than).await
+        }
     }
+}
+
+async fn delete(client: &Client, bundle: &str) -> Result<(), Status> {
+    let request = v1::DeleteBundleRequest {
+        bundle: bundle.to_owned(),
+        request_id: request_id(),
+    };
+    call_raw(
+        "kernex.v1.BundleService/DeleteBundle",
+        client.bundles().delete_bundle(timed(request)),
+    )
+    .await
+    .map(|_| ())
+}
+
+/// Deletes what the server does not refuse to delete; names it on stdout, one a line.
+async fn collect(client: &Client, older_than: Duration) -> Result<(), Failure> {
+    // What claims to come from the future is young.
+    let age = |bundle: &v1::Bundle| {
+        let created = bundle.created_at.unwrap_or_default().seconds;
+        let seconds = Timestamp::now().as_second().saturating_sub(created);
+        Duration::from_secs(seconds.try_into().unwrap_or(0))
+    };
+    let (mut deleted, mut freed, mut needed) = (0, 0, 0);
+    for bundle in list(client, "").await? {
+        if age(&bundle) < older_than {
+            continue;
+        }
+        let reference = format!("{}:{}", bundle.name, bundle.version);
+        match delete(client, &reference).await {
+            Ok(()) => {
+                emit(&format!("{reference}\n"))?;
+                deleted += 1;
+                freed += bundle.size_bytes;
+            }
+            Err(status) => match reason(&status) {
+                Some(Reason::InUse) => needed += 1,
+                // Somebody else was faster.
+                Some(Reason::NotFound) => {}
+                _ => return Err(status.into()),
+            },
+        }
+    }
+    say(&format!(
+        "{deleted} bundles with {} are deleted, {needed} are needed.",
+        bytes(freed)
+    ));
+    Ok(())
 }
 
 async fn list(client: &Client, name: &str) -> Result<Vec<v1::Bundle>, Failure> {

@@ -78,6 +78,29 @@ pub(super) async fn run(session: &Session, command: DeviceCommand) -> Result<(),
             let views: Vec<HistoryView> = entries.into_iter().map(HistoryView::from).collect();
             Printer::new(output.output).list(&views)
         }
+        DeviceCommand::Resolve {
+            device,
+            consent,
+            output,
+        } => {
+            confirm(
+                consent,
+                &format!(
+                    "Keep the copy of {device} that connected last? Every other copy is refused until it enrols with a new key."
+                ),
+            )?;
+            let client = session.connect().await?;
+            let request = v1::ResolveDeviceRequest {
+                device,
+                request_id: request_id(),
+            };
+            let answer = call(
+                "kernex.v1.DeviceService/ResolveDevice",
+                client.devices().resolve_device(timed(request)),
+            )
+            .await?;
+            Printer::new(output.output).one(&DeviceView::from(present(answer.device, "device")?))
+        }
         DeviceCommand::Delete { device, consent } => {
             confirm(
                 consent,

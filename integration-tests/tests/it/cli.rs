@@ -3,7 +3,7 @@
 use std::{fs, process::Stdio};
 
 use kernex_integration_tests::{
-    AgentOptions, Ctl, Database, TestServer, both_databases, server::free_port,
+    AgentOptions, BundleBuilder, Ctl, Database, TestServer, both_databases, server::free_port,
 };
 use kernex_proto::v1::{CreateOperatorTokenRequest, Role};
 
@@ -47,6 +47,28 @@ both_databases! {
         assert!(shown.contains("edge-1") && shown.contains("succeeded"), "{shown}");
         let yaml = ctl.ok(&["device", "get", "edge-1", "-o", "yaml"]);
         assert!(yaml.contains("name: edge-1"), "{yaml}");
+    }
+
+    async fn what_nothing_needs_is_collected(database) {
+        let server = TestServer::start(database).await;
+        let ctl = Ctl::on(&server);
+        let _agent = server.agent("edge-1").await;
+        for version in ["1.0", "2.0", "3.0"] {
+            let archive = BundleBuilder::script("app", version, "true").gzip().await;
+            let _ = server.operator().push(&archive).await;
+        }
+        let deployed = ctl.run(&["deploy", "app:2.0", "--device", "edge-1", "--watch"]);
+        assert_eq!(deployed.code, Some(0), "{}", deployed.stderr);
+        let young = ctl.run(&["bundle", "delete", "--gc", "--yes"]);
+        assert_eq!((young.code, young.stdout.as_str()), (Some(0), ""), "{}", young.stderr);
+        let wait = ctl.run(&["bundle", "delete", "app:1.0", "--gc", "--yes"]);
+        assert_eq!(wait.code, Some(2), "one or all, not both");
+        kernex_integration_tests::wait_for("two bundles to be old enough", || async {
+            let done = ctl.run(&["bundle", "delete", "--gc", "--older-than", "1s", "--yes"]);
+            let left = ctl.ok(&["bundle", "list", "-o", "name"]);
+            kernex_integration_tests::wait::seen(left.trim() == "app:2.0", (left, done))
+        }).await;
+        assert_eq!(server.blobs().len(), 1, "and their bytes with them");
     }
 
     async fn exit_codes_say_what_happened(database) {

@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use kernex_integration_tests::{
-    AgentOptions, Proxy, TestServer, both_databases,
+    AgentOptions, BundleBuilder, Ctl, Database, Proxy, TestServer, both_databases,
     raw_agent::{Opening, RawIdentity},
     wait::wait_for_within,
 };
 use kernex_proto::{
     ids::JournalId,
     v1::{
-        AttemptRef, DeleteDeviceRequest, DeviceStatus, Heartbeat, Hello, Outcome, Ready, Report,
-        ResolveDeviceRequest, device_session_request as up, device_session_response as down,
+        AttemptRef, CreateDeploymentRequest, DeleteDeviceRequest, DeviceStatus, Heartbeat, Hello,
+        Outcome, Ready, Report, device_session_request as up, device_session_response as down,
         report,
     },
 };
+use tokio::io::AsyncReadExt as _;
 use tonic::{Code, Status};
 
 /// Says a `Hello` that has to be refused; returns the refusal.
@@ -185,11 +186,24 @@ both_databases! {
             device.status() == DeviceStatus::Conflicted
         }).await;
         session.heartbeat(2).await;
-        let request = ResolveDeviceRequest { device: "edge-1".into(), ..Default::default() };
-        operator.devices().resolve_device(request).await.unwrap();
-        operator.device_where("edge-1", "not to be conflicted", |device| {
-            device.status() != DeviceStatus::Conflicted
-        }).await;
+        let shown = Ctl::on(&server).ok(&["device", "get", "edge-1"]);
+        assert!(shown.contains("conflicted"), "{shown}");
+        let bundle = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
+        let request = CreateDeploymentRequest { bundle: bundle.digest, device_names: vec!["edge-1".into()], ..Default::default() };
+        operator.deploy_for(request).await.unwrap();
+        let resolved = Ctl::on(&server).run(&["device", "resolve", "edge-1", "--yes"]);
+        assert_eq!(resolved.code, Some(0), "{}", resolved.stderr);
+        // The copy that confirmed last is kept: it comes back, says what it holds, and works again.
+        session.next_where(|message| matches!(message, down::Message::Drain(_)).then_some(())).await;
+        let mut session = copy.connect(&server).await;
+        session.deploy_command().await;
+        let refused = device.try_connect(&server).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains("new key"), "{refused}");
+        session.heartbeat(1).await;
+        assert_eq!(operator.device("edge-1").await.status(), DeviceStatus::Online);
+        let again = Ctl::on(&server).run(&["device", "resolve", "edge-1", "--yes"]);
+        assert!(again.code == Some(5) && again.stderr.contains("not conflicted"), "{}", again.stderr);
     }
 
     async fn who_does_not_say_hello_is_shown_out(database) {
@@ -199,6 +213,19 @@ both_databases! {
         let status = tokio::time::timeout(Duration::from_secs(20), silence).await;
         let status = status.expect("within 10 seconds, and some");
         assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    }
+
+    async fn a_connection_that_says_nothing_is_closed(database) {
+        let server = TestServer::start(database).await;
+        let mut silent = tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
+        let mut secure = server.tls_stream().await;
+        let ends = async {
+            // Neither says a word; the one behind TLS gets the server's first frames and then its end.
+            let mut rest = Vec::new();
+            let _ = silent.read_to_end(&mut rest).await;
+            let _ = secure.read_to_end(&mut rest).await;
+        };
+        tokio::time::timeout(Duration::from_secs(25), ends).await.expect("within 10 seconds, and some");
     }
 
     async fn a_stopping_server_tells_its_sessions_and_ends_in_time(database) {
@@ -241,4 +268,26 @@ both_databases! {
         proxy.heal();
         operator.online("edge-1").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(
+    not(kernex_postgres),
+    ignore = "no PostgreSQL here: install it (Debian: apt install postgresql) or set KERNEX_TEST_POSTGRES_URL"
+)]
+async fn a_newer_session_on_another_replica_ends_the_older() {
+    let first = TestServer::start(Database::Postgres).await;
+    let second = first.replica().await;
+    let mut device = first.raw_device("edge-1").await;
+    let mut older = device.connect(&first).await;
+    older.heartbeat(1).await;
+    let mut newer = device.connect(&second).await;
+    newer.heartbeat(1).await;
+    let ended = tokio::time::timeout(Duration::from_secs(30), older.end()).await;
+    assert_eq!(ended.expect("it ends by itself"), Code::Aborted);
+    newer.heartbeat(2).await;
+    assert_eq!(
+        first.operator().device("edge-1").await.status(),
+        DeviceStatus::Online
+    );
 }

@@ -1,6 +1,6 @@
 //! `DeviceService`: who is under management, how they are, what they run.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kernex_proto::v1::{
     DeleteDeviceRequest, DeleteDeviceResponse, GetDeviceRequest, GetDeviceResponse,
@@ -18,6 +18,9 @@ use crate::{
     error::{invalid, mistake},
     registry::Ended,
 };
+
+/// When a device that was conflicted comes back for a session with commands.
+const COME_BACK: Duration = Duration::from_millis(200);
 
 /// The service.
 #[derive(Debug)]
@@ -144,7 +147,12 @@ impl DeviceService for Devices {
             .store
             .resolve_device(&caller, &request.get_ref().device)
             .await?;
-        self.0.hints.add([device.id]);
+        if let Some(session) = self.0.registry.get(device.id) {
+            // The copy that is kept opens a session that counts, and says what it holds; another one is refused.
+            session.end(Ended::Drain {
+                reconnect_after: COME_BACK,
+            });
+        }
         Ok(Response::new(ResolveDeviceResponse {
             device: Some(device.into()),
         }))

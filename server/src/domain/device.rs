@@ -27,6 +27,8 @@ pub struct Known {
     pub issued_epoch: u64,
     /// Newest epoch the agent confirmed to have on disk.
     pub confirmed_epoch: u64,
+    /// An operator decided against copies of the journal that comes now whose newest epoch is older than this.
+    pub given_up_below: u64,
 }
 
 /// What a returning journal is.
@@ -38,6 +40,8 @@ pub enum Return {
     Fresh,
     /// A copy of a journal that went on elsewhere.
     Fork,
+    /// A copy an operator decided against.
+    GivenUp,
 }
 
 /// Tells a device that comes back from a copy of it.
@@ -46,6 +50,9 @@ pub enum Return {
 /// confirmed; only a copy taken earlier does. An epoch that was issued and never confirmed proves nothing.
 #[must_use]
 pub fn recognise(known: &Known, journal: JournalId, last_epoch: u64) -> Return {
+    if last_epoch < known.given_up_below {
+        return Return::GivenUp;
+    }
     if known.retired {
         return Return::Fork;
     }
@@ -76,6 +83,7 @@ mod tests {
             retired: false,
             issued_epoch: issued,
             confirmed_epoch: confirmed,
+            given_up_below: 0,
         }
     }
 
@@ -83,12 +91,18 @@ mod tests {
     fn copies_are_told_from_owners() {
         let (journal, other) = (JournalId::generate(), JournalId::generate());
         let state = known(journal, 5, 4);
+        let decided = Known {
+            given_up_below: 4,
+            ..state
+        };
         let table = [
             (state, journal, 4, Return::Same),
             (state, journal, 5, Return::Same),
             (state, journal, 9, Return::Same),
             (state, journal, 3, Return::Fork),
             (state, other, 0, Return::Fresh),
+            (decided, journal, 4, Return::Same),
+            (decided, journal, 3, Return::GivenUp),
             (
                 Known {
                     retired: true,

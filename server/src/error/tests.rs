@@ -42,6 +42,16 @@ fn the_table_of_store_errors() {
             Reason::Conflict,
         ),
         (
+            StoreError::CopyGivenUp(id()),
+            Code::FailedPrecondition,
+            Reason::CopyGivenUp,
+        ),
+        (
+            StoreError::NotConflicted(id()),
+            Code::FailedPrecondition,
+            Reason::NotConflicted,
+        ),
+        (
             StoreError::InUse {
                 kind,
                 id: id(),

@@ -145,7 +145,7 @@ impl Store {
         let row = operator_token::Entity::find()
             .filter(operator_token::Column::Hash.eq(hash.to_string()))
             .filter(operator_token::Column::RevokedAt.is_null())
-            .filter(operator_token::Column::ExpiresAt.gt(self.now().0))
+            .filter(operator_token::Column::ExpiresAt.gt(self.steady_now().0))
             .one(self.reader())
             .await?;
         row.map(|row| {

@@ -32,7 +32,7 @@ mod lookup;
 
 pub(crate) use lookup::{
     Labels, check_labels, clean, described, digest, find_device, labels_of, matching, not_found,
-    settle_journals, update,
+    update,
 };
 use lookup::{MAX_LABELS, invalid_labels, release_from};
 
@@ -208,33 +208,6 @@ impl Store {
         .await
     }
 
-    /// Lets the copy that is connected, or else the next that connects, be the device again.
-    pub async fn resolve_device(&self, caller: &Caller, id_or_name: &str) -> Result<Device> {
-        let body = body_hash(&id_or_name);
-        self.write(|tx| async move {
-            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
-                let row = find_device(&tx.db, &id.to_string()).await?;
-                return self.whole(&tx.db, row).await;
-            }
-            let mut row = find_device(&tx.db, id_or_name).await?;
-            let session = session::Entity::find_by_id(row.id).one(&tx.db).await?;
-            let chosen = session.as_ref().map(|session| session.journal_id);
-            row.conflicted = false;
-            row.journal_id = chosen;
-            row.confirmed_epoch = session
-                .filter(|session| session.confirmed_at.is_some())
-                .map_or(0, |session| session.epoch);
-            row.revision += 1;
-            settle_journals(&tx, row.id, chosen).await?;
-            update(&tx, row.clone()).await?;
-            remember(&tx, caller, body, &row.id).await?;
-            audit(&tx, caller, row.id, json!({ "journal": chosen })).await?;
-            tx.device_event("device.resolved", row.id, &row.name);
-            self.whole(&tx.db, row).await
-        })
-        .await
-    }
-
     /// Sampled heartbeats, newest first.
     pub async fn list_metrics(&self, id_or_name: &str, page: Page) -> Result<Paged<MetricSample>> {
         let device = find_device(self.reader(), id_or_name).await?;
@@ -278,7 +251,11 @@ impl Store {
         .transpose()
     }
 
-    async fn whole<C: ConnectionTrait>(&self, db: &C, row: device::Model) -> Result<Device> {
+    pub(crate) async fn whole<C: ConnectionTrait>(
+        &self,
+        db: &C,
+        row: device::Model,
+    ) -> Result<Device> {
         let labels = labels_of(db, &[row.id])
             .await?
             .remove(&row.id)

@@ -157,8 +157,7 @@ async fn take_over(tx: &Tx, new: &EnrollDevice, id: Uuid) -> Decision {
         .map_err(StoreError::from)?;
     let mut row = described(device.clone(), &new.inventory);
     row.revision += 1;
-    // Whatever copies there were belonged to the old key.
-    row.conflicted = false;
+    super::copies::forget(tx, &mut row).await?;
     super::devices::update(tx, row).await?;
     Ok(Enrolled {
         device: DeviceId(id),

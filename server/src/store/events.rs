@@ -7,6 +7,8 @@ use sea_orm::{
     ColumnTrait, Condition, DeleteMany, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 
+use serde_json::json;
+
 use super::{
     Result, Store,
     attempts::{Batch, signed, unsigned},
@@ -67,9 +69,6 @@ impl Default for Retention {
 /// Attempts that expire in one transaction.
 const EXPIRE_CHUNK: u64 = 1000;
 
-/// How far wall clock and boot clock may run apart before deadlines are not trusted any more.
-const MAX_DRIFT: Duration = Duration::from_secs(5 * 60);
-
 impl Store {
     /// Events after a cursor, oldest first.
     pub async fn events_after(&self, cursor: u64, limit: u32) -> Result<Vec<EventRow>> {
@@ -90,18 +89,12 @@ impl Store {
         Ok(rows.collect())
     }
 
-    /// Closes what is past its deadline and ends sessions of replicas that died; says how many attempts expired. Does
-    /// nothing while the wall clock cannot be trusted.
+    /// Closes what is past its deadline; says how many attempts expired. Does nothing while the clock is not to be
+    /// trusted.
     pub async fn expire_due(&self) -> Result<u64> {
-        let drift = self.clock().drift();
-        if drift > MAX_DRIFT {
-            tracing::warn!(
-                drift_seconds = drift.as_secs(),
-                "the wall clock jumped; nothing expires until it is back or the server restarts"
-            );
+        if !self.trusts_clock() {
             return Ok(0);
         }
-        self.close_orphans().await?;
         let mut expired = 0;
         loop {
             let chunk = self
@@ -114,8 +107,26 @@ impl Store {
         }
     }
 
-    /// Deletes what is older than its retention.
+    /// Writes down that deadlines stopped counting because the clock jumped, or count again.
+    pub async fn note_clock(&self, trusted: bool) -> Result<()> {
+        let kind = if trusted {
+            "server.clock_steady"
+        } else {
+            "server.clock_jumped"
+        };
+        let detail = &json!({ "drift_seconds": self.clock_drift().as_secs() });
+        self.write(|tx| async move {
+            tx.event(kind, None, None, detail.clone());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletes what is older than its retention, unless the clock is not to be trusted.
     pub async fn prune(&self, retention: Retention) -> Result<()> {
+        if !self.trusts_clock() {
+            return Ok(());
+        }
         let now = self.now();
         let before = |kept: Duration| now.minus(kept).0;
         // A transaction each, so that none holds the writer for long.

@@ -1,21 +1,25 @@
 //! Sessions: which connection speaks for a device, under which number, on which replica.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use kernex_proto::{
     ids::{AttemptId, DeviceId, Digest, JournalId, TargetId},
     v1,
 };
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, QueryFilter,
+    ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect,
     sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
 
 use super::{
-    Result, Store,
+    Result, Store, StoreError,
     attempts::{Batch, signed, unsigned},
-    devices::{clean, described, find_device, not_found, settle_journals, update},
+    copies,
+    devices::{clean, described, find_device, not_found, update},
     entity::{attempt, device, device_key, journal, lease, session},
     transaction::{ID_CHUNK, Tx, insert_all},
 };
@@ -72,7 +76,7 @@ pub struct OpenedSession {
 }
 
 /// Grace for the sessions of a replica whose lease ran out: it may only have been slow.
-const LEASE_GRACE: Duration = Duration::from_secs(60);
+pub const LEASE_GRACE: Duration = Duration::from_secs(60);
 
 impl Store {
     /// Numbers and opens a session and settles the agent's complete list of attempts, in one transaction. `NotFound` when
@@ -84,7 +88,10 @@ impl Store {
             let journal = journal::Entity::find_by_id((open.device.0, open.journal.0)).one(&tx.db).await?;
             let known = Known {
                 journal: row.journal_id.map(JournalId),
-                retired: journal.is_some_and(|journal| journal.retired_at.is_some()),
+                retired: journal
+                    .as_ref()
+                    .is_some_and(|journal| journal.retired_at.is_some()),
+                given_up_below: journal.map_or(0, |journal| unsigned(journal.given_up_below)),
                 issued_epoch: unsigned(row.epoch),
                 confirmed_epoch: unsigned(row.confirmed_epoch),
             };
@@ -92,8 +99,13 @@ impl Store {
             let was_conflicted = row.conflicted;
             match recognise(&known, open.journal, open.last_epoch) {
                 Return::Same => {}
-                Return::Fresh => begin_journal(&tx, &mut row, open.journal).await?,
-                Return::Fork => row.conflicted = true,
+                // Among several copies a new journal is one more.
+                Return::Fresh if was_conflicted => {
+                    copies::conflict(&tx, &mut row, open.journal.0).await?;
+                }
+                Return::Fresh => copies::begin(&tx, &mut row, open.journal.0).await?,
+                Return::Fork => copies::conflict(&tx, &mut row, open.journal.0).await?,
+                Return::GivenUp => return Err(StoreError::CopyGivenUp(row.name)),
             }
             row = described(row, &open.inventory);
             row.epoch = signed(epoch);
@@ -134,7 +146,12 @@ impl Store {
                 return Err(not_found("session", format_args!("{device}#{epoch}")));
             }
             let mut row = find_device(&tx.db, &device.to_string()).await?;
-            if !row.conflicted {
+            if row.conflicted {
+                let session = session::Entity::find_by_id(row.id).one(&tx.db).await?;
+                if let Some(session) = session {
+                    copies::confirm(&tx, row.id, session.journal_id, session.epoch).await?;
+                }
+            } else {
                 row.confirmed_epoch = row.confirmed_epoch.max(signed(epoch));
             }
             row.last_seen = Some(tx.now.0);
@@ -168,8 +185,13 @@ impl Store {
         self.close_orphans().await
     }
 
-    /// Ends sessions of replicas whose lease ran out a while ago.
-    pub(crate) async fn close_orphans(&self) -> Result<()> {
+    /// Ends sessions of replicas whose lease ran out a while ago. Only a replica that could renew its own lease all that
+    /// time may say so of another: when the database was away, everybody's ran out. Does nothing while the clock is not
+    /// to be trusted.
+    pub async fn close_orphans(&self) -> Result<()> {
+        if !self.trusts_clock() {
+            return Ok(());
+        }
         let before = self.now().minus(LEASE_GRACE).0;
         let alive = lease::Entity::find()
             .filter(lease::Column::ExpiresAt.gt(before))
@@ -207,6 +229,28 @@ impl Store {
         .await
     }
 
+    /// Those of a replica's open sessions that are over without its knowledge: the device has a newer one on another
+    /// replica, or an operator decided between copies of it. `here` has to be read before this is asked.
+    pub async fn sessions_lost(
+        &self,
+        replica: Uuid,
+        here: &[(DeviceId, u64)],
+    ) -> Result<Vec<(DeviceId, u64)>> {
+        let held: BTreeSet<(Uuid, i64)> = session::Entity::find()
+            .select_only()
+            .columns([session::Column::DeviceId, session::Column::Epoch])
+            .filter(session::Column::Replica.eq(replica))
+            .into_tuple()
+            .all(self.reader())
+            .await?
+            .into_iter()
+            .collect();
+        let lost = here
+            .iter()
+            .filter(|(device, epoch)| !held.contains(&(device.0, signed(*epoch))));
+        Ok(lost.copied().collect())
+    }
+
     /// Says that a replica lives for another `ttl`.
     pub async fn renew_lease(&self, replica: Uuid, ttl: Duration) -> Result<()> {
         self.write_beside(|tx| async move {
@@ -234,24 +278,6 @@ async fn speaking_device(tx: &Tx, open: &OpenSession) -> Result<device::Model> {
         return Err(not_found("device key", open.key));
     }
     find_device(&tx.db, &open.device.to_string()).await
-}
-
-async fn begin_journal(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
-    let new = journal::Model {
-        device_id: row.id,
-        journal_id: journal.0,
-        first_seen: tx.now.0,
-        retired_at: None,
-    };
-    let known = OnConflict::columns([journal::Column::DeviceId, journal::Column::JournalId])
-        .do_nothing()
-        .to_owned();
-    insert_all::<journal::Entity>(&tx.db, vec![new], Some(known)).await?;
-    settle_journals(tx, row.id, Some(journal.0)).await?;
-    row.journal_id = Some(journal.0);
-    // What the old journal confirmed says nothing about the new one.
-    row.confirmed_epoch = 0;
-    Ok(())
 }
 
 async fn write_session(tx: &Tx, open: &OpenSession, epoch: u64) -> Result<()> {

@@ -283,13 +283,29 @@ fn is_unavailable(error: &sqlx::Error) -> bool {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => true,
-        // Connection exceptions, too many connections, and a server that starts or stops.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            code.len() == 5
-                && (code.starts_with("08") || code.starts_with("57P") || code == "53300")
+            if code.len() == 5 {
+                is_unavailable_postgres(&code)
+            } else {
+                code.parse().is_ok_and(is_unavailable_sqlite)
+            }
         }),
         _ => false,
     }
+}
+
+/// Connection exceptions, no room on the disk, too many connections, and a server that starts or stops.
+fn is_unavailable_postgres(code: &str) -> bool {
+    code.starts_with("08") || code.starts_with("57P") || matches!(code, "53100" | "53300" | "58030")
+}
+
+/// No room on the disk, no descriptor left, a disk that fails: all of it may pass. The low byte is the code, the rest says
+/// what was being done.
+fn is_unavailable_sqlite(code: u32) -> bool {
+    const IOERR: u32 = 10;
+    const FULL: u32 = 13;
+    const CANTOPEN: u32 = 14;
+    matches!(code & 0xff, IOERR | FULL | CANTOPEN)
 }
 
 /// Inserts many rows in as few statements as the bind limit allows; says how many rows were written.
@@ -315,4 +331,29 @@ where
         written += insert.exec_without_returning(db).await?;
     }
     Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_pass_is_told_from_what_will_not() {
+        // SQLITE_FULL, SQLITE_IOERR_WRITE, SQLITE_CANTOPEN_FULLPATH.
+        for code in [13, 778, 782] {
+            assert!(is_unavailable_sqlite(code), "{code}");
+        }
+        // SQLITE_CONSTRAINT_UNIQUE, SQLITE_CORRUPT, SQLITE_ERROR.
+        for code in [2067, 11, 1] {
+            assert!(!is_unavailable_sqlite(code), "{code}");
+        }
+        for (code, passes) in [
+            ("53100", true),
+            ("57P01", true),
+            ("08006", true),
+            ("23505", false),
+        ] {
+            assert_eq!(is_unavailable_postgres(code), passes, "{code}");
+        }
+    }
 }

@@ -9,8 +9,15 @@ use kernex_proto::{
 };
 use kernex_server::{
     domain::attempt::{Reason, State},
-    store::{StoreError, devices::DeviceStatus, reports::ReportEvent, sessions::DownloadRefused},
+    store::{
+        StoreError,
+        devices::DeviceStatus,
+        reports::ReportEvent,
+        sessions::{DownloadRefused, OpenSession},
+    },
 };
+
+use uuid::Uuid;
 
 use super::fixture::{Device, Fixture, MINUTE, caller, succeeded};
 
@@ -45,7 +52,7 @@ both_databases! {
         assert_eq!(status().await, DeviceStatus::Online);
         // A replica that stays silent loses its sessions for good.
         fixture.clock.advance(MINUTE * 3);
-        fixture.store.expire_due().await.unwrap();
+        fixture.store.close_orphans().await.unwrap();
         fixture.store.renew_lease(fixture.replica, Duration::from_secs(15)).await.unwrap();
         assert_eq!(status().await, DeviceStatus::Offline);
         assert!(fixture.kinds_of_events().await.contains(&"device.offline".to_owned()));
@@ -72,11 +79,78 @@ both_databases! {
         assert!(fixture.due(&device, copy.epoch).await.is_empty());
         assert!(fixture.session(&device, second.epoch, &[]).await.conflicted);
         let kept = fixture.session(&device, copy.epoch, &[]).await;
-        fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1").await.unwrap();
-        assert_eq!(fixture.due(&device, kept.epoch).await.len(), 1);
+        // Issued and never confirmed: no copy has it on its disk.
+        fixture.store.open_session(fixture.opening(&device, second.epoch, &[])).await.unwrap();
+        let resolved = fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1").await.unwrap();
+        assert_eq!(resolved.status, DeviceStatus::Offline, "whoever is connected has to come back");
         let kept = fixture.session(&device, kept.epoch, &[]).await;
         assert!(!kept.conflicted);
-        assert!(fixture.session(&device, second.epoch, &[]).await.conflicted);
+        assert_eq!(fixture.due(&device, kept.epoch).await.len(), 1);
+        for given_up in [second.epoch, copy.epoch] {
+            let refused = fixture.store.open_session(fixture.opening(&device, given_up, &[])).await;
+            assert!(matches!(refused, Err(StoreError::CopyGivenUp(name)) if name == "edge-1"));
+        }
+        assert_eq!(fixture.store.get_device("edge-1").await.unwrap().status, DeviceStatus::Online, "undisturbed");
+        let again = fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1").await;
+        assert!(matches!(again, Err(StoreError::NotConflicted(_))));
+    }
+
+    async fn of_two_journals_the_one_that_confirmed_last_is_kept(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        let mut reinstalled = device.clone();
+        reinstalled.journal = JournalId::generate();
+        let old = fixture.session(&device, 0, &[]).await;
+        let new = fixture.session(&reinstalled, 0, &[]).await;
+        assert!(fixture.session(&device, old.epoch, &[]).await.conflicted, "a retired journal came back");
+        let mut third = device.clone();
+        third.journal = JournalId::generate();
+        assert!(fixture.session(&third, 0, &[]).await.conflicted, "and a third copy is no better");
+        let new = fixture.session(&reinstalled, new.epoch, &[]).await;
+        fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1").await.unwrap();
+        for copy in [&device, &third] {
+            let refused = fixture.store.open_session(fixture.opening(copy, 99, &[])).await;
+            assert!(matches!(refused, Err(StoreError::CopyGivenUp(_))));
+        }
+        assert!(!fixture.session(&reinstalled, new.epoch, &[]).await.conflicted);
+    }
+
+    async fn a_session_that_went_on_elsewhere_is_lost_here(database) {
+        let fixture = Fixture::new(database).await;
+        let (device, other) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
+        let first = fixture.session(&device, 0, &[]).await;
+        let stays = fixture.session(&other, 0, &[]).await;
+        let here = [(device.id, first.epoch), (other.id, stays.epoch)];
+        assert_eq!(fixture.store.sessions_lost(fixture.replica, &here).await.unwrap(), []);
+        let elsewhere = OpenSession {
+            replica: Uuid::now_v7(),
+            ..fixture.opening(&device, first.epoch, &[])
+        };
+        fixture.store.open_session(elsewhere).await.unwrap();
+        assert_eq!(fixture.store.sessions_lost(fixture.replica, &here).await.unwrap(), [here[0]]);
+    }
+
+    async fn a_clock_that_jumps_makes_nothing_late(database) {
+        const YEAR: i64 = 365 * 24 * 3600;
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        let opened = fixture.session(&device, 0, &[]).await;
+        let deployment = fixture.deploy("app:1", &[&device]).await;
+        for jump in [YEAR, -YEAR] {
+            fixture.clock.jump(jump);
+            assert!(!fixture.store.trusts_clock());
+            assert_eq!(fixture.store.expire_due().await.unwrap(), 0);
+            fixture.store.close_orphans().await.unwrap();
+            assert_eq!(fixture.due(&device, opened.epoch).await.len(), 1, "commands go on");
+            fixture.store.note_clock(false).await.unwrap();
+            fixture.clock.jump(-jump);
+            assert!(fixture.store.trusts_clock());
+            assert_eq!(fixture.store.expire_due().await.unwrap(), 0, "the stamps are back as well");
+        }
+        assert_eq!(fixture.state(&deployment, &device).await, State::Pending);
+        fixture.clock.advance(MINUTE * 61);
+        assert_eq!(fixture.store.expire_due().await.unwrap(), 1);
     }
 
     async fn a_journal_that_was_replaced_does_not_come_back(database) {

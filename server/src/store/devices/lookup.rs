@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fmt::Display};
 
 use kernex_proto::{ids::Digest, v1};
-use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel,
     QueryFilter,
@@ -16,7 +15,7 @@ use crate::{
     store::{
         Result, StoreError,
         attempts::signed,
-        entity::{device, device_label, device_release, journal},
+        entity::{device, device_label, device_release},
         transaction::{ID_CHUNK, Tx},
     },
 };
@@ -173,29 +172,4 @@ pub(crate) fn release_from(row: device_release::Model) -> v1::ActiveRelease {
         previous_digest: row.previous_digest,
         since: Some(Timestamp(row.since).to_proto()),
     }
-}
-
-/// Makes one journal of a device the one in use, or lets whichever comes next be it.
-pub(crate) async fn settle_journals(tx: &Tx, device: Uuid, chosen: Option<Uuid>) -> Result<()> {
-    let theirs = || journal::Entity::update_many().filter(journal::Column::DeviceId.eq(device));
-    let retired = |at: Option<i64>| (journal::Column::RetiredAt, Expr::value(at));
-    let Some(chosen) = chosen else {
-        let (column, value) = retired(None);
-        theirs().col_expr(column, value).exec(&tx.db).await?;
-        return Ok(());
-    };
-    let (column, value) = retired(None);
-    theirs()
-        .col_expr(column, value)
-        .filter(journal::Column::JournalId.eq(chosen))
-        .exec(&tx.db)
-        .await?;
-    let (column, value) = retired(Some(tx.now.0));
-    theirs()
-        .col_expr(column, value)
-        .filter(journal::Column::JournalId.ne(chosen))
-        .filter(journal::Column::RetiredAt.is_null())
-        .exec(&tx.db)
-        .await?;
-    Ok(())
 }

@@ -12,6 +12,8 @@ pub struct Model {
     pub journal_id: Uuid,
     pub first_seen: i64,
     pub retired_at: Option<i64>,
+    pub confirmed_epoch: i64,
+    pub given_up_below: i64,
 }
 
 /// Joins are written where they are used.
