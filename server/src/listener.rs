@@ -14,6 +14,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
+    time::{Sleep, sleep},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,6 +26,11 @@ const MAX_CONNECTIONS: usize = 16_384;
 
 /// A peer that has not finished its TLS handshake by then is dropped.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A peer that has not sent the preface of HTTP/2 by then, which is the first thing anybody says, is dropped. Later
+/// silence is for the server's pings to find out.
+const PREFACE_LIMIT: Duration = Duration::from_secs(10);
+const PREFACE_LENGTH: usize = 24;
 
 /// Finished handshakes that wait for tonic; it takes them at once, so a short queue is enough.
 const READY_QUEUE: usize = 64;
@@ -41,7 +47,28 @@ pub struct Peer {
 pub struct Connection {
     io: Transport,
     peer: Peer,
+    /// Until the preface is there: what of it is missing, and how long it may take.
+    preface: Option<(usize, Pin<Box<Sleep>>)>,
     _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// Counts what was read of the preface.
+    fn heard(&mut self, bytes: usize) {
+        self.preface = match self.preface.take() {
+            Some((missing, limit)) if bytes < missing => Some((missing - bytes, limit)),
+            _ => None,
+        };
+    }
+
+    /// Whether it has been silent for too long; wakes the reader when it will have been.
+    fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        let limit = self
+            .preface
+            .as_mut()
+            .map(|(_, limit)| limit.as_mut().poll(cx));
+        limit.is_some_and(|limit| limit.is_ready())
+    }
 }
 
 #[derive(Debug)]
@@ -138,6 +165,7 @@ async fn handshake(
     let connection = Connection {
         io,
         peer: Peer { address },
+        preface: Some((PREFACE_LENGTH, Box::pin(sleep(PREFACE_LIMIT)))),
         _place: place,
     };
     // An error means that the server stopped meanwhile.
@@ -187,10 +215,22 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        let before = buf.filled().len();
+        let read = match &mut self.io {
             Transport::Plain(io) => Pin::new(io).poll_read(cx, buf),
             Transport::Tls(io) => Pin::new(io.as_mut()).poll_read(cx, buf),
+        };
+        if self.preface.is_some() {
+            match read {
+                Poll::Ready(_) => self.heard(buf.filled().len() - before),
+                Poll::Pending if self.is_silent(cx) => {
+                    tracing::debug!(address = %self.peer.address, "a connection that said nothing was closed");
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                Poll::Pending => {}
+            }
         }
+        read
     }
 }
 
