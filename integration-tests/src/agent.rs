@@ -179,6 +179,20 @@ impl TestAgent {
         self.process = Process::spawn(&self.name, command, &self.log);
     }
 
+    /// Starts an agent on a copy of this one's state, with a log of its own.
+    #[must_use]
+    pub fn start_copy(&self, state: &Path) -> Self {
+        let log = state.with_extension("log");
+        let process = Process::spawn(&self.name, command(&self.options, "run", state), &log);
+        Self {
+            name: self.name.clone(),
+            state: state.to_owned(),
+            options: self.options.clone(),
+            log,
+            process,
+        }
+    }
+
     /// Folder that `current` of this bundle name leads to, if there is one.
     #[must_use]
     pub fn current(&self, bundle: &str) -> Option<PathBuf> {
@@ -220,6 +234,16 @@ impl TestAgent {
             }
         }
         found
+    }
+}
+
+/// Copies a folder with everything in it as it is.
+pub fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    let status = Command::new("cp").arg("-a").args([from, to]).status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(std::io::Error::other(format!("cp ended with {status}")))
     }
 }
 

@@ -17,10 +17,14 @@ use std::{future::Future, pin::Pin};
 
 pub mod args;
 pub mod checker;
+pub mod clones;
 pub mod command;
+pub mod disks;
 pub mod evidence;
 pub mod history;
 pub mod kills;
+pub mod load;
+pub mod postgres;
 pub mod power;
 pub mod report;
 pub mod rows;
@@ -106,5 +110,26 @@ pub const SCENARIOS: &[Scenario] = &[
         ci: 50,
         databases: &[Database::Sqlite],
         run: |plan| Box::pin(power::run(plan)),
+    },
+    Scenario {
+        name: "disks",
+        about: "full disks and exhausted descriptors, of devices and the server",
+        ci: 30,
+        databases: &[Database::Sqlite],
+        run: |plan| Box::pin(disks::run(plan)),
+    },
+    Scenario {
+        name: "clones",
+        about: "a copied disk, clocks that jump a year either way, a server restored from an older backup",
+        ci: 1,
+        databases: BOTH,
+        run: |plan| Box::pin(clones::run(plan)),
+    },
+    Scenario {
+        name: "postgres",
+        about: "PostgreSQL stopped hard and started again under load",
+        ci: 3,
+        databases: &[Database::Postgres],
+        run: |plan| Box::pin(postgres::run(plan)),
     },
 ];

@@ -31,6 +31,7 @@ pub struct Traffic {
     operator: Operator,
     devices: Arc<Mutex<Vec<String>>>,
     bundles: Arc<Mutex<BTreeMap<String, BundleFacts>>>,
+    orders: Arc<Mutex<Vec<String>>>,
     history: History,
     rng: Arc<Mutex<StdRng>>,
 }
@@ -43,6 +44,7 @@ impl Traffic {
             operator,
             devices: Arc::default(),
             bundles: Arc::default(),
+            orders: Arc::default(),
             history,
             rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
         }
@@ -61,6 +63,35 @@ impl Traffic {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Ids of the deployments that were ordered so far, in order.
+    #[must_use]
+    pub fn orders(&self) -> Vec<String> {
+        self.orders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// A new random bundle.
+    #[must_use]
+    pub fn bundle(&self) -> WitnessedBundle {
+        let name = self.decide(|rng| NAMES[rng.gen_range(0..NAMES.len())]);
+        self.bundle_of(name)
+    }
+
+    /// A new random bundle of every name there is.
+    #[must_use]
+    pub fn one_of_each(&self) -> Vec<WitnessedBundle> {
+        NAMES.iter().map(|name| self.bundle_of(name)).collect()
+    }
+
+    fn bundle_of(&self, name: &str) -> WitnessedBundle {
+        self.decide(|rng| {
+            let version = format!("1.{}", rng.gen_range(0..1_000_000));
+            WitnessedBundle::random(name, &version, rng)
+        })
     }
 
     /// Decides something by the seed.
@@ -113,6 +144,10 @@ impl Traffic {
         let id = self
             .insist(|| self.operator.deploy_for(request.clone()))
             .await?;
+        self.orders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(id.clone());
         self.history
             .note(format_args!("deployed {what} to {devices:?} as {id}"));
         Some(id)

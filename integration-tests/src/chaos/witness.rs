@@ -54,6 +54,11 @@ impl Witness {
         Ok(Self { path })
     }
 
+    /// Has whoever runs from `state` write into it as well.
+    pub fn follow(&self, state: &Path) -> io::Result<()> {
+        Self::place(self.path.clone(), state).map(drop)
+    }
+
     /// Grows whenever a step begins or ends.
     #[must_use]
     pub fn size(&self) -> u64 {

@@ -1,12 +1,18 @@
 //! One control plane with its devices, that can be hurt, healed and judged.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     Failure, Figures, Plan,
-    checker::{self, AttemptKey, AttemptRow, Closing, DeviceFacts, Facts, Summary},
+    checker::{
+        self, AttemptKey, AttemptRow, Closing, DeviceFacts, Facts, JournalRow, Summary, TargetRow,
+    },
     evidence,
     rows::Rows,
     traffic::Traffic,
@@ -46,6 +52,8 @@ pub struct World {
     /// What attempts were seen to close as.
     pub closings: Closings,
     witnesses: BTreeMap<String, Witness>,
+    /// Deployments that a restored server never heard of.
+    forgotten: BTreeSet<String>,
 }
 
 /// How closed attempts looked whenever somebody looked.
@@ -69,7 +77,16 @@ impl Closings {
 impl World {
     /// A control plane with `devices` devices, all online.
     pub async fn start(plan: &Plan, devices: usize) -> Result<Self, Failure> {
-        let mut world = Self::empty(plan, WorldOptions::default()).await;
+        Self::start_with(plan, devices, WorldOptions::default()).await
+    }
+
+    /// The same, with options.
+    pub async fn start_with(
+        plan: &Plan,
+        devices: usize,
+        options: WorldOptions,
+    ) -> Result<Self, Failure> {
+        let mut world = Self::empty(plan, options).await;
         let folder = world.server.scratch().to_owned();
         for number in 1..=devices {
             let options = AgentOptions::named(&format!("edge-{number}"));
@@ -90,6 +107,7 @@ impl World {
             plan: plan.clone(),
             closings: Closings::default(),
             witnesses: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
         }
     }
 
@@ -173,6 +191,14 @@ impl World {
         }
     }
 
+    /// The server is put back to an earlier day: what it forgot of is left out of the judgement, and attempts may close
+    /// again that closed on the days between.
+    pub fn forget(&mut self, deployments: Vec<String>) {
+        let ids = deployments.into_iter().map(|id| id.replace('-', ""));
+        self.forgotten.extend(ids);
+        self.closings = Closings::default();
+    }
+
     /// Gathers the facts and holds the rules against them. The agents are stopped for it and started again.
     pub async fn check(&mut self) -> Result<Summary, Failure> {
         let facts = self.facts().await?;
@@ -218,8 +244,8 @@ impl World {
             let name = agent.name.clone();
             let id = tables.devices.get(&name).cloned().unwrap_or_default();
             devices.push(DeviceFacts {
-                witness: self.witnesses[&name].lines(),
-                journal: journals[&name].clone(),
+                witness: self.remembered_lines(&name),
+                journal: self.remembered_rows(&journals[&name], &tables.targets),
                 currents: evidence::currents(&agent.state),
                 known: tables.known.get(&id).cloned().unwrap_or_default(),
                 processes: processes.remove(&name).unwrap_or_default(),
@@ -237,11 +263,34 @@ impl World {
             targets: tables.targets,
             attempts: tables.attempts,
             closings: self.closings.0.clone(),
-            unknown_reports: tables.unknown_reports,
+            // Reports about what was forgotten are kept aside, as they should be.
+            unknown_reports: if self.forgotten.is_empty() {
+                tables.unknown_reports
+            } else {
+                0
+            },
             sessions: evidence::sessions(&self.server.process().log()),
             devices,
             server_leftovers: evidence::server_leftovers(&self.server.data()),
         })
+    }
+
+    fn remembered_lines(&self, device: &str) -> Vec<String> {
+        let mut lines = self.witnesses[device].lines();
+        lines.retain(|line| {
+            let deployment = line.split(' ').nth(1).unwrap_or_default();
+            !self.forgotten.contains(&deployment.replace('-', ""))
+        });
+        lines
+    }
+
+    fn remembered_rows(&self, rows: &[JournalRow], targets: &[TargetRow]) -> Vec<JournalRow> {
+        let known: BTreeSet<&str> = targets.iter().map(|target| target.id.as_str()).collect();
+        let all = self.forgotten.is_empty();
+        rows.iter()
+            .filter(|row| all || known.contains(row.target.as_str()))
+            .cloned()
+            .collect()
     }
 
     /// Stops the agents and reads their journals. An agent whose last acknowledgement was still on its way gets
@@ -309,7 +358,9 @@ impl World {
         text
     }
 
-    fn dump(&self) -> String {
+    /// The ends of all logs.
+    #[must_use]
+    pub fn dump(&self) -> String {
         let mut text = String::new();
         for agent in &self.agents {
             text += &agent.process().tail();

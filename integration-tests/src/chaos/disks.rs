@@ -1,0 +1,196 @@
+//! Nothing left: disks that are full at some moment, the devices' and the server's, and programs out of descriptors.
+//!
+//! Every device and the server's data folder have a small disk of their own ([`TinyDisk`]). It is filled up but for a random
+//! rest while deployments flow, stays so for a while, and is emptied again; or the program is allowed only a few more
+//! descriptors than it has open. What cannot be done then has to fail by name or wait: no program may end because of it,
+//! and nothing may be lost.
+
+use std::{io, time::Duration};
+
+use rand::{Rng as _, rngs::StdRng};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use tokio::time::sleep;
+
+use super::{Failure, Figures, Plan, World, WorldOptions, load::Load, power::skipped};
+use crate::{
+    AgentOptions, ServerOptions,
+    disk_image::{self, TinyDisk},
+};
+
+const DEVICES: usize = 6;
+
+/// Faults between two judgements.
+const ROUND: usize = 15;
+
+const DEVICE_KILOBYTES: u64 = 12 << 10;
+const SERVER_KILOBYTES: u64 = 512 << 10;
+
+/// What is taken from whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// All but so many bytes of the disk.
+    Space(u64),
+    /// All but so many descriptors.
+    Descriptors(u64),
+}
+
+/// One fault.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    /// A device by its place, or the server.
+    device: Option<usize>,
+    want: Want,
+    after: Duration,
+    lasts: Duration,
+}
+
+impl Fault {
+    fn draw(rng: &mut StdRng, devices: usize) -> Self {
+        let device = rng.gen_bool(0.7).then(|| rng.gen_range(0..devices));
+        let want = if rng.gen_bool(0.7) {
+            // Mostly in the middle of a file, a commit or an archive; sometimes not one byte.
+            Want::Space(match rng.gen_range(0..4) {
+                0 => 0,
+                1 => rng.gen_range(0..16_384),
+                2 => rng.gen_range(0..131_072),
+                _ => rng.gen_range(0..1_048_576),
+            })
+        } else {
+            Want::Descriptors(rng.gen_range(0..4))
+        };
+        Self {
+            device,
+            want,
+            after: Duration::from_millis(rng.gen_range(0..500)),
+            lasts: Duration::from_millis(rng.gen_range(200..2500)),
+        }
+    }
+}
+
+/// Takes things away `plan.count` times and judges after every round.
+pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
+    if let Err(why) = disk_image::available() {
+        return skipped(plan, &why);
+    }
+    let devices = plan.devices.unwrap_or(DEVICES);
+    // Declared first, so that they outlive the programs on them.
+    let disks = Disks::new(devices).map_err(no_disk)?;
+    let mut world = disks.world(plan).await?;
+    let mut figures = Figures::default();
+    let mut left = plan.count;
+    let mut summary = None;
+    while left > 0 {
+        let faults = left.min(ROUND);
+        left -= faults;
+        let load = Load::begin(&mut world, 2);
+        for _ in 0..faults {
+            let fault = world.traffic.decide(|rng| Fault::draw(rng, devices));
+            disks.strike(&mut world, fault, &mut figures).await?;
+        }
+        load.end(&mut world, &mut figures).await?;
+        summary = Some(world.verify(&mut figures).await?);
+    }
+    if let Some(summary) = summary {
+        figures.judged(&summary);
+    }
+    Ok(figures)
+}
+
+struct Disks {
+    server: TinyDisk,
+    devices: Vec<TinyDisk>,
+}
+
+impl Disks {
+    fn new(devices: usize) -> io::Result<Self> {
+        Ok(Self {
+            server: TinyDisk::new(SERVER_KILOBYTES)?,
+            devices: (0..devices)
+                .map(|_| TinyDisk::new(DEVICE_KILOBYTES))
+                .collect::<io::Result<_>>()?,
+        })
+    }
+
+    async fn world(&self, plan: &Plan) -> Result<World, Failure> {
+        let options = WorldOptions {
+            server: ServerOptions::default().data(self.server.path().join("data")),
+        };
+        let mut world = World::empty(plan, options).await;
+        let logs = world.server.scratch().to_owned();
+        for (number, disk) in (1..).zip(&self.devices) {
+            let options = AgentOptions::named(&format!("edge-{number:02}"));
+            world
+                .enrol(&logs, options.state(disk.path().join("state")))
+                .await?;
+        }
+        world.online().await;
+        Ok(world)
+    }
+
+    async fn strike(
+        &self,
+        world: &mut World,
+        fault: Fault,
+        figures: &mut Figures,
+    ) -> Result<(), Failure> {
+        sleep(fault.after).await;
+        let (who, process, disk) = match fault.device {
+            Some(place) => (
+                world.agents[place].name.clone(),
+                world.agents[place].process(),
+                &self.devices[place],
+            ),
+            None => ("server".to_owned(), world.server.process(), &self.server),
+        };
+        world.plan.history.note(format_args!("{who}: {fault:?}"));
+        match fault.want {
+            Want::Space(left) => {
+                disk.fill(left).map_err(no_disk)?;
+                sleep(fault.lasts).await;
+                disk.empty().map_err(no_disk)?;
+                figures.count("full disks", 1);
+            }
+            Want::Descriptors(more) => {
+                let pid = process.pid();
+                limit_descriptors(pid, Some(open_descriptors(pid) + more)).map_err(no_limit)?;
+                sleep(fault.lasts).await;
+                limit_descriptors(pid, None).map_err(no_limit)?;
+                figures.count("descriptors exhausted", 1);
+            }
+        }
+        figures.count("faults", 1);
+        let ended = match fault.device {
+            Some(place) => world.agents[place].has_ended(),
+            None => world.server.has_ended(),
+        };
+        if ended {
+            return Err(Failure::new(format!("{who} ended by {fault:?}")).with_dump(world.dump()));
+        }
+        Ok(())
+    }
+}
+
+fn open_descriptors(pid: u32) -> u64 {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    open.map_or(0, |entries| entries.count() as u64)
+}
+
+/// Allows a process so many descriptors; without a number as many as this program may have itself.
+fn limit_descriptors(pid: u32, most: Option<u64>) -> io::Result<()> {
+    let own = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: most.or(own.current),
+        maximum: own.maximum,
+    };
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    prlimit(pid, Resource::Nofile, limit)?;
+    Ok(())
+}
+
+fn no_disk(error: io::Error) -> Failure {
+    Failure::new(format!("a disk of the harness failed: {error}"))
+}
+
+fn no_limit(error: io::Error) -> Failure {
+    Failure::new(format!("a limit of descriptors was not set: {error}"))
+}

@@ -1,0 +1,68 @@
+//! A fleet at work while something is done to it: operators who deploy, and a look at closed attempts now and then.
+
+use std::time::Duration;
+
+use rand::Rng as _;
+use tokio::{task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Figures, World,
+    kills::{broken, watch},
+    rows::Rows,
+    traffic::Traffic,
+    world::Closings,
+};
+use crate::chaos::Failure;
+
+/// Work that goes on until [`Load::end`].
+#[derive(Debug)]
+pub struct Load {
+    over: CancellationToken,
+    orders: JoinSet<usize>,
+    watching: JoinSet<Closings>,
+}
+
+impl Load {
+    /// Has so many operators deploy at once.
+    pub fn begin(world: &mut World, operators: usize) -> Self {
+        let over = CancellationToken::new();
+        let mut orders = JoinSet::new();
+        for _ in 0..operators {
+            orders.spawn(keep_deploying(world.traffic.clone(), over.clone()));
+        }
+        let mut watching = JoinSet::new();
+        watching.spawn(watch(
+            Rows::of(&world.server),
+            std::mem::take(&mut world.closings),
+            over.clone(),
+        ));
+        Self {
+            over,
+            orders,
+            watching,
+        }
+    }
+
+    /// Lets them finish what they ordered.
+    pub async fn end(mut self, world: &mut World, figures: &mut Figures) -> Result<(), Failure> {
+        self.over.cancel();
+        while let Some(deployed) = self.orders.join_next().await {
+            figures.count("deployments", deployed.map_err(broken)?);
+        }
+        while let Some(closings) = self.watching.join_next().await {
+            world.closings = closings.map_err(broken)?;
+        }
+        Ok(())
+    }
+}
+
+async fn keep_deploying(traffic: Traffic, over: CancellationToken) -> usize {
+    let mut deployed = 0;
+    while !over.is_cancelled() {
+        deployed += usize::from(traffic.deploy().await.is_some());
+        let millis = traffic.decide(|rng| rng.gen_range(50..400));
+        sleep(Duration::from_millis(millis)).await;
+    }
+    deployed
+}
