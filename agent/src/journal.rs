@@ -15,11 +15,13 @@ use uuid::Uuid;
 
 mod reading;
 mod record;
+pub mod rules;
 mod show;
 mod store;
 mod tables;
 
-pub(crate) use record::{BootInstant, Record, Release, Restarting, Stage, Started, Switch};
+pub use record::{BootInstant, Record, Release, Restarting, Stage, Started, Switch};
+use rules::{Acknowledged, Halt};
 pub(crate) use show::attempts;
 pub(crate) use store::JournalError;
 use store::{IDENTITY, LIVE, NUMBERS, RELEASES, Store, TOMBSTONE_ORDER, TOMBSTONES};
@@ -136,7 +138,7 @@ impl Journal {
     ) -> Result<Taken, JournalError> {
         self.store.write(|tx| {
             if let Some(record) = find(tx, id)? {
-                return match regranted(record, command) {
+                return match record.regranted(command) {
                     Some(record) => put_live(tx, id, &record).map(|()| Taken::New),
                     None => Ok(Taken::Known),
                 };
@@ -144,13 +146,7 @@ impl Journal {
             if tx.open_table(LIVE)?.len()? >= MAX_LIVE {
                 return Ok(Taken::Full);
             }
-            let record = Record {
-                command: Some(command.clone()),
-                accepted_seq: next_seq(tx)?,
-                accepted_at: Some(at),
-                ..Record::default()
-            };
-            put_live(tx, id, &record)?;
+            put_live(tx, id, &Record::accepted(command, at, next_seq(tx)?))?;
             Ok(Taken::New)
         })
     }
@@ -164,14 +160,7 @@ impl Journal {
     ) -> Result<(), JournalError> {
         self.store.write(|tx| {
             if find(tx, id)?.is_none() {
-                let record = Record {
-                    command: Some(command.clone()),
-                    outcome: Some(outcome),
-                    outcome_seq: next_seq(tx)?,
-                    traceparent: command.traceparent.clone(),
-                    ..Record::default()
-                };
-                put_live(tx, id, &record)?;
+                put_live(tx, id, &Record::refused(command, outcome, next_seq(tx)?))?;
             }
             Ok(())
         })
@@ -184,27 +173,20 @@ impl Journal {
         command: &v1::Command,
     ) -> Result<Stopped, JournalError> {
         self.store.write(|tx| {
-            let mut record = match find(tx, id)? {
-                None => Record {
-                    command: Some(command.clone()),
-                    traceparent: command.traceparent.clone(),
-                    ..Record::default()
-                },
-                Some(record) if record.outcome.is_some() => return Ok(Stopped::Over),
-                Some(record) => record,
-            };
-            record.stop_requested = true;
-            let stopped = if record.started.is_some() {
-                Stopped::UnderWay
-            } else {
-                record.outcome_seq = next_seq(tx)?;
-                record.outcome = Some(v1::Outcome {
-                    state: v1::AttemptState::Cancelled.into(),
-                    message: "stopped before it began".to_owned(),
-                    active: active_of(tx, record.deploy())?,
-                    ..v1::Outcome::default()
-                });
-                Stopped::Cancelled
+            let (record, stopped) = match Record::stopped(find(tx, id)?, command) {
+                Halt::Over => return Ok(Stopped::Over),
+                Halt::UnderWay(record) => (record, Stopped::UnderWay),
+                Halt::Unbegun(mut record) => {
+                    let outcome = v1::Outcome {
+                        state: v1::AttemptState::Cancelled.into(),
+                        message: "stopped before it began".to_owned(),
+                        active: active_of(tx, record.deploy())?,
+                        ..v1::Outcome::default()
+                    };
+                    let traceparent = record.traceparent.clone();
+                    record.finish(outcome, traceparent, next_seq(tx)?);
+                    (record, Stopped::Cancelled)
+                }
             };
             put_live(tx, id, &record)?;
             Ok(stopped)
@@ -213,15 +195,7 @@ impl Journal {
 
     /// Writes down that a step is about to begin. `false` when the attempt has ended meanwhile: then it must not.
     pub(crate) fn start(&self, id: AttemptId, started: Started) -> Result<bool, JournalError> {
-        self.change(id, |record| {
-            // Going back is what a stop leads to, so a stop does not stop it.
-            let wanted = !record.stop_requested || started.step() == v1::Step::Rollback;
-            let open = record.outcome.is_none() && wanted;
-            if open {
-                record.started = Some(started);
-            }
-            open
-        })
+        self.change(id, |record| record.start(started))
     }
 
     /// Writes down the process of the step that began.
@@ -249,15 +223,9 @@ impl Journal {
             let Some(mut record) = live_record(tx, id)? else {
                 return Ok(false);
             };
-            if record.outcome.is_some() || record.stop_requested {
+            if !record.defer(deferred, traceparent, next_seq(tx)?) {
                 return Ok(false);
             }
-            // The hook has ended, so nothing is under way; a stop ends the attempt at once.
-            record.started = None;
-            record.deferred = Some(deferred);
-            record.deferred_seq = next_seq(tx)?;
-            record.deferred_acked = false;
-            record.traceparent = traceparent;
             put_live(tx, id, &record)?;
             Ok(true)
         })
@@ -274,9 +242,7 @@ impl Journal {
 
     /// Writes down what failed, before going back. What failed first stays.
     pub(crate) fn failing(&self, id: AttemptId, outcome: v1::Outcome) -> Result<(), JournalError> {
-        self.change(id, |record| {
-            record.failing.get_or_insert(outcome);
-        })
+        self.change(id, |record| record.fail(outcome))
     }
 
     /// Writes an outcome and what is active now, in one step. An outcome that is there already stands.
@@ -298,39 +264,36 @@ impl Journal {
                 return Ok(());
             }
             outcome.active = active_of(tx, record.deploy())?;
-            record.outcome = Some(outcome);
-            record.outcome_seq = next_seq(tx)?;
-            record.traceparent = traceparent;
+            record.finish(outcome, traceparent, next_seq(tx)?);
             put_live(tx, id, &record)
         })
     }
 
     /// Takes an acknowledgement in; after that of an outcome the attempt is a tombstone.
     pub(crate) fn acknowledge(&self, seq: u64, unix_seconds: i64) -> Result<Acked, JournalError> {
-        if seq == 0 {
-            return Ok(Acked::Nothing);
-        }
         self.store.write(|tx| {
-            let hit = all_live(&tx.open_table(LIVE)?)?.into_iter().find(|(_, r)| {
-                r.accepted_seq == seq
-                    || (r.outcome.is_some() && r.outcome_seq == seq)
-                    || (r.outcome.is_none() && r.deferred.is_some() && r.deferred_seq == seq)
-            });
-            let Some((id, mut record)) = hit else {
+            let live = all_live(&tx.open_table(LIVE)?)?;
+            let hit = live
+                .into_iter()
+                .find_map(|(id, record)| Some((id, record.report(seq)?, record)));
+            let Some((id, what, mut record)) = hit else {
                 return Ok(Acked::Nothing);
             };
-            if record.accepted_seq == seq {
-                record.accepted_acked = true;
-                put_live(tx, id, &record)?;
-                return Ok(Acked::Accepted(id));
+            record.acknowledge(what);
+            match what {
+                Acknowledged::Accepted => {
+                    put_live(tx, id, &record)?;
+                    Ok(Acked::Accepted(id))
+                }
+                Acknowledged::Deferred => {
+                    put_live(tx, id, &record)?;
+                    Ok(Acked::Deferred(id))
+                }
+                Acknowledged::Outcome => {
+                    bury(tx, id, record, unix_seconds)?;
+                    Ok(Acked::Outcome(id))
+                }
             }
-            if record.outcome.is_none() {
-                record.deferred_acked = true;
-                put_live(tx, id, &record)?;
-                return Ok(Acked::Deferred(id));
-            }
-            bury(tx, id, record, unix_seconds)?;
-            Ok(Acked::Outcome(id))
         })
     }
 
@@ -373,20 +336,6 @@ impl Journal {
             Ok(value)
         })
     }
-}
-
-/// The record of a deferred attempt once the command grants its next run.
-fn regranted(mut record: Record, command: &v1::Command) -> Option<Record> {
-    let deferred = record
-        .deferred
-        .as_ref()
-        .filter(|_| record.outcome.is_none())?;
-    if command.run <= deferred.run {
-        return None;
-    }
-    record.deferred = None;
-    record.command = Some(command.clone());
-    Some(record)
 }
 
 /// Makes the tables and the id, and reads every live record once, so that damage shows at the start.

@@ -23,7 +23,7 @@ mod executor;
 mod health;
 mod host;
 mod identity;
-mod journal;
+pub mod journal;
 mod preflight;
 mod program;
 mod sandbox;

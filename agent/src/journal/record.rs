@@ -6,71 +6,71 @@ use kernex_proto::{ids::AttemptId, v1};
 
 /// Everything known about one attempt.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Record {
+pub struct Record {
     /// What was asked for; for a stop of an attempt never seen, that stop.
     #[prost(message, optional, tag = "1")]
-    pub(crate) command: Option<v1::Command>,
+    pub command: Option<v1::Command>,
     /// Seq of the accepted report; 0 when there is none.
     #[prost(uint64, tag = "2")]
-    pub(crate) accepted_seq: u64,
+    pub accepted_seq: u64,
     /// The accepted report needs no sending any more.
     #[prost(bool, tag = "3")]
-    pub(crate) accepted_acked: bool,
+    pub accepted_acked: bool,
     /// The step that may have begun.
     #[prost(message, optional, tag = "4")]
-    pub(crate) started: Option<Started>,
+    pub started: Option<Started>,
     /// The switch of `current` that may have happened.
     #[prost(message, optional, tag = "5")]
-    pub(crate) switch: Option<Switch>,
+    pub switch: Option<Switch>,
     /// An operator wants it stopped.
     #[prost(bool, tag = "6")]
-    pub(crate) stop_requested: bool,
+    pub stop_requested: bool,
     /// How it ended.
     #[prost(message, optional, tag = "7")]
-    pub(crate) outcome: Option<v1::Outcome>,
+    pub outcome: Option<v1::Outcome>,
     /// Seq of the outcome report.
     #[prost(uint64, tag = "8")]
-    pub(crate) outcome_seq: u64,
+    pub outcome_seq: u64,
     /// Trace context that travels with the outcome.
     #[prost(string, tag = "9")]
-    pub(crate) traceparent: String,
+    pub traceparent: String,
     /// When it was accepted.
     #[prost(message, optional, tag = "10")]
-    pub(crate) accepted_at: Option<BootInstant>,
+    pub accepted_at: Option<BootInstant>,
     /// Wall clock at the acknowledgement, for the age of a tombstone only.
     #[prost(int64, tag = "11")]
-    pub(crate) acked_unix_seconds: i64,
+    pub acked_unix_seconds: i64,
     /// `hooks.pre` asked to be asked again later, and was not yet.
     #[prost(message, optional, tag = "12")]
-    pub(crate) deferred: Option<v1::Deferred>,
+    pub deferred: Option<v1::Deferred>,
     /// Seq of the deferred report.
     #[prost(uint64, tag = "13")]
-    pub(crate) deferred_seq: u64,
+    pub deferred_seq: u64,
     /// The deferred report arrived; it is told again in each session all the same.
     #[prost(bool, tag = "14")]
-    pub(crate) deferred_acked: bool,
+    pub deferred_acked: bool,
     /// The script asked for a restart, which may come at any moment.
     #[prost(message, optional, tag = "15")]
-    pub(crate) restarting: Option<Restarting>,
+    pub restarting: Option<Restarting>,
     /// What failed; the device is going back to the release before. Becomes the outcome with what came of that.
     #[prost(message, optional, tag = "16")]
-    pub(crate) failing: Option<v1::Outcome>,
+    pub failing: Option<v1::Outcome>,
 }
 
 /// What an attempt that waits for a restart has to know after it.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(crate) struct Restarting {
+pub struct Restarting {
     /// Exit code of the script.
     #[prost(int32, optional, tag = "1")]
-    pub(crate) exit_code: Option<i32>,
+    pub exit_code: Option<i32>,
     /// Output so far.
     #[prost(string, tag = "2")]
-    pub(crate) output: String,
+    pub output: String,
 }
 
 /// Where an attempt without an outcome is to go on.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Stage {
+pub enum Stage {
     /// From the beginning: nothing of it has begun.
     Fresh,
     /// Not before the server grants another run.
@@ -85,66 +85,66 @@ pub(crate) enum Stage {
 
 /// An instant on the boot clock.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(crate) struct BootInstant {
+pub struct BootInstant {
     /// The boot it belongs to.
     #[prost(string, tag = "1")]
-    pub(crate) boot_id: String,
+    pub boot_id: String,
     /// Milliseconds since that boot.
     #[prost(uint64, tag = "2")]
-    pub(crate) millis: u64,
+    pub millis: u64,
 }
 
 /// A step that was about to begin, and its process once known.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(crate) struct Started {
+pub struct Started {
     /// Which step.
     #[prost(enumeration = "v1::Step", tag = "1")]
-    pub(crate) step: i32,
+    pub step: i32,
     /// Process id of the script; 0 when not known.
     #[prost(int32, tag = "2")]
-    pub(crate) pid: i32,
+    pub pid: i32,
     /// Start time of that process in clock ticks since boot, which tells it from a later one with the same id.
     #[prost(uint64, tag = "3")]
-    pub(crate) start_ticks: u64,
+    pub start_ticks: u64,
     /// The boot all this belongs to.
     #[prost(string, tag = "4")]
-    pub(crate) boot_id: String,
+    pub boot_id: String,
 }
 
 /// A switch of `current`, written down before it is done.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(crate) struct Switch {
+pub struct Switch {
     /// Folder name of the new release.
     #[prost(string, tag = "1")]
-    pub(crate) to: String,
+    pub to: String,
     /// Folder name of the one before; empty when there was none.
     #[prost(string, tag = "2")]
-    pub(crate) from: String,
+    pub from: String,
 }
 
 /// What `current` names under one bundle name.
 #[derive(Clone, PartialEq, Eq, prost::Message, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Release {
+pub struct Release {
     /// Version of the bundle.
     #[prost(string, tag = "1")]
-    pub(crate) version: String,
+    pub version: String,
     /// SHA-256 of the bundle.
     #[prost(string, tag = "2")]
-    pub(crate) digest: String,
+    pub digest: String,
     /// Digest that was active before.
     #[prost(string, tag = "3")]
-    pub(crate) previous_digest: String,
+    pub previous_digest: String,
     /// Folder name under `releases/`.
     #[prost(string, tag = "4")]
-    pub(crate) folder: String,
+    pub folder: String,
     /// Folder name of the one before.
     #[prost(string, tag = "5")]
-    pub(crate) previous_folder: String,
+    pub previous_folder: String,
 }
 
 impl Release {
     /// As the wire says it.
-    pub(crate) fn to_active(&self, name: &str) -> v1::ActiveRelease {
+    pub fn to_active(&self, name: &str) -> v1::ActiveRelease {
         v1::ActiveRelease {
             name: name.to_owned(),
             version: self.version.clone(),
@@ -157,7 +157,7 @@ impl Release {
 
 impl Record {
     /// The state an attempt is in, as Hello says it.
-    pub(crate) fn state(&self) -> v1::AttemptState {
+    pub fn state(&self) -> v1::AttemptState {
         match (&self.outcome, &self.started) {
             (Some(outcome), _) => outcome.state(),
             (None, Some(_)) => v1::AttemptState::Running,
@@ -166,7 +166,7 @@ impl Record {
     }
 
     /// Where it is to go on once the agent has started again; `None` when it is over.
-    pub(crate) fn stage(&self) -> Option<Stage> {
+    pub fn stage(&self) -> Option<Stage> {
         use v1::Step;
         if self.outcome.is_some() {
             return None;
@@ -187,7 +187,7 @@ impl Record {
     }
 
     /// The deferred report, while it waits for another run.
-    pub(crate) fn deferred_report(&self, id: AttemptId) -> Option<v1::Report> {
+    pub fn deferred_report(&self, id: AttemptId) -> Option<v1::Report> {
         if self.outcome.is_some() {
             return None;
         }
@@ -200,14 +200,14 @@ impl Record {
     }
 
     /// Which run this is, from 1.
-    pub(crate) fn run(&self) -> u32 {
+    pub fn run(&self) -> u32 {
         self.command
             .as_ref()
             .map_or(1, |command| command.run.max(1))
     }
 
     /// What to deploy, if that is what was asked for.
-    pub(crate) fn deploy(&self) -> Option<&v1::Deploy> {
+    pub fn deploy(&self) -> Option<&v1::Deploy> {
         match self.command.as_ref()?.action.as_ref()? {
             v1::command::Action::Deploy(deploy) => Some(deploy),
             _ => None,
@@ -215,7 +215,7 @@ impl Record {
     }
 
     /// The accepted report, if there ever was one.
-    pub(crate) fn accepted_report(&self, id: AttemptId) -> Option<v1::Report> {
+    pub fn accepted_report(&self, id: AttemptId) -> Option<v1::Report> {
         (self.accepted_seq != 0).then(|| v1::Report {
             attempt: Some(id.into()),
             seq: self.accepted_seq,
@@ -229,7 +229,7 @@ impl Record {
     }
 
     /// The outcome report, once there is one.
-    pub(crate) fn outcome_report(&self, id: AttemptId) -> Option<v1::Report> {
+    pub fn outcome_report(&self, id: AttemptId) -> Option<v1::Report> {
         let outcome = self.outcome.clone()?;
         Some(v1::Report {
             attempt: Some(id.into()),

@@ -19,4 +19,5 @@ mod selectors;
 mod sessions;
 mod store;
 mod telemetry;
+mod two_machines;
 mod untrusted_bundles;

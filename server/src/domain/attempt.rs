@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 
+mod answer;
+mod run;
 #[cfg(test)]
 mod tests;
 mod words;
 
+pub use answer::disposition;
+pub use run::next_run;
 pub use words::{Ending, Reason, State, Step};
 
 /// The facts about an attempt that decide what may happen to it.
@@ -121,6 +125,12 @@ impl Attempt {
             accepted_at: None,
             closed_at: None,
         }
+    }
+
+    /// Whether its device has it and has not ended it, as far as is known here.
+    #[must_use]
+    pub const fn is_at_work(&self) -> bool {
+        matches!(self.state, State::Accepted | State::Running)
     }
 
     fn close(mut self, state: State, reason: Option<Reason>, now: Timestamp) -> Self {

@@ -200,16 +200,22 @@ fn attempt_id(row: &Row) -> AttemptId {
     }
 }
 
-/// Whether it waits for its device and was not pushed in this session. A clock that jumped makes nothing late.
+/// Whether it waits for its device and was not pushed in this session; a clock that jumped makes nothing late. One that was
+/// accepted but, as far as these rows know, never pushed is asked about again: after a restore the device knows more, and
+/// otherwise repeating it does no harm.
 fn is_new(row: &Row, epoch: i64, now: Timestamp, trusted: bool) -> bool {
     let waits = row.state == State::Pending.as_str() || row.state == State::Sent.as_str();
-    waits && row.sent_epoch < epoch && (row.delivery_deadline > now.0 || !trusted)
+    let waits = waits && (row.delivery_deadline > now.0 || !trusted);
+    row.sent_epoch < epoch && (waits || is_at_work(row) && row.sent_epoch == 0)
+}
+
+fn is_at_work(row: &Row) -> bool {
+    row.state == State::Accepted.as_str() || row.state == State::Running.as_str()
 }
 
 /// Whether the device asked to be asked again, and the time for it has come.
 fn is_granted(row: &Row, now: Timestamp) -> bool {
-    let at_work = row.state == State::Accepted.as_str() || row.state == State::Running.as_str();
-    at_work && row.run_due_at.is_some_and(|due| due <= now.0)
+    is_at_work(row) && row.run_due_at.is_some_and(|due| due <= now.0)
 }
 
 fn run(row: &Row) -> u32 {

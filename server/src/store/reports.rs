@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    domain::attempt::{Ending, Event, Step, Verdict},
+    domain::attempt::{Ending, Event, Step, Verdict, disposition},
 };
 
 /// One report of one device.
@@ -136,6 +136,10 @@ fn apply_one(
         },
     };
     let verdict = entry.apply(event, now);
+    if matches!(verdict, Verdict::Applied(_)) && entry.row.sent_epoch == 0 {
+        // It got there, whatever becomes of the note about that.
+        entry.row.sent_epoch = 1;
+    }
     if let ReportEvent::Outcome(outcome) = &report.event
         && !matches!(verdict, Verdict::Unchanged)
     {
@@ -143,21 +147,8 @@ fn apply_one(
         let name = (entry.row.device_id, entry.row.bundle_name.clone());
         releases.insert(name, outcome.active.clone());
     }
-    match verdict {
-        Verdict::Applied(_) => v1::Disposition::Applied,
-        Verdict::Late(_) => v1::Disposition::Late,
-        Verdict::Unchanged
-            if entry.facts().state.is_open()
-                && matches!(report.event, ReportEvent::Deferred(_)) =>
-        {
-            v1::Disposition::Applied
-        }
-        // A closed attempt that waits for its agent's answer is told so again.
-        Verdict::Unchanged if !entry.facts().state.is_open() && !entry.facts().answered => {
-            v1::Disposition::Late
-        }
-        Verdict::Unchanged => v1::Disposition::Duplicate,
-    }
+    let asks = matches!(report.event, ReportEvent::Deferred(_));
+    disposition(&verdict, entry.facts(), asks)
 }
 
 fn write_outcome(row: &mut attempt::Model, outcome: &v1::Outcome, late: bool) {

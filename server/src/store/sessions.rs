@@ -97,7 +97,8 @@ impl Store {
             };
             let epoch = next_epoch(&known, open.last_epoch);
             let was_conflicted = row.conflicted;
-            match recognise(&known, open.journal, open.last_epoch) {
+            let returned = recognise(&known, open.journal, open.last_epoch);
+            match returned {
                 Return::Same => {}
                 // Among several copies a new journal is one more.
                 Return::Fresh if was_conflicted => {
@@ -125,7 +126,7 @@ impl Store {
             write_session(&tx, open, epoch).await?;
             // A copy's list says nothing about what the device does.
             if !opened.conflicted {
-                settle(&tx, open).await?;
+                settle(&tx, open, epoch, returned == Return::Same).await?;
             }
             tx.touch();
             Ok(opened)
@@ -305,7 +306,11 @@ async fn write_session(tx: &Tx, open: &OpenSession, epoch: u64) -> Result<()> {
 }
 
 /// Compares what the server believes the device holds with what it says it holds.
-async fn settle(tx: &Tx, open: &OpenSession) -> Result<()> {
+///
+/// A journal that is still the same has not lost what it accepted: when it does not list such an attempt, that has ended and was
+/// acknowledged, and these rows are of an older backup. It counts as never pushed; the device, asked again, answers from its
+/// journal and runs nothing.
+async fn settle(tx: &Tx, open: &OpenSession, epoch: u64, same_journal: bool) -> Result<()> {
     let held: BTreeMap<AttemptId, State> = open
         .held
         .iter()
@@ -335,9 +340,19 @@ async fn settle(tx: &Tx, open: &OpenSession) -> Result<()> {
             target: TargetId(key.0),
             number: u32::try_from(key.1).unwrap_or(0),
         };
+        if held.contains_key(&id) && entry.row.sent_epoch == 0 {
+            // It got there, whatever became of the note about that.
+            entry.row.sent_epoch = signed(epoch);
+            entry.mark_dirty();
+        }
         let event = match held.get(&id) {
             Some(state) if state.is_open() => Event::Held,
             Some(_) => Event::HeldEnded,
+            None if same_journal && entry.facts().is_at_work() => {
+                entry.row.sent_epoch = 0;
+                entry.mark_dirty();
+                continue;
+            }
             None => Event::NotHeld,
         };
         let _ = entry.apply(event, tx.now);

@@ -173,7 +173,9 @@ both_databases! {
         fixture.report(&device, attempt, ReportEvent::Accepted).await;
         let opened = fixture.session(&device, opened.epoch, &[(attempt, State::Running)]).await;
         assert_eq!(fixture.state(&deployment, &device).await, State::Accepted);
-        fixture.session(&device, opened.epoch, &[]).await;
+        assert!(fixture.due(&device, opened.epoch).await.is_empty(), "it is there");
+        let wiped = Device { journal: JournalId::generate(), ..device.clone() };
+        fixture.session(&wiped, opened.epoch, &[]).await;
         let (_, target) = fixture.target(&deployment, &device).await;
         assert_eq!((target.state, target.reason), (State::Failed, Some(Reason::JournalLost)));
         // It turns up after all: a fact of its own.
@@ -181,6 +183,25 @@ both_databases! {
         let (_, target) = fixture.target(&deployment, &device).await;
         assert!(target.state == State::Failed && target.late_outcome);
         assert_eq!(fixture.store.get_device("edge-1").await.unwrap().releases[0].version, "1");
+    }
+
+    async fn rows_of_an_older_backup_ask_the_same_journal_again(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        let opened = fixture.session(&device, 0, &[]).await;
+        let deployment = fixture.deploy("app:1", &[&device]).await;
+        let (attempt, _) = fixture.target(&deployment, &device).await;
+        fixture.store.mark_sent(&[(attempt, opened.epoch)]).await.unwrap();
+        fixture.report(&device, attempt, ReportEvent::Accepted).await;
+        // Its outcome was acknowledged after the backup, so the device does not list it any more.
+        let opened = fixture.session(&device, opened.epoch, &[]).await;
+        assert_eq!(fixture.state(&deployment, &device).await, State::Accepted);
+        let due = fixture.due(&device, opened.epoch).await;
+        assert_eq!(due.iter().map(|(_, due)| *due).collect::<Vec<_>>(), [attempt]);
+        fixture.store.mark_sent(&[(attempt, opened.epoch)]).await.unwrap();
+        assert!(fixture.due(&device, opened.epoch).await.is_empty());
+        assert_eq!(fixture.report(&device, attempt, succeeded("1", b"1")).await, Disposition::Applied);
     }
 
     async fn the_list_says_what_was_received_although_no_report_came(database) {

@@ -1,0 +1,152 @@
+//! How a record may change: pure, so that histories of two machines with crashes between any two steps can be tested by
+//! the hundred thousand. [`Journal`](super::Journal) reads a record, asks one of these, and writes what it says, all in one
+//! transaction.
+
+use kernex_proto::v1;
+
+use super::{BootInstant, Record, Started};
+
+/// What a stop makes of a record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Halt {
+    /// It had ended before; its outcome stands.
+    Over,
+    /// It is under way; write this and end it.
+    UnderWay(Record),
+    /// It had not begun, and never will once this is written with an outcome.
+    Unbegun(Record),
+}
+
+/// What an acknowledgement is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// The accepted report.
+    Accepted,
+    /// The request for another run.
+    Deferred,
+    /// The outcome.
+    Outcome,
+}
+
+impl Record {
+    /// The record of a command that was just taken in.
+    #[must_use]
+    pub fn accepted(command: &v1::Command, at: BootInstant, seq: u64) -> Self {
+        Self {
+            command: Some(command.clone()),
+            accepted_seq: seq,
+            accepted_at: Some(at),
+            ..Self::default()
+        }
+    }
+
+    /// The record of a command that was never accepted and has ended all the same.
+    #[must_use]
+    pub fn refused(command: &v1::Command, outcome: v1::Outcome, seq: u64) -> Self {
+        Self {
+            command: Some(command.clone()),
+            outcome: Some(outcome),
+            outcome_seq: seq,
+            traceparent: command.traceparent.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// The record of a deferred attempt once the command grants its next run; `None` when the command says nothing new.
+    #[must_use]
+    pub fn regranted(mut self, command: &v1::Command) -> Option<Self> {
+        let waiting = self.deferred.as_ref().filter(|_| self.outcome.is_none())?;
+        if command.run <= waiting.run {
+            return None;
+        }
+        self.deferred = None;
+        self.command = Some(command.clone());
+        Some(self)
+    }
+
+    /// What a stop makes of an attempt, also of one never seen.
+    #[must_use]
+    pub fn stopped(known: Option<Self>, command: &v1::Command) -> Halt {
+        let mut record = known.unwrap_or_else(|| Self {
+            command: Some(command.clone()),
+            traceparent: command.traceparent.clone(),
+            ..Self::default()
+        });
+        if record.outcome.is_some() {
+            return Halt::Over;
+        }
+        record.stop_requested = true;
+        // An attempt that is to go back has changed the device, whether or not a step of it runs now.
+        if record.started.is_some() || record.failing.is_some() {
+            Halt::UnderWay(record)
+        } else {
+            Halt::Unbegun(record)
+        }
+    }
+
+    /// Notes that a step is about to begin. `false` when it must not: the attempt has ended or is to end.
+    pub fn start(&mut self, started: Started) -> bool {
+        // Going back is what a stop leads to, so a stop does not stop it.
+        let wanted = !self.stop_requested || started.step() == v1::Step::Rollback;
+        let open = self.outcome.is_none() && wanted;
+        if open {
+            self.started = Some(started);
+        }
+        open
+    }
+
+    /// Notes that the attempt waits for another run. `false` when it has ended meanwhile or is to end.
+    pub fn defer(&mut self, deferred: v1::Deferred, traceparent: String, seq: u64) -> bool {
+        if self.outcome.is_some() || self.stop_requested {
+            return false;
+        }
+        // The hook has ended, so nothing is under way; a stop ends the attempt at once.
+        self.started = None;
+        self.deferred = Some(deferred);
+        self.deferred_seq = seq;
+        self.deferred_acked = false;
+        self.traceparent = traceparent;
+        true
+    }
+
+    /// Notes what failed, before going back. What failed first stays.
+    pub fn fail(&mut self, outcome: v1::Outcome) {
+        self.failing.get_or_insert(outcome);
+    }
+
+    /// Notes the outcome. `false` when there is one already: it stands.
+    pub fn finish(&mut self, outcome: v1::Outcome, traceparent: String, seq: u64) -> bool {
+        if self.outcome.is_some() {
+            return false;
+        }
+        self.outcome = Some(outcome);
+        self.outcome_seq = seq;
+        self.traceparent = traceparent;
+        true
+    }
+
+    /// What a report of this record with the given number was about, if it has one.
+    #[must_use]
+    pub fn report(&self, seq: u64) -> Option<Acknowledged> {
+        if seq == 0 {
+            return None;
+        }
+        if self.accepted_seq == seq {
+            return Some(Acknowledged::Accepted);
+        }
+        match &self.outcome {
+            Some(_) => (self.outcome_seq == seq).then_some(Acknowledged::Outcome),
+            None => (self.deferred.is_some() && self.deferred_seq == seq)
+                .then_some(Acknowledged::Deferred),
+        }
+    }
+
+    /// Notes that a report arrived. The record of an outcome that arrived is to be buried.
+    pub fn acknowledge(&mut self, what: Acknowledged) {
+        match what {
+            Acknowledged::Accepted => self.accepted_acked = true,
+            Acknowledged::Deferred => self.deferred_acked = true,
+            Acknowledged::Outcome => {}
+        }
+    }
+}

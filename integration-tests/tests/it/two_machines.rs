@@ -1,0 +1,386 @@
+//! The attempt on the server and the journal on the agent as two machines that talk over a link which loses what it
+//! likes, with crashes of either between any two steps. The rules are those the programs run; only the shells around them
+//! (SQL, redb, gRPC, processes) are left out here, and shown by `kernex-chaos` instead.
+
+mod agent;
+mod server;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use kernex_proto::{
+    ids::AttemptId,
+    v1::{self, Step, device_session_response::Message as Down},
+};
+use kernex_server::{
+    clock::Timestamp,
+    domain::attempt::{Ending, Event, Reason, State},
+};
+use proptest::{prelude::*, test_runner::Config};
+
+use agent::{Agent, Luck, Witnessed};
+use server::{Rows, Server};
+
+/// Rounds in which a healed pair has to come to rest.
+const ENOUGH: usize = 200;
+/// Most targets in one history.
+const TARGETS: usize = 3;
+
+/// Something that happens.
+#[derive(Debug, Clone, Copy)]
+enum Op {
+    Order {
+        held: bool,
+    },
+    Release,
+    Cancel,
+    Retry,
+    /// Seconds go by, and deadlines are looked at.
+    Time(u16),
+    Dispatch,
+    WriteBehind,
+    /// The server takes the next report in; it may die before the answer is out, or before the commit.
+    ServerTakes(Death),
+    /// The agent takes the next message in; likewise.
+    AgentTakes(Death),
+    /// A report of a session that is over reaches the recorder after all.
+    Straggler,
+    Work(Luck),
+    /// Connecting gets this far.
+    Connect(Reach),
+    Cut,
+    ServerCrash,
+    AgentCrash,
+    Backup,
+    Restore,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Death {
+    None,
+    BeforeCommit,
+    AfterCommit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Opened,
+    Welcomed,
+    Ready,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    server: Server,
+    agent: Agent,
+    up: VecDeque<v1::Report>,
+    down: VecDeque<Down>,
+    stragglers: VecDeque<v1::Report>,
+    now: u64,
+    witness: BTreeMap<Witnessed, u32>,
+    closed: BTreeMap<AttemptId, (State, Option<Reason>)>,
+    backup: Option<Rows>,
+    was_restored: bool,
+}
+
+impl World {
+    fn now(&self) -> Timestamp {
+        Timestamp(0).plus(Duration::from_secs(self.now))
+    }
+
+    fn act(&mut self, op: Op) {
+        let now = self.now();
+        match op {
+            Op::Order { held } => {
+                if self.server.rows.attempts.len() < TARGETS {
+                    self.server.order(held, now);
+                }
+            }
+            Op::Release => self.server.all(Event::Released, now),
+            Op::Cancel => self.server.all(Event::Cancel, now),
+            Op::Retry => self.server.retry(now),
+            Op::Time(seconds) => {
+                self.now += u64::from(seconds);
+                let now = self.now();
+                self.server.all(Event::Tick, now);
+            }
+            Op::Dispatch => self.down.extend(self.server.dispatch(now)),
+            Op::WriteBehind => self.server.write_behind(now),
+            Op::ServerTakes(death) => self.server_takes(death),
+            Op::AgentTakes(death) => self.agent_takes(death),
+            Op::Straggler => {
+                if let Some(report) = self.stragglers.pop_front() {
+                    self.server.report(&report, now);
+                }
+            }
+            Op::Work(luck) => {
+                let witness = &mut self.witness;
+                self.agent
+                    .work(luck, &mut |seen| *witness.entry(seen).or_default() += 1);
+                self.up.extend(self.agent.unsent());
+            }
+            Op::Connect(reach) => self.connect(reach),
+            Op::Cut => self.cut(),
+            Op::ServerCrash => self.server_crash(),
+            Op::AgentCrash => self.agent_crash(),
+            Op::Backup => self.backup = Some(self.server.rows.clone()),
+            Op::Restore => self.restore(),
+        }
+        self.check();
+    }
+
+    fn server_takes(&mut self, death: Death) {
+        let Some(report) = self.up.pop_front() else {
+            return;
+        };
+        if death != Death::BeforeCommit {
+            let now = self.now();
+            let answer = self.server.report(&report, now);
+            if death == Death::None {
+                self.down.extend(answer);
+            }
+        }
+        if death != Death::None {
+            self.server_crash();
+        }
+    }
+
+    fn agent_takes(&mut self, death: Death) {
+        let Some(message) = self.down.pop_front() else {
+            return;
+        };
+        if death != Death::BeforeCommit {
+            let answers = match &message {
+                Down::Command(command) => self.agent.command(command),
+                Down::Ack(ack) => {
+                    self.agent.acknowledged(ack);
+                    self.agent.unsent()
+                }
+                _ => Vec::new(),
+            };
+            if death == Death::None {
+                self.up.extend(answers);
+            }
+        }
+        if death != Death::None {
+            self.agent_crash();
+        }
+    }
+
+    fn connect(&mut self, reach: Reach) {
+        self.cut();
+        let now = self.now();
+        let epoch = self
+            .server
+            .open(self.agent.disk.epoch, &self.agent.held(), now);
+        if reach == Reach::Opened {
+            return;
+        }
+        self.agent.welcome(epoch);
+        if reach == Reach::Welcomed {
+            self.agent.session = None;
+            return;
+        }
+        self.server.ready(epoch);
+        self.up.extend(self.agent.opened());
+    }
+
+    /// What was under way may have reached the server's memory.
+    fn cut(&mut self) {
+        self.stragglers.append(&mut self.up);
+        self.down.clear();
+        self.agent.session = None;
+        self.server.lose_session();
+    }
+
+    fn server_crash(&mut self) {
+        self.cut();
+        self.stragglers.clear();
+        self.server.crash();
+    }
+
+    fn agent_crash(&mut self) {
+        self.cut();
+        self.agent.crash();
+    }
+
+    fn restore(&mut self) {
+        if let Some(rows) = self.backup.take() {
+            self.server_crash();
+            self.server.rows = rows;
+            self.was_restored = true;
+            // What the lost rows said is not held against those that are back.
+            self.closed.clear();
+        }
+    }
+
+    /// What holds after every step.
+    fn check(&mut self) {
+        for (seen, times) in &self.witness {
+            assert_eq!(*times, 1, "{seen:?} ran {times} times");
+        }
+        for (id, row) in &self.server.rows.attempts {
+            let is = (row.facts.state, row.facts.reason);
+            let was = self.closed.get(id);
+            assert!(
+                was.is_none_or(|was| *was == is),
+                "{id} was {was:?} and is {is:?}"
+            );
+            if !row.facts.state.is_open() {
+                self.closed.insert(*id, is);
+            }
+        }
+    }
+
+    /// No more faults: the two have to come to rest, and agree.
+    fn heal(&mut self) {
+        for _ in 0..ENOUGH {
+            if self.agent.awaits_restart() {
+                self.act(Op::AgentCrash);
+            }
+            if self.server.session.is_none() || self.agent.session != self.server.session {
+                self.act(Op::Connect(Reach::Ready));
+            }
+            self.act(Op::Straggler);
+            self.act(Op::Time(1));
+            self.act(Op::Release);
+            self.act(Op::Dispatch);
+            self.act(Op::WriteBehind);
+            while !self.down.is_empty() {
+                self.act(Op::AgentTakes(Death::None));
+            }
+            self.act(Op::Work(Luck::Good));
+            while !self.up.is_empty() {
+                self.act(Op::ServerTakes(Death::None));
+            }
+            let quiet = self.down.is_empty() && self.stragglers.is_empty();
+            if quiet && self.server.is_at_rest() && self.agent.disk.live.is_empty() {
+                return self.agree();
+            }
+        }
+        panic!(
+            "no rest after {ENOUGH} rounds: {:#?}\n{:#?}",
+            self.server, self.agent
+        );
+    }
+
+    fn agree(&self) {
+        for (id, record) in &self.agent.disk.tombstones {
+            let outcome = record.outcome.as_ref().expect("a tombstone has an outcome");
+            let said = Ending::from_wire(outcome).expect("makes sense");
+            match self.server.rows.attempts.get(id) {
+                // Somebody closed it in the restored rows before its device could say how it had ended.
+                Some(row) if row.ending.is_none() => assert!(self.was_restored, "{id}: {row:?}"),
+                Some(row) => assert_eq!(row.ending, Some(said), "{id}: {row:?}"),
+                None => assert!(self.was_restored, "{id} is not known"),
+            }
+        }
+        for (id, row) in &self.server.rows.attempts {
+            let record = self.agent.disk.tombstones.get(id);
+            assert!(row.ending.is_none() || record.is_some(), "{id}: {row:?}");
+            let by_its_device = matches!(row.facts.state, State::Succeeded | State::Failed);
+            assert_eq!(row.facts.answered, row.ending.is_some(), "{id}: {row:?}");
+            assert!(row.facts.answered || !by_its_device, "{id}: {row:?}");
+            assert_ne!(row.facts.reason, Some(Reason::JournalLost), "{id}");
+            if row.facts.state == State::Succeeded {
+                assert_eq!(row.ending, Some(Ending::Succeeded), "{id}: {row:?}");
+            }
+            if row.ending == Some(Ending::Succeeded) {
+                let ran = |step| {
+                    let runs = self
+                        .witness
+                        .keys()
+                        .filter(|(of, at, _)| of == id && *at == step);
+                    runs.count()
+                };
+                assert_eq!((ran(Step::Script), ran(Step::PostHook)), (1, 1), "{id}");
+                assert_eq!(ran(Step::Rollback), 0, "{id}");
+            }
+        }
+    }
+}
+
+fn luck() -> impl Strategy<Value = Luck> {
+    prop_oneof![6 => Just(Luck::Good), 2 => Just(Luck::Bad), 1 => Just(Luck::TryAgain)]
+}
+
+fn death() -> impl Strategy<Value = Death> {
+    prop_oneof![
+        8 => Just(Death::None),
+        1 => Just(Death::BeforeCommit),
+        1 => Just(Death::AfterCommit),
+    ]
+}
+
+fn reach() -> impl Strategy<Value = Reach> {
+    prop_oneof![6 => Just(Reach::Ready), 1 => Just(Reach::Opened), 1 => Just(Reach::Welcomed)]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        2 => any::<bool>().prop_map(|held| Op::Order { held }),
+        1 => Just(Op::Release),
+        1 => Just(Op::Cancel),
+        1 => Just(Op::Retry),
+        1 => (0..400_u16).prop_map(Op::Time),
+        8 => Just(Op::Dispatch),
+        4 => Just(Op::WriteBehind),
+        10 => death().prop_map(Op::ServerTakes),
+        10 => death().prop_map(Op::AgentTakes),
+        2 => Just(Op::Straggler),
+        16 => luck().prop_map(Op::Work),
+        6 => reach().prop_map(Op::Connect),
+        1 => Just(Op::Cut),
+        1 => Just(Op::ServerCrash),
+        2 => Just(Op::AgentCrash),
+    ]
+}
+
+fn op_or_restore() -> impl Strategy<Value = Op> {
+    prop_oneof![20 => op(), 1 => Just(Op::Backup), 1 => Just(Op::Restore)]
+}
+
+/// A history, healed and judged.
+fn play(ops: &[Op], has_way_back: bool) {
+    let mut world = World::default();
+    world.agent.has_way_back = has_way_back;
+    world.act(Op::Order { held: false });
+    world.act(Op::Connect(Reach::Ready));
+    for op in ops {
+        world.act(*op);
+    }
+    world.heal();
+}
+
+fn histories(cases: u32) -> Config {
+    Config {
+        failure_persistence: None,
+        ..Config::with_cases(cases)
+    }
+}
+
+proptest! {
+    #![proptest_config(histories(60_000))]
+
+    #[test]
+    fn nothing_is_lost_or_run_twice_or_made_up(
+        ops in prop::collection::vec(op(), 0..60),
+        has_way_back: bool,
+    ) {
+        play(&ops, has_way_back);
+    }
+}
+
+proptest! {
+    #![proptest_config(histories(40_000))]
+
+    #[test]
+    fn nor_when_the_database_is_restored_from_an_older_backup(
+        ops in prop::collection::vec(op_or_restore(), 0..60),
+        has_way_back: bool,
+    ) {
+        play(&ops, has_way_back);
+    }
+}

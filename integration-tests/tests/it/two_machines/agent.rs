@@ -1,0 +1,376 @@
+//! The agent's half: the disk a crash leaves, and one script at a time. The rules are the product's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kernex_agent::journal::{
+    BootInstant, Record, Restarting, Stage, Started,
+    rules::{Acknowledged, Halt},
+};
+use kernex_proto::{
+    ids::AttemptId,
+    v1::{self, AttemptState, Disposition, FailureReason, Step, command::Action},
+};
+use kernex_server::domain::attempt::State;
+
+/// What survives a crash.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Disk {
+    pub(super) live: BTreeMap<AttemptId, Record>,
+    pub(super) tombstones: BTreeMap<AttemptId, Record>,
+    seq: u64,
+    pub(super) epoch: u64,
+}
+
+/// How a script ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Luck {
+    Good,
+    Bad,
+    /// Exit code 75.
+    TryAgain,
+}
+
+/// Where the executor is with its one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// About to journal the start of a step.
+    Before(Step),
+    /// Journalled, not run.
+    Begun(Step),
+    /// Run, not told.
+    Ran(Step, Luck),
+    /// Waiting for the restart its script asked for.
+    Restart,
+}
+
+/// A script that ran, as a witness would see it.
+pub(super) type Witnessed = (AttemptId, Step, u32);
+
+/// The agent.
+#[derive(Debug, Default)]
+pub(super) struct Agent {
+    pub(super) disk: Disk,
+    pub(super) session: Option<u64>,
+    /// A Welcome has confirmed it since it started.
+    confirmed: bool,
+    sent: BTreeSet<u64>,
+    running: Option<(AttemptId, At)>,
+    /// The release before has scripts that bring it back to work.
+    pub(super) has_way_back: bool,
+}
+
+impl Disk {
+    fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    fn get(&self, id: AttemptId) -> Option<&Record> {
+        self.live.get(&id).or_else(|| self.tombstones.get(&id))
+    }
+
+    fn finish(&mut self, id: AttemptId, outcome: v1::Outcome) {
+        let seq = self.next_seq();
+        if let Some(record) = self.live.get_mut(&id) {
+            record.finish(outcome, String::new(), seq);
+        }
+    }
+
+    fn stop(&mut self, id: AttemptId, command: &v1::Command) {
+        match Record::stopped(self.get(id).cloned(), command) {
+            Halt::Over => {}
+            Halt::UnderWay(record) => drop(self.live.insert(id, record)),
+            Halt::Unbegun(record) => {
+                self.live.insert(id, record);
+                self.finish(
+                    id,
+                    outcome(AttemptState::Cancelled, FailureReason::Unspecified),
+                );
+            }
+        }
+    }
+}
+
+impl Agent {
+    /// What Hello lists.
+    pub(super) fn held(&self) -> BTreeMap<AttemptId, State> {
+        let states = self.disk.live.iter().map(|(id, record)| {
+            let state = State::from_wire(record.state()).expect("a known state");
+            (*id, state)
+        });
+        states.collect()
+    }
+
+    /// Welcome: the epoch goes to disk.
+    pub(super) fn welcome(&mut self, epoch: u64) {
+        self.disk.epoch = self.disk.epoch.max(epoch);
+        self.session = Some(epoch);
+        self.sent.clear();
+    }
+
+    /// The session is open: what waits is told again.
+    pub(super) fn opened(&mut self) -> Vec<v1::Report> {
+        self.confirmed = true;
+        let mut reports = self.unsent();
+        for (id, record) in &self.disk.live {
+            let deferred = record.deferred_report(*id);
+            reports.extend(deferred.filter(|report| self.sent.insert(report.seq)));
+        }
+        reports
+    }
+
+    /// Reports that are neither acknowledged nor sent in this session.
+    pub(super) fn unsent(&mut self) -> Vec<v1::Report> {
+        if self.session.is_none() {
+            return Vec::new();
+        }
+        let mut reports = Vec::new();
+        for (id, record) in &self.disk.live {
+            if !record.accepted_acked {
+                reports.extend(record.accepted_report(*id));
+            }
+            if !record.deferred_acked {
+                reports.extend(record.deferred_report(*id));
+            }
+            reports.extend(record.outcome_report(*id));
+        }
+        reports.sort_by_key(|report| report.seq);
+        reports.retain(|report| self.sent.insert(report.seq));
+        reports
+    }
+
+    /// A command of this session is journalled; the answer goes out if nobody dies first.
+    pub(super) fn command(&mut self, command: &v1::Command) -> Vec<v1::Report> {
+        let id = command.attempt.as_ref().map(AttemptId::try_from);
+        let id = id.expect("about an attempt").expect("a good id");
+        match &command.action {
+            Some(Action::Stop(_)) => self.disk.stop(id, command),
+            _ => match self.disk.get(id).cloned() {
+                None => {
+                    let seq = self.disk.next_seq();
+                    let record = Record::accepted(command, BootInstant::default(), seq);
+                    self.disk.live.insert(id, record);
+                }
+                Some(record) => {
+                    if let Some(record) = record.regranted(command) {
+                        self.disk.live.insert(id, record);
+                    }
+                }
+            },
+        }
+        let Some(record) = self.disk.get(id) else {
+            return Vec::new();
+        };
+        let known = [
+            record.accepted_report(id),
+            record.deferred_report(id),
+            record.outcome_report(id),
+        ];
+        let known: Vec<_> = known.into_iter().flatten().collect();
+        self.sent.extend(known.iter().map(|report| report.seq));
+        known
+    }
+
+    /// An acknowledgement is journalled.
+    pub(super) fn acknowledged(&mut self, ack: &v1::Ack) {
+        let hit = self
+            .disk
+            .live
+            .iter()
+            .find_map(|(id, record)| Some((*id, record.report(ack.seq)?)));
+        let Some((id, what)) = hit else {
+            return;
+        };
+        if let Some(record) = self.disk.live.get_mut(&id) {
+            record.acknowledge(what);
+        }
+        let unwanted = matches!(
+            ack.disposition(),
+            Disposition::Late | Disposition::Unknown | Disposition::Refused
+        );
+        match what {
+            Acknowledged::Outcome => {
+                let record = self.disk.live.remove(&id).expect("was found");
+                self.disk.tombstones.insert(id, record);
+            }
+            Acknowledged::Deferred if ack.disposition() == Disposition::Unknown => {
+                self.disk
+                    .finish(id, outcome(AttemptState::Failed, FailureReason::Refused));
+            }
+            Acknowledged::Accepted | Acknowledged::Deferred if unwanted => {
+                if self.disk.live[&id].state() == AttemptState::Accepted {
+                    self.disk.stop(id, &v1::Command::default());
+                }
+            }
+            Acknowledged::Accepted | Acknowledged::Deferred => {}
+        }
+    }
+
+    /// The machine or the program stops in the middle and starts again; what was cut off is ended.
+    pub(super) fn crash(&mut self) {
+        self.session = None;
+        self.confirmed = false;
+        self.running = None;
+        self.sent.clear();
+        let ids: Vec<AttemptId> = self.disk.live.keys().copied().collect();
+        for id in ids {
+            let record = self.disk.live[&id].clone();
+            if record.stage() != Some(Stage::CutOff) {
+                continue;
+            }
+            let step = record.started.clone().unwrap_or_default().step();
+            let failing = record.failing.clone().unwrap_or_else(|| {
+                if record.stop_requested {
+                    outcome(AttemptState::Cancelled, FailureReason::Unspecified)
+                } else {
+                    outcome(AttemptState::Failed, FailureReason::Interrupted)
+                }
+            });
+            match step {
+                Step::Rollback => self.disk.finish(
+                    id,
+                    outcome(AttemptState::Failed, FailureReason::RollbackFailed),
+                ),
+                Step::PreHook => self.disk.finish(id, failing),
+                _ if self.has_way_back => {
+                    if let Some(record) = self.disk.live.get_mut(&id) {
+                        record.fail(failing);
+                    }
+                }
+                _ => self.disk.finish(id, failing),
+            }
+        }
+    }
+
+    /// One small step of the executor; the scripts it runs go to the witness.
+    pub(super) fn work(&mut self, luck: Luck, witness: &mut impl FnMut(Witnessed)) {
+        if !self.confirmed {
+            return;
+        }
+        match self.running {
+            None => self.running = self.next_ready(),
+            Some((id, at)) => self.running = self.go_on(id, at, luck, witness).map(|at| (id, at)),
+        }
+    }
+
+    /// Whether it waits for a restart and nothing else.
+    pub(super) fn awaits_restart(&self) -> bool {
+        matches!(self.running, Some((_, At::Restart)))
+    }
+
+    fn next_ready(&self) -> Option<(AttemptId, At)> {
+        let ready = self.disk.live.iter().filter_map(|(id, record)| {
+            let (rank, at) = match record.stage()? {
+                Stage::GoingBack(_) => (0, At::Before(Step::Rollback)),
+                Stage::Restarted(_) => (0, At::Before(Step::Activate)),
+                Stage::Fresh => (1, At::Before(Step::PreHook)),
+                Stage::Deferred | Stage::CutOff => return None,
+            };
+            Some(((rank, record.accepted_seq), (*id, at)))
+        });
+        ready.min_by_key(|(rank, _)| *rank).map(|(_, ready)| ready)
+    }
+
+    fn go_on(
+        &mut self,
+        id: AttemptId,
+        at: At,
+        luck: Luck,
+        witness: &mut impl FnMut(Witnessed),
+    ) -> Option<At> {
+        match at {
+            At::Before(step) => {
+                let record = self.disk.live.get_mut(&id)?;
+                let begun = record.started.clone().map(|started| started.step());
+                let may = record.start(Started {
+                    step: step.into(),
+                    ..Started::default()
+                });
+                if may {
+                    return Some(At::Begun(step));
+                }
+                let cancelled = outcome(AttemptState::Cancelled, FailureReason::Unspecified);
+                match begun {
+                    None | Some(Step::PreHook) => {
+                        self.disk.finish(id, cancelled);
+                        None
+                    }
+                    Some(_) => self.go_back(id, cancelled),
+                }
+            }
+            At::Begun(step) => {
+                let run = self.disk.live.get(&id)?.run();
+                if step != Step::Activate {
+                    witness((id, step, run));
+                }
+                Some(At::Ran(step, luck))
+            }
+            At::Ran(step, luck) => self.after(id, step, luck),
+            At::Restart => Some(At::Restart),
+        }
+    }
+
+    fn after(&mut self, id: AttemptId, step: Step, luck: Luck) -> Option<At> {
+        let failed = |reason| outcome(AttemptState::Failed, reason);
+        match (step, luck) {
+            (Step::PreHook, Luck::Good) => Some(At::Before(Step::Script)),
+            (Step::PreHook, Luck::Bad) => {
+                self.disk.finish(id, failed(FailureReason::Refused));
+                None
+            }
+            (Step::PreHook, Luck::TryAgain) => {
+                let seq = self.disk.next_seq();
+                let record = self.disk.live.get_mut(&id)?;
+                let deferred = v1::Deferred {
+                    run: record.run(),
+                    retry_after_ms: 1000,
+                    message: String::new(),
+                };
+                if !record.defer(deferred, String::new(), seq) {
+                    let stopped = outcome(AttemptState::Cancelled, FailureReason::Unspecified);
+                    self.disk.finish(id, stopped);
+                }
+                None
+            }
+            (Step::Script, Luck::Good) => Some(At::Before(Step::Activate)),
+            (Step::Script, Luck::TryAgain) => {
+                let record = self.disk.live.get_mut(&id)?;
+                record.restarting = Some(Restarting::default());
+                Some(At::Restart)
+            }
+            (Step::Activate, _) => Some(At::Before(Step::PostHook)),
+            (Step::PostHook, Luck::Good) => {
+                self.disk.finish(
+                    id,
+                    outcome(AttemptState::Succeeded, FailureReason::Unspecified),
+                );
+                None
+            }
+            (Step::Rollback, luck) => {
+                let failing = self.disk.live.get(&id)?.failing.clone();
+                let lost = failed(FailureReason::RollbackFailed);
+                let good = failing.filter(|_| luck == Luck::Good);
+                self.disk.finish(id, good.unwrap_or(lost));
+                None
+            }
+            _ => self.go_back(id, failed(FailureReason::ScriptFailed)),
+        }
+    }
+
+    fn go_back(&mut self, id: AttemptId, failing: v1::Outcome) -> Option<At> {
+        self.disk.live.get_mut(&id)?.fail(failing.clone());
+        if self.has_way_back {
+            return Some(At::Before(Step::Rollback));
+        }
+        self.disk.finish(id, failing);
+        None
+    }
+}
+
+fn outcome(state: AttemptState, reason: FailureReason) -> v1::Outcome {
+    v1::Outcome {
+        state: state.into(),
+        reason: reason.into(),
+        ..v1::Outcome::default()
+    }
+}

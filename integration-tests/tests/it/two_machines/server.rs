@@ -1,0 +1,305 @@
+//! The server's half: the rows a commit leaves, and what a crash forgets. The rules are the product's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use kernex_proto::{
+    ids::{AttemptId, TargetId},
+    v1::{self, command::Action, device_session_response::Message as Down, report},
+};
+use kernex_server::{
+    clock::Timestamp,
+    domain::attempt::{Attempt, Ending, Event, State, Step, Verdict, apply, disposition, next_run},
+};
+use uuid::Uuid;
+
+/// Until when an attempt may wait for its device, from its creation.
+const DELIVERY: Duration = Duration::from_secs(600);
+/// How long it may take once accepted.
+const EXECUTION: Duration = Duration::from_secs(300);
+
+/// One attempt in the database.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub(super) facts: Attempt,
+    /// What the agent said, in time or late.
+    pub(super) ending: Option<Ending>,
+    sent_epoch: u64,
+    stop_sent_epoch: u64,
+    run: Option<(u32, Option<Timestamp>)>,
+}
+
+/// What survives a crash.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rows {
+    pub(super) attempts: BTreeMap<AttemptId, Row>,
+    /// Reports of attempts nobody here knows, once each.
+    pub(super) aside: BTreeMap<AttemptId, Ending>,
+    epoch: u64,
+    targets: u128,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Pushed {
+    Deploy(AttemptId, u32),
+    Stop(AttemptId),
+}
+
+/// The server.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    pub(super) rows: Rows,
+    /// The session in the registry.
+    pub(super) session: Option<u64>,
+    pushed: BTreeSet<Pushed>,
+    /// Pushes that are to be written down, with their sessions.
+    unwritten: Vec<(Pushed, u64)>,
+}
+
+impl Server {
+    /// A deployment of the one bundle name: a target with its first attempt.
+    pub(super) fn order(&mut self, held: bool, now: Timestamp) {
+        for row in self.rows.attempts.values_mut() {
+            row.apply(Event::Supersede, now);
+        }
+        self.rows.targets += 1;
+        let target = TargetId(Uuid::from_u128(self.rows.targets));
+        let state = if held { State::Held } else { State::Pending };
+        self.rows.attempts.insert(
+            AttemptId { target, number: 1 },
+            Row::new(Attempt::new(state, now.plus(DELIVERY), EXECUTION)),
+        );
+    }
+
+    /// The newest target's failed attempt is tried again.
+    pub(super) fn retry(&mut self, now: Timestamp) {
+        if let Some((id, row)) = self.rows.attempts.last_key_value()
+            && row.facts.state == State::Failed
+        {
+            let next = AttemptId {
+                number: id.number + 1,
+                ..*id
+            };
+            let attempt = Attempt::new(State::Pending, now.plus(DELIVERY), EXECUTION);
+            self.rows.attempts.insert(next, Row::new(attempt));
+        }
+    }
+
+    /// An event for every attempt; each rule ignores what does not concern it.
+    pub(super) fn all(&mut self, event: Event, now: Timestamp) {
+        for row in self.rows.attempts.values_mut() {
+            row.apply(event, now);
+        }
+    }
+
+    /// Hello: the epoch and the agent's complete list, in one commit.
+    pub(super) fn open(
+        &mut self,
+        last_epoch: u64,
+        held: &BTreeMap<AttemptId, State>,
+        now: Timestamp,
+    ) -> u64 {
+        self.rows.epoch = self.rows.epoch.max(last_epoch) + 1;
+        for (id, row) in &mut self.rows.attempts {
+            if !row.facts.unresolved && !held.contains_key(id) {
+                continue;
+            }
+            if held.contains_key(id) && row.sent_epoch == 0 {
+                row.sent_epoch = self.rows.epoch;
+            }
+            match held.get(id) {
+                Some(state) if state.is_open() => drop(row.apply(Event::Held, now)),
+                Some(_) => drop(row.apply(Event::HeldEnded, now)),
+                None if row.facts.is_at_work() => row.sent_epoch = 0,
+                None => drop(row.apply(Event::NotHeld, now)),
+            }
+        }
+        self.rows.epoch
+    }
+
+    /// Ready: the session is in the registry.
+    pub(super) fn ready(&mut self, epoch: u64) {
+        self.session = Some(epoch);
+        self.pushed.clear();
+    }
+
+    /// The session is over.
+    pub(super) fn lose_session(&mut self) {
+        self.session = None;
+        self.pushed.clear();
+    }
+
+    /// Everything but the rows is gone.
+    pub(super) fn crash(&mut self) {
+        self.lose_session();
+        self.unwritten.clear();
+    }
+
+    /// One pass of the dispatcher.
+    pub(super) fn dispatch(&mut self, now: Timestamp) -> Vec<Down> {
+        let Some(epoch) = self.session else {
+            return Vec::new();
+        };
+        let mut commands = Vec::new();
+        let mut is_head = true;
+        let unresolved = self
+            .rows
+            .attempts
+            .iter()
+            .filter(|(_, r)| r.facts.unresolved);
+        for (id, row) in unresolved {
+            let head = std::mem::replace(&mut is_head, false);
+            let run = row.run.map_or(1, |(run, _)| run);
+            let what = if row.facts.stop_requested {
+                (row.stop_sent_epoch < epoch).then_some(Pushed::Stop(*id))
+            } else {
+                (head && row.is_due(epoch, now)).then_some(Pushed::Deploy(*id, run))
+            };
+            let Some(what) = what.filter(|what| self.pushed.insert(*what)) else {
+                continue;
+            };
+            self.unwritten.push((what, epoch));
+            commands.push(Down::Command(what.command(epoch)));
+        }
+        commands
+    }
+
+    /// Writes down what was pushed.
+    pub(super) fn write_behind(&mut self, now: Timestamp) {
+        for (what, epoch) in std::mem::take(&mut self.unwritten) {
+            let (Pushed::Deploy(id, _) | Pushed::Stop(id)) = what;
+            let Some(row) = self.rows.attempts.get_mut(&id) else {
+                continue;
+            };
+            match what {
+                Pushed::Deploy(_, run) => {
+                    row.apply(Event::Sent, now);
+                    row.sent_epoch = row.sent_epoch.max(epoch);
+                    if let Some((granted, due)) = &mut row.run
+                        && *granted == run
+                    {
+                        *due = None;
+                    }
+                }
+                Pushed::Stop(_) => {
+                    if row.facts.stop_requested {
+                        row.stop_sent_epoch = row.stop_sent_epoch.max(epoch);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Commits a report; the answer goes out if nobody dies first.
+    pub(super) fn report(&mut self, report: &v1::Report, now: Timestamp) -> Option<Down> {
+        let id = report.attempt.as_ref().map(AttemptId::try_from)?.ok()?;
+        let event = report.event.as_ref()?;
+        let disposition = match self.rows.attempts.get_mut(&id) {
+            None => {
+                if let report::Event::Outcome(outcome) = event {
+                    let ending = Ending::from_wire(outcome).expect("an agent makes sense");
+                    self.rows.aside.entry(id).or_insert(ending);
+                }
+                v1::Disposition::Unknown
+            }
+            Some(row) => row.report(event, now),
+        };
+        let seq = report.seq;
+        (seq != 0).then(|| {
+            Down::Ack(v1::Ack {
+                seq,
+                disposition: disposition.into(),
+            })
+        })
+    }
+
+    /// Whether anything is left to be done.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let mut rows = self.rows.attempts.values();
+        rows.all(|row| !row.facts.state.is_open() && !row.facts.unresolved)
+    }
+}
+
+impl Pushed {
+    fn command(self, epoch: u64) -> v1::Command {
+        let (Self::Deploy(id, _) | Self::Stop(id)) = self;
+        let (action, run) = match self {
+            Self::Deploy(_, run) => (Action::Deploy(v1::Deploy::default()), run),
+            Self::Stop(_) => (Action::Stop(v1::Stop {}), 1),
+        };
+        v1::Command {
+            attempt: Some(id.into()),
+            epoch,
+            run,
+            action: Some(action),
+            ..v1::Command::default()
+        }
+    }
+}
+
+impl Row {
+    fn new(facts: Attempt) -> Self {
+        Self {
+            facts,
+            ending: None,
+            sent_epoch: 0,
+            stop_sent_epoch: 0,
+            run: None,
+        }
+    }
+
+    fn apply(&mut self, event: Event, now: Timestamp) -> Verdict {
+        let verdict = apply(&self.facts, event, now);
+        if let Some(next) = verdict.clone().changed() {
+            self.facts = next;
+        }
+        verdict
+    }
+
+    /// As the dispatcher's query has it.
+    fn is_due(&self, epoch: u64, now: Timestamp) -> bool {
+        let waits = match self.facts.state {
+            State::Pending | State::Sent => self.facts.delivery_deadline > now,
+            _ => self.facts.is_at_work() && self.sent_epoch == 0,
+        };
+        let granted = self.facts.is_at_work()
+            && self
+                .run
+                .is_some_and(|(_, due)| due.is_some_and(|due| due <= now));
+        waits && self.sent_epoch < epoch || granted
+    }
+
+    fn report(&mut self, event: &report::Event, now: Timestamp) -> v1::Disposition {
+        let what = match event {
+            report::Event::Accepted(_) | report::Event::Deferred(_) => Event::Accepted,
+            report::Event::Progress(progress) => Event::Progress {
+                step: Step::from_wire(progress.step()).expect("a known step"),
+                bytes: (0, 0),
+            },
+            report::Event::Outcome(outcome) => {
+                Event::Outcome(Ending::from_wire(outcome).expect("an agent makes sense"))
+            }
+        };
+        let verdict = self.apply(what, now);
+        if matches!(verdict, Verdict::Applied(_)) && self.sent_epoch == 0 {
+            self.sent_epoch = 1;
+        }
+        if let Event::Outcome(ending) = what
+            && verdict.clone().changed().is_some()
+        {
+            assert_eq!(self.ending, None, "an outcome is written once");
+            self.ending = Some(ending);
+        }
+        let asks = matches!(event, report::Event::Deferred(_));
+        let answer = disposition(&verdict, &self.facts, asks);
+        if let report::Event::Deferred(deferred) = event
+            && answer == v1::Disposition::Applied
+            && let Some((run, due)) = next_run(self.run, deferred, now)
+        {
+            self.run = Some((run, Some(due)));
+        }
+        answer
+    }
+}
