@@ -15,6 +15,7 @@ pub mod ctl;
 pub mod database;
 pub mod disk_image;
 pub mod fake_server;
+pub mod http;
 pub mod keys;
 pub mod operator;
 pub mod postgres;

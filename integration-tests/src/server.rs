@@ -323,6 +323,8 @@ impl TestServer {
 pub fn command(verb: &str) -> Command {
     let mut command = Command::new(binaries::path("kernex-server"));
     clear_settings(&mut command);
+    // Servers run side by side here, and this port is the same for all.
+    command.env("KERNEX_METRICS_LISTEN", "");
     command.arg(verb);
     command
 }

@@ -15,6 +15,7 @@ pub mod plan;
 
 use std::{pin::Pin, str::FromStr, sync::Arc, time::Duration};
 
+use futures::StreamExt as _;
 use kernex_proto::{
     error::Reason,
     ids::{ClusterId, Digest},
@@ -38,6 +39,7 @@ use crate::{
     dispatcher::Hints,
     error::{invalid, retry_later},
     lifecycle::Tasks,
+    metrics::{Held, Metrics},
     registry::Registry,
     session::Sessions,
     store::{Page, Store},
@@ -76,6 +78,8 @@ pub struct Api {
     pub ca_pin: Digest,
     /// Largest bundle in bytes.
     pub max_bundle_size: u64,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Ends watches when the server stops.
     pub draining: CancellationToken,
     /// A bundle's row and bytes change together: an upload must not lose its bytes to a deletion of the same digest.
@@ -180,6 +184,17 @@ async fn turn(changes: &mut watch::Receiver<u64>, draining: &CancellationToken) 
         () = draining.cancelled() => Turn::Stop,
         () = tokio::time::sleep(SETTLE) => Turn::Look,
     }
+}
+
+/// Counts a watch for as long as somebody holds its stream.
+fn watch<T>(
+    metrics: &Metrics,
+    answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> Answers<T> {
+    let held = Held::new(&metrics.watchers);
+    Box::pin(answers.inspect(move |_| {
+        let _one = &held;
+    }))
 }
 
 /// How a watch ends when the server stops: the caller comes back.

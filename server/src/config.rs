@@ -19,6 +19,7 @@ use crate::store::events::Retention;
 pub const DEFAULT_MAX_BUNDLE_SIZE: u64 = 4 << 30;
 
 const DEFAULT_LISTEN: &str = "0.0.0.0:7443";
+const DEFAULT_METRICS_LISTEN: &str = "127.0.0.1:7444";
 
 /// The Kernex control plane.
 #[derive(Debug, Parser)]
@@ -61,6 +62,9 @@ struct Values {
     /// Address to listen on [default: 0.0.0.0:7443].
     #[arg(long, env = "KERNEX_LISTEN", value_name = "ADDRESS:PORT")]
     listen: Option<String>,
+    /// Address for metrics and probes, in plain HTTP; an empty value turns them off [default: 127.0.0.1:7444].
+    #[arg(long, env = "KERNEX_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<String>,
     /// Name or address agents and operators reach this server by; goes into its certificate. May be repeated.
     #[arg(
         long,
@@ -141,6 +145,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where to listen; `run` gets the bound listener, this names it in messages.
     pub listen: SocketAddr,
+    /// Where to answer scrapes and probes; nowhere when there is none.
+    pub metrics_listen: Option<SocketAddr>,
     /// Further names for the certificate.
     pub public_addresses: Vec<String>,
     /// The database.
@@ -170,6 +176,7 @@ impl Config {
         let data_dir = data_dir.into();
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            metrics_listen: None,
             public_addresses: Vec::new(),
             database_url: sqlite_url(&data_dir),
             bundle_store: data_dir.join("bundles").to_string_lossy().into_owned(),
@@ -205,6 +212,16 @@ impl Config {
             |text| text.parse().ok(),
             "write ADDRESS:PORT, such as 0.0.0.0:7443",
         )?;
+        let metrics = values.metrics_listen.as_deref();
+        config.metrics_listen = match metrics.unwrap_or(DEFAULT_METRICS_LISTEN) {
+            "" => None,
+            address => Some(parse(
+                "--metrics-listen",
+                address,
+                |text| text.parse().ok(),
+                "write ADDRESS:PORT, such as 127.0.0.1:7444, or nothing to turn it off",
+            )?),
+        };
         for address in &values.public_address {
             parse(
                 "--public-address",
@@ -287,6 +304,7 @@ impl Values {
         Self {
             data_dir: self.data_dir.or(below.data_dir),
             listen: self.listen.or(below.listen),
+            metrics_listen: self.metrics_listen.or(below.metrics_listen),
             public_address: if self.public_address.is_empty() {
                 below.public_address
             } else {

@@ -52,6 +52,15 @@ impl Hints {
         }
     }
 
+    /// How many devices wait for a look.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.devices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+
     fn take(&self) -> HashSet<DeviceId> {
         std::mem::take(&mut *self.devices.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -155,7 +164,7 @@ async fn pass(
             DueKind::Deploy(_) => Pushed::Deploy(due.attempt),
             DueKind::Stop => Pushed::Stop(due.attempt),
         };
-        let Some(session) = registry.claim(due.device, epoch, what) else {
+        let Some(session) = registry.claim(due.device, epoch, what, due.waited) else {
             continue;
         };
         let span = tracing::info_span!(

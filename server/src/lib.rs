@@ -21,6 +21,8 @@ pub mod enrollment;
 pub mod error;
 pub mod lifecycle;
 pub mod listener;
+pub mod metrics;
+mod monitor;
 pub mod observe;
 pub mod preflight;
 pub mod recorder;

@@ -21,6 +21,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
+use crate::metrics::{Held, Metrics};
+
 /// Connections held at once. A fleet of ten thousand agents fits with room for operators; each costs a descriptor.
 const MAX_CONNECTIONS: usize = 16_384;
 
@@ -50,6 +52,7 @@ pub struct Connection {
     /// Until the preface is there: what of it is missing, and how long it may take.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
     _place: OwnedSemaphorePermit,
+    _held: Held,
 }
 
 impl Connection {
@@ -79,25 +82,36 @@ enum Transport {
 
 /// Binds, and says in one sentence why it could not.
 pub fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address).map_err(|error| match error.kind() {
+    bind_as(address, "--listen")
+}
+
+/// Binds the listener for metrics and probes.
+pub(crate) fn bind_metrics(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = bind_as(address, "--metrics-listen")?;
+    listener.set_nonblocking(true)?;
+    Ok(TcpListener::from_std(listener)?)
+}
+
+fn bind_as(address: SocketAddr, setting: &str) -> anyhow::Result<std::net::TcpListener> {
+    std::net::TcpListener::bind(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => {
-            anyhow::anyhow!("cannot listen on {address}: another program uses this port; stop it or choose another with --listen")
+            anyhow::anyhow!("cannot listen on {address}: another program uses this port; stop it or choose another with {setting}")
         }
         io::ErrorKind::PermissionDenied => {
-            anyhow::anyhow!("cannot listen on {address}: this user may not; choose a port above 1023 with --listen")
+            anyhow::anyhow!("cannot listen on {address}: this user may not; choose a port above 1023 with {setting}")
         }
         io::ErrorKind::AddrNotAvailable => {
-            anyhow::anyhow!("cannot listen on {address}: this machine does not have that address")
+            anyhow::anyhow!("cannot listen on {address}: this machine does not have that address; choose another with {setting}")
         }
         _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
-    })?;
-    Ok(listener)
+    })
 }
 
 /// Accepts until `stop`, in a future the caller owns; the connections come out of the stream.
 pub fn incoming(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> (
     impl Future<Output = ()> + Send + 'static,
@@ -123,10 +137,31 @@ pub fn incoming(
             match accepted {
                 Ok((stream, address)) => {
                     pause = Pause::default();
-                    let work = handshake(stream, address, place, tls.clone(), ready.clone());
-                    handshakes.spawn(work);
+                    let (tls, ready, metrics) = (tls.clone(), ready.clone(), Arc::clone(&metrics));
+                    handshakes.spawn(async move {
+                        let io = match handshake(stream, address, tls).await {
+                            Ok(io) => io,
+                            Err(result) => {
+                                metrics.connections.of(result).inc();
+                                return;
+                            }
+                        };
+                        metrics.connections.of("accepted").inc();
+                        let connection = Connection {
+                            io,
+                            peer: Peer { address },
+                            preface: Some((PREFACE_LENGTH, Box::pin(sleep(PREFACE_LIMIT)))),
+                            _place: place,
+                            _held: Held::new(&metrics.connections_open),
+                        };
+                        // An error means that the server stopped meanwhile.
+                        let _ = ready.send(Ok(connection)).await;
+                    });
                 }
-                Err(error) => pause.after(&error).await,
+                Err(error) => {
+                    metrics.connections.of("failed").inc();
+                    pause.after(&error).await;
+                }
             }
         }
         // The port is free for a successor as soon as the stop begins.
@@ -136,50 +171,39 @@ pub fn incoming(
     (accepting, ReceiverStream::new(connections))
 }
 
+/// A transport that can be used, or what became of it instead.
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
-    place: OwnedSemaphorePermit,
     tls: Option<TlsAcceptor>,
-    ready: mpsc::Sender<io::Result<Connection>>,
-) {
+) -> Result<Transport, &'static str> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%address, %error, "TCP_NODELAY not set");
     }
-    let io = match tls {
-        None => Transport::Plain(stream),
-        Some(acceptor) => {
-            match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => Transport::Tls(Box::new(stream)),
-                Ok(Err(error)) => {
-                    tracing::debug!(%address, %error, "TLS handshake failed");
-                    return;
-                }
-                Err(_) => {
-                    tracing::debug!(%address, "TLS handshake took too long");
-                    return;
-                }
-            }
+    let Some(acceptor) = tls else {
+        return Ok(Transport::Plain(stream));
+    };
+    match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Ok(Transport::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            tracing::debug!(%address, %error, "TLS handshake failed");
+            Err("refused")
         }
-    };
-    let connection = Connection {
-        io,
-        peer: Peer { address },
-        preface: Some((PREFACE_LENGTH, Box::pin(sleep(PREFACE_LIMIT)))),
-        _place: place,
-    };
-    // An error means that the server stopped meanwhile.
-    let _ = ready.send(Ok(connection)).await;
+        Err(_) => {
+            tracing::debug!(%address, "TLS handshake took too long");
+            Err("timed_out")
+        }
+    }
 }
 
 /// Waits longer after each error in a row: with no descriptor left, accepting again at once only burns the processor.
 #[derive(Debug, Default)]
-struct Pause {
+pub(crate) struct Pause {
     step: u32,
 }
 
 impl Pause {
-    async fn after(&mut self, error: &io::Error) {
+    pub(crate) async fn after(&mut self, error: &io::Error) {
         let theirs = matches!(
             error.kind(),
             io::ErrorKind::ConnectionAborted

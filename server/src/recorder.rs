@@ -24,6 +24,7 @@ use tracing::Span;
 use crate::{
     dispatcher::Hints,
     error::chain,
+    metrics::{Metrics, observe},
     registry::{Ended, Registry, SessionHandle},
     store::{
         Store, StoreError,
@@ -73,12 +74,24 @@ struct Latest {
     stirred: Notify,
 }
 
+/// How much waits for its write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// Reports in the queue.
+    pub reports: usize,
+    /// Devices with a heartbeat.
+    pub heartbeats: usize,
+    /// Attempts with progress.
+    pub progress: usize,
+}
+
 impl Recorder {
     /// A recorder and the future that does its work until `stop`, after which it writes what is left.
     pub fn new(
         store: Store,
         registry: Arc<Registry>,
         hints: Arc<Hints>,
+        metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (reports, queue) = mpsc::channel(QUEUE);
@@ -87,6 +100,7 @@ impl Recorder {
             store,
             registry,
             hints,
+            metrics,
             latest: Arc::clone(&latest),
         };
         (Self { reports, latest }, worker.run(queue, stop))
@@ -95,6 +109,16 @@ impl Recorder {
     /// Queues a report; waits while the queue is full. False when the recorder has stopped.
     pub async fn report(&self, submission: Submission) -> bool {
         self.reports.send(submission).await.is_ok()
+    }
+
+    /// What waits for its write.
+    #[must_use]
+    pub fn waiting(&self) -> Waiting {
+        Waiting {
+            reports: self.reports.max_capacity() - self.reports.capacity(),
+            heartbeats: lock(&self.latest.heartbeats).len(),
+            progress: lock(&self.latest.progress).len(),
+        }
     }
 
     /// Keeps the latest heartbeat of a device for the next write.
@@ -119,6 +143,7 @@ struct Worker {
     store: Store,
     registry: Arc<Registry>,
     hints: Arc<Hints>,
+    metrics: Arc<Metrics>,
     latest: Arc<Latest>,
 }
 
@@ -162,6 +187,7 @@ impl Worker {
         if rows.is_empty() {
             return;
         }
+        self.metrics.report_flush.observe(rows.len() as f64);
         let dispositions = self.apply(rows, stop).await;
         let mut moved = HashSet::new();
         for (report, disposition) in batch.drain(..).zip(dispositions) {
@@ -174,6 +200,12 @@ impl Worker {
             report.span.in_scope(|| {
                 tracing::debug!(seq = report.seq, ?disposition, "report recorded");
             });
+            if matches!(report.event, ReportEvent::Accepted)
+                && disposition == v1::Disposition::Applied
+                && let Some(waited) = self.registry.pushed(device, report.attempt)
+            {
+                observe(&self.metrics.push, waited);
+            }
             if matches!(report.event, ReportEvent::Outcome(_)) {
                 self.registry.forget(device, report.attempt);
                 moved.insert(device);
@@ -275,6 +307,7 @@ impl Worker {
         if rows.is_empty() {
             return;
         }
+        self.metrics.heartbeat_flush.observe(rows.len() as f64);
         if let Err(error) = self.store.record_heartbeats(rows.clone()).await {
             tracing::warn!(error = %chain(&error), devices = rows.len(), "heartbeats wait for the store");
             let mut heartbeats = lock(&self.latest.heartbeats);
@@ -303,7 +336,9 @@ mod tests {
         let store = Store::open(&url, Clock::system()).await.expect("opens");
         store.migrate().await.expect("migrates");
         let stop = CancellationToken::new();
-        let (recorder, work) = Recorder::new(store, Arc::default(), Arc::default(), stop.clone());
+        let metrics = Arc::new(Metrics::new(store.figures().clone()));
+        let (recorder, work) =
+            Recorder::new(store, Arc::default(), Arc::default(), metrics, stop.clone());
         let (outbound, mut queue) = mpsc::channel(8);
         let session = SessionHandle::new(DeviceId::generate(), 1, outbound);
         for seq in 1..=3 {

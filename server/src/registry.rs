@@ -15,7 +15,7 @@ use kernex_proto::{
     ids::{AttemptId, DeviceId},
     v1::{DeviceSessionResponse, device_session_response::Message},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Messages that may wait for one device. A session has a handful of commands and acks under way; a peer that lets 64
@@ -50,6 +50,7 @@ pub struct SessionHandle {
     outbound: mpsc::Sender<DeviceSessionResponse>,
     /// Milliseconds between heartbeats as the agent said; 0 as the server asked.
     heartbeat_ms: AtomicU64,
+    opened: Instant,
     ended: OnceLock<Ended>,
     closed: CancellationToken,
 }
@@ -67,6 +68,7 @@ impl SessionHandle {
             epoch,
             outbound,
             heartbeat_ms: AtomicU64::new(0),
+            opened: Instant::now(),
             ended: OnceLock::new(),
             closed: CancellationToken::new(),
         })
@@ -135,7 +137,8 @@ pub enum Pushed {
 #[derive(Debug)]
 struct Entry {
     handle: Arc<SessionHandle>,
-    pushed: HashSet<Pushed>,
+    /// With the moment since when it could have been pushed.
+    pushed: HashMap<Pushed, Instant>,
 }
 
 /// Device to live session.
@@ -158,7 +161,7 @@ impl Registry {
                 handle.device,
                 Entry {
                     handle,
-                    pushed: HashSet::new(),
+                    pushed: HashMap::new(),
                 },
             )
         };
@@ -222,19 +225,41 @@ impl Registry {
 
     /// Claims the one push of this command in this session; `None` when it was pushed before or the session is gone.
     #[must_use]
-    pub fn claim(&self, device: DeviceId, epoch: u64, what: Pushed) -> Option<Arc<SessionHandle>> {
+    pub fn claim(
+        &self,
+        device: DeviceId,
+        epoch: u64,
+        what: Pushed,
+        waited: Duration,
+    ) -> Option<Arc<SessionHandle>> {
         let mut sessions = self.lock();
         let entry = sessions.get_mut(&device)?;
-        if entry.handle.epoch != epoch || !entry.pushed.insert(what) {
+        if entry.handle.epoch != epoch || entry.pushed.contains_key(&what) {
             return None;
         }
+        let here = entry.handle.opened.elapsed();
+        let now = Instant::now();
+        let since = now.checked_sub(waited.min(here)).unwrap_or(now);
+        entry.pushed.insert(what, since);
         Some(Arc::clone(&entry.handle))
+    }
+
+    /// How long ago this deploy could first have been pushed in the session it was pushed in; the time the device was away
+    /// is not counted.
+    #[must_use]
+    pub fn pushed(&self, device: DeviceId, attempt: AttemptId) -> Option<Duration> {
+        let sessions = self.lock();
+        let since = sessions
+            .get(&device)?
+            .pushed
+            .get(&Pushed::Deploy(attempt))?;
+        Some(since.elapsed())
     }
 
     /// Forgets a closed attempt, so that a long session does not collect them.
     pub fn forget(&self, device: DeviceId, attempt: AttemptId) {
         if let Some(entry) = self.lock().get_mut(&device) {
-            entry.pushed.retain(|pushed| match pushed {
+            entry.pushed.retain(|pushed, _| match pushed {
                 Pushed::Deploy(of) | Pushed::Run(of, _) | Pushed::Stop(of) => *of != attempt,
             });
         }

@@ -33,6 +33,7 @@ use crate::{
     clock::Clock,
     dispatcher::Hints,
     error::chain,
+    metrics::Metrics,
     preflight::Plans,
     recorder::{Recorder, Submission},
     registry::{Ended, Registry, SessionHandle},
@@ -69,6 +70,8 @@ pub struct Sessions {
     pub plans: Arc<Plans>,
     /// Turns for handshakes.
     pub admission: Arc<Semaphore>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Set once the server stops; no session opens after that.
     pub draining: CancellationToken,
 }
@@ -83,6 +86,11 @@ impl Sessions {
             () = self.draining.cancelled() => Err(Refusal::Draining),
             opened = self.open(&mut inbound, &line.sender) => opened,
         };
+        let result = match &opened {
+            Ok(_) => "opened",
+            Err(refusal) => refusal.label(),
+        };
+        self.metrics.handshakes.of(result).inc();
         let verdict = match opened {
             Ok(session) => {
                 if self.draining.is_cancelled() {

@@ -18,7 +18,10 @@ use sea_orm_migration::MigratorTrait;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::clock::{Clock, Timestamp};
+use crate::{
+    clock::{Clock, Timestamp},
+    metrics::Transactions,
+};
 use entity::cluster;
 use transaction::insert_all;
 
@@ -158,6 +161,7 @@ struct Inner {
     /// The newest stamp given to a transaction.
     last: AtomicI64,
     changes: watch::Sender<u64>,
+    figures: Transactions,
 }
 
 impl Store {
@@ -172,6 +176,7 @@ impl Store {
             first_ahead: OnceLock::new(),
             last: AtomicI64::new(0),
             changes: watch::Sender::new(0),
+            figures: Transactions::default(),
         })))
     }
 
@@ -227,6 +232,12 @@ impl Store {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
+    }
+
+    /// What this store counts about its transactions.
+    #[must_use]
+    pub fn figures(&self) -> &Transactions {
+        &self.0.figures
     }
 
     /// Now, on the database's clock.

@@ -23,6 +23,8 @@ use crate::{
     error::chain,
     lifecycle::{Shutdown, Tasks},
     listener,
+    metrics::Metrics,
+    monitor::Monitor,
     observe::TraceLayer,
     recorder::Recorder,
     registry::Registry,
@@ -44,6 +46,10 @@ pub async fn run(
     listener: std::net::TcpListener,
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
+    let monitoring = config
+        .metrics_listen
+        .map(listener::bind_metrics)
+        .transpose()?;
     let ground = tokio::select! {
         ground = startup::prepare(&config) => ground?,
         () = shutdown.soft.cancelled() => return Ok(()),
@@ -64,15 +70,25 @@ pub async fn run(
     let tasks = Tasks::new(&tasks_shutdown);
     let registry = Arc::new(Registry::default());
     let hints = Arc::new(Hints::default());
+    let metrics = Arc::new(Metrics::new(ground.store.figures().clone()));
     let recorder_stop = CancellationToken::new();
     let (recorder, recording) = Recorder::new(
         ground.store.clone(),
         Arc::clone(&registry),
         Arc::clone(&hints),
+        Arc::clone(&metrics),
         recorder_stop.clone(),
     );
+    let monitor = Monitor::new(
+        Arc::clone(&metrics),
+        ground.store.clone(),
+        Arc::clone(&registry),
+        Arc::clone(&hints),
+        recorder.clone(),
+        soft.clone(),
+    );
     let api = assemble(
-        &config, &ground, replica, &registry, &hints, recorder, &tasks, &soft,
+        &config, &ground, replica, &registry, &hints, recorder, &metrics, &tasks, &soft,
     );
     let (routes, health) = api::health::add(api::routes(&api))?;
     let router = server(api.authenticator.clone()).add_routes(routes);
@@ -86,7 +102,8 @@ pub async fn run(
         }
         None => None,
     };
-    let (accepting, connections) = listener::incoming(listener, tls, soft.clone());
+    let (accepting, connections) =
+        listener::incoming(listener, tls, Arc::clone(&metrics), soft.clone());
     let store = &ground.store;
     parts.start("accept", accepting);
     parts.start(
@@ -109,7 +126,13 @@ pub async fn run(
     );
     parts.start(
         "expiry",
-        upkeep::expiry(store.clone(), Arc::clone(&registry), hints, soft.clone()),
+        upkeep::expiry(
+            store.clone(),
+            Arc::clone(&registry),
+            hints,
+            Arc::clone(&metrics),
+            soft.clone(),
+        ),
     );
     parts.start(
         "pruning",
@@ -120,6 +143,11 @@ pub async fn run(
         api::health::watch(store.clone(), health, soft.clone()),
     );
     parts.start("recorder", recording);
+    if let Some(listener) = monitoring {
+        tracing::info!(address = %listener.local_addr()?, "metrics on /metrics, probes on /healthz and /readyz");
+        // Probes are answered while the server drains, too.
+        parts.start("metrics", monitor.serve(listener, recorder_stop.clone()));
+    }
     announce(&config, &ground, address);
 
     let mut serving =
@@ -200,6 +228,7 @@ fn assemble(
     registry: &Arc<Registry>,
     hints: &Arc<Hints>,
     recorder: Recorder,
+    metrics: &Arc<Metrics>,
     tasks: &Tasks,
     draining: &CancellationToken,
 ) -> Arc<Api> {
@@ -216,6 +245,7 @@ fn assemble(
         trust_bundle: identity.map_or_else(String::new, |identity| identity.ca_pem().to_owned()),
         plans: Arc::default(),
         admission: Arc::new(Semaphore::new(HANDSHAKES)),
+        metrics: Arc::clone(metrics),
         draining: draining.clone(),
     });
     Arc::new(Api {
@@ -229,6 +259,7 @@ fn assemble(
         cluster: ground.cluster,
         ca_pin: identity.map_or(Digest([0; 32]), |identity| identity.ca_pin()),
         max_bundle_size: config.max_bundle_size,
+        metrics: Arc::clone(metrics),
         draining: draining.clone(),
         bundle_changes: Mutex::new(()),
     })

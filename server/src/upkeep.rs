@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::{
     dispatcher::Hints,
     error::chain,
+    metrics::Metrics,
     registry::{Ended, Registry},
     store::{Store, StoreError, events::Retention, sessions::LEASE_GRACE},
     tls::Identity,
@@ -71,6 +72,7 @@ pub(crate) async fn expiry(
     store: Store,
     registry: Arc<Registry>,
     hints: Arc<Hints>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
     let expiring = async {
@@ -86,6 +88,7 @@ pub(crate) async fn expiry(
                 Ok(0) => {}
                 Ok(expired) => {
                     tracing::info!(expired, "attempts expired");
+                    metrics.expired.inc_by(expired);
                     hints.add(registry.online().into_iter().map(|(device, _)| device));
                 }
                 Err(error) => tracing::warn!(error = %chain(&error), "deadlines not checked"),

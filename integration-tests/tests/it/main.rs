@@ -11,6 +11,7 @@ mod failures;
 mod health;
 mod heartbeats;
 mod journal;
+mod metrics;
 mod outcomes;
 mod plan;
 mod rollback;

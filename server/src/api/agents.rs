@@ -86,7 +86,12 @@ impl AgentService for Agents {
         }
         tracing::debug!(%device, %digest, offset, "download begins");
         let bytes = self.0.blobs.read(digest, offset).await?;
-        let answers = bytes.map(|chunk| Ok(DownloadBundleResponse { chunk: chunk? }));
+        let down = self.0.metrics.bundle_bytes.of("down");
+        let answers = bytes.map(move |chunk| {
+            let chunk = chunk?;
+            down.inc_by(chunk.len() as u64);
+            Ok(DownloadBundleResponse { chunk })
+        });
         Ok(Response::new(Box::pin(answers)))
     }
 }

@@ -13,6 +13,7 @@ use kernex_proto::{
         DeleteBundleRequest, DeleteBundleResponse, FetchBundleRequest, FetchBundleResponse,
         GetBundleRequest, GetBundleResponse, ListBundlesRequest, ListBundlesResponse,
         UploadBundleRequest, UploadBundleResponse, bundle_service_server::BundleService,
+        upload_bundle_request,
     },
 };
 use tokio::sync::oneshot;
@@ -73,8 +74,17 @@ impl BundleService for Bundles {
         request: Request<Streaming<UploadBundleRequest>>,
     ) -> Result<Response<UploadBundleResponse>, Status> {
         let caller = caller(&request, "UploadBundle", "")?;
-        let upload =
-            upload::receive(&self.0.blobs, self.0.max_bundle_size, request.into_inner()).await?;
+        let up = self.0.metrics.bundle_bytes.of("up");
+        let messages = request.into_inner().map(move |message| {
+            if let Ok(UploadBundleRequest {
+                message: Some(upload_bundle_request::Message::Chunk(chunk)),
+            }) = &message
+            {
+                up.inc_by(chunk.len() as u64);
+            }
+            message
+        });
+        let upload = upload::receive(&self.0.blobs, self.0.max_bundle_size, messages).await?;
         let (bundle, existed) = self.keep(caller, upload).await?;
         tracing::info!(
             bundle = %format_args!("{}:{}", bundle.name, bundle.version),
@@ -101,7 +111,12 @@ impl BundleService for Bundles {
             return Err(invalid("offset", "it is beyond the end of the bundle"));
         }
         let bytes = self.0.blobs.read(bundle.digest, offset).await?;
-        let answers = bytes.map(|chunk| Ok(FetchBundleResponse { chunk: chunk? }));
+        let down = self.0.metrics.bundle_bytes.of("down");
+        let answers = bytes.map(move |chunk| {
+            let chunk = chunk?;
+            down.inc_by(chunk.len() as u64);
+            Ok(FetchBundleResponse { chunk })
+        });
         Ok(Response::new(Box::pin(answers)))
     }
 

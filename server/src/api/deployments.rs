@@ -101,7 +101,7 @@ impl DeploymentService for Deployments {
     ) -> Result<Response<Self::WatchDeploymentStream>, Status> {
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
         let answers = watch::follow(self.0.store.clone(), id, self.0.draining.clone()).await?;
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(super::watch(&self.0.metrics, answers)))
     }
 
     async fn cancel_deployment(

@@ -8,7 +8,7 @@ use kernex_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Api, Turn, going_away, turn};
+use super::{Answers, Api, Turn, going_away, turn, watch};
 
 /// Events read at once.
 const BATCH: u32 = 500;
@@ -46,6 +46,6 @@ impl EventService for Events {
                 }
             }
         };
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(watch(&self.0.metrics, answers)))
     }
 }

@@ -23,6 +23,11 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     assert_eq!(config.listen.port(), 2);
     assert_eq!(config.heartbeat_interval, Duration::from_secs(5));
     assert_eq!(config.public_addresses, ["a.example"]);
+    assert!(
+        config
+            .metrics_listen
+            .is_some_and(|at| at.ip().is_loopback())
+    );
     assert_eq!(config.max_bundle_size, DEFAULT_MAX_BUNDLE_SIZE);
 }
 
@@ -34,6 +39,7 @@ fn mistakes_are_one_clear_sentence() {
     let path = file.to_str().expect("utf-8");
     for (flags, part) in [
         (vec!["--listen", "here"], "ADDRESS:PORT"),
+        (vec!["--metrics-listen", "9090"], "turn it off"),
         (vec!["--max-bundle-size", "4 parsecs"], "4GiB"),
         (vec!["--heartbeat-interval", "1ms"], "100ms"),
         (vec!["--database-url", "mysql://u:p@h/d"], "postgres://"),

@@ -30,12 +30,16 @@ fn each_command_is_claimed_once_per_session() {
     };
     registry.insert(handle(device, 1));
     let what = Pushed::Deploy(attempt);
-    assert!(registry.claim(device, 1, what).is_some());
-    assert!(registry.claim(device, 1, what).is_none());
-    assert!(registry.claim(device, 1, Pushed::Stop(attempt)).is_some());
-    assert!(registry.claim(device, 2, what).is_none());
+    assert!(registry.claim(device, 1, what, Duration::ZERO).is_some());
+    assert!(registry.claim(device, 1, what, Duration::ZERO).is_none());
+    assert!(
+        registry
+            .claim(device, 1, Pushed::Stop(attempt), Duration::ZERO)
+            .is_some()
+    );
+    assert!(registry.claim(device, 2, what, Duration::ZERO).is_none());
     registry.insert(handle(device, 2));
-    assert!(registry.claim(device, 2, what).is_some());
+    assert!(registry.claim(device, 2, what, Duration::ZERO).is_some());
 }
 
 #[test]

@@ -58,6 +58,22 @@ pub enum Refusal {
     Store(#[from] StoreError),
 }
 
+impl Refusal {
+    /// How it is counted.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed",
+            Self::NotAuthenticated(_) => "unauthenticated",
+            Self::TooSlow => "too_slow",
+            Self::Overloaded { .. } => "overloaded",
+            Self::Draining => "draining",
+            Self::Gone => "gone",
+            Self::Store(_) => "store",
+        }
+    }
+}
+
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         match refusal {

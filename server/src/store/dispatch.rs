@@ -40,6 +40,8 @@ pub struct DueCommand {
     pub kind: DueKind,
     /// Time left for delivery and execution; for the agent's boot clock.
     pub remaining: Duration,
+    /// How long it has been due.
+    pub waited: Duration,
     /// W3C trace context of the order.
     pub traceparent: String,
 }
@@ -63,6 +65,7 @@ struct Row {
     sent_epoch: i64,
     stop_requested: bool,
     stop_sent_epoch: i64,
+    updated_at: i64,
     delivery_deadline: i64,
     execution_us: i64,
     deployment_id: Uuid,
@@ -229,6 +232,7 @@ fn stop(row: &Row) -> (Option<Uuid>, DueCommand) {
         run: run(row),
         kind: DueKind::Stop,
         remaining: Duration::ZERO,
+        waited: Duration::ZERO,
         traceparent: row.traceparent.clone(),
     };
     (None, command)
@@ -260,6 +264,8 @@ fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, DueCommand)
         remaining: Timestamp(row.delivery_deadline)
             .since(now)
             .saturating_add(execution),
+        // Its last change is the commit that released it, unless it was pushed in an earlier session.
+        waited: now.since(Timestamp(row.updated_at)),
         traceparent: row.traceparent.clone(),
     };
     Ok(Some((row.bundle_id, command)))
@@ -276,6 +282,7 @@ fn queue(devices: &[Uuid]) -> SelectStatement {
         "sent_epoch",
         "stop_requested",
         "stop_sent_epoch",
+        "updated_at",
         "delivery_deadline",
         "execution_us",
         "deployment_id",

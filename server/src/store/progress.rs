@@ -11,7 +11,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    Result,
+    Result, Store,
     attempts::{named, open_states},
     entity::{attempt, deployment},
     transaction::Tx,
@@ -54,6 +54,37 @@ pub(crate) async fn counts<C: ConnectionTrait>(
         counts.entry(row.deployment_id).or_default().add(state, n);
     }
     Ok(counts)
+}
+
+impl Store {
+    /// How many deployments are in each state.
+    pub async fn deployment_counts(&self) -> Result<Vec<(DeploymentState, usize)>> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            state: String,
+            n: i64,
+        }
+        let query = Query::select()
+            .column("state")
+            .expr_as(Func::count(Expr::col("id")), "n")
+            .from("deployments")
+            .group_by_col("state")
+            .to_owned();
+        let mut counts = DeploymentState::ALL
+            .iter()
+            .map(|state| (*state, 0))
+            .collect::<Vec<_>>();
+        for row in self.reader().query_all(&query).await? {
+            let row = Row::from_query_result(&row, "")?;
+            let state = named("state", &row.state, DeploymentState::parse)?;
+            for (of, n) in &mut counts {
+                if *of == state {
+                    *n = usize::try_from(row.n).unwrap_or(usize::MAX);
+                }
+            }
+        }
+        Ok(counts)
+    }
 }
 
 /// Finishes deployments that have no open target left. Writers are serial, so two that close the last two targets cannot

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Result, Store, StoreError, entity::event};
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, metrics::observe};
 
 /// Most bound values in one statement; both databases allow a little more.
 const BIND_LIMIT: usize = 30_000;
@@ -159,20 +159,32 @@ impl Store {
         T: Send,
     {
         let mut tries = 1;
+        let started = std::time::Instant::now();
+        let figures = self.figures();
         loop {
             match self.attempt(lock, &work).await {
                 Err(StoreError::Db(error)) if is_retryable(&error) => {
                     if tries >= MAX_TRIES {
+                        figures.ended.of("rolled_back").inc();
                         return Err(StoreError::Unavailable(format!("it stays busy: {error}")));
                     }
                     tracing::debug!(tries, %error, "transaction runs again");
+                    figures.ended.of("retried").inc();
                     // Full jitter, so that two that collided do not collide again.
                     let most = 4u64 << Ord::min(tries, 8);
                     let pause = rand::thread_rng().gen_range(1..=most);
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                     tries += 1;
                 }
-                other => return other,
+                Ok(value) => {
+                    figures.ended.of("committed").inc();
+                    observe(&figures.took, started.elapsed());
+                    return Ok(value);
+                }
+                Err(error) => {
+                    figures.ended.of("rolled_back").inc();
+                    return Err(error);
+                }
             }
         }
     }

@@ -1,0 +1,103 @@
+//! Plain HTTP as a scraper or a probe speaks it, one request a connection, and whatever bytes a test likes.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A port of this machine that speaks HTTP.
+#[derive(Debug, Clone, Copy)]
+pub struct Plain(u16);
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its status; 0 when the connection was cut instead.
+    pub status: u16,
+    /// Status line and headers.
+    pub head: String,
+    /// The rest.
+    pub body: String,
+}
+
+/// A request that is not complete.
+#[derive(Debug)]
+pub struct Unfinished(TcpStream);
+
+impl Plain {
+    /// Speaks to this port.
+    #[must_use]
+    pub fn at(port: u16) -> Self {
+        Self(port)
+    }
+
+    /// Address and port.
+    #[must_use]
+    pub fn address(self) -> String {
+        format!("127.0.0.1:{}", self.0)
+    }
+
+    /// `GET`s a path.
+    pub async fn get(self, path: &str) -> Answer {
+        self.request("GET", path).await
+    }
+
+    /// Asks with any method.
+    ///
+    /// # Panics
+    /// When nobody answers in time.
+    pub async fn request(self, method: &str, path: &str) -> Answer {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\n\r\n",
+            self.address()
+        );
+        let Unfinished(stream) = self.send(request.as_bytes()).await;
+        let bytes = rest(stream).await;
+        let text = String::from_utf8_lossy(&bytes);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+        Answer {
+            status: status.unwrap_or(0),
+            head: head.to_owned(),
+            body: body.to_owned(),
+        }
+    }
+
+    /// Sends bytes and leaves the connection open.
+    ///
+    /// # Panics
+    /// When nobody listens.
+    pub async fn send(self, bytes: &[u8]) -> Unfinished {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.0))
+            .await
+            .expect("somebody listens");
+        // A server that has heard enough closes; what it says then is what the test looks at.
+        let _ = stream.write_all(bytes).await;
+        Unfinished(stream)
+    }
+}
+
+impl Unfinished {
+    /// Waits until the other side ends it.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn ends(self) {
+        rest(self.0).await;
+    }
+}
+
+/// Everything until the other side closes or cuts.
+async fn rest(mut stream: TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = stream.read_to_end(&mut bytes);
+    let ended = tokio::time::timeout(PATIENCE, read).await;
+    // A connection that is reset is at its end, too.
+    let _ = ended.expect("the other side answers and closes");
+    bytes
+}

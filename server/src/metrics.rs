@@ -1,0 +1,288 @@
+//! What the server counts about itself. The parts move these figures; a scrape (`monitor.rs`) reads them.
+//!
+//! No label ever names a device, a bundle or a caller: the number of series stays the same however large the fleet is.
+//! Every series is there from the first scrape on, with zero, so that rates and alerts work before the first event.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::domain::rollout::DeploymentState;
+
+/// Every figure. One for the whole server, shared by its parts.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Connections by what became of their arrival: `accepted`, `refused`, `timed_out`, `failed`.
+    pub connections: By<Counter>,
+    /// Connections held now.
+    pub connections_open: Gauge,
+    /// Session handshakes by result: `opened`, or why not.
+    pub handshakes: By<Counter>,
+    /// Sessions that are open now; read at a scrape.
+    pub sessions: Gauge,
+    /// From the commit that made a deploy due to the commit of its acceptance.
+    pub push: Histogram,
+    /// Things that wait, by queue: `reports`, `heartbeats`, `progress`, `hints`; read at a scrape.
+    pub waiting: By<Gauge>,
+    /// Reports written together in one transaction.
+    pub report_flush: Histogram,
+    /// Devices whose heartbeats were written together.
+    pub heartbeat_flush: Histogram,
+    /// Bytes of bundles by direction: `down` to devices and operators, `up` from operators.
+    pub bundle_bytes: By<Counter>,
+    /// Open watches of deployments and events.
+    pub watchers: Gauge,
+    /// Deployments by state; read at a scrape.
+    pub deployments: By<Gauge>,
+    /// Attempts that ended at their deadline.
+    pub expired: Counter,
+    /// What the store does.
+    pub store: Transactions,
+}
+
+impl Metrics {
+    /// Every figure at zero, beside those the store keeps itself.
+    #[must_use]
+    pub fn new(store: Transactions) -> Self {
+        Self {
+            connections: By::new("result", ["accepted", "refused", "timed_out", "failed"]),
+            connections_open: Gauge::default(),
+            handshakes: By::new("result", HANDSHAKE_RESULTS),
+            sessions: Gauge::default(),
+            push: seconds(),
+            waiting: By::new("queue", ["reports", "heartbeats", "progress", "hints"]),
+            report_flush: sizes(),
+            heartbeat_flush: sizes(),
+            bundle_bytes: By::new("direction", ["down", "up"]),
+            watchers: Gauge::default(),
+            deployments: By::new(
+                "state",
+                DeploymentState::ALL.iter().map(|state| state.as_str()),
+            ),
+            expired: Counter::default(),
+            store,
+        }
+    }
+
+    /// The names, as they are scraped. Counters are shown with `_total`.
+    #[must_use]
+    pub fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("kernex");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The program", build);
+        registry.register(
+            "connections",
+            "Connections by what became of their arrival",
+            self.connections.0.clone(),
+        );
+        registry.register(
+            "connections_open",
+            "Connections held now",
+            self.connections_open.clone(),
+        );
+        registry.register(
+            "handshakes",
+            "Session handshakes by result",
+            self.handshakes.0.clone(),
+        );
+        registry.register(
+            "sessions",
+            "Sessions of devices that are open now",
+            self.sessions.clone(),
+        );
+        registry.register_with_unit(
+            "push_latency",
+            "From the commit that made a deploy due to the commit of its acceptance by the device; counted from the opening of the session when the device was away",
+            Unit::Seconds,
+            self.push.clone(),
+        );
+        registry.register("queue", "Things that wait", self.waiting.0.clone());
+        registry.register(
+            "report_flush_size",
+            "Reports and progress written in one transaction",
+            self.report_flush.clone(),
+        );
+        registry.register(
+            "heartbeat_flush_size",
+            "Devices whose heartbeats were written in one transaction",
+            self.heartbeat_flush.clone(),
+        );
+        registry.register_with_unit(
+            "bundle",
+            "Bytes of bundles sent and received",
+            Unit::Bytes,
+            self.bundle_bytes.0.clone(),
+        );
+        registry.register(
+            "watchers",
+            "Open watches of deployments and events",
+            self.watchers.clone(),
+        );
+        registry.register(
+            "deployments",
+            "Deployments by state",
+            self.deployments.0.clone(),
+        );
+        registry.register(
+            "attempts_expired",
+            "Attempts that ended at their deadline",
+            self.expired.clone(),
+        );
+        self.store.register(&mut registry);
+        registry
+    }
+}
+
+/// What can become of a session handshake.
+const HANDSHAKE_RESULTS: [&str; 8] = [
+    "opened",
+    "malformed",
+    "unauthenticated",
+    "too_slow",
+    "overloaded",
+    "draining",
+    "gone",
+    "store",
+];
+
+/// What the store counts about its transactions.
+#[derive(Debug, Clone)]
+pub struct Transactions {
+    /// By how they ended: `committed`, `rolled_back`, `retried`.
+    pub ended: By<Counter>,
+    /// How long the committed ones took, the wait for the writer included.
+    pub took: Histogram,
+}
+
+impl Default for Transactions {
+    fn default() -> Self {
+        Self {
+            ended: By::new("result", ["committed", "rolled_back", "retried"]),
+            took: seconds(),
+        }
+    }
+}
+
+impl Transactions {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "transactions",
+            "Transactions by how they ended; a retried one counts again",
+            self.ended.0.clone(),
+        );
+        registry.register_with_unit(
+            "transaction",
+            "How long committed transactions took, the wait for the writer included",
+            Unit::Seconds,
+            self.took.clone(),
+        );
+    }
+}
+
+/// One figure for each value of one label.
+#[derive(Debug)]
+pub struct By<M>(Family<[(&'static str, &'static str); 1], M>, &'static str);
+
+impl<M> Clone for By<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), self.1)
+    }
+}
+
+impl<M: Clone + Default> By<M> {
+    fn new(label: &'static str, values: impl IntoIterator<Item = &'static str>) -> Self {
+        let by = Self(Family::default(), label);
+        for value in values {
+            let _ = by.of(value);
+        }
+        by
+    }
+
+    /// The figure of one value; the handle is cheap and may be kept.
+    #[must_use]
+    pub fn of(&self, value: &'static str) -> M {
+        self.0.get_or_create_owned(&[(self.1, value)])
+    }
+}
+
+/// Counts one in a gauge for as long as it lives.
+#[derive(Debug)]
+pub struct Held(Gauge);
+
+impl Held {
+    /// One more.
+    #[must_use]
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Sets a gauge to a length.
+pub fn set(gauge: &Gauge, length: usize) {
+    gauge.set(i64::try_from(length).unwrap_or(i64::MAX));
+}
+
+/// Observes a duration.
+pub fn observe(histogram: &Histogram, took: Duration) {
+    histogram.observe(took.as_secs_f64());
+}
+
+/// A quarter of a millisecond to four minutes.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_25, 2.0, 20))
+}
+
+/// One to 16,384.
+fn sizes() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 2.0, 15))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus_client::encoding::prometheus_text::encode;
+
+    #[test]
+    fn every_series_is_there_before_anything_happens() {
+        let metrics = Metrics::new(Transactions::default());
+        let mut text = String::new();
+        encode(&mut text, &metrics.registry()).expect("encodes");
+        for series in [
+            "kernex_connections_total{result=\"timed_out\"} 0",
+            "kernex_handshakes_total{result=\"unauthenticated\"} 0",
+            "kernex_queue{queue=\"reports\"} 0",
+            "kernex_deployments{state=\"awaiting_approval\"} 0",
+            "kernex_push_latency_seconds_count 0",
+            "kernex_bundle_bytes_total{direction=\"down\"} 0",
+            "kernex_transactions_total{result=\"committed\"} 0",
+        ] {
+            assert!(text.contains(series), "{series} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_counts_until_it_is_dropped() {
+        let gauge = Gauge::default();
+        let (first, second) = (Held::new(&gauge), Held::new(&gauge));
+        assert_eq!(gauge.get(), 2);
+        drop(first);
+        drop(second);
+        assert_eq!(gauge.get(), 0);
+    }
+}

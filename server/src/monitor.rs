@@ -1,0 +1,199 @@
+//! The listener for machines that watch the server: `/metrics` for Prometheus, `/healthz` and `/readyz` for orchestrators.
+//!
+//! Plain HTTP/1.1 on an address of its own, loopback unless somebody says otherwise. It has nothing to hide but nothing to
+//! give away either: no device, bundle or caller is named. A connection answers one request and is closed.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::{encoding::prometheus_text, registry::Registry as Exposition};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    dispatcher::Hints,
+    error::chain,
+    listener::Pause,
+    metrics::{Metrics, set},
+    recorder::Recorder,
+    registry::Registry,
+    store::Store,
+};
+
+/// Requests answered at once. Two scrapers, some probes, and nobody else.
+const CONNECTIONS: usize = 16;
+/// A request has to come and its answer has to go within this.
+const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// A database that does not answer a probe by then counts as not answering.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// Largest head of a request.
+const HEAD_LIMIT: usize = 16 * 1024;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// What a scrape looks at.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    exposition: Exposition,
+    metrics: Arc<Metrics>,
+    store: Store,
+    registry: Arc<Registry>,
+    hints: Arc<Hints>,
+    recorder: Recorder,
+    draining: CancellationToken,
+}
+
+impl Monitor {
+    pub(crate) fn new(
+        metrics: Arc<Metrics>,
+        store: Store,
+        registry: Arc<Registry>,
+        hints: Arc<Hints>,
+        recorder: Recorder,
+        draining: CancellationToken,
+    ) -> Self {
+        Self {
+            exposition: metrics.registry(),
+            metrics,
+            store,
+            registry,
+            hints,
+            recorder,
+            draining,
+        }
+    }
+
+    /// Answers on `listener` until `stop`.
+    pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
+        let monitor = Arc::new(self);
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = JoinSet::new();
+        let mut pause = Pause::default();
+        loop {
+            let place = tokio::select! {
+                () = stop.cancelled() => return,
+                place = Arc::clone(&places).acquire_owned() => place,
+            };
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    pause = Pause::default();
+                    let monitor = Arc::clone(&monitor);
+                    connections.spawn(async move {
+                        let _place = place;
+                        monitor.one(stream, address).await;
+                    });
+                }
+                Err(error) => pause.after(&error).await,
+            }
+        }
+    }
+
+    async fn one(self: Arc<Self>, stream: TcpStream, address: SocketAddr) {
+        let service = service_fn(|request| {
+            let monitor = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(monitor.answer(&request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_LIMIT)
+            .max_buf_size(HEAD_LIMIT)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service);
+        match tokio::time::timeout(REQUEST_LIMIT, connection).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%address, %error, "a scrape failed"),
+            Err(_) => tracing::debug!(%address, "a scrape took too long"),
+        }
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET\n");
+            let allowed = HeaderValue::from_static("GET, HEAD");
+            refusal.headers_mut().insert(header::ALLOW, allowed);
+            return refusal;
+        }
+        match request.uri().path() {
+            "/metrics" => {
+                self.look().await;
+                let mut figures = String::with_capacity(16 * 1024);
+                match prometheus_text::encode(&mut figures, &self.exposition) {
+                    Ok(()) => text(StatusCode::OK, prometheus_text::CONTENT_TYPE, figures),
+                    Err(error) => {
+                        tracing::error!(%error, "the metrics cannot be written");
+                        text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "see the log\n")
+                    }
+                }
+            }
+            // That this is answered is the answer.
+            "/healthz" => text(StatusCode::OK, TEXT, "alive\n"),
+            "/readyz" => match self.readiness().await {
+                Ok(()) => text(StatusCode::OK, TEXT, "ready\n"),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, why),
+            },
+            _ => text(
+                StatusCode::NOT_FOUND,
+                TEXT,
+                "there are /metrics, /healthz and /readyz\n",
+            ),
+        }
+    }
+
+    /// Reads what is not counted but looked up.
+    async fn look(&self) {
+        let metrics = &self.metrics;
+        set(&metrics.sessions, self.registry.len());
+        set(&metrics.waiting.of("hints"), self.hints.waiting());
+        let waiting = self.recorder.waiting();
+        set(&metrics.waiting.of("reports"), waiting.reports);
+        set(&metrics.waiting.of("heartbeats"), waiting.heartbeats);
+        set(&metrics.waiting.of("progress"), waiting.progress);
+        match tokio::time::timeout(PROBE_LIMIT, self.store.deployment_counts()).await {
+            Ok(Ok(counts)) => {
+                for (state, count) in counts {
+                    set(&metrics.deployments.of(state.as_str()), count);
+                }
+            }
+            // The last counts stay; that the database does not answer shows elsewhere.
+            Ok(Err(error)) => tracing::debug!(error = %chain(&error), "deployments not counted"),
+            Err(_) => tracing::debug!("deployments not counted in time"),
+        }
+    }
+
+    async fn readiness(&self) -> Result<(), &'static str> {
+        if self.draining.is_cancelled() {
+            return Err("the server is stopping\n");
+        }
+        match tokio::time::timeout(PROBE_LIMIT, self.store.ping()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err("the database does not answer\n"),
+        }
+    }
+}
+
+fn text(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static(content_type);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
+    response
+}
