@@ -8,6 +8,7 @@ mod deployments;
 mod dev;
 mod enrolment;
 mod failures;
+mod fleet;
 mod health;
 mod heartbeats;
 mod journal;

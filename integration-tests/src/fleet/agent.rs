@@ -1,0 +1,431 @@
+//! One light agent: connects, proves who it is, beats, answers, and comes back when it is cut.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use kernex_proto::{
+    PROTOCOL_REVISION,
+    v1::{
+        ActiveRelease, Challenge, Command, DeviceSessionRequest, DeviceSessionResponse,
+        Disposition, Heartbeat, Hello, Inventory, Ready, Unsupported, VitalSigns, Welcome, command,
+        device_session_request as up, device_session_response as down,
+    },
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, sleep_until},
+};
+use tonic_types::StatusExt as _;
+
+use super::{
+    Connector, Counters, Identity, Options, Pace, Pool,
+    counters::count,
+    journal::{Journal, Settled},
+    orders::Orders,
+    wire::{Receiver, Sender, Wire, WireError},
+};
+
+const SESSION: &str = "/kernex.v1.AgentService/DeviceSession";
+
+/// Connecting, proof and Welcome may take this long.
+const OPENING_LIMIT: Duration = Duration::from_secs(20);
+
+/// A command that arrived at an agent.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// Which agent of the roster.
+    pub agent: usize,
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub command: Command,
+    /// The session token, for downloads.
+    pub session_token: String,
+}
+
+/// What one agent works with.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) number: usize,
+    pub(super) identity: Identity,
+    pub(super) pool: Arc<Pool>,
+    pub(super) connector: Connector,
+    pub(super) options: Options,
+    pub(super) counters: Arc<Counters>,
+    pub(super) orders: watch::Receiver<Orders>,
+    pub(super) received: Option<mpsc::UnboundedSender<Received>>,
+}
+
+/// What outlives a connection.
+#[derive(Debug, Default)]
+struct Memory {
+    last_epoch: u64,
+    journal: Journal,
+    release: Option<ActiveRelease>,
+}
+
+struct Session {
+    wire: Wire,
+    up: Sender,
+    down: Receiver,
+    welcome: Welcome,
+}
+
+impl Agent {
+    /// Never returns; it ends by being dropped.
+    pub(super) async fn run(mut self) {
+        let mut memory = Memory::default();
+        let mut failures = 0;
+        sleep(self.options.spread.mul_f64(rand::random())).await;
+        loop {
+            let begun = Instant::now();
+            let opening = self.open(&mut memory);
+            let opened = tokio::time::timeout(OPENING_LIMIT, opening).await;
+            let mut directed = None;
+            match opened {
+                Ok(Ok(session)) => {
+                    failures = 0;
+                    self.counters.opening.record(begun.elapsed());
+                    count(&self.counters.opened);
+                    self.counters.online.fetch_add(1, Relaxed);
+                    let ended = Box::pin(self.live(session, &mut memory)).await;
+                    self.counters.online.fetch_sub(1, Relaxed);
+                    count(&self.counters.lost);
+                    directed = match ended {
+                        Ok(wait) => wait,
+                        Err(error) => asked(&error),
+                    };
+                }
+                Ok(Err(error)) => {
+                    failures += 1;
+                    directed = asked(&error);
+                    count(match error {
+                        WireError::Status(_) => &self.counters.refused,
+                        _ => &self.counters.failed,
+                    });
+                }
+                Err(_) => {
+                    failures += 1;
+                    count(&self.counters.failed);
+                }
+            }
+            let wait = self.options.backoff.wait(failures, rand::random());
+            sleep(directed.unwrap_or(wait)).await;
+        }
+    }
+
+    async fn open(&mut self, memory: &mut Memory) -> Result<Session, WireError> {
+        // Cuts ordered while it is away do not concern it.
+        self.orders.mark_unchanged();
+        let mut wire = self.connector.connect(self.number).await?;
+        let calls = wire.calls.clone();
+        let identity = &self.identity;
+        let proof = async {
+            let (mut up, mut down) = calls.open(SESSION, &[]).await?;
+            let challenge = match next(&mut down).await? {
+                down::Message::Challenge(challenge) => challenge,
+                _ => return Err(WireError::NotGrpc("the server opened without Challenge")),
+            };
+            say(
+                &mut up,
+                up::Message::Hello(self.hello(identity, &challenge, memory)?),
+            )?;
+            let welcome = match next(&mut down).await? {
+                down::Message::Welcome(welcome) => welcome,
+                _ => return Err(WireError::NotGrpc("the answer to Hello is not Welcome")),
+            };
+            let epoch = welcome.epoch;
+            say(&mut up, up::Message::Ready(Ready { epoch }))?;
+            Ok((up, down, welcome))
+        };
+        let (up, down, welcome) = wire.during(proof).await?;
+        memory.last_epoch = welcome.epoch;
+        Ok(Session {
+            wire,
+            up,
+            down,
+            welcome,
+        })
+    }
+
+    fn hello(
+        &self,
+        identity: &Identity,
+        challenge: &Challenge,
+        memory: &Memory,
+    ) -> Result<Hello, WireError> {
+        let mut hello = Hello {
+            device_id: identity.device.to_string(),
+            client_nonce: rand::random::<[u8; 32]>().to_vec().into(),
+            boot_id: "5f3c1f6e-0000-4000-8000-000000000001".into(),
+            journal_id: identity.journal.to_string(),
+            last_epoch: memory.last_epoch,
+            protocol_revision: PROTOCOL_REVISION,
+            capabilities: vec!["stop".into()],
+            agent_version: Pool::version(identity.key),
+            inventory: Some(Inventory {
+                os: "linux".into(),
+                arch: std::env::consts::ARCH.into(),
+                hostname: "light".into(),
+                kernel: "0".into(),
+                cpu_count: 1,
+                memory_bytes: 1 << 30,
+            }),
+            held_attempts: memory.journal.held(),
+            signature: Bytes::new(),
+        };
+        hello.signature = self
+            .pool
+            .sign_hello(identity, challenge, &hello)
+            .ok_or(WireError::NotGrpc("a Challenge nobody can sign"))?;
+        Ok(hello)
+    }
+
+    /// Beats and answers until the session ends; returns how long the server asked to stay away.
+    async fn live(
+        &mut self,
+        session: Session,
+        memory: &mut Memory,
+    ) -> Result<Option<Duration>, WireError> {
+        let Session {
+            mut wire,
+            mut up,
+            mut down,
+            welcome,
+        } = session;
+        for report in memory.journal.unacknowledged() {
+            say(&mut up, up::Message::Report(report))?;
+        }
+        let mut orders = *self.orders.borrow();
+        let mut beats = Beats::new(&welcome, orders.pace);
+        if orders.pace == Pace::Closed {
+            self.beat(&mut up, &mut beats, memory)?;
+        }
+        loop {
+            tokio::select! {
+                biased;
+                over = wire.drive() => return over.map(|()| None),
+                message = down.next::<DeviceSessionResponse>() => match message?.and_then(|response| response.message) {
+                    Some(down::Message::Drain(drain)) => {
+                        return Ok(Some(Duration::from_millis(drain.reconnect_after_ms)));
+                    }
+                    Some(down::Message::HeartbeatAck(ack)) => {
+                        count(&self.counters.heartbeat_acks);
+                        if let Some(took) = beats.acknowledged(ack.seq) {
+                            self.counters.heartbeat.record(took);
+                        }
+                        if orders.pace == Pace::Closed {
+                            self.beat(&mut up, &mut beats, memory)?;
+                        }
+                    }
+                    Some(message) => self.heard(message, &welcome, orders, &mut up, memory)?,
+                    None => return Ok(None),
+                },
+                () = sleep_until(beats.next.into()), if beats.interval.is_some() => {
+                    self.beat(&mut up, &mut beats, memory)?;
+                }
+                changed = self.orders.changed() => {
+                    if changed.is_err() {
+                        return Ok(None);
+                    }
+                    let new = *self.orders.borrow_and_update();
+                    if new.cuts != orders.cuts {
+                        return Ok(None);
+                    }
+                    if new.pace != orders.pace {
+                        beats.set(&welcome, new.pace);
+                        if new.pace == Pace::Closed {
+                            self.beat(&mut up, &mut beats, memory)?;
+                        }
+                    }
+                    orders = new;
+                }
+            }
+        }
+    }
+
+    fn beat(&self, up: &mut Sender, beats: &mut Beats, memory: &Memory) -> Result<(), WireError> {
+        let heartbeat = Heartbeat {
+            seq: beats.sent(),
+            vital_signs: Some(VitalSigns {
+                cpu_percent: 12.5,
+                memory_used_mb: 512,
+                memory_total_mb: 1024,
+                disk_free_bytes: 1 << 33,
+                disk_total_bytes: 1 << 34,
+                uptime_seconds: 86_400,
+            }),
+            releases: memory.release.iter().cloned().collect(),
+            ..Heartbeat::default()
+        };
+        count(&self.counters.heartbeats);
+        say(up, up::Message::Heartbeat(heartbeat))
+    }
+
+    fn heard(
+        &self,
+        message: down::Message,
+        welcome: &Welcome,
+        orders: Orders,
+        up: &mut Sender,
+        memory: &mut Memory,
+    ) -> Result<(), WireError> {
+        match message {
+            down::Message::Command(command) => {
+                let at = Instant::now();
+                self.act(&command, orders, up, memory)?;
+                if let Some(received) = &self.received {
+                    let session_token = welcome.session_token.clone();
+                    let agent = self.number;
+                    // Nobody listens any more at the end of a run.
+                    let _ = received.send(Received {
+                        agent,
+                        at,
+                        command,
+                        session_token,
+                    });
+                }
+            }
+            down::Message::Ack(ack) => {
+                match memory.journal.acknowledge(&ack) {
+                    Some(Settled::Accepted) => count(&self.counters.accepted),
+                    Some(Settled::Outcome) => count(&self.counters.outcomes),
+                    None => {}
+                }
+                let fine = matches!(
+                    ack.disposition(),
+                    Disposition::Applied | Disposition::Duplicate
+                );
+                if !fine {
+                    count(&self.counters.not_applied);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn act(
+        &self,
+        command: &Command,
+        orders: Orders,
+        up: &mut Sender,
+        memory: &mut Memory,
+    ) -> Result<(), WireError> {
+        let reports = match &command.action {
+            Some(command::Action::Deploy(deploy)) => {
+                match memory.journal.take(command, deploy, orders.deploys) {
+                    Some(reports) => {
+                        count(&self.counters.deploys);
+                        if orders.deploys == super::Deploys::Succeed {
+                            memory.release = Some(ActiveRelease {
+                                name: deploy.name.clone(),
+                                version: deploy.version.clone(),
+                                digest: deploy.digest.clone(),
+                                ..ActiveRelease::default()
+                            });
+                        }
+                        reports
+                    }
+                    None => {
+                        count(&self.counters.repeated);
+                        Vec::new()
+                    }
+                }
+            }
+            Some(command::Action::Stop(_)) => match &command.attempt {
+                Some(attempt) => memory.journal.stop(attempt),
+                None => Vec::new(),
+            },
+            _ => {
+                let unsupported = Unsupported {
+                    attempt: command.attempt.clone(),
+                    detail: "light agents do not know this command".into(),
+                };
+                return say(up, up::Message::Unsupported(unsupported));
+            }
+        };
+        for report in reports {
+            say(up, up::Message::Report(report))?;
+        }
+        Ok(())
+    }
+}
+
+/// When heartbeats are due, and the ones on their way.
+#[derive(Debug)]
+struct Beats {
+    seq: u64,
+    interval: Option<Duration>,
+    next: Instant,
+    on_their_way: VecDeque<(u64, Instant)>,
+}
+
+impl Beats {
+    fn new(welcome: &Welcome, pace: Pace) -> Self {
+        let mut beats = Self {
+            seq: 0,
+            interval: None,
+            next: Instant::now(),
+            on_their_way: VecDeque::new(),
+        };
+        beats.set(welcome, pace);
+        beats
+    }
+
+    /// The first one comes at a random moment, so that a fleet's beats are spread.
+    fn set(&mut self, welcome: &Welcome, pace: Pace) {
+        self.interval = match pace {
+            Pace::Asked => Some(Duration::from_millis(welcome.heartbeat_interval_ms)),
+            Pace::Every(interval) => Some(interval),
+            Pace::Closed | Pace::Never => None,
+        };
+        if let Some(interval) = self.interval {
+            self.next = Instant::now() + interval.mul_f64(rand::random());
+        }
+    }
+
+    fn sent(&mut self) -> u64 {
+        let now = Instant::now();
+        self.seq += 1;
+        self.on_their_way.push_back((self.seq, now));
+        if let Some(interval) = self.interval {
+            // From the plan and not from now: a late one does not delay the others.
+            self.next += interval;
+        }
+        self.seq
+    }
+
+    fn acknowledged(&mut self, seq: u64) -> Option<Duration> {
+        while let Some((first, sent)) = self.on_their_way.pop_front() {
+            if first == seq {
+                return Some(sent.elapsed());
+            }
+        }
+        None
+    }
+}
+
+async fn next(down: &mut Receiver) -> Result<down::Message, WireError> {
+    let response: Option<DeviceSessionResponse> = down.next().await?;
+    let message = response.and_then(|response| response.message);
+    message.ok_or(WireError::NotGrpc("the stream ended before it was open"))
+}
+
+fn say(up: &mut Sender, message: up::Message) -> Result<(), WireError> {
+    up.send(&DeviceSessionRequest {
+        message: Some(message),
+    })
+}
+
+/// How long the server wants it to stay away.
+fn asked(error: &WireError) -> Option<Duration> {
+    match error {
+        WireError::Status(status) => status.get_details_retry_info()?.retry_delay,
+        _ => None,
+    }
+}

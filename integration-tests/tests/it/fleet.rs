@@ -1,0 +1,58 @@
+//! Many light agents in one process: they come, take commands, and come back when all are cut at once.
+
+use std::time::Duration;
+
+use kernex_integration_tests::{
+    BundleBuilder, Fleet, TestServer, both_databases,
+    fleet::{Connector, LABEL, Options, Pace, Roster},
+    wait::{LIMIT, seen},
+    wait_for,
+};
+use kernex_proto::v1::{CreateDeploymentRequest, DeploymentResult};
+
+const AGENTS: usize = 40;
+
+async fn deploy_to_all(server: &TestServer, version: &str) -> String {
+    let archive = BundleBuilder::script("light", version, "true").gzip().await;
+    let bundle = server.operator().push(&archive).await;
+    let request = CreateDeploymentRequest {
+        bundle: bundle.digest,
+        selector: format!("{}={}", LABEL.0, LABEL.1),
+        ..Default::default()
+    };
+    let made = server.operator().deploy_for(request).await;
+    made.expect("the deployment is accepted")
+}
+
+both_databases! {
+    /// Every agent gets each deployment once and its outcome is committed, cut or not.
+    async fn a_fleet_that_is_cut_comes_back_and_loses_no_command(database) {
+        let server = TestServer::start(database).await;
+        let ca = std::fs::read(server.data().join("ca.pem")).expect("the CA can be read");
+        let roster = Roster::enrol(&server, AGENTS).await;
+        let options = Options {
+            pace: Pace::Every(Duration::from_millis(500)),
+            ..Options::default()
+        };
+        let fleet = Fleet::start(Connector::new(server.port(), &ca), &roster, options)
+            .expect("there are descriptors");
+        fleet.all_online(LIMIT).await;
+        let first = deploy_to_all(&server, "1.0").await;
+        fleet.cut();
+        let second = deploy_to_all(&server, "2.0").await;
+        // What was not taken before the newer deployment came never starts.
+        server.operator().finished(&first).await;
+        let last = server.operator().finished(&second).await;
+        assert_eq!(last.result(), DeploymentResult::Succeeded);
+        let settled = wait_for("every outcome to be acknowledged", || async {
+            let tally = fleet.counters().tally();
+            let online = tally.online == AGENTS as u64;
+            seen(online && tally.outcomes == tally.deploys, tally)
+        });
+        let tally = settled.await;
+        assert!(tally.deploys >= AGENTS as u64, "{tally:?}");
+        assert_eq!((tally.repeated, tally.not_applied), (0, 0), "{tally:?}");
+        assert!(tally.opened >= 2 * AGENTS as u64, "{tally:?}");
+        assert!(tally.heartbeat_acks > 0, "{tally:?}");
+    }
+}
