@@ -2,14 +2,16 @@
 
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "kernex/v1/access.proto",
     "kernex/v1/agent.proto",
     "kernex/v1/bundle.proto",
     "kernex/v1/configuration.proto",
     "kernex/v1/deployment.proto",
     "kernex/v1/device.proto",
+    "kernex/v1/phase.proto",
     "kernex/v1/plan.proto",
+    "kernex/v1/rollout.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

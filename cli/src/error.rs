@@ -225,6 +225,10 @@ fn by_reason(reason: Reason) -> (Exit, &'static str) {
             "Only devices that `kernexctl device list` shows as conflicted need a decision.",
         ),
         Reason::RequestIdReused => (Exit::NotFoundOrConflict, "Run the command again."),
+        Reason::WrongState => (
+            Exit::NotFoundOrConflict,
+            "See where it stands with `kernexctl deployment get ID`.",
+        ),
         Reason::Finished => (
             Exit::NotFoundOrConflict,
             "Nothing is left to do; see `kernexctl deployment get ID`.",

@@ -22,6 +22,7 @@ mod m0008_reports;
 mod m0009_events;
 mod m0011_configurations;
 mod m0012_runs;
+mod m0013_rollouts;
 mod m0021_copies;
 
 /// Applies and reverts the changes in order.
@@ -43,6 +44,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_events::Migration),
             Box::new(m0011_configurations::Migration),
             Box::new(m0012_runs::Migration),
+            Box::new(m0013_rollouts::Migration),
             Box::new(m0021_copies::Migration),
         ]
     }

@@ -69,6 +69,8 @@ reasons! {
     CopyGivenUp = "COPY_GIVEN_UP",
     /// The device is not conflicted; there is nothing to decide.
     NotConflicted = "NOT_CONFLICTED",
+    /// It does not stand where that makes sense.
+    WrongState = "WRONG_STATE",
     /// It is finished already.
     Finished = "FINISHED",
     /// A newer session took over.

@@ -12,6 +12,7 @@ pub mod devices;
 pub mod events;
 pub mod health;
 pub mod plan;
+pub mod rollouts;
 
 use std::{pin::Pin, str::FromStr, sync::Arc, time::Duration};
 
@@ -25,7 +26,7 @@ use kernex_proto::{
         configuration_service_server::ConfigurationServiceServer,
         deployment_service_server::DeploymentServiceServer,
         device_service_server::DeviceServiceServer, event_service_server::EventServiceServer,
-        plan_service_server::PlanServiceServer,
+        plan_service_server::PlanServiceServer, rollout_service_server::RolloutServiceServer,
     },
 };
 use tokio::sync::{Mutex, watch};
@@ -114,6 +115,11 @@ pub fn routes(api: &Arc<Api>) -> Routes {
     .add_service(limited!(
         DeploymentServiceServer,
         deployments::Deployments(Arc::clone(api)),
+        REQUEST_LIMIT
+    ))
+    .add_service(limited!(
+        RolloutServiceServer,
+        rollouts::Rollouts(Arc::clone(api)),
         REQUEST_LIMIT
     ))
     .add_service(limited!(

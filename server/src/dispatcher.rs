@@ -36,6 +36,7 @@ const RECONCILED: Duration = Duration::from_secs(60);
 pub struct Hints {
     devices: Mutex<HashSet<DeviceId>>,
     notify: Notify,
+    rollouts: Notify,
 }
 
 impl Hints {
@@ -59,6 +60,16 @@ impl Hints {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .len()
+    }
+
+    /// Asks for a look at the deployments that proceed in phases: an attempt ended, or an operator decided.
+    pub fn rollouts(&self) {
+        self.rollouts.notify_one();
+    }
+
+    /// Waits until somebody asked for that; hints in between are one.
+    pub async fn rollouts_hinted(&self) {
+        self.rollouts.notified().await;
     }
 
     fn take(&self) -> HashSet<DeviceId> {

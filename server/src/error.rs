@@ -130,6 +130,9 @@ impl From<StoreError> for Status {
                 status(Code::AlreadyExists, Reason::AlreadyExists, text)
             }
             StoreError::Conflict { .. } => status(Code::Aborted, Reason::Conflict, text),
+            StoreError::WrongState { .. } => {
+                status(Code::FailedPrecondition, Reason::WrongState, text)
+            }
             StoreError::InUse { .. } => status(Code::FailedPrecondition, Reason::InUse, text),
             StoreError::Invalid { field, why } => invalid(field, why),
             StoreError::NoTargets => status(Code::InvalidArgument, Reason::NoTargets, text),

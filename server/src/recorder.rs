@@ -219,7 +219,10 @@ impl Worker {
                 report.session.send(Message::Ack(ack));
             }
         }
-        // An attempt that ended may make the next one of its device due.
+        // An attempt that ended may make the next one of its device due, or the next phase of its deployment.
+        if !moved.is_empty() {
+            self.hints.rollouts();
+        }
         self.hints.add(moved);
     }
 

@@ -43,12 +43,16 @@ mod fan_out;
 pub mod heartbeats;
 mod history;
 pub mod page;
+mod phases;
 pub mod plans;
 mod progress;
+mod releases;
 pub mod reports;
 mod requests;
+pub mod rollouts;
 pub mod runs;
 pub mod sessions;
+pub mod steering;
 mod targets;
 mod transaction;
 
@@ -123,6 +127,16 @@ pub enum StoreError {
     /// There is nothing to decide.
     #[error("the device `{0}` is not conflicted; there is nothing to resolve")]
     NotConflicted(String),
+    /// It does not stand where that makes sense.
+    #[error("{kind} `{id}` {why}")]
+    WrongState {
+        /// What was meant.
+        kind: &'static str,
+        /// Its name.
+        id: String,
+        /// How it stands, as the rest of a sentence.
+        why: String,
+    },
     /// It is finished already.
     #[error("it is finished already")]
     Finished,

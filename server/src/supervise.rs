@@ -28,6 +28,7 @@ use crate::{
     observe::TraceLayer,
     recorder::Recorder,
     registry::Registry,
+    rollout,
     session::{HANDSHAKES, Sessions},
     startup::{self, Ground},
     store::Store,
@@ -114,6 +115,10 @@ pub async fn run(
             Arc::clone(&hints),
             soft.clone(),
         ),
+    );
+    parts.start(
+        "rollouts",
+        rollout::run(store.clone(), Arc::clone(&hints), soft.clone()),
     );
     parts.start(
         "lease",

@@ -89,6 +89,7 @@ pub(crate) async fn expiry(
                 Ok(expired) => {
                     tracing::info!(expired, "attempts expired");
                     metrics.expired.inc_by(expired);
+                    hints.rollouts();
                     hints.add(registry.online().into_iter().map(|(device, _)| device));
                 }
                 Err(error) => tracing::warn!(error = %chain(&error), "deadlines not checked"),

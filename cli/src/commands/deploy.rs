@@ -41,12 +41,11 @@ pub(super) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
     };
     let request = v1::CreateDeploymentRequest {
         bundle,
-        device_names: Vec::new(),
-        device_ids: Vec::new(),
         selector: args.to.unwrap_or_default(),
         delivery_timeout_seconds: args.delivery_timeout.map_or(0, |limit| limit.as_secs()),
         execution_timeout_seconds: args.execution_timeout.map_or(0, |limit| limit.as_secs()),
         request_id: request_id(),
+        ..Default::default()
     };
     let request = with_devices(request, args.devices);
     let printer = Printer::new(args.output.output);

@@ -98,7 +98,10 @@ impl World {
                     self.server.order(held, now);
                 }
             }
-            Op::Release => self.server.all(Event::Released, now),
+            Op::Release => {
+                let deadline = now.plus(server::DELIVERY);
+                self.server.all(Event::Released { deadline }, now);
+            }
             Op::Cancel => self.server.all(Event::Cancel, now),
             Op::Retry => self.server.retry(now),
             Op::Time(seconds) => {

@@ -135,6 +135,7 @@ impl From<BundleRow> for v1::Bundle {
 impl From<Deployment> for v1::Deployment {
     fn from(deployment: Deployment) -> Self {
         let result = deployment.result.map(v1::DeploymentResult::from);
+        let phases = deployment.phases.into_iter().map(v1::PhaseStatus::from);
         Self {
             id: deployment.id.to_string(),
             bundle: deployment.bundle,
@@ -147,6 +148,9 @@ impl From<Deployment> for v1::Deployment {
             created_at: Some(deployment.created_at.to_proto()),
             finished_at: deployment.finished_at.map(Timestamp::to_proto),
             revision: deployment.revision,
+            rollout: deployment.rollout.map(v1::Rollout::from),
+            phases: phases.collect(),
+            phase: deployment.phase,
         }
     }
 }
@@ -174,6 +178,7 @@ impl From<Target> for v1::Target {
             late_outcome: target.late_outcome,
             stop_requested: target.stop_requested,
             updated_at: Some(target.updated_at.to_proto()),
+            phase: target.phase,
         }
     }
 }

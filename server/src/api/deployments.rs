@@ -19,7 +19,9 @@ use tonic::{Request, Response, Status};
 use super::{
     Answers, Api,
     convert::{fitting_page, selector},
-    id, page, seconds,
+    id, page,
+    rollouts::wire::rollout,
+    seconds,
 };
 use crate::{auth::caller, error::invalid, store::deployments::NewDeployment};
 
@@ -48,6 +50,7 @@ impl DeploymentService for Deployments {
         let created = self.0.store.create_deployment(&caller, new).await?;
         tracing::info!(deployment = %created.deployment.id, bundle = created.deployment.bundle, devices = created.devices.len(), "deployment created");
         self.0.hints.add(created.devices);
+        self.0.hints.rollouts();
         Ok(Response::new(CreateDeploymentResponse {
             deployment: Some(created.deployment.into()),
         }))
@@ -113,6 +116,7 @@ impl DeploymentService for Deployments {
         let (deployment, devices) = self.0.store.cancel_deployment(&caller, id).await?;
         tracing::info!(deployment = %id, devices = devices.len(), "deployment cancelled");
         self.0.hints.add(devices);
+        self.0.hints.rollouts();
         Ok(Response::new(CancelDeploymentResponse {
             deployment: Some(deployment.into()),
         }))
@@ -157,6 +161,7 @@ pub(super) fn order(
             EXECUTION,
         )?,
         traceparent,
+        rollout: request.rollout.map(rollout).transpose()?,
     })
 }
 

@@ -40,6 +40,11 @@ const POLICIES: &[(&str, Policy)] = &[
     ("/kernex.v1.DeploymentService/ListTargets", VIEWER),
     ("/kernex.v1.DeploymentService/WatchDeployment", VIEWER),
     ("/kernex.v1.DeploymentService/CancelDeployment", OPERATOR),
+    ("/kernex.v1.RolloutService/PauseDeployment", OPERATOR),
+    ("/kernex.v1.RolloutService/ResumeDeployment", OPERATOR),
+    ("/kernex.v1.RolloutService/PromoteDeployment", OPERATOR),
+    ("/kernex.v1.RolloutService/RetryDeployment", OPERATOR),
+    ("/kernex.v1.RolloutService/HaltDeployment", OPERATOR),
     ("/kernex.v1.PlanService/PlanDeployment", VIEWER),
     ("/kernex.v1.ConfigurationService/SetConfiguration", OPERATOR),
     (

@@ -53,8 +53,11 @@ pub struct Attempt {
 /// Something that happens to an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// Its phase opened.
-    Released,
+    /// Its phase opened, and there was room for it.
+    Released {
+        /// Until when it may wait for its device from now on.
+        deadline: Timestamp,
+    },
     /// It was pushed into a session.
     Sent,
     /// The agent has it in its journal.
@@ -107,6 +110,12 @@ impl Verdict {
 }
 
 impl Attempt {
+    /// A new attempt that waits for its phase, for as long as that takes.
+    #[must_use]
+    pub fn held(execution: Duration) -> Self {
+        Self::new(State::Held, Timestamp(i64::MAX), execution)
+    }
+
     /// A new attempt.
     #[must_use]
     pub fn new(state: State, delivery_deadline: Timestamp, execution: Duration) -> Self {
@@ -166,9 +175,10 @@ pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
     use State as S;
     let mut next = attempt.clone();
     match event {
-        Event::Released => match attempt.state {
+        Event::Released { deadline } => match attempt.state {
             S::Held => {
                 next.state = S::Pending;
+                next.delivery_deadline = deadline;
                 Verdict::Applied(next)
             }
             _ => Verdict::Unchanged,

@@ -1,7 +1,21 @@
-//! When a deployment is finished, and how it ended, from the counts of its targets.
+//! How a deployment proceeds over its targets, when it is finished, and how it ended; all from counts and time.
+//!
+//! [`Rollout`] is what an operator asked for, [`plan`] says what to do next, [`choose`] which targets that means.
 
 use super::{attempt::State, named_enum};
 use kernex_proto::v1;
+
+mod choose;
+mod planner;
+mod shape;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+pub use choose::{Candidate, InFlight, choose};
+pub use planner::{Action, Facts, Gate, PauseReason, PhaseFacts, Plan, plan};
+pub use shape::{Amount, Budget, OnFailure, Percent, Phase, Place, Rollout, Wrong, rank};
 
 named_enum! {
     /// Where a deployment stands.
@@ -69,6 +83,18 @@ impl Counts {
         } += n;
     }
 
+    /// Adds the targets of another part of the deployment.
+    pub const fn merge(&mut self, other: &Self) {
+        self.held += other.held;
+        self.pending += other.pending;
+        self.in_progress += other.in_progress;
+        self.succeeded += other.succeeded;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.expired += other.expired;
+        self.superseded += other.superseded;
+    }
+
     /// Targets that are not closed.
     #[must_use]
     pub const fn open(&self) -> u32 {
@@ -113,45 +139,5 @@ impl From<Counts> for v1::TargetCounts {
             expired: counts.expired,
             superseded: counts.superseded,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counts(states: &[State]) -> Counts {
-        let mut counts = Counts::default();
-        for state in states {
-            counts.add(*state, 1);
-        }
-        counts
-    }
-
-    #[test]
-    fn results_follow_the_table() {
-        use DeploymentResult as R;
-        use State as S;
-        let table: &[(&[State], bool, Option<R>)] = &[
-            (&[S::Succeeded, S::Running], false, None),
-            (&[S::Held], true, None),
-            (&[S::Succeeded, S::Succeeded], false, Some(R::Succeeded)),
-            (&[S::Succeeded], true, Some(R::Succeeded)),
-            (&[S::Succeeded, S::Failed], false, Some(R::Failed)),
-            (&[S::Succeeded, S::Expired], false, Some(R::Failed)),
-            (&[S::Failed, S::Cancelled], true, Some(R::Cancelled)),
-            (&[S::Superseded, S::Succeeded], false, Some(R::Cancelled)),
-            (&[S::Cancelled], false, Some(R::Cancelled)),
-            (&[], true, Some(R::Cancelled)),
-        ];
-        for (states, cancelled, expected) in table {
-            assert_eq!(counts(states).result(*cancelled), *expected, "{states:?}");
-        }
-    }
-
-    #[test]
-    fn every_target_is_counted_once() {
-        let all = counts(State::ALL);
-        assert_eq!(all.total() as usize, State::ALL.len());
     }
 }

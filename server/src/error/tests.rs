@@ -19,6 +19,15 @@ fn the_table_of_store_errors() {
             Reason::StoreUnavailable,
         ),
         (
+            StoreError::WrongState {
+                kind,
+                id: id(),
+                why: why(),
+            },
+            Code::FailedPrecondition,
+            Reason::WrongState,
+        ),
+        (
             StoreError::NotFound { kind, id: id() },
             Code::NotFound,
             Reason::NotFound,

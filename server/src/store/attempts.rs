@@ -104,6 +104,7 @@ fn write_facts(row: &mut attempt::Model, facts: &Attempt, now: Timestamp) {
         row.late_reason = late.reason().map(|reason| reason.as_str().to_owned());
         row.late_at = Some(now.0);
     }
+    row.delivery_deadline = facts.delivery_deadline.0;
     row.execution_deadline = facts.execution_deadline.map(|at| at.0);
     row.accepted_at = facts.accepted_at.map(|at| at.0);
     row.closed_at = facts.closed_at.map(|at| at.0);
@@ -113,6 +114,7 @@ fn write_facts(row: &mut attempt::Model, facts: &Attempt, now: Timestamp) {
 /// A row of a new attempt.
 pub(crate) struct NewAttempt<'a> {
     pub(crate) target: Uuid,
+    pub(crate) number: i32,
     pub(crate) deployment: Uuid,
     pub(crate) device: Uuid,
     pub(crate) bundle_name: &'a str,
@@ -124,7 +126,7 @@ impl NewAttempt<'_> {
     pub(crate) fn into_row(self, now: Timestamp) -> attempt::Model {
         let mut row = attempt::Model {
             target_id: self.target,
-            number: 1,
+            number: self.number,
             deployment_id: self.deployment,
             device_id: self.device,
             bundle_name: self.bundle_name.to_owned(),

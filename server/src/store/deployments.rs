@@ -14,10 +14,12 @@ use super::{
     Caller, Page, Paged, Result, Store, StoreError,
     attempts::{Batch, named, open_states, unsigned},
     devices::{digest, not_found},
-    entity::{attempt, deployment, target},
+    entity::{attempt, deployment, phase, target},
     fan_out::fan_out,
-    progress::counts,
+    phases::{phases, rollout, statuses},
+    progress::{PhaseCounts, all_phases, counts_by_phase},
     requests::{audit, body_hash, remember, replayed},
+    rollouts::step,
     transaction::Tx,
 };
 use crate::{
@@ -25,8 +27,11 @@ use crate::{
     domain::{attempt::Event, selector::Selector},
 };
 
-pub use super::targets::{Progress, Target};
-pub use crate::domain::rollout::{Counts, DeploymentResult, DeploymentState};
+pub use super::{
+    phases::PhaseStatus,
+    targets::{Progress, Target},
+};
+pub use crate::domain::rollout::{Counts, DeploymentResult, DeploymentState, Rollout};
 
 /// An order.
 #[derive(Debug, Clone)]
@@ -45,6 +50,8 @@ pub struct NewDeployment {
     pub execution: Duration,
     /// W3C trace context of the order, empty when there is none.
     pub traceparent: String,
+    /// How to proceed; none releases every target at once.
+    pub rollout: Option<Rollout>,
 }
 
 /// An order that was committed.
@@ -81,6 +88,12 @@ pub struct Deployment {
     pub finished_at: Option<Timestamp>,
     /// Grows by one with each change of the deployment itself.
     pub revision: u64,
+    /// How it proceeds; none when every target was released at once.
+    pub rollout: Option<Rollout>,
+    /// Where its phases stand.
+    pub phases: Vec<PhaseStatus>,
+    /// Number of the newest open phase; 0 before the first and without phases.
+    pub phase: u32,
 }
 
 impl Store {
@@ -96,7 +109,15 @@ impl Store {
             new.delivery.as_micros().to_string(),
             new.execution.as_micros().to_string(),
         );
-        let body = body_hash(&(&new.bundle, &ids, &new.device_names, selector, times));
+        let rollout = new.rollout.as_ref().map(|rollout| format!("{rollout:?}"));
+        let body = body_hash(&(
+            &new.bundle,
+            &ids,
+            &new.device_names,
+            selector,
+            times,
+            rollout,
+        ));
         let new = &new;
         self.write(|tx| async move {
             if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
@@ -127,10 +148,12 @@ impl Store {
             row.id.as_bytes().to_vec()
         });
         let ids: Vec<Uuid> = paged.items.iter().map(|row| row.id).collect();
-        let mut counts = counts(self.reader(), &ids).await?;
+        let mut counts = counts_by_phase(self.reader(), &ids).await?;
+        let mut phases = phases(self.reader(), &ids).await?;
         let whole = paged.items.into_iter().map(|row| {
             let counts = counts.remove(&row.id).unwrap_or_default();
-            deployment_from(row, counts)
+            let phases = phases.remove(&row.id).unwrap_or_default();
+            deployment_from(row, &phases, &counts)
         });
         Ok(Paged {
             items: whole.collect::<Result<_>>()?,
@@ -150,25 +173,11 @@ impl Store {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
                 return Ok((find(&tx.db, id.0).await?, devices_of(&tx, id.0).await?));
             }
-            let known = deployment::Entity::find_by_id(id.0).one(&tx.db).await?;
-            let row = known.ok_or_else(|| not_found("deployment", id))?;
+            let row = find_row(&tx.db, id.0).await?;
             if row.state == DeploymentState::Finished.as_str() {
                 return Err(StoreError::Finished);
             }
-            deployment::Entity::update_many()
-                .col_expr(
-                    deployment::Column::State,
-                    Expr::value(DeploymentState::Stopping.as_str()),
-                )
-                .col_expr(
-                    deployment::Column::CancelledAt,
-                    Expr::value(row.cancelled_at.unwrap_or(tx.now.0)),
-                )
-                .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
-                .filter(deployment::Column::Id.eq(id.0))
-                .exec(&tx.db)
-                .await?;
-            let devices = cancel_attempts(&tx, id.0).await?;
+            let devices = cancel(&tx, &row).await?;
             remember(&tx, caller, body, &id.0).await?;
             audit(&tx, caller, id, json!({ "devices": devices.len() })).await?;
             tx.event(
@@ -181,6 +190,27 @@ impl Store {
         })
         .await
     }
+}
+
+/// Stops a deployment that is not finished; gives the devices to tell.
+pub(crate) async fn cancel(tx: &Tx, row: &deployment::Model) -> Result<Vec<DeviceId>> {
+    deployment::Entity::update_many()
+        .col_expr(
+            deployment::Column::State,
+            Expr::value(DeploymentState::Stopping.as_str()),
+        )
+        .col_expr(
+            deployment::Column::CancelledAt,
+            Expr::value(row.cancelled_at.unwrap_or(tx.now.0)),
+        )
+        .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
+        .filter(deployment::Column::Id.eq(row.id))
+        .exec(&tx.db)
+        .await?;
+    let devices = cancel_attempts(tx, row.id).await?;
+    // Those that had not begun may have been all there was.
+    step(tx, row.id).await?;
+    Ok(devices)
 }
 
 async fn cancel_attempts(tx: &Tx, deployment: Uuid) -> Result<Vec<DeviceId>> {
@@ -206,7 +236,8 @@ async fn created(tx: &Tx, id: Uuid) -> Result<CreatedDeployment> {
     })
 }
 
-async fn devices_of(tx: &Tx, deployment: Uuid) -> Result<Vec<DeviceId>> {
+/// Every device of a deployment.
+pub(crate) async fn devices_of(tx: &Tx, deployment: Uuid) -> Result<Vec<DeviceId>> {
     let ids = target::Entity::find()
         .select_only()
         .column(target::Column::DeviceId)
@@ -217,15 +248,37 @@ async fn devices_of(tx: &Tx, deployment: Uuid) -> Result<Vec<DeviceId>> {
     Ok(ids.into_iter().map(DeviceId).collect())
 }
 
-async fn find<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Deployment> {
+/// A deployment's row.
+pub(crate) async fn find_row<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<deployment::Model> {
     let row = deployment::Entity::find_by_id(id).one(db).await?;
-    let row = row.ok_or_else(|| not_found("deployment", id))?;
-    let counts = counts(db, &[id]).await?.remove(&id).unwrap_or_default();
-    deployment_from(row, counts)
+    row.ok_or_else(|| not_found("deployment", id))
 }
 
-fn deployment_from(row: deployment::Model, counts: Counts) -> Result<Deployment> {
+/// A deployment as it stands.
+pub(crate) async fn find<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Deployment> {
+    let row = find_row(db, id).await?;
+    let counts = counts_by_phase(db, &[id]).await?.remove(&id);
+    let phases = if row.phase_count == 0 {
+        Vec::new()
+    } else {
+        phases(db, &[id]).await?.remove(&id).unwrap_or_default()
+    };
+    deployment_from(row, &phases, &counts.unwrap_or_default())
+}
+
+fn deployment_from(
+    row: deployment::Model,
+    phases: &[phase::Model],
+    counts: &PhaseCounts,
+) -> Result<Deployment> {
+    let rollout = (row.phase_count > 0)
+        .then(|| rollout(&row, phases))
+        .transpose()?;
     Ok(Deployment {
+        rollout,
+        phases: statuses(phases, counts),
+        phase: u32::try_from(row.phase).unwrap_or(0),
+        counts: all_phases(counts),
         id: DeploymentId(row.id),
         bundle: format!("{}:{}", row.bundle_name, row.bundle_version),
         digest: digest(&row.digest)?,
@@ -235,7 +288,6 @@ fn deployment_from(row: deployment::Model, counts: Counts) -> Result<Deployment>
             .map(|text| named("result", &text, DeploymentResult::parse))
             .transpose()?,
         paused_reason: row.paused_reason,
-        counts,
         created_by: row.created_by,
         created_at: Timestamp(row.created_at),
         finished_at: row.finished_at.map(Timestamp),

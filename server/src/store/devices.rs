@@ -341,7 +341,11 @@ impl Store {
     }
 
     /// Which of these devices have a confirmed session on a replica that lives.
-    async fn online<C: ConnectionTrait>(&self, db: &C, ids: &[Uuid]) -> Result<BTreeSet<Uuid>> {
+    pub(crate) async fn online<C: ConnectionTrait>(
+        &self,
+        db: &C,
+        ids: &[Uuid],
+    ) -> Result<BTreeSet<Uuid>> {
         let leases = lease::Entity::find()
             .filter(lease::Column::ExpiresAt.gt(self.now().0))
             .all(db)

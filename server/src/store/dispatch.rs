@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    domain::attempt::{Event, State},
+    domain::{
+        attempt::{Event, State},
+        rollout::DeploymentState,
+    },
 };
 
 /// A command to push into a session.
@@ -69,6 +72,7 @@ struct Row {
     delivery_deadline: i64,
     execution_us: i64,
     deployment_id: Uuid,
+    deployment_state: String,
     traceparent: String,
     bundle_name: String,
     bundle_version: String,
@@ -205,10 +209,11 @@ fn attempt_id(row: &Row) -> AttemptId {
 
 /// Whether it waits for its device and was not pushed in this session; a clock that jumped makes nothing late. One that was
 /// accepted but, as far as these rows know, never pushed is asked about again: after a restore the device knows more, and
-/// otherwise repeating it does no harm.
+/// otherwise repeating it does no harm. What is paused begins nowhere.
 fn is_new(row: &Row, epoch: i64, now: Timestamp, trusted: bool) -> bool {
+    let paused = row.deployment_state == DeploymentState::Paused.as_str();
     let waits = row.state == State::Pending.as_str() || row.state == State::Sent.as_str();
-    let waits = waits && (row.delivery_deadline > now.0 || !trusted);
+    let waits = waits && !paused && (row.delivery_deadline > now.0 || !trusted);
     row.sent_epoch < epoch && (waits || is_at_work(row) && row.sent_epoch == 0)
 }
 
@@ -295,6 +300,7 @@ fn queue(devices: &[Uuid]) -> SelectStatement {
     };
     query
         .column(("p", "traceparent"))
+        .expr_as(Expr::col(("p", "state")), "deployment_state")
         .columns([("t", "bundle_version"), ("t", "digest")])
         .expr_as(Expr::col(("b", "id")), "bundle_id")
         .columns([("b", "size"), ("b", "format")])

@@ -18,6 +18,7 @@ pub(crate) mod heartbeat_sample;
 pub(crate) mod journal;
 pub(crate) mod lease;
 pub(crate) mod operator_token;
+pub(crate) mod phase;
 pub(crate) mod request;
 pub(crate) mod run;
 pub(crate) mod session;

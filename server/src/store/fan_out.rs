@@ -16,12 +16,14 @@ use super::{
     deployments::NewDeployment,
     devices::{clean, matching, not_found},
     entity::{attempt, bundle, deployment, device, target},
+    phases::{budgets_text, insert_phases},
     requests::audit,
+    rollouts,
     transaction::{ID_CHUNK, Tx, insert_all},
 };
 use crate::domain::{
     attempt::{Attempt, Event, State},
-    rollout::DeploymentState,
+    rollout::{DeploymentState, OnFailure, Place},
     selector::Selector,
 };
 
@@ -36,10 +38,15 @@ pub(crate) async fn fan_out(tx: &Tx, caller: &Caller, new: &NewDeployment) -> Re
     let row = order(tx, caller, new, &bundle);
     let id = row.id;
     insert_all::<deployment::Entity>(&tx.db, vec![row], None).await?;
+    if let Some(rollout) = &new.rollout {
+        insert_phases(tx, id, rollout).await?;
+    }
     insert_targets(tx, new, id, &bundle, &devices).await?;
     let detail = json!({ "bundle": format!("{}:{}", bundle.name, bundle.version), "devices": devices.len() });
     audit(tx, caller, id, detail.clone()).await?;
     tx.event("deployment.created", None, Some(id), detail);
+    // What may begin at once begins with the order.
+    rollouts::step(tx, id).await?;
     Ok(id)
 }
 
@@ -49,6 +56,7 @@ fn order(
     new: &NewDeployment,
     bundle: &bundle::Model,
 ) -> deployment::Model {
+    let rollout = new.rollout.as_ref();
     let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
     deployment::Model {
         id: Uuid::now_v7(),
@@ -59,8 +67,6 @@ fn order(
         result: None,
         paused_reason: String::new(),
         phase: 0,
-        phase_opened_at: Some(tx.now.0),
-        phase_soaked_at: None,
         delivery_us: micros(new.delivery),
         execution_us: micros(new.execution),
         traceparent: clean(&new.traceparent),
@@ -69,6 +75,14 @@ fn order(
         cancelled_at: None,
         finished_at: None,
         revision: 1,
+        phase_count: rollout.map_or(0, |rollout| rollout.phases.len() as i32),
+        max_in_flight: rollout.and_then(|rollout| rollout.max_in_flight.map(i64::from)),
+        budgets: budgets_text(rollout.map_or(&[], |rollout| &rollout.budgets)),
+        approval: rollout.is_some_and(|rollout| rollout.approval),
+        on_failure: rollout
+            .map_or(OnFailure::Pause, |rollout| rollout.on_failure)
+            .as_str()
+            .to_owned(),
     }
 }
 
@@ -172,10 +186,20 @@ async fn insert_targets(
             .exec(&tx.db)
             .await?;
     }
-    let delivery_deadline = tx.now.plus(new.delivery);
+    // Without phases everything is released with the order.
+    let facts = match new.rollout {
+        Some(_) => Attempt::held(new.execution),
+        None => Attempt::new(State::Pending, tx.now.plus(new.delivery), new.execution),
+    };
+    let places: BTreeMap<Uuid, Place> = new
+        .rollout
+        .iter()
+        .flat_map(|rollout| rollout.places(deployment, devices.keys().copied()))
+        .collect();
     let mut targets = Vec::with_capacity(devices.len());
     let mut attempts = Vec::with_capacity(devices.len());
     for device in devices.values() {
+        let place = places.get(&device.id).copied().unwrap_or_default();
         let target = target::Model {
             id: Uuid::now_v7(),
             deployment_id: deployment,
@@ -186,17 +210,19 @@ async fn insert_targets(
             digest: bundle.digest.clone(),
             // Nobody else writes meanwhile, so this is what the update above made of it.
             generation: device.generation + 1,
-            phase: 0,
+            phase: place.phase as i32,
             latest_attempt: 1,
             created_at: tx.now.0,
+            rank: place.rank,
         };
         let attempt = NewAttempt {
             target: target.id,
+            number: 1,
             deployment,
             device: device.id,
             bundle_name: &bundle.name,
             generation: target.generation,
-            facts: Attempt::new(State::Pending, delivery_deadline, new.execution),
+            facts: facts.clone(),
         };
         attempts.push(attempt.into_row(tx.now));
         targets.push(target);

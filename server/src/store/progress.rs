@@ -21,19 +21,24 @@ use crate::domain::{
     rollout::{Counts, DeploymentState},
 };
 
-/// Counts of the targets of deployments.
-pub(crate) async fn counts<C: ConnectionTrait>(
+/// Counts of targets by the number of their phase.
+pub(crate) type PhaseCounts = BTreeMap<i32, Counts>;
+
+/// Counts of the targets of deployments, phase by phase.
+pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
     db: &C,
     deployments: &[Uuid],
-) -> Result<BTreeMap<Uuid, Counts>> {
+) -> Result<BTreeMap<Uuid, PhaseCounts>> {
     #[derive(FromQueryResult)]
     struct Row {
         deployment_id: Uuid,
+        phase: i32,
         state: String,
         n: i64,
     }
     let query = Query::select()
         .column(("a", "deployment_id"))
+        .column(("t", "phase"))
         .column(("a", "state"))
         .expr_as(Func::count(Expr::col(("a", "number"))), "n")
         .from_as("attempts", "a")
@@ -44,14 +49,15 @@ pub(crate) async fn counts<C: ConnectionTrait>(
                 .and(Expr::col(("t", "latest_attempt")).equals(("a", "number"))),
         )
         .and_where(Expr::col(("a", "deployment_id")).is_in(deployments.iter().copied()))
-        .group_by_columns([("a", "deployment_id"), ("a", "state")])
+        .group_by_columns([("a", "deployment_id"), ("t", "phase"), ("a", "state")])
         .to_owned();
-    let mut counts = BTreeMap::<Uuid, Counts>::new();
+    let mut counts = BTreeMap::<Uuid, PhaseCounts>::new();
     for row in db.query_all(&query).await? {
         let row = Row::from_query_result(&row, "")?;
         let state = named("state", &row.state, State::parse)?;
         let n = u32::try_from(row.n).unwrap_or(u32::MAX);
-        counts.entry(row.deployment_id).or_default().add(state, n);
+        let phases = counts.entry(row.deployment_id).or_default();
+        phases.entry(row.phase).or_default().add(state, n);
     }
     Ok(counts)
 }
@@ -87,8 +93,17 @@ impl Store {
     }
 }
 
-/// Finishes deployments that have no open target left. Writers are serial, so two that close the last two targets cannot
-/// both miss it.
+/// The whole of some phases.
+pub(crate) fn all_phases(phases: &PhaseCounts) -> Counts {
+    let mut all = Counts::default();
+    for counts in phases.values() {
+        all.merge(counts);
+    }
+    all
+}
+
+/// Finishes deployments without phases that have no open target left; the planner finishes the others. Writers are serial,
+/// so two that close the last two targets cannot both miss it.
 pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<Uuid>) -> Result<()> {
     for id in candidates {
         let open = attempt::Entity::find()
@@ -103,16 +118,21 @@ pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<Uuid>) -> R
         if open.is_some() {
             continue;
         }
-        finish(tx, id).await?;
+        let row = deployment::Entity::find_by_id(id).one(&tx.db).await?;
+        if row.is_some_and(|row| row.phase_count == 0) {
+            finish(tx, id).await?;
+        }
     }
     Ok(())
 }
 
-async fn finish(tx: &Tx, id: Uuid) -> Result<()> {
+/// Finishes a deployment if it has no open target left.
+pub(crate) async fn finish(tx: &Tx, id: Uuid) -> Result<()> {
     let Some(row) = deployment::Entity::find_by_id(id).one(&tx.db).await? else {
         return Ok(());
     };
-    let counts = counts(&tx.db, &[id]).await?.remove(&id).unwrap_or_default();
+    let counts = counts_by_phase(&tx.db, &[id]).await?.remove(&id);
+    let counts = counts.as_ref().map(all_phases).unwrap_or_default();
     let finished = DeploymentState::Finished.as_str();
     let Some(result) = counts
         .result(row.cancelled_at.is_some())

@@ -49,6 +49,8 @@ pub struct Target {
     pub stop_requested: bool,
     /// When the latest attempt last changed.
     pub updated_at: Timestamp,
+    /// Number of its phase, from 1; 0 without phases.
+    pub phase: u32,
 }
 
 /// How far a step is.
@@ -79,6 +81,7 @@ struct Row {
     device_name: String,
     bundle_name: String,
     bundle_version: String,
+    phase: i32,
     number: i32,
     state: String,
     reason: Option<String>,
@@ -158,6 +161,7 @@ fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
         "device_name",
         "bundle_name",
         "bundle_version",
+        "phase",
     ] {
         query.column(("t", column));
     }
@@ -230,5 +234,6 @@ fn target_from(row: Row) -> Result<Target> {
             .is_some_and(|late| late != State::Cancelled.as_str()),
         stop_requested: row.stop_requested,
         updated_at: Timestamp(row.updated_at),
+        phase: u32::try_from(row.phase).unwrap_or(0),
     })
 }

@@ -245,6 +245,7 @@ impl Fixture {
             delivery: HOUR,
             execution: MINUTE,
             traceparent: "00-trace".into(),
+            rollout: None,
         }
     }
 

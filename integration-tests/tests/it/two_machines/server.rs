@@ -16,7 +16,7 @@ use kernex_server::{
 use uuid::Uuid;
 
 /// Until when an attempt may wait for its device, from its creation.
-const DELIVERY: Duration = Duration::from_secs(600);
+pub(super) const DELIVERY: Duration = Duration::from_secs(600);
 /// How long it may take once accepted.
 const EXECUTION: Duration = Duration::from_secs(300);
 
@@ -66,11 +66,14 @@ impl Server {
         }
         self.rows.targets += 1;
         let target = TargetId(Uuid::from_u128(self.rows.targets));
-        let state = if held { State::Held } else { State::Pending };
-        self.rows.attempts.insert(
-            AttemptId { target, number: 1 },
-            Row::new(Attempt::new(state, now.plus(DELIVERY), EXECUTION)),
-        );
+        let attempt = if held {
+            Attempt::held(EXECUTION)
+        } else {
+            Attempt::new(State::Pending, now.plus(DELIVERY), EXECUTION)
+        };
+        self.rows
+            .attempts
+            .insert(AttemptId { target, number: 1 }, Row::new(attempt));
     }
 
     /// The newest target's failed attempt is tried again.

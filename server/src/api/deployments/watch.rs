@@ -179,6 +179,9 @@ mod tests {
             created_at: Timestamp(1),
             finished_at: None,
             revision: 1,
+            rollout: None,
+            phases: Vec::new(),
+            phase: 0,
         }
     }
 
@@ -199,6 +202,7 @@ mod tests {
             late_outcome: false,
             stop_requested: false,
             updated_at: Timestamp(updated_at),
+            phase: 0,
         }
     }
 

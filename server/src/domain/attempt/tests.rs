@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 const EXECUTION: Duration = Duration::from_secs(60);
+const RELEASED: Event = Event::Released {
+    deadline: Timestamp(3_000_000),
+};
 
 fn attempt(state: State) -> Attempt {
     let mut attempt = Attempt::new(state, Timestamp(2_000_000), EXECUTION);
@@ -36,8 +39,8 @@ fn states_follow_the_table() {
     };
     let failed = Event::Outcome(Ending::Failed(Reason::ScriptFailed));
     let table = [
-        (S::Held, Event::Released, Some(S::Pending)),
-        (S::Pending, Event::Released, None),
+        (S::Held, RELEASED, Some(S::Pending)),
+        (S::Pending, RELEASED, None),
         (S::Pending, Event::Sent, Some(S::Sent)),
         (S::Running, Event::Sent, None),
         (S::Sent, Event::Accepted, Some(S::Accepted)),
@@ -149,7 +152,7 @@ fn outcomes_that_make_no_sense_are_refused() {
 
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        Just(Event::Released),
+        Just(RELEASED),
         Just(Event::Sent),
         Just(Event::Accepted),
         (0..Step::ALL.len(), any::<u64>()).prop_map(|(step, done)| Event::Progress {

@@ -15,8 +15,6 @@ pub struct Model {
     pub result: Option<String>,
     pub paused_reason: String,
     pub phase: i32,
-    pub phase_opened_at: Option<i64>,
-    pub phase_soaked_at: Option<i64>,
     pub delivery_us: i64,
     pub execution_us: i64,
     pub traceparent: String,
@@ -25,6 +23,11 @@ pub struct Model {
     pub cancelled_at: Option<i64>,
     pub finished_at: Option<i64>,
     pub revision: i64,
+    pub phase_count: i32,
+    pub max_in_flight: Option<i64>,
+    pub budgets: String,
+    pub approval: bool,
+    pub on_failure: String,
 }
 
 /// Joins are written where they are used.

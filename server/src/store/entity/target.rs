@@ -18,6 +18,7 @@ pub struct Model {
     pub phase: i32,
     pub latest_attempt: i32,
     pub created_at: i64,
+    pub rank: i64,
 }
 
 /// Joins are written where they are used.

@@ -1,0 +1,49 @@
+//! Which held targets are released when labels limit how many may be in flight together.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use super::shape::Budget;
+
+/// A held target that may be released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The target.
+    pub target: Uuid,
+    /// What its device has for the label of each budget, in their order; none where it lacks the label.
+    pub values: Vec<Option<String>>,
+}
+
+/// Targets in flight by the value of one budget's label. Devices without the label stand together.
+pub type InFlight = BTreeMap<Option<String>, u32>;
+
+/// Takes candidates in their order as long as every budget has room for them.
+#[must_use]
+pub fn choose(
+    candidates: Vec<Candidate>,
+    budgets: &[Budget],
+    mut in_flight: Vec<InFlight>,
+    at_most: u32,
+) -> Vec<Uuid> {
+    in_flight.resize_with(budgets.len(), InFlight::new);
+    let mut chosen = Vec::new();
+    for candidate in candidates {
+        if chosen.len() >= at_most as usize {
+            break;
+        }
+        let value = |index: usize| candidate.values.get(index).cloned().flatten();
+        let fits = budgets.iter().enumerate().all(|(index, budget)| {
+            let there = in_flight[index].get(&value(index)).copied().unwrap_or(0);
+            there < budget.max
+        });
+        if !fits {
+            continue;
+        }
+        for (index, of_label) in in_flight.iter_mut().enumerate() {
+            *of_label.entry(value(index)).or_default() += 1;
+        }
+        chosen.push(candidate.target);
+    }
+    chosen
+}

@@ -1,0 +1,324 @@
+//! What a deployment does next: a pure function of how it should proceed, counts and time.
+//!
+//! The planner alone opens phases, releases targets, pauses over a failed gate and finishes a deployment with phases.
+//! Whoever applies its actions does so within one transaction on the facts it was given.
+
+use super::{
+    Counts, DeploymentState, Phase,
+    shape::{Amount, OnFailure, Percent},
+};
+use crate::clock::Timestamp;
+
+/// Whether time allows targets to begin: maintenance windows and a scheduled start say so, not the phases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// Targets may begin.
+    Open,
+    /// None may begin.
+    Closed {
+        /// When that changes, where it is known.
+        until: Option<Timestamp>,
+    },
+}
+
+/// What is known about one phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PhaseFacts {
+    /// What was asked for.
+    pub phase: Phase,
+    /// Its targets by state.
+    pub counts: Counts,
+    /// When it reached its success threshold.
+    pub passed_at: Option<Timestamp>,
+    /// When it had soaked as well.
+    pub soaked_at: Option<Timestamp>,
+    /// Failures an operator saw and went on over; they count for nothing any more.
+    pub forgiven: u32,
+}
+
+/// What is known about one deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Where it stands.
+    pub state: DeploymentState,
+    /// Number of the newest open phase; 0 before the first.
+    pub open: u32,
+    /// Every phase in order.
+    pub phases: Vec<PhaseFacts>,
+    /// Most targets in flight.
+    pub max_in_flight: Option<u32>,
+    /// Whether an operator promotes each phase after the first.
+    pub approval: bool,
+    /// What happens when too many targets failed.
+    pub on_failure: OnFailure,
+}
+
+/// Something to do, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// What waited for its start is active.
+    Start,
+    /// The phase opens.
+    Open(u32),
+    /// Up to `at_most` held targets of the phases up to `through` may begin, those of earlier phases first.
+    Release {
+        /// Number of the newest phase to take from.
+        through: u32,
+        /// How many; budgets may leave room for fewer, or for none.
+        at_most: u32,
+    },
+    /// The phase reached its success threshold.
+    Passed(u32),
+    /// The phase has soaked as well.
+    Soaked(u32),
+    /// Nothing more is released until an operator decides.
+    Pause(PauseReason),
+    /// What was deployed is returned to what ran before.
+    RollBack(PauseReason),
+    /// An operator is asked to promote the next phase.
+    AwaitApproval,
+    /// Every target is closed.
+    Finish,
+}
+
+/// Why a deployment pauses by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseReason {
+    /// More targets failed than are borne.
+    TooManyFailures {
+        /// Number of the phase.
+        phase: u32,
+        /// Targets that failed or expired.
+        failed: u32,
+        /// Targets that count.
+        of: u32,
+        /// What is borne.
+        allowed: Amount,
+    },
+    /// So many failed that the success threshold cannot be reached any more.
+    OutOfReach {
+        /// Number of the phase.
+        phase: u32,
+        /// Targets that failed or expired.
+        failed: u32,
+        /// Targets that count.
+        of: u32,
+        /// What was to succeed.
+        success: Percent,
+    },
+}
+
+impl std::fmt::Display for PauseReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TooManyFailures {
+                phase,
+                failed,
+                of,
+                allowed,
+            } => match allowed {
+                Amount::Count(0) => write!(f, "phase {phase}: {failed} of {of} failed"),
+                _ => write!(
+                    f,
+                    "phase {phase}: {failed} of {of} failed, more than the {allowed} that are borne"
+                ),
+            },
+            Self::OutOfReach {
+                phase,
+                failed,
+                of,
+                success,
+            } => write!(
+                f,
+                "phase {phase}: {failed} of {of} failed, so {success} can no longer succeed"
+            ),
+        }
+    }
+}
+
+/// What to do now, and when to look again at the latest although nothing happened.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// In order.
+    pub actions: Vec<Action>,
+    /// When time alone changes the answer.
+    pub wake: Option<Timestamp>,
+}
+
+impl PhaseFacts {
+    /// Targets that count, and those of them that failed.
+    #[must_use]
+    pub fn judged(&self) -> (u32, u32) {
+        let counts = &self.counts;
+        let failed = counts.failed + counts.expired;
+        let forgiven = self.forgiven.min(failed);
+        let of = counts.total() - counts.cancelled - counts.superseded - forgiven;
+        (of, failed - forgiven)
+    }
+
+    /// Why this phase, number `phase`, has failed.
+    fn failure(&self, phase: u32) -> Option<PauseReason> {
+        let (of, failed) = self.judged();
+        if failed == 0 {
+            return None;
+        }
+        let allowed = self.phase.max_failures;
+        if allowed.is_exceeded(failed, of) {
+            return Some(PauseReason::TooManyFailures {
+                phase,
+                failed,
+                of,
+                allowed,
+            });
+        }
+        let success = self.phase.success?;
+        (!success.is_reached(of - failed, of)).then_some(PauseReason::OutOfReach {
+            phase,
+            failed,
+            of,
+            success,
+        })
+    }
+
+    /// Whether the success threshold is reached; only asked of a phase that has not failed.
+    fn is_reached(&self) -> bool {
+        match self.phase.success {
+            Some(success) => success.is_reached(self.counts.succeeded, self.judged().0),
+            None => self.counts.open() == 0,
+        }
+    }
+}
+
+impl Facts {
+    /// Every target by state.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut all = Counts::default();
+        for phase in &self.phases {
+            all.merge(&phase.counts);
+        }
+        all
+    }
+
+    fn opened(&self) -> &[PhaseFacts] {
+        &self.phases[..self.phases.len().min(self.open as usize)]
+    }
+
+    fn failure(&self) -> Option<PauseReason> {
+        (1..)
+            .zip(self.opened())
+            .find_map(|(number, phase)| phase.failure(number))
+    }
+}
+
+/// What a deployment does next.
+#[must_use]
+pub fn plan(facts: &Facts, gate: Gate, now: Timestamp) -> Plan {
+    use DeploymentState as S;
+    let all_closed = facts.counts().open() == 0;
+    let mut plan = Plan::default();
+    match facts.state {
+        S::Finished => return plan,
+        S::Active | S::AwaitingApproval => {
+            if let Some(reason) = facts.failure() {
+                if !all_closed {
+                    plan.actions.push(Action::Pause(reason));
+                }
+                match facts.on_failure {
+                    OnFailure::Pause => {}
+                    OnFailure::Rollback => plan.actions.push(Action::RollBack(reason)),
+                }
+                if all_closed {
+                    plan.actions.push(Action::Finish);
+                }
+                return plan;
+            }
+        }
+        S::Scheduled | S::Paused | S::Stopping => {}
+    }
+    if all_closed {
+        plan.actions.push(Action::Finish);
+        return plan;
+    }
+    match facts.state {
+        S::Paused | S::Stopping | S::Finished => return plan,
+        S::Scheduled => {
+            if let Gate::Closed { until } = gate {
+                plan.wake = until;
+                return plan;
+            }
+            plan.actions.push(Action::Start);
+        }
+        S::Active | S::AwaitingApproval => {}
+    }
+    let open = advance(facts, gate, now, &mut plan);
+    release(facts, gate, open, &mut plan);
+    plan
+}
+
+/// Marks what the newest phase has reached and opens what may open; says which phase is the newest then.
+fn advance(facts: &Facts, gate: Gate, now: Timestamp, plan: &mut Plan) -> u32 {
+    let last = facts.phases.len() as u32;
+    let mut open = facts.open;
+    loop {
+        if let Some(phase) = open
+            .checked_sub(1)
+            .and_then(|index| facts.phases.get(index as usize))
+        {
+            let passed_at = match phase.passed_at {
+                Some(at) => at,
+                None if phase.is_reached() => {
+                    plan.actions.push(Action::Passed(open));
+                    now
+                }
+                None => return open,
+            };
+            if phase.soaked_at.is_none() {
+                let soaked = passed_at.plus(phase.phase.soak);
+                if now < soaked {
+                    plan.wake = Some(soaked);
+                    return open;
+                }
+                plan.actions.push(Action::Soaked(open));
+            }
+            if open == last {
+                return open;
+            }
+            if facts.approval {
+                if facts.state != DeploymentState::AwaitingApproval {
+                    plan.actions.push(Action::AwaitApproval);
+                }
+                return open;
+            }
+        }
+        if let Gate::Closed { until } = gate {
+            plan.wake = until;
+            return open;
+        }
+        open += 1;
+        plan.actions.push(Action::Open(open));
+    }
+}
+
+/// Releases what the limit on targets in flight leaves room for.
+fn release(facts: &Facts, gate: Gate, through: u32, plan: &mut Plan) {
+    if let Gate::Closed { until } = gate {
+        plan.wake = plan.wake.into_iter().chain(until).min();
+        return;
+    }
+    let all = facts.counts();
+    let in_flight = all.pending + all.in_progress;
+    let room = facts
+        .max_in_flight
+        .map_or(u32::MAX, |most| most.saturating_sub(in_flight));
+    let held: u32 = facts
+        .phases
+        .iter()
+        .take(through as usize)
+        .map(|phase| phase.counts.held)
+        .sum();
+    let at_most = held.min(room);
+    if at_most > 0 {
+        plan.actions.push(Action::Release { through, at_most });
+    }
+}

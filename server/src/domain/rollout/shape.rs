@@ -1,0 +1,325 @@
+//! How an operator wants a deployment to proceed: phases, thresholds, limits; and which target falls into which phase.
+
+use std::{fmt, time::Duration};
+
+use kernex_proto::{ids::Digest, v1};
+use uuid::Uuid;
+
+use crate::domain::named_enum;
+
+/// A share in hundredths of a percent, which is what two decimals can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u32);
+
+impl Percent {
+    /// Everything.
+    pub const ALL: Self = Self(10_000);
+
+    /// Reads a number of 0 to 100 with at most two decimals.
+    #[must_use]
+    pub fn from_f64(value: f64) -> Option<Self> {
+        let points = (value * 100.0).round();
+        let fits = (0.0..=100.0).contains(&value) && (value * 100.0 - points).abs() < 1e-6;
+        fits.then_some(Self(points as u32))
+    }
+
+    /// As it is stored.
+    #[must_use]
+    pub const fn points(self) -> u32 {
+        self.0
+    }
+
+    /// From what is stored.
+    #[must_use]
+    pub fn from_points(points: u32) -> Self {
+        Self(points.min(Self::ALL.0))
+    }
+
+    /// The number on the wire.
+    #[must_use]
+    pub fn to_f64(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
+
+    /// This share of `whole`, rounded up.
+    #[must_use]
+    pub fn of(self, whole: u32) -> u32 {
+        let part = (u64::from(whole) * u64::from(self.0)).div_ceil(10_000);
+        u32::try_from(part).unwrap_or(whole)
+    }
+
+    /// Whether `part` of `whole` is at least this share; nothing of nothing is everything.
+    #[must_use]
+    pub fn is_reached(self, part: u32, whole: u32) -> bool {
+        u64::from(part) * 10_000 >= u64::from(whole) * u64::from(self.0)
+    }
+
+    /// Whether `part` of `whole` is more than this share.
+    #[must_use]
+    pub fn is_exceeded(self, part: u32, whole: u32) -> bool {
+        u64::from(part) * 10_000 > u64::from(whole) * u64::from(self.0)
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} %", self.to_f64())
+    }
+}
+
+/// A number of targets, or a share of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// So many.
+    Count(u32),
+    /// Such a share.
+    Share(Percent),
+}
+
+impl Amount {
+    /// How many of `whole` this is, rounded up; never more than there are.
+    #[must_use]
+    pub fn of(self, whole: u32) -> u32 {
+        match self {
+            Self::Count(count) => count.min(whole),
+            Self::Share(share) => share.of(whole),
+        }
+    }
+
+    /// Whether `part` of `whole` is more than this.
+    #[must_use]
+    pub fn is_exceeded(self, part: u32, whole: u32) -> bool {
+        match self {
+            Self::Count(count) => part > count,
+            Self::Share(share) => share.is_exceeded(part, whole),
+        }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => count.fmt(f),
+            Self::Share(share) => share.fmt(f),
+        }
+    }
+}
+
+/// A slice of the targets that is released together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phase {
+    /// How many targets this phase and those before it take together.
+    pub size: Amount,
+    /// Share that has to succeed before the next one opens; none means all that did not fail within the limit.
+    pub success: Option<Percent>,
+    /// Failures that are borne.
+    pub max_failures: Amount,
+    /// Time between reaching the success threshold and the next phase.
+    pub soak: Duration,
+}
+
+impl Phase {
+    /// Everything there is, with the strictest thresholds.
+    pub const REST: Self = Self {
+        size: Amount::Share(Percent::ALL),
+        success: None,
+        max_failures: Amount::Count(0),
+        soak: Duration::ZERO,
+    };
+}
+
+/// At most so many devices with the same value of a label at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budget {
+    /// Label key.
+    pub label: String,
+    /// Most targets of one value in flight.
+    pub max: u32,
+}
+
+named_enum! {
+    /// What happens when the failure threshold of a phase is crossed.
+    OnFailure <=> v1::OnFailure {
+        /// Nothing more is released until an operator decides.
+        Pause = "pause",
+        /// It pauses, and what was deployed is returned to what ran before.
+        Rollback = "rollback",
+    }
+}
+
+/// How a deployment proceeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rollout {
+    /// In order; the last one takes every target that is left.
+    pub phases: Vec<Phase>,
+    /// Most targets in flight; none means any number.
+    pub max_in_flight: Option<u32>,
+    /// Limits by label.
+    pub budgets: Vec<Budget>,
+    /// Whether an operator promotes each phase after the first.
+    pub approval: bool,
+    /// What happens when too many targets failed.
+    pub on_failure: OnFailure,
+}
+
+/// Most phases of one deployment.
+const MAX_PHASES: usize = 100;
+/// Most budgets of one deployment.
+const MAX_BUDGETS: usize = 8;
+
+/// What is wrong with a rollout, and in which field of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrong {
+    /// Path below the rollout, such as `phases[1].percent`.
+    pub field: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+fn wrong(field: impl Into<String>, why: impl Into<String>) -> Wrong {
+    Wrong {
+        field: field.into(),
+        why: why.into(),
+    }
+}
+
+impl Rollout {
+    /// Every target in one phase.
+    #[must_use]
+    pub fn at_once() -> Self {
+        Self {
+            phases: vec![Phase::REST],
+            max_in_flight: None,
+            budgets: Vec::new(),
+            approval: false,
+            on_failure: OnFailure::Pause,
+        }
+    }
+
+    /// Checks what was asked for, and adds the phase with the rest where it is missing; the rest is judged like the last
+    /// phase that was named.
+    pub fn checked(mut self) -> Result<Self, Wrong> {
+        let mut last = (0, 0);
+        for (index, phase) in self.phases.iter().enumerate() {
+            let (field, size, before, none) = match phase.size {
+                Amount::Count(count) => ("count", count, &mut last.0, "it has to take a target"),
+                Amount::Share(share) => (
+                    "percent",
+                    share.points(),
+                    &mut last.1,
+                    "it has to be over 0 and at most 100",
+                ),
+            };
+            let field = format!("phases[{index}].{field}");
+            if size == 0 {
+                return Err(wrong(field, none));
+            }
+            if size <= *before {
+                return Err(wrong(
+                    field,
+                    "phases are cumulative, so each has to take more than the one before",
+                ));
+            }
+            *before = size;
+            let full = Amount::Share(Percent::ALL);
+            if phase.size == full && index + 1 < self.phases.len() {
+                let next = format!("phases[{}]", index + 1);
+                return Err(wrong(
+                    next,
+                    "the phase before it takes every target already",
+                ));
+            }
+        }
+        let whole = |phase: &&Phase| phase.size == Amount::Share(Percent::ALL);
+        if self.phases.last().filter(whole).is_none() {
+            let size = Phase::REST.size;
+            let like = self.phases.last().copied().unwrap_or(Phase::REST);
+            self.phases.push(Phase { size, ..like });
+        }
+        if self.phases.len() > MAX_PHASES {
+            return Err(wrong("phases", format!("there are at most {MAX_PHASES}")));
+        }
+        self.check_budgets()?;
+        Ok(self)
+    }
+
+    fn check_budgets(&self) -> Result<(), Wrong> {
+        if self.budgets.len() > MAX_BUDGETS {
+            return Err(wrong("budgets", format!("there are at most {MAX_BUDGETS}")));
+        }
+        for (index, budget) in self.budgets.iter().enumerate() {
+            if budget.label.trim().is_empty() {
+                return Err(wrong(
+                    format!("budgets[{index}].label"),
+                    "it names no label",
+                ));
+            }
+            if budget.max == 0 {
+                let field = format!("budgets[{index}].max");
+                return Err(wrong(
+                    field,
+                    "with none at a time nothing would ever be released",
+                ));
+            }
+            let before = &self.budgets[..index];
+            if before.iter().any(|other| other.label == budget.label) {
+                let field = format!("budgets[{index}].label");
+                return Err(wrong(field, "this label has a budget already"));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many targets each phase and those before it take together.
+    #[must_use]
+    pub fn bounds(&self, total: u32) -> Vec<u32> {
+        let mut reached = 0;
+        let sizes = self.phases.iter().map(|phase| {
+            reached = reached.max(phase.size.of(total));
+            reached
+        });
+        sizes.collect()
+    }
+
+    /// The place of each device in a deployment: its rank, by which releases are ordered, and its phase, from 1.
+    #[must_use]
+    pub fn places(
+        &self,
+        deployment: Uuid,
+        devices: impl IntoIterator<Item = Uuid>,
+    ) -> Vec<(Uuid, Place)> {
+        let mut order: Vec<_> = devices
+            .into_iter()
+            .map(|device| (rank(deployment, device), device))
+            .collect();
+        order.sort_unstable();
+        let bounds = self.bounds(u32::try_from(order.len()).unwrap_or(u32::MAX));
+        let places = order
+            .into_iter()
+            .enumerate()
+            .map(|(index, (rank, device))| {
+                let phase = bounds.partition_point(|bound| *bound as usize <= index);
+                let phase = phase.min(bounds.len().saturating_sub(1)) as u32 + 1;
+                (device, Place { rank, phase })
+            });
+        places.collect()
+    }
+}
+
+/// Where a target stands in the order of a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Releases go by this, lowest first.
+    pub rank: i64,
+    /// Number of the phase, from 1; 0 without phases.
+    pub phase: u32,
+}
+
+/// A number that looks random but is the same for the same deployment and device, so that the same devices are not always
+/// the canaries and an order can be told again.
+#[must_use]
+pub fn rank(deployment: Uuid, device: Uuid) -> i64 {
+    let digest = Digest::of(&[deployment.into_bytes(), device.into_bytes()].concat());
+    let first = digest.0.first_chunk().copied().unwrap_or_default();
+    (u64::from_be_bytes(first) >> 1) as i64
+}

@@ -1,0 +1,67 @@
+//! Moves deployments with phases on: woken by a hint (an attempt ended, an operator decided) or a timer it does not ask why,
+//! reads where they stand, and has the planner's word applied. Losing a hint loses nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    dispatcher::Hints,
+    error::chain,
+    store::{Store, rollouts::Advanced},
+};
+
+/// Between two looks while a rollout is open, or after one that failed; other replicas and deadlines close attempts too.
+const BUSY: Duration = Duration::from_secs(1);
+/// The same while none is.
+const CALM: Duration = Duration::from_secs(5);
+/// What hints that come together wait for each other.
+const SETTLE: Duration = Duration::from_millis(10);
+/// Longest pause that is taken to spare the store.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Moves rollouts on until `stop`.
+pub async fn run(store: Store, hints: Arc<Hints>, stop: CancellationToken) {
+    let mut next = Instant::now();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = hints.rollouts_hinted() => tokio::time::sleep(SETTLE).await,
+            () = tokio::time::sleep_until(next) => {}
+        }
+        let asked = Instant::now();
+        let pause = match store.advance_rollouts().await {
+            Ok(advanced) => {
+                let pause = pause(&advanced, &store);
+                hints.add(advanced.devices);
+                pause
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "rollouts wait for the store");
+                BUSY
+            }
+        };
+        // A look that is dear is taken less often, whatever the hints say.
+        let spare = asked.elapsed().saturating_mul(3).min(LONGEST_PAUSE);
+        if stop
+            .run_until_cancelled(tokio::time::sleep(spare))
+            .await
+            .is_none()
+        {
+            return;
+        }
+        next = asked + pause;
+    }
+}
+
+/// When to look again although nothing is hinted.
+fn pause(advanced: &Advanced, store: &Store) -> Duration {
+    if advanced.open == 0 {
+        return CALM;
+    }
+    match advanced.wake {
+        Some(wake) => wake.since(store.now()).clamp(SETTLE, BUSY),
+        None => BUSY,
+    }
+}

@@ -1,0 +1,260 @@
+//! Deployments with phases, moved on: facts are read for all of them at once, and what the planner says about one is
+//! applied in one transaction that reads them again. Writers are serial, so that several replicas may do this.
+
+use std::collections::BTreeMap;
+
+use kernex_proto::ids::DeviceId;
+use sea_orm::{
+    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    sea_query::{Expr, ExprTrait},
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Result, Store,
+    attempts::Batch,
+    entity::{attempt, deployment, phase},
+    phases::{Phases, budgets, facts, phases},
+    progress::{PhaseCounts, counts_by_phase, finish},
+    releases::choose_held,
+    transaction::{ID_CHUNK, Tx},
+};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        attempt::{Event, State},
+        rollout::{Action, DeploymentState, Gate, PauseReason, Plan, plan},
+    },
+};
+
+/// What a round over the open rollouts did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Advanced {
+    /// Deployments with phases that are not finished.
+    pub open: usize,
+    /// Actions that were applied.
+    pub applied: usize,
+    /// Devices that were released, to be told.
+    pub devices: Vec<DeviceId>,
+    /// When time alone changes what is to be done.
+    pub wake: Option<Timestamp>,
+}
+
+impl Store {
+    /// Does what is to be done next about every deployment with phases.
+    pub async fn advance_rollouts(&self) -> Result<Advanced> {
+        let db = self.reader();
+        let rows = deployment::Entity::find()
+            .filter(deployment::Column::PhaseCount.gt(0))
+            .filter(deployment::Column::State.ne(DeploymentState::Finished.as_str()))
+            .order_by_asc(deployment::Column::Id)
+            .all(db)
+            .await?;
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+        let mut advanced = Advanced {
+            open: rows.len(),
+            ..Advanced::default()
+        };
+        if ids.is_empty() {
+            return Ok(advanced);
+        }
+        let (phases, counts) = (phases(db, &ids).await?, counts_by_phase(db, &ids).await?);
+        for row in rows {
+            let next = next(&row, &phases, &counts, self.now())?;
+            advanced.wake = advanced.wake.into_iter().chain(next.wake).min();
+            if self.is_idle(&row, &next.actions).await? {
+                continue;
+            }
+            let id = row.id;
+            let (applied, devices) = self.write(|tx| async move { step(&tx, id).await }).await?;
+            advanced.applied += applied;
+            advanced.devices.extend(devices);
+        }
+        Ok(advanced)
+    }
+
+    /// Whether there is nothing to write: also when budgets leave no room for what would be released.
+    async fn is_idle(&self, row: &deployment::Model, actions: &[Action]) -> Result<bool> {
+        let [Action::Release { through, at_most }] = actions else {
+            return Ok(actions.is_empty());
+        };
+        let budgets = budgets(row)?;
+        if budgets.is_empty() {
+            return Ok(false);
+        }
+        let chosen = choose_held(self.reader(), row.id, *through, *at_most, &budgets).await?;
+        Ok(chosen.is_empty())
+    }
+}
+
+fn next(
+    row: &deployment::Model,
+    phases: &Phases,
+    counts: &BTreeMap<Uuid, PhaseCounts>,
+    now: Timestamp,
+) -> Result<Plan> {
+    let none = PhaseCounts::new();
+    let phases = phases.get(&row.id).map_or(&[][..], Vec::as_slice);
+    let facts = facts(row, phases, counts.get(&row.id).unwrap_or(&none))?;
+    Ok(plan(&facts, gate(row, now), now))
+}
+
+/// Whether time allows targets of this deployment to begin.
+fn gate(_row: &deployment::Model, _now: Timestamp) -> Gate {
+    Gate::Open
+}
+
+/// Does what is to be done next about one deployment with phases, as its rows stand in this transaction. Says how many
+/// actions that were, and which devices were released.
+pub(crate) async fn step(tx: &Tx, id: Uuid) -> Result<(usize, Vec<DeviceId>)> {
+    let Some(row) = deployment::Entity::find_by_id(id).one(&tx.db).await? else {
+        return Ok((0, Vec::new()));
+    };
+    if row.phase_count == 0 {
+        return Ok((0, Vec::new()));
+    }
+    let ids = [id];
+    let (phases, counts) = (
+        phases(&tx.db, &ids).await?,
+        counts_by_phase(&tx.db, &ids).await?,
+    );
+    let plan = next(&row, &phases, &counts, tx.now)?;
+    let mut change = Change::of(&row)?;
+    let mut devices = Vec::new();
+    for action in &plan.actions {
+        match action {
+            Action::Start => {
+                change.state = DeploymentState::Active;
+                tx.event("deployment.started", None, Some(id), json!({}));
+            }
+            Action::Open(number) => {
+                open_phase(tx, id, *number).await?;
+                change.phase = *number;
+            }
+            Action::Release { through, at_most } => {
+                devices.extend(release(tx, &row, *through, *at_most).await?);
+            }
+            Action::Passed(number) => {
+                mark(tx, id, *number, phase::Column::PassedAt).await?;
+                let detail = json!({ "phase": number });
+                tx.event("deployment.phase_passed", None, Some(id), detail);
+            }
+            Action::Soaked(number) => mark(tx, id, *number, phase::Column::SoakedAt).await?,
+            Action::Pause(reason) => {
+                change.state = DeploymentState::Paused;
+                change.paused_reason = reason.to_string();
+                let detail = json!({ "reason": reason.to_string() });
+                tx.event("deployment.paused", None, Some(id), detail);
+            }
+            Action::RollBack(reason) => roll_back(tx, &row, reason),
+            Action::AwaitApproval => {
+                change.state = DeploymentState::AwaitingApproval;
+                let detail = json!({ "phase": change.phase + 1 });
+                tx.event("deployment.awaiting_approval", None, Some(id), detail);
+            }
+            Action::Finish => {
+                // Writes the deployment itself; nothing else changes about it in the same step.
+                finish(tx, id).await?;
+                return Ok((plan.actions.len(), devices));
+            }
+        }
+    }
+    if !plan.actions.is_empty() {
+        change.write(tx, &row).await?;
+    }
+    Ok((plan.actions.len(), devices))
+}
+
+/// Where the return of a whole deployment begins: a new deployment takes each target back.
+fn roll_back(tx: &Tx, row: &deployment::Model, reason: &PauseReason) {
+    let detail = json!({ "reason": reason.to_string() });
+    tx.event("deployment.rollback_due", None, Some(row.id), detail);
+}
+
+/// Opens a phase; what is released of it is the planner's next word.
+pub(crate) async fn open_phase(tx: &Tx, id: Uuid, number: u32) -> Result<()> {
+    mark(tx, id, number, phase::Column::OpenedAt).await?;
+    let detail = json!({ "phase": number });
+    tx.event("deployment.phase_opened", None, Some(id), detail);
+    Ok(())
+}
+
+async fn mark(tx: &Tx, id: Uuid, number: u32, column: phase::Column) -> Result<()> {
+    phase::Entity::update_many()
+        .col_expr(column, Expr::value(tx.now.0))
+        .filter(phase::Column::DeploymentId.eq(id))
+        .filter(phase::Column::Number.eq(number as i32))
+        .filter(column.is_null())
+        .exec(&tx.db)
+        .await?;
+    Ok(())
+}
+
+/// What changes about a deployment itself.
+pub(crate) struct Change {
+    pub(crate) state: DeploymentState,
+    pub(crate) phase: u32,
+    pub(crate) paused_reason: String,
+}
+
+impl Change {
+    /// Nothing yet.
+    pub(crate) fn of(row: &deployment::Model) -> Result<Self, DbErr> {
+        Ok(Self {
+            state: super::attempts::named("state", &row.state, DeploymentState::parse)?,
+            phase: u32::try_from(row.phase).unwrap_or(0),
+            paused_reason: row.paused_reason.clone(),
+        })
+    }
+
+    /// Writes it, if the deployment is still the one that was read. Phases are part of it, so its revision grows with
+    /// theirs.
+    pub(crate) async fn write(&self, tx: &Tx, row: &deployment::Model) -> Result<()> {
+        let written = deployment::Entity::update_many()
+            .col_expr(deployment::Column::State, Expr::value(self.state.as_str()))
+            .col_expr(deployment::Column::Phase, Expr::value(self.phase as i32))
+            .col_expr(
+                deployment::Column::PausedReason,
+                Expr::value(self.paused_reason.clone()),
+            )
+            .col_expr(
+                deployment::Column::Revision,
+                Expr::col(deployment::Column::Revision).add(1),
+            )
+            .filter(deployment::Column::Id.eq(row.id))
+            .filter(deployment::Column::Revision.eq(row.revision))
+            .exec(&tx.db)
+            .await?;
+        if written.rows_affected != 1 {
+            return Err(DbErr::RecordNotUpdated.into());
+        }
+        tx.touch();
+        Ok(())
+    }
+}
+
+/// Releases held targets; the time for reaching their devices begins here.
+async fn release(
+    tx: &Tx,
+    row: &deployment::Model,
+    through: u32,
+    at_most: u32,
+) -> Result<Vec<DeviceId>> {
+    let chosen = choose_held(&tx.db, row.id, through, at_most, &budgets(row)?).await?;
+    let deadline = Timestamp(tx.now.0.saturating_add(row.delivery_us));
+    let mut devices = Vec::with_capacity(chosen.len());
+    for chunk in chosen.chunks(ID_CHUNK) {
+        let mut batch = Batch::new(tx);
+        let held = Condition::all()
+            .add(attempt::Column::TargetId.is_in(chunk.iter().copied()))
+            .add(attempt::Column::State.eq(State::Held.as_str()));
+        batch.load(held, None).await?;
+        for (_, entry) in batch.iter_mut() {
+            let _ = entry.apply(Event::Released { deadline }, tx.now);
+            devices.push(DeviceId(entry.row.device_id));
+        }
+        batch.save().await?;
+    }
+    Ok(devices)
+}
