@@ -206,7 +206,9 @@ impl Worker {
             {
                 observe(&self.metrics.push, waited);
             }
-            if matches!(report.event, ReportEvent::Outcome(_)) {
+            // What was known before makes nothing due, and what was pushed stays pushed.
+            let known = matches!(disposition, v1::Disposition::Duplicate);
+            if matches!(report.event, ReportEvent::Outcome(_)) && !known {
                 self.registry.forget(device, report.attempt);
                 moved.insert(device);
             }

@@ -61,6 +61,14 @@ fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+        .map_sqlx_sqlite_pool_opts(|options| {
+            options.after_release(|connection, _| {
+                // On a full disk SQLite rolls back by itself, and the rollback that follows fails: the driver goes on to
+                // believe that it is in a transaction, and what is committed from then on never may be.
+                let usable = !connection.is_in_transaction();
+                Box::pin(async move { Ok(usable) })
+            })
+        })
         .map_sqlx_sqlite_opts(move |options: SqliteConnectOptions| {
             let options = options
                 .create_if_missing(true)

@@ -348,6 +348,49 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+
+    #[tokio::test]
+    async fn what_is_committed_after_the_disk_was_full_is_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", dir.path().join("test.db").display());
+        let store = Store::open(&url, Clock::system()).await.expect("opens");
+        store.migrate().await.expect("migrates");
+        let write = async |kind: &str, size: usize| {
+            let detail = &json!("x".repeat(size));
+            store
+                .write(|tx| async move {
+                    tx.event(kind, None, None, detail.clone());
+                    Ok(())
+                })
+                .await
+        };
+        // No more pages than there are: as full as a disk can be.
+        let full = "PRAGMA max_page_count = 1";
+        store
+            .writer()
+            .execute_unprepared(full)
+            .await
+            .expect("limits it");
+        let refused = write("large", 1 << 20).await;
+        assert!(
+            matches!(refused, Err(StoreError::Unavailable(_))),
+            "{refused:?}"
+        );
+        for round in 0..3 {
+            let failed = store.write(|_| async { Err::<(), _>(StoreError::NoTargets) });
+            assert!(
+                matches!(failed.await, Err(StoreError::NoTargets)),
+                "{round}"
+            );
+            write("small", 1).await.expect("there is room again");
+            let events = store
+                .events_after(0, 10)
+                .await
+                .expect("another connection reads");
+            assert_eq!(events.len(), round + 1);
+        }
+    }
 
     #[test]
     fn what_may_pass_is_told_from_what_will_not() {
