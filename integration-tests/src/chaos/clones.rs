@@ -227,7 +227,7 @@ async fn restore(world: &mut World, figures: &mut Figures) -> Result<(), Failure
     figures.count("orders forgotten", forgotten.len());
     world.forget(forgotten);
     world.server.start_again().await;
-    world.online().await;
+    world.all_back().await?;
     let _ = world.settle().await?;
     // One more of every name everywhere, so that the server knows again what is current.
     let devices: Vec<String> = world

@@ -74,7 +74,7 @@ async fn outage(
     sleep(Duration::from_millis(lasts)).await;
     block_in_place(|| postgres.start_again());
     world.plan.history.note("PostgreSQL is back");
-    world.online().await;
+    world.all_back().await?;
     for (name, epoch) in self::epochs(world).await {
         if name != newcomer && epochs.get(&name) != Some(&epoch) {
             return Err(Failure::new(format!(

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use kernex_proto::v1::DeviceStatus;
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
@@ -149,6 +150,32 @@ impl World {
         }
     }
 
+    /// The same, with all there is to see when it takes too long.
+    pub async fn all_back(&self) -> Result<(), Failure> {
+        let operator = self.server.operator();
+        let end = Instant::now() + SETTLE_LIMIT;
+        for agent in &self.agents {
+            loop {
+                let device = operator.try_device(&agent.name).await;
+                if device
+                    .as_ref()
+                    .is_ok_and(|device| device.status() == DeviceStatus::Online)
+                {
+                    break;
+                }
+                if Instant::now() > end {
+                    let what = format!(
+                        "{} is not back after {SETTLE_LIMIT:?}: {device:?}",
+                        agent.name
+                    );
+                    return Err(Failure::new(what).with_dump(self.dump()));
+                }
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
+        }
+        Ok(())
+    }
+
     /// A random bundle on some devices.
     pub async fn deploy(&self) -> Option<String> {
         self.traffic.deploy().await
@@ -211,7 +238,7 @@ impl World {
     /// Heals, settles and checks; counts what there was into `figures`.
     pub async fn verify(&mut self, figures: &mut Figures) -> Result<Summary, Failure> {
         self.heal().await;
-        self.online().await;
+        self.all_back().await?;
         let took = self.settle().await?;
         figures.slowest("settling", took.as_secs_f64());
         let summary = self.check().await?;
