@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use crate::crash::Act;
+
 /// How the ending of a file that is being written begins; an id follows.
 const ASIDE: &str = "tmp-";
 
@@ -46,16 +48,21 @@ pub(crate) fn touch_private(path: &Path) -> io::Result<()> {
 /// Writes a private file in one step, in place of whatever was there.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = write_aside(path, bytes)?;
+    Act::FileReplace.before();
     fs::rename(&aside, path)
         .and_then(|()| sync_parent(path))
-        .inspect_err(|_| discard(&aside))
+        .inspect_err(|_| discard(&aside))?;
+    Act::FileReplace.after();
+    Ok(())
 }
 
 /// Writes a private file in one step, unless one is there already: then `AlreadyExists`, and nothing changed.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = write_aside(path, bytes)?;
     // A hard link never replaces, not even in a race with another process; a rename would.
+    Act::FileCreate.before();
     let linked = fs::hard_link(&aside, path);
+    Act::FileCreate.after();
     discard(&aside);
     linked.and_then(|()| sync_parent(path))
 }

@@ -13,6 +13,8 @@ use prost::Message as _;
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 use uuid::Uuid;
 
+use crate::crash::Act;
+
 mod reading;
 mod record;
 pub mod rules;
@@ -121,7 +123,7 @@ impl Journal {
 
     /// Writes an epoch down; never goes back.
     pub(crate) fn confirm_epoch(&self, epoch: u64) -> Result<(), JournalError> {
-        self.store.write(|tx| {
+        self.store.write(Act::JournalEpoch, |tx| {
             let mut table = tx.open_table(NUMBERS)?;
             let old = table.get("epoch")?.map_or(0, |n| n.value());
             table.insert("epoch", old.max(epoch))?;
@@ -136,7 +138,7 @@ impl Journal {
         command: &v1::Command,
         at: BootInstant,
     ) -> Result<Taken, JournalError> {
-        self.store.write(|tx| {
+        self.store.write(Act::JournalAccept, |tx| {
             if let Some(record) = find(tx, id)? {
                 return match record.regranted(command) {
                     Some(record) => put_live(tx, id, &record).map(|()| Taken::New),
@@ -158,7 +160,7 @@ impl Journal {
         command: &v1::Command,
         outcome: v1::Outcome,
     ) -> Result<(), JournalError> {
-        self.store.write(|tx| {
+        self.store.write(Act::JournalRefuse, |tx| {
             if find(tx, id)?.is_none() {
                 put_live(tx, id, &Record::refused(command, outcome, next_seq(tx)?))?;
             }
@@ -172,7 +174,7 @@ impl Journal {
         id: AttemptId,
         command: &v1::Command,
     ) -> Result<Stopped, JournalError> {
-        self.store.write(|tx| {
+        self.store.write(Act::JournalStop, |tx| {
             let (record, stopped) = match Record::stopped(find(tx, id)?, command) {
                 Halt::Over => return Ok(Stopped::Over),
                 Halt::UnderWay(record) => (record, Stopped::UnderWay),
@@ -195,12 +197,12 @@ impl Journal {
 
     /// Writes down that a step is about to begin. `false` when the attempt has ended meanwhile: then it must not.
     pub(crate) fn start(&self, id: AttemptId, started: Started) -> Result<bool, JournalError> {
-        self.change(id, |record| record.start(started))
+        self.change(Act::JournalBegin, id, |record| record.start(started))
     }
 
     /// Writes down the process of the step that began.
     pub(crate) fn started_as(&self, id: AttemptId, started: Started) -> Result<(), JournalError> {
-        self.change(id, |record| {
+        self.change(Act::JournalProcess, id, |record| {
             if record.outcome.is_none() {
                 record.started = Some(started);
             }
@@ -209,7 +211,9 @@ impl Journal {
 
     /// Writes down that `current` is about to be switched.
     pub(crate) fn switching(&self, id: AttemptId, switch: Switch) -> Result<(), JournalError> {
-        self.change(id, |record| record.switch = Some(switch))
+        self.change(Act::JournalSwitch, id, |record| {
+            record.switch = Some(switch)
+        })
     }
 
     /// Writes down that the attempt waits for another run. `false` when it has ended meanwhile.
@@ -219,7 +223,7 @@ impl Journal {
         deferred: v1::Deferred,
         traceparent: String,
     ) -> Result<bool, JournalError> {
-        self.store.write(|tx| {
+        self.store.write(Act::JournalDefer, |tx| {
             let Some(mut record) = live_record(tx, id)? else {
                 return Ok(false);
             };
@@ -237,12 +241,14 @@ impl Journal {
         id: AttemptId,
         restarting: Restarting,
     ) -> Result<(), JournalError> {
-        self.change(id, |record| record.restarting = Some(restarting))
+        self.change(Act::JournalRestart, id, |record| {
+            record.restarting = Some(restarting)
+        })
     }
 
     /// Writes down what failed, before going back. What failed first stays.
     pub(crate) fn failing(&self, id: AttemptId, outcome: v1::Outcome) -> Result<(), JournalError> {
-        self.change(id, |record| record.fail(outcome))
+        self.change(Act::JournalFailing, id, |record| record.fail(outcome))
     }
 
     /// Writes an outcome and what is active now, in one step. An outcome that is there already stands.
@@ -253,7 +259,7 @@ impl Journal {
         change: Option<ReleaseChange>,
         traceparent: String,
     ) -> Result<(), JournalError> {
-        self.store.write(|tx| {
+        self.store.write(Act::JournalOutcome, |tx| {
             if let Some(change) = change {
                 put_release(tx, &change)?;
             }
@@ -271,7 +277,7 @@ impl Journal {
 
     /// Takes an acknowledgement in; after that of an outcome the attempt is a tombstone.
     pub(crate) fn acknowledge(&self, seq: u64, unix_seconds: i64) -> Result<Acked, JournalError> {
-        self.store.write(|tx| {
+        self.store.write(Act::JournalAck, |tx| {
             let live = all_live(&tx.open_table(LIVE)?)?;
             let hit = live
                 .into_iter()
@@ -299,7 +305,7 @@ impl Journal {
 
     /// Keeps the server's configuration.
     pub(crate) fn configure(&self, configuration: &v1::Configure) -> Result<(), JournalError> {
-        self.store.write(|tx| {
+        self.store.write(Act::JournalConfigure, |tx| {
             let mut table = tx.open_table(IDENTITY)?;
             table.insert("configuration", configuration.encode_to_vec().as_slice())?;
             Ok(())
@@ -319,15 +325,17 @@ impl Journal {
 
     /// Corrects what `current` names, from what the disk says.
     pub(crate) fn set_release(&self, change: ReleaseChange) -> Result<(), JournalError> {
-        self.store.write(|tx| put_release(tx, &change))
+        self.store
+            .write(Act::JournalRelease, |tx| put_release(tx, &change))
     }
 
     fn change<T: Default>(
         &self,
+        act: Act,
         id: AttemptId,
         body: impl FnOnce(&mut Record) -> T,
     ) -> Result<T, JournalError> {
-        self.store.write(|tx| {
+        self.store.write(act, |tx| {
             let Some(mut record) = live_record(tx, id)? else {
                 return Ok(T::default());
             };
@@ -340,7 +348,7 @@ impl Journal {
 
 /// Makes the tables and the id, and reads every live record once, so that damage shows at the start.
 fn prepare(store: &Store) -> Result<(), JournalError> {
-    store.write(|tx| {
+    store.write(Act::JournalOpen, |tx| {
         let mut identity = tx.open_table(IDENTITY)?;
         if identity.get("id")?.is_none() {
             let id = JournalId::generate();

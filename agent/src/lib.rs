@@ -17,6 +17,7 @@ mod bundle;
 mod channel;
 mod clock;
 mod config;
+mod crash;
 mod durable;
 mod enrollment;
 mod executor;

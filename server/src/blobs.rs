@@ -22,6 +22,8 @@ use tokio::{
     io::{AsyncReadExt, AsyncSeekExt, SeekFrom},
 };
 
+use crate::crash::Act;
+
 mod upload;
 
 pub use upload::BlobWriter;
@@ -149,10 +151,13 @@ impl Blobs {
 
     /// Deletes a blob; one that is not there is fine.
     pub async fn delete(&self, digest: Digest) -> Result<(), BlobError> {
+        Act::BlobDelete.before();
         match self.0.store.delete(&self.0.key(digest)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(BlobError::Store(error)),
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(BlobError::Store(error)),
         }
+        Act::BlobDelete.after();
+        Ok(())
     }
 
     /// Deletes what aborted uploads of an earlier process left; says how many. Call it before uploads begin.

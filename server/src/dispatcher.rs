@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    crash::Act,
     error::chain,
     registry::{Pushed, Registry},
     store::{
@@ -144,7 +145,9 @@ async fn configure(
             action: Some(Action::Configure(wanted)),
             ..v1::Command::default()
         };
+        Act::PushConfigure.before();
         if session.epoch == epoch && session.send(Message::Command(command)) {
+            Act::PushConfigure.after();
             tracing::debug!(device = %device, revision, "configuration pushed");
             sent.push((device, revision, epoch));
         }
@@ -186,8 +189,15 @@ async fn pass(
         );
         kernex_proto::telemetry::set_parent(&span, &due.traceparent);
         let _entered = span.enter();
+        let act = match what {
+            Pushed::Deploy(_) => Act::PushDeploy,
+            Pushed::Run(..) => Act::PushRun,
+            Pushed::Stop(_) => Act::PushStop,
+        };
+        act.before();
         // A session that cannot take it is over; the next one finds the row as it is.
         if session.send(Message::Command(command(due, epoch))) {
+            act.after();
             tracing::debug!("command pushed");
             match what {
                 Pushed::Deploy(attempt) => sent.push((attempt, epoch)),

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
+    crash::Act,
     registry::Registry,
     store::plans::{PlannedDevice, Planning},
 };
@@ -115,7 +116,9 @@ pub async fn ask(
                 ..v1::Command::default()
             };
             // One that cannot take the question gives no answer either.
+            Act::PushPlan.before();
             session.send(Message::Command(command));
+            Act::PushPlan.after();
             question
         });
         async move {

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use crate::{
+    crash::Act,
     dispatcher::Hints,
     error::chain,
     metrics::{Metrics, observe},
@@ -218,7 +219,9 @@ impl Worker {
                     seq: report.seq,
                     disposition: disposition.into(),
                 };
+                Act::AckReport.before();
                 report.session.send(Message::Ack(ack));
+                Act::AckReport.after();
             }
         }
         // An attempt that ended may make the next one of its device due, or the next phase of its deployment.

@@ -31,6 +31,7 @@ use self::{
 };
 use crate::{
     clock::Clock,
+    crash::Act,
     dispatcher::Hints,
     error::chain,
     metrics::Metrics,
@@ -125,7 +126,9 @@ impl Sessions {
     {
         let deadline = Instant::now() + handshake::DEADLINE;
         let challenge = Challenge::new(self.cluster);
+        Act::PushChallenge.before();
         say(out, Down::Challenge(challenge.message(self.clock.now())))?;
+        Act::PushChallenge.after();
         let hello = handshake::receive_hello(inbound, deadline).await?;
         Span::current().record("device", tracing::field::display(hello.device));
 
@@ -170,7 +173,9 @@ impl Sessions {
             device_name: opened.name.clone(),
         };
         let confirmed = async {
+            Act::PushWelcome.before();
             say(out, Down::Welcome(welcome))?;
+            Act::PushWelcome.after();
             handshake::receive_ready(inbound, epoch, deadline).await?;
             self.store.confirm_session(device, epoch).await?;
             Ok::<_, Refusal>(())
@@ -222,7 +227,9 @@ impl Sessions {
                     }
                 }
                 Decision::Heartbeat { seq, row } => {
+                    Act::AckHeartbeat.before();
                     session.send(Down::HeartbeatAck(v1::HeartbeatAck { seq }));
+                    Act::AckHeartbeat.after();
                     self.recorder.heartbeat(HeartbeatRow {
                         device: session.device,
                         epoch: session.epoch,
@@ -263,9 +270,11 @@ impl Sessions {
                 }
                 Decision::Finish(status) => return status,
                 Decision::Drain(reconnect_after) => {
+                    Act::PushDrain.before();
                     session.send(Down::Drain(v1::Drain {
                         reconnect_after_ms: reconnect_after.as_millis() as u64,
                     }));
+                    Act::PushDrain.after();
                     return None;
                 }
             }

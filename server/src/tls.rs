@@ -23,7 +23,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::clock::Clock;
+use crate::{clock::Clock, crash::Act};
 
 const CA_LIFE: Duration = Duration::days(20 * 365);
 const LEAF_LIFE: Duration = Duration::days(90);
@@ -129,7 +129,9 @@ pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
     file.write_all(content).with_context(failed)?;
     file.as_file().sync_all().with_context(failed)?;
+    Act::FilePrivate.before();
     file.persist(path).with_context(failed)?;
+    Act::FilePrivate.after();
     std::fs::File::open(folder)
         .and_then(|folder| folder.sync_all())
         .with_context(failed)

@@ -3,7 +3,7 @@
 use std::{fs, io, os::unix::fs::symlink, path::Path};
 
 use super::Shelf;
-use crate::durable;
+use crate::{crash::Act, durable};
 
 const CURRENT: &str = "current";
 
@@ -33,12 +33,18 @@ pub(crate) fn switch(shelf: &Shelf, folder: Option<&str>) -> io::Result<()> {
             let aside = shelf.root.join("current.tmp");
             durable::discard(&aside);
             symlink(Path::new("releases").join(folder), &aside)?;
+            Act::CurrentSwitch.before();
             fs::rename(&aside, &current)?;
+            Act::CurrentSwitch.after();
         }
-        None => match fs::remove_file(&current) {
-            Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
-            _ => {}
-        },
+        None => {
+            Act::CurrentClear.before();
+            match fs::remove_file(&current) {
+                Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
+                _ => {}
+            }
+            Act::CurrentClear.after();
+        }
     }
     durable::sync_dir(&shelf.root)
 }
@@ -48,8 +54,10 @@ pub(crate) fn remove(shelf: &Shelf, folder: &str) -> io::Result<()> {
     if current(shelf)?.as_deref() == Some(folder) {
         return Ok(());
     }
+    Act::ReleaseRemove.before();
     durable::discard(&shelf.release(folder));
     durable::discard(&shelf.about_path(folder));
+    Act::ReleaseRemove.after();
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{About, NoRoom, Shelf, fetch::is_full, make_room};
-use crate::durable;
+use crate::{crash::Act, durable};
 
 /// What a file takes beyond its bytes.
 const PER_ENTRY: u64 = 4096;
@@ -137,8 +137,11 @@ pub(crate) async fn unpack(
     tokio::task::spawn_blocking(move || {
         // Left by a try of the same attempt that was cut before it began; nothing ran in it.
         durable::discard(&release);
+        Act::ReleasePlace.before();
         fs::rename(aside, release)?;
-        durable::sync_dir(&releases)
+        durable::sync_dir(&releases)?;
+        Act::ReleasePlace.after();
+        Ok::<_, io::Error>(())
     })
     .await
     .map_err(io::Error::other)??;

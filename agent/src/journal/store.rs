@@ -12,6 +12,8 @@ use redb::{
     StorageError, TableDefinition, WriteTransaction,
 };
 
+use crate::crash::Act;
+
 /// Attempts that are open or whose outcome is not acknowledged, by target and number.
 pub(super) const LIVE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("live");
 /// Acknowledged attempts.
@@ -121,16 +123,19 @@ impl Store {
         })
     }
 
-    /// Runs a transaction and makes it durable before returning.
+    /// Runs a transaction and makes it durable before returning; `act` names it to whoever tests crashes.
     pub(super) fn write<T>(
         &self,
+        act: Act,
         body: impl FnOnce(&WriteTransaction) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
         self.with(|database| {
             let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
             let value = body(&transaction)?;
+            act.before();
             transaction.commit()?;
+            act.after();
             Ok(value)
         })
     }
@@ -209,10 +214,12 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
     for n in 1.. {
         let aside = path.with_extension(format!("redb.corrupt-{n}"));
         if !aside.exists() {
+            Act::JournalSetAside.before();
             fs::rename(path, &aside)?;
             if let Some(parent) = path.parent() {
                 crate::durable::sync_dir(parent)?;
             }
+            Act::JournalSetAside.after();
             return Ok(aside);
         }
     }

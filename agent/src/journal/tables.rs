@@ -180,14 +180,14 @@ fn shorten(text: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::Journal;
+    use crate::{crash::Act, journal::Journal};
 
     #[test]
     fn only_tombstones_that_are_surplus_and_old_go() {
         let dir = tempfile::tempdir().unwrap();
         let (journal, _) = Journal::open(&dir.path().join("journal.redb")).unwrap();
         let left = |now, keep| {
-            let left = journal.store.write(|tx| {
+            let left = journal.store.write(Act::JournalOpen, |tx| {
                 prune(tx, now, keep)?;
                 let order = tx.open_table(TOMBSTONE_ORDER)?;
                 assert_eq!(order.len()?, tx.open_table(TOMBSTONES)?.len()?);
@@ -209,7 +209,10 @@ mod tests {
             };
             // Acknowledged a day apart.
             let day = i64::try_from(seq).unwrap() * 24 * 3600;
-            journal.store.write(|tx| bury(tx, id, record, day)).unwrap();
+            journal
+                .store
+                .write(Act::JournalAck, |tx| bury(tx, id, record, day))
+                .unwrap();
         }
         let days = |days: i64| days * 24 * 3600;
         assert_eq!(left(days(30), 1), [1, 2, 3, 4]);

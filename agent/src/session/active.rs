@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use kernex_proto::{
     ids::AttemptId,
-    v1::{self, Disposition, device_session_request::Message},
+    v1::{self, Disposition, device_session_request::Message, report::Event},
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     clock,
     config::Config,
+    crash::Act,
     host::Host,
     journal::{Acked, BootInstant, Journal, Stopped, Taken},
     wires::Wires,
@@ -329,16 +330,41 @@ impl<'a> Active<'a> {
     }
 
     pub(super) async fn send(&self, message: Message) -> Result<(), SessionError> {
+        let act = guarded(&message);
         let message = v1::DeviceSessionRequest {
             message: Some(message),
         };
-        match timeout(SEND_TIMEOUT, self.streams.up.send(message)).await {
-            Ok(Ok(())) => Ok(()),
-            // The stream ended; reading it on says why.
-            Ok(Err(_)) => Ok(()),
-            Err(_) => Err(SessionError::Stuck),
+        if let Some(act) = act {
+            act.before();
         }
+        // When the stream ended, reading it on says why.
+        if timeout(SEND_TIMEOUT, self.streams.up.send(message))
+            .await
+            .is_err()
+        {
+            return Err(SessionError::Stuck);
+        }
+        if let Some(act) = act {
+            act.after();
+        }
+        Ok(())
     }
+}
+
+/// What sending a message is called where crashes are tested.
+fn guarded(message: &Message) -> Option<Act> {
+    Some(match message {
+        Message::Heartbeat(_) => Act::SendHeartbeat,
+        Message::Planned(_) => Act::SendPlanned,
+        Message::Configured(_) => Act::SendConfigured,
+        Message::Report(report) => match report.event.as_ref()? {
+            Event::Accepted(_) => Act::SendAccepted,
+            Event::Progress(_) => Act::SendProgress,
+            Event::Deferred(_) => Act::SendDeferred,
+            Event::Outcome(_) => Act::SendOutcome,
+        },
+        Message::Hello(_) | Message::Ready(_) | Message::Unsupported(_) => return None,
+    })
 }
 
 fn ticks(pace: Duration) -> Interval {

@@ -24,7 +24,9 @@ use tonic::{
 
 use crate::{
     channel::CONNECT_TIMEOUT,
-    clock, host,
+    clock,
+    crash::Act,
+    host,
     identity::{DeviceKey, Identity},
     journal::{Journal, JournalError},
 };
@@ -126,13 +128,17 @@ pub(super) async fn shake_hands(
     let challenge = expect_challenge(&mut streams.down, identity).await?;
     let last_epoch = journal.call(Journal::epoch).await?;
     let hello = hello(&challenge, identity, key, journal, last_epoch).await?;
+    Act::SendHello.before();
     send(streams, up::Message::Hello(hello)).await?;
+    Act::SendHello.after();
     let welcome = expect_welcome(&mut streams.down, last_epoch).await?;
     let epoch = welcome.epoch;
     journal
         .call(move |journal| journal.confirm_epoch(epoch))
         .await?;
+    Act::SendReady.before();
     send(streams, up::Message::Ready(v1::Ready { epoch })).await?;
+    Act::SendReady.after();
     Ok(welcome)
 }
 

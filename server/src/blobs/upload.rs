@@ -14,6 +14,8 @@ use tokio::{
     io::{AsyncWriteExt, BufWriter},
 };
 
+use crate::crash::Act;
+
 use super::{BlobError, Place, failed, pieces_of};
 
 /// An upload in progress; dropping it leaves nothing.
@@ -95,6 +97,7 @@ async fn keep(staged: &Path, folder: &Path, key: &Key) -> Result<(), BlobError> 
     tokio::fs::create_dir_all(&shard)
         .await
         .map_err(failed("making a folder for bundles"))?;
+    Act::BlobPlace.before();
     tokio::fs::rename(staged, &target)
         .await
         .map_err(failed("putting an upload in its place"))?;
@@ -110,6 +113,7 @@ async fn keep(staged: &Path, folder: &Path, key: &Key) -> Result<(), BlobError> 
             .await
             .map_err(failed("syncing the folder of bundles"))?;
     }
+    Act::BlobPlace.after();
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use super::{
     requests::{audit, body_hash, remember, replayed},
     transaction::{Tx, insert_all},
 };
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, crash::Act};
 
 /// A bundle whose bytes are stored.
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ impl Store {
         new: NewBundle,
     ) -> Result<(BundleRow, bool)> {
         let new = &new;
-        self.write(|tx| async move {
+        self.write_as(Act::CommitBundle, |tx| async move {
             let reference = format!("{}:{}", new.name, new.version);
             if let Some(row) = by_reference(&tx.db, &reference).await? {
                 if row.digest == new.digest.to_string() {

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    crash::Act,
     domain::{attempt::Event, selector::Selector},
 };
 
@@ -119,7 +120,7 @@ impl Store {
             rollout,
         ));
         let new = &new;
-        self.write(|tx| async move {
+        self.write_as(Act::CommitDeployment, |tx| async move {
             if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
                 return created(&tx, id).await;
             }
@@ -169,7 +170,7 @@ impl Store {
         id: DeploymentId,
     ) -> Result<(Deployment, Vec<DeviceId>)> {
         let body = body_hash(&id.0);
-        self.write(|tx| async move {
+        self.write_as(Act::CommitCancel, |tx| async move {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
                 return Ok((find(&tx.db, id.0).await?, devices_of(&tx, id.0).await?));
             }

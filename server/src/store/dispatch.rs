@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    crash::Act,
     domain::{
         attempt::{Event, State},
         rollout::DeploymentState,
@@ -176,7 +177,7 @@ impl Store {
     ) -> Result<()> {
         let note = &note;
         for chunk in sent.chunks(ID_CHUNK) {
-            self.write(|tx| async move {
+            self.write_as(Act::CommitSent, |tx| async move {
                 let mut batch = Batch::new(&tx);
                 let targets = chunk.iter().map(|(attempt, _)| attempt.target.0);
                 let named = Condition::all().add(attempt::Column::TargetId.is_in(targets));

@@ -17,6 +17,7 @@ use super::{
     requests::audit,
     transaction::{Tx, insert_all},
 };
+use crate::crash::Act;
 
 /// A device that proved to hold its key and wants in.
 #[derive(Debug, Clone)]
@@ -64,7 +65,7 @@ impl Store {
     /// Binds a key to a device. A key that is bound already gets its device again and uses nothing up.
     pub async fn enroll(&self, new: EnrollDevice) -> Result<Enrolled, EnrollError> {
         let new = &new;
-        self.write(|tx| async move {
+        self.write_as(Act::CommitEnroll, |tx| async move {
             match decide(&tx, new).await {
                 // Refusals are answers, not failures of the transaction; nothing was written before them.
                 Err(EnrollError::Store(error)) => Err(error),

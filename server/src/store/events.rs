@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    crash::Act,
     domain::attempt::{Event, State},
 };
 
@@ -98,7 +99,10 @@ impl Store {
         let mut expired = 0;
         loop {
             let chunk = self
-                .write(|tx| async move { expire_chunk(&tx).await })
+                .write_as(
+                    Act::CommitExpiry,
+                    |tx| async move { expire_chunk(&tx).await },
+                )
                 .await?;
             expired += chunk;
             if chunk < EXPIRE_CHUNK {

@@ -16,7 +16,7 @@ use super::{
     entity::{device, heartbeat, heartbeat_sample},
     transaction::{ID_CHUNK, Tx, insert_all},
 };
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, crash::Act};
 
 /// What one device said last.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +44,7 @@ impl Store {
         if newest.is_empty() {
             return Ok(());
         }
-        self.write_beside(|tx| async move {
+        self.write_beside_as(Act::CommitHeartbeats, |tx| async move {
             let ids: Vec<Uuid> = newest.keys().copied().collect();
             for chunk in ids.chunks(ID_CHUNK) {
                 record(&tx, newest, chunk).await?;

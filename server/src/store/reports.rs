@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    crash::Act,
     domain::attempt::{Ending, Event, Step, Verdict, disposition},
 };
 
@@ -62,7 +63,7 @@ impl Store {
         reports: Vec<IncomingReport>,
     ) -> Result<Vec<v1::Disposition>> {
         let reports = &reports;
-        self.write(|tx| async move {
+        self.write_as(Act::CommitReports, |tx| async move {
             let targets: BTreeSet<Uuid> = reports
                 .iter()
                 .map(|report| report.attempt.target.0)

@@ -15,7 +15,7 @@ use super::{
     entity::run,
     transaction::{Tx, insert_all},
 };
-use crate::{clock::Timestamp, domain::attempt::next_run};
+use crate::{clock::Timestamp, crash::Act, domain::attempt::next_run};
 
 /// Notes that an attempt waits for its next run.
 pub(super) async fn defer(tx: &Tx, asked: &[(AttemptId, v1::Deferred)]) -> Result<()> {
@@ -50,7 +50,7 @@ pub(super) async fn defer(tx: &Tx, asked: &[(AttemptId, v1::Deferred)]) -> Resul
 impl Store {
     /// Notes runs that were pushed. Written behind.
     pub async fn mark_runs_sent(&self, sent: &[(AttemptId, u32)]) -> Result<()> {
-        self.write(|tx| async move {
+        self.write_as(Act::CommitRuns, |tx| async move {
             for (attempt, granted) in sent {
                 let (target, number) = key(*attempt);
                 run::Entity::update_many()

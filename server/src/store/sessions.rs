@@ -23,9 +23,12 @@ use super::{
     entity::{attempt, device, device_key, journal, lease, session},
     transaction::{ID_CHUNK, Tx, insert_all},
 };
-use crate::domain::{
-    attempt::{Event, State},
-    device::{Known, Return, next_epoch, recognise},
+use crate::{
+    crash::Act,
+    domain::{
+        attempt::{Event, State},
+        device::{Known, Return, next_epoch, recognise},
+    },
 };
 
 pub use super::downloads::DownloadRefused;
@@ -83,7 +86,7 @@ impl Store {
     /// the device or its key is gone since it was asked for.
     pub async fn open_session(&self, open: OpenSession) -> Result<OpenedSession> {
         let open = &open;
-        self.write(|tx| async move {
+        self.write_as(Act::CommitSession, |tx| async move {
             let mut row = speaking_device(&tx, open).await?;
             let journal = journal::Entity::find_by_id((open.device.0, open.journal.0)).one(&tx.db).await?;
             let known = Known {
@@ -136,7 +139,7 @@ impl Store {
 
     /// The agent has the epoch on disk; from now on it is online.
     pub async fn confirm_session(&self, device: DeviceId, epoch: u64) -> Result<()> {
-        self.write(|tx| async move {
+        self.write_as(Act::CommitReady, |tx| async move {
             let confirmed = session::Entity::update_many()
                 .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
                 .filter(session::Column::DeviceId.eq(device.0))
@@ -206,7 +209,7 @@ impl Store {
 
     async fn close_where(&self, which: Condition) -> Result<()> {
         let which = &which;
-        self.write(|tx| async move {
+        self.write_as(Act::CommitClose, |tx| async move {
             let closing = session::Entity::find()
                 .filter(which.clone())
                 .all(&tx.db)

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Result, Store, StoreError, entity::event};
-use crate::{clock::Timestamp, metrics::observe};
+use crate::{clock::Timestamp, crash::Act, metrics::observe};
 
 /// Most bound values in one statement; both databases allow a little more.
 const BIND_LIMIT: usize = 30_000;
@@ -139,7 +139,17 @@ impl Store {
         Fut: Future<Output = Result<T>> + Send,
         T: Send,
     {
-        Box::pin(self.run(true, work)).await
+        self.write_as(Act::CommitOther, work).await
+    }
+
+    /// [`write`](Self::write) with a name for whoever tests crashes.
+    pub(crate) async fn write_as<T, F, Fut>(&self, act: Act, work: F) -> Result<T>
+    where
+        F: Fn(Arc<Tx>) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        Box::pin(self.run(act, true, work)).await
     }
 
     /// Like [`write`](Self::write) without the writers' lock: for rows nobody else writes, and no events.
@@ -149,10 +159,20 @@ impl Store {
         Fut: Future<Output = Result<T>> + Send,
         T: Send,
     {
-        Box::pin(self.run(false, work)).await
+        self.write_beside_as(Act::CommitBeside, work).await
     }
 
-    async fn run<T, F, Fut>(&self, lock: bool, work: F) -> Result<T>
+    /// [`write_beside`](Self::write_beside) with a name for whoever tests crashes.
+    pub(crate) async fn write_beside_as<T, F, Fut>(&self, act: Act, work: F) -> Result<T>
+    where
+        F: Fn(Arc<Tx>) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        Box::pin(self.run(act, false, work)).await
+    }
+
+    async fn run<T, F, Fut>(&self, act: Act, lock: bool, work: F) -> Result<T>
     where
         F: Fn(Arc<Tx>) -> Fut + Send,
         Fut: Future<Output = Result<T>> + Send,
@@ -162,7 +182,7 @@ impl Store {
         let started = std::time::Instant::now();
         let figures = self.figures();
         loop {
-            match self.attempt(lock, &work).await {
+            match self.attempt(act, lock, &work).await {
                 Err(StoreError::Db(error)) if is_retryable(&error) => {
                     if tries >= MAX_TRIES {
                         figures.ended.of("rolled_back").inc();
@@ -189,7 +209,7 @@ impl Store {
         }
     }
 
-    async fn attempt<T, F, Fut>(&self, lock: bool, work: &F) -> Result<T>
+    async fn attempt<T, F, Fut>(&self, act: Act, lock: bool, work: &F) -> Result<T>
     where
         F: Fn(Arc<Tx>) -> Fut + Send,
         Fut: Future<Output = Result<T>> + Send,
@@ -218,7 +238,10 @@ impl Store {
         };
         match outcome {
             Ok(value) => {
-                if tx.commit().await? {
+                act.before();
+                let changed = tx.commit().await?;
+                act.after();
+                if changed {
                     self.wake();
                 }
                 Ok(value)

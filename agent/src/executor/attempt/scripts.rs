@@ -12,6 +12,7 @@ use super::{Attempt, started};
 use crate::{
     bundle::Shelf,
     clock,
+    crash::Act,
     executor::{
         traceparent_or,
         verdict::{After, Break, Ran, after_script},
@@ -100,6 +101,7 @@ impl Attempt<'_> {
             run.step == Step::Script && run.manifest.restart == Some(Restart::Expected);
         let dir = run.shelf.release(run.folder);
         let sandbox = self.executor.sandbox.clone();
+        Act::ScriptStart.before();
         let running = sandbox
             .start(Script {
                 script: run.script,
@@ -110,6 +112,7 @@ impl Attempt<'_> {
                 spares: may_restart.then_some(kernex_proto::manifest::TRY_AGAIN_EXIT_CODE),
             })
             .map_err(internal)?;
+        Act::ScriptStart.after();
         let deadline = clock::since_boot().saturating_add(limit);
         if run.step != Step::Health {
             self.note_process(run.step, running.pid(), running.start_ticks())
