@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     time::Duration,
 };
 
@@ -173,9 +173,20 @@ impl TestAgent {
         self.process.wait_within(limit).is_some()
     }
 
+    /// How its process ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.exited()
+    }
+
     /// Starts it again on the same state.
     pub fn start_again(&mut self) {
-        let command = command(&self.options, "run", &self.state);
+        self.start_again_with(None);
+    }
+
+    /// Starts it again on the same state, this time with one more variable.
+    pub fn start_again_with(&mut self, variable: Option<(&str, &str)>) {
+        let mut command = command(&self.options, "run", &self.state);
+        command.envs(variable);
         self.process = Process::spawn(&self.name, command, &self.log);
     }
 

@@ -19,11 +19,13 @@ pub mod args;
 pub mod checker;
 pub mod clones;
 pub mod command;
+pub mod crashes;
 pub mod disks;
 pub mod evidence;
 pub mod history;
 pub mod kills;
 pub mod load;
+pub mod network;
 pub mod postgres;
 pub mod power;
 pub mod report;
@@ -110,6 +112,20 @@ pub const SCENARIOS: &[Scenario] = &[
         ci: 50,
         databases: &[Database::Sqlite],
         run: |plan| Box::pin(power::run(plan)),
+    },
+    Scenario {
+        name: "crashes",
+        about: "every crash point of both programs, each as often as `--count` says",
+        ci: 1,
+        databases: BOTH,
+        run: |plan| Box::pin(crashes::run(plan)),
+    },
+    Scenario {
+        name: "network",
+        about: "networks that are cut, half-open, stalled or slow, and tear or garble any message",
+        ci: 100,
+        databases: BOTH,
+        run: |plan| Box::pin(network::run(plan)),
     },
     Scenario {
         name: "disks",

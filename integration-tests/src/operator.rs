@@ -7,8 +7,10 @@ use kernex_proto::v1::{
     DeploymentState, Device, DeviceStatus, GetDeploymentRequest, GetDeviceRequest,
     ListTargetsRequest, Target, UploadBegin, UploadBundleRequest, WhoAmIRequest, WhoAmIResponse,
     access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
+    configuration_service_client::ConfigurationServiceClient,
     deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
-    event_service_client::EventServiceClient, upload_bundle_request,
+    event_service_client::EventServiceClient, plan_service_client::PlanServiceClient,
+    upload_bundle_request,
 };
 use tokio_stream::Stream;
 use tonic::{
@@ -95,6 +97,12 @@ impl Operator {
         DeploymentServiceClient::new(self.service())
     }
 
+    /// `PlanService`.
+    #[must_use]
+    pub fn plans(&self) -> PlanServiceClient<Authorised> {
+        PlanServiceClient::new(self.service())
+    }
+
     /// `EventService`.
     #[must_use]
     pub fn events(&self) -> EventServiceClient<Authorised> {
@@ -105,6 +113,12 @@ impl Operator {
     #[must_use]
     pub fn access(&self) -> AccessServiceClient<Authorised> {
         AccessServiceClient::new(self.service())
+    }
+
+    /// `ConfigurationService`.
+    #[must_use]
+    pub fn configurations(&self) -> ConfigurationServiceClient<Authorised> {
+        ConfigurationServiceClient::new(self.service())
     }
 
     /// Who the server takes this operator for.

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::{Read as _, Seek as _, SeekFrom},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -79,6 +80,25 @@ impl Process {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Bytes the program has said so far.
+    #[must_use]
+    pub fn said(&self) -> u64 {
+        fs::metadata(&self.log).map_or(0, |meta| meta.len())
+    }
+
+    /// Whether it has said `words` since it had said that many bytes.
+    #[must_use]
+    pub fn has_said(&self, words: &str, since: u64) -> bool {
+        let read = || {
+            let mut text = Vec::new();
+            let mut log = File::open(&self.log)?;
+            log.seek(SeekFrom::Start(since))?;
+            log.read_to_end(&mut text)?;
+            Ok::<_, std::io::Error>(text)
+        };
+        read().is_ok_and(|text| String::from_utf8_lossy(&text).contains(words))
     }
 
     /// How it ended, if it has.

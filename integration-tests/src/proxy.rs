@@ -1,23 +1,22 @@
-//! A network that can be cut, stalled and measured, between an agent and its server.
+//! A network between an agent and its server that can be cut, stalled, throttled, abandoned and measured, and that tears or
+//! garbles what passes at a chosen message.
 
 use std::{
-    io,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{
-        TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+
+mod frames;
+mod link;
+mod trap;
+
+pub use frames::Protocol;
+pub use trap::{Deed, Trap, Way};
 
 /// How the network is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +36,15 @@ struct Shared {
     // Bytes towards the agent after which the network is cut by itself.
     cut_at: AtomicU64,
     connections: AtomicU64,
+    // Links of an earlier number are reset.
+    dropped: watch::Sender<u64>,
+    // Links of an earlier number pass nothing any more and stay up.
+    abandoned: watch::Sender<u64>,
+    // Bytes a second in each direction; 0 is as fast as it goes.
+    rate: watch::Sender<u64>,
+    trap: Mutex<Option<Trap>>,
+    sprung: watch::Sender<u64>,
+    protocol: Protocol,
 }
 
 /// A TCP proxy on a port of its own.
@@ -47,12 +55,26 @@ pub struct Proxy {
     _tasks: JoinSet<()>,
 }
 
+impl Shared {
+    fn trap(&self) -> std::sync::MutexGuard<'_, Option<Trap>> {
+        self.trap.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Proxy {
-    /// A proxy to a port of this machine.
+    /// A proxy to a port of this machine, where TLS is spoken.
     ///
     /// # Panics
     /// When no port is free.
     pub async fn to(port: u16) -> Self {
+        Self::speaking(Protocol::Tls, port).await
+    }
+
+    /// A proxy to a port of this machine where this is spoken.
+    ///
+    /// # Panics
+    /// When no port is free.
+    pub async fn speaking(protocol: Protocol, port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a port is free");
         let address = listener.local_addr().expect("it has an address");
@@ -61,9 +83,15 @@ impl Proxy {
             down: AtomicU64::new(0),
             cut_at: AtomicU64::new(u64::MAX),
             connections: AtomicU64::new(0),
+            dropped: watch::Sender::new(0),
+            abandoned: watch::Sender::new(0),
+            rate: watch::Sender::new(0),
+            trap: Mutex::default(),
+            sprung: watch::Sender::new(0),
+            protocol,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, port, Arc::clone(&shared)));
+        tasks.spawn(link::accept(listener, port, Arc::clone(&shared)));
         Self {
             address,
             shared,
@@ -74,7 +102,10 @@ impl Proxy {
     /// Where an agent finds it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://{}", self.address)
+        match self.shared.protocol {
+            Protocol::Tls => format!("https://{}", self.address),
+            Protocol::Http2 => format!("http://{}", self.address),
+        }
     }
 
     /// Resets every connection and lets no new one through.
@@ -87,8 +118,37 @@ impl Proxy {
         self.shared.weather.send_replace(Weather::Stalled);
     }
 
+    /// Resets every connection; new ones pass.
+    pub fn drop_links(&self) {
+        self.shared.dropped.send_modify(|number| *number += 1);
+    }
+
+    /// Passes nothing on the connections there are, for ever, and closes none of them: a machine on the way was switched
+    /// off. New ones pass.
+    pub fn abandon(&self) {
+        self.shared.abandoned.send_modify(|number| *number += 1);
+    }
+
+    /// Passes so many bytes a second in each direction; 0 is as fast as it goes.
+    pub fn throttle(&self, bytes_a_second: u64) {
+        self.shared.rate.send_replace(bytes_a_second);
+    }
+
+    /// Lays a trap, in place of one that has not sprung.
+    pub fn lay(&self, trap: Trap) {
+        *self.shared.trap() = Some(trap);
+    }
+
+    /// Waits until a trap that was laid has sprung.
+    pub async fn sprung(&self) {
+        let mut sprung = self.shared.sprung.subscribe();
+        let _ = sprung.wait_for(|_| self.shared.trap().is_none()).await;
+    }
+
     /// Lets everything pass again.
     pub fn heal(&self) {
+        *self.shared.trap() = None;
+        self.shared.rate.send_replace(0);
         self.shared.cut_at.store(u64::MAX, Ordering::SeqCst);
         self.shared.weather.send_replace(Weather::Fair);
     }
@@ -115,56 +175,5 @@ impl Proxy {
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
-    }
-}
-
-async fn accept(listener: TcpListener, port: u16, shared: Arc<Shared>) {
-    let mut links = JoinSet::new();
-    while let Ok((agent, _)) = listener.accept().await {
-        if *shared.weather.borrow() != Weather::Cut {
-            links.spawn(link(agent, port, Arc::clone(&shared)));
-        }
-        while links.try_join_next().is_some() {}
-    }
-}
-
-async fn link(agent: TcpStream, port: u16, shared: Arc<Shared>) {
-    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
-        return;
-    };
-    let _ = agent.set_nodelay(true);
-    let _ = server.set_nodelay(true);
-    shared.connections.fetch_add(1, Ordering::SeqCst);
-    let mut weather = shared.weather.subscribe();
-    let (from_agent, to_agent) = agent.into_split();
-    let (from_server, to_server) = server.into_split();
-    tokio::select! {
-        _ = pump(from_agent, to_server, &shared, false) => {}
-        _ = pump(from_server, to_agent, &shared, true) => {}
-        _ = weather.wait_for(|now| *now == Weather::Cut) => {}
-    }
-}
-
-async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    shared: &Shared,
-    downwards: bool,
-) -> io::Result<()> {
-    let mut buffer = vec![0; 32 * 1024];
-    let mut weather = shared.weather.subscribe();
-    loop {
-        let read = from.read(&mut buffer).await?;
-        if read == 0 {
-            return to.shutdown().await;
-        }
-        let _ = weather.wait_for(|now| *now == Weather::Fair).await;
-        to.write_all(&buffer[..read]).await?;
-        if downwards {
-            let passed = shared.down.fetch_add(read as u64, Ordering::SeqCst) + read as u64;
-            if passed >= shared.cut_at.load(Ordering::SeqCst) {
-                shared.weather.send_replace(Weather::Cut);
-            }
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -32,6 +32,8 @@ pub struct ServerOptions {
     pub data: Option<PathBuf>,
     /// The `--database-url` to use, instead of a fresh one of the test's kind.
     pub database: Option<String>,
+    /// Without TLS.
+    pub plaintext: bool,
 }
 
 impl ServerOptions {
@@ -53,6 +55,13 @@ impl ServerOptions {
     #[must_use]
     pub fn database(mut self, url: String) -> Self {
         self.database = Some(url);
+        self
+    }
+
+    /// Has it speak without TLS.
+    #[must_use]
+    pub fn plaintext(mut self) -> Self {
+        self.plaintext = true;
         self
     }
 
@@ -91,8 +100,8 @@ impl TestServer {
             None => database.fresh_url(&data).await,
         };
         let port = free_port();
-        let mut process = spawn(folder.path(), port, database_url.as_deref(), &options);
-        let operator = connect(&mut process, &data, port).await;
+        let mut process = spawn(folder.path(), port, database_url.as_deref(), &options, None);
+        let operator = connect(&mut process, &data, port, options.plaintext).await;
         Self {
             process,
             operator,
@@ -122,8 +131,9 @@ impl TestServer {
         options = options.env("KERNEX_BUNDLE_STORE", bundles);
         options.data = None;
         let port = free_port();
-        let mut process = spawn(folder.path(), port, options.database.as_deref(), &options);
-        let operator = connect(&mut process, &data, port).await;
+        let database = options.database.as_deref();
+        let mut process = spawn(folder.path(), port, database, &options, None);
+        let operator = connect(&mut process, &data, port, options.plaintext).await;
         Self {
             process,
             operator,
@@ -144,7 +154,7 @@ impl TestServer {
     /// Where agents and operators find it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        url(self.port, self.options.plaintext)
     }
 
     /// The port it listens on.
@@ -179,7 +189,7 @@ impl TestServer {
 
     /// A new connection of its own, as an agent or operator makes one.
     pub async fn channel(&self) -> Channel {
-        dial(&self.data(), self.port)
+        dial(&self.data(), self.port, self.options.plaintext)
             .await
             .expect("the server accepts connections")
     }
@@ -264,16 +274,26 @@ impl TestServer {
         self.answers().await;
     }
 
+    /// How its process ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.exited()
+    }
+
     /// Starts it again and does not wait.
     pub fn spawn_again(&mut self) {
-        let database = self.database_url.as_deref();
-        self.process = spawn(self.folder.path(), self.port, database, &self.options);
+        self.spawn_again_with(None);
+    }
+
+    /// Starts it again, this time with one more variable, and does not wait.
+    pub fn spawn_again_with(&mut self, variable: Option<(&str, &str)>) {
+        let (database, folder) = (self.database_url.as_deref(), self.folder.path());
+        self.process = spawn(folder, self.port, database, &self.options, variable);
     }
 
     /// Waits until it answers.
     pub async fn answers(&mut self) {
         let data = self.data();
-        self.operator = connect(&mut self.process, &data, self.port).await;
+        self.operator = connect(&mut self.process, &data, self.port, self.options.plaintext).await;
     }
 
     /// Files of stored bundles.
@@ -349,7 +369,13 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("it has an address").port()
 }
 
-fn spawn(folder: &Path, port: u16, database: Option<&str>, options: &ServerOptions) -> Process {
+fn spawn(
+    folder: &Path,
+    port: u16,
+    database: Option<&str>,
+    options: &ServerOptions,
+    variable: Option<(&str, &str)>,
+) -> Process {
     let mut command = command("serve");
     command
         .args(["--listen", &format!("127.0.0.1:{port}")])
@@ -357,32 +383,44 @@ fn spawn(folder: &Path, port: u16, database: Option<&str>, options: &ServerOptio
         .arg(options.data_below(folder))
         .env("KERNEX_HEARTBEAT_INTERVAL", "500ms")
         .env("RUST_LOG", "info,kernex_server=debug")
-        .envs(options.env.iter().map(|(name, value)| (name, value)));
+        .envs(options.env.iter().map(|(name, value)| (name, value)))
+        .envs(variable);
+    if options.plaintext {
+        command.arg("--plaintext");
+    }
     if let Some(url) = database {
         command.args(["--database-url", url]);
     }
     Process::spawn("kernex-server", command, &folder.join("server.log"))
 }
 
-async fn dial(data: &Path, port: u16) -> Result<Channel, String> {
-    let ca = fs::read(data.join("ca.pem")).map_err(|error| format!("no ca.pem: {error}"))?;
-    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
-    Endpoint::from_shared(format!("https://127.0.0.1:{port}"))
-        .and_then(|endpoint| endpoint.tls_config(tls))
+fn url(port: u16, plaintext: bool) -> String {
+    let scheme = if plaintext { "http" } else { "https" };
+    format!("{scheme}://127.0.0.1:{port}")
+}
+
+async fn dial(data: &Path, port: u16, plaintext: bool) -> Result<Channel, String> {
+    let mut endpoint = Endpoint::from_shared(url(port, plaintext));
+    if !plaintext {
+        let ca = fs::read(data.join("ca.pem")).map_err(|error| format!("no ca.pem: {error}"))?;
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
+        endpoint = endpoint.and_then(|endpoint| endpoint.tls_config(tls));
+    }
+    endpoint
         .map_err(|error| error.to_string())?
         .connect()
         .await
         .map_err(|error| format!("cannot connect: {error:?}"))
 }
 
-async fn connect(process: &mut Process, data: &Path, port: u16) -> Operator {
+async fn connect(process: &mut Process, data: &Path, port: u16, plaintext: bool) -> Operator {
     wait_for("the server to answer", || {
         let ended = process.exited();
         assert!(ended.is_none(), "the server ended: {ended:?}");
         async {
             let token = fs::read_to_string(data.join("admin.token"));
             let token = token.map_err(|error| format!("no admin.token: {error}"))?;
-            let operator = Operator::new(dial(data, port).await?, token.trim());
+            let operator = Operator::new(dial(data, port, plaintext).await?, token.trim());
             operator
                 .who_am_i()
                 .await

@@ -34,7 +34,7 @@ pub enum Command {
 pub struct Run {
     /// Its name, as `list` shows it.
     pub scenario: String,
-    /// Faults on each database [default: as many as in CI].
+    /// Faults on each database; for `crashes`, how often each point is taken [default: as many as in CI].
     #[arg(long)]
     pub count: Option<usize>,
     /// Decides what is done when; drawn and printed when not given.

@@ -202,7 +202,7 @@ async fn kill_server(server: &mut TestServer, kills: usize, traffic: &Traffic, h
 }
 
 /// Deploys until told to stop; returns how often.
-async fn keep_deploying(traffic: Traffic, over: CancellationToken) -> usize {
+pub(super) async fn keep_deploying(traffic: Traffic, over: CancellationToken) -> usize {
     let mut deployed = 0;
     while !over.is_cancelled() {
         deployed += usize::from(traffic.deploy().await.is_some());

@@ -239,7 +239,10 @@ async fn keep_ordering(traffic: Traffic, over: CancellationToken) -> Vec<String>
 }
 
 /// Every order that was seen to succeed has its targets.
-async fn remembered(world: &World, acknowledged: &BTreeSet<String>) -> Result<(), Failure> {
+pub(super) async fn remembered(
+    world: &World,
+    acknowledged: &BTreeSet<String>,
+) -> Result<(), Failure> {
     let tables = Rows::of(&world.server).tables().await;
     let tables = tables.map_err(|error| Failure::new(format!("no rows: {error}")))?;
     let there: BTreeSet<String> = tables

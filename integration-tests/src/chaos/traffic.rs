@@ -127,19 +127,24 @@ impl Traffic {
         bundle: &WitnessedBundle,
         devices: Vec<String>,
     ) -> Option<String> {
-        let (archive, facts) = bundle.build().await;
-        let what = format!("{}:{}", facts.name, facts.version);
-        let uploaded: Bundle = self.insist(|| self.operator.try_push(&archive)).await?;
-        // Known before anybody can run it.
-        self.bundles
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(uploaded.digest.clone(), facts);
+        let request = CreateDeploymentRequest {
+            device_names: devices,
+            ..Default::default()
+        };
+        self.order(bundle, request).await
+    }
+
+    /// Uploads one bundle and orders it as asked for; returns the deployment's id.
+    pub async fn order(
+        &self,
+        bundle: &WitnessedBundle,
+        request: CreateDeploymentRequest,
+    ) -> Option<String> {
+        let uploaded = self.upload(bundle).await?;
         let request = CreateDeploymentRequest {
             bundle: uploaded.digest,
-            device_names: devices.clone(),
             request_id: Uuid::now_v7().to_string(),
-            ..Default::default()
+            ..request
         };
         let id = self
             .insist(|| self.operator.deploy_for(request.clone()))
@@ -148,9 +153,29 @@ impl Traffic {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(id.clone());
+        let what = format!("{}:{}", uploaded.name, uploaded.version);
+        let devices = request.device_names;
         self.history
             .note(format_args!("deployed {what} to {devices:?} as {id}"));
         Some(id)
+    }
+
+    /// Uploads one bundle.
+    pub async fn upload(&self, bundle: &WitnessedBundle) -> Option<Bundle> {
+        let (archive, facts) = bundle.build().await;
+        let uploaded: Bundle = self.insist(|| self.operator.try_push(&archive)).await?;
+        // Known before anybody can run it.
+        self.bundles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(uploaded.digest.clone(), facts);
+        Some(uploaded)
+    }
+
+    /// Who gives the orders.
+    #[must_use]
+    pub fn operator(&self) -> &Operator {
+        &self.operator
     }
 
     /// Takes a deployment back.
@@ -161,15 +186,19 @@ impl Traffic {
         };
         let cancel = || async {
             let mut deployments = self.operator.deployments();
-            deployments.cancel_deployment(request.clone()).await
+            match deployments.cancel_deployment(request.clone()).await {
+                // It came to its end first.
+                Err(status) if status.code() == tonic::Code::FailedPrecondition => Ok(false),
+                cancelled => cancelled.map(|_| true),
+            }
         };
-        if self.insist(cancel).await.is_some() {
+        if self.insist(cancel).await == Some(true) {
             self.history.note(format_args!("cancelled {id}"));
         }
     }
 
     /// Tries again while the server is away; a refusal is not what it was asked for and ends the run.
-    async fn insist<T, F: Future<Output = Result<T, Status>>>(
+    pub(super) async fn insist<T, F: Future<Output = Result<T, Status>>>(
         &self,
         mut order: impl FnMut() -> F,
     ) -> Option<T> {

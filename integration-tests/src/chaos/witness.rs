@@ -34,7 +34,13 @@ append() {
 }
 append start || exit 98
 [ "$1" = 0 ] || sleep "$1"
-[ "$2" = 0 ] || exit "$2"
+case "$KERNEX_STEP:$2" in
+  # Asks to be asked again, once.
+  pre_hook:75) [ "${KERNEX_RUN:-1}" != 1 ] || exit 75 ;;
+  script:75) append end || exit 99; kill "$KERNEX_AGENT_PID"; exit 75 ;;
+  *:0 | *:75) ;;
+  *) exit "$2" ;;
+esac
 append end || exit 99
 "#;
 
@@ -121,6 +127,13 @@ pub struct Manner {
 }
 
 impl Manner {
+    /// At once, to be asked again (`pre_hook`) or to have the agent restarted (`script`).
+    pub const AGAIN: Self = Self {
+        millis: 0,
+        exit: 75,
+    };
+    /// At once and badly.
+    pub const BAD: Self = Self { millis: 0, exit: 1 };
     /// At once and well.
     pub const QUICK: Self = Self { millis: 0, exit: 0 };
 
@@ -201,6 +214,12 @@ impl WitnessedBundle {
             .collect();
         if !hooks.is_empty() {
             manifest["hooks"] = hooks.into();
+        }
+        if self.steps.get("pre_hook") == Some(&Manner::AGAIN) {
+            manifest["hooks"]["retry_seconds"] = 1.into();
+        }
+        if self.steps.get("script") == Some(&Manner::AGAIN) {
+            manifest["restart"] = "expected".into();
         }
         let mut files = vec![
             (

@@ -7,7 +7,10 @@ use std::{
 };
 
 use kernex_proto::v1::DeviceStatus;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::{JoinSet, block_in_place},
+    time::Instant,
+};
 
 use super::{
     Failure, Figures, Plan,
@@ -119,7 +122,8 @@ impl World {
         let options = options.env("KERNEX_AGENT_MAX_RECONNECT_SECONDS", "1");
         let url = options.url_or(&self.server.url());
         let key = self.server.new_key();
-        let agent = TestAgent::enrol_at(folder, &url, &token, key, options);
+        // It may go through a proxy that runs here as well.
+        let agent = block_in_place(|| TestAgent::enrol_at(folder, &url, &token, key, options));
         let path = self
             .server
             .scratch()

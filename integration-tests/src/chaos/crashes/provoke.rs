@@ -1,0 +1,199 @@
+//! What brings a program to a point: each an order to one device, given until the server has it.
+
+use std::{path::PathBuf, time::Duration};
+
+use kernex_proto::v1::{
+    Configuration, CreateDeploymentRequest, DeleteBundleRequest, PlanDeploymentRequest,
+    SetConfigurationRequest, configuration::Scope,
+};
+use rand::Rng as _;
+use tokio::{process::Command, time::sleep};
+use uuid::Uuid;
+
+use super::points::Means;
+use crate::{
+    TestServer, agent,
+    chaos::{
+        traffic::Traffic,
+        witness::{Manner, WitnessedBundle},
+    },
+};
+
+/// Name of a device that only ever enrols.
+const NEWCOMER: &str = "newcomer";
+
+/// For the script of a deployment that is taken back to begin.
+const UNDER_WAY: Duration = Duration::from_millis(700);
+
+/// Longest a question or an enrolment may take.
+const ASKING: Duration = Duration::from_secs(20);
+
+/// Gives orders for one device.
+#[derive(Debug, Clone)]
+pub(super) struct Provoker {
+    traffic: Traffic,
+    device: String,
+    newcomer: Option<Newcomer>,
+}
+
+/// A device that enrols again and again, with the same key.
+#[derive(Debug, Clone)]
+pub(super) struct Newcomer {
+    state: PathBuf,
+    url: String,
+    token: String,
+}
+
+impl Newcomer {
+    /// One that a server lets in.
+    pub(super) async fn of(server: &TestServer) -> Self {
+        let state = server.scratch().join("newcomer");
+        agent::place_key(&state, server.new_key());
+        Self {
+            state,
+            url: server.url(),
+            token: server.operator().enrollment_token(&[]).await,
+        }
+    }
+}
+
+impl Provoker {
+    pub(super) fn new(traffic: Traffic, device: &str) -> Self {
+        Self {
+            traffic,
+            device: device.to_owned(),
+            newcomer: None,
+        }
+    }
+
+    /// The same with a device that can enrol.
+    pub(super) fn with(self, newcomer: &Newcomer) -> Self {
+        Self {
+            newcomer: Some(newcomer.clone()),
+            ..self
+        }
+    }
+
+    /// Does it once; the order, if it was one.
+    pub(super) async fn once(&self, means: Means) -> Option<String> {
+        let serial: u32 = self.traffic.decide(|rng| rng.r#gen());
+        let bundle = WitnessedBundle::new("app", &format!("1.{serial}"));
+        match means {
+            Means::Start | Means::Drain | Means::Apart => None,
+            Means::Deploy => {
+                let content = serial.to_be_bytes().repeat(4000);
+                let whole = ["pre_hook", "script", "post_hook"].iter();
+                let whole = whole.fold(bundle, |bundle, step| bundle.step(step, Manner::QUICK));
+                self.deploy(whole.file("data", content, false)).await
+            }
+            Means::Cancel => {
+                let slow = Manner {
+                    millis: 5000,
+                    exit: 0,
+                };
+                let id = self.deploy(bundle.step("script", slow)).await?;
+                sleep(UNDER_WAY).await;
+                self.traffic.cancel(&id).await;
+                Some(id)
+            }
+            Means::Defer => {
+                let again = bundle.step("pre_hook", Manner::AGAIN);
+                self.deploy(again.step("script", Manner::QUICK)).await
+            }
+            Means::Restart => self.deploy(bundle.step("script", Manner::AGAIN)).await,
+            Means::Fail => {
+                let good = WitnessedBundle::new("app", &format!("0.{serial}"));
+                self.deploy(good.step("script", Manner::QUICK)).await?;
+                sleep(UNDER_WAY).await;
+                self.deploy(bundle.step("script", Manner::BAD)).await
+            }
+            Means::FailFirst => {
+                let first = WitnessedBundle::new(&format!("first-{serial}"), "1.0");
+                let first = first.step("script", Manner::QUICK);
+                self.deploy(first.step("post_hook", Manner::BAD)).await
+            }
+            Means::Configure => self.configure(serial).await,
+            Means::Plan => self.plan(bundle.step("script", Manner::QUICK)).await,
+            Means::Enrol => self.enrol().await,
+            Means::Expire => {
+                // Its server has just come up, so the device is mostly not back yet.
+                let request = CreateDeploymentRequest {
+                    device_names: vec![self.device.clone()],
+                    delivery_timeout_seconds: 1,
+                    ..CreateDeploymentRequest::default()
+                };
+                let bundle = bundle.step("script", Manner::QUICK);
+                self.traffic.order(&bundle, request).await
+            }
+            Means::DeleteBundle => self.delete(bundle.step("script", Manner::QUICK)).await,
+        }
+    }
+
+    async fn deploy(&self, bundle: WitnessedBundle) -> Option<String> {
+        let devices = vec![self.device.clone()];
+        self.traffic.deploy_bundle(&bundle, devices).await
+    }
+
+    async fn configure(&self, serial: u32) -> Option<String> {
+        let configuration = Configuration {
+            name: format!("of-{}", self.device),
+            scope: Some(Scope::DeviceId(self.device.clone())),
+            values: [("SERIAL".to_owned(), serial.to_string())].into(),
+            ..Configuration::default()
+        };
+        let request = SetConfigurationRequest {
+            configuration: Some(configuration),
+            request_id: Uuid::now_v7().to_string(),
+        };
+        let set = || async {
+            let mut configurations = self.traffic.operator().configurations();
+            configurations.set_configuration(request.clone()).await
+        };
+        self.traffic.insist(set).await;
+        None
+    }
+
+    async fn plan(&self, bundle: WitnessedBundle) -> Option<String> {
+        let uploaded = self.traffic.upload(&bundle).await?;
+        let order = CreateDeploymentRequest {
+            bundle: uploaded.digest,
+            device_names: vec![self.device.clone()],
+            ..CreateDeploymentRequest::default()
+        };
+        let request = PlanDeploymentRequest {
+            deployment: Some(order),
+        };
+        // A question may be lost with who was asked.
+        let mut plans = self.traffic.operator().plans();
+        let _ = tokio::time::timeout(ASKING, plans.plan_deployment(request)).await;
+        None
+    }
+
+    async fn enrol(&self) -> Option<String> {
+        let newcomer = self.newcomer.as_ref()?;
+        let mut command = Command::from(agent::bare_command("enroll"));
+        command
+            .arg("--state-dir")
+            .arg(&newcomer.state)
+            .args(["--server", &newcomer.url, "--token", &newcomer.token])
+            .args(["--name", NEWCOMER])
+            .kill_on_drop(true);
+        // The server may be on its way up or down; the next try tells.
+        let _ = tokio::time::timeout(ASKING, command.output()).await;
+        None
+    }
+
+    async fn delete(&self, bundle: WitnessedBundle) -> Option<String> {
+        let uploaded = self.traffic.upload(&bundle).await?;
+        let request = DeleteBundleRequest {
+            bundle: uploaded.digest,
+            request_id: Uuid::now_v7().to_string(),
+        };
+        let delete = || async {
+            let mut bundles = self.traffic.operator().bundles();
+            bundles.delete_bundle(request.clone()).await
+        };
+        self.traffic.insist(delete).await;
+        None
+    }
+}

@@ -1,0 +1,394 @@
+//! A bad network between every agent and the server: cut, half-open, stalled, throttled, and torn or garbled at any message,
+//! from the first byte of a TLS handshake to the last acknowledgement.
+//!
+//! Most of it goes through TLS, where a turned bit ends the connection and every promise has to hold. Every fifth fault is a
+//! turned bit in a session without TLS, where what arrives may be another valid message: there nobody can promise what was
+//! meant, but nothing may hang, fall over, run twice or be left.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kernex_proto::v1::{
+    AgentSettings, Configuration, SetConfigurationRequest, configuration::Scope,
+};
+use rand::{Rng as _, rngs::StdRng};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Failure, Figures, History, Plan, World, WorldOptions,
+    checker::{self, Rule},
+    kills::{broken, keep_deploying, watch},
+    rows::Rows,
+    traffic::Traffic,
+};
+use crate::{
+    AgentOptions, Proxy, ServerOptions, TestAgent,
+    proxy::{Deed, Protocol, Trap, Way},
+};
+
+const DEVICES: usize = 8;
+
+/// Faults between two judgements.
+const ROUND: usize = 100;
+
+/// One fault in so many is a turned bit without TLS.
+const PLAIN_SHARE: usize = 5;
+
+/// Silence after which agents give a session up, instead of the half minute that suits real networks. Far more than a loaded
+/// machine takes to answer: agents that give up on a server that is only slow make it slower.
+const SILENCE: Duration = Duration::from_secs(6);
+
+/// An agent that is not back by then hangs.
+const BACK_LIMIT: Duration = Duration::from_secs(60);
+
+const BETWEEN_GLANCES: Duration = Duration::from_millis(50);
+
+/// What still has to hold when a valid message may turn into another on its way.
+const STILL_HOLDS: [Rule; 4] = [
+    Rule::OnceOnly,
+    Rule::OneSession,
+    Rule::CurrentComplete,
+    Rule::NothingLeft,
+];
+
+/// Hurts the network `plan.count` times and judges after every round.
+pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
+    let start = Instant::now();
+    let plain = plan.count / PLAIN_SHARE;
+    let share = |name, count| Plan {
+        count,
+        history: plan.history.of_world(name),
+        ..plan.clone()
+    };
+    let (encrypted, plain) = (share("tls", plan.count - plain), share("plain", plain));
+    let (mut figures, more) = tokio::try_join!(
+        Box::pin(in_one_world(&encrypted, Protocol::Tls)),
+        Box::pin(in_one_world(&plain, Protocol::Http2)),
+    )?;
+    figures.merge(&more);
+    let seconds = start.elapsed().as_secs_f64();
+    figures.add("faults a second", figures.get("faults") / seconds);
+    Ok(figures)
+}
+
+type Proxies = BTreeMap<String, Arc<Proxy>>;
+
+async fn in_one_world(plan: &Plan, protocol: Protocol) -> Result<Figures, Failure> {
+    let mut figures = Figures::default();
+    let (mut world, proxies) = start(plan, protocol).await?;
+    let mut left = plan.count;
+    let mut summary = None;
+    while left > 0 {
+        let faults = left.min(ROUND);
+        left -= faults;
+        round(&mut world, &proxies, protocol, faults, &mut figures).await?;
+        match protocol {
+            Protocol::Tls => summary = Some(world.verify(&mut figures).await?),
+            Protocol::Http2 => judge_plain(&mut world, &mut figures).await?,
+        }
+    }
+    if let Some(summary) = summary {
+        figures.judged(&summary);
+    }
+    Ok(figures)
+}
+
+async fn start(plan: &Plan, protocol: Protocol) -> Result<(World, Proxies), Failure> {
+    let mut server = ServerOptions::default();
+    if protocol == Protocol::Http2 {
+        server = server.plaintext();
+    }
+    let mut world = World::empty(plan, WorldOptions { server }).await;
+    let folder = world.server.scratch().to_owned();
+    let mut proxies = Proxies::new();
+    for number in 1..=plan.devices.unwrap_or(DEVICES) {
+        let proxy = Proxy::speaking(protocol, world.server.port()).await;
+        let name = format!("edge-{number:02}");
+        world
+            .enrol(&folder, AgentOptions::named(&name).through(&proxy))
+            .await?;
+        proxies.insert(name, Arc::new(proxy));
+    }
+    world.online().await;
+    shorten_silence(&world).await?;
+    Ok((world, proxies))
+}
+
+async fn shorten_silence(world: &World) -> Result<(), Failure> {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let configuration = Configuration {
+        name: "impatient".to_owned(),
+        scope: Some(Scope::Selector("*".to_owned())),
+        settings: Some(AgentSettings {
+            silence_timeout_ms: Some(millis(SILENCE)),
+            ..AgentSettings::default()
+        }),
+        ..Configuration::default()
+    };
+    let request = SetConfigurationRequest {
+        configuration: Some(configuration),
+        ..SetConfigurationRequest::default()
+    };
+    let mut configurations = world.server.operator().configurations();
+    let set = configurations.set_configuration(request).await;
+    set.map_err(|status| Failure::new(format!("agents cannot be made impatient: {status}")))?;
+    for agent in &world.agents {
+        if !said_within(agent, "took the configuration over", 0, BACK_LIMIT).await {
+            return Err(
+                Failure::new("an agent did not become impatient").with_dump(agent.process().tail())
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn round(
+    world: &mut World,
+    proxies: &Proxies,
+    protocol: Protocol,
+    faults: usize,
+    figures: &mut Figures,
+) -> Result<(), Failure> {
+    let agents = world.agents.len();
+    let shares = world.traffic.decide(|rng| {
+        let mut shares = vec![0; agents];
+        for _ in 0..faults {
+            shares[rng.gen_range(0..agents)] += 1;
+        }
+        shares
+    });
+    let over = CancellationToken::new();
+    let mut orders = JoinSet::new();
+    orders.spawn(keep_deploying(world.traffic.clone(), over.clone()));
+    let mut watching = JoinSet::new();
+    watching.spawn(watch(
+        Rows::of(&world.server),
+        std::mem::take(&mut world.closings),
+        over.clone(),
+    ));
+    let mut hurting = JoinSet::new();
+    for (agent, share) in world.agents.drain(..).zip(shares) {
+        let victim = Victim {
+            proxy: Arc::clone(&proxies[&agent.name]),
+            agent,
+            protocol,
+            traffic: world.traffic.clone(),
+            history: world.plan.history.clone(),
+        };
+        hurting.spawn(victim.hurt(share));
+    }
+    let mut hung = None;
+    while let Some(hurt) = hurting.join_next().await {
+        let (agent, counted) = hurt.map_err(broken)?;
+        world.agents.push(agent);
+        match counted {
+            Ok(counted) => figures.merge(&counted),
+            Err(failure) => hung = Some(failure),
+        }
+    }
+    world.agents.sort_by(|a, b| a.name.cmp(&b.name));
+    over.cancel();
+    while let Some(deployed) = orders.join_next().await {
+        figures.count("deployments", deployed.map_err(broken)?);
+    }
+    while let Some(closings) = watching.join_next().await {
+        world.closings = closings.map_err(broken)?;
+    }
+    hung.map_or(Ok(()), Err)
+}
+
+/// One agent behind its network.
+struct Victim {
+    agent: TestAgent,
+    proxy: Arc<Proxy>,
+    protocol: Protocol,
+    traffic: Traffic,
+    history: History,
+}
+
+impl Victim {
+    async fn hurt(self, faults: usize) -> (TestAgent, Result<Figures, Failure>) {
+        let mut figures = Figures::default();
+        for _ in 0..faults {
+            let fault = self.traffic.decide(|rng| Fault::draw(rng, self.protocol));
+            self.history
+                .note(format_args!("{}: {fault:?}", self.agent.name));
+            if let Err(failure) = self.suffer(fault, &mut figures).await {
+                return (self.agent, Err(failure));
+            }
+            figures.count("faults", 1);
+            figures.count(fault.name(self.protocol), 1);
+            // Some come while the agent is just getting up again.
+            let millis = self.traffic.decide(|rng| match rng.gen_ratio(1, 3) {
+                true => 0,
+                false => rng.gen_range(0..600),
+            });
+            sleep(Duration::from_millis(millis)).await;
+        }
+        (self.agent, Ok(figures))
+    }
+
+    async fn suffer(&self, fault: Fault, figures: &mut Figures) -> Result<(), Failure> {
+        let proxy = &*self.proxy;
+        let before = self.agent.process().said();
+        match fault {
+            Fault::Cut { millis } => {
+                proxy.cut();
+                sleep(Duration::from_millis(millis)).await;
+            }
+            Fault::HalfOpen => proxy.abandon(),
+            Fault::Stall { millis } => {
+                proxy.stall();
+                sleep(Duration::from_millis(millis)).await;
+            }
+            Fault::Throttle { rate, millis } => {
+                proxy.throttle(rate);
+                sleep(Duration::from_millis(millis)).await;
+            }
+            Fault::Message { trap, is_fresh } => {
+                proxy.lay(trap);
+                if is_fresh {
+                    proxy.drop_links();
+                }
+                if timeout(BACK_LIMIT, proxy.sprung()).await.is_err() {
+                    return Err(self.hangs(&format!("{fault:?}: no such message came")));
+                }
+            }
+        }
+        let lifted = Instant::now();
+        proxy.heal();
+        if fault.must_reconnect(self.protocol) {
+            if !said_within(&self.agent, "session open", before, BACK_LIMIT).await {
+                return Err(self.hangs(&format!("after {fault:?} it did not come back")));
+            }
+            figures.slowest(
+                &format!("return after {}", fault.name(self.protocol)),
+                lifted.elapsed().as_secs_f64(),
+            );
+        }
+        Ok(())
+    }
+
+    fn hangs(&self, what: &str) -> Failure {
+        let what = format!("{} hangs: {what} within {BACK_LIMIT:?}", self.agent.name);
+        Failure::new(what).with_dump(self.agent.process().tail())
+    }
+}
+
+/// What happens to the network of one agent.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// Every connection is reset, and none is to be had for a while.
+    Cut { millis: u64 },
+    /// The connections stay up and pass nothing any more.
+    HalfOpen,
+    /// Nothing passes for a while, and then all of it.
+    Stall { millis: u64 },
+    /// Bytes trickle for a while.
+    Throttle { rate: u64, millis: u64 },
+    /// The connection ends at a message, or garbles it: one of a new connection, or one of those that come next.
+    Message { trap: Trap, is_fresh: bool },
+}
+
+impl Fault {
+    fn draw(rng: &mut StdRng, protocol: Protocol) -> Self {
+        if protocol == Protocol::Http2 {
+            return Self::message(rng, true);
+        }
+        match rng.gen_range(0..10) {
+            0 => Self::Cut {
+                millis: rng.gen_range(0..1500),
+            },
+            1 => Self::HalfOpen,
+            2 => Self::Stall {
+                millis: rng.gen_range(50..8000),
+            },
+            3 => Self::Throttle {
+                rate: rng.gen_range(500..20_000),
+                millis: rng.gen_range(500..2500),
+            },
+            4..6 => Self::message(rng, true),
+            _ => Self::message(rng, false),
+        }
+    }
+
+    fn message(rng: &mut StdRng, garbled: bool) -> Self {
+        let is_fresh = rng.gen_bool(0.7);
+        let deed = match garbled {
+            true => Deed::Flip(rng.gen_range(0..200), rng.gen_range(0..8)),
+            false if rng.gen_bool(0.5) => Deed::CutBefore,
+            false => Deed::CutInside(rng.gen_range(1..100)),
+        };
+        let trap = Trap {
+            way: if rng.r#gen() { Way::Up } else { Way::Down },
+            passes: rng.gen_range(0..if is_fresh { 24 } else { 6 }),
+            deed,
+        };
+        Self::Message { trap, is_fresh }
+    }
+
+    fn name(self, protocol: Protocol) -> &'static str {
+        match self {
+            Self::Cut { .. } => "cuts",
+            Self::HalfOpen => "half-open",
+            Self::Stall { .. } => "stalls",
+            Self::Throttle { .. } => "throttles",
+            Self::Message { trap, .. } => match (trap.deed, protocol) {
+                (Deed::CutBefore | Deed::CutInside(_), _) => "torn messages",
+                (Deed::Flip(..), Protocol::Tls) => "turned bits",
+                (Deed::Flip(..), Protocol::Http2) => "turned bits without TLS",
+            },
+        }
+    }
+
+    /// Whether no session can go on after it.
+    fn must_reconnect(self, protocol: Protocol) -> bool {
+        match self {
+            Self::Cut { .. } | Self::HalfOpen => true,
+            Self::Stall { .. } | Self::Throttle { .. } => false,
+            Self::Message { .. } => protocol == Protocol::Tls,
+        }
+    }
+}
+
+async fn said_within(agent: &TestAgent, words: &str, since: u64, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    while !agent.process().has_said(words, since) {
+        if Instant::now() > end {
+            return false;
+        }
+        sleep(BETWEEN_GLANCES).await;
+    }
+    true
+}
+
+/// Everything comes to rest, nothing fell over, and what does not depend on what a message said holds.
+async fn judge_plain(world: &mut World, figures: &mut Figures) -> Result<(), Failure> {
+    world.heal().await;
+    world.online().await;
+    let took = world.settle().await?;
+    figures.slowest("settling without TLS", took.as_secs_f64());
+    let logs = world.agents.iter().map(TestAgent::process);
+    for process in logs.chain([world.server.process()]) {
+        if process.has_said("panicked at", 0) {
+            return Err(Failure::new("a program panicked").with_dump(process.tail()));
+        }
+    }
+    let facts = world.facts().await?;
+    figures.count("checks without TLS", 1);
+    let Err(mut violations) = checker::check(&facts) else {
+        return Ok(());
+    };
+    violations.retain(|violation| STILL_HOLDS.contains(&violation.rule));
+    if violations.is_empty() {
+        return Ok(());
+    }
+    Err(violations.into())
+}
