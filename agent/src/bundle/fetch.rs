@@ -150,23 +150,22 @@ impl Fetch<'_> {
         let Some(link) = link else {
             return Ok(Ended::Cut("the agent is stopping".to_owned()));
         };
+        let mut session = self.link.clone();
         let request = link.request(v1::DownloadBundleRequest {
             digest: self.digest.to_string(),
             offset: sink.offset,
         });
         let mut client = link.client();
-        let opened = match tokio::time::timeout(STALL, client.download_bundle(request)).await {
-            Ok(opened) => opened,
-            Err(_) => return Ok(Ended::Cut("no answer".to_owned())),
-        };
+        let opened = within(&mut session, client.download_bundle(request)).await;
         let mut stream = match opened {
-            Ok(response) => response.into_inner(),
-            Err(status) => return refused_or_cut(&status),
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return refused_or_cut(&status),
+            Err(why) => return Ok(Ended::Cut(why.to_owned())),
         };
         loop {
-            let message = match tokio::time::timeout(STALL, stream.message()).await {
+            let message = match within(&mut session, stream.message()).await {
                 Ok(message) => message,
-                Err(_) => return Ok(Ended::Cut("stalled".to_owned())),
+                Err(why) => return Ok(Ended::Cut(why.to_owned())),
             };
             match message {
                 Ok(Some(message)) => {
@@ -197,6 +196,18 @@ impl Sink {
         self.file.write_all(chunk).await?;
         self.offset += chunk.len() as u64;
         Ok(())
+    }
+}
+
+/// Waits for the server, but not for long, and not on a connection whose session is over: on one that died without a word,
+/// nothing would ever come.
+async fn within<T>(
+    session: &mut watch::Receiver<Option<Link>>,
+    what: impl Future<Output = T>,
+) -> Result<T, &'static str> {
+    tokio::select! {
+        done = tokio::time::timeout(STALL, what) => done.map_err(|_| "nothing came"),
+        _ = session.changed() => Err("its session is over"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use kernex_integration_tests::{
-    AgentOptions, BundleBuilder, Proxy, TestServer, both_databases, bundle::noisy, wait::seen,
+    AgentOptions, BundleBuilder, Ctl, Proxy, TestServer, both_databases, bundle::noisy, wait::seen,
     wait_for,
 };
 use kernex_proto::v1::{AttemptState, DeploymentResult, FailureReason, Target};
@@ -38,6 +38,30 @@ both_databases! {
         let passed = proxy.bytes_down() - before;
         assert!(passed < SIZE * 13 / 10, "{passed} bytes went down the wire for a bundle of {SIZE}");
         assert_eq!(fs::metadata(agent.current("app").unwrap().join("payload.bin")).unwrap().len(), SIZE);
+    }
+
+    async fn a_download_does_not_outlive_its_session_on_a_link_that_died_without_a_word(database) {
+        let server = TestServer::start(database).await;
+        let operator = server.operator();
+        let proxy = Proxy::to(server.port()).await;
+        let agent = server.agent_with(AgentOptions::named("edge-1").through(&proxy)).await;
+        let impatient = ["config", "set", "impatient", "--to", "*", "--silence", "2s"];
+        let _ = Ctl::on(&server).ok(&impatient);
+        wait_for("the agent to be impatient", || async {
+            seen(agent.process().has_said("took the configuration over", 0), ())
+        }).await;
+        let bundle = operator.push(&noisy("app", "1.0", 4, "true").await).await;
+        // So slow that it is still under way when the link dies.
+        proxy.throttle(64 << 10);
+        let before = proxy.bytes_down();
+        let id = operator.deploy(&bundle, &["edge-1"]).await;
+        wait_for("the download to be under way", || async {
+            seen(proxy.bytes_down() > before + (256 << 10), proxy.bytes_down())
+        }).await;
+        proxy.abandon();
+        proxy.throttle(0);
+        assert_eq!(operator.finished(&id).await.result(), DeploymentResult::Succeeded);
+        assert!(agent.process().has_said("its session is over", 0), "{}", agent.process().log());
     }
 
     async fn a_download_over_a_dead_link_is_tried_again(database) {
