@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     durable,
-    journal::{Journal, JournalError, Release, ReleaseChange},
+    journal::{Journal, JournalError, Release, ReleaseChange, Stage},
 };
 
 pub(crate) mod activate;
@@ -157,8 +157,12 @@ pub(crate) fn folder_name(version: &str, digest: Digest, attempt: AttemptId) -> 
 
 /// Makes the journal agree with what `current` really names; after damage to the journal this finds everything again.
 /// Sweeps the shelves on the way: nothing may be at work in them.
+///
+/// What an attempt that goes on is about to leave, or has not shown to be good yet, is not taken for the device's release:
+/// the outcome says what that is.
 pub(crate) fn reconcile(state_dir: &Path, journal: &Journal) -> Result<(), JournalError> {
     let known = journal.releases()?;
+    let under_way = names_under_way(journal)?;
     let mut names: Vec<String> = known.iter().map(|(name, _)| name.clone()).collect();
     if let Ok(entries) = fs::read_dir(state_dir.join("bundles")) {
         names.extend(
@@ -174,6 +178,9 @@ pub(crate) fn reconcile(state_dir: &Path, journal: &Journal) -> Result<(), Journ
             continue;
         };
         shelf.sweep();
+        if under_way.contains(&name) {
+            continue;
+        }
         let folder = activate::current(&shelf)?;
         let recorded = known.iter().find(|(n, _)| *n == name).map(|(_, r)| r);
         if recorded.map(|release| release.folder.as_str()) == folder.as_deref() {
@@ -195,6 +202,20 @@ pub(crate) fn reconcile(state_dir: &Path, journal: &Journal) -> Result<(), Journ
         journal.set_release(ReleaseChange { name, release })?;
     }
     Ok(())
+}
+
+/// Bundle names with an attempt that goes on after the switch, or back.
+fn names_under_way(journal: &Journal) -> Result<Vec<String>, JournalError> {
+    let live = journal.live()?.into_iter();
+    let under_way = live.filter(|(_, record)| {
+        matches!(
+            record.stage(),
+            Some(Stage::GoingBack(_) | Stage::Restarted(_))
+        )
+    });
+    Ok(under_way
+        .filter_map(|(_, record)| Some(record.deploy()?.name.clone()))
+        .collect())
 }
 
 /// Bytes of the files below a folder.
@@ -308,6 +329,36 @@ mod tests {
             (releases[0].0.as_str(), releases[0].1.folder.as_str()),
             ("app", "one")
         );
+    }
+
+    #[test]
+    fn a_release_that_is_about_to_be_left_is_not_taken_for_the_current_one() {
+        use kernex_proto::v1::{Command, Deploy, Outcome, command::Action};
+
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(dir.path(), "app").unwrap();
+        fs::create_dir(shelf.release("failed")).unwrap();
+        shelf.describe("failed", &About::default()).unwrap();
+        activate::switch(&shelf, Some("failed")).unwrap();
+        let (journal, _) = Journal::open(&dir.path().join("journal.redb")).unwrap();
+        let id = attempt();
+        let deploy = Deploy {
+            name: "app".into(),
+            ..Deploy::default()
+        };
+        let command = Command {
+            action: Some(Action::Deploy(deploy)),
+            ..Command::default()
+        };
+        journal.accept(id, &command, Default::default()).unwrap();
+        journal.failing(id, Outcome::default()).unwrap();
+        reconcile(dir.path(), &journal).unwrap();
+        assert_eq!(journal.releases().unwrap(), []);
+        // Once the attempt is over, what is still there is what runs.
+        let outcome = Outcome::default();
+        journal.finish(id, outcome, None, String::new()).unwrap();
+        reconcile(dir.path(), &journal).unwrap();
+        assert_eq!(journal.releases().unwrap().len(), 1);
     }
 
     #[test]
