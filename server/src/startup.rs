@@ -21,7 +21,7 @@ use crate::{
         Caller, Store, StoreError,
         access::{NewOperatorToken, Role},
     },
-    tls::{Identity, write_private},
+    tls::{Identity, sweep_private, write_private},
 };
 
 /// A database that has not answered by then does not.
@@ -46,6 +46,7 @@ pub(crate) struct Ground {
 /// Prepares everything that lasts longer than the process.
 pub(crate) async fn prepare(config: &Config) -> anyhow::Result<Ground> {
     let lock = data_folder(&config.data_dir)?;
+    sweep_private(&config.data_dir).context("cannot tidy the data folder")?;
     let clock = Clock::system();
     let store = database(config, clock.clone()).await?;
     store

@@ -126,7 +126,10 @@ pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let failed = || format!("cannot write {}", path.display());
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     // The temporary file is made with mode 0600.
-    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(failed)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempfile_in(folder)
+        .with_context(failed)?;
     file.write_all(content).with_context(failed)?;
     file.as_file().sync_all().with_context(failed)?;
     Act::FilePrivate.before();
@@ -135,6 +138,20 @@ pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     std::fs::File::open(folder)
         .and_then(|folder| folder.sync_all())
         .with_context(failed)
+}
+
+/// How the name of a private file begins that is being written.
+const UNFINISHED: &str = ".private-";
+
+/// Removes private files that an earlier process died over; there may be keys in them.
+pub fn sweep_private(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 struct Files<'a>(&'a Path);
@@ -179,7 +196,9 @@ fn names(public: &[String]) -> Vec<String> {
 }
 
 fn make_ca(files: &Files<'_>, at: OffsetDateTime) -> anyhow::Result<()> {
-    if files.ca_key().exists() {
+    // Without a leaf nothing was ever signed: a first start died between the two files, and nobody knows that key.
+    let is_known = files.leaf().exists() || files.leaf_key().exists();
+    if files.ca_key().exists() && is_known {
         bail!(
             "{} is there without {}; put the certificate back or remove the key to start anew",
             files.ca_key().display(),
@@ -308,6 +327,30 @@ mod tests {
         assert_eq!(leaf, read(&dir.path().join("server.pem")).expect("reads"));
         assert!(!second.renew().expect("checks"));
         assert_eq!(leaf.matches("BEGIN CERTIFICATE").count(), 2);
+    }
+
+    #[test]
+    fn a_first_start_that_died_over_its_ca_is_begun_anew_and_a_lost_certificate_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        write_private(&dir.path().join("ca.key"), b"of a start that died").expect("writes");
+        Identity::open(dir.path(), &[], Clock::system()).expect("opens");
+        std::fs::remove_file(dir.path().join("ca.pem")).expect("removes");
+        let error = Identity::open(dir.path(), &[], Clock::system()).expect_err("is refused");
+        assert!(
+            format!("{error:#}").contains("put the certificate back"),
+            "{error:#}"
+        );
+    }
+
+    #[test]
+    fn an_unfinished_private_file_is_swept_and_nothing_else() {
+        let dir = tempfile::tempdir().expect("a folder");
+        write_private(&dir.path().join("ca.key"), b"k").expect("writes");
+        std::fs::write(dir.path().join(".private-Xy1"), "k").expect("writes");
+        sweep_private(dir.path()).expect("sweeps");
+        let left = std::fs::read_dir(dir.path()).expect("reads");
+        let names: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(names, ["ca.key"]);
     }
 
     #[test]
