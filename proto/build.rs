@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "kernex/v1/access.proto",
     "kernex/v1/agent.proto",
     "kernex/v1/bundle.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 9] = [
     "kernex/v1/phase.proto",
     "kernex/v1/plan.proto",
     "kernex/v1/rollout.proto",
+    "kernex/v1/schedule.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -7,6 +7,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use crate::output::Format;
 
 pub(crate) mod config;
+mod times;
+mod timing;
 mod values;
 
 pub(crate) use values::{LabelChange, parse_duration};
@@ -334,6 +336,8 @@ pub(crate) struct DeployArgs {
     /// How long a device may take once it has begun (default 1h)
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) execution_timeout: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) timing: timing::TimingArgs,
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }

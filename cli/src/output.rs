@@ -17,6 +17,7 @@ pub(crate) mod deployment;
 pub(crate) mod device;
 pub(crate) mod plan;
 pub(crate) mod progress;
+mod schedule;
 mod table;
 pub(crate) mod target;
 mod text;

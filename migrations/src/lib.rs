@@ -23,6 +23,7 @@ mod m0009_events;
 mod m0011_configurations;
 mod m0012_runs;
 mod m0013_rollouts;
+mod m0017_schedules;
 mod m0021_copies;
 
 /// Applies and reverts the changes in order.
@@ -45,6 +46,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0011_configurations::Migration),
             Box::new(m0012_runs::Migration),
             Box::new(m0013_rollouts::Migration),
+            Box::new(m0017_schedules::Migration),
             Box::new(m0021_copies::Migration),
         ]
     }

@@ -13,6 +13,7 @@ pub mod events;
 pub mod health;
 pub mod plan;
 pub mod rollouts;
+mod terms;
 
 use std::{pin::Pin, str::FromStr, sync::Arc, time::Duration};
 
@@ -81,6 +82,8 @@ pub struct Api {
     pub max_bundle_size: u64,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Failures of a bundle in a row after which a device is left out.
+    pub penalty_after: u32,
     /// Ends watches when the server stops.
     pub draining: CancellationToken,
     /// A bundle's row and bytes change together: an upload must not lose its bytes to a deletion of the same digest.

@@ -28,6 +28,16 @@ impl Timestamp {
         }
     }
 
+    /// An instant from the wire; none where it is out of any calendar.
+    #[must_use]
+    pub fn from_proto(wire: &prost_types::Timestamp) -> Option<Self> {
+        let nanos = (0..1_000_000_000)
+            .contains(&wire.nanos)
+            .then_some(wire.nanos)?;
+        let micros = wire.seconds.checked_mul(MICROS)?;
+        Some(Self(micros.checked_add(i64::from(nanos) / 1000)?))
+    }
+
     /// Later by `by`; stays at the end of time instead of wrapping.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
@@ -166,6 +176,11 @@ mod tests {
     fn instants_before_the_epoch_keep_positive_nanos() {
         let wire = Timestamp(-1).to_proto();
         assert_eq!((wire.seconds, wire.nanos), (-1, 999_999_000));
+        assert_eq!(Timestamp::from_proto(&wire), Some(Timestamp(-1)));
+        for (seconds, nanos) in [(i64::MAX, 0), (0, -1), (0, 1_000_000_000)] {
+            let wire = prost_types::Timestamp { seconds, nanos };
+            assert_eq!(Timestamp::from_proto(&wire), None);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use kernex_proto::telemetry::LogFormat;
 use serde::Deserialize;
 
 use self::units::{duration, size};
-use crate::store::events::Retention;
+use crate::{domain::penalty, store::events::Retention};
 
 /// Largest bundle when nothing else is said: 4 GiB.
 pub const DEFAULT_MAX_BUNDLE_SIZE: u64 = 4 << 30;
@@ -99,6 +99,9 @@ struct Values {
     /// How long a stop may take before everything left is dropped [default: 10s].
     #[arg(long, env = "KERNEX_DRAIN_DEADLINE", value_name = "DURATION")]
     drain_deadline: Option<String>,
+    /// Failures of a bundle in a row after which a device gets it by an explicit retry only; 0 for never [default: 3].
+    #[arg(long, env = "KERNEX_PENALTY_AFTER", value_name = "N")]
+    penalty_after: Option<u32>,
     /// How long sampled heartbeats are kept [default: 7d].
     #[arg(long, env = "KERNEX_METRICS_RETENTION", value_name = "DURATION")]
     metrics_retention: Option<String>,
@@ -163,6 +166,8 @@ pub struct Config {
     pub plaintext: bool,
     /// Longest soft stop.
     pub drain_deadline: Duration,
+    /// Failures of a bundle in a row after which a device is left out; 0 for never.
+    pub penalty_after: u32,
     /// How long what grows is kept.
     pub retention: Retention,
     /// Print the CA pin and the next command to standard output at the first start.
@@ -185,6 +190,7 @@ impl Config {
             log_format: LogFormat::Text,
             plaintext: false,
             drain_deadline: Duration::from_secs(10),
+            penalty_after: penalty::DEFAULT_AFTER,
             retention: Retention::default(),
             announce: false,
             data_dir,
@@ -290,6 +296,7 @@ impl Config {
                 "write text or json",
             )?;
         }
+        config.penalty_after = values.penalty_after.unwrap_or(config.penalty_after);
         config.plaintext = values.plaintext;
         if config.plaintext && !config.listen.ip().is_loopback() {
             return Err(ConfigError::PlaintextInPublic(config.listen));
@@ -317,6 +324,7 @@ impl Values {
             log_format: self.log_format.or(below.log_format),
             plaintext: self.plaintext || below.plaintext,
             drain_deadline: self.drain_deadline.or(below.drain_deadline),
+            penalty_after: self.penalty_after.or(below.penalty_after),
             metrics_retention: self.metrics_retention.or(below.metrics_retention),
         }
     }

@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod configuration;
 pub mod device;
 pub mod mistake;
+pub mod penalty;
 pub mod rollout;
 pub mod schedule;
 pub mod selector;

@@ -144,6 +144,7 @@ fn judge(
 ) -> v1::DevicePlan {
     let verdict = match &answer {
         _ if device.conflicted => PlanVerdict::Conflicted,
+        _ if device.penalty.is_some() => PlanVerdict::Penalised,
         None if here => PlanVerdict::NoAnswer,
         None => PlanVerdict::Offline,
         Some(answer) if !answer.obstacles.is_empty() => PlanVerdict::WouldFail,
@@ -161,12 +162,16 @@ fn judge(
         verdict: verdict.into(),
         answer,
         clock_skew_ms: skew,
+        note: device
+            .penalty
+            .map_or_else(String::new, |penalty| penalty.to_string()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{attempt::Reason, penalty::Penalty};
 
     fn device() -> DeviceId {
         DeviceId(Uuid::now_v7())
@@ -217,10 +222,31 @@ mod tests {
                 id: device(),
                 name: "edge-1".into(),
                 conflicted,
+                penalty: None,
             };
             let plan = judge(&device, here, answer, Timestamp(0));
             assert_eq!(plan.verdict(), wanted);
         }
+    }
+
+    #[test]
+    fn a_device_that_failed_too_often_is_told_apart_with_the_reason() {
+        let device = PlannedDevice {
+            id: device(),
+            name: "edge-1".into(),
+            conflicted: false,
+            penalty: Some(Penalty {
+                failures: 3,
+                last: Reason::HealthCheck,
+            }),
+        };
+        let plan = judge(&device, true, Some(v1::Planned::default()), Timestamp(0));
+        assert_eq!(plan.verdict(), PlanVerdict::Penalised);
+        assert!(
+            plan.note.contains("3 times") && plan.note.contains("health_check"),
+            "{}",
+            plan.note
+        );
     }
 
     #[test]
@@ -229,6 +255,7 @@ mod tests {
             id: device(),
             name: "edge-1".into(),
             conflicted: false,
+            penalty: None,
         };
         let answer = v1::Planned {
             device_time: Some(prost_types::Timestamp {

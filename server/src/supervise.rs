@@ -265,6 +265,7 @@ fn assemble(
         ca_pin: identity.map_or(Digest([0; 32]), |identity| identity.ca_pin()),
         max_bundle_size: config.max_bundle_size,
         metrics: Arc::clone(metrics),
+        penalty_after: config.penalty_after,
         draining: draining.clone(),
         bundle_changes: Mutex::new(()),
     })

@@ -45,6 +45,8 @@ pub(super) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
         delivery_timeout_seconds: args.delivery_timeout.map_or(0, |limit| limit.as_secs()),
         execution_timeout_seconds: args.execution_timeout.map_or(0, |limit| limit.as_secs()),
         request_id: request_id(),
+        schedule: args.timing.schedule(),
+        dynamic: args.timing.dynamic,
         ..Default::default()
     };
     let request = with_devices(request, args.devices);

@@ -5,7 +5,7 @@ use kernex_proto::v1;
 use crate::{
     client::{Client, call, timed},
     error::{Exit, Failure},
-    output::{Printer, plan::PlanView, say},
+    output::{Printer, Time, plan::PlanView, say},
 };
 
 /// Asks, prints, and fails when a device would.
@@ -24,6 +24,9 @@ pub(super) async fn run(
     .await?;
     let devices: Vec<PlanView> = plan.devices.into_iter().map(PlanView::from).collect();
     printer.list(&devices)?;
+    if let Some(at) = Time::from_wire(plan.opens_at) {
+        say(&format!("Nothing would begin before {at}."));
+    }
     verdict(&plan.bundle, &devices)
 }
 

@@ -3,7 +3,9 @@
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Details, Field, Time, View, ago, state_word, target::TargetView};
+use super::{
+    Details, Field, Time, View, ago, clean, schedule::ScheduleView, state_word, target::TargetView,
+};
 
 /// A deployment with its counts.
 #[derive(Debug, Clone, Serialize)]
@@ -20,6 +22,11 @@ pub(crate) struct DeploymentView {
     created_at: Option<Time>,
     finished_at: Option<Time>,
     revision: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule: Option<ScheduleView>,
+    /// Empty for a fixed set of devices.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    dynamic_selector: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     targets: Option<Vec<TargetView>>,
 }
@@ -90,6 +97,10 @@ impl From<v1::Deployment> for DeploymentView {
             counts: wire.counts.map(CountsView::from).unwrap_or_default(),
             created_at: Time::from_wire(wire.created_at),
             finished_at: Time::from_wire(wire.finished_at),
+            schedule: wire
+                .schedule
+                .map(|schedule| ScheduleView::new(schedule, wire.opens_at)),
+            dynamic_selector: clean(&wire.dynamic_selector),
             id: wire.id,
             bundle: wire.bundle,
             digest: wire.digest,
@@ -187,6 +198,13 @@ impl Details for DeploymentView {
                 )),
             ),
         ];
+        if !self.dynamic_selector.is_empty() {
+            let whom = format!("also devices that come to match {}", self.dynamic_selector);
+            lines.push(("Takes", Field::plain(whom)));
+        }
+        if let Some(schedule) = &self.schedule {
+            lines.extend(schedule.details(now));
+        }
         if let Some(at) = self.finished_at {
             lines.push(("Finished", Field::plain(ago(Some(at), now))));
         }

@@ -17,6 +17,8 @@ pub(crate) struct PlanView {
     disk_free_bytes: Option<u64>,
     disk_needed_bytes: Option<u64>,
     clock_skew_ms: Option<i64>,
+    /// Why the verdict is what it is, where the device did not say.
+    note: String,
 }
 
 /// One reason for which it would fail.
@@ -47,6 +49,7 @@ impl From<v1::DevicePlan> for PlanView {
             disk_free_bytes: answer.map(|answer| answer.disk_free_bytes),
             disk_needed_bytes: answer.map(|answer| answer.disk_needed_bytes),
             clock_skew_ms: answer.map(|_| wire.clock_skew_ms),
+            note: clean(&wire.note),
             device: wire.device_name,
             device_id: wire.device_id,
         }
@@ -56,7 +59,10 @@ impl From<v1::DevicePlan> for PlanView {
 impl PlanView {
     /// Whether a deployment would not succeed here, as far as the device can tell.
     pub(crate) fn would_fail(&self) -> bool {
-        matches!(self.verdict.as_str(), "would_fail" | "conflicted")
+        matches!(
+            self.verdict.as_str(),
+            "would_fail" | "conflicted" | "penalised"
+        )
     }
 
     /// Whether the device could not be asked.
@@ -70,6 +76,9 @@ impl PlanView {
             .iter()
             .map(|obstacle| format!("{}: {}", obstacle.reason, obstacle.message))
             .collect();
+        if !self.note.is_empty() {
+            notes.push(self.note.clone());
+        }
         if self.attempts_ahead > 0 {
             notes.push(format!("busy, {} ahead", self.attempts_ahead));
         }

@@ -22,6 +22,12 @@ impl Field {
         }
     }
 
+    /// What it says.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// A state word in the colour of its news; unknown words stay plain.
     pub(crate) fn state(word: &str) -> Self {
         let color = match word {

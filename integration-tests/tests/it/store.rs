@@ -3,9 +3,12 @@
 mod attempts;
 mod bundles;
 mod devices;
+mod dynamic;
 mod enrolment;
 mod events;
 mod fixture;
 mod fleet;
+mod penalties;
+mod schedules;
 mod schema;
 mod sessions;

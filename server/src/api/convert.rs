@@ -148,6 +148,12 @@ impl From<Deployment> for v1::Deployment {
             created_at: Some(deployment.created_at.to_proto()),
             finished_at: deployment.finished_at.map(Timestamp::to_proto),
             revision: deployment.revision,
+            schedule: deployment.schedule.map(v1::Schedule::from),
+            opens_at: deployment.opens_at.map(Timestamp::to_proto),
+            dynamic_selector: deployment
+                .dynamic
+                .map(|selector| selector.to_string())
+                .unwrap_or_default(),
             rollout: deployment.rollout.map(v1::Rollout::from),
             phases: phases.collect(),
             phase: deployment.phase,

@@ -22,6 +22,7 @@ use super::{
     id, page,
     rollouts::wire::rollout,
     seconds,
+    terms::terms,
 };
 use crate::{auth::caller, error::invalid, store::deployments::NewDeployment};
 
@@ -46,7 +47,7 @@ impl DeploymentService for Deployments {
         } else {
             here
         };
-        let new = order(request.into_inner(), traceparent)?;
+        let new = order(request.into_inner(), traceparent, self.0.penalty_after)?;
         let created = self.0.store.create_deployment(&caller, new).await?;
         tracing::info!(deployment = %created.deployment.id, bundle = created.deployment.bundle, devices = created.devices.len(), "deployment created");
         self.0.hints.add(created.devices);
@@ -126,6 +127,7 @@ impl DeploymentService for Deployments {
 pub(super) fn order(
     request: CreateDeploymentRequest,
     traceparent: String,
+    penalty_after: u32,
 ) -> Result<NewDeployment, Status> {
     if request.bundle.is_empty() {
         return Err(invalid(
@@ -146,6 +148,7 @@ pub(super) fn order(
         ));
     }
     Ok(NewDeployment {
+        terms: terms(&request, selector.as_ref(), penalty_after)?,
         bundle: request.bundle,
         device_ids,
         device_names: request.device_names,
@@ -179,7 +182,7 @@ mod tests {
 
     #[test]
     fn an_order_without_deadlines_gets_the_defaults() {
-        let new = order(request(), String::new()).unwrap();
+        let new = order(request(), String::new(), 3).unwrap();
         assert_eq!((new.delivery, new.execution), (DELIVERY, EXECUTION));
         assert!(new.selector.is_some_and(|selector| selector.is_all()));
     }
@@ -190,13 +193,13 @@ mod tests {
             selector: " ".into(),
             ..request()
         };
-        assert!(order(nobody, String::new()).is_err());
+        assert!(order(nobody, String::new(), 3).is_err());
         let one = CreateDeploymentRequest {
             selector: String::new(),
             device_names: vec!["edge-1".into()],
             ..request()
         };
-        assert!(order(one, String::new()).unwrap().selector.is_none());
+        assert!(order(one, String::new(), 3).unwrap().selector.is_none());
     }
 
     #[test]
@@ -232,7 +235,7 @@ mod tests {
             ),
         ];
         for (field, request) in table {
-            let status = order(request, String::new()).unwrap_err();
+            let status = order(request, String::new(), 3).unwrap_err();
             assert!(status.message().starts_with(field), "{field}: {status}");
         }
     }

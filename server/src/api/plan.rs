@@ -9,7 +9,7 @@ use kernex_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, deployments::order};
-use crate::{error::invalid, preflight};
+use crate::{clock::Timestamp, error::invalid, preflight};
 
 /// The service.
 #[derive(Debug)]
@@ -23,10 +23,15 @@ impl PlanService for Plans {
     ) -> Result<Response<PlanDeploymentResponse>, Status> {
         let wanted = request.into_inner().deployment;
         let wanted = wanted.ok_or_else(|| invalid("deployment", "it is missing"))?;
-        let new = order(wanted, telemetry::current_traceparent())?;
+        let new = order(
+            wanted,
+            telemetry::current_traceparent(),
+            self.0.penalty_after,
+        )?;
         let planning = self.0.store.planning(&new).await?;
         let bundle = format!("{}:{}", planning.deploy.name, planning.deploy.version);
         let digest = planning.deploy.digest.clone();
+        let opens_at = planning.opens_at.map(Timestamp::to_proto);
         let api = &self.0;
         let clock = &api.sessions.clock;
         let devices =
@@ -35,6 +40,7 @@ impl PlanService for Plans {
             bundle,
             digest,
             devices,
+            opens_at,
         }))
     }
 }

@@ -75,8 +75,12 @@ pub enum Event {
     Cancel,
     /// A newer deployment of the same bundle name was created.
     Supersede,
+    /// Its device has failed this bundle too often to get it again unasked.
+    Penalise,
     /// Its device was deleted.
     DeviceGone,
+    /// The deadline of its deployment came.
+    Overdue,
     /// Time passed.
     Tick,
     /// The agent's complete list has it, not ended.
@@ -248,6 +252,18 @@ pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
             S::Held | S::Pending => Verdict::Applied(next.close(S::Superseded, None, now)),
             _ => Verdict::Unchanged,
         },
+        Event::Penalise => match attempt.state {
+            S::Held | S::Pending => {
+                Verdict::Applied(next.close(S::Failed, Some(Reason::Penalised), now))
+            }
+            _ => Verdict::Unchanged,
+        },
+        Event::Overdue => {
+            if attempt.state.is_open() {
+                return Verdict::Applied(expire(next, now));
+            }
+            Verdict::Unchanged
+        }
         Event::DeviceGone => {
             if attempt.state.is_open() {
                 return Verdict::Applied(next.close(S::Cancelled, None, now));
@@ -284,10 +300,14 @@ fn tick(attempt: Attempt, now: Timestamp) -> Verdict {
     if deadline.is_none_or(|deadline| now < deadline) {
         return Verdict::Unchanged;
     }
+    Verdict::Applied(expire(attempt, now))
+}
+
+fn expire(attempt: Attempt, now: Timestamp) -> Attempt {
     // What was pushed may be at work, so it stays unresolved and is told to stop whenever it can be reached.
     let out_there = !matches!(attempt.state, State::Held | State::Pending);
     let mut closed = attempt.close(State::Expired, None, now);
     closed.unresolved = out_there;
     closed.stop_requested = out_there;
-    Verdict::Applied(closed)
+    closed
 }

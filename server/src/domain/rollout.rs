@@ -66,6 +66,9 @@ pub struct Counts {
     pub expired: u32,
     /// Superseded.
     pub superseded: u32,
+    /// Failed before they began, because their devices failed the bundle too often before. They say nothing about this
+    /// deployment, so no threshold counts them.
+    pub penalised: u32,
 }
 
 impl Counts {
@@ -93,6 +96,7 @@ impl Counts {
         self.cancelled += other.cancelled;
         self.expired += other.expired;
         self.superseded += other.superseded;
+        self.penalised += other.penalised;
     }
 
     /// Targets that are not closed.
@@ -104,7 +108,13 @@ impl Counts {
     /// All targets.
     #[must_use]
     pub const fn total(&self) -> u32 {
-        self.open() + self.succeeded + self.failed + self.cancelled + self.expired + self.superseded
+        self.open()
+            + self.succeeded
+            + self.failed
+            + self.cancelled
+            + self.expired
+            + self.superseded
+            + self.penalised
     }
 
     /// How a deployment with these targets ended; `None` while a target is open. An operator's cancel names the result
@@ -118,7 +128,7 @@ impl Counts {
             DeploymentResult::Succeeded
         } else if cancelled {
             DeploymentResult::Cancelled
-        } else if self.failed + self.expired > 0 {
+        } else if self.failed + self.expired + self.penalised > 0 {
             DeploymentResult::Failed
         } else {
             DeploymentResult::Cancelled
@@ -134,7 +144,7 @@ impl From<Counts> for v1::TargetCounts {
             pending: counts.pending,
             in_progress: counts.in_progress,
             succeeded: counts.succeeded,
-            failed: counts.failed,
+            failed: counts.failed + counts.penalised,
             cancelled: counts.cancelled,
             expired: counts.expired,
             superseded: counts.superseded,

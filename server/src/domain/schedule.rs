@@ -93,6 +93,15 @@ impl Schedule {
         }
     }
 
+    /// When work may begin next; none while it may, or never may again.
+    #[must_use]
+    pub fn opens_at(&self, now: Timestamp) -> Option<Timestamp> {
+        match self.gate(now) {
+            Gate::Open { .. } => None,
+            Gate::Closed { until } => until,
+        }
+    }
+
     /// Whether a target may begin now, that was released at an instant. Its share of the spread is counted from when it
     /// could have begun, and an opening that is shorter than the spread has room for every share.
     #[must_use]
@@ -134,10 +143,10 @@ impl Schedule {
     pub fn fault(&self, now: Timestamp) -> Option<(&'static str, String)> {
         if self.windows.len() > MAX_WINDOWS {
             let why = format!("a deployment has at most {MAX_WINDOWS} windows");
-            return Some(("windows", why));
+            return Some(("schedule.windows", why));
         }
         if self.spread > MAX_SPREAD {
-            return Some(("spread_seconds", "it may be at most a day".into()));
+            return Some(("schedule.spread_seconds", "it may be at most a day".into()));
         }
         let first = self.start.map_or(now, |start| start.max(now));
         for window in &self.windows {
@@ -151,7 +160,7 @@ impl Schedule {
                 } else {
                     "never opens any more"
                 };
-                return Some(("windows", format!("`{window}` {when}")));
+                return Some(("schedule.windows", format!("`{window}` {when}")));
             }
         }
         let deadline = self.deadline?;
@@ -161,10 +170,10 @@ impl Schedule {
             } else {
                 "it is before the start"
             };
-            return Some(("deadline", why.into()));
+            return Some(("schedule.deadline", why.into()));
         }
         let opens = self.next_opening(first)?;
-        (opens >= deadline).then(|| ("deadline", "no window opens before it".into()))
+        (opens >= deadline).then(|| ("schedule.deadline", "no window opens before it".into()))
     }
 
     /// The opening an instant lies in. Windows that touch are one.

@@ -12,6 +12,7 @@ use super::{
     Caller, Page, Paged, Result, Store, StoreError,
     attempts::{named, open_states, signed, unsigned},
     devices::{clean, digest, not_found},
+    dynamic::giving_out,
     entity::{bundle, device_release, signature},
     requests::{audit, body_hash, remember, replayed},
     transaction::{Tx, insert_all},
@@ -240,6 +241,11 @@ async fn needed_by(tx: &Tx, row: &bundle::Model) -> Result<Option<String>> {
         let deployment: Uuid = open.try_get("", "deployment_id")?;
         return Ok(Some(format!(
             "deployment {deployment} has not finished with it"
+        )));
+    }
+    if let Some(deployment) = giving_out(&tx.db, row).await? {
+        return Ok(Some(format!(
+            "deployment {deployment} gives it to devices that come to match it"
         )));
     }
     let runs = device_release::Entity::find()

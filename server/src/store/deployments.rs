@@ -14,18 +14,19 @@ use super::{
     Caller, Page, Paged, Result, Store, StoreError,
     attempts::{Batch, named, open_states, unsigned},
     devices::{digest, not_found},
-    entity::{attempt, deployment, phase, target},
+    entity::{attempt, deployment, phase, schedule, target},
     fan_out::fan_out,
     phases::{phases, rollout, statuses},
-    progress::{PhaseCounts, all_phases, counts_by_phase},
+    progress::{PhaseCounts, all_phases, counts_by_phase, finish_deployments},
     requests::{audit, body_hash, remember, replayed},
     rollouts::step,
+    schedules::{self, Terms},
     transaction::Tx,
 };
 use crate::{
     clock::Timestamp,
     crash::Act,
-    domain::{attempt::Event, selector::Selector},
+    domain::{attempt::Event, schedule::Schedule, selector::Selector},
 };
 
 pub use super::{
@@ -53,6 +54,8 @@ pub struct NewDeployment {
     pub traceparent: String,
     /// How to proceed; none releases every target at once.
     pub rollout: Option<Rollout>,
+    /// When its targets may begin, and which devices it goes on taking in.
+    pub terms: Terms,
 }
 
 /// An order that was committed.
@@ -95,6 +98,21 @@ pub struct Deployment {
     pub phases: Vec<PhaseStatus>,
     /// Number of the newest open phase; 0 before the first and without phases.
     pub phase: u32,
+    /// When its targets may begin; none when nothing delays them.
+    pub schedule: Option<Schedule>,
+    /// When they may begin next; none while they may.
+    pub opens_at: Option<Timestamp>,
+    /// Devices that come to match this are taken in.
+    pub dynamic: Option<Selector>,
+}
+
+impl Deployment {
+    fn seen_at(mut self, now: Timestamp) -> Self {
+        let waits = self.state != DeploymentState::Finished;
+        let schedule = self.schedule.as_ref().filter(|_| waits);
+        self.opens_at = schedule.and_then(|schedule| schedule.opens_at(now));
+        self
+    }
 }
 
 impl Store {
@@ -118,22 +136,26 @@ impl Store {
             selector,
             times,
             rollout,
+            new.terms.fingerprint(),
         ));
         let new = &new;
-        self.write_as(Act::CommitDeployment, |tx| async move {
-            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
-                return created(&tx, id).await;
-            }
-            let id = fan_out(&tx, caller, new).await?;
-            remember(&tx, caller, body, &id).await?;
-            created(&tx, id).await
-        })
-        .await
+        let mut created = self
+            .write_as(Act::CommitDeployment, |tx| async move {
+                if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+                    return created(&tx, id).await;
+                }
+                let id = fan_out(&tx, caller, new).await?;
+                remember(&tx, caller, body, &id).await?;
+                created(&tx, id).await
+            })
+            .await?;
+        created.deployment = created.deployment.seen_at(self.now());
+        Ok(created)
     }
 
     /// One deployment.
     pub async fn get_deployment(&self, id: DeploymentId) -> Result<Deployment> {
-        find(self.reader(), id.0).await
+        Ok(find(self.reader(), id.0).await?.seen_at(self.now()))
     }
 
     /// Deployments, newest first.
@@ -151,10 +173,13 @@ impl Store {
         let ids: Vec<Uuid> = paged.items.iter().map(|row| row.id).collect();
         let mut counts = counts_by_phase(self.reader(), &ids).await?;
         let mut phases = phases(self.reader(), &ids).await?;
+        let mut schedules = schedules::rows_of(self.reader(), &ids).await?;
+        let now = self.now();
         let whole = paged.items.into_iter().map(|row| {
             let counts = counts.remove(&row.id).unwrap_or_default();
             let phases = phases.remove(&row.id).unwrap_or_default();
-            deployment_from(row, &phases, &counts)
+            let schedule = schedules.remove(&row.id);
+            Ok(deployment_from(row, &phases, &counts, schedule.as_ref())?.seen_at(now))
         });
         Ok(Paged {
             items: whole.collect::<Result<_>>()?,
@@ -211,6 +236,7 @@ pub(crate) async fn cancel(tx: &Tx, row: &deployment::Model) -> Result<Vec<Devic
     let devices = cancel_attempts(tx, row.id).await?;
     // Those that had not begun may have been all there was.
     step(tx, row.id).await?;
+    finish_deployments(tx, [row.id].into()).await?;
     Ok(devices)
 }
 
@@ -264,18 +290,28 @@ pub(crate) async fn find<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Deploym
     } else {
         phases(db, &[id]).await?.remove(&id).unwrap_or_default()
     };
-    deployment_from(row, &phases, &counts.unwrap_or_default())
+    let schedule = schedules::find(db, id).await?;
+    deployment_from(row, &phases, &counts.unwrap_or_default(), schedule.as_ref())
 }
 
 fn deployment_from(
     row: deployment::Model,
     phases: &[phase::Model],
     counts: &PhaseCounts,
+    schedule: Option<&schedule::Model>,
 ) -> Result<Deployment> {
+    let terms = schedule.map(schedules::from_row).transpose()?;
+    let (schedule, dynamic) = match terms {
+        Some(terms) => (Some(terms.schedule), terms.dynamic),
+        None => (None, None),
+    };
     let rollout = (row.phase_count > 0)
         .then(|| rollout(&row, phases))
         .transpose()?;
     Ok(Deployment {
+        schedule: schedule.filter(|schedule| *schedule != Schedule::default()),
+        opens_at: None,
+        dynamic,
         rollout,
         phases: statuses(phases, counts),
         phase: u32::try_from(row.phase).unwrap_or(0),

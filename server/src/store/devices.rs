@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{
     Caller, Page, Paged, Result, Store, StoreError,
     attempts::{Batch, signed, unsigned},
+    dynamic::join,
     enroll::revoke_keys,
     entity::{
         attempt, device, device_key, device_label, device_release, heartbeat, heartbeat_sample,
@@ -31,8 +32,8 @@ use crate::{
 mod lookup;
 
 pub(crate) use lookup::{
-    Labels, check_labels, clean, described, digest, find_device, labels_of, matching, not_found,
-    update,
+    Labels, built_in, check_labels, clean, described, digest, find_device, labels_of, matching,
+    not_found, update,
 };
 use lookup::{MAX_LABELS, invalid_labels, release_from};
 
@@ -170,6 +171,7 @@ impl Store {
             remember(&tx, caller, body, &row.id).await?;
             audit(&tx, caller, row.id, json!({ "set": set, "remove": remove })).await?;
             tx.device_event("device.labelled", row.id, &row.name);
+            join(&tx, &[row.id]).await?;
             let whole = self.whole(&tx.db, row).await?;
             if whole.labels.len() > MAX_LABELS {
                 return Err(invalid_labels(format!(

@@ -6,7 +6,7 @@ use std::{
 };
 
 use kernex_proto::{
-    ids::{AttemptId, DeviceId, TargetId},
+    ids::{AttemptId, DeploymentId, DeviceId, TargetId},
     v1,
 };
 use sea_orm::{
@@ -20,6 +20,7 @@ use super::{
     attempts::{Batch, Entry, named, signed, unsigned},
     bundles::parse_format,
     entity::{attempt, signature},
+    schedules,
     transaction::ID_CHUNK,
 };
 use crate::{
@@ -28,6 +29,7 @@ use crate::{
     domain::{
         attempt::{Event, State},
         rollout::DeploymentState,
+        schedule::{Schedule, Share},
     },
 };
 
@@ -83,6 +85,10 @@ struct Row {
     format: Option<String>,
     run: Option<i32>,
     run_due_at: Option<i64>,
+    delivery_us: i64,
+    start_at: Option<i64>,
+    windows: Option<String>,
+    spread_us: Option<i64>,
 }
 
 impl Store {
@@ -100,6 +106,7 @@ impl Store {
             .collect();
         let devices: Vec<Uuid> = epochs.keys().copied().collect();
         let mut due = Vec::new();
+        let mut gates = Gates::default();
         for chunk in devices.chunks(ID_CHUNK) {
             let mut head = None;
             for row in self.reader().query_all(&queue(chunk)).await? {
@@ -112,7 +119,11 @@ impl Store {
                     if row.stop_sent_epoch < epoch {
                         due.push(stop(&row));
                     }
-                } else if is_head && (is_new(&row, epoch, now, trusted) || is_granted(&row, now)) {
+                } else if is_head
+                    && (is_new(&row, epoch, now, trusted)
+                        && (is_at_work(&row) || gates.let_through(&row, now))
+                        || is_granted(&row, now))
+                {
                     due.extend(deploy(&row, now)?);
                 }
             }
@@ -222,6 +233,34 @@ fn is_at_work(row: &Row) -> bool {
     row.state == State::Accepted.as_str() || row.state == State::Running.as_str()
 }
 
+/// Schedules of the deployments met so far. They gate beginnings only: stops, and further runs of what has begun, pass.
+#[derive(Default)]
+struct Gates(BTreeMap<Uuid, Option<Schedule>>);
+
+impl Gates {
+    /// Whether time allows an attempt to begin.
+    fn let_through(&mut self, row: &Row, now: Timestamp) -> bool {
+        let Some(windows) = &row.windows else {
+            return true;
+        };
+        let schedule = self.0.entry(row.deployment_id).or_insert_with(|| {
+            let read = schedules::read(row.start_at, windows, row.spread_us.unwrap_or(0), None);
+            read.inspect_err(|why| {
+                // Too early would be worse than not at all, and its delivery deadline ends it by name.
+                tracing::error!(deployment = %row.deployment_id, why, "its schedule cannot be read, so nothing of it begins");
+            })
+            .ok()
+        });
+        let Some(schedule) = schedule else {
+            return false;
+        };
+        // Its time for delivery began with its release.
+        let released = Timestamp(row.delivery_deadline.saturating_sub(row.delivery_us));
+        let share = Share::new(DeploymentId(row.deployment_id), DeviceId(row.device_id));
+        schedule.is_due(released, share, now)
+    }
+}
+
 /// Whether the device asked to be asked again, and the time for it has come.
 fn is_granted(row: &Row, now: Timestamp) -> bool {
     is_at_work(row) && row.run_due_at.is_some_and(|due| due <= now.0)
@@ -300,8 +339,9 @@ fn queue(devices: &[Uuid]) -> SelectStatement {
         Expr::col(left).equals(right)
     };
     query
-        .column(("p", "traceparent"))
         .expr_as(Expr::col(("p", "state")), "deployment_state")
+        .columns([("p", "traceparent"), ("p", "delivery_us")])
+        .columns([("s", "start_at"), ("s", "windows"), ("s", "spread_us")])
         .columns([("t", "bundle_version"), ("t", "digest")])
         .expr_as(Expr::col(("b", "id")), "bundle_id")
         .columns([("b", "size"), ("b", "format")])
@@ -324,6 +364,10 @@ fn queue(devices: &[Uuid]) -> SelectStatement {
             TableRef::from("bundles").alias("b"),
             on(("b", "name"), ("t", "bundle_name"))
                 .and(on(("b", "version"), ("t", "bundle_version"))),
+        )
+        .left_join(
+            TableRef::from("schedules").alias("s"),
+            on(("s", "deployment_id"), ("a", "deployment_id")),
         )
         .left_join(
             TableRef::from("runs").alias("r"),

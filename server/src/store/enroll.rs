@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     Caller, Result, Store, StoreError,
     devices::{clean, described},
+    dynamic::join,
     entity::{device, device_key, device_label, enrollment_token, session},
     requests::audit,
     transaction::{Tx, insert_all},
@@ -119,6 +120,7 @@ async fn decide(tx: &Tx, new: &EnrollDevice) -> Decision {
     let detail = json!({ "name": enrolled.name, "key": new.key.to_string(), "replaces": token.replaces_name });
     audit(tx, &agent, enrolled.device, detail).await?;
     tx.device_event("device.enrolled", enrolled.device.0, &enrolled.name);
+    join(tx, &[enrolled.device.0]).await?;
     Ok(enrolled)
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod operator_token;
 pub(crate) mod phase;
 pub(crate) mod request;
 pub(crate) mod run;
+pub(crate) mod schedule;
 pub(crate) mod session;
 pub(crate) mod signature;
 pub(crate) mod target;

@@ -13,6 +13,7 @@ use super::{
     Result, Store,
     attempts::{Batch, signed, unsigned},
     entity::{attempt, audit, event, heartbeat_sample, request, unknown_report},
+    schedules::close_overdue,
     transaction::Tx,
 };
 use crate::{
@@ -97,6 +98,15 @@ impl Store {
             return Ok(0);
         }
         let mut expired = 0;
+        loop {
+            let (closed, more) = self
+                .write(|tx| async move { close_overdue(&tx).await })
+                .await?;
+            expired += closed;
+            if !more {
+                break;
+            }
+        }
         loop {
             let chunk = self
                 .write_as(

@@ -1,6 +1,6 @@
 //! One order becomes rows for each of its devices, in statements whose number does not grow with the fleet.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
@@ -11,42 +11,67 @@ use uuid::Uuid;
 
 use super::{
     Caller, Result, StoreError,
-    attempts::{Batch, NewAttempt},
+    attempts::{Batch, NewAttempt, unsigned},
     bundles::find_bundle,
     deployments::NewDeployment,
     devices::{clean, matching, not_found},
     entity::{attempt, bundle, deployment, device, target},
+    penalties::penalties,
     phases::{budgets_text, insert_phases},
+    progress::finish_deployments,
     requests::audit,
-    rollouts,
+    rollouts, schedules,
     transaction::{ID_CHUNK, Tx, insert_all},
 };
-use crate::domain::{
-    attempt::{Attempt, Event, State},
-    rollout::{DeploymentState, OnFailure, Place},
-    selector::Selector,
+use crate::{
+    clock::Timestamp,
+    domain::{
+        attempt::{Attempt, Event, State, apply},
+        penalty::Penalty,
+        rollout::{DeploymentState, OnFailure, Place, Rollout},
+        selector::Selector,
+    },
 };
 
 /// Commits an order: the deployment, a target and an attempt a device, and what gives way to them.
 pub(crate) async fn fan_out(tx: &Tx, caller: &Caller, new: &NewDeployment) -> Result<Uuid> {
     let bundle = find_bundle(&tx.db, &new.bundle).await?;
     let devices = select_devices(&tx.db, new).await?;
-    if devices.is_empty() {
+    if devices.is_empty() && new.terms.dynamic.is_none() {
         return Err(StoreError::NoTargets);
     }
-    supersede(tx, &devices, &bundle.name).await?;
-    let row = order(tx, caller, new, &bundle);
+    let schedule = new.terms.schedule_at(tx.now, new.delivery)?;
+    let waits = schedule.start.is_some_and(|start| start > tx.now);
+    // What waits for its start is held, and the planner releases it.
+    let rollout = new
+        .rollout
+        .clone()
+        .or_else(|| waits.then(Rollout::together));
+    let ids: Vec<Uuid> = devices.keys().copied().collect();
+    supersede(tx, &ids, &bundle.name).await?;
+    let mut row = order(tx, caller, new, &bundle, rollout.as_ref());
+    if waits {
+        row.state = DeploymentState::Scheduled.as_str().to_owned();
+    }
     let id = row.id;
-    insert_all::<deployment::Entity>(&tx.db, vec![row], None).await?;
-    if let Some(rollout) = &new.rollout {
+    let places = rollout
+        .iter()
+        .flat_map(|rollout| rollout.places(id, devices.keys().copied()))
+        .collect();
+    insert_all::<deployment::Entity>(&tx.db, vec![row.clone()], None).await?;
+    if let Some(rollout) = &rollout {
         insert_phases(tx, id, rollout).await?;
     }
-    insert_targets(tx, new, id, &bundle, &devices).await?;
+    schedules::insert(tx, id, &new.terms, &schedule).await?;
+    let penalised = insert_targets(tx, &row, new.terms.penalty_after, &devices, &places).await?;
     let detail = json!({ "bundle": format!("{}:{}", bundle.name, bundle.version), "devices": devices.len() });
     audit(tx, caller, id, detail.clone()).await?;
     tx.event("deployment.created", None, Some(id), detail);
     // What may begin at once begins with the order.
     rollouts::step(tx, id).await?;
+    if penalised > 0 {
+        finish_deployments(tx, [id].into()).await?;
+    }
     Ok(id)
 }
 
@@ -55,8 +80,8 @@ fn order(
     caller: &Caller,
     new: &NewDeployment,
     bundle: &bundle::Model,
+    rollout: Option<&Rollout>,
 ) -> deployment::Model {
-    let rollout = new.rollout.as_ref();
     let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
     deployment::Model {
         id: Uuid::now_v7(),
@@ -146,13 +171,8 @@ async fn select_by_label<C: ConnectionTrait>(
 }
 
 /// Older orders of the same bundle name that have not begun give way; what has begun is left to end.
-async fn supersede(
-    tx: &Tx,
-    devices: &BTreeMap<Uuid, device::Model>,
-    bundle_name: &str,
-) -> Result<()> {
-    let ids: Vec<Uuid> = devices.keys().copied().collect();
-    for chunk in ids.chunks(ID_CHUNK) {
+pub(crate) async fn supersede(tx: &Tx, devices: &[Uuid], bundle_name: &str) -> Result<()> {
+    for chunk in devices.chunks(ID_CHUNK) {
         let mut batch = Batch::new(tx);
         let waiting = Condition::all()
             .add(attempt::Column::DeviceId.is_in(chunk.to_vec()))
@@ -168,13 +188,15 @@ async fn supersede(
     Ok(())
 }
 
-async fn insert_targets(
+/// A target and its first attempt for each device. Says how many of them were closed at once, because their devices failed
+/// the bundle too often.
+pub(crate) async fn insert_targets(
     tx: &Tx,
-    new: &NewDeployment,
-    deployment: Uuid,
-    bundle: &bundle::Model,
+    row: &deployment::Model,
+    penalty_after: u32,
     devices: &BTreeMap<Uuid, device::Model>,
-) -> Result<()> {
+    places: &BTreeMap<Uuid, Place>,
+) -> Result<usize> {
     let ids: Vec<Uuid> = devices.keys().copied().collect();
     for chunk in ids.chunks(ID_CHUNK) {
         device::Entity::update_many()
@@ -186,28 +208,27 @@ async fn insert_targets(
             .exec(&tx.db)
             .await?;
     }
+    let penalties = penalties(&tx.db, &row.digest, &ids, penalty_after).await?;
+    let execution = Duration::from_micros(unsigned(row.execution_us));
     // Without phases everything is released with the order.
-    let facts = match new.rollout {
-        Some(_) => Attempt::held(new.execution),
-        None => Attempt::new(State::Pending, tx.now.plus(new.delivery), new.execution),
+    let facts = if row.phase_count > 0 {
+        Attempt::held(execution)
+    } else {
+        let deadline = Timestamp(tx.now.0.saturating_add(row.delivery_us));
+        Attempt::new(State::Pending, deadline, execution)
     };
-    let places: BTreeMap<Uuid, Place> = new
-        .rollout
-        .iter()
-        .flat_map(|rollout| rollout.places(deployment, devices.keys().copied()))
-        .collect();
     let mut targets = Vec::with_capacity(devices.len());
     let mut attempts = Vec::with_capacity(devices.len());
     for device in devices.values() {
         let place = places.get(&device.id).copied().unwrap_or_default();
         let target = target::Model {
             id: Uuid::now_v7(),
-            deployment_id: deployment,
+            deployment_id: row.id,
             device_id: device.id,
             device_name: device.name.clone(),
-            bundle_name: bundle.name.clone(),
-            bundle_version: bundle.version.clone(),
-            digest: bundle.digest.clone(),
+            bundle_name: row.bundle_name.clone(),
+            bundle_version: row.bundle_version.clone(),
+            digest: row.digest.clone(),
             // Nobody else writes meanwhile, so this is what the update above made of it.
             generation: device.generation + 1,
             phase: place.phase as i32,
@@ -218,16 +239,36 @@ async fn insert_targets(
         let attempt = NewAttempt {
             target: target.id,
             number: 1,
-            deployment,
+            deployment: row.id,
             device: device.id,
-            bundle_name: &bundle.name,
+            bundle_name: &row.bundle_name,
             generation: target.generation,
             facts: facts.clone(),
         };
-        attempts.push(attempt.into_row(tx.now));
+        attempts.push(match penalties.get(&device.id) {
+            Some(penalty) => penalised(tx, attempt, penalty),
+            None => attempt.into_row(tx.now),
+        });
         targets.push(target);
     }
     insert_all::<target::Entity>(&tx.db, targets, None).await?;
     insert_all::<attempt::Entity>(&tx.db, attempts, None).await?;
-    Ok(())
+    Ok(penalties.len())
+}
+
+/// An attempt that is over before it began, and says why.
+fn penalised(tx: &Tx, mut attempt: NewAttempt<'_>, penalty: &Penalty) -> attempt::Model {
+    if let Some(closed) = apply(&attempt.facts, Event::Penalise, tx.now).changed() {
+        attempt.facts = closed;
+    }
+    let mut row = attempt.into_row(tx.now);
+    row.message = penalty.to_string();
+    let detail = json!({ "target": row.target_id, "attempt": row.number, "reason": row.reason });
+    tx.event(
+        "attempt.failed",
+        Some(row.device_id),
+        Some(row.deployment_id),
+        detail,
+    );
+    row
 }

@@ -95,6 +95,7 @@ pub(crate) fn facts(
         max_in_flight: row.max_in_flight.and_then(|most| u32::try_from(most).ok()),
         approval: row.approval,
         on_failure: named("on_failure", &row.on_failure, OnFailure::parse)?,
+        lingers: false,
     })
 }
 

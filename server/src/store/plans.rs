@@ -1,6 +1,7 @@
 //! What has to be known of an order to ask its devices about it; read only.
 
 use kernex_proto::{ids::DeviceId, v1};
+use uuid::Uuid;
 
 use super::{
     Result, Store, StoreError,
@@ -8,7 +9,9 @@ use super::{
     bundles::{find_bundle, parse_format},
     deployments::NewDeployment,
     fan_out::select_devices,
+    penalties::penalties,
 };
+use crate::{clock::Timestamp, domain::penalty::Penalty};
 
 /// An order that is not given yet.
 #[derive(Debug, Clone)]
@@ -17,6 +20,8 @@ pub struct Planning {
     pub deploy: v1::Deploy,
     /// The bundle's manifest.
     pub manifest_json: String,
+    /// When work could begin, where that is not at once.
+    pub opens_at: Option<Timestamp>,
     /// The devices it means, by id.
     pub devices: Vec<PlannedDevice>,
 }
@@ -30,6 +35,8 @@ pub struct PlannedDevice {
     pub name: String,
     /// Two copies of it exist, so it gets no commands.
     pub conflicted: bool,
+    /// It failed the bundle too often to get it unasked.
+    pub penalty: Option<Penalty>,
 }
 
 impl Store {
@@ -37,9 +44,14 @@ impl Store {
     pub async fn planning(&self, new: &NewDeployment) -> Result<Planning> {
         let bundle = find_bundle(self.reader(), &new.bundle).await?;
         let devices = select_devices(self.reader(), new).await?;
-        if devices.is_empty() {
+        if devices.is_empty() && new.terms.dynamic.is_none() {
             return Err(StoreError::NoTargets);
         }
+        let now = self.now();
+        let schedule = new.terms.schedule_at(now, new.delivery)?;
+        let ids: Vec<Uuid> = devices.keys().copied().collect();
+        let after = new.terms.penalty_after;
+        let penalties = penalties(self.reader(), &bundle.digest, &ids, after).await?;
         Ok(Planning {
             deploy: v1::Deploy {
                 name: bundle.name,
@@ -50,6 +62,7 @@ impl Store {
                 execution_ms: u64::try_from(new.execution.as_millis()).unwrap_or(u64::MAX),
                 ..v1::Deploy::default()
             },
+            opens_at: schedule.opens_at(now),
             manifest_json: bundle.manifest_json,
             devices: devices
                 .into_values()
@@ -57,6 +70,7 @@ impl Store {
                     id: DeviceId(row.id),
                     name: row.name,
                     conflicted: row.conflicted,
+                    penalty: penalties.get(&row.id).copied(),
                 })
                 .collect(),
         })

@@ -14,10 +14,11 @@ use super::{
     Result, Store,
     attempts::{named, open_states},
     entity::{attempt, deployment},
+    schedules::{self, lingers},
     transaction::Tx,
 };
 use crate::domain::{
-    attempt::State,
+    attempt::{Reason, State},
     rollout::{Counts, DeploymentState},
 };
 
@@ -34,12 +35,13 @@ pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
         deployment_id: Uuid,
         phase: i32,
         state: String,
+        reason: Option<String>,
         n: i64,
     }
     let query = Query::select()
         .column(("a", "deployment_id"))
         .column(("t", "phase"))
-        .column(("a", "state"))
+        .columns([("a", "state"), ("a", "reason")])
         .expr_as(Func::count(Expr::col(("a", "number"))), "n")
         .from_as("attempts", "a")
         .inner_join(
@@ -49,7 +51,8 @@ pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
                 .and(Expr::col(("t", "latest_attempt")).equals(("a", "number"))),
         )
         .and_where(Expr::col(("a", "deployment_id")).is_in(deployments.iter().copied()))
-        .group_by_columns([("a", "deployment_id"), ("t", "phase"), ("a", "state")])
+        .group_by_columns([("a", "deployment_id"), ("t", "phase")])
+        .group_by_columns([("a", "state"), ("a", "reason")])
         .to_owned();
     let mut counts = BTreeMap::<Uuid, PhaseCounts>::new();
     for row in db.query_all(&query).await? {
@@ -57,7 +60,12 @@ pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
         let state = named("state", &row.state, State::parse)?;
         let n = u32::try_from(row.n).unwrap_or(u32::MAX);
         let phases = counts.entry(row.deployment_id).or_default();
-        phases.entry(row.phase).or_default().add(state, n);
+        let phase = phases.entry(row.phase).or_default();
+        if row.reason.as_deref() == Some(Reason::Penalised.as_str()) {
+            phase.penalised += n;
+        } else {
+            phase.add(state, n);
+        }
     }
     Ok(counts)
 }
@@ -126,11 +134,14 @@ pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<Uuid>) -> R
     Ok(())
 }
 
-/// Finishes a deployment if it has no open target left.
+/// Finishes a deployment if it has no open target left and takes no more devices in.
 pub(crate) async fn finish(tx: &Tx, id: Uuid) -> Result<()> {
     let Some(row) = deployment::Entity::find_by_id(id).one(&tx.db).await? else {
         return Ok(());
     };
+    if lingers(&row, schedules::find(&tx.db, id).await?.as_ref()) {
+        return Ok(());
+    }
     let counts = counts_by_phase(&tx.db, &[id]).await?.remove(&id);
     let counts = counts.as_ref().map(all_phases).unwrap_or_default();
     let finished = DeploymentState::Finished.as_str();

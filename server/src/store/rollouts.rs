@@ -14,10 +14,11 @@ use uuid::Uuid;
 use super::{
     Result, Store,
     attempts::Batch,
-    entity::{attempt, deployment, phase},
+    entity::{attempt, deployment, phase, schedule},
     phases::{Phases, budgets, facts, phases},
     progress::{PhaseCounts, counts_by_phase, finish},
     releases::choose_held,
+    schedules::{self, lingers},
     transaction::{ID_CHUNK, Tx},
 };
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
     domain::{
         attempt::{Event, State},
         rollout::{Action, DeploymentState, Gate, PauseReason, Plan, plan},
+        schedule as times,
     },
 };
 
@@ -60,8 +62,9 @@ impl Store {
             return Ok(advanced);
         }
         let (phases, counts) = (phases(db, &ids).await?, counts_by_phase(db, &ids).await?);
+        let schedules = schedules::rows_of(db, &ids).await?;
         for row in rows {
-            let next = next(&row, &phases, &counts, self.now())?;
+            let next = next(&row, &phases, &counts, schedules.get(&row.id), self.now())?;
             advanced.wake = advanced.wake.into_iter().chain(next.wake).min();
             if self.is_idle(&row, &next.actions).await? {
                 continue;
@@ -92,17 +95,25 @@ fn next(
     row: &deployment::Model,
     phases: &Phases,
     counts: &BTreeMap<Uuid, PhaseCounts>,
+    schedule: Option<&schedule::Model>,
     now: Timestamp,
 ) -> Result<Plan> {
     let none = PhaseCounts::new();
     let phases = phases.get(&row.id).map_or(&[][..], Vec::as_slice);
-    let facts = facts(row, phases, counts.get(&row.id).unwrap_or(&none))?;
-    Ok(plan(&facts, gate(row, now), now))
+    let mut facts = facts(row, phases, counts.get(&row.id).unwrap_or(&none))?;
+    facts.lingers = lingers(row, schedule);
+    Ok(plan(&facts, gate(schedule, now)?, now))
 }
 
-/// Whether time allows targets of this deployment to begin.
-fn gate(_row: &deployment::Model, _now: Timestamp) -> Gate {
-    Gate::Open
+/// Whether time allows targets of a deployment to begin.
+fn gate(schedule: Option<&schedule::Model>, now: Timestamp) -> Result<Gate> {
+    let Some(row) = schedule else {
+        return Ok(Gate::Open);
+    };
+    Ok(match schedules::from_row(row)?.schedule.gate(now) {
+        times::Gate::Open { .. } => Gate::Open,
+        times::Gate::Closed { until } => Gate::Closed { until },
+    })
 }
 
 /// Does what is to be done next about one deployment with phases, as its rows stand in this transaction. Says how many
@@ -119,7 +130,8 @@ pub(crate) async fn step(tx: &Tx, id: Uuid) -> Result<(usize, Vec<DeviceId>)> {
         phases(&tx.db, &ids).await?,
         counts_by_phase(&tx.db, &ids).await?,
     );
-    let plan = next(&row, &phases, &counts, tx.now)?;
+    let schedule = schedules::find(&tx.db, id).await?;
+    let plan = next(&row, &phases, &counts, schedule.as_ref(), tx.now)?;
     let mut change = Change::of(&row)?;
     let mut devices = Vec::new();
     for action in &plan.actions {

@@ -19,7 +19,8 @@ use super::{
     Result, Store, StoreError,
     attempts::{Batch, signed, unsigned},
     copies,
-    devices::{clean, described, find_device, not_found, update},
+    devices::{built_in, clean, described, find_device, not_found, update},
+    dynamic::join,
     entity::{attempt, device, device_key, journal, lease, session},
     transaction::{ID_CHUNK, Tx, insert_all},
 };
@@ -111,6 +112,7 @@ impl Store {
                 Return::Fork => copies::conflict(&tx, &mut row, open.journal.0).await?,
                 Return::GivenUp => return Err(StoreError::CopyGivenUp(row.name)),
             }
+            let before = row.clone();
             row = described(row, &open.inventory);
             row.epoch = signed(epoch);
             row.last_seen = Some(tx.now.0);
@@ -125,11 +127,15 @@ impl Store {
                 tracing::warn!(device = %open.device, journal = %open.journal, "two copies of a device were seen");
                 tx.device_event("device.conflicted", row.id, &row.name);
             }
+            let is_news = built_in(&before) != built_in(&row);
             update(&tx, row).await?;
             write_session(&tx, open, epoch).await?;
             // A copy's list says nothing about what the device does.
             if !opened.conflicted {
                 settle(&tx, open, epoch, returned == Return::Same).await?;
+            }
+            if is_news {
+                join(&tx, &[open.device.0]).await?;
             }
             tx.touch();
             Ok(opened)

@@ -14,10 +14,12 @@ use super::{
     Caller, Result, Store, StoreError,
     deployments::{Deployment, cancel, devices_of, find, find_row},
     devices::clean,
+    dynamic::catch_up,
     entity::{deployment, phase},
     progress::counts_by_phase,
     requests::{audit, body_hash, remember, replayed},
     rollouts::{Change, open_phase, step},
+    schedules,
     transaction::Tx,
 };
 use crate::domain::rollout::DeploymentState;
@@ -93,8 +95,12 @@ impl Store {
             }
             forgive(&tx, id.0, change.phase).await?;
             go_on(&mut change);
+            if schedules::waits(&tx, id.0).await? {
+                change.state = DeploymentState::Scheduled;
+            }
             change.write(&tx, &row).await?;
             step(&tx, id.0).await?;
+            catch_up(&tx, id.0).await?;
             let detail = json!({ "by": caller.name });
             record(&tx, caller, id, "deployment.resumed", detail).await?;
             remember(&tx, caller, body, &id.0).await?;
@@ -124,6 +130,7 @@ impl Store {
             go_on(&mut change);
             change.write(&tx, &row).await?;
             step(&tx, id.0).await?;
+            catch_up(&tx, id.0).await?;
             let detail = json!({ "by": caller.name, "phase": next });
             record(&tx, caller, id, "deployment.promoted", detail).await?;
             remember(&tx, caller, body, &id.0).await?;

@@ -17,6 +17,7 @@ use kernex_server::{
         deployments::{CreatedDeployment, NewDeployment, Target},
         dispatch::DueKind,
         reports::{IncomingReport, ReportEvent},
+        schedules::Terms,
         sessions::{HeldAttempt, OpenSession, OpenedSession},
     },
 };
@@ -246,6 +247,7 @@ impl Fixture {
             execution: MINUTE,
             traceparent: "00-trace".into(),
             rollout: None,
+            terms: Terms::default(),
         }
     }
 

@@ -182,6 +182,9 @@ mod tests {
             rollout: None,
             phases: Vec::new(),
             phase: 0,
+            schedule: None,
+            opens_at: None,
+            dynamic: None,
         }
     }
 

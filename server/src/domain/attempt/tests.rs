@@ -67,6 +67,11 @@ fn states_follow_the_table() {
         (S::Sent, Event::HeldEnded, Some(S::Accepted)),
         (S::Running, Event::DeviceGone, Some(S::Cancelled)),
         (S::Pending, Event::Tick, None),
+        (S::Pending, Event::Penalise, Some(S::Failed)),
+        (S::Sent, Event::Penalise, None),
+        (S::Held, Event::Overdue, Some(S::Expired)),
+        (S::Running, Event::Overdue, Some(S::Expired)),
+        (S::Succeeded, Event::Overdue, None),
     ];
     for (state, event, expected) in table {
         assert_eq!(after(state, event), expected, "{state} {event:?}");
@@ -90,8 +95,10 @@ fn a_late_outcome_is_kept_once_and_changes_no_state() {
 #[test]
 fn what_was_pushed_stays_unresolved_when_it_expires() {
     let late = Timestamp(i64::MAX);
-    for state in [State::Pending, State::Sent, State::Running] {
-        let expired = apply(&attempt(state), Event::Tick, late).changed().unwrap();
+    let states = [State::Pending, State::Sent, State::Running];
+    let events = [(Event::Tick, late), (Event::Overdue, Timestamp(0))];
+    for (state, (event, at)) in states.into_iter().flat_map(|s| events.map(|e| (s, e))) {
+        let expired = apply(&attempt(state), event, at).changed().unwrap();
         assert_eq!(expired.state, State::Expired);
         let out_there = state != State::Pending;
         assert_eq!(
@@ -165,6 +172,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Event::Cancel),
         Just(Event::Supersede),
         Just(Event::DeviceGone),
+        Just(Event::Penalise),
+        Just(Event::Overdue),
         Just(Event::Tick),
         Just(Event::Held),
         Just(Event::HeldEnded),

@@ -78,6 +78,8 @@ named_enum! {
         Unsupported = "unsupported",
         /// A defect; the message says what.
         Internal = "internal",
+        /// Never begun: the device failed this bundle too often before.
+        Penalised = "penalised",
     }
 }
 

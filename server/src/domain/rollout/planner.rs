@@ -51,6 +51,8 @@ pub struct Facts {
     pub approval: bool,
     /// What happens when too many targets failed.
     pub on_failure: OnFailure,
+    /// It may still take devices in, so it is not over when every target is closed.
+    pub lingers: bool,
 }
 
 /// Something to do, in order.
@@ -152,7 +154,8 @@ impl PhaseFacts {
         let counts = &self.counts;
         let failed = counts.failed + counts.expired;
         let forgiven = self.forgiven.min(failed);
-        let of = counts.total() - counts.cancelled - counts.superseded - forgiven;
+        let left = counts.cancelled + counts.superseded + counts.penalised;
+        let of = counts.total() - left - forgiven;
         (of, failed - forgiven)
     }
 
@@ -215,7 +218,7 @@ impl Facts {
 #[must_use]
 pub fn plan(facts: &Facts, gate: Gate, now: Timestamp) -> Plan {
     use DeploymentState as S;
-    let all_closed = facts.counts().open() == 0;
+    let all_closed = facts.counts().open() == 0 && !facts.lingers;
     let mut plan = Plan::default();
     match facts.state {
         S::Finished => return plan,

@@ -196,6 +196,14 @@ impl Rollout {
         }
     }
 
+    /// Every target in one phase that bears any number of failures: as without phases, but for the planner to open.
+    #[must_use]
+    pub fn together() -> Self {
+        let mut rollout = Self::at_once();
+        rollout.phases[0].max_failures = Amount::Share(Percent::ALL);
+        rollout
+    }
+
     /// Checks what was asked for, and adds the phase with the rest where it is missing; the rest is judged like the last
     /// phase that was named.
     pub fn checked(mut self) -> Result<Self, Wrong> {

@@ -119,6 +119,7 @@ impl World {
             max_in_flight: asked.rollout.max_in_flight,
             approval: asked.rollout.approval,
             on_failure: OnFailure::Pause,
+            lingers: false,
         };
         Self {
             asked,

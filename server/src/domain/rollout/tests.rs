@@ -190,6 +190,7 @@ fn facts(open: u32, phases: Vec<PhaseFacts>) -> Facts {
         max_in_flight: None,
         approval: false,
         on_failure: OnFailure::Pause,
+        lingers: false,
     }
 }
 
@@ -484,4 +485,36 @@ fn budgets_hold_together_and_devices_without_the_label_share_one() {
     let chosen = choose(candidates.clone(), &budgets, busy, 2);
     assert_eq!(chosen, [3, 5].map(Uuid::from_u128));
     assert_eq!(choose(candidates, &[], vec![], 4).len(), 4);
+}
+
+#[test]
+fn what_takes_devices_in_goes_on_when_every_target_is_closed() {
+    let closed = facts(1, vec![phase(Phase::REST, &[DONE])]);
+    assert!(actions(&closed).contains(&Action::Finish));
+    let lingering = Facts {
+        lingers: true,
+        ..closed
+    };
+    assert!(!actions(&lingering).contains(&Action::Finish));
+    let failed = Facts {
+        lingers: true,
+        ..facts(1, vec![phase(Phase::REST, &[FAILED])])
+    };
+    assert!(
+        matches!(actions(&failed)[..], [Action::Pause(_)]),
+        "and pauses over a failure"
+    );
+}
+
+#[test]
+fn devices_that_failed_the_bundle_before_count_for_no_threshold() {
+    let mut boxed = phase(Phase::REST, &[DONE, DONE]);
+    boxed.counts.penalised = 5;
+    assert_eq!(boxed.judged(), (2, 0));
+    let together = facts(1, vec![boxed]);
+    assert!(actions(&together).contains(&Action::Finish));
+    assert_eq!(
+        together.counts().result(false),
+        Some(DeploymentResult::Failed)
+    );
 }

@@ -252,18 +252,18 @@ fn schedules_under_which_nothing_could_begin_are_refused() {
         (with(None, &[], None), None),
         // A start in the past is at once.
         (with(Some("2026-11-01T00:00:00Z"), &[night], None), None),
-        (with(None, &[night, past], None), Some("windows")),
+        (with(None, &[night, past], None), Some("schedule.windows")),
         (
             with(
                 Some("2026-11-26T00:00:00Z"),
                 &["2026-11-25 13:00-14:00 UTC"],
                 None,
             ),
-            Some("windows"),
+            Some("schedule.windows"),
         ),
         (
             with(None, &[], Some("2026-11-25T12:00:00Z")),
-            Some("deadline"),
+            Some("schedule.deadline"),
         ),
         (
             with(
@@ -271,11 +271,11 @@ fn schedules_under_which_nothing_could_begin_are_refused() {
                 &[],
                 Some("2026-11-25T13:00:00Z"),
             ),
-            Some("deadline"),
+            Some("schedule.deadline"),
         ),
         (
             with(None, &[night], Some("2026-11-26T02:00:00Z")),
-            Some("deadline"),
+            Some("schedule.deadline"),
         ),
         (with(None, &[night], Some("2026-11-26T02:00:01Z")), None),
         (
@@ -283,9 +283,12 @@ fn schedules_under_which_nothing_could_begin_are_refused() {
                 spread: MAX_SPREAD * 2,
                 ..Schedule::default()
             },
-            Some("spread_seconds"),
+            Some("schedule.spread_seconds"),
         ),
-        (with(None, &[night; MAX_WINDOWS + 1], None), Some("windows")),
+        (
+            with(None, &[night; MAX_WINDOWS + 1], None),
+            Some("schedule.windows"),
+        ),
     ];
     for (schedule, wanted) in table {
         let fault = schedule.fault(now);

@@ -100,19 +100,24 @@ pub(crate) async fn matching<C: ConnectionTrait>(
 
 /// Everything a device answers to: its labels and what it has told about itself.
 fn answers(row: &device::Model, labels: &Labels) -> Labels {
-    let [name, os, arch, agent_version] = BUILT_IN;
     let mut answers = labels.clone();
-    for (key, value) in [
+    answers.extend(built_in(row));
+    answers
+}
+
+/// What a device answers to without being labelled.
+pub(crate) fn built_in(row: &device::Model) -> Labels {
+    let [name, os, arch, agent_version] = BUILT_IN;
+    [
         (name, &row.name),
         (os, &row.os),
         (arch, &row.arch),
         (agent_version, &row.agent_version),
-    ] {
-        if !value.is_empty() {
-            answers.insert(format!("{RESERVED_PREFIX}{key}"), value.clone());
-        }
-    }
-    answers
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+    .map(|(key, value)| (format!("{RESERVED_PREFIX}{key}"), value.clone()))
+    .collect()
 }
 
 /// Checks labels somebody wants to set.

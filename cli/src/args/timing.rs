@@ -1,0 +1,55 @@
+//! When a deployment's work may begin, as it is typed.
+
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use kernex_proto::v1;
+
+use super::{
+    times::{End, parse_end, parse_time},
+    values::parse_duration,
+};
+
+/// Flags of `deploy` about time. They delay beginnings; what has begun is left to end.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TimingArgs {
+    /// Begin at this time, e.g. 2027-02-03T04:05:00Z or '2027-02-03 04:05 Europe/Berlin'
+    #[arg(long, value_parser = parse_time, value_name = "TIME")]
+    at: Option<Timestamp>,
+    /// Begin on devices only within this window, e.g. 'Mon-Fri 02:00-04:00 Europe/Berlin' (repeatable)
+    #[arg(long = "window", value_name = "WINDOW")]
+    windows: Vec<String>,
+    /// Spread the beginnings over this much time, so that not every device downloads at once; at most 1d
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    spread: Option<Duration>,
+    /// Give up what has not ended after this long, or at this time
+    #[arg(long, value_parser = parse_end, value_name = "DURATION|TIME")]
+    deadline: Option<End>,
+    /// Also take devices that come to match --to later; ends by its deadline or when it is cancelled
+    #[arg(long, requires = "to")]
+    pub(crate) dynamic: bool,
+}
+
+impl TimingArgs {
+    /// As the server takes it; none when nothing was said.
+    pub(crate) fn schedule(&self) -> Option<v1::Schedule> {
+        let wire = |time: Timestamp| prost_types::Timestamp {
+            seconds: time.as_second(),
+            nanos: time.subsec_nanosecond(),
+        };
+        let (deadline, after) = match self.deadline {
+            None => (None, 0),
+            Some(End::At(time)) => (Some(wire(time)), 0),
+            Some(End::After(after)) => (None, after.as_secs()),
+        };
+        let schedule = v1::Schedule {
+            start_at: self.at.map(wire),
+            windows: self.windows.clone(),
+            spread_seconds: self.spread.map_or(0, |spread| spread.as_secs()),
+            deadline,
+            deadline_seconds: after,
+        };
+        (schedule != v1::Schedule::default()).then_some(schedule)
+    }
+}

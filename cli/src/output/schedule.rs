@@ -1,0 +1,81 @@
+//! When the targets of a deployment may begin, as printed.
+
+use kernex_proto::v1;
+use serde::Serialize;
+
+use super::{Field, Time, ago, clean, seconds};
+
+/// A deployment's schedule.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ScheduleView {
+    start_at: Option<Time>,
+    windows: Vec<String>,
+    spread_seconds: u64,
+    deadline: Option<Time>,
+    /// When targets may begin next; null while they may.
+    opens_at: Option<Time>,
+}
+
+impl ScheduleView {
+    /// From the wire.
+    pub(crate) fn new(wire: v1::Schedule, opens_at: Option<prost_types::Timestamp>) -> Self {
+        Self {
+            start_at: Time::from_wire(wire.start_at),
+            windows: wire.windows.iter().map(|text| clean(text)).collect(),
+            spread_seconds: wire.spread_seconds,
+            deadline: Time::from_wire(wire.deadline),
+            opens_at: Time::from_wire(opens_at),
+        }
+    }
+
+    /// One line for each thing it says.
+    pub(crate) fn details(&self, now: Time) -> Vec<(&'static str, Field)> {
+        let when = |time: Time| Field::plain(format!("{time} ({})", ago(Some(time), now)));
+        let mut lines = Vec::new();
+        if let Some(start) = self.start_at {
+            lines.push(("Start", when(start)));
+        }
+        for window in &self.windows {
+            lines.push(("Window", Field::plain(window)));
+        }
+        if let Some(opens) = self.opens_at {
+            lines.push(("Opens", when(opens)));
+        }
+        if self.spread_seconds > 0 {
+            lines.push(("Spread", Field::plain(seconds(self.spread_seconds))));
+        }
+        if let Some(deadline) = self.deadline {
+            lines.push(("Deadline", when(deadline)));
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schedule_says_when_it_goes_on() {
+        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let wire = v1::Schedule {
+            start_at: at(0),
+            windows: vec!["daily 02:00-04:00 UTC".into()],
+            spread_seconds: 600,
+            deadline: at(90_000),
+            deadline_seconds: 0,
+        };
+        let lines = ScheduleView::new(wire, at(7_200)).details(Time::at(3_600));
+        let text: Vec<String> = lines
+            .iter()
+            .map(|(title, field)| format!("{title}: {}", field.text()))
+            .collect();
+        insta::assert_snapshot!(text.join("\n"), @r"
+        Start: 1970-01-01T00:00:00Z (1h ago)
+        Window: daily 02:00-04:00 UTC
+        Opens: 1970-01-01T02:00:00Z (in 1h)
+        Spread: 10m
+        Deadline: 1970-01-02T01:00:00Z (in 1d)
+        ");
+    }
+}

@@ -1,0 +1,126 @@
+//! The penalty box: a device that failed the same bundle too often gets it only when an operator says so; pure.
+
+use super::attempt::{Ending, Reason};
+use crate::clock::Timestamp;
+
+/// Failures in a row after which a device is left out, when nothing else is said.
+pub const DEFAULT_AFTER: u32 = 3;
+
+/// What one attempt said about a bundle on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// When it became known.
+    pub at: Timestamp,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+/// A device is in the box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Penalty {
+    /// How often it failed in a row.
+    pub failures: u32,
+    /// Why it failed the last time.
+    pub last: Reason,
+}
+
+impl std::fmt::Display for Penalty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "this bundle failed here {} times in a row, the last time with {}; only an explicit retry runs it again",
+            self.failures, self.last
+        )
+    }
+}
+
+/// Whether the failures since the last success are `after` or more; 0 lets every device through.
+#[must_use]
+pub fn penalty(mut past: Vec<Past>, after: u32) -> Option<Penalty> {
+    past.sort_unstable_by_key(|past| std::cmp::Reverse(past.at));
+    let mut last = None;
+    let mut failures = 0;
+    for past in past {
+        match past.ending {
+            Ending::Succeeded => break,
+            Ending::Failed(reason) if speaks_against(reason) => {
+                last.get_or_insert(reason);
+                failures += 1;
+            }
+            Ending::Failed(_) | Ending::Cancelled => {}
+        }
+    }
+    let last = last.filter(|_| after > 0 && failures >= after)?;
+    Some(Penalty { failures, last })
+}
+
+/// Whether a failure says something about the bundle on this device. An interruption does: a bundle that takes the machine
+/// down with it leaves nothing else behind.
+const fn speaks_against(reason: Reason) -> bool {
+    match reason {
+        Reason::DigestMismatch
+        | Reason::UnsafeArchive
+        | Reason::ManifestMissing
+        | Reason::ManifestInvalid
+        | Reason::Requirements
+        | Reason::DiskFull
+        | Reason::ScriptFailed
+        | Reason::ScriptTimeout
+        | Reason::HealthCheck
+        | Reason::RollbackFailed
+        | Reason::Interrupted
+        | Reason::Internal => true,
+        // The network, the device's own "not now", an agent that forgot or is too old, and the box itself.
+        Reason::Download
+        | Reason::Refused
+        | Reason::JournalLost
+        | Reason::Unsupported
+        | Reason::Penalised => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_failures_in_a_row_that_speak_against_the_bundle_count() {
+        use Ending::{Cancelled, Failed, Succeeded};
+        use Reason::{Download, HealthCheck, Interrupted, Penalised, ScriptFailed};
+        let (script, health, cut) = (
+            Failed(ScriptFailed),
+            Failed(HealthCheck),
+            Failed(Interrupted),
+        );
+        let table: &[(&[Ending], u32, Option<(u32, Reason)>)] = &[
+            (&[], 3, None),
+            (&[script, script], 3, None),
+            (&[script, script, health], 3, Some((3, HealthCheck))),
+            (&[script, cut, script, script], 3, Some((4, ScriptFailed))),
+            (&[script, script, Succeeded, script], 3, None),
+            (
+                &[script, Cancelled, script, Failed(Download), script],
+                3,
+                Some((3, ScriptFailed)),
+            ),
+            (
+                &[script, script, Failed(Penalised), Failed(Penalised)],
+                3,
+                None,
+            ),
+            (&[script], 1, Some((1, ScriptFailed))),
+            (&[script, script, script], 0, None),
+        ];
+        for (endings, after, wanted) in table {
+            let past = endings.iter().zip(1..).map(|(ending, at)| Past {
+                at: Timestamp(at),
+                ending: *ending,
+            });
+            let mut past: Vec<Past> = past.collect();
+            // Rows come in no order.
+            past.reverse();
+            let wanted = wanted.map(|(failures, last)| Penalty { failures, last });
+            assert_eq!(penalty(past, *after), wanted, "{endings:?}");
+        }
+    }
+}
