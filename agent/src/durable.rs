@@ -118,9 +118,32 @@ pub(crate) fn discard(path: &Path) {
     }
 }
 
+/// Removes everything in a folder; says whether nothing is left.
+pub(crate) fn clear(folder: &Path) -> bool {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => return error.kind() == io::ErrorKind::NotFound,
+    };
+    entries.flatten().fold(true, |clear, entry| {
+        let path = entry.path();
+        discard(&path);
+        clear && fs::symlink_metadata(path).is_err()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_cleared_with_all_that_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("x.unpacked")).unwrap();
+        fs::write(dir.path().join("x.unpacked/file"), "").unwrap();
+        fs::write(dir.path().join("x.bundle"), "").unwrap();
+        assert!(clear(dir.path()) && clear(&dir.path().join("missing")));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]

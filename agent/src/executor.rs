@@ -9,6 +9,7 @@ use tracing::Instrument as _;
 use crate::{
     bundle::{Shelf, activate},
     config::Config,
+    durable,
     identity::Identity,
     journal::{Journal, JournalError, Record, ReleaseChange},
     sandbox::Sandbox,
@@ -56,10 +57,14 @@ impl Executor {
         while !self.shutdown.is_cancelled() {
             match self.journal.call(Journal::next_ready).await {
                 Ok(Some((id, record))) => self.attempt(id, record).await,
-                Ok(None) => tokio::select! {
-                    () = self.wires.work.notified() => {}
-                    () = self.shutdown.cancelled() => {}
-                },
+                Ok(None) => {
+                    let is_tidy = self.tidy().await;
+                    tokio::select! {
+                        () = self.wires.work.notified() => {}
+                        () = tokio::time::sleep(JOURNAL_RETRY), if !is_tidy => {}
+                        () = self.shutdown.cancelled() => {}
+                    }
+                }
                 Err(error) => {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
@@ -141,6 +146,14 @@ impl Executor {
             }
         }
         self.wires.reports.notify_one();
+    }
+
+    /// Removes what could not be removed when its attempt ended: that takes descriptors, too. Says whether nothing is
+    /// left. Only when nothing is at work.
+    async fn tidy(&self) -> bool {
+        let tmp = self.config.state_dir.join("tmp");
+        let tidied = tokio::task::spawn_blocking(move || durable::clear(&tmp));
+        tidied.await.unwrap_or(false)
     }
 
     async fn collect(&self, name: String) {
