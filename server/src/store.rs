@@ -257,16 +257,20 @@ impl Store {
         &self.0.figures
     }
 
-    /// Now, on the database's clock.
+    /// Now, on the database's clock. A clock that was set far back does not take it along: what is ordered meanwhile would
+    /// be long late once the clock is right again.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        Timestamp(
-            self.0
-                .clock
-                .now()
-                .0
-                .saturating_add(self.0.ahead.load(Ordering::Relaxed)),
-        )
+        let ahead = self.0.ahead.load(Ordering::Relaxed);
+        self.never_back(self.0.clock.now().0.saturating_add(ahead))
+    }
+
+    fn never_back(&self, now: i64) -> Timestamp {
+        let drift = self.drift_micros();
+        if drift < 0 && !self.trusts_clock() {
+            return Timestamp(now.saturating_sub(drift));
+        }
+        Timestamp(now)
     }
 
     /// How far the clock that deadlines go by ran away from the boot clock since this process began.
@@ -284,10 +288,12 @@ impl Store {
 
     /// Now by the boot clock, while the clock is not to be trusted: nobody is locked out because it jumped.
     pub(crate) fn steady_now(&self) -> Timestamp {
-        if self.trusts_clock() {
-            return self.now();
+        let drift = self.drift_micros();
+        let now = self.now();
+        if drift <= 0 || self.trusts_clock() {
+            return now;
         }
-        Timestamp(self.now().0.saturating_sub(self.drift_micros()))
+        Timestamp(now.0.saturating_sub(drift))
     }
 
     /// Whether deadlines count. Nothing expires, and nothing old is deleted, while the clock is far from where it should
@@ -322,7 +328,7 @@ impl Store {
         let ahead = now.saturating_sub(clock.now().0);
         self.0.first_ahead.get_or_init(|| ahead);
         self.0.ahead.store(ahead, Ordering::Relaxed);
-        self.stamp_at(now)
+        self.stamp_at(self.never_back(now).0)
     }
 
     /// Stamps grow even where the clock stands still or steps back a little. A clock that is set back further was wrong
