@@ -49,28 +49,39 @@ pub struct Peer {
 pub struct Connection {
     io: Transport,
     peer: Peer,
-    /// Until the preface is there: what of it is missing, and how long it may take.
-    preface: Option<(usize, Pin<Box<Sleep>>)>,
+    /// Until the preface is there.
+    preface: Option<Preface>,
     _place: OwnedSemaphorePermit,
     _held: Held,
+}
+
+/// The first words of a peer that are still to come.
+#[derive(Debug)]
+struct Preface {
+    missing: usize,
+    limit: Pin<Box<Sleep>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Connection {
     /// Counts what was read of the preface.
     fn heard(&mut self, bytes: usize) {
-        self.preface = match self.preface.take() {
-            Some((missing, limit)) if bytes < missing => Some((missing - bytes, limit)),
-            _ => None,
-        };
+        match &mut self.preface {
+            Some(preface) if bytes < preface.missing => preface.missing -= bytes,
+            _ => self.preface = None,
+        }
     }
 
     /// Whether it has been silent for too long; wakes the reader when it will have been.
     fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
-        let limit = self
-            .preface
-            .as_mut()
-            .map(|(_, limit)| limit.as_mut().poll(cx));
-        limit.is_some_and(|limit| limit.is_ready())
+        let Some(preface) = &mut self.preface else {
+            return false;
+        };
+        let silent = preface.limit.as_mut().poll(cx).is_ready();
+        if silent {
+            preface.metrics.connections.of("silent").inc();
+        }
+        silent
     }
 }
 
@@ -150,7 +161,11 @@ pub fn incoming(
                         let connection = Connection {
                             io,
                             peer: Peer { address },
-                            preface: Some((PREFACE_LENGTH, Box::pin(sleep(PREFACE_LIMIT)))),
+                            preface: Some(Preface {
+                                missing: PREFACE_LENGTH,
+                                limit: Box::pin(sleep(PREFACE_LIMIT)),
+                                metrics: Arc::clone(&metrics),
+                            }),
                             _place: place,
                             _held: Held::new(&metrics.connections_open),
                         };

@@ -54,7 +54,10 @@ impl Metrics {
     #[must_use]
     pub fn new(store: Transactions) -> Self {
         Self {
-            connections: By::new("result", ["accepted", "refused", "timed_out", "failed"]),
+            connections: By::new(
+                "result",
+                ["accepted", "refused", "timed_out", "failed", "silent"],
+            ),
             connections_open: Gauge::default(),
             handshakes: By::new("result", HANDSHAKE_RESULTS),
             sessions: Gauge::default(),
