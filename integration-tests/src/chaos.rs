@@ -30,6 +30,7 @@ pub mod postgres;
 pub mod power;
 pub mod report;
 pub mod rows;
+pub mod storm;
 pub mod traffic;
 pub mod witness;
 pub mod world;
@@ -147,5 +148,12 @@ pub const SCENARIOS: &[Scenario] = &[
         ci: 3,
         databases: &[Database::Postgres],
         run: |plan| Box::pin(postgres::run(plan)),
+    },
+    Scenario {
+        name: "storm",
+        about: "a whole fleet of light agents cut off at once, in the middle of a deployment to all of it",
+        ci: 500,
+        databases: &[Database::Sqlite],
+        run: |plan| Box::pin(storm::run(plan)),
     },
 ];

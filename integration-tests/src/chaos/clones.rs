@@ -43,6 +43,14 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
         let _ = world.verify(&mut figures).await?;
         clocks(&mut world, clock.path(), &mut figures).await?;
         summary = Some(world.verify(&mut figures).await?);
+        if let Some(late) = summary
+            .as_ref()
+            .and_then(|summary| summary.endings.get("expired"))
+        {
+            return Err(Failure::new(format!(
+                "{late} attempts expired because clocks jumped"
+            )));
+        }
         if plan.database == Database::Sqlite {
             restore(&mut world, &mut figures).await?;
             summary = Some(world.verify(&mut figures).await?);

@@ -60,6 +60,8 @@ async fn outage(
         )
     });
     sleep(Duration::from_millis(before)).await;
+    // A judgement has started the agents again.
+    world.all_back().await?;
     let epochs = epochs(world).await;
     block_in_place(|| postgres.stop_hard());
     world
