@@ -21,6 +21,7 @@ use crate::{
 
 pub(crate) mod activate;
 pub(crate) mod fetch;
+pub(crate) mod running;
 pub(crate) mod unpack;
 
 /// Space that is left free, so that the journal can always say what happened.

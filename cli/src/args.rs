@@ -7,6 +7,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use crate::output::Format;
 
 pub(crate) mod config;
+pub(crate) mod event;
+pub(crate) mod rollback;
 mod times;
 mod timing;
 mod values;
@@ -65,6 +67,9 @@ pub(crate) enum Command {
     /// Deployments and what became of them
     #[command(subcommand)]
     Deployment(DeploymentCommand),
+    /// What happens in the fleet, as it happens
+    #[command(subcommand)]
+    Event(event::EventCommand),
     /// Run a whole fleet on this machine: a control plane and some devices, with a first deployment
     Dev(DevArgs),
     /// Print a completion script for a shell
@@ -85,6 +90,7 @@ impl Command {
             Self::Deploy(_) => "kernexctl deploy",
             Self::Config(_) => "kernexctl config",
             Self::Deployment(_) => "kernexctl deployment",
+            Self::Event(_) => "kernexctl event",
             Self::Dev(_) => "kernexctl dev",
             Self::Completion { .. } => "kernexctl completion",
         }
@@ -182,6 +188,9 @@ pub(crate) enum DeviceCommand {
         /// Only devices with these labels, e.g. 'site=berlin,env in (prod,stage),!canary'
         #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
         selector: String,
+        /// Stay and show what changes, until interrupted; in a pipe and with -o json a line for each change
+        #[arg(short, long)]
+        watch: bool,
         #[command(flatten)]
         output: OutputArg,
     },
@@ -379,6 +388,8 @@ pub(crate) enum DeploymentCommand {
         #[command(flatten)]
         output: OutputArg,
     },
+    /// Take a deployment back: return its devices to what they ran before it
+    Rollback(rollback::RollbackArgs),
 }
 
 /// `dev ...`

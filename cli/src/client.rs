@@ -6,7 +6,7 @@ use kernex_proto::v1::{
     access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
     configuration_service_client::ConfigurationServiceClient,
     deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
-    plan_service_client::PlanServiceClient,
+    event_service_client::EventServiceClient, plan_service_client::PlanServiceClient,
 };
 use tonic::{
     Request, Response, Status,
@@ -120,6 +120,11 @@ impl Client {
     /// Plans.
     pub(crate) fn plans(&self) -> PlanServiceClient<Connection> {
         PlanServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    /// Events.
+    pub(crate) fn events(&self) -> EventServiceClient<Connection> {
+        EventServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     /// Devices.

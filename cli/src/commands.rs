@@ -16,8 +16,12 @@ mod context;
 pub(crate) mod deploy;
 mod deployment;
 pub(crate) mod device;
+mod device_watch;
 mod enrollment;
+mod event;
+mod patience;
 mod plan;
+mod rollback;
 pub(crate) mod transfer;
 pub(crate) mod watch;
 
@@ -34,6 +38,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Deploy(args) => deploy::run(&session, args).await,
         Command::Config(command) => self::config::run(&session, command).await,
         Command::Deployment(command) => deployment::run(&session, command).await,
+        Command::Event(command) => event::run(&session, command).await,
         Command::Dev(args) => crate::dev::run(args).await,
         Command::Completion { shell } => completion::run(shell, &mut Cli::command()),
     }

@@ -156,7 +156,7 @@ pub(crate) fn is_passing(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Cancelled)
         // A connection cut in the middle of a stream comes as `Unknown` with the transport's error behind it.
         || (status.code() == Code::Unknown && status.source().is_some())
-        || matches!(reason(status), Some(Reason::Draining | Reason::Overloaded))
+        || matches!(reason(status), Some(Reason::Draining | Reason::Overloaded | Reason::SlowConsumer))
 }
 
 const LOGIN: &str = "Use a token that works: `kernexctl context add NAME --server URL --ca FILE --token-file FILE`.";
@@ -183,6 +183,14 @@ fn by_reason(reason: Reason) -> (Exit, &'static str) {
         Reason::NoTargets => (
             Exit::NotFoundOrConflict,
             "See which devices and labels there are with `kernexctl device list`.",
+        ),
+        Reason::NothingToRollBack => (
+            Exit::NotFoundOrConflict,
+            "See each device with `kernexctl deployment rollback ID --plan`; deploy a version you trust instead.",
+        ),
+        Reason::CursorGone => (
+            Exit::NotFoundOrConflict,
+            "Begin with what is kept, `--after 0`, or with what comes next, without `--after`.",
         ),
         Reason::UnsafeArchive => (
             Exit::Error,

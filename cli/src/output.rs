@@ -15,8 +15,10 @@ pub(crate) mod bundle;
 pub(crate) mod configuration;
 pub(crate) mod deployment;
 pub(crate) mod device;
+pub(crate) mod event;
 pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod rollback;
 mod schedule;
 mod table;
 pub(crate) mod target;
@@ -107,6 +109,30 @@ impl Printer {
         emit(&self.render_one(item, Time::now())?)
     }
 
+    /// Prints one thing of a stream as one line; false when nobody reads any more.
+    pub(crate) fn line<T: View>(self, item: &T) -> Result<bool, Failure> {
+        write_out(&self.render_line(item, Time::now())?)
+    }
+
+    /// Draws a list anew on a terminal, with a line below it; false when nobody looks any more.
+    pub(crate) fn screen<T: View>(self, items: &[T], below: &str) -> Result<bool, Failure> {
+        const HOME_AND_CLEAR: &str = "\x1b[H\x1b[2J";
+        let list = self.render_list(items, Time::now())?;
+        write_out(&format!("{HOME_AND_CLEAR}{list}\n{below}\n"))
+    }
+
+    /// One thing of a stream as one line; pure, for tests.
+    pub(crate) fn render_line<T: View>(self, item: &T, now: Time) -> Result<String, Failure> {
+        Ok(match self.format {
+            Format::Json => {
+                serde_json::to_string(item).map_err(|error| unprintable(&error))? + "\n"
+            }
+            Format::Yaml => format!("---\n{}", yaml(item)?),
+            Format::Name => item.name() + "\n",
+            Format::Table | Format::Wide => table::line(item.row(self.wide(), now)) + "\n",
+        })
+    }
+
     /// A list as text; pure, for tests.
     pub(crate) fn render_list<T: View>(self, items: &[T], now: Time) -> Result<String, Failure> {
         Ok(match self.format {
@@ -156,17 +182,23 @@ fn unprintable(error: &dyn std::error::Error) -> Failure {
 
 /// Writes data to stdout. A reader that has seen enough (`| head`) is no error.
 pub(crate) fn emit(text: &str) -> Result<(), Failure> {
+    write_out(text).map(|_| ())
+}
+
+/// The same; false when the reader has seen enough.
+fn write_out(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
     {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(
             Exit::Error,
             format!("cannot write to the standard output: {error}"),
             "Check where the output goes.",
         )),
-        _ => Ok(()),
     }
 }
 

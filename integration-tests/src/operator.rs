@@ -5,8 +5,9 @@ use std::{collections::HashMap, time::Duration};
 use kernex_proto::v1::{
     AttemptState, Bundle, CreateDeploymentRequest, CreateEnrollmentTokenRequest, Deployment,
     DeploymentState, Device, DeviceStatus, GetDeploymentRequest, GetDeviceRequest,
-    ListTargetsRequest, Target, UploadBegin, UploadBundleRequest, WhoAmIRequest, WhoAmIResponse,
-    access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
+    ListTargetsRequest, RollbackDeploymentRequest, RollbackDeploymentResponse, Target, UploadBegin,
+    UploadBundleRequest, WhoAmIRequest, WhoAmIResponse, access_service_client::AccessServiceClient,
+    bundle_service_client::BundleServiceClient,
     configuration_service_client::ConfigurationServiceClient,
     deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
     event_service_client::EventServiceClient, plan_service_client::PlanServiceClient,
@@ -212,6 +213,16 @@ impl Operator {
         let answer = self.deployments().create_deployment(request).await?;
         let deployment = answer.into_inner().deployment;
         Ok(deployment.expect("an answer names the deployment").id)
+    }
+
+    /// Takes a deployment back; returns what the server says.
+    pub async fn roll_back(&self, id: &str) -> Result<RollbackDeploymentResponse, Status> {
+        let request = RollbackDeploymentRequest {
+            deployment_id: id.to_owned(),
+            ..Default::default()
+        };
+        let answer = self.deployments().rollback_deployment(request).await?;
+        Ok(answer.into_inner())
     }
 
     /// One deployment.

@@ -23,6 +23,8 @@ mod m0009_events;
 mod m0011_configurations;
 mod m0012_runs;
 mod m0013_rollouts;
+mod m0015_rollbacks;
+mod m0016_drifts;
 mod m0017_schedules;
 mod m0021_copies;
 
@@ -46,6 +48,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0011_configurations::Migration),
             Box::new(m0012_runs::Migration),
             Box::new(m0013_rollouts::Migration),
+            Box::new(m0015_rollbacks::Migration),
+            Box::new(m0016_drifts::Migration),
             Box::new(m0017_schedules::Migration),
             Box::new(m0021_copies::Migration),
         ]

@@ -73,6 +73,10 @@ reasons! {
     WrongState = "WRONG_STATE",
     /// It is finished already.
     Finished = "FINISHED",
+    /// No device of a deployment can go back.
+    NothingToRollBack = "NOTHING_TO_ROLL_BACK",
+    /// The events after a cursor are not kept, or the cursor is of another history.
+    CursorGone = "CURSOR_GONE",
     /// A newer session took over.
     SessionReplaced = "SESSION_REPLACED",
     /// The peer did not keep up and its queue was full.

@@ -10,6 +10,7 @@ mod convert;
 pub mod deployments;
 pub mod devices;
 pub mod events;
+pub mod feed;
 pub mod health;
 pub mod plan;
 pub mod rollouts;
@@ -35,6 +36,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, service::Routes};
 
+use self::feed::Feed;
 use crate::{
     auth::Authenticator,
     blobs::Blobs,
@@ -84,6 +86,8 @@ pub struct Api {
     pub metrics: Arc<Metrics>,
     /// Failures of a bundle in a row after which a device is left out.
     pub penalty_after: u32,
+    /// The fleet's events, for watchers.
+    pub feed: Arc<Feed>,
     /// Ends watches when the server stops.
     pub draining: CancellationToken,
     /// A bundle's row and bytes change together: an upload must not lose its bytes to a deletion of the same digest.

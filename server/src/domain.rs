@@ -8,6 +8,7 @@ pub mod configuration;
 pub mod device;
 pub mod mistake;
 pub mod penalty;
+pub mod rollback;
 pub mod rollout;
 pub mod schedule;
 pub mod selector;

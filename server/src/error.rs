@@ -149,6 +149,9 @@ impl From<StoreError> for Status {
                 status(Code::FailedPrecondition, Reason::NotConflicted, text)
             }
             StoreError::Finished => status(Code::FailedPrecondition, Reason::Finished, text),
+            StoreError::NothingToRollBack(_) => {
+                status(Code::FailedPrecondition, Reason::NothingToRollBack, text)
+            }
             StoreError::RequestIdReused => {
                 status(Code::InvalidArgument, Reason::RequestIdReused, text)
             }

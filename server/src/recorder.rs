@@ -109,6 +109,12 @@ impl Recorder {
 
     /// Queues a report; waits while the queue is full. False when the recorder has stopped.
     pub async fn report(&self, submission: Submission) -> bool {
+        if matches!(submission.event, ReportEvent::Outcome(_))
+            && let Some(row) = lock(&self.latest.heartbeats).get_mut(&submission.session.device)
+        {
+            // It was sent before the outcome, and is written after it.
+            row.releases = None;
+        }
         self.reports.send(submission).await.is_ok()
     }
 
@@ -319,8 +325,9 @@ impl Worker {
         if let Err(error) = self.store.record_heartbeats(rows.clone()).await {
             tracing::warn!(error = %chain(&error), devices = rows.len(), "heartbeats wait for the store");
             let mut heartbeats = lock(&self.latest.heartbeats);
-            for row in rows {
-                // A newer one may have come meanwhile.
+            for mut row in rows {
+                // An outcome may have come meanwhile, and so may a newer one.
+                row.releases = None;
                 heartbeats.entry(row.device).or_insert(row);
             }
         }

@@ -234,7 +234,7 @@ impl Sessions {
                         device: session.device,
                         epoch: session.epoch,
                         vital_signs: row.vital_signs.unwrap_or_default(),
-                        releases: row.releases,
+                        releases: Some(row.releases),
                     });
                 }
                 Decision::Progress(attempt, progress) => {

@@ -35,6 +35,7 @@ pub mod deployments;
 pub mod devices;
 pub mod dispatch;
 mod downloads;
+mod drifts;
 mod dynamic;
 mod enroll;
 #[expect(unreachable_pub, reason = "the derive makes public items of rows")]
@@ -51,7 +52,9 @@ mod progress;
 mod releases;
 pub mod reports;
 mod requests;
+pub mod rollbacks;
 pub mod rollouts;
+mod running;
 pub mod runs;
 pub mod schedules;
 pub mod sessions;
@@ -143,6 +146,9 @@ pub enum StoreError {
     /// It is finished already.
     #[error("it is finished already")]
     Finished,
+    /// No device of a deployment can go back.
+    #[error("no device can go back: {0}")]
+    NothingToRollBack(String),
     /// The same request id came with another body.
     #[error("this request id was used for another request")]
     RequestIdReused,

@@ -16,7 +16,7 @@ use tower::layer::util::{Identity as NoLayer, Stack};
 use uuid::Uuid;
 
 use crate::{
-    api::{self, Api},
+    api::{self, Api, feed::Feed},
     auth::{AuthLayer, Authenticator},
     config::Config,
     dispatcher::{self, Hints},
@@ -147,6 +147,7 @@ pub async fn run(
         "health",
         api::health::watch(store.clone(), health, soft.clone()),
     );
+    parts.start("feed", Arc::clone(&api.feed).run(soft.clone()));
     parts.start("recorder", recording);
     if let Some(listener) = monitoring {
         tracing::info!(address = %listener.local_addr()?, "metrics on /metrics, probes on /healthz and /readyz");
@@ -266,6 +267,7 @@ fn assemble(
         max_bundle_size: config.max_bundle_size,
         metrics: Arc::clone(metrics),
         penalty_after: config.penalty_after,
+        feed: Arc::new(Feed::new(ground.store.clone())),
         draining: draining.clone(),
         bundle_changes: Mutex::new(()),
     })

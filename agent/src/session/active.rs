@@ -15,6 +15,7 @@ use super::{
     incoming::{Incoming, failed, understand},
 };
 use crate::{
+    bundle::running::running,
     clock,
     config::Config,
     crash::Act,
@@ -271,14 +272,15 @@ impl<'a> Active<'a> {
 
     async fn send_heartbeat(&mut self) -> Result<(), SessionError> {
         self.heartbeat_seq += 1;
-        let releases = self.journal.call(Journal::releases).await?;
+        let state_dir = self.config.state_dir.clone();
+        let releases = self
+            .journal
+            .call(move |journal| running(&state_dir, journal))
+            .await?;
         let heartbeat = v1::Heartbeat {
             seq: self.heartbeat_seq,
             vital_signs: Some(self.host.vital_signs()),
-            releases: releases
-                .iter()
-                .map(|(name, release)| release.to_active(name))
-                .collect(),
+            releases,
             device_time: Some(clock::wall()),
         };
         self.send(Message::Heartbeat(heartbeat)).await

@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::{Session, confirm, present, watch};
+use super::{Session, confirm, present, rollback, watch};
 use crate::{
     args::DeploymentCommand,
     client::{Client, call, pages, request_id, timed},
@@ -52,10 +52,15 @@ pub(super) async fn run(session: &Session, command: DeploymentCommand) -> Result
             output,
         } => {
             let client = session.connect().await?;
-            watch::follow(&client, &id, timeout)
-                .await?
-                .report(Printer::new(output.output))
+            let printer = Printer::new(output.output);
+            let finished = if printer.for_people() {
+                watch::follow(&client, &id, timeout).await?
+            } else {
+                watch::follow_lines(&client, &id, timeout, printer).await?
+            };
+            finished.report(printer)
         }
+        DeploymentCommand::Rollback(args) => rollback::run(session, args).await,
         DeploymentCommand::Cancel {
             id,
             consent,

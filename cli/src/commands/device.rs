@@ -2,14 +2,14 @@
 
 use kernex_proto::v1;
 
-use super::{Session, confirm, present};
+use super::{Session, confirm, device_watch, present};
 use crate::{
     args::{DeviceCommand, LabelChange},
     client::{Client, call, pages, request_id, timed},
     error::Failure,
     output::{
         Printer,
-        device::{DeviceView, HistoryView, MetricView},
+        device::{DeviceView, HistoryView, MetricView, fleet},
         say,
     },
 };
@@ -17,10 +17,25 @@ use crate::{
 /// Runs one of the verbs.
 pub(super) async fn run(session: &Session, command: DeviceCommand) -> Result<(), Failure> {
     match command {
-        DeviceCommand::List { selector, output } => {
+        DeviceCommand::List {
+            selector,
+            watch: true,
+            output,
+        } => {
+            let client = session.connect().await?;
+            device_watch::run(&client, &selector, Printer::new(output.output)).await
+        }
+        DeviceCommand::List {
+            selector, output, ..
+        } => {
             let devices = list(&session.connect().await?, &selector).await?;
             let views: Vec<DeviceView> = devices.into_iter().map(DeviceView::from).collect();
-            Printer::new(output.output).list(&views)
+            let printer = Printer::new(output.output);
+            printer.list(&views)?;
+            if printer.for_people() && !views.is_empty() {
+                say(&fleet(&views));
+            }
+            Ok(())
         }
         DeviceCommand::Get { device, output } => {
             let client = session.connect().await?;

@@ -1,24 +1,22 @@
 //! Follows a deployment to its end, over lost connections and restarts of the server.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use kernex_proto::v1;
 use tonic::{Request, Status};
 
+use super::patience::Patience;
 use crate::{
     client::{Client, call_raw},
-    error::{Exit, Failure, is_passing},
+    error::{Exit, Failure},
     output::{
-        Printer, clean_lines, deployment::DeploymentView, progress::Watching, say,
-        target::TargetView,
+        Printer, clean_lines,
+        deployment::DeploymentView,
+        progress::Watching,
+        say,
+        target::{TargetView, failures},
     },
 };
-
-/// How long a server may be away before watching gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A deployment that is finished.
 pub(crate) struct Finished {
@@ -26,6 +24,8 @@ pub(crate) struct Finished {
     deployment: v1::Deployment,
     /// Its targets by device name.
     targets: Vec<TargetView>,
+    /// Every change was printed as it came.
+    is_told: bool,
 }
 
 /// Follows until finished, `limit` or Ctrl-C. Whatever ends the watch, the deployment goes on.
@@ -34,7 +34,27 @@ pub(crate) async fn follow(
     id: &str,
     limit: Option<Duration>,
 ) -> Result<Finished, Failure> {
-    let mut watching = Watching::new();
+    follow_on(client, id, limit, Watching::new()).await
+}
+
+/// The same, with a line on stdout for each change instead of talk.
+pub(crate) async fn follow_lines(
+    client: &Client,
+    id: &str,
+    limit: Option<Duration>,
+    printer: Printer,
+) -> Result<Finished, Failure> {
+    let mut finished = follow_on(client, id, limit, Watching::lines(printer)).await?;
+    finished.is_told = true;
+    Ok(finished)
+}
+
+async fn follow_on(
+    client: &Client,
+    id: &str,
+    limit: Option<Duration>,
+    mut watching: Watching,
+) -> Result<Finished, Failure> {
     let resume = format!("It goes on. Watch it with `kernexctl deployment watch {id}`.");
     let wait = async {
         match limit {
@@ -57,42 +77,21 @@ async fn to_the_end(
     watching: &mut Watching,
 ) -> Result<Finished, Failure> {
     let mut targets = BTreeMap::new();
-    let mut last_word = Instant::now();
-    let mut lost = false;
+    let mut patience = Patience::new();
     loop {
-        match follow_stream(
-            client,
-            id,
-            &mut targets,
-            watching,
-            &mut last_word,
-            &mut lost,
-        )
-        .await
-        {
+        let ended = match follow_stream(client, id, &mut targets, watching, &mut patience).await {
             Ok(Some(deployment)) => {
                 return Ok(Finished {
                     deployment,
                     targets: by_device(targets),
+                    is_told: false,
                 });
             }
             // The server ended the stream early, as when it stops.
-            Ok(None) if last_word.elapsed() < PATIENCE => {}
-            Ok(None) => {
-                return Err(Failure::new(
-                    Exit::Unreachable,
-                    "the server ends the watch again and again",
-                    format!("Try `kernexctl deployment get {id}`."),
-                ));
-            }
-            Err(status) if is_passing(&status) && last_word.elapsed() < PATIENCE => {}
-            Err(status) => return Err(Failure::from(status)),
-        }
-        if !lost {
-            watching.say("The connection was lost; trying again...");
-            lost = true;
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(None) => None,
+            Err(status) => Some(status),
+        };
+        patience.after(ended, |text| watching.say(text)).await?;
     }
 }
 
@@ -102,8 +101,7 @@ async fn follow_stream(
     id: &str,
     targets: &mut BTreeMap<String, v1::Target>,
     watching: &mut Watching,
-    last_word: &mut Instant,
-    lost: &mut bool,
+    patience: &mut Patience,
 ) -> Result<Option<v1::Deployment>, Status> {
     let request = Request::new(v1::WatchDeploymentRequest {
         deployment_id: id.to_owned(),
@@ -114,11 +112,13 @@ async fn follow_stream(
     )
     .await?;
     while let Some(change) = changes.message().await? {
-        *last_word = Instant::now();
-        *lost = false;
+        patience.heard();
         for target in change.targets {
-            watching.target(&TargetView::from(target.clone()));
-            targets.insert(target.id.clone(), target);
+            // After a cut everything comes again.
+            if targets.get(&target.id) != Some(&target) {
+                watching.target(&TargetView::from(target.clone()));
+                targets.insert(target.id.clone(), target);
+            }
         }
         if let Some(deployment) = change.deployment {
             watching.deployment(&DeploymentView::from(deployment.clone()));
@@ -144,7 +144,10 @@ impl Finished {
         if printer.for_people() {
             printer.list(&self.targets)?;
             print_output(&self.targets);
-        } else {
+            for line in failures(&self.targets) {
+                say(&line);
+            }
+        } else if !self.is_told {
             printer.one(&view.with_targets(self.targets))?;
         }
         let id = &self.deployment.id;

@@ -22,6 +22,8 @@ pub(crate) struct DeploymentView {
     created_at: Option<Time>,
     finished_at: Option<Time>,
     revision: u64,
+    /// The deployment it takes back; empty when it is no rollback.
+    rolls_back: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     schedule: Option<ScheduleView>,
     /// Empty for a fixed set of devices.
@@ -107,6 +109,7 @@ impl From<v1::Deployment> for DeploymentView {
             paused_reason: wire.paused_reason,
             created_by: wire.created_by,
             revision: wire.revision,
+            rolls_back: wire.rolls_back,
             targets: None,
         }
     }
@@ -141,6 +144,44 @@ impl DeploymentView {
             &self.state
         } else {
             &self.result
+        }
+    }
+}
+
+/// One change of a watched deployment, as one line.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub(crate) enum DeploymentChange {
+    /// The deployment itself, or its counts.
+    Deployment {
+        /// As it is now.
+        deployment: Box<DeploymentView>,
+    },
+    /// One device.
+    Target {
+        /// As it is now.
+        target: Box<TargetView>,
+    },
+}
+
+impl View for DeploymentChange {
+    const EMPTY: &'static str = "Nothing changed.";
+
+    fn header(wide: bool) -> Vec<&'static str> {
+        TargetView::header(wide)
+    }
+
+    fn row(&self, wide: bool, now: Time) -> Vec<Field> {
+        match self {
+            Self::Deployment { deployment } => deployment.row(wide, now),
+            Self::Target { target } => target.row(wide, now),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Deployment { deployment } => deployment.name(),
+            Self::Target { target } => target.name(),
         }
     }
 }
@@ -207,6 +248,9 @@ impl Details for DeploymentView {
         }
         if let Some(at) = self.finished_at {
             lines.push(("Finished", Field::plain(ago(Some(at), now))));
+        }
+        if !self.rolls_back.is_empty() {
+            lines.push(("Takes back", Field::plain(&self.rolls_back)));
         }
         if !self.paused_reason.is_empty() {
             lines.push(("Paused", Field::plain(&self.paused_reason)));

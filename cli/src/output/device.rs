@@ -7,8 +7,14 @@ use serde::Serialize;
 
 use super::{Details, Field, Time, View, ago, bytes, seconds, state_word};
 
+mod change;
+mod drift;
+
+pub(crate) use change::{DeviceChange, fleet};
+use drift::DriftView;
+
 /// A device.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct DeviceView {
     id: String,
     name: String,
@@ -23,9 +29,11 @@ pub(crate) struct DeviceView {
     epoch: u64,
     key_fingerprint: String,
     revision: u64,
+    /// Where it runs something else than its last outcome said.
+    drifts: Vec<DriftView>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 struct InventoryView {
     os: String,
     arch: String,
@@ -35,7 +43,7 @@ struct InventoryView {
     memory_bytes: u64,
 }
 
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 struct VitalSignsView {
     cpu_percent: f64,
     memory_used_mb: u64,
@@ -45,7 +53,7 @@ struct VitalSignsView {
     uptime_seconds: u64,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 struct ReleaseView {
     name: String,
     version: String,
@@ -100,11 +108,36 @@ impl From<v1::Device> for DeviceView {
             epoch: wire.epoch,
             key_fingerprint: wire.key_fingerprint,
             revision: wire.revision,
+            drifts: wire.drifts.into_iter().map(DriftView::from).collect(),
         }
     }
 }
 
 impl DeviceView {
+    /// "online", or "online, drifted"
+    fn status(&self) -> String {
+        if self.drifts.is_empty() {
+            self.status.clone()
+        } else {
+            format!("{}, drifted", self.status)
+        }
+    }
+
+    /// Its name alone.
+    pub(crate) fn into_name(self) -> String {
+        self.name
+    }
+
+    /// Whether nothing but its vital signs may have changed.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let still = |view: &Self| Self {
+            last_seen: None,
+            vital_signs: None,
+            ..view.clone()
+        };
+        still(self) == still(other)
+    }
+
     fn labels(&self) -> String {
         pairs(&self.labels)
     }
@@ -142,7 +175,7 @@ impl View for DeviceView {
     fn row(&self, wide: bool, now: Time) -> Vec<Field> {
         let mut row = vec![
             Field::plain(&self.name),
-            Field::state(&self.status),
+            Field::state(&self.status()),
             Field::plain(ago(self.last_seen, now)),
             Field::plain(self.releases()),
             Field::plain(self.labels()),
@@ -170,7 +203,7 @@ impl Details for DeviceView {
         let mut lines = vec![
             ("Name", Field::plain(&self.name)),
             ("Id", Field::plain(&self.id)),
-            ("Status", Field::state(&self.status)),
+            ("Status", Field::state(&self.status())),
             ("Last seen", Field::plain(ago(self.last_seen, now))),
             ("Enrolled", Field::plain(ago(self.created_at, now))),
             ("Labels", Field::plain(self.labels())),
@@ -201,6 +234,9 @@ impl Details for DeviceView {
                 ("Disk", Field::plain(disk(signs))),
                 ("Up", Field::plain(seconds(signs.uptime_seconds))),
             ]);
+        }
+        for drift in &self.drifts {
+            lines.push(("Drifted", Field::plain(drift.sentence(now))));
         }
         for release in &self.releases {
             lines.push((
@@ -288,6 +324,11 @@ pub(crate) struct HistoryView {
     message: String,
     created_at: Option<Time>,
     closed_at: Option<Time>,
+    /// What the device ran once it was over; empty when nothing, or not yet known.
+    active_version: String,
+    active_digest: String,
+    /// The deployment it took back; empty when it was no rollback.
+    rolls_back: String,
 }
 
 impl From<v1::DeviceHistoryEntry> for HistoryView {
@@ -302,6 +343,19 @@ impl From<v1::DeviceHistoryEntry> for HistoryView {
             state: wire.state,
             reason: wire.reason,
             message: wire.message,
+            active_version: wire.active_version,
+            active_digest: wire.active_digest,
+            rolls_back: wire.rolls_back,
+        }
+    }
+}
+
+impl HistoryView {
+    const fn kind(&self) -> &'static str {
+        if self.rolls_back.is_empty() {
+            "deploy"
+        } else {
+            "rollback"
         }
     }
 }
@@ -312,14 +366,16 @@ impl View for HistoryView {
     fn header(wide: bool) -> Vec<&'static str> {
         let mut titles = vec![
             "BUNDLE",
+            "KIND",
             "STATE",
             "REASON",
+            "RAN AFTER",
             "STARTED",
             "CLOSED",
             "DEPLOYMENT",
         ];
         if wide {
-            titles.extend(["ATTEMPT", "DIGEST", "MESSAGE"]);
+            titles.extend(["ATTEMPT", "DIGEST", "TAKES BACK", "MESSAGE"]);
         }
         titles
     }
@@ -327,8 +383,10 @@ impl View for HistoryView {
     fn row(&self, wide: bool, now: Time) -> Vec<Field> {
         let mut row = vec![
             Field::plain(&self.bundle),
+            Field::plain(self.kind()),
             Field::state(&self.state),
             Field::plain(&self.reason),
+            Field::plain(&self.active_version),
             Field::plain(ago(self.created_at, now)),
             Field::plain(
                 self.closed_at
@@ -339,6 +397,7 @@ impl View for HistoryView {
         if wide {
             row.push(Field::plain(self.attempt.to_string()));
             row.push(Field::plain(&self.digest));
+            row.push(Field::plain(&self.rolls_back));
             row.push(Field::plain(&self.message));
         }
         row

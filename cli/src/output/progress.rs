@@ -1,10 +1,19 @@
 //! Progress on stderr: bars on a terminal, plain lines for a watch in a pipe, nothing in the way of the data.
 
-use std::{collections::HashMap, io::IsTerminal as _, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::IsTerminal as _,
+    time::{Duration, Instant},
+};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::{clean, deployment::DeploymentView, say, target::TargetView};
+use super::{
+    Printer, bytes, clean,
+    deployment::{DeploymentChange, DeploymentView},
+    say,
+    target::{TargetView, failures},
+};
 
 /// Most devices that get a line of their own at a time; a fleet does not fit on a screen.
 const MOST_LINES: usize = 12;
@@ -37,11 +46,76 @@ pub(crate) fn waiting(what: &str) -> ProgressBar {
 pub(crate) struct Watching {
     bars: Option<Bars>,
     said: HashMap<String, String>,
+    /// Prints each change on stdout instead of talking.
+    lines: Option<Printer>,
+    rate: Rate,
+    failed: BTreeMap<String, TargetView>,
+}
+
+/// How fast it goes.
+struct Rate {
+    since: Instant,
+    closed: u64,
+    bytes: u64,
+    downloads: HashMap<String, u64>,
+    words: String,
+}
+
+impl Rate {
+    /// A shorter while says nothing.
+    const WINDOW: Duration = Duration::from_secs(2);
+
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            closed: 0,
+            bytes: 0,
+            downloads: HashMap::new(),
+            words: String::new(),
+        }
+    }
+
+    fn target(&mut self, target: &TargetView) {
+        match target.downloaded() {
+            Some(done) => {
+                let before = self.downloads.insert(target.device().to_owned(), done);
+                self.bytes += done.saturating_sub(before.unwrap_or(0));
+            }
+            None => {
+                self.downloads.remove(target.device());
+            }
+        }
+    }
+
+    /// ", 30 a minute, 2.0 MiB/s"
+    fn words(&mut self, closed: u64) -> &str {
+        let passed = self.since.elapsed();
+        if passed >= Self::WINDOW {
+            let per = |count: u64, unit: u64| {
+                u64::try_from(
+                    u128::from(count) * u128::from(unit) * 1000 / passed.as_millis().max(1),
+                )
+                .unwrap_or(u64::MAX)
+            };
+            self.words.clear();
+            let devices = per(closed.saturating_sub(self.closed), 60);
+            if devices > 0 {
+                self.words.push_str(&format!(", {devices} a minute"));
+            }
+            let speed = per(self.bytes, 1);
+            if speed > 0 {
+                self.words.push_str(&format!(", {}/s", bytes(speed)));
+            }
+            (self.since, self.closed, self.bytes) = (Instant::now(), closed, 0);
+        }
+        &self.words
+    }
 }
 
 struct Bars {
     group: MultiProgress,
     overall: ProgressBar,
+    failures: ProgressBar,
     devices: HashMap<String, ProgressBar>,
 }
 
@@ -55,33 +129,79 @@ impl Watching {
             {
                 overall.set_style(style.progress_chars("=> "));
             }
+            let failures = group.add(ProgressBar::new_spinner());
+            if let Ok(style) = ProgressStyle::with_template("{msg}") {
+                failures.set_style(style);
+            }
             Bars {
                 group,
                 overall,
+                failures,
                 devices: HashMap::new(),
             }
         });
         Self {
             bars,
+            ..Self::quiet()
+        }
+    }
+
+    /// Prints each change as a line on stdout.
+    pub(crate) fn lines(printer: Printer) -> Self {
+        Self {
+            lines: Some(printer),
+            ..Self::quiet()
+        }
+    }
+
+    fn quiet() -> Self {
+        Self {
+            bars: None,
             said: HashMap::new(),
+            lines: None,
+            rate: Rate::new(),
+            failed: BTreeMap::new(),
         }
     }
 
     /// The counts changed.
     pub(crate) fn deployment(&mut self, deployment: &DeploymentView) {
+        if let Some(printer) = self.lines {
+            let deployment = Box::new(deployment.clone());
+            // Nobody reading is no reason to stop following: the exit code still says how it ended.
+            let _ = printer.line(&DeploymentChange::Deployment { deployment });
+        }
         if let Some(bars) = &self.bars {
             let (closed, total) = deployment.closed();
+            let rate = self.rate.words(closed);
             bars.overall.set_length(total);
             bars.overall.set_position(closed);
-            bars.overall.set_message(deployment.sentence());
+            bars.overall
+                .set_message(format!("{}{rate}", deployment.sentence()));
         }
     }
 
     /// A device changed.
     pub(crate) fn target(&mut self, target: &TargetView) {
+        if let Some(printer) = self.lines {
+            let target = Box::new(target.clone());
+            let _ = printer.line(&DeploymentChange::Target { target });
+            return;
+        }
+        self.rate.target(target);
+        if target.failed() {
+            self.failed
+                .insert(target.device().to_owned(), target.clone());
+        } else {
+            self.failed.remove(target.device());
+        }
         let line = clean(&format!("{}: {}", target.device(), target.sentence()));
         match &mut self.bars {
-            Some(bars) => bars.target(target, &line),
+            Some(bars) => {
+                bars.target(target, &line);
+                let failed: Vec<TargetView> = self.failed.values().cloned().collect();
+                bars.failures.set_message(failures(&failed).join("\n"));
+            }
             None => {
                 // Bytes would be a flood of lines; a new state or step is worth one.
                 let known = target.phase();
@@ -107,6 +227,7 @@ impl Watching {
             for bar in bars.devices.into_values() {
                 bar.finish_and_clear();
             }
+            bars.failures.finish_and_clear();
             bars.overall.finish_and_clear();
         }
     }

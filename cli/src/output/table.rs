@@ -54,6 +54,22 @@ impl Field {
     }
 }
 
+/// One row alone, for a stream of them.
+pub(super) fn line(row: Vec<Field>) -> String {
+    let cells: Vec<String> = row
+        .into_iter()
+        .map(|field| {
+            let text = clean(&field.text);
+            if text.is_empty() {
+                "-".to_owned()
+            } else {
+                text
+            }
+        })
+        .collect();
+    cells.join("  ")
+}
+
 /// A table with titles.
 pub(super) fn columns(titles: &[&str], rows: Vec<Vec<Field>>, color: bool) -> String {
     let mut table = empty(color);

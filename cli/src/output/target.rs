@@ -1,9 +1,11 @@
 //! The devices within a deployment, as printed.
 
+use std::collections::BTreeMap;
+
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Field, Time, View, ago, bytes, state_word};
+use super::{Field, Time, View, ago, bytes, clean, state_word};
 
 /// One device within a deployment.
 #[derive(Debug, Clone, Serialize)]
@@ -26,6 +28,9 @@ pub(crate) struct TargetView {
     late_outcome: bool,
     stop_requested: bool,
     updated_at: Option<Time>,
+    /// What the device ran once it was over; empty when nothing, or not yet known.
+    active_version: String,
+    active_digest: String,
 }
 
 impl From<v1::Target> for TargetView {
@@ -59,6 +64,8 @@ impl From<v1::Target> for TargetView {
             output_tail: wire.output_tail,
             late_outcome: wire.late_outcome,
             stop_requested: wire.stop_requested,
+            active_version: wire.active_version,
+            active_digest: wire.active_digest,
         }
     }
 }
@@ -85,6 +92,11 @@ impl TargetView {
     /// Whether the device has begun.
     pub(crate) fn at_work(&self) -> bool {
         matches!(self.state.as_str(), "accepted" | "running")
+    }
+
+    /// Bytes of the bundle that are on the device, while it is fetched.
+    pub(crate) fn downloaded(&self) -> Option<u64> {
+        (self.step == "download").then_some(self.bytes_done)
     }
 
     /// State and step, without what changes all the time.
@@ -129,6 +141,29 @@ impl TargetView {
         }
         text
     }
+}
+
+/// Why devices failed, a line for each reason: "2 failed with script_failed: edge-3, edge-7".
+pub(crate) fn failures(targets: &[TargetView]) -> Vec<String> {
+    const MOST: usize = 8;
+    let mut reasons = BTreeMap::<&str, Vec<&str>>::new();
+    for target in targets.iter().filter(|target| !target.reason.is_empty()) {
+        reasons
+            .entry(&target.reason)
+            .or_default()
+            .push(&target.device);
+    }
+    reasons
+        .into_iter()
+        .map(|(reason, devices)| {
+            let more = devices.len().saturating_sub(MOST);
+            let mut names = devices[..devices.len() - more].join(", ");
+            if more > 0 {
+                names.push_str(&format!(" and {more} more"));
+            }
+            clean(&format!("{} failed with {reason}: {names}", devices.len()))
+        })
+        .collect()
 }
 
 impl View for TargetView {
@@ -213,6 +248,27 @@ mod tests {
         edge-1  succeeded  -                               10s ago
         edge-2  running    download, 1.00 MiB of 4.00 MiB  10s ago
         edge-3  failed     script_failed (exit code 3)     10s ago
+        ");
+    }
+
+    #[test]
+    fn failures_are_grouped_by_reason() {
+        let failed = |name: &str, reason: v1::FailureReason| {
+            TargetView::from(v1::Target {
+                reason: reason.into(),
+                ..target(name, v1::AttemptState::Failed)
+            })
+        };
+        let mut targets = vec![
+            failed("edge-1", v1::FailureReason::ScriptFailed),
+            failed("edge-2", v1::FailureReason::HealthCheck),
+            TargetView::from(target("edge-3", v1::AttemptState::Succeeded)),
+        ];
+        targets
+            .extend((10..20).map(|n| failed(&format!("edge-{n}"), v1::FailureReason::HealthCheck)));
+        insta::assert_snapshot!(failures(&targets).join("\n"), @r"
+        11 failed with health_check: edge-2, edge-10, edge-11, edge-12, edge-13, edge-14, edge-15, edge-16 and 3 more
+        1 failed with script_failed: edge-1
         ");
     }
 

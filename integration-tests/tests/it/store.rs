@@ -3,12 +3,14 @@
 mod attempts;
 mod bundles;
 mod devices;
+mod drifts;
 mod dynamic;
 mod enrolment;
 mod events;
 mod fixture;
 mod fleet;
 mod penalties;
+mod rollbacks;
 mod schedules;
 mod schema;
 mod sessions;

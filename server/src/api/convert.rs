@@ -15,6 +15,7 @@ use crate::{
         deployments::{Deployment, Target},
         devices::{Device, HistoryEntry, MetricSample},
         events::EventRow,
+        rollbacks::Step,
     },
 };
 
@@ -82,6 +83,7 @@ impl From<Device> for v1::Device {
             inventory: known.then_some(device.inventory),
             vital_signs: device.vital_signs,
             releases: device.releases,
+            drifts: device.drifts,
             created_at: Some(device.created_at.to_proto()),
             epoch: device.epoch,
             key_fingerprint: device.key.to_string(),
@@ -114,6 +116,12 @@ impl From<HistoryEntry> for v1::DeviceHistoryEntry {
             message: entry.message,
             created_at: Some(entry.created_at.to_proto()),
             closed_at: entry.closed_at.map(Timestamp::to_proto),
+            active_version: entry.active_version,
+            active_digest: entry.active_digest,
+            rolls_back: entry
+                .rolls_back
+                .map(|id| id.to_string())
+                .unwrap_or_default(),
         }
     }
 }
@@ -139,7 +147,10 @@ impl From<Deployment> for v1::Deployment {
         Self {
             id: deployment.id.to_string(),
             bundle: deployment.bundle,
-            digest: deployment.digest.to_string(),
+            digest: deployment
+                .digest
+                .map(|digest| digest.to_string())
+                .unwrap_or_default(),
             state: v1::DeploymentState::from(deployment.state).into(),
             result: result.unwrap_or_default().into(),
             paused_reason: deployment.paused_reason,
@@ -157,6 +168,10 @@ impl From<Deployment> for v1::Deployment {
             rollout: deployment.rollout.map(v1::Rollout::from),
             phases: phases.collect(),
             phase: deployment.phase,
+            rolls_back: deployment
+                .rolls_back
+                .map(|id| id.to_string())
+                .unwrap_or_default(),
         }
     }
 }
@@ -185,6 +200,23 @@ impl From<Target> for v1::Target {
             stop_requested: target.stop_requested,
             updated_at: Some(target.updated_at.to_proto()),
             phase: target.phase,
+            active_digest: target.active_digest,
+            active_version: target.active_version,
+        }
+    }
+}
+
+impl From<Step> for v1::RollbackStep {
+    fn from(step: Step) -> Self {
+        Self {
+            device_id: step.device.to_string(),
+            device_name: step.device_name,
+            verdict: v1::RollbackVerdict::from(step.verdict).into(),
+            message: match &step.bundle {
+                Some(bundle) => format!("goes back to {bundle}"),
+                None => step.verdict.words().to_owned(),
+            },
+            bundle: step.bundle.unwrap_or_default(),
         }
     }
 }

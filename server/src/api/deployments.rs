@@ -10,8 +10,8 @@ use kernex_proto::{
         CancelDeploymentRequest, CancelDeploymentResponse, CreateDeploymentRequest,
         CreateDeploymentResponse, GetDeploymentRequest, GetDeploymentResponse,
         ListDeploymentsRequest, ListDeploymentsResponse, ListTargetsRequest, ListTargetsResponse,
-        WatchDeploymentRequest, WatchDeploymentResponse,
-        deployment_service_server::DeploymentService,
+        RollbackDeploymentRequest, RollbackDeploymentResponse, WatchDeploymentRequest,
+        WatchDeploymentResponse, deployment_service_server::DeploymentService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -24,7 +24,11 @@ use super::{
     seconds,
     terms::terms,
 };
-use crate::{auth::caller, error::invalid, store::deployments::NewDeployment};
+use crate::{
+    auth::caller,
+    error::invalid,
+    store::{deployments::NewDeployment, rollbacks::NewRollback},
+};
 
 const DELIVERY: Duration = Duration::from_secs(7 * 24 * 3600);
 const EXECUTION: Duration = Duration::from_secs(3600);
@@ -40,13 +44,7 @@ impl DeploymentService for Deployments {
         request: Request<CreateDeploymentRequest>,
     ) -> Result<Response<CreateDeploymentResponse>, Status> {
         let caller = caller(&request, "CreateDeployment", &request.get_ref().request_id)?;
-        // Without an exporter here the caller's trace is handed on as it came.
-        let here = telemetry::current_traceparent();
-        let traceparent = if here.is_empty() {
-            telemetry::extract(request.metadata())
-        } else {
-            here
-        };
+        let traceparent = traceparent(request.metadata());
         let new = order(request.into_inner(), traceparent, self.0.penalty_after)?;
         let created = self.0.store.create_deployment(&caller, new).await?;
         tracing::info!(deployment = %created.deployment.id, bundle = created.deployment.bundle, devices = created.devices.len(), "deployment created");
@@ -104,7 +102,13 @@ impl DeploymentService for Deployments {
         request: Request<WatchDeploymentRequest>,
     ) -> Result<Response<Self::WatchDeploymentStream>, Status> {
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
-        let answers = watch::follow(self.0.store.clone(), id, self.0.draining.clone()).await?;
+        let answers = watch::follow(
+            self.0.store.clone(),
+            id,
+            self.0.feed.sit()?,
+            self.0.draining.clone(),
+        )
+        .await?;
         Ok(Response::new(super::watch(&self.0.metrics, answers)))
     }
 
@@ -121,6 +125,59 @@ impl DeploymentService for Deployments {
         Ok(Response::new(CancelDeploymentResponse {
             deployment: Some(deployment.into()),
         }))
+    }
+
+    async fn rollback_deployment(
+        &self,
+        request: Request<RollbackDeploymentRequest>,
+    ) -> Result<Response<RollbackDeploymentResponse>, Status> {
+        let caller = caller(
+            &request,
+            "RollbackDeployment",
+            &request.get_ref().request_id,
+        )?;
+        let traceparent = traceparent(request.metadata());
+        let request = request.into_inner();
+        let new = NewRollback {
+            deployment: id("deployment_id", &request.deployment_id)?,
+            delivery: seconds(
+                "delivery_timeout_seconds",
+                request.delivery_timeout_seconds,
+                DELIVERY,
+            )?,
+            execution: seconds(
+                "execution_timeout_seconds",
+                request.execution_timeout_seconds,
+                EXECUTION,
+            )?,
+            traceparent,
+        };
+        if request.plan {
+            let steps = self.0.store.plan_rollback(new.deployment).await?;
+            return Ok(Response::new(RollbackDeploymentResponse {
+                deployment: None,
+                steps: steps.into_iter().map(Into::into).collect(),
+            }));
+        }
+        let rolled = self.0.store.roll_back(&caller, new).await?;
+        let created = rolled.created;
+        tracing::info!(deployment = %created.deployment.id, rolls_back = request.deployment_id, devices = created.devices.len(), "deployment rolled back");
+        self.0.hints.add(rolled.stopped);
+        self.0.hints.add(created.devices);
+        Ok(Response::new(RollbackDeploymentResponse {
+            deployment: Some(created.deployment.into()),
+            steps: rolled.steps.into_iter().map(Into::into).collect(),
+        }))
+    }
+}
+
+/// The trace an order belongs to. Without an exporter here the caller's is handed on as it came.
+fn traceparent(metadata: &tonic::metadata::MetadataMap) -> String {
+    let here = telemetry::current_traceparent();
+    if here.is_empty() {
+        telemetry::extract(metadata)
+    } else {
+        here
     }
 }
 

@@ -1,5 +1,7 @@
 //! `DeviceService`: who is under management, how they are, what they run.
 
+mod watch;
+
 use std::{sync::Arc, time::Duration};
 
 use kernex_proto::v1::{
@@ -7,11 +9,11 @@ use kernex_proto::v1::{
     ListDeviceHistoryRequest, ListDeviceHistoryResponse, ListDeviceMetricsRequest,
     ListDeviceMetricsResponse, ListDevicesRequest, ListDevicesResponse, ResolveDeviceRequest,
     ResolveDeviceResponse, UpdateDeviceLabelsRequest, UpdateDeviceLabelsResponse,
-    device_service_server::DeviceService,
+    WatchDevicesRequest, WatchDevicesResponse, device_service_server::DeviceService,
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, convert::fitting_page, page};
+use super::{Answers, Api, convert::fitting_page, page};
 use crate::{
     auth::caller,
     domain::selector::Selector,
@@ -42,6 +44,19 @@ impl DeviceService for Devices {
             devices,
             next_page_token,
         }))
+    }
+
+    type WatchDevicesStream = Answers<WatchDevicesResponse>;
+
+    async fn watch_devices(
+        &self,
+        request: Request<WatchDevicesRequest>,
+    ) -> Result<Response<Self::WatchDevicesStream>, Status> {
+        let request = request.into_inner();
+        let selector =
+            Selector::parse(&request.selector).map_err(|wrong| mistake("selector", &wrong))?;
+        let answers = watch::follow(Arc::clone(&self.0), selector, request.after).await?;
+        Ok(Response::new(super::watch(&self.0.metrics, answers)))
     }
 
     async fn get_device(

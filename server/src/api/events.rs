@@ -8,10 +8,7 @@ use kernex_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Api, Turn, going_away, turn, watch};
-
-/// Events read at once.
-const BATCH: u32 = 500;
+use super::{Answers, Api, feed::Start, watch};
 
 /// The service.
 #[derive(Debug)]
@@ -25,24 +22,22 @@ impl EventService for Events {
         &self,
         request: Request<WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        let mut cursor = request.get_ref().after;
-        let (store, draining) = (self.0.store.clone(), self.0.draining.clone());
+        let request = request.into_inner();
+        let start = if request.from_now {
+            Start::Now
+        } else {
+            Start::After(request.after)
+        };
+        let mut follower = self.0.feed.follow(start, self.0.draining.clone()).await?;
         let answers = try_stream! {
-            let mut changes = store.changes();
+            if request.from_now {
+                // Where to go on, should it be cut before anything happens.
+                yield WatchEventsResponse { event: None, cursor: follower.cursor() };
+            }
             loop {
-                changes.mark_unchanged();
-                let events = store.events_after(cursor, BATCH).await?;
-                let more = events.len() == BATCH as usize;
-                for event in events {
-                    cursor = event.cursor;
-                    yield WatchEventsResponse { event: Some(event.into()) };
-                }
-                if more {
-                    continue;
-                }
-                match turn(&mut changes, &draining).await {
-                    Turn::Look => {}
-                    Turn::Stop => Err(going_away())?,
+                for event in follower.next().await? {
+                    let cursor = event.cursor;
+                    yield WatchEventsResponse { event: Some(event.into()), cursor };
                 }
             }
         };

@@ -29,6 +29,7 @@ const POLICIES: &[(&str, Policy)] = &[
     ("/kernex.v1.DeviceService/ListDeviceMetrics", VIEWER),
     ("/kernex.v1.DeviceService/ListDeviceHistory", VIEWER),
     ("/kernex.v1.DeviceService/ResolveDevice", ADMIN),
+    ("/kernex.v1.DeviceService/WatchDevices", VIEWER),
     ("/kernex.v1.BundleService/UploadBundle", OPERATOR),
     ("/kernex.v1.BundleService/FetchBundle", VIEWER),
     ("/kernex.v1.BundleService/ListBundles", VIEWER),
@@ -45,6 +46,7 @@ const POLICIES: &[(&str, Policy)] = &[
     ("/kernex.v1.RolloutService/PromoteDeployment", OPERATOR),
     ("/kernex.v1.RolloutService/RetryDeployment", OPERATOR),
     ("/kernex.v1.RolloutService/HaltDeployment", OPERATOR),
+    ("/kernex.v1.DeploymentService/RollbackDeployment", OPERATOR),
     ("/kernex.v1.PlanService/PlanDeployment", VIEWER),
     ("/kernex.v1.ConfigurationService/SetConfiguration", OPERATOR),
     (

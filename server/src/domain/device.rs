@@ -4,6 +4,8 @@ use kernex_proto::{ids::JournalId, v1};
 
 use super::named_enum;
 
+pub mod drift;
+
 named_enum! {
     /// Whether a device can be reached now.
     DeviceStatus <=> v1::DeviceStatus {

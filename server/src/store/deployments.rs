@@ -72,10 +72,10 @@ pub struct CreatedDeployment {
 pub struct Deployment {
     /// Its id.
     pub id: DeploymentId,
-    /// "name:version".
+    /// "name:version"; only the name when a rollback returns devices to different versions.
     pub bundle: String,
-    /// SHA-256 of the bundle.
-    pub digest: Digest,
+    /// SHA-256 of the bundle; none when a rollback returns devices to different versions.
+    pub digest: Option<Digest>,
     /// Where it stands.
     pub state: DeploymentState,
     /// How it ended.
@@ -98,6 +98,8 @@ pub struct Deployment {
     pub phases: Vec<PhaseStatus>,
     /// Number of the newest open phase; 0 before the first and without phases.
     pub phase: u32,
+    /// The deployment this one takes back.
+    pub rolls_back: Option<DeploymentId>,
     /// When its targets may begin; none when nothing delays them.
     pub schedule: Option<Schedule>,
     /// When they may begin next; none while they may.
@@ -256,7 +258,7 @@ async fn cancel_attempts(tx: &Tx, deployment: Uuid) -> Result<Vec<DeviceId>> {
     Ok(devices)
 }
 
-async fn created(tx: &Tx, id: Uuid) -> Result<CreatedDeployment> {
+pub(crate) async fn created(tx: &Tx, id: Uuid) -> Result<CreatedDeployment> {
     Ok(CreatedDeployment {
         deployment: find(&tx.db, id).await?,
         devices: devices_of(tx, id).await?,
@@ -317,8 +319,16 @@ fn deployment_from(
         phase: u32::try_from(row.phase).unwrap_or(0),
         counts: all_phases(counts),
         id: DeploymentId(row.id),
-        bundle: format!("{}:{}", row.bundle_name, row.bundle_version),
-        digest: digest(&row.digest)?,
+        digest: Some(row.digest.as_str())
+            .filter(|text| !text.is_empty())
+            .map(digest)
+            .transpose()?,
+        bundle: if row.bundle_version.is_empty() {
+            row.bundle_name
+        } else {
+            format!("{}:{}", row.bundle_name, row.bundle_version)
+        },
+        rolls_back: row.rolls_back.map(DeploymentId),
         state: named("state", &row.state, DeploymentState::parse)?,
         result: row
             .result

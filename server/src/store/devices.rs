@@ -18,8 +18,8 @@ use super::{
     dynamic::join,
     enroll::revoke_keys,
     entity::{
-        attempt, device, device_key, device_label, device_release, heartbeat, heartbeat_sample,
-        lease, session,
+        attempt, device, device_drift, device_key, device_label, device_release, heartbeat, lease,
+        session,
     },
     requests::{audit, body_hash, remember, replayed},
     transaction::insert_all,
@@ -30,12 +30,15 @@ use crate::{
 };
 
 mod lookup;
+mod metrics;
+mod some;
 
 pub(crate) use lookup::{
     Labels, built_in, check_labels, clean, described, digest, find_device, labels_of, matching,
-    not_found, update,
+    not_found, release_from, update,
 };
-use lookup::{MAX_LABELS, invalid_labels, release_from};
+use lookup::{MAX_LABELS, drift_from, invalid_labels};
+pub use metrics::MetricSample;
 
 pub use super::history::HistoryEntry;
 pub use crate::domain::device::DeviceStatus;
@@ -64,6 +67,8 @@ pub struct Device {
     pub vital_signs: Option<v1::VitalSigns>,
     /// What it is known to run, from outcomes, by bundle name.
     pub releases: Vec<v1::ActiveRelease>,
+    /// Where its heartbeats say something else, by bundle name.
+    pub drifts: Vec<v1::Drift>,
     /// When it enrolled.
     pub created_at: Timestamp,
     /// Number of the newest session.
@@ -81,15 +86,6 @@ pub struct DeviceKey {
     pub der: Vec<u8>,
     /// SHA-256 of that.
     pub digest: Digest,
-}
-
-/// One sampled heartbeat.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MetricSample {
-    /// When it was received.
-    pub at: Timestamp,
-    /// What it said.
-    pub vital_signs: v1::VitalSigns,
 }
 
 impl Store {
@@ -210,33 +206,6 @@ impl Store {
         .await
     }
 
-    /// Sampled heartbeats, newest first.
-    pub async fn list_metrics(&self, id_or_name: &str, page: Page) -> Result<Paged<MetricSample>> {
-        let device = find_device(self.reader(), id_or_name).await?;
-        let mut query = heartbeat_sample::Entity::find()
-            .filter(heartbeat_sample::Column::DeviceId.eq(device.id))
-            .order_by_desc(heartbeat_sample::Column::At)
-            .limit(page.limit() + 1);
-        if let Some(after) = page.after_instant("metrics")? {
-            query = query.filter(heartbeat_sample::Column::At.lt(after));
-        }
-        let rows = query.all(self.reader()).await?;
-        let paged = Paged::from_surplus(rows, page.limit(), "metrics", |row| {
-            row.at.to_be_bytes().to_vec()
-        });
-        Ok(paged.map(|row| MetricSample {
-            at: Timestamp(row.at),
-            vital_signs: v1::VitalSigns {
-                cpu_percent: row.cpu_percent,
-                memory_used_mb: unsigned(row.memory_used_mb),
-                memory_total_mb: unsigned(row.memory_total_mb),
-                disk_free_bytes: unsigned(row.disk_free_bytes),
-                disk_total_bytes: unsigned(row.disk_total_bytes),
-                uptime_seconds: unsigned(row.uptime_seconds),
-            },
-        }))
-    }
-
     /// The key that speaks for a device; none when the device is unknown or its key revoked.
     pub async fn device_key(&self, device: DeviceId) -> Result<Option<DeviceKey>> {
         let row = device_key::Entity::find()
@@ -292,8 +261,16 @@ impl Store {
         );
         let mut releases = by_device(
             device_release::Entity::find()
-                .filter(device_release::Column::DeviceId.is_in(ids))
+                .filter(device_release::Column::DeviceId.is_in(ids.clone()))
                 .order_by_asc(device_release::Column::Name)
+                .all(db)
+                .await?,
+            |row| row.device_id,
+        );
+        let mut drifts = by_device(
+            device_drift::Entity::find()
+                .filter(device_drift::Column::DeviceId.is_in(ids))
+                .order_by_asc(device_drift::Column::Name)
                 .all(db)
                 .await?,
             |row| row.device_id,
@@ -312,6 +289,12 @@ impl Store {
                         .unwrap_or_default()
                         .into_iter()
                         .map(release_from)
+                        .collect(),
+                    drifts: drifts
+                        .remove(&row.id)
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(drift_from)
                         .collect(),
                     vital_signs: beat.map(|beat| v1::VitalSigns {
                         cpu_percent: beat.cpu_percent,

@@ -77,6 +77,7 @@ struct Row {
     deployment_id: Uuid,
     deployment_state: String,
     traceparent: String,
+    rolls_back: Option<Uuid>,
     bundle_name: String,
     bundle_version: String,
     digest: String,
@@ -299,7 +300,7 @@ fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, DueCommand)
         deployment_id: row.deployment_id.to_string(),
         signatures: Vec::new(),
         execution_ms: u64::try_from(execution.as_millis()).unwrap_or(u64::MAX),
-        go_back: false,
+        go_back: row.rolls_back.is_some(),
     };
     let command = DueCommand {
         device: DeviceId(row.device_id),
@@ -340,7 +341,11 @@ fn queue(devices: &[Uuid]) -> SelectStatement {
     };
     query
         .expr_as(Expr::col(("p", "state")), "deployment_state")
-        .columns([("p", "traceparent"), ("p", "delivery_us")])
+        .columns([
+            ("p", "traceparent"),
+            ("p", "delivery_us"),
+            ("p", "rolls_back"),
+        ])
         .columns([("s", "start_at"), ("s", "windows"), ("s", "spread_us")])
         .columns([("t", "bundle_version"), ("t", "digest")])
         .expr_as(Expr::col(("b", "id")), "bundle_id")

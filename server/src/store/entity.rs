@@ -8,6 +8,7 @@ pub(crate) mod configuration;
 pub(crate) mod deployment;
 pub(crate) mod device;
 pub(crate) mod device_configuration;
+pub(crate) mod device_drift;
 pub(crate) mod device_key;
 pub(crate) mod device_label;
 pub(crate) mod device_release;

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     Result, Store,
     attempts::{Batch, signed, unsigned},
-    entity::{attempt, audit, event, heartbeat_sample, request, unknown_report},
+    entity::{attempt, audit, cluster, event, heartbeat_sample, request, unknown_report},
     schedules::close_overdue,
     transaction::Tx,
 };
@@ -37,6 +37,23 @@ pub struct EventRow {
     pub deployment: Option<DeploymentId>,
     /// More, as a JSON object.
     pub detail_json: String,
+}
+
+/// The cursors of the events that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventBounds {
+    /// The first one; one more than `newest` when none is kept.
+    pub oldest: u64,
+    /// The last one that happened.
+    pub newest: u64,
+}
+
+impl EventBounds {
+    /// Whether everything after a cursor can be had; after 0 it is whatever is kept.
+    #[must_use]
+    pub const fn reach(self, cursor: u64) -> bool {
+        cursor == 0 || (cursor <= self.newest && cursor + 1 >= self.oldest)
+    }
 }
 
 /// How long what grows is kept.
@@ -89,6 +106,23 @@ impl Store {
             detail_json: row.detail,
         });
         Ok(rows.collect())
+    }
+
+    /// Which events are kept.
+    pub async fn event_bounds(&self) -> Result<EventBounds> {
+        let newest = cluster::Entity::find()
+            .one(self.reader())
+            .await?
+            .map_or(0, |row| row.event_cursor);
+        let oldest = event::Entity::find()
+            .order_by_asc(event::Column::Cursor)
+            .one(self.reader())
+            .await?
+            .map_or(newest + 1, |row| row.cursor);
+        Ok(EventBounds {
+            oldest: unsigned(oldest),
+            newest: unsigned(newest),
+        })
     }
 
     /// Closes what is past its deadline; says how many attempts expired. Does nothing while the clock is not to be

@@ -75,7 +75,7 @@ pub(crate) async fn fan_out(tx: &Tx, caller: &Caller, new: &NewDeployment) -> Re
     Ok(id)
 }
 
-fn order(
+pub(crate) fn order(
     tx: &Tx,
     caller: &Caller,
     new: &NewDeployment,
@@ -108,6 +108,7 @@ fn order(
             .map_or(OnFailure::Pause, |rollout| rollout.on_failure)
             .as_str()
             .to_owned(),
+        rolls_back: None,
     }
 }
 

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{
     Result, Store,
     attempts::signed,
+    drifts,
     entity::{device, heartbeat, heartbeat_sample},
     transaction::{ID_CHUNK, Tx, insert_all},
 };
@@ -27,8 +28,8 @@ pub struct HeartbeatRow {
     pub epoch: u64,
     /// How the machine is.
     pub vital_signs: v1::VitalSigns,
-    /// What the agent says is active.
-    pub releases: Vec<v1::ActiveRelease>,
+    /// What the agent says is active; none when an outcome has come since, which knows better.
+    pub releases: Option<Vec<v1::ActiveRelease>>,
 }
 
 /// One sample a minute of each device makes the history.
@@ -44,19 +45,22 @@ impl Store {
         if newest.is_empty() {
             return Ok(());
         }
-        self.write_beside_as(Act::CommitHeartbeats, |tx| async move {
-            let ids: Vec<Uuid> = newest.keys().copied().collect();
-            for chunk in ids.chunks(ID_CHUNK) {
-                record(&tx, newest, chunk).await?;
-            }
-            tx.touch();
-            Ok(())
-        })
-        .await
+        let suspects = self
+            .write_beside_as(Act::CommitHeartbeats, |tx| async move {
+                let ids: Vec<Uuid> = newest.keys().copied().collect();
+                let mut suspects = Vec::new();
+                for chunk in ids.chunks(ID_CHUNK) {
+                    suspects.extend(record(&tx, newest, chunk).await?);
+                }
+                Ok(suspects)
+            })
+            .await?;
+        self.judge_drifts(newest, &suspects).await
     }
 }
 
-async fn record(tx: &Tx, newest: &BTreeMap<Uuid, HeartbeatRow>, ids: &[Uuid]) -> Result<()> {
+/// Writes the heartbeats of some devices; says which of these seem to run something else than they should.
+async fn record(tx: &Tx, newest: &BTreeMap<Uuid, HeartbeatRow>, ids: &[Uuid]) -> Result<Vec<Uuid>> {
     let mut devices = device::Entity::find()
         .filter(device::Column::Id.is_in(ids.to_vec()))
         .all(&tx.db)
@@ -104,10 +108,11 @@ async fn record(tx: &Tx, newest: &BTreeMap<Uuid, HeartbeatRow>, ids: &[Uuid]) ->
     insert_all::<heartbeat_sample::Entity>(&tx.db, samples, Some(once)).await?;
     device::Entity::update_many()
         .col_expr(device::Column::LastSeen, Expr::value(tx.now.0))
-        .filter(device::Column::Id.is_in(devices.into_iter().map(|device| device.id)))
+        .filter(device::Column::Id.is_in(devices.iter().map(|device| device.id)))
         .exec(&tx.db)
         .await?;
-    Ok(())
+    let recorded = devices.iter().filter_map(|device| newest.get(&device.id));
+    drifts::suspects(&tx.db, &recorded.collect::<Vec<_>>()).await
 }
 
 fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: i64) -> heartbeat::Model {
@@ -115,6 +120,7 @@ fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: i64) -> heartbeat::Model
     let releases: Vec<_> = row
         .releases
         .iter()
+        .flatten()
         .map(|release| json!({ "name": release.name, "version": release.version, "digest": release.digest }))
         .collect();
     heartbeat::Model {

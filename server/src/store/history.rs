@@ -38,6 +38,12 @@ pub struct HistoryEntry {
     pub created_at: Timestamp,
     /// When the latest attempt closed.
     pub closed_at: Option<Timestamp>,
+    /// Version the device ran once it was over; empty when nothing, or not yet known.
+    pub active_version: String,
+    /// Digest of that.
+    pub active_digest: String,
+    /// The deployment it took back.
+    pub rolls_back: Option<DeploymentId>,
 }
 
 #[derive(FromQueryResult)]
@@ -53,6 +59,9 @@ struct Row {
     message: String,
     created_at: i64,
     closed_at: Option<i64>,
+    active_version: Option<String>,
+    active_digest: Option<String>,
+    rolls_back: Option<Uuid>,
 }
 
 impl Store {
@@ -70,9 +79,18 @@ impl Store {
         ] {
             query.column(("t", column));
         }
-        for column in ["number", "state", "reason", "message", "closed_at"] {
+        for column in [
+            "number",
+            "state",
+            "reason",
+            "message",
+            "closed_at",
+            "active_version",
+            "active_digest",
+        ] {
             query.column(("a", column));
         }
+        query.column(("p", "rolls_back"));
         query
             .from_as("targets", "t")
             .inner_join(
@@ -80,6 +98,10 @@ impl Store {
                 Expr::col(("a", "target_id"))
                     .equals(("t", "id"))
                     .and(Expr::col(("a", "number")).equals(("t", "latest_attempt"))),
+            )
+            .inner_join(
+                TableRef::from("deployments").alias("p"),
+                Expr::col(("p", "id")).equals(("t", "deployment_id")),
             )
             .and_where(Expr::col(("t", "device_id")).eq(device.id))
             .order_by(("t", "id"), Order::Desc)
@@ -115,5 +137,8 @@ fn entry(row: Row) -> Result<HistoryEntry> {
         message: row.message,
         created_at: Timestamp(row.created_at),
         closed_at: row.closed_at.map(Timestamp),
+        active_version: row.active_version.unwrap_or_default(),
+        active_digest: row.active_digest.unwrap_or_default(),
+        rolls_back: row.rolls_back.map(DeploymentId),
     })
 }

@@ -1,22 +1,22 @@
 //! What agents say, group-committed: many reports, one transaction, then their acks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use kernex_proto::{
     OUTPUT_TAIL_LIMIT,
-    ids::{AttemptId, DeviceId, Digest},
+    ids::{AttemptId, DeviceId},
     v1,
 };
 use prost::Message;
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, sea_query::OnConflict};
+use sea_orm::{ColumnTrait, Condition, sea_query::OnConflict};
 use uuid::Uuid;
 
 use super::{
     Result, Store,
     attempts::{Batch, Entry, signed},
-    devices::clean,
     dispatch::key,
-    entity::{attempt, device_release, unknown_report},
+    entity::{attempt, unknown_report},
+    running::Releases,
     runs,
     transaction::{ID_CHUNK, Tx, insert_all},
 };
@@ -53,9 +53,6 @@ pub enum ReportEvent {
 /// Longest message, in bytes.
 const MAX_MESSAGE: usize = 4096;
 
-/// What a bundle name stands for on a device after its outcomes; none when nothing runs.
-type Releases = BTreeMap<(Uuid, String), Option<v1::ActiveRelease>>;
-
 impl Store {
     /// Applies reports in order and says what became of each, once committed.
     pub async fn apply_reports(
@@ -74,7 +71,7 @@ impl Store {
                 let named = Condition::all().add(attempt::Column::TargetId.is_in(chunk.to_vec()));
                 batch.load(named, None).await?;
             }
-            let mut releases = Releases::new();
+            let mut releases = Releases::of(&tx, reporting(reports)).await?;
             let mut unknown = Vec::new();
             let mut deferred = Vec::new();
             let mut dispositions = Vec::with_capacity(reports.len());
@@ -97,12 +94,21 @@ impl Store {
             }
             batch.save().await?;
             keep_aside(&tx, unknown).await?;
-            write_releases(&tx, releases).await?;
+            releases.save(&tx).await?;
             runs::defer(&tx, &deferred).await?;
             Ok(dispositions)
         })
         .await
     }
+}
+
+/// The devices whose outcomes are among these reports.
+fn reporting(reports: &[IncomingReport]) -> BTreeSet<Uuid> {
+    reports
+        .iter()
+        .filter(|report| matches!(report.event, ReportEvent::Outcome(_)))
+        .map(|report| report.device.0)
+        .collect()
 }
 
 fn apply_one(
@@ -145,8 +151,22 @@ fn apply_one(
         && !matches!(verdict, Verdict::Unchanged)
     {
         write_outcome(&mut entry.row, outcome, matches!(verdict, Verdict::Late(_)));
-        let name = (entry.row.device_id, entry.row.bundle_name.clone());
-        releases.insert(name, outcome.active.clone());
+        let row = &mut entry.row;
+        let before = releases.running(row.device_id, &row.bundle_name);
+        releases.learn(
+            row.device_id,
+            &row.bundle_name,
+            outcome.active.as_ref(),
+            now,
+        );
+        let after = releases.running(row.device_id, &row.bundle_name);
+        // What no outcome told about, the device may know.
+        row.previous_digest = Some(if before.digest.is_empty() {
+            after.previous_digest
+        } else {
+            before.digest
+        });
+        (row.active_version, row.active_digest) = (Some(after.version), Some(after.digest));
     }
     let asks = matches!(report.event, ReportEvent::Deferred(_));
     disposition(&verdict, entry.facts(), asks)
@@ -210,80 +230,4 @@ async fn keep_aside(tx: &Tx, reports: Vec<unknown_report::Model>) -> Result<()> 
     .to_owned();
     insert_all::<unknown_report::Entity>(&tx.db, reports, Some(first_stays)).await?;
     Ok(())
-}
-
-/// What the devices run now, with what they could go back to.
-async fn write_releases(tx: &Tx, releases: Releases) -> Result<()> {
-    let devices: BTreeSet<Uuid> = releases.keys().map(|(device, _)| *device).collect();
-    let devices: Vec<Uuid> = devices.into_iter().collect();
-    for chunk in devices.chunks(ID_CHUNK) {
-        let known: BTreeMap<_, _> = device_release::Entity::find()
-            .filter(device_release::Column::DeviceId.is_in(chunk.to_vec()))
-            .all(&tx.db)
-            .await?
-            .into_iter()
-            .map(|row| ((row.device_id, row.name.clone()), row))
-            .collect();
-        let chunk: BTreeSet<Uuid> = chunk.iter().copied().collect();
-        let mut rows = Vec::new();
-        for (key, active) in releases
-            .iter()
-            .filter(|((device, _), _)| chunk.contains(device))
-        {
-            let before = known.get(key);
-            match active {
-                Some(active) if active.digest.parse::<Digest>().is_ok() => {
-                    rows.extend(release(key, active, before, tx.now));
-                }
-                Some(active) => {
-                    tracing::warn!(device = %key.0, digest = active.digest, "a release without a digest was ignored");
-                }
-                None if before.is_some() => {
-                    device_release::Entity::delete_by_id(key.clone())
-                        .exec(&tx.db)
-                        .await?;
-                }
-                None => {}
-            }
-        }
-        let newer = OnConflict::columns([
-            device_release::Column::DeviceId,
-            device_release::Column::Name,
-        ])
-        .update_columns([
-            device_release::Column::Version,
-            device_release::Column::Digest,
-            device_release::Column::PreviousDigest,
-            device_release::Column::Since,
-        ])
-        .to_owned();
-        insert_all::<device_release::Entity>(&tx.db, rows, Some(newer)).await?;
-    }
-    Ok(())
-}
-
-/// The row to write; none when nothing changed, so that `since` stays.
-fn release(
-    key: &(Uuid, String),
-    active: &v1::ActiveRelease,
-    before: Option<&device_release::Model>,
-    now: Timestamp,
-) -> Option<device_release::Model> {
-    if before.is_some_and(|row| row.digest == active.digest && row.version == active.version) {
-        return None;
-    }
-    // The device knows better what it could go back to; the row before is the second best source.
-    let previous = if active.previous_digest.parse::<Digest>().is_ok() {
-        active.previous_digest.clone()
-    } else {
-        before.map(|row| row.digest.clone()).unwrap_or_default()
-    };
-    Some(device_release::Model {
-        device_id: key.0,
-        name: key.1.clone(),
-        version: clean(&active.version),
-        digest: active.digest.clone(),
-        previous_digest: previous,
-        since: now.0,
-    })
 }

@@ -51,6 +51,10 @@ pub struct Target {
     pub updated_at: Timestamp,
     /// Number of its phase, from 1; 0 without phases.
     pub phase: u32,
+    /// Digest of what the device ran once it was over; empty when nothing, or not yet known.
+    pub active_digest: String,
+    /// Its version.
+    pub active_version: String,
 }
 
 /// How far a step is.
@@ -94,6 +98,8 @@ struct Row {
     stop_requested: bool,
     late_state: Option<String>,
     updated_at: i64,
+    active_digest: Option<String>,
+    active_version: Option<String>,
 }
 
 impl Store {
@@ -177,6 +183,8 @@ fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
         "stop_requested",
         "late_state",
         "updated_at",
+        "active_digest",
+        "active_version",
     ] {
         query.column(("a", column));
     }
@@ -235,5 +243,7 @@ fn target_from(row: Row) -> Result<Target> {
         stop_requested: row.stop_requested,
         updated_at: Timestamp(row.updated_at),
         phase: u32::try_from(row.phase).unwrap_or(0),
+        active_digest: row.active_digest.unwrap_or_default(),
+        active_version: row.active_version.unwrap_or_default(),
     })
 }

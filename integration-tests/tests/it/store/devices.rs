@@ -23,7 +23,7 @@ fn beat(device: DeviceId, epoch: u64, cpu_percent: f64) -> HeartbeatRow {
         device,
         epoch,
         vital_signs,
-        releases: Vec::new(),
+        releases: Some(Vec::new()),
     }
 }
 

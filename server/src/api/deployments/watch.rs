@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    api::{Turn, convert::fitting, going_away, turn},
+    api::{Turn, convert::fitting, feed::Seat, going_away, turn},
     clock::Timestamp,
     domain::rollout::DeploymentState,
     store::{
@@ -39,12 +39,14 @@ const OVERLAP: Duration = Duration::from_secs(2);
 pub(super) async fn follow(
     store: Store,
     id: DeploymentId,
+    seat: Seat,
     draining: CancellationToken,
 ) -> Result<impl Stream<Item = Result<v1::WatchDeploymentResponse, Status>> + Send, Status> {
     // Before the first read, so that no change falls between the two.
     let mut changes = store.changes();
     let mut deployment = store.get_deployment(id).await?;
     Ok(async_stream::try_stream! {
+        let _seat = seat;
         let mut shown = Shown::default();
         // The deployment is always read before its targets: what shows it finished shows every target closed.
         let mut targets = shown.news(all_targets(&store, id).await?);
@@ -170,7 +172,7 @@ mod tests {
         Deployment {
             id: DeploymentId::generate(),
             bundle: "hello:1.0".into(),
-            digest: Digest::of(b""),
+            digest: Some(Digest::of(b"")),
             state: DeploymentState::Finished,
             result: None,
             paused_reason: String::new(),
@@ -185,6 +187,7 @@ mod tests {
             schedule: None,
             opens_at: None,
             dynamic: None,
+            rolls_back: None,
         }
     }
 
@@ -206,6 +209,8 @@ mod tests {
             stop_requested: false,
             updated_at: Timestamp(updated_at),
             phase: 0,
+            active_digest: String::new(),
+            active_version: String::new(),
         }
     }
 

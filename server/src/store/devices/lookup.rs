@@ -15,7 +15,7 @@ use crate::{
     store::{
         Result, StoreError,
         attempts::signed,
-        entity::{device, device_label, device_release},
+        entity::{device, device_drift, device_label, device_release},
         transaction::{ID_CHUNK, Tx},
     },
 };
@@ -167,6 +167,17 @@ pub(crate) fn clean(text: &str) -> String {
 pub(crate) fn digest(text: &str) -> Result<Digest, DbErr> {
     text.parse()
         .map_err(|error| DbErr::Type(format!("{error}")))
+}
+
+pub(crate) fn drift_from(row: device_drift::Model) -> v1::Drift {
+    v1::Drift {
+        name: row.name,
+        expected_version: row.expected_version,
+        expected_digest: row.expected_digest.unwrap_or_default(),
+        actual_version: row.actual_version,
+        actual_digest: row.actual_digest.unwrap_or_default(),
+        since: Some(Timestamp(row.since).to_proto()),
+    }
 }
 
 pub(crate) fn release_from(row: device_release::Model) -> v1::ActiveRelease {

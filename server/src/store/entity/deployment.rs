@@ -28,6 +28,7 @@ pub struct Model {
     pub budgets: String,
     pub approval: bool,
     pub on_failure: String,
+    pub rolls_back: Option<Uuid>,
 }
 
 /// Joins are written where they are used.

@@ -1,0 +1,128 @@
+//! `device list --watch`: the fleet as it is, then as it changes.
+
+use std::{collections::BTreeMap, io::IsTerminal as _};
+
+use kernex_proto::v1;
+use tonic::{Request, Status};
+
+use super::patience::Patience;
+use crate::{
+    client::{Client, call_raw},
+    error::Failure,
+    output::{
+        Printer,
+        device::{DeviceChange, DeviceView, fleet},
+        say,
+    },
+};
+
+/// Follows the devices a selector means until nobody reads any more.
+pub(super) async fn run(client: &Client, selector: &str, printer: Printer) -> Result<(), Failure> {
+    let mut watch = Watch {
+        client,
+        selector,
+        cursor: 0,
+        devices: BTreeMap::new(),
+        screen: printer.for_people() && std::io::stdout().is_terminal(),
+        printer,
+    };
+    let mut patience = Patience::new();
+    loop {
+        let ended = match watch.follow(&mut patience).await? {
+            Ok(true) => None,
+            Ok(false) => return Ok(()),
+            Err(status) => Some(status),
+        };
+        patience.after(ended, say).await?;
+    }
+}
+
+struct Watch<'a> {
+    client: &'a Client,
+    selector: &'a str,
+    /// Where to go on after a cut; 0 asks for everything.
+    cursor: u64,
+    devices: BTreeMap<String, DeviceView>,
+    /// The whole list is drawn again with each change, instead of a line for each.
+    screen: bool,
+    printer: Printer,
+}
+
+impl Watch<'_> {
+    /// Follows one stream; false when nobody reads the output any more.
+    async fn follow(&mut self, patience: &mut Patience) -> Result<Result<bool, Status>, Failure> {
+        let request = Request::new(v1::WatchDevicesRequest {
+            selector: self.selector.to_owned(),
+            after: self.cursor,
+        });
+        let mut service = self.client.devices();
+        let watching = call_raw(
+            "kernex.v1.DeviceService/WatchDevices",
+            service.watch_devices(request),
+        );
+        let mut changes = match watching.await {
+            Ok(changes) => changes,
+            Err(status) => return Ok(Err(status)),
+        };
+        // Ids of a list that is sent anew; what is not among them is gone.
+        let mut listed: Option<Vec<String>> = None;
+        loop {
+            let message = match changes.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(Ok(true)),
+                Err(status) => return Ok(Err(status)),
+            };
+            patience.heard();
+            let mut lines = Vec::new();
+            if message.snapshot {
+                listed = Some(Vec::new());
+            }
+            for device in message.devices {
+                if let Some(listed) = &mut listed {
+                    listed.push(device.id.clone());
+                }
+                let id = device.id.clone();
+                let view = DeviceView::from(device);
+                let before = self.devices.insert(id, view.clone());
+                if !before.is_some_and(|before| before.is_like(&view)) {
+                    lines.push(DeviceChange::Device {
+                        device: Box::new(view),
+                    });
+                }
+            }
+            let mut removed = message.removed;
+            if message.cursor > 0 {
+                self.cursor = message.cursor;
+                if let Some(listed) = listed.take() {
+                    let gone = self.devices.keys().filter(|id| !listed.contains(id));
+                    removed.extend(gone.cloned());
+                }
+            }
+            lines.extend(removed.into_iter().filter_map(|id| self.remove(&id)));
+            if !self.show(&lines)? {
+                return Ok(Ok(false));
+            }
+        }
+    }
+
+    fn remove(&mut self, id: &str) -> Option<DeviceChange> {
+        let gone = self.devices.remove(id)?;
+        Some(DeviceChange::Removed {
+            device_id: id.to_owned(),
+            name: gone.into_name(),
+        })
+    }
+
+    fn show(&self, lines: &[DeviceChange]) -> Result<bool, Failure> {
+        if self.screen {
+            let devices: Vec<DeviceView> = self.devices.values().cloned().collect();
+            return self.printer.screen(&devices, &fleet(&devices));
+        }
+        for line in lines {
+            if !self.printer.line(line)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

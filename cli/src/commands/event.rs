@@ -1,0 +1,103 @@
+//! `event watch`: what happens in the fleet, as it happens.
+
+use kernex_proto::v1;
+use tonic::{Request, Status};
+
+use super::{Session, patience::Patience};
+use crate::{
+    args::event::EventCommand,
+    client::{Client, call_raw},
+    error::Failure,
+    output::{Printer, event::EventView, say},
+};
+
+/// Runs one of the verbs.
+pub(super) async fn run(session: &Session, command: EventCommand) -> Result<(), Failure> {
+    match command {
+        EventCommand::Watch {
+            after,
+            kinds,
+            output,
+        } => {
+            let client = session.connect().await?;
+            let mut watch = Watch {
+                client,
+                after,
+                kinds,
+                printer: Printer::new(output.output),
+            };
+            watch.run().await
+        }
+    }
+}
+
+struct Watch {
+    client: Client,
+    /// The last event seen; none begins with whatever comes next.
+    after: Option<u64>,
+    kinds: Vec<String>,
+    printer: Printer,
+}
+
+/// How a stream ended.
+enum Ended {
+    /// Nobody reads the output any more.
+    Unread,
+    Stream,
+}
+
+impl Watch {
+    async fn run(&mut self) -> Result<(), Failure> {
+        let mut patience = Patience::new();
+        loop {
+            let ended = match self.follow(&mut patience).await? {
+                Ok(Ended::Unread) => return Ok(()),
+                Ok(Ended::Stream) => None,
+                Err(status) => Some(status),
+            };
+            patience.after(ended, say).await?;
+        }
+    }
+
+    async fn follow(&mut self, patience: &mut Patience) -> Result<Result<Ended, Status>, Failure> {
+        let request = Request::new(v1::WatchEventsRequest {
+            after: self.after.unwrap_or(0),
+            from_now: self.after.is_none(),
+        });
+        let mut service = self.client.events();
+        let watching = call_raw(
+            "kernex.v1.EventService/WatchEvents",
+            service.watch_events(request),
+        );
+        let mut events = match watching.await {
+            Ok(events) => events,
+            Err(status) => return Ok(Err(status)),
+        };
+        loop {
+            let message = match events.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(Ok(Ended::Stream)),
+                Err(status) => return Ok(Err(status)),
+            };
+            patience.heard();
+            self.after = self.after.max(Some(message.cursor));
+            let Some(event) = message.event else {
+                continue;
+            };
+            self.after = self.after.max(Some(event.cursor));
+            if self.is_wanted(&event.kind) && !self.printer.line(&EventView::from(event))? {
+                return Ok(Ok(Ended::Unread));
+            }
+        }
+    }
+
+    fn is_wanted(&self, kind: &str) -> bool {
+        let wants = |wanted: &String| {
+            kind == wanted
+                || kind
+                    .strip_prefix(wanted.as_str())
+                    .is_some_and(|rest| rest.starts_with('.'))
+        };
+        self.kinds.is_empty() || self.kinds.iter().any(wants)
+    }
+}

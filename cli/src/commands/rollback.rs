@@ -1,0 +1,76 @@
+//! `deployment rollback`: return the devices of a deployment to what they ran before it.
+
+use kernex_proto::v1;
+
+use super::{Session, confirm, present, watch};
+use crate::{
+    args::rollback::RollbackArgs,
+    client::{call, request_id, timed},
+    error::{Exit, Failure},
+    output::{
+        Printer,
+        rollback::{RollbackView, StepView},
+        say,
+    },
+};
+
+/// Plans or commits it, and stays when asked to.
+pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Failure> {
+    if !args.plan {
+        confirm(
+            args.consent,
+            &format!(
+                "Return the devices of the deployment {} to what they ran before it?",
+                args.id
+            ),
+        )?;
+    }
+    let client = session.connect().await?;
+    let seconds = |limit: Option<std::time::Duration>| limit.map_or(0, |limit| limit.as_secs());
+    let request = v1::RollbackDeploymentRequest {
+        deployment_id: args.id.clone(),
+        plan: args.plan,
+        delivery_timeout_seconds: seconds(args.delivery_timeout),
+        execution_timeout_seconds: seconds(args.execution_timeout),
+        request_id: request_id(),
+    };
+    let answer = call(
+        "kernex.v1.DeploymentService/RollbackDeployment",
+        client.deployments().rollback_deployment(timed(request)),
+    )
+    .await?;
+    let printer = Printer::new(args.output.output);
+    let steps: Vec<StepView> = answer.steps.into_iter().map(StepView::from).collect();
+    if args.plan {
+        printer.list(&steps)?;
+        return verdict(&args.id, &steps);
+    }
+    let deployment = present(answer.deployment, "deployment")?;
+    let id = deployment.id.clone();
+    if printer.for_people() {
+        printer.list(&steps)?;
+        say(&format!("Deployment {id} takes {} back.", args.id));
+    }
+    if args.watch {
+        return watch::follow(&client, &id, args.timeout)
+            .await?
+            .report(printer);
+    }
+    if printer.for_people() {
+        say(&format!("Watch it with `kernexctl deployment watch {id}`."));
+        return Ok(());
+    }
+    printer.one(&RollbackView::new(deployment, steps))
+}
+
+fn verdict(id: &str, steps: &[StepView]) -> Result<(), Failure> {
+    if steps.iter().any(StepView::goes_back) {
+        say("Nothing was changed. Leave `--plan` out to roll back.");
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::NotFoundOrConflict,
+        format!("no device of the deployment {id} can go back"),
+        "See the reasons above; nothing was changed.",
+    ))
+}

@@ -1,0 +1,105 @@
+//! Heartbeats against outcomes, in whatever order they arrive.
+
+use kernex_integration_tests::both_databases;
+use kernex_proto::{ids::Digest, v1};
+use kernex_server::store::{heartbeats::HeartbeatRow, reports::ReportEvent};
+
+use super::fixture::{Device, Fixture, MINUTE, succeeded};
+
+fn beat(device: &Device, epoch: u64, runs: Option<&[(&str, &str)]>) -> HeartbeatRow {
+    let releases = |runs: &[(&str, &str)]| {
+        runs.iter()
+            .map(|(name, version)| v1::ActiveRelease {
+                name: (*name).into(),
+                version: (*version).into(),
+                digest: Digest::of(version.as_bytes()).to_string(),
+                ..Default::default()
+            })
+            .collect()
+    };
+    HeartbeatRow {
+        device: device.id,
+        epoch,
+        vital_signs: v1::VitalSigns::default(),
+        releases: runs.map(releases),
+    }
+}
+
+async fn drifts(fixture: &Fixture) -> Vec<v1::Drift> {
+    fixture.store.get_device("edge-1").await.unwrap().drifts
+}
+
+async fn told(fixture: &Fixture) -> Vec<String> {
+    let kinds = fixture.kinds_of_events().await.into_iter();
+    kinds
+        .filter(|kind| kind == "device.drifted" || kind == "device.settled")
+        .collect()
+}
+
+both_databases! {
+    async fn a_heartbeat_that_overtakes_its_outcome_is_no_drift(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        let epoch = fixture.session(&device, 0, &[]).await.epoch;
+        let deployment = fixture.deploy("app:1", &[&device]).await;
+        let (attempt, _) = fixture.target(&deployment, &device).await;
+        // Pushed, but nobody has noted that yet.
+        let early = || vec![beat(&device, epoch, Some(&[("app", "1")]))];
+        fixture.store.record_heartbeats(early()).await.unwrap();
+        fixture.report(&device, attempt, ReportEvent::Accepted).await;
+        fixture.store.record_heartbeats(early()).await.unwrap();
+        assert!(drifts(&fixture).await.is_empty());
+        fixture.report(&device, attempt, succeeded("1", b"1")).await;
+        // Sent before the outcome: the recorder takes its releases away.
+        fixture.store.record_heartbeats(vec![beat(&device, epoch, None)]).await.unwrap();
+        fixture.store.record_heartbeats(early()).await.unwrap();
+        assert!(drifts(&fixture).await.is_empty());
+        assert!(told(&fixture).await.is_empty());
+    }
+
+    async fn what_differs_drifts_since_it_was_first_seen_and_is_told_once(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        let epoch = fixture.session(&device, 0, &[]).await.epoch;
+        let deployment = fixture.deploy("app:1", &[&device]).await;
+        let (attempt, _) = fixture.target(&deployment, &device).await;
+        fixture.report(&device, attempt, succeeded("1", b"1")).await;
+        let other: &[_] = &[("app", "2"), ("extra", "9")];
+        fixture.store.record_heartbeats(vec![beat(&device, epoch, Some(other))]).await.unwrap();
+        let first = drifts(&fixture).await;
+        assert_eq!(first.iter().map(|drift| (drift.name.as_str(), drift.expected_version.as_str(), drift.actual_version.as_str())).collect::<Vec<_>>(), [("app", "1", "2"), ("extra", "", "9")]);
+        fixture.clock.advance(MINUTE);
+        fixture.store.record_heartbeats(vec![beat(&device, epoch, Some(other))]).await.unwrap();
+        assert_eq!(drifts(&fixture).await, first);
+        let newer = fixture.session(&device, epoch, &[]).await.epoch;
+        fixture.store.record_heartbeats(vec![beat(&device, epoch, Some(&[("app", "1")]))]).await.unwrap();
+        assert_eq!(drifts(&fixture).await, first, "an older session has nothing to say");
+        fixture.store.record_heartbeats(vec![beat(&device, newer, Some(&[("app", "2")]))]).await.unwrap();
+        assert_eq!(drifts(&fixture).await, first[..1]);
+        fixture.store.record_heartbeats(vec![beat(&device, newer, Some(&[("app", "1")]))]).await.unwrap();
+        assert!(drifts(&fixture).await.is_empty());
+        assert_eq!(told(&fixture).await, ["device.drifted", "device.drifted", "device.settled"]);
+    }
+
+    async fn an_outcome_settles_what_drifted_and_a_waiting_order_does_not(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        fixture.bundle("app", "2").await;
+        let epoch = fixture.session(&device, 0, &[]).await.epoch;
+        let deployment = fixture.deploy("app:1", &[&device]).await;
+        let (attempt, _) = fixture.target(&deployment, &device).await;
+        fixture.report(&device, attempt, succeeded("1", b"1")).await;
+        fixture.store.record_heartbeats(vec![beat(&device, epoch, Some(&[]))]).await.unwrap();
+        assert_eq!(drifts(&fixture).await.len(), 1);
+        let next = fixture.deploy("app:2", &[&device]).await;
+        fixture.store.record_heartbeats(vec![beat(&device, epoch, Some(&[("app", "2")]))]).await.unwrap();
+        assert_eq!(drifts(&fixture).await.len(), 1, "judged by its outcome only");
+        let (attempt, _) = fixture.target(&next, &device).await;
+        fixture.report(&device, attempt, succeeded("2", b"2")).await;
+        assert!(drifts(&fixture).await.is_empty());
+        assert_eq!(told(&fixture).await, ["device.drifted", "device.settled"]);
+    }
+}

@@ -1,0 +1,113 @@
+//! Taking a deployment back, as rows: who goes where, and why others do not.
+
+use kernex_integration_tests::both_databases;
+use kernex_proto::v1::FailureReason;
+use kernex_server::store::{
+    StoreError,
+    deployments::CreatedDeployment,
+    dispatch::DueKind,
+    rollbacks::{NewRollback, Verdict},
+};
+use uuid::Uuid;
+
+use super::fixture::{Device, Fixture, HOUR, MINUTE, caller, failed, repeated, succeeded};
+
+fn rollback(of: &CreatedDeployment) -> NewRollback {
+    NewRollback {
+        deployment: of.deployment.id,
+        delivery: HOUR,
+        execution: MINUTE,
+        traceparent: String::new(),
+    }
+}
+
+async fn run(fixture: &Fixture, version: &str, devices: &[&Device]) -> CreatedDeployment {
+    let deployment = fixture.deploy(&format!("app:{version}"), devices).await;
+    for device in devices {
+        let (attempt, _) = fixture.target(&deployment, device).await;
+        let event = succeeded(version, version.as_bytes());
+        fixture.report(device, attempt, event).await;
+    }
+    deployment
+}
+
+async fn verdicts(fixture: &Fixture, of: &CreatedDeployment) -> Vec<(Verdict, Option<String>)> {
+    let steps = fixture.store.plan_rollback(of.deployment.id).await.unwrap();
+    steps
+        .into_iter()
+        .map(|step| (step.verdict, step.bundle))
+        .collect()
+}
+
+both_databases! {
+    async fn each_step_back_goes_to_what_ran_before_that_deployment(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        for version in ["1", "2", "3"] {
+            fixture.bundle("app", version).await;
+        }
+        let first = run(&fixture, "1", &[&device]).await;
+        let second = run(&fixture, "2", &[&device]).await;
+        let third = run(&fixture, "3", &[&device]).await;
+        let to = |version: &str| vec![(Verdict::GoBack, Some(format!("app:{version}")))];
+        assert_eq!(verdicts(&fixture, &third).await, to("2"));
+        assert_eq!(verdicts(&fixture, &second).await, [(Verdict::MovedOn, None)]);
+        let rolled = fixture.store.roll_back(&caller("RollbackDeployment"), rollback(&third)).await.unwrap();
+        let epoch = fixture.session(&device, 0, &[]).await.epoch;
+        let due = fixture.store.due_commands(&[(device.id, epoch)]).await.unwrap().remove(0);
+        let DueKind::Deploy(deploy) = &due.kind else { panic!("{due:?}") };
+        assert!(deploy.go_back && deploy.version == "2", "{deploy:?}");
+        fixture.report(&device, due.attempt, succeeded("2", b"2")).await;
+        assert_eq!(verdicts(&fixture, &third).await, [(Verdict::AlreadyThere, None)]);
+        assert_eq!(verdicts(&fixture, &second).await, to("1"), "not to what was rolled back");
+        assert_eq!(verdicts(&fixture, &rolled.created).await, to("3"), "a rollback is a deployment");
+        assert_eq!(verdicts(&fixture, &first).await, [(Verdict::MovedOn, None)]);
+        let again = run(&fixture, "2", &[&device]).await;
+        assert_eq!(verdicts(&fixture, &again).await, [(Verdict::AlreadyThere, None)], "the same again changed nothing");
+    }
+
+    async fn what_is_unproven_or_gone_is_no_place_to_go(database) {
+        let fixture = Fixture::new(database).await;
+        let (one, two, three) = (fixture.device("edge-1").await, fixture.device("edge-2").await, fixture.device("edge-3").await);
+        for version in ["1", "2", "3"] {
+            fixture.bundle("app", version).await;
+        }
+        run(&fixture, "1", &[&one, &two, &three]).await;
+        let unwanted = fixture.deploy("app:2", &[&one]).await;
+        let (attempt, _) = fixture.target(&unwanted, &one).await;
+        // It failed, and the device could not leave it.
+        let mut stuck = failed(FailureReason::RollbackFailed);
+        if let kernex_server::store::reports::ReportEvent::Outcome(outcome) = &mut stuck
+            && let kernex_server::store::reports::ReportEvent::Outcome(active) = succeeded("2", b"2")
+        {
+            outcome.active = active.active;
+        }
+        fixture.report(&one, attempt, stuck).await;
+        assert_eq!(verdicts(&fixture, &unwanted).await, [(Verdict::GoBack, Some("app:1".into()))]);
+        let third = run(&fixture, "3", &[&one, &two, &three]).await;
+        fixture.store.delete_device(&caller("DeleteDevice"), "edge-3").await.unwrap();
+        let told = verdicts(&fixture, &third).await;
+        assert_eq!(told, [(Verdict::Unproven, None), (Verdict::GoBack, Some("app:1".into())), (Verdict::DeviceGone, None)]);
+        let kept = fixture.store.delete_bundle(&caller("DeleteBundle"), "app:1").await;
+        assert!(matches!(kept, Err(StoreError::InUse { .. })), "{kept:?}");
+    }
+
+    async fn the_same_request_rolls_back_once(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        fixture.bundle("app", "2").await;
+        let first = run(&fixture, "1", &[&device]).await;
+        let second = run(&fixture, "2", &[&device]).await;
+        let request = repeated("RollbackDeployment", Uuid::now_v7());
+        let once = fixture.store.roll_back(&request, rollback(&second)).await.unwrap();
+        let again = fixture.store.roll_back(&request, rollback(&second)).await.unwrap();
+        assert_eq!(once.created.deployment.id, again.created.deployment.id);
+        let other = fixture.store.roll_back(&request, rollback(&first)).await;
+        assert!(matches!(other, Err(StoreError::RequestIdReused)), "{other:?}");
+        let nothing = fixture.store.roll_back(&caller("RollbackDeployment"), rollback(&first)).await;
+        let Err(StoreError::NothingToRollBack(why)) = nothing else { panic!("{nothing:?}") };
+        assert_eq!(why, "edge-1: runs something else since, from a later deployment");
+        assert!(fixture.kinds_of_events().await.contains(&"deployment.rolled_back".to_owned()));
+    }
+}

@@ -1,0 +1,348 @@
+//! The fleet's events for everybody who watches: read from the store once, handed to all.
+//!
+//! A watcher first reads what it has missed by itself, at its own pace, and then goes on with what is handed round. Cursors
+//! have no gaps, so it sees when something is missing and reads again. What is handed round is kept for a moment only: a
+//! watcher that does not take it in time is cut off and told where to go on.
+
+use std::{sync::Arc, time::Duration};
+
+use kernex_proto::error::Reason;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use super::{Turn, going_away, turn};
+use crate::{
+    error::{chain, retry_later, status},
+    store::{Store, events::EventRow},
+};
+
+/// Events read at once.
+const READ: u32 = 500;
+/// Batches that are kept for watchers that are not as quick: some seconds of a busy fleet.
+const KEPT: usize = 64;
+/// Most watchers at a time.
+const SEATS: usize = 1000;
+
+/// What is handed round; an empty one says only that something may have been missed.
+type Batch = Arc<[EventRow]>;
+
+/// Hands the fleet's events round.
+#[derive(Debug)]
+pub struct Feed {
+    store: Store,
+    live: broadcast::Sender<Batch>,
+    seats: Arc<Semaphore>,
+}
+
+/// A place among the watchers, given back when it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Where a watcher begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// After this event, or with the oldest that is kept when it is 0.
+    After(u64),
+    /// With whatever comes next.
+    Now,
+}
+
+/// One watcher's way through the events.
+#[derive(Debug)]
+pub struct Follower {
+    store: Store,
+    live: broadcast::Receiver<Batch>,
+    draining: CancellationToken,
+    cursor: u64,
+    caught_up: bool,
+    _seat: Seat,
+}
+
+impl Feed {
+    /// Nobody watches yet.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self {
+            store,
+            live: broadcast::Sender::new(KEPT),
+            seats: Arc::new(Semaphore::new(SEATS)),
+        }
+    }
+
+    /// Reads for as long as somebody watches, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut changes = self.store.changes();
+        let mut cursor = None;
+        loop {
+            match turn(&mut changes, &stop).await {
+                Turn::Look => changes.mark_unchanged(),
+                Turn::Stop => return,
+            }
+            if let Err(error) = self.pass(&mut cursor).await {
+                tracing::warn!(error = %chain(&error), "watchers wait for the store");
+            }
+        }
+    }
+
+    async fn pass(&self, cursor: &mut Option<u64>) -> crate::store::Result<()> {
+        while self.live.receiver_count() > 0 {
+            let Some(after) = *cursor else {
+                // What came before is for the watchers to read, each from where it is.
+                *cursor = Some(self.store.event_bounds().await?.newest);
+                let _ = self.live.send(Arc::new([]));
+                continue;
+            };
+            let events = self.store.events_after(after, READ).await?;
+            let Some(last) = events.last() else {
+                return Ok(());
+            };
+            *cursor = Some(last.cursor);
+            // Nobody left to take it is no error.
+            let _ = self.live.send(events.into());
+        }
+        *cursor = None;
+        Ok(())
+    }
+
+    /// How many watch now.
+    #[must_use]
+    pub fn watchers(&self) -> usize {
+        SEATS - self.seats.available_permits()
+    }
+
+    /// A place for one more watcher, of whatever kind.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn sit(&self) -> Result<Seat, Status> {
+        let permit = Arc::clone(&self.seats).try_acquire_owned();
+        permit.map(|permit| Seat { _permit: permit }).map_err(|_| {
+            retry_later(
+                Code::ResourceExhausted,
+                Reason::Overloaded,
+                "too many watchers",
+                Duration::from_secs(5),
+            )
+        })
+    }
+
+    /// Follows the events from `start` until `draining`.
+    ///
+    /// # Errors
+    /// `OUT_OF_RANGE` when what follows `start` is not kept any more, or never was.
+    pub async fn follow(
+        &self,
+        start: Start,
+        draining: CancellationToken,
+    ) -> Result<Follower, Status> {
+        let seat = self.sit()?;
+        let bounds = self.store.event_bounds().await?;
+        let cursor = match start {
+            Start::Now => bounds.newest,
+            Start::After(cursor) if bounds.reach(cursor) => cursor,
+            Start::After(cursor) => {
+                return Err(status(
+                    Code::OutOfRange,
+                    Reason::CursorGone,
+                    format!(
+                        "what follows event {cursor} is not kept: there are events {} to {}",
+                        bounds.oldest, bounds.newest
+                    ),
+                ));
+            }
+        };
+        Ok(Follower {
+            store: self.store.clone(),
+            live: self.live.subscribe(),
+            draining,
+            cursor,
+            caught_up: false,
+            _seat: seat,
+        })
+    }
+}
+
+impl Follower {
+    /// The newest event it has taken.
+    #[must_use]
+    pub const fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// The next events, at least one.
+    ///
+    /// # Errors
+    /// When the server stops, the store does not answer, or the watcher fell behind.
+    pub async fn next(&mut self) -> Result<Vec<EventRow>, Status> {
+        loop {
+            if !self.caught_up {
+                // First, so that nothing falls between the two.
+                self.live = self.live.resubscribe();
+                let events = self.store.events_after(self.cursor, READ).await?;
+                self.caught_up = events.len() < READ as usize;
+                if let Some(last) = events.last() {
+                    self.cursor = last.cursor;
+                    return Ok(events);
+                }
+            }
+            let batch = tokio::select! {
+                () = self.draining.cancelled() => return Err(going_away()),
+                batch = self.live.recv() => batch,
+            };
+            match batch {
+                Ok(batch) => {
+                    let events = self.unseen(&batch);
+                    if let Some(last) = events.last() {
+                        self.cursor = last.cursor;
+                        return Ok(events);
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => return Err(self.fell_behind()),
+                Err(broadcast::error::RecvError::Closed) => return Err(going_away()),
+            }
+        }
+    }
+
+    /// What of a batch comes next; nothing, and a look at the store, when something is missing before it.
+    fn unseen(&mut self, batch: &Batch) -> Vec<EventRow> {
+        let newer = batch.iter().filter(|event| event.cursor > self.cursor);
+        let events: Vec<EventRow> = newer.cloned().collect();
+        let follows = events
+            .first()
+            .is_some_and(|first| first.cursor == self.cursor + 1);
+        if follows {
+            return events;
+        }
+        self.caught_up = !batch.is_empty() && events.is_empty();
+        Vec::new()
+    }
+
+    fn fell_behind(&self) -> Status {
+        status(
+            Code::ResourceExhausted,
+            Reason::SlowConsumer,
+            format!(
+                "the watcher did not keep up; go on after event {}",
+                self.cursor
+            ),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::Clock, store::Caller};
+
+    async fn store() -> (Store, tempfile::TempDir) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", dir.path().join("test.db").display());
+        let store = Store::open(&url, Clock::system()).await.expect("opens");
+        store.migrate().await.expect("migrates");
+        (store, dir)
+    }
+
+    async fn happen(store: &Store, times: usize) {
+        for n in 0..times {
+            let caller = Caller {
+                name: "ada".into(),
+                request_id: None,
+                method: "UploadBundle",
+            };
+            let bundle = crate::store::bundles::NewBundle {
+                name: "app".into(),
+                version: uuid::Uuid::now_v7().to_string(),
+                digest: kernex_proto::ids::Digest::of(&n.to_be_bytes()),
+                size: 1,
+                format: kernex_proto::v1::BundleFormat::TarGz,
+                manifest_json: "{}".into(),
+                signatures: Vec::new(),
+            };
+            let inserted = store.insert_bundle(&caller, bundle).await;
+            inserted.expect("an event happens");
+        }
+    }
+
+    async fn take(follower: &mut Follower, many: usize) -> Vec<u64> {
+        let mut cursors = Vec::new();
+        while cursors.len() < many {
+            let events = follower.next().await.expect("events come");
+            cursors.extend(events.iter().map(|event| event.cursor));
+        }
+        cursors
+    }
+
+    #[tokio::test]
+    async fn each_watcher_sees_every_event_once_wherever_it_begins() {
+        let (store, _dir) = store().await;
+        let feed = Arc::new(Feed::new(store.clone()));
+        let stop = CancellationToken::new();
+        let running = Arc::clone(&feed).run(stop.clone());
+        let watching = async {
+            happen(&store, 3).await;
+            let mut early = feed
+                .follow(Start::After(1), stop.clone())
+                .await
+                .expect("follows");
+            let mut late = feed
+                .follow(Start::Now, stop.clone())
+                .await
+                .expect("follows");
+            assert_eq!(feed.watchers(), 2);
+            assert_eq!(take(&mut early, 2).await, [2, 3]);
+            happen(&store, 2).await;
+            assert_eq!(take(&mut early, 2).await, [4, 5]);
+            assert_eq!(take(&mut late, 2).await, [4, 5]);
+            drop((early, late));
+            assert_eq!(feed.watchers(), 0);
+            happen(&store, 1).await;
+            let mut again = feed
+                .follow(Start::After(5), stop.clone())
+                .await
+                .expect("follows");
+            assert_eq!(take(&mut again, 1).await, [6]);
+            stop.cancel();
+            let status = again.next().await.expect_err("the server stops");
+            assert_eq!(status.code(), Code::Unavailable);
+        };
+        tokio::join!(running, watching);
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_keep_up_is_cut_off_and_told_where_to_go_on() {
+        let (store, _dir) = store().await;
+        let feed = Feed::new(store.clone());
+        happen(&store, 1).await;
+        let mut slow = feed
+            .follow(Start::After(0), CancellationToken::new())
+            .await
+            .expect("follows");
+        assert_eq!(take(&mut slow, 1).await, [1]);
+        let row = store.events_after(0, 1).await.expect("reads").remove(0);
+        for cursor in 2..KEPT as u64 + 3 {
+            let event = EventRow {
+                cursor,
+                ..row.clone()
+            };
+            feed.live.send(Arc::new([event])).expect("one watches");
+        }
+        let status = slow.next().await.expect_err("it fell behind");
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(
+            status.message().ends_with("go on after event 1"),
+            "{status}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_cursor_that_is_not_reached_any_more_is_refused() {
+        let (store, _dir) = store().await;
+        let feed = Feed::new(store.clone());
+        happen(&store, 1).await;
+        let ahead = feed.follow(Start::After(9), CancellationToken::new()).await;
+        assert_eq!(ahead.expect_err("never was").code(), Code::OutOfRange);
+    }
+}

@@ -1,0 +1,253 @@
+//! Heartbeats against outcomes: which devices run something else than their last outcome said, and since when.
+//!
+//! Each heartbeat is compared beside the writers' lock, for many devices at once. Only where something seems to have
+//! changed is it judged again under the lock, because an outcome may be on its way: see [`Known::judge`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kernex_proto::v1;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect, sea_query::OnConflict,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{
+    Result, Store,
+    attempts::signed,
+    devices::clean,
+    entity::{attempt, device, device_drift, device_release},
+    heartbeats::HeartbeatRow,
+    transaction::{ID_CHUNK, Tx, insert_all},
+};
+use crate::{
+    clock::Timestamp,
+    domain::{
+        attempt::State,
+        device::drift::{Drift, Known, Running},
+    },
+};
+
+/// What a device says it runs, by bundle name.
+pub(super) fn said(releases: &[v1::ActiveRelease]) -> BTreeMap<String, Running> {
+    releases
+        .iter()
+        .map(|release| {
+            let running = Running {
+                version: clean(&release.version),
+                digest: clean(&release.digest),
+            };
+            (clean(&release.name), running)
+        })
+        .collect()
+}
+
+/// Those of some devices that seem to have begun or ceased to drift.
+pub(super) async fn suspects<C: ConnectionTrait>(
+    db: &C,
+    rows: &[&HeartbeatRow],
+) -> Result<Vec<Uuid>> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.device.0).collect();
+    let mut known = known(db, &ids).await?;
+    let mut suspects = Vec::new();
+    for row in rows {
+        let Some(releases) = &row.releases else {
+            continue;
+        };
+        let known = known.remove(&row.device.0).unwrap_or_default();
+        if known.judge(&said(releases), Timestamp(0)) != known.drifts {
+            suspects.push(row.device.0);
+        }
+    }
+    Ok(suspects)
+}
+
+impl Store {
+    /// Judges devices that seem to have begun or ceased to drift.
+    pub(super) async fn judge_drifts(
+        &self,
+        newest: &BTreeMap<Uuid, HeartbeatRow>,
+        suspects: &[Uuid],
+    ) -> Result<()> {
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        self.write(|tx| async move {
+            for chunk in suspects.chunks(ID_CHUNK) {
+                judge(&tx, newest, chunk).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn judge(tx: &Tx, newest: &BTreeMap<Uuid, HeartbeatRow>, ids: &[Uuid]) -> Result<()> {
+    let devices = device::Entity::find()
+        .filter(device::Column::Id.is_in(ids.to_vec()))
+        .all(&tx.db)
+        .await?;
+    let mut known = known(&tx.db, ids).await?;
+    for (device, name) in in_flux(tx, ids).await? {
+        known.entry(device).or_default().in_flux.insert(name);
+    }
+    for device in devices {
+        let Some(row) = newest.get(&device.id) else {
+            continue;
+        };
+        // An older session knows less than what has come since.
+        let (Some(releases), true) = (&row.releases, signed(row.epoch) >= device.epoch) else {
+            continue;
+        };
+        let known = known.remove(&device.id).unwrap_or_default();
+        let drifts = known.judge(&said(releases), tx.now);
+        write(tx, &device, &known.drifts, drifts).await?;
+    }
+    Ok(())
+}
+
+async fn write(
+    tx: &Tx,
+    device: &device::Model,
+    before: &BTreeMap<String, Drift>,
+    now: BTreeMap<String, Drift>,
+) -> Result<()> {
+    let gone: Vec<&String> = before
+        .keys()
+        .filter(|name| !now.contains_key(*name))
+        .collect();
+    if !gone.is_empty() {
+        device_drift::Entity::delete_many()
+            .filter(device_drift::Column::DeviceId.eq(device.id))
+            .filter(device_drift::Column::Name.is_in(gone))
+            .exec(&tx.db)
+            .await?;
+    }
+    let changed: BTreeMap<&String, &Drift> = now
+        .iter()
+        .filter(|(name, drift)| before.get(*name) != Some(drift))
+        .collect();
+    for (name, drift) in &changed {
+        let word = |running: &Option<Running>| running.as_ref().map(|it| it.version.clone());
+        let (expected, actual) = (word(&drift.expected), word(&drift.actual));
+        tracing::info!(device = %device.id, bundle = name, expected, actual, "a device runs something else than its last outcome said");
+        let detail =
+            json!({ "name": device.name, "bundle": name, "expected": expected, "actual": actual });
+        tx.event("device.drifted", Some(device.id), None, detail);
+    }
+    let rows = changed
+        .into_iter()
+        .map(|(name, drift)| row_of(device.id, name, drift));
+    let newer = OnConflict::columns([device_drift::Column::DeviceId, device_drift::Column::Name])
+        .update_columns([
+            device_drift::Column::ExpectedVersion,
+            device_drift::Column::ExpectedDigest,
+            device_drift::Column::ActualVersion,
+            device_drift::Column::ActualDigest,
+        ])
+        .to_owned();
+    insert_all::<device_drift::Entity>(&tx.db, rows.collect(), Some(newer)).await?;
+    if now.is_empty() && !before.is_empty() {
+        tx.device_event("device.settled", device.id, &device.name);
+    }
+    Ok(())
+}
+
+/// An outcome has just told what runs under these names, so nothing drifts there any more.
+pub(super) async fn settle(tx: &Tx, told: &BTreeSet<(Uuid, String)>) -> Result<()> {
+    let devices: BTreeSet<Uuid> = told.iter().map(|(device, _)| *device).collect();
+    let devices: Vec<Uuid> = devices.into_iter().collect();
+    for chunk in devices.chunks(ID_CHUNK) {
+        let drifting = device_drift::Entity::find()
+            .filter(device_drift::Column::DeviceId.is_in(chunk.to_vec()))
+            .all(&tx.db)
+            .await?;
+        let mut left: BTreeMap<Uuid, usize> = BTreeMap::new();
+        for row in drifting {
+            let key = (row.device_id, row.name);
+            let settled = told.contains(&key);
+            *left.entry(key.0).or_default() += usize::from(!settled);
+            if settled {
+                device_drift::Entity::delete_by_id(key).exec(&tx.db).await?;
+            }
+        }
+        let settled = left.into_iter().filter(|(_, left)| *left == 0);
+        let settled: Vec<Uuid> = settled.map(|(device, _)| device).collect();
+        if settled.is_empty() {
+            continue;
+        }
+        let rows = device::Entity::find()
+            .filter(device::Column::Id.is_in(settled))
+            .all(&tx.db)
+            .await?;
+        for device in rows {
+            tx.device_event("device.settled", device.id, &device.name);
+        }
+    }
+    Ok(())
+}
+
+/// What outcomes said and what drifts; not what is in flux.
+async fn known<C: ConnectionTrait>(db: &C, ids: &[Uuid]) -> Result<BTreeMap<Uuid, Known>> {
+    let mut known = BTreeMap::<Uuid, Known>::new();
+    let releases = device_release::Entity::find()
+        .filter(device_release::Column::DeviceId.is_in(ids.to_vec()))
+        .all(db)
+        .await?;
+    for row in releases {
+        let running = Running {
+            version: row.version,
+            digest: row.digest,
+        };
+        let of = known.entry(row.device_id).or_default();
+        of.expected.insert(row.name, running);
+    }
+    let drifts = device_drift::Entity::find()
+        .filter(device_drift::Column::DeviceId.is_in(ids.to_vec()))
+        .all(db)
+        .await?;
+    for row in drifts {
+        let running =
+            |version, digest: Option<String>| digest.map(|digest| Running { version, digest });
+        let drift = Drift {
+            expected: running(row.expected_version, row.expected_digest),
+            actual: running(row.actual_version, row.actual_digest),
+            since: Timestamp(row.since),
+        };
+        let of = known.entry(row.device_id).or_default();
+        of.drifts.insert(row.name, drift);
+    }
+    Ok(known)
+}
+
+/// Bundle names with an attempt that is released and not answered; what is still held has not begun anywhere.
+async fn in_flux(tx: &Tx, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
+    Ok(attempt::Entity::find()
+        .select_only()
+        .columns([attempt::Column::DeviceId, attempt::Column::BundleName])
+        .filter(attempt::Column::DeviceId.is_in(ids.to_vec()))
+        .filter(attempt::Column::Unresolved.eq(true))
+        .filter(attempt::Column::State.ne(State::Held.as_str()))
+        .into_tuple()
+        .all(&tx.db)
+        .await?)
+}
+
+fn row_of(device: Uuid, name: &str, drift: &Drift) -> device_drift::Model {
+    let split = |running: &Option<Running>| {
+        let digest = running.as_ref().map(|running| running.digest.clone());
+        let version = running.as_ref().map(|running| running.version.clone());
+        (version.unwrap_or_default(), digest)
+    };
+    let (expected_version, expected_digest) = split(&drift.expected);
+    let (actual_version, actual_digest) = split(&drift.actual);
+    device_drift::Model {
+        device_id: device,
+        name: name.to_owned(),
+        expected_version,
+        expected_digest,
+        actual_version,
+        actual_digest,
+        since: drift.since.0,
+    }
+}
