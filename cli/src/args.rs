@@ -7,8 +7,10 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use crate::output::Format;
 
 pub(crate) mod config;
+pub(crate) mod deployment;
 pub(crate) mod event;
 pub(crate) mod rollback;
+pub(crate) mod rollout;
 mod times;
 mod timing;
 mod values;
@@ -66,7 +68,7 @@ pub(crate) enum Command {
     Config(config::ConfigCommand),
     /// Deployments and what became of them
     #[command(subcommand)]
-    Deployment(DeploymentCommand),
+    Deployment(deployment::DeploymentCommand),
     /// What happens in the fleet, as it happens
     #[command(subcommand)]
     Event(event::EventCommand),
@@ -349,47 +351,8 @@ pub(crate) struct DeployArgs {
     pub(crate) timing: timing::TimingArgs,
     #[command(flatten)]
     pub(crate) output: OutputArg,
-}
-
-/// `deployment ...`
-#[derive(Debug, Subcommand)]
-pub(crate) enum DeploymentCommand {
-    /// List deployments, newest first
-    List {
-        /// At most this many
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-        limit: u32,
-        #[command(flatten)]
-        output: OutputArg,
-    },
-    /// Show one deployment and its devices
-    Get {
-        /// Deployment id
-        id: String,
-        #[command(flatten)]
-        output: OutputArg,
-    },
-    /// Watch a deployment until it is finished; exits 3 when it failed
-    Watch {
-        /// Deployment id
-        id: String,
-        /// Give up waiting after this long (exit code 6); the deployment goes on
-        #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
-        timeout: Option<Duration>,
-        #[command(flatten)]
-        output: OutputArg,
-    },
-    /// Stop a deployment: what has not started is cancelled, what runs is killed
-    Cancel {
-        /// Deployment id
-        id: String,
-        #[command(flatten)]
-        consent: Consent,
-        #[command(flatten)]
-        output: OutputArg,
-    },
-    /// Take a deployment back: return its devices to what they ran before it
-    Rollback(rollback::RollbackArgs),
+    #[command(flatten)]
+    pub(crate) rollout: rollout::RolloutArgs,
 }
 
 /// `dev ...`

@@ -7,6 +7,7 @@ use kernex_proto::v1::{
     configuration_service_client::ConfigurationServiceClient,
     deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
     event_service_client::EventServiceClient, plan_service_client::PlanServiceClient,
+    rollout_service_client::RolloutServiceClient,
 };
 use tonic::{
     Request, Response, Status,
@@ -108,6 +109,12 @@ impl Client {
     /// Deployments.
     pub(crate) fn deployments(&self) -> DeploymentServiceClient<Connection> {
         DeploymentServiceClient::new(self.connection.clone())
+            .max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    /// Steering deployments.
+    pub(crate) fn rollouts(&self) -> RolloutServiceClient<Connection> {
+        RolloutServiceClient::new(self.connection.clone())
             .max_decoding_message_size(LARGEST_MESSAGE)
     }
 

@@ -22,6 +22,7 @@ mod event;
 mod patience;
 mod plan;
 mod rollback;
+mod rollout;
 pub(crate) mod transfer;
 pub(crate) mod watch;
 

@@ -16,6 +16,8 @@ pub(crate) mod configuration;
 pub(crate) mod deployment;
 pub(crate) mod device;
 pub(crate) mod event;
+pub(crate) mod halted;
+pub(crate) mod phase;
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod rollback;

@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, sync::Mutex};
 use rsa::{
     RsaPrivateKey,
     pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, LineEnding},
+    traits::{PrivateKeyParts as _, PublicKeyParts as _},
 };
 
 use crate::binaries::target_folder;
@@ -43,6 +44,35 @@ pub fn pem(index: usize) -> String {
 #[must_use]
 pub fn key(index: usize) -> RsaPrivateKey {
     RsaPrivateKey::from_pkcs8_pem(&pem(index)).expect("the pool holds keys")
+}
+
+/// So many keys in a moment, made of the primes of a few pool keys: no two are the same, and no pool key is among them.
+/// Whoever has two of them can factor both, which does no harm here.
+///
+/// # Panics
+/// When the pool is damaged.
+#[must_use]
+pub fn derived(count: usize) -> Vec<RsaPrivateKey> {
+    let mut found = Vec::with_capacity(count);
+    let mut pool: Vec<RsaPrivateKey> = Vec::new();
+    for index in 0.. {
+        let newest = key(index);
+        for other in &pool {
+            let pairs = other
+                .primes()
+                .iter()
+                .flat_map(|p| newest.primes().iter().map(move |q| (p, q)));
+            for (p, q) in pairs {
+                let made = RsaPrivateKey::from_p_q(p.clone(), q.clone(), newest.e().clone());
+                found.extend(made.ok().filter(|made| made.n().bits() == 4096));
+                if found.len() == count {
+                    return found;
+                }
+            }
+        }
+        pool.push(newest);
+    }
+    found
 }
 
 fn store(path: &PathBuf, text: &str) {

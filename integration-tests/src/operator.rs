@@ -5,13 +5,13 @@ use std::{collections::HashMap, time::Duration};
 use kernex_proto::v1::{
     AttemptState, Bundle, CreateDeploymentRequest, CreateEnrollmentTokenRequest, Deployment,
     DeploymentState, Device, DeviceStatus, GetDeploymentRequest, GetDeviceRequest,
-    ListTargetsRequest, RollbackDeploymentRequest, RollbackDeploymentResponse, Target, UploadBegin,
-    UploadBundleRequest, WhoAmIRequest, WhoAmIResponse, access_service_client::AccessServiceClient,
-    bundle_service_client::BundleServiceClient,
+    ListTargetsRequest, RollbackDeploymentRequest, RollbackDeploymentResponse, Target,
+    UpdateDeviceLabelsRequest, UploadBegin, UploadBundleRequest, WhoAmIRequest, WhoAmIResponse,
+    access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
     configuration_service_client::ConfigurationServiceClient,
     deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
     event_service_client::EventServiceClient, plan_service_client::PlanServiceClient,
-    upload_bundle_request,
+    rollout_service_client::RolloutServiceClient, upload_bundle_request,
 };
 use tokio_stream::Stream;
 use tonic::{
@@ -102,6 +102,12 @@ impl Operator {
     #[must_use]
     pub fn plans(&self) -> PlanServiceClient<Authorised> {
         PlanServiceClient::new(self.service())
+    }
+
+    /// `RolloutService`.
+    #[must_use]
+    pub fn rollouts(&self) -> RolloutServiceClient<Authorised> {
+        RolloutServiceClient::new(self.service())
     }
 
     /// `EventService`.
@@ -342,5 +348,22 @@ impl Operator {
             device.status() == DeviceStatus::Offline
         })
         .await
+    }
+
+    /// Sets labels of a device.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn label(&self, device: &str, labels: &[(&str, &str)]) {
+        let set = labels
+            .iter()
+            .map(|&(key, value)| (key.to_owned(), value.to_owned()));
+        let request = UpdateDeviceLabelsRequest {
+            device: device.to_owned(),
+            set: set.collect(),
+            ..Default::default()
+        };
+        let answer = self.devices().update_device_labels(request).await;
+        answer.expect("the labels are set");
     }
 }

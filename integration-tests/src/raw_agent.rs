@@ -61,8 +61,17 @@ impl RawIdentity {
         key: usize,
         name: &str,
     ) -> Result<Self, Status> {
+        Self::enrol_with(server, token, keys::key(key), name).await
+    }
+
+    /// Enrols any key under a name.
+    pub async fn enrol_with(
+        server: &TestServer,
+        token: &str,
+        key: RsaPrivateKey,
+        name: &str,
+    ) -> Result<Self, Status> {
         let token: EnrollmentToken = token.parse().expect("the server made it");
-        let key = keys::key(key);
         let request = enroll_request(&token, &key, name);
         let answer = enrol(server, request).await?;
         Ok(Self {

@@ -34,6 +34,9 @@ pub async fn run(store: Store, hints: Arc<Hints>, stop: CancellationToken) {
         let pause = match store.advance_rollouts().await {
             Ok(advanced) => {
                 let pause = pause(&advanced, &store);
+                for (deployment, error) in &advanced.failed {
+                    tracing::error!(%deployment, error = %chain(error), "a rollout cannot go on");
+                }
                 hints.add(advanced.devices);
                 pause
             }

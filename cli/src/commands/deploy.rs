@@ -4,7 +4,7 @@ use std::path::Path;
 
 use kernex_proto::{ids::Digest, v1};
 
-use super::{Session, plan, present, transfer, watch};
+use super::{Session, plan, present, rollout::rollout, transfer, watch};
 use crate::{
     args::DeployArgs,
     client::{Client, call, request_id, timed},
@@ -15,6 +15,7 @@ use crate::{
 /// Creates the deployment, and stays when asked to.
 pub(super) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failure> {
     let meant = meant(&args.bundle)?;
+    let rollout = rollout(args.rollout)?;
     if args.plan && matches!(meant, Meant::Local(_)) {
         return Err(Failure::usage(
             format!(
@@ -47,6 +48,7 @@ pub(super) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
         request_id: request_id(),
         schedule: args.timing.schedule(),
         dynamic: args.timing.dynamic,
+        rollout,
         ..Default::default()
     };
     let request = with_devices(request, args.devices);

@@ -1,10 +1,13 @@
-//! `deployment`: see, watch and stop deployments.
+//! `deployment`: see, watch, steer and stop deployments.
+
+mod halt;
+mod steer;
 
 use kernex_proto::v1;
 
 use super::{Session, confirm, present, rollback, watch};
 use crate::{
-    args::DeploymentCommand,
+    args::deployment::DeploymentCommand,
     client::{Client, call, pages, request_id, timed},
     error::Failure,
     output::{Printer, deployment::DeploymentView, emit, say, target::TargetView},
@@ -40,6 +43,10 @@ pub(super) async fn run(session: &Session, command: DeploymentCommand) -> Result
             }
             printer.one(&view)?;
             emit("\n")?;
+            if !view.phases().is_empty() {
+                printer.list(view.phases())?;
+                emit("\n")?;
+            }
             printer.list(&targets)?;
             if printer.wide() {
                 watch::print_output(&targets);
@@ -61,6 +68,11 @@ pub(super) async fn run(session: &Session, command: DeploymentCommand) -> Result
             finished.report(printer)
         }
         DeploymentCommand::Rollback(args) => rollback::run(session, args).await,
+        DeploymentCommand::Pause { steer, reason } => steer::pause(session, steer, reason).await,
+        DeploymentCommand::Resume(steer) => steer::resume(session, steer).await,
+        DeploymentCommand::Promote(args) => steer::promote(session, args).await,
+        DeploymentCommand::Retry(args) => steer::retry(session, args).await,
+        DeploymentCommand::Halt(args) => halt::run(session, args).await,
         DeploymentCommand::Cancel {
             id,
             consent,

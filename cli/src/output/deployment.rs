@@ -4,7 +4,8 @@ use kernex_proto::v1;
 use serde::Serialize;
 
 use super::{
-    Details, Field, Time, View, ago, clean, schedule::ScheduleView, state_word, target::TargetView,
+    Details, Field, Time, View, ago, clean, phase::PhaseView, schedule::ScheduleView, state_word,
+    target::TargetView,
 };
 
 /// A deployment with its counts.
@@ -24,6 +25,9 @@ pub(crate) struct DeploymentView {
     revision: u64,
     /// The deployment it takes back; empty when it is no rollback.
     rolls_back: String,
+    /// Number of the newest open phase; 0 without phases.
+    phase: u32,
+    phases: Vec<PhaseView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     schedule: Option<ScheduleView>,
     /// Empty for a fixed set of devices.
@@ -34,7 +38,7 @@ pub(crate) struct DeploymentView {
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize)]
-struct CountsView {
+pub(super) struct CountsView {
     total: u32,
     held: u32,
     pending: u32,
@@ -64,7 +68,7 @@ impl From<v1::TargetCounts> for CountsView {
 
 impl CountsView {
     /// "2 of 3 succeeded, 1 failed"
-    fn sentence(self) -> String {
+    pub(super) fn sentence(self) -> String {
         let mut text = format!("{} of {} succeeded", self.succeeded, self.total);
         for (count, name) in [
             (self.failed, "failed"),
@@ -110,6 +114,8 @@ impl From<v1::Deployment> for DeploymentView {
             created_by: wire.created_by,
             revision: wire.revision,
             rolls_back: wire.rolls_back,
+            phase: wire.phase,
+            phases: wire.phases.into_iter().map(PhaseView::from).collect(),
             targets: None,
         }
     }
@@ -127,6 +133,27 @@ impl DeploymentView {
     /// "2 of 3 succeeded, 1 failed"
     pub(crate) fn sentence(&self) -> String {
         self.counts.sentence()
+    }
+
+    /// Its phases in order; none when everything was released at once.
+    pub(crate) fn phases(&self) -> &[PhaseView] {
+        &self.phases
+    }
+
+    /// "phase 2 of 4, paused: phase 1: 1 of 1 failed"; empty where there is nothing to say beside the counts.
+    pub(crate) fn standing(&self) -> String {
+        let mut text = String::new();
+        if !self.phases.is_empty() {
+            text = format!("phase {} of {}", self.phase, self.phases.len());
+        }
+        let comma = if text.is_empty() { "" } else { ", " };
+        match self.state.as_str() {
+            "paused" => text.push_str(&format!("{comma}paused: {}", self.paused_reason)),
+            "awaiting_approval" => text.push_str(&format!("{comma}awaits approval")),
+            "scheduled" => text.push_str(&format!("{comma}waits for its start")),
+            _ => {}
+        }
+        text
     }
 
     /// How many targets are closed, and how many there are.
@@ -251,6 +278,10 @@ impl Details for DeploymentView {
         }
         if !self.rolls_back.is_empty() {
             lines.push(("Takes back", Field::plain(&self.rolls_back)));
+        }
+        if !self.phases.is_empty() {
+            let phase = format!("{} of {}", self.phase, self.phases.len());
+            lines.push(("Phase", Field::plain(phase)));
         }
         if !self.paused_reason.is_empty() {
             lines.push(("Paused", Field::plain(&self.paused_reason)));

@@ -49,6 +49,7 @@ pub(crate) struct Watching {
     /// Prints each change on stdout instead of talking.
     lines: Option<Printer>,
     rate: Rate,
+    standing: String,
     failed: BTreeMap<String, TargetView>,
 }
 
@@ -161,6 +162,7 @@ impl Watching {
             lines: None,
             rate: Rate::new(),
             failed: BTreeMap::new(),
+            standing: String::new(),
         }
     }
 
@@ -170,14 +172,26 @@ impl Watching {
             let deployment = Box::new(deployment.clone());
             // Nobody reading is no reason to stop following: the exit code still says how it ended.
             let _ = printer.line(&DeploymentChange::Deployment { deployment });
+            return;
         }
         if let Some(bars) = &self.bars {
             let (closed, total) = deployment.closed();
             let rate = self.rate.words(closed);
             bars.overall.set_length(total);
             bars.overall.set_position(closed);
-            bars.overall
-                .set_message(format!("{}{rate}", deployment.sentence()));
+            let standing = deployment.standing();
+            let comma = if standing.is_empty() { "" } else { ", " };
+            let message = format!("{}{rate}{comma}{standing}", deployment.sentence());
+            bars.overall.set_message(clean(&message));
+            return;
+        }
+        // Without a terminal a new phase or a pause is worth a line, a count is not.
+        let standing = clean(&deployment.standing());
+        if standing != self.standing {
+            if !standing.is_empty() {
+                say(&format!("  {standing}"));
+            }
+            self.standing = standing;
         }
     }
 

@@ -5,9 +5,10 @@ use kernex_proto::{
     DEVICE_ID_KEY, SESSION_TOKEN_KEY,
     v1::{
         Accepted, Ack, ActiveRelease, AttemptState, Command, Deploy, DeviceSessionRequest,
-        DeviceSessionResponse, Disposition, DownloadBundleRequest, FailureReason, Heartbeat,
-        Outcome, Report, VitalSigns, Welcome, agent_service_client::AgentServiceClient, command,
-        device_session_request as up, device_session_response as down, report,
+        DeviceSessionResponse, Disposition, DownloadBundleRequest, DownloadBundleResponse,
+        FailureReason, Heartbeat, Outcome, Report, VitalSigns, Welcome,
+        agent_service_client::AgentServiceClient, command, device_session_request as up,
+        device_session_response as down, report,
     },
 };
 use prost::Message as _;
@@ -150,6 +151,15 @@ impl RawSession {
         self.download_as(&token, digest, offset).await
     }
 
+    /// Begins to download a bundle with this session's token; what is not read holds the server back.
+    pub async fn begin_download(
+        &self,
+        digest: &str,
+    ) -> Result<Streaming<DownloadBundleResponse>, Status> {
+        let token = self.welcome.session_token.clone();
+        self.pieces(&token, digest, 0).await
+    }
+
     /// Downloads a bundle with any token.
     pub async fn download_as(
         &self,
@@ -157,6 +167,21 @@ impl RawSession {
         digest: &str,
         offset: u64,
     ) -> Result<Vec<u8>, Status> {
+        let mut pieces = self.pieces(token, digest, offset).await?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = pieces.message().await? {
+            assert!(piece.chunk.len() <= kernex_proto::CHUNK_SIZE);
+            bytes.extend(piece.chunk);
+        }
+        Ok(bytes)
+    }
+
+    async fn pieces(
+        &self,
+        token: &str,
+        digest: &str,
+        offset: u64,
+    ) -> Result<Streaming<DownloadBundleResponse>, Status> {
         let mut request = Request::new(DownloadBundleRequest {
             digest: digest.to_owned(),
             offset,
@@ -165,13 +190,7 @@ impl RawSession {
         metadata.insert(SESSION_TOKEN_KEY, token.parse().expect("tokens are ASCII"));
         metadata.insert(DEVICE_ID_KEY, self.device.parse().expect("ids are ASCII"));
         let mut client = AgentServiceClient::new(self.channel.clone());
-        let mut pieces = client.download_bundle(request).await?.into_inner();
-        let mut bytes = Vec::new();
-        while let Some(piece) = pieces.message().await? {
-            assert!(piece.chunk.len() <= kernex_proto::CHUNK_SIZE);
-            bytes.extend(piece.chunk);
-        }
-        Ok(bytes)
+        Ok(client.download_bundle(request).await?.into_inner())
     }
 }
 

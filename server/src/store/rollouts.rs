@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kernex_proto::ids::DeviceId;
+use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{
     ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder,
     sea_query::{Expr, ExprTrait},
@@ -12,7 +12,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    Result, Store,
+    Result, Store, StoreError,
     attempts::Batch,
     entity::{attempt, deployment, phase, schedule},
     phases::{Phases, budgets, facts, phases},
@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// What a round over the open rollouts did.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Default)]
 pub struct Advanced {
     /// Deployments with phases that are not finished.
     pub open: usize,
@@ -41,6 +41,8 @@ pub struct Advanced {
     pub devices: Vec<DeviceId>,
     /// When time alone changes what is to be done.
     pub wake: Option<Timestamp>,
+    /// Deployments that cannot go on, and why.
+    pub failed: Vec<(DeploymentId, StoreError)>,
 }
 
 impl Store {
@@ -70,9 +72,15 @@ impl Store {
                 continue;
             }
             let id = row.id;
-            let (applied, devices) = self.write(|tx| async move { step(&tx, id).await }).await?;
-            advanced.applied += applied;
-            advanced.devices.extend(devices);
+            match self.write(|tx| async move { step(&tx, id).await }).await {
+                Ok((applied, devices)) => {
+                    advanced.applied += applied;
+                    advanced.devices.extend(devices);
+                }
+                Err(error @ StoreError::Unavailable(_)) => return Err(error),
+                // One that trips over a defect does not hold up the others.
+                Err(error) => advanced.failed.push((DeploymentId(id), error)),
+            }
         }
         Ok(advanced)
     }

@@ -2,7 +2,7 @@
 
 use sea_orm::{
     ConnectionTrait, FromQueryResult,
-    sea_query::{Condition, Query, TableRef},
+    sea_query::{Condition, Order, Query, TableRef},
 };
 
 use super::*;
@@ -65,7 +65,7 @@ impl Store {
 
     /// The devices of a halted deployment, by name: those that were told to stop, and those that had not begun.
     pub async fn halted(&self, id: DeploymentId) -> Result<Vec<Halted>> {
-        let rows = halted_rows(self.reader(), id.0).await?;
+        let rows = by_device(halted_rows(self.reader(), id.0).await?);
         let devices: Vec<Uuid> = rows.iter().map(|row| row.device_id).collect();
         let mut online = BTreeSet::new();
         for chunk in devices.chunks(ID_CHUNK) {
@@ -85,7 +85,23 @@ impl Store {
     }
 }
 
-/// Attempts that are unresolved, that were told to stop, or that ended because of it.
+/// One row a device: its newest attempt, unresolved as long as one before it is. A retry may wait for an attempt that is closed
+/// here and at work there.
+fn by_device(rows: Vec<Row>) -> Vec<Row> {
+    let mut devices: Vec<Row> = Vec::with_capacity(rows.len());
+    for row in rows {
+        match devices.last_mut() {
+            Some(before) if before.device_id == row.device_id => {
+                let unresolved = before.unresolved || row.unresolved;
+                *before = Row { unresolved, ..row };
+            }
+            _ => devices.push(row),
+        }
+    }
+    devices
+}
+
+/// Attempts that are unresolved, that were told to stop, or that ended because of it; by device and number.
 async fn halted_rows<C: ConnectionTrait>(db: &C, deployment: Uuid) -> Result<Vec<Row>> {
     let stopped = Condition::any()
         .add(Expr::col(("a", "unresolved")))
@@ -97,13 +113,13 @@ async fn halted_rows<C: ConnectionTrait>(db: &C, deployment: Uuid) -> Result<Vec
         .from_as("attempts", "a")
         .inner_join(
             TableRef::from("targets").alias("t"),
-            Expr::col(("t", "id"))
-                .equals(("a", "target_id"))
-                .and(Expr::col(("t", "latest_attempt")).equals(("a", "number"))),
+            Expr::col(("t", "id")).equals(("a", "target_id")),
         )
         .and_where(Expr::col(("a", "deployment_id")).eq(deployment))
         .cond_where(stopped)
-        .order_by(("t", "device_name"), sea_orm::sea_query::Order::Asc)
+        .order_by(("t", "device_name"), Order::Asc)
+        .order_by(("t", "id"), Order::Asc)
+        .order_by(("a", "number"), Order::Asc)
         .to_owned();
     let rows = db.query_all(&query).await?;
     Ok(rows

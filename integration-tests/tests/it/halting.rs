@@ -1,0 +1,196 @@
+//! Stop now: every device that is connected hears it at once, and the operator hears who has stopped.
+
+use std::{collections::BTreeMap, fs, time::Instant};
+
+use kernex_integration_tests::{
+    BundleBuilder, Ctl, Operator, RawIdentity, RawSession, TestServer, both_databases, bundle,
+    keys, wait::wait_for,
+};
+use kernex_proto::v1::{
+    AttemptState, Command, DeploymentResult, HaltDeploymentRequest, HaltDeploymentResponse,
+    HaltedDevice, Outcome, command::Action,
+};
+use tokio::task::JoinSet;
+use tonic::{Code, Status, Streaming};
+
+async fn halt(operator: &Operator, id: &str) -> Result<Streaming<HaltDeploymentResponse>, Status> {
+    let request = HaltDeploymentRequest {
+        deployment_id: id.into(),
+        ..Default::default()
+    };
+    let answer = operator.rollouts().halt_deployment(request).await?;
+    Ok(answer.into_inner())
+}
+
+/// Follows a halt until so many are missing; who stands how by name.
+async fn until(
+    stream: &mut Streaming<HaltDeploymentResponse>,
+    devices: &mut BTreeMap<String, HaltedDevice>,
+    missing: u32,
+) {
+    loop {
+        let message = stream
+            .message()
+            .await
+            .expect("it goes on")
+            .expect("a message");
+        for device in message.devices {
+            devices.insert(device.device_name.clone(), device);
+        }
+        if message.waiting == missing {
+            return;
+        }
+    }
+}
+
+fn cancelled() -> Outcome {
+    Outcome {
+        state: AttemptState::Cancelled.into(),
+        ..Outcome::default()
+    }
+}
+
+/// Waits for the stop of an attempt.
+async fn stop(session: &mut RawSession, of: &Command) {
+    let stop = session.command().await;
+    assert!(matches!(stop.action, Some(Action::Stop(_))), "{stop:?}");
+    assert_eq!(stop.attempt, of.attempt);
+}
+
+both_databases! {
+    async fn a_halt_names_who_has_answered_and_reaches_the_others_when_they_are_back(database) {
+        let server = TestServer::start(database).await;
+        let operator = server.operator();
+        let mut here = server.raw_device("here").await;
+        let mut away = server.raw_device("away").await;
+        server.raw_device("never").await;
+        let mut session = here.connect(&server).await;
+        let mut other = away.connect(&server).await;
+        let bundle = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
+        let id = operator.deploy(&bundle, &["here", "away", "never"]).await;
+        let (command, _) = session.deploy_command().await;
+        session.accept(&command, 1).await;
+        let (lost, _) = other.deploy_command().await;
+        other.accept(&lost, 1).await;
+        drop(other);
+        operator.offline("away").await;
+
+        let mut stream = halt(&operator, &id).await.unwrap();
+        let mut devices = BTreeMap::new();
+        until(&mut stream, &mut devices, 2).await;
+        let stands = |devices: &BTreeMap<String, HaltedDevice>, name: &str| {
+            (devices[name].acknowledged, devices[name].online)
+        };
+        assert_eq!(stands(&devices, "here"), (false, true));
+        assert_eq!(stands(&devices, "away"), (false, false));
+        assert_eq!(stands(&devices, "never"), (true, false), "it had not begun");
+        stop(&mut session, &command).await;
+        session.outcome(&command, 2, cancelled()).await;
+        until(&mut stream, &mut devices, 1).await;
+        assert!(devices["here"].acknowledged);
+        // Another operator who halts it again sees the same.
+        let mut second = halt(&operator, &id).await.unwrap();
+        until(&mut second, &mut BTreeMap::new(), 1).await;
+
+        let mut back = away.connect_holding(&server, &lost, AttemptState::Accepted).await;
+        stop(&mut back, &lost).await;
+        back.outcome(&lost, 2, cancelled()).await;
+        until(&mut stream, &mut devices, 0).await;
+        assert!(devices.values().all(|device| device.acknowledged), "{devices:?}");
+        assert!(stream.message().await.unwrap().is_none(), "nobody is missing");
+        assert_eq!(operator.finished(&id).await.result(), DeploymentResult::Cancelled);
+        let over = halt(&operator, &id).await.unwrap_err();
+        assert_eq!(over.code(), Code::FailedPrecondition);
+    }
+
+    async fn a_halt_kills_the_scripts_that_run(database) {
+        let server = TestServer::start(database).await;
+        let ctl = Ctl::on(&server);
+        let operator = server.operator();
+        let started = server.scratch().join("started");
+        let ended = server.scratch().join("ended");
+        let _agent = server.agent("edge-1").await;
+        let script = format!("echo > {}; sleep 600; echo > {}", started.display(), ended.display());
+        let bundle = operator.push(&BundleBuilder::script("app", "1.0", &script).gzip().await).await;
+        let id = operator.deploy(&bundle, &["edge-1"]).await;
+        wait_for("the script to run", || async {
+            fs::metadata(&started).map_err(|error| error.to_string())
+        }).await;
+        let halted = ctl.json(&["deployment", "halt", &id, "--yes", "--timeout", "60s"]);
+        assert_eq!(halted[0]["acknowledged"], true, "{halted}");
+        assert_eq!(halted[0]["state"], "cancelled", "{halted}");
+        assert!(!ended.exists());
+        assert_eq!(operator.finished(&id).await.result(), DeploymentResult::Cancelled);
+    }
+
+    async fn who_does_not_answer_in_time_is_named_and_the_command_says_so(database) {
+        let server = TestServer::start(database).await;
+        let ctl = Ctl::on(&server);
+        let operator = server.operator();
+        let mut device = server.raw_device("silent").await;
+        let mut session = device.connect(&server).await;
+        let bundle = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
+        let id = operator.deploy(&bundle, &["silent"]).await;
+        let (command, _) = session.deploy_command().await;
+        session.accept(&command, 1).await;
+        let done = ctl.run(&["deployment", "halt", &id, "--yes", "--timeout", "2s"]);
+        assert_eq!(done.code, Some(6), "{}", done.stderr);
+        assert!(done.stdout.contains("silent"), "{}", done.stdout);
+        assert!(done.stderr.contains("1 of 1 devices have not acknowledged"), "{}", done.stderr);
+        let asked = ctl.run(&["deployment", "halt", &id]);
+        assert_eq!(asked.code, Some(2), "it asks first: {}", asked.stderr);
+    }
+
+    /// The latency is printed and not asserted: it is the machine's.
+    async fn two_hundred_downloads_are_halted_together(database) {
+        const DEVICES: usize = 200;
+        let server = TestServer::start(database).await;
+        let operator = server.operator();
+        let token = operator.enrollment_token_for(kernex_proto::v1::CreateEnrollmentTokenRequest {
+            uses: DEVICES as u32,
+            ..Default::default()
+        }).await;
+        // More than fits into the windows of a connection, so that nobody has it before the halt.
+        let archive = bundle::noisy("app", "1.0", 8, "true").await;
+        let archive = operator.push(&archive).await;
+        let mut sessions = Vec::new();
+        for (index, key) in keys::derived(DEVICES).into_iter().enumerate() {
+            let mut device = RawIdentity::enrol_with(&server, &token, key, &format!("edge-{index:03}")).await.unwrap();
+            sessions.push(device.connect(&server).await);
+        }
+        let id = operator.deploy_for(kernex_proto::v1::CreateDeploymentRequest {
+            bundle: archive.digest.clone(),
+            selector: "*".into(),
+            ..Default::default()
+        }).await.unwrap();
+        let (ready, mut downloading) = tokio::sync::mpsc::channel(DEVICES);
+        let mut agents = JoinSet::new();
+        for mut session in sessions {
+            let (ready, digest) = (ready.clone(), archive.digest.clone());
+            agents.spawn(async move {
+                let (command, _) = session.deploy_command().await;
+                session.accept(&command, 1).await;
+                let mut download = session.begin_download(&digest).await.unwrap();
+                assert!(download.message().await.unwrap().is_some());
+                ready.send(()).await.unwrap();
+                stop(&mut session, &command).await;
+                drop(download);
+                session.outcome(&command, 2, cancelled()).await;
+            });
+        }
+        for _ in 0..DEVICES {
+            downloading.recv().await.unwrap();
+        }
+        let ordered = Instant::now();
+        let mut stream = halt(&operator, &id).await.unwrap();
+        let mut devices = BTreeMap::new();
+        until(&mut stream, &mut devices, 0).await;
+        println!("{DEVICES} downloads halted and acknowledged within {} ms", ordered.elapsed().as_millis());
+        assert_eq!(devices.len(), DEVICES);
+        assert!(devices.values().all(|device| device.acknowledged));
+        while let Some(agent) = agents.join_next().await {
+            agent.unwrap();
+        }
+        assert_eq!(operator.finished(&id).await.counts.unwrap().cancelled, DEVICES as u32);
+    }
+}

@@ -1,0 +1,79 @@
+//! Rollouts from the shell: what is typed, what is shown, and how it exits.
+
+use std::fs;
+
+use kernex_integration_tests::{
+    BundleBuilder, Ctl, TestServer, both_databases,
+    wait::{seen, wait_for},
+};
+use kernex_proto::v1::DeploymentState;
+
+both_databases! {
+    async fn a_canary_is_deployed_watched_paused_promoted_and_retried(database) {
+        let server = TestServer::start(database).await;
+        let ctl = Ctl::on(&server);
+        let operator = server.operator();
+        let fixed = server.scratch().join("fixed");
+        let mut agents = Vec::new();
+        for name in ["edge-1", "edge-2", "edge-3"] {
+            agents.push(server.agent(name).await);
+        }
+        let script = format!("test -e {}", fixed.display());
+        let _ = operator.push(&BundleBuilder::script("app", "1.0", &script).gzip().await).await;
+        let made = ctl.json(&["deploy", "app:1.0", "--to", "*", "--canary", "1", "--max-in-flight", "5", "--budget", "rack=2"]);
+        let id = made[0]["id"].as_str().expect("an id").to_owned();
+        wait_for("the canary to fail", || async {
+            let deployment = operator.deployment(&id).await;
+            seen(deployment.state() == DeploymentState::Paused, deployment)
+        }).await;
+        let shown = ctl.ok(&["deployment", "get", &id]);
+        assert!(shown.contains("phase 1: 1 of 1 failed") && shown.contains("waiting"), "{shown}");
+        let json = ctl.json(&["deployment", "get", &id]);
+        assert_eq!(json["phases"][0]["state"], "open", "{json}");
+        assert_eq!(json["phases"][1]["counts"]["held"], 2, "{json}");
+
+        fs::write(&fixed, "").unwrap();
+        let retried = ctl.run(&["deployment", "retry", &id]);
+        assert_eq!(retried.code, Some(0), "{}", retried.stderr);
+        assert!(retried.stderr.contains("1 devices are tried again") && retried.stderr.contains("resume"), "{}", retried.stderr);
+        let _ = ctl.ok(&["deployment", "resume", &id]);
+        let watched = ctl.run(&["deployment", "watch", &id, "--timeout", "90s"]);
+        assert_eq!(watched.code, Some(0), "{}\n{}", watched.stdout, watched.stderr);
+        let promoted = ctl.run(&["deployment", "promote", &id]);
+        assert_eq!(promoted.code, Some(5), "it is finished: {}", promoted.stderr);
+    }
+
+    async fn phases_come_from_a_file_and_wait_for_approval(database) {
+        let server = TestServer::start(database).await;
+        let ctl = Ctl::on(&server);
+        let operator = server.operator();
+        let mut agents = Vec::new();
+        for name in ["edge-1", "edge-2"] {
+            agents.push(server.agent(name).await);
+        }
+        let file = server.scratch().join("rollout.yaml");
+        fs::write(&file, "phases:\n- size: 1\n  max-failures: 10%\napprove: true\n").unwrap();
+        let _ = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
+        let made = ctl.json(&["deploy", "app:1.0", "--to", "*", "--phases", file.to_str().unwrap()]);
+        let id = made[0]["id"].as_str().expect("an id").to_owned();
+        wait_for("the operator to be asked", || async {
+            let deployment = operator.deployment(&id).await;
+            seen(deployment.state() == DeploymentState::AwaitingApproval, deployment)
+        }).await;
+        let _ = ctl.ok(&["deployment", "pause", &id, "--reason", "lunch"]);
+        assert!(ctl.ok(&["deployment", "get", &id]).contains("lunch"));
+        let _ = ctl.ok(&["deployment", "approve", &id]);
+        operator.finished(&id).await;
+
+        for wrong in [
+            &["--phases", "5,2"][..],
+            &["--phases", "1,200%"],
+            &["--success", "101"],
+            &["--budget", "rack"],
+            &["--phases", "no-such-file.yaml"],
+        ] {
+            let done = ctl.run(&[&["deploy", "app:1.0", "--to", "*"], wrong].concat());
+            assert!(matches!(done.code, Some(1 | 2)), "{wrong:?}: {}", done.stderr);
+        }
+    }
+}
