@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, time::Instant};
 
 use kernex_integration_tests::{
-    BundleBuilder, Ctl, Operator, RawIdentity, RawSession, TestServer, both_databases, bundle,
-    keys, wait::wait_for,
+    BundleBuilder, Ctl, Operator, RawIdentity, RawSession, ServerOptions, TestServer,
+    both_databases, bundle, keys, wait::wait_for,
 };
 use kernex_proto::v1::{
     AttemptState, Command, DeploymentResult, HaltDeploymentRequest, HaltDeploymentResponse,
@@ -144,7 +144,9 @@ both_databases! {
     /// The latency is printed and not asserted: it is the machine's.
     async fn two_hundred_downloads_are_halted_together(database) {
         const DEVICES: usize = 200;
-        let server = TestServer::start(database).await;
+        // Opening so many sessions one after another takes longer than one may be silent otherwise.
+        let options = ServerOptions::default().env("KERNEX_HEARTBEAT_INTERVAL", "1h");
+        let server = TestServer::start_with(database, options).await;
         let operator = server.operator();
         let token = operator.enrollment_token_for(kernex_proto::v1::CreateEnrollmentTokenRequest {
             uses: DEVICES as u32,

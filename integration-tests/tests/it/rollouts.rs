@@ -108,11 +108,16 @@ struct Fleet {
 
 impl Fleet {
     async fn of(server: &TestServer, names: &[&str]) -> Self {
-        let mut sessions = HashMap::new();
+        // Making a key may take longer than a session may be silent, so everybody enrols first.
+        let mut devices = Vec::new();
         for name in names {
-            let mut device = server.raw_device(name).await;
-            sessions.insert((*name).to_owned(), device.connect(server).await);
-            server.operator().online(name).await;
+            devices.push(server.raw_device(name).await);
+        }
+        let mut sessions = HashMap::new();
+        for mut device in devices {
+            let session = device.connect(server).await;
+            server.operator().online(&device.name).await;
+            sessions.insert(device.name, session);
         }
         Self { sessions }
     }
