@@ -187,7 +187,7 @@ both_databases! {
         let mut stream = halt(&operator, &id).await.unwrap();
         let mut devices = BTreeMap::new();
         until(&mut stream, &mut devices, 0).await;
-        println!("{DEVICES} downloads halted and acknowledged within {} ms", ordered.elapsed().as_millis());
+        eprintln!("{DEVICES} downloads halted and acknowledged within {} ms", ordered.elapsed().as_millis());
         assert_eq!(devices.len(), DEVICES);
         assert!(devices.values().all(|device| device.acknowledged));
         while let Some(agent) = agents.join_next().await {

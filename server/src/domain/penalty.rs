@@ -92,7 +92,8 @@ mod tests {
             Failed(HealthCheck),
             Failed(Interrupted),
         );
-        let table: &[(&[Ending], u32, Option<(u32, Reason)>)] = &[
+        type Case<'a> = (&'a [Ending], u32, Option<(u32, Reason)>);
+        let table: &[Case<'_>] = &[
             (&[], 3, None),
             (&[script, script], 3, None),
             (&[script, script, health], 3, Some((3, HealthCheck))),
