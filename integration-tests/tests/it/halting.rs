@@ -180,8 +180,9 @@ both_databases! {
                 session.outcome(&command, 2, cancelled()).await;
             });
         }
+        drop(ready);
         for _ in 0..DEVICES {
-            downloading.recv().await.unwrap();
+            downloading.recv().await.expect("each agent downloads");
         }
         let ordered = Instant::now();
         let mut stream = halt(&operator, &id).await.unwrap();
