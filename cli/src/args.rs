@@ -62,7 +62,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Bundle(BundleCommand),
     /// Put a bundle on devices
-    Deploy(DeployArgs),
+    Deploy(Box<DeployArgs>),
     /// What agents go by: heartbeats, limits, logs and values for scripts
     #[command(subcommand)]
     Config(config::ConfigCommand),

@@ -36,7 +36,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Enrollment(command) => enrollment::run(&session, command).await,
         Command::Device(command) => device::run(&session, command).await,
         Command::Bundle(command) => bundle::run(&session, command).await,
-        Command::Deploy(args) => deploy::run(&session, args).await,
+        Command::Deploy(args) => deploy::run(&session, *args).await,
         Command::Config(command) => self::config::run(&session, command).await,
         Command::Deployment(command) => deployment::run(&session, command).await,
         Command::Event(command) => event::run(&session, command).await,
