@@ -119,9 +119,12 @@ impl TinyDisk {
 
     /// Takes the filling away.
     pub fn empty(&self) -> io::Result<()> {
-        match fs::remove_file(&self.ballast) {
+        // Cut short first: a process that is being forked elsewhere may hold it open for a moment longer.
+        let cut = File::options().write(true).open(&self.ballast);
+        match cut.and_then(|ballast| ballast.set_len(0)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
+            Err(error) => Err(error),
+            Ok(()) => fs::remove_file(&self.ballast),
         }
     }
 }

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::binaries;
 
+/// Scenarios that CI runs at once: each spends much of its time waiting for programs to come up.
+const CI_AT_ONCE: usize = 3;
+
 /// Exit code after Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
 
@@ -36,10 +39,10 @@ pub async fn main() -> ExitCode {
                 let plan = |&database| (scenario, Plan::new(seed_or(seed), scenario.ci, database));
                 scenario.databases.iter().map(plan).collect::<Vec<_>>()
             });
-            run_all(plans.collect()).await
+            run_all(plans.collect(), CI_AT_ONCE).await
         }
         Command::Run(run) => match plans(&run) {
-            Ok(plans) => run_all(plans).await,
+            Ok(plans) => run_all(plans, 1).await,
             Err(why) => {
                 say_aside(&why);
                 ExitCode::from(2)
@@ -80,40 +83,57 @@ fn seed_or(seed: Option<u64>) -> u64 {
     seed.unwrap_or_else(rand::random)
 }
 
-async fn run_all(plans: Vec<(&'static Scenario, Plan)>) -> ExitCode {
+/// Runs them, so many at once, and prints each when it has ended.
+async fn run_all(plans: Vec<(&'static Scenario, Plan)>, at_once: usize) -> ExitCode {
     // Before the first clock starts; a failure to build is no finding.
     let _ = binaries::path("kernex-agent");
     let mut failed = 0;
-    for (scenario, plan) in plans {
-        let title = format!(
-            "{} on {:?}, {} faults, seed {}",
-            scenario.name, plan.database, plan.count, plan.seed
-        );
-        say_aside(&title);
-        let start = Instant::now();
-        let result = tokio::select! {
-            result = guarded(scenario, plan.clone()) => result,
+    let mut waiting = plans.into_iter();
+    let mut running = JoinSet::new();
+    loop {
+        while running.len() < at_once
+            && let Some((scenario, plan)) = waiting.next()
+        {
+            running.spawn(one(scenario, plan));
+        }
+        let ended = tokio::select! {
+            ended = running.join_next() => ended,
             _ = signal::ctrl_c() => {
-                // Dropping the run has stopped everything it had started.
+                // Dropping the runs stops everything they had started.
                 say_aside("interrupted");
                 return ExitCode::from(INTERRUPTED);
             }
         };
-        match result {
-            Ok(figures) => say(&format!(
-                "{title}: good ({:.0?})\n{figures}",
-                rounded(start.elapsed())
-            )),
-            Err(failure) => {
-                failed += 1;
-                say(&format!(
-                    "{title}: FAILED\n{failure}\n--- what was done ---\n{}--- again with: --seed {} ---",
-                    plan.history, plan.seed
-                ));
-            }
+        match ended {
+            None => return ExitCode::from(u8::from(failed > 0)),
+            Some(Ok(good)) => failed += usize::from(!good),
+            Some(Err(error)) => resume_unwind(error.into_panic()),
         }
     }
-    ExitCode::from(u8::from(failed > 0))
+}
+
+/// Runs one and prints what came of it; says whether it was good.
+async fn one(scenario: &'static Scenario, plan: Plan) -> bool {
+    let title = format!(
+        "{} on {:?}, {} faults, seed {}",
+        scenario.name, plan.database, plan.count, plan.seed
+    );
+    say_aside(&title);
+    let start = Instant::now();
+    match guarded(scenario, plan.clone()).await {
+        Ok(figures) => {
+            let took = rounded(start.elapsed());
+            say(&format!("{title}: good ({took:.0?})\n{figures}"));
+            true
+        }
+        Err(failure) => {
+            say(&format!(
+                "{title}: FAILED\n{failure}\n--- what was done ---\n{}--- again with: --seed {} ---",
+                plan.history, plan.seed
+            ));
+            false
+        }
+    }
 }
 
 /// A panic of the harness fails the scenario and not the program, so that the seed and the history are shown.
