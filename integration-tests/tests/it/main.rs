@@ -21,6 +21,7 @@ mod rollback;
 mod rolling_back;
 mod rollouts;
 mod rollouts_from_the_shell;
+mod scheduling;
 mod scripts;
 mod selectors;
 mod sessions;

@@ -68,11 +68,23 @@ both_databases! {
         fixture.bundle("app", "1").await;
         fail(&fixture, &device, FailureReason::ScriptFailed).await;
         fail(&fixture, &device, FailureReason::ScriptFailed).await;
-        let deployment = deploy(&fixture, "app:1", &[&device]).await.deployment;
+        let created = deploy(&fixture, "app:1", &[&device]).await;
+        let deployment = &created.deployment;
         assert_eq!((deployment.state, deployment.result), (DeploymentState::Finished, Some(DeploymentResult::Failed)));
         let events = fixture.store.events_after(0, 10_000).await.unwrap();
         let last = events.iter().rfind(|event| event.kind == "attempt.failed").unwrap();
         assert!(last.detail_json.contains("penalised"), "{last:?}");
+
+        // The explicit order runs it again, and may fail again.
+        let retry = caller("RetryDeployment");
+        let retried = fixture.store.retry_deployment(&retry, deployment.id, &[]).await.unwrap();
+        assert_eq!((retried.retried, retried.deployment.counts.pending), (1, 1));
+        assert_eq!(fixture.due(&device, 1).await[0].0, "deploy app:1");
+        let (attempt, _) = fixture.target(&created, &device).await;
+        assert_eq!(attempt.number, 2);
+        fixture.report(&device, attempt, succeeded("1", b"1")).await;
+        let done = fixture.store.get_deployment(deployment.id).await.unwrap();
+        assert_eq!(done.result, Some(DeploymentResult::Succeeded));
     }
 
     async fn a_success_opens_the_box(database) {
