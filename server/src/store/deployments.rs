@@ -220,17 +220,23 @@ impl Store {
     }
 }
 
-/// Stops a deployment that is not finished; gives the devices to tell.
+/// Stops a deployment that is not finished, because an operator wants it; gives the devices to tell.
 pub(crate) async fn cancel(tx: &Tx, row: &deployment::Model) -> Result<Vec<DeviceId>> {
+    stop(tx, row, Some(row.cancelled_at.unwrap_or(tx.now.0))).await
+}
+
+/// The same; without a `cancelled_at` its targets say how it ended.
+pub(crate) async fn stop(
+    tx: &Tx,
+    row: &deployment::Model,
+    cancelled_at: Option<i64>,
+) -> Result<Vec<DeviceId>> {
     deployment::Entity::update_many()
         .col_expr(
             deployment::Column::State,
             Expr::value(DeploymentState::Stopping.as_str()),
         )
-        .col_expr(
-            deployment::Column::CancelledAt,
-            Expr::value(row.cancelled_at.unwrap_or(tx.now.0)),
-        )
+        .col_expr(deployment::Column::CancelledAt, Expr::value(cancelled_at))
         .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
         .filter(deployment::Column::Id.eq(row.id))
         .exec(&tx.db)

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Caller, Result, Store, StoreError,
-    deployments::{CreatedDeployment, NewDeployment, cancel, created},
+    deployments::{CreatedDeployment, NewDeployment, cancel, created, stop},
     devices::not_found,
     entity::{bundle, deployment, device},
     fan_out::{insert_targets, order, supersede},
@@ -98,12 +98,21 @@ impl Store {
                     stopped: Vec::new(),
                 });
             }
-            let rolled = take_back(&tx, caller, new, &row).await?;
+            let rolled = take_back(&tx, caller, new, &row, Cause::Operator).await?;
             remember(&tx, caller, body, &rolled.created.deployment.id.0).await?;
             Ok(rolled)
         })
         .await
     }
+}
+
+/// Why a deployment is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// An operator wants it.
+    Operator,
+    /// Too many of its targets failed.
+    Failure,
 }
 
 /// Commits the rollback of a deployment within a transaction.
@@ -112,6 +121,7 @@ pub(crate) async fn take_back(
     caller: &Caller,
     new: &NewRollback,
     row: &deployment::Model,
+    cause: Cause,
 ) -> Result<RolledBack> {
     // Before anything is stopped: what is at work now may have changed its device.
     let planned = plan(&tx.db, row).await?;
@@ -126,9 +136,14 @@ pub(crate) async fn take_back(
     let stopped = if row.state == DeploymentState::Finished.as_str() {
         Vec::new()
     } else {
-        let by = json!({ "by": caller.name });
-        tx.event("deployment.cancelled", None, Some(row.id), by);
-        cancel(tx, row).await?
+        match cause {
+            Cause::Operator => {
+                let by = json!({ "by": caller.name });
+                tx.event("deployment.cancelled", None, Some(row.id), by);
+                cancel(tx, row).await?
+            }
+            Cause::Failure => stop(tx, row, row.cancelled_at).await?,
+        }
     };
     let mut returning: BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, device::Model>)> =
         BTreeMap::new();

@@ -1,7 +1,7 @@
 //! Deployments with phases, moved on: facts are read for all of them at once, and what the planner says about one is
 //! applied in one transaction that reads them again. Writers are serial, so that several replicas may do this.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, pin::Pin, time::Duration};
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{
@@ -12,12 +12,13 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    Result, Store, StoreError,
-    attempts::Batch,
+    Caller, Result, Store, StoreError,
+    attempts::{Batch, unsigned},
     entity::{attempt, deployment, phase, schedule},
     phases::{Phases, budgets, facts, phases},
     progress::{PhaseCounts, counts_by_phase, finish},
     releases::choose_held,
+    rollbacks::{Cause, NewRollback, take_back},
     schedules::{self, lingers},
     transaction::{ID_CHUNK, Tx},
 };
@@ -143,6 +144,14 @@ pub(crate) async fn step(tx: &Tx, id: Uuid) -> Result<(usize, Vec<DeviceId>)> {
     let mut change = Change::of(&row)?;
     let mut devices = Vec::new();
     for action in &plan.actions {
+        if let Action::RollBack(reason) = action
+            && let Some(told) = roll_back(tx, &row, *reason).await?
+        {
+            // It is stopped now, and not paused.
+            return Ok((plan.actions.len(), told));
+        }
+    }
+    for action in &plan.actions {
         match action {
             Action::Start => {
                 change.state = DeploymentState::Active;
@@ -167,7 +176,8 @@ pub(crate) async fn step(tx: &Tx, id: Uuid) -> Result<(usize, Vec<DeviceId>)> {
                 let detail = json!({ "reason": reason.to_string() });
                 tx.event("deployment.paused", None, Some(id), detail);
             }
-            Action::RollBack(reason) => roll_back(tx, &row, reason),
+            // No device can go back, which is told; it pauses like any other.
+            Action::RollBack(_) => {}
             Action::AwaitApproval => {
                 change.state = DeploymentState::AwaitingApproval;
                 let detail = json!({ "phase": change.phase + 1 });
@@ -186,10 +196,47 @@ pub(crate) async fn step(tx: &Tx, id: Uuid) -> Result<(usize, Vec<DeviceId>)> {
     Ok((plan.actions.len(), devices))
 }
 
-/// Where the return of a whole deployment begins: a new deployment takes each target back.
-fn roll_back(tx: &Tx, row: &deployment::Model, reason: &PauseReason) {
-    let detail = json!({ "reason": reason.to_string() });
-    tx.event("deployment.rollback_due", None, Some(row.id), detail);
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// Stops a deployment that failed and returns its devices to what they ran before; gives the devices to tell, or none when no
+/// device can go back. Boxed, because stopping a deployment is a step of it as well.
+fn roll_back<'a>(
+    tx: &'a Tx,
+    row: &'a deployment::Model,
+    reason: PauseReason,
+) -> Boxed<'a, Option<Vec<DeviceId>>> {
+    Box::pin(async move {
+        let new = NewRollback {
+            deployment: DeploymentId(row.id),
+            delivery: Duration::from_micros(unsigned(row.delivery_us)),
+            execution: Duration::from_micros(unsigned(row.execution_us)),
+            traceparent: row.traceparent.clone(),
+        };
+        let server = Caller {
+            name: "kernex".to_owned(),
+            request_id: None,
+            method: "OnFailure",
+        };
+        let reason = reason.to_string();
+        match take_back(tx, &server, &new, row, Cause::Failure).await {
+            Ok(rolled) => {
+                deployment::Entity::update_many()
+                    .col_expr(deployment::Column::PausedReason, Expr::value(reason))
+                    .filter(deployment::Column::Id.eq(row.id))
+                    .exec(&tx.db)
+                    .await?;
+                let mut told = rolled.stopped;
+                told.extend(rolled.created.devices);
+                Ok(Some(told))
+            }
+            Err(StoreError::NothingToRollBack(why)) => {
+                let detail = json!({ "reason": reason, "why": why });
+                tx.event("deployment.rollback_refused", None, Some(row.id), detail);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    })
 }
 
 /// Opens a phase; what is released of it is the planner's next word.

@@ -2,11 +2,18 @@
 
 use kernex_integration_tests::both_databases;
 use kernex_proto::v1::FailureReason;
-use kernex_server::store::{
-    StoreError,
-    deployments::CreatedDeployment,
-    dispatch::DueKind,
-    rollbacks::{NewRollback, Verdict},
+use kernex_server::{
+    domain::{
+        attempt::State,
+        rollout::{Amount, DeploymentResult, DeploymentState, OnFailure, Rollout},
+    },
+    store::{
+        Page, StoreError,
+        deployments::{CreatedDeployment, NewDeployment},
+        dispatch::DueKind,
+        reports::ReportEvent,
+        rollbacks::{NewRollback, Verdict},
+    },
 };
 use uuid::Uuid;
 
@@ -37,6 +44,23 @@ async fn verdicts(fixture: &Fixture, of: &CreatedDeployment) -> Vec<(Verdict, Op
         .into_iter()
         .map(|step| (step.verdict, step.bundle))
         .collect()
+}
+
+/// One phase that bears no failure, and is taken back when there is one.
+fn returning() -> Rollout {
+    let mut rollout = Rollout::together();
+    rollout.phases[0].max_failures = Amount::Count(0);
+    rollout.on_failure = OnFailure::Rollback;
+    rollout
+}
+
+/// It failed, and the device runs what it ran before.
+fn went_back() -> ReportEvent {
+    let (mut failed, good) = (failed(FailureReason::ScriptFailed), succeeded("1", b"1"));
+    if let (ReportEvent::Outcome(failed), ReportEvent::Outcome(good)) = (&mut failed, good) {
+        failed.active = good.active;
+    }
+    failed
 }
 
 both_databases! {
@@ -77,8 +101,8 @@ both_databases! {
         let (attempt, _) = fixture.target(&unwanted, &one).await;
         // It failed, and the device could not leave it.
         let mut stuck = failed(FailureReason::RollbackFailed);
-        if let kernex_server::store::reports::ReportEvent::Outcome(outcome) = &mut stuck
-            && let kernex_server::store::reports::ReportEvent::Outcome(active) = succeeded("2", b"2")
+        if let ReportEvent::Outcome(outcome) = &mut stuck
+            && let ReportEvent::Outcome(active) = succeeded("2", b"2")
         {
             outcome.active = active.active;
         }
@@ -109,5 +133,44 @@ both_databases! {
         let Err(StoreError::NothingToRollBack(why)) = nothing else { panic!("{nothing:?}") };
         assert_eq!(why, "edge-1: runs something else since, from a later deployment");
         assert!(fixture.kinds_of_events().await.contains(&"deployment.rolled_back".to_owned()));
+    }
+
+    async fn a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to(database) {
+        let fixture = Fixture::new(database).await;
+        let devices = [fixture.device("edge-1").await, fixture.device("edge-2").await, fixture.device("edge-3").await];
+        let all: Vec<&Device> = devices.iter().collect();
+        fixture.bundle("app", "1").await;
+        fixture.bundle("app", "2").await;
+        run(&fixture, "1", &all).await;
+        let order = NewDeployment { rollout: Some(returning()), ..Fixture::order("app:2", &all) };
+        let deployment = fixture.store.create_deployment(&caller("CreateDeployment"), order).await.unwrap();
+        let done = fixture.target(&deployment, &devices[0]).await.0;
+        fixture.report(&devices[0], done, succeeded("2", b"2")).await;
+        let broken = fixture.target(&deployment, &devices[1]).await.0;
+        fixture.report(&devices[1], broken, went_back()).await;
+        let told = fixture.store.advance_rollouts().await.unwrap().devices;
+        assert!(told.contains(&devices[0].id), "{told:?}");
+        let failed = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
+        assert_eq!((failed.state, failed.result), (DeploymentState::Finished, Some(DeploymentResult::Failed)));
+        assert_eq!(fixture.state(&deployment, &devices[2]).await, State::Cancelled, "it had not begun");
+        let newest = fixture.store.list_deployments(Page::first(1)).await.unwrap().items.remove(0);
+        assert_eq!((newest.rolls_back, newest.bundle.as_str(), newest.created_by.as_str()), (Some(failed.id), "app:1", "kernex"));
+        assert_eq!(fixture.targets(newest.id).await.iter().map(|target| target.device).collect::<Vec<_>>(), [devices[0].id]);
+        fixture.store.advance_rollouts().await.unwrap();
+        assert_eq!(fixture.store.list_deployments(Page::first(10)).await.unwrap().items.len(), 3, "once");
+    }
+
+    async fn a_failure_nobody_can_go_back_from_pauses(database) {
+        let fixture = Fixture::new(database).await;
+        let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
+        fixture.bundle("app", "1").await;
+        let order = NewDeployment { rollout: Some(returning()), ..Fixture::order("app:1", &[&one, &two]) };
+        let deployment = fixture.store.create_deployment(&caller("CreateDeployment"), order).await.unwrap();
+        let (attempt, _) = fixture.target(&deployment, &one).await;
+        fixture.report(&one, attempt, failed(FailureReason::ScriptFailed)).await;
+        fixture.store.advance_rollouts().await.unwrap();
+        let paused = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
+        assert_eq!(paused.state, DeploymentState::Paused, "{paused:?}");
+        assert!(fixture.kinds_of_events().await.contains(&"deployment.rollback_refused".to_owned()));
     }
 }

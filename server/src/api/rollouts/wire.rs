@@ -20,12 +20,7 @@ use crate::{
 pub(in crate::api) fn rollout(wire: v1::Rollout) -> Result<Rollout, Status> {
     let on_failure = match wire.on_failure() {
         v1::OnFailure::Unspecified | v1::OnFailure::Pause => OnFailure::Pause,
-        v1::OnFailure::Rollback => {
-            return Err(invalid(
-                "rollout.on_failure",
-                "this server pauses only; going back is a deployment of its own",
-            ));
-        }
+        v1::OnFailure::Rollback => OnFailure::Rollback,
     };
     let phases = wire
         .phases
