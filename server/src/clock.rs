@@ -76,6 +76,24 @@ struct Anchor {
     jump: Jump,
 }
 
+/// The clocks at one moment, in microseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look {
+    /// The machine's wall clock.
+    pub(crate) wall: i64,
+    /// What tests added to it.
+    pub(crate) offset: i64,
+    /// How far it ran ahead of the boot clock since the clock was made.
+    pub(crate) drift: i64,
+}
+
+impl Look {
+    /// What the clock says.
+    pub(crate) fn now(self) -> Timestamp {
+        Timestamp(self.wall.saturating_add(self.offset))
+    }
+}
+
 /// How tests jump the wall clock, which one process alone cannot do. Does nothing in release builds.
 #[derive(Debug, Default)]
 struct Jump {
@@ -118,22 +136,25 @@ impl Clock {
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        Timestamp(wall_clock().saturating_add(self.offset_micros()))
-    }
-
-    /// What tests added to the machine's clock, in microseconds.
-    pub(crate) fn offset_micros(&self) -> i64 {
-        let offset = self.0.offset.load(Ordering::Relaxed);
-        offset.saturating_add(self.0.jump.micros())
+        self.look().now()
     }
 
     /// How far the wall clock ran ahead of the boot clock since this clock was made, in microseconds.
     #[must_use]
     pub fn drift_micros(&self) -> i64 {
-        let wall = wall_clock() - self.0.wall;
-        let boot = boot_clock() - self.0.boot;
-        let jumped = self.0.jump.micros().saturating_sub(self.0.jumped);
-        (wall - boot).saturating_add(jumped)
+        self.look().drift
+    }
+
+    /// Everything there is to see, at one moment: a clock that jumps between two looks would make no sense of either.
+    pub(crate) fn look(&self) -> Look {
+        let (wall, boot) = (wall_clock(), boot_clock());
+        let jump = self.0.jump.micros();
+        let ran = (wall - self.0.wall) - (boot - self.0.boot);
+        Look {
+            wall,
+            offset: self.0.offset.load(Ordering::Relaxed).saturating_add(jump),
+            drift: ran.saturating_add(jump.saturating_sub(self.0.jumped)),
+        }
     }
 
     /// Jumps the wall clock for tests, forwards or back.

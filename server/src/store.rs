@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Look, Timestamp},
     metrics::Transactions,
 };
 use entity::cluster;
@@ -267,13 +267,14 @@ impl Store {
     /// be long late once the clock is right again.
     #[must_use]
     pub fn now(&self) -> Timestamp {
+        let look = self.0.clock.look();
         let ahead = self.0.ahead.load(Ordering::Relaxed);
-        self.never_back(self.0.clock.now().0.saturating_add(ahead))
+        self.never_back(look.now().0.saturating_add(ahead), look)
     }
 
-    fn never_back(&self, now: i64) -> Timestamp {
-        let drift = self.drift_micros();
-        if drift < 0 && !self.trusts_clock() {
+    fn never_back(&self, now: i64, look: Look) -> Timestamp {
+        let drift = self.drift(look);
+        if drift < 0 && !is_trusted(drift) {
             return Timestamp(now.saturating_sub(drift));
         }
         Timestamp(now)
@@ -282,21 +283,21 @@ impl Store {
     /// How far the clock that deadlines go by ran away from the boot clock since this process began.
     #[must_use]
     pub fn clock_drift(&self) -> Duration {
-        Duration::from_micros(self.drift_micros().unsigned_abs())
+        Duration::from_micros(self.drift(self.0.clock.look()).unsigned_abs())
     }
 
-    fn drift_micros(&self) -> i64 {
+    fn drift(&self, look: Look) -> i64 {
         let ahead = self.0.ahead.load(Ordering::Relaxed);
         let first = self.0.first_ahead.get().copied().unwrap_or(ahead);
         let jumped = ahead.saturating_sub(first);
-        self.0.clock.drift_micros().saturating_add(jumped)
+        look.drift.saturating_add(jumped)
     }
 
     /// Now by the boot clock, while the clock is not to be trusted: nobody is locked out because it jumped.
     pub(crate) fn steady_now(&self) -> Timestamp {
-        let drift = self.drift_micros();
+        let drift = self.drift(self.0.clock.look());
         let now = self.now();
-        if drift <= 0 || self.trusts_clock() {
+        if drift <= 0 || is_trusted(drift) {
             return now;
         }
         Timestamp(now.0.saturating_sub(drift))
@@ -306,7 +307,7 @@ impl Store {
     /// be: until it is back, or until a restart accepts it.
     #[must_use]
     pub fn trusts_clock(&self) -> bool {
-        self.clock_drift() <= MAX_DRIFT
+        is_trusted(self.drift(self.0.clock.look()))
     }
 
     pub(crate) fn writer(&self) -> &DatabaseConnection {
@@ -329,12 +330,12 @@ impl Store {
 
     /// Stamps a transaction by the database's clock, which it also takes note of.
     fn stamp_from(&self, database: i64) -> Timestamp {
-        let clock = &self.0.clock;
-        let now = database.saturating_add(clock.offset_micros());
-        let ahead = now.saturating_sub(clock.now().0);
+        let look = self.0.clock.look();
+        let now = database.saturating_add(look.offset);
+        let ahead = database.saturating_sub(look.wall);
         self.0.first_ahead.get_or_init(|| ahead);
         self.0.ahead.store(ahead, Ordering::Relaxed);
-        self.stamp_at(self.never_back(now).0)
+        self.stamp_at(self.never_back(now, look).0)
     }
 
     /// Stamps grow even where the clock stands still or steps back a little. A clock that is set back further was wrong
@@ -358,4 +359,8 @@ impl Store {
     fn wake(&self) {
         self.0.changes.send_modify(|n| *n = n.wrapping_add(1));
     }
+}
+
+fn is_trusted(drift: i64) -> bool {
+    Duration::from_micros(drift.unsigned_abs()) <= MAX_DRIFT
 }
