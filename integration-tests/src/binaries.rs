@@ -10,6 +10,14 @@ use std::{
     sync::OnceLock,
 };
 
+// Set before the first look for a program.
+static PROFILE: OnceLock<&str> = OnceLock::new();
+
+/// Takes programs of this profile instead of the one the caller was built with; only before the first [`path`].
+pub fn take_profile(profile: &'static str) {
+    let _ = PROFILE.set(profile);
+}
+
 /// Path of `kernex-server`, `kernex-agent` or `kernexctl`.
 ///
 /// # Panics
@@ -57,6 +65,9 @@ fn profile_folder() -> PathBuf {
 
 /// Where the programs under test are. Faults meet debug builds, with their assertions, however the harness is built.
 fn tested_folder() -> PathBuf {
+    if let Some(profile) = PROFILE.get() {
+        return target_folder().join(profile);
+    }
     let program = env::current_exe().expect("the test program knows its path");
     if program
         .file_stem()

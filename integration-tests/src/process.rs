@@ -14,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    thread::{CpuSet, sched_getaffinity, sched_setaffinity},
+};
 
 /// A stop that takes longer than this is a failure of its own.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
@@ -204,6 +207,22 @@ impl Drop for Process {
             self.stop();
         }
     }
+}
+
+/// Runs `start` with this thread on one core, which the processes it starts inherit; without a core as it is.
+pub fn on_core<T>(core: Option<usize>, start: impl FnOnce() -> T) -> T {
+    let before = sched_getaffinity(None).ok();
+    if let Some(core) = core {
+        let mut only = CpuSet::new();
+        only.set(core);
+        // Where it is not allowed everything shares the cores, which only makes figures worse.
+        let _ = sched_setaffinity(None, &only);
+    }
+    let started = start();
+    if let (Some(_), Some(before)) = (core, before) {
+        let _ = sched_setaffinity(None, &before);
+    }
+    started
 }
 
 /// Ids of running processes whose command line contains `marker`: what a script left behind.

@@ -33,6 +33,7 @@ enum Weather {
 struct Shared {
     weather: watch::Sender<Weather>,
     down: AtomicU64,
+    up: AtomicU64,
     // Bytes towards the agent after which the network is cut by itself.
     cut_at: AtomicU64,
     connections: AtomicU64,
@@ -81,6 +82,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             weather: watch::Sender::new(Weather::Fair),
             down: AtomicU64::new(0),
+            up: AtomicU64::new(0),
             cut_at: AtomicU64::new(u64::MAX),
             connections: AtomicU64::new(0),
             dropped: watch::Sender::new(0),
@@ -169,6 +171,12 @@ impl Proxy {
     #[must_use]
     pub fn bytes_down(&self) -> u64 {
         self.shared.down.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that went either way.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes_down() + self.shared.up.load(Ordering::SeqCst)
     }
 
     /// Connections that were let through.

@@ -18,7 +18,7 @@ use crate::{
     binaries,
     database::Database,
     operator::Operator,
-    process::Process,
+    process::{Process, on_core},
     raw_agent::RawIdentity,
     wait::wait_for,
 };
@@ -34,6 +34,8 @@ pub struct ServerOptions {
     pub database: Option<String>,
     /// Without TLS.
     pub plaintext: bool,
+    /// The only core it runs on; any when there is none.
+    pub core: Option<usize>,
 }
 
 impl ServerOptions {
@@ -62,6 +64,13 @@ impl ServerOptions {
     #[must_use]
     pub fn plaintext(mut self) -> Self {
         self.plaintext = true;
+        self
+    }
+
+    /// Keeps it on one core.
+    #[must_use]
+    pub fn core(mut self, core: Option<usize>) -> Self {
+        self.core = core;
         self
     }
 
@@ -391,7 +400,10 @@ fn spawn(
     if let Some(url) = database {
         command.args(["--database-url", url]);
     }
-    Process::spawn("kernex-server", command, &folder.join("server.log"))
+    let log = folder.join("server.log");
+    on_core(options.core, || {
+        Process::spawn("kernex-server", command, &log)
+    })
 }
 
 fn url(port: u16, plaintext: bool) -> String {

@@ -104,7 +104,8 @@ impl Latencies {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .saturating_record(micros);
+            .record(micros)
+            .expect("histograms grow");
     }
 
     /// Takes what was recorded so far and starts over.

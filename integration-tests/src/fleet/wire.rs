@@ -212,6 +212,28 @@ impl Calls {
         let (answer, sender) = calls.send_request(request, false)?;
         Ok((Sender(sender), Receiver::new(answer)))
     }
+
+    /// Fetches a file that is no gRPC and says how many bytes it had.
+    pub async fn get(&self, path: &str) -> Result<usize, WireError> {
+        let request = Request::builder()
+            .version(Version::HTTP_2)
+            .uri(format!("https://127.0.0.1/{path}"))
+            .body(())
+            .map_err(|_| WireError::NotGrpc("the path"))?;
+        let mut calls = self.0.clone().ready().await?;
+        let (answer, _) = calls.send_request(request, true)?;
+        let answer = answer.await?;
+        if !answer.status().is_success() {
+            return Err(WireError::NotGrpc("the file is not there"));
+        }
+        let (mut body, mut total) = (answer.into_body(), 0);
+        while let Some(piece) = body.data().await {
+            let piece = piece?;
+            body.flow_control().release_capacity(piece.len())?;
+            total += piece.len();
+        }
+        Ok(total)
+    }
 }
 
 /// The agent's half of a call.

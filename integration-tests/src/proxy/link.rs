@@ -99,6 +99,8 @@ async fn pump(
             if passed >= shared.cut_at.load(Ordering::SeqCst) {
                 shared.weather.send_replace(Weather::Cut);
             }
+        } else {
+            shared.up.fetch_add(read as u64, Ordering::SeqCst);
         }
         if rate > 0 {
             tokio::time::sleep(

@@ -1,0 +1,97 @@
+//! The moment of a commit, seen from outside, and what one durable commit costs.
+
+use std::{
+    fs::File,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+use kernex_integration_tests::TestServer;
+use rustix::process::setpriority_process;
+use sqlx::{
+    Connection as _, Executor as _, PgConnection, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+
+/// No commit of one small order takes longer.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Watches SQLite's WAL index: its header changes in the moment in which readers see a commit, after it is durable.
+#[derive(Debug)]
+pub(crate) struct Commits(File);
+
+impl Commits {
+    /// Those of a server on SQLite.
+    pub(crate) fn of(server: &TestServer) -> Option<Self> {
+        if server.database_url().is_some() {
+            return None;
+        }
+        let index = server.data().join("kernex.db-shm");
+        File::open(index).ok().map(Self)
+    }
+
+    /// The moment of the next commit, looked for by a thread that gives way to everything else on the load's core.
+    pub(crate) fn watch(&mut self) -> JoinHandle<Option<Instant>> {
+        let file = self.0.try_clone();
+        let before = file.as_ref().ok().and_then(header);
+        std::thread::spawn(move || {
+            // Of this thread alone, in spite of the name.
+            let _ = setpriority_process(None, 19);
+            let (file, limit) = (file.ok()?, Instant::now() + LIMIT);
+            loop {
+                let now = Instant::now();
+                if header(&file) != before {
+                    return Some(now);
+                }
+                if now > limit {
+                    return None;
+                }
+            }
+        })
+    }
+}
+
+/// The change counter and the last frame of the WAL index.
+fn header(file: &File) -> Option<[u8; 12]> {
+    let mut bytes = [0; 12];
+    file.read_exact_at(&mut bytes, 8).ok()?;
+    Some(bytes)
+}
+
+/// What it takes to commit one small row durably, in microseconds: in the database at `url`, else in SQLite beside the
+/// server's own file and with its settings.
+pub(crate) async fn durable(
+    url: Option<&str>,
+    folder: &Path,
+    samples: usize,
+) -> anyhow::Result<Histogram<u64>> {
+    let mut took = Histogram::new(3)?;
+    let create = "CREATE TABLE commits (id INTEGER PRIMARY KEY, said TEXT)";
+    let insert = "INSERT INTO commits (id, said) VALUES ($1, 'one small row, as durable as any')";
+    if let Some(url) = url {
+        let mut db = PgConnection::connect(url).await?;
+        db.execute(create).await?;
+        for id in 0..i32::try_from(samples)? {
+            let begun = Instant::now();
+            sqlx::query(insert).bind(id).execute(&mut db).await?;
+            took.record(u64::try_from(begun.elapsed().as_micros())?)?;
+        }
+        return Ok(took);
+    }
+    let options = SqliteConnectOptions::new()
+        .filename(folder.join("commits.db"))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full);
+    let mut db = SqliteConnection::connect_with(&options).await?;
+    db.execute(create).await?;
+    for id in 0..i32::try_from(samples)? {
+        let begun = Instant::now();
+        sqlx::query(insert).bind(id).execute(&mut db).await?;
+        took.record(u64::try_from(begun.elapsed().as_micros())?)?;
+    }
+    Ok(took)
+}
