@@ -17,7 +17,7 @@ use super::{
 use crate::binaries;
 
 /// Scenarios that CI runs at once: each spends much of its time waiting for programs to come up.
-const CI_AT_ONCE: usize = 3;
+const CI_AT_ONCE: usize = 2;
 
 /// Exit code after Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
