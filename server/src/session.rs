@@ -41,8 +41,9 @@ use crate::{
     store::{Store, StoreError, heartbeats::HeartbeatRow, sessions::OpenSession},
 };
 
-/// Handshakes worked on at once; bounds the signatures and transactions a returning fleet can ask for in one moment.
-pub const HANDSHAKES: usize = 256;
+/// Handshakes worked on at once. Writers take turns, so more of them only wait for each other: with hundreds, each took longer
+/// than a handshake may, and a returning fleet wrote sessions that nobody waited for any more.
+pub const HANDSHAKES: usize = 16;
 /// How long a handshake waits for its turn before it is told to come back.
 const ADMISSION_WAIT: Duration = Duration::from_secs(3);
 
