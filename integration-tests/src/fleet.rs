@@ -5,6 +5,7 @@
 //! shared by all ([`Roster`] says how devices share a key). Descriptors bound a fleet: see [`room`].
 
 mod agent;
+mod beats;
 mod counters;
 mod journal;
 mod orders;

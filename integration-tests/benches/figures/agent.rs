@@ -34,9 +34,15 @@ pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     };
     let mib = f64::from(1 << 20);
     add(
-        "agent: idle memory",
+        "agent: idle memory, resident with its program",
         "MiB",
         Goal::AtMost(12.0),
+        pings.resident as f64 / mib,
+    );
+    add(
+        "agent: idle memory, anonymous",
+        "MiB",
+        Goal::Shown,
         pings.memory as f64 / mib,
     );
     add(
@@ -71,6 +77,7 @@ struct Idle {
     bytes: u64,
     cpu: Duration,
     memory: u64,
+    resident: u64,
 }
 
 /// What an agent with this time between heartbeats uses within `time`.
@@ -96,5 +103,6 @@ async fn wire(bench: &Bench, interval: &str, time: Duration) -> anyhow::Result<I
         bytes: proxy.bytes() - bytes,
         cpu: usage.cpu().saturating_sub(cpu),
         memory: usage.memory(),
+        resident: usage.resident(),
     })
 }

@@ -19,7 +19,12 @@ use kernex_proto::v1::{
     WhoAmIRequest, WhoAmIResponse, command,
 };
 use kernex_server::{clock::Clock, tls::Identity};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task::JoinSet,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, body::Body, server::Grpc, transport::Server};
@@ -43,7 +48,7 @@ pub(crate) struct Bare {
     sessions: Mutex<HashMap<String, Numbered>>,
 }
 
-/// Serves until it is killed.
+/// Serves until it is told to stop.
 pub(crate) async fn serve(folder: &Path, port: u16) -> anyhow::Result<()> {
     let identity = Identity::open(folder, &[], Clock::system())?;
     let tls = TlsAcceptor::from(Arc::new(identity.server_config()?));
@@ -83,9 +88,11 @@ pub(crate) async fn serve(folder: &Path, port: u16) -> anyhow::Result<()> {
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(2 << 20)
         .serve_with_incoming(service, ReceiverStream::new(connections));
+    let mut stop = signal(SignalKind::terminate())?;
     tokio::select! {
         served = serving => Ok(served?),
         () = accepting => Ok(()),
+        _ = stop.recv() => Ok(()),
     }
 }
 

@@ -68,11 +68,18 @@ impl Usage {
 
     /// Anonymous resident memory in bytes: what it holds for itself, without files.
     pub(crate) fn memory(self) -> u64 {
+        self.rollup("Anonymous:")
+    }
+
+    /// Resident memory in bytes, the pages of its program among it.
+    pub(crate) fn resident(self) -> u64 {
+        self.rollup("Rss:")
+    }
+
+    fn rollup(self, field: &str) -> u64 {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0));
         let rollup = rollup.unwrap_or_default();
-        let line = rollup
-            .lines()
-            .find_map(|line| line.strip_prefix("Anonymous:"));
+        let line = rollup.lines().find_map(|line| line.strip_prefix(field));
         let kib = line.and_then(|rest| rest.split_whitespace().next());
         kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
     }

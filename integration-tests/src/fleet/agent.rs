@@ -1,7 +1,6 @@
 //! One light agent: connects, proves who it is, beats, answers, and comes back when it is cut.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -23,6 +22,7 @@ use tonic_types::StatusExt as _;
 
 use super::{
     Connector, Counters, Identity, Options, Pace, Pool,
+    beats::Beats,
     counters::count,
     journal::{Journal, Settled},
     orders::Orders,
@@ -353,60 +353,6 @@ impl Agent {
             say(up, up::Message::Report(report))?;
         }
         Ok(())
-    }
-}
-
-/// When heartbeats are due, and the ones on their way.
-#[derive(Debug)]
-struct Beats {
-    seq: u64,
-    interval: Option<Duration>,
-    next: Instant,
-    on_their_way: VecDeque<(u64, Instant)>,
-}
-
-impl Beats {
-    fn new(welcome: &Welcome, pace: Pace) -> Self {
-        let mut beats = Self {
-            seq: 0,
-            interval: None,
-            next: Instant::now(),
-            on_their_way: VecDeque::new(),
-        };
-        beats.set(welcome, pace);
-        beats
-    }
-
-    /// The first one comes at a random moment, so that a fleet's beats are spread.
-    fn set(&mut self, welcome: &Welcome, pace: Pace) {
-        self.interval = match pace {
-            Pace::Asked => Some(Duration::from_millis(welcome.heartbeat_interval_ms)),
-            Pace::Every(interval) => Some(interval),
-            Pace::Closed | Pace::Never => None,
-        };
-        if let Some(interval) = self.interval {
-            self.next = Instant::now() + interval.mul_f64(rand::random());
-        }
-    }
-
-    fn sent(&mut self) -> u64 {
-        let now = Instant::now();
-        self.seq += 1;
-        self.on_their_way.push_back((self.seq, now));
-        if let Some(interval) = self.interval {
-            // From the plan and not from now: a late one does not delay the others.
-            self.next += interval;
-        }
-        self.seq
-    }
-
-    fn acknowledged(&mut self, seq: u64) -> Option<Duration> {
-        while let Some((first, sent)) = self.on_their_way.pop_front() {
-            if first == seq {
-                return Some(sent.elapsed());
-            }
-        }
-        None
     }
 }
 
