@@ -96,7 +96,7 @@ impl Round<'_> {
         .await;
         let tally = self.fleet.counters().tally();
         anyhow::ensure!(
-            tally.repeated == 0 && tally.not_applied == 0,
+            tally.repeated + tally.late + tally.not_applied == 0,
             "the fleet saw what must not be: {tally:?}"
         );
         Ok(())

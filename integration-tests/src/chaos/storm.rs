@@ -104,7 +104,7 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     );
     complete(&operator, &everybody, plan.count).await?;
     let tally = fleet.counters().tally();
-    if tally.deploys != plan.count as u64 || tally.not_applied != 0 {
+    if tally.deploys != plan.count as u64 || tally.late + tally.not_applied != 0 {
         return Err(Failure::new(format!(
             "not each command arrived once: {tally:?}"
         )));

@@ -291,17 +291,19 @@ impl Agent {
                 }
             }
             down::Message::Ack(ack) => {
-                match memory.journal.acknowledge(&ack) {
+                let settled = memory.journal.acknowledge(&ack);
+                match settled {
                     Some(Settled::Accepted) => count(&self.counters.accepted),
                     Some(Settled::Outcome) => count(&self.counters.outcomes),
                     None => {}
                 }
-                let fine = matches!(
-                    ack.disposition(),
-                    Disposition::Applied | Disposition::Duplicate
-                );
-                if !fine {
-                    count(&self.counters.not_applied);
+                match ack.disposition() {
+                    Disposition::Applied | Disposition::Duplicate => {}
+                    Disposition::Late if settled == Some(Settled::Outcome) => {
+                        count(&self.counters.late);
+                    }
+                    Disposition::Late => {}
+                    _ => count(&self.counters.not_applied),
                 }
             }
             _ => {}

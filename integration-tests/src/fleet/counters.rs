@@ -24,6 +24,7 @@ pub struct Counters {
     pub(super) repeated: AtomicU64,
     pub(super) accepted: AtomicU64,
     pub(super) outcomes: AtomicU64,
+    pub(super) late: AtomicU64,
     pub(super) not_applied: AtomicU64,
     /// From connecting to `Ready`.
     pub opening: Latencies,
@@ -56,7 +57,9 @@ pub struct Tally {
     pub accepted: u64,
     /// Outcomes acknowledged.
     pub outcomes: u64,
-    /// Reports acknowledged as anything but applied or duplicate.
+    /// Outcomes of attempts that were closed before they arrived; they are among the acknowledged.
+    pub late: u64,
+    /// Reports acknowledged as unknown or refused.
     pub not_applied: u64,
 }
 
@@ -76,6 +79,7 @@ impl Counters {
             repeated: self.repeated.load(Relaxed),
             accepted: self.accepted.load(Relaxed),
             outcomes: self.outcomes.load(Relaxed),
+            late: self.late.load(Relaxed),
             not_applied: self.not_applied.load(Relaxed),
         }
     }

@@ -8,7 +8,7 @@ use kernex_integration_tests::{
     wait::{LIMIT, seen},
     wait_for,
 };
-use kernex_proto::v1::{CreateDeploymentRequest, DeploymentResult};
+use kernex_proto::v1::{AttemptState, CreateDeploymentRequest, DeploymentResult};
 
 const AGENTS: usize = 40;
 
@@ -52,6 +52,13 @@ both_databases! {
         let tally = settled.await;
         assert!(tally.deploys >= AGENTS as u64, "{tally:?}");
         assert_eq!((tally.repeated, tally.not_applied), (0, 0), "{tally:?}");
+        // A command that is on its way when the newer deployment comes runs all the same; that is told, not hidden.
+        let targets = server.operator().targets(&first).await;
+        let late: Vec<_> = targets.iter().filter(|target| target.late_outcome).collect();
+        assert_eq!(tally.late, late.len() as u64, "{tally:?}");
+        for target in late {
+            assert_eq!(target.state(), AttemptState::Superseded, "{target:?}");
+        }
         assert!(tally.opened >= 2 * AGENTS as u64, "{tally:?}");
         assert!(tally.heartbeat_acks > 0, "{tally:?}");
     }
