@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         prost::Message::encode_to_vec(&descriptors),
     )?;
     tonic_prost_build::configure()
+        .codec_path("crate::codec::SmallCodec")
         // Bundle bytes and already encoded payloads travel without a copy.
         .bytes(".kernex.v1")
         .compile_fds(descriptors)?;

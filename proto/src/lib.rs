@@ -7,6 +7,7 @@
 #[cfg(feature = "archive")]
 pub mod archive;
 pub mod crash;
+pub mod codec;
 pub mod error;
 pub mod handshake;
 pub mod ids;
