@@ -6,8 +6,8 @@
 
 #[cfg(feature = "archive")]
 pub mod archive;
-pub mod crash;
 pub mod codec;
+pub mod crash;
 pub mod error;
 pub mod handshake;
 pub mod ids;

@@ -37,6 +37,8 @@ pub struct Metrics {
     pub report_flush: Histogram,
     /// Devices whose heartbeats were written together.
     pub heartbeat_flush: Histogram,
+    /// Sessions opened, confirmed and closed in one transaction.
+    pub session_flush: Histogram,
     /// Bytes of bundles by direction: `down` to devices and operators, `up` from operators.
     pub bundle_bytes: By<Counter>,
     /// Open watches of deployments and events.
@@ -65,6 +67,7 @@ impl Metrics {
             waiting: By::new("queue", ["reports", "heartbeats", "progress", "hints"]),
             report_flush: sizes(),
             heartbeat_flush: sizes(),
+            session_flush: sizes(),
             bundle_bytes: By::new("direction", ["down", "up"]),
             watchers: Gauge::default(),
             deployments: By::new(
@@ -118,6 +121,11 @@ impl Metrics {
             "heartbeat_flush_size",
             "Devices whose heartbeats were written in one transaction",
             self.heartbeat_flush.clone(),
+        );
+        registry.register(
+            "session_flush_size",
+            "Sessions opened, confirmed and closed in one transaction",
+            self.session_flush.clone(),
         );
         registry.register_with_unit(
             "bundle",

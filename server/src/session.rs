@@ -1,6 +1,7 @@
 //! One device's stream: after the handshake a loop of "wait, decide, act", where the decision is a pure function.
 
 mod decide;
+mod group;
 pub mod handshake;
 mod outbound;
 
@@ -24,10 +25,13 @@ use tonic::Status;
 use tracing::Span;
 use uuid::Uuid;
 
-pub use self::outbound::{Line, Outbound, outbound};
 use self::{
     decide::{Decision, Wake, decide},
     handshake::{Challenge, Refusal},
+};
+pub use self::{
+    group::Steps,
+    outbound::{Line, Outbound, outbound},
 };
 use crate::{
     clock::Clock,
@@ -54,6 +58,8 @@ pub struct Sessions {
     pub store: Store,
     /// The phone book.
     pub registry: Arc<Registry>,
+    /// Where they open and close.
+    pub steps: Steps,
     /// Where reports and heartbeats go.
     pub recorder: Recorder,
     /// Who to look at.
@@ -141,8 +147,8 @@ impl Sessions {
             let key_digest = key.as_ref().map(|key| key.digest);
             handshake::verify(&challenge, &hello, key.as_ref())?;
             let key = key_digest.ok_or(Refusal::NotAuthenticated("no key"))?;
-            self.store
-                .open_session(OpenSession {
+            self.steps
+                .open(OpenSession {
                     device,
                     key,
                     journal,
@@ -178,7 +184,7 @@ impl Sessions {
             say(out, Down::Welcome(welcome))?;
             Act::PushWelcome.after();
             handshake::receive_ready(inbound, epoch, deadline).await?;
-            self.store.confirm_session(device, epoch).await?;
+            self.steps.confirm(device, epoch).await?;
             Ok::<_, Refusal>(())
         };
         if let Err(refusal) = confirmed.await {
@@ -303,7 +309,7 @@ impl Sessions {
     }
 
     async fn mark_closed(&self, device: DeviceId, epoch: u64) {
-        if let Err(error) = self.store.close_session(device, epoch).await {
+        if let Err(error) = self.steps.close(device, epoch).await {
             // The lease of this replica or the next session puts it right.
             tracing::warn!(error = %chain(&error), "session not marked as closed");
         }

@@ -59,6 +59,7 @@ pub mod runs;
 pub mod schedules;
 pub mod sessions;
 pub mod steering;
+pub mod steps;
 mod targets;
 mod transaction;
 

@@ -29,7 +29,7 @@ use crate::{
     recorder::Recorder,
     registry::Registry,
     rollout,
-    session::{HANDSHAKES, Sessions},
+    session::{HANDSHAKES, Sessions, Steps},
     startup::{self, Ground},
     store::Store,
     upkeep,
@@ -80,6 +80,11 @@ pub async fn run(
         Arc::clone(&metrics),
         recorder_stop.clone(),
     );
+    let (steps, stepping) = Steps::new(
+        ground.store.clone(),
+        Arc::clone(&metrics),
+        recorder_stop.clone(),
+    );
     let monitor = Monitor::new(
         Arc::clone(&metrics),
         ground.store.clone(),
@@ -89,7 +94,7 @@ pub async fn run(
         soft.clone(),
     );
     let api = assemble(
-        &config, &ground, replica, &registry, &hints, recorder, &metrics, &tasks, &soft,
+        &config, &ground, replica, &registry, &hints, steps, recorder, &metrics, &tasks, &soft,
     );
     let (routes, health) = api::health::add(api::routes(&api))?;
     let router = server(api.authenticator.clone()).add_routes(routes);
@@ -149,6 +154,7 @@ pub async fn run(
     );
     parts.start("feed", Arc::clone(&api.feed).run(soft.clone()));
     parts.start("recorder", recording);
+    parts.start("sessions", stepping);
     if let Some(listener) = monitoring {
         tracing::info!(address = %listener.local_addr()?, "metrics on /metrics, probes on /healthz and /readyz");
         // Probes are answered while the server drains, too.
@@ -233,6 +239,7 @@ fn assemble(
     replica: Uuid,
     registry: &Arc<Registry>,
     hints: &Arc<Hints>,
+    steps: Steps,
     recorder: Recorder,
     metrics: &Arc<Metrics>,
     tasks: &Tasks,
@@ -242,6 +249,7 @@ fn assemble(
     let sessions = Arc::new(Sessions {
         store: ground.store.clone(),
         registry: Arc::clone(registry),
+        steps,
         recorder,
         hints: Arc::clone(hints),
         clock: ground.clock.clone(),

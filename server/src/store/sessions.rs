@@ -85,98 +85,26 @@ pub const LEASE_GRACE: Duration = Duration::from_secs(60);
 impl Store {
     /// Numbers and opens a session and settles the agent's complete list of attempts, in one transaction. `NotFound` when
     /// the device or its key is gone since it was asked for.
-    pub async fn open_session(&self, open: OpenSession) -> Result<OpenedSession> {
-        let open = &open;
-        self.write_as(Act::CommitSession, |tx| async move {
-            let mut row = speaking_device(&tx, open).await?;
-            let journal = journal::Entity::find_by_id((open.device.0, open.journal.0)).one(&tx.db).await?;
-            let known = Known {
-                journal: row.journal_id.map(JournalId),
-                retired: journal
-                    .as_ref()
-                    .is_some_and(|journal| journal.retired_at.is_some()),
-                given_up_below: journal.map_or(0, |journal| unsigned(journal.given_up_below)),
-                issued_epoch: unsigned(row.epoch),
-                confirmed_epoch: unsigned(row.confirmed_epoch),
-            };
-            let epoch = next_epoch(&known, open.last_epoch);
-            let was_conflicted = row.conflicted;
-            let returned = recognise(&known, open.journal, open.last_epoch);
-            match returned {
-                Return::Same => {}
-                // Among several copies a new journal is one more.
-                Return::Fresh if was_conflicted => {
-                    copies::conflict(&tx, &mut row, open.journal.0).await?;
-                }
-                Return::Fresh => copies::begin(&tx, &mut row, open.journal.0).await?,
-                Return::Fork => copies::conflict(&tx, &mut row, open.journal.0).await?,
-                Return::GivenUp => return Err(StoreError::CopyGivenUp(row.name)),
-            }
-            let before = row.clone();
-            row = described(row, &open.inventory);
-            row.epoch = signed(epoch);
-            row.last_seen = Some(tx.now.0);
-            row.agent_version = clean(&open.agent_version);
-            row.boot_id = clean(&open.boot_id);
-            let opened = OpenedSession {
-                epoch,
-                name: row.name.clone(),
-                conflicted: row.conflicted,
-            };
-            if opened.conflicted && !was_conflicted {
-                tracing::warn!(device = %open.device, journal = %open.journal, "two copies of a device were seen");
-                tx.device_event("device.conflicted", row.id, &row.name);
-            }
-            let is_news = built_in(&before) != built_in(&row);
-            update(&tx, row).await?;
-            write_session(&tx, open, epoch).await?;
-            // A copy's list says nothing about what the device does.
-            if !opened.conflicted {
-                settle(&tx, open, epoch, returned == Return::Same).await?;
-            }
-            if is_news {
-                join(&tx, &[open.device.0]).await?;
-            }
-            tx.touch();
-            Ok(opened)
-        })
+    pub async fn open_session(&self, opening: OpenSession) -> Result<OpenedSession> {
+        let opening = &opening;
+        self.write_as(
+            Act::CommitSession,
+            |tx| async move { open(&tx, opening).await },
+        )
         .await
     }
 
     /// The agent has the epoch on disk; from now on it is online.
     pub async fn confirm_session(&self, device: DeviceId, epoch: u64) -> Result<()> {
         self.write_as(Act::CommitReady, |tx| async move {
-            let confirmed = session::Entity::update_many()
-                .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
-                .filter(session::Column::DeviceId.eq(device.0))
-                .filter(session::Column::Epoch.eq(signed(epoch)))
-                .exec(&tx.db)
-                .await?;
-            if confirmed.rows_affected == 0 {
-                return Err(not_found("session", format_args!("{device}#{epoch}")));
-            }
-            let mut row = find_device(&tx.db, &device.to_string()).await?;
-            if row.conflicted {
-                let session = session::Entity::find_by_id(row.id).one(&tx.db).await?;
-                if let Some(session) = session {
-                    copies::confirm(&tx, row.id, session.journal_id, session.epoch).await?;
-                }
-            } else {
-                row.confirmed_epoch = row.confirmed_epoch.max(signed(epoch));
-            }
-            row.last_seen = Some(tx.now.0);
-            tx.device_event("device.online", row.id, &row.name);
-            update(&tx, row).await
+            confirm(&tx, device, epoch).await
         })
         .await
     }
 
     /// Ends a session, unless a newer one took over.
     pub async fn close_session(&self, device: DeviceId, epoch: u64) -> Result<()> {
-        let theirs = Condition::all()
-            .add(session::Column::DeviceId.eq(device.0))
-            .add(session::Column::Epoch.eq(signed(epoch)));
-        self.close_where(theirs).await
+        self.close_where(numbered(device, epoch)).await
     }
 
     /// Ends every session of a replica that starts or stops, and those nobody can hold any more.
@@ -216,25 +144,7 @@ impl Store {
     async fn close_where(&self, which: Condition) -> Result<()> {
         let which = &which;
         self.write_as(Act::CommitClose, |tx| async move {
-            let closing = session::Entity::find()
-                .filter(which.clone())
-                .all(&tx.db)
-                .await?;
-            let ids: Vec<Uuid> = closing.iter().map(|session| session.device_id).collect();
-            for chunk in ids.chunks(ID_CHUNK) {
-                let names = device::Entity::find()
-                    .filter(device::Column::Id.is_in(chunk.to_vec()))
-                    .all(&tx.db)
-                    .await?;
-                session::Entity::delete_many()
-                    .filter(session::Column::DeviceId.is_in(chunk.to_vec()))
-                    .exec(&tx.db)
-                    .await?;
-                for device in names {
-                    tx.device_event("device.offline", device.id, &device.name);
-                }
-            }
-            Ok(())
+            close(&tx, which.clone()).await
         })
         .await
     }
@@ -276,6 +186,115 @@ impl Store {
         })
         .await
     }
+}
+
+/// The session of this device with this number.
+pub(super) fn numbered(device: DeviceId, epoch: u64) -> Condition {
+    Condition::all()
+        .add(session::Column::DeviceId.eq(device.0))
+        .add(session::Column::Epoch.eq(signed(epoch)))
+}
+
+/// Numbers and opens a session. What is refused has changed nothing.
+pub(super) async fn open(tx: &Tx, open: &OpenSession) -> Result<OpenedSession> {
+    let mut row = speaking_device(tx, open).await?;
+    let journal = journal::Entity::find_by_id((open.device.0, open.journal.0))
+        .one(&tx.db)
+        .await?;
+    let known = Known {
+        journal: row.journal_id.map(JournalId),
+        retired: journal
+            .as_ref()
+            .is_some_and(|journal| journal.retired_at.is_some()),
+        given_up_below: journal.map_or(0, |journal| unsigned(journal.given_up_below)),
+        issued_epoch: unsigned(row.epoch),
+        confirmed_epoch: unsigned(row.confirmed_epoch),
+    };
+    let epoch = next_epoch(&known, open.last_epoch);
+    let was_conflicted = row.conflicted;
+    let returned = recognise(&known, open.journal, open.last_epoch);
+    match returned {
+        Return::Same => {}
+        // Among several copies a new journal is one more.
+        Return::Fresh if was_conflicted => {
+            copies::conflict(tx, &mut row, open.journal.0).await?;
+        }
+        Return::Fresh => copies::begin(tx, &mut row, open.journal.0).await?,
+        Return::Fork => copies::conflict(tx, &mut row, open.journal.0).await?,
+        Return::GivenUp => return Err(StoreError::CopyGivenUp(row.name)),
+    }
+    let before = row.clone();
+    row = described(row, &open.inventory);
+    row.epoch = signed(epoch);
+    row.last_seen = Some(tx.now.0);
+    row.agent_version = clean(&open.agent_version);
+    row.boot_id = clean(&open.boot_id);
+    let opened = OpenedSession {
+        epoch,
+        name: row.name.clone(),
+        conflicted: row.conflicted,
+    };
+    if opened.conflicted && !was_conflicted {
+        tracing::warn!(device = %open.device, journal = %open.journal, "two copies of a device were seen");
+        tx.device_event("device.conflicted", row.id, &row.name);
+    }
+    let is_news = built_in(&before) != built_in(&row);
+    update(tx, row).await?;
+    write_session(tx, open, epoch).await?;
+    // A copy's list says nothing about what the device does.
+    if !opened.conflicted {
+        settle(tx, open, epoch, returned == Return::Same).await?;
+    }
+    if is_news {
+        join(tx, &[open.device.0]).await?;
+    }
+    tx.touch();
+    Ok(opened)
+}
+
+/// Notes that the agent has the epoch on disk. What is refused has changed nothing.
+pub(super) async fn confirm(tx: &Tx, device: DeviceId, epoch: u64) -> Result<()> {
+    let confirmed = session::Entity::update_many()
+        .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
+        .filter(session::Column::DeviceId.eq(device.0))
+        .filter(session::Column::Epoch.eq(signed(epoch)))
+        .exec(&tx.db)
+        .await?;
+    if confirmed.rows_affected == 0 {
+        return Err(not_found("session", format_args!("{device}#{epoch}")));
+    }
+    let mut row = find_device(&tx.db, &device.to_string()).await?;
+    if row.conflicted {
+        let session = session::Entity::find_by_id(row.id).one(&tx.db).await?;
+        if let Some(session) = session {
+            copies::confirm(tx, row.id, session.journal_id, session.epoch).await?;
+        }
+    } else {
+        row.confirmed_epoch = row.confirmed_epoch.max(signed(epoch));
+    }
+    row.last_seen = Some(tx.now.0);
+    tx.device_event("device.online", row.id, &row.name);
+    update(tx, row).await
+}
+
+/// Ends sessions.
+pub(super) async fn close(tx: &Tx, which: Condition) -> Result<()> {
+    let closing = session::Entity::find().filter(which).all(&tx.db).await?;
+    let ids: Vec<Uuid> = closing.iter().map(|session| session.device_id).collect();
+    for chunk in ids.chunks(ID_CHUNK) {
+        let names = device::Entity::find()
+            .filter(device::Column::Id.is_in(chunk.to_vec()))
+            .all(&tx.db)
+            .await?;
+        session::Entity::delete_many()
+            .filter(session::Column::DeviceId.is_in(chunk.to_vec()))
+            .exec(&tx.db)
+            .await?;
+        for device in names {
+            tx.device_event("device.offline", device.id, &device.name);
+        }
+    }
+    Ok(())
 }
 
 /// The device, if the key that opened the session still speaks for it.

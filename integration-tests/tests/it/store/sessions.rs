@@ -14,6 +14,7 @@ use kernex_server::{
         devices::DeviceStatus,
         reports::ReportEvent,
         sessions::{DownloadRefused, OpenSession},
+        steps::{Step, Taken},
     },
 };
 
@@ -35,6 +36,34 @@ both_databases! {
         assert_eq!(fixture.store.get_device("edge-1").await.unwrap().status, DeviceStatus::Offline);
         // A database restored from a backup knows less than its agents.
         assert_eq!(fixture.session(&device, 77, &[]).await.epoch, 78);
+    }
+
+    async fn steps_of_many_sessions_commit_together_and_a_refused_one_changes_nothing(database) {
+        let fixture = Fixture::new(database).await;
+        let (first, second) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
+        let stranger = Device { key: Digest::of(b"another key"), ..fixture.device("edge-3").await };
+        let open = |device: &Device| Step::Open(Box::new(fixture.opening(device, 0, &[])));
+        let answers = fixture.store.take_steps(&[open(&first), open(&stranger), open(&second), open(&first)]).await.unwrap();
+        let epochs: Vec<_> = answers.iter().map(|answer| match answer {
+            Ok(Taken::Opened(opened)) => Some(opened.epoch),
+            other => {
+                assert!(matches!(other, Err(StoreError::NotFound { .. })), "{other:?}");
+                None
+            }
+        }).collect();
+        assert_eq!(epochs, [Some(1), None, Some(1), Some(2)], "in order, the newest last");
+        let steps = [Step::Confirm(first.id, 1), Step::Confirm(first.id, 2), Step::Confirm(second.id, 1), Step::Close(second.id, 1)];
+        let answers = fixture.store.take_steps(&steps).await.unwrap();
+        assert!(matches!(answers[0], Err(StoreError::NotFound { .. })), "{answers:?}");
+        assert!(answers[1..].iter().all(|answer| matches!(answer, Ok(Taken::Done))), "{answers:?}");
+        fixture.store.renew_lease(fixture.replica, Duration::from_secs(15)).await.unwrap();
+        let status = async |device: &Device| fixture.store.get_device(&device.name).await.unwrap().status;
+        assert_eq!(status(&first).await, DeviceStatus::Online);
+        assert_eq!(status(&second).await, DeviceStatus::Offline);
+        assert_eq!(status(&stranger).await, DeviceStatus::Offline);
+        let kinds = fixture.kinds_of_events().await;
+        let of = |kind: &str| kinds.iter().filter(|other| *other == kind).count();
+        assert_eq!((of("device.online"), of("device.offline")), (2, 1), "{kinds:?}");
     }
 
     async fn online_means_a_session_and_a_live_lease(database) {
