@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Messages that may wait for one device. A session has a handful of commands and acks under way; a peer that lets 64
 /// pile up does not read, and more would only hide it.
+///
+/// They wait in boxes: the channel makes room for 32 at once, which is 8 KiB for messages and 256 bytes for boxes.
 pub const OUTBOUND_QUEUE: usize = 64;
 
 /// Why the server ends a session.
@@ -47,7 +49,7 @@ pub struct SessionHandle {
     pub device: DeviceId,
     /// Number of the session.
     pub epoch: u64,
-    outbound: mpsc::Sender<DeviceSessionResponse>,
+    outbound: mpsc::Sender<Box<DeviceSessionResponse>>,
     /// Milliseconds between heartbeats as the agent said; 0 as the server asked.
     heartbeat_ms: AtomicU64,
     opened: Instant,
@@ -61,7 +63,7 @@ impl SessionHandle {
     pub fn new(
         device: DeviceId,
         epoch: u64,
-        outbound: mpsc::Sender<DeviceSessionResponse>,
+        outbound: mpsc::Sender<Box<DeviceSessionResponse>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             device,
@@ -95,7 +97,7 @@ impl SessionHandle {
         let message = DeviceSessionResponse {
             message: Some(message),
         };
-        match self.outbound.try_send(message) {
+        match self.outbound.try_send(Box::new(message)) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
                 self.end(Ended::SlowConsumer);

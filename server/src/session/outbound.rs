@@ -15,7 +15,7 @@ use crate::registry::OUTBOUND_QUEUE;
 /// What a session sends, and how it ends. An abrupt end overtakes the messages that still wait.
 #[derive(Debug)]
 pub struct Outbound {
-    queue: mpsc::Receiver<DeviceSessionResponse>,
+    queue: mpsc::Receiver<Box<DeviceSessionResponse>>,
     /// `None` once the session ended in good order.
     verdict: Option<oneshot::Receiver<Status>>,
     over: bool,
@@ -45,7 +45,7 @@ impl Stream for Outbound {
         match self.queue.poll_recv(cx) {
             // The verdict is about to come and wakes this task.
             Poll::Ready(None) if self.verdict.is_some() => Poll::Pending,
-            other => other.map(|message| message.map(Ok)),
+            other => other.map(|message| message.map(|message| Ok(*message))),
         }
     }
 }
@@ -66,7 +66,7 @@ pub fn outbound() -> (Outbound, Line) {
 /// The session's end of [`Outbound`].
 #[derive(Debug)]
 pub struct Line {
-    pub(super) sender: mpsc::Sender<DeviceSessionResponse>,
+    pub(super) sender: mpsc::Sender<Box<DeviceSessionResponse>>,
     pub(super) end: oneshot::Sender<Status>,
 }
 
@@ -75,8 +75,8 @@ mod tests {
     use super::*;
     use tokio_stream::StreamExt as _;
 
-    fn message() -> DeviceSessionResponse {
-        DeviceSessionResponse::default()
+    fn message() -> Box<DeviceSessionResponse> {
+        Box::default()
     }
 
     #[tokio::test]
