@@ -252,27 +252,9 @@ impl Sessions {
                 Decision::Configured(answer) => {
                     Box::pin(self.configured(session, &answer)).await;
                 }
-                Decision::Report {
-                    seq,
-                    attempt,
-                    event,
-                    traceparent,
-                } => {
-                    let span = tracing::info_span!("report", device = %session.device, session = session.epoch, command = %attempt);
-                    kernex_proto::telemetry::set_parent(&span, &traceparent);
-                    let submission = Submission {
-                        session: Arc::clone(session),
-                        seq,
-                        attempt,
-                        event,
-                        span,
-                    };
-                    // A full queue holds this session back, but not its end.
-                    let queued = tokio::select! {
-                        _ = session.ended() => continue,
-                        queued = self.recorder.report(submission) => queued,
-                    };
-                    if !queued {
+                Decision::Report(report) => {
+                    // In a box, as everything else that a quiet session does not do: its room is given back.
+                    if !Box::pin(self.report(session, report)).await {
                         return Some(Refusal::Draining.into());
                     }
                 }
@@ -286,6 +268,30 @@ impl Sessions {
                     return None;
                 }
             }
+        }
+    }
+
+    /// Queues a report; false when the recorder has stopped.
+    async fn report(&self, session: &Arc<SessionHandle>, report: decide::Report) -> bool {
+        let decide::Report {
+            seq,
+            attempt,
+            event,
+            traceparent,
+        } = report;
+        let span = tracing::info_span!("report", device = %session.device, session = session.epoch, command = %attempt);
+        kernex_proto::telemetry::set_parent(&span, &traceparent);
+        let submission = Submission {
+            session: Arc::clone(session),
+            seq,
+            attempt,
+            event,
+            span,
+        };
+        // A full queue holds this session back, but not its end.
+        tokio::select! {
+            _ = session.ended() => true,
+            queued = self.recorder.report(submission) => queued,
         }
     }
 

@@ -61,14 +61,19 @@ pub(super) enum Decision {
     Planned(v1::Planned),
     /// What became of a configuration.
     Configured(v1::Configured),
-    Report {
-        seq: u64,
-        attempt: AttemptId,
-        event: ReportEvent,
-        traceparent: String,
-    },
+    Report(Report),
     Finish(Option<Status>),
     Drain(Duration),
+}
+
+/// What an agent says of an attempt.
+#[derive(Debug)]
+pub(super) struct Report {
+    /// Number to acknowledge it by; 0 when nothing waits for that.
+    pub(super) seq: u64,
+    pub(super) attempt: AttemptId,
+    pub(super) event: ReportEvent,
+    pub(super) traceparent: String,
 }
 
 pub(super) fn decide(wake: Wake) -> Decision {
@@ -153,12 +158,12 @@ fn report(report: v1::Report) -> Decision {
     if report.seq == 0 {
         return bad("seq is missing");
     }
-    Decision::Report {
+    Decision::Report(Report {
         seq: report.seq,
         attempt,
         event,
         traceparent: report.traceparent,
-    }
+    })
 }
 
 /// An agent that does not know a command will never run it: its attempt ends here, and nothing waits for an ack.
@@ -167,7 +172,7 @@ fn not_known(answer: v1::Unsupported) -> Decision {
     let Some(Ok(attempt)) = attempt else {
         return Decision::Ignore("the agent does not know a message");
     };
-    Decision::Report {
+    Decision::Report(Report {
         seq: 0,
         attempt,
         event: ReportEvent::Outcome(v1::Outcome {
@@ -177,7 +182,7 @@ fn not_known(answer: v1::Unsupported) -> Decision {
             ..v1::Outcome::default()
         }),
         traceparent: String::new(),
-    }
+    })
 }
 
 fn unsupported(attempt: Option<v1::AttemptRef>, detail: &str) -> Down {
