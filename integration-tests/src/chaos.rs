@@ -118,7 +118,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "crashes",
         about: "every crash point of both programs, each as often as `--count` says",
         ci: 1,
-        databases: &[Database::Sqlite],
+        databases: BOTH,
         run: |plan| Box::pin(crashes::run(plan)),
     },
     Scenario {
@@ -139,7 +139,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "clones",
         about: "a copied disk, clocks that jump a year either way, a server restored from an older backup",
         ci: 1,
-        databases: &[Database::Sqlite],
+        databases: BOTH,
         run: |plan| Box::pin(clones::run(plan)),
     },
     Scenario {

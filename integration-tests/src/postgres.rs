@@ -166,6 +166,37 @@ impl Postgres {
     }
 }
 
+/// Makes the database `name`, beside the one of `url`, what that one is now, and returns its URL. Ends whatever
+/// connections both have.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn duplicate(url: &str, name: &str) -> Result<String, sqlx::Error> {
+    let (base, query) = split(url);
+    let original = database_of(url).to_owned();
+    let mut connection = PgConnection::connect(&format!("{base}/postgres{query}")).await?;
+    let statements = [
+        format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+        // Backends of a server that was killed take a moment to notice; a second of patience each.
+        format!(
+            "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = '{original}'"
+        ),
+        format!("CREATE DATABASE {name} TEMPLATE {original}"),
+    ];
+    for statement in statements {
+        connection.execute(sqlx::AssertSqlSafe(statement)).await?;
+    }
+    connection.close().await?;
+    Ok(format!("{base}/{name}{query}"))
+}
+
+/// The database's name in a URL.
+#[must_use]
+pub fn database_of(url: &str) -> &str {
+    let path = url.split('?').next().unwrap_or(url);
+    path.rsplit('/').next().unwrap_or_default()
+}
+
 /// Takes the database's name out of a URL.
 fn split(url: &str) -> (String, String) {
     let (base, query) = url

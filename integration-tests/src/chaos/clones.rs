@@ -12,7 +12,7 @@ use tokio::{task::block_in_place, time::sleep};
 
 use super::{Failure, Figures, Plan, World, WorldOptions, load::Load, witness::Witness};
 use crate::{
-    AgentOptions, Database, ServerOptions, agent,
+    AgentOptions, ServerOptions, agent, postgres,
     wait::{seen, wait_for},
 };
 
@@ -51,10 +51,8 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
                 "{late} attempts expired because clocks jumped"
             )));
         }
-        if plan.database == Database::Sqlite {
-            restore(&mut world, &mut figures).await?;
-            summary = Some(world.verify(&mut figures).await?);
-        }
+        restore(&mut world, &mut figures).await?;
+        summary = Some(world.verify(&mut figures).await?);
     }
     if let Some(summary) = summary {
         figures.judged(&summary);
@@ -209,15 +207,21 @@ async fn clocks(world: &mut World, file: &Path, figures: &mut Figures) -> Result
     Ok(())
 }
 
-/// The server's folder is copied, the fleet goes on, and the server is put back to the copy.
+/// The server's folder and database are copied, the fleet goes on, and the server is put back to the copies.
 async fn restore(world: &mut World, figures: &mut Figures) -> Result<(), Failure> {
     let backup = world.server.scratch().join("backup");
     let data = world.server.data();
+    let url = world.server.database_url().map(str::to_owned);
+    let mut rows = None;
     let load = Load::begin(world, 2);
     pause(world).await;
     load.end(world, figures).await?;
     world.server.stop();
     block_in_place(|| copy_folder(&data, &backup)).map_err(failed)?;
+    if let Some(url) = &url {
+        let name = format!("{}_backup", postgres::database_of(url));
+        rows = Some(postgres::duplicate(url, &name).await.map_err(refused)?);
+    }
     world.server.start_again().await;
     world.plan.history.note("made a backup");
     let known = world.traffic.orders();
@@ -227,6 +231,10 @@ async fn restore(world: &mut World, figures: &mut Figures) -> Result<(), Failure
     load.end(world, figures).await?;
     world.server.kill();
     block_in_place(|| copy_folder(&backup, &data)).map_err(failed)?;
+    if let (Some(url), Some(rows)) = (&url, &rows) {
+        let name = postgres::database_of(url);
+        postgres::duplicate(rows, name).await.map_err(refused)?;
+    }
     let forgotten = world.traffic.orders().split_off(known.len());
     world.plan.history.note(format_args!(
         "restored the backup; {} orders are forgotten",
@@ -265,4 +273,8 @@ fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
 
 fn failed(error: std::io::Error) -> Failure {
     Failure::new(format!("a file of the harness failed: {error}"))
+}
+
+fn refused(error: sqlx::Error) -> Failure {
+    Failure::new(format!("PostgreSQL refused a copy: {error}"))
 }
