@@ -98,21 +98,14 @@ impl std::fmt::Debug for Scenario {
 /// Both databases.
 pub const BOTH: &[Database] = &[Database::Sqlite, Database::Postgres];
 
-/// Every scenario there is.
+/// Every scenario there is; those that take long come first, so that no long one is left alone at the end.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
-        name: "kills",
-        about: "SIGKILL of agents and the server at random moments, while deployments flow",
-        ci: 200,
-        databases: BOTH,
-        run: |plan| Box::pin(kills::run(plan)),
-    },
-    Scenario {
-        name: "power",
-        about: "power cuts of the devices' disks and the server's, which lose what was not synced",
-        ci: 50,
-        databases: &[Database::Sqlite],
-        run: |plan| Box::pin(power::run(plan)),
+        name: "postgres",
+        about: "PostgreSQL stopped hard and started again under load",
+        ci: 3,
+        databases: &[Database::Postgres],
+        run: |plan| Box::pin(postgres::run(plan)),
     },
     Scenario {
         name: "crashes",
@@ -122,11 +115,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: |plan| Box::pin(crashes::run(plan)),
     },
     Scenario {
-        name: "network",
-        about: "networks that are cut, half-open, stalled or slow, and tear or garble any message",
-        ci: 100,
+        name: "kills",
+        about: "SIGKILL of agents and the server at random moments, while deployments flow",
+        ci: 200,
         databases: BOTH,
-        run: |plan| Box::pin(network::run(plan)),
+        run: |plan| Box::pin(kills::run(plan)),
     },
     Scenario {
         name: "disks",
@@ -136,18 +129,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: |plan| Box::pin(disks::run(plan)),
     },
     Scenario {
-        name: "clones",
-        about: "a copied disk, clocks that jump a year either way, a server restored from an older backup",
-        ci: 1,
+        name: "network",
+        about: "networks that are cut, half-open, stalled or slow, and tear or garble any message",
+        ci: 100,
         databases: BOTH,
-        run: |plan| Box::pin(clones::run(plan)),
-    },
-    Scenario {
-        name: "postgres",
-        about: "PostgreSQL stopped hard and started again under load",
-        ci: 3,
-        databases: &[Database::Postgres],
-        run: |plan| Box::pin(postgres::run(plan)),
+        run: |plan| Box::pin(network::run(plan)),
     },
     Scenario {
         name: "storm",
@@ -155,5 +141,19 @@ pub const SCENARIOS: &[Scenario] = &[
         ci: 500,
         databases: &[Database::Sqlite],
         run: |plan| Box::pin(storm::run(plan)),
+    },
+    Scenario {
+        name: "clones",
+        about: "a copied disk, clocks that jump a year either way, a server restored from an older backup",
+        ci: 1,
+        databases: BOTH,
+        run: |plan| Box::pin(clones::run(plan)),
+    },
+    Scenario {
+        name: "power",
+        about: "power cuts of the devices' disks and the server's, which lose what was not synced",
+        ci: 50,
+        databases: &[Database::Sqlite],
+        run: |plan| Box::pin(power::run(plan)),
     },
 ];

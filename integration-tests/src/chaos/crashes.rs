@@ -25,7 +25,10 @@ use super::{
     power::remembered,
     rows::Rows,
 };
-use crate::TestAgent;
+use crate::{
+    TestAgent,
+    wait::{seen, wait_for},
+};
 
 mod apart;
 mod points;
@@ -309,8 +312,13 @@ async fn keep_provoking(provoker: Provoker, means: Means, done: CancellationToke
 async fn take_server(world: &mut World, shot: &Shot) -> Result<(), Failure> {
     let end = Instant::now() + LIMIT;
     if shot.means == Means::Drain {
+        // The rows may still show the sessions of the server before; one of this server's own has to be there.
+        let said = world.server.process().said();
         world.server.answers().await;
-        world.online().await;
+        wait_for("a device to be back", || async {
+            seen(world.server.process().has_said("session opened", said), ())
+        })
+        .await;
         world.server.signal(Signal::TERM);
     }
     loop {
