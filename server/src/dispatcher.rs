@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -32,23 +32,43 @@ const BUSY: Duration = Duration::from_secs(1);
 /// Between two looks at whether everybody's configuration still fits; other replicas and labels change it too.
 const RECONCILED: Duration = Duration::from_secs(60);
 
-/// Devices that may have something due; the set makes a thousand hints for one device a single look.
+/// Devices that may have something due; a set makes a thousand hints for one device a single look.
 #[derive(Debug, Default)]
 pub struct Hints {
-    devices: Mutex<HashSet<DeviceId>>,
+    devices: Mutex<Hinted>,
     notify: Notify,
     rollouts: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Hinted {
+    commands: HashSet<DeviceId>,
+    /// Those among them whose configuration may be another one, which is rare and dear to find out.
+    configurations: HashSet<DeviceId>,
+}
+
 impl Hints {
-    /// Asks for a look at these devices soon.
+    /// Asks for a look at the commands of these devices soon.
     pub fn add(&self, devices: impl IntoIterator<Item = DeviceId>) {
-        let hinted = {
-            let mut waiting = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = waiting.len();
-            waiting.extend(devices);
-            waiting.len() > before
-        };
+        self.hint(devices, false);
+    }
+
+    /// Asks for a look at their configurations as well: they have just come, or it or their labels changed.
+    pub fn reconfigure(&self, devices: impl IntoIterator<Item = DeviceId>) {
+        self.hint(devices, true);
+    }
+
+    fn hint(&self, devices: impl IntoIterator<Item = DeviceId>, configurations: bool) {
+        let mut hinted = false;
+        {
+            let mut waiting = self.lock();
+            for device in devices {
+                hinted |= waiting.commands.insert(device);
+                if configurations {
+                    hinted |= waiting.configurations.insert(device);
+                }
+            }
+        }
         if hinted {
             self.notify.notify_one();
         }
@@ -57,10 +77,7 @@ impl Hints {
     /// How many devices wait for a look.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.devices
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.lock().commands.len()
     }
 
     /// Asks for a look at the deployments that proceed in phases: an attempt ended, or an operator decided.
@@ -73,8 +90,12 @@ impl Hints {
         self.rollouts.notified().await;
     }
 
-    fn take(&self) -> HashSet<DeviceId> {
-        std::mem::take(&mut *self.devices.lock().unwrap_or_else(PoisonError::into_inner))
+    fn take(&self) -> Hinted {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hinted> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -94,20 +115,24 @@ pub async fn run(
             () = tokio::time::sleep_until(next_full) => true,
         };
         let hinted = hints.take();
-        let sessions = if everybody {
-            registry.online()
-        } else {
-            registry.online_of(&hinted)
-        };
-        // What is meant for a device changes rarely, so only those that were hinted at are looked at again and again.
-        let reconcile = !everybody || tokio::time::Instant::now() >= next_reconciled;
-        if everybody && reconcile {
+        let configured = if !everybody {
+            let changed = registry.online_of(&hinted.configurations);
+            configure(&store, &registry, &changed, true).await
+        } else if tokio::time::Instant::now() >= next_reconciled {
             next_reconciled = tokio::time::Instant::now() + RECONCILED;
-        }
-        if let Err(error) = configure(&store, &registry, &sessions, reconcile).await {
+            configure(&store, &registry, &registry.online(), true).await
+        } else {
+            configure_due(&store, &registry).await
+        };
+        if let Err(error) = configured {
             tracing::warn!(error = %chain(&error), "configurations wait for the store");
+            next_reconciled = tokio::time::Instant::now();
         }
-        let result = pass(&store, &registry, sessions).await;
+        let result = if everybody {
+            pass_over_everybody(&store, &registry).await
+        } else {
+            pass(&store, &registry, registry.online_of(&hinted.commands)).await
+        };
         if everybody || result.is_err() {
             let pause = match &result {
                 Ok(0) => CALM,
@@ -122,6 +147,12 @@ pub async fn run(
     }
 }
 
+/// Pushes configurations that were not pushed yet, without asking whether they still fit.
+async fn configure_due(store: &Store, registry: &Registry) -> Result<(), StoreError> {
+    let due = store.devices_to_configure().await?;
+    configure(store, registry, &registry.online_of(&due), false).await
+}
+
 /// Pushes what these devices should work by, where that was not done in their sessions yet.
 async fn configure(
     store: &Store,
@@ -129,6 +160,9 @@ async fn configure(
     sessions: &[(DeviceId, u64)],
     reconcile: bool,
 ) -> Result<(), StoreError> {
+    if sessions.is_empty() {
+        return Ok(());
+    }
     if reconcile {
         let devices: Vec<DeviceId> = sessions.iter().map(|(device, _)| *device).collect();
         store.reconcile_configurations(&devices).await?;
@@ -156,6 +190,12 @@ async fn configure(
         store.mark_configurations_sent(&sent).await?;
     }
     Ok(())
+}
+
+/// A look at all that are here and have an attempt open.
+async fn pass_over_everybody(store: &Store, registry: &Registry) -> Result<usize, StoreError> {
+    let waiting = store.devices_with_attempts().await?;
+    pass(store, registry, registry.online_of(&waiting)).await
 }
 
 /// One look: asks what is due for these sessions and pushes what was not pushed in them yet. Returns how many it pushed.

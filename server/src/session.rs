@@ -200,7 +200,7 @@ impl Sessions {
             session.end(Ended::Replaced);
         }
         tracing::info!(name = opened.name, "session opened");
-        self.hints.add([device]);
+        self.hints.reconfigure([device]);
         Ok(session)
     }
 

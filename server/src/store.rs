@@ -62,6 +62,7 @@ pub mod steering;
 pub mod steps;
 mod targets;
 mod transaction;
+mod waiting;
 
 pub use page::{Page, Paged};
 

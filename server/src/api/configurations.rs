@@ -108,7 +108,7 @@ impl Configurations {
         let online = self.0.registry.online();
         self.0
             .hints
-            .add(online.into_iter().map(|(device, _)| device));
+            .reconfigure(online.into_iter().map(|(device, _)| device));
     }
 }
 

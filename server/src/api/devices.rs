@@ -98,7 +98,7 @@ impl DeviceService for Devices {
             )
             .await?;
         // Other labels may mean another configuration.
-        self.0.hints.add([device.id]);
+        self.0.hints.reconfigure([device.id]);
         Ok(Response::new(UpdateDeviceLabelsResponse {
             device: Some(device.into()),
         }))
