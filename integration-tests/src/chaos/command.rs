@@ -1,6 +1,7 @@
 //! `kernex-chaos`: runs scenarios, prints their figures, and everything there is to see when one fails.
 
 use std::{
+    convert::Infallible,
     io::Write as _,
     panic::resume_unwind,
     process::ExitCode,
@@ -18,6 +19,9 @@ use crate::binaries;
 
 /// Scenarios that CI runs at once: each spends much of its time waiting for programs to come up.
 const CI_AT_ONCE: usize = 2;
+
+/// Between two words about a run that takes long.
+const BETWEEN_WORDS: Duration = Duration::from_secs(60);
 
 /// Exit code after Ctrl-C, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -120,7 +124,11 @@ async fn one(scenario: &'static Scenario, plan: Plan) -> bool {
     );
     say_aside(&title);
     let start = Instant::now();
-    match guarded(scenario, plan.clone()).await {
+    let ended = tokio::select! {
+        ended = guarded(scenario, plan.clone()) => ended,
+        never = told(&title, &plan) => match never {},
+    };
+    match ended {
         Ok(figures) => {
             let took = rounded(start.elapsed());
             say(&format!("{title}: good ({took:.0?})\n{figures}"));
@@ -133,6 +141,16 @@ async fn one(scenario: &'static Scenario, plan: Plan) -> bool {
             ));
             false
         }
+    }
+}
+
+/// Says now and then how far it is; long runs take an hour.
+async fn told(title: &str, plan: &Plan) -> Infallible {
+    let start = Instant::now();
+    loop {
+        tokio::time::sleep(BETWEEN_WORDS).await;
+        let (done, took) = (plan.history.len(), rounded(start.elapsed()));
+        say_aside(&format!("{title}: {done} steps after {took:.0?}"));
     }
 }
 

@@ -89,7 +89,7 @@ impl Traffic {
 
     fn bundle_of(&self, name: &str) -> WitnessedBundle {
         self.decide(|rng| {
-            let version = format!("1.{}", rng.gen_range(0..1_000_000));
+            let version = format!("1.{}", rng.r#gen::<u64>());
             WitnessedBundle::random(name, &version, rng)
         })
     }
@@ -109,7 +109,7 @@ impl Traffic {
             .clone();
         let (bundle, devices) = self.decide(|rng| {
             let name = NAMES[rng.gen_range(0..NAMES.len())];
-            let version = format!("1.{}", rng.gen_range(0..1_000_000));
+            let version = format!("1.{}", rng.r#gen::<u64>());
             let bundle = WitnessedBundle::random(name, &version, rng);
             let some = rng.gen_range(1..=all.len());
             (bundle, all.choose_multiple(rng, some).cloned().collect())
