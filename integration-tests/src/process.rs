@@ -79,6 +79,17 @@ impl Process {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
+    /// Files below `folder` that it holds open.
+    #[must_use]
+    pub fn open_below(&self, folder: &Path) -> Vec<PathBuf> {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        let targets = open.into_iter().flatten().flatten();
+        targets
+            .filter_map(|entry| fs::read_link(entry.path()).ok())
+            .filter(|target| target.starts_with(folder))
+            .collect()
+    }
+
     /// Everything the program has said.
     #[must_use]
     pub fn log(&self) -> String {

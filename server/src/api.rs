@@ -12,6 +12,7 @@ pub mod devices;
 pub mod events;
 pub mod feed;
 pub mod health;
+mod pieces;
 pub mod plan;
 pub mod rollouts;
 mod terms;
@@ -36,7 +37,7 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, service::Routes};
 
-use self::feed::Feed;
+use self::{feed::Feed, pieces::Carrying};
 use crate::{
     auth::Authenticator,
     blobs::Blobs,
@@ -104,21 +105,21 @@ pub fn routes(api: &Arc<Api>) -> Routes {
                 .max_encoding_message_size(RESPONSE_LIMIT)
         };
     }
-    Routes::new(limited!(
+    Routes::new(Carrying(limited!(
         AgentServiceServer,
         agents::Agents(Arc::clone(api)),
         AGENT_LIMIT
-    ))
+    )))
     .add_service(limited!(
         DeviceServiceServer,
         devices::Devices(Arc::clone(api)),
         REQUEST_LIMIT
     ))
-    .add_service(limited!(
+    .add_service(Carrying(limited!(
         BundleServiceServer,
         bundles::Bundles(Arc::clone(api)),
         REQUEST_LIMIT
-    ))
+    )))
     .add_service(limited!(
         DeploymentServiceServer,
         deployments::Deployments(Arc::clone(api)),

@@ -10,22 +10,20 @@ use std::{
     sync::Arc,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use kernex_proto::{CHUNK_SIZE, ids::Digest};
 use object_store::{
     GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, local::LocalFileSystem,
     path::Path as Key,
 };
-use tokio::{
-    fs::File,
-    io::{AsyncReadExt, AsyncSeekExt, SeekFrom},
-};
 
 use crate::crash::Act;
 
+mod pieces;
 mod upload;
 
+use pieces::{Turns, pieces_of};
 pub use upload::BlobWriter;
 
 /// Uploads under way are files in here.
@@ -69,6 +67,7 @@ struct Place {
     /// The folder itself, when blobs are files here.
     folder: Option<PathBuf>,
     staging: PathBuf,
+    turns: Turns,
 }
 
 impl Blobs {
@@ -139,7 +138,7 @@ impl Blobs {
         let stream = match found.payload {
             // Read in whole pieces: the store's own stream of a file is one of 8 KiB pieces.
             GetResultPayload::File(file, _) => {
-                pieces_of(File::from_std(file), offset).left_stream()
+                pieces_of(file, offset, size, self.0.turns.clone()).left_stream()
             }
             GetResultPayload::Stream(stream) => {
                 let pieces = stream.map_err(BlobError::Store).map_ok(split);
@@ -199,6 +198,7 @@ async fn local(folder: &Path) -> Result<Place, String> {
         prefix: Key::default(),
         folder: Some(folder.to_owned()),
         staging,
+        turns: Turns::default(),
     })
 }
 
@@ -217,31 +217,8 @@ async fn remote(location: &str) -> Result<Place, String> {
         prefix,
         folder: None,
         staging,
+        turns: Turns::default(),
     })
-}
-
-/// A file from an offset in pieces of 256 KiB.
-fn pieces_of(
-    mut file: File,
-    offset: u64,
-) -> impl Stream<Item = Result<Bytes, BlobError>> + Send + use<> {
-    async_stream::try_stream! {
-        file.seek(SeekFrom::Start(offset)).await.map_err(failed("reading a bundle"))?;
-        loop {
-            let mut piece = BytesMut::with_capacity(CHUNK_SIZE);
-            while piece.len() < CHUNK_SIZE {
-                let limit = CHUNK_SIZE - piece.len();
-                let mut rest = (&mut file).take(limit as u64);
-                if rest.read_buf(&mut piece).await.map_err(failed("reading a bundle"))? == 0 {
-                    break;
-                }
-            }
-            if piece.is_empty() {
-                break;
-            }
-            yield piece.freeze();
-        }
-    }
 }
 
 /// A large piece in pieces of up to 256 KiB, without copying.

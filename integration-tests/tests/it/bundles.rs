@@ -91,6 +91,56 @@ both_databases! {
         assert!(rest.is_empty(), "nothing is left at the end");
     }
 
+    async fn a_reader_who_leaves_in_the_middle_leaves_no_file_open(database) {
+        let server = TestServer::start(database).await;
+        let operator = server.operator();
+        let mut device = server.raw_device("edge-1").await;
+        let mut session = device.connect(&server).await;
+        // More than windows and buffers hold, so that the server has to wait for its readers.
+        let bundle = operator.push(&noisy("app", "1.0", 8, "true").await).await;
+        operator.deploy(&bundle, &["edge-1"]).await;
+        let (_, deploy) = session.deploy_command().await;
+        let open = || {
+            let files = server.process().open_below(&server.data().join("bundles"));
+            async move { files.len() }
+        };
+        let mut download = session.begin_download(&deploy.digest).await.unwrap();
+        let request = FetchBundleRequest { bundle: "app:1.0".into(), offset: 0 };
+        let mut fetch = operator.bundles().fetch_bundle(request).await.unwrap().into_inner();
+        assert!(download.message().await.unwrap().is_some());
+        assert!(fetch.message().await.unwrap().is_some());
+        assert_eq!(open().await, 2, "both are held back by who reads them");
+        drop((download, fetch));
+        wait_for("the server to close both files", || async {
+            let files = open().await;
+            seen(files == 0, files)
+        }).await;
+        let whole = session.download(&deploy.digest, 0).await.unwrap();
+        assert_eq!(whole.len() as u64, bundle.size_bytes);
+    }
+
+    async fn sixty_four_readers_at_once_need_little_memory(database) {
+        const READERS: u64 = 64;
+        let server = TestServer::start(database).await;
+        let operator = server.operator();
+        let archive = noisy("app", "1.0", 4, "true").await;
+        operator.push(&archive).await;
+        let before = server.process().peak_memory();
+        let mut readers = tokio::task::JoinSet::new();
+        let token = std::fs::read_to_string(server.data().join("admin.token")).unwrap();
+        for _ in 0..READERS {
+            // A connection for each, as devices have.
+            let operator = Operator::new(server.channel().await, token.trim());
+            readers.spawn(async move { fetch(&operator, "app:1.0", 0).await });
+        }
+        while let Some(read) = readers.join_next().await {
+            assert!(read.unwrap().unwrap() == archive, "other bytes came");
+        }
+        let grown = server.process().peak_memory() - before;
+        // For each: two pieces in hand, what HTTP/2 holds back, and a record of TLS; not its bundle.
+        assert!(grown < READERS << 20, "the server grew by {grown} bytes");
+    }
+
     async fn the_same_bytes_again_are_the_same_bundle(database) {
         let server = TestServer::start(database).await;
         let operator = server.operator();

@@ -14,7 +14,7 @@ use kernex_proto::{
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use super::{Answers, Api, id};
+use super::{Api, id, pieces};
 use crate::{
     enrollment,
     error::{invalid, retry_later, unauthenticated},
@@ -67,7 +67,7 @@ impl AgentService for Agents {
         Ok(Response::new(outbound))
     }
 
-    type DownloadBundleStream = Answers<DownloadBundleResponse>;
+    type DownloadBundleStream = pieces::Nothing<DownloadBundleResponse>;
 
     async fn download_bundle(
         &self,
@@ -87,12 +87,11 @@ impl AgentService for Agents {
         tracing::debug!(%device, %digest, offset, "download begins");
         let bytes = self.0.blobs.read(digest, offset).await?;
         let down = self.0.metrics.bundle_bytes.of("down");
-        let answers = bytes.map(move |chunk| {
-            let chunk = chunk?;
-            down.inc_by(chunk.len() as u64);
-            Ok(DownloadBundleResponse { chunk })
-        });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(pieces::answer(bytes.map(move |piece| {
+            let piece = piece?;
+            down.inc_by(piece.len() as u64);
+            Ok(piece)
+        })))
     }
 }
 

@@ -21,7 +21,7 @@ use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::upload::Upload;
-use super::{Answers, Api, convert::fitting_page, going_away, page};
+use super::{Api, convert::fitting_page, going_away, page, pieces};
 use crate::{
     auth::caller,
     error::{chain, invalid},
@@ -99,7 +99,7 @@ impl BundleService for Bundles {
         }))
     }
 
-    type FetchBundleStream = Answers<FetchBundleResponse>;
+    type FetchBundleStream = pieces::Nothing<FetchBundleResponse>;
 
     async fn fetch_bundle(
         &self,
@@ -112,12 +112,11 @@ impl BundleService for Bundles {
         }
         let bytes = self.0.blobs.read(bundle.digest, offset).await?;
         let down = self.0.metrics.bundle_bytes.of("down");
-        let answers = bytes.map(move |chunk| {
-            let chunk = chunk?;
-            down.inc_by(chunk.len() as u64);
-            Ok(FetchBundleResponse { chunk })
-        });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(pieces::answer(bytes.map(move |piece| {
+            let piece = piece?;
+            down.inc_by(piece.len() as u64);
+            Ok(piece)
+        })))
     }
 
     async fn list_bundles(

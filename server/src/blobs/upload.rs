@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::crash::Act;
 
-use super::{BlobError, Place, failed, pieces_of};
+use super::{BlobError, Place, Turns, failed, pieces_of};
 
 /// An upload in progress; dropping it leaves nothing.
 #[derive(Debug)]
@@ -80,7 +80,15 @@ impl BlobWriter {
         let key = self.place.key(digest);
         match &self.place.folder {
             Some(folder) => keep(&self.path.0, folder, &key).await,
-            None => send(&self.path.0, &*self.place.store, &key).await,
+            None => {
+                send(
+                    &self.path.0,
+                    &*self.place.store,
+                    &key,
+                    self.place.turns.clone(),
+                )
+                .await
+            }
         }
     }
 
@@ -117,13 +125,24 @@ async fn keep(staged: &Path, folder: &Path, key: &Key) -> Result<(), BlobError> 
     Ok(())
 }
 
-async fn send(staged: &Path, store: &dyn ObjectStore, key: &Key) -> Result<(), BlobError> {
+async fn send(
+    staged: &Path,
+    store: &dyn ObjectStore,
+    key: &Key,
+    turns: Turns,
+) -> Result<(), BlobError> {
     let file = File::open(staged)
         .await
         .map_err(failed("reading an upload back"))?;
+    let size = file
+        .metadata()
+        .await
+        .map_err(failed("reading an upload back"))?
+        .len();
+    let file = file.into_std().await;
     let upload = store.put_multipart(key).await.map_err(BlobError::Store)?;
     let mut upload = WriteMultipart::new(upload);
-    let mut pieces = std::pin::pin!(pieces_of(file, 0));
+    let mut pieces = std::pin::pin!(pieces_of(file, 0, size, turns));
     while let Some(piece) = pieces.try_next().await? {
         upload
             .wait_for_capacity(4)

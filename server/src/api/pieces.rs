@@ -1,0 +1,140 @@
+//! Bundles on their way out: gRPC messages around bytes that are never copied.
+//!
+//! tonic's encoder copies every message into one buffer. For a message that is a few bytes around 256 KiB that costs more
+//! than all else a download does, so its body is built here: the frame's head and the field's key, and then the piece as it
+//! was read. Requests, rights, refusals and headers stay tonic's: a handler returns [`answer`], whose body [`Carrying`] puts
+//! in the place of the one tonic made.
+
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::{
+    Stream, StreamExt as _, TryFutureExt as _,
+    future::MapOk,
+    stream::{self, BoxStream},
+};
+use http::{HeaderMap, HeaderValue, Request};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use tonic::{Code, Response, Status, body::Body, server::NamedService};
+use tower::Service;
+
+/// The field of `DownloadBundleResponse` and `FetchBundleResponse` that holds the bytes.
+const CHUNK: u32 = 1;
+/// Compression flag and length before a message.
+const GRPC_HEAD: usize = 5;
+
+/// What tonic is given to encode instead; never polled.
+pub(super) type Nothing<T> = BoxStream<'static, Result<T, Status>>;
+
+/// A body that waits for [`Carrying`]. Extensions have to be cloned and shared, bodies cannot.
+#[derive(Clone)]
+struct Carried(Arc<Mutex<Option<Body>>>);
+
+/// An answer of pieces, each a message whose one field is the bytes. A failure ends it as the status of the call.
+pub(super) fn answer<T: Send + 'static>(
+    pieces: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
+) -> Response<Nothing<T>> {
+    let carried = Carried(Arc::new(Mutex::new(Some(body(pieces)))));
+    let nobody = Status::internal("the service is not behind `Carrying`");
+    let mut response = Response::new(stream::iter([Err(nobody)]).boxed());
+    response.extensions_mut().insert(carried);
+    response
+}
+
+fn body(pieces: impl Stream<Item = Result<Bytes, Status>> + Send + 'static) -> Body {
+    Body::new(StreamBody::new(async_stream::stream! {
+        let mut end = Status::ok("");
+        {
+            let mut pieces = pin!(pieces);
+            while let Some(piece) = pieces.next().await {
+                match piece {
+                    Ok(piece) => {
+                        yield Ok::<_, Status>(Frame::data(head(piece.len())));
+                        if !piece.is_empty() {
+                            yield Ok(Frame::data(piece));
+                        }
+                    }
+                    Err(status) => {
+                        end = status;
+                        break;
+                    }
+                }
+            }
+        }
+        yield Ok(Frame::trailers(trailers(&end)));
+    }))
+}
+
+/// What comes before the bytes: flag and length of the message, key and length of the field. An empty field is left out.
+fn head(length: usize) -> Bytes {
+    let field = match length as u64 {
+        0 => 0,
+        length => 1 + encoded_len_varint(length) + length as usize,
+    };
+    let mut head = BytesMut::with_capacity(GRPC_HEAD + 1 + 10);
+    head.put_u8(0);
+    head.put_u32(u32::try_from(field).unwrap_or(u32::MAX));
+    if length > 0 {
+        encode_key(CHUNK, WireType::LengthDelimited, &mut head);
+        encode_varint(length as u64, &mut head);
+    }
+    head.freeze()
+}
+
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        let internal = HeaderValue::from(Code::Internal as i32);
+        trailers.insert(Status::GRPC_STATUS, internal);
+    }
+    trailers
+}
+
+/// A service whose answers may be [`answer`]s.
+#[derive(Debug, Clone)]
+pub(super) struct Carrying<S>(pub(super) S);
+
+impl<S: NamedService> NamedService for Carrying<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+/// A response of tonic's.
+type Answered = http::Response<Body>;
+
+impl<S> Service<Request<Body>> for Carrying<S>
+where
+    S: Service<Request<Body>, Response = Answered>,
+{
+    type Response = Answered;
+    type Error = S::Error;
+    type Future = MapOk<S::Future, fn(Answered) -> Answered>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.0.call(request).map_ok(unpacked)
+    }
+}
+
+fn unpacked(mut response: Answered) -> Answered {
+    if let Some(Carried(carried)) = response.extensions_mut().remove()
+        && let Some(body) = carried
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    {
+        *response.body_mut() = body;
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! Reading a file piece by piece: from the page cache into the buffer that is sent, on blocking threads, one piece ahead.
+
+use std::{fs::File, io, sync::Arc};
+
+use bytes::Bytes;
+use futures::Stream;
+use kernex_proto::CHUNK_SIZE;
+use rustix::{
+    buffer::spare_capacity,
+    io::{Errno, pread},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{BlobError, failed};
+
+/// Reads at once, over all downloads: enough for any disk, and no reason for hundreds of threads. Who waits for a slow
+/// peer does not hold one.
+const READS: usize = 16;
+
+/// Turns to read.
+#[derive(Debug, Clone)]
+pub(super) struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(READS)))
+    }
+}
+
+/// A read under way; one that has not begun when this is dropped never does.
+type Reading = AbortOnDropHandle<io::Result<Vec<u8>>>;
+
+/// A file from an offset to `size`, in pieces of 256 KiB. Two of them are in memory at most: the one given out last and,
+/// while there are turns to spare, the next. A file that is shorter ends where it ends.
+pub(super) fn pieces_of(
+    file: File,
+    offset: u64,
+    size: u64,
+    turns: Turns,
+) -> impl Stream<Item = Result<Bytes, BlobError>> + Send + use<> {
+    async_stream::try_stream! {
+        let file = Arc::new(file);
+        let mut at = offset;
+        let mut ahead: Option<Reading> = None;
+        while at < size {
+            let reading = match ahead.take() {
+                Some(reading) => reading,
+                None => {
+                    let turn = Arc::clone(&turns.0).acquire_owned().await;
+                    let turn = turn.map_err(io::Error::other).map_err(failed(READING))?;
+                    begin(&file, at, size, turn)
+                }
+            };
+            let piece = reading.await.map_err(io::Error::other).and_then(|piece| piece);
+            let piece = piece.map_err(failed(READING))?;
+            if piece.is_empty() {
+                break;
+            }
+            at += piece.len() as u64;
+            if at < size && let Ok(turn) = Arc::clone(&turns.0).try_acquire_owned() {
+                ahead = Some(begin(&file, at, size, turn));
+            }
+            yield Bytes::from(piece);
+        }
+    }
+}
+
+const READING: &str = "reading a bundle";
+
+fn begin(file: &Arc<File>, at: u64, size: u64, turn: OwnedSemaphorePermit) -> Reading {
+    let file = Arc::clone(file);
+    AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
+        let piece = read(&file, at, size);
+        drop(turn);
+        piece
+    }))
+}
+
+/// One piece, into memory that nobody cleared before.
+fn read(file: &File, at: u64, size: u64) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(size - at).map_or(CHUNK_SIZE, |left| left.min(CHUNK_SIZE));
+    let mut piece = Vec::with_capacity(length);
+    while piece.len() < length {
+        let from = at + piece.len() as u64;
+        match pread(file, spare_capacity(&mut piece), from) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(piece)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write as _};
+
+    use futures::StreamExt as _;
+
+    use super::*;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(bytes).expect("is written");
+        file
+    }
+
+    #[tokio::test]
+    async fn a_file_that_became_shorter_ends_where_it_ends() {
+        let bytes = vec![7; CHUNK_SIZE + 5];
+        let pieces = pieces_of(file(&bytes), 0, u64::MAX, Turns::default());
+        let pieces: Vec<Bytes> = pieces.map(|piece| piece.expect("is read")).collect().await;
+        assert_eq!(pieces.concat(), bytes);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = File::open(folder.path()).expect("opens");
+        let mut pieces = Box::pin(pieces_of(folder, 0, 1, Turns::default()));
+        let error = pieces.next().await.expect("an item").unwrap_err();
+        assert!(matches!(error, BlobError::Io { .. }), "{error}");
+        assert!(pieces.next().await.is_none(), "it ends there");
+    }
+
+    #[tokio::test]
+    async fn one_piece_is_read_ahead_while_there_are_turns() {
+        let turns = Turns::default();
+        let size = 3 * CHUNK_SIZE as u64;
+        let path = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(path.path(), vec![1; 3 * CHUNK_SIZE]).expect("is written");
+        let pieces = pieces_of(
+            File::open(path.path()).expect("opens"),
+            0,
+            size,
+            turns.clone(),
+        );
+        let mut pieces = Box::pin(pieces);
+        pieces.next().await.expect("an item").expect("is read");
+        // All turns at once: what was read ahead is read, and nothing further was begun.
+        let all = turns.0.acquire_many(READS as u32).await.expect("is open");
+        let second = pieces.next().await.expect("an item").expect("is read");
+        assert_eq!(second.len(), CHUNK_SIZE, "it was there already");
+        let third = tokio::time::timeout(std::time::Duration::ZERO, pieces.next());
+        assert!(third.await.is_err(), "nobody had a turn to read it");
+        drop(all);
+        let third = pieces.next().await.expect("an item").expect("is read");
+        assert_eq!(third.len(), CHUNK_SIZE);
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_leaves_gives_the_turn_and_the_file_back() {
+        let turns = Turns::default();
+        let bytes = vec![7; 3 * CHUNK_SIZE];
+        let size = bytes.len() as u64;
+        let mut pieces = Box::pin(pieces_of(file(&bytes), 0, size, turns.clone()));
+        pieces.next().await.expect("an item").expect("is read");
+        drop(pieces);
+        let all = turns.0.acquire_many(READS as u32).await;
+        assert!(all.is_ok(), "every turn comes back");
+    }
+}
