@@ -11,12 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use kernex_proto::{CHUNK_SIZE, ids::Digest};
 use object_store::{
-    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, local::LocalFileSystem,
-    path::Path as Key,
+    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt as _,
+    local::LocalFileSystem, path::Path as Key,
 };
+use tokio::sync::Semaphore;
 
 use crate::crash::Act;
 
@@ -24,10 +25,13 @@ mod pieces;
 mod upload;
 
 use pieces::{Turns, pieces_of};
-pub use upload::BlobWriter;
+pub use upload::{BlobWriter, StagedBlob};
 
 /// Uploads under way are files in here.
 const STAGING: &str = "tmp";
+
+/// Uploads at once. Each has a thread and a file, and operators send few; those who send more are told to come back.
+const UPLOADS: usize = 64;
 
 /// Why bytes could not be stored or read.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +42,9 @@ pub enum BlobError {
     /// No such bytes.
     #[error("no blob has the digest {0}")]
     NotFound(Digest),
+    /// As many uploads as there may be are under way.
+    #[error("too many bundles are being uploaded")]
+    Busy,
     /// The disk is full.
     #[error("no space is left for bundles")]
     NoSpace,
@@ -68,6 +75,7 @@ struct Place {
     folder: Option<PathBuf>,
     staging: PathBuf,
     turns: Turns,
+    uploads: Arc<Semaphore>,
 }
 
 impl Blobs {
@@ -199,6 +207,7 @@ async fn local(folder: &Path) -> Result<Place, String> {
         folder: Some(folder.to_owned()),
         staging,
         turns: Turns::default(),
+        uploads: Arc::new(Semaphore::new(UPLOADS)),
     })
 }
 
@@ -218,6 +227,7 @@ async fn remote(location: &str) -> Result<Place, String> {
         folder: None,
         staging,
         turns: Turns::default(),
+        uploads: Arc::new(Semaphore::new(UPLOADS)),
     })
 }
 

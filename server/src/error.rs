@@ -210,6 +210,12 @@ impl From<BlobError> for Status {
             BlobError::NotFound(_) => {
                 status(Code::NotFound, Reason::NotFound, "the bundle is gone")
             }
+            BlobError::Busy => retry_later(
+                Code::ResourceExhausted,
+                Reason::Overloaded,
+                &error.to_string(),
+                RETRY,
+            ),
             BlobError::NoSpace => {
                 tracing::error!("no space is left for bundles");
                 status(Code::ResourceExhausted, Reason::NoSpace, error.to_string())

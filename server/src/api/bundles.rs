@@ -54,7 +54,7 @@ impl Bundles {
         let api = Arc::clone(&self.0);
         self.uninterrupted(async move {
             let digest = upload.bundle.digest;
-            upload.writer.finish(digest).await?;
+            upload.blob.finish(digest).await?;
             match api.store.insert_bundle(&caller, upload.bundle).await {
                 Ok(stored) => Ok(stored),
                 Err(error) => {

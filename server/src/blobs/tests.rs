@@ -21,11 +21,10 @@ async fn what_was_written_is_read_from_any_offset() {
     let digest = Digest::of(&bytes);
     let mut writer = blobs.begin().await.unwrap();
     for piece in bytes.chunks(100_000) {
-        writer.write(Bytes::copy_from_slice(piece)).await.unwrap();
+        writer.write(piece).unwrap();
     }
-    writer.flush().await.unwrap();
     assert_eq!(std::fs::read(writer.path()).unwrap(), bytes);
-    writer.finish(digest).await.unwrap();
+    writer.sync().await.unwrap().finish(digest).await.unwrap();
     assert_eq!(blobs.size(digest).await.unwrap(), Some(bytes.len() as u64));
     for offset in [
         0,
@@ -56,9 +55,9 @@ async fn an_aborted_upload_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let blobs = Blobs::open(folder.path().to_str().unwrap()).await.unwrap();
     let mut writer = blobs.begin().await.unwrap();
-    writer.write(Bytes::from_static(b"half")).await.unwrap();
-    writer.abort().await;
-    drop(blobs.begin().await.unwrap());
+    writer.write(b"half").unwrap();
+    drop(writer);
+    drop(blobs.begin().await.unwrap().sync().await.unwrap());
     let staging = folder.path().join(STAGING);
     assert_eq!(std::fs::read_dir(&staging).unwrap().count(), 0);
     std::fs::write(staging.join("left-by-a-crash"), b"x").unwrap();
@@ -71,4 +70,20 @@ async fn places_that_do_not_work_are_named() {
         let error = Blobs::open(place).await.unwrap_err();
         assert!(error.to_string().contains(place), "{error}");
     }
+}
+
+#[tokio::test]
+async fn more_uploads_than_there_may_be_are_told_to_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(folder.path().to_str().unwrap()).await.unwrap();
+    let mut uploads = Vec::new();
+    for _ in 0..UPLOADS {
+        uploads.push(blobs.begin().await.unwrap());
+    }
+    assert!(matches!(blobs.begin().await, Err(BlobError::Busy)));
+    // A place is taken until the bytes are a blob or gone.
+    let last = uploads.pop().unwrap().sync().await.unwrap();
+    assert!(matches!(blobs.begin().await, Err(BlobError::Busy)));
+    last.finish(Digest::of(b"")).await.unwrap();
+    blobs.begin().await.unwrap();
 }

@@ -1,29 +1,36 @@
-//! An upload on its way: a staged file until it is whole, then a blob or nothing.
+//! An upload on its way: a file that is being written, then one that is whole and durable, then a blob or nothing.
 
 use std::{
+    fs::{self, File},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use bytes::Bytes;
-use futures::TryStreamExt;
-use kernex_proto::{CHUNK_SIZE, ids::Digest};
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart, path::Path as Key};
-use tokio::{
-    fs::File,
-    io::{AsyncWriteExt, BufWriter},
-};
+use futures::TryStreamExt as _;
+use kernex_proto::ids::Digest;
+use object_store::{ObjectStoreExt as _, WriteMultipart, path::Path as Key};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::crash::Act;
 
-use super::{BlobError, Place, Turns, failed, pieces_of};
+use super::{BlobError, Place, failed, pieces_of};
 
 /// An upload in progress; dropping it leaves nothing.
 #[derive(Debug)]
 pub struct BlobWriter {
     place: Arc<Place>,
-    file: BufWriter<File>,
+    file: File,
     path: Staged,
+    turn: OwnedSemaphorePermit,
+}
+
+/// Bytes that are all there, durably, but no blob yet; dropping it leaves nothing.
+#[derive(Debug)]
+pub struct StagedBlob {
+    place: Arc<Place>,
+    path: Staged,
+    _turn: OwnedSemaphorePermit,
 }
 
 /// A file that goes with its owner.
@@ -33,116 +40,108 @@ struct Staged(PathBuf);
 impl Drop for Staged {
     fn drop(&mut self) {
         // After a rename it is not there any more, and a sweep at start catches what stays.
-        let _ = std::fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.0);
     }
 }
 
 impl BlobWriter {
     pub(super) async fn begin(place: Arc<Place>) -> Result<Self, BlobError> {
+        let turn = Arc::clone(&place.uploads).try_acquire_owned();
+        let turn = turn.map_err(|_| BlobError::Busy)?;
         let path = place.staging.join(uuid::Uuid::now_v7().to_string());
-        let file = File::create_new(&path)
-            .await
-            .map_err(failed("creating a file for an upload"))?;
-        Ok(Self {
-            place,
-            file: BufWriter::with_capacity(CHUNK_SIZE, file),
-            path: Staged(path),
+        blocking("creating a file for an upload", move || {
+            let file = File::create_new(&path)?;
+            Ok(Self {
+                place,
+                file,
+                path: Staged(path),
+                turn,
+            })
         })
+        .await
     }
 
-    /// The file that holds what was written so far; complete after [`flush`](Self::flush).
+    /// The file that holds what was written so far.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path.0
     }
 
-    /// Appends bytes.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), BlobError> {
+    /// Appends bytes. Blocks for as long as the disk needs.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         self.file
-            .write_all(&bytes)
-            .await
+            .write_all(bytes)
             .map_err(failed("writing an upload"))
     }
 
-    /// Hands everything written to the operating system, so that readers of [`path`](Self::path) see it.
-    pub async fn flush(&mut self) -> Result<(), BlobError> {
-        self.file.flush().await.map_err(failed("writing an upload"))
-    }
-
-    /// Makes what was written the blob of this digest, durably. That it has this digest is the caller's word.
-    pub async fn finish(mut self, digest: Digest) -> Result<(), BlobError> {
-        self.flush().await?;
-        self.file
-            .get_ref()
-            .sync_all()
-            .await
-            .map_err(failed("syncing an upload"))?;
-        let key = self.place.key(digest);
-        match &self.place.folder {
-            Some(folder) => keep(&self.path.0, folder, &key).await,
-            None => {
-                send(
-                    &self.path.0,
-                    &*self.place.store,
-                    &key,
-                    self.place.turns.clone(),
-                )
-                .await
+    /// Makes what was written durable. On its way to an object store it only stands here for a moment.
+    pub async fn sync(self) -> Result<StagedBlob, BlobError> {
+        blocking("syncing an upload", move || {
+            if self.place.folder.is_some() {
+                self.file.sync_all()?;
             }
+            Ok(StagedBlob {
+                place: self.place,
+                path: self.path,
+                _turn: self.turn,
+            })
+        })
+        .await
+    }
+}
+
+impl StagedBlob {
+    /// Makes the bytes the blob of this digest, durably. That they have this digest is the caller's word.
+    pub async fn finish(self, digest: Digest) -> Result<(), BlobError> {
+        let key = self.place.key(digest);
+        if self.place.folder.is_none() {
+            return send(&self.path.0, &self.place, &key).await;
         }
+        blocking("putting an upload in its place", move || self.keep(&key)).await
     }
 
-    /// Gives up; nothing is left.
-    pub async fn abort(self) {
-        drop(self);
+    /// Renames the file to its place and syncs the folders on the way, so that a power cut loses neither name.
+    fn keep(self, key: &Key) -> io::Result<()> {
+        let Some(folder) = &self.place.folder else {
+            return Ok(());
+        };
+        let target = folder.join(key.as_ref());
+        let shard = target.parent().unwrap_or(folder);
+        fs::create_dir_all(shard)?;
+        Act::BlobPlace.before();
+        fs::rename(&self.path.0, &target)?;
+        for made in [Some(shard), shard.parent(), Some(folder)]
+            .into_iter()
+            .flatten()
+        {
+            File::open(made)?.sync_all()?;
+        }
+        Act::BlobPlace.after();
+        Ok(())
     }
 }
 
-/// Renames a staged file to its place and syncs the folders on the way, so that a power cut loses neither name.
-async fn keep(staged: &Path, folder: &Path, key: &Key) -> Result<(), BlobError> {
-    let target = folder.join(key.as_ref());
-    let shard = target.parent().unwrap_or(folder).to_owned();
-    tokio::fs::create_dir_all(&shard)
-        .await
-        .map_err(failed("making a folder for bundles"))?;
-    Act::BlobPlace.before();
-    tokio::fs::rename(staged, &target)
-        .await
-        .map_err(failed("putting an upload in its place"))?;
-    for made in [Some(shard.as_path()), shard.parent(), Some(folder)]
-        .into_iter()
-        .flatten()
-    {
-        let opened = File::open(made)
-            .await
-            .map_err(failed("syncing the folder of bundles"))?;
-        opened
-            .sync_all()
-            .await
-            .map_err(failed("syncing the folder of bundles"))?;
-    }
-    Act::BlobPlace.after();
-    Ok(())
+/// Work for a thread that may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    doing: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, BlobError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(io::Error::other).and_then(|done| done);
+    done.map_err(failed(doing))
 }
 
-async fn send(
-    staged: &Path,
-    store: &dyn ObjectStore,
-    key: &Key,
-    turns: Turns,
-) -> Result<(), BlobError> {
-    let file = File::open(staged)
-        .await
-        .map_err(failed("reading an upload back"))?;
-    let size = file
-        .metadata()
-        .await
-        .map_err(failed("reading an upload back"))?
-        .len();
-    let file = file.into_std().await;
-    let upload = store.put_multipart(key).await.map_err(BlobError::Store)?;
-    let mut upload = WriteMultipart::new(upload);
-    let mut pieces = std::pin::pin!(pieces_of(file, 0, size, turns));
+async fn send(staged: &Path, place: &Place, key: &Key) -> Result<(), BlobError> {
+    let path = staged.to_owned();
+    let opened = blocking("reading an upload back", move || {
+        let file = File::open(path)?;
+        let size = file.metadata()?.len();
+        Ok((file, size))
+    });
+    let (file, size) = opened.await?;
+    let upload = place.store.put_multipart(key).await;
+    let mut upload = WriteMultipart::new(upload.map_err(BlobError::Store)?);
+    let mut pieces = std::pin::pin!(pieces_of(file, 0, size, place.turns.clone()));
     while let Some(piece) = pieces.try_next().await? {
         upload
             .wait_for_capacity(4)

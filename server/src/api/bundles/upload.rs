@@ -1,21 +1,22 @@
 //! Receiving a bundle: hashed while it is written, checked before it exists. Whatever goes wrong leaves nothing.
 
+mod intake;
+
 use std::time::Duration;
 
 use kernex_proto::{
-    archive::{Inspected, Limits, inspect},
+    archive::Inspected,
     error::Reason,
     ids::{Digest, check_name},
     v1::{self, upload_bundle_request::Message},
 };
-use sha2::{Digest as _, Sha256};
-use tokio::io::BufReader;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Status};
 
+use self::intake::Intake;
 use crate::{
     api::id,
-    blobs::{BlobError, BlobWriter, Blobs},
+    blobs::{BlobError, BlobWriter, Blobs, StagedBlob},
     error::{archive, internal, invalid, status},
     store::bundles::NewBundle,
 };
@@ -25,18 +26,16 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Signatures travel with every deploy, so there are few.
 const MAX_SIGNATURES: usize = 16;
 const MAX_SIGNATURE_BYTES: usize = 4096;
-/// Pieces in which the archive is read back.
-const READ_SIZE: usize = 256 * 1024;
 
 /// Bytes that will do as a bundle, not yet one.
 pub(super) struct Upload {
-    /// Holds them.
-    pub(super) writer: BlobWriter,
+    /// Holds them, durably.
+    pub(super) blob: StagedBlob,
     /// What is known of them.
     pub(super) bundle: NewBundle,
 }
 
-/// Takes the messages of one upload.
+/// Takes the messages of one upload. The bytes go to a thread of their own; dropping this leaves nothing either.
 pub(super) async fn receive<S>(
     blobs: &Blobs,
     max_size: u64,
@@ -49,32 +48,30 @@ where
         Some(Message::Begin(begin)) => Begin::check(begin, max_size)?,
         Some(Message::Chunk(_)) | None => return Err(invalid("begin", "it has to come first")),
     };
-    let mut writer = blobs.begin().await?;
+    let writer = blobs.begin().await?;
     if let Some(size) = begin.size
         && free_bytes(&writer).is_some_and(|free| free < size)
     {
-        writer.abort().await;
         return Err(BlobError::NoSpace.into());
     }
-    match read(&mut writer, begin, max_size, &mut messages).await {
-        Ok(bundle) => Ok(Upload { writer, bundle }),
-        Err(status) => {
-            writer.abort().await;
-            Err(status)
-        }
+    let intake = Intake::start(writer);
+    if let Err(status) = forward(&mut messages, &intake, max_size).await {
+        intake.abort().await;
+        return Err(status);
     }
+    let taken = intake.end().await?;
+    begin.compare(taken.size, taken.digest)?;
+    let inspected = taken.inspected.map_err(|error| archive(&error))?;
+    let bundle = begin.bundle(taken.size, taken.digest, inspected)?;
+    let blob = taken.writer.sync().await?;
+    Ok(Upload { blob, bundle })
 }
 
-async fn read<S>(
-    writer: &mut BlobWriter,
-    begin: Begin,
-    max_size: u64,
-    messages: &mut S,
-) -> Result<NewBundle, Status>
+/// Hands all bytes to the thread, or as many as it takes.
+async fn forward<S>(messages: &mut S, intake: &Intake, max_size: u64) -> Result<(), Status>
 where
     S: Stream<Item = Result<v1::UploadBundleRequest, Status>> + Unpin + Send,
 {
-    let mut hasher = Sha256::new();
     let mut size: u64 = 0;
     while let Some(message) = next(messages, IDLE).await? {
         let Message::Chunk(chunk) = message else {
@@ -84,41 +81,11 @@ where
         if size > max_size {
             return Err(too_large(max_size));
         }
-        hasher.update(&chunk);
-        writer.write(chunk).await?;
+        if !intake.give(chunk).await {
+            break;
+        }
     }
-    let digest = Digest(hasher.finalize().into());
-    begin.compare(size, digest)?;
-    writer.flush().await?;
-    let inspected = inspected(writer).await?;
-    let manifest_json =
-        String::from_utf8(inspected.manifest_json).map_err(|error| internal(&error))?;
-    Ok(NewBundle {
-        name: match begin.name {
-            Some(name) => name,
-            None => inspected.manifest.name_or_default().to_owned(),
-        },
-        version: inspected.manifest.version,
-        digest,
-        size,
-        format: inspected.format.into(),
-        manifest_json,
-        signatures: begin.signatures,
-    })
-}
-
-/// Walks the archive as devices will, so that none of them meets what the server did not.
-async fn inspected(writer: &BlobWriter) -> Result<Inspected, Status> {
-    let file = tokio::fs::File::open(writer.path())
-        .await
-        .map_err(|source| BlobError::Io {
-            doing: "reading an upload back",
-            source,
-        })?;
-    let reader = BufReader::with_capacity(READ_SIZE, file);
-    inspect(reader, &Limits::default())
-        .await
-        .map_err(|error| archive(&error))
+    Ok(())
 }
 
 /// The next message; `None` once the caller has sent everything.
@@ -191,6 +158,24 @@ impl Begin {
             digest,
             name,
             signatures: begin.signatures,
+        })
+    }
+
+    /// The row that is to be, of bytes that were found good.
+    fn bundle(self, size: u64, digest: Digest, inspected: Inspected) -> Result<NewBundle, Status> {
+        let manifest_json =
+            String::from_utf8(inspected.manifest_json).map_err(|error| internal(&error))?;
+        Ok(NewBundle {
+            name: match self.name {
+                Some(name) => name,
+                None => inspected.manifest.name_or_default().to_owned(),
+            },
+            version: inspected.manifest.version,
+            digest,
+            size,
+            format: inspected.format.into(),
+            manifest_json,
+            signatures: self.signatures,
         })
     }
 

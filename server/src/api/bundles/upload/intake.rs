@@ -1,0 +1,186 @@
+//! The thread of an upload: bytes are hashed, written and looked through in one pass, away from the ones that serve calls.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use futures::FutureExt as _;
+use kernex_proto::{
+    archive::{ArchiveError, Inspected, Limits, inspect},
+    ids::Digest,
+};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    sync::mpsc,
+    task::JoinHandle,
+};
+
+use crate::blobs::{BlobError, BlobWriter};
+
+/// Pieces that wait for the thread: one is received while another is worked on.
+const WAITING: usize = 2;
+
+enum Part {
+    Bytes(Bytes),
+    End,
+}
+
+/// What came of the bytes.
+pub(super) struct Taken {
+    /// Holds them, handed to the operating system.
+    pub(super) writer: BlobWriter,
+    /// How many there are.
+    pub(super) size: u64,
+    /// What they hash to.
+    pub(super) digest: Digest,
+    /// What they hold: the archive is walked as devices will, so that none of them meets what the server did not.
+    pub(super) inspected: Result<Inspected, ArchiveError>,
+}
+
+/// The way to the thread. When it is dropped, the thread ends and leaves nothing.
+pub(super) struct Intake {
+    parts: mpsc::Sender<Part>,
+    taken: JoinHandle<Result<Taken, BlobError>>,
+}
+
+impl Intake {
+    pub(super) fn start(writer: BlobWriter) -> Self {
+        let (parts, incoming) = mpsc::channel(WAITING);
+        let taken = tokio::task::spawn_blocking(move || take(writer, incoming));
+        Self { parts, taken }
+    }
+
+    /// Hands bytes over; `false` when the thread has given up, and [`end`](Self::end) says why.
+    pub(super) async fn give(&self, bytes: Bytes) -> bool {
+        // Nothing would be the end.
+        bytes.is_empty() || self.parts.send(Part::Bytes(bytes)).await.is_ok()
+    }
+
+    /// Says that everything is there, and waits for what it is.
+    pub(super) async fn end(self) -> Result<Taken, BlobError> {
+        // Whoever is gone has its reason.
+        let _ = self.parts.send(Part::End).await;
+        joined(self.taken).await
+    }
+
+    /// Gives up; nothing is left when this returns.
+    pub(super) async fn abort(self) {
+        drop(self.parts);
+        // It fails, as it has to.
+        let _ = joined(self.taken).await;
+    }
+}
+
+async fn joined(taken: JoinHandle<Result<Taken, BlobError>>) -> Result<Taken, BlobError> {
+    let taken = taken.await.map_err(|error| BlobError::Io {
+        doing: "taking an upload in",
+        source: io::Error::other(error),
+    });
+    taken?
+}
+
+/// Takes an upload in, on a thread that may block.
+fn take(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<Taken, BlobError> {
+    let mut tee = Tee {
+        writer,
+        parts,
+        hash: digest::Context::new(&digest::SHA256),
+        size: 0,
+        rest: Bytes::new(),
+        ended: false,
+        failure: None,
+    };
+    // The reader blocks instead of waiting, so the walk is over when it is polled for the first time.
+    let walk = inspect(&mut tee, &Limits::default()).now_or_never();
+    let inspected = walk.unwrap_or_else(|| {
+        let error = io::Error::other("the walk through an archive waited");
+        Err(ArchiveError::Io(error))
+    });
+    // An archive that will not do is read to its end all the same: that other bytes came than were announced is what the
+    // caller is to hear first.
+    while tee.failure.is_none() && !tee.ended {
+        // The failure is kept.
+        let _ = tee.next();
+    }
+    if let Some(failure) = tee.failure {
+        return Err(failure);
+    }
+    let mut digest = Digest([0; 32]);
+    digest.0.copy_from_slice(tee.hash.finish().as_ref());
+    Ok(Taken {
+        writer: tee.writer,
+        size: tee.size,
+        digest,
+        inspected,
+    })
+}
+
+/// Hashes and writes what passes to whoever walks the archive. Reading from it blocks the thread.
+struct Tee {
+    writer: BlobWriter,
+    parts: mpsc::Receiver<Part>,
+    hash: digest::Context,
+    size: u64,
+    /// What was not read yet of the last piece.
+    rest: Bytes,
+    ended: bool,
+    failure: Option<BlobError>,
+}
+
+impl Tee {
+    /// The next piece; empty at the end.
+    fn next(&mut self) -> io::Result<Bytes> {
+        if self.ended {
+            return Ok(Bytes::new());
+        }
+        let bytes = match self.parts.blocking_recv() {
+            Some(Part::Bytes(bytes)) => bytes,
+            Some(Part::End) => {
+                self.ended = true;
+                return Ok(Bytes::new());
+            }
+            None => return Err(self.fail(gave_up())),
+        };
+        self.hash.update(&bytes);
+        self.size += bytes.len() as u64;
+        match self.writer.write(&bytes) {
+            Ok(()) => Ok(bytes),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    /// Keeps the failure for who can name it; the walk only has to end.
+    fn fail(&mut self, failure: BlobError) -> io::Error {
+        self.failure = Some(failure);
+        io::Error::other("the upload ended")
+    }
+}
+
+fn gave_up() -> BlobError {
+    BlobError::Io {
+        doing: "taking an upload in",
+        source: io::Error::new(io::ErrorKind::ConnectionAborted, "the caller gave up"),
+    }
+}
+
+impl AsyncRead for Tee {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.rest.is_empty() {
+            self.rest = match self.next() {
+                Ok(bytes) => bytes,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+        }
+        let length = self.rest.len().min(buffer.remaining());
+        buffer.put_slice(&self.rest.split_to(length));
+        Poll::Ready(Ok(()))
+    }
+}
