@@ -14,8 +14,11 @@ use crate::tls::PinnedCa;
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A stream's window is smaller than the connection's, so that a slow disk never keeps the session waiting.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// Windows are promises, not memory: what they cost is what arrives faster than it is written.
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// A chunk of a bundle in one frame instead of sixteen.
+const FRAME: u32 = 256 * 1024;
 /// A chunk of a bundle and what surrounds it; also bounds a command.
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
@@ -70,7 +73,8 @@ pub(crate) async fn connect(
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW);
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME);
     tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect())
         .await
         .map_err(|_| ConnectError::Timeout(server.to_owned()))?

@@ -1,11 +1,12 @@
 //! Fetching a bundle: as often as it takes, from where the last try stopped, hashed while it is written.
 
-use std::{io, path::Path, time::Duration};
+use std::{fs::File, io, io::Write as _, path::Path, time::Duration};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
+use bytes::Bytes;
 use kernex_proto::{ids::Digest, v1};
-use tokio::{fs::File, io::AsyncWriteExt as _, sync::watch};
+use tokio::{sync::watch, task::JoinHandle};
 use tonic::Code;
 
 use super::{NoRoom, make_room};
@@ -90,11 +91,7 @@ impl Fetch<'_> {
 
     async fn once(&mut self) -> Result<(), FetchError> {
         make_room(self.state_dir, self.size).await??;
-        let mut sink = Sink {
-            file: File::create(self.path).await?,
-            hash: Context::new(&SHA256),
-            offset: 0,
-        };
+        let mut sink = Sink::create(self.path).await?;
         let policy = ExponentialBuilder::default()
             .with_min_delay(FIRST_WAIT)
             .with_max_delay(LONGEST_WAIT)
@@ -123,15 +120,7 @@ impl Fetch<'_> {
             }
             tokio::time::sleep(waits.next().unwrap_or(LONGEST_WAIT)).await;
         }
-        sink.file.flush().await?;
-        sink.file.sync_all().await?;
-        let found = Digest(
-            sink.hash
-                .finish()
-                .as_ref()
-                .try_into()
-                .map_err(io::Error::other)?,
-        );
+        let found = sink.finish().await?;
         if found == self.digest {
             Ok(())
         } else {
@@ -169,7 +158,7 @@ impl Fetch<'_> {
             };
             match message {
                 Ok(Some(message)) => {
-                    sink.write(&message.chunk).await?;
+                    sink.write(message.chunk).await?;
                     (self.progress)(sink.offset);
                     // More than promised can only be something else; the digest will say so.
                     if self.size != 0 && sink.offset >= self.size {
@@ -184,19 +173,73 @@ impl Fetch<'_> {
     }
 }
 
+/// Where the bytes go. They are hashed and written on a blocking thread, a chunk at a time and while the next one is received,
+/// so that neither the session nor the journal waits for long.
 struct Sink {
-    file: File,
-    hash: Context,
+    /// Taken along by whoever writes.
+    written: Option<Written>,
+    writing: Option<JoinHandle<io::Result<Written>>>,
     offset: u64,
 }
 
+/// The file and the hash of what is in it.
+struct Written {
+    file: File,
+    hash: Context,
+}
+
 impl Sink {
-    async fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
-        self.hash.update(chunk);
-        self.file.write_all(chunk).await?;
+    async fn create(path: &Path) -> io::Result<Self> {
+        let path = path.to_owned();
+        let file = blocking(move || File::create(path)).await?;
+        Ok(Self {
+            written: Some(Written {
+                file,
+                hash: Context::new(&SHA256),
+            }),
+            writing: None,
+            offset: 0,
+        })
+    }
+
+    /// Waits for the chunk before, and has this one written.
+    async fn write(&mut self, chunk: Bytes) -> io::Result<()> {
+        let mut written = self.settle().await?;
         self.offset += chunk.len() as u64;
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            written.hash.update(&chunk);
+            written.file.write_all(&chunk)?;
+            Ok(written)
+        }));
         Ok(())
     }
+
+    /// Syncs; says what the bytes hash to.
+    async fn finish(mut self) -> io::Result<Digest> {
+        let written = self.settle().await?;
+        let hash = blocking(move || {
+            written.file.sync_all()?;
+            Ok(written.hash.finish())
+        });
+        Ok(Digest(
+            hash.await?.as_ref().try_into().map_err(io::Error::other)?,
+        ))
+    }
+
+    async fn settle(&mut self) -> io::Result<Written> {
+        if let Some(writing) = self.writing.take() {
+            return writing.await.map_err(io::Error::other)?;
+        }
+        let lost = || io::Error::other("the download failed before");
+        self.written.take().ok_or_else(lost)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other)?
 }
 
 /// Waits for the server, but not for long, and not on a connection whose session is over: on one that died without a word,

@@ -2,7 +2,8 @@
 //! renamed into place.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _},
     path::Path,
     pin::Pin,
     task::{Context, Poll},
@@ -14,8 +15,8 @@ use kernex_proto::{
     v1,
 };
 use tokio::{
-    fs::File,
     io::{AsyncRead, ReadBuf},
+    runtime::Handle,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -78,30 +79,51 @@ pub(crate) struct Place<'a> {
     pub(crate) halt: &'a CancellationToken,
 }
 
-/// An archive that cannot be read on once it is halted.
-struct Halting<'a> {
+/// Bytes of the archive that are in memory at once.
+const BUFFER: usize = 64 * 1024;
+
+/// An archive that cannot be read on once it is halted. Reading blocks: archives are read where that is no harm.
+struct Halting {
     file: File,
-    halt: &'a CancellationToken,
+    halt: CancellationToken,
 }
 
-impl<'a> Halting<'a> {
-    async fn open(archive: &Path, halt: &'a CancellationToken) -> io::Result<Self> {
-        let file = File::open(archive).await?;
+impl Halting {
+    fn open(archive: &Path, halt: &CancellationToken) -> io::Result<Self> {
+        let file = File::open(archive)?;
+        let halt = halt.clone();
         Ok(Self { file, halt })
     }
 }
 
-impl AsyncRead for Halting<'_> {
+impl AsyncRead for Halting {
     fn poll_read(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.halt.is_cancelled() {
             return Poll::Ready(Err(io::Error::other("the unpacking was halted")));
         }
-        Pin::new(&mut self.file).poll_read(context, buffer)
+        let room = buffer.remaining().min(BUFFER);
+        let read = self.file.read(buffer.initialize_unfilled_to(room))?;
+        buffer.advance(read);
+        Poll::Ready(Ok(()))
     }
+}
+
+/// Walks an archive on a blocking thread, where it is inflated; what it writes goes to the other one. There are two, so only
+/// one archive may be walked at a time, which is what running one attempt at a time comes to.
+async fn walking<T, F>(
+    walk: impl FnOnce() -> io::Result<F> + Send + 'static,
+) -> Result<T, UnpackError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, ArchiveError>>,
+{
+    let runtime = Handle::current();
+    let walked = tokio::task::spawn_blocking(move || Ok(runtime.block_on(walk()?)?));
+    walked.await.map_err(io::Error::other)?
 }
 
 /// Unpacks an archive into a release folder and returns its manifest. Nothing is written before all of the archive
@@ -111,8 +133,12 @@ pub(crate) async fn unpack(
     place: &Place<'_>,
     about: &About,
 ) -> Result<Manifest, UnpackError> {
-    let limits = Limits::default();
-    let seen = inspect(Halting::open(archive, place.halt).await?, &limits).await?;
+    let source = (archive.to_owned(), place.halt.clone());
+    let seen = walking(move || {
+        let reader = Halting::open(&source.0, &source.1)?;
+        Ok(async move { inspect(reader, &Limits::default()).await })
+    });
+    let seen = seen.await?;
     let needed = seen
         .unpacked_bytes
         .saturating_add(seen.entries.saturating_mul(PER_ENTRY));
@@ -129,8 +155,13 @@ pub(crate) async fn unpack(
         .requires
         .check(std::env::consts::OS, std::env::consts::ARCH, free)?;
 
-    let reader = Halting::open(archive, place.halt).await?;
-    unpack_archive(reader, place.aside, &limits).await?;
+    let source = (archive.to_owned(), place.halt.clone());
+    let aside = place.aside.to_owned();
+    let unpacked = walking(move || {
+        let reader = Halting::open(&source.0, &source.1)?;
+        Ok(async move { unpack_archive(reader, &aside, &Limits::default()).await })
+    });
+    unpacked.await?;
     place.shelf.describe(place.folder, about)?;
     let (aside, releases) = (place.aside.to_owned(), place.shelf.releases());
     let release = place.shelf.release(place.folder);
@@ -158,7 +189,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "ab").unwrap();
         let halt = CancellationToken::new();
-        let mut reader = Halting::open(file.path(), &halt).await.unwrap();
+        let mut reader = Halting::open(file.path(), &halt).unwrap();
         assert_eq!(reader.read_u8().await.unwrap(), b'a');
         halt.cancel();
         assert!(reader.read_u8().await.is_err());
