@@ -7,6 +7,10 @@ use std::{
 
 use serde_json::Value;
 
+mod lines;
+
+pub use lines::Lines;
+
 use crate::{
     binaries,
     server::{TestServer, clear_settings},
@@ -82,6 +86,15 @@ impl<'a> Ctl<'a> {
             .output()
             .expect("kernexctl can be started")
             .into()
+    }
+
+    /// Starts a command that prints lines as they come, such as a watch.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn lines(&self, words: &[&str]) -> Lines {
+        Lines::of(self.command(words))
     }
 
     /// Runs a command that has to succeed; returns its data.

@@ -69,9 +69,7 @@ pub(super) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
         "Deployment {} of {}",
         deployment.id, deployment.bundle
     ));
-    watch::follow(&client, &deployment.id, args.timeout)
-        .await?
-        .report(printer)
+    watch::show(&client, &deployment.id, args.timeout, printer).await
 }
 
 /// Commits a deployment.

@@ -59,13 +59,7 @@ pub(super) async fn run(session: &Session, command: DeploymentCommand) -> Result
             output,
         } => {
             let client = session.connect().await?;
-            let printer = Printer::new(output.output);
-            let finished = if printer.for_people() {
-                watch::follow(&client, &id, timeout).await?
-            } else {
-                watch::follow_lines(&client, &id, timeout, printer).await?
-            };
-            finished.report(printer)
+            watch::show(&client, &id, timeout, Printer::new(output.output)).await
         }
         DeploymentCommand::Rollback(args) => rollback::run(session, args).await,
         DeploymentCommand::Pause { steer, reason } => steer::pause(session, steer, reason).await,

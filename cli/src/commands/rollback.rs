@@ -52,9 +52,7 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
         say(&format!("Deployment {id} takes {} back.", args.id));
     }
     if args.watch {
-        return watch::follow(&client, &id, args.timeout)
-            .await?
-            .report(printer);
+        return watch::show(&client, &id, args.timeout, printer).await;
     }
     if printer.for_people() {
         say(&format!("Watch it with `kernexctl deployment watch {id}`."));

@@ -24,8 +24,21 @@ pub(crate) struct Finished {
     deployment: v1::Deployment,
     /// Its targets by device name.
     targets: Vec<TargetView>,
-    /// Every change was printed as it came.
-    is_told: bool,
+}
+
+/// Follows until finished, `limit` or Ctrl-C, and prints what came of it; for programs every change, as a line.
+pub(crate) async fn show(
+    client: &Client,
+    id: &str,
+    limit: Option<Duration>,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let finished = if printer.for_people() {
+        follow(client, id, limit).await?
+    } else {
+        follow_on(client, id, limit, Watching::lines(printer)).await?
+    };
+    finished.report(printer)
 }
 
 /// Follows until finished, `limit` or Ctrl-C. Whatever ends the watch, the deployment goes on.
@@ -35,18 +48,6 @@ pub(crate) async fn follow(
     limit: Option<Duration>,
 ) -> Result<Finished, Failure> {
     follow_on(client, id, limit, Watching::new()).await
-}
-
-/// The same, with a line on stdout for each change instead of talk.
-pub(crate) async fn follow_lines(
-    client: &Client,
-    id: &str,
-    limit: Option<Duration>,
-    printer: Printer,
-) -> Result<Finished, Failure> {
-    let mut finished = follow_on(client, id, limit, Watching::lines(printer)).await?;
-    finished.is_told = true;
-    Ok(finished)
 }
 
 async fn follow_on(
@@ -84,7 +85,6 @@ async fn to_the_end(
                 return Ok(Finished {
                     deployment,
                     targets: by_device(targets),
-                    is_told: false,
                 });
             }
             // The server ended the stream early, as when it stops.
@@ -137,7 +137,8 @@ fn by_device(targets: BTreeMap<String, v1::Target>) -> Vec<TargetView> {
 }
 
 impl Finished {
-    /// Prints the result. A deployment that did not succeed is a failure of this command, too.
+    /// Prints the result for people; programs have read it as the last change. A deployment that did not succeed is a
+    /// failure of this command, too.
     pub(crate) fn report(self, printer: Printer) -> Result<(), Failure> {
         let view = DeploymentView::from(self.deployment.clone());
         let sentence = view.sentence();
@@ -147,8 +148,6 @@ impl Finished {
             for line in failures(&self.targets) {
                 say(&line);
             }
-        } else if !self.is_told {
-            printer.one(&view.with_targets(self.targets))?;
         }
         let id = &self.deployment.id;
         let (word, next) = match self.deployment.result() {

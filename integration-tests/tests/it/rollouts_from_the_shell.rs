@@ -7,6 +7,19 @@ use kernex_integration_tests::{
     wait::{seen, wait_for},
 };
 use kernex_proto::v1::DeploymentState;
+use serde_json::Value;
+
+/// Every line of a watch for programs; each is JSON and says what changed.
+fn changes(ctl: &Ctl<'_>, words: &[&str]) -> (Vec<Value>, Option<i32>) {
+    let (lines, code) = ctl.lines(&[words, &["-o", "json"]].concat()).to_the_end();
+    let changes: Vec<Value> = lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let known = |change: &Value| change["change"] == "deployment" || change["change"] == "target";
+    assert!(changes.iter().all(known), "{changes:?}");
+    (changes, code)
+}
 
 both_databases! {
     async fn a_canary_is_deployed_watched_paused_promoted_and_retried(database) {
@@ -41,6 +54,34 @@ both_databases! {
         assert_eq!(watched.code, Some(0), "{}\n{}", watched.stdout, watched.stderr);
         let promoted = ctl.run(&["deployment", "promote", &id]);
         assert_eq!(promoted.code, Some(5), "it is finished: {}", promoted.stderr);
+    }
+
+    async fn a_program_reads_a_line_for_each_change_of_a_deployment_and_of_its_rollback(database) {
+        let server = TestServer::start(database).await;
+        let (ctl, operator) = (Ctl::on(&server), server.operator());
+        let _agent = server.agent("edge-1").await;
+        for (version, script) in [("1.0", "true"), ("2.0", "true"), ("3.0", "exit 4")] {
+            let _ = operator.push(&BundleBuilder::script("app", version, script).gzip().await).await;
+        }
+        let first = ctl.run(&["deploy", "app:1.0", "--to", "*", "--watch"]);
+        assert_eq!(first.code, Some(0), "{}", first.stderr);
+        let (changes, code) = changes(&ctl, &["deploy", "app:2.0", "--to", "*", "--watch"]);
+        assert_eq!(code, Some(0), "{changes:?}");
+        let succeeded = |change: &Value| change["target"]["state"] == "succeeded" && change["target"]["device"] == "edge-1";
+        assert!(changes.iter().any(succeeded), "{changes:?}");
+        let last = &changes.last().unwrap()["deployment"];
+        assert_eq!(last["result"], "succeeded", "{changes:?}");
+        let id = last["id"].as_str().unwrap();
+        let (changes, code) = self::changes(&ctl, &["deployment", "rollback", id, "--yes", "--watch"]);
+        assert_eq!(code, Some(0), "{changes:?}");
+        assert!(changes.iter().any(succeeded), "{changes:?}");
+        let last = &changes.last().unwrap()["deployment"];
+        assert_eq!((&last["result"], last["rolls_back"].as_str()), (&"succeeded".into(), Some(id)), "{changes:?}");
+        let (changes, code) = self::changes(&ctl, &["deploy", "app:3.0", "--to", "*", "--watch"]);
+        assert_eq!(code, Some(3), "{changes:?}");
+        let failed = |change: &Value| change["target"]["reason"] == "script_failed" && change["target"]["exit_code"] == 4;
+        assert!(changes.iter().any(failed), "{changes:?}");
+        assert_eq!(changes.last().unwrap()["deployment"]["result"], "failed", "{changes:?}");
     }
 
     async fn phases_come_from_a_file_and_wait_for_approval(database) {

@@ -1,14 +1,8 @@
 //! Watching: a snapshot, then changes, and on from the same place after a cut.
 
-use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, Stdio},
-    sync::mpsc,
-};
-
 use kernex_integration_tests::{BundleBuilder, Ctl, TestServer, both_databases, wait::LIMIT};
 use kernex_proto::v1::{
-    DeleteDeviceRequest, DeviceStatus, UpdateDeviceLabelsRequest, WatchDevicesRequest,
+    DeleteDeviceRequest, Device, DeviceStatus, UpdateDeviceLabelsRequest, WatchDevicesRequest,
     WatchDevicesResponse, WatchEventsRequest,
 };
 use serde_json::Value;
@@ -30,59 +24,6 @@ async fn until(
         if holds(&message) {
             return message;
         }
-    }
-}
-
-/// A `kernexctl` that prints lines until it is dropped.
-struct Lines {
-    child: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Lines {
-    fn of(ctl: &Ctl<'_>, words: &[&str]) -> Self {
-        let mut command = ctl.command(words);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, lines }
-    }
-
-    /// The next line that is about this.
-    async fn about(&self, what: &str) -> String {
-        kernex_integration_tests::wait_for(&format!("a line about {what}"), || async {
-            let mut seen = Vec::new();
-            while let Ok(line) = self.lines.try_recv() {
-                if line.contains(what) {
-                    return Ok(line);
-                }
-                seen.push(line);
-            }
-            Err(seen.join("\n"))
-        })
-        .await
-    }
-
-    fn ends_with(mut self) -> Option<i32> {
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -134,6 +75,51 @@ both_databases! {
         assert_eq!(refused.code(), Code::InvalidArgument);
     }
 
+    async fn a_device_that_drifts_and_one_with_a_copy_are_seen_by_whoever_watches(database) {
+        let server = TestServer::start(database).await;
+        let (ctl, operator) = (Ctl::on(&server), server.operator());
+        let agent = server.agent("edge-1").await;
+        let mut device = server.raw_device("edge-2").await;
+        let mut copy = device.clone();
+        device.connect(&server).await.heartbeat(1).await;
+        device.connect(&server).await.heartbeat(1).await;
+        let bundle = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
+        operator.deploy_and_finish(&bundle, "edge-1").await;
+        let mut watch = operator.devices().watch_devices(WatchDevicesRequest::default()).await.unwrap().into_inner();
+        assert!(next(&mut watch).await.snapshot);
+        let devices = ctl.lines(&["device", "list", "--watch", "-o", "json"]);
+        let events = ctl.lines(&["event", "watch", "--after", "0", "--kind", "device", "-o", "json"]);
+
+        std::fs::remove_file(agent.state.join("bundles/app/current")).unwrap();
+        let drifted = until(&mut watch, |message| message.devices.iter().any(|device| !device.drifts.is_empty())).await;
+        let drift = &drifted.devices[0].drifts[0];
+        assert_eq!((drift.name.as_str(), drift.expected_version.as_str(), drift.actual_version.as_str()), ("app", "1.0", ""));
+        assert!(!drifted.snapshot && drift.since.is_some(), "{drifted:?}");
+        let line: Value = serde_json::from_str(&devices.about(r#""drifts":[{"#).await).unwrap();
+        assert_eq!((&line["change"], &line["device"]["name"]), (&"device".into(), &"edge-1".into()), "{line}");
+        let line: Value = serde_json::from_str(&events.about("device.drifted").await).unwrap();
+        assert_eq!((&line["detail"]["name"], &line["detail"]["expected"]), (&"edge-1".into(), &"1.0".into()), "{line}");
+
+        // The copy left before the sessions above: its epoch is older than one that was confirmed.
+        let mut session = copy.connect(&server).await;
+        session.heartbeat(1).await;
+        let conflicted = until(&mut watch, |message| message.devices.iter().any(|device| device.status() == DeviceStatus::Conflicted)).await;
+        assert_eq!(conflicted.devices[0].name, "edge-2");
+        let line: Value = serde_json::from_str(&devices.about(r#""status":"conflicted""#).await).unwrap();
+        assert_eq!(line["device"]["name"], "edge-2", "{line}");
+        let line: Value = serde_json::from_str(&events.about("device.conflicted").await).unwrap();
+        assert_eq!(line["detail"]["name"], "edge-2", "{line}");
+
+        operator.deploy_and_finish(&bundle, "edge-1").await;
+        let settled = until(&mut watch, |message| message.devices.iter().any(|device| device.name == "edge-1" && device.drifts.is_empty())).await;
+        assert!(!settled.snapshot);
+        events.about("device.settled").await;
+        let _ = ctl.ok(&["device", "resolve", "edge-2", "--yes"]);
+        events.about("device.resolved").await;
+        let free = |device: &Device| device.name == "edge-2" && device.status() != DeviceStatus::Conflicted;
+        until(&mut watch, |message| message.devices.iter().any(free)).await;
+    }
+
     async fn events_are_followed_from_a_cursor_and_a_cursor_that_never_was_is_refused(database) {
         let server = TestServer::start(database).await;
         let operator = server.operator();
@@ -169,9 +155,9 @@ both_databases! {
         let (events, devices, deployment) = {
             let ctl = Ctl::on(&server);
             (
-                Lines::of(&ctl, &["event", "watch", "--after", "0", "--kind", "device", "-o", "json"]),
-                Lines::of(&ctl, &["device", "list", "--watch", "-o", "json"]),
-                Lines::of(&ctl, &["deployment", "watch", &id, "-o", "json"]),
+                ctl.lines(&["event", "watch", "--after", "0", "--kind", "device", "-o", "json"]),
+                ctl.lines(&["device", "list", "--watch", "-o", "json"]),
+                ctl.lines(&["deployment", "watch", &id, "-o", "json"]),
             )
         };
         events.about("device.online").await;
@@ -184,7 +170,7 @@ both_databases! {
         std::fs::write(&gate, "").unwrap();
         let line: Value = serde_json::from_str(&deployment.about(r#""result":"succeeded""#).await).unwrap();
         assert_eq!(line["change"].as_str(), Some("deployment"));
-        assert_eq!(deployment.ends_with(), Some(0));
+        assert_eq!(deployment.to_the_end().1, Some(0));
         agent.stop();
         devices.about(r#""status":"offline""#).await;
         events.about("device.offline").await;
