@@ -312,6 +312,11 @@ impl Store {
         is_trusted(self.drift(self.0.clock.look()))
     }
 
+    /// Now, for what only time decides; none while the clock is not to be trusted.
+    pub(crate) fn time(&self) -> Option<Timestamp> {
+        self.trusts_clock().then(|| self.now())
+    }
+
     pub(crate) fn writer(&self) -> &DatabaseConnection {
         &self.0.writer
     }

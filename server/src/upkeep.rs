@@ -106,7 +106,7 @@ async fn say_of_clock(store: &Store, trusted: bool) {
     } else {
         tracing::error!(
             drift_seconds,
-            "the clock jumped; nothing expires until it is back or the server restarts"
+            "the clock jumped; nothing expires, opens by a window or soaks until it is back or the server restarts"
         );
     }
     if let Err(error) = store.note_clock(trusted).await {

@@ -67,7 +67,20 @@ impl Schedule {
         self.start.is_none() && self.windows.is_empty() && self.spread.is_zero()
     }
 
-    /// Whether work may begin now.
+    /// Whether work may begin now. While nobody knows what time it is, nothing begins that waits for one.
+    #[must_use]
+    pub fn gate_by(&self, time: Option<Timestamp>) -> Gate {
+        match time {
+            Some(now) => self.gate(now),
+            None if self.start.is_none() && self.windows.is_empty() => Gate::Open {
+                since: None,
+                until: None,
+            },
+            None => Gate::Closed { until: None },
+        }
+    }
+
+    /// Whether work may begin at an instant.
     #[must_use]
     pub fn gate(&self, now: Timestamp) -> Gate {
         let start = self.start.filter(|start| now < *start);
@@ -102,16 +115,48 @@ impl Schedule {
         }
     }
 
-    /// Whether a target may begin now, that was released at an instant. Its share of the spread is counted from when it
-    /// could have begun, and an opening that is shorter than the spread has room for every share.
+    /// Whether a target may begin now, that was released at an instant; not while nobody knows what time it is.
     #[must_use]
-    pub fn is_due(&self, released: Timestamp, share: Share, now: Timestamp) -> bool {
-        let Gate::Open { since, until } = self.gate(now) else {
-            return false;
+    pub fn is_due(&self, released: Timestamp, share: Share, now: Option<Timestamp>) -> bool {
+        let Some(now) = now else {
+            return self.is_at_once();
         };
+        match self.gate(now) {
+            Gate::Open { since, until } => now >= self.moment(since, until, released, share),
+            Gate::Closed { .. } => false,
+        }
+    }
+
+    /// When a target may begin, as things stand now, that was released at an instant; none when it never may again.
+    #[must_use]
+    pub fn begins_at(
+        &self,
+        released: Timestamp,
+        share: Share,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let opened = match self.gate(now) {
+            Gate::Closed { until } => self.gate(until?),
+            open @ Gate::Open { .. } => open,
+        };
+        match opened {
+            Gate::Open { since, until } => Some(self.moment(since, until, released, share)),
+            Gate::Closed { .. } => None,
+        }
+    }
+
+    /// When a target begins within an opening. Its share of the spread is counted from when it could have begun, and an
+    /// opening that is shorter than the spread has room for every share.
+    fn moment(
+        &self,
+        since: Option<Timestamp>,
+        until: Option<Timestamp>,
+        released: Timestamp,
+        share: Share,
+    ) -> Timestamp {
         let from = since.map_or(released, |since| since.max(released));
         let room = until.map_or(Duration::MAX, |until| until.since(from));
-        now >= from.plus(share.of(self.spread.min(room)))
+        from.plus(share.of(self.spread.min(room)))
     }
 
     /// The opening at or after an instant.

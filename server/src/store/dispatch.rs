@@ -100,7 +100,7 @@ impl Store {
     /// that asks again before that gets the same answer.
     pub async fn due_commands(&self, sessions: &[(DeviceId, u64)]) -> Result<Vec<DueCommand>> {
         let now = self.now();
-        let trusted = self.trusts_clock();
+        let time = self.time();
         let epochs: BTreeMap<Uuid, i64> = sessions
             .iter()
             .map(|(id, epoch)| (id.0, signed(*epoch)))
@@ -121,8 +121,8 @@ impl Store {
                         due.push(stop(&row));
                     }
                 } else if is_head
-                    && (is_new(&row, epoch, now, trusted)
-                        && (is_at_work(&row) || gates.let_through(&row, now))
+                    && (is_new(&row, epoch, time)
+                        && (is_at_work(&row) || gates.let_through(&row, time))
                         || is_granted(&row, now))
                 {
                     due.extend(deploy(&row, now)?);
@@ -223,10 +223,10 @@ fn attempt_id(row: &Row) -> AttemptId {
 /// Whether it waits for its device and was not pushed in this session; a clock that jumped makes nothing late. One that was
 /// accepted but, as far as these rows know, never pushed is asked about again: after a restore the device knows more, and
 /// otherwise repeating it does no harm. What is paused begins nowhere.
-fn is_new(row: &Row, epoch: i64, now: Timestamp, trusted: bool) -> bool {
+fn is_new(row: &Row, epoch: i64, now: Option<Timestamp>) -> bool {
     let paused = row.deployment_state == DeploymentState::Paused.as_str();
     let waits = row.state == State::Pending.as_str() || row.state == State::Sent.as_str();
-    let waits = waits && !paused && (row.delivery_deadline > now.0 || !trusted);
+    let waits = waits && !paused && now.is_none_or(|now| row.delivery_deadline > now.0);
     row.sent_epoch < epoch && (waits || is_at_work(row) && row.sent_epoch == 0)
 }
 
@@ -240,7 +240,7 @@ struct Gates(BTreeMap<Uuid, Option<Schedule>>);
 
 impl Gates {
     /// Whether time allows an attempt to begin.
-    fn let_through(&mut self, row: &Row, now: Timestamp) -> bool {
+    fn let_through(&mut self, row: &Row, now: Option<Timestamp>) -> bool {
         let Some(windows) = &row.windows else {
             return true;
         };

@@ -67,7 +67,7 @@ impl Store {
         let (phases, counts) = (phases(db, &ids).await?, counts_by_phase(db, &ids).await?);
         let schedules = schedules::rows_of(db, &ids).await?;
         for row in rows {
-            let next = next(&row, &phases, &counts, schedules.get(&row.id), self.now())?;
+            let next = next(&row, &phases, &counts, schedules.get(&row.id), self.time())?;
             advanced.wake = advanced.wake.into_iter().chain(next.wake).min();
             if self.is_idle(&row, &next.actions).await? {
                 continue;
@@ -105,7 +105,7 @@ fn next(
     phases: &Phases,
     counts: &BTreeMap<Uuid, PhaseCounts>,
     schedule: Option<&schedule::Model>,
-    now: Timestamp,
+    now: Option<Timestamp>,
 ) -> Result<Plan> {
     let none = PhaseCounts::new();
     let phases = phases.get(&row.id).map_or(&[][..], Vec::as_slice);
@@ -115,11 +115,11 @@ fn next(
 }
 
 /// Whether time allows targets of a deployment to begin.
-fn gate(schedule: Option<&schedule::Model>, now: Timestamp) -> Result<Gate> {
+fn gate(schedule: Option<&schedule::Model>, now: Option<Timestamp>) -> Result<Gate> {
     let Some(row) = schedule else {
         return Ok(Gate::Open);
     };
-    Ok(match schedules::from_row(row)?.schedule.gate(now) {
+    Ok(match schedules::from_row(row)?.schedule.gate_by(now) {
         times::Gate::Open { .. } => Gate::Open,
         times::Gate::Closed { until } => Gate::Closed { until },
     })
@@ -140,7 +140,7 @@ pub(crate) async fn step(tx: &Tx, id: Uuid) -> Result<(usize, Vec<DeviceId>)> {
         counts_by_phase(&tx.db, &ids).await?,
     );
     let schedule = schedules::find(&tx.db, id).await?;
-    let plan = next(&row, &phases, &counts, schedule.as_ref(), tx.now)?;
+    let plan = next(&row, &phases, &counts, schedule.as_ref(), tx.time())?;
     let mut change = Change::of(&row)?;
     let mut devices = Vec::new();
     for action in &plan.actions {

@@ -43,6 +43,7 @@ pub(crate) struct Tx {
     pub(crate) db: DatabaseTransaction,
     /// The one instant of this transaction; later than that of any before it.
     pub(crate) now: Timestamp,
+    is_timely: bool,
     events: Mutex<Vec<NewEvent>>,
     changed: AtomicBool,
 }
@@ -55,6 +56,11 @@ struct NewEvent {
 }
 
 impl Tx {
+    /// The same instant, for what only time decides; none while the clock is not to be trusted.
+    pub(crate) fn time(&self) -> Option<Timestamp> {
+        self.is_timely.then_some(self.now)
+    }
+
     /// Writes an event at commit.
     pub(crate) fn event(
         &self,
@@ -227,6 +233,7 @@ impl Store {
         let tx = Arc::new(Tx {
             db,
             now,
+            is_timely: self.trusts_clock(),
             events: Mutex::default(),
             changed: AtomicBool::new(false),
         });

@@ -183,6 +183,11 @@ impl PhaseFacts {
         })
     }
 
+    /// Whether it is observed for a while after its success.
+    const fn soaks(&self) -> bool {
+        !self.phase.soak.is_zero()
+    }
+
     /// Whether the success threshold is reached; only asked of a phase that has not failed.
     fn is_reached(&self) -> bool {
         match self.phase.success {
@@ -214,9 +219,9 @@ impl Facts {
     }
 }
 
-/// What a deployment does next.
+/// What a deployment does next. Without a time that can be trusted counts decide alone: no phase soaks meanwhile.
 #[must_use]
-pub fn plan(facts: &Facts, gate: Gate, now: Timestamp) -> Plan {
+pub fn plan(facts: &Facts, gate: Gate, now: Option<Timestamp>) -> Plan {
     use DeploymentState as S;
     let all_closed = facts.counts().open() == 0 && !facts.lingers;
     let mut plan = Plan::default();
@@ -260,7 +265,7 @@ pub fn plan(facts: &Facts, gate: Gate, now: Timestamp) -> Plan {
 }
 
 /// Marks what the newest phase has reached and opens what may open; says which phase is the newest then.
-fn advance(facts: &Facts, gate: Gate, now: Timestamp, plan: &mut Plan) -> u32 {
+fn advance(facts: &Facts, gate: Gate, now: Option<Timestamp>, plan: &mut Plan) -> u32 {
     let last = facts.phases.len() as u32;
     let mut open = facts.open;
     loop {
@@ -268,18 +273,17 @@ fn advance(facts: &Facts, gate: Gate, now: Timestamp, plan: &mut Plan) -> u32 {
             .checked_sub(1)
             .and_then(|index| facts.phases.get(index as usize))
         {
-            let passed_at = match phase.passed_at {
-                Some(at) => at,
-                None if phase.is_reached() => {
-                    plan.actions.push(Action::Passed(open));
-                    now
+            if phase.passed_at.is_none() {
+                // A soak is measured from an instant that is known.
+                if !phase.is_reached() || (phase.soaks() && now.is_none()) {
+                    return open;
                 }
-                None => return open,
-            };
+                plan.actions.push(Action::Passed(open));
+            }
             if phase.soaked_at.is_none() {
-                let soaked = passed_at.plus(phase.phase.soak);
-                if now < soaked {
-                    plan.wake = Some(soaked);
+                let soaked = phase.passed_at.or(now).map(|at| at.plus(phase.phase.soak));
+                if phase.soaks() && (now.is_none() || now < soaked) {
+                    plan.wake = soaked.filter(|_| now.is_some());
                     return open;
                 }
                 plan.actions.push(Action::Soaked(open));

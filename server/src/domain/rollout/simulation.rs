@@ -214,7 +214,7 @@ impl World {
     fn settle(&mut self) -> Option<Timestamp> {
         for _ in 0..2 * self.asked.rollout.phases.len() + 4 {
             self.count();
-            let plan = plan(&self.facts, Gate::Open, self.now);
+            let plan = plan(&self.facts, Gate::Open, Some(self.now));
             let before = self.in_flight(None);
             for action in &plan.actions {
                 self.apply(action);

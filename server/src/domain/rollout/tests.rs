@@ -195,7 +195,7 @@ fn facts(open: u32, phases: Vec<PhaseFacts>) -> Facts {
 }
 
 fn actions(facts: &Facts) -> Vec<Action> {
-    plan(facts, Gate::Open, NOW).actions
+    plan(facts, Gate::Open, Some(NOW)).actions
 }
 
 const HELD: State = State::Held;
@@ -385,12 +385,15 @@ fn a_phase_soaks_after_it_passed() {
         1,
         vec![phase(soaking, &[DONE]), phase(Phase::REST, &[HELD])],
     );
-    let first = plan(&facts, Gate::Open, NOW);
+    let first = plan(&facts, Gate::Open, Some(NOW));
     assert_eq!(first.actions, [Action::Passed(1)]);
     assert_eq!(first.wake, Some(NOW.plus(MINUTE)));
     facts.phases[0].passed_at = Some(NOW);
-    assert_eq!(plan(&facts, Gate::Open, NOW.plus(MINUTE / 2)).actions, []);
-    let over = plan(&facts, Gate::Open, NOW.plus(MINUTE));
+    assert_eq!(
+        plan(&facts, Gate::Open, Some(NOW.plus(MINUTE / 2))).actions,
+        []
+    );
+    let over = plan(&facts, Gate::Open, Some(NOW.plus(MINUTE)));
     assert_eq!(
         over.actions,
         [Action::Soaked(1), Action::Open(2), release(2, 1)]
@@ -429,6 +432,31 @@ fn limits_leave_room_for_what_is_in_flight() {
 }
 
 #[test]
+fn without_a_time_that_can_be_trusted_counts_decide_alone() {
+    let unknown = |facts: &Facts| plan(facts, Gate::Open, None);
+    let soaking = Phase {
+        soak: MINUTE,
+        ..count(1)
+    };
+    let two = |first: PhaseFacts| facts(1, vec![first, phase(Phase::REST, &[HELD])]);
+    let mut soaks = two(phase(soaking, &[DONE]));
+    assert_eq!(
+        unknown(&soaks),
+        Plan::default(),
+        "nobody knows since when it soaks"
+    );
+    soaks.phases[0].passed_at = Some(Timestamp(0));
+    assert_eq!(unknown(&soaks), Plan::default(), "nor for how long it has");
+    soaks.phases[0].soaked_at = Some(NOW);
+    assert_eq!(unknown(&soaks).actions, [Action::Open(2), release(2, 1)]);
+    let at_once = two(phase(count(1), &[DONE]));
+    assert_eq!(unknown(&at_once), plan(&at_once, Gate::Open, Some(NOW)));
+    let failed = two(phase(soaking, &[FAILED]));
+    assert_eq!(unknown(&failed), plan(&failed, Gate::Open, Some(NOW)));
+    assert!(matches!(unknown(&failed).actions[..], [Action::Pause(_)]));
+}
+
+#[test]
 fn a_closed_gate_begins_nothing_but_still_judges() {
     let until = Some(NOW.plus(MINUTE));
     let closed = Gate::Closed { until };
@@ -436,27 +464,27 @@ fn a_closed_gate_begins_nothing_but_still_judges() {
         0,
         vec![phase(count(1), &[HELD]), phase(Phase::REST, &[HELD])],
     );
-    let waiting = plan(&fresh, closed, NOW);
+    let waiting = plan(&fresh, closed, Some(NOW));
     assert_eq!((waiting.actions, waiting.wake), (vec![], until));
     let passed = facts(
         1,
         vec![phase(count(1), &[DONE]), phase(Phase::REST, &[HELD])],
     );
-    let judged = plan(&passed, closed, NOW);
+    let judged = plan(&passed, closed, Some(NOW));
     assert_eq!(judged.actions, [Action::Passed(1), Action::Soaked(1)]);
     let failed = facts(
         1,
         vec![phase(count(1), &[FAILED]), phase(Phase::REST, &[HELD])],
     );
     assert!(matches!(
-        plan(&failed, closed, NOW).actions[..],
+        plan(&failed, closed, Some(NOW)).actions[..],
         [Action::Pause(_)]
     ));
     let scheduled = Facts {
         state: DeploymentState::Scheduled,
         ..fresh
     };
-    assert_eq!(plan(&scheduled, closed, NOW).actions, []);
+    assert_eq!(plan(&scheduled, closed, Some(NOW)).actions, []);
     let started = actions(&scheduled);
     assert_eq!(started, [Action::Start, Action::Open(1), release(1, 1)]);
 }

@@ -337,11 +337,88 @@ fn a_target_that_is_released_late_waits_its_share_from_then() {
     ];
     for (released, now, wanted) in table {
         assert_eq!(
-            schedule.is_due(at(released), half, at(now)),
+            schedule.is_due(at(released), half, Some(at(now))),
             wanted,
             "{released} {now}"
         );
+        let begins = schedule.begins_at(at(released), half, at(now));
+        let begins = begins.expect("it opens every day");
+        assert_eq!(begins <= at(now), wanted, "{released} {now}: {begins:?}");
     }
+}
+
+#[test]
+fn when_a_target_begins_is_known_beforehand() {
+    let (share, spread) = (Share(1 << 31), Duration::from_secs(600));
+    let nightly = windows(&["daily 02:00-04:00 UTC"]);
+    let spread_out = Schedule {
+        spread,
+        ..nightly.clone()
+    };
+    let late = Schedule {
+        start: Some(at("2026-11-25T03:58:00Z")),
+        ..spread_out.clone()
+    };
+    let table = [
+        (
+            &nightly,
+            "2026-11-25T00:00:00Z",
+            Some("2026-11-25T02:00:00Z"),
+        ),
+        (
+            &spread_out,
+            "2026-11-25T00:00:00Z",
+            Some("2026-11-25T02:05:00Z"),
+        ),
+        (
+            &spread_out,
+            "2026-11-25T03:00:00Z",
+            Some("2026-11-25T03:05:00Z"),
+        ),
+        (
+            &spread_out,
+            "2026-11-25T04:00:00Z",
+            Some("2026-11-26T02:05:00Z"),
+        ),
+        // Two minutes are left after the start.
+        (&late, "2026-11-25T00:00:00Z", Some("2026-11-25T03:59:00Z")),
+        (
+            &windows(&["2026-11-24 02:00-04:00 UTC"]),
+            "2026-11-25T00:00:00Z",
+            None,
+        ),
+    ];
+    for (schedule, now, wanted) in table {
+        let begins = schedule.begins_at(at(now), share, at(now));
+        assert_eq!(begins, wanted.map(at), "{schedule:?} at {now}");
+    }
+}
+
+#[test]
+fn while_nobody_knows_the_time_nothing_begins_that_waits_for_one() {
+    let released = at("2026-11-25T00:00:00Z");
+    let delays = [
+        Schedule {
+            start: Some(at("2020-01-01T00:00:00Z")),
+            ..Schedule::default()
+        },
+        windows(&["daily 00:00-24:00 UTC"]),
+    ];
+    for schedule in delays {
+        assert!(!schedule.gate_by(None).is_open(), "{schedule:?}");
+        assert!(!schedule.is_due(released, Share(0), None), "{schedule:?}");
+        assert_eq!(schedule.gate_by(Some(released)), schedule.gate(released));
+    }
+    let spread = Schedule {
+        spread: Duration::from_secs(600),
+        ..Schedule::default()
+    };
+    assert!(spread.gate_by(None).is_open() && !spread.is_due(released, Share(0), None));
+    let at_once = Schedule {
+        deadline: Some(released),
+        ..Schedule::default()
+    };
+    assert!(at_once.gate_by(None).is_open() && at_once.is_due(released, Share(0), None));
 }
 
 proptest! {
@@ -375,7 +452,7 @@ proptest! {
         let schedule = Schedule { spread: Duration::from_secs(spread), ..windows(&["daily 02:00-04:00 UTC"]) };
         let released = at("2026-11-25T02:00:00Z").plus(Duration::from_secs(released));
         let last = Timestamp(at("2026-11-25T04:00:00Z").0 - 1);
-        prop_assert!(schedule.is_due(released, Share(share), last));
+        prop_assert!(schedule.is_due(released, Share(share), Some(last)));
     }
 
     #[test]
