@@ -31,6 +31,8 @@ pub(crate) struct TargetView {
     /// What the device ran once it was over; empty when nothing, or not yet known.
     active_version: String,
     active_digest: String,
+    /// When it may begin; null unless it waits for that.
+    opens_at: Option<Time>,
 }
 
 impl From<v1::Target> for TargetView {
@@ -66,6 +68,7 @@ impl From<v1::Target> for TargetView {
             stop_requested: wire.stop_requested,
             active_version: wire.active_version,
             active_digest: wire.active_digest,
+            opens_at: Time::from_wire(wire.opens_at),
         }
     }
 }
@@ -183,6 +186,10 @@ impl View for TargetView {
             .strip_prefix(&self.state)
             .unwrap_or(&sentence)
             .trim_start_matches([':', ',', ' ']);
+        let detail = match self.opens_at {
+            Some(at) if detail.is_empty() => format!("begins {}", ago(Some(at), now)),
+            _ => detail.to_owned(),
+        };
         let mut row = vec![
             Field::plain(&self.device),
             Field::state(&self.state),
@@ -236,6 +243,13 @@ mod tests {
                 exit_code: Some(3),
                 ..target("edge-3", v1::AttemptState::Failed)
             },
+            v1::Target {
+                opens_at: Some(prost_types::Timestamp {
+                    seconds: 300,
+                    nanos: 0,
+                }),
+                ..target("edge-4", v1::AttemptState::Pending)
+            },
         ]
         .into_iter()
         .map(TargetView::from)
@@ -248,6 +262,7 @@ mod tests {
         edge-1  succeeded  -                               10s ago
         edge-2  running    download, 1.00 MiB of 4.00 MiB  10s ago
         edge-3  failed     script_failed (exit code 3)     10s ago
+        edge-4  pending    begins in 3m10s                 10s ago
         ");
     }
 

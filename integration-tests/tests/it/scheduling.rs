@@ -68,6 +68,42 @@ both_databases! {
         assert!(finished.seconds >= start.as_second(), "{finished:?} is before {start}");
     }
 
+    async fn each_device_of_a_spread_is_shown_with_its_moment(database) {
+        let server = TestServer::start(database).await;
+        let (operator, ctl) = (server.operator(), Ctl::on(&server));
+        let names = ["edge-1", "edge-2", "edge-3"];
+        for name in names {
+            server.raw_device(name).await;
+        }
+        operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
+        let before = now();
+        let spread = deployment(&ctl, &["app:1.0", "--to", "*", "--spread", "12h"]);
+        let after = now();
+        let id = spread["id"].as_str().unwrap();
+        let shown = ctl.json(&["deployment", "get", id]);
+        let moments: Vec<Timestamp> = shown["targets"].as_array().unwrap().iter().map(|target| {
+            target["opens_at"].as_str().unwrap_or_else(|| panic!("{target}")).parse().unwrap()
+        }).collect();
+        assert!(moments.iter().all(|at| (before..=after + 12.hours()).contains(at)), "{moments:?}");
+        assert!(moments[0] != moments[1] && moments[1] != moments[2], "{moments:?}");
+        let again = ctl.json(&["deployment", "get", id]);
+        assert_eq!(shown["targets"], again["targets"], "the same each time");
+        let table = ctl.ok(&["deployment", "get", id]);
+        assert!(table.contains("begins in "), "{table}");
+
+        // With a start it is counted from there; what is without delay says nothing.
+        let start = (now() + 20.hours()).to_string();
+        let later = deployment(&ctl, &["app:1.0", "--to", "*", "--spread", "1h", "--at", &start]);
+        let later = ctl.json(&["deployment", "get", later["id"].as_str().unwrap()]);
+        for target in later["targets"].as_array().unwrap() {
+            let at: Timestamp = target["opens_at"].as_str().unwrap_or_else(|| panic!("{target}")).parse().unwrap();
+            assert!(at >= start.parse().unwrap() && at <= now() + 21.hours(), "{target}");
+        }
+        let plain = deployment(&ctl, &["app:1.0", "--to", "*"]);
+        let plain = ctl.json(&["deployment", "get", plain["id"].as_str().unwrap()]);
+        assert!(plain["targets"][0]["opens_at"].is_null(), "{plain}");
+    }
+
     async fn a_deadline_stops_what_runs(database) {
         let server = TestServer::start(database).await;
         let (operator, ctl) = (server.operator(), Ctl::on(&server));

@@ -202,6 +202,7 @@ impl From<Target> for v1::Target {
             phase: target.phase,
             active_digest: target.active_digest,
             active_version: target.active_version,
+            opens_at: target.opens_at.map(Timestamp::to_proto),
         }
     }
 }

@@ -10,10 +10,17 @@ use uuid::Uuid;
 use super::{
     Page, Paged, Result, Store,
     attempts::{named, unsigned},
+    deployments::find_row,
+    entity::deployment,
+    schedules,
 };
 use crate::{
     clock::Timestamp,
-    domain::attempt::{Reason, State, Step},
+    domain::{
+        attempt::{Reason, State, Step},
+        rollout::DeploymentState,
+        schedule::{Schedule, Share},
+    },
 };
 
 /// One device within one deployment, as its latest attempt stands.
@@ -55,6 +62,8 @@ pub struct Target {
     pub active_digest: String,
     /// Its version.
     pub active_version: String,
+    /// When it may begin, while only time holds it back.
+    pub opens_at: Option<Timestamp>,
 }
 
 /// How far a step is.
@@ -100,12 +109,14 @@ struct Row {
     updated_at: i64,
     active_digest: Option<String>,
     active_version: Option<String>,
+    delivery_deadline: i64,
 }
 
 impl Store {
     /// Targets of one deployment. A page may be shorter than asked for: their output is limited too.
     pub async fn list_targets(&self, id: DeploymentId, page: Page) -> Result<Paged<Target>> {
-        self.get_deployment(id).await?;
+        let deployment = find_row(self.reader(), id.0).await?;
+        let beginnings = self.beginnings(&deployment).await?;
         let limit = Ord::min(page.limit(), MAX_TARGETS);
         let mut query = select(id.0, None);
         query.order_by(("t", "id"), Order::Asc).limit(limit + 1);
@@ -127,7 +138,7 @@ impl Store {
             items: paged
                 .items
                 .into_iter()
-                .map(target_from)
+                .map(|row| target_from(row, beginnings.as_ref()))
                 .collect::<Result<_>>()?,
             next: paged.next,
         })
@@ -141,11 +152,32 @@ impl Store {
             .and_where(Expr::col(("a", "updated_at")).gte(since.0))
             .order_by(("a", "updated_at"), Order::Asc)
             .order_by(("t", "id"), Order::Asc);
-        self.rows(&query)
-            .await?
-            .into_iter()
-            .map(target_from)
+        let rows = self.rows(&query).await?;
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deployment = find_row(self.reader(), id.0).await?;
+        let beginnings = self.beginnings(&deployment).await?;
+        rows.into_iter()
+            .map(|row| target_from(row, beginnings.as_ref()))
             .collect()
+    }
+
+    /// What says when targets of this deployment begin; none when time does not hold them back, or is not known.
+    async fn beginnings(&self, row: &deployment::Model) -> Result<Option<Beginnings>> {
+        let (Some(now), None) = (self.time(), row.finished_at) else {
+            return Ok(None);
+        };
+        let Some(terms) = schedules::find(self.reader(), row.id).await? else {
+            return Ok(None);
+        };
+        let schedule = schedules::from_row(&terms)?.schedule;
+        Ok((!schedule.is_at_once()).then(|| Beginnings {
+            schedule,
+            waits: row.state == DeploymentState::Scheduled.as_str(),
+            delivery_us: row.delivery_us,
+            now,
+        }))
     }
 
     async fn rows(&self, query: &SelectStatement) -> Result<Vec<Row>> {
@@ -185,6 +217,7 @@ fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
         "updated_at",
         "active_digest",
         "active_version",
+        "delivery_deadline",
     ] {
         query.column(("a", column));
     }
@@ -207,8 +240,34 @@ fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
     query
 }
 
-fn target_from(row: Row) -> Result<Target> {
+/// When the targets of one deployment begin.
+struct Beginnings {
+    schedule: Schedule,
+    /// The deployment itself waits for its start.
+    waits: bool,
+    delivery_us: i64,
+    now: Timestamp,
+}
+
+impl Beginnings {
+    /// When this one does, as far as time decides it.
+    fn of(&self, row: &Row, state: State) -> Option<Timestamp> {
+        let released = match state {
+            // Its time for delivery began with its release.
+            State::Pending => Timestamp(row.delivery_deadline.saturating_sub(self.delivery_us)),
+            // The first phase opens with the start; what opens the later ones is not for a clock to say.
+            State::Held if self.waits && row.phase == 1 => self.now,
+            _ => return None,
+        };
+        let share = Share::new(DeploymentId(row.deployment_id), DeviceId(row.device_id));
+        let at = self.schedule.begins_at(released, share, self.now);
+        at.filter(|at| *at > self.now)
+    }
+}
+
+fn target_from(row: Row, beginnings: Option<&Beginnings>) -> Result<Target> {
     let state = named("state", &row.state, State::parse)?;
+    let opens_at = beginnings.and_then(|beginnings| beginnings.of(&row, state));
     let step = row
         .step
         .map(|text| named("step", &text, Step::parse))
@@ -245,5 +304,6 @@ fn target_from(row: Row) -> Result<Target> {
         phase: u32::try_from(row.phase).unwrap_or(0),
         active_digest: row.active_digest.unwrap_or_default(),
         active_version: row.active_version.unwrap_or_default(),
+        opens_at,
     })
 }

@@ -211,6 +211,7 @@ mod tests {
             phase: 0,
             active_digest: String::new(),
             active_version: String::new(),
+            opens_at: None,
         }
     }
 
