@@ -45,6 +45,8 @@ pub struct Metrics {
     pub watchers: Gauge,
     /// Deployments by state; read at a scrape.
     pub deployments: By<Gauge>,
+    /// Devices that run something else than their last outcome said; read at a scrape.
+    pub drifted: Gauge,
     /// Attempts that ended at their deadline.
     pub expired: Counter,
     /// What the store does.
@@ -74,6 +76,7 @@ impl Metrics {
                 "state",
                 DeploymentState::ALL.iter().map(|state| state.as_str()),
             ),
+            drifted: Gauge::default(),
             expired: Counter::default(),
             store,
         }
@@ -142,6 +145,11 @@ impl Metrics {
             "deployments",
             "Deployments by state",
             self.deployments.0.clone(),
+        );
+        registry.register(
+            "devices_drifted",
+            "Devices that run something else than their last outcome said",
+            self.drifted.clone(),
         );
         registry.register(
             "attempts_expired",
@@ -279,6 +287,7 @@ mod tests {
             "kernex_handshakes_total{result=\"unauthenticated\"} 0",
             "kernex_queue{queue=\"reports\"} 0",
             "kernex_deployments{state=\"awaiting_approval\"} 0",
+            "kernex_devices_drifted 0",
             "kernex_push_latency_seconds_count 0",
             "kernex_bundle_bytes_total{direction=\"down\"} 0",
             "kernex_transactions_total{result=\"committed\"} 0",

@@ -171,6 +171,11 @@ impl Monitor {
             Ok(Err(error)) => tracing::debug!(error = %chain(&error), "deployments not counted"),
             Err(_) => tracing::debug!("deployments not counted in time"),
         }
+        match tokio::time::timeout(PROBE_LIMIT, self.store.drifted_devices()).await {
+            Ok(Ok(count)) => set(&metrics.drifted, count),
+            Ok(Err(error)) => tracing::debug!(error = %chain(&error), "drift not counted"),
+            Err(_) => tracing::debug!("drift not counted in time"),
+        }
     }
 
     async fn readiness(&self) -> Result<(), &'static str> {

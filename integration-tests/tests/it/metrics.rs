@@ -59,6 +59,38 @@ both_databases! {
         }
     }
 
+    async fn devices_that_drift_are_counted_until_they_settle(database) {
+        let (server, http) = monitored(database).await;
+        let operator = server.operator();
+        let agents = [server.agent("edge-1").await, server.agent("edge-2").await];
+        let drifted = async |wanted: f64| {
+            wait_for(&format!("{wanted} to be counted"), || async {
+                let counted = value(&http.get("/metrics").await.body, "kernex_devices_drifted");
+                seen(counted == wanted, counted)
+            }).await
+        };
+        let bundles = [
+            operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await,
+            operator.push(&BundleBuilder::script("db", "1.0", "true").gzip().await).await,
+        ];
+        for agent in &agents {
+            for bundle in &bundles {
+                operator.deploy_and_finish(bundle, &agent.name).await;
+            }
+        }
+        drifted(0.0).await;
+        // A device counts once, however much of it drifts.
+        for name in ["app", "db"] {
+            fs::remove_file(agents[0].state.join("bundles").join(name).join("current")).unwrap();
+        }
+        operator.device_where("edge-1", "to drift in both", |device| device.drifts.len() == 2).await;
+        drifted(1.0).await;
+        for bundle in &bundles {
+            operator.deploy_and_finish(bundle, "edge-1").await;
+        }
+        drifted(0.0).await;
+    }
+
     async fn a_refused_handshake_and_a_watch_are_counted(database) {
         let (server, http) = monitored(database).await;
         let operator = server.operator();
@@ -93,6 +125,7 @@ async fn every_metric_on_the_dashboard_exists_in_a_scrape() {
     let mut asked = BTreeSet::new();
     queries(&dashboard, &mut asked);
     assert!(asked.len() > 10, "{asked:?}");
+    assert!(asked.contains("kernex_devices_drifted"), "{asked:?}");
     let missing: Vec<_> = asked
         .iter()
         .filter(|name| !there.contains(name.as_str()))

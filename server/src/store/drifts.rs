@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kernex_proto::v1;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect, sea_query::OnConflict,
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect,
+    sea_query::{Expr, Func, OnConflict, Query},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -40,6 +41,19 @@ pub(super) fn said(releases: &[v1::ActiveRelease]) -> BTreeMap<String, Running> 
             (clean(&release.name), running)
         })
         .collect()
+}
+
+impl Store {
+    /// How many devices drift now.
+    pub async fn drifted_devices(&self) -> Result<usize> {
+        let query = Query::select()
+            .expr_as(Func::count_distinct(Expr::col("device_id")), "n")
+            .from("device_drifts")
+            .to_owned();
+        let row = self.reader().query_one(&query).await?;
+        let n = row.map_or(Ok(0), |row| row.try_get::<i64>("", "n"))?;
+        Ok(usize::try_from(n).unwrap_or(0))
+    }
 }
 
 /// Those of some devices that seem to have begun or ceased to drift.
