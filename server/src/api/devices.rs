@@ -97,8 +97,9 @@ impl DeviceService for Devices {
                 change.revision,
             )
             .await?;
-        // Other labels may mean another configuration.
+        // Other labels may mean another configuration, and deployments that it joins or that give way to those.
         self.0.hints.reconfigure([device.id]);
+        self.0.hints.rollouts();
         Ok(Response::new(UpdateDeviceLabelsResponse {
             device: Some(device.into()),
         }))
@@ -117,6 +118,8 @@ impl DeviceService for Devices {
         if let Some(session) = self.0.registry.get(device) {
             session.end(Ended::Revoked);
         }
+        // What was open on it is closed, and others may take its place.
+        self.0.hints.rollouts();
         Ok(Response::new(DeleteDeviceResponse {}))
     }
 
