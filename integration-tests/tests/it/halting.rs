@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, fs, time::Instant};
 
 use kernex_integration_tests::{
-    BundleBuilder, Ctl, Operator, RawIdentity, RawSession, ServerOptions, TestServer,
-    both_databases, bundle, keys, wait::wait_for,
+    AgentOptions, BundleBuilder, Ctl, Operator, Proxy, RawIdentity, RawSession, ServerOptions,
+    TestServer, both_databases, bundle, keys,
+    wait::{seen, wait_for},
 };
 use kernex_proto::v1::{
     AttemptState, Command, DeploymentResult, HaltDeploymentRequest, HaltDeploymentResponse,
@@ -121,6 +122,32 @@ both_databases! {
         assert_eq!(halted[0]["state"], "cancelled", "{halted}");
         assert!(!ended.exists());
         assert_eq!(operator.finished(&id).await.result(), DeploymentResult::Cancelled);
+    }
+
+    async fn a_halt_aborts_a_download_and_leaves_nothing_of_it_on_the_disk(database) {
+        let server = TestServer::start(database).await;
+        let (ctl, operator) = (Ctl::on(&server), server.operator());
+        let proxy = Proxy::to(server.port()).await;
+        let agent = server.agent_with(AgentOptions::named("edge-1").through(&proxy)).await;
+        let bundle = operator.push(&bundle::noisy("app", "1.0", 32, "true").await).await;
+        // Whole it would take a minute.
+        proxy.throttle(512 << 10);
+        let id = operator.deploy(&bundle, &["edge-1"]).await;
+        let begun = || {
+            let files = fs::read_dir(agent.state.join("tmp")).into_iter().flatten().flatten();
+            files.map(|file| file.metadata().map_or(0, |meta| meta.len())).collect::<Vec<_>>()
+        };
+        wait_for("some of the download to be on the disk", || async {
+            seen(begun().iter().sum::<u64>() > 1 << 20, begun())
+        }).await;
+        let halted = ctl.json(&["deployment", "halt", &id, "--yes", "--timeout", "60s"]);
+        assert_eq!((&halted[0]["device"], &halted[0]["acknowledged"]), (&"edge-1".into(), &true.into()), "{halted}");
+        assert_eq!(halted[0]["state"], "cancelled", "{halted}");
+        assert_eq!(operator.finished(&id).await.result(), DeploymentResult::Cancelled);
+        assert!(proxy.bytes_down() < bundle.size_bytes, "it was aborted");
+        assert_eq!(begun(), Vec::<u64>::new());
+        assert_eq!((agent.current("app"), agent.releases("app")), (None, Vec::new()));
+        assert_eq!(agent.leftovers(), Vec::<std::path::PathBuf>::new());
     }
 
     async fn who_does_not_answer_in_time_is_named_and_the_command_says_so(database) {
