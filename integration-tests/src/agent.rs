@@ -123,10 +123,25 @@ impl TestAgent {
         key: usize,
         options: AgentOptions,
     ) -> Self {
+        Self::enrol_with(folder, url, token, &keys::pem(key), options)
+    }
+
+    /// The same with a key of the caller's own, as PKCS#8 PEM.
+    ///
+    /// # Panics
+    /// When enrolling fails.
+    #[must_use]
+    pub fn enrol_with(
+        folder: &Path,
+        url: &str,
+        token: &str,
+        key: &str,
+        options: AgentOptions,
+    ) -> Self {
         let state = options.state.clone();
         let state = state.unwrap_or_else(|| folder.join("agents").join(&options.name));
         let log = folder.join(format!("agent-{}.log", options.name));
-        place_key(&state, key);
+        write_key(&state, key);
         let output = command(&options, "enroll", &state)
             .args(["--server", url, "--token", token, "--name", &options.name])
             .output()
@@ -272,6 +287,10 @@ pub fn bare_command(verb: &str) -> Command {
 /// # Panics
 /// When the folder cannot be written.
 pub fn place_key(state: &Path, key: usize) {
+    write_key(state, &keys::pem(key));
+}
+
+fn write_key(state: &Path, pem: &str) {
     use std::io::Write as _;
     fs::create_dir_all(state).expect("the state folder can be made");
     fs::set_permissions(state, fs::Permissions::from_mode(0o700)).expect("it is ours");
@@ -280,7 +299,7 @@ pub fn place_key(state: &Path, key: usize) {
     let mut file = file
         .open(state.join("device.key"))
         .expect("the key can be written");
-    file.write_all(keys::pem(key).as_bytes())
+    file.write_all(pem.as_bytes())
         .expect("the key can be written");
     // As durable as the agent's own, for tests that cut the power.
     file.sync_all().expect("the key can be synced");

@@ -75,6 +75,17 @@ pub fn derived(count: usize) -> Vec<RsaPrivateKey> {
     found
 }
 
+/// The same as PKCS#8 PEM, for agents of their own process.
+///
+/// # Panics
+/// When the pool is damaged.
+#[must_use]
+pub fn derived_pems(count: usize) -> Vec<String> {
+    let pem = |key: RsaPrivateKey| key.to_pkcs8_pem(LineEnding::LF).map(|pem| pem.to_string());
+    let pems: Result<_, _> = derived(count).into_iter().map(pem).collect();
+    pems.expect("a key can be written")
+}
+
 fn store(path: &PathBuf, text: &str) {
     // Another test program may be writing the same file; whoever renames last wins and both keys are good.
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));

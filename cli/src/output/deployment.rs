@@ -97,7 +97,14 @@ impl From<v1::Deployment> for DeploymentView {
                 state_word!(v1::DeploymentResult, wire.result, "DEPLOYMENT_RESULT_")
             }
         };
+        let is_finished = wire.state() == v1::DeploymentState::Finished;
+        let phases = wire.phases.into_iter().map(PhaseView::from);
         Self {
+            phases: if is_finished {
+                phases.map(PhaseView::at_the_end).collect()
+            } else {
+                phases.collect()
+            },
             state: state_word!(v1::DeploymentState, wire.state, "DEPLOYMENT_STATE_"),
             result,
             counts: wire.counts.map(CountsView::from).unwrap_or_default(),
@@ -115,7 +122,6 @@ impl From<v1::Deployment> for DeploymentView {
             revision: wire.revision,
             rolls_back: wire.rolls_back,
             phase: wire.phase,
-            phases: wire.phases.into_iter().map(PhaseView::from).collect(),
             targets: None,
         }
     }

@@ -19,7 +19,7 @@ pub(crate) struct PhaseView {
     /// "0" or "2%".
     max_failures: String,
     soak_seconds: u64,
-    /// `waiting`, `open`, `soaking` or `passed`.
+    /// `waiting`, `open`, `soaking`, `passed`, or `ended` with the deployment.
     state: &'static str,
     counts: CountsView,
     opened_at: Option<Time>,
@@ -60,6 +60,16 @@ impl From<v1::PhaseStatus> for PhaseView {
             passed_at: Time::from_wire(wire.passed_at),
             soaked_at: Time::from_wire(wire.soaked_at),
         }
+    }
+}
+
+impl PhaseView {
+    /// As it stays once the deployment is finished: nothing of it is open any more.
+    pub(super) fn at_the_end(mut self) -> Self {
+        if matches!(self.state, "open" | "soaking") {
+            self.state = "ended";
+        }
+        self
     }
 }
 

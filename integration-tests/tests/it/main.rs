@@ -19,6 +19,7 @@ mod outcomes;
 mod plan;
 mod rollback;
 mod rolling_back;
+mod rollout_story;
 mod rollouts;
 mod rollouts_from_the_shell;
 mod scheduling;
