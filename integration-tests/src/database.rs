@@ -22,7 +22,9 @@ impl Database {
         match self {
             Self::Sqlite => None,
             Self::Postgres => {
-                let postgres = Postgres::shared().expect(
+                // The first one makes it, which takes its time, and others must be answered meanwhile.
+                let shared = tokio::task::spawn_blocking(Postgres::shared);
+                let postgres = shared.await.expect("PostgreSQL starts").expect(
                     "no PostgreSQL here: install it (Debian: apt install postgresql) or set KERNEX_TEST_POSTGRES_URL",
                 );
                 Some(postgres.fresh_url().await)

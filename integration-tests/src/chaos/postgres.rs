@@ -16,7 +16,7 @@ const ROUND: usize = 3;
 
 /// Stops the database `plan.count` times and judges after every round.
 pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
-    let Some(mut postgres) = Postgres::private() else {
+    let Some(mut postgres) = block_in_place(Postgres::private) else {
         return super::power::skipped(plan, "PostgreSQL is not installed here");
     };
     let options = WorldOptions {
