@@ -39,12 +39,18 @@ pub(crate) struct Link {
     channel: Channel,
     token: MetadataValue<Ascii>,
     device: MetadataValue<Ascii>,
+    doubted: CancellationToken,
 }
 
 impl Link {
     /// A client on the session's connection.
     pub(crate) fn client(&self) -> AgentServiceClient<Channel> {
         channel::client(self.channel.clone())
+    }
+
+    /// The server did not know the session by its token; another one has to be opened, with another token.
+    pub(crate) fn doubt(&self) {
+        self.doubted.cancel();
     }
 
     /// A request authorised by the session.
@@ -75,6 +81,8 @@ enum SessionError {
     Silent(Duration),
     #[error("the server does not take what is sent")]
     Stuck,
+    #[error("the server does not know the session by its token")]
+    Doubted,
     #[error("the journal failed")]
     Journal(#[from] JournalError),
     #[error("the pinned CA in device.json cannot be read")]
@@ -153,6 +161,7 @@ impl Sessions {
         );
         self.wires.set_device_name(welcome.device_name.clone());
         self.rotate_trust(&welcome);
+        let doubted = link.doubted.clone();
         self.wires.link.send_replace(Some(link));
         let session = active::Active::new(
             &self.config,
@@ -162,7 +171,7 @@ impl Sessions {
             &welcome,
             streams,
         );
-        session.run(stop).await
+        session.run(&doubted, stop).await
     }
 
     async fn open(&self) -> Result<(Link, handshake::Welcome, handshake::Streams), SessionError> {
@@ -178,6 +187,7 @@ impl Sessions {
             channel,
             token: welcome.session_token.clone(),
             device: handshake::metadata(&self.identity.device.to_string())?,
+            doubted: CancellationToken::new(),
         };
         Ok((link, welcome, streams))
     }

@@ -54,6 +54,8 @@ struct Shared {
     session: watch::Sender<Option<mpsc::Sender<Reply>>>,
     heard: mpsc::UnboundedSender<up::Message>,
     epoch: Mutex<u64>,
+    /// Sessions up to this one are not known by their token.
+    doubted: Mutex<u64>,
     sessions: Mutex<JoinSet<()>>,
 }
 
@@ -85,6 +87,7 @@ impl FakeServer {
             session: watch::Sender::new(None),
             heard: sender,
             epoch: Mutex::new(0),
+            doubted: Mutex::new(0),
             sessions: Mutex::default(),
         });
         let service = AgentServiceServer::new(Service(Arc::clone(&shared)));
@@ -164,6 +167,12 @@ impl FakeServer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         bundles.insert(digest.to_owned(), answers);
+    }
+
+    /// Refuses downloads of sessions up to this one as not authenticated.
+    pub fn doubt(&self, epoch: u64) {
+        let doubted = &self.shared.doubted;
+        *doubted.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
     }
 
     /// Sends a command about a new attempt, once the agent is connected; returns the attempt.

@@ -148,7 +148,12 @@ impl Fetch<'_> {
         let opened = within(&mut session, client.download_bundle(request)).await;
         let mut stream = match opened {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => return refused_or_cut(&status),
+            Ok(Err(status)) => {
+                if status.code() == Code::Unauthenticated {
+                    link.doubt();
+                }
+                return refused_or_cut(&status);
+            }
             Err(why) => return Ok(Ended::Cut(why.to_owned())),
         };
         loop {

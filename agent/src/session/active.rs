@@ -74,8 +74,12 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Runs until the end of the session; `Ok` when `stop` ended it.
-    pub(super) async fn run(mut self, stop: &CancellationToken) -> Result<(), SessionError> {
+    /// Runs until the end of the session, which comes early once it is `doubted`; `Ok` when `stop` ended it.
+    pub(super) async fn run(
+        mut self,
+        doubted: &CancellationToken,
+        stop: &CancellationToken,
+    ) -> Result<(), SessionError> {
         let mut heard = Instant::now();
         let mut progress = self.wires.progress.subscribe();
         progress.mark_unchanged();
@@ -100,6 +104,7 @@ impl<'a> Active<'a> {
                     }
                 },
                 () = sleep_until(heard + silence) => return Err(SessionError::Silent(silence)),
+                () = doubted.cancelled() => return Err(SessionError::Doubted),
                 () = stop.cancelled() => {
                     self.send_reports().await?;
                     return self.await_acks(LAST_ACKS).await;

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
@@ -61,6 +61,10 @@ impl AgentService for Service {
         request: Request<DownloadBundleRequest>,
     ) -> Result<Response<Self::DownloadBundleStream>, Status> {
         let request = request.into_inner();
+        let number = |of: &Mutex<u64>| *of.lock().unwrap_or_else(PoisonError::into_inner);
+        if number(&self.0.epoch) <= number(&self.0.doubted) {
+            return Err(Status::unauthenticated("not authenticated"));
+        }
         let mut bundles = self
             .0
             .bundles

@@ -189,3 +189,23 @@ async fn accepted_comes_before_anything_runs_and_sequence_numbers_are_kept() {
         "{numbers:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_downloads_cannot_prove_is_given_up_for_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let witness = folder.path().join("witness");
+    let mut server = FakeServer::start().await;
+    server.doubt(1);
+    let agent = server.agent(folder.path());
+    let deploy = server.bundle("app", witnessed(&witness, "true").await);
+    let attempt = server.command(Some(command::Action::Deploy(deploy))).await;
+    // Nothing but the refused download tells the agent that its token is of no use.
+    let outcome = server.outcome(attempt).await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+    assert!(
+        agent
+            .process()
+            .has_said("does not know the session by its token", 0)
+    );
+    assert_eq!(lines(&witness), 1);
+}
