@@ -269,7 +269,10 @@ impl Store {
     /// be long late once the clock is right again.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let look = self.0.clock.look();
+        self.now_at(self.0.clock.look())
+    }
+
+    fn now_at(&self, look: Look) -> Timestamp {
         let ahead = self.0.ahead.load(Ordering::Relaxed);
         self.never_back(look.now().0.saturating_add(ahead), look)
     }
@@ -309,12 +312,18 @@ impl Store {
     /// be: until it is back, or until a restart accepts it.
     #[must_use]
     pub fn trusts_clock(&self) -> bool {
-        is_trusted(self.drift(self.0.clock.look()))
+        self.trusts(self.0.clock.look())
+    }
+
+    fn trusts(&self, look: Look) -> bool {
+        is_trusted(self.drift(look))
     }
 
     /// Now, for what only time decides; none while the clock is not to be trusted.
     pub(crate) fn time(&self) -> Option<Timestamp> {
-        self.trusts_clock().then(|| self.now())
+        // Of one look: a clock that jumps between two would be trusted with the wrong time.
+        let look = self.0.clock.look();
+        self.trusts(look).then(|| self.now_at(look))
     }
 
     pub(crate) fn writer(&self) -> &DatabaseConnection {
@@ -330,19 +339,21 @@ impl Store {
         self.writer().get_database_backend() == DbBackend::Sqlite
     }
 
-    /// Stamps a transaction by this machine's clock.
-    fn stamp(&self) -> Timestamp {
-        self.stamp_at(self.now().0)
+    /// Stamps a transaction by this machine's clock, and says whether that is to be trusted.
+    fn stamp(&self) -> (Timestamp, bool) {
+        let look = self.0.clock.look();
+        (self.stamp_at(self.now_at(look).0), self.trusts(look))
     }
 
-    /// Stamps a transaction by the database's clock, which it also takes note of.
-    fn stamp_from(&self, database: i64) -> Timestamp {
+    /// The same by the database's clock, which it also takes note of.
+    fn stamp_from(&self, database: i64) -> (Timestamp, bool) {
         let look = self.0.clock.look();
         let now = database.saturating_add(look.offset);
         let ahead = database.saturating_sub(look.wall);
         self.0.first_ahead.get_or_init(|| ahead);
         self.0.ahead.store(ahead, Ordering::Relaxed);
-        self.stamp_at(self.never_back(now, look).0)
+        let stamp = self.stamp_at(self.never_back(now, look).0);
+        (stamp, self.trusts(look))
     }
 
     /// Stamps grow even where the clock stands still or steps back a little. A clock that is set back further was wrong

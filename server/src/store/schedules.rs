@@ -177,10 +177,13 @@ pub(super) fn from_row(row: &schedule::Model) -> Result<Terms> {
 /// Closes what is still open in deployments whose deadline has come; says how many attempts changed, and whether there is
 /// more to look at.
 pub(super) async fn close_overdue(tx: &Tx) -> Result<(u64, bool)> {
+    let Some(now) = tx.time() else {
+        return Ok((0, false));
+    };
     let overdue: Vec<Uuid> = schedule::Entity::find()
         .select_only()
         .column(schedule::Column::DeploymentId)
-        .filter(schedule::Column::Deadline.lte(tx.now.0))
+        .filter(schedule::Column::Deadline.lte(now.0))
         .filter(schedule::Column::DeadlinePassed.eq(false))
         .order_by_asc(schedule::Column::Deadline)
         .limit(OVERDUE_CHUNK)

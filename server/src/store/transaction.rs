@@ -226,14 +226,14 @@ impl Store {
             ..TransactionOptions::default()
         };
         let db = self.writer().begin_with_options(options).await?;
-        let now = match db.get_database_backend() {
+        let (now, is_timely) = match db.get_database_backend() {
             DbBackend::Postgres => self.stamp_from(postgres_now(&db, lock).await?),
             _ => self.stamp(),
         };
         let tx = Arc::new(Tx {
             db,
             now,
-            is_timely: self.trusts_clock(),
+            is_timely,
             events: Mutex::default(),
             changed: AtomicBool::new(false),
         });
