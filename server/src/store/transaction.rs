@@ -441,4 +441,30 @@ mod tests {
             assert_eq!(is_unavailable_postgres(code), passes, "{code}");
         }
     }
+
+    #[tokio::test]
+    async fn a_clock_that_jumps_while_a_transaction_waits_for_its_turn_is_not_trusted() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", dir.path().join("test.db").display());
+        let clock = Clock::system();
+        let store = Store::open(&url, clock.clone()).await.expect("opens");
+        store.migrate().await.expect("migrates");
+        let time = async || store.write(|tx| async move { Ok(tx.time()) }).await;
+        assert!(time().await.expect("writes").is_some());
+        let (begun, jump) = (&tokio::sync::Notify::new(), &clock);
+        let first = store.write(|_| async move {
+            begun.notify_one();
+            // The other one asks meanwhile, and gets its turn after the jump.
+            tokio::task::yield_now().await;
+            jump.jump(365 * 24 * 3600);
+            Ok(())
+        });
+        let second = async {
+            begun.notified().await;
+            time().await
+        };
+        let (first, second) = tokio::join!(first, second);
+        first.expect("writes");
+        assert_eq!(second.expect("writes"), None);
+    }
 }
