@@ -18,7 +18,7 @@ use super::{
 use crate::binaries;
 
 /// Scenarios that CI runs at once: each spends much of its time waiting for programs to come up.
-const CI_AT_ONCE: usize = 2;
+const CI_AT_ONCE: usize = 3;
 
 /// Between two words about a run that takes long.
 const BETWEEN_WORDS: Duration = Duration::from_secs(60);
