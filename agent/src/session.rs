@@ -48,7 +48,7 @@ impl Link {
         channel::client(self.channel.clone())
     }
 
-    /// The server did not know the session by its token; another one has to be opened, with another token.
+    /// What goes over its connection or by its token fails, although the session lives; another one has to be opened.
     pub(crate) fn doubt(&self) {
         self.doubted.cancel();
     }
@@ -81,7 +81,7 @@ enum SessionError {
     Silent(Duration),
     #[error("the server does not take what is sent")]
     Stuck,
-    #[error("the server does not know the session by its token")]
+    #[error("downloads fail on it although it lives")]
     Doubted,
     #[error("the journal failed")]
     Journal(#[from] JournalError),

@@ -16,6 +16,8 @@ use crate::{durable, session::Link};
 const STALL: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// Answers in a row that blame the session or its connection, after which another one is opened.
+const DOUBTS: u32 = 3;
 
 /// Why a bundle could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -99,14 +101,23 @@ impl Fetch<'_> {
             .with_jitter();
         let mut waits = policy.build();
         // A stored file that is too short ends cleanly, again and again; that is damage, not a cut.
-        let mut empty_ends = 0;
+        let (mut empty_ends, mut doubts) = (0, 0);
         while empty_ends < 3 {
             let before = sink.offset;
-            match self.stream(&mut sink).await? {
+            let ended = self.stream(&mut sink).await?;
+            match &ended {
+                Ended::Doubtful(_) if sink.offset == before => doubts += 1,
+                _ => doubts = 0,
+            }
+            if doubts == DOUBTS {
+                doubts = 0;
+                self.doubt();
+            }
+            match ended {
                 Ended::Complete => break,
                 Ended::Cleanly if sink.offset == before => empty_ends += 1,
                 Ended::Cleanly => {}
-                Ended::Cut(why) => {
+                Ended::Cut(why) | Ended::Doubtful(why) => {
                     tracing::info!(
                         offset = sink.offset,
                         why,
@@ -131,6 +142,13 @@ impl Fetch<'_> {
         }
     }
 
+    /// A session that has another connection and another token may do better.
+    fn doubt(&self) {
+        if let Some(link) = &*self.link.borrow() {
+            link.doubt();
+        }
+    }
+
     async fn stream(&mut self, sink: &mut Sink) -> Result<Ended, FetchError> {
         let link = match self.link.wait_for(Option::is_some).await {
             Ok(link) => link.clone(),
@@ -148,12 +166,7 @@ impl Fetch<'_> {
         let opened = within(&mut session, client.download_bundle(request)).await;
         let mut stream = match opened {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => {
-                if status.code() == Code::Unauthenticated {
-                    link.doubt();
-                }
-                return refused_or_cut(&status);
-            }
+            Ok(Err(status)) => return refused_or_cut(&status),
             Err(why) => return Ok(Ended::Cut(why.to_owned())),
         };
         loop {
@@ -265,6 +278,8 @@ enum Ended {
     Complete,
     Cleanly,
     Cut(String),
+    /// The server does not know the session, or its answers make no sense.
+    Doubtful(String),
 }
 
 /// The server saying no is final; anything else may be better next time.
@@ -274,6 +289,9 @@ fn refused_or_cut(status: &tonic::Status) -> Result<Ended, FetchError> {
         | Code::PermissionDenied
         | Code::FailedPrecondition
         | Code::Unimplemented => Err(FetchError::Refused(status.message().to_owned())),
+        code @ (Code::Unauthenticated | Code::Unknown | Code::Internal) => {
+            Ok(Ended::Doubtful(format!("{code:?}: {}", status.message())))
+        }
         code => Ok(Ended::Cut(format!("{code:?}: {}", status.message()))),
     }
 }
@@ -295,14 +313,21 @@ mod tests {
         }
         for status in [
             Status::unavailable(""),
-            Status::unknown(""),
-            Status::unauthenticated("the session ended meanwhile"),
             Status::resource_exhausted(""),
-            Status::internal(""),
             Status::cancelled(""),
         ] {
             assert!(
                 matches!(refused_or_cut(&status), Ok(Ended::Cut(_))),
+                "{status}"
+            );
+        }
+        for status in [
+            Status::unknown(""),
+            Status::internal(""),
+            Status::unauthenticated("the session ended meanwhile"),
+        ] {
+            assert!(
+                matches!(refused_or_cut(&status), Ok(Ended::Doubtful(_))),
                 "{status}"
             );
         }

@@ -205,7 +205,7 @@ async fn a_session_that_downloads_cannot_prove_is_given_up_for_a_new_one() {
     assert!(
         agent
             .process()
-            .has_said("does not know the session by its token", 0)
+            .has_said("downloads fail on it although it lives", 0)
     );
     assert_eq!(lines(&witness), 1);
 }
