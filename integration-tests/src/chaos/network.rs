@@ -353,7 +353,10 @@ impl Fault {
         match self {
             Self::Cut { .. } | Self::HalfOpen => true,
             Self::Stall { .. } | Self::Throttle { .. } => false,
-            Self::Message { .. } => protocol == Protocol::Tls,
+            // Bytes 1 and 2 of a record are a version that means nothing any more and that TLS 1.3 has ignored.
+            Self::Message { trap, .. } => {
+                protocol == Protocol::Tls && !matches!(trap.deed, Deed::Flip(1 | 2, _))
+            }
         }
     }
 }
