@@ -24,6 +24,10 @@ use tokio_util::sync::CancellationToken;
 /// They wait in boxes: the channel makes room for 32 at once, which is 8 KiB for messages and 256 bytes for boxes.
 pub const OUTBOUND_QUEUE: usize = 64;
 
+/// A command that was pushed and not heard of for this long is pushed once more: agents know a repetition when they see one,
+/// and what reached the wrong ears would else wait for the next session.
+pub const UNHEARD: Duration = Duration::from_secs(30);
+
 /// Why the server ends a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -139,8 +143,15 @@ pub enum Pushed {
 #[derive(Debug)]
 struct Entry {
     handle: Arc<SessionHandle>,
-    /// With the moment since when it could have been pushed.
-    pushed: HashMap<Pushed, Instant>,
+    pushed: HashMap<Pushed, Push>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Push {
+    /// Since when it could have been pushed.
+    due: Instant,
+    /// When it was pushed last.
+    last: Instant,
 }
 
 /// Device to live session.
@@ -225,7 +236,7 @@ impl Registry {
         self.lock().is_empty()
     }
 
-    /// Claims the one push of this command in this session; `None` when it was pushed before or the session is gone.
+    /// Claims a push of this command in this session; `None` when it was pushed a short time ago or the session is gone.
     #[must_use]
     pub fn claim(
         &self,
@@ -236,13 +247,17 @@ impl Registry {
     ) -> Option<Arc<SessionHandle>> {
         let mut sessions = self.lock();
         let entry = sessions.get_mut(&device)?;
-        if entry.handle.epoch != epoch || entry.pushed.contains_key(&what) {
+        if entry.handle.epoch != epoch {
             return None;
         }
-        let here = entry.handle.opened.elapsed();
         let now = Instant::now();
-        let since = now.checked_sub(waited.min(here)).unwrap_or(now);
-        entry.pushed.insert(what, since);
+        let here = entry.handle.opened.elapsed();
+        let due = match entry.pushed.get(&what) {
+            Some(push) if push.last.elapsed() < UNHEARD => return None,
+            Some(push) => push.due,
+            None => now.checked_sub(waited.min(here)).unwrap_or(now),
+        };
+        entry.pushed.insert(what, Push { due, last: now });
         Some(Arc::clone(&entry.handle))
     }
 
@@ -251,11 +266,11 @@ impl Registry {
     #[must_use]
     pub fn pushed(&self, device: DeviceId, attempt: AttemptId) -> Option<Duration> {
         let sessions = self.lock();
-        let since = sessions
+        let push = sessions
             .get(&device)?
             .pushed
             .get(&Pushed::Deploy(attempt))?;
-        Some(since.elapsed())
+        Some(push.due.elapsed())
     }
 
     /// Forgets a closed attempt, so that a long session does not collect them.

@@ -42,6 +42,26 @@ fn each_command_is_claimed_once_per_session() {
     assert!(registry.claim(device, 2, what, Duration::ZERO).is_some());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_command_nobody_heard_is_claimed_once_more() {
+    let registry = Registry::default();
+    let device = DeviceId::generate();
+    let attempt = AttemptId {
+        target: TargetId::generate(),
+        number: 1,
+    };
+    registry.insert(handle(device, 1));
+    let claim = || registry.claim(device, 1, Pushed::Deploy(attempt), Duration::ZERO);
+    assert!(claim().is_some());
+    tokio::time::advance(UNHEARD / 2).await;
+    assert!(claim().is_none());
+    tokio::time::advance(UNHEARD / 2).await;
+    assert!(claim().is_some());
+    assert!(claim().is_none(), "and not at once again");
+    let waited = registry.pushed(device, attempt);
+    assert_eq!(waited, Some(UNHEARD), "it has been due all the time");
+}
+
 #[test]
 fn a_full_queue_ends_the_session_by_name() {
     let (outbound, _queue) = mpsc::channel(OUTBOUND_QUEUE);

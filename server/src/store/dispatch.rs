@@ -31,6 +31,7 @@ use crate::{
         rollout::DeploymentState,
         schedule::{Schedule, Share},
     },
+    registry::UNHEARD,
 };
 
 /// A command to push into a session.
@@ -94,7 +95,8 @@ struct Row {
 
 impl Store {
     /// What is due for these devices in these sessions: the oldest unresolved attempt of each bundle name if it was not
-    /// pushed in this session, and every stop not pushed in this session. Nothing for conflicted devices.
+    /// pushed in this session, and every stop not pushed in this session; both also when they were, and nothing has been
+    /// heard for [`UNHEARD`]. Nothing for conflicted devices.
     ///
     /// Pushes are noted behind ([`mark_sent`](Self::mark_sent), [`mark_stops_sent`](Self::mark_stops_sent)), so a caller
     /// that asks again before that gets the same answer.
@@ -117,7 +119,7 @@ impl Store {
                 head = Some(queue);
                 let epoch = epochs.get(&row.device_id).copied().unwrap_or(0);
                 if row.stop_requested {
-                    if row.stop_sent_epoch < epoch {
+                    if row.stop_sent_epoch < epoch || is_unheard(&row, time) {
                         due.push(stop(&row));
                     }
                 } else if is_head
@@ -227,7 +229,14 @@ fn is_new(row: &Row, epoch: i64, now: Option<Timestamp>) -> bool {
     let paused = row.deployment_state == DeploymentState::Paused.as_str();
     let waits = row.state == State::Pending.as_str() || row.state == State::Sent.as_str();
     let waits = waits && !paused && now.is_none_or(|now| row.delivery_deadline > now.0);
-    row.sent_epoch < epoch && (waits || is_at_work(row) && row.sent_epoch == 0)
+    let unheard = row.state == State::Sent.as_str() && is_unheard(row, now);
+    let is_first = row.sent_epoch < epoch;
+    waits && (is_first || unheard) || is_first && is_at_work(row) && row.sent_epoch == 0
+}
+
+/// Whether nothing has been heard since it was pushed, for so long that it may not have arrived.
+fn is_unheard(row: &Row, now: Option<Timestamp>) -> bool {
+    now.is_some_and(|now| now.since(Timestamp(row.updated_at)) >= UNHEARD)
 }
 
 fn is_at_work(row: &Row) -> bool {

@@ -7,6 +7,7 @@ use kernex_proto::{
 };
 use kernex_server::{
     domain::attempt::{Reason, State, Step},
+    registry::UNHEARD,
     store::{
         Page, StoreError,
         deployments::{DeploymentResult, DeploymentState},
@@ -37,6 +38,8 @@ both_databases! {
         assert_eq!(fixture.state(&deployment, &one).await, State::Sent);
         assert!(fixture.due(&one, epoch).await.is_empty(), "once a session");
         assert_eq!(fixture.due(&one, epoch + 1).await.len(), 1, "and again in the next");
+        fixture.clock.advance(UNHEARD);
+        assert_eq!(fixture.due(&one, epoch).await.len(), 1, "or when nobody has heard it");
 
         assert_eq!(fixture.report(&one, attempt, ReportEvent::Accepted).await, Disposition::Applied);
         assert_eq!(fixture.report(&one, attempt, ReportEvent::Accepted).await, Disposition::Duplicate);
