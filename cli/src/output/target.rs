@@ -262,7 +262,7 @@ mod tests {
         edge-1  succeeded  -                               10s ago
         edge-2  running    download, 1.00 MiB of 4.00 MiB  10s ago
         edge-3  failed     script_failed (exit code 3)     10s ago
-        edge-4  pending    begins in 3m10s                 10s ago
+        edge-4  pending    begins in 3m                    10s ago
         ");
     }
 
