@@ -29,6 +29,17 @@ fn key_pem() -> &'static [u8] {
     })
 }
 
+/// Waits for a condition that nobody announces, but not for ever.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let held = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), held).await;
+    assert!(waited.is_ok(), "waited in vain until {what}");
+}
+
 /// A blocking write of a crashed agent may hold the journal a moment longer than a dead process would.
 async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     loop {
@@ -79,8 +90,19 @@ impl Bench {
 
     /// A tidy stop.
     pub(crate) async fn stop(&mut self) {
-        let (agent, shutdown) = self.agent.take().unwrap();
+        self.ask_to_stop();
+        self.stopped().await;
+    }
+
+    /// The beginning of a tidy stop.
+    pub(crate) fn ask_to_stop(&self) {
+        let (_, shutdown) = self.agent.as_ref().unwrap();
         shutdown.cancel();
+    }
+
+    /// The end of it.
+    pub(crate) async fn stopped(&mut self) {
+        let (agent, _) = self.agent.take().unwrap();
         agent.await.unwrap().unwrap();
     }
 
@@ -113,15 +135,15 @@ impl Bench {
 
     /// Waits until `current` names this version.
     pub(crate) async fn until_current(&self, version: &str) {
-        let limit = Duration::from_secs(30);
-        let named = async {
-            while self.current().as_deref() != Some(version) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(limit, named)
-            .await
-            .expect("it never became current");
+        until("it is current", || {
+            self.current().as_deref() == Some(version)
+        })
+        .await;
+    }
+
+    /// Waits until a script has written into the witness.
+    pub(crate) async fn until_witnessed(&self) {
+        until("a script has run", || !self.witnessed().is_empty()).await;
     }
 
     /// Whether `current` names this release folder.

@@ -1,7 +1,5 @@
 //! Going back by itself after a failure, and by order to a release that is still there.
 
-use std::time::Duration;
-
 use kernex_proto::v1::{self, AttemptState, FailureReason, Step, command::Action};
 use serde_json::{Value, json};
 
@@ -161,9 +159,7 @@ async fn a_crash_while_going_back_does_not_run_its_script_again() {
     let wanted = bench.server.serve(&bad, &[]);
     session.deploy(&attempt(), wanted, &bad).await;
     session.step(Step::Rollback).await;
-    while bench.witnessed().is_empty() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    bench.until_witnessed().await;
     bench.crash().await;
     bench.start();
     let mut session = bench.server.session().await;

@@ -1,13 +1,13 @@
 //! Lost sessions, stopped and crashed agents, damaged journals.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use kernex_proto::v1::{self, AttemptState, FailureReason, device_session_response as down};
 use serde_json::json;
 use tonic::Status;
 
 use crate::{
-    bench::{Bench, attempt},
+    bench::{Bench, attempt, until},
     fake_server::Download,
 };
 
@@ -98,9 +98,7 @@ async fn a_script_cut_off_by_a_crash_is_killed_and_never_run_again() {
     let digest = bench.server.serve(&bundle, &[]);
     session.deploy(&attempt(), digest, &bundle).await;
     session.step(v1::Step::Script).await;
-    while bench.witnessed().is_empty() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    bench.until_witnessed().await;
     bench.crash().await;
     bench.start();
 
@@ -144,9 +142,10 @@ async fn what_had_not_begun_is_resumed_after_a_crash() {
     let digest = bench.server.serve(&bundle, &[Download::Silent]);
     session.deploy(&attempt(), digest, &bundle).await;
     session.step(v1::Step::Download).await;
-    while bench.server.offsets().is_empty() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("a download was asked for", || {
+        !bench.server.offsets().is_empty()
+    })
+    .await;
     bench.crash().await;
     bench.start();
     let mut session = bench.server.session().await;

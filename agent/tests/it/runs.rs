@@ -180,11 +180,9 @@ async fn an_agent_that_is_told_to_stop_before_its_script_exited_75_waits_for_it(
     let digest = bench.server.serve(&bundle, &[]);
     session.deploy(&attempt(), digest, &bundle).await;
     session.step(Step::Script).await;
-    let opened = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        std::fs::write(&gate, "").unwrap();
-    };
-    tokio::join!(bench.stop(), opened);
+    bench.ask_to_stop();
+    std::fs::write(&gate, "").unwrap();
+    bench.stopped().await;
     bench.start();
     let mut session = bench.server.session().await;
     let (_, outcome) = session.outcome().await;
