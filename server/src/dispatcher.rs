@@ -115,16 +115,23 @@ pub async fn run(
             () = tokio::time::sleep_until(next_full) => true,
         };
         let hinted = hints.take();
-        let configured = if !everybody {
-            let changed = registry.online_of(&hinted.configurations);
-            configure(&store, &registry, &changed, true).await
-        } else if tokio::time::Instant::now() >= next_reconciled {
+        let reconcile_all = everybody && tokio::time::Instant::now() >= next_reconciled;
+        let reconciled = if reconcile_all {
             next_reconciled = tokio::time::Instant::now() + RECONCILED;
-            configure(&store, &registry, &registry.online(), true).await
+            registry.online()
         } else {
-            configure_due(&store, &registry).await
+            registry.online_of(&hinted.configurations)
         };
-        if let Err(error) = configured {
+        let configured = async {
+            reconcile(&store, &reconciled).await?;
+            let mut sessions = reconciled;
+            if everybody && !reconcile_all {
+                // What could not be pushed when it changed.
+                sessions = registry.online_of(&store.devices_to_configure().await?);
+            }
+            configure(&store, &registry, &sessions).await
+        };
+        if let Err(error) = configured.await {
             tracing::warn!(error = %chain(&error), "configurations wait for the store");
             next_reconciled = tokio::time::Instant::now();
         }
@@ -147,10 +154,10 @@ pub async fn run(
     }
 }
 
-/// Pushes configurations that were not pushed yet, without asking whether they still fit.
-async fn configure_due(store: &Store, registry: &Registry) -> Result<(), StoreError> {
-    let due = store.devices_to_configure().await?;
-    configure(store, registry, &registry.online_of(&due), false).await
+/// Notes where these devices are meant to work by something else than before.
+async fn reconcile(store: &Store, sessions: &[(DeviceId, u64)]) -> Result<(), StoreError> {
+    let devices: Vec<DeviceId> = sessions.iter().map(|(device, _)| *device).collect();
+    store.reconcile_configurations(&devices).await
 }
 
 /// Pushes what these devices should work by, where that was not done in their sessions yet.
@@ -158,15 +165,7 @@ async fn configure(
     store: &Store,
     registry: &Registry,
     sessions: &[(DeviceId, u64)],
-    reconcile: bool,
 ) -> Result<(), StoreError> {
-    if sessions.is_empty() {
-        return Ok(());
-    }
-    if reconcile {
-        let devices: Vec<DeviceId> = sessions.iter().map(|(device, _)| *device).collect();
-        store.reconcile_configurations(&devices).await?;
-    }
     let epochs: std::collections::HashMap<_, _> = sessions.iter().copied().collect();
     let mut sent = Vec::new();
     for (device, wanted) in store.due_configurations(sessions).await? {

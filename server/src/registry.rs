@@ -18,15 +18,13 @@ use kernex_proto::{
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::domain::attempt::UNHEARD;
+
 /// Messages that may wait for one device. A session has a handful of commands and acks under way; a peer that lets 64
 /// pile up does not read, and more would only hide it.
 ///
 /// They wait in boxes: the channel makes room for 32 at once, which is 8 KiB for messages and 256 bytes for boxes.
 pub const OUTBOUND_QUEUE: usize = 64;
-
-/// A command that was pushed and not heard of for this long is pushed once more: agents know a repetition when they see one,
-/// and what reached the wrong ears would else wait for the next session.
-pub const UNHEARD: Duration = Duration::from_secs(30);
 
 /// Why the server ends a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,6 @@ use kernex_proto::{
         EnrollResponse, agent_service_server::AgentService,
     },
 };
-use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use super::{Api, id, pieces};
@@ -87,11 +86,7 @@ impl AgentService for Agents {
         tracing::debug!(%device, %digest, offset, "download begins");
         let bytes = self.0.blobs.read(digest, offset).await?;
         let down = self.0.metrics.bundle_bytes.of("down");
-        Ok(pieces::answer(bytes.map(move |piece| {
-            let piece = piece?;
-            down.inc_by(piece.len() as u64);
-            Ok(piece)
-        })))
+        Ok(pieces::answer(bytes, down))
     }
 }
 

@@ -112,11 +112,7 @@ impl BundleService for Bundles {
         }
         let bytes = self.0.blobs.read(bundle.digest, offset).await?;
         let down = self.0.metrics.bundle_bytes.of("down");
-        Ok(pieces::answer(bytes.map(move |piece| {
-            let piece = piece?;
-            down.inc_by(piece.len() as u64);
-            Ok(piece)
-        })))
+        Ok(pieces::answer(bytes, down))
     }
 
     async fn list_bundles(

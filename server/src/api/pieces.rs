@@ -20,6 +20,7 @@ use futures::{
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
+use prometheus_client::metrics::counter::Counter;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use tonic::{Code, Response, Status, body::Body, server::NamedService};
 use tower::Service;
@@ -36,10 +37,21 @@ pub(super) type Nothing<T> = BoxStream<'static, Result<T, Status>>;
 #[derive(Clone)]
 struct Carried(Arc<Mutex<Option<Body>>>);
 
-/// An answer of pieces, each a message whose one field is the bytes. A failure ends it as the status of the call.
-pub(super) fn answer<T: Send + 'static>(
-    pieces: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
-) -> Response<Nothing<T>> {
+/// An answer of pieces, each a message whose one field is the bytes. A failure ends it as the status of the call. `sent`
+/// counts the bytes.
+pub(super) fn answer<T, E>(
+    pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+    sent: Counter,
+) -> Response<Nothing<T>>
+where
+    T: Send + 'static,
+    E: Into<Status> + 'static,
+{
+    let pieces = pieces.map(move |piece| {
+        let piece = piece.map_err(Into::into)?;
+        sent.inc_by(piece.len() as u64);
+        Ok(piece)
+    });
     let carried = Carried(Arc::new(Mutex::new(Some(body(pieces)))));
     let nobody = Status::internal("the service is not behind `Carrying`");
     let mut response = Response::new(stream::iter([Err(nobody)]).boxed());

@@ -19,6 +19,10 @@ pub use answer::disposition;
 pub use run::next_run;
 pub use words::{Ending, Reason, State, Step};
 
+/// A command that was pushed and not heard of for this long is pushed once more: agents know a repetition when they see one,
+/// and what did not arrive as it was sent would else wait for the next session.
+pub const UNHEARD: Duration = Duration::from_secs(30);
+
 /// The facts about an attempt that decide what may happen to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {

@@ -27,11 +27,10 @@ use crate::{
     clock::Timestamp,
     crash::Act,
     domain::{
-        attempt::{Event, State},
+        attempt::{Event, State, UNHEARD},
         rollout::DeploymentState,
         schedule::{Schedule, Share},
     },
-    registry::UNHEARD,
 };
 
 /// A command to push into a session.
@@ -101,8 +100,8 @@ impl Store {
     /// Pushes are noted behind ([`mark_sent`](Self::mark_sent), [`mark_stops_sent`](Self::mark_stops_sent)), so a caller
     /// that asks again before that gets the same answer.
     pub async fn due_commands(&self, sessions: &[(DeviceId, u64)]) -> Result<Vec<DueCommand>> {
-        let now = self.now();
         let time = self.time();
+        let now = time.unwrap_or_else(|| self.now());
         let epochs: BTreeMap<Uuid, i64> = sessions
             .iter()
             .map(|(id, epoch)| (id.0, signed(*epoch)))

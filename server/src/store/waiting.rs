@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use kernex_proto::ids::DeviceId;
 use sea_orm::{
     ConnectionTrait,
-    sea_query::{Expr, ExprTrait as _, Query, SelectStatement},
+    sea_query::{Expr, ExprTrait as _, Query, SelectStatement, TableRef},
 };
 use uuid::Uuid;
 
@@ -31,7 +31,7 @@ impl Store {
             .column(("c", "device_id"))
             .from_as("device_configurations", "c")
             .inner_join(
-                sea_orm::sea_query::TableRef::from("sessions").alias("s"),
+                TableRef::from("sessions").alias("s"),
                 Expr::col(("s", "device_id")).equals(("c", "device_id")),
             )
             .and_where(Expr::col(("c", "sent_epoch")).lt(Expr::col(("s", "epoch"))));

@@ -6,8 +6,7 @@ use kernex_proto::{
     v1::{self, Disposition},
 };
 use kernex_server::{
-    domain::attempt::{Reason, State, Step},
-    registry::UNHEARD,
+    domain::attempt::{Reason, State, Step, UNHEARD},
     store::{
         Page, StoreError,
         deployments::{DeploymentResult, DeploymentState},

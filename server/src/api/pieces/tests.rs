@@ -23,7 +23,7 @@ type Piece = Result<Bytes, Status>;
 /// What tonic makes of the handler's answer, and what `Carrying` makes of that.
 fn served(pieces: Vec<Piece>) -> Answered {
     let (_, message, extensions) =
-        answer::<DownloadBundleResponse>(stream::iter(pieces)).into_parts();
+        answer::<DownloadBundleResponse, _>(stream::iter(pieces), Counter::default()).into_parts();
     drop(message);
     let mut response = http::Response::new(Body::empty());
     *response.extensions_mut() = extensions;
@@ -123,7 +123,8 @@ async fn bytes_on_the_wire_are_what_tonic_would_write_and_the_piece_is_not_copie
 
 #[tokio::test]
 async fn a_service_that_is_not_carrying_fails_loudly() {
-    let mut messages = answer::<DownloadBundleResponse>(stream::iter(Vec::new())).into_inner();
+    let mut messages =
+        answer::<DownloadBundleResponse, Status>(stream::iter([]), Counter::default()).into_inner();
     let said = messages.next().await.expect("an item").expect_err("fails");
     assert_eq!(said.code(), Code::Internal);
 }
