@@ -12,7 +12,7 @@ use std::{
 use kernex_proto::v1::CreateEnrollmentTokenRequest;
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::Channel;
 
 use crate::{
     agent::{AgentOptions, TestAgent},
@@ -22,64 +22,13 @@ use crate::{
     operator::Operator,
     process::{Process, on_core},
     raw_agent::RawIdentity,
-    wait::wait_for,
 };
 
-/// What a test wants different.
-#[derive(Debug, Clone, Default)]
-pub struct ServerOptions {
-    /// Environment such as `KERNEX_MAX_BUNDLE_SIZE`.
-    pub env: Vec<(String, String)>,
-    /// Its data folder, on a disk of its own for instance; one among the test's own files when there is none.
-    pub data: Option<PathBuf>,
-    /// The `--database-url` to use, instead of a fresh one of the test's kind.
-    pub database: Option<String>,
-    /// Without TLS.
-    pub plaintext: bool,
-    /// The only core it runs on; any when there is none.
-    pub core: Option<usize>,
-}
+mod dial;
+mod options;
 
-impl ServerOptions {
-    /// Adds one variable.
-    #[must_use]
-    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.env.push((name.to_owned(), value.into()));
-        self
-    }
-
-    /// Puts its data folder somewhere else.
-    #[must_use]
-    pub fn data(mut self, folder: PathBuf) -> Self {
-        self.data = Some(folder);
-        self
-    }
-
-    /// Uses this database.
-    #[must_use]
-    pub fn database(mut self, url: String) -> Self {
-        self.database = Some(url);
-        self
-    }
-
-    /// Has it speak without TLS.
-    #[must_use]
-    pub fn plaintext(mut self) -> Self {
-        self.plaintext = true;
-        self
-    }
-
-    /// Keeps it on one core.
-    #[must_use]
-    pub fn core(mut self, core: Option<usize>) -> Self {
-        self.core = core;
-        self
-    }
-
-    fn data_below(&self, folder: &Path) -> PathBuf {
-        self.data.clone().unwrap_or_else(|| folder.join("data"))
-    }
-}
+use dial::{connect, dial, url};
+pub use options::ServerOptions;
 
 /// Agents that enrol at the same time; each takes a core for its key.
 const SIDE_BY_SIDE: usize = 2;
@@ -446,41 +395,4 @@ fn spawn(
     on_core(options.core, || {
         Process::spawn("kernex-server", command, &log)
     })
-}
-
-fn url(port: u16, plaintext: bool) -> String {
-    let scheme = if plaintext { "http" } else { "https" };
-    format!("{scheme}://127.0.0.1:{port}")
-}
-
-async fn dial(data: &Path, port: u16, plaintext: bool) -> Result<Channel, String> {
-    let mut endpoint = Endpoint::from_shared(url(port, plaintext));
-    if !plaintext {
-        let ca = fs::read(data.join("ca.pem")).map_err(|error| format!("no ca.pem: {error}"))?;
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
-        endpoint = endpoint.and_then(|endpoint| endpoint.tls_config(tls));
-    }
-    endpoint
-        .map_err(|error| error.to_string())?
-        .connect()
-        .await
-        .map_err(|error| format!("cannot connect: {error:?}"))
-}
-
-async fn connect(process: &mut Process, data: &Path, port: u16, plaintext: bool) -> Operator {
-    wait_for("the server to answer", || {
-        let ended = process.exited();
-        assert!(ended.is_none(), "the server ended: {ended:?}");
-        async {
-            let token = fs::read_to_string(data.join("admin.token"));
-            let token = token.map_err(|error| format!("no admin.token: {error}"))?;
-            let operator = Operator::new(dial(data, port, plaintext).await?, token.trim());
-            operator
-                .who_am_i()
-                .await
-                .map_err(|status| status.to_string())?;
-            Ok(operator)
-        }
-    })
-    .await
 }

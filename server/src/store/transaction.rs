@@ -16,7 +16,7 @@ use std::{
 use rand::Rng;
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, Insert,
-    IntoActiveModel, Iterable, RuntimeErr, SqliteTransactionMode, Statement, TransactionOptions,
+    IntoActiveModel, Iterable, SqliteTransactionMode, Statement, TransactionOptions,
     TransactionTrait,
     sea_query::{Expr, ExprTrait, OnConflict, Query},
 };
@@ -34,6 +34,10 @@ pub(crate) const ID_CHUNK: usize = 5_000;
 
 /// Key of PostgreSQL's advisory lock of the writers: "kernex" in ASCII.
 const WRITER_LOCK: i64 = 0x6b65_726e_6578;
+
+mod failures;
+
+use failures::is_retryable;
 
 const MAX_TRIES: u32 = 12;
 
@@ -277,79 +281,6 @@ async fn postgres_now(db: &DatabaseTransaction, lock: bool) -> Result<i64> {
     Ok(row.try_get::<i64>("", "now")?)
 }
 
-/// Whether the same closure may succeed when it runs again.
-fn is_retryable(error: &DbErr) -> bool {
-    if matches!(error, DbErr::RecordNotUpdated) {
-        // A compare-and-set that lost.
-        return true;
-    }
-    let (DbErr::Conn(source) | DbErr::Exec(source) | DbErr::Query(source)) = error else {
-        return false;
-    };
-    let RuntimeErr::SqlxError(source) = source else {
-        return false;
-    };
-    let Some(code) = source.as_database_error().and_then(|error| error.code()) else {
-        return false;
-    };
-    // PostgreSQL: serialization failure, deadlock, and a row that lost its device while it was written beside the lock.
-    // SQLite: busy and locked with their extended codes.
-    matches!(
-        code.as_ref(),
-        "40001" | "40P01" | "23503" | "5" | "6" | "261" | "262" | "517"
-    )
-}
-
-impl From<DbErr> for StoreError {
-    fn from(error: DbErr) -> Self {
-        let unavailable = match &error {
-            DbErr::ConnectionAcquire(_) => true,
-            DbErr::Conn(RuntimeErr::SqlxError(source))
-            | DbErr::Exec(RuntimeErr::SqlxError(source))
-            | DbErr::Query(RuntimeErr::SqlxError(source)) => is_unavailable(source),
-            DbErr::Conn(_) => true,
-            _ => false,
-        };
-        if unavailable && !is_retryable(&error) {
-            return Self::Unavailable(error.to_string());
-        }
-        Self::Db(error)
-    }
-}
-
-fn is_unavailable(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
-            if code.len() == 5 {
-                is_unavailable_postgres(&code)
-            } else {
-                code.parse().is_ok_and(is_unavailable_sqlite)
-            }
-        }),
-        _ => false,
-    }
-}
-
-/// Connection exceptions, no room on the disk, too many connections, and a server that starts or stops.
-fn is_unavailable_postgres(code: &str) -> bool {
-    code.starts_with("08") || code.starts_with("57P") || matches!(code, "53100" | "53300" | "58030")
-}
-
-/// No room on the disk, no descriptor left, a disk that fails: all of it may pass. The low byte is the code, the rest says
-/// what was being done.
-fn is_unavailable_sqlite(code: u32) -> bool {
-    const IOERR: u32 = 10;
-    const FULL: u32 = 13;
-    const CANTOPEN: u32 = 14;
-    matches!(code & 0xff, IOERR | FULL | CANTOPEN)
-}
-
 /// Inserts many rows in as few statements as the bind limit allows; says how many rows were written.
 pub(crate) async fn insert_all<E>(
     db: &DatabaseTransaction,
@@ -419,26 +350,6 @@ mod tests {
                 .await
                 .expect("another connection reads");
             assert_eq!(events.len(), round + 1);
-        }
-    }
-
-    #[test]
-    fn what_may_pass_is_told_from_what_will_not() {
-        // SQLITE_FULL, SQLITE_IOERR_WRITE, SQLITE_CANTOPEN_FULLPATH.
-        for code in [13, 778, 782] {
-            assert!(is_unavailable_sqlite(code), "{code}");
-        }
-        // SQLITE_CONSTRAINT_UNIQUE, SQLITE_CORRUPT, SQLITE_ERROR.
-        for code in [2067, 11, 1] {
-            assert!(!is_unavailable_sqlite(code), "{code}");
-        }
-        for (code, passes) in [
-            ("53100", true),
-            ("57P01", true),
-            ("08006", true),
-            ("23505", false),
-        ] {
-            assert_eq!(is_unavailable_postgres(code), passes, "{code}");
         }
     }
 

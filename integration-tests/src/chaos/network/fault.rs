@@ -1,0 +1,84 @@
+//! What can happen to the network of one agent, drawn by the seed.
+
+use rand::{Rng as _, rngs::StdRng};
+
+use crate::proxy::{Deed, Protocol, Trap, Way};
+
+/// What happens to the network of one agent.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fault {
+    /// Every connection is reset, and none is to be had for a while.
+    Cut { millis: u64 },
+    /// The connections stay up and pass nothing any more.
+    HalfOpen,
+    /// Nothing passes for a while, and then all of it.
+    Stall { millis: u64 },
+    /// Bytes trickle for a while.
+    Throttle { rate: u64, millis: u64 },
+    /// The connection ends at a message, or garbles it: one of a new connection, or one of those that come next.
+    Message { trap: Trap, is_fresh: bool },
+}
+
+impl Fault {
+    pub(super) fn draw(rng: &mut StdRng, protocol: Protocol) -> Self {
+        if protocol == Protocol::Http2 {
+            return Self::message(rng, true);
+        }
+        match rng.gen_range(0..10) {
+            0 => Self::Cut {
+                millis: rng.gen_range(0..1500),
+            },
+            1 => Self::HalfOpen,
+            2 => Self::Stall {
+                millis: rng.gen_range(50..8000),
+            },
+            3 => Self::Throttle {
+                rate: rng.gen_range(500..20_000),
+                millis: rng.gen_range(500..2500),
+            },
+            4..6 => Self::message(rng, true),
+            _ => Self::message(rng, false),
+        }
+    }
+
+    fn message(rng: &mut StdRng, garbled: bool) -> Self {
+        let is_fresh = rng.gen_bool(0.7);
+        let deed = match garbled {
+            true => Deed::Flip(rng.gen_range(0..200), rng.gen_range(0..8)),
+            false if rng.gen_bool(0.5) => Deed::CutBefore,
+            false => Deed::CutInside(rng.gen_range(1..100)),
+        };
+        let trap = Trap {
+            way: if rng.r#gen() { Way::Up } else { Way::Down },
+            passes: rng.gen_range(0..if is_fresh { 24 } else { 6 }),
+            deed,
+        };
+        Self::Message { trap, is_fresh }
+    }
+
+    pub(super) fn name(self, protocol: Protocol) -> &'static str {
+        match self {
+            Self::Cut { .. } => "cuts",
+            Self::HalfOpen => "half-open",
+            Self::Stall { .. } => "stalls",
+            Self::Throttle { .. } => "throttles",
+            Self::Message { trap, .. } => match (trap.deed, protocol) {
+                (Deed::CutBefore | Deed::CutInside(_), _) => "torn messages",
+                (Deed::Flip(..), Protocol::Tls) => "turned bits",
+                (Deed::Flip(..), Protocol::Http2) => "turned bits without TLS",
+            },
+        }
+    }
+
+    /// Whether no session can go on after it.
+    pub(super) fn must_reconnect(self, protocol: Protocol) -> bool {
+        match self {
+            Self::Cut { .. } | Self::HalfOpen => true,
+            Self::Stall { .. } | Self::Throttle { .. } => false,
+            // Bytes 1 and 2 of a record are a version that means nothing any more and that TLS 1.3 has ignored.
+            Self::Message { trap, .. } => {
+                protocol == Protocol::Tls && !matches!(trap.deed, Deed::Flip(1 | 2, _))
+            }
+        }
+    }
+}
