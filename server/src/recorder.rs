@@ -6,6 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    slice,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -274,7 +275,7 @@ impl Worker {
         let mut wait = BACKOFF.0;
         let mut failures = 0;
         loop {
-            let error = match self.store.apply_reports(rows.clone()).await {
+            let error = match self.store.apply_reports(&rows).await {
                 Ok(dispositions) => return dispositions.into_iter().map(Some).collect(),
                 Err(error) => error,
             };
@@ -301,7 +302,7 @@ impl Worker {
         let mut dispositions = Vec::with_capacity(rows.len());
         for row in rows {
             let (device, attempt) = (row.device, row.attempt);
-            let applied = match self.store.apply_reports(vec![row]).await {
+            let applied = match self.store.apply_reports(slice::from_ref(&row)).await {
                 Ok(applied) => applied.first().copied(),
                 Err(error) => {
                     tracing::error!(%device, command = %attempt, error = %chain(&error), "a report cannot be recorded");
@@ -322,7 +323,7 @@ impl Worker {
             return;
         }
         self.metrics.heartbeat_flush.observe(rows.len() as f64);
-        if let Err(error) = self.store.record_heartbeats(rows.clone()).await {
+        if let Err(error) = self.store.record_heartbeats(&rows).await {
             tracing::warn!(error = %chain(&error), devices = rows.len(), "heartbeats wait for the store");
             let mut heartbeats = lock(&self.latest.heartbeats);
             for mut row in rows {

@@ -18,7 +18,7 @@ use super::{
     attempts::signed,
     devices::clean,
     entity::{attempt, device, device_drift, device_release},
-    heartbeats::HeartbeatRow,
+    heartbeats::{HeartbeatRow, Newest},
     transaction::{ID_CHUNK, Tx, insert_all},
 };
 use crate::{
@@ -78,11 +78,7 @@ pub(super) async fn suspects<C: ConnectionTrait>(
 
 impl Store {
     /// Judges devices that seem to have begun or ceased to drift.
-    pub(super) async fn judge_drifts(
-        &self,
-        newest: &BTreeMap<Uuid, HeartbeatRow>,
-        suspects: &[Uuid],
-    ) -> Result<()> {
+    pub(super) async fn judge_drifts(&self, newest: &Newest<'_>, suspects: &[Uuid]) -> Result<()> {
         if suspects.is_empty() {
             return Ok(());
         }
@@ -96,7 +92,7 @@ impl Store {
     }
 }
 
-async fn judge(tx: &Tx, newest: &BTreeMap<Uuid, HeartbeatRow>, ids: &[Uuid]) -> Result<()> {
+async fn judge(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid]) -> Result<()> {
     let devices = device::Entity::find()
         .filter(device::Column::Id.is_in(ids.to_vec()))
         .all(&tx.db)

@@ -1,11 +1,13 @@
 //! Heartbeats of many sessions at once: the latest of each device, and a sampled history.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use kernex_proto::{ids::DeviceId, v1};
 use sea_orm::{
-    ColumnTrait, EntityTrait, Iterable, QueryFilter,
-    sea_query::{Expr, OnConflict},
+    ColumnTrait, EntityTrait, Iterable, QueryFilter, QuerySelect, sea_query::OnConflict,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -32,15 +34,17 @@ pub struct HeartbeatRow {
     pub releases: Option<Vec<v1::ActiveRelease>>,
 }
 
+/// The newest heartbeat of each device.
+pub(super) type Newest<'a> = BTreeMap<Uuid, &'a HeartbeatRow>;
+
 /// One sample a minute of each device makes the history.
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
 
 impl Store {
     /// Records the newest heartbeat of each device; those of older sessions and deleted devices are dropped.
-    pub async fn record_heartbeats(&self, rows: Vec<HeartbeatRow>) -> Result<()> {
+    pub async fn record_heartbeats(&self, rows: &[HeartbeatRow]) -> Result<()> {
         // The last one of each device wins; sorted, so that replicas lock rows in one order.
-        let newest: BTreeMap<Uuid, HeartbeatRow> =
-            rows.into_iter().map(|row| (row.device.0, row)).collect();
+        let newest: Newest<'_> = rows.iter().map(|row| (row.device.0, row)).collect();
         let newest = &newest;
         if newest.is_empty() {
             return Ok(());
@@ -59,32 +63,35 @@ impl Store {
     }
 }
 
-/// Writes the heartbeats of some devices; says which of these seem to run something else than they should.
-async fn record(tx: &Tx, newest: &BTreeMap<Uuid, HeartbeatRow>, ids: &[Uuid]) -> Result<Vec<Uuid>> {
-    let mut devices = device::Entity::find()
-        .filter(device::Column::Id.is_in(ids.to_vec()))
+/// Writes the heartbeats of some devices; says which of these seem to run something else than they should. When a device was
+/// last seen is read from its heartbeat as well as from its own row, so that row is left alone.
+async fn record(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid]) -> Result<Vec<Uuid>> {
+    let epochs: Vec<(Uuid, i64)> = device::Entity::find()
+        .select_only()
+        .columns([device::Column::Id, device::Column::Epoch])
+        .filter(device::Column::Id.is_in(ids.iter().copied()))
+        .into_tuple()
         .all(&tx.db)
         .await?;
-    devices.retain(|device| {
-        newest
-            .get(&device.id)
-            .is_some_and(|row| signed(row.epoch) >= device.epoch)
-    });
-    devices.sort_by_key(|device| device.id);
-    let sampled: BTreeMap<Uuid, i64> = heartbeat::Entity::find()
-        .filter(heartbeat::Column::DeviceId.is_in(ids.to_vec()))
+    let sampled: Vec<(Uuid, i64)> = heartbeat::Entity::find()
+        .select_only()
+        .columns([heartbeat::Column::DeviceId, heartbeat::Column::SampledAt])
+        .filter(heartbeat::Column::DeviceId.is_in(ids.iter().copied()))
+        .into_tuple()
         .all(&tx.db)
-        .await?
+        .await?;
+    let sampled: HashMap<Uuid, i64> = sampled.into_iter().collect();
+    let mut recorded: Vec<&HeartbeatRow> = epochs
         .into_iter()
-        .map(|row| (row.device_id, row.sampled_at))
+        .filter_map(|(id, epoch)| newest.get(&id).copied().zip(Some(epoch)))
+        .filter(|(row, epoch)| signed(row.epoch) >= *epoch)
+        .map(|(row, _)| row)
         .collect();
-    let mut latest = Vec::with_capacity(devices.len());
+    recorded.sort_by_key(|row| row.device);
+    let mut latest = Vec::with_capacity(recorded.len());
     let mut samples = Vec::new();
-    for device in &devices {
-        let Some(row) = newest.get(&device.id) else {
-            continue;
-        };
-        let last = sampled.get(&device.id).copied();
+    for row in &recorded {
+        let last = sampled.get(&row.device.0).copied();
         let due = last.is_none_or(|last| tx.now.since(Timestamp(last)) >= SAMPLE_EVERY);
         let beat = beat(row, tx.now, last.filter(|_| !due).unwrap_or(tx.now.0));
         if due {
@@ -106,13 +113,7 @@ async fn record(tx: &Tx, newest: &BTreeMap<Uuid, HeartbeatRow>, ids: &[Uuid]) ->
     .do_nothing()
     .to_owned();
     insert_all::<heartbeat_sample::Entity>(&tx.db, samples, Some(once)).await?;
-    device::Entity::update_many()
-        .col_expr(device::Column::LastSeen, Expr::value(tx.now.0))
-        .filter(device::Column::Id.is_in(devices.iter().map(|device| device.id)))
-        .exec(&tx.db)
-        .await?;
-    let recorded = devices.iter().filter_map(|device| newest.get(&device.id));
-    drifts::suspects(&tx.db, &recorded.collect::<Vec<_>>()).await
+    drifts::suspects(&tx.db, &recorded).await
 }
 
 fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: i64) -> heartbeat::Model {

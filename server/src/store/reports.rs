@@ -55,11 +55,7 @@ const MAX_MESSAGE: usize = 4096;
 
 impl Store {
     /// Applies reports in order and says what became of each, once committed.
-    pub async fn apply_reports(
-        &self,
-        reports: Vec<IncomingReport>,
-    ) -> Result<Vec<v1::Disposition>> {
-        let reports = &reports;
+    pub async fn apply_reports(&self, reports: &[IncomingReport]) -> Result<Vec<v1::Disposition>> {
         self.write_as(Act::CommitReports, |tx| async move {
             let targets: BTreeSet<Uuid> = reports
                 .iter()

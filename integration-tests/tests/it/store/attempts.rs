@@ -95,8 +95,8 @@ both_databases! {
         let deployment = fixture.deploy("app:1", &[&device]).await;
         let (attempt, _) = fixture.target(&deployment, &device).await;
         let report = |event| IncomingReport { device: device.id, attempt, event };
-        let batch = vec![report(ReportEvent::Accepted), report(succeeded("1", b"1")), report(succeeded("1", b"1"))];
-        let dispositions = fixture.store.apply_reports(batch).await.unwrap();
+        let batch = [report(ReportEvent::Accepted), report(succeeded("1", b"1")), report(succeeded("1", b"1"))];
+        let dispositions = fixture.store.apply_reports(&batch).await.unwrap();
         assert_eq!(dispositions, [Disposition::Applied, Disposition::Applied, Disposition::Duplicate]);
         assert_eq!(fixture.state(&deployment, &device).await, State::Succeeded);
     }

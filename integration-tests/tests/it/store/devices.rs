@@ -77,7 +77,7 @@ both_databases! {
         let deployment = fixture.deploy("app:1", &[&device]).await;
         let (attempt, _) = fixture.target(&deployment, &device).await;
         fixture.report(&device, attempt, ReportEvent::Accepted).await;
-        fixture.store.record_heartbeats(vec![beat(device.id, opened.epoch, 1.0)]).await.unwrap();
+        fixture.store.record_heartbeats(&[beat(device.id, opened.epoch, 1.0)]).await.unwrap();
         let request = repeated("DeleteDevice", Uuid::now_v7());
         for _ in 0..2 {
             assert_eq!(fixture.store.delete_device(&request, "edge-1").await.unwrap(), device.id);
@@ -100,15 +100,15 @@ both_databases! {
         fixture.session(&two, old, &[]).await;
         let gone = DeviceId::generate();
         let rows = vec![beat(one.id, epoch, 1.0), beat(one.id, epoch, 2.0), beat(two.id, old, 9.0), beat(gone, 1, 1.0)];
-        fixture.store.record_heartbeats(rows).await.unwrap();
+        fixture.store.record_heartbeats(&rows).await.unwrap();
         let seen = fixture.store.get_device("edge-1").await.unwrap();
         assert_eq!(seen.vital_signs.unwrap().cpu_percent, 2.0);
         assert!(fixture.store.get_device("edge-2").await.unwrap().vital_signs.is_none(), "an older session's");
-        fixture.store.record_heartbeats(vec![beat(one.id, epoch, f64::NAN)]).await.unwrap();
+        fixture.store.record_heartbeats(&[beat(one.id, epoch, f64::NAN)]).await.unwrap();
         let samples = async || fixture.store.list_metrics("edge-1", Page::first(1)).await.unwrap();
         assert_eq!(samples().await.next, None);
         fixture.clock.advance(MINUTE * 2);
-        fixture.store.record_heartbeats(vec![beat(one.id, epoch, 4.0)]).await.unwrap();
+        fixture.store.record_heartbeats(&[beat(one.id, epoch, 4.0)]).await.unwrap();
         let newest = samples().await;
         assert_eq!(newest.items[0].vital_signs.cpu_percent, 4.0);
         let rest = fixture.store.list_metrics("edge-1", Page { size: 1, token: newest.next }).await.unwrap();

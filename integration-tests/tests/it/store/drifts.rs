@@ -46,14 +46,14 @@ both_databases! {
         let (attempt, _) = fixture.target(&deployment, &device).await;
         // Pushed, but nobody has noted that yet.
         let early = || vec![beat(&device, epoch, Some(&[("app", "1")]))];
-        fixture.store.record_heartbeats(early()).await.unwrap();
+        fixture.store.record_heartbeats(&early()).await.unwrap();
         fixture.report(&device, attempt, ReportEvent::Accepted).await;
-        fixture.store.record_heartbeats(early()).await.unwrap();
+        fixture.store.record_heartbeats(&early()).await.unwrap();
         assert!(drifts(&fixture).await.is_empty());
         fixture.report(&device, attempt, succeeded("1", b"1")).await;
         // Sent before the outcome: the recorder takes its releases away.
-        fixture.store.record_heartbeats(vec![beat(&device, epoch, None)]).await.unwrap();
-        fixture.store.record_heartbeats(early()).await.unwrap();
+        fixture.store.record_heartbeats(&[beat(&device, epoch, None)]).await.unwrap();
+        fixture.store.record_heartbeats(&early()).await.unwrap();
         assert!(drifts(&fixture).await.is_empty());
         assert!(told(&fixture).await.is_empty());
     }
@@ -67,18 +67,18 @@ both_databases! {
         let (attempt, _) = fixture.target(&deployment, &device).await;
         fixture.report(&device, attempt, succeeded("1", b"1")).await;
         let other: &[_] = &[("app", "2"), ("extra", "9")];
-        fixture.store.record_heartbeats(vec![beat(&device, epoch, Some(other))]).await.unwrap();
+        fixture.store.record_heartbeats(&[beat(&device, epoch, Some(other))]).await.unwrap();
         let first = drifts(&fixture).await;
         assert_eq!(first.iter().map(|drift| (drift.name.as_str(), drift.expected_version.as_str(), drift.actual_version.as_str())).collect::<Vec<_>>(), [("app", "1", "2"), ("extra", "", "9")]);
         fixture.clock.advance(MINUTE);
-        fixture.store.record_heartbeats(vec![beat(&device, epoch, Some(other))]).await.unwrap();
+        fixture.store.record_heartbeats(&[beat(&device, epoch, Some(other))]).await.unwrap();
         assert_eq!(drifts(&fixture).await, first);
         let newer = fixture.session(&device, epoch, &[]).await.epoch;
-        fixture.store.record_heartbeats(vec![beat(&device, epoch, Some(&[("app", "1")]))]).await.unwrap();
+        fixture.store.record_heartbeats(&[beat(&device, epoch, Some(&[("app", "1")]))]).await.unwrap();
         assert_eq!(drifts(&fixture).await, first, "an older session has nothing to say");
-        fixture.store.record_heartbeats(vec![beat(&device, newer, Some(&[("app", "2")]))]).await.unwrap();
+        fixture.store.record_heartbeats(&[beat(&device, newer, Some(&[("app", "2")]))]).await.unwrap();
         assert_eq!(drifts(&fixture).await, first[..1]);
-        fixture.store.record_heartbeats(vec![beat(&device, newer, Some(&[("app", "1")]))]).await.unwrap();
+        fixture.store.record_heartbeats(&[beat(&device, newer, Some(&[("app", "1")]))]).await.unwrap();
         assert!(drifts(&fixture).await.is_empty());
         assert_eq!(told(&fixture).await, ["device.drifted", "device.drifted", "device.settled"]);
     }
@@ -92,10 +92,10 @@ both_databases! {
         let deployment = fixture.deploy("app:1", &[&device]).await;
         let (attempt, _) = fixture.target(&deployment, &device).await;
         fixture.report(&device, attempt, succeeded("1", b"1")).await;
-        fixture.store.record_heartbeats(vec![beat(&device, epoch, Some(&[]))]).await.unwrap();
+        fixture.store.record_heartbeats(&[beat(&device, epoch, Some(&[]))]).await.unwrap();
         assert_eq!(drifts(&fixture).await.len(), 1);
         let next = fixture.deploy("app:2", &[&device]).await;
-        fixture.store.record_heartbeats(vec![beat(&device, epoch, Some(&[("app", "2")]))]).await.unwrap();
+        fixture.store.record_heartbeats(&[beat(&device, epoch, Some(&[("app", "2")]))]).await.unwrap();
         assert_eq!(drifts(&fixture).await.len(), 1, "judged by its outcome only");
         let (attempt, _) = fixture.target(&next, &device).await;
         fixture.report(&device, attempt, succeeded("2", b"2")).await;

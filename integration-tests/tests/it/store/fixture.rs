@@ -333,7 +333,7 @@ impl Fixture {
             attempt,
             event,
         };
-        self.store.apply_reports(vec![report]).await.unwrap()[0]
+        self.store.apply_reports(&[report]).await.unwrap()[0]
     }
 
     pub(super) async fn kinds_of_events(&self) -> Vec<String> {

@@ -7,6 +7,7 @@ use kernex_server::{
     store::{
         Page,
         deployments::DeploymentResult,
+        dispatch::DueCommand,
         reports::{IncomingReport, ReportEvent},
     },
 };
@@ -35,12 +36,13 @@ both_databases! {
         fixture.store.mark_sent(&sent).await.unwrap();
         assert!(fixture.store.due_commands(&sessions).await.unwrap().is_empty());
         for event in [ReportEvent::Accepted, succeeded("1", b"1")] {
-            let reports = due.iter().map(|command| IncomingReport {
+            let report = |command: &DueCommand| IncomingReport {
                 device: command.device,
                 attempt: command.attempt,
                 event: event.clone(),
-            });
-            let dispositions = fixture.store.apply_reports(reports.collect()).await.unwrap();
+            };
+            let reports: Vec<_> = due.iter().map(report).collect();
+            let dispositions = fixture.store.apply_reports(&reports).await.unwrap();
             assert!(dispositions.iter().all(|disposition| *disposition == Disposition::Applied));
         }
         let done = fixture.store.get_deployment(deployment.id).await.unwrap();
