@@ -1,5 +1,7 @@
 //! The `kernex-server` program: arguments in, exit code out.
 
+mod allocator;
+
 use std::process::ExitCode;
 
 use clap::Parser as _;
