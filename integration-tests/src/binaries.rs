@@ -11,11 +11,12 @@ use std::{
 };
 
 // Set before the first look for a program.
-static PROFILE: OnceLock<&str> = OnceLock::new();
+static SHIPPED: OnceLock<()> = OnceLock::new();
 
-/// Takes programs of this profile instead of the one the caller was built with; only before the first [`path`].
-pub fn take_profile(profile: &'static str) {
-    let _ = PROFILE.set(profile);
+/// Takes programs as they ship, without the crash points that builds of the whole workspace have. Only before the first
+/// [`path`].
+pub fn take_shipped() {
+    let _ = SHIPPED.set(());
 }
 
 /// Path of `kernex-server`, `kernex-agent` or `kernexctl`.
@@ -65,9 +66,6 @@ fn profile_folder() -> PathBuf {
 
 /// Where the programs under test are. Faults meet debug builds, with their assertions, however the harness is built.
 fn tested_folder() -> PathBuf {
-    if let Some(profile) = PROFILE.get() {
-        return target_folder().join(profile);
-    }
     let program = env::current_exe().expect("the test program knows its path");
     if program
         .file_stem()
@@ -88,18 +86,23 @@ fn prepare() -> PathBuf {
         Some("debug") | None => "dev",
         Some(other) => other,
     };
+    let packages: &[&str] = match SHIPPED.get() {
+        Some(_) => &[
+            "-p",
+            "kernex-server",
+            "-p",
+            "kernex-agent",
+            "-p",
+            "kernexctl",
+        ],
+        None => &["--workspace"],
+    };
     eprintln!("bringing the programs in {} up to date", folder.display());
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(workspace())
-        .args([
-            "build",
-            "--quiet",
-            "--workspace",
-            "--bins",
-            "--profile",
-            profile,
-        ])
+        .args(["build", "--quiet", "--bins", "--profile", profile])
+        .args(packages)
         .status()
         .expect("cargo can be started");
     assert!(

@@ -43,9 +43,6 @@ struct Args {
     /// Keep the rows in PostgreSQL.
     #[arg(long)]
     postgres: bool,
-    /// Measure programs of the profile `dist`, as published; they are built first.
-    #[arg(long)]
-    dist: bool,
     /// Write everything to this file as well.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -126,8 +123,9 @@ fn main() -> anyhow::Result<()> {
         return runtime()?.block_on(bare::serve(folder, port));
     }
     let cores = Cores::pick();
-    if args.dist {
-        binaries::take_profile("dist");
+    // Debug programs are for finding out whether the benchmark works, and there already.
+    if !cfg!(debug_assertions) {
+        binaries::take_shipped();
     }
     // Cargo builds what is missing on all cores, before this process keeps to one.
     let server = binaries::path("kernex-server");
@@ -156,7 +154,7 @@ fn main() -> anyhow::Result<()> {
             "machine": machine,
             "quick": args.quick,
             "database": if args.postgres { "postgresql" } else { "sqlite" },
-            "profile": if args.dist { "dist" } else { "release" },
+            "programs": server.parent(),
             "figures": bench.report.json(),
         });
         fs::write(path, format!("{whole:#}\n"))?;
