@@ -20,7 +20,7 @@ use std::{
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
 };
 
@@ -87,6 +87,7 @@ impl Fleet {
         }
         let counters = Arc::<Counters>::default();
         let orders = watch::Sender::new(Orders::new(&options));
+        let openings = Arc::new(Semaphore::new(options.openings));
         let mut tasks = JoinSet::new();
         for (number, identity) in roster.identities.iter().enumerate() {
             let agent = Agent {
@@ -95,6 +96,7 @@ impl Fleet {
                 pool: Arc::clone(&roster.pool),
                 connector: connector.clone(),
                 options: options.clone(),
+                openings: Arc::clone(&openings),
                 counters: Arc::clone(&counters),
                 orders: orders.subscribe(),
                 received: received.clone(),

@@ -23,6 +23,9 @@ use crate::{Bench, machine::Usage, report::Side};
 /// Longest wait for a fleet or a transfer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(600);
 
+/// Agents that connect at once: more than one core signs for within the time a handshake may take would time out.
+const OPENINGS: usize = 128;
+
 /// A server with the devices it knows.
 pub(crate) struct Subject {
     pub(crate) side: Side,
@@ -108,6 +111,7 @@ impl Subject {
             },
             // Signing is the load's work and takes some milliseconds each.
             spread: Duration::from_millis(4 * agents),
+            openings: OPENINGS,
         };
         let fleet =
             Fleet::start_watched(self.connector.clone(), &self.roster, options, Some(sender))?;

@@ -15,7 +15,7 @@ use kernex_proto::{
     },
 };
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{sleep, sleep_until},
 };
 use tonic_types::StatusExt as _;
@@ -55,6 +55,7 @@ pub(super) struct Agent {
     pub(super) pool: Arc<Pool>,
     pub(super) connector: Connector,
     pub(super) options: Options,
+    pub(super) openings: Arc<Semaphore>,
     pub(super) counters: Arc<Counters>,
     pub(super) orders: watch::Receiver<Orders>,
     pub(super) received: Option<mpsc::UnboundedSender<Received>>,
@@ -82,9 +83,12 @@ impl Agent {
         let mut failures = 0;
         sleep(self.options.spread.mul_f64(rand::random())).await;
         loop {
+            let openings = Arc::clone(&self.openings);
+            let turn = openings.acquire().await;
             let begun = Instant::now();
             let opening = self.open(&mut memory);
             let opened = tokio::time::timeout(OPENING_LIMIT, opening).await;
+            drop(turn);
             let mut directed = None;
             match opened {
                 Ok(Ok(session)) => {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 /// When an agent sends its heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
@@ -64,6 +66,9 @@ pub struct Options {
     pub backoff: Backoff,
     /// First connections are spread over this time.
     pub spread: Duration,
+    /// How many connect and prove who they are at once. Devices sign each with a processor of its own; here one signs for
+    /// all, and whoever waits for it too long only burdens the server twice.
+    pub openings: usize,
 }
 
 impl Default for Options {
@@ -73,6 +78,7 @@ impl Default for Options {
             deploys: Deploys::Succeed,
             backoff: Backoff::default(),
             spread: Duration::ZERO,
+            openings: Semaphore::MAX_PERMITS,
         }
     }
 }

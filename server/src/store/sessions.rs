@@ -1,36 +1,33 @@
 //! Sessions: which connection speaks for a device, under which number, on which replica.
 
+mod open;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use kernex_proto::{
-    ids::{AttemptId, DeviceId, Digest, JournalId, TargetId},
+    ids::{AttemptId, DeviceId, Digest, JournalId},
     v1,
 };
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect,
+    ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QuerySelect,
     sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
 
+use self::open::number_of_session;
+pub(super) use self::open::open;
 use super::{
-    Result, Store, StoreError,
-    attempts::{Batch, signed, unsigned},
+    Result, Store,
+    attempts::signed,
     copies,
-    devices::{built_in, clean, described, find_device, not_found, update},
-    dynamic::join,
-    entity::{attempt, device, device_key, journal, lease, session},
+    devices::not_found,
+    entity::{device, lease, session},
     transaction::{ID_CHUNK, Tx, insert_all},
 };
-use crate::{
-    crash::Act,
-    domain::{
-        attempt::{Event, State},
-        device::{Known, Return, next_epoch, recognise},
-    },
-};
+use crate::{crash::Act, domain::attempt::State};
 
 pub use super::downloads::DownloadRefused;
 
@@ -83,30 +80,6 @@ pub struct OpenedSession {
 pub const LEASE_GRACE: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Numbers and opens a session and settles the agent's complete list of attempts, in one transaction. `NotFound` when
-    /// the device or its key is gone since it was asked for.
-    pub async fn open_session(&self, opening: OpenSession) -> Result<OpenedSession> {
-        let opening = &opening;
-        self.write_as(
-            Act::CommitSession,
-            |tx| async move { open(&tx, opening).await },
-        )
-        .await
-    }
-
-    /// The agent has the epoch on disk; from now on it is online.
-    pub async fn confirm_session(&self, device: DeviceId, epoch: u64) -> Result<()> {
-        self.write_as(Act::CommitReady, |tx| async move {
-            confirm(&tx, device, epoch).await
-        })
-        .await
-    }
-
-    /// Ends a session, unless a newer one took over.
-    pub async fn close_session(&self, device: DeviceId, epoch: u64) -> Result<()> {
-        self.close_where(numbered(device, epoch)).await
-    }
-
     /// Ends every session of a replica that starts or stops, and those nobody can hold any more.
     pub async fn close_replica_sessions(&self, replica: Uuid) -> Result<()> {
         let mut theirs = Condition::any().add(session::Column::Replica.eq(replica));
@@ -144,7 +117,14 @@ impl Store {
     async fn close_where(&self, which: Condition) -> Result<()> {
         let which = &which;
         self.write_as(Act::CommitClose, |tx| async move {
-            close(&tx, which.clone()).await
+            let ended = session::Entity::find()
+                .select_only()
+                .column(session::Column::DeviceId)
+                .filter(which.clone())
+                .into_tuple()
+                .all(&tx.db)
+                .await?;
+            end(&tx, &ended).await
         })
         .await
     }
@@ -188,203 +168,104 @@ impl Store {
     }
 }
 
-/// The session of this device with this number.
-pub(super) fn numbered(device: DeviceId, epoch: u64) -> Condition {
-    Condition::all()
-        .add(session::Column::DeviceId.eq(device.0))
-        .add(session::Column::Epoch.eq(signed(epoch)))
-}
-
-/// Numbers and opens a session. What is refused has changed nothing.
-pub(super) async fn open(tx: &Tx, open: &OpenSession) -> Result<OpenedSession> {
-    let mut row = speaking_device(tx, open).await?;
-    let journal = journal::Entity::find_by_id((open.device.0, open.journal.0))
-        .one(&tx.db)
-        .await?;
-    let known = Known {
-        journal: row.journal_id.map(JournalId),
-        retired: journal
-            .as_ref()
-            .is_some_and(|journal| journal.retired_at.is_some()),
-        given_up_below: journal.map_or(0, |journal| unsigned(journal.given_up_below)),
-        issued_epoch: unsigned(row.epoch),
-        confirmed_epoch: unsigned(row.confirmed_epoch),
-    };
-    let epoch = next_epoch(&known, open.last_epoch);
-    let was_conflicted = row.conflicted;
-    let returned = recognise(&known, open.journal, open.last_epoch);
-    match returned {
-        Return::Same => {}
-        // Among several copies a new journal is one more.
-        Return::Fresh if was_conflicted => {
-            copies::conflict(tx, &mut row, open.journal.0).await?;
-        }
-        Return::Fresh => copies::begin(tx, &mut row, open.journal.0).await?,
-        Return::Fork => copies::conflict(tx, &mut row, open.journal.0).await?,
-        Return::GivenUp => return Err(StoreError::CopyGivenUp(row.name)),
-    }
-    let before = row.clone();
-    row = described(row, &open.inventory);
-    row.epoch = signed(epoch);
-    row.last_seen = Some(tx.now.0);
-    row.agent_version = clean(&open.agent_version);
-    row.boot_id = clean(&open.boot_id);
-    let opened = OpenedSession {
-        epoch,
-        name: row.name.clone(),
-        conflicted: row.conflicted,
-    };
-    if opened.conflicted && !was_conflicted {
-        tracing::warn!(device = %open.device, journal = %open.journal, "two copies of a device were seen");
-        tx.device_event("device.conflicted", row.id, &row.name);
-    }
-    let is_news = built_in(&before) != built_in(&row);
-    update(tx, row).await?;
-    write_session(tx, open, epoch).await?;
-    // A copy's list says nothing about what the device does.
-    if !opened.conflicted {
-        settle(tx, open, epoch, returned == Return::Same).await?;
-    }
-    if is_news {
-        join(tx, &[open.device.0]).await?;
-    }
-    tx.touch();
-    Ok(opened)
-}
-
-/// Notes that the agent has the epoch on disk. What is refused has changed nothing.
-pub(super) async fn confirm(tx: &Tx, device: DeviceId, epoch: u64) -> Result<()> {
-    let confirmed = session::Entity::update_many()
+/// Notes that agents have the numbers of their sessions on disk, and answers each in its place; the devices are different
+/// ones. What is refused has changed nothing.
+pub(super) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
+    let sessions = open_among(tx, numbered).await?;
+    let ids = || sessions.keys().copied();
+    session::Entity::update_many()
         .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
-        .filter(session::Column::DeviceId.eq(device.0))
-        .filter(session::Column::Epoch.eq(signed(epoch)))
+        .filter(session::Column::DeviceId.is_in(ids()))
         .exec(&tx.db)
         .await?;
-    if confirmed.rows_affected == 0 {
-        return Err(not_found("session", format_args!("{device}#{epoch}")));
-    }
-    let mut row = find_device(&tx.db, &device.to_string()).await?;
-    if row.conflicted {
-        let session = session::Entity::find_by_id(row.id).one(&tx.db).await?;
-        if let Some(session) = session {
-            copies::confirm(tx, row.id, session.journal_id, session.epoch).await?;
+    let (conflicted, sound): (Vec<_>, Vec<_>) = devices(tx, ids())
+        .await?
+        .into_iter()
+        .inspect(|device| tx.device_event("device.online", device.id, &device.name))
+        .partition(|device| device.conflicted);
+    for device in conflicted {
+        if let Some((epoch, journal)) = sessions.get(&device.id) {
+            copies::confirm(tx, device.id, *journal, *epoch).await?;
         }
-    } else {
-        row.confirmed_epoch = row.confirmed_epoch.max(signed(epoch));
     }
-    row.last_seen = Some(tx.now.0);
-    tx.device_event("device.online", row.id, &row.name);
-    update(tx, row).await
+    // A session has the newest number of its device, so what was confirmed before is less.
+    device::Entity::update_many()
+        .col_expr(device::Column::ConfirmedEpoch, number_of_session())
+        .filter(device::Column::Id.is_in(sound.iter().map(|device| device.id)))
+        .exec(&tx.db)
+        .await?;
+    let answer = |(device, epoch): &(DeviceId, u64)| {
+        let is_open = sessions.contains_key(&device.0);
+        let missing = || not_found("session", format_args!("{device}#{epoch}"));
+        is_open.then_some(()).ok_or_else(missing)
+    };
+    Ok(numbered.iter().map(answer).collect())
 }
 
-/// Ends sessions.
-pub(super) async fn close(tx: &Tx, which: Condition) -> Result<()> {
-    let closing = session::Entity::find().filter(which).all(&tx.db).await?;
-    let ids: Vec<Uuid> = closing.iter().map(|session| session.device_id).collect();
+/// Ends sessions, unless newer ones took over.
+pub(super) async fn close(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<()> {
+    let sessions = open_among(tx, numbered).await?;
+    end(tx, &sessions.into_keys().collect::<Vec<_>>()).await
+}
+
+/// Those of these sessions that are still their devices': number and journal by device.
+async fn open_among(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<BTreeMap<Uuid, (i64, Uuid)>> {
+    let asked: BTreeMap<Uuid, i64> = numbered
+        .iter()
+        .map(|(device, epoch)| (device.0, signed(*epoch)))
+        .collect();
+    let sessions: Vec<(Uuid, i64, Uuid)> = session::Entity::find()
+        .select_only()
+        .columns([
+            session::Column::DeviceId,
+            session::Column::Epoch,
+            session::Column::JournalId,
+        ])
+        .filter(session::Column::DeviceId.is_in(asked.keys().copied()))
+        .into_tuple()
+        .all(&tx.db)
+        .await?;
+    Ok(sessions
+        .into_iter()
+        .filter(|(device, epoch, _)| asked.get(device) == Some(epoch))
+        .map(|(device, epoch, journal)| (device, (epoch, journal)))
+        .collect())
+}
+
+/// Ends the sessions of these devices.
+async fn end(tx: &Tx, ids: &[Uuid]) -> Result<()> {
     for chunk in ids.chunks(ID_CHUNK) {
-        let names = device::Entity::find()
-            .filter(device::Column::Id.is_in(chunk.to_vec()))
-            .all(&tx.db)
-            .await?;
+        let ids = || chunk.iter().copied();
         session::Entity::delete_many()
-            .filter(session::Column::DeviceId.is_in(chunk.to_vec()))
+            .filter(session::Column::DeviceId.is_in(ids()))
             .exec(&tx.db)
             .await?;
-        for device in names {
+        for device in devices(tx, ids()).await? {
             tx.device_event("device.offline", device.id, &device.name);
         }
     }
     Ok(())
 }
 
-/// The device, if the key that opened the session still speaks for it.
-async fn speaking_device(tx: &Tx, open: &OpenSession) -> Result<device::Model> {
-    let key = device_key::Entity::find_by_id(open.key.to_string())
-        .one(&tx.db)
-        .await?;
-    let speaks = key.is_some_and(|key| key.device_id == open.device.0 && key.revoked_at.is_none());
-    if !speaks {
-        return Err(not_found("device key", open.key));
-    }
-    find_device(&tx.db, &open.device.to_string()).await
-}
-
-async fn write_session(tx: &Tx, open: &OpenSession, epoch: u64) -> Result<()> {
-    let session = session::Model {
-        device_id: open.device.0,
-        epoch: signed(epoch),
-        replica: open.replica,
-        token_hash: open.token_hash.to_string(),
-        journal_id: open.journal.0,
-        opened_at: tx.now.0,
-        confirmed_at: None,
-    };
-    let newer = OnConflict::column(session::Column::DeviceId)
-        .update_columns([
-            session::Column::Epoch,
-            session::Column::Replica,
-            session::Column::TokenHash,
-            session::Column::JournalId,
-            session::Column::OpenedAt,
-            session::Column::ConfirmedAt,
+async fn devices(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<Vec<Named>> {
+    let rows = device::Entity::find()
+        .select_only()
+        .columns([
+            device::Column::Id,
+            device::Column::Name,
+            device::Column::Conflicted,
         ])
-        .to_owned();
-    insert_all::<session::Entity>(&tx.db, vec![session], Some(newer)).await?;
-    Ok(())
+        .filter(device::Column::Id.is_in(ids))
+        .into_model()
+        .all(&tx.db)
+        .await?;
+    Ok(rows)
 }
 
-/// Compares what the server believes the device holds with what it says it holds.
-///
-/// A journal that is still the same has not lost what it accepted: when it does not list such an attempt, that has ended and was
-/// acknowledged, and these rows are of an older backup. It counts as never pushed; the device, asked again, answers from its
-/// journal and runs nothing.
-async fn settle(tx: &Tx, open: &OpenSession, epoch: u64, same_journal: bool) -> Result<()> {
-    let held: BTreeMap<AttemptId, State> = open
-        .held
-        .iter()
-        .map(|held| (held.attempt, held.state))
-        .collect();
-    let named: Vec<Uuid> = held.keys().map(|attempt| attempt.target.0).collect();
-    let mut batch = Batch::new(tx);
-    let theirs = Condition::all().add(attempt::Column::DeviceId.eq(open.device.0));
-    batch
-        .load(
-            theirs.clone().add(attempt::Column::Unresolved.eq(true)),
-            None,
-        )
-        .await?;
-    for chunk in named.chunks(ID_CHUNK) {
-        batch
-            .load(
-                theirs
-                    .clone()
-                    .add(attempt::Column::TargetId.is_in(chunk.to_vec())),
-                None,
-            )
-            .await?;
-    }
-    for (key, entry) in batch.iter_mut() {
-        let id = AttemptId {
-            target: TargetId(key.0),
-            number: u32::try_from(key.1).unwrap_or(0),
-        };
-        if held.contains_key(&id) && entry.row.sent_epoch == 0 {
-            // It got there, whatever became of the note about that.
-            entry.row.sent_epoch = signed(epoch);
-            entry.mark_dirty();
-        }
-        let event = match held.get(&id) {
-            Some(state) if state.is_open() => Event::Held,
-            Some(_) => Event::HeldEnded,
-            None if same_journal && entry.facts().is_at_work() => {
-                entry.row.sent_epoch = 0;
-                entry.mark_dirty();
-                continue;
-            }
-            None => Event::NotHeld,
-        };
-        let _ = entry.apply(event, tx.now);
-    }
-    batch.save().await?;
-    Ok(())
+/// What events and copies need of a device.
+#[derive(FromQueryResult)]
+struct Named {
+    id: Uuid,
+    name: String,
+    conflicted: bool,
 }

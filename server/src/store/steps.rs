@@ -1,11 +1,13 @@
 //! Steps of many sessions' lives, committed together: a fleet that comes back costs a transaction a batch, not three a
 //! device.
 
+use std::collections::{BTreeMap, HashMap};
+
 use kernex_proto::ids::DeviceId;
 
 use super::{
-    Result, Store, StoreError,
-    sessions::{OpenSession, OpenedSession, close, confirm, numbered, open},
+    Result, Store,
+    sessions::{OpenSession, OpenedSession, close, confirm, open},
     transaction::Tx,
 };
 use crate::crash::Act;
@@ -31,6 +33,13 @@ pub enum Taken {
 }
 
 impl Step {
+    const fn device(&self) -> DeviceId {
+        match self {
+            Self::Open(opening) => opening.device,
+            Self::Confirm(device, _) | Self::Close(device, _) => *device,
+        }
+    }
+
     const fn act(&self) -> Act {
         match self {
             Self::Open(_) => Act::CommitSession,
@@ -41,39 +50,95 @@ impl Step {
 }
 
 impl Store {
-    /// Takes steps in order, in one transaction, and answers each once they are committed. A step that is refused changes
-    /// nothing and holds nobody up; an error of the database undoes them all.
+    /// Takes steps in one transaction, those of a device in order, and answers each once they are committed. A step that is
+    /// refused changes nothing and holds nobody up; an error of the database undoes them all.
     pub async fn take_steps(&self, steps: &[Step]) -> Result<Vec<Result<Taken>>> {
         let Some(first) = steps.first() else {
             return Ok(Vec::new());
         };
         // Most come alone; a mixed group goes by the name of its first.
         self.write_as(first.act(), |tx| async move {
-            let mut answers = Vec::with_capacity(steps.len());
-            for step in steps {
-                match take(&tx, step).await {
-                    Err(error @ (StoreError::Db(_) | StoreError::Unavailable(_))) => {
-                        return Err(error);
-                    }
-                    answer => answers.push(answer),
-                }
+            let mut answers = BTreeMap::new();
+            for round in rounds(steps) {
+                take(&tx, steps, &round, &mut answers).await?;
             }
-            Ok(answers)
+            Ok(answers.into_values().collect())
         })
         .await
     }
 }
 
-async fn take(tx: &Tx, step: &Step) -> Result<Taken> {
-    match step {
-        Step::Open(opening) => Box::pin(open(tx, opening)).await.map(Taken::Opened),
-        Step::Confirm(device, epoch) => {
-            confirm(tx, *device, *epoch).await?;
-            Ok(Taken::Done)
+/// Steps that can be taken at once, as places in the list: in each round a device has one at most.
+fn rounds(steps: &[Step]) -> Vec<Vec<usize>> {
+    let mut rounds = Vec::<Vec<usize>>::new();
+    let mut taken = HashMap::<DeviceId, usize>::new();
+    for (place, step) in steps.iter().enumerate() {
+        let round = taken.entry(step.device()).or_default();
+        if rounds.len() == *round {
+            rounds.push(Vec::new());
         }
-        Step::Close(device, epoch) => {
-            close(tx, numbered(*device, *epoch)).await?;
-            Ok(Taken::Done)
+        rounds[*round].push(place);
+        *round += 1;
+    }
+    rounds
+}
+
+/// Takes the steps of one round, each kind together.
+async fn take(
+    tx: &Tx,
+    steps: &[Step],
+    round: &[usize],
+    answers: &mut BTreeMap<usize, Result<Taken>>,
+) -> Result<()> {
+    let (mut opens, mut confirms, mut closes) = (Vec::new(), Vec::new(), Vec::new());
+    for &place in round {
+        match &steps[place] {
+            Step::Open(opening) => opens.push((place, &**opening)),
+            Step::Confirm(device, epoch) => confirms.push((place, (*device, *epoch))),
+            Step::Close(device, epoch) => closes.push((place, (*device, *epoch))),
+        }
+    }
+    if !opens.is_empty() {
+        let (places, opens): (Vec<_>, Vec<_>) = opens.into_iter().unzip();
+        let opened = open(tx, &opens).await?.into_iter();
+        let opened = opened.map(|opened| opened.map(Taken::Opened));
+        answers.extend(places.into_iter().zip(opened));
+    }
+    if !confirms.is_empty() {
+        let (places, confirms): (Vec<_>, Vec<_>) = confirms.into_iter().unzip();
+        let confirmed = confirm(tx, &confirms).await?.into_iter();
+        let confirmed = confirmed.map(|confirmed| confirmed.map(|()| Taken::Done));
+        answers.extend(places.into_iter().zip(confirmed));
+    }
+    if !closes.is_empty() {
+        let (places, closes): (Vec<_>, Vec<_>) = closes.into_iter().unzip();
+        close(tx, &closes).await?;
+        answers.extend(places.into_iter().map(|place| (place, Ok(Taken::Done))));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_takes_its_steps_one_after_the_other() {
+        let [one, two] = [DeviceId::generate(), DeviceId::generate()];
+        let steps = [
+            Step::Close(one, 1),
+            Step::Confirm(two, 5),
+            Step::Confirm(one, 2),
+            Step::Close(one, 2),
+            Step::Close(two, 5),
+        ];
+        let table: [(&[Step], &[&[usize]]); 3] = [
+            (&[], &[]),
+            (&steps[..2], &[&[0, 1]]),
+            (&steps, &[&[0, 1], &[2, 4], &[3]]),
+        ];
+        for (steps, expected) in table {
+            assert_eq!(rounds(steps), expected, "{steps:?}");
         }
     }
 }

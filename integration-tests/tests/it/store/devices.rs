@@ -84,11 +84,11 @@ both_databases! {
         }
         assert!(matches!(fixture.store.get_device("edge-1").await, Err(StoreError::NotFound { .. })));
         assert!(fixture.store.device_key(device.id).await.unwrap().is_none());
-        assert!(fixture.store.open_session(fixture.opening(&device, 1, &[])).await.is_err());
+        assert!(fixture.open(fixture.opening(&device, 1, &[])).await.is_err());
         assert_eq!(fixture.state(&deployment, &device).await, State::Cancelled);
         let done = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
         assert_eq!(done.result, Some(DeploymentResult::Cancelled));
-        fixture.store.close_session(device.id, opened.epoch).await.unwrap();
+        fixture.close(device.id, opened.epoch).await.unwrap();
         fixture.device("edge-1").await;
     }
 

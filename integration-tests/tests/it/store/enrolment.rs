@@ -62,7 +62,7 @@ both_databases! {
         assert_eq!((enrolled.device, enrolled.name.as_str()), (device.id, "edge-1"));
         let key = fixture.store.device_key(device.id).await.unwrap().unwrap();
         assert_eq!((key.digest, key.der), (Digest::of(b"new disk"), b"new disk".to_vec()));
-        let old = fixture.store.open_session(fixture.opening(&device, 1, &[])).await;
+        let old = fixture.open(fixture.opening(&device, 1, &[])).await;
         assert!(old.is_err(), "the old key speaks no more");
     }
 

@@ -11,7 +11,7 @@ use kernex_server::{
     clock::{Clock, Timestamp},
     domain::{attempt::State, selector::Selector},
     store::{
-        Caller, Page, Store,
+        Caller, Page, Store, StoreError,
         access::{EnrollDevice, NewEnrollmentToken},
         bundles::{BundleRow, NewBundle},
         deployments::{CreatedDeployment, NewDeployment, Target},
@@ -19,6 +19,7 @@ use kernex_server::{
         reports::{IncomingReport, ReportEvent},
         schedules::Terms,
         sessions::{HeldAttempt, OpenSession, OpenedSession},
+        steps::{Step, Taken},
     },
 };
 use tempfile::TempDir;
@@ -204,16 +205,29 @@ impl Fixture {
         last_epoch: u64,
         held: &[(AttemptId, State)],
     ) -> OpenedSession {
-        let opened = self
-            .store
-            .open_session(self.opening(device, last_epoch, held))
-            .await
-            .unwrap();
-        self.store
-            .confirm_session(device.id, opened.epoch)
-            .await
-            .unwrap();
+        let opening = self.opening(device, last_epoch, held);
+        let opened = self.open(opening).await.unwrap();
+        self.confirm(device.id, opened.epoch).await.unwrap();
         opened
+    }
+
+    pub(super) async fn open(&self, opening: OpenSession) -> Result<OpenedSession, StoreError> {
+        match self.step(Step::Open(Box::new(opening))).await? {
+            Taken::Opened(opened) => Ok(opened),
+            Taken::Done => panic!("a session that opens has a number"),
+        }
+    }
+
+    pub(super) async fn confirm(&self, device: DeviceId, epoch: u64) -> Result<(), StoreError> {
+        self.step(Step::Confirm(device, epoch)).await.map(drop)
+    }
+
+    pub(super) async fn close(&self, device: DeviceId, epoch: u64) -> Result<(), StoreError> {
+        self.step(Step::Close(device, epoch)).await.map(drop)
+    }
+
+    async fn step(&self, step: Step) -> Result<Taken, StoreError> {
+        self.store.take_steps(&[step]).await?.remove(0)
     }
 
     pub(super) async fn bundle(&self, name: &str, version: &str) -> BundleRow {

@@ -29,10 +29,10 @@ both_databases! {
         let first = fixture.session(&device, 0, &[]).await;
         let second = fixture.session(&device, first.epoch, &[]).await;
         assert!(second.epoch > first.epoch && !second.conflicted);
-        fixture.store.close_session(device.id, first.epoch).await.unwrap();
+        fixture.close(device.id, first.epoch).await.unwrap();
         assert_eq!(fixture.store.get_device("edge-1").await.unwrap().status, DeviceStatus::Online);
-        assert!(matches!(fixture.store.confirm_session(device.id, first.epoch).await, Err(StoreError::NotFound { .. })));
-        fixture.store.close_session(device.id, second.epoch).await.unwrap();
+        assert!(matches!(fixture.confirm(device.id, first.epoch).await, Err(StoreError::NotFound { .. })));
+        fixture.close(device.id, second.epoch).await.unwrap();
         assert_eq!(fixture.store.get_device("edge-1").await.unwrap().status, DeviceStatus::Offline);
         // A database restored from a backup knows less than its agents.
         assert_eq!(fixture.session(&device, 77, &[]).await.epoch, 78);
@@ -66,13 +66,37 @@ both_databases! {
         assert_eq!((of("device.online"), of("device.offline")), (2, 1), "{kinds:?}");
     }
 
+    async fn sessions_that_open_together_settle_what_each_of_them_holds(database) {
+        let fixture = Fixture::new(database).await;
+        let devices = [fixture.device("edge-1").await, fixture.device("edge-2").await];
+        fixture.bundle("app", "1").await;
+        let mut attempts = Vec::new();
+        for device in &devices {
+            let epoch = fixture.session(device, 0, &[]).await.epoch;
+            let deployment = fixture.deploy("app:1", &[device]).await;
+            let (attempt, _) = fixture.target(&deployment, device).await;
+            fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
+            fixture.report(device, attempt, ReportEvent::Accepted).await;
+            attempts.push(attempt);
+        }
+        // The first one claims what the other one has accepted, which has forgotten it.
+        let held = attempts.iter().map(|attempt| (*attempt, State::Accepted)).collect::<Vec<_>>();
+        let open = |device: &Device, held| Step::Open(Box::new(fixture.opening(device, 1, held)));
+        let steps = [open(&devices[0], &held), open(&devices[1], &[])];
+        let answers = fixture.store.take_steps(&steps).await.unwrap();
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        let due = fixture.store.due_commands(&devices.each_ref().map(|device| (device.id, 2))).await.unwrap();
+        let due: Vec<_> = due.iter().map(|command| (command.device, command.attempt)).collect();
+        assert_eq!(due, [(devices[1].id, attempts[1])], "only what its own device does not hold");
+    }
+
     async fn online_means_a_session_and_a_live_lease(database) {
         let fixture = Fixture::new(database).await;
         let device = fixture.device("edge-1").await;
         let status = async || fixture.store.get_device("edge-1").await.unwrap().status;
-        let opened = fixture.store.open_session(fixture.opening(&device, 0, &[])).await.unwrap();
+        let opened = fixture.open(fixture.opening(&device, 0, &[])).await.unwrap();
         assert_eq!(status().await, DeviceStatus::Offline);
-        fixture.store.confirm_session(device.id, opened.epoch).await.unwrap();
+        fixture.confirm(device.id, opened.epoch).await.unwrap();
         fixture.store.renew_lease(fixture.replica, Duration::from_secs(15)).await.unwrap();
         assert_eq!(status().await, DeviceStatus::Online);
         fixture.clock.advance(Duration::from_secs(16));
@@ -109,14 +133,14 @@ both_databases! {
         assert!(fixture.session(&device, second.epoch, &[]).await.conflicted);
         let kept = fixture.session(&device, copy.epoch, &[]).await;
         // Issued and never confirmed: no copy has it on its disk.
-        fixture.store.open_session(fixture.opening(&device, second.epoch, &[])).await.unwrap();
+        fixture.open(fixture.opening(&device, second.epoch, &[])).await.unwrap();
         let resolved = fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1").await.unwrap();
         assert_eq!(resolved.status, DeviceStatus::Offline, "whoever is connected has to come back");
         let kept = fixture.session(&device, kept.epoch, &[]).await;
         assert!(!kept.conflicted);
         assert_eq!(fixture.due(&device, kept.epoch).await.len(), 1);
         for given_up in [second.epoch, copy.epoch] {
-            let refused = fixture.store.open_session(fixture.opening(&device, given_up, &[])).await;
+            let refused = fixture.open(fixture.opening(&device, given_up, &[])).await;
             assert!(matches!(refused, Err(StoreError::CopyGivenUp(name)) if name == "edge-1"));
         }
         assert_eq!(fixture.store.get_device("edge-1").await.unwrap().status, DeviceStatus::Online, "undisturbed");
@@ -138,7 +162,7 @@ both_databases! {
         let new = fixture.session(&reinstalled, new.epoch, &[]).await;
         fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1").await.unwrap();
         for copy in [&device, &third] {
-            let refused = fixture.store.open_session(fixture.opening(copy, 99, &[])).await;
+            let refused = fixture.open(fixture.opening(copy, 99, &[])).await;
             assert!(matches!(refused, Err(StoreError::CopyGivenUp(_))));
         }
         assert!(!fixture.session(&reinstalled, new.epoch, &[]).await.conflicted);
@@ -155,7 +179,7 @@ both_databases! {
             replica: Uuid::now_v7(),
             ..fixture.opening(&device, first.epoch, &[])
         };
-        fixture.store.open_session(elsewhere).await.unwrap();
+        fixture.open(elsewhere).await.unwrap();
         assert_eq!(fixture.store.sessions_lost(fixture.replica, &here).await.unwrap(), [here[0]]);
     }
 
@@ -263,7 +287,7 @@ both_databases! {
         assert_eq!(may(&device, token(&device)).await.unwrap(), bundle);
         assert!(matches!(may(&device, Digest::of(b"guess")).await, Err(DownloadRefused::Unauthenticated)));
         assert!(matches!(may(&other, token(&other)).await, Err(DownloadRefused::NotATarget)));
-        fixture.store.close_session(other.id, opened.epoch).await.unwrap();
+        fixture.close(other.id, opened.epoch).await.unwrap();
         assert!(matches!(may(&other, token(&other)).await, Err(DownloadRefused::Unauthenticated)));
         let (attempt, _) = fixture.target(&deployment, &device).await;
         fixture.report(&device, attempt, succeeded("1", b"1")).await;

@@ -1,0 +1,298 @@
+//! Opening many sessions at once: the rows of all of them are read together, each is judged by itself, and what changed is
+//! written together. A fleet that comes back costs a dozen statements a batch, however many devices that is.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kernex_proto::ids::{AttemptId, JournalId, TargetId};
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, Iterable, QueryFilter,
+    sea_query::{Expr, ExprTrait as _, OnConflict, Query},
+};
+use uuid::Uuid;
+
+use super::{OpenSession, OpenedSession};
+use crate::{
+    domain::{
+        attempt::{Event, State},
+        device::{Known, Return, next_epoch, recognise},
+    },
+    store::{
+        Result, StoreError,
+        attempts::{Batch, signed, unsigned},
+        copies,
+        devices::{built_in, clean, described, not_found},
+        dynamic::join,
+        entity::{attempt, device, device_key, journal, session},
+        transaction::{ID_CHUNK, Tx, insert_all},
+    },
+};
+
+/// A session that opens, between rows and rules.
+struct Opening<'a> {
+    open: &'a OpenSession,
+    before: device::Model,
+    row: device::Model,
+    returned: Return,
+}
+
+impl Opening<'_> {
+    fn answer(&self) -> OpenedSession {
+        OpenedSession {
+            epoch: unsigned(self.row.epoch),
+            name: self.row.name.clone(),
+            conflicted: self.row.conflicted,
+        }
+    }
+
+    /// Whether its row says more than another number and another time.
+    fn is_changed(&self) -> bool {
+        let numbered = device::Model {
+            epoch: self.row.epoch,
+            last_seen: self.row.last_seen,
+            ..self.before.clone()
+        };
+        numbered != self.row
+    }
+
+    /// Whether selectors may see it in another way.
+    fn is_news(&self) -> bool {
+        built_in(&self.before) != built_in(&self.row)
+    }
+}
+
+/// Numbers and opens the sessions of different devices, and answers each in its place. What is refused has changed nothing.
+pub(in crate::store) async fn open(
+    tx: &Tx,
+    opens: &[&OpenSession],
+) -> Result<Vec<Result<OpenedSession>>> {
+    let mut devices = speaking_devices(tx, opens).await?;
+    let journals = journals(tx, opens).await?;
+    let mut answers = Vec::with_capacity(opens.len());
+    let mut openings = Vec::with_capacity(opens.len());
+    for open in opens {
+        let Some(row) = devices.remove(&open.device.0) else {
+            answers.push(Err(not_found("device key", open.key)));
+            continue;
+        };
+        let journal = journals.get(&(open.device.0, open.journal.0));
+        match recognised(tx, open, row, journal).await {
+            Ok(opening) => {
+                answers.push(Ok(opening.answer()));
+                openings.push(opening);
+            }
+            Err(error @ StoreError::CopyGivenUp(_)) => answers.push(Err(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    if openings.is_empty() {
+        return Ok(answers);
+    }
+    write_sessions(tx, &openings).await?;
+    write_devices(tx, &openings).await?;
+    settle(tx, &openings).await?;
+    let news = openings.iter().filter(|opening| opening.is_news());
+    let news: Vec<Uuid> = news.map(|opening| opening.row.id).collect();
+    if !news.is_empty() {
+        join(tx, &news).await?;
+    }
+    tx.touch();
+    Ok(answers)
+}
+
+/// Those devices whose key still speaks for them.
+async fn speaking_devices(tx: &Tx, opens: &[&OpenSession]) -> Result<HashMap<Uuid, device::Model>> {
+    let keys = device_key::Entity::find()
+        .filter(device_key::Column::Digest.is_in(opens.iter().map(|open| open.key.to_string())))
+        .filter(device_key::Column::RevokedAt.is_null())
+        .all(&tx.db)
+        .await?;
+    let keys: HashMap<Uuid, String> = keys
+        .into_iter()
+        .map(|key| (key.device_id, key.digest))
+        .collect();
+    let speaking = opens.iter().filter(|open| {
+        keys.get(&open.device.0)
+            .is_some_and(|digest| *digest == open.key.to_string())
+    });
+    let devices = device::Entity::find()
+        .filter(device::Column::Id.is_in(speaking.map(|open| open.device.0)))
+        .all(&tx.db)
+        .await?;
+    Ok(devices.into_iter().map(|row| (row.id, row)).collect())
+}
+
+async fn journals(
+    tx: &Tx,
+    opens: &[&OpenSession],
+) -> Result<HashMap<(Uuid, Uuid), journal::Model>> {
+    let rows = journal::Entity::find()
+        .filter(journal::Column::DeviceId.is_in(opens.iter().map(|open| open.device.0)))
+        .filter(journal::Column::JournalId.is_in(opens.iter().map(|open| open.journal.0)))
+        .all(&tx.db)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| ((row.device_id, row.journal_id), row))
+        .collect())
+}
+
+/// Tells the device from its copies and gives the session its number.
+async fn recognised<'a>(
+    tx: &Tx,
+    open: &'a OpenSession,
+    before: device::Model,
+    journal: Option<&journal::Model>,
+) -> Result<Opening<'a>> {
+    let known = Known {
+        journal: before.journal_id.map(JournalId),
+        retired: journal.is_some_and(|journal| journal.retired_at.is_some()),
+        given_up_below: journal.map_or(0, |journal| unsigned(journal.given_up_below)),
+        issued_epoch: unsigned(before.epoch),
+        confirmed_epoch: unsigned(before.confirmed_epoch),
+    };
+    let returned = recognise(&known, open.journal, open.last_epoch);
+    let mut row = before.clone();
+    match returned {
+        Return::Same => {}
+        // Among several copies a new journal is one more.
+        Return::Fresh if row.conflicted => copies::conflict(tx, &mut row, open.journal.0).await?,
+        Return::Fresh => copies::begin(tx, &mut row, open.journal.0).await?,
+        Return::Fork => copies::conflict(tx, &mut row, open.journal.0).await?,
+        Return::GivenUp => return Err(StoreError::CopyGivenUp(row.name)),
+    }
+    row = described(row, &open.inventory);
+    row.epoch = signed(next_epoch(&known, open.last_epoch));
+    row.last_seen = Some(tx.now.0);
+    row.agent_version = clean(&open.agent_version);
+    row.boot_id = clean(&open.boot_id);
+    if row.conflicted && !before.conflicted {
+        tracing::warn!(device = %open.device, journal = %open.journal, "two copies of a device were seen");
+        tx.device_event("device.conflicted", row.id, &row.name);
+    }
+    Ok(Opening {
+        open,
+        before,
+        row,
+        returned,
+    })
+}
+
+async fn write_sessions(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
+    let sessions = openings.iter().map(|opening| session::Model {
+        device_id: opening.row.id,
+        epoch: opening.row.epoch,
+        replica: opening.open.replica,
+        token_hash: opening.open.token_hash.to_string(),
+        journal_id: opening.open.journal.0,
+        opened_at: tx.now.0,
+        confirmed_at: None,
+    });
+    let newer = OnConflict::column(session::Column::DeviceId)
+        .update_columns([
+            session::Column::Epoch,
+            session::Column::Replica,
+            session::Column::TokenHash,
+            session::Column::JournalId,
+            session::Column::OpenedAt,
+            session::Column::ConfirmedAt,
+        ])
+        .to_owned();
+    insert_all::<session::Entity>(&tx.db, sessions.collect(), Some(newer)).await?;
+    Ok(())
+}
+
+/// A device that left and came back has a new number only, which its session's row has as well; any other is written whole.
+async fn write_devices(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
+    let (changed, numbered): (Vec<_>, Vec<_>) =
+        openings.iter().partition(|opening| opening.is_changed());
+    if !numbered.is_empty() {
+        device::Entity::update_many()
+            .col_expr(device::Column::Epoch, number_of_session())
+            .col_expr(device::Column::LastSeen, Expr::value(tx.now.0))
+            .filter(device::Column::Id.is_in(numbered.iter().map(|opening| opening.row.id)))
+            .exec(&tx.db)
+            .await?;
+    }
+    let changed: Vec<_> = changed.iter().map(|opening| opening.row.clone()).collect();
+    let is_id = |column: &device::Column| matches!(column, device::Column::Id);
+    let whole = OnConflict::column(device::Column::Id)
+        .update_columns(device::Column::iter().filter(|column| !is_id(column)))
+        .to_owned();
+    insert_all::<device::Entity>(&tx.db, changed, Some(whole)).await?;
+    Ok(())
+}
+
+/// In a statement about devices: the number of each one's session.
+pub(super) fn number_of_session() -> Expr {
+    let number = Query::select()
+        .column(session::Column::Epoch)
+        .from(session::Entity)
+        .and_where(
+            Expr::col((session::Entity, session::Column::DeviceId))
+                .equals((device::Entity, device::Column::Id)),
+        )
+        .to_owned();
+    Expr::SubQuery(None, Box::new(number.into()))
+}
+
+/// Compares what the server believes the devices hold with what they say they hold. A copy's list says nothing about what
+/// its device does.
+///
+/// A journal that is still the same has not lost what it accepted: when it does not list such an attempt, that has ended and was
+/// acknowledged, and these rows are of an older backup. It counts as never pushed; the device, asked again, answers from its
+/// journal and runs nothing.
+async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
+    let openings: BTreeMap<Uuid, &Opening<'_>> = openings
+        .iter()
+        .filter(|opening| !opening.row.conflicted)
+        .map(|opening| (opening.row.id, opening))
+        .collect();
+    // By device as well: nobody holds what is another one's.
+    let held: HashMap<(Uuid, AttemptId), State> = openings
+        .iter()
+        .flat_map(|(device, opening)| {
+            let held = opening.open.held.iter();
+            held.map(|held| ((*device, held.attempt), held.state))
+        })
+        .collect();
+    let theirs = Condition::all()
+        .add(attempt::Column::DeviceId.is_in(openings.keys().copied()))
+        .add(attempt::Column::Unresolved.eq(true));
+    let mut batch = Batch::new(tx);
+    batch.load(theirs, None).await?;
+    let named: Vec<Uuid> = held.keys().map(|(_, attempt)| attempt.target.0).collect();
+    for chunk in named.chunks(ID_CHUNK) {
+        let named = Condition::all()
+            .add(attempt::Column::TargetId.is_in(chunk.to_vec()))
+            .add(attempt::Column::DeviceId.is_in(openings.keys().copied()));
+        batch.load(named, None).await?;
+    }
+    for (key, entry) in batch.iter_mut() {
+        let Some(opening) = openings.get(&entry.row.device_id) else {
+            continue;
+        };
+        let id = AttemptId {
+            target: TargetId(key.0),
+            number: u32::try_from(key.1).unwrap_or(0),
+        };
+        let held = held.get(&(entry.row.device_id, id));
+        if held.is_some() && entry.row.sent_epoch == 0 {
+            // It got there, whatever became of the note about that.
+            entry.row.sent_epoch = opening.row.epoch;
+            entry.mark_dirty();
+        }
+        let event = match held {
+            Some(state) if state.is_open() => Event::Held,
+            Some(_) => Event::HeldEnded,
+            None if opening.returned == Return::Same && entry.facts().is_at_work() => {
+                entry.row.sent_epoch = 0;
+                entry.mark_dirty();
+                continue;
+            }
+            None => Event::NotHeld,
+        };
+        let _ = entry.apply(event, tx.now);
+    }
+    batch.save().await?;
+    Ok(())
+}
