@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use self::{
     decide::{Decision, Wake, decide},
+    group::Claim,
     handshake::{Challenge, Refusal},
 };
 pub use self::{
@@ -42,12 +43,12 @@ use crate::{
     preflight::Plans,
     recorder::{Recorder, Submission},
     registry::{Ended, Registry, SessionHandle},
-    store::{Store, StoreError, heartbeats::HeartbeatRow, sessions::OpenSession},
+    store::{Store, heartbeats::HeartbeatRow},
 };
 
-/// Handshakes worked on at once. Writers take turns, so more of them only wait for each other: with hundreds, each took longer
-/// than a handshake may, and a returning fleet wrote sessions that nobody waited for any more.
-pub const HANDSHAKES: usize = 16;
+/// Handshakes worked on at once, which is what one transaction opens together ([`Steps`]). More of them would wait for each
+/// other longer than a handshake may take, and a returning fleet would write sessions that nobody waits for any more.
+pub const HANDSHAKES: usize = 128;
 /// How long a handshake waits for its turn before it is told to come back.
 const ADMISSION_WAIT: Duration = Duration::from_secs(3);
 
@@ -140,34 +141,17 @@ impl Sessions {
         let hello = handshake::receive_hello(inbound, deadline).await?;
         Span::current().record("device", tracing::field::display(hello.device));
 
-        let (device, journal) = (hello.device, hello.journal);
+        let device = hello.device;
         let (token, token_hash) = session_token();
         let opened = {
             let _turn = self.turn().await?;
-            let key = self.store.device_key(device).await?;
-            let key_digest = key.as_ref().map(|key| key.digest);
-            handshake::verify(&challenge, &hello, key.as_ref())?;
-            let key = key_digest.ok_or(Refusal::NotAuthenticated("no key"))?;
-            self.steps
-                .open(OpenSession {
-                    device,
-                    key,
-                    journal,
-                    last_epoch: hello.wire.last_epoch,
-                    boot_id: hello.wire.boot_id,
-                    agent_version: hello.wire.agent_version,
-                    inventory: hello.wire.inventory.unwrap_or_default(),
-                    held: hello.held,
-                    token_hash,
-                    replica: self.replica,
-                })
-                .await
-                .map_err(|error| match error {
-                    StoreError::NotFound { .. } => {
-                        Refusal::NotAuthenticated("revoked in this moment")
-                    }
-                    error => error.into(),
-                })?
+            let claim = Claim {
+                challenge,
+                hello,
+                token_hash,
+                replica: self.replica,
+            };
+            self.steps.open(claim).await?
         };
         let epoch = opened.epoch;
         Span::current().record("session", epoch);

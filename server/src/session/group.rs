@@ -1,16 +1,25 @@
 //! Group commit for what opens, is confirmed and closes: while one batch of steps commits the next one gathers.
 //!
 //! Each session still waits for its own step to be durable: Hello's list commits with the epoch, and only then does the agent
-//! hear of it. A session that comes alone waits for nobody.
+//! hear of it. A session that comes alone waits for nobody; while many come, a batch gathers for [`PAUSE`] first, because
+//! most of what a batch costs is the same for one session and for a hundred.
 
-use std::{slice, sync::Arc};
+use std::{slice, sync::Arc, time::Duration};
 
-use kernex_proto::ids::DeviceId;
-use tokio::sync::{mpsc, oneshot};
+use kernex_proto::ids::{DeviceId, Digest};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::HANDSHAKES;
+use super::{
+    HANDSHAKES,
+    handshake::{Challenge, Hello, Refusal, verify},
+};
 use crate::{
+    error::chain,
     metrics::Metrics,
     store::{
         Store, StoreError,
@@ -22,17 +31,40 @@ use crate::{
 /// Steps that may wait: every handshake there can be at once, and as many sessions that end.
 const QUEUE: usize = 2 * HANDSHAKES;
 /// Steps in one transaction; keeps the other writers from waiting long behind it.
-const BATCH: usize = 128;
+const BATCH: usize = HANDSHAKES;
+/// From the end of one batch to the next one while many come, unless that is full before.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The way in, shared by all sessions.
 #[derive(Debug, Clone)]
 pub struct Steps(mpsc::Sender<Waiting>);
 
+/// Who an agent says it is, with its proof; nothing of it is believed yet.
+#[derive(Debug)]
+pub struct Claim {
+    /// What it had to sign.
+    pub challenge: Challenge,
+    /// What it said.
+    pub hello: Hello,
+    /// Hash of the session token it gets if it is right.
+    pub token_hash: Digest,
+    /// The replica it is connected to.
+    pub replica: Uuid,
+}
+
 #[derive(Debug)]
 struct Waiting {
-    step: Step,
-    tell: oneshot::Sender<Result<Taken, StoreError>>,
+    what: What,
+    tell: Tell,
 }
+
+#[derive(Debug)]
+enum What {
+    Claim(Box<Claim>),
+    Step(Step),
+}
+
+type Tell = oneshot::Sender<Result<Taken, Refusal>>;
 
 impl Steps {
     /// The way in, and the future that does the work until `stop`, after which it takes what still waits.
@@ -45,34 +77,55 @@ impl Steps {
         (Self(steps), run(store, metrics, queue, stop))
     }
 
-    /// Numbers and opens a session, durably.
-    pub async fn open(&self, open: OpenSession) -> Result<OpenedSession, StoreError> {
-        match self.take(Step::Open(Box::new(open))).await? {
+    /// Checks a claim against the device's key, and numbers and opens its session, durably.
+    pub async fn open(&self, claim: Claim) -> Result<OpenedSession, Refusal> {
+        match self.take(What::Claim(Box::new(claim))).await? {
             Taken::Opened(opened) => Ok(opened),
             Taken::Done => Err(stopped()),
         }
     }
 
     /// Notes that the agent has the epoch on disk.
-    pub async fn confirm(&self, device: DeviceId, epoch: u64) -> Result<(), StoreError> {
-        self.take(Step::Confirm(device, epoch)).await.map(drop)
+    pub async fn confirm(&self, device: DeviceId, epoch: u64) -> Result<(), Refusal> {
+        let step = Step::Confirm(device, epoch);
+        self.take(What::Step(step)).await.map(drop)
     }
 
     /// Ends a session, unless a newer one took over.
-    pub async fn close(&self, device: DeviceId, epoch: u64) -> Result<(), StoreError> {
-        self.take(Step::Close(device, epoch)).await.map(drop)
+    pub async fn close(&self, device: DeviceId, epoch: u64) -> Result<(), Refusal> {
+        let step = Step::Close(device, epoch);
+        self.take(What::Step(step)).await.map(drop)
     }
 
-    async fn take(&self, step: Step) -> Result<Taken, StoreError> {
+    async fn take(&self, what: What) -> Result<Taken, Refusal> {
         let (tell, told) = oneshot::channel();
-        let waiting = Waiting { step, tell };
+        let waiting = Waiting { what, tell };
         self.0.send(waiting).await.map_err(|_| stopped())?;
         told.await.map_err(|_| stopped())?
     }
 }
 
-fn stopped() -> StoreError {
-    StoreError::Unavailable("the server is stopping".into())
+impl Claim {
+    /// The session it is about, once its proof held.
+    fn proven(self, key: Digest) -> OpenSession {
+        let hello = self.hello;
+        OpenSession {
+            device: hello.device,
+            key,
+            journal: hello.journal,
+            last_epoch: hello.wire.last_epoch,
+            boot_id: hello.wire.boot_id,
+            agent_version: hello.wire.agent_version,
+            inventory: hello.wire.inventory.unwrap_or_default(),
+            held: hello.held,
+            token_hash: self.token_hash,
+            replica: self.replica,
+        }
+    }
+}
+
+fn stopped() -> Refusal {
+    StoreError::Unavailable("the server is stopping".into()).into()
 }
 
 async fn run(
@@ -82,6 +135,8 @@ async fn run(
     stop: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
+    // Until when a batch gathers, however little there is in it.
+    let mut gathers = Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -90,7 +145,21 @@ async fn run(
                 break;
             }
         }
+        while batch.len() < BATCH && Instant::now() < gathers {
+            let room = BATCH - batch.len();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                count = timeout_at(gathers, queue.recv_many(&mut batch, room)) => {
+                    // The time is over, or nobody can come any more.
+                    if !matches!(count, Ok(1..)) {
+                        break;
+                    }
+                }
+            }
+        }
+        let many = batch.len() > 1;
         commit(&store, &metrics, &mut batch).await;
+        gathers = Instant::now() + if many { PAUSE } else { Duration::ZERO };
     }
     queue.close();
     while queue.recv_many(&mut batch, BATCH).await > 0 {
@@ -100,16 +169,11 @@ async fn run(
 
 /// Takes a batch together, and answers everybody.
 async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<Waiting>) {
-    // An agent that went away meanwhile needs no number any more.
-    batch.retain(|waiting| !matches!(waiting.step, Step::Open(_)) || !waiting.tell.is_closed());
-    if batch.is_empty() {
+    metrics.session_flush.observe(batch.len() as f64);
+    let (steps, tells) = prove(store, batch).await;
+    if steps.is_empty() {
         return;
     }
-    metrics.session_flush.observe(batch.len() as f64);
-    let (steps, tells): (Vec<_>, Vec<_>) = batch
-        .drain(..)
-        .map(|waiting| (waiting.step, waiting.tell))
-        .unzip();
     let answers = match store.take_steps(&steps).await {
         Ok(answers) => answers,
         Err(StoreError::Unavailable(why)) => {
@@ -118,7 +182,7 @@ async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<Waiting>) {
         }
         // One that trips over a defect must not shut the others out.
         Err(error) if steps.len() > 1 => {
-            tracing::warn!(error = %crate::error::chain(&error), sessions = steps.len(), "sessions are taken one by one");
+            tracing::warn!(error = %chain(&error), sessions = steps.len(), "sessions are taken one by one");
             let mut answers = Vec::with_capacity(steps.len());
             for step in &steps {
                 answers.push(alone(store, step).await);
@@ -127,14 +191,62 @@ async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<Waiting>) {
         }
         Err(error) => vec![Err(error)],
     };
-    for (tell, answer) in tells.into_iter().zip(answers) {
+    for ((step, tell), answer) in steps.iter().zip(tells).zip(answers) {
         // Nobody may be left to hear it; the next session or the lease puts it right.
-        let _ = tell.send(answer);
+        let _ = tell.send(answer.map_err(|error| refusal(step, error)));
+    }
+}
+
+/// Answers the claims that do not hold, and makes steps of the rest of a batch. One query brings the keys of all of them.
+async fn prove(store: &Store, batch: &mut Vec<Waiting>) -> (Vec<Step>, Vec<Tell>) {
+    // An agent that went away meanwhile needs no number any more.
+    batch.retain(|waiting| !matches!(waiting.what, What::Claim(_)) || !waiting.tell.is_closed());
+    let claims = batch.iter().filter_map(|waiting| match &waiting.what {
+        What::Claim(claim) => Some(claim.hello.device),
+        What::Step(_) => None,
+    });
+    let keys = store.device_keys(&claims.collect::<Vec<_>>()).await;
+    let (mut steps, mut tells) = (Vec::new(), Vec::new());
+    for Waiting { what, tell } in batch.drain(..) {
+        let step = match (what, &keys) {
+            (What::Step(step), _) => Ok(step),
+            (What::Claim(claim), Ok(keys)) => {
+                let key = keys.get(&claim.hello.device);
+                let proven = verify(&claim.challenge, &claim.hello, key);
+                // Some ten thousandths of a second each, which the other tasks of this thread are not to wait for in a row.
+                tokio::task::yield_now().await;
+                proven.map(|key| Step::Open(Box::new(claim.proven(key))))
+            }
+            (What::Claim(_), Err(error)) => {
+                Err(StoreError::Unavailable(chain(error).to_string()).into())
+            }
+        };
+        match step {
+            Ok(step) => {
+                steps.push(step);
+                tells.push(tell);
+            }
+            Err(refusal) => {
+                let _ = tell.send(Err(refusal));
+            }
+        }
+    }
+    (steps, tells)
+}
+
+/// What an agent is told: that its device or key went away in the meantime is no news to a stranger.
+fn refusal(step: &Step, error: StoreError) -> Refusal {
+    match (step, error) {
+        (Step::Open(_), StoreError::NotFound { .. }) => {
+            Refusal::NotAuthenticated("revoked in this moment")
+        }
+        (_, error) => error.into(),
     }
 }
 
 async fn alone(store: &Store, step: &Step) -> Result<Taken, StoreError> {
     let mut answers = store.take_steps(slice::from_ref(step)).await?;
+    let stopped = || StoreError::Unavailable("a step without an answer".into());
     answers.pop().unwrap_or_else(|| Err(stopped()))
 }
 
@@ -158,7 +270,7 @@ mod tests {
             let (confirmed, closed) =
                 tokio::join!(steps.confirm(nobody, 1), steps.close(nobody, 1));
             assert!(
-                matches!(confirmed, Err(StoreError::NotFound { .. })),
+                matches!(confirmed, Err(Refusal::Store(StoreError::NotFound { .. }))),
                 "{confirmed:?}"
             );
             assert!(closed.is_ok(), "{closed:?}");
@@ -176,6 +288,7 @@ mod tests {
             "{scrape}"
         );
         let late = steps.close(DeviceId::generate(), 1).await;
-        assert!(matches!(late, Err(StoreError::Unavailable(_))), "{late:?}");
+        let unavailable = matches!(late, Err(Refusal::Store(StoreError::Unavailable(_))));
+        assert!(unavailable, "{late:?}");
     }
 }

@@ -8,7 +8,7 @@ use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA256, UnparsedPublicKey};
 use kernex_proto::{
     error::Reason,
     handshake::{NONCE_LEN, SessionTranscript},
-    ids::{AttemptId, ClusterId, DeviceId, JournalId},
+    ids::{AttemptId, ClusterId, DeviceId, Digest, JournalId},
     v1::{self, DeviceSessionRequest, device_session_request::Message},
 };
 use rand::RngCore as _;
@@ -242,12 +242,12 @@ pub fn undecodable(status: &Status) -> bool {
         && std::error::Error::source(status).is_none()
 }
 
-/// Checks the signature over this connection's challenge with the key the device enrolled with.
+/// Checks the signature over this connection's challenge with the key the device enrolled with; returns which key that is.
 pub fn verify(
     challenge: &Challenge,
     hello: &Hello,
     key: Option<&DeviceKey>,
-) -> Result<(), Refusal> {
+) -> Result<Digest, Refusal> {
     let Some(key) = key else {
         return Err(Refusal::NotAuthenticated("unknown or revoked device"));
     };
@@ -263,7 +263,7 @@ pub fn verify(
     if !signature_holds(&key.der, &transcript.bytes(), &hello.wire.signature) {
         return Err(Refusal::NotAuthenticated("bad signature"));
     }
-    Ok(())
+    Ok(key.digest)
 }
 
 /// RSASSA-PSS with SHA-256 under a public key in SPKI DER.

@@ -1,6 +1,6 @@
 //! Devices as operators see and change them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kernex_proto::{
     ids::{DeviceId, Digest},
@@ -206,20 +206,25 @@ impl Store {
         .await
     }
 
-    /// The key that speaks for a device; none when the device is unknown or its key revoked.
-    pub async fn device_key(&self, device: DeviceId) -> Result<Option<DeviceKey>> {
-        let row = device_key::Entity::find()
-            .filter(device_key::Column::DeviceId.eq(device.0))
+    /// The keys that speak for these devices; none for one that is unknown or whose key is revoked.
+    pub async fn device_keys(&self, devices: &[DeviceId]) -> Result<HashMap<DeviceId, DeviceKey>> {
+        if devices.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = device_key::Entity::find()
+            .filter(device_key::Column::DeviceId.is_in(devices.iter().map(|device| device.0)))
             .filter(device_key::Column::RevokedAt.is_null())
-            .one(self.reader())
+            .all(self.reader())
             .await?;
-        row.map(|row| {
-            Ok(DeviceKey {
-                digest: digest(&row.digest)?,
-                der: row.der,
+        rows.into_iter()
+            .map(|row| {
+                let key = DeviceKey {
+                    digest: digest(&row.digest)?,
+                    der: row.der,
+                };
+                Ok((DeviceId(row.device_id), key))
             })
-        })
-        .transpose()
+            .collect()
     }
 
     pub(crate) async fn whole<C: ConnectionTrait>(

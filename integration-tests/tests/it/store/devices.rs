@@ -83,7 +83,7 @@ both_databases! {
             assert_eq!(fixture.store.delete_device(&request, "edge-1").await.unwrap(), device.id);
         }
         assert!(matches!(fixture.store.get_device("edge-1").await, Err(StoreError::NotFound { .. })));
-        assert!(fixture.store.device_key(device.id).await.unwrap().is_none());
+        assert!(fixture.store.device_keys(&[device.id]).await.unwrap().is_empty());
         assert!(fixture.open(fixture.opening(&device, 1, &[])).await.is_err());
         assert_eq!(fixture.state(&deployment, &device).await, State::Cancelled);
         let done = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();

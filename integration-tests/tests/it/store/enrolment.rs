@@ -60,7 +60,7 @@ both_databases! {
         let id = fixture.token(replacing).await;
         let enrolled = fixture.store.enroll(enrolment(id, "whatever", b"new disk")).await.unwrap();
         assert_eq!((enrolled.device, enrolled.name.as_str()), (device.id, "edge-1"));
-        let key = fixture.store.device_key(device.id).await.unwrap().unwrap();
+        let key = fixture.store.device_keys(&[device.id]).await.unwrap().remove(&device.id).unwrap();
         assert_eq!((key.digest, key.der), (Digest::of(b"new disk"), b"new disk".to_vec()));
         let old = fixture.open(fixture.opening(&device, 1, &[])).await;
         assert!(old.is_err(), "the old key speaks no more");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use kernex_proto::ids::{AttemptId, JournalId, TargetId};
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, Iterable, QueryFilter,
+    ColumnTrait, Condition, EntityTrait, Iterable, QueryFilter, QuerySelect,
     sea_query::{Expr, ExprTrait as _, OnConflict, Query},
 };
 use uuid::Uuid;
@@ -101,15 +101,15 @@ pub(in crate::store) async fn open(
 
 /// Those devices whose key still speaks for them.
 async fn speaking_devices(tx: &Tx, opens: &[&OpenSession]) -> Result<HashMap<Uuid, device::Model>> {
-    let keys = device_key::Entity::find()
+    let keys: Vec<(Uuid, String)> = device_key::Entity::find()
+        .select_only()
+        .columns([device_key::Column::DeviceId, device_key::Column::Digest])
         .filter(device_key::Column::Digest.is_in(opens.iter().map(|open| open.key.to_string())))
         .filter(device_key::Column::RevokedAt.is_null())
+        .into_tuple()
         .all(&tx.db)
         .await?;
-    let keys: HashMap<Uuid, String> = keys
-        .into_iter()
-        .map(|key| (key.device_id, key.digest))
-        .collect();
+    let keys: HashMap<Uuid, String> = keys.into_iter().collect();
     let speaking = opens.iter().filter(|open| {
         keys.get(&open.device.0)
             .is_some_and(|digest| *digest == open.key.to_string())
