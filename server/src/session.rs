@@ -5,7 +5,7 @@ mod group;
 pub mod handshake;
 mod outbound;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kernex_proto::{
@@ -17,12 +17,12 @@ use kernex_proto::{
 use rand::{Rng as _, RngCore as _};
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tracing::Span;
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use self::{
@@ -86,15 +86,15 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// The whole life of one stream.
-    pub async fn run<S>(self: Arc<Self>, mut inbound: S, line: Line)
+    /// The whole life of one stream. `span` is entered for all that is rare; a heartbeat does without.
+    pub async fn run<S>(self: Arc<Self>, mut inbound: S, line: Line, span: Span)
     where
         S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin + Send,
     {
         // In a box of its own: an open session does not keep the room its handshake took.
         let opened = tokio::select! {
             () = self.draining.cancelled() => Err(Refusal::Draining),
-            opened = Box::pin(self.open(&mut inbound, &line.sender)) => opened,
+            opened = Box::pin(self.open(&mut inbound, &line.sender).instrument(span.clone())) => opened,
         };
         let result = match &opened {
             Ok(_) => "opened",
@@ -109,12 +109,12 @@ impl Sessions {
                         reconnect_after: Duration::from_secs(1),
                     });
                 }
-                let verdict = self.live(&mut inbound, &session).await;
-                Box::pin(self.close(&session)).await;
+                let verdict = self.live(&mut inbound, &session, &span).await;
+                Box::pin(self.close(&session).instrument(span)).await;
                 verdict
             }
             Err(refusal) => {
-                tracing::info!(reason = %chain(&refusal), "session refused");
+                span.in_scope(|| tracing::info!(reason = %chain(&refusal), "session refused"));
                 Some(refusal.into())
             }
         };
@@ -199,20 +199,42 @@ impl Sessions {
     }
 
     /// Waits, decides, acts, until something ends it. Returns the status that says why, or none for a good end.
-    async fn live<S>(&self, inbound: &mut S, session: &Arc<SessionHandle>) -> Option<Status>
+    async fn live<S>(
+        &self,
+        inbound: &mut S,
+        session: &Arc<SessionHandle>,
+        span: &Span,
+    ) -> Option<Status>
     where
         S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
     {
+        let silence =
+            || session.heartbeat().unwrap_or(self.heartbeat_interval) * 3 + handshake::DEADLINE;
+        let mut ended = pin!(session.ended());
+        // Each message only moves the moment; the timer is set anew when it fires too early.
+        let mut heard = Instant::now();
+        let mut silent = pin!(sleep_until(heard + silence()));
         loop {
-            let heartbeat = session.heartbeat().unwrap_or(self.heartbeat_interval);
-            let silence = heartbeat * 3 + handshake::DEADLINE;
             let wake = tokio::select! {
                 biased;
-                why = session.ended() => Wake::Ended(why),
-                message = tokio::time::timeout(silence, inbound.next()) => message.into(),
+                why = &mut ended => Wake::Ended(why),
+                message = inbound.next() => {
+                    heard = Instant::now();
+                    message.into()
+                }
+                () = &mut silent => {
+                    let limit = heard + silence();
+                    if Instant::now() < limit {
+                        silent.as_mut().reset(limit);
+                        continue;
+                    }
+                    Wake::Silent
+                }
             };
             match decide(wake) {
-                Decision::Ignore(what) => tracing::debug!(what, "message ignored"),
+                Decision::Ignore(what) => {
+                    span.in_scope(|| tracing::debug!(what, "message ignored"));
+                }
                 Decision::Reply(replies) => {
                     for reply in replies {
                         session.send(reply);
@@ -234,11 +256,14 @@ impl Sessions {
                 }
                 Decision::Planned(answer) => self.plans.answer(session.device, answer),
                 Decision::Configured(answer) => {
-                    Box::pin(self.configured(session, &answer)).await;
+                    let recorded = self.configured(session, &answer);
+                    Box::pin(recorded.instrument(span.clone())).await;
+                    silent.as_mut().reset(heard + silence());
                 }
                 Decision::Report(report) => {
                     // In a box, as everything else that a quiet session does not do: its room is given back.
-                    if !Box::pin(self.report(session, report)).await {
+                    let queued = self.report(session, report);
+                    if !Box::pin(queued.instrument(span.clone())).await {
                         return Some(Refusal::Draining.into());
                     }
                 }
@@ -328,7 +353,7 @@ mod tests {
     use super::*;
 
     /// Bytes of the future a function makes.
-    fn size<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
+    fn size<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -12,6 +12,7 @@ use kernex_proto::{
     },
 };
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap};
+use tracing::Span;
 
 use super::{Api, id, pieces};
 use crate::{
@@ -62,7 +63,7 @@ impl AgentService for Agents {
         let sessions = Arc::clone(&self.0.sessions);
         self.0
             .tasks
-            .spawn(span, sessions.run(request.into_inner(), line));
+            .spawn(Span::none(), sessions.run(request.into_inner(), line, span));
         Ok(Response::new(outbound))
     }
 

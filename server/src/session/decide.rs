@@ -33,16 +33,12 @@ pub(super) enum Wake {
     Silent,
 }
 
-pub(super) type Waited =
-    Result<Option<Result<DeviceSessionRequest, Status>>, tokio::time::error::Elapsed>;
-
-impl From<Waited> for Wake {
-    fn from(waited: Waited) -> Self {
-        match waited {
-            Ok(Some(Ok(message))) => Self::Message(message),
-            Ok(Some(Err(status))) => Self::Broken(status),
-            Ok(None) => Self::Closed,
-            Err(_) => Self::Silent,
+impl From<Option<Result<DeviceSessionRequest, Status>>> for Wake {
+    fn from(message: Option<Result<DeviceSessionRequest, Status>>) -> Self {
+        match message {
+            Some(Ok(message)) => Self::Message(message),
+            Some(Err(status)) => Self::Broken(status),
+            None => Self::Closed,
         }
     }
 }
