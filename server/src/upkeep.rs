@@ -18,6 +18,9 @@ use crate::{
 /// How long other replicas believe that this one lives.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
 const RENEW_LEASE: Duration = Duration::from_secs(5);
+/// Between two looks at whether sessions here went on elsewhere, when nobody else writes to this database: what this process
+/// itself ends is told at once, and a look at ten thousand rows is only for what came in between.
+const COMPARE_ALONE: Duration = Duration::from_secs(60);
 const EXPIRE: Duration = Duration::from_secs(1);
 const PRUNE: Duration = Duration::from_secs(10 * 60);
 const CHECK_CERTIFICATE: Duration = Duration::from_secs(3600);
@@ -33,6 +36,7 @@ pub(crate) async fn lease(
     let renewing = async {
         let mut ticks = every(RENEW_LEASE);
         let mut steady_since = Instant::now();
+        let mut compared = Instant::now();
         loop {
             ticks.tick().await;
             if let Err(error) = store.renew_lease(replica, LEASE).await {
@@ -40,7 +44,17 @@ pub(crate) async fn lease(
                 steady_since = Instant::now();
                 continue;
             }
-            if let Err(error) = look_around(&store, &registry, replica, steady_since).await {
+            let looking = async {
+                if !store.is_alone() || compared.elapsed() >= COMPARE_ALONE {
+                    compared = Instant::now();
+                    end_lost(&store, &registry, replica).await?;
+                }
+                if steady_since.elapsed() > LEASE_GRACE {
+                    store.close_orphans().await?;
+                }
+                Ok::<_, StoreError>(())
+            };
+            if let Err(error) = looking.await {
                 tracing::warn!(error = %chain(&error), "sessions of other replicas not looked at");
             }
         }
@@ -48,21 +62,13 @@ pub(crate) async fn lease(
     until(stop, renewing).await;
 }
 
-async fn look_around(
-    store: &Store,
-    registry: &Registry,
-    replica: Uuid,
-    steady_since: Instant,
-) -> Result<(), StoreError> {
+async fn end_lost(store: &Store, registry: &Registry, replica: Uuid) -> Result<(), StoreError> {
     let here = registry.online();
     for (device, epoch) in store.sessions_lost(replica, &here).await? {
         if let Some(session) = registry.get(device).filter(|it| it.epoch == epoch) {
             tracing::info!(%device, session = epoch, "the session went on elsewhere");
             session.end(Ended::Replaced);
         }
-    }
-    if steady_since.elapsed() > LEASE_GRACE {
-        store.close_orphans().await?;
     }
     Ok(())
 }
