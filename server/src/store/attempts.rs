@@ -7,7 +7,7 @@ use std::{
 };
 
 use sea_orm::{
-    Condition, DbErr, EntityTrait, ExprTrait, Iterable, QueryFilter, QuerySelect,
+    ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, Iterable, QueryFilter, QuerySelect,
     sea_query::{Alias, Expr, OnConflict},
 };
 use serde_json::json;
@@ -30,6 +30,12 @@ pub(crate) fn open_states() -> impl Iterator<Item = &'static str> {
         .iter()
         .filter(|state| state.is_open())
         .map(|state| state.as_str())
+}
+
+/// Which attempts are unresolved, in the words of the indexes that have only those. With a bound value SQLite would have to plan
+/// the statement again each time, because the index may not serve another value.
+pub(crate) fn is_unresolved() -> Expr {
+    attempt::Column::Unresolved.into_expr()
 }
 
 /// Reads a name this program wrote; anything else is a database it did not write.

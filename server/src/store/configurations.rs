@@ -17,7 +17,7 @@ use super::{
     devices::{clean, find_device, matching, not_found},
     entity::{configuration, device, device_configuration},
     requests::{audit, body_hash, remember, replayed},
-    transaction::{ID_CHUNK, insert_all},
+    transaction::{ID_CHUNK, insert_all, padded},
 };
 use crate::{
     clock::Timestamp,
@@ -223,7 +223,7 @@ impl Store {
             return Ok(Vec::new());
         }
         let rows = device::Entity::find()
-            .filter(device::Column::Id.is_in(ids))
+            .filter(device::Column::Id.is_in(padded(ids)))
             .all(self.reader())
             .await?;
         let mut meant: BTreeMap<Uuid, Vec<v1::Configure>> = BTreeMap::new();
@@ -284,7 +284,7 @@ impl Store {
         ids: &[Uuid],
     ) -> Result<BTreeMap<Uuid, device_configuration::Model>> {
         let rows = device_configuration::Entity::find()
-            .filter(device_configuration::Column::DeviceId.is_in(ids.iter().copied()))
+            .filter(device_configuration::Column::DeviceId.is_in(padded(ids.iter().copied())))
             .all(self.reader())
             .await?;
         Ok(rows.into_iter().map(|row| (row.device_id, row)).collect())

@@ -77,12 +77,14 @@ fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .busy_timeout(BUSY_TIMEOUT)
-                .pragma("temp_store", "memory")
-                .pragma("cache_size", "-16000");
+                .pragma("temp_store", "memory");
+            // In KiB. What readers do not keep the system has in its page cache.
             if read_only {
-                return options.pragma("query_only", "on");
+                return options
+                    .pragma("query_only", "on")
+                    .pragma("cache_size", "-4000");
             }
-            options
+            options.pragma("cache_size", "-16000")
         });
     options
 }

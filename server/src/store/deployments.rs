@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Caller, Page, Paged, Result, Store, StoreError,
-    attempts::{Batch, named, open_states, unsigned},
+    attempts::{Batch, is_unresolved, named, open_states, unsigned},
     devices::{digest, not_found},
     entity::{attempt, deployment, phase, schedule, target},
     fan_out::fan_out,
@@ -59,6 +59,15 @@ pub struct NewDeployment {
 }
 
 /// An order that was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderedDeployment {
+    /// The deployment.
+    pub id: DeploymentId,
+    /// Its devices, to be told.
+    pub devices: Vec<DeviceId>,
+}
+
+/// A deployment that was made, as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreatedDeployment {
     /// The deployment.
@@ -123,7 +132,7 @@ impl Store {
         &self,
         caller: &Caller,
         new: NewDeployment,
-    ) -> Result<CreatedDeployment> {
+    ) -> Result<OrderedDeployment> {
         let selector = new.selector.as_ref().map(ToString::to_string);
         let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
         let times = (
@@ -141,18 +150,19 @@ impl Store {
             new.terms.fingerprint(),
         ));
         let new = &new;
-        let mut created = self
-            .write_as(Act::CommitDeployment, |tx| async move {
-                if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
-                    return created(&tx, id).await;
-                }
-                let id = fan_out(&tx, caller, new).await?;
-                remember(&tx, caller, body, &id).await?;
-                created(&tx, id).await
-            })
-            .await?;
-        created.deployment = created.deployment.seen_at(self.now());
-        Ok(created)
+        self.write_as(Act::CommitDeployment, |tx| async move {
+            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+                let devices = devices_of(&tx, id).await?;
+                return Ok(OrderedDeployment {
+                    id: DeploymentId(id),
+                    devices,
+                });
+            }
+            let ordered = fan_out(&tx, caller, new).await?;
+            remember(&tx, caller, body, &ordered.id.0).await?;
+            Ok(ordered)
+        })
+        .await
     }
 
     /// One deployment.
@@ -252,7 +262,7 @@ async fn cancel_attempts(tx: &Tx, deployment: Uuid) -> Result<Vec<DeviceId>> {
     let mut batch = Batch::new(tx);
     let open = Condition::all()
         .add(attempt::Column::DeploymentId.eq(deployment))
-        .add(attempt::Column::Unresolved.eq(true))
+        .add(is_unresolved())
         .add(attempt::Column::State.is_in(open_states()));
     batch.load(open, None).await?;
     let mut devices = Vec::with_capacity(batch.len());

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{
     Caller, Page, Paged, Result, Store, StoreError,
-    attempts::{Batch, signed, unsigned},
+    attempts::{Batch, is_unresolved, signed, unsigned},
     dynamic::join,
     enroll::revoke_keys,
     entity::{
@@ -22,7 +22,7 @@ use super::{
         session,
     },
     requests::{audit, body_hash, remember, replayed},
-    transaction::insert_all,
+    transaction::{insert_all, padded},
 };
 use crate::{
     clock::Timestamp,
@@ -190,7 +190,7 @@ impl Store {
             let mut batch = Batch::new(&tx);
             let theirs = Condition::all()
                 .add(attempt::Column::DeviceId.eq(row.id))
-                .add(attempt::Column::Unresolved.eq(true));
+                .add(is_unresolved());
             batch.load(theirs, None).await?;
             for (_, entry) in batch.iter_mut() {
                 let _ = entry.apply(Event::DeviceGone, tx.now);
@@ -212,7 +212,9 @@ impl Store {
             return Ok(HashMap::new());
         }
         let rows = device_key::Entity::find()
-            .filter(device_key::Column::DeviceId.is_in(devices.iter().map(|device| device.0)))
+            .filter(
+                device_key::Column::DeviceId.is_in(padded(devices.iter().map(|device| device.0))),
+            )
             .filter(device_key::Column::RevokedAt.is_null())
             .all(self.reader())
             .await?;

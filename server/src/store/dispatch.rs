@@ -21,7 +21,7 @@ use super::{
     bundles::parse_format,
     entity::{attempt, signature},
     schedules,
-    transaction::ID_CHUNK,
+    transaction::{ID_CHUNK, padded},
 };
 use crate::{
     clock::Timestamp,
@@ -193,7 +193,7 @@ impl Store {
             self.write_as(Act::CommitSent, |tx| async move {
                 let mut batch = Batch::new(&tx);
                 let targets = chunk.iter().map(|(attempt, _)| attempt.target.0);
-                let named = Condition::all().add(attempt::Column::TargetId.is_in(targets));
+                let named = Condition::all().add(attempt::Column::TargetId.is_in(padded(targets)));
                 batch.load(named, None).await?;
                 for (id, epoch) in chunk {
                     if let Some(entry) = batch.get(key(*id)) {
@@ -388,7 +388,7 @@ fn queue(devices: &[Uuid]) -> SelectStatement {
         )
         .and_where(Expr::col(("a", "unresolved")))
         .and_where(Expr::col(("d", "conflicted")).not())
-        .and_where(Expr::col(("a", "device_id")).is_in(devices.iter().copied()))
+        .and_where(Expr::col(("a", "device_id")).is_in(padded(devices.iter().copied())))
         .order_by(("a", "device_id"), Order::Asc)
         .order_by(("a", "bundle_name"), Order::Asc)
         .order_by(("a", "generation"), Order::Asc)

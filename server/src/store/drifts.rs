@@ -15,11 +15,11 @@ use uuid::Uuid;
 
 use super::{
     Result, Store,
-    attempts::signed,
+    attempts::{is_unresolved, signed},
     devices::clean,
     entity::{attempt, device, device_drift, device_release},
     heartbeats::{HeartbeatRow, Newest},
-    transaction::{ID_CHUNK, Tx, insert_all},
+    transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
 use crate::{
     clock::Timestamp,
@@ -94,7 +94,7 @@ impl Store {
 
 async fn judge(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid]) -> Result<()> {
     let devices = device::Entity::find()
-        .filter(device::Column::Id.is_in(ids.to_vec()))
+        .filter(device::Column::Id.is_in(padded(ids.iter().copied())))
         .all(&tx.db)
         .await?;
     let mut known = known(&tx.db, ids).await?;
@@ -169,7 +169,7 @@ pub(super) async fn settle(tx: &Tx, told: &BTreeSet<(Uuid, String)>) -> Result<(
     let devices: Vec<Uuid> = devices.into_iter().collect();
     for chunk in devices.chunks(ID_CHUNK) {
         let drifting = device_drift::Entity::find()
-            .filter(device_drift::Column::DeviceId.is_in(chunk.to_vec()))
+            .filter(device_drift::Column::DeviceId.is_in(padded(chunk.iter().copied())))
             .all(&tx.db)
             .await?;
         let mut left: BTreeMap<Uuid, usize> = BTreeMap::new();
@@ -201,7 +201,7 @@ pub(super) async fn settle(tx: &Tx, told: &BTreeSet<(Uuid, String)>) -> Result<(
 async fn known<C: ConnectionTrait>(db: &C, ids: &[Uuid]) -> Result<BTreeMap<Uuid, Known>> {
     let mut known = BTreeMap::<Uuid, Known>::new();
     let releases = device_release::Entity::find()
-        .filter(device_release::Column::DeviceId.is_in(ids.to_vec()))
+        .filter(device_release::Column::DeviceId.is_in(padded(ids.iter().copied())))
         .all(db)
         .await?;
     for row in releases {
@@ -213,7 +213,7 @@ async fn known<C: ConnectionTrait>(db: &C, ids: &[Uuid]) -> Result<BTreeMap<Uuid
         of.expected.insert(row.name, running);
     }
     let drifts = device_drift::Entity::find()
-        .filter(device_drift::Column::DeviceId.is_in(ids.to_vec()))
+        .filter(device_drift::Column::DeviceId.is_in(padded(ids.iter().copied())))
         .all(db)
         .await?;
     for row in drifts {
@@ -235,8 +235,8 @@ async fn in_flux(tx: &Tx, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
     Ok(attempt::Entity::find()
         .select_only()
         .columns([attempt::Column::DeviceId, attempt::Column::BundleName])
-        .filter(attempt::Column::DeviceId.is_in(ids.to_vec()))
-        .filter(attempt::Column::Unresolved.eq(true))
+        .filter(attempt::Column::DeviceId.is_in(padded(ids.iter().copied())))
+        .filter(is_unresolved())
         .filter(attempt::Column::State.ne(State::Held.as_str()))
         .into_tuple()
         .all(&tx.db)

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{
     Result, Store,
-    attempts::{Batch, signed, unsigned},
+    attempts::{Batch, is_unresolved, signed, unsigned},
     entity::{attempt, audit, cluster, event, heartbeat_sample, request, unknown_report},
     schedules::close_overdue,
     transaction::Tx,
@@ -218,7 +218,7 @@ async fn expire_chunk(tx: &Tx) -> Result<u64> {
         .add(attempt::Column::State.is_in([State::Accepted, State::Running].map(State::as_str)))
         .add(attempt::Column::ExecutionDeadline.lte(now.0));
     let past = Condition::all()
-        .add(attempt::Column::Unresolved.eq(true))
+        .add(is_unresolved())
         .add(Condition::any().add(waiting).add(working));
     let mut batch = Batch::new(tx);
     batch.load(past, Some(EXPIRE_CHUNK)).await?;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, ExprTrait},
@@ -11,9 +12,9 @@ use uuid::Uuid;
 
 use super::{
     Caller, Result, StoreError,
-    attempts::{Batch, NewAttempt, unsigned},
+    attempts::{Batch, NewAttempt, is_unresolved, unsigned},
     bundles::find_bundle,
-    deployments::NewDeployment,
+    deployments::{NewDeployment, OrderedDeployment},
     devices::{clean, matching, not_found},
     entity::{attempt, bundle, deployment, device, target},
     penalties::penalties,
@@ -21,7 +22,7 @@ use super::{
     progress::finish_deployments,
     requests::audit,
     rollouts, schedules,
-    transaction::{ID_CHUNK, Tx, insert_all},
+    transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
 use crate::{
     clock::Timestamp,
@@ -34,7 +35,11 @@ use crate::{
 };
 
 /// Commits an order: the deployment, a target and an attempt a device, and what gives way to them.
-pub(crate) async fn fan_out(tx: &Tx, caller: &Caller, new: &NewDeployment) -> Result<Uuid> {
+pub(crate) async fn fan_out(
+    tx: &Tx,
+    caller: &Caller,
+    new: &NewDeployment,
+) -> Result<OrderedDeployment> {
     let bundle = find_bundle(&tx.db, &new.bundle).await?;
     let devices = select_devices(&tx.db, new).await?;
     if devices.is_empty() && new.terms.dynamic.is_none() {
@@ -67,12 +72,17 @@ pub(crate) async fn fan_out(tx: &Tx, caller: &Caller, new: &NewDeployment) -> Re
     let detail = json!({ "bundle": format!("{}:{}", bundle.name, bundle.version), "devices": devices.len() });
     audit(tx, caller, id, detail.clone()).await?;
     tx.event("deployment.created", None, Some(id), detail);
-    // What may begin at once begins with the order.
-    rollouts::step(tx, id).await?;
+    if rollout.is_some() {
+        // What may begin at once begins with the order.
+        rollouts::step(tx, id).await?;
+    }
     if penalised > 0 {
         finish_deployments(tx, [id].into()).await?;
     }
-    Ok(id)
+    Ok(OrderedDeployment {
+        id: DeploymentId(id),
+        devices: ids.into_iter().map(DeviceId).collect(),
+    })
 }
 
 pub(crate) fn order(
@@ -121,7 +131,7 @@ pub(crate) async fn select_devices<C: ConnectionTrait>(
     let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
     for chunk in ids.chunks(ID_CHUNK) {
         let rows = device::Entity::find()
-            .filter(device::Column::Id.is_in(chunk.to_vec()))
+            .filter(device::Column::Id.is_in(padded(chunk.iter().copied())))
             .all(db)
             .await?;
         devices.extend(rows.into_iter().map(|row| (row.id, row)));
@@ -176,9 +186,9 @@ pub(crate) async fn supersede(tx: &Tx, devices: &[Uuid], bundle_name: &str) -> R
     for chunk in devices.chunks(ID_CHUNK) {
         let mut batch = Batch::new(tx);
         let waiting = Condition::all()
-            .add(attempt::Column::DeviceId.is_in(chunk.to_vec()))
+            .add(attempt::Column::DeviceId.is_in(padded(chunk.iter().copied())))
             .add(attempt::Column::BundleName.eq(bundle_name))
-            .add(attempt::Column::Unresolved.eq(true))
+            .add(is_unresolved())
             .add(attempt::Column::State.is_in([State::Held.as_str(), State::Pending.as_str()]));
         batch.load(waiting, None).await?;
         for (_, entry) in batch.iter_mut() {
@@ -205,7 +215,7 @@ pub(crate) async fn insert_targets(
                 device::Column::Generation,
                 Expr::col(device::Column::Generation).add(1),
             )
-            .filter(device::Column::Id.is_in(chunk.to_vec()))
+            .filter(device::Column::Id.is_in(padded(chunk.iter().copied())))
             .exec(&tx.db)
             .await?;
     }

@@ -17,7 +17,7 @@ use super::{
     attempts::signed,
     drifts,
     entity::{device, heartbeat, heartbeat_sample},
-    transaction::{ID_CHUNK, Tx, insert_all},
+    transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
 use crate::{clock::Timestamp, crash::Act};
 
@@ -69,14 +69,14 @@ async fn record(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid]) -> Result<Vec<Uuid>>
     let epochs: Vec<(Uuid, i64)> = device::Entity::find()
         .select_only()
         .columns([device::Column::Id, device::Column::Epoch])
-        .filter(device::Column::Id.is_in(ids.iter().copied()))
+        .filter(device::Column::Id.is_in(padded(ids.iter().copied())))
         .into_tuple()
         .all(&tx.db)
         .await?;
     let sampled: Vec<(Uuid, i64)> = heartbeat::Entity::find()
         .select_only()
         .columns([heartbeat::Column::DeviceId, heartbeat::Column::SampledAt])
-        .filter(heartbeat::Column::DeviceId.is_in(ids.iter().copied()))
+        .filter(heartbeat::Column::DeviceId.is_in(padded(ids.iter().copied())))
         .into_tuple()
         .all(&tx.db)
         .await?;

@@ -8,7 +8,11 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{Result, attempts::named, transaction::ID_CHUNK};
+use super::{
+    Result,
+    attempts::named,
+    transaction::{ID_CHUNK, padded},
+};
 use crate::{
     clock::Timestamp,
     domain::{
@@ -60,7 +64,7 @@ pub(crate) async fn penalties<C: ConnectionTrait>(
                 Expr::col(("a", "target_id")).equals(("t", "id")),
             )
             .and_where(Expr::col(("t", "digest")).eq(digest))
-            .and_where(Expr::col(("t", "device_id")).is_in(chunk.iter().copied()))
+            .and_where(Expr::col(("t", "device_id")).is_in(padded(chunk.iter().copied())))
             .and_where(Expr::col(("a", "closed_at")).is_not_null());
         for row in db.query_all(&query).await? {
             let row = Row::from_query_result(&row, "")?;

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Result, Store,
-    attempts::{named, open_states},
+    attempts::{is_unresolved, named, open_states},
     entity::{attempt, deployment},
     schedules::{self, lingers},
     transaction::Tx,
@@ -118,7 +118,7 @@ pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<Uuid>) -> R
             .select_only()
             .column(attempt::Column::Number)
             .filter(attempt::Column::DeploymentId.eq(id))
-            .filter(attempt::Column::Unresolved.eq(true))
+            .filter(is_unresolved())
             .filter(attempt::Column::State.is_in(open_states()))
             .into_tuple::<i32>()
             .one(&tx.db)

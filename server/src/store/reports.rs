@@ -18,7 +18,7 @@ use super::{
     entity::{attempt, unknown_report},
     running::Releases,
     runs,
-    transaction::{ID_CHUNK, Tx, insert_all},
+    transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
 use crate::{
     clock::Timestamp,
@@ -64,7 +64,8 @@ impl Store {
             let targets: Vec<Uuid> = targets.into_iter().collect();
             let mut batch = Batch::new(&tx);
             for chunk in targets.chunks(ID_CHUNK) {
-                let named = Condition::all().add(attempt::Column::TargetId.is_in(chunk.to_vec()));
+                let named = Condition::all()
+                    .add(attempt::Column::TargetId.is_in(padded(chunk.iter().copied())));
                 batch.load(named, None).await?;
             }
             let mut releases = Releases::of(&tx, reporting(reports)).await?;

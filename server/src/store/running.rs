@@ -11,7 +11,7 @@ use super::{
     devices::{clean, release_from},
     drifts,
     entity::device_release,
-    transaction::{ID_CHUNK, Tx, insert_all},
+    transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
 use crate::clock::Timestamp;
 
@@ -34,7 +34,7 @@ impl Releases {
         let devices: Vec<Uuid> = devices.into_iter().collect();
         for chunk in devices.chunks(ID_CHUNK) {
             let rows = device_release::Entity::find()
-                .filter(device_release::Column::DeviceId.is_in(chunk.to_vec()))
+                .filter(device_release::Column::DeviceId.is_in(padded(chunk.iter().copied())))
                 .all(&tx.db)
                 .await?;
             let rows = rows

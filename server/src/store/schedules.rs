@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Result, StoreError,
-    attempts::{Batch, open_states, unsigned},
+    attempts::{Batch, is_unresolved, open_states, unsigned},
     entity::{attempt, deployment, schedule},
     progress::finish_deployments,
     transaction::{ID_CHUNK, Tx, insert_all},
@@ -202,7 +202,7 @@ pub(super) async fn close_overdue(tx: &Tx) -> Result<(u64, bool)> {
     let mut batch = Batch::new(tx);
     let open = Condition::all()
         .add(attempt::Column::DeploymentId.is_in(overdue.clone()))
-        .add(attempt::Column::Unresolved.eq(true))
+        .add(is_unresolved())
         .add(attempt::Column::State.is_in(open_states()));
     batch.load(open, None).await?;
     for (_, entry) in batch.iter_mut() {

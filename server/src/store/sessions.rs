@@ -25,7 +25,7 @@ use super::{
     copies,
     devices::not_found,
     entity::{device, lease, session},
-    transaction::{ID_CHUNK, Tx, insert_all},
+    transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
 use crate::{crash::Act, domain::attempt::State};
 
@@ -175,7 +175,7 @@ pub(super) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec
     let ids = || sessions.keys().copied();
     session::Entity::update_many()
         .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
-        .filter(session::Column::DeviceId.is_in(ids()))
+        .filter(session::Column::DeviceId.is_in(padded(ids())))
         .exec(&tx.db)
         .await?;
     let (conflicted, sound): (Vec<_>, Vec<_>) = devices(tx, ids())
@@ -191,7 +191,7 @@ pub(super) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec
     // A session has the newest number of its device, so what was confirmed before is less.
     device::Entity::update_many()
         .col_expr(device::Column::ConfirmedEpoch, number_of_session())
-        .filter(device::Column::Id.is_in(sound.iter().map(|device| device.id)))
+        .filter(device::Column::Id.is_in(padded(sound.iter().map(|device| device.id))))
         .exec(&tx.db)
         .await?;
     let answer = |(device, epoch): &(DeviceId, u64)| {
@@ -221,7 +221,7 @@ async fn open_among(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<BTreeMap<Uu
             session::Column::Epoch,
             session::Column::JournalId,
         ])
-        .filter(session::Column::DeviceId.is_in(asked.keys().copied()))
+        .filter(session::Column::DeviceId.is_in(padded(asked.keys().copied())))
         .into_tuple()
         .all(&tx.db)
         .await?;
@@ -237,7 +237,7 @@ async fn end(tx: &Tx, ids: &[Uuid]) -> Result<()> {
     for chunk in ids.chunks(ID_CHUNK) {
         let ids = || chunk.iter().copied();
         session::Entity::delete_many()
-            .filter(session::Column::DeviceId.is_in(ids()))
+            .filter(session::Column::DeviceId.is_in(padded(ids())))
             .exec(&tx.db)
             .await?;
         for device in devices(tx, ids()).await? {
@@ -255,7 +255,7 @@ async fn devices(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<Vec<Named>>
             device::Column::Name,
             device::Column::Conflicted,
         ])
-        .filter(device::Column::Id.is_in(ids))
+        .filter(device::Column::Id.is_in(padded(ids)))
         .into_model()
         .all(&tx.db)
         .await?;

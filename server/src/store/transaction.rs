@@ -30,7 +30,10 @@ use crate::{clock::Timestamp, crash::Act, metrics::observe};
 const BIND_LIMIT: usize = 30_000;
 
 /// Most ids in one `IN (...)`.
-pub(crate) const ID_CHUNK: usize = 5_000;
+pub(crate) const ID_CHUNK: usize = 4_096;
+
+/// Most rows in one `INSERT`; more of them cost no less each.
+const ROW_CHUNK: usize = 256;
 
 /// Key of PostgreSQL's advisory lock of the writers: "kernex" in ASCII.
 const WRITER_LOCK: i64 = 0x6b65_726e_6578;
@@ -281,7 +284,7 @@ async fn postgres_now(db: &DatabaseTransaction, lock: bool) -> Result<i64> {
     Ok(row.try_get::<i64>("", "now")?)
 }
 
-/// Inserts many rows in as few statements as the bind limit allows; says how many rows were written.
+/// Inserts many rows in few statements; says how many rows were written. Like [`padded`] it makes statements of few sizes.
 pub(crate) async fn insert_all<E>(
     db: &DatabaseTransaction,
     rows: Vec<E::Model>,
@@ -292,12 +295,13 @@ where
     E::Model: IntoActiveModel<E::ActiveModel>,
     E::ActiveModel: ActiveModelTrait<Entity = E> + Send,
 {
-    let per_chunk = (BIND_LIMIT / E::Column::iter().count()).max(1);
+    let most = (BIND_LIMIT / E::Column::iter().count()).clamp(1, ROW_CHUNK);
     let mut written = 0;
-    let mut rows = rows.into_iter().peekable();
-    while rows.peek().is_some() {
-        let mut insert =
-            Insert::<E::ActiveModel>::many(rows.by_ref().take(per_chunk).collect::<Vec<_>>());
+    let mut rows = rows.into_iter();
+    while rows.len() > 0 {
+        let size = piece(rows.len(), most);
+        let chunk: Vec<_> = rows.by_ref().take(size).collect();
+        let mut insert = Insert::<E::ActiveModel>::many(chunk);
         if let Some(on_conflict) = &on_conflict {
             insert = insert.on_conflict(on_conflict.clone());
         }
@@ -306,10 +310,44 @@ where
     Ok(written)
 }
 
+/// The largest power of two that is neither more than `left` nor more than `most`; both are at least 1.
+fn piece(left: usize, most: usize) -> usize {
+    1 << left.min(most).ilog2()
+}
+
+/// Values for an `IN (...)`, the last one repeated up to a power of two: a connection keeps the statements it has prepared by
+/// their text, and one for every possible number of values would neither fit nor be met again.
+pub(crate) fn padded<T: Clone>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut values: Vec<T> = values.into_iter().collect();
+    if let Some(last) = values.last().cloned() {
+        values.resize(values.len().next_power_of_two(), last);
+    }
+    values
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clock::Clock;
+
+    #[test]
+    fn statements_come_in_few_sizes() {
+        let padded = |count: usize| padded(0..count);
+        assert_eq!(padded(0), [0; 0]);
+        assert_eq!(padded(1), [0]);
+        assert_eq!(padded(5), [0, 1, 2, 3, 4, 4, 4, 4]);
+        let pieces = |mut left: usize, most| {
+            let mut pieces = Vec::new();
+            while left > 0 {
+                pieces.push(piece(left, most));
+                left -= piece(left, most);
+            }
+            pieces
+        };
+        assert_eq!(pieces(9, 256), [8, 1]);
+        assert_eq!(pieces(600, 256), [256, 256, 64, 16, 8]);
+        assert_eq!(pieces(3, 1), [1, 1, 1]);
+    }
 
     #[tokio::test]
     async fn what_is_committed_after_the_disk_was_full_is_there() {

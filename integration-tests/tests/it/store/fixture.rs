@@ -265,10 +265,21 @@ impl Fixture {
         }
     }
 
+    pub(super) async fn create(
+        &self,
+        caller: &Caller,
+        order: NewDeployment,
+    ) -> Result<CreatedDeployment, StoreError> {
+        let ordered = self.store.create_deployment(caller, order).await?;
+        Ok(CreatedDeployment {
+            deployment: self.store.get_deployment(ordered.id).await?,
+            devices: ordered.devices,
+        })
+    }
+
     pub(super) async fn deploy(&self, bundle: &str, devices: &[&Device]) -> CreatedDeployment {
         let order = Self::order(bundle, devices);
-        self.store
-            .create_deployment(&caller("CreateDeployment"), order)
+        self.create(&caller("CreateDeployment"), order)
             .await
             .unwrap()
     }
@@ -278,8 +289,7 @@ impl Fixture {
             selector: Some(Selector::parse(selector).unwrap()),
             ..Self::order(bundle, &[])
         };
-        self.store
-            .create_deployment(&caller("CreateDeployment"), order)
+        self.create(&caller("CreateDeployment"), order)
             .await
             .unwrap()
     }

@@ -16,7 +16,7 @@ use crate::{
         Result, StoreError,
         attempts::signed,
         entity::{device, device_drift, device_label, device_release},
-        transaction::{ID_CHUNK, Tx},
+        transaction::{ID_CHUNK, Tx, padded},
     },
 };
 
@@ -68,7 +68,7 @@ pub(crate) async fn labels_of<C: ConnectionTrait>(
     let mut labels = BTreeMap::<Uuid, Labels>::new();
     for chunk in devices.chunks(ID_CHUNK) {
         let rows = device_label::Entity::find()
-            .filter(device_label::Column::DeviceId.is_in(chunk.iter().copied()))
+            .filter(device_label::Column::DeviceId.is_in(padded(chunk.iter().copied())))
             .all(db)
             .await?;
         for row in rows {

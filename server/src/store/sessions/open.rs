@@ -18,12 +18,12 @@ use crate::{
     },
     store::{
         Result, StoreError,
-        attempts::{Batch, signed, unsigned},
+        attempts::{Batch, is_unresolved, signed, unsigned},
         copies,
         devices::{built_in, clean, described, not_found},
         dynamic::join,
         entity::{attempt, device, device_key, journal, session},
-        transaction::{ID_CHUNK, Tx, insert_all},
+        transaction::{ID_CHUNK, Tx, insert_all, padded},
     },
 };
 
@@ -104,7 +104,9 @@ async fn speaking_devices(tx: &Tx, opens: &[&OpenSession]) -> Result<HashMap<Uui
     let keys: Vec<(Uuid, String)> = device_key::Entity::find()
         .select_only()
         .columns([device_key::Column::DeviceId, device_key::Column::Digest])
-        .filter(device_key::Column::Digest.is_in(opens.iter().map(|open| open.key.to_string())))
+        .filter(
+            device_key::Column::Digest.is_in(padded(opens.iter().map(|open| open.key.to_string()))),
+        )
         .filter(device_key::Column::RevokedAt.is_null())
         .into_tuple()
         .all(&tx.db)
@@ -115,7 +117,7 @@ async fn speaking_devices(tx: &Tx, opens: &[&OpenSession]) -> Result<HashMap<Uui
             .is_some_and(|digest| *digest == open.key.to_string())
     });
     let devices = device::Entity::find()
-        .filter(device::Column::Id.is_in(speaking.map(|open| open.device.0)))
+        .filter(device::Column::Id.is_in(padded(speaking.map(|open| open.device.0))))
         .all(&tx.db)
         .await?;
     Ok(devices.into_iter().map(|row| (row.id, row)).collect())
@@ -126,8 +128,8 @@ async fn journals(
     opens: &[&OpenSession],
 ) -> Result<HashMap<(Uuid, Uuid), journal::Model>> {
     let rows = journal::Entity::find()
-        .filter(journal::Column::DeviceId.is_in(opens.iter().map(|open| open.device.0)))
-        .filter(journal::Column::JournalId.is_in(opens.iter().map(|open| open.journal.0)))
+        .filter(journal::Column::DeviceId.is_in(padded(opens.iter().map(|open| open.device.0))))
+        .filter(journal::Column::JournalId.is_in(padded(opens.iter().map(|open| open.journal.0))))
         .all(&tx.db)
         .await?;
     Ok(rows
@@ -209,7 +211,7 @@ async fn write_devices(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
         device::Entity::update_many()
             .col_expr(device::Column::Epoch, number_of_session())
             .col_expr(device::Column::LastSeen, Expr::value(tx.now.0))
-            .filter(device::Column::Id.is_in(numbered.iter().map(|opening| opening.row.id)))
+            .filter(device::Column::Id.is_in(padded(numbered.iter().map(|opening| opening.row.id))))
             .exec(&tx.db)
             .await?;
     }
@@ -256,15 +258,15 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
         })
         .collect();
     let theirs = Condition::all()
-        .add(attempt::Column::DeviceId.is_in(openings.keys().copied()))
-        .add(attempt::Column::Unresolved.eq(true));
+        .add(attempt::Column::DeviceId.is_in(padded(openings.keys().copied())))
+        .add(is_unresolved());
     let mut batch = Batch::new(tx);
     batch.load(theirs, None).await?;
     let named: Vec<Uuid> = held.keys().map(|(_, attempt)| attempt.target.0).collect();
     for chunk in named.chunks(ID_CHUNK) {
         let named = Condition::all()
-            .add(attempt::Column::TargetId.is_in(chunk.to_vec()))
-            .add(attempt::Column::DeviceId.is_in(openings.keys().copied()));
+            .add(attempt::Column::TargetId.is_in(padded(chunk.iter().copied())))
+            .add(attempt::Column::DeviceId.is_in(padded(openings.keys().copied())));
         batch.load(named, None).await?;
     }
     for (key, entry) in batch.iter_mut() {
