@@ -86,10 +86,11 @@ async fn ask(
 
         let begun = Instant::now();
         let one = ListDevicesRequest {
-            selector: format!("kernex.name={name}"),
+            selector: format!("kernex.io/name={name}"),
             ..ListDevicesRequest::default()
         };
-        operator.devices().list_devices(one).await?;
+        let found = operator.devices().list_devices(one).await?.into_inner();
+        anyhow::ensure!(found.devices.len() == 1, "{name} was not found");
         selects.push(begun.elapsed());
 
         let begun = Instant::now();
