@@ -46,15 +46,14 @@ impl DeploymentService for Deployments {
         let caller = caller(&request, "CreateDeployment", &request.get_ref().request_id)?;
         let traceparent = traceparent(request.metadata());
         let new = order(request.into_inner(), traceparent, self.0.penalty_after)?;
-        let ordered = self.0.store.create_deployment(&caller, new).await?;
-        let count = ordered.devices.len();
-        // The devices come first; the answer is read while they are told.
-        self.0.hints.add(ordered.devices);
-        self.0.hints.rollouts();
-        let deployment = self.0.store.get_deployment(ordered.id).await?;
-        tracing::info!(deployment = %deployment.id, bundle = deployment.bundle, devices = count, "deployment created");
+        let created = self.0.store.create_deployment(&caller, new).await?;
+        tracing::info!(deployment = %created.deployment.id, bundle = created.deployment.bundle, devices = created.devices.len(), "deployment created");
+        self.0.hints.add(created.devices);
+        if created.deployment.rollout.is_some() {
+            self.0.hints.rollouts();
+        }
         Ok(Response::new(CreateDeploymentResponse {
-            deployment: Some(deployment.into()),
+            deployment: Some(created.deployment.into()),
         }))
     }
 

@@ -26,7 +26,11 @@ use super::{
 use crate::{
     clock::Timestamp,
     crash::Act,
-    domain::{attempt::Event, schedule::Schedule, selector::Selector},
+    domain::{
+        attempt::{Event, State},
+        schedule::Schedule,
+        selector::Selector,
+    },
 };
 
 pub use super::{
@@ -59,15 +63,6 @@ pub struct NewDeployment {
 }
 
 /// An order that was committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OrderedDeployment {
-    /// The deployment.
-    pub id: DeploymentId,
-    /// Its devices, to be told.
-    pub devices: Vec<DeviceId>,
-}
-
-/// A deployment that was made, as it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreatedDeployment {
     /// The deployment.
@@ -132,7 +127,7 @@ impl Store {
         &self,
         caller: &Caller,
         new: NewDeployment,
-    ) -> Result<OrderedDeployment> {
+    ) -> Result<CreatedDeployment> {
         let selector = new.selector.as_ref().map(ToString::to_string);
         let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
         let times = (
@@ -150,19 +145,18 @@ impl Store {
             new.terms.fingerprint(),
         ));
         let new = &new;
-        self.write_as(Act::CommitDeployment, |tx| async move {
-            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
-                let devices = devices_of(&tx, id).await?;
-                return Ok(OrderedDeployment {
-                    id: DeploymentId(id),
-                    devices,
-                });
-            }
-            let ordered = fan_out(&tx, caller, new).await?;
-            remember(&tx, caller, body, &ordered.id.0).await?;
-            Ok(ordered)
-        })
-        .await
+        let mut created = self
+            .write_as(Act::CommitDeployment, |tx| async move {
+                if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+                    return created(&tx, id).await;
+                }
+                let created = fan_out(&tx, caller, new).await?;
+                remember(&tx, caller, body, &created.deployment.id.0).await?;
+                Ok(created)
+            })
+            .await?;
+        created.deployment = created.deployment.seen_at(self.now());
+        Ok(created)
     }
 
     /// One deployment.
@@ -310,6 +304,13 @@ pub(crate) async fn find<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Deploym
     };
     let schedule = schedules::find(db, id).await?;
     deployment_from(row, &phases, &counts.unwrap_or_default(), schedule.as_ref())
+}
+
+/// A deployment whose targets have all been released with it, as nobody needs to read it.
+pub(crate) fn released(row: deployment::Model, targets: usize) -> Result<Deployment> {
+    let mut counts = Counts::default();
+    counts.add(State::Pending, u32::try_from(targets).unwrap_or(u32::MAX));
+    deployment_from(row, &[], &PhaseCounts::from([(0, counts)]), None)
 }
 
 fn deployment_from(

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kernex_proto::ids::{DeploymentId, DeviceId};
+use kernex_proto::ids::DeviceId;
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, ExprTrait},
@@ -14,7 +14,7 @@ use super::{
     Caller, Result, StoreError,
     attempts::{Batch, NewAttempt, is_unresolved, unsigned},
     bundles::find_bundle,
-    deployments::{NewDeployment, OrderedDeployment},
+    deployments::{CreatedDeployment, NewDeployment, find, released},
     devices::{clean, matching, not_found},
     entity::{attempt, bundle, deployment, device, target},
     penalties::penalties,
@@ -30,6 +30,7 @@ use crate::{
         attempt::{Attempt, Event, State, apply},
         penalty::Penalty,
         rollout::{DeploymentState, OnFailure, Place, Rollout},
+        schedule::Schedule,
         selector::Selector,
     },
 };
@@ -39,7 +40,7 @@ pub(crate) async fn fan_out(
     tx: &Tx,
     caller: &Caller,
     new: &NewDeployment,
-) -> Result<OrderedDeployment> {
+) -> Result<CreatedDeployment> {
     let bundle = find_bundle(&tx.db, &new.bundle).await?;
     let devices = select_devices(&tx.db, new).await?;
     if devices.is_empty() && new.terms.dynamic.is_none() {
@@ -72,15 +73,22 @@ pub(crate) async fn fan_out(
     let detail = json!({ "bundle": format!("{}:{}", bundle.name, bundle.version), "devices": devices.len() });
     audit(tx, caller, id, detail.clone()).await?;
     tx.event("deployment.created", None, Some(id), detail);
-    if rollout.is_some() {
+    let is_plain = penalised == 0
+        && rollout.is_none()
+        && schedule == Schedule::default()
+        && new.terms.dynamic.is_none();
+    let deployment = if is_plain {
+        released(row, ids.len())?
+    } else {
         // What may begin at once begins with the order.
         rollouts::step(tx, id).await?;
-    }
-    if penalised > 0 {
-        finish_deployments(tx, [id].into()).await?;
-    }
-    Ok(OrderedDeployment {
-        id: DeploymentId(id),
+        if penalised > 0 {
+            finish_deployments(tx, [id].into()).await?;
+        }
+        find(&tx.db, id).await?
+    };
+    Ok(CreatedDeployment {
+        deployment,
         devices: ids.into_iter().map(DeviceId).collect(),
     })
 }

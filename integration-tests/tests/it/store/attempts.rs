@@ -25,6 +25,8 @@ both_databases! {
         let deployment = fixture.deploy_to("app:1", "site=berlin").await;
         assert_eq!(deployment.devices.len(), 2);
         assert_eq!(deployment.deployment.counts.pending, 2);
+        let read = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
+        assert_eq!(deployment.deployment, read, "the answer is what anybody reads");
         let epoch = fixture.session(&one, 0, &[]).await.epoch;
         let due = fixture.store.due_commands(&[(one.id, epoch)]).await.unwrap();
         let command = &due[0];
@@ -203,14 +205,14 @@ both_databases! {
         fixture.bundle("app", "1").await;
         fixture.bundle("app", "2").await;
         let request = repeated("CreateDeployment", Uuid::now_v7());
-        let first = fixture.create(&request, Fixture::order("app:1", &[&device])).await.unwrap();
-        let again = fixture.create(&request, Fixture::order("app:1", &[&device])).await.unwrap();
+        let first = fixture.store.create_deployment(&request, Fixture::order("app:1", &[&device])).await.unwrap();
+        let again = fixture.store.create_deployment(&request, Fixture::order("app:1", &[&device])).await.unwrap();
         assert_eq!(first, again);
-        let other = fixture.create(&request, Fixture::order("app:2", &[&device])).await;
+        let other = fixture.store.create_deployment(&request, Fixture::order("app:2", &[&device])).await;
         assert!(matches!(other, Err(StoreError::RequestIdReused)));
-        let empty = fixture.create(&caller("CreateDeployment"), Fixture::order("app:1", &[])).await;
+        let empty = fixture.store.create_deployment(&caller("CreateDeployment"), Fixture::order("app:1", &[])).await;
         assert!(matches!(empty, Err(StoreError::NoTargets)));
-        let missing = fixture.create(&caller("CreateDeployment"), Fixture::order("app:9", &[&device])).await;
+        let missing = fixture.store.create_deployment(&caller("CreateDeployment"), Fixture::order("app:9", &[&device])).await;
         assert!(matches!(missing, Err(StoreError::NotFound { kind: "bundle", .. })));
         assert_eq!(fixture.store.list_deployments(Page::first(10)).await.unwrap().items.len(), 1);
         assert_eq!(fixture.targets(first.deployment.id).await.len(), 1);

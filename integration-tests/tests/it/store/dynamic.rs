@@ -32,7 +32,8 @@ async fn dynamic(
     };
     change(&mut order);
     fixture
-        .create(&caller("CreateDeployment"), order)
+        .store
+        .create_deployment(&caller("CreateDeployment"), order)
         .await
         .unwrap()
 }
@@ -153,7 +154,7 @@ both_databases! {
         let mut rollout = Rollout::at_once();
         rollout.max_in_flight = Some(1);
         let order = NewDeployment { rollout: Some(rollout), ..Fixture::order("app:1", &all) };
-        let phased = fixture.create(&caller("CreateDeployment"), order).await.unwrap();
+        let phased = fixture.store.create_deployment(&caller("CreateDeployment"), order).await.unwrap();
         let start = Some(fixture.store.now().plus(Duration::from_secs(24 * 3600)));
         let terms = Terms { schedule: Schedule { start, ..Schedule::default() }, ..Terms::default() };
         let states = fixture.targets(phased.deployment.id).await;
@@ -163,7 +164,7 @@ both_databases! {
         fixture.report(begun, attempt, ReportEvent::Accepted).await;
 
         let order = NewDeployment { terms, ..Fixture::order("app:2", &all) };
-        let scheduled = fixture.create(&caller("CreateDeployment"), order).await.unwrap();
+        let scheduled = fixture.store.create_deployment(&caller("CreateDeployment"), order).await.unwrap();
         for device in all {
             let wanted = if device.id == begun.id { State::Accepted } else { State::Superseded };
             assert_eq!(fixture.state(&phased, device).await, wanted, "what has begun is left to end");
@@ -184,7 +185,7 @@ both_databases! {
         fixture.bundle("app", "1").await;
         let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
         let order = NewDeployment { rollout: Some(Rollout::at_once()), ..Fixture::order("app:1", &[&one, &two]) };
-        let deployment = fixture.create(&caller("CreateDeployment"), order).await.unwrap();
+        let deployment = fixture.store.create_deployment(&caller("CreateDeployment"), order).await.unwrap();
         let (attempt, _) = fixture.target(&deployment, &one).await;
         fixture.report(&one, attempt, ReportEvent::Accepted).await;
         fixture.store.delete_device(&caller("DeleteDevice"), "edge-1").await.unwrap();
@@ -205,12 +206,12 @@ both_databases! {
         let start = Some(fixture.store.now().plus(HOUR));
         let terms = Terms { schedule: Schedule { start, ..Schedule::default() }, ..Terms::default() };
         let order = NewDeployment { terms, ..Fixture::order("app:1", &[&device]) };
-        let deployment = fixture.create(&caller("CreateDeployment"), order).await.unwrap();
+        let deployment = fixture.store.create_deployment(&caller("CreateDeployment"), order).await.unwrap();
         let deleted = fixture.store.delete_bundle(&caller("DeleteBundle"), "app:1").await;
         assert!(matches!(deleted, Err(StoreError::InUse { .. })), "held targets need it too: {deleted:?}");
         fixture.store.cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id).await.unwrap();
         fixture.store.delete_bundle(&caller("DeleteBundle"), "app:1").await.unwrap();
-        let gone = fixture.create(&caller("CreateDeployment"), Fixture::order("app:1", &[&device])).await;
+        let gone = fixture.store.create_deployment(&caller("CreateDeployment"), Fixture::order("app:1", &[&device])).await;
         assert!(matches!(gone, Err(StoreError::NotFound { kind: "bundle", .. })), "{gone:?}");
         let retried = fixture.store.retry_deployment(&caller("RetryDeployment"), deployment.deployment.id, &[]).await;
         assert!(matches!(retried, Err(StoreError::WrongState { .. })), "{retried:?}");

@@ -265,21 +265,10 @@ impl Fixture {
         }
     }
 
-    pub(super) async fn create(
-        &self,
-        caller: &Caller,
-        order: NewDeployment,
-    ) -> Result<CreatedDeployment, StoreError> {
-        let ordered = self.store.create_deployment(caller, order).await?;
-        Ok(CreatedDeployment {
-            deployment: self.store.get_deployment(ordered.id).await?,
-            devices: ordered.devices,
-        })
-    }
-
     pub(super) async fn deploy(&self, bundle: &str, devices: &[&Device]) -> CreatedDeployment {
         let order = Self::order(bundle, devices);
-        self.create(&caller("CreateDeployment"), order)
+        self.store
+            .create_deployment(&caller("CreateDeployment"), order)
             .await
             .unwrap()
     }
@@ -289,7 +278,8 @@ impl Fixture {
             selector: Some(Selector::parse(selector).unwrap()),
             ..Self::order(bundle, &[])
         };
-        self.create(&caller("CreateDeployment"), order)
+        self.store
+            .create_deployment(&caller("CreateDeployment"), order)
             .await
             .unwrap()
     }

@@ -25,7 +25,8 @@ fn order(bundle: &str, devices: &[&Device], penalty_after: u32) -> NewDeployment
 async fn deploy(fixture: &Fixture, bundle: &str, devices: &[&Device]) -> CreatedDeployment {
     let order = order(bundle, devices, 2);
     fixture
-        .create(&caller("CreateDeployment"), order)
+        .store
+        .create_deployment(&caller("CreateDeployment"), order)
         .await
         .unwrap()
 }
@@ -57,7 +58,7 @@ both_databases! {
         assert_eq!(fixture.due(&good, 1).await.len(), 1);
         let other = deploy(&fixture, "app:2", &[&bad]).await;
         assert_eq!(fixture.state(&other, &bad).await, State::Pending, "it is about these bytes only");
-        let off = fixture.create(&caller("CreateDeployment"), order("app:1", &[&bad], 0)).await.unwrap();
+        let off = fixture.store.create_deployment(&caller("CreateDeployment"), order("app:1", &[&bad], 0)).await.unwrap();
         assert_eq!(fixture.state(&off, &bad).await, State::Pending, "0 lets everybody through");
     }
 

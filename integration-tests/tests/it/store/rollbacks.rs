@@ -143,7 +143,7 @@ both_databases! {
         fixture.bundle("app", "2").await;
         run(&fixture, "1", &all).await;
         let order = NewDeployment { rollout: Some(returning()), ..Fixture::order("app:2", &all) };
-        let deployment = fixture.create(&caller("CreateDeployment"), order).await.unwrap();
+        let deployment = fixture.store.create_deployment(&caller("CreateDeployment"), order).await.unwrap();
         let done = fixture.target(&deployment, &devices[0]).await.0;
         fixture.report(&devices[0], done, succeeded("2", b"2")).await;
         let broken = fixture.target(&deployment, &devices[1]).await.0;
@@ -165,7 +165,7 @@ both_databases! {
         let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
         fixture.bundle("app", "1").await;
         let order = NewDeployment { rollout: Some(returning()), ..Fixture::order("app:1", &[&one, &two]) };
-        let deployment = fixture.create(&caller("CreateDeployment"), order).await.unwrap();
+        let deployment = fixture.store.create_deployment(&caller("CreateDeployment"), order).await.unwrap();
         let (attempt, _) = fixture.target(&deployment, &one).await;
         fixture.report(&one, attempt, failed(FailureReason::ScriptFailed)).await;
         fixture.store.advance_rollouts().await.unwrap();

@@ -46,7 +46,10 @@ async fn deploy(
         delivery: DAY * 3,
         ..Fixture::order("app:1", devices)
     };
-    fixture.create(&caller("CreateDeployment"), order).await
+    fixture
+        .store
+        .create_deployment(&caller("CreateDeployment"), order)
+        .await
 }
 
 both_databases! {
@@ -94,7 +97,7 @@ both_databases! {
             delivery: DAY * 3,
             ..Fixture::order("other:1", &[&others[0], &others[1]])
         };
-        let soaking = fixture.create(&caller("CreateDeployment"), soaking).await.unwrap();
+        let soaking = fixture.store.create_deployment(&caller("CreateDeployment"), soaking).await.unwrap();
         let targets = fixture.targets(soaking.deployment.id).await;
         let first = targets.iter().find(|target| target.state == State::Pending).expect("the canary");
         let attempt = AttemptId { target: first.id, number: 1 };
