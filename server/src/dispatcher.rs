@@ -32,6 +32,9 @@ const BUSY: Duration = Duration::from_secs(1);
 /// Between two looks at whether everybody's configuration still fits; other replicas and labels change it too.
 const RECONCILED: Duration = Duration::from_secs(60);
 
+/// Commands that may wait unread, some hundred bytes each.
+const FRESH: usize = 20_000;
+
 /// Devices that may have something due; a set makes a thousand hints for one device a single look.
 #[derive(Debug, Default)]
 pub struct Hints {
@@ -45,6 +48,8 @@ struct Hinted {
     commands: HashSet<DeviceId>,
     /// Those among them whose configuration may be another one, which is rare and dear to find out.
     configurations: HashSet<DeviceId>,
+    /// Commands that were just committed, so that nobody has to read them.
+    fresh: Vec<DueCommand>,
 }
 
 impl Hints {
@@ -56,6 +61,22 @@ impl Hints {
     /// Asks for a look at their configurations as well: they have just come, or it or their labels changed.
     pub fn reconfigure(&self, devices: impl IntoIterator<Item = DeviceId>) {
         self.hint(devices, true);
+    }
+
+    /// Asks for these commands to be pushed, which are due and just committed. More than [`FRESH`] that wait are read from their
+    /// rows instead.
+    pub fn push(&self, commands: Vec<DueCommand>) {
+        let mut waiting = self.lock();
+        let room = FRESH.saturating_sub(waiting.fresh.len());
+        for (place, command) in commands.into_iter().enumerate() {
+            if place < room {
+                waiting.fresh.push(command);
+            } else {
+                waiting.commands.insert(command.device);
+            }
+        }
+        drop(waiting);
+        self.notify.notify_one();
     }
 
     fn hint(&self, devices: impl IntoIterator<Item = DeviceId>, configurations: bool) {
@@ -77,7 +98,8 @@ impl Hints {
     /// How many devices wait for a look.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.lock().commands.len()
+        let waiting = self.lock();
+        waiting.commands.len() + waiting.fresh.len()
     }
 
     /// Asks for a look at the deployments that proceed in phases: an attempt ended, or an operator decided.
@@ -114,7 +136,12 @@ pub async fn run(
             () = hints.notify.notified() => false,
             () = tokio::time::sleep_until(next_full) => true,
         };
-        let hinted = hints.take();
+        let mut hinted = hints.take();
+        let fresh = std::mem::take(&mut hinted.fresh);
+        if let Err(error) = push_fresh(&store, &registry, fresh).await {
+            // The rows say that they wait, so they come up again.
+            tracing::warn!(error = %chain(&error), "pushed commands are not noted");
+        }
         let reconcile_all = everybody && tokio::time::Instant::now() >= next_reconciled;
         let reconciled = if reconcile_all {
             next_reconciled = tokio::time::Instant::now() + RECONCILED;
@@ -206,9 +233,33 @@ async fn pass(
     if sessions.is_empty() {
         return Ok(0);
     }
+    let due = store.due_commands(&sessions).await?;
+    push(store, registry, due, &sessions).await
+}
+
+/// Pushes what was just committed.
+async fn push_fresh(
+    store: &Store,
+    registry: &Registry,
+    fresh: Vec<DueCommand>,
+) -> Result<usize, StoreError> {
+    if fresh.is_empty() {
+        return Ok(0);
+    }
+    let devices = fresh.iter().map(|due| due.device).collect();
+    push(store, registry, fresh, &registry.online_of(&devices)).await
+}
+
+/// Pushes commands into these sessions, where that was not done yet, and notes it. Returns how many it pushed.
+async fn push(
+    store: &Store,
+    registry: &Registry,
+    commands: Vec<DueCommand>,
+    sessions: &[(DeviceId, u64)],
+) -> Result<usize, StoreError> {
     let epochs: std::collections::HashMap<_, _> = sessions.iter().copied().collect();
     let (mut sent, mut runs, mut stops) = (Vec::new(), Vec::new(), Vec::new());
-    for due in store.due_commands(&sessions).await? {
+    for due in commands {
         let Some(&epoch) = epochs.get(&due.device) else {
             continue;
         };

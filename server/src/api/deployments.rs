@@ -2,7 +2,7 @@
 
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use kernex_proto::{
     telemetry,
@@ -48,7 +48,11 @@ impl DeploymentService for Deployments {
         let new = order(request.into_inner(), traceparent, self.0.penalty_after)?;
         let created = self.0.store.create_deployment(&caller, new).await?;
         tracing::info!(deployment = %created.deployment.id, bundle = created.deployment.bundle, devices = created.devices.len(), "deployment created");
-        self.0.hints.add(created.devices);
+        let pushed: HashSet<_> = created.due.iter().map(|due| due.device).collect();
+        let others = created.devices.into_iter();
+        let others = others.filter(|device| !pushed.contains(device));
+        self.0.hints.push(created.due);
+        self.0.hints.add(others);
         if created.deployment.rollout.is_some() {
             self.0.hints.rollouts();
         }

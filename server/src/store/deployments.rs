@@ -14,6 +14,7 @@ use super::{
     Caller, Page, Paged, Result, Store, StoreError,
     attempts::{Batch, is_unresolved, named, open_states, unsigned},
     devices::{digest, not_found},
+    dispatch::DueCommand,
     entity::{attempt, deployment, phase, schedule, target},
     fan_out::fan_out,
     phases::{phases, rollout, statuses},
@@ -63,12 +64,14 @@ pub struct NewDeployment {
 }
 
 /// An order that was committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CreatedDeployment {
     /// The deployment.
     pub deployment: Deployment,
     /// The devices to be told.
     pub devices: Vec<DeviceId>,
+    /// Those of its commands that wait for nothing, as [`Store::due_commands`] would give them.
+    pub due: Vec<DueCommand>,
 }
 
 /// An operator's order and where it stands.
@@ -272,6 +275,7 @@ pub(crate) async fn created(tx: &Tx, id: Uuid) -> Result<CreatedDeployment> {
     Ok(CreatedDeployment {
         deployment: find(&tx.db, id).await?,
         devices: devices_of(tx, id).await?,
+        due: Vec::new(),
     })
 }
 

@@ -19,9 +19,9 @@ use super::{
     Result, Store,
     attempts::{Batch, Entry, named, signed, unsigned},
     bundles::parse_format,
-    entity::{attempt, signature},
+    entity::{attempt, bundle, deployment, signature},
     schedules,
-    transaction::{ID_CHUNK, padded},
+    transaction::{ID_CHUNK, Tx, padded},
 };
 use crate::{
     clock::Timestamp,
@@ -149,13 +149,7 @@ impl Store {
                 continue;
             };
             let theirs = rows.iter().filter(|row| Some(row.bundle_id) == *bundle);
-            deploy.signatures = theirs
-                .map(|row| v1::BundleSignature {
-                    key_id: row.key_id.clone(),
-                    algorithm: row.algorithm.clone(),
-                    signature: row.signature.clone().into(),
-                })
-                .collect();
+            deploy.signatures = theirs.map(wire_signature).collect();
         }
         Ok(())
     }
@@ -206,6 +200,55 @@ impl Store {
             .await?;
         }
         Ok(())
+    }
+}
+
+/// The commands of an order whose targets are all released with it, for devices that wait for nothing else: what
+/// [`Store::due_commands`] would read, before anybody has to.
+pub(super) async fn released(
+    tx: &Tx,
+    order: &deployment::Model,
+    bundle: &bundle::Model,
+    targets: impl Iterator<Item = (Uuid, Uuid)>,
+) -> Result<Vec<DueCommand>> {
+    let signatures = signature::Entity::find()
+        .filter(signature::Column::BundleId.eq(bundle.id))
+        .order_by_asc(signature::Column::KeyId)
+        .all(&tx.db)
+        .await?;
+    let delivery = Duration::from_micros(unsigned(order.delivery_us));
+    let execution = Duration::from_micros(unsigned(order.execution_us));
+    let deploy = v1::Deploy {
+        name: bundle.name.clone(),
+        version: bundle.version.clone(),
+        digest: bundle.digest.clone(),
+        size_bytes: unsigned(bundle.size),
+        format: named("format", &bundle.format, parse_format)?.into(),
+        deployment_id: order.id.to_string(),
+        signatures: signatures.iter().map(wire_signature).collect(),
+        execution_ms: u64::try_from(execution.as_millis()).unwrap_or(u64::MAX),
+        go_back: false,
+    };
+    let command = |(device, target)| DueCommand {
+        device: DeviceId(device),
+        attempt: AttemptId {
+            target: TargetId(target),
+            number: 1,
+        },
+        run: 1,
+        kind: DueKind::Deploy(Box::new(deploy.clone())),
+        remaining: delivery.saturating_add(execution),
+        waited: Duration::ZERO,
+        traceparent: order.traceparent.clone(),
+    };
+    Ok(targets.map(command).collect())
+}
+
+fn wire_signature(row: &signature::Model) -> v1::BundleSignature {
+    v1::BundleSignature {
+        key_id: row.key_id.clone(),
+        algorithm: row.algorithm.clone(),
+        signature: row.signature.clone().into(),
     }
 }
 

@@ -1,6 +1,9 @@
 //! One order becomes rows for each of its devices, in statements whose number does not grow with the fleet.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use kernex_proto::ids::DeviceId;
 use sea_orm::{
@@ -16,6 +19,7 @@ use super::{
     bundles::find_bundle,
     deployments::{CreatedDeployment, NewDeployment, find, released},
     devices::{clean, matching, not_found},
+    dispatch,
     entity::{attempt, bundle, deployment, device, target},
     penalties::penalties,
     phases::{budgets_text, insert_phases},
@@ -54,7 +58,7 @@ pub(crate) async fn fan_out(
         .clone()
         .or_else(|| waits.then(Rollout::together));
     let ids: Vec<Uuid> = devices.keys().copied().collect();
-    supersede(tx, &ids, &bundle.name).await?;
+    let busy = supersede(tx, &ids, &bundle.name).await?;
     let mut row = order(tx, caller, new, &bundle, rollout.as_ref());
     if waits {
         row.state = DeploymentState::Scheduled.as_str().to_owned();
@@ -69,20 +73,26 @@ pub(crate) async fn fan_out(
         insert_phases(tx, id, rollout).await?;
     }
     schedules::insert(tx, id, &new.terms, &schedule).await?;
-    let penalised = insert_targets(tx, &row, new.terms.penalty_after, &devices, &places).await?;
+    let inserted = insert_targets(tx, &row, new.terms.penalty_after, &devices, &places).await?;
     let detail = json!({ "bundle": format!("{}:{}", bundle.name, bundle.version), "devices": devices.len() });
     audit(tx, caller, id, detail.clone()).await?;
     tx.event("deployment.created", None, Some(id), detail);
-    let is_plain = penalised == 0
+    let is_plain = inserted.penalised == 0
         && rollout.is_none()
         && schedule == Schedule::default()
         && new.terms.dynamic.is_none();
+    let mut due = Vec::new();
     let deployment = if is_plain {
+        let waiting = inserted.targets.into_iter().filter(|(device, _)| {
+            let conflicted = devices.get(device).is_none_or(|row| row.conflicted);
+            !conflicted && !busy.contains(device)
+        });
+        due = dispatch::released(tx, &row, &bundle, waiting).await?;
         released(row, ids.len())?
     } else {
         // What may begin at once begins with the order.
         rollouts::step(tx, id).await?;
-        if penalised > 0 {
+        if inserted.penalised > 0 {
             finish_deployments(tx, [id].into()).await?;
         }
         find(&tx.db, id).await?
@@ -90,6 +100,7 @@ pub(crate) async fn fan_out(
     Ok(CreatedDeployment {
         deployment,
         devices: ids.into_iter().map(DeviceId).collect(),
+        due,
     })
 }
 
@@ -189,33 +200,50 @@ async fn select_by_label<C: ConnectionTrait>(
     }
 }
 
-/// Older orders of the same bundle name that have not begun give way; what has begun is left to end.
-pub(crate) async fn supersede(tx: &Tx, devices: &[Uuid], bundle_name: &str) -> Result<()> {
+/// Older orders of the same bundle name that have not begun give way; what has begun is left to end. Gives the devices where
+/// something is, which what comes now has to wait for.
+pub(crate) async fn supersede(
+    tx: &Tx,
+    devices: &[Uuid],
+    bundle_name: &str,
+) -> Result<BTreeSet<Uuid>> {
+    let mut busy = BTreeSet::new();
     for chunk in devices.chunks(ID_CHUNK) {
         let mut batch = Batch::new(tx);
-        let waiting = Condition::all()
+        let unresolved = Condition::all()
             .add(attempt::Column::DeviceId.is_in(padded(chunk.iter().copied())))
             .add(attempt::Column::BundleName.eq(bundle_name))
-            .add(is_unresolved())
-            .add(attempt::Column::State.is_in([State::Held.as_str(), State::Pending.as_str()]));
-        batch.load(waiting, None).await?;
+            .add(is_unresolved());
+        batch.load(unresolved, None).await?;
         for (_, entry) in batch.iter_mut() {
-            let _ = entry.apply(Event::Supersede, tx.now);
+            if matches!(entry.facts().state, State::Held | State::Pending) {
+                let _ = entry.apply(Event::Supersede, tx.now);
+            }
+            if entry.facts().unresolved {
+                busy.insert(entry.row.device_id);
+            }
         }
         batch.save().await?;
     }
-    Ok(())
+    Ok(busy)
 }
 
-/// A target and its first attempt for each device. Says how many of them were closed at once, because their devices failed
-/// the bundle too often.
+/// Rows of an order's targets.
+pub(crate) struct Inserted {
+    /// How many were closed at once, because their devices failed the bundle too often.
+    penalised: usize,
+    /// Device and target.
+    targets: Vec<(Uuid, Uuid)>,
+}
+
+/// A target and its first attempt for each device.
 pub(crate) async fn insert_targets(
     tx: &Tx,
     row: &deployment::Model,
     penalty_after: u32,
     devices: &BTreeMap<Uuid, device::Model>,
     places: &BTreeMap<Uuid, Place>,
-) -> Result<usize> {
+) -> Result<Inserted> {
     let ids: Vec<Uuid> = devices.keys().copied().collect();
     for chunk in ids.chunks(ID_CHUNK) {
         device::Entity::update_many()
@@ -270,9 +298,16 @@ pub(crate) async fn insert_targets(
         });
         targets.push(target);
     }
+    let inserted = Inserted {
+        penalised: penalties.len(),
+        targets: targets
+            .iter()
+            .map(|target| (target.device_id, target.id))
+            .collect(),
+    };
     insert_all::<target::Entity>(&tx.db, targets, None).await?;
     insert_all::<attempt::Entity>(&tx.db, attempts, None).await?;
-    Ok(penalties.len())
+    Ok(inserted)
 }
 
 /// An attempt that is over before it began, and says why.

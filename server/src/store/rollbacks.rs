@@ -57,7 +57,7 @@ pub struct Step {
 }
 
 /// A rollback that was committed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RolledBack {
     /// The new deployment.
     pub created: CreatedDeployment,

@@ -10,6 +10,7 @@ use kernex_server::{
     store::{
         Page, StoreError,
         deployments::{DeploymentResult, DeploymentState},
+        dispatch::DueCommand,
         reports::{IncomingReport, ReportEvent},
     },
 };
@@ -18,6 +19,32 @@ use uuid::Uuid;
 use super::fixture::{Fixture, HOUR, MINUTE, caller, cancelled, failed, repeated, succeeded};
 
 both_databases! {
+    async fn an_order_gives_the_commands_that_wait_for_nothing(database) {
+        let fixture = Fixture::new(database).await;
+        let (free, busy) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
+        fixture.bundle("app", "1").await;
+        fixture.bundle("app", "2").await;
+        let earlier = fixture.deploy("app:1", &[&busy]).await;
+        let (attempt, _) = fixture.target(&earlier, &busy).await;
+        fixture.report(&busy, attempt, ReportEvent::Accepted).await;
+        let copied = fixture.device("edge-3").await;
+        let epoch = fixture.session(&copied, 0, &[]).await.epoch;
+        fixture.session(&copied, epoch, &[]).await;
+        assert!(fixture.session(&copied, 0, &[]).await.conflicted);
+        let order = fixture.deploy("app:2", &[&free, &busy, &copied]).await;
+        let epochs = [&free, &busy, &copied].map(|device| (device.id, 9));
+        let read = fixture.store.due_commands(&epochs).await.unwrap();
+        let of_order = |due: &&DueCommand| due.device != busy.id;
+        let read: Vec<_> = read.iter().filter(of_order).collect();
+        assert_eq!((order.due.len(), read.len()), (1, 1), "{:?}", order.due);
+        let (given, read) = (&order.due[0], read[0]);
+        assert_eq!(given.device, free.id);
+        assert_eq!((given.attempt, given.run, &given.kind, &given.traceparent), (read.attempt, read.run, &read.kind, &read.traceparent));
+        assert!(given.remaining >= read.remaining && given.remaining <= HOUR + MINUTE);
+        let phased = fixture.deploy("app:2", &[&busy]).await;
+        assert!(phased.due.is_empty(), "it waits for the one before");
+    }
+
     async fn a_deployment_runs_from_order_to_result(database) {
         let fixture = Fixture::new(database).await;
         let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
@@ -207,7 +234,8 @@ both_databases! {
         let request = repeated("CreateDeployment", Uuid::now_v7());
         let first = fixture.store.create_deployment(&request, Fixture::order("app:1", &[&device])).await.unwrap();
         let again = fixture.store.create_deployment(&request, Fixture::order("app:1", &[&device])).await.unwrap();
-        assert_eq!(first, again);
+        assert_eq!((&first.deployment, &first.devices), (&again.deployment, &again.devices));
+        assert!(again.due.is_empty(), "what the first one gave has been pushed");
         let other = fixture.store.create_deployment(&request, Fixture::order("app:2", &[&device])).await;
         assert!(matches!(other, Err(StoreError::RequestIdReused)));
         let empty = fixture.store.create_deployment(&caller("CreateDeployment"), Fixture::order("app:1", &[])).await;
