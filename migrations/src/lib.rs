@@ -27,6 +27,7 @@ mod m0015_rollbacks;
 mod m0016_drifts;
 mod m0017_schedules;
 mod m0021_copies;
+mod m0022_digests;
 
 /// Applies and reverts the changes in order.
 #[derive(Debug)]
@@ -52,6 +53,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0016_drifts::Migration),
             Box::new(m0017_schedules::Migration),
             Box::new(m0021_copies::Migration),
+            Box::new(m0022_digests::Migration),
         ]
     }
 }
