@@ -387,3 +387,17 @@ proptest! {
         play(&ops, has_way_back);
     }
 }
+
+#[test]
+fn a_push_of_an_older_session_noted_late_hides_nothing() {
+    let connect = Op::Connect(Reach::Ready);
+    let both = [Op::ServerTakes(Death::None), Op::AgentTakes(Death::None)];
+    let mut ops = vec![Op::Dispatch, both[1]];
+    ops.extend([Op::Work(Luck::Good), Op::Work(Luck::Good)]);
+    ops.extend(both);
+    ops.extend([Op::AgentCrash, Op::Backup, connect]);
+    ops.extend(both);
+    ops.extend([Op::Restore, connect, Op::Dispatch, connect]);
+    ops.push(Op::WriteBehind);
+    play(&ops, false);
+}

@@ -158,7 +158,8 @@ impl Store {
     pub async fn mark_sent(&self, sent: &[(AttemptId, u64)]) -> Result<()> {
         self.mark(sent, |entry, epoch, now| {
             let _ = entry.apply(Event::Sent, now);
-            if entry.row.sent_epoch < epoch {
+            // Below zero it is to be asked about again from that session on.
+            if entry.row.sent_epoch < epoch && epoch >= -entry.row.sent_epoch {
                 entry.row.sent_epoch = epoch;
                 entry.mark_dirty();
             }
@@ -273,7 +274,7 @@ fn is_new(row: &Row, epoch: i64, now: Option<Timestamp>) -> bool {
     let waits = waits && !paused && now.is_none_or(|now| row.delivery_deadline > now.0);
     let unheard = row.state == State::Sent.as_str() && is_unheard(row, now);
     let is_first = row.sent_epoch < epoch;
-    waits && (is_first || unheard) || is_first && is_at_work(row) && row.sent_epoch == 0
+    waits && (is_first || unheard) || is_first && is_at_work(row) && row.sent_epoch <= 0
 }
 
 /// Whether nothing has been heard since it was pushed, for so long that it may not have arrived.

@@ -140,7 +140,7 @@ fn apply_one(
         },
     };
     let verdict = entry.apply(event, now);
-    if matches!(verdict, Verdict::Applied(_)) && entry.row.sent_epoch == 0 {
+    if matches!(verdict, Verdict::Applied(_)) && entry.row.sent_epoch <= 0 {
         // It got there, whatever becomes of the note about that.
         entry.row.sent_epoch = 1;
     }

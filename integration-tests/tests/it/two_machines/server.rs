@@ -26,7 +26,7 @@ pub(super) struct Row {
     pub(super) facts: Attempt,
     /// What the agent said, in time or late.
     pub(super) ending: Option<Ending>,
-    sent_epoch: u64,
+    sent_epoch: i64,
     stop_sent_epoch: u64,
     run: Option<(u32, Option<Timestamp>)>,
 }
@@ -109,13 +109,13 @@ impl Server {
             if !row.facts.unresolved && !held.contains_key(id) {
                 continue;
             }
-            if held.contains_key(id) && row.sent_epoch == 0 {
-                row.sent_epoch = self.rows.epoch;
+            if held.contains_key(id) && row.sent_epoch <= 0 {
+                row.sent_epoch = self.rows.epoch as i64;
             }
             match held.get(id) {
                 Some(state) if state.is_open() => drop(row.apply(Event::Held, now)),
                 Some(_) => drop(row.apply(Event::HeldEnded, now)),
-                None if row.facts.is_at_work() => row.sent_epoch = 0,
+                None if row.facts.is_at_work() => row.sent_epoch = -(self.rows.epoch as i64),
                 None => drop(row.apply(Event::NotHeld, now)),
             }
         }
@@ -179,7 +179,10 @@ impl Server {
             match what {
                 Pushed::Deploy(_, run) => {
                     row.apply(Event::Sent, now);
-                    row.sent_epoch = row.sent_epoch.max(epoch);
+                    let epoch = epoch as i64;
+                    if epoch >= -row.sent_epoch {
+                        row.sent_epoch = row.sent_epoch.max(epoch);
+                    }
                     if let Some((granted, due)) = &mut row.run
                         && *granted == run
                     {
@@ -265,13 +268,13 @@ impl Row {
     fn is_due(&self, epoch: u64, now: Timestamp) -> bool {
         let waits = match self.facts.state {
             State::Pending | State::Sent => self.facts.delivery_deadline > now,
-            _ => self.facts.is_at_work() && self.sent_epoch == 0,
+            _ => self.facts.is_at_work() && self.sent_epoch <= 0,
         };
         let granted = self.facts.is_at_work()
             && self
                 .run
                 .is_some_and(|(_, due)| due.is_some_and(|due| due <= now));
-        waits && self.sent_epoch < epoch || granted
+        waits && self.sent_epoch < epoch as i64 || granted
     }
 
     fn report(&mut self, event: &report::Event, now: Timestamp) -> v1::Disposition {
@@ -286,7 +289,7 @@ impl Row {
             }
         };
         let verdict = self.apply(what, now);
-        if matches!(verdict, Verdict::Applied(_)) && self.sent_epoch == 0 {
+        if matches!(verdict, Verdict::Applied(_)) && self.sent_epoch <= 0 {
             self.sent_epoch = 1;
         }
         if let Event::Outcome(ending) = what
