@@ -2,7 +2,7 @@
 //! pushes it. The rows are the queue; losing a hint or a session loses nothing.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use kernex_proto::{
     ids::DeviceId,
     v1::{self, command::Action, device_session_response::Message},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -34,6 +34,9 @@ const RECONCILED: Duration = Duration::from_secs(60);
 
 /// Commands that may wait unread, some hundred bytes each.
 const FRESH: usize = 20_000;
+/// How long after its commit a command may be pushed without being read: who paused or cancelled it meanwhile may not have said
+/// so yet.
+const FRESH_FOR: Duration = Duration::from_millis(100);
 
 /// Devices that may have something due; a set makes a thousand hints for one device a single look.
 #[derive(Debug, Default)]
@@ -48,8 +51,40 @@ struct Hinted {
     commands: HashSet<DeviceId>,
     /// Those among them whose configuration may be another one, which is rare and dear to find out.
     configurations: HashSet<DeviceId>,
-    /// Commands that were just committed, so that nobody has to read them.
-    fresh: Vec<DueCommand>,
+    /// Commands that were just committed, so that nobody has to read them: one a device, and none of those among `commands`.
+    fresh: HashMap<DeviceId, (DueCommand, Instant)>,
+}
+
+impl Hinted {
+    /// Something about this device changed, so what is known of it has to be read. Says whether that is news.
+    fn look(&mut self, device: DeviceId) -> bool {
+        self.fresh.remove(&device);
+        self.commands.insert(device)
+    }
+
+    /// This is all that changed about its device, unless something else did before, or too many wait.
+    fn push(&mut self, command: DueCommand, now: Instant) {
+        let device = command.device;
+        let is_alone = !self.commands.contains(&device) && !self.fresh.contains_key(&device);
+        if is_alone && self.fresh.len() < FRESH {
+            self.fresh.insert(device, (command, now));
+        } else {
+            self.look(device);
+        }
+    }
+
+    /// The commands that are still fresh; the devices of the others have to be looked at.
+    fn take_fresh(&mut self, now: Instant) -> Vec<DueCommand> {
+        let mut fresh = Vec::with_capacity(self.fresh.len());
+        for (device, (command, since)) in std::mem::take(&mut self.fresh) {
+            if now.duration_since(since) < FRESH_FOR {
+                fresh.push(command);
+            } else {
+                self.commands.insert(device);
+            }
+        }
+        fresh
+    }
 }
 
 impl Hints {
@@ -63,19 +98,18 @@ impl Hints {
         self.hint(devices, true);
     }
 
-    /// Asks for these commands to be pushed, which are due and just committed. More than [`FRESH`] that wait are read from their
-    /// rows instead.
+    /// Asks for these commands to be pushed, which are due and just committed.
     pub fn push(&self, commands: Vec<DueCommand>) {
-        let mut waiting = self.lock();
-        let room = FRESH.saturating_sub(waiting.fresh.len());
-        for (place, command) in commands.into_iter().enumerate() {
-            if place < room {
-                waiting.fresh.push(command);
-            } else {
-                waiting.commands.insert(command.device);
+        if commands.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        {
+            let mut waiting = self.lock();
+            for command in commands {
+                waiting.push(command, now);
             }
         }
-        drop(waiting);
         self.notify.notify_one();
     }
 
@@ -84,7 +118,7 @@ impl Hints {
         {
             let mut waiting = self.lock();
             for device in devices {
-                hinted |= waiting.commands.insert(device);
+                hinted |= waiting.look(device);
                 if configurations {
                     hinted |= waiting.configurations.insert(device);
                 }
@@ -128,8 +162,8 @@ pub async fn run(
     hints: Arc<Hints>,
     stop: CancellationToken,
 ) {
-    let mut next_full = tokio::time::Instant::now() + BUSY;
-    let mut next_reconciled = tokio::time::Instant::now();
+    let mut next_full = Instant::now() + BUSY;
+    let mut next_reconciled = Instant::now();
     loop {
         let everybody = tokio::select! {
             () = stop.cancelled() => return,
@@ -137,14 +171,14 @@ pub async fn run(
             () = tokio::time::sleep_until(next_full) => true,
         };
         let mut hinted = hints.take();
-        let fresh = std::mem::take(&mut hinted.fresh);
+        let fresh = hinted.take_fresh(Instant::now());
         if let Err(error) = push_fresh(&store, &registry, fresh).await {
             // The rows say that they wait, so they come up again.
             tracing::warn!(error = %chain(&error), "pushed commands are not noted");
         }
-        let reconcile_all = everybody && tokio::time::Instant::now() >= next_reconciled;
+        let reconcile_all = everybody && Instant::now() >= next_reconciled;
         let reconciled = if reconcile_all {
-            next_reconciled = tokio::time::Instant::now() + RECONCILED;
+            next_reconciled = Instant::now() + RECONCILED;
             registry.online()
         } else {
             registry.online_of(&hinted.configurations)
@@ -160,7 +194,7 @@ pub async fn run(
         };
         if let Err(error) = configured.await {
             tracing::warn!(error = %chain(&error), "configurations wait for the store");
-            next_reconciled = tokio::time::Instant::now();
+            next_reconciled = Instant::now();
         }
         let result = if everybody {
             pass_over_everybody(&store, &registry).await
@@ -176,7 +210,7 @@ pub async fn run(
                     BUSY
                 }
             };
-            next_full = tokio::time::Instant::now() + pause;
+            next_full = Instant::now() + pause;
         }
     }
 }
@@ -193,7 +227,7 @@ async fn configure(
     registry: &Registry,
     sessions: &[(DeviceId, u64)],
 ) -> Result<(), StoreError> {
-    let epochs: std::collections::HashMap<_, _> = sessions.iter().copied().collect();
+    let epochs: HashMap<_, _> = sessions.iter().copied().collect();
     let mut sent = Vec::new();
     for (device, wanted) in store.due_configurations(sessions).await? {
         let (Some(&epoch), Some(session)) = (epochs.get(&device), registry.get(device)) else {
@@ -257,7 +291,7 @@ async fn push(
     commands: Vec<DueCommand>,
     sessions: &[(DeviceId, u64)],
 ) -> Result<usize, StoreError> {
-    let epochs: std::collections::HashMap<_, _> = sessions.iter().copied().collect();
+    let epochs: HashMap<_, _> = sessions.iter().copied().collect();
     let (mut sent, mut runs, mut stops) = (Vec::new(), Vec::new(), Vec::new());
     for due in commands {
         let Some(&epoch) = epochs.get(&due.device) else {
@@ -321,5 +355,60 @@ fn command(due: DueCommand, epoch: u64) -> v1::Command {
         epoch,
         run: due.run,
         action: Some(action),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kernex_proto::ids::{AttemptId, TargetId};
+
+    use super::*;
+
+    fn command(device: DeviceId) -> DueCommand {
+        DueCommand {
+            device,
+            attempt: AttemptId {
+                target: TargetId::generate(),
+                number: 1,
+            },
+            run: 1,
+            kind: DueKind::Stop,
+            remaining: Duration::ZERO,
+            waited: Duration::ZERO,
+            traceparent: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_else_happens_to_a_device_has_its_rows_read() {
+        let [alone, twice, before, after] = [(); 4].map(|()| DeviceId::generate());
+        let now = Instant::now();
+        let mut hinted = Hinted::default();
+        hinted.look(before);
+        for device in [alone, twice, before, after, twice] {
+            hinted.push(command(device), now);
+        }
+        hinted.look(after);
+        let fresh = hinted.take_fresh(now);
+        assert_eq!(
+            fresh.iter().map(|due| due.device).collect::<Vec<_>>(),
+            [alone]
+        );
+        assert_eq!(hinted.commands, HashSet::from([twice, before, after]));
+    }
+
+    #[test]
+    fn a_command_that_waited_is_read_again() {
+        let (old, new) = (DeviceId::generate(), DeviceId::generate());
+        let begun = Instant::now();
+        let mut hinted = Hinted::default();
+        hinted.push(command(old), begun);
+        hinted.push(command(new), begun + FRESH_FOR);
+        let fresh = hinted.take_fresh(begun + FRESH_FOR);
+        assert_eq!(
+            fresh.iter().map(|due| due.device).collect::<Vec<_>>(),
+            [new]
+        );
+        assert_eq!(hinted.commands, HashSet::from([old]));
     }
 }

@@ -46,8 +46,8 @@ pub(crate) async fn lease(
             }
             let looking = async {
                 if !store.is_alone() || compared.elapsed() >= COMPARE_ALONE {
-                    compared = Instant::now();
                     end_lost(&store, &registry, replica).await?;
+                    compared = Instant::now();
                 }
                 if steady_since.elapsed() > LEASE_GRACE {
                     store.close_orphans().await?;
