@@ -11,12 +11,14 @@ use crate::clock::Timestamp;
 
 mod answer;
 mod run;
+mod sent;
 #[cfg(test)]
 mod tests;
 mod words;
 
 pub use answer::disposition;
 pub use run::next_run;
+pub use sent::Sent;
 pub use words::{Ending, Reason, State, Step};
 
 /// A command that was pushed and not heard of for this long is pushed once more: agents know a repetition when they see one,

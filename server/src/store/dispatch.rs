@@ -1,12 +1,14 @@
 //! What is due: the rows are the queue, and these are its head for the sessions that are here.
 
+mod commands;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use kernex_proto::{
-    ids::{AttemptId, DeploymentId, DeviceId, TargetId},
+    ids::{AttemptId, DeploymentId, DeviceId},
     v1,
 };
 use sea_orm::{
@@ -15,19 +17,19 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
+pub(super) use self::commands::released;
 use super::{
     Result, Store,
-    attempts::{Batch, Entry, named, signed, unsigned},
-    bundles::parse_format,
-    entity::{attempt, bundle, deployment, signature},
+    attempts::{Batch, Entry, signed},
+    entity::{attempt, signature},
     schedules,
-    transaction::{ID_CHUNK, Tx, padded},
+    transaction::{ID_CHUNK, padded},
 };
 use crate::{
     clock::Timestamp,
     crash::Act,
     domain::{
-        attempt::{Event, State, UNHEARD},
+        attempt::{Event, Sent, State, UNHEARD},
         rollout::DeploymentState,
         schedule::{Schedule, Share},
     },
@@ -119,14 +121,14 @@ impl Store {
                 let epoch = epochs.get(&row.device_id).copied().unwrap_or(0);
                 if row.stop_requested {
                     if row.stop_sent_epoch < epoch || is_unheard(&row, time) {
-                        due.push(stop(&row));
+                        due.push(commands::stop(&row));
                     }
                 } else if is_head
                     && (is_new(&row, epoch, time)
                         && (is_at_work(&row) || gates.let_through(&row, time))
                         || is_granted(&row, now))
                 {
-                    due.extend(deploy(&row, now)?);
+                    due.extend(commands::deploy(&row, now)?);
                 }
             }
         }
@@ -149,7 +151,7 @@ impl Store {
                 continue;
             };
             let theirs = rows.iter().filter(|row| Some(row.bundle_id) == *bundle);
-            deploy.signatures = theirs.map(wire_signature).collect();
+            deploy.signatures = theirs.map(commands::signature).collect();
         }
         Ok(())
     }
@@ -158,9 +160,9 @@ impl Store {
     pub async fn mark_sent(&self, sent: &[(AttemptId, u64)]) -> Result<()> {
         self.mark(sent, |entry, epoch, now| {
             let _ = entry.apply(Event::Sent, now);
-            // Below zero it is to be asked about again from that session on.
-            if entry.row.sent_epoch < epoch && epoch >= -entry.row.sent_epoch {
-                entry.row.sent_epoch = epoch;
+            let noted = Sent(entry.row.sent_epoch).noted(epoch).0;
+            if entry.row.sent_epoch != noted {
+                entry.row.sent_epoch = noted;
                 entry.mark_dirty();
             }
         })
@@ -204,65 +206,9 @@ impl Store {
     }
 }
 
-/// The commands of an order whose targets are all released with it, for devices that wait for nothing else: what
-/// [`Store::due_commands`] would read, before anybody has to.
-pub(super) async fn released(
-    tx: &Tx,
-    order: &deployment::Model,
-    bundle: &bundle::Model,
-    targets: impl Iterator<Item = (Uuid, Uuid)>,
-) -> Result<Vec<DueCommand>> {
-    let signatures = signature::Entity::find()
-        .filter(signature::Column::BundleId.eq(bundle.id))
-        .order_by_asc(signature::Column::KeyId)
-        .all(&tx.db)
-        .await?;
-    let delivery = Duration::from_micros(unsigned(order.delivery_us));
-    let execution = Duration::from_micros(unsigned(order.execution_us));
-    let deploy = v1::Deploy {
-        name: bundle.name.clone(),
-        version: bundle.version.clone(),
-        digest: bundle.digest.clone(),
-        size_bytes: unsigned(bundle.size),
-        format: named("format", &bundle.format, parse_format)?.into(),
-        deployment_id: order.id.to_string(),
-        signatures: signatures.iter().map(wire_signature).collect(),
-        execution_ms: u64::try_from(execution.as_millis()).unwrap_or(u64::MAX),
-        go_back: false,
-    };
-    let command = |(device, target)| DueCommand {
-        device: DeviceId(device),
-        attempt: AttemptId {
-            target: TargetId(target),
-            number: 1,
-        },
-        run: 1,
-        kind: DueKind::Deploy(Box::new(deploy.clone())),
-        remaining: delivery.saturating_add(execution),
-        waited: Duration::ZERO,
-        traceparent: order.traceparent.clone(),
-    };
-    Ok(targets.map(command).collect())
-}
-
-fn wire_signature(row: &signature::Model) -> v1::BundleSignature {
-    v1::BundleSignature {
-        key_id: row.key_id.clone(),
-        algorithm: row.algorithm.clone(),
-        signature: row.signature.clone().into(),
-    }
-}
-
 /// How an attempt is named in its table.
 pub(crate) fn key(id: AttemptId) -> (Uuid, i32) {
     (id.target.0, i32::try_from(id.number).unwrap_or(0))
-}
-
-fn attempt_id(row: &Row) -> AttemptId {
-    AttemptId {
-        target: TargetId(row.target_id),
-        number: u32::try_from(row.number).unwrap_or(0),
-    }
 }
 
 /// Whether it waits for its device and was not pushed in this session; a clock that jumped makes nothing late. One that was
@@ -273,8 +219,9 @@ fn is_new(row: &Row, epoch: i64, now: Option<Timestamp>) -> bool {
     let waits = row.state == State::Pending.as_str() || row.state == State::Sent.as_str();
     let waits = waits && !paused && now.is_none_or(|now| row.delivery_deadline > now.0);
     let unheard = row.state == State::Sent.as_str() && is_unheard(row, now);
-    let is_first = row.sent_epoch < epoch;
-    waits && (is_first || unheard) || is_first && is_at_work(row) && row.sent_epoch <= 0
+    let sent = Sent(row.sent_epoch);
+    let is_first = sent.is_new_to(epoch);
+    waits && (is_first || unheard) || is_first && is_at_work(row) && !sent.is_known()
 }
 
 /// Whether nothing has been heard since it was pushed, for so long that it may not have arrived.
@@ -317,56 +264,6 @@ impl Gates {
 /// Whether the device asked to be asked again, and the time for it has come.
 fn is_granted(row: &Row, now: Timestamp) -> bool {
     is_at_work(row) && row.run_due_at.is_some_and(|due| due <= now.0)
-}
-
-fn run(row: &Row) -> u32 {
-    row.run.and_then(|run| u32::try_from(run).ok()).unwrap_or(1)
-}
-
-fn stop(row: &Row) -> (Option<Uuid>, DueCommand) {
-    let command = DueCommand {
-        device: DeviceId(row.device_id),
-        attempt: attempt_id(row),
-        run: run(row),
-        kind: DueKind::Stop,
-        remaining: Duration::ZERO,
-        waited: Duration::ZERO,
-        traceparent: row.traceparent.clone(),
-    };
-    (None, command)
-}
-
-fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, DueCommand)>> {
-    let (Some(size), Some(format)) = (row.size, row.format.as_deref()) else {
-        // A bundle with an open target cannot be deleted, so this is a database somebody else changed.
-        tracing::error!(deployment = %row.deployment_id, digest = row.digest, "the bundle of an open target is missing");
-        return Ok(None);
-    };
-    let execution = Duration::from_micros(unsigned(row.execution_us));
-    let deploy = v1::Deploy {
-        name: row.bundle_name.clone(),
-        version: row.bundle_version.clone(),
-        digest: row.digest.clone(),
-        size_bytes: unsigned(size),
-        format: named("format", format, parse_format)?.into(),
-        deployment_id: row.deployment_id.to_string(),
-        signatures: Vec::new(),
-        execution_ms: u64::try_from(execution.as_millis()).unwrap_or(u64::MAX),
-        go_back: row.rolls_back.is_some(),
-    };
-    let command = DueCommand {
-        device: DeviceId(row.device_id),
-        attempt: attempt_id(row),
-        run: run(row),
-        kind: DueKind::Deploy(Box::new(deploy)),
-        remaining: Timestamp(row.delivery_deadline)
-            .since(now)
-            .saturating_add(execution),
-        // Its last change is the commit that released it, unless it was pushed in an earlier session.
-        waited: now.since(Timestamp(row.updated_at)),
-        traceparent: row.traceparent.clone(),
-    };
-    Ok(Some((row.bundle_id, command)))
 }
 
 /// The unresolved attempts of some devices, those that come first in front.

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     crash::Act,
-    domain::attempt::{Ending, Event, Step, Verdict, disposition},
+    domain::attempt::{Ending, Event, Sent, Step, Verdict, disposition},
 };
 
 /// One report of one device.
@@ -140,9 +140,9 @@ fn apply_one(
         },
     };
     let verdict = entry.apply(event, now);
-    if matches!(verdict, Verdict::Applied(_)) && entry.row.sent_epoch <= 0 {
+    if matches!(verdict, Verdict::Applied(_)) && !Sent(entry.row.sent_epoch).is_known() {
         // It got there, whatever becomes of the note about that.
-        entry.row.sent_epoch = 1;
+        entry.row.sent_epoch = Sent::SOMETIME.0;
     }
     if let ReportEvent::Outcome(outcome) = &report.event
         && !matches!(verdict, Verdict::Unchanged)

@@ -11,7 +11,9 @@ use kernex_proto::{
 };
 use kernex_server::{
     clock::Timestamp,
-    domain::attempt::{Attempt, Ending, Event, State, Step, Verdict, apply, disposition, next_run},
+    domain::attempt::{
+        Attempt, Ending, Event, Sent, State, Step, Verdict, apply, disposition, next_run,
+    },
 };
 use uuid::Uuid;
 
@@ -26,7 +28,7 @@ pub(super) struct Row {
     pub(super) facts: Attempt,
     /// What the agent said, in time or late.
     pub(super) ending: Option<Ending>,
-    sent_epoch: i64,
+    sent: Sent,
     stop_sent_epoch: u64,
     run: Option<(u32, Option<Timestamp>)>,
 }
@@ -109,13 +111,15 @@ impl Server {
             if !row.facts.unresolved && !held.contains_key(id) {
                 continue;
             }
-            if held.contains_key(id) && row.sent_epoch <= 0 {
-                row.sent_epoch = self.rows.epoch as i64;
+            if held.contains_key(id) && !row.sent.is_known() {
+                row.sent = Sent(self.rows.epoch as i64);
             }
             match held.get(id) {
                 Some(state) if state.is_open() => drop(row.apply(Event::Held, now)),
                 Some(_) => drop(row.apply(Event::HeldEnded, now)),
-                None if row.facts.is_at_work() => row.sent_epoch = -(self.rows.epoch as i64),
+                None if row.facts.is_at_work() => {
+                    row.sent = Sent::again_from(self.rows.epoch as i64);
+                }
                 None => drop(row.apply(Event::NotHeld, now)),
             }
         }
@@ -179,10 +183,7 @@ impl Server {
             match what {
                 Pushed::Deploy(_, run) => {
                     row.apply(Event::Sent, now);
-                    let epoch = epoch as i64;
-                    if epoch >= -row.sent_epoch {
-                        row.sent_epoch = row.sent_epoch.max(epoch);
-                    }
+                    row.sent = row.sent.noted(epoch as i64);
                     if let Some((granted, due)) = &mut row.run
                         && *granted == run
                     {
@@ -250,7 +251,7 @@ impl Row {
         Self {
             facts,
             ending: None,
-            sent_epoch: 0,
+            sent: Sent(0),
             stop_sent_epoch: 0,
             run: None,
         }
@@ -268,13 +269,13 @@ impl Row {
     fn is_due(&self, epoch: u64, now: Timestamp) -> bool {
         let waits = match self.facts.state {
             State::Pending | State::Sent => self.facts.delivery_deadline > now,
-            _ => self.facts.is_at_work() && self.sent_epoch <= 0,
+            _ => self.facts.is_at_work() && !self.sent.is_known(),
         };
         let granted = self.facts.is_at_work()
             && self
                 .run
                 .is_some_and(|(_, due)| due.is_some_and(|due| due <= now));
-        waits && self.sent_epoch < epoch as i64 || granted
+        waits && self.sent.is_new_to(epoch as i64) || granted
     }
 
     fn report(&mut self, event: &report::Event, now: Timestamp) -> v1::Disposition {
@@ -289,8 +290,8 @@ impl Row {
             }
         };
         let verdict = self.apply(what, now);
-        if matches!(verdict, Verdict::Applied(_)) && self.sent_epoch <= 0 {
-            self.sent_epoch = 1;
+        if matches!(verdict, Verdict::Applied(_)) && !self.sent.is_known() {
+            self.sent = Sent::SOMETIME;
         }
         if let Event::Outcome(ending) = what
             && verdict.clone().changed().is_some()

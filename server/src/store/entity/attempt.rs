@@ -29,7 +29,7 @@ pub struct Model {
     pub active_digest: Option<String>,
     pub previous_digest: Option<String>,
     pub stop_requested: bool,
-    /// Newest session it was pushed in; 0 for none, and below zero for none from that session on.
+    /// [`Sent`](crate::domain::attempt::Sent).
     pub sent_epoch: i64,
     pub stop_sent_epoch: i64,
     pub delivery_deadline: i64,

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{OpenSession, OpenedSession};
 use crate::{
     domain::{
-        attempt::{Event, State},
+        attempt::{Event, Sent, State},
         device::{Known, Return, next_epoch, recognise},
     },
     store::{
@@ -278,7 +278,7 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
             number: u32::try_from(key.1).unwrap_or(0),
         };
         let held = held.get(&(entry.row.device_id, id));
-        if held.is_some() && entry.row.sent_epoch <= 0 {
+        if held.is_some() && !Sent(entry.row.sent_epoch).is_known() {
             // It got there, whatever became of the note about that.
             entry.row.sent_epoch = opening.row.epoch;
             entry.mark_dirty();
@@ -287,8 +287,7 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
             Some(state) if state.is_open() => Event::Held,
             Some(_) => Event::HeldEnded,
             None if opening.returned == Return::Same && entry.facts().is_at_work() => {
-                // A note of a push in an earlier session may still come, and is not about this.
-                entry.row.sent_epoch = -opening.row.epoch;
+                entry.row.sent_epoch = Sent::again_from(opening.row.epoch).0;
                 entry.mark_dirty();
                 continue;
             }

@@ -1,0 +1,158 @@
+//! Commands in the words of the contract: from the rows that say what is due, or from an order that has just made them.
+
+use std::time::Duration;
+
+use kernex_proto::{
+    ids::{AttemptId, DeviceId, TargetId},
+    v1,
+};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use uuid::Uuid;
+
+use super::{DueCommand, DueKind, Row};
+use crate::{
+    clock::Timestamp,
+    store::{
+        Result,
+        attempts::{named, unsigned},
+        bundles::parse_format,
+        entity::{bundle, deployment, signature},
+        transaction::Tx,
+    },
+};
+
+/// The commands of an order whose targets are all released with it, for devices that wait for nothing else: what
+/// [`Store::due_commands`](crate::store::Store::due_commands) would read, before anybody has to.
+pub(crate) async fn released(
+    tx: &Tx,
+    order: &deployment::Model,
+    bundle: &bundle::Model,
+    targets: impl Iterator<Item = (Uuid, Uuid)>,
+) -> Result<Vec<DueCommand>> {
+    let signatures = signature::Entity::find()
+        .filter(signature::Column::BundleId.eq(bundle.id))
+        .order_by_asc(signature::Column::KeyId)
+        .all(&tx.db)
+        .await?;
+    let content = Content {
+        name: &bundle.name,
+        version: &bundle.version,
+        digest: &bundle.digest,
+        size: bundle.size,
+        format: &bundle.format,
+    };
+    let execution = micros(order.execution_us);
+    let mut deploy = content.deploy(order.id, execution, false)?;
+    deploy.signatures = signatures.iter().map(self::signature).collect();
+    let command = |(device, target)| DueCommand {
+        device: DeviceId(device),
+        attempt: AttemptId {
+            target: TargetId(target),
+            number: 1,
+        },
+        run: 1,
+        kind: DueKind::Deploy(Box::new(deploy.clone())),
+        remaining: micros(order.delivery_us).saturating_add(execution),
+        waited: Duration::ZERO,
+        traceparent: order.traceparent.clone(),
+    };
+    Ok(targets.map(command).collect())
+}
+
+/// A stop.
+pub(super) fn stop(row: &Row) -> (Option<Uuid>, DueCommand) {
+    let command = DueCommand {
+        device: DeviceId(row.device_id),
+        attempt: attempt_id(row),
+        run: run(row),
+        kind: DueKind::Stop,
+        remaining: Duration::ZERO,
+        waited: Duration::ZERO,
+        traceparent: row.traceparent.clone(),
+    };
+    (None, command)
+}
+
+/// A deploy, with its bundle, whose signatures are still to be added.
+pub(super) fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, DueCommand)>> {
+    let (Some(size), Some(format)) = (row.size, row.format.as_deref()) else {
+        // A bundle with an open target cannot be deleted, so this is a database somebody else changed.
+        tracing::error!(deployment = %row.deployment_id, digest = row.digest, "the bundle of an open target is missing");
+        return Ok(None);
+    };
+    let content = Content {
+        name: &row.bundle_name,
+        version: &row.bundle_version,
+        digest: &row.digest,
+        size,
+        format,
+    };
+    let execution = micros(row.execution_us);
+    let deploy = content.deploy(row.deployment_id, execution, row.rolls_back.is_some())?;
+    let command = DueCommand {
+        device: DeviceId(row.device_id),
+        attempt: attempt_id(row),
+        run: run(row),
+        kind: DueKind::Deploy(Box::new(deploy)),
+        remaining: Timestamp(row.delivery_deadline)
+            .since(now)
+            .saturating_add(execution),
+        // Its last change is the commit that released it, unless it was pushed in an earlier session.
+        waited: now.since(Timestamp(row.updated_at)),
+        traceparent: row.traceparent.clone(),
+    };
+    Ok(Some((row.bundle_id, command)))
+}
+
+pub(super) fn signature(row: &signature::Model) -> v1::BundleSignature {
+    v1::BundleSignature {
+        key_id: row.key_id.clone(),
+        algorithm: row.algorithm.clone(),
+        signature: row.signature.clone().into(),
+    }
+}
+
+/// What a device is to fetch.
+struct Content<'a> {
+    name: &'a str,
+    version: &'a str,
+    digest: &'a str,
+    size: i64,
+    format: &'a str,
+}
+
+impl Content<'_> {
+    fn deploy(
+        &self,
+        deployment: Uuid,
+        execution: Duration,
+        go_back: bool,
+    ) -> Result<v1::Deploy, DbErr> {
+        Ok(v1::Deploy {
+            name: self.name.to_owned(),
+            version: self.version.to_owned(),
+            digest: self.digest.to_owned(),
+            size_bytes: unsigned(self.size),
+            format: named("format", self.format, parse_format)?.into(),
+            deployment_id: deployment.to_string(),
+            signatures: Vec::new(),
+            execution_ms: u64::try_from(execution.as_millis()).unwrap_or(u64::MAX),
+            go_back,
+        })
+    }
+}
+
+fn micros(value: i64) -> Duration {
+    Duration::from_micros(unsigned(value))
+}
+
+fn attempt_id(row: &Row) -> AttemptId {
+    AttemptId {
+        target: TargetId(row.target_id),
+        number: u32::try_from(row.number).unwrap_or(0),
+    }
+}
+
+fn run(row: &Row) -> u32 {
+    row.run.and_then(|run| u32::try_from(run).ok()).unwrap_or(1)
+}
