@@ -128,6 +128,11 @@ fn stopped() -> Refusal {
     StoreError::Unavailable("the server is stopping".into()).into()
 }
 
+/// How long the next batch gathers: whoever comes alone makes nobody wait.
+fn pause_after(taken: usize) -> Duration {
+    if taken > 1 { PAUSE } else { Duration::ZERO }
+}
+
 async fn run(
     store: Store,
     metrics: Arc<Metrics>,
@@ -157,9 +162,9 @@ async fn run(
                 }
             }
         }
-        let many = batch.len() > 1;
+        let pause = pause_after(batch.len());
         commit(&store, &metrics, &mut batch).await;
-        gathers = Instant::now() + if many { PAUSE } else { Duration::ZERO };
+        gathers = Instant::now() + pause;
     }
     queue.close();
     while queue.recv_many(&mut batch, BATCH).await > 0 {
