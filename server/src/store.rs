@@ -13,7 +13,7 @@ use std::{
 
 use kernex_migrations::Migrator;
 use kernex_proto::ids::ClusterId;
-use sea_orm::{DatabaseConnection, DbBackend, EntityTrait};
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait};
 use sea_orm_migration::MigratorTrait;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -243,6 +243,16 @@ impl Store {
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
         self.reader().ping().await?;
+        Ok(())
+    }
+
+    /// Moves what SQLite has in its log into its file, beside the commits and without holding them up, so that none of them
+    /// has to. Nothing to do on PostgreSQL, which does so by itself.
+    pub async fn checkpoint(&self) -> Result<()> {
+        if self.is_alone() {
+            let move_log = "PRAGMA wal_checkpoint(PASSIVE)";
+            self.reader().execute_unprepared(move_log).await?;
+        }
         Ok(())
     }
 

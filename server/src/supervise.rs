@@ -145,6 +145,10 @@ pub async fn run(
         ),
     );
     parts.start(
+        "checkpoints",
+        upkeep::checkpoints(store.clone(), recorder_stop.clone()),
+    );
+    parts.start(
         "pruning",
         upkeep::pruning(store.clone(), config.retention, soft.clone()),
     );

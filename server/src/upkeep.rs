@@ -1,4 +1,4 @@
-//! What time alone makes necessary: the lease, deadlines, retention, a certificate that ends.
+//! What time alone makes necessary: the lease, deadlines, a log that grows, retention, a certificate that ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +22,8 @@ const RENEW_LEASE: Duration = Duration::from_secs(5);
 /// itself ends is told at once, and a look at ten thousand rows is only for what came in between.
 const COMPARE_ALONE: Duration = Duration::from_secs(60);
 const EXPIRE: Duration = Duration::from_secs(1);
+/// Seldom enough that the log, which begins anew after it, does not cost a commit in a hundred its own header.
+const CHECKPOINT: Duration = Duration::from_secs(5);
 const PRUNE: Duration = Duration::from_secs(10 * 60);
 const CHECK_CERTIFICATE: Duration = Duration::from_secs(3600);
 
@@ -118,6 +120,20 @@ async fn say_of_clock(store: &Store, trusted: bool) {
     if let Err(error) = store.note_clock(trusted).await {
         tracing::warn!(error = %chain(&error), "no event written about the clock");
     }
+}
+
+/// Keeps the database's log short, so that commits do not have to.
+pub(crate) async fn checkpoints(store: Store, stop: CancellationToken) {
+    let checkpointing = async {
+        let mut ticks = every(CHECKPOINT);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = store.checkpoint().await {
+                tracing::warn!(error = %chain(&error), "the database's log was not moved into its file");
+            }
+        }
+    };
+    until(stop, checkpointing).await;
 }
 
 /// Deletes what is older than its retention.

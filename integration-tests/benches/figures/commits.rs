@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks for a commit.
 const LOOK: Duration = Duration::from_micros(20);
 
-/// Watches SQLite's WAL index: its header changes in the moment in which readers see a commit, after it is durable.
+/// Watches SQLite's WAL index: it counts a commit in the moment in which readers see it, after it is durable.
 #[derive(Debug)]
 pub(crate) struct Commits(File);
 
@@ -41,7 +41,7 @@ impl Commits {
     /// taken for too long. The thread sleeps between two looks, for the load runs on the same core.
     pub(crate) fn watch(&mut self) -> JoinHandle<Option<Instant>> {
         let file = self.0.try_clone();
-        let before = file.as_ref().ok().and_then(header);
+        let before = file.as_ref().ok().and_then(counter);
         std::thread::spawn(move || {
             // Otherwise each sleep would take 50 us longer.
             let _ = set_current_timer_slack(NonZeroU64::new(1));
@@ -49,7 +49,7 @@ impl Commits {
             let mut unseen = Instant::now();
             loop {
                 let now = Instant::now();
-                if header(&file) != before {
+                if counter(&file) != before {
                     return Some(unseen);
                 }
                 if now > limit {
@@ -62,9 +62,9 @@ impl Commits {
     }
 }
 
-/// The change counter and the last frame of the WAL index.
-fn header(file: &File) -> Option<[u8; 12]> {
-    let mut bytes = [0; 12];
+/// The WAL index's counter of commits.
+fn counter(file: &File) -> Option<[u8; 4]> {
+    let mut bytes = [0; 4];
     file.read_exact_at(&mut bytes, 8).ok()?;
     Some(bytes)
 }

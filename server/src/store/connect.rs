@@ -16,6 +16,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a connection before the database counts as not answering.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Pages of its log after which SQLite moves them into its file within the commit that made them, 64 MiB of them. They are moved
+/// [beside the commits](super::Store::checkpoint) long before; this bounds the log when nobody does, or when commits are faster.
+const SQLITE_CHECKPOINT: &str = "16384";
+
 /// Readers of SQLite; they never block the writer.
 const SQLITE_READERS: u32 = 4;
 
@@ -82,9 +86,11 @@ fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
             if read_only {
                 return options
                     .pragma("query_only", "on")
-                    .pragma("cache_size", "-4000");
+                    .pragma("cache_size", "-1000");
             }
-            options.pragma("cache_size", "-16000")
+            options
+                .pragma("cache_size", "-16000")
+                .pragma("wal_autocheckpoint", SQLITE_CHECKPOINT)
         });
     options
 }

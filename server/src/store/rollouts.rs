@@ -46,12 +46,20 @@ pub struct Advanced {
     pub failed: Vec<(DeploymentId, StoreError)>,
 }
 
+/// Which deployments proceed in phases, in the words of the index that has only those; a bound value would not be taken for
+/// them.
+fn has_phases() -> Expr {
+    deployment::Column::PhaseCount
+        .into_expr()
+        .gt(Expr::Constant(0.into()))
+}
+
 impl Store {
     /// Does what is to be done next about every deployment with phases.
     pub async fn advance_rollouts(&self) -> Result<Advanced> {
         let db = self.reader();
         let rows = deployment::Entity::find()
-            .filter(deployment::Column::PhaseCount.gt(0))
+            .filter(has_phases())
             .filter(deployment::Column::State.ne(DeploymentState::Finished.as_str()))
             .order_by_asc(deployment::Column::Id)
             .all(db)

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, sea_query::Expr,
+    QuerySelect,
+    sea_query::{Expr, ExprTrait},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -174,6 +175,12 @@ pub(super) fn from_row(row: &schedule::Model) -> Result<Terms> {
     })
 }
 
+/// Whether the deadline has not been acted upon, in the words of the index that has only those; a bound value would not be
+/// taken for them.
+pub(super) fn is_pending() -> Expr {
+    schedule::Column::DeadlinePassed.into_expr().not()
+}
+
 /// Closes what is still open in deployments whose deadline has come; says how many attempts changed, and whether there is
 /// more to look at.
 pub(super) async fn close_overdue(tx: &Tx) -> Result<(u64, bool)> {
@@ -184,7 +191,7 @@ pub(super) async fn close_overdue(tx: &Tx) -> Result<(u64, bool)> {
         .select_only()
         .column(schedule::Column::DeploymentId)
         .filter(schedule::Column::Deadline.lte(now.0))
-        .filter(schedule::Column::DeadlinePassed.eq(false))
+        .filter(is_pending())
         .order_by_asc(schedule::Column::Deadline)
         .limit(OVERDUE_CHUNK)
         .into_tuple()

@@ -1,6 +1,6 @@
 //! The schema goes forwards and backwards.
 
-use kernex_integration_tests::both_databases;
+use kernex_integration_tests::{Database, both_databases};
 use kernex_migrations::Migrator;
 use kernex_server::{
     clock::Clock,
@@ -30,6 +30,24 @@ both_databases! {
         assert!(matches!(fixture.store.ping().await, Err(StoreError::Unavailable(_))));
         assert!(matches!(fixture.store.expire_due().await, Err(StoreError::Unavailable(_))));
     }
+}
+
+#[tokio::test]
+async fn commits_stay_in_the_log_of_sqlite_until_they_are_moved_beside_it() {
+    let fixture = Fixture::new(Database::Sqlite).await;
+    for n in 0..300 {
+        fixture.device(&format!("edge-{n}")).await;
+    }
+    let path = fixture.url.trim_start_matches("sqlite://");
+    let size = |suffix: &str| std::fs::metadata(format!("{path}{suffix}")).unwrap().len();
+    let (file, log) = (size(""), size("-wal"));
+    // Far more than the thousand pages at which SQLite would have moved them by itself.
+    assert!(log > 2_000 * 4_096, "{log}");
+    fixture.store.checkpoint().await.unwrap();
+    assert!(size("") > file, "{} after {file}", size(""));
+    // What comes now stands at the beginning of the log again.
+    fixture.device("one-more").await;
+    assert_eq!(size("-wal"), log);
 }
 
 #[tokio::test]
