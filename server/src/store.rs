@@ -28,6 +28,7 @@ use transaction::insert_all;
 pub mod access;
 mod attempts;
 pub mod bundles;
+mod chosen;
 pub mod configurations;
 mod connect;
 mod copies;

@@ -56,6 +56,14 @@ impl Selector {
         self.0.is_empty()
     }
 
+    /// Keys of which every device that is meant has one of these values, for those who look for candidates.
+    pub fn one_of(&self) -> impl Iterator<Item = (&str, &[String])> {
+        self.0.iter().filter_map(|requirement| match requirement {
+            Requirement::In(key, values) => Some((key.as_str(), values.as_slice())),
+            Requirement::NotIn(..) | Requirement::Exists(_) | Requirement::Missing(_) => None,
+        })
+    }
+
     /// Whether a device with these labels is meant.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {

@@ -7,8 +7,9 @@ use std::{
 };
 
 use sea_orm::{
-    ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait, Iterable, QueryFilter, QuerySelect,
-    sea_query::{Alias, Expr, OnConflict},
+    ActiveModelTrait, ActiveValue, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait,
+    ExprTrait, IntoActiveModel, Iterable, QueryFilter, QuerySelect,
+    sea_query::{Alias, Expr, OnConflict, Query},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -17,7 +18,7 @@ use super::{
     Result,
     entity::attempt,
     progress::finish_deployments,
-    transaction::{Tx, insert_all},
+    transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
 use crate::{
     clock::Timestamp,
@@ -174,12 +175,43 @@ impl NewAttempt<'_> {
     }
 }
 
+/// Inserts attempts that differ from one another only in their targets, which are there already: the database copies the
+/// rest from `alike` and from the targets.
+pub(crate) async fn insert_alike(tx: &Tx, alike: attempt::Model, targets: &[Uuid]) -> Result<()> {
+    use attempt::Column as C;
+    let alike = alike.into_active_model();
+    for chunk in targets.chunks(ID_CHUNK) {
+        let mut rows = Query::select();
+        for column in C::iter() {
+            match column {
+                C::TargetId => rows.column(("t", "id")),
+                C::DeviceId | C::Generation => rows.column(("t", column)),
+                _ => match alike.get(column) {
+                    ActiveValue::Set(value) | ActiveValue::Unchanged(value) => rows.expr(value),
+                    ActiveValue::NotSet => continue,
+                },
+            };
+        }
+        rows.from_as("targets", "t")
+            .and_where(Expr::col(("t", "id")).is_in(padded(chunk.iter().copied())));
+        let insert = Query::insert()
+            .into_table(attempt::Entity)
+            .columns(C::iter())
+            .select_from(rows)
+            .map_err(|error| DbErr::Custom(error.to_string()))?
+            .to_owned();
+        tx.db.execute(&insert).await?;
+    }
+    Ok(())
+}
+
 /// One attempt within a [`Batch`].
 pub(crate) struct Entry {
     /// The row as it will be written.
     pub(crate) row: attempt::Model,
     facts: Attempt,
     before: State,
+    was_unresolved: bool,
     was_late: bool,
     dirty: bool,
 }
@@ -206,6 +238,7 @@ impl<'a> Batch<'a> {
             let facts = facts(&row)?;
             let entry = Entry {
                 before: facts.state,
+                was_unresolved: facts.unresolved,
                 was_late: facts.late.is_some(),
                 facts,
                 row,
@@ -236,19 +269,24 @@ impl<'a> Batch<'a> {
     pub(crate) async fn save(self) -> Result<u64> {
         let tx = self.tx;
         let mut closed_in = BTreeSet::new();
-        let mut rows = Vec::new();
+        let (mut going_on, mut others) = (Vec::new(), Vec::new());
         for entry in self.entries.into_values().filter(|entry| entry.dirty) {
             if entry.before.is_open() && !entry.facts.state.is_open() {
                 closed_in.insert(entry.row.deployment_id);
             }
             announce(tx, &entry);
-            rows.push(entry.row);
+            if entry.was_unresolved == entry.row.unresolved {
+                going_on.push(entry.row);
+            } else {
+                others.push(entry.row);
+            }
         }
-        if rows.is_empty() {
+        let count = (going_on.len() + others.len()) as u64;
+        if count == 0 {
             return Ok(0);
         }
-        let count = rows.len() as u64;
-        compare_and_set(tx, rows).await?;
+        compare_and_set(tx, going_on, false).await?;
+        compare_and_set(tx, others, true).await?;
         tx.touch();
         finish_deployments(tx, closed_in).await?;
         Ok(count)
@@ -309,20 +347,27 @@ fn announce(tx: &Tx, entry: &Entry) {
     );
 }
 
-/// Updates rows in bulk: an insert that always conflicts, and updates only where the revision is the one that was read.
-async fn compare_and_set(tx: &Tx, mut rows: Vec<attempt::Model>) -> Result<()> {
+/// Updates rows in bulk: an insert that always conflicts, and updates only where the revision is the one that was read. What
+/// an update names has its index entries written anew, so it names only what may have changed.
+async fn compare_and_set(
+    tx: &Tx,
+    mut rows: Vec<attempt::Model>,
+    may_be_resolved: bool,
+) -> Result<()> {
+    use attempt::Column as C;
     let expected = rows.len() as u64;
     for row in &mut rows {
         row.revision += 1;
     }
-    let key = [attempt::Column::TargetId, attempt::Column::Number];
-    let is_key = |column: &attempt::Column| {
-        matches!(column, attempt::Column::TargetId | attempt::Column::Number)
-    };
-    let changing = attempt::Column::iter().filter(|column| !is_key(column));
-    let stored = Expr::col((attempt::Entity, attempt::Column::Revision));
-    let written = Expr::col((Alias::new("excluded"), attempt::Column::Revision));
-    let on_conflict = OnConflict::columns(key)
+    let changing = C::iter().filter(|column| match column {
+        C::TargetId | C::Number | C::DeploymentId | C::DeviceId => false,
+        C::BundleName | C::Generation | C::ExecutionUs | C::CreatedAt => false,
+        C::Unresolved => may_be_resolved,
+        _ => true,
+    });
+    let stored = Expr::col((attempt::Entity, C::Revision));
+    let written = Expr::col((Alias::new("excluded"), C::Revision));
+    let on_conflict = OnConflict::columns([C::TargetId, C::Number])
         .update_columns(changing)
         .action_and_where(stored.eq(written.sub(1)))
         .to_owned();

@@ -31,14 +31,16 @@ use crate::{
 
 mod lookup;
 mod metrics;
+mod selection;
 mod some;
 
-pub(crate) use lookup::{
-    Labels, built_in, check_labels, clean, described, digest, find_device, labels_of, matching,
-    not_found, release_from, update,
-};
 use lookup::{MAX_LABELS, drift_from, invalid_labels};
+pub(crate) use lookup::{
+    check_labels, clean, described, digest, find_device, not_found, release_from, update,
+};
 pub use metrics::MetricSample;
+use selection::labels_of;
+pub(crate) use selection::{Labels, built_in, candidates, matching};
 
 pub use super::history::HistoryEntry;
 pub use crate::domain::device::DeviceStatus;
@@ -96,7 +98,7 @@ impl Store {
         let mut found = Vec::new();
         // The selector's one meaning is in the domain, so rows are read in runs until the page is full.
         loop {
-            let mut query = device::Entity::find()
+            let mut query = candidates(selector)
                 .order_by_asc(device::Column::Id)
                 .limit(SCAN);
             if let Some(after) = after {

@@ -15,7 +15,8 @@ use uuid::Uuid;
 
 use super::{
     Result,
-    devices::matching,
+    chosen::Chosen,
+    devices::{candidates, matching},
     entity::{bundle, deployment, device, schedule},
     fan_out::{insert_targets, supersede},
     progress::finish_deployments,
@@ -54,9 +55,12 @@ pub(super) async fn catch_up(tx: &Tx, deployment: Uuid) -> Result<()> {
     let Some(dynamic) = taking_in(tx, Some(deployment)).await?.pop() else {
         return Ok(());
     };
+    let Some(selector) = schedules::from_row(&dynamic.1)?.dynamic else {
+        return Ok(());
+    };
     let mut after = Uuid::nil();
     loop {
-        let rows = device::Entity::find()
+        let rows = candidates(&selector)
             .filter(device::Column::Id.gt(after))
             .order_by_asc(device::Column::Id)
             .limit(SCAN)
@@ -74,7 +78,7 @@ pub(super) async fn catch_up(tx: &Tx, deployment: Uuid) -> Result<()> {
 async fn taking_in(tx: &Tx, only: Option<Uuid>) -> Result<Vec<Dynamic>> {
     let mut query = schedule::Entity::find()
         .filter(schedule::Column::Selector.is_not_null())
-        .filter(schedule::Column::DeadlinePassed.eq(false));
+        .filter(schedules::is_pending());
     if let Some(only) = only {
         query = query.filter(schedule::Column::DeploymentId.eq(only));
     }
@@ -133,10 +137,10 @@ async fn take_in(tx: &Tx, (row, terms): &Dynamic, devices: Vec<device::Model>) -
     let Some(selector) = &terms.dynamic else {
         return Ok(());
     };
-    let mut joining: BTreeMap<Uuid, device::Model> = matching(&tx.db, selector, devices)
+    let mut joining: BTreeMap<Uuid, Chosen> = matching(&tx.db, selector, devices)
         .await?
         .into_iter()
-        .map(|(device, _)| (device.id, device))
+        .map(|(device, _)| (device.id, device.into()))
         .collect();
     let taken = overtaken(tx, row, &joining).await?;
     joining.retain(|id, _| !taken.contains(id));
@@ -169,7 +173,7 @@ async fn take_in(tx: &Tx, (row, terms): &Dynamic, devices: Vec<device::Model>) -
 async fn overtaken(
     tx: &Tx,
     row: &deployment::Model,
-    devices: &BTreeMap<Uuid, device::Model>,
+    devices: &BTreeMap<Uuid, Chosen>,
 ) -> Result<BTreeSet<Uuid>> {
     let ids: Vec<Uuid> = devices.keys().copied().collect();
     let mut found = BTreeSet::new();

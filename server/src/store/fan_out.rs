@@ -7,7 +7,7 @@ use std::{
 
 use kernex_proto::ids::DeviceId;
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, Condition, EntityTrait, QueryFilter,
     sea_query::{Expr, ExprTrait},
 };
 use serde_json::json;
@@ -15,10 +15,11 @@ use uuid::Uuid;
 
 use super::{
     Caller, Result, StoreError,
-    attempts::{Batch, NewAttempt, is_unresolved, unsigned},
+    attempts::{Batch, NewAttempt, insert_alike, is_unresolved, unsigned},
     bundles::find_bundle,
+    chosen::{Chosen, select_devices},
     deployments::{CreatedDeployment, NewDeployment, find, released},
-    devices::{clean, matching, not_found},
+    devices::clean,
     dispatch,
     entity::{attempt, bundle, deployment, device, target},
     penalties::penalties,
@@ -35,7 +36,6 @@ use crate::{
         penalty::Penalty,
         rollout::{DeploymentState, OnFailure, Place, Rollout},
         schedule::Schedule,
-        selector::Selector,
     },
 };
 
@@ -141,65 +141,6 @@ pub(crate) fn order(
     }
 }
 
-/// The union of what was named and selected, by id.
-pub(crate) async fn select_devices<C: ConnectionTrait>(
-    db: &C,
-    new: &NewDeployment,
-) -> Result<BTreeMap<Uuid, device::Model>> {
-    let mut devices = BTreeMap::new();
-    let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
-    for chunk in ids.chunks(ID_CHUNK) {
-        let rows = device::Entity::find()
-            .filter(device::Column::Id.is_in(padded(chunk.iter().copied())))
-            .all(db)
-            .await?;
-        devices.extend(rows.into_iter().map(|row| (row.id, row)));
-    }
-    if let Some(missing) = ids.iter().find(|id| !devices.contains_key(id)) {
-        return Err(not_found("device", missing));
-    }
-    for chunk in new.device_names.chunks(ID_CHUNK) {
-        let names = chunk.iter().map(|name| clean(name));
-        let rows = device::Entity::find()
-            .filter(device::Column::Name.is_in(names))
-            .all(db)
-            .await?;
-        let missing = chunk
-            .iter()
-            .find(|name| rows.iter().all(|row| row.name != **name));
-        if let Some(missing) = missing {
-            return Err(not_found("device", missing));
-        }
-        devices.extend(rows.into_iter().map(|row| (row.id, row)));
-    }
-    if let Some(selector) = &new.selector {
-        select_by_label(db, selector, &mut devices).await?;
-    }
-    Ok(devices)
-}
-
-async fn select_by_label<C: ConnectionTrait>(
-    db: &C,
-    selector: &Selector,
-    devices: &mut BTreeMap<Uuid, device::Model>,
-) -> Result<()> {
-    let mut after = Uuid::nil();
-    loop {
-        let rows = device::Entity::find()
-            .filter(device::Column::Id.gt(after))
-            .order_by_asc(device::Column::Id)
-            .limit(ID_CHUNK as u64)
-            .all(db)
-            .await?;
-        let Some(last) = rows.last().map(|row| row.id) else {
-            return Ok(());
-        };
-        after = last;
-        let found = matching(db, selector, rows).await?;
-        devices.extend(found.into_iter().map(|(row, _)| (row.id, row)));
-    }
-}
-
 /// Older orders of the same bundle name that have not begun give way; what has begun is left to end. Gives the devices where
 /// something is, which what comes now has to wait for.
 pub(crate) async fn supersede(
@@ -241,7 +182,7 @@ pub(crate) async fn insert_targets(
     tx: &Tx,
     row: &deployment::Model,
     penalty_after: u32,
-    devices: &BTreeMap<Uuid, device::Model>,
+    devices: &BTreeMap<Uuid, Chosen>,
     places: &BTreeMap<Uuid, Place>,
 ) -> Result<Inserted> {
     let ids: Vec<Uuid> = devices.keys().copied().collect();
@@ -264,8 +205,17 @@ pub(crate) async fn insert_targets(
         let deadline = Timestamp(tx.now.0.saturating_add(row.delivery_us));
         Attempt::new(State::Pending, deadline, execution)
     };
+    let attempt = |device, target, generation| NewAttempt {
+        target,
+        number: 1,
+        deployment: row.id,
+        device,
+        bundle_name: &row.bundle_name,
+        generation,
+        facts: facts.clone(),
+    };
     let mut targets = Vec::with_capacity(devices.len());
-    let mut attempts = Vec::with_capacity(devices.len());
+    let (mut alike, mut closed) = (Vec::with_capacity(devices.len()), Vec::new());
     for device in devices.values() {
         let place = places.get(&device.id).copied().unwrap_or_default();
         let target = target::Model {
@@ -283,19 +233,13 @@ pub(crate) async fn insert_targets(
             created_at: tx.now.0,
             rank: place.rank,
         };
-        let attempt = NewAttempt {
-            target: target.id,
-            number: 1,
-            deployment: row.id,
-            device: device.id,
-            bundle_name: &row.bundle_name,
-            generation: target.generation,
-            facts: facts.clone(),
-        };
-        attempts.push(match penalties.get(&device.id) {
-            Some(penalty) => penalised(tx, attempt, penalty),
-            None => attempt.into_row(tx.now),
-        });
+        match penalties.get(&device.id) {
+            Some(penalty) => {
+                let attempt = attempt(device.id, target.id, target.generation);
+                closed.push(penalised(tx, attempt, penalty));
+            }
+            None => alike.push(target.id),
+        }
         targets.push(target);
     }
     let inserted = Inserted {
@@ -306,7 +250,9 @@ pub(crate) async fn insert_targets(
             .collect(),
     };
     insert_all::<target::Entity>(&tx.db, targets, None).await?;
-    insert_all::<attempt::Entity>(&tx.db, attempts, None).await?;
+    let one_of_them = attempt(Uuid::nil(), Uuid::nil(), 0).into_row(tx.now);
+    insert_alike(tx, one_of_them, &alike).await?;
+    insert_all::<attempt::Entity>(&tx.db, closed, None).await?;
     Ok(inserted)
 }
 

@@ -7,8 +7,8 @@ use super::{
     Result, Store, StoreError,
     attempts::{named, unsigned},
     bundles::{find_bundle, parse_format},
+    chosen::select_devices,
     deployments::NewDeployment,
-    fan_out::select_devices,
     penalties::penalties,
 };
 use crate::{clock::Timestamp, domain::penalty::Penalty};

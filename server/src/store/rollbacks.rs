@@ -12,9 +12,10 @@ use uuid::Uuid;
 
 use super::{
     Caller, Result, Store, StoreError,
+    chosen::Chosen,
     deployments::{CreatedDeployment, NewDeployment, cancel, created, stop},
     devices::not_found,
-    entity::{bundle, deployment, device},
+    entity::{bundle, deployment},
     fan_out::{insert_targets, order, supersede},
     requests::{audit, body_hash, remember, replayed},
     schedules::Terms,
@@ -145,14 +146,13 @@ pub(crate) async fn take_back(
             Cause::Failure => stop(tx, row, row.cancelled_at).await?,
         }
     };
-    let mut returning: BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, device::Model>)> =
-        BTreeMap::new();
+    let mut returning: BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, Chosen>)> = BTreeMap::new();
     for planned in going {
         if let (Some(device), Some(bundle)) = (planned.device, planned.bundle) {
             let (_, devices) = returning
                 .entry(bundle.id)
                 .or_insert_with(|| (bundle, BTreeMap::new()));
-            devices.insert(device.id, device);
+            devices.insert(device.id, device.into());
         }
     }
     let id = commit(tx, caller, new, row, &returning).await?;
@@ -168,7 +168,7 @@ async fn commit(
     caller: &Caller,
     new: &NewRollback,
     row: &deployment::Model,
-    returning: &BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, device::Model>)>,
+    returning: &BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, Chosen>)>,
 ) -> Result<Uuid> {
     let order_of = NewDeployment {
         bundle: String::new(),

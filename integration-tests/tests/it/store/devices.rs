@@ -5,7 +5,9 @@ use kernex_proto::{ids::DeviceId, v1};
 use kernex_server::{
     domain::{attempt::State, selector::Selector},
     store::{
-        Page, StoreError, deployments::DeploymentResult, heartbeats::HeartbeatRow,
+        Page, StoreError,
+        deployments::{DeploymentResult, NewDeployment},
+        heartbeats::HeartbeatRow,
         reports::ReportEvent,
     },
 };
@@ -67,6 +69,47 @@ both_databases! {
         page.token = Some("nonsense".into());
         let error = fixture.store.list_devices(&selector, page).await;
         assert!(matches!(error, Err(StoreError::Invalid { field: "page_token", .. })));
+    }
+
+    async fn the_database_leaves_out_nothing_that_a_selector_means(database) {
+        let fixture = Fixture::new(database).await;
+        for (n, env) in ["prod", "dev", "prod", ""].into_iter().enumerate() {
+            let name = format!("edge-{n}");
+            fixture.device(&name).await;
+            let set = [("env".to_owned(), env.to_owned())].into();
+            fixture.store.update_labels(&caller("UpdateDeviceLabels"), &name, set, Vec::new(), 0).await.unwrap();
+        }
+        fixture.bundle("app", "1").await;
+        let many: Vec<String> = (1..3_000).map(|n| format!("edge-{n}")).collect();
+        let many = format!("kernex.io/name in ({})", many.join(","));
+        let table: [(&str, &[&str]); 13] = [
+            ("kernex.io/name=edge-1", &["edge-1"]),
+            ("kernex.io/name in (edge-3,nobody,edge-0)", &["edge-0", "edge-3"]),
+            ("kernex.io/name=nobody", &[]),
+            ("kernex.io/name=edge-1\0", &[]),
+            (&many, &["edge-1", "edge-2", "edge-3"]),
+            ("kernex.io/os=linux,kernex.io/arch=x86_64", &["edge-0", "edge-1", "edge-2", "edge-3"]),
+            ("kernex.io/os=plan9", &[]),
+            ("kernex.io/agent-version=", &[]),
+            ("env=prod", &["edge-0", "edge-2"]),
+            ("env=", &["edge-3"]),
+            ("env in (dev, ),site=berlin", &["edge-1", "edge-3"]),
+            ("env=prod,env=dev", &[]),
+            ("env=prod,kernex.io/name!=edge-0,!gpu", &["edge-2"]),
+        ];
+        for (text, meant) in table {
+            let selector = Selector::parse(text).unwrap();
+            let listed = fixture.store.list_devices(&selector, Page::first(100)).await.unwrap();
+            let names: Vec<String> = listed.items.into_iter().map(|device| device.name).collect();
+            assert_eq!(names, meant, "{text}");
+            let order = Fixture::order("app:1", &[]);
+            let order = NewDeployment { selector: Some(selector), ..order };
+            match fixture.store.create_deployment(&caller("CreateDeployment"), order).await {
+                Ok(created) => assert_eq!(created.devices.len(), meant.len(), "{text}"),
+                Err(StoreError::NoTargets) => assert!(meant.is_empty(), "{text}"),
+                Err(error) => panic!("{text}: {error}"),
+            }
+        }
     }
 
     async fn a_deleted_device_leaves_its_history_and_closes_its_attempts(database) {

@@ -1,6 +1,6 @@
 //! Finding devices and reading and writing their rows, shared by everything that is about devices.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::fmt::Display;
 
 use kernex_proto::{ids::Digest, v1};
 use sea_orm::{
@@ -9,19 +9,17 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
+use super::Labels;
 use crate::{
     clock::Timestamp,
-    domain::selector::{BUILT_IN, RESERVED_PREFIX, Selector, check_key, check_value},
+    domain::selector::{RESERVED_PREFIX, check_key, check_value},
     store::{
         Result, StoreError,
         attempts::signed,
-        entity::{device, device_drift, device_label, device_release},
-        transaction::{ID_CHUNK, Tx, padded},
+        entity::{device, device_drift, device_release},
+        transaction::Tx,
     },
 };
-
-/// Labels of one device.
-pub(crate) type Labels = BTreeMap<String, String>;
 
 /// Most labels of one device.
 pub(crate) const MAX_LABELS: usize = 64;
@@ -58,66 +56,6 @@ pub(crate) async fn find_device<C: ConnectionTrait>(
 pub(crate) async fn update(tx: &Tx, row: device::Model) -> Result<()> {
     row.into_active_model().reset_all().update(&tx.db).await?;
     Ok(())
-}
-
-/// Labels of many devices.
-pub(crate) async fn labels_of<C: ConnectionTrait>(
-    db: &C,
-    devices: &[Uuid],
-) -> Result<BTreeMap<Uuid, Labels>> {
-    let mut labels = BTreeMap::<Uuid, Labels>::new();
-    for chunk in devices.chunks(ID_CHUNK) {
-        let rows = device_label::Entity::find()
-            .filter(device_label::Column::DeviceId.is_in(padded(chunk.iter().copied())))
-            .all(db)
-            .await?;
-        for row in rows {
-            labels
-                .entry(row.device_id)
-                .or_default()
-                .insert(row.key, row.value);
-        }
-    }
-    Ok(labels)
-}
-
-/// Those of some devices a selector means, with their labels.
-pub(crate) async fn matching<C: ConnectionTrait>(
-    db: &C,
-    selector: &Selector,
-    rows: Vec<device::Model>,
-) -> Result<Vec<(device::Model, Labels)>> {
-    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
-    let mut labels = labels_of(db, &ids).await?;
-    let rows = rows.into_iter().map(|row| {
-        let labels = labels.remove(&row.id).unwrap_or_default();
-        (row, labels)
-    });
-    Ok(rows
-        .filter(|(row, labels)| selector.is_all() || selector.matches(&answers(row, labels)))
-        .collect())
-}
-
-/// Everything a device answers to: its labels and what it has told about itself.
-fn answers(row: &device::Model, labels: &Labels) -> Labels {
-    let mut answers = labels.clone();
-    answers.extend(built_in(row));
-    answers
-}
-
-/// What a device answers to without being labelled.
-pub(crate) fn built_in(row: &device::Model) -> Labels {
-    let [name, os, arch, agent_version] = BUILT_IN;
-    [
-        (name, &row.name),
-        (os, &row.os),
-        (arch, &row.arch),
-        (agent_version, &row.agent_version),
-    ]
-    .into_iter()
-    .filter(|(_, value)| !value.is_empty())
-    .map(|(key, value)| (format!("{RESERVED_PREFIX}{key}"), value.clone()))
-    .collect()
 }
 
 /// Checks labels somebody wants to set.
