@@ -24,7 +24,7 @@ use tracing::Span;
 
 use crate::{
     crash::Act,
-    dispatcher::Hints,
+    dispatcher::{Hints, Notes},
     error::chain,
     metrics::{Metrics, observe},
     registry::{Ended, Registry, SessionHandle},
@@ -38,7 +38,7 @@ use crate::{
 /// Reports that may wait for a commit. Some seconds of a busy fleet; beyond it sessions stop reading until it moves.
 const QUEUE: usize = 4096;
 /// Reports in one transaction; keeps its time and memory bounded (an outcome carries up to 64 KiB of output).
-const BATCH: usize = 512;
+const BATCH: usize = 1024;
 /// Longest time a heartbeat or a progress report waits for its write.
 const FLUSH: Duration = Duration::from_secs(1);
 /// Failures of a whole batch, not counting a store that does not answer, before its reports are tried one by one.
@@ -92,7 +92,7 @@ impl Recorder {
     pub fn new(
         store: Store,
         registry: Arc<Registry>,
-        hints: Arc<Hints>,
+        (hints, notes): (Arc<Hints>, Arc<Notes>),
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
@@ -102,6 +102,7 @@ impl Recorder {
             store,
             registry,
             hints,
+            notes,
             metrics,
             latest: Arc::clone(&latest),
         };
@@ -151,6 +152,7 @@ struct Worker {
     store: Store,
     registry: Arc<Registry>,
     hints: Arc<Hints>,
+    notes: Arc<Notes>,
     metrics: Arc<Metrics>,
     latest: Arc<Latest>,
 }
@@ -213,6 +215,9 @@ impl Worker {
                 && let Some(waited) = self.registry.pushed(device, report.attempt)
             {
                 observe(&self.metrics.push, waited);
+            }
+            if disposition == v1::Disposition::Applied {
+                self.notes.answered(report.attempt);
             }
             // What was known before makes nothing due, and what was pushed stays pushed.
             let known = matches!(disposition, v1::Disposition::Duplicate);
@@ -353,8 +358,13 @@ mod tests {
         store.migrate().await.expect("migrates");
         let stop = CancellationToken::new();
         let metrics = Arc::new(Metrics::new(store.figures().clone()));
-        let (recorder, work) =
-            Recorder::new(store, Arc::default(), Arc::default(), metrics, stop.clone());
+        let (recorder, work) = Recorder::new(
+            store,
+            Arc::default(),
+            Default::default(),
+            metrics,
+            stop.clone(),
+        );
         let (outbound, mut queue) = mpsc::channel(8);
         let session = SessionHandle::new(DeviceId::generate(), 1, outbound);
         for seq in 1..=3 {

@@ -1,0 +1,196 @@
+//! What may be due: devices to look at, and commands that were committed a moment ago and so need not be read.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use kernex_proto::ids::DeviceId;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::store::dispatch::DueCommand;
+
+/// Commands that may wait unread, some hundred bytes each.
+const FRESH: usize = 20_000;
+/// How long after its commit a command may be pushed without being read: who paused or cancelled it meanwhile may not have said
+/// so yet.
+const FRESH_FOR: Duration = Duration::from_millis(100);
+
+/// Devices that may have something due; a set makes a thousand hints for one device a single look.
+#[derive(Debug, Default)]
+pub struct Hints {
+    devices: Mutex<Hinted>,
+    notify: Notify,
+    rollouts: Notify,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Hinted {
+    pub(super) commands: HashSet<DeviceId>,
+    /// Those among them whose configuration may be another one, which is rare and dear to find out.
+    pub(super) configurations: HashSet<DeviceId>,
+    /// Commands that were just committed, so that nobody has to read them: one a device, and none of those among `commands`.
+    fresh: HashMap<DeviceId, (DueCommand, Instant)>,
+}
+
+impl Hinted {
+    /// Something about this device changed, so what is known of it has to be read. Says whether that is news.
+    fn look(&mut self, device: DeviceId) -> bool {
+        self.fresh.remove(&device);
+        self.commands.insert(device)
+    }
+
+    /// This is all that changed about its device, unless something else did before, or too many wait.
+    fn push(&mut self, command: DueCommand, now: Instant) {
+        let device = command.device;
+        let is_alone = !self.commands.contains(&device) && !self.fresh.contains_key(&device);
+        if is_alone && self.fresh.len() < FRESH {
+            self.fresh.insert(device, (command, now));
+        } else {
+            self.look(device);
+        }
+    }
+
+    /// The commands that are still fresh; the devices of the others have to be looked at.
+    pub(super) fn take_fresh(&mut self, now: Instant) -> Vec<DueCommand> {
+        let mut fresh = Vec::with_capacity(self.fresh.len());
+        for (device, (command, since)) in std::mem::take(&mut self.fresh) {
+            if now.duration_since(since) < FRESH_FOR {
+                fresh.push(command);
+            } else {
+                self.commands.insert(device);
+            }
+        }
+        fresh
+    }
+}
+
+impl Hints {
+    /// Asks for a look at the commands of these devices soon.
+    pub fn add(&self, devices: impl IntoIterator<Item = DeviceId>) {
+        self.hint(devices, false);
+    }
+
+    /// Asks for a look at their configurations as well: they have just come, or it or their labels changed.
+    pub fn reconfigure(&self, devices: impl IntoIterator<Item = DeviceId>) {
+        self.hint(devices, true);
+    }
+
+    /// Asks for these commands to be pushed, which are due and just committed.
+    pub fn push(&self, commands: Vec<DueCommand>) {
+        if commands.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        {
+            let mut waiting = self.lock();
+            for command in commands {
+                waiting.push(command, now);
+            }
+        }
+        self.notify.notify_one();
+    }
+
+    fn hint(&self, devices: impl IntoIterator<Item = DeviceId>, configurations: bool) {
+        let mut hinted = false;
+        {
+            let mut waiting = self.lock();
+            for device in devices {
+                hinted |= waiting.look(device);
+                if configurations {
+                    hinted |= waiting.configurations.insert(device);
+                }
+            }
+        }
+        if hinted {
+            self.notify.notify_one();
+        }
+    }
+
+    /// How many devices wait for a look.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let waiting = self.lock();
+        waiting.commands.len() + waiting.fresh.len()
+    }
+
+    /// Asks for a look at the deployments that proceed in phases: an attempt ended, or an operator decided.
+    pub fn rollouts(&self) {
+        self.rollouts.notify_one();
+    }
+
+    /// Waits until there is something to take.
+    pub(super) async fn hinted(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Waits until somebody asked for that; hints in between are one.
+    pub async fn rollouts_hinted(&self) {
+        self.rollouts.notified().await;
+    }
+
+    pub(super) fn take(&self) -> Hinted {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Hinted> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kernex_proto::ids::{AttemptId, TargetId};
+
+    use super::*;
+    use crate::store::dispatch::DueKind;
+
+    fn command(device: DeviceId) -> DueCommand {
+        DueCommand {
+            device,
+            attempt: AttemptId {
+                target: TargetId::generate(),
+                number: 1,
+            },
+            run: 1,
+            kind: DueKind::Stop,
+            remaining: Duration::ZERO,
+            waited: Duration::ZERO,
+            traceparent: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_else_happens_to_a_device_has_its_rows_read() {
+        let [alone, twice, before, after] = [(); 4].map(|()| DeviceId::generate());
+        let now = Instant::now();
+        let mut hinted = Hinted::default();
+        hinted.look(before);
+        for device in [alone, twice, before, after, twice] {
+            hinted.push(command(device), now);
+        }
+        hinted.look(after);
+        let fresh = hinted.take_fresh(now);
+        assert_eq!(
+            fresh.iter().map(|due| due.device).collect::<Vec<_>>(),
+            [alone]
+        );
+        assert_eq!(hinted.commands, HashSet::from([twice, before, after]));
+    }
+
+    #[test]
+    fn a_command_that_waited_is_read_again() {
+        let (old, new) = (DeviceId::generate(), DeviceId::generate());
+        let begun = Instant::now();
+        let mut hinted = Hinted::default();
+        hinted.push(command(old), begun);
+        hinted.push(command(new), begun + FRESH_FOR);
+        let fresh = hinted.take_fresh(begun + FRESH_FOR);
+        assert_eq!(
+            fresh.iter().map(|due| due.device).collect::<Vec<_>>(),
+            [new]
+        );
+        assert_eq!(hinted.commands, HashSet::from([old]));
+    }
+}
