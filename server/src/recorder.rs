@@ -4,6 +4,8 @@
 //! only the latest of each device and attempt is kept. When the store fails, the batch stays here and is tried again;
 //! the sessions feel it as a full queue, and agents as acks that are late.
 
+mod fits;
+
 use std::{
     collections::{HashMap, HashSet},
     slice,
@@ -22,6 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use self::fits::Fits;
 use crate::{
     crash::Act,
     dispatcher::{Hints, Notes},
@@ -105,6 +108,7 @@ impl Recorder {
             notes,
             metrics,
             latest: Arc::clone(&latest),
+            fits: Fits::default(),
         };
         (Self { reports, latest }, worker.run(queue, stop))
     }
@@ -155,10 +159,11 @@ struct Worker {
     notes: Arc<Notes>,
     metrics: Arc<Metrics>,
     latest: Arc<Latest>,
+    fits: Fits,
 }
 
 impl Worker {
-    async fn run(self, mut queue: mpsc::Receiver<Submission>, stop: CancellationToken) {
+    async fn run(mut self, mut queue: mpsc::Receiver<Submission>, stop: CancellationToken) {
         let mut flush = tokio::time::interval(FLUSH);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
@@ -192,12 +197,17 @@ impl Worker {
     }
 
     /// Writes the batch and what progress there is, again and again until it is written; then acknowledges.
-    async fn commit(&self, batch: &mut Vec<Submission>, stop: &CancellationToken) {
+    async fn commit(&mut self, batch: &mut Vec<Submission>, stop: &CancellationToken) {
         let rows = self.rows(batch);
         if rows.is_empty() {
             return;
         }
         self.metrics.report_flush.observe(rows.len() as f64);
+        for row in &rows {
+            if matches!(row.event, ReportEvent::Outcome(_)) {
+                self.fits.forget(row.device);
+            }
+        }
         let dispositions = self.apply(rows, stop).await;
         let mut moved = HashSet::new();
         for (report, disposition) in batch.drain(..).zip(dispositions) {
@@ -319,22 +329,32 @@ impl Worker {
         dispositions
     }
 
-    async fn flush_heartbeats(&self) {
-        let rows: Vec<_> = lock(&self.latest.heartbeats)
-            .drain()
-            .map(|(_, row)| row)
-            .collect();
+    async fn flush_heartbeats(&mut self) {
+        let now = Instant::now();
+        let waiting: Vec<_> = lock(&self.latest.heartbeats).drain().collect();
+        let mut rows: Vec<_> = waiting.into_iter().map(|(_, row)| row).collect();
         if rows.is_empty() {
             return;
         }
+        for row in &mut rows {
+            row.fits = self.fits.knows(row, now);
+        }
         self.metrics.heartbeat_flush.observe(rows.len() as f64);
-        if let Err(error) = self.store.record_heartbeats(&rows).await {
-            tracing::warn!(error = %chain(&error), devices = rows.len(), "heartbeats wait for the store");
-            let mut heartbeats = lock(&self.latest.heartbeats);
-            for mut row in rows {
-                // An outcome may have come meanwhile, and so may a newer one.
-                row.releases = None;
-                heartbeats.entry(row.device).or_insert(row);
+        match self.store.record_heartbeats(&rows).await {
+            Ok(fit) => {
+                for row in rows.iter().filter(|row| fit.contains(&row.device)) {
+                    self.fits.learn(row, now);
+                }
+                self.fits.shrink(self.registry.len(), now);
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), devices = rows.len(), "heartbeats wait for the store");
+                let mut heartbeats = lock(&self.latest.heartbeats);
+                for mut row in rows {
+                    // An outcome may have come meanwhile, and so may a newer one.
+                    row.releases = None;
+                    heartbeats.entry(row.device).or_insert(row);
+                }
             }
         }
     }

@@ -249,6 +249,7 @@ impl Sessions {
                         epoch: session.epoch,
                         vital_signs: row.vital_signs.unwrap_or_default(),
                         releases: Some(row.releases),
+                        fits: false,
                     });
                 }
                 Decision::Progress(attempt, progress) => {

@@ -3,9 +3,9 @@
 //! Each heartbeat is compared beside the writers' lock, for many devices at once. Only where something seems to have
 //! changed is it judged again under the lock, because an outcome may be on its way: see [`Known::judge`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use kernex_proto::v1;
+use kernex_proto::{ids::DeviceId, v1};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect,
     sea_query::{Expr, Func, OnConflict, Query},
@@ -56,24 +56,39 @@ impl Store {
     }
 }
 
-/// Those of some devices that seem to have begun or ceased to drift.
-pub(super) async fn suspects<C: ConnectionTrait>(
+/// Devices whose heartbeats were compared with what is known of them.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    /// Those that say what is expected.
+    pub(super) fit: HashSet<DeviceId>,
+    /// Those that seem to have begun or ceased to drift.
+    pub(super) suspects: Vec<Uuid>,
+}
+
+/// Compares heartbeats with what is known of their devices, where that was not done before.
+pub(super) async fn compare<C: ConnectionTrait>(
     db: &C,
     rows: &[&HeartbeatRow],
-) -> Result<Vec<Uuid>> {
-    let ids: Vec<Uuid> = rows.iter().map(|row| row.device.0).collect();
+    compared: &mut Compared,
+) -> Result<()> {
+    let news = rows.iter().filter(|row| !row.fits);
+    let news: Vec<_> = news
+        .filter_map(|row| Some((row.device, row.releases.as_ref()?)))
+        .collect();
+    if news.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = news.iter().map(|(device, _)| device.0).collect();
     let mut known = known(db, &ids).await?;
-    let mut suspects = Vec::new();
-    for row in rows {
-        let Some(releases) = &row.releases else {
-            continue;
-        };
-        let known = known.remove(&row.device.0).unwrap_or_default();
-        if known.judge(&said(releases), Timestamp(0)) != known.drifts {
-            suspects.push(row.device.0);
+    for (device, releases) in news {
+        let known = known.remove(&device.0).unwrap_or_default();
+        if known.judge(&said(releases), Timestamp(0)) == known.drifts {
+            compared.fit.insert(device);
+        } else {
+            compared.suspects.push(device.0);
         }
     }
-    Ok(suspects)
+    Ok(())
 }
 
 impl Store {

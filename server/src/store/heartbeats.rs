@@ -1,13 +1,14 @@
 //! Heartbeats of many sessions at once: the latest of each device, and a sampled history.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     time::Duration,
 };
 
 use kernex_proto::{ids::DeviceId, v1};
 use sea_orm::{
-    ColumnTrait, EntityTrait, Iterable, QueryFilter, QuerySelect, sea_query::OnConflict,
+    ConnectionTrait, FromQueryResult, Iterable,
+    sea_query::{Expr, ExprTrait, OnConflict, Query, SelectStatement, TableRef},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -15,8 +16,8 @@ use uuid::Uuid;
 use super::{
     Result, Store,
     attempts::signed,
-    drifts,
-    entity::{device, heartbeat, heartbeat_sample},
+    drifts::{self, Compared},
+    entity::{heartbeat, heartbeat_sample},
     transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
 use crate::{clock::Timestamp, crash::Act};
@@ -32,6 +33,8 @@ pub struct HeartbeatRow {
     pub vital_signs: v1::VitalSigns,
     /// What the agent says is active; none when an outcome has come since, which knows better.
     pub releases: Option<Vec<v1::ActiveRelease>>,
+    /// It said the same when that was found to be as expected, and no outcome has come since.
+    pub fits: bool,
 }
 
 /// The newest heartbeat of each device.
@@ -41,57 +44,45 @@ pub(super) type Newest<'a> = BTreeMap<Uuid, &'a HeartbeatRow>;
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Records the newest heartbeat of each device; those of older sessions and deleted devices are dropped.
-    pub async fn record_heartbeats(&self, rows: &[HeartbeatRow]) -> Result<()> {
+    /// Records the newest heartbeat of each device; those of older sessions and deleted devices are dropped. Gives the devices
+    /// whose heartbeats were compared with what is expected of them, and fit.
+    pub async fn record_heartbeats(&self, rows: &[HeartbeatRow]) -> Result<HashSet<DeviceId>> {
         // The last one of each device wins; sorted, so that replicas lock rows in one order.
         let newest: Newest<'_> = rows.iter().map(|row| (row.device.0, row)).collect();
         let newest = &newest;
         if newest.is_empty() {
-            return Ok(());
+            return Ok(HashSet::new());
         }
-        let suspects = self
+        let judged = self
             .write_beside_as(Act::CommitHeartbeats, |tx| async move {
                 let ids: Vec<Uuid> = newest.keys().copied().collect();
-                let mut suspects = Vec::new();
+                let mut judged = Compared::default();
                 for chunk in ids.chunks(ID_CHUNK) {
-                    suspects.extend(record(&tx, newest, chunk).await?);
+                    let recorded = record(&tx, newest, chunk).await?;
+                    drifts::compare(&tx.db, &recorded, &mut judged).await?;
                 }
-                Ok(suspects)
+                Ok(judged)
             })
             .await?;
-        self.judge_drifts(newest, &suspects).await
+        self.judge_drifts(newest, &judged.suspects).await?;
+        Ok(judged.fit)
     }
 }
 
-/// Writes the heartbeats of some devices; says which of these seem to run something else than they should. When a device was
-/// last seen is read from its heartbeat as well as from its own row, so that row is left alone.
-async fn record(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid]) -> Result<Vec<Uuid>> {
-    let epochs: Vec<(Uuid, i64)> = device::Entity::find()
-        .select_only()
-        .columns([device::Column::Id, device::Column::Epoch])
-        .filter(device::Column::Id.is_in(padded(ids.iter().copied())))
-        .into_tuple()
-        .all(&tx.db)
-        .await?;
-    let sampled: Vec<(Uuid, i64)> = heartbeat::Entity::find()
-        .select_only()
-        .columns([heartbeat::Column::DeviceId, heartbeat::Column::SampledAt])
-        .filter(heartbeat::Column::DeviceId.is_in(padded(ids.iter().copied())))
-        .into_tuple()
-        .all(&tx.db)
-        .await?;
-    let sampled: HashMap<Uuid, i64> = sampled.into_iter().collect();
-    let mut recorded: Vec<&HeartbeatRow> = epochs
-        .into_iter()
-        .filter_map(|(id, epoch)| newest.get(&id).copied().zip(Some(epoch)))
-        .filter(|(row, epoch)| signed(row.epoch) >= *epoch)
-        .map(|(row, _)| row)
-        .collect();
-    recorded.sort_by_key(|row| row.device);
+/// Writes the heartbeats of some devices; gives those that were written. When a device was last seen is read from its
+/// heartbeat as well as from its own row, so that row is left alone.
+async fn record<'a>(tx: &Tx, newest: &Newest<'a>, ids: &[Uuid]) -> Result<Vec<&'a HeartbeatRow>> {
+    let mut recorded = Vec::with_capacity(ids.len());
+    for row in tx.db.query_all(&before(ids)).await? {
+        let before = Before::from_query_result(&row, "")?;
+        let newest = newest.get(&before.id).copied();
+        let current = newest.filter(|row| signed(row.epoch) >= before.epoch);
+        recorded.extend(current.zip(Some(before.sampled_at)));
+    }
+    recorded.sort_by_key(|(row, _)| row.device);
     let mut latest = Vec::with_capacity(recorded.len());
     let mut samples = Vec::new();
-    for row in &recorded {
-        let last = sampled.get(&row.device.0).copied();
+    for (row, last) in &recorded {
         let due = last.is_none_or(|last| tx.now.since(Timestamp(last)) >= SAMPLE_EVERY);
         let beat = beat(row, tx.now, last.filter(|_| !due).unwrap_or(tx.now.0));
         if due {
@@ -113,7 +104,29 @@ async fn record(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid]) -> Result<Vec<Uuid>>
     .do_nothing()
     .to_owned();
     insert_all::<heartbeat_sample::Entity>(&tx.db, samples, Some(once)).await?;
-    drifts::suspects(&tx.db, &recorded).await
+    Ok(recorded.into_iter().map(|(row, _)| row).collect())
+}
+
+/// What is known of a device before its heartbeat is written.
+#[derive(FromQueryResult)]
+struct Before {
+    id: Uuid,
+    epoch: i64,
+    /// When its history was last added to.
+    sampled_at: Option<i64>,
+}
+
+fn before(ids: &[Uuid]) -> SelectStatement {
+    Query::select()
+        .columns([("d", "id"), ("d", "epoch")])
+        .column(("h", "sampled_at"))
+        .from_as("devices", "d")
+        .left_join(
+            TableRef::from("heartbeats").alias("h"),
+            Expr::col(("h", "device_id")).equals(("d", "id")),
+        )
+        .and_where(Expr::col(("d", "id")).is_in(padded(ids.iter().copied())))
+        .to_owned()
 }
 
 fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: i64) -> heartbeat::Model {
