@@ -145,7 +145,8 @@ fn means(program: Program, act: &str) -> Means {
         (Program::Agent, "journal.release" | "file.create") => Means::Apart,
         (Program::Server, "file.private") => Means::Apart,
         (Program::Server, "blob.delete") => Means::DeleteBundle,
-        (Program::Server, "commit.cancel" | "push.stop") => Means::Cancel,
+        // Deploys that are answered at once are noted with the answer.
+        (Program::Server, "commit.sent" | "commit.cancel" | "push.stop") => Means::Cancel,
         (Program::Server, "commit.enroll") => Means::Enrol,
         (Program::Server, "commit.session" | "commit.ready" | "commit.close") => Means::Start,
         (Program::Server, "commit.heartbeats" | "commit.beside") => Means::Start,
