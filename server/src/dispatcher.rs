@@ -42,7 +42,6 @@ pub async fn run(
     store: Store,
     registry: Arc<Registry>,
     hints: Arc<Hints>,
-    notes: Arc<Notes>,
     stop: CancellationToken,
 ) {
     let mut next_full = Instant::now() + BUSY;
@@ -51,8 +50,8 @@ pub async fn run(
         let everybody = tokio::select! {
             () = stop.cancelled() => return,
             () = hints.hinted() => false,
-            () = notes.due() => {
-                if let Err(error) = notes.write(&store).await {
+            () = hints.notes().due() => {
+                if let Err(error) = hints.notes().write(&store).await {
                     tracing::warn!(error = %chain(&error), "pushed commands wait to be noted");
                 }
                 continue;
@@ -62,7 +61,7 @@ pub async fn run(
         let pusher = Pusher {
             store: &store,
             registry: &registry,
-            notes: &notes,
+            notes: hints.notes(),
         };
         let mut hinted = hints.take();
         let fresh = hinted.take_fresh(Instant::now());

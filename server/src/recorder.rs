@@ -27,7 +27,7 @@ use tracing::Span;
 use self::fits::Fits;
 use crate::{
     crash::Act,
-    dispatcher::{Hints, Notes},
+    dispatcher::Hints,
     error::chain,
     metrics::{Metrics, observe},
     registry::{Ended, Registry, SessionHandle},
@@ -95,7 +95,7 @@ impl Recorder {
     pub fn new(
         store: Store,
         registry: Arc<Registry>,
-        (hints, notes): (Arc<Hints>, Arc<Notes>),
+        hints: Arc<Hints>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
@@ -105,7 +105,6 @@ impl Recorder {
             store,
             registry,
             hints,
-            notes,
             metrics,
             latest: Arc::clone(&latest),
             fits: Fits::default(),
@@ -156,7 +155,6 @@ struct Worker {
     store: Store,
     registry: Arc<Registry>,
     hints: Arc<Hints>,
-    notes: Arc<Notes>,
     metrics: Arc<Metrics>,
     latest: Arc<Latest>,
     fits: Fits,
@@ -227,7 +225,7 @@ impl Worker {
                 observe(&self.metrics.push, waited);
             }
             if disposition == v1::Disposition::Applied {
-                self.notes.answered(report.attempt);
+                self.hints.notes().answered(report.attempt);
             }
             // What was known before makes nothing due, and what was pushed stays pushed.
             let known = matches!(disposition, v1::Disposition::Duplicate);
@@ -378,13 +376,8 @@ mod tests {
         store.migrate().await.expect("migrates");
         let stop = CancellationToken::new();
         let metrics = Arc::new(Metrics::new(store.figures().clone()));
-        let (recorder, work) = Recorder::new(
-            store,
-            Arc::default(),
-            Default::default(),
-            metrics,
-            stop.clone(),
-        );
+        let (recorder, work) =
+            Recorder::new(store, Arc::default(), Arc::default(), metrics, stop.clone());
         let (outbound, mut queue) = mpsc::channel(8);
         let session = SessionHandle::new(DeviceId::generate(), 1, outbound);
         for seq in 1..=3 {

@@ -19,7 +19,7 @@ use crate::{
     api::{self, Api, feed::Feed},
     auth::{AuthLayer, Authenticator},
     config::Config,
-    dispatcher::{self, Hints, Notes},
+    dispatcher::{self, Hints},
     error::chain,
     lifecycle::{Shutdown, Tasks},
     listener,
@@ -71,13 +71,12 @@ pub async fn run(
     let tasks = Tasks::new(&tasks_shutdown);
     let registry = Arc::new(Registry::default());
     let hints = Arc::new(Hints::default());
-    let notes = Arc::new(Notes::default());
     let metrics = Arc::new(Metrics::new(ground.store.figures().clone()));
     let recorder_stop = CancellationToken::new();
     let (recorder, recording) = Recorder::new(
         ground.store.clone(),
         Arc::clone(&registry),
-        (Arc::clone(&hints), Arc::clone(&notes)),
+        Arc::clone(&hints),
         Arc::clone(&metrics),
         recorder_stop.clone(),
     );
@@ -119,7 +118,6 @@ pub async fn run(
             store.clone(),
             Arc::clone(&registry),
             Arc::clone(&hints),
-            notes,
             soft.clone(),
         ),
     );

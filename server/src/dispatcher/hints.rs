@@ -1,4 +1,5 @@
-//! What may be due: devices to look at, and commands that were committed a moment ago and so need not be read.
+//! What may be due: devices to look at, and commands that were committed a moment ago and so need not be read. Also keeps what was
+//! pushed until that is written.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,6 +10,7 @@ use std::{
 use kernex_proto::ids::DeviceId;
 use tokio::{sync::Notify, time::Instant};
 
+use super::notes::Notes;
 use crate::store::dispatch::DueCommand;
 
 /// Commands that may wait unread, some hundred bytes each.
@@ -23,6 +25,7 @@ pub struct Hints {
     devices: Mutex<Hinted>,
     notify: Notify,
     rollouts: Notify,
+    notes: Notes,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +109,12 @@ impl Hints {
         if hinted {
             self.notify.notify_one();
         }
+    }
+
+    /// What was pushed and is not written yet.
+    #[must_use]
+    pub const fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// How many devices wait for a look.

@@ -61,8 +61,8 @@ impl Notes {
         }
     }
 
-    /// Writes what waits. What cannot be written waits on.
-    pub(super) async fn write(&self, store: &Store) -> Result<()> {
+    /// Writes what waits, behind or because somebody is about to decide by it. What cannot be written waits on.
+    pub async fn write(&self, store: &Store) -> Result<()> {
         let waiting = std::mem::take(&mut *self.lock());
         let sent: Vec<_> = waiting.sent.into_iter().collect();
         let written = store.mark_sent(&sent).await;
