@@ -20,6 +20,7 @@ const BEHIND: Duration = Duration::from_secs(1);
 pub struct Notes {
     waiting: Mutex<Waiting>,
     began: Notify,
+    writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -44,12 +45,6 @@ impl Notes {
         self.lock().sent.remove(&attempt);
     }
 
-    /// How many wait to be written.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.lock().sent.len()
-    }
-
     /// Waits until some have to be written.
     pub(super) async fn due(&self) {
         loop {
@@ -61,15 +56,30 @@ impl Notes {
         }
     }
 
-    /// Writes what waits, behind or because somebody is about to decide by it. What cannot be written waits on.
+    /// Writes what waits, behind or because somebody is about to decide by it. What is not written, because the store failed or
+    /// because whoever asked for it went away, waits on.
     pub async fn write(&self, store: &Store) -> Result<()> {
-        let waiting = std::mem::take(&mut *self.lock());
-        let sent: Vec<_> = waiting.sent.into_iter().collect();
-        let written = store.mark_sent(&sent).await;
-        if written.is_err() {
-            self.add(sent);
+        // Who decides waits for what is being written, too.
+        let _turn = self.writing.lock().await;
+        let sent: Vec<_> = {
+            let mut waiting = self.lock();
+            // Of the next try, should this one fail.
+            waiting.since = (!waiting.sent.is_empty()).then(Instant::now);
+            waiting
+                .sent
+                .iter()
+                .map(|(of, epoch)| (*of, *epoch))
+                .collect()
+        };
+        store.mark_sent(&sent).await?;
+        let mut waiting = self.lock();
+        for (attempt, epoch) in sent {
+            // It may have been pushed in a newer session meanwhile.
+            if waiting.sent.get(&attempt) == Some(&epoch) {
+                waiting.sent.remove(&attempt);
+            }
         }
-        written
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -103,8 +113,8 @@ mod tests {
         notes.due().await;
         assert_eq!(begun.elapsed(), BEHIND);
         notes.answered(first);
-        assert_eq!(notes.waiting(), 1);
+        assert_eq!(notes.lock().sent.len(), 1);
         notes.answered(second);
-        assert_eq!(notes.waiting(), 0);
+        assert_eq!(notes.lock().sent.len(), 0);
     }
 }
