@@ -175,12 +175,12 @@ impl Worker {
                     if count == 0 {
                         break;
                     }
-                    self.commit(&mut batch, &stop).await;
+                    self.commit(&mut batch, &mut queue, &stop).await;
                 }
                 _ = flush.tick() => self.flush_heartbeats().await,
                 () = self.latest.stirred.notified(), if Instant::now() >= progress_due => {
                     progress_due = Instant::now() + FLUSH / 4;
-                    self.commit(&mut batch, &stop).await;
+                    self.commit(&mut batch, &mut queue, &stop).await;
                 }
                 () = tokio::time::sleep_until(progress_due), if Instant::now() < progress_due => {}
             }
@@ -188,15 +188,27 @@ impl Worker {
         // The last round: nobody sends any more, one attempt each.
         queue.close();
         while queue.recv_many(&mut batch, BATCH).await > 0 {
-            self.commit(&mut batch, &stop).await;
+            self.commit(&mut batch, &mut queue, &stop).await;
         }
-        self.commit(&mut batch, &stop).await;
+        self.commit(&mut batch, &mut queue, &stop).await;
         self.flush_heartbeats().await;
     }
 
     /// Writes the batch and what progress there is, again and again until it is written; then acknowledges.
-    async fn commit(&mut self, batch: &mut Vec<Submission>, stop: &CancellationToken) {
-        let rows = self.rows(batch);
+    async fn commit(
+        &mut self,
+        batch: &mut Vec<Submission>,
+        queue: &mut mpsc::Receiver<Submission>,
+        stop: &CancellationToken,
+    ) {
+        let progress: Vec<_> = lock(&self.latest.progress).drain().collect();
+        // What a session said before that waits in the queue by now, and comes first.
+        while batch.len() < BATCH
+            && let Ok(submission) = queue.try_recv()
+        {
+            batch.push(submission);
+        }
+        let rows = rows(batch, progress);
         if rows.is_empty() {
             return;
         }
@@ -249,33 +261,6 @@ impl Worker {
             self.hints.rollouts();
         }
         self.hints.add(moved);
-    }
-
-    /// The reports in order, then the progress of attempts that have not ended among them.
-    fn rows(&self, batch: &[Submission]) -> Vec<IncomingReport> {
-        let ended: HashSet<_> = batch
-            .iter()
-            .filter(|report| matches!(report.event, ReportEvent::Outcome(_)))
-            .map(|report| (report.session.device, report.attempt))
-            .collect();
-        let progress: Vec<_> = lock(&self.latest.progress).drain().collect();
-        let progress = progress
-            .into_iter()
-            .filter(|(of, _)| !ended.contains(of))
-            .map(|((device, attempt), progress)| IncomingReport {
-                device,
-                attempt,
-                event: ReportEvent::Progress(progress),
-            });
-        batch
-            .iter()
-            .map(|report| IncomingReport {
-                device: report.session.device,
-                attempt: report.attempt,
-                event: report.event.clone(),
-            })
-            .chain(progress)
-            .collect()
     }
 
     /// Applies the rows together. Waits for a store that does not answer; when it answers with an error, the rows are
@@ -356,6 +341,32 @@ impl Worker {
             }
         }
     }
+}
+
+/// The reports in order, then the progress of attempts that have not ended among them.
+fn rows(
+    batch: &[Submission],
+    progress: Vec<((DeviceId, AttemptId), v1::Progress)>,
+) -> Vec<IncomingReport> {
+    let ended: HashSet<_> = batch
+        .iter()
+        .filter(|report| matches!(report.event, ReportEvent::Outcome(_)))
+        .map(|report| (report.session.device, report.attempt))
+        .collect();
+    let progress = progress
+        .into_iter()
+        .filter(|(of, _)| !ended.contains(of))
+        .map(|((device, attempt), progress)| IncomingReport {
+            device,
+            attempt,
+            event: ReportEvent::Progress(progress),
+        });
+    let reports = batch.iter().map(|report| IncomingReport {
+        device: report.session.device,
+        attempt: report.attempt,
+        event: report.event.clone(),
+    });
+    reports.chain(progress).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

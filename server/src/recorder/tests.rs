@@ -1,15 +1,69 @@
-//! What waits is not lost when the recorder stops.
+//! What waits is written in order, and not lost when the recorder stops.
 
 use super::*;
 use crate::clock::Clock;
 use kernex_proto::ids::TargetId;
+use prometheus_client::encoding::prometheus_text::encode;
+
+async fn store(dir: &tempfile::TempDir) -> Store {
+    let url = format!("sqlite://{}", dir.path().join("test.db").display());
+    let store = Store::open(&url, Clock::system()).await.expect("opens");
+    store.migrate().await.expect("migrates");
+    store
+}
+
+fn attempt() -> AttemptId {
+    AttemptId {
+        target: TargetId::generate(),
+        number: 1,
+    }
+}
+
+#[tokio::test]
+async fn progress_is_never_written_before_the_acceptance_that_came_before_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = store(&dir).await;
+    let (outbound, _queue) = mpsc::channel(8);
+    let session = SessionHandle::new(DeviceId::generate(), 1, outbound);
+    // Which of the two is looked at first is left to chance.
+    for _ in 0..32 {
+        let metrics = Arc::new(Metrics::new(store.figures().clone()));
+        let stop = CancellationToken::new();
+        let (recorder, work) = Recorder::new(
+            store.clone(),
+            Arc::default(),
+            Arc::default(),
+            Arc::clone(&metrics),
+            stop.clone(),
+        );
+        let accepted = Submission {
+            session: Arc::clone(&session),
+            seq: 0,
+            attempt: attempt(),
+            event: ReportEvent::Accepted,
+            span: Span::none(),
+        };
+        let of = accepted.attempt;
+        assert!(recorder.report(accepted).await);
+        recorder.progress(session.device, of, v1::Progress::default());
+        let written = async {
+            while recorder.waiting().reports + recorder.waiting().progress > 0 {
+                tokio::task::yield_now().await;
+            }
+            stop.cancel();
+        };
+        tokio::join!(work, written);
+        let mut scrape = String::new();
+        encode(&mut scrape, &metrics.registry()).expect("encodes");
+        let together = "kernex_report_flush_size_sum 2.0\nkernex_report_flush_size_count 1\n";
+        assert!(scrape.contains(together), "{scrape}");
+    }
+}
 
 #[tokio::test]
 async fn what_waits_is_written_and_acknowledged_even_when_the_recorder_stops() {
     let dir = tempfile::tempdir().expect("a folder");
-    let url = format!("sqlite://{}", dir.path().join("test.db").display());
-    let store = Store::open(&url, Clock::system()).await.expect("opens");
-    store.migrate().await.expect("migrates");
+    let store = store(&dir).await;
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::new(store.figures().clone()));
     let (recorder, work) =
@@ -20,10 +74,7 @@ async fn what_waits_is_written_and_acknowledged_even_when_the_recorder_stops() {
         let submission = Submission {
             session: Arc::clone(&session),
             seq,
-            attempt: AttemptId {
-                target: TargetId::generate(),
-                number: 1,
-            },
+            attempt: attempt(),
             event: ReportEvent::Accepted,
             span: Span::none(),
         };
