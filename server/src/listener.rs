@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -23,8 +24,11 @@ use tonic::transport::server::Connected;
 
 use crate::metrics::{Held, Metrics};
 
-/// Connections held at once. A fleet of ten thousand agents fits with room for operators; each costs a descriptor.
-const MAX_CONNECTIONS: usize = 16_384;
+/// One of so many descriptors is left to files, the database and other listeners; connections get the rest.
+const LEFT_TO_OTHERS: u64 = 16;
+
+/// Most connections, however many descriptors there are: quiet ones take some 3 GB by then.
+const MAX_CONNECTIONS: u64 = 65_536;
 
 /// A peer that has not finished its TLS handshake by then is dropped.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -118,9 +122,31 @@ fn bind_as(address: SocketAddr, setting: &str) -> anyhow::Result<std::net::TcpLi
     })
 }
 
-/// Accepts until `stop`, in a future the caller owns; the connections come out of the stream.
+/// Raises this process's limit on descriptors as far as it may; gives how many connections can be held at once, because each is a
+/// descriptor.
+pub(crate) fn room() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit on descriptors stays as it is");
+    }
+    connections(getrlimit(Resource::Nofile).current)
+}
+
+/// Connections within a limit on descriptors.
+fn connections(descriptors: Option<u64>) -> usize {
+    let descriptors = descriptors.unwrap_or(u64::MAX);
+    let connections = (descriptors - descriptors / LEFT_TO_OTHERS).min(MAX_CONNECTIONS);
+    usize::try_from(connections).unwrap_or(usize::MAX)
+}
+
+/// Accepts up to `most` connections at once until `stop`, in a future the caller owns; the connections come out of the stream.
 pub fn incoming(
     listener: TcpListener,
+    most: usize,
     tls: Option<TlsAcceptor>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -129,7 +155,7 @@ pub fn incoming(
     ReceiverStream<io::Result<Connection>>,
 ) {
     let (ready, connections) = mpsc::channel(READY_QUEUE);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(most));
     let accepting = async move {
         let mut handshakes = JoinSet::new();
         let mut pause = Pause::default();
@@ -328,6 +354,20 @@ mod tests {
         let taken = first.local_addr().expect("has an address");
         let error = bind(taken).expect_err("is taken").to_string();
         assert!(error.contains("another program uses this port"), "{error}");
+    }
+
+    #[test]
+    fn descriptors_say_how_many_connections_there_may_be() {
+        let table = [
+            (Some(0), 0),
+            (Some(1_024), 960),
+            (Some(20_000), 18_750),
+            (Some(1 << 30), 65_536),
+            (None, 65_536),
+        ];
+        for (descriptors, expected) in table {
+            assert_eq!(connections(descriptors), expected, "{descriptors:?}");
+        }
     }
 
     #[test]

@@ -108,8 +108,10 @@ pub async fn run(
         }
         None => None,
     };
+    let most = listener::room();
+    tracing::info!(connections = most, "connections that may be held at once");
     let (accepting, connections) =
-        listener::incoming(listener, tls, Arc::clone(&metrics), soft.clone());
+        listener::incoming(listener, most, tls, Arc::clone(&metrics), soft.clone());
     let store = &ground.store;
     parts.start("accept", accepting);
     parts.start(
