@@ -263,8 +263,7 @@ impl Sessions {
                 }
                 Decision::Report(report) => {
                     // In a box, as everything else that a quiet session does not do: its room is given back.
-                    let queued = self.report(session, report);
-                    if !Box::pin(queued.instrument(span.clone())).await {
+                    if !Box::pin(self.report(session, report)).await {
                         return Some(Refusal::Draining.into());
                     }
                 }
@@ -289,8 +288,14 @@ impl Sessions {
             event,
             traceparent,
         } = report;
-        let span = tracing::info_span!("report", device = %session.device, session = session.epoch, command = %attempt);
-        kernex_proto::telemetry::set_parent(&span, &traceparent);
+        let span = if traceparent.is_empty() {
+            // Nobody follows it, and a fleet of them is not free.
+            Span::none()
+        } else {
+            let span = tracing::info_span!("report", device = %session.device, session = session.epoch, command = %attempt);
+            kernex_proto::telemetry::set_parent(&span, &traceparent);
+            span
+        };
         let submission = Submission {
             session: Arc::clone(session),
             seq,
