@@ -7,8 +7,8 @@ use std::{
 };
 
 use sea_orm::{
-    ActiveModelTrait, ActiveValue, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait,
-    ExprTrait, IntoActiveModel, Iterable, QueryFilter, QuerySelect,
+    ActiveModelTrait, ActiveValue, ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait,
+    IntoActiveModel, Iterable, QueryFilter, QuerySelect,
     sea_query::{Alias, Expr, OnConflict, Query},
 };
 use serde_json::json;
@@ -18,7 +18,7 @@ use super::{
     Result,
     entity::attempt,
     progress::finish_deployments,
-    transaction::{ID_CHUNK, Tx, insert_all, padded},
+    transaction::{ID_CHUNK, Tx, insert_counted, padded},
 };
 use crate::{
     clock::Timestamp,
@@ -200,7 +200,7 @@ pub(crate) async fn insert_alike(tx: &Tx, alike: attempt::Model, targets: &[Uuid
             .select_from(rows)
             .map_err(|error| DbErr::Custom(error.to_string()))?
             .to_owned();
-        tx.db.execute(&insert).await?;
+        tx.db.later(&insert).await?;
     }
     Ok(())
 }
@@ -371,7 +371,7 @@ async fn compare_and_set(
         .update_columns(changing)
         .action_and_where(stored.eq(written.sub(1)))
         .to_owned();
-    let updated = insert_all::<attempt::Entity>(&tx.db, rows, Some(on_conflict)).await?;
+    let updated = insert_counted::<attempt::Entity>(&tx.db, rows, Some(on_conflict)).await?;
     if updated != expected {
         return Err(DbErr::RecordNotUpdated.into());
     }

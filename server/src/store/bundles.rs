@@ -2,7 +2,8 @@
 
 use kernex_proto::{ids::Digest, v1};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, QueryFilter, QueryOrder,
+    QuerySelect, Select,
     sea_query::{Expr, ExprTrait, OnConflict, Query, TableRef},
 };
 use serde_json::json;
@@ -270,18 +271,44 @@ pub(crate) async fn find_bundle<C: ConnectionTrait>(
         .ok_or_else(|| not_found("bundle", reference))
 }
 
+/// A bundle with its detached signatures, by key.
+pub(crate) async fn find_signed_bundle<C: ConnectionTrait>(
+    db: &C,
+    reference: &str,
+) -> Result<(bundle::Model, Vec<signature::Model>)> {
+    let signatures = bundle::Entity::belongs_to(signature::Entity)
+        .from(bundle::Column::Id)
+        .to(signature::Column::BundleId);
+    let rows = referred(reference)
+        .join(JoinType::LeftJoin, signatures.into())
+        .order_by_asc(signature::Column::KeyId)
+        .select_also(signature::Entity)
+        .all(db)
+        .await?;
+    let (bundles, signatures): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    let bundle = bundles.into_iter().next();
+    let bundle = bundle.ok_or_else(|| not_found("bundle", reference))?;
+    // The same bytes may have other names, too.
+    let theirs = |signature: &signature::Model| signature.bundle_id == bundle.id;
+    let signatures = signatures.into_iter().flatten().filter(theirs).collect();
+    Ok((bundle, signatures))
+}
+
 async fn by_reference<C: ConnectionTrait>(
     db: &C,
     reference: &str,
 ) -> Result<Option<bundle::Model>> {
+    Ok(referred(reference).one(db).await?)
+}
+
+fn referred(reference: &str) -> Select<bundle::Entity> {
     let query = bundle::Entity::find().order_by_asc(bundle::Column::Id);
-    let query = match reference.split_once(':') {
+    match reference.split_once(':') {
         Some((name, version)) => query
             .filter(bundle::Column::Name.eq(clean(name)))
             .filter(bundle::Column::Version.eq(clean(version))),
         None => query.filter(bundle::Column::Digest.eq(clean(reference))),
-    };
-    Ok(query.one(db).await?)
+    }
 }
 
 fn format_name(format: v1::BundleFormat) -> Result<&'static str> {

@@ -7,7 +7,7 @@ use std::{
 
 use kernex_proto::ids::DeviceId;
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, QueryFilter,
+    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryTrait,
     sea_query::{Expr, ExprTrait},
 };
 use serde_json::json;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{
     Caller, Result, StoreError,
     attempts::{Batch, NewAttempt, insert_alike, is_unresolved, unsigned},
-    bundles::find_bundle,
+    bundles::find_signed_bundle,
     chosen::{Chosen, select_devices},
     deployments::{CreatedDeployment, NewDeployment, find, released},
     devices::clean,
@@ -45,8 +45,8 @@ pub(crate) async fn fan_out(
     caller: &Caller,
     new: &NewDeployment,
 ) -> Result<CreatedDeployment> {
-    let bundle = find_bundle(&tx.db, &new.bundle).await?;
-    let devices = select_devices(&tx.db, new).await?;
+    let (bundle, signatures) = find_signed_bundle(&tx.db, &new.bundle).await?;
+    let devices = select_devices(&tx.db, new, &bundle).await?;
     if devices.is_empty() && new.terms.dynamic.is_none() {
         return Err(StoreError::NoTargets);
     }
@@ -58,7 +58,9 @@ pub(crate) async fn fan_out(
         .clone()
         .or_else(|| waits.then(Rollout::together));
     let ids: Vec<Uuid> = devices.keys().copied().collect();
-    let busy = supersede(tx, &ids, &bundle.name).await?;
+    let may_be_busy = devices.values().filter(|device| device.may_be_busy);
+    let may_be_busy: Vec<Uuid> = may_be_busy.map(|device| device.id).collect();
+    let busy = supersede(tx, &may_be_busy, &bundle.name).await?;
     let mut row = order(tx, caller, new, &bundle, rollout.as_ref());
     if waits {
         row.state = DeploymentState::Scheduled.as_str().to_owned();
@@ -87,7 +89,7 @@ pub(crate) async fn fan_out(
             let conflicted = devices.get(device).is_none_or(|row| row.conflicted);
             !conflicted && !busy.contains(device)
         });
-        due = dispatch::released(tx, &row, &bundle, waiting).await?;
+        due = dispatch::released(&row, &bundle, &signatures, waiting)?;
         released(row, ids.len())?
     } else {
         // What may begin at once begins with the order.
@@ -187,16 +189,15 @@ pub(crate) async fn insert_targets(
 ) -> Result<Inserted> {
     let ids: Vec<Uuid> = devices.keys().copied().collect();
     for chunk in ids.chunks(ID_CHUNK) {
-        device::Entity::update_many()
-            .col_expr(
-                device::Column::Generation,
-                Expr::col(device::Column::Generation).add(1),
-            )
-            .filter(device::Column::Id.is_in(padded(chunk.iter().copied())))
-            .exec(&tx.db)
-            .await?;
+        let next = Expr::col(device::Column::Generation).add(1);
+        let update = device::Entity::update_many()
+            .col_expr(device::Column::Generation, next)
+            .filter(device::Column::Id.is_in(padded(chunk.iter().copied())));
+        tx.db.later(update.as_query()).await?;
     }
-    let penalties = penalties(&tx.db, &row.digest, &ids, penalty_after).await?;
+    let may_have_failed = devices.values().filter(|device| device.may_have_failed);
+    let may_have_failed: Vec<Uuid> = may_have_failed.map(|device| device.id).collect();
+    let penalties = penalties(&tx.db, &row.digest, &may_have_failed, penalty_after).await?;
     let execution = Duration::from_micros(unsigned(row.execution_us));
     // Without phases everything is released with the order.
     let facts = if row.phase_count > 0 {

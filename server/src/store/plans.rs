@@ -43,13 +43,14 @@ impl Store {
     /// What an order would be.
     pub async fn planning(&self, new: &NewDeployment) -> Result<Planning> {
         let bundle = find_bundle(self.reader(), &new.bundle).await?;
-        let devices = select_devices(self.reader(), new).await?;
+        let devices = select_devices(self.reader(), new, &bundle).await?;
         if devices.is_empty() && new.terms.dynamic.is_none() {
             return Err(StoreError::NoTargets);
         }
         let now = self.now();
         let schedule = new.terms.schedule_at(now, new.delivery)?;
-        let ids: Vec<Uuid> = devices.keys().copied().collect();
+        let may_have_failed = devices.values().filter(|device| device.may_have_failed);
+        let ids: Vec<Uuid> = may_have_failed.map(|device| device.id).collect();
         let after = new.terms.penalty_after;
         let penalties = penalties(self.reader(), &bundle.digest, &ids, after).await?;
         Ok(Planning {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, FromQueryResult, QueryFilter,
-    QuerySelect,
+    QuerySelect, QueryTrait,
     sea_query::{Expr, Func, Query, TableRef},
 };
 use serde_json::json;
@@ -151,14 +151,13 @@ pub(crate) async fn finish(tx: &Tx, id: Uuid) -> Result<()> {
     else {
         return Ok(());
     };
-    deployment::Entity::update_many()
+    let update = deployment::Entity::update_many()
         .col_expr(deployment::Column::State, Expr::value(finished))
         .col_expr(deployment::Column::Result, Expr::value(result.as_str()))
         .col_expr(deployment::Column::FinishedAt, Expr::value(tx.now.0))
         .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
-        .filter(deployment::Column::Id.eq(id))
-        .exec(&tx.db)
-        .await?;
+        .filter(deployment::Column::Id.eq(id));
+    tx.db.later(update.as_query()).await?;
     tx.event(
         "deployment.finished",
         None,

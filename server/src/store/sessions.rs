@@ -12,7 +12,7 @@ use kernex_proto::{
     v1,
 };
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QuerySelect,
+    ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QuerySelect, QueryTrait,
     sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
@@ -173,11 +173,10 @@ impl Store {
 pub(super) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
     let sessions = open_among(tx, numbered).await?;
     let ids = || sessions.keys().copied();
-    session::Entity::update_many()
+    let confirmed = session::Entity::update_many()
         .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
-        .filter(session::Column::DeviceId.is_in(padded(ids())))
-        .exec(&tx.db)
-        .await?;
+        .filter(session::Column::DeviceId.is_in(padded(ids())));
+    tx.db.later(confirmed.as_query()).await?;
     let (conflicted, sound): (Vec<_>, Vec<_>) = devices(tx, ids())
         .await?
         .into_iter()
@@ -189,11 +188,10 @@ pub(super) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec
         }
     }
     // A session has the newest number of its device, so what was confirmed before is less.
-    device::Entity::update_many()
+    let confirmed = device::Entity::update_many()
         .col_expr(device::Column::ConfirmedEpoch, number_of_session())
-        .filter(device::Column::Id.is_in(padded(sound.iter().map(|device| device.id))))
-        .exec(&tx.db)
-        .await?;
+        .filter(device::Column::Id.is_in(padded(sound.iter().map(|device| device.id))));
+    tx.db.later(confirmed.as_query()).await?;
     let answer = |(device, epoch): &(DeviceId, u64)| {
         let is_open = sessions.contains_key(&device.0);
         let missing = || not_found("session", format_args!("{device}#{epoch}"));
@@ -236,10 +234,9 @@ async fn open_among(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<BTreeMap<Uu
 async fn end(tx: &Tx, ids: &[Uuid]) -> Result<()> {
     for chunk in ids.chunks(ID_CHUNK) {
         let ids = || chunk.iter().copied();
-        session::Entity::delete_many()
-            .filter(session::Column::DeviceId.is_in(padded(ids())))
-            .exec(&tx.db)
-            .await?;
+        let ended =
+            session::Entity::delete_many().filter(session::Column::DeviceId.is_in(padded(ids())));
+        tx.db.later(ended.as_query()).await?;
         for device in devices(tx, ids()).await? {
             tx.device_event("device.offline", device.id, &device.name);
         }

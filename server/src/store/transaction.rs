@@ -15,8 +15,8 @@ use std::{
 
 use rand::Rng;
 use sea_orm::{
-    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait,
+    ConnectionTrait, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
+    TransactionTrait,
     sea_query::{Expr, ExprTrait, Query},
 };
 use serde_json::{Value, json};
@@ -28,18 +28,20 @@ use crate::{clock::Timestamp, crash::Act, metrics::observe};
 /// Key of PostgreSQL's advisory lock of the writers: "kernex" in ASCII.
 const WRITER_LOCK: i64 = 0x6b65_726e_6578;
 
+mod db;
 mod failures;
 mod sizes;
 
+pub(crate) use db::Db;
 use failures::is_retryable;
-pub(crate) use sizes::{ID_CHUNK, insert_all, padded};
+pub(crate) use sizes::{ID_CHUNK, insert_all, insert_counted, padded};
 
 const MAX_TRIES: u32 = 12;
 
 /// An open transaction.
 pub(crate) struct Tx {
     /// Where to ask.
-    pub(crate) db: DatabaseTransaction,
+    pub(crate) db: Db,
     /// The one instant of this transaction; later than that of any before it.
     pub(crate) now: Timestamp,
     is_timely: bool,
@@ -102,11 +104,7 @@ impl Tx {
     }
 }
 
-async fn write_events(
-    db: &DatabaseTransaction,
-    now: Timestamp,
-    events: Vec<NewEvent>,
-) -> Result<()> {
+async fn write_events(db: &Db, now: Timestamp, events: Vec<NewEvent>) -> Result<()> {
     if events.is_empty() {
         return Ok(());
     }
@@ -224,7 +222,7 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let db = self.writer().begin_with_options(options).await?;
+        let db = Db::new(self.writer().begin_with_options(options).await?);
         let (now, is_timely) = match db.get_database_backend() {
             DbBackend::Postgres => self.stamp_from(postgres_now(&db, lock).await?),
             _ => self.stamp(),
@@ -264,7 +262,7 @@ impl Store {
 }
 
 /// Takes the lock and reads the database's clock in one round trip; the clock is read once the lock is held.
-async fn postgres_now(db: &DatabaseTransaction, lock: bool) -> Result<i64> {
+async fn postgres_now(db: &Db, lock: bool) -> Result<i64> {
     let sql = if lock {
         "SELECT pg_advisory_xact_lock($1), (extract(epoch from clock_timestamp()) * 1000000)::bigint AS now"
     } else {

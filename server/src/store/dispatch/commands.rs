@@ -6,7 +6,7 @@ use kernex_proto::{
     ids::{AttemptId, DeviceId, TargetId},
     v1,
 };
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::DbErr;
 use uuid::Uuid;
 
 use super::{DueCommand, DueKind, Row};
@@ -17,23 +17,17 @@ use crate::{
         attempts::{named, unsigned},
         bundles::parse_format,
         entity::{bundle, deployment, signature},
-        transaction::Tx,
     },
 };
 
 /// The commands of an order whose targets are all released with it, for devices that wait for nothing else: what
 /// [`Store::due_commands`](crate::store::Store::due_commands) would read, before anybody has to.
-pub(crate) async fn released(
-    tx: &Tx,
+pub(crate) fn released(
     order: &deployment::Model,
     bundle: &bundle::Model,
+    signatures: &[signature::Model],
     targets: impl Iterator<Item = (Uuid, Uuid)>,
 ) -> Result<Vec<DueCommand>> {
-    let signatures = signature::Entity::find()
-        .filter(signature::Column::BundleId.eq(bundle.id))
-        .order_by_asc(signature::Column::KeyId)
-        .all(&tx.db)
-        .await?;
     let content = Content {
         name: &bundle.name,
         version: &bundle.version,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use kernex_proto::ids::{AttemptId, JournalId, TargetId};
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, Iterable, QueryFilter, QuerySelect,
+    ColumnTrait, Condition, EntityTrait, Iterable, QueryFilter, QuerySelect, QueryTrait,
     sea_query::{Expr, ExprTrait as _, OnConflict, Query},
 };
 use uuid::Uuid;
@@ -208,12 +208,12 @@ async fn write_devices(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
     let (changed, numbered): (Vec<_>, Vec<_>) =
         openings.iter().partition(|opening| opening.is_changed());
     if !numbered.is_empty() {
-        device::Entity::update_many()
+        let ids = padded(numbered.iter().map(|opening| opening.row.id));
+        let update = device::Entity::update_many()
             .col_expr(device::Column::Epoch, number_of_session())
             .col_expr(device::Column::LastSeen, Expr::value(tx.now.0))
-            .filter(device::Column::Id.is_in(padded(numbered.iter().map(|opening| opening.row.id))))
-            .exec(&tx.db)
-            .await?;
+            .filter(device::Column::Id.is_in(ids));
+        tx.db.later(update.as_query()).await?;
     }
     let changed: Vec<_> = changed.iter().map(|opening| opening.row.clone()).collect();
     let is_id = |column: &device::Column| matches!(column, device::Column::Id);

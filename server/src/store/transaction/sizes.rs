@@ -2,10 +2,11 @@
 //! possible number of rows would neither fit nor be met again.
 
 use sea_orm::{
-    ActiveModelTrait, DatabaseTransaction, EntityTrait, Insert, IntoActiveModel, Iterable,
-    sea_query::OnConflict,
+    ActiveModelTrait, ConnectionTrait, EntityTrait, Insert, InsertMany, IntoActiveModel, Iterable,
+    QueryTrait, sea_query::OnConflict,
 };
 
+use super::Db;
 use crate::store::Result;
 
 /// Most ids in one `IN (...)`.
@@ -17,9 +18,26 @@ const BIND_LIMIT: usize = 30_000;
 /// Most rows in one `INSERT`; more of them cost no less each.
 const ROW_CHUNK: usize = 256;
 
-/// Inserts many rows in few statements; says how many rows were written.
+/// Inserts many rows in few statements, which [wait](Db::later).
 pub(crate) async fn insert_all<E>(
-    db: &DatabaseTransaction,
+    db: &Db,
+    rows: Vec<E::Model>,
+    on_conflict: Option<OnConflict>,
+) -> Result<()>
+where
+    E: EntityTrait,
+    E::Model: IntoActiveModel<E::ActiveModel>,
+    E::ActiveModel: ActiveModelTrait<Entity = E> + Send,
+{
+    for insert in inserts::<E>(rows, on_conflict) {
+        db.later(insert.as_query()).await?;
+    }
+    Ok(())
+}
+
+/// The same without waiting; says how many rows were written.
+pub(crate) async fn insert_counted<E>(
+    db: &Db,
     rows: Vec<E::Model>,
     on_conflict: Option<OnConflict>,
 ) -> Result<u64>
@@ -28,19 +46,35 @@ where
     E::Model: IntoActiveModel<E::ActiveModel>,
     E::ActiveModel: ActiveModelTrait<Entity = E> + Send,
 {
-    let most = (BIND_LIMIT / E::Column::iter().count()).clamp(1, ROW_CHUNK);
     let mut written = 0;
-    let mut rows = rows.into_iter();
-    while rows.len() > 0 {
-        let size = piece(rows.len(), most);
-        let chunk: Vec<_> = rows.by_ref().take(size).collect();
-        let mut insert = Insert::<E::ActiveModel>::many(chunk);
-        if let Some(on_conflict) = &on_conflict {
-            insert = insert.on_conflict(on_conflict.clone());
-        }
-        written += insert.exec_without_returning(db).await?;
+    for insert in inserts::<E>(rows, on_conflict) {
+        written += db.execute(insert.as_query()).await?.rows_affected();
     }
     Ok(written)
+}
+
+fn inserts<E>(
+    rows: Vec<E::Model>,
+    on_conflict: Option<OnConflict>,
+) -> impl Iterator<Item = InsertMany<E::ActiveModel>>
+where
+    E: EntityTrait,
+    E::Model: IntoActiveModel<E::ActiveModel>,
+    E::ActiveModel: ActiveModelTrait<Entity = E> + Send,
+{
+    let most = (BIND_LIMIT / E::Column::iter().count()).clamp(1, ROW_CHUNK);
+    let mut rows = rows.into_iter();
+    std::iter::from_fn(move || {
+        if rows.len() == 0 {
+            return None;
+        }
+        let size = piece(rows.len(), most);
+        let insert = Insert::<E::ActiveModel>::many(rows.by_ref().take(size));
+        Some(match &on_conflict {
+            Some(on_conflict) => insert.on_conflict(on_conflict.clone()),
+            None => insert,
+        })
+    })
 }
 
 /// The largest power of two that is neither more than `left` nor more than `most`; both are at least 1.
