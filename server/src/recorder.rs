@@ -4,7 +4,7 @@
 //! only the latest of each device and attempt is kept. When the store fails, the batch stays here and is tried again;
 //! the sessions feel it as a full queue, and agents as acks that are late.
 
-mod fits;
+mod known;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use self::fits::Fits;
+use self::known::Known;
 use crate::{
     crash::Act,
     dispatcher::Hints,
@@ -107,7 +107,7 @@ impl Recorder {
             hints,
             metrics,
             latest: Arc::clone(&latest),
-            fits: Fits::default(),
+            known: Known::default(),
         };
         (Self { reports, latest }, worker.run(queue, stop))
     }
@@ -157,7 +157,7 @@ struct Worker {
     hints: Arc<Hints>,
     metrics: Arc<Metrics>,
     latest: Arc<Latest>,
-    fits: Fits,
+    known: Known,
 }
 
 impl Worker {
@@ -215,7 +215,7 @@ impl Worker {
         self.metrics.report_flush.observe(rows.len() as f64);
         for row in &rows {
             if matches!(row.event, ReportEvent::Outcome(_)) {
-                self.fits.forget(row.device);
+                self.known.forget(row.device);
             }
         }
         let dispositions = self.apply(rows, stop).await;
@@ -320,15 +320,13 @@ impl Worker {
             return;
         }
         for row in &mut rows {
-            row.fits = self.fits.knows(row, now);
+            self.known.complete(row, now);
         }
         self.metrics.heartbeat_flush.observe(rows.len() as f64);
         match self.store.record_heartbeats(&rows).await {
-            Ok(fit) => {
-                for row in rows.iter().filter(|row| fit.contains(&row.device)) {
-                    self.fits.learn(row, now);
-                }
-                self.fits.shrink(self.registry.len(), now);
+            Ok(recorded) => {
+                self.known.learn(&rows, &recorded, now);
+                self.known.shrink(self.registry.len(), now);
             }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), devices = rows.len(), "heartbeats wait for the store");

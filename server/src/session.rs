@@ -250,6 +250,7 @@ impl Sessions {
                         vital_signs: row.vital_signs.unwrap_or_default(),
                         releases: Some(row.releases),
                         fits: false,
+                        sampled_at: None,
                     });
                 }
                 Decision::Progress(attempt, progress) => {

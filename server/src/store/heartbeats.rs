@@ -1,14 +1,15 @@
 //! Heartbeats of many sessions at once: the latest of each device, and a sampled history.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use kernex_proto::{ids::DeviceId, v1};
 use sea_orm::{
     ConnectionTrait, FromQueryResult, Iterable,
-    sea_query::{Expr, ExprTrait, OnConflict, Query, SelectStatement, TableRef},
+    sea_query::{Alias, Expr, ExprTrait, OnConflict, Query, SelectStatement, TableRef},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -35,6 +36,17 @@ pub struct HeartbeatRow {
     pub releases: Option<Vec<v1::ActiveRelease>>,
     /// It said the same when that was found to be as expected, and no outcome has come since.
     pub fits: bool,
+    /// When its history was last added to; none when that has to be read, and whether the session is still its device's.
+    pub sampled_at: Option<Timestamp>,
+}
+
+/// What became of heartbeats.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// Devices whose heartbeats were compared with what is expected of them, and fit.
+    pub fit: HashSet<DeviceId>,
+    /// When the history of a device was last added to, where that was read or has changed.
+    pub sampled: HashMap<DeviceId, Timestamp>,
 }
 
 /// The newest heartbeat of each device.
@@ -44,57 +56,112 @@ pub(super) type Newest<'a> = BTreeMap<Uuid, &'a HeartbeatRow>;
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Records the newest heartbeat of each device; those of older sessions and deleted devices are dropped. Gives the devices
-    /// whose heartbeats were compared with what is expected of them, and fit.
-    pub async fn record_heartbeats(&self, rows: &[HeartbeatRow]) -> Result<HashSet<DeviceId>> {
+    /// Records the newest heartbeat of each device; those of older sessions and deleted devices are dropped.
+    pub async fn record_heartbeats(&self, rows: &[HeartbeatRow]) -> Result<Recorded> {
         // The last one of each device wins; sorted, so that replicas lock rows in one order.
         let newest: Newest<'_> = rows.iter().map(|row| (row.device.0, row)).collect();
         let newest = &newest;
         if newest.is_empty() {
-            return Ok(HashSet::new());
+            return Ok(Recorded::default());
         }
-        let judged = self
+        // Where a device was deleted since it was read of, that is read again.
+        let trusted = &AtomicBool::new(true);
+        let (sampled, compared) = self
             .write_beside_as(Act::CommitHeartbeats, |tx| async move {
-                let ids: Vec<Uuid> = newest.keys().copied().collect();
-                let mut judged = Compared::default();
-                for chunk in ids.chunks(ID_CHUNK) {
-                    let recorded = record(&tx, newest, chunk).await?;
-                    drifts::compare(&tx.db, &recorded, &mut judged).await?;
+                let trusted = trusted.swap(false, Ordering::Relaxed);
+                let rows: Vec<&HeartbeatRow> = newest.values().copied().collect();
+                let (mut sampled, mut compared) = (HashMap::new(), Compared::default());
+                for chunk in rows.chunks(ID_CHUNK) {
+                    let current = current(&tx, chunk, trusted).await?;
+                    record(&tx, &current, &mut sampled).await?;
+                    let current: Vec<_> = current.iter().map(|current| current.row).collect();
+                    drifts::compare(&tx.db, &current, &mut compared).await?;
                 }
-                Ok(judged)
+                Ok((sampled, compared))
             })
             .await?;
-        self.judge_drifts(newest, &judged.suspects).await?;
-        Ok(judged.fit)
+        self.judge_drifts(newest, &compared.suspects).await?;
+        Ok(Recorded {
+            fit: compared.fit,
+            sampled,
+        })
     }
 }
 
-/// Writes the heartbeats of some devices; gives those that were written. When a device was last seen is read from its
-/// heartbeat as well as from its own row, so that row is left alone.
-async fn record<'a>(tx: &Tx, newest: &Newest<'a>, ids: &[Uuid]) -> Result<Vec<&'a HeartbeatRow>> {
-    let mut recorded = Vec::with_capacity(ids.len());
-    for row in tx.db.query_all(&before(ids)).await? {
-        let before = Before::from_query_result(&row, "")?;
-        let newest = newest.get(&before.id).copied();
-        let current = newest.filter(|row| signed(row.epoch) >= before.epoch);
-        recorded.extend(current.zip(Some(before.sampled_at)));
+/// A heartbeat of a device's newest session.
+struct Current<'a> {
+    row: &'a HeartbeatRow,
+    /// When its history was last added to.
+    sampled_at: Option<Timestamp>,
+    /// Whether that was read just now.
+    is_news: bool,
+}
+
+/// Those heartbeats whose devices are there and have no newer session. One that says when its history was added to was
+/// asked about before; a newer session's heartbeat stays where it is even so.
+async fn current<'a>(
+    tx: &Tx,
+    rows: &[&'a HeartbeatRow],
+    trusted: bool,
+) -> Result<Vec<Current<'a>>> {
+    let known = |row: &HeartbeatRow| row.sampled_at.filter(|_| trusted);
+    let unknown = rows.iter().filter(|row| known(row).is_none());
+    let unknown: Vec<Uuid> = unknown.map(|row| row.device.0).collect();
+    let mut read = HashMap::with_capacity(unknown.len());
+    if !unknown.is_empty() {
+        for row in tx.db.query_all(&before(&unknown)).await? {
+            let before = Before::from_query_result(&row, "")?;
+            read.insert(before.id, before);
+        }
     }
-    recorded.sort_by_key(|(row, _)| row.device);
-    let mut latest = Vec::with_capacity(recorded.len());
+    let current = rows.iter().filter_map(|row| {
+        let known = known(row);
+        if known.is_some() {
+            return Some(Current {
+                row,
+                sampled_at: known,
+                is_news: false,
+            });
+        }
+        let before = read.get(&row.device.0)?;
+        (signed(row.epoch) >= before.epoch).then_some(Current {
+            row,
+            sampled_at: before.sampled_at.map(Timestamp),
+            is_news: true,
+        })
+    });
+    Ok(current.collect())
+}
+
+/// Writes heartbeats. When a device was last seen is read from its heartbeat as well as from its own row, so that row is left
+/// alone.
+async fn record(
+    tx: &Tx,
+    current: &[Current<'_>],
+    sampled: &mut HashMap<DeviceId, Timestamp>,
+) -> Result<()> {
+    let mut latest = Vec::with_capacity(current.len());
     let mut samples = Vec::new();
-    for (row, last) in &recorded {
-        let due = last.is_none_or(|last| tx.now.since(Timestamp(last)) >= SAMPLE_EVERY);
-        let beat = beat(row, tx.now, last.filter(|_| !due).unwrap_or(tx.now.0));
-        if due {
+    for current in current {
+        let last = current.sampled_at;
+        let last = last.filter(|last| tx.now.since(*last) < SAMPLE_EVERY);
+        let beat = beat(current.row, tx.now, last.unwrap_or(tx.now));
+        if last.is_none() {
             samples.push(sample(&beat));
+        }
+        if last.is_none() || current.is_news {
+            sampled.insert(current.row.device, Timestamp(beat.sampled_at));
         }
         latest.push(beat);
     }
+    let stored = Expr::col((heartbeat::Entity, heartbeat::Column::Epoch));
+    let written = Expr::col((Alias::new("excluded"), heartbeat::Column::Epoch));
     let newer = OnConflict::column(heartbeat::Column::DeviceId)
         .update_columns(
             heartbeat::Column::iter()
                 .filter(|column| !matches!(column, heartbeat::Column::DeviceId)),
         )
+        .action_and_where(stored.lte(written))
         .to_owned();
     insert_all::<heartbeat::Entity>(&tx.db, latest, Some(newer)).await?;
     let once = OnConflict::columns([
@@ -104,7 +171,7 @@ async fn record<'a>(tx: &Tx, newest: &Newest<'a>, ids: &[Uuid]) -> Result<Vec<&'
     .do_nothing()
     .to_owned();
     insert_all::<heartbeat_sample::Entity>(&tx.db, samples, Some(once)).await?;
-    Ok(recorded.into_iter().map(|(row, _)| row).collect())
+    Ok(())
 }
 
 /// What is known of a device before its heartbeat is written.
@@ -129,7 +196,7 @@ fn before(ids: &[Uuid]) -> SelectStatement {
         .to_owned()
 }
 
-fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: i64) -> heartbeat::Model {
+fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: Timestamp) -> heartbeat::Model {
     let vitals = &row.vital_signs;
     let releases: Vec<_> = row
         .releases
@@ -152,7 +219,7 @@ fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: i64) -> heartbeat::Model
         uptime_seconds: signed(vitals.uptime_seconds),
         epoch: signed(row.epoch),
         at: now.0,
-        sampled_at,
+        sampled_at: sampled_at.0,
         releases: json!(releases).to_string(),
     }
 }

@@ -27,6 +27,7 @@ fn beat(device: DeviceId, epoch: u64, cpu_percent: f64) -> HeartbeatRow {
         vital_signs,
         releases: Some(Vec::new()),
         fits: false,
+        sampled_at: None,
     }
 }
 
@@ -134,6 +135,33 @@ both_databases! {
         assert_eq!(done.result, Some(DeploymentResult::Cancelled));
         fixture.close(device.id, opened.epoch).await.unwrap();
         fixture.device("edge-1").await;
+    }
+
+    async fn what_is_known_of_a_session_is_not_asked_again_and_does_no_harm_when_it_is_wrong(database) {
+        let fixture = Fixture::new(database).await;
+        let (one, gone) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
+        let old = fixture.session(&one, 0, &[]).await.epoch;
+        let theirs = fixture.session(&gone, 0, &[]).await.epoch;
+        let first = [beat(one.id, old, 1.0), beat(gone.id, theirs, 1.0)];
+        let read = fixture.store.record_heartbeats(&first).await.unwrap().sampled;
+        assert_eq!(read.len(), 2);
+        let known = |mut row: HeartbeatRow| {
+            row.sampled_at = read.get(&row.device).copied();
+            row
+        };
+        let written = async |rows: &[HeartbeatRow]| fixture.store.record_heartbeats(rows).await.unwrap().sampled;
+        let percent = async || fixture.store.get_device("edge-1").await.unwrap().vital_signs.unwrap().cpu_percent;
+        assert!(written(&[known(beat(one.id, old, 2.0))]).await.is_empty(), "nothing was read");
+        assert_eq!(percent().await, 2.0);
+        // A newer session of the device opened elsewhere, and the other one was deleted.
+        let new = fixture.session(&one, old, &[]).await.epoch;
+        written(&[beat(one.id, new, 3.0)]).await;
+        fixture.store.delete_device(&repeated("DeleteDevice", Uuid::now_v7()), "edge-2").await.unwrap();
+        written(&[known(beat(one.id, old, 4.0)), known(beat(gone.id, theirs, 4.0))]).await;
+        assert_eq!(percent().await, 3.0, "of the newer session");
+        fixture.clock.advance(MINUTE * 2);
+        assert_eq!(written(&[known(beat(one.id, new, 5.0))]).await.len(), 1, "its history was due");
+        assert_eq!(percent().await, 5.0);
     }
 
     async fn heartbeats_keep_the_latest_and_a_sample_a_minute(database) {

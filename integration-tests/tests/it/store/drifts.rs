@@ -23,6 +23,7 @@ fn beat(device: &Device, epoch: u64, runs: Option<&[(&str, &str)]>) -> Heartbeat
         vital_signs: v1::VitalSigns::default(),
         releases: runs.map(releases),
         fits: false,
+        sampled_at: None,
     }
 }
 

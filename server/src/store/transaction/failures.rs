@@ -19,11 +19,11 @@ pub(super) fn is_retryable(error: &DbErr) -> bool {
     let Some(code) = source.as_database_error().and_then(|error| error.code()) else {
         return false;
     };
-    // PostgreSQL: serialization failure, deadlock, and a row that lost its device while it was written beside the lock.
-    // SQLite: busy and locked with their extended codes.
+    // Both: a row whose device was deleted since it was looked at. PostgreSQL: serialization failure and deadlock. SQLite: busy and
+    // locked with their extended codes.
     matches!(
         code.as_ref(),
-        "40001" | "40P01" | "23503" | "5" | "6" | "261" | "262" | "517"
+        "23503" | "787" | "40001" | "40P01" | "5" | "6" | "261" | "262" | "517"
     )
 }
 

@@ -1,0 +1,181 @@
+//! What is known of devices since their last heartbeats were written, so that a heartbeat that says the same again costs
+//! little: nothing is read for it, and it is not judged again.
+
+use std::{
+    collections::{HashMap, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
+    time::Duration,
+};
+
+use kernex_proto::ids::DeviceId;
+use tokio::time::Instant;
+
+use crate::{
+    clock::Timestamp,
+    store::heartbeats::{HeartbeatRow, Recorded},
+};
+
+/// How long it is believed. An outcome that changes what is expected is told at once, but one of an older session may come
+/// in through another replica.
+const BELIEVED: Duration = Duration::from_secs(5 * 60);
+
+/// By device.
+#[derive(Debug, Default)]
+pub(super) struct Known(HashMap<DeviceId, Last>);
+
+/// About one session of a device.
+#[derive(Debug, PartialEq, Eq)]
+struct Last {
+    epoch: u64,
+    /// When its history was last added to.
+    sampled_at: Timestamp,
+    /// What it said it runs, when that was found to be as expected, and when that was.
+    fits: Option<(u64, Instant)>,
+    read_at: Instant,
+}
+
+impl Known {
+    /// Adds to a heartbeat what is known of its session.
+    pub(super) fn complete(&self, row: &mut HeartbeatRow, now: Instant) {
+        let believed = |since: Instant| now.duration_since(since) < BELIEVED;
+        let last = self.0.get(&row.device);
+        let last = last.filter(|last| last.epoch == row.epoch && believed(last.read_at));
+        row.sampled_at = last.map(|last| last.sampled_at);
+        row.fits = last
+            .and_then(|last| last.fits)
+            .is_some_and(|(said, since)| believed(since) && hash(row) == Some(said));
+    }
+
+    /// Learns from heartbeats that were written.
+    pub(super) fn learn(&mut self, rows: &[HeartbeatRow], recorded: &Recorded, now: Instant) {
+        for row in rows {
+            if let Some(&sampled_at) = recorded.sampled.get(&row.device) {
+                let last = self.0.entry(row.device).or_insert(Last {
+                    epoch: row.epoch,
+                    sampled_at,
+                    fits: None,
+                    read_at: now,
+                });
+                if last.epoch != row.epoch {
+                    (last.epoch, last.fits) = (row.epoch, None);
+                }
+                (last.sampled_at, last.read_at) = (sampled_at, now);
+            }
+            if recorded.fit.contains(&row.device)
+                && let Some(last) = self.0.get_mut(&row.device)
+                && last.epoch == row.epoch
+            {
+                last.fits = hash(row).map(|said| (said, now));
+            }
+        }
+    }
+
+    /// Something else may be expected of this device from now on.
+    pub(super) fn forget(&mut self, device: DeviceId) {
+        if let Some(last) = self.0.get_mut(&device) {
+            last.fits = None;
+        }
+    }
+
+    /// Drops what nobody will ask about any more, once that is more than half of it.
+    pub(super) fn shrink(&mut self, online: usize, now: Instant) {
+        if self.0.len() > 2 * online + 64 {
+            self.0
+                .retain(|_, last| now.duration_since(last.read_at) < BELIEVED / 2);
+        }
+    }
+}
+
+fn hash(row: &HeartbeatRow) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    for release in row.releases.as_ref()? {
+        (&release.name, &release.version, &release.digest).hash(&mut hasher);
+    }
+    Some(hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use kernex_proto::v1::{ActiveRelease, VitalSigns};
+
+    use super::*;
+
+    fn runs(version: &str) -> Option<Vec<ActiveRelease>> {
+        Some(vec![ActiveRelease {
+            name: "app".into(),
+            version: version.into(),
+            ..ActiveRelease::default()
+        }])
+    }
+
+    fn row(epoch: u64, releases: Option<Vec<ActiveRelease>>) -> HeartbeatRow {
+        HeartbeatRow {
+            device: DeviceId(uuid::Uuid::nil()),
+            epoch,
+            vital_signs: VitalSigns::default(),
+            releases,
+            fits: false,
+            sampled_at: None,
+        }
+    }
+
+    fn recorded(fits: bool, sampled_at: Option<i64>) -> Recorded {
+        let device = DeviceId(uuid::Uuid::nil());
+        let sampled_at = sampled_at.map(Timestamp);
+        Recorded {
+            fit: fits.then_some(device).into_iter().collect(),
+            sampled: sampled_at.map(|at| (device, at)).into_iter().collect(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_same_words_in_the_same_session_fit_and_not_for_ever() {
+        let now = Instant::now();
+        let mut known = Known::default();
+        let fits = |known: &Known, mut row: HeartbeatRow, now| {
+            known.complete(&mut row, now);
+            row.fits
+        };
+        known.learn(&[row(1, None)], &recorded(true, Some(5)), now);
+        assert!(!fits(&known, row(1, None), now));
+        known.learn(&[row(1, runs("1"))], &recorded(true, None), now);
+        assert!(fits(&known, row(1, runs("1")), now));
+        for other in [
+            row(1, runs("2")),
+            row(1, None),
+            row(1, Some(Vec::new())),
+            row(2, runs("1")),
+        ] {
+            assert!(!fits(&known, other.clone(), now), "{other:?}");
+        }
+        assert!(!fits(&known, row(1, runs("1")), now + BELIEVED));
+        known.shrink(0, now + BELIEVED);
+        assert!(fits(&known, row(1, runs("1")), now), "there are few");
+        known.forget(row(1, None).device);
+        assert!(!fits(&known, row(1, runs("1")), now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_of_a_session_is_read_again_for_the_next_one_and_after_a_while() {
+        let now = Instant::now();
+        let mut known = Known::default();
+        let sampled = |known: &Known, epoch, now| {
+            let mut row = row(epoch, runs("1"));
+            known.complete(&mut row, now);
+            row.sampled_at.map(|at| at.0)
+        };
+        assert_eq!(sampled(&known, 1, now), None);
+        known.learn(&[row(1, runs("1"))], &recorded(true, Some(5)), now);
+        assert_eq!(sampled(&known, 1, now), Some(5));
+        assert_eq!(sampled(&known, 2, now), None);
+        assert_eq!(sampled(&known, 1, now + BELIEVED), None);
+        known.forget(row(1, None).device);
+        assert_eq!(sampled(&known, 1, now), Some(5));
+        known.learn(&[row(2, runs("1"))], &recorded(false, Some(7)), now);
+        assert_eq!(sampled(&known, 1, now), None);
+        assert_eq!(sampled(&known, 2, now), Some(7));
+        let mut again = row(2, runs("1"));
+        known.complete(&mut again, now);
+        assert!(!again.fits, "that was another session's");
+    }
+}
