@@ -34,6 +34,10 @@ const BUSY: Duration = Duration::from_secs(1);
 /// Between two looks at whether everybody's configuration still fits; other replicas and labels change it too.
 const RECONCILED: Duration = Duration::from_secs(60);
 
+/// From the end of one look at several devices to the next one, while more of them come. What was just committed is pushed at once
+/// even so.
+const GATHERS: Duration = Duration::from_millis(20);
+
 /// Commands that are pushed in one go before sessions get to write them.
 const AT_ONCE: usize = 64;
 
@@ -46,10 +50,12 @@ pub async fn run(
 ) {
     let mut next_full = Instant::now() + BUSY;
     let mut next_reconciled = Instant::now();
+    // Until when looks gather.
+    let mut gathers = Instant::now();
     loop {
         let everybody = tokio::select! {
             () = stop.cancelled() => return,
-            () = hints.hinted() => false,
+            () = hints.ripe(gathers) => false,
             () = hints.notes().due() => {
                 if let Err(error) = hints.notes().write(&store).await {
                     tracing::warn!(error = %chain(&error), "pushed commands wait to be noted");
@@ -64,6 +70,7 @@ pub async fn run(
             notes: hints.notes(),
         };
         let mut hinted = hints.take();
+        let looks = hinted.commands.len();
         let fresh = hinted.take_fresh(Instant::now());
         if let Err(error) = pusher.push_fresh(fresh).await {
             // The rows say that they wait, so they come up again.
@@ -94,6 +101,8 @@ pub async fn run(
         } else {
             pusher.pass(registry.online_of(&hinted.commands)).await
         };
+        // Whoever comes alone waits for nobody.
+        gathers = Instant::now() + if looks > 1 { GATHERS } else { Duration::ZERO };
         if everybody || result.is_err() {
             let pause = match &result {
                 Ok(0) => CALM,

@@ -129,9 +129,22 @@ impl Hints {
         self.rollouts.notify_one();
     }
 
-    /// Waits until there is something to take.
-    pub(super) async fn hinted(&self) {
-        self.notify.notified().await;
+    /// Waits until there is something to take: what was just committed at once, looks not before `from`.
+    pub(super) async fn ripe(&self, from: Instant) {
+        loop {
+            let (fresh, looks) = {
+                let waiting = self.lock();
+                let looks = !(waiting.commands.is_empty() && waiting.configurations.is_empty());
+                (!waiting.fresh.is_empty(), looks)
+            };
+            if fresh || looks && Instant::now() >= from {
+                return;
+            }
+            tokio::select! {
+                () = self.notify.notified() => {}
+                () = tokio::time::sleep_until(from), if looks => {}
+            }
+        }
     }
 
     /// Waits until somebody asked for that; hints in between are one.
@@ -186,6 +199,26 @@ mod tests {
             [alone]
         );
         assert_eq!(hinted.commands, HashSet::from([twice, before, after]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_gather_and_what_was_just_committed_does_not_wait_for_them() {
+        let hints = Hints::default();
+        let begun = Instant::now();
+        let from = begun + Duration::from_millis(20);
+        let never = tokio::time::timeout(Duration::from_secs(9), hints.ripe(begun)).await;
+        assert!(never.is_err(), "there is nothing to take");
+        let (begun, from) = (Instant::now(), Instant::now() + (from - begun));
+        hints.add([DeviceId::generate()]);
+        // Whoever waits may be called away meanwhile.
+        let short = tokio::time::timeout(Duration::from_millis(5), hints.ripe(from)).await;
+        assert!(short.is_err(), "it is too early");
+        hints.ripe(from).await;
+        assert_eq!(begun.elapsed(), Duration::from_millis(20));
+        let later = Instant::now() + Duration::from_secs(1);
+        hints.push(vec![command(DeviceId::generate())]);
+        hints.ripe(later).await;
+        assert_eq!(begun.elapsed(), Duration::from_millis(20));
     }
 
     #[test]
