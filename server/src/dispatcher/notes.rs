@@ -13,7 +13,7 @@ use crate::store::{Result, Store};
 
 /// Longest time a push is written behind. Whatever is asked meanwhile finds the attempt pending, and the claim in the
 /// registry keeps it from being pushed once more.
-const BEHIND: Duration = Duration::from_secs(1);
+const BEHIND: Duration = Duration::from_secs(2);
 
 /// Deploys that were pushed, the sessions they were pushed in, and since when the first of them waits to be written.
 #[derive(Debug, Default)]
