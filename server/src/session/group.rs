@@ -33,7 +33,7 @@ const QUEUE: usize = 2 * HANDSHAKES;
 /// Steps in one transaction; keeps the other writers from waiting long behind it.
 const BATCH: usize = HANDSHAKES;
 /// From the end of one batch to the next one while many come, unless that is full before.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The way in, shared by all sessions.
 #[derive(Debug, Clone)]

@@ -12,7 +12,8 @@ use kernex_proto::{
     v1,
 };
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QuerySelect, QueryTrait,
+    ColumnTrait, Condition, EntityTrait, FromQueryResult, JoinType, QueryFilter, QuerySelect,
+    QueryTrait,
     sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
@@ -177,20 +178,19 @@ pub(super) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec
         .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
         .filter(session::Column::DeviceId.is_in(padded(ids())));
     tx.db.later(confirmed.as_query()).await?;
-    let (conflicted, sound): (Vec<_>, Vec<_>) = devices(tx, ids())
-        .await?
-        .into_iter()
-        .inspect(|device| tx.device_event("device.online", device.id, &device.name))
-        .partition(|device| device.conflicted);
-    for device in conflicted {
-        if let Some((epoch, journal)) = sessions.get(&device.id) {
-            copies::confirm(tx, device.id, *journal, *epoch).await?;
+    let mut sound = Vec::with_capacity(sessions.len());
+    for (device, session) in &sessions {
+        tx.device_event("device.online", *device, &session.name);
+        if session.conflicted {
+            copies::confirm(tx, *device, session.journal_id, session.epoch).await?;
+        } else {
+            sound.push(*device);
         }
     }
     // A session has the newest number of its device, so what was confirmed before is less.
     let confirmed = device::Entity::update_many()
         .col_expr(device::Column::ConfirmedEpoch, number_of_session())
-        .filter(device::Column::Id.is_in(padded(sound.iter().map(|device| device.id))));
+        .filter(device::Column::Id.is_in(padded(sound)));
     tx.db.later(confirmed.as_query()).await?;
     let answer = |(device, epoch): &(DeviceId, u64)| {
         let is_open = sessions.contains_key(&device.0);
@@ -203,30 +203,49 @@ pub(super) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec
 /// Ends sessions, unless newer ones took over.
 pub(super) async fn close(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<()> {
     let sessions = open_among(tx, numbered).await?;
-    end(tx, &sessions.into_keys().collect::<Vec<_>>()).await
+    delete(tx, sessions.keys().copied()).await?;
+    for (device, session) in &sessions {
+        tx.device_event("device.offline", *device, &session.name);
+    }
+    Ok(())
 }
 
-/// Those of these sessions that are still their devices': number and journal by device.
-async fn open_among(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<BTreeMap<Uuid, (i64, Uuid)>> {
+/// An open session and what events and copies need of its device.
+#[derive(FromQueryResult)]
+struct Numbered {
+    device_id: Uuid,
+    epoch: i64,
+    journal_id: Uuid,
+    name: String,
+    conflicted: bool,
+}
+
+/// Those of these sessions that are still their devices', by device.
+async fn open_among(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<BTreeMap<Uuid, Numbered>> {
     let asked: BTreeMap<Uuid, i64> = numbered
         .iter()
         .map(|(device, epoch)| (device.0, signed(*epoch)))
         .collect();
-    let sessions: Vec<(Uuid, i64, Uuid)> = session::Entity::find()
+    let device = session::Entity::belongs_to(device::Entity)
+        .from(session::Column::DeviceId)
+        .to(device::Column::Id);
+    let sessions: Vec<Numbered> = session::Entity::find()
         .select_only()
         .columns([
             session::Column::DeviceId,
             session::Column::Epoch,
             session::Column::JournalId,
         ])
+        .columns([device::Column::Name, device::Column::Conflicted])
+        .join(JoinType::InnerJoin, device.into())
         .filter(session::Column::DeviceId.is_in(padded(asked.keys().copied())))
-        .into_tuple()
+        .into_model()
         .all(&tx.db)
         .await?;
     Ok(sessions
         .into_iter()
-        .filter(|(device, epoch, _)| asked.get(device) == Some(epoch))
-        .map(|(device, epoch, journal)| (device, (epoch, journal)))
+        .filter(|session| asked.get(&session.device_id) == Some(&session.epoch))
+        .map(|session| (session.device_id, session))
         .collect())
 }
 
@@ -234,9 +253,7 @@ async fn open_among(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<BTreeMap<Uu
 async fn end(tx: &Tx, ids: &[Uuid]) -> Result<()> {
     for chunk in ids.chunks(ID_CHUNK) {
         let ids = || chunk.iter().copied();
-        let ended =
-            session::Entity::delete_many().filter(session::Column::DeviceId.is_in(padded(ids())));
-        tx.db.later(ended.as_query()).await?;
+        delete(tx, ids()).await?;
         for device in devices(tx, ids()).await? {
             tx.device_event("device.offline", device.id, &device.name);
         }
@@ -244,14 +261,15 @@ async fn end(tx: &Tx, ids: &[Uuid]) -> Result<()> {
     Ok(())
 }
 
+async fn delete(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<()> {
+    let ended = session::Entity::delete_many().filter(session::Column::DeviceId.is_in(padded(ids)));
+    Ok(tx.db.later(ended.as_query()).await?)
+}
+
 async fn devices(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<Vec<Named>> {
     let rows = device::Entity::find()
         .select_only()
-        .columns([
-            device::Column::Id,
-            device::Column::Name,
-            device::Column::Conflicted,
-        ])
+        .columns([device::Column::Id, device::Column::Name])
         .filter(device::Column::Id.is_in(padded(ids)))
         .into_model()
         .all(&tx.db)
@@ -259,10 +277,9 @@ async fn devices(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<Vec<Named>>
     Ok(rows)
 }
 
-/// What events and copies need of a device.
+/// What events need of a device.
 #[derive(FromQueryResult)]
 struct Named {
     id: Uuid,
     name: String,
-    conflicted: bool,
 }
