@@ -26,6 +26,10 @@ const SQLITE_READERS: u32 = 4;
 /// Connections to PostgreSQL, per replica.
 const POSTGRES_CONNECTIONS: u32 = 16;
 
+/// Rows that SQLite's thread may be ahead of whoever reads them. With the driver's fifty, reading the attempts of a batch of reports
+/// changes threads dozens of times.
+const SQLITE_ROWS_AHEAD: usize = 1024;
+
 /// Key of the advisory lock of migrations: "kernexm" in ASCII.
 const MIGRATION_LOCK: i64 = 0x6b_6572_6e65_786d;
 
@@ -81,6 +85,7 @@ fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .busy_timeout(BUSY_TIMEOUT)
+                .row_buffer_size(SQLITE_ROWS_AHEAD)
                 .pragma("temp_store", "memory");
             // In KiB. What readers do not keep the system has in its page cache.
             if read_only {
