@@ -48,7 +48,7 @@ impl DeploymentService for Deployments {
         let new = order(request.into_inner(), traceparent, self.0.penalty_after)?;
         self.0.note_pushes().await?;
         let created = self.0.store.create_deployment(&caller, new).await?;
-        tracing::info!(deployment = %created.deployment.id, bundle = created.deployment.bundle, devices = created.devices.len(), "deployment created");
+        let devices = created.devices.len();
         let pushed: HashSet<_> = created.due.iter().map(|due| due.device).collect();
         let others = created.devices.into_iter();
         let others = others.filter(|device| !pushed.contains(device));
@@ -57,6 +57,9 @@ impl DeploymentService for Deployments {
         if created.deployment.rollout.is_some() {
             self.0.hints.rollouts();
         }
+        // The devices hear of it first.
+        tokio::task::yield_now().await;
+        tracing::info!(deployment = %created.deployment.id, bundle = created.deployment.bundle, devices, "deployment created");
         Ok(Response::new(CreateDeploymentResponse {
             deployment: Some(created.deployment.into()),
         }))
