@@ -7,7 +7,7 @@ use kernex_integration_tests::{
 };
 use kernex_proto::v1::{
     AttemptState, BundleFormat, CancelDeploymentRequest, CreateDeploymentRequest, DeploymentResult,
-    DeploymentState, ListDeviceHistoryRequest, UploadBegin, WatchDeploymentRequest,
+    DeploymentState, Disposition, ListDeviceHistoryRequest, UploadBegin, WatchDeploymentRequest,
     WatchEventsRequest, command,
 };
 use serde_json::json;
@@ -163,6 +163,24 @@ both_databases! {
             .map(|deploy| format!("{}:{}", deploy.name, deploy.version));
         told.sort_unstable();
         assert_eq!(told, ["app:2.0", "other:1.0"], "names are independent of each other");
+    }
+
+    async fn what_was_pushed_a_moment_ago_is_not_taken_for_never_begun(database) {
+        let server = TestServer::start(database).await;
+        let operator = server.operator();
+        let mut device = server.raw_device("edge-1").await;
+        let old = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
+        let new = operator.push(&BundleBuilder::script("app", "2.0", "true").gzip().await).await;
+        let mut session = device.connect(&server).await;
+        let first = operator.deploy(&old, &["edge-1"]).await;
+        let (command, deploy) = session.deploy_command().await;
+        // It has not answered, and that it was pushed need not be written yet.
+        operator.deploy(&new, &["edge-1"]).await;
+        assert_eq!(operator.target(&first).await.state(), AttemptState::Sent);
+        session.accept(&command, 1).await;
+        assert_eq!(session.outcome(&command, 2, succeeded(&deploy)).await, Disposition::Applied);
+        assert_eq!(session.deploy_command().await.1.version, "2.0", "it waited for its turn");
+        assert_eq!(operator.target(&first).await.state(), AttemptState::Succeeded);
     }
 
     async fn cancelling_ends_what_has_not_started_at_once(database) {

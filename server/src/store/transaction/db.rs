@@ -8,12 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
-    StatementBuilder, prelude::async_trait::async_trait,
+    StatementBuilder, Values, prelude::async_trait::async_trait,
 };
 
-/// Bound values after which writes do not wait any more: by then the statements cost more than the way to them, and memory is
-/// bounded.
-const MOST_VALUES: usize = 512;
+/// Most bound values of statements that travel together. Larger ones cost more than the way to them; and as a connection keeps what
+/// it has prepared by its text, texts of many rows are not to be met in all their combinations.
+const MOST_VALUES: usize = 128;
 
 /// An open transaction to ask.
 pub(crate) struct Db {
@@ -37,10 +37,10 @@ impl Db {
             waiting.push(write);
             waiting.iter().map(values).sum::<usize>()
         };
-        if values < MOST_VALUES {
-            return Ok(());
+        if values > MOST_VALUES {
+            self.flush().await?;
         }
-        self.flush().await
+        Ok(())
     }
 
     pub(super) async fn commit(self) -> Result<(), DbErr> {
@@ -73,22 +73,12 @@ impl Db {
         last.ok_or_else(|| DbErr::Custom("a question went missing".into()))
     }
 
-    /// As few statements as the database takes them in: SQLite's driver runs a text of several, PostgreSQL's takes one at a time.
+    /// What the database takes in one go: SQLite's driver runs a text of several statements, PostgreSQL's takes one at a time.
     fn messages(&self, statements: Vec<Statement>) -> Vec<Statement> {
-        if statements.len() < 2 || self.inner.get_database_backend() != DbBackend::Sqlite {
-            return statements;
+        match self.inner.get_database_backend() {
+            DbBackend::Sqlite => joined(statements),
+            _ => statements,
         }
-        let texts: Vec<&str> = statements.iter().map(|one| one.sql.as_str()).collect();
-        let text = texts.join("; ");
-        let values = statements
-            .into_iter()
-            .filter_map(|statement| statement.values)
-            .flat_map(|values| values.0);
-        vec![Statement::from_sql_and_values(
-            DbBackend::Sqlite,
-            text,
-            values,
-        )]
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Statement>> {
@@ -98,6 +88,24 @@ impl Db {
 
 fn values(statement: &Statement) -> usize {
     statement.values.as_ref().map_or(0, |values| values.0.len())
+}
+
+/// Neighbours joined as long as they are small together.
+fn joined(statements: Vec<Statement>) -> Vec<Statement> {
+    let mut joined: Vec<Statement> = Vec::with_capacity(1);
+    for next in statements {
+        match joined.last_mut() {
+            Some(last) if values(last) + values(&next) <= MOST_VALUES => {
+                last.sql.push_str("; ");
+                last.sql.push_str(&next.sql);
+                let last = last.values.get_or_insert_with(|| Values(Vec::new()));
+                last.0
+                    .extend(next.values.into_iter().flat_map(|next| next.0));
+            }
+            _ => joined.push(next),
+        }
+    }
+    joined
 }
 
 #[async_trait]
@@ -125,5 +133,37 @@ impl ConnectionTrait for Db {
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         let question = self.after_what_waits(statement).await?;
         self.inner.query_all_raw(question).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_neighbours_travel_together_and_in_order() {
+        let statement = |text: &str, values: usize| {
+            let values = vec![sea_orm::Value::from(1); values];
+            Statement::from_sql_and_values(DbBackend::Sqlite, text, values)
+        };
+        let plain = |text| Statement::from_string(DbBackend::Sqlite, text);
+        let texts = |statements: Vec<Statement>| {
+            let joined = joined(statements).into_iter();
+            let counted = joined.map(|one| (values(&one), one.sql));
+            counted.collect::<Vec<_>>()
+        };
+        assert_eq!(texts(Vec::new()), []);
+        let all = vec![
+            plain("a"),
+            statement("b", 100),
+            statement("c", 28),
+            statement("d", 1),
+            statement("e", 3_000),
+            statement("f", 2),
+            plain("g"),
+        ];
+        let expected = [(128, "a; b; c"), (1, "d"), (3_000, "e"), (2, "f; g")];
+        let expected = expected.map(|(count, text)| (count, text.to_owned()));
+        assert_eq!(texts(all), expected);
     }
 }
