@@ -242,7 +242,7 @@ impl Worker {
             // What was known before makes nothing due, and what was pushed stays pushed.
             let known = matches!(disposition, v1::Disposition::Duplicate);
             if matches!(report.event, ReportEvent::Outcome(_)) && !known {
-                self.registry.forget(device, report.attempt);
+                self.registry.closed(device, report.attempt);
                 moved.insert(device);
             }
             // What has no number is not kept by the agent either.

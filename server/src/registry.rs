@@ -148,8 +148,9 @@ struct Entry {
 struct Push {
     /// Since when it could have been pushed.
     due: Instant,
-    /// When it was pushed last.
+    /// When it was pushed last, or when its attempt ended.
     last: Instant,
+    ended: bool,
 }
 
 /// Device to live session.
@@ -255,7 +256,12 @@ impl Registry {
             Some(push) => push.due,
             None => now.checked_sub(waited.min(here)).unwrap_or(now),
         };
-        entry.pushed.insert(what, Push { due, last: now });
+        let push = Push {
+            due,
+            last: now,
+            ended: false,
+        };
+        entry.pushed.insert(what, push);
         Some(Arc::clone(&entry.handle))
     }
 
@@ -271,12 +277,29 @@ impl Registry {
         Some(push.due.elapsed())
     }
 
-    /// Forgets a closed attempt, so that a long session does not collect them.
-    pub fn forget(&self, device: DeviceId, attempt: AttemptId) {
-        if let Some(entry) = self.lock().get_mut(&device) {
-            entry.pushed.retain(|pushed, _| match pushed {
-                Pushed::Deploy(of) | Pushed::Run(of, _) | Pushed::Stop(of) => *of != attempt,
-            });
+    /// An attempt closed. It stays claimed for a while, because whoever is about to push it may have read its row before that;
+    /// a long session does not collect them.
+    pub fn closed(&self, device: DeviceId, attempt: AttemptId) {
+        let now = Instant::now();
+        let mut sessions = self.lock();
+        let Some(entry) = sessions.get_mut(&device) else {
+            return;
+        };
+        entry
+            .pushed
+            .retain(|_, push| !push.ended || push.last.elapsed() < UNHEARD);
+        let deploy = Pushed::Deploy(attempt);
+        // It may have been pushed in an earlier session.
+        entry.pushed.entry(deploy).or_insert(Push {
+            due: now,
+            last: now,
+            ended: true,
+        });
+        for (pushed, push) in &mut entry.pushed {
+            let (Pushed::Deploy(of) | Pushed::Run(of, _) | Pushed::Stop(of)) = pushed;
+            if *of == attempt {
+                (push.last, push.ended) = (now, true);
+            }
         }
     }
 

@@ -62,6 +62,35 @@ async fn a_command_nobody_heard_is_claimed_once_more() {
     assert_eq!(waited, Some(UNHEARD), "it has been due all the time");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_is_not_claimed_by_whoever_read_its_row_before() {
+    let registry = Registry::default();
+    let device = DeviceId::generate();
+    let attempt = || AttemptId {
+        target: TargetId::generate(),
+        number: 1,
+    };
+    let (here, earlier) = (attempt(), attempt());
+    registry.insert(handle(device, 1));
+    let claim = |what| registry.claim(device, 1, what, Duration::ZERO).is_some();
+    for what in [Pushed::Deploy(here), Pushed::Run(here, 2)] {
+        assert!(claim(what));
+    }
+    registry.closed(device, here);
+    registry.closed(device, earlier);
+    for what in [
+        Pushed::Deploy(here),
+        Pushed::Run(here, 2),
+        Pushed::Deploy(earlier),
+    ] {
+        assert!(!claim(what), "{what:?}");
+    }
+    tokio::time::advance(UNHEARD).await;
+    registry.closed(device, attempt());
+    let kept = registry.lock().get(&device).map(|entry| entry.pushed.len());
+    assert_eq!(kept, Some(1), "a long session does not collect them");
+}
+
 #[test]
 fn a_full_queue_ends_the_session_by_name() {
     let (outbound, _queue) = mpsc::channel(OUTBOUND_QUEUE);

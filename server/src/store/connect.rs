@@ -94,7 +94,7 @@ fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
                     .pragma("cache_size", "-1000");
             }
             options
-                .pragma("cache_size", "-16000")
+                .pragma("cache_size", "-8000")
                 .pragma("wal_autocheckpoint", SQLITE_CHECKPOINT)
         });
     options
