@@ -60,6 +60,9 @@ const RESPONSE_LIMIT: usize = 64 << 20;
 /// A stream of answers.
 pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// [`agents::Agents`] behind its gRPC.
+pub(crate) type AgentsService = Carrying<AgentServiceServer<agents::Agents>>;
+
 /// What the services share.
 #[derive(Debug)]
 pub struct Api {
@@ -102,22 +105,28 @@ impl Api {
     }
 }
 
-/// Every service, with its limits.
+macro_rules! limited {
+    ($server:ident, $service:expr, $limit:expr) => {
+        $server::new($service)
+            .max_decoding_message_size($limit)
+            .max_encoding_message_size(RESPONSE_LIMIT)
+    };
+}
+
+/// The agents' service, with its limits.
 #[must_use]
-pub fn routes(api: &Arc<Api>) -> Routes {
-    macro_rules! limited {
-        ($server:ident, $service:expr, $limit:expr) => {
-            $server::new($service)
-                .max_decoding_message_size($limit)
-                .max_encoding_message_size(RESPONSE_LIMIT)
-        };
-    }
-    Routes::new(Carrying(limited!(
+pub(crate) fn agents(api: &Arc<Api>) -> AgentsService {
+    Carrying(limited!(
         AgentServiceServer,
         agents::Agents(Arc::clone(api)),
         AGENT_LIMIT
-    )))
-    .add_service(limited!(
+    ))
+}
+
+/// Every other service, with its limits.
+#[must_use]
+pub fn routes(api: &Arc<Api>) -> Routes {
+    Routes::new(limited!(
         DeviceServiceServer,
         devices::Devices(Arc::clone(api)),
         REQUEST_LIMIT

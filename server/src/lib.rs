@@ -15,6 +15,7 @@ pub mod auth;
 pub mod blobs;
 pub mod clock;
 pub mod config;
+mod connections;
 mod crash;
 pub mod dispatcher;
 pub mod domain;

@@ -1,8 +1,17 @@
 //! How the server stops: a soft token to finish up, a hard one to drop everything, and owned tasks that are awaited.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use pin_project_lite::pin_project;
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
 use tracing::{Instrument, Span};
 
 /// Two tokens: `soft` asks everybody to finish, `hard` ends what has not. They are fields, never statics.
@@ -42,6 +51,28 @@ impl Shutdown {
     }
 }
 
+pin_project! {
+    /// A task until something ends it; an async block that selects would have the task's room twice.
+    struct Until<F> {
+        #[pin]
+        task: F,
+        #[pin]
+        ended: WaitForCancellationFutureOwned,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Until<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        match this.ended.poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => this.task.poll(cx),
+        }
+    }
+}
+
 /// The one way to start a task: it has a name, an owner that waits for it, and the hard token ends it.
 #[derive(Debug, Clone)]
 pub struct Tasks {
@@ -64,16 +95,8 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let hard = self.hard.clone();
-        self.tracker.spawn(
-            async move {
-                tokio::select! {
-                    () = hard.cancelled() => {}
-                    () = task => {}
-                }
-            }
-            .instrument(span),
-        );
+        let ended = self.hard.clone().cancelled_owned();
+        self.tracker.spawn(Until { task, ended }.instrument(span));
     }
 
     /// How many run now.

@@ -18,9 +18,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 
 use crate::metrics::{Held, Metrics};
 
@@ -38,7 +36,7 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const PREFACE_LIMIT: Duration = Duration::from_secs(10);
 const PREFACE_LENGTH: usize = 24;
 
-/// Finished handshakes that wait for tonic; it takes them at once, so a short queue is enough.
+/// Finished handshakes that wait to be served; they are taken at once, so a short queue is enough.
 const READY_QUEUE: usize = 64;
 
 /// Where a request came from; found in its extensions.
@@ -68,6 +66,11 @@ struct Preface {
 }
 
 impl Connection {
+    /// Where it came from.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer
+    }
+
     /// Counts what was read of the preface.
     fn heard(&mut self, bytes: usize) {
         match &mut self.preface {
@@ -143,7 +146,7 @@ fn connections(descriptors: Option<u64>) -> usize {
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
-/// Accepts up to `most` connections at once until `stop`, in a future the caller owns; the connections come out of the stream.
+/// Accepts up to `most` connections at once until `stop`, in a future the caller owns; the connections come out of the queue.
 pub fn incoming(
     listener: TcpListener,
     most: usize,
@@ -152,7 +155,7 @@ pub fn incoming(
     stop: CancellationToken,
 ) -> (
     impl Future<Output = ()> + Send + 'static,
-    ReceiverStream<io::Result<Connection>>,
+    mpsc::Receiver<Connection>,
 ) {
     let (ready, connections) = mpsc::channel(READY_QUEUE);
     let places = Arc::new(Semaphore::new(most));
@@ -196,7 +199,7 @@ pub fn incoming(
                             _held: Held::new(&metrics.connections_open),
                         };
                         // An error means that the server stopped meanwhile.
-                        let _ = ready.send(Ok(connection)).await;
+                        let _ = ready.send(connection).await;
                     });
                 }
                 Err(error) => {
@@ -209,7 +212,7 @@ pub fn incoming(
         drop(listener);
         handshakes.shutdown().await;
     };
-    (accepting, ReceiverStream::new(connections))
+    (accepting, connections)
 }
 
 /// A transport that can be used, or what became of it instead.
@@ -263,14 +266,6 @@ impl Pause {
         let wait = Duration::from_millis(10 << self.step);
         self.step = (self.step + 1).min(7);
         wait
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer
     }
 }
 

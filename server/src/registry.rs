@@ -4,19 +4,21 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
+use futures::task::AtomicWaker;
 use kernex_proto::{
     ids::{AttemptId, DeviceId},
     v1::{DeviceSessionResponse, device_session_response::Message},
 };
 use tokio::{sync::mpsc, time::Instant};
-use tokio_util::sync::CancellationToken;
 
 use crate::domain::attempt::UNHEARD;
 
@@ -56,7 +58,8 @@ pub struct SessionHandle {
     heartbeat_ms: AtomicU64,
     opened: Instant,
     ended: OnceLock<Ended>,
-    closed: CancellationToken,
+    /// The session's task.
+    waiting: AtomicWaker,
 }
 
 impl SessionHandle {
@@ -74,7 +77,7 @@ impl SessionHandle {
             heartbeat_ms: AtomicU64::new(0),
             opened: Instant::now(),
             ended: OnceLock::new(),
-            closed: CancellationToken::new(),
+            waiting: AtomicWaker::new(),
         })
     }
 
@@ -112,18 +115,17 @@ impl SessionHandle {
     /// Ends the session; the first reason stays.
     pub fn end(&self, why: Ended) {
         if self.ended.set(why).is_ok() {
-            self.closed.cancel();
+            self.waiting.wake();
         }
     }
 
-    /// Waits until somebody ended the session.
+    /// Waits until somebody ended the session; for one task at a time.
     pub async fn ended(&self) -> Ended {
-        loop {
-            if let Some(why) = self.ended.get() {
-                return *why;
-            }
-            self.closed.cancelled().await;
-        }
+        poll_fn(|cx| {
+            self.waiting.register(cx.waker());
+            self.ended.get().copied().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }
 

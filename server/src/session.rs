@@ -87,40 +87,51 @@ pub struct Sessions {
 
 impl Sessions {
     /// The whole life of one stream. `span` is entered for all that is rare; a heartbeat does without.
-    pub async fn run<S>(self: Arc<Self>, mut inbound: S, line: Line, span: Span)
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "a function that waits has the room of its arguments twice"
+    )]
+    pub fn run<S>(
+        self: Arc<Self>,
+        mut inbound: S,
+        line: Line,
+        span: Span,
+    ) -> impl Future<Output = ()> + Send
     where
         S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin + Send,
     {
-        // In a box of its own: an open session does not keep the room its handshake took.
-        let opened = tokio::select! {
-            () = self.draining.cancelled() => Err(Refusal::Draining),
-            opened = Box::pin(self.open(&mut inbound, &line.sender).instrument(span.clone())) => opened,
-        };
-        let result = match &opened {
-            Ok(_) => "opened",
-            Err(refusal) => refusal.label(),
-        };
-        self.metrics.handshakes.of(result).inc();
-        let verdict = match opened {
-            Ok(session) => {
-                if self.draining.is_cancelled() {
-                    // It opened after the others were told to leave.
-                    session.end(Ended::Drain {
-                        reconnect_after: Duration::from_secs(1),
-                    });
+        async move {
+            // In a box of its own: an open session does not keep the room its handshake took.
+            let opened = tokio::select! {
+                () = self.draining.cancelled() => Err(Refusal::Draining),
+                opened = Box::pin(self.open(&mut inbound, &line.sender).instrument(span.clone())) => opened,
+            };
+            let result = match &opened {
+                Ok(_) => "opened",
+                Err(refusal) => refusal.label(),
+            };
+            self.metrics.handshakes.of(result).inc();
+            let verdict = match opened {
+                Ok(session) => {
+                    if self.draining.is_cancelled() {
+                        // It opened after the others were told to leave.
+                        session.end(Ended::Drain {
+                            reconnect_after: Duration::from_secs(1),
+                        });
+                    }
+                    let verdict = self.live(&mut inbound, &session, &span).await;
+                    Box::pin(self.close(&session).instrument(span.clone())).await;
+                    verdict
                 }
-                let verdict = self.live(&mut inbound, &session, &span).await;
-                Box::pin(self.close(&session).instrument(span)).await;
-                verdict
+                Err(refusal) => {
+                    span.in_scope(|| tracing::info!(reason = %chain(&refusal), "session refused"));
+                    Some(refusal.into())
+                }
+            };
+            // Without a status the stream ends in good order as soon as `line` is dropped.
+            if let Some(status) = verdict {
+                let _ = line.end.send(status);
             }
-            Err(refusal) => {
-                span.in_scope(|| tracing::info!(reason = %chain(&refusal), "session refused"));
-                Some(refusal.into())
-            }
-        };
-        // Without a status the stream ends in good order as soon as `line` is dropped.
-        if let Some(status) = verdict {
-            let _ = line.end.send(status);
         }
     }
 
@@ -368,7 +379,7 @@ mod tests {
     fn a_session_is_a_small_task() {
         let size = size(Sessions::run::<tonic::Streaming<DeviceSessionRequest>>);
         assert!(
-            size < 2 * 1024,
+            size < 1024,
             "{size} bytes; ten thousand devices have one each"
         );
     }

@@ -11,14 +11,14 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tower::layer::util::{Identity as NoLayer, Stack};
+use tower::ServiceBuilder;
 use uuid::Uuid;
 
 use crate::{
     api::{self, Api, feed::Feed},
     auth::{AuthLayer, Authenticator},
     config::Config,
+    connections::{self, Front},
     dispatcher::{self, Hints},
     error::chain,
     lifecycle::{Shutdown, Tasks},
@@ -97,7 +97,10 @@ pub async fn run(
         &config, &ground, replica, &registry, &hints, steps, recorder, &metrics, &tasks, &soft,
     );
     let (routes, health) = api::health::add(api::routes(&api))?;
-    let router = server(api.authenticator.clone()).add_routes(routes);
+    let service = ServiceBuilder::new()
+        .layer(TraceLayer)
+        .layer(AuthLayer(api.authenticator.clone()))
+        .service(Front::new(api::agents(&api), routes));
 
     let mut parts = Parts::default();
     let tls = match &ground.identity {
@@ -110,7 +113,7 @@ pub async fn run(
     };
     let most = listener::room();
     tracing::info!(connections = most, "connections that may be held at once");
-    let (accepting, connections) =
+    let (accepting, ready) =
         listener::incoming(listener, most, tls, Arc::clone(&metrics), soft.clone());
     let store = &ground.store;
     parts.start("accept", accepting);
@@ -168,18 +171,14 @@ pub async fn run(
     }
     announce(&config, &ground, address);
 
-    let mut serving =
-        Box::pin(router.serve_with_incoming_shutdown(connections, soft.clone().cancelled_owned()));
+    let mut serving = Box::pin(connections::serve(ready, service, soft.clone()));
     let failure = tokio::select! {
         // A stop comes first: the parts end because of it.
         biased;
         () = shutdown.hard.cancelled() => None,
         () = soft.cancelled() => None,
         ended = parts.unexpected_end() => Some(ended),
-        served = &mut serving => Some(match served {
-            Ok(()) => anyhow!("the server ended by itself"),
-            Err(error) => anyhow!(error).context("the server failed"),
-        }),
+        () = &mut serving => Some(anyhow!("the server ended by itself")),
     };
     if let Some(failure) = &failure {
         tracing::error!(error = format!("{failure:#}"), "stopping after a failure");
@@ -189,13 +188,10 @@ pub async fn run(
     let drained = registry.drain(come_back);
     tracing::info!(sessions = drained, "stopping");
     let finished = async {
-        let (served, ()) = tokio::join!(serving, async {
-            tasks.finished(Duration::MAX).await;
-        });
-        served
+        tokio::join!(serving, tasks.finished(Duration::MAX));
     };
     tokio::select! {
-        _ = finished => {}
+        () = finished => {}
         () = tokio::time::sleep(config.drain_deadline) => {
             tracing::warn!(left = tasks.len(), "the drain deadline passed; dropping what is left");
         }
@@ -285,26 +281,6 @@ fn assemble(
         draining: draining.clone(),
         bundle_changes: Mutex::new(()),
     })
-}
-
-type Layers = Stack<AuthLayer, Stack<TraceLayer, NoLayer>>;
-
-/// tonic with limits instead of its defaults. Only the server pings, so that agents may sleep.
-fn server(authenticator: Authenticator) -> Server<Layers> {
-    Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        // An agent needs two streams, an operator a few; a service that multiplexes many calls gets by with this.
-        .max_concurrent_streams(256)
-        .http2_max_header_list_size(16 * 1024)
-        // Guards against floods of streams that are opened and reset at once.
-        .http2_max_pending_accept_reset_streams(Some(32))
-        .http2_max_local_error_reset_streams(Some(64))
-        // Room for uploads over long distances; agents send little.
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(2 << 20)
-        .layer(TraceLayer)
-        .layer(AuthLayer(authenticator))
 }
 
 /// The long-lived tasks by name.

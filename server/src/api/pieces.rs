@@ -110,7 +110,7 @@ fn trailers(status: &Status) -> HeaderMap {
 
 /// A service whose answers may be [`answer`]s.
 #[derive(Debug, Clone)]
-pub(super) struct Carrying<S>(pub(super) S);
+pub(crate) struct Carrying<S>(pub(super) S);
 
 impl<S: NamedService> NamedService for Carrying<S> {
     const NAME: &'static str = S::NAME;

@@ -1,0 +1,84 @@
+//! A caller's deadline (`grpc-timeout`): the server does not go on with what nobody waits for.
+
+use std::{convert::Infallible, time::Duration};
+
+use http::{HeaderMap, Response};
+use tonic::{Status, body::Body};
+
+/// What the header says; nothing when it is absent or makes no sense.
+pub(super) fn of(headers: &HeaderMap) -> Option<Duration> {
+    parse(headers.get("grpc-timeout")?.to_str().ok()?)
+}
+
+/// At most eight digits and a unit, by the gRPC protocol over HTTP/2.
+fn parse(text: &str) -> Option<Duration> {
+    let (amount, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if amount.is_empty() || amount.len() > 8 || !amount.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let amount = amount.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+/// The answer, or after `limit` the status that says that it came too late. A stream has begun by then and goes on.
+pub(super) async fn within(
+    limit: Option<Duration>,
+    answer: impl Future<Output = Result<Response<Body>, Infallible>>,
+) -> Result<Response<Body>, Infallible> {
+    let Some(limit) = limit else {
+        return answer.await;
+    };
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Ok(Status::deadline_exceeded("the caller's deadline has passed").into_http()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_read_as_the_protocol_writes_it() {
+        let table = [
+            ("2H", Some(Duration::from_secs(7200))),
+            ("3M", Some(Duration::from_secs(180))),
+            ("42S", Some(Duration::from_secs(42))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("9u", Some(Duration::from_micros(9))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("0S", Some(Duration::ZERO)),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("123456789n", None),
+            ("-1S", None),
+            ("+1S", None),
+            ("1", None),
+            ("S", None),
+            ("", None),
+            ("1s", None),
+            ("1é", None),
+        ];
+        for (text, expected) in table {
+            assert_eq!(parse(text), expected, "{text:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_after_the_deadline_is_a_status() {
+        let never = within(Some(Duration::from_secs(1)), std::future::pending());
+        let Ok(response) = never.await;
+        assert_eq!(response.headers()["grpc-status"], "4");
+
+        let answer = std::future::ready(Ok(Response::new(Body::empty())));
+        let Ok(response) = within(Some(Duration::from_secs(1)), answer).await;
+        assert!(response.headers().get("grpc-status").is_none());
+    }
+}

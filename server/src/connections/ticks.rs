@@ -1,0 +1,77 @@
+//! Time in ticks, for what may be a little late.
+
+use std::{
+    pin::Pin,
+    time::{Duration, Instant},
+};
+
+use hyper::rt::{Sleep, Timer};
+use hyper_util::rt::TokioTimer;
+
+/// A wake-up costs more than what a quiet connection does in it, and ten thousand of them have five hundred pings a second:
+/// with ticks that is twenty wake-ups. A push never waits for more pings than are due in one.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The runtime's timer, with every moment put off to the end of its tick.
+#[derive(Debug, Clone)]
+pub(super) struct Ticks {
+    start: Instant,
+    timer: TokioTimer,
+}
+
+impl Default for Ticks {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            timer: TokioTimer::new(),
+        }
+    }
+}
+
+impl Timer for Ticks {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.sleep_until(self.now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        self.timer.sleep_until(end_of_tick(self.start, deadline))
+    }
+
+    fn now(&self) -> Instant {
+        self.timer.now()
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
+        self.timer.reset(sleep, end_of_tick(self.start, deadline));
+    }
+}
+
+/// The first end of a tick that is not before `at`.
+fn end_of_tick(start: Instant, at: Instant) -> Instant {
+    let tick = TICK.as_nanos();
+    let past = at.saturating_duration_since(start).as_nanos();
+    let missing = (tick - past % tick) % tick;
+    at + Duration::from_nanos(u64::try_from(missing).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_put_off_to_the_end_of_its_tick() {
+        let start = Instant::now();
+        let table = [
+            (0, 0),
+            (1, 50_000),
+            (49_999, 50_000),
+            (50_000, 50_000),
+            (50_001, 100_000),
+            (20_012_345, 20_050_000),
+        ];
+        for (at, expected) in table {
+            let end = end_of_tick(start, start + Duration::from_micros(at));
+            assert_eq!((end - start).as_micros(), expected, "{at} us");
+        }
+    }
+}
