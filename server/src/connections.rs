@@ -12,7 +12,6 @@ use std::{convert::Infallible, time::Duration};
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 use tower::{Service, ServiceExt as _};
@@ -21,12 +20,17 @@ pub(crate) use self::front::Front;
 use self::ticks::Ticks;
 use crate::{error::chain, listener::Connection};
 
-/// Serves what comes until `stop`, then lets the calls under way end; returns when the last connection is closed.
-pub(crate) async fn serve<S>(
-    mut connections: mpsc::Receiver<Connection>,
+/// Every connection there is, each a task.
+#[derive(Debug, Clone)]
+pub(crate) struct Connections<S> {
+    http: http2::Builder<Executor>,
     service: S,
+    tasks: TaskTracker,
     stop: CancellationToken,
-) where
+}
+
+impl<S> Connections<S>
+where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
         + Clone
         + Send
@@ -34,18 +38,21 @@ pub(crate) async fn serve<S>(
         + 'static,
     S::Future: Send + 'static,
 {
-    let tasks = TaskTracker::new();
-    let http = protocol(Executor(tasks.clone()));
-    loop {
-        let connection = tokio::select! {
-            () = stop.cancelled() => break,
-            next = connections.recv() => match next {
-                Some(connection) => connection,
-                None => break,
-            },
-        };
+    /// None yet. Each of them will be served until `stop`, when calls under way may end.
+    pub(crate) fn new(service: S, stop: CancellationToken) -> Self {
+        let tasks = TaskTracker::new();
+        Self {
+            http: protocol(Executor(tasks.clone())),
+            service,
+            tasks,
+            stop,
+        }
+    }
+
+    /// Serves one more.
+    pub(crate) fn serve(&self, connection: Connection) {
         let peer = connection.peer();
-        let service = service.clone();
+        let service = self.service.clone();
         let calls = service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer);
@@ -53,10 +60,10 @@ pub(crate) async fn serve<S>(
             // In a box: the stream of a session does not keep the room its call took.
             Box::pin(deadline::within(limit, service.clone().oneshot(request)))
         });
-        let mut connection = http.serve_connection(TokioIo::new(connection), calls);
-        let stop = stop.clone();
+        let stop = self.stop.clone();
+        let mut connection = self.http.serve_connection(TokioIo::new(connection), calls);
         // Only borrowed within: what is moved has its room twice.
-        tasks.spawn(async move {
+        self.tasks.spawn(async move {
             let served = tokio::select! {
                 biased;
                 served = &mut connection => served,
@@ -70,8 +77,12 @@ pub(crate) async fn serve<S>(
             }
         });
     }
-    tasks.close();
-    tasks.wait().await;
+
+    /// Waits until the last one is closed, after a stop.
+    pub(crate) async fn closed(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 /// Limits instead of hyper's defaults. Only the server pings, so that agents may sleep.

@@ -36,7 +36,7 @@ const RECONCILED: Duration = Duration::from_secs(60);
 
 /// From the end of one look at several devices to the next one, while more of them come. What was just committed is pushed at once
 /// even so.
-const GATHERS: Duration = Duration::from_millis(20);
+const GATHERS: Duration = Duration::from_millis(50);
 
 /// Commands that are pushed in one go before sessions get to write them.
 const AT_ONCE: usize = 64;

@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{Sleep, sleep},
 };
@@ -35,9 +35,6 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// silence is for the server's pings to find out.
 const PREFACE_LIMIT: Duration = Duration::from_secs(10);
 const PREFACE_LENGTH: usize = 24;
-
-/// Finished handshakes that wait to be served; they are taken at once, so a short queue is enough.
-const READY_QUEUE: usize = 64;
 
 /// Where a request came from; found in its extensions.
 #[derive(Debug, Clone, Copy)]
@@ -146,73 +143,65 @@ fn connections(descriptors: Option<u64>) -> usize {
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
-/// Accepts up to `most` connections at once until `stop`, in a future the caller owns; the connections come out of the queue.
-pub fn incoming(
+/// Accepts up to `most` connections at once until `stop`, and has each served as soon as it can be used.
+pub(crate) async fn accept(
     listener: TcpListener,
     most: usize,
     tls: Option<TlsAcceptor>,
     metrics: Arc<Metrics>,
+    serve: impl Fn(Connection) + Clone + Send + 'static,
     stop: CancellationToken,
-) -> (
-    impl Future<Output = ()> + Send + 'static,
-    mpsc::Receiver<Connection>,
 ) {
-    let (ready, connections) = mpsc::channel(READY_QUEUE);
     let places = Arc::new(Semaphore::new(most));
-    let accepting = async move {
-        let mut handshakes = JoinSet::new();
-        let mut pause = Pause::default();
-        loop {
-            let place = tokio::select! {
-                () = stop.cancelled() => break,
-                place = Arc::clone(&places).acquire_owned() => place,
-            };
-            let Ok(place) = place else { break };
-            // Both branches are cancel-safe; finished handshakes are reaped as they end.
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                Some(_) = handshakes.join_next(), if !handshakes.is_empty() => continue,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, address)) => {
-                    pause = Pause::default();
-                    let (tls, ready, metrics) = (tls.clone(), ready.clone(), Arc::clone(&metrics));
-                    handshakes.spawn(async move {
-                        let io = match handshake(stream, address, tls).await {
-                            Ok(io) => io,
-                            Err(result) => {
-                                metrics.connections.of(result).inc();
-                                return;
-                            }
-                        };
-                        metrics.connections.of("accepted").inc();
-                        let connection = Connection {
-                            io,
-                            peer: Peer { address },
-                            preface: Some(Preface {
-                                missing: PREFACE_LENGTH,
-                                limit: Box::pin(sleep(PREFACE_LIMIT)),
-                                metrics: Arc::clone(&metrics),
-                            }),
-                            _place: place,
-                            _held: Held::new(&metrics.connections_open),
-                        };
-                        // An error means that the server stopped meanwhile.
-                        let _ = ready.send(connection).await;
+    let mut handshakes = JoinSet::new();
+    let mut pause = Pause::default();
+    loop {
+        let place = tokio::select! {
+            () = stop.cancelled() => break,
+            place = Arc::clone(&places).acquire_owned() => place,
+        };
+        let Ok(place) = place else { break };
+        // Both branches are cancel-safe; finished handshakes are reaped as they end.
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = handshakes.join_next(), if !handshakes.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                pause = Pause::default();
+                let (tls, serve, metrics) = (tls.clone(), serve.clone(), Arc::clone(&metrics));
+                handshakes.spawn(async move {
+                    let io = match handshake(stream, address, tls).await {
+                        Ok(io) => io,
+                        Err(result) => {
+                            metrics.connections.of(result).inc();
+                            return;
+                        }
+                    };
+                    metrics.connections.of("accepted").inc();
+                    serve(Connection {
+                        io,
+                        peer: Peer { address },
+                        preface: Some(Preface {
+                            missing: PREFACE_LENGTH,
+                            limit: Box::pin(sleep(PREFACE_LIMIT)),
+                            metrics: Arc::clone(&metrics),
+                        }),
+                        _place: place,
+                        _held: Held::new(&metrics.connections_open),
                     });
-                }
-                Err(error) => {
-                    metrics.connections.of("failed").inc();
-                    pause.after(&error).await;
-                }
+                });
+            }
+            Err(error) => {
+                metrics.connections.of("failed").inc();
+                pause.after(&error).await;
             }
         }
-        // The port is free for a successor as soon as the stop begins.
-        drop(listener);
-        handshakes.shutdown().await;
-    };
-    (accepting, connections)
+    }
+    // The port is free for a successor as soon as the stop begins.
+    drop(listener);
+    handshakes.shutdown().await;
 }
 
 /// A transport that can be used, or what became of it instead.

@@ -48,7 +48,7 @@ use crate::{
 
 /// Handshakes worked on at once, which is what one transaction opens together ([`Steps`]). More of them would wait for each
 /// other longer than a handshake may take, and a returning fleet would write sessions that nobody waits for any more.
-pub const HANDSHAKES: usize = 128;
+pub const HANDSHAKES: usize = 256;
 /// How long a handshake waits for its turn before it is told to come back.
 const ADMISSION_WAIT: Duration = Duration::from_secs(3);
 

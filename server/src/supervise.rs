@@ -18,7 +18,7 @@ use crate::{
     api::{self, Api, feed::Feed},
     auth::{AuthLayer, Authenticator},
     config::Config,
-    connections::{self, Front},
+    connections::{Connections, Front},
     dispatcher::{self, Hints},
     error::chain,
     lifecycle::{Shutdown, Tasks},
@@ -113,10 +113,23 @@ pub async fn run(
     };
     let most = listener::room();
     tracing::info!(connections = most, "connections that may be held at once");
-    let (accepting, ready) =
-        listener::incoming(listener, most, tls, Arc::clone(&metrics), soft.clone());
+    let connections = Connections::new(service, soft.clone());
+    let serve = {
+        let connections = connections.clone();
+        move |connection| connections.serve(connection)
+    };
+    parts.start(
+        "accept",
+        listener::accept(
+            listener,
+            most,
+            tls,
+            Arc::clone(&metrics),
+            serve,
+            soft.clone(),
+        ),
+    );
     let store = &ground.store;
-    parts.start("accept", accepting);
     parts.start(
         "dispatcher",
         dispatcher::run(
@@ -171,14 +184,12 @@ pub async fn run(
     }
     announce(&config, &ground, address);
 
-    let mut serving = Box::pin(connections::serve(ready, service, soft.clone()));
     let failure = tokio::select! {
         // A stop comes first: the parts end because of it.
         biased;
         () = shutdown.hard.cancelled() => None,
         () = soft.cancelled() => None,
         ended = parts.unexpected_end() => Some(ended),
-        () = &mut serving => Some(anyhow!("the server ended by itself")),
     };
     if let Some(failure) = &failure {
         tracing::error!(error = format!("{failure:#}"), "stopping after a failure");
@@ -188,7 +199,7 @@ pub async fn run(
     let drained = registry.drain(come_back);
     tracing::info!(sessions = drained, "stopping");
     let finished = async {
-        tokio::join!(serving, tasks.finished(Duration::MAX));
+        tokio::join!(connections.closed(), tasks.finished(Duration::MAX));
     };
     tokio::select! {
         () = finished => {}
