@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::symlink};
 use kernex_integration_tests::{
     BundleBuilder, Ctl, Operator, TestAgent, TestServer, both_databases,
 };
-use kernex_proto::v1::{AttemptState, Bundle, FailureReason, WatchEventsRequest};
+use kernex_proto::v1::{AttemptState, Bundle, Device, FailureReason, WatchEventsRequest};
 use serde_json::json;
 
 async fn version(operator: &Operator, version: &str) -> Bundle {
@@ -56,6 +56,10 @@ both_databases! {
         let (old, new) = (version(&operator, "1.0").await, version(&operator, "2.0").await);
         operator.deploy_and_finish(&old, "edge-1").await;
         operator.deploy_and_finish(&new, "edge-1").await;
+        // What it runs was found to be as expected, and is so again in the end.
+        let seen = |device: &Device| device.last_seen.expect("it was seen").seconds;
+        let before = seen(&operator.device("edge-1").await);
+        operator.device_where("edge-1", "to be seen again", |device| seen(device) > before + 2).await;
         switch(&agent, "1.0");
         let device = operator.device_where("edge-1", "to drift", |device| !device.drifts.is_empty()).await;
         let drift = &device.drifts[0];

@@ -29,7 +29,7 @@ struct Last {
     epoch: u64,
     /// When its history was last added to.
     sampled_at: Timestamp,
-    /// What it said it runs, when that was found to be as expected, and when that was.
+    /// What it said last it runs, when that was found to be as expected, and when that was.
     fits: Option<(u64, Instant)>,
     read_at: Instant,
 }
@@ -61,11 +61,14 @@ impl Known {
                 }
                 (last.sampled_at, last.read_at) = (sampled_at, now);
             }
-            if recorded.fit.contains(&row.device)
+            // What was not compared says nothing new. What was and does not fit ends what did: when the device says that again,
+            // it has to be seen that it drifts no more.
+            if !row.fits
                 && let Some(last) = self.0.get_mut(&row.device)
                 && last.epoch == row.epoch
             {
-                last.fits = hash(row).map(|said| (said, now));
+                let fits = recorded.fit.contains(&row.device);
+                last.fits = hash(row).filter(|_| fits).map(|said| (said, now));
             }
         }
     }
@@ -153,6 +156,26 @@ mod tests {
         assert!(fits(&known, row(1, runs("1")), now), "there are few");
         known.forget(row(1, None).device);
         assert!(!fits(&known, row(1, runs("1")), now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_drifted_is_compared_again_when_it_says_what_fitted_before() {
+        let now = Instant::now();
+        let mut known = Known::default();
+        known.learn(&[row(1, runs("1"))], &recorded(true, Some(5)), now);
+        let mut drifted = row(1, runs("2"));
+        known.complete(&mut drifted, now);
+        known.learn(&[drifted], &recorded(false, None), now);
+        let mut back = row(1, runs("1"));
+        known.complete(&mut back, now);
+        assert!(!back.fits);
+        known.learn(&[back], &recorded(true, None), now);
+        let mut again = row(1, runs("1"));
+        known.complete(&mut again, now);
+        assert!(again.fits);
+        known.learn(&[again.clone()], &recorded(false, None), now);
+        known.complete(&mut again, now);
+        assert!(again.fits, "it was not compared");
     }
 
     #[tokio::test(start_paused = true)]

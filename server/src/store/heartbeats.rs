@@ -34,7 +34,7 @@ pub struct HeartbeatRow {
     pub vital_signs: v1::VitalSigns,
     /// What the agent says is active; none when an outcome has come since, which knows better.
     pub releases: Option<Vec<v1::ActiveRelease>>,
-    /// It said the same when that was found to be as expected, and no outcome has come since.
+    /// It said the same when that was found to be as expected, and since then it has said nothing else and no outcome has come.
     pub fits: bool,
     /// When its history was last added to; none when that has to be read, and whether the session is still its device's.
     pub sampled_at: Option<Timestamp>,
