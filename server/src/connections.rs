@@ -5,6 +5,7 @@
 
 mod deadline;
 mod front;
+mod handle;
 mod ticks;
 
 use std::{convert::Infallible, time::Duration};
@@ -17,6 +18,8 @@ use tonic::body::Body;
 use tower::{Service, ServiceExt as _};
 
 pub(crate) use self::front::Front;
+#[allow(unused_imports, reason = "what closes connections is built on it next")]
+pub(crate) use self::handle::ConnectionHandle;
 use self::ticks::Ticks;
 use crate::{error::chain, listener::Connection};
 
@@ -52,10 +55,13 @@ where
     /// Serves one more.
     pub(crate) fn serve(&self, connection: Connection) {
         let peer = connection.peer();
+        let handle = ConnectionHandle::default();
         let service = self.service.clone();
+        let of = handle.clone();
         let calls = service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer);
+            request.extensions_mut().insert(of.clone());
             let limit = deadline::of(request.headers());
             // In a box: the stream of a session does not keep the room its call took.
             Box::pin(deadline::within(limit, service.clone().oneshot(request)))
@@ -64,16 +70,23 @@ where
         let mut connection = self.http.serve_connection(TokioIo::new(connection), calls);
         // Only borrowed within: what is moved has its room twice.
         self.tasks.spawn(async move {
-            let served = tokio::select! {
-                biased;
-                served = &mut connection => served,
-                () = stop.cancelled() => {
-                    std::pin::Pin::new(&mut connection).graceful_shutdown();
-                    (&mut connection).await
+            let mut stopping = false;
+            let ended = loop {
+                tokio::select! {
+                    biased;
+                    served = &mut connection => break served.map_err(|error| chain(&error)),
+                    why = handle.closed() => {
+                        tracing::warn!(address = %peer.address, why, "connection closed");
+                        break Ok(());
+                    }
+                    () = stop.cancelled(), if !stopping => {
+                        stopping = true;
+                        std::pin::Pin::new(&mut connection).graceful_shutdown();
+                    }
                 }
             };
-            if let Err(error) = served {
-                tracing::debug!(address = %peer.address, error = %chain(&error), "connection failed");
+            if let Err(error) = ended {
+                tracing::debug!(address = %peer.address, error, "connection failed");
             }
         });
     }
