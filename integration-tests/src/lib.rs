@@ -24,6 +24,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod raw_agent;
+pub mod samples;
 pub mod server;
 pub mod wait;
 

@@ -341,7 +341,11 @@ impl TestServer {
 /// A `kernex-server` command with this test's settings and none of the caller's.
 #[must_use]
 pub fn command(verb: &str) -> Command {
-    let mut command = Command::new(binaries::path("kernex-server"));
+    command_of(&binaries::path("kernex-server"), verb)
+}
+
+fn command_of(program: &Path, verb: &str) -> Command {
+    let mut command = Command::new(program);
     clear_settings(&mut command);
     // Servers run side by side here, and this port is the same for all.
     command.env("KERNEX_METRICS_LISTEN", "");
@@ -376,7 +380,10 @@ fn spawn(
     options: &ServerOptions,
     variable: Option<(&str, &str)>,
 ) -> Process {
-    let mut command = command("serve");
+    let mut command = match &options.program {
+        Some(program) => command_of(program, "serve"),
+        None => command("serve"),
+    };
     command
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .arg("--data-dir")

@@ -39,12 +39,11 @@ pub(crate) async fn run(bench: &mut Bench, rows: &[Row], agents: usize) -> anyho
 
 async fn round(bench: &mut Bench, rows: &[Row], agents: usize, side: Side) -> anyhow::Result<()> {
     let subject = Subject::start(bench, side, agents).await?;
-    let digest = match side {
-        Side::Kernex => {
-            let archive = BundleBuilder::script("light", "1.0", "true").gzip().await;
-            subject.operator.push(&archive).await.digest
-        }
-        Side::Bare => "0".repeat(64),
+    let digest = if subject.server().is_some() {
+        let archive = BundleBuilder::script("light", "1.0", "true").gzip().await;
+        subject.operator.push(&archive).await.digest
+    } else {
+        "0".repeat(64)
     };
     let empty = subject.usage.memory();
     let (fleet, received) = subject.fleet(Deploys::Succeed)?;
@@ -199,10 +198,11 @@ impl Round<'_> {
                 continue;
             }
             called.record(micros(arrived.at - begun))?;
-            let since = match self.subject.side {
+            let since = if self.subject.server().is_some() {
+                commit.and_then(|commit| arrived.at.checked_duration_since(commit))
+            } else {
                 // Nothing is committed there; the way is the same.
-                Side::Bare => Some(arrived.at - begun),
-                Side::Kernex => commit.and_then(|commit| arrived.at.checked_duration_since(commit)),
+                Some(arrived.at - begun)
             };
             if let Some(since) = since {
                 committed.record(micros(since))?;

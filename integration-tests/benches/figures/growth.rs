@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use kernex_integration_tests::{BundleBuilder, Operator, fleet::Deploys};
+use kernex_integration_tests::{BundleBuilder, Operator, fleet::Deploys, samples::median};
 use kernex_proto::v1::{ListDevicesRequest, ListTargetsRequest};
 
 use crate::{
     Bench,
-    report::{Goal, Side, Work, median},
+    report::{Goal, Side, Work},
     subject::{LIMIT, Subject},
 };
 
@@ -20,48 +20,56 @@ const CONNECTED: usize = 64;
 /// Measures both sizes of database.
 pub(crate) async fn run(bench: &mut Bench) -> anyhow::Result<()> {
     for devices in [bench.count(1_000, 200), bench.count(100_000, 2_000)] {
-        let mut subject = Subject::start(bench, Side::Kernex, devices).await?;
-        let operator = subject.operator.clone();
-        let mut last = String::new();
-        let mut creating = Vec::new();
-        for number in 0..DEPLOYMENTS {
-            let name = format!("growth-{number}");
-            let archive = BundleBuilder::script(&name, "1.0", "true").gzip().await;
-            last = operator.push(&archive).await.digest;
-            let begun = Instant::now();
-            subject.push_all(&last).await?;
-            creating.push(begun.elapsed().as_secs_f64() * 1e6 / devices as f64);
+        measure(bench, Side::Kernex, devices).await?;
+        if bench.against.is_some() {
+            measure(bench, Side::Reference, devices).await?;
         }
-        // A few of them come now: their commands wait for them among all the others'.
-        let names = (0..CONNECTED).map(|at| subject.roster.identities[at].name.clone());
-        let names: Vec<String> = names.collect();
-        let whole = subject.roster.clone();
-        subject.roster = whole.first(CONNECTED);
-        let (fleet, _received) = subject.fleet(Deploys::Succeed)?;
+    }
+    Ok(())
+}
+
+async fn measure(bench: &mut Bench, side: Side, devices: usize) -> anyhow::Result<()> {
+    let mut subject = Subject::start(bench, side, devices).await?;
+    let operator = subject.operator.clone();
+    let mut last = String::new();
+    let mut creating = Vec::new();
+    for number in 0..DEPLOYMENTS {
+        let name = format!("growth-{number}");
+        let archive = BundleBuilder::script(&name, "1.0", "true").gzip().await;
+        last = operator.push(&archive).await.digest;
         let begun = Instant::now();
-        fleet.all_online(LIMIT).await;
-        let all = (CONNECTED * DEPLOYMENTS) as u64;
-        while fleet.counters().tally().outcomes < all {
-            anyhow::ensure!(begun.elapsed() < LIMIT, "commands that waited did not come");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let delivered = begun.elapsed();
-        let rows = format!("{devices} devices, {} targets", devices * DEPLOYMENTS);
-        let mut add = |what: &str, unit, value| {
-            let work = Work::new(format!("{what}; {rows}"), unit, Goal::Shown);
-            bench.report.add(Side::Kernex, &work, value);
-        };
-        if let Some(each) = median(&creating) {
-            add("create a deployment to all: per device", "us", each);
-        }
-        add(
-            "10 waiting commands for each of 64 that connect",
-            "ms",
-            delivered.as_secs_f64() * 1e3,
-        );
-        for (what, took) in ask(&operator, &names, &last).await? {
-            add(what, "ms", took);
-        }
+        subject.push_all(&last).await?;
+        creating.push(begun.elapsed().as_secs_f64() * 1e6 / devices as f64);
+    }
+    // A few of them come now: their commands wait for them among all the others'.
+    let names = (0..CONNECTED).map(|at| subject.roster.identities[at].name.clone());
+    let names: Vec<String> = names.collect();
+    let whole = subject.roster.clone();
+    subject.roster = whole.first(CONNECTED);
+    let (fleet, _received) = subject.fleet(Deploys::Succeed)?;
+    let begun = Instant::now();
+    fleet.all_online(LIMIT).await;
+    let all = (CONNECTED * DEPLOYMENTS) as u64;
+    while fleet.counters().tally().outcomes < all {
+        anyhow::ensure!(begun.elapsed() < LIMIT, "commands that waited did not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let delivered = begun.elapsed();
+    let rows = format!("{devices} devices, {} targets", devices * DEPLOYMENTS);
+    let mut add = |what: &str, unit, value| {
+        let work = Work::new(format!("{what}; {rows}"), unit, Goal::Shown);
+        bench.report.add(side, &work, value);
+    };
+    if let Some(each) = median(&creating) {
+        add("create a deployment to all: per device", "us", each);
+    }
+    add(
+        "10 waiting commands for each of 64 that connect",
+        "ms",
+        delivered.as_secs_f64() * 1e3,
+    );
+    for (what, took) in ask(&operator, &names, &last).await? {
+        add(what, "ms", took);
     }
     Ok(())
 }

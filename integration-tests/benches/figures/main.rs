@@ -3,6 +3,8 @@
 //! A real `kernex-server` and a bare tonic server ([`bare`]) do the same work for the same load generator, in turn, on a
 //! core of their own; figures are medians with their spread and the ratio of the two. Nothing here is asserted but that the
 //! work was done right. `-- sessions --agents 10000` measures one row, `-- --quick` everything in small, for correctness.
+//!
+//! `-- --against FOLDER` holds the programs of this build against those of another one instead, and says which rows are worse.
 
 mod agent;
 mod bare;
@@ -18,7 +20,7 @@ mod transfers;
 use std::{fs, path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use kernex_integration_tests::{Database, binaries, fleet::room};
+use kernex_integration_tests::{Database, binaries, fleet::room, samples::ROUNDS_TO_JUDGE};
 use serde_json::json;
 
 use crate::{machine::Cores, report::Report};
@@ -34,7 +36,10 @@ struct Args {
     /// Everything in small and once: whether it works, not how fast it is.
     #[arg(long)]
     quick: bool,
-    /// Rounds of both sides in turn [default: 3].
+    /// Measure against the kernex-server of another build in this folder, instead of bare tonic.
+    #[arg(long, value_name = "FOLDER")]
+    against: Option<PathBuf>,
+    /// Rounds of both sides in turn [default: 3, and 9 against another build].
     #[arg(long)]
     rounds: Option<usize>,
     /// Rounds of transfers, which vary more [default: 9].
@@ -93,6 +98,7 @@ struct Bench {
     quick: bool,
     rounds: usize,
     transfer_rounds: usize,
+    against: Option<PathBuf>,
     database: Database,
     cores: Cores,
     report: Report,
@@ -130,14 +136,23 @@ fn main() -> anyhow::Result<()> {
     // Cargo builds what is missing on all cores, before this process keeps to one.
     let server = binaries::path("kernex-server");
     eprintln!("measuring {}", server.display());
+    if let Some(folder) = &args.against {
+        let other = folder.join("kernex-server");
+        anyhow::ensure!(other.is_file(), "{} is not there", other.display());
+        eprintln!("against {}", other.display());
+    }
     let room = room();
     let machine = machine::describe(cores, room);
     eprintln!("{machine:#}");
     cores.pin_load();
     let small = if args.quick { 1 } else { 3 };
+    let rounds = match args.against {
+        Some(_) if !args.quick => ROUNDS_TO_JUDGE,
+        _ => small,
+    };
     let mut bench = Bench {
         quick: args.quick,
-        rounds: args.rounds.unwrap_or(small),
+        rounds: args.rounds.unwrap_or(rounds),
         transfer_rounds: args.transfer_rounds.unwrap_or(small * small),
         database: if args.postgres {
             Database::Postgres
@@ -145,7 +160,8 @@ fn main() -> anyhow::Result<()> {
             Database::Sqlite
         },
         cores,
-        report: Report::default(),
+        report: Report::new(args.against.is_some()),
+        against: args.against.clone(),
     };
     runtime()?.block_on(measure(&mut bench, &args, room))?;
     println!("\n{}", bench.report.table());
@@ -155,6 +171,7 @@ fn main() -> anyhow::Result<()> {
             "quick": args.quick,
             "database": if args.postgres { "postgresql" } else { "sqlite" },
             "programs": server.parent(),
+            "against": args.against,
             "figures": bench.report.json(),
         });
         fs::write(path, format!("{whole:#}\n"))?;
@@ -203,7 +220,11 @@ async fn measure(bench: &mut Bench, args: &Args, room: usize) -> anyhow::Result<
     if rows.contains(&Row::Growth) {
         Box::pin(growth::run(bench)).await?;
     }
-    if rows.contains(&Row::Agent) {
+    if rows.contains(&Row::Agent) && bench.against.is_some() {
+        bench
+            .report
+            .note("What the agent costs is not held against another build.");
+    } else if rows.contains(&Row::Agent) {
         Box::pin(agent::run(bench)).await?;
     }
     Ok(())

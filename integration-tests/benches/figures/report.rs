@@ -1,24 +1,25 @@
-//! Samples become medians with their spread and the ratio to bare tonic: a table for people and JSON for machines.
+//! Samples become medians with their spread and the ratio to the reference: a table for people and JSON for machines.
 
 use std::fmt::Write as _;
 
+use kernex_integration_tests::samples::{Change, change, median, range};
 use serde_json::{Value, json};
 
 /// Whose figure it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     Kernex,
-    /// Bare tonic, or the reference a row names.
-    Bare,
+    /// Bare tonic, another build of Kernex, or what a row names.
+    Reference,
 }
 
 impl Side {
-    pub(crate) const BOTH: [Self; 2] = [Self::Kernex, Self::Bare];
+    pub(crate) const BOTH: [Self; 2] = [Self::Kernex, Self::Reference];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kernex => "kernex",
-            Self::Bare => "bare",
+            Self::Reference => "reference",
         }
     }
 }
@@ -58,29 +59,40 @@ impl Work {
 struct Row {
     work: Work,
     kernex: Vec<f64>,
-    bare: Vec<f64>,
+    reference: Vec<f64>,
 }
 
 /// Everything measured in one run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
     rows: Vec<Row>,
     notes: Vec<String>,
+    /// Whether the reference is another build of Kernex.
+    builds: bool,
 }
 
 impl Report {
+    /// An empty one, against bare tonic or against another build.
+    pub(crate) fn new(builds: bool) -> Self {
+        Self {
+            rows: Vec::new(),
+            notes: Vec::new(),
+            builds,
+        }
+    }
+
     pub(crate) fn add(&mut self, side: Side, work: &Work, value: f64) {
         let at = self.rows.iter().position(|row| row.work.name == work.name);
         let at = at.unwrap_or_else(|| {
             self.rows.push(Row {
                 work: work.clone(),
                 kernex: Vec::new(),
-                bare: Vec::new(),
+                reference: Vec::new(),
             });
             self.rows.len() - 1
         });
         eprintln!(
-            "  {:<6} {}: {} {}",
+            "  {:<9} {}: {} {}",
             side.name(),
             work.name,
             figure(value),
@@ -88,7 +100,7 @@ impl Report {
         );
         match side {
             Side::Kernex => self.rows[at].kernex.push(value),
-            Side::Bare => self.rows[at].bare.push(value),
+            Side::Reference => self.rows[at].reference.push(value),
         }
     }
 
@@ -101,26 +113,27 @@ impl Report {
 
     /// The table, in Markdown.
     pub(crate) fn table(&self) -> String {
-        let mut text = String::from(
-            "| work | unit | Kernex | bare tonic | ratio | must | |\n|---|---|---|---|---|---|---|\n",
+        let reference = if self.builds {
+            "other build"
+        } else {
+            "bare tonic"
+        };
+        let mut text = format!(
+            "| work | unit | Kernex | {reference} | ratio | must | |\n|---|---|---|---|---|---|---|\n"
         );
         for row in &self.rows {
             let ratio = row
                 .ratio()
                 .map_or_else(String::new, |ratio| format!("{ratio:.2}"));
-            let verdict = match row.reached() {
-                Some(true) => "reached",
-                Some(false) => "NOT REACHED",
-                None => "",
-            };
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {ratio} | {} | {verdict} |",
+                "| {} | {} | {} | {} | {ratio} | {} | {} |",
                 row.work.name,
                 row.work.unit,
                 spread(&row.kernex),
-                spread(&row.bare),
-                row.work.goal.words(),
+                spread(&row.reference),
+                self.must(row),
+                self.verdict(row),
             );
         }
         for note in &self.notes {
@@ -129,16 +142,41 @@ impl Report {
         text
     }
 
+    fn must(&self, row: &Row) -> String {
+        if self.builds {
+            "not worse by 5 %".to_owned()
+        } else {
+            row.work.goal.words()
+        }
+    }
+
+    fn verdict(&self, row: &Row) -> &'static str {
+        if self.builds {
+            return match row.change() {
+                Some(Change::Worse) => "WORSE",
+                Some(Change::Better) => "better",
+                Some(Change::Same) => "same",
+                Some(Change::TooFew) => "too few rounds to tell",
+                None => "",
+            };
+        }
+        match row.reached() {
+            Some(true) => "reached",
+            Some(false) => "NOT REACHED",
+            None => "",
+        }
+    }
+
     pub(crate) fn json(&self) -> Value {
         let rows = self.rows.iter().map(|row| {
             json!({
                 "work": row.work.name,
                 "unit": row.work.unit,
-                "must": row.work.goal.words(),
+                "must": self.must(row),
                 "kernex": { "median": median(&row.kernex), "samples": row.kernex },
-                "bare": { "median": median(&row.bare), "samples": row.bare },
+                "reference": { "median": median(&row.reference), "samples": row.reference },
                 "ratio": row.ratio(),
-                "reached": row.reached(),
+                "verdict": self.verdict(row),
             })
         });
         json!({ "rows": rows.collect::<Vec<_>>(), "notes": self.notes })
@@ -147,8 +185,20 @@ impl Report {
 
 impl Row {
     fn ratio(&self) -> Option<f64> {
-        let (kernex, bare) = (median(&self.kernex)?, median(&self.bare)?);
-        (bare != 0.0).then_some(kernex / bare)
+        let (kernex, reference) = (median(&self.kernex)?, median(&self.reference)?);
+        (reference != 0.0).then_some(kernex / reference)
+    }
+
+    /// How this build compares with the other one.
+    fn change(&self) -> Option<Change> {
+        let ratio = self.ratio()?;
+        Some(change(
+            ratio,
+            &self.kernex,
+            &self.reference,
+            // Rates are better when they are higher; times, sizes and shares when they are lower.
+            self.work.unit.ends_with("/s"),
+        ))
     }
 
     fn reached(&self) -> Option<bool> {
@@ -172,24 +222,11 @@ impl Goal {
     }
 }
 
-/// The middle one; of an even number the mean of both.
-pub(crate) fn median(samples: &[f64]) -> Option<f64> {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match sorted.len() {
-        0 => None,
-        odd if odd % 2 == 1 => Some(sorted[middle]),
-        _ => Some(f64::midpoint(sorted[middle - 1], sorted[middle])),
-    }
-}
-
 fn spread(samples: &[f64]) -> String {
     let Some(middle) = median(samples) else {
         return String::new();
     };
-    let least = samples.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = samples.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (least, most) = range(samples);
     if samples.len() == 1 {
         return figure(middle);
     }

@@ -45,22 +45,34 @@ impl Subject {
     /// Starts one side with `devices` enrolled.
     pub(crate) async fn start(bench: &Bench, side: Side, devices: usize) -> anyhow::Result<Self> {
         match side {
-            Side::Kernex => Self::kernex(bench, devices).await,
-            Side::Bare => Self::bare(bench, devices).await,
+            Side::Kernex => Self::kernex(bench, side, None, devices).await,
+            Side::Reference => match &bench.against {
+                Some(folder) => {
+                    let program = folder.join("kernex-server");
+                    Self::kernex(bench, side, Some(program), devices).await
+                }
+                None => Self::bare(bench, devices).await,
+            },
         }
     }
 
-    async fn kernex(bench: &Bench, devices: usize) -> anyhow::Result<Self> {
+    async fn kernex(
+        bench: &Bench,
+        side: Side,
+        program: Option<PathBuf>,
+        devices: usize,
+    ) -> anyhow::Result<Self> {
         let options = ServerOptions::default()
             // As shipped, but for heartbeats: the load decides when they come.
             .env("RUST_LOG", "info")
             .env("KERNEX_HEARTBEAT_INTERVAL", "1h")
-            .core(bench.cores.server());
+            .core(bench.cores.server())
+            .program(program);
         let server = TestServer::start_with(bench.database, options).await;
         let roster = Roster::enrol(&server, devices).await;
         let ca = std::fs::read(server.data().join("ca.pem"))?;
         Ok(Self {
-            side: Side::Kernex,
+            side,
             operator: server.operator(),
             usage: Usage::of(server.process().pid()),
             connector: Connector::new(server.port(), &ca),
@@ -83,7 +95,7 @@ impl Subject {
         let operator = wait_for("bare tonic to answer", || connect(data, port)).await;
         let ca = std::fs::read(data.join("ca.pem"))?;
         Ok(Self {
-            side: Side::Bare,
+            side: Side::Reference,
             operator,
             usage: Usage::of(process.pid()),
             connector: Connector::new(port, &ca),

@@ -43,7 +43,7 @@ const SMALL: usize = 4;
 pub(crate) async fn run(bench: &mut Bench, rows: &[Row]) -> anyhow::Result<()> {
     let sides = [
         Subject::start(bench, Side::Kernex, MANY).await?,
-        Subject::start(bench, Side::Bare, MANY).await?,
+        Subject::start(bench, Side::Reference, MANY).await?,
     ];
     let scratch = tempfile::tempdir()?;
     let large = bench.count(256, 16);
@@ -67,8 +67,12 @@ pub(crate) async fn run(bench: &mut Bench, rows: &[Row]) -> anyhow::Result<()> {
             fleet.all_online(LIMIT).await;
             fleets.push((fleet, received));
         }
-        let nginx = Nginx::start(bench, &sides[1].folder()).await?;
-        if nginx.is_none() {
+        let nginx = match &bench.against {
+            // Two builds are compared with each other alone.
+            Some(_) => None,
+            None => Nginx::start(bench, &sides[1].folder()).await?,
+        };
+        if nginx.is_none() && bench.against.is_none() {
             bench
                 .report
                 .note("nginx is not installed here: downloads are not held against it.");
@@ -245,7 +249,7 @@ async fn plain(bench: &mut Bench, nginx: &Nginx, size: u64, agents: usize) -> an
     let name = downloaded(size, agents);
     bench
         .report
-        .add(Side::Bare, &against_nginx(&name, size), speed);
+        .add(Side::Reference, &against_nginx(&name, size), speed);
     Ok(())
 }
 

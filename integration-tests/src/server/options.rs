@@ -15,6 +15,8 @@ pub struct ServerOptions {
     pub plaintext: bool,
     /// The only core it runs on; any when there is none.
     pub core: Option<usize>,
+    /// The `kernex-server` of another build; the one under test when there is none.
+    pub program: Option<PathBuf>,
 }
 
 impl ServerOptions {
@@ -50,6 +52,13 @@ impl ServerOptions {
     #[must_use]
     pub fn core(mut self, core: Option<usize>) -> Self {
         self.core = core;
+        self
+    }
+
+    /// Starts the program of another build.
+    #[must_use]
+    pub fn program(mut self, program: Option<PathBuf>) -> Self {
+        self.program = program;
         self
     }
 
