@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use crate::{
     binaries, keys,
     process::Process,
@@ -176,6 +178,11 @@ impl TestAgent {
     /// Kills it: a power cut.
     pub fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Sends it a signal: SIGSTOP makes a machine that hangs of it.
+    pub fn signal(&mut self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Whether its process is gone.

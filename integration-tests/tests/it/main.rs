@@ -27,6 +27,7 @@ mod scripts;
 mod selectors;
 mod sessions;
 mod store;
+mod superseding;
 mod telemetry;
 mod two_machines;
 mod untrusted_bundles;

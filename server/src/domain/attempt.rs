@@ -38,6 +38,9 @@ pub struct Attempt {
     pub bytes: (u64, u64),
     /// The agent may still hold it, so its successor waits.
     pub unresolved: bool,
+    /// It was pushed, and its device's complete list has shown since that it never got there: it may be closed as if it had
+    /// never been pushed.
+    pub untaken: bool,
     /// A stop was asked for and not answered yet.
     pub stop_requested: bool,
     /// The agent's outcome is known, whether it came in time or late.
@@ -135,6 +138,7 @@ impl Attempt {
             step: None,
             bytes: (0, 0),
             unresolved: state.is_open(),
+            untaken: false,
             stop_requested: false,
             answered: false,
             late: None,
@@ -152,17 +156,26 @@ impl Attempt {
         matches!(self.state, State::Accepted | State::Running)
     }
 
+    /// Whether its device cannot have it: it was never pushed, or never got there.
+    #[must_use]
+    pub const fn has_not_begun(&self) -> bool {
+        matches!(self.state, State::Held | State::Pending)
+            || matches!(self.state, State::Sent) && self.untaken
+    }
+
     fn close(mut self, state: State, reason: Option<Reason>, now: Timestamp) -> Self {
         self.state = state;
         self.reason = reason;
         self.closed_at = Some(now);
         self.unresolved = false;
+        self.untaken = false;
         self.stop_requested = false;
         self
     }
 
     fn accept(mut self, now: Timestamp) -> Self {
         self.state = State::Accepted;
+        self.untaken = false;
         self.accepted_at = Some(now);
         self.execution_deadline = Some(now.plus(self.execution));
         self
@@ -198,6 +211,10 @@ pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
         Event::Sent => match attempt.state {
             S::Held | S::Pending => {
                 next.state = S::Sent;
+                Verdict::Applied(next)
+            }
+            S::Sent if attempt.untaken => {
+                next.untaken = false;
                 Verdict::Applied(next)
             }
             S::Sent | S::Accepted | S::Running => Verdict::Unchanged,
@@ -245,19 +262,21 @@ pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
             next.stop_requested = false;
             Verdict::Late(next)
         }
+        Event::Cancel if attempt.has_not_begun() => {
+            Verdict::Applied(next.close(S::Cancelled, None, now))
+        }
         Event::Cancel => match attempt.state {
-            S::Held | S::Pending => Verdict::Applied(next.close(S::Cancelled, None, now)),
             S::Sent | S::Accepted | S::Running if !attempt.stop_requested => {
                 next.stop_requested = true;
                 Verdict::Applied(next)
             }
             _ => Verdict::Unchanged,
         },
-        // What a device has begun is left to end; the newer attempt waits for it.
-        Event::Supersede => match attempt.state {
-            S::Held | S::Pending => Verdict::Applied(next.close(S::Superseded, None, now)),
-            _ => Verdict::Unchanged,
-        },
+        // What a device may have begun is left to end; the newer attempt waits for it.
+        Event::Supersede if attempt.has_not_begun() => {
+            Verdict::Applied(next.close(S::Superseded, None, now))
+        }
+        Event::Supersede => Verdict::Unchanged,
         Event::Penalise => match attempt.state {
             S::Held | S::Pending => {
                 Verdict::Applied(next.close(S::Failed, Some(Reason::Penalised), now))
@@ -280,6 +299,14 @@ pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
         Event::NotHeld => match attempt.state {
             S::Accepted | S::Running => {
                 Verdict::Applied(next.close(S::Failed, Some(Reason::JournalLost), now))
+            }
+            // Nothing of it will ever run, so the stop needs no answer.
+            S::Sent if attempt.stop_requested => {
+                Verdict::Applied(next.close(S::Cancelled, None, now))
+            }
+            S::Sent if !attempt.untaken => {
+                next.untaken = true;
+                Verdict::Applied(next)
             }
             S::Held | S::Pending | S::Sent => Verdict::Unchanged,
             S::Succeeded | S::Failed | S::Cancelled | S::Expired | S::Superseded => resolve(next),
@@ -311,7 +338,7 @@ fn tick(attempt: Attempt, now: Timestamp) -> Verdict {
 
 fn expire(attempt: Attempt, now: Timestamp) -> Attempt {
     // What was pushed may be at work, so it stays unresolved and is told to stop whenever it can be reached.
-    let out_there = !matches!(attempt.state, State::Held | State::Pending);
+    let out_there = !attempt.has_not_begun();
     let mut closed = attempt.close(State::Expired, None, now);
     closed.unresolved = out_there;
     closed.stop_requested = out_there;

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    domain::attempt::{Attempt, Ending, Event, Reason, State, Step, Verdict, apply},
+    domain::attempt::{Attempt, Ending, Event, Reason, Sent, State, Step, Verdict, apply},
 };
 
 /// Names of the states an attempt can still change in.
@@ -71,8 +71,10 @@ pub(crate) fn facts(row: &attempt::Model) -> Result<Attempt, DbErr> {
         .as_deref()
         .map(|text| named("state", text, State::parse))
         .transpose()?;
+    let state = named("state", &row.state, State::parse)?;
     Ok(Attempt {
-        state: named("state", &row.state, State::parse)?,
+        state,
+        untaken: state == State::Sent && Sent(row.sent_epoch).is_taken_back(),
         reason: reason(&row.reason)?,
         step: row
             .step
@@ -308,6 +310,26 @@ impl Entry {
             self.dirty = true;
         }
         verdict
+    }
+
+    /// Notes that it was pushed in this session; late news of a session that does not count any more changes nothing.
+    pub(crate) fn note_push(&mut self, epoch: i64, now: Timestamp) {
+        let before = Sent(self.row.sent_epoch);
+        let noted = before.noted(epoch);
+        if noted == before && before.is_taken_back() {
+            return;
+        }
+        let _ = self.apply(Event::Sent, now);
+        if noted != before {
+            self.row.sent_epoch = noted.0;
+            self.mark_dirty();
+        }
+    }
+
+    /// The device's complete list does not have it: what was pushed before this session does not count any more.
+    pub(crate) fn take_push_back(&mut self, epoch: i64) {
+        self.row.sent_epoch = Sent::again_from(epoch).0;
+        self.mark_dirty();
     }
 
     /// Marks a change of the row that is no business of the rules.

@@ -29,7 +29,7 @@ use crate::{
     clock::Timestamp,
     crash::Act,
     domain::{
-        attempt::{Event, Sent, State, UNHEARD},
+        attempt::{Sent, State, UNHEARD},
         rollout::DeploymentState,
         schedule::{Schedule, Share},
     },
@@ -158,15 +158,8 @@ impl Store {
 
     /// Notes deploys that were pushed, and in which session. Written behind.
     pub async fn mark_sent(&self, sent: &[(AttemptId, u64)]) -> Result<()> {
-        self.mark(sent, |entry, epoch, now| {
-            let _ = entry.apply(Event::Sent, now);
-            let noted = Sent(entry.row.sent_epoch).noted(epoch).0;
-            if entry.row.sent_epoch != noted {
-                entry.row.sent_epoch = noted;
-                entry.mark_dirty();
-            }
-        })
-        .await
+        self.mark(sent, |entry, epoch, now| entry.note_push(epoch, now))
+            .await
     }
 
     /// Notes stops that were pushed, and in which session. Written behind.

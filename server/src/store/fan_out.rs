@@ -159,9 +159,7 @@ pub(crate) async fn supersede(
             .add(is_unresolved());
         batch.load(unresolved, None).await?;
         for (_, entry) in batch.iter_mut() {
-            if matches!(entry.facts().state, State::Held | State::Pending) {
-                let _ = entry.apply(Event::Supersede, tx.now);
-            }
+            let _ = entry.apply(Event::Supersede, tx.now);
             if entry.facts().unresolved {
                 busy.insert(entry.row.device_id);
             }

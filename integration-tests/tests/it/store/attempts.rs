@@ -182,6 +182,44 @@ both_databases! {
         assert!(matches!(again, Err(StoreError::Finished)));
     }
 
+    async fn what_was_pushed_and_never_taken_closes_as_if_it_had_never_been_pushed(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        for version in ["1", "2", "3"] {
+            fixture.bundle("app", version).await;
+        }
+        let epoch = fixture.session(&device, 0, &[]).await.epoch;
+        let first = fixture.deploy("app:1", &[&device]).await;
+        let (attempt, _) = fixture.target(&first, &device).await;
+        fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
+        let second = fixture.deploy("app:2", &[&device]).await;
+        assert_eq!(fixture.state(&first, &device).await, State::Sent, "the device may have it");
+        // The list shows that it has not, and a newer one is there.
+        let epoch = fixture.session(&device, epoch, &[]).await.epoch;
+        assert_eq!(fixture.state(&first, &device).await, State::Superseded);
+        assert_eq!(fixture.due(&device, epoch).await.len(), 1);
+        // A push of the session before that is noted late has nothing to say any more.
+        fixture.store.mark_sent(&[(attempt, epoch - 1)]).await.unwrap();
+        let due = fixture.due(&device, epoch).await;
+        assert_eq!(due.iter().map(|(what, _)| what.as_str()).collect::<Vec<_>>(), ["deploy app:2"]);
+        // Never taken, and known to be so before the newer order comes.
+        let (attempt, _) = fixture.target(&second, &device).await;
+        fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
+        let epoch = fixture.session(&device, epoch, &[]).await.epoch;
+        assert_eq!(fixture.state(&second, &device).await, State::Sent, "nothing newer came");
+        let third = fixture.deploy("app:3", &[&device]).await;
+        assert_eq!(fixture.state(&second, &device).await, State::Superseded);
+        // A stop that was asked for before the list came needs no answer.
+        let (attempt, _) = fixture.target(&third, &device).await;
+        fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
+        let (stopping, _) = fixture.store.cancel_deployment(&caller("CancelDeployment"), third.deployment.id).await.unwrap();
+        assert_eq!(stopping.state, DeploymentState::Stopping);
+        let epoch = fixture.session(&device, epoch, &[]).await.epoch;
+        let done = fixture.store.get_deployment(third.deployment.id).await.unwrap();
+        assert_eq!((done.state, done.result), (DeploymentState::Finished, Some(DeploymentResult::Cancelled)));
+        assert!(fixture.due(&device, epoch).await.is_empty());
+    }
+
     async fn a_push_that_crossed_a_cancel_is_called_back(database) {
         let fixture = Fixture::new(database).await;
         let device = fixture.device("edge-1").await;

@@ -120,7 +120,20 @@ impl Server {
                 None if row.facts.is_at_work() => {
                     row.sent = Sent::again_from(self.rows.epoch as i64);
                 }
-                None => drop(row.apply(Event::NotHeld, now)),
+                None => {
+                    let was_sent = row.facts.state == State::Sent;
+                    let changed = row.apply(Event::NotHeld, now).changed().is_some();
+                    if was_sent && changed {
+                        row.sent = Sent::again_from(self.rows.epoch as i64);
+                    }
+                }
+            }
+        }
+        // What a newer order was given after gives way to it, once it is known that nobody took it.
+        let newest = self.rows.attempts.keys().map(|id| id.target).max();
+        for (id, row) in &mut self.rows.attempts {
+            if row.facts.untaken && Some(id.target) < newest {
+                row.apply(Event::Supersede, now);
             }
         }
         self.rows.epoch
@@ -182,8 +195,11 @@ impl Server {
             };
             match what {
                 Pushed::Deploy(_, run) => {
-                    row.apply(Event::Sent, now);
-                    row.sent = row.sent.noted(epoch as i64);
+                    let noted = row.sent.noted(epoch as i64);
+                    if noted != row.sent || !row.sent.is_taken_back() {
+                        row.apply(Event::Sent, now);
+                        row.sent = noted;
+                    }
                     if let Some((granted, due)) = &mut row.run
                         && *granted == run
                     {

@@ -14,6 +14,12 @@ impl Sent {
         Self(-epoch)
     }
 
+    /// Whether it was pushed, and what was pushed does not count any more.
+    #[must_use]
+    pub const fn is_taken_back(self) -> bool {
+        self.0 < 0
+    }
+
     /// Whether it was pushed at all, as far as that counts.
     #[must_use]
     pub const fn is_known(self) -> bool {

@@ -62,7 +62,8 @@ fn states_follow_the_table() {
         (S::Pending, Event::Supersede, Some(S::Superseded)),
         (S::Sent, Event::Supersede, None),
         (S::Accepted, Event::NotHeld, Some(S::Failed)),
-        (S::Sent, Event::NotHeld, None),
+        (S::Sent, Event::NotHeld, Some(S::Sent)),
+        (S::Pending, Event::NotHeld, None),
         (S::Sent, Event::Held, Some(S::Accepted)),
         (S::Sent, Event::HeldEnded, Some(S::Accepted)),
         (S::Running, Event::DeviceGone, Some(S::Cancelled)),
@@ -108,6 +109,45 @@ fn what_was_pushed_stays_unresolved_when_it_expires() {
         let gone = apply(&expired, Event::NotHeld, late).changed();
         assert!(gone.is_none_or(|gone| !gone.unresolved));
     }
+}
+
+#[test]
+fn what_was_pushed_and_never_taken_closes_as_if_it_had_never_been_pushed() {
+    let untaken = apply(&attempt(State::Sent), Event::NotHeld, NOW)
+        .changed()
+        .unwrap();
+    assert!(untaken.state == State::Sent && untaken.untaken && untaken.unresolved);
+    assert_eq!(
+        apply(&untaken, Event::NotHeld, NOW),
+        Verdict::Unchanged,
+        "nothing new"
+    );
+    for (event, state) in [
+        (Event::Cancel, State::Cancelled),
+        (Event::Supersede, State::Superseded),
+        (Event::Overdue, State::Expired),
+    ] {
+        let closed = apply(&untaken, event, NOW).changed().unwrap();
+        assert_eq!(
+            (closed.state, closed.unresolved),
+            (state, false),
+            "{event:?}"
+        );
+        assert!(
+            !closed.stop_requested,
+            "{event:?}: nobody is there to answer"
+        );
+        // Pushed once more it may be there again.
+        let pushed = apply(&untaken, Event::Sent, NOW).changed().unwrap();
+        assert!(!pushed.untaken);
+        let left = apply(&pushed, event, NOW).changed();
+        assert!(left.is_none_or(|left| left.unresolved), "{event:?}");
+    }
+    // Whoever asked for the stop before need not wait for an answer.
+    let stopping = apply(&attempt(State::Sent), Event::Cancel, NOW).changed();
+    let never = apply(&stopping.unwrap(), Event::NotHeld, NOW).changed();
+    let never = never.unwrap();
+    assert_eq!((never.state, never.unresolved), (State::Cancelled, false));
 }
 
 #[test]
@@ -210,6 +250,7 @@ proptest! {
             prop_assert!(current.late.is_none() || next.late == current.late);
             prop_assert!(!next.state.is_open() || next.unresolved);
             prop_assert!(!next.stop_requested || next.unresolved);
+            prop_assert!(!next.untaken || next.state == State::Sent);
             prop_assert!(!next.answered || (!next.state.is_open() && !next.unresolved));
             prop_assert!(!current.answered || next.answered);
             prop_assert_eq!(next.state.is_open(), next.closed_at.is_none());

@@ -1,7 +1,7 @@
 //! Opening many sessions at once: the rows of all of them are read together, each is judged by itself, and what changed is
 //! written together. A fleet that comes back costs a dozen statements a batch, however many devices that is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kernex_proto::ids::{AttemptId, JournalId, TargetId};
 use sea_orm::{
@@ -22,7 +22,7 @@ use crate::{
         copies,
         devices::{built_in, clean, described, not_found},
         dynamic::join,
-        entity::{attempt, device, device_key, journal, session},
+        entity::{attempt, device, device_key, journal, session, target},
         transaction::{ID_CHUNK, Tx, insert_all, padded},
     },
 };
@@ -243,6 +243,9 @@ pub(super) fn number_of_session() -> Expr {
 /// A journal that is still the same has not lost what it accepted: when it does not list such an attempt, that has ended and was
 /// acknowledged, and these rows are of an older backup. It counts as never pushed; the device, asked again, answers from its
 /// journal and runs nothing.
+///
+/// What was pushed, not accepted, and is not listed never got there. It gives way to newer orders and stops like what was never
+/// pushed, here for those that have come already.
 async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
     let openings: BTreeMap<Uuid, &Opening<'_>> = openings
         .iter()
@@ -269,6 +272,7 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
             .add(attempt::Column::DeviceId.is_in(padded(openings.keys().copied())));
         batch.load(named, None).await?;
     }
+    let mut untaken = BTreeSet::new();
     for (key, entry) in batch.iter_mut() {
         let Some(opening) = openings.get(&entry.row.device_id) else {
             continue;
@@ -287,14 +291,51 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
             Some(state) if state.is_open() => Event::Held,
             Some(_) => Event::HeldEnded,
             None if opening.returned == Return::Same && entry.facts().is_at_work() => {
-                entry.row.sent_epoch = Sent::again_from(opening.row.epoch).0;
-                entry.mark_dirty();
+                entry.take_push_back(opening.row.epoch);
                 continue;
             }
             None => Event::NotHeld,
         };
-        let _ = entry.apply(event, tx.now);
+        let was_sent = entry.facts().state == State::Sent;
+        let changed = entry.apply(event, tx.now).changed().is_some();
+        if changed && was_sent && event == Event::NotHeld {
+            // A late note of that push has nothing to say any more.
+            entry.take_push_back(opening.row.epoch);
+            untaken.extend(entry.facts().untaken.then_some(entry.row.device_id));
+        }
+    }
+    if !untaken.is_empty() {
+        let newest = newest_generations(tx, &untaken).await?;
+        for (_, entry) in batch.iter_mut() {
+            let queue = (entry.row.device_id, entry.row.bundle_name.clone());
+            let newest = newest.get(&queue).copied().unwrap_or_default();
+            if entry.facts().untaken && newest > entry.row.generation {
+                let _ = entry.apply(Event::Supersede, tx.now);
+            }
+        }
     }
     batch.save().await?;
     Ok(())
+}
+
+/// The newest order of each bundle name that was ever given for these devices, whatever became of it: what is older and was
+/// never taken gives way to it, as it would have done when that order was given.
+async fn newest_generations(
+    tx: &Tx,
+    devices: &BTreeSet<Uuid>,
+) -> Result<HashMap<(Uuid, String), i64>> {
+    let rows: Vec<(Uuid, String, i64)> = target::Entity::find()
+        .select_only()
+        .columns([target::Column::DeviceId, target::Column::BundleName])
+        .column_as(target::Column::Generation.max(), "newest")
+        .filter(target::Column::DeviceId.is_in(padded(devices.iter().copied())))
+        .group_by(target::Column::DeviceId)
+        .group_by(target::Column::BundleName)
+        .into_tuple()
+        .all(&tx.db)
+        .await?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|(device, name, newest)| ((device, name), newest))
+        .collect())
 }
