@@ -1,14 +1,17 @@
-//! The connection to the control plane.
+//! Connections to the control plane.
 //!
-//! One HTTP/2 connection carries the session and the downloads. Only the server pings; a silent server is noticed by the
-//! session's own heartbeats.
+//! A session has one HTTP/2 connection and lives and dies with it: nothing below the session connects again. Only the server
+//! pings; a silent server is noticed by the session's own heartbeats.
 
 use std::{sync::Arc, time::Duration};
 
-use kernex_proto::v1::agent_service_client::AgentServiceClient;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
-
-use crate::tls::PinnedCa;
+use kernex_proto::{
+    connect::{AddressError, ControlPlane, DialError},
+    handshake::ChannelBinding,
+    trust::PinnedCa,
+    v1::agent_service_client::AgentServiceClient,
+};
+use tonic::transport::Channel;
 
 /// How long connecting may take, TLS included; also the deadline of each step of a handshake.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,12 +29,15 @@ const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     /// The address is not one.
-    #[error("`{0}` is not an address like https://kernex.example.com:7443")]
-    BadAddress(String),
+    #[error(transparent)]
+    Address(AddressError),
     /// TLS was promised at enrolment and would now be skipped, or the other way round.
     #[error("{0}")]
     Mismatch(&'static str),
     /// Could not connect or did not trust the other side.
+    #[error("cannot connect to {0}")]
+    Dial(String, #[source] DialError),
+    /// The other side does not speak HTTP/2.
     #[error("cannot connect to {0}")]
     Transport(String, #[source] tonic::transport::Error),
     /// Nothing came in time.
@@ -39,46 +45,50 @@ pub(crate) enum ConnectError {
     Timeout(String),
 }
 
-/// Connects. Without `trust` the address must be plaintext, with it it must be TLS.
-pub(crate) async fn connect(
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct Connected {
+    /// Calls on it, and on no other one.
+    pub(crate) channel: Channel,
+    /// What a session on it signs.
+    #[expect(dead_code, reason = "no transcript covers it yet")]
+    pub(crate) binding: ChannelBinding,
+}
+
+/// Where the control plane is and whom to believe there. Without `trust` the address must be plaintext, with it it must be TLS.
+pub(crate) fn control_plane(
     server: &str,
     trust: Option<Arc<PinnedCa>>,
-) -> Result<Channel, ConnectError> {
-    let bad = || ConnectError::BadAddress(server.to_owned());
-    let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|_| bad())?;
-    let host = endpoint.uri().host().ok_or_else(bad)?.to_owned();
-    let endpoint = match (endpoint.uri().scheme_str(), trust) {
-        (Some("https"), Some(trust)) => {
-            // Brackets belong to the address of an IPv6 host, not to its name.
-            let name = host.trim_start_matches('[').trim_end_matches(']');
-            let tls = ClientTlsConfig::new().domain_name(name);
-            endpoint
-                .tls_config_with_verifier(tls, trust)
-                .map_err(|err| ConnectError::Transport(server.to_owned(), err))?
-        }
-        (Some("http"), None) => endpoint,
-        (Some("http"), Some(_)) => {
-            return Err(ConnectError::Mismatch(
-                "this device enrolled over TLS; the address must start with https://",
-            ));
-        }
-        (Some("https"), None) => {
-            return Err(ConnectError::Mismatch(
-                "this device enrolled without TLS, so it knows no CA; the address must start with http://",
-            ));
-        }
-        _ => return Err(bad()),
-    };
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
+) -> Result<ControlPlane, ConnectError> {
+    ControlPlane::new(server, trust, CONNECT_TIMEOUT).map_err(|error| match error {
+        AddressError::NoTls(_) => ConnectError::Mismatch(
+            "this device enrolled over TLS; the address must start with https://",
+        ),
+        AddressError::NoCa(_) => ConnectError::Mismatch(
+            "this device enrolled without TLS, so it knows no CA; the address must start with http://",
+        ),
+        other => ConnectError::Address(other),
+    })
+}
+
+/// Makes one connection; whoever needs another one calls again.
+pub(crate) async fn connect(control_plane: &ControlPlane) -> Result<Connected, ConnectError> {
+    let server = || control_plane.address().to_owned();
+    let connection = control_plane.dial().await.map_err(|error| match error {
+        DialError::TooSlow(_) => ConnectError::Timeout(server()),
+        other => ConnectError::Dial(server(), other),
+    })?;
+    let binding = connection.binding;
+    let endpoint = control_plane
+        .endpoint()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME);
-    tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect())
+    let channel = tokio::time::timeout(CONNECT_TIMEOUT, connection.into_channel(&endpoint))
         .await
-        .map_err(|_| ConnectError::Timeout(server.to_owned()))?
-        .map_err(|err| ConnectError::Transport(server.to_owned(), err))
+        .map_err(|_| ConnectError::Timeout(server()))?
+        .map_err(|error| ConnectError::Transport(server(), error))?;
+    Ok(Connected { channel, binding })
 }
 
 /// A client with limits, over a connection.
@@ -92,17 +102,27 @@ pub(crate) fn client(channel: Channel) -> AgentServiceClient<Channel> {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn an_address_that_would_skip_tls_is_refused() {
+    #[test]
+    fn an_address_that_would_skip_tls_is_refused() {
         let trust = PinnedCa::from_fingerprint(kernex_proto::ids::Digest([1; 32]));
         for (server, trust) in [
             ("http://localhost:1", Some(trust)),
             ("https://localhost:1", None),
         ] {
-            let err = connect(server, trust).await.unwrap_err();
+            let err = control_plane(server, trust).unwrap_err();
             assert!(matches!(err, ConnectError::Mismatch(_)), "{err}");
         }
-        let err = connect("localhost", None).await.unwrap_err();
-        assert!(matches!(err, ConnectError::BadAddress(_)), "{err}");
+        let err = control_plane("localhost", None).unwrap_err();
+        assert!(matches!(err, ConnectError::Address(_)), "{err}");
+    }
+
+    #[tokio::test]
+    async fn a_token_without_a_pin_leads_to_no_other_machine() {
+        let remote = control_plane("http://192.0.2.1:7443", None).unwrap();
+        let err = connect(&remote).await.unwrap_err();
+        assert!(
+            matches!(err, ConnectError::Dial(_, DialError::Plaintext(_))),
+            "{err}"
+        );
     }
 }

@@ -5,6 +5,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kernex_proto::{
     handshake::{EnrollTranscript, EnrollmentToken, NONCE_LEN},
     ids::Digest,
+    trust::PinnedCa,
     v1,
 };
 use prost::bytes::Bytes;
@@ -16,7 +17,6 @@ use crate::{
     config::Config,
     host,
     identity::{DeviceKey, Identity},
-    tls::PinnedCa,
 };
 
 /// Enrols and writes the identity down.
@@ -43,10 +43,11 @@ pub(crate) async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::
     // A server without TLS has no CA to pin, and its tokens say so.
     let plaintext = token.ca_pin == Digest([0; 32]);
     let trust = (!plaintext).then(|| PinnedCa::from_fingerprint(token.ca_pin));
-    let connected = channel::connect(&server, trust.clone())
+    let control_plane = channel::control_plane(&server, trust.clone()).map_err(explain_connect)?;
+    let connected = channel::connect(&control_plane)
         .await
         .map_err(explain_connect)?;
-    let response = call(connected, config, token, &key).await?;
+    let response = call(connected.channel, config, token, &key).await?;
     let cluster = response
         .cluster_id
         .parse()

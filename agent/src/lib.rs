@@ -30,7 +30,6 @@ mod program;
 mod sandbox;
 mod session;
 mod settings;
-mod tls;
 mod wires;
 
 pub use config::{Args, Command, Config};

@@ -6,7 +6,9 @@
 use std::{sync::Arc, time::Duration};
 
 use kernex_proto::{
-    DEVICE_ID_KEY, SESSION_TOKEN_KEY, telemetry, v1::agent_service_client::AgentServiceClient,
+    DEVICE_ID_KEY, SESSION_TOKEN_KEY, telemetry,
+    trust::{self, Dates, PinnedCa},
+    v1::agent_service_client::AgentServiceClient,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -22,7 +24,6 @@ use crate::{
     host::Host,
     identity::{DeviceKey, Identity},
     journal::{Journal, JournalError},
-    tls::{self, PinnedCa},
     wires::Wires,
 };
 
@@ -177,9 +178,10 @@ impl Sessions {
     async fn open(&self) -> Result<(Link, handshake::Welcome, handshake::Streams), SessionError> {
         let trust = match self.identity.ca_pem.as_str() {
             "" => None,
-            pem => Some(PinnedCa::from_pem(pem).ok_or(SessionError::BadCa)?),
+            pem => Some(PinnedCa::from_pem(pem, Dates::Ignored).ok_or(SessionError::BadCa)?),
         };
-        let channel = channel::connect(&self.identity.server, trust).await?;
+        let control_plane = channel::control_plane(&self.identity.server, trust)?;
+        let channel::Connected { channel, .. } = channel::connect(&control_plane).await?;
         let mut streams = handshake::dial(channel::client(channel.clone())).await?;
         let (journal, key) = (&self.journal, &self.key);
         let welcome = handshake::shake_hands(&mut streams, &self.identity, key, journal).await?;
@@ -198,7 +200,7 @@ impl Sessions {
         if signature.is_empty() || *bundle == self.identity.ca_pem {
             return;
         }
-        if !tls::rotation_is_signed(&self.identity.ca_pem, bundle, signature) {
+        if !trust::rotation_is_signed(&self.identity.ca_pem, bundle, signature) {
             tracing::error!(
                 "the server sent a trust bundle that the pinned CA did not sign; ignored"
             );

@@ -1,19 +1,23 @@
 //! The connection to a control plane: TLS against the context's CA, the token and the trace on every call.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use kernex_proto::v1::{
-    access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
-    configuration_service_client::ConfigurationServiceClient,
-    deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
-    event_service_client::EventServiceClient, plan_service_client::PlanServiceClient,
-    rollout_service_client::RolloutServiceClient,
+use kernex_proto::{
+    connect::{AddressError, ControlPlane},
+    trust::{Dates, PinnedCa},
+    v1::{
+        access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
+        configuration_service_client::ConfigurationServiceClient,
+        deployment_service_client::DeploymentServiceClient,
+        device_service_client::DeviceServiceClient, event_service_client::EventServiceClient,
+        plan_service_client::PlanServiceClient, rollout_service_client::RolloutServiceClient,
+    },
 };
 use tonic::{
     Request, Response, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::Channel,
 };
 use tracing::Instrument as _;
 
@@ -57,26 +61,26 @@ impl Client {
     /// Connects; the server has to be there.
     pub(crate) async fn connect(context: &Context) -> Result<Self, Failure> {
         let server = &context.server;
-        let mut endpoint = Endpoint::from_shared(server.clone())
-            .map_err(|error| Failure::unreachable(server, &error))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            // Only the server pings; this notices a server that is gone without a word.
-            .tcp_keepalive(Some(Duration::from_secs(20)))
-            .user_agent(concat!("kernexctl/", env!("CARGO_PKG_VERSION")))
-            .map_err(|error| Failure::unreachable(server, &error))?;
-        if server.starts_with("https://") {
-            let ca = context.ca.as_deref().ok_or_else(|| {
-                Failure::usage(
+        let trust = match context.ca.as_deref() {
+            Some(ca) if server.starts_with("https://") => Some(trusted(ca)?),
+            _ => None,
+        };
+        let unreachable =
+            |error: &(dyn std::error::Error + 'static)| Failure::unreachable(server, error);
+        let control_plane = ControlPlane::new(server, trust, CONNECT_TIMEOUT)
+            .map_err(|error| match error {
+                AddressError::NoCa(_) => Failure::usage(
                     format!("the CA of {server} is not known"),
                     "Give the server's `ca.pem`: `kernexctl context add NAME --server URL --ca FILE ...`, or KERNEX_CA.",
-                )
-            })?;
-            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
-            endpoint = endpoint
-                .tls_config(tls)
-                .map_err(|error| Failure::unreachable(server, &error))?;
-        }
+                ),
+                error => unreachable(&error),
+            })?
+            // Only the server pings; this notices a server that is gone without a word.
+            .keepalive(Duration::from_secs(20));
+        let endpoint = control_plane
+            .endpoint()
+            .user_agent(concat!("kernexctl/", env!("CARGO_PKG_VERSION")))
+            .map_err(|error| unreachable(&error))?;
         let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", context.token.trim())
             .parse()
             .map_err(|_| {
@@ -87,10 +91,10 @@ impl Client {
             )
         })?;
         bearer.set_sensitive(true);
-        let channel = endpoint
-            .connect()
+        let channel = control_plane
+            .channel(&endpoint)
             .await
-            .map_err(|error| Failure::unreachable(server, &error))?;
+            .map_err(|error| unreachable(&error))?;
         Ok(Self {
             connection: InterceptedService::new(channel, Credentials { bearer }),
         })
@@ -138,6 +142,16 @@ impl Client {
     pub(crate) fn devices(&self) -> DeviceServiceClient<Connection> {
         DeviceServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
+}
+
+/// The CA of a context; dates count.
+fn trusted(ca: &str) -> Result<Arc<PinnedCa>, Failure> {
+    PinnedCa::from_pem(ca, Dates::Count).ok_or_else(|| {
+        Failure::usage(
+            "the CA of the context is not a certificate in PEM",
+            "Take a fresh `ca.pem` from the server's data folder.",
+        )
+    })
 }
 
 /// A request with the deadline of a call that answers once.

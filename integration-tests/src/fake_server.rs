@@ -20,7 +20,8 @@ use kernex_proto::{
     },
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData as _,
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    PublicKeyData as _,
 };
 use tokio::{
     net::TcpListener,
@@ -296,7 +297,8 @@ fn certificates() -> Result<(Identity, Digest), rcgen::Error> {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, key)?;
     let leaf_key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()])?;
+    let mut leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()])?;
+    leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let leaf = leaf.signed_by(&leaf_key, &ca)?;
     let chain = format!("{}{}", leaf.pem(), ca.pem());
     Ok((Identity::from_pem(chain, leaf_key.serialize_pem()), pin))

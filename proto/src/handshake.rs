@@ -19,6 +19,32 @@ pub const DEVICE_KEY_BITS: usize = 4096;
 const ENROLL_PURPOSE: &[u8] = b"kernex.v1.enroll";
 const SESSION_PURPOSE: &[u8] = b"kernex.v1.session";
 
+/// What ties a handshake to the one TLS connection it runs over (RFC 9266, `tls-exporter`): both ends compute the same 32
+/// bytes, and whoever ends TLS between them computes others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelBinding(Option<[u8; Self::LEN]>);
+
+impl ChannelBinding {
+    /// Label of the exporter; its context is empty.
+    pub const LABEL: &'static [u8] = b"EXPORTER-Channel-Binding";
+    /// Length of the exporter, in bytes.
+    pub const LEN: usize = 32;
+    /// Of a connection without TLS, which is for loopback only.
+    pub const PLAINTEXT: Self = Self(None);
+
+    /// Of a connection over TLS.
+    #[must_use]
+    pub const fn exported(bytes: [u8; Self::LEN]) -> Self {
+        Self(Some(bytes))
+    }
+
+    /// The bytes that are signed; none without TLS.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], <[u8; Self::LEN]>::as_slice)
+    }
+}
+
 /// What an agent signs to enrol. The secret of the token is part of it by its digest only.
 #[derive(Debug, Clone, Copy)]
 pub struct EnrollTranscript<'a> {

@@ -7,6 +7,8 @@
 #[cfg(feature = "archive")]
 pub mod archive;
 pub mod codec;
+#[cfg(feature = "connect")]
+pub mod connect;
 pub mod crash;
 pub mod error;
 pub mod handshake;
@@ -14,6 +16,8 @@ pub mod ids;
 pub mod manifest;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
+#[cfg(feature = "connect")]
+pub mod trust;
 
 /// Messages, clients and servers of package `kernex.v1`.
 #[expect(clippy::doc_markdown, reason = "generated code")]

@@ -107,7 +107,10 @@ fn check(cluster: ClusterId, request: v1::EnrollRequest) -> Result<EnrollDevice,
     })
 }
 
-/// A device key is RSA with 4096 bits, in exactly one encoding: its digest names the device.
+/// The public exponent of every device key. A small one makes forged signatures easier where a verifier errs.
+const EXPONENT: u64 = 65537;
+
+/// A device key is RSA with exactly 4096 bits and the exponent 65537, in exactly one encoding: its digest names the device.
 fn check_key(der: &[u8]) -> Result<(), Refused> {
     let bad = |why: String| Refused::Malformed {
         field: "public_key",
@@ -119,12 +122,23 @@ fn check_key(der: &[u8]) -> Result<(), Refused> {
         return Err(bad("bytes follow the key".into()));
     }
     match info.parsed() {
-        Ok(PublicKey::RSA(key)) if key.key_size() == DEVICE_KEY_BITS => Ok(()),
-        Ok(PublicKey::RSA(key)) => Err(bad(format!(
-            "it has {} bits and has to have {DEVICE_KEY_BITS}",
-            key.key_size()
-        ))),
+        Ok(PublicKey::RSA(key)) => match bits(key.modulus) {
+            DEVICE_KEY_BITS if key.try_exponent() == Ok(EXPONENT) => Ok(()),
+            DEVICE_KEY_BITS => Err(bad(format!("its exponent has to be {EXPONENT}"))),
+            bits => Err(bad(format!(
+                "it has {bits} bits and has to have {DEVICE_KEY_BITS}"
+            ))),
+        },
         _ => Err(bad("it has to be an RSA key".into())),
+    }
+}
+
+/// Bits of a big-endian number; zeros in front are none.
+fn bits(number: &[u8]) -> usize {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    match &number[zeros..] {
+        [] => 0,
+        [first, rest @ ..] => rest.len() * 8 + 8 - first.leading_zeros() as usize,
     }
 }
 
@@ -188,18 +202,40 @@ mod tests {
             ),
             "{refused:?}"
         );
+    }
 
-        let small = RsaPrivateKey::new(&mut rand::rngs::OsRng, 2048).expect("a key");
-        let refused = check(cluster, signed(cluster, &small));
-        assert!(
-            matches!(
-                refused,
-                Err(Refused::Malformed {
-                    field: "public_key",
-                    ..
-                })
-            ),
-            "{refused:?}"
-        );
+    #[test]
+    fn a_key_has_exactly_4096_bits_and_the_usual_exponent() {
+        let mut rng = rand::rngs::OsRng;
+        let small = RsaPrivateKey::new(&mut rng, 2048).expect("a key");
+        let short = RsaPrivateKey::new(&mut rng, DEVICE_KEY_BITS - 1).expect("a key");
+        let three = rsa::BigUint::from(3_u32);
+        let three = RsaPrivateKey::new_with_exp(&mut rng, DEVICE_KEY_BITS, &three).expect("a key");
+        for (key, expected) in [
+            (small, "2048 bits"),
+            (short, "4095 bits"),
+            (three, "its exponent has to be 65537"),
+        ] {
+            let refused = check(ClusterId::generate(), signed(ClusterId::generate(), &key));
+            let Err(Refused::Malformed { field, why }) = refused else {
+                panic!("{refused:?}");
+            };
+            assert_eq!(field, "public_key");
+            assert!(why.contains(expected), "{why}");
+        }
+    }
+
+    #[test]
+    fn bits_are_counted_from_the_highest_one() {
+        let table: [(&[u8], usize); 5] = [
+            (&[], 0),
+            (&[0, 0], 0),
+            (&[1], 1),
+            (&[0, 0x80], 8),
+            (&[1, 0], 9),
+        ];
+        for (number, expected) in table {
+            assert_eq!(bits(number), expected, "{number:?}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use kernex_proto::handshake::ChannelBinding;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -41,6 +42,8 @@ const PREFACE_LENGTH: usize = 24;
 pub struct Peer {
     /// The remote address.
     pub address: SocketAddr,
+    /// Which connection it is, as both ends see it.
+    pub binding: ChannelBinding,
 }
 
 /// One accepted connection. Its place under the cap is free again when it is dropped.
@@ -172,8 +175,8 @@ pub(crate) async fn accept(
                 pause = Pause::default();
                 let (tls, serve, metrics) = (tls.clone(), serve.clone(), Arc::clone(&metrics));
                 handshakes.spawn(async move {
-                    let io = match handshake(stream, address, tls).await {
-                        Ok(io) => io,
+                    let (io, binding) = match handshake(stream, address, tls).await {
+                        Ok(transport) => transport,
                         Err(result) => {
                             metrics.connections.of(result).inc();
                             return;
@@ -182,7 +185,7 @@ pub(crate) async fn accept(
                     metrics.connections.of("accepted").inc();
                     serve(Connection {
                         io,
-                        peer: Peer { address },
+                        peer: Peer { address, binding },
                         preface: Some(Preface {
                             missing: PREFACE_LENGTH,
                             limit: Box::pin(sleep(PREFACE_LIMIT)),
@@ -204,20 +207,29 @@ pub(crate) async fn accept(
     handshakes.shutdown().await;
 }
 
-/// A transport that can be used, or what became of it instead.
+/// A transport that can be used, with what its sessions are bound to, or what became of it instead.
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
-) -> Result<Transport, &'static str> {
+) -> Result<(Transport, ChannelBinding), &'static str> {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%address, %error, "TCP_NODELAY not set");
     }
     let Some(acceptor) = tls else {
-        return Ok(Transport::Plain(stream));
+        return Ok((Transport::Plain(stream), ChannelBinding::PLAINTEXT));
     };
     match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => Ok(Transport::Tls(Box::new(stream))),
+        Ok(Ok(stream)) => {
+            let bytes = [0; ChannelBinding::LEN];
+            let session = stream.get_ref().1;
+            let exported = session.export_keying_material(bytes, ChannelBinding::LABEL, None);
+            let Ok(exported) = exported else {
+                return Err("refused");
+            };
+            let binding = ChannelBinding::exported(exported);
+            Ok((Transport::Tls(Box::new(stream)), binding))
+        }
         Ok(Err(error)) => {
             tracing::debug!(%address, %error, "TLS handshake failed");
             Err("refused")

@@ -1,22 +1,34 @@
-//! Trust in the control plane: its CA is pinned, dates do not count.
+//! Trust in the control plane: its CA is pinned, and nobody else's certificate is believed.
 //!
-//! A device may boot in 1970 or in 2099, so the dates in certificates are ignored; what counts is that the chain leads
-//! to the pinned CA and that the name is the one we dialled. Before the first enrolment there is no pinned CA, only its
-//! fingerprint in the token: then the CA is taken from the handshake itself and compared with that.
+//! The chain has to lead to the pinned CA, the leaf has to be made for servers (`serverAuth`), and its name has to be the
+//! one we dialled. A device may boot in 1970 or in 2099, so agents ignore the dates in certificates; operators do not.
+//! Before the first enrolment there is no pinned CA, only its fingerprint in the token: then the CA is taken from the
+//! handshake itself and compared with that.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kernex_proto::ids::Digest;
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, SignatureScheme,
+    CertificateError, DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{
-        WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-    },
+    crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, spki_for_anchor};
+
+use crate::ids::Digest;
+
+/// The purpose `serverAuth`, 1.3.6.1.5.5.7.3.1, as certificates carry it.
+const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
+
+/// Whether the dates in certificates count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dates {
+    /// A certificate that is over, or has not begun, is refused.
+    Count,
+    /// For devices, whose clocks may be anywhere.
+    Ignored,
+}
 
 /// What is believed about the server's CA.
 #[derive(Debug)]
@@ -29,32 +41,37 @@ enum Trust {
 
 /// Verifies the server's certificate against the pinned CA.
 #[derive(Debug)]
-pub(crate) struct PinnedCa {
+pub struct PinnedCa {
     trust: Trust,
+    dates: Dates,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl PinnedCa {
     /// Trusts the CA certificates of a PEM text; `None` when it holds none or they cannot be read.
-    pub(crate) fn from_pem(pem: &str) -> Option<Arc<Self>> {
+    #[must_use]
+    pub fn from_pem(pem: &str, dates: Dates) -> Option<Arc<Self>> {
         let certs = parse_pem(pem)?;
-        Some(Self::new(Trust::Pinned(certs)))
+        Some(Self::new(Trust::Pinned(certs), dates))
     }
 
-    /// Trusts whichever CA has the fingerprint.
-    pub(crate) fn from_fingerprint(pin: Digest) -> Arc<Self> {
-        Self::new(Trust::Fingerprint(pin, Mutex::new(None)))
+    /// Trusts whichever CA has the fingerprint: SHA-256 of its public key, SPKI DER. Dates are ignored.
+    #[must_use]
+    pub fn from_fingerprint(pin: Digest) -> Arc<Self> {
+        Self::new(Trust::Fingerprint(pin, Mutex::new(None)), Dates::Ignored)
     }
 
-    fn new(trust: Trust) -> Arc<Self> {
+    fn new(trust: Trust, dates: Dates) -> Arc<Self> {
         Arc::new(Self {
             trust,
+            dates,
             algorithms: aws_lc_rs::default_provider().signature_verification_algorithms,
         })
     }
 
     /// The CA that a fingerprint turned out to mean, PEM.
-    pub(crate) fn learnt_pem(&self) -> Option<String> {
+    #[must_use]
+    pub fn learnt_pem(&self) -> Option<String> {
         match &self.trust {
             Trust::Pinned(_) => None,
             Trust::Fingerprint(_, learnt) => learnt
@@ -85,11 +102,12 @@ impl PinnedCa {
                 &anchors,
                 intermediates,
                 time,
-                KeyUsage::server_auth(),
+                KeyUsage::required(SERVER_AUTH),
                 None,
                 None,
             ) {
                 Ok(_) => return Ok(()),
+                Err(err) if self.dates == Dates::Count => return Err(bad_certificate(err)),
                 Err(webpki::Error::CertExpired { not_after, .. }) => time = not_after,
                 Err(webpki::Error::CertNotValidYet { not_before, .. }) => time = not_before,
                 Err(err) => return Err(bad_certificate(err)),
@@ -128,11 +146,11 @@ impl ServerCertVerifier for PinnedCa {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
+        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
     }
 
     fn verify_tls13_signature(
@@ -150,7 +168,8 @@ impl ServerCertVerifier for PinnedCa {
 }
 
 /// Whether one of the CA certificates of `trusted_pem` signed `bundle_pem`, which then takes their place.
-pub(crate) fn rotation_is_signed(trusted_pem: &str, bundle_pem: &str, signature: &[u8]) -> bool {
+#[must_use]
+pub fn rotation_is_signed(trusted_pem: &str, bundle_pem: &str, signature: &[u8]) -> bool {
     let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
     let Some(trusted) = parse_pem(trusted_pem) else {
         return false;
@@ -194,10 +213,12 @@ fn bad_certificate(err: webpki::Error) -> Error {
         webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
         webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         webpki::Error::BadDer => CertificateError::BadEncoding,
+        webpki::Error::CertExpired { .. } => CertificateError::Expired,
+        webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        webpki::Error::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
         other => CertificateError::Other(rustls::OtherError(Arc::new(other))),
     })
 }
 
 #[cfg(test)]
-#[path = "tls_tests.rs"]
 mod tests;

@@ -1,7 +1,10 @@
 //! Chains, names, fingerprints and rotation, at clocks that are far off.
 
 use super::*;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    date_time_ymd,
+};
 
 struct Ca(CertifiedIssuer<'static, KeyPair>);
 
@@ -15,9 +18,18 @@ impl Ca {
     }
 
     fn leaf(&self, name: &str) -> CertificateDer<'static> {
+        self.leaf_for(name, vec![ExtendedKeyUsagePurpose::ServerAuth])
+    }
+
+    fn leaf_for(
+        &self,
+        name: &str,
+        purposes: Vec<ExtendedKeyUsagePurpose>,
+    ) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(2020, 2, 1);
         params.not_after = date_time_ymd(2020, 5, 1);
+        params.extended_key_usages = purposes;
         let key = KeyPair::generate().unwrap();
         params.signed_by(&key, &self.0).unwrap().der().clone()
     }
@@ -52,8 +64,49 @@ fn dates_do_not_count() {
     let ca = Ca::new();
     let leaf = ca.leaf("kernex.test");
     for at in CLOCKS {
-        let pinned = PinnedCa::from_pem(&to_pem(&ca.der())).unwrap();
+        let pinned = PinnedCa::from_pem(&to_pem(&ca.der()), Dates::Ignored).unwrap();
         verify(&pinned, &leaf, &ca.der(), at).unwrap();
+    }
+}
+
+#[test]
+fn dates_count_for_operators() {
+    let ca = Ca::new();
+    let pinned = PinnedCa::from_pem(&to_pem(&ca.der()), Dates::Count).unwrap();
+    let (within, [early, late]) = (1_583_020_800, CLOCKS);
+    let table = [
+        (within, Ok(())),
+        (early, Err(CertificateError::NotValidYet)),
+        (late, Err(CertificateError::Expired)),
+    ];
+    for (at, expected) in table {
+        let found = verify(&pinned, &ca.leaf("kernex.test"), &ca.der(), at);
+        assert_eq!(found, expected.map_err(Error::InvalidCertificate), "{at}");
+    }
+}
+
+#[test]
+fn a_leaf_that_is_not_for_servers_is_refused() {
+    use ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
+    let ca = Ca::new();
+    let invalid = Err(Error::InvalidCertificate(CertificateError::InvalidPurpose));
+    let table = [
+        (vec![], invalid.clone()),
+        (vec![ClientAuth], invalid.clone()),
+        (vec![Any], invalid),
+        (vec![ClientAuth, ServerAuth], Ok(())),
+    ];
+    for (purposes, expected) in table {
+        let leaf = ca.leaf_for("kernex.test", purposes.clone());
+        let pinned = PinnedCa::from_pem(&to_pem(&ca.der()), Dates::Ignored).unwrap();
+        let pin = PinnedCa::from_fingerprint(ca.pin());
+        for verifier in [pinned, pin] {
+            assert_eq!(
+                verify(&verifier, &leaf, &ca.der(), CLOCKS[0]),
+                expected,
+                "{purposes:?}"
+            );
+        }
     }
 }
 
@@ -71,7 +124,7 @@ fn the_fingerprint_learns_the_ca() {
 fn another_ca_is_refused_even_when_it_comes_along() {
     let (ca, other) = (Ca::new(), Ca::new());
     let leaf = other.leaf("kernex.test");
-    let pinned = PinnedCa::from_pem(&to_pem(&ca.der())).unwrap();
+    let pinned = PinnedCa::from_pem(&to_pem(&ca.der()), Dates::Ignored).unwrap();
     let pin = PinnedCa::from_fingerprint(ca.pin());
     for intermediate in [ca.der(), other.der()] {
         assert!(verify(&pinned, &leaf, &intermediate, 0).is_err());
@@ -83,7 +136,7 @@ fn another_ca_is_refused_even_when_it_comes_along() {
 #[test]
 fn another_name_is_refused() {
     let ca = Ca::new();
-    let pinned = PinnedCa::from_pem(&to_pem(&ca.der())).unwrap();
+    let pinned = PinnedCa::from_pem(&to_pem(&ca.der()), Dates::Ignored).unwrap();
     let refused = verify(&pinned, &ca.leaf("other.test"), &ca.der(), 0);
     assert_eq!(
         refused,
