@@ -13,9 +13,11 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 mod frames;
 mod link;
+mod road;
 mod trap;
 
 pub use frames::Protocol;
+use road::Road;
 pub use trap::{Deed, Trap, Way};
 
 /// How the network is.
@@ -37,12 +39,18 @@ struct Shared {
     // Bytes towards the agent after which the network is cut by itself.
     cut_at: AtomicU64,
     connections: AtomicU64,
+    // Connections that are open now.
+    open: AtomicU64,
     // Links of an earlier number are reset.
     dropped: watch::Sender<u64>,
+    // The link of this number is reset.
+    dropped_one: watch::Sender<u64>,
     // Links of an earlier number pass nothing any more and stay up.
     abandoned: watch::Sender<u64>,
     // Bytes a second in each direction; 0 is as fast as it goes.
     rate: watch::Sender<u64>,
+    up_road: Road,
+    down_road: Road,
     trap: Mutex<Option<Trap>>,
     sprung: watch::Sender<u64>,
     protocol: Protocol,
@@ -60,6 +68,13 @@ impl Shared {
     fn trap(&self) -> std::sync::MutexGuard<'_, Option<Trap>> {
         self.trap.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn road(&self, way: Way) -> &Road {
+        match way {
+            Way::Up => &self.up_road,
+            Way::Down => &self.down_road,
+        }
+    }
 }
 
 impl Proxy {
@@ -76,24 +91,37 @@ impl Proxy {
     /// # Panics
     /// When no port is free.
     pub async fn speaking(protocol: Protocol, port: u16) -> Self {
+        Self::balancing(protocol, vec![port]).await
+    }
+
+    /// A proxy that gives each connection to the next of these ports.
+    ///
+    /// # Panics
+    /// When no port is free.
+    pub async fn balancing(protocol: Protocol, ports: Vec<u16>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a port is free");
         let address = listener.local_addr().expect("it has an address");
+        let rate = watch::Sender::new(0);
         let shared = Arc::new(Shared {
             weather: watch::Sender::new(Weather::Fair),
             down: AtomicU64::new(0),
             up: AtomicU64::new(0),
             cut_at: AtomicU64::new(u64::MAX),
             connections: AtomicU64::new(0),
+            open: AtomicU64::new(0),
             dropped: watch::Sender::new(0),
+            dropped_one: watch::Sender::new(0),
             abandoned: watch::Sender::new(0),
-            rate: watch::Sender::new(0),
+            up_road: Road::new(rate.subscribe()),
+            down_road: Road::new(rate.subscribe()),
+            rate,
             trap: Mutex::default(),
             sprung: watch::Sender::new(0),
             protocol,
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(link::accept(listener, port, Arc::clone(&shared)));
+        tasks.spawn(link::accept(listener, ports, Arc::clone(&shared)));
         Self {
             address,
             shared,
@@ -125,15 +153,25 @@ impl Proxy {
         self.shared.dropped.send_modify(|number| *number += 1);
     }
 
+    /// Resets the connection that came last; new ones pass.
+    pub fn drop_newest(&self) {
+        self.shared.dropped_one.send_replace(self.connections());
+    }
+
     /// Passes nothing on the connections there are, for ever, and closes none of them: a machine on the way was switched
     /// off. New ones pass.
     pub fn abandon(&self) {
         self.shared.abandoned.send_modify(|number| *number += 1);
     }
 
-    /// Passes so many bytes a second in each direction; 0 is as fast as it goes.
+    /// Passes so many bytes a second in each direction, over all connections together, with one queue of 32 KiB in front of
+    /// them; 0 is as fast as it goes.
     pub fn throttle(&self, bytes_a_second: u64) {
         self.shared.rate.send_replace(bytes_a_second);
+        if bytes_a_second == 0 {
+            self.shared.up_road.clear();
+            self.shared.down_road.clear();
+        }
     }
 
     /// Lays a trap, in place of one that has not sprung.
@@ -150,7 +188,7 @@ impl Proxy {
     /// Lets everything pass again.
     pub fn heal(&self) {
         *self.shared.trap() = None;
-        self.shared.rate.send_replace(0);
+        self.throttle(0);
         self.shared.cut_at.store(u64::MAX, Ordering::SeqCst);
         self.shared.weather.send_replace(Weather::Fair);
     }
@@ -183,5 +221,11 @@ impl Proxy {
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.shared.open.load(Ordering::SeqCst)
     }
 }

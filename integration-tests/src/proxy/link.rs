@@ -4,30 +4,45 @@ use std::{
     io,
     net::Ipv4Addr,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
 };
 
 use super::{
     Shared, Way, Weather,
     frames::Frames,
+    road::Ticket,
     trap::{Sprung, look},
 };
 
 /// Bytes passed at once where a rate is kept to.
 const SIP: usize = 512;
+/// Bytes of one connection and direction that are on their way; what a receiver that does not read holds up is its own.
+const CREDIT: usize = 64 * 1024;
+/// Buffers of the kernel where a rate is kept to: what waits is to wait in the road's queue.
+const NARROW: usize = 32 * 1024;
 
-pub(super) async fn accept(listener: TcpListener, port: u16, shared: Arc<Shared>) {
+/// Bytes on their way.
+struct Parcel {
+    bytes: Vec<u8>,
+    /// Its turn on the road, where a rate is kept to.
+    ticket: Option<Ticket>,
+    _credit: OwnedSemaphorePermit,
+}
+
+pub(super) async fn accept(listener: TcpListener, ports: Vec<u16>, shared: Arc<Shared>) {
     let mut links = JoinSet::new();
-    while let Ok((agent, _)) = listener.accept().await {
+    let mut turns = ports.into_iter().cycle();
+    while let (Ok((agent, _)), Some(port)) = (listener.accept().await, turns.next()) {
         if *shared.weather.borrow() != Weather::Cut {
             links.spawn(link(agent, port, Arc::clone(&shared)));
         }
@@ -38,12 +53,14 @@ pub(super) async fn accept(listener: TcpListener, port: u16, shared: Arc<Shared>
 async fn link(agent: TcpStream, port: u16, shared: Arc<Shared>) {
     let mut weather = shared.weather.subscribe();
     let (mut dropped, mut abandoned) = (shared.dropped.subscribe(), shared.abandoned.subscribe());
+    let mut dropped_one = shared.dropped_one.subscribe();
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
         return;
     };
     let _ = agent.set_nodelay(true);
     let _ = server.set_nodelay(true);
-    shared.connections.fetch_add(1, Ordering::SeqCst);
+    let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
+    let _open = Open::one_more(&shared);
     let (mut from_agent, mut to_agent) = agent.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     tokio::select! {
@@ -51,10 +68,27 @@ async fn link(agent: TcpStream, port: u16, shared: Arc<Shared>) {
         _ = pump(&mut from_server, &mut to_agent, &shared, Way::Down) => return,
         _ = weather.wait_for(|now| *now == Weather::Cut) => return,
         _ = dropped.changed() => return,
+        _ = dropped_one.wait_for(|one| *one == number) => return,
         _ = abandoned.changed() => {}
     }
     // Neither side learns that the other has gone.
     tokio::join!(swallow(&mut from_agent), swallow(&mut from_server));
+}
+
+/// A connection that is counted while it is open.
+struct Open<'a>(&'a Shared);
+
+impl<'a> Open<'a> {
+    fn one_more(shared: &'a Shared) -> Self {
+        shared.open.fetch_add(1, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 async fn swallow(from: &mut OwnedReadHalf) {
@@ -68,17 +102,39 @@ async fn pump(
     shared: &Shared,
     way: Way,
 ) -> io::Result<()> {
-    let mut buffer = vec![0; 32 * 1024];
+    let (onto_road, road) = mpsc::unbounded_channel();
+    let (off_road, arrived) = mpsc::unbounded_channel();
+    // Three stages, so that a receiver that does not read keeps no place on the road.
+    tokio::try_join!(
+        collect(from, shared, way, onto_road),
+        travel(road, shared, off_road),
+        deliver(arrived, to, shared, way),
+    )?;
+    Ok(())
+}
+
+/// Takes bytes in, looks what is to be done to them, and queues them.
+async fn collect(
+    from: &mut OwnedReadHalf,
+    shared: &Shared,
+    way: Way,
+    onto_road: mpsc::UnboundedSender<Parcel>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; CREDIT / 2];
     let mut frames = Frames::new(shared.protocol, way == Way::Up);
-    let mut weather = shared.weather.subscribe();
+    let credit = Arc::new(Semaphore::new(CREDIT));
+    let mut is_narrow = false;
     loop {
-        let rate = *shared.rate.borrow();
-        let sip = if rate == 0 { buffer.len() } else { SIP };
+        let is_slow = shared.road(way).is_slow();
+        if is_slow && !is_narrow {
+            is_narrow = true;
+            narrow(from.as_ref())?;
+        }
+        let sip = if is_slow { SIP } else { buffer.len() };
         let read = from.read(&mut buffer[..sip]).await?;
         if read == 0 {
-            return to.shutdown().await;
+            return Ok(());
         }
-        let _ = weather.wait_for(|now| *now == Weather::Fair).await;
         let bytes = &mut buffer[..read];
         let begins = frames.begins(bytes);
         let (sprung, has_sprung) = {
@@ -90,23 +146,67 @@ async fn pump(
         if has_sprung {
             shared.sprung.send_modify(|number| *number += 1);
         }
-        if let Sprung::Ends(passes) = sprung {
-            return to.write_all(&bytes[..passes]).await;
+        let (passes, ends) = match sprung {
+            Sprung::Ends(passes) => (passes, true),
+            _ => (read, false),
+        };
+        let permits = u32::try_from(passes).map_err(io::Error::other)?;
+        let credit = Arc::clone(&credit).acquire_many_owned(permits).await;
+        let parcel = Parcel {
+            bytes: bytes[..passes].to_vec(),
+            ticket: shared.road(way).enter(permits).await,
+            _credit: credit.map_err(io::Error::other)?,
+        };
+        let _ = onto_road.send(parcel);
+        if ends {
+            return Ok(());
         }
-        to.write_all(bytes).await?;
+    }
+}
+
+/// What waits is to wait in the road's queue, and not in those of the kernel.
+fn narrow(socket: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_recv_buffer_size(NARROW)?;
+    socket.set_send_buffer_size(NARROW)
+}
+
+/// Takes each parcel along the road.
+async fn travel(
+    mut road: mpsc::UnboundedReceiver<Parcel>,
+    shared: &Shared,
+    off_road: mpsc::UnboundedSender<Parcel>,
+) -> io::Result<()> {
+    let mut rate = shared.rate.subscribe();
+    while let Some(mut parcel) = road.recv().await {
+        if let Some(ticket) = parcel.ticket.take() {
+            ticket.travelled(&mut rate).await;
+        }
+        let _ = off_road.send(parcel);
+    }
+    Ok(())
+}
+
+/// Hands over what arrived, while the weather is fair.
+async fn deliver(
+    mut arrived: mpsc::UnboundedReceiver<Parcel>,
+    to: &mut OwnedWriteHalf,
+    shared: &Shared,
+    way: Way,
+) -> io::Result<()> {
+    let mut weather = shared.weather.subscribe();
+    while let Some(parcel) = arrived.recv().await {
+        let _ = weather.wait_for(|now| *now == Weather::Fair).await;
+        to.write_all(&parcel.bytes).await?;
+        let length = parcel.bytes.len() as u64;
         if way == Way::Down {
-            let passed = shared.down.fetch_add(read as u64, Ordering::SeqCst) + read as u64;
+            let passed = shared.down.fetch_add(length, Ordering::SeqCst) + length;
             if passed >= shared.cut_at.load(Ordering::SeqCst) {
                 shared.weather.send_replace(Weather::Cut);
             }
         } else {
-            shared.up.fetch_add(read as u64, Ordering::SeqCst);
-        }
-        if rate > 0 {
-            tokio::time::sleep(
-                Duration::from_secs(read as u64) / u32::try_from(rate).unwrap_or(u32::MAX),
-            )
-            .await;
+            shared.up.fetch_add(length, Ordering::SeqCst);
         }
     }
+    to.shutdown().await
 }

@@ -1,0 +1,129 @@
+//! What all connections of one proxy share in one direction: so many bytes a second, and a queue in front of that, as on the
+//! narrowest link between a device and its server.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, sleep_until},
+};
+
+/// Bytes that wait for the road. Who comes when it is full waits outside, in turn.
+const QUEUE: usize = 32 * 1024;
+
+/// One direction.
+#[derive(Debug)]
+pub(super) struct Road {
+    /// Bytes a second; 0 is as fast as it goes.
+    rate: watch::Receiver<u64>,
+    queue: Arc<Semaphore>,
+    /// When what is in the queue will have passed.
+    free: Mutex<Instant>,
+}
+
+/// A place in the queue, and when it ends.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    _place: OwnedSemaphorePermit,
+    passes: Instant,
+}
+
+impl Road {
+    pub(super) fn new(rate: watch::Receiver<u64>) -> Self {
+        Self {
+            rate,
+            queue: Arc::new(Semaphore::new(QUEUE)),
+            free: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Whether a rate is kept to.
+    pub(super) fn is_slow(&self) -> bool {
+        *self.rate.borrow() > 0
+    }
+
+    /// Waits for room in the queue; none is needed where no rate is kept to.
+    pub(super) async fn enter(&self, bytes: u32) -> Option<Ticket> {
+        if !self.is_slow() {
+            return None;
+        }
+        let place = Arc::clone(&self.queue)
+            .acquire_many_owned(bytes)
+            .await
+            .ok()?;
+        let rate = u32::try_from(*self.rate.borrow()).unwrap_or(u32::MAX);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let takes = Duration::from_secs(u64::from(bytes)).checked_div(rate)?;
+        *free = (*free).max(Instant::now()) + takes;
+        Some(Ticket {
+            _place: place,
+            passes: *free,
+        })
+    }
+
+    /// Forgets what is in the queue: it passes at once.
+    pub(super) fn clear(&self) {
+        *self.free.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+impl Ticket {
+    /// Waits until the bytes have passed, or until no rate is kept to any more.
+    pub(super) async fn travelled(self, rate: &mut watch::Receiver<u64>) {
+        tokio::select! {
+            () = sleep_until(self.passes) => {}
+            _ = rate.wait_for(|rate| *rate == 0) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn road(rate: u64) -> (watch::Sender<u64>, Road) {
+        let (sender, rate) = watch::channel(rate);
+        (sender, Road::new(rate))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_last_waits_for_what_is_in_the_queue_and_no_longer() {
+        let (_rate, road) = road(32 * 1024);
+        let begun = Instant::now();
+        // Fills the queue, and would go on.
+        let mut bulk = Vec::new();
+        for _ in 0..QUEUE / 1024 {
+            bulk.push(road.enter(1024).await.expect("a rate is kept to"));
+        }
+        let mut rate = road.rate.clone();
+        let others = async {
+            for ticket in bulk {
+                ticket.travelled(&mut rate).await;
+            }
+        };
+        let control = async {
+            let ticket = road.enter(100).await.expect("a rate is kept to");
+            ticket.travelled(&mut road.rate.clone()).await;
+            begun.elapsed()
+        };
+        let ((), took) = tokio::join!(others, control);
+        let most = Duration::from_millis(1100);
+        assert!((Duration::from_secs(1)..most).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_passes_when_the_rate_is_lifted() {
+        let (rate, road) = road(1);
+        let ticket = road.enter(1024).await.expect("a rate is kept to");
+        let begun = Instant::now();
+        let mut seen = road.rate.clone();
+        let lift = async { rate.send_replace(0) };
+        tokio::join!(ticket.travelled(&mut seen), lift);
+        road.clear();
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert!(road.enter(1024).await.is_none(), "no rate is kept to");
+    }
+}
