@@ -11,6 +11,7 @@ use std::{
 
 use kernex_proto::handshake::ChannelBinding;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -28,6 +29,11 @@ const LEFT_TO_OTHERS: u64 = 16;
 
 /// Most connections, however many descriptors there are: quiet ones take some 3 GB by then.
 const MAX_CONNECTIONS: u64 = 65_536;
+
+/// Bytes of a connection that the kernel takes before it sends them. What it has taken nothing can overtake, so it takes
+/// little: a stop that shares a connection with a download is behind this and not behind megabytes, and a slow peer's
+/// download waits in the file and not in memory.
+const UNSENT: u32 = 128 * 1024;
 
 /// A peer that has not finished its TLS handshake by then is dropped.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -155,6 +161,7 @@ pub(crate) async fn accept(
     serve: impl Fn(Connection) + Clone + Send + 'static,
     stop: CancellationToken,
 ) {
+    keep_little_unsent(&listener);
     let places = Arc::new(Semaphore::new(most));
     let mut handshakes = JoinSet::new();
     let mut pause = Pause::default();
@@ -205,6 +212,13 @@ pub(crate) async fn accept(
     // The port is free for a successor as soon as the stop begins.
     drop(listener);
     handshakes.shutdown().await;
+}
+
+/// Whatever is accepted inherits it, at no call of its own.
+fn keep_little_unsent(listener: &TcpListener) {
+    if let Err(error) = SockRef::from(listener).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
+    }
 }
 
 /// A transport that can be used, with what its sessions are bound to, or what became of it instead.
@@ -350,6 +364,18 @@ mod tests {
         let taken = first.local_addr().expect("has an address");
         let error = bind(taken).expect_err("is taken").to_string();
         assert!(error.contains("another program uses this port"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_accepted_keeps_little_unsent() {
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.expect("binds");
+        keep_little_unsent(&listener);
+        let address = listener.local_addr().expect("has an address");
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (_near, (far, _)) = (near.expect("connects"), far.expect("is accepted"));
+        let unsent = SockRef::from(&far).tcp_notsent_lowat();
+        assert_eq!(unsent.expect("can be read"), UNSENT);
     }
 
     #[test]
