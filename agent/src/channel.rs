@@ -1,27 +1,30 @@
 //! Connections to the control plane.
 //!
 //! A session has one HTTP/2 connection and lives and dies with it: nothing below the session connects again. Only the server
-//! pings; a silent server is noticed by the session's own heartbeats.
+//! pings; a silent server is noticed by the session's own heartbeats. A download has a connection of its own while it lasts,
+//! so that nothing the session says or hears comes in line behind a bundle.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use kernex_proto::{
-    connect::{AddressError, ControlPlane, DialError},
+    connect::{AddressError, Connection, ControlPlane, DialError},
     handshake::ChannelBinding,
     trust::PinnedCa,
     v1::agent_service_client::AgentServiceClient,
 };
 use tonic::transport::Channel;
 
+pub(crate) use self::bulk::{BulkError, Calls};
+
+mod bulk;
+mod pace;
+
 /// How long connecting may take, TLS included; also the deadline of each step of a handshake.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A stream's window is smaller than the connection's, so that a slow disk never keeps the session waiting.
-/// Windows are promises, not memory: what they cost is what arrives faster than it is written.
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
-/// A chunk of a bundle in one frame instead of sixteen.
-const FRAME: u32 = 256 * 1024;
+/// Commands and acknowledgements need no more; bundles do not come this way.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// A chunk of a bundle and what surrounds it; also bounds a command.
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
@@ -40,6 +43,9 @@ pub(crate) enum ConnectError {
     /// The other side does not speak HTTP/2.
     #[error("cannot connect to {0}")]
     Transport(String, #[source] tonic::transport::Error),
+    /// The same, on the connection of a download.
+    #[error("cannot connect to {0}")]
+    Bulk(String, #[source] BulkError),
     /// Nothing came in time.
     #[error("{0} did not answer within 10 s")]
     Timeout(String),
@@ -74,21 +80,47 @@ pub(crate) fn control_plane(
 /// Makes one connection; whoever needs another one calls again.
 pub(crate) async fn connect(control_plane: &ControlPlane) -> Result<Connected, ConnectError> {
     let server = || control_plane.address().to_owned();
-    let connection = control_plane.dial().await.map_err(|error| match error {
-        DialError::TooSlow(_) => ConnectError::Timeout(server()),
-        other => ConnectError::Dial(server(), other),
-    })?;
+    let connection = dial(control_plane).await?;
     let binding = connection.binding;
     let endpoint = control_plane
         .endpoint()
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME);
+        .initial_connection_window_size(CONNECTION_WINDOW);
     let channel = tokio::time::timeout(CONNECT_TIMEOUT, connection.into_channel(&endpoint))
         .await
         .map_err(|_| ConnectError::Timeout(server()))?
         .map_err(|error| ConnectError::Transport(server(), error))?;
     Ok(Connected { channel, binding })
+}
+
+/// A connection for one download: a client, and the future that does the work of the connection, which is closed with it.
+/// `limit` is the most bytes a second.
+pub(crate) async fn connect_bulk(
+    control_plane: &ControlPlane,
+    limit: Option<NonZeroU64>,
+) -> Result<
+    (
+        AgentServiceClient<Calls>,
+        impl Future<Output = BulkError> + use<>,
+    ),
+    ConnectError,
+> {
+    let server = || control_plane.address().to_owned();
+    let connection = dial(control_plane).await?;
+    let origin = control_plane.origin().clone();
+    let started = tokio::time::timeout(CONNECT_TIMEOUT, bulk::start(connection.io, origin, limit));
+    started
+        .await
+        .map_err(|_| ConnectError::Timeout(server()))?
+        .map_err(|error| ConnectError::Bulk(server(), error))
+}
+
+async fn dial(control_plane: &ControlPlane) -> Result<Connection, ConnectError> {
+    let server = || control_plane.address().to_owned();
+    control_plane.dial().await.map_err(|error| match error {
+        DialError::TooSlow(_) => ConnectError::Timeout(server()),
+        other => ConnectError::Dial(server(), other),
+    })
 }
 
 /// A client with limits, over a connection.

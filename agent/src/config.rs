@@ -1,6 +1,7 @@
 //! What was typed becomes what is meant: flags win over `KERNEX_AGENT_*`, which win over the TOML file.
 
 use std::{
+    num::NonZeroU64,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,10 +12,14 @@ use kernex_proto::{
     handshake::EnrollmentToken,
     manifest::DEFAULT_TIMEOUT_SECONDS,
     telemetry::{LogFilter, LogFormat},
+    units,
 };
 use serde::Deserialize;
 
 use crate::backoff;
+
+/// Below this a download does not end within anybody's patience.
+const LEAST_RATE: u64 = 1024;
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/kernex-agent";
 
@@ -75,6 +80,14 @@ pub struct Args {
         value_name = "SECONDS"
     )]
     max_reconnect_seconds: Option<u64>,
+    /// Most bytes a second a download may take, e.g. 500KiB; nothing is as fast as it goes.
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_MAX_DOWNLOAD_RATE",
+        value_name = "SIZE"
+    )]
+    max_download_rate: Option<String>,
     /// What to log, e.g. `info` or `kernex_agent=debug`.
     #[arg(
         long,
@@ -123,6 +136,7 @@ struct File {
     max_script_seconds: Option<u64>,
     keep_releases: Option<usize>,
     max_reconnect_seconds: Option<u64>,
+    max_download_rate: Option<String>,
 }
 
 /// Settings of one agent.
@@ -144,6 +158,8 @@ pub struct Config {
     pub keep_releases: usize,
     /// Most between two tries to connect.
     pub max_reconnect_wait: Duration,
+    /// Most bytes a second a download may take.
+    pub max_download_rate: Option<NonZeroU64>,
     /// Lets a configuration from the server change what is logged; `None` where others own the log.
     pub log_filter: Option<LogFilter>,
 }
@@ -161,6 +177,7 @@ impl Config {
             script_grace: Duration::from_secs(5),
             keep_releases: 2,
             max_reconnect_wait: backoff::LONGEST,
+            max_download_rate: None,
             log_filter: None,
         }
     }
@@ -209,6 +226,16 @@ impl Args {
             }
             config.max_reconnect_wait = Duration::from_secs(seconds);
         }
+        if let Some(text) = self.max_download_rate.or(file.max_download_rate) {
+            let rate = units::size(&text).filter(|rate| *rate >= LEAST_RATE);
+            let Some(rate) = rate.and_then(NonZeroU64::new) else {
+                bail!(
+                    "--max-download-rate `{text}` does not make sense: write a number of bytes a second of at least 1KiB, \
+                     such as 500KiB or 2MiB"
+                );
+            };
+            config.max_download_rate = Some(rate);
+        }
         Ok(config)
     }
 }
@@ -231,11 +258,16 @@ mod tests {
     #[test]
     fn flags_win_over_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "name = \"a\"\nkeep_releases = 7\n").unwrap();
+        std::fs::write(
+            file.path(),
+            "name = \"a\"\nkeep_releases = 7\nmax_download_rate = \"500KiB\"\n",
+        )
+        .unwrap();
         let path = file.path().to_str().unwrap();
         let config = parse(&["--config", path, "--name", "b"]).unwrap();
         assert_eq!(config.name.as_deref(), Some("b"));
         assert_eq!(config.keep_releases, 7);
+        assert_eq!(config.max_download_rate, NonZeroU64::new(500 << 10));
     }
 
     #[test]
@@ -244,6 +276,12 @@ mod tests {
         assert!(parse(&["--name", "../x"]).is_err());
         assert!(parse(&["--max-script-seconds", "0"]).is_err());
         assert!(parse(&["--max-reconnect-seconds", "0"]).is_err());
+        for rate in ["0", "1023", "fast", "-1", "1Mbit"] {
+            assert!(
+                parse(&[&format!("--max-download-rate={rate}")]).is_err(),
+                "{rate}"
+            );
+        }
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "nmae = \"a\"\n").unwrap();
         assert!(parse(&["--config", file.path().to_str().unwrap()]).is_err());

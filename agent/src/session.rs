@@ -3,10 +3,12 @@
 //! First connection, reconnection, restart and failover are one path: connect, prove who we are, say what we hold, send
 //! again what is not acknowledged, then wait for what comes.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use kernex_proto::{
-    DEVICE_ID_KEY, SESSION_TOKEN_KEY, telemetry,
+    DEVICE_ID_KEY, SESSION_TOKEN_KEY,
+    connect::ControlPlane,
+    telemetry,
     trust::{self, Dates, PinnedCa},
     v1::agent_service_client::AgentServiceClient,
 };
@@ -14,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::{
     Request,
     metadata::{Ascii, MetadataValue},
-    transport::Channel,
 };
 
 use crate::{
     backoff::Backoff,
-    channel, clock,
+    channel::{self, BulkError, Calls, ConnectError},
+    clock,
     config::Config,
     host::Host,
     identity::{DeviceKey, Identity},
@@ -37,19 +39,28 @@ use handshake::HandshakeError;
 /// What others need of an open session.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
-    channel: Channel,
+    control_plane: ControlPlane,
     token: MetadataValue<Ascii>,
     device: MetadataValue<Ascii>,
     doubted: CancellationToken,
 }
 
 impl Link {
-    /// A client on the session's connection.
-    pub(crate) fn client(&self) -> AgentServiceClient<Channel> {
-        channel::client(self.channel.clone())
+    /// A connection for one download; see [`channel::connect_bulk`].
+    pub(crate) async fn connect_bulk(
+        &self,
+        limit: Option<NonZeroU64>,
+    ) -> Result<
+        (
+            AgentServiceClient<Calls>,
+            impl Future<Output = BulkError> + use<>,
+        ),
+        ConnectError,
+    > {
+        channel::connect_bulk(&self.control_plane, limit).await
     }
 
-    /// What goes over its connection or by its token fails, although the session lives; another one has to be opened.
+    /// The server refuses its token, although the session lives; another one has to be opened.
     pub(crate) fn doubt(&self) {
         self.doubted.cancel();
     }
@@ -69,7 +80,7 @@ impl Link {
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
     #[error("no connection")]
-    Connect(#[from] channel::ConnectError),
+    Connect(#[from] ConnectError),
     #[error("no session")]
     Handshake(#[from] HandshakeError),
     #[error("the server ended the session: {code:?}: {message}", code = .0.code(), message = .0.message())]
@@ -82,7 +93,7 @@ enum SessionError {
     Silent(Duration),
     #[error("the server does not take what is sent")]
     Stuck,
-    #[error("downloads fail on it although it lives")]
+    #[error("the server refuses downloads by its token although it lives")]
     Doubted,
     #[error("the journal failed")]
     Journal(#[from] JournalError),
@@ -182,11 +193,11 @@ impl Sessions {
         };
         let control_plane = channel::control_plane(&self.identity.server, trust)?;
         let channel::Connected { channel, .. } = channel::connect(&control_plane).await?;
-        let mut streams = handshake::dial(channel::client(channel.clone())).await?;
+        let mut streams = handshake::dial(channel::client(channel)).await?;
         let (journal, key) = (&self.journal, &self.key);
         let welcome = handshake::shake_hands(&mut streams, &self.identity, key, journal).await?;
         let link = Link {
-            channel,
+            control_plane,
             token: welcome.session_token.clone(),
             device: handshake::metadata(&self.identity.device.to_string())?,
             doubted: CancellationToken::new(),

@@ -138,6 +138,12 @@ impl ControlPlane {
         &self.address
     }
 
+    /// Scheme, host and port of calls.
+    #[must_use]
+    pub fn origin(&self) -> &Uri {
+        &self.origin
+    }
+
     /// Makes one connection.
     pub async fn dial(&self) -> Result<Connection, DialError> {
         tokio::time::timeout(self.limit, self.connect())

@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod telemetry;
 #[cfg(feature = "connect")]
 pub mod trust;
+pub mod units;
 
 /// Messages, clients and servers of package `kernex.v1`.
 #[expect(clippy::doc_markdown, reason = "generated code")]

@@ -9,10 +9,10 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use kernex_proto::telemetry::LogFormat;
+use kernex_proto::{telemetry::LogFormat, units::size};
 use serde::Deserialize;
 
-use self::units::{duration, size};
+use self::units::duration;
 use crate::{domain::penalty, store::events::Retention};
 
 /// Largest bundle when nothing else is said: 4 GiB.

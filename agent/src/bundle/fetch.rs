@@ -1,22 +1,25 @@
 //! Fetching a bundle: as often as it takes, from where the last try stopped, hashed while it is written.
 
-use std::{fs::File, io, io::Write as _, path::Path, time::Duration};
+use std::{fs::File, io, io::Write as _, num::NonZeroU64, path::Path, time::Duration};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
-use kernex_proto::{ids::Digest, v1};
-use tokio::{sync::watch, task::JoinHandle};
+use kernex_proto::{
+    ids::Digest,
+    v1::{self, agent_service_client::AgentServiceClient},
+};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tonic::Code;
 
 use super::{NoRoom, make_room};
-use crate::{durable, session::Link};
+use crate::{channel::Calls, durable, session::Link};
 
-/// A download that brings nothing for this long is cut and taken up again.
-const STALL: Duration = Duration::from_secs(30);
+/// How long the server may take to begin.
+const BEGIN: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// Answers in a row that blame the session or its connection, after which another one is opened.
+/// Answers in a row that blame the session, after which another one is opened.
 const DOUBTS: u32 = 3;
 
 /// Why a bundle could not be fetched.
@@ -74,6 +77,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) state_dir: &'a Path,
     /// The live session, while there is one.
     pub(crate) link: watch::Receiver<Option<Link>>,
+    /// Most bytes a second.
+    pub(crate) limit: Option<NonZeroU64>,
     /// Told the number of bytes so far.
     pub(crate) progress: &'a (dyn Fn(u64) + Send + Sync),
 }
@@ -142,7 +147,7 @@ impl Fetch<'_> {
         }
     }
 
-    /// A session that has another connection and another token may do better.
+    /// A session that has another token may do better.
     fn doubt(&self) {
         if let Some(link) = &*self.link.borrow() {
             link.doubt();
@@ -157,24 +162,46 @@ impl Fetch<'_> {
         let Some(link) = link else {
             return Ok(Ended::Cut("the agent is stopping".to_owned()));
         };
+        // On a connection that died without a word nothing would ever come, and the session is who notices.
         let mut session = self.link.clone();
+        tokio::select! {
+            ended = Box::pin(self.download(&link, sink)) => ended,
+            _ = session.changed() => Ok(Ended::Cut("its session is over".to_owned())),
+        }
+    }
+
+    /// One download over a connection of its own. May be dropped at any moment.
+    async fn download(&self, link: &Link, sink: &mut Sink) -> Result<Ended, FetchError> {
+        let (client, connection) = match link.connect_bulk(self.limit).await {
+            Ok(connected) => connected,
+            Err(error) => return Ok(Ended::Cut(chain(&error))),
+        };
+        tokio::select! {
+            // What has come is taken before an end of the connection is looked at.
+            biased;
+            ended = self.receive(client, link, sink) => ended,
+            error = connection => Ok(Ended::Cut(chain(&error))),
+        }
+    }
+
+    async fn receive(
+        &self,
+        mut client: AgentServiceClient<Calls>,
+        link: &Link,
+        sink: &mut Sink,
+    ) -> Result<Ended, FetchError> {
         let request = link.request(v1::DownloadBundleRequest {
             digest: self.digest.to_string(),
             offset: sink.offset,
         });
-        let mut client = link.client();
-        let opened = within(&mut session, client.download_bundle(request)).await;
+        let opened = timeout(BEGIN, client.download_bundle(request)).await;
         let mut stream = match opened {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return refused_or_cut(&status),
-            Err(why) => return Ok(Ended::Cut(why.to_owned())),
+            Err(_) => return Ok(Ended::Cut("the server did not answer".to_owned())),
         };
         loop {
-            let message = match within(&mut session, stream.message()).await {
-                Ok(message) => message,
-                Err(why) => return Ok(Ended::Cut(why.to_owned())),
-            };
-            match message {
+            match stream.message().await {
                 Ok(Some(message)) => {
                     sink.write(message.chunk).await?;
                     (self.progress)(sink.offset);
@@ -220,7 +247,7 @@ impl Sink {
         })
     }
 
-    /// Waits for the chunk before, and has this one written.
+    /// Waits for the chunk before, and has this one written. Who is dropped while waiting has not written it.
     async fn write(&mut self, chunk: Bytes) -> io::Result<()> {
         let mut written = self.settle().await?;
         self.offset += chunk.len() as u64;
@@ -245,8 +272,10 @@ impl Sink {
     }
 
     async fn settle(&mut self) -> io::Result<Written> {
-        if let Some(writing) = self.writing.take() {
-            return writing.await.map_err(io::Error::other)?;
+        if let Some(writing) = &mut self.writing {
+            let written = writing.await;
+            self.writing = None;
+            return written.map_err(io::Error::other)?;
         }
         let lost = || io::Error::other("the download failed before");
         self.written.take().ok_or_else(lost)
@@ -260,16 +289,15 @@ async fn blocking<T: Send + 'static>(
     done.map_err(io::Error::other)?
 }
 
-/// Waits for the server, but not for long, and not on a connection whose session is over: on one that died without a word,
-/// nothing would ever come.
-async fn within<T>(
-    session: &mut watch::Receiver<Option<Link>>,
-    what: impl Future<Output = T>,
-) -> Result<T, &'static str> {
-    tokio::select! {
-        done = tokio::time::timeout(STALL, what) => done.map_err(|_| "nothing came"),
-        _ = session.changed() => Err("its session is over"),
+/// An error and what is below it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(error) = below {
+        text = format!("{text}: {error}");
+        below = error.source();
     }
+    text
 }
 
 /// How one stream ended.
@@ -278,7 +306,7 @@ enum Ended {
     Complete,
     Cleanly,
     Cut(String),
-    /// The server does not know the session, or its answers make no sense.
+    /// The server does not know the session.
     Doubtful(String),
 }
 
@@ -289,10 +317,13 @@ fn refused_or_cut(status: &tonic::Status) -> Result<Ended, FetchError> {
         | Code::PermissionDenied
         | Code::FailedPrecondition
         | Code::Unimplemented => Err(FetchError::Refused(status.message().to_owned())),
-        code @ (Code::Unauthenticated | Code::Unknown | Code::Internal) => {
+        code @ Code::Unauthenticated => {
             Ok(Ended::Doubtful(format!("{code:?}: {}", status.message())))
         }
-        code => Ok(Ended::Cut(format!("{code:?}: {}", status.message()))),
+        code => Ok(Ended::Cut(match std::error::Error::source(status) {
+            Some(source) => chain(source),
+            None => format!("{code:?}: {}", status.message()),
+        })),
     }
 }
 
@@ -315,21 +346,16 @@ mod tests {
             Status::unavailable(""),
             Status::resource_exhausted(""),
             Status::cancelled(""),
+            // A connection that garbles is left with its download; the session has another one.
+            Status::unknown(""),
+            Status::internal(""),
         ] {
             assert!(
                 matches!(refused_or_cut(&status), Ok(Ended::Cut(_))),
                 "{status}"
             );
         }
-        for status in [
-            Status::unknown(""),
-            Status::internal(""),
-            Status::unauthenticated("the session ended meanwhile"),
-        ] {
-            assert!(
-                matches!(refused_or_cut(&status), Ok(Ended::Doubtful(_))),
-                "{status}"
-            );
-        }
+        let status = Status::unauthenticated("the session ended meanwhile");
+        assert!(matches!(refused_or_cut(&status), Ok(Ended::Doubtful(_))));
     }
 }

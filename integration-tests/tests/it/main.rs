@@ -1,5 +1,6 @@
 //! One binary with every behaviour that needs real processes; one module per area.
 
+mod bulk;
 mod bundles;
 mod cli;
 mod configuration;

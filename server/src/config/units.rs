@@ -18,34 +18,14 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     number.checked_mul(millis).map(Duration::from_millis)
 }
 
-/// Reads `1048576`, `500MiB` and `4GiB`.
-pub(super) fn size(text: &str) -> Option<u64> {
-    let split = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().ok()?;
-    let shift = match unit.trim() {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return None,
-    };
-    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn durations_and_sizes_are_read() {
+    fn durations_are_read() {
         assert_eq!(duration("1500ms"), Some(Duration::from_millis(1500)));
         assert_eq!(duration("2h"), Some(Duration::from_secs(7200)));
         assert_eq!(duration("2"), None);
-        assert_eq!(size("3MiB"), Some(3 << 20));
-        assert_eq!(size("0"), None);
     }
 }

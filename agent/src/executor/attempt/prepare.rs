@@ -91,6 +91,7 @@ impl Attempt<'_> {
             path: archive,
             state_dir,
             link: self.executor.wires.link.subscribe(),
+            limit: self.executor.config.max_download_rate,
             progress: &progress,
         };
         let bytes = self.deploy.size_bytes;
