@@ -12,6 +12,7 @@ mod commits;
 mod fleet;
 mod growth;
 mod machine;
+mod narrow;
 mod nginx;
 mod report;
 mod subject;
@@ -82,6 +83,8 @@ enum Row {
     Growth,
     /// What the agent costs its device.
     Agent,
+    /// A halt on a narrow link that a download has filled.
+    Narrow,
 }
 
 impl Row {
@@ -226,6 +229,9 @@ async fn measure(bench: &mut Bench, args: &Args, room: usize) -> anyhow::Result<
             .note("What the agent costs is not held against another build.");
     } else if rows.contains(&Row::Agent) {
         Box::pin(agent::run(bench)).await?;
+    }
+    if rows.contains(&Row::Narrow) && bench.against.is_none() {
+        Box::pin(narrow::run(bench)).await?;
     }
     Ok(())
 }
