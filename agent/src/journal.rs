@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::crash::Act;
 
+mod outcomes;
 mod reading;
 mod record;
 pub mod rules;

@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod active;
+mod again;
 mod asked;
 mod handshake;
 mod incoming;

@@ -57,6 +57,10 @@ struct Shared {
     epoch: Mutex<u64>,
     /// Sessions up to this one are not known by their token.
     doubted: Mutex<u64>,
+    /// What Welcome says of the outcomes it has.
+    recorded: Mutex<Option<u64>>,
+    /// Whether reports are left without an answer.
+    silent: Mutex<bool>,
     sessions: Mutex<JoinSet<()>>,
 }
 
@@ -89,6 +93,8 @@ impl FakeServer {
             heard: sender,
             epoch: Mutex::new(0),
             doubted: Mutex::new(0),
+            recorded: Mutex::new(None),
+            silent: Mutex::new(false),
             sessions: Mutex::default(),
         });
         let service = AgentServiceServer::new(Service(Arc::clone(&shared)));
@@ -174,6 +180,18 @@ impl FakeServer {
     pub fn doubt(&self, epoch: u64) {
         let doubted = &self.shared.doubted;
         *doubted.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
+    }
+
+    /// Says in each Welcome from now on that it has every outcome up to this one.
+    pub fn has_recorded(&self, seq: Option<u64>) {
+        let recorded = &self.shared.recorded;
+        *recorded.lock().unwrap_or_else(PoisonError::into_inner) = seq;
+    }
+
+    /// Leaves reports without an answer from now on, or answers them again.
+    pub fn acknowledge(&self, does: bool) {
+        let silent = &self.shared.silent;
+        *silent.lock().unwrap_or_else(PoisonError::into_inner) = !does;
     }
 
     /// Sends a command about a new attempt, once the agent is connected; returns the attempt.

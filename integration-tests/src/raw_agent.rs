@@ -217,6 +217,7 @@ impl Opening {
             inventory: Some(inventory()),
             held_attempts: Vec::new(),
             signature: Bytes::new(),
+            acknowledged_seq: None,
         };
         self.sign(identity, &mut hello);
         hello

@@ -24,9 +24,11 @@ use crate::{
     raw_agent::RawIdentity,
 };
 
+mod backup;
 mod dial;
 mod options;
 
+pub use backup::Backup;
 use dial::{connect, dial, url};
 pub use options::ServerOptions;
 

@@ -34,7 +34,7 @@ use crate::{
     store::{
         Store, StoreError,
         heartbeats::HeartbeatRow,
-        reports::{IncomingReport, ReportEvent},
+        reports::{IncomingReport, Place, ReportEvent},
     },
 };
 
@@ -56,12 +56,27 @@ pub struct Submission {
     pub session: Arc<SessionHandle>,
     /// Its `seq`.
     pub seq: u64,
+    /// Of an outcome: `seq` of the one before it in its journal, when the agent says.
+    pub previous_outcome: Option<u64>,
     /// Which attempt.
     pub attempt: AttemptId,
     /// What happened.
     pub event: ReportEvent,
     /// The trace it belongs to; ends once the report is committed.
     pub span: Span,
+}
+
+impl Submission {
+    /// Where it stands among the outcomes of its journal, if it is one of them.
+    fn place(&self) -> Option<Place> {
+        let is_outcome = matches!(self.event, ReportEvent::Outcome(_));
+        let after = self.previous_outcome.filter(|_| is_outcome)?;
+        Some(Place {
+            journal: self.session.journal,
+            after,
+            seq: self.seq,
+        })
+    }
 }
 
 /// The way in, shared by all sessions.
@@ -358,11 +373,13 @@ fn rows(
             device,
             attempt,
             event: ReportEvent::Progress(progress),
+            place: None,
         });
     let reports = batch.iter().map(|report| IncomingReport {
         device: report.session.device,
         attempt: report.attempt,
         event: report.event.clone(),
+        place: report.place(),
     });
     reports.chain(progress).collect()
 }

@@ -15,7 +15,7 @@ use std::{
 
 use futures::task::AtomicWaker;
 use kernex_proto::{
-    ids::{AttemptId, DeviceId},
+    ids::{AttemptId, DeviceId, JournalId},
     v1::{DeviceSessionResponse, device_session_response::Message},
 };
 use tokio::{sync::mpsc, time::Instant};
@@ -53,6 +53,8 @@ pub struct SessionHandle {
     pub device: DeviceId,
     /// Number of the session.
     pub epoch: u64,
+    /// The journal its reports are numbered in.
+    pub journal: JournalId,
     outbound: mpsc::Sender<Box<DeviceSessionResponse>>,
     /// Milliseconds between heartbeats as the agent said; 0 as the server asked.
     heartbeat_ms: AtomicU64,
@@ -68,11 +70,13 @@ impl SessionHandle {
     pub fn new(
         device: DeviceId,
         epoch: u64,
+        journal: JournalId,
         outbound: mpsc::Sender<Box<DeviceSessionResponse>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             device,
             epoch,
+            journal,
             outbound,
             heartbeat_ms: AtomicU64::new(0),
             opened: Instant::now(),

@@ -152,7 +152,7 @@ impl Sessions {
         let hello = handshake::receive_hello(inbound, deadline).await?;
         Span::current().record("device", tracing::field::display(hello.device));
 
-        let device = hello.device;
+        let (device, journal) = (hello.device, hello.journal);
         let (token, token_hash) = session_token();
         let opened = {
             let _turn = self.turn().await?;
@@ -174,6 +174,7 @@ impl Sessions {
             trust_bundle_signature: Vec::new().into(),
             protocol_revision: kernex_proto::PROTOCOL_REVISION,
             device_name: opened.name.clone(),
+            recorded_seq: opened.recorded_seq,
         };
         let confirmed = async {
             Act::PushWelcome.before();
@@ -190,7 +191,7 @@ impl Sessions {
         if opened.conflicted {
             tracing::warn!(device = %device, name = opened.name, "two copies of this device exist; it gets no commands until an operator decides");
         }
-        let session = SessionHandle::new(device, epoch, out.clone());
+        let session = SessionHandle::new(device, epoch, journal, out.clone());
         if !self.registry.insert(Arc::clone(&session)) {
             session.end(Ended::Replaced);
         }
@@ -296,6 +297,7 @@ impl Sessions {
     async fn report(&self, session: &Arc<SessionHandle>, report: decide::Report) -> bool {
         let decide::Report {
             seq,
+            previous_outcome,
             attempt,
             event,
             traceparent,
@@ -311,6 +313,7 @@ impl Sessions {
         let submission = Submission {
             session: Arc::clone(session),
             seq,
+            previous_outcome,
             attempt,
             event,
             span,

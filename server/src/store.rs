@@ -45,6 +45,7 @@ pub mod events;
 mod fan_out;
 pub mod heartbeats;
 mod history;
+mod marks;
 pub mod page;
 mod penalties;
 mod phases;

@@ -319,6 +319,7 @@ impl<'a> Attempt<'a> {
             seq: 0,
             event: Some(v1::report::Event::Progress(progress)),
             traceparent: String::new(),
+            previous_outcome_seq: None,
         }));
     }
 }

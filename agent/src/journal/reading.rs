@@ -45,7 +45,7 @@ impl Journal {
             reports.extend(record.outcome_report(id));
         }
         reports.sort_by_key(|report| report.seq);
-        Ok(reports)
+        self.placed(reports)
     }
 
     /// Reports of attempts that wait for another run, for each session to tell.

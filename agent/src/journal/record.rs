@@ -196,6 +196,7 @@ impl Record {
             seq: self.deferred_seq,
             event: Some(v1::report::Event::Deferred(self.deferred.clone()?)),
             traceparent: self.traceparent.clone(),
+            previous_outcome_seq: None,
         })
     }
 
@@ -225,6 +226,7 @@ impl Record {
                 .as_ref()
                 .map(|command| command.traceparent.clone())
                 .unwrap_or_default(),
+            previous_outcome_seq: None,
         })
     }
 
@@ -236,6 +238,7 @@ impl Record {
             seq: self.outcome_seq,
             event: Some(v1::report::Event::Outcome(outcome)),
             traceparent: self.traceparent.clone(),
+            previous_outcome_seq: None,
         })
     }
 }

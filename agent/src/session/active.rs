@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     SessionError,
+    again::Again,
     handshake::{Streams, Welcome},
     incoming::{Incoming, failed, understand},
 };
@@ -45,8 +46,12 @@ pub(super) struct Active<'a> {
     usual_heartbeat: Duration,
     ticks: Interval,
     heartbeat_seq: u64,
+    /// Up to where the server has the outcomes of this journal, as it said in its Welcome.
+    recorded_seq: Option<u64>,
     /// Reports sent in this session; sent again only in the next, or when asked for again.
-    sent: HashSet<u64>,
+    pub(super) sent: HashSet<u64>,
+    /// Outcomes that the server has lost and is told again.
+    pub(super) again: Option<Again>,
 }
 
 impl<'a> Active<'a> {
@@ -70,7 +75,9 @@ impl<'a> Active<'a> {
             usual_heartbeat: welcome.heartbeat,
             ticks: ticks(settings.heartbeat.unwrap_or(welcome.heartbeat)),
             heartbeat_seq: 0,
+            recorded_seq: welcome.recorded_seq,
             sent: HashSet::new(),
+            again: None,
         }
     }
 
@@ -83,6 +90,7 @@ impl<'a> Active<'a> {
         let mut heard = Instant::now();
         let mut progress = self.wires.progress.subscribe();
         progress.mark_unchanged();
+        self.begin_again(self.recorded_seq).await?;
         self.send_reports().await?;
         self.send_deferred().await?;
         loop {
@@ -193,6 +201,10 @@ impl<'a> Active<'a> {
         seq: u64,
         disposition: Disposition,
     ) -> Result<(), SessionError> {
+        if self.told_again(seq).await? {
+            self.sent.remove(&seq);
+            return self.keep_telling().await;
+        }
         let now = clock::wall().seconds;
         let acked = self
             .journal
@@ -205,6 +217,7 @@ impl<'a> Active<'a> {
             "acknowledged"
         );
         self.sent.remove(&seq);
+        self.keep_telling().await?;
         match (acked, disposition) {
             // This server cannot ask again, and waiting for it would be for ever.
             (Acked::Deferred(id), Disposition::Refused | Disposition::Unknown) => {
@@ -292,26 +305,33 @@ impl<'a> Active<'a> {
     }
 
     /// Sends what is not acknowledged and was not sent in this session.
-    async fn send_reports(&mut self) -> Result<(), SessionError> {
+    pub(super) async fn send_reports(&mut self) -> Result<(), SessionError> {
         for report in self.journal.call(Journal::unacknowledged).await? {
-            if self.sent.insert(report.seq) {
+            let waits = is_outcome(&report) && self.waits_for_its_turn(report.seq);
+            if !waits && self.sent.insert(report.seq) {
                 self.send(Message::Report(report)).await?;
             }
         }
         Ok(())
     }
 
-    /// Sends what is known of one attempt, acknowledged or not: the server asked for it again.
+    /// Sends what is known of one attempt, acknowledged or not: the server asked for it again. Outcomes that were made before and
+    /// wait to be sent go first, so that they are recorded in their order.
     async fn send_again(&mut self, id: AttemptId) -> Result<(), SessionError> {
-        let Some(record) = self.journal.call(move |journal| journal.get(id)).await? else {
-            return Ok(());
-        };
-        let known = [
-            record.accepted_report(id),
-            record.deferred_report(id),
-            record.outcome_report(id),
-        ];
-        for report in known.into_iter().flatten() {
+        let known = self
+            .journal
+            .call(move |journal| journal.reports_of(id))
+            .await?;
+        let unsent: HashSet<u64> = known.iter().map(|report| report.seq).collect();
+        let unsent = &unsent - &self.sent;
+        if known.iter().any(is_outcome) {
+            self.send_reports().await?;
+        }
+        for report in known {
+            let is_sent_now = unsent.contains(&report.seq) && self.sent.contains(&report.seq);
+            if is_sent_now || is_outcome(&report) && self.waits_for_its_turn(report.seq) {
+                continue;
+            }
             self.sent.insert(report.seq);
             self.send(Message::Report(report)).await?;
         }
@@ -356,6 +376,10 @@ impl<'a> Active<'a> {
         }
         Ok(())
     }
+}
+
+fn is_outcome(report: &v1::Report) -> bool {
+    matches!(report.event, Some(Event::Outcome(_)))
 }
 
 /// What sending a message is called where crashes are tested.

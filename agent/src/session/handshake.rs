@@ -98,6 +98,8 @@ pub(super) struct Welcome {
     pub(super) trust_bundle_signature: Bytes,
     /// The device's name.
     pub(super) device_name: String,
+    /// Every outcome of the journal numbered up to this is recorded; none when the server does not say.
+    pub(super) recorded_seq: Option<u64>,
 }
 
 /// What the server may ask of this agent beyond a plain deploy.
@@ -206,6 +208,7 @@ async fn expect_welcome(
         trust_bundle_pem: welcome.trust_bundle_pem,
         trust_bundle_signature: welcome.trust_bundle_signature,
         device_name: welcome.device_name,
+        recorded_seq: welcome.recorded_seq,
     })
 }
 
@@ -237,6 +240,7 @@ async fn hello(
     .bytes();
     let signature = key.sign(transcript).await.map_err(HandshakeError::Sign)?;
     let live = journal.call(Journal::live).await?;
+    let acknowledged_seq = journal.call(Journal::acknowledged_seq).await?;
     let held_attempts = live
         .into_iter()
         .map(|(id, record)| v1::HeldAttempt {
@@ -256,6 +260,7 @@ async fn hello(
         inventory: Some(host::inventory()),
         held_attempts,
         signature: signature.into(),
+        acknowledged_seq: Some(acknowledged_seq),
     })
 }
 

@@ -12,7 +12,7 @@ use tokio::{task::block_in_place, time::sleep};
 
 use super::{Failure, Figures, Plan, World, WorldOptions, load::Load, witness::Witness};
 use crate::{
-    AgentOptions, ServerOptions, agent, postgres,
+    AgentOptions, ServerOptions, agent,
     wait::{seen, wait_for},
 };
 
@@ -209,32 +209,17 @@ async fn clocks(world: &mut World, file: &Path, figures: &mut Figures) -> Result
 
 /// The server's folder and database are copied, the fleet goes on, and the server is put back to the copies.
 async fn restore(world: &mut World, figures: &mut Figures) -> Result<(), Failure> {
-    let backup = world.server.scratch().join("backup");
-    let data = world.server.data();
-    let url = world.server.database_url().map(str::to_owned);
-    let mut rows = None;
     let load = Load::begin(world, 2);
     pause(world).await;
     load.end(world, figures).await?;
-    world.server.stop();
-    block_in_place(|| copy_folder(&data, &backup)).map_err(failed)?;
-    if let Some(url) = &url {
-        let name = format!("{}_backup", postgres::database_of(url));
-        rows = Some(postgres::duplicate(url, &name).await.map_err(refused)?);
-    }
-    world.server.start_again().await;
+    let backup = world.server.back_up().await.map_err(failed)?;
     world.plan.history.note("made a backup");
     let known = world.traffic.orders();
     // What was ordered before is still under way now.
     let load = Load::begin(world, 2);
     pause(world).await;
     load.end(world, figures).await?;
-    world.server.kill();
-    block_in_place(|| copy_folder(&backup, &data)).map_err(failed)?;
-    if let (Some(url), Some(rows)) = (&url, &rows) {
-        let name = postgres::database_of(url);
-        postgres::duplicate(rows, name).await.map_err(refused)?;
-    }
+    world.server.restore(&backup).await.map_err(failed)?;
     let forgotten = world.traffic.orders().split_off(known.len());
     world.plan.history.note(format_args!(
         "restored the backup; {} orders are forgotten",
@@ -245,7 +230,9 @@ async fn restore(world: &mut World, figures: &mut Figures) -> Result<(), Failure
     world.server.start_again().await;
     world.all_back().await?;
     let _ = world.settle().await?;
-    // One more of every name everywhere, so that the server knows again what is current.
+    // What it has forgotten it learns from its devices, before anything new is ordered.
+    world.known_again().await?;
+    // One more of every name everywhere: scripts of forgotten orders that still run come before these.
     let devices: Vec<String> = world
         .agents
         .iter()
@@ -263,18 +250,6 @@ async fn pause(world: &World) {
     sleep(Duration::from_millis(millis)).await;
 }
 
-/// Makes `to` what `from` is.
-fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
-    if to.exists() {
-        fs::remove_dir_all(to)?;
-    }
-    agent::copy_folder(from, to)
-}
-
 fn failed(error: std::io::Error) -> Failure {
     Failure::new(format!("a file of the harness failed: {error}"))
-}
-
-fn refused(error: sqlx::Error) -> Failure {
-    Failure::new(format!("PostgreSQL refused a copy: {error}"))
 }

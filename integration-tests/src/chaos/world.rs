@@ -12,6 +12,7 @@ use tokio::{task::block_in_place, time::Instant};
 use super::{
     Failure, Figures, Plan,
     checker::{AttemptKey, AttemptRow, Closing, Summary},
+    evidence,
     rows::Rows,
     traffic::Traffic,
     witness::Witness,
@@ -218,6 +219,38 @@ impl World {
         let ids = deployments.into_iter().map(|id| id.replace('-', ""));
         self.forgotten.extend(ids);
         self.closings = Closings::default();
+    }
+
+    /// Waits until the server takes each device to run what it runs.
+    pub async fn known_again(&self) -> Result<(), Failure> {
+        let end = Instant::now() + SETTLE_LIMIT;
+        let rows = Rows::of(&self.server);
+        loop {
+            let tables = rows.tables().await.map_err(unreadable)?;
+            let unknown: Vec<String> = self
+                .agents
+                .iter()
+                .filter_map(|agent| {
+                    let runs: BTreeMap<String, String> = evidence::currents(&agent.state)
+                        .into_iter()
+                        .map(|current| (current.name, current.digest))
+                        .collect();
+                    let id = tables.devices.get(&agent.name);
+                    let known = id.and_then(|id| tables.known.get(id)).cloned();
+                    let known = known.unwrap_or_default();
+                    let name = &agent.name;
+                    (runs != known).then(|| format!("{name} runs {runs:?}, known is {known:?}"))
+                })
+                .collect();
+            if unknown.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                let what = format!("a restored server does not know what runs: {unknown:?}");
+                return Err(Failure::new(what).with_dump(self.dump()));
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
     }
 
     /// Heals, settles and checks; counts what there was into `figures`.

@@ -92,6 +92,10 @@ impl AgentService for Service {
     }
 }
 
+fn known<T: Copy>(what: &Mutex<T>) -> T {
+    *what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 async fn serve_session(
     shared: Arc<Shared>,
     mut requests: Streaming<DeviceSessionRequest>,
@@ -126,6 +130,7 @@ async fn serve_session(
                     trust_bundle_signature: Bytes::new(),
                     protocol_revision: PROTOCOL_REVISION,
                     device_name: "device".into(),
+                    recorded_seq: known(&shared.recorded),
                 }))
                 .await;
             }
@@ -138,7 +143,7 @@ async fn serve_session(
                 }))
                 .await;
             }
-            up::Message::Report(report) if report.seq > 0 => {
+            up::Message::Report(report) if report.seq > 0 && !known(&shared.silent) => {
                 say(down::Message::Ack(Ack {
                     seq: report.seq,
                     disposition: Disposition::Applied.into(),

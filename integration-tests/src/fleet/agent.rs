@@ -181,6 +181,7 @@ impl Agent {
             }),
             held_attempts: memory.journal.held(),
             signature: Bytes::new(),
+            acknowledged_seq: None,
         };
         hello.signature = self
             .pool

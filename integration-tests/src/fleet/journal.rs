@@ -17,6 +17,8 @@ type Key = (String, u32);
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     seq: u64,
+    /// Number of the newest outcome.
+    outcome: u64,
     attempts: BTreeMap<Key, Attempt>,
     unacknowledged: BTreeMap<u64, Report>,
 }
@@ -120,11 +122,17 @@ impl Journal {
     fn write(&mut self, attempt: &AttemptRef, events: Vec<report::Event>) -> Vec<Report> {
         let reports = events.into_iter().map(|event| {
             self.seq += 1;
+            let is_outcome = matches!(event, report::Event::Outcome(_));
+            let previous_outcome_seq = is_outcome.then_some(self.outcome);
+            if is_outcome {
+                self.outcome = self.seq;
+            }
             let report = Report {
                 attempt: Some(attempt.clone()),
                 seq: self.seq,
                 event: Some(event),
                 traceparent: String::new(),
+                previous_outcome_seq,
             };
             self.unacknowledged.insert(self.seq, report.clone());
             report

@@ -104,6 +104,7 @@ impl RawSession {
             seq,
             event: Some(report::Event::Accepted(Accepted {})),
             traceparent: String::new(),
+            previous_outcome_seq: None,
         })
         .await
     }
@@ -115,6 +116,7 @@ impl RawSession {
             seq,
             event: Some(report::Event::Outcome(outcome)),
             traceparent: String::new(),
+            previous_outcome_seq: None,
         })
         .await
     }

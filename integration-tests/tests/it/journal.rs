@@ -2,10 +2,12 @@
 
 use std::{fs, path::Path};
 
-use kernex_integration_tests::{BundleBuilder, fake_server::FakeServer, wait::seen, wait_for};
+use kernex_integration_tests::{
+    BundleBuilder, TestAgent, fake_server::FakeServer, wait::seen, wait_for,
+};
 use kernex_proto::v1::{
-    AttemptState, FailureReason, HeldAttempt, Plan, Stop, command, device_session_request as up,
-    report,
+    AttemptRef, AttemptState, Deploy, FailureReason, HeldAttempt, Plan, Stop, command,
+    device_session_request as up, report,
 };
 use rustix::process::Signal;
 
@@ -208,4 +210,89 @@ async fn a_session_that_downloads_cannot_prove_is_given_up_for_a_new_one() {
             .has_said("downloads fail on it although it lives", 0)
     );
     assert_eq!(lines(&witness), 1);
+}
+
+/// A deploy of nothing, which the agent refuses with an outcome.
+fn nothing() -> Option<command::Action> {
+    Some(command::Action::Deploy(Deploy::default()))
+}
+
+/// The next outcome: which attempt it is of, its number, and that of the one before it.
+async fn told(server: &mut FakeServer) -> (AttemptRef, u64, Option<u64>) {
+    server
+        .next_where("an outcome", |message| match message {
+            up::Message::Report(report) => {
+                let is_outcome = matches!(report.event, Some(report::Event::Outcome(_)));
+                let told = (report.attempt?, report.seq, report.previous_outcome_seq);
+                is_outcome.then_some(told)
+            }
+            _ => None,
+        })
+        .await
+}
+
+/// Has an agent end `count` attempts, which are acknowledged; nothing else may end meanwhile. Gives their numbers.
+async fn outcomes(server: &mut FakeServer, count: usize) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    for _ in 0..count {
+        let attempt = server.command(nothing()).await;
+        let (of, seq, _) = told(server).await;
+        assert_eq!(of, attempt.into(), "nothing is told again");
+        seqs.push(seq);
+    }
+    // The answers before this have been taken in.
+    server.send(None).await;
+    server.unsupported().await;
+    seqs
+}
+
+async fn restart(server: &mut FakeServer, agent: &mut TestAgent, recorded: Option<u64>) {
+    agent.stop();
+    server.has_recorded(recorded);
+    agent.start_again();
+    let ready = |message| matches!(message, up::Message::Ready(_)).then_some(());
+    server.next_where("a new session", ready).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_restored_server_has_lost_is_told_again_in_order_and_not_all_at_once() {
+    const AT_ONCE: usize = 16;
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = FakeServer::start().await;
+    let mut agent = server.agent(folder.path());
+    let mut seqs = outcomes(&mut server, 40).await;
+    // A server that does not say, and one that has everything, are told what is new alone.
+    restart(&mut server, &mut agent, None).await;
+    seqs.extend(outcomes(&mut server, 1).await);
+    restart(&mut server, &mut agent, seqs.last().copied()).await;
+    seqs.extend(outcomes(&mut server, 1).await);
+    // A backup that has three of them. As long as nobody answers, no more than a page is under way; what ends meanwhile has its
+    // turn behind them.
+    server.acknowledge(false);
+    restart(&mut server, &mut agent, Some(seqs[2])).await;
+    for place in 3..3 + AT_ONCE {
+        let (_, seq, before) = told(&mut server).await;
+        assert_eq!((seq, before), (seqs[place], Some(seqs[place - 1])));
+    }
+    let late = server.command(nothing()).await;
+    for _ in 0..3 {
+        let is_outcome = |message| match message {
+            up::Message::Heartbeat(_) => Some(false),
+            up::Message::Report(report) => {
+                matches!(report.event, Some(report::Event::Outcome(_))).then_some(true)
+            }
+            _ => None,
+        };
+        assert!(!server.next_where("a heartbeat", is_outcome).await);
+    }
+    server.acknowledge(true);
+    restart(&mut server, &mut agent, Some(seqs[2])).await;
+    for place in 3..seqs.len() {
+        let (_, seq, before) = told(&mut server).await;
+        assert_eq!((seq, before), (seqs[place], Some(seqs[place - 1])));
+    }
+    let (of, _, before) = told(&mut server).await;
+    assert_eq!((of, before), (late.into(), seqs.last().copied()));
+    // Told and acknowledged, nothing of it comes again.
+    let _ = outcomes(&mut server, 1).await;
 }

@@ -9,6 +9,7 @@ mod enrolment;
 mod events;
 mod fixture;
 mod fleet;
+mod marks;
 mod penalties;
 mod rollbacks;
 mod schedules;

@@ -116,10 +116,7 @@ impl World {
         if death != Death::BeforeCommit {
             let answers = match &message {
                 Down::Command(command) => self.agent.command(command),
-                Down::Ack(ack) => {
-                    self.agent.acknowledged(ack);
-                    self.agent.unsent()
-                }
+                Down::Ack(ack) => self.agent.acknowledged(ack),
                 _ => Vec::new(),
             };
             if death == Death::None {
@@ -134,9 +131,11 @@ impl World {
     fn connect(&mut self, reach: Reach) {
         self.cut();
         let now = self.now();
+        let (disk, held) = (&self.agent.disk, self.agent.held());
         let epoch = self
             .server
-            .open(self.agent.disk.epoch, &self.agent.held(), now);
+            .open(disk.epoch, &held, disk.acknowledged(), now);
+        let recorded = self.server.rows.recorded;
         if reach == Reach::Opened {
             return;
         }
@@ -146,7 +145,7 @@ impl World {
             return;
         }
         self.server.ready(epoch);
-        self.up.extend(self.agent.opened());
+        self.up.extend(self.agent.opened(recorded));
     }
 
     /// What was under way may have reached the server's memory.
@@ -233,12 +232,16 @@ impl World {
             let outcome = record.outcome.as_ref().expect("a tombstone has an outcome");
             let said = Ending::from_wire(outcome).expect("makes sense");
             match self.server.rows.attempts.get(id) {
-                // Somebody closed it in the restored rows before its device could say how it had ended.
-                Some(row) if row.ending.is_none() => assert!(self.was_restored, "{id}: {row:?}"),
                 Some(row) => assert_eq!(row.ending, Some(said), "{id}: {row:?}"),
-                None => assert!(self.was_restored, "{id} is not known"),
+                None => {
+                    assert!(self.was_restored, "{id} is not known");
+                    assert_eq!(self.server.rows.aside.get(id), Some(&said), "{id}");
+                }
             }
         }
+        let (known, running) = (&self.server.rows.running, &self.agent.disk.running);
+        assert_eq!(known, running, "the device runs what it is known to run");
+        assert_eq!(self.server.rows.recorded, self.agent.disk.acknowledged());
         for (id, row) in &self.server.rows.attempts {
             let record = self.agent.disk.tombstones.get(id);
             assert!(row.ending.is_none() || record.is_some(), "{id}: {row:?}");

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Clock;
-use kernex_proto::ids::TargetId;
+use kernex_proto::ids::{JournalId, TargetId};
 use prometheus_client::encoding::prometheus_text::encode;
 
 async fn store(dir: &tempfile::TempDir) -> Store {
@@ -24,7 +24,7 @@ async fn progress_is_never_written_before_the_acceptance_that_came_before_it() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = store(&dir).await;
     let (outbound, _queue) = mpsc::channel(8);
-    let session = SessionHandle::new(DeviceId::generate(), 1, outbound);
+    let session = SessionHandle::new(DeviceId::generate(), 1, JournalId::generate(), outbound);
     // Which of the two is looked at first is left to chance.
     for _ in 0..32 {
         let metrics = Arc::new(Metrics::new(store.figures().clone()));
@@ -39,6 +39,7 @@ async fn progress_is_never_written_before_the_acceptance_that_came_before_it() {
         let accepted = Submission {
             session: Arc::clone(&session),
             seq: 0,
+            previous_outcome: None,
             attempt: attempt(),
             event: ReportEvent::Accepted,
             span: Span::none(),
@@ -69,11 +70,12 @@ async fn what_waits_is_written_and_acknowledged_even_when_the_recorder_stops() {
     let (recorder, work) =
         Recorder::new(store, Arc::default(), Arc::default(), metrics, stop.clone());
     let (outbound, mut queue) = mpsc::channel(8);
-    let session = SessionHandle::new(DeviceId::generate(), 1, outbound);
+    let session = SessionHandle::new(DeviceId::generate(), 1, JournalId::generate(), outbound);
     for seq in 1..=3 {
         let submission = Submission {
             session: Arc::clone(&session),
             seq,
+            previous_outcome: None,
             attempt: attempt(),
             event: ReportEvent::Accepted,
             span: Span::none(),

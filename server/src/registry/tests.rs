@@ -3,7 +3,7 @@ use kernex_proto::{ids::TargetId, v1};
 use proptest::prelude::*;
 
 fn handle(device: DeviceId, epoch: u64) -> Arc<SessionHandle> {
-    SessionHandle::new(device, epoch, mpsc::channel(1).0)
+    SessionHandle::new(device, epoch, JournalId::generate(), mpsc::channel(1).0)
 }
 
 #[test]
@@ -94,7 +94,7 @@ async fn what_has_ended_is_not_claimed_by_whoever_read_its_row_before() {
 #[test]
 fn a_full_queue_ends_the_session_by_name() {
     let (outbound, _queue) = mpsc::channel(OUTBOUND_QUEUE);
-    let session = SessionHandle::new(DeviceId::generate(), 1, outbound);
+    let session = SessionHandle::new(DeviceId::generate(), 1, JournalId::generate(), outbound);
     let ack = || Message::HeartbeatAck(v1::HeartbeatAck { seq: 1 });
     for _ in 0..OUTBOUND_QUEUE {
         assert!(session.send(ack()));

@@ -67,6 +67,8 @@ pub(super) enum Decision {
 pub(super) struct Report {
     /// Number to acknowledge it by; 0 when nothing waits for that.
     pub(super) seq: u64,
+    /// Of an outcome: number of the one before it in its journal; none when the agent does not say.
+    pub(super) previous_outcome: Option<u64>,
     pub(super) attempt: AttemptId,
     pub(super) event: ReportEvent,
     pub(super) traceparent: String,
@@ -156,6 +158,7 @@ fn report(report: v1::Report) -> Decision {
     }
     Decision::Report(Report {
         seq: report.seq,
+        previous_outcome: report.previous_outcome_seq,
         attempt,
         event,
         traceparent: report.traceparent,
@@ -170,6 +173,7 @@ fn not_known(answer: v1::Unsupported) -> Decision {
     };
     Decision::Report(Report {
         seq: 0,
+        previous_outcome: None,
         attempt,
         event: ReportEvent::Outcome(v1::Outcome {
             state: v1::AttemptState::Failed.into(),
@@ -221,7 +225,7 @@ mod tests {
                 attempt,
                 seq,
                 event,
-                traceparent: String::new(),
+                ..v1::Report::default()
             })
         };
         let accepted = Some(Event::Accepted(v1::Accepted {}));

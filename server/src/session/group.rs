@@ -118,6 +118,7 @@ impl Claim {
             agent_version: hello.wire.agent_version,
             inventory: hello.wire.inventory.unwrap_or_default(),
             held: hello.held,
+            acknowledged_seq: hello.wire.acknowledged_seq,
             token_hash: self.token_hash,
             replica: self.replica,
         }

@@ -108,6 +108,8 @@ async fn add(tx: &Tx, device: Uuid, journal: Uuid) -> Result<()> {
         retired_at: None,
         confirmed_epoch: 0,
         given_up_below: 0,
+        // Of a journal that is new here nothing was ever recorded here.
+        recorded_seq: Some(0),
     };
     let known = OnConflict::columns([journal::Column::DeviceId, journal::Column::JournalId])
         .do_nothing()
@@ -130,7 +132,12 @@ async fn retire_others(tx: &Tx, device: Uuid, kept: Uuid) -> Result<()> {
 /// Writes down which copies are refused: those of other journals, and of the kept one those that know less than `kept`.
 /// When no copy ever confirmed a session, whichever comes next is the one.
 async fn decide(tx: &Tx, device: Uuid, kept: Option<(Uuid, i64)>) -> Result<()> {
-    let theirs = || journal::Entity::update_many().filter(journal::Column::DeviceId.eq(device));
+    // Copies of one journal number different outcomes alike, so the one that is kept tells all of its own again.
+    let theirs = || {
+        journal::Entity::update_many()
+            .col_expr(journal::Column::RecordedSeq, Expr::value(Some(0_i64)))
+            .filter(journal::Column::DeviceId.eq(device))
+    };
     let none = Expr::value(Option::<i64>::None);
     let Some((journal, epoch)) = kept else {
         theirs()

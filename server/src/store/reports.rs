@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kernex_proto::{
     OUTPUT_TAIL_LIMIT,
-    ids::{AttemptId, DeviceId},
+    ids::{AttemptId, DeviceId, JournalId, check_name},
     v1,
 };
 use prost::Message;
@@ -16,6 +16,7 @@ use super::{
     attempts::{Batch, Entry, signed},
     dispatch::key,
     entity::{attempt, unknown_report},
+    marks::{self, Marks},
     running::Releases,
     runs,
     transaction::{ID_CHUNK, Tx, insert_all, padded},
@@ -35,6 +36,19 @@ pub struct IncomingReport {
     pub attempt: AttemptId,
     /// What happened.
     pub event: ReportEvent,
+    /// Where it stands among the outcomes of its journal; none for all else, and when its agent does not say.
+    pub place: Option<Place>,
+}
+
+/// Where an outcome stands in the journal of its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The journal.
+    pub journal: JournalId,
+    /// Number of the outcome before it; 0 when there is none.
+    pub after: u64,
+    /// Its number.
+    pub seq: u64,
 }
 
 /// What a report says.
@@ -68,14 +82,27 @@ impl Store {
                     .add(attempt::Column::TargetId.is_in(padded(chunk.iter().copied())));
                 batch.load(named, None).await?;
             }
+            let mut marks = Marks::default();
+            if reports
+                .iter()
+                .any(|report| report.place.is_some() && batch.get(key(report.attempt)).is_none())
+            {
+                marks = Marks::of(&tx, reports).await?;
+            }
             let mut releases = Releases::of(&tx, reporting(reports)).await?;
             let mut unknown = Vec::new();
             let mut deferred = Vec::new();
             let mut dispositions = Vec::with_capacity(reports.len());
             for report in reports {
+                let is_news = report
+                    .place
+                    .is_none_or(|place| marks.pass(report.device, place));
                 dispositions.push(match batch.get(key(report.attempt)) {
                     None => {
                         unknown.extend(aside(report, tx.now.0));
+                        if is_news {
+                            learn_unknown(report, tx.now, &mut releases);
+                        }
                         v1::Disposition::Unknown
                     }
                     Some(entry) => {
@@ -93,6 +120,7 @@ impl Store {
             keep_aside(&tx, unknown).await?;
             releases.save(&tx).await?;
             runs::defer(&tx, &deferred).await?;
+            marks::raise(&tx, reports).await?;
             Ok(dispositions)
         })
         .await
@@ -106,6 +134,16 @@ fn reporting(reports: &[IncomingReport]) -> BTreeSet<Uuid> {
         .filter(|report| matches!(report.event, ReportEvent::Outcome(_)))
         .map(|report| report.device.0)
         .collect()
+}
+
+/// What an outcome says about what runs is true although nobody here knows its attempt: a restored database has forgotten it.
+fn learn_unknown(report: &IncomingReport, now: Timestamp, releases: &mut Releases) {
+    if let ReportEvent::Outcome(outcome) = &report.event
+        && let Some(active) = &outcome.active
+        && check_name("bundle name", &active.name).is_ok()
+    {
+        releases.learn(report.device.0, &active.name, Some(active), now);
+    }
 }
 
 fn apply_one(

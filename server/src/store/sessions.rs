@@ -51,6 +51,8 @@ pub struct OpenSession {
     pub inventory: v1::Inventory,
     /// Every attempt that is open or unacknowledged in its journal; complete.
     pub held: Vec<HeldAttempt>,
+    /// Every outcome numbered up to this was acknowledged to it; none when it does not say.
+    pub acknowledged_seq: Option<u64>,
     /// Hash of the session token it is about to get.
     pub token_hash: Digest,
     /// The replica it is connected to.
@@ -75,6 +77,8 @@ pub struct OpenedSession {
     pub name: String,
     /// Two copies were seen; it gets no commands.
     pub conflicted: bool,
+    /// Every outcome of its journal numbered up to this is recorded; none when that is not known.
+    pub recorded_seq: Option<u64>,
 }
 
 /// Grace for the sessions of a replica whose lease ran out: it may only have been slow.

@@ -193,6 +193,7 @@ impl Fixture {
                     state: *state,
                 })
                 .collect(),
+            acknowledged_seq: None,
             token_hash: Digest::of(device.name.as_bytes()),
             replica: self.replica,
         }
@@ -346,6 +347,7 @@ impl Fixture {
             device: device.id,
             attempt,
             event,
+            place: None,
         };
         self.store.apply_reports(&[report]).await.unwrap()[0]
     }

@@ -40,6 +40,7 @@ both_databases! {
                 device: command.device,
                 attempt: command.attempt,
                 event: event.clone(),
+                place: None,
             };
             let reports: Vec<_> = due.iter().map(report).collect();
             let dispositions = fixture.store.apply_reports(&reports).await.unwrap();

@@ -19,7 +19,19 @@ pub(super) struct Disk {
     pub(super) tombstones: BTreeMap<AttemptId, Record>,
     seq: u64,
     pub(super) epoch: u64,
+    /// What runs, by the attempt that brought it there.
+    pub(super) running: String,
 }
+
+/// Outcomes that the server has lost and is told again.
+#[derive(Debug)]
+struct Again {
+    through: u64,
+    waiting: BTreeSet<u64>,
+}
+
+/// Outcomes that are told again at once.
+const AT_ONCE: usize = 2;
 
 /// How a script ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +66,7 @@ pub(super) struct Agent {
     /// A Welcome has confirmed it since it started.
     confirmed: bool,
     sent: BTreeSet<u64>,
+    again: Option<Again>,
     running: Option<(AttemptId, At)>,
     /// The release before has scripts that bring it back to work.
     pub(super) has_way_back: bool,
@@ -69,8 +82,42 @@ impl Disk {
         self.live.get(&id).or_else(|| self.tombstones.get(&id))
     }
 
-    fn finish(&mut self, id: AttemptId, outcome: v1::Outcome) {
+    /// Outcomes in the order they were made.
+    fn outcomes(&self) -> BTreeMap<u64, AttemptId> {
+        let all = self.live.iter().chain(&self.tombstones);
+        let ended = all.filter(|(_, record)| record.outcome.is_some());
+        ended
+            .map(|(id, record)| (record.outcome_seq, *id))
+            .collect()
+    }
+
+    fn outcome_report(&self, id: AttemptId) -> Option<v1::Report> {
+        let mut report = self.get(id)?.outcome_report(id)?;
+        let before = self
+            .outcomes()
+            .range(..report.seq)
+            .next_back()
+            .map(|(seq, _)| *seq);
+        report.previous_outcome_seq = Some(before.unwrap_or(0));
+        Some(report)
+    }
+
+    /// Every outcome up to this has been acknowledged.
+    pub(super) fn acknowledged(&self) -> u64 {
+        let outcomes = self.outcomes().into_iter();
+        let told = outcomes.take_while(|(_, id)| self.tombstones.contains_key(id));
+        told.last().map_or(0, |(seq, _)| seq)
+    }
+
+    fn finish(&mut self, id: AttemptId, mut outcome: v1::Outcome) {
         let seq = self.next_seq();
+        if outcome.state() == AttemptState::Succeeded {
+            self.running = id.to_string();
+        }
+        outcome.active = Some(v1::ActiveRelease {
+            digest: self.running.clone(),
+            ..v1::ActiveRelease::default()
+        });
         if let Some(record) = self.live.get_mut(&id) {
             record.finish(outcome, String::new(), seq);
         }
@@ -106,17 +153,52 @@ impl Agent {
         self.disk.epoch = self.disk.epoch.max(epoch);
         self.session = Some(epoch);
         self.sent.clear();
+        self.again = None;
     }
 
-    /// The session is open: what waits is told again.
-    pub(super) fn opened(&mut self) -> Vec<v1::Report> {
+    /// The session is open: what waits is told again, and what the server has lost.
+    pub(super) fn opened(&mut self, recorded: u64) -> Vec<v1::Report> {
         self.confirmed = true;
-        let mut reports = self.unsent();
+        let mut reports = Vec::new();
+        let outcomes = self.disk.outcomes();
+        let mut above = outcomes.range(recorded + 1..);
+        if above.any(|(_, id)| self.disk.tombstones.contains_key(id)) {
+            self.again = Some(Again {
+                through: recorded,
+                waiting: BTreeSet::new(),
+            });
+            reports = self.go_on_again();
+        }
+        reports.extend(self.unsent());
         for (id, record) in &self.disk.live {
             let deferred = record.deferred_report(*id);
             reports.extend(deferred.filter(|report| self.sent.insert(report.seq)));
         }
         reports
+    }
+
+    /// The next outcomes that are told again.
+    fn go_on_again(&mut self) -> Vec<v1::Report> {
+        let outcomes = self.disk.outcomes();
+        let Some(again) = self.again.as_mut().filter(|again| again.waiting.is_empty()) else {
+            return Vec::new();
+        };
+        let next: Vec<_> = outcomes.range(again.through + 1..).take(AT_ONCE).collect();
+        let Some((last, _)) = next.last() else {
+            self.again = None;
+            return self.unsent();
+        };
+        again.through = **last;
+        again.waiting = next.iter().map(|(seq, _)| **seq).collect();
+        self.sent.extend(&again.waiting);
+        let reports = next
+            .iter()
+            .filter_map(|(_, id)| self.disk.outcome_report(**id));
+        reports.collect()
+    }
+
+    fn waits_for_its_turn(&self, seq: u64) -> bool {
+        self.again.as_ref().is_some_and(|again| seq > again.through)
     }
 
     /// Reports that are neither acknowledged nor sent in this session.
@@ -132,7 +214,8 @@ impl Agent {
             if !record.deferred_acked {
                 reports.extend(record.deferred_report(*id));
             }
-            reports.extend(record.outcome_report(*id));
+            let outcome = self.disk.outcome_report(*id);
+            reports.extend(outcome.filter(|report| !self.waits_for_its_turn(report.seq)));
         }
         reports.sort_by_key(|report| report.seq);
         reports.retain(|report| self.sent.insert(report.seq));
@@ -158,21 +241,39 @@ impl Agent {
                 }
             },
         }
+        let outcome = self.disk.outcome_report(id);
+        let mut reports = if outcome.is_some() {
+            self.unsent()
+        } else {
+            Vec::new()
+        };
         let Some(record) = self.disk.get(id) else {
-            return Vec::new();
+            return reports;
         };
         let known = [
             record.accepted_report(id),
             record.deferred_report(id),
-            record.outcome_report(id),
+            outcome.filter(|report| !self.waits_for_its_turn(report.seq)),
         ];
-        let known: Vec<_> = known.into_iter().flatten().collect();
+        let known = known.into_iter().flatten();
+        let known: Vec<_> = known.filter(|report| !reports.contains(report)).collect();
         self.sent.extend(known.iter().map(|report| report.seq));
-        known
+        reports.extend(known);
+        reports
     }
 
-    /// An acknowledgement is journalled.
-    pub(super) fn acknowledged(&mut self, ack: &v1::Ack) {
+    /// An acknowledgement is journalled; what goes out next is given.
+    pub(super) fn acknowledged(&mut self, ack: &v1::Ack) -> Vec<v1::Report> {
+        if let Some(again) = &mut self.again {
+            again.waiting.remove(&ack.seq);
+        }
+        self.journalled(ack);
+        let mut reports = self.go_on_again();
+        reports.extend(self.unsent());
+        reports
+    }
+
+    fn journalled(&mut self, ack: &v1::Ack) {
         let hit = self
             .disk
             .live
@@ -212,6 +313,7 @@ impl Agent {
         self.confirmed = false;
         self.running = None;
         self.sent.clear();
+        self.again = None;
         let ids: Vec<AttemptId> = self.disk.live.keys().copied().collect();
         for id in ids {
             let record = self.disk.live[&id].clone();

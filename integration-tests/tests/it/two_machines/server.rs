@@ -39,6 +39,10 @@ pub(super) struct Rows {
     pub(super) attempts: BTreeMap<AttemptId, Row>,
     /// Reports of attempts nobody here knows, once each.
     pub(super) aside: BTreeMap<AttemptId, Ending>,
+    /// Every outcome of the agent's journal numbered up to this is in these rows.
+    pub(super) recorded: u64,
+    /// What the device is known to run, by the attempt that brought it there.
+    pub(super) running: String,
     epoch: u64,
     targets: u128,
 }
@@ -104,8 +108,10 @@ impl Server {
         &mut self,
         last_epoch: u64,
         held: &BTreeMap<AttemptId, State>,
+        acknowledged: u64,
         now: Timestamp,
     ) -> u64 {
+        let is_ahead = self.rows.recorded < acknowledged;
         self.rows.epoch = self.rows.epoch.max(last_epoch) + 1;
         for (id, row) in &mut self.rows.attempts {
             if !row.facts.unresolved && !held.contains_key(id) {
@@ -120,6 +126,7 @@ impl Server {
                 None if row.facts.is_at_work() => {
                     row.sent = Sent::again_from(self.rows.epoch as i64);
                 }
+                None if is_ahead && row.facts.state == State::Sent => {}
                 None => {
                     let was_sent = row.facts.state == State::Sent;
                     let changed = row.apply(Event::NotHeld, now).changed().is_some();
@@ -219,17 +226,29 @@ impl Server {
     pub(super) fn report(&mut self, report: &v1::Report, now: Timestamp) -> Option<Down> {
         let id = report.attempt.as_ref().map(AttemptId::try_from)?.ok()?;
         let event = report.event.as_ref()?;
-        let disposition = match self.rows.attempts.get_mut(&id) {
+        let seq = report.seq;
+        let (disposition, is_news) = match self.rows.attempts.get_mut(&id) {
             None => {
                 if let report::Event::Outcome(outcome) = event {
                     let ending = Ending::from_wire(outcome).expect("an agent makes sense");
                     self.rows.aside.entry(id).or_insert(ending);
                 }
-                v1::Disposition::Unknown
+                (v1::Disposition::Unknown, seq > self.rows.recorded)
             }
-            Some(row) => row.report(event, now),
+            Some(row) => {
+                let answer = row.report(event, now);
+                (answer, answer != v1::Disposition::Duplicate)
+            }
         };
-        let seq = report.seq;
+        if let report::Event::Outcome(outcome) = event {
+            if is_news {
+                self.rows.running = outcome.active.clone().unwrap_or_default().digest;
+            }
+            let before = report.previous_outcome_seq.expect("this agent says");
+            if before <= self.rows.recorded {
+                self.rows.recorded = self.rows.recorded.max(seq);
+            }
+        }
         (seq != 0).then(|| {
             Down::Ack(v1::Ack {
                 seq,

@@ -14,6 +14,7 @@ pub struct Model {
     pub retired_at: Option<i64>,
     pub confirmed_epoch: i64,
     pub given_up_below: i64,
+    pub recorded_seq: Option<i64>,
 }
 
 /// Joins are written where they are used.

@@ -33,6 +33,10 @@ struct Opening<'a> {
     before: device::Model,
     row: device::Model,
     returned: Return,
+    /// Up to where the outcomes of its journal are recorded.
+    recorded_seq: Option<u64>,
+    /// These rows know of none yet, so they begin with what the agent says.
+    begins_mark: bool,
 }
 
 impl Opening<'_> {
@@ -41,7 +45,16 @@ impl Opening<'_> {
             epoch: unsigned(self.row.epoch),
             name: self.row.name.clone(),
             conflicted: self.row.conflicted,
+            recorded_seq: self.recorded_seq.filter(|_| !self.row.conflicted),
         }
+    }
+
+    /// Whether outcomes were acknowledged to the device that are not in these rows: they are of an older backup, and what is
+    /// not listed may have ended since.
+    fn is_ahead(&self) -> bool {
+        let acknowledged = self.open.acknowledged_seq.unwrap_or(0);
+        self.recorded_seq
+            .is_some_and(|recorded| recorded < acknowledged)
     }
 
     /// Whether its row says more than another number and another time.
@@ -89,6 +102,7 @@ pub(in crate::store) async fn open(
     }
     write_sessions(tx, &openings).await?;
     write_devices(tx, &openings).await?;
+    begin_marks(tx, &openings).await?;
     settle(tx, &openings).await?;
     let news = openings.iter().filter(|opening| opening.is_news());
     let news: Vec<Uuid> = news.map(|opening| opening.row.id).collect();
@@ -171,11 +185,19 @@ async fn recognised<'a>(
         tracing::warn!(device = %open.device, journal = %open.journal, "two copies of a device were seen");
         tx.device_event("device.conflicted", row.id, &row.name);
     }
+    let known_mark = match (journal, returned) {
+        (Some(journal), _) => journal.recorded_seq.map(unsigned),
+        // Nothing of a journal that is new here was ever recorded here.
+        (None, Return::Fresh) => Some(0),
+        (None, _) => None,
+    };
     Ok(Opening {
         open,
         before,
         row,
         returned,
+        recorded_seq: known_mark.or(open.acknowledged_seq),
+        begins_mark: known_mark.is_none() && open.acknowledged_seq.is_some(),
     })
 }
 
@@ -221,6 +243,22 @@ async fn write_devices(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
         .update_columns(device::Column::iter().filter(|column| !is_id(column)))
         .to_owned();
     insert_all::<device::Entity>(&tx.db, changed, Some(whole)).await?;
+    Ok(())
+}
+
+/// Notes up to where outcomes are recorded, for journals that nobody knew that of: once for each, after an upgrade.
+async fn begin_marks(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
+    for opening in openings.iter().filter(|opening| opening.begins_mark) {
+        let Some(recorded) = opening.recorded_seq else {
+            continue;
+        };
+        let begun = journal::Entity::update_many()
+            .col_expr(journal::Column::RecordedSeq, Expr::value(signed(recorded)))
+            .filter(journal::Column::DeviceId.eq(opening.row.id))
+            .filter(journal::Column::JournalId.eq(opening.open.journal.0))
+            .filter(journal::Column::RecordedSeq.is_null());
+        tx.db.later(begun.as_query()).await?;
+    }
     Ok(())
 }
 
@@ -294,6 +332,8 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
                 entry.take_push_back(opening.row.epoch);
                 continue;
             }
+            // It may have been taken, and have ended, after these rows were backed up; asked again, the device says.
+            None if opening.is_ahead() && entry.facts().state == State::Sent => continue,
             None => Event::NotHeld,
         };
         let was_sent = entry.facts().state == State::Sent;

@@ -1,0 +1,32 @@
+//! Up to where the outcomes of a journal are in this database; what a restored database lacks is above it.
+//!
+//! `journals.recorded_seq`: every outcome of the journal numbered up to this has been recorded here; null while nobody knows, which
+//! is so until the first session of an agent that says what was acknowledged to it.
+
+use sea_orm_migration::{prelude::*, schema::*};
+
+#[derive(Debug, DeriveMigrationName)]
+pub(crate) struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let change = Table::alter()
+            .table("journals")
+            .add_column(big_integer_null("recorded_seq"))
+            .to_owned();
+        manager.alter_table(change).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let change = Table::alter()
+            .table("journals")
+            .drop_column("recorded_seq")
+            .to_owned();
+        manager.alter_table(change).await
+    }
+}
