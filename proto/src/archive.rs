@@ -5,6 +5,7 @@
 //! hard links to an earlier file (unpacked as copies). [`unpack`] keeps symbolic links back until every file is
 //! written, so nothing is ever written through one.
 
+mod durable;
 mod path;
 mod pax;
 mod reader;
@@ -197,12 +198,14 @@ where
 ///
 /// The one top-level folder that holds the manifest, if there is one, is left out. Files and folders are synced
 /// before this returns; the caller syncs the parent of `into` (it will rename it anyway). When the archive will
-/// not do, what was written is removed again; when the future is dropped, the caller removes `into`.
+/// not do, and when the future is dropped, the caller removes `into` with what was written so far.
+///
+/// Blocks the thread it runs on, now and then for long.
 pub async fn unpack<R>(reader: R, into: &Path, limits: &Limits) -> Result<Inspected, ArchiveError>
 where
     R: AsyncRead + Unpin + Send,
 {
-    let mut disk = Some(Disk::prepare(into).await.map_err(ArchiveError::Io)?);
+    let mut disk = Some(Disk::prepare(into).map_err(ArchiveError::Io)?);
     let walked = walk::walk(reader, limits, &mut disk).await;
     let Some(mut disk) = disk else {
         unreachable!("the walk only borrows the disk");
@@ -216,7 +219,7 @@ where
         Err(error) => Err(error),
     };
     if finished.is_err() {
-        disk.discard().await;
+        disk.abandon().await;
     }
     finished
 }

@@ -17,6 +17,17 @@ async fn unpack_at(archive: &[u8], into: &Path) -> Result<Inspected, ArchiveErro
     unpack(archive, into, &Limits::default()).await
 }
 
+/// What was refused has left nothing but what the caller removes together with the folder.
+fn nothing_in_place(into: &Path) {
+    for entry in std::fs::read_dir(into).unwrap() {
+        let name = entry.unwrap().file_name();
+        assert!(
+            name.to_string_lossy().starts_with(unpack::STAGE),
+            "{name:?}"
+        );
+    }
+}
+
 #[test]
 fn formats_survive_the_wire_and_none_is_refused() {
     for format in [Format::TarGz, Format::TarZst] {

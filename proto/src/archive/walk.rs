@@ -149,17 +149,17 @@ impl Walk<'_> {
             };
         }
         match kind {
-            EntryType::Directory => self.add(&at, Node::Folder { mode: Some(mode) }).await,
+            EntryType::Directory => self.add(&at, Node::Folder { mode: Some(mode) }),
             EntryType::Regular if name.ends_with(b"/") => refuse("is a file named like a folder"),
             EntryType::Regular => {
                 self.count(size)?;
-                self.add(&at, Node::File { mode, size }).await?;
+                self.add(&at, Node::File { mode, size })?;
                 self.file(&at, entry, mode, size).await
             }
             EntryType::Symlink => {
                 let target = self.ok(entry.link_name_bytes())?.ok_or_else(no_target)?;
                 match path::link_target(&target) {
-                    Ok(target) => self.add(&at, Node::Symlink { target }).await,
+                    Ok(target) => self.add(&at, Node::Symlink { target }),
                     Err(why) => refuse(why),
                 }
             }
@@ -172,7 +172,7 @@ impl Walk<'_> {
                     return refuse("is a hard link to something that is not an earlier file");
                 };
                 self.count(size)?;
-                self.add(&at, Node::File { mode, size }).await?;
+                self.add(&at, Node::File { mode, size })?;
                 match &mut self.disk {
                     Some(disk) => disk.copy(&from, &at, mode).await.map_err(ArchiveError::Io),
                     None => Ok(()),
@@ -186,14 +186,14 @@ impl Walk<'_> {
     }
 
     /// Enters a node into the tree; folders come into being at once, links at the end.
-    async fn add(&mut self, at: &Path, node: Node) -> Result<(), ArchiveError> {
+    fn add(&mut self, at: &Path, node: Node) -> Result<(), ArchiveError> {
         let is_folder = matches!(node, Node::Folder { .. });
         let known = self.tree.get(at).is_some();
         let implied = self.tree.insert(at, node, self.limits)?;
         if let Some(disk) = &mut self.disk {
             let own = (is_folder && !known).then_some(at);
             for folder in implied.iter().map(PathBuf::as_path).chain(own) {
-                disk.folder(folder).await.map_err(ArchiveError::Io)?;
+                disk.folder(folder).map_err(ArchiveError::Io)?;
             }
         }
         Ok(())
@@ -212,10 +212,7 @@ impl Walk<'_> {
     {
         self.meter.allow(size);
         let mut manifest = self.is_manifest(at).then(Vec::new);
-        let mut file = match &mut self.disk {
-            Some(disk) => Some(disk.create(at).await.map_err(ArchiveError::Io)?),
-            None => None,
-        };
+        let mut file = self.disk.as_mut().map(|disk| disk.create(at));
         let mut read = 0;
         loop {
             let count = entry.read(&mut self.buffer).await;
