@@ -3,10 +3,7 @@
 //! Per bundle name there is a shelf: `<state>/bundles/<name>/releases/<folder>/` with one folder per attempt, `current`
 //! naming one of them, `state/` for what outlives releases and `about/<folder>.json` saying what a folder holds.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::PathBuf};
 
 use kernex_proto::{
     ids::{AttemptId, Digest, check_name},
@@ -17,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     durable,
     journal::{Journal, JournalError, Release, ReleaseChange, Stage},
+    removal::Remover,
 };
 
 pub(crate) mod activate;
@@ -31,6 +29,7 @@ pub(crate) const RESERVE: u64 = 2 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub(crate) struct Shelf {
     root: PathBuf,
+    remover: Remover,
 }
 
 /// What a release folder holds; written before the folder gets its name.
@@ -46,16 +45,37 @@ pub(crate) struct About {
 
 impl Shelf {
     /// The shelf of a bundle name, made when missing. The name comes from the wire and becomes a path.
-    pub(crate) fn open(state_dir: &Path, name: &str) -> io::Result<Self> {
+    pub(crate) fn open(remover: &Remover, name: &str) -> io::Result<Self> {
         check_name("bundle name", name)
             .map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?;
-        let shelf = Self {
-            root: state_dir.join("bundles").join(name),
-        };
+        let shelf = Self::at(remover, name);
         for dir in [shelf.releases(), shelf.state(), shelf.about_dir()] {
             durable::create_dir(&dir)?;
         }
         Ok(shelf)
+    }
+
+    /// The same without making anything.
+    fn at(remover: &Remover, name: &str) -> Self {
+        Self {
+            root: remover.state_dir().join("bundles").join(name),
+            remover: remover.clone(),
+        }
+    }
+
+    /// Whether this bundle name has a shelf.
+    pub(crate) fn is_there(remover: &Remover, name: &str) -> bool {
+        Self::at(remover, name).root.is_dir()
+    }
+
+    /// Every shelf there is.
+    pub(crate) fn all(remover: &Remover) -> Vec<Self> {
+        let names = fs::read_dir(remover.state_dir().join("bundles"));
+        let names = names.into_iter().flatten().flatten();
+        names
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter_map(|name| Self::open(remover, &name).ok())
+            .collect()
     }
 
     /// Where releases lie.
@@ -99,6 +119,12 @@ impl Shelf {
             }
         }
         durable::discard(&self.root.join("current.tmp"));
+    }
+
+    /// Whether a release is meant to stay: the description of one that is to go is removed first.
+    fn is_described(&self, folder: &str) -> bool {
+        // Not being able to look is no reason to remove anything.
+        !matches!(self.about_path(folder).try_exists(), Ok(false))
     }
 
     /// What a folder holds.
@@ -161,11 +187,11 @@ pub(crate) fn folder_name(version: &str, digest: Digest, attempt: AttemptId) -> 
 ///
 /// What an attempt that goes on is about to leave, or has not shown to be good yet, is not taken for the device's release:
 /// the outcome says what that is.
-pub(crate) fn reconcile(state_dir: &Path, journal: &Journal) -> Result<(), JournalError> {
+pub(crate) fn reconcile(remover: &Remover, journal: &Journal) -> Result<(), JournalError> {
     let known = journal.releases()?;
     let under_way = names_under_way(journal)?;
     let mut names: Vec<String> = known.iter().map(|(name, _)| name.clone()).collect();
-    if let Ok(entries) = fs::read_dir(state_dir.join("bundles")) {
+    if let Ok(entries) = fs::read_dir(remover.state_dir().join("bundles")) {
         names.extend(
             entries
                 .flatten()
@@ -175,7 +201,7 @@ pub(crate) fn reconcile(state_dir: &Path, journal: &Journal) -> Result<(), Journ
     names.sort();
     names.dedup();
     for name in names {
-        let Ok(shelf) = Shelf::open(state_dir, &name) else {
+        let Ok(shelf) = Shelf::open(remover, &name) else {
             continue;
         };
         shelf.sweep();
@@ -219,44 +245,32 @@ fn names_under_way(journal: &Journal) -> Result<Vec<String>, JournalError> {
         .collect())
 }
 
-/// Bytes of the files below a folder.
-pub(crate) fn size_of(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return 0;
-    };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => size_of(&entry.path()),
-        Ok(meta) => meta.len(),
-        Err(_) => 0,
-    });
-    sizes.sum()
+/// Tries again to remove releases that had to stay when they were to go.
+pub(crate) fn retry(remover: &Remover) -> io::Result<()> {
+    for shelf in Shelf::all(remover) {
+        activate::collect(&shelf, usize::MAX)?;
+    }
+    Ok(())
 }
 
 /// Whether so many more bytes fit; old releases make room when they do not.
-pub(crate) async fn make_room(state_dir: &Path, needed: u64) -> io::Result<Result<(), NoRoom>> {
-    let state_dir = state_dir.to_owned();
+pub(crate) async fn make_room(remover: &Remover, needed: u64) -> io::Result<Result<(), NoRoom>> {
+    let remover = remover.clone();
     // Removing releases can take a while.
-    tokio::task::spawn_blocking(move || make_room_now(&state_dir, needed))
+    tokio::task::spawn_blocking(move || make_room_now(&remover, needed))
         .await
         .map_err(io::Error::other)?
 }
 
-fn make_room_now(state_dir: &Path, needed: u64) -> io::Result<Result<(), NoRoom>> {
+fn make_room_now(remover: &Remover, needed: u64) -> io::Result<Result<(), NoRoom>> {
     let wanted = needed.saturating_add(RESERVE);
-    if crate::host::disk_space(state_dir)?.free >= wanted {
+    if crate::host::disk_space(remover.state_dir())?.free >= wanted {
         return Ok(Ok(()));
     }
-    if let Ok(entries) = fs::read_dir(state_dir.join("bundles")) {
-        for name in entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-        {
-            if let Ok(shelf) = Shelf::open(state_dir, &name) {
-                activate::collect(&shelf, 0)?;
-            }
-        }
+    for shelf in Shelf::all(remover) {
+        activate::collect(&shelf, 0)?;
     }
-    let free = crate::host::disk_space(state_dir)?.free;
+    let free = crate::host::disk_space(remover.state_dir())?.free;
     Ok(if free >= wanted {
         Ok(())
     } else {
@@ -274,6 +288,8 @@ pub(crate) struct NoRoom {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn attempt() -> AttemptId {
@@ -313,7 +329,7 @@ mod tests {
     #[test]
     fn a_fresh_journal_finds_the_current_release_again() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(dir.path(), "app").unwrap();
+        let shelf = Shelf::open(&Remover::new(dir.path()), "app").unwrap();
         let about = About {
             version: "1".into(),
             digest: "d".into(),
@@ -323,7 +339,7 @@ mod tests {
         shelf.describe("one", &about).unwrap();
         activate::switch(&shelf, Some("one")).unwrap();
         let (journal, _) = Journal::open(&dir.path().join("journal.redb")).unwrap();
-        reconcile(dir.path(), &journal).unwrap();
+        reconcile(&Remover::new(dir.path()), &journal).unwrap();
         let releases = journal.releases().unwrap();
         assert_eq!(releases.len(), 1);
         assert_eq!(
@@ -337,7 +353,7 @@ mod tests {
         use kernex_proto::v1::{Command, Deploy, Outcome, command::Action};
 
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(dir.path(), "app").unwrap();
+        let shelf = Shelf::open(&Remover::new(dir.path()), "app").unwrap();
         fs::create_dir(shelf.release("failed")).unwrap();
         shelf.describe("failed", &About::default()).unwrap();
         activate::switch(&shelf, Some("failed")).unwrap();
@@ -353,19 +369,19 @@ mod tests {
         };
         journal.accept(id, &command, Default::default()).unwrap();
         journal.failing(id, Outcome::default()).unwrap();
-        reconcile(dir.path(), &journal).unwrap();
+        reconcile(&Remover::new(dir.path()), &journal).unwrap();
         assert_eq!(journal.releases().unwrap(), []);
         // Once the attempt is over, what is still there is what runs.
         let outcome = Outcome::default();
         journal.finish(id, outcome, None, String::new()).unwrap();
-        reconcile(dir.path(), &journal).unwrap();
+        reconcile(&Remover::new(dir.path()), &journal).unwrap();
         assert_eq!(journal.releases().unwrap().len(), 1);
     }
 
     #[test]
     fn what_a_crash_left_on_a_shelf_is_swept() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(dir.path(), "app").unwrap();
+        let shelf = Shelf::open(&Remover::new(dir.path()), "app").unwrap();
         let about = About {
             version: "1".into(),
             digest: "d".into(),
@@ -381,7 +397,7 @@ mod tests {
         fs::write(half, "{").unwrap();
         std::os::unix::fs::symlink("releases/here", shelf.root.join("current.tmp")).unwrap();
         let (journal, _) = Journal::open(&dir.path().join("journal.redb")).unwrap();
-        reconcile(dir.path(), &journal).unwrap();
+        reconcile(&Remover::new(dir.path()), &journal).unwrap();
         let names = |folder: &Path| {
             let entries = fs::read_dir(folder).unwrap();
             let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();

@@ -23,6 +23,7 @@ kernex_proto::crash_points! {
         FileReplace = "file.replace",
         ReleasePlace = "release.place",
         ReleaseRemove = "release.remove",
+        TrashMove = "trash.move",
         CurrentSwitch = "current.switch",
         CurrentClear = "current.clear",
         ScriptStart = "script.start",

@@ -106,45 +106,21 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what is only in the way; a leftover is harmless and swept at the next start.
+/// Removes a file that is only in the way; a leftover is harmless and swept at the next start. Folders are removed by
+/// [`crate::removal`] alone.
 pub(crate) fn discard(path: &Path) {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(_) => return,
-    };
-    if let Err(error) = removed {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
         tracing::warn!(path = %path.display(), %error, "could not remove a temporary file");
     }
 }
 
-/// Removes everything in a folder; says whether nothing is left.
-pub(crate) fn clear(folder: &Path) -> bool {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) => return error.kind() == io::ErrorKind::NotFound,
-    };
-    entries.flatten().fold(true, |clear, entry| {
-        let path = entry.path();
-        discard(&path);
-        clear && fs::symlink_metadata(path).is_err()
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_is_cleared_with_all_that_is_in_it() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("x.unpacked")).unwrap();
-        fs::write(dir.path().join("x.unpacked/file"), "").unwrap();
-        fs::write(dir.path().join("x.bundle"), "").unwrap();
-        assert!(clear(dir.path()) && clear(&dir.path().join("missing")));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
     use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
 
     #[test]
     fn what_a_crash_left_aside_is_swept_and_nothing_else() {

@@ -7,9 +7,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
-    bundle::{Shelf, activate},
+    bundle::{self, Shelf, activate},
     config::Config,
-    durable,
     identity::Identity,
     journal::{Journal, JournalError, Record, ReleaseChange},
     sandbox::Sandbox,
@@ -25,6 +24,9 @@ use attempt::Attempt;
 
 /// A journal that cannot be written is tried again this often.
 const JOURNAL_RETRY: Duration = Duration::from_secs(1);
+/// What could not be removed for want of descriptors or memory is tried again after the first, what something is in the way of
+/// after the second.
+const TIDY_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
 /// Runs attempts.
 pub(crate) struct Executor {
@@ -58,10 +60,10 @@ impl Executor {
             match self.journal.call(Journal::next_ready).await {
                 Ok(Some((id, record))) => self.attempt(id, record).await,
                 Ok(None) => {
-                    let is_tidy = self.tidy().await;
+                    let tidy_again = self.tidy().await;
                     tokio::select! {
                         () = self.wires.work.notified() => {}
-                        () = tokio::time::sleep(JOURNAL_RETRY), if !is_tidy => {}
+                        () = tokio::time::sleep(tidy_again.unwrap_or_default()), if tidy_again.is_some() => {}
                         () = self.shutdown.cancelled() => {}
                     }
                 }
@@ -148,18 +150,29 @@ impl Executor {
         self.wires.reports.notify_one();
     }
 
-    /// Removes what could not be removed when its attempt ended: that takes descriptors, too. Says whether nothing is
-    /// left. Only when nothing is at work.
-    async fn tidy(&self) -> bool {
-        let tmp = self.config.state_dir.join("tmp");
-        let tidied = tokio::task::spawn_blocking(move || durable::clear(&tmp));
-        tidied.await.unwrap_or(false)
+    /// Removes what could not be removed when its attempt ended. Says when to try again, if anything is left. Only when nothing
+    /// is at work.
+    async fn tidy(&self) -> Option<Duration> {
+        let remover = self.wires.remover.clone();
+        let tidied = tokio::task::spawn_blocking(move || {
+            let swept = remover.sweep();
+            let retried = bundle::retry(&remover);
+            if let Err(error) = &retried {
+                tracing::warn!(%error, "cannot look for old releases");
+            }
+            match swept {
+                Err(stuck) if stuck.is_shortage() => Some(TIDY_RETRY.0),
+                swept if swept.is_err() || retried.is_err() => Some(TIDY_RETRY.1),
+                _ => remover.leftovers().map(|_| TIDY_RETRY.1),
+            }
+        });
+        tidied.await.unwrap_or(Some(TIDY_RETRY.0))
     }
 
     async fn collect(&self, name: String) {
-        let (state_dir, keep) = (self.config.state_dir.clone(), self.settings().keep_releases);
+        let (remover, keep) = (self.wires.remover.clone(), self.settings().keep_releases);
         let collected = tokio::task::spawn_blocking(move || {
-            activate::collect(&Shelf::open(&state_dir, &name)?, keep)
+            activate::collect(&Shelf::open(&remover, &name)?, keep)
         })
         .await;
         if let Ok(Err(error)) = collected {

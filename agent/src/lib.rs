@@ -27,6 +27,7 @@ mod identity;
 pub mod journal;
 mod preflight;
 mod program;
+mod removal;
 mod sandbox;
 mod session;
 mod settings;
@@ -38,6 +39,7 @@ pub use program::main;
 
 use executor::Executor;
 use journal::Journal;
+use removal::Remover;
 use sandbox::{Reaper, Sandbox};
 use session::Sessions;
 use settings::Settings;
@@ -68,7 +70,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let journal = open_journal(&config.state_dir).await?;
     let kept = journal.call(Journal::configuration).await?;
     let settings = Settings::kept(&config, kept.as_ref());
-    let wires = Arc::new(Wires::new(&identity.name, settings));
+    let remover = Remover::new(&config.state_dir);
+    let wires = Arc::new(Wires::new(&identity.name, settings, remover));
     let tasks = TaskTracker::new();
     let closing = CancellationToken::new();
     let executor = Executor {

@@ -1,6 +1,6 @@
 //! What a deploy would meet on this device, said without doing any of it; the answer is a pure function of what was seen.
 
-use std::{io, path::Path};
+use std::io;
 
 use kernex_proto::{
     manifest::Manifest,
@@ -11,6 +11,7 @@ use crate::{
     bundle::{self, Shelf, activate},
     clock, host,
     journal::{Journal, JournalError},
+    removal::Remover,
 };
 
 /// Unpacked size of a bundle of which it is not known, as a multiple of its packed size.
@@ -29,14 +30,14 @@ struct Facts {
 
 /// Looks around and answers.
 pub(crate) async fn answer(
-    state_dir: &Path,
+    remover: &Remover,
     journal: &Journal,
     plan: v1::Plan,
 ) -> Result<v1::Planned, JournalError> {
-    let state_dir = state_dir.to_owned();
+    let remover = remover.clone();
     journal
         .call(move |journal| {
-            let facts = look(&state_dir, journal, &plan)?;
+            let facts = look(&remover, journal, &plan)?;
             Ok(v1::Planned {
                 device_time: Some(clock::wall()),
                 ..judge(&plan, &facts)
@@ -45,44 +46,37 @@ pub(crate) async fn answer(
         .await
 }
 
-fn look(state_dir: &Path, journal: &Journal, plan: &v1::Plan) -> Result<Facts, JournalError> {
+fn look(remover: &Remover, journal: &Journal, plan: &v1::Plan) -> Result<Facts, JournalError> {
     let deploy = plan.deploy.clone().unwrap_or_default();
     let live = journal.live()?;
     let ahead = live.iter().filter(|(_, record)| record.outcome.is_none());
     let active = journal.releases()?;
     let active = active.into_iter().find(|(name, _)| *name == deploy.name);
     let mut facts = Facts {
-        free_bytes: host::disk_space(state_dir)?.free,
+        free_bytes: host::disk_space(remover.state_dir())?.free,
         active_digest: active.map_or_else(String::new, |(_, release)| release.digest),
         attempts_ahead: u32::try_from(ahead.count()).unwrap_or(u32::MAX),
         ..Facts::default()
     };
     // A shelf is made on opening, and planning must leave nothing behind.
-    if state_dir.join("bundles").join(&deploy.name).is_dir() {
-        let shelf = Shelf::open(state_dir, &deploy.name)?;
+    if Shelf::is_there(remover, &deploy.name) {
+        let shelf = Shelf::open(remover, &deploy.name)?;
         facts.has_copy = shelf.newest_of(&deploy.digest).is_some();
     }
     if facts.free_bytes < needed(plan, facts.has_copy) {
-        facts.reclaimable_bytes = reclaimable(state_dir)?;
+        facts.reclaimable_bytes = reclaimable(remover)?;
     }
     Ok(facts)
 }
 
-/// Bytes of the releases that make room when the disk is short.
-fn reclaimable(state_dir: &Path) -> io::Result<u64> {
+/// Bytes of the releases that make room when the disk is short. One that cannot be removed makes none.
+fn reclaimable(remover: &Remover) -> io::Result<u64> {
     let mut bytes = 0;
-    let Ok(names) = std::fs::read_dir(state_dir.join("bundles")) else {
-        return Ok(0);
-    };
-    for name in names.flatten() {
-        let Some(name) = name.file_name().to_str().map(str::to_owned) else {
-            continue;
-        };
-        let shelf = Shelf::open(state_dir, &name)?;
+    for shelf in Shelf::all(remover) {
         let current = activate::current(&shelf)?;
         for release in std::fs::read_dir(shelf.releases())?.flatten() {
             if release.file_name().to_str() != current.as_deref() {
-                bytes += bundle::size_of(&release.path());
+                bytes += remover.removable(&release.path()).unwrap_or(0);
             }
         }
     }

@@ -8,7 +8,7 @@ use kernex_proto::{ids::AttemptId, v1};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{session::Link, settings::Settings};
+use crate::{removal::Remover, session::Link, settings::Settings};
 
 /// The wires of one agent.
 pub(crate) struct Wires {
@@ -22,19 +22,22 @@ pub(crate) struct Wires {
     pub(crate) progress: watch::Sender<Option<v1::Report>>,
     /// What the agent goes by.
     pub(crate) settings: watch::Sender<Arc<Settings>>,
+    /// Removes what is not needed any more, and says what could not be removed.
+    pub(crate) remover: Remover,
     running: Mutex<Option<(AttemptId, CancellationToken)>>,
     device_name: Mutex<String>,
 }
 
 impl Wires {
     /// Wires without a session.
-    pub(crate) fn new(device_name: &str, settings: Settings) -> Self {
+    pub(crate) fn new(device_name: &str, settings: Settings, remover: Remover) -> Self {
         Self {
             link: watch::Sender::new(None),
             work: Notify::new(),
             reports: Notify::new(),
             progress: watch::Sender::new(None),
             settings: watch::Sender::new(Arc::new(settings)),
+            remover,
             running: Mutex::new(None),
             device_name: Mutex::new(device_name.to_owned()),
         }

@@ -28,6 +28,7 @@ mod m0016_drifts;
 mod m0017_schedules;
 mod m0021_copies;
 mod m0022_digests;
+mod m0023_leftovers;
 mod m0026_recorded;
 
 /// Applies and reverts the changes in order.
@@ -55,6 +56,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0017_schedules::Migration),
             Box::new(m0021_copies::Migration),
             Box::new(m0022_digests::Migration),
+            Box::new(m0023_leftovers::Migration),
             Box::new(m0026_recorded::Migration),
         ]
     }

@@ -261,6 +261,7 @@ impl Sessions {
                         epoch: session.epoch,
                         vital_signs: row.vital_signs.unwrap_or_default(),
                         releases: Some(row.releases),
+                        leftovers: row.leftovers,
                         fits: false,
                         sampled_at: None,
                     });

@@ -45,6 +45,7 @@ pub mod events;
 mod fan_out;
 pub mod heartbeats;
 mod history;
+mod leftovers;
 mod marks;
 pub mod page;
 mod penalties;

@@ -49,32 +49,36 @@ pub(crate) fn switch(shelf: &Shelf, folder: Option<&str>) -> io::Result<()> {
     durable::sync_dir(&shelf.root)
 }
 
-/// Removes a release that is not current.
+/// Removes a release that is not current. One that cannot be removed stays without a description: it does not count any
+/// more, nothing goes back to it, and [`collect`] tries again.
 pub(crate) fn remove(shelf: &Shelf, folder: &str) -> io::Result<()> {
     if current(shelf)?.as_deref() == Some(folder) {
+        shelf.remover.keep(&shelf.release(folder));
         return Ok(());
     }
     Act::ReleaseRemove.before();
-    durable::discard(&shelf.release(folder));
     durable::discard(&shelf.about_path(folder));
+    // What stays is remembered, and told.
+    let _ = shelf.remover.remove(&shelf.release(folder));
     Act::ReleaseRemove.after();
     Ok(())
 }
 
-/// Removes all but the current release and the newest `keep` others.
+/// Removes all but the current release and the newest `keep` others, and those that were to go before and had to stay.
 pub(crate) fn collect(shelf: &Shelf, keep: usize) -> io::Result<()> {
     let current = current(shelf)?;
-    let mut others: Vec<(u64, String)> = fs::read_dir(shelf.releases())?
+    let (mut others, to_go): (Vec<String>, Vec<String>) = fs::read_dir(shelf.releases())?
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|folder| current.as_ref() != Some(folder))
-        .map(|folder| (shelf.about(&folder).map_or(0, |about| about.order), folder))
-        .collect();
-    others.sort();
-    others.reverse();
-    for (_, folder) in others.into_iter().skip(keep) {
+        .partition(|folder| shelf.is_described(folder));
+    let order = |folder: &String| shelf.about(folder).map_or(0, |about| about.order);
+    others.sort_by_cached_key(|folder| std::cmp::Reverse((order(folder), folder.clone())));
+    for folder in others.iter().skip(keep) {
         tracing::info!(release = folder, "removing an old release");
-        remove(shelf, &folder)?;
+    }
+    for folder in others.iter().skip(keep).chain(&to_go) {
+        remove(shelf, folder)?;
     }
     Ok(())
 }
@@ -82,10 +86,10 @@ pub(crate) fn collect(shelf: &Shelf, keep: usize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::About;
+    use crate::{bundle::About, removal::Remover};
 
     fn shelf_with(dir: &Path, folders: &[&str]) -> Shelf {
-        let shelf = Shelf::open(dir, "app").unwrap();
+        let shelf = Shelf::open(&Remover::new(dir), "app").unwrap();
         for (order, folder) in folders.iter().enumerate() {
             fs::create_dir(shelf.release(folder)).unwrap();
             let about = About {

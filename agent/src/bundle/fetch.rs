@@ -13,7 +13,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tonic::Code;
 
 use super::{NoRoom, make_room};
-use crate::{channel::Calls, durable, session::Link};
+use crate::{channel::Calls, durable, removal::Remover, session::Link};
 
 /// How long the server may take to begin.
 const BEGIN: Duration = Duration::from_secs(30);
@@ -73,8 +73,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) size: u64,
     /// Where to put it.
     pub(crate) path: &'a Path,
-    /// The agent's state folder, whose file system is asked for room.
-    pub(crate) state_dir: &'a Path,
+    /// Asks the file system for room, and makes it.
+    pub(crate) remover: &'a Remover,
     /// The live session, while there is one.
     pub(crate) link: watch::Receiver<Option<Link>>,
     /// Most bytes a second.
@@ -97,7 +97,7 @@ impl Fetch<'_> {
     }
 
     async fn once(&mut self) -> Result<(), FetchError> {
-        make_room(self.state_dir, self.size).await??;
+        make_room(self.remover, self.size).await??;
         let mut sink = Sink::create(self.path).await?;
         let policy = ExponentialBuilder::default()
             .with_min_delay(FIRST_WAIT)

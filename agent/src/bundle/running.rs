@@ -1,25 +1,24 @@
 //! What really runs: what `current` names on the disk, not what the journal remembers of it.
 
-use std::path::Path;
-
 use kernex_proto::v1;
 
 use super::{Shelf, activate};
-use crate::journal::{Journal, JournalError};
+use crate::{
+    journal::{Journal, JournalError},
+    removal::Remover,
+};
 
 /// What each bundle name stands for now. A release whose folder is gone, or a `current` that is, runs no more; one that
 /// somebody else switched is told as it is, without a digest when nothing says what it holds.
 pub(crate) fn running(
-    state_dir: &Path,
+    remover: &Remover,
     journal: &Journal,
 ) -> Result<Vec<v1::ActiveRelease>, JournalError> {
     let known = journal.releases()?;
     Ok(known
         .iter()
         .filter_map(|(name, release)| {
-            let shelf = Shelf {
-                root: state_dir.join("bundles").join(name),
-            };
+            let shelf = Shelf::at(remover, name);
             let folder = match activate::current(&shelf) {
                 Ok(folder) => folder?,
                 Err(error) => {
@@ -47,7 +46,7 @@ pub(crate) fn running(
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use super::*;
     use crate::{
@@ -56,7 +55,7 @@ mod tests {
     };
 
     fn said(dir: &Path, journal: &Journal) -> Vec<(String, String)> {
-        let running = running(dir, journal).unwrap();
+        let running = running(&Remover::new(dir), journal).unwrap();
         running
             .into_iter()
             .map(|release| (release.version, release.digest))
@@ -66,7 +65,7 @@ mod tests {
     #[test]
     fn what_somebody_switched_or_removed_is_told_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(dir.path(), "app").unwrap();
+        let shelf = Shelf::open(&Remover::new(dir.path()), "app").unwrap();
         let (journal, _) = Journal::open(&dir.path().join("journal.redb")).unwrap();
         for version in ["1", "2"] {
             fs::create_dir(shelf.release(version)).unwrap();

@@ -66,8 +66,6 @@ impl UnpackError {
 
 /// Where a release goes.
 pub(crate) struct Place<'a> {
-    /// The agent's state folder.
-    pub(crate) state_dir: &'a Path,
     /// The shelf of the bundle name.
     pub(crate) shelf: &'a Shelf,
     /// Folder name of the release.
@@ -112,8 +110,9 @@ impl AsyncRead for Halting {
     }
 }
 
-/// Walks an archive on a blocking thread, where it is inflated; what it writes goes to the other one. There are two, so only
-/// one archive may be walked at a time, which is what running one attempt at a time comes to.
+/// Walks an archive on a blocking thread, where it is inflated and small files are written; large ones and syncing single files
+/// go to the other one. There are two, so only one archive may be walked at a time, which is what running one attempt at
+/// a time comes to.
 async fn walking<T, F>(
     walk: impl FnOnce() -> io::Result<F> + Send + 'static,
 ) -> Result<T, UnpackError>
@@ -133,6 +132,7 @@ pub(crate) async fn unpack(
     place: &Place<'_>,
     about: &About,
 ) -> Result<Manifest, UnpackError> {
+    let remover = &place.shelf.remover;
     let source = (archive.to_owned(), place.halt.clone());
     let seen = walking(move || {
         let reader = Halting::open(&source.0, &source.1)?;
@@ -145,10 +145,10 @@ pub(crate) async fn unpack(
     // What the bundle wants beside itself also makes old releases go; whether it is enough, the requirements say.
     let beside = seen.manifest.requires.disk_bytes.unwrap_or(0);
     if beside != 0 {
-        let _ = make_room(place.state_dir, needed.saturating_add(beside)).await?;
+        let _ = make_room(remover, needed.saturating_add(beside)).await?;
     }
-    make_room(place.state_dir, needed).await??;
-    let free = crate::host::disk_space(place.state_dir)?
+    make_room(remover, needed).await??;
+    let free = crate::host::disk_space(remover.state_dir())?
         .free
         .saturating_sub(needed);
     seen.manifest
@@ -165,9 +165,10 @@ pub(crate) async fn unpack(
     place.shelf.describe(place.folder, about)?;
     let (aside, releases) = (place.aside.to_owned(), place.shelf.releases());
     let release = place.shelf.release(place.folder);
+    let remover = remover.clone();
     tokio::task::spawn_blocking(move || {
         // Left by a try of the same attempt that was cut before it began; nothing ran in it.
-        durable::discard(&release);
+        remover.remove(&release).map_err(io::Error::other)?;
         Act::ReleasePlace.before();
         fs::rename(aside, release)?;
         durable::sync_dir(&releases)?;

@@ -113,9 +113,10 @@ impl<'a> Attempt<'a> {
         let archive = tmp.join(format!("{}.bundle", self.id.target));
         let aside = tmp.join(format!("{}.unpacked", self.id.target));
         let prepared = self.prepare(&archive, &aside).await;
+        let remover = self.executor.wires.remover.clone();
         let swept = tokio::task::spawn_blocking(move || {
             durable::discard(&archive);
-            durable::discard(&aside);
+            let _ = remover.remove(&aside);
         });
         let _ = swept.await;
         match prepared {
@@ -180,7 +181,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn way(&self) -> std::io::Result<Way> {
-        let shelf = Shelf::open(&self.executor.config.state_dir, &self.deploy.name)?;
+        let shelf = Shelf::open(&self.executor.wires.remover, &self.deploy.name)?;
         let digest: Digest = self.deploy.digest.parse().map_err(std::io::Error::other)?;
         let own = folder_name(&self.deploy.version, digest, self.id);
         let (from, to) = match &self.record.switch {

@@ -1,8 +1,6 @@
 //! After a crash: what was cut off is ended and undone, never run again. What goes back with a script, or goes on after a
 //! restart, is left to the executor, which begins only once a session has confirmed this agent.
 
-use std::path::Path;
-
 use kernex_proto::{
     ids::{AttemptId, Digest},
     v1::{self, Step},
@@ -17,6 +15,7 @@ use crate::{
     bundle::{self, Shelf, activate, folder_name},
     clock, durable,
     journal::{Journal, JournalError, Record, Stage},
+    removal::Remover,
     sandbox::{Marker, environment::step_name, kill_leftovers},
 };
 
@@ -30,13 +29,17 @@ pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
             Some(Stage::Restarted(_) | Stage::Fresh | Stage::Deferred) | None => {}
         }
     }
-    let state_dir = executor.config.state_dir.clone();
+    let remover = executor.wires.remover.clone();
     executor
         .journal
         .call(move |journal| {
-            durable::discard(&state_dir.join("tmp"));
-            durable::sweep(&state_dir);
-            bundle::reconcile(&state_dir, journal)
+            // What stays is remembered, and told.
+            let _ = remover.sweep();
+            durable::sweep(remover.state_dir());
+            if let Err(error) = bundle::retry(&remover) {
+                tracing::warn!(%error, "cannot look for old releases");
+            }
+            bundle::reconcile(&remover, journal)
         })
         .await
 }
@@ -56,13 +59,13 @@ async fn interrupted(
 ) -> Result<(), JournalError> {
     tracing::warn!(command = %id, "was cut off; ending it");
     kill(id, &record).await;
-    let state_dir = executor.config.state_dir.clone();
+    let remover = executor.wires.remover.clone();
     executor
         .journal
         .call(move |journal| {
             let failing = failing(&record);
             let step = record.started.clone().unwrap_or_default().step();
-            let outcome = match undo(&state_dir, id, &record) {
+            let outcome = match undo(&remover, id, &record) {
                 // The script of going back was itself cut off.
                 Ok(undone) if step == Step::Rollback => {
                     let version = undone.map_or_else(String::new, |undone| undone.version);
@@ -76,9 +79,9 @@ async fn interrupted(
                 Ok(None) => returned(failing, &Back::Nothing),
                 Err(err) => returned(failing, &Back::Failed(String::new(), err.to_string())),
             };
-            discard(&state_dir, id, &record)?;
+            discard(&remover, id, &record)?;
             // The outcome says what is current, so that has to be right first.
-            bundle::reconcile(&state_dir, journal)?;
+            bundle::reconcile(&remover, journal)?;
             journal.finish(id, outcome, None, String::new())
         })
         .await
@@ -111,9 +114,9 @@ struct Undone {
 }
 
 /// Goes back to the release before the switch, if the switch happened; says which one that is.
-fn undo(state_dir: &Path, id: AttemptId, record: &Record) -> std::io::Result<Option<Undone>> {
+fn undo(remover: &Remover, id: AttemptId, record: &Record) -> std::io::Result<Option<Undone>> {
     let deploy = record.deploy().cloned().unwrap_or_default();
-    let shelf = Shelf::open(state_dir, &deploy.name)?;
+    let shelf = Shelf::open(remover, &deploy.name)?;
     if let Some(switch) = &record.switch
         && switch.from != switch.to
         && activate::current(&shelf)?.as_ref() == Some(&switch.to)
@@ -133,9 +136,9 @@ fn undo(state_dir: &Path, id: AttemptId, record: &Record) -> std::io::Result<Opt
 }
 
 /// Removes the release of the attempt.
-fn discard(state_dir: &Path, id: AttemptId, record: &Record) -> std::io::Result<()> {
+fn discard(remover: &Remover, id: AttemptId, record: &Record) -> std::io::Result<()> {
     let deploy = record.deploy().cloned().unwrap_or_default();
-    let shelf = Shelf::open(state_dir, &deploy.name)?;
+    let shelf = Shelf::open(remover, &deploy.name)?;
     if let Ok(digest) = deploy.digest.parse::<Digest>() {
         activate::remove(&shelf, &folder_name(&deploy.version, digest, id))?;
     }

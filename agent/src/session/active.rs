@@ -290,16 +290,17 @@ impl<'a> Active<'a> {
 
     async fn send_heartbeat(&mut self) -> Result<(), SessionError> {
         self.heartbeat_seq += 1;
-        let state_dir = self.config.state_dir.clone();
+        let remover = self.wires.remover.clone();
         let releases = self
             .journal
-            .call(move |journal| running(&state_dir, journal))
+            .call(move |journal| running(&remover, journal))
             .await?;
         let heartbeat = v1::Heartbeat {
             seq: self.heartbeat_seq,
             vital_signs: Some(self.host.vital_signs()),
             releases,
             device_time: Some(clock::wall()),
+            leftovers: self.wires.remover.leftovers(),
         };
         self.send(Message::Heartbeat(heartbeat)).await
     }

@@ -9,9 +9,11 @@ use super::{Details, Field, Time, View, ago, bytes, seconds, state_word};
 
 mod change;
 mod drift;
+mod leftover;
 
 pub(crate) use change::{DeviceChange, fleet};
 use drift::DriftView;
+use leftover::LeftoversView;
 
 /// A device.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,6 +33,8 @@ pub(crate) struct DeviceView {
     revision: u64,
     /// Where it runs something else than its last outcome said.
     drifts: Vec<DriftView>,
+    /// What its agent was to remove and could not.
+    leftovers: LeftoversView,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -109,6 +113,7 @@ impl From<v1::Device> for DeviceView {
             key_fingerprint: wire.key_fingerprint,
             revision: wire.revision,
             drifts: wire.drifts.into_iter().map(DriftView::from).collect(),
+            leftovers: wire.leftovers.unwrap_or_default().into(),
         }
     }
 }
@@ -237,6 +242,9 @@ impl Details for DeviceView {
         }
         for drift in &self.drifts {
             lines.push(("Drifted", Field::plain(drift.sentence(now))));
+        }
+        for sentence in self.leftovers.sentences() {
+            lines.push(("Not removed", Field::plain(sentence)));
         }
         for release in &self.releases {
             lines.push((

@@ -101,13 +101,17 @@ fn journal_row(line: &str) -> Option<JournalRow> {
 #[must_use]
 pub fn temporary(state: &Path) -> Vec<String> {
     let mut found: Vec<PathBuf> = children(&state.join("tmp"));
+    found.extend(children(&state.join("trash")));
     let mut folders = vec![state.to_owned()];
     while let Some(folder) = folders.pop() {
         for path in children(&folder) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.contains(".tmp") {
                 found.push(path);
-            } else if path.is_dir() && !path.is_symlink() && name != "releases" && name != "tmp" {
+            } else if path.is_dir()
+                && !path.is_symlink()
+                && !["releases", "tmp", "trash"].contains(&&*name)
+            {
                 folders.push(path);
             }
         }
@@ -122,7 +126,7 @@ pub fn temporary(state: &Path) -> Vec<String> {
 #[must_use]
 pub fn descriptors(pid: u32, state: &Path) -> Vec<String> {
     let bundles = state.join("bundles");
-    let tmp = state.join("tmp");
+    let (tmp, trash) = (state.join("tmp"), state.join("trash"));
     let open = children(Path::new(&format!("/proc/{pid}/fd")));
     open.iter()
         .filter_map(|fd| fs::read_link(fd).ok())
@@ -130,6 +134,7 @@ pub fn descriptors(pid: u32, state: &Path) -> Vec<String> {
             let removed = target.to_string_lossy().ends_with(" (deleted)");
             target.starts_with(&bundles)
                 || target.starts_with(&tmp)
+                || target.starts_with(&trash)
                 || removed && target.starts_with(state)
         })
         .map(|target| target.display().to_string())

@@ -18,6 +18,7 @@ mod journal;
 mod metrics;
 mod outcomes;
 mod plan;
+mod removal;
 mod restored;
 mod rollback;
 mod rolling_back;

@@ -84,6 +84,7 @@ impl From<Device> for v1::Device {
             vital_signs: device.vital_signs,
             releases: device.releases,
             drifts: device.drifts,
+            leftovers: device.leftovers,
             created_at: Some(device.created_at.to_proto()),
             epoch: device.epoch,
             key_fingerprint: device.key.to_string(),

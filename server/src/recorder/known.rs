@@ -117,6 +117,7 @@ mod tests {
             epoch,
             vital_signs: VitalSigns::default(),
             releases,
+            leftovers: None,
             fits: false,
             sampled_at: None,
         }

@@ -21,6 +21,7 @@ use super::{
         attempt, device, device_drift, device_key, device_label, device_release, heartbeat, lease,
         session,
     },
+    leftovers,
     requests::{audit, body_hash, remember, replayed},
     transaction::{insert_all, padded},
 };
@@ -71,6 +72,8 @@ pub struct Device {
     pub releases: Vec<v1::ActiveRelease>,
     /// Where its heartbeats say something else, by bundle name.
     pub drifts: Vec<v1::Drift>,
+    /// What it was to remove and could not, as of the latest heartbeat.
+    pub leftovers: Option<v1::Leftovers>,
     /// When it enrolled.
     pub created_at: Timestamp,
     /// Number of the newest session.
@@ -305,6 +308,9 @@ impl Store {
                         .into_iter()
                         .map(drift_from)
                         .collect(),
+                    leftovers: beat
+                        .as_ref()
+                        .and_then(|beat| leftovers::from_text(beat.leftovers.as_deref()?)),
                     vital_signs: beat.map(|beat| v1::VitalSigns {
                         cpu_percent: beat.cpu_percent,
                         memory_used_mb: unsigned(beat.memory_used_mb),

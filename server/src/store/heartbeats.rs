@@ -19,6 +19,7 @@ use super::{
     attempts::signed,
     drifts::{self, Compared},
     entity::{heartbeat, heartbeat_sample},
+    leftovers,
     transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
 use crate::{clock::Timestamp, crash::Act};
@@ -34,6 +35,8 @@ pub struct HeartbeatRow {
     pub vital_signs: v1::VitalSigns,
     /// What the agent says is active; none when an outcome has come since, which knows better.
     pub releases: Option<Vec<v1::ActiveRelease>>,
+    /// What it was to remove and could not.
+    pub leftovers: Option<v1::Leftovers>,
     /// It said the same when that was found to be as expected, and since then it has said nothing else and no outcome has come.
     pub fits: bool,
     /// When its history was last added to; none when that has to be read, and whether the session is still its device's.
@@ -221,6 +224,7 @@ fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: Timestamp) -> heartbeat:
         at: now.0,
         sampled_at: sampled_at.0,
         releases: json!(releases).to_string(),
+        leftovers: row.leftovers.as_ref().and_then(leftovers::to_text),
     }
 }
 

@@ -53,10 +53,10 @@ impl Attempt<'_> {
         archive: &Path,
         aside: &Path,
     ) -> Result<Prepared, Break> {
-        let state_dir = &self.executor.config.state_dir;
+        let remover = &self.executor.wires.remover;
         let internal = |err: std::io::Error| Break::internal("cannot use the state folder", &err);
-        durable::create_dir(&state_dir.join("tmp")).map_err(internal)?;
-        let shelf = Shelf::open(state_dir, &self.deploy.name).map_err(internal)?;
+        durable::create_dir(&remover.state_dir().join("tmp")).map_err(internal)?;
+        let shelf = Shelf::open(remover, &self.deploy.name).map_err(internal)?;
         let digest: Digest = self
             .deploy
             .digest
@@ -89,7 +89,7 @@ impl Attempt<'_> {
             digest,
             size: self.deploy.size_bytes,
             path: archive,
-            state_dir,
+            remover,
             link: self.executor.wires.link.subscribe(),
             limit: self.executor.config.max_download_rate,
             progress: &progress,
@@ -103,7 +103,6 @@ impl Attempt<'_> {
 
         self.report(Step::Unpack, 0);
         let place = unpack::Place {
-            state_dir,
             shelf: &shelf,
             folder: &folder,
             aside,

@@ -75,6 +75,36 @@ fn names_stand_alone() {
 }
 
 #[test]
+fn what_could_not_be_removed_is_named_and_counted() {
+    let left = v1::Leftovers {
+        count: 3,
+        named: vec![v1::Leftover {
+            path: "bundles/app/releases/1.0".into(),
+            reason: "a file system is mounted at `data`".into(),
+        }],
+    };
+    let device = DeviceView {
+        leftovers: left.into(),
+        ..device()
+    };
+    let text = Printer::plain(Format::Table)
+        .render_one(&device, Time::at(1_180))
+        .unwrap();
+    let named = "bundles/app/releases/1.0: a file system is mounted at `data`";
+    assert!(
+        text.contains(named) && text.contains("and 2 more"),
+        "{text}"
+    );
+    let text = Printer::plain(Format::Json)
+        .render_one(&device, Time::at(1_180))
+        .unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["leftovers"]["count"], 3);
+    let path = &json["leftovers"]["named"][0]["path"];
+    assert_eq!(path, "bundles/app/releases/1.0");
+}
+
+#[test]
 fn one_device_is_shown_as_lines() {
     let text = Printer::plain(Format::Table)
         .render_one(&device(), Time::at(1_180))

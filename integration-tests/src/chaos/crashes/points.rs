@@ -137,7 +137,7 @@ fn means(program: Program, act: &str) -> Means {
         (Program::Agent, "journal.stop") => Means::Cancel,
         (Program::Agent, "journal.defer" | "send.deferred") => Means::Defer,
         (Program::Agent, "journal.restart") => Means::Restart,
-        (Program::Agent, "journal.failing" | "release.remove") => Means::Fail,
+        (Program::Agent, "journal.failing" | "release.remove" | "trash.move") => Means::Fail,
         (Program::Agent, "current.clear") => Means::FailFirst,
         (Program::Agent, "journal.configure" | "send.configured") => Means::Configure,
         (Program::Agent, "send.planned") => Means::Plan,

@@ -26,6 +26,7 @@ fn beat(device: DeviceId, epoch: u64, cpu_percent: f64) -> HeartbeatRow {
         epoch,
         vital_signs,
         releases: Some(Vec::new()),
+        leftovers: None,
         fits: false,
         sampled_at: None,
     }

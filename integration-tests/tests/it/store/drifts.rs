@@ -22,6 +22,7 @@ fn beat(device: &Device, epoch: u64, runs: Option<&[(&str, &str)]>) -> Heartbeat
         epoch,
         vital_signs: v1::VitalSigns::default(),
         releases: runs.map(releases),
+        leftovers: None,
         fits: false,
         sampled_at: None,
     }

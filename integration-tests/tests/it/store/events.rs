@@ -46,7 +46,7 @@ both_databases! {
         let fixture = Fixture::new(database).await;
         let device = fixture.device("edge-1").await;
         let epoch = fixture.session(&device, 0, &[]).await.epoch;
-        let beat = HeartbeatRow { device: device.id, epoch, vital_signs: v1::VitalSigns::default(), releases: Some(Vec::new()), fits: false, sampled_at: None };
+        let beat = HeartbeatRow { device: device.id, epoch, vital_signs: v1::VitalSigns::default(), releases: Some(Vec::new()), leftovers: None, fits: false, sampled_at: None };
         fixture.store.record_heartbeats(&[beat]).await.unwrap();
         fixture.store.prune(Retention::default()).await.unwrap();
         assert!(!fixture.kinds_of_events().await.is_empty());

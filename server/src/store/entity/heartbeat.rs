@@ -18,6 +18,7 @@ pub struct Model {
     pub at: i64,
     pub sampled_at: i64,
     pub releases: String,
+    pub leftovers: Option<String>,
 }
 
 /// Joins are written where they are used.

@@ -1,0 +1,296 @@
+//! The one walk over a tree: looking whether all of it can be removed, or removing it, from the leaves up.
+//!
+//! It goes without recursion and keeps a bounded number of descriptors, however deep the tree is: the folders far above are
+//! closed and opened again by `..`, and have to be the very same then.
+
+use std::ffi::{CStr, CString};
+
+use rustix::{
+    fd::{AsFd as _, BorrowedFd, OwnedFd},
+    fs::{Access, AtFlags, Dir, FileType},
+    io::Errno,
+    process::geteuid,
+};
+
+use super::{
+    Stuck, Why,
+    guard::{FileId, Guard, Seen, open_to_read, see, set_mode},
+};
+
+/// Folders that are open at once.
+pub(super) const OPEN: usize = 32;
+
+/// What a walk is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To see whether all of it can be removed, and how large it is. Changes nothing.
+    Measure,
+    /// The same, also where that takes rights that have to be given first; they are taken back.
+    Look,
+    /// To remove all of it.
+    Remove,
+}
+
+/// A walk over one entry of a folder and everything below it.
+pub(super) struct Walk<'a> {
+    pub(super) guard: Guard,
+    pub(super) purpose: Purpose,
+    /// The folder that holds the entry.
+    pub(super) above: BorrowedFd<'a>,
+    /// Bytes of the files that were looked at.
+    pub(super) bytes: u64,
+}
+
+/// A folder on the way to where the walk is.
+struct Level {
+    /// Its name in the folder above.
+    name: CString,
+    /// Closed while the walk is far below it.
+    fd: Option<OwnedFd>,
+    id: FileId,
+    /// Folders in it that are still to be walked.
+    folders: Vec<CString>,
+    /// The mode to give back.
+    was: Option<u32>,
+}
+
+/// Why a folder cannot be walked, and which entry of it is to blame, if it is not the folder.
+struct Stop(Option<CString>, Why);
+
+impl From<Why> for Stop {
+    fn from(why: Why) -> Self {
+        Self(None, why)
+    }
+}
+
+impl From<Errno> for Stop {
+    fn from(error: Errno) -> Self {
+        Self(None, error.into())
+    }
+}
+
+impl Walk<'_> {
+    /// Walks; that the entry is not there is no failure.
+    pub(super) fn run(&mut self, name: &CStr) -> Result<(), Stuck> {
+        let mut levels = Vec::new();
+        let walked = self.all(name, &mut levels);
+        self.unwind(levels);
+        match walked {
+            Err(stuck) if matches!(stuck.why, Why::Gone) => Ok(()),
+            walked => walked,
+        }
+    }
+
+    fn all(&mut self, name: &CStr, levels: &mut Vec<Level>) -> Result<(), Stuck> {
+        let opened = self.guard.open(self.above, name).map_err(Stuck::itself)?;
+        let seen = see(opened.as_fd()).map_err(Stuck::itself)?;
+        drop(opened);
+        if !seen.is_folder() {
+            return self.file(self.above, None, name).map_err(Stuck::itself);
+        }
+        let level = self.enter(self.above, name);
+        levels.push(level.map_err(|Stop(inner, why)| match &inner {
+            Some(inner) => Stuck::below(&[inner], why),
+            None => Stuck::itself(why),
+        })?);
+        while let Some(level) = levels.last_mut() {
+            let Some(child) = level.folders.pop() else {
+                self.leave(levels)?;
+                continue;
+            };
+            let entered = match &level.fd {
+                Some(fd) => self.enter(fd.as_fd(), &child),
+                None => Err(Why::Changing.into()),
+            };
+            match entered {
+                Ok(level) => levels.push(level),
+                // Somebody else has removed it.
+                Err(Stop(None, Why::Gone)) => {}
+                Err(Stop(inner, why)) => {
+                    let mut names = below(levels);
+                    names.push(&child);
+                    names.extend(inner.as_deref());
+                    return Err(Stuck::below(&names, why));
+                }
+            }
+            let far = levels.len().checked_sub(OPEN + 1);
+            if let Some(level) = far.and_then(|far| levels.get_mut(far)) {
+                level.fd = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a folder and does what can be done with its files.
+    fn enter(&mut self, above: BorrowedFd<'_>, name: &CStr) -> Result<Level, Stop> {
+        let fd = self.guard.open(above, name)?;
+        let seen = see(fd.as_fd())?;
+        if !seen.is_folder() {
+            return Err(Why::Changing.into());
+        }
+        if seen.is_fixed {
+            return Err(Why::Fixed.into());
+        }
+        let was = self.rights(fd.as_fd(), &seen)?;
+        let folders = self.files(fd.as_fd(), &seen);
+        let folders = folders.inspect_err(|_| give_back(Some(&fd), was))?;
+        Ok(Level {
+            name: name.to_owned(),
+            fd: Some(fd),
+            id: seen.id,
+            folders,
+            was,
+        })
+    }
+
+    /// Makes sure that the entries of a folder can be read and removed; returns the mode to give back.
+    fn rights(&self, folder: BorrowedFd<'_>, seen: &Seen) -> Result<Option<u32>, Why> {
+        let own = seen.uid == geteuid().as_raw();
+        let mut needed = Access::READ_OK | Access::EXEC_OK;
+        if self.purpose != Purpose::Measure || !own {
+            needed |= Access::WRITE_OK;
+        }
+        match rustix::fs::accessat(folder, c".", needed, AtFlags::EACCESS) {
+            Ok(()) => Ok(None),
+            Err(Errno::ACCESS) if own && self.purpose != Purpose::Measure => {
+                set_mode(folder, seen.mode | 0o700)?;
+                Ok((self.purpose == Purpose::Look).then_some(seen.mode))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes the files of a folder, or looks at them; returns its folders.
+    fn files(&mut self, folder: BorrowedFd<'_>, seen: &Seen) -> Result<Vec<CString>, Stop> {
+        // All names first: what is removed while a folder is being read may hide what comes after it.
+        let mut entries = Vec::new();
+        for entry in Dir::new(open_to_read(folder)?)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                entries.push((entry.file_name().to_owned(), entry.file_type()));
+            }
+        }
+        let mut folders = Vec::new();
+        for (name, kind) in entries {
+            let is_folder = match kind {
+                FileType::Directory => Ok(true),
+                FileType::Unknown => self.is_folder(folder, &name),
+                _ => Ok(false),
+            };
+            let done = match is_folder {
+                Ok(true) => {
+                    folders.push(name);
+                    continue;
+                }
+                Ok(false) => self.file(folder, Some(seen), &name),
+                Err(why) => Err(why),
+            };
+            match done {
+                Ok(()) | Err(Why::Gone) => {}
+                Err(why) => return Err(Stop(Some(name), why)),
+            }
+        }
+        Ok(folders)
+    }
+
+    fn is_folder(&self, folder: BorrowedFd<'_>, name: &CStr) -> Result<bool, Why> {
+        let opened = self.guard.open(folder, name)?;
+        Ok(see(opened.as_fd())?.is_folder())
+    }
+
+    /// Removes what is not a folder, or looks at it.
+    fn file(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        holder: Option<&Seen>,
+        name: &CStr,
+    ) -> Result<(), Why> {
+        if self.purpose == Purpose::Remove {
+            return match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+                Err(Errno::ISDIR) => Err(Why::Changing),
+                unlinked => Ok(unlinked?),
+            };
+        }
+        let opened = self.guard.open(folder, name)?;
+        let seen = see(opened.as_fd())?;
+        if seen.is_folder() {
+            return Err(Why::Changing);
+        }
+        if seen.is_fixed {
+            return Err(Why::Fixed);
+        }
+        let user = geteuid();
+        let owners = |holder: &&Seen| holder.is_sticky() && !user.is_root();
+        if let Some(holder) = holder.filter(owners)
+            && ![holder.uid, seen.uid].contains(&user.as_raw())
+        {
+            return Err(Why::NotPermitted);
+        }
+        if seen.is_file() {
+            self.bytes = self.bytes.saturating_add(seen.size);
+        }
+        Ok(())
+    }
+
+    /// Ends with a folder of which everything below is done.
+    fn leave(&self, levels: &mut Vec<Level>) -> Result<(), Stuck> {
+        let Some(done) = levels.pop() else {
+            return Ok(());
+        };
+        let opened = self.open_last(&done, levels);
+        give_back(done.fd.as_ref(), done.was);
+        let removed = opened.and_then(|()| {
+            if self.purpose != Purpose::Remove {
+                return Ok(());
+            }
+            let above = match levels.last() {
+                Some(level) => level.fd.as_ref().ok_or(Why::Changing)?.as_fd(),
+                None => self.above,
+            };
+            match rustix::fs::unlinkat(above, &done.name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(Errno::NOTEMPTY | Errno::EXIST) => Err(Why::Changing),
+                Err(error) => Err(error.into()),
+            }
+        });
+        removed.map_err(|why| {
+            let mut names = below(levels);
+            names.extend((!levels.is_empty()).then_some(done.name.as_c_str()));
+            Stuck::below(&names, why)
+        })
+    }
+
+    /// Opens the last of the levels again, coming from the one below it.
+    fn open_last(&self, from: &Level, levels: &mut [Level]) -> Result<(), Why> {
+        if let Some(last) = levels.last_mut()
+            && last.fd.is_none()
+        {
+            let from = from.fd.as_ref().ok_or(Why::Changing)?;
+            last.fd = Some(self.guard.up(from.as_fd(), last.id)?);
+        }
+        Ok(())
+    }
+
+    /// Gives rights back all the way up, after a walk that came to an early end.
+    fn unwind(&self, mut levels: Vec<Level>) {
+        while let Some(done) = levels.pop() {
+            // Where the way up is gone there is nothing to give back to.
+            let _ = self.open_last(&done, &mut levels);
+            give_back(done.fd.as_ref(), done.was);
+        }
+    }
+}
+
+/// Names from the top of the tree, which has none here, to where the walk is.
+fn below(levels: &[Level]) -> Vec<&CStr> {
+    let names = levels.iter().skip(1);
+    names.map(|level| level.name.as_c_str()).collect()
+}
+
+fn give_back(folder: Option<&OwnedFd>, was: Option<u32>) {
+    if let (Some(folder), Some(mode)) = (folder, was)
+        && let Err(error) = set_mode(folder.as_fd(), mode)
+    {
+        tracing::warn!(%error, "cannot give a folder its mode back");
+    }
+}
