@@ -244,6 +244,10 @@ fn by_reason(reason: Reason) -> (Exit, &'static str) {
         Reason::SessionReplaced | Reason::SlowConsumer => {
             (Exit::Unreachable, "Run the command again.")
         }
+        Reason::TokenLimit => (
+            Exit::Unreachable,
+            "End a watch, wait for what is under way, or use a token of its own for each program.",
+        ),
         Reason::Overloaded => (
             Exit::Unreachable,
             "The server is busy: try again in a moment.",

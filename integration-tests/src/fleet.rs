@@ -30,7 +30,7 @@ pub use self::{
     counters::{Counters, Latencies, Tally},
     orders::{Backoff, Deploys, Options, Pace},
     roster::{Identity, LABEL, Pool, Roster},
-    wire::{Calls, Connector, Windows, Wire, WireError},
+    wire::{Calls, Connector, Receiver, Sender, Windows, Wire, WireError},
 };
 use crate::wait::{seen, wait_for_within};
 

@@ -81,6 +81,8 @@ reasons! {
     SessionReplaced = "SESSION_REPLACED",
     /// The peer did not keep up and its queue was full.
     SlowConsumer = "SLOW_CONSUMER",
+    /// The token has as many streams, uploads or plans under way as it may.
+    TokenLimit = "TOKEN_LIMIT",
     /// Too much at once; come back later.
     Overloaded = "OVERLOADED",
     /// The server is stopping.

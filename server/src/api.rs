@@ -17,11 +17,10 @@ pub mod plan;
 pub mod rollouts;
 mod terms;
 
-use std::{pin::Pin, str::FromStr, sync::Arc, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use kernex_proto::{
-    error::Reason,
     ids::{ClusterId, Digest},
     v1::{
         access_service_server::AccessServiceServer, agent_service_server::AgentServiceServer,
@@ -35,19 +34,20 @@ use kernex_proto::{
 use tokio::sync::{Mutex, watch};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, service::Routes};
+use tonic::{Response, Status, service::Routes};
 
 use self::{feed::Feed, pieces::Carrying};
 use crate::{
+    answers::{Fed, fed},
     auth::Authenticator,
     blobs::Blobs,
     dispatcher::Hints,
-    error::{invalid, retry_later},
+    error::invalid,
     lifecycle::Tasks,
     metrics::{Held, Metrics},
     registry::Registry,
     session::Sessions,
-    store::{Page, Store},
+    store::{OperatorStore, Page},
 };
 
 /// Largest message of an operator: a chunk of a bundle, or a request with many devices.
@@ -57,17 +57,14 @@ const AGENT_LIMIT: usize = 2 << 20;
 /// Largest answer: a page of a thousand rows.
 const RESPONSE_LIMIT: usize = 64 << 20;
 
-/// A stream of answers.
-pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
 /// [`agents::Agents`] behind its gRPC.
 pub(crate) type AgentsService = Carrying<AgentServiceServer<agents::Agents>>;
 
 /// What the services share.
 #[derive(Debug)]
 pub struct Api {
-    /// Rows.
-    pub store: Store,
+    /// Rows, over the connections of operators: what devices ask for goes over those of [`Sessions`].
+    pub store: OperatorStore,
     /// Bytes.
     pub blobs: Blobs,
     /// Who is here.
@@ -216,23 +213,15 @@ async fn turn(changes: &mut watch::Receiver<u64>, draining: &CancellationToken) 
     }
 }
 
-/// Counts a watch for as long as somebody holds its stream.
-fn watch<T>(
+/// A watch, counted for as long as somebody holds its stream.
+fn watch<T: Send + 'static>(
     metrics: &Metrics,
+    ahead: usize,
     answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
-) -> Answers<T> {
+) -> Response<Fed<T>> {
     let held = Held::new(&metrics.watchers);
-    Box::pin(answers.inspect(move |_| {
+    let counted = answers.inspect(move |_| {
         let _one = &held;
-    }))
-}
-
-/// How a watch ends when the server stops: the caller comes back.
-fn going_away() -> Status {
-    retry_later(
-        Code::Unavailable,
-        Reason::Draining,
-        "the server is stopping",
-        Duration::from_secs(1),
-    )
+    });
+    fed(ahead, counted)
 }

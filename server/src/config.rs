@@ -13,7 +13,7 @@ use kernex_proto::{telemetry::LogFormat, units::size};
 use serde::Deserialize;
 
 use self::units::duration;
-use crate::{domain::penalty, store::events::Retention};
+use crate::{answers::AnswerLimits, domain::penalty, store::events::Retention};
 
 /// Largest bundle when nothing else is said: 4 GiB.
 pub const DEFAULT_MAX_BUNDLE_SIZE: u64 = 4 << 30;
@@ -102,6 +102,18 @@ struct Values {
     /// Failures of a bundle in a row after which a device gets it by an explicit retry only; 0 for never [default: 3].
     #[arg(long, env = "KERNEX_PENALTY_AFTER", value_name = "N")]
     penalty_after: Option<u32>,
+    /// Watches and downloads a token may have open at a time [default: 16].
+    #[arg(long, env = "KERNEX_MAX_STREAMS_PER_TOKEN", value_name = "N")]
+    max_streams_per_token: Option<u32>,
+    /// Uploads a token may have under way at a time [default: 4].
+    #[arg(long, env = "KERNEX_MAX_UPLOADS_PER_TOKEN", value_name = "N")]
+    max_uploads_per_token: Option<u32>,
+    /// Plans a token may have devices asked about at a time [default: 2].
+    #[arg(long, env = "KERNEX_MAX_PLANS_PER_TOKEN", value_name = "N")]
+    max_plans_per_token: Option<u32>,
+    /// Time without a byte taken after which a stream is ended, and its connection after as long again [default: 30s].
+    #[arg(long, env = "KERNEX_STALL_LIMIT", value_name = "DURATION", hide = true)]
+    stall_limit: Option<String>,
     /// How long sampled heartbeats are kept [default: 7d].
     #[arg(long, env = "KERNEX_METRICS_RETENTION", value_name = "DURATION")]
     metrics_retention: Option<String>,
@@ -168,6 +180,8 @@ pub struct Config {
     pub drain_deadline: Duration,
     /// Failures of a bundle in a row after which a device is left out; 0 for never.
     pub penalty_after: u32,
+    /// What callers may have under way, and how long they may read nothing of it.
+    pub answers: AnswerLimits,
     /// How long what grows is kept.
     pub retention: Retention,
     /// Print the CA pin and the next command to standard output at the first start.
@@ -191,6 +205,7 @@ impl Config {
             plaintext: false,
             drain_deadline: Duration::from_secs(10),
             penalty_after: penalty::DEFAULT_AFTER,
+            answers: AnswerLimits::default(),
             retention: Retention::default(),
             announce: false,
             data_dir,
@@ -296,6 +311,41 @@ impl Config {
                 "write text or json",
             )?;
         }
+        let most = &mut config.answers.most;
+        for (setting, typed, meant) in [
+            (
+                "--max-streams-per-token",
+                values.max_streams_per_token,
+                &mut most.streams,
+            ),
+            (
+                "--max-uploads-per-token",
+                values.max_uploads_per_token,
+                &mut most.uploads,
+            ),
+            (
+                "--max-plans-per-token",
+                values.max_plans_per_token,
+                &mut most.plans,
+            ),
+        ] {
+            if let Some(number) = typed {
+                *meant = parse(
+                    setting,
+                    &number.to_string(),
+                    |_| (number > 0).then_some(number),
+                    "write a number of at least 1",
+                )?;
+            }
+        }
+        if let Some(text) = values.stall_limit {
+            config.answers.stall = parse(
+                "--stall-limit",
+                &text,
+                |text| duration(text).filter(|d| *d >= Duration::from_millis(100)),
+                "write a duration of at least 100ms, such as 30s",
+            )?;
+        }
         config.penalty_after = values.penalty_after.unwrap_or(config.penalty_after);
         config.plaintext = values.plaintext;
         if config.plaintext && !config.listen.ip().is_loopback() {
@@ -325,6 +375,10 @@ impl Values {
             plaintext: self.plaintext || below.plaintext,
             drain_deadline: self.drain_deadline.or(below.drain_deadline),
             penalty_after: self.penalty_after.or(below.penalty_after),
+            max_streams_per_token: self.max_streams_per_token.or(below.max_streams_per_token),
+            max_uploads_per_token: self.max_uploads_per_token.or(below.max_uploads_per_token),
+            max_plans_per_token: self.max_plans_per_token.or(below.max_plans_per_token),
+            stall_limit: self.stall_limit.or(below.stall_limit),
             metrics_retention: self.metrics_retention.or(below.metrics_retention),
         }
     }

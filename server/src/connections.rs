@@ -8,7 +8,7 @@ mod front;
 mod handle;
 mod ticks;
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, error::Error, time::Duration};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
@@ -17,10 +17,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 use tower::{Service, ServiceExt as _};
 
-pub(crate) use self::front::Front;
-#[allow(unused_imports, reason = "what closes connections is built on it next")]
-pub(crate) use self::handle::ConnectionHandle;
 use self::ticks::Ticks;
+pub(crate) use self::{front::Front, handle::ConnectionHandle};
 use crate::{error::chain, listener::Connection};
 
 /// Every connection there is, each a task.
@@ -32,14 +30,18 @@ pub(crate) struct Connections<S> {
     stop: CancellationToken,
 }
 
-impl<S> Connections<S>
+impl<S, B> Connections<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
         + Clone
         + Send
         + Sync
         + 'static,
     S::Future: Send + 'static,
+    B: hyper::body::Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>>
+        + From<Body>
+        + Send
+        + 'static,
 {
     /// None yet. Each of them will be served until `stop`, when calls under way may end.
     pub(crate) fn new(service: S, stop: CancellationToken) -> Self {

@@ -46,6 +46,17 @@ pub fn retry_later(code: Code, reason: Reason, message: &str, after: Duration) -
     Status::with_error_details(code, message, details)
 }
 
+/// How what waits ends when the server stops: the caller comes back.
+#[must_use]
+pub fn going_away() -> Status {
+    retry_later(
+        Code::Unavailable,
+        Reason::Draining,
+        "the server is stopping",
+        RETRY,
+    )
+}
+
 /// `INVALID_ARGUMENT` naming the field.
 #[must_use]
 pub fn invalid(field: &str, why: impl Into<String>) -> Status {

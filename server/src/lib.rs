@@ -10,6 +10,7 @@
 //! `session/handshake.rs`; what an attempt may become, `domain/attempt.rs`; who may call what, `auth.rs`; which error
 //! means which status, `error.rs`.
 
+pub mod answers;
 pub mod api;
 pub mod auth;
 pub mod blobs;

@@ -49,6 +49,10 @@ pub struct Metrics {
     pub drifted: Gauge,
     /// Attempts that ended at their deadline.
     pub expired: Counter,
+    /// Readers that took nothing by what became of them: their stream `ended`, or their connection `disconnected`.
+    pub slow_readers: By<Counter>,
+    /// Calls refused because their token had as many under way as it may.
+    pub token_limit: Counter,
     /// What the store does.
     pub store: Transactions,
 }
@@ -78,6 +82,8 @@ impl Metrics {
             ),
             drifted: Gauge::default(),
             expired: Counter::default(),
+            slow_readers: By::new("result", ["ended", "disconnected"]),
+            token_limit: Counter::default(),
             store,
         }
     }
@@ -155,6 +161,16 @@ impl Metrics {
             "attempts_expired",
             "Attempts that ended at their deadline",
             self.expired.clone(),
+        );
+        registry.register(
+            "slow_readers",
+            "Readers that took nothing of an answer, by what was ended: their stream, or their connection",
+            self.slow_readers.0.clone(),
+        );
+        registry.register(
+            "token_limit",
+            "Calls refused because their token had as many streams, uploads or plans under way as it may",
+            self.token_limit.clone(),
         );
         self.store.register(&mut registry);
         registry

@@ -161,7 +161,9 @@ impl Monitor {
         set(&metrics.waiting.of("reports"), waiting.reports);
         set(&metrics.waiting.of("heartbeats"), waiting.heartbeats);
         set(&metrics.waiting.of("progress"), waiting.progress);
-        match tokio::time::timeout(PROBE_LIMIT, self.store.deployment_counts()).await {
+        match tokio::time::timeout(PROBE_LIMIT, self.store.for_operators().deployment_counts())
+            .await
+        {
             Ok(Ok(counts)) => {
                 for (state, count) in counts {
                     set(&metrics.deployments.of(state.as_str()), count);
@@ -171,7 +173,8 @@ impl Monitor {
             Ok(Err(error)) => tracing::debug!(error = %chain(&error), "deployments not counted"),
             Err(_) => tracing::debug!("deployments not counted in time"),
         }
-        match tokio::time::timeout(PROBE_LIMIT, self.store.drifted_devices()).await {
+        match tokio::time::timeout(PROBE_LIMIT, self.store.for_operators().drifted_devices()).await
+        {
             Ok(Ok(count)) => set(&metrics.drifted, count),
             Ok(Err(error)) => tracing::debug!(error = %chain(&error), "drift not counted"),
             Err(_) => tracing::debug!("drift not counted in time"),
@@ -182,6 +185,7 @@ impl Monitor {
         if self.draining.is_cancelled() {
             return Err("the server is stopping\n");
         }
+        // Over the connections that sessions have: what operators wait for does not make a server unfit for its fleet.
         match tokio::time::timeout(PROBE_LIMIT, self.store.ping()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err("the database does not answer\n"),

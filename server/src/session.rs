@@ -36,6 +36,7 @@ pub use self::{
 };
 use crate::{
     clock::Clock,
+    connections::ConnectionHandle,
     crash::Act,
     dispatcher::Hints,
     error::chain,
@@ -81,6 +82,8 @@ pub struct Sessions {
     pub admission: Arc<Semaphore>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Time a peer has to take the end of its session.
+    pub stall: Duration,
     /// Set once the server stops; no session opens after that.
     pub draining: CancellationToken,
 }
@@ -91,10 +94,11 @@ impl Sessions {
         clippy::manual_async_fn,
         reason = "a function that waits has the room of its arguments twice"
     )]
-    pub fn run<S>(
+    pub(crate) fn run<S>(
         self: Arc<Self>,
         mut inbound: S,
         line: Line,
+        connection: ConnectionHandle,
         span: Span,
     ) -> impl Future<Output = ()> + Send
     where
@@ -128,9 +132,9 @@ impl Sessions {
                     Some(refusal.into())
                 }
             };
-            // Without a status the stream ends in good order as soon as `line` is dropped.
-            if let Some(status) = verdict {
-                let _ = line.end.send(status);
+            // HTTP/2 asks for nothing while the peer has no room, so that an end may never arrive.
+            if !Box::pin(line.finish(verdict, self.stall)).await {
+                connection.close("the end of a session on it was not taken");
             }
         }
     }
@@ -375,7 +379,7 @@ mod tests {
     use super::*;
 
     /// Bytes of the future a function makes.
-    fn size<A, B, C, D, F: Future>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+    fn size<A, B, C, D, E, F: Future>(_: impl FnOnce(A, B, C, D, E) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -22,6 +22,7 @@ use crate::{
     clock::{Clock, Look, Timestamp},
     metrics::Transactions,
 };
+use connect::Pools;
 use entity::cluster;
 use transaction::insert_all;
 
@@ -173,14 +174,35 @@ pub struct Caller {
     pub method: &'static str,
 }
 
-/// The database. Clones share it.
+/// The database, over connections for what devices need: sessions, authentication, dispatch and everything that keeps the
+/// server going. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Store(Arc<Inner>);
+pub struct Store(Arc<Inner>, Lane);
+
+/// The same database over connections of its own, for what operators ask: however many of those are taken and however long,
+/// sessions do not wait for one.
+#[derive(Debug, Clone)]
+pub struct OperatorStore(Store);
+
+impl std::ops::Deref for OperatorStore {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.0
+    }
+}
+
+/// Whose connections are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Sessions,
+    Operators,
+}
 
 #[derive(Debug)]
 struct Inner {
-    writer: DatabaseConnection,
-    reader: DatabaseConnection,
+    sessions: Pools,
+    operators: Pools,
     clock: Clock,
     /// What the database's clock shows beyond this machine's, in microseconds; always zero on SQLite.
     ahead: AtomicI64,
@@ -195,17 +217,24 @@ struct Inner {
 impl Store {
     /// Opens a database: `sqlite://path` or `postgres://...`.
     pub async fn open(url: &str, clock: Clock) -> Result<Self> {
-        let (writer, reader) = connect::connect(url).await?;
-        Ok(Self(Arc::new(Inner {
-            writer,
-            reader,
+        let (sessions, operators) = connect::connect(url).await?;
+        let inner = Inner {
+            sessions,
+            operators,
             clock,
             ahead: AtomicI64::new(0),
             first_ahead: OnceLock::new(),
             last: AtomicI64::new(0),
             changes: watch::Sender::new(0),
             figures: Transactions::default(),
-        })))
+        };
+        Ok(Self(Arc::new(inner), Lane::Sessions))
+    }
+
+    /// The same, for what operators ask.
+    #[must_use]
+    pub fn for_operators(&self) -> OperatorStore {
+        OperatorStore(Self(Arc::clone(&self.0), Lane::Operators))
     }
 
     /// Brings the schema up to date. Replicas that start together wait for each other.
@@ -243,7 +272,7 @@ impl Store {
         .await
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers over these connections.
     pub async fn ping(&self) -> Result<()> {
         self.reader().ping().await?;
         Ok(())
@@ -261,8 +290,10 @@ impl Store {
 
     /// Closes every connection.
     pub async fn close(self) -> Result<()> {
-        self.reader().close_by_ref().await?;
-        self.writer().close_by_ref().await?;
+        for pools in [&self.0.operators, &self.0.sessions] {
+            pools.reader.close_by_ref().await?;
+            pools.writer.close_by_ref().await?;
+        }
         Ok(())
     }
 
@@ -340,11 +371,18 @@ impl Store {
     }
 
     pub(crate) fn writer(&self) -> &DatabaseConnection {
-        &self.0.writer
+        &self.pools().writer
     }
 
     pub(crate) fn reader(&self) -> &DatabaseConnection {
-        &self.0.reader
+        &self.pools().reader
+    }
+
+    fn pools(&self) -> &Pools {
+        match self.1 {
+            Lane::Sessions => &self.0.sessions,
+            Lane::Operators => &self.0.operators,
+        }
     }
 
     /// One machine, one database file: nobody else can have sessions in it.

@@ -15,6 +15,7 @@ use tower::ServiceBuilder;
 use uuid::Uuid;
 
 use crate::{
+    answers::{AnswersLayer, Measured},
     api::{self, Api, feed::Feed},
     auth::{AuthLayer, Authenticator},
     config::Config,
@@ -97,9 +98,18 @@ pub async fn run(
         &config, &ground, replica, &registry, &hints, steps, recorder, &metrics, &tasks, &soft,
     );
     let (routes, health) = api::health::add(api::routes(&api))?;
+    let answers = AnswersLayer::new(
+        config.answers,
+        tasks.clone(),
+        Arc::clone(&metrics),
+        soft.clone(),
+    )?;
+    let stalled = answers.stalled();
     let service = ServiceBuilder::new()
+        .map_response(Measured::of)
         .layer(TraceLayer)
         .layer(AuthLayer(api.authenticator.clone()))
+        .layer(answers)
         .service(Front::new(api::agents(&api), routes));
 
     let mut parts = Parts::default();
@@ -175,6 +185,8 @@ pub async fn run(
         api::health::watch(store.clone(), health, soft.clone()),
     );
     parts.start("feed", Arc::clone(&api.feed).run(soft.clone()));
+    // Also while the server drains: that is when who does not read is in the way.
+    parts.start("stalled", stalled.run(recorder_stop.clone()));
     parts.start("recorder", recording);
     parts.start("sessions", stepping);
     if let Some(listener) = monitoring {
@@ -273,10 +285,11 @@ fn assemble(
         plans: Arc::default(),
         admission: Arc::new(Semaphore::new(HANDSHAKES)),
         metrics: Arc::clone(metrics),
+        stall: config.answers.stall,
         draining: draining.clone(),
     });
     Arc::new(Api {
-        store: ground.store.clone(),
+        store: ground.store.for_operators(),
         blobs: ground.blobs.clone(),
         registry: Arc::clone(registry),
         hints: Arc::clone(hints),
@@ -288,7 +301,7 @@ fn assemble(
         max_bundle_size: config.max_bundle_size,
         metrics: Arc::clone(metrics),
         penalty_after: config.penalty_after,
-        feed: Arc::new(Feed::new(ground.store.clone())),
+        feed: Arc::new(Feed::new(ground.store.for_operators())),
         draining: draining.clone(),
         bundle_changes: Mutex::new(()),
     })

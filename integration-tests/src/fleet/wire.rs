@@ -243,14 +243,17 @@ pub struct Sender(SendStream<Bytes>);
 impl Sender {
     /// Sends a message.
     pub fn send(&mut self, message: &impl Message) -> Result<(), WireError> {
-        let length = message.encoded_len();
-        let mut frame = BytesMut::with_capacity(PREFIX + length);
-        frame.put_u8(0);
-        let length = u32::try_from(length).map_err(|_| WireError::NotGrpc("too long"))?;
-        frame.put_u32(length);
+        let mut frame = head(message.encoded_len())?;
         message
             .encode(&mut frame)
             .map_err(|_| WireError::NotGrpc("it does not fit"))?;
+        Ok(self.0.send_data(frame.freeze(), false)?)
+    }
+
+    /// Sends a message that is encoded already.
+    pub fn send_bytes(&mut self, message: &[u8]) -> Result<(), WireError> {
+        let mut frame = head(message.len())?;
+        frame.put_slice(message);
         Ok(self.0.send_data(frame.freeze(), false)?)
     }
 
@@ -258,6 +261,14 @@ impl Sender {
     pub fn finish(&mut self) -> Result<(), WireError> {
         Ok(self.0.send_data(Bytes::new(), true)?)
     }
+}
+
+/// What comes before a message of this length, with room for it.
+fn head(length: usize) -> Result<BytesMut, WireError> {
+    let mut frame = BytesMut::with_capacity(PREFIX + length);
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(length).map_err(|_| WireError::NotGrpc("too long"))?);
+    Ok(frame)
 }
 
 /// The server's half of a call.

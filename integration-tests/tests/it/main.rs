@@ -29,6 +29,7 @@ mod scheduling;
 mod scripts;
 mod selectors;
 mod sessions;
+mod slow_readers;
 mod store;
 mod superseding;
 mod telemetry;

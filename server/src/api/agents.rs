@@ -16,6 +16,7 @@ use tracing::Span;
 
 use super::{Api, id, pieces};
 use crate::{
+    connections::ConnectionHandle,
     enrollment,
     error::{invalid, retry_later, unauthenticated},
     session::{self, Outbound},
@@ -42,7 +43,8 @@ impl AgentService for Agents {
             )
         })?;
         let enrolled =
-            enrollment::enroll(&self.0.store, self.0.cluster, request.into_inner()).await?;
+            enrollment::enroll(&self.0.sessions.store, self.0.cluster, request.into_inner())
+                .await?;
         Ok(Response::new(enrolled))
     }
 
@@ -60,10 +62,11 @@ impl AgentService for Agents {
             device = tracing::field::Empty,
             session = tracing::field::Empty,
         );
+        let connection = request.extensions().get::<ConnectionHandle>();
+        let connection = connection.cloned().unwrap_or_default();
         let sessions = Arc::clone(&self.0.sessions);
-        self.0
-            .tasks
-            .spawn(Span::none(), sessions.run(request.into_inner(), line, span));
+        let session = sessions.run(request.into_inner(), line, connection, span);
+        self.0.tasks.spawn(Span::none(), session);
         Ok(Response::new(outbound))
     }
 
@@ -78,6 +81,7 @@ impl AgentService for Agents {
         let digest = id("digest", &digest)?;
         let bundle = self
             .0
+            .sessions
             .store
             .authorise_download(device, token, digest)
             .await?;

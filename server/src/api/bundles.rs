@@ -21,10 +21,10 @@ use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::upload::Upload;
-use super::{Api, convert::fitting_page, going_away, page, pieces};
+use super::{Api, convert::fitting_page, page, pieces};
 use crate::{
     auth::caller,
-    error::{chain, invalid},
+    error::{chain, going_away, invalid},
     store::{Caller, bundles::BundleRow},
 };
 

@@ -17,7 +17,7 @@ use kernex_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    Answers, Api,
+    Api,
     convert::{fitting_page, selector},
     id, page,
     rollouts::wire::rollout,
@@ -25,6 +25,7 @@ use super::{
     terms::terms,
 };
 use crate::{
+    answers::{FEW, Fed},
     auth::caller,
     error::invalid,
     store::{deployments::NewDeployment, rollbacks::NewRollback},
@@ -105,7 +106,7 @@ impl DeploymentService for Deployments {
         }))
     }
 
-    type WatchDeploymentStream = Answers<WatchDeploymentResponse>;
+    type WatchDeploymentStream = Fed<WatchDeploymentResponse>;
 
     async fn watch_deployment(
         &self,
@@ -119,7 +120,7 @@ impl DeploymentService for Deployments {
             self.0.draining.clone(),
         )
         .await?;
-        Ok(Response::new(super::watch(&self.0.metrics, answers)))
+        Ok(super::watch(&self.0.metrics, FEW, answers))
     }
 
     async fn cancel_deployment(

@@ -13,8 +13,9 @@ use kernex_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Api, convert::fitting_page, page};
+use super::{Api, convert::fitting_page, page};
 use crate::{
+    answers::{FEW, Fed},
     auth::caller,
     domain::selector::Selector,
     error::{invalid, mistake},
@@ -46,7 +47,7 @@ impl DeviceService for Devices {
         }))
     }
 
-    type WatchDevicesStream = Answers<WatchDevicesResponse>;
+    type WatchDevicesStream = Fed<WatchDevicesResponse>;
 
     async fn watch_devices(
         &self,
@@ -56,7 +57,7 @@ impl DeviceService for Devices {
         let selector =
             Selector::parse(&request.selector).map_err(|wrong| mistake("selector", &wrong))?;
         let answers = watch::follow(Arc::clone(&self.0), selector, request.after).await?;
-        Ok(Response::new(super::watch(&self.0.metrics, answers)))
+        Ok(super::watch(&self.0.metrics, FEW, answers))
     }
 
     async fn get_device(

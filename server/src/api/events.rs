@@ -8,7 +8,8 @@ use kernex_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Api, feed::Start, watch};
+use super::{Api, feed::Start, watch};
+use crate::answers::{Fed, MANY};
 
 /// The service.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub struct Events(pub(super) Arc<Api>);
 
 #[tonic::async_trait]
 impl EventService for Events {
-    type WatchEventsStream = Answers<WatchEventsResponse>;
+    type WatchEventsStream = Fed<WatchEventsResponse>;
 
     async fn watch_events(
         &self,
@@ -41,6 +42,6 @@ impl EventService for Events {
                 }
             }
         };
-        Ok(Response::new(watch(&self.0.metrics, answers)))
+        Ok(watch(&self.0.metrics, MANY, answers))
     }
 }

@@ -11,10 +11,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::{Turn, going_away, turn};
+use super::{Turn, turn};
 use crate::{
-    error::{chain, retry_later, status},
-    store::{Store, events::EventRow},
+    error::{chain, going_away, retry_later, status},
+    store::{OperatorStore, events::EventRow},
 };
 
 /// Events read at once.
@@ -30,7 +30,7 @@ type Batch = Arc<[EventRow]>;
 /// Hands the fleet's events round.
 #[derive(Debug)]
 pub struct Feed {
-    store: Store,
+    store: OperatorStore,
     live: broadcast::Sender<Batch>,
     seats: Arc<Semaphore>,
 }
@@ -53,7 +53,7 @@ pub enum Start {
 /// One watcher's way through the events.
 #[derive(Debug)]
 pub struct Follower {
-    store: Store,
+    store: OperatorStore,
     live: broadcast::Receiver<Batch>,
     draining: CancellationToken,
     cursor: u64,
@@ -64,7 +64,7 @@ pub struct Follower {
 impl Feed {
     /// Nobody watches yet.
     #[must_use]
-    pub fn new(store: Store) -> Self {
+    pub fn new(store: OperatorStore) -> Self {
         Self {
             store,
             live: broadcast::Sender::new(KEPT),
@@ -235,7 +235,10 @@ impl Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock::Clock, store::Caller};
+    use crate::{
+        clock::Clock,
+        store::{Caller, Store},
+    };
 
     async fn store() -> (Store, tempfile::TempDir) {
         let dir = tempfile::tempdir().expect("a folder");
@@ -278,7 +281,7 @@ mod tests {
     #[tokio::test]
     async fn each_watcher_sees_every_event_once_wherever_it_begins() {
         let (store, _dir) = store().await;
-        let feed = Arc::new(Feed::new(store.clone()));
+        let feed = Arc::new(Feed::new(store.for_operators()));
         let stop = CancellationToken::new();
         let running = Arc::clone(&feed).run(stop.clone());
         let watching = async {
@@ -314,7 +317,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_does_not_keep_up_is_cut_off_and_told_where_to_go_on() {
         let (store, _dir) = store().await;
-        let feed = Feed::new(store.clone());
+        let feed = Feed::new(store.for_operators());
         happen(&store, 1).await;
         let mut slow = feed
             .follow(Start::After(0), CancellationToken::new())
@@ -340,7 +343,7 @@ mod tests {
     #[tokio::test]
     async fn a_cursor_that_is_not_reached_any_more_is_refused() {
         let (store, _dir) = store().await;
-        let feed = Feed::new(store.clone());
+        let feed = Feed::new(store.for_operators());
         happen(&store, 1).await;
         let ahead = feed.follow(Start::After(9), CancellationToken::new()).await;
         assert_eq!(ahead.expect_err("never was").code(), Code::OutOfRange);

@@ -3,7 +3,7 @@
 //! tonic's encoder copies every message into one buffer. For a message that is a few bytes around 256 KiB that costs more
 //! than all else a download does, so its body is built here: the frame's head and the field's key, and then the piece as it
 //! was read. Requests, rights, refusals and headers stay tonic's: a handler returns [`answer`], whose body [`Carrying`] puts
-//! in the place of the one tonic made.
+//! in the place of the one tonic made. The pieces are fed like the messages of any stream, one ahead of the peer.
 
 use std::{
     pin::pin,
@@ -13,17 +13,19 @@ use std::{
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::{
-    Stream, StreamExt as _, TryFutureExt as _,
+    Stream, StreamExt as _, TryFutureExt as _, TryStreamExt as _,
     future::MapOk,
     stream::{self, BoxStream},
 };
-use http::{HeaderMap, HeaderValue, Request};
+use http::Request;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use prometheus_client::metrics::counter::Counter;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
-use tonic::{Code, Response, Status, body::Body, server::NamedService};
+use tonic::{Response, Status, body::Body, server::NamedService};
 use tower::Service;
+
+use crate::answers::{FEW, channel, trailers};
 
 /// The field of `DownloadBundleResponse` and `FetchBundleResponse` that holds the bytes.
 const CHUNK: u32 = 1;
@@ -47,15 +49,15 @@ where
     T: Send + 'static,
     E: Into<Status> + 'static,
 {
-    let pieces = pieces.map(move |piece| {
-        let piece = piece.map_err(Into::into)?;
+    let (fed, feeder) = channel(FEW, pieces.map_err(Into::into));
+    let pieces = fed.inspect_ok(move |piece| {
         sent.inc_by(piece.len() as u64);
-        Ok(piece)
     });
     let carried = Carried(Arc::new(Mutex::new(Some(body(pieces)))));
     let nobody = Status::internal("the service is not behind `Carrying`");
     let mut response = Response::new(stream::iter([Err(nobody)]).boxed());
     response.extensions_mut().insert(carried);
+    response.extensions_mut().insert(feeder);
     response
 }
 
@@ -97,15 +99,6 @@ fn head(length: usize) -> Bytes {
         encode_varint(length as u64, &mut head);
     }
     head.freeze()
-}
-
-fn trailers(status: &Status) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    if status.add_header(&mut trailers).is_err() {
-        let internal = HeaderValue::from(Code::Internal as i32);
-        trailers.insert(Status::GRPC_STATUS, internal);
-    }
-    trailers
 }
 
 /// A service whose answers may be [`answer`]s.

@@ -16,8 +16,11 @@ use kernex_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Answers, Api, id};
-use crate::auth::caller;
+use super::{Api, id};
+use crate::{
+    answers::{FEW, Fed, fed},
+    auth::caller,
+};
 
 /// Most devices one retry names.
 const MOST_NAMED: usize = 10_000;
@@ -105,7 +108,7 @@ impl RolloutService for Rollouts {
         }))
     }
 
-    type HaltDeploymentStream = Answers<HaltDeploymentResponse>;
+    type HaltDeploymentStream = Fed<HaltDeploymentResponse>;
 
     async fn halt_deployment(
         &self,
@@ -119,6 +122,6 @@ impl RolloutService for Rollouts {
         let (_, devices) = self.0.store.halt_deployment(&caller, id).await?;
         self.told(id, "deployment halted", devices);
         let answers = halt::follow(self.0.store.clone(), id, changes, self.0.draining.clone());
-        Ok(Response::new(Box::pin(answers)))
+        Ok(fed(FEW, answers))
     }
 }

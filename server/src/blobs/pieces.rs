@@ -1,4 +1,4 @@
-//! Reading a file piece by piece: from the page cache into the buffer that is sent, on blocking threads, one piece ahead.
+//! Reading a file piece by piece: from the page cache into the buffer that is sent, on blocking threads.
 
 use std::{fs::File, io, sync::Arc};
 
@@ -31,8 +31,8 @@ impl Default for Turns {
 /// A read under way; one that has not begun when this is dropped never does.
 type Reading = AbortOnDropHandle<io::Result<Vec<u8>>>;
 
-/// A file from an offset to `size`, in pieces of 256 KiB. Two of them are in memory at most: the one given out last and,
-/// while there are turns to spare, the next. A file that is shorter ends where it ends.
+/// A file from an offset to `size`, in pieces of 256 KiB, each read when it is asked for: who sends them asks ahead. A file
+/// that is shorter ends where it ends.
 pub(super) fn pieces_of(
     file: File,
     offset: u64,
@@ -42,25 +42,15 @@ pub(super) fn pieces_of(
     async_stream::try_stream! {
         let file = Arc::new(file);
         let mut at = offset;
-        let mut ahead: Option<Reading> = None;
         while at < size {
-            let reading = match ahead.take() {
-                Some(reading) => reading,
-                None => {
-                    let turn = Arc::clone(&turns.0).acquire_owned().await;
-                    let turn = turn.map_err(io::Error::other).map_err(failed(READING))?;
-                    begin(&file, at, size, turn)
-                }
-            };
-            let piece = reading.await.map_err(io::Error::other).and_then(|piece| piece);
+            let turn = Arc::clone(&turns.0).acquire_owned().await;
+            let turn = turn.map_err(io::Error::other).map_err(failed(READING))?;
+            let piece = begin(&file, at, size, turn).await.map_err(io::Error::other).and_then(|piece| piece);
             let piece = piece.map_err(failed(READING))?;
             if piece.is_empty() {
                 break;
             }
             at += piece.len() as u64;
-            if at < size && let Ok(turn) = Arc::clone(&turns.0).try_acquire_owned() {
-                ahead = Some(begin(&file, at, size, turn));
-            }
             yield Bytes::from(piece);
         }
     }
@@ -94,7 +84,7 @@ fn read(file: &File, at: u64, size: u64) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Write as _};
+    use std::io::Write as _;
 
     use futures::StreamExt as _;
 
@@ -125,28 +115,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_piece_is_read_ahead_while_there_are_turns() {
+    async fn who_does_not_ask_holds_no_turn() {
         let turns = Turns::default();
-        let size = 3 * CHUNK_SIZE as u64;
-        let path = tempfile::NamedTempFile::new().expect("a file");
-        fs::write(path.path(), vec![1; 3 * CHUNK_SIZE]).expect("is written");
-        let pieces = pieces_of(
-            File::open(path.path()).expect("opens"),
-            0,
-            size,
-            turns.clone(),
-        );
-        let mut pieces = Box::pin(pieces);
+        let bytes = vec![1; 3 * CHUNK_SIZE];
+        let size = bytes.len() as u64;
+        let mut pieces = Box::pin(pieces_of(file(&bytes), 0, size, turns.clone()));
         pieces.next().await.expect("an item").expect("is read");
-        // All turns at once: what was read ahead is read, and nothing further was begun.
-        let all = turns.0.acquire_many(READS as u32).await.expect("is open");
-        let second = pieces.next().await.expect("an item").expect("is read");
-        assert_eq!(second.len(), CHUNK_SIZE, "it was there already");
-        let third = tokio::time::timeout(std::time::Duration::ZERO, pieces.next());
-        assert!(third.await.is_err(), "nobody had a turn to read it");
-        drop(all);
-        let third = pieces.next().await.expect("an item").expect("is read");
-        assert_eq!(third.len(), CHUNK_SIZE);
+        let all = turns.0.try_acquire_many(READS as u32);
+        assert!(all.is_ok(), "the turn came back with the piece");
     }
 
     #[tokio::test]

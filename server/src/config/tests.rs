@@ -14,7 +14,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     let file = dir.path().join("kernex.toml");
     std::fs::write(
         &file,
-        "listen = \"127.0.0.1:1\"\nheartbeat_interval = \"5s\"\npublic_address = [\"a.example\"]\n",
+        "listen = \"127.0.0.1:1\"\nheartbeat_interval = \"5s\"\npublic_address = [\"a.example\"]\nmax_uploads_per_token = 9\n",
     )
     .expect("written");
     let path = file.to_str().expect("utf-8");
@@ -23,6 +23,8 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     assert_eq!(config.listen.port(), 2);
     assert_eq!(config.heartbeat_interval, Duration::from_secs(5));
     assert_eq!(config.public_addresses, ["a.example"]);
+    let most = config.answers.most;
+    assert_eq!((most.streams, most.uploads, most.plans), (16, 9, 2));
     assert!(
         config
             .metrics_listen
@@ -42,6 +44,10 @@ fn mistakes_are_one_clear_sentence() {
         (vec!["--metrics-listen", "9090"], "turn it off"),
         (vec!["--max-bundle-size", "4 parsecs"], "4GiB"),
         (vec!["--heartbeat-interval", "1ms"], "100ms"),
+        (vec!["--max-streams-per-token", "0"], "at least 1"),
+        (vec!["--max-uploads-per-token", "0"], "at least 1"),
+        (vec!["--max-plans-per-token", "0"], "at least 1"),
+        (vec!["--stall-limit", "1ms"], "100ms"),
         (vec!["--database-url", "mysql://u:p@h/d"], "postgres://"),
         (vec!["--public-address", "http://x:1"], "without port"),
         (vec!["--plaintext"], "loopback"),

@@ -29,16 +29,19 @@ fn parse(text: &str) -> Option<Duration> {
 }
 
 /// The answer, or after `limit` the status that says that it came too late. A stream has begun by then and goes on.
-pub(super) async fn within(
+pub(super) async fn within<B: From<Body>>(
     limit: Option<Duration>,
-    answer: impl Future<Output = Result<Response<Body>, Infallible>>,
-) -> Result<Response<Body>, Infallible> {
+    answer: impl Future<Output = Result<Response<B>, Infallible>>,
+) -> Result<Response<B>, Infallible> {
     let Some(limit) = limit else {
         return answer.await;
     };
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => answer,
-        Err(_) => Ok(Status::deadline_exceeded("the caller's deadline has passed").into_http()),
+        Err(_) => {
+            let late = Status::deadline_exceeded("the caller's deadline has passed");
+            Ok(late.into_http().map(|body: Body| body.into()))
+        }
     }
 }
 
@@ -73,7 +76,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_after_the_deadline_is_a_status() {
-        let never = within(Some(Duration::from_secs(1)), std::future::pending());
+        let never = within::<Body>(Some(Duration::from_secs(1)), std::future::pending());
         let Ok(response) = never.await;
         assert_eq!(response.headers()["grpc-status"], "4");
 

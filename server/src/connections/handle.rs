@@ -19,7 +19,6 @@ struct Shared {
     task: AtomicWaker,
 }
 
-#[allow(dead_code, reason = "what closes connections is built on it next")]
 impl ConnectionHandle {
     /// Cuts the connection with everything on it: for a peer that would not hear of a smaller end. `why` goes to the log.
     pub(crate) fn close(&self, why: &'static str) {
@@ -34,7 +33,7 @@ impl ConnectionHandle {
     }
 
     /// Waits until somebody closes it; for its task, which is the only one that may wait.
-    pub(super) async fn closed(&self) -> &'static str {
+    pub(crate) async fn closed(&self) -> &'static str {
         poll_fn(|context| {
             self.0.task.register(context.waker());
             self.0

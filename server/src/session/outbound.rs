@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use kernex_proto::v1::DeviceSessionResponse;
@@ -70,6 +71,21 @@ pub struct Line {
     pub(super) end: oneshot::Sender<Status>,
 }
 
+impl Line {
+    /// Ends the stream, with a status or in good order, and waits for its peer to take that; false when it does not within
+    /// `limit`.
+    pub(super) async fn finish(self, verdict: Option<Status>, limit: Duration) -> bool {
+        // A peer that left has no use for it.
+        match verdict {
+            Some(status) => drop(self.end.send(status)),
+            None => drop(self.end),
+        }
+        tokio::time::timeout(limit, self.sender.closed())
+            .await
+            .is_ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +111,21 @@ mod tests {
         line.end.send(Status::aborted("x")).expect("open");
         assert!(matches!(outbound.next().await, Some(Err(_))));
         assert!(outbound.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_take_the_end_is_told_from_who_does() {
+        let limit = Duration::from_secs(30);
+        for verdict in [None, Some(Status::aborted("x"))] {
+            let (outbound, line) = outbound();
+            let (taken, ()) = tokio::join!(line.finish(verdict.clone(), limit), async {
+                let _all: Vec<_> = outbound.collect().await;
+            });
+            assert!(taken);
+            let (outbound, line) = self::outbound();
+            assert!(!line.finish(verdict, limit).await);
+            drop(outbound);
+        }
     }
 
     #[tokio::test]

@@ -1,4 +1,5 @@
-//! Opens the pools: for SQLite one writer and several readers, for PostgreSQL one pool for both.
+//! Opens the pools: for SQLite one writer and several readers, for PostgreSQL one pool for both. Operators have readers, or a
+//! pool, that sessions do not use.
 
 use std::time::Duration;
 
@@ -20,11 +21,13 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// [beside the commits](super::Store::checkpoint) long before; this bounds the log when nobody does, or when commits are faster.
 const SQLITE_CHECKPOINT: &str = "16384";
 
-/// Readers of SQLite; they never block the writer.
+/// Readers of SQLite for sessions, authentication and dispatch; they never block the writer.
 const SQLITE_READERS: u32 = 4;
+/// And those for operators.
+const SQLITE_OPERATORS_READERS: u32 = 4;
 
-/// Connections to PostgreSQL, per replica.
-const POSTGRES_CONNECTIONS: u32 = 16;
+/// Connections to PostgreSQL, per replica: so many for sessions and as many for operators.
+const POSTGRES_CONNECTIONS: u32 = 8;
 
 /// Rows that SQLite's thread may be ahead of whoever reads them. With the driver's fifty, reading the attempts of a batch of reports
 /// changes threads dozens of times.
@@ -33,16 +36,38 @@ const SQLITE_ROWS_AHEAD: usize = 1024;
 /// Key of the advisory lock of migrations: "kernexm" in ASCII.
 const MIGRATION_LOCK: i64 = 0x6b_6572_6e65_786d;
 
-/// The pool for transactions and the pool for reads.
-pub(crate) async fn connect(url: &str) -> Result<(DatabaseConnection, DatabaseConnection)> {
+/// Where transactions are begun, and where is read.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    pub(crate) writer: DatabaseConnection,
+    pub(crate) reader: DatabaseConnection,
+}
+
+/// The pools of sessions and those of operators. SQLite's one writer is for both: transactions are short, and it has them
+/// wait in turn.
+pub(crate) async fn connect(url: &str) -> Result<(Pools, Pools)> {
     if DbBackend::Sqlite.is_prefix_of(url) {
         let writer = Database::connect(sqlite(url, 1, false)).await?;
-        let reader = Database::connect(sqlite(url, SQLITE_READERS, true)).await?;
-        return Ok((writer, reader));
+        let readers = async |most| Database::connect(sqlite(url, most, true)).await;
+        let sessions = Pools {
+            writer: writer.clone(),
+            reader: readers(SQLITE_READERS).await?,
+        };
+        let operators = Pools {
+            writer,
+            reader: readers(SQLITE_OPERATORS_READERS).await?,
+        };
+        return Ok((sessions, operators));
     }
     if DbBackend::Postgres.is_prefix_of(url) {
-        let pool = Database::connect(postgres(url)).await?;
-        return Ok((pool.clone(), pool));
+        let both = async || {
+            let pool = Database::connect(postgres(url)).await?;
+            Ok::<_, DbErr>(Pools {
+                writer: pool.clone(),
+                reader: pool,
+            })
+        };
+        return Ok((both().await?, both().await?));
     }
     Err(StoreError::Invalid {
         field: "database_url",
@@ -124,4 +149,30 @@ pub(crate) async fn lock_migrations(db: &DatabaseConnection) -> Result<Option<sq
 
 fn unavailable(error: sqlx::Error) -> StoreError {
     DbErr::Conn(sea_orm::RuntimeErr::SqlxError(std::sync::Arc::new(error))).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::TransactionTrait as _;
+
+    use crate::{clock::Clock, store::Store};
+
+    #[tokio::test]
+    async fn operators_cannot_take_the_readers_of_sessions() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", dir.path().join("test.db").display());
+        let store = Store::open(&url, Clock::system()).await.expect("opens");
+        store.migrate().await.expect("migrates");
+        let operators = store.for_operators();
+        let mut held = Vec::new();
+        for _ in 0..super::SQLITE_OPERATORS_READERS {
+            held.push(operators.reader().begin().await.expect("one more"));
+        }
+        let pool = operators.reader().get_sqlite_connection_pool();
+        assert_eq!((pool.size(), pool.num_idle()), (4, 0), "they have them all");
+        store.ping().await.expect("sessions have their own");
+        store.cluster_id().await.expect("and read");
+        let written = store.write(|_| async { Ok(()) }).await;
+        written.expect("and write");
+    }
 }

@@ -10,6 +10,7 @@ use kernex_proto::{
     ids::{Digest, check_name},
     v1::{self, upload_bundle_request::Message},
 };
+use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Status};
 
@@ -23,6 +24,10 @@ use crate::{
 
 /// A caller that sends nothing for this long has given up.
 const IDLE: Duration = Duration::from_secs(60);
+/// An upload may take this long whatever it sends.
+const GRACE: Duration = Duration::from_secs(600);
+/// Bytes a second it has to have sent on average when it takes longer: a place is not kept by a byte now and then.
+const LEAST_RATE: u64 = 16 * 1024;
 /// Signatures travel with every deploy, so there are few.
 const MAX_SIGNATURES: usize = 16;
 const MAX_SIGNATURE_BYTES: usize = 4096;
@@ -44,6 +49,7 @@ pub(super) async fn receive<S>(
 where
     S: Stream<Item = Result<v1::UploadBundleRequest, Status>> + Unpin + Send,
 {
+    let started = Instant::now();
     let begin = match next(&mut messages, IDLE).await? {
         Some(Message::Begin(begin)) => Begin::check(begin, max_size)?,
         Some(Message::Chunk(_)) | None => return Err(invalid("begin", "it has to come first")),
@@ -55,7 +61,7 @@ where
         return Err(BlobError::NoSpace.into());
     }
     let intake = Intake::start(writer);
-    if let Err(status) = forward(&mut messages, &intake, max_size).await {
+    if let Err(status) = forward(&mut messages, &intake, max_size, started).await {
         intake.abort().await;
         return Err(status);
     }
@@ -68,12 +74,30 @@ where
 }
 
 /// Hands all bytes to the thread, or as many as it takes.
-async fn forward<S>(messages: &mut S, intake: &Intake, max_size: u64) -> Result<(), Status>
+async fn forward<S>(
+    messages: &mut S,
+    intake: &Intake,
+    max_size: u64,
+    started: Instant,
+) -> Result<(), Status>
 where
     S: Stream<Item = Result<v1::UploadBundleRequest, Status>> + Unpin + Send,
 {
     let mut size: u64 = 0;
-    while let Some(message) = next(messages, IDLE).await? {
+    loop {
+        let left = allowed(size).saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return Err(too_slow(size, started.elapsed()));
+        }
+        let message = match next(messages, Ord::min(left, IDLE)).await {
+            Err(_) if left < IDLE && started.elapsed() >= allowed(size) => {
+                return Err(too_slow(size, started.elapsed()));
+            }
+            message => message?,
+        };
+        let Some(message) = message else {
+            return Ok(());
+        };
         let Message::Chunk(chunk) = message else {
             return Err(invalid("begin", "it comes once"));
         };
@@ -82,10 +106,27 @@ where
             return Err(too_large(max_size));
         }
         if !intake.give(chunk).await {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+/// How long an upload may have taken by the time it has sent so many bytes.
+const fn allowed(size: u64) -> Duration {
+    GRACE.saturating_add(Duration::from_secs(size / LEAST_RATE))
+}
+
+fn too_slow(size: u64, took: Duration) -> Status {
+    status(
+        Code::DeadlineExceeded,
+        Reason::SlowConsumer,
+        format!(
+            "{size} bytes came in {} s: an upload that takes longer than {} s has to keep up {} KiB/s; start it again on a faster line",
+            took.as_secs(),
+            GRACE.as_secs(),
+            LEAST_RATE / 1024,
+        ),
+    )
 }
 
 /// The next message; `None` once the caller has sent everything.

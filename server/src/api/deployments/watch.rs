@@ -1,7 +1,7 @@
 //! One deployment, watched: everything first, then what changed, until it is finished.
 //!
-//! The stream asks the store when somebody says that it changed, or after a while; it owns no task and keeps nothing but
-//! a fingerprint of each target it has shown.
+//! The stream asks the store when somebody says that it changed, or after a while, and keeps nothing but a fingerprint of
+//! each target it has shown.
 
 use std::{
     collections::HashMap,
@@ -20,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    api::{Turn, convert::fitting, feed::Seat, going_away, turn},
+    api::{Turn, convert::fitting, feed::Seat, turn},
     clock::Timestamp,
     domain::rollout::DeploymentState,
+    error::going_away,
     store::{
-        Page, Store, StoreError,
+        OperatorStore, Page, StoreError,
         deployments::{Deployment, Target},
         page::MAX_PAGE,
     },
@@ -37,7 +38,7 @@ const OVERLAP: Duration = Duration::from_secs(2);
 
 /// Watches a deployment, which has to exist.
 pub(super) async fn follow(
-    store: Store,
+    store: OperatorStore,
     id: DeploymentId,
     seat: Seat,
     draining: CancellationToken,
@@ -121,7 +122,7 @@ fn fingerprint(target: &v1::Target) -> u64 {
     hasher.finish()
 }
 
-async fn all_targets(store: &Store, id: DeploymentId) -> Result<Vec<Target>, StoreError> {
+async fn all_targets(store: &OperatorStore, id: DeploymentId) -> Result<Vec<Target>, StoreError> {
     let mut targets = Vec::new();
     let mut page = Page::first(MAX_PAGE);
     loop {

@@ -12,19 +12,24 @@ use kernex_proto::{
     },
 };
 use prost::Message as _;
+use tokio::task::JoinSet;
+use tonic::Code;
 use tonic_types::StatusExt as _;
 use tower::{ServiceExt as _, service_fn};
 
 use super::*;
-use crate::error::status;
+use crate::{answers::Feeder, error::status};
 
 type Piece = Result<Bytes, Status>;
 
 /// What tonic makes of the handler's answer, and what `Carrying` makes of that.
-fn served(pieces: Vec<Piece>) -> Answered {
+fn served(pieces: Vec<Piece>, feeders: &mut JoinSet<()>) -> Answered {
     let (_, message, extensions) =
         answer::<DownloadBundleResponse, _>(stream::iter(pieces), Counter::default()).into_parts();
     drop(message);
+    let feeder = extensions.get::<Feeder>().expect("it is fed");
+    let (pump, _end) = feeder.take().expect("nobody took it");
+    feeders.spawn(pump);
     let mut response = http::Response::new(Body::empty());
     *response.extensions_mut() = extensions;
     response
@@ -32,9 +37,10 @@ fn served(pieces: Vec<Piece>) -> Answered {
 
 async fn read(pieces: Vec<Piece>) -> (Vec<Bytes>, Result<(), Status>) {
     let mut pieces = Some(pieces);
-    let inner = service_fn(move |_: Request<Body>| {
+    let mut feeders = JoinSet::new();
+    let inner = service_fn(|_: Request<Body>| {
         let pieces = pieces.take().expect("one call");
-        std::future::ready(Ok::<_, Infallible>(served(pieces)))
+        std::future::ready(Ok::<_, Infallible>(served(pieces, &mut feeders)))
     });
     let mut client = AgentServiceClient::new(Carrying(inner));
     let answer = client

@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    api::{Turn, convert::fitting, going_away, turn},
-    store::{Store, deployments::Deployment, steering::Halted},
+    api::{Turn, convert::fitting, turn},
+    error::going_away,
+    store::{OperatorStore, deployments::Deployment, steering::Halted},
 };
 
 /// Tells who has answered: everybody first, then changes, until nobody is missing.
 pub(super) fn follow(
-    store: Store,
+    store: OperatorStore,
     id: DeploymentId,
     mut changes: watch::Receiver<u64>,
     draining: CancellationToken,

@@ -112,3 +112,34 @@ async fn a_caller_that_stops_sending_is_not_waited_for() {
         .expect_err("gives up");
     assert_eq!(status.code(), Code::DeadlineExceeded);
 }
+
+#[test]
+fn a_large_upload_may_take_long_and_a_small_one_may_not() {
+    assert_eq!(allowed(0), GRACE);
+    assert_eq!(allowed(LEAST_RATE * 60), GRACE + Duration::from_secs(60));
+    let largest = allowed(crate::config::DEFAULT_MAX_BUNDLE_SIZE);
+    assert!(largest > Duration::from_secs(72 * 3600), "{largest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_byte_now_and_then_does_not_keep_an_upload() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let blobs = Blobs::open(&folder.path().to_string_lossy())
+        .await
+        .expect("opens");
+    let started = Instant::now();
+    let first = tokio_stream::iter([begin(v1::UploadBegin::default())]);
+    let trickle = tokio_stream::iter(0..).then(|_| async {
+        // By hand: while the thread of the upload runs, time does not go on by itself.
+        tokio::time::advance(IDLE - Duration::from_secs(1)).await;
+        chunk(b"x")
+    });
+    let messages = Box::pin(first.chain(trickle));
+    let refused = receive(&blobs, 1 << 30, messages).await;
+    let status = refused.map(|upload| upload.bundle).expect_err("is refused");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert!(status.message().contains("16 KiB/s"), "{status}");
+    let took = started.elapsed();
+    assert!(took >= GRACE && took < GRACE + IDLE, "{took:?}");
+    assert_eq!(blobs.sweep_temporary().await.expect("sweeps"), 0);
+}

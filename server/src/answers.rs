@@ -1,0 +1,282 @@
+//! How answers leave: fed by tasks of their own, bounded for each caller, and measured as their peers take them.
+//!
+//! A peer decides how fast it reads, and with HTTP/2 it may decide not to read at all. It must not decide about anything
+//! else. So a stream's messages come from a task ([`fed`]); a caller has so many streams, uploads and plans at a time
+//! ([`places`]); bytes are counted as they leave ([`taken`]); and who takes none is told so and then cut off ([`stalled`]).
+//! This layer does all of that around every call, by the shape its descriptor gives it: a handler only returns what
+//! [`fed`] made, and one that does not is refused.
+
+mod feeder;
+mod methods;
+mod places;
+mod stalled;
+mod taken;
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::StreamExt as _;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyStream, StreamBody};
+use hyper::body::{Body as _, Frame};
+use kernex_proto::{SESSION_TOKEN_KEY, ids::Digest};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+use tracing::Span;
+
+pub use self::{feeder::Fed, places::Most};
+use self::{
+    feeder::{End, Pump},
+    methods::{Methods, Shape},
+    places::{Caller, Kind, Places},
+    taken::Answer,
+};
+pub(crate) use self::{
+    feeder::{EndedBy, FEW, Feeder, MANY, channel, fed},
+    stalled::Stalled,
+    taken::Measured,
+};
+use crate::{
+    connections::ConnectionHandle, error::going_away, lifecycle::Tasks, metrics::Metrics,
+    store::access::Principal,
+};
+
+/// Every method that is served.
+const DESCRIPTORS: &[&[u8]] = &[
+    kernex_proto::DESCRIPTORS,
+    tonic_health::pb::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+];
+
+/// What peers may ask of the server at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerLimits {
+    /// Places of each caller.
+    pub most: Most,
+    /// Time without a byte after which a reader counts as gone.
+    pub stall: Duration,
+}
+
+impl Default for AnswerLimits {
+    fn default() -> Self {
+        Self {
+            most: Most::default(),
+            stall: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Puts all of this around the services.
+#[derive(Debug, Clone)]
+pub(crate) struct AnswersLayer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    methods: Methods,
+    places: Places,
+    stalled: Arc<Stalled>,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+    draining: CancellationToken,
+}
+
+impl AnswersLayer {
+    /// Feeders are `tasks`; streams of libraries end with `draining`.
+    pub(crate) fn new(
+        limits: AnswerLimits,
+        tasks: Tasks,
+        metrics: Arc<Metrics>,
+        draining: CancellationToken,
+    ) -> Result<Self, prost::DecodeError> {
+        Ok(Self(Arc::new(Shared {
+            methods: Methods::of(DESCRIPTORS)?,
+            places: Places::new(limits.most),
+            stalled: Arc::new(Stalled::new(limits.stall, Arc::clone(&metrics))),
+            tasks,
+            metrics,
+            draining,
+        })))
+    }
+
+    /// What looks for readers that do not read; somebody has to run it.
+    pub(crate) fn stalled(&self) -> Arc<Stalled> {
+        Arc::clone(&self.0.stalled)
+    }
+}
+
+impl<S> Layer<S> for AnswersLayer {
+    type Service = Answers<S>;
+
+    fn layer(&self, inner: S) -> Answers<S> {
+        Answers {
+            inner,
+            shared: Arc::clone(&self.0),
+        }
+    }
+}
+
+/// The services behind [`AnswersLayer`].
+#[derive(Debug, Clone)]
+pub(crate) struct Answers<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> Service<Request<Body>> for Answers<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let found = self.shared.methods.find(request.uri().path());
+        let Some((method, shape)) = found else {
+            return Box::pin(self.inner.call(request));
+        };
+        if shape == Shape::Session {
+            return Box::pin(self.inner.call(request));
+        }
+        let connection = request.extensions().get::<ConnectionHandle>();
+        let connection = connection.cloned().unwrap_or_default();
+        let caller = caller(&request, &connection);
+        let place = match shape {
+            Shape::Single | Shape::Session => None,
+            Shape::Bounded(kind) | Shape::Stream(kind) => Some(kind),
+            Shape::Foreign => Some(Kind::Stream),
+        };
+        let place = place.map(|kind| self.shared.places.take(caller, kind));
+        let place = match place.transpose() {
+            Ok(place) => place,
+            Err(status) => {
+                self.shared.metrics.token_limit.inc();
+                return Box::pin(std::future::ready(Ok(status.into_http())));
+            }
+        };
+        let call = Call {
+            method: Arc::clone(method),
+            shape,
+            by: request.extensions().get::<EndedBy>().cloned(),
+            shared: Arc::clone(&self.shared),
+        };
+        let answer = Answer::new(Arc::clone(method), caller, connection, place);
+        Box::pin(call.answered(answer, self.inner.call(request)))
+    }
+}
+
+/// Whose places a call takes.
+fn caller(request: &Request<Body>, connection: &ConnectionHandle) -> Caller {
+    if let Some(principal) = request.extensions().get::<Principal>() {
+        return Caller::Token(principal.token_id);
+    }
+    match request.headers().get(SESSION_TOKEN_KEY) {
+        Some(token) => Caller::Session(Digest::of(token.as_bytes())),
+        None => Caller::Connection(connection.key()),
+    }
+}
+
+/// A call that is being handled.
+struct Call {
+    method: Arc<str>,
+    shape: Shape,
+    by: Option<EndedBy>,
+    shared: Arc<Shared>,
+}
+
+impl Call {
+    async fn answered(
+        self,
+        mut answer: Answer,
+        handled: impl Future<Output = Result<Response<Body>, Infallible>>,
+    ) -> Result<Response<Body>, Infallible> {
+        let mut response = tokio::select! {
+            biased;
+            status = EndedBy::told(self.by.as_ref()) => return Ok(status.into_http()),
+            response = handled => response?,
+        };
+        let feeder = response.extensions_mut().remove::<Feeder>();
+        let theirs = response.extensions_mut().remove::<EndedBy>();
+        if response.body().is_end_stream() {
+            // A refusal: nothing of it waits for the peer.
+            return Ok(response);
+        }
+        match self.shape {
+            Shape::Stream(_) => {
+                let Some((pump, end)) = feeder.and_then(|feeder| feeder.take()) else {
+                    tracing::error!(method = %self.method, "a handler returned a stream that nothing feeds");
+                    return Ok(Status::internal("the stream is not fed").into_http());
+                };
+                end.listen_to([self.by, theirs]);
+                answer.end = Some(end.clone());
+                self.shared.feed(pump, end);
+            }
+            Shape::Foreign => {
+                let body = std::mem::take(response.body_mut());
+                let (fed, feeder) = channel(FEW, BodyStream::new(body));
+                if let Some((pump, end)) = feeder.take() {
+                    end.listen_to([self.by, Some(self.shared.stopping())]);
+                    answer.end = Some(end.clone());
+                    self.shared.feed(pump, end);
+                }
+                let frames = fed.map(|frame| {
+                    Ok::<_, Status>(
+                        frame.unwrap_or_else(|status| Frame::trailers(trailers(&status))),
+                    )
+                });
+                *response.body_mut() = Body::new(StreamBody::new(frames));
+            }
+            Shape::Single | Shape::Bounded(_) | Shape::Session => {}
+        }
+        let answer = Arc::new(answer);
+        self.shared.stalled.watch(&answer);
+        response.extensions_mut().insert(answer);
+        Ok(response)
+    }
+}
+
+impl Shared {
+    /// Gives a stream its task.
+    fn feed(&self, pump: Pump, end: End) {
+        self.tasks.spawn(Span::none(), async move {
+            tokio::select! {
+                biased;
+                () = end.ended() => {}
+                () = pump => {}
+            }
+        });
+    }
+
+    /// Ends what would not end by itself when the server stops.
+    fn stopping(&self) -> EndedBy {
+        EndedBy {
+            signal: self.draining.clone(),
+            status: going_away(),
+        }
+    }
+}
+
+/// How a call ended, as the last thing of its body.
+pub(crate) fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        let internal = HeaderValue::from(Code::Internal as i32);
+        trailers.insert(Status::GRPC_STATUS, internal);
+    }
+    trailers
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! How many streams, uploads and plans a caller may have at a time. A place is taken before the call is handled and given
+//! back with the last byte of its answer: a peer that does not read keeps its own places, and nobody else's.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use kernex_proto::{
+    error::Reason,
+    ids::{Digest, TokenId},
+};
+use tonic::{Code, Status};
+
+use crate::error::status;
+
+/// Who has places of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Caller {
+    /// Whoever holds an operator token.
+    Token(TokenId),
+    /// A device, by the hash of its session's token.
+    Session(Digest),
+    /// Nobody that is known: a connection.
+    Connection(usize),
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(id) => write!(f, "token {id}"),
+            Self::Session(_) => f.write_str("session"),
+            Self::Connection(_) => f.write_str("connection"),
+        }
+    }
+}
+
+/// What a place is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Stream,
+    Halt,
+    Upload,
+    Plan,
+}
+
+impl Kind {
+    /// What it is called, and the setting of the server that bounds it.
+    pub(super) const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Stream => ("streams", "--max-streams-per-token"),
+            Self::Halt => ("halts", "--max-streams-per-token"),
+            Self::Upload => ("uploads", "--max-uploads-per-token"),
+            Self::Plan => ("plans", "--max-plans-per-token"),
+        }
+    }
+}
+
+/// How many of each a caller may have at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most {
+    /// Streams of answers: watches and downloads.
+    pub streams: u32,
+    /// Bundles on their way in.
+    pub uploads: u32,
+    /// Plans that devices are asked about.
+    pub plans: u32,
+}
+
+impl Default for Most {
+    fn default() -> Self {
+        Self {
+            streams: 16,
+            uploads: 4,
+            plans: 2,
+        }
+    }
+}
+
+impl Most {
+    const fn of(self, kind: Kind) -> u32 {
+        match kind {
+            Kind::Stream | Kind::Halt => self.streams,
+            Kind::Upload => self.uploads,
+            Kind::Plan => self.plans,
+        }
+    }
+}
+
+/// The places that are taken.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    most: Most,
+    taken: Arc<Mutex<HashMap<(Caller, Kind), u32>>>,
+}
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    caller: Caller,
+    kind: Kind,
+    taken: Arc<Mutex<HashMap<(Caller, Kind), u32>>>,
+}
+
+impl Places {
+    pub(super) fn new(most: Most) -> Self {
+        Self {
+            most,
+            taken: Arc::default(),
+        }
+    }
+
+    /// One more, unless the caller has as many as it may.
+    pub(super) fn take(&self, caller: Caller, kind: Kind) -> Result<Place, Status> {
+        let most = self.most.of(kind);
+        {
+            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = taken.entry((caller, kind)).or_insert(0);
+            if *count >= most {
+                return Err(full(caller, kind, most));
+            }
+            *count += 1;
+        }
+        Ok(Place {
+            caller,
+            kind,
+            taken: Arc::clone(&self.taken),
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = taken.entry((self.caller, self.kind)) {
+            if *count.get() <= 1 {
+                count.remove();
+            } else {
+                *count.get_mut() -= 1;
+            }
+        }
+    }
+}
+
+fn full(caller: Caller, kind: Kind, most: u32) -> Status {
+    let (what, setting) = kind.words();
+    let (whose, instead) = match caller {
+        Caller::Token(_) => ("token", ", or use another token"),
+        Caller::Session(_) => ("session", ""),
+        Caller::Connection(_) => ("connection", ""),
+    };
+    status(
+        Code::ResourceExhausted,
+        Reason::TokenLimit,
+        format!(
+            "this {whose} has {most} {what} under way, which is as many as it may; end one{instead}, or have {setting} of the server raised"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FEW: Most = Most {
+        streams: 2,
+        uploads: 1,
+        plans: 1,
+    };
+
+    #[test]
+    fn each_caller_has_its_own_places_of_each_kind_and_gets_them_back() {
+        let places = Places::new(FEW);
+        let (ada, bob) = (Caller::Connection(1), Caller::Connection(2));
+        let first = places.take(ada, Kind::Stream).expect("a place");
+        let _second = places.take(ada, Kind::Stream).expect("a place");
+        let _upload = places.take(ada, Kind::Upload).expect("of another kind");
+        let _other = places.take(bob, Kind::Stream).expect("of another caller");
+        places.take(ada, Kind::Stream).expect_err("there are two");
+        drop(first);
+        let again = places.take(ada, Kind::Stream).expect("it came back");
+        drop((again, _second, _upload, _other));
+        assert!(places.taken.lock().expect("fine").is_empty());
+    }
+
+    #[test]
+    fn a_refusal_says_the_limit_and_what_to_do() {
+        let places = Places::new(FEW);
+        let token = Caller::Token(TokenId::generate());
+        let _place = places.take(token, Kind::Upload).expect("a place");
+        let refused = places.take(token, Kind::Upload).expect_err("there is one");
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert_eq!(
+            refused.message(),
+            "this token has 1 uploads under way, which is as many as it may; end one, or use another token, or have --max-uploads-per-token of the server raised"
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! Peers that do not read. A stream of which no byte was taken for a while is ended, and where that does not arrive either,
+//! because HTTP/2 asks for nothing while a window is 0, its connection is closed.
+//!
+//! Answers are looked at from time to time by one task, so that a byte on its way costs no more than a count.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use kernex_proto::error::Reason;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+use super::taken::Answer;
+use crate::{error::status, metrics::Metrics};
+
+/// Looks within a limit: it is kept to a thirtieth.
+const LOOKS: u32 = 30;
+/// Looks are no closer than this.
+const CLOSEST: Duration = Duration::from_millis(10);
+
+/// The answers on their way.
+#[derive(Debug)]
+pub(crate) struct Stalled {
+    limit: Duration,
+    metrics: Arc<Metrics>,
+    new: Mutex<Vec<Weak<Answer>>>,
+}
+
+impl Stalled {
+    /// Ends a stream after `limit` without a byte, and closes its connection after as long again.
+    pub(super) fn new(limit: Duration, metrics: Arc<Metrics>) -> Self {
+        Self {
+            limit,
+            metrics,
+            new: Mutex::default(),
+        }
+    }
+
+    /// Looks at this one too, as long as it is there.
+    pub(super) fn watch(&self, answer: &Arc<Answer>) {
+        let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+        new.push(Arc::downgrade(answer));
+    }
+
+    /// Looks until `stop`.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let pause = Ord::max(self.limit / LOOKS, CLOSEST);
+        let mut watched = Vec::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.look(&mut watched);
+        }
+    }
+
+    fn look(&self, watched: &mut Vec<(Weak<Answer>, Seen)>) {
+        let now = Instant::now();
+        let new = std::mem::take(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner));
+        watched.extend(new.into_iter().map(|answer| (answer, Seen::new(now))));
+        watched.retain_mut(|(answer, seen)| {
+            let Some(answer) = answer.upgrade() else {
+                return false;
+            };
+            let state = State {
+                waits: answer.is_waiting(),
+                taken: answer.taken(),
+                stream: answer.end.is_some(),
+                ended: answer
+                    .end
+                    .as_ref()
+                    .is_some_and(|end| end.status().is_some()),
+            };
+            match seen.decide(state, now, self.limit) {
+                Verdict::Leave => true,
+                Verdict::End => {
+                    self.end(&answer);
+                    true
+                }
+                Verdict::Close => {
+                    self.close(&answer);
+                    false
+                }
+            }
+        });
+        // A burst of calls does not keep its room.
+        if watched.capacity() > 64 && watched.len() < watched.capacity() / 4 {
+            watched.shrink_to(watched.len() * 2);
+        }
+    }
+
+    fn end(&self, answer: &Answer) {
+        let Some(end) = &answer.end else { return };
+        let seconds = self.limit.as_secs_f32();
+        tracing::info!(method = %answer.method, caller = %answer.caller, seconds, "a stream is ended: its reader took nothing");
+        self.metrics.slow_readers.of("ended").inc();
+        end.end(status(
+            Code::ResourceExhausted,
+            Reason::SlowConsumer,
+            format!("nothing of this stream was taken for {seconds} s; read faster, and go on where it was cut"),
+        ));
+    }
+
+    fn close(&self, answer: &Answer) {
+        tracing::info!(method = %answer.method, caller = %answer.caller, "a connection is closed: an answer on it is not taken");
+        self.metrics.slow_readers.of("disconnected").inc();
+        answer.connection.close("an answer on it was not taken");
+    }
+}
+
+/// An answer as it is.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    /// Bytes wait for the peer.
+    waits: bool,
+    /// Bytes that left.
+    taken: u64,
+    /// It can be ended alone.
+    stream: bool,
+    /// It was.
+    ended: bool,
+}
+
+/// What was seen of an answer before.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    taken: u64,
+    /// When it last moved, or had nothing to move.
+    moved: Instant,
+    ended: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Leave,
+    End,
+    Close,
+}
+
+impl Seen {
+    const fn new(now: Instant) -> Self {
+        Self {
+            taken: 0,
+            moved: now,
+            ended: None,
+        }
+    }
+
+    fn decide(&mut self, state: State, now: Instant, limit: Duration) -> Verdict {
+        if !state.waits || state.taken != self.taken {
+            self.taken = state.taken;
+            self.moved = now;
+        }
+        if state.ended {
+            self.ended.get_or_insert(now);
+        }
+        let still = now.duration_since(self.moved);
+        match self.ended {
+            // By whomever: who does not take the end of a stream within this does not read.
+            Some(ended) if now.duration_since(ended) >= limit => Verdict::Close,
+            Some(_) => Verdict::Leave,
+            None if state.stream && still >= limit => {
+                self.ended = Some(now);
+                Verdict::End
+            }
+            // There is nothing to end: its last words are on their way.
+            None if still >= limit * 2 => Verdict::Close,
+            None => Verdict::Leave,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
