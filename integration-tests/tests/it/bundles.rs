@@ -121,7 +121,8 @@ both_databases! {
 
     async fn sixty_four_readers_at_once_need_little_memory(database) {
         const READERS: u64 = 64;
-        let server = TestServer::start(database).await;
+        let options = ServerOptions::default().env("KERNEX_MAX_STREAMS_PER_TOKEN", READERS.to_string());
+        let server = TestServer::start_with(database, options).await;
         let operator = server.operator();
         let archive = noisy("app", "1.0", 4, "true").await;
         operator.push(&archive).await;

@@ -14,9 +14,8 @@ use kernex_integration_tests::{
     wait_for,
 };
 use kernex_proto::v1::{
-    CreateOperatorTokenRequest, DeviceSessionRequest, DownloadBundleRequest, FetchBundleRequest,
-    HaltDeploymentRequest, Role, UploadBegin, WatchDeploymentRequest, WatchDevicesRequest,
-    WatchEventsRequest,
+    CreateOperatorTokenRequest, DownloadBundleRequest, FetchBundleRequest, HaltDeploymentRequest,
+    Role, UploadBegin, WatchDeploymentRequest, WatchDevicesRequest, WatchEventsRequest,
 };
 use kernex_proto::{DEVICE_ID_KEY, SESSION_TOKEN_KEY};
 use prost::Message;
@@ -33,12 +32,22 @@ const SHUT: Windows = Windows {
 /// Streams of each RPC.
 const MANY: usize = 64;
 
-/// A call that can be made: its path, its metadata, and its one message.
+/// A call that can be made: its path, its metadata, and its one message, if anything is said at all.
 #[derive(Debug, Clone)]
 struct Call {
     path: &'static str,
     metadata: Vec<(&'static str, String)>,
-    message: Vec<u8>,
+    message: Option<Vec<u8>>,
+}
+
+impl Call {
+    fn say(&self, sender: &mut Sender) -> Result<(), WireError> {
+        let Some(message) = &self.message else {
+            return Ok(());
+        };
+        sender.send_bytes(message)?;
+        sender.finish()
+    }
 }
 
 /// Every RPC that answers with a stream.
@@ -81,7 +90,10 @@ struct World {
 impl World {
     async fn start(database: Database, settings: &[(&str, &str)]) -> Self {
         let http = Plain::at(free_port());
-        let mut options = ServerOptions::default().env("KERNEX_METRICS_LISTEN", http.address());
+        // Its device says nothing for as long as the test takes.
+        let mut options = ServerOptions::default()
+            .env("KERNEX_METRICS_LISTEN", http.address())
+            .env("KERNEX_HEARTBEAT_INTERVAL", "1h");
         for (name, value) in settings {
             options = options.env(name, *value);
         }
@@ -108,8 +120,8 @@ impl World {
     }
 
     /// How one stream of an RPC is opened. A new one needs a line here.
-    fn call(&self, path: &'static str) -> Call {
-        let bearer = vec![("authorization", format!("Bearer {}", self.admin))];
+    fn call(&self, path: &'static str, operator: &str) -> Call {
+        let bearer = vec![("authorization", format!("Bearer {operator}"))];
         let token = self.session.welcome.session_token.clone();
         let agent = vec![
             (DEVICE_ID_KEY, self.device.clone()),
@@ -154,8 +166,13 @@ impl World {
                 };
                 (agent, request.encode_to_vec())
             }
+            // Challenged, and silent.
             "/kernex.v1.AgentService/DeviceSession" => {
-                (Vec::new(), DeviceSessionRequest::default().encode_to_vec())
+                return Call {
+                    path,
+                    metadata: Vec::new(),
+                    message: None,
+                };
             }
             "/grpc.health.v1.Health/Watch" => {
                 (bearer, HealthCheckRequest::default().encode_to_vec())
@@ -169,8 +186,20 @@ impl World {
         Call {
             path,
             metadata,
-            message,
+            message: Some(message),
         }
+    }
+
+    /// An operator's token of its own.
+    async fn token(&self, name: String) -> String {
+        let request = CreateOperatorTokenRequest {
+            name,
+            role: Role::Operator.into(),
+            ttl_seconds: 3600,
+            ..Default::default()
+        };
+        let token = self.operator.access().create_operator_token(request).await;
+        token.expect("a token is made").into_inner().text
     }
 
     fn connector(&self, windows: Windows) -> Connector {
@@ -193,14 +222,7 @@ impl World {
         let operator = &self.operator;
         let device = operator.try_device("edge-1").await;
         device.expect("a device is shown");
-        let request = CreateOperatorTokenRequest {
-            name: format!("fresh-{round}"),
-            role: Role::Operator.into(),
-            ttl_seconds: 3600,
-            ..Default::default()
-        };
-        let token = operator.access().create_operator_token(request).await;
-        let token = token.expect("a token is made").into_inner().text;
+        let token = self.token(format!("fresh-{round}")).await;
         let fresh = operator.with_token(&token);
         fresh.who_am_i().await.expect("a fresh token is known");
         let name = format!("edge-{}", round + 2);
@@ -230,7 +252,7 @@ impl Attack {
             let mut streams = Vec::new();
             for _ in 0..many {
                 let mut stream = calls.open(call.path, &call.metadata).await?;
-                stream.0.send_bytes(&call.message)?;
+                call.say(&mut stream.0)?;
                 streams.push(stream);
             }
             Ok::<_, WireError>(streams)
@@ -258,7 +280,8 @@ both_databases! {
         let shut = world.connector(SHUT);
         let mut attacks = tokio::task::JoinSet::new();
         for (number, path) in streaming().into_iter().enumerate() {
-            let attack = Attack::open(&shut, number, &world.call(path), MANY).await;
+            let call = world.call(path, &world.admin);
+            let attack = Attack::open(&shut, number, &call, MANY).await;
             attacks.spawn(attack.closed());
         }
         let watches = 3.0 * MANY as f64;
@@ -284,11 +307,21 @@ both_databases! {
         ]).await;
         let shut = world.connector(SHUT);
         for (number, path) in streaming().into_iter().enumerate() {
-            let call = world.call(path);
+            let token = world.token(format!("slow-{number}")).await;
+            let call = world.call(path, &token);
             // All the places of the token that the RPC counts for, and one more call that is refused.
             let attack = Attack::open(&shut, number, &call, 9).await;
             let closed = tokio::time::timeout(Duration::from_secs(90), attack.closed()).await;
             assert!(closed.is_ok(), "{path}: the connection is still open");
+            let slow = world.operator.with_token(&token);
+            wait_for(&format!("the places of {path} to come back"), || async {
+                let mut watches = Vec::new();
+                for _ in 0..8 {
+                    let watch = slow.events().watch_events(WatchEventsRequest::default()).await;
+                    watches.push(watch.map_err(|status| status.to_string())?);
+                }
+                Ok::<_, String>(())
+            }).await;
         }
         let (ended, cut) = (
             world.figure("kernex_slow_readers_total{result=\"ended\"}").await,
@@ -298,7 +331,7 @@ both_databases! {
         assert!(world.figure("kernex_token_limit_total").await >= 8.0);
         let log = fs::read_to_string(world.server.scratch().join("server.log")).expect("a log");
         assert!(log.contains("a connection is closed: an answer on it is not taken"), "{log}");
-        // Eight at a time again, and not nine.
+        // Eight at a time, and not nine.
         let mut watches = Vec::new();
         for _ in 0..8 {
             let watch = world.operator.events().watch_events(WatchEventsRequest::default()).await;
@@ -335,13 +368,7 @@ both_databases! {
         assert_eq!(refused.code(), Code::ResourceExhausted);
         let reason = refused.get_details_error_info().map(|info| info.reason);
         assert_eq!(reason.as_deref(), Some("TOKEN_LIMIT"), "{refused}");
-        let request = CreateOperatorTokenRequest {
-            name: "another".into(),
-            role: Role::Operator.into(),
-            ..Default::default()
-        };
-        let token = world.operator.access().create_operator_token(request).await;
-        let token = token.expect("a token is made").into_inner().text;
+        let token = world.token("another".into()).await;
         let other = world.operator.with_token(&token);
         other.try_push(&archive).await.expect("another token has its own places");
         idle.abort_all();
@@ -353,12 +380,12 @@ both_databases! {
     async fn a_slow_download_is_honest(database) {
         let world = World::start(database, &[("KERNEX_STALL_LIMIT", "4s")]).await;
         let few = Windows { stream: 8, ..Windows::QUIET };
-        let call = world.call("/kernex.v1.AgentService/DownloadBundle");
+        let call = world.call("/kernex.v1.AgentService/DownloadBundle", &world.admin);
         let mut wire = world.connector(few).connect(0).await.expect("it connects");
         let calls = wire.calls.clone();
         let reading = async {
             let (mut sender, mut receiver) = calls.open(call.path, &call.metadata).await?;
-            sender.send_bytes(&call.message)?;
+            call.say(&mut sender)?;
             let mut taken = 0;
             // Eight bytes at a time, for three times as long as nothing would be borne.
             for _ in 0..60 {
