@@ -34,7 +34,7 @@ impl Around {
         let shutdown = Shutdown::new();
         let tasks = Tasks::new(&shutdown);
         let metrics = Arc::new(Metrics::new(Transactions::default()));
-        let draining = shutdown.soft.clone();
+        let draining = shutdown.soft;
         let layer = AnswersLayer::new(ONE, tasks.clone(), metrics, draining.clone());
         Self {
             layer: layer.expect("the descriptors decode"),
