@@ -19,6 +19,10 @@ use crate::{
     identity::{DeviceKey, Identity},
 };
 
+/// Said when nobody said where to enrol.
+pub(crate) const NO_SERVER: &str =
+    "the address of the control plane is missing; give --server https://HOST:7443";
+
 /// Enrols and writes the identity down.
 pub(crate) async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::Result<Identity> {
     let known = Identity::load(&config.state_dir)?;
@@ -37,7 +41,7 @@ pub(crate) async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::
         .server
         .clone()
         .or_else(|| known.map(|known| known.server))
-        .context("the address of the control plane is missing; give --server https://HOST:7443")?;
+        .context(NO_SERVER)?;
     let key = load_key(config).await?;
 
     // A server without TLS has no CA to pin, and its tokens say so.

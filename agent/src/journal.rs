@@ -3,7 +3,10 @@
 //!
 //! Everything here is synchronous and durable when it returns; async callers go through [`Journal::call`].
 
-use std::{path::Path, path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use kernex_proto::{
     ids::{AttemptId, JournalId},
@@ -13,17 +16,19 @@ use prost::Message as _;
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 use uuid::Uuid;
 
-use crate::crash::Act;
+use crate::{crash::Act, disk::Fault};
 
 mod outcomes;
 mod reading;
 mod record;
+mod remembered;
 pub mod rules;
 mod show;
 mod store;
 mod tables;
 
 pub use record::{BootInstant, Record, Release, Restarting, Stage, Started, Switch};
+use remembered::Remembered;
 use rules::{Acknowledged, Halt};
 pub(crate) use show::attempts;
 pub(crate) use store::JournalError;
@@ -38,6 +43,7 @@ const MAX_LIVE: u64 = 1024;
 pub(crate) struct Journal {
     store: Arc<Store>,
     id: JournalId,
+    remembered: Arc<Mutex<Remembered>>,
 }
 
 /// What became of a command.
@@ -85,17 +91,76 @@ pub(crate) struct ReleaseChange {
 }
 
 impl Journal {
-    /// Opens the journal of a state folder. Returns where a damaged one was set aside.
+    /// Opens the journal of a state folder. Returns where a damaged one was set aside. One that is there on a disk that cannot
+    /// be written is opened all the same: it says what it last held, and everything else fails until the disk is well.
     pub(crate) fn open(path: &Path) -> Result<(Self, Option<PathBuf>), JournalError> {
-        let (store, aside) = Store::open(path, prepare)?;
+        let (store, aside) = match Store::open(path, prepare) {
+            Ok(opened) => opened,
+            Err(error) => {
+                let remembered = error.fault().and_then(|_| Remembered::read(path));
+                let Some((id, remembered)) = remembered else {
+                    return Err(error);
+                };
+                let journal = Self {
+                    store: Arc::new(Store::closed(path, error.fault())),
+                    id,
+                    remembered: Arc::new(Mutex::new(remembered)),
+                };
+                return Ok((journal, None));
+            }
+        };
         let id = store.read(|tx| {
             let table = tx.open_table(IDENTITY)?;
             let id = table.get("id")?;
             Ok(id.and_then(|bytes| Uuid::from_slice(bytes.value()).ok()))
         })?;
         let id = JournalId(id.ok_or_else(|| std::io::Error::other("the journal has no id"))?);
-        let store = Arc::new(store);
-        Ok((Self { store, id }, aside))
+        let journal = Self {
+            store: Arc::new(store),
+            id,
+            remembered: Arc::default(),
+        };
+        let remembered = Remembered {
+            epoch: journal.epoch()?,
+            live: journal.live()?,
+        };
+        *journal.remembered() = remembered;
+        Ok((journal, aside))
+    }
+
+    /// What is wrong with the disk, as far as looking shows and the last write met.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.store.disk().fault()
+    }
+
+    /// What is wrong with the disk, tried by writing where looking shows nothing.
+    pub(crate) fn trouble(&self) -> Option<Fault> {
+        if let Some(fault) = self.store.disk().look() {
+            return Some(fault);
+        }
+        match self.confirm_epoch(0) {
+            Ok(()) => self.fault(),
+            Err(error) => Some(error.fault().unwrap_or(Fault::Io)),
+        }
+    }
+
+    fn write<T>(
+        &self,
+        act: Act,
+        body: impl FnOnce(&redb::WriteTransaction) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        let (value, remembered) = self.store.write(act, |tx| {
+            let value = body(tx)?;
+            Ok((value, Remembered::of(tx)?))
+        })?;
+        *self.remembered() = remembered;
+        Ok(value)
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        self.remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a journal operation off the event loop: each write waits for the disk.
@@ -116,15 +181,19 @@ impl Journal {
 
     /// Newest epoch on disk.
     pub(crate) fn epoch(&self) -> Result<u64, JournalError> {
-        self.store.read(|tx| {
+        let read = self.store.read(|tx| {
             let table = tx.open_table(NUMBERS)?;
             Ok(table.get("epoch")?.map_or(0, |n| n.value()))
-        })
+        });
+        match read {
+            Err(error) if error.fault().is_some() => Ok(self.remembered().epoch),
+            read => read,
+        }
     }
 
     /// Writes an epoch down; never goes back.
     pub(crate) fn confirm_epoch(&self, epoch: u64) -> Result<(), JournalError> {
-        self.store.write(Act::JournalEpoch, |tx| {
+        self.write(Act::JournalEpoch, |tx| {
             let mut table = tx.open_table(NUMBERS)?;
             let old = table.get("epoch")?.map_or(0, |n| n.value());
             table.insert("epoch", old.max(epoch))?;
@@ -139,7 +208,7 @@ impl Journal {
         command: &v1::Command,
         at: BootInstant,
     ) -> Result<Taken, JournalError> {
-        self.store.write(Act::JournalAccept, |tx| {
+        self.write(Act::JournalAccept, |tx| {
             if let Some(record) = find(tx, id)? {
                 return match record.regranted(command) {
                     Some(record) => put_live(tx, id, &record).map(|()| Taken::New),
@@ -161,7 +230,7 @@ impl Journal {
         command: &v1::Command,
         outcome: v1::Outcome,
     ) -> Result<(), JournalError> {
-        self.store.write(Act::JournalRefuse, |tx| {
+        self.write(Act::JournalRefuse, |tx| {
             if find(tx, id)?.is_none() {
                 put_live(tx, id, &Record::refused(command, outcome, next_seq(tx)?))?;
             }
@@ -175,7 +244,7 @@ impl Journal {
         id: AttemptId,
         command: &v1::Command,
     ) -> Result<Stopped, JournalError> {
-        self.store.write(Act::JournalStop, |tx| {
+        self.write(Act::JournalStop, |tx| {
             let (record, stopped) = match Record::stopped(find(tx, id)?, command) {
                 Halt::Over => return Ok(Stopped::Over),
                 Halt::UnderWay(record) => (record, Stopped::UnderWay),
@@ -224,7 +293,7 @@ impl Journal {
         deferred: v1::Deferred,
         traceparent: String,
     ) -> Result<bool, JournalError> {
-        self.store.write(Act::JournalDefer, |tx| {
+        self.write(Act::JournalDefer, |tx| {
             let Some(mut record) = live_record(tx, id)? else {
                 return Ok(false);
             };
@@ -260,7 +329,7 @@ impl Journal {
         change: Option<ReleaseChange>,
         traceparent: String,
     ) -> Result<(), JournalError> {
-        self.store.write(Act::JournalOutcome, |tx| {
+        self.write(Act::JournalOutcome, |tx| {
             if let Some(change) = change {
                 put_release(tx, &change)?;
             }
@@ -278,7 +347,7 @@ impl Journal {
 
     /// Takes an acknowledgement in; after that of an outcome the attempt is a tombstone.
     pub(crate) fn acknowledge(&self, seq: u64, unix_seconds: i64) -> Result<Acked, JournalError> {
-        self.store.write(Act::JournalAck, |tx| {
+        self.write(Act::JournalAck, |tx| {
             let live = all_live(&tx.open_table(LIVE)?)?;
             let hit = live
                 .into_iter()
@@ -306,7 +375,7 @@ impl Journal {
 
     /// Keeps the server's configuration.
     pub(crate) fn configure(&self, configuration: &v1::Configure) -> Result<(), JournalError> {
-        self.store.write(Act::JournalConfigure, |tx| {
+        self.write(Act::JournalConfigure, |tx| {
             let mut table = tx.open_table(IDENTITY)?;
             table.insert("configuration", configuration.encode_to_vec().as_slice())?;
             Ok(())
@@ -326,8 +395,7 @@ impl Journal {
 
     /// Corrects what `current` names, from what the disk says.
     pub(crate) fn set_release(&self, change: ReleaseChange) -> Result<(), JournalError> {
-        self.store
-            .write(Act::JournalRelease, |tx| put_release(tx, &change))
+        self.write(Act::JournalRelease, |tx| put_release(tx, &change))
     }
 
     fn change<T: Default>(
@@ -336,7 +404,7 @@ impl Journal {
         id: AttemptId,
         body: impl FnOnce(&mut Record) -> T,
     ) -> Result<T, JournalError> {
-        self.store.write(act, |tx| {
+        self.write(act, |tx| {
             let Some(mut record) = live_record(tx, id)? else {
                 return Ok(T::default());
             };

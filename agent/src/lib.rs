@@ -5,7 +5,7 @@
 //! into the journal; the session sends it until it is acknowledged. Between them there are only hints: whatever
 //! must not be lost is on disk first.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use kernex_proto::handshake::EnrollmentToken;
@@ -18,6 +18,7 @@ mod channel;
 mod clock;
 mod config;
 mod crash;
+mod disk;
 mod durable;
 mod enrollment;
 mod executor;
@@ -31,6 +32,7 @@ mod removal;
 mod sandbox;
 mod session;
 mod settings;
+mod start;
 mod wires;
 
 pub use config::{Args, Command, Config};
@@ -55,19 +57,10 @@ pub async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::Result<
 
 /// Runs the agent until `shutdown`; enrols first when needed and a token is given.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let mut identity = match (Identity::load(&config.state_dir)?, &config.token) {
-        (Some(identity), _) => identity,
-        (None, Some(token)) => enroll(&config, token).await?,
-        (None, None) => anyhow::bail!(
-            "this device is not enrolled; run `kernex-agent enroll --server URL --token TOKEN` first (a token comes \
-             from `kernexctl enrollment create`)"
-        ),
+    // An agent that waits for its network or its disk does not give up: nothing would start it again but a restart.
+    let Some((identity, key, journal)) = start::start(&config, &shutdown).await? else {
+        return Ok(());
     };
-    if let Some(server) = &config.server {
-        identity.server.clone_from(server);
-    }
-    let key = enrollment::load_key(&config).await?;
-    let journal = open_journal(&config.state_dir).await?;
     let kept = journal.call(Journal::configuration).await?;
     let settings = Settings::kept(&config, kept.as_ref());
     let remover = Remover::new(&config.state_dir);
@@ -140,17 +133,4 @@ async fn supervise(
         }
     }
     result
-}
-
-async fn open_journal(state_dir: &Path) -> anyhow::Result<Journal> {
-    let path = state_dir.join("journal.redb");
-    let opened = tokio::task::spawn_blocking(move || Journal::open(&path)).await?;
-    let (journal, aside) = opened.context("cannot open the journal")?;
-    if let Some(aside) = aside {
-        tracing::error!(
-            path = %aside.display(),
-            "THE JOURNAL WAS DAMAGED and set aside; attempts the server still waits for will end as journal_lost"
-        );
-    }
-    Ok(journal)
 }

@@ -23,6 +23,7 @@ use crate::{
     channel::{self, BulkError, Calls, ConnectError},
     clock,
     config::Config,
+    disk::Fault,
     host::Host,
     identity::{DeviceKey, Identity},
     journal::{Journal, JournalError},
@@ -31,6 +32,7 @@ use crate::{
 
 mod active;
 mod again;
+mod ailing;
 mod asked;
 mod handshake;
 mod incoming;
@@ -94,10 +96,14 @@ enum SessionError {
     Silent(Duration),
     #[error("the server does not take what is sent")]
     Stuck,
-    #[error("the server refuses downloads by its token although it lives")]
+    #[error("downloads fail on it although it lives")]
     Doubted,
     #[error("the journal failed")]
     Journal(#[from] JournalError),
+    #[error("{0}")]
+    Faulty(Fault),
+    #[error("the state folder is well again")]
+    Recovered,
     #[error("the pinned CA in device.json cannot be read")]
     BadCa,
 }
@@ -111,10 +117,16 @@ impl SessionError {
             Self::Status(status) | Self::Handshake(HandshakeError::Status(status)) => {
                 status.get_details_retry_info()?.retry_delay
             }
+            // The next session says what is wrong, or what there is.
+            Self::Faulty(_) | Self::Recovered => Some(Duration::ZERO),
+            Self::Journal(error) => error.fault().map(|_| Duration::ZERO),
             _ => None,
         }
     }
 }
+
+/// What the server said, and what keeps the agent from confirming it.
+type Greeted = (handshake::Welcome, Option<Fault>);
 
 /// Keeps the session.
 pub(crate) struct Sessions {
@@ -126,6 +138,43 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
+    /// Keeps sessions that only say what is wrong with the state folder, until it is well. `false` when `stop` came first.
+    pub(crate) async fn until_well(&mut self, stop: &CancellationToken) -> bool {
+        let mut host = Host::new(&self.config.state_dir);
+        let mut backoff = Backoff::new(self.config.max_reconnect_wait);
+        loop {
+            let well = self.journal.call(|journal| Ok(journal.trouble().is_none()));
+            if well.await.unwrap_or(false) {
+                return true;
+            }
+            let mut opened = None;
+            let end = Box::pin(self.once(&mut host, &mut opened, stop)).await;
+            let lasted = opened.map_or(Duration::ZERO, |at| clock::since_boot().saturating_sub(at));
+            let Err(error) = end else {
+                return false;
+            };
+            let wait = backoff.next(lasted, error.directed(), rand::random());
+            self.say_not_connected(&error, lasted, wait);
+            if stop
+                .run_until_cancelled(tokio::time::sleep(wait))
+                .await
+                .is_none()
+            {
+                return false;
+            }
+        }
+    }
+
+    fn say_not_connected(&self, error: &SessionError, lasted: Duration, wait: Duration) {
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            server = self.identity.server,
+            lasted_ms = lasted.as_millis(),
+            wait_ms = wait.as_millis(),
+            "not connected; will connect again"
+        );
+    }
+
     /// Connects again and again until `stop`.
     pub(crate) async fn keep(mut self, stop: CancellationToken) {
         let mut host = Host::new(&self.config.state_dir);
@@ -139,13 +188,7 @@ impl Sessions {
                 return;
             };
             let wait = backoff.next(lasted, error.directed(), rand::random());
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                server = self.identity.server,
-                lasted_ms = lasted.as_millis(),
-                wait_ms = wait.as_millis(),
-                "not connected; will connect again"
-            );
+            self.say_not_connected(&error, lasted, wait);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
@@ -161,7 +204,7 @@ impl Sessions {
         stop: &CancellationToken,
     ) -> Result<(), SessionError> {
         let opening = self.open();
-        let (link, welcome, streams) = tokio::select! {
+        let (link, (welcome, fault), streams) = tokio::select! {
             open = opening => open?,
             () = stop.cancelled() => return Ok(()),
         };
@@ -172,6 +215,9 @@ impl Sessions {
             server = self.identity.server,
             "session open"
         );
+        if let Some(fault) = fault {
+            return ailing::run(&self.journal, host, &welcome, streams, fault, stop).await;
+        }
         self.wires.set_device_name(welcome.device_name.clone());
         self.rotate_trust(&welcome);
         let doubted = link.doubted.clone();
@@ -187,7 +233,7 @@ impl Sessions {
         session.run(&doubted, stop).await
     }
 
-    async fn open(&self) -> Result<(Link, handshake::Welcome, handshake::Streams), SessionError> {
+    async fn open(&self) -> Result<(Link, Greeted, handshake::Streams), SessionError> {
         let trust = match self.identity.ca_pem.as_str() {
             "" => None,
             pem => Some(PinnedCa::from_pem(pem, Dates::Ignored).ok_or(SessionError::BadCa)?),
@@ -196,14 +242,16 @@ impl Sessions {
         let channel::Connected { channel, .. } = channel::connect(&control_plane).await?;
         let mut streams = handshake::dial(channel::client(channel)).await?;
         let (journal, key) = (&self.journal, &self.key);
-        let welcome = handshake::shake_hands(&mut streams, &self.identity, key, journal).await?;
+        let fault = journal.call(|journal| Ok(journal.fault())).await?;
+        let (welcome, fault) =
+            handshake::shake_hands(&mut streams, &self.identity, key, journal, fault).await?;
         let link = Link {
             control_plane,
             token: welcome.session_token.clone(),
             device: handshake::metadata(&self.identity.device.to_string())?,
             doubted: CancellationToken::new(),
         };
-        Ok((link, welcome, streams))
+        Ok((link, (welcome, fault), streams))
     }
 
     /// Takes a new trust bundle over if the CA trusted so far signed it.

@@ -117,6 +117,16 @@ impl TinyDisk {
         }
     }
 
+    /// Lets it be read only, or written again. Refused while a file is open for writing.
+    pub fn set_read_only(&self, read_only: bool) -> io::Result<()> {
+        let how = if read_only {
+            "remount,ro"
+        } else {
+            "remount,rw"
+        };
+        run(Command::new("mount").args(["-o", how]).arg(self.path()))
+    }
+
     /// Takes the filling away.
     pub fn empty(&self) -> io::Result<()> {
         // Cut short first: a process that is being forked elsewhere may hold it open for a moment longer.

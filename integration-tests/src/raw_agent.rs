@@ -9,9 +9,10 @@ use kernex_proto::{
     handshake::{EnrollTranscript, EnrollmentToken, SessionTranscript},
     ids::{ClusterId, DeviceId, Digest, JournalId},
     v1::{
-        AttemptState, Challenge, Command, DeviceSessionResponse, EnrollRequest, EnrollResponse,
-        HeldAttempt, Hello, Inventory, Ready, Welcome, agent_service_client::AgentServiceClient,
-        device_session_request as up, device_session_response as down,
+        AttemptState, Challenge, Command, DeviceSessionResponse, DiskFault, EnrollRequest,
+        EnrollResponse, HeldAttempt, Hello, Inventory, Ready, Welcome,
+        agent_service_client::AgentServiceClient, device_session_request as up,
+        device_session_response as down,
     },
 };
 use rsa::{
@@ -113,6 +114,19 @@ impl RawIdentity {
         };
         let session = self.open(server, vec![held]).await;
         session.expect("the session opens")
+    }
+
+    /// Opens a session as an agent does that cannot write its state folder: its number is not on the disk, and a heartbeat
+    /// says why.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub async fn connect_ailing(&self, server: &TestServer, fault: DiskFault) -> RawSession {
+        let opening = Opening::new(server).await.expect("it is challenged");
+        let hello = opening.hello(self);
+        let mut session = opening.say(hello).await.expect("it is welcome");
+        session.heartbeat_with(1, fault).await;
+        session
     }
 
     async fn open(

@@ -30,6 +30,7 @@ mod m0021_copies;
 mod m0022_digests;
 mod m0023_leftovers;
 mod m0026_recorded;
+mod m0028_disk;
 
 /// Applies and reverts the changes in order.
 #[derive(Debug)]
@@ -58,6 +59,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0022_digests::Migration),
             Box::new(m0023_leftovers::Migration),
             Box::new(m0026_recorded::Migration),
+            Box::new(m0028_disk::Migration),
         ]
     }
 }

@@ -103,7 +103,9 @@ pub async fn ask(
 ) -> Vec<v1::DevicePlan> {
     let now = &now;
     let asked = planning.devices.iter().map(|device| {
-        let question = registry.get(device.id).map(|session| {
+        let session = registry.get(device.id);
+        let session = session.filter(|session| !session.is_ailing());
+        let question = session.map(|session| {
             let question = plans.ask(device.id);
             let command = v1::Command {
                 epoch: session.epoch,
@@ -145,6 +147,7 @@ fn judge(
     let verdict = match &answer {
         _ if device.conflicted => PlanVerdict::Conflicted,
         _ if device.penalty.is_some() => PlanVerdict::Penalised,
+        None if device.disk_fault.is_some() => PlanVerdict::WouldFail,
         None if here => PlanVerdict::NoAnswer,
         None => PlanVerdict::Offline,
         Some(answer) if !answer.obstacles.is_empty() => PlanVerdict::WouldFail,
@@ -156,22 +159,25 @@ fn judge(
         let millis = time.seconds.saturating_mul(1000) + i64::from(time.nanos) / 1_000_000;
         millis.saturating_sub(now.0 / 1000)
     });
+    let note = match (device.penalty, device.disk_fault) {
+        (Some(penalty), _) => penalty.to_string(),
+        (None, Some(fault)) => format!("state_dir: {fault}"),
+        (None, None) => String::new(),
+    };
     v1::DevicePlan {
         device_id: device.id.to_string(),
         device_name: device.name.clone(),
         verdict: verdict.into(),
         answer,
         clock_skew_ms: skew,
-        note: device
-            .penalty
-            .map_or_else(String::new, |penalty| penalty.to_string()),
+        note,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{attempt::Reason, penalty::Penalty};
+    use crate::domain::{attempt::Reason, device::DiskFault, penalty::Penalty};
 
     fn device() -> DeviceId {
         DeviceId(Uuid::now_v7())
@@ -223,10 +229,25 @@ mod tests {
                 name: "edge-1".into(),
                 conflicted,
                 penalty: None,
+                disk_fault: None,
             };
             let plan = judge(&device, here, answer, Timestamp(0));
             assert_eq!(plan.verdict(), wanted);
         }
+    }
+
+    #[test]
+    fn a_device_whose_disk_fails_is_told_apart_with_the_fault() {
+        let device = PlannedDevice {
+            id: device(),
+            name: "edge-1".into(),
+            conflicted: false,
+            penalty: None,
+            disk_fault: Some(DiskFault::NoSpace),
+        };
+        let plan = judge(&device, false, None, Timestamp(0));
+        assert_eq!(plan.verdict(), PlanVerdict::WouldFail);
+        assert_eq!(plan.note, "state_dir: no space");
     }
 
     #[test]
@@ -239,6 +260,7 @@ mod tests {
                 failures: 3,
                 last: Reason::HealthCheck,
             }),
+            disk_fault: None,
         };
         let plan = judge(&device, true, Some(v1::Planned::default()), Timestamp(0));
         assert_eq!(plan.verdict(), PlanVerdict::Penalised);
@@ -256,6 +278,7 @@ mod tests {
             name: "edge-1".into(),
             conflicted: false,
             penalty: None,
+            disk_fault: None,
         };
         let answer = v1::Planned {
             device_time: Some(prost_types::Timestamp {

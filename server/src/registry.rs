@@ -7,7 +7,7 @@ use std::{
     future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -16,17 +16,20 @@ use std::{
 use futures::task::AtomicWaker;
 use kernex_proto::{
     ids::{AttemptId, DeviceId, JournalId},
-    v1::{DeviceSessionResponse, device_session_response::Message},
+    v1::{self, DeviceSessionResponse, device_session_response::Message},
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::domain::attempt::UNHEARD;
+use crate::domain::{attempt::UNHEARD, device::DiskFault};
 
 /// Messages that may wait for one device. A session has a handful of commands and acks under way; a peer that lets 64
 /// pile up does not read, and more would only hide it.
 ///
 /// They wait in boxes: the channel makes room for 32 at once, which is 8 KiB for messages and 256 bytes for boxes.
 pub const OUTBOUND_QUEUE: usize = 64;
+
+/// Milliseconds between two changes of a disk's state that are noted in one session.
+const DISK_CALM: u64 = 10_000;
 
 /// Why the server ends a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,12 @@ pub struct SessionHandle {
     heartbeat_ms: AtomicU64,
     opened: Instant,
     ended: OnceLock<Ended>,
+    /// Its agent cannot write its state folder: no commands go there.
+    ailing: AtomicBool,
+    /// What is known to be wrong with the disk of the state folder, as on the wire.
+    disk_fault: AtomicI32,
+    /// When that changed last, in milliseconds since the session opened; 0 is never.
+    disk_changed: AtomicU64,
     /// The session's task.
     waiting: AtomicWaker,
 }
@@ -81,8 +90,50 @@ impl SessionHandle {
             heartbeat_ms: AtomicU64::new(0),
             opened: Instant::now(),
             ended: OnceLock::new(),
+            ailing: AtomicBool::new(false),
+            disk_fault: AtomicI32::new(0),
+            disk_changed: AtomicU64::new(0),
             waiting: AtomicWaker::new(),
         })
+    }
+
+    /// The agent cannot write its state folder, so it takes no commands in this session.
+    pub fn set_ailing(&self) {
+        self.ailing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its agent cannot write its state folder.
+    #[must_use]
+    pub fn is_ailing(&self) -> bool {
+        self.ailing.load(Ordering::Relaxed)
+    }
+
+    /// What is known to be wrong with the disk of the agent's state folder.
+    #[must_use]
+    pub fn disk_fault(&self) -> Option<DiskFault> {
+        let wire = v1::DiskFault::try_from(self.disk_fault.load(Ordering::Relaxed));
+        wire.ok().and_then(DiskFault::from_wire)
+    }
+
+    /// Whether this is news. An agent that says something else with each heartbeat is heard every ten seconds.
+    #[must_use]
+    pub fn is_news_of_disk(&self, fault: Option<DiskFault>) -> bool {
+        if fault == self.disk_fault() {
+            return false;
+        }
+        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last = self.disk_changed.load(Ordering::Relaxed);
+        let is_calm = last == 0 || now - last.min(now) >= DISK_CALM;
+        if is_calm {
+            self.disk_changed.store(now.max(1), Ordering::Relaxed);
+        }
+        is_calm
+    }
+
+    /// This is known from now on.
+    pub fn set_disk_fault(&self, fault: Option<DiskFault>) {
+        let wire = fault.map_or(v1::DiskFault::Unspecified, v1::DiskFault::from);
+        self.disk_fault.store(wire.into(), Ordering::Relaxed);
     }
 
     /// Time between heartbeats, when the agent said that it goes by one of its own.
@@ -101,8 +152,12 @@ impl SessionHandle {
         self.heartbeat_ms.store(millis, Ordering::Relaxed);
     }
 
-    /// Queues a message; a full queue ends the session. Says whether it was queued.
+    /// Queues a message; a full queue ends the session. Says whether it was queued: a command is not where the agent cannot
+    /// write it down.
     pub fn send(&self, message: Message) -> bool {
+        if self.is_ailing() && matches!(message, Message::Command(_)) {
+            return false;
+        }
         let message = DeviceSessionResponse {
             message: Some(message),
         };
@@ -252,7 +307,7 @@ impl Registry {
     ) -> Option<Arc<SessionHandle>> {
         let mut sessions = self.lock();
         let entry = sessions.get_mut(&device)?;
-        if entry.handle.epoch != epoch {
+        if entry.handle.epoch != epoch || entry.handle.is_ailing() {
             return None;
         }
         let now = Instant::now();

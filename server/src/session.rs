@@ -26,9 +26,9 @@ use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use self::{
-    decide::{Decision, Wake, decide},
+    decide::{Decision, Wake, decide, decide_ailing},
     group::Claim,
-    handshake::{Challenge, Refusal},
+    handshake::{Answered, Challenge, Refusal},
 };
 pub use self::{
     group::Steps,
@@ -39,6 +39,7 @@ use crate::{
     connections::ConnectionHandle,
     crash::Act,
     dispatcher::Hints,
+    domain::device::DiskFault,
     error::chain,
     metrics::Metrics,
     preflight::Plans,
@@ -184,23 +185,44 @@ impl Sessions {
             Act::PushWelcome.before();
             say(out, Down::Welcome(welcome))?;
             Act::PushWelcome.after();
-            handshake::receive_ready(inbound, epoch, deadline).await?;
-            self.steps.confirm(device, epoch).await?;
-            Ok::<_, Refusal>(())
+            let answered = handshake::receive_ready(inbound, epoch, deadline).await?;
+            match &answered {
+                Answered::Ready => self.steps.confirm(device, epoch).await?,
+                Answered::Ailing(_) => self.steps.ail(device, epoch).await?,
+            }
+            Ok::<_, Refusal>(answered)
         };
-        if let Err(refusal) = confirmed.await {
-            self.mark_closed(device, epoch).await;
-            return Err(refusal);
-        }
+        let answered = match confirmed.await {
+            Ok(answered) => answered,
+            Err(refusal) => {
+                self.mark_closed(device, epoch).await;
+                return Err(refusal);
+            }
+        };
         if opened.conflicted {
             tracing::warn!(device = %device, name = opened.name, "two copies of this device exist; it gets no commands until an operator decides");
         }
         let session = SessionHandle::new(device, epoch, journal, out.clone());
+        session.set_disk_fault(opened.disk_fault);
+        if let Answered::Ailing(heartbeat) = answered {
+            session.set_ailing();
+            match decide::heartbeat(*heartbeat) {
+                Decision::Heartbeat { seq, row } => self.heartbeat(&session, seq, row).await,
+                _ => {
+                    self.mark_closed(device, epoch).await;
+                    return Err(Refusal::Malformed("Heartbeat: it makes no sense".into()));
+                }
+            }
+        }
         if !self.registry.insert(Arc::clone(&session)) {
             session.end(Ended::Replaced);
         }
-        tracing::info!(name = opened.name, "session opened");
-        self.hints.reconfigure([device]);
+        if session.is_ailing() {
+            tracing::warn!(name = opened.name, disk_fault = ?session.disk_fault(), "session opened by an agent that cannot write its state folder; it gets no commands");
+        } else {
+            tracing::info!(name = opened.name, "session opened");
+            self.hints.reconfigure([device]);
+        }
         Ok(session)
     }
 
@@ -247,7 +269,11 @@ impl Sessions {
                     Wake::Silent
                 }
             };
-            match decide(wake) {
+            let decision = match session.is_ailing() {
+                false => decide(wake),
+                true => decide_ailing(wake),
+            };
+            match decision {
                 Decision::Ignore(what) => {
                     span.in_scope(|| tracing::debug!(what, "message ignored"));
                 }
@@ -257,18 +283,13 @@ impl Sessions {
                     }
                 }
                 Decision::Heartbeat { seq, row } => {
-                    Act::AckHeartbeat.before();
-                    session.send(Down::HeartbeatAck(v1::HeartbeatAck { seq }));
-                    Act::AckHeartbeat.after();
-                    self.recorder.heartbeat(HeartbeatRow {
-                        device: session.device,
-                        epoch: session.epoch,
-                        vital_signs: row.vital_signs.unwrap_or_default(),
-                        releases: Some(row.releases),
-                        leftovers: row.leftovers,
-                        fits: false,
-                        sampled_at: None,
-                    });
+                    let fault = DiskFault::from_wire(row.disk_fault());
+                    self.vital_signs(session, seq, row);
+                    if session.is_news_of_disk(fault) {
+                        // In a box: hardly any session ever gets here.
+                        let noted = self.disk_fault(session, fault);
+                        Box::pin(noted.instrument(span.clone())).await;
+                    }
                 }
                 Decision::Progress(attempt, progress) => {
                     self.recorder.progress(session.device, attempt, progress);
@@ -294,6 +315,51 @@ impl Sessions {
                     Act::PushDrain.after();
                     return None;
                 }
+            }
+        }
+    }
+
+    /// What a heartbeat says, in full.
+    async fn heartbeat(&self, session: &SessionHandle, seq: u64, row: v1::Heartbeat) {
+        let fault = DiskFault::from_wire(row.disk_fault());
+        self.vital_signs(session, seq, row);
+        self.disk_fault(session, fault).await;
+    }
+
+    /// Answers a heartbeat and keeps what it says.
+    fn vital_signs(&self, session: &SessionHandle, seq: u64, row: v1::Heartbeat) {
+        Act::AckHeartbeat.before();
+        session.send(Down::HeartbeatAck(v1::HeartbeatAck { seq }));
+        Act::AckHeartbeat.after();
+        // What runs cannot be told where nothing can be read.
+        let is_well = row.disk_fault == 0;
+        self.recorder.heartbeat(HeartbeatRow {
+            device: session.device,
+            epoch: session.epoch,
+            vital_signs: row.vital_signs.unwrap_or_default(),
+            releases: is_well.then_some(row.releases),
+            leftovers: row.leftovers,
+            fits: false,
+            sampled_at: None,
+        });
+    }
+
+    /// Notes what is wrong with the disk of the agent's state folder.
+    async fn disk_fault(&self, session: &SessionHandle, fault: Option<DiskFault>) {
+        let (device, epoch) = (session.device, session.epoch);
+        match self.store.record_disk_fault(device, epoch, fault).await {
+            Ok(()) => {
+                session.set_disk_fault(fault);
+                match fault {
+                    Some(fault) => {
+                        tracing::warn!(%fault, "the state folder of the device is not well")
+                    }
+                    None => tracing::info!("the state folder of the device is well again"),
+                }
+            }
+            // The next heartbeat says it again.
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the state of a device's disk was not recorded");
             }
         }
     }

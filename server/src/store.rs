@@ -35,6 +35,7 @@ mod connect;
 mod copies;
 pub mod deployments;
 pub mod devices;
+mod disk_faults;
 pub mod dispatch;
 mod downloads;
 mod drifts;

@@ -22,10 +22,15 @@ pub(crate) struct Told {
 impl Journal {
     /// Every outcome numbered up to this has been acknowledged.
     pub(crate) fn acknowledged_seq(&self) -> Result<u64, JournalError> {
-        self.store.read(|tx| {
+        let read = self.store.read(|tx| {
             let waits = live_outcomes(tx)?.first().map(|(seq, ..)| *seq);
             buried_before(tx, waits.unwrap_or(u64::MAX))
-        })
+        });
+        match read {
+            // Nothing is claimed of what cannot be read: too little only has outcomes told twice.
+            Err(error) if error.fault().is_some() => Ok(0),
+            read => read,
+        }
     }
 
     /// Whether there is an outcome above this number that was acknowledged before.

@@ -13,7 +13,11 @@ use super::{
 impl Journal {
     /// Every attempt that is open or whose outcome is unacknowledged.
     pub(crate) fn live(&self) -> Result<Vec<(AttemptId, Record)>, JournalError> {
-        self.store.read(|tx| all_live(&tx.open_table(LIVE)?))
+        match self.store.read(|tx| all_live(&tx.open_table(LIVE)?)) {
+            // It is what the journal held last; nothing can have been added since.
+            Err(error) if error.fault().is_some() => Ok(self.remembered().live.clone()),
+            read => read,
+        }
     }
 
     /// One attempt, live or buried.

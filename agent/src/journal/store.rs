@@ -12,7 +12,10 @@ use redb::{
     StorageError, TableDefinition, WriteTransaction,
 };
 
-use crate::crash::Act;
+use crate::{
+    crash::Act,
+    disk::{Disk, Fault},
+};
 
 /// Attempts that are open or whose outcome is not acknowledged, by target and number.
 pub(super) const LIVE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("live");
@@ -77,9 +80,25 @@ impl From<prost::DecodeError> for JournalError {
     }
 }
 
+impl JournalError {
+    /// What it says of the disk, if anything.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Io(error) => Fault::of(error),
+            Self::Database(error) => match &**error {
+                redb::Error::Io(error) => Fault::of(error),
+                redb::Error::PreviousIo => Some(Fault::Io),
+                _ => None,
+            },
+            Self::InUse(_) | Self::Record(_) | Self::Lost => None,
+        }
+    }
+}
+
 /// The open database, or the wish to open it again.
 pub(super) struct Store {
     path: PathBuf,
+    disk: Disk,
     database: Mutex<Option<Database>>,
 }
 
@@ -89,10 +108,9 @@ impl Store {
         path: &Path,
         check: impl Fn(&Self) -> Result<(), JournalError>,
     ) -> Result<(Self, Option<PathBuf>), JournalError> {
-        let store = |database| Self {
-            path: path.to_owned(),
-            database: Mutex::new(Some(database)),
-        };
+        let store = |database| Self::new(path, Some(database));
+        // A full disk has room for this much at least.
+        disk_of(path).give_way();
         match open_database(path).map(store) {
             Ok(store) => match check(&store) {
                 Err(JournalError::Record(_)) => drop(store),
@@ -119,8 +137,29 @@ impl Store {
         })?;
         Ok(Self {
             path: path.to_owned(),
+            disk: Disk::unkept(path),
             database: Mutex::new(Some(database)),
         })
+    }
+
+    /// A file that cannot be opened now; each call tries.
+    pub(super) fn closed(path: &Path, met: Option<Fault>) -> Self {
+        let store = Self::new(path, None);
+        store.disk.met(met);
+        store
+    }
+
+    fn new(path: &Path, database: Option<Database>) -> Self {
+        Self {
+            path: path.to_owned(),
+            disk: disk_of(path),
+            database: Mutex::new(database),
+        }
+    }
+
+    /// The disk it lies on.
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// Runs a transaction and makes it durable before returning; `act` names it to whoever tests crashes.
@@ -129,7 +168,8 @@ impl Store {
         act: Act,
         body: impl FnOnce(&WriteTransaction) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        self.with(|database| {
+        self.disk.give_way();
+        let written = self.with(|database| {
             let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
             let value = body(&transaction)?;
@@ -137,7 +177,16 @@ impl Store {
             transaction.commit()?;
             act.after();
             Ok(value)
-        })
+        });
+        match &written {
+            Ok(_) => self.disk.met(None),
+            Err(error) => {
+                if let Some(fault) = error.fault() {
+                    self.disk.met(Some(fault));
+                }
+            }
+        }
+        written
     }
 
     /// Runs a read.
@@ -167,6 +216,10 @@ impl Store {
         }
         result
     }
+}
+
+fn disk_of(path: &Path) -> Disk {
+    Disk::of(path.parent().unwrap_or(Path::new(".")))
 }
 
 fn needs_reopening(err: &JournalError) -> bool {

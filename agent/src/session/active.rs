@@ -20,15 +20,16 @@ use crate::{
     clock,
     config::Config,
     crash::Act,
+    disk::Fault,
     host::Host,
     journal::{Acked, BootInstant, Journal, Stopped, Taken},
     wires::Wires,
 };
 
 /// A message that is not taken for this long means that the server does not read.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence that is always allowed.
-const LEAST_SILENCE: Duration = Duration::from_secs(30);
+pub(super) const LEAST_SILENCE: Duration = Duration::from_secs(30);
 /// How long a stopping agent waits for its last reports to arrive.
 const LAST_ACKS: Duration = Duration::from_secs(2);
 /// How long a draining server may still acknowledge.
@@ -291,16 +292,28 @@ impl<'a> Active<'a> {
     async fn send_heartbeat(&mut self) -> Result<(), SessionError> {
         self.heartbeat_seq += 1;
         let remover = self.wires.remover.clone();
-        let releases = self
+        let (fault, is_idle, releases) = self
             .journal
-            .call(move |journal| running(&remover, journal))
+            .call(move |journal| {
+                let is_idle = journal.live()?.is_empty();
+                Ok((journal.fault(), is_idle, running(&remover, journal)?))
+            })
             .await?;
+        // With the space that was kept back what is under way can still be told; nothing new is begun after that.
+        if let Some(fault) = fault
+            && (is_idle || fault != Fault::NoSpace)
+        {
+            return Err(SessionError::Faulty(fault));
+        }
         let heartbeat = v1::Heartbeat {
             seq: self.heartbeat_seq,
             vital_signs: Some(self.host.vital_signs()),
             releases,
             device_time: Some(clock::wall()),
             leftovers: self.wires.remover.leftovers(),
+            disk_fault: fault
+                .map_or(v1::DiskFault::Unspecified, v1::DiskFault::from)
+                .into(),
         };
         self.send(Message::Heartbeat(heartbeat)).await
     }
@@ -399,7 +412,7 @@ fn guarded(message: &Message) -> Option<Act> {
     })
 }
 
-fn ticks(pace: Duration) -> Interval {
+pub(super) fn ticks(pace: Duration) -> Interval {
     let mut ticks = interval(pace);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks

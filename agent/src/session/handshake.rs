@@ -26,6 +26,7 @@ use crate::{
     channel::CONNECT_TIMEOUT,
     clock,
     crash::Act,
+    disk::Fault,
     host,
     identity::{DeviceKey, Identity},
     journal::{Journal, JournalError},
@@ -120,13 +121,15 @@ pub(super) async fn dial(
     })
 }
 
-/// Proves who we are and says what we hold. The epoch is on disk when this returns.
+/// Proves who we are and says what we hold. The epoch is on disk when this returns, unless the disk has a fault, known before or
+/// met now: then nothing is confirmed, and the fault is returned.
 pub(super) async fn shake_hands(
     streams: &mut Streams,
     identity: &Identity,
     key: &DeviceKey,
     journal: &Journal,
-) -> Result<Welcome, HandshakeError> {
+    fault: Option<Fault>,
+) -> Result<(Welcome, Option<Fault>), HandshakeError> {
     let challenge = expect_challenge(&mut streams.down, identity).await?;
     let last_epoch = journal.call(Journal::epoch).await?;
     let hello = hello(&challenge, identity, key, journal, last_epoch).await?;
@@ -134,14 +137,21 @@ pub(super) async fn shake_hands(
     send(streams, up::Message::Hello(hello)).await?;
     Act::SendHello.after();
     let welcome = expect_welcome(&mut streams.down, last_epoch).await?;
+    if fault.is_some() {
+        return Ok((welcome, fault));
+    }
     let epoch = welcome.epoch;
-    journal
-        .call(move |journal| journal.confirm_epoch(epoch))
-        .await?;
+    let confirmed = journal.call(move |journal| journal.confirm_epoch(epoch));
+    if let Err(error) = confirmed.await {
+        return match error.fault() {
+            None => Err(error.into()),
+            fault => Ok((welcome, fault)),
+        };
+    }
     Act::SendReady.before();
     send(streams, up::Message::Ready(v1::Ready { epoch })).await?;
     Act::SendReady.after();
-    Ok(welcome)
+    Ok((welcome, None))
 }
 
 async fn send(streams: &Streams, message: up::Message) -> Result<(), HandshakeError> {

@@ -35,6 +35,8 @@ pub(crate) struct DeviceView {
     drifts: Vec<DriftView>,
     /// What its agent was to remove and could not.
     leftovers: LeftoversView,
+    /// What is wrong with the disk of its agent's state folder: "no_space", "read_only", "io_error", or empty.
+    disk_fault: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -82,6 +84,10 @@ impl From<v1::VitalSigns> for VitalSignsView {
 impl From<v1::Device> for DeviceView {
     fn from(wire: v1::Device) -> Self {
         Self {
+            disk_fault: match wire.disk_fault() {
+                v1::DiskFault::Unspecified => String::new(),
+                _ => state_word!(v1::DiskFault, wire.disk_fault, "DISK_FAULT_"),
+            },
             status: state_word!(v1::DeviceStatus, wire.status, "DEVICE_STATUS_"),
             labels: wire.labels.into_iter().collect(),
             last_seen: Time::from_wire(wire.last_seen),
@@ -119,13 +125,29 @@ impl From<v1::Device> for DeviceView {
 }
 
 impl DeviceView {
-    /// "online", or "online, drifted"
+    /// "online", "online, drifted", or "online, state_dir: no space"
     fn status(&self) -> String {
-        if self.drifts.is_empty() {
-            self.status.clone()
-        } else {
-            format!("{}, drifted", self.status)
+        let mut status = self.status.clone();
+        if !self.drifts.is_empty() {
+            status.push_str(", drifted");
         }
+        if let Some(fault) = self.disk() {
+            status.push_str(", ");
+            status.push_str(&fault);
+        }
+        status
+    }
+
+    /// "state_dir: no space"
+    fn disk(&self) -> Option<String> {
+        let fault = match self.disk_fault.as_str() {
+            "" => return None,
+            "no_space" => "no space",
+            "read_only" => "read-only",
+            "io_error" => "input/output error",
+            other => other,
+        };
+        Some(format!("state_dir: {fault}"))
     }
 
     /// Its name alone.
@@ -239,6 +261,10 @@ impl Details for DeviceView {
                 ("Disk", Field::plain(disk(signs))),
                 ("Up", Field::plain(seconds(signs.uptime_seconds))),
             ]);
+        }
+        if let Some(fault) = self.disk() {
+            let fault = format!("{fault}; it gets no commands until that is repaired");
+            lines.push(("Fault", Field::plain(fault)));
         }
         for drift in &self.drifts {
             lines.push(("Drifted", Field::plain(drift.sentence(now))));

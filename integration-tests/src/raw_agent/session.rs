@@ -5,8 +5,8 @@ use kernex_proto::{
     DEVICE_ID_KEY, SESSION_TOKEN_KEY,
     v1::{
         Accepted, Ack, ActiveRelease, AttemptState, Command, Deploy, DeviceSessionRequest,
-        DeviceSessionResponse, Disposition, DownloadBundleRequest, DownloadBundleResponse,
-        FailureReason, Heartbeat, Outcome, Report, VitalSigns, Welcome,
+        DeviceSessionResponse, DiskFault, Disposition, DownloadBundleRequest,
+        DownloadBundleResponse, FailureReason, Heartbeat, Outcome, Report, VitalSigns, Welcome,
         agent_service_client::AgentServiceClient, command, device_session_request as up,
         device_session_response as down, report,
     },
@@ -123,9 +123,15 @@ impl RawSession {
 
     /// Sends a heartbeat and waits until the server has it: everything before has been looked at.
     pub async fn heartbeat(&mut self, seq: u64) {
+        self.heartbeat_with(seq, DiskFault::Unspecified).await;
+    }
+
+    /// The same, with what is wrong with the disk.
+    pub async fn heartbeat_with(&mut self, seq: u64, fault: DiskFault) {
         let heartbeat = Heartbeat {
             seq,
             vital_signs: Some(VitalSigns::default()),
+            disk_fault: fault.into(),
             ..Default::default()
         };
         self.send(up::Message::Heartbeat(heartbeat)).await;

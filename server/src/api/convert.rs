@@ -85,6 +85,10 @@ impl From<Device> for v1::Device {
             releases: device.releases,
             drifts: device.drifts,
             leftovers: device.leftovers,
+            disk_fault: device
+                .disk_fault
+                .map_or(v1::DiskFault::Unspecified, v1::DiskFault::from)
+                .into(),
             created_at: Some(device.created_at.to_proto()),
             epoch: device.epoch,
             key_fingerprint: device.key.to_string(),

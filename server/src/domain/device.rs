@@ -18,6 +18,18 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// What is wrong with the disk of an agent's state folder.
+    DiskFault <=> v1::DiskFault {
+        /// It is full.
+        NoSpace = "no space",
+        /// It can only be read.
+        ReadOnly = "read-only",
+        /// It fails.
+        IoError = "input/output error",
+    }
+}
+
 /// What the server knows of a device's journals before a session opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {

@@ -124,3 +124,35 @@ proptest! {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_command_goes_where_it_cannot_be_written_down() {
+    let (outbound, mut inbound) = mpsc::channel(2);
+    let ailing = SessionHandle::new(DeviceId::generate(), 1, JournalId::generate(), outbound);
+    ailing.set_ailing();
+    let registry = Registry::default();
+    assert!(registry.insert(Arc::clone(&ailing)));
+    assert!(!ailing.send(Message::Command(v1::Command::default())));
+    let attempt = AttemptId {
+        target: TargetId::generate(),
+        number: 1,
+    };
+    let claimed = registry.claim(ailing.device, 1, Pushed::Deploy(attempt), Duration::ZERO);
+    assert!(claimed.is_none());
+    assert!(ailing.send(Message::HeartbeatAck(v1::HeartbeatAck { seq: 1 })));
+    assert!(inbound.recv().await.is_some(), "all else goes");
+    assert!(ailing.ended.get().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_now_this_and_now_that_is_noted_now_and_then() {
+    let handle = handle(DeviceId::generate(), 1);
+    let full = Some(DiskFault::NoSpace);
+    assert!(!handle.is_news_of_disk(None));
+    assert!(handle.is_news_of_disk(full));
+    handle.set_disk_fault(full);
+    assert_eq!(handle.disk_fault(), full);
+    assert!(!handle.is_news_of_disk(None), "that was a moment ago");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    assert!(handle.is_news_of_disk(None));
+}

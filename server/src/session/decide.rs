@@ -74,6 +74,18 @@ pub(super) struct Report {
     pub(super) traceparent: String,
 }
 
+/// The same where the agent cannot write its state folder and has confirmed nothing: it may say how it is, and no more.
+pub(super) fn decide_ailing(wake: Wake) -> Decision {
+    let is_more = matches!(&wake, Wake::Message(request)
+        if !matches!(request.message, Some(Up::Heartbeat(_)) | None));
+    if is_more {
+        return Decision::Finish(Some(malformed(
+            "a session that was not confirmed is for heartbeats only",
+        )));
+    }
+    decide(wake)
+}
+
 pub(super) fn decide(wake: Wake) -> Decision {
     match wake {
         Wake::Ended(why) => match why {
@@ -118,7 +130,7 @@ pub(super) fn decide(wake: Wake) -> Decision {
     }
 }
 
-fn heartbeat(row: v1::Heartbeat) -> Decision {
+pub(super) fn heartbeat(row: v1::Heartbeat) -> Decision {
     match &row.vital_signs {
         Some(signs) if !(0.0..=100.0).contains(&signs.cpu_percent) => {
             Decision::Finish(Some(malformed("Heartbeat: cpu_percent has to be 0 to 100")))
@@ -268,6 +280,34 @@ mod tests {
         assert!(
             matches!(&later, Decision::Reply(replies) if matches!(replies[..], [Down::Unsupported(_), Down::Ack(v1::Ack { seq: 7, .. })])),
             "{later:?}"
+        );
+    }
+
+    #[test]
+    fn who_cannot_write_anything_down_may_say_how_it_is_and_no_more() {
+        let says = |message| decide_ailing(Wake::Message(DeviceSessionRequest { message }));
+        let beat = v1::Heartbeat {
+            vital_signs: Some(v1::VitalSigns::default()),
+            disk_fault: v1::DiskFault::NoSpace.into(),
+            ..Default::default()
+        };
+        let beat = says(Some(Up::Heartbeat(beat)));
+        assert!(matches!(beat, Decision::Heartbeat { .. }), "{beat:?}");
+        assert!(matches!(says(None), Decision::Reply(_)));
+        for message in [
+            Up::Ready(v1::Ready { epoch: 1 }),
+            Up::Hello(v1::Hello::default()),
+            Up::Report(v1::Report::default()),
+            Up::Planned(v1::Planned::default()),
+            Up::Configured(v1::Configured::default()),
+            Up::Unsupported(v1::Unsupported::default()),
+        ] {
+            let decision = says(Some(message));
+            assert_eq!(code(&decision), Some(Code::InvalidArgument), "{decision:?}");
+        }
+        assert_eq!(
+            code(&decide_ailing(Wake::Ended(Ended::Replaced))),
+            Some(Code::Aborted)
         );
     }
 

@@ -91,6 +91,12 @@ impl Steps {
         self.take(What::Step(step)).await.map(drop)
     }
 
+    /// Notes that the device is here although its agent cannot write the epoch down.
+    pub async fn ail(&self, device: DeviceId, epoch: u64) -> Result<(), Refusal> {
+        let step = Step::Ail(device, epoch);
+        self.take(What::Step(step)).await.map(drop)
+    }
+
     /// Ends a session, unless a newer one took over.
     pub async fn close(&self, device: DeviceId, epoch: u64) -> Result<(), Refusal> {
         let step = Step::Close(device, epoch);

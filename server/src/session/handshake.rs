@@ -197,14 +197,30 @@ where
     }
 }
 
-/// Waits for Ready with the epoch of Welcome.
-pub async fn receive_ready<S>(inbound: &mut S, epoch: u64, deadline: Instant) -> Result<(), Refusal>
+/// What an agent answers to Welcome.
+#[derive(Debug)]
+pub enum Answered {
+    /// It has the epoch on disk.
+    Ready,
+    /// It cannot write it there, and says how it is.
+    Ailing(Box<v1::Heartbeat>),
+}
+
+/// Waits for Ready with the epoch of Welcome, or for the heartbeat of an agent that cannot write its state folder.
+pub async fn receive_ready<S>(
+    inbound: &mut S,
+    epoch: u64,
+    deadline: Instant,
+) -> Result<Answered, Refusal>
 where
     S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
 {
     match next(inbound, deadline).await? {
-        Message::Ready(ready) if ready.epoch == epoch => Ok(()),
+        Message::Ready(ready) if ready.epoch == epoch => Ok(Answered::Ready),
         Message::Ready(_) => Err(Refusal::Malformed("Ready names another epoch".into())),
+        Message::Heartbeat(heartbeat) if heartbeat.disk_fault != 0 => {
+            Ok(Answered::Ailing(Box::new(heartbeat)))
+        }
         _ => Err(Refusal::Malformed(
             "the message after Welcome has to be Ready".into(),
         )),

@@ -26,6 +26,7 @@ pub(crate) struct Chosen {
     pub(crate) name: String,
     pub(crate) generation: i64,
     pub(crate) conflicted: bool,
+    pub(crate) disk_fault: Option<String>,
     /// Whether an attempt under the bundle's name may be unresolved. Where it is false, nobody has to ask for them.
     pub(crate) may_be_busy: bool,
     /// Whether the bundle's bytes may have failed there before. Likewise.
@@ -39,6 +40,7 @@ impl From<device::Model> for Chosen {
             name: row.name,
             generation: row.generation,
             conflicted: row.conflicted,
+            disk_fault: row.disk_fault,
             may_be_busy: true,
             may_have_failed: true,
         }
@@ -125,6 +127,7 @@ async fn read<C: ConnectionTrait>(
             device::Column::Name,
             device::Column::Generation,
             device::Column::Conflicted,
+            device::Column::DiskFault,
         ])
         .column_as(is_busy(&bundle.name), "may_be_busy")
         .column_as(has_failed(&bundle.digest), "may_have_failed");

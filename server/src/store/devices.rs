@@ -44,7 +44,7 @@ use selection::labels_of;
 pub(crate) use selection::{Labels, built_in, candidates, matching};
 
 pub use super::history::HistoryEntry;
-pub use crate::domain::device::DeviceStatus;
+pub use crate::domain::device::{DeviceStatus, DiskFault};
 
 /// Rows read at a time while looking for what a selector means.
 const SCAN: u64 = 500;
@@ -74,6 +74,8 @@ pub struct Device {
     pub drifts: Vec<v1::Drift>,
     /// What it was to remove and could not, as of the latest heartbeat.
     pub leftovers: Option<v1::Leftovers>,
+    /// What is wrong with the disk of its agent's state folder.
+    pub disk_fault: Option<DiskFault>,
     /// When it enrolled.
     pub created_at: Timestamp,
     /// Number of the newest session.
@@ -320,6 +322,7 @@ impl Store {
                         uptime_seconds: unsigned(beat.uptime_seconds),
                     }),
                     labels,
+                    disk_fault: row.disk_fault.as_deref().and_then(DiskFault::parse),
                     id: DeviceId(row.id),
                     last_seen: row.last_seen.max(beat_at).map(Timestamp),
                     inventory: v1::Inventory {

@@ -197,6 +197,7 @@ async fn add(tx: &Tx, new: &EnrollDevice, token: &enrollment_token::Model) -> De
         kernel: String::new(),
         cpu_count: 0,
         memory_bytes: 0,
+        disk_fault: None,
     };
     insert_all::<device::Entity>(&tx.db, vec![described(row, &new.inventory)], None).await?;
     let labels: BTreeMap<String, String> = serde_json::from_str(&token.labels).unwrap_or_default();

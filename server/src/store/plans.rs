@@ -11,7 +11,10 @@ use super::{
     deployments::NewDeployment,
     penalties::penalties,
 };
-use crate::{clock::Timestamp, domain::penalty::Penalty};
+use crate::{
+    clock::Timestamp,
+    domain::{device::DiskFault, penalty::Penalty},
+};
 
 /// An order that is not given yet.
 #[derive(Debug, Clone)]
@@ -37,6 +40,8 @@ pub struct PlannedDevice {
     pub conflicted: bool,
     /// It failed the bundle too often to get it unasked.
     pub penalty: Option<Penalty>,
+    /// What is wrong with the disk of its agent's state folder, so it gets no commands.
+    pub disk_fault: Option<DiskFault>,
 }
 
 impl Store {
@@ -72,6 +77,7 @@ impl Store {
                     name: row.name,
                     conflicted: row.conflicted,
                     penalty: penalties.get(&row.id).copied(),
+                    disk_fault: row.disk_fault.as_deref().and_then(DiskFault::parse),
                 })
                 .collect(),
         })

@@ -28,7 +28,10 @@ use super::{
     entity::{device, lease, session},
     transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
-use crate::{crash::Act, domain::attempt::State};
+use crate::{
+    crash::Act,
+    domain::{attempt::State, device::DiskFault},
+};
 
 pub use super::downloads::DownloadRefused;
 
@@ -79,6 +82,8 @@ pub struct OpenedSession {
     pub conflicted: bool,
     /// Every outcome of its journal numbered up to this is recorded; none when that is not known.
     pub recorded_seq: Option<u64>,
+    /// What was last known to be wrong with the disk of its state folder.
+    pub disk_fault: Option<DiskFault>,
 }
 
 /// Grace for the sessions of a replica whose lease ran out: it may only have been slow.
@@ -176,15 +181,9 @@ impl Store {
 /// Notes that agents have the numbers of their sessions on disk, and answers each in its place; the devices are different
 /// ones. What is refused has changed nothing.
 pub(super) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
-    let sessions = open_among(tx, numbered).await?;
-    let ids = || sessions.keys().copied();
-    let confirmed = session::Entity::update_many()
-        .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
-        .filter(session::Column::DeviceId.is_in(padded(ids())));
-    tx.db.later(confirmed.as_query()).await?;
+    let sessions = show(tx, numbered).await?;
     let mut sound = Vec::with_capacity(sessions.len());
     for (device, session) in &sessions {
-        tx.device_event("device.online", *device, &session.name);
         if session.conflicted {
             copies::confirm(tx, *device, session.journal_id, session.epoch).await?;
         } else {
@@ -196,12 +195,36 @@ pub(super) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec
         .col_expr(device::Column::ConfirmedEpoch, number_of_session())
         .filter(device::Column::Id.is_in(padded(sound)));
     tx.db.later(confirmed.as_query()).await?;
+    Ok(answers(numbered, &sessions))
+}
+
+/// Notes that devices are here whose agents cannot write the numbers of their sessions down, and answers each in its place. Such
+/// a number proves nothing when the journal comes back with an older one.
+pub(super) async fn ail(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
+    let sessions = show(tx, numbered).await?;
+    Ok(answers(numbered, &sessions))
+}
+
+/// The devices are online from now on.
+async fn show(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<BTreeMap<Uuid, Numbered>> {
+    let sessions = open_among(tx, numbered).await?;
+    let shown = session::Entity::update_many()
+        .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
+        .filter(session::Column::DeviceId.is_in(padded(sessions.keys().copied())));
+    tx.db.later(shown.as_query()).await?;
+    for (device, session) in &sessions {
+        tx.device_event("device.online", *device, &session.name);
+    }
+    Ok(sessions)
+}
+
+fn answers(numbered: &[(DeviceId, u64)], sessions: &BTreeMap<Uuid, Numbered>) -> Vec<Result<()>> {
     let answer = |(device, epoch): &(DeviceId, u64)| {
         let is_open = sessions.contains_key(&device.0);
         let missing = || not_found("session", format_args!("{device}#{epoch}"));
         is_open.then_some(()).ok_or_else(missing)
     };
-    Ok(numbered.iter().map(answer).collect())
+    numbered.iter().map(answer).collect()
 }
 
 /// Ends sessions, unless newer ones took over.

@@ -7,7 +7,7 @@ use kernex_proto::ids::DeviceId;
 
 use super::{
     Result, Store,
-    sessions::{OpenSession, OpenedSession, close, confirm, open},
+    sessions::{OpenSession, OpenedSession, ail, close, confirm, open},
     transaction::Tx,
 };
 use crate::crash::Act;
@@ -19,6 +19,8 @@ pub enum Step {
     Open(Box<OpenSession>),
     /// The agent has the epoch on disk; from now on it is online.
     Confirm(DeviceId, u64),
+    /// The agent cannot write the epoch down; it is online and takes no commands.
+    Ail(DeviceId, u64),
     /// It ended, unless a newer one took over.
     Close(DeviceId, u64),
 }
@@ -36,14 +38,14 @@ impl Step {
     const fn device(&self) -> DeviceId {
         match self {
             Self::Open(opening) => opening.device,
-            Self::Confirm(device, _) | Self::Close(device, _) => *device,
+            Self::Confirm(device, _) | Self::Ail(device, _) | Self::Close(device, _) => *device,
         }
     }
 
     const fn act(&self) -> Act {
         match self {
             Self::Open(_) => Act::CommitSession,
-            Self::Confirm(..) => Act::CommitReady,
+            Self::Confirm(..) | Self::Ail(..) => Act::CommitReady,
             Self::Close(..) => Act::CommitClose,
         }
     }
@@ -91,10 +93,12 @@ async fn take(
     answers: &mut BTreeMap<usize, Result<Taken>>,
 ) -> Result<()> {
     let (mut opens, mut confirms, mut closes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ailing = Vec::new();
     for &place in round {
         match &steps[place] {
             Step::Open(opening) => opens.push((place, &**opening)),
             Step::Confirm(device, epoch) => confirms.push((place, (*device, *epoch))),
+            Step::Ail(device, epoch) => ailing.push((place, (*device, *epoch))),
             Step::Close(device, epoch) => closes.push((place, (*device, *epoch))),
         }
     }
@@ -109,6 +113,12 @@ async fn take(
         let confirmed = confirm(tx, &confirms).await?.into_iter();
         let confirmed = confirmed.map(|confirmed| confirmed.map(|()| Taken::Done));
         answers.extend(places.into_iter().zip(confirmed));
+    }
+    if !ailing.is_empty() {
+        let (places, ailing): (Vec<_>, Vec<_>) = ailing.into_iter().unzip();
+        let shown = ail(tx, &ailing).await?.into_iter();
+        let shown = shown.map(|shown| shown.map(|()| Taken::Done));
+        answers.extend(places.into_iter().zip(shown));
     }
     if !closes.is_empty() {
         let (places, closes): (Vec<_>, Vec<_>) = closes.into_iter().unzip();

@@ -89,7 +89,8 @@ async fn a_signed_hello_and_the_right_ready_open_the_session() {
     let hello = receive_hello(&mut inbound, soon()).await.expect("a Hello");
     assert_eq!(hello.held.len(), 1);
     verify(&challenge, &hello, Some(&device_key())).expect("the signature holds");
-    receive_ready(&mut inbound, 4, soon()).await.expect("Ready");
+    let answered = receive_ready(&mut inbound, 4, soon()).await.expect("Ready");
+    assert!(matches!(answered, Answered::Ready));
 }
 
 #[tokio::test]
@@ -132,6 +133,20 @@ async fn messages_out_of_order_are_invalid() {
     let refused = receive_ready(&mut inbound, 4, soon()).await;
     let status = Status::from(refused.expect_err("refused"));
     assert_eq!(status.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn who_cannot_write_the_epoch_down_says_so_in_the_place_of_ready() {
+    let beat = |fault: v1::DiskFault| {
+        messages(vec![Message::Heartbeat(v1::Heartbeat {
+            disk_fault: fault.into(),
+            ..v1::Heartbeat::default()
+        })])
+    };
+    let ailing = receive_ready(&mut beat(v1::DiskFault::ReadOnly), 4, soon()).await;
+    assert!(matches!(ailing, Ok(Answered::Ailing(_))), "{ailing:?}");
+    let well = receive_ready(&mut beat(v1::DiskFault::Unspecified), 4, soon()).await;
+    assert!(matches!(well, Err(Refusal::Malformed(_))), "{well:?}");
 }
 
 #[tokio::test(start_paused = true)]

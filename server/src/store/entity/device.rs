@@ -25,6 +25,7 @@ pub struct Model {
     pub kernel: String,
     pub cpu_count: i64,
     pub memory_bytes: i64,
+    pub disk_fault: Option<String>,
 }
 
 /// Joins are written where they are used.

@@ -14,7 +14,7 @@ use super::{OpenSession, OpenedSession};
 use crate::{
     domain::{
         attempt::{Event, Sent, State},
-        device::{Known, Return, next_epoch, recognise},
+        device::{DiskFault, Known, Return, next_epoch, recognise},
     },
     store::{
         Result, StoreError,
@@ -46,6 +46,7 @@ impl Opening<'_> {
             name: self.row.name.clone(),
             conflicted: self.row.conflicted,
             recorded_seq: self.recorded_seq.filter(|_| !self.row.conflicted),
+            disk_fault: self.row.disk_fault.as_deref().and_then(DiskFault::parse),
         }
     }
 

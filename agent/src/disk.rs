@@ -1,0 +1,251 @@
+//! The disk of the state folder: what is wrong with it, and a little space that is kept back on it, so that the journal can
+//! say what happened when everything else is full.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use kernex_proto::v1;
+use rustix::{
+    fs::{FallocateFlags, StatVfsMountFlags, fallocate, statvfs},
+    io::Errno,
+};
+
+/// Space that is kept back. An attempt takes a few kilobytes of the journal; this is room for many.
+const RESERVE: u64 = 1024 * 1024;
+/// With less than this the journal may not find room for what it has to say.
+const LOW: u64 = 128 * 1024;
+
+/// What is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    /// It is full.
+    #[error("state_dir: no space")]
+    NoSpace,
+    /// It can only be read.
+    #[error("state_dir: read-only")]
+    ReadOnly,
+    /// It fails.
+    #[error("state_dir: input/output error")]
+    Io,
+}
+
+impl Fault {
+    /// What an error says of the disk, if anything.
+    pub(crate) fn of(error: &io::Error) -> Option<Self> {
+        let errno = Errno::from_io_error(error)?;
+        Some(match errno {
+            Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
+            Errno::ROFS => Self::ReadOnly,
+            // A file system that was shut down, a medium that was pulled out, structures that need cleaning.
+            Errno::IO
+            | Errno::NODEV
+            | Errno::NXIO
+            | Errno::UCLEAN
+            | Errno::STALE
+            | Errno::BADMSG => Self::Io,
+            _ => return None,
+        })
+    }
+}
+
+impl From<Fault> for v1::DiskFault {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::NoSpace => Self::NoSpace,
+            Fault::ReadOnly => Self::ReadOnly,
+            Fault::Io => Self::IoError,
+        }
+    }
+}
+
+/// The disk of one state folder.
+pub(crate) struct Disk {
+    dir: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The space is kept back.
+    is_held: bool,
+    /// What the journal last met; gone once it was written.
+    met: Option<Fault>,
+}
+
+impl Disk {
+    /// Looks, and keeps space back if there is any.
+    pub(crate) fn of(dir: &Path) -> Self {
+        let disk = Self {
+            dir: dir.to_owned(),
+            state: Mutex::default(),
+        };
+        {
+            let mut state = disk.lock();
+            let kept = fs::metadata(disk.reserve()).is_ok_and(|meta| meta.len() >= RESERVE);
+            state.is_held = kept;
+        }
+        disk.look();
+        disk
+    }
+
+    /// Only looked at: nothing is kept back and nothing given.
+    pub(crate) fn unkept(path: &Path) -> Self {
+        Self {
+            dir: path.to_owned(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// What is wrong now.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.look().or_else(|| self.lock().met)
+    }
+
+    /// What looking shows. Where there is room again, space is kept back again.
+    pub(crate) fn look(&self) -> Option<Fault> {
+        let stat = match statvfs(&self.dir) {
+            Ok(stat) => stat,
+            // A folder that is not there yet has nothing wrong with it.
+            Err(errno) => return Fault::of(&errno.into()),
+        };
+        if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            return Some(Fault::ReadOnly);
+        }
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let mut state = self.lock();
+        if !state.is_held && free >= RESERVE + LOW {
+            match self.keep() {
+                Ok(()) => state.is_held = true,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot keep space back in the state folder");
+                    return Fault::of(&error);
+                }
+            }
+            return None;
+        }
+        (!state.is_held || free < LOW).then_some(Fault::NoSpace)
+    }
+
+    /// Gives the space that was kept back if the journal needs it now.
+    pub(crate) fn give_way(&self) {
+        let mut state = self.lock();
+        let is_low = || {
+            statvfs(&self.dir).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < LOW)
+        };
+        if state.is_held && is_low() {
+            self.give(&mut state);
+        }
+    }
+
+    /// The journal was written, or met this.
+    pub(crate) fn met(&self, fault: Option<Fault>) {
+        let mut state = self.lock();
+        state.met = fault;
+        // A quota may be used up where there is space.
+        if fault == Some(Fault::NoSpace) && state.is_held {
+            self.give(&mut state);
+        }
+    }
+
+    fn give(&self, state: &mut State) {
+        state.is_held = false;
+        tracing::warn!(dir = %self.dir.display(), "the disk of the state folder is full; using the space that was kept back");
+        if let Err(error) = fs::remove_file(self.reserve()) {
+            tracing::warn!(%error, "cannot give the space back that was kept");
+        }
+    }
+
+    fn keep(&self) -> io::Result<()> {
+        let path = self.reserve();
+        let kept = (|| {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&path)?;
+            match fallocate(&file, FallocateFlags::empty(), 0, RESERVE) {
+                // Some file systems only give what is written.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => io::copy(
+                    &mut io::Read::take(io::repeat(0), RESERVE),
+                    &mut io::BufWriter::new(&file),
+                )
+                .map(drop)?,
+                done => done?,
+            }
+            file.sync_all()
+        })();
+        if kept.is_err() {
+            let _ = fs::remove_file(&path);
+        }
+        kept
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.dir.join("reserve")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        let table = [
+            (Errno::NOSPC, Some(Fault::NoSpace)),
+            (Errno::DQUOT, Some(Fault::NoSpace)),
+            (Errno::ROFS, Some(Fault::ReadOnly)),
+            (Errno::IO, Some(Fault::Io)),
+            (Errno::UCLEAN, Some(Fault::Io)),
+            (Errno::NOENT, None),
+            (Errno::MFILE, None),
+        ];
+        for (errno, fault) in table {
+            assert_eq!(Fault::of(&errno.into()), fault, "{errno}");
+        }
+        assert_eq!(Fault::of(&io::Error::other("x")), None);
+    }
+
+    #[test]
+    fn space_is_kept_back_given_when_it_runs_out_and_kept_back_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::of(dir.path());
+        let kept = || {
+            fs::metadata(dir.path().join("reserve"))
+                .map(|meta| meta.len())
+                .ok()
+        };
+        assert_eq!(kept(), Some(RESERVE));
+        assert_eq!(disk.fault(), None);
+        disk.give_way();
+        assert_eq!(kept(), Some(RESERVE), "there is room beside it");
+        disk.met(Some(Fault::NoSpace));
+        assert_eq!(kept(), None);
+        assert_eq!(disk.fault(), Some(Fault::NoSpace), "it was met");
+        disk.met(None);
+        assert_eq!(disk.fault(), None);
+        assert_eq!(kept(), Some(RESERVE));
+        let again = Disk::of(dir.path());
+        assert_eq!((again.fault(), kept()), (None, Some(RESERVE)));
+    }
+
+    #[test]
+    fn what_the_journal_met_stays_until_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::of(dir.path());
+        disk.met(Some(Fault::Io));
+        assert_eq!((disk.fault(), disk.look()), (Some(Fault::Io), None));
+        disk.met(None);
+        assert_eq!(disk.fault(), None);
+    }
+}

@@ -1,0 +1,75 @@
+//! What the journal last held, in memory: what a session says of it while the disk can be written or read no more.
+
+use std::{
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use kernex_proto::ids::{AttemptId, JournalId};
+use redb::{
+    Builder, ReadableDatabase as _, ReadableTable as _, StorageBackend as _, WriteTransaction,
+    backends::InMemoryBackend,
+};
+use uuid::Uuid;
+
+use super::{
+    JournalError, Record,
+    store::{IDENTITY, LIVE, NUMBERS},
+    tables::all_live,
+};
+
+/// A larger file is not read as a whole: an agent has little memory.
+const MOST_BYTES: u64 = 64 * 1024 * 1024;
+
+/// As of the last write that reached the disk.
+#[derive(Clone, Default)]
+pub(super) struct Remembered {
+    pub(super) epoch: u64,
+    pub(super) live: Vec<(AttemptId, Record)>,
+}
+
+impl Remembered {
+    /// What a transaction leaves behind.
+    pub(super) fn of(tx: &WriteTransaction) -> Result<Self, JournalError> {
+        let numbers = tx.open_table(NUMBERS)?;
+        Ok(Self {
+            epoch: numbers.get("epoch")?.map_or(0, |n| n.value()),
+            live: all_live(&tx.open_table(LIVE)?)?,
+        })
+    }
+
+    /// What a file holds that cannot be opened where it is, because that takes writing; `None` when it says nothing.
+    pub(super) fn read(path: &Path) -> Option<(JournalId, Self)> {
+        if fs::metadata(path).ok()?.len() > MOST_BYTES {
+            return None;
+        }
+        let bytes = fs::read(path).ok().filter(|bytes| !bytes.is_empty())?;
+        // A torn file may make the library panic.
+        catch_unwind(AssertUnwindSafe(|| Self::parse(&bytes)))
+            .ok()
+            .and_then(Result::ok)
+            .flatten()
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Option<(JournalId, Self)>, JournalError> {
+        let backend = InMemoryBackend::new();
+        let memory = |why: String| JournalError::Io(std::io::Error::other(why));
+        let length = bytes.len() as u64;
+        let sized = backend.set_len(length);
+        sized.map_err(|error| memory(format!("{error:?}")))?;
+        let written = backend.write(0, bytes);
+        written.map_err(|error| memory(format!("{error:?}")))?;
+        let database = Builder::new().create_with_backend(backend)?;
+        let tx = database.begin_read()?;
+        let identity = tx.open_table(IDENTITY)?;
+        let id = identity.get("id")?;
+        let id = id.and_then(|bytes| Uuid::from_slice(bytes.value()).ok());
+        let numbers = tx.open_table(NUMBERS)?;
+        let remembered = Self {
+            epoch: numbers.get("epoch")?.map_or(0, |n| n.value()),
+            live: all_live(&tx.open_table(LIVE)?)?,
+        };
+        Ok(id.map(|id| (JournalId(id), remembered)))
+    }
+}
