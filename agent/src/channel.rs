@@ -57,7 +57,6 @@ pub(crate) struct Connected {
     /// Calls on it, and on no other one.
     pub(crate) channel: Channel,
     /// What a session on it signs.
-    #[expect(dead_code, reason = "no transcript covers it yet")]
     pub(crate) binding: ChannelBinding,
 }
 

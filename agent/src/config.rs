@@ -114,7 +114,13 @@ pub enum Command {
     /// Bind this machine's key to a device of the control plane. Safe to repeat.
     Enroll,
     /// Hold the session and run what comes; enrols first when needed and a token is given.
-    Run,
+    Run {
+        /// Forget, at this start, that a newer revision of the session protocol was spoken before: for a control plane that
+        /// was put back to an older version. Do not leave it in place: as long as it is there, somebody between this device
+        /// and the control plane can make them speak the older one.
+        #[arg(long)]
+        allow_downgrade: bool,
+    },
     /// Show what the journal of a stopped agent remembers, one JSON object per attempt.
     Journal,
 }
@@ -160,6 +166,8 @@ pub struct Config {
     pub max_reconnect_wait: Duration,
     /// Most bytes a second a download may take.
     pub max_download_rate: Option<NonZeroU64>,
+    /// Forgets at the start which revision of the protocol was spoken.
+    pub allow_downgrade: bool,
     /// Lets a configuration from the server change what is logged; `None` where others own the log.
     pub log_filter: Option<LogFilter>,
 }
@@ -178,6 +186,7 @@ impl Config {
             keep_releases: 2,
             max_reconnect_wait: backoff::LONGEST,
             max_download_rate: None,
+            allow_downgrade: false,
             log_filter: None,
         }
     }
@@ -203,6 +212,12 @@ impl Args {
             .unwrap_or_default();
         let state_dir = self.state_dir.or(file.state_dir);
         let mut config = Config::new(state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()));
+        config.allow_downgrade = matches!(
+            self.command,
+            Command::Run {
+                allow_downgrade: true
+            }
+        );
         config.server = self.server.or(file.server);
         config.name = self.name.or(file.name);
         if let Some(name) = &config.name {
@@ -268,6 +283,15 @@ mod tests {
         assert_eq!(config.name.as_deref(), Some("b"));
         assert_eq!(config.keep_releases, 7);
         assert_eq!(config.max_download_rate, NonZeroU64::new(500 << 10));
+    }
+
+    #[test]
+    fn a_downgrade_is_allowed_on_the_command_line_only() {
+        assert!(!parse(&[]).unwrap().allow_downgrade);
+        assert!(parse(&["--allow-downgrade"]).unwrap().allow_downgrade);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "allow_downgrade = true\n").unwrap();
+        assert!(parse(&["--config", file.path().to_str().unwrap()]).is_err());
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub(crate) async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::
             token.cluster
         );
     }
+    let protocol_revision = known.as_ref().map_or(0, |known| known.protocol_revision);
     let server = config
         .server
         .clone()
@@ -76,6 +77,7 @@ pub(crate) async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::
                 .context("the connection was not verified")?,
             None => String::new(),
         },
+        protocol_revision,
     };
     identity.save(&config.state_dir)?;
     tracing::info!(device = %identity.device, name = identity.name, "enrolled");

@@ -142,6 +142,9 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// CA certificates to trust, PEM; empty when the server runs without TLS.
     pub ca_pem: String,
+    /// Newest revision of the session protocol that was spoken with it; an older one is refused from then on. 0 before the
+    /// first session.
+    pub protocol_revision: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -151,6 +154,9 @@ struct DeviceFile {
     server: String,
     cluster: String,
     ca: String,
+    // Agents of before wrote none.
+    #[serde(default)]
+    protocol_revision: u32,
 }
 
 impl Identity {
@@ -175,7 +181,17 @@ impl Identity {
             name: file.name,
             server: file.server,
             ca_pem: file.ca,
+            protocol_revision: file.protocol_revision,
         }))
+    }
+
+    /// Writes down which revision of the protocol was spoken and changes nothing else.
+    pub(crate) fn remember_revision(state_dir: &Path, spoken: u32) -> Result<(), IdentityError> {
+        let Some(mut stored) = Self::load(state_dir)? else {
+            return Ok(());
+        };
+        stored.protocol_revision = spoken;
+        stored.save(state_dir)
     }
 
     /// Writes it in one step.
@@ -187,6 +203,7 @@ impl Identity {
             server: self.server.clone(),
             cluster: self.cluster.to_string(),
             ca: self.ca_pem.clone(),
+            protocol_revision: self.protocol_revision,
         };
         let mut json = serde_json::to_vec_pretty(&file)
             .map_err(|err| IdentityError::BadDevice(path.clone(), err))?;
@@ -241,8 +258,20 @@ mod tests {
             server: "https://localhost:7443".into(),
             cluster: ClusterId::generate(),
             ca_pem: "pem".into(),
+            protocol_revision: 2,
         };
         identity.save(dir.path()).unwrap();
-        assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity));
+        assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity.clone()));
+
+        // As an agent of before wrote it.
+        let path = Identity::path(dir.path());
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.replace(",\n  \"protocol_revision\": 2", "");
+        fs::write(&path, text).unwrap();
+        let expected = Identity {
+            protocol_revision: 0,
+            ..identity
+        };
+        assert_eq!(Identity::load(dir.path()).unwrap(), Some(expected));
     }
 }

@@ -58,9 +58,20 @@ pub async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::Result<
 /// Runs the agent until `shutdown`; enrols first when needed and a token is given.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     // An agent that waits for its network or its disk does not give up: nothing would start it again but a restart.
-    let Some((identity, key, journal)) = start::start(&config, &shutdown).await? else {
+    let Some((mut identity, key, journal)) = start::start(&config, &shutdown).await? else {
         return Ok(());
     };
+    if config.allow_downgrade && identity.protocol_revision > 0 {
+        tracing::warn!(
+            before = identity.protocol_revision,
+            "--allow-downgrade: an older revision of the session protocol is taken once more; take the flag away again"
+        );
+        identity.protocol_revision = 0;
+        if let Err(error) = Identity::remember_revision(&config.state_dir, 0) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "cannot save that an older revision is allowed");
+        }
+    }
     let kept = journal.call(Journal::configuration).await?;
     let settings = Settings::kept(&config, kept.as_ref());
     let remover = Remover::new(&config.state_dir);

@@ -31,7 +31,7 @@ async fn start(args: Args) -> anyhow::Result<()> {
     signals.spawn(watch_signals(shutdown.clone())?);
     let result = match command {
         Command::Enroll => Box::pin(enroll(&config)).await,
-        Command::Run => Box::pin(crate::run(config, shutdown)).await,
+        Command::Run { .. } => Box::pin(crate::run(config, shutdown)).await,
         Command::Journal => show_journal(&config),
     };
     guard.shutdown().await;

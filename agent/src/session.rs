@@ -37,7 +37,7 @@ mod asked;
 mod handshake;
 mod incoming;
 
-use handshake::HandshakeError;
+use handshake::{HandshakeError, Proof};
 
 /// What others need of an open session.
 #[derive(Debug, Clone)]
@@ -219,6 +219,7 @@ impl Sessions {
             return ailing::run(&self.journal, host, &welcome, streams, fault, stop).await;
         }
         self.wires.set_device_name(welcome.device_name.clone());
+        self.remember_revision(welcome.protocol_revision);
         self.rotate_trust(&welcome);
         let doubted = link.doubted.clone();
         self.wires.link.send_replace(Some(link));
@@ -239,12 +240,17 @@ impl Sessions {
             pem => Some(PinnedCa::from_pem(pem, Dates::Ignored).ok_or(SessionError::BadCa)?),
         };
         let control_plane = channel::control_plane(&self.identity.server, trust)?;
-        let channel::Connected { channel, .. } = channel::connect(&control_plane).await?;
+        let channel::Connected { channel, binding } = channel::connect(&control_plane).await?;
         let mut streams = handshake::dial(channel::client(channel)).await?;
-        let (journal, key) = (&self.journal, &self.key);
+        let journal = &self.journal;
         let fault = journal.call(|journal| Ok(journal.fault())).await?;
-        let (welcome, fault) =
-            handshake::shake_hands(&mut streams, &self.identity, key, journal, fault).await?;
+        let proof = Proof {
+            identity: &self.identity,
+            key: &self.key,
+            journal,
+            binding,
+        };
+        let (welcome, fault) = handshake::shake_hands(&mut streams, &proof, fault).await?;
         let link = Link {
             control_plane,
             token: welcome.session_token.clone(),
@@ -252,6 +258,22 @@ impl Sessions {
             doubted: CancellationToken::new(),
         };
         Ok((link, (welcome, fault), streams))
+    }
+
+    /// From now on no older revision of the protocol is spoken: nobody in between can ask for one.
+    fn remember_revision(&mut self, spoken: u32) {
+        if spoken <= self.identity.protocol_revision {
+            return;
+        }
+        self.identity.protocol_revision = spoken;
+        if let Err(error) = Identity::remember_revision(&self.config.state_dir, spoken) {
+            // It holds while this process lives, and the next session tries again after a restart.
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(
+                error,
+                "cannot save which revision of the protocol was spoken"
+            );
+        }
     }
 
     /// Takes a new trust bundle over if the CA trusted so far signed it.

@@ -237,6 +237,10 @@ pub(crate) enum DeviceCommand {
     Resolve {
         /// Name or id
         device: String,
+        /// Let the device prove itself once more by an older revision of the session protocol than before, as after an older
+        /// agent was put on it; works without a conflict as well
+        #[arg(long)]
+        allow_downgrade: bool,
         #[command(flatten)]
         consent: Consent,
         #[command(flatten)]

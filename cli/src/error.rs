@@ -228,6 +228,18 @@ fn by_reason(reason: Reason) -> (Exit, &'static str) {
             Exit::NotAllowed,
             "Enrol it as a device of its own: empty its state folder and use a new enrolment token.",
         ),
+        Reason::EpochNotIssued => (
+            Exit::NotAllowed,
+            "Decide with `kernexctl device resolve NAME`; if its agent is the true one, set its journal aside first.",
+        ),
+        Reason::ProtocolTooOld => (
+            Exit::NotAllowed,
+            "Update the agent, or start the server without `--min-protocol`.",
+        ),
+        Reason::ProtocolDowngraded => (
+            Exit::NotAllowed,
+            "If an older agent was put on the device: `kernexctl device resolve NAME --allow-downgrade`.",
+        ),
         Reason::NotConflicted => (
             Exit::NotFoundOrConflict,
             "Only devices that `kernexctl device list` shows as conflicted need a decision.",

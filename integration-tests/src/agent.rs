@@ -212,6 +212,13 @@ impl TestAgent {
         self.process = Process::spawn(&self.name, command, &self.log);
     }
 
+    /// Starts it again on the same state, this time with these words more on its command line.
+    pub fn start_again_saying(&mut self, words: &[&str]) {
+        let mut command = command(&self.options, "run", &self.state);
+        command.args(words);
+        self.process = Process::spawn(&self.name, command, &self.log);
+    }
+
     /// Starts an agent on a copy of this one's state, with a log of its own.
     #[must_use]
     pub fn start_copy(&self, state: &Path) -> Self {

@@ -7,10 +7,14 @@ use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use kernex_proto::{
+    PROTOCOL_REVISION,
     handshake::EnrollmentToken,
     ids::{AttemptId, ClusterId, DeviceId, Digest, TargetId, TokenId},
     v1::{
@@ -55,6 +59,8 @@ struct Shared {
     session: watch::Sender<Option<mpsc::Sender<Reply>>>,
     heard: mpsc::UnboundedSender<up::Message>,
     epoch: Mutex<u64>,
+    /// What it announces; 0 makes it a server of before.
+    protocol_revision: AtomicU32,
     /// Sessions up to this one are not known by their token.
     doubted: Mutex<u64>,
     /// What Welcome says of the outcomes it has.
@@ -92,6 +98,7 @@ impl FakeServer {
             session: watch::Sender::new(None),
             heard: sender,
             epoch: Mutex::new(0),
+            protocol_revision: AtomicU32::new(PROTOCOL_REVISION),
             doubted: Mutex::new(0),
             recorded: Mutex::new(None),
             silent: Mutex::new(false),
@@ -174,6 +181,13 @@ impl FakeServer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         bundles.insert(digest.to_owned(), answers);
+    }
+
+    /// Announces this revision of the protocol from now on; 0 is what servers of before say.
+    pub fn announce(&self, protocol_revision: u32) {
+        self.shared
+            .protocol_revision
+            .store(protocol_revision, Relaxed);
     }
 
     /// Refuses downloads of sessions up to this one as not authenticated.

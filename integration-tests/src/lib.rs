@@ -3,8 +3,8 @@
 //! Everything under test is a real process built from this workspace ([`binaries`]): [`server::TestServer`] runs
 //! `kernex-server serve`, [`agent::TestAgent`] runs `kernex-agent`, [`ctl::Ctl`] runs `kernexctl`. What no well-behaved
 //! program would do is done from here: [`raw_agent`] is an agent that can say anything, [`fake_server`] a server that can
-//! send anything, [`fleet`] ten thousand light agents in one process, [`proxy`] a network that can be cut, [`bundle`] makes
-//! archives no honest tool makes.
+//! send anything, [`fleet`] ten thousand light agents in one process, [`proxy`] a network that can be cut, [`interceptor`]
+//! somebody in between who has the CA's key, [`bundle`] makes archives no honest tool makes.
 //! Tests wait for conditions ([`wait`]), never for time, and each runs on both databases ([`both_databases`]).
 
 pub mod agent;
@@ -18,6 +18,7 @@ pub mod disk_image;
 pub mod fake_server;
 pub mod fleet;
 pub mod http;
+pub mod interceptor;
 pub mod keys;
 pub mod operator;
 pub mod postgres;

@@ -6,7 +6,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use kernex_proto::{
     PROTOCOL_REVISION,
-    handshake::{EnrollTranscript, EnrollmentToken, SessionTranscript},
+    handshake::{
+        ChannelBinding, EnrollTranscript, EnrollmentToken, ReadHello, SessionTranscript,
+        SessionTranscriptV1, agreed_revision,
+    },
     ids::{ClusterId, DeviceId, Digest, JournalId},
     v1::{
         AttemptState, Challenge, Command, DeviceSessionResponse, DiskFault, EnrollRequest,
@@ -52,6 +55,8 @@ pub struct RawIdentity {
     pub journal: JournalId,
     /// The newest epoch it wrote down.
     pub last_epoch: u64,
+    /// Newest revision of the protocol it speaks; 1 makes it an agent of before.
+    pub protocol_revision: u32,
 }
 
 impl RawIdentity {
@@ -82,6 +87,7 @@ impl RawIdentity {
             key,
             journal: JournalId::generate(),
             last_epoch: 0,
+            protocol_revision: PROTOCOL_REVISION,
         })
     }
 
@@ -187,6 +193,8 @@ pub async fn enrol(server: &TestServer, request: EnrollRequest) -> Result<Enroll
 pub struct Opening {
     /// What the server wants signed.
     pub challenge: Challenge,
+    /// The connection, as both ends see it.
+    pub binding: ChannelBinding,
     channel: Channel,
     up: mpsc::Sender<Bytes>,
     down: Streaming<DeviceSessionResponse>,
@@ -195,7 +203,12 @@ pub struct Opening {
 impl Opening {
     /// Connects and waits for `Challenge`.
     pub async fn new(server: &TestServer) -> Result<Self, Status> {
-        let channel = server.channel().await;
+        let connection = server.connection().await;
+        Self::over(connection).await
+    }
+
+    /// Waits for `Challenge` on a connection.
+    pub async fn over((channel, binding): (Channel, ChannelBinding)) -> Result<Self, Status> {
         let (up, receiver) = mpsc::channel(64);
         let mut grpc = Grpc::new(channel.clone());
         grpc.ready()
@@ -208,6 +221,7 @@ impl Opening {
         match next(&mut down).await? {
             Some(down::Message::Challenge(challenge)) => Ok(Self {
                 challenge,
+                binding,
                 channel,
                 up,
                 down,
@@ -216,7 +230,7 @@ impl Opening {
         }
     }
 
-    /// A good `Hello` for this connection, signed.
+    /// A good `Hello` for this connection, signed; [`Self::say`] puts it as its revision asks for.
     #[must_use]
     pub fn hello(&self, identity: &RawIdentity) -> Hello {
         let mut hello = Hello {
@@ -225,13 +239,11 @@ impl Opening {
             boot_id: "5f3c1f6e-0000-4000-8000-000000000001".into(),
             journal_id: identity.journal.to_string(),
             last_epoch: identity.last_epoch,
-            protocol_revision: PROTOCOL_REVISION,
+            protocol_revision: identity.protocol_revision,
             capabilities: vec!["stop".into()],
             agent_version: "0.0.0-test".into(),
             inventory: Some(inventory()),
-            held_attempts: Vec::new(),
-            signature: Bytes::new(),
-            acknowledged_seq: None,
+            ..Hello::default()
         };
         self.sign(identity, &mut hello);
         hello
@@ -242,16 +254,46 @@ impl Opening {
     /// # Panics
     /// When its journal is not an id.
     pub fn sign(&self, identity: &RawIdentity, hello: &mut Hello) {
-        let transcript = SessionTranscript {
-            cluster: self.challenge.cluster_id.parse().expect("a cluster id"),
-            server_nonce: &self.challenge.server_nonce,
-            client_nonce: &hello.client_nonce,
-            device: identity.device,
-            key: Digest::of(&identity.public_key()),
-            boot_id: &hello.boot_id,
-            journal: hello.journal_id.parse().expect("a journal id"),
+        let cluster = self.challenge.cluster_id.parse().expect("a cluster id");
+        let key = Digest::of(&identity.public_key());
+        hello.signature = Bytes::new();
+        let transcript = if self.revision(hello) == 1 {
+            SessionTranscriptV1 {
+                cluster,
+                server_nonce: &self.challenge.server_nonce,
+                client_nonce: &hello.client_nonce,
+                device: identity.device,
+                key,
+                boot_id: &hello.boot_id,
+                journal: hello.journal_id.parse().expect("a journal id"),
+            }
+            .bytes()
+        } else {
+            SessionTranscript {
+                cluster,
+                server_nonce: &self.challenge.server_nonce,
+                client_nonce: &hello.client_nonce,
+                binding: &self.binding,
+                key,
+                body: &ReadHello::body_of(hello),
+            }
+            .bytes()
         };
-        hello.signature = sign(&identity.key, &transcript.bytes());
+        hello.signature = sign(&identity.key, &transcript);
+    }
+
+    fn revision(&self, hello: &Hello) -> u32 {
+        agreed_revision(hello.protocol_revision, self.challenge.protocol_revision)
+    }
+
+    /// A signed `Hello` as it goes over the wire.
+    #[must_use]
+    pub fn sealed(&self, mut hello: Hello) -> Hello {
+        if self.revision(&hello) == 1 {
+            return hello;
+        }
+        let signature = std::mem::take(&mut hello.signature);
+        ReadHello::sealed(ReadHello::body_of(&hello), signature)
     }
 
     /// Says nothing and waits for the server to end it; returns how.
@@ -267,18 +309,18 @@ impl Opening {
 
     /// Says `Hello` and waits for `Welcome`; does not say `Ready`.
     pub async fn say(self, hello: Hello) -> Result<RawSession, Status> {
-        self.say_first(up::Message::Hello(hello)).await
+        let device = hello.device_id.clone();
+        let sealed = self.sealed(hello);
+        let mut session = self.say_first(up::Message::Hello(sealed)).await?;
+        session.device = device;
+        Ok(session)
     }
 
     /// Says anything where `Hello` belongs.
     pub async fn say_first(self, first: up::Message) -> Result<RawSession, Status> {
-        let device = match &first {
-            up::Message::Hello(hello) => hello.device_id.clone(),
-            _ => String::new(),
-        };
         let mut session = RawSession {
             welcome: Welcome::default(),
-            device,
+            device: String::new(),
             channel: self.channel,
             up: self.up,
             down: self.down,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use kernex_proto::v1::CreateEnrollmentTokenRequest;
+use kernex_proto::{handshake::ChannelBinding, v1::CreateEnrollmentTokenRequest};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -29,7 +29,7 @@ mod dial;
 mod options;
 
 pub use backup::Backup;
-use dial::{connect, dial, url};
+use dial::{connect, dial, dial_once, url};
 pub use options::ServerOptions;
 
 /// Agents that enrol at the same time; each takes a core for its key.
@@ -155,6 +155,16 @@ impl TestServer {
     /// A new connection of its own, as an agent or operator makes one.
     pub async fn channel(&self) -> Channel {
         dial(&self.data(), self.port, self.options.plaintext)
+            .await
+            .expect("the server accepts connections")
+    }
+
+    /// One connection that is never replaced, with what both of its ends know it by.
+    ///
+    /// # Panics
+    /// When the server does not take it.
+    pub async fn connection(&self) -> (Channel, ChannelBinding) {
+        dial_once(&self.data(), self.port, self.options.plaintext)
             .await
             .expect("the server accepts connections")
     }

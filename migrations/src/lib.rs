@@ -31,6 +31,7 @@ mod m0022_digests;
 mod m0023_leftovers;
 mod m0026_recorded;
 mod m0028_disk;
+mod m0029_hello;
 
 /// Applies and reverts the changes in order.
 #[derive(Debug)]
@@ -60,6 +61,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0023_leftovers::Migration),
             Box::new(m0026_recorded::Migration),
             Box::new(m0028_disk::Migration),
+            Box::new(m0029_hello::Migration),
         ]
     }
 }

@@ -67,6 +67,12 @@ reasons! {
     RequestIdReused = "REQUEST_ID_REUSED",
     /// An operator decided against this copy of a device; it has to enrol with a key of its own.
     CopyGivenUp = "COPY_GIVEN_UP",
+    /// The agent says it has a session number that this server never gave; the device is conflicted.
+    EpochNotIssued = "EPOCH_NOT_ISSUED",
+    /// The server takes newer revisions of the session protocol only.
+    ProtocolTooOld = "PROTOCOL_TOO_OLD",
+    /// The device spoke a newer revision of the session protocol before, or says that it could.
+    ProtocolDowngraded = "PROTOCOL_DOWNGRADED",
     /// The device is not conflicted; there is nothing to decide.
     NotConflicted = "NOT_CONFLICTED",
     /// It does not stand where that makes sense.

@@ -7,8 +7,13 @@
 use std::{fmt, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use prost::Message as _;
 
-use crate::ids::{ClusterId, DeviceId, Digest, JournalId, TokenId};
+use crate::{
+    ids::{ClusterId, DeviceId, Digest, JournalId, TokenId},
+    v1,
+};
 
 /// Length of every nonce, in bytes.
 pub const NONCE_LEN: usize = 32;
@@ -17,7 +22,8 @@ pub const NONCE_LEN: usize = 32;
 pub const DEVICE_KEY_BITS: usize = 4096;
 
 const ENROLL_PURPOSE: &[u8] = b"kernex.v1.enroll";
-const SESSION_PURPOSE: &[u8] = b"kernex.v1.session";
+const SESSION_PURPOSE: &[u8] = b"kernex.v2.session";
+const SESSION_PURPOSE_V1: &[u8] = b"kernex.v1.session";
 
 /// What ties a handshake to the one TLS connection it runs over (RFC 9266, `tls-exporter`): both ends compute the same 32
 /// bytes, and whoever ends TLS between them computes others.
@@ -72,9 +78,124 @@ impl EnrollTranscript<'_> {
     }
 }
 
-/// What an agent signs to open a session.
+/// The revision two sides speak when one of them announces `announced`, of which 0 means 1.
+#[must_use]
+pub fn agreed_revision(own: u32, announced: u32) -> u32 {
+    own.min(announced.max(1))
+}
+
+/// What an agent signs to open a session, since revision 2: all of `Hello`, on this connection.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionTranscript<'a> {
+    /// Cluster, from `Challenge`.
+    pub cluster: ClusterId,
+    /// Nonce of `Challenge`.
+    pub server_nonce: &'a [u8],
+    /// Nonce of `Hello`.
+    pub client_nonce: &'a [u8],
+    /// The connection.
+    pub binding: &'a ChannelBinding,
+    /// SHA-256 of the public key, SPKI DER.
+    pub key: Digest,
+    /// `Hello.body`, byte for byte.
+    pub body: &'a [u8],
+}
+
+impl SessionTranscript<'_> {
+    /// The bytes to sign.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        transcript(&[
+            SESSION_PURPOSE,
+            self.cluster.0.as_bytes(),
+            self.server_nonce,
+            self.client_nonce,
+            self.binding.bytes(),
+            &self.key.0,
+            &Digest::of(self.body).0,
+        ])
+    }
+}
+
+/// A `Hello` is not what its revision asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidHello {
+    /// Something stands beside a body, so that it is not clear what counts.
+    #[error("fields stand beside the body")]
+    Beside,
+    /// The body is no `Hello`.
+    #[error("the body cannot be decoded")]
+    Body,
+    /// A body within the body, or a signature.
+    #[error("the body holds a body or a signature")]
+    Nested,
+}
+
+/// A `Hello` as its sender meant it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReadHello {
+    /// What it says; without a body.
+    pub hello: v1::Hello,
+    /// The bytes that are signed, since revision 2; what it says was read from them.
+    pub body: Option<Bytes>,
+}
+
+impl ReadHello {
+    /// Reads the body of revision 2, or takes the fields of revision 1.
+    pub fn of(wire: v1::Hello) -> Result<Self, InvalidHello> {
+        if wire.body.is_empty() {
+            return Ok(Self {
+                hello: wire,
+                body: None,
+            });
+        }
+        let bare = v1::Hello {
+            body: wire.body.clone(),
+            signature: wire.signature.clone(),
+            ..v1::Hello::default()
+        };
+        if wire != bare {
+            return Err(InvalidHello::Beside);
+        }
+        let v1::Hello {
+            body, signature, ..
+        } = wire;
+        let hello = v1::Hello::decode(body.clone()).map_err(|_| InvalidHello::Body)?;
+        if !hello.body.is_empty() || !hello.signature.is_empty() {
+            return Err(InvalidHello::Nested);
+        }
+        Ok(Self {
+            hello: v1::Hello { signature, ..hello },
+            body: Some(body),
+        })
+    }
+
+    /// The body of revision 2 for a `Hello` that is not signed yet.
+    #[must_use]
+    pub fn body_of(hello: &v1::Hello) -> Bytes {
+        hello.encode_to_vec().into()
+    }
+
+    /// The `Hello` of revision 2 around a signed body.
+    #[must_use]
+    pub fn sealed(body: Bytes, signature: Bytes) -> v1::Hello {
+        v1::Hello {
+            body,
+            signature,
+            ..v1::Hello::default()
+        }
+    }
+
+    /// The revision it is signed by.
+    #[must_use]
+    pub const fn revision(&self) -> u32 {
+        if self.body.is_some() { 2 } else { 1 }
+    }
+}
+
+/// What an agent signs to open a session in revision 1.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionTranscriptV1<'a> {
     /// Cluster, from `Challenge`.
     pub cluster: ClusterId,
     /// Nonce of `Challenge`.
@@ -91,12 +212,12 @@ pub struct SessionTranscript<'a> {
     pub journal: JournalId,
 }
 
-impl SessionTranscript<'_> {
+impl SessionTranscriptV1<'_> {
     /// The bytes to sign.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         transcript(&[
-            SESSION_PURPOSE,
+            SESSION_PURPOSE_V1,
             self.cluster.0.as_bytes(),
             self.server_nonce,
             self.client_nonce,
@@ -211,6 +332,101 @@ mod tests {
                 secret,
             };
             prop_assert_eq!(token.to_text().parse(), Ok(token));
+        }
+    }
+
+    #[test]
+    fn a_session_signs_its_connection_and_its_body() {
+        let body = b"body".as_slice();
+        let binding = ChannelBinding::exported([7; 32]);
+        let good = SessionTranscript {
+            cluster: ClusterId::generate(),
+            server_nonce: &[1; 32],
+            client_nonce: &[2; 32],
+            binding: &binding,
+            key: Digest([3; 32]),
+            body,
+        };
+        let others = [
+            SessionTranscript {
+                cluster: ClusterId::generate(),
+                ..good
+            },
+            SessionTranscript {
+                server_nonce: &[2; 32],
+                ..good
+            },
+            SessionTranscript {
+                client_nonce: &[1; 32],
+                ..good
+            },
+            SessionTranscript {
+                binding: &ChannelBinding::exported([8; 32]),
+                ..good
+            },
+            SessionTranscript {
+                binding: &ChannelBinding::PLAINTEXT,
+                ..good
+            },
+            SessionTranscript {
+                key: Digest([4; 32]),
+                ..good
+            },
+            SessionTranscript {
+                body: b"bodY",
+                ..good
+            },
+        ];
+        for other in others {
+            assert_ne!(good.bytes(), other.bytes(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_smaller_revision_is_spoken_and_none_means_the_first() {
+        for (own, announced, agreed) in [(2, 0, 1), (2, 1, 1), (2, 2, 2), (2, 9, 2), (1, 2, 1)] {
+            assert_eq!(agreed_revision(own, announced), agreed);
+        }
+    }
+
+    #[test]
+    fn a_hello_says_one_thing_only() {
+        let said = v1::Hello {
+            device_id: "device".into(),
+            last_epoch: 7,
+            ..v1::Hello::default()
+        };
+        let body = ReadHello::body_of(&said);
+        let signature = Bytes::from_static(b"signature");
+        let wire = ReadHello::sealed(body.clone(), signature.clone());
+        let read = ReadHello::of(wire.clone()).unwrap();
+        assert_eq!((read.revision(), read.body), (2, Some(body)));
+        assert_eq!(read.hello.signature, signature);
+        assert_eq!(
+            (read.hello.device_id.as_str(), read.hello.last_epoch),
+            ("device", 7)
+        );
+
+        let first = ReadHello::of(said.clone()).unwrap();
+        assert_eq!((first.revision(), &first.hello), (1, &said));
+
+        let mut beside = wire;
+        beside.last_epoch = 8;
+        assert_eq!(ReadHello::of(beside), Err(InvalidHello::Beside));
+        let broken = ReadHello::sealed(Bytes::from_static(&[0xff; 4]), signature.clone());
+        assert_eq!(ReadHello::of(broken), Err(InvalidHello::Body));
+        for inner in [
+            v1::Hello {
+                body: signature.clone(),
+                ..said.clone()
+            },
+            v1::Hello {
+                signature: signature.clone(),
+                ..said
+            },
+        ] {
+            let nested = ReadHello::sealed(ReadHello::body_of(&inner), signature.clone());
+            assert_eq!(ReadHello::of(nested), Err(InvalidHello::Nested));
         }
     }
 

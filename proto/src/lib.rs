@@ -29,8 +29,9 @@ pub mod v1 {
 /// The compiled schema with its comments, for reflection and policy checks.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Revision of the session protocol both programs speak.
-pub const PROTOCOL_REVISION: u32 = 1;
+/// Newest revision of the session protocol both programs speak. In revision 2 all of `Hello` is signed, together with the
+/// connection it comes over.
+pub const PROTOCOL_REVISION: u32 = 2;
 
 /// Largest piece of a bundle in one message, in bytes.
 pub const CHUNK_SIZE: usize = 256 * 1024;

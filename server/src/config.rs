@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use kernex_proto::{telemetry::LogFormat, units::size};
+use kernex_proto::{PROTOCOL_REVISION, telemetry::LogFormat, units::size};
 use serde::Deserialize;
 
 use self::units::duration;
@@ -114,6 +114,9 @@ struct Values {
     /// Time without a byte taken after which a stream is ended, and its connection after as long again [default: 30s].
     #[arg(long, env = "KERNEX_STALL_LIMIT", value_name = "DURATION", hide = true)]
     stall_limit: Option<String>,
+    /// Oldest revision of the session protocol that agents may prove themselves by; 2 shuts out agents of before [default: 1].
+    #[arg(long, env = "KERNEX_MIN_PROTOCOL", value_name = "REVISION")]
+    min_protocol: Option<u32>,
     /// How long sampled heartbeats are kept [default: 7d].
     #[arg(long, env = "KERNEX_METRICS_RETENTION", value_name = "DURATION")]
     metrics_retention: Option<String>,
@@ -182,6 +185,8 @@ pub struct Config {
     pub penalty_after: u32,
     /// What callers may have under way, and how long they may read nothing of it.
     pub answers: AnswerLimits,
+    /// Oldest revision of the session protocol that is taken.
+    pub min_protocol: u32,
     /// How long what grows is kept.
     pub retention: Retention,
     /// Print the CA pin and the next command to standard output at the first start.
@@ -206,6 +211,7 @@ impl Config {
             drain_deadline: Duration::from_secs(10),
             penalty_after: penalty::DEFAULT_AFTER,
             answers: AnswerLimits::default(),
+            min_protocol: 1,
             retention: Retention::default(),
             announce: false,
             data_dir,
@@ -347,6 +353,16 @@ impl Config {
             )?;
         }
         config.penalty_after = values.penalty_after.unwrap_or(config.penalty_after);
+        if let Some(revision) = values.min_protocol {
+            if !(1..=PROTOCOL_REVISION).contains(&revision) {
+                return Err(ConfigError::BadValue {
+                    setting: "--min-protocol",
+                    value: revision.to_string(),
+                    why: format!("write a revision from 1 to {PROTOCOL_REVISION}"),
+                });
+            }
+            config.min_protocol = revision;
+        }
         config.plaintext = values.plaintext;
         if config.plaintext && !config.listen.ip().is_loopback() {
             return Err(ConfigError::PlaintextInPublic(config.listen));
@@ -379,6 +395,7 @@ impl Values {
             max_uploads_per_token: self.max_uploads_per_token.or(below.max_uploads_per_token),
             max_plans_per_token: self.max_plans_per_token.or(below.max_plans_per_token),
             stall_limit: self.stall_limit.or(below.stall_limit),
+            min_protocol: self.min_protocol.or(below.min_protocol),
             metrics_retention: self.metrics_retention.or(below.metrics_retention),
         }
     }

@@ -156,6 +156,30 @@ impl From<StoreError> for Status {
                     GIVEN_UP,
                 )
             }
+            StoreError::EpochNotIssued { .. } => {
+                tracing::warn!(
+                    error = text,
+                    "an agent with a made-up session number was refused"
+                );
+                retry_later(
+                    Code::FailedPrecondition,
+                    Reason::EpochNotIssued,
+                    &text,
+                    GIVEN_UP,
+                )
+            }
+            StoreError::ProtocolDowngraded { .. } => {
+                tracing::warn!(
+                    error = text,
+                    "an older revision of the protocol was refused"
+                );
+                retry_later(
+                    Code::FailedPrecondition,
+                    Reason::ProtocolDowngraded,
+                    &text,
+                    GIVEN_UP,
+                )
+            }
             StoreError::NotConflicted(_) => {
                 status(Code::FailedPrecondition, Reason::NotConflicted, text)
             }

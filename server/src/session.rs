@@ -9,6 +9,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kernex_proto::{
+    handshake::ChannelBinding,
     ids::{ClusterId, DeviceId, Digest},
     v1::{
         self, DeviceSessionRequest, DeviceSessionResponse, device_session_response::Message as Down,
@@ -75,6 +76,8 @@ pub struct Sessions {
     pub replica: Uuid,
     /// What Welcome asks for.
     pub heartbeat_interval: Duration,
+    /// Oldest revision of the protocol that is taken.
+    pub min_protocol: u32,
     /// The CA agents trust, PEM; empty without TLS.
     pub trust_bundle: String,
     /// Questions to devices that wait for their answers.
@@ -100,6 +103,7 @@ impl Sessions {
         mut inbound: S,
         line: Line,
         connection: ConnectionHandle,
+        binding: ChannelBinding,
         span: Span,
     ) -> impl Future<Output = ()> + Send
     where
@@ -109,7 +113,7 @@ impl Sessions {
             // In a box of its own: an open session does not keep the room its handshake took.
             let opened = tokio::select! {
                 () = self.draining.cancelled() => Err(Refusal::Draining),
-                opened = Box::pin(self.open(&mut inbound, &line.sender).instrument(span.clone())) => opened,
+                opened = Box::pin(self.open(&mut inbound, &line.sender, binding).instrument(span.clone())) => opened,
             };
             let result = match &opened {
                 Ok(_) => "opened",
@@ -145,12 +149,13 @@ impl Sessions {
         &self,
         inbound: &mut S,
         out: &mpsc::Sender<Box<DeviceSessionResponse>>,
+        binding: ChannelBinding,
     ) -> Result<Arc<SessionHandle>, Refusal>
     where
         S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
     {
         let deadline = Instant::now() + handshake::DEADLINE;
-        let challenge = Challenge::new(self.cluster);
+        let challenge = Challenge::new(self.cluster, binding, self.min_protocol);
         Act::PushChallenge.before();
         say(out, Down::Challenge(challenge.message(self.clock.now())))?;
         Act::PushChallenge.after();
@@ -445,7 +450,7 @@ mod tests {
     use super::*;
 
     /// Bytes of the future a function makes.
-    fn size<A, B, C, D, E, F: Future>(_: impl FnOnce(A, B, C, D, E) -> F) -> usize {
+    fn size<A, B, C, D, E, G, F: Future>(_: impl FnOnce(A, B, C, D, E, G) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -137,6 +137,30 @@ pub enum StoreError {
         "this copy of the device `{0}` was given up; enrol it as a device of its own, with a new key and an empty state folder"
     )]
     CopyGivenUp(String),
+    /// A session number that was never given.
+    #[error(
+        "`{name}` says that its newest session was number {told}, and {issued} is the newest that was given; the device is conflicted until an operator decides (`kernexctl device resolve`)"
+    )]
+    EpochNotIssued {
+        /// Name of the device.
+        name: String,
+        /// What the agent says.
+        told: u64,
+        /// What was given.
+        issued: u64,
+    },
+    /// An older revision of the session protocol than the device spoke before.
+    #[error(
+        "`{name}` spoke revision {before} of the protocol before and comes with {spoken} now: somebody may be in between, or its agent is an older one (`kernexctl device resolve --allow-downgrade`)"
+    )]
+    ProtocolDowngraded {
+        /// Name of the device.
+        name: String,
+        /// What it comes with.
+        spoken: u32,
+        /// What it spoke before.
+        before: u32,
+    },
     /// There is nothing to decide.
     #[error("the device `{0}` is not conflicted; there is nothing to resolve")]
     NotConflicted(String),

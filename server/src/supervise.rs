@@ -281,6 +281,7 @@ fn assemble(
         cluster: ground.cluster,
         replica,
         heartbeat_interval: config.heartbeat_interval,
+        min_protocol: config.min_protocol,
         trust_bundle: identity.map_or_else(String::new, |identity| identity.ca_pem().to_owned()),
         plans: Arc::default(),
         admission: Arc::new(Semaphore::new(HANDSHAKES)),

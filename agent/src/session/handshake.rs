@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use kernex_proto::{
     PROTOCOL_REVISION,
-    handshake::{NONCE_LEN, SessionTranscript},
+    handshake::{
+        ChannelBinding, NONCE_LEN, ReadHello, SessionTranscript, SessionTranscriptV1,
+        agreed_revision,
+    },
     v1::{
         self, agent_service_client::AgentServiceClient, device_session_request as up,
         device_session_response as down,
@@ -62,6 +65,17 @@ pub(super) enum HandshakeError {
     /// The server belongs to another cluster.
     #[error("the server belongs to cluster {0}; this device enrolled in another")]
     OtherCluster(String),
+    /// Somebody in between may want the weaker proof.
+    #[error(
+        "the server offers protocol revision {offered}, but {before} was spoken with it before: either somebody is in between, or it was \
+             put back to an older version; in that case start once with `kernex-agent run --allow-downgrade`"
+    )]
+    Downgraded {
+        /// What the server offers.
+        offered: u32,
+        /// What was spoken before.
+        before: u32,
+    },
     /// The key could not sign.
     #[error("cannot sign")]
     Sign(#[source] std::io::Error),
@@ -101,6 +115,17 @@ pub(super) struct Welcome {
     pub(super) device_name: String,
     /// Every outcome of the journal numbered up to this is recorded; none when the server does not say.
     pub(super) recorded_seq: Option<u64>,
+    /// The revision of the protocol this session speaks.
+    pub(super) protocol_revision: u32,
+}
+
+/// With what a device proves who it is.
+pub(super) struct Proof<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) key: &'a DeviceKey,
+    pub(super) journal: &'a Journal,
+    /// The connection it does so on.
+    pub(super) binding: ChannelBinding,
 }
 
 /// What the server may ask of this agent beyond a plain deploy.
@@ -125,18 +150,18 @@ pub(super) async fn dial(
 /// met now: then nothing is confirmed, and the fault is returned.
 pub(super) async fn shake_hands(
     streams: &mut Streams,
-    identity: &Identity,
-    key: &DeviceKey,
-    journal: &Journal,
+    proof: &Proof<'_>,
     fault: Option<Fault>,
 ) -> Result<(Welcome, Option<Fault>), HandshakeError> {
-    let challenge = expect_challenge(&mut streams.down, identity).await?;
+    let journal = proof.journal;
+    let (challenge, revision) = expect_challenge(&mut streams.down, proof.identity).await?;
     let last_epoch = journal.call(Journal::epoch).await?;
-    let hello = hello(&challenge, identity, key, journal, last_epoch).await?;
+    let said = say(proof, last_epoch).await?;
+    let hello = sign(proof, &challenge, revision, said).await?;
     Act::SendHello.before();
     send(streams, up::Message::Hello(hello)).await?;
     Act::SendHello.after();
-    let welcome = expect_welcome(&mut streams.down, last_epoch).await?;
+    let welcome = expect_welcome(&mut streams.down, last_epoch, revision).await?;
     if fault.is_some() {
         return Ok((welcome, fault));
     }
@@ -177,7 +202,7 @@ async fn next(
 async fn expect_challenge(
     stream: &mut (impl Stream<Item = Result<v1::DeviceSessionResponse, Status>> + Unpin),
     identity: &Identity,
-) -> Result<v1::Challenge, HandshakeError> {
+) -> Result<(v1::Challenge, u32), HandshakeError> {
     let challenge = match next(stream, "Challenge").await? {
         Some(down::Message::Challenge(challenge)) => challenge,
         other => return Err(unexpected("Challenge", other.as_ref())),
@@ -190,12 +215,18 @@ async fn expect_challenge(
     if challenge.cluster_id.parse() != Ok(identity.cluster) {
         return Err(HandshakeError::OtherCluster(challenge.cluster_id));
     }
-    Ok(challenge)
+    let offered = agreed_revision(PROTOCOL_REVISION, challenge.protocol_revision);
+    let before = identity.protocol_revision;
+    if offered < before {
+        return Err(HandshakeError::Downgraded { offered, before });
+    }
+    Ok((challenge, offered))
 }
 
 async fn expect_welcome(
     stream: &mut (impl Stream<Item = Result<v1::DeviceSessionResponse, Status>> + Unpin),
     last_epoch: u64,
+    protocol_revision: u32,
 ) -> Result<Welcome, HandshakeError> {
     let welcome = match next(stream, "Welcome").await? {
         Some(down::Message::Welcome(welcome)) => welcome,
@@ -219,6 +250,7 @@ async fn expect_welcome(
         trust_bundle_signature: welcome.trust_bundle_signature,
         device_name: welcome.device_name,
         recorded_seq: welcome.recorded_seq,
+        protocol_revision,
     })
 }
 
@@ -228,29 +260,12 @@ pub(super) fn metadata(text: &str) -> Result<MetadataValue<Ascii>, HandshakeErro
         .map_err(|_| HandshakeError::Malformed("session token cannot travel as metadata".into()))
 }
 
-async fn hello(
-    challenge: &v1::Challenge,
-    identity: &Identity,
-    key: &DeviceKey,
-    journal: &Journal,
-    last_epoch: u64,
-) -> Result<v1::Hello, HandshakeError> {
+/// What this device has to say, not signed yet.
+async fn say(proof: &Proof<'_>, last_epoch: u64) -> Result<v1::Hello, HandshakeError> {
     let mut nonce = [0; NONCE_LEN];
     rand::rngs::OsRng.fill_bytes(&mut nonce);
-    let boot_id = clock::boot_id();
-    let transcript = SessionTranscript {
-        cluster: identity.cluster,
-        server_nonce: &challenge.server_nonce,
-        client_nonce: &nonce,
-        device: identity.device,
-        key: key.digest(),
-        boot_id: &boot_id,
-        journal: journal.id(),
-    }
-    .bytes();
-    let signature = key.sign(transcript).await.map_err(HandshakeError::Sign)?;
-    let live = journal.call(Journal::live).await?;
-    let acknowledged_seq = journal.call(Journal::acknowledged_seq).await?;
+    let live = proof.journal.call(Journal::live).await?;
+    let acknowledged_seq = proof.journal.call(Journal::acknowledged_seq).await?;
     let held_attempts = live
         .into_iter()
         .map(|(id, record)| v1::HeldAttempt {
@@ -259,18 +274,57 @@ async fn hello(
         })
         .collect();
     Ok(v1::Hello {
-        device_id: identity.device.to_string(),
+        device_id: proof.identity.device.to_string(),
         client_nonce: Bytes::copy_from_slice(&nonce),
-        boot_id,
-        journal_id: journal.id().to_string(),
+        boot_id: clock::boot_id(),
+        journal_id: proof.journal.id().to_string(),
         last_epoch,
         protocol_revision: PROTOCOL_REVISION,
         capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         inventory: Some(host::inventory()),
         held_attempts,
-        signature: signature.into(),
         acknowledged_seq: Some(acknowledged_seq),
+        ..v1::Hello::default()
+    })
+}
+
+/// Signs it as the revision asks for: all of it on this connection, or a few of its fields for a server of before.
+async fn sign(
+    proof: &Proof<'_>,
+    challenge: &v1::Challenge,
+    revision: u32,
+    said: v1::Hello,
+) -> Result<v1::Hello, HandshakeError> {
+    let (identity, key) = (proof.identity, proof.key);
+    if revision >= 2 {
+        let body = ReadHello::body_of(&said);
+        let transcript = SessionTranscript {
+            cluster: identity.cluster,
+            server_nonce: &challenge.server_nonce,
+            client_nonce: &said.client_nonce,
+            binding: &proof.binding,
+            key: key.digest(),
+            body: &body,
+        };
+        let signature = key.sign(transcript.bytes()).await;
+        let signature = signature.map_err(HandshakeError::Sign)?;
+        return Ok(ReadHello::sealed(body, signature.into()));
+    }
+    let transcript = SessionTranscriptV1 {
+        cluster: identity.cluster,
+        server_nonce: &challenge.server_nonce,
+        client_nonce: &said.client_nonce,
+        device: identity.device,
+        key: key.digest(),
+        boot_id: &said.boot_id,
+        journal: proof.journal.id(),
+    };
+    let signature = key.sign(transcript.bytes()).await;
+    let signature = signature.map_err(HandshakeError::Sign)?;
+    Ok(v1::Hello {
+        signature: signature.into(),
+        ..said
     })
 }
 

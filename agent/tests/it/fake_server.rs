@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use kernex_proto::{
+    handshake::ReadHello,
     ids::{ClusterId, DeviceId, Digest},
     v1::{
         self,
@@ -169,6 +170,7 @@ impl AgentService for Service {
                 server_nonce: Bytes::from_static(&[7; 32]),
                 cluster_id,
                 server_time: None,
+                protocol_revision: 2,
             }))
             .await;
             let Ok(Some(first)) = up.message().await else {
@@ -177,6 +179,7 @@ impl AgentService for Service {
             let Some(up::Message::Hello(hello)) = first.message else {
                 panic!("Hello has to be first");
             };
+            let ReadHello { hello, .. } = ReadHello::of(hello).expect("a good Hello");
             let epoch = {
                 let mut state = state.lock().unwrap();
                 state.epoch = state.epoch.max(hello.last_epoch) + 1;

@@ -95,19 +95,25 @@ pub(super) async fn run(session: &Session, command: DeviceCommand) -> Result<(),
         }
         DeviceCommand::Resolve {
             device,
+            allow_downgrade,
             consent,
             output,
         } => {
-            confirm(
-                consent,
-                &format!(
+            let question = if allow_downgrade {
+                format!(
+                    "Let {device} prove itself by an older protocol once more, and, if it is conflicted, keep the copy that connected last?"
+                )
+            } else {
+                format!(
                     "Keep the copy of {device} that connected last? Every other copy is refused until it enrols with a new key."
-                ),
-            )?;
+                )
+            };
+            confirm(consent, &question)?;
             let client = session.connect().await?;
             let request = v1::ResolveDeviceRequest {
                 device,
                 request_id: request_id(),
+                allow_downgrade,
             };
             let answer = call(
                 "kernex.v1.DeviceService/ResolveDevice",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Details, Field, Time, View, ago, bytes, seconds, state_word};
+use super::{Details, Field, Time, View, ago, bytes, seconds, state_word, word};
 
 mod change;
 mod drift;
@@ -31,6 +31,10 @@ pub(crate) struct DeviceView {
     epoch: u64,
     key_fingerprint: String,
     revision: u64,
+    /// Newest revision of the session protocol it spoke; 0 before its first session.
+    protocol_revision: u32,
+    /// Why it is conflicted; empty when it is not.
+    conflict: String,
     /// Where it runs something else than its last outcome said.
     drifts: Vec<DriftView>,
     /// What its agent was to remove and could not.
@@ -83,6 +87,10 @@ impl From<v1::VitalSigns> for VitalSignsView {
 
 impl From<v1::Device> for DeviceView {
     fn from(wire: v1::Device) -> Self {
+        let conflict = match wire.conflict() {
+            v1::DeviceConflict::Unspecified => String::new(),
+            conflict => word(conflict.as_str_name(), "DEVICE_CONFLICT_"),
+        };
         Self {
             disk_fault: match wire.disk_fault() {
                 v1::DiskFault::Unspecified => String::new(),
@@ -118,6 +126,8 @@ impl From<v1::Device> for DeviceView {
             epoch: wire.epoch,
             key_fingerprint: wire.key_fingerprint,
             revision: wire.revision,
+            protocol_revision: wire.protocol_revision,
+            conflict,
             drifts: wire.drifts.into_iter().map(DriftView::from).collect(),
             leftovers: wire.leftovers.unwrap_or_default().into(),
         }
@@ -148,6 +158,20 @@ impl DeviceView {
             other => other,
         };
         Some(format!("state_dir: {fault}"))
+    }
+
+    /// Why it is conflicted, in words.
+    fn conflict(&self) -> Option<String> {
+        let why = match self.conflict.as_str() {
+            "" => return None,
+            "copies" => "two copies of it were seen",
+            "epoch_not_issued" => {
+                "somebody with its key named a session number that this control plane never gave"
+            }
+            other => other,
+        };
+        let resolve = format!("`kernexctl device resolve {}`", self.name);
+        Some(format!("{why}; decide with {resolve}"))
     }
 
     /// Its name alone.
@@ -235,9 +259,18 @@ impl Details for DeviceView {
             ("Enrolled", Field::plain(ago(self.created_at, now))),
             ("Labels", Field::plain(self.labels())),
             ("Agent", Field::plain(&self.agent_version)),
-            ("Session", Field::plain(format!("number {}", self.epoch))),
+            (
+                "Session",
+                Field::plain(format!(
+                    "number {}, protocol revision {}",
+                    self.epoch, self.protocol_revision
+                )),
+            ),
             ("Key", Field::plain(&self.key_fingerprint)),
         ];
+        if let Some(conflict) = self.conflict() {
+            lines.push(("Conflict", Field::plain(conflict)));
+        }
         if let Some(inventory) = &self.inventory {
             lines.extend([
                 ("Host", Field::plain(&inventory.hostname)),

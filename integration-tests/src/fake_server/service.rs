@@ -2,12 +2,13 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use bytes::Bytes;
 use kernex_proto::{
     CHUNK_SIZE, PROTOCOL_REVISION,
+    handshake::ReadHello,
     v1::{
         Ack, Challenge, DeviceSessionRequest, DeviceSessionResponse, Disposition,
         DownloadBundleRequest, DownloadBundleResponse, EnrollRequest, EnrollResponse, HeartbeatAck,
@@ -112,11 +113,18 @@ async fn serve_session(
         server_nonce: vec![1; 32].into(),
         cluster_id: shared.cluster.to_string(),
         server_time: None,
+        protocol_revision: shared.protocol_revision.load(Relaxed),
     }))
     .await;
     while let Ok(Some(request)) = requests.message().await {
-        let Some(message) = request.message else {
-            continue;
+        let message = match request.message {
+            Some(up::Message::Hello(hello)) => {
+                // It lets everybody in, so the signature is nobody's concern; what is said is.
+                let read = ReadHello::of(hello).expect("agents say good Hellos");
+                up::Message::Hello(read.hello)
+            }
+            Some(message) => message,
+            None => continue,
         };
         match &message {
             up::Message::Hello(hello) => {

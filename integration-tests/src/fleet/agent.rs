@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use kernex_proto::{
     PROTOCOL_REVISION,
+    handshake::ChannelBinding,
     v1::{
         ActiveRelease, Challenge, Command, DeviceSessionRequest, DeviceSessionResponse,
         Disposition, Heartbeat, Hello, Inventory, Ready, Unsupported, VitalSigns, Welcome, command,
@@ -127,6 +127,7 @@ impl Agent {
         self.orders.mark_unchanged();
         let mut wire = self.connector.connect(self.number).await?;
         let calls = wire.calls.clone();
+        let binding = wire.binding;
         let identity = &self.identity;
         let proof = async {
             let (mut up, mut down) = calls.open(SESSION, &[]).await?;
@@ -136,7 +137,7 @@ impl Agent {
             };
             say(
                 &mut up,
-                up::Message::Hello(self.hello(identity, &challenge, memory)?),
+                up::Message::Hello(self.hello(identity, &challenge, &binding, memory)?),
             )?;
             let welcome = match next(&mut down).await? {
                 down::Message::Welcome(welcome) => welcome,
@@ -160,9 +161,10 @@ impl Agent {
         &self,
         identity: &Identity,
         challenge: &Challenge,
+        binding: &ChannelBinding,
         memory: &Memory,
     ) -> Result<Hello, WireError> {
-        let mut hello = Hello {
+        let hello = Hello {
             device_id: identity.device.to_string(),
             client_nonce: rand::random::<[u8; 32]>().to_vec().into(),
             boot_id: "5f3c1f6e-0000-4000-8000-000000000001".into(),
@@ -180,14 +182,11 @@ impl Agent {
                 memory_bytes: 1 << 30,
             }),
             held_attempts: memory.journal.held(),
-            signature: Bytes::new(),
-            acknowledged_seq: None,
+            ..Hello::default()
         };
-        hello.signature = self
-            .pool
-            .sign_hello(identity, challenge, &hello)
-            .ok_or(WireError::NotGrpc("a Challenge nobody can sign"))?;
-        Ok(hello)
+        self.pool
+            .signed_hello(identity, challenge, binding, hello)
+            .ok_or(WireError::NotGrpc("a Challenge nobody can sign"))
     }
 
     /// Beats and answers until the session ends; returns how long the server asked to stay away.

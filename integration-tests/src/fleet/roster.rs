@@ -12,7 +12,9 @@ use aws_lc_rs::{
 };
 use bytes::Bytes;
 use kernex_proto::{
-    handshake::SessionTranscript,
+    handshake::{
+        ChannelBinding, ReadHello, SessionTranscript, SessionTranscriptV1, agreed_revision,
+    },
     ids::{DeviceId, Digest, JournalId},
     v1::{Challenge, Hello},
 };
@@ -73,28 +75,49 @@ impl Pool {
         format!("{VERSION}{key}")
     }
 
-    /// Signs a Hello as it stands.
-    pub(super) fn sign_hello(
+    /// A Hello, signed as the server's revision asks for.
+    pub(super) fn signed_hello(
         &self,
         identity: &Identity,
         challenge: &Challenge,
-        hello: &Hello,
-    ) -> Option<Bytes> {
+        binding: &ChannelBinding,
+        hello: Hello,
+    ) -> Option<Hello> {
+        let cluster = challenge.cluster_id.parse().ok()?;
+        let announced = challenge.protocol_revision;
+        if agreed_revision(hello.protocol_revision, announced) == 1 {
+            let transcript = SessionTranscriptV1 {
+                cluster,
+                server_nonce: &challenge.server_nonce,
+                client_nonce: &hello.client_nonce,
+                device: identity.device,
+                key: identity.digest,
+                boot_id: &hello.boot_id,
+                journal: identity.journal,
+            };
+            let signature = self.sign(identity, &transcript.bytes())?;
+            return Some(Hello { signature, ..hello });
+        }
+        let body = ReadHello::body_of(&hello);
         let transcript = SessionTranscript {
-            cluster: challenge.cluster_id.parse().ok()?,
+            cluster,
             server_nonce: &challenge.server_nonce,
             client_nonce: &hello.client_nonce,
-            device: identity.device,
+            binding,
             key: identity.digest,
-            boot_id: &hello.boot_id,
-            journal: identity.journal,
+            body: &body,
         };
+        let signature = self.sign(identity, &transcript.bytes())?;
+        Some(ReadHello::sealed(body, signature))
+    }
+
+    fn sign(&self, identity: &Identity, transcript: &[u8]) -> Option<Bytes> {
         let (pair, _) = self.0.get(identity.key)?;
         let mut signature = vec![0; pair.public_modulus_len()];
         pair.sign(
             &RSA_PSS_SHA256,
             &SystemRandom::new(),
-            &transcript.bytes(),
+            transcript,
             &mut signature,
         )
         .ok()?;

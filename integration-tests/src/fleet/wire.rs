@@ -13,6 +13,7 @@ use std::{
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h2::{RecvStream, SendStream, client};
 use http::{HeaderMap, Method, Request, Version};
+use kernex_proto::handshake::ChannelBinding;
 use prost::Message;
 use rustls::{ClientConfig, RootCertStore, client::Resumption};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
@@ -135,6 +136,10 @@ impl Connector {
         stream.set_nodelay(true)?;
         let tls = TlsConnector::from(Arc::clone(&self.tls));
         let stream = tls.connect(self.name.clone(), stream).await?;
+        let bytes = [0; ChannelBinding::LEN];
+        let session = stream.get_ref().1;
+        let exported = session.export_keying_material(bytes, ChannelBinding::LABEL, None);
+        let binding = ChannelBinding::exported(exported.map_err(io::Error::other)?);
         let (calls, driver) = client::Builder::new()
             .initial_window_size(self.windows.stream)
             .initial_connection_window_size(self.windows.connection)
@@ -143,6 +148,7 @@ impl Connector {
             .await?;
         Ok(Wire {
             calls: Calls(calls),
+            binding,
             driver,
         })
     }
@@ -153,6 +159,8 @@ impl Connector {
 pub struct Wire {
     /// Opens calls on it.
     pub calls: Calls,
+    /// The connection, as both ends see it.
+    pub binding: ChannelBinding,
     driver: Driver,
 }
 

@@ -1,8 +1,13 @@
 //! Ways into a control plane under test.
 
-use std::{fs, path::Path};
+use std::{error::Error, fs, path::Path, time::Duration};
 
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use kernex_proto::{
+    connect::ControlPlane,
+    handshake::ChannelBinding,
+    trust::{Dates, PinnedCa},
+};
+use tonic::transport::Channel;
 
 use crate::{operator::Operator, process::Process, wait::wait_for};
 
@@ -11,18 +16,41 @@ pub(super) fn url(port: u16, plaintext: bool) -> String {
     format!("{scheme}://127.0.0.1:{port}")
 }
 
+/// Long, because the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn control_plane(data: &Path, port: u16, plaintext: bool) -> Result<ControlPlane, Box<dyn Error>> {
+    let trust = if plaintext {
+        None
+    } else {
+        let ca = fs::read_to_string(data.join("ca.pem"))?;
+        Some(PinnedCa::from_pem(&ca, Dates::Count).ok_or("ca.pem is no certificate")?)
+    };
+    Ok(ControlPlane::new(&url(port, plaintext), trust, PATIENCE)?)
+}
+
+/// One connection after another, as operators have them.
 pub(super) async fn dial(data: &Path, port: u16, plaintext: bool) -> Result<Channel, String> {
-    let mut endpoint = Endpoint::from_shared(url(port, plaintext));
-    if !plaintext {
-        let ca = fs::read(data.join("ca.pem")).map_err(|error| format!("no ca.pem: {error}"))?;
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
-        endpoint = endpoint.and_then(|endpoint| endpoint.tls_config(tls));
-    }
-    endpoint
-        .map_err(|error| error.to_string())?
-        .connect()
-        .await
-        .map_err(|error| format!("cannot connect: {error:?}"))
+    let dialled = async {
+        let control_plane = control_plane(data, port, plaintext)?;
+        let endpoint = control_plane.endpoint();
+        Ok::<_, Box<dyn Error>>(control_plane.channel(&endpoint).await?)
+    };
+    let dialled = dialled.await;
+    dialled.map_err(|error| format!("cannot connect: {error:?}"))
+}
+
+/// One connection, as an agent has it, and what its sessions sign.
+pub(super) async fn dial_once(
+    data: &Path,
+    port: u16,
+    plaintext: bool,
+) -> Result<(Channel, ChannelBinding), Box<dyn Error>> {
+    let control_plane = control_plane(data, port, plaintext)?;
+    let connection = control_plane.dial().await?;
+    let binding = connection.binding;
+    let channel = connection.into_channel(&control_plane.endpoint()).await?;
+    Ok((channel, binding))
 }
 
 pub(super) async fn connect(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kernex_proto::{
     DEVICE_ID_KEY, SESSION_TOKEN_KEY,
     error::Reason,
+    handshake::ChannelBinding,
     ids::{DeviceId, Digest},
     v1::{
         DeviceSessionRequest, DownloadBundleRequest, DownloadBundleResponse, EnrollRequest,
@@ -19,6 +20,7 @@ use crate::{
     connections::ConnectionHandle,
     enrollment,
     error::{invalid, retry_later, unauthenticated},
+    listener::Peer,
     session::{self, Outbound},
 };
 
@@ -54,6 +56,9 @@ impl AgentService for Agents {
         &self,
         request: Request<Streaming<DeviceSessionRequest>>,
     ) -> Result<Response<Outbound>, Status> {
+        let peer = request.extensions().get::<Peer>();
+        // Without one the proof does not hold, unless it is plaintext.
+        let binding = peer.map_or(ChannelBinding::PLAINTEXT, |peer| peer.binding);
         // The agent's call returns only once it sees headers, so the answer starts before anything is received.
         let (outbound, line) = session::outbound();
         let span = tracing::info_span!(
@@ -65,7 +70,7 @@ impl AgentService for Agents {
         let connection = request.extensions().get::<ConnectionHandle>();
         let connection = connection.cloned().unwrap_or_default();
         let sessions = Arc::clone(&self.0.sessions);
-        let session = sessions.run(request.into_inner(), line, connection, span);
+        let session = sessions.run(request.into_inner(), line, connection, binding, span);
         self.0.tasks.spawn(Span::none(), session);
         Ok(Response::new(outbound))
     }

@@ -93,6 +93,11 @@ impl From<Device> for v1::Device {
             epoch: device.epoch,
             key_fingerprint: device.key.to_string(),
             revision: device.revision,
+            protocol_revision: device.protocol_revision,
+            conflict: device
+                .conflict
+                .map_or(v1::DeviceConflict::Unspecified, Into::into)
+                .into(),
         }
     }
 }

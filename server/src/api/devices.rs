@@ -17,7 +17,7 @@ use super::{Api, convert::fitting_page, page};
 use crate::{
     answers::{FEW, Fed},
     auth::caller,
-    domain::selector::Selector,
+    domain::{device::DeviceStatus, selector::Selector},
     error::{invalid, mistake},
     registry::Ended,
 };
@@ -164,9 +164,15 @@ impl DeviceService for Devices {
         let device = self
             .0
             .store
-            .resolve_device(&caller, &request.get_ref().device)
+            .resolve_device(
+                &caller,
+                &request.get_ref().device,
+                request.get_ref().allow_downgrade,
+            )
             .await?;
-        if let Some(session) = self.0.registry.get(device.id) {
+        // A decision has ended the session in the rows; where there was nothing to decide it goes on.
+        let ended = device.status != DeviceStatus::Online;
+        if let Some(session) = self.0.registry.get(device.id).filter(|_| ended) {
             // The copy that is kept opens a session that counts, and says what it holds; another one is refused.
             session.end(Ended::Drain {
                 reconnect_after: COME_BACK,

@@ -30,6 +30,23 @@ named_enum! {
     }
 }
 
+named_enum! {
+    /// Why a device is conflicted.
+    Conflict <=> v1::DeviceConflict {
+        /// Two copies of it were seen.
+        Copies = "copies",
+        /// Somebody with its key said to have a session number that was never given.
+        EpochNotIssued = "epoch_not_issued",
+    }
+}
+
+/// How far an agent's newest epoch may be ahead of the newest one that is known to have been given. A database restored from
+/// an older backup has forgotten some, and never that many: it is a session a minute for two years.
+pub const EPOCHS_FORGOTTEN: u64 = 1 << 20;
+
+/// In [`Known::given_up_below`]: every copy of the journal.
+pub const EVERY_COPY: u64 = i64::MAX as u64;
+
 /// What the server knows of a device's journals before a session opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
@@ -56,6 +73,8 @@ pub enum Return {
     Fork,
     /// A copy an operator decided against.
     GivenUp,
+    /// It has a number that this server never gave. Nothing of it is believed, least of all the number.
+    NotIssued,
 }
 
 /// Tells a device that comes back from a copy of it.
@@ -64,8 +83,11 @@ pub enum Return {
 /// confirmed; only a copy taken earlier does. An epoch that was issued and never confirmed proves nothing.
 #[must_use]
 pub fn recognise(known: &Known, journal: JournalId, last_epoch: u64) -> Return {
-    if last_epoch < known.given_up_below {
+    if last_epoch < known.given_up_below || known.given_up_below == EVERY_COPY {
         return Return::GivenUp;
+    }
+    if last_epoch > known.issued_epoch.saturating_add(EPOCHS_FORGOTTEN) {
+        return Return::NotIssued;
     }
     if known.retired {
         return Return::Fork;
@@ -79,8 +101,8 @@ pub fn recognise(known: &Known, journal: JournalId, last_epoch: u64) -> Return {
     Return::Same
 }
 
-/// The number of the session that opens now. Taking the agent's own number into account keeps it growing even over a
-/// restored database.
+/// The number of the session that opens now, unless it is [`Return::NotIssued`]. Taking the agent's own number into account
+/// keeps it growing even over a restored database.
 #[must_use]
 pub fn next_epoch(known: &Known, last_epoch: u64) -> u64 {
     known.issued_epoch.max(last_epoch).saturating_add(1)
@@ -115,6 +137,27 @@ mod tests {
             (state, journal, 9, Return::Same),
             (state, journal, 3, Return::Fork),
             (state, other, 0, Return::Fresh),
+            (state, journal, 5 + EPOCHS_FORGOTTEN, Return::Same),
+            (state, journal, 6 + EPOCHS_FORGOTTEN, Return::NotIssued),
+            (state, other, u64::MAX, Return::NotIssued),
+            (
+                Known {
+                    retired: true,
+                    ..state
+                },
+                other,
+                u64::MAX,
+                Return::NotIssued,
+            ),
+            (
+                Known {
+                    given_up_below: EVERY_COPY,
+                    ..state
+                },
+                journal,
+                u64::MAX,
+                Return::GivenUp,
+            ),
             (decided, journal, 4, Return::Same),
             (decided, journal, 3, Return::GivenUp),
             (
@@ -147,6 +190,38 @@ mod tests {
             let state = known(JournalId::generate(), issued, confirmed);
             let next = next_epoch(&state, last);
             prop_assert!(next > issued && next > last);
+        }
+
+        /// Whatever anybody with the key says: the number grows by what a restored backup may have forgotten at most, and
+        /// the agent that has the newest number it was given gets a newer one.
+        #[test]
+        fn no_lie_moves_the_number_away_from_the_honest_agent(
+            issued in 0..1_u64 << 40,
+            lies in prop::collection::vec(prop_oneof![any::<u64>(), 0..1_u64 << 41], 0..20),
+        ) {
+            let journal = JournalId::generate();
+            let mut state = known(journal, issued, issued);
+            let honest = issued;
+            for lie in lies {
+                let before = state.issued_epoch;
+                match recognise(&state, journal, lie) {
+                    Return::NotIssued => prop_assert!(lie > before + EPOCHS_FORGOTTEN),
+                    _ => state.issued_epoch = next_epoch(&state, lie),
+                }
+                prop_assert!(state.issued_epoch <= before + EPOCHS_FORGOTTEN + 1);
+            }
+            prop_assert_eq!(recognise(&state, journal, honest), Return::Same);
+            prop_assert!(next_epoch(&state, honest) > honest);
+        }
+
+        /// A backup that has forgotten fewer sessions than there can have been is no conflict.
+        #[test]
+        fn an_older_backup_is_no_conflict(issued in 0..1_u64 << 40, forgotten in 0..=EPOCHS_FORGOTTEN) {
+            let journal = JournalId::generate();
+            let state = known(journal, issued, issued);
+            let last = issued + forgotten;
+            prop_assert_eq!(recognise(&state, journal, last), Return::Same);
+            prop_assert_eq!(next_epoch(&state, last), last + 1);
         }
     }
 }

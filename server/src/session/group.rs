@@ -115,11 +115,13 @@ impl Claim {
     /// The session it is about, once its proof held.
     fn proven(self, key: Digest) -> OpenSession {
         let hello = self.hello;
+        let protocol_revision = hello.revision();
         OpenSession {
             device: hello.device,
             key,
             journal: hello.journal,
             last_epoch: hello.wire.last_epoch,
+            protocol_revision,
             boot_id: hello.wire.boot_id,
             agent_version: hello.wire.agent_version,
             inventory: hello.wire.inventory.unwrap_or_default(),

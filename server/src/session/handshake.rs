@@ -5,9 +5,14 @@
 use std::time::Duration;
 
 use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA256, UnparsedPublicKey};
+use bytes::Bytes;
 use kernex_proto::{
+    PROTOCOL_REVISION,
     error::Reason,
-    handshake::{NONCE_LEN, SessionTranscript},
+    handshake::{
+        ChannelBinding, NONCE_LEN, ReadHello, SessionTranscript, SessionTranscriptV1,
+        agreed_revision,
+    },
     ids::{AttemptId, ClusterId, DeviceId, Digest, JournalId},
     v1::{self, DeviceSessionRequest, device_session_request::Message},
 };
@@ -38,6 +43,26 @@ pub enum Refusal {
     /// A proof failed.
     #[error("not authenticated: {0}")]
     NotAuthenticated(&'static str),
+    /// It was proved by a revision of the protocol that the server does not take any more.
+    #[error(
+        "protocol too old: the agent speaks revision {spoken}, and --min-protocol asks for {least}"
+    )]
+    ProtocolTooOld {
+        /// What it was proved by.
+        spoken: u32,
+        /// What the server was started with.
+        least: u32,
+    },
+    /// The agent knows a newer revision than the one it used, so somebody in between changed the challenge.
+    #[error(
+        "protocol downgraded: the agent speaks revision {known} and used {spoken}; is somebody in between?"
+    )]
+    ProtocolDowngraded {
+        /// What it was proved by.
+        spoken: u32,
+        /// What it says it could speak.
+        known: u32,
+    },
     /// The deadline passed.
     #[error("the handshake took longer than 10 s")]
     TooSlow,
@@ -65,6 +90,8 @@ impl Refusal {
         match self {
             Self::Malformed(_) => "malformed",
             Self::NotAuthenticated(_) => "unauthenticated",
+            Self::ProtocolTooOld { .. } => "protocol_too_old",
+            Self::ProtocolDowngraded { .. } => "protocol_downgraded",
             Self::TooSlow => "too_slow",
             Self::Overloaded { .. } => "overloaded",
             Self::Draining => "draining",
@@ -80,6 +107,17 @@ impl From<Refusal> for Status {
             Refusal::Malformed(why) => malformed(&why),
             // A slow handshake proved nothing either.
             Refusal::NotAuthenticated(_) | Refusal::TooSlow => unauthenticated(),
+            // The key was proved, so its owner may know what to do.
+            Refusal::ProtocolTooOld { least, .. } => status(
+                Code::FailedPrecondition,
+                Reason::ProtocolTooOld,
+                format!("this server takes protocol revision {least} or newer; update the agent"),
+            ),
+            Refusal::ProtocolDowngraded { .. } => status(
+                Code::FailedPrecondition,
+                Reason::ProtocolDowngraded,
+                refusal.to_string(),
+            ),
             Refusal::Overloaded { retry_after } => retry_later(
                 Code::ResourceExhausted,
                 Reason::Overloaded,
@@ -109,15 +147,22 @@ pub fn malformed(why: &str) -> Status {
 pub struct Challenge {
     nonce: [u8; NONCE_LEN],
     cluster: ClusterId,
+    binding: ChannelBinding,
+    least: u32,
 }
 
 impl Challenge {
-    /// A fresh one.
+    /// A fresh one for a connection, to be answered by `least` or a newer revision of the protocol.
     #[must_use]
-    pub fn new(cluster: ClusterId) -> Self {
+    pub fn new(cluster: ClusterId, binding: ChannelBinding, least: u32) -> Self {
         let mut nonce = [0; NONCE_LEN];
         rand::rngs::OsRng.fill_bytes(&mut nonce);
-        Self { nonce, cluster }
+        Self {
+            nonce,
+            cluster,
+            binding,
+            least,
+        }
     }
 
     /// The message.
@@ -127,6 +172,7 @@ impl Challenge {
             server_nonce: self.nonce.to_vec().into(),
             cluster_id: self.cluster.to_string(),
             server_time: Some(now.to_proto()),
+            protocol_revision: PROTOCOL_REVISION,
         }
     }
 }
@@ -140,8 +186,18 @@ pub struct Hello {
     pub journal: JournalId,
     /// What it still holds.
     pub held: Vec<HeldAttempt>,
-    /// The rest as it came.
+    /// The rest, as it is meant.
     pub wire: v1::Hello,
+    /// The bytes that are signed, since revision 2.
+    body: Option<Bytes>,
+}
+
+impl Hello {
+    /// The revision of the protocol it is signed by.
+    #[must_use]
+    pub const fn revision(&self) -> u32 {
+        if self.body.is_some() { 2 } else { 1 }
+    }
 }
 
 impl TryFrom<v1::Hello> for Hello {
@@ -149,6 +205,8 @@ impl TryFrom<v1::Hello> for Hello {
 
     fn try_from(wire: v1::Hello) -> Result<Self, Refusal> {
         let bad = |why: String| Refusal::Malformed(format!("Hello: {why}"));
+        let ReadHello { hello: wire, body } =
+            ReadHello::of(wire).map_err(|why| bad(why.to_string()))?;
         let device = wire.device_id.parse().map_err(|e| bad(format!("{e}")))?;
         let journal = wire.journal_id.parse().map_err(|e| bad(format!("{e}")))?;
         if wire.client_nonce.len() != NONCE_LEN {
@@ -180,6 +238,7 @@ impl TryFrom<v1::Hello> for Hello {
             journal,
             held,
             wire,
+            body,
         })
     }
 }
@@ -267,17 +326,37 @@ pub fn verify(
     let Some(key) = key else {
         return Err(Refusal::NotAuthenticated("unknown or revoked device"));
     };
-    let transcript = SessionTranscript {
-        cluster: challenge.cluster,
-        server_nonce: &challenge.nonce,
-        client_nonce: &hello.wire.client_nonce,
-        device: hello.device,
-        key: key.digest,
-        boot_id: &hello.wire.boot_id,
-        journal: hello.journal,
+    let transcript = match &hello.body {
+        Some(body) => SessionTranscript {
+            cluster: challenge.cluster,
+            server_nonce: &challenge.nonce,
+            client_nonce: &hello.wire.client_nonce,
+            binding: &challenge.binding,
+            key: key.digest,
+            body,
+        }
+        .bytes(),
+        None => SessionTranscriptV1 {
+            cluster: challenge.cluster,
+            server_nonce: &challenge.nonce,
+            client_nonce: &hello.wire.client_nonce,
+            device: hello.device,
+            key: key.digest,
+            boot_id: &hello.wire.boot_id,
+            journal: hello.journal,
+        }
+        .bytes(),
     };
-    if !signature_holds(&key.der, &transcript.bytes(), &hello.wire.signature) {
+    if !signature_holds(&key.der, &transcript, &hello.wire.signature) {
         return Err(Refusal::NotAuthenticated("bad signature"));
+    }
+    let (spoken, known) = (hello.revision(), hello.wire.protocol_revision);
+    if spoken < challenge.least {
+        let least = challenge.least;
+        return Err(Refusal::ProtocolTooOld { spoken, least });
+    }
+    if spoken != agreed_revision(PROTOCOL_REVISION, known) {
+        return Err(Refusal::ProtocolDowngraded { spoken, known });
     }
     Ok(key.digest)
 }

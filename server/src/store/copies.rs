@@ -13,48 +13,80 @@ use uuid::Uuid;
 
 use super::{
     Caller, Result, Store, StoreError,
+    attempts::signed,
     devices::{Device, find_device, update},
     entity::{device, journal, session},
     requests::{audit, body_hash, remember, replayed},
     transaction::{Tx, insert_all},
 };
+use crate::domain::device::{Conflict, EVERY_COPY};
 
 impl Store {
     /// Makes the copy that confirmed a session last the device again. The others are refused from now on: they need keys of
     /// their own. Whatever session is open has to end, so that the copy that is kept opens one that counts.
-    pub async fn resolve_device(&self, caller: &Caller, id_or_name: &str) -> Result<Device> {
-        let body = body_hash(&id_or_name);
+    ///
+    /// With `allow_downgrade` it is also forgotten which revision of the session protocol the device spoke, whether there is
+    /// a conflict or not.
+    pub async fn resolve_device(
+        &self,
+        caller: &Caller,
+        id_or_name: &str,
+        allow_downgrade: bool,
+    ) -> Result<Device> {
+        let body = match allow_downgrade {
+            false => body_hash(&id_or_name),
+            true => body_hash(&(id_or_name, allow_downgrade)),
+        };
         self.write(|tx| async move {
             if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
                 let row = find_device(&tx.db, &id.to_string()).await?;
                 return self.whole(&tx.db, row).await;
             }
             let mut row = find_device(&tx.db, id_or_name).await?;
-            if !row.conflicted {
+            if !row.conflicted && !allow_downgrade {
                 return Err(StoreError::NotConflicted(row.name));
             }
-            let kept = journal::Entity::find()
-                .filter(journal::Column::DeviceId.eq(row.id))
-                .filter(journal::Column::ConfirmedEpoch.gt(0))
-                .order_by_desc(journal::Column::ConfirmedEpoch)
-                .one(&tx.db)
-                .await?;
-            let kept = kept.map(|journal| (journal.journal_id, journal.confirmed_epoch));
-            decide(&tx, row.id, kept).await?;
-            row.conflicted = false;
-            row.journal_id = kept.map(|(journal, _)| journal);
-            row.confirmed_epoch = kept.map_or(0, |(_, epoch)| epoch);
+            if allow_downgrade {
+                row.protocol_revision = 0;
+            }
+            let decided = row.conflicted;
+            if decided {
+                keep_last(&tx, &mut row).await?;
+            }
             row.revision += 1;
             update(&tx, row.clone()).await?;
-            session::Entity::delete_by_id(row.id).exec(&tx.db).await?;
+            if decided {
+                session::Entity::delete_by_id(row.id).exec(&tx.db).await?;
+                tx.device_event("device.resolved", row.id, &row.name);
+            }
             remember(&tx, caller, body, &row.id).await?;
-            let detail = json!({ "journal": row.journal_id, "epoch": row.confirmed_epoch });
+            let detail = json!({
+                "journal": row.journal_id,
+                "epoch": row.confirmed_epoch,
+                "allow_downgrade": allow_downgrade,
+            });
             audit(&tx, caller, row.id, detail).await?;
-            tx.device_event("device.resolved", row.id, &row.name);
             self.whole(&tx.db, row).await
         })
         .await
     }
+}
+
+/// Decides for the copy that confirmed a session last.
+async fn keep_last(tx: &Tx, row: &mut device::Model) -> Result<()> {
+    let kept = journal::Entity::find()
+        .filter(journal::Column::DeviceId.eq(row.id))
+        .filter(journal::Column::ConfirmedEpoch.gt(0))
+        .order_by_desc(journal::Column::ConfirmedEpoch)
+        .one(&tx.db)
+        .await?;
+    let kept = kept.map(|journal| (journal.journal_id, journal.confirmed_epoch));
+    decide(tx, row.id, kept).await?;
+    row.conflicted = false;
+    row.conflict = String::new();
+    row.journal_id = kept.map(|(journal, _)| journal);
+    row.confirmed_epoch = kept.map_or(0, |(_, epoch)| epoch);
+    Ok(())
 }
 
 /// A journal the device did not come with before takes over from the one in use.
@@ -69,11 +101,21 @@ pub(crate) async fn begin(tx: &Tx, row: &mut device::Model, journal: Uuid) -> Re
 
 /// From now on the device is conflicted: what the copy in use has confirmed counts as that of one among several.
 pub(crate) async fn conflict(tx: &Tx, row: &mut device::Model, journal: Uuid) -> Result<()> {
-    if let (false, Some(in_use)) = (row.conflicted, row.journal_id) {
+    doubt(tx, row, Conflict::Copies).await?;
+    add(tx, row.id, journal).await
+}
+
+/// The same without a second journal that could be kept.
+pub(crate) async fn doubt(tx: &Tx, row: &mut device::Model, why: Conflict) -> Result<()> {
+    if row.conflicted {
+        return Ok(());
+    }
+    if let Some(in_use) = row.journal_id {
         confirm(tx, row.id, in_use, row.confirmed_epoch).await?;
     }
     row.conflicted = true;
-    add(tx, row.id, journal).await
+    row.conflict = why.to_string();
+    Ok(())
 }
 
 /// A copy of a conflicted device has this epoch on its disk.
@@ -95,6 +137,8 @@ pub(crate) async fn forget(tx: &Tx, row: &mut device::Model) -> Result<()> {
         .exec(&tx.db)
         .await?;
     row.conflicted = false;
+    row.conflict = String::new();
+    row.protocol_revision = 0;
     row.journal_id = None;
     row.confirmed_epoch = 0;
     Ok(())
@@ -155,7 +199,10 @@ async fn decide(tx: &Tx, device: Uuid, kept: Option<(Uuid, i64)>) -> Result<()> 
         .await?;
     theirs()
         .col_expr(journal::Column::ConfirmedEpoch, Expr::value(0))
-        .col_expr(journal::Column::GivenUpBelow, Expr::value(i64::MAX))
+        .col_expr(
+            journal::Column::GivenUpBelow,
+            Expr::value(signed(EVERY_COPY)),
+        )
         .filter(journal::Column::JournalId.ne(journal))
         .exec(&tx.db)
         .await?;

@@ -44,7 +44,7 @@ use selection::labels_of;
 pub(crate) use selection::{Labels, built_in, candidates, matching};
 
 pub use super::history::HistoryEntry;
-pub use crate::domain::device::{DeviceStatus, DiskFault};
+pub use crate::domain::device::{Conflict, DeviceStatus, DiskFault};
 
 /// Rows read at a time while looking for what a selector means.
 const SCAN: u64 = 500;
@@ -84,6 +84,10 @@ pub struct Device {
     pub key: Digest,
     /// Grows by one with each change an operator makes.
     pub revision: u64,
+    /// Newest revision of the session protocol it has spoken; 0 before the first.
+    pub protocol_revision: u32,
+    /// Why it is conflicted, when it is.
+    pub conflict: Option<Conflict>,
 }
 
 /// The public key that speaks for a device.
@@ -338,6 +342,11 @@ impl Store {
                     created_at: Timestamp(row.created_at),
                     epoch: unsigned(row.epoch),
                     revision: unsigned(row.revision),
+                    protocol_revision: u32::try_from(row.protocol_revision).unwrap_or(0),
+                    // Those from before it was written down were copies.
+                    conflict: row
+                        .conflicted
+                        .then(|| Conflict::parse(&row.conflict).unwrap_or(Conflict::Copies)),
                 })
             })
             .collect()

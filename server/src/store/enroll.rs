@@ -187,6 +187,8 @@ async fn add(tx: &Tx, new: &EnrollDevice, token: &enrollment_token::Model) -> De
         confirmed_epoch: 0,
         generation: 0,
         conflicted: false,
+        conflict: String::new(),
+        protocol_revision: 0,
         journal_id: None,
         last_seen: None,
         agent_version: String::new(),

@@ -46,6 +46,8 @@ pub struct OpenSession {
     pub journal: JournalId,
     /// Newest epoch it has on disk.
     pub last_epoch: u64,
+    /// Revision of the protocol it proved that by.
+    pub protocol_revision: u32,
     /// Changes with each boot.
     pub boot_id: String,
     /// Version of the agent program.

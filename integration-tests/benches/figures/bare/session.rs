@@ -9,7 +9,7 @@ use std::{
 use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA256, UnparsedPublicKey};
 use kernex_proto::{
     PROTOCOL_REVISION,
-    handshake::SessionTranscript,
+    handshake::SessionTranscriptV1,
     ids::{ClusterId, DeviceId, Digest},
     v1::{
         Ack, Challenge, Command, DeviceSessionRequest, DeviceSessionResponse, Disposition,
@@ -51,7 +51,7 @@ impl Bare {
 
     fn proved(&self, nonce: &[u8], hello: &Hello) -> Option<()> {
         let device: DeviceId = hello.device_id.parse().ok()?;
-        let transcript = SessionTranscript {
+        let transcript = SessionTranscriptV1 {
             cluster: ClusterId(self.cluster),
             server_nonce: nonce,
             client_nonce: &hello.client_nonce,
@@ -115,6 +115,8 @@ impl Stream for Session {
                 server_nonce: self.nonce.to_vec().into(),
                 cluster_id: self.bare.cluster.to_string(),
                 server_time: None,
+                // The first: the proof costs the same, and the connection does not have to be handed over.
+                protocol_revision: 1,
             }));
         }
         if let Some(commands) = &mut self.commands

@@ -183,6 +183,7 @@ impl Fixture {
             key: device.key,
             journal: device.journal,
             last_epoch,
+            protocol_revision: kernex_proto::PROTOCOL_REVISION,
             boot_id: "boot".into(),
             agent_version: "1.0".into(),
             inventory: inventory(),

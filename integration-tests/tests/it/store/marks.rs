@@ -139,7 +139,7 @@ both_databases! {
         assert_eq!(second.recorded_seq, Some(4));
         let copy = opened(&fixture, &device, 0, Some(0)).await;
         assert_eq!((copy.conflicted, copy.recorded_seq), (true, None));
-        fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1").await.unwrap();
+        fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1", false).await.unwrap();
         let kept = opened(&fixture, &device, copy.epoch, Some(4)).await;
         assert_eq!((kept.conflicted, kept.recorded_seq), (false, Some(0)));
     }

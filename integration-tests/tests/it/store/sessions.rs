@@ -8,10 +8,14 @@ use kernex_proto::{
     v1::Disposition,
 };
 use kernex_server::{
-    domain::attempt::{Reason, State},
+    domain::{
+        attempt::{Reason, State},
+        device::EPOCHS_FORGOTTEN,
+    },
     store::{
         StoreError,
-        devices::DeviceStatus,
+        access::NewEnrollmentToken,
+        devices::{Conflict, DeviceStatus},
         reports::ReportEvent,
         sessions::{DownloadRefused, OpenSession},
         steps::{Step, Taken},
@@ -20,7 +24,7 @@ use kernex_server::{
 
 use uuid::Uuid;
 
-use super::fixture::{Device, Fixture, MINUTE, caller, succeeded};
+use super::fixture::{Device, Fixture, MINUTE, caller, succeeded, token};
 
 both_databases! {
     async fn epochs_grow_and_the_newest_session_wins(database) {
@@ -134,7 +138,7 @@ both_databases! {
         let kept = fixture.session(&device, copy.epoch, &[]).await;
         // Issued and never confirmed: no copy has it on its disk.
         fixture.open(fixture.opening(&device, second.epoch, &[])).await.unwrap();
-        let resolved = fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1").await.unwrap();
+        let resolved = fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1", false).await.unwrap();
         assert_eq!(resolved.status, DeviceStatus::Offline, "whoever is connected has to come back");
         let kept = fixture.session(&device, kept.epoch, &[]).await;
         assert!(!kept.conflicted);
@@ -144,7 +148,7 @@ both_databases! {
             assert!(matches!(refused, Err(StoreError::CopyGivenUp(name)) if name == "edge-1"));
         }
         assert_eq!(fixture.store.get_device("edge-1").await.unwrap().status, DeviceStatus::Online, "undisturbed");
-        let again = fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1").await;
+        let again = fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1", false).await;
         assert!(matches!(again, Err(StoreError::NotConflicted(_))));
     }
 
@@ -160,12 +164,89 @@ both_databases! {
         third.journal = JournalId::generate();
         assert!(fixture.session(&third, 0, &[]).await.conflicted, "and a third copy is no better");
         let new = fixture.session(&reinstalled, new.epoch, &[]).await;
-        fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1").await.unwrap();
+        fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1", false).await.unwrap();
         for copy in [&device, &third] {
             let refused = fixture.open(fixture.opening(copy, 99, &[])).await;
             assert!(matches!(refused, Err(StoreError::CopyGivenUp(_))));
         }
         assert!(!fixture.session(&reinstalled, new.epoch, &[]).await.conflicted);
+    }
+
+    async fn a_number_that_was_never_given_is_a_conflict_and_locks_nobody_out(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        let shown = async || fixture.store.get_device("edge-1").await.unwrap();
+        let honest = fixture.session(&device, 0, &[]).await;
+        let mut elsewhere = device.clone();
+        elsewhere.journal = JournalId::generate();
+        for liar in [&device, &elsewhere] {
+            for told in [u64::MAX, i64::MAX as u64, honest.epoch + EPOCHS_FORGOTTEN + 1] {
+                let refused = fixture.open(fixture.opening(liar, told, &[])).await;
+                let named = matches!(&refused, Err(StoreError::EpochNotIssued { told: said, issued, .. }) if *said == told && *issued == honest.epoch);
+                assert!(named, "{refused:?}");
+                assert_eq!(shown().await.epoch, honest.epoch, "the number stays");
+                assert_eq!(shown().await.conflict, Some(Conflict::EpochNotIssued));
+            }
+        }
+        let conflicts = fixture.kinds_of_events().await;
+        assert_eq!(conflicts.iter().filter(|kind| *kind == "device.conflicted").count(), 1);
+        // The honest agent is heard, gets no commands, and after the decision it works as before.
+        let doubted = fixture.session(&device, honest.epoch, &[]).await;
+        assert!(doubted.conflicted && doubted.epoch == honest.epoch + 1);
+        fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1", false).await.unwrap();
+        assert_eq!(shown().await.conflict, None);
+        let back = fixture.session(&device, doubted.epoch, &[]).await;
+        assert!(!back.conflicted && back.epoch == doubted.epoch + 1);
+        // An agent whose journal was led astray has to begin a new one; that is taken like any other.
+        let fresh = fixture.session(&elsewhere, 0, &[]).await;
+        assert!(!fresh.conflicted && fresh.epoch == back.epoch + 1);
+    }
+
+    async fn a_device_nobody_connected_as_survives_a_made_up_number(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        let refused = fixture.open(fixture.opening(&device, u64::MAX, &[])).await;
+        assert!(matches!(refused, Err(StoreError::EpochNotIssued { .. })));
+        fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1", false).await.unwrap();
+        let first = fixture.session(&device, 0, &[]).await;
+        assert!(!first.conflicted && first.epoch == 1);
+    }
+
+    async fn a_database_of_an_older_backup_takes_the_agents_number(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        let opened = fixture.session(&device, EPOCHS_FORGOTTEN, &[]).await;
+        assert!(!opened.conflicted);
+        assert_eq!(opened.epoch, EPOCHS_FORGOTTEN + 1);
+    }
+
+    async fn an_older_revision_than_before_is_refused_until_an_operator_allows_it(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        let opening = |revision, last| OpenSession {
+            protocol_revision: revision,
+            ..fixture.opening(&device, last, &[])
+        };
+        let first = fixture.open(opening(1, 0)).await.unwrap();
+        let second = fixture.open(opening(2, first.epoch)).await.unwrap();
+        let refused = fixture.open(opening(1, second.epoch)).await;
+        assert!(
+            matches!(&refused, Err(StoreError::ProtocolDowngraded { name, spoken: 1, before: 2 }) if name == "edge-1"),
+            "{refused:?}"
+        );
+        let shown = fixture.store.get_device("edge-1").await.unwrap();
+        assert_eq!((shown.epoch, shown.protocol_revision, shown.conflict), (second.epoch, 2, None), "nothing changed");
+        let allowed = fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1", true).await.unwrap();
+        assert_eq!(allowed.protocol_revision, 0);
+        let third = fixture.open(opening(1, second.epoch)).await.unwrap();
+        // Once: what is spoken from now on counts again.
+        let fourth = fixture.open(opening(2, third.epoch)).await.unwrap();
+        assert!(fixture.open(opening(1, fourth.epoch)).await.is_err());
+        // A new key has spoken nothing yet.
+        let replacing = NewEnrollmentToken { replaces_device: Some("edge-1".into()), ..token(1) };
+        let replacing = fixture.token(replacing).await;
+        fixture.enrol(replacing, "edge-1").await;
+        assert_eq!(fixture.store.get_device("edge-1").await.unwrap().protocol_revision, 0);
     }
 
     async fn a_session_that_went_on_elsewhere_is_lost_here(database) {

@@ -15,6 +15,8 @@ pub struct Model {
     pub confirmed_epoch: i64,
     pub generation: i64,
     pub conflicted: bool,
+    pub conflict: String,
+    pub protocol_revision: i64,
     pub journal_id: Option<Uuid>,
     pub last_seen: Option<i64>,
     pub agent_version: String,

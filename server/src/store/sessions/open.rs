@@ -14,13 +14,13 @@ use super::{OpenSession, OpenedSession};
 use crate::{
     domain::{
         attempt::{Event, Sent, State},
-        device::{DiskFault, Known, Return, next_epoch, recognise},
+        device::{Conflict, DiskFault, Known, Return, next_epoch, recognise},
     },
     store::{
         Result, StoreError,
         attempts::{Batch, is_unresolved, signed, unsigned},
         copies,
-        devices::{built_in, clean, described, not_found},
+        devices::{built_in, clean, described, not_found, update},
         dynamic::join,
         entity::{attempt, device, device_key, journal, session, target},
         transaction::{ID_CHUNK, Tx, insert_all, padded},
@@ -74,7 +74,8 @@ impl Opening<'_> {
     }
 }
 
-/// Numbers and opens the sessions of different devices, and answers each in its place. What is refused has changed nothing.
+/// Numbers and opens the sessions of different devices, and answers each in its place. What is refused has changed nothing, but
+/// that a device somebody lies about is conflicted.
 pub(in crate::store) async fn open(
     tx: &Tx,
     opens: &[&OpenSession],
@@ -94,7 +95,11 @@ pub(in crate::store) async fn open(
                 answers.push(Ok(opening.answer()));
                 openings.push(opening);
             }
-            Err(error @ StoreError::CopyGivenUp(_)) => answers.push(Err(error)),
+            Err(
+                error @ (StoreError::CopyGivenUp(_)
+                | StoreError::EpochNotIssued { .. }
+                | StoreError::ProtocolDowngraded { .. }),
+            ) => answers.push(Err(error)),
             Err(error) => return Err(error),
         }
     }
@@ -167,8 +172,17 @@ async fn recognised<'a>(
         issued_epoch: unsigned(before.epoch),
         confirmed_epoch: unsigned(before.confirmed_epoch),
     };
+    let spoken = i64::from(open.protocol_revision);
+    if spoken < before.protocol_revision {
+        return Err(StoreError::ProtocolDowngraded {
+            name: before.name,
+            spoken: open.protocol_revision,
+            before: u32::try_from(before.protocol_revision).unwrap_or(u32::MAX),
+        });
+    }
     let returned = recognise(&known, open.journal, open.last_epoch);
     let mut row = before.clone();
+    row.protocol_revision = spoken;
     match returned {
         Return::Same => {}
         // Among several copies a new journal is one more.
@@ -176,6 +190,20 @@ async fn recognised<'a>(
         Return::Fresh => copies::begin(tx, &mut row, open.journal.0).await?,
         Return::Fork => copies::conflict(tx, &mut row, open.journal.0).await?,
         Return::GivenUp => return Err(StoreError::CopyGivenUp(row.name)),
+        Return::NotIssued => {
+            let error = StoreError::EpochNotIssued {
+                name: before.name.clone(),
+                told: open.last_epoch,
+                issued: known.issued_epoch,
+            };
+            if !before.conflicted {
+                let mut row = before;
+                copies::doubt(tx, &mut row, Conflict::EpochNotIssued).await?;
+                tx.device_event("device.conflicted", row.id, &row.name);
+                update(tx, row).await?;
+            }
+            return Err(error);
+        }
     }
     row = described(row, &open.inventory);
     row.epoch = signed(next_epoch(&known, open.last_epoch));
