@@ -28,7 +28,7 @@ trap finish EXIT
 
 PYTHON=$python "$here/generate.sh"
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"$server" serve --data-dir "$work/data" --listen "127.0.0.1:$port" >"$work/server.log" 2>&1 &
+"$server" serve --data-dir "$work/data" --listen "127.0.0.1:$port" --min-protocol 2 >"$work/server.log" 2>&1 &
 server_id=$!
 
 operator() {

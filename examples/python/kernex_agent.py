@@ -9,25 +9,31 @@ It downloads what it is told to deploy and checks its digest, but runs nothing. 
 import argparse
 import base64
 import hashlib
+import ipaddress
 import os
 import pathlib
 import platform
 import queue
+import select
+import socket
 import struct
 import sys
+import tempfile
+import threading
 import uuid
 
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from OpenSSL import SSL, crypto
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "generated"))
 
 from kernex.v1 import agent_pb2, agent_pb2_grpc  # noqa: E402
 from kernex.v1 import deployment_pb2, device_pb2  # noqa: E402
 
-PROTOCOL_REVISION = 1
+PROTOCOL_REVISION = 2
 
 
 def transcript(*fields):
@@ -69,6 +75,89 @@ class Token:
             raise SystemExit("the CA is not the one the token was made for")
 
 
+class Tunnel:
+    """One TLS 1.3 connection to the server, which gRPC speaks through a socket in a folder of this user's own.
+
+    gRPC's own TLS neither tells the exporter nor says when it connects again. When this connection ends, so does the tunnel.
+    """
+
+    def __init__(self, server, ca):
+        host, port = server.rsplit(":", 1)
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_min_proto_version(SSL.TLS1_3_VERSION)
+        context.set_alpn_protos([b"h2"])
+        context.get_cert_store().add_cert(crypto.X509.from_cryptography(x509.load_pem_x509_certificate(ca)))
+        context.set_verify(SSL.VERIFY_PEER, lambda connection, certificate, error, depth, fine: bool(fine))
+        self._socket = socket.create_connection((host, int(port)), timeout=10)
+        # pyOpenSSL waits on its own account, which a socket with a timeout does not let it.
+        self._socket.setblocking(True)
+        self._tls = SSL.Connection(context, self._socket)
+        self._tls.set_connect_state()
+        self._tls.do_handshake()
+        self._check(self._tls.get_peer_certificate().to_cryptography(), host)
+        # RFC 9266: what both ends of this one connection know, and nobody between them.
+        self.exporter = self._tls.export_keying_material(b"EXPORTER-Channel-Binding", 32)
+        self._folder = tempfile.TemporaryDirectory()
+        path = os.path.join(self._folder.name, "tunnel")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen(1)
+        threading.Thread(target=self._serve, daemon=True).start()
+        self.target = "unix:" + path
+
+    @staticmethod
+    def _check(leaf, host):
+        """The certificate has to be for servers, and for this one."""
+        purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        try:
+            known = ipaddress.ip_address(host) in names.get_values_for_type(x509.IPAddress)
+        except ValueError:
+            known = host in names.get_values_for_type(x509.DNSName)
+        if not known or x509.ExtendedKeyUsageOID.SERVER_AUTH not in purposes:
+            raise SystemExit(f"the server's certificate is not for {host}")
+
+    def _serve(self):
+        # The first caller is the only one: another connection would need another tunnel.
+        caller, _ = self._listener.accept()
+        self._listener.close()
+        try:
+            self._pump(caller)
+        except (SSL.Error, OSError):
+            pass
+        caller.close()
+        self._socket.close()
+
+    def _pump(self, caller):
+        for end in (caller, self._socket):
+            end.setblocking(False)
+        up, down = b"", b""
+        while True:
+            readable = ([self._socket] if len(down) < 1 << 20 else []) + ([caller] if len(up) < 1 << 20 else [])
+            writable = ([self._socket] if up else []) + ([caller] if down else [])
+            ready, _, _ = select.select(readable, writable, [])
+            if caller in ready:
+                piece = caller.recv(1 << 16)
+                if not piece:
+                    return
+                up += piece
+            try:
+                while len(down) < 1 << 20:
+                    down += self._tls.recv(1 << 16)
+            except SSL.WantReadError:
+                pass
+            try:
+                while up:
+                    up = up[self._tls.send(up[: 1 << 14]) :]
+            except (SSL.WantReadError, SSL.WantWriteError):
+                pass
+            try:
+                while down:
+                    down = down[caller.send(down) :]
+            except BlockingIOError:
+                pass
+
+
 def inventory():
     return device_pb2.Inventory(
         os=platform.system().lower(),
@@ -82,9 +171,10 @@ def inventory():
 class Agent:
     """One device, enrolled."""
 
-    def __init__(self, channel, key, token, name):
+    def __init__(self, channel, exporter, key, token, name):
         self._service = agent_pb2_grpc.AgentServiceStub(channel)
         self._key = key
+        self._exporter = exporter
         self._journal = uuid.uuid4()
         self._boot = str(uuid.uuid4())
         self._seq = 0
@@ -107,18 +197,11 @@ class Agent:
         print("enrolled as", answer.device_name, flush=True)
 
     def _hello(self, challenge):
+        # An agent that stays remembers what it has spoken with a server and refuses less; this one comes once.
+        if challenge.protocol_revision < PROTOCOL_REVISION:
+            raise SystemExit("the server does not speak revision 2 of the protocol")
         nonce = os.urandom(32)
-        signed = transcript(
-            b"kernex.v1.session",
-            uuid.UUID(challenge.cluster_id).bytes,
-            challenge.server_nonce,
-            nonce,
-            self.device.bytes,
-            self._key.digest,
-            self._boot.encode(),
-            self._journal.bytes,
-        )
-        return agent_pb2.Hello(
+        body = agent_pb2.Hello(
             device_id=str(self.device),
             client_nonce=nonce,
             boot_id=self._boot,
@@ -126,8 +209,17 @@ class Agent:
             protocol_revision=PROTOCOL_REVISION,
             agent_version="python-example",
             inventory=inventory(),
-            signature=self._key.sign(signed),
+        ).SerializeToString()
+        signed = transcript(
+            b"kernex.v2.session",
+            uuid.UUID(challenge.cluster_id).bytes,
+            challenge.server_nonce,
+            nonce,
+            self._exporter,
+            self._key.digest,
+            hashlib.sha256(body).digest(),
         )
+        return agent_pb2.Hello(body=body, signature=self._key.sign(signed))
 
     def _say(self, **message):
         self._outbox.put(agent_pb2.DeviceSessionRequest(**message))
@@ -206,8 +298,12 @@ def main():
     token = Token(given.token)
     ca = pathlib.Path(given.ca).read_bytes()
     token.check_ca(ca)
-    with grpc.secure_channel(given.server, grpc.ssl_channel_credentials(ca)) as channel:
-        Agent(channel, Key(), token, given.name).session(given.deployments)
+    key = Key()
+    tunnel = Tunnel(given.server, ca)
+    # Calls name the server, not the tunnel.
+    named = [("grpc.default_authority", given.server)]
+    with grpc.insecure_channel(tunnel.target, options=named) as channel:
+        Agent(channel, tunnel.exporter, key, token, given.name).session(given.deployments)
 
 
 if __name__ == "__main__":
