@@ -195,7 +195,8 @@ impl Remover {
         };
         let mut result = Ok(());
         for entry in entries.flatten() {
-            result = result.and(self.remove(&entry.path()));
+            let removed = self.remove(&entry.path());
+            result = result.and(removed);
         }
         result
     }
@@ -208,8 +209,8 @@ impl Remover {
             found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
         };
         self.left().retain(|path, _| !is_gone(path));
-        let tmp = self.clear("tmp");
-        tmp.and(self.clear(TRASH))
+        let (tmp, trash) = (self.clear("tmp"), self.clear(TRASH));
+        tmp.and(trash)
     }
 
     /// Forgets that something could not be removed: it is needed after all.
