@@ -219,7 +219,7 @@ impl Store {
 }
 
 fn disk_of(path: &Path) -> Disk {
-    Disk::of(path.parent().unwrap_or(Path::new(".")))
+    Disk::of(path.parent().unwrap_or_else(|| Path::new(".")))
 }
 
 fn needs_reopening(err: &JournalError) -> bool {
