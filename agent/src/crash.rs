@@ -14,6 +14,7 @@ kernex_proto::crash_points! {
         JournalSwitch = "journal.switch",
         JournalDefer = "journal.defer",
         JournalRestart = "journal.restart",
+        JournalReturn = "journal.return",
         JournalFailing = "journal.failing",
         JournalOutcome = "journal.outcome",
         JournalAck = "journal.ack",

@@ -10,7 +10,7 @@ use crate::{
     bundle::{self, Shelf, activate},
     config::Config,
     identity::Identity,
-    journal::{Journal, JournalError, Record, ReleaseChange},
+    journal::{Journal, JournalError, ReleaseChange},
     sandbox::Sandbox,
     settings::Settings,
     wires::Wires,
@@ -58,7 +58,7 @@ impl Executor {
         }
         while !self.shutdown.is_cancelled() {
             match self.journal.call(Journal::next_ready).await {
-                Ok(Some((id, record))) => self.attempt(id, record).await,
+                Ok(Some(id)) => self.attempt(id).await,
                 Ok(None) => {
                     let tidy_again = self.tidy().await;
                     tokio::select! {
@@ -78,7 +78,27 @@ impl Executor {
         }
     }
 
-    async fn attempt(&self, id: AttemptId, record: Record) {
+    async fn attempt(&self, id: AttemptId) {
+        let stops = self.wires.set_running(id);
+        // Read once a stop reaches it: one that came before is in the journal.
+        let record = match self.journal.call(move |journal| journal.get(id)).await {
+            Ok(Some(record)) if record.stage().is_some() => record,
+            Ok(_) => return self.wires.clear_running(),
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot read the journal"
+                );
+                self.wires.clear_running();
+                return tokio::time::sleep(JOURNAL_RETRY).await;
+            }
+        };
+        if record.stop_requested {
+            stops.work.cancel();
+        }
+        if record.stop_going_back {
+            stops.going_back.cancel();
+        }
         let command = record.command.clone().unwrap_or_default();
         let deploy = record.deploy().cloned().unwrap_or_default();
         let span = tracing::info_span!(
@@ -89,8 +109,7 @@ impl Executor {
         );
         telemetry::set_parent(&span, &command.traceparent);
         async {
-            let stop = self.wires.set_running(id);
-            let verdict = Box::pin(Attempt::new(self, id, &record, &deploy, stop).run()).await;
+            let verdict = Box::pin(Attempt::new(self, id, &record, &deploy, stops).run()).await;
             self.wires.clear_running();
             match verdict {
                 Verdict::Later => tracing::info!("put off until the agent runs again"),

@@ -27,7 +27,9 @@ mod show;
 mod store;
 mod tables;
 
-pub use record::{BootInstant, Record, Release, Restarting, Stage, Started, Switch};
+pub use record::{
+    BootInstant, Deadline, Record, Release, Restarting, Returning, Stage, Started, Switch,
+};
 use remembered::Remembered;
 use rules::{Acknowledged, Halt};
 pub(crate) use show::attempts;
@@ -313,6 +315,17 @@ impl Journal {
     ) -> Result<(), JournalError> {
         self.change(Act::JournalRestart, id, |record| {
             record.restarting = Some(restarting)
+        })
+    }
+
+    /// Writes down that a restart may come at any moment and that going back goes on after it.
+    pub(crate) fn returning(
+        &self,
+        id: AttemptId,
+        returning: Returning,
+    ) -> Result<(), JournalError> {
+        self.change(Act::JournalReturn, id, |record| {
+            record.returning = Some(returning)
         })
     }
 

@@ -25,11 +25,13 @@ pub(crate) mod environment;
 mod kin;
 mod output;
 mod reap;
+mod strays;
 
 pub(crate) use kin::{Marker, kill_leftovers};
 use kin::{Root, Solo};
 pub(crate) use output::Output;
 pub(crate) use reap::Reaper;
+pub(crate) use strays::running_scripts;
 
 /// Runs scripts and looks after what they leave.
 #[derive(Debug, Clone)]
@@ -48,7 +50,7 @@ pub(crate) struct Script<'a> {
     pub(crate) env: Vec<(String, String)>,
     /// Names its descendants.
     pub(crate) marker: Marker,
-    /// Time between SIGTERM and SIGKILL.
+    /// Time between SIGTERM and SIGKILL at the deadline.
     pub(crate) grace: Duration,
     /// An exit code after which survivors live, as after 0.
     pub(crate) spares: Option<i32>,
@@ -144,13 +146,13 @@ impl Running<'_> {
         self.root.start_ticks
     }
 
-    /// Waits for the end of the script, which comes at `deadline` (boot clock) or soon after `interrupted` at the
-    /// latest.
+    /// Waits for the end of the script, which comes at `deadline` (boot clock) or soon after `interrupted` at the latest:
+    /// that says how long it may tidy up.
     pub(crate) async fn wait(
         mut self,
         output: &mut Output,
         deadline: Duration,
-        interrupted: impl Future<Output = ()>,
+        interrupted: impl Future<Output = Duration>,
     ) -> io::Result<Ended> {
         let mut buffer = vec![0; 16 * 1024];
         tokio::pin!(interrupted);
@@ -159,7 +161,10 @@ impl Running<'_> {
                 status = self.child.wait() => break how(status?),
                 read = read_some(&mut self.pipe, &mut buffer) => output.push(&buffer[..read]),
                 () = clock::sleep_until(deadline) => break Ended::TimedOut,
-                () = &mut interrupted => break Ended::Interrupted,
+                grace = &mut interrupted => {
+                    self.grace = grace;
+                    break Ended::Interrupted;
+                }
             }
         };
         if matches!(ended, Ended::TimedOut | Ended::Interrupted) {

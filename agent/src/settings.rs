@@ -11,6 +11,9 @@ const MAX_VALUES: usize = 100;
 /// Longest free-form value, in bytes.
 const MAX_VALUE: usize = 8 * 1024;
 
+/// How long a script that an operator stops may tidy up, when the configuration does not say.
+const STOP_GRACE: Duration = Duration::from_millis(500);
+
 /// What the agent goes by now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -26,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) max_script_time: Duration,
     /// Time between SIGTERM and SIGKILL.
     pub(crate) script_grace: Duration,
+    /// The same when an operator stops it: short unless the configuration says otherwise, because somebody waits.
+    pub(crate) stop_grace: Duration,
     /// Releases kept beside the current one.
     pub(crate) keep_releases: usize,
     /// Free-form values for scripts.
@@ -42,6 +47,7 @@ impl Settings {
             log: None,
             max_script_time: config.max_script_time,
             script_grace: config.script_grace,
+            stop_grace: config.script_grace.min(STOP_GRACE),
             keep_releases: config.keep_releases,
             values: BTreeMap::new(),
         }
@@ -103,6 +109,7 @@ impl Settings {
         }
         if let Some(grace) = range("script_grace_ms", given.script_grace_ms, 0, 600_000)? {
             settings.script_grace = Duration::from_millis(grace);
+            settings.stop_grace = settings.script_grace;
         }
         let keep = given.keep_releases.map(u64::from);
         if let Some(keep) = range("keep_releases", keep, 1, 100)? {

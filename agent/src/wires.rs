@@ -4,11 +4,31 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kernex_proto::{ids::AttemptId, v1};
+use kernex_proto::{
+    ids::AttemptId,
+    v1::{self, report::Event},
+};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{removal::Remover, session::Link, settings::Settings};
+
+/// What ends an attempt from outside.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stops {
+    /// All of it but going back.
+    pub(crate) work: CancellationToken,
+    /// Going back.
+    pub(crate) going_back: CancellationToken,
+}
+
+/// The attempt at work.
+struct Running {
+    id: AttemptId,
+    stops: Stops,
+    /// Nothing that a stop ends runs any more.
+    is_dead: bool,
+}
 
 /// The wires of one agent.
 pub(crate) struct Wires {
@@ -24,7 +44,7 @@ pub(crate) struct Wires {
     pub(crate) settings: watch::Sender<Arc<Settings>>,
     /// Removes what is not needed any more, and says what could not be removed.
     pub(crate) remover: Remover,
-    running: Mutex<Option<(AttemptId, CancellationToken)>>,
+    running: Mutex<Option<Running>>,
     device_name: Mutex<String>,
 }
 
@@ -48,11 +68,15 @@ impl Wires {
         Arc::clone(&self.settings.borrow())
     }
 
-    /// Says which attempt is at work; the token ends it.
-    pub(crate) fn set_running(&self, id: AttemptId) -> CancellationToken {
-        let stop = CancellationToken::new();
-        *lock(&self.running) = Some((id, stop.clone()));
-        stop
+    /// Says which attempt is at work; the tokens end it.
+    pub(crate) fn set_running(&self, id: AttemptId) -> Stops {
+        let stops = Stops::default();
+        *lock(&self.running) = Some(Running {
+            id,
+            stops: stops.clone(),
+            is_dead: false,
+        });
+        stops
     }
 
     /// Says that nothing is at work.
@@ -60,15 +84,73 @@ impl Wires {
         *lock(&self.running) = None;
     }
 
-    /// Ends an attempt if it is the one at work.
-    pub(crate) fn stop(&self, id: AttemptId) {
-        let stop = lock(&self.running)
-            .as_ref()
-            .filter(|(running, _)| *running == id)
-            .map(|(_, stop)| stop.clone());
-        if let Some(stop) = stop {
-            stop.cancel();
+    /// Says that nothing which a stop ends runs of this attempt any more. A stop is answered by that, whether it comes before
+    /// or after.
+    pub(crate) fn nothing_runs(&self, id: AttemptId) {
+        if let Some(running) = lock(&self.running).as_mut()
+            && running.id == id
+        {
+            running.is_dead = true;
         }
+        self.tell_stopped(id);
+    }
+
+    /// Ends an attempt if it is the one at work, which is what it returns. One that has been ended already says so again.
+    pub(crate) fn stop(&self, id: AttemptId, going_back: bool) -> bool {
+        let stops = {
+            let running = lock(&self.running);
+            let Some(running) = running.as_ref().filter(|running| running.id == id) else {
+                return false;
+            };
+            let going_back = going_back && running.is_dead;
+            (
+                running.stops.work.clone(),
+                going_back.then(|| running.stops.going_back.clone()),
+            )
+        };
+        stops.0.cancel();
+        if let Some(going_back) = stops.1 {
+            going_back.cancel();
+        }
+        self.tell_stopped(id);
+        true
+    }
+
+    /// Tells how far an attempt is; only the newest matters.
+    pub(crate) fn tell(&self, id: AttemptId, mut progress: v1::Progress) {
+        // Asked while nobody else can tell, so that nothing older is told after a stop was.
+        self.progress.send_modify(|latest| {
+            progress.stopped = self.is_stopped(id);
+            *latest = Some(progress_report(id, progress));
+        });
+    }
+
+    /// Tells that a stop was carried out, if it was.
+    fn tell_stopped(&self, id: AttemptId) {
+        self.progress.send_if_modified(|latest| {
+            if !self.is_stopped(id) {
+                return false;
+            }
+            let told = latest
+                .as_ref()
+                .filter(|told| told.attempt == Some(id.into()));
+            let mut progress = match told.and_then(|told| told.event.clone()) {
+                Some(Event::Progress(progress)) => progress,
+                _ => v1::Progress {
+                    step: v1::Step::Rollback.into(),
+                    ..v1::Progress::default()
+                },
+            };
+            progress.stopped = true;
+            *latest = Some(progress_report(id, progress));
+            true
+        });
+    }
+
+    fn is_stopped(&self, id: AttemptId) -> bool {
+        let running = lock(&self.running);
+        let running = running.as_ref().filter(|running| running.id == id);
+        running.is_some_and(|running| running.is_dead && running.stops.work.is_cancelled())
     }
 
     /// The device's name, as the server last said it.
@@ -81,6 +163,17 @@ impl Wires {
         if !name.is_empty() {
             *lock(&self.device_name) = name;
         }
+    }
+}
+
+/// How far an attempt is, as a report; it is neither kept nor acknowledged.
+pub(crate) fn progress_report(id: AttemptId, progress: v1::Progress) -> v1::Report {
+    v1::Report {
+        attempt: Some(id.into()),
+        seq: 0,
+        event: Some(Event::Progress(progress)),
+        traceparent: String::new(),
+        previous_outcome_seq: None,
     }
 }
 

@@ -30,6 +30,7 @@ mod m0021_copies;
 mod m0022_digests;
 mod m0023_leftovers;
 mod m0026_recorded;
+mod m0027_stops;
 mod m0028_disk;
 mod m0029_hello;
 
@@ -60,6 +61,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0022_digests::Migration),
             Box::new(m0023_leftovers::Migration),
             Box::new(m0026_recorded::Migration),
+            Box::new(m0027_stops::Migration),
             Box::new(m0028_disk::Migration),
             Box::new(m0029_hello::Migration),
         ]

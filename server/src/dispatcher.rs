@@ -204,7 +204,9 @@ impl Pusher<'_> {
                 match self.push_one(due, epoch) {
                     Some(Pushed::Deploy(attempt)) => deploys.push((attempt, epoch)),
                     Some(Pushed::Run(attempt, run)) => runs.push((attempt, run)),
-                    Some(Pushed::Stop(attempt)) => stops.push((attempt, epoch)),
+                    Some(Pushed::Stop(attempt, going_back)) => {
+                        stops.push((attempt, going_back, epoch));
+                    }
                     None => {}
                 }
             }
@@ -228,7 +230,7 @@ impl Pusher<'_> {
         let (what, act) = match due.kind {
             DueKind::Deploy(_) if due.run > 1 => (Pushed::Run(due.attempt, due.run), Act::PushRun),
             DueKind::Deploy(_) => (Pushed::Deploy(due.attempt), Act::PushDeploy),
-            DueKind::Stop => (Pushed::Stop(due.attempt), Act::PushStop),
+            DueKind::Stop(stop) => (Pushed::Stop(due.attempt, stop.going_back), Act::PushStop),
         };
         let session = self.registry.claim(due.device, epoch, what, due.waited)?;
         let span = if due.traceparent.is_empty() {
@@ -259,7 +261,7 @@ impl Pusher<'_> {
 
 fn command(due: DueCommand, epoch: u64) -> v1::Command {
     let action = match due.kind {
-        DueKind::Stop => Action::Stop(v1::Stop {}),
+        DueKind::Stop(stop) => Action::Stop(stop),
         DueKind::Deploy(deploy) => Action::Deploy(*deploy),
     };
     v1::Command {

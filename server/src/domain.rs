@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod configuration;
 pub mod device;
+pub mod halt;
 pub mod mistake;
 pub mod penalty;
 pub mod rollback;

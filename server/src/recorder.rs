@@ -135,6 +135,11 @@ impl Recorder {
             // It was sent before the outcome, and is written after it.
             row.releases = None;
         }
+        if matches!(submission.event, ReportEvent::Progress(_)) {
+            // It is newer.
+            let of = (submission.session.device, submission.attempt);
+            lock(&self.latest.progress).remove(&of);
+        }
         self.reports.send(submission).await.is_ok()
     }
 
@@ -356,19 +361,21 @@ impl Worker {
     }
 }
 
-/// The reports in order, then the progress of attempts that have not ended among them.
+/// The reports in order, then the progress of attempts of which they say nothing newer.
 fn rows(
     batch: &[Submission],
     progress: Vec<((DeviceId, AttemptId), v1::Progress)>,
 ) -> Vec<IncomingReport> {
-    let ended: HashSet<_> = batch
+    let is_newer =
+        |event: &ReportEvent| matches!(event, ReportEvent::Outcome(_) | ReportEvent::Progress(_));
+    let told: HashSet<_> = batch
         .iter()
-        .filter(|report| matches!(report.event, ReportEvent::Outcome(_)))
+        .filter(|report| is_newer(&report.event))
         .map(|report| (report.session.device, report.attempt))
         .collect();
     let progress = progress
         .into_iter()
-        .filter(|(of, _)| !ended.contains(of))
+        .filter(|(of, _)| !told.contains(of))
         .map(|((device, attempt), progress)| IncomingReport {
             device,
             attempt,

@@ -195,8 +195,8 @@ pub enum Pushed {
     Deploy(AttemptId),
     /// A further run of a deploy that was deferred.
     Run(AttemptId, u32),
-    /// A stop.
-    Stop(AttemptId),
+    /// A stop, and whether it is to end going back as well.
+    Stop(AttemptId, bool),
 }
 
 #[derive(Debug)]
@@ -357,7 +357,7 @@ impl Registry {
             ended: true,
         });
         for (pushed, push) in &mut entry.pushed {
-            let (Pushed::Deploy(of) | Pushed::Run(of, _) | Pushed::Stop(of)) = pushed;
+            let (Pushed::Deploy(of) | Pushed::Run(of, _) | Pushed::Stop(of, _)) = pushed;
             if *of == attempt {
                 (push.last, push.ended) = (now, true);
             }

@@ -10,7 +10,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kernex_proto::{
     handshake::ChannelBinding,
-    ids::{ClusterId, DeviceId, Digest},
+    ids::{AttemptId, ClusterId, DeviceId, Digest},
     v1::{
         self, DeviceSessionRequest, DeviceSessionResponse, device_session_response::Message as Down,
     },
@@ -185,6 +185,7 @@ impl Sessions {
             protocol_revision: kernex_proto::PROTOCOL_REVISION,
             device_name: opened.name.clone(),
             recorded_seq: opened.recorded_seq,
+            stops: stops(opened.stops, epoch),
         };
         let confirmed = async {
             Act::PushWelcome.before();
@@ -443,6 +444,17 @@ fn session_token() -> (String, Digest) {
     let text = URL_SAFE_NO_PAD.encode(secret);
     let hash = Digest::of(text.as_bytes());
     (text, hash)
+}
+
+/// The stops that `Welcome` tells of.
+fn stops(stops: Vec<(AttemptId, v1::Stop)>, epoch: u64) -> Vec<v1::Command> {
+    let command = |(attempt, stop): (AttemptId, v1::Stop)| v1::Command {
+        attempt: Some(attempt.into()),
+        epoch,
+        action: Some(v1::command::Action::Stop(stop)),
+        ..v1::Command::default()
+    };
+    stops.into_iter().map(command).collect()
 }
 
 #[cfg(test)]

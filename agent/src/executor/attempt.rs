@@ -7,6 +7,7 @@ use kernex_proto::{
     manifest::Manifest,
     v1::{self, FailureReason, Step},
 };
+
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -16,8 +17,9 @@ use super::{
 use crate::{
     bundle::{Shelf, activate, folder_name},
     clock, durable,
-    journal::{Record, Restarting, Stage, Started, Switch},
+    journal::{Deadline, Record, Restarting, Stage, Started, Switch},
     sandbox::Output,
+    wires::Stops,
 };
 
 mod going_back;
@@ -40,12 +42,15 @@ pub(super) struct Attempt<'a> {
     id: AttemptId,
     record: &'a Record,
     deploy: &'a v1::Deploy,
-    stop: CancellationToken,
+    stops: Stops,
     output: Output,
     /// Of the last script that exited.
     exit_code: Option<i32>,
     accepted_at: Duration,
+    /// How long the command lets it take; going back may take as long again.
+    execution: Duration,
     deadline: Duration,
+    is_going_back: bool,
     /// Something happened that may have changed what the device runs.
     has_begun: bool,
 }
@@ -69,7 +74,7 @@ impl<'a> Attempt<'a> {
         id: AttemptId,
         record: &'a Record,
         deploy: &'a v1::Deploy,
-        stop: CancellationToken,
+        stops: Stops,
     ) -> Self {
         // After a reboot the old instant means nothing; the time starts anew.
         let accepted_at = record
@@ -86,11 +91,13 @@ impl<'a> Attempt<'a> {
             id,
             record,
             deploy,
-            stop,
+            stops,
             output: Output::default(),
             exit_code: None,
             accepted_at,
+            execution,
             deadline: accepted_at.saturating_add(execution),
+            is_going_back: false,
             has_begun: false,
         }
     }
@@ -100,6 +107,9 @@ impl<'a> Attempt<'a> {
         let mut verdict = match self.record.stage() {
             Some(Stage::Restarted(restarting)) => self.after_restart(restarting).await,
             Some(Stage::GoingBack(failing)) => self.resume_going_back(failing).await,
+            Some(Stage::Returning(returning, failing)) => {
+                self.after_return(returning, failing).await
+            }
             Some(Stage::Fresh | Stage::Deferred | Stage::CutOff) | None => self.begin_fresh().await,
         };
         if let Verdict::Over(outcome, _) = &mut verdict {
@@ -136,6 +146,9 @@ impl<'a> Attempt<'a> {
         self.output.push(restarting.output.as_bytes());
         self.exit_code = restarting.exit_code;
         self.has_begun = true;
+        if let Some(deadline) = &restarting.deadline {
+            self.deadline = self.deadline.min(on_this_boot(deadline));
+        }
         let prepared = match self.on_disk() {
             Ok(prepared) => prepared,
             Err(why) => {
@@ -143,12 +156,20 @@ impl<'a> Attempt<'a> {
                 return self.resume_going_back(stopped.into_outcome()).await;
             }
         };
-        let result = async {
-            self.activate(&prepared).await?;
-            self.prove(&prepared).await
-        };
-        let result = result.await;
+        let result = self.go_on(&prepared, restarting.after_switch).await;
         self.settle(prepared, result).await
+    }
+
+    /// What comes after a restart, if that came in time.
+    async fn go_on(&mut self, prepared: &Prepared, after_switch: bool) -> Result<(), Break> {
+        if self.record.overdue || clock::since_boot() >= self.deadline {
+            return Err(no_restart(prepared.restarting_script()));
+        }
+        self.activate(prepared).await?;
+        if after_switch {
+            return self.health(prepared).await;
+        }
+        self.prove(prepared).await
     }
 
     /// Goes on with going back.
@@ -208,7 +229,7 @@ impl<'a> Attempt<'a> {
         if let Some(script) = prepared.deploy_script() {
             let run = prepared.run(Step::Script, "deploy.script", script);
             if self.script(&run).await? == After::Restart {
-                return self.await_restart(prepared).await;
+                return self.await_restart(prepared, false).await;
             }
         }
         self.activate(prepared).await?;
@@ -239,21 +260,26 @@ impl<'a> Attempt<'a> {
     /// What comes after the switch.
     async fn prove(&mut self, prepared: &Prepared) -> Result<(), Break> {
         if let Some((name, post)) = prepared.post_script() {
-            self.script(&prepared.run(Step::PostHook, name, post))
-                .await?;
+            let run = prepared.run(Step::PostHook, name, post);
+            if self.script(&run).await? == After::Restart {
+                return self.await_restart(prepared, true).await;
+            }
         }
-        match &prepared.manifest.health {
-            Some(health) => self.health(prepared, health).await,
-            None => Ok(()),
-        }
+        self.health(prepared).await
     }
 
     /// The script has arranged for a restart: what comes after it is in the journal, and the agent is not to go on before.
-    async fn await_restart(&mut self, prepared: &Prepared) -> Result<(), Break> {
+    async fn await_restart(
+        &mut self,
+        prepared: &Prepared,
+        after_switch: bool,
+    ) -> Result<(), Break> {
         self.note_switch(prepared).await?;
         let restarting = Restarting {
             exit_code: self.exit_code,
             output: self.output.text(),
+            deadline: Some(self.kept_deadline()),
+            after_switch,
         };
         let id = self.id;
         self.executor
@@ -261,23 +287,40 @@ impl<'a> Attempt<'a> {
             .call(move |journal| journal.restarting(id, restarting))
             .await
             .map_err(|err| Break::internal("cannot write to the journal", &err))?;
-        self.activate(prepared).await?;
+        if !after_switch {
+            self.activate(prepared).await?;
+        }
         tracing::info!("waiting for the restart that the script asked for");
         match self.undisturbed(std::future::pending::<()>()).await {
             Err(Break::ShuttingDown) => Err(Break::Restarting),
-            Err(Break::Failed { .. }) | Ok(()) => Err(Break::failed(
-                FailureReason::ScriptTimeout,
-                "the restart that deploy.script asked for did not come within the execution time",
-            )),
+            Err(Break::Failed { .. }) | Ok(()) => Err(no_restart(prepared.restarting_script())),
             Err(stopped) => Err(stopped),
         }
+    }
+
+    /// What ends the part of it that is at work.
+    fn ends(&self) -> &CancellationToken {
+        if self.is_going_back {
+            &self.stops.going_back
+        } else {
+            &self.stops.work
+        }
+    }
+
+    /// The deadline as the journal keeps it.
+    fn kept_deadline(&self) -> Deadline {
+        Deadline::new(
+            clock::boot_id(),
+            millis(self.deadline),
+            millis(clock::since_boot()),
+        )
     }
 
     /// Waits, unless the attempt is to end before that.
     async fn undisturbed<T>(&self, what: impl Future<Output = T>) -> Result<T, Break> {
         tokio::select! {
             done = what => Ok(done),
-            () = self.stop.cancelled() => Err(Break::Stopped),
+            () = self.ends().cancelled() => Err(Break::Stopped),
             () = self.executor.shutdown.cancelled() => Err(Break::ShuttingDown),
             () = clock::sleep_until(self.deadline) => Err(Break::failed(
                 FailureReason::HealthCheck,
@@ -314,14 +357,9 @@ impl<'a> Attempt<'a> {
             step: step.into(),
             bytes_done,
             bytes_total,
+            stopped: false,
         };
-        self.executor.wires.progress.send_replace(Some(v1::Report {
-            attempt: Some(self.id.into()),
-            seq: 0,
-            event: Some(v1::report::Event::Progress(progress)),
-            traceparent: String::new(),
-            previous_outcome_seq: None,
-        }));
+        self.executor.wires.tell(self.id, progress);
     }
 }
 
@@ -340,6 +378,14 @@ impl Prepared {
         self.rollback_script()
             .map(|script| ("rollback.script", script))
             .or_else(|| post.map(|script| ("hooks.post", script)))
+    }
+
+    /// The script that may ask for a restart, as the manifest calls it.
+    fn restarting_script(&self) -> &'static str {
+        match self.rollback_script() {
+            Some(_) => "rollback.script",
+            None => "deploy.script",
+        }
     }
 
     fn rollback_script(&self) -> Option<&str> {
@@ -367,6 +413,18 @@ fn started(step: Step) -> Started {
         boot_id: clock::boot_id(),
         ..Started::default()
     }
+}
+
+/// A restart that a script asked for and that came too late or not at all.
+fn no_restart(script: &str) -> Break {
+    Break::failed(
+        FailureReason::ScriptTimeout,
+        format!("the restart that {script} asked for did not come within the execution time"),
+    )
+}
+
+fn on_this_boot(deadline: &Deadline) -> Duration {
+    Duration::from_millis(deadline.on(&clock::boot_id()))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -16,17 +16,19 @@ use crate::{
     clock, durable,
     journal::{Journal, JournalError, Record, Stage},
     removal::Remover,
-    sandbox::{Marker, environment::step_name, kill_leftovers},
+    sandbox::{Marker, environment::step_name, kill_leftovers, running_scripts},
 };
 
 /// Ends every attempt that had begun, sweeps temporary files and checks what is current.
 pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
+    end_strays(executor).await?;
     for (id, record) in executor.journal.call(Journal::live).await? {
         match record.stage() {
             Some(Stage::CutOff) => interrupted(executor, id, record).await?,
             Some(Stage::GoingBack(_)) => kill(id, &record).await,
             // What the script left running may be what restarts the machine, or the new program.
-            Some(Stage::Restarted(_) | Stage::Fresh | Stage::Deferred) | None => {}
+            Some(Stage::Restarted(_) | Stage::Returning(..) | Stage::Fresh | Stage::Deferred)
+            | None => {}
         }
     }
     let remover = executor.wires.remover.clone();
@@ -42,6 +44,32 @@ pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
             bundle::reconcile(&remover, journal)
         })
         .await
+}
+
+/// Ends scripts that the journal does not know: one that was set aside had begun them, and the server will be told that their
+/// attempts are lost.
+async fn end_strays(executor: &Executor) -> Result<(), JournalError> {
+    let (device, state_dir) = (executor.identity.device, executor.config.state_dir.clone());
+    let running = tokio::task::spawn_blocking(move || running_scripts(device, &state_dir));
+    for script in running.await.unwrap_or_default() {
+        let id = script.id;
+        let known = executor
+            .journal
+            .call(move |journal| journal.get(id))
+            .await?;
+        if known.is_some() {
+            continue;
+        }
+        tracing::error!(
+            command = %id,
+            pid = script.pid(),
+            step = script.step,
+            bundle = script.bundle,
+            "A SCRIPT RUNS THAT THE JOURNAL DOES NOT KNOW; killing it with everything it started"
+        );
+        script.kill().await;
+    }
+    Ok(())
 }
 
 async fn kill(id: AttemptId, record: &Record) {
@@ -69,7 +97,16 @@ async fn interrupted(
                 // The script of going back was itself cut off.
                 Ok(undone) if step == Step::Rollback => {
                     let version = undone.map_or_else(String::new, |undone| undone.version);
-                    let why = "the agent or the machine stopped during it".to_owned();
+                    let why = match record
+                        .started
+                        .as_ref()
+                        .map(|started| started.script.as_str())
+                    {
+                        None | Some("") => "the agent or the machine stopped during it".to_owned(),
+                        Some(script) => format!(
+                            "{script} is unfinished, because the agent or the machine stopped"
+                        ),
+                    };
                     returned(failing, &Back::Failed(version, why))
                 }
                 Ok(_) if step == Step::PreHook => failing,

@@ -50,7 +50,7 @@ pub(super) struct Ran {
     pub(super) step: Step,
     /// Its limit.
     pub(super) limit_seconds: u64,
-    /// Its manifest says that a restart is expected.
+    /// It may ask for a restart.
     pub(super) may_restart: bool,
 }
 
@@ -94,6 +94,17 @@ pub(super) fn returned(mut outcome: Outcome, back: &Back) -> Outcome {
 }
 
 impl Break {
+    /// Why a script or a probe of going back did not do its work, as part of a sentence.
+    pub(super) fn of_going_back(self, what: &str) -> String {
+        match self {
+            Self::Failed { message, .. } => message,
+            Self::Stopped => format!("{what} was stopped by an operator and is unfinished"),
+            Self::ShuttingDown | Self::Deferred | Self::Restarting => {
+                format!("{what} is unfinished, because the agent was stopped")
+            }
+        }
+    }
+
     /// A failure without an exit code.
     pub(super) fn failed(reason: FailureReason, message: impl Into<String>) -> Self {
         Self::Failed {
@@ -159,9 +170,7 @@ pub(super) fn after_script(ran: &Ran, ended: Ended, stopped: bool) -> Result<Aft
     match ended {
         Ended::Exited(0) => Ok(After::Next),
         Ended::Exited(TRY_AGAIN_EXIT_CODE) if ran.step == Step::PreHook => Err(Break::Deferred),
-        Ended::Exited(TRY_AGAIN_EXIT_CODE) if ran.step == Step::Script && ran.may_restart => {
-            Ok(After::Restart)
-        }
+        Ended::Exited(TRY_AGAIN_EXIT_CODE) if ran.may_restart => Ok(After::Restart),
         Ended::Exited(code) => Err(Break::Failed {
             reason: match ran.step {
                 Step::PreHook => FailureReason::Refused,
@@ -214,12 +223,14 @@ mod tests {
             |step, may_restart| after_script(&ran(step, may_restart), Ended::Exited(75), false);
         assert_eq!(after(Step::PreHook, false), Err(Break::Deferred));
         assert_eq!(after(Step::PreHook, true), Err(Break::Deferred));
-        assert_eq!(after(Step::Script, true), Ok(After::Restart));
+        for step in [Step::Script, Step::PostHook, Step::Rollback] {
+            assert_eq!(after(step, true), Ok(After::Restart));
+        }
         for (step, may_restart) in [
             (Step::Script, false),
-            (Step::PostHook, true),
-            (Step::Rollback, true),
-            (Step::Health, true),
+            (Step::PostHook, false),
+            (Step::Rollback, false),
+            (Step::Health, false),
         ] {
             let outcome = after(step, may_restart).unwrap_err().into_outcome();
             assert_eq!(outcome.reason(), FailureReason::ScriptFailed, "{step:?}");

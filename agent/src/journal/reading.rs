@@ -62,18 +62,18 @@ impl Journal {
     }
 
     /// The attempt to work on next: one that has begun comes first, then the oldest.
-    pub(crate) fn next_ready(&self) -> Result<Option<(AttemptId, Record)>, JournalError> {
+    pub(crate) fn next_ready(&self) -> Result<Option<AttemptId>, JournalError> {
         let rank = |record: &Record| match record.stage() {
-            Some(Stage::GoingBack(_) | Stage::Restarted(_)) => Some(0),
+            Some(Stage::GoingBack(_) | Stage::Returning(..) | Stage::Restarted(_)) => Some(0),
             Some(Stage::Fresh) => Some(1),
             Some(Stage::Deferred | Stage::CutOff) | None => None,
         };
         Ok(self
             .live()?
             .into_iter()
-            .filter_map(|(id, record)| Some((rank(&record)?, id, record)))
-            .min_by_key(|(rank, _, record)| (*rank, record.accepted_seq))
-            .map(|(_, id, record)| (id, record)))
+            .filter_map(|(id, record)| Some(((rank(&record)?, record.accepted_seq), id)))
+            .min_by_key(|(rank, _)| *rank)
+            .map(|(_, id)| id))
     }
 
     /// What `current` names, by bundle name.

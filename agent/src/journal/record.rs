@@ -55,6 +55,15 @@ pub struct Record {
     /// What failed; the device is going back to the release before. Becomes the outcome with what came of that.
     #[prost(message, optional, tag = "16")]
     pub failing: Option<v1::Outcome>,
+    /// The stop is to end going back as well.
+    #[prost(bool, tag = "17")]
+    pub stop_going_back: bool,
+    /// The stop came because the execution time was over on the server's clock.
+    #[prost(bool, tag = "18")]
+    pub overdue: bool,
+    /// A script of going back asked for a restart, which may come at any moment.
+    #[prost(message, optional, tag = "19")]
+    pub returning: Option<Returning>,
 }
 
 /// What an attempt that waits for a restart has to know after it.
@@ -66,6 +75,37 @@ pub struct Restarting {
     /// Output so far.
     #[prost(string, tag = "2")]
     pub output: String,
+    /// Until when the attempt has to have ended; absent in journals of older agents.
+    #[prost(message, optional, tag = "3")]
+    pub deadline: Option<Deadline>,
+    /// It was the script that runs after the switch, so that only health is left.
+    #[prost(bool, tag = "4")]
+    pub after_switch: bool,
+}
+
+/// What going back has to know after a restart that a script of it asked for.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Returning {
+    /// The script, by its name in the manifest; those after it are left.
+    #[prost(string, tag = "1")]
+    pub script: String,
+    /// Output so far.
+    #[prost(string, tag = "2")]
+    pub output: String,
+    /// Until when the device has to have gone back.
+    #[prost(message, optional, tag = "3")]
+    pub deadline: Option<Deadline>,
+}
+
+/// A deadline that outlives a restart of the machine as well as a clock can that nothing keeps going meanwhile.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Deadline {
+    /// On the boot clock.
+    #[prost(message, optional, tag = "1")]
+    pub at: Option<BootInstant>,
+    /// Milliseconds that were left when this was written.
+    #[prost(uint64, tag = "2")]
+    pub left: u64,
 }
 
 /// Where an attempt without an outcome is to go on.
@@ -79,6 +119,8 @@ pub enum Stage {
     Restarted(Restarting),
     /// With going back; nothing of that has begun.
     GoingBack(v1::Outcome),
+    /// With going back, after the restart its script asked for.
+    Returning(Returning, v1::Outcome),
     /// Nowhere: a step that must not be repeated has begun.
     CutOff,
 }
@@ -109,6 +151,9 @@ pub struct Started {
     /// The boot all this belongs to.
     #[prost(string, tag = "4")]
     pub boot_id: String,
+    /// The script, by its name in the manifest; empty as long as its process is not known.
+    #[prost(string, tag = "5")]
+    pub script: String,
 }
 
 /// A switch of `current`, written down before it is done.
@@ -142,6 +187,28 @@ pub struct Release {
     pub previous_folder: String,
 }
 
+impl Deadline {
+    /// The deadline `at`, which is so far away `now`, both in milliseconds since that boot.
+    pub fn new(boot_id: String, at: u64, now: u64) -> Self {
+        Self {
+            at: Some(BootInstant {
+                boot_id,
+                millis: at,
+            }),
+            left: at.saturating_sub(now),
+        }
+    }
+
+    /// When it is on the clock of this boot, in milliseconds. After a reboot it counts what was left from the start of the
+    /// machine: how long that was off nothing here can tell.
+    pub fn on(&self, boot_id: &str) -> u64 {
+        match &self.at {
+            Some(at) if at.boot_id == boot_id => at.millis,
+            _ => self.left,
+        }
+    }
+}
+
 impl Release {
     /// As the wire says it.
     pub fn to_active(&self, name: &str) -> v1::ActiveRelease {
@@ -172,11 +239,19 @@ impl Record {
             return None;
         }
         let step = self.started.as_ref().map(Started::step);
+        if let (Some(Step::Rollback), Some(failing), Some(returning)) =
+            (step, &self.failing, &self.returning)
+        {
+            return Some(Stage::Returning(returning.clone(), failing.clone()));
+        }
         Some(
             match (step, &self.failing, &self.restarting, &self.deferred) {
                 (Some(Step::Rollback), ..) => Stage::CutOff,
                 (_, Some(failing), ..) => Stage::GoingBack(failing.clone()),
                 (Some(Step::Script | Step::Activate), None, Some(restarting), _) => {
+                    Stage::Restarted(restarting.clone())
+                }
+                (Some(Step::PostHook), None, Some(restarting), _) if restarting.after_switch => {
                     Stage::Restarted(restarting.clone())
                 }
                 (Some(_), ..) => Stage::CutOff,
@@ -240,5 +315,69 @@ impl Record {
             traceparent: self.traceparent.clone(),
             previous_outcome_seq: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_counts_from_the_start_of_the_machine_after_a_reboot() {
+        let deadline = Deadline::new("a".into(), 90_000, 60_000);
+        assert_eq!(deadline.on("a"), 90_000);
+        assert_eq!(deadline.on("b"), 30_000);
+        // It had passed when it was written down.
+        assert_eq!(Deadline::new("a".into(), 5, 9).on("b"), 0);
+    }
+
+    #[test]
+    fn each_restart_has_a_stage_until_what_follows_it_has_begun() {
+        use v1::Step;
+        let started = |step: Step| Started {
+            step: step.into(),
+            ..Started::default()
+        };
+        let failing = v1::Outcome::default();
+        let mut record = Record {
+            failing: Some(failing.clone()),
+            ..Record::default()
+        };
+        assert_eq!(record.stage(), Some(Stage::GoingBack(failing.clone())));
+        assert!(record.start(started(Step::Rollback)));
+        assert_eq!(record.stage(), Some(Stage::CutOff));
+        let returning = Returning {
+            script: "deploy.script".into(),
+            ..Returning::default()
+        };
+        record.returning = Some(returning.clone());
+        assert_eq!(record.stage(), Some(Stage::Returning(returning, failing)));
+        assert!(record.start(started(Step::Rollback)));
+        assert_eq!(record.stage(), Some(Stage::CutOff), "never run again");
+
+        // A script after the switch asks only when the release was there before.
+        for (after_switch, step, goes_on) in [
+            (false, Step::Script, true),
+            (false, Step::Activate, true),
+            (false, Step::PostHook, false),
+            (true, Step::PostHook, true),
+            (true, Step::Health, false),
+        ] {
+            let restarting = Restarting {
+                after_switch,
+                ..Restarting::default()
+            };
+            let record = Record {
+                started: Some(started(step)),
+                restarting: Some(restarting.clone()),
+                ..Record::default()
+            };
+            let wanted = if goes_on {
+                Stage::Restarted(restarting)
+            } else {
+                Stage::CutOff
+            };
+            assert_eq!(record.stage(), Some(wanted), "{step:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! the hundred thousand. [`Journal`](super::Journal) reads a record, asks one of these, and writes what it says, all in one
 //! transaction.
 
-use kernex_proto::v1;
+use kernex_proto::v1::{self, command::Action};
 
 use super::{BootInstant, Record, Started};
 
@@ -75,7 +75,14 @@ impl Record {
         if record.outcome.is_some() {
             return Halt::Over;
         }
+        let stop = match &command.action {
+            Some(Action::Stop(stop)) => *stop,
+            _ => v1::Stop::default(),
+        };
         record.stop_requested = true;
+        record.overdue |= stop.overdue;
+        // It means what goes back by now. What goes back because of this very stop does so in peace.
+        record.stop_going_back |= stop.going_back && record.failing.is_some();
         // An attempt that is to go back has changed the device, whether or not a step of it runs now.
         if record.started.is_some() || record.failing.is_some() {
             Halt::UnderWay(record)
@@ -86,11 +93,15 @@ impl Record {
 
     /// Notes that a step is about to begin. `false` when it must not: the attempt has ended or is to end.
     pub fn start(&mut self, started: Started) -> bool {
-        // Going back is what a stop leads to, so a stop does not stop it.
-        let wanted = !self.stop_requested || started.step() == v1::Step::Rollback;
-        let open = self.outcome.is_none() && wanted;
+        // Going back is what a stop leads to, so it takes another one to stop it.
+        let unwanted = match started.step() {
+            v1::Step::Rollback => self.stop_going_back,
+            _ => self.stop_requested,
+        };
+        let open = self.outcome.is_none() && !unwanted;
         if open {
             self.started = Some(started);
+            self.returning = None;
         }
         open
     }

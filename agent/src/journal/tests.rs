@@ -96,7 +96,7 @@ fn everything_survives_reopening() {
         journal.get(a).unwrap().unwrap().state(),
         v1::AttemptState::Running
     );
-    assert_eq!(journal.next_ready().unwrap().unwrap().0, b);
+    assert_eq!(journal.next_ready().unwrap(), Some(b));
     let seqs: Vec<u64> = journal
         .unacknowledged()
         .unwrap()
@@ -180,7 +180,7 @@ fn an_outcome_is_written_once() {
 fn a_stop_comes_before_during_and_after() {
     let journal = Bench::new().open();
     let stop = v1::Command {
-        action: Some(v1::command::Action::Stop(v1::Stop {})),
+        action: Some(v1::command::Action::Stop(v1::Stop::default())),
         ..v1::Command::default()
     };
     let (unseen, waiting, running, over) = (id(), id(), id(), id());
@@ -315,7 +315,8 @@ fn a_deferred_attempt_waits_for_a_later_run_and_takes_each_once() {
     ] {
         assert_eq!(take(number).unwrap(), taken, "run {number}");
     }
-    assert_eq!(journal.next_ready().unwrap().unwrap().1.run(), 2);
+    assert_eq!(journal.next_ready().unwrap(), Some(id));
+    assert_eq!(journal.get(id).unwrap().unwrap().run(), 2);
     // A stop while it waits ends it at once, and no run is taken after that.
     journal.start(id, Started::default()).unwrap();
     assert!(journal.defer(id, deferred(2), String::new()).unwrap());
@@ -415,10 +416,10 @@ fn what_comes_next_is_what_has_begun_and_then_the_oldest() {
     let (old, begun) = (id(), id());
     accept(&journal, old);
     accept(&journal, begun);
-    assert_eq!(journal.next_ready().unwrap().unwrap().0, old);
+    assert_eq!(journal.next_ready().unwrap(), Some(old));
     journal.start(begun, Started::default()).unwrap();
     journal.failing(begun, v1::Outcome::default()).unwrap();
-    assert_eq!(journal.next_ready().unwrap().unwrap().0, begun);
+    assert_eq!(journal.next_ready().unwrap(), Some(begun));
     // What failed first stays.
     journal.failing(begun, succeeded()).unwrap();
     let kept = journal.get(begun).unwrap().unwrap().failing;

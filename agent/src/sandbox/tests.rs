@@ -53,7 +53,10 @@ impl Bench {
         let running = self.sandbox.start(script).unwrap();
         let deadline = clock::since_boot() + limit;
         let ended = running
-            .wait(&mut output, deadline, interrupted)
+            .wait(&mut output, deadline, async {
+                interrupted.await;
+                Duration::from_millis(300)
+            })
             .await
             .unwrap();
         (ended, output.text())

@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use kernex_proto::{
     ids::AttemptId,
-    v1::{self, Disposition, device_session_request::Message, report::Event},
+    v1::{self, Disposition, command::Action, device_session_request::Message, report::Event},
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use crate::{
     disk::Fault,
     host::Host,
     journal::{Acked, BootInstant, Journal, Stopped, Taken},
-    wires::Wires,
+    wires::{Wires, progress_report},
 };
 
 /// A message that is not taken for this long means that the server does not read.
@@ -185,14 +185,25 @@ impl<'a> Active<'a> {
     }
 
     async fn stop(&mut self, id: AttemptId, command: v1::Command) -> Result<(), SessionError> {
+        let going_back = matches!(&command.action, Some(Action::Stop(stop)) if stop.going_back);
         let stopped = self
             .journal
             .call(move |journal| journal.stop(id, &command))
             .await?;
-        tracing::info!(command = %id, ?stopped, "got a stop");
-        self.wires.stop(id);
+        tracing::info!(command = %id, ?stopped, going_back, "got a stop");
+        let is_at_work = self.wires.stop(id, going_back);
         match stopped {
-            Stopped::UnderWay => Ok(()),
+            Stopped::UnderWay if is_at_work => Ok(()),
+            // It waits for its turn to go on or to go back.
+            Stopped::UnderWay => {
+                let progress = v1::Progress {
+                    step: v1::Step::Rollback.into(),
+                    stopped: true,
+                    ..v1::Progress::default()
+                };
+                self.send(Message::Report(progress_report(id, progress)))
+                    .await
+            }
             Stopped::Cancelled | Stopped::Over => self.send_again(id).await,
         }
     }
@@ -283,7 +294,7 @@ impl<'a> Active<'a> {
             .await?;
         if stopped == Stopped::Cancelled {
             tracing::warn!(command = %id, disposition = disposition.as_str_name(), "given up");
-            self.wires.stop(id);
+            self.wires.stop(id, false);
             self.send_reports().await?;
         }
         Ok(())

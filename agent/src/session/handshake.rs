@@ -10,6 +10,7 @@ use kernex_proto::{
         ChannelBinding, NONCE_LEN, ReadHello, SessionTranscript, SessionTranscriptV1,
         agreed_revision,
     },
+    ids::AttemptId,
     v1::{
         self, agent_service_client::AgentServiceClient, device_session_request as up,
         device_session_response as down,
@@ -117,6 +118,8 @@ pub(super) struct Welcome {
     pub(super) recorded_seq: Option<u64>,
     /// The revision of the protocol this session speaks.
     pub(super) protocol_revision: u32,
+    /// What is held here and not to be gone on with.
+    pub(super) stops: Vec<(AttemptId, v1::Command)>,
 }
 
 /// With what a device proves who it is.
@@ -166,7 +169,15 @@ pub(super) async fn shake_hands(
         return Ok((welcome, fault));
     }
     let epoch = welcome.epoch;
-    let confirmed = journal.call(move |journal| journal.confirm_epoch(epoch));
+    let stops = welcome.stops.clone();
+    let confirmed = journal.call(move |journal| {
+        // Before anything goes on that waits for this session.
+        for (id, command) in stops {
+            let stopped = journal.stop(id, &command)?;
+            tracing::info!(command = %id, ?stopped, "got a stop with the session");
+        }
+        journal.confirm_epoch(epoch)
+    });
     if let Err(error) = confirmed.await {
         return match error.fault() {
             None => Err(error.into()),
@@ -251,7 +262,14 @@ async fn expect_welcome(
         device_name: welcome.device_name,
         recorded_seq: welcome.recorded_seq,
         protocol_revision,
+        stops: welcome.stops.into_iter().filter_map(stop).collect(),
     })
+}
+
+/// The attempt that a command of Welcome stops; it says nothing else.
+fn stop(command: v1::Command) -> Option<(AttemptId, v1::Command)> {
+    let id = AttemptId::try_from(command.attempt.as_ref()?).ok()?;
+    matches!(command.action, Some(v1::command::Action::Stop(_))).then_some((id, command))
 }
 
 /// Text as request metadata.

@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_command_of_another_session_is_fenced() {
-        let mut stale = command(Some(Action::Stop(v1::Stop {})));
+        let mut stale = command(Some(Action::Stop(v1::Stop::default())));
         stale.epoch = 6;
         assert_eq!(of(stale), Incoming::Fenced(6));
     }

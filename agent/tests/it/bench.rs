@@ -122,6 +122,11 @@ impl Bench {
         self.dir.path().join("witness")
     }
 
+    /// A file beside it.
+    pub(crate) fn near(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     pub(crate) fn witnessed(&self) -> String {
         fs::read_to_string(self.witness()).unwrap_or_default()
     }
@@ -266,7 +271,20 @@ impl Session {
     }
 
     pub(crate) async fn stop(&self, attempt: &v1::AttemptRef) {
-        self.command(attempt, Some(v1::command::Action::Stop(v1::Stop {})))
+        self.command(
+            attempt,
+            Some(v1::command::Action::Stop(v1::Stop::default())),
+        )
+        .await;
+    }
+
+    /// Stops going back as well.
+    pub(crate) async fn stop_going_back(&self, attempt: &v1::AttemptRef) {
+        let stop = v1::Stop {
+            going_back: true,
+            overdue: false,
+        };
+        self.command(attempt, Some(v1::command::Action::Stop(stop)))
             .await;
     }
 
@@ -314,6 +332,22 @@ impl Session {
                 && progress.step() == wanted
             {
                 return;
+            }
+        }
+    }
+
+    /// Waits until the agent says that a stop was carried out; returns the step it tells of.
+    pub(crate) async fn stopped(&mut self) -> v1::Step {
+        loop {
+            let Some(up::Message::Report(report)) = self.next().await else {
+                continue;
+            };
+            match report.event {
+                Some(v1::report::Event::Progress(progress)) if progress.stopped => {
+                    return progress.step();
+                }
+                Some(v1::report::Event::Outcome(outcome)) => panic!("not stopped, but {outcome:?}"),
+                _ => {}
             }
         }
     }

@@ -204,7 +204,7 @@ async fn a_stop_kills_the_script_and_says_cancelled() {
     let id = attempt();
     session.deploy(&id, digest, &bundle).await;
     session.step(v1::Step::Script).await;
-    let stop = Some(v1::command::Action::Stop(v1::Stop {}));
+    let stop = Some(v1::command::Action::Stop(v1::Stop::default()));
     session.command(&id, stop).await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.state(), AttemptState::Cancelled, "{outcome:?}");
@@ -220,7 +220,7 @@ async fn a_stop_ends_a_download_that_hangs() {
     session.deploy(&id, digest, &bundle).await;
     session.step(v1::Step::Download).await;
     session
-        .command(&id, Some(v1::command::Action::Stop(v1::Stop {})))
+        .command(&id, Some(v1::command::Action::Stop(v1::Stop::default())))
         .await;
     let (_, outcome) = session.outcome().await;
     assert_eq!(outcome.state(), AttemptState::Cancelled, "{outcome:?}");
@@ -239,7 +239,7 @@ async fn a_stop_that_comes_first_wins() {
     let digest = bench.server.serve(&bundle, &[]);
     let id = attempt();
     session
-        .command(&id, Some(v1::command::Action::Stop(v1::Stop {})))
+        .command(&id, Some(v1::command::Action::Stop(v1::Stop::default())))
         .await;
     let (seq, outcome) = session.outcome().await;
     assert_eq!(outcome.state(), AttemptState::Cancelled);

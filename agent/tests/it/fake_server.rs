@@ -45,6 +45,8 @@ struct State {
     downloads: Vec<Download>,
     offsets: Vec<u64>,
     epoch: u64,
+    /// What the next Welcome says.
+    stops: Vec<v1::Command>,
 }
 
 pub(crate) struct FakeServer {
@@ -117,6 +119,15 @@ impl FakeServer {
         Digest::of(bundle)
     }
 
+    /// The next session tells of this stop before it opens.
+    pub(crate) fn stop_with_welcome(&self, attempt: &v1::AttemptRef, stop: v1::Stop) {
+        self.state.lock().unwrap().stops.push(v1::Command {
+            attempt: Some(attempt.clone()),
+            action: Some(v1::command::Action::Stop(stop)),
+            ..v1::Command::default()
+        });
+    }
+
     pub(crate) fn offsets(&self) -> Vec<u64> {
         self.state.lock().unwrap().offsets.clone()
     }
@@ -180,16 +191,17 @@ impl AgentService for Service {
                 panic!("Hello has to be first");
             };
             let ReadHello { hello, .. } = ReadHello::of(hello).expect("a good Hello");
-            let epoch = {
+            let (epoch, stops) = {
                 let mut state = state.lock().unwrap();
                 state.epoch = state.epoch.max(hello.last_epoch) + 1;
-                state.epoch
+                (state.epoch, std::mem::take(&mut state.stops))
             };
             send(down::Message::Welcome(v1::Welcome {
                 epoch,
                 heartbeat_interval_ms: 1000,
                 session_token: "secret".into(),
                 device_name: "edge-1".into(),
+                stops,
                 ..v1::Welcome::default()
             }))
             .await;

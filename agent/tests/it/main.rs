@@ -8,3 +8,4 @@ mod going_back;
 mod health;
 mod recovering;
 mod runs;
+mod stopping;

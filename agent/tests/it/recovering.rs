@@ -198,3 +198,48 @@ async fn a_damaged_journal_costs_the_journal_and_not_the_identity() {
     let outcome = session.deployed(wanted, &bundle).await;
     assert_eq!(outcome.active.unwrap().digest, digest.to_string());
 }
+
+#[tokio::test]
+async fn a_script_whose_journal_was_set_aside_is_found_and_ended() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    // A daemon of a release that is at work has the same marks and is nobody's business.
+    let daemons = format!(
+        "sleep 1000 & echo $! > {}; setsid sleep 1000 & echo $! > {}",
+        bench.near("background").display(),
+        bench.near("daemon").display()
+    );
+    let good = bench.archive(&json!({"version": "good", "deploy": {"script": daemons}}));
+    let digest = bench.server.serve(&good, &[]);
+    session.deployed(digest, &good).await;
+    let witness = bench.witness();
+    let script = format!(
+        "setsid sleep 1000 & echo $! >> {0}; echo $$ >> {0}; while true; do sleep 0.05; done",
+        witness.display()
+    );
+    let bundle = bench.archive(&json!({"version": "bad", "deploy": {"script": script}}));
+    let wanted = bench.server.serve(&bundle, &[]);
+    session.deploy(&attempt(), wanted, &bundle).await;
+    until("both say who they are", || {
+        bench.witnessed().lines().count() == 2
+    })
+    .await;
+    let witnessed = bench.witnessed();
+    bench.crash().await;
+    fs::write(bench.state_dir().join("journal.redb"), vec![0xa5; 100_000]).unwrap();
+    bench.start();
+    let session = bench.server.session().await;
+    assert!(session.hello.held_attempts.is_empty());
+    for pid in witnessed.lines() {
+        assert!(!bench.lives(pid), "{pid} of the lost attempt lives");
+    }
+    for file in ["background", "daemon"] {
+        let pid = fs::read_to_string(bench.near(file)).unwrap();
+        assert!(
+            bench.lives(pid.trim()),
+            "the {file} of the release that runs has to live"
+        );
+        bench.end(pid.trim());
+    }
+    assert_eq!(bench.current().as_deref(), Some("good"));
+}

@@ -7,7 +7,7 @@ use kernex_proto::v1::{
 };
 use serde_json::json;
 
-use crate::bench::{Bench, attempt};
+use crate::bench::{Bench, attempt, until};
 
 /// A pre hook that says yes at its third run.
 fn hesitant(bench: &Bench) -> serde_json::Value {
@@ -206,6 +206,202 @@ async fn a_restart_that_does_not_come_is_a_failure() {
         "{outcome:?}"
     );
     assert_eq!(bench.current(), None);
+}
+
+#[tokio::test]
+async fn a_restart_that_comes_too_late_is_a_failure_and_the_device_goes_back() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let good = bench.archive(&json!({"version": "good"}));
+    let digest = bench.server.serve(&good, &[]);
+    session.deployed(digest, &good).await;
+    let bundle = bench.archive(&restarting(&bench, "exit 75"));
+    let wanted = bench.server.serve(&bundle, &[]);
+    let begun = std::time::Instant::now();
+    let execution = Duration::from_secs(8);
+    session
+        .deploy_within(&attempt(), wanted, &bundle, execution)
+        .await;
+    bench.until_current("new").await;
+    bench.stop().await;
+    until("its time is over", || {
+        begun.elapsed() > execution + Duration::from_secs(1)
+    })
+    .await;
+    bench.start();
+    let mut session = bench.server.session().await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(
+        outcome.reason(),
+        FailureReason::ScriptTimeout,
+        "{outcome:?}"
+    );
+    assert_eq!(
+        outcome.message,
+        "the restart that deploy.script asked for did not come within the execution time; went back to good"
+    );
+    assert_eq!(bench.witnessed(), "script\n", "nothing went on");
+    assert_eq!(bench.current().as_deref(), Some("good"));
+}
+
+#[tokio::test]
+async fn what_the_server_says_is_over_does_not_go_on_when_the_device_is_back() {
+    for (overdue, state) in [
+        (true, AttemptState::Failed),
+        (false, AttemptState::Cancelled),
+    ] {
+        let mut bench = Bench::new().await;
+        let mut session = bench.server.session().await;
+        let good = bench.archive(&json!({"version": "good"}));
+        let digest = bench.server.serve(&good, &[]);
+        session.deployed(digest, &good).await;
+        let bundle = bench.archive(&restarting(&bench, "exit 75"));
+        let wanted = bench.server.serve(&bundle, &[]);
+        let id = attempt();
+        session.deploy(&id, wanted, &bundle).await;
+        bench.until_current("new").await;
+        bench.stop().await;
+        let stop = v1::Stop {
+            overdue,
+            going_back: false,
+        };
+        bench.server.stop_with_welcome(&id, stop);
+        bench.start();
+        let mut session = bench.server.session().await;
+        let (_, outcome) = session.outcome().await;
+        assert_eq!(outcome.state(), state, "{outcome:?}");
+        assert!(
+            outcome.message.ends_with("went back to good"),
+            "{outcome:?}"
+        );
+        assert_eq!(bench.witnessed(), "script\n", "nothing went on");
+        assert_eq!(bench.current().as_deref(), Some("good"));
+    }
+}
+
+/// A release that asks for a restart whenever it goes back, and proves itself after that.
+fn returning(bench: &Bench, with_rollback: bool) -> serde_json::Value {
+    let witness = bench.witness().display().to_string();
+    let says = |word: &str| format!("echo {word} $KERNEX_STEP >> {witness}");
+    let restarts = "test $KERNEX_STEP = script || exit 75";
+    let mut manifest = json!({
+        "version": "good",
+        "restart": "expected",
+        "deploy": {"script": format!("{}; {restarts}", says("script"))},
+        "hooks": {"post": says("post")},
+        "health": {"command": says("health")},
+    });
+    if with_rollback {
+        manifest["rollback"] = json!({"script": format!("{}; {restarts}", says("rollback"))});
+    }
+    manifest
+}
+
+#[tokio::test]
+async fn going_back_to_a_release_that_asks_for_a_restart_goes_on_with_health_after_it() {
+    for (with_rollback, wanted) in [
+        (true, "rollback rollback\nhealth health\n"),
+        (false, "script rollback\npost rollback\nhealth health\n"),
+    ] {
+        let mut bench = Bench::new().await;
+        let mut session = bench.server.session().await;
+        let good = bench.archive(&returning(&bench, with_rollback));
+        let digest = bench.server.serve(&good, &[]);
+        session.deployed(digest, &good).await;
+        std::fs::remove_file(bench.witness()).unwrap();
+        let bad = bench.archive(&json!({"version": "bad", "deploy": {"script": "exit 3"}}));
+        let failed = bench.server.serve(&bad, &[]);
+        session.deploy(&attempt(), failed, &bad).await;
+        bench.until_witnessed().await;
+        // As the script has arranged: it ends with 75, and then the agent does.
+        bench.stop().await;
+        assert_eq!(bench.current().as_deref(), Some("good"));
+        bench.start();
+        let mut session = bench.server.session().await;
+        let (_, outcome) = session.outcome().await;
+        assert_eq!(outcome.reason(), FailureReason::ScriptFailed, "{outcome:?}");
+        assert_eq!(
+            outcome.message,
+            "deploy.script exited with 3; went back to good"
+        );
+        assert_eq!(bench.witnessed(), wanted);
+        assert_eq!(outcome.active.unwrap().digest, digest.to_string());
+    }
+}
+
+#[tokio::test]
+async fn going_back_whose_restart_does_not_come_or_proves_nothing_has_failed() {
+    for comes in [true, false] {
+        let mut bench = Bench::new().await;
+        let mut session = bench.server.session().await;
+        let mut good = returning(&bench, true);
+        // Well when it was deployed, and not when it comes back.
+        let well = format!("test ! -e {}", bench.near("ill").display());
+        good["health"] = json!({"command": well, "retries": 0});
+        let good = bench.archive(&good);
+        let digest = bench.server.serve(&good, &[]);
+        session.deployed(digest, &good).await;
+        std::fs::remove_file(bench.witness()).unwrap();
+        std::fs::write(bench.near("ill"), "").unwrap();
+        let bad = bench.archive(&json!({"version": "bad", "deploy": {"script": "exit 3"}}));
+        let failed = bench.server.serve(&bad, &[]);
+        let execution = Duration::from_secs(if comes { 600 } else { 6 });
+        session
+            .deploy_within(&attempt(), failed, &bad, execution)
+            .await;
+        bench.until_witnessed().await;
+        if comes {
+            bench.stop().await;
+            bench.start();
+            session = bench.server.session().await;
+        }
+        let (_, outcome) = session.outcome().await;
+        assert_eq!(
+            outcome.reason(),
+            FailureReason::RollbackFailed,
+            "{outcome:?}"
+        );
+        let why = if comes {
+            "going back to good failed: health: 1 probes failed"
+        } else {
+            "going back to good failed: the restart that rollback.script asked for did not come"
+        };
+        assert!(outcome.message.contains(why), "{outcome:?}");
+        assert_eq!(bench.current().as_deref(), Some("good"));
+        assert_eq!(bench.witnessed(), "rollback rollback\n");
+    }
+}
+
+#[tokio::test]
+async fn an_order_to_go_back_goes_on_after_the_restart_that_its_script_asked_for() {
+    let mut bench = Bench::new().await;
+    let mut session = bench.server.session().await;
+    let old = bench.archive(&returning(&bench, true));
+    let old_digest = bench.server.serve(&old, &[]);
+    session.deployed(old_digest, &old).await;
+    let new = bench.archive(&json!({"version": "new"}));
+    let new_digest = bench.server.serve(&new, &[]);
+    session.deployed(new_digest, &new).await;
+    std::fs::remove_file(bench.witness()).unwrap();
+    let go_back = v1::Deploy {
+        name: "app".into(),
+        version: "good".into(),
+        digest: old_digest.to_string(),
+        size_bytes: old.len() as u64,
+        go_back: true,
+        ..v1::Deploy::default()
+    };
+    session
+        .command(&attempt(), Some(v1::command::Action::Deploy(go_back)))
+        .await;
+    bench.until_witnessed().await;
+    bench.stop().await;
+    assert_eq!(bench.current().as_deref(), Some("good"));
+    bench.start();
+    let mut session = bench.server.session().await;
+    let (_, outcome) = session.outcome().await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+    assert_eq!(bench.witnessed(), "rollback post_hook\nhealth health\n");
 }
 
 #[tokio::test]

@@ -20,6 +20,8 @@ pub(crate) struct TargetView {
     step: String,
     bytes_done: u64,
     bytes_total: u64,
+    /// A stop was carried out; how it ended is yet to come.
+    stopped: bool,
     /// Empty unless failed.
     reason: String,
     message: String,
@@ -50,6 +52,7 @@ impl From<v1::Target> for TargetView {
             step: named(state_word!(v1::Step, progress.step, "STEP_")),
             bytes_done: progress.bytes_done,
             bytes_total: progress.bytes_total,
+            stopped: progress.stopped,
             reason: named(state_word!(
                 v1::FailureReason,
                 wire.reason,
@@ -104,7 +107,8 @@ impl TargetView {
 
     /// State and step, without what changes all the time.
     pub(crate) fn phase(&self) -> String {
-        format!("{} {}", self.state, self.step)
+        let stopped = if self.stopped { " stopped" } else { "" };
+        format!("{} {}{stopped}", self.state, self.step)
     }
 
     /// What the script printed last.
@@ -121,7 +125,11 @@ impl TargetView {
     pub(crate) fn sentence(&self) -> String {
         let mut text = self.state.clone();
         if self.state == "running" && !self.step.is_empty() {
-            text = format!("running {}", self.step);
+            let step = match self.step.as_str() {
+                "rollback" => "going back",
+                step => step,
+            };
+            text = format!("running {step}");
             if self.bytes_total > 0 {
                 text.push_str(&format!(
                     ", {} of {}",
@@ -136,7 +144,9 @@ impl TargetView {
         if let Some(code) = self.exit_code.filter(|code| *code != 0) {
             text.push_str(&format!(" (exit code {code})"));
         }
-        if self.stop_requested {
+        if self.stopped {
+            text.push_str(", stopped");
+        } else if self.stop_requested {
             text.push_str(", asked to stop");
         }
         if self.late_outcome {
@@ -235,8 +245,18 @@ mod tests {
                     step: v1::Step::Download.into(),
                     bytes_done: 1 << 20,
                     bytes_total: 4 << 20,
+                    stopped: false,
                 }),
                 ..target("edge-2", v1::AttemptState::Running)
+            },
+            v1::Target {
+                progress: Some(v1::Progress {
+                    step: v1::Step::Rollback.into(),
+                    stopped: true,
+                    ..Default::default()
+                }),
+                stop_requested: true,
+                ..target("edge-5", v1::AttemptState::Running)
             },
             v1::Target {
                 reason: v1::FailureReason::ScriptFailed.into(),
@@ -261,6 +281,7 @@ mod tests {
         DEVICE  STATE      DETAIL                          CHANGED
         edge-1  succeeded  -                               10s ago
         edge-2  running    download, 1.00 MiB of 4.00 MiB  10s ago
+        edge-5  running    going back, stopped             10s ago
         edge-3  failed     script_failed (exit code 3)     10s ago
         edge-4  pending    begins in 3m                    10s ago
         ");

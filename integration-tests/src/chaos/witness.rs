@@ -37,7 +37,7 @@ append start || exit 98
 case "$KERNEX_STEP:$2" in
   # Asks to be asked again, once.
   pre_hook:75) [ "${KERNEX_RUN:-1}" != 1 ] || exit 75 ;;
-  script:75) append end || exit 99; kill "$KERNEX_AGENT_PID"; exit 75 ;;
+  script:75 | rollback:75) append end || exit 99; kill "$KERNEX_AGENT_PID"; exit 75 ;;
   *:0 | *:75) ;;
   *) exit "$2" ;;
 esac

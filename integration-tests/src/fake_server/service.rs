@@ -139,6 +139,7 @@ async fn serve_session(
                     protocol_revision: PROTOCOL_REVISION,
                     device_name: "device".into(),
                     recorded_seq: known(&shared.recorded),
+                    stops: Vec::new(),
                 }))
                 .await;
             }

@@ -1,16 +1,19 @@
-//! Stop now: every device that is connected hears it at once, and the operator hears who has stopped.
+//! Stop now: every device that is connected hears it at once, and the operator hears what became of each.
 
-use std::{collections::BTreeMap, fs, time::Instant};
+use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
 use kernex_integration_tests::{
     AgentOptions, BundleBuilder, Ctl, Operator, Proxy, RawIdentity, RawSession, ServerOptions,
     TestServer, both_databases, bundle, keys,
+    raw_agent::{failed, succeeded},
     wait::{seen, wait_for},
 };
 use kernex_proto::v1::{
-    AttemptState, Command, DeploymentResult, HaltDeploymentRequest, HaltDeploymentResponse,
-    HaltedDevice, Outcome, command::Action,
+    AttemptState, Command, DeploymentResult, FailureReason, HaltDeploymentRequest,
+    HaltDeploymentResponse, HaltStanding, HaltedDevice, Outcome, Progress, Report, Step, Target,
+    command::Action, device_session_request as up, report,
 };
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tonic::{Code, Status, Streaming};
 
@@ -51,6 +54,52 @@ fn cancelled() -> Outcome {
     }
 }
 
+/// A release that comes back only once there is a file `back`, and leaves the process id of its script.
+fn slow_to_return(scratch: &Path) -> Value {
+    let script = format!(
+        "echo $$ > {}; until test -e {}; do sleep 0.05; done",
+        scratch.join("returning").display(),
+        scratch.join("back").display()
+    );
+    json!({"name": "app", "version": "1.0", "rollback": {"script": script}})
+}
+
+/// A script that leaves its process id and ignores whoever asks it to end.
+fn stubborn(scratch: &Path) -> Value {
+    let script = format!(
+        "trap '' TERM; echo $$ > {}; while true; do sleep 0.05; done",
+        scratch.join("stubborn").display()
+    );
+    json!({"name": "app", "version": "2.0", "deploy": {"script": script}})
+}
+
+/// Waits until a script has said its process id.
+async fn pid(file: &Path) -> String {
+    wait_for("a script to say its process id", || async {
+        let text = fs::read_to_string(file)
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
+        seen(!text.is_empty(), text)
+    })
+    .await
+}
+
+fn lives(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !stat.is_empty() && !stat.contains(") Z ")
+}
+
+/// Waits until the only target of a deployment is shown to be going back.
+async fn going_back(operator: &Operator, id: &str) -> Target {
+    wait_for("the device to be shown going back", || async {
+        let target = operator.target(id).await;
+        let step = target.progress.as_ref().map(Progress::step);
+        seen(step == Some(Step::Rollback), target)
+    })
+    .await
+}
+
 /// Waits for the stop of an attempt.
 async fn stop(session: &mut RawSession, of: &Command) {
     let stop = session.command().await;
@@ -89,6 +138,9 @@ both_databases! {
         session.outcome(&command, 2, cancelled()).await;
         until(&mut stream, &mut devices, 1).await;
         assert!(devices["here"].acknowledged);
+        assert_eq!(devices["here"].standing(), HaltStanding::Stopped);
+        assert_eq!(devices["away"].standing(), HaltStanding::Offline);
+        assert_eq!(devices["never"].standing(), HaltStanding::NeverBegun);
         // Another operator who halts it again sees the same.
         let mut second = halt(&operator, &id).await.unwrap();
         until(&mut second, &mut BTreeMap::new(), 1).await;
@@ -102,6 +154,161 @@ both_databases! {
         assert_eq!(operator.finished(&id).await.result(), DeploymentResult::Cancelled);
         let over = halt(&operator, &id).await.unwrap_err();
         assert_eq!(over.code(), Code::FailedPrecondition);
+    }
+
+    async fn a_halt_is_acknowledged_when_the_script_is_dead_and_the_device_goes_back_after_that(database) {
+        let server = TestServer::start(database).await;
+        let (ctl, operator, scratch) = (Ctl::on(&server), server.operator(), server.scratch().to_owned());
+        let _agent = server.agent("edge-1").await;
+        let good = operator.push(&BundleBuilder::with_manifest(&slow_to_return(&scratch)).gzip().await).await;
+        operator.deploy_and_finish(&good, "edge-1").await;
+        let bad = operator.push(&BundleBuilder::with_manifest(&stubborn(&scratch)).gzip().await).await;
+        let id = operator.deploy(&bad, &["edge-1"]).await;
+        let script = pid(&scratch.join("stubborn")).await;
+
+        let halted = ctl.json(&["deployment", "halt", &id, "--yes", "--timeout", "60s"]);
+        assert_eq!((&halted[0]["acknowledged"], &halted[0]["standing"]), (&true.into(), &"going_back".into()), "{halted}");
+        assert!(!lives(&script), "it is acknowledged once the script is dead");
+        let target = going_back(&operator, &id).await;
+        assert!(target.progress.as_ref().is_some_and(|now| now.stopped), "{target:?}");
+        assert_eq!(target.state(), AttemptState::Running, "what runs is not known yet");
+        let table = ctl.ok(&["deployment", "get", &id]);
+        assert!(table.contains("going back, stopped"), "{table}");
+        let device = operator.device("edge-1").await;
+        assert_eq!(device.releases[0].digest, good.digest, "{device:?}");
+
+        fs::write(scratch.join("back"), "").unwrap();
+        assert_eq!(operator.finished(&id).await.result(), DeploymentResult::Cancelled);
+        let target = operator.target(&id).await;
+        assert_eq!((target.state(), target.message.as_str()), (AttemptState::Cancelled, "stopped by an operator; went back to 1.0"));
+    }
+
+    async fn a_halt_ends_what_is_seen_going_back_and_names_the_script_that_is_unfinished(database) {
+        for halted_before in [false, true] {
+            let server = TestServer::start(database).await;
+            let (ctl, operator, scratch) = (Ctl::on(&server), server.operator(), server.scratch().to_owned());
+            let agent = server.agent("edge-1").await;
+            let good = operator.push(&BundleBuilder::with_manifest(&slow_to_return(&scratch)).gzip().await).await;
+            operator.deploy_and_finish(&good, "edge-1").await;
+            let bad = if halted_before {
+                stubborn(&scratch)
+            } else {
+                json!({"name": "app", "version": "2.0", "deploy": {"script": "exit 3"}})
+            };
+            let bad = operator.push(&BundleBuilder::with_manifest(&bad).gzip().await).await;
+            let id = operator.deploy(&bad, &["edge-1"]).await;
+            if halted_before {
+                pid(&scratch.join("stubborn")).await;
+                let halted = ctl.json(&["deployment", "halt", &id, "--yes", "--timeout", "60s"]);
+                assert_eq!(halted[0]["standing"], "going_back", "{halted}");
+            }
+            let script = pid(&scratch.join("returning")).await;
+            going_back(&operator, &id).await;
+            let halted = ctl.json(&["deployment", "halt", &id, "--yes", "--timeout", "60s"]);
+            assert_eq!((&halted[0]["standing"], &halted[0]["reason"]), (&"ended".into(), &"rollback_failed".into()), "{halted}");
+            assert!(!lives(&script));
+            operator.finished(&id).await;
+            let target = operator.target(&id).await;
+            assert_eq!(target.reason(), FailureReason::RollbackFailed, "{target:?}");
+            let unfinished = "going back to 1.0 failed: rollback.script was stopped by an operator and is unfinished";
+            assert!(target.message.ends_with(unfinished), "{target:?}");
+            assert!(agent.current_file("app", "manifest.json").unwrap().contains("1.0"));
+            assert_eq!(operator.device("edge-1").await.releases[0].digest, good.digest);
+        }
+    }
+
+    async fn a_cancellation_lets_a_device_go_back_in_peace(database) {
+        let server = TestServer::start(database).await;
+        let (ctl, operator, scratch) = (Ctl::on(&server), server.operator(), server.scratch().to_owned());
+        let _agent = server.agent("edge-1").await;
+        let good = operator.push(&BundleBuilder::with_manifest(&slow_to_return(&scratch)).gzip().await).await;
+        operator.deploy_and_finish(&good, "edge-1").await;
+        let bad = json!({"name": "app", "version": "2.0", "deploy": {"script": "exit 3"}});
+        let bad = operator.push(&BundleBuilder::with_manifest(&bad).gzip().await).await;
+        let id = operator.deploy(&bad, &["edge-1"]).await;
+        let script = pid(&scratch.join("returning")).await;
+        going_back(&operator, &id).await;
+        let _ = ctl.ok(&["deployment", "cancel", &id, "--yes"]);
+        wait_for("the device to have heard of it", || async {
+            let target = operator.target(&id).await;
+            seen(target.progress.as_ref().is_some_and(|now| now.stopped), target)
+        }).await;
+        assert!(lives(&script));
+        fs::write(scratch.join("back"), "").unwrap();
+        operator.finished(&id).await;
+        let target = operator.target(&id).await;
+        assert_eq!((target.reason(), target.message.as_str()), (FailureReason::ScriptFailed, "deploy.script exited with 3; went back to 1.0"));
+    }
+
+    async fn what_ended_before_it_heard_of_the_halt_is_told_as_it_ended(database) {
+        let server = TestServer::start(database).await;
+        let operator = server.operator();
+        let mut device = server.raw_device("edge-1").await;
+        let mut done = server.raw_device("done").await;
+        let mut session = device.connect(&server).await;
+        let mut other = done.connect(&server).await;
+        let bundle = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
+        let id = operator.deploy(&bundle, &["edge-1", "done"]).await;
+        let (command, _) = session.deploy_command().await;
+        session.accept(&command, 1).await;
+        let (theirs, deploy) = other.deploy_command().await;
+        other.outcome(&theirs, 1, succeeded(&deploy)).await;
+        // It was cut off while the halt was on its way, and says so as soon as it is back.
+        drop(session);
+        operator.offline("edge-1").await;
+        let mut stream = halt(&operator, &id).await.unwrap();
+        let mut devices = BTreeMap::new();
+        until(&mut stream, &mut devices, 1).await;
+        assert_eq!(devices["edge-1"].standing(), HaltStanding::Offline);
+        let mut back = device.connect_holding(&server, &command, AttemptState::Failed).await;
+        let outcome = failed(FailureReason::Interrupted, "cut off");
+        back.outcome(&command, 2, outcome).await;
+        until(&mut stream, &mut devices, 0).await;
+        let edge = &devices["edge-1"];
+        assert_eq!((edge.standing(), edge.state()), (HaltStanding::Ended, AttemptState::Failed));
+        assert_eq!((edge.reason(), edge.acknowledged), (FailureReason::Interrupted, true));
+        assert_eq!(devices.len(), 1, "what was done before is counted only");
+    }
+
+    /// An agent of before never says `stopped`; a new one says it before its outcome.
+    async fn who_does_not_know_the_answer_is_waited_for_until_its_outcome(database) {
+        let server = TestServer::start(database).await;
+        let operator = server.operator();
+        let mut sessions = Vec::new();
+        for name in ["new", "old"] {
+            let mut device = server.raw_device(name).await;
+            sessions.push(device.connect(&server).await);
+        }
+        let bundle = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
+        let id = operator.deploy(&bundle, &["new", "old"]).await;
+        let mut commands = Vec::new();
+        for session in &mut sessions {
+            let (command, _) = session.deploy_command().await;
+            session.accept(&command, 1).await;
+            commands.push(command);
+        }
+        let mut stream = halt(&operator, &id).await.unwrap();
+        let mut devices = BTreeMap::new();
+        until(&mut stream, &mut devices, 2).await;
+        let says = |stopped| up::Message::Report(Report {
+            attempt: None,
+            event: Some(report::Event::Progress(Progress { step: Step::Rollback.into(), stopped, ..Default::default() })),
+            ..Default::default()
+        });
+        for (index, stopped) in [(0, true), (1, false)] {
+            stop(&mut sessions[index], &commands[index]).await;
+            let up::Message::Report(mut told) = says(stopped) else { unreachable!() };
+            told.attempt = commands[index].attempt.clone();
+            sessions[index].send(up::Message::Report(told)).await;
+        }
+        until(&mut stream, &mut devices, 1).await;
+        assert_eq!(devices["new"].standing(), HaltStanding::GoingBack);
+        assert_eq!(devices["old"].standing(), HaltStanding::NotAnswered);
+        for (session, command) in sessions.iter_mut().zip(&commands) {
+            session.outcome(command, 2, cancelled()).await;
+        }
+        until(&mut stream, &mut devices, 0).await;
+        assert_eq!(operator.finished(&id).await.result(), DeploymentResult::Cancelled);
     }
 
     async fn a_halt_kills_the_scripts_that_run(database) {
@@ -119,7 +326,6 @@ both_databases! {
         }).await;
         let halted = ctl.json(&["deployment", "halt", &id, "--yes", "--timeout", "60s"]);
         assert_eq!(halted[0]["acknowledged"], true, "{halted}");
-        assert_eq!(halted[0]["state"], "cancelled", "{halted}");
         assert!(!ended.exists());
         assert_eq!(operator.finished(&id).await.result(), DeploymentResult::Cancelled);
     }

@@ -58,6 +58,7 @@ both_databases! {
                 step: Step::Download.into(),
                 bytes_done: 10,
                 bytes_total: 20,
+                stopped: false,
             })),
             ..Default::default()
         })).await;

@@ -62,6 +62,7 @@ impl World {
                 self.server.all(Event::Released { deadline }, now);
             }
             Op::Cancel => self.server.all(Event::Cancel, now),
+            Op::Halt => self.server.all(Event::Halt, now),
             Op::Retry => self.server.retry(now),
             Op::Time(seconds) => {
                 self.now += u64::from(seconds);

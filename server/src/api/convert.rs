@@ -201,6 +201,7 @@ impl From<Target> for v1::Target {
                 step: v1::Step::from(progress.step).into(),
                 bytes_done: progress.bytes_done,
                 bytes_total: progress.bytes_total,
+                stopped: progress.stopped,
             }),
             reason: reason.unwrap_or_default().into(),
             message: target.message,

@@ -176,7 +176,7 @@ mod tests {
                 number: 1,
             },
             run: 1,
-            kind: DueKind::Stop,
+            kind: DueKind::Stop(kernex_proto::v1::Stop::default()),
             remaining: Duration::ZERO,
             waited: Duration::ZERO,
             traceparent: String::new(),

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use kernex_proto::v1;
+
 use crate::clock::Timestamp;
 
 mod answer;
@@ -43,6 +45,10 @@ pub struct Attempt {
     pub untaken: bool,
     /// A stop was asked for and not answered yet.
     pub stop_requested: bool,
+    /// That stop is to end going back as well.
+    pub stop_going_back: bool,
+    /// The agent has said that what a stop was to end runs no more; how it ended it has yet to say, or has said.
+    pub stopped: bool,
     /// The agent's outcome is known, whether it came in time or late.
     pub answered: bool,
     /// The outcome that came after it closed.
@@ -77,11 +83,15 @@ pub enum Event {
         step: Step,
         /// Bytes done and bytes in all.
         bytes: (u64, u64),
+        /// A stop was carried out.
+        stopped: bool,
     },
     /// The agent says how it ended.
     Outcome(Ending),
-    /// An operator wants it stopped.
+    /// An operator wants it stopped; a device that goes back does so in peace.
     Cancel,
+    /// An operator wants all of it to end, going back included where that is what was shown.
+    Halt,
     /// A newer deployment of the same bundle name was created.
     Supersede,
     /// Its device has failed this bundle too often to get it again unasked.
@@ -140,6 +150,8 @@ impl Attempt {
             unresolved: state.is_open(),
             untaken: false,
             stop_requested: false,
+            stop_going_back: false,
+            stopped: false,
             answered: false,
             late: None,
             delivery_deadline,
@@ -170,6 +182,7 @@ impl Attempt {
         self.unresolved = false;
         self.untaken = false;
         self.stop_requested = false;
+        self.stop_going_back = false;
         self
     }
 
@@ -181,6 +194,31 @@ impl Attempt {
         self
     }
 
+    /// Whether nothing that a stop was to end is at work on the device, as far as is known here.
+    #[must_use]
+    pub const fn is_stopped(&self) -> bool {
+        self.stopped && !self.stop_going_back || !self.unresolved
+    }
+
+    /// The stop that its device is to be told of.
+    #[must_use]
+    pub const fn stop_order(&self) -> v1::Stop {
+        v1::Stop {
+            going_back: self.stop_going_back,
+            overdue: matches!(self.state, State::Expired),
+        }
+    }
+
+    /// Asks for a stop, and for the end of going back when that is what it is at. False when that was asked for before.
+    fn stop(&mut self, with_going_back: bool) -> bool {
+        let ends_going_back =
+            with_going_back && !self.stop_going_back && self.step == Some(Step::Rollback);
+        let is_news = !self.stop_requested || ends_going_back;
+        self.stop_requested = true;
+        self.stop_going_back |= ends_going_back;
+        is_news
+    }
+
     /// The agent turns out to have an attempt that was closed here: its successor waits and the agent is told to stop.
     fn call_back(mut self) -> Verdict {
         if self.answered || (self.unresolved && self.stop_requested) {
@@ -188,6 +226,25 @@ impl Attempt {
         }
         self.unresolved = true;
         self.stop_requested = true;
+        Verdict::Late(self)
+    }
+
+    /// The agent is at work on an attempt that was closed here. Where it is counts as long as it has to answer.
+    fn late_progress(mut self, step: Step, stopped: bool) -> Verdict {
+        if self.answered {
+            return Verdict::Unchanged;
+        }
+        let before = self.clone();
+        self.unresolved = true;
+        self.stop_requested = true;
+        self.stopped |= stopped;
+        // Only going back: what it did before is how it was closed.
+        if step == Step::Rollback {
+            self.step = Some(step);
+        }
+        if self == before {
+            return Verdict::Unchanged;
+        }
         Verdict::Late(self)
     }
 }
@@ -232,17 +289,23 @@ pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
             S::Held | S::Pending | S::Sent => Verdict::Applied(next.accept(now)),
             _ => Verdict::Unchanged,
         },
-        Event::Progress { step, bytes } => {
+        Event::Progress {
+            step,
+            bytes,
+            stopped,
+        } => {
             match attempt.state {
                 S::Held | S::Pending | S::Sent => next = next.accept(now),
                 S::Accepted | S::Running => {}
                 S::Succeeded | S::Failed | S::Cancelled | S::Expired | S::Superseded => {
-                    return next.call_back();
+                    return next.late_progress(step, stopped);
                 }
             }
             next.state = S::Running;
             next.step = Some(step);
             next.bytes = bytes;
+            // An older report may be written after a newer one.
+            next.stopped |= stopped;
             if next == *attempt {
                 return Verdict::Unchanged;
             }
@@ -260,18 +323,27 @@ pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
             next.late = Some(ending);
             next.unresolved = false;
             next.stop_requested = false;
+            next.stop_going_back = false;
             Verdict::Late(next)
         }
-        Event::Cancel if attempt.has_not_begun() => {
+        Event::Cancel | Event::Halt if attempt.has_not_begun() => {
             Verdict::Applied(next.close(S::Cancelled, None, now))
         }
-        Event::Cancel => match attempt.state {
-            S::Sent | S::Accepted | S::Running if !attempt.stop_requested => {
-                next.stop_requested = true;
-                Verdict::Applied(next)
+        Event::Cancel | Event::Halt => {
+            let with_going_back = matches!(event, Event::Halt);
+            match attempt.state {
+                S::Sent | S::Accepted | S::Running if next.stop(with_going_back) => {
+                    Verdict::Applied(next)
+                }
+                S::Held | S::Pending | S::Sent | S::Accepted | S::Running => Verdict::Unchanged,
+                S::Succeeded | S::Failed | S::Cancelled | S::Expired | S::Superseded => {
+                    if with_going_back && attempt.unresolved && next.stop(true) {
+                        return Verdict::Late(next);
+                    }
+                    Verdict::Unchanged
+                }
             }
-            _ => Verdict::Unchanged,
-        },
+        }
         // What a device may have begun is left to end; the newer attempt waits for it.
         Event::Supersede if attempt.has_not_begun() => {
             Verdict::Applied(next.close(S::Superseded, None, now))
@@ -321,6 +393,7 @@ fn resolve(mut closed: Attempt) -> Verdict {
     }
     closed.unresolved = false;
     closed.stop_requested = false;
+    closed.stop_going_back = false;
     Verdict::Applied(closed)
 }
 

@@ -34,7 +34,7 @@ fn each_command_is_claimed_once_per_session() {
     assert!(registry.claim(device, 1, what, Duration::ZERO).is_none());
     assert!(
         registry
-            .claim(device, 1, Pushed::Stop(attempt), Duration::ZERO)
+            .claim(device, 1, Pushed::Stop(attempt, false), Duration::ZERO)
             .is_some()
     );
     assert!(registry.claim(device, 2, what, Duration::ZERO).is_none());

@@ -160,6 +160,16 @@ fn report(report: v1::Report) -> Decision {
             }
             return Decision::Reply(replies);
         }
+        // Somebody waits for this, so it goes the way of what must not be late; nothing acknowledges it.
+        Some(Event::Progress(progress)) if progress.stopped => {
+            return Decision::Report(Report {
+                seq: 0,
+                previous_outcome: None,
+                attempt,
+                event: ReportEvent::Progress(progress),
+                traceparent: report.traceparent,
+            });
+        }
         Some(Event::Progress(progress)) => return Decision::Progress(attempt, progress),
         Some(Event::Accepted(_)) => ReportEvent::Accepted,
         Some(Event::Outcome(outcome)) => ReportEvent::Outcome(outcome),

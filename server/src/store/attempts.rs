@@ -84,6 +84,8 @@ pub(crate) fn facts(row: &attempt::Model) -> Result<Attempt, DbErr> {
         bytes: (unsigned(row.bytes_done), unsigned(row.bytes_total)),
         unresolved: row.unresolved,
         stop_requested: row.stop_requested,
+        stop_going_back: row.stop_going_back,
+        stopped: row.stopped,
         answered: row.answered,
         late: late.map(|state| match state {
             State::Succeeded => Ending::Succeeded,
@@ -105,6 +107,12 @@ fn write_facts(row: &mut attempt::Model, facts: &Attempt, now: Timestamp) {
     (row.bytes_done, row.bytes_total) = (signed(facts.bytes.0), signed(facts.bytes.1));
     row.unresolved = facts.unresolved;
     row.stop_requested = facts.stop_requested;
+    if facts.stop_going_back && !row.stop_going_back {
+        // It is another order than the one that was sent.
+        row.stop_sent_epoch = 0;
+    }
+    row.stop_going_back = facts.stop_going_back;
+    row.stopped = facts.stopped;
     row.answered = facts.answered;
     if let Some(late) = facts.late
         && row.late_at.is_none()
@@ -155,6 +163,8 @@ impl NewAttempt<'_> {
             active_digest: None,
             previous_digest: None,
             stop_requested: false,
+            stop_going_back: false,
+            stopped: false,
             sent_epoch: 0,
             stop_sent_epoch: 0,
             delivery_deadline: self.facts.delivery_deadline.0,

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Caller, Page, Paged, Result, Store, StoreError,
-    attempts::{Batch, is_unresolved, named, open_states, unsigned},
+    attempts::{Batch, is_unresolved, named, unsigned},
     devices::{digest, not_found},
     dispatch::DueCommand,
     entity::{attempt, deployment, phase, schedule, target},
@@ -232,11 +232,26 @@ pub(crate) async fn cancel(tx: &Tx, row: &deployment::Model) -> Result<Vec<Devic
     stop(tx, row, Some(row.cancelled_at.unwrap_or(tx.now.0))).await
 }
 
-/// The same; without a `cancelled_at` its targets say how it ended.
+/// The same, and what goes back by now ends as well.
+pub(crate) async fn halt(tx: &Tx, row: &deployment::Model) -> Result<Vec<DeviceId>> {
+    let cancelled_at = Some(row.cancelled_at.unwrap_or(tx.now.0));
+    stop_as(tx, row, cancelled_at, Event::Halt).await
+}
+
+/// Like [`cancel`]; without a `cancelled_at` its targets say how it ended.
 pub(crate) async fn stop(
     tx: &Tx,
     row: &deployment::Model,
     cancelled_at: Option<i64>,
+) -> Result<Vec<DeviceId>> {
+    stop_as(tx, row, cancelled_at, Event::Cancel).await
+}
+
+async fn stop_as(
+    tx: &Tx,
+    row: &deployment::Model,
+    cancelled_at: Option<i64>,
+    how: Event,
 ) -> Result<Vec<DeviceId>> {
     deployment::Entity::update_many()
         .col_expr(
@@ -248,27 +263,30 @@ pub(crate) async fn stop(
         .filter(deployment::Column::Id.eq(row.id))
         .exec(&tx.db)
         .await?;
-    let devices = cancel_attempts(tx, row.id).await?;
+    let (devices, _) = stop_attempts(tx, row.id, how).await?;
     // Those that had not begun may have been all there was.
     step(tx, row.id).await?;
     finish_deployments(tx, [row.id].into()).await?;
     Ok(devices)
 }
 
-async fn cancel_attempts(tx: &Tx, deployment: Uuid) -> Result<Vec<DeviceId>> {
+/// Tells what is not resolved of a deployment to stop; gives the devices to tell, and how many attempts it was news for.
+pub(crate) async fn stop_attempts(
+    tx: &Tx,
+    deployment: Uuid,
+    how: Event,
+) -> Result<(Vec<DeviceId>, u64)> {
     let mut batch = Batch::new(tx);
-    let open = Condition::all()
+    let unresolved = Condition::all()
         .add(attempt::Column::DeploymentId.eq(deployment))
-        .add(is_unresolved())
-        .add(attempt::Column::State.is_in(open_states()));
-    batch.load(open, None).await?;
+        .add(is_unresolved());
+    batch.load(unresolved, None).await?;
     let mut devices = Vec::with_capacity(batch.len());
     for (_, entry) in batch.iter_mut() {
-        let _ = entry.apply(Event::Cancel, tx.now);
+        let _ = entry.apply(how, tx.now);
         devices.push(DeviceId(entry.row.device_id));
     }
-    batch.save().await?;
-    Ok(devices)
+    Ok((devices, batch.save().await?))
 }
 
 pub(crate) async fn created(tx: &Tx, id: Uuid) -> Result<CreatedDeployment> {

@@ -60,7 +60,7 @@ pub enum DueKind {
     /// Put a bundle on the device, in the words of the contract.
     Deploy(Box<v1::Deploy>),
     /// Stop the attempt, known or not.
-    Stop,
+    Stop(v1::Stop),
 }
 
 /// An unresolved attempt with everything a command says about it.
@@ -72,6 +72,7 @@ struct Row {
     state: String,
     sent_epoch: i64,
     stop_requested: bool,
+    stop_going_back: bool,
     stop_sent_epoch: i64,
     updated_at: i64,
     delivery_deadline: i64,
@@ -162,15 +163,24 @@ impl Store {
             .await
     }
 
-    /// Notes stops that were pushed, and in which session. Written behind.
-    pub async fn mark_stops_sent(&self, sent: &[(AttemptId, u64)]) -> Result<()> {
-        self.mark(sent, |entry, epoch, _| {
-            if entry.facts().stop_requested && entry.row.stop_sent_epoch < epoch {
-                entry.row.stop_sent_epoch = epoch;
-                entry.mark_dirty();
-            }
-        })
-        .await
+    /// Notes stops that were pushed, in which session, and whether they were to end going back. Written behind: what was ordered
+    /// since is another stop.
+    pub async fn mark_stops_sent(&self, sent: &[(AttemptId, bool, u64)]) -> Result<()> {
+        let (with, without): (Vec<_>, Vec<_>) =
+            sent.iter().partition(|(_, going_back, _)| *going_back);
+        for (going_back, sent) in [(true, with), (false, without)] {
+            let sent: Vec<_> = sent.iter().map(|(id, _, epoch)| (*id, *epoch)).collect();
+            self.mark(&sent, |entry, epoch, _| {
+                let facts = entry.facts();
+                let is_this_stop = facts.stop_requested && facts.stop_going_back == going_back;
+                if is_this_stop && entry.row.stop_sent_epoch < epoch {
+                    entry.row.stop_sent_epoch = epoch;
+                    entry.mark_dirty();
+                }
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     async fn mark(
@@ -269,6 +279,7 @@ fn queue(devices: &[Uuid]) -> SelectStatement {
         "state",
         "sent_epoch",
         "stop_requested",
+        "stop_going_back",
         "stop_sent_epoch",
         "updated_at",
         "delivery_deadline",

@@ -167,6 +167,7 @@ fn apply_one(
             Event::Progress {
                 step,
                 bytes: (progress.bytes_done, progress.bytes_total),
+                stopped: progress.stopped,
             }
         }
         ReportEvent::Outcome(outcome) => match Ending::from_wire(outcome) {

@@ -86,6 +86,8 @@ pub struct OpenedSession {
     pub recorded_seq: Option<u64>,
     /// What was last known to be wrong with the disk of its state folder.
     pub disk_fault: Option<DiskFault>,
+    /// What it holds and is not to go on with.
+    pub stops: Vec<(AttemptId, v1::Stop)>,
 }
 
 /// Grace for the sessions of a replica whose lease ran out: it may only have been slow.

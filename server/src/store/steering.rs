@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     Caller, Result, Store, StoreError,
-    deployments::{Deployment, cancel, devices_of, find, find_row},
+    deployments::{Deployment, devices_of, find, find_row},
     devices::clean,
     dynamic::catch_up,
     entity::{deployment, phase},
@@ -27,7 +27,7 @@ use crate::domain::rollout::DeploymentState;
 mod halting;
 mod retrying;
 
-pub use halting::Halted;
+pub use halting::{Halt, Halted};
 pub use retrying::Retried;
 
 /// A deployment after an order about it, and the devices to tell.

@@ -75,6 +75,8 @@ pub struct Progress {
     pub bytes_done: u64,
     /// Bytes in all, 0 when unknown.
     pub bytes_total: u64,
+    /// A stop was carried out; how the attempt ended is yet to come.
+    pub stopped: bool,
 }
 
 /// Most targets in one page, because each may carry 64 KiB of output.
@@ -105,6 +107,7 @@ struct Row {
     exit_code: Option<i32>,
     output_tail: String,
     stop_requested: bool,
+    stopped: bool,
     late_state: Option<String>,
     updated_at: i64,
     active_digest: Option<String>,
@@ -213,6 +216,7 @@ fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
         "bytes_total",
         "exit_code",
         "stop_requested",
+        "stopped",
         "late_state",
         "updated_at",
         "active_digest",
@@ -278,6 +282,7 @@ fn target_from(row: Row, beginnings: Option<&Beginnings>) -> Result<Target> {
             step,
             bytes_done: unsigned(row.bytes_done),
             bytes_total: unsigned(row.bytes_total),
+            stopped: row.stopped,
         });
     Ok(Target {
         id: TargetId(row.id),

@@ -15,13 +15,21 @@ use crate::{
 };
 
 impl Attempt<'_> {
-    /// Probes until the release has shown that it is healthy. It ends at the execution deadline at the latest.
-    pub(super) async fn health(
+    /// Probes until the release has shown that it is healthy, if its manifest says how.
+    pub(super) async fn health(&mut self, prepared: &Prepared) -> Result<(), Break> {
+        let Some(health) = &prepared.manifest.health else {
+            return Ok(());
+        };
+        self.begin(Step::Health).await?;
+        self.watch(prepared, health).await
+    }
+
+    /// Probes within a step that has begun. It ends at the execution deadline at the latest.
+    pub(super) async fn watch(
         &mut self,
         prepared: &Prepared,
         health: &Health,
     ) -> Result<(), Break> {
-        self.begin(Step::Health).await?;
         let mut watch = Watch::new(health);
         let mut next = clock::since_boot().saturating_add(health.initial_delay());
         loop {

@@ -26,7 +26,7 @@ const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
 impl Attempt<'_> {
     /// Download, verification and unpacking, or the copy that is there.
     pub(super) async fn prepare(&self, archive: &Path, aside: &Path) -> Result<Prepared, Break> {
-        let (stop, shutdown) = (self.stop.clone(), self.executor.shutdown.clone());
+        let (stop, shutdown) = (self.stops.work.clone(), self.executor.shutdown.clone());
         let halt = CancellationToken::new();
         let preparing = self.prepare_until(&halt, archive, aside);
         tokio::pin!(preparing);

@@ -39,15 +39,21 @@ pub(super) struct Run<'r> {
     pub(super) digest: &'r str,
 }
 
+impl Run<'_> {
+    /// Whether exit code 75 says that it has arranged for a restart.
+    fn may_restart(&self) -> bool {
+        let puts_to_work = matches!(self.name, "deploy.script" | "rollback.script");
+        puts_to_work && self.manifest.restart == Some(Restart::Expected)
+    }
+}
+
 impl Attempt<'_> {
     /// Runs one script to its end; once begun it is never run again in this run of the attempt.
     pub(super) async fn script(&mut self, run: &Run<'_>) -> Result<After, Break> {
         let span = tracing::info_span!("script", step = environment::step_name(run.step));
         async {
             self.begin(run.step).await?;
-            let limit = self
-                .limit(run.manifest)
-                .min(self.deadline.saturating_sub(clock::since_boot()));
+            let limit = self.limit(run.manifest);
             let ended = self.run_within(run, limit).await?;
             self.after(run, ended, limit)
         }
@@ -55,11 +61,11 @@ impl Attempt<'_> {
         .await
     }
 
-    /// Runs a script of a step that has begun and that neither a stop nor the execution deadline ends.
-    pub(super) async fn run_begun(&mut self, run: &Run<'_>) -> Result<(), Break> {
+    /// Runs one script of a step that has begun.
+    pub(super) async fn run_begun(&mut self, run: &Run<'_>) -> Result<After, Break> {
         let limit = self.limit(run.manifest);
         let ended = self.run_within(run, limit).await?;
-        self.after(run, ended, limit).map(|_| ())
+        self.after(run, ended, limit)
     }
 
     /// Runs a probe, which may be repeated and is not noted.
@@ -83,22 +89,22 @@ impl Attempt<'_> {
             name: run.name,
             step: run.step,
             limit_seconds: limit.as_secs(),
-            may_restart: run.manifest.restart == Some(Restart::Expected),
+            may_restart: run.may_restart(),
         };
-        after_script(&script, ended, self.stop.is_cancelled())
+        after_script(&script, ended, self.ends().is_cancelled())
     }
 
+    /// How long a script may take from now on.
     fn limit(&self, manifest: &Manifest) -> Duration {
-        manifest
-            .timeout()
-            .min(self.executor.settings().max_script_time)
+        let own = manifest.timeout();
+        let left = self.deadline.saturating_sub(clock::since_boot());
+        own.min(self.executor.settings().max_script_time).min(left)
     }
 
     async fn run_within(&mut self, run: &Run<'_>, limit: Duration) -> Result<Ended, Break> {
         let internal = |err: std::io::Error| Break::internal("cannot run the script", &err);
         let settings = self.executor.settings();
-        let may_restart =
-            run.step == Step::Script && run.manifest.restart == Some(Restart::Expected);
+        let may_restart = run.may_restart();
         let dir = run.shelf.release(run.folder);
         let sandbox = self.executor.sandbox.clone();
         Act::ScriptStart.before();
@@ -115,11 +121,11 @@ impl Attempt<'_> {
         Act::ScriptStart.after();
         let deadline = clock::since_boot().saturating_add(limit);
         if run.step != Step::Health {
-            self.note_process(run.step, running.pid(), running.start_ticks())
+            self.note_process(run, running.pid(), running.start_ticks())
                 .await;
         }
-        let (stop, shutdown) = (self.stop.clone(), self.executor.shutdown.clone());
-        let rolls_back = run.step == Step::Rollback;
+        let (stop, shutdown) = (self.ends().clone(), self.executor.shutdown.clone());
+        let rolls_back = self.is_going_back;
         // What the script itself asked for may come before it ends; and a device should not be left half way back.
         let patience = if may_restart || rolls_back {
             settings.script_grace
@@ -128,8 +134,11 @@ impl Attempt<'_> {
         };
         let interrupted = async move {
             tokio::select! {
-                () = stop.cancelled(), if !rolls_back => {}
-                () = shutdown.cancelled() => tokio::time::sleep(patience).await,
+                () = stop.cancelled() => settings.stop_grace,
+                () = shutdown.cancelled() => {
+                    tokio::time::sleep(patience).await;
+                    settings.script_grace
+                }
             }
         };
         let ended = running
@@ -145,12 +154,13 @@ impl Attempt<'_> {
     }
 
     /// Should the agent die now, the next one finds the process by this, or else by its marker.
-    async fn note_process(&self, step: Step, pid: i32, start_ticks: u64) {
+    async fn note_process(&self, run: &Run<'_>, pid: i32, start_ticks: u64) {
         let id = self.id;
         let started = Started {
             pid,
             start_ticks,
-            ..started(step)
+            script: run.name.to_owned(),
+            ..started(run.step)
         };
         let noted = self
             .executor

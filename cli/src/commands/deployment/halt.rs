@@ -13,7 +13,11 @@ use crate::{
     args::deployment::HaltArgs,
     client::{Client, call_raw, request_id},
     error::{Exit, Failure, is_passing},
-    output::{Printer, halted::HaltedView, say},
+    output::{
+        Printer,
+        halted::{HaltedView, summary},
+        say,
+    },
 };
 
 /// Between two tries to reach a server that went away.
@@ -24,54 +28,64 @@ pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure
     let id = args.steer.id;
     confirm(
         args.consent,
-        &format!("Halt the deployment {id}? What runs on devices is killed."),
+        &format!(
+            "Halt the deployment {id}? What runs on devices is killed, and devices that are going back are left half way."
+        ),
     )?;
     let client = session.connect().await?;
     let printer = Printer::new(args.steer.output.output);
     let started = Instant::now();
-    let mut devices = BTreeMap::new();
-    let waited = tokio::time::timeout(args.timeout, answers(&client, &id, &mut devices)).await;
-    let missing = match waited {
-        Ok(Ok(())) => 0,
-        Ok(Err(failure)) => return Err(failure),
-        Err(_) => devices
-            .values()
-            .filter(|device: &&v1::HaltedDevice| !device.acknowledged)
-            .count(),
-    };
-    let all = devices.len();
-    let views: Vec<HaltedView> = devices.into_values().map(HaltedView::from).collect();
+    let mut halt = Halt::default();
+    let waited = tokio::time::timeout(args.timeout, answers(&client, &id, &mut halt)).await;
+    if let Ok(Err(failure)) = waited {
+        return Err(failure);
+    }
+    let took = started.elapsed();
+    let views: Vec<HaltedView> = halt.devices.into_values().map(HaltedView::from).collect();
     printer.list(&views)?;
+    let all = views.len();
+    let missing = views.iter().filter(|view| !view.is_acknowledged()).count();
     if missing > 0 {
         return Err(Failure::new(
             Exit::TimedOut,
             format!(
-                "{missing} of {all} devices have not acknowledged within {:?}",
-                args.timeout
+                "{missing} of {all} devices have not acknowledged within {:?}: {}",
+                args.timeout,
+                summary(&views)
             ),
             format!(
-                "They are told again whenever they connect; run `kernexctl deployment halt {id} --yes` again to see who is missing."
+                "They are told again whenever they connect; `kernexctl deployment get {id}` shows who has not answered. Halting again also ends what goes back."
             ),
         ));
     }
     if printer.for_people() {
-        say(&format!(
-            "Halted: all of {all} devices acknowledged within {} ms.",
-            started.elapsed().as_millis()
-        ));
+        if all > 0 {
+            say(&format!(
+                "Halted within {} ms, all of {all} devices acknowledged: {}.",
+                took.as_millis(),
+                summary(&views)
+            ));
+        }
+        if halt.done_before > 0 {
+            say(&format!("{} devices were done before.", halt.done_before));
+        }
     }
     Ok(())
 }
 
+/// What was told of a halt so far.
+#[derive(Debug, Default)]
+struct Halt {
+    /// By name.
+    devices: BTreeMap<String, v1::HaltedDevice>,
+    done_before: u32,
+}
+
 /// Follows until nobody is missing, over restarts of the server: the same order again goes on telling.
-async fn answers(
-    client: &Client,
-    id: &str,
-    devices: &mut BTreeMap<String, v1::HaltedDevice>,
-) -> Result<(), Failure> {
+async fn answers(client: &Client, id: &str, halt: &mut Halt) -> Result<(), Failure> {
     let request_id = request_id();
     loop {
-        match follow(client, id, &request_id, devices).await {
+        match follow(client, id, &request_id, halt).await {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             Err(status) if is_passing(&status) => {}
@@ -85,7 +99,7 @@ async fn follow(
     client: &Client,
     id: &str,
     request_id: &str,
-    devices: &mut BTreeMap<String, v1::HaltedDevice>,
+    halt: &mut Halt,
 ) -> Result<bool, Status> {
     let request = v1::HaltDeploymentRequest {
         deployment_id: id.to_owned(),
@@ -99,8 +113,9 @@ async fn follow(
     let mut waiting = u32::MAX;
     while let Some(message) = stream.message().await? {
         waiting = message.waiting;
+        halt.done_before = message.done_before;
         for device in message.devices {
-            devices.insert(device.device_name.clone(), device);
+            halt.devices.insert(device.device_name.clone(), device);
         }
     }
     Ok(waiting == 0)

@@ -37,6 +37,8 @@ pub(super) enum Means {
     Defer,
     /// A script that asks for a restart of the agent.
     Restart,
+    /// A script that fails where the release before asks for a restart of the agent.
+    Return,
     /// A script that fails where a release was before.
     Fail,
     /// A `hooks.post` that fails where nothing was before.
@@ -137,6 +139,7 @@ fn means(program: Program, act: &str) -> Means {
         (Program::Agent, "journal.stop") => Means::Cancel,
         (Program::Agent, "journal.defer" | "send.deferred") => Means::Defer,
         (Program::Agent, "journal.restart") => Means::Restart,
+        (Program::Agent, "journal.return") => Means::Return,
         (Program::Agent, "journal.failing" | "release.remove" | "trash.move") => Means::Fail,
         (Program::Agent, "current.clear") => Means::FailFirst,
         (Program::Agent, "journal.configure" | "send.configured") => Means::Configure,

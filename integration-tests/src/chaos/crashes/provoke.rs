@@ -25,6 +25,9 @@ const NEWCOMER: &str = "newcomer";
 /// For the script of a deployment that is taken back to begin.
 const UNDER_WAY: Duration = Duration::from_millis(700);
 
+/// For an agent to be back after the restart that a script asked for.
+const RESTARTED: Duration = Duration::from_secs(3);
+
 /// Longest a question or an enrolment may take.
 const ASKING: Duration = Duration::from_secs(20);
 
@@ -101,6 +104,12 @@ impl Provoker {
                 self.deploy(again.step("script", Manner::QUICK)).await
             }
             Means::Restart => self.deploy(bundle.step("script", Manner::AGAIN)).await,
+            Means::Return => {
+                let good = WitnessedBundle::new("app", &format!("0.{serial}"));
+                self.deploy(good.step("script", Manner::AGAIN)).await?;
+                sleep(RESTARTED).await;
+                self.deploy(bundle.step("script", Manner::BAD)).await
+            }
             Means::Fail => {
                 let good = WitnessedBundle::new("app", &format!("0.{serial}"));
                 self.deploy(good.step("script", Manner::QUICK)).await?;

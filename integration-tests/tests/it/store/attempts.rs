@@ -6,7 +6,10 @@ use kernex_proto::{
     v1::{self, Disposition},
 };
 use kernex_server::{
-    domain::attempt::{Reason, State, Step, UNHEARD},
+    domain::{
+        attempt::{Reason, State, Step, UNHEARD},
+        halt::Standing,
+    },
     store::{
         Page, StoreError,
         deployments::{DeploymentResult, DeploymentState},
@@ -72,7 +75,7 @@ both_databases! {
         assert_eq!(fixture.report(&one, attempt, ReportEvent::Accepted).await, Disposition::Applied);
         assert_eq!(fixture.report(&one, attempt, ReportEvent::Accepted).await, Disposition::Duplicate);
         assert!(fixture.due(&one, epoch + 1).await.is_empty());
-        let progress = v1::Progress { step: v1::Step::Download.into(), bytes_done: 7, bytes_total: 42 };
+        let progress = v1::Progress { step: v1::Step::Download.into(), bytes_done: 7, bytes_total: 42, stopped: false };
         fixture.report(&one, attempt, ReportEvent::Progress(progress)).await;
         let (_, target) = fixture.target(&deployment, &one).await;
         assert_eq!(target.progress.unwrap().step, Step::Download);
@@ -169,7 +172,7 @@ both_databases! {
         assert_eq!(fixture.state(&deployment, &two).await, State::Cancelled);
         assert!(fixture.target(&deployment, &one).await.1.stop_requested);
         assert_eq!(fixture.due(&one, epoch).await, [("stop".to_owned(), attempt)]);
-        fixture.store.mark_stops_sent(&[(attempt, epoch)]).await.unwrap();
+        fixture.store.mark_stops_sent(&[(attempt, false, epoch)]).await.unwrap();
         assert!(fixture.due(&one, epoch).await.is_empty());
         assert_eq!(fixture.due(&one, epoch + 1).await.len(), 1, "repeated each session until answered");
         fixture.report(&one, attempt, cancelled()).await;
@@ -218,6 +221,93 @@ both_databases! {
         let done = fixture.store.get_deployment(third.deployment.id).await.unwrap();
         assert_eq!((done.state, done.result), (DeploymentState::Finished, Some(DeploymentResult::Cancelled)));
         assert!(fixture.due(&device, epoch).await.is_empty());
+    }
+
+    async fn a_halt_ends_what_goes_back_only_once_that_was_shown(database) {
+        let fixture = Fixture::new(database).await;
+        let device = fixture.device("edge-1").await;
+        fixture.bundle("app", "1").await;
+        let deployment = fixture.deploy("app:1", &[&device]).await;
+        let id = deployment.deployment.id;
+        let (attempt, _) = fixture.target(&deployment, &device).await;
+        let epoch = fixture.session(&device, 0, &[]).await.epoch;
+        let halted = || async { fixture.store.halted(id).await.unwrap().devices.remove(0) };
+        let progress = |step: v1::Step, stopped| ReportEvent::Progress(v1::Progress {
+            step: step.into(),
+            stopped,
+            ..Default::default()
+        });
+        fixture.report(&device, attempt, ReportEvent::Accepted).await;
+        fixture.report(&device, attempt, progress(v1::Step::Script, false)).await;
+        let first = repeated("HaltDeployment", Uuid::now_v7());
+        fixture.store.halt_deployment(&first, id).await.unwrap();
+        assert_eq!(fixture.due(&device, epoch).await, [("stop".to_owned(), attempt)]);
+        fixture.store.mark_stops_sent(&[(attempt, false, epoch)]).await.unwrap();
+        assert_eq!(halted().await.standing, Standing::NotAnswered);
+
+        fixture.report(&device, attempt, progress(v1::Step::Script, true)).await;
+        assert_eq!(halted().await.standing, Standing::GoingBack);
+        let (_, target) = fixture.target(&deployment, &device).await;
+        assert!(target.progress.unwrap().stopped && target.state == State::Running);
+        // Neither the same order again nor another one has anything to end before the device is seen going back.
+        fixture.store.halt_deployment(&first, id).await.unwrap();
+        fixture.store.halt_deployment(&caller("HaltDeployment"), id).await.unwrap();
+        assert!(fixture.due(&device, epoch).await.is_empty());
+        assert!(halted().await.is_acknowledged());
+
+        fixture.report(&device, attempt, progress(v1::Step::Rollback, true)).await;
+        fixture.store.halt_deployment(&first, id).await.unwrap();
+        assert!(fixture.due(&device, epoch).await.is_empty(), "the same order again is no other order");
+        fixture.store.halt_deployment(&caller("HaltDeployment"), id).await.unwrap();
+        assert_eq!(fixture.due(&device, epoch).await, [("stop going back".to_owned(), attempt)]);
+        // A push of the stop before that is noted late and hides nothing.
+        fixture.store.mark_stops_sent(&[(attempt, false, epoch)]).await.unwrap();
+        assert_eq!(fixture.due(&device, epoch).await.len(), 1);
+        fixture.store.mark_stops_sent(&[(attempt, true, epoch)]).await.unwrap();
+        assert!(fixture.due(&device, epoch).await.is_empty());
+        assert_eq!(halted().await.standing, Standing::NotAnswered);
+        fixture.report(&device, attempt, failed(v1::FailureReason::RollbackFailed)).await;
+        let over = halted().await;
+        assert_eq!((over.standing, over.reason), (Standing::Ended, Some(Reason::RollbackFailed)));
+    }
+
+    async fn what_became_of_each_device_of_a_halt_is_told(database) {
+        let fixture = Fixture::new(database).await;
+        fixture.bundle("app", "1").await;
+        let mut devices = Vec::new();
+        for name in ["done", "going-back", "interrupted", "never", "silent", "stopped"] {
+            devices.push(fixture.device(name).await);
+        }
+        let all: Vec<_> = devices.iter().collect();
+        let deployment = fixture.deploy("app:1", &all).await;
+        let id = deployment.deployment.id;
+        let mut attempts = Vec::new();
+        for device in &devices {
+            attempts.push(fixture.target(&deployment, device).await.0);
+        }
+        let [done, going_back, interrupted, _never, _silent, stopped] = &devices[..] else { panic!("six") };
+        for index in [0, 1, 2, 4, 5] {
+            fixture.session(&devices[index], 0, &[]).await;
+            fixture.report(&devices[index], attempts[index], ReportEvent::Accepted).await;
+        }
+        fixture.report(done, attempts[0], succeeded("1", b"1")).await;
+        fixture.clock.advance(MINUTE);
+        fixture.store.halt_deployment(&caller("HaltDeployment"), id).await.unwrap();
+        // It had ended before it could be told.
+        fixture.report(interrupted, attempts[2], failed(v1::FailureReason::Interrupted)).await;
+        fixture.report(stopped, attempts[5], cancelled()).await;
+        let progress = v1::Progress { step: v1::Step::Rollback.into(), stopped: true, ..Default::default() };
+        fixture.report(going_back, attempts[1], ReportEvent::Progress(progress)).await;
+        let halt = fixture.store.halted(id).await.unwrap();
+        let stands = halt.devices.iter().map(|device| (device.device_name.as_str(), device.standing, device.state, device.reason));
+        assert_eq!(stands.collect::<Vec<_>>(), [
+            ("going-back", Standing::GoingBack, State::Running, None),
+            ("interrupted", Standing::Ended, State::Failed, Some(Reason::Interrupted)),
+            ("never", Standing::NeverBegun, State::Cancelled, None),
+            ("silent", Standing::NotAnswered, State::Accepted, None),
+            ("stopped", Standing::Stopped, State::Cancelled, None),
+        ]);
+        assert_eq!(halt.done_before, 1);
     }
 
     async fn a_push_that_crossed_a_cancel_is_called_back(database) {

@@ -331,7 +331,8 @@ impl Fixture {
             .map(|command| {
                 let what = match command.kind {
                     DueKind::Deploy(deploy) => format!("deploy {}:{}", deploy.name, deploy.version),
-                    DueKind::Stop => "stop".to_owned(),
+                    DueKind::Stop(stop) if stop.going_back => "stop going back".to_owned(),
+                    DueKind::Stop(_) => "stop".to_owned(),
                 };
                 (what, command.attempt)
             })

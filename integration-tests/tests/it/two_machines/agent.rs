@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kernex_agent::journal::{
-    BootInstant, Record, Restarting, Stage, Started,
+    BootInstant, Record, Restarting, Returning, Stage, Started,
     rules::{Acknowledged, Halt},
 };
 use kernex_proto::{
@@ -53,6 +53,8 @@ enum At {
     Ran(Step, Luck),
     /// Waiting for the restart its script asked for.
     Restart,
+    /// About to go on with going back after such a restart.
+    Returned,
 }
 
 /// A script that ran, as a witness would see it.
@@ -68,6 +70,8 @@ pub(super) struct Agent {
     sent: BTreeSet<u64>,
     again: Option<Again>,
     running: Option<(AttemptId, At)>,
+    /// Progress that was not sent yet.
+    told: Vec<v1::Report>,
     /// The release before has scripts that bring it back to work.
     pub(super) has_way_back: bool,
 }
@@ -206,7 +210,7 @@ impl Agent {
         if self.session.is_none() {
             return Vec::new();
         }
-        let mut reports = Vec::new();
+        let mut reports = std::mem::take(&mut self.told);
         for (id, record) in &self.disk.live {
             if !record.accepted_acked {
                 reports.extend(record.accepted_report(*id));
@@ -312,6 +316,7 @@ impl Agent {
         self.session = None;
         self.confirmed = false;
         self.running = None;
+        self.told.clear();
         self.sent.clear();
         self.again = None;
         let ids: Vec<AttemptId> = self.disk.live.keys().copied().collect();
@@ -364,6 +369,7 @@ impl Agent {
         let ready = self.disk.live.iter().filter_map(|(id, record)| {
             let (rank, at) = match record.stage()? {
                 Stage::GoingBack(_) => (0, At::Before(Step::Rollback)),
+                Stage::Returning(..) => (0, At::Returned),
                 Stage::Restarted(_) => (0, At::Before(Step::Activate)),
                 Stage::Fresh => (1, At::Before(Step::PreHook)),
                 Stage::Deferred | Stage::CutOff => return None,
@@ -389,9 +395,17 @@ impl Agent {
                     ..Started::default()
                 });
                 if may {
+                    if step == Step::Rollback {
+                        self.told.push(going_back(id, record.stop_requested));
+                    }
                     return Some(At::Begun(step));
                 }
                 let cancelled = outcome(AttemptState::Cancelled, FailureReason::Unspecified);
+                if step == Step::Rollback {
+                    let lost = outcome(AttemptState::Failed, FailureReason::RollbackFailed);
+                    self.disk.finish(id, lost);
+                    return None;
+                }
                 match begun {
                     None | Some(Step::PreHook) => {
                         self.disk.finish(id, cancelled);
@@ -409,6 +423,15 @@ impl Agent {
             }
             At::Ran(step, luck) => self.after(id, step, luck),
             At::Restart => Some(At::Restart),
+            At::Returned => {
+                let record = self.disk.live.get_mut(&id)?;
+                let may = record.start(Started {
+                    step: Step::Rollback.into(),
+                    ..Started::default()
+                });
+                // Whatever is left of it goes as lucky as any script.
+                self.after(id, Step::Rollback, if may { luck } else { Luck::Bad })
+            }
         }
     }
 
@@ -448,6 +471,11 @@ impl Agent {
                 );
                 None
             }
+            (Step::Rollback, Luck::TryAgain) => {
+                let record = self.disk.live.get_mut(&id)?;
+                record.returning = Some(Returning::default());
+                Some(At::Restart)
+            }
             (Step::Rollback, luck) => {
                 let failing = self.disk.live.get(&id)?.failing.clone();
                 let lost = failed(FailureReason::RollbackFailed);
@@ -466,6 +494,19 @@ impl Agent {
         }
         self.disk.finish(id, failing);
         None
+    }
+}
+
+fn going_back(id: AttemptId, stopped: bool) -> v1::Report {
+    let progress = v1::Progress {
+        step: Step::Rollback.into(),
+        stopped,
+        ..v1::Progress::default()
+    };
+    v1::Report {
+        attempt: Some(id.into()),
+        event: Some(v1::report::Event::Progress(progress)),
+        ..v1::Report::default()
     }
 }
 

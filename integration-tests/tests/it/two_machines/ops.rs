@@ -12,6 +12,7 @@ pub(super) enum Op {
     },
     Release,
     Cancel,
+    Halt,
     Retry,
     /// Seconds go by, and deadlines are looked at.
     Time(u16),
@@ -68,6 +69,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         2 => any::<bool>().prop_map(|held| Op::Order { held }),
         1 => Just(Op::Release),
         1 => Just(Op::Cancel),
+        1 => Just(Op::Halt),
         1 => Just(Op::Retry),
         1 => (0..400_u16).prop_map(Op::Time),
         8 => Just(Op::Dispatch),

@@ -50,7 +50,8 @@ pub(super) struct Rows {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Pushed {
     Deploy(AttemptId, u32),
-    Stop(AttemptId),
+    /// And whether it is to end going back as well.
+    Stop(AttemptId, bool),
 }
 
 /// The server.
@@ -180,7 +181,10 @@ impl Server {
             let head = std::mem::replace(&mut is_head, false);
             let run = row.run.map_or(1, |(run, _)| run);
             let what = if row.facts.stop_requested {
-                (row.stop_sent_epoch < epoch).then_some(Pushed::Stop(*id))
+                {
+                    let stop = Pushed::Stop(*id, row.facts.stop_going_back);
+                    (row.stop_sent_epoch < epoch).then_some(stop)
+                }
             } else {
                 (head && row.is_due(epoch, now)).then_some(Pushed::Deploy(*id, run))
             };
@@ -196,7 +200,7 @@ impl Server {
     /// Writes down what was pushed.
     pub(super) fn write_behind(&mut self, now: Timestamp) {
         for (what, epoch) in std::mem::take(&mut self.unwritten) {
-            let (Pushed::Deploy(id, _) | Pushed::Stop(id)) = what;
+            let (Pushed::Deploy(id, _) | Pushed::Stop(id, _)) = what;
             let Some(row) = self.rows.attempts.get_mut(&id) else {
                 continue;
             };
@@ -213,8 +217,8 @@ impl Server {
                         *due = None;
                     }
                 }
-                Pushed::Stop(_) => {
-                    if row.facts.stop_requested {
+                Pushed::Stop(_, going_back) => {
+                    if row.facts.stop_requested && row.facts.stop_going_back == going_back {
                         row.stop_sent_epoch = row.stop_sent_epoch.max(epoch);
                     }
                 }
@@ -266,10 +270,16 @@ impl Server {
 
 impl Pushed {
     fn command(self, epoch: u64) -> v1::Command {
-        let (Self::Deploy(id, _) | Self::Stop(id)) = self;
+        let (Self::Deploy(id, _) | Self::Stop(id, _)) = self;
         let (action, run) = match self {
             Self::Deploy(_, run) => (Action::Deploy(v1::Deploy::default()), run),
-            Self::Stop(_) => (Action::Stop(v1::Stop {}), 1),
+            Self::Stop(_, going_back) => {
+                let stop = v1::Stop {
+                    going_back,
+                    overdue: false,
+                };
+                (Action::Stop(stop), 1)
+            }
         };
         v1::Command {
             attempt: Some(id.into()),
@@ -295,6 +305,9 @@ impl Row {
     fn apply(&mut self, event: Event, now: Timestamp) -> Verdict {
         let verdict = apply(&self.facts, event, now);
         if let Some(next) = verdict.clone().changed() {
+            if next.stop_going_back && !self.facts.stop_going_back {
+                self.stop_sent_epoch = 0;
+            }
             self.facts = next;
         }
         verdict
@@ -319,6 +332,7 @@ impl Row {
             report::Event::Progress(progress) => Event::Progress {
                 step: Step::from_wire(progress.step()).expect("a known step"),
                 bytes: (0, 0),
+                stopped: progress.stopped,
             },
             report::Event::Outcome(outcome) => {
                 Event::Outcome(Ending::from_wire(outcome).expect("an agent makes sense"))

@@ -1,6 +1,6 @@
-//! A halt, watched until every device has answered.
+//! A halt, watched until nothing it was to end runs any more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use kernex_proto::{
     ids::{DeploymentId, DeviceId},
@@ -13,8 +13,12 @@ use tonic::Status;
 
 use crate::{
     api::{Turn, convert::fitting, turn},
+    domain::halt::Standing,
     error::going_away,
-    store::{OperatorStore, deployments::Deployment, steering::Halted},
+    store::{
+        OperatorStore,
+        steering::{Halt, Halted},
+    },
 };
 
 /// Tells who has answered: everybody first, then changes, until nobody is missing.
@@ -29,12 +33,18 @@ pub(super) fn follow(
         let mut first = true;
         loop {
             changes.mark_unchanged();
-            let devices = store.halted(id).await?;
+            let Halt { devices, done_before } = store.halted(id).await?;
             let waiting = waiting(&devices);
             let news = news(&mut shown, devices);
             if first || !news.is_empty() {
                 let deployment = store.get_deployment(id).await?;
-                for message in messages(&deployment, news, waiting) {
+                let message = v1::HaltDeploymentResponse {
+                    deployment: Some(deployment.into()),
+                    devices: Vec::new(),
+                    waiting,
+                    done_before,
+                };
+                for message in messages(&message, news) {
                     yield message;
                 }
             }
@@ -51,13 +61,20 @@ pub(super) fn follow(
 }
 
 fn waiting(devices: &[Halted]) -> u32 {
-    let missing = devices.iter().filter(|device| !device.acknowledged);
+    let missing = devices.iter().filter(|device| !device.is_acknowledged());
     u32::try_from(missing.count()).unwrap_or(u32::MAX)
 }
 
-/// Those that stand differently from what was shown before.
-fn news(shown: &mut HashMap<DeviceId, Halted>, devices: Vec<Halted>) -> Vec<v1::HaltedDevice> {
+/// Those that stand differently from what was shown before. Who is no longer waited for although nothing came of it, such as an
+/// attempt that had expired and was never taken, is over as well.
+fn news(shown: &mut HashMap<DeviceId, Halted>, mut devices: Vec<Halted>) -> Vec<v1::HaltedDevice> {
     let mut news = Vec::new();
+    let here: HashSet<DeviceId> = devices.iter().map(|device| device.device).collect();
+    let gone = shown.values().filter(|shown| !here.contains(&shown.device));
+    devices.extend(gone.map(|shown| Halted {
+        standing: Standing::Ended,
+        ..shown.clone()
+    }));
     for device in devices {
         if shown.get(&device.device) != Some(&device) {
             shown.insert(device.device, device.clone());
@@ -69,27 +86,31 @@ fn news(shown: &mut HashMap<DeviceId, Halted>, devices: Vec<Halted>) -> Vec<v1::
 
 fn message(device: Halted) -> v1::HaltedDevice {
     v1::HaltedDevice {
+        acknowledged: device.is_acknowledged(),
         device_id: device.device.to_string(),
         device_name: device.device_name,
-        acknowledged: device.acknowledged,
         online: device.online,
         state: v1::AttemptState::from(device.state).into(),
+        standing: v1::HaltStanding::from(device.standing).into(),
+        reason: device
+            .reason
+            .map(v1::FailureReason::from)
+            .unwrap_or_default()
+            .into(),
     }
 }
 
 /// One message, or several where one would be larger than clients take.
 fn messages(
-    deployment: &Deployment,
+    message: &v1::HaltDeploymentResponse,
     mut devices: Vec<v1::HaltedDevice>,
-    waiting: u32,
 ) -> Vec<v1::HaltDeploymentResponse> {
     let mut messages = Vec::new();
     loop {
         let rest = devices.split_off(fitting(&devices));
         messages.push(v1::HaltDeploymentResponse {
-            deployment: Some(deployment.clone().into()),
             devices,
-            waiting,
+            ..message.clone()
         });
         if rest.is_empty() {
             return messages;
@@ -106,20 +127,22 @@ mod tests {
     #[test]
     fn each_answer_is_told_once() {
         let mut shown = HashMap::new();
-        let device = |acknowledged| Halted {
+        let device = |standing| Halted {
             device: DeviceId(uuid::Uuid::from_u128(1)),
             device_name: "edge-1".into(),
-            acknowledged,
             online: true,
             state: State::Running,
+            reason: None,
+            standing,
         };
-        assert_eq!(news(&mut shown, vec![device(false)]).len(), 1);
-        assert!(news(&mut shown, vec![device(false)]).is_empty());
-        let answered = news(&mut shown, vec![device(true)]);
+        let (silent, going_back) = (device(Standing::NotAnswered), device(Standing::GoingBack));
+        assert_eq!(news(&mut shown, vec![silent.clone()]).len(), 1);
+        assert!(news(&mut shown, vec![silent.clone()]).is_empty());
+        let answered = news(&mut shown, vec![going_back.clone()]);
         assert!(answered.iter().all(|device| device.acknowledged));
-        assert_eq!(
-            (answered.len(), waiting(&[device(true), device(false)])),
-            (1, 1)
-        );
+        assert_eq!((answered.len(), waiting(&[going_back, silent])), (1, 1));
+        let gone = news(&mut shown, Vec::new());
+        assert_eq!(gone[0].standing(), v1::HaltStanding::Ended);
+        assert!(news(&mut shown, Vec::new()).is_empty());
     }
 }

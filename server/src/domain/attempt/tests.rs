@@ -36,6 +36,7 @@ fn states_follow_the_table() {
     let progress = Event::Progress {
         step: Step::Script,
         bytes: (1, 2),
+        stopped: false,
     };
     let failed = Event::Outcome(Ending::Failed(Reason::ScriptFailed));
     let table = [
@@ -197,19 +198,61 @@ fn outcomes_that_make_no_sense_are_refused() {
     );
 }
 
+#[test]
+fn stopped_is_an_answer_and_not_the_end() {
+    let at = |step, stopped| Event::Progress {
+        step,
+        bytes: (0, 0),
+        stopped,
+    };
+    let then = |before: &Attempt, event| apply(before, event, NOW).changed();
+    let asked = then(&attempt(State::Running), Event::Cancel).unwrap();
+    assert!(asked.stop_requested && !asked.stop_going_back && !asked.is_stopped());
+    let stopped = then(&asked, at(Step::Script, true)).unwrap();
+    assert!(stopped.is_stopped() && stopped.unresolved && stopped.state == State::Running);
+    // What was said before it and is written after it takes nothing back.
+    assert!(then(&stopped, at(Step::Unpack, false)).unwrap().stopped);
+    // Nothing shows that it goes back, so another halt has nothing more to end.
+    assert_eq!(apply(&stopped, Event::Halt, NOW), Verdict::Unchanged);
+    let back = then(&stopped, at(Step::Rollback, true)).unwrap();
+    assert_eq!(apply(&back, Event::Cancel, NOW), Verdict::Unchanged);
+    let halted = then(&back, Event::Halt).unwrap();
+    assert!(halted.stop_going_back && !halted.is_stopped());
+    assert_eq!(apply(&halted, Event::Halt, NOW), Verdict::Unchanged);
+    let failed = Event::Outcome(Ending::Failed(Reason::RollbackFailed));
+    let over = then(&halted, failed).unwrap();
+    assert!(over.is_stopped() && !over.stop_going_back && !over.unresolved);
+
+    // One that failed by itself and goes back: a halt ends that at once, a cancellation does not.
+    let back = then(&attempt(State::Running), at(Step::Rollback, false)).unwrap();
+    assert!(!then(&back, Event::Cancel).unwrap().stop_going_back);
+    assert!(then(&back, Event::Halt).unwrap().stop_going_back);
+
+    // One that was closed here.
+    let expired = then(&attempt(State::Running), Event::Overdue).unwrap();
+    let stopped = apply(&expired, at(Step::Rollback, true), NOW);
+    assert!(matches!(&stopped, Verdict::Late(late) if late.is_stopped() && late.unresolved));
+    let halted = then(&stopped.changed().unwrap(), Event::Halt).unwrap();
+    assert!(halted.stop_going_back && halted.state == State::Expired);
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         Just(RELEASED),
         Just(Event::Sent),
         Just(Event::Accepted),
-        (0..Step::ALL.len(), any::<u64>()).prop_map(|(step, done)| Event::Progress {
-            step: Step::ALL[step],
-            bytes: (done, 0),
+        (0..Step::ALL.len(), any::<u64>(), any::<bool>()).prop_map(|(step, done, stopped)| {
+            Event::Progress {
+                step: Step::ALL[step],
+                bytes: (done, 0),
+                stopped,
+            }
         }),
         Just(Event::Outcome(Ending::Succeeded)),
         Just(Event::Outcome(Ending::Failed(Reason::Internal))),
         Just(Event::Outcome(Ending::Cancelled)),
         Just(Event::Cancel),
+        Just(Event::Halt),
         Just(Event::Supersede),
         Just(Event::DeviceGone),
         Just(Event::Penalise),
@@ -251,6 +294,8 @@ proptest! {
             prop_assert!(!next.state.is_open() || next.unresolved);
             prop_assert!(!next.stop_requested || next.unresolved);
             prop_assert!(!next.untaken || next.state == State::Sent);
+            prop_assert!(!next.stop_going_back || next.stop_requested);
+            prop_assert!(!current.stopped || next.stopped);
             prop_assert!(!next.answered || (!next.state.is_open() && !next.unresolved));
             prop_assert!(!current.answered || next.answered);
             prop_assert_eq!(next.state.is_open(), next.closed_at.is_none());

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{DueCommand, DueKind, Row};
 use crate::{
     clock::Timestamp,
+    domain::attempt::State,
     store::{
         Result,
         attempts::{named, unsigned},
@@ -59,7 +60,10 @@ pub(super) fn stop(row: &Row) -> (Option<Uuid>, DueCommand) {
         device: DeviceId(row.device_id),
         attempt: attempt_id(row),
         run: run(row),
-        kind: DueKind::Stop,
+        kind: DueKind::Stop(v1::Stop {
+            going_back: row.stop_going_back,
+            overdue: row.state == State::Expired.as_str(),
+        }),
         remaining: Duration::ZERO,
         waited: Duration::ZERO,
         traceparent: row.traceparent.clone(),

@@ -29,6 +29,8 @@ pub struct Model {
     pub active_digest: Option<String>,
     pub previous_digest: Option<String>,
     pub stop_requested: bool,
+    pub stop_going_back: bool,
+    pub stopped: bool,
     /// [`Sent`](crate::domain::attempt::Sent).
     pub sent_epoch: i64,
     pub stop_sent_epoch: i64,

@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use kernex_proto::ids::{AttemptId, JournalId, TargetId};
+use kernex_proto::{
+    ids::{AttemptId, JournalId, TargetId},
+    v1,
+};
 use sea_orm::{
     ColumnTrait, Condition, EntityTrait, Iterable, QueryFilter, QuerySelect, QueryTrait,
     sea_query::{Expr, ExprTrait as _, OnConflict, Query},
@@ -27,6 +30,9 @@ use crate::{
     },
 };
 
+/// Stops of what devices hold.
+type Stops = HashMap<Uuid, Vec<(AttemptId, v1::Stop)>>;
+
 /// A session that opens, between rows and rules.
 struct Opening<'a> {
     open: &'a OpenSession,
@@ -47,6 +53,7 @@ impl Opening<'_> {
             conflicted: self.row.conflicted,
             recorded_seq: self.recorded_seq.filter(|_| !self.row.conflicted),
             disk_fault: self.row.disk_fault.as_deref().and_then(DiskFault::parse),
+            stops: Vec::new(),
         }
     }
 
@@ -109,7 +116,12 @@ pub(in crate::store) async fn open(
     write_sessions(tx, &openings).await?;
     write_devices(tx, &openings).await?;
     begin_marks(tx, &openings).await?;
-    settle(tx, &openings).await?;
+    let mut stops = settle(tx, &openings).await?;
+    for (open, answer) in opens.iter().zip(&mut answers) {
+        if let (Ok(opened), Some(stops)) = (answer, stops.remove(&open.device.0)) {
+            opened.stops = stops;
+        }
+    }
     let news = openings.iter().filter(|opening| opening.is_news());
     let news: Vec<Uuid> = news.map(|opening| opening.row.id).collect();
     if !news.is_empty() {
@@ -313,7 +325,9 @@ pub(super) fn number_of_session() -> Expr {
 ///
 /// What was pushed, not accepted, and is not listed never got there. It gives way to newer orders and stops like what was never
 /// pushed, here for those that have come already.
-async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
+///
+/// Gives the stops of what they hold, by device: who comes back late is told before it goes on.
+async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<Stops> {
     let openings: BTreeMap<Uuid, &Opening<'_>> = openings
         .iter()
         .filter(|opening| !opening.row.conflicted)
@@ -340,6 +354,7 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
         batch.load(named, None).await?;
     }
     let mut untaken = BTreeSet::new();
+    let mut stops = Stops::new();
     for (key, entry) in batch.iter_mut() {
         let Some(opening) = openings.get(&entry.row.device_id) else {
             continue;
@@ -372,6 +387,15 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
             entry.take_push_back(opening.row.epoch);
             untaken.extend(entry.facts().untaken.then_some(entry.row.device_id));
         }
+        let is_held = held.is_some_and(|state| state.is_open());
+        if let Some(now) = tx.time().filter(|_| is_held) {
+            // Nobody may have looked at its deadline yet.
+            let _ = entry.apply(Event::Tick, now);
+        }
+        if is_held && entry.facts().stop_requested {
+            let theirs: &mut Vec<_> = stops.entry(entry.row.device_id).or_default();
+            theirs.push((id, entry.facts().stop_order()));
+        }
     }
     if !untaken.is_empty() {
         let newest = newest_generations(tx, &untaken).await?;
@@ -384,7 +408,7 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
         }
     }
     batch.save().await?;
-    Ok(())
+    Ok(stops)
 }
 
 /// The newest order of each bundle name that was ever given for these devices, whatever became of it: what is older and was

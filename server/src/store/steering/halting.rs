@@ -1,29 +1,56 @@
 //! A deployment that is halted, and who has answered.
 
 use sea_orm::{
-    ConnectionTrait, FromQueryResult,
+    ConnectionTrait, FromQueryResult, PaginatorTrait,
     sea_query::{Condition, Order, Query, TableRef},
 };
 
 use super::*;
 use crate::{
-    domain::attempt::State,
-    store::{attempts::named, transaction::ID_CHUNK},
+    domain::{
+        attempt::{Event, Reason, State},
+        halt::{Facts, Standing},
+    },
+    store::{
+        attempts::named,
+        deployments::{halt, stop_attempts},
+        entity::target,
+        transaction::ID_CHUNK,
+    },
 };
 
-/// A device that was told to stop, or that had not begun.
+/// A device that was not done when its deployment was halted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Halted {
     /// The device.
     pub device: DeviceId,
     /// Its name when the target was made.
     pub device_name: String,
-    /// It has answered, or had never been told to begin.
-    pub acknowledged: bool,
     /// It is connected.
     pub online: bool,
     /// State of its latest attempt.
     pub state: State,
+    /// Why that failed.
+    pub reason: Option<Reason>,
+    /// What became of it.
+    pub standing: Standing,
+}
+
+impl Halted {
+    /// Nothing that the halt was to end runs there.
+    #[must_use]
+    pub const fn is_acknowledged(&self) -> bool {
+        !matches!(self.standing, Standing::NotAnswered | Standing::Offline)
+    }
+}
+
+/// The devices of a halted deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halt {
+    /// Those that were not done, by name.
+    pub devices: Vec<Halted>,
+    /// How many were.
+    pub done_before: u32,
 }
 
 #[derive(FromQueryResult)]
@@ -31,12 +58,27 @@ struct Row {
     device_id: Uuid,
     device_name: String,
     state: String,
+    reason: Option<String>,
     unresolved: bool,
+    stopped: bool,
+    stop_going_back: bool,
+    accepted_at: Option<i64>,
+}
+
+impl Row {
+    fn facts(&self) -> Result<Facts> {
+        Ok(Facts {
+            state: named("state", &self.state, State::parse)?,
+            was_taken: self.accepted_at.is_some(),
+            may_run: self.unresolved && (!self.stopped || self.stop_going_back),
+            unresolved: self.unresolved,
+        })
+    }
 }
 
 impl Store {
-    /// Cancels a deployment unless that was done before; also gives the devices to tell. One that is finished can be halted
-    /// as long as a device has not answered.
+    /// Cancels a deployment unless that was done before, and ends what goes back; also gives the devices to tell. One that is
+    /// finished can be halted as long as a device has not answered.
     pub async fn halt_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
         let body = body_hash(&id.0);
         self.write(|tx| async move {
@@ -44,16 +86,18 @@ impl Store {
                 return steered(&tx, id).await;
             }
             let row = find_row(&tx.db, id.0).await?;
-            if row.state == DeploymentState::Finished.as_str() {
-                if halted_rows(&tx.db, id.0)
-                    .await?
-                    .iter()
-                    .all(|row| !row.unresolved)
-                {
-                    return Err(StoreError::Finished);
-                }
-            } else if row.cancelled_at.is_none() {
-                let devices = cancel(&tx, &row).await?;
+            let is_finished = row.state == DeploymentState::Finished.as_str();
+            let (devices, is_news) = if is_finished || row.cancelled_at.is_some() {
+                // Whoever still has to answer is asked again, and what goes back by now ends as well.
+                let (devices, told) = stop_attempts(&tx, id.0, Event::Halt).await?;
+                (devices, told > 0)
+            } else {
+                (halt(&tx, &row).await?, true)
+            };
+            if is_finished && devices.is_empty() {
+                return Err(StoreError::Finished);
+            }
+            if is_news {
                 let detail = json!({ "by": caller.name, "devices": devices.len() });
                 record(&tx, caller, id, "deployment.halted", detail).await?;
             }
@@ -63,64 +107,82 @@ impl Store {
         .await
     }
 
-    /// The devices of a halted deployment, by name: those that were told to stop, and those that had not begun.
-    pub async fn halted(&self, id: DeploymentId) -> Result<Vec<Halted>> {
-        let rows = by_device(halted_rows(self.reader(), id.0).await?);
-        let devices: Vec<Uuid> = rows.iter().map(|row| row.device_id).collect();
+    /// What became of the devices of a halted deployment.
+    pub async fn halted(&self, id: DeploymentId) -> Result<Halt> {
+        let row = find_row(self.reader(), id.0).await?;
+        let targets = target::Entity::find()
+            .filter(target::Column::DeploymentId.eq(id.0))
+            .count(self.reader())
+            .await?;
+        let rows = halted_rows(self.reader(), &row).await?;
+        let mut devices: Vec<(Row, Facts)> = Vec::with_capacity(rows.len());
+        for row in rows {
+            let facts = row.facts()?;
+            match devices.last_mut() {
+                Some((before, earlier)) if before.device_id == row.device_id => {
+                    *earlier = facts.after(*earlier);
+                    *before = row;
+                }
+                _ => devices.push((row, facts)),
+            }
+        }
+        let ids: Vec<Uuid> = devices.iter().map(|(row, _)| row.device_id).collect();
         let mut online = BTreeSet::new();
-        for chunk in devices.chunks(ID_CHUNK) {
+        for chunk in ids.chunks(ID_CHUNK) {
             online.extend(self.online(self.reader(), chunk).await?);
         }
-        rows.into_iter()
-            .map(|row| {
-                Ok(Halted {
-                    device: DeviceId(row.device_id),
-                    acknowledged: !row.unresolved,
-                    online: online.contains(&row.device_id),
-                    state: named("state", &row.state, State::parse)?,
-                    device_name: row.device_name,
-                })
+        let done_before = targets.saturating_sub(devices.len() as u64);
+        let devices = devices.into_iter().map(|(row, facts)| {
+            let online = online.contains(&row.device_id);
+            let reason = row.reason.as_deref();
+            Ok(Halted {
+                device: DeviceId(row.device_id),
+                online,
+                state: facts.state,
+                reason: reason
+                    .map(|text| named("reason", text, Reason::parse))
+                    .transpose()?,
+                standing: facts.standing(online),
+                device_name: row.device_name,
             })
-            .collect()
+        });
+        Ok(Halt {
+            devices: devices.collect::<Result<_>>()?,
+            done_before: u32::try_from(done_before).unwrap_or(u32::MAX),
+        })
     }
 }
 
-/// One row a device: its newest attempt, unresolved as long as one before it is. A retry may wait for an attempt that is closed
-/// here and at work there.
-fn by_device(rows: Vec<Row>) -> Vec<Row> {
-    let mut devices: Vec<Row> = Vec::with_capacity(rows.len());
-    for row in rows {
-        match devices.last_mut() {
-            Some(before) if before.device_id == row.device_id => {
-                let unresolved = before.unresolved || row.unresolved;
-                *before = Row { unresolved, ..row };
-            }
-            _ => devices.push(row),
-        }
+/// Attempts that are unresolved, or that closed with the halt or after it; by device and number.
+async fn halted_rows<C: ConnectionTrait>(db: &C, row: &deployment::Model) -> Result<Vec<Row>> {
+    let mut concerned = Condition::any().add(Expr::col(("a", "unresolved")));
+    if let Some(halted_at) = row.cancelled_at {
+        concerned = concerned.add(Expr::col(("a", "closed_at")).gte(halted_at));
     }
-    devices
-}
-
-/// Attempts that are unresolved, that were told to stop, or that ended because of it; by device and number.
-async fn halted_rows<C: ConnectionTrait>(db: &C, deployment: Uuid) -> Result<Vec<Row>> {
-    let stopped = Condition::any()
-        .add(Expr::col(("a", "unresolved")))
-        .add(Expr::col(("a", "stop_sent_epoch")).gt(0))
-        .add(Expr::col(("a", "state")).eq(State::Cancelled.as_str()));
-    let query = Query::select()
-        .columns([("a", "device_id"), ("a", "state"), ("a", "unresolved")])
+    let mut query = Query::select();
+    for column in [
+        "device_id",
+        "state",
+        "reason",
+        "unresolved",
+        "stopped",
+        "stop_going_back",
+        "accepted_at",
+    ] {
+        query.column(("a", column));
+    }
+    query
         .column(("t", "device_name"))
         .from_as("attempts", "a")
         .inner_join(
             TableRef::from("targets").alias("t"),
             Expr::col(("t", "id")).equals(("a", "target_id")),
         )
-        .and_where(Expr::col(("a", "deployment_id")).eq(deployment))
-        .cond_where(stopped)
+        .and_where(Expr::col(("a", "deployment_id")).eq(row.id))
+        .cond_where(concerned)
         .order_by(("t", "device_name"), Order::Asc)
         .order_by(("t", "id"), Order::Asc)
-        .order_by(("a", "number"), Order::Asc)
-        .to_owned();
+        .order_by(("a", "number"), Order::Asc);
     let rows = db.query_all(&query).await?;
     Ok(rows
         .iter()
