@@ -112,7 +112,12 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Bind this machine's key to a device of the control plane. Safe to repeat.
-    Enroll,
+    Enroll {
+        /// With a new key, as a device of its own: for a device that was deleted, or whose key was replaced. The old journal is set
+        /// aside; what is in `bundles` stays.
+        #[arg(long)]
+        new_key: bool,
+    },
     /// Hold the session and run what comes; enrols first when needed and a token is given.
     Run {
         /// Forget, at this start, that a newer revision of the session protocol was spoken before: for a control plane that

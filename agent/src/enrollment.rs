@@ -17,14 +17,28 @@ use crate::{
     config::Config,
     host,
     identity::{DeviceKey, Identity},
+    journal::{self, JournalError},
+    revoked::Revoked,
 };
 
 /// Said when nobody said where to enrol.
 pub(crate) const NO_SERVER: &str =
     "the address of the control plane is missing; give --server https://HOST:7443";
+/// With which key a machine enrols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum With {
+    /// The one it has, made on the first use.
+    ItsKey,
+    /// A new one, as a device of its own, whatever it was before.
+    ANewKey,
+}
 
 /// Enrols and writes the identity down.
-pub(crate) async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::Result<Identity> {
+pub(crate) async fn enroll(
+    config: &Config,
+    token: &EnrollmentToken,
+    with: With,
+) -> anyhow::Result<Identity> {
     let known = Identity::load(&config.state_dir)?;
     if let Some(known) = known
         .as_ref()
@@ -43,7 +57,10 @@ pub(crate) async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::
         .clone()
         .or_else(|| known.map(|known| known.server))
         .context(NO_SERVER)?;
-    let key = load_key(config).await?;
+    let key = match with {
+        With::ItsKey => load_key(config).await?,
+        With::ANewKey => next_key(config).await?,
+    };
 
     // A server without TLS has no CA to pin, and its tokens say so.
     let plaintext = token.ca_pin == Digest([0; 32]);
@@ -79,7 +96,10 @@ pub(crate) async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::
         },
         protocol_revision,
     };
-    identity.save(&config.state_dir)?;
+    match with {
+        With::ItsKey => identity.save(&config.state_dir)?,
+        With::ANewKey => identity.begin_anew(&config.state_dir)?,
+    }
     tracing::info!(device = %identity.device, name = identity.name, "enrolled");
     Ok(identity)
 }
@@ -89,6 +109,19 @@ pub(crate) async fn load_key(config: &Config) -> anyhow::Result<DeviceKey> {
     let state_dir = config.state_dir.clone();
     let loaded = tokio::task::spawn_blocking(move || DeviceKey::load_or_generate(&state_dir));
     Ok(loaded.await??)
+}
+
+/// The key that is to take the place of the one there is. Refused while an agent works with that.
+async fn next_key(config: &Config) -> anyhow::Result<DeviceKey> {
+    let state_dir = config.state_dir.clone();
+    let loaded = tokio::task::spawn_blocking(move || {
+        let journal = state_dir.join("journal.redb");
+        if let Err(error @ JournalError::InUse(_)) = journal::attempts(&journal) {
+            return Err(anyhow::Error::new(error).context("stop the agent first"));
+        }
+        Ok(DeviceKey::load_or_generate_next(&state_dir)?)
+    });
+    loaded.await?
 }
 
 async fn call(
@@ -129,6 +162,9 @@ async fn call(
 /// Says what to do next.
 fn explain(status: &tonic::Status) -> anyhow::Error {
     let message = status.message();
+    if let Some(cause) = Revoked::of(status) {
+        return anyhow::anyhow!("{message}; {}", cause.advice());
+    }
     match status.code() {
         Code::Unauthenticated => anyhow::anyhow!(
             "the server refused the token ({message}); it may be used up, expired or revoked: make a new one with \

@@ -22,6 +22,11 @@ use sha2::Sha256;
 
 use crate::durable;
 
+/// The device's key, in the state folder.
+const KEY: &str = "device.key";
+/// The one that is to take its place.
+const NEXT_KEY: &str = "device.key.next";
+
 /// Why the identity could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -56,7 +61,16 @@ impl std::fmt::Debug for DeviceKey {
 impl DeviceKey {
     /// Reads the key of a state folder, making one first when there is none. Takes seconds; not for the event loop.
     pub fn load_or_generate(state_dir: &Path) -> Result<Self, IdentityError> {
-        let path = state_dir.join("device.key");
+        Self::load_or_generate_as(state_dir, KEY)
+    }
+
+    /// The same with the key that is to take the place of the one there is, see [`Identity::begin_anew`].
+    pub(crate) fn load_or_generate_next(state_dir: &Path) -> Result<Self, IdentityError> {
+        Self::load_or_generate_as(state_dir, NEXT_KEY)
+    }
+
+    fn load_or_generate_as(state_dir: &Path, name: &str) -> Result<Self, IdentityError> {
+        let path = state_dir.join(name);
         if let Some(key) = Self::load(&path)? {
             return Ok(key);
         }
@@ -209,6 +223,26 @@ impl Identity {
             .map_err(|err| IdentityError::BadDevice(path.clone(), err))?;
         json.push(b'\n');
         durable::replace(&path, &json).map_err(|err| IdentityError::Io(path, err))
+    }
+}
+
+impl Identity {
+    /// Puts this identity, with the next key, in the place of the one there is, whose journal is set aside: what it remembers is of
+    /// another device. Cut off in the middle, it is repeated with the same next key and so the same device.
+    pub(crate) fn begin_anew(&self, state_dir: &Path) -> Result<(), IdentityError> {
+        let rename = |from: PathBuf, to: PathBuf| match fs::rename(&from, &to) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(err) => Err(IdentityError::Io(from, err)),
+            Ok(()) => Ok(()),
+        };
+        if let Some(before) = Self::load(state_dir)?.filter(|before| before.device != self.device) {
+            let aside = format!("journal.redb.of-{}", before.device);
+            rename(state_dir.join("journal.redb"), state_dir.join(aside))?;
+        }
+        self.save(state_dir)?;
+        // Last: as long as it is there, all of this can be done again.
+        rename(state_dir.join(NEXT_KEY), state_dir.join(KEY))?;
+        durable::sync_dir(state_dir).map_err(|err| IdentityError::Io(state_dir.to_owned(), err))
     }
 }
 

@@ -29,6 +29,7 @@ pub mod journal;
 mod preflight;
 mod program;
 mod removal;
+mod revoked;
 mod sandbox;
 mod session;
 mod settings;
@@ -39,6 +40,7 @@ pub use config::{Args, Command, Config};
 pub use identity::{DeviceKey, Identity, IdentityError};
 pub use program::main;
 
+use enrollment::With;
 use executor::Executor;
 use journal::Journal;
 use removal::Remover;
@@ -52,7 +54,12 @@ const LAST_TASKS: Duration = Duration::from_secs(1);
 
 /// Enrols this machine and writes its identity into the state folder. Safe to repeat.
 pub async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::Result<Identity> {
-    Box::pin(enrollment::enroll(config, token)).await
+    Box::pin(enrollment::enroll(config, token, With::ItsKey)).await
+}
+
+/// Enrols this machine with a new key, as a device of its own, whatever device it was before.
+pub async fn enroll_anew(config: &Config, token: &EnrollmentToken) -> anyhow::Result<Identity> {
+    Box::pin(enrollment::enroll(config, token, With::ANewKey)).await
 }
 
 /// Runs the agent until `shutdown`; enrols first when needed and a token is given.

@@ -30,7 +30,7 @@ async fn start(args: Args) -> anyhow::Result<()> {
     let signals = TaskTracker::new();
     signals.spawn(watch_signals(shutdown.clone())?);
     let result = match command {
-        Command::Enroll => Box::pin(enroll(&config)).await,
+        Command::Enroll { new_key } => Box::pin(enroll(&config, new_key)).await,
         Command::Run { .. } => Box::pin(crate::run(config, shutdown)).await,
         Command::Journal => show_journal(&config),
     };
@@ -38,11 +38,15 @@ async fn start(args: Args) -> anyhow::Result<()> {
     result
 }
 
-async fn enroll(config: &Config) -> anyhow::Result<()> {
+async fn enroll(config: &Config, new_key: bool) -> anyhow::Result<()> {
     let token = config.token.as_ref().context(
         "the enrolment token is missing; give --token (from `kernexctl enrollment create`)",
     )?;
-    let identity = crate::enroll(config, token).await?;
+    let identity = if new_key {
+        crate::enroll_anew(config, token).await?
+    } else {
+        crate::enroll(config, token).await?
+    };
     writeln!(
         std::io::stdout(),
         "enrolled as {} ({}); start the agent with `kernex-agent run`",

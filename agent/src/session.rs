@@ -27,6 +27,7 @@ use crate::{
     host::Host,
     identity::{DeviceKey, Identity},
     journal::{Journal, JournalError},
+    revoked::Revoked,
     wires::Wires,
 };
 
@@ -109,6 +110,16 @@ enum SessionError {
 }
 
 impl SessionError {
+    /// Whether the server said that this device's key is revoked.
+    fn revoked(&self) -> Option<Revoked> {
+        match self {
+            Self::Status(status) | Self::Handshake(HandshakeError::Status(status)) => {
+                Revoked::of(status)
+            }
+            _ => None,
+        }
+    }
+
     /// What the server wishes for the next connection.
     fn directed(&self) -> Option<Duration> {
         use tonic_types::StatusExt as _;
@@ -166,6 +177,15 @@ impl Sessions {
     }
 
     fn say_not_connected(&self, error: &SessionError, lasted: Duration, wait: Duration) {
+        if let Some(revoked) = error.revoked() {
+            tracing::error!(
+                device = %self.identity.device,
+                name = self.identity.name,
+                "{}; {}",
+                revoked.what(),
+                revoked.advice()
+            );
+        }
         tracing::warn!(
             error = error as &dyn std::error::Error,
             server = self.identity.server,

@@ -224,6 +224,10 @@ fn by_reason(reason: Reason) -> (Exit, &'static str) {
             Exit::NotFoundOrConflict,
             "Someone else changed it: read it again and repeat the change.",
         ),
+        Reason::DeviceDeleted | Reason::KeyReplaced => (
+            Exit::NotAllowed,
+            "Enrol the machine anew: `kernex-agent enroll --new-key` with a new enrolment token.",
+        ),
         Reason::CopyGivenUp => (
             Exit::NotAllowed,
             "Enrol it as a device of its own: empty its state folder and use a new enrolment token.",

@@ -29,6 +29,7 @@ mod m0017_schedules;
 mod m0021_copies;
 mod m0022_digests;
 mod m0023_leftovers;
+mod m0024_revocations;
 mod m0026_recorded;
 mod m0027_stops;
 mod m0028_disk;
@@ -60,6 +61,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0021_copies::Migration),
             Box::new(m0022_digests::Migration),
             Box::new(m0023_leftovers::Migration),
+            Box::new(m0024_revocations::Migration),
             Box::new(m0026_recorded::Migration),
             Box::new(m0027_stops::Migration),
             Box::new(m0028_disk::Migration),

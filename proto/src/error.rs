@@ -37,6 +37,10 @@ macro_rules! reasons {
 reasons! {
     /// No token, or one that does not work.
     Unauthenticated = "UNAUTHENTICATED",
+    /// The key that was proved is of a device that was deleted. It never works again.
+    DeviceDeleted = "DEVICE_DELETED",
+    /// The key that was proved is not its device's any more: another one took the device over. It never works again.
+    KeyReplaced = "KEY_REPLACED",
     /// The role is too low, or the thing is not the caller's.
     NotAllowed = "NOT_ALLOWED",
     /// No such thing.

@@ -3,12 +3,13 @@
 //! A path without a policy does not exist: it is answered `UNIMPLEMENTED` here, and a test walks the descriptors so that
 //! no RPC of ours can be forgotten.
 
+mod lease;
 mod policy;
 
 use std::{
     collections::HashMap,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -19,13 +20,21 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use uuid::Uuid;
 
-pub use self::policy::{Policy, policy};
+pub use self::{
+    lease::Lease,
+    policy::{Policy, policy},
+};
+use self::{
+    lease::{Leased, Over},
+    policy::answers_go_on,
+};
 use crate::{
     error::{invalid, status, unauthenticated},
+    revocations::Subject,
     store::{Caller, Store, StoreError, access::Principal},
 };
 
-/// How long a token that was looked up is believed. Revocation on this replica takes effect at once, elsewhere after this.
+/// How long a token that was looked up is believed. A revocation is heard of long before; this is for what was changed by hand.
 const CACHE_TTL: Duration = Duration::from_secs(5);
 /// Tokens remembered; operators and services of one control plane are far fewer.
 const CACHE_SIZE: usize = 1024;
@@ -34,7 +43,15 @@ const CACHE_SIZE: usize = 1024;
 #[derive(Clone)]
 pub struct Authenticator {
     store: Store,
-    cache: Arc<Mutex<HashMap<Digest, (Principal, Instant)>>>,
+    cache: Arc<Mutex<HashMap<Digest, Known>>>,
+}
+
+/// Who was found for a token.
+struct Known {
+    principal: Principal,
+    until: Instant,
+    /// How many tokens had been revoked before it was looked up.
+    revoked: u64,
 }
 
 impl std::fmt::Debug for Authenticator {
@@ -42,6 +59,9 @@ impl std::fmt::Debug for Authenticator {
         f.debug_struct("Authenticator").finish_non_exhaustive()
     }
 }
+
+/// An operator who may call, and for how long that holds.
+type Authorised = (Principal, Lease);
 
 impl Authenticator {
     /// Looks tokens up in `store`.
@@ -53,40 +73,68 @@ impl Authenticator {
         }
     }
 
-    /// Forgets everything that was looked up; called when a token is revoked.
-    pub fn forget_all(&self) {
-        self.cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-    }
-
-    async fn find(&self, token: &str) -> Result<Option<Principal>, StoreError> {
+    async fn find(&self, token: &str) -> Result<Option<Authorised>, StoreError> {
         let hash = Digest::of(token.as_bytes());
-        let now = Instant::now();
-        if let Some((principal, until)) = self
-            .cache
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&hash)
-            && now < *until
-        {
-            return Ok(Some(principal.clone()));
-        }
-        let found = self.store.find_principal(hash).await?;
-        if let Some(principal) = &found {
-            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            if cache.len() >= CACHE_SIZE {
-                cache.retain(|_, (_, until)| now < *until);
+        let revocations = self.store.revocations();
+        loop {
+            let revoked = revocations.tokens();
+            let principal = match self.remembered(hash, revoked) {
+                Some(principal) => principal,
+                None => match self.store.find_principal(hash).await? {
+                    Some(principal) => principal,
+                    None => return Ok(None),
+                },
+            };
+            let hold = revocations.hold(Subject::Token(principal.token_id));
+            if revocations.tokens() != revoked {
+                // What was read may be older than that, and the hold newer.
+                continue;
             }
-            if cache.len() < CACHE_SIZE {
-                cache.insert(hash, (principal.clone(), now + CACHE_TTL));
-            }
+            self.remember(hash, &principal, revoked);
+            let lease = Lease::new(hold, principal.expires_at, self.store.clone());
+            return Ok(Some((principal, lease)));
         }
-        Ok(found)
     }
 
-    async fn allow(&self, path: &str, headers: &HeaderMap) -> Result<Option<Principal>, Status> {
+    /// Who was found a moment ago, unless a token was revoked since, or this one has expired.
+    fn remembered(&self, hash: Digest, revoked: u64) -> Option<Principal> {
+        let cache = self.lock();
+        let known = cache.get(&hash)?;
+        let holds = known.revoked == revoked
+            && Instant::now() < known.until
+            && known.principal.expires_at > self.store.steady_now();
+        holds.then(|| known.principal.clone())
+    }
+
+    fn remember(&self, hash: Digest, principal: &Principal, revoked: u64) {
+        let now = Instant::now();
+        let mut cache = self.lock();
+        let until = match cache.get(&hash) {
+            // From when it was looked up.
+            Some(known) if known.revoked == revoked && now < known.until => return,
+            _ => now + CACHE_TTL,
+        };
+        if cache.len() >= CACHE_SIZE {
+            cache.retain(|_, known| now < known.until);
+        }
+        if cache.len() < CACHE_SIZE {
+            let principal = principal.clone();
+            cache.insert(
+                hash,
+                Known {
+                    principal,
+                    until,
+                    revoked,
+                },
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn allow(&self, path: &str, headers: &HeaderMap) -> Result<Option<Authorised>, Status> {
         let Some(policy) = policy(path) else {
             return Err(Status::unimplemented("no such method"));
         };
@@ -101,7 +149,8 @@ impl Authenticator {
                 "an operator token is needed in the `authorization: Bearer` metadata",
             )
         })?;
-        let principal = self.find(token).await?.ok_or_else(unauthenticated)?;
+        let authorised = self.find(token).await?.ok_or_else(unauthenticated)?;
+        let principal = &authorised.0;
         if principal.role < role {
             return Err(status(
                 Code::PermissionDenied,
@@ -112,7 +161,7 @@ impl Authenticator {
                 ),
             ));
         }
-        Ok(Some(principal))
+        Ok(Some(authorised))
     }
 }
 
@@ -193,15 +242,26 @@ where
         let authenticator = self.authenticator.clone();
         Box::pin(async move {
             let path = request.uri().path();
-            match authenticator.allow(path, request.headers()).await {
-                Ok(principal) => {
-                    if let Some(principal) = principal {
-                        request.extensions_mut().insert(principal);
-                    }
-                    inner.call(request).await
-                }
-                Err(status) => Ok(status.into_http()),
+            let (principal, lease) = match authenticator.allow(path, request.headers()).await {
+                Ok(Some(authorised)) => authorised,
+                Ok(None) => return inner.call(request).await,
+                Err(status) => return Ok(status.into_http()),
+            };
+            let goes_on = answers_go_on(path);
+            request.extensions_mut().insert(principal);
+            request.extensions_mut().insert(lease.ended_by());
+            request.extensions_mut().insert(lease.clone());
+            let mut over: Over = Box::pin(lease.over());
+            let response = tokio::select! {
+                // Who revokes the token of this very call is answered.
+                biased;
+                response = inner.call(request) => response?,
+                status = &mut over => return Ok(status.into_http()),
+            };
+            if !goes_on {
+                return Ok(response);
             }
+            Ok(response.map(|body| Body::new(Leased::new(body, over))))
         })
     }
 }
@@ -209,6 +269,60 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::{
+        clock::Clock,
+        store::access::{NewOperatorToken, Role},
+    };
+
+    #[tokio::test]
+    async fn a_token_that_was_looked_up_works_until_it_expires_or_is_revoked_and_not_longer() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", dir.path().join("test.db").display());
+        let clock = Clock::system();
+        let store = Store::open(&url, clock.clone()).await.expect("opens");
+        store.migrate().await.expect("migrates");
+        let caller = Caller {
+            name: "ada".into(),
+            request_id: None,
+            method: "CreateOperatorToken",
+        };
+        let make = async |text: &str| {
+            let new = NewOperatorToken {
+                name: "eve".into(),
+                role: Role::Viewer,
+                hash: Digest::of(text.as_bytes()),
+                ttl: Duration::from_secs(3600),
+            };
+            let made = store.create_operator_token(&caller, new).await;
+            made.expect("a token is made").id
+        };
+        let authenticator = Authenticator::new(store.clone());
+        let works = async |text: &str| authenticator.find(text).await.expect("asks").is_some();
+        let expiring = make("expiring").await;
+        let revoked = make("revoked").await;
+        assert!(works("expiring").await && works("revoked").await && !works("guessed").await);
+        assert_eq!(authenticator.lock().len(), 2, "they are remembered");
+        store
+            .revoke_operator_token(&caller, revoked)
+            .await
+            .expect("revokes");
+        assert!(!works("revoked").await && works("expiring").await);
+
+        let (principal, lease) = authenticator
+            .find("expiring")
+            .await
+            .expect("asks")
+            .expect("works");
+        assert_eq!(principal.token_id, expiring);
+        clock.advance(Duration::from_secs(3599));
+        assert!(works("expiring").await);
+        clock.advance(Duration::from_secs(1));
+        assert!(!works("expiring").await, "though it was looked up just now");
+        let status = lease.over().await;
+        assert_eq!(status.code(), Code::Unauthenticated);
+        assert!(status.message().contains("expired"), "{status}");
+    }
 
     #[test]
     fn only_bearer_tokens_are_read() {

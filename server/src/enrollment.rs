@@ -12,6 +12,7 @@ use x509_parser::{
 };
 
 use crate::{
+    revocations::Cause,
     session::handshake::signature_holds,
     store::{
         Store, StoreError,
@@ -33,6 +34,14 @@ pub enum Refused {
     /// A proof failed; the caller learns no more than that.
     #[error("not authenticated: {0}")]
     NotAuthenticated(&'static str),
+    /// The key was revoked, and the caller has proved to hold it.
+    #[error("the key is revoked")]
+    KeyRevoked {
+        /// Why.
+        cause: Cause,
+        /// Name of its device then.
+        device_name: String,
+    },
     /// Another key holds the name.
     #[error("the device name `{0}` is held by another key")]
     NameTaken(String),
@@ -50,6 +59,9 @@ pub async fn enroll(
     let device = check(cluster, request)?;
     let enrolled = store.enroll(device).await.map_err(|error| match error {
         EnrollError::Refused(why) => Refused::NotAuthenticated(why),
+        EnrollError::KeyRevoked { cause, device_name } => {
+            Refused::KeyRevoked { cause, device_name }
+        }
         EnrollError::NameTaken(name) => Refused::NameTaken(name),
         EnrollError::Store(error) => Refused::Store(error),
     })?;

@@ -15,6 +15,7 @@ use crate::{
     blobs::BlobError,
     domain::mistake::Mistake,
     enrollment::Refused,
+    revocations::Cause,
     store::{StoreError, sessions::DownloadRefused},
 };
 
@@ -23,6 +24,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// When a copy that nobody wants may ask again; somebody may have changed their mind.
 const GIVEN_UP: Duration = Duration::from_secs(60);
+
+/// When a key that was revoked may ask again: somebody may have restored the database.
+const REVOKED: Duration = Duration::from_secs(10 * 60);
 
 /// Longest message in a Status; headers carry it, so it stays far below their limit.
 const MESSAGE_LIMIT: usize = 1024;
@@ -89,6 +93,29 @@ pub fn unauthenticated() -> Status {
         Reason::Unauthenticated,
         "not authenticated",
     )
+}
+
+/// The one exception to that, for whoever proved to hold a key that was revoked: another try or another token is of no use.
+#[must_use]
+pub fn revoked(cause: Cause, device_name: &str) -> Status {
+    let device = match device_name {
+        "" => String::new(),
+        name => format!(" `{name}`"),
+    };
+    let (reason, what) = match cause {
+        Cause::Deleted => (
+            Reason::DeviceDeleted,
+            format!("the device{device} of this key was deleted from the server"),
+        ),
+        Cause::Replaced => (
+            Reason::KeyReplaced,
+            format!("this key of the device{device} was replaced by another one"),
+        ),
+    };
+    let message = format!(
+        "{what}, so the key never works again; enrol this machine anew, with a new key and a new enrolment token"
+    );
+    retry_later(Code::Unauthenticated, reason, &message, REVOKED)
 }
 
 /// A defect: the chain is logged, the caller learns nothing of it.
@@ -216,6 +243,14 @@ impl From<Refused> for Status {
             Refused::NotAuthenticated(why) => {
                 tracing::info!(why, "enrolment refused");
                 unauthenticated()
+            }
+            Refused::KeyRevoked { cause, device_name } => {
+                tracing::info!(
+                    device = device_name,
+                    because = cause.as_str(),
+                    "enrolment refused: the key is revoked"
+                );
+                revoked(cause, &device_name)
             }
             Refused::NameTaken(_) => status(
                 Code::AlreadyExists,

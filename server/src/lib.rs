@@ -30,6 +30,7 @@ pub mod observe;
 pub mod preflight;
 pub mod recorder;
 pub mod registry;
+pub mod revocations;
 pub mod rollout;
 pub mod session;
 mod startup;

@@ -178,10 +178,11 @@ impl Metrics {
 }
 
 /// What can become of a session handshake.
-const HANDSHAKE_RESULTS: [&str; 8] = [
+const HANDSHAKE_RESULTS: [&str; 9] = [
     "opened",
     "malformed",
     "unauthenticated",
+    "revoked",
     "too_slow",
     "overloaded",
     "draining",

@@ -90,7 +90,7 @@ pub struct Recorder {
 #[derive(Debug, Default)]
 struct Latest {
     heartbeats: Mutex<HashMap<DeviceId, HeartbeatRow>>,
-    progress: Mutex<HashMap<(DeviceId, AttemptId), v1::Progress>>,
+    progress: Mutex<HashMap<(DeviceId, AttemptId), (u64, v1::Progress)>>,
     stirred: Notify,
 }
 
@@ -164,9 +164,26 @@ impl Recorder {
         }
     }
 
-    /// Keeps the latest progress of an attempt for the next write.
-    pub fn progress(&self, device: DeviceId, attempt: AttemptId, progress: v1::Progress) {
-        lock(&self.latest.progress).insert((device, attempt), progress);
+    /// Drops the heartbeat that waits, should it be of a session up to this number: its key is revoked.
+    pub fn silence(&self, device: DeviceId, epoch: u64) {
+        let mut heartbeats = lock(&self.latest.heartbeats);
+        if heartbeats
+            .get(&device)
+            .is_some_and(|row| row.epoch <= epoch)
+        {
+            heartbeats.remove(&device);
+        }
+    }
+
+    /// Keeps the latest progress of an attempt, said in the session of this number, for the next write.
+    pub fn progress(
+        &self,
+        device: DeviceId,
+        epoch: u64,
+        attempt: AttemptId,
+        progress: v1::Progress,
+    ) {
+        lock(&self.latest.progress).insert((device, attempt), (epoch, progress));
         self.latest.stirred.notify_one();
     }
 }
@@ -243,7 +260,7 @@ impl Worker {
         for (report, disposition) in batch.drain(..).zip(dispositions) {
             let device = report.session.device;
             let Some(disposition) = disposition else {
-                // The agent still has it and sends it again in its next session.
+                // The agent still has it and sends it again in its next session, unless its key is revoked.
                 report.session.end(Ended::Unrecorded);
                 continue;
             };
@@ -284,7 +301,8 @@ impl Worker {
     }
 
     /// Applies the rows together. Waits for a store that does not answer; when it answers with an error, the rows are
-    /// tried one by one, so that one that trips over a defect does not hold up the fleet. `None` was not written.
+    /// tried one by one, so that one that trips over a defect does not hold up the fleet. `None` was not written, and never
+    /// will be when its key is revoked.
     async fn apply(
         &self,
         rows: Vec<IncomingReport>,
@@ -294,7 +312,7 @@ impl Worker {
         let mut failures = 0;
         loop {
             let error = match self.store.apply_reports(&rows).await {
-                Ok(dispositions) => return dispositions.into_iter().map(Some).collect(),
+                Ok(dispositions) => return dispositions,
                 Err(error) => error,
             };
             if !matches!(error, StoreError::Unavailable(_)) {
@@ -321,7 +339,7 @@ impl Worker {
         for row in rows {
             let (device, attempt) = (row.device, row.attempt);
             let applied = match self.store.apply_reports(slice::from_ref(&row)).await {
-                Ok(applied) => applied.first().copied(),
+                Ok(applied) => applied.first().copied().flatten(),
                 Err(error) => {
                     tracing::error!(%device, command = %attempt, error = %chain(&error), "a report cannot be recorded");
                     None
@@ -364,7 +382,7 @@ impl Worker {
 /// The reports in order, then the progress of attempts of which they say nothing newer.
 fn rows(
     batch: &[Submission],
-    progress: Vec<((DeviceId, AttemptId), v1::Progress)>,
+    progress: Vec<((DeviceId, AttemptId), (u64, v1::Progress))>,
 ) -> Vec<IncomingReport> {
     let is_newer =
         |event: &ReportEvent| matches!(event, ReportEvent::Outcome(_) | ReportEvent::Progress(_));
@@ -376,14 +394,16 @@ fn rows(
     let progress = progress
         .into_iter()
         .filter(|(of, _)| !told.contains(of))
-        .map(|((device, attempt), progress)| IncomingReport {
+        .map(|((device, attempt), (epoch, progress))| IncomingReport {
             device,
+            epoch,
             attempt,
             event: ReportEvent::Progress(progress),
             place: None,
         });
     let reports = batch.iter().map(|report| IncomingReport {
         device: report.session.device,
+        epoch: report.session.epoch,
         attempt: report.attempt,
         event: report.event.clone(),
         place: report.place(),

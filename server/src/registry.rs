@@ -20,7 +20,10 @@ use kernex_proto::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::domain::{attempt::UNHEARD, device::DiskFault};
+use crate::{
+    domain::{attempt::UNHEARD, device::DiskFault},
+    revocations::Cause,
+};
 
 /// Messages that may wait for one device. A session has a handful of commands and acks under way; a peer that lets 64
 /// pile up does not read, and more would only hide it.
@@ -38,8 +41,8 @@ pub enum Ended {
     Replaced,
     /// Its queue was full.
     SlowConsumer,
-    /// The device was deleted.
-    Revoked,
+    /// The key it was opened with was revoked.
+    Revoked(Cause),
     /// A report could not be written; the agent keeps it and sends it again in its next session.
     Unrecorded,
     /// The server stops.
@@ -153,9 +156,10 @@ impl SessionHandle {
     }
 
     /// Queues a message; a full queue ends the session. Says whether it was queued: a command is not where the agent cannot
-    /// write it down.
+    /// write it down, and to a key that was revoked nothing is said.
     pub fn send(&self, message: Message) -> bool {
-        if self.is_ailing() && matches!(message, Message::Command(_)) {
+        let is_revoked = matches!(self.ended.get(), Some(Ended::Revoked(_)));
+        if is_revoked || (self.is_ailing() && matches!(message, Message::Command(_))) {
             return false;
         }
         let message = DeviceSessionResponse {
@@ -254,6 +258,22 @@ impl Registry {
             sessions.remove(&device);
         }
         present
+    }
+
+    /// Ends the device's session, should it have been opened with a key that is revoked: up to this number. It is gone at once,
+    /// so nothing is pushed into it any more.
+    pub fn revoke(&self, device: DeviceId, epoch: u64, cause: Cause) {
+        let revoked = {
+            let mut sessions = self.lock();
+            let present = sessions.get(&device);
+            if present.is_none_or(|entry| entry.handle.epoch > epoch) {
+                return;
+            }
+            sessions.remove(&device)
+        };
+        if let Some(entry) = revoked {
+            entry.handle.end(Ended::Revoked(cause));
+        }
     }
 
     /// The live session of a device.

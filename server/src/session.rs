@@ -175,6 +175,8 @@ impl Sessions {
             self.steps.open(claim).await?
         };
         let epoch = opened.epoch;
+        // What is revoked after this is found by the look below, unless the confirmation has found it.
+        let revoked = self.store.revocations().devices();
         Span::current().record("session", epoch);
         let welcome = v1::Welcome {
             epoch,
@@ -222,6 +224,13 @@ impl Sessions {
         }
         if !self.registry.insert(Arc::clone(&session)) {
             session.end(Ended::Replaced);
+        }
+        if self.store.revocations().devices() != revoked {
+            let stands = self.store.is_session(device, epoch).await;
+            if !matches!(stands, Ok(true)) {
+                // It comes back and is told why.
+                session.end(Ended::Replaced);
+            }
         }
         if session.is_ailing() {
             tracing::warn!(name = opened.name, disk_fault = ?session.disk_fault(), "session opened by an agent that cannot write its state folder; it gets no commands");
@@ -298,7 +307,8 @@ impl Sessions {
                     }
                 }
                 Decision::Progress(attempt, progress) => {
-                    self.recorder.progress(session.device, attempt, progress);
+                    self.recorder
+                        .progress(session.device, session.epoch, attempt, progress);
                 }
                 Decision::Planned(answer) => self.plans.answer(session.device, answer),
                 Decision::Configured(answer) => {
@@ -407,7 +417,11 @@ impl Sessions {
             // A device that may be asked for a beat an hour is not silent for being quiet.
             session.set_heartbeat(Duration::from_millis(answer.heartbeat_interval_ms));
         }
-        if let Err(error) = self.store.configured(session.device, answer).await {
+        if let Err(error) = self
+            .store
+            .configured(session.device, session.epoch, answer)
+            .await
+        {
             // It is pushed again in the next session, and answered again.
             tracing::warn!(error = %chain(&error), "the answer to a configuration was not recorded");
         }

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     clock::{Clock, Look, Timestamp},
     metrics::Transactions,
+    revocations::Revocations,
 };
 use connect::Pools;
 use entity::cluster;
@@ -57,6 +58,7 @@ mod progress;
 mod releases;
 pub mod reports;
 mod requests;
+pub mod revocations;
 pub mod rollbacks;
 pub mod rollouts;
 mod running;
@@ -237,6 +239,7 @@ struct Inner {
     last: AtomicI64,
     changes: watch::Sender<u64>,
     figures: Transactions,
+    revocations: Revocations,
 }
 
 impl Store {
@@ -252,6 +255,7 @@ impl Store {
             last: AtomicI64::new(0),
             changes: watch::Sender::new(0),
             figures: Transactions::default(),
+            revocations: Revocations::default(),
         };
         Ok(Self(Arc::new(inner), Lane::Sessions))
     }
@@ -290,6 +294,7 @@ impl Store {
                 cluster_id: id.0,
                 event_cursor: 0,
                 created_at: tx.now.0,
+                revocations: 0,
             };
             insert_all::<cluster::Entity>(&tx.db, vec![row], None).await?;
             Ok(id)

@@ -29,6 +29,7 @@ use crate::{
     observe::TraceLayer,
     recorder::Recorder,
     registry::Registry,
+    revocations::Revocation,
     rollout,
     session::{HANDSHAKES, Sessions, Steps},
     startup::{self, Ground},
@@ -62,6 +63,8 @@ pub async fn run(
     let replica = Uuid::now_v7();
     ground.store.close_replica_sessions(replica).await?;
     ground.store.renew_lease(replica, upkeep::LEASE).await?;
+    // Before anybody is let in.
+    let heard = ground.store.revocation_number().await?;
 
     let soft = shutdown.soft.clone();
     // Ends everything at the drain deadline even when nobody asks for a hard stop.
@@ -86,6 +89,18 @@ pub async fn run(
         Arc::clone(&metrics),
         recorder_stop.clone(),
     );
+    let (told, silenced) = (Arc::clone(&registry), recorder.clone());
+    ground.store.revocations().listen(move |revoked| {
+        if let Revocation::Keys {
+            device,
+            epoch,
+            cause,
+        } = revoked
+        {
+            told.revoke(device, epoch, cause);
+            silenced.silence(device, epoch);
+        }
+    });
     let monitor = Monitor::new(
         Arc::clone(&metrics),
         ground.store.clone(),
@@ -162,6 +177,12 @@ pub async fn run(
             recorder_stop.clone(),
         ),
     );
+    if !store.is_alone() {
+        parts.start(
+            "revocations",
+            upkeep::revocations(store.clone(), heard, recorder_stop.clone()),
+        );
+    }
     parts.start(
         "expiry",
         upkeep::expiry(

@@ -21,6 +21,8 @@ const RENEW_LEASE: Duration = Duration::from_secs(5);
 /// Between two looks at whether sessions here went on elsewhere, when nobody else writes to this database: what this process
 /// itself ends is told at once, and a look at ten thousand rows is only for what came in between.
 const COMPARE_ALONE: Duration = Duration::from_secs(60);
+/// Between two looks at whether another replica revoked something; what is revoked here is told at once.
+const LISTEN: Duration = Duration::from_millis(500);
 const EXPIRE: Duration = Duration::from_secs(1);
 /// Seldom enough that the log, which begins anew after it, does not cost a commit in a hundred its own header.
 const CHECKPOINT: Duration = Duration::from_secs(5);
@@ -71,6 +73,32 @@ async fn end_lost(store: &Store, registry: &Registry, replica: Uuid) -> Result<(
             tracing::info!(%device, session = epoch, "the session went on elsewhere");
             session.end(Ended::Replaced);
         }
+    }
+    Ok(())
+}
+
+/// Hears of what other replicas revoke after the transaction of number `seen`. One row says whether there is anything.
+pub(crate) async fn revocations(store: Store, mut seen: u64, stop: CancellationToken) {
+    let looking = async {
+        let mut ticks = every(LISTEN);
+        loop {
+            ticks.tick().await;
+            if let Err(error) = hear(&store, &mut seen).await {
+                tracing::warn!(error = %chain(&error), "revocations of other replicas not looked at");
+            }
+        }
+    };
+    until(stop, looking).await;
+}
+
+async fn hear(store: &Store, seen: &mut u64) -> Result<(), StoreError> {
+    let newest = store.revocation_number().await?;
+    if newest != *seen {
+        // A database that was restored has lower numbers.
+        let revoked = store.revoked_after(newest.min(*seen)).await?;
+        tracing::debug!(revoked = revoked.len(), "revocations heard of");
+        store.revocations().publish(&revoked);
+        *seen = newest;
     }
     Ok(())
 }

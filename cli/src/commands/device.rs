@@ -126,7 +126,7 @@ pub(super) async fn run(session: &Session, command: DeviceCommand) -> Result<(),
             confirm(
                 consent,
                 &format!(
-                    "Delete the device {device}? Its key is revoked and its open work cancelled."
+                    "Delete the device {device}? What it does is stopped, and its key is revoked."
                 ),
             )?;
             let client = session.connect().await?;
@@ -134,16 +134,34 @@ pub(super) async fn run(session: &Session, command: DeviceCommand) -> Result<(),
                 device: device.clone(),
                 request_id: request_id(),
             };
-            call(
+            let answer = call(
                 "kernex.v1.DeviceService/DeleteDevice",
                 client.devices().delete_device(timed(request)),
             )
             .await?;
+            for work in &answer.work {
+                say(&stopped(work));
+            }
             say(&format!(
                 "The device {device} is deleted; its agent cannot come back with that key."
             ));
             Ok(())
         }
+    }
+}
+
+/// What became of something a deleted device had in flight.
+fn stopped(work: &v1::StoppedWork) -> String {
+    let v1::StoppedWork {
+        bundle,
+        state,
+        message,
+        ..
+    } = work;
+    match (work.answered, message.as_str()) {
+        (false, _) => format!("{bundle}: the device did not answer; its script may still run"),
+        (true, "") => format!("{bundle}: stopped, {state}"),
+        (true, message) => format!("{bundle}: stopped, {state}: {message}"),
     }
 }
 

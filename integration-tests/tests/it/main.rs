@@ -22,6 +22,7 @@ mod plan;
 mod proof;
 mod removal;
 mod restored;
+mod revocation;
 mod rollback;
 mod rolling_back;
 mod rollout_story;

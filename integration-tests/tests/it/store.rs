@@ -11,6 +11,7 @@ mod fixture;
 mod fleet;
 mod marks;
 mod penalties;
+mod revocations;
 mod rollbacks;
 mod schedules;
 mod schema;

@@ -151,7 +151,6 @@ impl AccessService for Access {
         )?;
         let id = id("token_id", &request.get_ref().token_id)?;
         self.0.store.revoke_operator_token(&caller, id).await?;
-        self.0.authenticator.forget_all();
         Ok(Response::new(RevokeOperatorTokenResponse {}))
     }
 

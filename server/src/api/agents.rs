@@ -1,7 +1,9 @@
 //! `AgentService`: how devices get in, stay connected, and fetch bundles.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use kernex_proto::{
     DEVICE_ID_KEY, SESSION_TOKEN_KEY,
     error::Reason,
@@ -17,10 +19,12 @@ use tracing::Span;
 
 use super::{Api, id, pieces};
 use crate::{
+    answers::EndedBy,
     connections::ConnectionHandle,
     enrollment,
     error::{invalid, retry_later, unauthenticated},
     listener::Peer,
+    revocations::{Hold, Subject},
     session::{self, Outbound},
 };
 
@@ -84,6 +88,8 @@ impl AgentService for Agents {
         let (device, token) = credentials(request.metadata()).ok_or_else(unauthenticated)?;
         let DownloadBundleRequest { digest, offset } = request.into_inner();
         let digest = id("digest", &digest)?;
+        // First, so that no revocation falls between the two.
+        let hold = self.0.store.revocations().hold(Subject::Device(device));
         let bundle = self
             .0
             .sessions
@@ -95,8 +101,41 @@ impl AgentService for Agents {
         }
         tracing::debug!(%device, %digest, offset, "download begins");
         let bytes = self.0.blobs.read(digest, offset).await?;
+        // Also when the peer reads nothing.
+        let ended_by = EndedBy {
+            signal: hold.signal(),
+            status: unauthenticated(),
+        };
+        let bytes = while_held(bytes.map_err(Status::from), hold);
         let down = self.0.metrics.bundle_bytes.of("down");
-        Ok(pieces::answer(bytes, down))
+        let mut answer = pieces::answer(bytes, down);
+        answer.extensions_mut().insert(ended_by);
+        Ok(answer)
+    }
+}
+
+/// Ends as unauthenticated once the keys of the device it goes to are revoked.
+fn while_held(
+    pieces: impl Stream<Item = Result<Bytes, Status>> + Send,
+    hold: Hold,
+) -> impl Stream<Item = Result<Bytes, Status>> + Send {
+    async_stream::stream! {
+        let mut pieces = pin!(pieces);
+        loop {
+            let piece = tokio::select! {
+                biased;
+                () = hold.revoked() => Some(Err(unauthenticated())),
+                piece = pieces.next() => piece,
+            };
+            let Some(piece) = piece else {
+                return;
+            };
+            let is_last = piece.is_err();
+            yield piece;
+            if is_last {
+                return;
+            }
+        }
     }
 }
 

@@ -4,23 +4,27 @@ mod watch;
 
 use std::{sync::Arc, time::Duration};
 
+use kernex_proto::ids::AttemptId;
 use kernex_proto::v1::{
     DeleteDeviceRequest, DeleteDeviceResponse, GetDeviceRequest, GetDeviceResponse,
     ListDeviceHistoryRequest, ListDeviceHistoryResponse, ListDeviceMetricsRequest,
     ListDeviceMetricsResponse, ListDevicesRequest, ListDevicesResponse, ResolveDeviceRequest,
-    ResolveDeviceResponse, UpdateDeviceLabelsRequest, UpdateDeviceLabelsResponse,
+    ResolveDeviceResponse, StoppedWork, UpdateDeviceLabelsRequest, UpdateDeviceLabelsResponse,
     WatchDevicesRequest, WatchDevicesResponse, device_service_server::DeviceService,
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, convert::fitting_page, page};
+use super::{Api, Turn, convert::fitting_page, page, turn};
 use crate::{
     answers::{FEW, Fed},
     auth::caller,
     domain::{device::DeviceStatus, selector::Selector},
-    error::{invalid, mistake},
+    error::{going_away, invalid, mistake},
     registry::Ended,
 };
+
+/// How long a device that is to be deleted may take to stop what it has in flight.
+const STOPS: Duration = Duration::from_secs(5);
 
 /// When a device that was conflicted comes back for a session with commands.
 const COME_BACK: Duration = Duration::from_millis(200);
@@ -28,6 +32,40 @@ const COME_BACK: Duration = Duration::from_millis(200);
 /// The service.
 #[derive(Debug)]
 pub struct Devices(pub(super) Arc<Api>);
+
+impl Devices {
+    /// Has a device that is to be deleted stop what it was given, and waits a moment for it to say what became of that. One that is
+    /// away is not waited for.
+    async fn stop_work(&self, device: &str) -> Result<Vec<AttemptId>, Status> {
+        let api = &self.0;
+        api.note_pushes().await?;
+        let mut changes = api.store.changes();
+        let Some(stopping) = api.store.stop_device(device).await? else {
+            return Ok(Vec::new());
+        };
+        api.hints.rollouts();
+        if stopping.attempts.is_empty() || !stopping.online {
+            return Ok(stopping.attempts);
+        }
+        api.hints.add([stopping.device]);
+        let answered = async {
+            loop {
+                changes.mark_unchanged();
+                if api.store.has_answered(stopping.device).await? {
+                    return Ok(());
+                }
+                if let Turn::Stop = turn(&mut changes, &api.draining).await {
+                    return Err(going_away());
+                }
+            }
+        };
+        // What it has not answered by then is said in the answer.
+        match tokio::time::timeout(STOPS, answered).await {
+            Ok(Err(status)) => Err(status),
+            Ok(Ok(())) | Err(_) => Ok(stopping.attempts),
+        }
+    }
+}
 
 #[tonic::async_trait]
 impl DeviceService for Devices {
@@ -111,17 +149,26 @@ impl DeviceService for Devices {
         request: Request<DeleteDeviceRequest>,
     ) -> Result<Response<DeleteDeviceResponse>, Status> {
         let caller = caller(&request, "DeleteDevice", &request.get_ref().request_id)?;
-        let device = self
+        let device = request.into_inner().device;
+        let stopped = self.stop_work(&device).await?;
+        let deleted = self
             .0
             .store
-            .delete_device(&caller, &request.get_ref().device)
+            .delete_device(&caller, &device, &stopped)
             .await?;
-        if let Some(session) = self.0.registry.get(device) {
-            session.end(Ended::Revoked);
-        }
         // What was open on it is closed, and others may take its place.
         self.0.hints.rollouts();
-        Ok(Response::new(DeleteDeviceResponse {}))
+        let work = deleted.work.into_iter().map(|work| StoppedWork {
+            deployment_id: work.deployment.to_string(),
+            bundle: work.bundle,
+            attempt: work.attempt,
+            state: work.state,
+            answered: work.answered,
+            message: work.message,
+        });
+        Ok(Response::new(DeleteDeviceResponse {
+            work: work.collect(),
+        }))
     }
 
     async fn list_device_metrics(

@@ -77,6 +77,20 @@ const POLICIES: &[(&str, Policy)] = &[
     ),
 ];
 
+/// Those of them for operators whose answers are streams.
+const STREAMS: [&str; 5] = [
+    "/kernex.v1.DeviceService/WatchDevices",
+    "/kernex.v1.BundleService/FetchBundle",
+    "/kernex.v1.DeploymentService/WatchDeployment",
+    "/kernex.v1.RolloutService/HaltDeployment",
+    "/kernex.v1.EventService/WatchEvents",
+];
+
+/// Whether an operator's call may go on after its answer began.
+pub(super) fn answers_go_on(path: &str) -> bool {
+    STREAMS.contains(&path)
+}
+
 /// The policy of a path.
 #[must_use]
 pub fn policy(path: &str) -> Option<Policy> {
@@ -130,6 +144,27 @@ mod tests {
                 "{path} does not exist"
             );
         }
+    }
+
+    #[test]
+    fn every_stream_of_answers_to_operators_is_known() {
+        let files =
+            prost_types::FileDescriptorSet::decode(kernex_proto::DESCRIPTORS).expect("decodes");
+        let mut streams = Vec::new();
+        for file in &files.file {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                    if method.server_streaming() && policy(&path) != Some(Policy::Agent) {
+                        streams.push(path);
+                    }
+                }
+            }
+        }
+        streams.sort();
+        let mut known = STREAMS.map(str::to_owned).to_vec();
+        known.sort();
+        assert_eq!(known, streams);
     }
 
     #[test]

@@ -46,7 +46,7 @@ async fn progress_is_never_written_before_the_acceptance_that_came_before_it() {
         };
         let of = accepted.attempt;
         assert!(recorder.report(accepted).await);
-        recorder.progress(session.device, of, v1::Progress::default());
+        recorder.progress(session.device, 1, of, v1::Progress::default());
         let written = async {
             while recorder.waiting().reports + recorder.waiting().progress > 0 {
                 tokio::task::yield_now().await;

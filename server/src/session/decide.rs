@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::handshake::{malformed, undecodable};
 use crate::{
-    error::{retry_later, status},
+    error::{retry_later, revoked, status},
     registry::Ended,
     store::reports::ReportEvent,
 };
@@ -99,7 +99,7 @@ pub(super) fn decide(wake: Wake) -> Decision {
                 Reason::SlowConsumer,
                 "the agent did not keep up",
             ))),
-            Ended::Revoked => Decision::Finish(Some(crate::error::unauthenticated())),
+            Ended::Revoked(cause) => Decision::Finish(Some(revoked(cause, ""))),
             Ended::Unrecorded => Decision::Finish(Some(retry_later(
                 Code::Unavailable,
                 Reason::StoreUnavailable,
@@ -219,6 +219,8 @@ mod tests {
     use super::*;
     use kernex_proto::ids::TargetId;
 
+    use crate::revocations::Cause;
+
     fn says(message: Up) -> Decision {
         decide(Wake::Message(DeviceSessionRequest {
             message: Some(message),
@@ -330,7 +332,10 @@ mod tests {
             code(&end(Ended::SlowConsumer)),
             Some(Code::ResourceExhausted)
         );
-        assert_eq!(code(&end(Ended::Revoked)), Some(Code::Unauthenticated));
+        for cause in [Cause::Deleted, Cause::Replaced] {
+            let revoked = end(Ended::Revoked(cause));
+            assert_eq!(code(&revoked), Some(Code::Unauthenticated));
+        }
         let drain = end(Ended::Drain {
             reconnect_after: wait,
         });

@@ -4,7 +4,7 @@
 //! hear of it. A session that comes alone waits for nobody; while many come, a batch gathers for [`PAUSE`] first, because
 //! most of what a batch costs is the same for one session and for a hundred.
 
-use std::{slice, sync::Arc, time::Duration};
+use std::{collections::HashMap, slice, sync::Arc, time::Duration};
 
 use kernex_proto::ids::{DeviceId, Digest};
 use tokio::{
@@ -221,6 +221,7 @@ async fn prove(store: &Store, batch: &mut Vec<Waiting>) -> (Vec<Step>, Vec<Tell>
     });
     let keys = store.device_keys(&claims.collect::<Vec<_>>()).await;
     let (mut steps, mut tells) = (Vec::new(), Vec::new());
+    let mut failed = Vec::new();
     for Waiting { what, tell } in batch.drain(..) {
         let step = match (what, &keys) {
             (What::Step(step), _) => Ok(step),
@@ -229,7 +230,13 @@ async fn prove(store: &Store, batch: &mut Vec<Waiting>) -> (Vec<Step>, Vec<Tell>
                 let proven = verify(&claim.challenge, &claim.hello, key);
                 // Some ten thousandths of a second each, which the other tasks of this thread are not to wait for in a row.
                 tokio::task::yield_now().await;
-                proven.map(|key| Step::Open(Box::new(claim.proven(key))))
+                match proven {
+                    Ok(key) => Ok(Step::Open(Box::new(claim.proven(key)))),
+                    Err(refusal) => {
+                        failed.push((claim, tell, refusal));
+                        continue;
+                    }
+                }
             }
             (What::Claim(_), Err(error)) => {
                 Err(StoreError::Unavailable(chain(error).to_string()).into())
@@ -245,7 +252,39 @@ async fn prove(store: &Store, batch: &mut Vec<Waiting>) -> (Vec<Step>, Vec<Tell>
             }
         }
     }
+    refuse(store, failed).await;
     (steps, tells)
+}
+
+/// Tells why claims failed: vaguely, except to who proved to hold a key that was revoked.
+async fn refuse(store: &Store, failed: Vec<(Box<Claim>, Tell, Refusal)>) {
+    if failed.is_empty() {
+        return;
+    }
+    let devices: Vec<DeviceId> = failed
+        .iter()
+        .map(|(claim, ..)| claim.hello.device)
+        .collect();
+    let revoked = store.revoked_keys(&devices).await;
+    let revoked = revoked.unwrap_or_else(|error| {
+        tracing::warn!(error = %chain(&error), "nobody is told why a key does not work");
+        HashMap::new()
+    });
+    for (claim, tell, refusal) in failed {
+        let mut answer = refusal;
+        for key in revoked.get(&claim.hello.device).into_iter().flatten() {
+            let proven = verify(&claim.challenge, &claim.hello, Some(&key.key));
+            tokio::task::yield_now().await;
+            if proven.is_ok() {
+                answer = Refusal::KeyRevoked {
+                    cause: key.cause,
+                    device_name: key.device_name.clone(),
+                };
+                break;
+            }
+        }
+        let _ = tell.send(Err(answer));
+    }
 }
 
 /// What an agent is told: that its device or key went away in the meantime is no news to a stranger.

@@ -1,6 +1,7 @@
 //! Challenge, Hello, Welcome, Ready: how a stream becomes a session, as functions over a `Stream` with one deadline.
 //!
-//! Every failed proof is answered with the same vague `UNAUTHENTICATED`; the detail is for the server's log only.
+//! Every failed proof is answered with the same vague `UNAUTHENTICATED`; the detail is for the server's log only. A proof that
+//! holds for a key that was revoked is answered in words.
 
 use std::time::Duration;
 
@@ -24,7 +25,8 @@ use tonic::{Code, Status};
 use crate::{
     clock::Timestamp,
     domain::attempt::State,
-    error::{retry_later, status, unauthenticated},
+    error::{retry_later, revoked, status, unauthenticated},
+    revocations::Cause,
     store::{StoreError, devices::DeviceKey, sessions::HeldAttempt},
 };
 
@@ -63,6 +65,14 @@ pub enum Refusal {
         /// What it says it could speak.
         known: u32,
     },
+    /// The proof holds, for a key that was revoked.
+    #[error("the key of the device `{device_name}` is revoked: {because}", because = .cause.as_str())]
+    KeyRevoked {
+        /// Why.
+        cause: Cause,
+        /// Name of its device then.
+        device_name: String,
+    },
     /// The deadline passed.
     #[error("the handshake took longer than 10 s")]
     TooSlow,
@@ -92,6 +102,7 @@ impl Refusal {
             Self::NotAuthenticated(_) => "unauthenticated",
             Self::ProtocolTooOld { .. } => "protocol_too_old",
             Self::ProtocolDowngraded { .. } => "protocol_downgraded",
+            Self::KeyRevoked { .. } => "revoked",
             Self::TooSlow => "too_slow",
             Self::Overloaded { .. } => "overloaded",
             Self::Draining => "draining",
@@ -118,6 +129,7 @@ impl From<Refusal> for Status {
                 Reason::ProtocolDowngraded,
                 refusal.to_string(),
             ),
+            Refusal::KeyRevoked { cause, device_name } => revoked(cause, &device_name),
             Refusal::Overloaded { retry_after } => retry_later(
                 Code::ResourceExhausted,
                 Reason::Overloaded,

@@ -15,6 +15,7 @@ use super::{
     devices::{check_labels, find_device, not_found},
     entity::{enrollment_token, operator_token},
     requests::audit,
+    revocations::revoke_token,
     transaction::insert_all,
 };
 use crate::{clock::Timestamp, domain::named_enum};
@@ -42,6 +43,8 @@ pub struct Principal {
     pub name: String,
     /// What they may do.
     pub role: Role,
+    /// When the token stops working.
+    pub expires_at: Timestamp,
 }
 
 /// An operator token to make.
@@ -126,6 +129,7 @@ impl Store {
                 created_at: tx.now.0,
                 expires_at: expires_at.0,
                 revoked_at: None,
+                revocation: None,
             };
             insert_all::<operator_token::Entity>(&tx.db, vec![row], None).await?;
             audit(
@@ -153,6 +157,7 @@ impl Store {
                 token_id: TokenId(row.id),
                 role: named("role", &row.role, Role::parse)?,
                 name: row.name,
+                expires_at: Timestamp(row.expires_at),
             })
         })
         .transpose()
@@ -166,11 +171,7 @@ impl Store {
             if row.revoked_at.is_some() {
                 return Ok(());
             }
-            operator_token::Entity::update_many()
-                .col_expr(operator_token::Column::RevokedAt, Expr::value(tx.now.0))
-                .filter(operator_token::Column::Id.eq(id.0))
-                .exec(&tx.db)
-                .await?;
+            revoke_token(&tx, id).await?;
             audit(&tx, caller, id, json!({ "name": row.name })).await
         })
         .await

@@ -329,9 +329,21 @@ impl Store {
         .await
     }
 
-    /// Keeps what a device said about its configuration.
-    pub async fn configured(&self, device: DeviceId, answer: &v1::Configured) -> Result<()> {
+    /// Keeps what a device said about its configuration in the session of this number, unless its key is revoked by now.
+    pub async fn configured(
+        &self,
+        device: DeviceId,
+        epoch: u64,
+        answer: &v1::Configured,
+    ) -> Result<()> {
         self.write(|tx| async move {
+            let silenced = self.silenced(&tx, [device.0]).await?;
+            if silenced
+                .get(&device.0)
+                .is_some_and(|newest| epoch <= *newest)
+            {
+                return Ok(());
+            }
             let row = device_configuration::Entity::find_by_id(device.0);
             let Some(mut row) = row.one(&tx.db).await? else {
                 return Ok(());

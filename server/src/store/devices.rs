@@ -16,20 +16,23 @@ use super::{
     Caller, Page, Paged, Result, Store, StoreError,
     attempts::{Batch, is_unresolved, signed, unsigned},
     dynamic::join,
-    enroll::revoke_keys,
     entity::{
         attempt, device, device_drift, device_key, device_label, device_release, heartbeat, lease,
         session,
     },
     leftovers,
     requests::{audit, body_hash, remember, replayed},
-    transaction::{insert_all, padded},
+    revocations::revoke_keys,
+    transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
 use crate::{
     clock::Timestamp,
+    crash::Act,
     domain::{attempt::Event, selector::Selector},
+    revocations::Cause,
 };
 
+pub mod deleting;
 mod lookup;
 mod metrics;
 mod selection;
@@ -186,33 +189,6 @@ impl Store {
                 )));
             }
             Ok(whole)
-        })
-        .await
-    }
-
-    /// Deletes a device: its key is revoked, its session ended, its open attempts cancelled.
-    pub async fn delete_device(&self, caller: &Caller, id_or_name: &str) -> Result<DeviceId> {
-        let body = body_hash(&id_or_name);
-        self.write(|tx| async move {
-            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
-                return Ok(DeviceId(id));
-            }
-            let row = find_device(&tx.db, id_or_name).await?;
-            let mut batch = Batch::new(&tx);
-            let theirs = Condition::all()
-                .add(attempt::Column::DeviceId.eq(row.id))
-                .add(is_unresolved());
-            batch.load(theirs, None).await?;
-            for (_, entry) in batch.iter_mut() {
-                let _ = entry.apply(Event::DeviceGone, tx.now);
-            }
-            batch.save().await?;
-            revoke_keys(&tx, row.id).await?;
-            device::Entity::delete_by_id(row.id).exec(&tx.db).await?;
-            remember(&tx, caller, body, &row.id).await?;
-            audit(&tx, caller, row.id, json!({ "name": row.name })).await?;
-            tx.device_event("device.deleted", row.id, &row.name);
-            Ok(DeviceId(row.id))
         })
         .await
     }

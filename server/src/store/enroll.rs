@@ -14,11 +14,12 @@ use super::{
     Caller, Result, Store, StoreError,
     devices::{clean, described},
     dynamic::join,
-    entity::{device, device_key, device_label, enrollment_token, session},
+    entity::{device, device_key, device_label, enrollment_token, heartbeat, session},
     requests::audit,
+    revocations::{RevokedKey, revoke_keys, revoked_key},
     transaction::{Tx, insert_all},
 };
-use crate::crash::Act;
+use crate::{crash::Act, revocations::Cause};
 
 /// A device that proved to hold its key and wants in.
 #[derive(Debug, Clone)]
@@ -52,6 +53,14 @@ pub enum EnrollError {
     /// The token or the key will not do; callers learn no more than that, the text is for the log.
     #[error("enrolment refused: {0}")]
     Refused(&'static str),
+    /// The key was revoked. Whoever asks has proved to hold it, and may know.
+    #[error("the key is revoked: its device `{device_name}` was {because}", because = .cause.as_str())]
+    KeyRevoked {
+        /// Why.
+        cause: Cause,
+        /// Name of its device then.
+        device_name: String,
+    },
     /// Another key holds the name.
     #[error("the device name `{0}` is held by another key")]
     NameTaken(String),
@@ -78,6 +87,16 @@ impl Store {
 }
 
 async fn decide(tx: &Tx, new: &EnrollDevice) -> Decision {
+    let known = known_key(tx, new.key).await?;
+    if let Some(revoked) = known.clone().filter(|key| key.revoked_at.is_some()) {
+        // Said whatever the token is worth: another token would not help.
+        return Err(match revoked_key(revoked)? {
+            Some(RevokedKey {
+                cause, device_name, ..
+            }) => EnrollError::KeyRevoked { cause, device_name },
+            None => EnrollError::Refused("the key is revoked"),
+        });
+    }
     let token = enrollment_token::Entity::find_by_id(new.token.0)
         .one(&tx.db)
         .await
@@ -92,8 +111,8 @@ async fn decide(tx: &Tx, new: &EnrollDevice) -> Decision {
     if token.expires_at <= tx.now.0 {
         return Err(EnrollError::Refused("the token has expired"));
     }
-    if let Some(known) = known_device(tx, new.key).await? {
-        return Ok(known);
+    if let Some(key) = known {
+        return known_device(tx, key).await;
     }
     if token.uses_left <= 0 {
         return Err(EnrollError::Refused("the token is used up"));
@@ -124,26 +143,22 @@ async fn decide(tx: &Tx, new: &EnrollDevice) -> Decision {
     Ok(enrolled)
 }
 
-async fn known_device(tx: &Tx, key: Digest) -> Result<Option<Enrolled>, EnrollError> {
-    let known = device_key::Entity::find_by_id(key.to_string())
+async fn known_key(tx: &Tx, key: Digest) -> Result<Option<device_key::Model>> {
+    Ok(device_key::Entity::find_by_id(key.to_string())
         .one(&tx.db)
-        .await
-        .map_err(StoreError::from)?;
-    let Some(known) = known else {
-        return Ok(None);
-    };
-    if known.revoked_at.is_some() {
-        return Err(EnrollError::Refused("the key is revoked"));
-    }
-    let device = device::Entity::find_by_id(known.device_id)
+        .await?)
+}
+
+async fn known_device(tx: &Tx, key: device_key::Model) -> Decision {
+    let device = device::Entity::find_by_id(key.device_id)
         .one(&tx.db)
         .await
         .map_err(StoreError::from)?;
     let device = device.ok_or(EnrollError::Refused("the key's device is gone"))?;
-    Ok(Some(Enrolled {
+    Ok(Enrolled {
         device: DeviceId(device.id),
         name: device.name,
-    }))
+    })
 }
 
 /// A re-imaged machine becomes the device it was: history stays, the old key and its session end.
@@ -153,13 +168,21 @@ async fn take_over(tx: &Tx, new: &EnrollDevice, id: Uuid) -> Decision {
         .await
         .map_err(StoreError::from)?;
     let device = device.ok_or(EnrollError::Refused("the device to replace is gone"))?;
-    revoke_keys(tx, id).await?;
+    revoke_keys(tx, &device, Cause::Replaced).await?;
     session::Entity::delete_by_id(id)
         .exec(&tx.db)
         .await
         .map_err(StoreError::from)?;
     let mut row = described(device.clone(), &new.inventory);
     row.revision += 1;
+    // Whatever a session of the old key said and is not written yet is of the past from now on.
+    row.epoch += 1;
+    heartbeat::Entity::update_many()
+        .col_expr(heartbeat::Column::Epoch, Expr::value(row.epoch))
+        .filter(heartbeat::Column::DeviceId.eq(id))
+        .exec(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
     super::copies::forget(tx, &mut row).await?;
     super::devices::update(tx, row).await?;
     Ok(Enrolled {
@@ -222,18 +245,11 @@ async fn bind_key(tx: &Tx, new: &EnrollDevice, device: Uuid) -> Result<()> {
         der: new.key_der.clone(),
         created_at: tx.now.0,
         revoked_at: None,
+        revoked_because: None,
+        device_name: None,
+        revoked_epoch: None,
+        revocation: None,
     };
     insert_all::<device_key::Entity>(&tx.db, vec![row], None).await?;
-    Ok(())
-}
-
-/// Revokes every key of a device; they can never enrol again.
-pub(crate) async fn revoke_keys(tx: &Tx, device: Uuid) -> Result<()> {
-    device_key::Entity::update_many()
-        .col_expr(device_key::Column::RevokedAt, Expr::value(tx.now.0))
-        .filter(device_key::Column::DeviceId.eq(device))
-        .filter(device_key::Column::RevokedAt.is_null())
-        .exec(&tx.db)
-        .await?;
     Ok(())
 }

@@ -12,7 +12,10 @@ use serde_json::json;
 use super::{
     Result, Store,
     attempts::{Batch, is_unresolved, signed, unsigned},
-    entity::{attempt, audit, cluster, event, heartbeat_sample, request, unknown_report},
+    entity::{
+        attempt, audit, cluster, device_key, event, heartbeat_sample, request, unknown_report,
+    },
+    revocations::REMEMBERED,
     schedules::close_overdue,
     transaction::Tx,
 };
@@ -187,6 +190,9 @@ impl Store {
         .await?;
         let requests = request::Column::CreatedAt.lt(before(retention.requests));
         self.delete(request::Entity::delete_many().filter(requests))
+            .await?;
+        let keys = device_key::Column::RevokedAt.lt(before(REMEMBERED));
+        self.delete(device_key::Entity::delete_many().filter(keys))
             .await?;
         let unknown = unknown_report::Column::At.lt(before(retention.unknown_reports));
         self.delete(unknown_report::Entity::delete_many().filter(unknown))

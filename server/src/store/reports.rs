@@ -32,6 +32,8 @@ use crate::{
 pub struct IncomingReport {
     /// Whose session it came in.
     pub device: DeviceId,
+    /// Number of that session.
+    pub epoch: u64,
     /// Which attempt.
     pub attempt: AttemptId,
     /// What happened.
@@ -68,8 +70,12 @@ pub enum ReportEvent {
 const MAX_MESSAGE: usize = 4096;
 
 impl Store {
-    /// Applies reports in order and says what became of each, once committed.
-    pub async fn apply_reports(&self, reports: &[IncomingReport]) -> Result<Vec<v1::Disposition>> {
+    /// Applies reports in order and says what became of each, once committed. None for those that came in with a key that is
+    /// revoked by now: nothing of what they say is written.
+    pub async fn apply_reports(
+        &self,
+        reports: &[IncomingReport],
+    ) -> Result<Vec<Option<v1::Disposition>>> {
         self.write_as(Act::CommitReports, |tx| async move {
             let targets: BTreeSet<Uuid> = reports
                 .iter()
@@ -82,6 +88,13 @@ impl Store {
                     .add(attempt::Column::TargetId.is_in(padded(chunk.iter().copied())));
                 batch.load(named, None).await?;
             }
+            let silenced = self
+                .silenced(&tx, reports.iter().map(|report| report.device.0))
+                .await?;
+            let is_silenced = |report: &IncomingReport| {
+                let newest = silenced.get(&report.device.0);
+                newest.is_some_and(|newest| report.epoch <= *newest)
+            };
             let mut marks = Marks::default();
             if reports
                 .iter()
@@ -94,10 +107,15 @@ impl Store {
             let mut deferred = Vec::new();
             let mut dispositions = Vec::with_capacity(reports.len());
             for report in reports {
+                if is_silenced(report) {
+                    tracing::warn!(device = %report.device, session = report.epoch, command = %report.attempt, "a report of a revoked key was refused");
+                    dispositions.push(None);
+                    continue;
+                }
                 let is_news = report
                     .place
                     .is_none_or(|place| marks.pass(report.device, place));
-                dispositions.push(match batch.get(key(report.attempt)) {
+                let disposition = match batch.get(key(report.attempt)) {
                     None => {
                         unknown.extend(aside(report, tx.now.0));
                         if is_news {
@@ -114,7 +132,8 @@ impl Store {
                         }
                         disposition
                     }
-                });
+                };
+                dispositions.push(Some(disposition));
             }
             batch.save().await?;
             keep_aside(&tx, unknown).await?;

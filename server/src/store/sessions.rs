@@ -165,6 +165,14 @@ impl Store {
         Ok(lost.copied().collect())
     }
 
+    /// Whether this is the session of its device.
+    pub async fn is_session(&self, device: DeviceId, epoch: u64) -> Result<bool> {
+        let session = session::Entity::find_by_id(device.0)
+            .one(self.reader())
+            .await?;
+        Ok(session.is_some_and(|session| session.epoch == signed(epoch)))
+    }
+
     /// Says that a replica lives for another `ttl`.
     pub async fn renew_lease(&self, replica: Uuid, ttl: Duration) -> Result<()> {
         self.write_beside(|tx| async move {

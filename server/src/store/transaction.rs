@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Result, Store, StoreError, entity::event};
-use crate::{clock::Timestamp, crash::Act, metrics::observe};
+use crate::{clock::Timestamp, crash::Act, metrics::observe, revocations::Revocation};
 
 /// Key of PostgreSQL's advisory lock of the writers: "kernex" in ASCII.
 const WRITER_LOCK: i64 = 0x6b65_726e_6578;
@@ -46,6 +46,7 @@ pub(crate) struct Tx {
     pub(crate) now: Timestamp,
     is_timely: bool,
     events: Mutex<Vec<NewEvent>>,
+    revoked: Mutex<Vec<Revocation>>,
     changed: AtomicBool,
 }
 
@@ -85,6 +86,14 @@ impl Tx {
     /// Writes an event about a device at commit.
     pub(crate) fn device_event(&self, kind: &'static str, device: Uuid, name: &str) {
         self.event(kind, Some(device), None, json!({ "name": name }));
+    }
+
+    /// Tells whoever goes by it, once this is committed.
+    pub(super) fn revoked(&self, what: Revocation) {
+        self.revoked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(what);
     }
 
     /// Wakes watchers at commit although no event is written.
@@ -232,19 +241,27 @@ impl Store {
             now,
             is_timely,
             events: Mutex::default(),
+            revoked: Mutex::default(),
             changed: AtomicBool::new(false),
         });
         let outcome = work(Arc::clone(&tx)).await;
-        let Some(tx) = Arc::into_inner(tx) else {
+        let Some(mut tx) = Arc::into_inner(tx) else {
             return Err(StoreError::Db(DbErr::Custom(
                 "a transaction outlived its closure".into(),
             )));
         };
         match outcome {
             Ok(value) => {
+                let revoked = std::mem::take(&mut tx.revoked);
+                let revoked = revoked.into_inner().unwrap_or_else(PoisonError::into_inner);
+                if !revoked.is_empty() {
+                    // No other writer can come in between.
+                    self.revocations().begin();
+                }
                 act.before();
                 let changed = tx.commit().await?;
                 act.after();
+                self.revocations().publish(&revoked);
                 if changed {
                     self.wake();
                 }

@@ -126,10 +126,10 @@ both_databases! {
         fixture.bundle("app", "1").await;
         let deployment = fixture.deploy("app:1", &[&device]).await;
         let (attempt, _) = fixture.target(&deployment, &device).await;
-        let report = |event| IncomingReport { device: device.id, attempt, event, place: None };
+        let report = |event| IncomingReport { device: device.id, epoch: 1, attempt, event, place: None };
         let batch = [report(ReportEvent::Accepted), report(succeeded("1", b"1")), report(succeeded("1", b"1"))];
         let dispositions = fixture.store.apply_reports(&batch).await.unwrap();
-        assert_eq!(dispositions, [Disposition::Applied, Disposition::Applied, Disposition::Duplicate]);
+        assert_eq!(dispositions, [Disposition::Applied, Disposition::Applied, Disposition::Duplicate].map(Some));
         assert_eq!(fixture.state(&deployment, &device).await, State::Succeeded);
     }
 

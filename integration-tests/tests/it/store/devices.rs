@@ -126,7 +126,7 @@ both_databases! {
         fixture.store.record_heartbeats(&[beat(device.id, opened.epoch, 1.0)]).await.unwrap();
         let request = repeated("DeleteDevice", Uuid::now_v7());
         for _ in 0..2 {
-            assert_eq!(fixture.store.delete_device(&request, "edge-1").await.unwrap(), device.id);
+            assert_eq!(fixture.store.delete_device(&request, "edge-1", &[]).await.unwrap().device, device.id.0);
         }
         assert!(matches!(fixture.store.get_device("edge-1").await, Err(StoreError::NotFound { .. })));
         assert!(fixture.store.device_keys(&[device.id]).await.unwrap().is_empty());
@@ -157,7 +157,7 @@ both_databases! {
         // A newer session of the device opened elsewhere, and the other one was deleted.
         let new = fixture.session(&one, old, &[]).await.epoch;
         written(&[beat(one.id, new, 3.0)]).await;
-        fixture.store.delete_device(&repeated("DeleteDevice", Uuid::now_v7()), "edge-2").await.unwrap();
+        fixture.store.delete_device(&repeated("DeleteDevice", Uuid::now_v7()), "edge-2", &[]).await.unwrap();
         written(&[known(beat(one.id, old, 4.0)), known(beat(gone.id, theirs, 4.0))]).await;
         assert_eq!(percent().await, 3.0, "of the newer session");
         fixture.clock.advance(MINUTE * 2);

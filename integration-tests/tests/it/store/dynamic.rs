@@ -188,7 +188,7 @@ both_databases! {
         let deployment = fixture.store.create_deployment(&caller("CreateDeployment"), order).await.unwrap();
         let (attempt, _) = fixture.target(&deployment, &one).await;
         fixture.report(&one, attempt, ReportEvent::Accepted).await;
-        fixture.store.delete_device(&caller("DeleteDevice"), "edge-1").await.unwrap();
+        fixture.store.delete_device(&caller("DeleteDevice"), "edge-1", &[]).await.unwrap();
         assert_eq!(fixture.state(&deployment, &one).await, State::Cancelled);
         fixture.clock.advance(MINUTE * 2);
         assert_eq!(fixture.store.expire_due().await.unwrap(), 0);

@@ -54,7 +54,7 @@ both_databases! {
         fixture.store.prune(Retention::default()).await.unwrap();
         assert!(fixture.kinds_of_events().await.is_empty());
         assert!(fixture.store.list_metrics("edge-1", Page::first(1)).await.unwrap().items.is_empty());
-        fixture.store.delete_device(&caller("DeleteDevice"), "edge-1").await.unwrap();
+        fixture.store.delete_device(&caller("DeleteDevice"), "edge-1", &[]).await.unwrap();
         let events = fixture.store.events_after(0, 10).await.unwrap();
         assert!(events[0].cursor > 1, "cursors go on");
     }

@@ -26,6 +26,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
+/// Number of a session that no revocation is about.
+pub(super) const LATEST: u64 = i64::MAX as u64;
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 pub(super) struct Fixture {
@@ -345,8 +347,21 @@ impl Fixture {
         attempt: AttemptId,
         event: ReportEvent,
     ) -> v1::Disposition {
+        let answer = self.report_in(device, LATEST, attempt, event).await;
+        answer.expect("no key of the device is revoked")
+    }
+
+    /// Reports in the session of this number; none when its key is revoked.
+    pub(super) async fn report_in(
+        &self,
+        device: &Device,
+        epoch: u64,
+        attempt: AttemptId,
+        event: ReportEvent,
+    ) -> Option<v1::Disposition> {
         let report = IncomingReport {
             device: device.id,
+            epoch,
             attempt,
             event,
             place: None,

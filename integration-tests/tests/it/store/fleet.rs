@@ -38,13 +38,14 @@ both_databases! {
         for event in [ReportEvent::Accepted, succeeded("1", b"1")] {
             let report = |command: &DueCommand| IncomingReport {
                 device: command.device,
+                epoch: 1,
                 attempt: command.attempt,
                 event: event.clone(),
                 place: None,
             };
             let reports: Vec<_> = due.iter().map(report).collect();
             let dispositions = fixture.store.apply_reports(&reports).await.unwrap();
-            assert!(dispositions.iter().all(|disposition| *disposition == Disposition::Applied));
+            assert!(dispositions.iter().all(|disposition| *disposition == Some(Disposition::Applied)));
         }
         let done = fixture.store.get_deployment(deployment.id).await.unwrap();
         assert_eq!((done.counts.succeeded, done.result), (DEVICES, Some(DeploymentResult::Succeeded)));

@@ -29,6 +29,7 @@ fn outcome(
     };
     IncomingReport {
         device: device.id,
+        epoch: i64::MAX as u64,
         attempt,
         event,
         place: Some(place),
@@ -73,7 +74,7 @@ both_databases! {
                 outcome(&device, nowhere(), *place, failed(v1::FailureReason::Internal))
             }).collect();
             let answers = fixture.store.apply_reports(&reports).await.unwrap();
-            assert!(answers.iter().all(|answer| *answer == Disposition::Unknown), "{answers:?}");
+            assert!(answers.iter().all(|answer| *answer == Some(Disposition::Unknown)), "{answers:?}");
         };
         assert_eq!(mark().await, Some(0), "nothing of a journal that is new here was ever recorded here");
         told(&[(0, 2)]).await;
@@ -110,7 +111,7 @@ both_databases! {
             outcome(&device, nowhere(), (4, 5), succeeded("1", b"1")),
         ];
         let answers = fixture.store.apply_reports(&reports).await.unwrap();
-        assert_eq!(answers, [Disposition::Applied, Disposition::Duplicate, Disposition::Refused, Disposition::Refused, Disposition::Unknown]);
+        assert_eq!(answers, [Disposition::Applied, Disposition::Duplicate, Disposition::Refused, Disposition::Refused, Disposition::Unknown].map(Some));
         let after = opened(&fixture, &device, epoch, Some(5)).await;
         assert_eq!(after.recorded_seq, Some(5));
         // A report of another journal of the same device, or of one that is known nowhere, raises nothing of this one.
@@ -158,7 +159,7 @@ both_databases! {
         let epoch = opened(&fixture, &device, epoch, Some(2)).await.epoch;
         assert_eq!(fixture.state(&first, &device).await, State::Sent);
         let told = outcome(&device, attempt, (0, 2), succeeded("1", b"1"));
-        assert_eq!(fixture.store.apply_reports(&[told]).await.unwrap(), [Disposition::Applied]);
+        assert_eq!(fixture.store.apply_reports(&[told]).await.unwrap(), [Some(Disposition::Applied)]);
         assert_eq!(fixture.due(&device, epoch).await[0].0, "deploy app:2");
     }
 

@@ -109,7 +109,7 @@ both_databases! {
         fixture.report(&one, attempt, stuck).await;
         assert_eq!(verdicts(&fixture, &unwanted).await, [(Verdict::GoBack, Some("app:1".into()))]);
         let third = run(&fixture, "3", &[&one, &two, &three]).await;
-        fixture.store.delete_device(&caller("DeleteDevice"), "edge-3").await.unwrap();
+        fixture.store.delete_device(&caller("DeleteDevice"), "edge-3", &[]).await.unwrap();
         let told = verdicts(&fixture, &third).await;
         assert_eq!(told, [(Verdict::Unproven, None), (Verdict::GoBack, Some("app:1".into())), (Verdict::DeviceGone, None)]);
         let kept = fixture.store.delete_bundle(&caller("DeleteBundle"), "app:1").await;

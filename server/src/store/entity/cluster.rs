@@ -11,6 +11,7 @@ pub struct Model {
     pub cluster_id: Uuid,
     pub event_cursor: i64,
     pub created_at: i64,
+    pub revocations: i64,
 }
 
 /// Joins are written where they are used.

@@ -12,6 +12,10 @@ pub struct Model {
     pub der: Vec<u8>,
     pub created_at: i64,
     pub revoked_at: Option<i64>,
+    pub revoked_because: Option<String>,
+    pub device_name: Option<String>,
+    pub revoked_epoch: Option<i64>,
+    pub revocation: Option<i64>,
 }
 
 /// Joins are written where they are used.

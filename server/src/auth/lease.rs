@@ -1,0 +1,128 @@
+//! How long a call may go on: until its operator's token expires or is revoked.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue};
+use hyper::body::{Frame, SizeHint};
+use kernex_proto::error::Reason;
+use tonic::{Code, Status, body::Body};
+
+use crate::{answers::EndedBy, clock::Timestamp, error::status, revocations::Hold, store::Store};
+
+/// Longest time between two looks at the clock, which somebody may set.
+const LOOK: Duration = Duration::from_secs(30);
+
+const REVOKED: &str = "the token was revoked";
+
+/// What a call stands on. It is among the extensions of the request, for whatever goes on after the answer began.
+#[derive(Debug, Clone)]
+pub struct Lease(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    hold: Hold,
+    expires_at: Timestamp,
+    store: Store,
+}
+
+impl Lease {
+    pub(super) fn new(hold: Hold, expires_at: Timestamp, store: Store) -> Self {
+        Self(Arc::new(Inner {
+            hold,
+            expires_at,
+            store,
+        }))
+    }
+
+    /// What stops at once when the token is revoked, whatever its peer reads. An expiry is seen where the answer is read.
+    pub(super) fn ended_by(&self) -> EndedBy {
+        EndedBy {
+            signal: self.0.hold.signal(),
+            status: ended(REVOKED),
+        }
+    }
+
+    /// Waits until the call may not go on, and says how it ends.
+    pub async fn over(self) -> Status {
+        loop {
+            if self.0.hold.is_revoked() {
+                return ended(REVOKED);
+            }
+            let now = self.0.store.steady_now();
+            let left = self.0.expires_at.since(now);
+            if left.is_zero() {
+                return ended("the token has expired");
+            }
+            tokio::select! {
+                () = self.0.hold.revoked() => {}
+                () = tokio::time::sleep(left.min(LOOK)) => {}
+            }
+        }
+    }
+}
+
+fn ended(why: &str) -> Status {
+    status(Code::Unauthenticated, Reason::Unauthenticated, why)
+}
+
+/// The end of a [`Lease`].
+pub(super) type Over = Pin<Box<dyn Future<Output = Status> + Send>>;
+
+/// An answer that goes on for as long as its lease.
+pub(super) struct Leased {
+    body: Body,
+    /// None once it is over.
+    over: Option<Over>,
+}
+
+impl Leased {
+    pub(super) const fn new(body: Body, over: Over) -> Self {
+        Self {
+            body,
+            over: Some(over),
+        }
+    }
+}
+
+impl hyper::body::Body for Leased {
+    type Data = <Body as hyper::body::Body>::Data;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        let Some(over) = &mut self.over else {
+            return Poll::Ready(None);
+        };
+        if let Poll::Ready(status) = over.as_mut().poll(cx) {
+            self.over = None;
+            // Whatever feeds it is dropped now, and not once the peer has read the end.
+            self.body = Body::empty();
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over.is_none() || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        let code = HeaderValue::from(status.code() as i32);
+        trailers.insert(Status::GRPC_STATUS, code);
+    }
+    trailers
+}

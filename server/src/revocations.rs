@@ -1,0 +1,287 @@
+//! What stopped being valid, told in the moment its transaction has committed: to the sessions of the devices it is about, and to
+//! whatever else goes on in the name of a device or of an operator's token.
+//!
+//! Whoever goes on for longer than one answer takes a [`Hold`] *before* it asks the database whether it may. Then a commit comes
+//! either before the question, which finds it, or after it, and ends the hold.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use kernex_proto::ids::{DeviceId, TokenId};
+use tokio_util::sync::CancellationToken;
+
+/// Why a key does not speak for its device any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The device was deleted.
+    Deleted,
+    /// Another key took the device over.
+    Replaced,
+}
+
+impl Cause {
+    /// The name in the database and in events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Replaced => "replaced",
+        }
+    }
+
+    /// The cause behind a name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "deleted" => Some(Self::Deleted),
+            "replaced" => Some(Self::Replaced),
+            _ => None,
+        }
+    }
+}
+
+/// One thing that stopped being valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revocation {
+    /// Every key a device had.
+    Keys {
+        /// The device.
+        device: DeviceId,
+        /// Number of the newest session that can have been opened with one of them.
+        epoch: u64,
+        /// Why.
+        cause: Cause,
+    },
+    /// An operator token.
+    Token(TokenId),
+}
+
+/// In whose name something goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A device's.
+    Device(DeviceId),
+    /// That of whoever has an operator token.
+    Token(TokenId),
+}
+
+impl Revocation {
+    const fn subject(self) -> Subject {
+        match self {
+            Self::Keys { device, .. } => Subject::Device(device),
+            Self::Token(token) => Subject::Token(token),
+        }
+    }
+}
+
+type Listener = Box<dyn Fn(Revocation) + Send + Sync>;
+
+/// Tells what stopped being valid. Clones share it.
+#[derive(Clone, Default)]
+pub struct Revocations(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    holds: Mutex<HashMap<Subject, Held>>,
+    /// How many were made.
+    made: AtomicU64,
+    /// Tokens and devices that were revoked, counted.
+    tokens: AtomicU64,
+    devices: AtomicU64,
+    /// Set before the first revocation of this process commits, and never taken back.
+    ever: AtomicBool,
+    listener: OnceLock<Listener>,
+}
+
+/// What several holds of one subject share.
+struct Held {
+    ended: CancellationToken,
+    /// Tells it from one of the same subject before.
+    number: u64,
+    holders: usize,
+}
+
+impl fmt::Debug for Revocations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held = self.0.lock().len();
+        f.debug_struct("Revocations").field("held", &held).finish()
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Held>> {
+        // No code under this lock can leave the map half changed.
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Revocations {
+    /// Has `listener` called with each revocation, on the thread that committed it; it may neither wait nor take long. The first
+    /// one stays.
+    pub fn listen(&self, listener: impl Fn(Revocation) + Send + Sync + 'static) {
+        let _ = self.0.listener.set(Box::new(listener));
+    }
+
+    /// A transaction that revokes something is about to commit.
+    pub(crate) fn begin(&self) {
+        self.0.ever.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether this process ever tried to revoke something, or heard of it.
+    pub(crate) fn any(&self) -> bool {
+        self.0.ever.load(Ordering::SeqCst)
+    }
+
+    /// Tells of what has committed. Telling the same twice does no harm.
+    pub(crate) fn publish(&self, revoked: &[Revocation]) {
+        if revoked.is_empty() {
+            return;
+        }
+        self.begin();
+        for &one in revoked {
+            // Before the holds end: who takes one from now on asks the database afterwards.
+            let count = match one {
+                Revocation::Keys { .. } => &self.0.devices,
+                Revocation::Token(_) => &self.0.tokens,
+            };
+            count.fetch_add(1, Ordering::SeqCst);
+            let ended = self.0.lock().remove(&one.subject());
+            if let Some(held) = ended {
+                held.ended.cancel();
+            }
+            if let Some(listener) = self.0.listener.get() {
+                listener(one);
+            }
+        }
+    }
+
+    /// Grows with each operator token that is revoked. What was read of tokens when it was less may be old.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.0.tokens.load(Ordering::SeqCst)
+    }
+
+    /// Grows with each device whose keys are revoked.
+    #[must_use]
+    pub fn devices(&self) -> u64 {
+        self.0.devices.load(Ordering::SeqCst)
+    }
+
+    /// Ends when `subject` is revoked from now on.
+    #[must_use]
+    pub fn hold(&self, subject: Subject) -> Hold {
+        let mut holds = self.0.lock();
+        let held = holds.entry(subject).or_insert_with(|| Held {
+            ended: CancellationToken::new(),
+            number: self.0.made.fetch_add(1, Ordering::Relaxed),
+            holders: 0,
+        });
+        held.holders += 1;
+        Hold {
+            ended: held.ended.clone(),
+            number: held.number,
+            subject,
+            of: Arc::clone(&self.0),
+        }
+    }
+}
+
+/// Goes on until its subject is revoked.
+pub struct Hold {
+    ended: CancellationToken,
+    number: u64,
+    subject: Subject,
+    of: Arc<Inner>,
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hold").field(&self.subject).finish()
+    }
+}
+
+impl Hold {
+    /// Whether the subject was revoked since this was taken.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Cancelled once it is.
+    pub(crate) fn signal(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
+    /// Waits until it is.
+    pub async fn revoked(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut holds = self.of.lock();
+        // Once revoked it was taken out; whoever is there then came later.
+        if let Some(held) = holds.get_mut(&self.subject)
+            && held.number == self.number
+        {
+            held.holders = held.holders.saturating_sub(1);
+            if held.holders == 0 {
+                holds.remove(&self.subject);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hold_ends_with_its_own_subject_and_leaves_nothing() {
+        let revocations = Revocations::default();
+        let (one, two) = (TokenId::generate(), TokenId::generate());
+        let first = revocations.hold(Subject::Token(one));
+        let same = revocations.hold(Subject::Token(one));
+        let other = revocations.hold(Subject::Token(two));
+        revocations.publish(&[Revocation::Token(one)]);
+        first.revoked().await;
+        assert!(same.is_revoked() && !other.is_revoked());
+        let later = revocations.hold(Subject::Token(one));
+        assert!(!later.is_revoked(), "who comes later asks the database");
+        drop((first, same));
+        assert_eq!(revocations.0.lock().len(), 2, "those were taken out before");
+        drop((later, other));
+        assert_eq!(revocations.0.lock().len(), 0);
+    }
+
+    #[test]
+    fn counts_grow_before_anybody_hears_of_it() {
+        let revocations = Revocations::default();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (of, into) = (revocations.clone(), Arc::clone(&heard));
+        revocations.listen(move |revoked| {
+            let seen = (revoked, of.devices(), of.tokens());
+            into.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(seen);
+        });
+        assert!(!revocations.any());
+        let keys = Revocation::Keys {
+            device: DeviceId::generate(),
+            epoch: 3,
+            cause: Cause::Replaced,
+        };
+        let token = Revocation::Token(TokenId::generate());
+        revocations.publish(&[keys, token]);
+        assert!(revocations.any());
+        let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        assert_eq!(*heard, [(keys, 1, 0), (token, 1, 1)]);
+    }
+}

@@ -1,0 +1,203 @@
+//! Deleting a device: what it has in flight is told to stop first, and what became of that is part of the answer.
+
+use std::collections::HashMap;
+
+use kernex_proto::ids::AttemptId;
+use serde::{Deserialize, Serialize};
+
+use super::*;
+use crate::{
+    domain::attempt::State,
+    store::{dispatch::key, entity::target},
+};
+
+/// What a device that is to be deleted has in flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopping {
+    /// The device.
+    pub device: DeviceId,
+    /// Attempts it was given and has not answered.
+    pub attempts: Vec<AttemptId>,
+    /// Whether it is there to be told.
+    pub online: bool,
+}
+
+/// A device that was deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Its id.
+    pub device: Uuid,
+    /// What it had in flight.
+    pub work: Vec<StoppedWork>,
+}
+
+/// Something a deleted device had in flight, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppedWork {
+    /// The deployment.
+    pub deployment: Uuid,
+    /// The bundle, as `name:version`.
+    pub bundle: String,
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// How it is recorded.
+    pub state: String,
+    /// Whether the device said that it stopped, or how it ended; if not, its script may still run.
+    pub answered: bool,
+    /// What it said, in words.
+    pub message: String,
+}
+
+/// The answer to a deletion as it is remembered; versions before this one remembered the device alone.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Remembered {
+    Deleted(Deleted),
+    Device(Uuid),
+}
+
+impl Store {
+    /// Calls off whatever a device has to do; what it was given has to be stopped there. None when there is no such device.
+    pub async fn stop_device(&self, id_or_name: &str) -> Result<Option<Stopping>> {
+        let stopping = self
+            .write_as(Act::CommitCancel, |tx| async move {
+                let row = match find_device(&tx.db, id_or_name).await {
+                    Err(StoreError::NotFound { .. }) => return Ok(None),
+                    row => row?,
+                };
+                let mut batch = Batch::new(&tx);
+                batch.load(unresolved_of(row.id), None).await?;
+                let mut attempts = Vec::new();
+                for (key, entry) in batch.iter_mut() {
+                    let _ = entry.apply(Event::Cancel, tx.now);
+                    if entry.facts().unresolved {
+                        attempts.push(attempt_id(key));
+                    }
+                }
+                batch.save().await?;
+                Ok(Some((DeviceId(row.id), attempts)))
+            })
+            .await?;
+        let Some((device, attempts)) = stopping else {
+            return Ok(None);
+        };
+        let online = self.online(self.reader(), &[device.0]).await?;
+        Ok(Some(Stopping {
+            device,
+            attempts,
+            online: online.contains(&device.0),
+        }))
+    }
+
+    /// Whether a device has answered all it was given.
+    pub async fn has_answered(&self, device: DeviceId) -> Result<bool> {
+        let open = attempt::Entity::find()
+            .filter(unresolved_of(device.0))
+            .one(self.reader())
+            .await?;
+        Ok(open.is_none())
+    }
+
+    /// Deletes a device: its keys are revoked, its session ended, its open attempts cancelled. `stopped` are those it was told
+    /// to stop before.
+    pub async fn delete_device(
+        &self,
+        caller: &Caller,
+        id_or_name: &str,
+        stopped: &[AttemptId],
+    ) -> Result<Deleted> {
+        let body = body_hash(&id_or_name);
+        self.write(|tx| async move {
+            if let Some(remembered) = replayed::<Remembered>(&tx, caller, body).await? {
+                return Ok(match remembered {
+                    Remembered::Deleted(deleted) => deleted,
+                    Remembered::Device(device) => Deleted {
+                        device,
+                        work: Vec::new(),
+                    },
+                });
+            }
+            let row = find_device(&tx.db, id_or_name).await?;
+            let mut batch = Batch::new(&tx);
+            batch.load(unresolved_of(row.id), None).await?;
+            let mut given: BTreeSet<(Uuid, i32)> = stopped.iter().copied().map(key).collect();
+            for (key, entry) in batch.iter_mut() {
+                let state = entry.facts().state;
+                if !matches!(state, State::Held | State::Pending) {
+                    given.insert(*key);
+                }
+                let _ = entry.apply(Event::DeviceGone, tx.now);
+            }
+            batch.save().await?;
+            let work = work(&tx, row.id, &given).await?;
+            revoke_keys(&tx, &row, Cause::Deleted).await?;
+            device::Entity::delete_by_id(row.id).exec(&tx.db).await?;
+            let deleted = Deleted {
+                device: row.id,
+                work,
+            };
+            remember(&tx, caller, body, &deleted).await?;
+            let unanswered = deleted.work.iter().filter(|work| !work.answered).count();
+            let detail = json!({ "name": row.name, "unanswered": unanswered });
+            audit(&tx, caller, row.id, detail.clone()).await?;
+            tx.event("device.deleted", Some(row.id), None, detail);
+            Ok(deleted)
+        })
+        .await
+    }
+}
+
+fn unresolved_of(device: Uuid) -> Condition {
+    Condition::all()
+        .add(attempt::Column::DeviceId.eq(device))
+        .add(is_unresolved())
+}
+
+fn attempt_id(key: &(Uuid, i32)) -> AttemptId {
+    AttemptId {
+        target: kernex_proto::ids::TargetId(key.0),
+        number: u32::try_from(key.1).unwrap_or(0),
+    }
+}
+
+/// How these attempts of a device stand, those of a deployment together.
+async fn work(tx: &Tx, device: Uuid, given: &BTreeSet<(Uuid, i32)>) -> Result<Vec<StoppedWork>> {
+    let mut work = Vec::with_capacity(given.len());
+    let given: Vec<(Uuid, i32)> = given.iter().copied().collect();
+    for chunk in given.chunks(ID_CHUNK) {
+        let ids = || padded(chunk.iter().map(|(target, _)| *target));
+        let versions: HashMap<Uuid, String> = target::Entity::find()
+            .select_only()
+            .columns([target::Column::Id, target::Column::BundleVersion])
+            .filter(target::Column::Id.is_in(ids()))
+            .into_tuple::<(Uuid, String)>()
+            .all(&tx.db)
+            .await?
+            .into_iter()
+            .collect();
+        let rows = attempt::Entity::find()
+            .filter(attempt::Column::TargetId.is_in(ids()))
+            .filter(attempt::Column::DeviceId.eq(device))
+            .all(&tx.db)
+            .await?;
+        for row in rows {
+            if !chunk.contains(&(row.target_id, row.number)) {
+                continue;
+            }
+            let version = versions.get(&row.target_id).map_or("", String::as_str);
+            work.push(StoppedWork {
+                deployment: row.deployment_id,
+                bundle: format!("{}:{version}", row.bundle_name),
+                attempt: u32::try_from(row.number).unwrap_or(0),
+                // What the device said after it had been closed here is how it ended there.
+                state: row.late_state.unwrap_or(row.state),
+                answered: row.answered || row.stopped,
+                message: row.late_message.unwrap_or(row.message),
+            });
+        }
+    }
+    work.sort_by(|one, other| {
+        (one.deployment, &one.bundle).cmp(&(other.deployment, &other.bundle))
+    });
+    Ok(work)
+}
