@@ -100,7 +100,7 @@ both_databases! {
             attempt: None,
             seq: 1,
             event: Some(Event::Accepted(Accepted {})),
-            traceparent: String::new(),
+            ..Report::default()
         };
         for message in [Up::Report(accepted), Up::Ready(Ready { epoch: 1 })] {
             let mut ailing = device.connect_ailing(&server, DiskFault::IoError).await;
