@@ -53,6 +53,8 @@ pub struct Metrics {
     pub slow_readers: By<Counter>,
     /// Calls refused because their token had as many under way as it may.
     pub token_limit: Counter,
+    /// What devices said beyond their limits: `releases` of heartbeats that were not looked at.
+    pub device_limits: By<Counter>,
     /// What the store does.
     pub store: Transactions,
 }
@@ -84,6 +86,7 @@ impl Metrics {
             expired: Counter::default(),
             slow_readers: By::new("result", ["ended", "disconnected"]),
             token_limit: Counter::default(),
+            device_limits: By::new("limit", ["releases"]),
             store,
         }
     }
@@ -171,6 +174,11 @@ impl Metrics {
             "token_limit",
             "Calls refused because their token had as many streams, uploads or plans under way as it may",
             self.token_limit.clone(),
+        );
+        registry.register(
+            "device_limits",
+            "What devices said beyond their limits, by limit: releases of heartbeats that were not looked at",
+            self.device_limits.0.clone(),
         );
         self.store.register(&mut registry);
         registry

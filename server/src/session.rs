@@ -3,6 +3,7 @@
 mod decide;
 mod group;
 pub mod handshake;
+mod limits;
 mod outbound;
 
 use std::{pin::pin, sync::Arc, time::Duration};
@@ -349,11 +350,17 @@ impl Sessions {
         Act::AckHeartbeat.after();
         // What runs cannot be told where nothing can be read.
         let is_well = row.disk_fault == 0;
+        let said = row.releases.len();
+        let releases = limits::releases(row.releases);
+        if releases.is_none() {
+            self.metrics.device_limits.of("releases").inc();
+            tracing::debug!(device = %session.device, releases = said, "a heartbeat names more releases than any device has; they are not looked at");
+        }
         self.recorder.heartbeat(HeartbeatRow {
             device: session.device,
             epoch: session.epoch,
             vital_signs: row.vital_signs.unwrap_or_default(),
-            releases: is_well.then_some(row.releases),
+            releases: releases.filter(|_| is_well),
             leftovers: row.leftovers,
             fits: false,
             sampled_at: None,
