@@ -10,13 +10,14 @@ use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use kernex_proto::{
     handshake::EnrollmentToken,
-    manifest::DEFAULT_TIMEOUT_SECONDS,
     telemetry::{LogFilter, LogFormat},
     units,
 };
 use serde::Deserialize;
 
 use crate::backoff;
+
+mod token;
 
 /// Below this a download does not end within anybody's patience.
 const LEAST_RATE: u64 = 1024;
@@ -44,7 +45,8 @@ pub struct Args {
     /// Address of the control plane, e.g. https://kernex.example.com:7443.
     #[arg(long, global = true, env = "KERNEX_AGENT_SERVER", value_name = "URL")]
     server: Option<String>,
-    /// Enrolment token, from `kernexctl enrollment create`.
+    /// Enrolment token, from `kernexctl enrollment create`. Everybody on this machine can read a command line: prefer
+    /// --token-file.
     #[arg(
         long,
         global = true,
@@ -53,10 +55,21 @@ pub struct Args {
         hide_env_values = true
     )]
     token: Option<String>,
+    /// File with the enrolment token, `-` for standard input. Without it, the systemd credential `kernex-agent.token` is taken
+    /// where there is one.
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_TOKEN_FILE",
+        value_name = "FILE",
+        conflicts_with = "token"
+    )]
+    token_file: Option<PathBuf>,
     /// Wished device name [default: the host name].
     #[arg(long, global = true, env = "KERNEX_AGENT_NAME", value_name = "NAME")]
     name: Option<String>,
-    /// Most seconds a script may run, whatever its manifest says [default: 300].
+    /// Most seconds a script may run, whatever its manifest or the server's configuration says [default: 300, which the
+    /// server may change].
     #[arg(
         long,
         global = true,
@@ -64,7 +77,8 @@ pub struct Args {
         value_name = "SECONDS"
     )]
     max_script_seconds: Option<u64>,
-    /// Releases kept beside the current one [default: 2].
+    /// Releases kept beside the current one; the server may ask for fewer, never for more [default: 2, which the server may
+    /// change].
     #[arg(
         long,
         global = true,
@@ -143,6 +157,7 @@ struct File {
     state_dir: Option<PathBuf>,
     server: Option<String>,
     token: Option<String>,
+    token_file: Option<PathBuf>,
     name: Option<String>,
     max_script_seconds: Option<u64>,
     keep_releases: Option<usize>,
@@ -161,12 +176,12 @@ pub struct Config {
     pub token: Option<EnrollmentToken>,
     /// Wished device name; `None` takes the host name.
     pub name: Option<String>,
-    /// Most a script may take, whatever its manifest says.
-    pub max_script_time: Duration,
+    /// Most a script may take, whatever its manifest or the server says; `None` leaves it to the server.
+    pub max_script_time: Option<Duration>,
     /// How long a script may tidy up between SIGTERM and SIGKILL.
     pub script_grace: Duration,
-    /// Releases kept beside the current one.
-    pub keep_releases: usize,
+    /// Most releases kept beside the current one; `None` leaves it to the server.
+    pub keep_releases: Option<usize>,
     /// Most between two tries to connect.
     pub max_reconnect_wait: Duration,
     /// Most bytes a second a download may take.
@@ -186,9 +201,9 @@ impl Config {
             server: None,
             token: None,
             name: None,
-            max_script_time: Duration::from_secs(DEFAULT_TIMEOUT_SECONDS),
+            max_script_time: None,
             script_grace: Duration::from_secs(5),
-            keep_releases: 2,
+            keep_releases: None,
             max_reconnect_wait: backoff::LONGEST,
             max_download_rate: None,
             allow_downgrade: false,
@@ -228,17 +243,22 @@ impl Args {
         if let Some(name) = &config.name {
             kernex_proto::ids::check_name("device name", name)?;
         }
-        if let Some(text) = self.token.or(file.token) {
+        let named = self.token_file.or(file.token_file);
+        let text = match self.token.or(file.token) {
+            Some(text) => Some(text),
+            None => token::read(named, std::env::var_os(token::CREDENTIALS))?,
+        };
+        if let Some(text) = text {
             config.token = Some(text.parse()?);
         }
         if let Some(seconds) = self.max_script_seconds.or(file.max_script_seconds) {
             if seconds == 0 {
                 bail!("--max-script-seconds must be at least 1");
             }
-            config.max_script_time = Duration::from_secs(seconds);
+            config.max_script_time = Some(Duration::from_secs(seconds));
         }
         if let Some(keep) = self.keep_releases.or(file.keep_releases) {
-            config.keep_releases = keep;
+            config.keep_releases = Some(keep);
         }
         if let Some(seconds) = self.max_reconnect_seconds.or(file.max_reconnect_seconds) {
             if seconds == 0 {
@@ -286,7 +306,7 @@ mod tests {
         let path = file.path().to_str().unwrap();
         let config = parse(&["--config", path, "--name", "b"]).unwrap();
         assert_eq!(config.name.as_deref(), Some("b"));
-        assert_eq!(config.keep_releases, 7);
+        assert_eq!(config.keep_releases, Some(7));
         assert_eq!(config.max_download_rate, NonZeroU64::new(500 << 10));
     }
 

@@ -1,9 +1,9 @@
 //! Files that survive a power cut: written aside, synced, moved into place, folder synced.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
@@ -17,9 +17,18 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Creates a folder and its parents and makes each of them durable. Open to others: programs run by other users are
-/// started through `current`; what is private are files.
+/// Creates a folder and its parents and makes each of them durable. Open to others whatever the umask says: programs run by
+/// other users are started through `current`.
 pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
+    create_dir_with(dir, 0o755)
+}
+
+/// The same for the agent alone.
+pub(crate) fn create_private_dir(dir: &Path) -> io::Result<()> {
+    create_dir_with(dir, 0o700)
+}
+
+fn create_dir_with(dir: &Path, mode: u32) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -30,7 +39,8 @@ pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
     create_dir(parent)?;
     match fs::create_dir(dir) {
         Err(err) if err.kind() != io::ErrorKind::AlreadyExists => return Err(err),
-        _ => {}
+        Err(_) => {}
+        Ok(()) => fs::set_permissions(dir, Permissions::from_mode(mode))?,
     }
     sync_dir(parent)
 }
@@ -118,8 +128,6 @@ pub(crate) fn discard(path: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]

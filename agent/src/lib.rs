@@ -27,6 +27,7 @@ mod host;
 mod identity;
 pub mod journal;
 mod preflight;
+mod private;
 mod program;
 mod removal;
 mod revoked;
@@ -54,16 +55,26 @@ const LAST_TASKS: Duration = Duration::from_secs(1);
 
 /// Enrols this machine and writes its identity into the state folder. Safe to repeat.
 pub async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::Result<Identity> {
+    private::keep(&config.state_dir).with_context(|| unusable(config))?;
     Box::pin(enrollment::enroll(config, token, With::ItsKey)).await
 }
 
 /// Enrols this machine with a new key, as a device of its own, whatever device it was before.
 pub async fn enroll_anew(config: &Config, token: &EnrollmentToken) -> anyhow::Result<Identity> {
+    private::keep(&config.state_dir).with_context(|| unusable(config))?;
     Box::pin(enrollment::enroll(config, token, With::ANewKey)).await
+}
+
+fn unusable(config: &Config) -> String {
+    format!("cannot use the state folder {}", config.state_dir.display())
 }
 
 /// Runs the agent until `shutdown`; enrols first when needed and a token is given.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if let Err(error) = private::keep(&config.state_dir) {
+        // A disk that is read-only is waited for below.
+        tracing::warn!(%error, "cannot see to it that the state folder is private");
+    }
     // An agent that waits for its network or its disk does not give up: nothing would start it again but a restart.
     let Some((mut identity, key, journal)) = start::start(&config, &shutdown).await? else {
         return Ok(());

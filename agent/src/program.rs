@@ -40,7 +40,7 @@ async fn start(args: Args) -> anyhow::Result<()> {
 
 async fn enroll(config: &Config, new_key: bool) -> anyhow::Result<()> {
     let token = config.token.as_ref().context(
-        "the enrolment token is missing; give --token (from `kernexctl enrollment create`)",
+        "the enrolment token is missing; give --token-file (a token comes from `kernexctl enrollment create`)",
     )?;
     let identity = if new_key {
         crate::enroll_anew(config, token).await?

@@ -33,6 +33,9 @@ pub(crate) use output::Output;
 pub(crate) use reap::Reaper;
 pub(crate) use strays::running_scripts;
 
+/// What runs every script.
+const SHELL: &str = "/bin/sh";
+
 /// Runs scripts and looks after what they leave.
 #[derive(Debug, Clone)]
 pub(crate) struct Sandbox {
@@ -93,24 +96,15 @@ impl Sandbox {
     /// Starts a script.
     pub(crate) fn start(&self, script: Script<'_>) -> io::Result<Running<'_>> {
         let (reader, writer) = io::pipe()?;
-        let mut command = std::process::Command::new("sh");
-        let file = Path::new(script.script);
-        if is_file_inside(script.dir, file) {
-            if is_executable(&script.dir.join(file)) {
-                // The shell hands over to the file, so that `#!` lines and programs work as well.
-                command
-                    .args(["-c", "exec \"$0\""])
-                    .arg(Path::new(".").join(file));
-            } else {
-                command.arg(Path::new(".").join(file));
-            }
-        } else {
-            command.args(["-c", script.script]);
-        }
+        let (linkers, env): (Vec<_>, Vec<_>) = script
+            .env
+            .into_iter()
+            .partition(|(name, _)| is_linkers(name));
+        let mut command = shell(script.dir, script.script, &linkers);
         command
             .current_dir(script.dir)
             .env_clear()
-            .envs(script.env)
+            .envs(env)
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer)
@@ -240,6 +234,39 @@ fn how(status: ExitStatus) -> Ended {
         (Some(code), _) => Ended::Exited(code),
         (None, signal) => Ended::Signalled(signal.unwrap_or(0)),
     }
+}
+
+/// The shell that runs a script. It is named in full: a manifest's `PATH` is for what the script itself calls. What the dynamic
+/// linker goes by is for that, too, so the shell sets it and hands over, and is not started with it.
+fn shell(dir: &Path, script: &str, linkers: &[(String, String)]) -> std::process::Command {
+    let file = Path::new(script);
+    let is_file = is_file_inside(dir, file);
+    // The shell hands over to an executable file, so that `#!` lines and programs work as well.
+    let (what, how) = match is_file {
+        true if is_executable(&dir.join(file)) => (Path::new(".").join(file), "exec \"$0\""),
+        true => (Path::new(".").join(file), "exec /bin/sh \"$0\""),
+        false => (script.into(), "exec /bin/sh -c \"$0\""),
+    };
+    let mut command = std::process::Command::new(SHELL);
+    if linkers.is_empty() && !is_file {
+        command.arg("-c").arg(what);
+    } else {
+        let set = "for set; do export \"$set\"; done; set --; ";
+        command.arg("-c").arg(format!("{set}{how}")).arg(what);
+        command.args(
+            linkers
+                .iter()
+                .map(|(name, value)| format!("{name}={value}")),
+        );
+    }
+    command
+}
+
+/// Whether a variable changes how the dynamic linker starts a program. Others that begin so mean nothing to it, and no shell could
+/// export them.
+fn is_linkers(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    (name.starts_with("LD_") || name == "GLIBC_TUNABLES") && name.bytes().all(plain)
 }
 
 /// Whether the script is a file of the bundle rather than a command.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kernex_proto::{telemetry, v1};
+use kernex_proto::{manifest::DEFAULT_TIMEOUT_SECONDS, telemetry, v1};
 
 use crate::config::Config;
 
@@ -13,6 +13,11 @@ const MAX_VALUE: usize = 8 * 1024;
 
 /// How long a script that an operator stops may tidy up, when the configuration does not say.
 const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// Most a script may take when neither the device nor the server says.
+const MAX_SCRIPT_TIME: Duration = Duration::from_secs(DEFAULT_TIMEOUT_SECONDS);
+/// Releases kept beside the current one when neither the device nor the server says.
+const KEEP_RELEASES: usize = 2;
 
 /// What the agent goes by now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +50,10 @@ impl Settings {
             heartbeat: None,
             silence: None,
             log: None,
-            max_script_time: config.max_script_time,
+            max_script_time: config.max_script_time.unwrap_or(MAX_SCRIPT_TIME),
             script_grace: config.script_grace,
             stop_grace: config.script_grace.min(STOP_GRACE),
-            keep_releases: config.keep_releases,
+            keep_releases: config.keep_releases.unwrap_or(KEEP_RELEASES),
             values: BTreeMap::new(),
         }
     }
@@ -79,7 +84,8 @@ impl Settings {
         }
     }
 
-    /// As the server wants it, or why that cannot be. A configuration is taken as a whole or not at all.
+    /// As the server wants it, or why that cannot be. A configuration is taken as a whole or not at all; where the device was
+    /// started with a limit of its own, the smaller one holds.
     pub(crate) fn configured(config: &Config, wanted: &v1::Configure) -> Result<Self, String> {
         let mut settings = Self::new(config);
         settings.revision = wanted.revision;
@@ -105,7 +111,8 @@ impl Settings {
             settings.log = Some(log);
         }
         if let Some(seconds) = range("max_script_seconds", given.max_script_seconds, 1, 86_400)? {
-            settings.max_script_time = Duration::from_secs(seconds);
+            let asked = Duration::from_secs(seconds);
+            settings.max_script_time = config.max_script_time.map_or(asked, |own| own.min(asked));
         }
         if let Some(grace) = range("script_grace_ms", given.script_grace_ms, 0, 600_000)? {
             settings.script_grace = Duration::from_millis(grace);
@@ -113,7 +120,8 @@ impl Settings {
         }
         let keep = given.keep_releases.map(u64::from);
         if let Some(keep) = range("keep_releases", keep, 1, 100)? {
-            settings.keep_releases = usize::try_from(keep).unwrap_or(usize::MAX);
+            let asked = usize::try_from(keep).unwrap_or(usize::MAX);
+            settings.keep_releases = config.keep_releases.map_or(asked, |own| own.min(asked));
         }
         if wanted.values.len() > MAX_VALUES {
             return Err(format!("more than {MAX_VALUES} values"));
@@ -189,6 +197,26 @@ mod tests {
         assert_eq!(settings.max_script_time, Duration::from_secs(7));
         assert_eq!(settings.script_grace, Duration::ZERO);
         assert_eq!(settings.keep_releases, 9);
+    }
+
+    #[test]
+    fn what_the_device_was_started_with_is_a_ceiling() {
+        let mut config = Config::new("/s");
+        config.max_script_time = Some(Duration::from_secs(60));
+        config.keep_releases = Some(1);
+        for (asked, seconds, keep) in [(600, 60, 1), (30, 30, 1)] {
+            let wanted = v1::Configure {
+                settings: Some(v1::AgentSettings {
+                    max_script_seconds: Some(asked),
+                    keep_releases: Some(9),
+                    ..v1::AgentSettings::default()
+                }),
+                ..v1::Configure::default()
+            };
+            let settings = Settings::configured(&config, &wanted).unwrap();
+            assert_eq!(settings.max_script_time, Duration::from_secs(seconds));
+            assert_eq!(settings.keep_releases, keep);
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) async fn start(
         (None, _) => return Ok(None),
         (Some(Some(identity)), _) => identity,
         (Some(None), None) => anyhow::bail!(
-            "this device is not enrolled; run `kernex-agent enroll --server URL --token TOKEN` first (a token comes \
+            "this device is not enrolled; run `kernex-agent enroll --server URL --token-file FILE` first (a token comes \
              from `kernexctl enrollment create`)"
         ),
         (Some(None), Some(token)) => {

@@ -1,7 +1,7 @@
 //! Makes a bundle of a folder, always the same bytes for the same files, whoever packs them, where and when.
 //!
-//! Entries are sorted by path; owners, times and the gzip header are fixed; modes are 0755 for folders and programs
-//! and 0644 for the rest. What was made is read back with the code the server and the devices use, so a bundle
+//! Entries are sorted by path; owners, times and the gzip header are fixed. Modes are those of the files, without the right of group
+//! and others to write: that depends on who checked them out. What was made is read back with the code the server and the devices use, so a bundle
 //! they would refuse is never written.
 
 use std::{
@@ -204,6 +204,18 @@ fn entries(dir: &Path, leave_out: Option<&Path>) -> Result<BTreeMap<PathBuf, Met
                 format!("Remove it, or leave it out with a line in `{IGNORE_FILE}`."),
             ));
         }
+        if kind.is_file() && metadata.permissions().mode() & 0o7000 != 0 {
+            return Err(Failure::new(
+                Exit::Error,
+                format!(
+                    "`{}` has a set-user-id, set-group-id or sticky bit, which no bundle may have",
+                    path.display()
+                ),
+                format!(
+                    "Remove it with `chmod u-s,g-s,-t`, or leave the file out with a line in `{IGNORE_FILE}`."
+                ),
+            ));
+        }
         entries.insert(inside.to_owned(), metadata);
     }
     Ok(entries)
@@ -250,7 +262,7 @@ async fn add(
     header.set_size(0);
     if metadata.is_dir() {
         header.set_entry_type(EntryType::Directory);
-        header.set_mode(0o755);
+        header.set_mode(mode(metadata));
         tar.append_data(&mut header, inside, io_empty()).await
     } else if metadata.is_symlink() {
         header.set_entry_type(EntryType::Symlink);
@@ -261,11 +273,7 @@ async fn add(
         let mut file = tokio::fs::File::open(path).await?;
         let size = file.metadata().await?.len();
         header.set_entry_type(EntryType::Regular);
-        header.set_mode(if metadata.permissions().mode() & 0o111 == 0 {
-            0o644
-        } else {
-            0o755
-        });
+        header.set_mode(mode(metadata));
         header.set_size(size);
         tar.append_data(&mut header, inside, (&mut file).take(size))
             .await?;
@@ -275,6 +283,11 @@ async fn add(
         }
         Ok(())
     }
+}
+
+/// What of a mode is packed: 0600 stays 0600, 0664 becomes 0644.
+fn mode(metadata: &Metadata) -> u32 {
+    metadata.permissions().mode() & 0o755
 }
 
 fn io_empty() -> tokio::io::Empty {

@@ -14,6 +14,7 @@ pub mod error;
 pub mod handshake;
 pub mod ids;
 pub mod manifest;
+pub mod private;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
 #[cfg(feature = "connect")]

@@ -5,6 +5,7 @@
 
 mod fields;
 mod health;
+mod json;
 mod requires;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -76,7 +77,7 @@ pub struct Manifest {
 /// How the bundle is put to work.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Deploy {
-    /// Shell command, or a file in the bundle; run with `sh` in the release's folder.
+    /// Shell command, or a file in the bundle; run with `/bin/sh` in the release's folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
     /// Limit for each script, in seconds.
@@ -171,8 +172,12 @@ impl Manifest {
         }
         // Some editors put a byte order mark in front; JSON knows none.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let value: Value = serde_json::from_slice(bytes)
-            .map_err(|error| ManifestError::file(format!("this is not JSON: {error}")))?;
+        let value = json::read(bytes).map_err(|error| {
+            ManifestError::file(match error.classify() {
+                serde_json::error::Category::Data => error.to_string(),
+                _ => format!("this is not JSON: {error}"),
+            })
+        })?;
         Self::try_from(value)
     }
 

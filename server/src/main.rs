@@ -13,6 +13,8 @@ use kernex_server::{
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // Whatever this program makes is for its own user: the database, bundles, keys.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     match act(Cli::parse().command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

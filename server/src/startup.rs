@@ -3,6 +3,7 @@
 
 use std::{
     fs::{File, TryLockError},
+    io,
     os::unix::fs::DirBuilderExt as _,
     path::Path,
     sync::Arc,
@@ -10,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use kernex_proto::ids::ClusterId;
+use kernex_proto::{ids::ClusterId, private::restrict};
 
 use crate::{
     api::access::operator_token,
@@ -111,6 +112,7 @@ pub(crate) fn data_folder(folder: &Path) -> anyhow::Result<File> {
         .mode(0o700)
         .create(folder)
         .with_context(unusable)?;
+    keep_private(folder).with_context(unusable)?;
     let lock = File::options()
         .create(true)
         .truncate(false)
@@ -125,6 +127,21 @@ pub(crate) fn data_folder(folder: &Path) -> anyhow::Result<File> {
         ),
         Err(TryLockError::Error(error)) => Err(error).with_context(unusable),
     }
+}
+
+/// Takes away what others may do in the folder and with what is in it, whoever made it before: keys, tokens, the database.
+fn keep_private(folder: &Path) -> io::Result<()> {
+    restrict(folder, 0o700)?;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_file() {
+            restrict(&entry.path(), 0o600)?;
+        } else if kind.is_dir() {
+            restrict(&entry.path(), 0o700)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes an admin token and writes it to its file.

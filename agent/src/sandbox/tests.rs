@@ -10,6 +10,7 @@ struct Bench {
     sandbox: Sandbox,
     dir: tempfile::TempDir,
     id: AttemptId,
+    env: Vec<(String, String)>,
 }
 
 impl Bench {
@@ -23,6 +24,7 @@ impl Bench {
                 target: TargetId::generate(),
                 number: 1,
             },
+            env: Vec::new(),
         }
     }
 
@@ -36,11 +38,12 @@ impl Bench {
         limit: Duration,
         interrupted: impl Future<Output = ()>,
     ) -> (Ended, String) {
-        let env = vec![
+        let mut env = vec![
             ("PATH".into(), std::env::var("PATH").unwrap()),
             ("KERNEX_TARGET_ID".into(), self.id.target.to_string()),
             ("KERNEX_ATTEMPT".into(), self.id.number.to_string()),
         ];
+        env.extend(self.env.clone());
         let script = Script {
             script,
             dir: self.dir.path(),
@@ -117,6 +120,59 @@ async fn the_environment_is_exactly_what_was_given() {
     let bench = Bench::new();
     let (_, output) = bench.run("env | grep -v -e ^PATH= -e ^PWD= -e ^KERNEX_ -e ^_= -e ^SHLVL=; grep NoNewPrivs /proc/self/status", LONG).await;
     assert_eq!(output, "NoNewPrivs:\t1\n");
+}
+
+#[tokio::test]
+async fn the_shell_is_the_systems_whatever_the_manifest_sets() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut bench = Bench::new();
+    for file in ["sh", "program"] {
+        let file = bench.dir.path().join(file);
+        fs::write(&file, "#!/bin/sh\necho own $LD_LIBRARY_PATH").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::write(
+        bench.dir.path().join("plain"),
+        "echo plain $LD_LIBRARY_PATH",
+    )
+    .unwrap();
+    bench.env = vec![
+        ("PATH".into(), ".".into()),
+        ("LD_LIBRARY_PATH".into(), "/opt/my libs".into()),
+    ];
+    let table = [
+        ("echo command $LD_LIBRARY_PATH", "command /opt/my libs\n"),
+        ("program", "own /opt/my libs\n"),
+        ("./plain", "plain /opt/my libs\n"),
+        // What the script itself calls is its own affair.
+        ("sh", "own /opt/my libs\n"),
+    ];
+    for (script, expected) in table {
+        let (ended, output) = bench.run(script, LONG).await;
+        assert_eq!(
+            (ended, output.as_str()),
+            (Ended::Exited(0), expected),
+            "{script}"
+        );
+    }
+}
+
+#[test]
+fn what_the_linker_goes_by_is_set_by_the_shell() {
+    let linkers = [("LD_PRELOAD".to_owned(), "evil.so".to_owned())];
+    let command = shell(Path::new("/"), "true", &linkers);
+    assert_eq!(command.get_program(), SHELL);
+    assert_eq!(command.get_args().last().unwrap(), "LD_PRELOAD=evil.so");
+    for (name, is) in [
+        ("LD_PRELOAD", true),
+        ("LD_AUDIT", true),
+        ("GLIBC_TUNABLES", true),
+        ("LD_with-a-dash", false),
+        ("OLD_PATH", false),
+        ("PATH", false),
+    ] {
+        assert_eq!(is_linkers(name), is, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -38,7 +38,7 @@ pub(super) async fn run(session: &Session, command: EnrollmentCommand) -> Result
             printer.one(&view)?;
             if printer.for_people() {
                 say(
-                    "The token is shown only now. On the device: `kernex-agent enroll --server URL --token TOKEN`.",
+                    "The token is shown only now. Put it into a file; on the device: `kernex-agent enroll --server URL --token-file FILE`.",
                 );
             }
             Ok(())

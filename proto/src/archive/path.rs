@@ -56,8 +56,9 @@ fn check_bytes(path: &[u8]) -> Result<(), &'static str> {
     if path.len() > MAX_PATH_BYTES {
         return Err("has a path longer than 2048 bytes");
     }
-    if path.contains(&0) {
-        return Err("has a NUL byte in its path");
+    if path.iter().any(u8::is_ascii_control) {
+        // A line break in a name makes two lines of a log, an escape sequence rewrites a terminal.
+        return Err("has a control character in its path");
     }
     Ok(())
 }
@@ -152,6 +153,10 @@ mod tests {
             "../a",
             "a/../b",
             "a\0b",
+            "a\nb",
+            "a\rb",
+            "\x1b[2J",
+            "a\x7f",
             &long,
             &longer,
             &deep,

@@ -23,8 +23,12 @@ const HEADER_ALLOWANCE: u64 = 1024 * 1024;
 /// Bytes of a file that are in memory at once.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// Neither user nor group may be taken over by running a file.
-const SET_ID_BITS: u32 = 0o6000;
+/// Neither user nor group may be taken over by running a file, and a sticky file means nothing. Folders lose these bits: on shared
+/// disks every folder has one.
+const SPECIAL_BITS: u32 = 0o7000;
+
+/// What of a mode survives: nobody but the owner changes what runs on a device.
+const KEPT_BITS: u32 = 0o755;
 
 /// A walk that came to a good end.
 pub(super) struct Walked {
@@ -134,10 +138,11 @@ impl Walk<'_> {
             Err(why) => return refuse(why),
         };
         let mode = self.ok(entry.header().mode())?;
-        if mode & SET_ID_BITS != 0 {
-            return refuse("has a set-user-id or set-group-id bit");
+        let is_file = matches!(kind, EntryType::Regular | EntryType::Link);
+        if is_file && mode & SPECIAL_BITS != 0 {
+            return refuse("has a set-user-id, set-group-id or sticky bit; remove it with `chmod`");
         }
-        let mode = mode & 0o777;
+        let mode = mode & KEPT_BITS;
         if kind != EntryType::Regular && size != 0 {
             return refuse("has data where only files have");
         }

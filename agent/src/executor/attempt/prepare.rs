@@ -55,7 +55,7 @@ impl Attempt<'_> {
     ) -> Result<Prepared, Break> {
         let remover = &self.executor.wires.remover;
         let internal = |err: std::io::Error| Break::internal("cannot use the state folder", &err);
-        durable::create_dir(&remover.state_dir().join("tmp")).map_err(internal)?;
+        durable::create_private_dir(&remover.state_dir().join("tmp")).map_err(internal)?;
         let shelf = Shelf::open(remover, &self.deploy.name).map_err(internal)?;
         let digest: Digest = self
             .deploy

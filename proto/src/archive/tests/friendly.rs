@@ -197,6 +197,25 @@ async fn modes_without_a_reader_keep_the_owner_able_to_work() {
 }
 
 #[tokio::test]
+async fn nobody_but_the_owner_may_write_and_folders_lose_their_special_bits() {
+    let archive = Tar::bundle()
+        .entry(EntryType::Regular, "run.sh", "", 0o777, b"x")
+        .entry(EntryType::Regular, "tls.key", "", 0o600, b"x")
+        .entry(EntryType::Directory, "shared", "", 0o2775, b"")
+        .entry(EntryType::Directory, "tmp", "", 0o1777, b"")
+        .entry(EntryType::Directory, "private", "", 0o700, b"")
+        .gz()
+        .await;
+    let scratch = tempfile::tempdir().unwrap();
+    unpack_at(&archive, scratch.path()).await.unwrap();
+    let mode = |name| fs::metadata(scratch.path().join(name)).unwrap().mode() & 0o7777;
+    assert_eq!(
+        ["run.sh", "tls.key", "shared", "tmp", "private"].map(mode),
+        [0o755, 0o600, 0o755, 0o755, 0o700]
+    );
+}
+
+#[tokio::test]
 async fn many_small_files_arrive() {
     let tar = (0..500).fold(Tar::bundle(), |tar, n| {
         tar.file(&format!("d{}/f{n}", n % 7), n.to_string().as_bytes())

@@ -94,19 +94,23 @@ async fn devices_pipes_and_the_like_are_refused() {
 }
 
 #[tokio::test]
-async fn set_id_bits_are_refused() {
-    for (kind, mode) in [
-        (EntryType::Regular, 0o4755),
-        (EntryType::Regular, 0o2755),
-        (EntryType::Directory, 0o2755),
-    ] {
-        refused(
-            bundle().entry(kind, "su", "", mode, b""),
-            "su",
-            "set-user-id",
-        )
-        .await;
+async fn files_with_set_id_or_sticky_bits_are_refused() {
+    for mode in [0o4755, 0o2755, 0o1755] {
+        let tar = bundle().entry(EntryType::Regular, "su", "", mode, b"");
+        refused(tar, "su", "set-user-id").await;
+        let tar = bundle().entry(EntryType::Link, "su", "manifest.json", mode, b"");
+        refused(tar, "su", "set-user-id").await;
     }
+}
+
+#[tokio::test]
+async fn names_with_control_characters_are_refused() {
+    for name in ["a\nb", "\x1b[2J", "d\x7f/x"] {
+        let tar = bundle().file(name, b"x");
+        let shown = name.as_bytes().escape_ascii().to_string();
+        refused(tar, &shown, "control character").await;
+    }
+    refused(bundle().symlink("s", "a\tb"), "s", "control character").await;
 }
 
 #[tokio::test]

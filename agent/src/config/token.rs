@@ -1,0 +1,77 @@
+//! Where the enrolment token comes from when it does not stand on the command line, where every user of the machine reads it.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+/// Variable with the folder of the credentials that systemd hands to a unit (`LoadCredential=`).
+pub(super) const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// Name of the credential.
+const CREDENTIAL: &str = "kernex-agent.token";
+
+/// Means standard input.
+const STDIN: &str = "-";
+
+/// No token is longer.
+const MOST: u64 = 4096;
+
+/// The token in the named file, or in systemd's credential when no file is named; `None` when there is neither.
+pub(super) fn read(
+    named: Option<PathBuf>,
+    credentials: Option<OsString>,
+) -> anyhow::Result<Option<String>> {
+    let path = match (named, credentials) {
+        (Some(path), _) if path == Path::new(STDIN) => {
+            return take(io::stdin())
+                .context("cannot read the enrolment token from standard input")
+                .map(Some);
+        }
+        (Some(path), _) => path,
+        (None, Some(folder)) => {
+            let path = Path::new(&folder).join(CREDENTIAL);
+            if !path.exists() {
+                return Ok(None);
+            }
+            path
+        }
+        (None, None) => return Ok(None),
+    };
+    let text = File::open(&path).and_then(take);
+    text.with_context(|| format!("cannot read the enrolment token in {}", path.display()))
+        .map(Some)
+}
+
+fn take(reader: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    reader.take(MOST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_file_wins_over_the_credential_and_a_missing_one_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let named = dir.path().join("token");
+        std::fs::write(&named, "kxe1.named\n").unwrap();
+        let folder = Some(dir.path().as_os_str().to_owned());
+        let read = |path: Option<&Path>| read(path.map(Path::to_owned), folder.clone());
+        assert_eq!(read(None).unwrap(), None);
+        std::fs::write(dir.path().join(CREDENTIAL), "kxe1.credential").unwrap();
+        assert_eq!(read(None).unwrap().as_deref(), Some("kxe1.credential"));
+        assert_eq!(read(Some(&named)).unwrap().as_deref(), Some("kxe1.named\n"));
+        let why = read(Some(&dir.path().join("none")))
+            .unwrap_err()
+            .to_string();
+        assert!(why.contains("none"), "{why}");
+        assert_eq!(super::read(None, None).unwrap(), None);
+    }
+}
