@@ -124,11 +124,14 @@ impl SessionHandle {
         if fault == self.disk_fault() {
             return false;
         }
-        let now = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // From 1 on: 0 stands for never.
+        let now = u64::try_from(self.opened.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
         let last = self.disk_changed.load(Ordering::Relaxed);
         let is_calm = last == 0 || now - last.min(now) >= DISK_CALM;
         if is_calm {
-            self.disk_changed.store(now.max(1), Ordering::Relaxed);
+            self.disk_changed.store(now, Ordering::Relaxed);
         }
         is_calm
     }

@@ -337,14 +337,15 @@ impl Sessions {
     }
 
     /// What a heartbeat says, in full.
-    async fn heartbeat(&self, session: &SessionHandle, seq: u64, row: v1::Heartbeat) {
+    async fn heartbeat(&self, session: &SessionHandle, seq: u64, row: Box<v1::Heartbeat>) {
         let fault = DiskFault::from_wire(row.disk_fault());
         self.vital_signs(session, seq, row);
         self.disk_fault(session, fault).await;
     }
 
     /// Answers a heartbeat and keeps what it says.
-    fn vital_signs(&self, session: &SessionHandle, seq: u64, row: v1::Heartbeat) {
+    fn vital_signs(&self, session: &SessionHandle, seq: u64, row: Box<v1::Heartbeat>) {
+        let row = *row;
         Act::AckHeartbeat.before();
         session.send(Down::HeartbeatAck(v1::HeartbeatAck { seq }));
         Act::AckHeartbeat.after();

@@ -50,7 +50,8 @@ pub(super) enum Decision {
     Reply(Vec<Down>),
     Heartbeat {
         seq: u64,
-        row: v1::Heartbeat,
+        /// In a box: an open session waits with room for every decision.
+        row: Box<v1::Heartbeat>,
     },
     Progress(AttemptId, v1::Progress),
     /// What a deploy would meet.
@@ -136,7 +137,10 @@ pub(super) fn heartbeat(row: v1::Heartbeat) -> Decision {
             Decision::Finish(Some(malformed("Heartbeat: cpu_percent has to be 0 to 100")))
         }
         None => Decision::Finish(Some(malformed("Heartbeat: vital_signs is missing"))),
-        Some(_) => Decision::Heartbeat { seq: row.seq, row },
+        Some(_) => Decision::Heartbeat {
+            seq: row.seq,
+            row: Box::new(row),
+        },
     }
 }
 
