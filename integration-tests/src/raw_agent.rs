@@ -143,6 +143,7 @@ impl RawIdentity {
         let opening = Opening::new(server).await?;
         let mut hello = opening.hello(self);
         hello.held_attempts = held;
+        opening.sign(self, &mut hello);
         let session = opening.say(hello).await?;
         self.last_epoch = session.welcome.epoch;
         session

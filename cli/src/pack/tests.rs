@@ -43,10 +43,10 @@ async fn names(packed: &Packed) -> Vec<(String, u32)> {
 #[tokio::test]
 async fn the_same_files_give_the_same_bytes() {
     let (one, two) = (folder(), folder());
-    // Times and other bits of the mode do not matter.
+    // Times do not matter, nor whether others may write.
     fs::set_permissions(
         two.path().join("notes.txt"),
-        fs::Permissions::from_mode(0o600),
+        fs::Permissions::from_mode(0o664),
     )
     .unwrap();
     let file = fs::File::options()
@@ -69,15 +69,19 @@ async fn the_same_files_give_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn entries_are_sorted_and_modes_are_plain() {
+async fn entries_are_sorted_and_modes_survive_but_for_others_writing() {
     let dir = folder();
+    for (name, mode) in [("notes.txt", 0o600), ("bin/empty", 0o2777)] {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(dir.path().join(name), mode).unwrap();
+    }
     let found = names(&packed(dir.path()).await).await;
     let expected = [
         ("bin", 0o755),
         ("bin/empty", 0o755),
-        ("bin/run", 0o755),
+        ("bin/run", 0o740),
         ("manifest.json", 0o644),
-        ("notes.txt", 0o644),
+        ("notes.txt", 0o600),
         ("start", 0o777),
     ];
     let expected: Vec<_> = expected.map(|(name, mode)| (name.to_owned(), mode)).into();
@@ -86,6 +90,21 @@ async fn entries_are_sorted_and_modes_are_plain() {
         .map(|(name, mode)| (name.trim_end_matches('/').to_owned(), mode))
         .collect();
     assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn a_file_with_a_set_id_bit_is_named_and_not_packed() {
+    let dir = folder();
+    let mode = fs::Permissions::from_mode(0o4755);
+    fs::set_permissions(dir.path().join("bin/run"), mode).unwrap();
+    let failure = pack(dir.path(), &std::env::temp_dir(), None)
+        .await
+        .unwrap_err();
+    let said = format!("{failure:?}");
+    assert!(
+        said.contains("bin/run") && said.contains("set-user-id"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

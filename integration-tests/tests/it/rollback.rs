@@ -89,7 +89,8 @@ both_databases! {
         let id = operator.deploy(&bad, &["edge-1"]).await;
         assert!(agent.ended_within(kernex_integration_tests::wait::LIMIT), "the agent did not stop");
         let target = operator.target(&id).await;
-        assert_eq!(target.state(), AttemptState::Running, "{target:?}");
+        // What it is at may have been on its way when the agent stopped.
+        assert!(matches!(target.state(), AttemptState::Accepted | AttemptState::Running), "{target:?}");
         agent.start_again();
         operator.finished(&id).await;
         let target = operator.target(&id).await;
