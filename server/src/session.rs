@@ -300,7 +300,7 @@ impl Sessions {
                 }
                 Decision::Heartbeat { seq, row } => {
                     let fault = DiskFault::from_wire(row.disk_fault());
-                    self.vital_signs(session, seq, row);
+                    self.vital_signs(session, seq, *row);
                     if session.is_news_of_disk(fault) {
                         // In a box: hardly any session ever gets here.
                         let noted = self.disk_fault(session, fault);
@@ -339,13 +339,12 @@ impl Sessions {
     /// What a heartbeat says, in full.
     async fn heartbeat(&self, session: &SessionHandle, seq: u64, row: Box<v1::Heartbeat>) {
         let fault = DiskFault::from_wire(row.disk_fault());
-        self.vital_signs(session, seq, row);
+        self.vital_signs(session, seq, *row);
         self.disk_fault(session, fault).await;
     }
 
     /// Answers a heartbeat and keeps what it says.
-    fn vital_signs(&self, session: &SessionHandle, seq: u64, row: Box<v1::Heartbeat>) {
-        let row = *row;
+    fn vital_signs(&self, session: &SessionHandle, seq: u64, row: v1::Heartbeat) {
         Act::AckHeartbeat.before();
         session.send(Down::HeartbeatAck(v1::HeartbeatAck { seq }));
         Act::AckHeartbeat.after();
