@@ -266,7 +266,7 @@ impl Victim {
         let lifted = Instant::now();
         proxy.heal();
         if fault.must_reconnect(self.protocol) {
-            if !said_within(&self.agent, "session open", before, BACK_LIMIT).await {
+            if !self.is_back(fault, before).await {
                 return Err(self.hangs(&format!("after {fault:?} it did not come back")));
             }
             figures.slowest(
@@ -275,6 +275,23 @@ impl Victim {
             );
         }
         Ok(())
+    }
+
+    /// Waits for a session that is opened after the agent had said so many bytes. A message may have been a download's, which
+    /// has a connection of its own: then it is enough that the session there was still hears the server.
+    async fn is_back(&self, fault: Fault, before: u64) -> bool {
+        let process = self.agent.process();
+        let lifted = process.said();
+        let end = Instant::now() + BACK_LIMIT;
+        while Instant::now() < end {
+            let goes_on = matches!(fault, Fault::Message { .. })
+                && process.has_said("active: acknowledged", lifted);
+            if goes_on || process.has_said("session open", before) {
+                return true;
+            }
+            sleep(BETWEEN_GLANCES).await;
+        }
+        false
     }
 
     fn hangs(&self, what: &str) -> Failure {
