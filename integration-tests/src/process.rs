@@ -79,6 +79,19 @@ impl Process {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
+    /// KiB of memory it has at this moment.
+    ///
+    /// # Panics
+    /// When it is gone.
+    #[must_use]
+    pub fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+        kib.expect("a process has memory")
+    }
+
     /// Files below `folder` that it holds open.
     #[must_use]
     pub fn open_below(&self, folder: &Path) -> Vec<PathBuf> {

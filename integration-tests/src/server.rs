@@ -385,6 +385,21 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("it has an address").port()
 }
 
+/// The same program, with so many descriptors.
+fn with_descriptors(program: &Command, most: u64) -> Command {
+    let mut command = Command::new("/bin/sh");
+    let script = format!("ulimit -n {most} && exec \"$0\" \"$@\"");
+    command.args(["-c", &script]).arg(program.get_program());
+    command.args(program.get_args());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
 fn spawn(
     folder: &Path,
     port: u16,
@@ -409,6 +424,9 @@ fn spawn(
     }
     if let Some(url) = database {
         command.args(["--database-url", url]);
+    }
+    if let Some(most) = options.descriptors {
+        command = with_descriptors(&command, most);
     }
     let log = folder.join("server.log");
     on_core(options.core, || {

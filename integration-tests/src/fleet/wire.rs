@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -17,7 +17,10 @@ use kernex_proto::handshake::ChannelBinding;
 use prost::Message;
 use rustls::{ClientConfig, RootCertStore, client::Resumption};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpSocket, TcpStream},
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::Status;
 
@@ -79,10 +82,22 @@ impl Windows {
     };
 }
 
+/// Where connections seem to come from.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    /// Each agent from an address of its own.
+    Each,
+    /// All from this one, as behind a NAT.
+    One(Ipv4Addr),
+    /// All from a proxy, which names this address as the caller's, or nobody's for what it asks by itself.
+    Proxy(Ipv4Addr, Option<SocketAddrV4>),
+}
+
 /// Makes connections to one server.
 #[derive(Debug, Clone)]
 pub struct Connector {
     server: SocketAddr,
+    origin: Origin,
     tls: Arc<ClientConfig>,
     name: ServerName<'static>,
     windows: Windows,
@@ -111,6 +126,7 @@ impl Connector {
         tls.resumption = Resumption::disabled();
         Self {
             server: (Ipv4Addr::LOCALHOST, port).into(),
+            origin: Origin::Each,
             tls: Arc::new(tls),
             name: ServerName::IpAddress(Ipv4Addr::LOCALHOST.into()),
             windows: Windows::QUIET,
@@ -126,14 +142,44 @@ impl Connector {
         }
     }
 
-    /// Connects from the address of agent `number`.
-    pub async fn connect(&self, number: usize) -> Result<Wire, WireError> {
+    /// The same server, from one address for all agents.
+    #[must_use]
+    pub fn behind(&self, address: Ipv4Addr) -> Self {
+        Self {
+            origin: Origin::One(address),
+            ..self.clone()
+        }
+    }
+
+    /// The same server, through a proxy at one address that sends the PROXY protocol and names a caller, or nobody.
+    #[must_use]
+    pub fn proxied(&self, proxy: Ipv4Addr, caller: Option<SocketAddrV4>) -> Self {
+        Self {
+            origin: Origin::Proxy(proxy, caller),
+            ..self.clone()
+        }
+    }
+
+    /// A TCP connection of agent `number`, with what a proxy says first.
+    async fn dial(&self, number: usize) -> Result<TcpStream, WireError> {
         let socket = TcpSocket::new_v4()?;
         let number = u32::try_from(number).map_err(io::Error::other)?;
-        let source = Ipv4Addr::from(FIRST_SOURCE + number);
+        let source = match self.origin {
+            Origin::Each => Ipv4Addr::from(FIRST_SOURCE + number),
+            Origin::One(address) | Origin::Proxy(address, _) => address,
+        };
         socket.bind((source, 0).into())?;
-        let stream = socket.connect(self.server).await?;
+        let mut stream = socket.connect(self.server).await?;
         stream.set_nodelay(true)?;
+        if let Origin::Proxy(_, caller) = self.origin {
+            stream.write_all(&proxy_header(caller)).await?;
+        }
+        Ok(stream)
+    }
+
+    /// Connects as agent `number`.
+    pub async fn connect(&self, number: usize) -> Result<Wire, WireError> {
+        let stream = self.dial(number).await?;
         let tls = TlsConnector::from(Arc::clone(&self.tls));
         let stream = tls.connect(self.name.clone(), stream).await?;
         let bytes = [0; ChannelBinding::LEN];
@@ -152,6 +198,23 @@ impl Connector {
             driver,
         })
     }
+}
+
+/// What a proxy says before all else, in version 2 of the protocol.
+fn proxy_header(caller: Option<SocketAddrV4>) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    let Some(caller) = caller else {
+        // LOCAL, and no addresses.
+        header.extend([0x20, 0, 0, 0]);
+        return header;
+    };
+    // PROXY, TCP over IPv4, twelve bytes of addresses and ports.
+    header.extend([0x21, 0x11, 0, 12]);
+    header.extend(caller.ip().octets());
+    header.extend(Ipv4Addr::LOCALHOST.octets());
+    header.extend(caller.port().to_be_bytes());
+    header.extend(7443_u16.to_be_bytes());
+    header
 }
 
 /// A connection. It moves only while [`Self::drive`] is polled.
@@ -263,6 +326,11 @@ impl Sender {
         let mut frame = head(message.len())?;
         frame.put_slice(message);
         Ok(self.0.send_data(frame.freeze(), false)?)
+    }
+
+    /// Sends bytes as they are, framing and all.
+    pub fn send_raw(&mut self, bytes: impl Into<Bytes>) -> Result<(), WireError> {
+        Ok(self.0.send_data(bytes.into(), false)?)
     }
 
     /// Says that nothing more comes.

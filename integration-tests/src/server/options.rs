@@ -17,6 +17,8 @@ pub struct ServerOptions {
     pub core: Option<usize>,
     /// The `kernex-server` of another build; the one under test when there is none.
     pub program: Option<PathBuf>,
+    /// Descriptors it may have; as many as this process when there is none.
+    pub descriptors: Option<u64>,
 }
 
 impl ServerOptions {
@@ -45,6 +47,13 @@ impl ServerOptions {
     #[must_use]
     pub fn plaintext(mut self) -> Self {
         self.plaintext = true;
+        self
+    }
+
+    /// Lets it have so many descriptors.
+    #[must_use]
+    pub fn descriptors(mut self, most: u64) -> Self {
+        self.descriptors = Some(most);
         self
     }
 
