@@ -31,7 +31,7 @@ use kernex_proto::{
         plan_service_server::PlanServiceServer, rollout_service_server::RolloutServiceServer,
     },
 };
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, service::Routes};
@@ -75,6 +75,8 @@ pub struct Api {
     pub authenticator: Authenticator,
     /// Sessions of agents.
     pub sessions: Arc<Sessions>,
+    /// Turns for enrolments.
+    pub enrolments: Semaphore,
     /// Where sessions run.
     pub tasks: Tasks,
     /// This installation.

@@ -22,16 +22,20 @@ use uuid::Uuid;
 
 pub use self::{
     lease::Lease,
-    policy::{Policy, policy},
+    policy::{Policy, known_path, policy},
 };
 use self::{
     lease::{Leased, Over},
     policy::answers_go_on,
 };
 use crate::{
+    connections::{ConnectionHandle, Credential},
     error::{invalid, status, unauthenticated},
     revocations::Subject,
-    store::{Caller, Store, StoreError, access::Principal},
+    store::{
+        Caller, Store, StoreError,
+        access::{Principal, Role},
+    },
 };
 
 /// How long a token that was looked up is believed. A revocation is heard of long before; this is for what was changed by hand.
@@ -44,6 +48,7 @@ const CACHE_SIZE: usize = 1024;
 pub struct Authenticator {
     store: Store,
     cache: Arc<Mutex<HashMap<Digest, Known>>>,
+    open_reflection: bool,
 }
 
 /// Who was found for a token.
@@ -64,12 +69,13 @@ impl std::fmt::Debug for Authenticator {
 type Authorised = (Principal, Lease);
 
 impl Authenticator {
-    /// Looks tokens up in `store`.
+    /// Looks tokens up in `store`. With `open_reflection` everybody may ask for the schema.
     #[must_use]
-    pub fn new(store: Store) -> Self {
+    pub fn new(store: Store, open_reflection: bool) -> Self {
         Self {
             store,
             cache: Arc::default(),
+            open_reflection,
         }
     }
 
@@ -134,12 +140,19 @@ impl Authenticator {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn allow(&self, path: &str, headers: &HeaderMap) -> Result<Option<Authorised>, Status> {
+    async fn allow(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        connection: &ConnectionHandle,
+    ) -> Result<Option<Authorised>, Status> {
         let Some(policy) = policy(path) else {
             return Err(Status::unimplemented("no such method"));
         };
         let role = match policy {
             Policy::Open | Policy::Agent => return Ok(None),
+            Policy::Reflection if self.open_reflection => return Ok(None),
+            Policy::Reflection => Role::Viewer,
             Policy::Operator(role) => role,
         };
         let token = bearer(headers).ok_or_else(|| {
@@ -149,7 +162,18 @@ impl Authenticator {
                 "an operator token is needed in the `authorization: Bearer` metadata",
             )
         })?;
-        let authorised = self.find(token).await?.ok_or_else(unauthenticated)?;
+        let revoked = self.store.revocations().tokens();
+        if self
+            .remembered(Digest::of(token.as_bytes()), revoked)
+            .is_none()
+        {
+            connection.may_try(Credential::Bearer)?;
+        }
+        let authorised = self.find(token).await?.ok_or_else(|| {
+            connection.failed(Credential::Bearer);
+            unauthenticated()
+        })?;
+        connection.known();
         let principal = &authorised.0;
         if principal.role < role {
             return Err(status(
@@ -242,7 +266,10 @@ where
         let authenticator = self.authenticator.clone();
         Box::pin(async move {
             let path = request.uri().path();
-            let (principal, lease) = match authenticator.allow(path, request.headers()).await {
+            let connection = request.extensions().get::<ConnectionHandle>();
+            let connection = connection.cloned().unwrap_or_default();
+            let allowed = authenticator.allow(path, request.headers(), &connection);
+            let (principal, lease) = match allowed.await {
                 Ok(Some(authorised)) => authorised,
                 Ok(None) => return inner.call(request).await,
                 Err(status) => return Ok(status.into_http()),
@@ -297,7 +324,7 @@ mod tests {
             let made = store.create_operator_token(&caller, new).await;
             made.expect("a token is made").id
         };
-        let authenticator = Authenticator::new(store.clone());
+        let authenticator = Authenticator::new(store.clone(), false);
         let works = async |text: &str| authenticator.find(text).await.expect("asks").is_some();
         let expiring = make("expiring").await;
         let revoked = make("revoked").await;

@@ -3,12 +3,13 @@
 mod units;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
 use kernex_proto::{PROTOCOL_REVISION, telemetry::LogFormat, units::size};
 use serde::Deserialize;
 
@@ -17,6 +18,12 @@ use crate::{answers::AnswerLimits, domain::penalty, store::events::Retention};
 
 /// Largest bundle when nothing else is said: 4 GiB.
 pub const DEFAULT_MAX_BUNDLE_SIZE: u64 = 4 << 30;
+
+/// Strangers of one source when nothing else is said: a fleet behind one address comes back in turns of so many, each of
+/// which takes some tenths of a second.
+const DEFAULT_STRANGERS: usize = 256;
+/// Enough for a slow device on a slow line to prove who it is.
+const DEFAULT_PROBATION: Duration = Duration::from_secs(15);
 
 const DEFAULT_LISTEN: &str = "0.0.0.0:7443";
 const DEFAULT_METRICS_LISTEN: &str = "127.0.0.1:7444";
@@ -96,6 +103,24 @@ struct Values {
     /// Serve without TLS; only on a loopback address.
     #[arg(long, env = "KERNEX_PLAINTEXT")]
     plaintext: bool,
+    /// Proxy or network of proxies, such as 10.0.0.0/8, that tells where callers are by PROXY protocol version 2. May be
+    /// repeated.
+    #[arg(
+        long,
+        env = "KERNEX_TRUSTED_PROXIES",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    trusted_proxies: Vec<String>,
+    /// Most connections of one address (IPv6: of one /64) on which nothing has authenticated; 0 for no limit [default: 256].
+    #[arg(long, env = "KERNEX_MAX_STRANGERS_PER_SOURCE", value_name = "N")]
+    max_strangers_per_source: Option<usize>,
+    /// How long a connection has until something on it has authenticated [default: 15s].
+    #[arg(long, env = "KERNEX_PROBATION", value_name = "DURATION")]
+    probation: Option<String>,
+    /// Answer gRPC reflection without a token.
+    #[arg(long, env = "KERNEX_OPEN_REFLECTION")]
+    open_reflection: bool,
     /// How long a stop may take before everything left is dropped [default: 10s].
     #[arg(long, env = "KERNEX_DRAIN_DEADLINE", value_name = "DURATION")]
     drain_deadline: Option<String>,
@@ -179,6 +204,14 @@ pub struct Config {
     pub log_format: LogFormat,
     /// No TLS.
     pub plaintext: bool,
+    /// Whose word about the caller's address is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Connections of one source on which nothing has authenticated; 0 for no limit.
+    pub max_strangers_per_source: usize,
+    /// Time until something on a connection has to have authenticated.
+    pub probation: Duration,
+    /// Whether the schema is told to everybody.
+    pub open_reflection: bool,
     /// Longest soft stop.
     pub drain_deadline: Duration,
     /// Failures of a bundle in a row after which a device is left out; 0 for never.
@@ -208,6 +241,10 @@ impl Config {
             heartbeat_interval: Duration::from_secs(20),
             log_format: LogFormat::Text,
             plaintext: false,
+            trusted_proxies: Vec::new(),
+            max_strangers_per_source: DEFAULT_STRANGERS,
+            probation: DEFAULT_PROBATION,
+            open_reflection: false,
             drain_deadline: Duration::from_secs(10),
             penalty_after: penalty::DEFAULT_AFTER,
             answers: AnswerLimits::default(),
@@ -289,6 +326,26 @@ impl Config {
                 "write a duration of at least 100ms, such as 20s",
             )?;
         }
+        for text in &values.trusted_proxies {
+            config.trusted_proxies.push(parse(
+                "--trusted-proxies",
+                text,
+                network,
+                "write an address or a network, such as 10.0.0.7 or 10.0.0.0/8",
+            )?);
+        }
+        if let Some(text) = values.probation {
+            config.probation = parse(
+                "--probation",
+                &text,
+                |text| duration(text).filter(|d| *d >= Duration::from_secs(1)),
+                "write a duration of at least 1s, such as 15s",
+            )?;
+        }
+        config.max_strangers_per_source = values
+            .max_strangers_per_source
+            .unwrap_or(config.max_strangers_per_source);
+        config.open_reflection = values.open_reflection;
         if let Some(text) = values.drain_deadline {
             config.drain_deadline = parse(
                 "--drain-deadline",
@@ -389,6 +446,16 @@ impl Values {
             heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
             log_format: self.log_format.or(below.log_format),
             plaintext: self.plaintext || below.plaintext,
+            trusted_proxies: if self.trusted_proxies.is_empty() {
+                below.trusted_proxies
+            } else {
+                self.trusted_proxies
+            },
+            max_strangers_per_source: self
+                .max_strangers_per_source
+                .or(below.max_strangers_per_source),
+            probation: self.probation.or(below.probation),
+            open_reflection: self.open_reflection || below.open_reflection,
             drain_deadline: self.drain_deadline.or(below.drain_deadline),
             penalty_after: self.penalty_after.or(below.penalty_after),
             max_streams_per_token: self.max_streams_per_token.or(below.max_streams_per_token),
@@ -429,10 +496,17 @@ fn parse<T>(
     })
 }
 
+/// An address is a network of one.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
 fn host(text: &str) -> Option<()> {
     let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'*');
     let fits = !text.is_empty() && text.len() <= 253 && text.bytes().all(name);
-    (fits || text.parse::<std::net::IpAddr>().is_ok()).then_some(())
+    (fits || text.parse::<IpAddr>().is_ok()).then_some(())
 }
 
 #[cfg(test)]

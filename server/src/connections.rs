@@ -1,11 +1,19 @@
 //! HTTP/2 on each accepted connection, by hyper, with tonic's services behind it.
 //!
 //! tonic's own server would do the same but for time and room: see
-//! `docs/decisions/0022-connections-are-served-by-hyper.md`.
+//! `docs/decisions/0022-connections-are-served-by-hyper.md`. How strangers are held short is in
+//! `docs/decisions/0025-strangers-are-on-probation.md`.
 
+mod bodies;
+mod crowd;
 mod deadline;
 mod front;
+mod guesses;
 mod handle;
+pub(crate) mod proxied;
+mod refusals;
+mod source;
+mod strangers;
 mod ticks;
 
 use std::{convert::Infallible, error::Error, time::Duration};
@@ -17,9 +25,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
 use tower::{Service, ServiceExt as _};
 
-use self::ticks::Ticks;
-pub(crate) use self::{front::Front, handle::ConnectionHandle};
+use self::{
+    bodies::{Counted, ENROLMENT, Inbound, STRANGER_MESSAGE},
+    ticks::Ticks,
+};
+pub(crate) use self::{
+    crowd::Limits,
+    front::Front,
+    guesses::Credential,
+    handle::{ConnectionHandle, Presence},
+    strangers::Strangers,
+};
 use crate::{error::chain, listener::Connection};
+
+/// Calls that have limits of their own.
+const ENROLL: &str = "/kernex.v1.AgentService/Enroll";
+const WATCH_HEALTH: &str = "/grpc.health.v1.Health/Watch";
+/// To enrol may take this long in all, the reading of the request included.
+const ENROLL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Every connection there is, each a task.
 #[derive(Debug, Clone)]
@@ -56,17 +79,44 @@ where
 
     /// Serves one more.
     pub(crate) fn serve(&self, connection: Connection) {
-        let peer = connection.peer();
-        let handle = ConnectionHandle::default();
+        let (peer, handle) = (connection.peer(), connection.handle().clone());
         let service = self.service.clone();
         let of = handle.clone();
         let calls = service_fn(move |request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
+            let path = request.uri().path();
+            let call = of.call(path == WATCH_HEALTH);
+            let limit = deadline::of(request.headers());
+            let (most, limit) = if path == ENROLL {
+                let limit = deadline::at_most(limit, ENROLL_LIMIT);
+                (Some((ENROLMENT, None)), Some(limit))
+            } else {
+                let until_known = of
+                    .is_stranger()
+                    .then(|| (STRANGER_MESSAGE, Some(of.clone())));
+                (until_known, limit)
+            };
+            let mut request = request.map(|body| {
+                Body::new(match most {
+                    Some((most, until_known)) => Inbound::measured(body, most, until_known),
+                    None => Inbound::open(body),
+                })
+            });
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(of.clone());
-            let limit = deadline::of(request.headers());
+            let (service, of) = (service.clone(), of.clone());
             // In a box: the stream of a session does not keep the room its call took.
-            Box::pin(deadline::within(limit, service.clone().oneshot(request)))
+            Box::pin(async move {
+                let call = match call {
+                    Ok(call) => call,
+                    Err(status) => {
+                        of.refused("busy", &status.message());
+                        let refusal = status.into_http();
+                        return Ok(refusal.map(|body: Body| Counted::new(body.into(), None)));
+                    }
+                };
+                let answer = deadline::within(limit, service.oneshot(request)).await?;
+                Ok::<_, Infallible>(answer.map(|body: B| Counted::new(body, call)))
+            })
         });
         let stop = self.stop.clone();
         let mut connection = self.http.serve_connection(TokioIo::new(connection), calls);
@@ -76,11 +126,16 @@ where
             let ended = loop {
                 tokio::select! {
                     biased;
-                    served = &mut connection => break served.map_err(|error| chain(&error)),
+                    // First, so that it wakes the reader, too (see `ConnectionHandle::closed`).
                     why = handle.closed() => {
-                        tracing::warn!(address = %peer.address, why, "connection closed");
+                        if handle.is_stranger() {
+                            tracing::debug!(address = %handle.address(), why, "connection closed");
+                        } else {
+                            tracing::warn!(address = %handle.address(), why, "connection closed");
+                        }
                         break Ok(());
                     }
+                    served = &mut connection => break served.map_err(|error| chain(&error)),
                     () = stop.cancelled(), if !stopping => {
                         stopping = true;
                         std::pin::Pin::new(&mut connection).graceful_shutdown();
@@ -88,7 +143,7 @@ where
                 }
             };
             if let Err(error) = ended {
-                tracing::debug!(address = %peer.address, error, "connection failed");
+                tracing::debug!(address = %handle.address(), error, "connection failed");
             }
         });
     }

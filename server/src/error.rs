@@ -241,7 +241,8 @@ impl From<Refused> for Status {
         match refused {
             Refused::Malformed { field, why } => invalid(field, why),
             Refused::NotAuthenticated(why) => {
-                tracing::info!(why, "enrolment refused");
+                // Who asks is a stranger, of whom the log speaks once a minute.
+                tracing::debug!(why, "enrolment refused");
                 unauthenticated()
             }
             Refused::KeyRevoked { cause, device_name } => {

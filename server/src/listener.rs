@@ -1,4 +1,5 @@
-//! The accept loop: capped, calm when descriptors run out, and never held up by a slow TLS handshake.
+//! The accept loop: capped, calm when descriptors run out, and never held up by a slow TLS handshake. What is accepted is a
+//! stranger (`connections/strangers.rs`) until something on it has authenticated.
 
 use std::{
     io,
@@ -9,23 +10,33 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use kernex_proto::handshake::ChannelBinding;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    io::Errno,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{Sleep, sleep},
+    time::timeout_at,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{Held, Metrics};
+use crate::{
+    connections::{ConnectionHandle, Presence, Strangers, proxied},
+    error::chain,
+    metrics::{Held, Metrics},
+};
 
 /// One of so many descriptors is left to files, the database and other listeners; connections get the rest.
 const LEFT_TO_OTHERS: u64 = 16;
+/// And no fewer than these, as long as that is not more than half: the metrics listener answers even when all else is full.
+const LEAST_TO_OTHERS: u64 = 64;
 
 /// Most connections, however many descriptors there are: quiet ones take some 3 GB by then.
 const MAX_CONNECTIONS: u64 = 65_536;
@@ -38,15 +49,14 @@ const UNSENT: u32 = 128 * 1024;
 /// A peer that has not finished its TLS handshake by then is dropped.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// A peer that has not sent the preface of HTTP/2 by then, which is the first thing anybody says, is dropped. Later
-/// silence is for the server's pings to find out.
-const PREFACE_LIMIT: Duration = Duration::from_secs(10);
-const PREFACE_LENGTH: usize = 24;
+/// Bytes that are read of a stranger: a large Hello and what surrounds it. Whatever it sends beyond waits in the network
+/// until something on the connection has authenticated, so that strangers cost the same however much they send.
+const STRANGER_BYTES: u32 = 320 * 1024;
 
 /// Where a request came from; found in its extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
-    /// The remote address.
+    /// The caller's address, which a trusted proxy may have told.
     pub address: SocketAddr,
     /// Which connection it is, as both ends see it.
     pub binding: ChannelBinding,
@@ -56,19 +66,12 @@ pub struct Peer {
 #[derive(Debug)]
 pub struct Connection {
     io: Transport,
+    presence: Presence,
     peer: Peer,
-    /// Until the preface is there.
-    preface: Option<Preface>,
+    /// What is left of [`STRANGER_BYTES`]; nothing once the caller is known.
+    left: Option<u32>,
     _place: OwnedSemaphorePermit,
     _held: Held,
-}
-
-/// The first words of a peer that are still to come.
-#[derive(Debug)]
-struct Preface {
-    missing: usize,
-    limit: Pin<Box<Sleep>>,
-    metrics: Arc<Metrics>,
 }
 
 impl Connection {
@@ -77,24 +80,25 @@ impl Connection {
         self.peer
     }
 
-    /// Counts what was read of the preface.
-    fn heard(&mut self, bytes: usize) {
-        match &mut self.preface {
-            Some(preface) if bytes < preface.missing => preface.missing -= bytes,
-            _ => self.preface = None,
-        }
+    /// The connection as others see it.
+    pub(crate) fn handle(&self) -> &ConnectionHandle {
+        self.presence.handle()
     }
 
-    /// Whether it has been silent for too long; wakes the reader when it will have been.
-    fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(preface) = &mut self.preface else {
-            return false;
-        };
-        let silent = preface.limit.as_mut().poll(cx).is_ready();
-        if silent {
-            preface.metrics.connections.of("silent").inc();
+    /// Whether nothing more is to be read for now. The connection's task waits for the handle, which wakes it once the
+    /// caller is known.
+    fn has_said_enough(&mut self) -> bool {
+        if self.left.is_some() && !self.presence.handle().is_stranger() {
+            self.left = None;
         }
-        silent
+        self.left == Some(0)
+    }
+
+    /// Counts what was read.
+    fn heard(&mut self, bytes: usize) {
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
+        }
     }
 }
 
@@ -148,29 +152,38 @@ pub(crate) fn room() -> usize {
 /// Connections within a limit on descriptors.
 fn connections(descriptors: Option<u64>) -> usize {
     let descriptors = descriptors.unwrap_or(u64::MAX);
-    let connections = (descriptors - descriptors / LEFT_TO_OTHERS).min(MAX_CONNECTIONS);
+    let others = (descriptors / LEFT_TO_OTHERS).max(LEAST_TO_OTHERS.min(descriptors / 2));
+    let connections = (descriptors - others).min(MAX_CONNECTIONS);
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
-/// Accepts up to `most` connections at once until `stop`, and has each served as soon as it can be used.
+/// How connections are accepted.
+pub(crate) struct Acceptance {
+    /// Connections at once.
+    pub(crate) most: usize,
+    /// Keys and certificate; none for plaintext.
+    pub(crate) tls: Option<TlsAcceptor>,
+    /// Proxies whose word about the caller's address is believed.
+    pub(crate) proxies: Vec<IpNet>,
+    /// Where a connection begins.
+    pub(crate) strangers: Arc<Strangers>,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Accepts connections until `stop`, and has each served as soon as it can be used.
 pub(crate) async fn accept(
     listener: TcpListener,
-    most: usize,
-    tls: Option<TlsAcceptor>,
-    metrics: Arc<Metrics>,
+    how: Acceptance,
     serve: impl Fn(Connection) + Clone + Send + 'static,
     stop: CancellationToken,
 ) {
     keep_little_unsent(&listener);
-    let places = Arc::new(Semaphore::new(most));
+    let how = Arc::new(how);
+    let places = Arc::new(Semaphore::new(how.most));
     let mut handshakes = JoinSet::new();
     let mut pause = Pause::default();
     loop {
-        let place = tokio::select! {
-            () = stop.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
-        let Ok(place) = place else { break };
         // Both branches are cancel-safe; finished handshakes are reaped as they end.
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -180,31 +193,39 @@ pub(crate) async fn accept(
         match accepted {
             Ok((stream, address)) => {
                 pause = Pause::default();
-                let (tls, serve, metrics) = (tls.clone(), serve.clone(), Arc::clone(&metrics));
+                let place = tokio::select! {
+                    () = stop.cancelled() => break,
+                    place = place(&places, &how.strangers) => place,
+                };
+                let Some(place) = place else { break };
+                let (how, serve) = (Arc::clone(&how), serve.clone());
                 handshakes.spawn(async move {
-                    let (io, binding) = match handshake(stream, address, tls).await {
-                        Ok(transport) => transport,
-                        Err(result) => {
-                            metrics.connections.of(result).inc();
+                    let presence = how.strangers.arrive();
+                    let (io, peer) = match open(stream, address, presence.handle(), &how).await {
+                        Ok(opened) => opened,
+                        Err(Some(result)) => {
+                            how.metrics.connections.of(result).inc();
                             return;
                         }
+                        // It was counted where that was decided.
+                        Err(None) => return,
                     };
-                    metrics.connections.of("accepted").inc();
+                    how.metrics.connections.of("accepted").inc();
                     serve(Connection {
                         io,
-                        peer: Peer { address, binding },
-                        preface: Some(Preface {
-                            missing: PREFACE_LENGTH,
-                            limit: Box::pin(sleep(PREFACE_LIMIT)),
-                            metrics: Arc::clone(&metrics),
-                        }),
+                        presence,
+                        peer,
+                        left: Some(STRANGER_BYTES),
                         _place: place,
-                        _held: Held::new(&metrics.connections_open),
+                        _held: Held::new(&how.metrics.connections_open),
                     });
                 });
             }
             Err(error) => {
-                metrics.connections.of("failed").inc();
+                how.metrics.connections.of("failed").inc();
+                if is_out_of_descriptors(&error) {
+                    how.strangers.make_room();
+                }
                 pause.after(&error).await;
             }
         }
@@ -218,6 +239,59 @@ pub(crate) async fn accept(
 fn keep_little_unsent(listener: &TcpListener) {
     if let Err(error) = SockRef::from(listener).set_tcp_notsent_lowat(UNSENT) {
         tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
+    }
+}
+
+/// A place for one more connection; when all are taken, a stranger makes room.
+async fn place(places: &Arc<Semaphore>, strangers: &Strangers) -> Option<OwnedSemaphorePermit> {
+    if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+        return Some(place);
+    }
+    loop {
+        let again = strangers.make_room();
+        let place = timeout_at(again, Arc::clone(places).acquire_owned()).await;
+        if let Ok(place) = place {
+            return place.ok();
+        }
+    }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let descriptors = [Errno::MFILE, Errno::NFILE];
+    descriptors
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Everything until a connection can be used: where it comes from, its turn, and TLS. Or what became of it instead; nothing
+/// when it was closed as a stranger.
+async fn open(
+    stream: TcpStream,
+    address: SocketAddr,
+    handle: &ConnectionHandle,
+    how: &Acceptance,
+) -> Result<(Transport, Peer), Option<&'static str>> {
+    let opening = async {
+        let mut stream = stream;
+        let mut caller = address;
+        if proxied::is_trusted(&how.proxies, address) {
+            match proxied::caller(&mut stream, address).await {
+                Ok(told) => caller = told,
+                Err(error) => {
+                    handle.refused_at(address, "proxy_header", &chain(&error));
+                    return Err(Some("proxy_header"));
+                }
+            }
+        }
+        handle.comes_from(caller).await;
+        let (io, binding) = handshake(stream, caller, how.tls.clone()).await?;
+        let address = caller;
+        Ok((io, Peer { address, binding }))
+    };
+    tokio::select! {
+        biased;
+        _ = handle.closed() => Err(None),
+        opened = opening => opened,
     }
 }
 
@@ -290,21 +364,15 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.has_said_enough() {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let read = match &mut self.io {
             Transport::Plain(io) => Pin::new(io).poll_read(cx, buf),
             Transport::Tls(io) => Pin::new(io.as_mut()).poll_read(cx, buf),
         };
-        if self.preface.is_some() {
-            match read {
-                Poll::Ready(_) => self.heard(buf.filled().len() - before),
-                Poll::Pending if self.is_silent(cx) => {
-                    tracing::debug!(address = %self.peer.address, "a connection that said nothing was closed");
-                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-                }
-                Poll::Pending => {}
-            }
-        }
+        self.heard(buf.filled().len() - before);
         read
     }
 }
@@ -382,6 +450,8 @@ mod tests {
     fn descriptors_say_how_many_connections_there_may_be() {
         let table = [
             (Some(0), 0),
+            (Some(100), 50),
+            (Some(256), 192),
             (Some(1_024), 960),
             (Some(20_000), 18_750),
             (Some(1 << 30), 65_536),

@@ -21,10 +21,14 @@ use crate::domain::rollout::DeploymentState;
 /// Every figure. One for the whole server, shared by its parts.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Connections by what became of their arrival: `accepted`, `refused`, `timed_out`, `failed`.
+    /// Connections by what became of them as long as nothing on them had authenticated.
     pub connections: By<Counter>,
     /// Connections held now.
     pub connections_open: Gauge,
+    /// Connections on which nothing has authenticated.
+    pub strangers: Gauge,
+    /// Refused strangers by reason: their calls, and their connections.
+    pub refusals: By<Counter>,
     /// Session handshakes by result: `opened`, or why not.
     pub handshakes: By<Counter>,
     /// Sessions that are open now; read at a scrape.
@@ -64,11 +68,10 @@ impl Metrics {
     #[must_use]
     pub fn new(store: Transactions) -> Self {
         Self {
-            connections: By::new(
-                "result",
-                ["accepted", "refused", "timed_out", "failed", "silent"],
-            ),
+            connections: By::new("result", CONNECTION_RESULTS),
             connections_open: Gauge::default(),
+            strangers: Gauge::default(),
+            refusals: By::new("reason", REFUSAL_REASONS),
             handshakes: By::new("result", HANDSHAKE_RESULTS),
             sessions: Gauge::default(),
             push: seconds(),
@@ -99,13 +102,23 @@ impl Metrics {
         registry.register("build", "The program", build);
         registry.register(
             "connections",
-            "Connections by what became of their arrival",
+            "Connections by what became of them until something on them had authenticated",
             self.connections.0.clone(),
         );
         registry.register(
             "connections_open",
             "Connections held now",
             self.connections_open.clone(),
+        );
+        registry.register(
+            "strangers",
+            "Connections on which nothing has authenticated",
+            self.strangers.clone(),
+        );
+        registry.register(
+            "strangers_refused",
+            "Calls and connections of strangers that were refused, by reason",
+            self.refusals.0.clone(),
         );
         registry.register(
             "handshakes",
@@ -184,6 +197,35 @@ impl Metrics {
         registry
     }
 }
+
+/// What can become of a connection before something on it has authenticated: TLS done, refused or too slow, no descriptor for
+/// it, no header from a trusted proxy; or it was closed as a stranger.
+const CONNECTION_RESULTS: [&str; 8] = [
+    "accepted",
+    "refused",
+    "timed_out",
+    "failed",
+    "proxy_header",
+    "unproven",
+    "crowded",
+    "evicted",
+];
+
+/// Why a stranger was refused.
+const REFUSAL_REASONS: [&str; 12] = [
+    "unauthenticated",
+    "unknown_method",
+    "busy",
+    "too_slow",
+    "too_long",
+    "malformed",
+    "hello",
+    "other",
+    "proxy_header",
+    "unproven",
+    "crowded",
+    "evicted",
+];
 
 /// What can become of a session handshake.
 const HANDSHAKE_RESULTS: [&str; 9] = [
@@ -310,6 +352,8 @@ mod tests {
         for series in [
             "kernex_connections_total{result=\"timed_out\"} 0",
             "kernex_handshakes_total{result=\"unauthenticated\"} 0",
+            "kernex_strangers 0",
+            "kernex_strangers_refused_total{reason=\"busy\"} 0",
             "kernex_queue{queue=\"reports\"} 0",
             "kernex_deployments{state=\"awaiting_approval\"} 0",
             "kernex_devices_drifted 0",

@@ -7,11 +7,11 @@ use std::{
 
 use http::{HeaderMap, Request, Response};
 use kernex_proto::telemetry::{self, TelemetryError, TelemetryGuard};
-use tonic::body::Body;
+use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field};
 
-use crate::{config::Config, listener::Peer};
+use crate::{auth::known_path, config::Config, connections::ConnectionHandle};
 
 /// Shown without `RUST_LOG`.
 const DEFAULT_FILTER: &str = "info,sqlx=warn,sea_orm_migration=warn,h2=warn,hyper=warn,tower=warn";
@@ -55,6 +55,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let span = rpc_span(&request);
+        let connection = request.extensions().get::<ConnectionHandle>().cloned();
         let started = std::time::Instant::now();
         let response = span.in_scope(|| self.inner.call(request));
         let within = span.clone();
@@ -67,8 +68,7 @@ where
                 if code == 0 {
                     tracing::debug!(duration_ms, "rpc answered");
                 } else {
-                    // A refusal is the caller's business; what is the server's own was logged where it happened.
-                    tracing::info!(code, duration_ms, "rpc refused");
+                    refused(code, duration_ms, connection.as_ref());
                 }
                 Ok(response)
             }
@@ -77,8 +77,34 @@ where
     }
 }
 
+/// A refusal is the caller's business; what is the server's own was logged where it happened. A stranger's is counted, and
+/// named once a source and minute.
+fn refused(code: i64, duration_ms: u64, connection: Option<&ConnectionHandle>) {
+    match connection.filter(|connection| connection.is_stranger()) {
+        Some(stranger) => {
+            let code = Code::from_i32(i32::try_from(code).unwrap_or_default());
+            tracing::debug!(?code, duration_ms, "rpc refused");
+            stranger.refused(reason(code), &code);
+        }
+        None => tracing::info!(code, duration_ms, "rpc refused"),
+    }
+}
+
+/// How the refusal of a stranger's call is counted.
+const fn reason(code: Code) -> &'static str {
+    match code {
+        Code::Unauthenticated => "unauthenticated",
+        Code::Unimplemented => "unknown_method",
+        Code::ResourceExhausted => "busy",
+        Code::DeadlineExceeded => "too_slow",
+        Code::OutOfRange => "too_long",
+        Code::InvalidArgument => "malformed",
+        _ => "other",
+    }
+}
+
 fn rpc_span(request: &Request<Body>) -> Span {
-    let path = request.uri().path().trim_start_matches('/');
+    let path = known_path(request.uri().path());
     let (service, method) = path.split_once('/').unwrap_or((path, ""));
     let span = tracing::info_span!(
         "rpc",
@@ -90,8 +116,8 @@ fn rpc_span(request: &Request<Body>) -> Span {
         rpc.grpc.status_code = field::Empty,
         client.address = field::Empty,
     );
-    if let Some(peer) = request.extensions().get::<Peer>() {
-        span.record("client.address", field::display(peer.address.ip()));
+    if let Some(connection) = request.extensions().get::<ConnectionHandle>() {
+        span.record("client.address", field::display(connection.ip()));
     }
     let parent = request.headers().get("traceparent");
     if let Some(parent) = parent.and_then(|value| value.to_str().ok()) {

@@ -38,7 +38,7 @@ pub use self::{
 };
 use crate::{
     clock::Clock,
-    connections::ConnectionHandle,
+    connections::{ConnectionHandle, Credential},
     crash::Act,
     dispatcher::Hints,
     domain::device::DiskFault,
@@ -114,7 +114,7 @@ impl Sessions {
             // In a box of its own: an open session does not keep the room its handshake took.
             let opened = tokio::select! {
                 () = self.draining.cancelled() => Err(Refusal::Draining),
-                opened = Box::pin(self.open(&mut inbound, &line.sender, binding).instrument(span.clone())) => opened,
+                opened = Box::pin(self.open(&mut inbound, &line.sender, &connection, binding).instrument(span.clone())) => opened,
             };
             let result = match &opened {
                 Ok(_) => "opened",
@@ -134,7 +134,7 @@ impl Sessions {
                     verdict
                 }
                 Err(refusal) => {
-                    span.in_scope(|| tracing::info!(reason = %chain(&refusal), "session refused"));
+                    span.in_scope(|| refused(&refusal, &connection));
                     Some(refusal.into())
                 }
             };
@@ -150,6 +150,7 @@ impl Sessions {
         &self,
         inbound: &mut S,
         out: &mpsc::Sender<Box<DeviceSessionResponse>>,
+        connection: &ConnectionHandle,
         binding: ChannelBinding,
     ) -> Result<Arc<SessionHandle>, Refusal>
     where
@@ -175,6 +176,7 @@ impl Sessions {
             };
             self.steps.open(claim).await?
         };
+        connection.known();
         let epoch = opened.epoch;
         // What is revoked after this is found by the look below, unless the confirmation has found it.
         let revoked = self.store.revocations().devices();
@@ -448,6 +450,23 @@ impl Sessions {
             // The lease of this replica or the next session puts it right.
             tracing::warn!(error = %chain(&error), "session not marked as closed");
         }
+    }
+}
+
+/// Notes why a stream did not become a session. Of strangers the log speaks once a minute.
+fn refused(refusal: &Refusal, connection: &ConnectionHandle) {
+    let reason = chain(refusal);
+    if matches!(
+        refusal,
+        Refusal::NotAuthenticated(_) | Refusal::Malformed(_)
+    ) {
+        connection.failed(Credential::Hello);
+    }
+    if connection.is_stranger() {
+        tracing::debug!(reason, "session refused");
+        connection.refused("hello", &reason);
+    } else {
+        tracing::info!(reason, "session refused");
     }
 }
 

@@ -16,14 +16,14 @@ use uuid::Uuid;
 
 use crate::{
     answers::{AnswersLayer, Measured},
-    api::{self, Api, feed::Feed},
+    api::{self, Api, agents::ENROLMENTS, feed::Feed},
     auth::{AuthLayer, Authenticator},
     config::Config,
-    connections::{Connections, Front},
+    connections::{Connections, Front, Limits, Strangers},
     dispatcher::{self, Hints},
     error::chain,
     lifecycle::{Shutdown, Tasks},
-    listener,
+    listener::{self, Acceptance},
     metrics::Metrics,
     monitor::Monitor,
     observe::TraceLayer,
@@ -39,6 +39,8 @@ use crate::{
 
 /// Writing the last reports and closing the database may take this long.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// A stranger that holds a place which others wait for surely has it for so long; it needs far less.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Agents come back over this time after a drain, and not before the first of these moments.
 const COME_BACK: (u64, u64) = (200, 5_200);
 
@@ -138,6 +140,14 @@ pub async fn run(
     };
     let most = listener::room();
     tracing::info!(connections = most, "connections that may be held at once");
+    let limits = Limits {
+        probation: config.probation,
+        patience: PATIENCE.min(config.probation),
+        of_one_source: config.max_strangers_per_source,
+        in_all: most,
+    };
+    let strangers = Strangers::new(limits, Arc::clone(&metrics));
+    parts.start("strangers", Arc::clone(&strangers).watch(soft.clone()));
     let connections = Connections::new(service, soft.clone());
     let serve = {
         let connections = connections.clone();
@@ -147,9 +157,13 @@ pub async fn run(
         "accept",
         listener::accept(
             listener,
-            most,
-            tls,
-            Arc::clone(&metrics),
+            Acceptance {
+                most,
+                tls,
+                proxies: config.trusted_proxies.clone(),
+                strangers,
+                metrics: Arc::clone(&metrics),
+            },
             serve,
             soft.clone(),
         ),
@@ -315,7 +329,8 @@ fn assemble(
         blobs: ground.blobs.clone(),
         registry: Arc::clone(registry),
         hints: Arc::clone(hints),
-        authenticator: Authenticator::new(ground.store.clone()),
+        authenticator: Authenticator::new(ground.store.clone(), config.open_reflection),
+        enrolments: Semaphore::new(ENROLMENTS),
         sessions,
         tasks: tasks.clone(),
         cluster: ground.cluster,

@@ -48,7 +48,13 @@ both_databases! {
             message_request: Some(MessageRequest::ListServices(String::new())),
         };
         let mut client = ServerReflectionClient::new(channel);
-        let answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+        let asked = client.server_reflection_info(tokio_stream::once(request.clone())).await;
+        assert_eq!(asked.unwrap_err().code(), Code::Unauthenticated, "the schema is for viewers");
+        let token = std::fs::read_to_string(server.data().join("admin.token")).unwrap();
+        let mut asked = tonic::Request::new(tokio_stream::once(request));
+        let bearer = format!("Bearer {}", token.trim());
+        asked.metadata_mut().insert("authorization", bearer.parse().unwrap());
+        let answers = client.server_reflection_info(asked).await.unwrap();
         let answer = answers.into_inner().message().await.unwrap().unwrap().message_response;
         let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
         let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();

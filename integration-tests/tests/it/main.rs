@@ -34,6 +34,7 @@ mod selectors;
 mod sessions;
 mod slow_readers;
 mod store;
+mod strangers;
 mod superseding;
 mod telemetry;
 mod two_machines;

@@ -1,6 +1,6 @@
 //! `AgentService`: how devices get in, stay connected, and fetch bundles.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
@@ -14,19 +14,26 @@ use kernex_proto::{
         EnrollResponse, agent_service_server::AgentService,
     },
 };
+use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap};
 use tracing::Span;
 
 use super::{Api, id, pieces};
 use crate::{
     answers::EndedBy,
-    connections::ConnectionHandle,
-    enrollment,
+    connections::{ConnectionHandle, Credential},
+    enrollment::{self, Refused},
     error::{invalid, retry_later, unauthenticated},
     listener::Peer,
     revocations::{Hold, Subject},
     session::{self, Outbound},
+    store::sessions::DownloadRefused,
 };
+
+/// Enrolments worked on at once. They have turns of their own, so that a flood of handshakes keeps nobody from enrolling.
+pub(crate) const ENROLMENTS: usize = 32;
+/// How long an enrolment waits for its turn before it is told to come back.
+const ENROLMENT_WAIT: Duration = Duration::from_secs(3);
 
 /// The service.
 #[derive(Debug)]
@@ -38,20 +45,25 @@ impl AgentService for Agents {
         &self,
         request: Request<EnrollRequest>,
     ) -> Result<Response<EnrollResponse>, Status> {
-        // Signatures and transactions are rationed together with those of sessions.
-        let admission = &self.0.sessions.admission;
-        let _turn = admission.try_acquire().map_err(|_| {
-            retry_later(
+        let connection = connection(&request);
+        connection.may_try(Credential::Enrolment)?;
+        let turn = timeout(ENROLMENT_WAIT, self.0.enrolments.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(retry_later(
                 Code::ResourceExhausted,
                 Reason::Overloaded,
                 "too many devices enrol at once",
-                std::time::Duration::from_secs(2),
-            )
-        })?;
+                Duration::from_secs(2),
+            ));
+        };
         let enrolled =
-            enrollment::enroll(&self.0.sessions.store, self.0.cluster, request.into_inner())
-                .await?;
-        Ok(Response::new(enrolled))
+            enrollment::enroll(&self.0.sessions.store, self.0.cluster, request.into_inner()).await;
+        match &enrolled {
+            Ok(_) => connection.known(),
+            Err(Refused::NotAuthenticated(_)) => connection.failed(Credential::Enrolment),
+            Err(_) => {}
+        }
+        Ok(Response::new(enrolled?))
     }
 
     type DeviceSessionStream = Outbound;
@@ -63,6 +75,8 @@ impl AgentService for Agents {
         let peer = request.extensions().get::<Peer>();
         // Without one the proof does not hold, unless it is plaintext.
         let binding = peer.map_or(ChannelBinding::PLAINTEXT, |peer| peer.binding);
+        let connection = connection(&request);
+        connection.may_try(Credential::Hello)?;
         // The agent's call returns only once it sees headers, so the answer starts before anything is received.
         let (outbound, line) = session::outbound();
         let span = tracing::info_span!(
@@ -71,8 +85,6 @@ impl AgentService for Agents {
             device = tracing::field::Empty,
             session = tracing::field::Empty,
         );
-        let connection = request.extensions().get::<ConnectionHandle>();
-        let connection = connection.cloned().unwrap_or_default();
         let sessions = Arc::clone(&self.0.sessions);
         let session = sessions.run(request.into_inner(), line, connection, binding, span);
         self.0.tasks.spawn(Span::none(), session);
@@ -85,7 +97,9 @@ impl AgentService for Agents {
         &self,
         request: Request<DownloadBundleRequest>,
     ) -> Result<Response<Self::DownloadBundleStream>, Status> {
+        let connection = connection(&request);
         let (device, token) = credentials(request.metadata()).ok_or_else(unauthenticated)?;
+        connection.may_try(Credential::Bearer)?;
         let DownloadBundleRequest { digest, offset } = request.into_inner();
         let digest = id("digest", &digest)?;
         // First, so that no revocation falls between the two.
@@ -95,7 +109,14 @@ impl AgentService for Agents {
             .sessions
             .store
             .authorise_download(device, token, digest)
-            .await?;
+            .await;
+        match &bundle {
+            Err(DownloadRefused::Unauthenticated) => connection.failed(Credential::Bearer),
+            Err(DownloadRefused::Store(_)) => {}
+            // The token was right, whatever became of the rest.
+            Ok(_) | Err(DownloadRefused::NotATarget | DownloadRefused::Gone) => connection.known(),
+        }
+        let bundle = bundle?;
         if offset > bundle.size {
             return Err(invalid("offset", "it is beyond the end of the bundle"));
         }
@@ -137,6 +158,12 @@ fn while_held(
             }
         }
     }
+}
+
+/// What the call came on.
+fn connection<T>(request: &Request<T>) -> ConnectionHandle {
+    let connection = request.extensions().get::<ConnectionHandle>();
+    connection.cloned().unwrap_or_default()
 }
 
 /// Device and hash of its session token.

@@ -7,6 +7,8 @@ use crate::store::access::Role;
 pub enum Policy {
     /// Everybody: it tells nothing that is not public.
     Open,
+    /// The schema: viewers, or everybody with `--open-reflection`.
+    Reflection,
     /// Agents; the handler verifies the proof that is in the messages or the metadata.
     Agent,
     /// Operators with at least this role.
@@ -69,11 +71,11 @@ const POLICIES: &[(&str, Policy)] = &[
     ("/grpc.health.v1.Health/Watch", Policy::Open),
     (
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        Policy::Open,
+        Policy::Reflection,
     ),
     (
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        Policy::Open,
+        Policy::Reflection,
     ),
 ];
 
@@ -94,10 +96,17 @@ pub(super) fn answers_go_on(path: &str) -> bool {
 /// The policy of a path.
 #[must_use]
 pub fn policy(path: &str) -> Option<Policy> {
-    POLICIES
-        .iter()
-        .find(|(known, _)| *known == path)
-        .map(|(_, policy)| *policy)
+    entry(path).map(|(_, policy)| *policy)
+}
+
+/// A path as logs and traces may name it: what a caller made up is never repeated.
+#[must_use]
+pub fn known_path(path: &str) -> &'static str {
+    entry(path).map_or("unknown", |(known, _)| known.trim_start_matches('/'))
+}
+
+fn entry(path: &str) -> Option<&'static (&'static str, Policy)> {
+    POLICIES.iter().find(|(known, _)| *known == path)
 }
 
 #[cfg(test)]
@@ -165,6 +174,17 @@ mod tests {
         let mut known = STREAMS.map(str::to_owned).to_vec();
         known.sort();
         assert_eq!(known, streams);
+    }
+
+    #[test]
+    fn a_path_that_a_caller_made_up_has_no_name() {
+        assert_eq!(
+            known_path("/kernex.v1.AgentService/Enroll"),
+            "kernex.v1.AgentService/Enroll"
+        );
+        for made_up in ["/kernex.v1.AgentService/Enrol", "/", "", "/x/y"] {
+            assert_eq!(known_path(made_up), "unknown", "{made_up}");
+        }
     }
 
     #[test]

@@ -34,6 +34,25 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 }
 
 #[test]
+fn proxies_are_addresses_and_networks() {
+    let flags = [
+        "--trusted-proxies",
+        "10.0.0.7,192.0.2.0/24",
+        "--trusted-proxies",
+        "2001:db8::/32",
+    ];
+    let config = Config::resolve(from_flags(&flags)).expect("resolves");
+    let shown: Vec<_> = config
+        .trusted_proxies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(shown, ["10.0.0.7/32", "192.0.2.0/24", "2001:db8::/32"]);
+    assert_eq!(config.max_strangers_per_source, DEFAULT_STRANGERS);
+    assert!(!config.open_reflection);
+}
+
+#[test]
 fn mistakes_are_one_clear_sentence() {
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("kernex.toml");
@@ -50,6 +69,8 @@ fn mistakes_are_one_clear_sentence() {
         (vec!["--stall-limit", "1ms"], "100ms"),
         (vec!["--database-url", "mysql://u:p@h/d"], "postgres://"),
         (vec!["--public-address", "http://x:1"], "without port"),
+        (vec!["--trusted-proxies", "10.0.0.0/40"], "10.0.0.0/8"),
+        (vec!["--probation", "5ms"], "15s"),
         (vec!["--plaintext"], "loopback"),
         (vec!["--config", "/does/not/exist"], "cannot read"),
         (vec!["--config", path], "lisen"),

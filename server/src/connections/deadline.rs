@@ -28,6 +28,11 @@ fn parse(text: &str) -> Option<Duration> {
     })
 }
 
+/// The shorter of what a caller asks for and what a call may take.
+pub(super) fn at_most(asked: Option<Duration>, longest: Duration) -> Duration {
+    asked.map_or(longest, |asked| asked.min(longest))
+}
+
 /// The answer, or after `limit` the status that says that it came too late. A stream has begun by then and goes on.
 pub(super) async fn within<B: From<Body>>(
     limit: Option<Duration>,
@@ -39,7 +44,7 @@ pub(super) async fn within<B: From<Body>>(
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => answer,
         Err(_) => {
-            let late = Status::deadline_exceeded("the caller's deadline has passed");
+            let late = Status::deadline_exceeded("the time for this call is over");
             Ok(late.into_http().map(|body: Body| body.into()))
         }
     }

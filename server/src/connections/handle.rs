@@ -1,12 +1,36 @@
-//! A connection as the calls on it see it: a hand on the one thing they may do to it.
+//! A connection as the calls on it and everybody who decides about it see it.
 
 use std::{
     future::poll_fn,
-    sync::{Arc, OnceLock},
-    task::Poll,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU16, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::Duration,
 };
 
 use futures::task::AtomicWaker;
+use kernex_proto::error::Reason;
+use tonic::{Code, Status};
+
+use super::{guesses::Credential, source::Source, strangers::Strangers};
+use crate::error::retry_later;
+
+/// Unfinished calls a stranger may have.
+pub(super) const STRANGER_CALLS: u16 = 8;
+/// Unfinished watches of the server's health on one connection, whosever it is.
+const WATCHES: u8 = 4;
+
+/// Something on it has authenticated.
+const KNOWN: u8 = 1;
+/// It may be served.
+const INSIDE: u8 = 2;
+/// Something on it failed to authenticate.
+const FAILED: u8 = 4;
+/// It is no longer counted among the strangers.
+const LEFT: u8 = 8;
 
 /// Found in the extensions of each request. Clones mean the same connection.
 #[derive(Debug, Clone, Default)]
@@ -14,12 +38,23 @@ pub(crate) struct ConnectionHandle(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
+    address: OnceLock<SocketAddr>,
     /// Why it is to be closed, once it is.
     why: OnceLock<&'static str>,
     task: AtomicWaker,
+    flags: AtomicU8,
+    watches: AtomicU8,
+    calls: AtomicU16,
+    /// Who keeps the strangers, and its number among them.
+    stranger: OnceLock<(Arc<Strangers>, u64)>,
 }
 
 impl ConnectionHandle {
+    /// Makes it one of the strangers.
+    pub(super) fn is_one_of(&self, strangers: Arc<Strangers>, number: u64) {
+        let _ = self.0.stranger.set((strangers, number));
+    }
+
     /// Cuts the connection with everything on it: for a peer that would not hear of a smaller end. `why` goes to the log.
     pub(crate) fn close(&self, why: &'static str) {
         // The first reason counts.
@@ -43,24 +78,194 @@ impl ConnectionHandle {
         })
         .await
     }
+
+    fn has(&self, flag: u8) -> bool {
+        self.0.flags.load(SeqCst) & flag != 0
+    }
+
+    /// Sets a flag and says whether it was not set before.
+    fn set(&self, flag: u8) -> bool {
+        self.0.flags.fetch_or(flag, SeqCst) & flag == 0
+    }
+
+    /// Where the caller is, which a trusted proxy may have told.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let unknown = || SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        self.0.address.get().copied().unwrap_or_else(unknown)
+    }
+
+    /// The caller's address without the port, as it is logged.
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.address().ip().to_canonical()
+    }
+
+    pub(super) fn source(&self) -> Source {
+        self.address().ip().into()
+    }
+
+    /// Tells where the caller is, and waits until a stranger from there may come inside. For its task.
+    pub(crate) async fn comes_from(&self, address: SocketAddr) {
+        let _ = self.0.address.set(address);
+        match self.0.stranger.get() {
+            Some((strangers, number)) => strangers.settle(*number, self.source()),
+            None => return,
+        }
+        poll_fn(|context: &mut Context<'_>| {
+            self.0.task.register(context.waker());
+            if self.has(INSIDE) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+
+    /// Lets it come inside.
+    pub(super) fn admit(&self) {
+        self.set(INSIDE);
+        self.0.task.wake();
+    }
+
+    /// Whether nothing on it has authenticated.
+    pub(crate) fn is_stranger(&self) -> bool {
+        !self.has(KNOWN)
+    }
+
+    /// Something on it has authenticated: its time does not end any more and it leaves the count of its source.
+    pub(crate) fn known(&self) {
+        if self.is_stranger() && self.set(KNOWN) {
+            self.leave();
+            self.0.task.wake();
+        }
+    }
+
+    fn leave(&self) {
+        if let Some((strangers, number)) = self.0.stranger.get()
+            && self.set(LEFT)
+        {
+            strangers.leave(*number);
+        }
+    }
+
+    /// Whether a try to authenticate goes on to be checked. A connection on which nothing failed yet always has its try, so
+    /// whoever is right gets in, whatever others at the same address do. Further tries are paid in advance.
+    pub(crate) fn may_try(&self, credential: Credential) -> Result<(), Status> {
+        if !self.is_stranger() || !self.has(FAILED) {
+            return Ok(());
+        }
+        self.pay(credential).map_err(|wait| {
+            retry_later(
+                Code::ResourceExhausted,
+                Reason::Overloaded,
+                "too many tries from your address have failed",
+                wait,
+            )
+        })
+    }
+
+    /// A try to authenticate failed.
+    pub(crate) fn failed(&self, credential: Credential) {
+        if self.set(FAILED) {
+            // The first one is paid afterwards.
+            let _ = self.pay(credential);
+        }
+    }
+
+    fn pay(&self, credential: Credential) -> Result<(), Duration> {
+        let strangers = self.0.stranger.get();
+        strangers.map_or(Ok(()), |(strangers, _)| {
+            strangers.guesses.take(credential, self.source())
+        })
+    }
+
+    /// A stranger was refused: counted, and told once a source and minute.
+    pub(crate) fn refused(&self, reason: &'static str, detail: &dyn std::fmt::Display) {
+        if let Some((strangers, _)) = self.0.stranger.get() {
+            strangers.refused(self.source(), reason, detail);
+        }
+    }
+
+    /// [`Self::refused`], when where the caller is will never be known.
+    pub(crate) fn refused_at(
+        &self,
+        address: SocketAddr,
+        reason: &'static str,
+        detail: &dyn std::fmt::Display,
+    ) {
+        let _ = self.0.address.set(address);
+        self.refused(reason, detail);
+    }
+
+    /// One more call, or why there cannot be one. What is given back counts until it is dropped.
+    pub(super) fn call(&self, watches_health: bool) -> Result<Option<Call>, Status> {
+        let stranger = self.is_stranger();
+        if !stranger && !watches_health {
+            return Ok(None);
+        }
+        // Only this connection's task begins calls, so nobody counts between the look and the step.
+        if stranger && self.0.calls.load(SeqCst) >= STRANGER_CALLS {
+            return Err(busy(
+                "too many unfinished calls on a connection on which none has authenticated",
+            ));
+        }
+        if watches_health && self.0.watches.load(SeqCst) >= WATCHES {
+            return Err(busy(
+                "too many watches of the server's health on one connection",
+            ));
+        }
+        self.0.calls.fetch_add(1, SeqCst);
+        self.0.watches.fetch_add(u8::from(watches_health), SeqCst);
+        Ok(Some(Call {
+            handle: self.clone(),
+            watches_health,
+        }))
+    }
+}
+
+fn busy(why: &str) -> Status {
+    let wait = Duration::from_secs(1);
+    retry_later(Code::ResourceExhausted, Reason::Overloaded, why, wait)
+}
+
+/// A call that is counted until this is dropped.
+#[derive(Debug)]
+pub(super) struct Call {
+    handle: ConnectionHandle,
+    watches_health: bool,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let shared = &self.handle.0;
+        shared.calls.fetch_sub(1, SeqCst);
+        shared
+            .watches
+            .fetch_sub(u8::from(self.watches_health), SeqCst);
+    }
+}
+
+/// Held by whoever has the connection; once it is dropped, the connection is gone.
+#[derive(Debug)]
+pub(crate) struct Presence(ConnectionHandle);
+
+impl Presence {
+    pub(super) fn new(handle: ConnectionHandle) -> Self {
+        Self(handle)
+    }
+
+    /// The connection.
+    pub(crate) fn handle(&self) -> &ConnectionHandle {
+        &self.0
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        // Its calls may outlive it a little, and are a stranger's all the same.
+        self.0.leave();
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn closing_reaches_the_task_and_the_first_reason_counts() {
-        let handle = ConnectionHandle::default();
-        let other = handle.clone();
-        let (why, ()) = tokio::join!(handle.closed(), async {
-            tokio::task::yield_now().await;
-            other.close("first");
-            other.close("second");
-        });
-        assert_eq!(why, "first");
-        assert_eq!(handle.closed().await, "first", "also for who asks later");
-        assert_eq!(handle.key(), other.key());
-        assert_ne!(handle.key(), ConnectionHandle::default().key());
-    }
-}
+mod tests;

@@ -314,7 +314,9 @@ where
 
 /// What a failed read means: bytes that do not decode are the peer's fault, anything else is the connection's.
 fn broken(status: &Status) -> Refusal {
-    if undecodable(status) {
+    if status.code() == Code::OutOfRange {
+        Refusal::Malformed("a message is too long".into())
+    } else if undecodable(status) {
         Refusal::Malformed("a message cannot be decoded".into())
     } else {
         Refusal::Gone

@@ -1,0 +1,220 @@
+//! Bodies of calls whose caller is not known: what comes in is measured before it is kept, and what goes out says when the
+//! call is over.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use pin_project_lite::pin_project;
+use tonic::Status;
+
+use super::handle::{Call, ConnectionHandle};
+
+/// Largest message of a stranger, which is a Hello that holds a lot.
+pub(super) const STRANGER_MESSAGE: u32 = 256 * 1024;
+/// Largest request to enrol. A real one has some 1,600 bytes.
+pub(super) const ENROLMENT: u32 = 16 * 1024;
+/// Compression flag and length before a message.
+const HEAD: usize = 5;
+
+/// The body of a request. The length of each message is announced before it, and one that is too long is refused then: the
+/// decoder sets the whole room aside as soon as it knows the length.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    body: Incoming,
+    gate: Option<Box<Gate>>,
+}
+
+impl Inbound {
+    /// Of somebody who is known.
+    pub(super) fn open(body: Incoming) -> Self {
+        Self { body, gate: None }
+    }
+
+    /// With messages of at most `most` bytes, until the caller is known or for ever.
+    pub(super) fn measured(
+        body: Incoming,
+        most: u32,
+        until_known: Option<ConnectionHandle>,
+    ) -> Self {
+        let gate = Gate {
+            most,
+            until_known,
+            head: [0; HEAD],
+            have: 0,
+            left: 0,
+        };
+        Self {
+            body,
+            gate: Some(Box::new(gate)),
+        }
+    }
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
+            None => return Poll::Ready(None),
+        };
+        if let (Some(gate), Some(data)) = (&mut self.gate, frame.data_ref()) {
+            if gate.is_over() {
+                self.gate = None;
+            } else if let Err(refusal) = gate.look(data) {
+                return Poll::Ready(Some(Err(refusal)));
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Follows the framing of messages.
+#[derive(Debug)]
+struct Gate {
+    most: u32,
+    until_known: Option<ConnectionHandle>,
+    head: [u8; HEAD],
+    /// Bytes of the head that are here.
+    have: usize,
+    /// Bytes of the message that are to come.
+    left: usize,
+}
+
+impl Gate {
+    fn is_over(&self) -> bool {
+        self.until_known
+            .as_ref()
+            .is_some_and(|caller| !caller.is_stranger())
+    }
+
+    /// Passes over bytes, or says which message is too long.
+    fn look(&mut self, mut data: &[u8]) -> Result<(), Status> {
+        while !data.is_empty() {
+            let skipped = self.left.min(data.len());
+            self.left -= skipped;
+            data.advance(skipped);
+            let taken = (HEAD - self.have).min(data.len());
+            self.head[self.have..self.have + taken].copy_from_slice(&data[..taken]);
+            self.have += taken;
+            data.advance(taken);
+            if self.have < HEAD {
+                break;
+            }
+            self.have = 0;
+            let [_, a, b, c, d] = self.head;
+            let length = u32::from_be_bytes([a, b, c, d]);
+            if length > self.most {
+                return Err(Status::out_of_range(format!(
+                    "a message of {length} bytes is too long here: at most {}",
+                    self.most
+                )));
+            }
+            self.left = length as usize;
+        }
+        Ok(())
+    }
+}
+
+pin_project! {
+    /// The body of an answer, which may count as a call until it is over.
+    pub(super) struct Counted<B> {
+        #[pin]
+        body: B,
+        call: Option<Call>,
+    }
+}
+
+impl<B> Counted<B> {
+    pub(super) fn new(body: B, call: Option<Call>) -> Self {
+        Self { body, call }
+    }
+}
+
+impl<B: Body> Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn gate(most: u32) -> Gate {
+        Gate {
+            most,
+            until_known: None,
+            head: [0; HEAD],
+            have: 0,
+            left: 0,
+        }
+    }
+
+    fn framed(lengths: &[u32]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for length in lengths {
+            bytes.push(0);
+            bytes.extend(length.to_be_bytes());
+            bytes.extend(std::iter::repeat_n(0xff, *length as usize));
+        }
+        bytes
+    }
+
+    proptest! {
+        /// However the bytes are cut into pieces, a message is refused exactly when its length is told to be too much.
+        #[test]
+        fn a_message_is_refused_by_its_announced_length(
+            lengths in prop::collection::vec(0u32..40, 1..8),
+            piece in 1usize..50,
+            most in 0u32..40,
+        ) {
+            let bytes = framed(&lengths);
+            let mut gate = gate(most);
+            let seen = bytes.chunks(piece).map(|piece| gate.look(piece)).find(Result::is_err);
+            prop_assert_eq!(seen.is_some(), lengths.iter().any(|length| *length > most));
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_long_message_is_needed_to_refuse_it() {
+        let refused = gate(ENROLMENT)
+            .look(&[0, 0, 0x20, 0, 0])
+            .expect_err("2 MiB");
+        assert_eq!(refused.code(), tonic::Code::OutOfRange);
+        assert!(refused.message().contains("2097152") && refused.message().contains("16384"));
+        assert!(gate(ENROLMENT).look(&[0, 0, 0, 0x40, 0]).is_ok());
+    }
+}

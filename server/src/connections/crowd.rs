@@ -1,0 +1,338 @@
+//! Who among the strangers stays, who waits and who goes: pure bookkeeping, told the time and asked what to do.
+//!
+//! A stranger is a connection on which nothing has authenticated. It has [`Limits::probation`] in all. Only so many of one
+//! source are let inside; more of them wait in front, unread and without TLS, for a place. While some wait, those inside
+//! surely have [`Limits::patience`] only: an honest caller needs far less, so the oldest of those who merely hold a place
+//! makes room. They go one by one and slowly ([`Limits::pace`]), because a server that is slow itself must not turn away
+//! those it is working on. A place that is free goes to the newest of those who wait and to one drawn by lot, in turns:
+//! against many who hold on the newest gets in at once, and against many who keep coming everybody has a chance.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    time::Duration,
+};
+
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use tokio::time::Instant;
+
+use super::source::Source;
+
+/// Waiting strangers of one source for each that may be inside.
+const WAITING: usize = 4;
+
+/// How much is allowed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// From its arrival on, after which a stranger is closed.
+    pub(crate) probation: Duration,
+    /// What it surely has inside when others wait.
+    pub(crate) patience: Duration,
+    /// Strangers of one source inside; 0 for no limit.
+    pub(crate) of_one_source: usize,
+    /// Connections of any kind.
+    pub(crate) in_all: usize,
+}
+
+impl Limits {
+    /// Time between two of `places` that are taken from their holders: at least half of them have their whole probation.
+    fn pace(&self, places: usize) -> Duration {
+        self.probation / u32::try_from(2 * places.max(1)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Why a connection was closed by the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Nothing on it authenticated in time.
+    Unproven,
+    /// Too many strangers of its source.
+    Crowded,
+    /// It made room for another connection.
+    Evicted,
+}
+
+impl Why {
+    /// How it is counted.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Unproven => "unproven",
+            Self::Crowded => "crowded",
+            Self::Evicted => "evicted",
+        }
+    }
+
+    /// What the log says of it.
+    pub(super) const fn detail(self) -> &'static str {
+        match self {
+            Self::Unproven => "no call on it authenticated in time",
+            Self::Crowded => {
+                "too many connections of its source on which nothing has authenticated"
+            }
+            Self::Evicted => "it made room for another connection",
+        }
+    }
+}
+
+/// What has to happen to a stranger.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Deed<L> {
+    /// It may go on.
+    Admit(L),
+    /// It has to go.
+    Close(L, Why),
+}
+
+/// What can be done for one more connection when every place is taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Room<L> {
+    /// This stranger goes.
+    Made(L),
+    /// A stranger may go then, not before.
+    At(Instant),
+    /// There is no stranger.
+    None,
+}
+
+#[derive(Debug)]
+struct Stranger<L> {
+    link: L,
+    arrived: Instant,
+    source: Option<Source>,
+    /// When it came inside.
+    inside: Option<Instant>,
+}
+
+/// The strangers of one source.
+#[derive(Debug, Default)]
+struct Places {
+    inside: BTreeSet<(Instant, u64)>,
+    /// By arrival, but for those that took the place of one drawn by lot.
+    waiting: Vec<u64>,
+    /// No place is taken from its holder before.
+    not_before: Option<Instant>,
+    /// Whether the next place is drawn by lot.
+    by_lot: bool,
+}
+
+/// Every stranger there is. `L` is how one is reached.
+#[derive(Debug)]
+pub(super) struct Crowd<L> {
+    limits: Limits,
+    lot: StdRng,
+    next: u64,
+    /// By arrival.
+    strangers: BTreeMap<u64, Stranger<L>>,
+    sources: HashMap<Source, Places>,
+    /// Sources of which some wait.
+    crowded: HashSet<Source>,
+    /// Nobody makes room for others before.
+    not_before: Option<Instant>,
+}
+
+impl<L: Clone> Crowd<L> {
+    pub(super) fn new(limits: Limits, seed: u64) -> Self {
+        Self {
+            limits,
+            lot: StdRng::seed_from_u64(seed),
+            next: 0,
+            strangers: BTreeMap::new(),
+            sources: HashMap::new(),
+            crowded: HashSet::new(),
+            not_before: None,
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.strangers.len()
+    }
+
+    /// Whether some wait for others.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.crowded.is_empty()
+    }
+
+    /// One more, whose source is not known yet.
+    pub(super) fn arrive(&mut self, link: L, now: Instant) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let stranger = Stranger {
+            link,
+            arrived: now,
+            source: None,
+            inside: None,
+        };
+        self.strangers.insert(id, stranger);
+        id
+    }
+
+    /// Its source is known: it comes inside, or waits.
+    pub(super) fn settle(&mut self, id: u64, source: Source, now: Instant) -> Vec<Deed<L>> {
+        let Some(stranger) = self.strangers.get_mut(&id) else {
+            return Vec::new();
+        };
+        stranger.source = Some(source);
+        let places = self.sources.entry(source).or_default();
+        places.waiting.push(id);
+        let mut deeds = self.fill(source, now);
+        if self.waiting(source) > WAITING * self.limits.of_one_source {
+            let unlucky = self.draw(source).and_then(|id| self.remove(id));
+            deeds.extend(unlucky.map(|stranger| Deed::Close(stranger.link, Why::Crowded)));
+        }
+        deeds
+    }
+
+    /// It is no stranger any more, or it is gone.
+    pub(super) fn leave(&mut self, id: u64, now: Instant) -> Vec<Deed<L>> {
+        let source = self.remove(id).and_then(|stranger| stranger.source);
+        source.map_or_else(Vec::new, |source| self.fill(source, now))
+    }
+
+    /// Whose time is over.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Deed<L>> {
+        let mut deeds = Vec::new();
+        while let Some((&id, oldest)) = self.strangers.first_key_value() {
+            if oldest.arrived + self.limits.probation > now {
+                break;
+            }
+            if let Some(stranger) = self.remove(id) {
+                deeds.push(Deed::Close(stranger.link, Why::Unproven));
+                let source = stranger.source;
+                deeds.extend(source.map_or_else(Vec::new, |source| self.fill(source, now)));
+            }
+        }
+        for source in self.crowded.iter().copied().collect::<Vec<_>>() {
+            deeds.extend(self.fill(source, now));
+        }
+        deeds
+    }
+
+    /// Room for one more connection: somebody who only waits, or else the oldest stranger, once it had its patience.
+    pub(super) fn make_room(&mut self, now: Instant) -> Room<L> {
+        let crowded = self.crowded.iter().next().copied();
+        if let Some(unlucky) = crowded.and_then(|source| self.draw(source)) {
+            return self
+                .remove(unlucky)
+                .map_or(Room::None, |stranger| Room::Made(stranger.link));
+        }
+        let Some((&id, oldest)) = self.strangers.first_key_value() else {
+            return Room::None;
+        };
+        let at = (oldest.arrived + self.limits.patience).max(self.not_before.unwrap_or(now));
+        if at > now {
+            return Room::At(at);
+        }
+        self.not_before = Some(now + self.limits.pace(self.limits.in_all));
+        let source = oldest.source;
+        let gone = self.remove(id);
+        // Nobody of this source waits, or somebody of those would have gone.
+        debug_assert!(source.is_none_or(|source| self.waiting(source) == 0));
+        gone.map_or(Room::None, |stranger| Room::Made(stranger.link))
+    }
+
+    /// When [`Self::due`] may have something to do.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let oldest = self.strangers.first_key_value();
+        let probation = oldest.map(|(_, oldest)| oldest.arrived + self.limits.probation);
+        let held = self.crowded.iter().filter_map(|source| {
+            let places = self.sources.get(source)?;
+            places.next_taken(self.limits.patience).map(|(at, _)| at)
+        });
+        held.chain(probation).min()
+    }
+
+    /// Lets in who waits, as far as there are places or somebody inside had its patience.
+    fn fill(&mut self, source: Source, now: Instant) -> Vec<Deed<L>> {
+        let mut deeds = Vec::new();
+        let most = match self.limits.of_one_source {
+            0 => usize::MAX,
+            most => most,
+        };
+        while let Some(places) = self.sources.get_mut(&source) {
+            if places.waiting.is_empty() {
+                break;
+            }
+            if places.inside.len() >= most {
+                match places.next_taken(self.limits.patience) {
+                    Some((at, id)) if at <= now => {
+                        places.not_before = Some(now + self.limits.pace(most));
+                        let gone = self.remove(id);
+                        deeds.extend(gone.map(|stranger| Deed::Close(stranger.link, Why::Crowded)));
+                        continue;
+                    }
+                    _ => break,
+                }
+            }
+            let newest = places.waiting.len() - 1;
+            let lucky = if places.by_lot {
+                self.lot.gen_range(0..=newest)
+            } else {
+                newest
+            };
+            places.by_lot = !places.by_lot;
+            let id = places.waiting.swap_remove(lucky);
+            if let Some(stranger) = self.strangers.get_mut(&id) {
+                stranger.inside = Some(now);
+                places.inside.insert((now, id));
+                deeds.push(Deed::Admit(stranger.link.clone()));
+            }
+        }
+        self.tidy(source);
+        deeds
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Stranger<L>> {
+        let stranger = self.strangers.remove(&id)?;
+        if let Some(source) = stranger.source
+            && let Some(places) = self.sources.get_mut(&source)
+        {
+            match stranger.inside {
+                Some(since) => {
+                    places.inside.remove(&(since, id));
+                }
+                None => places.waiting.retain(|waiting| *waiting != id),
+            }
+            self.tidy(source);
+        }
+        Some(stranger)
+    }
+
+    /// One of those who wait.
+    fn draw(&mut self, source: Source) -> Option<u64> {
+        let waiting = &self.sources.get(&source)?.waiting;
+        (!waiting.is_empty()).then(|| waiting[self.lot.gen_range(0..waiting.len())])
+    }
+
+    fn waiting(&self, source: Source) -> usize {
+        self.sources
+            .get(&source)
+            .map_or(0, |places| places.waiting.len())
+    }
+
+    /// Notes whether some wait, and forgets what is empty.
+    fn tidy(&mut self, source: Source) {
+        let Some(places) = self.sources.get(&source) else {
+            return;
+        };
+        if !places.waiting.is_empty() {
+            self.crowded.insert(source);
+            return;
+        }
+        self.crowded.remove(&source);
+        if places.inside.is_empty() {
+            self.sources.remove(&source);
+        }
+    }
+}
+
+impl Places {
+    /// Whose place is taken next, and when.
+    fn next_taken(&self, patience: Duration) -> Option<(Instant, u64)> {
+        let (since, id) = self.inside.first().copied()?;
+        let at = since + patience;
+        Some((self.not_before.map_or(at, |earliest| at.max(earliest)), id))
+    }
+}
+
+#[cfg(test)]
+mod tests;

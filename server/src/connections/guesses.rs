@@ -1,0 +1,127 @@
+//! Failed tries to authenticate, counted for each source.
+
+use std::{
+    hash::Hash,
+    num::NonZeroU32,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock as _, DefaultClock},
+    state::keyed::HashMapStateStore,
+};
+
+use super::source::Source;
+
+/// Failures a source may have at once, of each kind.
+const BURST: NonZeroU32 = NonZeroU32::new(30).unwrap();
+/// And one more for each of these.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Sources that are remembered. Beyond that those that are new share what there is.
+const MOST: usize = 16_384;
+/// Between two looks at what can be forgotten while there are too many.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What somebody tries to authenticate with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Credential {
+    /// A token of an operator or of a session.
+    Bearer,
+    /// An enrolment token.
+    Enrolment,
+    /// A device's key.
+    Hello,
+}
+
+/// The source is nothing for those that came when there were too many.
+type Key = (Credential, Option<Source>);
+
+/// Who failed how often.
+pub(super) struct Guesses {
+    limiter: RateLimiter<Key, HashMapStateStore<Key>, DefaultClock>,
+    looked: Mutex<Instant>,
+}
+
+impl Default for Guesses {
+    fn default() -> Self {
+        let quota = Quota::with_period(PERIOD)
+            .unwrap_or_else(|| Quota::per_second(NonZeroU32::MIN))
+            .allow_burst(BURST);
+        Self {
+            limiter: RateLimiter::hashmap(quota),
+            looked: Mutex::new(Instant::now()),
+        }
+    }
+}
+
+impl Guesses {
+    /// Takes one of a source's failures, or says when there will be one.
+    pub(super) fn take(&self, credential: Credential, source: Source) -> Result<(), Duration> {
+        let remembered = self.limiter.len() < MOST || self.make_room();
+        let key = (credential, remembered.then_some(source));
+        self.limiter.check_key(&key).map_err(|limited| {
+            let wait = limited.wait_time_from(self.limiter.clock().now());
+            wait.max(PERIOD)
+        })
+    }
+
+    /// Forgets everybody who has not failed for long enough.
+    pub(super) fn forget(&self) {
+        self.limiter.retain_recent();
+        self.limiter.shrink_to_fit();
+    }
+
+    fn make_room(&self) -> bool {
+        let now = Instant::now();
+        {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if now.duration_since(*looked) < LOOK {
+                return false;
+            }
+            *looked = now;
+        }
+        self.limiter.retain_recent();
+        self.limiter.len() < MOST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn source(number: u32) -> Source {
+        Source::V4(Ipv4Addr::from_bits(number))
+    }
+
+    #[test]
+    fn a_source_fails_so_often_and_another_one_does_not_care() {
+        let guesses = Guesses::default();
+        for _ in 0..BURST.get() {
+            assert_eq!(guesses.take(Credential::Hello, source(1)), Ok(()));
+        }
+        let wait = guesses
+            .take(Credential::Hello, source(1))
+            .expect_err("too often");
+        assert!(wait >= PERIOD, "{wait:?}");
+        assert_eq!(guesses.take(Credential::Hello, source(2)), Ok(()));
+        // Enrolling is another matter.
+        assert_eq!(guesses.take(Credential::Enrolment, source(1)), Ok(()));
+    }
+
+    #[test]
+    fn however_many_sources_there_are_only_so_many_are_remembered() {
+        let guesses = Guesses::default();
+        for number in 0..2 * MOST as u32 {
+            let _ = guesses.take(Credential::Bearer, source(number));
+        }
+        assert!(
+            guesses.limiter.len() <= MOST + 1,
+            "{}",
+            guesses.limiter.len()
+        );
+        assert!(guesses.take(Credential::Bearer, source(u32::MAX)).is_err());
+    }
+}

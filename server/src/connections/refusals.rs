@@ -1,0 +1,96 @@
+//! What the log says of refused strangers: one line a source and minute, however often they come.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::source::Source;
+
+/// From one line about a source to the next.
+const PAUSE: Duration = Duration::from_secs(60);
+/// Sources that are told apart within a pause; all others share one line.
+const MOST: usize = 1024;
+
+/// Who was written about when; nobody in particular stands for all who came when there were too many.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(HashMap<Option<Source>, Told>);
+
+#[derive(Debug)]
+struct Told {
+    at: Instant,
+    untold: u64,
+}
+
+/// A line is due.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    /// Whom it is about.
+    pub(super) source: Option<Source>,
+    /// How many were refused since the last line about it.
+    pub(super) untold: u64,
+}
+
+impl Refusals {
+    /// One more was refused; gives the line that is to be written about it, if any.
+    pub(super) fn note(&mut self, source: Source, now: Instant) -> Option<Line> {
+        let mut source = Some(source);
+        if self.0.len() >= MOST && !self.0.contains_key(&source) {
+            self.0.retain(|_, told| now < told.at + PAUSE);
+            source = source.filter(|_| self.0.len() < MOST);
+        }
+        let told = match self.0.entry(source) {
+            Entry::Vacant(none) => {
+                none.insert(Told { at: now, untold: 0 });
+                return Some(Line { source, untold: 0 });
+            }
+            Entry::Occupied(told) => told.into_mut(),
+        };
+        if now < told.at + PAUSE {
+            told.untold += 1;
+            return None;
+        }
+        told.at = now;
+        let untold = std::mem::take(&mut told.untold);
+        Some(Line { source, untold })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn source(number: u32) -> Source {
+        Source::V4(Ipv4Addr::from_bits(number))
+    }
+
+    #[test]
+    fn a_source_is_told_once_a_minute_with_how_often_it_was_not() {
+        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        let line = |source, untold| Some(Line { source, untold });
+        assert_eq!(refusals.note(source(1), now), line(Some(source(1)), 0));
+        assert_eq!(refusals.note(source(1), now + PAUSE / 2), None);
+        assert_eq!(
+            refusals.note(source(2), now + PAUSE / 2),
+            line(Some(source(2)), 0)
+        );
+        assert_eq!(
+            refusals.note(source(1), now + PAUSE),
+            line(Some(source(1)), 1)
+        );
+    }
+
+    #[test]
+    fn many_sources_share_one_line_and_are_forgotten() {
+        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        let lines = (0..100_000).filter_map(|number| refusals.note(source(number), now));
+        assert_eq!(lines.count(), MOST + 1);
+        assert!(refusals.0.len() <= MOST + 1);
+        let later = refusals.note(source(200_000), now + PAUSE);
+        assert_eq!(later.and_then(|line| line.source), Some(source(200_000)));
+        assert_eq!(refusals.0.len(), 1);
+    }
+}

@@ -1,0 +1,180 @@
+//! What is kept of connections on which nothing has authenticated, and closes them in time.
+//!
+//! What is decided about them is in `crowd.rs`; here it is done, without a lock held.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    crowd::{Crowd, Deed, Limits, Room, Why},
+    guesses::Guesses,
+    handle::{ConnectionHandle, Presence},
+    refusals::{Line, Refusals},
+    source::Source,
+};
+use crate::metrics::{Metrics, set};
+
+/// Between two looks at whose time is over.
+const LOOK: Duration = Duration::from_millis(50);
+/// Between two looks at whose failures can be forgotten.
+const FORGET: Duration = Duration::from_secs(60);
+/// Longest detail of a refusal in the log.
+const DETAIL: usize = 200;
+
+/// All strangers.
+pub(crate) struct Strangers {
+    crowd: Mutex<Crowd<ConnectionHandle>>,
+    pub(super) guesses: Guesses,
+    refusals: Mutex<Refusals>,
+    /// There is something to wait for.
+    changed: Notify,
+    metrics: Arc<Metrics>,
+}
+
+impl fmt::Debug for Strangers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Strangers").finish_non_exhaustive()
+    }
+}
+
+impl Strangers {
+    /// None yet.
+    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            crowd: Mutex::new(Crowd::new(limits, rand::random())),
+            guesses: Guesses::default(),
+            refusals: Mutex::default(),
+            changed: Notify::new(),
+            metrics,
+        })
+    }
+
+    /// A connection was accepted.
+    pub(crate) fn arrive(self: &Arc<Self>) -> Presence {
+        let handle = ConnectionHandle::default();
+        let (number, first) = {
+            let mut crowd = self.crowd();
+            let number = crowd.arrive(handle.clone(), Instant::now());
+            set(&self.metrics.strangers, crowd.len());
+            (number, crowd.len() == 1)
+        };
+        handle.is_one_of(Arc::clone(self), number);
+        if first {
+            self.changed.notify_one();
+        }
+        Presence::new(handle)
+    }
+
+    pub(super) fn settle(&self, number: u64, source: Source) {
+        let (deeds, first) = {
+            let mut crowd = self.crowd();
+            let waited = crowd.has_waiting();
+            let deeds = crowd.settle(number, source, Instant::now());
+            (deeds, crowd.has_waiting() && !waited)
+        };
+        self.act(deeds);
+        if first {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn leave(&self, number: u64) {
+        let deeds = {
+            let mut crowd = self.crowd();
+            let deeds = crowd.leave(number, Instant::now());
+            set(&self.metrics.strangers, crowd.len());
+            deeds
+        };
+        self.act(deeds);
+    }
+
+    /// Tries to make room for one more connection when every place is taken; gives when to try again.
+    pub(crate) fn make_room(&self) -> Instant {
+        let now = Instant::now();
+        let room = self.crowd().make_room(now);
+        match room {
+            Room::Made(handle) => {
+                self.act(vec![Deed::Close(handle, Why::Evicted)]);
+                now + Duration::from_secs(1)
+            }
+            Room::At(at) => at,
+            Room::None => now + Duration::from_secs(1),
+        }
+    }
+
+    /// A stranger was refused for this.
+    pub(super) fn refused(&self, source: Source, reason: &'static str, detail: &dyn fmt::Display) {
+        self.metrics.refusals.of(reason).inc();
+        let line = self
+            .refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .note(source, Instant::now());
+        let Some(Line { source, untold }) = line else {
+            return;
+        };
+        let mut detail = detail.to_string();
+        detail.truncate(detail.floor_char_boundary(DETAIL));
+        let source = source.map_or_else(|| "many".to_owned(), |source| source.to_string());
+        tracing::info!(
+            source,
+            reason,
+            detail,
+            untold,
+            "a stranger was refused; the next minute's from there are only counted"
+        );
+    }
+
+    /// Closes whose time is over, until `stop`.
+    pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+        let mut forget = Instant::now() + FORGET;
+        while !stop.is_cancelled() {
+            let now = Instant::now();
+            if now >= forget {
+                self.guesses.forget();
+                forget = now + FORGET;
+            }
+            let (deeds, next) = {
+                let mut crowd = self.crowd();
+                let deeds = crowd.due(now);
+                set(&self.metrics.strangers, crowd.len());
+                (deeds, crowd.next_look())
+            };
+            self.act(deeds);
+            let next = next
+                .unwrap_or(forget)
+                .clamp(now + LOOK, forget.max(now + LOOK));
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.changed.notified() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    fn act(&self, deeds: Vec<Deed<ConnectionHandle>>) {
+        for deed in deeds {
+            match deed {
+                Deed::Admit(handle) => handle.admit(),
+                Deed::Close(handle, why) => {
+                    self.metrics.connections.of(why.label()).inc();
+                    self.refused(handle.source(), why.label(), &why.detail());
+                    handle.close(why.detail());
+                }
+            }
+        }
+    }
+
+    fn crowd(&self) -> MutexGuard<'_, Crowd<ConnectionHandle>> {
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
