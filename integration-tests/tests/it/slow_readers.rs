@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 use kernex_integration_tests::{
     BundleBuilder, Database, Operator, ServerOptions, TestServer, both_databases,
     bundle::noisy,
-    fleet::{Connector, Receiver, Sender, Windows, Wire, WireError},
+    fleet::{Calls, Connector, Receiver, Sender, Windows, Wire, WireError},
     http::Plain,
     raw_agent::RawSession,
     server::free_port,
@@ -14,8 +14,9 @@ use kernex_integration_tests::{
     wait_for,
 };
 use kernex_proto::v1::{
-    CreateOperatorTokenRequest, DownloadBundleRequest, FetchBundleRequest, HaltDeploymentRequest,
-    Role, UploadBegin, WatchDeploymentRequest, WatchDevicesRequest, WatchEventsRequest,
+    CreateOperatorTokenRequest, DownloadBundleRequest, FetchBundleRequest, GetDeviceRequest,
+    HaltDeploymentRequest, Role, UploadBegin, WatchDeploymentRequest, WatchDevicesRequest,
+    WatchEventsRequest,
 };
 use kernex_proto::{DEVICE_ID_KEY, SESSION_TOKEN_KEY};
 use prost::Message;
@@ -238,6 +239,21 @@ impl World {
     }
 }
 
+/// Makes a connection known. What is asked for is not there: an answer without a body needs no window.
+async fn introduce(calls: &Calls, admin: &str) -> Result<(), WireError> {
+    const PATH: &str = "/kernex.v1.DeviceService/GetDevice";
+    let bearer = [("authorization", format!("Bearer {admin}"))];
+    let (mut up, mut down) = calls.open(PATH, &bearer).await?;
+    up.send(&GetDeviceRequest {
+        device: "nobody".into(),
+    })?;
+    up.finish()?;
+    match down.skip().await {
+        Err(WireError::Status(status)) if status.code() == Code::NotFound => Ok(()),
+        other => panic!("nobody is there, and yet: {other:?}"),
+    }
+}
+
 /// Streams nobody reads, on a connection of their own.
 struct Attack {
     wire: Wire,
@@ -245,10 +261,18 @@ struct Attack {
 }
 
 impl Attack {
-    async fn open(connector: &Connector, number: usize, call: &Call, many: usize) -> Self {
+    /// By somebody with this token: a stranger would not be let have so many.
+    async fn open(
+        connector: &Connector,
+        number: usize,
+        admin: &str,
+        call: &Call,
+        many: usize,
+    ) -> Self {
         let mut wire = connector.connect(number).await.expect("it connects");
         let calls = wire.calls.clone();
         let opening = async {
+            introduce(&calls, admin).await?;
             let mut streams = Vec::new();
             for _ in 0..many {
                 let mut stream = calls.open(call.path, &call.metadata).await?;
@@ -281,7 +305,7 @@ both_databases! {
         let mut attacks = tokio::task::JoinSet::new();
         for (number, path) in streaming().into_iter().enumerate() {
             let call = world.call(path, &world.admin);
-            let attack = Attack::open(&shut, number, &call, MANY).await;
+            let attack = Attack::open(&shut, number, &world.admin, &call, MANY).await;
             attacks.spawn(attack.closed());
         }
         let watches = 3.0 * MANY as f64;
@@ -310,7 +334,7 @@ both_databases! {
             let token = world.token(format!("slow-{number}")).await;
             let call = world.call(path, &token);
             // All the places of the token that the RPC counts for, and one more call that is refused.
-            let attack = Attack::open(&shut, number, &call, 9).await;
+            let attack = Attack::open(&shut, number, &world.admin, &call, 9).await;
             let closed = tokio::time::timeout(Duration::from_secs(90), attack.closed()).await;
             assert!(closed.is_ok(), "{path}: the connection is still open");
             let slow = world.operator.with_token(&token);
