@@ -97,13 +97,6 @@ pub struct Api {
     pub bundle_changes: Mutex<()>,
 }
 
-impl Api {
-    /// Has every push so far written: what a device was given is asked to stop, and is not taken for never begun.
-    async fn note_pushes(&self) -> Result<(), Status> {
-        Ok(self.hints.notes().write(&self.store).await?)
-    }
-}
-
 macro_rules! limited {
     ($server:ident, $service:expr, $limit:expr) => {
         $server::new($service)

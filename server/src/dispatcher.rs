@@ -2,7 +2,6 @@
 //! pushes it. The rows are the queue; losing a hint or a session loses nothing.
 
 mod hints;
-mod notes;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-pub use self::{hints::Hints, notes::Notes};
+pub use self::hints::Hints;
 use crate::{
     crash::Act,
     error::chain,
@@ -56,8 +55,12 @@ pub async fn run(
         let everybody = tokio::select! {
             () = stop.cancelled() => return,
             () = hints.ripe(gathers) => false,
-            () = hints.notes().due() => {
-                if let Err(error) = hints.notes().write(&store).await {
+            devices = store.in_flight().refused() => {
+                hints.add(devices);
+                continue;
+            }
+            () = store.in_flight().due() => {
+                if let Err(error) = store.note_pushes().await {
                     tracing::warn!(error = %chain(&error), "pushed commands wait to be noted");
                 }
                 continue;
@@ -67,7 +70,6 @@ pub async fn run(
         let pusher = Pusher {
             store: &store,
             registry: &registry,
-            notes: hints.notes(),
         };
         let mut hinted = hints.take();
         let looks = hinted.commands.len();
@@ -158,7 +160,6 @@ async fn configure(
 struct Pusher<'a> {
     store: &'a Store,
     registry: &'a Registry,
-    notes: &'a Notes,
 }
 
 impl Pusher<'_> {
@@ -196,13 +197,12 @@ impl Pusher<'_> {
         let (mut sent, mut runs, mut stops) = (0, Vec::new(), Vec::new());
         let mut commands = commands.into_iter().peekable();
         while commands.peek().is_some() {
-            let mut deploys = Vec::with_capacity(AT_ONCE);
             for due in commands.by_ref().take(AT_ONCE) {
                 let Some(&epoch) = epochs.get(&due.device) else {
                     continue;
                 };
                 match self.push_one(due, epoch) {
-                    Some(Pushed::Deploy(attempt)) => deploys.push((attempt, epoch)),
+                    Some(Pushed::Deploy(_)) => sent += 1,
                     Some(Pushed::Run(attempt, run)) => runs.push((attempt, run)),
                     Some(Pushed::Stop(attempt, going_back)) => {
                         stops.push((attempt, going_back, epoch));
@@ -210,8 +210,6 @@ impl Pusher<'_> {
                     None => {}
                 }
             }
-            sent += deploys.len();
-            self.notes.add(deploys);
             // Sessions write what they were given while the next ones are given theirs.
             tokio::task::yield_now().await;
         }
@@ -233,6 +231,18 @@ impl Pusher<'_> {
             DueKind::Stop(stop) => (Pushed::Stop(due.attempt, stop.going_back), Act::PushStop),
         };
         let session = self.registry.claim(due.device, epoch, what, due.waited)?;
+        let (device, attempt) = (due.device, due.attempt);
+        let flight = self.store.in_flight();
+        // What begins something gives way to a decision about it.
+        let may = match what {
+            Pushed::Deploy(_) => flight.hand_over(device, attempt, epoch, due.read),
+            Pushed::Run(..) => flight.may_push(device, attempt, due.read),
+            Pushed::Stop(..) => true,
+        };
+        if !may {
+            self.registry.unclaim(device, epoch, what);
+            return None;
+        }
         let span = if due.traceparent.is_empty() {
             // Nobody follows it, and a fleet of them is not free.
             Span::none()
@@ -249,8 +259,8 @@ impl Pusher<'_> {
         let _entered = span.enter();
         act.before();
         // A session that cannot take it is over; the next one finds the row as it is.
-        let (device, attempt) = (due.device, due.attempt);
         if !session.send(Message::Command(command(due, epoch))) {
+            flight.take_back(attempt, epoch);
             return None;
         }
         act.after();

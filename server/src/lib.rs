@@ -22,6 +22,7 @@ pub mod dispatcher;
 pub mod domain;
 pub mod enrollment;
 pub mod error;
+pub mod in_flight;
 pub mod lifecycle;
 pub mod listener;
 pub mod metrics;

@@ -274,7 +274,7 @@ impl Worker {
                 observe(&self.metrics.push, waited);
             }
             if disposition == v1::Disposition::Applied {
-                self.hints.notes().answered(report.attempt);
+                self.store.in_flight().answered(report.attempt);
             }
             // What was known before makes nothing due, and what was pushed stays pushed.
             let known = matches!(disposition, v1::Disposition::Duplicate);

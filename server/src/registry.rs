@@ -349,6 +349,15 @@ impl Registry {
         Some(Arc::clone(&entry.handle))
     }
 
+    /// What was claimed is not pushed after all.
+    pub fn unclaim(&self, device: DeviceId, epoch: u64, what: Pushed) {
+        let mut sessions = self.lock();
+        let entry = sessions.get_mut(&device);
+        if let Some(entry) = entry.filter(|entry| entry.handle.epoch == epoch) {
+            entry.pushed.remove(&what);
+        }
+    }
+
     /// How long ago this deploy could first have been pushed in the session it was pushed in; the time the device was away
     /// is not counted.
     #[must_use]

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     clock::{Clock, Look, Timestamp},
+    in_flight::InFlight,
     metrics::Transactions,
     revocations::Revocations,
 };
@@ -240,6 +241,7 @@ struct Inner {
     changes: watch::Sender<u64>,
     figures: Transactions,
     revocations: Revocations,
+    in_flight: Arc<InFlight>,
 }
 
 impl Store {
@@ -256,6 +258,7 @@ impl Store {
             changes: watch::Sender::new(0),
             figures: Transactions::default(),
             revocations: Revocations::default(),
+            in_flight: Arc::default(),
         };
         Ok(Self(Arc::new(inner), Lane::Sessions))
     }
@@ -331,6 +334,12 @@ impl Store {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
+    }
+
+    /// What was pushed and is not in the rows, and what is being decided.
+    #[must_use]
+    pub fn in_flight(&self) -> &Arc<InFlight> {
+        &self.0.in_flight
     }
 
     /// What this store counts about its transactions.

@@ -17,7 +17,7 @@ use kernex_proto::{
 };
 use kernex_server::{
     clock::Timestamp,
-    domain::attempt::{Ending, Event, Reason, State},
+    domain::attempt::{Closing, Ending, Fact, Reason, State},
 };
 use proptest::{prelude::*, test_runner::Config};
 
@@ -59,15 +59,15 @@ impl World {
             }
             Op::Release => {
                 let deadline = now.plus(server::DELIVERY);
-                self.server.all(Event::Released { deadline }, now);
+                self.server.all(Fact::Released { deadline }, now);
             }
-            Op::Cancel => self.server.all(Event::Cancel, now),
-            Op::Halt => self.server.all(Event::Halt, now),
+            Op::Cancel => self.server.all(Closing::Cancel, now),
+            Op::Halt => self.server.all(Closing::Halt, now),
             Op::Retry => self.server.retry(now),
             Op::Time(seconds) => {
                 self.now += u64::from(seconds);
                 let now = self.now();
-                self.server.all(Event::Tick, now);
+                self.server.all(Closing::Tick, now);
             }
             Op::Dispatch => self.down.extend(self.server.dispatch(now)),
             Op::WriteBehind => self.server.write_behind(now),

@@ -47,7 +47,6 @@ impl DeploymentService for Deployments {
         let caller = caller(&request, "CreateDeployment", &request.get_ref().request_id)?;
         let traceparent = traceparent(request.metadata());
         let new = order(request.into_inner(), traceparent, self.0.penalty_after)?;
-        self.0.note_pushes().await?;
         let created = self.0.store.create_deployment(&caller, new).await?;
         let devices = created.devices.len();
         let pushed: HashSet<_> = created.due.iter().map(|due| due.device).collect();
@@ -129,7 +128,6 @@ impl DeploymentService for Deployments {
     ) -> Result<Response<CancelDeploymentResponse>, Status> {
         let caller = caller(&request, "CancelDeployment", &request.get_ref().request_id)?;
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
-        self.0.note_pushes().await?;
         let (deployment, devices) = self.0.store.cancel_deployment(&caller, id).await?;
         tracing::info!(deployment = %id, devices = devices.len(), "deployment cancelled");
         self.0.hints.add(devices);
@@ -171,7 +169,6 @@ impl DeploymentService for Deployments {
                 steps: steps.into_iter().map(Into::into).collect(),
             }));
         }
-        self.0.note_pushes().await?;
         let rolled = self.0.store.roll_back(&caller, new).await?;
         let created = rolled.created;
         tracing::info!(deployment = %created.deployment.id, rolls_back = request.deployment_id, devices = created.devices.len(), "deployment rolled back");

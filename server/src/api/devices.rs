@@ -38,7 +38,6 @@ impl Devices {
     /// away is not waited for.
     async fn stop_work(&self, device: &str) -> Result<Vec<AttemptId>, Status> {
         let api = &self.0;
-        api.note_pushes().await?;
         let mut changes = api.store.changes();
         let Some(stopping) = api.store.stop_device(device).await? else {
             return Ok(Vec::new());

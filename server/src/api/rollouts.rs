@@ -118,7 +118,6 @@ impl RolloutService for Rollouts {
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
         // Before the order, so that no answer falls between the two.
         let changes = self.0.store.changes();
-        self.0.note_pushes().await?;
         let (_, devices) = self.0.store.halt_deployment(&caller, id).await?;
         self.told(id, "deployment halted", devices);
         let answers = halt::follow(self.0.store.clone(), id, changes, self.0.draining.clone());

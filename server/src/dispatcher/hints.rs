@@ -1,5 +1,4 @@
-//! What may be due: devices to look at, and commands that were committed a moment ago and so need not be read. Also keeps what was
-//! pushed until that is written.
+//! What may be due: devices to look at, and commands that were committed a moment ago and so need not be read.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,7 +9,6 @@ use std::{
 use kernex_proto::ids::DeviceId;
 use tokio::{sync::Notify, time::Instant};
 
-use super::notes::Notes;
 use crate::store::dispatch::DueCommand;
 
 /// Commands that may wait unread, some hundred bytes each.
@@ -25,7 +23,6 @@ pub struct Hints {
     devices: Mutex<Hinted>,
     notify: Notify,
     rollouts: Notify,
-    notes: Notes,
 }
 
 #[derive(Debug, Default)]
@@ -111,12 +108,6 @@ impl Hints {
         }
     }
 
-    /// What was pushed and is not written yet.
-    #[must_use]
-    pub const fn notes(&self) -> &Notes {
-        &self.notes
-    }
-
     /// How many devices wait for a look.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -180,6 +171,7 @@ mod tests {
             remaining: Duration::ZERO,
             waited: Duration::ZERO,
             traceparent: String::new(),
+            read: 0,
         }
     }
 

@@ -68,6 +68,15 @@ pub struct Attempt {
 /// Something that happens to an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
+    /// Something became known.
+    Fact(Fact),
+    /// Somebody, or time, decided.
+    Close(Closing),
+}
+
+/// Something that became known of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact {
     /// Its phase opened, and there was room for it.
     Released {
         /// Until when it may wait for its device from now on.
@@ -88,6 +97,17 @@ pub enum Event {
     },
     /// The agent says how it ended.
     Outcome(Ending),
+    /// The agent's complete list has it, not ended.
+    Held,
+    /// The agent's complete list has it, ended, its outcome still to come.
+    HeldEnded,
+    /// The agent's complete list does not have it.
+    NotHeld,
+}
+
+/// A decision that ends an attempt, or has it stopped where it may have begun. Whoever takes one has to know what was pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
     /// An operator wants it stopped; a device that goes back does so in peace.
     Cancel,
     /// An operator wants all of it to end, going back included where that is what was shown.
@@ -102,12 +122,18 @@ pub enum Event {
     Overdue,
     /// Time passed.
     Tick,
-    /// The agent's complete list has it, not ended.
-    Held,
-    /// The agent's complete list has it, ended, its outcome still to come.
-    HeldEnded,
-    /// The agent's complete list does not have it.
-    NotHeld,
+}
+
+impl From<Fact> for Event {
+    fn from(fact: Fact) -> Self {
+        Self::Fact(fact)
+    }
+}
+
+impl From<Closing> for Event {
+    fn from(closing: Closing) -> Self {
+        Self::Close(closing)
+    }
 }
 
 /// What an event did.
@@ -251,11 +277,12 @@ impl Attempt {
 
 /// Applies an event.
 #[must_use]
-pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
+pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Verdict {
     use State as S;
     let mut next = attempt.clone();
+    let event = event.into();
     match event {
-        Event::Released { deadline } => match attempt.state {
+        Event::Fact(Fact::Released { deadline }) => match attempt.state {
             S::Held => {
                 next.state = S::Pending;
                 next.delivery_deadline = deadline;
@@ -265,7 +292,7 @@ pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
         },
         // Written behind: the attempt may have moved on meanwhile, or have been closed in the belief that the agent never
         // saw it.
-        Event::Sent => match attempt.state {
+        Event::Fact(Fact::Sent) => match attempt.state {
             S::Held | S::Pending => {
                 next.state = S::Sent;
                 Verdict::Applied(next)
@@ -278,22 +305,22 @@ pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
             S::Cancelled | S::Expired | S::Superseded => next.call_back(),
             S::Succeeded | S::Failed => Verdict::Unchanged,
         },
-        Event::Accepted | Event::Held => match attempt.state {
+        Event::Fact(Fact::Accepted) | Event::Fact(Fact::Held) => match attempt.state {
             S::Held | S::Pending | S::Sent => Verdict::Applied(next.accept(now)),
             S::Accepted | S::Running => Verdict::Unchanged,
             S::Succeeded | S::Failed | S::Cancelled | S::Expired | S::Superseded => {
                 next.call_back()
             }
         },
-        Event::HeldEnded => match attempt.state {
+        Event::Fact(Fact::HeldEnded) => match attempt.state {
             S::Held | S::Pending | S::Sent => Verdict::Applied(next.accept(now)),
             _ => Verdict::Unchanged,
         },
-        Event::Progress {
+        Event::Fact(Fact::Progress {
             step,
             bytes,
             stopped,
-        } => {
+        }) => {
             match attempt.state {
                 S::Held | S::Pending | S::Sent => next = next.accept(now),
                 S::Accepted | S::Running => {}
@@ -311,7 +338,7 @@ pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
             }
             Verdict::Applied(next)
         }
-        Event::Outcome(ending) => {
+        Event::Fact(Fact::Outcome(ending)) => {
             if attempt.answered {
                 return Verdict::Unchanged;
             }
@@ -326,11 +353,11 @@ pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
             next.stop_going_back = false;
             Verdict::Late(next)
         }
-        Event::Cancel | Event::Halt if attempt.has_not_begun() => {
+        Event::Close(Closing::Cancel | Closing::Halt) if attempt.has_not_begun() => {
             Verdict::Applied(next.close(S::Cancelled, None, now))
         }
-        Event::Cancel | Event::Halt => {
-            let with_going_back = matches!(event, Event::Halt);
+        Event::Close(Closing::Cancel | Closing::Halt) => {
+            let with_going_back = matches!(event, Event::Close(Closing::Halt));
             match attempt.state {
                 S::Sent | S::Accepted | S::Running if next.stop(with_going_back) => {
                     Verdict::Applied(next)
@@ -345,30 +372,30 @@ pub fn apply(attempt: &Attempt, event: Event, now: Timestamp) -> Verdict {
             }
         }
         // What a device may have begun is left to end; the newer attempt waits for it.
-        Event::Supersede if attempt.has_not_begun() => {
+        Event::Close(Closing::Supersede) if attempt.has_not_begun() => {
             Verdict::Applied(next.close(S::Superseded, None, now))
         }
-        Event::Supersede => Verdict::Unchanged,
-        Event::Penalise => match attempt.state {
+        Event::Close(Closing::Supersede) => Verdict::Unchanged,
+        Event::Close(Closing::Penalise) => match attempt.state {
             S::Held | S::Pending => {
                 Verdict::Applied(next.close(S::Failed, Some(Reason::Penalised), now))
             }
             _ => Verdict::Unchanged,
         },
-        Event::Overdue => {
+        Event::Close(Closing::Overdue) => {
             if attempt.state.is_open() {
                 return Verdict::Applied(expire(next, now));
             }
             Verdict::Unchanged
         }
-        Event::DeviceGone => {
+        Event::Close(Closing::DeviceGone) => {
             if attempt.state.is_open() {
                 return Verdict::Applied(next.close(S::Cancelled, None, now));
             }
             resolve(next)
         }
-        Event::Tick => tick(next, now),
-        Event::NotHeld => match attempt.state {
+        Event::Close(Closing::Tick) => tick(next, now),
+        Event::Fact(Fact::NotHeld) => match attempt.state {
             S::Accepted | S::Running => {
                 Verdict::Applied(next.close(S::Failed, Some(Reason::JournalLost), now))
             }

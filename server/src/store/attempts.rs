@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use kernex_proto::ids::{AttemptId, TargetId};
 use sea_orm::{
     ActiveModelTrait, ActiveValue, ColumnTrait, Condition, DbErr, EntityTrait, ExprTrait,
     IntoActiveModel, Iterable, QueryFilter, QuerySelect,
@@ -16,13 +17,17 @@ use uuid::Uuid;
 
 use super::{
     Result,
+    dispatch::key,
     entity::attempt,
     progress::finish_deployments,
-    transaction::{ID_CHUNK, Tx, insert_counted, padded},
+    transaction::{Deciding, ID_CHUNK, Tx, insert_counted, padded},
 };
 use crate::{
     clock::Timestamp,
-    domain::attempt::{Attempt, Ending, Event, Reason, Sent, State, Step, Verdict, apply},
+    domain::attempt::{
+        Attempt, Closing, Ending, Event, Fact, Reason, Sent, State, Step, Verdict, apply,
+    },
+    in_flight::Decision,
 };
 
 /// Names of the states an attempt can still change in.
@@ -37,6 +42,14 @@ pub(crate) fn open_states() -> impl Iterator<Item = &'static str> {
 /// the statement again each time, because the index may not serve another value.
 pub(crate) fn is_unresolved() -> Expr {
     attempt::Column::Unresolved.into_expr()
+}
+
+/// The attempt of a row.
+fn id(row: &attempt::Model) -> AttemptId {
+    AttemptId {
+        target: TargetId(row.target_id),
+        number: u32::try_from(row.number).unwrap_or(0),
+    }
 }
 
 /// Reads a name this program wrote; anything else is a database it did not write.
@@ -231,6 +244,7 @@ pub(crate) struct Entry {
 /// Attempts that change together.
 pub(crate) struct Batch<'a> {
     tx: &'a Tx,
+    decision: Option<&'a Decision>,
     entries: BTreeMap<(Uuid, i32), Entry>,
 }
 
@@ -239,14 +253,26 @@ impl<'a> Batch<'a> {
     pub(crate) fn new(tx: &'a Tx) -> Self {
         Self {
             tx,
+            decision: None,
             entries: BTreeMap::new(),
+        }
+    }
+
+    /// Likewise, for attempts that may be closed: from when they are loaded on nothing of them is pushed until that is committed,
+    /// and they say what was pushed before.
+    pub(crate) fn deciding(tx: &'a Deciding) -> Self {
+        Self {
+            decision: Some(tx.decision()),
+            ..Self::new(tx)
         }
     }
 
     /// Adds the attempts that meet a condition.
     pub(crate) async fn load(&mut self, condition: Condition, limit: Option<u64>) -> Result<()> {
         let query = attempt::Entity::find().filter(condition).limit(limit);
+        let mut loaded = Vec::new();
         for row in query.all(&self.tx.db).await? {
+            loaded.push(id(&row));
             let facts = facts(&row)?;
             let entry = Entry {
                 before: facts.state,
@@ -258,6 +284,15 @@ impl<'a> Batch<'a> {
             };
             self.entries
                 .insert((entry.row.target_id, entry.row.number), entry);
+        }
+        if let Some(decision) = self.decision {
+            let pushes = decision.hold(loaded);
+            for (attempt, epoch) in &pushes {
+                if let Some(entry) = self.entries.get_mut(&key(*attempt)) {
+                    entry.note_push(signed(*epoch), self.tx.now);
+                }
+            }
+            decision.note(pushes);
         }
         Ok(())
     }
@@ -311,8 +346,17 @@ impl Entry {
         &self.facts
     }
 
-    /// Applies an event.
-    pub(crate) fn apply(&mut self, event: Event, now: Timestamp) -> Verdict {
+    /// Applies what became known.
+    pub(crate) fn apply(&mut self, fact: Fact, now: Timestamp) -> Verdict {
+        self.happen(fact.into(), now)
+    }
+
+    /// Applies a decision, which only who has leave for it can take: the attempt is held, and what was pushed of it is known.
+    pub(crate) fn close(&mut self, _leave: &Deciding, closing: Closing, now: Timestamp) -> Verdict {
+        self.happen(closing.into(), now)
+    }
+
+    fn happen(&mut self, event: Event, now: Timestamp) -> Verdict {
         let verdict = apply(&self.facts, event, now);
         if let Verdict::Applied(next) | Verdict::Late(next) = &verdict {
             self.facts = next.clone();
@@ -329,7 +373,7 @@ impl Entry {
         if noted == before && before.is_taken_back() {
             return;
         }
-        let _ = self.apply(Event::Sent, now);
+        let _ = self.apply(Fact::Sent, now);
         if noted != before {
             self.row.sent_epoch = noted.0;
             self.mark_dirty();

@@ -22,13 +22,13 @@ use super::{
     requests::{audit, body_hash, remember, replayed},
     rollouts::step,
     schedules::{self, Terms},
-    transaction::Tx,
+    transaction::{Deciding, Tx},
 };
 use crate::{
     clock::Timestamp,
     crash::Act,
     domain::{
-        attempt::{Event, State},
+        attempt::{Closing, State},
         schedule::Schedule,
         selector::Selector,
     },
@@ -149,7 +149,7 @@ impl Store {
         ));
         let new = &new;
         let mut created = self
-            .write_as(Act::CommitDeployment, |tx| async move {
+            .decide_as(Act::CommitDeployment, |tx| async move {
                 if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
                     return created(&tx, id).await;
                 }
@@ -204,7 +204,7 @@ impl Store {
         id: DeploymentId,
     ) -> Result<(Deployment, Vec<DeviceId>)> {
         let body = body_hash(&id.0);
-        self.write_as(Act::CommitCancel, |tx| async move {
+        self.decide_as(Act::CommitCancel, |tx| async move {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
                 return Ok((find(&tx.db, id.0).await?, devices_of(&tx, id.0).await?));
             }
@@ -228,30 +228,30 @@ impl Store {
 }
 
 /// Stops a deployment that is not finished, because an operator wants it; gives the devices to tell.
-pub(crate) async fn cancel(tx: &Tx, row: &deployment::Model) -> Result<Vec<DeviceId>> {
+pub(crate) async fn cancel(tx: &Deciding, row: &deployment::Model) -> Result<Vec<DeviceId>> {
     stop(tx, row, Some(row.cancelled_at.unwrap_or(tx.now.0))).await
 }
 
 /// The same, and what goes back by now ends as well.
-pub(crate) async fn halt(tx: &Tx, row: &deployment::Model) -> Result<Vec<DeviceId>> {
+pub(crate) async fn halt(tx: &Deciding, row: &deployment::Model) -> Result<Vec<DeviceId>> {
     let cancelled_at = Some(row.cancelled_at.unwrap_or(tx.now.0));
-    stop_as(tx, row, cancelled_at, Event::Halt).await
+    stop_as(tx, row, cancelled_at, Closing::Halt).await
 }
 
 /// Like [`cancel`]; without a `cancelled_at` its targets say how it ended.
 pub(crate) async fn stop(
-    tx: &Tx,
+    tx: &Deciding,
     row: &deployment::Model,
     cancelled_at: Option<i64>,
 ) -> Result<Vec<DeviceId>> {
-    stop_as(tx, row, cancelled_at, Event::Cancel).await
+    stop_as(tx, row, cancelled_at, Closing::Cancel).await
 }
 
 async fn stop_as(
-    tx: &Tx,
+    tx: &Deciding,
     row: &deployment::Model,
     cancelled_at: Option<i64>,
-    how: Event,
+    how: Closing,
 ) -> Result<Vec<DeviceId>> {
     deployment::Entity::update_many()
         .col_expr(
@@ -272,18 +272,18 @@ async fn stop_as(
 
 /// Tells what is not resolved of a deployment to stop; gives the devices to tell, and how many attempts it was news for.
 pub(crate) async fn stop_attempts(
-    tx: &Tx,
+    tx: &Deciding,
     deployment: Uuid,
-    how: Event,
+    how: Closing,
 ) -> Result<(Vec<DeviceId>, u64)> {
-    let mut batch = Batch::new(tx);
+    let mut batch = Batch::deciding(tx);
     let unresolved = Condition::all()
         .add(attempt::Column::DeploymentId.eq(deployment))
         .add(is_unresolved());
     batch.load(unresolved, None).await?;
     let mut devices = Vec::with_capacity(batch.len());
     for (_, entry) in batch.iter_mut() {
-        let _ = entry.apply(how, tx.now);
+        let _ = entry.close(tx, how, tx.now);
         devices.push(DeviceId(entry.row.device_id));
     }
     Ok((devices, batch.save().await?))

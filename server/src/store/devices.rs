@@ -25,12 +25,7 @@ use super::{
     revocations::revoke_keys,
     transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
-use crate::{
-    clock::Timestamp,
-    crash::Act,
-    domain::{attempt::Event, selector::Selector},
-    revocations::Cause,
-};
+use crate::{clock::Timestamp, crash::Act, domain::selector::Selector, revocations::Cause};
 
 pub mod deleting;
 mod lookup;
@@ -151,7 +146,7 @@ impl Store {
         check_labels(&set)?;
         let body = body_hash(&(id_or_name, &set, &remove, revision));
         let (set, remove) = (&set, &remove);
-        self.write(|tx| async move {
+        self.decide(|tx| async move {
             if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
                 let row = find_device(&tx.db, &id.to_string()).await?;
                 return self.whole(&tx.db, row).await;

@@ -50,6 +50,8 @@ pub struct DueCommand {
     pub remaining: Duration,
     /// How long it has been due.
     pub waited: Duration,
+    /// The [moment](crate::in_flight::InFlight::moment) at which its row was read.
+    pub read: u64,
     /// W3C trace context of the order.
     pub traceparent: String,
 }
@@ -103,6 +105,7 @@ impl Store {
     /// Pushes are noted behind ([`mark_sent`](Self::mark_sent), [`mark_stops_sent`](Self::mark_stops_sent)), so a caller
     /// that asks again before that gets the same answer.
     pub async fn due_commands(&self, sessions: &[(DeviceId, u64)]) -> Result<Vec<DueCommand>> {
+        let read = self.in_flight().moment();
         let time = self.time();
         let now = time.unwrap_or_else(|| self.now());
         let epochs: BTreeMap<Uuid, i64> = sessions
@@ -134,7 +137,8 @@ impl Store {
             }
         }
         self.add_signatures(&mut due).await?;
-        Ok(due.into_iter().map(|(_, command)| command).collect())
+        let due = due.into_iter().map(|(_, command)| command);
+        Ok(due.map(|due| DueCommand { read, ..due }).collect())
     }
 
     async fn add_signatures(&self, due: &mut [(Option<Uuid>, DueCommand)]) -> Result<()> {
@@ -154,6 +158,17 @@ impl Store {
             let theirs = rows.iter().filter(|row| Some(row.bundle_id) == *bundle);
             deploy.signatures = theirs.map(commands::signature).collect();
         }
+        Ok(())
+    }
+
+    /// Notes every push so far that the rows do not know of. What is not written, because the store failed or because whoever asked
+    /// for it went away, waits on.
+    pub async fn note_pushes(&self) -> Result<()> {
+        let flight = self.in_flight();
+        let _turn = flight.writing.lock().await;
+        let pushes = flight.handed();
+        self.mark_sent(&pushes).await?;
+        flight.written(&pushes);
         Ok(())
     }
 

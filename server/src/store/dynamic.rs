@@ -22,7 +22,7 @@ use super::{
     progress::finish_deployments,
     rollouts::step,
     schedules,
-    transaction::{ID_CHUNK, Tx},
+    transaction::{Deciding, ID_CHUNK, Tx},
 };
 use crate::domain::rollout::{DeploymentState, Place, rank};
 
@@ -33,7 +33,7 @@ const SCAN: u64 = 1_000;
 type Dynamic = (deployment::Model, schedule::Model);
 
 /// Takes devices into the deployments they have come to match.
-pub(super) async fn join(tx: &Tx, devices: &[Uuid]) -> Result<()> {
+pub(super) async fn join(tx: &Deciding, devices: &[Uuid]) -> Result<()> {
     let dynamic = taking_in(tx, None).await?;
     if dynamic.is_empty() {
         return Ok(());
@@ -51,7 +51,7 @@ pub(super) async fn join(tx: &Tx, devices: &[Uuid]) -> Result<()> {
 }
 
 /// Takes every device into a deployment that came to match it while none was taken.
-pub(super) async fn catch_up(tx: &Tx, deployment: Uuid) -> Result<()> {
+pub(super) async fn catch_up(tx: &Deciding, deployment: Uuid) -> Result<()> {
     let Some(dynamic) = taking_in(tx, Some(deployment)).await?.pop() else {
         return Ok(());
     };
@@ -132,7 +132,7 @@ pub(super) async fn giving_out<C: ConnectionTrait>(
 }
 
 /// Those of some devices that match a deployment and have not been part of it join its current phase.
-async fn take_in(tx: &Tx, (row, terms): &Dynamic, devices: Vec<device::Model>) -> Result<()> {
+async fn take_in(tx: &Deciding, (row, terms): &Dynamic, devices: Vec<device::Model>) -> Result<()> {
     let terms = schedules::from_row(terms)?;
     let Some(selector) = &terms.dynamic else {
         return Ok(());

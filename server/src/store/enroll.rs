@@ -17,7 +17,7 @@ use super::{
     entity::{device, device_key, device_label, enrollment_token, heartbeat, session},
     requests::audit,
     revocations::{RevokedKey, revoke_keys, revoked_key},
-    transaction::{Tx, insert_all},
+    transaction::{Deciding, Tx, insert_all},
 };
 use crate::{crash::Act, revocations::Cause};
 
@@ -75,7 +75,7 @@ impl Store {
     /// Binds a key to a device. A key that is bound already gets its device again and uses nothing up.
     pub async fn enroll(&self, new: EnrollDevice) -> Result<Enrolled, EnrollError> {
         let new = &new;
-        self.write_as(Act::CommitEnroll, |tx| async move {
+        self.decide_as(Act::CommitEnroll, |tx| async move {
             match decide(&tx, new).await {
                 // Refusals are answers, not failures of the transaction; nothing was written before them.
                 Err(EnrollError::Store(error)) => Err(error),
@@ -86,7 +86,7 @@ impl Store {
     }
 }
 
-async fn decide(tx: &Tx, new: &EnrollDevice) -> Decision {
+async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
     let known = known_key(tx, new.key).await?;
     if let Some(revoked) = known.clone().filter(|key| key.revoked_at.is_some()) {
         // Said whatever the token is worth: another token would not help.

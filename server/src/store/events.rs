@@ -17,12 +17,12 @@ use super::{
     },
     revocations::REMEMBERED,
     schedules::close_overdue,
-    transaction::Tx,
+    transaction::Deciding,
 };
 use crate::{
     clock::Timestamp,
     crash::Act,
-    domain::attempt::{Event, State},
+    domain::attempt::{Closing, State},
 };
 
 /// One thing that happened.
@@ -134,7 +134,7 @@ impl Store {
         let mut expired = 0;
         loop {
             let (closed, more) = self
-                .write(|tx| async move { close_overdue(&tx).await })
+                .decide(|tx| async move { close_overdue(&tx).await })
                 .await?;
             expired += closed;
             if !more {
@@ -143,7 +143,7 @@ impl Store {
         }
         loop {
             let chunk = self
-                .write_as(
+                .decide_as(
                     Act::CommitExpiry,
                     |tx| async move { expire_chunk(&tx).await },
                 )
@@ -209,7 +209,7 @@ impl Store {
     }
 }
 
-async fn expire_chunk(tx: &Tx) -> Result<u64> {
+async fn expire_chunk(tx: &Deciding) -> Result<u64> {
     // Asked here and not before: the clock may have jumped while this waited for its turn to write.
     let Some(now) = tx.time() else {
         return Ok(0);
@@ -226,10 +226,10 @@ async fn expire_chunk(tx: &Tx) -> Result<u64> {
     let past = Condition::all()
         .add(is_unresolved())
         .add(Condition::any().add(waiting).add(working));
-    let mut batch = Batch::new(tx);
+    let mut batch = Batch::deciding(tx);
     batch.load(past, Some(EXPIRE_CHUNK)).await?;
     for (_, entry) in batch.iter_mut() {
-        let _ = entry.apply(Event::Tick, now);
+        let _ = entry.close(tx, Closing::Tick, now);
     }
     batch.save().await
 }

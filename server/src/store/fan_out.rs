@@ -27,12 +27,12 @@ use super::{
     progress::finish_deployments,
     requests::audit,
     rollouts, schedules,
-    transaction::{ID_CHUNK, Tx, insert_all, padded},
+    transaction::{Deciding, ID_CHUNK, Tx, insert_all, padded},
 };
 use crate::{
     clock::Timestamp,
     domain::{
-        attempt::{Attempt, Event, State, apply},
+        attempt::{Attempt, Closing, State, apply},
         penalty::Penalty,
         rollout::{DeploymentState, OnFailure, Place, Rollout},
         schedule::Schedule,
@@ -41,7 +41,7 @@ use crate::{
 
 /// Commits an order: the deployment, a target and an attempt a device, and what gives way to them.
 pub(crate) async fn fan_out(
-    tx: &Tx,
+    tx: &Deciding,
     caller: &Caller,
     new: &NewDeployment,
 ) -> Result<CreatedDeployment> {
@@ -89,7 +89,9 @@ pub(crate) async fn fan_out(
             let conflicted = devices.get(device).is_none_or(|row| row.conflicted);
             !conflicted && !busy.contains(device)
         });
-        due = dispatch::released(&row, &bundle, &signatures, waiting)?;
+        // Whoever decides about these reads them after this is committed.
+        let read = tx.decision().moment();
+        due = dispatch::released(&row, &bundle, &signatures, waiting, read)?;
         released(row, ids.len())?
     } else {
         // What may begin at once begins with the order.
@@ -146,20 +148,20 @@ pub(crate) fn order(
 /// Older orders of the same bundle name that have not begun give way; what has begun is left to end. Gives the devices where
 /// something is, which what comes now has to wait for.
 pub(crate) async fn supersede(
-    tx: &Tx,
+    tx: &Deciding,
     devices: &[Uuid],
     bundle_name: &str,
 ) -> Result<BTreeSet<Uuid>> {
     let mut busy = BTreeSet::new();
     for chunk in devices.chunks(ID_CHUNK) {
-        let mut batch = Batch::new(tx);
+        let mut batch = Batch::deciding(tx);
         let unresolved = Condition::all()
             .add(attempt::Column::DeviceId.is_in(padded(chunk.iter().copied())))
             .add(attempt::Column::BundleName.eq(bundle_name))
             .add(is_unresolved());
         batch.load(unresolved, None).await?;
         for (_, entry) in batch.iter_mut() {
-            let _ = entry.apply(Event::Supersede, tx.now);
+            let _ = entry.close(tx, Closing::Supersede, tx.now);
             if entry.facts().unresolved {
                 busy.insert(entry.row.device_id);
             }
@@ -257,7 +259,7 @@ pub(crate) async fn insert_targets(
 
 /// An attempt that is over before it began, and says why.
 fn penalised(tx: &Tx, mut attempt: NewAttempt<'_>, penalty: &Penalty) -> attempt::Model {
-    if let Some(closed) = apply(&attempt.facts, Event::Penalise, tx.now).changed() {
+    if let Some(closed) = apply(&attempt.facts, Closing::Penalise, tx.now).changed() {
         attempt.facts = closed;
     }
     let mut row = attempt.into_row(tx.now);

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     crash::Act,
-    domain::attempt::{Ending, Event, Sent, Step, Verdict, disposition},
+    domain::attempt::{Ending, Fact, Sent, Step, Verdict, disposition},
 };
 
 /// One report of one device.
@@ -175,29 +175,29 @@ fn apply_one(
         tracing::warn!(device = %report.device, attempt = %report.attempt, "a device reported about a target that is not its own");
         return v1::Disposition::Refused;
     }
-    let event = match &report.event {
+    let fact = match &report.event {
         // What waits for its next run has been accepted, and nothing of it has begun.
-        ReportEvent::Accepted | ReportEvent::Deferred(_) => Event::Accepted,
+        ReportEvent::Accepted | ReportEvent::Deferred(_) => Fact::Accepted,
         ReportEvent::Progress(progress) => {
             let Some(step) = Step::from_wire(progress.step()) else {
                 // A step a newer agent has; where the attempt stands is known without it.
                 return v1::Disposition::Duplicate;
             };
-            Event::Progress {
+            Fact::Progress {
                 step,
                 bytes: (progress.bytes_done, progress.bytes_total),
                 stopped: progress.stopped,
             }
         }
         ReportEvent::Outcome(outcome) => match Ending::from_wire(outcome) {
-            Ok(ending) => Event::Outcome(ending),
+            Ok(ending) => Fact::Outcome(ending),
             Err(why) => {
                 tracing::warn!(device = %report.device, attempt = %report.attempt, why, "an outcome was refused");
                 return v1::Disposition::Refused;
             }
         },
     };
-    let verdict = entry.apply(event, now);
+    let verdict = entry.apply(fact, now);
     if matches!(verdict, Verdict::Applied(_)) && !Sent(entry.row.sent_epoch).is_known() {
         // It got there, whatever becomes of the note about that.
         entry.row.sent_epoch = Sent::SOMETIME.0;

@@ -19,7 +19,7 @@ use super::{
     fan_out::{insert_targets, order, supersede},
     requests::{audit, body_hash, remember, replayed},
     schedules::Terms,
-    transaction::{Tx, insert_all},
+    transaction::{Deciding, insert_all},
 };
 use crate::domain::rollout::DeploymentState;
 
@@ -87,7 +87,7 @@ impl Store {
         );
         let body = body_hash(&(new.deployment.0, times));
         let new = &new;
-        self.write(|tx| async move {
+        self.decide(|tx| async move {
             let row = deployment::Entity::find_by_id(new.deployment.0)
                 .one(&tx.db)
                 .await?;
@@ -118,7 +118,7 @@ pub(crate) enum Cause {
 
 /// Commits the rollback of a deployment within a transaction.
 pub(crate) async fn take_back(
-    tx: &Tx,
+    tx: &Deciding,
     caller: &Caller,
     new: &NewRollback,
     row: &deployment::Model,
@@ -164,7 +164,7 @@ pub(crate) async fn take_back(
 }
 
 async fn commit(
-    tx: &Tx,
+    tx: &Deciding,
     caller: &Caller,
     new: &NewRollback,
     row: &deployment::Model,

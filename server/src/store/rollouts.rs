@@ -3,9 +3,9 @@
 
 use std::{collections::BTreeMap, pin::Pin, time::Duration};
 
-use kernex_proto::ids::{DeploymentId, DeviceId};
+use kernex_proto::ids::{AttemptId, DeploymentId, DeviceId, TargetId};
 use sea_orm::{
-    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, ExprTrait},
 };
 use serde_json::json;
@@ -13,19 +13,19 @@ use uuid::Uuid;
 
 use super::{
     Caller, Result, Store, StoreError,
-    attempts::{Batch, unsigned},
+    attempts::{Batch, is_unresolved, unsigned},
     entity::{attempt, deployment, phase, schedule},
     phases::{Phases, budgets, facts, phases},
     progress::{PhaseCounts, counts_by_phase, finish},
     releases::choose_held,
     rollbacks::{Cause, NewRollback, take_back},
     schedules::{self, lingers},
-    transaction::{ID_CHUNK, Tx},
+    transaction::{Deciding, ID_CHUNK, Tx},
 };
 use crate::{
     clock::Timestamp,
     domain::{
-        attempt::{Event, State},
+        attempt::{Fact, State},
         rollout::{Action, DeploymentState, Gate, PauseReason, Plan, plan},
         schedule as times,
     },
@@ -81,7 +81,7 @@ impl Store {
                 continue;
             }
             let id = row.id;
-            match self.write(|tx| async move { step(&tx, id).await }).await {
+            match self.decide(|tx| async move { step(&tx, id).await }).await {
                 Ok((applied, devices)) => {
                     advanced.applied += applied;
                     advanced.devices.extend(devices);
@@ -135,7 +135,7 @@ fn gate(schedule: Option<&schedule::Model>, now: Option<Timestamp>) -> Result<Ga
 
 /// Does what is to be done next about one deployment with phases, as its rows stand in this transaction. Says how many
 /// actions that were, and which devices were released.
-pub(crate) async fn step(tx: &Tx, id: Uuid) -> Result<(usize, Vec<DeviceId>)> {
+pub(crate) async fn step(tx: &Deciding, id: Uuid) -> Result<(usize, Vec<DeviceId>)> {
     let Some(row) = deployment::Entity::find_by_id(id).one(&tx.db).await? else {
         return Ok((0, Vec::new()));
     };
@@ -209,7 +209,7 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 /// Stops a deployment that failed and returns its devices to what they ran before; gives the devices to tell, or none when no
 /// device can go back. Boxed, because stopping a deployment is a step of it as well.
 fn roll_back<'a>(
-    tx: &'a Tx,
+    tx: &'a Deciding,
     row: &'a deployment::Model,
     reason: PauseReason,
 ) -> Boxed<'a, Option<Vec<DeviceId>>> {
@@ -284,8 +284,11 @@ impl Change {
     }
 
     /// Writes it, if the deployment is still the one that was read. Phases are part of it, so its revision grows with
-    /// theirs.
-    pub(crate) async fn write(&self, tx: &Tx, row: &deployment::Model) -> Result<()> {
+    /// theirs. Of one that is paused nothing is pushed from here on.
+    pub(crate) async fn write(&self, tx: &Deciding, row: &deployment::Model) -> Result<()> {
+        if self.state == DeploymentState::Paused {
+            hold_back(tx, row.id).await?;
+        }
         let written = deployment::Entity::update_many()
             .col_expr(deployment::Column::State, Expr::value(self.state.as_str()))
             .col_expr(deployment::Column::Phase, Expr::value(self.phase as i32))
@@ -309,6 +312,25 @@ impl Change {
     }
 }
 
+/// Holds what might be pushed of a deployment until the transaction is over.
+async fn hold_back(tx: &Deciding, deployment: Uuid) -> Result<()> {
+    let waiting: Vec<(Uuid, i32)> = attempt::Entity::find()
+        .select_only()
+        .columns([attempt::Column::TargetId, attempt::Column::Number])
+        .filter(attempt::Column::DeploymentId.eq(deployment))
+        .filter(is_unresolved())
+        .into_tuple()
+        .all(&tx.db)
+        .await?;
+    let waiting = waiting.into_iter().map(|(target, number)| AttemptId {
+        target: TargetId(target),
+        number: u32::try_from(number).unwrap_or(0),
+    });
+    // What was pushed before goes on; nothing of these rows is written.
+    drop(tx.decision().hold(waiting));
+    Ok(())
+}
+
 /// Releases held targets; the time for reaching their devices begins here.
 async fn release(
     tx: &Tx,
@@ -326,7 +348,7 @@ async fn release(
             .add(attempt::Column::State.eq(State::Held.as_str()));
         batch.load(held, None).await?;
         for (_, entry) in batch.iter_mut() {
-            let _ = entry.apply(Event::Released { deadline }, tx.now);
+            let _ = entry.apply(Fact::Released { deadline }, tx.now);
             devices.push(DeviceId(entry.row.device_id));
         }
         batch.save().await?;

@@ -15,12 +15,12 @@ use super::{
     attempts::{Batch, is_unresolved, open_states, unsigned},
     entity::{attempt, deployment, schedule},
     progress::finish_deployments,
-    transaction::{ID_CHUNK, Tx, insert_all},
+    transaction::{Deciding, ID_CHUNK, Tx, insert_all},
 };
 use crate::{
     clock::Timestamp,
     domain::{
-        attempt::Event,
+        attempt::Closing,
         schedule::{Schedule, Window},
         selector::Selector,
     },
@@ -183,7 +183,7 @@ pub(super) fn is_pending() -> Expr {
 
 /// Closes what is still open in deployments whose deadline has come; says how many attempts changed, and whether there is
 /// more to look at.
-pub(super) async fn close_overdue(tx: &Tx) -> Result<(u64, bool)> {
+pub(super) async fn close_overdue(tx: &Deciding) -> Result<(u64, bool)> {
     let Some(now) = tx.time() else {
         return Ok((0, false));
     };
@@ -206,14 +206,14 @@ pub(super) async fn close_overdue(tx: &Tx) -> Result<(u64, bool)> {
         .filter(schedule::Column::DeploymentId.is_in(overdue.clone()))
         .exec(&tx.db)
         .await?;
-    let mut batch = Batch::new(tx);
+    let mut batch = Batch::deciding(tx);
     let open = Condition::all()
         .add(attempt::Column::DeploymentId.is_in(overdue.clone()))
         .add(is_unresolved())
         .add(attempt::Column::State.is_in(open_states()));
     batch.load(open, None).await?;
     for (_, entry) in batch.iter_mut() {
-        let _ = entry.apply(Event::Overdue, tx.now);
+        let _ = entry.close(tx, Closing::Overdue, tx.now);
     }
     let closed = batch.save().await?;
     let more = overdue.len() as u64 == OVERDUE_CHUNK;

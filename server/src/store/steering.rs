@@ -51,7 +51,7 @@ impl Store {
         reason: &str,
     ) -> Result<Deployment> {
         let body = body_hash(&(id.0, reason));
-        self.write(|tx| async move {
+        self.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
                 return find(&tx.db, id.0).await;
             }
@@ -82,7 +82,7 @@ impl Store {
     /// Goes on after a pause; the failures up to now are borne.
     pub async fn resume_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
         let body = body_hash(&id.0);
-        self.write(|tx| async move {
+        self.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
                 return steered(&tx, id).await;
             }
@@ -117,7 +117,7 @@ impl Store {
         wanted: Option<u32>,
     ) -> Result<Steered> {
         let body = body_hash(&(id.0, wanted));
-        self.write(|tx| async move {
+        self.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
                 return steered(&tx, id).await;
             }

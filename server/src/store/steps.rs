@@ -8,7 +8,7 @@ use kernex_proto::ids::DeviceId;
 use super::{
     Result, Store,
     sessions::{OpenSession, OpenedSession, ail, close, confirm, open},
-    transaction::Tx,
+    transaction::Deciding,
 };
 use crate::crash::Act;
 
@@ -59,7 +59,7 @@ impl Store {
             return Ok(Vec::new());
         };
         // Most come alone; a mixed group goes by the name of its first.
-        self.write_as(first.act(), |tx| async move {
+        self.decide_as(first.act(), |tx| async move {
             let mut answers = BTreeMap::new();
             for round in rounds(steps) {
                 take(&tx, steps, &round, &mut answers).await?;
@@ -87,7 +87,7 @@ fn rounds(steps: &[Step]) -> Vec<Vec<usize>> {
 
 /// Takes the steps of one round, each kind together.
 async fn take(
-    tx: &Tx,
+    tx: &Deciding,
     steps: &[Step],
     round: &[usize],
     answers: &mut BTreeMap<usize, Result<Taken>>,

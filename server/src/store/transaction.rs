@@ -6,6 +6,7 @@
 //! for rows nobody else writes (heartbeats, leases) and takes no lock.
 
 use std::{
+    ops::Deref,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +24,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Result, Store, StoreError, entity::event};
-use crate::{clock::Timestamp, crash::Act, metrics::observe, revocations::Revocation};
+use crate::{
+    clock::Timestamp, crash::Act, in_flight::Decision, metrics::observe, revocations::Revocation,
+};
 
 /// Key of PostgreSQL's advisory lock of the writers: "kernex" in ASCII.
 const WRITER_LOCK: i64 = 0x6b65_726e_6578;
@@ -37,6 +40,28 @@ use failures::is_retryable;
 pub(crate) use sizes::{ID_CHUNK, insert_all, insert_counted, padded};
 
 const MAX_TRIES: u32 = 12;
+
+/// An open transaction in which attempts may be closed: it comes with leave to decide, so that what it reads is held until it is
+/// committed, and what was pushed meanwhile is known.
+pub(crate) struct Deciding {
+    tx: Arc<Tx>,
+    decision: Arc<Decision>,
+}
+
+impl Deref for Deciding {
+    type Target = Tx;
+
+    fn deref(&self) -> &Tx {
+        &self.tx
+    }
+}
+
+impl Deciding {
+    /// The leave to decide.
+    pub(crate) fn decision(&self) -> &Decision {
+        &self.decision
+    }
+}
 
 /// An open transaction.
 pub(crate) struct Tx {
@@ -162,6 +187,33 @@ impl Store {
         T: Send,
     {
         Box::pin(self.run(act, true, work)).await
+    }
+
+    /// [`write_as`](Self::write_as) for what may close attempts, or keep them from beginning.
+    pub(crate) async fn decide_as<T, F, Fut>(&self, act: Act, work: F) -> Result<T>
+    where
+        F: Fn(Deciding) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        let decision = Arc::new(self.in_flight().decide());
+        let deciding = |tx| {
+            let decision = Arc::clone(&decision);
+            work(Deciding { tx, decision })
+        };
+        let decided = self.write_as(act, deciding).await?;
+        decision.committed();
+        Ok(decided)
+    }
+
+    /// The same under no name of its own.
+    pub(crate) async fn decide<T, F, Fut>(&self, work: F) -> Result<T>
+    where
+        F: Fn(Deciding) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        self.decide_as(Act::CommitOther, work).await
     }
 
     /// Like [`write`](Self::write) without the writers' lock: for rows nobody else writes, and no events.

@@ -310,6 +310,37 @@ both_databases! {
         assert_eq!(halt.done_before, 1);
     }
 
+    async fn whoever_decides_knows_what_was_pushed_and_not_written(database) {
+        let fixture = Fixture::new(database).await;
+        let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
+        fixture.bundle("app", "1").await;
+        let epoch = fixture.session(&one, 0, &[]).await.epoch;
+        let flight = fixture.store.in_flight();
+        let deployment = fixture.deploy("app:1", &[&one, &two]).await;
+        let (pushed, waiting) = (fixture.target(&deployment, &one).await.0, fixture.target(&deployment, &two).await.0);
+        let read = flight.moment();
+        assert!(flight.hand_over(one.id, pushed, epoch, read));
+        fixture.store.cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id).await.unwrap();
+        let (_, target) = fixture.target(&deployment, &one).await;
+        assert!(target.state == State::Sent && target.stop_requested, "its device may have it: {target:?}");
+        assert_eq!(fixture.state(&deployment, &two).await, State::Cancelled);
+        // What was read before that is not pushed any more.
+        assert!(!flight.hand_over(two.id, waiting, 1, read));
+        assert_eq!(flight.refused().await.into_iter().collect::<Vec<_>>(), [two.id]);
+        assert_eq!(fixture.due(&one, epoch).await, [("stop".to_owned(), pushed)]);
+        // A pause holds back what was read before it as well.
+        fixture.bundle("db", "1").await;
+        let paused = fixture.deploy("db:1", &[&two]).await;
+        let (waiting, _) = fixture.target(&paused, &two).await;
+        let read = flight.moment();
+        fixture.store.pause_deployment(&caller("PauseDeployment"), paused.deployment.id, "").await.unwrap();
+        assert!(!flight.hand_over(two.id, waiting, 1, read));
+        assert!(flight.hand_over(two.id, waiting, 1, flight.moment()));
+        // What is left is written behind.
+        fixture.store.note_pushes().await.unwrap();
+        assert_eq!(fixture.state(&paused, &two).await, State::Sent);
+    }
+
     async fn a_push_that_crossed_a_cancel_is_called_back(database) {
         let fixture = Fixture::new(database).await;
         let device = fixture.device("edge-1").await;

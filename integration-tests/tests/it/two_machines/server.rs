@@ -12,7 +12,8 @@ use kernex_proto::{
 use kernex_server::{
     clock::Timestamp,
     domain::attempt::{
-        Attempt, Ending, Event, Sent, State, Step, Verdict, apply, disposition, next_run,
+        Attempt, Closing, Ending, Event, Fact, Sent, State, Step, Verdict, apply, disposition,
+        next_run,
     },
 };
 use uuid::Uuid;
@@ -68,8 +69,9 @@ pub(super) struct Server {
 impl Server {
     /// A deployment of the one bundle name: a target with its first attempt.
     pub(super) fn order(&mut self, held: bool, now: Timestamp) {
+        self.know_pushes(now);
         for row in self.rows.attempts.values_mut() {
-            row.apply(Event::Supersede, now);
+            row.apply(Closing::Supersede, now);
         }
         self.rows.targets += 1;
         let target = TargetId(Uuid::from_u128(self.rows.targets));
@@ -97,8 +99,22 @@ impl Server {
         }
     }
 
+    /// Whoever decides knows what was pushed, whether that is written or not.
+    fn know_pushes(&mut self, now: Timestamp) {
+        for (what, epoch) in &self.unwritten {
+            let (Pushed::Deploy(id, _) | Pushed::Stop(id, _)) = what;
+            if let (Pushed::Deploy(..), Some(row)) = (what, self.rows.attempts.get_mut(id)) {
+                row.note_push(*epoch, now);
+            }
+        }
+    }
+
     /// An event for every attempt; each rule ignores what does not concern it.
-    pub(super) fn all(&mut self, event: Event, now: Timestamp) {
+    pub(super) fn all(&mut self, event: impl Into<Event>, now: Timestamp) {
+        let event = event.into();
+        if matches!(event, Event::Close(_)) {
+            self.know_pushes(now);
+        }
         for row in self.rows.attempts.values_mut() {
             row.apply(event, now);
         }
@@ -113,6 +129,7 @@ impl Server {
         now: Timestamp,
     ) -> u64 {
         let is_ahead = self.rows.recorded < acknowledged;
+        self.know_pushes(now);
         self.rows.epoch = self.rows.epoch.max(last_epoch) + 1;
         for (id, row) in &mut self.rows.attempts {
             if !row.facts.unresolved && !held.contains_key(id) {
@@ -122,15 +139,15 @@ impl Server {
                 row.sent = Sent(self.rows.epoch as i64);
             }
             match held.get(id) {
-                Some(state) if state.is_open() => drop(row.apply(Event::Held, now)),
-                Some(_) => drop(row.apply(Event::HeldEnded, now)),
+                Some(state) if state.is_open() => drop(row.apply(Fact::Held, now)),
+                Some(_) => drop(row.apply(Fact::HeldEnded, now)),
                 None if row.facts.is_at_work() => {
                     row.sent = Sent::again_from(self.rows.epoch as i64);
                 }
                 None if is_ahead && row.facts.state == State::Sent => {}
                 None => {
                     let was_sent = row.facts.state == State::Sent;
-                    let changed = row.apply(Event::NotHeld, now).changed().is_some();
+                    let changed = row.apply(Fact::NotHeld, now).changed().is_some();
                     if was_sent && changed {
                         row.sent = Sent::again_from(self.rows.epoch as i64);
                     }
@@ -141,7 +158,7 @@ impl Server {
         let newest = self.rows.attempts.keys().map(|id| id.target).max();
         for (id, row) in &mut self.rows.attempts {
             if row.facts.untaken && Some(id.target) < newest {
-                row.apply(Event::Supersede, now);
+                row.apply(Closing::Supersede, now);
             }
         }
         self.rows.epoch
@@ -206,11 +223,7 @@ impl Server {
             };
             match what {
                 Pushed::Deploy(_, run) => {
-                    let noted = row.sent.noted(epoch as i64);
-                    if noted != row.sent || !row.sent.is_taken_back() {
-                        row.apply(Event::Sent, now);
-                        row.sent = noted;
-                    }
+                    row.note_push(epoch, now);
                     if let Some((granted, due)) = &mut row.run
                         && *granted == run
                     {
@@ -302,7 +315,7 @@ impl Row {
         }
     }
 
-    fn apply(&mut self, event: Event, now: Timestamp) -> Verdict {
+    fn apply(&mut self, event: impl Into<Event>, now: Timestamp) -> Verdict {
         let verdict = apply(&self.facts, event, now);
         if let Some(next) = verdict.clone().changed() {
             if next.stop_going_back && !self.facts.stop_going_back {
@@ -311,6 +324,14 @@ impl Row {
             self.facts = next;
         }
         verdict
+    }
+
+    fn note_push(&mut self, epoch: u64, now: Timestamp) {
+        let noted = self.sent.noted(epoch as i64);
+        if noted != self.sent || !self.sent.is_taken_back() {
+            self.apply(Fact::Sent, now);
+            self.sent = noted;
+        }
     }
 
     /// As the dispatcher's query has it.
@@ -328,21 +349,21 @@ impl Row {
 
     fn report(&mut self, event: &report::Event, now: Timestamp) -> v1::Disposition {
         let what = match event {
-            report::Event::Accepted(_) | report::Event::Deferred(_) => Event::Accepted,
-            report::Event::Progress(progress) => Event::Progress {
+            report::Event::Accepted(_) | report::Event::Deferred(_) => Fact::Accepted,
+            report::Event::Progress(progress) => Fact::Progress {
                 step: Step::from_wire(progress.step()).expect("a known step"),
                 bytes: (0, 0),
                 stopped: progress.stopped,
             },
             report::Event::Outcome(outcome) => {
-                Event::Outcome(Ending::from_wire(outcome).expect("an agent makes sense"))
+                Fact::Outcome(Ending::from_wire(outcome).expect("an agent makes sense"))
             }
         };
         let verdict = self.apply(what, now);
         if matches!(verdict, Verdict::Applied(_)) && !self.sent.is_known() {
             self.sent = Sent::SOMETIME;
         }
-        if let Event::Outcome(ending) = what
+        if let Fact::Outcome(ending) = what
             && verdict.clone().changed().is_some()
         {
             assert_eq!(self.ending, None, "an outcome is written once");

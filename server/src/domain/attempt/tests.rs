@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 const EXECUTION: Duration = Duration::from_secs(60);
-const RELEASED: Event = Event::Released {
+const RELEASED: Event = Event::Fact(Fact::Released {
     deadline: Timestamp(3_000_000),
-};
+});
 
 fn attempt(state: State) -> Attempt {
     let mut attempt = Attempt::new(state, Timestamp(2_000_000), EXECUTION);
@@ -33,47 +33,59 @@ fn after(state: State, event: Event) -> Option<State> {
 #[test]
 fn states_follow_the_table() {
     use State as S;
-    let progress = Event::Progress {
+    let progress = Event::Fact(Fact::Progress {
         step: Step::Script,
         bytes: (1, 2),
         stopped: false,
-    };
-    let failed = Event::Outcome(Ending::Failed(Reason::ScriptFailed));
+    });
+    let failed = Event::Fact(Fact::Outcome(Ending::Failed(Reason::ScriptFailed)));
     let table = [
         (S::Held, RELEASED, Some(S::Pending)),
         (S::Pending, RELEASED, None),
-        (S::Pending, Event::Sent, Some(S::Sent)),
-        (S::Running, Event::Sent, None),
-        (S::Sent, Event::Accepted, Some(S::Accepted)),
-        (S::Pending, Event::Accepted, Some(S::Accepted)),
-        (S::Running, Event::Accepted, None),
+        (S::Pending, Event::Fact(Fact::Sent), Some(S::Sent)),
+        (S::Running, Event::Fact(Fact::Sent), None),
+        (S::Sent, Event::Fact(Fact::Accepted), Some(S::Accepted)),
+        (S::Pending, Event::Fact(Fact::Accepted), Some(S::Accepted)),
+        (S::Running, Event::Fact(Fact::Accepted), None),
         (S::Pending, progress, Some(S::Running)),
         (S::Accepted, progress, Some(S::Running)),
         (
             S::Sent,
-            Event::Outcome(Ending::Succeeded),
+            Event::Fact(Fact::Outcome(Ending::Succeeded)),
             Some(S::Succeeded),
         ),
         (S::Running, failed, Some(S::Failed)),
         (S::Succeeded, failed, None),
-        (S::Held, Event::Cancel, Some(S::Cancelled)),
-        (S::Pending, Event::Cancel, Some(S::Cancelled)),
-        (S::Sent, Event::Cancel, Some(S::Sent)),
-        (S::Running, Event::Cancel, Some(S::Running)),
-        (S::Pending, Event::Supersede, Some(S::Superseded)),
-        (S::Sent, Event::Supersede, None),
-        (S::Accepted, Event::NotHeld, Some(S::Failed)),
-        (S::Sent, Event::NotHeld, Some(S::Sent)),
-        (S::Pending, Event::NotHeld, None),
-        (S::Sent, Event::Held, Some(S::Accepted)),
-        (S::Sent, Event::HeldEnded, Some(S::Accepted)),
-        (S::Running, Event::DeviceGone, Some(S::Cancelled)),
-        (S::Pending, Event::Tick, None),
-        (S::Pending, Event::Penalise, Some(S::Failed)),
-        (S::Sent, Event::Penalise, None),
-        (S::Held, Event::Overdue, Some(S::Expired)),
-        (S::Running, Event::Overdue, Some(S::Expired)),
-        (S::Succeeded, Event::Overdue, None),
+        (S::Held, Event::Close(Closing::Cancel), Some(S::Cancelled)),
+        (
+            S::Pending,
+            Event::Close(Closing::Cancel),
+            Some(S::Cancelled),
+        ),
+        (S::Sent, Event::Close(Closing::Cancel), Some(S::Sent)),
+        (S::Running, Event::Close(Closing::Cancel), Some(S::Running)),
+        (
+            S::Pending,
+            Event::Close(Closing::Supersede),
+            Some(S::Superseded),
+        ),
+        (S::Sent, Event::Close(Closing::Supersede), None),
+        (S::Accepted, Event::Fact(Fact::NotHeld), Some(S::Failed)),
+        (S::Sent, Event::Fact(Fact::NotHeld), Some(S::Sent)),
+        (S::Pending, Event::Fact(Fact::NotHeld), None),
+        (S::Sent, Event::Fact(Fact::Held), Some(S::Accepted)),
+        (S::Sent, Event::Fact(Fact::HeldEnded), Some(S::Accepted)),
+        (
+            S::Running,
+            Event::Close(Closing::DeviceGone),
+            Some(S::Cancelled),
+        ),
+        (S::Pending, Event::Close(Closing::Tick), None),
+        (S::Pending, Event::Close(Closing::Penalise), Some(S::Failed)),
+        (S::Sent, Event::Close(Closing::Penalise), None),
+        (S::Held, Event::Close(Closing::Overdue), Some(S::Expired)),
+        (S::Running, Event::Close(Closing::Overdue), Some(S::Expired)),
+        (S::Succeeded, Event::Close(Closing::Overdue), None),
     ];
     for (state, event, expected) in table {
         assert_eq!(after(state, event), expected, "{state} {event:?}");
@@ -83,14 +95,15 @@ fn states_follow_the_table() {
 #[test]
 fn a_late_outcome_is_kept_once_and_changes_no_state() {
     let expired = attempt(State::Expired);
-    let Verdict::Late(late) = apply(&expired, Event::Outcome(Ending::Succeeded), NOW) else {
+    let Verdict::Late(late) = apply(&expired, Event::Fact(Fact::Outcome(Ending::Succeeded)), NOW)
+    else {
         panic!("an outcome after expiry is late");
     };
     assert_eq!(
         (late.state, late.late),
         (State::Expired, Some(Ending::Succeeded))
     );
-    let again = apply(&late, Event::Outcome(Ending::Cancelled), NOW);
+    let again = apply(&late, Event::Fact(Fact::Outcome(Ending::Cancelled)), NOW);
     assert_eq!(again, Verdict::Unchanged);
 }
 
@@ -98,7 +111,10 @@ fn a_late_outcome_is_kept_once_and_changes_no_state() {
 fn what_was_pushed_stays_unresolved_when_it_expires() {
     let late = Timestamp(i64::MAX);
     let states = [State::Pending, State::Sent, State::Running];
-    let events = [(Event::Tick, late), (Event::Overdue, Timestamp(0))];
+    let events = [
+        (Event::Close(Closing::Tick), late),
+        (Event::Close(Closing::Overdue), Timestamp(0)),
+    ];
     for (state, (event, at)) in states.into_iter().flat_map(|s| events.map(|e| (s, e))) {
         let expired = apply(&attempt(state), event, at).changed().unwrap();
         assert_eq!(expired.state, State::Expired);
@@ -107,26 +123,26 @@ fn what_was_pushed_stays_unresolved_when_it_expires() {
             (expired.unresolved, expired.stop_requested),
             (out_there, out_there)
         );
-        let gone = apply(&expired, Event::NotHeld, late).changed();
+        let gone = apply(&expired, Event::Fact(Fact::NotHeld), late).changed();
         assert!(gone.is_none_or(|gone| !gone.unresolved));
     }
 }
 
 #[test]
 fn what_was_pushed_and_never_taken_closes_as_if_it_had_never_been_pushed() {
-    let untaken = apply(&attempt(State::Sent), Event::NotHeld, NOW)
+    let untaken = apply(&attempt(State::Sent), Event::Fact(Fact::NotHeld), NOW)
         .changed()
         .unwrap();
     assert!(untaken.state == State::Sent && untaken.untaken && untaken.unresolved);
     assert_eq!(
-        apply(&untaken, Event::NotHeld, NOW),
+        apply(&untaken, Event::Fact(Fact::NotHeld), NOW),
         Verdict::Unchanged,
         "nothing new"
     );
     for (event, state) in [
-        (Event::Cancel, State::Cancelled),
-        (Event::Supersede, State::Superseded),
-        (Event::Overdue, State::Expired),
+        (Event::Close(Closing::Cancel), State::Cancelled),
+        (Event::Close(Closing::Supersede), State::Superseded),
+        (Event::Close(Closing::Overdue), State::Expired),
     ] {
         let closed = apply(&untaken, event, NOW).changed().unwrap();
         assert_eq!(
@@ -139,14 +155,16 @@ fn what_was_pushed_and_never_taken_closes_as_if_it_had_never_been_pushed() {
             "{event:?}: nobody is there to answer"
         );
         // Pushed once more it may be there again.
-        let pushed = apply(&untaken, Event::Sent, NOW).changed().unwrap();
+        let pushed = apply(&untaken, Event::Fact(Fact::Sent), NOW)
+            .changed()
+            .unwrap();
         assert!(!pushed.untaken);
         let left = apply(&pushed, event, NOW).changed();
         assert!(left.is_none_or(|left| left.unresolved), "{event:?}");
     }
     // Whoever asked for the stop before need not wait for an answer.
-    let stopping = apply(&attempt(State::Sent), Event::Cancel, NOW).changed();
-    let never = apply(&stopping.unwrap(), Event::NotHeld, NOW).changed();
+    let stopping = apply(&attempt(State::Sent), Event::Close(Closing::Cancel), NOW).changed();
+    let never = apply(&stopping.unwrap(), Event::Fact(Fact::NotHeld), NOW).changed();
     let never = never.unwrap();
     assert_eq!((never.state, never.unresolved), (State::Cancelled, false));
 }
@@ -154,7 +172,11 @@ fn what_was_pushed_and_never_taken_closes_as_if_it_had_never_been_pushed() {
 #[test]
 fn a_push_noted_after_the_cancel_calls_the_attempt_back() {
     let cancelled = attempt(State::Cancelled);
-    for event in [Event::Sent, Event::Accepted, Event::Held] {
+    for event in [
+        Event::Fact(Fact::Sent),
+        Event::Fact(Fact::Accepted),
+        Event::Fact(Fact::Held),
+    ] {
         let Verdict::Late(called) = apply(&cancelled, event, NOW) else {
             panic!("{event:?} must call back");
         };
@@ -200,67 +222,86 @@ fn outcomes_that_make_no_sense_are_refused() {
 
 #[test]
 fn stopped_is_an_answer_and_not_the_end() {
-    let at = |step, stopped| Event::Progress {
-        step,
-        bytes: (0, 0),
-        stopped,
+    let at = |step, stopped| {
+        Event::Fact(Fact::Progress {
+            step,
+            bytes: (0, 0),
+            stopped,
+        })
     };
     let then = |before: &Attempt, event| apply(before, event, NOW).changed();
-    let asked = then(&attempt(State::Running), Event::Cancel).unwrap();
+    let asked = then(&attempt(State::Running), Event::Close(Closing::Cancel)).unwrap();
     assert!(asked.stop_requested && !asked.stop_going_back && !asked.is_stopped());
     let stopped = then(&asked, at(Step::Script, true)).unwrap();
     assert!(stopped.is_stopped() && stopped.unresolved && stopped.state == State::Running);
     // What was said before it and is written after it takes nothing back.
     assert!(then(&stopped, at(Step::Unpack, false)).unwrap().stopped);
     // Nothing shows that it goes back, so another halt has nothing more to end.
-    assert_eq!(apply(&stopped, Event::Halt, NOW), Verdict::Unchanged);
+    assert_eq!(
+        apply(&stopped, Event::Close(Closing::Halt), NOW),
+        Verdict::Unchanged
+    );
     let back = then(&stopped, at(Step::Rollback, true)).unwrap();
-    assert_eq!(apply(&back, Event::Cancel, NOW), Verdict::Unchanged);
-    let halted = then(&back, Event::Halt).unwrap();
+    assert_eq!(
+        apply(&back, Event::Close(Closing::Cancel), NOW),
+        Verdict::Unchanged
+    );
+    let halted = then(&back, Event::Close(Closing::Halt)).unwrap();
     assert!(halted.stop_going_back && !halted.is_stopped());
-    assert_eq!(apply(&halted, Event::Halt, NOW), Verdict::Unchanged);
-    let failed = Event::Outcome(Ending::Failed(Reason::RollbackFailed));
+    assert_eq!(
+        apply(&halted, Event::Close(Closing::Halt), NOW),
+        Verdict::Unchanged
+    );
+    let failed = Event::Fact(Fact::Outcome(Ending::Failed(Reason::RollbackFailed)));
     let over = then(&halted, failed).unwrap();
     assert!(over.is_stopped() && !over.stop_going_back && !over.unresolved);
 
     // One that failed by itself and goes back: a halt ends that at once, a cancellation does not.
     let back = then(&attempt(State::Running), at(Step::Rollback, false)).unwrap();
-    assert!(!then(&back, Event::Cancel).unwrap().stop_going_back);
-    assert!(then(&back, Event::Halt).unwrap().stop_going_back);
+    assert!(
+        !then(&back, Event::Close(Closing::Cancel))
+            .unwrap()
+            .stop_going_back
+    );
+    assert!(
+        then(&back, Event::Close(Closing::Halt))
+            .unwrap()
+            .stop_going_back
+    );
 
     // One that was closed here.
-    let expired = then(&attempt(State::Running), Event::Overdue).unwrap();
+    let expired = then(&attempt(State::Running), Event::Close(Closing::Overdue)).unwrap();
     let stopped = apply(&expired, at(Step::Rollback, true), NOW);
     assert!(matches!(&stopped, Verdict::Late(late) if late.is_stopped() && late.unresolved));
-    let halted = then(&stopped.changed().unwrap(), Event::Halt).unwrap();
+    let halted = then(&stopped.changed().unwrap(), Event::Close(Closing::Halt)).unwrap();
     assert!(halted.stop_going_back && halted.state == State::Expired);
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         Just(RELEASED),
-        Just(Event::Sent),
-        Just(Event::Accepted),
+        Just(Event::Fact(Fact::Sent)),
+        Just(Event::Fact(Fact::Accepted)),
         (0..Step::ALL.len(), any::<u64>(), any::<bool>()).prop_map(|(step, done, stopped)| {
-            Event::Progress {
+            Event::Fact(Fact::Progress {
                 step: Step::ALL[step],
                 bytes: (done, 0),
                 stopped,
-            }
+            })
         }),
-        Just(Event::Outcome(Ending::Succeeded)),
-        Just(Event::Outcome(Ending::Failed(Reason::Internal))),
-        Just(Event::Outcome(Ending::Cancelled)),
-        Just(Event::Cancel),
-        Just(Event::Halt),
-        Just(Event::Supersede),
-        Just(Event::DeviceGone),
-        Just(Event::Penalise),
-        Just(Event::Overdue),
-        Just(Event::Tick),
-        Just(Event::Held),
-        Just(Event::HeldEnded),
-        Just(Event::NotHeld),
+        Just(Event::Fact(Fact::Outcome(Ending::Succeeded))),
+        Just(Event::Fact(Fact::Outcome(Ending::Failed(Reason::Internal)))),
+        Just(Event::Fact(Fact::Outcome(Ending::Cancelled))),
+        Just(Event::Close(Closing::Cancel)),
+        Just(Event::Close(Closing::Halt)),
+        Just(Event::Close(Closing::Supersede)),
+        Just(Event::Close(Closing::DeviceGone)),
+        Just(Event::Close(Closing::Penalise)),
+        Just(Event::Close(Closing::Overdue)),
+        Just(Event::Close(Closing::Tick)),
+        Just(Event::Fact(Fact::Held)),
+        Just(Event::Fact(Fact::HeldEnded)),
+        Just(Event::Fact(Fact::NotHeld)),
     ]
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::*;
 use crate::{
-    domain::attempt::State,
+    domain::attempt::{Closing, State},
     store::{dispatch::key, entity::target},
 };
 
@@ -60,16 +60,16 @@ impl Store {
     /// Calls off whatever a device has to do; what it was given has to be stopped there. None when there is no such device.
     pub async fn stop_device(&self, id_or_name: &str) -> Result<Option<Stopping>> {
         let stopping = self
-            .write_as(Act::CommitCancel, |tx| async move {
+            .decide_as(Act::CommitCancel, |tx| async move {
                 let row = match find_device(&tx.db, id_or_name).await {
                     Err(StoreError::NotFound { .. }) => return Ok(None),
                     row => row?,
                 };
-                let mut batch = Batch::new(&tx);
+                let mut batch = Batch::deciding(&tx);
                 batch.load(unresolved_of(row.id), None).await?;
                 let mut attempts = Vec::new();
                 for (key, entry) in batch.iter_mut() {
-                    let _ = entry.apply(Event::Cancel, tx.now);
+                    let _ = entry.close(&tx, Closing::Cancel, tx.now);
                     if entry.facts().unresolved {
                         attempts.push(attempt_id(key));
                     }
@@ -107,7 +107,7 @@ impl Store {
         stopped: &[AttemptId],
     ) -> Result<Deleted> {
         let body = body_hash(&id_or_name);
-        self.write(|tx| async move {
+        self.decide(|tx| async move {
             if let Some(remembered) = replayed::<Remembered>(&tx, caller, body).await? {
                 return Ok(match remembered {
                     Remembered::Deleted(deleted) => deleted,
@@ -118,7 +118,7 @@ impl Store {
                 });
             }
             let row = find_device(&tx.db, id_or_name).await?;
-            let mut batch = Batch::new(&tx);
+            let mut batch = Batch::deciding(&tx);
             batch.load(unresolved_of(row.id), None).await?;
             let mut given: BTreeSet<(Uuid, i32)> = stopped.iter().copied().map(key).collect();
             for (key, entry) in batch.iter_mut() {
@@ -126,7 +126,7 @@ impl Store {
                 if !matches!(state, State::Held | State::Pending) {
                     given.insert(*key);
                 }
-                let _ = entry.apply(Event::DeviceGone, tx.now);
+                let _ = entry.close(&tx, Closing::DeviceGone, tx.now);
             }
             batch.save().await?;
             let work = work(&tx, row.id, &given).await?;

@@ -28,6 +28,7 @@ pub(crate) fn released(
     bundle: &bundle::Model,
     signatures: &[signature::Model],
     targets: impl Iterator<Item = (Uuid, Uuid)>,
+    read: u64,
 ) -> Result<Vec<DueCommand>> {
     let content = Content {
         name: &bundle.name,
@@ -50,6 +51,7 @@ pub(crate) fn released(
         remaining: micros(order.delivery_us).saturating_add(execution),
         waited: Duration::ZERO,
         traceparent: order.traceparent.clone(),
+        read,
     };
     Ok(targets.map(command).collect())
 }
@@ -67,6 +69,7 @@ pub(super) fn stop(row: &Row) -> (Option<Uuid>, DueCommand) {
         remaining: Duration::ZERO,
         waited: Duration::ZERO,
         traceparent: row.traceparent.clone(),
+        read: 0,
     };
     (None, command)
 }
@@ -98,6 +101,7 @@ pub(super) fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, 
         // Its last change is the commit that released it, unless it was pushed in an earlier session.
         waited: now.since(Timestamp(row.updated_at)),
         traceparent: row.traceparent.clone(),
+        read: 0,
     };
     Ok(Some((row.bundle_id, command)))
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{OpenSession, OpenedSession};
 use crate::{
     domain::{
-        attempt::{Event, Sent, State},
+        attempt::{Closing, Fact, Sent, State},
         device::{Conflict, DiskFault, Known, Return, next_epoch, recognise},
     },
     store::{
@@ -26,7 +26,7 @@ use crate::{
         devices::{built_in, clean, described, not_found, update},
         dynamic::join,
         entity::{attempt, device, device_key, journal, session, target},
-        transaction::{ID_CHUNK, Tx, insert_all, padded},
+        transaction::{Deciding, ID_CHUNK, Tx, insert_all, padded},
     },
 };
 
@@ -84,7 +84,7 @@ impl Opening<'_> {
 /// Numbers and opens the sessions of different devices, and answers each in its place. What is refused has changed nothing, but
 /// that a device somebody lies about is conflicted.
 pub(in crate::store) async fn open(
-    tx: &Tx,
+    tx: &Deciding,
     opens: &[&OpenSession],
 ) -> Result<Vec<Result<OpenedSession>>> {
     let mut devices = speaking_devices(tx, opens).await?;
@@ -327,7 +327,7 @@ pub(super) fn number_of_session() -> Expr {
 /// pushed, here for those that have come already.
 ///
 /// Gives the stops of what they hold, by device: who comes back late is told before it goes on.
-async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<Stops> {
+async fn settle(tx: &Deciding, openings: &[Opening<'_>]) -> Result<Stops> {
     let openings: BTreeMap<Uuid, &Opening<'_>> = openings
         .iter()
         .filter(|opening| !opening.row.conflicted)
@@ -344,7 +344,8 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<Stops> {
     let theirs = Condition::all()
         .add(attempt::Column::DeviceId.is_in(padded(openings.keys().copied())))
         .add(is_unresolved());
-    let mut batch = Batch::new(tx);
+    // What an older session was given and nobody noted is known here; nothing more is pushed into it.
+    let mut batch = Batch::deciding(tx);
     batch.load(theirs, None).await?;
     let named: Vec<Uuid> = held.keys().map(|(_, attempt)| attempt.target.0).collect();
     for chunk in named.chunks(ID_CHUNK) {
@@ -370,19 +371,19 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<Stops> {
             entry.mark_dirty();
         }
         let event = match held {
-            Some(state) if state.is_open() => Event::Held,
-            Some(_) => Event::HeldEnded,
+            Some(state) if state.is_open() => Fact::Held,
+            Some(_) => Fact::HeldEnded,
             None if opening.returned == Return::Same && entry.facts().is_at_work() => {
                 entry.take_push_back(opening.row.epoch);
                 continue;
             }
             // It may have been taken, and have ended, after these rows were backed up; asked again, the device says.
             None if opening.is_ahead() && entry.facts().state == State::Sent => continue,
-            None => Event::NotHeld,
+            None => Fact::NotHeld,
         };
         let was_sent = entry.facts().state == State::Sent;
         let changed = entry.apply(event, tx.now).changed().is_some();
-        if changed && was_sent && event == Event::NotHeld {
+        if changed && was_sent && event == Fact::NotHeld {
             // A late note of that push has nothing to say any more.
             entry.take_push_back(opening.row.epoch);
             untaken.extend(entry.facts().untaken.then_some(entry.row.device_id));
@@ -390,7 +391,7 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<Stops> {
         let is_held = held.is_some_and(|state| state.is_open());
         if let Some(now) = tx.time().filter(|_| is_held) {
             // Nobody may have looked at its deadline yet.
-            let _ = entry.apply(Event::Tick, now);
+            let _ = entry.close(tx, Closing::Tick, now);
         }
         if is_held && entry.facts().stop_requested {
             let theirs: &mut Vec<_> = stops.entry(entry.row.device_id).or_default();
@@ -403,7 +404,7 @@ async fn settle(tx: &Tx, openings: &[Opening<'_>]) -> Result<Stops> {
             let queue = (entry.row.device_id, entry.row.bundle_name.clone());
             let newest = newest.get(&queue).copied().unwrap_or_default();
             if entry.facts().untaken && newest > entry.row.generation {
-                let _ = entry.apply(Event::Supersede, tx.now);
+                let _ = entry.close(tx, Closing::Supersede, tx.now);
             }
         }
     }

@@ -8,7 +8,7 @@ use sea_orm::{
 use super::*;
 use crate::{
     domain::{
-        attempt::{Event, Reason, State},
+        attempt::{Closing, Reason, State},
         halt::{Facts, Standing},
     },
     store::{
@@ -81,7 +81,7 @@ impl Store {
     /// finished can be halted as long as a device has not answered.
     pub async fn halt_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
         let body = body_hash(&id.0);
-        self.write(|tx| async move {
+        self.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
                 return steered(&tx, id).await;
             }
@@ -89,7 +89,7 @@ impl Store {
             let is_finished = row.state == DeploymentState::Finished.as_str();
             let (devices, is_news) = if is_finished || row.cancelled_at.is_some() {
                 // Whoever still has to answer is asked again, and what goes back by now ends as well.
-                let (devices, told) = stop_attempts(&tx, id.0, Event::Halt).await?;
+                let (devices, told) = stop_attempts(&tx, id.0, Closing::Halt).await?;
                 (devices, told > 0)
             } else {
                 (halt(&tx, &row).await?, true)

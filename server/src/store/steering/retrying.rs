@@ -51,7 +51,7 @@ impl Store {
         devices: &[String],
     ) -> Result<Retried> {
         let body = body_hash(&(id.0, devices));
-        self.write(|tx| async move {
+        self.decide(|tx| async move {
             if let Some((retried, left_out)) = replayed::<(u32, u32)>(&tx, caller, body).await? {
                 return retried_as(&tx, id, retried, left_out).await;
             }
