@@ -23,6 +23,7 @@ pub mod crashes;
 pub mod disks;
 pub mod evidence;
 pub mod history;
+pub mod hostile;
 pub mod kills;
 pub mod load;
 pub mod network;
@@ -113,6 +114,13 @@ pub const SCENARIOS: &[Scenario] = &[
         ci: 1,
         databases: BOTH,
         run: |plan| Box::pin(crashes::run(plan)),
+    },
+    Scenario {
+        name: "hostile",
+        about: "attacks by strangers, a viewer, an operator and a device, `--count` seconds each",
+        ci: 1,
+        databases: BOTH,
+        run: |plan| Box::pin(hostile::run(plan)),
     },
     Scenario {
         name: "kills",

@@ -35,7 +35,7 @@ mod codec;
 mod session;
 
 use codec::AnyBytes;
-pub use session::{RawSession, failed, succeeded};
+pub use session::{RawSession, Saying, failed, succeeded};
 
 /// How long the server may take to say the next thing.
 const PATIENCE: Duration = Duration::from_secs(60);

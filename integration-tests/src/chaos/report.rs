@@ -32,6 +32,12 @@ impl Figures {
         *slot = slot.max(seconds);
     }
 
+    /// Keeps the larger of what is there and `number`, under the name as it is.
+    pub fn most(&mut self, name: &str, number: f64) {
+        let slot = self.0.entry(name.to_owned()).or_insert(number);
+        *slot = slot.max(number);
+    }
+
     /// Adds all figures of another part.
     pub fn merge(&mut self, other: &Self) {
         for (name, number) in &other.0 {

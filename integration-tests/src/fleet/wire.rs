@@ -177,11 +177,16 @@ impl Connector {
         Ok(stream)
     }
 
-    /// Connects as agent `number`.
-    pub async fn connect(&self, number: usize) -> Result<Wire, WireError> {
+    /// Connects as agent `number`, up to TLS.
+    pub async fn tls(&self, number: usize) -> Result<TlsStream<TcpStream>, WireError> {
         let stream = self.dial(number).await?;
         let tls = TlsConnector::from(Arc::clone(&self.tls));
-        let stream = tls.connect(self.name.clone(), stream).await?;
+        Ok(tls.connect(self.name.clone(), stream).await?)
+    }
+
+    /// Connects as agent `number`.
+    pub async fn connect(&self, number: usize) -> Result<Wire, WireError> {
+        let stream = self.tls(number).await?;
         let bytes = [0; ChannelBinding::LEN];
         let session = stream.get_ref().1;
         let exported = session.export_keying_material(bytes, ChannelBinding::LABEL, None);
@@ -331,6 +336,18 @@ impl Sender {
     /// Sends bytes as they are, framing and all.
     pub fn send_raw(&mut self, bytes: impl Into<Bytes>) -> Result<(), WireError> {
         Ok(self.0.send_data(bytes.into(), false)?)
+    }
+
+    /// Sends whatever bytes, once the server makes room for them.
+    pub async fn bytes(&mut self, mut bytes: Bytes) -> Result<(), WireError> {
+        while !bytes.is_empty() {
+            self.0.reserve_capacity(bytes.len());
+            let room = poll_fn(|context| self.0.poll_capacity(context)).await;
+            let room = room.ok_or(WireError::NotGrpc("the call is over"))??;
+            self.0
+                .send_data(bytes.split_to(room.min(bytes.len())), false)?;
+        }
+        Ok(())
     }
 
     /// Says that nothing more comes.

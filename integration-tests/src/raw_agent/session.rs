@@ -26,7 +26,27 @@ pub struct RawSession {
     pub(super) down: Streaming<DeviceSessionResponse>,
 }
 
+/// The agent's half of a session, to send while somebody else listens.
+#[derive(Debug, Clone)]
+pub struct Saying(mpsc::Sender<Bytes>);
+
+impl Saying {
+    /// Sends a message; false when the session is over.
+    pub async fn say(&self, message: up::Message) -> bool {
+        let message = DeviceSessionRequest {
+            message: Some(message),
+        };
+        self.0.send(message.encode_to_vec().into()).await.is_ok()
+    }
+}
+
 impl RawSession {
+    /// The half that sends.
+    #[must_use]
+    pub fn sender(&self) -> Saying {
+        Saying(self.up.clone())
+    }
+
     /// Sends a message.
     pub async fn send(&self, message: up::Message) {
         let message = DeviceSessionRequest {

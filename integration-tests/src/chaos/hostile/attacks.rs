@@ -1,0 +1,77 @@
+//! Every attack there is. One goes on until it is dropped, and comes again when the server throws it out.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+
+use super::target::Target;
+
+mod floods;
+mod insiders;
+mod strangers;
+
+type Attacking = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A way to do harm.
+#[derive(Clone, Copy)]
+pub(super) struct Attack {
+    pub(super) name: &'static str,
+    /// How many do it side by side.
+    pub(super) attackers: usize,
+    /// One of them, with its number.
+    pub(super) run: fn(Arc<Target>, usize) -> Attacking,
+}
+
+/// Between two tries of an attacker that was thrown out: it attacks the server and not this machine's processor.
+const AGAIN: Duration = Duration::from_millis(20);
+
+macro_rules! attack {
+    ($name:literal, $attackers:literal, $run:path) => {
+        Attack {
+            name: $name,
+            attackers: $attackers,
+            run: |target, number| {
+                Box::pin(async move {
+                    loop {
+                        $run(&target, number).await;
+                        sleep(AGAIN).await;
+                    }
+                })
+            },
+        }
+    };
+}
+
+pub(super) const ATTACKS: &[Attack] = &[
+    // Nobody is known: no key, no token.
+    attack!("rapid reset", 2, floods::rapid_reset),
+    attack!("endless continuation", 2, floods::continuation),
+    attack!("huge headers", 2, floods::huge_headers),
+    attack!("pings", 2, floods::pings),
+    attack!("settings", 2, floods::settings),
+    attack!("empty data", 2, floods::empty_data),
+    attack!("more streams than allowed", 2, floods::many_streams),
+    attack!("names of calls", 2, floods::long_paths),
+    attack!("silent connections", 1, strangers::silent_tcp),
+    attack!("half a handshake", 1, strangers::half_a_handshake),
+    attack!("idle connections", 1, strangers::idle_http),
+    attack!("sessions without Hello", 1, strangers::silent_sessions),
+    attack!("endless enrolments", 4, strangers::endless_enrolments),
+    attack!("wrong Hellos", 4, strangers::wrong_hellos),
+    attack!("huge Hellos", 2, strangers::huge_hellos),
+    attack!("guessed tokens", 4, strangers::guessed_tokens),
+    attack!("guessed enrolments", 4, strangers::guessed_enrolments),
+    attack!("health watches", 8, strangers::health_watches),
+    // A viewer, an operator and a device that are known, and mean harm.
+    attack!("watches nobody reads", 1, insiders::stalled_watches),
+    attack!("uploads that stand still", 1, insiders::idle_uploads),
+    attack!("an endless upload", 1, insiders::endless_upload),
+    attack!("made-up releases", 1, insiders::made_up_releases),
+    attack!("made-up progress", 1, insiders::made_up_progress),
+    attack!("made-up outcomes", 1, insiders::made_up_outcomes),
+    attack!(
+        "sessions over and over",
+        1,
+        insiders::sessions_over_and_over
+    ),
+];
