@@ -19,6 +19,7 @@ mod journal;
 mod metrics;
 mod outcomes;
 mod plan;
+mod private;
 mod proof;
 mod removal;
 mod restored;

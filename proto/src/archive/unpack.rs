@@ -154,6 +154,8 @@ impl Disk {
                 break;
             }
         }
+        // Whatever the umask says: programs of other users are started from here.
+        fs::set_permissions(&self.into, Permissions::from_mode(0o755))?;
         self.durable.finish(&self.into, || {
             let nodes = walked.tree.iter().filter_map(|(path, node)| {
                 let path = path.strip_prefix(&walked.root).ok()?;
