@@ -134,12 +134,14 @@ both_databases! {
         let server = TestServer::start(database).await;
         let operator = server.operator();
         let mut old = server.raw_device("edge-1").await;
+        let mut session = old.connect(&server).await;
         let token = operator.enrollment_token_for(CreateEnrollmentTokenRequest {
             replaces_device: "edge-1".into(),
             ..Default::default()
         }).await;
         let mut new = RawIdentity::enrol(&server, &token, server.new_key(), "").await.unwrap();
         assert_eq!((new.device, new.name.as_str()), (old.device, "edge-1"), "the device stays itself");
+        assert_eq!(session.end().await, Code::Unauthenticated, "its session ends");
         let refused = old.try_connect(&server).await.unwrap_err();
         assert_eq!(refused.code(), Code::Unauthenticated, "the old key is revoked");
         let _session = new.connect(&server).await;

@@ -1,5 +1,7 @@
 //! Starts, windows, deadlines, devices that join later and devices that are left out, as an operator meets them.
 
+use std::collections::BTreeMap;
+
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use kernex_integration_tests::{
     AgentOptions, BundleBuilder, Ctl, TestServer, both_databases,
@@ -7,6 +9,7 @@ use kernex_integration_tests::{
 };
 use kernex_proto::v1::{AttemptState, DeploymentResult, DeploymentState, FailureReason};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 fn now() -> Timestamp {
     Timestamp::now()
@@ -102,6 +105,36 @@ both_databases! {
         let plain = deployment(&ctl, &["app:1.0", "--to", "*"]);
         let plain = ctl.json(&["deployment", "get", plain["id"].as_str().unwrap()]);
         assert!(plain["targets"][0]["opens_at"].is_null(), "{plain}");
+    }
+
+    async fn each_device_of_a_spread_begins_at_its_moment_and_not_before(database) {
+        let server = TestServer::start(database).await;
+        let (operator, ctl) = (server.operator(), Ctl::on(&server));
+        let mut sessions = BTreeMap::new();
+        for name in ["edge-1", "edge-2", "edge-3"] {
+            let session = server.raw_device(name).await.connect(&server).await;
+            sessions.insert(name.to_owned(), session);
+        }
+        operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
+        let spread = deployment(&ctl, &["app:1.0", "--to", "*", "--spread", "10s"]);
+        let shown = ctl.json(&["deployment", "get", spread["id"].as_str().unwrap()]);
+        let mut told = JoinSet::new();
+        for target in shown["targets"].as_array().unwrap() {
+            // Nothing is shown of a moment that is past.
+            let at: Option<Timestamp> = target["opens_at"].as_str().map(|at| at.parse().unwrap());
+            let mut session = sessions.remove(target["device"].as_str().unwrap()).unwrap();
+            told.spawn(async move {
+                session.deploy_command().await;
+                (at, now())
+            });
+        }
+        let mut count = 0;
+        while let Some(told) = told.join_next().await {
+            let (opens, begun) = told.unwrap();
+            assert!(opens.is_none_or(|opens| begun >= opens), "begun at {begun}, {opens:?} was its moment");
+            count += usize::from(opens.is_some());
+        }
+        assert!(count > 0, "every moment was past when it was looked at");
     }
 
     async fn a_deadline_stops_what_runs(database) {

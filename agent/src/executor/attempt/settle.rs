@@ -61,6 +61,7 @@ impl Attempt<'_> {
             retry_after_ms: super::millis(prepared.manifest.retry_after()),
             message: last_line(&self.output.text()),
         };
+        let message = deferred.message.clone();
         let traceparent = self.traceparent();
         let id = self.id;
         let noted = self
@@ -69,7 +70,10 @@ impl Attempt<'_> {
             .call(move |journal| journal.defer(id, deferred, traceparent))
             .await;
         let stopped = match noted {
-            Ok(true) => return Verdict::Deferred,
+            Ok(true) => {
+                tracing::info!(message, "`hooks.pre` asks to be run again later");
+                return Verdict::Deferred;
+            }
             Ok(false) => Break::Stopped,
             Err(err) => Break::internal("cannot write to the journal", &err),
         };
