@@ -6,8 +6,9 @@ use kernex_proto::v1::{
     AttemptState, Bundle, CreateDeploymentRequest, CreateEnrollmentTokenRequest, Deployment,
     DeploymentState, Device, DeviceStatus, GetDeploymentRequest, GetDeviceRequest,
     ListTargetsRequest, RollbackDeploymentRequest, RollbackDeploymentResponse, Target,
-    UpdateDeviceLabelsRequest, UploadBegin, UploadBundleRequest, WhoAmIRequest, WhoAmIResponse,
-    access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
+    UpdateDeviceLabelsRequest, UploadBegin, UploadBundleRequest, WatchEventsRequest, WhoAmIRequest,
+    WhoAmIResponse, access_service_client::AccessServiceClient,
+    bundle_service_client::BundleServiceClient,
     configuration_service_client::ConfigurationServiceClient,
     deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
     event_service_client::EventServiceClient, plan_service_client::PlanServiceClient,
@@ -332,6 +333,24 @@ impl Operator {
             seen(holds(&device), device)
         })
         .await
+    }
+
+    /// Kinds of the events that are kept, from the oldest to the first of kind `until`.
+    ///
+    /// # Panics
+    /// When there is none of that kind.
+    pub async fn event_kinds(&self, until: &str) -> Vec<String> {
+        let request = WatchEventsRequest::default();
+        let events = self.events().watch_events(request).await;
+        let mut events = events.expect("events can be watched").into_inner();
+        let mut kinds = Vec::new();
+        while kinds.last().is_none_or(|kind| kind != until) {
+            let next = tokio::time::timeout(LIMIT, events.message()).await;
+            let next = next.unwrap_or_else(|_| panic!("no {until} among {kinds:?}"));
+            let event = next.expect("the watch goes on").and_then(|it| it.event);
+            kinds.push(event.expect("an event").kind);
+        }
+        kinds
     }
 
     /// Waits until a device is online.

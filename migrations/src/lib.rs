@@ -34,6 +34,7 @@ mod m0026_recorded;
 mod m0027_stops;
 mod m0028_disk;
 mod m0029_hello;
+mod m0030_unknown;
 
 /// Applies and reverts the changes in order.
 #[derive(Debug)]
@@ -66,6 +67,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0027_stops::Migration),
             Box::new(m0028_disk::Migration),
             Box::new(m0029_hello::Migration),
+            Box::new(m0030_unknown::Migration),
         ]
     }
 }

@@ -57,7 +57,7 @@ pub struct Metrics {
     pub slow_readers: By<Counter>,
     /// Calls refused because their token had as many under way as it may.
     pub token_limit: Counter,
-    /// What devices said beyond their limits: `releases` of heartbeats that were not looked at.
+    /// What devices said beyond their limits, by [`DEVICE_LIMITS`].
     pub device_limits: By<Counter>,
     /// What the store does.
     pub store: Transactions,
@@ -89,7 +89,7 @@ impl Metrics {
             expired: Counter::default(),
             slow_readers: By::new("result", ["ended", "disconnected"]),
             token_limit: Counter::default(),
-            device_limits: By::new("limit", ["releases"]),
+            device_limits: store.device_limits.clone(),
             store,
         }
     }
@@ -190,7 +190,7 @@ impl Metrics {
         );
         registry.register(
             "device_limits",
-            "What devices said beyond their limits, by limit: releases of heartbeats that were not looked at",
+            "What devices said beyond their limits: messages heard later, progress dropped, releases of heartbeats not looked at, obstacles of plans dropped, events held back, older reports of unknown attempts dropped",
             self.device_limits.0.clone(),
         );
         self.store.register(&mut registry);
@@ -228,16 +228,28 @@ const REFUSAL_REASONS: [&str; 12] = [
 ];
 
 /// What can become of a session handshake.
-const HANDSHAKE_RESULTS: [&str; 9] = [
+const HANDSHAKE_RESULTS: [&str; 11] = [
     "opened",
     "malformed",
     "unauthenticated",
+    "protocol_too_old",
+    "protocol_downgraded",
     "revoked",
     "too_slow",
     "overloaded",
     "draining",
     "gone",
     "store",
+];
+
+/// What a device may do only so much of.
+const DEVICE_LIMITS: [&str; 6] = [
+    "messages",
+    "progress",
+    "releases",
+    "obstacles",
+    "events",
+    "unknown_reports",
 ];
 
 /// What the store counts about its transactions.
@@ -247,6 +259,8 @@ pub struct Transactions {
     pub ended: By<Counter>,
     /// How long the committed ones took, the wait for the writer included.
     pub took: Histogram,
+    /// What devices said beyond their limits.
+    pub device_limits: By<Counter>,
 }
 
 impl Default for Transactions {
@@ -254,6 +268,7 @@ impl Default for Transactions {
         Self {
             ended: By::new("result", ["committed", "rolled_back", "retried"]),
             took: seconds(),
+            device_limits: By::new("limit", DEVICE_LIMITS),
         }
     }
 }

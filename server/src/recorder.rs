@@ -30,7 +30,7 @@ use crate::{
     dispatcher::Hints,
     error::chain,
     metrics::{Metrics, observe},
-    registry::{Ended, Registry, SessionHandle},
+    registry::{BeingRecorded, Ended, Registry, SessionHandle},
     store::{
         Store, StoreError,
         heartbeats::HeartbeatRow,
@@ -64,6 +64,8 @@ pub struct Submission {
     pub event: ReportEvent,
     /// The trace it belongs to; ends once the report is committed.
     pub span: Span,
+    /// Its turn among the reports of its session.
+    pub turn: BeingRecorded,
 }
 
 impl Submission {

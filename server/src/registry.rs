@@ -2,6 +2,8 @@
 //!
 //! Nothing is sent, notified or awaited while the lock is held; callers take handles out and act on them.
 
+mod rate;
+
 use std::{
     collections::{HashMap, HashSet},
     future::poll_fn,
@@ -18,8 +20,12 @@ use kernex_proto::{
     ids::{AttemptId, DeviceId, JournalId},
     v1::{self, DeviceSessionResponse, device_session_response::Message},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 
+use self::rate::MessageRate;
 use crate::{
     domain::{attempt::UNHEARD, device::DiskFault},
     revocations::Cause,
@@ -30,6 +36,10 @@ use crate::{
 ///
 /// They wait in boxes: the channel makes room for 32 at once, which is 8 KiB for messages and 256 bytes for boxes.
 pub const OUTBOUND_QUEUE: usize = 64;
+
+/// Reports of one session that are being recorded. One commit answers all of them, so their acknowledgements have to fit into
+/// the queue together, with room for everything else.
+const REPORTS_AT_ONCE: usize = OUTBOUND_QUEUE / 2;
 
 /// Milliseconds between two changes of a disk's state that are noted in one session.
 const DISK_CALM: u64 = 10_000;
@@ -72,8 +82,22 @@ pub struct SessionHandle {
     disk_fault: AtomicI32,
     /// When that changed last, in milliseconds since the session opened; 0 is never.
     disk_changed: AtomicU64,
+    /// Turns for reports.
+    recording: Semaphore,
+    /// In a box and made when it is needed: most sessions say nothing but heartbeats.
+    rate: OnceLock<Box<MessageRate>>,
     /// The session's task.
     waiting: AtomicWaker,
+}
+
+/// A report of a session that is being recorded; its turn is free again when this is dropped.
+#[derive(Debug)]
+pub struct BeingRecorded(Arc<SessionHandle>);
+
+impl Drop for BeingRecorded {
+    fn drop(&mut self) {
+        self.0.recording.add_permits(1);
+    }
 }
 
 impl SessionHandle {
@@ -95,6 +119,8 @@ impl SessionHandle {
             ended: OnceLock::new(),
             ailing: AtomicBool::new(false),
             disk_fault: AtomicI32::new(0),
+            recording: Semaphore::new(REPORTS_AT_ONCE),
+            rate: OnceLock::new(),
             disk_changed: AtomicU64::new(0),
             waiting: AtomicWaker::new(),
         })
@@ -140,6 +166,33 @@ impl SessionHandle {
     pub fn set_disk_fault(&self, fault: Option<DiskFault>) {
         let wire = fault.map_or(v1::DiskFault::Unspecified, v1::DiskFault::from);
         self.disk_fault.store(wire.into(), Ordering::Relaxed);
+    }
+
+    /// Counts a message of the device.
+    pub fn count_message(&self) {
+        self.rate.get_or_init(Box::default).count();
+    }
+
+    /// Whether the last message that was counted was one too many, and [`Self::may_say_more`] is to be waited for.
+    #[must_use]
+    pub fn has_said_too_much(&self) -> bool {
+        self.rate.get().is_some_and(|rate| rate.is_exceeded())
+    }
+
+    /// Waits until the device may be heard again.
+    pub async fn may_say_more(&self) {
+        if let Some(rate) = self.rate.get() {
+            rate.wait().await;
+        }
+    }
+
+    /// Waits until one more of its reports may be recorded.
+    pub async fn begin_report(self: &Arc<Self>) -> BeingRecorded {
+        // Nobody closes it.
+        if let Ok(turn) = self.recording.acquire().await {
+            turn.forget();
+        }
+        BeingRecorded(Arc::clone(self))
     }
 
     /// Time between heartbeats, when the agent said that it goes by one of its own.

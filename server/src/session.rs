@@ -287,11 +287,7 @@ impl Sessions {
                     Wake::Silent
                 }
             };
-            let decision = match session.is_ailing() {
-                false => decide(wake),
-                true => decide_ailing(wake),
-            };
-            match decision {
+            match decide_for(session, wake) {
                 Decision::Ignore(what) => {
                     span.in_scope(|| tracing::debug!(what, "message ignored"));
                 }
@@ -309,11 +305,19 @@ impl Sessions {
                         Box::pin(noted.instrument(span.clone())).await;
                     }
                 }
+                Decision::Progress(..) if session.has_said_too_much() => {
+                    self.metrics.device_limits.of("progress").inc();
+                }
                 Decision::Progress(attempt, progress) => {
                     self.recorder
                         .progress(session.device, session.epoch, attempt, progress);
                 }
-                Decision::Planned(answer) => self.plans.answer(session.device, answer),
+                Decision::Planned(mut answer) => {
+                    if limits::shorten(&mut answer) {
+                        self.metrics.device_limits.of("obstacles").inc();
+                    }
+                    self.plans.answer(session.device, answer);
+                }
                 Decision::Configured(answer) => {
                     let recorded = self.configured(session, &answer);
                     Box::pin(recorded.instrument(span.clone())).await;
@@ -338,6 +342,15 @@ impl Sessions {
         }
     }
 
+    /// Holds what a device said until it may say more. What it says meanwhile waits on its own side.
+    async fn hold(&self, session: &SessionHandle) {
+        if session.has_said_too_much() {
+            self.metrics.device_limits.of("messages").inc();
+            tracing::debug!(device = %session.device, "a device says more than it may and is heard later");
+            session.may_say_more().await;
+        }
+    }
+
     /// What a heartbeat says, in full.
     async fn heartbeat(&self, session: &SessionHandle, seq: u64, row: Box<v1::Heartbeat>) {
         let fault = DiskFault::from_wire(row.disk_fault());
@@ -356,7 +369,7 @@ impl Sessions {
         let releases = limits::releases(row.releases);
         if releases.is_none() {
             self.metrics.device_limits.of("releases").inc();
-            tracing::debug!(device = %session.device, releases = said, "a heartbeat names more releases than any device has; they are not looked at");
+            tracing::debug!(device = %session.device, releases = said, "a heartbeat names more releases than any device has, or none that can be; they are not looked at");
         }
         self.recorder.heartbeat(HeartbeatRow {
             device: session.device,
@@ -406,22 +419,28 @@ impl Sessions {
             kernex_proto::telemetry::set_parent(&span, &traceparent);
             span
         };
-        let submission = Submission {
-            session: Arc::clone(session),
-            seq,
-            previous_outcome,
-            attempt,
-            event,
-            span,
+        let queued = async {
+            self.hold(session).await;
+            let submission = Submission {
+                session: Arc::clone(session),
+                seq,
+                previous_outcome,
+                attempt,
+                event,
+                span,
+                turn: session.begin_report().await,
+            };
+            self.recorder.report(submission).await
         };
         // A full queue holds this session back, but not its end.
         tokio::select! {
             _ = session.ended() => true,
-            queued = self.recorder.report(submission) => queued,
+            queued = queued => queued,
         }
     }
 
     async fn configured(&self, session: &SessionHandle, answer: &v1::Configured) {
+        self.hold(session).await;
         if answer.heartbeat_interval_ms > 0 {
             // A device that may be asked for a beat an hour is not silent for being quiet.
             session.set_heartbeat(Duration::from_millis(answer.heartbeat_interval_ms));
@@ -451,6 +470,18 @@ impl Sessions {
             tracing::warn!(error = %chain(&error), "session not marked as closed");
         }
     }
+}
+
+/// What the session does about it; a message is counted. A function of its own, so that an open session has no room for it.
+fn decide_for(session: &SessionHandle, wake: Wake) -> Decision {
+    let decision = match session.is_ailing() {
+        false => decide(wake),
+        true => decide_ailing(wake),
+    };
+    if decision.is_counted() {
+        session.count_message();
+    }
+    decision
 }
 
 /// Notes why a stream did not become a session. Of strangers the log speaks once a minute.

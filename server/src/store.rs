@@ -26,6 +26,7 @@ use crate::{
 };
 use connect::Pools;
 use entity::cluster;
+use event_limit::EventLimit;
 use transaction::insert_all;
 
 pub mod access;
@@ -45,6 +46,7 @@ mod dynamic;
 mod enroll;
 #[expect(unreachable_pub, reason = "the derive makes public items of rows")]
 mod entity;
+mod event_limit;
 pub mod events;
 mod fan_out;
 pub mod heartbeats;
@@ -70,6 +72,7 @@ pub mod steering;
 pub mod steps;
 mod targets;
 mod transaction;
+mod unknown;
 mod waiting;
 
 pub use page::{Page, Paged};
@@ -242,12 +245,14 @@ struct Inner {
     figures: Transactions,
     revocations: Revocations,
     in_flight: Arc<InFlight>,
+    event_limit: EventLimit,
 }
 
 impl Store {
     /// Opens a database: `sqlite://path` or `postgres://...`.
     pub async fn open(url: &str, clock: Clock) -> Result<Self> {
         let (sessions, operators) = connect::connect(url).await?;
+        let figures = Transactions::default();
         let inner = Inner {
             sessions,
             operators,
@@ -256,7 +261,8 @@ impl Store {
             first_ahead: OnceLock::new(),
             last: AtomicI64::new(0),
             changes: watch::Sender::new(0),
-            figures: Transactions::default(),
+            event_limit: EventLimit::new(&figures),
+            figures,
             revocations: Revocations::default(),
             in_flight: Arc::default(),
         };

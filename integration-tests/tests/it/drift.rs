@@ -29,24 +29,6 @@ fn switch(agent: &TestAgent, version: &str) {
     fs::rename(aside, link).unwrap();
 }
 
-async fn kinds(operator: &Operator, until: &str) -> Vec<String> {
-    let request = WatchEventsRequest::default();
-    let mut events = operator
-        .events()
-        .watch_events(request)
-        .await
-        .unwrap()
-        .into_inner();
-    let mut kinds = Vec::new();
-    while kinds.last().is_none_or(|kind| kind != until) {
-        let next =
-            tokio::time::timeout(kernex_integration_tests::wait::LIMIT, events.message()).await;
-        let next = next.unwrap_or_else(|_| panic!("no {until} among {kinds:?}"));
-        kinds.push(next.unwrap().unwrap().event.unwrap().kind);
-    }
-    kinds
-}
-
 both_databases! {
     async fn a_release_switched_by_hand_is_drift_until_it_is_switched_back(database) {
         let server = TestServer::start(database).await;
@@ -73,7 +55,7 @@ both_databases! {
         assert!(shown.contains("app runs 1.0 instead of 2.0"), "{shown}");
         switch(&agent, "2.0");
         operator.device_where("edge-1", "to settle", |device| device.drifts.is_empty()).await;
-        let told = kinds(&operator, "device.settled").await;
+        let told = operator.event_kinds("device.settled").await;
         assert_eq!(told.iter().filter(|kind| *kind == "device.drifted").count(), 1, "{told:?}");
     }
 
@@ -88,7 +70,7 @@ both_databases! {
         assert_eq!((device.drifts[0].expected_version.as_str(), device.drifts[0].actual_digest.as_str()), ("1.0", ""));
         operator.deploy_and_finish(&old, "edge-1").await;
         assert!(operator.device("edge-1").await.drifts.is_empty(), "the outcome has told");
-        let told = kinds(&operator, "device.settled").await;
+        let told = operator.event_kinds("device.settled").await;
         assert_eq!(told.iter().filter(|kind| *kind == "device.drifted").count(), 1, "{told:?}");
     }
 
@@ -102,7 +84,7 @@ both_databases! {
             operator.deploy_and_finish(&versions[round % 2], "edge-1").await;
         }
         let _ = operator.push(&BundleBuilder::script("other", "1.0", "true").gzip().await).await;
-        let told = kinds(&operator, "bundle.uploaded").await;
+        let told = operator.event_kinds("bundle.uploaded").await;
         assert!(!told.iter().any(|kind| kind == "device.drifted"), "{told:?}");
         let mut all = operator.events().watch_events(WatchEventsRequest::default()).await.unwrap().into_inner();
         let mut uploads = 0;

@@ -7,6 +7,7 @@ mod configuration;
 mod control_plane;
 mod deployments;
 mod dev;
+mod device_limits;
 mod disks;
 mod drift;
 mod enrolment;

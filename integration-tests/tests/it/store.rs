@@ -2,6 +2,7 @@
 
 mod attempts;
 mod bundles;
+mod device_limits;
 mod devices;
 mod drifts;
 mod dynamic;

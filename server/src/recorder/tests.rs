@@ -43,6 +43,7 @@ async fn progress_is_never_written_before_the_acceptance_that_came_before_it() {
             attempt: attempt(),
             event: ReportEvent::Accepted,
             span: Span::none(),
+            turn: session.begin_report().await,
         };
         let of = accepted.attempt;
         assert!(recorder.report(accepted).await);
@@ -79,6 +80,7 @@ async fn what_waits_is_written_and_acknowledged_even_when_the_recorder_stops() {
             attempt: attempt(),
             event: ReportEvent::Accepted,
             span: Span::none(),
+            turn: session.begin_report().await,
         };
         assert!(recorder.report(submission).await);
     }

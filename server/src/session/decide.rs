@@ -63,6 +63,16 @@ pub(super) enum Decision {
     Drain(Duration),
 }
 
+impl Decision {
+    /// Whether it counts among the messages a device may send in a second. Heartbeats do not: only the newest is kept.
+    pub(super) const fn is_counted(&self) -> bool {
+        !matches!(
+            self,
+            Self::Heartbeat { .. } | Self::Finish(_) | Self::Drain(_)
+        )
+    }
+}
+
 /// What an agent says of an attempt.
 #[derive(Debug)]
 pub(super) struct Report {

@@ -359,7 +359,7 @@ impl Store {
                 row.refusal = refusal[..refusal.floor_char_boundary(1024)].to_owned();
                 "configuration.refused"
             };
-            if news || !answer.applied {
+            if (news || !answer.applied) && self.0.event_limit.take(device.0) {
                 let detail = json!({ "revision": answer.revision, "refusal": row.refusal });
                 tx.event(kind, Some(device.0), None, detail);
             }

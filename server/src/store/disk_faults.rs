@@ -40,7 +40,9 @@ impl Store {
                 ),
                 None => ("device.disk_recovered", json!({ "name": row.name })),
             };
-            tx.event(kind, Some(id.0), None, what);
+            if self.0.event_limit.take(id.0) {
+                tx.event(kind, Some(id.0), None, what);
+            }
             Ok(())
         })
         .await

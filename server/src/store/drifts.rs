@@ -18,6 +18,7 @@ use super::{
     attempts::{is_unresolved, signed},
     devices::clean,
     entity::{attempt, device, device_drift, device_release},
+    event_limit::EventLimit,
     heartbeats::{HeartbeatRow, Newest},
     transaction::{ID_CHUNK, Tx, insert_all, padded},
 };
@@ -99,7 +100,7 @@ impl Store {
         }
         self.write(|tx| async move {
             for chunk in suspects.chunks(ID_CHUNK) {
-                judge(&tx, newest, chunk).await?;
+                judge(&tx, newest, chunk, &self.0.event_limit).await?;
             }
             Ok(())
         })
@@ -107,7 +108,7 @@ impl Store {
     }
 }
 
-async fn judge(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid]) -> Result<()> {
+async fn judge(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid], limit: &EventLimit) -> Result<()> {
     let devices = device::Entity::find()
         .filter(device::Column::Id.is_in(padded(ids.iter().copied())))
         .all(&tx.db)
@@ -126,16 +127,19 @@ async fn judge(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid]) -> Result<()> {
         };
         let known = known.remove(&device.id).unwrap_or_default();
         let drifts = known.judge(&said(releases), tx.now);
-        write(tx, &device, &known.drifts, drifts).await?;
+        write(tx, &device, &known.drifts, drifts, limit).await?;
     }
     Ok(())
 }
 
+/// Writes what has begun or ceased to drift. What a device may not tell yet is not written either: it seems new with its next
+/// heartbeat, and is told as soon as it may be.
 async fn write(
     tx: &Tx,
     device: &device::Model,
     before: &BTreeMap<String, Drift>,
     now: BTreeMap<String, Drift>,
+    limit: &EventLimit,
 ) -> Result<()> {
     let gone: Vec<&String> = before
         .keys()
@@ -151,6 +155,7 @@ async fn write(
     let changed: BTreeMap<&String, &Drift> = now
         .iter()
         .filter(|(name, drift)| before.get(*name) != Some(drift))
+        .take_while(|_| limit.take(device.id))
         .collect();
     for (name, drift) in &changed {
         let word = |running: &Option<Running>| running.as_ref().map(|it| it.version.clone());

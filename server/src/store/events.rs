@@ -172,6 +172,7 @@ impl Store {
 
     /// Deletes what is older than its retention, unless the clock is not to be trusted.
     pub async fn prune(&self, retention: Retention) -> Result<()> {
+        self.0.event_limit.forget();
         let Some(now) = self.time() else {
             return Ok(());
         };

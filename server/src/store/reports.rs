@@ -7,19 +7,19 @@ use kernex_proto::{
     ids::{AttemptId, DeviceId, JournalId, check_name},
     v1,
 };
-use prost::Message;
-use sea_orm::{ColumnTrait, Condition, sea_query::OnConflict};
+use sea_orm::{ColumnTrait, Condition};
 use uuid::Uuid;
 
 use super::{
     Result, Store,
     attempts::{Batch, Entry, signed},
     dispatch::key,
-    entity::{attempt, unknown_report},
+    entity::attempt,
     marks::{self, Marks},
     running::Releases,
     runs,
-    transaction::{ID_CHUNK, Tx, insert_all, padded},
+    transaction::{ID_CHUNK, padded},
+    unknown,
 };
 use crate::{
     clock::Timestamp,
@@ -67,7 +67,7 @@ pub enum ReportEvent {
 }
 
 /// Longest message, in bytes.
-const MAX_MESSAGE: usize = 4096;
+pub(super) const MAX_MESSAGE: usize = 4096;
 
 impl Store {
     /// Applies reports in order and says what became of each, once committed. None for those that came in with a key that is
@@ -117,7 +117,7 @@ impl Store {
                     .is_none_or(|place| marks.pass(report.device, place));
                 let disposition = match batch.get(key(report.attempt)) {
                     None => {
-                        unknown.extend(aside(report, tx.now.0));
+                        unknown.extend(unknown::row(report, tx.now.0));
                         if is_news {
                             learn_unknown(report, tx.now, &mut releases);
                         }
@@ -136,7 +136,7 @@ impl Store {
                 dispositions.push(Some(disposition));
             }
             batch.save().await?;
-            keep_aside(&tx, unknown).await?;
+            self.keep_unknown(&tx, unknown).await?;
             releases.save(&tx).await?;
             runs::defer(&tx, &deferred).await?;
             marks::raise(&tx, reports).await?;
@@ -160,6 +160,7 @@ fn learn_unknown(report: &IncomingReport, now: Timestamp, releases: &mut Release
     if let ReportEvent::Outcome(outcome) = &report.event
         && let Some(active) = &outcome.active
         && check_name("bundle name", &active.name).is_ok()
+        && releases.has_room(report.device.0, &active.name)
     {
         releases.learn(report.device.0, &active.name, Some(active), now);
     }
@@ -243,46 +244,13 @@ fn write_outcome(row: &mut attempt::Model, outcome: &v1::Outcome, late: bool) {
 }
 
 /// The beginning of a text, within a number of bytes and without NUL, which PostgreSQL refuses.
-fn head(text: &str, limit: usize) -> String {
+pub(super) fn head(text: &str, limit: usize) -> String {
     let text = text.replace('\0', "\u{fffd}");
     text[..text.floor_char_boundary(limit)].to_owned()
 }
 
 /// The end of a text, likewise.
-fn tail(text: &str, limit: usize) -> String {
+pub(super) fn tail(text: &str, limit: usize) -> String {
     let text = text.replace('\0', "\u{fffd}");
     text[text.ceil_char_boundary(text.len().saturating_sub(limit))..].to_owned()
-}
-
-fn aside(report: &IncomingReport, now: i64) -> Option<unknown_report::Model> {
-    let (kind, bytes) = match &report.event {
-        ReportEvent::Accepted => ("accepted", Vec::new()),
-        ReportEvent::Outcome(outcome) => ("outcome", outcome.encode_to_vec()),
-        // Progress of nothing known is worth nothing.
-        // Nor is a question that nobody can answer.
-        ReportEvent::Progress(_) | ReportEvent::Deferred(_) => return None,
-    };
-    let (target_id, number) = key(report.attempt);
-    Some(unknown_report::Model {
-        id: Uuid::now_v7(),
-        device_id: report.device.0,
-        target_id,
-        number,
-        kind: kind.to_owned(),
-        report: bytes,
-        at: now,
-    })
-}
-
-async fn keep_aside(tx: &Tx, reports: Vec<unknown_report::Model>) -> Result<()> {
-    let first_stays = OnConflict::columns([
-        unknown_report::Column::DeviceId,
-        unknown_report::Column::TargetId,
-        unknown_report::Column::Number,
-        unknown_report::Column::Kind,
-    ])
-    .do_nothing()
-    .to_owned();
-    insert_all::<unknown_report::Entity>(&tx.db, reports, Some(first_stays)).await?;
-    Ok(())
 }

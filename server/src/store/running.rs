@@ -15,6 +15,9 @@ use super::{
 };
 use crate::clock::Timestamp;
 
+/// Bundle names of one device beyond which only orders give it more.
+const MAX_NAMES: usize = 256;
+
 /// A device and a bundle name.
 type Key = (Uuid, String);
 
@@ -49,6 +52,13 @@ impl Releases {
     pub(crate) fn running(&self, device: Uuid, name: &str) -> v1::ActiveRelease {
         let row = self.known.get(&(device, name.to_owned()));
         row.cloned().map(release_from).unwrap_or_default()
+    }
+
+    /// Whether a name that no order here has given may be taken in for a device. One that makes names up has no end of them.
+    pub(crate) fn has_room(&self, device: Uuid, name: &str) -> bool {
+        let known = self.known.range((device, String::new())..);
+        let mut known = known.take_while(|((of, _), _)| *of == device);
+        self.known.contains_key(&(device, name.to_owned())) || known.nth(MAX_NAMES - 1).is_none()
     }
 
     /// Takes in what an outcome says about a name.

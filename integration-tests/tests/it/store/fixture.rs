@@ -22,6 +22,10 @@ use kernex_server::{
         steps::{Step, Taken},
     },
 };
+use sea_orm_migration::sea_orm::{
+    self, ConnectionTrait as _, QueryResult,
+    sea_query::{Expr, ExprTrait as _, Query},
+};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -367,6 +371,22 @@ impl Fixture {
             place: None,
         };
         self.store.apply_reports(&[report]).await.unwrap()[0]
+    }
+
+    /// Reports of this device that are set aside: the bundle an outcome is about, and its bytes.
+    pub(super) async fn unknown_reports(&self, device: &Device) -> Vec<(Option<String>, usize)> {
+        let query = Query::select()
+            .columns(["bundle_name", "report"])
+            .from("unknown_reports")
+            .and_where(Expr::col("device_id").eq(device.id.0))
+            .to_owned();
+        let db = sea_orm::Database::connect(&self.url).await.unwrap();
+        let rows = db.query_all(&query).await.unwrap();
+        let row = |row: &QueryResult| {
+            let report: Vec<u8> = row.try_get("", "report").unwrap();
+            (row.try_get("", "bundle_name").unwrap(), report.len())
+        };
+        rows.iter().map(row).collect()
     }
 
     pub(super) async fn kinds_of_events(&self) -> Vec<String> {

@@ -14,6 +14,7 @@ pub struct Model {
     pub kind: String,
     pub report: Vec<u8>,
     pub at: i64,
+    pub bundle_name: Option<String>,
 }
 
 /// Joins are written where they are used.

@@ -1,0 +1,114 @@
+//! How fast a device is heard. Who says too much is read later, and nothing of it is refused: what waits meanwhile waits on the side
+//! of the device. Only progress is dropped, because the newest is all that matters of it.
+
+use std::{
+    num::NonZeroU32,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+    middleware::NoOpMiddleware,
+    state::{InMemoryState, NotKeyed},
+};
+
+/// Messages a second, heartbeats apart.
+const RATE: NonZeroU32 = NonZeroU32::new(50).unwrap();
+/// And at once.
+const BURST: NonZeroU32 = NonZeroU32::new(200).unwrap();
+/// Messages of one session, counted.
+#[derive(Debug)]
+pub(super) struct MessageRate<C: Clock = DefaultClock> {
+    limiter: RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>,
+    /// The last message was one too many, and has not been waited for.
+    is_exceeded: AtomicBool,
+}
+
+impl Default for MessageRate {
+    fn default() -> Self {
+        Self::with_clock(DefaultClock::default())
+    }
+}
+
+impl MessageRate {
+    /// Counts a message.
+    pub(super) fn count(&self) {
+        self.is_exceeded
+            .store(self.take().is_err(), Ordering::Relaxed);
+    }
+
+    /// Whether the last message was one too many.
+    pub(super) fn is_exceeded(&self) -> bool {
+        self.is_exceeded.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the device may be heard again.
+    pub(super) async fn wait(&self) {
+        while let Err(wait) = self.take() {
+            tokio::time::sleep(wait).await;
+        }
+        self.is_exceeded.store(false, Ordering::Relaxed);
+    }
+}
+
+impl<C: Clock> MessageRate<C> {
+    fn with_clock(clock: C) -> Self {
+        let quota = Quota::per_second(RATE).allow_burst(BURST);
+        Self {
+            limiter: RateLimiter::direct_with_clock(quota, clock),
+            is_exceeded: AtomicBool::new(false),
+        }
+    }
+
+    /// Counts a message, or says how long to wait before it is counted.
+    fn take(&self) -> Result<(), Duration> {
+        let taken = self.limiter.check();
+        taken.map_err(|until| until.wait_time_from(self.limiter.clock().now()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use governor::clock::FakeRelativeClock;
+
+    use super::*;
+
+    /// How many messages are heard within a time when there are always more.
+    fn heard(rate: &MessageRate<FakeRelativeClock>, mut left: Duration) -> u32 {
+        let mut heard = 0;
+        loop {
+            match rate.take() {
+                Ok(()) => heard += 1,
+                Err(wait) if wait > left => return heard,
+                Err(wait) => {
+                    left -= wait;
+                    rate.limiter.clock().advance(wait);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_burst_is_heard_at_once_and_what_follows_at_the_rate() {
+        let rate = MessageRate::with_clock(FakeRelativeClock::default());
+        assert_eq!(heard(&rate, Duration::ZERO), BURST.get());
+        let more = heard(&rate, Duration::from_secs(10));
+        assert!((495..=505).contains(&more), "{more}");
+        // Never more than a burst is saved.
+        rate.limiter.clock().advance(Duration::from_secs(100_000));
+        assert_eq!(heard(&rate, Duration::ZERO), BURST.get());
+    }
+
+    #[test]
+    fn who_keeps_to_the_rate_never_waits() {
+        let rate = MessageRate::with_clock(FakeRelativeClock::default());
+        for n in 0..10_000 {
+            assert_eq!(rate.take(), Ok(()), "{n}");
+            rate.limiter
+                .clock()
+                .advance(Duration::from_secs(1) / RATE.get());
+        }
+    }
+}
