@@ -3,7 +3,7 @@
 //! The way of a command: [`session`] takes it in and writes it into the [`journal`]; the [`executor`] finds it there,
 //! fetches and unpacks the [`bundle`], runs its scripts in the [`sandbox`], switches `current` and writes the outcome
 //! into the journal; the session sends it until it is acknowledged. Between them there are only hints: whatever
-//! must not be lost is on disk first.
+//! must not be lost is on disk first. The words are explained in `docs/glossary.md`.
 
 use std::{sync::Arc, time::Duration};
 

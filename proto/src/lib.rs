@@ -2,7 +2,8 @@
 //!
 //! [`v1`] holds the stubs generated from `kernex/v1/*.proto`; the modules beside it hold what the
 //! schema alone cannot say: trusted identifiers, the bundle manifest, the signed transcripts of the
-//! handshakes, the text of an enrolment token and the reasons carried by errors.
+//! handshakes, the text of an enrolment token and the reasons carried by errors. The words are
+//! explained in `docs/glossary.md`.
 
 #[cfg(feature = "archive")]
 pub mod archive;

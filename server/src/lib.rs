@@ -8,7 +8,7 @@
 //!
 //! [`run`] builds the parts, supervises them and takes them down again. To change how a device connects, open
 //! `session/handshake.rs`; what an attempt may become, `domain/attempt.rs`; who may call what, `auth.rs`; which error
-//! means which status, `error.rs`.
+//! means which status, `error.rs`. The words are explained in `docs/glossary.md`.
 
 pub mod answers;
 pub mod api;
