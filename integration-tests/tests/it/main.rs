@@ -9,6 +9,7 @@ mod deployments;
 mod dev;
 mod device_limits;
 mod disks;
+mod documents;
 mod drift;
 mod enrolment;
 mod failures;
