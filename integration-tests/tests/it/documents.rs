@@ -125,6 +125,54 @@ fn the_glossary_explains_every_state_reason_and_verdict_in_its_section() {
     }
 }
 
+/// Every source file of the crates.
+fn sources(folder: &Path, found: &mut String) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push_str(&fs::read_to_string(&path).expect("a source file"));
+        }
+    }
+}
+
+#[test]
+fn every_test_that_a_promise_names_exists() {
+    let mut code = String::new();
+    for (crate_, folder) in [
+        ("proto", "src"),
+        ("server", "src"),
+        ("agent", "src"),
+        ("agent", "tests"),
+        ("cli", "src"),
+        ("integration-tests", "src"),
+        ("integration-tests", "tests"),
+    ] {
+        sources(&root().join(crate_).join(folder), &mut code);
+    }
+    let mut count = 0;
+    let mut missing = Vec::new();
+    for document in ["docs/guarantees.md", "docs/security.md"] {
+        let text = read(document);
+        // Names of tests are sentences; rules, settings and files are not.
+        let is_test = |name: &&str| {
+            name.split('_').count() > 4
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        };
+        for name in text.lines().flat_map(quoted).filter(is_test) {
+            count += 1;
+            if !code.contains(&format!("fn {name}(")) {
+                missing.push(format!("{document}: {name}"));
+            }
+        }
+    }
+    assert!(count > 10, "only {count} names of tests were found");
+    assert_eq!(missing, Vec::<String>::new());
+}
+
 #[test]
 fn files_and_pages_that_documents_name_exist() {
     let root = root();
