@@ -1,22 +1,29 @@
 //! Reading bundles that anybody may have made: the server checks them on upload, the agent unpacks them,
 //! and both walk the same code, so that what was accepted is what arrives.
 //!
+//! Reading and judging is the same on each platform. Writing, the feature `unpack`, is for Unix.
+//!
 //! Rejected, never skipped: anything but regular files, folders, relative symbolic links that stay inside and
 //! hard links to an earlier file (unpacked as copies). [`unpack`] keeps symbolic links back until every file is
 //! written, so nothing is ever written through one.
 
+#[cfg(feature = "unpack")]
 mod durable;
 mod path;
 mod pax;
 mod reader;
 mod tree;
+#[cfg_attr(not(feature = "unpack"), path = "archive/no_unpack.rs")]
 mod unpack;
 mod walk;
 
-use std::{io, path::Path};
+use std::io;
+#[cfg(feature = "unpack")]
+use std::path::Path;
 
 use tokio::io::AsyncRead;
 
+#[cfg(feature = "unpack")]
 use self::unpack::Disk;
 use crate::{
     manifest::{MANIFEST_FILE, Manifest, ManifestError},
@@ -201,6 +208,7 @@ where
 /// not do, and when the future is dropped, the caller removes `into` with what was written so far.
 ///
 /// Blocks the thread it runs on, now and then for long.
+#[cfg(feature = "unpack")]
 pub async fn unpack<R>(reader: R, into: &Path, limits: &Limits) -> Result<Inspected, ArchiveError>
 where
     R: AsyncRead + Unpin + Send,
@@ -224,5 +232,5 @@ where
     finished
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "unpack"))]
 mod tests;

@@ -15,6 +15,7 @@ pub mod error;
 pub mod handshake;
 pub mod ids;
 pub mod manifest;
+#[cfg(unix)]
 pub mod private;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;

@@ -1,11 +1,5 @@
 //! What a name in an archive may look like; pure, so that it can be tested to death.
 
-use std::{
-    ffi::OsStr,
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-};
-
 /// Longest path, in bytes; the rest of the kernel's 4096 belongs to the folder it is unpacked into.
 const MAX_PATH_BYTES: usize = 2048;
 
@@ -15,8 +9,82 @@ const MAX_DEPTH: usize = 128;
 /// Longest name of a single file.
 const MAX_NAME_BYTES: usize = 255;
 
+/// A path within an archive: plain components with `/` between them; empty is the root.
+///
+/// These are the archive's own bytes, so that each platform judges an archive alike, those whose
+/// own paths look different too. In their order a folder comes before what it holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct EntryPath(Vec<u8>);
+
+impl EntryPath {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many components it has.
+    pub(super) fn depth(&self) -> usize {
+        components(&self.0).count()
+    }
+
+    /// The last component.
+    pub(super) fn name(&self) -> &[u8] {
+        self.0.rsplit(|b| *b == b'/').next().unwrap_or_default()
+    }
+
+    /// The folder it is in; none for the root.
+    pub(super) fn parent(&self) -> Option<Self> {
+        if self.is_root() {
+            return None;
+        }
+        let end = self.0.iter().rposition(|b| *b == b'/').unwrap_or(0);
+        Some(Self(self.0.get(..end).unwrap_or_default().to_vec()))
+    }
+
+    pub(super) fn join(&self, below: &[u8]) -> Self {
+        let mut path = self.clone();
+        for component in components(below) {
+            path.push(component);
+        }
+        path
+    }
+
+    /// The rest of the path below a folder; none when it is not the folder or in it.
+    pub(super) fn below(&self, folder: &Self) -> Option<Self> {
+        if folder.is_root() {
+            return Some(self.clone());
+        }
+        match self.0.strip_prefix(folder.as_bytes())? {
+            [] => Some(Self::default()),
+            [b'/', rest @ ..] => Some(Self(rest.to_vec())),
+            _ => None,
+        }
+    }
+
+    fn push(&mut self, component: &[u8]) {
+        if !self.0.is_empty() {
+            self.0.push(b'/');
+        }
+        self.0.extend_from_slice(component);
+    }
+
+    /// Removes the last component; false when there is none.
+    fn pop(&mut self) -> bool {
+        match self.parent() {
+            Some(parent) => {
+                *self = parent;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
 /// Turns the name of an entry into a path of plain components; empty for the root itself.
-pub(super) fn entry_path(name: &[u8]) -> Result<PathBuf, &'static str> {
+pub(super) fn entry_path(name: &[u8]) -> Result<EntryPath, &'static str> {
     if name.is_empty() {
         return Err("has no name");
     }
@@ -24,13 +92,13 @@ pub(super) fn entry_path(name: &[u8]) -> Result<PathBuf, &'static str> {
         return Err("is an absolute path");
     }
     check_bytes(name)?;
-    let mut path = PathBuf::new();
+    let mut path = EntryPath::default();
     let mut depth = 0;
     for component in components(name) {
         match component {
             b".." => return Err("climbs out of its folder with `..`"),
             name if name.len() > MAX_NAME_BYTES => return Err("has a name longer than 255 bytes"),
-            name => path.push(OsStr::from_bytes(name)),
+            name => path.push(name),
         }
         depth += 1;
     }
@@ -41,7 +109,7 @@ pub(super) fn entry_path(name: &[u8]) -> Result<PathBuf, &'static str> {
 }
 
 /// Checks the text of a symbolic link; whether it stays inside is decided once the tree is known.
-pub(super) fn link_target(target: &[u8]) -> Result<PathBuf, &'static str> {
+pub(super) fn link_target(target: &[u8]) -> Result<Vec<u8>, &'static str> {
     if target.is_empty() {
         return Err("is a symbolic link to nothing");
     }
@@ -49,7 +117,7 @@ pub(super) fn link_target(target: &[u8]) -> Result<PathBuf, &'static str> {
         return Err("is a symbolic link to an absolute path");
     }
     check_bytes(target)?;
-    Ok(PathBuf::from(OsStr::from_bytes(target)))
+    Ok(target.to_vec())
 }
 
 fn check_bytes(path: &[u8]) -> Result<(), &'static str> {
@@ -73,14 +141,14 @@ fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// `link_at` says where a path is itself a symbolic link, and to what. What does not exist is taken for a plain
 /// folder. Fails when the way leaves the root, even if it came back, and when `budget`, in steps, is used up.
 pub(super) fn stays_inside<'a>(
-    link: &Path,
-    link_at: impl Fn(&Path) -> Option<&'a Path>,
+    link: &EntryPath,
+    link_at: impl Fn(&EntryPath) -> Option<&'a [u8]>,
     budget: &mut u64,
 ) -> Result<(), &'static str> {
     // The kernel gives up after as many.
     const MAX_HOPS: usize = 40;
-    let mut here = PathBuf::new();
-    let mut ahead: Vec<Vec<u8>> = steps(link);
+    let mut here = EntryPath::default();
+    let mut ahead = steps(link.as_bytes());
     let mut hops = 0;
     while let Some(step) = ahead.pop() {
         *budget = budget
@@ -92,7 +160,7 @@ pub(super) fn stays_inside<'a>(
             }
             continue;
         }
-        here.push(OsStr::from_bytes(&step));
+        here.push(&step);
         if let Some(target) = link_at(&here) {
             hops += 1;
             if hops > MAX_HOPS {
@@ -106,17 +174,15 @@ pub(super) fn stays_inside<'a>(
 }
 
 /// The components of a path, last first.
-fn steps(path: &Path) -> Vec<Vec<u8>> {
-    let mut steps: Vec<_> = components(path.as_os_str().as_bytes())
-        .map(<[u8]>::to_vec)
-        .collect();
+fn steps(path: &[u8]) -> Vec<Vec<u8>> {
+    let mut steps: Vec<_> = components(path).map(<[u8]>::to_vec).collect();
     steps.reverse();
     steps
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, os::unix::ffi::OsStrExt as _};
 
     use proptest::prelude::*;
 
@@ -133,7 +199,7 @@ mod tests {
         ] {
             assert_eq!(
                 entry_path(name.as_bytes()),
-                Ok(PathBuf::from(path)),
+                Ok(EntryPath(path.into())),
                 "{name}"
             );
         }
@@ -165,12 +231,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn paths_are_taken_apart_and_put_together() {
+        let path = |text: &str| EntryPath(text.into());
+        assert_eq!(path("a/bc").parent(), Some(path("a")));
+        assert_eq!(path("a").parent(), Some(path("")));
+        assert_eq!(path("").parent(), None);
+        assert_eq!(
+            (path("a/bc").name(), path("").name()),
+            (&b"bc"[..], &b""[..])
+        );
+        assert_eq!(path("").join(b"a/./b"), path("a/b"));
+        for (whole, folder, rest) in [
+            ("a/b", "", Some("a/b")),
+            ("a/b", "a", Some("b")),
+            ("a", "a", Some("")),
+            ("ab", "a", None),
+            ("a", "a/b", None),
+        ] {
+            assert_eq!(path(whole).below(&path(folder)), rest.map(path), "{whole}");
+        }
+    }
+
     fn check(links: &[(&str, &str)], which: &str) -> Result<(), &'static str> {
-        let links: BTreeMap<&Path, &Path> = links
+        let links: BTreeMap<&[u8], &[u8]> = links
             .iter()
-            .map(|(at, to)| (Path::new(*at), Path::new(*to)))
+            .map(|(at, to)| (at.as_bytes(), to.as_bytes()))
             .collect();
-        stays_inside(Path::new(which), |path| links.get(path).copied(), &mut 1000)
+        let link_at = |path: &EntryPath| links.get(path.as_bytes()).copied();
+        stays_inside(&EntryPath(which.into()), link_at, &mut 1000)
     }
 
     #[test]
@@ -198,7 +287,9 @@ mod tests {
         #[test]
         fn an_accepted_name_has_plain_components_only(name in prop::collection::vec(prop_oneof![Just(b'/'), Just(b'.'), any::<u8>()], 0..40)) {
             if let Ok(path) = entry_path(&name) {
-                prop_assert!(path.components().all(|c| matches!(c, std::path::Component::Normal(_))));
+                let own = std::path::Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
+                prop_assert!(own.components().all(|c| matches!(c, std::path::Component::Normal(_))));
+                prop_assert_eq!(own.components().count(), path.depth());
             }
         }
     }

@@ -7,15 +7,19 @@
 //! many of them, and each hand-over would cost more than the file.
 
 use std::{
+    ffi::OsStr,
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink},
+    },
     path::{Path, PathBuf},
 };
 
 use tokio::{io::AsyncWriteExt as _, task::JoinSet};
 
-use super::{durable::Durable, tree::Node, walk::Walked};
+use super::{durable::Durable, path::EntryPath, tree::Node, walk::Walked};
 
 /// Files being synced at once: a journalling file system commits them together, and few are open.
 const PARALLEL_SYNCS: usize = 16;
@@ -96,13 +100,13 @@ impl Disk {
         Ok(disk)
     }
 
-    pub(super) fn folder(&mut self, path: &Path) -> io::Result<()> {
-        make_folder(&self.stage.join(path))
+    pub(super) fn folder(&mut self, path: &EntryPath) -> io::Result<()> {
+        make_folder(&self.stage.join(on_disk(path)))
     }
 
-    pub(super) fn create(&mut self, path: &Path) -> Writing {
+    pub(super) fn create(&mut self, path: &EntryPath) -> Writing {
         Writing::Small {
-            path: self.stage.join(path),
+            path: self.stage.join(on_disk(path)),
             bytes: Vec::new(),
         }
     }
@@ -113,8 +117,13 @@ impl Disk {
     }
 
     /// Unpacks a hard link: a copy shares nothing with the file it was linked to.
-    pub(super) async fn copy(&mut self, from: &Path, to: &Path, mode: u32) -> io::Result<()> {
-        let (from, to) = (self.stage.join(from), self.stage.join(to));
+    pub(super) async fn copy(
+        &mut self,
+        from: &EntryPath,
+        to: &EntryPath,
+        mode: u32,
+    ) -> io::Result<()> {
+        let (from, to) = (self.stage.join(on_disk(from)), self.stage.join(on_disk(to)));
         let mut copy = new_file(&to)?;
         io::copy(&mut File::open(from)?, &mut copy)?;
         self.seal(copy, mode).await
@@ -128,11 +137,13 @@ impl Disk {
         let mut folders = Vec::new();
         for (path, node) in walked.tree.iter() {
             match node {
-                Node::Symlink { target } => symlink(target, self.stage.join(path))?,
-                Node::Folder { mode } => folders.push((path, mode.unwrap_or(0o755))),
+                Node::Symlink { target } => {
+                    symlink(OsStr::from_bytes(target), self.stage.join(on_disk(path)))?
+                }
+                Node::Folder { mode } => folders.push((on_disk(path), mode.unwrap_or(0o755))),
                 // The companion of the folder that is the bundle.
-                Node::File { .. } if !path.starts_with(&walked.root) => {
-                    fs::remove_file(self.stage.join(path))?;
+                Node::File { .. } if path.below(&walked.root).is_none() => {
+                    fs::remove_file(self.stage.join(on_disk(path)))?;
                 }
                 Node::File { .. } => {}
             }
@@ -142,7 +153,7 @@ impl Disk {
             set_mode(&folder, *mode)?;
             self.durable.sync_now(&folder)?;
         }
-        let root = self.stage.join(&walked.root);
+        let root = self.stage.join(on_disk(&walked.root));
         for entry in fs::read_dir(&root)? {
             let entry = entry?;
             fs::rename(entry.path(), self.into.join(entry.file_name()))?;
@@ -158,9 +169,9 @@ impl Disk {
         fs::set_permissions(&self.into, Permissions::from_mode(0o755))?;
         self.durable.finish(&self.into, || {
             let nodes = walked.tree.iter().filter_map(|(path, node)| {
-                let path = path.strip_prefix(&walked.root).ok()?;
+                let path = path.below(&walked.root)?;
                 let is_link = matches!(node, Node::Symlink { .. });
-                (!is_link).then(|| self.into.join(path))
+                (!is_link).then(|| self.into.join(on_disk(&path)))
             });
             nodes.collect()
         })
@@ -190,6 +201,11 @@ impl Disk {
 
 /// How the name of a staging folder begins; an id follows.
 pub(super) const STAGE: &str = ".unpack-";
+
+/// A path of plain components, so nothing that is joined with it is replaced.
+fn on_disk(path: &EntryPath) -> &Path {
+    Path::new(OsStr::from_bytes(path.as_bytes()))
+}
 
 /// Nobody else looks in before the modes of the archive are set.
 fn make_folder(path: &Path) -> io::Result<()> {

@@ -1,16 +1,15 @@
 //! The one walk through an archive: each entry is judged, entered into the tree and, when unpacking, written.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio_stream::StreamExt as _;
 use tokio_tar::{Archive, Entry, EntryType};
 
 use super::{
-    ArchiveError, Inspected, Limits, path, pax,
+    ArchiveError, Inspected, Limits,
+    path::{self, EntryPath},
+    pax,
     reader::{Meter, TarStream, corrupt, too_many_bytes},
     tree::{Node, Tree},
     unpack::Disk,
@@ -33,9 +32,11 @@ const KEPT_BITS: u32 = 0o755;
 /// A walk that came to a good end.
 pub(super) struct Walked {
     pub(super) inspected: Inspected,
+    #[cfg(feature = "unpack")]
     pub(super) tree: Tree,
     /// The folder of the archive that is the bundle.
-    pub(super) root: PathBuf,
+    #[cfg(feature = "unpack")]
+    pub(super) root: EntryPath,
 }
 
 /// Walks the whole archive; writes it to `disk` if there is one.
@@ -82,7 +83,7 @@ where
     tree.check_links(&root)?;
     let manifest_json = manifests
         .into_iter()
-        .find(|(path, _)| *path == root.join(MANIFEST_FILE))
+        .find(|(path, _)| *path == root.join(MANIFEST_FILE.as_bytes()))
         .map(|(_, bytes)| bytes)
         .ok_or(ArchiveError::ManifestMissing)?;
     let inspected = Inspected {
@@ -94,7 +95,9 @@ where
     };
     Ok(Walked {
         inspected,
+        #[cfg(feature = "unpack")]
         tree,
+        #[cfg(feature = "unpack")]
         root,
     })
 }
@@ -106,7 +109,7 @@ struct Walk<'a> {
     tree: Tree,
     unpacked_bytes: u64,
     /// At most the one at the root and the first one folder below it.
-    manifests: Vec<(PathBuf, Vec<u8>)>,
+    manifests: Vec<(EntryPath, Vec<u8>)>,
     buffer: Vec<u8>,
 }
 
@@ -146,7 +149,7 @@ impl Walk<'_> {
         if kind != EntryType::Regular && size != 0 {
             return refuse("has data where only files have");
         }
-        if at.as_os_str().is_empty() {
+        if at.is_root() {
             // `tar czf app.tar.gz .` begins with the folder itself.
             return match kind {
                 EntryType::Directory => Ok(()),
@@ -191,13 +194,13 @@ impl Walk<'_> {
     }
 
     /// Enters a node into the tree; folders come into being at once, links at the end.
-    fn add(&mut self, at: &Path, node: Node) -> Result<(), ArchiveError> {
+    fn add(&mut self, at: &EntryPath, node: Node) -> Result<(), ArchiveError> {
         let is_folder = matches!(node, Node::Folder { .. });
         let known = self.tree.get(at).is_some();
         let implied = self.tree.insert(at, node, self.limits)?;
         if let Some(disk) = &mut self.disk {
             let own = (is_folder && !known).then_some(at);
-            for folder in implied.iter().map(PathBuf::as_path).chain(own) {
+            for folder in implied.iter().chain(own) {
                 disk.folder(folder).map_err(ArchiveError::Io)?;
             }
         }
@@ -207,7 +210,7 @@ impl Walk<'_> {
     /// Reads a file to its end, into the manifest's place or the disk's, or both.
     async fn file<R>(
         &mut self,
-        at: &Path,
+        at: &EntryPath,
         entry: &mut Entry<R>,
         mode: u32,
         size: u64,
@@ -239,7 +242,7 @@ impl Walk<'_> {
             return Err(corrupt("it ends in the middle of a file"));
         }
         if let Some(bytes) = manifest {
-            self.manifests.push((at.to_path_buf(), bytes));
+            self.manifests.push((at.clone(), bytes));
         }
         match (&mut self.disk, file) {
             (Some(disk), Some(file)) => disk.close(file, mode).await.map_err(ArchiveError::Io),
@@ -277,15 +280,10 @@ impl Walk<'_> {
     }
 
     /// Whether this may turn out to be the manifest, once the bundle's folder is known.
-    fn is_manifest(&self, at: &Path) -> bool {
-        let depth = at.components().count();
-        let first = || {
-            !self
-                .manifests
-                .iter()
-                .any(|(p, _)| p.components().count() == 2)
-        };
-        at.ends_with(MANIFEST_FILE) && (depth == 1 || depth == 2 && first())
+    fn is_manifest(&self, at: &EntryPath) -> bool {
+        let depth = at.depth();
+        let first = || !self.manifests.iter().any(|(path, _)| path.depth() == 2);
+        at.name() == MANIFEST_FILE.as_bytes() && (depth == 1 || depth == 2 && first())
     }
 
     fn ok<T>(&self, result: io::Result<T>) -> Result<T, ArchiveError> {
