@@ -30,13 +30,19 @@ Environment:
   KERNEX_CONTEXT                context to use when --context is not given
   KERNEX_SERVER, KERNEX_TOKEN, KERNEX_CA
                                 server URL, token and CA file, instead of a context
-  NO_COLOR                      no colours
+  NO_COLOR                      no colours";
 
-Try everything on this machine, with nothing to set up:  kernexctl dev";
+fn after_help() -> String {
+    let mut help = AFTER_HELP.to_owned();
+    if cfg!(feature = "dev") {
+        help.push_str("\n\nTry everything on this machine, with nothing to set up:  kernexctl dev");
+    }
+    help
+}
 
 /// Operates a Kernex fleet: enrols devices, pushes bundles, deploys them and shows what came of it.
 #[derive(Debug, Parser)]
-#[command(name = "kernexctl", version, after_help = AFTER_HELP, propagate_version = true)]
+#[command(name = "kernexctl", version, after_help = after_help(), propagate_version = true)]
 pub(crate) struct Cli {
     /// Context (server and token) to use
     #[arg(long, global = true, value_name = "NAME")]
@@ -73,7 +79,16 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Event(event::EventCommand),
     /// Run a whole fleet on this machine: a control plane and some devices, with a first deployment
+    #[cfg(feature = "dev")]
     Dev(DevArgs),
+    /// Not part of this build
+    #[cfg(not(feature = "dev"))]
+    #[command(hide = true)]
+    Dev {
+        /// Whatever it would be told
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _args: Vec<std::ffi::OsString>,
+    },
     /// Print a completion script for a shell
     Completion {
         /// The shell
@@ -93,7 +108,7 @@ impl Command {
             Self::Config(_) => "kernexctl config",
             Self::Deployment(_) => "kernexctl deployment",
             Self::Event(_) => "kernexctl event",
-            Self::Dev(_) => "kernexctl dev",
+            Self::Dev { .. } => "kernexctl dev",
             Self::Completion { .. } => "kernexctl completion",
         }
     }
@@ -360,6 +375,7 @@ pub(crate) struct DeployArgs {
 }
 
 /// `dev ...`
+#[cfg(feature = "dev")]
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
     /// How many devices

@@ -1,7 +1,10 @@
-//! The connection to a control plane: TLS against the context's CA, the token and the trace on every call.
+//! The connection to a control plane: TLS against the context's CA, and what every call gets (see `calls`).
+
+mod calls;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
+use http::HeaderValue;
 use kernex_proto::{
     connect::{AddressError, ControlPlane},
     trust::{Dates, PinnedCa},
@@ -13,48 +16,25 @@ use kernex_proto::{
         plan_service_client::PlanServiceClient, rollout_service_client::RolloutServiceClient,
     },
 };
-use tonic::{
-    Request, Response, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::Channel,
-};
-use tracing::Instrument as _;
+use tonic::transport::Channel;
 
+use self::calls::Calls;
 use crate::{
     context::Context,
     error::{Exit, Failure},
 };
 
-/// A call that answers once has this long.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// A server that does not take a connection within this time is unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first message of a watch carries every target, each with up to 64 KiB of output.
 const LARGEST_MESSAGE: usize = 256 * 1024 * 1024;
 
-pub(crate) type Connection = InterceptedService<Channel, Credentials>;
+pub(crate) type Connection = Calls<Channel>;
 
 /// A connection that is open.
 #[derive(Clone)]
 pub(crate) struct Client {
     connection: Connection,
-}
-
-/// Puts the token and the trace context on each call.
-#[derive(Clone)]
-pub(crate) struct Credentials {
-    bearer: MetadataValue<Ascii>,
-}
-
-impl Interceptor for Credentials {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request
-            .metadata_mut()
-            .insert("authorization", self.bearer.clone());
-        kernex_proto::telemetry::inject(request.metadata_mut());
-        Ok(request)
-    }
 }
 
 impl Client {
@@ -81,22 +61,23 @@ impl Client {
             .endpoint()
             .user_agent(concat!("kernexctl/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| unreachable(&error))?;
-        let mut bearer: MetadataValue<Ascii> = format!("Bearer {}", context.token.trim())
-            .parse()
-            .map_err(|_| {
-            Failure::new(
-                Exit::NotAllowed,
-                "the operator token holds characters that no token has",
-                "Copy the token whole, without quotes or line breaks.",
-            )
-        })?;
+        let mut bearer: HeaderValue =
+            format!("Bearer {}", context.token.trim())
+                .parse()
+                .map_err(|_| {
+                    Failure::new(
+                        Exit::NotAllowed,
+                        "the operator token holds characters that no token has",
+                        "Copy the token whole, without quotes or line breaks.",
+                    )
+                })?;
         bearer.set_sensitive(true);
         let channel = control_plane
             .channel(&endpoint)
             .await
             .map_err(|error| unreachable(&error))?;
         Ok(Self {
-            connection: InterceptedService::new(channel, Credentials { bearer }),
+            connection: Calls::new(channel, bearer),
         })
     }
 
@@ -154,49 +135,9 @@ fn trusted(ca: &str) -> Result<Arc<PinnedCa>, Failure> {
     })
 }
 
-/// A request with the deadline of a call that answers once.
-pub(crate) fn timed<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(CALL_TIMEOUT);
-    request
-}
-
 /// The id that makes a change safe to repeat.
 pub(crate) fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
-}
-
-/// Makes a call, such as `kernex.v1.DeviceService/GetDevice`, within a span of its own.
-pub(crate) async fn call<T>(
-    method: &'static str,
-    future: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, Failure> {
-    Ok(call_raw(method, future).await?)
-}
-
-/// The same, for callers that look at the status.
-pub(crate) async fn call_raw<T>(
-    method: &'static str,
-    future: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, Status> {
-    let (service, name) = method.split_once('/').unwrap_or((method, ""));
-    let span = tracing::info_span!(
-        "rpc",
-        otel.name = method,
-        otel.kind = "client",
-        rpc.system = "grpc",
-        rpc.service = service,
-        rpc.method = name,
-        rpc.grpc.status_code = tracing::field::Empty,
-        otel.status_code = tracing::field::Empty,
-    );
-    let result = future.instrument(span.clone()).await;
-    let code = result.as_ref().err().map_or(tonic::Code::Ok, Status::code);
-    span.record("rpc.grpc.status_code", i32::from(code));
-    if result.is_err() {
-        span.record("otel.status_code", "ERROR");
-    }
-    result.map(Response::into_inner)
 }
 
 /// Fetches page after page, up to `limit` items. `fetch` gets the page size and token and returns the next token.

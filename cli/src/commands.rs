@@ -1,49 +1,21 @@
 //! What each command does: resolve the context, make one or two calls, print.
 
-use clap::CommandFactory as _;
-
 use crate::{
-    args::{Cli, Command},
     client::Client,
     context::{ConfigFile, process_env, resolve},
     error::{Exit, Failure},
 };
 
-mod bundle;
-mod completion;
-mod config;
-mod context;
+pub(crate) mod bundle;
+pub(crate) mod completion;
+pub(crate) mod config;
+pub(crate) mod context;
 pub(crate) mod deploy;
-mod deployment;
+pub(crate) mod deployment;
 pub(crate) mod device;
-mod device_watch;
-mod enrollment;
-mod event;
+pub(crate) mod enrollment;
+pub(crate) mod event;
 mod patience;
-mod plan;
-mod rollback;
-mod rollout;
-pub(crate) mod transfer;
-pub(crate) mod watch;
-
-/// Runs one command.
-pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
-    let session = Session {
-        context: cli.context,
-    };
-    match cli.command {
-        Command::Context(command) => self::context::run(command),
-        Command::Enrollment(command) => enrollment::run(&session, command).await,
-        Command::Device(command) => device::run(&session, command).await,
-        Command::Bundle(command) => bundle::run(&session, command).await,
-        Command::Deploy(args) => deploy::run(&session, *args).await,
-        Command::Config(command) => self::config::run(&session, command).await,
-        Command::Deployment(command) => deployment::run(&session, command).await,
-        Command::Event(command) => event::run(&session, command).await,
-        Command::Dev(args) => crate::dev::run(args).await,
-        Command::Completion { shell } => completion::run(shell, &mut Cli::command()),
-    }
-}
 
 /// What every command that talks to a server starts from.
 pub(crate) struct Session {
@@ -51,6 +23,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// With the context that was typed, if one was.
+    pub(crate) const fn new(context: Option<String>) -> Self {
+        Self { context }
+    }
+
     /// Connects to the server that is meant.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         let contexts = ConfigFile::locate(&process_env)?.read()?;

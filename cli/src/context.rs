@@ -5,15 +5,24 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, File},
+    fs,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Exit, Failure};
+use crate::{
+    error::{Exit, Failure},
+    files,
+};
+
+/// What to do without a context.
+const NO_CONTEXT: &str = if cfg!(feature = "dev") {
+    "Run `kernexctl context add NAME --server URL --ca FILE --token-file FILE`, or try `kernexctl dev`."
+} else {
+    "Run `kernexctl context add NAME --server URL --ca FILE --token-file FILE`."
+};
 
 /// A server and what is needed to talk to it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,13 +124,10 @@ impl ConfigFile {
             _ => Path::new("."),
         };
         if !folder.exists() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)
+            files::make_private_folder(folder)
                 .map_err(|error| Failure::file("create", folder, &error))?;
         }
-        let lock = File::open(folder).map_err(|error| Failure::file("open", folder, &error))?;
+        let lock = files::lock_of(folder).map_err(|error| Failure::file("open", folder, &error))?;
         lock.lock()
             .map_err(|error| Failure::file("lock", folder, &error))?;
 
@@ -148,8 +154,7 @@ impl ConfigFile {
         // Temporary files are 0600 from the start.
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(text.as_bytes())?;
-        file.as_file()
-            .set_permissions(fs::Permissions::from_mode(0o600))?;
+        files::keep_private(file.as_file())?;
         file.as_file().sync_all()?;
         file.persist(&self.path).map_err(|error| error.error)?;
         Ok(())
@@ -183,7 +188,7 @@ pub(crate) fn resolve(
     let Some(name) = asked.or_else(|| contexts.current.clone()) else {
         return Err(Failure::usage(
             "there is no context, so it is unknown which server to talk to",
-            "Run `kernexctl context add NAME --server URL --ca FILE --token-file FILE`, or try `kernexctl dev`.",
+            NO_CONTEXT,
         ));
     };
     let Some(context) = contexts.contexts.get(&name) else {
@@ -258,5 +263,5 @@ pub(crate) fn check_server(text: &str) -> Result<String, Failure> {
     Ok(complete.trim_end_matches('/').to_owned())
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

@@ -16,8 +16,8 @@ use kernex_proto::{
 
 use crate::{
     args::DevArgs,
-    client::{Client, call, request_id, timed},
-    commands::{deploy, device, transfer, watch},
+    client::{Client, request_id},
+    commands::{bundle::push, deploy, deployment::watch, device},
     context::Context,
     error::{Exit, Failure},
     output::{Format, Printer, progress::waiting, say},
@@ -144,11 +144,7 @@ async fn try_connect(home: &Path, server: &str) -> Result<(Context, Client), Fai
         dev_process: Some(std::process::id()),
     };
     let client = Client::connect(&context).await?;
-    call(
-        "kernex.v1.AccessService/WhoAmI",
-        client.access().who_am_i(timed(v1::WhoAmIRequest {})),
-    )
-    .await?;
+    client.access().who_am_i(v1::WhoAmIRequest {}).await?;
     Ok((context, client))
 }
 
@@ -160,11 +156,11 @@ async fn enrollment_token(client: &Client, devices: u16) -> Result<EnrollmentTok
         replaces_device: String::new(),
         request_id: request_id(),
     };
-    let answer = call(
-        "kernex.v1.AccessService/CreateEnrollmentToken",
-        client.access().create_enrollment_token(timed(request)),
-    )
-    .await?;
+    let answer = client
+        .access()
+        .create_enrollment_token(request)
+        .await?
+        .into_inner();
     answer
         .text
         .parse()
@@ -184,7 +180,7 @@ async fn wait_online(client: &Client, devices: u16) -> Result<(), Failure> {
     let started = Instant::now();
     let online = async {
         loop {
-            let all = device::list(client, &format!("{}={}", LABEL.0, LABEL.1)).await?;
+            let all = device::list::list(client, &format!("{}={}", LABEL.0, LABEL.1)).await?;
             let online = all
                 .iter()
                 .filter(|d| d.status() == v1::DeviceStatus::Online)
@@ -215,7 +211,7 @@ async fn wait_online(client: &Client, devices: u16) -> Result<(), Failure> {
 async fn push_example(home: &Path, client: &Client) -> Result<v1::Bundle, Failure> {
     let folder = home.join("hello");
     example::write(&folder).map_err(|error| Failure::file("write", &folder, &error))?;
-    let (bundle, _) = transfer::push(client, &folder, None).await?;
+    let (bundle, _) = push::push(client, &folder, None).await?;
     say(&format!(
         "Packed and pushed examples/hello as {}:{}",
         bundle.name, bundle.version

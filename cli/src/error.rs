@@ -2,11 +2,14 @@
 //!
 //! Scripts rely on the exit codes, people on the next step; neither ever matches on the text of an error.
 
-use std::{error::Error, fmt, path::Path};
+use std::{error::Error, fmt, io, path::Path};
 
 use kernex_proto::error::{DOMAIN, LINE, MARK, Reason};
+use rustls::CertificateError;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
+
+use crate::text::clean;
 
 /// How the program ends when it does not end well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,19 +83,24 @@ impl Failure {
 
     /// The control plane cannot be reached.
     pub(crate) fn unreachable(server: &str, error: &(dyn Error + 'static)) -> Self {
-        let causes = chain(error);
-        let next = if causes.contains("UnknownIssuer") || causes.contains("BadSignature") {
-            "The server's certificate was not made by the CA of this context: take a fresh `ca.pem` from the server's \
-             data folder and run `kernexctl context add NAME --server URL --ca ca.pem ...` again."
-        } else if causes.contains("NotValidForName") {
-            "The server's certificate is for other names: use one of them in the URL, or start the server with \
-             `--public-address` for this one."
-        } else {
-            "Check that the server runs and that this address is right (`kernexctl context list`)."
+        let next = match refused_certificate(error) {
+            Some(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                "The server's certificate was not made by the CA of this context: take a fresh `ca.pem` from the server's \
+                 data folder and run `kernexctl context add NAME --server URL --ca ca.pem ...` again."
+            }
+            Some(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => {
+                "The server's certificate is for other names: use one of them in the URL, or start the server with \
+                 `--public-address` for this one."
+            }
+            _ => {
+                "Check that the server runs and that this address is right (`kernexctl context list`)."
+            }
         };
         Self::new(
             Exit::Unreachable,
-            format!("cannot reach {server}: {causes}"),
+            format!("cannot reach {server}: {}", chain(error)),
             next,
         )
     }
@@ -127,7 +135,7 @@ impl From<Status> for Failure {
         if message.is_empty() {
             message = format!("the server answered: {}", status.code().description());
         }
-        let mut message = crate::output::clean(&message);
+        let mut message = clean(&message);
         if let Some((line, mark)) = place(&status) {
             message.push_str(&format!("\n    {line}\n    {}^", " ".repeat(mark)));
         }
@@ -146,7 +154,7 @@ pub(crate) fn reason(status: &Status) -> Option<Reason> {
 /// The line of a text field that is wrong, and the character in it.
 fn place(status: &Status) -> Option<(String, usize)> {
     let info = status.get_details_error_info()?;
-    let line = crate::output::clean(info.metadata.get(LINE)?);
+    let line = clean(info.metadata.get(LINE)?);
     let mark: usize = info.metadata.get(MARK)?.parse().ok()?;
     (mark <= line.chars().count()).then_some((line, mark))
 }
@@ -305,6 +313,18 @@ fn by_code(code: Code) -> (Exit, &'static str) {
     }
 }
 
+/// Why TLS did not believe the server, when that is among the causes.
+fn refused_certificate<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
+    if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
+        return Some(why);
+    }
+    // The source of an `io::Error` is not the error in it but the source of that.
+    let inner = error.downcast_ref().and_then(io::Error::get_ref);
+    inner
+        .and_then(|inner| refused_certificate(inner))
+        .or_else(|| refused_certificate(error.source()?))
+}
+
 /// An error with its causes, each said once.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -381,6 +401,27 @@ mod tests {
         );
         assert_eq!(reason(&status), None);
         assert_eq!(Failure::from(status).exit, Exit::NotFoundOrConflict);
+    }
+
+    #[test]
+    fn a_certificate_that_is_refused_has_a_next_step_of_its_own() {
+        let next = |why| {
+            let tls = rustls::Error::InvalidCertificate(why);
+            let tls = io::Error::new(io::ErrorKind::InvalidData, tls);
+            let dial = kernex_proto::connect::DialError::Tls(tls);
+            Failure::unreachable("https://h", &io::Error::other(dial)).next
+        };
+        for why in [
+            CertificateError::UnknownIssuer,
+            CertificateError::BadSignature,
+        ] {
+            assert!(next(why).contains("fresh `ca.pem`"));
+        }
+        assert!(next(CertificateError::NotValidForName).contains("--public-address"));
+        assert!(next(CertificateError::Expired).contains("Check that the server runs"));
+        // Only what TLS says counts, not what a text says.
+        let said = Failure::unreachable("https://h", &io::Error::other("UnknownIssuer"));
+        assert!(said.next.contains("Check that the server runs"));
     }
 
     #[test]

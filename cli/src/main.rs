@@ -6,18 +6,25 @@ mod args;
 mod client;
 mod commands;
 mod context;
+#[cfg(feature = "dev")]
 mod dev;
 mod error;
+mod files;
 mod output;
 mod pack;
+mod text;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use kernex_proto::telemetry::{self, LogFormat};
 use tracing::Instrument as _;
 
-use crate::{args::Cli, error::Failure};
+use crate::{
+    args::{Cli, Command},
+    commands::Session,
+    error::Failure,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -51,9 +58,32 @@ async fn traced(cli: Cli) -> Result<(), Failure> {
         output::say(&format!("warning: no traces: {error}"));
     }
     let span = tracing::info_span!("kernexctl", otel.name = cli.command.title());
-    let result = Box::pin(commands::run(cli)).instrument(span).await;
+    let result = Box::pin(run(cli)).instrument(span).await;
     if let Ok(guard) = telemetry {
         guard.shutdown().await;
     }
     result
+}
+
+/// Runs one command.
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let session = Session::new(cli.context);
+    match cli.command {
+        Command::Context(command) => commands::context::run(command),
+        Command::Enrollment(command) => commands::enrollment::run(&session, command).await,
+        Command::Device(command) => commands::device::run(&session, command).await,
+        Command::Bundle(command) => commands::bundle::run(&session, command).await,
+        Command::Deploy(args) => commands::deploy::run(&session, *args).await,
+        Command::Config(command) => commands::config::run(&session, command).await,
+        Command::Deployment(command) => commands::deployment::run(&session, command).await,
+        Command::Event(command) => commands::event::run(&session, command).await,
+        #[cfg(feature = "dev")]
+        Command::Dev(args) => dev::run(args).await,
+        #[cfg(not(feature = "dev"))]
+        Command::Dev { .. } => Err(Failure::usage(
+            "this kernexctl was built without `dev`, which brings a server and agents along",
+            "Build it on Linux with its usual features: `cargo build --release -p kernexctl`.",
+        )),
+        Command::Completion { shell } => commands::completion::run(shell, &mut Cli::command()),
+    }
 }

@@ -13,6 +13,7 @@ use crate::error::{Exit, Failure};
 pub(crate) mod access;
 pub(crate) mod bundle;
 pub(crate) mod configuration;
+mod counts;
 pub(crate) mod deployment;
 pub(crate) mod device;
 pub(crate) mod event;
@@ -24,10 +25,9 @@ pub(crate) mod rollback;
 mod schedule;
 mod table;
 pub(crate) mod target;
-mod text;
 
+pub(crate) use crate::text::{Time, ago, bytes, clean, clean_lines, seconds, state_word, word};
 pub(crate) use table::Field;
-pub(crate) use text::{Time, ago, bytes, clean, clean_lines, seconds, state_word, word};
 
 /// What the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -8,7 +8,6 @@ use std::{
     collections::BTreeMap,
     fs::{self, Metadata},
     io::{self, Read as _},
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -23,7 +22,11 @@ use tempfile::{NamedTempFile, TempPath};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tar::{Builder, EntryType, Header};
 
-use crate::error::{Exit, Failure};
+use crate::{
+    error::{Exit, Failure},
+    files,
+    text::clean,
+};
 
 /// File with patterns, in gitignore's form, of what stays out of a bundle.
 pub(crate) const IGNORE_FILE: &str = ".kernexignore";
@@ -56,8 +59,7 @@ impl Packed {
 
     /// Gives the archive its place, replacing what was there.
     pub(crate) fn keep(self, path: &Path) -> Result<(), Failure> {
-        // Temporary files are 0600, but a bundle is no secret.
-        fs::set_permissions(&self.file, fs::Permissions::from_mode(0o644))
+        files::share(&self.file)
             .and_then(|()| self.file.persist(path).map_err(|error| error.error))
             .map_err(|error| Failure::file("write", path, &error))
     }
@@ -157,11 +159,7 @@ fn refused(error: &ArchiveError) -> Failure {
     };
     let cause =
         std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
-    Failure::new(
-        Exit::Error,
-        crate::output::clean(&format!("{error}{cause}")),
-        next,
-    )
+    Failure::new(Exit::Error, clean(&format!("{error}{cause}")), next)
 }
 
 /// What goes in: path within the bundle, and what is there. Sorted by the bytes of the path.
@@ -204,7 +202,11 @@ fn entries(dir: &Path, leave_out: Option<&Path>) -> Result<BTreeMap<PathBuf, Met
                 format!("Remove it, or leave it out with a line in `{IGNORE_FILE}`."),
             ));
         }
-        if kind.is_file() && metadata.permissions().mode() & 0o7000 != 0 {
+        if kind.is_file()
+            && files::mode(path, &metadata).map_err(|error| Failure::file("read", path, &error))?
+                & 0o7000
+                != 0
+        {
             return Err(Failure::new(
                 Exit::Error,
                 format!(
@@ -262,7 +264,7 @@ async fn add(
     header.set_size(0);
     if metadata.is_dir() {
         header.set_entry_type(EntryType::Directory);
-        header.set_mode(mode(metadata));
+        header.set_mode(mode(path, metadata)?);
         tar.append_data(&mut header, inside, io_empty()).await
     } else if metadata.is_symlink() {
         header.set_entry_type(EntryType::Symlink);
@@ -273,7 +275,7 @@ async fn add(
         let mut file = tokio::fs::File::open(path).await?;
         let size = file.metadata().await?.len();
         header.set_entry_type(EntryType::Regular);
-        header.set_mode(mode(metadata));
+        header.set_mode(mode(path, metadata)?);
         header.set_size(size);
         tar.append_data(&mut header, inside, (&mut file).take(size))
             .await?;
@@ -286,13 +288,13 @@ async fn add(
 }
 
 /// What of a mode is packed: 0600 stays 0600, 0664 becomes 0644.
-fn mode(metadata: &Metadata) -> u32 {
-    metadata.permissions().mode() & 0o755
+fn mode(path: &Path, metadata: &Metadata) -> io::Result<u32> {
+    Ok(files::mode(path, metadata)? & 0o755)
 }
 
 fn io_empty() -> tokio::io::Empty {
     tokio::io::empty()
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

@@ -5,7 +5,7 @@ use clap_complete::Shell;
 use crate::{error::Failure, output::emit};
 
 /// Prints the script.
-pub(super) fn run(shell: Shell, command: &mut clap::Command) -> Result<(), Failure> {
+pub(crate) fn run(shell: Shell, command: &mut clap::Command) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, command, "kernexctl", &mut script);
     emit(&String::from_utf8_lossy(&script))

@@ -1,16 +1,19 @@
 //! `context`: which control plane to talk to.
 
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
-    args::ContextCommand,
+    args::{ContextCommand, OutputArg},
     context::{ConfigFile, Context, check_server, process_env, read_ca},
     error::{Exit, Failure},
     output::{Printer, access::ContextView, say},
 };
 
 /// Runs one of the verbs.
-pub(super) fn run(command: ContextCommand) -> Result<(), Failure> {
+pub(crate) fn run(command: ContextCommand) -> Result<(), Failure> {
     let file = ConfigFile::locate(&process_env)?;
     match command {
         ContextCommand::Add {
@@ -20,60 +23,48 @@ pub(super) fn run(command: ContextCommand) -> Result<(), Failure> {
             token_file,
             token,
         } => {
-            let server = check_server(&server)?;
-            if ca.is_none() && server.starts_with("https://") {
-                return Err(Failure::usage(
-                    format!("the CA of {server} is not given"),
-                    "Add `--ca FILE` with the `ca.pem` of the server's data folder.",
-                ));
-            }
-            let token = match (token, token_file) {
-                (Some(token), _) => token,
-                (None, Some(path)) => fs::read_to_string(&path)
-                    .map_err(|error| Failure::file("read", &path, &error))?,
-                (None, None) => String::new(),
-            };
-            let token = token.trim().to_owned();
-            if token.is_empty() {
-                return Err(Failure::usage(
-                    "the operator token is empty",
-                    "Take the one of the server's `admin.token`, or ask an administrator for one.",
-                ));
-            }
-            let context = Context {
-                server,
-                token,
-                ca: ca.as_deref().map(read_ca).transpose()?,
-                dev_process: None,
-            };
+            let context = context(&server, ca.as_deref(), token_file, token)?;
             add(&file, &name, context)
         }
-        ContextCommand::Use { name } => file.change(|all| {
-            if !all.contexts.contains_key(&name) {
-                return Err(Failure::new(
-                    Exit::NotFoundOrConflict,
-                    format!("there is no context `{name}`"),
-                    "See which there are with `kernexctl context list`.",
-                ));
-            }
-            say(&format!("`{name}` is the current context now."));
-            all.current = Some(name);
-            Ok(())
-        }),
-        ContextCommand::List { output } => {
-            let all = file.read()?;
-            let views: Vec<ContextView> = all
-                .contexts
-                .into_iter()
-                .map(|(name, context)| ContextView {
-                    current: all.current.as_ref() == Some(&name),
-                    server: context.server,
-                    name,
-                })
-                .collect();
-            Printer::new(output.output).list(&views)
-        }
+        ContextCommand::Use { name } => make_current(&file, name),
+        ContextCommand::List { output } => list(&file, output),
     }
+}
+
+/// The context that was typed.
+fn context(
+    server: &str,
+    ca: Option<&Path>,
+    token_file: Option<PathBuf>,
+    token: Option<String>,
+) -> Result<Context, Failure> {
+    let server = check_server(server)?;
+    if ca.is_none() && server.starts_with("https://") {
+        return Err(Failure::usage(
+            format!("the CA of {server} is not given"),
+            "Add `--ca FILE` with the `ca.pem` of the server's data folder.",
+        ));
+    }
+    let token = match (token, token_file) {
+        (Some(token), _) => token,
+        (None, Some(path)) => {
+            fs::read_to_string(&path).map_err(|error| Failure::file("read", &path, &error))?
+        }
+        (None, None) => String::new(),
+    };
+    let token = token.trim().to_owned();
+    if token.is_empty() {
+        return Err(Failure::usage(
+            "the operator token is empty",
+            "Take the one of the server's `admin.token`, or ask an administrator for one.",
+        ));
+    }
+    Ok(Context {
+        server,
+        token,
+        ca: ca.map(read_ca).transpose()?,
+        dev_process: None,
+    })
 }
 
 fn add(file: &ConfigFile, name: &str, context: Context) -> Result<(), Failure> {
@@ -91,4 +82,33 @@ fn add(file: &ConfigFile, name: &str, context: Context) -> Result<(), Failure> {
         format!("The current one is `{current}`; change that with `kernexctl context use {name}`.")
     });
     Ok(())
+}
+
+fn make_current(file: &ConfigFile, name: String) -> Result<(), Failure> {
+    file.change(|all| {
+        if !all.contexts.contains_key(&name) {
+            return Err(Failure::new(
+                Exit::NotFoundOrConflict,
+                format!("there is no context `{name}`"),
+                "See which there are with `kernexctl context list`.",
+            ));
+        }
+        say(&format!("`{name}` is the current context now."));
+        all.current = Some(name);
+        Ok(())
+    })
+}
+
+fn list(file: &ConfigFile, output: OutputArg) -> Result<(), Failure> {
+    let all = file.read()?;
+    let views: Vec<ContextView> = all
+        .contexts
+        .into_iter()
+        .map(|(name, context)| ContextView {
+            current: all.current.as_ref() == Some(&name),
+            server: context.server,
+            name,
+        })
+        .collect();
+    Printer::new(output.output).list(&views)
 }

@@ -4,18 +4,21 @@ use std::path::Path;
 
 use kernex_proto::{ids::Digest, v1};
 
-use super::{Session, plan, present, rollout::rollout, transfer, watch};
+use super::{Session, bundle::push, deployment::watch, present};
 use crate::{
     args::DeployArgs,
-    client::{Client, call, request_id, timed},
+    client::{Client, request_id},
     error::{Exit, Failure},
     output::{Printer, deployment::DeploymentView, say},
 };
 
+mod plan;
+mod rollout;
+
 /// Creates the deployment, and stays when asked to.
-pub(super) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failure> {
+pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failure> {
     let meant = meant(&args.bundle)?;
-    let rollout = rollout(args.rollout)?;
+    let rollout = rollout::rollout(args.rollout)?;
     if args.plan && matches!(meant, Meant::Local(_)) {
         return Err(Failure::usage(
             format!(
@@ -29,7 +32,7 @@ pub(super) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
     let bundle = match meant {
         Meant::Stored(reference) => reference,
         Meant::Local(path) => {
-            let (bundle, existed) = transfer::push(&client, path, None).await?;
+            let (bundle, existed) = push::push(&client, path, None).await?;
             let reference = format!("{}:{}", bundle.name, bundle.version);
             say(&if existed {
                 format!("The server has {reference} already.")
@@ -77,11 +80,11 @@ pub(crate) async fn create(
     client: &Client,
     request: v1::CreateDeploymentRequest,
 ) -> Result<v1::Deployment, Failure> {
-    let answer = call(
-        "kernex.v1.DeploymentService/CreateDeployment",
-        client.deployments().create_deployment(timed(request)),
-    )
-    .await?;
+    let answer = client
+        .deployments()
+        .create_deployment(request)
+        .await?
+        .into_inner();
     present(answer.deployment, "deployment")
 }
 

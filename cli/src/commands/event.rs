@@ -1,18 +1,18 @@
 //! `event watch`: what happens in the fleet, as it happens.
 
 use kernex_proto::v1;
-use tonic::{Request, Status};
+use tonic::Status;
 
 use super::{Session, patience::Patience};
 use crate::{
     args::event::EventCommand,
-    client::{Client, call_raw},
+    client::Client,
     error::Failure,
     output::{Printer, event::EventView, say},
 };
 
 /// Runs one of the verbs.
-pub(super) async fn run(session: &Session, command: EventCommand) -> Result<(), Failure> {
+pub(crate) async fn run(session: &Session, command: EventCommand) -> Result<(), Failure> {
     match command {
         EventCommand::Watch {
             after,
@@ -60,17 +60,12 @@ impl Watch {
     }
 
     async fn follow(&mut self, patience: &mut Patience) -> Result<Result<Ended, Status>, Failure> {
-        let request = Request::new(v1::WatchEventsRequest {
+        let request = v1::WatchEventsRequest {
             after: self.after.unwrap_or(0),
             from_now: self.after.is_none(),
-        });
-        let mut service = self.client.events();
-        let watching = call_raw(
-            "kernex.v1.EventService/WatchEvents",
-            service.watch_events(request),
-        );
-        let mut events = match watching.await {
-            Ok(events) => events,
+        };
+        let mut events = match self.client.events().watch_events(request).await {
+            Ok(events) => events.into_inner(),
             Err(status) => return Ok(Err(status)),
         };
         loop {

@@ -1,5 +1,7 @@
 //! Who wins when several say which server to use, and that secrets stay private.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 
 fn contexts() -> Contexts {

@@ -4,8 +4,8 @@ use kernex_proto::v1;
 use serde::Serialize;
 
 use super::{
-    Details, Field, Time, View, ago, clean, phase::PhaseView, schedule::ScheduleView, state_word,
-    target::TargetView,
+    Details, Field, Time, View, ago, clean, counts::CountsView, phase::PhaseView,
+    schedule::ScheduleView, state_word, target::TargetView,
 };
 
 /// A deployment with its counts.
@@ -35,56 +35,6 @@ pub(crate) struct DeploymentView {
     dynamic_selector: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     targets: Option<Vec<TargetView>>,
-}
-
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub(super) struct CountsView {
-    total: u32,
-    held: u32,
-    pending: u32,
-    in_progress: u32,
-    succeeded: u32,
-    failed: u32,
-    cancelled: u32,
-    expired: u32,
-    superseded: u32,
-}
-
-impl From<v1::TargetCounts> for CountsView {
-    fn from(wire: v1::TargetCounts) -> Self {
-        Self {
-            total: wire.total,
-            held: wire.held,
-            pending: wire.pending,
-            in_progress: wire.in_progress,
-            succeeded: wire.succeeded,
-            failed: wire.failed,
-            cancelled: wire.cancelled,
-            expired: wire.expired,
-            superseded: wire.superseded,
-        }
-    }
-}
-
-impl CountsView {
-    /// "2 of 3 succeeded, 1 failed"
-    pub(super) fn sentence(self) -> String {
-        let mut text = format!("{} of {} succeeded", self.succeeded, self.total);
-        for (count, name) in [
-            (self.failed, "failed"),
-            (self.in_progress, "at work"),
-            (self.pending, "waiting"),
-            (self.held, "held"),
-            (self.cancelled, "cancelled"),
-            (self.expired, "expired"),
-            (self.superseded, "superseded"),
-        ] {
-            if count > 0 {
-                text.push_str(&format!(", {count} {name}"));
-            }
-        }
-        text
-    }
 }
 
 impl From<v1::Deployment> for DeploymentView {
@@ -164,12 +114,7 @@ impl DeploymentView {
 
     /// How many targets are closed, and how many there are.
     pub(crate) fn closed(&self) -> (u64, u64) {
-        let counts = self.counts;
-        let open = counts.held + counts.pending + counts.in_progress;
-        (
-            counts.total.saturating_sub(open).into(),
-            counts.total.into(),
-        )
+        self.counts.closed()
     }
 
     fn stands(&self) -> &str {

@@ -6,7 +6,7 @@ use kernex_proto::v1::{
 };
 use serde::Serialize;
 
-use super::{Field, Time, View, ago, deployment::CountsView, seconds};
+use super::{Field, Time, View, ago, counts::CountsView, seconds};
 
 /// One phase and where it stands.
 #[derive(Debug, Clone, Serialize)]

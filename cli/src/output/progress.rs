@@ -31,6 +31,7 @@ pub(crate) fn transfer(what: &str, total: u64) -> ProgressBar {
 }
 
 /// A spinner for something without a measure; said as a line when stderr is not a terminal.
+#[cfg(feature = "dev")]
 pub(crate) fn waiting(what: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         say(what);

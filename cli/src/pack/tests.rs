@@ -1,5 +1,7 @@
 //! The same files give the same bytes, and what must not be in a bundle is not.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 
 fn folder() -> tempfile::TempDir {

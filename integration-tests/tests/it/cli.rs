@@ -125,6 +125,28 @@ fn a_control_plane_that_is_not_there_is_exit_code_seven_and_says_what_to_do() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_another_ca_and_one_of_another_name_have_a_next_step_of_their_own() {
+    let server = TestServer::start(Database::Sqlite).await;
+    let stranger = TestServer::start(Database::Sqlite).await;
+    let home = tempfile::tempdir().unwrap();
+    let said = |url: String, ca: &TestServer| {
+        let mut list = Ctl::at(home.path()).command(&["device", "list"]);
+        list.env("KERNEX_SERVER", url)
+            .env("KERNEX_TOKEN", "kxo1.x")
+            .env("KERNEX_CA", ca.data().join("ca.pem"));
+        let output = list.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(7), "{said}");
+        said
+    };
+    let other_ca = said(server.url(), &stranger);
+    assert!(other_ca.contains("fresh `ca.pem`"), "{other_ca}");
+    let url = server.url().replace("127.0.0.1", "[::ffff:127.0.0.1]");
+    let other_name = said(url, &server);
+    assert!(other_name.contains("--public-address"), "{other_name}");
+}
+
 #[test]
 fn without_a_context_it_says_how_to_make_one() {
     let home = tempfile::tempdir().unwrap();

@@ -8,10 +8,10 @@ use std::{
 use kernex_proto::v1;
 use tonic::Status;
 
-use super::super::{Session, confirm};
 use crate::{
     args::deployment::HaltArgs,
-    client::{Client, call_raw, request_id},
+    client::{Client, request_id},
+    commands::{Session, confirm},
     error::{Exit, Failure, is_passing},
     output::{
         Printer,
@@ -105,11 +105,11 @@ async fn follow(
         deployment_id: id.to_owned(),
         request_id: request_id.to_owned(),
     };
-    let mut stream = call_raw(
-        "kernex.v1.RolloutService/HaltDeployment",
-        client.rollouts().halt_deployment(request),
-    )
-    .await?;
+    let mut stream = client
+        .rollouts()
+        .halt_deployment(request)
+        .await?
+        .into_inner();
     let mut waiting = u32::MAX;
     while let Some(message) = stream.message().await? {
         waiting = message.waiting;

@@ -97,7 +97,7 @@ macro_rules! state_word {
     ($enum:ty, $value:expr, $prefix:literal) => {
         <$enum>::try_from($value).map_or_else(
             |_| "unknown".to_owned(),
-            |known| $crate::output::word(known.as_str_name(), $prefix),
+            |known| $crate::text::word(known.as_str_name(), $prefix),
         )
     };
 }

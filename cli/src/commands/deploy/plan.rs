@@ -3,7 +3,7 @@
 use kernex_proto::v1;
 
 use crate::{
-    client::{Client, call, timed},
+    client::Client,
     error::{Exit, Failure},
     output::{Printer, Time, plan::PlanView, say},
 };
@@ -17,11 +17,7 @@ pub(super) async fn run(
     let request = v1::PlanDeploymentRequest {
         deployment: Some(deployment),
     };
-    let plan = call(
-        "kernex.v1.PlanService/PlanDeployment",
-        client.plans().plan_deployment(timed(request)),
-    )
-    .await?;
+    let plan = client.plans().plan_deployment(request).await?.into_inner();
     let devices: Vec<PlanView> = plan.devices.into_iter().map(PlanView::from).collect();
     printer.list(&devices)?;
     if let Some(at) = Time::from_wire(plan.opens_at) {

@@ -1,13 +1,14 @@
-//! Follows a deployment to its end, over lost connections and restarts of the server.
+//! `deployment watch`: follows a deployment to its end, over lost connections and restarts of the server.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use kernex_proto::v1;
-use tonic::{Request, Status};
+use tonic::Status;
 
-use super::patience::Patience;
 use crate::{
-    client::{Client, call_raw},
+    args::OutputArg,
+    client::Client,
+    commands::{Session, patience::Patience},
     error::{Exit, Failure},
     output::{
         Printer, clean_lines,
@@ -17,6 +18,17 @@ use crate::{
         target::{TargetView, failures},
     },
 };
+
+/// Follows one that was made before.
+pub(super) async fn run(
+    session: &Session,
+    id: &str,
+    limit: Option<Duration>,
+    output: OutputArg,
+) -> Result<(), Failure> {
+    let client = session.connect().await?;
+    show(&client, id, limit, Printer::new(output.output)).await
+}
 
 /// A deployment that is finished.
 pub(crate) struct Finished {
@@ -103,14 +115,14 @@ async fn follow_stream(
     watching: &mut Watching,
     patience: &mut Patience,
 ) -> Result<Option<v1::Deployment>, Status> {
-    let request = Request::new(v1::WatchDeploymentRequest {
+    let request = v1::WatchDeploymentRequest {
         deployment_id: id.to_owned(),
-    });
-    let mut changes = call_raw(
-        "kernex.v1.DeploymentService/WatchDeployment",
-        client.deployments().watch_deployment(request),
-    )
-    .await?;
+    };
+    let mut changes = client
+        .deployments()
+        .watch_deployment(request)
+        .await?
+        .into_inner();
     while let Some(change) = changes.message().await? {
         patience.heard();
         for target in change.targets {

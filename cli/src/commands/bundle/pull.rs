@@ -1,120 +1,38 @@
-//! Moves bundles up and down, with a bar, and believes nothing but the digest.
+//! `bundle pull`: moves a bundle down, with a bar, and believes nothing but the digest.
 
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
-use kernex_proto::{CHUNK_SIZE, ids::Digest, v1};
+use kernex_proto::v1;
 use tempfile::NamedTempFile;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tonic::{Request, Status};
+use tokio::io::AsyncWriteExt as _;
+use tonic::Status;
 
-use super::present;
+use super::get::find;
 use crate::{
-    client::{Client, call, call_raw, timed},
+    client::Client,
+    commands::Session,
     error::{Exit, Failure, is_passing},
-    output::progress::transfer,
+    files,
+    output::{emit, progress::transfer},
     pack,
 };
 
 /// How often a download that breaks off goes on from where it was.
 const MOST_RESUMES: u32 = 5;
 
-/// Pushes an archive, or a folder after packing it. Says whether the same bytes were there already.
-pub(crate) async fn push(
-    client: &Client,
-    path: &Path,
-    name: Option<&str>,
-) -> Result<(v1::Bundle, bool), Failure> {
-    let metadata = std::fs::metadata(path).map_err(|error| Failure::file("read", path, &error))?;
-    if metadata.is_dir() {
-        let packed = pack::pack(path, &std::env::temp_dir(), None).await?;
-        return upload(client, &packed.file, packed.digest, packed.size, name).await;
-    }
-    // Found out here, a mistake costs no upload.
-    pack::inspect(path).await?;
-    let (digest, size) = pack::digest(path)?;
-    upload(client, path, digest, size, name).await
-}
-
-async fn upload(
-    client: &Client,
-    path: &Path,
-    digest: Digest,
-    size: u64,
-    name: Option<&str>,
-) -> Result<(v1::Bundle, bool), Failure> {
-    let file = tokio::fs::File::open(path)
-        .await
-        .map_err(|error| Failure::file("read", path, &error))?;
-    let bar = transfer("pushing", size);
-    let begin = v1::UploadBundleRequest {
-        message: Some(v1::upload_bundle_request::Message::Begin(v1::UploadBegin {
-            size_bytes: size,
-            digest: digest.to_string(),
-            name: name.unwrap_or_default().to_owned(),
-            signatures: Vec::new(),
-        })),
-    };
-    let moved = bar.clone();
-    let chunks = futures::stream::unfold(file, move |mut file| {
-        let moved = moved.clone();
-        async move {
-            // A file that cannot be read to its end gives other bytes than the digest says, and is refused.
-            let chunk = read_chunk(&mut file)
-                .await
-                .ok()
-                .filter(|chunk| !chunk.is_empty())?;
-            moved.inc(chunk.len() as u64);
-            let message = v1::upload_bundle_request::Message::Chunk(chunk);
-            Some((
-                v1::UploadBundleRequest {
-                    message: Some(message),
-                },
-                file,
-            ))
-        }
-    });
-    let messages = futures::StreamExt::chain(futures::stream::iter([begin]), chunks);
-    let answer = call(
-        "kernex.v1.BundleService/UploadBundle",
-        client.bundles().upload_bundle(Request::new(messages)),
-    )
-    .await;
-    bar.finish_and_clear();
-    let answer = answer?;
-    Ok((present(answer.bundle, "bundle")?, answer.existed))
-}
-
-async fn read_chunk(file: &mut tokio::fs::File) -> std::io::Result<Bytes> {
-    let mut chunk = BytesMut::with_capacity(CHUNK_SIZE);
-    while chunk.len() < CHUNK_SIZE {
-        let room = CHUNK_SIZE - chunk.len();
-        if (&mut *file).take(room as u64).read_buf(&mut chunk).await? == 0 {
-            break;
-        }
-    }
-    Ok(chunk.freeze())
-}
-
-/// One bundle by name:version or digest.
-pub(crate) async fn find(client: &Client, bundle: &str) -> Result<v1::Bundle, Failure> {
-    let request = v1::GetBundleRequest {
-        bundle: bundle.to_owned(),
-    };
-    let answer = call(
-        "kernex.v1.BundleService/GetBundle",
-        client.bundles().get_bundle(timed(request)),
-    )
-    .await?;
-    present(answer.bundle, "bundle")
+/// Fetches, and names the file on stdout.
+pub(super) async fn run(
+    session: &Session,
+    bundle: &str,
+    output: Option<PathBuf>,
+) -> Result<(), Failure> {
+    let client = session.connect().await?;
+    let path = pull(&client, bundle, output).await?;
+    emit(&format!("{}\n", path.display()))
 }
 
 /// Fetches a bundle into a file, which appears only when it is whole and right. Says which file.
-pub(crate) async fn pull(
-    client: &Client,
-    bundle: &str,
-    output: Option<PathBuf>,
-) -> Result<PathBuf, Failure> {
+async fn pull(client: &Client, bundle: &str, output: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let bundle = find(client, bundle).await?;
     let path = output.unwrap_or_else(|| usual_name(&bundle).into());
     let near = match path.parent() {
@@ -147,8 +65,7 @@ pub(crate) async fn pull(
             "Pull again; if it happens twice, the server's store is damaged.",
         ));
     }
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o644))
+    files::share(&place)
         .and_then(|()| place.persist(&path).map_err(|error| error.error))
         .map_err(|error| Failure::file("write", &path, &error))?;
     Ok(path)
@@ -218,11 +135,7 @@ async fn fetch_from(
         bundle: digest.to_owned(),
         offset: *offset,
     };
-    let mut chunks = call_raw(
-        "kernex.v1.BundleService/FetchBundle",
-        client.bundles().fetch_bundle(Request::new(request)),
-    )
-    .await?;
+    let mut chunks = client.bundles().fetch_bundle(request).await?.into_inner();
     while let Some(message) = chunks.message().await? {
         file.write_all(&message.chunk).await.map_err(Broken::Disk)?;
         *offset += message.chunk.len() as u64;

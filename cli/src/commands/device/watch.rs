@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, io::IsTerminal as _};
 
 use kernex_proto::v1;
-use tonic::{Request, Status};
+use tonic::Status;
 
-use super::patience::Patience;
 use crate::{
-    client::{Client, call_raw},
+    args::OutputArg,
+    client::Client,
+    commands::{Session, patience::Patience},
     error::Failure,
     output::{
         Printer,
@@ -17,9 +18,14 @@ use crate::{
 };
 
 /// Follows the devices a selector means until nobody reads any more.
-pub(super) async fn run(client: &Client, selector: &str, printer: Printer) -> Result<(), Failure> {
+pub(super) async fn run(
+    session: &Session,
+    selector: &str,
+    output: OutputArg,
+) -> Result<(), Failure> {
+    let printer = Printer::new(output.output);
     let mut watch = Watch {
-        client,
+        client: session.connect().await?,
         selector,
         cursor: 0,
         devices: BTreeMap::new(),
@@ -38,7 +44,7 @@ pub(super) async fn run(client: &Client, selector: &str, printer: Printer) -> Re
 }
 
 struct Watch<'a> {
-    client: &'a Client,
+    client: Client,
     selector: &'a str,
     /// Where to go on after a cut; 0 asks for everything.
     cursor: u64,
@@ -51,17 +57,12 @@ struct Watch<'a> {
 impl Watch<'_> {
     /// Follows one stream; false when nobody reads the output any more.
     async fn follow(&mut self, patience: &mut Patience) -> Result<Result<bool, Status>, Failure> {
-        let request = Request::new(v1::WatchDevicesRequest {
+        let request = v1::WatchDevicesRequest {
             selector: self.selector.to_owned(),
             after: self.cursor,
-        });
-        let mut service = self.client.devices();
-        let watching = call_raw(
-            "kernex.v1.DeviceService/WatchDevices",
-            service.watch_devices(request),
-        );
-        let mut changes = match watching.await {
-            Ok(changes) => changes,
+        };
+        let mut changes = match self.client.devices().watch_devices(request).await {
+            Ok(changes) => changes.into_inner(),
             Err(status) => return Ok(Err(status)),
         };
         // Ids of a list that is sent anew; what is not among them is gone.

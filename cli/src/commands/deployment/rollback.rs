@@ -2,10 +2,11 @@
 
 use kernex_proto::v1;
 
-use super::{Session, confirm, present, watch};
+use super::watch;
 use crate::{
     args::rollback::RollbackArgs,
-    client::{call, request_id, timed},
+    client::request_id,
+    commands::{Session, confirm, present},
     error::{Exit, Failure},
     output::{
         Printer,
@@ -34,11 +35,11 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
         execution_timeout_seconds: seconds(args.execution_timeout),
         request_id: request_id(),
     };
-    let answer = call(
-        "kernex.v1.DeploymentService/RollbackDeployment",
-        client.deployments().rollback_deployment(timed(request)),
-    )
-    .await?;
+    let answer = client
+        .deployments()
+        .rollback_deployment(request)
+        .await?
+        .into_inner();
     let printer = Printer::new(args.output.output);
     let steps: Vec<StepView> = answer.steps.into_iter().map(StepView::from).collect();
     if args.plan {

@@ -1,0 +1,79 @@
+//! `bundle delete`
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kernex_proto::{error::Reason, v1};
+use tonic::Status;
+
+use super::list::list;
+use crate::{
+    args::Consent,
+    client::{Client, request_id},
+    commands::{Session, confirm},
+    error::{Failure, reason},
+    output::{bytes, emit, say},
+};
+
+/// Deletes one bundle.
+pub(super) async fn run(session: &Session, bundle: &str, consent: Consent) -> Result<(), Failure> {
+    confirm(
+        consent,
+        &format!("Delete the bundle {bundle} from the server?"),
+    )?;
+    delete(&session.connect().await?, bundle).await?;
+    say(&format!("The bundle {bundle} is deleted."));
+    Ok(())
+}
+
+/// With `--gc`: deletes what the server does not refuse to delete; names it on stdout, one a line.
+pub(super) async fn collect(
+    session: &Session,
+    older_than: Duration,
+    consent: Consent,
+) -> Result<(), Failure> {
+    confirm(
+        consent,
+        "Delete every bundle that no device and no deployment needs?",
+    )?;
+    let client = session.connect().await?;
+    // What claims to come from the future is young.
+    let age = |bundle: &v1::Bundle| {
+        let created = bundle.created_at.unwrap_or_default().seconds;
+        let seconds = Timestamp::now().as_second().saturating_sub(created);
+        Duration::from_secs(seconds.try_into().unwrap_or(0))
+    };
+    let (mut deleted, mut freed, mut needed) = (0, 0, 0);
+    for bundle in list(&client, "").await? {
+        if age(&bundle) < older_than {
+            continue;
+        }
+        let reference = format!("{}:{}", bundle.name, bundle.version);
+        match delete(&client, &reference).await {
+            Ok(()) => {
+                emit(&format!("{reference}\n"))?;
+                deleted += 1;
+                freed += bundle.size_bytes;
+            }
+            Err(status) => match reason(&status) {
+                Some(Reason::InUse) => needed += 1,
+                // Somebody else was faster.
+                Some(Reason::NotFound) => {}
+                _ => return Err(status.into()),
+            },
+        }
+    }
+    say(&format!(
+        "{deleted} bundles with {} are deleted, {needed} are needed.",
+        bytes(freed)
+    ));
+    Ok(())
+}
+
+async fn delete(client: &Client, bundle: &str) -> Result<(), Status> {
+    let request = v1::DeleteBundleRequest {
+        bundle: bundle.to_owned(),
+        request_id: request_id(),
+    };
+    client.bundles().delete_bundle(request).await.map(|_| ())
+}

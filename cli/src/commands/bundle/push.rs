@@ -1,0 +1,104 @@
+//! `bundle push`: moves a bundle up, with a bar.
+
+use std::path::Path;
+
+use bytes::{Bytes, BytesMut};
+use kernex_proto::{CHUNK_SIZE, ids::Digest, v1};
+use tokio::io::AsyncReadExt as _;
+
+use crate::{
+    args::OutputArg,
+    client::Client,
+    commands::{Session, present},
+    error::Failure,
+    output::{Printer, bundle::BundleView, progress::transfer, say},
+    pack,
+};
+
+/// Pushes, and shows what the server has now.
+pub(super) async fn run(
+    session: &Session,
+    path: &Path,
+    name: Option<&str>,
+    output: OutputArg,
+) -> Result<(), Failure> {
+    let client = session.connect().await?;
+    let (bundle, existed) = push(&client, path, name).await?;
+    if existed {
+        say("The same bytes were there already.");
+    }
+    Printer::new(output.output).one(&BundleView::from(bundle))
+}
+
+/// Pushes an archive, or a folder after packing it. Says whether the same bytes were there already.
+pub(crate) async fn push(
+    client: &Client,
+    path: &Path,
+    name: Option<&str>,
+) -> Result<(v1::Bundle, bool), Failure> {
+    let metadata = std::fs::metadata(path).map_err(|error| Failure::file("read", path, &error))?;
+    if metadata.is_dir() {
+        let packed = pack::pack(path, &std::env::temp_dir(), None).await?;
+        return upload(client, &packed.file, packed.digest, packed.size, name).await;
+    }
+    // Found out here, a mistake costs no upload.
+    pack::inspect(path).await?;
+    let (digest, size) = pack::digest(path)?;
+    upload(client, path, digest, size, name).await
+}
+
+async fn upload(
+    client: &Client,
+    path: &Path,
+    digest: Digest,
+    size: u64,
+    name: Option<&str>,
+) -> Result<(v1::Bundle, bool), Failure> {
+    let file = tokio::fs::File::open(path)
+        .await
+        .map_err(|error| Failure::file("read", path, &error))?;
+    let bar = transfer("pushing", size);
+    let begin = v1::UploadBundleRequest {
+        message: Some(v1::upload_bundle_request::Message::Begin(v1::UploadBegin {
+            size_bytes: size,
+            digest: digest.to_string(),
+            name: name.unwrap_or_default().to_owned(),
+            signatures: Vec::new(),
+        })),
+    };
+    let moved = bar.clone();
+    let chunks = futures::stream::unfold(file, move |mut file| {
+        let moved = moved.clone();
+        async move {
+            // A file that cannot be read to its end gives other bytes than the digest says, and is refused.
+            let chunk = read_chunk(&mut file)
+                .await
+                .ok()
+                .filter(|chunk| !chunk.is_empty())?;
+            moved.inc(chunk.len() as u64);
+            let message = v1::upload_bundle_request::Message::Chunk(chunk);
+            Some((
+                v1::UploadBundleRequest {
+                    message: Some(message),
+                },
+                file,
+            ))
+        }
+    });
+    let messages = futures::StreamExt::chain(futures::stream::iter([begin]), chunks);
+    let answer = client.bundles().upload_bundle(messages).await;
+    bar.finish_and_clear();
+    let answer = answer?.into_inner();
+    Ok((present(answer.bundle, "bundle")?, answer.existed))
+}
+
+async fn read_chunk(file: &mut tokio::fs::File) -> std::io::Result<Bytes> {
+    let mut chunk = BytesMut::with_capacity(CHUNK_SIZE);
+    while chunk.len() < CHUNK_SIZE {
+        let room = CHUNK_SIZE - chunk.len();
+        if (&mut *file).take(room as u64).read_buf(&mut chunk).await? == 0 {
+            break;
+        }
+    }
+    Ok(chunk.freeze())
+}

@@ -1,0 +1,27 @@
+//! `config delete`
+
+use kernex_proto::v1;
+
+use crate::{
+    args::Consent,
+    client::request_id,
+    commands::{Session, confirm},
+    error::Failure,
+    output::say,
+};
+
+/// Deletes a configuration.
+pub(super) async fn run(session: &Session, name: String, consent: Consent) -> Result<(), Failure> {
+    confirm(consent, &format!("Delete the configuration {name}?"))?;
+    let client = session.connect().await?;
+    let request = v1::DeleteConfigurationRequest {
+        name: name.clone(),
+        request_id: request_id(),
+    };
+    client
+        .configurations()
+        .delete_configuration(request)
+        .await?;
+    say(&format!("Deleted {name}; its devices go on without it."));
+    Ok(())
+}

@@ -1,0 +1,23 @@
+//! `config list`
+
+use kernex_proto::v1;
+
+use crate::{
+    args::OutputArg,
+    commands::Session,
+    error::Failure,
+    output::{Printer, configuration::ConfigurationView},
+};
+
+/// Lists the configurations.
+pub(super) async fn run(session: &Session, output: OutputArg) -> Result<(), Failure> {
+    let client = session.connect().await?;
+    let answer = client
+        .configurations()
+        .list_configurations(v1::ListConfigurationsRequest {})
+        .await?
+        .into_inner();
+    let views = answer.configurations.into_iter().map(Into::into);
+    let views: Vec<ConfigurationView> = views.collect();
+    Printer::new(output.output).list(&views)
+}

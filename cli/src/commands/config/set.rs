@@ -1,0 +1,52 @@
+//! `config set`
+
+use kernex_proto::v1::{self, configuration::Scope};
+
+use crate::{
+    args::config::SetArgs,
+    client::request_id,
+    commands::{Session, present},
+    error::Failure,
+    output::{Printer, configuration::ConfigurationView},
+};
+
+/// Makes a configuration, or changes one.
+pub(super) async fn run(session: &Session, args: SetArgs) -> Result<(), Failure> {
+    let client = session.connect().await?;
+    let printer = Printer::new(args.output.output);
+    let request = v1::SetConfigurationRequest {
+        configuration: Some(wanted(args)),
+        request_id: request_id(),
+    };
+    let answer = client
+        .configurations()
+        .set_configuration(request)
+        .await?
+        .into_inner();
+    let configuration = present(answer.configuration, "configuration")?;
+    printer.list(&[ConfigurationView::from(configuration)])
+}
+
+fn wanted(args: SetArgs) -> v1::Configuration {
+    let millis = |time: Option<std::time::Duration>| {
+        time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    };
+    v1::Configuration {
+        name: args.name,
+        scope: match (args.device, args.to) {
+            (Some(device), _) => Some(Scope::DeviceId(device)),
+            (None, selector) => selector.map(Scope::Selector),
+        },
+        settings: Some(v1::AgentSettings {
+            heartbeat_interval_ms: millis(args.heartbeat),
+            silence_timeout_ms: millis(args.silence),
+            log: args.log,
+            max_script_seconds: args.max_script.map(|time| time.as_secs()),
+            script_grace_ms: millis(args.script_grace),
+            keep_releases: args.keep_releases,
+        }),
+        values: args.values.into_iter().collect(),
+        revision: args.revision.unwrap_or(0),
+        updated_at: None,
+    }
+}

@@ -1,0 +1,44 @@
+//! `deployment cancel`
+
+use kernex_proto::v1;
+
+use crate::{
+    args::{Consent, OutputArg},
+    client::request_id,
+    commands::{Session, confirm, present},
+    error::Failure,
+    output::{Printer, deployment::DeploymentView, say},
+};
+
+/// Stops a deployment.
+pub(super) async fn run(
+    session: &Session,
+    id: String,
+    consent: Consent,
+    output: OutputArg,
+) -> Result<(), Failure> {
+    confirm(
+        consent,
+        &format!("Stop the deployment {id}? What runs on devices is killed."),
+    )?;
+    let client = session.connect().await?;
+    let request = v1::CancelDeploymentRequest {
+        deployment_id: id.clone(),
+        request_id: request_id(),
+    };
+    let answer = client
+        .deployments()
+        .cancel_deployment(request)
+        .await?
+        .into_inner();
+    let printer = Printer::new(output.output);
+    let deployment = present(answer.deployment, "deployment")?;
+    let stopping = deployment.state() != v1::DeploymentState::Finished;
+    printer.list(&[DeploymentView::from(deployment)])?;
+    if stopping && printer.for_people() {
+        say(&format!(
+            "Some devices have not answered yet; watch them with `kernexctl deployment watch {id}`."
+        ));
+    }
+    Ok(())
+}

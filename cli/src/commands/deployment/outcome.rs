@@ -1,0 +1,25 @@
+//! What the verbs that steer a deployment say: how it stands now, and what to do next.
+
+use kernex_proto::v1;
+
+use crate::{
+    args::deployment::SteerArgs,
+    commands::present,
+    error::Failure,
+    output::{Printer, deployment::DeploymentView, say},
+};
+
+/// Prints the deployment, and for people the next step.
+pub(super) fn show(
+    args: &SteerArgs,
+    deployment: Option<v1::Deployment>,
+    next: &str,
+) -> Result<(), Failure> {
+    let printer = Printer::new(args.output.output);
+    let deployment = present(deployment, "deployment")?;
+    printer.list(&[DeploymentView::from(deployment)])?;
+    if printer.for_people() {
+        say(next);
+    }
+    Ok(())
+}

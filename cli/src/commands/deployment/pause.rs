@@ -1,0 +1,30 @@
+//! `deployment pause`
+
+use kernex_proto::v1;
+
+use super::outcome;
+use crate::{args::deployment::SteerArgs, client::request_id, commands::Session, error::Failure};
+
+/// Begins nothing more.
+pub(super) async fn run(
+    session: &Session,
+    args: SteerArgs,
+    reason: Option<String>,
+) -> Result<(), Failure> {
+    let client = session.connect().await?;
+    let request = v1::PauseDeploymentRequest {
+        deployment_id: args.id.clone(),
+        reason: reason.unwrap_or_default(),
+        request_id: request_id(),
+    };
+    let answer = client
+        .rollouts()
+        .pause_deployment(request)
+        .await?
+        .into_inner();
+    let next = format!(
+        "What devices have begun goes on. Go on with `kernexctl deployment resume {}`.",
+        args.id
+    );
+    outcome::show(&args, answer.deployment, &next)
+}

@@ -1,0 +1,53 @@
+//! `deployment promote`
+
+use kernex_proto::v1;
+
+use super::outcome;
+use crate::{
+    args::deployment::PromoteArgs,
+    client::{Client, request_id},
+    commands::{Session, present},
+    error::Failure,
+};
+
+/// Opens the next phase, the one that is the next as this operator sees it.
+pub(super) async fn run(session: &Session, args: PromoteArgs) -> Result<(), Failure> {
+    let client = session.connect().await?;
+    let steer = args.steer;
+    let phase = match args.phase {
+        Some(phase) => phase,
+        None => next_phase(&client, &steer.id).await?,
+    };
+    let request = v1::PromoteDeploymentRequest {
+        deployment_id: steer.id.clone(),
+        phase,
+        request_id: request_id(),
+    };
+    let answer = client
+        .rollouts()
+        .promote_deployment(request)
+        .await?
+        .into_inner();
+    let next = format!("Phase {phase} is open.");
+    outcome::show(&steer, answer.deployment, &next)
+}
+
+/// Naming the phase keeps two operators who decide at the same time from opening two.
+async fn next_phase(client: &Client, id: &str) -> Result<u32, Failure> {
+    let request = v1::GetDeploymentRequest {
+        deployment_id: id.to_owned(),
+    };
+    let answer = client
+        .deployments()
+        .get_deployment(request)
+        .await?
+        .into_inner();
+    let deployment = present(answer.deployment, "deployment")?;
+    let last = deployment.phases.len() as u32;
+    // The server says best why there is no next one.
+    Ok(if deployment.phase < last {
+        deployment.phase + 1
+    } else {
+        0
+    })
+}

@@ -1,0 +1,22 @@
+//! `deployment resume`
+
+use kernex_proto::v1;
+
+use super::outcome;
+use crate::{args::deployment::SteerArgs, client::request_id, commands::Session, error::Failure};
+
+/// Goes on.
+pub(super) async fn run(session: &Session, args: SteerArgs) -> Result<(), Failure> {
+    let client = session.connect().await?;
+    let request = v1::ResumeDeploymentRequest {
+        deployment_id: args.id.clone(),
+        request_id: request_id(),
+    };
+    let answer = client
+        .rollouts()
+        .resume_deployment(request)
+        .await?
+        .into_inner();
+    let next = format!("Watch it with `kernexctl deployment watch {}`.", args.id);
+    outcome::show(&args, answer.deployment, &next)
+}
