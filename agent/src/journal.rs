@@ -5,8 +5,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use kernex_proto::{
     ids::{AttemptId, JournalId},
@@ -160,9 +162,7 @@ impl Journal {
     }
 
     fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.remembered.lock()
     }
 
     /// Runs a journal operation off the event loop: each write waits for the disk.

@@ -26,6 +26,7 @@ mod health;
 mod host;
 mod identity;
 pub mod journal;
+mod link;
 mod preflight;
 mod private;
 mod program;

@@ -10,8 +10,10 @@ use std::{
     fmt, fs, io,
     os::unix::ffi::OsStrExt as _,
     path::{Component, Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
+
+use parking_lot::Mutex;
 
 use kernex_proto::v1;
 use rustix::{
@@ -249,8 +251,8 @@ impl Remover {
         })
     }
 
-    fn left(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
-        self.0.left.lock().unwrap_or_else(PoisonError::into_inner)
+    fn left(&self) -> parking_lot::MutexGuard<'_, BTreeMap<String, String>> {
+        self.0.left.lock()
     }
 
     /// The state folder, which may be reached through links: that is the operator's choice.

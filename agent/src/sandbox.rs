@@ -24,6 +24,7 @@ use crate::clock;
 pub(crate) mod environment;
 mod kin;
 mod output;
+mod process;
 mod reap;
 mod strays;
 

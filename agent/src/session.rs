@@ -3,82 +3,32 @@
 //! First connection, reconnection, restart and failover are one path: connect, prove who we are, say what we hold, send
 //! again what is not acknowledged, then wait for what comes.
 
-use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use kernex_proto::{
-    DEVICE_ID_KEY, SESSION_TOKEN_KEY,
-    connect::ControlPlane,
-    telemetry,
-    trust::{self, Dates, PinnedCa},
-    v1::agent_service_client::AgentServiceClient,
-};
+use kernex_proto::trust::{self, Dates, PinnedCa};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Request,
-    metadata::{Ascii, MetadataValue},
-};
 
 use crate::{
     backoff::Backoff,
-    channel::{self, BulkError, Calls, ConnectError},
+    channel::{self, ConnectError},
     clock,
     config::Config,
     disk::Fault,
     host::Host,
     identity::{DeviceKey, Identity},
     journal::{Journal, JournalError},
+    link::Link,
     revoked::Revoked,
     wires::Wires,
 };
 
 mod active;
-mod again;
 mod ailing;
 mod asked;
 mod handshake;
 mod incoming;
 
 use handshake::{HandshakeError, Proof};
-
-/// What others need of an open session.
-#[derive(Debug, Clone)]
-pub(crate) struct Link {
-    control_plane: ControlPlane,
-    token: MetadataValue<Ascii>,
-    device: MetadataValue<Ascii>,
-    doubted: CancellationToken,
-}
-
-impl Link {
-    /// A connection for one download; see [`channel::connect_bulk`].
-    pub(crate) async fn connect_bulk(
-        &self,
-        limit: Option<NonZeroU64>,
-    ) -> Result<
-        (
-            AgentServiceClient<Calls>,
-            impl Future<Output = BulkError> + use<>,
-        ),
-        ConnectError,
-    > {
-        channel::connect_bulk(&self.control_plane, limit).await
-    }
-
-    /// The server refuses its token, although the session lives; another one has to be opened.
-    pub(crate) fn doubt(&self) {
-        self.doubted.cancel();
-    }
-
-    /// A request authorised by the session.
-    pub(crate) fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        let metadata = request.metadata_mut();
-        metadata.insert(SESSION_TOKEN_KEY, self.token.clone());
-        metadata.insert(DEVICE_ID_KEY, self.device.clone());
-        telemetry::inject(metadata);
-        request
-    }
-}
 
 /// Why a session ended, or never began.
 #[derive(Debug, thiserror::Error)]

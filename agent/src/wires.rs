@@ -2,7 +2,9 @@
 //!
 //! Whatever must not be lost is in the journal; a hint says "look again".
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use kernex_proto::{
     ids::AttemptId,
@@ -11,7 +13,7 @@ use kernex_proto::{
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{removal::Remover, session::Link, settings::Settings};
+use crate::{link::Link, removal::Remover, settings::Settings};
 
 /// What ends an attempt from outside.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +73,7 @@ impl Wires {
     /// Says which attempt is at work; the tokens end it.
     pub(crate) fn set_running(&self, id: AttemptId) -> Stops {
         let stops = Stops::default();
-        *lock(&self.running) = Some(Running {
+        *self.running.lock() = Some(Running {
             id,
             stops: stops.clone(),
             is_dead: false,
@@ -81,13 +83,13 @@ impl Wires {
 
     /// Says that nothing is at work.
     pub(crate) fn clear_running(&self) {
-        *lock(&self.running) = None;
+        *self.running.lock() = None;
     }
 
     /// Says that nothing which a stop ends runs of this attempt any more. A stop is answered by that, whether it comes before
     /// or after.
     pub(crate) fn nothing_runs(&self, id: AttemptId) {
-        if let Some(running) = lock(&self.running).as_mut()
+        if let Some(running) = self.running.lock().as_mut()
             && running.id == id
         {
             running.is_dead = true;
@@ -98,7 +100,7 @@ impl Wires {
     /// Ends an attempt if it is the one at work, which is what it returns. One that has been ended already says so again.
     pub(crate) fn stop(&self, id: AttemptId, going_back: bool) -> bool {
         let stops = {
-            let running = lock(&self.running);
+            let running = self.running.lock();
             let Some(running) = running.as_ref().filter(|running| running.id == id) else {
                 return false;
             };
@@ -148,20 +150,20 @@ impl Wires {
     }
 
     fn is_stopped(&self, id: AttemptId) -> bool {
-        let running = lock(&self.running);
+        let running = self.running.lock();
         let running = running.as_ref().filter(|running| running.id == id);
         running.is_some_and(|running| running.is_dead && running.stops.work.is_cancelled())
     }
 
     /// The device's name, as the server last said it.
     pub(crate) fn device_name(&self) -> String {
-        lock(&self.device_name).clone()
+        self.device_name.lock().clone()
     }
 
     /// The server said the device's name.
     pub(crate) fn set_device_name(&self, name: String) {
         if !name.is_empty() {
-            *lock(&self.device_name) = name;
+            *self.device_name.lock() = name;
         }
     }
 }
@@ -175,8 +177,4 @@ pub(crate) fn progress_report(id: AttemptId, progress: v1::Progress) -> v1::Repo
         traceparent: String::new(),
         previous_outcome_seq: None,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,8 +2,10 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
+
+use parking_lot::Mutex;
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
@@ -71,10 +73,7 @@ impl Collector {
     /// Everything received so far.
     #[must_use]
     pub fn spans(&self) -> Vec<Seen> {
-        self.spans
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.spans.lock().clone()
     }
 }
 
@@ -86,7 +85,7 @@ impl TraceService for Receiver {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         for resource in request.into_inner().resource_spans {
             let attributes = resource
                 .resource

@@ -8,10 +8,12 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
+
+use parking_lot::Mutex;
 
 use kernex_proto::{
     PROTOCOL_REVISION,
@@ -175,11 +177,7 @@ impl FakeServer {
 
     /// Answers downloads of a digest with these bytes in turn; the last one stays.
     pub fn serve(&self, digest: &str, answers: Vec<Vec<u8>>) {
-        let mut bundles = self
-            .shared
-            .bundles
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut bundles = self.shared.bundles.lock();
         bundles.insert(digest.to_owned(), answers);
     }
 
@@ -193,19 +191,19 @@ impl FakeServer {
     /// Refuses downloads of sessions up to this one as not authenticated.
     pub fn doubt(&self, epoch: u64) {
         let doubted = &self.shared.doubted;
-        *doubted.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
+        *doubted.lock() = epoch;
     }
 
     /// Says in each Welcome from now on that it has every outcome up to this one.
     pub fn has_recorded(&self, seq: Option<u64>) {
         let recorded = &self.shared.recorded;
-        *recorded.lock().unwrap_or_else(PoisonError::into_inner) = seq;
+        *recorded.lock() = seq;
     }
 
     /// Leaves reports without an answer from now on, or answers them again.
     pub fn acknowledge(&self, does: bool) {
         let silent = &self.shared.silent;
-        *silent.lock().unwrap_or_else(PoisonError::into_inner) = !does;
+        *silent.lock() = !does;
     }
 
     /// Sends a command about a new attempt, once the agent is connected; returns the attempt.
@@ -221,11 +219,7 @@ impl FakeServer {
     /// Sends a command about this attempt, once the agent is connected.
     pub async fn command_for(&self, attempt: AttemptId, action: Option<command::Action>) {
         let session = self.session().await;
-        let epoch = *self
-            .shared
-            .epoch
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let epoch = *self.shared.epoch.lock();
         let command = Command {
             attempt: Some(attempt.into()),
             remaining_ms: 600_000,

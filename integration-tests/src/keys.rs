@@ -1,6 +1,8 @@
 //! A pool of RSA-4096 device keys: generating one takes seconds, so they are made once and reused by every run.
 
-use std::{fs, path::PathBuf, sync::Mutex};
+use std::{fs, path::PathBuf};
+
+use parking_lot::Mutex;
 
 use rsa::{
     RsaPrivateKey,

@@ -6,13 +6,12 @@ use std::{
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
-    sync::{
-        Mutex, PoisonError,
-        mpsc::{Receiver, channel},
-    },
+    sync::mpsc::{Receiver, channel},
     thread,
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use rustix::{
     process::{Pid, Signal, kill_process},
@@ -213,7 +212,7 @@ impl Process {
     }
 
     fn ended(&mut self) -> &mut Receiver<ExitStatus> {
-        self.exit.get_mut().unwrap_or_else(PoisonError::into_inner)
+        self.exit.get_mut()
     }
 
     fn stop_within(&mut self, limit: Duration) -> Option<ExitStatus> {

@@ -4,10 +4,12 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
+
+use parking_lot::Mutex;
 
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
@@ -65,8 +67,8 @@ pub struct Proxy {
 }
 
 impl Shared {
-    fn trap(&self) -> std::sync::MutexGuard<'_, Option<Trap>> {
-        self.trap.lock().unwrap_or_else(PoisonError::into_inner)
+    fn trap(&self) -> parking_lot::MutexGuard<'_, Option<Trap>> {
+        self.trap.lock()
     }
 
     fn road(&self, way: Way) -> &Road {

@@ -5,7 +5,9 @@
 //! Before the first enrolment there is no pinned CA, only its fingerprint in the token: then the CA is taken from the
 //! handshake itself and compared with that.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{
@@ -74,11 +76,7 @@ impl PinnedCa {
     pub fn learnt_pem(&self) -> Option<String> {
         match &self.trust {
             Trust::Pinned(_) => None,
-            Trust::Fingerprint(_, learnt) => learnt
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .as_ref()
-                .map(|cert| to_pem(cert)),
+            Trust::Fingerprint(_, learnt) => learnt.lock().as_ref().map(|cert| to_pem(cert)),
         }
     }
 
@@ -135,8 +133,7 @@ impl ServerCertVerifier for PinnedCa {
                     .filter(|ca| fingerprint(ca) == Some(*pin))
                     .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
                 self.verify_chain(&leaf, intermediates, std::slice::from_ref(ca), now)?;
-                *learnt.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(ca.clone().into_owned());
+                *learnt.lock() = Some(ca.clone().into_owned());
             }
         }
         leaf.verify_is_valid_for_subject_name(server_name)

@@ -9,10 +9,12 @@ mod policy;
 use std::{
     collections::HashMap,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use kernex_proto::{error::Reason, ids::Digest};
@@ -137,7 +139,7 @@ impl Authenticator {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
-        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cache.lock()
     }
 
     async fn allow(

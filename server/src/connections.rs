@@ -5,6 +5,7 @@
 //! `docs/decisions/0025-strangers-are-on-probation.md`.
 
 mod bodies;
+mod connection;
 mod crowd;
 mod deadline;
 mod front;
@@ -30,13 +31,14 @@ use self::{
     ticks::Ticks,
 };
 pub(crate) use self::{
+    connection::{Connection, Peer, Transport},
     crowd::Limits,
     front::Front,
     guesses::Credential,
-    handle::{ConnectionHandle, Presence},
+    handle::ConnectionHandle,
     strangers::Strangers,
 };
-use crate::{error::chain, listener::Connection};
+use crate::error::chain;
 
 /// Calls that have limits of their own.
 const ENROLL: &str = "/kernex.v1.AgentService/Enroll";

@@ -13,7 +13,7 @@ use x509_parser::{
 
 use crate::{
     revocations::Cause,
-    session::handshake::signature_holds,
+    signature::signature_holds,
     store::{
         Store, StoreError,
         access::{EnrollDevice, EnrollError},

@@ -8,9 +8,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use kernex_proto::ids::{AttemptId, DeviceId};
 use tokio::{sync::Notify, time::Instant};
@@ -175,7 +177,7 @@ impl InFlight {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        lock(&self.table)
+        self.table.lock()
     }
 }
 
@@ -230,7 +232,7 @@ impl Decision {
         &self,
         attempts: impl IntoIterator<Item = AttemptId>,
     ) -> Vec<(AttemptId, u64)> {
-        let mut marked = lock(&self.marked);
+        let mut marked = self.marked.lock();
         let mut table = self.flight.lock();
         table.moment += 1;
         let (moment, now) = (table.moment, Instant::now());
@@ -260,19 +262,19 @@ impl Decision {
 
     /// These pushes are noted in the rows with what is decided.
     pub(crate) fn note(&self, pushes: Vec<(AttemptId, u64)>) {
-        lock(&self.noted).extend(pushes);
+        self.noted.lock().extend(pushes);
     }
 
     /// What was decided is committed, and with it the pushes that were noted.
     pub(crate) fn committed(&self) {
         self.flight
-            .written(&std::mem::take(&mut *lock(&self.noted)));
+            .written(&std::mem::take(&mut *self.noted.lock()));
     }
 }
 
 impl Drop for Decision {
     fn drop(&mut self) {
-        let marked = std::mem::take(&mut *lock(&self.marked));
+        let marked = std::mem::take(&mut *self.marked.lock());
         if marked.is_empty() {
             return;
         }
@@ -296,11 +298,6 @@ impl Drop for Decision {
             self.flight.refused.notify_one();
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code under these locks can leave them half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

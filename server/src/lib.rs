@@ -12,6 +12,7 @@
 
 pub mod answers;
 pub mod api;
+mod assembly;
 pub mod auth;
 pub mod blobs;
 pub mod clock;
@@ -28,12 +29,14 @@ pub mod listener;
 pub mod metrics;
 mod monitor;
 pub mod observe;
+mod parts;
 pub mod preflight;
 pub mod recorder;
 pub mod registry;
 pub mod revocations;
 pub mod rollout;
 pub mod session;
+mod signature;
 mod startup;
 pub mod store;
 mod supervise;

@@ -1,14 +1,7 @@
 //! The accept loop: capped, calm when descriptors run out, and never held up by a slow TLS handshake. What is accepted is a
 //! stranger (`connections/strangers.rs`) until something on it has authenticated.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use kernex_proto::handshake::ChannelBinding;
@@ -18,17 +11,16 @@ use rustix::{
 };
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout_at,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connections::{ConnectionHandle, Presence, Strangers, proxied},
+    connections::{Connection, ConnectionHandle, Peer, Strangers, Transport, proxied},
     error::chain,
     metrics::{Held, Metrics},
 };
@@ -48,65 +40,6 @@ const UNSENT: u32 = 128 * 1024;
 
 /// A peer that has not finished its TLS handshake by then is dropped.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-
-/// Bytes that are read of a stranger: a large Hello and what surrounds it. Whatever it sends beyond waits in the network
-/// until something on the connection has authenticated, so that strangers cost the same however much they send.
-const STRANGER_BYTES: u32 = 320 * 1024;
-
-/// Where a request came from; found in its extensions.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer {
-    /// The caller's address, which a trusted proxy may have told.
-    pub address: SocketAddr,
-    /// Which connection it is, as both ends see it.
-    pub binding: ChannelBinding,
-}
-
-/// One accepted connection. Its place under the cap is free again when it is dropped.
-#[derive(Debug)]
-pub struct Connection {
-    io: Transport,
-    presence: Presence,
-    peer: Peer,
-    /// What is left of [`STRANGER_BYTES`]; nothing once the caller is known.
-    left: Option<u32>,
-    _place: OwnedSemaphorePermit,
-    _held: Held,
-}
-
-impl Connection {
-    /// Where it came from.
-    pub(crate) fn peer(&self) -> Peer {
-        self.peer
-    }
-
-    /// The connection as others see it.
-    pub(crate) fn handle(&self) -> &ConnectionHandle {
-        self.presence.handle()
-    }
-
-    /// Whether nothing more is to be read for now. The connection's task waits for the handle, which wakes it once the
-    /// caller is known.
-    fn has_said_enough(&mut self) -> bool {
-        if self.left.is_some() && !self.presence.handle().is_stranger() {
-            self.left = None;
-        }
-        self.left == Some(0)
-    }
-
-    /// Counts what was read.
-    fn heard(&mut self, bytes: usize) {
-        if let Some(left) = &mut self.left {
-            *left = left.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
 
 /// Binds, and says in one sentence why it could not.
 pub fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
@@ -211,14 +144,8 @@ pub(crate) async fn accept(
                         Err(None) => return,
                     };
                     how.metrics.connections.of("accepted").inc();
-                    serve(Connection {
-                        io,
-                        presence,
-                        peer,
-                        left: Some(STRANGER_BYTES),
-                        _place: place,
-                        _held: Held::new(&how.metrics.connections_open),
-                    });
+                    let held = Held::new(&how.metrics.connections_open);
+                    serve(Connection::new(io, presence, peer, place, held));
                 });
             }
             Err(error) => {
@@ -285,8 +212,7 @@ async fn open(
         }
         handle.comes_from(caller).await;
         let (io, binding) = handshake(stream, caller, how.tls.clone()).await?;
-        let address = caller;
-        Ok((io, Peer { address, binding }))
+        Ok((io, Peer { binding }))
     };
     tokio::select! {
         biased;
@@ -355,70 +281,6 @@ impl Pause {
         let wait = Duration::from_millis(10 << self.step);
         self.step = (self.step + 1).min(7);
         wait
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.has_said_enough() {
-            return Poll::Pending;
-        }
-        let before = buf.filled().len();
-        let read = match &mut self.io {
-            Transport::Plain(io) => Pin::new(io).poll_read(cx, buf),
-            Transport::Tls(io) => Pin::new(io.as_mut()).poll_read(cx, buf),
-        };
-        self.heard(buf.filled().len() - before);
-        read
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Transport::Plain(io) => Pin::new(io).poll_write(cx, buf),
-            Transport::Tls(io) => Pin::new(io.as_mut()).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
-            Transport::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
-            Transport::Tls(io) => Pin::new(io.as_mut()).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.io {
-            Transport::Plain(io) => io.is_write_vectored(),
-            Transport::Tls(io) => io.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Transport::Plain(io) => Pin::new(io).poll_flush(cx),
-            Transport::Tls(io) => Pin::new(io.as_mut()).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Transport::Plain(io) => Pin::new(io).poll_shutdown(cx),
-            Transport::Tls(io) => Pin::new(io.as_mut()).poll_shutdown(cx),
-        }
     }
 }
 

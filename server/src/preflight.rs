@@ -3,11 +3,9 @@
 //! Nothing of this is stored: a question lives as long as the call that asks it, and what a device did not answer in time
 //! is told as just that.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
+
+use parking_lot::Mutex;
 
 use futures::future::join_all;
 use kernex_proto::{
@@ -66,8 +64,9 @@ impl Plans {
 
     fn lock(
         &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<(DeviceId, String), oneshot::Sender<v1::Planned>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    ) -> parking_lot::MutexGuard<'_, HashMap<(DeviceId, String), oneshot::Sender<v1::Planned>>>
+    {
+        self.waiting.lock()
     }
 }
 

@@ -9,9 +9,11 @@ mod known;
 use std::{
     collections::{HashMap, HashSet},
     slice,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use kernex_proto::{
     ids::{AttemptId, DeviceId},
@@ -132,7 +134,11 @@ impl Recorder {
     /// Queues a report; waits while the queue is full. False when the recorder has stopped.
     pub async fn report(&self, submission: Submission) -> bool {
         if matches!(submission.event, ReportEvent::Outcome(_))
-            && let Some(row) = lock(&self.latest.heartbeats).get_mut(&submission.session.device)
+            && let Some(row) = self
+                .latest
+                .heartbeats
+                .lock()
+                .get_mut(&submission.session.device)
         {
             // It was sent before the outcome, and is written after it.
             row.releases = None;
@@ -140,7 +146,7 @@ impl Recorder {
         if matches!(submission.event, ReportEvent::Progress(_)) {
             // It is newer.
             let of = (submission.session.device, submission.attempt);
-            lock(&self.latest.progress).remove(&of);
+            self.latest.progress.lock().remove(&of);
         }
         self.reports.send(submission).await.is_ok()
     }
@@ -150,14 +156,14 @@ impl Recorder {
     pub fn waiting(&self) -> Waiting {
         Waiting {
             reports: self.reports.max_capacity() - self.reports.capacity(),
-            heartbeats: lock(&self.latest.heartbeats).len(),
-            progress: lock(&self.latest.progress).len(),
+            heartbeats: self.latest.heartbeats.lock().len(),
+            progress: self.latest.progress.lock().len(),
         }
     }
 
     /// Keeps the latest heartbeat of a device for the next write.
     pub fn heartbeat(&self, row: HeartbeatRow) {
-        let mut heartbeats = lock(&self.latest.heartbeats);
+        let mut heartbeats = self.latest.heartbeats.lock();
         match heartbeats.get(&row.device) {
             Some(newer) if newer.epoch > row.epoch => {}
             _ => {
@@ -168,7 +174,7 @@ impl Recorder {
 
     /// Drops the heartbeat that waits, should it be of a session up to this number: its key is revoked.
     pub fn silence(&self, device: DeviceId, epoch: u64) {
-        let mut heartbeats = lock(&self.latest.heartbeats);
+        let mut heartbeats = self.latest.heartbeats.lock();
         if heartbeats
             .get(&device)
             .is_some_and(|row| row.epoch <= epoch)
@@ -185,7 +191,10 @@ impl Recorder {
         attempt: AttemptId,
         progress: v1::Progress,
     ) {
-        lock(&self.latest.progress).insert((device, attempt), (epoch, progress));
+        self.latest
+            .progress
+            .lock()
+            .insert((device, attempt), (epoch, progress));
         self.latest.stirred.notify_one();
     }
 }
@@ -240,7 +249,7 @@ impl Worker {
         queue: &mut mpsc::Receiver<Submission>,
         stop: &CancellationToken,
     ) {
-        let progress: Vec<_> = lock(&self.latest.progress).drain().collect();
+        let progress: Vec<_> = self.latest.progress.lock().drain().collect();
         // What a session said before that waits in the queue by now, and comes first.
         while batch.len() < BATCH
             && let Ok(submission) = queue.try_recv()
@@ -354,7 +363,7 @@ impl Worker {
 
     async fn flush_heartbeats(&mut self) {
         let now = Instant::now();
-        let waiting: Vec<_> = lock(&self.latest.heartbeats).drain().collect();
+        let waiting: Vec<_> = self.latest.heartbeats.lock().drain().collect();
         let mut rows: Vec<_> = waiting.into_iter().map(|(_, row)| row).collect();
         if rows.is_empty() {
             return;
@@ -370,7 +379,7 @@ impl Worker {
             }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), devices = rows.len(), "heartbeats wait for the store");
-                let mut heartbeats = lock(&self.latest.heartbeats);
+                let mut heartbeats = self.latest.heartbeats.lock();
                 for mut row in rows {
                     // An outcome may have come meanwhile, and so may a newer one.
                     row.releases = None;
@@ -411,10 +420,6 @@ fn rows(
         place: report.place(),
     });
     reports.chain(progress).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -8,12 +8,14 @@ use std::{
     collections::{HashMap, HashSet},
     future::poll_fn,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
     },
     task::Poll,
     time::Duration,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use futures::task::AtomicWaker;
 use kernex_proto::{
@@ -484,7 +486,7 @@ impl Registry {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, Entry>> {
         // No code under this lock can leave the map half changed.
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock()
     }
 }
 

@@ -8,10 +8,12 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use kernex_proto::ids::{DeviceId, TokenId};
 use tokio_util::sync::CancellationToken;
@@ -117,7 +119,7 @@ impl fmt::Debug for Revocations {
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Held>> {
         // No code under this lock can leave the map half changed.
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+        self.holds.lock()
     }
 }
 
@@ -268,9 +270,7 @@ mod tests {
         let (of, into) = (revocations.clone(), Arc::clone(&heard));
         revocations.listen(move |revoked| {
             let seen = (revoked, of.devices(), of.tokens());
-            into.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(seen);
+            into.lock().push(seen);
         });
         assert!(!revocations.any());
         let keys = Revocation::Keys {
@@ -281,7 +281,7 @@ mod tests {
         let token = Revocation::Token(TokenId::generate());
         revocations.publish(&[keys, token]);
         assert!(revocations.any());
-        let heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = heard.lock();
         assert_eq!(*heard, [(keys, 1, 0), (token, 1, 1)]);
     }
 }

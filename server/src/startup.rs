@@ -163,3 +163,37 @@ pub(crate) async fn admin_token(store: &Store, folder: &Path) -> anyhow::Result<
     store.create_operator_token(&caller, token).await?;
     Ok(())
 }
+
+/// Says that the server is up; at the first start also what to type next.
+#[expect(
+    clippy::print_stdout,
+    reason = "what an operator copies is data, not a log line"
+)]
+pub(crate) fn announce(config: &Config, ground: &Ground, address: std::net::SocketAddr) {
+    tracing::info!(%address, tls = ground.identity.is_some(), cluster = %ground.cluster, "listening");
+    if !(config.announce && ground.first) {
+        return;
+    }
+    let host = config
+        .public_addresses
+        .first()
+        .map_or("localhost", String::as_str);
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    let data = std::fs::canonicalize(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
+    let (port, data) = (address.port(), data.display());
+    match &ground.identity {
+        Some(identity) => {
+            println!("CA pin (SHA-256): {}", identity.ca_pin());
+            println!(
+                "Next: kernexctl context add local --server https://{host}:{port} --ca {data}/ca.pem --token-file {data}/admin.token"
+            );
+        }
+        None => println!(
+            "Next: kernexctl context add local --server http://{host}:{port} --token-file {data}/admin.token"
+        ),
+    }
+}

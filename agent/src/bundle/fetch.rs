@@ -13,7 +13,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tonic::Code;
 
 use super::{NoRoom, make_room};
-use crate::{channel::Calls, durable, removal::Remover, session::Link};
+use crate::{channel::Calls, durable, link::Link, removal::Remover};
 
 /// How long the server may take to begin.
 const BEGIN: Duration = Duration::from_secs(30);

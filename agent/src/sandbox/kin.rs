@@ -13,7 +13,7 @@ use std::{
 use kernex_proto::ids::AttemptId;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use super::reap;
+use super::{process::Process, reap};
 
 /// How long killing is repeated; only a process stuck in the kernel outlives this.
 const ROUNDS: u32 = 500;
@@ -114,51 +114,6 @@ impl Drop for Solo {
     }
 }
 
-/// One line of the process table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Process {
-    pub(super) pid: i32,
-    pub(super) parent: i32,
-    pub(super) group: i32,
-    pub(super) session: i32,
-    pub(super) start_ticks: u64,
-    pub(super) zombie: bool,
-}
-
-impl Process {
-    /// Reads one process.
-    pub(super) fn read(pid: i32) -> Option<Self> {
-        Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
-    }
-
-    /// Reads all of them.
-    pub(super) fn all() -> Vec<Self> {
-        fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter_map(Self::read)
-            .collect()
-    }
-
-    /// `pid (name) state ppid pgrp session ...`; the name may hold anything, also parentheses.
-    fn parse(stat: &str) -> Option<Self> {
-        let (pid, rest) = stat.split_once(" (")?;
-        let (_, rest) = rest.rsplit_once(") ")?;
-        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        let number = |n: usize| fields.get(n).and_then(|field| field.parse::<i32>().ok());
-        Some(Self {
-            pid: pid.parse().ok()?,
-            zombie: matches!(fields.first()?, &("Z" | "X")),
-            parent: number(1)?,
-            group: number(2)?,
-            session: number(3)?,
-            start_ticks: fields.get(19)?.parse().ok()?,
-        })
-    }
-}
-
 /// Who belongs to a script, out of a process table. `alone`: no other script runs under `me`.
 fn family(
     table: &[Process],
@@ -178,7 +133,7 @@ fn family(
         let in_group = process.group == root.pid && process.session == me.session;
         // An older session leader means that it belongs to a daemon that an earlier script left.
         let orphan = process.parent == me.pid
-            && reap::is_orphan(process, &me)
+            && process.is_orphan(&me)
             && start_of
                 .get(&process.session)
                 .is_none_or(|start| *start >= root.start_ticks);

@@ -6,16 +6,10 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::kin::Process;
+use super::process::Process;
 
 /// Deaths come in bursts; one look at the process table is enough for each.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// Whether a child of ours is one we never started ourselves. What we start is the leader of a group of its own within
-/// our session (a script) or a member of our group (anything else in this process).
-pub(super) fn is_orphan(process: &Process, me: &Process) -> bool {
-    process.session != me.session || (process.group != process.pid && process.group != me.group)
-}
 
 /// Waits for every dead orphan. Children started by this process are left to whoever started them.
 pub(super) fn reap_orphans() {
@@ -28,7 +22,7 @@ pub(super) fn reap_orphans() {
     for process in Process::all() {
         if process.zombie
             && process.parent == me.pid
-            && is_orphan(&process, &me)
+            && process.is_orphan(&me)
             && let Some(pid) = Pid::from_raw(process.pid)
         {
             let _ = waitpid(Some(pid), WaitOptions::NOHANG);

@@ -12,7 +12,10 @@ use std::{
 
 use kernex_proto::ids::{AttemptId, DeviceId};
 
-use super::kin::{Marker, Process, Root, kill_family};
+use super::{
+    kin::{Marker, Root, kill_family},
+    process::Process,
+};
 
 /// A script that runs.
 #[derive(Debug, Clone)]

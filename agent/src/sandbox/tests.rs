@@ -71,7 +71,7 @@ impl Bench {
     }
 
     fn alive(&self, file: &str) -> bool {
-        kin::Process::read(self.pid(file)).is_some_and(|process| !process.zombie)
+        process::Process::read(self.pid(file)).is_some_and(|process| !process.zombie)
     }
 }
 

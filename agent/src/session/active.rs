@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     SessionError,
-    again::Again,
     handshake::{Streams, Welcome},
     incoming::{Incoming, failed, understand},
 };
@@ -25,6 +24,10 @@ use crate::{
     journal::{Acked, BootInstant, Journal, Stopped, Taken},
     wires::{Wires, progress_report},
 };
+
+mod again;
+
+use again::Again;
 
 /// A message that is not taken for this long means that the server does not read.
 pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +55,7 @@ pub(super) struct Active<'a> {
     /// Reports sent in this session; sent again only in the next, or when asked for again.
     pub(super) sent: HashSet<u64>,
     /// Outcomes that the server has lost and is told again.
-    pub(super) again: Option<Again>,
+    again: Option<Again>,
 }
 
 impl<'a> Active<'a> {

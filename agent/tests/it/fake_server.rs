@@ -1,9 +1,8 @@
 //! A control plane that does exactly what a test tells it.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use std::{net::SocketAddr, sync::Arc};
+
+use parking_lot::Mutex;
 
 use bytes::Bytes;
 use kernex_proto::{
@@ -112,7 +111,7 @@ impl FakeServer {
     }
 
     pub(crate) fn serve(&self, bundle: &[u8], downloads: &[Download]) -> Digest {
-        let mut state = self.state.lock().unwrap();
+        let mut state = self.state.lock();
         state.bundle = bundle.to_vec();
         state.downloads = downloads.to_vec();
         state.offsets.clear();
@@ -121,7 +120,7 @@ impl FakeServer {
 
     /// The next session tells of this stop before it opens.
     pub(crate) fn stop_with_welcome(&self, attempt: &v1::AttemptRef, stop: v1::Stop) {
-        self.state.lock().unwrap().stops.push(v1::Command {
+        self.state.lock().stops.push(v1::Command {
             attempt: Some(attempt.clone()),
             action: Some(v1::command::Action::Stop(stop)),
             ..v1::Command::default()
@@ -129,7 +128,7 @@ impl FakeServer {
     }
 
     pub(crate) fn offsets(&self) -> Vec<u64> {
-        self.state.lock().unwrap().offsets.clone()
+        self.state.lock().offsets.clone()
     }
 }
 
@@ -192,7 +191,7 @@ impl AgentService for Service {
             };
             let ReadHello { hello, .. } = ReadHello::of(hello).expect("a good Hello");
             let (epoch, stops) = {
-                let mut state = state.lock().unwrap();
+                let mut state = state.lock();
                 state.epoch = state.epoch.max(hello.last_epoch) + 1;
                 (state.epoch, std::mem::take(&mut state.stops))
             };
@@ -233,7 +232,7 @@ impl AgentService for Service {
         );
         let offset = request.get_ref().offset;
         let (mut bytes, download) = {
-            let mut state = self.state.lock().unwrap();
+            let mut state = self.state.lock();
             state.offsets.push(offset);
             let empty = state.downloads.is_empty();
             let download = if empty {

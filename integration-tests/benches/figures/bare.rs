@@ -8,9 +8,11 @@ use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use http::{Request, Response};
 use kernex_integration_tests::fleet::Pool;
@@ -139,7 +141,7 @@ impl Bare {
     ) -> Result<tonic::Response<CreateDeploymentResponse>, Status> {
         let request = request.into_inner();
         let deployment = Uuid::now_v7().to_string();
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.sessions.lock();
         let send = |(_, session): &(u64, mpsc::Sender<Arc<Command>>)| {
             let command = Command {
                 attempt: Some(AttemptRef {

@@ -9,9 +9,11 @@ use std::{
     convert::Infallible,
     os::unix::process::ExitStatusExt as _,
     process::ExitStatus,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use kernex_proto::crash::VARIABLE;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
@@ -151,12 +153,7 @@ async fn take_all(
     plan: Plan,
 ) -> (TestAgent, Result<(), Failure>) {
     // However the others fare, each point is taken by one.
-    let next = || {
-        queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
-    };
+    let next = || queue.lock().pop_front();
     while let Some(shot) = next() {
         let start = Instant::now();
         let taken = take_agent(&mut agent, &shot, &provoker).await;

@@ -1,10 +1,8 @@
 //! What was done to a world and when, kept in memory and shown when something is wrong.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{fmt, sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
 
 /// Lines shown of a long history.
 const SHOWN: usize = 400;
@@ -44,19 +42,13 @@ impl History {
             self.start.elapsed().as_secs_f64(),
             self.prefix
         );
-        self.lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(line);
+        self.lines.lock().push(line);
     }
 
     /// Lines so far.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lines
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.lines.lock().len()
     }
 
     /// Whether nothing was done yet.
@@ -69,7 +61,7 @@ impl History {
 /// The end of it, oldest line first.
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines.lock();
         let from = lines.len().saturating_sub(SHOWN);
         if from > 0 {
             writeln!(f, "({from} lines before)")?;

@@ -1,10 +1,8 @@
 //! What the fleet is given to do: bundles that bear witness, on some of the devices, now and then taken back.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
 
 use kernex_proto::v1::{Bundle, CancelDeploymentRequest, CreateDeploymentRequest};
 use rand::{Rng, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
@@ -52,26 +50,20 @@ impl Traffic {
 
     /// Lets it reach one more device.
     pub fn add_device(&self, name: &str) {
-        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut devices = self.devices.lock();
         devices.push(name.to_owned());
     }
 
     /// Everything that was made so far, by digest.
     #[must_use]
     pub fn bundles(&self) -> BTreeMap<String, BundleFacts> {
-        self.bundles
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.bundles.lock().clone()
     }
 
     /// Ids of the deployments that were ordered so far, in order.
     #[must_use]
     pub fn orders(&self) -> Vec<String> {
-        self.orders
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.orders.lock().clone()
     }
 
     /// A new random bundle.
@@ -96,17 +88,13 @@ impl Traffic {
 
     /// Decides something by the seed.
     pub fn decide<T>(&self, how: impl FnOnce(&mut StdRng) -> T) -> T {
-        how(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+        how(&mut self.rng.lock())
     }
 
     /// A random bundle on some devices, tried until the server has it; one in eight is cancelled right away.
     /// `None` when the server was away for too long.
     pub async fn deploy(&self) -> Option<String> {
-        let all = self
-            .devices
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let all = self.devices.lock().clone();
         let (bundle, devices) = self.decide(|rng| {
             let name = NAMES[rng.gen_range(0..NAMES.len())];
             let version = format!("1.{}", rng.r#gen::<u64>());
@@ -149,10 +137,7 @@ impl Traffic {
         let id = self
             .insist(|| self.operator.deploy_for(request.clone()))
             .await?;
-        self.orders
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(id.clone());
+        self.orders.lock().push(id.clone());
         let what = format!("{}:{}", uploaded.name, uploaded.version);
         let devices = request.device_names;
         self.history
@@ -165,10 +150,7 @@ impl Traffic {
         let (archive, facts) = bundle.build().await;
         let uploaded: Bundle = self.insist(|| self.operator.try_push(&archive)).await?;
         // Known before anybody can run it.
-        self.bundles
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(uploaded.digest.clone(), facts);
+        self.bundles.lock().insert(uploaded.digest.clone(), facts);
         Some(uploaded)
     }
 

@@ -3,12 +3,11 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
-    sync::{
-        Mutex, PoisonError,
-        mpsc::{self, Receiver},
-    },
+    sync::mpsc::{self, Receiver},
     thread,
 };
+
+use parking_lot::Mutex;
 
 use crate::wait::wait_for;
 
@@ -58,7 +57,7 @@ impl Lines {
 
     async fn next(&self, what: &str, before: &[String]) -> String {
         wait_for(&format!("a line about {what}"), || async {
-            let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            let lines = self.lines.lock();
             lines.try_recv().map_err(|_| before.join("\n"))
         })
         .await
@@ -69,7 +68,7 @@ impl Lines {
     /// # Panics
     /// When it cannot be waited for.
     pub fn to_the_end(mut self) -> (Vec<String>, Option<i32>) {
-        let lines = self.lines.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines.get_mut();
         // The sender is gone with the last line.
         let lines = lines.iter().collect();
         let status = self.child.wait().expect("it can be waited for");

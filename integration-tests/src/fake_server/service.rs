@@ -2,8 +2,10 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
+
+use parking_lot::Mutex;
 
 use bytes::Bytes;
 use kernex_proto::{
@@ -45,11 +47,7 @@ impl AgentService for Service {
     ) -> Result<Response<Self::DeviceSessionStream>, Status> {
         let (sender, receiver) = mpsc::channel(64);
         let shared = Arc::clone(&self.0);
-        let mut sessions = self
-            .0
-            .sessions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.0.sessions.lock();
         sessions.spawn(serve_session(shared, request.into_inner(), sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -62,15 +60,11 @@ impl AgentService for Service {
         request: Request<DownloadBundleRequest>,
     ) -> Result<Response<Self::DownloadBundleStream>, Status> {
         let request = request.into_inner();
-        let number = |of: &Mutex<u64>| *of.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = |of: &Mutex<u64>| *of.lock();
         if number(&self.0.epoch) <= number(&self.0.doubted) {
             return Err(Status::unauthenticated("not authenticated"));
         }
-        let mut bundles = self
-            .0
-            .bundles
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut bundles = self.0.bundles.lock();
         let answers = bundles
             .get_mut(&request.digest)
             .ok_or_else(|| Status::not_found("the bundle is gone"))?;
@@ -94,7 +88,7 @@ impl AgentService for Service {
 }
 
 fn known<T: Copy>(what: &Mutex<T>) -> T {
-    *what.lock().unwrap_or_else(PoisonError::into_inner)
+    *what.lock()
 }
 
 async fn serve_session(
@@ -129,7 +123,7 @@ async fn serve_session(
         match &message {
             up::Message::Hello(hello) => {
                 let epoch = hello.last_epoch + 1;
-                *shared.epoch.lock().unwrap_or_else(PoisonError::into_inner) = epoch;
+                *shared.epoch.lock() = epoch;
                 say(down::Message::Welcome(Welcome {
                     epoch,
                     heartbeat_interval_ms: 300,

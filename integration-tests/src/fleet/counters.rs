@@ -1,12 +1,11 @@
 //! What a fleet saw, counted.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use hdrhistogram::Histogram;
 
@@ -105,17 +104,13 @@ impl Latencies {
     /// Adds one.
     pub fn record(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .record(micros)
-            .expect("histograms grow");
+        self.0.lock().record(micros).expect("histograms grow");
     }
 
     /// Takes what was recorded so far and starts over.
     #[must_use]
     pub fn take(&self) -> Histogram<u64> {
-        let mut histogram = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut histogram = self.0.lock();
         let taken = histogram.clone();
         histogram.reset();
         taken

@@ -1,10 +1,9 @@
 //! What all connections of one proxy share in one direction: so many bytes a second, and a queue in front of that, as on the
 //! narrowest link between a device and its server.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -55,7 +54,7 @@ impl Road {
             .await
             .ok()?;
         let rate = u32::try_from(*self.rate.borrow()).unwrap_or(u32::MAX);
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         let takes = Duration::from_secs(u64::from(bytes)).checked_div(rate)?;
         *free = (*free).max(Instant::now()) + takes;
         Some(Ticket {
@@ -66,7 +65,7 @@ impl Road {
 
     /// Forgets what is in the queue: it passes at once.
     pub(super) fn clear(&self) {
-        *self.free.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.free.lock() = Instant::now();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    ArchiveError, Limits,
+    ArchiveError, Inspected, Limits,
     path::{self, EntryPath},
 };
 use crate::manifest::MANIFEST_FILE;
@@ -30,6 +30,16 @@ pub(super) enum Node {
 pub(super) struct Tree {
     nodes: BTreeMap<EntryPath, Node>,
     name_bytes: u64,
+}
+
+/// A walk that came to a good end.
+pub(super) struct Walked {
+    pub(super) inspected: Inspected,
+    #[cfg(feature = "unpack")]
+    pub(super) tree: Tree,
+    /// The folder of the archive that is the bundle.
+    #[cfg(feature = "unpack")]
+    pub(super) root: EntryPath,
 }
 
 impl Tree {

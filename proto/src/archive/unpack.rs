@@ -19,7 +19,11 @@ use std::{
 
 use tokio::{io::AsyncWriteExt as _, task::JoinSet};
 
-use super::{durable::Durable, path::EntryPath, tree::Node, walk::Walked};
+use super::{
+    durable::Durable,
+    path::EntryPath,
+    tree::{Node, Walked},
+};
 
 /// Files being synced at once: a journalling file system commits them together, and few are open.
 const PARALLEL_SYNCS: usize = 16;

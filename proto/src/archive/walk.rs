@@ -11,7 +11,7 @@ use super::{
     path::{self, EntryPath},
     pax,
     reader::{Meter, TarStream, corrupt, too_many_bytes},
-    tree::{Node, Tree},
+    tree::{Node, Tree, Walked},
     unpack::Disk,
 };
 use crate::manifest::{MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest};
@@ -28,16 +28,6 @@ const SPECIAL_BITS: u32 = 0o7000;
 
 /// What of a mode survives: nobody but the owner changes what runs on a device.
 const KEPT_BITS: u32 = 0o755;
-
-/// A walk that came to a good end.
-pub(super) struct Walked {
-    pub(super) inspected: Inspected,
-    #[cfg(feature = "unpack")]
-    pub(super) tree: Tree,
-    /// The folder of the archive that is the bundle.
-    #[cfg(feature = "unpack")]
-    pub(super) root: EntryPath,
-}
 
 /// Walks the whole archive; writes it to `disk` if there is one.
 pub(super) async fn walk<R>(

@@ -7,9 +7,11 @@
 
 use std::{
     pin::{Pin, pin},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
 };
+
+use parking_lot::Mutex;
 
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
@@ -77,7 +79,7 @@ where
 impl Feeder {
     /// What is to run, and what ends it; nothing the second time.
     pub(crate) fn take(&self) -> Option<(Pump, End)> {
-        let mut pump = self.0.pump.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pump = self.0.pump.lock();
         Some((pump.take()?, self.0.end.clone()))
     }
 }

@@ -4,8 +4,10 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
+
+use parking_lot::Mutex;
 
 use kernex_proto::{
     error::Reason,
@@ -115,7 +117,7 @@ impl Places {
     pub(super) fn take(&self, caller: Caller, kind: Kind) -> Result<Place, Status> {
         let most = self.most.of(kind);
         {
-            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut taken = self.taken.lock();
             let count = taken.entry((caller, kind)).or_insert(0);
             if *count >= most {
                 return Err(full(caller, kind, most));
@@ -132,7 +134,7 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         if let Entry::Occupied(mut count) = taken.entry((self.caller, self.kind)) {
             if *count.get() <= 1 {
                 count.remove();
@@ -181,7 +183,7 @@ mod tests {
         drop(first);
         let again = places.take(ada, Kind::Stream).expect("it came back");
         drop((again, _second, _upload, _other));
-        assert!(places.taken.lock().expect("fine").is_empty());
+        assert!(places.taken.lock().is_empty());
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! Answers are looked at from time to time by one task, so that a byte on its way costs no more than a count.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use kernex_proto::error::Reason;
 use tokio::time::Instant;
@@ -41,7 +43,7 @@ impl Stalled {
 
     /// Looks at this one too, as long as it is there.
     pub(super) fn watch(&self, answer: &Arc<Answer>) {
-        let mut new = self.new.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = self.new.lock();
         new.push(Arc::downgrade(answer));
     }
 
@@ -60,7 +62,7 @@ impl Stalled {
 
     fn look(&self, watched: &mut Vec<(Weak<Answer>, Seen)>) {
         let now = Instant::now();
-        let new = std::mem::take(&mut *self.new.lock().unwrap_or_else(PoisonError::into_inner));
+        let new = std::mem::take(&mut *self.new.lock());
         watched.extend(new.into_iter().map(|answer| (answer, Seen::new(now))));
         watched.retain_mut(|(answer, seen)| {
             let Some(answer) = answer.upgrade() else {

@@ -21,10 +21,9 @@ use tracing::Span;
 use super::{Api, id, pieces};
 use crate::{
     answers::EndedBy,
-    connections::{ConnectionHandle, Credential},
+    connections::{ConnectionHandle, Credential, Peer},
     enrollment::{self, Refused},
     error::{invalid, retry_later, unauthenticated},
-    listener::Peer,
     revocations::{Hold, Subject},
     session::{self, Outbound},
     store::sessions::DownloadRefused,

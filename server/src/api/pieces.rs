@@ -7,9 +7,11 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
+
+use parking_lot::Mutex;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::{
@@ -131,10 +133,7 @@ where
 
 fn unpacked(mut response: Answered) -> Answered {
     if let Some(Carried(carried)) = response.extensions_mut().remove()
-        && let Some(body) = carried
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        && let Some(body) = carried.lock().take()
     {
         *response.body_mut() = body;
     }

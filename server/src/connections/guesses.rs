@@ -3,9 +3,10 @@
 use std::{
     hash::Hash,
     num::NonZeroU32,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use governor::{
     Quota, RateLimiter,
@@ -76,7 +77,7 @@ impl Guesses {
     fn make_room(&self) -> bool {
         let now = Instant::now();
         {
-            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut looked = self.looked.lock();
             if now.duration_since(*looked) < LOOK {
                 return false;
             }

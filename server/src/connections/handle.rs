@@ -15,7 +15,7 @@ use futures::task::AtomicWaker;
 use kernex_proto::error::Reason;
 use tonic::{Code, Status};
 
-use super::{guesses::Credential, source::Source, strangers::Strangers};
+use super::{guesses::Credential, source::Source};
 use crate::error::retry_later;
 
 /// Unfinished calls a stranger may have.
@@ -32,6 +32,18 @@ const FAILED: u8 = 4;
 /// It is no longer counted among the strangers.
 const LEFT: u8 = 8;
 
+/// Who watches over connections on which nothing has authenticated, each known by its number.
+pub(super) trait Watch: std::fmt::Debug + Send + Sync {
+    /// Where the caller of one is came to be known.
+    fn settle(&self, number: u64, source: Source);
+    /// One is none any more.
+    fn leave(&self, number: u64);
+    /// Takes one of a source's failures, or says when there will be one.
+    fn may_guess(&self, credential: Credential, source: Source) -> Result<(), Duration>;
+    /// One was refused for this.
+    fn refused(&self, source: Source, reason: &'static str, detail: &dyn std::fmt::Display);
+}
+
 /// Found in the extensions of each request. Clones mean the same connection.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectionHandle(Arc<Shared>);
@@ -46,12 +58,12 @@ struct Shared {
     watches: AtomicU8,
     calls: AtomicU16,
     /// Who keeps the strangers, and its number among them.
-    stranger: OnceLock<(Arc<Strangers>, u64)>,
+    stranger: OnceLock<(Arc<dyn Watch>, u64)>,
 }
 
 impl ConnectionHandle {
     /// Makes it one of the strangers.
-    pub(super) fn is_one_of(&self, strangers: Arc<Strangers>, number: u64) {
+    pub(super) fn is_one_of(&self, strangers: Arc<dyn Watch>, number: u64) {
         let _ = self.0.stranger.set((strangers, number));
     }
 
@@ -175,7 +187,7 @@ impl ConnectionHandle {
     fn pay(&self, credential: Credential) -> Result<(), Duration> {
         let strangers = self.0.stranger.get();
         strangers.map_or(Ok(()), |(strangers, _)| {
-            strangers.guesses.take(credential, self.source())
+            strangers.may_guess(credential, self.source())
         })
     }
 

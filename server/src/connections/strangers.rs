@@ -2,11 +2,9 @@
 //!
 //! What is decided about them is in `crowd.rs`; here it is done, without a lock held.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use tokio::{
     sync::Notify,
@@ -16,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     crowd::{Crowd, Deed, Limits, Room, Why},
-    guesses::Guesses,
-    handle::{ConnectionHandle, Presence},
+    guesses::{Credential, Guesses},
+    handle::{ConnectionHandle, Presence, Watch},
     refusals::{Line, Refusals},
     source::Source,
 };
@@ -33,7 +31,7 @@ const DETAIL: usize = 200;
 /// All strangers.
 pub(crate) struct Strangers {
     crowd: Mutex<Crowd<ConnectionHandle>>,
-    pub(super) guesses: Guesses,
+    guesses: Guesses,
     refusals: Mutex<Refusals>,
     /// There is something to wait for.
     changed: Notify,
@@ -67,34 +65,11 @@ impl Strangers {
             set(&self.metrics.strangers, crowd.len());
             (number, crowd.len() == 1)
         };
-        handle.is_one_of(Arc::clone(self), number);
+        handle.is_one_of(Arc::<Self>::clone(self), number);
         if first {
             self.changed.notify_one();
         }
         Presence::new(handle)
-    }
-
-    pub(super) fn settle(&self, number: u64, source: Source) {
-        let (deeds, first) = {
-            let mut crowd = self.crowd();
-            let waited = crowd.has_waiting();
-            let deeds = crowd.settle(number, source, Instant::now());
-            (deeds, crowd.has_waiting() && !waited)
-        };
-        self.act(deeds);
-        if first {
-            self.changed.notify_one();
-        }
-    }
-
-    pub(super) fn leave(&self, number: u64) {
-        let deeds = {
-            let mut crowd = self.crowd();
-            let deeds = crowd.leave(number, Instant::now());
-            set(&self.metrics.strangers, crowd.len());
-            deeds
-        };
-        self.act(deeds);
     }
 
     /// Tries to make room for one more connection when every place is taken; gives when to try again.
@@ -109,29 +84,6 @@ impl Strangers {
             Room::At(at) => at,
             Room::None => now + Duration::from_secs(1),
         }
-    }
-
-    /// A stranger was refused for this.
-    pub(super) fn refused(&self, source: Source, reason: &'static str, detail: &dyn fmt::Display) {
-        self.metrics.refusals.of(reason).inc();
-        let line = self
-            .refusals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .note(source, Instant::now());
-        let Some(Line { source, untold }) = line else {
-            return;
-        };
-        let mut detail = detail.to_string();
-        detail.truncate(detail.floor_char_boundary(DETAIL));
-        let source = source.map_or_else(|| "many".to_owned(), |source| source.to_string());
-        tracing::info!(
-            source,
-            reason,
-            detail,
-            untold,
-            "a stranger was refused; the next minute's from there are only counted"
-        );
     }
 
     /// Closes whose time is over, until `stop`.
@@ -175,6 +127,53 @@ impl Strangers {
     }
 
     fn crowd(&self) -> MutexGuard<'_, Crowd<ConnectionHandle>> {
-        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+        self.crowd.lock()
+    }
+}
+
+impl Watch for Strangers {
+    fn settle(&self, number: u64, source: Source) {
+        let (deeds, first) = {
+            let mut crowd = self.crowd();
+            let waited = crowd.has_waiting();
+            let deeds = crowd.settle(number, source, Instant::now());
+            (deeds, crowd.has_waiting() && !waited)
+        };
+        self.act(deeds);
+        if first {
+            self.changed.notify_one();
+        }
+    }
+
+    fn leave(&self, number: u64) {
+        let deeds = {
+            let mut crowd = self.crowd();
+            let deeds = crowd.leave(number, Instant::now());
+            set(&self.metrics.strangers, crowd.len());
+            deeds
+        };
+        self.act(deeds);
+    }
+
+    fn may_guess(&self, credential: Credential, source: Source) -> Result<(), Duration> {
+        self.guesses.take(credential, source)
+    }
+
+    fn refused(&self, source: Source, reason: &'static str, detail: &dyn fmt::Display) {
+        self.metrics.refusals.of(reason).inc();
+        let line = self.refusals.lock().note(source, Instant::now());
+        let Some(Line { source, untold }) = line else {
+            return;
+        };
+        let mut detail = detail.to_string();
+        detail.truncate(detail.floor_char_boundary(DETAIL));
+        let source = source.map_or_else(|| "many".to_owned(), |source| source.to_string());
+        tracing::info!(
+            source,
+            reason,
+            detail,
+            untold,
+            "a stranger was refused; the next minute's from there are only counted"
+        );
     }
 }

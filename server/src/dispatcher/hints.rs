@@ -2,9 +2,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use kernex_proto::ids::DeviceId;
 use tokio::{sync::Notify, time::Instant};
@@ -148,7 +149,7 @@ impl Hints {
     }
 
     fn lock(&self) -> MutexGuard<'_, Hinted> {
-        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+        self.devices.lock()
     }
 }
 

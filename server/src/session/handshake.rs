@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::signature::{RSA_PSS_2048_8192_SHA256, UnparsedPublicKey};
 use bytes::Bytes;
 use kernex_proto::{
     PROTOCOL_REVISION,
@@ -27,6 +26,7 @@ use crate::{
     domain::attempt::State,
     error::{retry_later, revoked, status, unauthenticated},
     revocations::Cause,
+    signature::signature_holds,
     store::{StoreError, devices::DeviceKey, sessions::HeldAttempt},
 };
 
@@ -373,14 +373,6 @@ pub fn verify(
         return Err(Refusal::ProtocolDowngraded { spoken, known });
     }
     Ok(key.digest)
-}
-
-/// RSASSA-PSS with SHA-256 under a public key in SPKI DER.
-#[must_use]
-pub fn signature_holds(key_der: &[u8], message: &[u8], signature: &[u8]) -> bool {
-    UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, key_der)
-        .verify(message, signature)
-        .is_ok()
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use std::{
     path::Path,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use kernex_proto::{
     ids::Digest,
@@ -79,7 +80,7 @@ impl Attempt<'_> {
         self.report(Step::Download, 0);
         let last = Mutex::new(Instant::now());
         let progress = |done| {
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = last.lock();
             if last.elapsed() >= PROGRESS_PAUSE || done == self.deploy.size_bytes {
                 *last = Instant::now();
                 self.report(Step::Download, done);

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -78,8 +78,7 @@ impl Session {
                 self.commands = Some(commands);
                 self.device = hello.device_id;
                 self.epoch = hello.last_epoch + 1;
-                let sessions = self.bare.sessions.lock();
-                let mut sessions = sessions.unwrap_or_else(PoisonError::into_inner);
+                let mut sessions = self.bare.sessions.lock();
                 sessions.insert(self.device.clone(), (self.epoch, sender));
                 Some(down::Message::Welcome(Welcome {
                     epoch: self.epoch,
@@ -142,8 +141,7 @@ impl Stream for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let sessions = self.bare.sessions.lock();
-        let mut sessions = sessions.unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.bare.sessions.lock();
         // A newer session of the same device keeps its place.
         if sessions
             .get(&self.device)

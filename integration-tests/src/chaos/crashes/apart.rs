@@ -19,9 +19,6 @@ use crate::{
     server,
 };
 
-/// Files that the first start of a server makes: two keys, two certificates, a token.
-pub(super) const PRIVATE_FILES: usize = 5;
-
 /// Takes each of them.
 pub(super) async fn take(plan: &Plan, shots: Vec<Shot>) -> Result<Figures, Failure> {
     let mut figures = Figures::default();

@@ -59,6 +59,9 @@ pub(super) enum Means {
     Apart,
 }
 
+/// Files that the first start of a server makes: two keys, two certificates, a token.
+const PRIVATE_FILES: usize = 5;
+
 /// One point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Point {
@@ -83,7 +86,7 @@ impl Point {
     pub(super) fn shot(self, time: usize, rng: &mut StdRng) -> Shot {
         let nth = match self.means {
             // The files of a first start, one after another.
-            _ if self.act == "file.private" => 1 + time % super::apart::PRIVATE_FILES,
+            _ if self.act == "file.private" => 1 + time % PRIVATE_FILES,
             Means::Deploy if time > 0 => rng.gen_range(1..=2),
             _ => 1,
         };

@@ -3,10 +3,12 @@
 use std::{
     net::Ipv4Addr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
+
+use parking_lot::Mutex;
 
 use kernex_proto::v1::{CreateOperatorTokenRequest, Role};
 use tokio::net::TcpStream;
@@ -70,13 +72,13 @@ impl Target {
 
     /// The device whose owner is not what it should be.
     pub(super) fn rogue(&self) -> RawIdentity {
-        let rogue = self.rogue.lock().unwrap_or_else(PoisonError::into_inner);
+        let rogue = self.rogue.lock();
         rogue.clone()
     }
 
     /// It remembers the sessions it has opened.
     pub(super) fn keep_rogue(&self, rogue: RawIdentity) {
-        *self.rogue.lock().unwrap_or_else(PoisonError::into_inner) = rogue;
+        *self.rogue.lock() = rogue;
     }
 
     /// Bytes to the server, before TLS.

@@ -1,4 +1,4 @@
-use super::*;
+use super::{super::Strangers, *};
 use crate::{
     connections::crowd::Limits,
     metrics::{Metrics, Transactions},

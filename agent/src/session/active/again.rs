@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use kernex_proto::v1::device_session_request::Message;
 
-use super::{SessionError, active::Active};
+use super::{Active, SessionError};
 
 /// Outcomes that are under way at once: the next ones go out when all of these are acknowledged, so that a device which tells a year
 /// again needs no more memory than one that tells a day.

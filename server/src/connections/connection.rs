@@ -1,0 +1,157 @@
+//! One accepted connection: its bytes, where it came from, and its place under the cap.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use kernex_proto::handshake::ChannelBinding;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
+};
+use tokio_rustls::server::TlsStream;
+
+use super::handle::{ConnectionHandle, Presence};
+use crate::metrics::Held;
+
+/// Bytes that are read of a stranger: a large Hello and what surrounds it. Whatever it sends beyond waits in the network
+/// until something on the connection has authenticated, so that strangers cost the same however much they send.
+const STRANGER_BYTES: u32 = 320 * 1024;
+
+/// Where a request came from; found in its extensions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    /// Which connection it is, as both ends see it.
+    pub(crate) binding: ChannelBinding,
+}
+
+/// One accepted connection. Its place under the cap is free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    io: Transport,
+    presence: Presence,
+    peer: Peer,
+    /// What is left of [`STRANGER_BYTES`]; nothing once the caller is known.
+    left: Option<u32>,
+    _place: OwnedSemaphorePermit,
+    _held: Held,
+}
+
+impl Connection {
+    /// Where it came from.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// The connection as others see it.
+    pub(crate) fn handle(&self) -> &ConnectionHandle {
+        self.presence.handle()
+    }
+
+    /// A connection that can be used, by somebody who is a stranger still. `held` is what it takes until it is dropped.
+    pub(crate) fn new(
+        io: Transport,
+        presence: Presence,
+        peer: Peer,
+        place: OwnedSemaphorePermit,
+        held: Held,
+    ) -> Self {
+        Self {
+            io,
+            presence,
+            peer,
+            left: Some(STRANGER_BYTES),
+            _place: place,
+            _held: held,
+        }
+    }
+
+    /// Whether nothing more is to be read for now. The connection's task waits for the handle, which wakes it once the
+    /// caller is known.
+    fn has_said_enough(&mut self) -> bool {
+        if self.left.is_some() && !self.presence.handle().is_stranger() {
+            self.left = None;
+        }
+        self.left == Some(0)
+    }
+
+    /// Counts what was read.
+    fn heard(&mut self, bytes: usize) {
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.has_said_enough() {
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let read = match &mut self.io {
+            Transport::Plain(io) => Pin::new(io).poll_read(cx, buf),
+            Transport::Tls(io) => Pin::new(io.as_mut()).poll_read(cx, buf),
+        };
+        self.heard(buf.filled().len() - before);
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Transport::Plain(io) => Pin::new(io).poll_write(cx, buf),
+            Transport::Tls(io) => Pin::new(io.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Transport::Plain(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Transport::Tls(io) => Pin::new(io.as_mut()).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Transport::Plain(io) => io.is_write_vectored(),
+            Transport::Tls(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Transport::Plain(io) => Pin::new(io).poll_flush(cx),
+            Transport::Tls(io) => Pin::new(io.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Transport::Plain(io) => Pin::new(io).poll_shutdown(cx),
+            Transport::Tls(io) => Pin::new(io.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
