@@ -1,0 +1,14 @@
+//! The database itself: its connections, transactions, what travels together, lists by the page. Knows no table.
+
+pub(crate) mod batching;
+pub(crate) mod connect;
+pub(crate) mod error;
+pub(crate) mod event_limit;
+pub(crate) mod failures;
+pub(crate) mod new_event;
+pub(crate) mod page;
+pub(crate) mod sizes;
+pub(crate) mod stamps;
+pub(crate) mod store;
+pub(crate) mod transaction;
+pub(crate) mod values;

@@ -1,0 +1,169 @@
+//! A transaction's connection, on which writes do not wait for one another.
+//!
+//! SQLite runs on a thread of its own, and each statement that is asked for by itself is two changes of thread, which cost more than
+//! most statements do. So writes whose answers nobody needs [wait](Db::later) and travel with the next statement somebody
+//! does wait for, or with the commit. Whoever reads sees what was written before.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
+    StatementBuilder, Values, prelude::async_trait::async_trait,
+};
+
+/// Most bound values of statements that travel together. Larger ones cost more than the way to them; and as a connection keeps what
+/// it has prepared by its text, texts of many rows are not to be met in all their combinations.
+const MOST_VALUES: usize = 128;
+
+/// An open transaction to ask.
+pub(crate) struct Db {
+    inner: DatabaseTransaction,
+    waiting: Mutex<Vec<Statement>>,
+}
+
+impl Db {
+    pub(crate) const fn new(inner: DatabaseTransaction) -> Self {
+        Self {
+            inner,
+            waiting: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Runs a write in its turn, at the latest before the commit. When it fails, so does what came after it.
+    pub(crate) async fn later(&self, write: &impl StatementBuilder) -> Result<(), DbErr> {
+        let write = self.inner.get_database_backend().build(write);
+        let values = {
+            let mut waiting = self.lock();
+            waiting.push(write);
+            waiting.iter().map(values).sum::<usize>()
+        };
+        if values > MOST_VALUES {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), DbErr> {
+        self.flush().await?;
+        self.inner.commit().await
+    }
+
+    pub(crate) async fn rollback(self) -> Result<(), DbErr> {
+        self.inner.rollback().await
+    }
+
+    /// Runs what waits.
+    async fn flush(&self) -> Result<(), DbErr> {
+        let waiting = std::mem::take(&mut *self.lock());
+        for message in self.messages(waiting) {
+            self.inner.execute_raw(message).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs what waits; gives a statement to ask for an answer, with what can travel with it.
+    async fn after_what_waits(&self, question: Statement) -> Result<Statement, DbErr> {
+        let mut waiting = std::mem::take(&mut *self.lock());
+        waiting.push(question);
+        let mut messages = self.messages(waiting);
+        let last = messages.pop();
+        for message in messages {
+            self.inner.execute_raw(message).await?;
+        }
+        last.ok_or_else(|| DbErr::Custom("a question went missing".into()))
+    }
+
+    /// What the database takes in one go: SQLite's driver runs a text of several statements, PostgreSQL's takes one at a time.
+    fn messages(&self, statements: Vec<Statement>) -> Vec<Statement> {
+        match self.inner.get_database_backend() {
+            DbBackend::Sqlite => joined(statements),
+            _ => statements,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Statement>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn values(statement: &Statement) -> usize {
+    statement.values.as_ref().map_or(0, |values| values.0.len())
+}
+
+/// Neighbours joined as long as they are small together.
+fn joined(statements: Vec<Statement>) -> Vec<Statement> {
+    let mut joined: Vec<Statement> = Vec::with_capacity(1);
+    for next in statements {
+        match joined.last_mut() {
+            Some(last) if values(last) + values(&next) <= MOST_VALUES => {
+                last.sql.push_str("; ");
+                last.sql.push_str(&next.sql);
+                let last = last.values.get_or_insert_with(|| Values(Vec::new()));
+                last.0
+                    .extend(next.values.into_iter().flat_map(|next| next.0));
+            }
+            _ => joined.push(next),
+        }
+    }
+    joined
+}
+
+#[async_trait]
+impl ConnectionTrait for Db {
+    fn get_database_backend(&self) -> DbBackend {
+        self.inner.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        // By itself, because it is asked for the number of its rows.
+        self.flush().await?;
+        self.inner.execute_raw(statement).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.flush().await?;
+        self.inner.execute_unprepared(sql).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        let question = self.after_what_waits(statement).await?;
+        self.inner.query_one_raw(question).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        let question = self.after_what_waits(statement).await?;
+        self.inner.query_all_raw(question).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_neighbours_travel_together_and_in_order() {
+        let statement = |text: &str, values: usize| {
+            let values = vec![sea_orm::Value::from(1); values];
+            Statement::from_sql_and_values(DbBackend::Sqlite, text, values)
+        };
+        let plain = |text| Statement::from_string(DbBackend::Sqlite, text);
+        let texts = |statements: Vec<Statement>| {
+            let joined = joined(statements).into_iter();
+            let counted = joined.map(|one| (values(&one), one.sql));
+            counted.collect::<Vec<_>>()
+        };
+        assert_eq!(texts(Vec::new()), []);
+        let all = vec![
+            plain("a"),
+            statement("b", 100),
+            statement("c", 28),
+            statement("d", 1),
+            statement("e", 3_000),
+            statement("f", 2),
+            plain("g"),
+        ];
+        let expected = [(128, "a; b; c"), (1, "d"), (3_000, "e"), (2, "f; g")];
+        let expected = expected.map(|(count, text)| (count, text.to_owned()));
+        assert_eq!(texts(all), expected);
+    }
+}

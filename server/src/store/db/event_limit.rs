@@ -1,0 +1,74 @@
+//! How often a device may cause events by what it says of itself: that it drifts, how its disk is, what it makes of its configuration.
+//! Watchers and the database pay for each. What is shown of the device stays true; what goes is the telling of it.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use governor::{Quota, RateLimiter, clock::DefaultClock, state::keyed::HashMapStateStore};
+use prometheus_client::metrics::counter::Counter;
+use uuid::Uuid;
+
+use crate::metrics::Transactions;
+
+/// Events at once, which is an hour's worth.
+const BURST: NonZeroU32 = NonZeroU32::new(60).unwrap();
+
+/// And one more for each of these.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Who has caused how many.
+pub(crate) struct EventLimit {
+    devices: RateLimiter<Uuid, HashMapStateStore<Uuid>, DefaultClock>,
+    held_back: Counter,
+}
+
+impl EventLimit {
+    pub(crate) fn new(figures: &Transactions) -> Self {
+        let quota = Quota::with_period(PERIOD)
+            .unwrap_or_else(|| Quota::per_minute(NonZeroU32::MIN))
+            .allow_burst(BURST);
+        Self {
+            devices: RateLimiter::hashmap(quota),
+            held_back: figures.device_limits.of("events"),
+        }
+    }
+
+    /// Counts an event of a device; false when it has caused too many.
+    pub(crate) fn take(&self, device: Uuid) -> bool {
+        let taken = self.devices.check_key(&device).is_ok();
+        if !taken {
+            self.held_back.inc();
+            tracing::debug!(%device, "a device causes more events than it may");
+        }
+        taken
+    }
+
+    /// Forgets everybody who has caused none for an hour.
+    pub(crate) fn forget(&self) {
+        self.devices.retain_recent();
+        self.devices.shrink_to_fit();
+    }
+}
+
+impl std::fmt::Debug for EventLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventLimit").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_causes_so_many_events_and_no_other_pays_for_it() {
+        let figures = Transactions::default();
+        let limit = EventLimit::new(&figures);
+        let (loud, quiet) = (Uuid::now_v7(), Uuid::now_v7());
+        let told = (0..1000).filter(|_| limit.take(loud)).count();
+        assert_eq!(told, 60);
+        assert!(limit.take(quiet));
+        assert_eq!(figures.device_limits.of("events").get(), 940);
+        limit.forget();
+        assert!(!limit.take(loud));
+    }
+}

@@ -1,0 +1,113 @@
+//! The store's time: the database's clock, kept from running back or away.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use crate::{
+    clock::{Look, Timestamp},
+    store::db::store::Store,
+};
+
+/// How far the clock and the boot clock may run apart before deadlines are not trusted any more.
+const MAX_DRIFT: Duration = Duration::from_secs(5 * 60);
+
+impl Store {
+    /// Now, on the database's clock. A clock that was set far back does not take it along: what is ordered meanwhile would
+    /// be long late once the clock is right again.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.now_at(self.0.clock.look())
+    }
+
+    fn now_at(&self, look: Look) -> Timestamp {
+        let ahead = self.0.ahead.load(Ordering::Relaxed);
+        self.never_back(look.now().0.saturating_add(ahead), look)
+    }
+
+    fn never_back(&self, now: i64, look: Look) -> Timestamp {
+        let drift = self.drift(look);
+        if drift < 0 && !is_trusted(drift) {
+            return Timestamp(now.saturating_sub(drift));
+        }
+        Timestamp(now)
+    }
+
+    /// How far the clock that deadlines go by ran away from the boot clock since this process began.
+    #[must_use]
+    pub fn clock_drift(&self) -> Duration {
+        Duration::from_micros(self.drift(self.0.clock.look()).unsigned_abs())
+    }
+
+    fn drift(&self, look: Look) -> i64 {
+        let ahead = self.0.ahead.load(Ordering::Relaxed);
+        let first = self.0.first_ahead.get().copied().unwrap_or(ahead);
+        let jumped = ahead.saturating_sub(first);
+        look.drift.saturating_add(jumped)
+    }
+
+    /// Now by the boot clock, while the clock is not to be trusted: nobody is locked out because it jumped.
+    pub(crate) fn steady_now(&self) -> Timestamp {
+        let drift = self.drift(self.0.clock.look());
+        let now = self.now();
+        if drift <= 0 || is_trusted(drift) {
+            return now;
+        }
+        Timestamp(now.0.saturating_sub(drift))
+    }
+
+    /// Whether deadlines count. Nothing expires, and nothing old is deleted, while the clock is far from where it should
+    /// be: until it is back, or until a restart accepts it.
+    #[must_use]
+    pub fn trusts_clock(&self) -> bool {
+        self.trusts(self.0.clock.look())
+    }
+
+    fn trusts(&self, look: Look) -> bool {
+        is_trusted(self.drift(look))
+    }
+
+    /// Now, for what only time decides; none while the clock is not to be trusted.
+    pub(crate) fn time(&self) -> Option<Timestamp> {
+        // Of one look: a clock that jumps between two would be trusted with the wrong time.
+        let look = self.0.clock.look();
+        self.trusts(look).then(|| self.now_at(look))
+    }
+
+    /// Stamps a transaction by this machine's clock, and says whether that is to be trusted.
+    pub(crate) fn stamp(&self) -> (Timestamp, bool) {
+        let look = self.0.clock.look();
+        (self.stamp_at(self.now_at(look).0), self.trusts(look))
+    }
+
+    /// The same by the database's clock, which it also takes note of.
+    pub(crate) fn stamp_from(&self, database: i64) -> (Timestamp, bool) {
+        let look = self.0.clock.look();
+        let now = database.saturating_add(look.offset);
+        let ahead = database.saturating_sub(look.wall);
+        self.0.first_ahead.get_or_init(|| ahead);
+        self.0.ahead.store(ahead, Ordering::Relaxed);
+        let stamp = self.stamp_at(self.never_back(now, look).0);
+        (stamp, self.trusts(look))
+    }
+
+    /// Stamps grow even where the clock stands still or steps back a little. A clock that is set back further was wrong
+    /// before: staying with it would keep every deadline wrong.
+    fn stamp_at(&self, now: i64) -> Timestamp {
+        let back = i64::try_from(MAX_DRIFT.as_micros()).unwrap_or(i64::MAX);
+        let next = |last: i64| {
+            if now > last || last.saturating_sub(now) > back {
+                now
+            } else {
+                last + 1
+            }
+        };
+        let last = &self.0.last;
+        let before = last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+            Some(next(last))
+        });
+        Timestamp(next(before.unwrap_or_else(|last| last)))
+    }
+}
+
+fn is_trusted(drift: i64) -> bool {
+    Duration::from_micros(drift.unsigned_abs()) <= MAX_DRIFT
+}

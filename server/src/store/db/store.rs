@@ -1,0 +1,175 @@
+//! The database as everybody holds it: its connections, and what is shared by all who use them.
+
+use std::sync::{Arc, OnceLock, atomic::AtomicI64};
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
+use tokio::sync::watch;
+
+use crate::{
+    clock::Clock,
+    in_flight::InFlight,
+    metrics::Transactions,
+    revocations::Revocations,
+    store::db::{
+        connect::{self, Pools},
+        error::Result,
+        event_limit::EventLimit,
+        new_event::LogEvents,
+    },
+};
+
+/// The database, over connections for what devices need: sessions, authentication, dispatch and everything that keeps the
+/// server going. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store(pub(super) Arc<Inner>, Lane);
+
+/// The same database over connections of its own, for what operators ask: however many of those are taken and however long,
+/// sessions do not wait for one.
+#[derive(Debug, Clone)]
+pub struct OperatorStore(Store);
+
+impl std::ops::Deref for OperatorStore {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.0
+    }
+}
+
+/// Whose connections are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Sessions,
+    Operators,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    sessions: Pools,
+    operators: Pools,
+    pub(super) clock: Clock,
+    /// What the database's clock shows beyond this machine's, in microseconds; always zero on SQLite.
+    pub(super) ahead: AtomicI64,
+    /// What that was at the first look; a database's clock can jump as well.
+    pub(super) first_ahead: OnceLock<i64>,
+    /// The newest stamp given to a transaction.
+    pub(super) last: AtomicI64,
+    changes: watch::Sender<u64>,
+    figures: Transactions,
+    revocations: Revocations,
+    in_flight: Arc<InFlight>,
+    event_limit: EventLimit,
+    log_events: LogEvents,
+}
+
+impl Store {
+    /// Connects to a database. `log_events` writes the events of a transaction to their table, which is not known here.
+    pub(crate) async fn connect(url: &str, clock: Clock, log_events: LogEvents) -> Result<Self> {
+        let (sessions, operators) = connect::connect(url).await?;
+        let figures = Transactions::default();
+        let inner = Inner {
+            sessions,
+            operators,
+            clock,
+            ahead: AtomicI64::new(0),
+            first_ahead: OnceLock::new(),
+            last: AtomicI64::new(0),
+            changes: watch::Sender::new(0),
+            event_limit: EventLimit::new(&figures),
+            figures,
+            revocations: Revocations::default(),
+            in_flight: Arc::default(),
+            log_events,
+        };
+        Ok(Self(Arc::new(inner), Lane::Sessions))
+    }
+
+    /// The same, for what operators ask.
+    #[must_use]
+    pub fn for_operators(&self) -> OperatorStore {
+        OperatorStore(Self(Arc::clone(&self.0), Lane::Operators))
+    }
+
+    /// Whether the database answers over these connections.
+    pub async fn ping(&self) -> Result<()> {
+        self.reader().ping().await?;
+        Ok(())
+    }
+
+    /// Moves what SQLite has in its log into its file, beside the commits and without holding them up, so that none of them
+    /// has to. Nothing to do on PostgreSQL, which does so by itself.
+    pub async fn checkpoint(&self) -> Result<()> {
+        if self.is_alone() {
+            let move_log = "PRAGMA wal_checkpoint(PASSIVE)";
+            self.reader().execute_unprepared(move_log).await?;
+        }
+        Ok(())
+    }
+
+    /// Closes every connection.
+    pub async fn close(self) -> Result<()> {
+        for pools in [&self.0.operators, &self.0.sessions] {
+            pools.reader.close_by_ref().await?;
+            pools.writer.close_by_ref().await?;
+        }
+        Ok(())
+    }
+
+    /// Changes after each commit that changed targets, devices or events.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// What was pushed and is not in the rows, and what is being decided.
+    #[must_use]
+    pub fn in_flight(&self) -> &Arc<InFlight> {
+        &self.0.in_flight
+    }
+
+    /// How often each device may cause events.
+    pub(crate) fn event_limit(&self) -> &EventLimit {
+        &self.0.event_limit
+    }
+
+    /// Writes the events of a transaction.
+    pub(super) fn log_events(&self) -> LogEvents {
+        self.0.log_events
+    }
+
+    /// What this store counts about its transactions.
+    #[must_use]
+    pub fn figures(&self) -> &Transactions {
+        &self.0.figures
+    }
+
+    /// Who is told of what is revoked.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.0.revocations
+    }
+
+    pub(crate) fn writer(&self) -> &DatabaseConnection {
+        &self.pools().writer
+    }
+
+    pub(crate) fn reader(&self) -> &DatabaseConnection {
+        &self.pools().reader
+    }
+
+    fn pools(&self) -> &Pools {
+        match self.1 {
+            Lane::Sessions => &self.0.sessions,
+            Lane::Operators => &self.0.operators,
+        }
+    }
+
+    /// One machine, one database file: nobody else can have sessions in it.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.writer().get_database_backend() == DbBackend::Sqlite
+    }
+
+    pub(crate) fn wake(&self) {
+        self.0.changes.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}

@@ -1,0 +1,384 @@
+//! The one way to change rows: a closure that can run again, with isolation, retry, stamping and events around it.
+//!
+//! Writers are serial on both databases: SQLite has one writer connection and `BEGIN IMMEDIATE`, PostgreSQL takes one
+//! advisory lock for the length of the transaction. That is what makes cursors of events grow in commit order, deployments
+//! finish exactly once and deadlines compare with one clock, and group commit keeps it cheap. [`Store::write_beside`] is
+//! for rows nobody else writes (heartbeats, leases) and takes no lock.
+
+use std::{
+    ops::Deref,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::Rng;
+use sea_orm::{
+    ConnectionTrait, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
+    TransactionTrait,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    crash::Act,
+    in_flight::Decision,
+    metrics::observe,
+    revocations::Revocation,
+    store::db::{
+        batching::Db,
+        error::{Result, StoreError},
+        failures::is_retryable,
+        new_event::{LogEvents, NewEvent},
+        store::Store,
+    },
+};
+
+/// Key of PostgreSQL's advisory lock of the writers: "kernex" in ASCII.
+const WRITER_LOCK: i64 = 0x6b65_726e_6578;
+
+const MAX_TRIES: u32 = 12;
+
+/// An open transaction in which attempts may be closed: it comes with leave to decide, so that what it reads is held until it is
+/// committed, and what was pushed meanwhile is known.
+pub(crate) struct Deciding {
+    tx: Arc<Tx>,
+    decision: Arc<Decision>,
+}
+
+impl Deref for Deciding {
+    type Target = Tx;
+
+    fn deref(&self) -> &Tx {
+        &self.tx
+    }
+}
+
+impl Deciding {
+    /// The leave to decide.
+    pub(crate) fn decision(&self) -> &Decision {
+        &self.decision
+    }
+}
+
+/// An open transaction.
+pub(crate) struct Tx {
+    /// Where to ask.
+    pub(crate) db: Db,
+    /// The one instant of this transaction; later than that of any before it.
+    pub(crate) now: Timestamp,
+    is_timely: bool,
+    events: Mutex<Vec<NewEvent>>,
+    revoked: Mutex<Vec<Revocation>>,
+    changed: AtomicBool,
+}
+
+impl Tx {
+    /// The same instant, for what only time decides; none while the clock is not to be trusted.
+    pub(crate) fn time(&self) -> Option<Timestamp> {
+        self.is_timely.then_some(self.now)
+    }
+
+    /// Writes an event at commit.
+    pub(crate) fn event(
+        &self,
+        kind: impl Into<String>,
+        device: Option<Uuid>,
+        deployment: Option<Uuid>,
+        detail: Value,
+    ) {
+        let event = NewEvent {
+            kind: kind.into(),
+            device,
+            deployment,
+            detail,
+        };
+        self.events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(event);
+    }
+
+    /// Writes an event about a device at commit.
+    pub(crate) fn device_event(&self, kind: &'static str, device: Uuid, name: &str) {
+        self.event(kind, Some(device), None, json!({ "name": name }));
+    }
+
+    /// Tells whoever goes by it, once this is committed.
+    pub(crate) fn revoked(&self, what: Revocation) {
+        self.revoked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(what);
+    }
+
+    /// Wakes watchers at commit although no event is written.
+    pub(crate) fn touch(&self) {
+        self.changed.store(true, Ordering::Relaxed);
+    }
+
+    async fn commit(self, log_events: LogEvents) -> Result<bool> {
+        let events = self
+            .events
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let changed = !events.is_empty() || self.changed.load(Ordering::Relaxed);
+        if !events.is_empty() {
+            log_events(&self.db, self.now, events).await?;
+        }
+        self.db.commit().await?;
+        Ok(changed)
+    }
+}
+
+impl Store {
+    /// Runs `work` in a transaction, again when the database asks for it. `work` must not keep the handle it is given.
+    pub(crate) async fn write<T, F, Fut>(&self, work: F) -> Result<T>
+    where
+        F: Fn(Arc<Tx>) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        self.write_as(Act::CommitOther, work).await
+    }
+
+    /// [`write`](Self::write) with a name for whoever tests crashes.
+    pub(crate) async fn write_as<T, F, Fut>(&self, act: Act, work: F) -> Result<T>
+    where
+        F: Fn(Arc<Tx>) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        Box::pin(self.run(act, true, work)).await
+    }
+
+    /// [`write_as`](Self::write_as) for what may close attempts, or keep them from beginning.
+    pub(crate) async fn decide_as<T, F, Fut>(&self, act: Act, work: F) -> Result<T>
+    where
+        F: Fn(Deciding) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        let decision = Arc::new(self.in_flight().decide());
+        let deciding = |tx| {
+            let decision = Arc::clone(&decision);
+            work(Deciding { tx, decision })
+        };
+        let decided = self.write_as(act, deciding).await?;
+        decision.committed();
+        Ok(decided)
+    }
+
+    /// The same under no name of its own.
+    pub(crate) async fn decide<T, F, Fut>(&self, work: F) -> Result<T>
+    where
+        F: Fn(Deciding) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        self.decide_as(Act::CommitOther, work).await
+    }
+
+    /// Like [`write`](Self::write) without the writers' lock: for rows nobody else writes, and no events.
+    pub(crate) async fn write_beside<T, F, Fut>(&self, work: F) -> Result<T>
+    where
+        F: Fn(Arc<Tx>) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        self.write_beside_as(Act::CommitBeside, work).await
+    }
+
+    /// [`write_beside`](Self::write_beside) with a name for whoever tests crashes.
+    pub(crate) async fn write_beside_as<T, F, Fut>(&self, act: Act, work: F) -> Result<T>
+    where
+        F: Fn(Arc<Tx>) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        Box::pin(self.run(act, false, work)).await
+    }
+
+    async fn run<T, F, Fut>(&self, act: Act, lock: bool, work: F) -> Result<T>
+    where
+        F: Fn(Arc<Tx>) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        let mut tries = 1;
+        let started = std::time::Instant::now();
+        let figures = self.figures();
+        loop {
+            match self.attempt(act, lock, &work).await {
+                Err(StoreError::Db(error)) if is_retryable(&error) => {
+                    if tries >= MAX_TRIES {
+                        figures.ended.of("rolled_back").inc();
+                        return Err(StoreError::Unavailable(format!("it stays busy: {error}")));
+                    }
+                    tracing::debug!(tries, %error, "transaction runs again");
+                    figures.ended.of("retried").inc();
+                    // Full jitter, so that two that collided do not collide again.
+                    let most = 4u64 << Ord::min(tries, 8);
+                    let pause = rand::thread_rng().gen_range(1..=most);
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                    tries += 1;
+                }
+                Ok(value) => {
+                    figures.ended.of("committed").inc();
+                    observe(&figures.took, started.elapsed());
+                    return Ok(value);
+                }
+                Err(error) => {
+                    figures.ended.of("rolled_back").inc();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    async fn attempt<T, F, Fut>(&self, act: Act, lock: bool, work: &F) -> Result<T>
+    where
+        F: Fn(Arc<Tx>) -> Fut + Send,
+        Fut: Future<Output = Result<T>> + Send,
+        T: Send,
+    {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let db = Db::new(self.writer().begin_with_options(options).await?);
+        let (now, is_timely) = match db.get_database_backend() {
+            DbBackend::Postgres => self.stamp_from(postgres_now(&db, lock).await?),
+            _ => self.stamp(),
+        };
+        let tx = Arc::new(Tx {
+            db,
+            now,
+            is_timely,
+            events: Mutex::default(),
+            revoked: Mutex::default(),
+            changed: AtomicBool::new(false),
+        });
+        let outcome = work(Arc::clone(&tx)).await;
+        let Some(mut tx) = Arc::into_inner(tx) else {
+            return Err(StoreError::Db(DbErr::Custom(
+                "a transaction outlived its closure".into(),
+            )));
+        };
+        match outcome {
+            Ok(value) => {
+                let revoked = std::mem::take(&mut tx.revoked);
+                let revoked = revoked.into_inner().unwrap_or_else(PoisonError::into_inner);
+                if !revoked.is_empty() {
+                    // No other writer can come in between.
+                    self.revocations().begin();
+                }
+                act.before();
+                let changed = tx.commit(self.log_events()).await?;
+                act.after();
+                self.revocations().publish(&revoked);
+                if changed {
+                    self.wake();
+                }
+                Ok(value)
+            }
+            Err(error) => {
+                // A failed rollback means a dead connection, which the pool drops; the first error is the story.
+                if let Err(rollback) = tx.db.rollback().await {
+                    tracing::debug!(error = %rollback, "rollback failed");
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Takes the lock and reads the database's clock in one round trip; the clock is read once the lock is held.
+async fn postgres_now(db: &Db, lock: bool) -> Result<i64> {
+    let sql = if lock {
+        "SELECT pg_advisory_xact_lock($1), (extract(epoch from clock_timestamp()) * 1000000)::bigint AS now"
+    } else {
+        "SELECT $1::bigint, (extract(epoch from clock_timestamp()) * 1000000)::bigint AS now"
+    };
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [WRITER_LOCK.into()]);
+    let row = db.query_one_raw(statement).await?;
+    let row = row.ok_or_else(|| DbErr::RecordNotFound("the database's clock".into()))?;
+    Ok(row.try_get::<i64>("", "now")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+
+    #[tokio::test]
+    async fn what_is_committed_after_the_disk_was_full_is_there() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", dir.path().join("test.db").display());
+        let store = Store::open(&url, Clock::system()).await.expect("opens");
+        store.migrate().await.expect("migrates");
+        let write = async |kind: &str, size: usize| {
+            let detail = &json!("x".repeat(size));
+            store
+                .write(|tx| async move {
+                    tx.event(kind, None, None, detail.clone());
+                    Ok(())
+                })
+                .await
+        };
+        // No more pages than there are: as full as a disk can be.
+        let full = "PRAGMA max_page_count = 1";
+        store
+            .writer()
+            .execute_unprepared(full)
+            .await
+            .expect("limits it");
+        let refused = write("large", 1 << 20).await;
+        assert!(
+            matches!(refused, Err(StoreError::Unavailable(_))),
+            "{refused:?}"
+        );
+        for round in 0..3 {
+            let failed = store.write(|_| async { Err::<(), _>(StoreError::NoTargets) });
+            assert!(
+                matches!(failed.await, Err(StoreError::NoTargets)),
+                "{round}"
+            );
+            write("small", 1).await.expect("there is room again");
+            let events = store
+                .events_after(0, 10)
+                .await
+                .expect("another connection reads");
+            assert_eq!(events.len(), round + 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_jumps_while_a_transaction_waits_for_its_turn_is_not_trusted() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", dir.path().join("test.db").display());
+        let clock = Clock::system();
+        let store = Store::open(&url, clock.clone()).await.expect("opens");
+        store.migrate().await.expect("migrates");
+        let time = async || store.write(|tx| async move { Ok(tx.time()) }).await;
+        assert!(time().await.expect("writes").is_some());
+        let (begun, jump) = (&tokio::sync::Notify::new(), &clock);
+        let first = store.write(|_| async move {
+            begun.notify_one();
+            // The other one asks meanwhile, and gets its turn after the jump.
+            tokio::task::yield_now().await;
+            jump.jump(365 * 24 * 3600);
+            Ok(())
+        });
+        let second = async {
+            begun.notified().await;
+            time().await
+        };
+        let (first, second) = tokio::join!(first, second);
+        first.expect("writes");
+        assert_eq!(second.expect("writes"), None);
+    }
+}

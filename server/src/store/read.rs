@@ -1,0 +1,33 @@
+//! Questions, one file for each thing they are about. Nothing here changes a row.
+
+pub(crate) mod attempts;
+pub(crate) mod bundles;
+pub(crate) mod chosen;
+pub(crate) mod commands;
+pub(crate) mod configurations;
+pub(crate) mod counts;
+pub(crate) mod deployments;
+pub(crate) mod device_keys;
+pub(crate) mod devices;
+pub(crate) mod downloads;
+pub(crate) mod drifts;
+pub(crate) mod due;
+pub(crate) mod due_rows;
+pub(crate) mod dynamic;
+pub(crate) mod events;
+pub(crate) mod halted;
+pub(crate) mod held;
+pub(crate) mod history;
+pub(crate) mod leftovers;
+pub(crate) mod metrics;
+pub(crate) mod new_deployment;
+pub(crate) mod penalties;
+pub(crate) mod phases;
+pub(crate) mod planning;
+pub(crate) mod rollback_plan;
+pub(crate) mod schedules;
+pub(crate) mod selection;
+pub(crate) mod sessions;
+pub(crate) mod targets;
+pub(crate) mod tokens;
+pub(crate) mod waiting;

@@ -1,0 +1,106 @@
+//! Attempts from rows to rules: how one is named, which are open, and the facts its row holds.
+
+use std::time::Duration;
+
+use kernex_proto::ids::{AttemptId, DeviceId, TargetId};
+use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::attempt::{Attempt, Ending, Reason, Sent, State, Step},
+    store::{
+        db::{
+            error::Result,
+            store::Store,
+            values::{named, unsigned},
+        },
+        entity::attempt,
+    },
+};
+
+/// Names of the states an attempt can still change in.
+pub(crate) fn open_states() -> impl Iterator<Item = &'static str> {
+    State::ALL
+        .iter()
+        .filter(|state| state.is_open())
+        .map(|state| state.as_str())
+}
+
+/// Which attempts are unresolved, in the words of the indexes that have only those. With a bound value SQLite would have to plan
+/// the statement again each time, because the index may not serve another value.
+pub(crate) fn is_unresolved() -> Expr {
+    attempt::Column::Unresolved.into_expr()
+}
+
+/// The attempt of a row.
+pub(crate) fn id(row: &attempt::Model) -> AttemptId {
+    AttemptId {
+        target: TargetId(row.target_id),
+        number: u32::try_from(row.number).unwrap_or(0),
+    }
+}
+
+/// The facts of a row that the rules look at.
+pub(crate) fn facts(row: &attempt::Model) -> Result<Attempt, DbErr> {
+    let reason = |text: &Option<String>| {
+        text.as_deref()
+            .map(|text| named("reason", text, Reason::parse))
+            .transpose()
+    };
+    let late_reason = reason(&row.late_reason)?;
+    let late = row
+        .late_state
+        .as_deref()
+        .map(|text| named("state", text, State::parse))
+        .transpose()?;
+    let state = named("state", &row.state, State::parse)?;
+    Ok(Attempt {
+        state,
+        untaken: state == State::Sent && Sent(row.sent_epoch).is_taken_back(),
+        reason: reason(&row.reason)?,
+        step: row
+            .step
+            .as_deref()
+            .map(|text| named("step", text, Step::parse))
+            .transpose()?,
+        bytes: (unsigned(row.bytes_done), unsigned(row.bytes_total)),
+        unresolved: row.unresolved,
+        stop_requested: row.stop_requested,
+        stop_going_back: row.stop_going_back,
+        stopped: row.stopped,
+        answered: row.answered,
+        late: late.map(|state| match state {
+            State::Succeeded => Ending::Succeeded,
+            State::Failed => Ending::Failed(late_reason.unwrap_or(Reason::Internal)),
+            _ => Ending::Cancelled,
+        }),
+        delivery_deadline: Timestamp(row.delivery_deadline),
+        execution: Duration::from_micros(unsigned(row.execution_us)),
+        execution_deadline: row.execution_deadline.map(Timestamp),
+        accepted_at: row.accepted_at.map(Timestamp),
+        closed_at: row.closed_at.map(Timestamp),
+    })
+}
+
+/// How an attempt is named in its table.
+pub(crate) fn key(id: AttemptId) -> (Uuid, i32) {
+    (id.target.0, i32::try_from(id.number).unwrap_or(0))
+}
+
+impl Store {
+    /// Whether a device has answered all it was given.
+    pub async fn has_answered(&self, device: DeviceId) -> Result<bool> {
+        let open = attempt::Entity::find()
+            .filter(unresolved_of(device.0))
+            .one(self.reader())
+            .await?;
+        Ok(open.is_none())
+    }
+}
+
+pub(crate) fn unresolved_of(device: Uuid) -> Condition {
+    Condition::all()
+        .add(attempt::Column::DeviceId.eq(device))
+        .add(is_unresolved())
+}

@@ -1,0 +1,154 @@
+//! Bundles by name, version and digest; their bytes are elsewhere.
+
+use kernex_proto::{ids::Digest, v1};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, JoinType, QueryFilter, QueryOrder,
+    QuerySelect, Select,
+};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    store::{
+        db::{
+            error::{Result, not_found},
+            page::{Page, Paged},
+            store::Store,
+            values::{clean, digest, named, unsigned},
+        },
+        entity::{bundle, signature},
+    },
+};
+
+/// A bundle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleRow {
+    /// Its row.
+    pub id: Uuid,
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// SHA-256 of the bytes.
+    pub digest: Digest,
+    /// Size in bytes.
+    pub size: u64,
+    /// How it is compressed.
+    pub format: v1::BundleFormat,
+    /// The manifest as it stands in the archive.
+    pub manifest_json: String,
+    /// When it was uploaded.
+    pub created_at: Timestamp,
+}
+
+impl Store {
+    /// A bundle by "name:version" or digest.
+    pub async fn get_bundle(&self, reference: &str) -> Result<BundleRow> {
+        Ok(bundle_from(find_bundle(self.reader(), reference).await?)?)
+    }
+
+    /// Bundles, newest first; only those of one name when given.
+    pub async fn list_bundles(&self, name: Option<&str>, page: Page) -> Result<Paged<BundleRow>> {
+        let mut query = bundle::Entity::find()
+            .order_by_desc(bundle::Column::Id)
+            .limit(page.limit() + 1);
+        if let Some(name) = name {
+            query = query.filter(bundle::Column::Name.eq(clean(name)));
+        }
+        if let Some(after) = page.after_id("bundles")? {
+            query = query.filter(bundle::Column::Id.lt(after));
+        }
+        let rows = query.all(self.reader()).await?;
+        let paged = Paged::from_surplus(rows, page.limit(), "bundles", |row| {
+            row.id.as_bytes().to_vec()
+        });
+        Ok(Paged {
+            items: paged
+                .items
+                .into_iter()
+                .map(bundle_from)
+                .collect::<Result<_, _>>()?,
+            next: paged.next,
+        })
+    }
+
+    /// Whether any bundle has these bytes; the same bytes may stand under two names.
+    pub async fn digest_in_use(&self, digest: Digest) -> Result<bool> {
+        let any = bundle::Entity::find()
+            .filter(bundle::Column::Digest.eq(digest.to_string()))
+            .one(self.reader())
+            .await?;
+        Ok(any.is_some())
+    }
+}
+
+/// A bundle's row by "name:version" or digest; of equal bytes the oldest.
+pub(crate) async fn find_bundle<C: ConnectionTrait>(
+    db: &C,
+    reference: &str,
+) -> Result<bundle::Model> {
+    by_reference(db, reference)
+        .await?
+        .ok_or_else(|| not_found("bundle", reference))
+}
+
+/// A bundle with its detached signatures, by key.
+pub(crate) async fn find_signed_bundle<C: ConnectionTrait>(
+    db: &C,
+    reference: &str,
+) -> Result<(bundle::Model, Vec<signature::Model>)> {
+    let signatures = bundle::Entity::belongs_to(signature::Entity)
+        .from(bundle::Column::Id)
+        .to(signature::Column::BundleId);
+    let rows = referred(reference)
+        .join(JoinType::LeftJoin, signatures.into())
+        .order_by_asc(signature::Column::KeyId)
+        .select_also(signature::Entity)
+        .all(db)
+        .await?;
+    let (bundles, signatures): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    let bundle = bundles.into_iter().next();
+    let bundle = bundle.ok_or_else(|| not_found("bundle", reference))?;
+    // The same bytes may have other names, too.
+    let theirs = |signature: &signature::Model| signature.bundle_id == bundle.id;
+    let signatures = signatures.into_iter().flatten().filter(theirs).collect();
+    Ok((bundle, signatures))
+}
+
+pub(crate) async fn by_reference<C: ConnectionTrait>(
+    db: &C,
+    reference: &str,
+) -> Result<Option<bundle::Model>> {
+    Ok(referred(reference).one(db).await?)
+}
+
+fn referred(reference: &str) -> Select<bundle::Entity> {
+    let query = bundle::Entity::find().order_by_asc(bundle::Column::Id);
+    match reference.split_once(':') {
+        Some((name, version)) => query
+            .filter(bundle::Column::Name.eq(clean(name)))
+            .filter(bundle::Column::Version.eq(clean(version))),
+        None => query.filter(bundle::Column::Digest.eq(clean(reference))),
+    }
+}
+
+pub(crate) fn parse_format(text: &str) -> Option<v1::BundleFormat> {
+    match text {
+        "tar.gz" => Some(v1::BundleFormat::TarGz),
+        "tar.zst" => Some(v1::BundleFormat::TarZst),
+        _ => None,
+    }
+}
+
+pub(crate) fn bundle_from(row: bundle::Model) -> Result<BundleRow, DbErr> {
+    Ok(BundleRow {
+        id: row.id,
+        digest: digest(&row.digest)?,
+        size: unsigned(row.size),
+        format: named("format", &row.format, parse_format)?,
+        name: row.name,
+        version: row.version,
+        manifest_json: row.manifest_json,
+        created_at: Timestamp(row.created_at),
+    })
+}

@@ -1,0 +1,226 @@
+//! Configurations, and what they come to for each device.
+
+use std::collections::BTreeMap;
+
+use kernex_proto::{ids::DeviceId, v1};
+use prost::Message as _;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        configuration::{merge, same},
+        selector::Selector,
+    },
+    store::{
+        db::{
+            error::Result,
+            sizes::{ID_CHUNK, padded},
+            store::Store,
+            values::{signed, unsigned},
+        },
+        entity::{configuration, device, device_configuration},
+        read::{devices::find_device, selection::matching},
+    },
+};
+
+/// Who a configuration is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// One device; by id or name when it is given.
+    Device(String),
+    /// Every device the selector means.
+    Selector(Selector),
+}
+
+/// A configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Configuration {
+    /// Unique name.
+    pub name: String,
+    /// Who it is for.
+    pub scope: Scope,
+    /// What agents go by; its revision means nothing here.
+    pub configure: v1::Configure,
+    /// Grows by one with each change.
+    pub revision: u64,
+    /// When it was changed last.
+    pub updated_at: Timestamp,
+}
+
+/// What one device works by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeviceConfiguration {
+    /// What it should work by.
+    pub wanted: v1::Configure,
+    /// Revision it said it works by.
+    pub active_revision: u64,
+    /// Revision it refused last.
+    pub refused_revision: u64,
+    /// Why.
+    pub refusal: String,
+    /// When it last said something.
+    pub answered_at: Option<Timestamp>,
+}
+
+impl Store {
+    /// Every configuration, by name.
+    pub async fn list_configurations(&self) -> Result<Vec<Configuration>> {
+        let rows = all(self.reader()).await?;
+        rows.into_iter().map(from_row).collect()
+    }
+
+    /// What one device works by; none when no configuration ever meant it.
+    pub async fn device_configuration(&self, device: &str) -> Result<Option<DeviceConfiguration>> {
+        let device = find_device(self.reader(), device).await?;
+        let row = device_configuration::Entity::find_by_id(device.id);
+        row.one(self.reader())
+            .await?
+            .map(|row| {
+                Ok(DeviceConfiguration {
+                    wanted: decode(&row.configure)?,
+                    active_revision: unsigned(row.active_revision),
+                    refused_revision: unsigned(row.refused_revision),
+                    refusal: row.refusal,
+                    answered_at: row.answered_at.map(Timestamp),
+                })
+            })
+            .transpose()
+    }
+
+    pub(crate) async fn changed_configurations(
+        &self,
+        devices: &[DeviceId],
+    ) -> Result<Vec<device_configuration::Model>> {
+        let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
+        let known = self.known_configurations(&ids).await?;
+        let configurations = all(self.reader()).await?;
+        if configurations.is_empty() && known.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = device::Entity::find()
+            .filter(device::Column::Id.is_in(padded(ids)))
+            .all(self.reader())
+            .await?;
+        let mut meant: BTreeMap<Uuid, Vec<v1::Configure>> = BTreeMap::new();
+        for row in &rows {
+            meant.entry(row.id).or_default();
+        }
+        for configuration in &configurations {
+            let Some(selector) = &configuration.selector else {
+                continue;
+            };
+            let Ok(selector) = Selector::parse(selector) else {
+                tracing::error!(
+                    configuration = configuration.name,
+                    "its selector cannot be read"
+                );
+                continue;
+            };
+            for (device, _) in matching(self.reader(), &selector, rows.clone()).await? {
+                let configure = decode(&configuration.configure)?;
+                meant.entry(device.id).or_default().push(configure);
+            }
+        }
+        for configuration in &configurations {
+            if let Some(list) = configuration.device_id.and_then(|id| meant.get_mut(&id)) {
+                list.push(decode(&configuration.configure)?);
+            }
+        }
+        let mut changed = Vec::new();
+        for (device_id, list) in meant {
+            let before = known.get(&device_id);
+            let mut wanted = merge(&list);
+            let stored = before.map(|row| decode(&row.configure)).transpose()?;
+            let unchanged = match &stored {
+                Some(stored) => same(stored, &wanted),
+                None => same(&v1::Configure::default(), &wanted),
+            };
+            if unchanged {
+                continue;
+            }
+            let revision = before.map_or(0, |row| row.revision) + 1;
+            wanted.revision = unsigned(revision);
+            changed.push(device_configuration::Model {
+                device_id,
+                revision,
+                configure: wanted.encode_to_vec(),
+                sent_epoch: -1,
+                active_revision: before.map_or(0, |row| row.active_revision),
+                refused_revision: before.map_or(0, |row| row.refused_revision),
+                refusal: before.map_or_else(String::new, |row| row.refusal.clone()),
+                answered_at: before.and_then(|row| row.answered_at),
+            });
+        }
+        Ok(changed)
+    }
+
+    async fn known_configurations(
+        &self,
+        ids: &[Uuid],
+    ) -> Result<BTreeMap<Uuid, device_configuration::Model>> {
+        let rows = device_configuration::Entity::find()
+            .filter(device_configuration::Column::DeviceId.is_in(padded(ids.iter().copied())))
+            .all(self.reader())
+            .await?;
+        Ok(rows.into_iter().map(|row| (row.device_id, row)).collect())
+    }
+
+    /// What was not pushed yet in these sessions.
+    pub async fn due_configurations(
+        &self,
+        sessions: &[(DeviceId, u64)],
+    ) -> Result<Vec<(DeviceId, v1::Configure)>> {
+        let mut due = Vec::new();
+        for chunk in sessions.chunks(ID_CHUNK) {
+            let ids: Vec<Uuid> = chunk.iter().map(|(device, _)| device.0).collect();
+            let known = self.known_configurations(&ids).await?;
+            for (device, epoch) in chunk {
+                if let Some(row) = known.get(&device.0)
+                    && row.sent_epoch < signed(*epoch)
+                {
+                    due.push((*device, decode(&row.configure)?));
+                }
+            }
+        }
+        Ok(due)
+    }
+}
+
+async fn all<C: sea_orm::ConnectionTrait>(db: &C) -> Result<Vec<configuration::Model>> {
+    let query = configuration::Entity::find().order_by_asc(configuration::Column::Name);
+    Ok(query.all(db).await?)
+}
+
+pub(crate) async fn by_name<C: sea_orm::ConnectionTrait>(
+    db: &C,
+    name: &str,
+) -> Result<Option<configuration::Model>> {
+    let query = configuration::Entity::find().filter(configuration::Column::Name.eq(name));
+    Ok(query.one(db).await?)
+}
+
+fn decode(bytes: &[u8]) -> Result<v1::Configure> {
+    v1::Configure::decode(bytes)
+        .map_err(|error| sea_orm::DbErr::Type(format!("a stored configuration: {error}")).into())
+}
+
+pub(crate) fn from_row(row: configuration::Model) -> Result<Configuration> {
+    let scope = match (row.device_id, &row.selector) {
+        (Some(device), _) => Scope::Device(device.to_string()),
+        (None, selector) => {
+            let text = selector.as_deref().unwrap_or_default();
+            Scope::Selector(Selector::parse(text).map_err(|error| {
+                sea_orm::DbErr::Type(format!("the selector of {}: {error}", row.name))
+            })?)
+        }
+    };
+    Ok(Configuration {
+        name: row.name,
+        scope,
+        configure: decode(&row.configure)?,
+        revision: unsigned(row.revision),
+        updated_at: Timestamp(row.updated_at),
+    })
+}

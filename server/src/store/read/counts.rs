@@ -1,0 +1,105 @@
+//! How far deployments are, counted from their targets.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{
+    ConnectionTrait, ExprTrait, FromQueryResult,
+    sea_query::{Expr, Func, Query, TableRef},
+};
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        attempt::{Reason, State},
+        rollout::{Counts, DeploymentState},
+    },
+    store::db::{error::Result, store::Store, values::named},
+};
+
+/// Counts of targets by the number of their phase.
+pub(crate) type PhaseCounts = BTreeMap<i32, Counts>;
+
+/// Counts of the targets of deployments, phase by phase.
+pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
+    db: &C,
+    deployments: &[Uuid],
+) -> Result<BTreeMap<Uuid, PhaseCounts>> {
+    #[derive(FromQueryResult)]
+    struct Row {
+        deployment_id: Uuid,
+        phase: i32,
+        state: String,
+        reason: Option<String>,
+        n: i64,
+    }
+    let query = Query::select()
+        .column(("a", "deployment_id"))
+        .column(("t", "phase"))
+        .columns([("a", "state"), ("a", "reason")])
+        .expr_as(Func::count(Expr::col(("a", "number"))), "n")
+        .from_as("attempts", "a")
+        .inner_join(
+            TableRef::from("targets").alias("t"),
+            Expr::col(("t", "id"))
+                .equals(("a", "target_id"))
+                .and(Expr::col(("t", "latest_attempt")).equals(("a", "number"))),
+        )
+        .and_where(Expr::col(("a", "deployment_id")).is_in(deployments.iter().copied()))
+        .group_by_columns([("a", "deployment_id"), ("t", "phase")])
+        .group_by_columns([("a", "state"), ("a", "reason")])
+        .to_owned();
+    let mut counts = BTreeMap::<Uuid, PhaseCounts>::new();
+    for row in db.query_all(&query).await? {
+        let row = Row::from_query_result(&row, "")?;
+        let state = named("state", &row.state, State::parse)?;
+        let n = u32::try_from(row.n).unwrap_or(u32::MAX);
+        let phases = counts.entry(row.deployment_id).or_default();
+        let phase = phases.entry(row.phase).or_default();
+        if row.reason.as_deref() == Some(Reason::Penalised.as_str()) {
+            phase.penalised += n;
+        } else {
+            phase.add(state, n);
+        }
+    }
+    Ok(counts)
+}
+
+impl Store {
+    /// How many deployments are in each state.
+    pub async fn deployment_counts(&self) -> Result<Vec<(DeploymentState, usize)>> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            state: String,
+            n: i64,
+        }
+        let query = Query::select()
+            .column("state")
+            .expr_as(Func::count(Expr::col("id")), "n")
+            .from("deployments")
+            .group_by_col("state")
+            .to_owned();
+        let mut counts = DeploymentState::ALL
+            .iter()
+            .map(|state| (*state, 0))
+            .collect::<Vec<_>>();
+        for row in self.reader().query_all(&query).await? {
+            let row = Row::from_query_result(&row, "")?;
+            let state = named("state", &row.state, DeploymentState::parse)?;
+            for (of, n) in &mut counts {
+                if *of == state {
+                    *n = usize::try_from(row.n).unwrap_or(usize::MAX);
+                }
+            }
+        }
+        Ok(counts)
+    }
+}
+
+/// The whole of some phases.
+pub(crate) fn all_phases(phases: &PhaseCounts) -> Counts {
+    let mut all = Counts::default();
+    for counts in phases.values() {
+        all.merge(counts);
+    }
+    all
+}

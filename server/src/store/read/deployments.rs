@@ -1,0 +1,220 @@
+//! Deployments with all that is derived from their targets.
+
+use kernex_proto::ids::{DeploymentId, DeviceId, Digest};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        attempt::State,
+        rollout::{Counts, DeploymentResult, DeploymentState, Rollout},
+        schedule::Schedule,
+        selector::Selector,
+    },
+    store::{
+        db::{
+            error::{Result, not_found},
+            page::{Page, Paged},
+            store::Store,
+            transaction::Tx,
+            values::{digest, named, unsigned},
+        },
+        entity::{deployment, phase, schedule, target},
+        read::{
+            commands::DueCommand,
+            counts::{PhaseCounts, all_phases, counts_by_phase},
+            phases::{PhaseStatus, phases, rollout, statuses},
+            schedules,
+        },
+    },
+};
+
+/// An operator's order and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// Its id.
+    pub id: DeploymentId,
+    /// "name:version"; only the name when a rollback returns devices to different versions.
+    pub bundle: String,
+    /// SHA-256 of the bundle; none when a rollback returns devices to different versions.
+    pub digest: Option<Digest>,
+    /// Where it stands.
+    pub state: DeploymentState,
+    /// How it ended.
+    pub result: Option<DeploymentResult>,
+    /// Why it is paused, empty otherwise.
+    pub paused_reason: String,
+    /// Derived from the targets.
+    pub counts: Counts,
+    /// Who made it.
+    pub created_by: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it finished.
+    pub finished_at: Option<Timestamp>,
+    /// Grows by one with each change of the deployment itself.
+    pub revision: u64,
+    /// How it proceeds; none when every target was released at once.
+    pub rollout: Option<Rollout>,
+    /// Where its phases stand.
+    pub phases: Vec<PhaseStatus>,
+    /// Number of the newest open phase; 0 before the first and without phases.
+    pub phase: u32,
+    /// The deployment this one takes back.
+    pub rolls_back: Option<DeploymentId>,
+    /// When its targets may begin; none when nothing delays them.
+    pub schedule: Option<Schedule>,
+    /// When they may begin next; none while they may.
+    pub opens_at: Option<Timestamp>,
+    /// Devices that come to match this are taken in.
+    pub dynamic: Option<Selector>,
+}
+
+impl Deployment {
+    pub(crate) fn seen_at(mut self, now: Timestamp) -> Self {
+        let waits = self.state != DeploymentState::Finished;
+        let schedule = self.schedule.as_ref().filter(|_| waits);
+        self.opens_at = schedule.and_then(|schedule| schedule.opens_at(now));
+        self
+    }
+}
+
+/// An order that was committed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreatedDeployment {
+    /// The deployment.
+    pub deployment: Deployment,
+    /// The devices to be told.
+    pub devices: Vec<DeviceId>,
+    /// Those of its commands that wait for nothing, as [`Store::due_commands`] would give them.
+    pub due: Vec<DueCommand>,
+}
+
+impl Store {
+    /// One deployment.
+    pub async fn get_deployment(&self, id: DeploymentId) -> Result<Deployment> {
+        Ok(find(self.reader(), id.0).await?.seen_at(self.now()))
+    }
+
+    /// Deployments, newest first.
+    pub async fn list_deployments(&self, page: Page) -> Result<Paged<Deployment>> {
+        let mut query = deployment::Entity::find()
+            .order_by_desc(deployment::Column::Id)
+            .limit(page.limit() + 1);
+        if let Some(after) = page.after_id("deployments")? {
+            query = query.filter(deployment::Column::Id.lt(after));
+        }
+        let rows = query.all(self.reader()).await?;
+        let paged = Paged::from_surplus(rows, page.limit(), "deployments", |row| {
+            row.id.as_bytes().to_vec()
+        });
+        let ids: Vec<Uuid> = paged.items.iter().map(|row| row.id).collect();
+        let mut counts = counts_by_phase(self.reader(), &ids).await?;
+        let mut phases = phases(self.reader(), &ids).await?;
+        let mut schedules = schedules::rows_of(self.reader(), &ids).await?;
+        let now = self.now();
+        let whole = paged.items.into_iter().map(|row| {
+            let counts = counts.remove(&row.id).unwrap_or_default();
+            let phases = phases.remove(&row.id).unwrap_or_default();
+            let schedule = schedules.remove(&row.id);
+            Ok(deployment_from(row, &phases, &counts, schedule.as_ref())?.seen_at(now))
+        });
+        Ok(Paged {
+            items: whole.collect::<Result<_>>()?,
+            next: paged.next,
+        })
+    }
+}
+
+pub(crate) async fn created(tx: &Tx, id: Uuid) -> Result<CreatedDeployment> {
+    Ok(CreatedDeployment {
+        deployment: find(&tx.db, id).await?,
+        devices: devices_of(tx, id).await?,
+        due: Vec::new(),
+    })
+}
+
+/// Every device of a deployment.
+pub(crate) async fn devices_of(tx: &Tx, deployment: Uuid) -> Result<Vec<DeviceId>> {
+    let ids = target::Entity::find()
+        .select_only()
+        .column(target::Column::DeviceId)
+        .filter(target::Column::DeploymentId.eq(deployment))
+        .into_tuple::<Uuid>()
+        .all(&tx.db)
+        .await?;
+    Ok(ids.into_iter().map(DeviceId).collect())
+}
+
+/// A deployment's row.
+pub(crate) async fn find_row<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<deployment::Model> {
+    let row = deployment::Entity::find_by_id(id).one(db).await?;
+    row.ok_or_else(|| not_found("deployment", id))
+}
+
+/// A deployment as it stands.
+pub(crate) async fn find<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Deployment> {
+    let row = find_row(db, id).await?;
+    let counts = counts_by_phase(db, &[id]).await?.remove(&id);
+    let phases = if row.phase_count == 0 {
+        Vec::new()
+    } else {
+        phases(db, &[id]).await?.remove(&id).unwrap_or_default()
+    };
+    let schedule = schedules::find(db, id).await?;
+    deployment_from(row, &phases, &counts.unwrap_or_default(), schedule.as_ref())
+}
+
+/// A deployment whose targets have all been released with it, as nobody needs to read it.
+pub(crate) fn released(row: deployment::Model, targets: usize) -> Result<Deployment> {
+    let mut counts = Counts::default();
+    counts.add(State::Pending, u32::try_from(targets).unwrap_or(u32::MAX));
+    deployment_from(row, &[], &PhaseCounts::from([(0, counts)]), None)
+}
+
+fn deployment_from(
+    row: deployment::Model,
+    phases: &[phase::Model],
+    counts: &PhaseCounts,
+    schedule: Option<&schedule::Model>,
+) -> Result<Deployment> {
+    let terms = schedule.map(schedules::from_row).transpose()?;
+    let (schedule, dynamic) = match terms {
+        Some(terms) => (Some(terms.schedule), terms.dynamic),
+        None => (None, None),
+    };
+    let rollout = (row.phase_count > 0)
+        .then(|| rollout(&row, phases))
+        .transpose()?;
+    Ok(Deployment {
+        schedule: schedule.filter(|schedule| *schedule != Schedule::default()),
+        opens_at: None,
+        dynamic,
+        rollout,
+        phases: statuses(phases, counts),
+        phase: u32::try_from(row.phase).unwrap_or(0),
+        counts: all_phases(counts),
+        id: DeploymentId(row.id),
+        digest: Some(row.digest.as_str())
+            .filter(|text| !text.is_empty())
+            .map(digest)
+            .transpose()?,
+        bundle: if row.bundle_version.is_empty() {
+            row.bundle_name
+        } else {
+            format!("{}:{}", row.bundle_name, row.bundle_version)
+        },
+        rolls_back: row.rolls_back.map(DeploymentId),
+        state: named("state", &row.state, DeploymentState::parse)?,
+        result: row
+            .result
+            .map(|text| named("result", &text, DeploymentResult::parse))
+            .transpose()?,
+        paused_reason: row.paused_reason,
+        created_by: row.created_by,
+        created_at: Timestamp(row.created_at),
+        finished_at: row.finished_at.map(Timestamp),
+        revision: unsigned(row.revision),
+    })
+}

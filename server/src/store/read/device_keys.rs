@@ -1,0 +1,189 @@
+//! Public keys of devices: those that speak for them, and those that were revoked.
+
+use std::collections::{BTreeSet, HashMap};
+
+use kernex_proto::ids::{DeviceId, Digest, TokenId};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use uuid::Uuid;
+
+use crate::{
+    revocations::{Cause, Revocation},
+    store::{
+        db::{
+            error::Result,
+            sizes::{ID_CHUNK, padded},
+            store::Store,
+            transaction::Tx,
+            values::{digest, signed, unsigned},
+        },
+        entity::{cluster, device_key, operator_token},
+    },
+};
+
+/// The public key that speaks for a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceKey {
+    /// SPKI DER.
+    pub der: Vec<u8>,
+    /// SHA-256 of that.
+    pub digest: Digest,
+}
+
+/// A key that was revoked, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevokedKey {
+    /// The key.
+    pub key: DeviceKey,
+    /// Why.
+    pub cause: Cause,
+    /// Name of its device then.
+    pub device_name: String,
+}
+
+/// Revoked keys of one device that a proof is tried with.
+const TRIED: usize = 4;
+
+impl Store {
+    /// The keys that speak for these devices; none for one that is unknown or whose key is revoked.
+    pub async fn device_keys(&self, devices: &[DeviceId]) -> Result<HashMap<DeviceId, DeviceKey>> {
+        if devices.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let rows = device_key::Entity::find()
+            .filter(
+                device_key::Column::DeviceId.is_in(padded(devices.iter().map(|device| device.0))),
+            )
+            .filter(device_key::Column::RevokedAt.is_null())
+            .all(self.reader())
+            .await?;
+        rows.into_iter()
+            .map(|row| {
+                let key = DeviceKey {
+                    digest: digest(&row.digest)?,
+                    der: row.der,
+                };
+                Ok((DeviceId(row.device_id), key))
+            })
+            .collect()
+    }
+
+    /// The newest keys of these devices that were revoked, of each as many as a proof is tried with. Those of earlier versions are
+    /// not among them: nobody wrote down why.
+    pub async fn revoked_keys(
+        &self,
+        devices: &[DeviceId],
+    ) -> Result<HashMap<DeviceId, Vec<RevokedKey>>> {
+        let mut keys = HashMap::<DeviceId, Vec<RevokedKey>>::new();
+        for chunk in devices.chunks(ID_CHUNK) {
+            let ids = padded(chunk.iter().map(|device| device.0));
+            let rows = device_key::Entity::find()
+                .filter(device_key::Column::DeviceId.is_in(ids))
+                .filter(device_key::Column::RevokedAt.is_not_null())
+                .order_by_desc(device_key::Column::RevokedAt)
+                .limit((chunk.len() * TRIED * 4) as u64)
+                .all(self.reader())
+                .await?;
+            for row in rows {
+                let theirs = keys.entry(DeviceId(row.device_id)).or_default();
+                if theirs.len() < TRIED
+                    && let Some(key) = revoked_key(row)?
+                {
+                    theirs.push(key);
+                }
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Number of the newest transaction that revoked something.
+    pub async fn revocation_number(&self) -> Result<u64> {
+        let number = cluster::Entity::find()
+            .select_only()
+            .column(cluster::Column::Revocations)
+            .into_tuple::<i64>()
+            .one(self.reader())
+            .await?;
+        Ok(unsigned(number.unwrap_or(0)))
+    }
+
+    /// What was revoked after the transaction of this number, by whomever.
+    pub async fn revoked_after(&self, number: u64) -> Result<Vec<Revocation>> {
+        let keys: Vec<(Uuid, Option<i64>, Option<String>)> = device_key::Entity::find()
+            .select_only()
+            .columns([
+                device_key::Column::DeviceId,
+                device_key::Column::RevokedEpoch,
+                device_key::Column::RevokedBecause,
+            ])
+            .filter(device_key::Column::Revocation.is_not_null())
+            .filter(device_key::Column::Revocation.gt(signed(number)))
+            .into_tuple()
+            .all(self.reader())
+            .await?;
+        let keys = keys.into_iter().filter_map(|(device, epoch, because)| {
+            Some(Revocation::Keys {
+                device: DeviceId(device),
+                epoch: unsigned(epoch?),
+                cause: Cause::parse(&because?)?,
+            })
+        });
+        let tokens: Vec<Uuid> = operator_token::Entity::find()
+            .select_only()
+            .column(operator_token::Column::Id)
+            .filter(operator_token::Column::Revocation.gt(signed(number)))
+            .into_tuple()
+            .all(self.reader())
+            .await?;
+        let tokens = tokens.into_iter().map(|id| Revocation::Token(TokenId(id)));
+        Ok(keys.chain(tokens).collect())
+    }
+
+    /// Sessions whose key is revoked, as the newest such number of each of these devices that has any; what they say is not
+    /// to be believed. Asked in the transaction that would write it down.
+    pub(crate) async fn silenced(
+        &self,
+        tx: &Tx,
+        devices: impl IntoIterator<Item = Uuid>,
+    ) -> Result<HashMap<Uuid, u64>> {
+        // Nobody else writes to this database: what was revoked before this process has no session in it.
+        if self.is_alone() && !self.revocations().any() {
+            return Ok(HashMap::new());
+        }
+        let devices: BTreeSet<Uuid> = devices.into_iter().collect();
+        let devices: Vec<Uuid> = devices.into_iter().collect();
+        let mut silenced = HashMap::new();
+        for chunk in devices.chunks(ID_CHUNK) {
+            let rows: Vec<(Uuid, Option<i64>)> = device_key::Entity::find()
+                .select_only()
+                .columns([
+                    device_key::Column::DeviceId,
+                    device_key::Column::RevokedEpoch,
+                ])
+                .filter(device_key::Column::DeviceId.is_in(padded(chunk.iter().copied())))
+                .filter(device_key::Column::RevokedAt.is_not_null())
+                .into_tuple()
+                .all(&tx.db)
+                .await?;
+            for (device, epoch) in rows {
+                let newest = silenced.entry(device).or_insert(0);
+                *newest = Ord::max(*newest, unsigned(epoch.unwrap_or(0)));
+            }
+        }
+        Ok(silenced)
+    }
+}
+
+/// What is remembered of a revoked key; none where nobody wrote down why.
+pub(crate) fn revoked_key(row: device_key::Model) -> Result<Option<RevokedKey>> {
+    let Some(cause) = row.revoked_because.as_deref().and_then(Cause::parse) else {
+        return Ok(None);
+    };
+    Ok(Some(RevokedKey {
+        key: DeviceKey {
+            digest: digest(&row.digest)?,
+            der: row.der,
+        },
+        cause,
+        device_name: row.device_name.unwrap_or_default(),
+    }))
+}

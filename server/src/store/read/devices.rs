@@ -1,0 +1,324 @@
+//! Devices as operators see them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kernex_proto::{
+    ids::{DeviceId, Digest},
+    v1,
+};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        device::{Conflict, DeviceStatus, DiskFault},
+        selector::Selector,
+    },
+    store::{
+        db::{
+            error::{Result, not_found},
+            page::{Page, Paged},
+            sizes::ID_CHUNK,
+            store::Store,
+            values::{clean, digest, unsigned},
+        },
+        entity::{device, device_drift, device_key, device_release, heartbeat, lease, session},
+        read::{
+            leftovers,
+            selection::{Labels, candidates, labels_of, matching},
+        },
+    },
+};
+
+/// Rows read at a time while looking for what a selector means.
+const SCAN: u64 = 500;
+
+/// One machine under management.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Device {
+    /// Its id.
+    pub id: DeviceId,
+    /// Unique name.
+    pub name: String,
+    /// Labels set by operators and enrolment tokens.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it can be reached now.
+    pub status: DeviceStatus,
+    /// Last sign of life.
+    pub last_seen: Option<Timestamp>,
+    /// Version of the agent program, empty before the first session.
+    pub agent_version: String,
+    /// What the machine is.
+    pub inventory: v1::Inventory,
+    /// Latest heartbeat.
+    pub vital_signs: Option<v1::VitalSigns>,
+    /// What it is known to run, from outcomes, by bundle name.
+    pub releases: Vec<v1::ActiveRelease>,
+    /// Where its heartbeats say something else, by bundle name.
+    pub drifts: Vec<v1::Drift>,
+    /// What it was to remove and could not, as of the latest heartbeat.
+    pub leftovers: Option<v1::Leftovers>,
+    /// What is wrong with the disk of its agent's state folder.
+    pub disk_fault: Option<DiskFault>,
+    /// When it enrolled.
+    pub created_at: Timestamp,
+    /// Number of the newest session.
+    pub epoch: u64,
+    /// SHA-256 of its public key.
+    pub key: Digest,
+    /// Grows by one with each change an operator makes.
+    pub revision: u64,
+    /// Newest revision of the session protocol it has spoken; 0 before the first.
+    pub protocol_revision: u32,
+    /// Why it is conflicted, when it is.
+    pub conflict: Option<Conflict>,
+}
+
+impl Store {
+    /// Devices a selector means, oldest first.
+    pub async fn list_devices(&self, selector: &Selector, page: Page) -> Result<Paged<Device>> {
+        let limit = page.limit() as usize;
+        let mut after = page.after_id("devices")?;
+        let mut found = Vec::new();
+        // The selector's one meaning is in the domain, so rows are read in runs until the page is full.
+        loop {
+            let mut query = candidates(selector)
+                .order_by_asc(device::Column::Id)
+                .limit(SCAN);
+            if let Some(after) = after {
+                query = query.filter(device::Column::Id.gt(after));
+            }
+            let rows = query.all(self.reader()).await?;
+            let last_run = (rows.len() as u64) < SCAN;
+            after = rows.last().map(|row| row.id).or(after);
+            found.extend(matching(self.reader(), selector, rows).await?);
+            if last_run || found.len() > limit {
+                break;
+            }
+        }
+        let rows = Paged::from_surplus(found, limit as u64, "devices", |(row, _)| {
+            row.id.as_bytes().to_vec()
+        });
+        Ok(Paged {
+            items: self.hydrate(self.reader(), rows.items).await?,
+            next: rows.next,
+        })
+    }
+
+    /// One device by id or name.
+    pub async fn get_device(&self, id_or_name: &str) -> Result<Device> {
+        let row = find_device(self.reader(), id_or_name).await?;
+        self.whole(self.reader(), row).await
+    }
+
+    /// Those of these devices that exist and that a selector means, oldest first.
+    pub async fn devices_among(
+        &self,
+        selector: &Selector,
+        ids: &BTreeSet<DeviceId>,
+    ) -> Result<Vec<Device>> {
+        let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+        let mut devices = Vec::new();
+        for chunk in ids.chunks(ID_CHUNK) {
+            let rows = device::Entity::find()
+                .filter(device::Column::Id.is_in(chunk.to_vec()))
+                .order_by_asc(device::Column::Id)
+                .all(self.reader())
+                .await?;
+            let rows = matching(self.reader(), selector, rows).await?;
+            devices.extend(self.hydrate(self.reader(), rows).await?);
+        }
+        Ok(devices)
+    }
+
+    pub(crate) async fn whole<C: ConnectionTrait>(
+        &self,
+        db: &C,
+        row: device::Model,
+    ) -> Result<Device> {
+        let labels = labels_of(db, &[row.id])
+            .await?
+            .remove(&row.id)
+            .unwrap_or_default();
+        let id = row.id;
+        let mut devices = self.hydrate(db, vec![(row, labels)]).await?;
+        devices.pop().ok_or_else(|| not_found("device", id))
+    }
+
+    /// Adds to rows what stands in other tables, one query a table.
+    async fn hydrate<C: ConnectionTrait>(
+        &self,
+        db: &C,
+        rows: Vec<(device::Model, Labels)>,
+    ) -> Result<Vec<Device>> {
+        let ids: Vec<Uuid> = rows.iter().map(|(row, _)| row.id).collect();
+        let online = self.online(db, &ids).await?;
+        let mut beats = by_device(
+            heartbeat::Entity::find()
+                .filter(heartbeat::Column::DeviceId.is_in(ids.clone()))
+                .all(db)
+                .await?,
+            |row| row.device_id,
+        );
+        let mut keys = by_device(
+            device_key::Entity::find()
+                .filter(device_key::Column::DeviceId.is_in(ids.clone()))
+                .filter(device_key::Column::RevokedAt.is_null())
+                .all(db)
+                .await?,
+            |row| row.device_id,
+        );
+        let mut releases = by_device(
+            device_release::Entity::find()
+                .filter(device_release::Column::DeviceId.is_in(ids.clone()))
+                .order_by_asc(device_release::Column::Name)
+                .all(db)
+                .await?,
+            |row| row.device_id,
+        );
+        let mut drifts = by_device(
+            device_drift::Entity::find()
+                .filter(device_drift::Column::DeviceId.is_in(ids))
+                .order_by_asc(device_drift::Column::Name)
+                .all(db)
+                .await?,
+            |row| row.device_id,
+        );
+        rows.into_iter()
+            .map(|(row, labels)| {
+                let key = keys.remove(&row.id).and_then(|mut keys| keys.pop());
+                let beat = beats.remove(&row.id).and_then(|mut beats| beats.pop());
+                // Rows are read one table after another; a heartbeat written in between is a sign of life as well.
+                let beat_at = beat.as_ref().map(|beat| beat.at);
+                Ok(Device {
+                    status: status(&row, online.contains(&row.id)),
+                    key: key.map_or(Ok(Digest([0; 32])), |key| digest(&key.digest))?,
+                    releases: releases
+                        .remove(&row.id)
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(release_from)
+                        .collect(),
+                    drifts: drifts
+                        .remove(&row.id)
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(drift_from)
+                        .collect(),
+                    leftovers: beat
+                        .as_ref()
+                        .and_then(|beat| leftovers::from_text(beat.leftovers.as_deref()?)),
+                    vital_signs: beat.map(|beat| v1::VitalSigns {
+                        cpu_percent: beat.cpu_percent,
+                        memory_used_mb: unsigned(beat.memory_used_mb),
+                        memory_total_mb: unsigned(beat.memory_total_mb),
+                        disk_free_bytes: unsigned(beat.disk_free_bytes),
+                        disk_total_bytes: unsigned(beat.disk_total_bytes),
+                        uptime_seconds: unsigned(beat.uptime_seconds),
+                    }),
+                    labels,
+                    disk_fault: row.disk_fault.as_deref().and_then(DiskFault::parse),
+                    id: DeviceId(row.id),
+                    last_seen: row.last_seen.max(beat_at).map(Timestamp),
+                    inventory: v1::Inventory {
+                        os: row.os,
+                        arch: row.arch,
+                        hostname: row.hostname,
+                        kernel: row.kernel,
+                        cpu_count: u32::try_from(row.cpu_count).unwrap_or(0),
+                        memory_bytes: unsigned(row.memory_bytes),
+                    },
+                    name: row.name,
+                    agent_version: row.agent_version,
+                    created_at: Timestamp(row.created_at),
+                    epoch: unsigned(row.epoch),
+                    revision: unsigned(row.revision),
+                    protocol_revision: u32::try_from(row.protocol_revision).unwrap_or(0),
+                    // Those from before it was written down were copies.
+                    conflict: row
+                        .conflicted
+                        .then(|| Conflict::parse(&row.conflict).unwrap_or(Conflict::Copies)),
+                })
+            })
+            .collect()
+    }
+
+    /// Which of these devices have a confirmed session on a replica that lives.
+    pub(crate) async fn online<C: ConnectionTrait>(
+        &self,
+        db: &C,
+        ids: &[Uuid],
+    ) -> Result<BTreeSet<Uuid>> {
+        let leases = lease::Entity::find()
+            .filter(lease::Column::ExpiresAt.gt(self.now().0))
+            .all(db)
+            .await?;
+        let sessions = session::Entity::find()
+            .filter(session::Column::DeviceId.is_in(ids.iter().copied()))
+            .filter(session::Column::ConfirmedAt.is_not_null())
+            .filter(session::Column::Replica.is_in(leases.into_iter().map(|lease| lease.replica)))
+            .all(db)
+            .await?;
+        Ok(sessions
+            .into_iter()
+            .map(|session| session.device_id)
+            .collect())
+    }
+}
+
+fn status(row: &device::Model, online: bool) -> DeviceStatus {
+    if row.conflicted {
+        DeviceStatus::Conflicted
+    } else if online {
+        DeviceStatus::Online
+    } else {
+        DeviceStatus::Offline
+    }
+}
+
+fn by_device<T>(rows: Vec<T>, device: impl Fn(&T) -> Uuid) -> BTreeMap<Uuid, Vec<T>> {
+    let mut map = BTreeMap::<Uuid, Vec<T>>::new();
+    for row in rows {
+        map.entry(device(&row)).or_default().push(row);
+    }
+    map
+}
+
+/// A device by id or name.
+pub(crate) async fn find_device<C: ConnectionTrait>(
+    db: &C,
+    id_or_name: &str,
+) -> Result<device::Model> {
+    if let Ok(id) = Uuid::try_parse(id_or_name)
+        && let Some(row) = device::Entity::find_by_id(id).one(db).await?
+    {
+        return Ok(row);
+    }
+    let row = device::Entity::find()
+        .filter(device::Column::Name.eq(clean(id_or_name)))
+        .one(db)
+        .await?;
+    row.ok_or_else(|| not_found("device", id_or_name))
+}
+
+pub(crate) fn drift_from(row: device_drift::Model) -> v1::Drift {
+    v1::Drift {
+        name: row.name,
+        expected_version: row.expected_version,
+        expected_digest: row.expected_digest.unwrap_or_default(),
+        actual_version: row.actual_version,
+        actual_digest: row.actual_digest.unwrap_or_default(),
+        since: Some(Timestamp(row.since).to_proto()),
+    }
+}
+
+pub(crate) fn release_from(row: device_release::Model) -> v1::ActiveRelease {
+    v1::ActiveRelease {
+        name: row.name,
+        version: row.version,
+        digest: row.digest,
+        previous_digest: row.previous_digest,
+        since: Some(Timestamp(row.since).to_proto()),
+    }
+}

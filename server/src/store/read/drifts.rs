@@ -1,0 +1,99 @@
+//! What devices should run by their outcomes, where they are known to drift, and what is in flux.
+
+use std::collections::BTreeMap;
+
+use kernex_proto::v1;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect,
+    sea_query::{Expr, Func, Query},
+};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        attempt::State,
+        device::drift::{Drift, Known, Running},
+    },
+    store::{
+        db::{error::Result, sizes::padded, store::Store, transaction::Tx, values::clean},
+        entity::{attempt, device_drift, device_release},
+        read::attempts::is_unresolved,
+    },
+};
+
+/// What a device says it runs, by bundle name.
+pub(crate) fn said(releases: &[v1::ActiveRelease]) -> BTreeMap<String, Running> {
+    releases
+        .iter()
+        .map(|release| {
+            let running = Running {
+                version: clean(&release.version),
+                digest: clean(&release.digest),
+            };
+            (clean(&release.name), running)
+        })
+        .collect()
+}
+
+impl Store {
+    /// How many devices drift now.
+    pub async fn drifted_devices(&self) -> Result<usize> {
+        let query = Query::select()
+            .expr_as(Func::count_distinct(Expr::col("device_id")), "n")
+            .from("device_drifts")
+            .to_owned();
+        let row = self.reader().query_one(&query).await?;
+        let n = row.map_or(Ok(0), |row| row.try_get::<i64>("", "n"))?;
+        Ok(usize::try_from(n).unwrap_or(0))
+    }
+}
+
+/// What outcomes said and what drifts; not what is in flux.
+pub(crate) async fn known<C: ConnectionTrait>(
+    db: &C,
+    ids: &[Uuid],
+) -> Result<BTreeMap<Uuid, Known>> {
+    let mut known = BTreeMap::<Uuid, Known>::new();
+    let releases = device_release::Entity::find()
+        .filter(device_release::Column::DeviceId.is_in(padded(ids.iter().copied())))
+        .all(db)
+        .await?;
+    for row in releases {
+        let running = Running {
+            version: row.version,
+            digest: row.digest,
+        };
+        let of = known.entry(row.device_id).or_default();
+        of.expected.insert(row.name, running);
+    }
+    let drifts = device_drift::Entity::find()
+        .filter(device_drift::Column::DeviceId.is_in(padded(ids.iter().copied())))
+        .all(db)
+        .await?;
+    for row in drifts {
+        let running =
+            |version, digest: Option<String>| digest.map(|digest| Running { version, digest });
+        let drift = Drift {
+            expected: running(row.expected_version, row.expected_digest),
+            actual: running(row.actual_version, row.actual_digest),
+            since: Timestamp(row.since),
+        };
+        let of = known.entry(row.device_id).or_default();
+        of.drifts.insert(row.name, drift);
+    }
+    Ok(known)
+}
+
+/// Bundle names with an attempt that is released and not answered; what is still held has not begun anywhere.
+pub(crate) async fn in_flux(tx: &Tx, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
+    Ok(attempt::Entity::find()
+        .select_only()
+        .columns([attempt::Column::DeviceId, attempt::Column::BundleName])
+        .filter(attempt::Column::DeviceId.is_in(padded(ids.iter().copied())))
+        .filter(is_unresolved())
+        .filter(attempt::Column::State.ne(State::Held.as_str()))
+        .into_tuple()
+        .all(&tx.db)
+        .await?)
+}

@@ -1,0 +1,147 @@
+//! What is due: the rows are the queue, and these are its head for the sessions that are here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kernex_proto::ids::{DeploymentId, DeviceId};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        attempt::{Sent, State, UNHEARD},
+        rollout::DeploymentState,
+        schedule::{Schedule, Share},
+    },
+    store::{
+        db::{error::Result, sizes::ID_CHUNK, store::Store, values::signed},
+        entity::signature,
+        read::{
+            commands::{self, DueCommand, DueKind},
+            due_rows::{Row, queue},
+            schedules,
+        },
+    },
+};
+
+impl Store {
+    /// What is due for these devices in these sessions: the oldest unresolved attempt of each bundle name if it was not
+    /// pushed in this session, and every stop not pushed in this session; both also when they were, and nothing has been
+    /// heard for [`UNHEARD`]. Nothing for conflicted devices.
+    ///
+    /// Pushes are noted behind ([`mark_sent`](Self::mark_sent), [`mark_stops_sent`](Self::mark_stops_sent)), so a caller
+    /// that asks again before that gets the same answer.
+    pub async fn due_commands(&self, sessions: &[(DeviceId, u64)]) -> Result<Vec<DueCommand>> {
+        let read = self.in_flight().moment();
+        let time = self.time();
+        let now = time.unwrap_or_else(|| self.now());
+        let epochs: BTreeMap<Uuid, i64> = sessions
+            .iter()
+            .map(|(id, epoch)| (id.0, signed(*epoch)))
+            .collect();
+        let devices: Vec<Uuid> = epochs.keys().copied().collect();
+        let mut due = Vec::new();
+        let mut gates = Gates::default();
+        for chunk in devices.chunks(ID_CHUNK) {
+            let mut head = None;
+            for row in self.reader().query_all(&queue(chunk)).await? {
+                let row = Row::from_query_result(&row, "")?;
+                let queue = (row.device_id, row.bundle_name.clone());
+                let is_head = head.as_ref() != Some(&queue);
+                head = Some(queue);
+                let epoch = epochs.get(&row.device_id).copied().unwrap_or(0);
+                if row.stop_requested {
+                    if row.stop_sent_epoch < epoch || is_unheard(&row, time) {
+                        due.push(commands::stop(&row));
+                    }
+                } else if is_head
+                    && (is_new(&row, epoch, time)
+                        && (is_at_work(&row) || gates.let_through(&row, time))
+                        || is_granted(&row, now))
+                {
+                    due.extend(commands::deploy(&row, now)?);
+                }
+            }
+        }
+        self.add_signatures(&mut due).await?;
+        let due = due.into_iter().map(|(_, command)| command);
+        Ok(due.map(|due| DueCommand { read, ..due }).collect())
+    }
+
+    async fn add_signatures(&self, due: &mut [(Option<Uuid>, DueCommand)]) -> Result<()> {
+        let bundles: BTreeSet<Uuid> = due.iter().filter_map(|(bundle, _)| *bundle).collect();
+        if bundles.is_empty() {
+            return Ok(());
+        }
+        let rows = signature::Entity::find()
+            .filter(signature::Column::BundleId.is_in(bundles))
+            .order_by_asc(signature::Column::KeyId)
+            .all(self.reader())
+            .await?;
+        for (bundle, command) in due {
+            let DueKind::Deploy(deploy) = &mut command.kind else {
+                continue;
+            };
+            let theirs = rows.iter().filter(|row| Some(row.bundle_id) == *bundle);
+            deploy.signatures = theirs.map(commands::signature).collect();
+        }
+        Ok(())
+    }
+}
+
+/// Whether it waits for its device and was not pushed in this session; a clock that jumped makes nothing late. One that was
+/// accepted but, as far as these rows know, never pushed is asked about again: after a restore the device knows more, and
+/// otherwise repeating it does no harm. What is paused begins nowhere.
+fn is_new(row: &Row, epoch: i64, now: Option<Timestamp>) -> bool {
+    let paused = row.deployment_state == DeploymentState::Paused.as_str();
+    let waits = row.state == State::Pending.as_str() || row.state == State::Sent.as_str();
+    let waits = waits && !paused && now.is_none_or(|now| row.delivery_deadline > now.0);
+    let unheard = row.state == State::Sent.as_str() && is_unheard(row, now);
+    let sent = Sent(row.sent_epoch);
+    let is_first = sent.is_new_to(epoch);
+    waits && (is_first || unheard) || is_first && is_at_work(row) && !sent.is_known()
+}
+
+/// Whether nothing has been heard since it was pushed, for so long that it may not have arrived.
+fn is_unheard(row: &Row, now: Option<Timestamp>) -> bool {
+    now.is_some_and(|now| now.since(Timestamp(row.updated_at)) >= UNHEARD)
+}
+
+fn is_at_work(row: &Row) -> bool {
+    row.state == State::Accepted.as_str() || row.state == State::Running.as_str()
+}
+
+/// Schedules of the deployments met so far. They gate beginnings only: stops, and further runs of what has begun, pass.
+#[derive(Default)]
+struct Gates(BTreeMap<Uuid, Option<Schedule>>);
+
+impl Gates {
+    /// Whether time allows an attempt to begin.
+    fn let_through(&mut self, row: &Row, now: Option<Timestamp>) -> bool {
+        let Some(windows) = &row.windows else {
+            return true;
+        };
+        let schedule = self.0.entry(row.deployment_id).or_insert_with(|| {
+            let read = schedules::read(row.start_at, windows, row.spread_us.unwrap_or(0), None);
+            read.inspect_err(|why| {
+                // Too early would be worse than not at all, and its delivery deadline ends it by name.
+                tracing::error!(deployment = %row.deployment_id, why, "its schedule cannot be read, so nothing of it begins");
+            })
+            .ok()
+        });
+        let Some(schedule) = schedule else {
+            return false;
+        };
+        // Its time for delivery began with its release.
+        let released = Timestamp(row.delivery_deadline.saturating_sub(row.delivery_us));
+        let share = Share::new(DeploymentId(row.deployment_id), DeviceId(row.device_id));
+        schedule.is_due(released, share, now)
+    }
+}
+
+/// Whether the device asked to be asked again, and the time for it has come.
+fn is_granted(row: &Row, now: Timestamp) -> bool {
+    is_at_work(row) && row.run_due_at.is_some_and(|due| due <= now.0)
+}

@@ -1,0 +1,107 @@
+//! Deployments that go on taking in devices, and the devices they have had.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder,
+    sea_query::{Expr, ExprTrait, Query, TableRef},
+};
+use uuid::Uuid;
+
+use crate::{
+    domain::rollout::DeploymentState,
+    store::{
+        db::{error::Result, sizes::ID_CHUNK, transaction::Tx},
+        entity::{bundle, deployment, schedule},
+        read::{chosen::Chosen, schedules},
+    },
+};
+
+/// A deployment that takes devices in, with its terms.
+pub(crate) type Dynamic = (deployment::Model, schedule::Model);
+
+/// Deployments that take devices in now, the newest first: where two are about one bundle name, the newer one has it.
+pub(crate) async fn taking_in(tx: &Tx, only: Option<Uuid>) -> Result<Vec<Dynamic>> {
+    let mut query = schedule::Entity::find()
+        .filter(schedule::Column::Selector.is_not_null())
+        .filter(schedules::is_pending());
+    if let Some(only) = only {
+        query = query.filter(schedule::Column::DeploymentId.eq(only));
+    }
+    let mut terms: BTreeMap<Uuid, schedule::Model> = query
+        .all(&tx.db)
+        .await?
+        .into_iter()
+        .map(|row| (row.deployment_id, row))
+        .collect();
+    if terms.is_empty() {
+        return Ok(Vec::new());
+    }
+    let open = [
+        DeploymentState::Scheduled,
+        DeploymentState::Active,
+        DeploymentState::AwaitingApproval,
+    ];
+    let rows = deployment::Entity::find()
+        .filter(deployment::Column::Id.is_in(terms.keys().copied()))
+        .filter(deployment::Column::State.is_in(open.map(DeploymentState::as_str)))
+        .filter(deployment::Column::CancelledAt.is_null())
+        .order_by_desc(deployment::Column::CreatedAt)
+        .all(&tx.db)
+        .await?;
+    let with_terms = |row: deployment::Model| Some((terms.remove(&row.id)?, row));
+    let dynamic = rows.into_iter().filter_map(with_terms);
+    Ok(dynamic.map(|(terms, row)| (row, terms)).collect())
+}
+
+/// A deployment that may still give a bundle to devices nobody has named yet.
+pub(crate) async fn giving_out<C: ConnectionTrait>(
+    db: &C,
+    bundle: &bundle::Model,
+) -> Result<Option<Uuid>> {
+    let query = Query::select()
+        .column(("p", "id"))
+        .from_as("schedules", "s")
+        .inner_join(
+            TableRef::from("deployments").alias("p"),
+            Expr::col(("p", "id")).equals(("s", "deployment_id")),
+        )
+        .and_where(Expr::col(("s", "selector")).is_not_null())
+        .and_where(Expr::col(("p", "state")).ne(DeploymentState::Finished.as_str()))
+        .and_where(Expr::col(("p", "bundle_name")).eq(bundle.name.as_str()))
+        .and_where(Expr::col(("p", "bundle_version")).eq(bundle.version.as_str()))
+        .and_where(Expr::col(("p", "digest")).eq(bundle.digest.as_str()))
+        .limit(1)
+        .to_owned();
+    let found = db.query_one(&query).await?;
+    Ok(found.map(|row| row.try_get("", "id")).transpose()?)
+}
+
+/// Devices that have been part of a deployment, or of a newer one of the same bundle name.
+pub(crate) async fn overtaken(
+    tx: &Tx,
+    row: &deployment::Model,
+    devices: &BTreeMap<Uuid, Chosen>,
+) -> Result<BTreeSet<Uuid>> {
+    let ids: Vec<Uuid> = devices.keys().copied().collect();
+    let mut found = BTreeSet::new();
+    for chunk in ids.chunks(ID_CHUNK) {
+        let newer = Expr::col(("p", "created_at")).gt(row.created_at);
+        let query = Query::select()
+            .distinct()
+            .column(("t", "device_id"))
+            .from_as("targets", "t")
+            .inner_join(
+                TableRef::from("deployments").alias("p"),
+                Expr::col(("p", "id")).equals(("t", "deployment_id")),
+            )
+            .and_where(Expr::col(("t", "device_id")).is_in(chunk.iter().copied()))
+            .and_where(Expr::col(("t", "bundle_name")).eq(row.bundle_name.as_str()))
+            .and_where(Expr::col(("p", "id")).eq(row.id).or(newer))
+            .to_owned();
+        for row in tx.db.query_all(&query).await? {
+            found.insert(row.try_get("", "device_id")?);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,163 @@
+//! The devices of a halted deployment, and who has answered.
+
+use std::collections::BTreeSet;
+
+use kernex_proto::ids::{DeploymentId, DeviceId};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter,
+    sea_query::{Condition, Expr, ExprTrait, Order, Query, TableRef},
+};
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        attempt::{Reason, State},
+        halt::{Facts, Standing},
+    },
+    store::{
+        db::{error::Result, sizes::ID_CHUNK, store::Store, values::named},
+        entity::{deployment, target},
+        read::deployments::find_row,
+    },
+};
+
+/// A device that was not done when its deployment was halted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halted {
+    /// The device.
+    pub device: DeviceId,
+    /// Its name when the target was made.
+    pub device_name: String,
+    /// It is connected.
+    pub online: bool,
+    /// State of its latest attempt.
+    pub state: State,
+    /// Why that failed.
+    pub reason: Option<Reason>,
+    /// What became of it.
+    pub standing: Standing,
+}
+
+impl Halted {
+    /// Nothing that the halt was to end runs there.
+    #[must_use]
+    pub const fn is_acknowledged(&self) -> bool {
+        !matches!(self.standing, Standing::NotAnswered | Standing::Offline)
+    }
+}
+
+/// The devices of a halted deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halt {
+    /// Those that were not done, by name.
+    pub devices: Vec<Halted>,
+    /// How many were.
+    pub done_before: u32,
+}
+
+#[derive(FromQueryResult)]
+struct Row {
+    device_id: Uuid,
+    device_name: String,
+    state: String,
+    reason: Option<String>,
+    unresolved: bool,
+    stopped: bool,
+    stop_going_back: bool,
+    accepted_at: Option<i64>,
+}
+
+impl Row {
+    fn facts(&self) -> Result<Facts> {
+        Ok(Facts {
+            state: named("state", &self.state, State::parse)?,
+            was_taken: self.accepted_at.is_some(),
+            may_run: self.unresolved && (!self.stopped || self.stop_going_back),
+            unresolved: self.unresolved,
+        })
+    }
+}
+
+impl Store {
+    /// What became of the devices of a halted deployment.
+    pub async fn halted(&self, id: DeploymentId) -> Result<Halt> {
+        let row = find_row(self.reader(), id.0).await?;
+        let targets = target::Entity::find()
+            .filter(target::Column::DeploymentId.eq(id.0))
+            .count(self.reader())
+            .await?;
+        let rows = halted_rows(self.reader(), &row).await?;
+        let mut devices: Vec<(Row, Facts)> = Vec::with_capacity(rows.len());
+        for row in rows {
+            let facts = row.facts()?;
+            match devices.last_mut() {
+                Some((before, earlier)) if before.device_id == row.device_id => {
+                    *earlier = facts.after(*earlier);
+                    *before = row;
+                }
+                _ => devices.push((row, facts)),
+            }
+        }
+        let ids: Vec<Uuid> = devices.iter().map(|(row, _)| row.device_id).collect();
+        let mut online = BTreeSet::new();
+        for chunk in ids.chunks(ID_CHUNK) {
+            online.extend(self.online(self.reader(), chunk).await?);
+        }
+        let done_before = targets.saturating_sub(devices.len() as u64);
+        let devices = devices.into_iter().map(|(row, facts)| {
+            let online = online.contains(&row.device_id);
+            let reason = row.reason.as_deref();
+            Ok(Halted {
+                device: DeviceId(row.device_id),
+                online,
+                state: facts.state,
+                reason: reason
+                    .map(|text| named("reason", text, Reason::parse))
+                    .transpose()?,
+                standing: facts.standing(online),
+                device_name: row.device_name,
+            })
+        });
+        Ok(Halt {
+            devices: devices.collect::<Result<_>>()?,
+            done_before: u32::try_from(done_before).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+/// Attempts that are unresolved, or that closed with the halt or after it; by device and number.
+async fn halted_rows<C: ConnectionTrait>(db: &C, row: &deployment::Model) -> Result<Vec<Row>> {
+    let mut concerned = Condition::any().add(Expr::col(("a", "unresolved")));
+    if let Some(halted_at) = row.cancelled_at {
+        concerned = concerned.add(Expr::col(("a", "closed_at")).gte(halted_at));
+    }
+    let mut query = Query::select();
+    for column in [
+        "device_id",
+        "state",
+        "reason",
+        "unresolved",
+        "stopped",
+        "stop_going_back",
+        "accepted_at",
+    ] {
+        query.column(("a", column));
+    }
+    query
+        .column(("t", "device_name"))
+        .from_as("attempts", "a")
+        .inner_join(
+            TableRef::from("targets").alias("t"),
+            Expr::col(("t", "id")).equals(("a", "target_id")),
+        )
+        .and_where(Expr::col(("a", "deployment_id")).eq(row.id))
+        .cond_where(concerned)
+        .order_by(("t", "device_name"), Order::Asc)
+        .order_by(("t", "id"), Order::Asc)
+        .order_by(("a", "number"), Order::Asc);
+    let rows = db.query_all(&query).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Row::from_query_result(row, ""))
+        .collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,138 @@
+//! Which held targets come next.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{
+    ConnectionTrait, FromQueryResult,
+    sea_query::{Alias, Condition, Expr, ExprTrait, Func, Order, Query, SelectStatement, TableRef},
+};
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        attempt::State,
+        rollout::{Budget, Candidate, InFlight, choose},
+    },
+    store::{db::error::Result, read::attempts::open_states},
+};
+
+/// Most candidates looked at in one transaction where labels decide. Those whose budget is used up are not among them, so
+/// there is always one that goes; the rest follows with the next look.
+const MOST_CANDIDATES: u64 = 20_000;
+
+/// Held targets of the phases up to `through`, in their order, as many as limits leave room for.
+pub(crate) async fn choose_held<C: ConnectionTrait>(
+    db: &C,
+    deployment: Uuid,
+    through: u32,
+    at_most: u32,
+    budgets: &[Budget],
+) -> Result<Vec<Uuid>> {
+    let mut in_flight = Vec::with_capacity(budgets.len());
+    for budget in budgets {
+        in_flight.push(flying(db, deployment, budget).await?);
+    }
+    let query = candidates(deployment, through, at_most, budgets, &in_flight);
+    let mut found = Vec::new();
+    for row in db.query_all(&query).await? {
+        let values = (0..budgets.len())
+            .map(|index| row.try_get::<Option<String>>("", &format!("value{index}")))
+            .collect::<Result<_, _>>()?;
+        found.push(Candidate {
+            target: row.try_get("", "id")?,
+            values,
+        });
+    }
+    Ok(choose(found, budgets, in_flight, at_most))
+}
+
+/// Latest attempts of a deployment's targets that may still change.
+fn unresolved(deployment: Uuid) -> SelectStatement {
+    Query::select()
+        .from_as("attempts", "a")
+        .inner_join(
+            TableRef::from("targets").alias("t"),
+            Expr::col(("t", "id"))
+                .equals(("a", "target_id"))
+                .and(Expr::col(("t", "latest_attempt")).equals(("a", "number"))),
+        )
+        .and_where(Expr::col(("a", "deployment_id")).eq(deployment))
+        .and_where(Expr::col(("a", "unresolved")))
+        .to_owned()
+}
+
+/// Puts the value of a label beside each attempt.
+fn with_label(query: &mut SelectStatement, alias: &str, label: &str) {
+    query.left_join(
+        TableRef::from("device_labels").alias(Alias::new(alias)),
+        Expr::col((Alias::new(alias), "device_id"))
+            .equals(("a", "device_id"))
+            .and(Expr::col((Alias::new(alias), "key")).eq(label)),
+    );
+}
+
+/// Targets in flight by the value of a budget's label.
+async fn flying<C: ConnectionTrait>(db: &C, deployment: Uuid, budget: &Budget) -> Result<InFlight> {
+    #[derive(FromQueryResult)]
+    struct Row {
+        value: Option<String>,
+        n: i64,
+    }
+    let mut query = unresolved(deployment);
+    with_label(&mut query, "l", &budget.label);
+    let flying = open_states().filter(|state| *state != State::Held.as_str());
+    query
+        .column(("l", "value"))
+        .expr_as(Func::count(Expr::col(("a", "number"))), "n")
+        .and_where(Expr::col(("a", "state")).is_in(flying))
+        .group_by_col(("l", "value"));
+    let mut found = BTreeMap::new();
+    for row in db.query_all(&query).await? {
+        let row = Row::from_query_result(&row, "")?;
+        found.insert(row.value, u32::try_from(row.n).unwrap_or(u32::MAX));
+    }
+    Ok(found)
+}
+
+fn candidates(
+    deployment: Uuid,
+    through: u32,
+    at_most: u32,
+    budgets: &[Budget],
+    in_flight: &[InFlight],
+) -> SelectStatement {
+    let mut query = unresolved(deployment);
+    query
+        .column(("t", "id"))
+        .and_where(Expr::col(("a", "state")).eq(State::Held.as_str()))
+        .and_where(Expr::col(("t", "phase")).lte(through as i32))
+        .order_by(("t", "phase"), Order::Asc)
+        .order_by(("t", "rank"), Order::Asc)
+        .order_by(("t", "id"), Order::Asc);
+    for (index, (budget, flying)) in budgets.iter().zip(in_flight).enumerate() {
+        let alias = format!("l{index}");
+        with_label(&mut query, &alias, &budget.label);
+        let value = || Expr::col((Alias::new(&alias), "value"));
+        query.expr_as(value(), Alias::new(format!("value{index}")));
+        let full = flying.iter().filter(|(_, there)| **there >= budget.max);
+        let (named, unnamed): (Vec<_>, Vec<_>) = full
+            .map(|(value, _)| value.clone())
+            .partition(Option::is_some);
+        if !unnamed.is_empty() {
+            query.and_where(value().is_not_null());
+        }
+        if !named.is_empty() {
+            let free = Condition::any()
+                .add(value().is_null())
+                .add(value().is_not_in(named.into_iter().flatten()));
+            query.cond_where(free);
+        }
+    }
+    let limit = if budgets.is_empty() {
+        u64::from(at_most)
+    } else {
+        MOST_CANDIDATES
+    };
+    query.limit(limit);
+    query
+}

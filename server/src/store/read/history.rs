@@ -1,0 +1,148 @@
+//! What was ever ordered for a device, newest first.
+
+use kernex_proto::ids::{DeploymentId, Digest};
+use sea_orm::{
+    ConnectionTrait, FromQueryResult,
+    sea_query::{Expr, ExprTrait, Order, Query, TableRef},
+};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::attempt::{Reason, State},
+    store::{
+        db::{
+            error::Result,
+            page::{Page, Paged},
+            store::Store,
+            values::{digest, named},
+        },
+        read::devices::find_device,
+    },
+};
+
+/// One target in a device's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// "name:version".
+    pub bundle: String,
+    /// SHA-256 of the bundle.
+    pub digest: Digest,
+    /// Number of the latest attempt.
+    pub attempt: u32,
+    /// Its state.
+    pub state: State,
+    /// Why it failed.
+    pub reason: Option<Reason>,
+    /// What went wrong in words.
+    pub message: String,
+    /// When the target was made.
+    pub created_at: Timestamp,
+    /// When the latest attempt closed.
+    pub closed_at: Option<Timestamp>,
+    /// Version the device ran once it was over; empty when nothing, or not yet known.
+    pub active_version: String,
+    /// Digest of that.
+    pub active_digest: String,
+    /// The deployment it took back.
+    pub rolls_back: Option<DeploymentId>,
+}
+
+#[derive(FromQueryResult)]
+struct Row {
+    id: Uuid,
+    deployment_id: Uuid,
+    bundle_name: String,
+    bundle_version: String,
+    digest: String,
+    number: i32,
+    state: String,
+    reason: Option<String>,
+    message: String,
+    created_at: i64,
+    closed_at: Option<i64>,
+    active_version: Option<String>,
+    active_digest: Option<String>,
+    rolls_back: Option<Uuid>,
+}
+
+impl Store {
+    /// Every target the device was part of, newest first.
+    pub async fn list_history(&self, id_or_name: &str, page: Page) -> Result<Paged<HistoryEntry>> {
+        let device = find_device(self.reader(), id_or_name).await?;
+        let mut query = Query::select();
+        for column in [
+            "id",
+            "deployment_id",
+            "bundle_name",
+            "bundle_version",
+            "digest",
+            "created_at",
+        ] {
+            query.column(("t", column));
+        }
+        for column in [
+            "number",
+            "state",
+            "reason",
+            "message",
+            "closed_at",
+            "active_version",
+            "active_digest",
+        ] {
+            query.column(("a", column));
+        }
+        query.column(("p", "rolls_back"));
+        query
+            .from_as("targets", "t")
+            .inner_join(
+                TableRef::from("attempts").alias("a"),
+                Expr::col(("a", "target_id"))
+                    .equals(("t", "id"))
+                    .and(Expr::col(("a", "number")).equals(("t", "latest_attempt"))),
+            )
+            .inner_join(
+                TableRef::from("deployments").alias("p"),
+                Expr::col(("p", "id")).equals(("t", "deployment_id")),
+            )
+            .and_where(Expr::col(("t", "device_id")).eq(device.id))
+            .order_by(("t", "id"), Order::Desc)
+            .limit(page.limit() + 1);
+        if let Some(after) = page.after_id("history")? {
+            query.and_where(Expr::col(("t", "id")).lt(after));
+        }
+        let rows = self.reader().query_all(&query).await?;
+        let rows = rows
+            .iter()
+            .map(|row| Row::from_query_result(row, ""))
+            .collect::<Result<Vec<_>, _>>()?;
+        let paged = Paged::from_surplus(rows, page.limit(), "history", |row| {
+            row.id.as_bytes().to_vec()
+        });
+        let next = paged.next;
+        let items = paged.items.into_iter().map(entry).collect::<Result<_>>()?;
+        Ok(Paged { items, next })
+    }
+}
+
+fn entry(row: Row) -> Result<HistoryEntry> {
+    Ok(HistoryEntry {
+        deployment: DeploymentId(row.deployment_id),
+        bundle: format!("{}:{}", row.bundle_name, row.bundle_version),
+        digest: digest(&row.digest)?,
+        attempt: u32::try_from(row.number).unwrap_or(0),
+        state: named("state", &row.state, State::parse)?,
+        reason: row
+            .reason
+            .map(|text| named("reason", &text, Reason::parse))
+            .transpose()?,
+        message: row.message,
+        created_at: Timestamp(row.created_at),
+        closed_at: row.closed_at.map(Timestamp),
+        active_version: row.active_version.unwrap_or_default(),
+        active_digest: row.active_digest.unwrap_or_default(),
+        rolls_back: row.rolls_back.map(DeploymentId),
+    })
+}

@@ -1,0 +1,56 @@
+//! Sampled heartbeats: how a device did over time.
+
+use kernex_proto::v1;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use crate::{
+    clock::Timestamp,
+    store::{
+        db::{
+            error::Result,
+            page::{Page, Paged},
+            store::Store,
+            values::unsigned,
+        },
+        entity::heartbeat_sample,
+        read::devices::find_device,
+    },
+};
+
+/// One sampled heartbeat.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricSample {
+    /// When it was received.
+    pub at: Timestamp,
+    /// What it said.
+    pub vital_signs: v1::VitalSigns,
+}
+
+impl Store {
+    /// Sampled heartbeats, newest first.
+    pub async fn list_metrics(&self, id_or_name: &str, page: Page) -> Result<Paged<MetricSample>> {
+        let device = find_device(self.reader(), id_or_name).await?;
+        let mut query = heartbeat_sample::Entity::find()
+            .filter(heartbeat_sample::Column::DeviceId.eq(device.id))
+            .order_by_desc(heartbeat_sample::Column::At)
+            .limit(page.limit() + 1);
+        if let Some(after) = page.after_instant("metrics")? {
+            query = query.filter(heartbeat_sample::Column::At.lt(after));
+        }
+        let rows = query.all(self.reader()).await?;
+        let paged = Paged::from_surplus(rows, page.limit(), "metrics", |row| {
+            row.at.to_be_bytes().to_vec()
+        });
+        Ok(paged.map(|row| MetricSample {
+            at: Timestamp(row.at),
+            vital_signs: v1::VitalSigns {
+                cpu_percent: row.cpu_percent,
+                memory_used_mb: unsigned(row.memory_used_mb),
+                memory_total_mb: unsigned(row.memory_total_mb),
+                disk_free_bytes: unsigned(row.disk_free_bytes),
+                disk_total_bytes: unsigned(row.disk_total_bytes),
+                uptime_seconds: unsigned(row.uptime_seconds),
+            },
+        }))
+    }
+}

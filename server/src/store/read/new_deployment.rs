@@ -1,0 +1,81 @@
+//! An order for a deployment, as an operator gives it.
+
+use std::time::Duration;
+
+use kernex_proto::ids::DeviceId;
+
+use crate::{
+    clock::Timestamp,
+    domain::{rollout::Rollout, schedule::Schedule, selector::Selector},
+    store::db::error::{Result, StoreError},
+};
+
+/// An order.
+#[derive(Debug, Clone)]
+pub struct NewDeployment {
+    /// "name:version" or digest.
+    pub bundle: String,
+    /// Devices by id.
+    pub device_ids: Vec<DeviceId>,
+    /// Devices by name.
+    pub device_names: Vec<String>,
+    /// Devices by label; none selects none.
+    pub selector: Option<Selector>,
+    /// How long an attempt may wait for its device.
+    pub delivery: Duration,
+    /// How long an attempt may take once accepted.
+    pub execution: Duration,
+    /// W3C trace context of the order, empty when there is none.
+    pub traceparent: String,
+    /// How to proceed; none releases every target at once.
+    pub rollout: Option<Rollout>,
+    /// When its targets may begin, and which devices it goes on taking in.
+    pub terms: Terms,
+}
+
+/// What an order says beside its devices and its phases.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// When its targets may begin.
+    pub schedule: Schedule,
+    /// Its deadline as a time after the start, where it is not given as an instant.
+    pub deadline_after: Option<Duration>,
+    /// Devices that come to match this later are taken in too.
+    pub dynamic: Option<Selector>,
+    /// Failures in a row after which a device is left out; 0 for never.
+    pub penalty_after: u32,
+}
+
+impl Terms {
+    /// The schedule of an order that is given now, or what is wrong with it. An attempt waits at most `delivery`.
+    pub(crate) fn schedule_at(&self, now: Timestamp, delivery: Duration) -> Result<Schedule> {
+        let mut schedule = self.schedule.clone();
+        let start = schedule.start.map_or(now, |start| start.max(now));
+        if schedule.deadline.is_none() {
+            schedule.deadline = self.deadline_after.map(|after| start.plus(after));
+        }
+        let fault = schedule.fault(now).or_else(|| {
+            let opens = schedule.next_opening(start)?;
+            let why = "none opens before the delivery timeout is over; a longer one helps";
+            (opens >= start.plus(delivery)).then(|| ("schedule.windows", why.to_owned()))
+        });
+        match fault {
+            Some((field, why)) => Err(StoreError::Invalid { field, why }),
+            None => Ok(schedule),
+        }
+    }
+
+    /// What was asked for, in words that are the same each time.
+    pub(crate) fn fingerprint(&self) -> String {
+        let schedule = &self.schedule;
+        let windows: Vec<String> = schedule.windows.iter().map(ToString::to_string).collect();
+        format!(
+            "{:?} {windows:?} {:?} {:?} {:?} {}",
+            schedule.start,
+            schedule.spread,
+            schedule.deadline,
+            self.deadline_after,
+            self.dynamic.is_some()
+        )
+    }
+}

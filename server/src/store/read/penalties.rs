@@ -1,0 +1,115 @@
+//! Which devices have failed a bundle too often to get it again unasked; read from their attempts, never stored.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{
+    ConnectionTrait, DbErr, FromQueryResult,
+    sea_query::{Expr, ExprTrait, Query, TableRef},
+};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        attempt::{Ending, Reason, State},
+        penalty::{Past, Penalty, penalty},
+    },
+    store::db::{
+        error::Result,
+        sizes::{ID_CHUNK, padded},
+        values::named,
+    },
+};
+
+#[derive(FromQueryResult)]
+struct Row {
+    device_id: Uuid,
+    state: String,
+    reason: Option<String>,
+    closed_at: Option<i64>,
+    late_state: Option<String>,
+    late_reason: Option<String>,
+    late_at: Option<i64>,
+}
+
+/// Those of some devices that failed these bytes `after` times in a row or more, whatever they were named.
+pub(crate) async fn penalties<C: ConnectionTrait>(
+    db: &C,
+    digest: &str,
+    devices: &[Uuid],
+    after: u32,
+) -> Result<BTreeMap<Uuid, Penalty>> {
+    let mut penalties = BTreeMap::new();
+    if after == 0 {
+        return Ok(penalties);
+    }
+    for chunk in devices.chunks(ID_CHUNK) {
+        let mut past = BTreeMap::<Uuid, Vec<Past>>::new();
+        let mut query = Query::select();
+        for column in [
+            "device_id",
+            "state",
+            "reason",
+            "closed_at",
+            "late_state",
+            "late_reason",
+            "late_at",
+        ] {
+            query.column(("a", column));
+        }
+        query
+            .from_as("targets", "t")
+            .inner_join(
+                TableRef::from("attempts").alias("a"),
+                Expr::col(("a", "target_id")).equals(("t", "id")),
+            )
+            .and_where(Expr::col(("t", "digest")).eq(digest))
+            .and_where(Expr::col(("t", "device_id")).is_in(padded(chunk.iter().copied())))
+            .and_where(Expr::col(("a", "closed_at")).is_not_null());
+        for row in db.query_all(&query).await? {
+            let row = Row::from_query_result(&row, "")?;
+            let theirs = past.entry(row.device_id).or_default();
+            theirs.extend(fact(
+                row.closed_at,
+                Some(&row.state),
+                row.reason.as_deref(),
+            )?);
+            theirs.extend(fact(
+                row.late_at,
+                row.late_state.as_deref(),
+                row.late_reason.as_deref(),
+            )?);
+        }
+        let found = past
+            .into_iter()
+            .filter_map(|(device, past)| Some((device, penalty(past, after)?)));
+        penalties.extend(found);
+    }
+    Ok(penalties)
+}
+
+/// What an ending says; none where the device said nothing.
+fn fact(at: Option<i64>, state: Option<&str>, reason: Option<&str>) -> Result<Option<Past>, DbErr> {
+    let (Some(at), Some(state)) = (at, state) else {
+        return Ok(None);
+    };
+    let ending = match named("state", state, State::parse)? {
+        State::Succeeded => Ending::Succeeded,
+        State::Failed => {
+            let reason = reason.map(|text| named("reason", text, Reason::parse));
+            Ending::Failed(reason.transpose()?.unwrap_or(Reason::Internal))
+        }
+        State::Held
+        | State::Pending
+        | State::Sent
+        | State::Accepted
+        | State::Running
+        | State::Cancelled
+        | State::Expired
+        | State::Superseded => return Ok(None),
+    };
+    Ok(Some(Past {
+        at: Timestamp(at),
+        ending,
+    }))
+}

@@ -1,0 +1,90 @@
+//! What has to be known of an order to ask its devices about it; read only.
+
+use kernex_proto::{ids::DeviceId, v1};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::{device::DiskFault, penalty::Penalty},
+    store::{
+        db::{
+            error::{Result, StoreError},
+            store::Store,
+            values::{named, unsigned},
+        },
+        read::{
+            bundles::{find_bundle, parse_format},
+            chosen::select_devices,
+            new_deployment::NewDeployment,
+            penalties::penalties,
+        },
+    },
+};
+
+/// An order that is not given yet.
+#[derive(Debug, Clone)]
+pub struct Planning {
+    /// What its devices would be told.
+    pub deploy: v1::Deploy,
+    /// The bundle's manifest.
+    pub manifest_json: String,
+    /// When work could begin, where that is not at once.
+    pub opens_at: Option<Timestamp>,
+    /// The devices it means, by id.
+    pub devices: Vec<PlannedDevice>,
+}
+
+/// A device an order means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedDevice {
+    /// Its id.
+    pub id: DeviceId,
+    /// Its name.
+    pub name: String,
+    /// Two copies of it exist, so it gets no commands.
+    pub conflicted: bool,
+    /// It failed the bundle too often to get it unasked.
+    pub penalty: Option<Penalty>,
+    /// What is wrong with the disk of its agent's state folder, so it gets no commands.
+    pub disk_fault: Option<DiskFault>,
+}
+
+impl Store {
+    /// What an order would be.
+    pub async fn planning(&self, new: &NewDeployment) -> Result<Planning> {
+        let bundle = find_bundle(self.reader(), &new.bundle).await?;
+        let devices = select_devices(self.reader(), new, &bundle).await?;
+        if devices.is_empty() && new.terms.dynamic.is_none() {
+            return Err(StoreError::NoTargets);
+        }
+        let now = self.now();
+        let schedule = new.terms.schedule_at(now, new.delivery)?;
+        let may_have_failed = devices.values().filter(|device| device.may_have_failed);
+        let ids: Vec<Uuid> = may_have_failed.map(|device| device.id).collect();
+        let after = new.terms.penalty_after;
+        let penalties = penalties(self.reader(), &bundle.digest, &ids, after).await?;
+        Ok(Planning {
+            deploy: v1::Deploy {
+                name: bundle.name,
+                version: bundle.version,
+                digest: bundle.digest,
+                size_bytes: unsigned(bundle.size),
+                format: named("format", &bundle.format, parse_format)?.into(),
+                execution_ms: u64::try_from(new.execution.as_millis()).unwrap_or(u64::MAX),
+                ..v1::Deploy::default()
+            },
+            opens_at: schedule.opens_at(now),
+            manifest_json: bundle.manifest_json,
+            devices: devices
+                .into_values()
+                .map(|row| PlannedDevice {
+                    id: DeviceId(row.id),
+                    name: row.name,
+                    conflicted: row.conflicted,
+                    penalty: penalties.get(&row.id).copied(),
+                    disk_fault: row.disk_fault.as_deref().and_then(DiskFault::parse),
+                })
+                .collect(),
+        })
+    }
+}

@@ -1,0 +1,126 @@
+//! Which devices a selector means. Its one meaning is in the domain; the database only leaves out what it cannot mean, so that
+//! finding a few does not read all.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
+};
+use uuid::Uuid;
+
+use crate::{
+    domain::selector::{BUILT_IN, RESERVED_PREFIX, Selector},
+    store::{
+        db::{
+            error::Result,
+            sizes::{ID_CHUNK, padded},
+            values::clean,
+        },
+        entity::{device, device_label},
+    },
+};
+
+/// Labels of one device.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// Of more values than this, choosing is left to the domain.
+const MAX_VALUES: usize = 1_024;
+
+/// Devices that a selector may mean: all it means, and perhaps more.
+pub(crate) fn candidates(selector: &Selector) -> Select<device::Entity> {
+    let few = selector
+        .one_of()
+        .filter(|(_, values)| values.len() <= MAX_VALUES);
+    few.fold(device::Entity::find(), |query, (key, values)| {
+        let values = padded(values.iter().map(|value| clean(value)));
+        match column(key) {
+            Some(column) => query.filter(column.is_in(values)),
+            None => query.filter(device::Column::Id.in_subquery(labelled(key, values))),
+        }
+    })
+}
+
+/// Ids of devices with one of these values of a label.
+fn labelled(key: &str, values: Vec<String>) -> sea_orm::sea_query::SelectStatement {
+    device_label::Entity::find()
+        .select_only()
+        .column(device_label::Column::DeviceId)
+        .filter(device_label::Column::Key.eq(key))
+        .filter(device_label::Column::Value.is_in(values))
+        .into_query()
+}
+
+/// Labels of many devices.
+pub(crate) async fn labels_of<C: ConnectionTrait>(
+    db: &C,
+    devices: &[Uuid],
+) -> Result<BTreeMap<Uuid, Labels>> {
+    let mut labels = BTreeMap::<Uuid, Labels>::new();
+    for chunk in devices.chunks(ID_CHUNK) {
+        let rows = device_label::Entity::find()
+            .filter(device_label::Column::DeviceId.is_in(padded(chunk.iter().copied())))
+            .all(db)
+            .await?;
+        for row in rows {
+            labels
+                .entry(row.device_id)
+                .or_default()
+                .insert(row.key, row.value);
+        }
+    }
+    Ok(labels)
+}
+
+/// Those of some devices a selector means, with their labels.
+pub(crate) async fn matching<C: ConnectionTrait>(
+    db: &C,
+    selector: &Selector,
+    rows: Vec<device::Model>,
+) -> Result<Vec<(device::Model, Labels)>> {
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let mut labels = labels_of(db, &ids).await?;
+    let rows = rows.into_iter().map(|row| {
+        let labels = labels.remove(&row.id).unwrap_or_default();
+        (row, labels)
+    });
+    Ok(rows
+        .filter(|(row, labels)| selector.is_all() || selector.matches(&answers(row, labels)))
+        .collect())
+}
+
+/// Everything a device answers to: its labels and what it has told about itself.
+fn answers(row: &device::Model, labels: &Labels) -> Labels {
+    let mut answers = labels.clone();
+    answers.extend(built_in(row));
+    answers
+}
+
+/// Where a built-in label stands.
+fn column(key: &str) -> Option<device::Column> {
+    let [name, os, arch, agent_version] = BUILT_IN;
+    let columns = [
+        (name, device::Column::Name),
+        (os, device::Column::Os),
+        (arch, device::Column::Arch),
+        (agent_version, device::Column::AgentVersion),
+    ];
+    let word = key.strip_prefix(RESERVED_PREFIX)?;
+    columns
+        .into_iter()
+        .find_map(|(name, column)| (name == word).then_some(column))
+}
+
+/// What a device answers to without being labelled.
+pub(crate) fn built_in(row: &device::Model) -> Labels {
+    let [name, os, arch, agent_version] = BUILT_IN;
+    [
+        (name, &row.name),
+        (os, &row.os),
+        (arch, &row.arch),
+        (agent_version, &row.agent_version),
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+    .map(|(key, value)| (format!("{RESERVED_PREFIX}{key}"), value.clone()))
+    .collect()
+}

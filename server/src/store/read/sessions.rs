@@ -1,0 +1,102 @@
+//! Which connection speaks for a device, under which number, on which replica.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kernex_proto::ids::DeviceId;
+use sea_orm::{
+    ColumnTrait, EntityTrait, FromQueryResult, JoinType, QueryFilter, QuerySelect,
+    sea_query::{Expr, ExprTrait as _, Query},
+};
+use uuid::Uuid;
+
+use crate::store::{
+    db::{error::Result, sizes::padded, store::Store, transaction::Tx, values::signed},
+    entity::{device, session},
+};
+
+impl Store {
+    /// Those of a replica's open sessions that are over without its knowledge: the device has a newer one on another
+    /// replica, or an operator decided between copies of it. `here` has to be read before this is asked.
+    pub async fn sessions_lost(
+        &self,
+        replica: Uuid,
+        here: &[(DeviceId, u64)],
+    ) -> Result<Vec<(DeviceId, u64)>> {
+        let held: BTreeSet<(Uuid, i64)> = session::Entity::find()
+            .select_only()
+            .columns([session::Column::DeviceId, session::Column::Epoch])
+            .filter(session::Column::Replica.eq(replica))
+            .into_tuple()
+            .all(self.reader())
+            .await?
+            .into_iter()
+            .collect();
+        let lost = here
+            .iter()
+            .filter(|(device, epoch)| !held.contains(&(device.0, signed(*epoch))));
+        Ok(lost.copied().collect())
+    }
+
+    /// Whether this is the session of its device.
+    pub async fn is_session(&self, device: DeviceId, epoch: u64) -> Result<bool> {
+        let session = session::Entity::find_by_id(device.0)
+            .one(self.reader())
+            .await?;
+        Ok(session.is_some_and(|session| session.epoch == signed(epoch)))
+    }
+}
+
+/// An open session and what events and copies need of its device.
+#[derive(FromQueryResult)]
+pub(crate) struct Numbered {
+    pub(crate) device_id: Uuid,
+    pub(crate) epoch: i64,
+    pub(crate) journal_id: Uuid,
+    pub(crate) name: String,
+    pub(crate) conflicted: bool,
+}
+
+/// Those of these sessions that are still their devices', by device.
+pub(crate) async fn open_among(
+    tx: &Tx,
+    numbered: &[(DeviceId, u64)],
+) -> Result<BTreeMap<Uuid, Numbered>> {
+    let asked: BTreeMap<Uuid, i64> = numbered
+        .iter()
+        .map(|(device, epoch)| (device.0, signed(*epoch)))
+        .collect();
+    let device = session::Entity::belongs_to(device::Entity)
+        .from(session::Column::DeviceId)
+        .to(device::Column::Id);
+    let sessions: Vec<Numbered> = session::Entity::find()
+        .select_only()
+        .columns([
+            session::Column::DeviceId,
+            session::Column::Epoch,
+            session::Column::JournalId,
+        ])
+        .columns([device::Column::Name, device::Column::Conflicted])
+        .join(JoinType::InnerJoin, device.into())
+        .filter(session::Column::DeviceId.is_in(padded(asked.keys().copied())))
+        .into_model()
+        .all(&tx.db)
+        .await?;
+    Ok(sessions
+        .into_iter()
+        .filter(|session| asked.get(&session.device_id) == Some(&session.epoch))
+        .map(|session| (session.device_id, session))
+        .collect())
+}
+
+/// In a statement about devices: the number of each one's session.
+pub(crate) fn number_of_session() -> Expr {
+    let number = Query::select()
+        .column(session::Column::Epoch)
+        .from(session::Entity)
+        .and_where(
+            Expr::col((session::Entity, session::Column::DeviceId))
+                .equals((device::Entity, device::Column::Id)),
+        )
+        .to_owned();
+    Expr::SubQuery(None, Box::new(number.into()))
+}

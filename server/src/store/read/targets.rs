@@ -1,0 +1,317 @@
+//! Targets of a deployment, as their latest attempts stand.
+
+use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
+use sea_orm::{
+    ConnectionTrait, DbBackend, FromQueryResult,
+    sea_query::{Expr, ExprTrait, Func, Order, Query, SelectStatement, TableRef},
+};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        attempt::{Reason, State, Step},
+        rollout::DeploymentState,
+        schedule::{Schedule, Share},
+    },
+    store::{
+        db::{
+            error::Result,
+            page::{Page, Paged},
+            store::Store,
+            values::{named, unsigned},
+        },
+        entity::deployment,
+        read::{deployments::find_row, schedules},
+    },
+};
+
+/// One device within one deployment, as its latest attempt stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its id.
+    pub id: TargetId,
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// The device.
+    pub device: DeviceId,
+    /// The device's name when the target was made.
+    pub device_name: String,
+    /// "name:version".
+    pub bundle: String,
+    /// Number of the latest attempt.
+    pub attempt: u32,
+    /// Its state.
+    pub state: State,
+    /// What it is doing, while running.
+    pub progress: Option<Progress>,
+    /// Why it failed.
+    pub reason: Option<Reason>,
+    /// What went wrong in words.
+    pub message: String,
+    /// Exit code of the script.
+    pub exit_code: Option<i32>,
+    /// Tail of the script's output.
+    pub output_tail: String,
+    /// An outcome other than `cancelled` arrived after the attempt was closed.
+    pub late_outcome: bool,
+    /// A stop was asked for and not answered yet.
+    pub stop_requested: bool,
+    /// When the latest attempt last changed.
+    pub updated_at: Timestamp,
+    /// Number of its phase, from 1; 0 without phases.
+    pub phase: u32,
+    /// Digest of what the device ran once it was over; empty when nothing, or not yet known.
+    pub active_digest: String,
+    /// Its version.
+    pub active_version: String,
+    /// When it may begin, while only time holds it back.
+    pub opens_at: Option<Timestamp>,
+}
+
+/// How far a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The step.
+    pub step: Step,
+    /// Bytes done.
+    pub bytes_done: u64,
+    /// Bytes in all, 0 when unknown.
+    pub bytes_total: u64,
+    /// A stop was carried out; how the attempt ended is yet to come.
+    pub stopped: bool,
+}
+
+/// Most targets in one page, because each may carry 64 KiB of output.
+const MAX_TARGETS: u64 = 200;
+
+/// Most output in one page, in bytes; what is over it comes with the next.
+const MAX_OUTPUT: usize = 2 * 1024 * 1024;
+
+/// Characters of output that travel with a change; a page of targets has all of it.
+const CHANGE_OUTPUT: i32 = 4096;
+
+#[derive(FromQueryResult)]
+struct Row {
+    id: Uuid,
+    deployment_id: Uuid,
+    device_id: Uuid,
+    device_name: String,
+    bundle_name: String,
+    bundle_version: String,
+    phase: i32,
+    number: i32,
+    state: String,
+    reason: Option<String>,
+    message: String,
+    step: Option<String>,
+    bytes_done: i64,
+    bytes_total: i64,
+    exit_code: Option<i32>,
+    output_tail: String,
+    stop_requested: bool,
+    stopped: bool,
+    late_state: Option<String>,
+    updated_at: i64,
+    active_digest: Option<String>,
+    active_version: Option<String>,
+    delivery_deadline: i64,
+}
+
+impl Store {
+    /// Targets of one deployment. A page may be shorter than asked for: their output is limited too.
+    pub async fn list_targets(&self, id: DeploymentId, page: Page) -> Result<Paged<Target>> {
+        let deployment = find_row(self.reader(), id.0).await?;
+        let beginnings = self.beginnings(&deployment).await?;
+        let limit = Ord::min(page.limit(), MAX_TARGETS);
+        let mut query = select(id.0, None);
+        query.order_by(("t", "id"), Order::Asc).limit(limit + 1);
+        if let Some(after) = page.after_id("targets")? {
+            query.and_where(Expr::col(("t", "id")).gt(after));
+        }
+        let rows = self.rows(&query).await?;
+        let mut output = 0;
+        let fitting = rows
+            .iter()
+            .take_while(|row| {
+                output += row.output_tail.len();
+                output <= MAX_OUTPUT
+            })
+            .count();
+        let limit = Ord::min(limit, Ord::max(fitting, 1) as u64);
+        let paged = Paged::from_surplus(rows, limit, "targets", |row| row.id.as_bytes().to_vec());
+        Ok(Paged {
+            items: paged
+                .items
+                .into_iter()
+                .map(|row| target_from(row, beginnings.as_ref()))
+                .collect::<Result<_>>()?,
+            next: paged.next,
+        })
+    }
+
+    /// Targets whose latest attempt changed at or after an instant, oldest change first, with the end of their output;
+    /// pass the newest `updated_at` seen so far.
+    pub async fn changed_targets(&self, id: DeploymentId, since: Timestamp) -> Result<Vec<Target>> {
+        let mut query = select(id.0, Some(self.reader().get_database_backend()));
+        query
+            .and_where(Expr::col(("a", "updated_at")).gte(since.0))
+            .order_by(("a", "updated_at"), Order::Asc)
+            .order_by(("t", "id"), Order::Asc);
+        let rows = self.rows(&query).await?;
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deployment = find_row(self.reader(), id.0).await?;
+        let beginnings = self.beginnings(&deployment).await?;
+        rows.into_iter()
+            .map(|row| target_from(row, beginnings.as_ref()))
+            .collect()
+    }
+
+    /// What says when targets of this deployment begin; none when time does not hold them back, or is not known.
+    async fn beginnings(&self, row: &deployment::Model) -> Result<Option<Beginnings>> {
+        let (Some(now), None) = (self.time(), row.finished_at) else {
+            return Ok(None);
+        };
+        let Some(terms) = schedules::find(self.reader(), row.id).await? else {
+            return Ok(None);
+        };
+        let schedule = schedules::from_row(&terms)?.schedule;
+        Ok((!schedule.is_at_once()).then(|| Beginnings {
+            schedule,
+            waits: row.state == DeploymentState::Scheduled.as_str(),
+            delivery_us: row.delivery_us,
+            now,
+        }))
+    }
+
+    async fn rows(&self, query: &SelectStatement) -> Result<Vec<Row>> {
+        let rows = self.reader().query_all(query).await?;
+        Ok(rows
+            .iter()
+            .map(|row| Row::from_query_result(row, ""))
+            .collect::<Result<_, _>>()?)
+    }
+}
+
+/// Targets with their latest attempts; the output whole, or cut in the database where a fleet's worth of it is read.
+fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
+    let mut query = Query::select();
+    for column in [
+        "id",
+        "deployment_id",
+        "device_id",
+        "device_name",
+        "bundle_name",
+        "bundle_version",
+        "phase",
+    ] {
+        query.column(("t", column));
+    }
+    for column in [
+        "number",
+        "state",
+        "reason",
+        "message",
+        "step",
+        "bytes_done",
+        "bytes_total",
+        "exit_code",
+        "stop_requested",
+        "stopped",
+        "late_state",
+        "updated_at",
+        "active_digest",
+        "active_version",
+        "delivery_deadline",
+    ] {
+        query.column(("a", column));
+    }
+    let output = Expr::col(("a", "output_tail"));
+    let output: Expr = match cut_on {
+        None => output,
+        Some(DbBackend::Postgres) => Func::cust("right").arg(output).arg(CHANGE_OUTPUT).into(),
+        Some(_) => Func::cust("substr").arg(output).arg(-CHANGE_OUTPUT).into(),
+    };
+    query
+        .expr_as(output, "output_tail")
+        .from_as("targets", "t")
+        .inner_join(
+            TableRef::from("attempts").alias("a"),
+            Expr::col(("a", "target_id"))
+                .equals(("t", "id"))
+                .and(Expr::col(("a", "number")).equals(("t", "latest_attempt"))),
+        )
+        .and_where(Expr::col(("t", "deployment_id")).eq(deployment));
+    query
+}
+
+/// When the targets of one deployment begin.
+struct Beginnings {
+    schedule: Schedule,
+    /// The deployment itself waits for its start.
+    waits: bool,
+    delivery_us: i64,
+    now: Timestamp,
+}
+
+impl Beginnings {
+    /// When this one does, as far as time decides it.
+    fn of(&self, row: &Row, state: State) -> Option<Timestamp> {
+        let released = match state {
+            // Its time for delivery began with its release.
+            State::Pending => Timestamp(row.delivery_deadline.saturating_sub(self.delivery_us)),
+            // The first phase opens with the start; what opens the later ones is not for a clock to say.
+            State::Held if self.waits && row.phase == 1 => self.now,
+            _ => return None,
+        };
+        let share = Share::new(DeploymentId(row.deployment_id), DeviceId(row.device_id));
+        let at = self.schedule.begins_at(released, share, self.now);
+        at.filter(|at| *at > self.now)
+    }
+}
+
+fn target_from(row: Row, beginnings: Option<&Beginnings>) -> Result<Target> {
+    let state = named("state", &row.state, State::parse)?;
+    let opens_at = beginnings.and_then(|beginnings| beginnings.of(&row, state));
+    let step = row
+        .step
+        .map(|text| named("step", &text, Step::parse))
+        .transpose()?;
+    let progress = step
+        .filter(|_| state == State::Running)
+        .map(|step| Progress {
+            step,
+            bytes_done: unsigned(row.bytes_done),
+            bytes_total: unsigned(row.bytes_total),
+            stopped: row.stopped,
+        });
+    Ok(Target {
+        id: TargetId(row.id),
+        deployment: DeploymentId(row.deployment_id),
+        device: DeviceId(row.device_id),
+        device_name: row.device_name,
+        bundle: format!("{}:{}", row.bundle_name, row.bundle_version),
+        attempt: u32::try_from(row.number).unwrap_or(0),
+        state,
+        progress,
+        reason: row
+            .reason
+            .map(|text| named("reason", &text, Reason::parse))
+            .transpose()?,
+        message: row.message,
+        exit_code: row.exit_code,
+        output_tail: row.output_tail,
+        // An agent that answers a stop it was sent too late has nothing new to say.
+        late_outcome: row
+            .late_state
+            .is_some_and(|late| late != State::Cancelled.as_str()),
+        stop_requested: row.stop_requested,
+        updated_at: Timestamp(row.updated_at),
+        phase: u32::try_from(row.phase).unwrap_or(0),
+        active_digest: row.active_digest.unwrap_or_default(),
+        active_version: row.active_version.unwrap_or_default(),
+        opens_at,
+    })
+}

@@ -1,0 +1,47 @@
+//! Which devices have anything waiting for them at all: two questions of the indexes, whatever the size of the fleet, so that
+//! a look at everybody costs as much as there is to do.
+
+use std::collections::HashSet;
+
+use kernex_proto::ids::DeviceId;
+use sea_orm::{
+    ConnectionTrait,
+    sea_query::{Expr, ExprTrait as _, Query, SelectStatement, TableRef},
+};
+use uuid::Uuid;
+
+use crate::store::db::{error::Result, store::Store};
+
+impl Store {
+    /// Devices with an attempt that they may still hold or are still to get.
+    pub async fn devices_with_attempts(&self) -> Result<HashSet<DeviceId>> {
+        let mut query = Query::select();
+        query
+            .distinct()
+            .column("device_id")
+            .from("attempts")
+            .and_where(Expr::col("unresolved"));
+        self.devices(&query).await
+    }
+
+    /// Devices with a session in which their configuration was not pushed yet.
+    pub async fn devices_to_configure(&self) -> Result<HashSet<DeviceId>> {
+        let mut query = Query::select();
+        query
+            .column(("c", "device_id"))
+            .from_as("device_configurations", "c")
+            .inner_join(
+                TableRef::from("sessions").alias("s"),
+                Expr::col(("s", "device_id")).equals(("c", "device_id")),
+            )
+            .and_where(Expr::col(("c", "sent_epoch")).lt(Expr::col(("s", "epoch"))));
+        self.devices(&query).await
+    }
+
+    async fn devices(&self, query: &SelectStatement) -> Result<HashSet<DeviceId>> {
+        let rows = self.reader().query_all(query).await?;
+        rows.iter()
+            .map(|row| Ok(DeviceId(row.try_get::<Uuid>("", "device_id")?)))
+            .collect()
+    }
+}

@@ -1,0 +1,258 @@
+//! Deployments with phases, moved on: facts are read for all of them at once, and what the planner says about one is
+//! applied in one transaction that reads them again. Writers are serial, so that several replicas may do this.
+
+use std::{collections::BTreeMap, pin::Pin, time::Duration};
+
+use kernex_proto::ids::{DeploymentId, DeviceId};
+use sea_orm::{
+    ColumnTrait, EntityTrait, QueryFilter, QueryOrder,
+    sea_query::{Expr, ExprTrait},
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        rollout::{Action, DeploymentState, Gate, PauseReason, Plan, plan},
+        schedule as times,
+    },
+    store::{
+        db::{
+            error::{Result, StoreError},
+            store::Store,
+            transaction::Deciding,
+            values::unsigned,
+        },
+        entity::{deployment, phase, schedule},
+        read::{
+            counts::{PhaseCounts, counts_by_phase},
+            held::choose_held,
+            phases::{Phases, budgets, facts, phases},
+            schedules::{self, lingers},
+        },
+        write::{
+            change_deployment::{Change, mark, open_phase},
+            finish::finish,
+            open_targets::release,
+            replay::Caller,
+            take_back::{Cause, NewRollback, take_back},
+        },
+    },
+};
+
+/// What a round over the open rollouts did.
+#[derive(Debug, Default)]
+pub struct Advanced {
+    /// Deployments with phases that are not finished.
+    pub open: usize,
+    /// Actions that were applied.
+    pub applied: usize,
+    /// Devices that were released, to be told.
+    pub devices: Vec<DeviceId>,
+    /// When time alone changes what is to be done.
+    pub wake: Option<Timestamp>,
+    /// Deployments that cannot go on, and why.
+    pub failed: Vec<(DeploymentId, StoreError)>,
+}
+
+/// Which deployments proceed in phases, in the words of the index that has only those; a bound value would not be taken for
+/// them.
+fn has_phases() -> Expr {
+    deployment::Column::PhaseCount
+        .into_expr()
+        .gt(Expr::Constant(0.into()))
+}
+
+impl Store {
+    /// Does what is to be done next about every deployment with phases.
+    pub async fn advance_rollouts(&self) -> Result<Advanced> {
+        let db = self.reader();
+        let rows = deployment::Entity::find()
+            .filter(has_phases())
+            .filter(deployment::Column::State.ne(DeploymentState::Finished.as_str()))
+            .order_by_asc(deployment::Column::Id)
+            .all(db)
+            .await?;
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+        let mut advanced = Advanced {
+            open: rows.len(),
+            ..Advanced::default()
+        };
+        if ids.is_empty() {
+            return Ok(advanced);
+        }
+        let (phases, counts) = (phases(db, &ids).await?, counts_by_phase(db, &ids).await?);
+        let schedules = schedules::rows_of(db, &ids).await?;
+        for row in rows {
+            let next = next(&row, &phases, &counts, schedules.get(&row.id), self.time())?;
+            advanced.wake = advanced.wake.into_iter().chain(next.wake).min();
+            if self.is_idle(&row, &next.actions).await? {
+                continue;
+            }
+            let id = row.id;
+            match self.decide(|tx| async move { step(&tx, id).await }).await {
+                Ok((applied, devices)) => {
+                    advanced.applied += applied;
+                    advanced.devices.extend(devices);
+                }
+                Err(error @ StoreError::Unavailable(_)) => return Err(error),
+                // One that trips over a defect does not hold up the others.
+                Err(error) => advanced.failed.push((DeploymentId(id), error)),
+            }
+        }
+        Ok(advanced)
+    }
+
+    /// Whether there is nothing to write: also when budgets leave no room for what would be released.
+    async fn is_idle(&self, row: &deployment::Model, actions: &[Action]) -> Result<bool> {
+        let [Action::Release { through, at_most }] = actions else {
+            return Ok(actions.is_empty());
+        };
+        let budgets = budgets(row)?;
+        if budgets.is_empty() {
+            return Ok(false);
+        }
+        let chosen = choose_held(self.reader(), row.id, *through, *at_most, &budgets).await?;
+        Ok(chosen.is_empty())
+    }
+}
+
+fn next(
+    row: &deployment::Model,
+    phases: &Phases,
+    counts: &BTreeMap<Uuid, PhaseCounts>,
+    schedule: Option<&schedule::Model>,
+    now: Option<Timestamp>,
+) -> Result<Plan> {
+    let none = PhaseCounts::new();
+    let phases = phases.get(&row.id).map_or(&[][..], Vec::as_slice);
+    let mut facts = facts(row, phases, counts.get(&row.id).unwrap_or(&none))?;
+    facts.lingers = lingers(row, schedule);
+    Ok(plan(&facts, gate(schedule, now)?, now))
+}
+
+/// Whether time allows targets of a deployment to begin.
+fn gate(schedule: Option<&schedule::Model>, now: Option<Timestamp>) -> Result<Gate> {
+    let Some(row) = schedule else {
+        return Ok(Gate::Open);
+    };
+    Ok(match schedules::from_row(row)?.schedule.gate_by(now) {
+        times::Gate::Open { .. } => Gate::Open,
+        times::Gate::Closed { until } => Gate::Closed { until },
+    })
+}
+
+/// Does what is to be done next about one deployment with phases, as its rows stand in this transaction. Says how many
+/// actions that were, and which devices were released.
+pub(crate) async fn step(tx: &Deciding, id: Uuid) -> Result<(usize, Vec<DeviceId>)> {
+    let Some(row) = deployment::Entity::find_by_id(id).one(&tx.db).await? else {
+        return Ok((0, Vec::new()));
+    };
+    if row.phase_count == 0 {
+        return Ok((0, Vec::new()));
+    }
+    let ids = [id];
+    let (phases, counts) = (
+        phases(&tx.db, &ids).await?,
+        counts_by_phase(&tx.db, &ids).await?,
+    );
+    let schedule = schedules::find(&tx.db, id).await?;
+    let plan = next(&row, &phases, &counts, schedule.as_ref(), tx.time())?;
+    let mut change = Change::of(&row)?;
+    let mut devices = Vec::new();
+    for action in &plan.actions {
+        if let Action::RollBack(reason) = action
+            && let Some(told) = roll_back(tx, &row, *reason).await?
+        {
+            // It is stopped now, and not paused.
+            return Ok((plan.actions.len(), told));
+        }
+    }
+    for action in &plan.actions {
+        match action {
+            Action::Start => {
+                change.state = DeploymentState::Active;
+                tx.event("deployment.started", None, Some(id), json!({}));
+            }
+            Action::Open(number) => {
+                open_phase(tx, id, *number).await?;
+                change.phase = *number;
+            }
+            Action::Release { through, at_most } => {
+                devices.extend(release(tx, &row, *through, *at_most).await?);
+            }
+            Action::Passed(number) => {
+                mark(tx, id, *number, phase::Column::PassedAt).await?;
+                let detail = json!({ "phase": number });
+                tx.event("deployment.phase_passed", None, Some(id), detail);
+            }
+            Action::Soaked(number) => mark(tx, id, *number, phase::Column::SoakedAt).await?,
+            Action::Pause(reason) => {
+                change.state = DeploymentState::Paused;
+                change.paused_reason = reason.to_string();
+                let detail = json!({ "reason": reason.to_string() });
+                tx.event("deployment.paused", None, Some(id), detail);
+            }
+            // No device can go back, which is told; it pauses like any other.
+            Action::RollBack(_) => {}
+            Action::AwaitApproval => {
+                change.state = DeploymentState::AwaitingApproval;
+                let detail = json!({ "phase": change.phase + 1 });
+                tx.event("deployment.awaiting_approval", None, Some(id), detail);
+            }
+            Action::Finish => {
+                // Writes the deployment itself; nothing else changes about it in the same step.
+                finish(tx, id).await?;
+                return Ok((plan.actions.len(), devices));
+            }
+        }
+    }
+    if !plan.actions.is_empty() {
+        change.write(tx, &row).await?;
+    }
+    Ok((plan.actions.len(), devices))
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
+/// Stops a deployment that failed and returns its devices to what they ran before; gives the devices to tell, or none when no
+/// device can go back. Boxed, because stopping a deployment is a step of it as well.
+fn roll_back<'a>(
+    tx: &'a Deciding,
+    row: &'a deployment::Model,
+    reason: PauseReason,
+) -> Boxed<'a, Option<Vec<DeviceId>>> {
+    Box::pin(async move {
+        let new = NewRollback {
+            deployment: DeploymentId(row.id),
+            delivery: Duration::from_micros(unsigned(row.delivery_us)),
+            execution: Duration::from_micros(unsigned(row.execution_us)),
+            traceparent: row.traceparent.clone(),
+        };
+        let server = Caller {
+            name: "kernex".to_owned(),
+            request_id: None,
+            method: "OnFailure",
+        };
+        let reason = reason.to_string();
+        match take_back(tx, &server, &new, row, Cause::Failure).await {
+            Ok(rolled) => {
+                deployment::Entity::update_many()
+                    .col_expr(deployment::Column::PausedReason, Expr::value(reason))
+                    .filter(deployment::Column::Id.eq(row.id))
+                    .exec(&tx.db)
+                    .await?;
+                let mut told = rolled.stopped;
+                told.extend(rolled.created.devices);
+                Ok(Some(told))
+            }
+            Err(StoreError::NothingToRollBack(why)) => {
+                let detail = json!({ "reason": reason, "why": why });
+                tx.event("deployment.rollback_refused", None, Some(row.id), detail);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    })
+}

@@ -1,0 +1,205 @@
+//! What agents say, group-committed: many reports, one transaction, then their acks.
+
+use std::collections::BTreeSet;
+
+use kernex_proto::{OUTPUT_TAIL_LIMIT, ids::check_name, v1};
+use sea_orm::{ColumnTrait, Condition};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    crash::Act,
+    domain::attempt::{Ending, Fact, Sent, Step, Verdict, disposition},
+    store::{
+        db::{
+            error::Result,
+            sizes::{ID_CHUNK, padded},
+            store::Store,
+            values::{head, signed, tail},
+        },
+        entity::attempt,
+        read::attempts::key,
+        write::{
+            change_attempts::{Batch, Entry},
+            defer::defer,
+            keep_unknown,
+            learn_releases::Releases,
+            raise_marks::{self, Marks},
+            report::{IncomingReport, MAX_MESSAGE, ReportEvent},
+        },
+    },
+};
+
+impl Store {
+    /// Applies reports in order and says what became of each, once committed. None for those that came in with a key that is
+    /// revoked by now: nothing of what they say is written.
+    pub async fn apply_reports(
+        &self,
+        reports: &[IncomingReport],
+    ) -> Result<Vec<Option<v1::Disposition>>> {
+        self.write_as(Act::CommitReports, |tx| async move {
+            let targets: BTreeSet<Uuid> = reports
+                .iter()
+                .map(|report| report.attempt.target.0)
+                .collect();
+            let targets: Vec<Uuid> = targets.into_iter().collect();
+            let mut batch = Batch::new(&tx);
+            for chunk in targets.chunks(ID_CHUNK) {
+                let named = Condition::all()
+                    .add(attempt::Column::TargetId.is_in(padded(chunk.iter().copied())));
+                batch.load(named, None).await?;
+            }
+            let silenced = self
+                .silenced(&tx, reports.iter().map(|report| report.device.0))
+                .await?;
+            let is_silenced = |report: &IncomingReport| {
+                let newest = silenced.get(&report.device.0);
+                newest.is_some_and(|newest| report.epoch <= *newest)
+            };
+            let mut marks = Marks::default();
+            if reports
+                .iter()
+                .any(|report| report.place.is_some() && batch.get(key(report.attempt)).is_none())
+            {
+                marks = Marks::of(&tx, reports).await?;
+            }
+            let mut releases = Releases::of(&tx, reporting(reports)).await?;
+            let mut unknown = Vec::new();
+            let mut deferred = Vec::new();
+            let mut dispositions = Vec::with_capacity(reports.len());
+            for report in reports {
+                if is_silenced(report) {
+                    tracing::warn!(device = %report.device, session = report.epoch, command = %report.attempt, "a report of a revoked key was refused");
+                    dispositions.push(None);
+                    continue;
+                }
+                let is_news = report
+                    .place
+                    .is_none_or(|place| marks.pass(report.device, place));
+                let disposition = match batch.get(key(report.attempt)) {
+                    None => {
+                        unknown.extend(keep_unknown::row(report, tx.now.0));
+                        if is_news {
+                            learn_unknown(report, tx.now, &mut releases);
+                        }
+                        v1::Disposition::Unknown
+                    }
+                    Some(entry) => {
+                        let disposition = apply_one(entry, report, tx.now, &mut releases);
+                        if let ReportEvent::Deferred(asked) = &report.event
+                            && disposition == v1::Disposition::Applied
+                        {
+                            deferred.push((report.attempt, asked.clone()));
+                        }
+                        disposition
+                    }
+                };
+                dispositions.push(Some(disposition));
+            }
+            batch.save().await?;
+            self.keep_unknown(&tx, unknown).await?;
+            releases.save(&tx).await?;
+            defer(&tx, &deferred).await?;
+            raise_marks::raise(&tx, reports).await?;
+            Ok(dispositions)
+        })
+        .await
+    }
+}
+
+/// The devices whose outcomes are among these reports.
+fn reporting(reports: &[IncomingReport]) -> BTreeSet<Uuid> {
+    reports
+        .iter()
+        .filter(|report| matches!(report.event, ReportEvent::Outcome(_)))
+        .map(|report| report.device.0)
+        .collect()
+}
+
+/// What an outcome says about what runs is true although nobody here knows its attempt: a restored database has forgotten it.
+fn learn_unknown(report: &IncomingReport, now: Timestamp, releases: &mut Releases) {
+    if let ReportEvent::Outcome(outcome) = &report.event
+        && let Some(active) = &outcome.active
+        && check_name("bundle name", &active.name).is_ok()
+        && releases.has_room(report.device.0, &active.name)
+    {
+        releases.learn(report.device.0, &active.name, Some(active), now);
+    }
+}
+
+fn apply_one(
+    entry: &mut Entry,
+    report: &IncomingReport,
+    now: Timestamp,
+    releases: &mut Releases,
+) -> v1::Disposition {
+    if entry.row.device_id != report.device.0 {
+        tracing::warn!(device = %report.device, attempt = %report.attempt, "a device reported about a target that is not its own");
+        return v1::Disposition::Refused;
+    }
+    let fact = match &report.event {
+        // What waits for its next run has been accepted, and nothing of it has begun.
+        ReportEvent::Accepted | ReportEvent::Deferred(_) => Fact::Accepted,
+        ReportEvent::Progress(progress) => {
+            let Some(step) = Step::from_wire(progress.step()) else {
+                // A step a newer agent has; where the attempt stands is known without it.
+                return v1::Disposition::Duplicate;
+            };
+            Fact::Progress {
+                step,
+                bytes: (progress.bytes_done, progress.bytes_total),
+                stopped: progress.stopped,
+            }
+        }
+        ReportEvent::Outcome(outcome) => match Ending::from_wire(outcome) {
+            Ok(ending) => Fact::Outcome(ending),
+            Err(why) => {
+                tracing::warn!(device = %report.device, attempt = %report.attempt, why, "an outcome was refused");
+                return v1::Disposition::Refused;
+            }
+        },
+    };
+    let verdict = entry.apply(fact, now);
+    if matches!(verdict, Verdict::Applied(_)) && !Sent(entry.row.sent_epoch).is_known() {
+        // It got there, whatever becomes of the note about that.
+        entry.row.sent_epoch = Sent::SOMETIME.0;
+    }
+    if let ReportEvent::Outcome(outcome) = &report.event
+        && !matches!(verdict, Verdict::Unchanged)
+    {
+        write_outcome(&mut entry.row, outcome, matches!(verdict, Verdict::Late(_)));
+        let row = &mut entry.row;
+        let before = releases.running(row.device_id, &row.bundle_name);
+        releases.learn(
+            row.device_id,
+            &row.bundle_name,
+            outcome.active.as_ref(),
+            now,
+        );
+        let after = releases.running(row.device_id, &row.bundle_name);
+        // What no outcome told about, the device may know.
+        row.previous_digest = Some(if before.digest.is_empty() {
+            after.previous_digest
+        } else {
+            before.digest
+        });
+        (row.active_version, row.active_digest) = (Some(after.version), Some(after.digest));
+    }
+    let asks = matches!(report.event, ReportEvent::Deferred(_));
+    disposition(&verdict, entry.facts(), asks)
+}
+
+fn write_outcome(row: &mut attempt::Model, outcome: &v1::Outcome, late: bool) {
+    let message = head(&outcome.message, MAX_MESSAGE);
+    let output_tail = tail(&outcome.output_tail, OUTPUT_TAIL_LIMIT);
+    row.duration_ms = Some(signed(outcome.duration_ms));
+    if late {
+        row.late_message = Some(message);
+        row.late_exit_code = outcome.exit_code;
+        row.late_output_tail = Some(output_tail);
+    } else {
+        row.message = message;
+        row.exit_code = outcome.exit_code;
+        row.output_tail = output_tail;
+    }
+}

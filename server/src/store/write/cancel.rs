@@ -1,0 +1,54 @@
+//! Cancelling a deployment.
+
+use kernex_proto::ids::{DeploymentId, DeviceId};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    crash::Act,
+    domain::rollout::DeploymentState,
+    store::{
+        db::{
+            error::{Result, StoreError},
+            store::Store,
+        },
+        read::deployments::{Deployment, devices_of, find, find_row},
+        write::{
+            audit::audit,
+            replay::{Caller, body_hash, remember, replayed},
+            stop::cancel,
+        },
+    },
+};
+
+impl Store {
+    /// Stops a deployment: what has not been pushed is cancelled, the rest is asked to stop. Also gives the devices to
+    /// tell.
+    pub async fn cancel_deployment(
+        &self,
+        caller: &Caller,
+        id: DeploymentId,
+    ) -> Result<(Deployment, Vec<DeviceId>)> {
+        let body = body_hash(&id.0);
+        self.decide_as(Act::CommitCancel, |tx| async move {
+            if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
+                return Ok((find(&tx.db, id.0).await?, devices_of(&tx, id.0).await?));
+            }
+            let row = find_row(&tx.db, id.0).await?;
+            if row.state == DeploymentState::Finished.as_str() {
+                return Err(StoreError::Finished);
+            }
+            let devices = cancel(&tx, &row).await?;
+            remember(&tx, caller, body, &id.0).await?;
+            audit(&tx, caller, id, json!({ "devices": devices.len() })).await?;
+            tx.event(
+                "deployment.cancelled",
+                None,
+                Some(id.0),
+                json!({ "by": caller.name }),
+            );
+            Ok((find(&tx.db, id.0).await?, devices))
+        })
+        .await
+    }
+}

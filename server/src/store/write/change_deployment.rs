@@ -1,0 +1,106 @@
+//! What changes about a deployment itself: its state, its open phase, why it is paused.
+
+use kernex_proto::ids::{AttemptId, TargetId};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect,
+    sea_query::{Expr, ExprTrait},
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    domain::rollout::DeploymentState,
+    store::{
+        db::{
+            error::Result,
+            transaction::{Deciding, Tx},
+            values::named,
+        },
+        entity::{attempt, deployment, phase},
+        read::attempts::is_unresolved,
+    },
+};
+
+/// What changes about a deployment itself.
+pub(crate) struct Change {
+    pub(crate) state: DeploymentState,
+    pub(crate) phase: u32,
+    pub(crate) paused_reason: String,
+}
+
+impl Change {
+    /// Nothing yet.
+    pub(crate) fn of(row: &deployment::Model) -> Result<Self, DbErr> {
+        Ok(Self {
+            state: named("state", &row.state, DeploymentState::parse)?,
+            phase: u32::try_from(row.phase).unwrap_or(0),
+            paused_reason: row.paused_reason.clone(),
+        })
+    }
+
+    /// Writes it, if the deployment is still the one that was read. Phases are part of it, so its revision grows with
+    /// theirs. Of one that is paused nothing is pushed from here on.
+    pub(crate) async fn write(&self, tx: &Deciding, row: &deployment::Model) -> Result<()> {
+        if self.state == DeploymentState::Paused {
+            hold_back(tx, row.id).await?;
+        }
+        let written = deployment::Entity::update_many()
+            .col_expr(deployment::Column::State, Expr::value(self.state.as_str()))
+            .col_expr(deployment::Column::Phase, Expr::value(self.phase as i32))
+            .col_expr(
+                deployment::Column::PausedReason,
+                Expr::value(self.paused_reason.clone()),
+            )
+            .col_expr(
+                deployment::Column::Revision,
+                Expr::col(deployment::Column::Revision).add(1),
+            )
+            .filter(deployment::Column::Id.eq(row.id))
+            .filter(deployment::Column::Revision.eq(row.revision))
+            .exec(&tx.db)
+            .await?;
+        if written.rows_affected != 1 {
+            return Err(DbErr::RecordNotUpdated.into());
+        }
+        tx.touch();
+        Ok(())
+    }
+}
+
+/// Holds what might be pushed of a deployment until the transaction is over.
+async fn hold_back(tx: &Deciding, deployment: Uuid) -> Result<()> {
+    let waiting: Vec<(Uuid, i32)> = attempt::Entity::find()
+        .select_only()
+        .columns([attempt::Column::TargetId, attempt::Column::Number])
+        .filter(attempt::Column::DeploymentId.eq(deployment))
+        .filter(is_unresolved())
+        .into_tuple()
+        .all(&tx.db)
+        .await?;
+    let waiting = waiting.into_iter().map(|(target, number)| AttemptId {
+        target: TargetId(target),
+        number: u32::try_from(number).unwrap_or(0),
+    });
+    // What was pushed before goes on; nothing of these rows is written.
+    drop(tx.decision().hold(waiting));
+    Ok(())
+}
+
+/// Opens a phase; what is released of it is the planner's next word.
+pub(crate) async fn open_phase(tx: &Tx, id: Uuid, number: u32) -> Result<()> {
+    mark(tx, id, number, phase::Column::OpenedAt).await?;
+    let detail = json!({ "phase": number });
+    tx.event("deployment.phase_opened", None, Some(id), detail);
+    Ok(())
+}
+
+pub(crate) async fn mark(tx: &Tx, id: Uuid, number: u32, column: phase::Column) -> Result<()> {
+    phase::Entity::update_many()
+        .col_expr(column, Expr::value(tx.now.0))
+        .filter(phase::Column::DeploymentId.eq(id))
+        .filter(phase::Column::Number.eq(number as i32))
+        .filter(column.is_null())
+        .exec(&tx.db)
+        .await?;
+    Ok(())
+}

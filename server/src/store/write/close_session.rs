@@ -1,0 +1,122 @@
+//! Ending sessions: one that closed, those of a replica, those nobody holds any more.
+
+use std::time::Duration;
+
+use kernex_proto::ids::DeviceId;
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QuerySelect, QueryTrait,
+};
+use uuid::Uuid;
+
+use crate::{
+    crash::Act,
+    store::{
+        db::{
+            error::Result,
+            sizes::{ID_CHUNK, padded},
+            store::Store,
+            transaction::Tx,
+        },
+        entity::{device, lease, session},
+        read::sessions::open_among,
+    },
+};
+
+/// Grace for the sessions of a replica whose lease ran out: it may only have been slow.
+pub const LEASE_GRACE: Duration = Duration::from_secs(60);
+
+impl Store {
+    /// Ends every session of a replica that starts or stops, and those nobody can hold any more.
+    pub async fn close_replica_sessions(&self, replica: Uuid) -> Result<()> {
+        let mut theirs = Condition::any().add(session::Column::Replica.eq(replica));
+        if self.is_alone() {
+            // Whoever held the others was an earlier process with the same file.
+            theirs = Condition::all();
+        }
+        self.close_where(theirs).await?;
+        self.write_beside(|tx| async move {
+            lease::Entity::delete_by_id(replica).exec(&tx.db).await?;
+            Ok(())
+        })
+        .await?;
+        self.close_orphans().await
+    }
+
+    /// Ends sessions of replicas whose lease ran out a while ago. Only a replica that could renew its own lease all that
+    /// time may say so of another: when the database was away, everybody's ran out. Does nothing while the clock is not
+    /// to be trusted.
+    pub async fn close_orphans(&self) -> Result<()> {
+        let Some(now) = self.time() else {
+            return Ok(());
+        };
+        let before = now.minus(LEASE_GRACE).0;
+        let alive = lease::Entity::find()
+            .filter(lease::Column::ExpiresAt.gt(before))
+            .all(self.reader())
+            .await?;
+        let orphans = Condition::all()
+            .add(session::Column::Replica.is_not_in(alive.into_iter().map(|lease| lease.replica)))
+            .add(session::Column::OpenedAt.lt(before));
+        self.close_where(orphans).await
+    }
+
+    async fn close_where(&self, which: Condition) -> Result<()> {
+        let which = &which;
+        self.write_as(Act::CommitClose, |tx| async move {
+            let ended = session::Entity::find()
+                .select_only()
+                .column(session::Column::DeviceId)
+                .filter(which.clone())
+                .into_tuple()
+                .all(&tx.db)
+                .await?;
+            end(&tx, &ended).await
+        })
+        .await
+    }
+}
+
+/// Ends sessions, unless newer ones took over.
+pub(crate) async fn close(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<()> {
+    let sessions = open_among(tx, numbered).await?;
+    delete(tx, sessions.keys().copied()).await?;
+    for (device, session) in &sessions {
+        tx.device_event("device.offline", *device, &session.name);
+    }
+    Ok(())
+}
+
+/// Ends the sessions of these devices.
+async fn end(tx: &Tx, ids: &[Uuid]) -> Result<()> {
+    for chunk in ids.chunks(ID_CHUNK) {
+        let ids = || chunk.iter().copied();
+        delete(tx, ids()).await?;
+        for device in devices(tx, ids()).await? {
+            tx.device_event("device.offline", device.id, &device.name);
+        }
+    }
+    Ok(())
+}
+
+async fn delete(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<()> {
+    let ended = session::Entity::delete_many().filter(session::Column::DeviceId.is_in(padded(ids)));
+    Ok(tx.db.later(ended.as_query()).await?)
+}
+
+async fn devices(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<Vec<Named>> {
+    let rows = device::Entity::find()
+        .select_only()
+        .columns([device::Column::Id, device::Column::Name])
+        .filter(device::Column::Id.is_in(padded(ids)))
+        .into_model()
+        .all(&tx.db)
+        .await?;
+    Ok(rows)
+}
+
+/// What events need of a device.
+#[derive(FromQueryResult)]
+struct Named {
+    id: Uuid,
+    name: String,
+}

@@ -1,0 +1,112 @@
+//! Setting and removing configurations.
+
+use kernex_proto::v1;
+use prost::Message as _;
+use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::store::{
+    db::{
+        error::{Result, StoreError, not_found},
+        sizes::insert_all,
+        store::Store,
+        values::{signed, unsigned},
+    },
+    entity::configuration,
+    read::{
+        configurations::{Configuration, Scope, by_name, from_row},
+        devices::find_device,
+    },
+    write::{
+        audit::audit,
+        replay::{Caller, body_hash, remember, replayed},
+    },
+};
+
+impl Store {
+    /// Makes or replaces a configuration. `expected` is the revision it replaces; 0 replaces any.
+    pub async fn set_configuration(
+        &self,
+        caller: &Caller,
+        name: &str,
+        scope: &Scope,
+        configure: &v1::Configure,
+        expected: u64,
+    ) -> Result<Configuration> {
+        let scope_text = format!("{scope:?}");
+        let mut canonical: Vec<_> = configure.values.iter().collect();
+        canonical.sort();
+        let settings = configure
+            .settings
+            .clone()
+            .unwrap_or_default()
+            .encode_to_vec();
+        let body = body_hash(&(name, &scope_text, settings, canonical, expected));
+        self.write(|tx| async move {
+            if replayed::<()>(&tx, caller, body).await?.is_some() {
+                return by_name(&tx.db, name)
+                    .await?
+                    .map(from_row)
+                    .ok_or_else(|| not_found("configuration", name))?;
+            }
+            let known = by_name(&tx.db, name).await?;
+            let before = known.as_ref().map_or(0, |row| unsigned(row.revision));
+            if expected != 0 && expected != before {
+                return Err(StoreError::Conflict {
+                    kind: "configuration",
+                    id: name.to_owned(),
+                    revision: before,
+                });
+            }
+            let (device_id, selector) = match scope {
+                Scope::Device(device) => (Some(find_device(&tx.db, device).await?.id), None),
+                Scope::Selector(selector) => (None, Some(selector.to_string())),
+            };
+            let row = configuration::Model {
+                id: known.as_ref().map_or_else(Uuid::now_v7, |row| row.id),
+                name: name.to_owned(),
+                device_id,
+                selector,
+                configure: configure.encode_to_vec(),
+                revision: signed(before) + 1,
+                updated_at: tx.now.0,
+            };
+            if known.is_some() {
+                row.clone()
+                    .into_active_model()
+                    .reset_all()
+                    .update(&tx.db)
+                    .await?;
+            } else {
+                insert_all::<configuration::Entity>(&tx.db, vec![row.clone()], None).await?;
+            }
+            let detail = json!({ "configuration": name, "revision": row.revision });
+            audit(&tx, caller, name, detail.clone()).await?;
+            tx.event("configuration.changed", device_id, None, detail);
+            remember(&tx, caller, body, &()).await?;
+            from_row(row)
+        })
+        .await
+    }
+
+    /// Removes a configuration.
+    pub async fn delete_configuration(&self, caller: &Caller, name: &str) -> Result<()> {
+        let body = body_hash(&name);
+        self.write(|tx| async move {
+            if replayed::<()>(&tx, caller, body).await?.is_some() {
+                return Ok(());
+            }
+            let row = by_name(&tx.db, name).await?;
+            let row = row.ok_or_else(|| not_found("configuration", name))?;
+            configuration::Entity::delete_by_id(row.id)
+                .exec(&tx.db)
+                .await?;
+            let detail = json!({ "configuration": name });
+            audit(&tx, caller, name, detail.clone()).await?;
+            tx.event("configuration.deleted", row.device_id, None, detail);
+            remember(&tx, caller, body, &()).await
+        })
+        .await
+    }
+}

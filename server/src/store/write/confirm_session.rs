@@ -1,0 +1,67 @@
+//! Confirming sessions: the agent has the number on disk, or says that it cannot write it down.
+
+use std::collections::BTreeMap;
+
+use kernex_proto::ids::DeviceId;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryTrait, sea_query::Expr};
+use uuid::Uuid;
+
+use crate::store::{
+    db::{
+        error::{Result, not_found},
+        sizes::padded,
+        transaction::Tx,
+    },
+    entity::{device, session},
+    read::sessions::{Numbered, number_of_session, open_among},
+    write::copies,
+};
+
+/// Notes that agents have the numbers of their sessions on disk, and answers each in its place; the devices are different
+/// ones. What is refused has changed nothing.
+pub(crate) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
+    let sessions = show(tx, numbered).await?;
+    let mut sound = Vec::with_capacity(sessions.len());
+    for (device, session) in &sessions {
+        if session.conflicted {
+            copies::confirm(tx, *device, session.journal_id, session.epoch).await?;
+        } else {
+            sound.push(*device);
+        }
+    }
+    // A session has the newest number of its device, so what was confirmed before is less.
+    let confirmed = device::Entity::update_many()
+        .col_expr(device::Column::ConfirmedEpoch, number_of_session())
+        .filter(device::Column::Id.is_in(padded(sound)));
+    tx.db.later(confirmed.as_query()).await?;
+    Ok(answers(numbered, &sessions))
+}
+
+/// Notes that devices are here whose agents cannot write the numbers of their sessions down, and answers each in its place. Such
+/// a number proves nothing when the journal comes back with an older one.
+pub(crate) async fn ail(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
+    let sessions = show(tx, numbered).await?;
+    Ok(answers(numbered, &sessions))
+}
+
+/// The devices are online from now on.
+async fn show(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<BTreeMap<Uuid, Numbered>> {
+    let sessions = open_among(tx, numbered).await?;
+    let shown = session::Entity::update_many()
+        .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
+        .filter(session::Column::DeviceId.is_in(padded(sessions.keys().copied())));
+    tx.db.later(shown.as_query()).await?;
+    for (device, session) in &sessions {
+        tx.device_event("device.online", *device, &session.name);
+    }
+    Ok(sessions)
+}
+
+fn answers(numbered: &[(DeviceId, u64)], sessions: &BTreeMap<Uuid, Numbered>) -> Vec<Result<()>> {
+    let answer = |(device, epoch): &(DeviceId, u64)| {
+        let is_open = sessions.contains_key(&device.0);
+        let missing = || not_found("session", format_args!("{device}#{epoch}"));
+        is_open.then_some(()).ok_or_else(missing)
+    };
+    numbered.iter().map(answer).collect()
+}

@@ -1,0 +1,103 @@
+//! Copies of a device: which journals it came with, which of them are in use, and what an operator decided about the rest.
+//!
+//! A copied disk copies the journal too, so a journal alone does not tell copies apart; the newest epoch each copy has on
+//! its disk does. While a device is conflicted every copy goes on confirming epochs, and the one that confirmed last is
+//! the one that is kept.
+
+use sea_orm::{
+    ColumnTrait, EntityTrait, QueryFilter,
+    sea_query::{Expr, OnConflict},
+};
+use uuid::Uuid;
+
+use crate::{
+    domain::device::Conflict,
+    store::{
+        db::{error::Result, sizes::insert_all, transaction::Tx},
+        entity::{device, journal},
+    },
+};
+
+/// A journal the device did not come with before takes over from the one in use.
+pub(crate) async fn begin(tx: &Tx, row: &mut device::Model, journal: Uuid) -> Result<()> {
+    add(tx, row.id, journal).await?;
+    retire_others(tx, row.id, journal).await?;
+    row.journal_id = Some(journal);
+    // What the old journal confirmed says nothing about the new one.
+    row.confirmed_epoch = 0;
+    Ok(())
+}
+
+/// From now on the device is conflicted: what the copy in use has confirmed counts as that of one among several.
+pub(crate) async fn conflict(tx: &Tx, row: &mut device::Model, journal: Uuid) -> Result<()> {
+    doubt(tx, row, Conflict::Copies).await?;
+    add(tx, row.id, journal).await
+}
+
+/// The same without a second journal that could be kept.
+pub(crate) async fn doubt(tx: &Tx, row: &mut device::Model, why: Conflict) -> Result<()> {
+    if row.conflicted {
+        return Ok(());
+    }
+    if let Some(in_use) = row.journal_id {
+        confirm(tx, row.id, in_use, row.confirmed_epoch).await?;
+    }
+    row.conflicted = true;
+    row.conflict = why.to_string();
+    Ok(())
+}
+
+/// A copy of a conflicted device has this epoch on its disk.
+pub(crate) async fn confirm(tx: &Tx, device: Uuid, journal: Uuid, epoch: i64) -> Result<()> {
+    journal::Entity::update_many()
+        .col_expr(journal::Column::ConfirmedEpoch, Expr::value(epoch))
+        .filter(journal::Column::DeviceId.eq(device))
+        .filter(journal::Column::JournalId.eq(journal))
+        .filter(journal::Column::ConfirmedEpoch.lt(epoch))
+        .exec(&tx.db)
+        .await?;
+    Ok(())
+}
+
+/// A new key speaks for the device: whatever copies there were belonged to the old one.
+pub(crate) async fn forget(tx: &Tx, row: &mut device::Model) -> Result<()> {
+    journal::Entity::delete_many()
+        .filter(journal::Column::DeviceId.eq(row.id))
+        .exec(&tx.db)
+        .await?;
+    row.conflicted = false;
+    row.conflict = String::new();
+    row.protocol_revision = 0;
+    row.journal_id = None;
+    row.confirmed_epoch = 0;
+    Ok(())
+}
+
+async fn add(tx: &Tx, device: Uuid, journal: Uuid) -> Result<()> {
+    let new = journal::Model {
+        device_id: device,
+        journal_id: journal,
+        first_seen: tx.now.0,
+        retired_at: None,
+        confirmed_epoch: 0,
+        given_up_below: 0,
+        // Of a journal that is new here nothing was ever recorded here.
+        recorded_seq: Some(0),
+    };
+    let known = OnConflict::columns([journal::Column::DeviceId, journal::Column::JournalId])
+        .do_nothing()
+        .to_owned();
+    insert_all::<journal::Entity>(&tx.db, vec![new], Some(known)).await?;
+    Ok(())
+}
+
+pub(crate) async fn retire_others(tx: &Tx, device: Uuid, kept: Uuid) -> Result<()> {
+    journal::Entity::update_many()
+        .col_expr(journal::Column::RetiredAt, Expr::value(tx.now.0))
+        .filter(journal::Column::DeviceId.eq(device))
+        .filter(journal::Column::JournalId.ne(kept))
+        .filter(journal::Column::RetiredAt.is_null())
+        .exec(&tx.db)
+        .await?;
+    Ok(())
+}

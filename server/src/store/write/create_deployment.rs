@@ -1,0 +1,147 @@
+//! One order becomes a deployment with a target and an attempt for each device, in one transaction.
+
+use kernex_proto::ids::DeviceId;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    crash::Act,
+    domain::{
+        rollout::{DeploymentState, Rollout},
+        schedule::Schedule,
+    },
+    store::{
+        db::{
+            error::{Result, StoreError},
+            sizes::insert_all,
+            store::Store,
+            transaction::Deciding,
+        },
+        entity::deployment,
+        read::{
+            bundles::find_signed_bundle,
+            chosen::select_devices,
+            commands,
+            deployments::{CreatedDeployment, created, find, released},
+            new_deployment::NewDeployment,
+        },
+        write::{
+            advance,
+            audit::audit,
+            finish::finish_deployments,
+            insert_phases::insert_phases,
+            insert_schedule,
+            insert_targets::{insert_targets, order},
+            replay::{Caller, body_hash, remember, replayed},
+            supersede::supersede,
+        },
+    },
+};
+
+impl Store {
+    /// Commits a deployment. The same request id gives the same deployment again, with its devices.
+    pub async fn create_deployment(
+        &self,
+        caller: &Caller,
+        new: NewDeployment,
+    ) -> Result<CreatedDeployment> {
+        let selector = new.selector.as_ref().map(ToString::to_string);
+        let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
+        let times = (
+            new.delivery.as_micros().to_string(),
+            new.execution.as_micros().to_string(),
+        );
+        let rollout = new.rollout.as_ref().map(|rollout| format!("{rollout:?}"));
+        let body = body_hash(&(
+            &new.bundle,
+            &ids,
+            &new.device_names,
+            selector,
+            times,
+            rollout,
+            new.terms.fingerprint(),
+        ));
+        let new = &new;
+        let mut created = self
+            .decide_as(Act::CommitDeployment, |tx| async move {
+                if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+                    return created(&tx, id).await;
+                }
+                let created = fan_out(&tx, caller, new).await?;
+                remember(&tx, caller, body, &created.deployment.id.0).await?;
+                Ok(created)
+            })
+            .await?;
+        created.deployment = created.deployment.seen_at(self.now());
+        Ok(created)
+    }
+}
+
+/// Commits an order: the deployment, a target and an attempt a device, and what gives way to them.
+pub(crate) async fn fan_out(
+    tx: &Deciding,
+    caller: &Caller,
+    new: &NewDeployment,
+) -> Result<CreatedDeployment> {
+    let (bundle, signatures) = find_signed_bundle(&tx.db, &new.bundle).await?;
+    let devices = select_devices(&tx.db, new, &bundle).await?;
+    if devices.is_empty() && new.terms.dynamic.is_none() {
+        return Err(StoreError::NoTargets);
+    }
+    let schedule = new.terms.schedule_at(tx.now, new.delivery)?;
+    let waits = schedule.start.is_some_and(|start| start > tx.now);
+    // What waits for its start is held, and the planner releases it.
+    let rollout = new
+        .rollout
+        .clone()
+        .or_else(|| waits.then(Rollout::together));
+    let ids: Vec<Uuid> = devices.keys().copied().collect();
+    let may_be_busy = devices.values().filter(|device| device.may_be_busy);
+    let may_be_busy: Vec<Uuid> = may_be_busy.map(|device| device.id).collect();
+    let busy = supersede(tx, &may_be_busy, &bundle.name).await?;
+    let mut row = order(tx, caller, new, &bundle, rollout.as_ref());
+    if waits {
+        row.state = DeploymentState::Scheduled.as_str().to_owned();
+    }
+    let id = row.id;
+    let places = rollout
+        .iter()
+        .flat_map(|rollout| rollout.places(id, devices.keys().copied()))
+        .collect();
+    insert_all::<deployment::Entity>(&tx.db, vec![row.clone()], None).await?;
+    if let Some(rollout) = &rollout {
+        insert_phases(tx, id, rollout).await?;
+    }
+    insert_schedule::insert(tx, id, &new.terms, &schedule).await?;
+    let inserted = insert_targets(tx, &row, new.terms.penalty_after, &devices, &places).await?;
+    let detail = json!({ "bundle": format!("{}:{}", bundle.name, bundle.version), "devices": devices.len() });
+    audit(tx, caller, id, detail.clone()).await?;
+    tx.event("deployment.created", None, Some(id), detail);
+    let is_plain = inserted.penalised == 0
+        && rollout.is_none()
+        && schedule == Schedule::default()
+        && new.terms.dynamic.is_none();
+    let mut due = Vec::new();
+    let deployment = if is_plain {
+        let waiting = inserted.targets.into_iter().filter(|(device, _)| {
+            let conflicted = devices.get(device).is_none_or(|row| row.conflicted);
+            !conflicted && !busy.contains(device)
+        });
+        // Whoever decides about these reads them after this is committed.
+        let read = tx.decision().moment();
+        due = commands::released(&row, &bundle, &signatures, waiting, read)?;
+        released(row, ids.len())?
+    } else {
+        // What may begin at once begins with the order.
+        advance::step(tx, id).await?;
+        if inserted.penalised > 0 {
+            finish_deployments(tx, [id].into()).await?;
+        }
+        find(&tx.db, id).await?
+    };
+    Ok(CreatedDeployment {
+        deployment,
+        devices: ids.into_iter().map(DeviceId).collect(),
+        due,
+    })
+}

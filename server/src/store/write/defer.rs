@@ -1,0 +1,47 @@
+//! Further runs of attempts whose `hooks.pre` asked to be asked again later.
+//!
+//! The agent says which run asks; the next one is granted when its time has come. A grant that was lost is repeated when
+//! the agent, still waiting, says so again in its next session: it takes each run once, so repeating does no harm.
+
+use kernex_proto::{ids::AttemptId, v1};
+use sea_orm::{EntityTrait, sea_query::OnConflict};
+
+use crate::{
+    clock::Timestamp,
+    domain::attempt::next_run,
+    store::{
+        db::{error::Result, sizes::insert_all, transaction::Tx},
+        entity::run,
+        read::attempts::key,
+    },
+};
+
+/// Notes that an attempt waits for its next run.
+pub(crate) async fn defer(tx: &Tx, asked: &[(AttemptId, v1::Deferred)]) -> Result<()> {
+    for (attempt, deferred) in asked {
+        let (target_id, number) = key(*attempt);
+        let known = run::Entity::find_by_id((target_id, number))
+            .one(&tx.db)
+            .await?
+            .map(|row| {
+                (
+                    u32::try_from(row.run).unwrap_or(0),
+                    row.due_at.map(Timestamp),
+                )
+            });
+        let Some((granted, due)) = next_run(known, deferred, tx.now) else {
+            continue;
+        };
+        let row = run::Model {
+            target_id,
+            number,
+            run: i32::try_from(granted).unwrap_or(i32::MAX),
+            due_at: Some(due.0),
+        };
+        let newer = OnConflict::columns([run::Column::TargetId, run::Column::Number])
+            .update_columns([run::Column::Run, run::Column::DueAt])
+            .to_owned();
+        insert_all::<run::Entity>(&tx.db, vec![row], Some(newer)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Deleting a bundle that nobody needs.
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter,
+    sea_query::{Expr, ExprTrait, Query, TableRef},
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::store::{
+    db::{
+        error::{Result, StoreError},
+        store::Store,
+        transaction::Tx,
+    },
+    entity::{bundle, device_release},
+    read::{
+        attempts::open_states,
+        bundles::{BundleRow, bundle_from, find_bundle},
+        dynamic::giving_out,
+    },
+    write::{
+        audit::audit,
+        replay::{Caller, body_hash, remember, replayed},
+    },
+};
+
+impl Store {
+    /// Deletes a bundle, unless an open target or a device needs it. Its bytes may go when
+    /// [`digest_in_use`](Self::digest_in_use) says no.
+    pub async fn delete_bundle(&self, caller: &Caller, reference: &str) -> Result<BundleRow> {
+        let body = body_hash(&reference);
+        self.write(|tx| async move {
+            if let Some(row) = replayed::<StoredBundle>(&tx, caller, body).await? {
+                return Ok(bundle_from(row.into())?);
+            }
+            let row = find_bundle(&tx.db, reference).await?;
+            if let Some(why) = needed_by(&tx, &row).await? {
+                return Err(StoreError::InUse {
+                    kind: "bundle",
+                    id: reference.to_owned(),
+                    why,
+                });
+            }
+            bundle::Entity::delete_by_id(row.id).exec(&tx.db).await?;
+            remember(&tx, caller, body, &StoredBundle::from(row.clone())).await?;
+            let detail =
+                json!({ "bundle": format!("{}:{}", row.name, row.version), "digest": row.digest });
+            audit(&tx, caller, reference, detail.clone()).await?;
+            tx.event("bundle.deleted", None, None, detail);
+            Ok(bundle_from(row)?)
+        })
+        .await
+    }
+}
+
+/// A bundle as the answer to a repeated deletion.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct StoredBundle {
+    id: Uuid,
+    name: String,
+    version: String,
+    digest: String,
+    size: i64,
+    format: String,
+    created_at: i64,
+}
+
+impl From<bundle::Model> for StoredBundle {
+    fn from(row: bundle::Model) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            version: row.version,
+            digest: row.digest,
+            size: row.size,
+            format: row.format,
+            created_at: row.created_at,
+        }
+    }
+}
+
+impl From<StoredBundle> for bundle::Model {
+    fn from(row: StoredBundle) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            version: row.version,
+            digest: row.digest,
+            size: row.size,
+            format: row.format,
+            manifest_json: String::new(),
+            created_by: String::new(),
+            created_at: row.created_at,
+        }
+    }
+}
+
+/// Who needs a bundle. The same bytes under another name serve just as well.
+async fn needed_by(tx: &Tx, row: &bundle::Model) -> Result<Option<String>> {
+    let query = Query::select()
+        .column(("a", "deployment_id"))
+        .from_as("attempts", "a")
+        .inner_join(
+            TableRef::from("targets").alias("t"),
+            Expr::col(("t", "id")).equals(("a", "target_id")),
+        )
+        .and_where(Expr::col(("t", "digest")).eq(row.digest.as_str()))
+        .and_where(Expr::col(("t", "bundle_name")).eq(row.name.as_str()))
+        .and_where(Expr::col(("t", "bundle_version")).eq(row.version.as_str()))
+        .and_where(Expr::col(("a", "state")).is_in(open_states()))
+        .limit(1)
+        .to_owned();
+    if let Some(open) = tx.db.query_one(&query).await? {
+        let deployment: Uuid = open.try_get("", "deployment_id")?;
+        return Ok(Some(format!(
+            "deployment {deployment} has not finished with it"
+        )));
+    }
+    if let Some(deployment) = giving_out(&tx.db, row).await? {
+        return Ok(Some(format!(
+            "deployment {deployment} gives it to devices that come to match it"
+        )));
+    }
+    let runs = device_release::Entity::find()
+        .filter(device_release::Column::Name.eq(&row.name))
+        .filter(
+            device_release::Column::Digest
+                .eq(&row.digest)
+                .or(device_release::Column::PreviousDigest.eq(&row.digest)),
+        )
+        .one(&tx.db)
+        .await?;
+    Ok(runs.map(|release| format!("device {} runs it or may go back to it", release.device_id)))
+}

@@ -1,0 +1,159 @@
+//! Deleting a device: what it has in flight is told to stop first, and what became of that is part of the answer.
+
+use std::collections::{BTreeSet, HashMap};
+
+use kernex_proto::ids::AttemptId;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    domain::attempt::{Closing, State},
+    revocations::Cause,
+    store::{
+        db::{
+            error::Result,
+            sizes::{ID_CHUNK, padded},
+            store::Store,
+            transaction::Tx,
+        },
+        entity::{attempt, device, target},
+        read::{
+            attempts::{key, unresolved_of},
+            devices::find_device,
+        },
+        write::{
+            audit::audit,
+            change_attempts::Batch,
+            replay::{Caller, body_hash, remember, replayed},
+            revoke::revoke_keys,
+        },
+    },
+};
+
+/// A device that was deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Its id.
+    pub device: Uuid,
+    /// What it had in flight.
+    pub work: Vec<StoppedWork>,
+}
+
+/// Something a deleted device had in flight, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppedWork {
+    /// The deployment.
+    pub deployment: Uuid,
+    /// The bundle, as `name:version`.
+    pub bundle: String,
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// How it is recorded.
+    pub state: String,
+    /// Whether the device said that it stopped, or how it ended; if not, its script may still run.
+    pub answered: bool,
+    /// What it said, in words.
+    pub message: String,
+}
+
+/// The answer to a deletion as it is remembered; versions before this one remembered the device alone.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Remembered {
+    Deleted(Deleted),
+    Device(Uuid),
+}
+
+impl Store {
+    /// Deletes a device: its keys are revoked, its session ended, its open attempts cancelled. `stopped` are those it was told
+    /// to stop before.
+    pub async fn delete_device(
+        &self,
+        caller: &Caller,
+        id_or_name: &str,
+        stopped: &[AttemptId],
+    ) -> Result<Deleted> {
+        let body = body_hash(&id_or_name);
+        self.decide(|tx| async move {
+            if let Some(remembered) = replayed::<Remembered>(&tx, caller, body).await? {
+                return Ok(match remembered {
+                    Remembered::Deleted(deleted) => deleted,
+                    Remembered::Device(device) => Deleted {
+                        device,
+                        work: Vec::new(),
+                    },
+                });
+            }
+            let row = find_device(&tx.db, id_or_name).await?;
+            let mut batch = Batch::deciding(&tx);
+            batch.load(unresolved_of(row.id), None).await?;
+            let mut given: BTreeSet<(Uuid, i32)> = stopped.iter().copied().map(key).collect();
+            for (key, entry) in batch.iter_mut() {
+                let state = entry.facts().state;
+                if !matches!(state, State::Held | State::Pending) {
+                    given.insert(*key);
+                }
+                let _ = entry.close(&tx, Closing::DeviceGone, tx.now);
+            }
+            batch.save().await?;
+            let work = work(&tx, row.id, &given).await?;
+            revoke_keys(&tx, &row, Cause::Deleted).await?;
+            device::Entity::delete_by_id(row.id).exec(&tx.db).await?;
+            let deleted = Deleted {
+                device: row.id,
+                work,
+            };
+            remember(&tx, caller, body, &deleted).await?;
+            let unanswered = deleted.work.iter().filter(|work| !work.answered).count();
+            let detail = json!({ "name": row.name, "unanswered": unanswered });
+            audit(&tx, caller, row.id, detail.clone()).await?;
+            tx.event("device.deleted", Some(row.id), None, detail);
+            Ok(deleted)
+        })
+        .await
+    }
+}
+
+/// How these attempts of a device stand, those of a deployment together.
+async fn work(tx: &Tx, device: Uuid, given: &BTreeSet<(Uuid, i32)>) -> Result<Vec<StoppedWork>> {
+    let mut work = Vec::with_capacity(given.len());
+    let given: Vec<(Uuid, i32)> = given.iter().copied().collect();
+    for chunk in given.chunks(ID_CHUNK) {
+        let ids = || padded(chunk.iter().map(|(target, _)| *target));
+        let versions: HashMap<Uuid, String> = target::Entity::find()
+            .select_only()
+            .columns([target::Column::Id, target::Column::BundleVersion])
+            .filter(target::Column::Id.is_in(ids()))
+            .into_tuple::<(Uuid, String)>()
+            .all(&tx.db)
+            .await?
+            .into_iter()
+            .collect();
+        let rows = attempt::Entity::find()
+            .filter(attempt::Column::TargetId.is_in(ids()))
+            .filter(attempt::Column::DeviceId.eq(device))
+            .all(&tx.db)
+            .await?;
+        for row in rows {
+            if !chunk.contains(&(row.target_id, row.number)) {
+                continue;
+            }
+            let version = versions.get(&row.target_id).map_or("", String::as_str);
+            work.push(StoppedWork {
+                deployment: row.deployment_id,
+                bundle: format!("{}:{version}", row.bundle_name),
+                attempt: u32::try_from(row.number).unwrap_or(0),
+                // What the device said after it had been closed here is how it ended there.
+                state: row.late_state.unwrap_or(row.state),
+                answered: row.answered || row.stopped,
+                message: row.late_message.unwrap_or(row.message),
+            });
+        }
+    }
+    work.sort_by(|one, other| {
+        (one.deployment, &one.bundle).cmp(&(other.deployment, &other.bundle))
+    });
+    Ok(work)
+}

@@ -1,0 +1,268 @@
+//! Enrolment: a key is bound to a device, once, by a token that allows it.
+
+use std::collections::BTreeMap;
+
+use kernex_proto::{
+    ids::{DeviceId, Digest, TokenId},
+    v1,
+};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    crash::Act,
+    revocations::Cause,
+    store::{
+        db::{
+            error::{Result, StoreError},
+            sizes::insert_all,
+            store::Store,
+            transaction::{Deciding, Tx},
+            values::clean,
+        },
+        entity::{device, device_key, device_label, enrollment_token, heartbeat, session},
+        read::device_keys::{RevokedKey, revoked_key},
+        write::{
+            audit::audit,
+            copies,
+            device_row::{self, described},
+            join::join,
+            replay::Caller,
+            revoke::revoke_keys,
+        },
+    },
+};
+
+/// A device that proved to hold its key and wants in.
+#[derive(Debug, Clone)]
+pub struct EnrollDevice {
+    /// The enrolment token.
+    pub token: TokenId,
+    /// Hash of the secret that came with it.
+    pub secret_hash: Digest,
+    /// Public key, SPKI DER.
+    pub key_der: Vec<u8>,
+    /// SHA-256 of that.
+    pub key: Digest,
+    /// Wished name, checked already.
+    pub name: String,
+    /// What the machine is.
+    pub inventory: v1::Inventory,
+}
+
+/// The device behind a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolled {
+    /// Its id.
+    pub device: DeviceId,
+    /// The name it has, which is an older one when the key was known.
+    pub name: String,
+}
+
+/// Why a device did not get in.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// The token or the key will not do; callers learn no more than that, the text is for the log.
+    #[error("enrolment refused: {0}")]
+    Refused(&'static str),
+    /// The key was revoked. Whoever asks has proved to hold it, and may know.
+    #[error("the key is revoked: its device `{device_name}` was {because}", because = .cause.as_str())]
+    KeyRevoked {
+        /// Why.
+        cause: Cause,
+        /// Name of its device then.
+        device_name: String,
+    },
+    /// Another key holds the name.
+    #[error("the device name `{0}` is held by another key")]
+    NameTaken(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+type Decision = Result<Enrolled, EnrollError>;
+
+impl Store {
+    /// Binds a key to a device. A key that is bound already gets its device again and uses nothing up.
+    pub async fn enroll(&self, new: EnrollDevice) -> Result<Enrolled, EnrollError> {
+        let new = &new;
+        self.decide_as(Act::CommitEnroll, |tx| async move {
+            match decide(&tx, new).await {
+                // Refusals are answers, not failures of the transaction; nothing was written before them.
+                Err(EnrollError::Store(error)) => Err(error),
+                decision => Ok(decision),
+            }
+        })
+        .await?
+    }
+}
+
+async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
+    let known = known_key(tx, new.key).await?;
+    if let Some(revoked) = known.clone().filter(|key| key.revoked_at.is_some()) {
+        // Said whatever the token is worth: another token would not help.
+        return Err(match revoked_key(revoked)? {
+            Some(RevokedKey {
+                cause, device_name, ..
+            }) => EnrollError::KeyRevoked { cause, device_name },
+            None => EnrollError::Refused("the key is revoked"),
+        });
+    }
+    let token = enrollment_token::Entity::find_by_id(new.token.0)
+        .one(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
+    let token = token.ok_or(EnrollError::Refused("no such token"))?;
+    if token.secret_hash != new.secret_hash.to_string() {
+        return Err(EnrollError::Refused("wrong secret"));
+    }
+    if token.revoked_at.is_some() {
+        return Err(EnrollError::Refused("the token is revoked"));
+    }
+    if token.expires_at <= tx.now.0 {
+        return Err(EnrollError::Refused("the token has expired"));
+    }
+    if let Some(key) = known {
+        return known_device(tx, key).await;
+    }
+    if token.uses_left <= 0 {
+        return Err(EnrollError::Refused("the token is used up"));
+    }
+    let enrolled = match token.replaces_id {
+        Some(device) => take_over(tx, new, device).await?,
+        None => add(tx, new, &token).await?,
+    };
+    bind_key(tx, new, enrolled.device.0).await?;
+    enrollment_token::Entity::update_many()
+        .col_expr(
+            enrollment_token::Column::UsesLeft,
+            Expr::value(token.uses_left - 1),
+        )
+        .filter(enrollment_token::Column::Id.eq(token.id))
+        .exec(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
+    let agent = Caller {
+        name: format!("token {}", new.token),
+        request_id: None,
+        method: "Enroll",
+    };
+    let detail = json!({ "name": enrolled.name, "key": new.key.to_string(), "replaces": token.replaces_name });
+    audit(tx, &agent, enrolled.device, detail).await?;
+    tx.device_event("device.enrolled", enrolled.device.0, &enrolled.name);
+    join(tx, &[enrolled.device.0]).await?;
+    Ok(enrolled)
+}
+
+async fn known_key(tx: &Tx, key: Digest) -> Result<Option<device_key::Model>> {
+    Ok(device_key::Entity::find_by_id(key.to_string())
+        .one(&tx.db)
+        .await?)
+}
+
+async fn known_device(tx: &Tx, key: device_key::Model) -> Decision {
+    let device = device::Entity::find_by_id(key.device_id)
+        .one(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
+    let device = device.ok_or(EnrollError::Refused("the key's device is gone"))?;
+    Ok(Enrolled {
+        device: DeviceId(device.id),
+        name: device.name,
+    })
+}
+
+/// A re-imaged machine becomes the device it was: history stays, the old key and its session end.
+async fn take_over(tx: &Tx, new: &EnrollDevice, id: Uuid) -> Decision {
+    let device = device::Entity::find_by_id(id)
+        .one(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
+    let device = device.ok_or(EnrollError::Refused("the device to replace is gone"))?;
+    revoke_keys(tx, &device, Cause::Replaced).await?;
+    session::Entity::delete_by_id(id)
+        .exec(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
+    let mut row = described(device.clone(), &new.inventory);
+    row.revision += 1;
+    // Whatever a session of the old key said and is not written yet is of the past from now on.
+    row.epoch += 1;
+    heartbeat::Entity::update_many()
+        .col_expr(heartbeat::Column::Epoch, Expr::value(row.epoch))
+        .filter(heartbeat::Column::DeviceId.eq(id))
+        .exec(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
+    copies::forget(tx, &mut row).await?;
+    device_row::update(tx, row).await?;
+    Ok(Enrolled {
+        device: DeviceId(id),
+        name: device.name,
+    })
+}
+
+async fn add(tx: &Tx, new: &EnrollDevice, token: &enrollment_token::Model) -> Decision {
+    let taken = device::Entity::find()
+        .filter(device::Column::Name.eq(&new.name))
+        .one(&tx.db)
+        .await
+        .map_err(StoreError::from)?;
+    if taken.is_some() {
+        return Err(EnrollError::NameTaken(new.name.clone()));
+    }
+    let id = DeviceId::generate();
+    let row = device::Model {
+        id: id.0,
+        name: clean(&new.name),
+        created_at: tx.now.0,
+        revision: 1,
+        epoch: 0,
+        confirmed_epoch: 0,
+        generation: 0,
+        conflicted: false,
+        conflict: String::new(),
+        protocol_revision: 0,
+        journal_id: None,
+        last_seen: None,
+        agent_version: String::new(),
+        boot_id: String::new(),
+        os: String::new(),
+        arch: String::new(),
+        hostname: String::new(),
+        kernel: String::new(),
+        cpu_count: 0,
+        memory_bytes: 0,
+        disk_fault: None,
+    };
+    insert_all::<device::Entity>(&tx.db, vec![described(row, &new.inventory)], None).await?;
+    let labels: BTreeMap<String, String> = serde_json::from_str(&token.labels).unwrap_or_default();
+    let labels = labels.into_iter().map(|(key, value)| device_label::Model {
+        device_id: id.0,
+        key,
+        value,
+    });
+    insert_all::<device_label::Entity>(&tx.db, labels.collect(), None).await?;
+    Ok(Enrolled {
+        device: id,
+        name: new.name.clone(),
+    })
+}
+
+async fn bind_key(tx: &Tx, new: &EnrollDevice, device: Uuid) -> Result<()> {
+    let row = device_key::Model {
+        digest: new.key.to_string(),
+        device_id: device,
+        der: new.key_der.clone(),
+        created_at: tx.now.0,
+        revoked_at: None,
+        revoked_because: None,
+        device_name: None,
+        revoked_epoch: None,
+        revocation: None,
+    };
+    insert_all::<device_key::Entity>(&tx.db, vec![row], None).await?;
+    Ok(())
+}

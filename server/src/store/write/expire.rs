@@ -1,0 +1,120 @@
+//! Closing what is past its deadline.
+
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+};
+use uuid::Uuid;
+
+use crate::{
+    crash::Act,
+    domain::attempt::{Closing, State},
+    store::{
+        db::{error::Result, store::Store, transaction::Deciding},
+        entity::{attempt, schedule},
+        read::{
+            attempts::{is_unresolved, open_states},
+            schedules::is_pending,
+        },
+        write::{change_attempts::Batch, finish::finish_deployments},
+    },
+};
+
+/// Deployments whose deadline is looked at in one transaction.
+const OVERDUE_CHUNK: u64 = 20;
+
+/// Attempts that expire in one transaction.
+const EXPIRE_CHUNK: u64 = 1000;
+
+impl Store {
+    /// Closes what is past its deadline; says how many attempts expired. Does nothing while the clock is not to be
+    /// trusted.
+    pub async fn expire_due(&self) -> Result<u64> {
+        let mut expired = 0;
+        loop {
+            let (closed, more) = self
+                .decide(|tx| async move { close_overdue(&tx).await })
+                .await?;
+            expired += closed;
+            if !more {
+                break;
+            }
+        }
+        loop {
+            let chunk = self
+                .decide_as(
+                    Act::CommitExpiry,
+                    |tx| async move { expire_chunk(&tx).await },
+                )
+                .await?;
+            expired += chunk;
+            if chunk < EXPIRE_CHUNK {
+                return Ok(expired);
+            }
+        }
+    }
+}
+
+async fn expire_chunk(tx: &Deciding) -> Result<u64> {
+    // Asked here and not before: the clock may have jumped while this waited for its turn to write.
+    let Some(now) = tx.time() else {
+        return Ok(0);
+    };
+    let waiting = Condition::all()
+        .add(
+            attempt::Column::State
+                .is_in([State::Held, State::Pending, State::Sent].map(State::as_str)),
+        )
+        .add(attempt::Column::DeliveryDeadline.lte(now.0));
+    let working = Condition::all()
+        .add(attempt::Column::State.is_in([State::Accepted, State::Running].map(State::as_str)))
+        .add(attempt::Column::ExecutionDeadline.lte(now.0));
+    let past = Condition::all()
+        .add(is_unresolved())
+        .add(Condition::any().add(waiting).add(working));
+    let mut batch = Batch::deciding(tx);
+    batch.load(past, Some(EXPIRE_CHUNK)).await?;
+    for (_, entry) in batch.iter_mut() {
+        let _ = entry.close(tx, Closing::Tick, now);
+    }
+    batch.save().await
+}
+
+/// Closes what is still open in deployments whose deadline has come; says how many attempts changed, and whether there is
+/// more to look at.
+pub(crate) async fn close_overdue(tx: &Deciding) -> Result<(u64, bool)> {
+    let Some(now) = tx.time() else {
+        return Ok((0, false));
+    };
+    let overdue: Vec<Uuid> = schedule::Entity::find()
+        .select_only()
+        .column(schedule::Column::DeploymentId)
+        .filter(schedule::Column::Deadline.lte(now.0))
+        .filter(is_pending())
+        .order_by_asc(schedule::Column::Deadline)
+        .limit(OVERDUE_CHUNK)
+        .into_tuple()
+        .all(&tx.db)
+        .await?;
+    if overdue.is_empty() {
+        return Ok((0, false));
+    }
+    // Before the rest, because a deployment that takes devices in finishes only once its deadline has passed.
+    schedule::Entity::update_many()
+        .col_expr(schedule::Column::DeadlinePassed, Expr::value(true))
+        .filter(schedule::Column::DeploymentId.is_in(overdue.clone()))
+        .exec(&tx.db)
+        .await?;
+    let mut batch = Batch::deciding(tx);
+    let open = Condition::all()
+        .add(attempt::Column::DeploymentId.is_in(overdue.clone()))
+        .add(is_unresolved())
+        .add(attempt::Column::State.is_in(open_states()));
+    batch.load(open, None).await?;
+    for (_, entry) in batch.iter_mut() {
+        let _ = entry.close(tx, Closing::Overdue, tx.now);
+    }
+    let closed = batch.save().await?;
+    let more = overdue.len() as u64 == OVERDUE_CHUNK;
+    finish_deployments(tx, overdue.into_iter().collect()).await?;
+    Ok((closed, more))
+}

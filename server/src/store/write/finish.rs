@@ -1,0 +1,77 @@
+//! The moment a deployment is finished.
+
+use std::collections::BTreeSet;
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait, sea_query::Expr};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    domain::rollout::DeploymentState,
+    store::{
+        db::{error::Result, transaction::Tx},
+        entity::{attempt, deployment},
+        read::{
+            attempts::{is_unresolved, open_states},
+            counts::{all_phases, counts_by_phase},
+            schedules::{self, lingers},
+        },
+    },
+};
+
+/// Finishes deployments without phases that have no open target left; the planner finishes the others. Writers are serial,
+/// so two that close the last two targets cannot both miss it.
+pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<Uuid>) -> Result<()> {
+    for id in candidates {
+        let open = attempt::Entity::find()
+            .select_only()
+            .column(attempt::Column::Number)
+            .filter(attempt::Column::DeploymentId.eq(id))
+            .filter(is_unresolved())
+            .filter(attempt::Column::State.is_in(open_states()))
+            .into_tuple::<i32>()
+            .one(&tx.db)
+            .await?;
+        if open.is_some() {
+            continue;
+        }
+        let row = deployment::Entity::find_by_id(id).one(&tx.db).await?;
+        if row.is_some_and(|row| row.phase_count == 0) {
+            finish(tx, id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Finishes a deployment if it has no open target left and takes no more devices in.
+pub(crate) async fn finish(tx: &Tx, id: Uuid) -> Result<()> {
+    let Some(row) = deployment::Entity::find_by_id(id).one(&tx.db).await? else {
+        return Ok(());
+    };
+    if lingers(&row, schedules::find(&tx.db, id).await?.as_ref()) {
+        return Ok(());
+    }
+    let counts = counts_by_phase(&tx.db, &[id]).await?.remove(&id);
+    let counts = counts.as_ref().map(all_phases).unwrap_or_default();
+    let finished = DeploymentState::Finished.as_str();
+    let Some(result) = counts
+        .result(row.cancelled_at.is_some())
+        .filter(|_| row.state != finished)
+    else {
+        return Ok(());
+    };
+    let update = deployment::Entity::update_many()
+        .col_expr(deployment::Column::State, Expr::value(finished))
+        .col_expr(deployment::Column::Result, Expr::value(result.as_str()))
+        .col_expr(deployment::Column::FinishedAt, Expr::value(tx.now.0))
+        .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
+        .filter(deployment::Column::Id.eq(id));
+    tx.db.later(update.as_query()).await?;
+    tx.event(
+        "deployment.finished",
+        None,
+        Some(id),
+        json!({ "result": result.as_str() }),
+    );
+    Ok(())
+}

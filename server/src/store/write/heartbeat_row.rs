@@ -1,0 +1,30 @@
+//! The newest heartbeat of a device, as the store takes it.
+
+use std::collections::BTreeMap;
+
+use kernex_proto::{ids::DeviceId, v1};
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+
+/// What one device said last.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeartbeatRow {
+    /// The device.
+    pub device: DeviceId,
+    /// The session it came in.
+    pub epoch: u64,
+    /// How the machine is.
+    pub vital_signs: v1::VitalSigns,
+    /// What the agent says is active; none when an outcome has come since, which knows better.
+    pub releases: Option<Vec<v1::ActiveRelease>>,
+    /// What it was to remove and could not.
+    pub leftovers: Option<v1::Leftovers>,
+    /// It said the same when that was found to be as expected, and since then it has said nothing else and no outcome has come.
+    pub fits: bool,
+    /// When its history was last added to; none when that has to be read, and whether the session is still its device's.
+    pub sampled_at: Option<Timestamp>,
+}
+
+/// The newest heartbeat of each device.
+pub(crate) type Newest<'a> = BTreeMap<Uuid, &'a HeartbeatRow>;

@@ -1,0 +1,106 @@
+//! Adding a bundle whose bytes are stored.
+
+use kernex_proto::{ids::Digest, v1};
+use sea_orm::sea_query::OnConflict;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    crash::Act,
+    store::{
+        db::{
+            error::{Result, StoreError},
+            sizes::insert_all,
+            store::Store,
+            values::{clean, signed},
+        },
+        entity::{bundle, signature},
+        read::bundles::{BundleRow, bundle_from, by_reference},
+        write::{audit::audit, replay::Caller},
+    },
+};
+
+/// A bundle whose bytes are stored.
+#[derive(Debug, Clone)]
+pub struct NewBundle {
+    /// Name, from the manifest or the upload.
+    pub name: String,
+    /// Version, from the manifest.
+    pub version: String,
+    /// SHA-256 of the bytes.
+    pub digest: Digest,
+    /// Size in bytes.
+    pub size: u64,
+    /// How it is compressed.
+    pub format: v1::BundleFormat,
+    /// The manifest as it stands in the archive.
+    pub manifest_json: String,
+    /// Detached signatures.
+    pub signatures: Vec<v1::BundleSignature>,
+}
+
+impl Store {
+    /// Adds a bundle. True when the same bytes were there under the same name and version; other bytes under a name and
+    /// version that is taken are `AlreadyExists`.
+    pub async fn insert_bundle(
+        &self,
+        caller: &Caller,
+        new: NewBundle,
+    ) -> Result<(BundleRow, bool)> {
+        let new = &new;
+        self.write_as(Act::CommitBundle, |tx| async move {
+            let reference = format!("{}:{}", new.name, new.version);
+            if let Some(row) = by_reference(&tx.db, &reference).await? {
+                if row.digest == new.digest.to_string() {
+                    return Ok((bundle_from(row)?, true));
+                }
+                return Err(StoreError::AlreadyExists {
+                    kind: "bundle",
+                    id: reference,
+                    why: format!(", with other bytes (sha256 {})", row.digest),
+                });
+            }
+            let row = bundle::Model {
+                id: Uuid::now_v7(),
+                name: new.name.clone(),
+                version: new.version.clone(),
+                digest: new.digest.to_string(),
+                size: signed(new.size),
+                format: format_name(new.format)?.to_owned(),
+                // JSON writes NUL as an escape, so a raw one stands in no valid manifest; PostgreSQL would refuse it.
+                manifest_json: new.manifest_json.replace('\0', ""),
+                created_by: caller.name.clone(),
+                created_at: tx.now.0,
+            };
+            insert_all::<bundle::Entity>(&tx.db, vec![row.clone()], None).await?;
+            let signatures = new.signatures.iter().map(|signature| signature::Model {
+                bundle_id: row.id,
+                key_id: clean(&signature.key_id),
+                algorithm: clean(&signature.algorithm),
+                signature: signature.signature.clone().into(),
+            });
+            let first_stays =
+                OnConflict::columns([signature::Column::BundleId, signature::Column::KeyId])
+                    .do_nothing()
+                    .to_owned();
+            insert_all::<signature::Entity>(&tx.db, signatures.collect(), Some(first_stays))
+                .await?;
+            let detail = json!({ "bundle": reference, "digest": row.digest });
+            audit(&tx, caller, &reference, detail.clone()).await?;
+            tx.event("bundle.uploaded", None, None, detail);
+            Ok((bundle_from(row)?, false))
+        })
+        .await
+    }
+}
+
+fn format_name(format: v1::BundleFormat) -> Result<&'static str> {
+    match format {
+        v1::BundleFormat::TarGz => Ok("tar.gz"),
+        v1::BundleFormat::TarZst => Ok("tar.zst"),
+        v1::BundleFormat::Unspecified => Err(StoreError::Invalid {
+            field: "format",
+            why: "the bundle's format is not known".into(),
+        }),
+    }
+}

@@ -1,0 +1,174 @@
+//! Targets and first attempts of an order, in statements whose number does not grow with the fleet.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sea_orm::{
+    ColumnTrait, EntityTrait, QueryFilter, QueryTrait,
+    sea_query::{Expr, ExprTrait},
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::{
+        attempt::{Attempt, Closing, State, apply},
+        penalty::Penalty,
+        rollout::{DeploymentState, OnFailure, Place, Rollout},
+    },
+    store::{
+        db::{
+            error::Result,
+            sizes::{ID_CHUNK, insert_all, padded},
+            transaction::Tx,
+            values::{clean, unsigned},
+        },
+        entity::{attempt, bundle, deployment, device, target},
+        read::{chosen::Chosen, new_deployment::NewDeployment, penalties::penalties},
+        write::{
+            insert_attempts::{NewAttempt, insert_alike},
+            insert_phases::budgets_text,
+            replay::Caller,
+        },
+    },
+};
+
+pub(crate) fn order(
+    tx: &Tx,
+    caller: &Caller,
+    new: &NewDeployment,
+    bundle: &bundle::Model,
+    rollout: Option<&Rollout>,
+) -> deployment::Model {
+    let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+    deployment::Model {
+        id: Uuid::now_v7(),
+        bundle_name: bundle.name.clone(),
+        bundle_version: bundle.version.clone(),
+        digest: bundle.digest.clone(),
+        state: DeploymentState::Active.as_str().to_owned(),
+        result: None,
+        paused_reason: String::new(),
+        phase: 0,
+        delivery_us: micros(new.delivery),
+        execution_us: micros(new.execution),
+        traceparent: clean(&new.traceparent),
+        created_by: caller.name.clone(),
+        created_at: tx.now.0,
+        cancelled_at: None,
+        finished_at: None,
+        revision: 1,
+        phase_count: rollout.map_or(0, |rollout| rollout.phases.len() as i32),
+        max_in_flight: rollout.and_then(|rollout| rollout.max_in_flight.map(i64::from)),
+        budgets: budgets_text(rollout.map_or(&[], |rollout| &rollout.budgets)),
+        approval: rollout.is_some_and(|rollout| rollout.approval),
+        on_failure: rollout
+            .map_or(OnFailure::Pause, |rollout| rollout.on_failure)
+            .as_str()
+            .to_owned(),
+        rolls_back: None,
+    }
+}
+
+/// Rows of an order's targets.
+pub(crate) struct Inserted {
+    /// How many were closed at once, because their devices failed the bundle too often.
+    pub(crate) penalised: usize,
+    /// Device and target.
+    pub(crate) targets: Vec<(Uuid, Uuid)>,
+}
+
+/// A target and its first attempt for each device.
+pub(crate) async fn insert_targets(
+    tx: &Tx,
+    row: &deployment::Model,
+    penalty_after: u32,
+    devices: &BTreeMap<Uuid, Chosen>,
+    places: &BTreeMap<Uuid, Place>,
+) -> Result<Inserted> {
+    let ids: Vec<Uuid> = devices.keys().copied().collect();
+    for chunk in ids.chunks(ID_CHUNK) {
+        let next = Expr::col(device::Column::Generation).add(1);
+        let update = device::Entity::update_many()
+            .col_expr(device::Column::Generation, next)
+            .filter(device::Column::Id.is_in(padded(chunk.iter().copied())));
+        tx.db.later(update.as_query()).await?;
+    }
+    let may_have_failed = devices.values().filter(|device| device.may_have_failed);
+    let may_have_failed: Vec<Uuid> = may_have_failed.map(|device| device.id).collect();
+    let penalties = penalties(&tx.db, &row.digest, &may_have_failed, penalty_after).await?;
+    let execution = Duration::from_micros(unsigned(row.execution_us));
+    // Without phases everything is released with the order.
+    let facts = if row.phase_count > 0 {
+        Attempt::held(execution)
+    } else {
+        let deadline = Timestamp(tx.now.0.saturating_add(row.delivery_us));
+        Attempt::new(State::Pending, deadline, execution)
+    };
+    let attempt = |device, target, generation| NewAttempt {
+        target,
+        number: 1,
+        deployment: row.id,
+        device,
+        bundle_name: &row.bundle_name,
+        generation,
+        facts: facts.clone(),
+    };
+    let mut targets = Vec::with_capacity(devices.len());
+    let (mut alike, mut closed) = (Vec::with_capacity(devices.len()), Vec::new());
+    for device in devices.values() {
+        let place = places.get(&device.id).copied().unwrap_or_default();
+        let target = target::Model {
+            id: Uuid::now_v7(),
+            deployment_id: row.id,
+            device_id: device.id,
+            device_name: device.name.clone(),
+            bundle_name: row.bundle_name.clone(),
+            bundle_version: row.bundle_version.clone(),
+            digest: row.digest.clone(),
+            // Nobody else writes meanwhile, so this is what the update above made of it.
+            generation: device.generation + 1,
+            phase: place.phase as i32,
+            latest_attempt: 1,
+            created_at: tx.now.0,
+            rank: place.rank,
+        };
+        match penalties.get(&device.id) {
+            Some(penalty) => {
+                let attempt = attempt(device.id, target.id, target.generation);
+                closed.push(penalised(tx, attempt, penalty));
+            }
+            None => alike.push(target.id),
+        }
+        targets.push(target);
+    }
+    let inserted = Inserted {
+        penalised: penalties.len(),
+        targets: targets
+            .iter()
+            .map(|target| (target.device_id, target.id))
+            .collect(),
+    };
+    insert_all::<target::Entity>(&tx.db, targets, None).await?;
+    let one_of_them = attempt(Uuid::nil(), Uuid::nil(), 0).into_row(tx.now);
+    insert_alike(tx, one_of_them, &alike).await?;
+    insert_all::<attempt::Entity>(&tx.db, closed, None).await?;
+    Ok(inserted)
+}
+
+/// An attempt that is over before it began, and says why.
+fn penalised(tx: &Tx, mut attempt: NewAttempt<'_>, penalty: &Penalty) -> attempt::Model {
+    if let Some(closed) = apply(&attempt.facts, Closing::Penalise, tx.now).changed() {
+        attempt.facts = closed;
+    }
+    let mut row = attempt.into_row(tx.now);
+    row.message = penalty.to_string();
+    let detail = json!({ "target": row.target_id, "attempt": row.number, "reason": row.reason });
+    tx.event(
+        "attempt.failed",
+        Some(row.device_id),
+        Some(row.deployment_id),
+        detail,
+    );
+    row
+}

@@ -1,0 +1,112 @@
+//! Deployments that go on taking in devices: whoever enrols, is labelled or tells something new about itself is matched in
+//! the same transaction, so that no device falls between two looks.
+//!
+//! A device joins the current phase; never a deployment that is paused (it is matched again when that is resumed), and never
+//! one that an order newer than it has already overtaken on that device.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    domain::rollout::{Place, rank},
+    store::{
+        db::{error::Result, sizes::ID_CHUNK, transaction::Deciding},
+        entity::device,
+        read::{
+            chosen::Chosen,
+            dynamic::{Dynamic, overtaken, taking_in},
+            schedules,
+            selection::{candidates, matching},
+        },
+        write::{
+            advance::step, finish::finish_deployments, insert_targets::insert_targets,
+            supersede::supersede,
+        },
+    },
+};
+
+/// Rows read at a time while a whole fleet is matched.
+const SCAN: u64 = 1_000;
+
+/// Takes devices into the deployments they have come to match.
+pub(crate) async fn join(tx: &Deciding, devices: &[Uuid]) -> Result<()> {
+    let dynamic = taking_in(tx, None).await?;
+    if dynamic.is_empty() {
+        return Ok(());
+    }
+    for chunk in devices.chunks(ID_CHUNK) {
+        let rows = device::Entity::find()
+            .filter(device::Column::Id.is_in(chunk.to_vec()))
+            .all(&tx.db)
+            .await?;
+        for dynamic in &dynamic {
+            take_in(tx, dynamic, rows.clone()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes every device into a deployment that came to match it while none was taken.
+pub(crate) async fn catch_up(tx: &Deciding, deployment: Uuid) -> Result<()> {
+    let Some(dynamic) = taking_in(tx, Some(deployment)).await?.pop() else {
+        return Ok(());
+    };
+    let Some(selector) = schedules::from_row(&dynamic.1)?.dynamic else {
+        return Ok(());
+    };
+    let mut after = Uuid::nil();
+    loop {
+        let rows = candidates(&selector)
+            .filter(device::Column::Id.gt(after))
+            .order_by_asc(device::Column::Id)
+            .limit(SCAN)
+            .all(&tx.db)
+            .await?;
+        let Some(last) = rows.last() else {
+            return Ok(());
+        };
+        after = last.id;
+        take_in(tx, &dynamic, rows).await?;
+    }
+}
+
+/// Those of some devices that match a deployment and have not been part of it join its current phase.
+async fn take_in(tx: &Deciding, (row, terms): &Dynamic, devices: Vec<device::Model>) -> Result<()> {
+    let terms = schedules::from_row(terms)?;
+    let Some(selector) = &terms.dynamic else {
+        return Ok(());
+    };
+    let mut joining: BTreeMap<Uuid, Chosen> = matching(&tx.db, selector, devices)
+        .await?
+        .into_iter()
+        .map(|(device, _)| (device.id, device.into()))
+        .collect();
+    let taken = overtaken(tx, row, &joining).await?;
+    joining.retain(|id, _| !taken.contains(id));
+    if joining.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = joining.keys().copied().collect();
+    supersede(tx, &ids, &row.bundle_name).await?;
+    // The first phase opens later where none is open yet.
+    let phase = if row.phase_count > 0 {
+        Ord::max(u32::try_from(row.phase).unwrap_or(0), 1)
+    } else {
+        0
+    };
+    let place = |device: &Uuid| Place {
+        rank: rank(row.id, *device),
+        phase,
+    };
+    let places = ids.iter().map(|id| (*id, place(id))).collect();
+    insert_targets(tx, row, terms.penalty_after, &joining, &places).await?;
+    for device in joining.values() {
+        let detail = json!({ "name": device.name });
+        tx.event("deployment.joined", Some(device.id), Some(row.id), detail);
+    }
+    step(tx, row.id).await?;
+    finish_deployments(tx, [row.id].into()).await
+}

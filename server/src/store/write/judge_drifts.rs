@@ -1,0 +1,208 @@
+//! Heartbeats against outcomes: which devices run something else than their last outcome said, and since when.
+//!
+//! Each heartbeat is compared beside the writers' lock, for many devices at once. Only where something seems to have
+//! changed is it judged again under the lock, because an outcome may be on its way: see [`Known::judge`].
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use kernex_proto::ids::DeviceId;
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, sea_query::OnConflict};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::device::drift::{Drift, Running},
+    store::{
+        db::{
+            error::Result,
+            event_limit::EventLimit,
+            sizes::{ID_CHUNK, insert_all, padded},
+            store::Store,
+            transaction::Tx,
+            values::signed,
+        },
+        entity::{device, device_drift},
+        read::drifts::{in_flux, known, said},
+        write::heartbeat_row::{HeartbeatRow, Newest},
+    },
+};
+
+/// Devices whose heartbeats were compared with what is known of them.
+#[derive(Debug, Default)]
+pub(crate) struct Compared {
+    /// Those that say what is expected.
+    pub(crate) fit: HashSet<DeviceId>,
+    /// Those that seem to have begun or ceased to drift.
+    pub(crate) suspects: Vec<Uuid>,
+}
+
+/// Compares heartbeats with what is known of their devices, where that was not done before.
+pub(crate) async fn compare<C: ConnectionTrait>(
+    db: &C,
+    rows: &[&HeartbeatRow],
+    compared: &mut Compared,
+) -> Result<()> {
+    let news = rows.iter().filter(|row| !row.fits);
+    let news: Vec<_> = news
+        .filter_map(|row| Some((row.device, row.releases.as_ref()?)))
+        .collect();
+    if news.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = news.iter().map(|(device, _)| device.0).collect();
+    let mut known = known(db, &ids).await?;
+    for (device, releases) in news {
+        let known = known.remove(&device.0).unwrap_or_default();
+        if known.judge(&said(releases), Timestamp(0)) == known.drifts {
+            compared.fit.insert(device);
+        } else {
+            compared.suspects.push(device.0);
+        }
+    }
+    Ok(())
+}
+
+impl Store {
+    /// Judges devices that seem to have begun or ceased to drift.
+    pub(crate) async fn judge_drifts(&self, newest: &Newest<'_>, suspects: &[Uuid]) -> Result<()> {
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        self.write(|tx| async move {
+            for chunk in suspects.chunks(ID_CHUNK) {
+                judge(&tx, newest, chunk, self.event_limit()).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn judge(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid], limit: &EventLimit) -> Result<()> {
+    let devices = device::Entity::find()
+        .filter(device::Column::Id.is_in(padded(ids.iter().copied())))
+        .all(&tx.db)
+        .await?;
+    let mut known = known(&tx.db, ids).await?;
+    for (device, name) in in_flux(tx, ids).await? {
+        known.entry(device).or_default().in_flux.insert(name);
+    }
+    for device in devices {
+        let Some(row) = newest.get(&device.id) else {
+            continue;
+        };
+        // An older session knows less than what has come since.
+        let (Some(releases), true) = (&row.releases, signed(row.epoch) >= device.epoch) else {
+            continue;
+        };
+        let known = known.remove(&device.id).unwrap_or_default();
+        let drifts = known.judge(&said(releases), tx.now);
+        write(tx, &device, &known.drifts, drifts, limit).await?;
+    }
+    Ok(())
+}
+
+/// Writes what has begun or ceased to drift. What a device may not tell yet is not written either: it seems new with its next
+/// heartbeat, and is told as soon as it may be.
+async fn write(
+    tx: &Tx,
+    device: &device::Model,
+    before: &BTreeMap<String, Drift>,
+    now: BTreeMap<String, Drift>,
+    limit: &EventLimit,
+) -> Result<()> {
+    let gone: Vec<&String> = before
+        .keys()
+        .filter(|name| !now.contains_key(*name))
+        .collect();
+    if !gone.is_empty() {
+        device_drift::Entity::delete_many()
+            .filter(device_drift::Column::DeviceId.eq(device.id))
+            .filter(device_drift::Column::Name.is_in(gone))
+            .exec(&tx.db)
+            .await?;
+    }
+    let changed: BTreeMap<&String, &Drift> = now
+        .iter()
+        .filter(|(name, drift)| before.get(*name) != Some(drift))
+        .take_while(|_| limit.take(device.id))
+        .collect();
+    for (name, drift) in &changed {
+        let word = |running: &Option<Running>| running.as_ref().map(|it| it.version.clone());
+        let (expected, actual) = (word(&drift.expected), word(&drift.actual));
+        tracing::info!(device = %device.id, bundle = name, expected, actual, "a device runs something else than its last outcome said");
+        let detail =
+            json!({ "name": device.name, "bundle": name, "expected": expected, "actual": actual });
+        tx.event("device.drifted", Some(device.id), None, detail);
+    }
+    let rows = changed
+        .into_iter()
+        .map(|(name, drift)| row_of(device.id, name, drift));
+    let newer = OnConflict::columns([device_drift::Column::DeviceId, device_drift::Column::Name])
+        .update_columns([
+            device_drift::Column::ExpectedVersion,
+            device_drift::Column::ExpectedDigest,
+            device_drift::Column::ActualVersion,
+            device_drift::Column::ActualDigest,
+        ])
+        .to_owned();
+    insert_all::<device_drift::Entity>(&tx.db, rows.collect(), Some(newer)).await?;
+    if now.is_empty() && !before.is_empty() {
+        tx.device_event("device.settled", device.id, &device.name);
+    }
+    Ok(())
+}
+
+/// An outcome has just told what runs under these names, so nothing drifts there any more.
+pub(crate) async fn settle(tx: &Tx, told: &BTreeSet<(Uuid, String)>) -> Result<()> {
+    let devices: BTreeSet<Uuid> = told.iter().map(|(device, _)| *device).collect();
+    let devices: Vec<Uuid> = devices.into_iter().collect();
+    for chunk in devices.chunks(ID_CHUNK) {
+        let drifting = device_drift::Entity::find()
+            .filter(device_drift::Column::DeviceId.is_in(padded(chunk.iter().copied())))
+            .all(&tx.db)
+            .await?;
+        let mut left: BTreeMap<Uuid, usize> = BTreeMap::new();
+        for row in drifting {
+            let key = (row.device_id, row.name);
+            let settled = told.contains(&key);
+            *left.entry(key.0).or_default() += usize::from(!settled);
+            if settled {
+                device_drift::Entity::delete_by_id(key).exec(&tx.db).await?;
+            }
+        }
+        let settled = left.into_iter().filter(|(_, left)| *left == 0);
+        let settled: Vec<Uuid> = settled.map(|(device, _)| device).collect();
+        if settled.is_empty() {
+            continue;
+        }
+        let rows = device::Entity::find()
+            .filter(device::Column::Id.is_in(settled))
+            .all(&tx.db)
+            .await?;
+        for device in rows {
+            tx.device_event("device.settled", device.id, &device.name);
+        }
+    }
+    Ok(())
+}
+
+fn row_of(device: Uuid, name: &str, drift: &Drift) -> device_drift::Model {
+    let split = |running: &Option<Running>| {
+        let digest = running.as_ref().map(|running| running.digest.clone());
+        let version = running.as_ref().map(|running| running.version.clone());
+        (version.unwrap_or_default(), digest)
+    };
+    let (expected_version, expected_digest) = split(&drift.expected);
+    let (actual_version, actual_digest) = split(&drift.actual);
+    device_drift::Model {
+        device_id: device,
+        name: name.to_owned(),
+        expected_version,
+        expected_digest,
+        actual_version,
+        actual_digest,
+        since: drift.since.0,
+    }
+}

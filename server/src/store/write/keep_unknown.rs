@@ -1,0 +1,166 @@
+//! What devices say of attempts this database does not know, set aside for people. Bounded: a device may know much that this
+//! database has forgotten, and may make it up as well.
+
+use std::collections::{BTreeSet, HashSet};
+
+use kernex_proto::{OUTPUT_TAIL_LIMIT, v1};
+use prost::Message as _;
+use sea_orm::{
+    ColumnTrait, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::OnConflict,
+};
+use uuid::Uuid;
+
+use crate::store::{
+    db::{
+        error::Result,
+        sizes::{ID_CHUNK, insert_all},
+        store::Store,
+        transaction::Tx,
+        values::{clean, head, tail},
+    },
+    entity::unknown_report,
+    read::attempts::key,
+    write::report::{IncomingReport, MAX_MESSAGE, ReportEvent},
+};
+
+/// Reports kept of one device, beside the newest outcome of each bundle name.
+pub(crate) const KEPT: usize = 200;
+
+/// More than those before any is dropped, so that not each report has the others looked at.
+const SLACK: u64 = 50;
+
+/// The row of a report; none when it is worth nothing.
+pub(crate) fn row(report: &IncomingReport, now: i64) -> Option<unknown_report::Model> {
+    let (kind, bytes) = match &report.event {
+        ReportEvent::Accepted => ("accepted", Vec::new()),
+        ReportEvent::Outcome(outcome) => ("outcome", bounded(outcome).encode_to_vec()),
+        // Progress of nothing known is worth nothing.
+        // Nor is a question that nobody can answer.
+        ReportEvent::Progress(_) | ReportEvent::Deferred(_) => return None,
+    };
+    let (target_id, number) = key(report.attempt);
+    Some(unknown_report::Model {
+        id: Uuid::now_v7(),
+        device_id: report.device.0,
+        target_id,
+        number,
+        kind: kind.to_owned(),
+        report: bytes,
+        at: now,
+        bundle_name: told(&report.event).map(|active| clean(&active.name)),
+    })
+}
+
+/// An outcome within what is kept of one.
+fn bounded(outcome: &v1::Outcome) -> v1::Outcome {
+    let active = outcome.active.as_ref().map(|active| v1::ActiveRelease {
+        name: clean(&active.name),
+        version: clean(&active.version),
+        digest: clean(&active.digest),
+        previous_digest: clean(&active.previous_digest),
+        since: None,
+    });
+    v1::Outcome {
+        message: head(&outcome.message, MAX_MESSAGE),
+        output_tail: tail(&outcome.output_tail, OUTPUT_TAIL_LIMIT),
+        active,
+        ..outcome.clone()
+    }
+}
+
+/// What an outcome says runs now.
+fn told(event: &ReportEvent) -> Option<&v1::ActiveRelease> {
+    match event {
+        ReportEvent::Outcome(outcome) => outcome.active.as_ref(),
+        _ => None,
+    }
+}
+
+impl Store {
+    /// Keeps reports, and drops what is older than that of the same devices.
+    pub(crate) async fn keep_unknown(
+        &self,
+        tx: &Tx,
+        reports: Vec<unknown_report::Model>,
+    ) -> Result<()> {
+        let devices: BTreeSet<Uuid> = reports.iter().map(|report| report.device_id).collect();
+        let first_stays = OnConflict::columns([
+            unknown_report::Column::DeviceId,
+            unknown_report::Column::TargetId,
+            unknown_report::Column::Number,
+            unknown_report::Column::Kind,
+        ])
+        .do_nothing()
+        .to_owned();
+        insert_all::<unknown_report::Entity>(&tx.db, reports, Some(first_stays)).await?;
+        let dropped = self.figures().device_limits.of("unknown_reports");
+        for device in devices {
+            dropped.inc_by(drop_older(tx, device).await?);
+        }
+        Ok(())
+    }
+}
+
+/// Says how many it dropped.
+async fn drop_older(tx: &Tx, device: Uuid) -> Result<u64> {
+    let theirs =
+        || unknown_report::Entity::find().filter(unknown_report::Column::DeviceId.eq(device));
+    if theirs().count(&tx.db).await? <= KEPT as u64 + SLACK {
+        return Ok(0);
+    }
+    // Ids grow with time.
+    let rows: Vec<(Uuid, Option<String>)> = theirs()
+        .select_only()
+        .columns([
+            unknown_report::Column::Id,
+            unknown_report::Column::BundleName,
+        ])
+        .order_by_desc(unknown_report::Column::Id)
+        .into_tuple()
+        .all(&tx.db)
+        .await?;
+    let older = older(rows);
+    for chunk in older.chunks(ID_CHUNK) {
+        unknown_report::Entity::delete_many()
+            .filter(unknown_report::Column::Id.is_in(chunk.iter().copied()))
+            .exec(&tx.db)
+            .await?;
+    }
+    Ok(older.len() as u64)
+}
+
+/// Of a device's reports, the newest first, those that go: all but the first [`KEPT`] and the first of each bundle name.
+fn older(rows: Vec<(Uuid, Option<String>)>) -> Vec<Uuid> {
+    let mut names = HashSet::new();
+    let mut going = Vec::new();
+    for (place, (id, name)) in rows.into_iter().enumerate() {
+        let is_newest = name.is_some_and(|name| names.len() < KEPT && names.insert(name));
+        if place >= KEPT && !is_newest {
+            going.push(id);
+        }
+    }
+    going
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_of_each_name_and_the_newest_of_all_stay() {
+        let ids: Vec<Uuid> = (0..KEPT as u128 + 4).map(Uuid::from_u128).collect();
+        let named = |place: usize| match place {
+            0 => Some("app"),
+            place if place == KEPT => Some("app"),
+            place if place == KEPT + 1 => Some("db"),
+            place if place == KEPT + 2 => Some("db"),
+            _ => None,
+        };
+        let rows = ids.iter().enumerate();
+        let rows = rows.map(|(place, id)| (*id, named(place).map(str::to_owned)));
+        let going = older(rows.collect());
+        assert_eq!(going, [ids[KEPT], ids[KEPT + 2], ids[KEPT + 3]]);
+        assert!(older(Vec::new()).is_empty());
+    }
+}

@@ -1,0 +1,116 @@
+//! Setting and removing labels of a device.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    domain::selector::{RESERVED_PREFIX, check_key, check_value},
+    store::{
+        db::{
+            error::{Result, StoreError},
+            sizes::insert_all,
+            store::Store,
+            values::{signed, unsigned},
+        },
+        entity::device_label,
+        read::{
+            devices::{Device, find_device},
+            selection::Labels,
+        },
+        write::{
+            audit::audit,
+            device_row::update,
+            join::join,
+            replay::{Caller, body_hash, remember, replayed},
+        },
+    },
+};
+
+impl Store {
+    /// Sets and removes labels; `revision` 0 changes whatever is there.
+    pub async fn update_labels(
+        &self,
+        caller: &Caller,
+        id_or_name: &str,
+        set: BTreeMap<String, String>,
+        remove: Vec<String>,
+        revision: u64,
+    ) -> Result<Device> {
+        check_labels(&set)?;
+        let body = body_hash(&(id_or_name, &set, &remove, revision));
+        let (set, remove) = (&set, &remove);
+        self.decide(|tx| async move {
+            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+                let row = find_device(&tx.db, &id.to_string()).await?;
+                return self.whole(&tx.db, row).await;
+            }
+            let mut row = find_device(&tx.db, id_or_name).await?;
+            if revision != 0 && signed(revision) != row.revision {
+                return Err(StoreError::Conflict {
+                    kind: "device",
+                    id: row.name,
+                    revision: unsigned(row.revision),
+                });
+            }
+            let leaving = remove.iter().chain(set.keys()).cloned();
+            device_label::Entity::delete_many()
+                .filter(device_label::Column::DeviceId.eq(row.id))
+                .filter(device_label::Column::Key.is_in(leaving))
+                .exec(&tx.db)
+                .await?;
+            let labels = set.iter().map(|(key, value)| device_label::Model {
+                device_id: row.id,
+                key: key.clone(),
+                value: value.clone(),
+            });
+            insert_all::<device_label::Entity>(&tx.db, labels.collect(), None).await?;
+            row.revision += 1;
+            update(&tx, row.clone()).await?;
+            remember(&tx, caller, body, &row.id).await?;
+            audit(&tx, caller, row.id, json!({ "set": set, "remove": remove })).await?;
+            tx.device_event("device.labelled", row.id, &row.name);
+            join(&tx, &[row.id]).await?;
+            let whole = self.whole(&tx.db, row).await?;
+            if whole.labels.len() > MAX_LABELS {
+                return Err(invalid_labels(format!(
+                    "a device has at most {MAX_LABELS} labels"
+                )));
+            }
+            Ok(whole)
+        })
+        .await
+    }
+}
+
+/// Most labels of one device.
+pub(crate) const MAX_LABELS: usize = 64;
+
+/// Checks labels somebody wants to set.
+pub(crate) fn check_labels(labels: &Labels) -> Result<()> {
+    if labels.len() > MAX_LABELS {
+        return Err(invalid_labels(format!(
+            "a device has at most {MAX_LABELS} labels"
+        )));
+    }
+    for (key, value) in labels {
+        check_key(key)
+            .and_then(|()| check_value(value))
+            .map_err(invalid_labels)?;
+        if key.starts_with(RESERVED_PREFIX) {
+            return Err(invalid_labels(format!(
+                "`{key}` belongs to Kernex; choose a key without {RESERVED_PREFIX}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn invalid_labels(why: String) -> StoreError {
+    StoreError::Invalid {
+        field: "labels",
+        why,
+    }
+}

@@ -1,0 +1,152 @@
+//! What devices are known to run, by bundle name, from what their outcomes say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kernex_proto::{ids::Digest, v1};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::OnConflict};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    store::{
+        db::{
+            error::Result,
+            sizes::{ID_CHUNK, insert_all, padded},
+            transaction::Tx,
+            values::clean,
+        },
+        entity::device_release,
+        read::devices::release_from,
+        write::judge_drifts,
+    },
+};
+
+/// Bundle names of one device beyond which only orders give it more.
+const MAX_NAMES: usize = 256;
+
+/// A device and a bundle name.
+type Key = (Uuid, String);
+
+/// The releases of some devices while outcomes change them.
+#[derive(Debug, Default)]
+pub(crate) struct Releases {
+    known: BTreeMap<Key, device_release::Model>,
+    changed: BTreeSet<Key>,
+    /// Names an outcome told about, whether that changed anything or not.
+    told: BTreeSet<Key>,
+}
+
+impl Releases {
+    /// What these devices are known to run.
+    pub(crate) async fn of(tx: &Tx, devices: BTreeSet<Uuid>) -> Result<Self> {
+        let mut releases = Self::default();
+        let devices: Vec<Uuid> = devices.into_iter().collect();
+        for chunk in devices.chunks(ID_CHUNK) {
+            let rows = device_release::Entity::find()
+                .filter(device_release::Column::DeviceId.is_in(padded(chunk.iter().copied())))
+                .all(&tx.db)
+                .await?;
+            let rows = rows
+                .into_iter()
+                .map(|row| ((row.device_id, row.name.clone()), row));
+            releases.known.extend(rows);
+        }
+        Ok(releases)
+    }
+
+    /// What runs under a name; without a digest when nothing does.
+    pub(crate) fn running(&self, device: Uuid, name: &str) -> v1::ActiveRelease {
+        let row = self.known.get(&(device, name.to_owned()));
+        row.cloned().map(release_from).unwrap_or_default()
+    }
+
+    /// Whether a name that no order here has given may be taken in for a device. One that makes names up has no end of them.
+    pub(crate) fn has_room(&self, device: Uuid, name: &str) -> bool {
+        let known = self.known.range((device, String::new())..);
+        let mut known = known.take_while(|((of, _), _)| *of == device);
+        self.known.contains_key(&(device, name.to_owned())) || known.nth(MAX_NAMES - 1).is_none()
+    }
+
+    /// Takes in what an outcome says about a name.
+    pub(crate) fn learn(
+        &mut self,
+        device: Uuid,
+        name: &str,
+        active: Option<&v1::ActiveRelease>,
+        now: Timestamp,
+    ) {
+        let key = (device, name.to_owned());
+        self.told.insert(key.clone());
+        match active {
+            Some(active) if active.digest.parse::<Digest>().is_ok() => {
+                let Some(row) = release(&key, active, self.known.get(&key), now) else {
+                    return;
+                };
+                self.known.insert(key.clone(), row);
+            }
+            Some(active) => {
+                tracing::warn!(%device, digest = active.digest, "a release without a digest was ignored");
+                return;
+            }
+            None if self.known.remove(&key).is_some() => {}
+            None => return,
+        }
+        self.changed.insert(key);
+    }
+
+    /// Writes what changed.
+    pub(crate) async fn save(self, tx: &Tx) -> Result<()> {
+        let mut rows = Vec::new();
+        for key in &self.changed {
+            match self.known.get(key) {
+                Some(row) => rows.push(row.clone()),
+                None => {
+                    device_release::Entity::delete_by_id(key.clone())
+                        .exec(&tx.db)
+                        .await?;
+                }
+            }
+        }
+        let newer = OnConflict::columns([
+            device_release::Column::DeviceId,
+            device_release::Column::Name,
+        ])
+        .update_columns([
+            device_release::Column::Version,
+            device_release::Column::Digest,
+            device_release::Column::PreviousDigest,
+            device_release::Column::Since,
+        ])
+        .to_owned();
+        insert_all::<device_release::Entity>(&tx.db, rows, Some(newer)).await?;
+        judge_drifts::settle(tx, &self.told).await
+    }
+}
+
+/// The row to write; none when nothing changed, so that `since` stays.
+fn release(
+    key: &Key,
+    active: &v1::ActiveRelease,
+    before: Option<&device_release::Model>,
+    now: Timestamp,
+) -> Option<device_release::Model> {
+    if before.is_some_and(|row| row.digest == active.digest && row.version == active.version) {
+        return None;
+    }
+    // What the last outcome said is where the device is returned to. Of what no outcome told, the device may know.
+    let told = before
+        .map(|row| row.digest.as_str())
+        .filter(|told| *told != active.digest);
+    let known = Some(active.previous_digest.as_str())
+        .filter(|known| known.parse::<Digest>().is_ok() && *known != active.digest);
+    let earlier = before.map(|row| row.previous_digest.as_str());
+    let previous = told.or(known).or(earlier).unwrap_or_default().to_owned();
+    Some(device_release::Model {
+        device_id: key.0,
+        name: key.1.clone(),
+        version: clean(&active.version),
+        digest: active.digest.clone(),
+        previous_digest: previous,
+        since: now.0,
+    })
+}

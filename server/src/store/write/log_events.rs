@@ -1,0 +1,51 @@
+//! Writing a transaction's events, at its end and in commit order.
+
+use futures::future::BoxFuture;
+use sea_orm::{
+    ConnectionTrait, DbErr,
+    sea_query::{Expr, ExprTrait, Query},
+};
+
+use crate::{
+    clock::Timestamp,
+    store::{
+        db::{batching::Db, error::Result, new_event::NewEvent, sizes::insert_all},
+        entity::event,
+    },
+};
+
+/// Writes events under the next cursors. Writers are serial, so cursors grow in the order of commits.
+pub(crate) fn log_events(
+    db: &Db,
+    now: Timestamp,
+    events: Vec<NewEvent>,
+) -> BoxFuture<'_, Result<()>> {
+    Box::pin(write_events(db, now, events))
+}
+
+async fn write_events(db: &Db, now: Timestamp, events: Vec<NewEvent>) -> Result<()> {
+    let count = events.len() as i64;
+    let advance = Query::update()
+        .table("cluster")
+        .value("event_cursor", Expr::col("event_cursor").add(count))
+        .and_where(Expr::col("id").eq(1))
+        .returning_col("event_cursor")
+        .to_owned();
+    let row = db.query_one(&advance).await?;
+    let row = row
+        .ok_or_else(|| DbErr::RecordNotFound("the cluster row; was the schema migrated?".into()))?;
+    let first = row.try_get::<i64>("", "event_cursor")? - count + 1;
+    let rows = events
+        .into_iter()
+        .enumerate()
+        .map(|(index, event)| event::Model {
+            cursor: first + index as i64,
+            at: now.0,
+            kind: event.kind,
+            device_id: event.device,
+            deployment_id: event.deployment,
+            detail: event.detail.to_string(),
+        });
+    insert_all::<event::Entity>(db, rows.collect(), None).await?;
+    Ok(())
+}

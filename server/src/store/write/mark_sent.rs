@@ -1,0 +1,121 @@
+//! Noting what was pushed; written behind.
+
+use kernex_proto::ids::{AttemptId, DeviceId};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, sea_query::Expr};
+
+use crate::{
+    clock::Timestamp,
+    crash::Act,
+    store::{
+        db::{
+            error::Result,
+            sizes::{ID_CHUNK, padded},
+            store::Store,
+            values::signed,
+        },
+        entity::{attempt, device_configuration, run},
+        read::attempts::key,
+        write::change_attempts::{Batch, Entry},
+    },
+};
+
+impl Store {
+    /// Notes every push so far that the rows do not know of. What is not written, because the store failed or because whoever asked
+    /// for it went away, waits on.
+    pub async fn note_pushes(&self) -> Result<()> {
+        let flight = self.in_flight();
+        let _turn = flight.writing.lock().await;
+        let pushes = flight.handed();
+        self.mark_sent(&pushes).await?;
+        flight.written(&pushes);
+        Ok(())
+    }
+
+    /// Notes deploys that were pushed, and in which session. Written behind.
+    pub async fn mark_sent(&self, sent: &[(AttemptId, u64)]) -> Result<()> {
+        self.mark(sent, |entry, epoch, now| entry.note_push(epoch, now))
+            .await
+    }
+
+    /// Notes stops that were pushed, in which session, and whether they were to end going back. Written behind: what was ordered
+    /// since is another stop.
+    pub async fn mark_stops_sent(&self, sent: &[(AttemptId, bool, u64)]) -> Result<()> {
+        let (with, without): (Vec<_>, Vec<_>) =
+            sent.iter().partition(|(_, going_back, _)| *going_back);
+        for (going_back, sent) in [(true, with), (false, without)] {
+            let sent: Vec<_> = sent.iter().map(|(id, _, epoch)| (*id, *epoch)).collect();
+            self.mark(&sent, |entry, epoch, _| {
+                let facts = entry.facts();
+                let is_this_stop = facts.stop_requested && facts.stop_going_back == going_back;
+                if is_this_stop && entry.row.stop_sent_epoch < epoch {
+                    entry.row.stop_sent_epoch = epoch;
+                    entry.mark_dirty();
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn mark(
+        &self,
+        sent: &[(AttemptId, u64)],
+        note: impl Fn(&mut Entry, i64, Timestamp) + Send + Sync,
+    ) -> Result<()> {
+        let note = &note;
+        for chunk in sent.chunks(ID_CHUNK) {
+            self.write_as(Act::CommitSent, |tx| async move {
+                let mut batch = Batch::new(&tx);
+                let targets = chunk.iter().map(|(attempt, _)| attempt.target.0);
+                let named = Condition::all().add(attempt::Column::TargetId.is_in(padded(targets)));
+                batch.load(named, None).await?;
+                for (id, epoch) in chunk {
+                    if let Some(entry) = batch.get(key(*id)) {
+                        note(entry, signed(*epoch), tx.now);
+                    }
+                }
+                batch.save().await?;
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Notes runs that were pushed. Written behind.
+    pub async fn mark_runs_sent(&self, sent: &[(AttemptId, u32)]) -> Result<()> {
+        self.write_as(Act::CommitRuns, |tx| async move {
+            for (attempt, granted) in sent {
+                let (target, number) = key(*attempt);
+                run::Entity::update_many()
+                    .col_expr(run::Column::DueAt, Expr::value(None::<i64>))
+                    .filter(run::Column::TargetId.eq(target))
+                    .filter(run::Column::Number.eq(number))
+                    .filter(run::Column::Run.eq(i32::try_from(*granted).unwrap_or(i32::MAX)))
+                    .exec(&tx.db)
+                    .await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes what was pushed, and in which session. Written behind.
+    pub async fn mark_configurations_sent(&self, sent: &[(DeviceId, u64, u64)]) -> Result<()> {
+        self.write(|tx| async move {
+            for (device, revision, epoch) in sent {
+                device_configuration::Entity::update_many()
+                    .col_expr(
+                        device_configuration::Column::SentEpoch,
+                        Expr::value(signed(*epoch)),
+                    )
+                    .filter(device_configuration::Column::DeviceId.eq(device.0))
+                    .filter(device_configuration::Column::Revision.eq(signed(*revision)))
+                    .exec(&tx.db)
+                    .await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,49 @@
+//! Bringing the schema up to date.
+
+use kernex_migrations::Migrator;
+use kernex_proto::ids::ClusterId;
+use sea_orm::EntityTrait;
+use sea_orm_migration::MigratorTrait;
+
+use crate::store::{
+    db::{connect, error::Result, sizes::insert_all, store::Store},
+    entity::cluster,
+};
+
+impl Store {
+    /// Brings the schema up to date. Replicas that start together wait for each other.
+    pub async fn migrate(&self) -> Result<()> {
+        let lock = connect::lock_migrations(self.writer()).await?;
+        let outcome = Migrator::up(self.writer(), None).await;
+        if let Some(lock) = lock {
+            // Closing the connection gives the lock back whatever happened before.
+            let _ = sqlx::Connection::close(lock).await;
+        }
+        outcome?;
+        self.cluster_id().await?;
+        Ok(())
+    }
+
+    /// The id of this installation, made on first use.
+    pub async fn cluster_id(&self) -> Result<ClusterId> {
+        if let Some(row) = cluster::Entity::find().one(self.reader()).await? {
+            return Ok(ClusterId(row.cluster_id));
+        }
+        self.write(|tx| async move {
+            if let Some(row) = cluster::Entity::find().one(&tx.db).await? {
+                return Ok(ClusterId(row.cluster_id));
+            }
+            let id = ClusterId::generate();
+            let row = cluster::Model {
+                id: 1,
+                cluster_id: id.0,
+                event_cursor: 0,
+                created_at: tx.now.0,
+                revocations: 0,
+            };
+            insert_all::<cluster::Entity>(&tx.db, vec![row], None).await?;
+            Ok(id)
+        })
+        .await
+    }
+}

@@ -1,0 +1,22 @@
+//! Writing down that the clock jumped.
+
+use serde_json::json;
+
+use crate::store::db::{error::Result, store::Store};
+
+impl Store {
+    /// Writes down that deadlines stopped counting because the clock jumped, or count again.
+    pub async fn note_clock(&self, trusted: bool) -> Result<()> {
+        let kind = if trusted {
+            "server.clock_steady"
+        } else {
+            "server.clock_jumped"
+        };
+        let detail = &json!({ "drift_seconds": self.clock_drift().as_secs() });
+        self.write(|tx| async move {
+            tx.event(kind, None, None, detail.clone());
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,254 @@
+//! Opening many sessions at once: the rows of all of them are read together, each is judged by itself, and what changed is
+//! written together. A fleet that comes back costs a dozen statements a batch, however many devices that is.
+
+use std::collections::HashMap;
+
+use kernex_proto::ids::JournalId;
+use sea_orm::{
+    ColumnTrait, EntityTrait, Iterable, QueryFilter, QuerySelect, QueryTrait,
+    sea_query::{Expr, OnConflict},
+};
+use uuid::Uuid;
+
+use crate::{
+    domain::device::{Conflict, Known, Return, next_epoch, recognise},
+    store::{
+        db::{
+            error::{Result, StoreError, not_found},
+            sizes::{insert_all, padded},
+            transaction::{Deciding, Tx},
+            values::{clean, signed, unsigned},
+        },
+        entity::{device, device_key, journal, session},
+        read::sessions::number_of_session,
+        write::{
+            copies,
+            device_row::{described, update},
+            join::join,
+            opening::{OpenSession, OpenedSession, Opening},
+            settle_held::settle,
+        },
+    },
+};
+
+/// Numbers and opens the sessions of different devices, and answers each in its place. What is refused has changed nothing, but
+/// that a device somebody lies about is conflicted.
+pub(crate) async fn open(
+    tx: &Deciding,
+    opens: &[&OpenSession],
+) -> Result<Vec<Result<OpenedSession>>> {
+    let mut devices = speaking_devices(tx, opens).await?;
+    let journals = journals(tx, opens).await?;
+    let mut answers = Vec::with_capacity(opens.len());
+    let mut openings = Vec::with_capacity(opens.len());
+    for open in opens {
+        let Some(row) = devices.remove(&open.device.0) else {
+            answers.push(Err(not_found("device key", open.key)));
+            continue;
+        };
+        let journal = journals.get(&(open.device.0, open.journal.0));
+        match recognised(tx, open, row, journal).await {
+            Ok(opening) => {
+                answers.push(Ok(opening.answer()));
+                openings.push(opening);
+            }
+            Err(
+                error @ (StoreError::CopyGivenUp(_)
+                | StoreError::EpochNotIssued { .. }
+                | StoreError::ProtocolDowngraded { .. }),
+            ) => answers.push(Err(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    if openings.is_empty() {
+        return Ok(answers);
+    }
+    write_sessions(tx, &openings).await?;
+    write_devices(tx, &openings).await?;
+    begin_marks(tx, &openings).await?;
+    let mut stops = settle(tx, &openings).await?;
+    for (open, answer) in opens.iter().zip(&mut answers) {
+        if let (Ok(opened), Some(stops)) = (answer, stops.remove(&open.device.0)) {
+            opened.stops = stops;
+        }
+    }
+    let news = openings.iter().filter(|opening| opening.is_news());
+    let news: Vec<Uuid> = news.map(|opening| opening.row.id).collect();
+    if !news.is_empty() {
+        join(tx, &news).await?;
+    }
+    tx.touch();
+    Ok(answers)
+}
+
+/// Those devices whose key still speaks for them.
+async fn speaking_devices(tx: &Tx, opens: &[&OpenSession]) -> Result<HashMap<Uuid, device::Model>> {
+    let keys: Vec<(Uuid, String)> = device_key::Entity::find()
+        .select_only()
+        .columns([device_key::Column::DeviceId, device_key::Column::Digest])
+        .filter(
+            device_key::Column::Digest.is_in(padded(opens.iter().map(|open| open.key.to_string()))),
+        )
+        .filter(device_key::Column::RevokedAt.is_null())
+        .into_tuple()
+        .all(&tx.db)
+        .await?;
+    let keys: HashMap<Uuid, String> = keys.into_iter().collect();
+    let speaking = opens.iter().filter(|open| {
+        keys.get(&open.device.0)
+            .is_some_and(|digest| *digest == open.key.to_string())
+    });
+    let devices = device::Entity::find()
+        .filter(device::Column::Id.is_in(padded(speaking.map(|open| open.device.0))))
+        .all(&tx.db)
+        .await?;
+    Ok(devices.into_iter().map(|row| (row.id, row)).collect())
+}
+
+async fn journals(
+    tx: &Tx,
+    opens: &[&OpenSession],
+) -> Result<HashMap<(Uuid, Uuid), journal::Model>> {
+    let rows = journal::Entity::find()
+        .filter(journal::Column::DeviceId.is_in(padded(opens.iter().map(|open| open.device.0))))
+        .filter(journal::Column::JournalId.is_in(padded(opens.iter().map(|open| open.journal.0))))
+        .all(&tx.db)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| ((row.device_id, row.journal_id), row))
+        .collect())
+}
+
+/// Tells the device from its copies and gives the session its number.
+async fn recognised<'a>(
+    tx: &Tx,
+    open: &'a OpenSession,
+    before: device::Model,
+    journal: Option<&journal::Model>,
+) -> Result<Opening<'a>> {
+    let known = Known {
+        journal: before.journal_id.map(JournalId),
+        retired: journal.is_some_and(|journal| journal.retired_at.is_some()),
+        given_up_below: journal.map_or(0, |journal| unsigned(journal.given_up_below)),
+        issued_epoch: unsigned(before.epoch),
+        confirmed_epoch: unsigned(before.confirmed_epoch),
+    };
+    let spoken = i64::from(open.protocol_revision);
+    if spoken < before.protocol_revision {
+        return Err(StoreError::ProtocolDowngraded {
+            name: before.name,
+            spoken: open.protocol_revision,
+            before: u32::try_from(before.protocol_revision).unwrap_or(u32::MAX),
+        });
+    }
+    let returned = recognise(&known, open.journal, open.last_epoch);
+    let mut row = before.clone();
+    row.protocol_revision = spoken;
+    match returned {
+        Return::Same => {}
+        // Among several copies a new journal is one more.
+        Return::Fresh if row.conflicted => copies::conflict(tx, &mut row, open.journal.0).await?,
+        Return::Fresh => copies::begin(tx, &mut row, open.journal.0).await?,
+        Return::Fork => copies::conflict(tx, &mut row, open.journal.0).await?,
+        Return::GivenUp => return Err(StoreError::CopyGivenUp(row.name)),
+        Return::NotIssued => {
+            let error = StoreError::EpochNotIssued {
+                name: before.name.clone(),
+                told: open.last_epoch,
+                issued: known.issued_epoch,
+            };
+            if !before.conflicted {
+                let mut row = before;
+                copies::doubt(tx, &mut row, Conflict::EpochNotIssued).await?;
+                tx.device_event("device.conflicted", row.id, &row.name);
+                update(tx, row).await?;
+            }
+            return Err(error);
+        }
+    }
+    row = described(row, &open.inventory);
+    row.epoch = signed(next_epoch(&known, open.last_epoch));
+    row.last_seen = Some(tx.now.0);
+    row.agent_version = clean(&open.agent_version);
+    row.boot_id = clean(&open.boot_id);
+    if row.conflicted && !before.conflicted {
+        tracing::warn!(device = %open.device, journal = %open.journal, "two copies of a device were seen");
+        tx.device_event("device.conflicted", row.id, &row.name);
+    }
+    let known_mark = match (journal, returned) {
+        (Some(journal), _) => journal.recorded_seq.map(unsigned),
+        // Nothing of a journal that is new here was ever recorded here.
+        (None, Return::Fresh) => Some(0),
+        (None, _) => None,
+    };
+    Ok(Opening {
+        open,
+        before,
+        row,
+        returned,
+        recorded_seq: known_mark.or(open.acknowledged_seq),
+        begins_mark: known_mark.is_none() && open.acknowledged_seq.is_some(),
+    })
+}
+
+async fn write_sessions(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
+    let sessions = openings.iter().map(|opening| session::Model {
+        device_id: opening.row.id,
+        epoch: opening.row.epoch,
+        replica: opening.open.replica,
+        token_hash: opening.open.token_hash.to_string(),
+        journal_id: opening.open.journal.0,
+        opened_at: tx.now.0,
+        confirmed_at: None,
+    });
+    let newer = OnConflict::column(session::Column::DeviceId)
+        .update_columns([
+            session::Column::Epoch,
+            session::Column::Replica,
+            session::Column::TokenHash,
+            session::Column::JournalId,
+            session::Column::OpenedAt,
+            session::Column::ConfirmedAt,
+        ])
+        .to_owned();
+    insert_all::<session::Entity>(&tx.db, sessions.collect(), Some(newer)).await?;
+    Ok(())
+}
+
+/// A device that left and came back has a new number only, which its session's row has as well; any other is written whole.
+async fn write_devices(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
+    let (changed, numbered): (Vec<_>, Vec<_>) =
+        openings.iter().partition(|opening| opening.is_changed());
+    if !numbered.is_empty() {
+        let ids = padded(numbered.iter().map(|opening| opening.row.id));
+        let update = device::Entity::update_many()
+            .col_expr(device::Column::Epoch, number_of_session())
+            .col_expr(device::Column::LastSeen, Expr::value(tx.now.0))
+            .filter(device::Column::Id.is_in(ids));
+        tx.db.later(update.as_query()).await?;
+    }
+    let changed: Vec<_> = changed.iter().map(|opening| opening.row.clone()).collect();
+    let is_id = |column: &device::Column| matches!(column, device::Column::Id);
+    let whole = OnConflict::column(device::Column::Id)
+        .update_columns(device::Column::iter().filter(|column| !is_id(column)))
+        .to_owned();
+    insert_all::<device::Entity>(&tx.db, changed, Some(whole)).await?;
+    Ok(())
+}
+
+/// Notes up to where outcomes are recorded, for journals that nobody knew that of: once for each, after an upgrade.
+async fn begin_marks(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
+    for opening in openings.iter().filter(|opening| opening.begins_mark) {
+        let Some(recorded) = opening.recorded_seq else {
+            continue;
+        };
+        let begun = journal::Entity::update_many()
+            .col_expr(journal::Column::RecordedSeq, Expr::value(signed(recorded)))
+            .filter(journal::Column::DeviceId.eq(opening.row.id))
+            .filter(journal::Column::JournalId.eq(opening.open.journal.0))
+            .filter(journal::Column::RecordedSeq.is_null());
+        tx.db.later(begun.as_query()).await?;
+    }
+    Ok(())
+}

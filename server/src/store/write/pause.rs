@@ -1,0 +1,60 @@
+//! Pausing a deployment.
+
+use kernex_proto::ids::DeploymentId;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    domain::rollout::DeploymentState,
+    store::{
+        db::{
+            error::{Result, StoreError},
+            store::Store,
+            values::clean,
+        },
+        read::deployments::{Deployment, find, find_row},
+        write::{
+            change_deployment::Change,
+            replay::{Caller, body_hash, remember, replayed},
+            steer::{record, wrong_state},
+        },
+    },
+};
+
+impl Store {
+    /// Begins nothing more.
+    pub async fn pause_deployment(
+        &self,
+        caller: &Caller,
+        id: DeploymentId,
+        reason: &str,
+    ) -> Result<Deployment> {
+        let body = body_hash(&(id.0, reason));
+        self.decide(|tx| async move {
+            if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
+                return find(&tx.db, id.0).await;
+            }
+            let row = find_row(&tx.db, id.0).await?;
+            let mut change = Change::of(&row)?;
+            match change.state {
+                DeploymentState::Scheduled
+                | DeploymentState::Active
+                | DeploymentState::AwaitingApproval => {}
+                DeploymentState::Paused => return Err(wrong_state(id, "is paused already")),
+                DeploymentState::Stopping => return Err(wrong_state(id, "was cancelled")),
+                DeploymentState::Finished => return Err(StoreError::Finished),
+            }
+            change.state = DeploymentState::Paused;
+            change.paused_reason = match clean(reason.trim()) {
+                reason if reason.is_empty() => format!("by {}", caller.name),
+                reason => reason,
+            };
+            change.write(&tx, &row).await?;
+            let detail = json!({ "by": caller.name, "reason": change.paused_reason });
+            record(&tx, caller, id, "deployment.paused", detail).await?;
+            remember(&tx, caller, body, &id.0).await?;
+            find(&tx.db, id.0).await
+        })
+        .await
+    }
+}

@@ -1,0 +1,98 @@
+//! Opening the next phase of a deployment.
+
+use kernex_proto::ids::DeploymentId;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    domain::rollout::DeploymentState,
+    store::{
+        db::{
+            error::{Result, StoreError},
+            store::Store,
+        },
+        entity::deployment,
+        read::deployments::find_row,
+        write::{
+            advance::step,
+            change_deployment::{Change, open_phase},
+            join::catch_up,
+            replay::{Caller, body_hash, remember, replayed},
+            steer::{Steered, forgive, go_on, record, steered, wrong_state},
+        },
+    },
+};
+
+impl Store {
+    /// Opens the next phase now, `wanted` when that is said; the failures up to now are borne.
+    pub async fn promote_deployment(
+        &self,
+        caller: &Caller,
+        id: DeploymentId,
+        wanted: Option<u32>,
+    ) -> Result<Steered> {
+        let body = body_hash(&(id.0, wanted));
+        self.decide(|tx| async move {
+            if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
+                return steered(&tx, id).await;
+            }
+            let row = find_row(&tx.db, id.0).await?;
+            let mut change = Change::of(&row)?;
+            let next = next_phase(id, &row, &change, wanted)?;
+            forgive(&tx, id.0, change.phase).await?;
+            open_phase(&tx, id.0, next).await?;
+            change.phase = next;
+            go_on(&mut change);
+            change.write(&tx, &row).await?;
+            step(&tx, id.0).await?;
+            catch_up(&tx, id.0).await?;
+            let detail = json!({ "by": caller.name, "phase": next });
+            record(&tx, caller, id, "deployment.promoted", detail).await?;
+            remember(&tx, caller, body, &id.0).await?;
+            steered(&tx, id).await
+        })
+        .await
+    }
+}
+
+/// The phase that a promotion opens.
+fn next_phase(
+    id: DeploymentId,
+    row: &deployment::Model,
+    now: &Change,
+    wanted: Option<u32>,
+) -> Result<u32> {
+    let last = u32::try_from(row.phase_count).unwrap_or(0);
+    if last == 0 {
+        return Err(wrong_state(
+            id,
+            "has no phases: every target was released when it was made",
+        ));
+    }
+    if wanted.is_some_and(|wanted| wanted > last) {
+        return Err(StoreError::Invalid {
+            field: "phase",
+            why: format!("there is no such phase; the last one is {last}"),
+        });
+    }
+    match now.state {
+        DeploymentState::Active | DeploymentState::Paused | DeploymentState::AwaitingApproval => {}
+        DeploymentState::Scheduled => return Err(wrong_state(id, "waits for its start")),
+        DeploymentState::Stopping => return Err(wrong_state(id, "was cancelled")),
+        DeploymentState::Finished => return Err(StoreError::Finished),
+    }
+    let next = now.phase + 1;
+    if next > last {
+        return Err(wrong_state(id, "has its last phase open"));
+    }
+    match wanted {
+        Some(wanted) if wanted < next => {
+            Err(wrong_state(id, format!("has phase {wanted} open already")))
+        }
+        Some(wanted) if wanted > next => {
+            let why = format!("opens phase {next} next, and phase {wanted} only after it");
+            Err(wrong_state(id, why))
+        }
+        _ => Ok(next),
+    }
+}

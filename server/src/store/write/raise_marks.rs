@@ -1,0 +1,170 @@
+//! Up to where the outcomes of each journal are recorded, raised in the transaction that records them. An agent sends what is above
+//! it again: after a restore that is what the rows have lost, in peace it is nothing.
+//!
+//! An outcome says which one came before it in its journal, so the mark is raised over it only when nothing is missing in between,
+//! in whatever order outcomes come and commit. What was refused, came late or twice or is about nothing known here has been
+//! dealt with, and counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kernex_proto::ids::DeviceId;
+use sea_orm::{
+    ColumnTrait, EntityTrait, QueryFilter,
+    sea_query::{Expr, ExprTrait, Query, TableRef, UpdateStatement, ValueTuple},
+};
+use uuid::Uuid;
+
+use crate::store::{
+    db::{
+        error::Result,
+        sizes::padded,
+        transaction::Tx,
+        values::{signed, unsigned},
+    },
+    entity::journal,
+    write::report::{IncomingReport, Place},
+};
+
+/// A journal of a device.
+type Key = (Uuid, Uuid);
+
+/// Outcomes of one journal with none missing between them: the number of the one before the first, and that of the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stretch {
+    after: u64,
+    through: u64,
+}
+
+/// The marks of some journals while a batch of reports goes over them.
+#[derive(Debug, Default)]
+pub(crate) struct Marks(BTreeMap<Key, u64>);
+
+impl Marks {
+    /// Those of the journals in which these outcomes stand.
+    pub(crate) async fn of(tx: &Tx, reports: &[IncomingReport]) -> Result<Self> {
+        let places = reports
+            .iter()
+            .filter_map(|report| Some((report.device.0, report.place?)));
+        let (devices, journals): (BTreeSet<Uuid>, BTreeSet<Uuid>) = places
+            .map(|(device, place)| (device, place.journal.0))
+            .unzip();
+        let rows = journal::Entity::find()
+            .filter(journal::Column::DeviceId.is_in(padded(devices)))
+            .filter(journal::Column::JournalId.is_in(padded(journals)))
+            .all(&tx.db)
+            .await?;
+        let marks = rows.into_iter().map(|row| {
+            let recorded = row.recorded_seq.map_or(0, unsigned);
+            ((row.device_id, row.journal_id), recorded)
+        });
+        Ok(Self(marks.collect()))
+    }
+
+    /// Goes over an outcome. Says whether it is above all that were told before, so that what it says of the device is newer.
+    pub(crate) fn pass(&mut self, device: DeviceId, place: Place) -> bool {
+        match self.0.get_mut(&(device.0, place.journal.0)) {
+            Some(mark) if place.seq <= *mark => false,
+            Some(mark) => {
+                *mark = place.seq;
+                true
+            }
+            None => true,
+        }
+    }
+}
+
+/// Raises the marks over the outcomes among these reports: one statement for all journals, unless some lack an outcome in between.
+pub(crate) async fn raise(tx: &Tx, reports: &[IncomingReport]) -> Result<()> {
+    for round in rounds(reports) {
+        tx.db.later(&statement(&round)).await?;
+    }
+    Ok(())
+}
+
+/// What is to be raised, journal by journal; the stretches of one journal in rounds, the lower ones first.
+fn rounds(reports: &[IncomingReport]) -> Vec<Vec<(Key, Stretch)>> {
+    let mut places = BTreeMap::<Key, Vec<Stretch>>::new();
+    for report in reports {
+        let Some(place) = report.place.filter(|place| place.after < place.seq) else {
+            continue;
+        };
+        let of = (report.device.0, place.journal.0);
+        places.entry(of).or_default().push(Stretch {
+            after: place.after,
+            through: place.seq,
+        });
+    }
+    let mut rounds = Vec::<Vec<(Key, Stretch)>>::new();
+    for (of, places) in places {
+        for (round, stretch) in joined(places).into_iter().enumerate() {
+            if rounds.len() == round {
+                rounds.push(Vec::new());
+            }
+            rounds[round].push((of, stretch));
+        }
+    }
+    rounds
+}
+
+/// Stretches that overlap or follow one another as one.
+fn joined(mut places: Vec<Stretch>) -> Vec<Stretch> {
+    places.sort_by_key(|place| (place.after, place.through));
+    let mut joined = Vec::<Stretch>::with_capacity(1);
+    for place in places {
+        match joined.last_mut() {
+            Some(last) if place.after <= last.through => {
+                last.through = Ord::max(last.through, place.through);
+            }
+            _ => joined.push(place),
+        }
+    }
+    joined
+}
+
+fn statement(round: &[(Key, Stretch)]) -> UpdateStatement {
+    use journal::Column as C;
+    let rows = round.iter().map(|((device, journal), stretch)| {
+        let values = [
+            (*device).into(),
+            (*journal).into(),
+            signed(stretch.after).into(),
+            signed(stretch.through).into(),
+        ];
+        ValueTuple::Many(values.into())
+    });
+    let told = |number: u8| Expr::col(("told", format!("column{number}")));
+    let column = |column: C| Expr::col((journal::Entity, column));
+    Query::update()
+        .table(journal::Entity)
+        .value(C::RecordedSeq, told(4))
+        .from(TableRef::ValuesList(padded(rows), "told".into()))
+        .and_where(column(C::DeviceId).eq(told(1)))
+        .and_where(column(C::JournalId).eq(told(2)))
+        .and_where(column(C::RecordedSeq).gte(told(3)))
+        .and_where(column(C::RecordedSeq).lt(told(4)))
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_that_follow_one_another_are_one_stretch_whatever_their_order() {
+        let stretch = |(after, through)| Stretch { after, through };
+        type Places<'a> = &'a [(u64, u64)];
+        let table: [(Places<'_>, Places<'_>); 6] = [
+            (&[], &[]),
+            (&[(0, 3), (3, 7), (7, 8)], &[(0, 8)]),
+            (&[(7, 8), (0, 3), (3, 7)], &[(0, 8)]),
+            (&[(0, 3), (0, 3)], &[(0, 3)]),
+            (&[(0, 3), (7, 8)], &[(0, 3), (7, 8)]),
+            (&[(2, 9), (3, 4), (4, 5)], &[(2, 9)]),
+        ];
+        for (places, expected) in table {
+            let places: Vec<_> = places.iter().copied().map(stretch).collect();
+            let expected: Vec<_> = expected.iter().copied().map(stretch).collect();
+            assert_eq!(joined(places.clone()), expected, "{places:?}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Heartbeats of many sessions at once: the latest of each device, and a sampled history.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use kernex_proto::ids::DeviceId;
+use sea_orm::{
+    ConnectionTrait, FromQueryResult, Iterable,
+    sea_query::{Alias, Expr, ExprTrait, OnConflict, Query, SelectStatement, TableRef},
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    crash::Act,
+    store::{
+        db::{
+            error::Result,
+            sizes::{ID_CHUNK, insert_all, padded},
+            store::Store,
+            transaction::Tx,
+            values::signed,
+        },
+        entity::{heartbeat, heartbeat_sample},
+        read::leftovers,
+        write::{
+            heartbeat_row::{HeartbeatRow, Newest},
+            judge_drifts::{self, Compared},
+        },
+    },
+};
+
+/// What became of heartbeats.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// Devices whose heartbeats were compared with what is expected of them, and fit.
+    pub fit: HashSet<DeviceId>,
+    /// When the history of a device was last added to, where that was read or has changed.
+    pub sampled: HashMap<DeviceId, Timestamp>,
+}
+
+/// One sample a minute of each device makes the history.
+const SAMPLE_EVERY: Duration = Duration::from_secs(60);
+
+impl Store {
+    /// Records the newest heartbeat of each device; those of older sessions and deleted devices are dropped.
+    pub async fn record_heartbeats(&self, rows: &[HeartbeatRow]) -> Result<Recorded> {
+        // The last one of each device wins; sorted, so that replicas lock rows in one order.
+        let newest: Newest<'_> = rows.iter().map(|row| (row.device.0, row)).collect();
+        let newest = &newest;
+        if newest.is_empty() {
+            return Ok(Recorded::default());
+        }
+        // Where a device was deleted since it was read of, that is read again.
+        let trusted = &AtomicBool::new(true);
+        let (sampled, compared) = self
+            .write_beside_as(Act::CommitHeartbeats, |tx| async move {
+                let trusted = trusted.swap(false, Ordering::Relaxed);
+                let rows: Vec<&HeartbeatRow> = newest.values().copied().collect();
+                let (mut sampled, mut compared) = (HashMap::new(), Compared::default());
+                for chunk in rows.chunks(ID_CHUNK) {
+                    let current = current(&tx, chunk, trusted).await?;
+                    record(&tx, &current, &mut sampled).await?;
+                    let current: Vec<_> = current.iter().map(|current| current.row).collect();
+                    judge_drifts::compare(&tx.db, &current, &mut compared).await?;
+                }
+                Ok((sampled, compared))
+            })
+            .await?;
+        self.judge_drifts(newest, &compared.suspects).await?;
+        Ok(Recorded {
+            fit: compared.fit,
+            sampled,
+        })
+    }
+}
+
+/// A heartbeat of a device's newest session.
+struct Current<'a> {
+    row: &'a HeartbeatRow,
+    /// When its history was last added to.
+    sampled_at: Option<Timestamp>,
+    /// Whether that was read just now.
+    is_news: bool,
+}
+
+/// Those heartbeats whose devices are there and have no newer session. One that says when its history was added to was
+/// asked about before; a newer session's heartbeat stays where it is even so.
+async fn current<'a>(
+    tx: &Tx,
+    rows: &[&'a HeartbeatRow],
+    trusted: bool,
+) -> Result<Vec<Current<'a>>> {
+    let known = |row: &HeartbeatRow| row.sampled_at.filter(|_| trusted);
+    let unknown = rows.iter().filter(|row| known(row).is_none());
+    let unknown: Vec<Uuid> = unknown.map(|row| row.device.0).collect();
+    let mut read = HashMap::with_capacity(unknown.len());
+    if !unknown.is_empty() {
+        for row in tx.db.query_all(&before(&unknown)).await? {
+            let before = Before::from_query_result(&row, "")?;
+            read.insert(before.id, before);
+        }
+    }
+    let current = rows.iter().filter_map(|row| {
+        let known = known(row);
+        if known.is_some() {
+            return Some(Current {
+                row,
+                sampled_at: known,
+                is_news: false,
+            });
+        }
+        let before = read.get(&row.device.0)?;
+        (signed(row.epoch) >= before.epoch).then_some(Current {
+            row,
+            sampled_at: before.sampled_at.map(Timestamp),
+            is_news: true,
+        })
+    });
+    Ok(current.collect())
+}
+
+/// Writes heartbeats. When a device was last seen is read from its heartbeat as well as from its own row, so that row is left
+/// alone.
+async fn record(
+    tx: &Tx,
+    current: &[Current<'_>],
+    sampled: &mut HashMap<DeviceId, Timestamp>,
+) -> Result<()> {
+    let mut latest = Vec::with_capacity(current.len());
+    let mut samples = Vec::new();
+    for current in current {
+        let last = current.sampled_at;
+        let last = last.filter(|last| tx.now.since(*last) < SAMPLE_EVERY);
+        let beat = beat(current.row, tx.now, last.unwrap_or(tx.now));
+        if last.is_none() {
+            samples.push(sample(&beat));
+        }
+        if last.is_none() || current.is_news {
+            sampled.insert(current.row.device, Timestamp(beat.sampled_at));
+        }
+        latest.push(beat);
+    }
+    let stored = Expr::col((heartbeat::Entity, heartbeat::Column::Epoch));
+    let written = Expr::col((Alias::new("excluded"), heartbeat::Column::Epoch));
+    let newer = OnConflict::column(heartbeat::Column::DeviceId)
+        .update_columns(
+            heartbeat::Column::iter()
+                .filter(|column| !matches!(column, heartbeat::Column::DeviceId)),
+        )
+        .action_and_where(stored.lte(written))
+        .to_owned();
+    insert_all::<heartbeat::Entity>(&tx.db, latest, Some(newer)).await?;
+    let once = OnConflict::columns([
+        heartbeat_sample::Column::DeviceId,
+        heartbeat_sample::Column::At,
+    ])
+    .do_nothing()
+    .to_owned();
+    insert_all::<heartbeat_sample::Entity>(&tx.db, samples, Some(once)).await?;
+    Ok(())
+}
+
+/// What is known of a device before its heartbeat is written.
+#[derive(FromQueryResult)]
+struct Before {
+    id: Uuid,
+    epoch: i64,
+    /// When its history was last added to.
+    sampled_at: Option<i64>,
+}
+
+fn before(ids: &[Uuid]) -> SelectStatement {
+    Query::select()
+        .columns([("d", "id"), ("d", "epoch")])
+        .column(("h", "sampled_at"))
+        .from_as("devices", "d")
+        .left_join(
+            TableRef::from("heartbeats").alias("h"),
+            Expr::col(("h", "device_id")).equals(("d", "id")),
+        )
+        .and_where(Expr::col(("d", "id")).is_in(padded(ids.iter().copied())))
+        .to_owned()
+}
+
+fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: Timestamp) -> heartbeat::Model {
+    let vitals = &row.vital_signs;
+    let releases: Vec<_> = row
+        .releases
+        .iter()
+        .flatten()
+        .map(|release| json!({ "name": release.name, "version": release.version, "digest": release.digest }))
+        .collect();
+    heartbeat::Model {
+        device_id: row.device.0,
+        // SQLite has no NaN, and no percentage is infinite.
+        cpu_percent: if vitals.cpu_percent.is_finite() {
+            vitals.cpu_percent
+        } else {
+            0.0
+        },
+        memory_used_mb: signed(vitals.memory_used_mb),
+        memory_total_mb: signed(vitals.memory_total_mb),
+        disk_free_bytes: signed(vitals.disk_free_bytes),
+        disk_total_bytes: signed(vitals.disk_total_bytes),
+        uptime_seconds: signed(vitals.uptime_seconds),
+        epoch: signed(row.epoch),
+        at: now.0,
+        sampled_at: sampled_at.0,
+        releases: json!(releases).to_string(),
+        leftovers: row.leftovers.as_ref().and_then(leftovers::to_text),
+    }
+}
+
+fn sample(beat: &heartbeat::Model) -> heartbeat_sample::Model {
+    heartbeat_sample::Model {
+        device_id: beat.device_id,
+        at: beat.at,
+        cpu_percent: beat.cpu_percent,
+        memory_used_mb: beat.memory_used_mb,
+        memory_total_mb: beat.memory_total_mb,
+        disk_free_bytes: beat.disk_free_bytes,
+        disk_total_bytes: beat.disk_total_bytes,
+        uptime_seconds: beat.uptime_seconds,
+    }
+}

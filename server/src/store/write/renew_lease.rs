@@ -1,0 +1,29 @@
+//! Saying that a replica lives.
+
+use std::time::Duration;
+
+use sea_orm::sea_query::OnConflict;
+use uuid::Uuid;
+
+use crate::store::{
+    db::{error::Result, sizes::insert_all, store::Store},
+    entity::lease,
+};
+
+impl Store {
+    /// Says that a replica lives for another `ttl`.
+    pub async fn renew_lease(&self, replica: Uuid, ttl: Duration) -> Result<()> {
+        self.write_beside(|tx| async move {
+            let row = lease::Model {
+                replica,
+                expires_at: tx.now.plus(ttl).0,
+            };
+            let renewed = OnConflict::column(lease::Column::Replica)
+                .update_column(lease::Column::ExpiresAt)
+                .to_owned();
+            insert_all::<lease::Entity>(&tx.db, vec![row], Some(renewed)).await?;
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,129 @@
+//! Deciding between copies of a device.
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, sea_query::Expr};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    domain::device::EVERY_COPY,
+    store::{
+        db::{
+            error::{Result, StoreError},
+            store::Store,
+            transaction::Tx,
+            values::signed,
+        },
+        entity::{device, journal, session},
+        read::devices::{Device, find_device},
+        write::{
+            audit::audit,
+            copies::retire_others,
+            device_row::update,
+            replay::{Caller, body_hash, remember, replayed},
+        },
+    },
+};
+
+impl Store {
+    /// Makes the copy that confirmed a session last the device again. The others are refused from now on: they need keys of
+    /// their own. Whatever session is open has to end, so that the copy that is kept opens one that counts.
+    ///
+    /// With `allow_downgrade` it is also forgotten which revision of the session protocol the device spoke, whether there is
+    /// a conflict or not.
+    pub async fn resolve_device(
+        &self,
+        caller: &Caller,
+        id_or_name: &str,
+        allow_downgrade: bool,
+    ) -> Result<Device> {
+        let body = match allow_downgrade {
+            false => body_hash(&id_or_name),
+            true => body_hash(&(id_or_name, allow_downgrade)),
+        };
+        self.write(|tx| async move {
+            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+                let row = find_device(&tx.db, &id.to_string()).await?;
+                return self.whole(&tx.db, row).await;
+            }
+            let mut row = find_device(&tx.db, id_or_name).await?;
+            if !row.conflicted && !allow_downgrade {
+                return Err(StoreError::NotConflicted(row.name));
+            }
+            if allow_downgrade {
+                row.protocol_revision = 0;
+            }
+            let decided = row.conflicted;
+            if decided {
+                keep_last(&tx, &mut row).await?;
+            }
+            row.revision += 1;
+            update(&tx, row.clone()).await?;
+            if decided {
+                session::Entity::delete_by_id(row.id).exec(&tx.db).await?;
+                tx.device_event("device.resolved", row.id, &row.name);
+            }
+            remember(&tx, caller, body, &row.id).await?;
+            let detail = json!({
+                "journal": row.journal_id,
+                "epoch": row.confirmed_epoch,
+                "allow_downgrade": allow_downgrade,
+            });
+            audit(&tx, caller, row.id, detail).await?;
+            self.whole(&tx.db, row).await
+        })
+        .await
+    }
+}
+
+/// Decides for the copy that confirmed a session last.
+async fn keep_last(tx: &Tx, row: &mut device::Model) -> Result<()> {
+    let kept = journal::Entity::find()
+        .filter(journal::Column::DeviceId.eq(row.id))
+        .filter(journal::Column::ConfirmedEpoch.gt(0))
+        .order_by_desc(journal::Column::ConfirmedEpoch)
+        .one(&tx.db)
+        .await?;
+    let kept = kept.map(|journal| (journal.journal_id, journal.confirmed_epoch));
+    decide(tx, row.id, kept).await?;
+    row.conflicted = false;
+    row.conflict = String::new();
+    row.journal_id = kept.map(|(journal, _)| journal);
+    row.confirmed_epoch = kept.map_or(0, |(_, epoch)| epoch);
+    Ok(())
+}
+
+/// Writes down which copies are refused: those of other journals, and of the kept one those that know less than `kept`.
+/// When no copy ever confirmed a session, whichever comes next is the one.
+async fn decide(tx: &Tx, device: Uuid, kept: Option<(Uuid, i64)>) -> Result<()> {
+    // Copies of one journal number different outcomes alike, so the one that is kept tells all of its own again.
+    let theirs = || {
+        journal::Entity::update_many()
+            .col_expr(journal::Column::RecordedSeq, Expr::value(Some(0_i64)))
+            .filter(journal::Column::DeviceId.eq(device))
+    };
+    let none = Expr::value(Option::<i64>::None);
+    let Some((journal, epoch)) = kept else {
+        theirs()
+            .col_expr(journal::Column::RetiredAt, none)
+            .exec(&tx.db)
+            .await?;
+        return Ok(());
+    };
+    theirs()
+        .col_expr(journal::Column::RetiredAt, none)
+        .col_expr(journal::Column::ConfirmedEpoch, Expr::value(0))
+        .col_expr(journal::Column::GivenUpBelow, Expr::value(epoch))
+        .filter(journal::Column::JournalId.eq(journal))
+        .exec(&tx.db)
+        .await?;
+    theirs()
+        .col_expr(journal::Column::ConfirmedEpoch, Expr::value(0))
+        .col_expr(
+            journal::Column::GivenUpBelow,
+            Expr::value(signed(EVERY_COPY)),
+        )
+        .filter(journal::Column::JournalId.ne(journal))
+        .exec(&tx.db)
+        .await?;
+    retire_others(tx, device, journal).await
+}

@@ -1,0 +1,55 @@
+//! Going on with a deployment after a pause.
+
+use kernex_proto::ids::DeploymentId;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    domain::rollout::DeploymentState,
+    store::{
+        db::{
+            error::{Result, StoreError},
+            store::Store,
+        },
+        read::{deployments::find_row, schedules},
+        write::{
+            advance::step,
+            change_deployment::Change,
+            join::catch_up,
+            replay::{Caller, body_hash, remember, replayed},
+            steer::{Steered, forgive, go_on, record, steered, wrong_state},
+        },
+    },
+};
+
+impl Store {
+    /// Goes on after a pause; the failures up to now are borne.
+    pub async fn resume_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
+        let body = body_hash(&id.0);
+        self.decide(|tx| async move {
+            if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
+                return steered(&tx, id).await;
+            }
+            let row = find_row(&tx.db, id.0).await?;
+            let mut change = Change::of(&row)?;
+            match change.state {
+                DeploymentState::Paused => {}
+                DeploymentState::Finished => return Err(StoreError::Finished),
+                other => return Err(wrong_state(id, format!("is not paused but {other}"))),
+            }
+            forgive(&tx, id.0, change.phase).await?;
+            go_on(&mut change);
+            if schedules::waits(&tx, id.0).await? {
+                change.state = DeploymentState::Scheduled;
+            }
+            change.write(&tx, &row).await?;
+            step(&tx, id.0).await?;
+            catch_up(&tx, id.0).await?;
+            let detail = json!({ "by": caller.name });
+            record(&tx, caller, id, "deployment.resumed", detail).await?;
+            remember(&tx, caller, body, &id.0).await?;
+            steered(&tx, id).await
+        })
+        .await
+    }
+}

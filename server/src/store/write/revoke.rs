@@ -1,0 +1,75 @@
+//! Revoking, in the transaction of whatever makes it necessary; and what other replicas have revoked.
+//!
+//! Each transaction that revokes something takes a number, in the order of commits, and puts it on the rows. A replica that
+//! knows the newest number it has seen reads one row to learn that there is nothing new.
+
+use std::time::Duration;
+
+use kernex_proto::ids::{DeviceId, TokenId};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter,
+    sea_query::{Expr, ExprTrait, Query},
+};
+
+use crate::{
+    revocations::{Cause, Revocation},
+    store::{
+        db::{error::Result, transaction::Tx, values::unsigned},
+        entity::{device, device_key, operator_token},
+    },
+};
+
+/// How long a key is remembered after it was revoked: until then, whoever proves to hold it is told why it does not work.
+pub const REMEMBERED: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// Revokes every key of a device: whoever has one is told why for [`REMEMBERED`], and cannot enrol with it.
+pub(crate) async fn revoke_keys(tx: &Tx, device: &device::Model, cause: Cause) -> Result<()> {
+    let number = next_number(tx).await?;
+    device_key::Entity::update_many()
+        .col_expr(device_key::Column::RevokedAt, Expr::value(tx.now.0))
+        .col_expr(
+            device_key::Column::RevokedBecause,
+            Expr::value(cause.as_str()),
+        )
+        .col_expr(
+            device_key::Column::DeviceName,
+            Expr::value(device.name.as_str()),
+        )
+        .col_expr(device_key::Column::RevokedEpoch, Expr::value(device.epoch))
+        .col_expr(device_key::Column::Revocation, Expr::value(number))
+        .filter(device_key::Column::DeviceId.eq(device.id))
+        .filter(device_key::Column::RevokedAt.is_null())
+        .exec(&tx.db)
+        .await?;
+    tx.revoked(Revocation::Keys {
+        device: DeviceId(device.id),
+        epoch: unsigned(device.epoch),
+        cause,
+    });
+    Ok(())
+}
+
+/// Revokes an operator token.
+pub(crate) async fn revoke_token(tx: &Tx, id: TokenId) -> Result<()> {
+    let number = next_number(tx).await?;
+    operator_token::Entity::update_many()
+        .col_expr(operator_token::Column::RevokedAt, Expr::value(tx.now.0))
+        .col_expr(operator_token::Column::Revocation, Expr::value(number))
+        .filter(operator_token::Column::Id.eq(id.0))
+        .exec(&tx.db)
+        .await?;
+    tx.revoked(Revocation::Token(id));
+    Ok(())
+}
+
+/// Whoever revokes holds the row until it commits.
+async fn next_number(tx: &Tx) -> Result<i64> {
+    let advance = Query::update()
+        .table("cluster")
+        .value("revocations", Expr::col("revocations").add(1))
+        .and_where(Expr::col("id").eq(1))
+        .returning_col("revocations")
+        .to_owned();
+    let row = tx.db.query_one(&advance).await?;
+    Ok(row.map_or(Ok(0), |row| row.try_get::<i64>("", "revocations"))?)
+}

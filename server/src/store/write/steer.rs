@@ -1,0 +1,74 @@
+//! What orders about a deployment that goes on have in common.
+
+use kernex_proto::ids::{DeploymentId, DeviceId};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    domain::rollout::DeploymentState,
+    store::{
+        db::{
+            error::{Result, StoreError},
+            transaction::Tx,
+        },
+        entity::phase,
+        read::{
+            counts::counts_by_phase,
+            deployments::{Deployment, devices_of, find},
+        },
+        write::{audit::audit, change_deployment::Change, replay::Caller},
+    },
+};
+
+/// A deployment after an order about it, and the devices to tell.
+pub type Steered = (Deployment, Vec<DeviceId>);
+
+/// What is wrong with an order, as the rest of a sentence about the deployment.
+pub(crate) fn wrong_state(id: DeploymentId, why: impl Into<String>) -> StoreError {
+    StoreError::WrongState {
+        kind: "deployment",
+        id: id.to_string(),
+        why: why.into(),
+    }
+}
+
+pub(crate) fn go_on(change: &mut Change) {
+    change.state = DeploymentState::Active;
+    change.paused_reason.clear();
+}
+
+/// Failures of the open phases that an operator has seen count for nothing any more.
+pub(crate) async fn forgive(tx: &Tx, id: Uuid, open: u32) -> Result<()> {
+    let counts = counts_by_phase(&tx.db, &[id]).await?.remove(&id);
+    for (number, counts) in counts.unwrap_or_default() {
+        let failed = counts.failed + counts.expired;
+        if failed == 0 || number == 0 || number > open as i32 {
+            continue;
+        }
+        phase::Entity::update_many()
+            .col_expr(phase::Column::Forgiven, Expr::value(i64::from(failed)))
+            .filter(phase::Column::DeploymentId.eq(id))
+            .filter(phase::Column::Number.eq(number))
+            .exec(&tx.db)
+            .await?;
+    }
+    Ok(())
+}
+
+/// The record of an order, for the audit and for those who watch.
+pub(crate) async fn record(
+    tx: &Tx,
+    caller: &Caller,
+    id: DeploymentId,
+    kind: &'static str,
+    detail: Value,
+) -> Result<()> {
+    audit(tx, caller, id, detail.clone()).await?;
+    tx.event(kind, None, Some(id.0), detail);
+    Ok(())
+}
+
+pub(crate) async fn steered(tx: &Tx, id: DeploymentId) -> Result<Steered> {
+    Ok((find(&tx.db, id.0).await?, devices_of(tx, id.0).await?))
+}

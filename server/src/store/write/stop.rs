@@ -1,0 +1,77 @@
+//! Telling the targets of a deployment to stop.
+
+use kernex_proto::ids::DeviceId;
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, sea_query::Expr};
+use uuid::Uuid;
+
+use crate::{
+    domain::{attempt::Closing, rollout::DeploymentState},
+    store::{
+        db::{error::Result, transaction::Deciding},
+        entity::{attempt, deployment},
+        read::attempts::is_unresolved,
+        write::{advance::step, change_attempts::Batch, finish::finish_deployments},
+    },
+};
+
+/// Stops a deployment that is not finished, because an operator wants it; gives the devices to tell.
+pub(crate) async fn cancel(tx: &Deciding, row: &deployment::Model) -> Result<Vec<DeviceId>> {
+    stop(tx, row, Some(row.cancelled_at.unwrap_or(tx.now.0))).await
+}
+
+/// The same, and what goes back by now ends as well.
+pub(crate) async fn halt(tx: &Deciding, row: &deployment::Model) -> Result<Vec<DeviceId>> {
+    let cancelled_at = Some(row.cancelled_at.unwrap_or(tx.now.0));
+    stop_as(tx, row, cancelled_at, Closing::Halt).await
+}
+
+/// Like [`cancel`]; without a `cancelled_at` its targets say how it ended.
+pub(crate) async fn stop(
+    tx: &Deciding,
+    row: &deployment::Model,
+    cancelled_at: Option<i64>,
+) -> Result<Vec<DeviceId>> {
+    stop_as(tx, row, cancelled_at, Closing::Cancel).await
+}
+
+async fn stop_as(
+    tx: &Deciding,
+    row: &deployment::Model,
+    cancelled_at: Option<i64>,
+    how: Closing,
+) -> Result<Vec<DeviceId>> {
+    deployment::Entity::update_many()
+        .col_expr(
+            deployment::Column::State,
+            Expr::value(DeploymentState::Stopping.as_str()),
+        )
+        .col_expr(deployment::Column::CancelledAt, Expr::value(cancelled_at))
+        .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
+        .filter(deployment::Column::Id.eq(row.id))
+        .exec(&tx.db)
+        .await?;
+    let (devices, _) = stop_attempts(tx, row.id, how).await?;
+    // Those that had not begun may have been all there was.
+    step(tx, row.id).await?;
+    finish_deployments(tx, [row.id].into()).await?;
+    Ok(devices)
+}
+
+/// Tells what is not resolved of a deployment to stop; gives the devices to tell, and how many attempts it was news for.
+pub(crate) async fn stop_attempts(
+    tx: &Deciding,
+    deployment: Uuid,
+    how: Closing,
+) -> Result<(Vec<DeviceId>, u64)> {
+    let mut batch = Batch::deciding(tx);
+    let unresolved = Condition::all()
+        .add(attempt::Column::DeploymentId.eq(deployment))
+        .add(is_unresolved());
+    batch.load(unresolved, None).await?;
+    let mut devices = Vec::with_capacity(batch.len());
+    for (_, entry) in batch.iter_mut() {
+        let _ = entry.close(tx, how, tx.now);
+        devices.push(DeviceId(entry.row.device_id));
+    }
+    Ok((devices, batch.save().await?))
+}

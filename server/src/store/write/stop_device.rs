@@ -1,0 +1,69 @@
+//! Calling off what a device has to do, before it is deleted.
+
+use kernex_proto::ids::{AttemptId, DeviceId};
+use uuid::Uuid;
+
+use crate::{
+    crash::Act,
+    domain::attempt::Closing,
+    store::{
+        db::{
+            error::{Result, StoreError},
+            store::Store,
+        },
+        read::{attempts::unresolved_of, devices::find_device},
+        write::change_attempts::Batch,
+    },
+};
+
+/// What a device that is to be deleted has in flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopping {
+    /// The device.
+    pub device: DeviceId,
+    /// Attempts it was given and has not answered.
+    pub attempts: Vec<AttemptId>,
+    /// Whether it is there to be told.
+    pub online: bool,
+}
+
+impl Store {
+    /// Calls off whatever a device has to do; what it was given has to be stopped there. None when there is no such device.
+    pub async fn stop_device(&self, id_or_name: &str) -> Result<Option<Stopping>> {
+        let stopping = self
+            .decide_as(Act::CommitCancel, |tx| async move {
+                let row = match find_device(&tx.db, id_or_name).await {
+                    Err(StoreError::NotFound { .. }) => return Ok(None),
+                    row => row?,
+                };
+                let mut batch = Batch::deciding(&tx);
+                batch.load(unresolved_of(row.id), None).await?;
+                let mut attempts = Vec::new();
+                for (key, entry) in batch.iter_mut() {
+                    let _ = entry.close(&tx, Closing::Cancel, tx.now);
+                    if entry.facts().unresolved {
+                        attempts.push(attempt_id(key));
+                    }
+                }
+                batch.save().await?;
+                Ok(Some((DeviceId(row.id), attempts)))
+            })
+            .await?;
+        let Some((device, attempts)) = stopping else {
+            return Ok(None);
+        };
+        let online = self.online(self.reader(), &[device.0]).await?;
+        Ok(Some(Stopping {
+            device,
+            attempts,
+            online: online.contains(&device.0),
+        }))
+    }
+}
+
+fn attempt_id(key: &(Uuid, i32)) -> AttemptId {
+    AttemptId {
+        target: kernex_proto::ids::TargetId(key.0),
+        number: u32::try_from(key.1).unwrap_or(0),
+    }
+}

@@ -1,0 +1,46 @@
+//! Older orders give way to a newer one.
+
+use std::collections::BTreeSet;
+
+use sea_orm::{ColumnTrait, Condition};
+use uuid::Uuid;
+
+use crate::{
+    domain::attempt::Closing,
+    store::{
+        db::{
+            error::Result,
+            sizes::{ID_CHUNK, padded},
+            transaction::Deciding,
+        },
+        entity::attempt,
+        read::attempts::is_unresolved,
+        write::change_attempts::Batch,
+    },
+};
+
+/// Older orders of the same bundle name that have not begun give way; what has begun is left to end. Gives the devices where
+/// something is, which what comes now has to wait for.
+pub(crate) async fn supersede(
+    tx: &Deciding,
+    devices: &[Uuid],
+    bundle_name: &str,
+) -> Result<BTreeSet<Uuid>> {
+    let mut busy = BTreeSet::new();
+    for chunk in devices.chunks(ID_CHUNK) {
+        let mut batch = Batch::deciding(tx);
+        let unresolved = Condition::all()
+            .add(attempt::Column::DeviceId.is_in(padded(chunk.iter().copied())))
+            .add(attempt::Column::BundleName.eq(bundle_name))
+            .add(is_unresolved());
+        batch.load(unresolved, None).await?;
+        for (_, entry) in batch.iter_mut() {
+            let _ = entry.close(tx, Closing::Supersede, tx.now);
+            if entry.facts().unresolved {
+                busy.insert(entry.row.device_id);
+            }
+        }
+        batch.save().await?;
+    }
+    Ok(busy)
+}

@@ -1,0 +1,181 @@
+//! Taking a deployment back: a new deployment whose targets are what each device ran before.
+//!
+//! Planned from rows alone, in statements whose number does not grow with the fleet, and in the transaction that commits
+//! it, so that what was planned is what is done.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kernex_proto::ids::{DeploymentId, DeviceId};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    domain::{rollback::Verdict, rollout::DeploymentState},
+    store::{
+        db::{
+            error::{Result, StoreError},
+            sizes::insert_all,
+            transaction::Deciding,
+        },
+        entity::{bundle, deployment},
+        read::{
+            chosen::Chosen,
+            deployments::{CreatedDeployment, created},
+            new_deployment::{NewDeployment, Terms},
+            rollback_plan::{Planned, Step, plan, step},
+        },
+        write::{
+            audit::audit,
+            insert_targets::{insert_targets, order},
+            replay::Caller,
+            stop::{cancel, stop},
+            supersede::supersede,
+        },
+    },
+};
+
+/// A release that succeeded on a device once is no bundle that it failed too often.
+const NO_PENALTY: u32 = 0;
+
+/// An order to take a deployment back.
+#[derive(Debug, Clone)]
+pub struct NewRollback {
+    /// Which one.
+    pub deployment: DeploymentId,
+    /// How long an attempt may wait for its device.
+    pub delivery: Duration,
+    /// How long an attempt may take once accepted.
+    pub execution: Duration,
+    /// W3C trace context of the order, empty when there is none.
+    pub traceparent: String,
+}
+
+/// A rollback that was committed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RolledBack {
+    /// The new deployment.
+    pub created: CreatedDeployment,
+    /// Every target of the one that is taken back, by device name.
+    pub steps: Vec<Step>,
+    /// Devices to be told that the one that is taken back stops.
+    pub stopped: Vec<DeviceId>,
+}
+
+/// Why a deployment is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// An operator wants it.
+    Operator,
+    /// Too many of its targets failed.
+    Failure,
+}
+
+/// Commits the rollback of a deployment within a transaction.
+pub(crate) async fn take_back(
+    tx: &Deciding,
+    caller: &Caller,
+    new: &NewRollback,
+    row: &deployment::Model,
+    cause: Cause,
+) -> Result<RolledBack> {
+    // Before anything is stopped: what is at work now may have changed its device.
+    let planned = plan(&tx.db, row).await?;
+    let steps: Vec<Step> = planned.iter().map(step).collect();
+    let going: Vec<Planned> = planned
+        .into_iter()
+        .filter(|planned| planned.verdict == Verdict::GoBack)
+        .collect();
+    if going.is_empty() {
+        return Err(StoreError::NothingToRollBack(reasons(&steps)));
+    }
+    let stopped = if row.state == DeploymentState::Finished.as_str() {
+        Vec::new()
+    } else {
+        match cause {
+            Cause::Operator => {
+                let by = json!({ "by": caller.name });
+                tx.event("deployment.cancelled", None, Some(row.id), by);
+                cancel(tx, row).await?
+            }
+            Cause::Failure => stop(tx, row, row.cancelled_at).await?,
+        }
+    };
+    let mut returning: BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, Chosen>)> = BTreeMap::new();
+    for planned in going {
+        if let (Some(device), Some(bundle)) = (planned.device, planned.bundle) {
+            let (_, devices) = returning
+                .entry(bundle.id)
+                .or_insert_with(|| (bundle, BTreeMap::new()));
+            devices.insert(device.id, device.into());
+        }
+    }
+    let id = commit(tx, caller, new, row, &returning).await?;
+    Ok(RolledBack {
+        created: created(tx, id).await?,
+        steps,
+        stopped,
+    })
+}
+
+async fn commit(
+    tx: &Deciding,
+    caller: &Caller,
+    new: &NewRollback,
+    row: &deployment::Model,
+    returning: &BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, Chosen>)>,
+) -> Result<Uuid> {
+    let order_of = NewDeployment {
+        bundle: String::new(),
+        device_ids: Vec::new(),
+        device_names: Vec::new(),
+        selector: None,
+        delivery: new.delivery,
+        execution: new.execution,
+        traceparent: new.traceparent.clone(),
+        rollout: None,
+        terms: Terms::default(),
+    };
+    let Some((first, _)) = returning.values().next() else {
+        return Err(StoreError::NoTargets);
+    };
+    let mut ordered = order(tx, caller, &order_of, first, None);
+    ordered.rolls_back = Some(row.id);
+    if returning.len() > 1 {
+        // Each target says which version it is.
+        (ordered.bundle_version, ordered.digest) = (String::new(), String::new());
+    }
+    let id = ordered.id;
+    insert_all::<deployment::Entity>(&tx.db, vec![ordered.clone()], None).await?;
+    let mut count = 0;
+    for (bundle, devices) in returning.values() {
+        let ids: Vec<Uuid> = devices.keys().copied().collect();
+        supersede(tx, &ids, &bundle.name).await?;
+        let theirs = deployment::Model {
+            bundle_version: bundle.version.clone(),
+            digest: bundle.digest.clone(),
+            ..ordered.clone()
+        };
+        insert_targets(tx, &theirs, NO_PENALTY, devices, &BTreeMap::new()).await?;
+        count += devices.len();
+    }
+    let detail = json!({ "bundle": row.bundle_name, "devices": count, "rolls_back": row.id });
+    audit(tx, caller, id, detail.clone()).await?;
+    tx.event("deployment.created", None, Some(id), detail);
+    let by = json!({ "by": caller.name, "rollback": id });
+    tx.event("deployment.rolled_back", None, Some(row.id), by);
+    Ok(id)
+}
+
+/// Why nothing is done, of the first few devices.
+fn reasons(steps: &[Step]) -> String {
+    const MOST: usize = 8;
+    let mut text: Vec<String> = steps
+        .iter()
+        .take(MOST)
+        .map(|step| format!("{}: {}", step.device_name, step.verdict.words()))
+        .collect();
+    if steps.len() > MOST {
+        text.push(format!("and {} more", steps.len() - MOST));
+    }
+    text.join("; ")
+}

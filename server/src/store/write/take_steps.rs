@@ -1,0 +1,160 @@
+//! Steps of many sessions' lives, committed together: a fleet that comes back costs a transaction a batch, not three a
+//! device.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kernex_proto::ids::DeviceId;
+
+use crate::{
+    crash::Act,
+    store::{
+        db::{error::Result, store::Store, transaction::Deciding},
+        write::{
+            close_session::close,
+            confirm_session::{ail, confirm},
+            open_session::open,
+            opening::{OpenSession, OpenedSession},
+        },
+    },
+};
+
+/// One step of one session.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Number and open it, and settle the agent's complete list of attempts.
+    Open(Box<OpenSession>),
+    /// The agent has the epoch on disk; from now on it is online.
+    Confirm(DeviceId, u64),
+    /// The agent cannot write the epoch down; it is online and takes no commands.
+    Ail(DeviceId, u64),
+    /// It ended, unless a newer one took over.
+    Close(DeviceId, u64),
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// The session has its number.
+    Opened(OpenedSession),
+    /// It was confirmed or closed.
+    Done,
+}
+
+impl Step {
+    const fn device(&self) -> DeviceId {
+        match self {
+            Self::Open(opening) => opening.device,
+            Self::Confirm(device, _) | Self::Ail(device, _) | Self::Close(device, _) => *device,
+        }
+    }
+
+    const fn act(&self) -> Act {
+        match self {
+            Self::Open(_) => Act::CommitSession,
+            Self::Confirm(..) | Self::Ail(..) => Act::CommitReady,
+            Self::Close(..) => Act::CommitClose,
+        }
+    }
+}
+
+impl Store {
+    /// Takes steps in one transaction, those of a device in order, and answers each once they are committed. A step that is
+    /// refused changes nothing and holds nobody up; an error of the database undoes them all.
+    pub async fn take_steps(&self, steps: &[Step]) -> Result<Vec<Result<Taken>>> {
+        let Some(first) = steps.first() else {
+            return Ok(Vec::new());
+        };
+        // Most come alone; a mixed group goes by the name of its first.
+        self.decide_as(first.act(), |tx| async move {
+            let mut answers = BTreeMap::new();
+            for round in rounds(steps) {
+                take(&tx, steps, &round, &mut answers).await?;
+            }
+            Ok(answers.into_values().collect())
+        })
+        .await
+    }
+}
+
+/// Steps that can be taken at once, as places in the list: in each round a device has one at most.
+fn rounds(steps: &[Step]) -> Vec<Vec<usize>> {
+    let mut rounds = Vec::<Vec<usize>>::new();
+    let mut taken = HashMap::<DeviceId, usize>::new();
+    for (place, step) in steps.iter().enumerate() {
+        let round = taken.entry(step.device()).or_default();
+        if rounds.len() == *round {
+            rounds.push(Vec::new());
+        }
+        rounds[*round].push(place);
+        *round += 1;
+    }
+    rounds
+}
+
+/// Takes the steps of one round, each kind together.
+async fn take(
+    tx: &Deciding,
+    steps: &[Step],
+    round: &[usize],
+    answers: &mut BTreeMap<usize, Result<Taken>>,
+) -> Result<()> {
+    let (mut opens, mut confirms, mut closes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ailing = Vec::new();
+    for &place in round {
+        match &steps[place] {
+            Step::Open(opening) => opens.push((place, &**opening)),
+            Step::Confirm(device, epoch) => confirms.push((place, (*device, *epoch))),
+            Step::Ail(device, epoch) => ailing.push((place, (*device, *epoch))),
+            Step::Close(device, epoch) => closes.push((place, (*device, *epoch))),
+        }
+    }
+    if !opens.is_empty() {
+        let (places, opens): (Vec<_>, Vec<_>) = opens.into_iter().unzip();
+        let opened = open(tx, &opens).await?.into_iter();
+        let opened = opened.map(|opened| opened.map(Taken::Opened));
+        answers.extend(places.into_iter().zip(opened));
+    }
+    if !confirms.is_empty() {
+        let (places, confirms): (Vec<_>, Vec<_>) = confirms.into_iter().unzip();
+        let confirmed = confirm(tx, &confirms).await?.into_iter();
+        let confirmed = confirmed.map(|confirmed| confirmed.map(|()| Taken::Done));
+        answers.extend(places.into_iter().zip(confirmed));
+    }
+    if !ailing.is_empty() {
+        let (places, ailing): (Vec<_>, Vec<_>) = ailing.into_iter().unzip();
+        let shown = ail(tx, &ailing).await?.into_iter();
+        let shown = shown.map(|shown| shown.map(|()| Taken::Done));
+        answers.extend(places.into_iter().zip(shown));
+    }
+    if !closes.is_empty() {
+        let (places, closes): (Vec<_>, Vec<_>) = closes.into_iter().unzip();
+        close(tx, &closes).await?;
+        answers.extend(places.into_iter().map(|place| (place, Ok(Taken::Done))));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_takes_its_steps_one_after_the_other() {
+        let [one, two] = [DeviceId::generate(), DeviceId::generate()];
+        let steps = [
+            Step::Close(one, 1),
+            Step::Confirm(two, 5),
+            Step::Confirm(one, 2),
+            Step::Close(one, 2),
+            Step::Close(two, 5),
+        ];
+        let table: [(&[Step], &[&[usize]]); 3] = [
+            (&[], &[]),
+            (&steps[..2], &[&[0, 1]]),
+            (&steps, &[&[0, 1], &[2, 4], &[3]]),
+        ];
+        for (steps, expected) in table {
+            assert_eq!(rounds(steps), expected, "{steps:?}");
+        }
+    }
+}
