@@ -9,6 +9,8 @@
 mod db;
 #[expect(unreachable_pub, reason = "the derive makes public items of rows")]
 mod entity;
+#[cfg(test)]
+mod floors;
 mod read;
 mod write;
 

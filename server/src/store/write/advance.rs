@@ -1,7 +1,7 @@
 //! Deployments with phases, moved on: facts are read for all of them at once, and what the planner says about one is
 //! applied in one transaction that reads them again. Writers are serial, so that several replicas may do this.
 
-use std::{collections::BTreeMap, pin::Pin, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{
@@ -163,7 +163,7 @@ pub(crate) async fn step(tx: &Deciding, id: Uuid) -> Result<(usize, Vec<DeviceId
     let mut devices = Vec::new();
     for action in &plan.actions {
         if let Action::RollBack(reason) = action
-            && let Some(told) = roll_back(tx, &row, *reason).await?
+            && let Some(told) = Box::pin(roll_back(tx, &row, *reason)).await?
         {
             // It is stopped now, and not paused.
             return Ok((plan.actions.len(), told));
@@ -214,45 +214,41 @@ pub(crate) async fn step(tx: &Deciding, id: Uuid) -> Result<(usize, Vec<DeviceId
     Ok((plan.actions.len(), devices))
 }
 
-type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
-
 /// Stops a deployment that failed and returns its devices to what they ran before; gives the devices to tell, or none when no
-/// device can go back. Boxed, because stopping a deployment is a step of it as well.
-fn roll_back<'a>(
-    tx: &'a Deciding,
-    row: &'a deployment::Model,
+/// device can go back.
+async fn roll_back(
+    tx: &Deciding,
+    row: &deployment::Model,
     reason: PauseReason,
-) -> Boxed<'a, Option<Vec<DeviceId>>> {
-    Box::pin(async move {
-        let new = NewRollback {
-            deployment: DeploymentId(row.id),
-            delivery: Duration::from_micros(unsigned(row.delivery_us)),
-            execution: Duration::from_micros(unsigned(row.execution_us)),
-            traceparent: row.traceparent.clone(),
-        };
-        let server = Caller {
-            name: "kernex".to_owned(),
-            request_id: None,
-            method: "OnFailure",
-        };
-        let reason = reason.to_string();
-        match take_back(tx, &server, &new, row, Cause::Failure).await {
-            Ok(rolled) => {
-                deployment::Entity::update_many()
-                    .col_expr(deployment::Column::PausedReason, Expr::value(reason))
-                    .filter(deployment::Column::Id.eq(row.id))
-                    .exec(&tx.db)
-                    .await?;
-                let mut told = rolled.stopped;
-                told.extend(rolled.created.devices);
-                Ok(Some(told))
-            }
-            Err(StoreError::NothingToRollBack(why)) => {
-                let detail = json!({ "reason": reason, "why": why });
-                tx.event("deployment.rollback_refused", None, Some(row.id), detail);
-                Ok(None)
-            }
-            Err(error) => Err(error),
+) -> Result<Option<Vec<DeviceId>>> {
+    let new = NewRollback {
+        deployment: DeploymentId(row.id),
+        delivery: Duration::from_micros(unsigned(row.delivery_us)),
+        execution: Duration::from_micros(unsigned(row.execution_us)),
+        traceparent: row.traceparent.clone(),
+    };
+    let server = Caller {
+        name: "kernex".to_owned(),
+        request_id: None,
+        method: "OnFailure",
+    };
+    let reason = reason.to_string();
+    match take_back(tx, &server, &new, row, Cause::Failure).await {
+        Ok(rolled) => {
+            deployment::Entity::update_many()
+                .col_expr(deployment::Column::PausedReason, Expr::value(reason))
+                .filter(deployment::Column::Id.eq(row.id))
+                .exec(&tx.db)
+                .await?;
+            let mut told = rolled.stopped;
+            told.extend(rolled.created.devices);
+            Ok(Some(told))
         }
-    })
+        Err(StoreError::NothingToRollBack(why)) => {
+            let detail = json!({ "reason": reason, "why": why });
+            tx.event("deployment.rollback_refused", None, Some(row.id), detail);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }

@@ -10,7 +10,10 @@ use crate::{
         db::{error::Result, transaction::Deciding},
         entity::{attempt, deployment},
         read::attempts::is_unresolved,
-        write::{advance::step, change_attempts::Batch, finish::finish_deployments},
+        write::{
+            change_attempts::Batch,
+            finish::{finish, finish_deployments},
+        },
     },
 };
 
@@ -51,9 +54,12 @@ async fn stop_as(
         .exec(&tx.db)
         .await?;
     let (devices, _) = stop_attempts(tx, row.id, how).await?;
-    // Those that had not begun may have been all there was.
-    step(tx, row.id).await?;
-    finish_deployments(tx, [row.id].into()).await?;
+    // Those that had not begun may have been all there was. Of one that stops the planner knows nothing else to do.
+    if row.phase_count == 0 {
+        finish_deployments(tx, [row.id].into()).await?;
+    } else {
+        finish(tx, row.id).await?;
+    }
     Ok(devices)
 }
 

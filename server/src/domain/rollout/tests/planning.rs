@@ -198,6 +198,21 @@ fn going_back_is_asked_for_once_also_when_nothing_is_left_to_pause() {
 }
 
 #[test]
+fn what_stops_can_only_finish() {
+    let stopping = |states: &[State], lingers| Facts {
+        state: DeploymentState::Stopping,
+        on_failure: OnFailure::Rollback,
+        lingers,
+        ..facts(1, vec![phase(count(1), states), phase(Phase::REST, &[])])
+    };
+    for open in [HELD, SENT, State::Running] {
+        assert_eq!(actions(&stopping(&[FAILED, open], false)), []);
+    }
+    assert_eq!(actions(&stopping(&[FAILED, DONE], true)), []);
+    assert_eq!(actions(&stopping(&[FAILED, DONE], false)), [Action::Finish]);
+}
+
+#[test]
 fn failures_an_operator_went_on_over_no_longer_count() {
     let mut resumed = phase(count(2), &[FAILED, DONE]);
     resumed.forgiven = 1;
