@@ -1,19 +1,48 @@
 //! What a transaction tells those who watch, once it is committed.
 
 use futures::future::BoxFuture;
+use kernex_proto::ids::{DeploymentId, DeviceId};
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
     store::db::{batching::Db, error::Result},
 };
 
+/// What an event is about. Watchers of a device or of a deployment see the events about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// Something else: a bundle, a configuration, the server itself.
+    Nothing,
+    Device(DeviceId),
+    Deployment(DeploymentId),
+    /// A device as part of a deployment.
+    Both(DeviceId, DeploymentId),
+}
+
+impl Subject {
+    pub(crate) const fn device(self) -> Option<DeviceId> {
+        match self {
+            Self::Device(device) | Self::Both(device, _) => Some(device),
+            Self::Nothing | Self::Deployment(_) => None,
+        }
+    }
+
+    pub(crate) const fn deployment(self) -> Option<DeploymentId> {
+        match self {
+            Self::Deployment(deployment) | Self::Both(_, deployment) => Some(deployment),
+            Self::Nothing | Self::Device(_) => None,
+        }
+    }
+}
+
 /// Something that happened in a transaction.
 pub(crate) struct NewEvent {
+    /// In dotted lower case.
     pub(crate) kind: String,
-    pub(crate) device: Option<Uuid>,
-    pub(crate) deployment: Option<Uuid>,
+    /// What it is about.
+    pub(crate) subject: Subject,
+    /// More, as a JSON object.
     pub(crate) detail: Value,
 }
 

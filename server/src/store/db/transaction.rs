@@ -14,13 +14,13 @@ use std::{
     time::Duration,
 };
 
+use kernex_proto::ids::DeviceId;
 use rand::Rng;
 use sea_orm::{
     ConnectionTrait, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
     TransactionTrait,
 };
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -32,7 +32,7 @@ use crate::{
         batching::Db,
         error::{Result, StoreError},
         failures::is_retryable,
-        new_event::{LogEvents, NewEvent},
+        new_event::{LogEvents, NewEvent, Subject},
         store::Store,
     },
 };
@@ -83,17 +83,10 @@ impl Tx {
     }
 
     /// Writes an event at commit.
-    pub(crate) fn event(
-        &self,
-        kind: impl Into<String>,
-        device: Option<Uuid>,
-        deployment: Option<Uuid>,
-        detail: Value,
-    ) {
+    pub(crate) fn event(&self, kind: impl Into<String>, subject: Subject, detail: Value) {
         let event = NewEvent {
             kind: kind.into(),
-            device,
-            deployment,
+            subject,
             detail,
         };
         self.events
@@ -103,8 +96,8 @@ impl Tx {
     }
 
     /// Writes an event about a device at commit.
-    pub(crate) fn device_event(&self, kind: &'static str, device: Uuid, name: &str) {
-        self.event(kind, Some(device), None, json!({ "name": name }));
+    pub(crate) fn device_event(&self, kind: &'static str, device: DeviceId, name: &str) {
+        self.event(kind, Subject::Device(device), json!({ "name": name }));
     }
 
     /// Tells whoever goes by it, once this is committed.
@@ -324,7 +317,7 @@ mod tests {
             let detail = &json!("x".repeat(size));
             store
                 .write(|tx| async move {
-                    tx.event(kind, None, None, detail.clone());
+                    tx.event(kind, Subject::Nothing, detail.clone());
                     Ok(())
                 })
                 .await

@@ -20,6 +20,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
+            new_event::Subject,
             store::Store,
             transaction::Deciding,
             values::unsigned,
@@ -173,7 +174,11 @@ pub(crate) async fn step(tx: &Deciding, id: Uuid) -> Result<(usize, Vec<DeviceId
         match action {
             Action::Start => {
                 change.state = DeploymentState::Active;
-                tx.event("deployment.started", None, Some(id), json!({}));
+                tx.event(
+                    "deployment.started",
+                    Subject::Deployment(DeploymentId(id)),
+                    json!({}),
+                );
             }
             Action::Open(number) => {
                 open_phase(tx, id, *number).await?;
@@ -185,21 +190,33 @@ pub(crate) async fn step(tx: &Deciding, id: Uuid) -> Result<(usize, Vec<DeviceId
             Action::Passed(number) => {
                 mark(tx, id, *number, phase::Column::PassedAt).await?;
                 let detail = json!({ "phase": number });
-                tx.event("deployment.phase_passed", None, Some(id), detail);
+                tx.event(
+                    "deployment.phase_passed",
+                    Subject::Deployment(DeploymentId(id)),
+                    detail,
+                );
             }
             Action::Soaked(number) => mark(tx, id, *number, phase::Column::SoakedAt).await?,
             Action::Pause(reason) => {
                 change.state = DeploymentState::Paused;
                 change.paused_reason = reason.to_string();
                 let detail = json!({ "reason": reason.to_string() });
-                tx.event("deployment.paused", None, Some(id), detail);
+                tx.event(
+                    "deployment.paused",
+                    Subject::Deployment(DeploymentId(id)),
+                    detail,
+                );
             }
             // No device can go back, which is told; it pauses like any other.
             Action::RollBack(_) => {}
             Action::AwaitApproval => {
                 change.state = DeploymentState::AwaitingApproval;
                 let detail = json!({ "phase": change.phase + 1 });
-                tx.event("deployment.awaiting_approval", None, Some(id), detail);
+                tx.event(
+                    "deployment.awaiting_approval",
+                    Subject::Deployment(DeploymentId(id)),
+                    detail,
+                );
             }
             Action::Finish => {
                 // Writes the deployment itself; nothing else changes about it in the same step.
@@ -246,7 +263,11 @@ async fn roll_back(
         }
         Err(StoreError::NothingToRollBack(why)) => {
             let detail = json!({ "reason": reason, "why": why });
-            tx.event("deployment.rollback_refused", None, Some(row.id), detail);
+            tx.event(
+                "deployment.rollback_refused",
+                Subject::Deployment(DeploymentId(row.id)),
+                detail,
+            );
             Ok(None)
         }
         Err(error) => Err(error),

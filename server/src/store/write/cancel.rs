@@ -10,6 +10,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
+            new_event::Subject,
             store::Store,
         },
         read::deployments::{Deployment, devices_of, find, find_row},
@@ -43,8 +44,7 @@ impl Store {
             audit(&tx, caller, id, json!({ "devices": devices.len() })).await?;
             tx.event(
                 "deployment.cancelled",
-                None,
-                Some(id.0),
+                Subject::Deployment(id),
                 json!({ "by": caller.name }),
             );
             Ok((find(&tx.db, id.0).await?, devices))

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{
     Condition, DbErr, EntityTrait, ExprTrait, Iterable, QueryFilter, QuerySelect,
     sea_query::{Alias, Expr, OnConflict},
@@ -17,6 +18,7 @@ use crate::{
     store::{
         db::{
             error::Result,
+            new_event::Subject,
             sizes::insert_counted,
             transaction::{Deciding, Tx},
             values::signed,
@@ -242,8 +244,7 @@ fn announce(tx: &Tx, entry: &Entry) {
     }
     tx.event(
         format!("attempt.{kind}"),
-        Some(row.device_id),
-        Some(row.deployment_id),
+        Subject::Both(DeviceId(row.device_id), DeploymentId(row.deployment_id)),
         detail,
     );
 }

@@ -1,6 +1,6 @@
 //! What changes about a deployment itself: its state, its open phase, why it is paused.
 
-use kernex_proto::ids::{AttemptId, TargetId};
+use kernex_proto::ids::{AttemptId, DeploymentId, TargetId};
 use sea_orm::{
     ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect,
     sea_query::{Expr, ExprTrait},
@@ -13,6 +13,7 @@ use crate::{
     store::{
         db::{
             error::Result,
+            new_event::Subject,
             transaction::{Deciding, Tx},
             values::named,
         },
@@ -90,7 +91,11 @@ async fn hold_back(tx: &Deciding, deployment: Uuid) -> Result<()> {
 pub(crate) async fn open_phase(tx: &Tx, id: Uuid, number: u32) -> Result<()> {
     mark(tx, id, number, phase::Column::OpenedAt).await?;
     let detail = json!({ "phase": number });
-    tx.event("deployment.phase_opened", None, Some(id), detail);
+    tx.event(
+        "deployment.phase_opened",
+        Subject::Deployment(DeploymentId(id)),
+        detail,
+    );
     Ok(())
 }
 

@@ -81,7 +81,7 @@ pub(crate) async fn close(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<()> {
     let sessions = open_among(tx, numbered).await?;
     delete(tx, sessions.keys().copied()).await?;
     for (device, session) in &sessions {
-        tx.device_event("device.offline", *device, &session.name);
+        tx.device_event("device.offline", DeviceId(*device), &session.name);
     }
     Ok(())
 }
@@ -92,7 +92,7 @@ async fn end(tx: &Tx, ids: &[Uuid]) -> Result<()> {
         let ids = || chunk.iter().copied();
         delete(tx, ids()).await?;
         for device in devices(tx, ids()).await? {
-            tx.device_event("device.offline", device.id, &device.name);
+            tx.device_event("device.offline", DeviceId(device.id), &device.name);
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Setting and removing configurations.
 
-use kernex_proto::v1;
+use kernex_proto::{ids::DeviceId, v1};
 use prost::Message as _;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel};
 use serde_json::json;
@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::store::{
     db::{
         error::{Result, StoreError, not_found},
+        new_event::Subject,
         sizes::insert_all,
         store::Store,
         values::{signed, unsigned},
@@ -83,7 +84,11 @@ impl Store {
             }
             let detail = json!({ "configuration": name, "revision": row.revision });
             audit(&tx, caller, name, detail.clone()).await?;
-            tx.event("configuration.changed", device_id, None, detail);
+            tx.event(
+                "configuration.changed",
+                device_id.map_or(Subject::Nothing, |id| Subject::Device(DeviceId(id))),
+                detail,
+            );
             remember(&tx, caller, body, &()).await?;
             from_row(row)
         })
@@ -104,7 +109,12 @@ impl Store {
                 .await?;
             let detail = json!({ "configuration": name });
             audit(&tx, caller, name, detail.clone()).await?;
-            tx.event("configuration.deleted", row.device_id, None, detail);
+            tx.event(
+                "configuration.deleted",
+                row.device_id
+                    .map_or(Subject::Nothing, |id| Subject::Device(DeviceId(id))),
+                detail,
+            );
             remember(&tx, caller, body, &()).await
         })
         .await

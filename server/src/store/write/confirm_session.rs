@@ -52,7 +52,7 @@ async fn show(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<BTreeMap<Uuid, Nu
         .filter(session::Column::DeviceId.is_in(padded(sessions.keys().copied())));
     tx.db.later(shown.as_query()).await?;
     for (device, session) in &sessions {
-        tx.device_event("device.online", *device, &session.name);
+        tx.device_event("device.online", DeviceId(*device), &session.name);
     }
     Ok(sessions)
 }

@@ -1,6 +1,6 @@
 //! One order becomes a deployment with a target and an attempt for each device, in one transaction.
 
-use kernex_proto::ids::DeviceId;
+use kernex_proto::ids::{DeploymentId, DeviceId};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -13,6 +13,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
+            new_event::Subject,
             sizes::insert_all,
             store::Store,
             transaction::Deciding,
@@ -116,7 +117,11 @@ pub(crate) async fn fan_out(
     let inserted = insert_targets(tx, &row, new.terms.penalty_after, &devices, &places).await?;
     let detail = json!({ "bundle": format!("{}:{}", bundle.name, bundle.version), "devices": devices.len() });
     audit(tx, caller, id, detail.clone()).await?;
-    tx.event("deployment.created", None, Some(id), detail);
+    tx.event(
+        "deployment.created",
+        Subject::Deployment(DeploymentId(id)),
+        detail,
+    );
     let is_plain = inserted.penalised == 0
         && rollout.is_none()
         && schedule == Schedule::default()

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::store::{
     db::{
         error::{Result, StoreError},
+        new_event::Subject,
         store::Store,
         transaction::Tx,
     },
@@ -47,7 +48,7 @@ impl Store {
             let detail =
                 json!({ "bundle": format!("{}:{}", row.name, row.version), "digest": row.digest });
             audit(&tx, caller, reference, detail.clone()).await?;
-            tx.event("bundle.deleted", None, None, detail);
+            tx.event("bundle.deleted", Subject::Nothing, detail);
             Ok(bundle_from(row)?)
         })
         .await

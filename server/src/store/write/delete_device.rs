@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use kernex_proto::ids::AttemptId;
+use kernex_proto::ids::{AttemptId, DeviceId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -14,6 +14,7 @@ use crate::{
     store::{
         db::{
             error::Result,
+            new_event::Subject,
             sizes::{ID_CHUNK, padded},
             store::Store,
             transaction::Tx,
@@ -109,7 +110,7 @@ impl Store {
             let unanswered = deleted.work.iter().filter(|work| !work.answered).count();
             let detail = json!({ "name": row.name, "unanswered": unanswered });
             audit(&tx, caller, row.id, detail.clone()).await?;
-            tx.event("device.deleted", Some(row.id), None, detail);
+            tx.event("device.deleted", Subject::Device(DeviceId(row.id)), detail);
             Ok(deleted)
         })
         .await

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use kernex_proto::ids::DeploymentId;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait, sea_query::Expr};
 use serde_json::json;
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     domain::rollout::DeploymentState,
     store::{
-        db::{error::Result, transaction::Tx},
+        db::{error::Result, new_event::Subject, transaction::Tx},
         entity::{attempt, deployment},
         read::{
             attempts::{is_unresolved, open_states},
@@ -69,8 +70,7 @@ pub(crate) async fn finish(tx: &Tx, id: Uuid) -> Result<()> {
     tx.db.later(update.as_query()).await?;
     tx.event(
         "deployment.finished",
-        None,
-        Some(id),
+        Subject::Deployment(DeploymentId(id)),
         json!({ "result": result.as_str() }),
     );
     Ok(())

@@ -10,6 +10,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
+            new_event::Subject,
             sizes::insert_all,
             store::Store,
             values::{clean, signed},
@@ -87,7 +88,7 @@ impl Store {
                 .await?;
             let detail = json!({ "bundle": reference, "digest": row.digest });
             audit(&tx, caller, &reference, detail.clone()).await?;
-            tx.event("bundle.uploaded", None, None, detail);
+            tx.event("bundle.uploaded", Subject::Nothing, detail);
             Ok((bundle_from(row)?, false))
         })
         .await

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{
     ColumnTrait, EntityTrait, QueryFilter, QueryTrait,
     sea_query::{Expr, ExprTrait},
@@ -19,6 +20,7 @@ use crate::{
     store::{
         db::{
             error::Result,
+            new_event::Subject,
             sizes::{ID_CHUNK, insert_all, padded},
             transaction::Tx,
             values::{clean, unsigned},
@@ -166,8 +168,7 @@ fn penalised(tx: &Tx, mut attempt: NewAttempt<'_>, penalty: &Penalty) -> attempt
     let detail = json!({ "target": row.target_id, "attempt": row.number, "reason": row.reason });
     tx.event(
         "attempt.failed",
-        Some(row.device_id),
-        Some(row.deployment_id),
+        Subject::Both(DeviceId(row.device_id), DeploymentId(row.deployment_id)),
         detail,
     );
     row

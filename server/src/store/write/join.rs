@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde_json::json;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     domain::rollout::{Place, rank},
     store::{
-        db::{error::Result, sizes::ID_CHUNK, transaction::Deciding},
+        db::{error::Result, new_event::Subject, sizes::ID_CHUNK, transaction::Deciding},
         entity::device,
         read::{
             chosen::Chosen,
@@ -105,7 +106,11 @@ async fn take_in(tx: &Deciding, (row, terms): &Dynamic, devices: Vec<device::Mod
     insert_targets(tx, row, terms.penalty_after, &joining, &places).await?;
     for device in joining.values() {
         let detail = json!({ "name": device.name });
-        tx.event("deployment.joined", Some(device.id), Some(row.id), detail);
+        tx.event(
+            "deployment.joined",
+            Subject::Both(DeviceId(device.id), DeploymentId(row.id)),
+            detail,
+        );
     }
     step(tx, row.id).await?;
     finish_deployments(tx, [row.id].into()).await

@@ -17,6 +17,7 @@ use crate::{
         db::{
             error::Result,
             event_limit::EventLimit,
+            new_event::Subject,
             sizes::{ID_CHUNK, insert_all, padded},
             store::Store,
             transaction::Tx,
@@ -134,7 +135,11 @@ async fn write(
         tracing::info!(device = %device.id, bundle = name, expected, actual, "a device runs something else than its last outcome said");
         let detail =
             json!({ "name": device.name, "bundle": name, "expected": expected, "actual": actual });
-        tx.event("device.drifted", Some(device.id), None, detail);
+        tx.event(
+            "device.drifted",
+            Subject::Device(DeviceId(device.id)),
+            detail,
+        );
     }
     let rows = changed
         .into_iter()
@@ -149,7 +154,7 @@ async fn write(
         .to_owned();
     insert_all::<device_drift::Entity>(&tx.db, rows.collect(), Some(newer)).await?;
     if now.is_empty() && !before.is_empty() {
-        tx.device_event("device.settled", device.id, &device.name);
+        tx.device_event("device.settled", DeviceId(device.id), &device.name);
     }
     Ok(())
 }
@@ -182,7 +187,7 @@ pub(crate) async fn settle(tx: &Tx, told: &BTreeSet<(Uuid, String)>) -> Result<(
             .all(&tx.db)
             .await?;
         for device in rows {
-            tx.device_event("device.settled", device.id, &device.name);
+            tx.device_event("device.settled", DeviceId(device.id), &device.name);
         }
     }
     Ok(())

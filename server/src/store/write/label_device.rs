@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::json;
 use uuid::Uuid;
@@ -71,7 +72,7 @@ impl Store {
             update(&tx, row.clone()).await?;
             remember(&tx, caller, body, &row.id).await?;
             audit(&tx, caller, row.id, json!({ "set": set, "remove": remove })).await?;
-            tx.device_event("device.labelled", row.id, &row.name);
+            tx.device_event("device.labelled", DeviceId(row.id), &row.name);
             join(&tx, &[row.id]).await?;
             let whole = self.whole(&tx.db, row).await?;
             if whole.labels.len() > MAX_LABELS {

@@ -42,8 +42,8 @@ async fn write_events(db: &Db, now: Timestamp, events: Vec<NewEvent>) -> Result<
             cursor: first + index as i64,
             at: now.0,
             kind: event.kind,
-            device_id: event.device,
-            deployment_id: event.deployment,
+            device_id: event.subject.device().map(|id| id.0),
+            deployment_id: event.subject.deployment().map(|id| id.0),
             detail: event.detail.to_string(),
         });
     insert_all::<event::Entity>(db, rows.collect(), None).await?;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::store::db::{error::Result, store::Store};
+use crate::store::db::{error::Result, new_event::Subject, store::Store};
 
 impl Store {
     /// Writes down that deadlines stopped counting because the clock jumped, or count again.
@@ -14,7 +14,7 @@ impl Store {
         };
         let detail = &json!({ "drift_seconds": self.clock_drift().as_secs() });
         self.write(|tx| async move {
-            tx.event(kind, None, None, detail.clone());
+            tx.event(kind, Subject::Nothing, detail.clone());
             Ok(())
         })
         .await

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use kernex_proto::ids::JournalId;
+use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{
     ColumnTrait, EntityTrait, Iterable, QueryFilter, QuerySelect, QueryTrait,
     sea_query::{Expr, OnConflict},
@@ -161,7 +161,7 @@ async fn recognised<'a>(
             if !before.conflicted {
                 let mut row = before;
                 copies::doubt(tx, &mut row, Conflict::EpochNotIssued).await?;
-                tx.device_event("device.conflicted", row.id, &row.name);
+                tx.device_event("device.conflicted", DeviceId(row.id), &row.name);
                 update(tx, row).await?;
             }
             return Err(error);
@@ -174,7 +174,7 @@ async fn recognised<'a>(
     row.boot_id = clean(&open.boot_id);
     if row.conflicted && !before.conflicted {
         tracing::warn!(device = %open.device, journal = %open.journal, "two copies of a device were seen");
-        tx.device_event("device.conflicted", row.id, &row.name);
+        tx.device_event("device.conflicted", DeviceId(row.id), &row.name);
     }
     let known_mark = match (journal, returned) {
         (Some(journal), _) => journal.recorded_seq.map(unsigned),

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::store::{
     db::{
         error::Result,
+        new_event::Subject,
         store::Store,
         values::{clean, signed},
     },
@@ -46,7 +47,7 @@ impl Store {
             };
             if (news || !answer.applied) && self.event_limit().take(device.0) {
                 let detail = json!({ "revision": answer.revision, "refusal": row.refusal });
-                tx.event(kind, Some(device.0), None, detail);
+                tx.event(kind, Subject::Device(device), detail);
             }
             row.into_active_model().reset_all().update(&tx.db).await?;
             Ok(())

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     domain::device::DiskFault,
     store::{
-        db::{error::Result, store::Store, values::signed},
+        db::{error::Result, new_event::Subject, store::Store, values::signed},
         entity::device,
     },
 };
@@ -46,7 +46,7 @@ impl Store {
                 None => ("device.disk_recovered", json!({ "name": row.name })),
             };
             if self.event_limit().take(id.0) {
-                tx.event(kind, Some(id.0), None, what);
+                tx.event(kind, Subject::Device(id), what);
             }
             Ok(())
         })

@@ -1,5 +1,6 @@
 //! Deciding between copies of a device.
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, sea_query::Expr};
 use serde_json::json;
 use uuid::Uuid;
@@ -60,7 +61,7 @@ impl Store {
             update(&tx, row.clone()).await?;
             if decided {
                 session::Entity::delete_by_id(row.id).exec(&tx.db).await?;
-                tx.device_event("device.resolved", row.id, &row.name);
+                tx.device_event("device.resolved", DeviceId(row.id), &row.name);
             }
             remember(&tx, caller, body, &row.id).await?;
             let detail = json!({

@@ -10,6 +10,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
+            new_event::Subject,
             transaction::Tx,
         },
         entity::phase,
@@ -65,7 +66,7 @@ pub(crate) async fn record(
     detail: Value,
 ) -> Result<()> {
     audit(tx, caller, id, detail.clone()).await?;
-    tx.event(kind, None, Some(id.0), detail);
+    tx.event(kind, Subject::Deployment(id), detail);
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
+            new_event::Subject,
             sizes::insert_all,
             transaction::Deciding,
         },
@@ -94,7 +95,11 @@ pub(crate) async fn take_back(
         match cause {
             Cause::Operator => {
                 let by = json!({ "by": caller.name });
-                tx.event("deployment.cancelled", None, Some(row.id), by);
+                tx.event(
+                    "deployment.cancelled",
+                    Subject::Deployment(DeploymentId(row.id)),
+                    by,
+                );
                 cancel(tx, row).await?
             }
             Cause::Failure => stop(tx, row, row.cancelled_at).await?,
@@ -160,9 +165,17 @@ async fn commit(
     }
     let detail = json!({ "bundle": row.bundle_name, "devices": count, "rolls_back": row.id });
     audit(tx, caller, id, detail.clone()).await?;
-    tx.event("deployment.created", None, Some(id), detail);
+    tx.event(
+        "deployment.created",
+        Subject::Deployment(DeploymentId(id)),
+        detail,
+    );
     let by = json!({ "by": caller.name, "rollback": id });
-    tx.event("deployment.rolled_back", None, Some(row.id), by);
+    tx.event(
+        "deployment.rolled_back",
+        Subject::Deployment(DeploymentId(row.id)),
+        by,
+    );
     Ok(id)
 }
 
