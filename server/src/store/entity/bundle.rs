@@ -1,4 +1,4 @@
-//! A bundle. Columns are explained in the migration that makes the table.
+//! A bundle.
 
 use sea_orm::entity::prelude::*;
 
@@ -10,10 +10,15 @@ pub struct Model {
     pub id: Uuid,
     pub name: String,
     pub version: String,
+    /// SHA-256 of the bytes in lower-case hex. Two names may have the same bytes.
     pub digest: String,
+    /// In bytes.
     pub size: i64,
+    /// `tar.gz` or `tar.zst`.
     pub format: String,
+    /// The manifest as it stands in the archive.
     pub manifest_json: String,
+    /// Name on the token of who uploaded it.
     pub created_by: String,
     pub created_at: i64,
 }

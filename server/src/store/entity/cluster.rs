@@ -1,4 +1,4 @@
-//! The installation: one row. Columns are explained in the migration that makes the table.
+//! The installation: one row.
 
 use sea_orm::entity::prelude::*;
 
@@ -6,11 +6,16 @@ use sea_orm::entity::prelude::*;
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "cluster")]
 pub struct Model {
+    /// Always 1.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i32,
+    /// Tells this installation from others; devices sign it.
     pub cluster_id: Uuid,
+    /// Number of the newest event. Who writes events holds this row until the commit, so
+    /// that cursors grow in commit order.
     pub event_cursor: i64,
     pub created_at: i64,
+    /// How many transactions revoked something.
     pub revocations: i64,
 }
 

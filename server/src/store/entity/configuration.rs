@@ -1,4 +1,4 @@
-//! Settings and values for some devices. Columns are explained in the migration that makes the table.
+//! Settings and values for some devices.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,9 +9,13 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     pub name: String,
+    /// The one device it is for; null when it has a selector.
     pub device_id: Option<Uuid>,
+    /// The devices it is for; null when it has a device.
     pub selector: Option<String>,
+    /// Settings and values, as an encoded `Configure` of the contract.
     pub configure: Vec<u8>,
+    /// Grows by one with each change.
     pub revision: i64,
     pub updated_at: i64,
 }

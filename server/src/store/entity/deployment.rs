@@ -1,4 +1,4 @@
-//! An order. Columns are explained in the migration that makes the table.
+//! An order.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,25 +9,44 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     pub bundle_name: String,
+    /// Empty when a rollback returns devices to several versions; each target has its own.
     pub bundle_version: String,
+    /// SHA-256 of the bundle; empty likewise.
     pub digest: String,
+    /// A name of [`DeploymentState`](crate::domain::rollout::DeploymentState).
     pub state: String,
+    /// How it ended; null until it is finished.
     pub result: Option<String>,
+    /// Why it is paused; empty otherwise.
     pub paused_reason: String,
+    /// Number of the newest open phase; 0 before the first.
     pub phase: i32,
+    /// How long an attempt may wait for its device, in microseconds.
     pub delivery_us: i64,
+    /// How long an attempt may take once accepted, in microseconds.
     pub execution_us: i64,
+    /// W3C trace context of the order; empty for none.
     pub traceparent: String,
+    /// Name on the token of who gave the order.
     pub created_by: String,
     pub created_at: i64,
+    /// When an operator cancelled or halted it.
     pub cancelled_at: Option<i64>,
     pub finished_at: Option<i64>,
+    /// Grows by one with each change of the deployment or of its phases.
     pub revision: i64,
+    /// 0 when every target may begin with the order.
     pub phase_count: i32,
+    /// Most targets at work at once; null for no limit.
     pub max_in_flight: Option<i64>,
+    /// A JSON object from label to the most targets at work for each value of it.
     pub budgets: String,
+    /// An operator promotes each phase after the first.
     pub approval: bool,
+    /// What happens when too many targets failed; a name of
+    /// [`OnFailure`](crate::domain::rollout::OnFailure).
     pub on_failure: String,
+    /// The deployment this one takes back.
     pub rolls_back: Option<Uuid>,
 }
 

@@ -1,4 +1,4 @@
-//! One machine. Columns are explained in the migration that makes the table.
+//! One machine.
 
 use sea_orm::entity::prelude::*;
 
@@ -10,16 +10,26 @@ pub struct Model {
     pub id: Uuid,
     pub name: String,
     pub created_at: i64,
+    /// Grows by one with each change an operator makes.
     pub revision: i64,
+    /// Number of the newest session; each new one adds at least one.
     pub epoch: i64,
+    /// Newest session number the agent has confirmed to have on disk.
     pub confirmed_epoch: i64,
+    /// Count of the orders given for it; each target takes the next one.
     pub generation: i64,
+    /// Two copies were seen; it gets no commands until an operator decides.
     pub conflicted: bool,
+    /// Why it is conflicted; empty otherwise.
     pub conflict: String,
+    /// Newest revision of the session protocol its key has spoken; an older one is refused.
     pub protocol_revision: i64,
+    /// The agent's journal; null before the first session.
     pub journal_id: Option<Uuid>,
+    /// Last sign of life at a session's begin; heartbeats have their own time.
     pub last_seen: Option<i64>,
     pub agent_version: String,
+    /// Changes with each boot of the machine.
     pub boot_id: String,
     pub os: String,
     pub arch: String,
@@ -27,6 +37,7 @@ pub struct Model {
     pub kernel: String,
     pub cpu_count: i64,
     pub memory_bytes: i64,
+    /// What is wrong with the disk of the agent's state folder; null while it is well.
     pub disk_fault: Option<String>,
 }
 

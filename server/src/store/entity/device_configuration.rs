@@ -1,4 +1,4 @@
-//! What one device should work by, and what it said about it. Columns are explained in the migration that makes the table.
+//! What one device should work by, and what it said about it.
 
 use sea_orm::entity::prelude::*;
 
@@ -8,12 +8,19 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub device_id: Uuid,
+    /// Grows by one with each change of `configure`.
     pub revision: i64,
+    /// What the device should apply, as it is pushed: an encoded `Configure`.
     pub configure: Vec<u8>,
+    /// Session in which the newest revision was pushed; -1 for none.
     pub sent_epoch: i64,
+    /// The revision the device said it applies.
     pub active_revision: i64,
+    /// The revision it refused last; 0 for none.
     pub refused_revision: i64,
+    /// Why it refused it.
     pub refusal: String,
+    /// When it last said something about it.
     pub answered_at: Option<i64>,
 }
 

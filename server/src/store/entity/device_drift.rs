@@ -1,4 +1,4 @@
-//! Where a device runs something else than its last outcome said. Columns are explained in the migration that makes the table.
+//! Where a device runs something else than its last outcome said.
 
 use sea_orm::entity::prelude::*;
 
@@ -8,12 +8,18 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub device_id: Uuid,
+    /// Bundle name.
     #[sea_orm(primary_key, auto_increment = false)]
     pub name: String,
+    /// What the last outcome said.
     pub expected_version: String,
+    /// Null when no outcome said that anything runs.
     pub expected_digest: Option<String>,
+    /// What the device says.
     pub actual_version: String,
+    /// Null when it runs nothing; empty when it cannot tell.
     pub actual_digest: Option<String>,
+    /// When that was seen first.
     pub since: i64,
 }
 

@@ -1,4 +1,4 @@
-//! A key that speaks, or spoke, for a device. Columns are explained in the migration that makes the table.
+//! A key that speaks, or spoke, for a device.
 
 use sea_orm::entity::prelude::*;
 
@@ -6,15 +6,23 @@ use sea_orm::entity::prelude::*;
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "device_keys")]
 pub struct Model {
+    /// SHA-256 of the key in lower-case hex.
     #[sea_orm(primary_key, auto_increment = false)]
     pub digest: String,
+    /// Its device. The row outlives the device, so that a revoked key can never enrol
+    /// again.
     pub device_id: Uuid,
+    /// The public key, SPKI DER.
     pub der: Vec<u8>,
     pub created_at: i64,
     pub revoked_at: Option<i64>,
+    /// `deleted` or `replaced`; null where an earlier version revoked it.
     pub revoked_because: Option<String>,
+    /// Name of its device when it was revoked.
     pub device_name: Option<String>,
+    /// Sessions up to this number spoke with it.
     pub revoked_epoch: Option<i64>,
+    /// Number of the transaction that revoked it.
     pub revocation: Option<i64>,
 }
 

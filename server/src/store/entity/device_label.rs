@@ -1,4 +1,4 @@
-//! A label of a device. Columns are explained in the migration that makes the table.
+//! A label of a device.
 
 use sea_orm::entity::prelude::*;
 

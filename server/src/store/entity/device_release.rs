@@ -1,4 +1,4 @@
-//! What a device is known to run. Columns are explained in the migration that makes the table.
+//! What a device is known to run.
 
 use sea_orm::entity::prelude::*;
 
@@ -8,11 +8,15 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub device_id: Uuid,
+    /// Bundle name.
     #[sea_orm(primary_key, auto_increment = false)]
     pub name: String,
     pub version: String,
+    /// What runs. It keeps the bundle from being deleted.
     pub digest: String,
+    /// What the device can go back to; empty for nothing.
     pub previous_digest: String,
+    /// When the server learnt of it.
     pub since: i64,
 }
 

@@ -1,4 +1,4 @@
-//! Which devices get in. Columns are explained in the migration that makes the table.
+//! Which devices get in.
 
 use sea_orm::entity::prelude::*;
 
@@ -6,13 +6,20 @@ use sea_orm::entity::prelude::*;
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "enrollment_tokens")]
 pub struct Model {
+    /// Stands in the text of the token.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
+    /// SHA-256 of the secret in lower-case hex.
     pub secret_hash: String,
+    /// How many new devices it could let in at first.
     pub uses_total: i32,
+    /// How many it may still let in.
     pub uses_left: i32,
+    /// A JSON object with the labels each device gets.
     pub labels: String,
+    /// The device that one new key may take over.
     pub replaces_id: Option<Uuid>,
+    /// The name of that device when the token was made.
     pub replaces_name: Option<String>,
     pub created_by: String,
     pub created_at: i64,

@@ -1,4 +1,4 @@
-//! One thing that happened. Columns are explained in the migration that makes the table.
+//! One thing that happened.
 
 use sea_orm::entity::prelude::*;
 
@@ -6,12 +6,17 @@ use sea_orm::entity::prelude::*;
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "events")]
 pub struct Model {
+    /// Grows in the order of commits.
     #[sea_orm(primary_key, auto_increment = false)]
     pub cursor: i64,
     pub at: i64,
+    /// In dotted lower case.
     pub kind: String,
+    /// The device it is about.
     pub device_id: Option<Uuid>,
+    /// The deployment it is about.
     pub deployment_id: Option<Uuid>,
+    /// More, as a JSON object.
     pub detail: String,
 }
 

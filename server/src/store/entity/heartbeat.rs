@@ -1,4 +1,4 @@
-//! The latest heartbeat of a device. Columns are explained in the migration that makes the table.
+//! The latest heartbeat of a device.
 
 use sea_orm::entity::prelude::*;
 
@@ -14,10 +14,16 @@ pub struct Model {
     pub disk_free_bytes: i64,
     pub disk_total_bytes: i64,
     pub uptime_seconds: i64,
+    /// The session it came in; an older one replaces nothing.
     pub epoch: i64,
+    /// When it was received.
     pub at: i64,
+    /// When the device was last added to `heartbeat_samples`.
     pub sampled_at: i64,
+    /// What the agent says is active, as JSON.
     pub releases: String,
+    /// What it could not remove, as JSON with the count and some of them; null when nothing
+    /// is left.
     pub leftovers: Option<String>,
 }
 

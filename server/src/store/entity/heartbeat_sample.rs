@@ -1,4 +1,4 @@
-//! A sampled heartbeat. Columns are explained in the migration that makes the table.
+//! A sampled heartbeat.
 
 use sea_orm::entity::prelude::*;
 
@@ -8,6 +8,7 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub device_id: Uuid,
+    /// When it was received; at most one a minute of each device.
     #[sea_orm(primary_key, auto_increment = false)]
     pub at: i64,
     pub cpu_percent: f64,

@@ -1,4 +1,4 @@
-//! A journal a device came with. Columns are explained in the migration that makes the table.
+//! A journal a device came with.
 
 use sea_orm::entity::prelude::*;
 
@@ -11,9 +11,14 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub journal_id: Uuid,
     pub first_seen: i64,
+    /// When another journal took over.
     pub retired_at: Option<i64>,
+    /// Newest session confirmed with this journal while its device is conflicted; 0
+    /// otherwise.
     pub confirmed_epoch: i64,
+    /// Copies of this journal that know no session as new as this were decided against.
     pub given_up_below: i64,
+    /// Every outcome numbered up to this is recorded; null while nobody knows.
     pub recorded_seq: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! A replica that lives until its lease runs out. Columns are explained in the migration that makes the table.
+//! A replica that lives until its lease runs out.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Who may operate. Columns are explained in the migration that makes the table.
+//! Who may operate.
 
 use sea_orm::entity::prelude::*;
 
@@ -8,13 +8,17 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
+    /// Who it is for.
     pub name: String,
+    /// A name of `Role`.
     pub role: String,
+    /// SHA-256 of the secret in lower-case hex.
     pub hash: String,
     pub created_by: String,
     pub created_at: i64,
     pub expires_at: i64,
     pub revoked_at: Option<i64>,
+    /// Number of the transaction that revoked it.
     pub revocation: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! The answer to a request id. Columns are explained in the migration that makes the table.
+//! The answer to a request id.
 
 use sea_orm::entity::prelude::*;
 
@@ -6,13 +6,17 @@ use sea_orm::entity::prelude::*;
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "requests")]
 pub struct Model {
+    /// Name on the token of the caller.
     #[sea_orm(primary_key, auto_increment = false)]
     pub principal: String,
     #[sea_orm(primary_key, auto_increment = false)]
     pub method: String,
+    /// Chosen by the caller.
     #[sea_orm(primary_key, auto_increment = false)]
     pub request_id: Uuid,
+    /// Tells a repetition from another request with the same id.
     pub body_hash: String,
+    /// The answer to give again, as JSON.
     pub response: String,
     pub created_at: i64,
 }

@@ -1,4 +1,4 @@
-//! The next run of a deferred attempt. Columns are explained in the migration that makes the table.
+//! The next run of a deferred attempt.
 
 use sea_orm::entity::prelude::*;
 
@@ -10,7 +10,9 @@ pub struct Model {
     pub target_id: Uuid,
     #[sea_orm(primary_key, auto_increment = false)]
     pub number: i32,
+    /// The run to grant, or the one that was granted last.
     pub run: i32,
+    /// When to grant it; null once it was pushed.
     pub due_at: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! When a deployment's targets may begin. Columns are explained in the migration that makes the table.
+//! When a deployment's targets may begin.
 
 use sea_orm::entity::prelude::*;
 
@@ -8,12 +8,21 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub deployment_id: Uuid,
+    /// Nothing begins earlier.
     pub start_at: Option<i64>,
+    /// A JSON array of texts. Targets may begin while any of them is open; always when
+    /// there are none.
     pub windows: String,
+    /// Beginnings are spread over this time, in microseconds.
     pub spread_us: i64,
+    /// What is open then is closed.
     pub deadline: Option<i64>,
+    /// That was done.
     pub deadline_passed: bool,
+    /// Devices that come to match it later are taken in; null for the devices of the order
+    /// only.
     pub selector: Option<String>,
+    /// Failures in a row after which a device is left out; 0 for never.
     pub penalty_after: i32,
 }
 

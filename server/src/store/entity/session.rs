@@ -1,4 +1,4 @@
-//! The live session of a device. Columns are explained in the migration that makes the table.
+//! The live session of a device.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,10 +9,14 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub device_id: Uuid,
     pub epoch: i64,
+    /// The server that holds it.
     pub replica: Uuid,
+    /// SHA-256 of the session token in lower-case hex.
     pub token_hash: String,
+    /// The journal the agent came with.
     pub journal_id: Uuid,
     pub opened_at: i64,
+    /// When the agent had the number on disk; the device is online from then on.
     pub confirmed_at: Option<i64>,
 }
 

@@ -1,4 +1,4 @@
-//! A detached signature of a bundle. Columns are explained in the migration that makes the table.
+//! A detached signature of a bundle.
 
 use sea_orm::entity::prelude::*;
 
@@ -8,6 +8,7 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub bundle_id: Uuid,
+    /// Names the key to verify with.
     #[sea_orm(primary_key, auto_increment = false)]
     pub key_id: String,
     pub algorithm: String,

@@ -1,4 +1,4 @@
-//! One device within one deployment. Columns are explained in the migration that makes the table.
+//! One device within one deployment.
 
 use sea_orm::entity::prelude::*;
 
@@ -10,14 +10,22 @@ pub struct Model {
     pub id: Uuid,
     pub deployment_id: Uuid,
     pub device_id: Uuid,
+    /// Name of the device when the target was made.
     pub device_name: String,
+    /// The bundle stands here and not on the deployment alone: going back can give a fleet
+    /// several versions.
     pub bundle_name: String,
     pub bundle_version: String,
+    /// SHA-256 of the bundle in lower-case hex.
     pub digest: String,
+    /// The device's count of orders with this one; newer ones win.
     pub generation: i64,
+    /// From 1; 0 without phases.
     pub phase: i32,
+    /// Number of the newest attempt.
     pub latest_attempt: i32,
     pub created_at: i64,
+    /// Order in which the targets of a phase begin.
     pub rank: i64,
 }
 

@@ -1,4 +1,4 @@
-//! A report about an attempt nobody knows. Columns are explained in the migration that makes the table.
+//! A report about an attempt nobody knows.
 
 use sea_orm::entity::prelude::*;
 
@@ -6,14 +6,19 @@ use sea_orm::entity::prelude::*;
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "unknown_reports")]
 pub struct Model {
+    /// Grows with time.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     pub device_id: Uuid,
+    /// What the device calls it; there is no such target here.
     pub target_id: Uuid,
     pub number: i32,
+    /// `accepted` or `outcome`.
     pub kind: String,
+    /// The outcome, encoded as in the contract; empty for `accepted`.
     pub report: Vec<u8>,
     pub at: i64,
+    /// What the outcome says runs; the newest report of each name is kept.
     pub bundle_name: Option<String>,
 }
 
