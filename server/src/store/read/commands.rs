@@ -58,7 +58,7 @@ pub(crate) fn released(
     order: &deployment::Model,
     bundle: &bundle::Model,
     signatures: &[signature::Model],
-    targets: impl Iterator<Item = (Uuid, Uuid)>,
+    targets: impl Iterator<Item = (DeviceId, TargetId)>,
     read: u64,
 ) -> Result<Vec<DueCommand>> {
     let content = Content {
@@ -72,11 +72,8 @@ pub(crate) fn released(
     let mut deploy = content.deploy(order.id, execution, false)?;
     deploy.signatures = signatures.iter().map(self::signature).collect();
     let command = |(device, target)| DueCommand {
-        device: DeviceId(device),
-        attempt: AttemptId {
-            target: TargetId(target),
-            number: 1,
-        },
+        device,
+        attempt: AttemptId { target, number: 1 },
         run: 1,
         kind: DueKind::Deploy(Box::new(deploy.clone())),
         remaining: micros(order.delivery_us).saturating_add(execution),

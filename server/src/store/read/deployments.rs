@@ -94,7 +94,7 @@ pub struct CreatedDeployment {
 impl Store {
     /// One deployment.
     pub async fn get_deployment(&self, id: DeploymentId) -> Result<Deployment> {
-        Ok(find(self.reader(), id.0).await?.seen_at(self.now()))
+        Ok(find(self.reader(), id).await?.seen_at(self.now()))
     }
 
     /// Deployments, newest first.
@@ -127,7 +127,7 @@ impl Store {
     }
 }
 
-pub(crate) async fn created(tx: &Tx, id: Uuid) -> Result<CreatedDeployment> {
+pub(crate) async fn created(tx: &Tx, id: DeploymentId) -> Result<CreatedDeployment> {
     Ok(CreatedDeployment {
         deployment: find(&tx.db, id).await?,
         devices: devices_of(tx, id).await?,
@@ -136,11 +136,11 @@ pub(crate) async fn created(tx: &Tx, id: Uuid) -> Result<CreatedDeployment> {
 }
 
 /// Every device of a deployment.
-pub(crate) async fn devices_of(tx: &Tx, deployment: Uuid) -> Result<Vec<DeviceId>> {
+pub(crate) async fn devices_of(tx: &Tx, deployment: DeploymentId) -> Result<Vec<DeviceId>> {
     let ids = target::Entity::find()
         .select_only()
         .column(target::Column::DeviceId)
-        .filter(target::Column::DeploymentId.eq(deployment))
+        .filter(target::Column::DeploymentId.eq(deployment.0))
         .into_tuple::<Uuid>()
         .all(&tx.db)
         .await?;
@@ -148,19 +148,22 @@ pub(crate) async fn devices_of(tx: &Tx, deployment: Uuid) -> Result<Vec<DeviceId
 }
 
 /// A deployment's row.
-pub(crate) async fn find_row<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<deployment::Model> {
-    let row = deployment::Entity::find_by_id(id).one(db).await?;
+pub(crate) async fn find_row<C: ConnectionTrait>(
+    db: &C,
+    id: DeploymentId,
+) -> Result<deployment::Model> {
+    let row = deployment::Entity::find_by_id(id.0).one(db).await?;
     row.ok_or_else(|| not_found("deployment", id))
 }
 
 /// A deployment as it stands.
-pub(crate) async fn find<C: ConnectionTrait>(db: &C, id: Uuid) -> Result<Deployment> {
+pub(crate) async fn find<C: ConnectionTrait>(db: &C, id: DeploymentId) -> Result<Deployment> {
     let row = find_row(db, id).await?;
-    let counts = counts_by_phase(db, &[id]).await?.remove(&id);
+    let counts = counts_by_phase(db, &[id.0]).await?.remove(&id.0);
     let phases = if row.phase_count == 0 {
         Vec::new()
     } else {
-        phases(db, &[id]).await?.remove(&id).unwrap_or_default()
+        phases(db, &[id.0]).await?.remove(&id.0).unwrap_or_default()
     };
     let schedule = schedules::find(db, id).await?;
     deployment_from(row, &phases, &counts.unwrap_or_default(), schedule.as_ref())

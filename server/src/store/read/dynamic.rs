@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use kernex_proto::ids::DeploymentId;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder,
     sea_query::{Expr, ExprTrait, Query, TableRef},
@@ -21,12 +22,12 @@ use crate::{
 pub(crate) type Dynamic = (deployment::Model, schedule::Model);
 
 /// Deployments that take devices in now, the newest first: where two are about one bundle name, the newer one has it.
-pub(crate) async fn taking_in(tx: &Tx, only: Option<Uuid>) -> Result<Vec<Dynamic>> {
+pub(crate) async fn taking_in(tx: &Tx, only: Option<DeploymentId>) -> Result<Vec<Dynamic>> {
     let mut query = schedule::Entity::find()
         .filter(schedule::Column::Selector.is_not_null())
         .filter(schedules::is_pending());
     if let Some(only) = only {
-        query = query.filter(schedule::Column::DeploymentId.eq(only));
+        query = query.filter(schedule::Column::DeploymentId.eq(only.0));
     }
     let mut terms: BTreeMap<Uuid, schedule::Model> = query
         .all(&tx.db)

@@ -81,7 +81,7 @@ impl Row {
 impl Store {
     /// What became of the devices of a halted deployment.
     pub async fn halted(&self, id: DeploymentId) -> Result<Halt> {
-        let row = find_row(self.reader(), id.0).await?;
+        let row = find_row(self.reader(), id).await?;
         let targets = target::Entity::find()
             .filter(target::Column::DeploymentId.eq(id.0))
             .count(self.reader())

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use kernex_proto::ids::DeploymentId;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter,
     sea_query::{Expr, ExprTrait},
@@ -40,9 +41,9 @@ pub(crate) async fn rows_of<C: ConnectionTrait>(
 /// The row of a deployment that has one.
 pub(crate) async fn find<C: ConnectionTrait>(
     db: &C,
-    deployment: Uuid,
+    deployment: DeploymentId,
 ) -> Result<Option<schedule::Model>> {
-    Ok(schedule::Entity::find_by_id(deployment).one(db).await?)
+    Ok(schedule::Entity::find_by_id(deployment.0).one(db).await?)
 }
 
 /// Whether a deployment may still take devices in.
@@ -52,7 +53,7 @@ pub(crate) fn lingers(row: &deployment::Model, schedule: Option<&schedule::Model
 }
 
 /// Whether the start of a deployment is still to come.
-pub(crate) async fn waits(tx: &Tx, deployment: Uuid) -> Result<bool> {
+pub(crate) async fn waits(tx: &Tx, deployment: DeploymentId) -> Result<bool> {
     let row = find(&tx.db, deployment).await?;
     let start = row.and_then(|row| row.start_at);
     Ok(start.is_some_and(|start| start > tx.now.0))

@@ -121,7 +121,7 @@ struct Row {
 impl Store {
     /// Targets of one deployment. A page may be shorter than asked for: their output is limited too.
     pub async fn list_targets(&self, id: DeploymentId, page: Page) -> Result<Paged<Target>> {
-        let deployment = find_row(self.reader(), id.0).await?;
+        let deployment = find_row(self.reader(), id).await?;
         let beginnings = self.beginnings(&deployment).await?;
         let limit = Ord::min(page.limit(), MAX_TARGETS);
         let mut query = select(id.0, None);
@@ -162,7 +162,7 @@ impl Store {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let deployment = find_row(self.reader(), id.0).await?;
+        let deployment = find_row(self.reader(), id).await?;
         let beginnings = self.beginnings(&deployment).await?;
         rows.into_iter()
             .map(|row| target_from(row, beginnings.as_ref()))
@@ -174,7 +174,7 @@ impl Store {
         let (Some(now), None) = (self.time(), row.finished_at) else {
             return Ok(None);
         };
-        let Some(terms) = schedules::find(self.reader(), row.id).await? else {
+        let Some(terms) = schedules::find(self.reader(), DeploymentId(row.id)).await? else {
             return Ok(None);
         };
         let schedule = schedules::from_row(&terms)?.schedule;

@@ -91,7 +91,7 @@ impl Store {
             if self.is_idle(&row, &next.actions).await? {
                 continue;
             }
-            let id = row.id;
+            let id = DeploymentId(row.id);
             match self.decide(|tx| async move { step(&tx, id).await }).await {
                 Ok((applied, devices)) => {
                     advanced.applied += applied;
@@ -99,7 +99,7 @@ impl Store {
                 }
                 Err(error @ StoreError::Unavailable(_)) => return Err(error),
                 // One that trips over a defect does not hold up the others.
-                Err(error) => advanced.failed.push((DeploymentId(id), error)),
+                Err(error) => advanced.failed.push((id, error)),
             }
         }
         Ok(advanced)
@@ -146,14 +146,14 @@ fn gate(schedule: Option<&schedule::Model>, now: Option<Timestamp>) -> Result<Ga
 
 /// Does what is to be done next about one deployment with phases, as its rows stand in this transaction. Says how many
 /// actions that were, and which devices were released.
-pub(crate) async fn step(tx: &Deciding, id: Uuid) -> Result<(usize, Vec<DeviceId>)> {
-    let Some(row) = deployment::Entity::find_by_id(id).one(&tx.db).await? else {
+pub(crate) async fn step(tx: &Deciding, id: DeploymentId) -> Result<(usize, Vec<DeviceId>)> {
+    let Some(row) = deployment::Entity::find_by_id(id.0).one(&tx.db).await? else {
         return Ok((0, Vec::new()));
     };
     if row.phase_count == 0 {
         return Ok((0, Vec::new()));
     }
-    let ids = [id];
+    let ids = [id.0];
     let (phases, counts) = (
         phases(&tx.db, &ids).await?,
         counts_by_phase(&tx.db, &ids).await?,
@@ -174,11 +174,7 @@ pub(crate) async fn step(tx: &Deciding, id: Uuid) -> Result<(usize, Vec<DeviceId
         match action {
             Action::Start => {
                 change.state = DeploymentState::Active;
-                tx.event(
-                    "deployment.started",
-                    Subject::Deployment(DeploymentId(id)),
-                    json!({}),
-                );
+                tx.event("deployment.started", Subject::Deployment(id), json!({}));
             }
             Action::Open(number) => {
                 open_phase(tx, id, *number).await?;
@@ -190,22 +186,14 @@ pub(crate) async fn step(tx: &Deciding, id: Uuid) -> Result<(usize, Vec<DeviceId
             Action::Passed(number) => {
                 mark(tx, id, *number, phase::Column::PassedAt).await?;
                 let detail = json!({ "phase": number });
-                tx.event(
-                    "deployment.phase_passed",
-                    Subject::Deployment(DeploymentId(id)),
-                    detail,
-                );
+                tx.event("deployment.phase_passed", Subject::Deployment(id), detail);
             }
             Action::Soaked(number) => mark(tx, id, *number, phase::Column::SoakedAt).await?,
             Action::Pause(reason) => {
                 change.state = DeploymentState::Paused;
                 change.paused_reason = reason.to_string();
                 let detail = json!({ "reason": reason.to_string() });
-                tx.event(
-                    "deployment.paused",
-                    Subject::Deployment(DeploymentId(id)),
-                    detail,
-                );
+                tx.event("deployment.paused", Subject::Deployment(id), detail);
             }
             // No device can go back, which is told; it pauses like any other.
             Action::RollBack(_) => {}
@@ -214,7 +202,7 @@ pub(crate) async fn step(tx: &Deciding, id: Uuid) -> Result<(usize, Vec<DeviceId
                 let detail = json!({ "phase": change.phase + 1 });
                 tx.event(
                     "deployment.awaiting_approval",
-                    Subject::Deployment(DeploymentId(id)),
+                    Subject::Deployment(id),
                     detail,
                 );
             }

@@ -33,9 +33,9 @@ impl Store {
         let body = body_hash(&id.0);
         self.decide_as(Act::CommitCancel, |tx| async move {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
-                return Ok((find(&tx.db, id.0).await?, devices_of(&tx, id.0).await?));
+                return Ok((find(&tx.db, id).await?, devices_of(&tx, id).await?));
             }
-            let row = find_row(&tx.db, id.0).await?;
+            let row = find_row(&tx.db, id).await?;
             if row.state == DeploymentState::Finished.as_str() {
                 return Err(StoreError::Finished);
             }
@@ -47,7 +47,7 @@ impl Store {
                 Subject::Deployment(id),
                 json!({ "by": caller.name }),
             );
-            Ok((find(&tx.db, id.0).await?, devices))
+            Ok((find(&tx.db, id).await?, devices))
         })
         .await
     }

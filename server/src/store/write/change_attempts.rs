@@ -118,7 +118,7 @@ impl<'a> Batch<'a> {
         let (mut going_on, mut others) = (Vec::new(), Vec::new());
         for entry in self.entries.into_values().filter(|entry| entry.dirty) {
             if entry.before.is_open() && !entry.facts.state.is_open() {
-                closed_in.insert(entry.row.deployment_id);
+                closed_in.insert(DeploymentId(entry.row.deployment_id));
             }
             announce(tx, &entry);
             if entry.was_unresolved == entry.row.unresolved {

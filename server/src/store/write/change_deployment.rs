@@ -43,7 +43,7 @@ impl Change {
     /// theirs. Of one that is paused nothing is pushed from here on.
     pub(crate) async fn write(&self, tx: &Deciding, row: &deployment::Model) -> Result<()> {
         if self.state == DeploymentState::Paused {
-            hold_back(tx, row.id).await?;
+            hold_back(tx, DeploymentId(row.id)).await?;
         }
         let written = deployment::Entity::update_many()
             .col_expr(deployment::Column::State, Expr::value(self.state.as_str()))
@@ -69,11 +69,11 @@ impl Change {
 }
 
 /// Holds what might be pushed of a deployment until the transaction is over.
-async fn hold_back(tx: &Deciding, deployment: Uuid) -> Result<()> {
+async fn hold_back(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
     let waiting: Vec<(Uuid, i32)> = attempt::Entity::find()
         .select_only()
         .columns([attempt::Column::TargetId, attempt::Column::Number])
-        .filter(attempt::Column::DeploymentId.eq(deployment))
+        .filter(attempt::Column::DeploymentId.eq(deployment.0))
         .filter(is_unresolved())
         .into_tuple()
         .all(&tx.db)
@@ -88,21 +88,22 @@ async fn hold_back(tx: &Deciding, deployment: Uuid) -> Result<()> {
 }
 
 /// Opens a phase; what is released of it is the planner's next word.
-pub(crate) async fn open_phase(tx: &Tx, id: Uuid, number: u32) -> Result<()> {
+pub(crate) async fn open_phase(tx: &Tx, id: DeploymentId, number: u32) -> Result<()> {
     mark(tx, id, number, phase::Column::OpenedAt).await?;
     let detail = json!({ "phase": number });
-    tx.event(
-        "deployment.phase_opened",
-        Subject::Deployment(DeploymentId(id)),
-        detail,
-    );
+    tx.event("deployment.phase_opened", Subject::Deployment(id), detail);
     Ok(())
 }
 
-pub(crate) async fn mark(tx: &Tx, id: Uuid, number: u32, column: phase::Column) -> Result<()> {
+pub(crate) async fn mark(
+    tx: &Tx,
+    id: DeploymentId,
+    number: u32,
+    column: phase::Column,
+) -> Result<()> {
     phase::Entity::update_many()
         .col_expr(column, Expr::value(tx.now.0))
-        .filter(phase::Column::DeploymentId.eq(id))
+        .filter(phase::Column::DeploymentId.eq(id.0))
         .filter(phase::Column::Number.eq(number as i32))
         .filter(column.is_null())
         .exec(&tx.db)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kernex_proto::ids::DeviceId;
+use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryTrait, sea_query::Expr};
 use uuid::Uuid;
 
@@ -24,7 +24,13 @@ pub(crate) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec
     let mut sound = Vec::with_capacity(sessions.len());
     for (device, session) in &sessions {
         if session.conflicted {
-            copies::confirm(tx, *device, session.journal_id, session.epoch).await?;
+            copies::confirm(
+                tx,
+                DeviceId(*device),
+                JournalId(session.journal_id),
+                session.epoch,
+            )
+            .await?;
         } else {
             sound.push(*device);
         }

@@ -4,11 +4,11 @@
 //! its disk does. While a device is conflicted every copy goes on confirming epochs, and the one that confirmed last is
 //! the one that is kept.
 
+use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{
     ColumnTrait, EntityTrait, QueryFilter,
     sea_query::{Expr, OnConflict},
 };
-use uuid::Uuid;
 
 use crate::{
     domain::device::Conflict,
@@ -19,19 +19,19 @@ use crate::{
 };
 
 /// A journal the device did not come with before takes over from the one in use.
-pub(crate) async fn begin(tx: &Tx, row: &mut device::Model, journal: Uuid) -> Result<()> {
-    add(tx, row.id, journal).await?;
-    retire_others(tx, row.id, journal).await?;
-    row.journal_id = Some(journal);
+pub(crate) async fn begin(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
+    add(tx, DeviceId(row.id), journal).await?;
+    retire_others(tx, DeviceId(row.id), journal).await?;
+    row.journal_id = Some(journal.0);
     // What the old journal confirmed says nothing about the new one.
     row.confirmed_epoch = 0;
     Ok(())
 }
 
 /// From now on the device is conflicted: what the copy in use has confirmed counts as that of one among several.
-pub(crate) async fn conflict(tx: &Tx, row: &mut device::Model, journal: Uuid) -> Result<()> {
+pub(crate) async fn conflict(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
     doubt(tx, row, Conflict::Copies).await?;
-    add(tx, row.id, journal).await
+    add(tx, DeviceId(row.id), journal).await
 }
 
 /// The same without a second journal that could be kept.
@@ -40,7 +40,7 @@ pub(crate) async fn doubt(tx: &Tx, row: &mut device::Model, why: Conflict) -> Re
         return Ok(());
     }
     if let Some(in_use) = row.journal_id {
-        confirm(tx, row.id, in_use, row.confirmed_epoch).await?;
+        confirm(tx, DeviceId(row.id), JournalId(in_use), row.confirmed_epoch).await?;
     }
     row.conflicted = true;
     row.conflict = why.to_string();
@@ -48,11 +48,16 @@ pub(crate) async fn doubt(tx: &Tx, row: &mut device::Model, why: Conflict) -> Re
 }
 
 /// A copy of a conflicted device has this epoch on its disk.
-pub(crate) async fn confirm(tx: &Tx, device: Uuid, journal: Uuid, epoch: i64) -> Result<()> {
+pub(crate) async fn confirm(
+    tx: &Tx,
+    device: DeviceId,
+    journal: JournalId,
+    epoch: i64,
+) -> Result<()> {
     journal::Entity::update_many()
         .col_expr(journal::Column::ConfirmedEpoch, Expr::value(epoch))
-        .filter(journal::Column::DeviceId.eq(device))
-        .filter(journal::Column::JournalId.eq(journal))
+        .filter(journal::Column::DeviceId.eq(device.0))
+        .filter(journal::Column::JournalId.eq(journal.0))
         .filter(journal::Column::ConfirmedEpoch.lt(epoch))
         .exec(&tx.db)
         .await?;
@@ -73,10 +78,10 @@ pub(crate) async fn forget(tx: &Tx, row: &mut device::Model) -> Result<()> {
     Ok(())
 }
 
-async fn add(tx: &Tx, device: Uuid, journal: Uuid) -> Result<()> {
+async fn add(tx: &Tx, device: DeviceId, journal: JournalId) -> Result<()> {
     let new = journal::Model {
-        device_id: device,
-        journal_id: journal,
+        device_id: device.0,
+        journal_id: journal.0,
         first_seen: tx.now.0,
         retired_at: None,
         confirmed_epoch: 0,
@@ -91,11 +96,11 @@ async fn add(tx: &Tx, device: Uuid, journal: Uuid) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn retire_others(tx: &Tx, device: Uuid, kept: Uuid) -> Result<()> {
+pub(crate) async fn retire_others(tx: &Tx, device: DeviceId, kept: JournalId) -> Result<()> {
     journal::Entity::update_many()
         .col_expr(journal::Column::RetiredAt, Expr::value(tx.now.0))
-        .filter(journal::Column::DeviceId.eq(device))
-        .filter(journal::Column::JournalId.ne(kept))
+        .filter(journal::Column::DeviceId.eq(device.0))
+        .filter(journal::Column::JournalId.ne(kept.0))
         .filter(journal::Column::RetiredAt.is_null())
         .exec(&tx.db)
         .await?;

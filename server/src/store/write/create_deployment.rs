@@ -66,7 +66,7 @@ impl Store {
         let mut created = self
             .decide_as(Act::CommitDeployment, |tx| async move {
                 if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
-                    return created(&tx, id).await;
+                    return created(&tx, DeploymentId(id)).await;
                 }
                 let created = fan_out(&tx, caller, new).await?;
                 remember(&tx, caller, body, &created.deployment.id.0).await?;
@@ -104,10 +104,10 @@ pub(crate) async fn fan_out(
     if waits {
         row.state = DeploymentState::Scheduled.as_str().to_owned();
     }
-    let id = row.id;
+    let id = DeploymentId(row.id);
     let places = rollout
         .iter()
-        .flat_map(|rollout| rollout.places(id, devices.keys().copied()))
+        .flat_map(|rollout| rollout.places(id.0, devices.keys().copied()))
         .collect();
     insert_all::<deployment::Entity>(&tx.db, vec![row.clone()], None).await?;
     if let Some(rollout) = &rollout {
@@ -117,11 +117,7 @@ pub(crate) async fn fan_out(
     let inserted = insert_targets(tx, &row, new.terms.penalty_after, &devices, &places).await?;
     let detail = json!({ "bundle": format!("{}:{}", bundle.name, bundle.version), "devices": devices.len() });
     audit(tx, caller, id, detail.clone()).await?;
-    tx.event(
-        "deployment.created",
-        Subject::Deployment(DeploymentId(id)),
-        detail,
-    );
+    tx.event("deployment.created", Subject::Deployment(id), detail);
     let is_plain = inserted.penalised == 0
         && rollout.is_none()
         && schedule == Schedule::default()
@@ -129,8 +125,8 @@ pub(crate) async fn fan_out(
     let mut due = Vec::new();
     let deployment = if is_plain {
         let waiting = inserted.targets.into_iter().filter(|(device, _)| {
-            let conflicted = devices.get(device).is_none_or(|row| row.conflicted);
-            !conflicted && !busy.contains(device)
+            let conflicted = devices.get(&device.0).is_none_or(|row| row.conflicted);
+            !conflicted && !busy.contains(&device.0)
         });
         // Whoever decides about these reads them after this is committed.
         let read = tx.decision().moment();

@@ -152,7 +152,7 @@ async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
     let detail = json!({ "name": enrolled.name, "key": new.key.to_string(), "replaces": token.replaces_name });
     audit(tx, &agent, enrolled.device, detail).await?;
     tx.device_event("device.enrolled", enrolled.device, &enrolled.name);
-    join(tx, &[enrolled.device.0]).await?;
+    join(tx, &[enrolled.device]).await?;
     Ok(enrolled)
 }
 

@@ -1,5 +1,6 @@
 //! Closing what is past its deadline.
 
+use kernex_proto::ids::DeploymentId;
 use sea_orm::{
     ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
@@ -115,6 +116,6 @@ pub(crate) async fn close_overdue(tx: &Deciding) -> Result<(u64, bool)> {
     }
     let closed = batch.save().await?;
     let more = overdue.len() as u64 == OVERDUE_CHUNK;
-    finish_deployments(tx, overdue.into_iter().collect()).await?;
+    finish_deployments(tx, overdue.into_iter().map(DeploymentId).collect()).await?;
     Ok((closed, more))
 }

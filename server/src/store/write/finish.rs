@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use kernex_proto::ids::DeploymentId;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait, sea_query::Expr};
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::rollout::DeploymentState,
@@ -22,12 +21,12 @@ use crate::{
 
 /// Finishes deployments without phases that have no open target left; the planner finishes the others. Writers are serial,
 /// so two that close the last two targets cannot both miss it.
-pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<Uuid>) -> Result<()> {
+pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<DeploymentId>) -> Result<()> {
     for id in candidates {
         let open = attempt::Entity::find()
             .select_only()
             .column(attempt::Column::Number)
-            .filter(attempt::Column::DeploymentId.eq(id))
+            .filter(attempt::Column::DeploymentId.eq(id.0))
             .filter(is_unresolved())
             .filter(attempt::Column::State.is_in(open_states()))
             .into_tuple::<i32>()
@@ -36,7 +35,7 @@ pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<Uuid>) -> R
         if open.is_some() {
             continue;
         }
-        let row = deployment::Entity::find_by_id(id).one(&tx.db).await?;
+        let row = deployment::Entity::find_by_id(id.0).one(&tx.db).await?;
         if row.is_some_and(|row| row.phase_count == 0) {
             finish(tx, id).await?;
         }
@@ -45,14 +44,14 @@ pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<Uuid>) -> R
 }
 
 /// Finishes a deployment if it has no open target left and takes no more devices in.
-pub(crate) async fn finish(tx: &Tx, id: Uuid) -> Result<()> {
-    let Some(row) = deployment::Entity::find_by_id(id).one(&tx.db).await? else {
+pub(crate) async fn finish(tx: &Tx, id: DeploymentId) -> Result<()> {
+    let Some(row) = deployment::Entity::find_by_id(id.0).one(&tx.db).await? else {
         return Ok(());
     };
     if lingers(&row, schedules::find(&tx.db, id).await?.as_ref()) {
         return Ok(());
     }
-    let counts = counts_by_phase(&tx.db, &[id]).await?.remove(&id);
+    let counts = counts_by_phase(&tx.db, &[id.0]).await?.remove(&id.0);
     let counts = counts.as_ref().map(all_phases).unwrap_or_default();
     let finished = DeploymentState::Finished.as_str();
     let Some(result) = counts
@@ -66,11 +65,11 @@ pub(crate) async fn finish(tx: &Tx, id: Uuid) -> Result<()> {
         .col_expr(deployment::Column::Result, Expr::value(result.as_str()))
         .col_expr(deployment::Column::FinishedAt, Expr::value(tx.now.0))
         .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
-        .filter(deployment::Column::Id.eq(id));
+        .filter(deployment::Column::Id.eq(id.0));
     tx.db.later(update.as_query()).await?;
     tx.event(
         "deployment.finished",
-        Subject::Deployment(DeploymentId(id)),
+        Subject::Deployment(id),
         json!({ "result": result.as_str() }),
     );
     Ok(())

@@ -29,11 +29,11 @@ impl Store {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
                 return steered(&tx, id).await;
             }
-            let row = find_row(&tx.db, id.0).await?;
+            let row = find_row(&tx.db, id).await?;
             let is_finished = row.state == DeploymentState::Finished.as_str();
             let (devices, is_news) = if is_finished || row.cancelled_at.is_some() {
                 // Whoever still has to answer is asked again, and what goes back by now ends as well.
-                let (devices, told) = stop_attempts(&tx, id.0, Closing::Halt).await?;
+                let (devices, told) = stop_attempts(&tx, id, Closing::Halt).await?;
                 (devices, told > 0)
             } else {
                 (halt(&tx, &row).await?, true)

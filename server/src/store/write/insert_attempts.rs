@@ -1,5 +1,6 @@
 //! New attempts: one row each, or many that differ in their targets alone.
 
+use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::{
     ActiveModelTrait, ActiveValue, DbErr, ExprTrait, IntoActiveModel, Iterable,
     sea_query::{Expr, Query},
@@ -22,10 +23,10 @@ use crate::{
 
 /// A row of a new attempt.
 pub(crate) struct NewAttempt<'a> {
-    pub(crate) target: Uuid,
+    pub(crate) target: TargetId,
     pub(crate) number: i32,
-    pub(crate) deployment: Uuid,
-    pub(crate) device: Uuid,
+    pub(crate) deployment: DeploymentId,
+    pub(crate) device: DeviceId,
     pub(crate) bundle_name: &'a str,
     pub(crate) generation: i64,
     pub(crate) facts: Attempt,
@@ -34,10 +35,10 @@ pub(crate) struct NewAttempt<'a> {
 impl NewAttempt<'_> {
     pub(crate) fn into_row(self, now: Timestamp) -> attempt::Model {
         let mut row = attempt::Model {
-            target_id: self.target,
+            target_id: self.target.0,
             number: self.number,
-            deployment_id: self.deployment,
-            device_id: self.device,
+            deployment_id: self.deployment.0,
+            device_id: self.device.0,
             bundle_name: self.bundle_name.to_owned(),
             generation: self.generation,
             revision: 1,

@@ -1,6 +1,6 @@
 //! The phases of a new deployment.
 
-use uuid::Uuid;
+use kernex_proto::ids::DeploymentId;
 
 use crate::{
     domain::rollout::{Amount, Budget, Percent, Rollout},
@@ -11,12 +11,16 @@ use crate::{
 };
 
 /// Writes the phases of a new deployment.
-pub(crate) async fn insert_phases(tx: &Tx, deployment: Uuid, rollout: &Rollout) -> Result<()> {
+pub(crate) async fn insert_phases(
+    tx: &Tx,
+    deployment: DeploymentId,
+    rollout: &Rollout,
+) -> Result<()> {
     let rows = (1..).zip(&rollout.phases).map(|(number, phase)| {
         let (size_count, size_points) = columns(phase.size);
         let (failures_count, failures_points) = columns(phase.max_failures);
         phase::Model {
-            deployment_id: deployment,
+            deployment_id: deployment.0,
             number,
             size_count,
             size_points,

@@ -1,7 +1,7 @@
 //! The terms of a new deployment.
 
+use kernex_proto::ids::DeploymentId;
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::schedule::Schedule,
@@ -15,7 +15,7 @@ use crate::{
 /// Writes the terms of a new deployment down, where it has any.
 pub(crate) async fn insert(
     tx: &Tx,
-    deployment: Uuid,
+    deployment: DeploymentId,
     terms: &Terms,
     schedule: &Schedule,
 ) -> Result<()> {
@@ -24,7 +24,7 @@ pub(crate) async fn insert(
     }
     let windows: Vec<String> = schedule.windows.iter().map(ToString::to_string).collect();
     let row = schedule::Model {
-        deployment_id: deployment,
+        deployment_id: deployment.0,
         start_at: schedule.start.map(|at| at.0),
         windows: json!(windows).to_string(),
         spread_us: i64::try_from(schedule.spread.as_micros()).unwrap_or(i64::MAX),

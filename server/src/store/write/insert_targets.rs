@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kernex_proto::ids::{DeploymentId, DeviceId};
+use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::{
     ColumnTrait, EntityTrait, QueryFilter, QueryTrait,
     sea_query::{Expr, ExprTrait},
@@ -77,7 +77,7 @@ pub(crate) struct Inserted {
     /// How many were closed at once, because their devices failed the bundle too often.
     pub(crate) penalised: usize,
     /// Device and target.
-    pub(crate) targets: Vec<(Uuid, Uuid)>,
+    pub(crate) targets: Vec<(DeviceId, TargetId)>,
 }
 
 /// A target and its first attempt for each device.
@@ -108,10 +108,10 @@ pub(crate) async fn insert_targets(
         Attempt::new(State::Pending, deadline, execution)
     };
     let attempt = |device, target, generation| NewAttempt {
-        target,
+        target: TargetId(target),
         number: 1,
-        deployment: row.id,
-        device,
+        deployment: DeploymentId(row.id),
+        device: DeviceId(device),
         bundle_name: &row.bundle_name,
         generation,
         facts: facts.clone(),
@@ -148,7 +148,7 @@ pub(crate) async fn insert_targets(
         penalised: penalties.len(),
         targets: targets
             .iter()
-            .map(|target| (target.device_id, target.id))
+            .map(|target| (DeviceId(target.device_id), TargetId(target.id)))
             .collect(),
     };
     insert_all::<target::Entity>(&tx.db, targets, None).await?;

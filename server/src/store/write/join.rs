@@ -33,14 +33,14 @@ use crate::{
 const SCAN: u64 = 1_000;
 
 /// Takes devices into the deployments they have come to match.
-pub(crate) async fn join(tx: &Deciding, devices: &[Uuid]) -> Result<()> {
+pub(crate) async fn join(tx: &Deciding, devices: &[DeviceId]) -> Result<()> {
     let dynamic = taking_in(tx, None).await?;
     if dynamic.is_empty() {
         return Ok(());
     }
     for chunk in devices.chunks(ID_CHUNK) {
         let rows = device::Entity::find()
-            .filter(device::Column::Id.is_in(chunk.to_vec()))
+            .filter(device::Column::Id.is_in(chunk.iter().map(|device| device.0)))
             .all(&tx.db)
             .await?;
         for dynamic in &dynamic {
@@ -51,7 +51,7 @@ pub(crate) async fn join(tx: &Deciding, devices: &[Uuid]) -> Result<()> {
 }
 
 /// Takes every device into a deployment that came to match it while none was taken.
-pub(crate) async fn catch_up(tx: &Deciding, deployment: Uuid) -> Result<()> {
+pub(crate) async fn catch_up(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
     let Some(dynamic) = taking_in(tx, Some(deployment)).await?.pop() else {
         return Ok(());
     };
@@ -112,6 +112,6 @@ async fn take_in(tx: &Deciding, (row, terms): &Dynamic, devices: Vec<device::Mod
             detail,
         );
     }
-    step(tx, row.id).await?;
-    finish_deployments(tx, [row.id].into()).await
+    step(tx, DeploymentId(row.id)).await?;
+    finish_deployments(tx, [DeploymentId(row.id)].into()).await
 }

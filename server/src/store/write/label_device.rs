@@ -73,7 +73,7 @@ impl Store {
             remember(&tx, caller, body, &row.id).await?;
             audit(&tx, caller, row.id, json!({ "set": set, "remove": remove })).await?;
             tx.device_event("device.labelled", DeviceId(row.id), &row.name);
-            join(&tx, &[row.id]).await?;
+            join(&tx, &[DeviceId(row.id)]).await?;
             let whole = self.whole(&tx.db, row).await?;
             if whole.labels.len() > MAX_LABELS {
                 return Err(invalid_labels(format!(

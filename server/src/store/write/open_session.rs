@@ -73,7 +73,7 @@ pub(crate) async fn open(
         }
     }
     let news = openings.iter().filter(|opening| opening.is_news());
-    let news: Vec<Uuid> = news.map(|opening| opening.row.id).collect();
+    let news: Vec<DeviceId> = news.map(|opening| opening.open.device).collect();
     if !news.is_empty() {
         join(tx, &news).await?;
     }
@@ -148,9 +148,9 @@ async fn recognised<'a>(
     match returned {
         Return::Same => {}
         // Among several copies a new journal is one more.
-        Return::Fresh if row.conflicted => copies::conflict(tx, &mut row, open.journal.0).await?,
-        Return::Fresh => copies::begin(tx, &mut row, open.journal.0).await?,
-        Return::Fork => copies::conflict(tx, &mut row, open.journal.0).await?,
+        Return::Fresh if row.conflicted => copies::conflict(tx, &mut row, open.journal).await?,
+        Return::Fresh => copies::begin(tx, &mut row, open.journal).await?,
+        Return::Fork => copies::conflict(tx, &mut row, open.journal).await?,
         Return::GivenUp => return Err(StoreError::CopyGivenUp(row.name)),
         Return::NotIssued => {
             let error = StoreError::EpochNotIssued {

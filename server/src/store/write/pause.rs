@@ -32,9 +32,9 @@ impl Store {
         let body = body_hash(&(id.0, reason));
         self.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
-                return find(&tx.db, id.0).await;
+                return find(&tx.db, id).await;
             }
-            let row = find_row(&tx.db, id.0).await?;
+            let row = find_row(&tx.db, id).await?;
             let mut change = Change::of(&row)?;
             match change.state {
                 DeploymentState::Scheduled
@@ -53,7 +53,7 @@ impl Store {
             let detail = json!({ "by": caller.name, "reason": change.paused_reason });
             record(&tx, caller, id, "deployment.paused", detail).await?;
             remember(&tx, caller, body, &id.0).await?;
-            find(&tx.db, id.0).await
+            find(&tx.db, id).await
         })
         .await
     }

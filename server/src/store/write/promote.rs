@@ -36,16 +36,16 @@ impl Store {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
                 return steered(&tx, id).await;
             }
-            let row = find_row(&tx.db, id.0).await?;
+            let row = find_row(&tx.db, id).await?;
             let mut change = Change::of(&row)?;
             let next = next_phase(id, &row, &change, wanted)?;
-            forgive(&tx, id.0, change.phase).await?;
-            open_phase(&tx, id.0, next).await?;
+            forgive(&tx, id, change.phase).await?;
+            open_phase(&tx, id, next).await?;
             change.phase = next;
             go_on(&mut change);
             change.write(&tx, &row).await?;
-            step(&tx, id.0).await?;
-            catch_up(&tx, id.0).await?;
+            step(&tx, id).await?;
+            catch_up(&tx, id).await?;
             let detail = json!({ "by": caller.name, "phase": next });
             record(&tx, caller, id, "deployment.promoted", detail).await?;
             remember(&tx, caller, body, &id.0).await?;

@@ -1,6 +1,6 @@
 //! Deciding between copies of a device.
 
-use kernex_proto::ids::DeviceId;
+use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, sea_query::Expr};
 use serde_json::json;
 use uuid::Uuid;
@@ -126,5 +126,5 @@ async fn decide(tx: &Tx, device: Uuid, kept: Option<(Uuid, i64)>) -> Result<()> 
         .filter(journal::Column::JournalId.ne(journal))
         .exec(&tx.db)
         .await?;
-    retire_others(tx, device, journal).await
+    retire_others(tx, DeviceId(device), JournalId(journal)).await
 }

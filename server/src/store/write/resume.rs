@@ -30,21 +30,21 @@ impl Store {
             if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
                 return steered(&tx, id).await;
             }
-            let row = find_row(&tx.db, id.0).await?;
+            let row = find_row(&tx.db, id).await?;
             let mut change = Change::of(&row)?;
             match change.state {
                 DeploymentState::Paused => {}
                 DeploymentState::Finished => return Err(StoreError::Finished),
                 other => return Err(wrong_state(id, format!("is not paused but {other}"))),
             }
-            forgive(&tx, id.0, change.phase).await?;
+            forgive(&tx, id, change.phase).await?;
             go_on(&mut change);
-            if schedules::waits(&tx, id.0).await? {
+            if schedules::waits(&tx, id).await? {
                 change.state = DeploymentState::Scheduled;
             }
             change.write(&tx, &row).await?;
-            step(&tx, id.0).await?;
-            catch_up(&tx, id.0).await?;
+            step(&tx, id).await?;
+            catch_up(&tx, id).await?;
             let detail = json!({ "by": caller.name });
             record(&tx, caller, id, "deployment.resumed", detail).await?;
             remember(&tx, caller, body, &id.0).await?;

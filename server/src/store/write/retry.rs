@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kernex_proto::ids::{DeploymentId, DeviceId};
+use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter,
     sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement, TableRef},
@@ -77,7 +77,7 @@ impl Store {
             if let Some((retried, left_out)) = replayed::<(u32, u32)>(&tx, caller, body).await? {
                 return retried_as(&tx, id, retried, left_out).await;
             }
-            let row = find_row(&tx.db, id.0).await?;
+            let row = find_row(&tx.db, id).await?;
             may_retry(&tx, id, &row).await?;
             let only = named_devices(&tx, id, devices).await?;
             let (again, left_out) = failed(&tx, id.0, only.as_ref()).await?;
@@ -91,8 +91,8 @@ impl Store {
             let retried = again.len() as u32;
             insert_attempts(&tx, &row, again).await?;
             reopen(&tx, &row).await?;
-            no_more_forgiven_than_failed(&tx, id.0).await?;
-            step(&tx, id.0).await?;
+            no_more_forgiven_than_failed(&tx, id).await?;
+            step(&tx, id).await?;
             let detail = json!({ "by": caller.name, "targets": retried, "left_out": left_out });
             record(&tx, caller, id, "deployment.retried", detail).await?;
             remember(&tx, caller, body, &(retried, left_out)).await?;
@@ -247,10 +247,10 @@ async fn insert_attempts(tx: &Tx, row: &deployment::Model, again: Vec<Failed>) -
     }
     let rows = again.iter().map(|failed| {
         NewAttempt {
-            target: failed.target_id,
+            target: TargetId(failed.target_id),
             number: failed.number + 1,
-            deployment: row.id,
-            device: failed.device_id,
+            deployment: DeploymentId(row.id),
+            device: DeviceId(failed.device_id),
             bundle_name: &failed.bundle_name,
             generation: failed.generation,
             facts: facts.clone(),
@@ -282,8 +282,8 @@ async fn reopen(tx: &Tx, row: &deployment::Model) -> Result<()> {
 }
 
 /// Failures that are tried again are judged again.
-async fn no_more_forgiven_than_failed(tx: &Tx, id: Uuid) -> Result<()> {
-    let counts = counts_by_phase(&tx.db, &[id]).await?.remove(&id);
+async fn no_more_forgiven_than_failed(tx: &Tx, id: DeploymentId) -> Result<()> {
+    let counts = counts_by_phase(&tx.db, &[id.0]).await?.remove(&id.0);
     let failed: BTreeMap<i32, i64> = counts
         .unwrap_or_default()
         .into_iter()
@@ -292,7 +292,7 @@ async fn no_more_forgiven_than_failed(tx: &Tx, id: Uuid) -> Result<()> {
     for (number, failed) in failed {
         phase::Entity::update_many()
             .col_expr(phase::Column::Forgiven, Expr::value(failed))
-            .filter(phase::Column::DeploymentId.eq(id))
+            .filter(phase::Column::DeploymentId.eq(id.0))
             .filter(phase::Column::Number.eq(number))
             .filter(Expr::col(phase::Column::Forgiven).gt(failed))
             .exec(&tx.db)

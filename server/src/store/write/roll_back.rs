@@ -1,5 +1,6 @@
 //! An operator takes a deployment back.
 
+use kernex_proto::ids::DeploymentId;
 use sea_orm::EntityTrait;
 use uuid::Uuid;
 
@@ -35,7 +36,7 @@ impl Store {
             let row = row.ok_or_else(|| not_found("deployment", new.deployment))?;
             if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
                 return Ok(RolledBack {
-                    created: created(&tx, id).await?,
+                    created: created(&tx, DeploymentId(id)).await?,
                     steps: plan(&tx.db, &row).await?.iter().map(step).collect(),
                     stopped: Vec::new(),
                 });

@@ -3,7 +3,6 @@
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::{
     domain::rollout::DeploymentState,
@@ -40,8 +39,8 @@ pub(crate) fn go_on(change: &mut Change) {
 }
 
 /// Failures of the open phases that an operator has seen count for nothing any more.
-pub(crate) async fn forgive(tx: &Tx, id: Uuid, open: u32) -> Result<()> {
-    let counts = counts_by_phase(&tx.db, &[id]).await?.remove(&id);
+pub(crate) async fn forgive(tx: &Tx, id: DeploymentId, open: u32) -> Result<()> {
+    let counts = counts_by_phase(&tx.db, &[id.0]).await?.remove(&id.0);
     for (number, counts) in counts.unwrap_or_default() {
         let failed = counts.failed + counts.expired;
         if failed == 0 || number == 0 || number > open as i32 {
@@ -49,7 +48,7 @@ pub(crate) async fn forgive(tx: &Tx, id: Uuid, open: u32) -> Result<()> {
         }
         phase::Entity::update_many()
             .col_expr(phase::Column::Forgiven, Expr::value(i64::from(failed)))
-            .filter(phase::Column::DeploymentId.eq(id))
+            .filter(phase::Column::DeploymentId.eq(id.0))
             .filter(phase::Column::Number.eq(number))
             .exec(&tx.db)
             .await?;
@@ -71,5 +70,5 @@ pub(crate) async fn record(
 }
 
 pub(crate) async fn steered(tx: &Tx, id: DeploymentId) -> Result<Steered> {
-    Ok((find(&tx.db, id.0).await?, devices_of(tx, id.0).await?))
+    Ok((find(&tx.db, id).await?, devices_of(tx, id).await?))
 }

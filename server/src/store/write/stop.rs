@@ -1,8 +1,7 @@
 //! Telling the targets of a deployment to stop.
 
-use kernex_proto::ids::DeviceId;
+use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, sea_query::Expr};
-use uuid::Uuid;
 
 use crate::{
     domain::{attempt::Closing, rollout::DeploymentState},
@@ -53,12 +52,13 @@ async fn stop_as(
         .filter(deployment::Column::Id.eq(row.id))
         .exec(&tx.db)
         .await?;
-    let (devices, _) = stop_attempts(tx, row.id, how).await?;
+    let id = DeploymentId(row.id);
+    let (devices, _) = stop_attempts(tx, id, how).await?;
     // Those that had not begun may have been all there was. Of one that stops the planner knows nothing else to do.
     if row.phase_count == 0 {
-        finish_deployments(tx, [row.id].into()).await?;
+        finish_deployments(tx, [id].into()).await?;
     } else {
-        finish(tx, row.id).await?;
+        finish(tx, id).await?;
     }
     Ok(devices)
 }
@@ -66,12 +66,12 @@ async fn stop_as(
 /// Tells what is not resolved of a deployment to stop; gives the devices to tell, and how many attempts it was news for.
 pub(crate) async fn stop_attempts(
     tx: &Deciding,
-    deployment: Uuid,
+    deployment: DeploymentId,
     how: Closing,
 ) -> Result<(Vec<DeviceId>, u64)> {
     let mut batch = Batch::deciding(tx);
     let unresolved = Condition::all()
-        .add(attempt::Column::DeploymentId.eq(deployment))
+        .add(attempt::Column::DeploymentId.eq(deployment.0))
         .add(is_unresolved());
     batch.load(unresolved, None).await?;
     let mut devices = Vec::with_capacity(batch.len());

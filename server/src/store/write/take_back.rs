@@ -128,7 +128,7 @@ async fn commit(
     new: &NewRollback,
     row: &deployment::Model,
     returning: &BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, Chosen>)>,
-) -> Result<Uuid> {
+) -> Result<DeploymentId> {
     let order_of = NewDeployment {
         bundle: String::new(),
         device_ids: Vec::new(),
@@ -149,7 +149,7 @@ async fn commit(
         // Each target says which version it is.
         (ordered.bundle_version, ordered.digest) = (String::new(), String::new());
     }
-    let id = ordered.id;
+    let id = DeploymentId(ordered.id);
     insert_all::<deployment::Entity>(&tx.db, vec![ordered.clone()], None).await?;
     let mut count = 0;
     for (bundle, devices) in returning.values() {
@@ -165,12 +165,8 @@ async fn commit(
     }
     let detail = json!({ "bundle": row.bundle_name, "devices": count, "rolls_back": row.id });
     audit(tx, caller, id, detail.clone()).await?;
-    tx.event(
-        "deployment.created",
-        Subject::Deployment(DeploymentId(id)),
-        detail,
-    );
-    let by = json!({ "by": caller.name, "rollback": id });
+    tx.event("deployment.created", Subject::Deployment(id), detail);
+    let by = json!({ "by": caller.name, "rollback": id.0 });
     tx.event(
         "deployment.rolled_back",
         Subject::Deployment(DeploymentId(row.id)),
