@@ -17,7 +17,7 @@ use crate::{
             sizes::{ID_CHUNK, padded},
             values::clean,
         },
-        entity::{attempt, bundle, device},
+        entity::{attempt, bundle, device, target},
         read::{
             attempts::is_unresolved,
             new_deployment::NewDeployment,
@@ -160,14 +160,16 @@ fn is_busy(bundle_name: &str) -> Expr {
 fn has_failed(digest: &str) -> Expr {
     let failed = |column| Expr::col(("a", column)).eq(State::Failed.as_str());
     let attempts = Query::select()
-        .column(("a", "target_id"))
-        .from_as("targets", "t")
+        .column(("a", attempt::Column::TargetId))
+        .from_as(target::Entity, "t")
         .inner_join(
-            TableRef::from("attempts").alias("a"),
-            Expr::col(("a", "target_id")).equals(("t", "id")),
+            TableRef::from(attempt::Entity).alias("a"),
+            Expr::col(("a", attempt::Column::TargetId)).equals(("t", target::Column::Id)),
         )
-        .and_where(Expr::col(("t", "device_id")).equals((device::Entity, device::Column::Id)))
-        .and_where(Expr::col(("t", "digest")).eq(digest))
+        .and_where(
+            Expr::col(("t", target::Column::DeviceId)).equals((device::Entity, device::Column::Id)),
+        )
+        .and_where(Expr::col(("t", target::Column::Digest)).eq(digest))
         .and_where(failed("state").or(failed("late_state")))
         .to_owned();
     Expr::exists(attempts)

@@ -13,7 +13,10 @@ use crate::{
         attempt::{Reason, State},
         rollout::{Counts, DeploymentState},
     },
-    store::db::{error::Result, store::Store, values::named},
+    store::{
+        db::{error::Result, store::Store, values::named},
+        entity::{attempt, deployment, target},
+    },
 };
 
 /// Counts of targets by the number of their phase.
@@ -33,20 +36,32 @@ pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
         n: i64,
     }
     let query = Query::select()
-        .column(("a", "deployment_id"))
-        .column(("t", "phase"))
-        .columns([("a", "state"), ("a", "reason")])
-        .expr_as(Func::count(Expr::col(("a", "number"))), "n")
-        .from_as("attempts", "a")
+        .column(("a", attempt::Column::DeploymentId))
+        .column(("t", target::Column::Phase))
+        .columns([
+            ("a", attempt::Column::State),
+            ("a", attempt::Column::Reason),
+        ])
+        .expr_as(Func::count(Expr::col(("a", attempt::Column::Number))), "n")
+        .from_as(attempt::Entity, "a")
         .inner_join(
-            TableRef::from("targets").alias("t"),
-            Expr::col(("t", "id"))
-                .equals(("a", "target_id"))
-                .and(Expr::col(("t", "latest_attempt")).equals(("a", "number"))),
+            TableRef::from(target::Entity).alias("t"),
+            Expr::col(("t", target::Column::Id))
+                .equals(("a", attempt::Column::TargetId))
+                .and(
+                    Expr::col(("t", target::Column::LatestAttempt))
+                        .equals(("a", attempt::Column::Number)),
+                ),
         )
-        .and_where(Expr::col(("a", "deployment_id")).is_in(deployments.iter().copied()))
-        .group_by_columns([("a", "deployment_id"), ("t", "phase")])
-        .group_by_columns([("a", "state"), ("a", "reason")])
+        .and_where(
+            Expr::col(("a", attempt::Column::DeploymentId)).is_in(deployments.iter().copied()),
+        )
+        .group_by_col(("a", attempt::Column::DeploymentId))
+        .group_by_col(("t", target::Column::Phase))
+        .group_by_columns([
+            ("a", attempt::Column::State),
+            ("a", attempt::Column::Reason),
+        ])
         .to_owned();
     let mut counts = BTreeMap::<Uuid, PhaseCounts>::new();
     for row in db.query_all(&query).await? {
@@ -73,10 +88,10 @@ impl Store {
             n: i64,
         }
         let query = Query::select()
-            .column("state")
-            .expr_as(Func::count(Expr::col("id")), "n")
-            .from("deployments")
-            .group_by_col("state")
+            .column(deployment::Column::State)
+            .expr_as(Func::count(Expr::col(deployment::Column::Id)), "n")
+            .from(deployment::Entity)
+            .group_by_col(deployment::Column::State)
             .to_owned();
         let mut counts = DeploymentState::ALL
             .iter()

@@ -13,7 +13,7 @@ use crate::{
             error::{Result, StoreError},
             store::Store,
         },
-        entity::{bundle, session},
+        entity::{attempt, bundle, session, target},
         read::{
             attempts::open_states,
             bundles::{BundleRow, bundle_from},
@@ -67,16 +67,16 @@ impl Store {
     async fn is_target(&self, device: DeviceId, digest: Digest) -> Result<bool> {
         let released = open_states().filter(|state| *state != State::Held.as_str());
         let query = Query::select()
-            .column(("a", "number"))
-            .from_as("attempts", "a")
+            .column(("a", attempt::Column::Number))
+            .from_as(attempt::Entity, "a")
             .inner_join(
-                TableRef::from("targets").alias("t"),
-                Expr::col(("t", "id")).equals(("a", "target_id")),
+                TableRef::from(target::Entity).alias("t"),
+                Expr::col(("t", target::Column::Id)).equals(("a", attempt::Column::TargetId)),
             )
-            .and_where(Expr::col(("a", "device_id")).eq(device.0))
-            .and_where(Expr::col(("a", "unresolved")).eq(true))
-            .and_where(Expr::col(("a", "state")).is_in(released))
-            .and_where(Expr::col(("t", "digest")).eq(digest.to_string()))
+            .and_where(Expr::col(("a", attempt::Column::DeviceId)).eq(device.0))
+            .and_where(Expr::col(("a", attempt::Column::Unresolved)).eq(true))
+            .and_where(Expr::col(("a", attempt::Column::State)).is_in(released))
+            .and_where(Expr::col(("t", target::Column::Digest)).eq(digest.to_string()))
             .limit(1)
             .to_owned();
         Ok(self.reader().query_one(&query).await?.is_some())

@@ -40,8 +40,11 @@ impl Store {
     /// How many devices drift now.
     pub async fn drifted_devices(&self) -> Result<usize> {
         let query = Query::select()
-            .expr_as(Func::count_distinct(Expr::col("device_id")), "n")
-            .from("device_drifts")
+            .expr_as(
+                Func::count_distinct(Expr::col(device_drift::Column::DeviceId)),
+                "n",
+            )
+            .from(device_drift::Entity)
             .to_owned();
         let row = self.reader().query_one(&query).await?;
         let n = row.map_or(Ok(0), |row| row.try_get::<i64>("", "n"))?;

@@ -2,11 +2,14 @@
 
 use sea_orm::{
     FromQueryResult,
-    sea_query::{Expr, ExprTrait, Order, Query, SelectStatement, TableRef},
+    sea_query::{Expr, ExprTrait, IntoColumnRef, Order, Query, SelectStatement, TableRef},
 };
 use uuid::Uuid;
 
-use crate::store::db::sizes::padded;
+use crate::store::{
+    db::sizes::padded,
+    entity::{attempt, bundle, deployment, device, run, schedule, target},
+};
 
 /// An unresolved attempt with everything a command says about it.
 #[derive(FromQueryResult)]
@@ -44,70 +47,102 @@ pub(crate) struct Row {
 pub(crate) fn queue(devices: &[Uuid]) -> SelectStatement {
     let mut query = Query::select();
     for column in [
-        "target_id",
-        "number",
-        "device_id",
-        "state",
-        "sent_epoch",
-        "stop_requested",
-        "stop_going_back",
-        "stop_sent_epoch",
-        "updated_at",
-        "delivery_deadline",
-        "execution_us",
-        "deployment_id",
-        "bundle_name",
+        attempt::Column::TargetId,
+        attempt::Column::Number,
+        attempt::Column::DeviceId,
+        attempt::Column::State,
+        attempt::Column::SentEpoch,
+        attempt::Column::StopRequested,
+        attempt::Column::StopGoingBack,
+        attempt::Column::StopSentEpoch,
+        attempt::Column::UpdatedAt,
+        attempt::Column::DeliveryDeadline,
+        attempt::Column::ExecutionUs,
+        attempt::Column::DeploymentId,
+        attempt::Column::BundleName,
     ] {
         query.column(("a", column));
     }
-    let on = |left: (&'static str, &'static str), right: (&'static str, &'static str)| {
-        Expr::col(left).equals(right)
-    };
     query
-        .expr_as(Expr::col(("p", "state")), "deployment_state")
+        .expr_as(
+            Expr::col(("p", deployment::Column::State)),
+            "deployment_state",
+        )
         .columns([
-            ("p", "traceparent"),
-            ("p", "delivery_us"),
-            ("p", "rolls_back"),
+            ("p", deployment::Column::Traceparent),
+            ("p", deployment::Column::DeliveryUs),
+            ("p", deployment::Column::RollsBack),
         ])
-        .columns([("s", "start_at"), ("s", "windows"), ("s", "spread_us")])
-        .columns([("t", "bundle_version"), ("t", "digest")])
-        .expr_as(Expr::col(("b", "id")), "bundle_id")
-        .columns([("b", "size"), ("b", "format")])
-        .column(("r", "run"))
-        .expr_as(Expr::col(("r", "due_at")), "run_due_at")
-        .from_as("attempts", "a")
+        .columns([
+            ("s", schedule::Column::StartAt),
+            ("s", schedule::Column::Windows),
+            ("s", schedule::Column::SpreadUs),
+        ])
+        .columns([
+            ("t", target::Column::BundleVersion),
+            ("t", target::Column::Digest),
+        ])
+        .expr_as(Expr::col(("b", bundle::Column::Id)), "bundle_id")
+        .columns([("b", bundle::Column::Size), ("b", bundle::Column::Format)])
+        .column(("r", run::Column::Run))
+        .expr_as(Expr::col(("r", run::Column::DueAt)), "run_due_at")
+        .from_as(attempt::Entity, "a")
         .inner_join(
-            TableRef::from("targets").alias("t"),
-            on(("t", "id"), ("a", "target_id")),
+            TableRef::from(target::Entity).alias("t"),
+            on(("t", target::Column::Id), ("a", attempt::Column::TargetId)),
         )
         .inner_join(
-            TableRef::from("deployments").alias("p"),
-            on(("p", "id"), ("a", "deployment_id")),
+            TableRef::from(deployment::Entity).alias("p"),
+            on(
+                ("p", deployment::Column::Id),
+                ("a", attempt::Column::DeploymentId),
+            ),
         )
         .inner_join(
-            TableRef::from("devices").alias("d"),
-            on(("d", "id"), ("a", "device_id")),
+            TableRef::from(device::Entity).alias("d"),
+            on(("d", device::Column::Id), ("a", attempt::Column::DeviceId)),
         )
         .left_join(
-            TableRef::from("bundles").alias("b"),
-            on(("b", "name"), ("t", "bundle_name"))
-                .and(on(("b", "version"), ("t", "bundle_version"))),
+            TableRef::from(bundle::Entity).alias("b"),
+            on(
+                ("b", bundle::Column::Name),
+                ("t", target::Column::BundleName),
+            )
+            .and(on(
+                ("b", bundle::Column::Version),
+                ("t", target::Column::BundleVersion),
+            )),
         )
         .left_join(
-            TableRef::from("schedules").alias("s"),
-            on(("s", "deployment_id"), ("a", "deployment_id")),
+            TableRef::from(schedule::Entity).alias("s"),
+            on(
+                ("s", schedule::Column::DeploymentId),
+                ("a", attempt::Column::DeploymentId),
+            ),
         )
         .left_join(
-            TableRef::from("runs").alias("r"),
-            on(("r", "target_id"), ("a", "target_id")).and(on(("r", "number"), ("a", "number"))),
+            TableRef::from(run::Entity).alias("r"),
+            on(
+                ("r", run::Column::TargetId),
+                ("a", attempt::Column::TargetId),
+            )
+            .and(on(
+                ("r", run::Column::Number),
+                ("a", attempt::Column::Number),
+            )),
         )
-        .and_where(Expr::col(("a", "unresolved")))
-        .and_where(Expr::col(("d", "conflicted")).not())
-        .and_where(Expr::col(("a", "device_id")).is_in(padded(devices.iter().copied())))
-        .order_by(("a", "device_id"), Order::Asc)
-        .order_by(("a", "bundle_name"), Order::Asc)
-        .order_by(("a", "generation"), Order::Asc)
-        .order_by(("a", "number"), Order::Asc);
+        .and_where(Expr::col(("a", attempt::Column::Unresolved)))
+        .and_where(Expr::col(("d", device::Column::Conflicted)).not())
+        .and_where(
+            Expr::col(("a", attempt::Column::DeviceId)).is_in(padded(devices.iter().copied())),
+        )
+        .order_by(("a", attempt::Column::DeviceId), Order::Asc)
+        .order_by(("a", attempt::Column::BundleName), Order::Asc)
+        .order_by(("a", attempt::Column::Generation), Order::Asc)
+        .order_by(("a", attempt::Column::Number), Order::Asc);
     query
+}
+
+fn on(left: impl IntoColumnRef, right: impl IntoColumnRef) -> Expr {
+    Expr::col(left).equals(right)
 }

@@ -13,7 +13,7 @@ use crate::{
     domain::rollout::DeploymentState,
     store::{
         db::{error::Result, sizes::ID_CHUNK, transaction::Tx},
-        entity::{bundle, deployment, schedule},
+        entity::{bundle, deployment, schedule, target},
         read::{chosen::Chosen, schedules},
     },
 };
@@ -61,17 +61,19 @@ pub(crate) async fn giving_out<C: ConnectionTrait>(
     bundle: &bundle::Model,
 ) -> Result<Option<Uuid>> {
     let query = Query::select()
-        .column(("p", "id"))
-        .from_as("schedules", "s")
+        .column(("p", deployment::Column::Id))
+        .from_as(schedule::Entity, "s")
         .inner_join(
-            TableRef::from("deployments").alias("p"),
-            Expr::col(("p", "id")).equals(("s", "deployment_id")),
+            TableRef::from(deployment::Entity).alias("p"),
+            Expr::col(("p", deployment::Column::Id)).equals(("s", schedule::Column::DeploymentId)),
         )
-        .and_where(Expr::col(("s", "selector")).is_not_null())
-        .and_where(Expr::col(("p", "state")).ne(DeploymentState::Finished.as_str()))
-        .and_where(Expr::col(("p", "bundle_name")).eq(bundle.name.as_str()))
-        .and_where(Expr::col(("p", "bundle_version")).eq(bundle.version.as_str()))
-        .and_where(Expr::col(("p", "digest")).eq(bundle.digest.as_str()))
+        .and_where(Expr::col(("s", schedule::Column::Selector)).is_not_null())
+        .and_where(
+            Expr::col(("p", deployment::Column::State)).ne(DeploymentState::Finished.as_str()),
+        )
+        .and_where(Expr::col(("p", deployment::Column::BundleName)).eq(bundle.name.as_str()))
+        .and_where(Expr::col(("p", deployment::Column::BundleVersion)).eq(bundle.version.as_str()))
+        .and_where(Expr::col(("p", deployment::Column::Digest)).eq(bundle.digest.as_str()))
         .limit(1)
         .to_owned();
     let found = db.query_one(&query).await?;
@@ -87,18 +89,23 @@ pub(crate) async fn overtaken(
     let ids: Vec<Uuid> = devices.keys().copied().collect();
     let mut found = BTreeSet::new();
     for chunk in ids.chunks(ID_CHUNK) {
-        let newer = Expr::col(("p", "created_at")).gt(row.created_at);
+        let newer = Expr::col(("p", deployment::Column::CreatedAt)).gt(row.created_at);
         let query = Query::select()
             .distinct()
-            .column(("t", "device_id"))
-            .from_as("targets", "t")
+            .column(("t", target::Column::DeviceId))
+            .from_as(target::Entity, "t")
             .inner_join(
-                TableRef::from("deployments").alias("p"),
-                Expr::col(("p", "id")).equals(("t", "deployment_id")),
+                TableRef::from(deployment::Entity).alias("p"),
+                Expr::col(("p", deployment::Column::Id))
+                    .equals(("t", target::Column::DeploymentId)),
             )
-            .and_where(Expr::col(("t", "device_id")).is_in(chunk.iter().copied()))
-            .and_where(Expr::col(("t", "bundle_name")).eq(row.bundle_name.as_str()))
-            .and_where(Expr::col(("p", "id")).eq(row.id).or(newer))
+            .and_where(Expr::col(("t", target::Column::DeviceId)).is_in(chunk.iter().copied()))
+            .and_where(Expr::col(("t", target::Column::BundleName)).eq(row.bundle_name.as_str()))
+            .and_where(
+                Expr::col(("p", deployment::Column::Id))
+                    .eq(row.id)
+                    .or(newer),
+            )
             .to_owned();
         for row in tx.db.query_all(&query).await? {
             found.insert(row.try_get("", "device_id")?);

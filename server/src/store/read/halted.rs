@@ -16,7 +16,7 @@ use crate::{
     },
     store::{
         db::{error::Result, sizes::ID_CHUNK, store::Store, values::named},
-        entity::{deployment, target},
+        entity::{attempt, deployment, target},
         read::deployments::find_row,
     },
 };
@@ -127,34 +127,34 @@ impl Store {
 
 /// Attempts that are unresolved, or that closed with the halt or after it; by device and number.
 async fn halted_rows<C: ConnectionTrait>(db: &C, row: &deployment::Model) -> Result<Vec<Row>> {
-    let mut concerned = Condition::any().add(Expr::col(("a", "unresolved")));
+    let mut concerned = Condition::any().add(Expr::col(("a", attempt::Column::Unresolved)));
     if let Some(halted_at) = row.cancelled_at {
-        concerned = concerned.add(Expr::col(("a", "closed_at")).gte(halted_at));
+        concerned = concerned.add(Expr::col(("a", attempt::Column::ClosedAt)).gte(halted_at));
     }
     let mut query = Query::select();
     for column in [
-        "device_id",
-        "state",
-        "reason",
-        "unresolved",
-        "stopped",
-        "stop_going_back",
-        "accepted_at",
+        attempt::Column::DeviceId,
+        attempt::Column::State,
+        attempt::Column::Reason,
+        attempt::Column::Unresolved,
+        attempt::Column::Stopped,
+        attempt::Column::StopGoingBack,
+        attempt::Column::AcceptedAt,
     ] {
         query.column(("a", column));
     }
     query
-        .column(("t", "device_name"))
-        .from_as("attempts", "a")
+        .column(("t", target::Column::DeviceName))
+        .from_as(attempt::Entity, "a")
         .inner_join(
-            TableRef::from("targets").alias("t"),
-            Expr::col(("t", "id")).equals(("a", "target_id")),
+            TableRef::from(target::Entity).alias("t"),
+            Expr::col(("t", target::Column::Id)).equals(("a", attempt::Column::TargetId)),
         )
-        .and_where(Expr::col(("a", "deployment_id")).eq(row.id))
+        .and_where(Expr::col(("a", attempt::Column::DeploymentId)).eq(row.id))
         .cond_where(concerned)
-        .order_by(("t", "device_name"), Order::Asc)
-        .order_by(("t", "id"), Order::Asc)
-        .order_by(("a", "number"), Order::Asc);
+        .order_by(("t", target::Column::DeviceName), Order::Asc)
+        .order_by(("t", target::Column::Id), Order::Asc)
+        .order_by(("a", attempt::Column::Number), Order::Asc);
     let rows = db.query_all(&query).await?;
     Ok(rows
         .iter()

@@ -13,7 +13,11 @@ use crate::{
         attempt::State,
         rollout::{Budget, Candidate, InFlight, choose},
     },
-    store::{db::error::Result, read::attempts::open_states},
+    store::{
+        db::error::Result,
+        entity::{attempt, device_label, target},
+        read::attempts::open_states,
+    },
 };
 
 /// Most candidates looked at in one transaction where labels decide. Those whose budget is used up are not among them, so
@@ -49,25 +53,28 @@ pub(crate) async fn choose_held<C: ConnectionTrait>(
 /// Latest attempts of a deployment's targets that may still change.
 fn unresolved(deployment: Uuid) -> SelectStatement {
     Query::select()
-        .from_as("attempts", "a")
+        .from_as(attempt::Entity, "a")
         .inner_join(
-            TableRef::from("targets").alias("t"),
-            Expr::col(("t", "id"))
-                .equals(("a", "target_id"))
-                .and(Expr::col(("t", "latest_attempt")).equals(("a", "number"))),
+            TableRef::from(target::Entity).alias("t"),
+            Expr::col(("t", target::Column::Id))
+                .equals(("a", attempt::Column::TargetId))
+                .and(
+                    Expr::col(("t", target::Column::LatestAttempt))
+                        .equals(("a", attempt::Column::Number)),
+                ),
         )
-        .and_where(Expr::col(("a", "deployment_id")).eq(deployment))
-        .and_where(Expr::col(("a", "unresolved")))
+        .and_where(Expr::col(("a", attempt::Column::DeploymentId)).eq(deployment))
+        .and_where(Expr::col(("a", attempt::Column::Unresolved)))
         .to_owned()
 }
 
 /// Puts the value of a label beside each attempt.
 fn with_label(query: &mut SelectStatement, alias: &str, label: &str) {
     query.left_join(
-        TableRef::from("device_labels").alias(Alias::new(alias)),
-        Expr::col((Alias::new(alias), "device_id"))
-            .equals(("a", "device_id"))
-            .and(Expr::col((Alias::new(alias), "key")).eq(label)),
+        TableRef::from(device_label::Entity).alias(Alias::new(alias)),
+        Expr::col((Alias::new(alias), device_label::Column::DeviceId))
+            .equals(("a", attempt::Column::DeviceId))
+            .and(Expr::col((Alias::new(alias), device_label::Column::Key)).eq(label)),
     );
 }
 
@@ -82,10 +89,10 @@ async fn flying<C: ConnectionTrait>(db: &C, deployment: Uuid, budget: &Budget) -
     with_label(&mut query, "l", &budget.label);
     let flying = open_states().filter(|state| *state != State::Held.as_str());
     query
-        .column(("l", "value"))
-        .expr_as(Func::count(Expr::col(("a", "number"))), "n")
-        .and_where(Expr::col(("a", "state")).is_in(flying))
-        .group_by_col(("l", "value"));
+        .column(("l", device_label::Column::Value))
+        .expr_as(Func::count(Expr::col(("a", attempt::Column::Number))), "n")
+        .and_where(Expr::col(("a", attempt::Column::State)).is_in(flying))
+        .group_by_col(("l", device_label::Column::Value));
     let mut found = BTreeMap::new();
     for row in db.query_all(&query).await? {
         let row = Row::from_query_result(&row, "")?;
@@ -103,16 +110,16 @@ fn candidates(
 ) -> SelectStatement {
     let mut query = unresolved(deployment);
     query
-        .column(("t", "id"))
-        .and_where(Expr::col(("a", "state")).eq(State::Held.as_str()))
-        .and_where(Expr::col(("t", "phase")).lte(through as i32))
-        .order_by(("t", "phase"), Order::Asc)
-        .order_by(("t", "rank"), Order::Asc)
-        .order_by(("t", "id"), Order::Asc);
+        .column(("t", target::Column::Id))
+        .and_where(Expr::col(("a", attempt::Column::State)).eq(State::Held.as_str()))
+        .and_where(Expr::col(("t", target::Column::Phase)).lte(through as i32))
+        .order_by(("t", target::Column::Phase), Order::Asc)
+        .order_by(("t", target::Column::Rank), Order::Asc)
+        .order_by(("t", target::Column::Id), Order::Asc);
     for (index, (budget, flying)) in budgets.iter().zip(in_flight).enumerate() {
         let alias = format!("l{index}");
         with_label(&mut query, &alias, &budget.label);
-        let value = || Expr::col((Alias::new(&alias), "value"));
+        let value = || Expr::col((Alias::new(&alias), device_label::Column::Value));
         query.expr_as(value(), Alias::new(format!("value{index}")));
         let full = flying.iter().filter(|(_, there)| **there >= budget.max);
         let (named, unnamed): (Vec<_>, Vec<_>) = full

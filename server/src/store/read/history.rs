@@ -17,6 +17,7 @@ use crate::{
             store::Store,
             values::{digest, named},
         },
+        entity::{attempt, deployment, target},
         read::devices::find_device,
     },
 };
@@ -74,44 +75,48 @@ impl Store {
         let device = find_device(self.reader(), id_or_name).await?;
         let mut query = Query::select();
         for column in [
-            "id",
-            "deployment_id",
-            "bundle_name",
-            "bundle_version",
-            "digest",
-            "created_at",
+            target::Column::Id,
+            target::Column::DeploymentId,
+            target::Column::BundleName,
+            target::Column::BundleVersion,
+            target::Column::Digest,
+            target::Column::CreatedAt,
         ] {
             query.column(("t", column));
         }
         for column in [
-            "number",
-            "state",
-            "reason",
-            "message",
-            "closed_at",
-            "active_version",
-            "active_digest",
+            attempt::Column::Number,
+            attempt::Column::State,
+            attempt::Column::Reason,
+            attempt::Column::Message,
+            attempt::Column::ClosedAt,
+            attempt::Column::ActiveVersion,
+            attempt::Column::ActiveDigest,
         ] {
             query.column(("a", column));
         }
-        query.column(("p", "rolls_back"));
+        query.column(("p", deployment::Column::RollsBack));
         query
-            .from_as("targets", "t")
+            .from_as(target::Entity, "t")
             .inner_join(
-                TableRef::from("attempts").alias("a"),
-                Expr::col(("a", "target_id"))
-                    .equals(("t", "id"))
-                    .and(Expr::col(("a", "number")).equals(("t", "latest_attempt"))),
+                TableRef::from(attempt::Entity).alias("a"),
+                Expr::col(("a", attempt::Column::TargetId))
+                    .equals(("t", target::Column::Id))
+                    .and(
+                        Expr::col(("a", attempt::Column::Number))
+                            .equals(("t", target::Column::LatestAttempt)),
+                    ),
             )
             .inner_join(
-                TableRef::from("deployments").alias("p"),
-                Expr::col(("p", "id")).equals(("t", "deployment_id")),
+                TableRef::from(deployment::Entity).alias("p"),
+                Expr::col(("p", deployment::Column::Id))
+                    .equals(("t", target::Column::DeploymentId)),
             )
-            .and_where(Expr::col(("t", "device_id")).eq(device.id))
-            .order_by(("t", "id"), Order::Desc)
+            .and_where(Expr::col(("t", target::Column::DeviceId)).eq(device.id))
+            .order_by(("t", target::Column::Id), Order::Desc)
             .limit(page.limit() + 1);
         if let Some(after) = page.after_id("history")? {
-            query.and_where(Expr::col(("t", "id")).lt(after));
+            query.and_where(Expr::col(("t", target::Column::Id)).lt(after));
         }
         let rows = self.reader().query_all(&query).await?;
         let rows = rows

@@ -14,10 +14,13 @@ use crate::{
         attempt::{Ending, Reason, State},
         penalty::{Past, Penalty, penalty},
     },
-    store::db::{
-        error::Result,
-        sizes::{ID_CHUNK, padded},
-        values::named,
+    store::{
+        db::{
+            error::Result,
+            sizes::{ID_CHUNK, padded},
+            values::named,
+        },
+        entity::{attempt, target},
     },
 };
 
@@ -47,25 +50,27 @@ pub(crate) async fn penalties<C: ConnectionTrait>(
         let mut past = BTreeMap::<Uuid, Vec<Past>>::new();
         let mut query = Query::select();
         for column in [
-            "device_id",
-            "state",
-            "reason",
-            "closed_at",
-            "late_state",
-            "late_reason",
-            "late_at",
+            attempt::Column::DeviceId,
+            attempt::Column::State,
+            attempt::Column::Reason,
+            attempt::Column::ClosedAt,
+            attempt::Column::LateState,
+            attempt::Column::LateReason,
+            attempt::Column::LateAt,
         ] {
             query.column(("a", column));
         }
         query
-            .from_as("targets", "t")
+            .from_as(target::Entity, "t")
             .inner_join(
-                TableRef::from("attempts").alias("a"),
-                Expr::col(("a", "target_id")).equals(("t", "id")),
+                TableRef::from(attempt::Entity).alias("a"),
+                Expr::col(("a", attempt::Column::TargetId)).equals(("t", target::Column::Id)),
             )
-            .and_where(Expr::col(("t", "digest")).eq(digest))
-            .and_where(Expr::col(("t", "device_id")).is_in(padded(chunk.iter().copied())))
-            .and_where(Expr::col(("a", "closed_at")).is_not_null());
+            .and_where(Expr::col(("t", target::Column::Digest)).eq(digest))
+            .and_where(
+                Expr::col(("t", target::Column::DeviceId)).is_in(padded(chunk.iter().copied())),
+            )
+            .and_where(Expr::col(("a", attempt::Column::ClosedAt)).is_not_null());
         for row in db.query_all(&query).await? {
             let row = Row::from_query_result(&row, "")?;
             let theirs = past.entry(row.device_id).or_default();

@@ -229,19 +229,19 @@ async fn proven<C: ConnectionTrait>(
     let succeeded = State::Succeeded.as_str();
     let query = Query::select()
         .distinct()
-        .column(("t", "device_id"))
-        .column(("t", "digest"))
-        .from_as("targets", "t")
+        .column(("t", target::Column::DeviceId))
+        .column(("t", target::Column::Digest))
+        .from_as(target::Entity, "t")
         .inner_join(
-            TableRef::from("attempts").alias("a"),
-            Expr::col(("a", "target_id")).equals(("t", "id")),
+            TableRef::from(attempt::Entity).alias("a"),
+            Expr::col(("a", attempt::Column::TargetId)).equals(("t", target::Column::Id)),
         )
-        .and_where(Expr::col(("t", "device_id")).is_in(ids.iter().copied()))
-        .and_where(Expr::col(("t", "bundle_name")).eq(name))
+        .and_where(Expr::col(("t", target::Column::DeviceId)).is_in(ids.iter().copied()))
+        .and_where(Expr::col(("t", target::Column::BundleName)).eq(name))
         .and_where(
-            Expr::col(("a", "state"))
+            Expr::col(("a", attempt::Column::State))
                 .eq(succeeded)
-                .or(Expr::col(("a", "late_state")).eq(succeeded)),
+                .or(Expr::col(("a", attempt::Column::LateState)).eq(succeeded)),
         )
         .to_owned();
     let mut proven = BTreeSet::new();

@@ -21,7 +21,7 @@ use crate::{
             store::Store,
             values::{named, unsigned},
         },
-        entity::deployment,
+        entity::{attempt, deployment, target},
         read::{deployments::find_row, schedules},
     },
 };
@@ -125,9 +125,11 @@ impl Store {
         let beginnings = self.beginnings(&deployment).await?;
         let limit = Ord::min(page.limit(), MAX_TARGETS);
         let mut query = select(id.0, None);
-        query.order_by(("t", "id"), Order::Asc).limit(limit + 1);
+        query
+            .order_by(("t", target::Column::Id), Order::Asc)
+            .limit(limit + 1);
         if let Some(after) = page.after_id("targets")? {
-            query.and_where(Expr::col(("t", "id")).gt(after));
+            query.and_where(Expr::col(("t", target::Column::Id)).gt(after));
         }
         let rows = self.rows(&query).await?;
         let mut output = 0;
@@ -155,9 +157,9 @@ impl Store {
     pub async fn changed_targets(&self, id: DeploymentId, since: Timestamp) -> Result<Vec<Target>> {
         let mut query = select(id.0, Some(self.reader().get_database_backend()));
         query
-            .and_where(Expr::col(("a", "updated_at")).gte(since.0))
-            .order_by(("a", "updated_at"), Order::Asc)
-            .order_by(("t", "id"), Order::Asc);
+            .and_where(Expr::col(("a", attempt::Column::UpdatedAt)).gte(since.0))
+            .order_by(("a", attempt::Column::UpdatedAt), Order::Asc)
+            .order_by(("t", target::Column::Id), Order::Asc);
         let rows = self.rows(&query).await?;
         if rows.is_empty() {
             return Ok(Vec::new());
@@ -199,36 +201,36 @@ impl Store {
 fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
     let mut query = Query::select();
     for column in [
-        "id",
-        "deployment_id",
-        "device_id",
-        "device_name",
-        "bundle_name",
-        "bundle_version",
-        "phase",
+        target::Column::Id,
+        target::Column::DeploymentId,
+        target::Column::DeviceId,
+        target::Column::DeviceName,
+        target::Column::BundleName,
+        target::Column::BundleVersion,
+        target::Column::Phase,
     ] {
         query.column(("t", column));
     }
     for column in [
-        "number",
-        "state",
-        "reason",
-        "message",
-        "step",
-        "bytes_done",
-        "bytes_total",
-        "exit_code",
-        "stop_requested",
-        "stopped",
-        "late_state",
-        "updated_at",
-        "active_digest",
-        "active_version",
-        "delivery_deadline",
+        attempt::Column::Number,
+        attempt::Column::State,
+        attempt::Column::Reason,
+        attempt::Column::Message,
+        attempt::Column::Step,
+        attempt::Column::BytesDone,
+        attempt::Column::BytesTotal,
+        attempt::Column::ExitCode,
+        attempt::Column::StopRequested,
+        attempt::Column::Stopped,
+        attempt::Column::LateState,
+        attempt::Column::UpdatedAt,
+        attempt::Column::ActiveDigest,
+        attempt::Column::ActiveVersion,
+        attempt::Column::DeliveryDeadline,
     ] {
         query.column(("a", column));
     }
-    let output = Expr::col(("a", "output_tail"));
+    let output = Expr::col(("a", attempt::Column::OutputTail));
     let output: Expr = match cut_on {
         None => output,
         Some(DbBackend::Postgres) => Func::cust("right").arg(output).arg(CHANGE_OUTPUT).into(),
@@ -236,14 +238,17 @@ fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
     };
     query
         .expr_as(output, "output_tail")
-        .from_as("targets", "t")
+        .from_as(target::Entity, "t")
         .inner_join(
-            TableRef::from("attempts").alias("a"),
-            Expr::col(("a", "target_id"))
-                .equals(("t", "id"))
-                .and(Expr::col(("a", "number")).equals(("t", "latest_attempt"))),
+            TableRef::from(attempt::Entity).alias("a"),
+            Expr::col(("a", attempt::Column::TargetId))
+                .equals(("t", target::Column::Id))
+                .and(
+                    Expr::col(("a", attempt::Column::Number))
+                        .equals(("t", target::Column::LatestAttempt)),
+                ),
         )
-        .and_where(Expr::col(("t", "deployment_id")).eq(deployment));
+        .and_where(Expr::col(("t", target::Column::DeploymentId)).eq(deployment));
     query
 }
 

@@ -10,7 +10,10 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use crate::store::db::{error::Result, store::Store};
+use crate::store::{
+    db::{error::Result, store::Store},
+    entity::{attempt, device_configuration, session},
+};
 
 impl Store {
     /// Devices with an attempt that they may still hold or are still to get.
@@ -18,9 +21,9 @@ impl Store {
         let mut query = Query::select();
         query
             .distinct()
-            .column("device_id")
-            .from("attempts")
-            .and_where(Expr::col("unresolved"));
+            .column(attempt::Column::DeviceId)
+            .from(attempt::Entity)
+            .and_where(Expr::col(attempt::Column::Unresolved));
         self.devices(&query).await
     }
 
@@ -28,13 +31,17 @@ impl Store {
     pub async fn devices_to_configure(&self) -> Result<HashSet<DeviceId>> {
         let mut query = Query::select();
         query
-            .column(("c", "device_id"))
-            .from_as("device_configurations", "c")
+            .column(("c", device_configuration::Column::DeviceId))
+            .from_as(device_configuration::Entity, "c")
             .inner_join(
-                TableRef::from("sessions").alias("s"),
-                Expr::col(("s", "device_id")).equals(("c", "device_id")),
+                TableRef::from(session::Entity).alias("s"),
+                Expr::col(("s", session::Column::DeviceId))
+                    .equals(("c", device_configuration::Column::DeviceId)),
             )
-            .and_where(Expr::col(("c", "sent_epoch")).lt(Expr::col(("s", "epoch"))));
+            .and_where(
+                Expr::col(("c", device_configuration::Column::SentEpoch))
+                    .lt(Expr::col(("s", session::Column::Epoch))),
+            );
         self.devices(&query).await
     }
 

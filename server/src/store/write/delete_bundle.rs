@@ -14,7 +14,7 @@ use crate::store::{
         store::Store,
         transaction::Tx,
     },
-    entity::{bundle, device_release},
+    entity::{attempt, bundle, device_release, target},
     read::{
         attempts::open_states,
         bundles::{BundleRow, bundle_from, find_bundle},
@@ -100,16 +100,16 @@ impl From<StoredBundle> for bundle::Model {
 /// Who needs a bundle. The same bytes under another name serve just as well.
 async fn needed_by(tx: &Tx, row: &bundle::Model) -> Result<Option<String>> {
     let query = Query::select()
-        .column(("a", "deployment_id"))
-        .from_as("attempts", "a")
+        .column(("a", attempt::Column::DeploymentId))
+        .from_as(attempt::Entity, "a")
         .inner_join(
-            TableRef::from("targets").alias("t"),
-            Expr::col(("t", "id")).equals(("a", "target_id")),
+            TableRef::from(target::Entity).alias("t"),
+            Expr::col(("t", target::Column::Id)).equals(("a", attempt::Column::TargetId)),
         )
-        .and_where(Expr::col(("t", "digest")).eq(row.digest.as_str()))
-        .and_where(Expr::col(("t", "bundle_name")).eq(row.name.as_str()))
-        .and_where(Expr::col(("t", "bundle_version")).eq(row.version.as_str()))
-        .and_where(Expr::col(("a", "state")).is_in(open_states()))
+        .and_where(Expr::col(("t", target::Column::Digest)).eq(row.digest.as_str()))
+        .and_where(Expr::col(("t", target::Column::BundleName)).eq(row.name.as_str()))
+        .and_where(Expr::col(("t", target::Column::BundleVersion)).eq(row.version.as_str()))
+        .and_where(Expr::col(("a", attempt::Column::State)).is_in(open_states()))
         .limit(1)
         .to_owned();
     if let Some(open) = tx.db.query_one(&query).await? {

@@ -16,7 +16,7 @@ use crate::{
             sizes::{ID_CHUNK, padded},
             transaction::Tx,
         },
-        entity::attempt,
+        entity::{attempt, target},
         write::change_attempts::write_facts,
     },
 };
@@ -89,7 +89,7 @@ pub(crate) async fn insert_alike(tx: &Tx, alike: attempt::Model, targets: &[Uuid
         let mut rows = Query::select();
         for column in C::iter() {
             match column {
-                C::TargetId => rows.column(("t", "id")),
+                C::TargetId => rows.column(("t", target::Column::Id)),
                 C::DeviceId | C::Generation => rows.column(("t", column)),
                 _ => match alike.get(column) {
                     ActiveValue::Set(value) | ActiveValue::Unchanged(value) => rows.expr(value),
@@ -97,8 +97,8 @@ pub(crate) async fn insert_alike(tx: &Tx, alike: attempt::Model, targets: &[Uuid
                 },
             };
         }
-        rows.from_as("targets", "t")
-            .and_where(Expr::col(("t", "id")).is_in(padded(chunk.iter().copied())));
+        rows.from_as(target::Entity, "t")
+            .and_where(Expr::col(("t", target::Column::Id)).is_in(padded(chunk.iter().copied())));
         let insert = Query::insert()
             .into_table(attempt::Entity)
             .columns(C::iter())

@@ -10,7 +10,7 @@ use crate::{
     clock::Timestamp,
     store::{
         db::{batching::Db, error::Result, new_event::NewEvent, sizes::insert_all},
-        entity::event,
+        entity::{cluster, event},
     },
 };
 
@@ -26,10 +26,13 @@ pub(crate) fn log_events(
 async fn write_events(db: &Db, now: Timestamp, events: Vec<NewEvent>) -> Result<()> {
     let count = events.len() as i64;
     let advance = Query::update()
-        .table("cluster")
-        .value("event_cursor", Expr::col("event_cursor").add(count))
-        .and_where(Expr::col("id").eq(1))
-        .returning_col("event_cursor")
+        .table(cluster::Entity)
+        .value(
+            cluster::Column::EventCursor,
+            Expr::col(cluster::Column::EventCursor).add(count),
+        )
+        .and_where(Expr::col(cluster::Column::Id).eq(1))
+        .returning_col(cluster::Column::EventCursor)
         .to_owned();
     let row = db.query_one(&advance).await?;
     let row = row

@@ -25,7 +25,7 @@ use crate::{
             transaction::Tx,
             values::signed,
         },
-        entity::{heartbeat, heartbeat_sample},
+        entity::{device, heartbeat, heartbeat_sample},
         read::leftovers,
         write::{
             heartbeat_row::{HeartbeatRow, Newest},
@@ -176,14 +176,14 @@ struct Before {
 
 fn before(ids: &[Uuid]) -> SelectStatement {
     Query::select()
-        .columns([("d", "id"), ("d", "epoch")])
-        .column(("h", "sampled_at"))
-        .from_as("devices", "d")
+        .columns([("d", device::Column::Id), ("d", device::Column::Epoch)])
+        .column(("h", heartbeat::Column::SampledAt))
+        .from_as(device::Entity, "d")
         .left_join(
-            TableRef::from("heartbeats").alias("h"),
-            Expr::col(("h", "device_id")).equals(("d", "id")),
+            TableRef::from(heartbeat::Entity).alias("h"),
+            Expr::col(("h", heartbeat::Column::DeviceId)).equals(("d", device::Column::Id)),
         )
-        .and_where(Expr::col(("d", "id")).is_in(padded(ids.iter().copied())))
+        .and_where(Expr::col(("d", device::Column::Id)).is_in(padded(ids.iter().copied())))
         .to_owned()
 }
 

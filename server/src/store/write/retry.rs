@@ -23,7 +23,7 @@ use crate::{
             transaction::Tx,
             values::{clean, unsigned},
         },
-        entity::{attempt, bundle, deployment, phase, target},
+        entity::{attempt, bundle, deployment, device, phase, target},
         read::{
             counts::counts_by_phase,
             deployments::{Deployment, find_row},
@@ -189,38 +189,47 @@ async fn failed(
 
 fn failed_targets(deployment: Uuid) -> SelectStatement {
     let newest = Query::select()
-        .expr(Expr::col(("n", "generation")).max())
-        .from_as("attempts", "n")
-        .and_where(Expr::col(("n", "device_id")).equals(("a", "device_id")))
-        .and_where(Expr::col(("n", "bundle_name")).equals(("a", "bundle_name")))
+        .expr(Expr::col(("n", attempt::Column::Generation)).max())
+        .from_as(attempt::Entity, "n")
+        .and_where(
+            Expr::col(("n", attempt::Column::DeviceId)).equals(("a", attempt::Column::DeviceId)),
+        )
+        .and_where(
+            Expr::col(("n", attempt::Column::BundleName))
+                .equals(("a", attempt::Column::BundleName)),
+        )
         .to_owned();
     let mut query = Query::select();
     for column in [
-        "target_id",
-        "number",
-        "device_id",
-        "bundle_name",
-        "generation",
+        attempt::Column::TargetId,
+        attempt::Column::Number,
+        attempt::Column::DeviceId,
+        attempt::Column::BundleName,
+        attempt::Column::Generation,
     ] {
         query.column(("a", column));
     }
     query
-        .expr_as(Expr::col(("d", "id")), "here")
+        .expr_as(Expr::col(("d", device::Column::Id)), "here")
         .expr_as(newest, "newest")
-        .from_as("attempts", "a")
+        .from_as(attempt::Entity, "a")
         .inner_join(
-            TableRef::from("targets").alias("t"),
-            Expr::col(("t", "id"))
-                .equals(("a", "target_id"))
-                .and(Expr::col(("t", "latest_attempt")).equals(("a", "number"))),
+            TableRef::from(target::Entity).alias("t"),
+            Expr::col(("t", target::Column::Id))
+                .equals(("a", attempt::Column::TargetId))
+                .and(
+                    Expr::col(("t", target::Column::LatestAttempt))
+                        .equals(("a", attempt::Column::Number)),
+                ),
         )
         .left_join(
-            TableRef::from("devices").alias("d"),
-            Expr::col(("d", "id")).equals(("a", "device_id")),
+            TableRef::from(device::Entity).alias("d"),
+            Expr::col(("d", device::Column::Id)).equals(("a", attempt::Column::DeviceId)),
         )
-        .and_where(Expr::col(("a", "deployment_id")).eq(deployment))
+        .and_where(Expr::col(("a", attempt::Column::DeploymentId)).eq(deployment))
         .and_where(
-            Expr::col(("a", "state")).is_in([State::Failed.as_str(), State::Expired.as_str()]),
+            Expr::col(("a", attempt::Column::State))
+                .is_in([State::Failed.as_str(), State::Expired.as_str()]),
         );
     query
 }

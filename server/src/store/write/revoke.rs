@@ -15,7 +15,7 @@ use crate::{
     revocations::{Cause, Revocation},
     store::{
         db::{error::Result, transaction::Tx, values::unsigned},
-        entity::{device, device_key, operator_token},
+        entity::{cluster, device, device_key, operator_token},
     },
 };
 
@@ -65,10 +65,13 @@ pub(crate) async fn revoke_token(tx: &Tx, id: TokenId) -> Result<()> {
 /// Whoever revokes holds the row until it commits.
 async fn next_number(tx: &Tx) -> Result<i64> {
     let advance = Query::update()
-        .table("cluster")
-        .value("revocations", Expr::col("revocations").add(1))
-        .and_where(Expr::col("id").eq(1))
-        .returning_col("revocations")
+        .table(cluster::Entity)
+        .value(
+            cluster::Column::Revocations,
+            Expr::col(cluster::Column::Revocations).add(1),
+        )
+        .and_where(Expr::col(cluster::Column::Id).eq(1))
+        .returning_col(cluster::Column::Revocations)
         .to_owned();
     let row = tx.db.query_one(&advance).await?;
     Ok(row.map_or(Ok(0), |row| row.try_get::<i64>("", "revocations"))?)
