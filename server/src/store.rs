@@ -1,10 +1,12 @@
 //! The only place that knows the database: one schema on SQLite and PostgreSQL.
 //!
-//! Inside this wall arrows go one way: [`write`] (one verb a file) uses [`read`] (questions), which uses [`entity`] (a table
-//! a file), which uses [`db`] (connection, transaction, batching, paging). No two files use each other.
+//! Inside this wall arrows go one way: [`write`] (one verb a file) uses [`read`] (questions), which
+//! uses [`entity`] (a table a file), which uses [`db`] (connection, transaction, batching, paging).
+//! No two files use each other.
 //!
-//! Every change goes through [a transaction](db::transaction), which retries it, stamps it, writes its events in commit
-//! order and wakes [`Store::changes`]. Reads outside of it see committed rows only. Entities never leave this module.
+//! Every change goes through [a transaction](db::transaction), which retries it, stamps it, writes
+//! its events in commit order and wakes [`Store::changes`]. Reads outside of it see committed rows
+//! only. Entities never leave this module.
 
 mod db;
 #[expect(unreachable_pub, reason = "the derive makes public items of rows")]

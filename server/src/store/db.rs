@@ -1,4 +1,5 @@
-//! The database itself: its connections, transactions, what travels together, lists by the page. Knows no table.
+//! The database itself: its connections, transactions, what travels together, lists by the page.
+//! Knows no table.
 
 pub(crate) mod batching;
 pub(crate) mod connect;
@@ -7,6 +8,7 @@ pub(crate) mod event_limit;
 pub(crate) mod failures;
 pub(crate) mod new_event;
 pub(crate) mod page;
+pub(crate) mod raw;
 pub(crate) mod sizes;
 pub(crate) mod stamps;
 pub(crate) mod store;

@@ -1,6 +1,7 @@
 //! One file per table, no logic; nothing of this leaves the store.
 //!
-//! Times are microseconds since 1970 on the database's clock. A column without a word says what its name says.
+//! Times are microseconds since 1970 on the database's clock. A column without a word says what its
+//! name says.
 
 pub(crate) mod attempt;
 pub(crate) mod audit;

@@ -1,8 +1,9 @@
 //! A transaction's connection, on which writes do not wait for one another.
 //!
-//! SQLite runs on a thread of its own, and each statement that is asked for by itself is two changes of thread, which cost more than
-//! most statements do. So writes whose answers nobody needs [wait](Db::later) and travel with the next statement somebody
-//! does wait for, or with the commit. Whoever reads sees what was written before.
+//! SQLite runs on a thread of its own, and each statement that is asked for by itself is two
+//! changes of thread, which cost more than most statements do. So writes whose answers nobody needs
+//! [wait](Db::later) and travel with the next statement somebody does wait for, or with the commit.
+//! Whoever reads sees what was written before.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,8 +12,9 @@ use sea_orm::{
     StatementBuilder, Values, prelude::async_trait::async_trait,
 };
 
-/// Most bound values of statements that travel together. Larger ones cost more than the way to them; and as a connection keeps what
-/// it has prepared by its text, texts of many rows are not to be met in all their combinations.
+/// Most bound values of statements that travel together. Larger ones cost more than the way to
+/// them; and as a connection keeps what it has prepared by its text, texts of many rows are not to
+/// be met in all their combinations.
 const MOST_VALUES: usize = 128;
 
 /// An open transaction to ask.
@@ -29,7 +31,8 @@ impl Db {
         }
     }
 
-    /// Runs a write in its turn, at the latest before the commit. When it fails, so does what came after it.
+    /// Runs a write in its turn, at the latest before the commit. When it fails, so does what came
+    /// after it.
     pub(crate) async fn later(&self, write: &impl StatementBuilder) -> Result<(), DbErr> {
         let write = self.inner.get_database_backend().build(write);
         let values = {
@@ -73,7 +76,8 @@ impl Db {
         last.ok_or_else(|| DbErr::Custom("a question went missing".into()))
     }
 
-    /// What the database takes in one go: SQLite's driver runs a text of several statements, PostgreSQL's takes one at a time.
+    /// What the database takes in one go: SQLite's driver runs a text of several statements,
+    /// PostgreSQL's takes one at a time.
     fn messages(&self, statements: Vec<Statement>) -> Vec<Statement> {
         match self.inner.get_database_backend() {
             DbBackend::Sqlite => joined(statements),

@@ -1,11 +1,11 @@
-//! Opens the pools: for SQLite one writer and several readers, for PostgreSQL one pool for both. Operators have readers, or a
-//! pool, that sessions do not use.
+//! Opens the pools: for SQLite one writer and several readers, for PostgreSQL one pool for both.
+//! Operators have readers, or a pool, that sessions do not use.
 
 use std::time::Duration;
 
 use sea_orm::{ConnectOptions, Database, DatabaseConnection, DbBackend, DbErr};
 use sqlx::{
-    Connection, Executor,
+    Connection,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
@@ -17,8 +17,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a connection before the database counts as not answering.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pages of its log after which SQLite moves them into its file within the commit that made them, 64 MiB of them. They are moved
-/// [beside the commits](crate::store::Store::checkpoint) long before; this bounds the log when nobody does, or when commits are faster.
+/// Pages of its log after which SQLite moves them into its file within the commit that made them,
+/// 64 MiB of them. They are moved [beside the commits](crate::store::Store::checkpoint) long
+/// before; this bounds the log when nobody does, or when commits are faster.
 const SQLITE_CHECKPOINT: &str = "16384";
 
 /// Readers of SQLite for sessions, authentication and dispatch; they never block the writer.
@@ -30,12 +31,9 @@ const SQLITE_OPERATORS_READERS: u32 = 4;
 /// Connections to PostgreSQL, per replica: so many for sessions and as many for operators.
 const POSTGRES_CONNECTIONS: u32 = 8;
 
-/// Rows that SQLite's thread may be ahead of whoever reads them. With the driver's fifty, reading the attempts of a batch of reports
-/// changes threads dozens of times.
+/// Rows that SQLite's thread may be ahead of whoever reads them. With the driver's fifty, reading
+/// the attempts of a batch of reports changes threads dozens of times.
 const SQLITE_ROWS_AHEAD: usize = 1024;
-
-/// Key of the advisory lock of migrations: "kernexm" in ASCII.
-const MIGRATION_LOCK: i64 = 0x6b_6572_6e65_786d;
 
 /// Where transactions are begun, and where is read.
 #[derive(Debug)]
@@ -44,8 +42,8 @@ pub(crate) struct Pools {
     pub(crate) reader: DatabaseConnection,
 }
 
-/// The pools of sessions and those of operators. SQLite's one writer is for both: transactions are short, and it has them
-/// wait in turn.
+/// The pools of sessions and those of operators. SQLite's one writer is for both: transactions are
+/// short, and it has them wait in turn.
 pub(crate) async fn connect(url: &str) -> Result<(Pools, Pools)> {
     if DbBackend::Sqlite.is_prefix_of(url) {
         let writer = Database::connect(sqlite(url, 1, false)).await?;
@@ -97,8 +95,9 @@ fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
         .test_before_acquire(false)
         .map_sqlx_sqlite_pool_opts(|options| {
             options.after_release(|connection, _| {
-                // On a full disk SQLite rolls back by itself, and the rollback that follows fails: the driver goes on to
-                // believe that it is in a transaction, and what is committed from then on never may be.
+                // On a full disk SQLite rolls back by itself, and the rollback that follows fails:
+                // the driver goes on to believe that it is in a transaction, and what is committed
+                // from then on never may be.
                 let usable = !connection.is_in_transaction();
                 Box::pin(async move { Ok(usable) })
             })
@@ -132,24 +131,6 @@ fn postgres(url: &str) -> ConnectOptions {
         .set_application_name("kernex-server")
         .statement_timeout(Duration::from_secs(60));
     options
-}
-
-/// Makes replicas that migrate at the same time take turns; the lock lives as long as the connection.
-pub(crate) async fn lock_migrations(db: &DatabaseConnection) -> Result<Option<sqlx::PgConnection>> {
-    if db.get_database_backend() != DbBackend::Postgres {
-        return Ok(None);
-    }
-    let options = db.get_postgres_connection_pool().connect_options();
-    let mut connection = sqlx::PgConnection::connect_with(&options)
-        .await
-        .map_err(unavailable)?;
-    let lock = sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK);
-    connection.execute(lock).await.map_err(unavailable)?;
-    Ok(Some(connection))
-}
-
-fn unavailable(error: sqlx::Error) -> StoreError {
-    DbErr::Conn(sea_orm::RuntimeErr::SqlxError(std::sync::Arc::new(error))).into()
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ pub(crate) fn is_retryable(error: &DbErr) -> bool {
     let Some(code) = source.as_database_error().and_then(|error| error.code()) else {
         return false;
     };
-    // Both: a row whose device was deleted since it was looked at. PostgreSQL: serialization failure and deadlock. SQLite: busy and
-    // locked with their extended codes.
+    // Both: a row whose device was deleted since it was looked at. PostgreSQL: serialization
+    // failure and deadlock. SQLite: busy and locked with their extended codes.
     matches!(
         code.as_ref(),
         "23503" | "787" | "40001" | "40P01" | "5" | "6" | "261" | "262" | "517"
@@ -63,13 +63,14 @@ fn is_unavailable(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Connection exceptions, no room on the disk, too many connections, and a server that starts or stops.
+/// Connection exceptions, no room on the disk, too many connections, and a server that starts or
+/// stops.
 fn is_unavailable_postgres(code: &str) -> bool {
     code.starts_with("08") || code.starts_with("57P") || matches!(code, "53100" | "53300" | "58030")
 }
 
-/// No room on the disk, no descriptor left, a disk that fails: all of it may pass. The low byte is the code, the rest says
-/// what was being done.
+/// No room on the disk, no descriptor left, a disk that fails: all of it may pass. The low byte is
+/// the code, the rest says what was being done.
 fn is_unavailable_sqlite(code: u32) -> bool {
     const IOERR: u32 = 10;
     const FULL: u32 = 13;

@@ -76,7 +76,8 @@ pub struct Paged<T> {
 }
 
 impl<T> Paged<T> {
-    /// Makes a page of rows read with a limit one above the page's; the surplus row only says that there is more.
+    /// Makes a page of rows read with a limit one above the page's; the surplus row only says that
+    /// there is more.
     pub(crate) fn from_surplus(
         mut items: Vec<T>,
         limit: u64,

@@ -1,5 +1,5 @@
-//! Statements about many rows, in few sizes: a connection keeps what it has prepared by its text, and one statement for every
-//! possible number of rows would neither fit nor be met again.
+//! Statements about many rows, in few sizes: a connection keeps what it has prepared by its text,
+//! and one statement for every possible number of rows would neither fit nor be met again.
 
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, EntityTrait, Insert, InsertMany, IntoActiveModel, Iterable,
@@ -76,7 +76,8 @@ where
     })
 }
 
-/// The largest power of two that is neither more than `left` nor more than `most`; both are at least 1.
+/// The largest power of two that is neither more than `left` nor more than `most`; both are at
+/// least 1.
 fn piece(left: usize, most: usize) -> usize {
     1 << left.min(most).ilog2()
 }

@@ -11,8 +11,8 @@ use crate::{
 const MAX_DRIFT: Duration = Duration::from_secs(5 * 60);
 
 impl Store {
-    /// Now, on the database's clock. A clock that was set far back does not take it along: what is ordered meanwhile would
-    /// be long late once the clock is right again.
+    /// Now, on the database's clock. A clock that was set far back does not take it along: what is
+    /// ordered meanwhile would be long late once the clock is right again.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.now_at(self.0.clock.look())
@@ -31,7 +31,8 @@ impl Store {
         Timestamp(now)
     }
 
-    /// How far the clock that deadlines go by ran away from the boot clock since this process began.
+    /// How far the clock that deadlines go by ran away from the boot clock since this process
+    /// began.
     #[must_use]
     pub fn clock_drift(&self) -> Duration {
         Duration::from_micros(self.drift(self.0.clock.look()).unsigned_abs())
@@ -44,7 +45,8 @@ impl Store {
         look.drift.saturating_add(jumped)
     }
 
-    /// Now by the boot clock, while the clock is not to be trusted: nobody is locked out because it jumped.
+    /// Now by the boot clock, while the clock is not to be trusted: nobody is locked out because it
+    /// jumped.
     pub(crate) fn steady_now(&self) -> Timestamp {
         let drift = self.drift(self.0.clock.look());
         let now = self.now();
@@ -54,8 +56,8 @@ impl Store {
         Timestamp(now.0.saturating_sub(drift))
     }
 
-    /// Whether deadlines count. Nothing expires, and nothing old is deleted, while the clock is far from where it should
-    /// be: until it is back, or until a restart accepts it.
+    /// Whether deadlines count. Nothing expires, and nothing old is deleted, while the clock is far
+    /// from where it should be: until it is back, or until a restart accepts it.
     #[must_use]
     pub fn trusts_clock(&self) -> bool {
         self.trusts(self.0.clock.look())
@@ -89,8 +91,8 @@ impl Store {
         (stamp, self.trusts(look))
     }
 
-    /// Stamps grow even where the clock stands still or steps back a little. A clock that is set back further was wrong
-    /// before: staying with it would keep every deadline wrong.
+    /// Stamps grow even where the clock stands still or steps back a little. A clock that is set
+    /// back further was wrong before: staying with it would keep every deadline wrong.
     fn stamp_at(&self, now: i64) -> Timestamp {
         let back = i64::try_from(MAX_DRIFT.as_micros()).unwrap_or(i64::MAX);
         let next = |last: i64| {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock, atomic::AtomicI64};
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend};
+use sea_orm::{DatabaseConnection, DbBackend};
 use tokio::sync::watch;
 
 use crate::{
@@ -15,16 +15,17 @@ use crate::{
         error::Result,
         event_limit::EventLimit,
         new_event::LogEvents,
+        raw::move_log,
     },
 };
 
-/// The database, over connections for what devices need: sessions, authentication, dispatch and everything that keeps the
-/// server going. Clones share it.
+/// The database, over connections for what devices need: sessions, authentication, dispatch and
+/// everything that keeps the server going. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store(pub(super) Arc<Inner>, Lane);
 
-/// The same database over connections of its own, for what operators ask: however many of those are taken and however long,
-/// sessions do not wait for one.
+/// The same database over connections of its own, for what operators ask: however many of those are
+/// taken and however long, sessions do not wait for one.
 #[derive(Debug, Clone)]
 pub struct OperatorStore(Store);
 
@@ -48,7 +49,8 @@ pub(super) struct Inner {
     sessions: Pools,
     operators: Pools,
     pub(super) clock: Clock,
-    /// What the database's clock shows beyond this machine's, in microseconds; always zero on SQLite.
+    /// What the database's clock shows beyond this machine's, in microseconds; always zero on
+    /// SQLite.
     pub(super) ahead: AtomicI64,
     /// What that was at the first look; a database's clock can jump as well.
     pub(super) first_ahead: OnceLock<i64>,
@@ -63,7 +65,8 @@ pub(super) struct Inner {
 }
 
 impl Store {
-    /// Connects to a database. `log_events` writes the events of a transaction to their table, which is not known here.
+    /// Connects to a database. `log_events` writes the events of a transaction to their table,
+    /// which is not known here.
     pub(crate) async fn connect(url: &str, clock: Clock, log_events: LogEvents) -> Result<Self> {
         let (sessions, operators) = connect::connect(url).await?;
         let figures = Transactions::default();
@@ -96,12 +99,11 @@ impl Store {
         Ok(())
     }
 
-    /// Moves what SQLite has in its log into its file, beside the commits and without holding them up, so that none of them
-    /// has to. Nothing to do on PostgreSQL, which does so by itself.
+    /// Moves what SQLite has in its log into its file, beside the commits and without holding them
+    /// up, so that none of them has to. Nothing to do on PostgreSQL, which does so by itself.
     pub async fn checkpoint(&self) -> Result<()> {
         if self.is_alone() {
-            let move_log = "PRAGMA wal_checkpoint(PASSIVE)";
-            self.reader().execute_unprepared(move_log).await?;
+            move_log(self.reader()).await?;
         }
         Ok(())
     }

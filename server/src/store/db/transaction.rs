@@ -1,9 +1,11 @@
-//! The one way to change rows: a closure that can run again, with isolation, retry, stamping and events around it.
+//! The one way to change rows: a closure that can run again, with isolation, retry, stamping and
+//! events around it.
 //!
-//! Writers are serial on both databases: SQLite has one writer connection and `BEGIN IMMEDIATE`, PostgreSQL takes one
-//! advisory lock for the length of the transaction. That is what makes cursors of events grow in commit order, deployments
-//! finish exactly once and deadlines compare with one clock, and group commit keeps it cheap. [`Store::write_beside`] is
-//! for rows nobody else writes (heartbeats, leases) and takes no lock.
+//! Writers are serial on both databases: SQLite has one writer connection and `BEGIN IMMEDIATE`,
+//! PostgreSQL takes one advisory lock for the length of the transaction. That is what makes cursors
+//! of events grow in commit order, deployments finish exactly once and deadlines compare with one
+//! clock, and group commit keeps it cheap. [`Store::write_beside`] is for rows nobody else writes
+//! (heartbeats, leases) and takes no lock.
 
 use std::{
     ops::Deref,
@@ -17,8 +19,7 @@ use std::{
 use kernex_proto::ids::DeviceId;
 use rand::Rng;
 use sea_orm::{
-    ConnectionTrait, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
-    TransactionTrait,
+    ConnectionTrait, DbBackend, DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use serde_json::{Value, json};
 
@@ -33,17 +34,15 @@ use crate::{
         error::{Result, StoreError},
         failures::is_retryable,
         new_event::{LogEvents, NewEvent, Subject},
+        raw::postgres_now,
         store::Store,
     },
 };
 
-/// Key of PostgreSQL's advisory lock of the writers: "kernex" in ASCII.
-const WRITER_LOCK: i64 = 0x6b65_726e_6578;
-
 const MAX_TRIES: u32 = 12;
 
-/// An open transaction in which attempts may be closed: it comes with leave to decide, so that what it reads is held until it is
-/// committed, and what was pushed meanwhile is known.
+/// An open transaction in which attempts may be closed: it comes with leave to decide, so that what
+/// it reads is held until it is committed, and what was pushed meanwhile is known.
 pub(crate) struct Deciding {
     tx: Arc<Tx>,
     decision: Arc<Decision>,
@@ -128,7 +127,8 @@ impl Tx {
 }
 
 impl Store {
-    /// Runs `work` in a transaction, again when the database asks for it. `work` must not keep the handle it is given.
+    /// Runs `work` in a transaction, again when the database asks for it. `work` must not keep the
+    /// handle it is given.
     pub(crate) async fn write<T, F, Fut>(&self, work: F) -> Result<T>
     where
         F: Fn(Arc<Tx>) -> Fut + Send,
@@ -175,7 +175,8 @@ impl Store {
         self.decide_as(Act::CommitOther, work).await
     }
 
-    /// Like [`write`](Self::write) without the writers' lock: for rows nobody else writes, and no events.
+    /// Like [`write`](Self::write) without the writers' lock: for rows nobody else writes, and no
+    /// events.
     pub(crate) async fn write_beside<T, F, Fut>(&self, work: F) -> Result<T>
     where
         F: Fn(Arc<Tx>) -> Fut + Send,
@@ -279,7 +280,8 @@ impl Store {
                 Ok(value)
             }
             Err(error) => {
-                // A failed rollback means a dead connection, which the pool drops; the first error is the story.
+                // A failed rollback means a dead connection, which the pool drops; the first error
+                // is the story.
                 if let Err(rollback) = tx.db.rollback().await {
                     tracing::debug!(error = %rollback, "rollback failed");
                 }
@@ -287,19 +289,6 @@ impl Store {
             }
         }
     }
-}
-
-/// Takes the lock and reads the database's clock in one round trip; the clock is read once the lock is held.
-async fn postgres_now(db: &Db, lock: bool) -> Result<i64> {
-    let sql = if lock {
-        "SELECT pg_advisory_xact_lock($1), (extract(epoch from clock_timestamp()) * 1000000)::bigint AS now"
-    } else {
-        "SELECT $1::bigint, (extract(epoch from clock_timestamp()) * 1000000)::bigint AS now"
-    };
-    let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [WRITER_LOCK.into()]);
-    let row = db.query_one_raw(statement).await?;
-    let row = row.ok_or_else(|| DbErr::RecordNotFound("the database's clock".into()))?;
-    Ok(row.try_get::<i64>("", "now")?)
 }
 
 #[cfg(test)]

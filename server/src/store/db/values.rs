@@ -1,4 +1,5 @@
-//! Values as both databases store them, and back: numbers without a sign, names, digests, texts from outside.
+//! Values as both databases store them, and back: numbers without a sign, names, digests, texts
+//! from outside.
 
 use kernex_proto::ids::Digest;
 use sea_orm::DbErr;
@@ -27,7 +28,8 @@ pub(crate) fn unsigned(value: i64) -> u64 {
 /// Longest text an agent says about its machine, in characters.
 const MAX_WORD: usize = 256;
 
-/// Text from outside in a form both databases store: short, and without NUL, which PostgreSQL refuses.
+/// Text from outside in a form both databases store: short, and without NUL, which PostgreSQL
+/// refuses.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().filter(|c| *c != '\0').take(MAX_WORD).collect()
 }

@@ -27,8 +27,9 @@ pub(crate) fn open_states() -> impl Iterator<Item = &'static str> {
         .map(|state| state.as_str())
 }
 
-/// Which attempts are unresolved, in the words of the indexes that have only those. With a bound value SQLite would have to plan
-/// the statement again each time, because the index may not serve another value.
+/// Which attempts are unresolved, in the words of the indexes that have only those. With a bound
+/// value SQLite would have to plan the statement again each time, because the index may not serve
+/// another value.
 pub(crate) fn is_unresolved() -> Expr {
     attempt::Column::Unresolved.into_expr()
 }

@@ -34,7 +34,8 @@ pub(crate) struct Chosen {
     pub(crate) generation: i64,
     pub(crate) conflicted: bool,
     pub(crate) disk_fault: Option<String>,
-    /// Whether an attempt under the bundle's name may be unresolved. Where it is false, nobody has to ask for them.
+    /// Whether an attempt under the bundle's name may be unresolved. Where it is false, nobody has
+    /// to ask for them.
     pub(crate) may_be_busy: bool,
     /// Whether the bundle's bytes may have failed there before. Likewise.
     pub(crate) may_have_failed: bool,

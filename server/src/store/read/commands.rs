@@ -1,4 +1,5 @@
-//! Commands in the words of the contract: from the rows that say what is due, or from an order that has just made them.
+//! Commands in the words of the contract: from the rows that say what is due, or from an order that
+//! has just made them.
 
 use std::time::Duration;
 
@@ -52,8 +53,9 @@ pub enum DueKind {
     Stop(v1::Stop),
 }
 
-/// The commands of an order whose targets are all released with it, for devices that wait for nothing else: what
-/// [`Store::due_commands`](crate::store::Store::due_commands) would read, before anybody has to.
+/// The commands of an order whose targets are all released with it, for devices that wait for
+/// nothing else: what [`Store::due_commands`](crate::store::Store::due_commands) would read, before
+/// anybody has to.
 pub(crate) fn released(
     order: &deployment::Model,
     bundle: &bundle::Model,
@@ -105,7 +107,8 @@ pub(crate) fn stop(row: &Row) -> (Option<Uuid>, DueCommand) {
 /// A deploy, with its bundle, whose signatures are still to be added.
 pub(crate) fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, DueCommand)>> {
     let (Some(size), Some(format)) = (row.size, row.format.as_deref()) else {
-        // A bundle with an open target cannot be deleted, so this is a database somebody else changed.
+        // A bundle with an open target cannot be deleted, so this is a database somebody else
+        // changed.
         tracing::error!(deployment = %row.deployment_id, digest = row.digest, "the bundle of an open target is missing");
         return Ok(None);
     };
@@ -126,7 +129,8 @@ pub(crate) fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, 
         remaining: Timestamp(row.delivery_deadline)
             .since(now)
             .saturating_add(execution),
-        // Its last change is the commit that released it, unless it was pushed in an earlier session.
+        // Its last change is the commit that released it, unless it was pushed in an earlier
+        // session.
         waited: now.since(Timestamp(row.updated_at)),
         traceparent: row.traceparent.clone(),
         read: 0,

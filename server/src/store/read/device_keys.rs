@@ -67,8 +67,8 @@ impl Store {
             .collect()
     }
 
-    /// The newest keys of these devices that were revoked, of each as many as a proof is tried with. Those of earlier versions are
-    /// not among them: nobody wrote down why.
+    /// The newest keys of these devices that were revoked, of each as many as a proof is tried
+    /// with. Those of earlier versions are not among them: nobody wrote down why.
     pub async fn revoked_keys(
         &self,
         devices: &[DeviceId],
@@ -138,14 +138,15 @@ impl Store {
         Ok(keys.chain(tokens).collect())
     }
 
-    /// Sessions whose key is revoked, as the newest such number of each of these devices that has any; what they say is not
-    /// to be believed. Asked in the transaction that would write it down.
+    /// Sessions whose key is revoked, as the newest such number of each of these devices that has
+    /// any; what they say is not to be believed. Asked in the transaction that would write it down.
     pub(crate) async fn silenced(
         &self,
         tx: &Tx,
         devices: impl IntoIterator<Item = Uuid>,
     ) -> Result<HashMap<Uuid, u64>> {
-        // Nobody else writes to this database: what was revoked before this process has no session in it.
+        // Nobody else writes to this database: what was revoked before this process has no session
+        // in it.
         if self.is_alone() && !self.revocations().any() {
             return Ok(HashMap::new());
         }

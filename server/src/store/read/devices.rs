@@ -81,7 +81,8 @@ impl Store {
         let limit = page.limit() as usize;
         let mut after = page.after_id("devices")?;
         let mut found = Vec::new();
-        // The selector's one meaning is in the domain, so rows are read in runs until the page is full.
+        // The selector's one meaning is in the domain, so rows are read in runs until the page is
+        // full.
         loop {
             let mut query = candidates(selector)
                 .order_by_asc(device::Column::Id)
@@ -189,7 +190,8 @@ impl Store {
             .map(|(row, labels)| {
                 let key = keys.remove(&row.id).and_then(|mut keys| keys.pop());
                 let beat = beats.remove(&row.id).and_then(|mut beats| beats.pop());
-                // Rows are read one table after another; a heartbeat written in between is a sign of life as well.
+                // Rows are read one table after another; a heartbeat written in between is a sign
+                // of life as well.
                 let beat_at = beat.as_ref().map(|beat| beat.at);
                 Ok(Device {
                     status: status(&row, online.contains(&row.id)),

@@ -1,4 +1,5 @@
-//! Who may download what: the holder of a live session's token, for as long as an attempt of its device is open.
+//! Who may download what: the holder of a live session's token, for as long as an attempt of its
+//! device is open.
 
 use kernex_proto::ids::{DeviceId, Digest};
 use sea_orm::{

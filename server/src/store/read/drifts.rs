@@ -88,7 +88,8 @@ pub(crate) async fn known<C: ConnectionTrait>(
     Ok(known)
 }
 
-/// Bundle names with an attempt that is released and not answered; what is still held has not begun anywhere.
+/// Bundle names with an attempt that is released and not answered; what is still held has not begun
+/// anywhere.
 pub(crate) async fn in_flux(tx: &Tx, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
     Ok(attempt::Entity::find()
         .select_only()

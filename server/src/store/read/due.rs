@@ -27,12 +27,14 @@ use crate::{
 };
 
 impl Store {
-    /// What is due for these devices in these sessions: the oldest unresolved attempt of each bundle name if it was not
-    /// pushed in this session, and every stop not pushed in this session; both also when they were, and nothing has been
-    /// heard for [`UNHEARD`]. Nothing for conflicted devices.
+    /// What is due for these devices in these sessions: the oldest unresolved attempt of each
+    /// bundle name if it was not pushed in this session, and every stop not pushed in this session;
+    /// both also when they were, and nothing has been heard for [`UNHEARD`]. Nothing for conflicted
+    /// devices.
     ///
-    /// Pushes are noted behind ([`mark_sent`](Self::mark_sent), [`mark_stops_sent`](Self::mark_stops_sent)), so a caller
-    /// that asks again before that gets the same answer.
+    /// Pushes are noted behind ([`mark_sent`](Self::mark_sent),
+    /// [`mark_stops_sent`](Self::mark_stops_sent)), so a caller that asks again before that gets
+    /// the same answer.
     pub async fn due_commands(&self, sessions: &[(DeviceId, u64)]) -> Result<Vec<DueCommand>> {
         let read = self.in_flight().moment();
         let time = self.time();
@@ -91,9 +93,10 @@ impl Store {
     }
 }
 
-/// Whether it waits for its device and was not pushed in this session; a clock that jumped makes nothing late. One that was
-/// accepted but, as far as these rows know, never pushed is asked about again: after a restore the device knows more, and
-/// otherwise repeating it does no harm. What is paused begins nowhere.
+/// Whether it waits for its device and was not pushed in this session; a clock that jumped makes
+/// nothing late. One that was accepted but, as far as these rows know, never pushed is asked about
+/// again: after a restore the device knows more, and otherwise repeating it does no harm. What is
+/// paused begins nowhere.
 fn is_new(row: &Row, epoch: i64, now: Option<Timestamp>) -> bool {
     let paused = row.deployment_state == DeploymentState::Paused.as_str();
     let waits = row.state == State::Pending.as_str() || row.state == State::Sent.as_str();
@@ -113,7 +116,8 @@ fn is_at_work(row: &Row) -> bool {
     row.state == State::Accepted.as_str() || row.state == State::Running.as_str()
 }
 
-/// Schedules of the deployments met so far. They gate beginnings only: stops, and further runs of what has begun, pass.
+/// Schedules of the deployments met so far. They gate beginnings only: stops, and further runs of
+/// what has begun, pass.
 #[derive(Default)]
 struct Gates(BTreeMap<Uuid, Option<Schedule>>);
 
@@ -126,7 +130,8 @@ impl Gates {
         let schedule = self.0.entry(row.deployment_id).or_insert_with(|| {
             let read = schedules::read(row.start_at, windows, row.spread_us.unwrap_or(0), None);
             read.inspect_err(|why| {
-                // Too early would be worse than not at all, and its delivery deadline ends it by name.
+                // Too early would be worse than not at all, and its delivery deadline ends it by
+                // name.
                 tracing::error!(deployment = %row.deployment_id, why, "its schedule cannot be read, so nothing of it begins");
             })
             .ok()

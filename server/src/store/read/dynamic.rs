@@ -21,7 +21,8 @@ use crate::{
 /// A deployment that takes devices in, with its terms.
 pub(crate) type Dynamic = (deployment::Model, schedule::Model);
 
-/// Deployments that take devices in now, the newest first: where two are about one bundle name, the newer one has it.
+/// Deployments that take devices in now, the newest first: where two are about one bundle name, the
+/// newer one has it.
 pub(crate) async fn taking_in(tx: &Tx, only: Option<DeploymentId>) -> Result<Vec<Dynamic>> {
     let mut query = schedule::Entity::find()
         .filter(schedule::Column::Selector.is_not_null())

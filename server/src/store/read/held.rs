@@ -20,8 +20,8 @@ use crate::{
     },
 };
 
-/// Most candidates looked at in one transaction where labels decide. Those whose budget is used up are not among them, so
-/// there is always one that goes; the rest follows with the next look.
+/// Most candidates looked at in one transaction where labels decide. Those whose budget is used up
+/// are not among them, so there is always one that goes; the rest follows with the next look.
 const MOST_CANDIDATES: u64 = 20_000;
 
 /// Held targets of the phases up to `through`, in their order, as many as limits leave room for.

@@ -47,7 +47,8 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// The schedule of an order that is given now, or what is wrong with it. An attempt waits at most `delivery`.
+    /// The schedule of an order that is given now, or what is wrong with it. An attempt waits at
+    /// most `delivery`.
     pub(crate) fn schedule_at(&self, now: Timestamp, delivery: Duration) -> Result<Schedule> {
         let mut schedule = self.schedule.clone();
         let start = schedule.start.map_or(now, |start| start.max(now));

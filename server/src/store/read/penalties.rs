@@ -1,4 +1,5 @@
-//! Which devices have failed a bundle too often to get it again unasked; read from their attempts, never stored.
+//! Which devices have failed a bundle too often to get it again unasked; read from their attempts,
+//! never stored.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +36,8 @@ struct Row {
     late_at: Option<i64>,
 }
 
-/// Those of some devices that failed these bytes `after` times in a row or more, whatever they were named.
+/// Those of some devices that failed these bytes `after` times in a row or more, whatever they were
+/// named.
 pub(crate) async fn penalties<C: ConnectionTrait>(
     db: &C,
     digest: &str,

@@ -1,4 +1,5 @@
-//! Where each device of a deployment would go back to, in statements whose number does not grow with the fleet.
+//! Where each device of a deployment would go back to, in statements whose number does not grow
+//! with the fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -96,8 +96,8 @@ pub(crate) fn from_row(row: &schedule::Model) -> Result<Terms> {
     })
 }
 
-/// Whether the deadline has not been acted upon, in the words of the index that has only those; a bound value would not be
-/// taken for them.
+/// Whether the deadline has not been acted upon, in the words of the index that has only those; a
+/// bound value would not be taken for them.
 pub(crate) fn is_pending() -> Expr {
     schedule::Column::DeadlinePassed.into_expr().not()
 }

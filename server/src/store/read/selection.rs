@@ -1,5 +1,5 @@
-//! Which devices a selector means. Its one meaning is in the domain; the database only leaves out what it cannot mean, so that
-//! finding a few does not read all.
+//! Which devices a selector means. Its one meaning is in the domain; the database only leaves out
+//! what it cannot mean, so that finding a few does not read all.
 
 use std::collections::BTreeMap;
 

@@ -15,8 +15,9 @@ use crate::store::{
 };
 
 impl Store {
-    /// Those of a replica's open sessions that are over without its knowledge: the device has a newer one on another
-    /// replica, or an operator decided between copies of it. `here` has to be read before this is asked.
+    /// Those of a replica's open sessions that are over without its knowledge: the device has a
+    /// newer one on another replica, or an operator decided between copies of it. `here` has to be
+    /// read before this is asked.
     pub async fn sessions_lost(
         &self,
         replica: Uuid,

@@ -3,7 +3,7 @@
 use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::{
     ConnectionTrait, DbBackend, FromQueryResult,
-    sea_query::{Expr, ExprTrait, Func, Order, Query, SelectStatement, TableRef},
+    sea_query::{Expr, ExprTrait, Order, Query, SelectStatement, TableRef},
 };
 use uuid::Uuid;
 
@@ -18,6 +18,7 @@ use crate::{
         db::{
             error::Result,
             page::{Page, Paged},
+            raw::end_of,
             store::Store,
             values::{named, unsigned},
         },
@@ -119,7 +120,8 @@ struct Row {
 }
 
 impl Store {
-    /// Targets of one deployment. A page may be shorter than asked for: their output is limited too.
+    /// Targets of one deployment. A page may be shorter than asked for: their output is limited
+    /// too.
     pub async fn list_targets(&self, id: DeploymentId, page: Page) -> Result<Paged<Target>> {
         let deployment = find_row(self.reader(), id).await?;
         let beginnings = self.beginnings(&deployment).await?;
@@ -152,8 +154,8 @@ impl Store {
         })
     }
 
-    /// Targets whose latest attempt changed at or after an instant, oldest change first, with the end of their output;
-    /// pass the newest `updated_at` seen so far.
+    /// Targets whose latest attempt changed at or after an instant, oldest change first, with the
+    /// end of their output; pass the newest `updated_at` seen so far.
     pub async fn changed_targets(&self, id: DeploymentId, since: Timestamp) -> Result<Vec<Target>> {
         let mut query = select(id.0, Some(self.reader().get_database_backend()));
         query
@@ -171,7 +173,8 @@ impl Store {
             .collect()
     }
 
-    /// What says when targets of this deployment begin; none when time does not hold them back, or is not known.
+    /// What says when targets of this deployment begin; none when time does not hold them back, or
+    /// is not known.
     async fn beginnings(&self, row: &deployment::Model) -> Result<Option<Beginnings>> {
         let (Some(now), None) = (self.time(), row.finished_at) else {
             return Ok(None);
@@ -197,7 +200,8 @@ impl Store {
     }
 }
 
-/// Targets with their latest attempts; the output whole, or cut in the database where a fleet's worth of it is read.
+/// Targets with their latest attempts; the output whole, or cut in the database where a fleet's
+/// worth of it is read.
 fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
     let mut query = Query::select();
     for column in [
@@ -233,8 +237,7 @@ fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
     let output = Expr::col(("a", attempt::Column::OutputTail));
     let output: Expr = match cut_on {
         None => output,
-        Some(DbBackend::Postgres) => Func::cust("right").arg(output).arg(CHANGE_OUTPUT).into(),
-        Some(_) => Func::cust("substr").arg(output).arg(-CHANGE_OUTPUT).into(),
+        Some(database) => end_of(output, CHANGE_OUTPUT, database),
     };
     query
         .expr_as(output, "output_tail")
@@ -267,7 +270,8 @@ impl Beginnings {
         let released = match state {
             // Its time for delivery began with its release.
             State::Pending => Timestamp(row.delivery_deadline.saturating_sub(self.delivery_us)),
-            // The first phase opens with the start; what opens the later ones is not for a clock to say.
+            // The first phase opens with the start; what opens the later ones is not for a clock to
+            // say.
             State::Held if self.waits && row.phase == 1 => self.now,
             _ => return None,
         };

@@ -1,5 +1,5 @@
-//! Which devices have anything waiting for them at all: two questions of the indexes, whatever the size of the fleet, so that
-//! a look at everybody costs as much as there is to do.
+//! Which devices have anything waiting for them at all: two questions of the indexes, whatever the
+//! size of the fleet, so that a look at everybody costs as much as there is to do.
 
 use std::collections::HashSet;
 

@@ -1,5 +1,6 @@
-//! Deployments with phases, moved on: facts are read for all of them at once, and what the planner says about one is
-//! applied in one transaction that reads them again. Writers are serial, so that several replicas may do this.
+//! Deployments with phases, moved on: facts are read for all of them at once, and what the planner
+//! says about one is applied in one transaction that reads them again. Writers are serial, so that
+//! several replicas may do this.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -57,8 +58,8 @@ pub struct Advanced {
     pub failed: Vec<(DeploymentId, StoreError)>,
 }
 
-/// Which deployments proceed in phases, in the words of the index that has only those; a bound value would not be taken for
-/// them.
+/// Which deployments proceed in phases, in the words of the index that has only those; a bound
+/// value would not be taken for them.
 fn has_phases() -> Expr {
     deployment::Column::PhaseCount
         .into_expr()
@@ -105,7 +106,8 @@ impl Store {
         Ok(advanced)
     }
 
-    /// Whether there is nothing to write: also when budgets leave no room for what would be released.
+    /// Whether there is nothing to write: also when budgets leave no room for what would be
+    /// released.
     async fn is_idle(&self, row: &deployment::Model, actions: &[Action]) -> Result<bool> {
         let [Action::Release { through, at_most }] = actions else {
             return Ok(actions.is_empty());
@@ -144,8 +146,8 @@ fn gate(schedule: Option<&schedule::Model>, now: Option<Timestamp>) -> Result<Ga
     })
 }
 
-/// Does what is to be done next about one deployment with phases, as its rows stand in this transaction. Says how many
-/// actions that were, and which devices were released.
+/// Does what is to be done next about one deployment with phases, as its rows stand in this
+/// transaction. Says how many actions that were, and which devices were released.
 pub(crate) async fn step(tx: &Deciding, id: DeploymentId) -> Result<(usize, Vec<DeviceId>)> {
     let Some(row) = deployment::Entity::find_by_id(id.0).one(&tx.db).await? else {
         return Ok((0, Vec::new()));
@@ -219,8 +221,8 @@ pub(crate) async fn step(tx: &Deciding, id: DeploymentId) -> Result<(usize, Vec<
     Ok((plan.actions.len(), devices))
 }
 
-/// Stops a deployment that failed and returns its devices to what they ran before; gives the devices to tell, or none when no
-/// device can go back.
+/// Stops a deployment that failed and returns its devices to what they ran before; gives the
+/// devices to tell, or none when no device can go back.
 async fn roll_back(
     tx: &Deciding,
     row: &deployment::Model,

@@ -31,8 +31,8 @@ use crate::{
 };
 
 impl Store {
-    /// Applies reports in order and says what became of each, once committed. None for those that came in with a key that is
-    /// revoked by now: nothing of what they say is written.
+    /// Applies reports in order and says what became of each, once committed. None for those that
+    /// came in with a key that is revoked by now: nothing of what they say is written.
     pub async fn apply_reports(
         &self,
         reports: &[IncomingReport],
@@ -116,7 +116,8 @@ fn reporting(reports: &[IncomingReport]) -> BTreeSet<Uuid> {
         .collect()
 }
 
-/// What an outcome says about what runs is true although nobody here knows its attempt: a restored database has forgotten it.
+/// What an outcome says about what runs is true although nobody here knows its attempt: a restored
+/// database has forgotten it.
 fn learn_unknown(report: &IncomingReport, now: Timestamp, releases: &mut Releases) {
     if let ReportEvent::Outcome(outcome) = &report.event
         && let Some(active) = &outcome.active

@@ -1,12 +1,13 @@
-//! Attempts between rows and rules: loaded together, changed by `domain::attempt::apply` only, written back together by
-//! compare-and-set, with their events and with the deployments they finish.
+//! Attempts between rows and rules: loaded together, changed by `domain::attempt::apply` only,
+//! written back together by compare-and-set, with their events and with the deployments they
+//! finish.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{
     Condition, DbErr, EntityTrait, ExprTrait, Iterable, QueryFilter, QuerySelect,
-    sea_query::{Alias, Expr, OnConflict},
+    sea_query::{Expr, OnConflict},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -19,6 +20,7 @@ use crate::{
         db::{
             error::Result,
             new_event::Subject,
+            raw::inserted,
             sizes::insert_counted,
             transaction::{Deciding, Tx},
             values::signed,
@@ -57,8 +59,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Likewise, for attempts that may be closed: from when they are loaded on nothing of them is pushed until that is committed,
-    /// and they say what was pushed before.
+    /// Likewise, for attempts that may be closed: from when they are loaded on nothing of them is
+    /// pushed until that is committed, and they say what was pushed before.
     pub(crate) fn deciding(tx: &'a Deciding) -> Self {
         Self {
             decision: Some(tx.decision()),
@@ -111,7 +113,8 @@ impl<'a> Batch<'a> {
         self.entries.len()
     }
 
-    /// Writes what changed, its events, and the deployments that are finished by it; says how many attempts changed.
+    /// Writes what changed, its events, and the deployments that are finished by it; says how many
+    /// attempts changed.
     pub(crate) async fn save(self) -> Result<u64> {
         let tx = self.tx;
         let mut closed_in = BTreeSet::new();
@@ -150,7 +153,8 @@ impl Entry {
         self.happen(fact.into(), now)
     }
 
-    /// Applies a decision, which only who has leave for it can take: the attempt is held, and what was pushed of it is known.
+    /// Applies a decision, which only who has leave for it can take: the attempt is held, and what
+    /// was pushed of it is known.
     pub(crate) fn close(&mut self, _leave: &Deciding, closing: Closing, now: Timestamp) -> Verdict {
         self.happen(closing.into(), now)
     }
@@ -165,7 +169,8 @@ impl Entry {
         verdict
     }
 
-    /// Notes that it was pushed in this session; late news of a session that does not count any more changes nothing.
+    /// Notes that it was pushed in this session; late news of a session that does not count any
+    /// more changes nothing.
     pub(crate) fn note_push(&mut self, epoch: i64, now: Timestamp) {
         let before = Sent(self.row.sent_epoch);
         let noted = before.noted(epoch);
@@ -179,7 +184,8 @@ impl Entry {
         }
     }
 
-    /// The device's complete list does not have it: what was pushed before this session does not count any more.
+    /// The device's complete list does not have it: what was pushed before this session does not
+    /// count any more.
     pub(crate) fn take_push_back(&mut self, epoch: i64) {
         self.row.sent_epoch = Sent::again_from(epoch).0;
         self.mark_dirty();
@@ -249,8 +255,9 @@ fn announce(tx: &Tx, entry: &Entry) {
     );
 }
 
-/// Updates rows in bulk: an insert that always conflicts, and updates only where the revision is the one that was read. What
-/// an update names has its index entries written anew, so it names only what may have changed.
+/// Updates rows in bulk: an insert that always conflicts, and updates only where the revision is
+/// the one that was read. What an update names has its index entries written anew, so it names only
+/// what may have changed.
 async fn compare_and_set(
     tx: &Tx,
     mut rows: Vec<attempt::Model>,
@@ -268,7 +275,7 @@ async fn compare_and_set(
         _ => true,
     });
     let stored = Expr::col((attempt::Entity, C::Revision));
-    let written = Expr::col((Alias::new("excluded"), C::Revision));
+    let written = inserted(C::Revision);
     let on_conflict = OnConflict::columns([C::TargetId, C::Number])
         .update_columns(changing)
         .action_and_where(stored.eq(written.sub(1)))

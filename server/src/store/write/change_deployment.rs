@@ -39,8 +39,8 @@ impl Change {
         })
     }
 
-    /// Writes it, if the deployment is still the one that was read. Phases are part of it, so its revision grows with
-    /// theirs. Of one that is paused nothing is pushed from here on.
+    /// Writes it, if the deployment is still the one that was read. Phases are part of it, so its
+    /// revision grows with theirs. Of one that is paused nothing is pushed from here on.
     pub(crate) async fn write(&self, tx: &Deciding, row: &deployment::Model) -> Result<()> {
         if self.state == DeploymentState::Paused {
             hold_back(tx, DeploymentId(row.id)).await?;

@@ -42,9 +42,9 @@ impl Store {
         self.close_orphans().await
     }
 
-    /// Ends sessions of replicas whose lease ran out a while ago. Only a replica that could renew its own lease all that
-    /// time may say so of another: when the database was away, everybody's ran out. Does nothing while the clock is not
-    /// to be trusted.
+    /// Ends sessions of replicas whose lease ran out a while ago. Only a replica that could renew
+    /// its own lease all that time may say so of another: when the database was away, everybody's
+    /// ran out. Does nothing while the clock is not to be trusted.
     pub async fn close_orphans(&self) -> Result<()> {
         let Some(now) = self.time() else {
             return Ok(());

@@ -17,8 +17,8 @@ use crate::store::{
     write::copies,
 };
 
-/// Notes that agents have the numbers of their sessions on disk, and answers each in its place; the devices are different
-/// ones. What is refused has changed nothing.
+/// Notes that agents have the numbers of their sessions on disk, and answers each in its place; the
+/// devices are different ones. What is refused has changed nothing.
 pub(crate) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
     let sessions = show(tx, numbered).await?;
     let mut sound = Vec::with_capacity(sessions.len());
@@ -43,8 +43,9 @@ pub(crate) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec
     Ok(answers(numbered, &sessions))
 }
 
-/// Notes that devices are here whose agents cannot write the numbers of their sessions down, and answers each in its place. Such
-/// a number proves nothing when the journal comes back with an older one.
+/// Notes that devices are here whose agents cannot write the numbers of their sessions down, and
+/// answers each in its place. Such a number proves nothing when the journal comes back with an
+/// older one.
 pub(crate) async fn ail(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
     let sessions = show(tx, numbered).await?;
     Ok(answers(numbered, &sessions))

@@ -1,8 +1,9 @@
-//! Copies of a device: which journals it came with, which of them are in use, and what an operator decided about the rest.
+//! Copies of a device: which journals it came with, which of them are in use, and what an operator
+//! decided about the rest.
 //!
-//! A copied disk copies the journal too, so a journal alone does not tell copies apart; the newest epoch each copy has on
-//! its disk does. While a device is conflicted every copy goes on confirming epochs, and the one that confirmed last is
-//! the one that is kept.
+//! A copied disk copies the journal too, so a journal alone does not tell copies apart; the newest
+//! epoch each copy has on its disk does. While a device is conflicted every copy goes on confirming
+//! epochs, and the one that confirmed last is the one that is kept.
 
 use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{
@@ -28,7 +29,8 @@ pub(crate) async fn begin(tx: &Tx, row: &mut device::Model, journal: JournalId) 
     Ok(())
 }
 
-/// From now on the device is conflicted: what the copy in use has confirmed counts as that of one among several.
+/// From now on the device is conflicted: what the copy in use has confirmed counts as that of one
+/// among several.
 pub(crate) async fn conflict(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
     doubt(tx, row, Conflict::Copies).await?;
     add(tx, DeviceId(row.id), journal).await

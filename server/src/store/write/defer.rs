@@ -1,7 +1,8 @@
 //! Further runs of attempts whose `hooks.pre` asked to be asked again later.
 //!
-//! The agent says which run asks; the next one is granted when its time has come. A grant that was lost is repeated when
-//! the agent, still waiting, says so again in its next session: it takes each run once, so repeating does no harm.
+//! The agent says which run asks; the next one is granted when its time has come. A grant that was
+//! lost is repeated when the agent, still waiting, says so again in its next session: it takes each
+//! run once, so repeating does no harm.
 
 use kernex_proto::{ids::AttemptId, v1};
 use sea_orm::{EntityTrait, sea_query::OnConflict};

@@ -1,4 +1,5 @@
-//! Deleting a device: what it has in flight is told to stop first, and what became of that is part of the answer.
+//! Deleting a device: what it has in flight is told to stop first, and what became of that is part
+//! of the answer.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -59,7 +60,8 @@ pub struct StoppedWork {
     pub message: String,
 }
 
-/// The answer to a deletion as it is remembered; versions before this one remembered the device alone.
+/// The answer to a deletion as it is remembered; versions before this one remembered the device
+/// alone.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Remembered {
@@ -68,8 +70,8 @@ enum Remembered {
 }
 
 impl Store {
-    /// Deletes a device: its keys are revoked, its session ended, its open attempts cancelled. `stopped` are those it was told
-    /// to stop before.
+    /// Deletes a device: its keys are revoked, its session ended, its open attempts cancelled.
+    /// `stopped` are those it was told to stop before.
     pub async fn delete_device(
         &self,
         caller: &Caller,

@@ -85,12 +85,14 @@ pub enum EnrollError {
 type Decision = Result<Enrolled, EnrollError>;
 
 impl Store {
-    /// Binds a key to a device. A key that is bound already gets its device again and uses nothing up.
+    /// Binds a key to a device. A key that is bound already gets its device again and uses nothing
+    /// up.
     pub async fn enroll(&self, new: EnrollDevice) -> Result<Enrolled, EnrollError> {
         let new = &new;
         self.decide_as(Act::CommitEnroll, |tx| async move {
             match decide(&tx, new).await {
-                // Refusals are answers, not failures of the transaction; nothing was written before them.
+                // Refusals are answers, not failures of the transaction; nothing was written before
+                // them.
                 Err(EnrollError::Store(error)) => Err(error),
                 decision => Ok(decision),
             }

@@ -27,8 +27,8 @@ const OVERDUE_CHUNK: u64 = 20;
 const EXPIRE_CHUNK: u64 = 1000;
 
 impl Store {
-    /// Closes what is past its deadline; says how many attempts expired. Does nothing while the clock is not to be
-    /// trusted.
+    /// Closes what is past its deadline; says how many attempts expired. Does nothing while the
+    /// clock is not to be trusted.
     pub async fn expire_due(&self) -> Result<u64> {
         let mut expired = 0;
         loop {
@@ -80,8 +80,8 @@ async fn expire_chunk(tx: &Deciding) -> Result<u64> {
     batch.save().await
 }
 
-/// Closes what is still open in deployments whose deadline has come; says how many attempts changed, and whether there is
-/// more to look at.
+/// Closes what is still open in deployments whose deadline has come; says how many attempts
+/// changed, and whether there is more to look at.
 pub(crate) async fn close_overdue(tx: &Deciding) -> Result<(u64, bool)> {
     let Some(now) = tx.time() else {
         return Ok((0, false));
@@ -99,7 +99,8 @@ pub(crate) async fn close_overdue(tx: &Deciding) -> Result<(u64, bool)> {
     if overdue.is_empty() {
         return Ok((0, false));
     }
-    // Before the rest, because a deployment that takes devices in finishes only once its deadline has passed.
+    // Before the rest, because a deployment that takes devices in finishes only once its deadline
+    // has passed.
     schedule::Entity::update_many()
         .col_expr(schedule::Column::DeadlinePassed, Expr::value(true))
         .filter(schedule::Column::DeploymentId.is_in(overdue.clone()))

@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// Finishes deployments without phases that have no open target left; the planner finishes the others. Writers are serial,
-/// so two that close the last two targets cannot both miss it.
+/// Finishes deployments without phases that have no open target left; the planner finishes the
+/// others. Writers are serial, so two that close the last two targets cannot both miss it.
 pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<DeploymentId>) -> Result<()> {
     for id in candidates {
         let open = attempt::Entity::find()

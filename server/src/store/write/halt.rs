@@ -21,8 +21,8 @@ use crate::{
 };
 
 impl Store {
-    /// Cancels a deployment unless that was done before, and ends what goes back; also gives the devices to tell. One that is
-    /// finished can be halted as long as a device has not answered.
+    /// Cancels a deployment unless that was done before, and ends what goes back; also gives the
+    /// devices to tell. One that is finished can be halted as long as a device has not answered.
     pub async fn halt_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
         let body = body_hash(&id.0);
         self.decide(|tx| async move {
@@ -32,7 +32,8 @@ impl Store {
             let row = find_row(&tx.db, id).await?;
             let is_finished = row.state == DeploymentState::Finished.as_str();
             let (devices, is_news) = if is_finished || row.cancelled_at.is_some() {
-                // Whoever still has to answer is asked again, and what goes back by now ends as well.
+                // Whoever still has to answer is asked again, and what goes back by now ends as
+                // well.
                 let (devices, told) = stop_attempts(&tx, id, Closing::Halt).await?;
                 (devices, told > 0)
             } else {

@@ -20,9 +20,11 @@ pub struct HeartbeatRow {
     pub releases: Option<Vec<v1::ActiveRelease>>,
     /// What it was to remove and could not.
     pub leftovers: Option<v1::Leftovers>,
-    /// It said the same when that was found to be as expected, and since then it has said nothing else and no outcome has come.
+    /// It said the same when that was found to be as expected, and since then it has said nothing
+    /// else and no outcome has come.
     pub fits: bool,
-    /// When its history was last added to; none when that has to be read, and whether the session is still its device's.
+    /// When its history was last added to; none when that has to be read, and whether the session
+    /// is still its device's.
     pub sampled_at: Option<Timestamp>,
 }
 

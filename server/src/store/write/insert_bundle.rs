@@ -41,8 +41,8 @@ pub struct NewBundle {
 }
 
 impl Store {
-    /// Adds a bundle. True when the same bytes were there under the same name and version; other bytes under a name and
-    /// version that is taken are `AlreadyExists`.
+    /// Adds a bundle. True when the same bytes were there under the same name and version; other
+    /// bytes under a name and version that is taken are `AlreadyExists`.
     pub async fn insert_bundle(
         &self,
         caller: &Caller,
@@ -68,7 +68,8 @@ impl Store {
                 digest: new.digest.to_string(),
                 size: signed(new.size),
                 format: format_name(new.format)?.to_owned(),
-                // JSON writes NUL as an escape, so a raw one stands in no valid manifest; PostgreSQL would refuse it.
+                // JSON writes NUL as an escape, so a raw one stands in no valid manifest;
+                // PostgreSQL would refuse it.
                 manifest_json: new.manifest_json.replace('\0', ""),
                 created_by: caller.name.clone(),
                 created_at: tx.now.0,

@@ -1,8 +1,9 @@
-//! Deployments that go on taking in devices: whoever enrols, is labelled or tells something new about itself is matched in
-//! the same transaction, so that no device falls between two looks.
+//! Deployments that go on taking in devices: whoever enrols, is labelled or tells something new
+//! about itself is matched in the same transaction, so that no device falls between two looks.
 //!
-//! A device joins the current phase; never a deployment that is paused (it is matched again when that is resumed), and never
-//! one that an order newer than it has already overtaken on that device.
+//! A device joins the current phase; never a deployment that is paused (it is matched again when
+//! that is resumed), and never one that an order newer than it has already overtaken on that
+//! device.
 
 use std::collections::BTreeMap;
 
@@ -74,7 +75,8 @@ pub(crate) async fn catch_up(tx: &Deciding, deployment: DeploymentId) -> Result<
     }
 }
 
-/// Those of some devices that match a deployment and have not been part of it join its current phase.
+/// Those of some devices that match a deployment and have not been part of it join its current
+/// phase.
 async fn take_in(tx: &Deciding, (row, terms): &Dynamic, devices: Vec<device::Model>) -> Result<()> {
     let terms = schedules::from_row(terms)?;
     let Some(selector) = &terms.dynamic else {

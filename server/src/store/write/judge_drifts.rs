@@ -1,7 +1,9 @@
-//! Heartbeats against outcomes: which devices run something else than their last outcome said, and since when.
+//! Heartbeats against outcomes: which devices run something else than their last outcome said, and
+//! since when.
 //!
-//! Each heartbeat is compared beside the writers' lock, for many devices at once. Only where something seems to have
-//! changed is it judged again under the lock, because an outcome may be on its way: see [`Known::judge`].
+//! Each heartbeat is compared beside the writers' lock, for many devices at once. Only where
+//! something seems to have changed is it judged again under the lock, because an outcome may be on
+//! its way: see [`Known::judge`].
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -104,8 +106,8 @@ async fn judge(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid], limit: &EventLimit) -
     Ok(())
 }
 
-/// Writes what has begun or ceased to drift. What a device may not tell yet is not written either: it seems new with its next
-/// heartbeat, and is told as soon as it may be.
+/// Writes what has begun or ceased to drift. What a device may not tell yet is not written either:
+/// it seems new with its next heartbeat, and is told as soon as it may be.
 async fn write(
     tx: &Tx,
     device: &device::Model,

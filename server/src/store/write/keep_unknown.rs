@@ -1,5 +1,5 @@
-//! What devices say of attempts this database does not know, set aside for people. Bounded: a device may know much that this
-//! database has forgotten, and may make it up as well.
+//! What devices say of attempts this database does not know, set aside for people. Bounded: a
+//! device may know much that this database has forgotten, and may make it up as well.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -130,7 +130,8 @@ async fn drop_older(tx: &Tx, device: Uuid) -> Result<u64> {
     Ok(older.len() as u64)
 }
 
-/// Of a device's reports, the newest first, those that go: all but the first [`KEPT`] and the first of each bundle name.
+/// Of a device's reports, the newest first, those that go: all but the first [`KEPT`] and the first
+/// of each bundle name.
 fn older(rows: Vec<(Uuid, Option<String>)>) -> Vec<Uuid> {
     let mut names = HashSet::new();
     let mut going = Vec::new();

@@ -60,7 +60,8 @@ impl Releases {
         row.cloned().map(release_from).unwrap_or_default()
     }
 
-    /// Whether a name that no order here has given may be taken in for a device. One that makes names up has no end of them.
+    /// Whether a name that no order here has given may be taken in for a device. One that makes
+    /// names up has no end of them.
     pub(crate) fn has_room(&self, device: Uuid, name: &str) -> bool {
         let known = self.known.range((device, String::new())..);
         let mut known = known.take_while(|((of, _), _)| *of == device);
@@ -133,7 +134,8 @@ fn release(
     if before.is_some_and(|row| row.digest == active.digest && row.version == active.version) {
         return None;
     }
-    // What the last outcome said is where the device is returned to. Of what no outcome told, the device may know.
+    // What the last outcome said is where the device is returned to. Of what no outcome told, the
+    // device may know.
     let told = before
         .map(|row| row.digest.as_str())
         .filter(|told| *told != active.digest);

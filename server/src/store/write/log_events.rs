@@ -14,7 +14,8 @@ use crate::{
     },
 };
 
-/// Writes events under the next cursors. Writers are serial, so cursors grow in the order of commits.
+/// Writes events under the next cursors. Writers are serial, so cursors grow in the order of
+/// commits.
 pub(crate) fn log_events(
     db: &Db,
     now: Timestamp,

@@ -20,8 +20,8 @@ use crate::{
 };
 
 impl Store {
-    /// Notes every push so far that the rows do not know of. What is not written, because the store failed or because whoever asked
-    /// for it went away, waits on.
+    /// Notes every push so far that the rows do not know of. What is not written, because the store
+    /// failed or because whoever asked for it went away, waits on.
     pub async fn note_pushes(&self) -> Result<()> {
         let flight = self.in_flight();
         let _turn = flight.writing.lock().await;
@@ -37,8 +37,8 @@ impl Store {
             .await
     }
 
-    /// Notes stops that were pushed, in which session, and whether they were to end going back. Written behind: what was ordered
-    /// since is another stop.
+    /// Notes stops that were pushed, in which session, and whether they were to end going back.
+    /// Written behind: what was ordered since is another stop.
     pub async fn mark_stops_sent(&self, sent: &[(AttemptId, bool, u64)]) -> Result<()> {
         let (with, without): (Vec<_>, Vec<_>) =
             sent.iter().partition(|(_, going_back, _)| *going_back);

@@ -6,14 +6,14 @@ use sea_orm::EntityTrait;
 use sea_orm_migration::MigratorTrait;
 
 use crate::store::{
-    db::{connect, error::Result, sizes::insert_all, store::Store},
+    db::{error::Result, raw, sizes::insert_all, store::Store},
     entity::cluster,
 };
 
 impl Store {
     /// Brings the schema up to date. Replicas that start together wait for each other.
     pub async fn migrate(&self) -> Result<()> {
-        let lock = connect::lock_migrations(self.writer()).await?;
+        let lock = raw::lock_migrations(self.writer()).await?;
         let outcome = Migrator::up(self.writer(), None).await;
         if let Some(lock) = lock {
             // Closing the connection gives the lock back whatever happened before.

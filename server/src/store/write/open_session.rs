@@ -1,5 +1,6 @@
-//! Opening many sessions at once: the rows of all of them are read together, each is judged by itself, and what changed is
-//! written together. A fleet that comes back costs a dozen statements a batch, however many devices that is.
+//! Opening many sessions at once: the rows of all of them are read together, each is judged by
+//! itself, and what changed is written together. A fleet that comes back costs a dozen statements a
+//! batch, however many devices that is.
 
 use std::collections::HashMap;
 
@@ -31,8 +32,8 @@ use crate::{
     },
 };
 
-/// Numbers and opens the sessions of different devices, and answers each in its place. What is refused has changed nothing, but
-/// that a device somebody lies about is conflicted.
+/// Numbers and opens the sessions of different devices, and answers each in its place. What is
+/// refused has changed nothing, but that a device somebody lies about is conflicted.
 pub(crate) async fn open(
     tx: &Deciding,
     opens: &[&OpenSession],
@@ -216,7 +217,8 @@ async fn write_sessions(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// A device that left and came back has a new number only, which its session's row has as well; any other is written whole.
+/// A device that left and came back has a new number only, which its session's row has as well; any
+/// other is written whole.
 async fn write_devices(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
     let (changed, numbered): (Vec<_>, Vec<_>) =
         openings.iter().partition(|opening| opening.is_changed());
@@ -237,7 +239,8 @@ async fn write_devices(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Notes up to where outcomes are recorded, for journals that nobody knew that of: once for each, after an upgrade.
+/// Notes up to where outcomes are recorded, for journals that nobody knew that of: once for each,
+/// after an upgrade.
 async fn begin_marks(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
     for opening in openings.iter().filter(|opening| opening.begins_mark) {
         let Some(recorded) = opening.recorded_seq else {

@@ -93,8 +93,8 @@ impl Opening<'_> {
         }
     }
 
-    /// Whether outcomes were acknowledged to the device that are not in these rows: they are of an older backup, and what is
-    /// not listed may have ended since.
+    /// Whether outcomes were acknowledged to the device that are not in these rows: they are of an
+    /// older backup, and what is not listed may have ended since.
     pub(crate) fn is_ahead(&self) -> bool {
         let acknowledged = self.open.acknowledged_seq.unwrap_or(0);
         self.recorded_seq

@@ -1,9 +1,10 @@
-//! Up to where the outcomes of each journal are recorded, raised in the transaction that records them. An agent sends what is above
-//! it again: after a restore that is what the rows have lost, in peace it is nothing.
+//! Up to where the outcomes of each journal are recorded, raised in the transaction that records
+//! them. An agent sends what is above it again: after a restore that is what the rows have lost, in
+//! peace it is nothing.
 //!
-//! An outcome says which one came before it in its journal, so the mark is raised over it only when nothing is missing in between,
-//! in whatever order outcomes come and commit. What was refused, came late or twice or is about nothing known here has been
-//! dealt with, and counts.
+//! An outcome says which one came before it in its journal, so the mark is raised over it only when
+//! nothing is missing in between, in whatever order outcomes come and commit. What was refused,
+//! came late or twice or is about nothing known here has been dealt with, and counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,7 @@ use uuid::Uuid;
 use crate::store::{
     db::{
         error::Result,
+        raw::value,
         sizes::padded,
         transaction::Tx,
         values::{signed, unsigned},
@@ -28,7 +30,8 @@ use crate::store::{
 /// A journal of a device.
 type Key = (Uuid, Uuid);
 
-/// Outcomes of one journal with none missing between them: the number of the one before the first, and that of the last.
+/// Outcomes of one journal with none missing between them: the number of the one before the first,
+/// and that of the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stretch {
     after: u64,
@@ -60,7 +63,8 @@ impl Marks {
         Ok(Self(marks.collect()))
     }
 
-    /// Goes over an outcome. Says whether it is above all that were told before, so that what it says of the device is newer.
+    /// Goes over an outcome. Says whether it is above all that were told before, so that what it
+    /// says of the device is newer.
     pub(crate) fn pass(&mut self, device: DeviceId, place: Place) -> bool {
         match self.0.get_mut(&(device.0, place.journal.0)) {
             Some(mark) if place.seq <= *mark => false,
@@ -73,7 +77,8 @@ impl Marks {
     }
 }
 
-/// Raises the marks over the outcomes among these reports: one statement for all journals, unless some lack an outcome in between.
+/// Raises the marks over the outcomes among these reports: one statement for all journals, unless
+/// some lack an outcome in between.
 pub(crate) async fn raise(tx: &Tx, reports: &[IncomingReport]) -> Result<()> {
     for round in rounds(reports) {
         tx.db.later(&statement(&round)).await?;
@@ -81,7 +86,8 @@ pub(crate) async fn raise(tx: &Tx, reports: &[IncomingReport]) -> Result<()> {
     Ok(())
 }
 
-/// What is to be raised, journal by journal; the stretches of one journal in rounds, the lower ones first.
+/// What is to be raised, journal by journal; the stretches of one journal in rounds, the lower ones
+/// first.
 fn rounds(reports: &[IncomingReport]) -> Vec<Vec<(Key, Stretch)>> {
     let mut places = BTreeMap::<Key, Vec<Stretch>>::new();
     for report in reports {
@@ -132,7 +138,7 @@ fn statement(round: &[(Key, Stretch)]) -> UpdateStatement {
         ];
         ValueTuple::Many(values.into())
     });
-    let told = |number: u8| Expr::col(("told", format!("column{number}")));
+    let told = |number: u8| value("told", number);
     let column = |column: C| Expr::col((journal::Entity, column));
     Query::update()
         .table(journal::Entity)

@@ -6,6 +6,7 @@ use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict};
 use crate::store::{
     db::{
         error::Result,
+        raw::inserted,
         sizes::{ID_CHUNK, insert_all},
         store::Store,
     },
@@ -22,7 +23,8 @@ impl Store {
             }
             let changed = &changed;
             self.write(|tx| async move {
-                // Another replica may have seen the same change; whoever raises a revision first has done it.
+                // Another replica may have seen the same change; whoever raises a revision first
+                // has done it.
                 let newer = OnConflict::column(device_configuration::Column::DeviceId)
                     .update_columns([
                         device_configuration::Column::Revision,
@@ -34,10 +36,7 @@ impl Store {
                             device_configuration::Entity,
                             device_configuration::Column::Revision,
                         ))
-                        .lt(Expr::col((
-                            sea_orm::sea_query::Alias::new("excluded"),
-                            device_configuration::Column::Revision,
-                        ))),
+                        .lt(inserted(device_configuration::Column::Revision)),
                     )
                     .to_owned();
                 insert_all::<device_configuration::Entity>(&tx.db, changed.clone(), Some(newer))

@@ -9,7 +9,7 @@ use std::{
 use kernex_proto::ids::DeviceId;
 use sea_orm::{
     ConnectionTrait, FromQueryResult, Iterable,
-    sea_query::{Alias, Expr, ExprTrait, OnConflict, Query, SelectStatement, TableRef},
+    sea_query::{Expr, ExprTrait, OnConflict, Query, SelectStatement, TableRef},
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -20,6 +20,7 @@ use crate::{
     store::{
         db::{
             error::Result,
+            raw::inserted,
             sizes::{ID_CHUNK, insert_all, padded},
             store::Store,
             transaction::Tx,
@@ -47,7 +48,8 @@ pub struct Recorded {
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Records the newest heartbeat of each device; those of older sessions and deleted devices are dropped.
+    /// Records the newest heartbeat of each device; those of older sessions and deleted devices are
+    /// dropped.
     pub async fn record_heartbeats(&self, rows: &[HeartbeatRow]) -> Result<Recorded> {
         // The last one of each device wins; sorted, so that replicas lock rows in one order.
         let newest: Newest<'_> = rows.iter().map(|row| (row.device.0, row)).collect();
@@ -88,8 +90,9 @@ struct Current<'a> {
     is_news: bool,
 }
 
-/// Those heartbeats whose devices are there and have no newer session. One that says when its history was added to was
-/// asked about before; a newer session's heartbeat stays where it is even so.
+/// Those heartbeats whose devices are there and have no newer session. One that says when its
+/// history was added to was asked about before; a newer session's heartbeat stays where it is even
+/// so.
 async fn current<'a>(
     tx: &Tx,
     rows: &[&'a HeartbeatRow],
@@ -124,8 +127,8 @@ async fn current<'a>(
     Ok(current.collect())
 }
 
-/// Writes heartbeats. When a device was last seen is read from its heartbeat as well as from its own row, so that row is left
-/// alone.
+/// Writes heartbeats. When a device was last seen is read from its heartbeat as well as from its
+/// own row, so that row is left alone.
 async fn record(
     tx: &Tx,
     current: &[Current<'_>],
@@ -146,7 +149,7 @@ async fn record(
         latest.push(beat);
     }
     let stored = Expr::col((heartbeat::Entity, heartbeat::Column::Epoch));
-    let written = Expr::col((Alias::new("excluded"), heartbeat::Column::Epoch));
+    let written = inserted(heartbeat::Column::Epoch);
     let newer = OnConflict::column(heartbeat::Column::DeviceId)
         .update_columns(
             heartbeat::Column::iter()

@@ -16,7 +16,8 @@ pub struct IncomingReport {
     pub attempt: AttemptId,
     /// What happened.
     pub event: ReportEvent,
-    /// Where it stands among the outcomes of its journal; none for all else, and when its agent does not say.
+    /// Where it stands among the outcomes of its journal; none for all else, and when its agent
+    /// does not say.
     pub place: Option<Place>,
 }
 

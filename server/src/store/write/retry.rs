@@ -44,7 +44,8 @@ pub struct Retried {
     pub deployment: Deployment,
     /// How many targets got a new attempt.
     pub retried: u32,
-    /// How many failed ones did not: their device is gone, or a newer deployment of the bundle's name has reached it.
+    /// How many failed ones did not: their device is gone, or a newer deployment of the bundle's
+    /// name has reached it.
     pub left_out: u32,
     /// The devices to tell.
     pub devices: Vec<DeviceId>,
@@ -65,7 +66,8 @@ struct Failed {
 }
 
 impl Store {
-    /// Gives failed and expired targets a new attempt; only those of `devices`, by name or id, when some are named.
+    /// Gives failed and expired targets a new attempt; only those of `devices`, by name or id, when
+    /// some are named.
     pub async fn retry_deployment(
         &self,
         caller: &Caller,
@@ -234,7 +236,8 @@ fn failed_targets(deployment: Uuid) -> SelectStatement {
     query
 }
 
-/// The next attempt of each; the queue of a device lets it wait until the agent has resolved the one before.
+/// The next attempt of each; the queue of a device lets it wait until the agent has resolved the
+/// one before.
 async fn insert_attempts(tx: &Tx, row: &deployment::Model, again: Vec<Failed>) -> Result<()> {
     let execution = std::time::Duration::from_micros(unsigned(row.execution_us));
     let facts = if row.phase_count > 0 {

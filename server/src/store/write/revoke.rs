@@ -1,7 +1,9 @@
-//! Revoking, in the transaction of whatever makes it necessary; and what other replicas have revoked.
+//! Revoking, in the transaction of whatever makes it necessary; and what other replicas have
+//! revoked.
 //!
-//! Each transaction that revokes something takes a number, in the order of commits, and puts it on the rows. A replica that
-//! knows the newest number it has seen reads one row to learn that there is nothing new.
+//! Each transaction that revokes something takes a number, in the order of commits, and puts it on
+//! the rows. A replica that knows the newest number it has seen reads one row to learn that there
+//! is nothing new.
 
 use std::time::Duration;
 
@@ -19,10 +21,12 @@ use crate::{
     },
 };
 
-/// How long a key is remembered after it was revoked: until then, whoever proves to hold it is told why it does not work.
+/// How long a key is remembered after it was revoked: until then, whoever proves to hold it is told
+/// why it does not work.
 pub const REMEMBERED: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// Revokes every key of a device: whoever has one is told why for [`REMEMBERED`], and cannot enrol with it.
+/// Revokes every key of a device: whoever has one is told why for [`REMEMBERED`], and cannot enrol
+/// with it.
 pub(crate) async fn revoke_keys(tx: &Tx, device: &device::Model, cause: Cause) -> Result<()> {
     let number = next_number(tx).await?;
     device_key::Entity::update_many()

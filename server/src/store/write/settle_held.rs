@@ -29,15 +29,15 @@ use crate::{
 /// Stops of what devices hold.
 type Stops = HashMap<Uuid, Vec<(AttemptId, v1::Stop)>>;
 
-/// Compares what the server believes the devices hold with what they say they hold. A copy's list says nothing about what
-/// its device does.
+/// Compares what the server believes the devices hold with what they say they hold. A copy's list
+/// says nothing about what its device does.
 ///
-/// A journal that is still the same has not lost what it accepted: when it does not list such an attempt, that has ended and was
-/// acknowledged, and these rows are of an older backup. It counts as never pushed; the device, asked again, answers from its
-/// journal and runs nothing.
+/// A journal that is still the same has not lost what it accepted: when it does not list such an
+/// attempt, that has ended and was acknowledged, and these rows are of an older backup. It counts
+/// as never pushed; the device, asked again, answers from its journal and runs nothing.
 ///
-/// What was pushed, not accepted, and is not listed never got there. It gives way to newer orders and stops like what was never
-/// pushed, here for those that have come already.
+/// What was pushed, not accepted, and is not listed never got there. It gives way to newer orders
+/// and stops like what was never pushed, here for those that have come already.
 ///
 /// Gives the stops of what they hold, by device: who comes back late is told before it goes on.
 pub(crate) async fn settle(tx: &Deciding, openings: &[Opening<'_>]) -> Result<Stops> {
@@ -57,7 +57,8 @@ pub(crate) async fn settle(tx: &Deciding, openings: &[Opening<'_>]) -> Result<St
     let theirs = Condition::all()
         .add(attempt::Column::DeviceId.is_in(padded(openings.keys().copied())))
         .add(is_unresolved());
-    // What an older session was given and nobody noted is known here; nothing more is pushed into it.
+    // What an older session was given and nobody noted is known here; nothing more is pushed into
+    // it.
     let mut batch = Batch::deciding(tx);
     batch.load(theirs, None).await?;
     let named: Vec<Uuid> = held.keys().map(|(_, attempt)| attempt.target.0).collect();
@@ -90,7 +91,8 @@ pub(crate) async fn settle(tx: &Deciding, openings: &[Opening<'_>]) -> Result<St
                 entry.take_push_back(opening.row.epoch);
                 continue;
             }
-            // It may have been taken, and have ended, after these rows were backed up; asked again, the device says.
+            // It may have been taken, and have ended, after these rows were backed up; asked again,
+            // the device says.
             None if opening.is_ahead() && entry.facts().state == State::Sent => continue,
             None => Fact::NotHeld,
         };
@@ -125,8 +127,9 @@ pub(crate) async fn settle(tx: &Deciding, openings: &[Opening<'_>]) -> Result<St
     Ok(stops)
 }
 
-/// The newest order of each bundle name that was ever given for these devices, whatever became of it: what is older and was
-/// never taken gives way to it, as it would have done when that order was given.
+/// The newest order of each bundle name that was ever given for these devices, whatever became of
+/// it: what is older and was never taken gives way to it, as it would have done when that order was
+/// given.
 async fn newest_generations(
     tx: &Tx,
     devices: &BTreeSet<Uuid>,

@@ -16,7 +16,8 @@ use crate::{
     },
 };
 
-/// Stops a deployment that is not finished, because an operator wants it; gives the devices to tell.
+/// Stops a deployment that is not finished, because an operator wants it; gives the devices to
+/// tell.
 pub(crate) async fn cancel(tx: &Deciding, row: &deployment::Model) -> Result<Vec<DeviceId>> {
     stop(tx, row, Some(row.cancelled_at.unwrap_or(tx.now.0))).await
 }
@@ -54,7 +55,8 @@ async fn stop_as(
         .await?;
     let id = DeploymentId(row.id);
     let (devices, _) = stop_attempts(tx, id, how).await?;
-    // Those that had not begun may have been all there was. Of one that stops the planner knows nothing else to do.
+    // Those that had not begun may have been all there was. Of one that stops the planner knows
+    // nothing else to do.
     if row.phase_count == 0 {
         finish_deployments(tx, [id].into()).await?;
     } else {
@@ -63,7 +65,8 @@ async fn stop_as(
     Ok(devices)
 }
 
-/// Tells what is not resolved of a deployment to stop; gives the devices to tell, and how many attempts it was news for.
+/// Tells what is not resolved of a deployment to stop; gives the devices to tell, and how many
+/// attempts it was news for.
 pub(crate) async fn stop_attempts(
     tx: &Deciding,
     deployment: DeploymentId,

@@ -28,7 +28,8 @@ pub struct Stopping {
 }
 
 impl Store {
-    /// Calls off whatever a device has to do; what it was given has to be stopped there. None when there is no such device.
+    /// Calls off whatever a device has to do; what it was given has to be stopped there. None when
+    /// there is no such device.
     pub async fn stop_device(&self, id_or_name: &str) -> Result<Option<Stopping>> {
         let stopping = self
             .decide_as(Act::CommitCancel, |tx| async move {

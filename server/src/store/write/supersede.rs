@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// Older orders of the same bundle name that have not begun give way; what has begun is left to end. Gives the devices where
-/// something is, which what comes now has to wait for.
+/// Older orders of the same bundle name that have not begun give way; what has begun is left to
+/// end. Gives the devices where something is, which what comes now has to wait for.
 pub(crate) async fn supersede(
     tx: &Deciding,
     devices: &[Uuid],

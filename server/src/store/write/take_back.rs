@@ -1,7 +1,7 @@
 //! Taking a deployment back: a new deployment whose targets are what each device ran before.
 //!
-//! Planned from rows alone, in statements whose number does not grow with the fleet, and in the transaction that commits
-//! it, so that what was planned is what is done.
+//! Planned from rows alone, in statements whose number does not grow with the fleet, and in the
+//! transaction that commits it, so that what was planned is what is done.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Steps of many sessions' lives, committed together: a fleet that comes back costs a transaction a batch, not three a
-//! device.
+//! Steps of many sessions' lives, committed together: a fleet that comes back costs a transaction a
+//! batch, not three a device.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -58,8 +58,9 @@ impl Step {
 }
 
 impl Store {
-    /// Takes steps in one transaction, those of a device in order, and answers each once they are committed. A step that is
-    /// refused changes nothing and holds nobody up; an error of the database undoes them all.
+    /// Takes steps in one transaction, those of a device in order, and answers each once they are
+    /// committed. A step that is refused changes nothing and holds nobody up; an error of the
+    /// database undoes them all.
     pub async fn take_steps(&self, steps: &[Step]) -> Result<Vec<Result<Taken>>> {
         let Some(first) = steps.first() else {
             return Ok(Vec::new());

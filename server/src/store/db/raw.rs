@@ -1,0 +1,78 @@
+//! Everything that is said to a database in its own text. The ORM has no words for locks that are
+//! not about rows, for a database's clock, for a log that is moved, or for the row that an insert
+//! met; all else is typed.
+
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement,
+    sea_query::{Alias, Expr, Func, IntoIden},
+};
+use sqlx::{Connection, Executor};
+
+use crate::store::db::{
+    batching::Db,
+    error::{Result, StoreError},
+};
+
+/// Key of PostgreSQL's advisory lock of the writers: "kernex" in ASCII.
+const WRITER_LOCK: i64 = 0x6b65_726e_6578;
+
+/// Key of the advisory lock of migrations: "kernexm" in ASCII.
+const MIGRATION_LOCK: i64 = 0x6b_6572_6e65_786d;
+
+/// Takes the lock and reads the database's clock in one round trip; the clock is read once the lock
+/// is held.
+pub(super) async fn postgres_now(db: &Db, lock: bool) -> Result<i64> {
+    let sql = if lock {
+        "SELECT pg_advisory_xact_lock($1), (extract(epoch from clock_timestamp()) * 1000000)::bigint AS now"
+    } else {
+        "SELECT $1::bigint, (extract(epoch from clock_timestamp()) * 1000000)::bigint AS now"
+    };
+    let statement = Statement::from_sql_and_values(DbBackend::Postgres, sql, [WRITER_LOCK.into()]);
+    let row = db.query_one_raw(statement).await?;
+    let row = row.ok_or_else(|| DbErr::RecordNotFound("the database's clock".into()))?;
+    Ok(row.try_get::<i64>("", "now")?)
+}
+
+/// Moves what SQLite has in its log into its file.
+pub(super) async fn move_log(db: &DatabaseConnection) -> Result<()> {
+    db.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)")
+        .await?;
+    Ok(())
+}
+
+/// Makes replicas that migrate at the same time take turns; the lock lives as long as the
+/// connection.
+pub(crate) async fn lock_migrations(db: &DatabaseConnection) -> Result<Option<sqlx::PgConnection>> {
+    if db.get_database_backend() != DbBackend::Postgres {
+        return Ok(None);
+    }
+    let options = db.get_postgres_connection_pool().connect_options();
+    let mut connection = sqlx::PgConnection::connect_with(&options)
+        .await
+        .map_err(unavailable)?;
+    let lock = sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK);
+    connection.execute(lock).await.map_err(unavailable)?;
+    Ok(Some(connection))
+}
+
+fn unavailable(error: sqlx::Error) -> StoreError {
+    DbErr::Conn(sea_orm::RuntimeErr::SqlxError(std::sync::Arc::new(error))).into()
+}
+
+/// In the `ON CONFLICT` of an insert: a column of the row that was to be inserted.
+pub(crate) fn inserted(column: impl IntoIden) -> Expr {
+    Expr::col((Alias::new("excluded"), column))
+}
+
+/// A column of a list of values that is joined under a name, from 1.
+pub(crate) fn value(list: &'static str, number: u8) -> Expr {
+    Expr::col((list, format!("column{number}")))
+}
+
+/// The last characters of a text, cut by the database.
+pub(crate) fn end_of(text: Expr, characters: i32, database: DbBackend) -> Expr {
+    match database {
+        DbBackend::Postgres => Func::cust("right").arg(text).arg(characters).into(),
+        _ => Func::cust("substr").arg(text).arg(-characters).into(),
+    }
+}
