@@ -25,7 +25,7 @@ use crate::store::{
 };
 
 /// Reports kept of one device, beside the newest outcome of each bundle name.
-pub(crate) const KEPT: usize = 200;
+const KEPT: usize = 200;
 
 /// More than those before any is dropped, so that not each report has the others looked at.
 const SLACK: u64 = 50;
