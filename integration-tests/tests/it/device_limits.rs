@@ -71,13 +71,13 @@ both_databases! {
         let began = Instant::now();
         let saying = session.sender();
         let count = 700;
-        let flood = tokio::spawn(async move {
+        let flood = async move {
             for seq in 1..=count {
                 // The first tells of a bundle that no later one names.
                 let event = if seq == 1 { runs("first", "7") } else { runs("app", &seq.to_string()) };
                 assert!(saying.say(made_up(seq, event)).await, "the session ended at {seq}");
             }
-        });
+        };
         let mut waiting: BTreeSet<u64> = (1..=count).collect();
         let acknowledged = async {
             while !waiting.is_empty() {
@@ -89,8 +89,7 @@ both_databases! {
                 assert!(waiting.remove(&ack.seq), "{} twice", ack.seq);
             }
         };
-        tokio::join!(acknowledged, operator.deploy_and_finish(&bundle, "honest"));
-        flood.await.unwrap();
+        tokio::join!(flood, acknowledged, operator.deploy_and_finish(&bundle, "honest"));
         let least = Duration::from_secs((count - 200) / 50 - 1);
         assert!(began.elapsed() > least, "all were heard after {:?}", began.elapsed());
         assert!(beyond(&http, "messages").await > 100.0);
