@@ -5,8 +5,7 @@
 //! [wait](Db::later) and travel with the next statement somebody does wait for, or with the commit.
 //! Whoever reads sees what was written before.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::{Mutex, MutexGuard};
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
     StatementBuilder, Values, prelude::async_trait::async_trait,
@@ -86,7 +85,7 @@ impl Db {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Statement>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 

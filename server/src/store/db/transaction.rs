@@ -10,11 +10,13 @@
 use std::{
     ops::Deref,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use kernex_proto::ids::DeviceId;
 use rand::Rng;
@@ -88,10 +90,7 @@ impl Tx {
             subject,
             detail,
         };
-        self.events
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(event);
+        self.events.lock().push(event);
     }
 
     /// Writes an event about a device at commit.
@@ -101,10 +100,7 @@ impl Tx {
 
     /// Tells whoever goes by it, once this is committed.
     pub(crate) fn revoked(&self, what: Revocation) {
-        self.revoked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(what);
+        self.revoked.lock().push(what);
     }
 
     /// Wakes watchers at commit although no event is written.
@@ -113,10 +109,7 @@ impl Tx {
     }
 
     async fn commit(self, log_events: LogEvents) -> Result<bool> {
-        let events = self
-            .events
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let events = self.events.into_inner();
         let changed = !events.is_empty() || self.changed.load(Ordering::Relaxed);
         if !events.is_empty() {
             log_events(&self.db, self.now, events).await?;
@@ -265,7 +258,7 @@ impl Store {
         match outcome {
             Ok(value) => {
                 let revoked = std::mem::take(&mut tx.revoked);
-                let revoked = revoked.into_inner().unwrap_or_else(PoisonError::into_inner);
+                let revoked = revoked.into_inner();
                 if !revoked.is_empty() {
                     // No other writer can come in between.
                     self.revocations().begin();
