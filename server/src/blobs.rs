@@ -79,7 +79,7 @@ struct Place {
 }
 
 impl Blobs {
-    /// Opens a folder (made when missing) or the URL of an object store.
+    /// Opens a folder (made when missing) or a URL of one. Of the object stores that the crate knows only folders are built in.
     pub async fn open(location: &str) -> Result<Self, BlobError> {
         let place = match location.split_once("://") {
             Some(("file", folder)) => local(Path::new(folder)).await,

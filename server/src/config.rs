@@ -88,8 +88,8 @@ struct Values {
         hide_env_values = true
     )]
     database_url: Option<String>,
-    /// Folder or object store URL for bundles [default: bundles/ in the data folder].
-    #[arg(long, env = "KERNEX_BUNDLE_STORE", value_name = "URL")]
+    /// Folder for bundles [default: bundles/ in the data folder].
+    #[arg(long, env = "KERNEX_BUNDLE_STORE", value_name = "FOLDER")]
     bundle_store: Option<String>,
     /// Largest bundle, such as 4GiB [default: 4GiB].
     #[arg(long, env = "KERNEX_MAX_BUNDLE_SIZE", value_name = "SIZE")]
