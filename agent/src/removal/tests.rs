@@ -157,7 +157,7 @@ fn a_tree_may_be_deeper_than_paths_and_descriptors_reach() {
     for lookups in EACH {
         let bench = Bench::new(lookups);
         let tree = bench.tree();
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut folder: OwnedFd = rustix::fs::open(&tree, flags, Mode::empty()).unwrap();
         for _ in 0..DEPTH {
             for name in ["d", "e"] {
