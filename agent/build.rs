@@ -1,4 +1,5 @@
-//! Finds out which tests can run here, so that the ones that cannot are shown as ignored: mounting needs root.
+//! Finds out which tests can run here, so that the ones that cannot are shown as ignored: mounting
+//! needs root.
 
 use std::{env, process::Command};
 

@@ -1,5 +1,5 @@
-//! Finds out which tests can run here, so that the ones that cannot are shown as ignored: PostgreSQL may be missing, and
-//! disks of a test's own need root.
+//! Finds out which tests can run here, so that the ones that cannot are shown as ignored:
+//! PostgreSQL may be missing, and disks of a test's own need root.
 
 use std::{env, fs, os::unix::fs::MetadataExt as _, path::Path};
 

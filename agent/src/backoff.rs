@@ -1,8 +1,9 @@
 //! How long to wait before connecting again: full jitter over a doubling ceiling.
 //!
-//! Full jitter (anywhere between nothing and the ceiling) spreads a fleet that lost its server at once. The ceiling
-//! goes back to the start only after a session that lasted, so that a server which accepts and drops sessions is not
-//! hammered; what the server itself asks for wins over all of this.
+//! Full jitter (anywhere between nothing and the ceiling) spreads a fleet that lost its server at
+//! once. The ceiling goes back to the start only after a session that lasted, so that a server
+//! which accepts and drops sessions is not hammered; what the server itself asks for wins over all
+//! of this.
 
 use std::time::Duration;
 
@@ -37,8 +38,8 @@ impl Backoff {
         }
     }
 
-    /// The next wait. `lasted` is how long the session that just ended was open, `directed` what the server asked for
-    /// and `random` a number from 0 to 1.
+    /// The next wait. `lasted` is how long the session that just ended was open, `directed` what
+    /// the server asked for and `random` a number from 0 to 1.
     pub(crate) fn next(
         &mut self,
         lasted: Duration,

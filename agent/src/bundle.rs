@@ -1,7 +1,8 @@
 //! A bundle on the device: fetched, verified, unpacked, active.
 //!
-//! Per bundle name there is a shelf: `<state>/bundles/<name>/releases/<folder>/` with one folder per attempt, `current`
-//! naming one of them, `state/` for what outlives releases and `about/<folder>.json` saying what a folder holds.
+//! Per bundle name there is a shelf: `<state>/bundles/<name>/releases/<folder>/` with one folder
+//! per attempt, `current` naming one of them, `state/` for what outlives releases and
+//! `about/<folder>.json` saying what a folder holds.
 
 use std::{fs, io, path::PathBuf};
 
@@ -44,7 +45,8 @@ pub(crate) struct About {
 }
 
 impl Shelf {
-    /// The shelf of a bundle name, made when missing. The name comes from the wire and becomes a path.
+    /// The shelf of a bundle name, made when missing. The name comes from the wire and becomes a
+    /// path.
     pub(crate) fn open(remover: &Remover, name: &str) -> io::Result<Self> {
         check_name("bundle name", name)
             .map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?;
@@ -107,7 +109,8 @@ impl Shelf {
         durable::replace(&self.about_path(folder), &json)
     }
 
-    /// Removes what a crash left: half-written descriptions, and those of releases that never came to be.
+    /// Removes what a crash left: half-written descriptions, and those of releases that never came
+    /// to be.
     fn sweep(&self) {
         durable::sweep(&self.about_dir());
         let described = fs::read_dir(self.about_dir()).into_iter().flatten();
@@ -182,11 +185,11 @@ pub(crate) fn folder_name(version: &str, digest: Digest, attempt: AttemptId) -> 
     .to_owned()
 }
 
-/// Makes the journal agree with what `current` really names; after damage to the journal this finds everything again.
-/// Sweeps the shelves on the way: nothing may be at work in them.
+/// Makes the journal agree with what `current` really names; after damage to the journal this finds
+/// everything again. Sweeps the shelves on the way: nothing may be at work in them.
 ///
-/// What an attempt that goes on is about to leave, or has not shown to be good yet, is not taken for the device's release:
-/// the outcome says what that is.
+/// What an attempt that goes on is about to leave, or has not shown to be good yet, is not taken
+/// for the device's release: the outcome says what that is.
 pub(crate) fn reconcile(remover: &Remover, journal: &Journal) -> Result<(), JournalError> {
     let known = journal.releases()?;
     let under_way = names_under_way(journal)?;

@@ -1,8 +1,9 @@
 //! Connections to the control plane.
 //!
-//! A session has one HTTP/2 connection and lives and dies with it: nothing below the session connects again. Only the server
-//! pings; a silent server is noticed by the session's own heartbeats. A download has a connection of its own while it lasts,
-//! so that nothing the session says or hears comes in line behind a bundle.
+//! A session has one HTTP/2 connection and lives and dies with it: nothing below the session
+//! connects again. Only the server pings; a silent server is noticed by the session's own
+//! heartbeats. A download has a connection of its own while it lasts, so that nothing the session
+//! says or hears comes in line behind a bundle.
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
@@ -60,7 +61,8 @@ pub(crate) struct Connected {
     pub(crate) binding: ChannelBinding,
 }
 
-/// Where the control plane is and whom to believe there. Without `trust` the address must be plaintext, with it it must be TLS.
+/// Where the control plane is and whom to believe there. Without `trust` the address must be
+/// plaintext, with it it must be TLS.
 pub(crate) fn control_plane(
     server: &str,
     trust: Option<Arc<PinnedCa>>,
@@ -92,8 +94,8 @@ pub(crate) async fn connect(control_plane: &ControlPlane) -> Result<Connected, C
     Ok(Connected { channel, binding })
 }
 
-/// A connection for one download: a client, and the future that does the work of the connection, which is closed with it.
-/// `limit` is the most bytes a second.
+/// A connection for one download: a client, and the future that does the work of the connection,
+/// which is closed with it. `limit` is the most bytes a second.
 pub(crate) async fn connect_bulk(
     control_plane: &ControlPlane,
     limit: Option<NonZeroU64>,

@@ -1,13 +1,15 @@
 //! The two clocks of a device: one that measures and one that is only shown.
 //!
-//! Devices boot in 1970 and jump by years, so nothing is ever decided by the wall clock. Durations are measured
-//! with `CLOCK_BOOTTIME`, which keeps counting while the machine sleeps and means something until the next boot.
+//! Devices boot in 1970 and jump by years, so nothing is ever decided by the wall clock. Durations
+//! are measured with `CLOCK_BOOTTIME`, which keeps counting while the machine sleeps and means
+//! something until the next boot.
 
 use std::{fs, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// How long a sleep may go on before the boot clock is read again; a suspended machine stops tokio's timers.
+/// How long a sleep may go on before the boot clock is read again; a suspended machine stops
+/// tokio's timers.
 const RECHECK: Duration = Duration::from_secs(5);
 
 /// Time since the machine booted, including sleep.
@@ -37,7 +39,8 @@ pub(crate) fn wall() -> prost_types::Timestamp {
     now
 }
 
-/// Seconds tests jump the wall clock by: those in the file that `KERNEX_TEST_CLOCK_FILE` names, in debug builds.
+/// Seconds tests jump the wall clock by: those in the file that `KERNEX_TEST_CLOCK_FILE` names, in
+/// debug builds.
 fn jumped() -> i64 {
     if !cfg!(debug_assertions) {
         return 0;

@@ -1,4 +1,5 @@
-//! What was typed becomes what is meant: flags win over `KERNEX_AGENT_*`, which win over the TOML file.
+//! What was typed becomes what is meant: flags win over `KERNEX_AGENT_*`, which win over the TOML
+//! file.
 
 use std::{
     num::NonZeroU64,
@@ -45,8 +46,8 @@ pub struct Args {
     /// Address of the control plane, e.g. https://kernex.example.com:7443.
     #[arg(long, global = true, env = "KERNEX_AGENT_SERVER", value_name = "URL")]
     server: Option<String>,
-    /// Enrolment token, from `kernexctl enrollment create`. Everybody on this machine can read a command line: prefer
-    /// --token-file.
+    /// Enrolment token, from `kernexctl enrollment create`. Everybody on this machine can read a
+    /// command line: prefer --token-file.
     #[arg(
         long,
         global = true,
@@ -55,8 +56,8 @@ pub struct Args {
         hide_env_values = true
     )]
     token: Option<String>,
-    /// File with the enrolment token, `-` for standard input. Without it, the systemd credential `kernex-agent.token` is taken
-    /// where there is one.
+    /// File with the enrolment token, `-` for standard input. Without it, the systemd credential
+    /// `kernex-agent.token` is taken where there is one.
     #[arg(
         long,
         global = true,
@@ -68,8 +69,8 @@ pub struct Args {
     /// Wished device name [default: the host name].
     #[arg(long, global = true, env = "KERNEX_AGENT_NAME", value_name = "NAME")]
     name: Option<String>,
-    /// Most seconds a script may run, whatever its manifest or the server's configuration says [default: 300, which the
-    /// server may change].
+    /// Most seconds a script may run, whatever its manifest or the server's configuration says
+    /// [default: 300, which the server may change].
     #[arg(
         long,
         global = true,
@@ -77,8 +78,8 @@ pub struct Args {
         value_name = "SECONDS"
     )]
     max_script_seconds: Option<u64>,
-    /// Releases kept beside the current one; the server may ask for fewer, never for more [default: 2, which the server may
-    /// change].
+    /// Releases kept beside the current one; the server may ask for fewer, never for more [default:
+    /// 2, which the server may change].
     #[arg(
         long,
         global = true,
@@ -127,16 +128,17 @@ pub struct Args {
 pub enum Command {
     /// Bind this machine's key to a device of the control plane. Safe to repeat.
     Enroll {
-        /// With a new key, as a device of its own: for a device that was deleted, or whose key was replaced. The old journal is set
-        /// aside; what is in `bundles` stays.
+        /// With a new key, as a device of its own: for a device that was deleted, or whose key was
+        /// replaced. The old journal is set aside; what is in `bundles` stays.
         #[arg(long)]
         new_key: bool,
     },
     /// Hold the session and run what comes; enrols first when needed and a token is given.
     Run {
-        /// Forget, at this start, that a newer revision of the session protocol was spoken before: for a control plane that
-        /// was put back to an older version. Do not leave it in place: as long as it is there, somebody between this device
-        /// and the control plane can make them speak the older one.
+        /// Forget, at this start, that a newer revision of the session protocol was spoken before:
+        /// for a control plane that was put back to an older version. Do not leave it in place: as
+        /// long as it is there, somebody between this device and the control plane can make them
+        /// speak the older one.
         #[arg(long)]
         allow_downgrade: bool,
     },
@@ -176,7 +178,8 @@ pub struct Config {
     pub token: Option<EnrollmentToken>,
     /// Wished device name; `None` takes the host name.
     pub name: Option<String>,
-    /// Most a script may take, whatever its manifest or the server says; `None` leaves it to the server.
+    /// Most a script may take, whatever its manifest or the server says; `None` leaves it to the
+    /// server.
     pub max_script_time: Option<Duration>,
     /// How long a script may tidy up between SIGTERM and SIGKILL.
     pub script_grace: Duration,

@@ -1,5 +1,5 @@
-//! The disk of the state folder: what is wrong with it, and a little space that is kept back on it, so that the journal can
-//! say what happened when everything else is full.
+//! The disk of the state folder: what is wrong with it, and a little space that is kept back on it,
+//! so that the journal can say what happened when everything else is full.
 
 use std::{
     fs::{self, OpenOptions},
@@ -42,7 +42,8 @@ impl Fault {
         Some(match errno {
             Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
             Errno::ROFS => Self::ReadOnly,
-            // A file system that was shut down, a medium that was pulled out, structures that need cleaning.
+            // A file system that was shut down, a medium that was pulled out, structures that need
+            // cleaning.
             Errno::IO
             | Errno::NODEV
             | Errno::NXIO

@@ -17,8 +17,8 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Creates a folder and its parents and makes each of them durable. Open to others whatever the umask says: programs run by
-/// other users are started through `current`.
+/// Creates a folder and its parents and makes each of them durable. Open to others whatever the
+/// umask says: programs run by other users are started through `current`.
 pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
     create_dir_with(dir, 0o755)
 }
@@ -66,7 +66,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a private file in one step, unless one is there already: then `AlreadyExists`, and nothing changed.
+/// Writes a private file in one step, unless one is there already: then `AlreadyExists`, and
+/// nothing changed.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let aside = write_aside(path, bytes)?;
     // A hard link never replaces, not even in a race with another process; a rename would.
@@ -116,8 +117,8 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a file that is only in the way; a leftover is harmless and swept at the next start. Folders are removed by
-/// [`crate::removal`] alone.
+/// Removes a file that is only in the way; a leftover is harmless and swept at the next start.
+/// Folders are removed by [`crate::removal`] alone.
 pub(crate) fn discard(path: &Path) {
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound

@@ -1,4 +1,5 @@
-//! Enrolment: this machine's key becomes a device. Safe to repeat: the same key gets the same device.
+//! Enrolment: this machine's key becomes a device. Safe to repeat: the same key gets the same
+//! device.
 
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};

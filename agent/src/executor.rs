@@ -1,4 +1,5 @@
-//! Runs what the journal holds: one attempt at a time, oldest first, and only once a session has confirmed this agent.
+//! Runs what the journal holds: one attempt at a time, oldest first, and only once a session has
+//! confirmed this agent.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,8 +25,8 @@ use attempt::Attempt;
 
 /// A journal that cannot be written is tried again this often.
 const JOURNAL_RETRY: Duration = Duration::from_secs(1);
-/// What could not be removed for want of descriptors or memory is tried again after the first, what something is in the way of
-/// after the second.
+/// What could not be removed for want of descriptors or memory is tried again after the first, what
+/// something is in the way of after the second.
 const TIDY_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
 /// Runs attempts.
@@ -162,15 +163,16 @@ impl Executor {
             }
             tokio::select! {
                 () = tokio::time::sleep(JOURNAL_RETRY) => {}
-                // Without an outcome the next start finds the attempt started and reports it interrupted.
+                // Without an outcome the next start finds the attempt started and reports it
+                // interrupted.
                 () = self.shutdown.cancelled() => return,
             }
         }
         self.wires.reports.notify_one();
     }
 
-    /// Removes what could not be removed when its attempt ended. Says when to try again, if anything is left. Only when nothing
-    /// is at work.
+    /// Removes what could not be removed when its attempt ended. Says when to try again, if
+    /// anything is left. Only when nothing is at work.
     async fn tidy(&self) -> Option<Duration> {
         let remover = self.wires.remover.clone();
         let tidied = tokio::task::spawn_blocking(move || {

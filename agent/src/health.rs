@@ -1,4 +1,5 @@
-//! Whether a release is healthy: a pure decision over probe results and time, and the probes that need no script.
+//! Whether a release is healthy: a pure decision over probe results and time, and the probes that
+//! need no script.
 
 use std::{pin::pin, time::Duration};
 
@@ -48,7 +49,8 @@ impl<'a> Watch<'a> {
             }
             return Verdict::Wait(next);
         }
-        // What a probe shows is true from its start on at the earliest, so a slow answer does not lengthen the hold.
+        // What a probe shows is true from its start on at the earliest, so a slow answer does not
+        // lengthen the hold.
         let since = *self.healthy_since.get_or_insert(now);
         let held_at = since.saturating_add(self.health.hold());
         if sent.max(since) >= held_at {
@@ -99,8 +101,8 @@ async fn http_status(
         .header(HOST, authority)
         .header(hyper::header::USER_AGENT, "kernex-agent")
         .body(Empty::<Bytes>::new())?;
-    // The connection makes progress only while it is polled; both end with this probe. One that ends has handed over
-    // whatever answer there was.
+    // The connection makes progress only while it is polled; both end with this probe. One that
+    // ends has handed over whatever answer there was.
     let mut response = pin!(sender.send_request(request));
     let response = tokio::select! {
         response = &mut response => response,

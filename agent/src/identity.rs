@@ -59,12 +59,14 @@ impl std::fmt::Debug for DeviceKey {
 }
 
 impl DeviceKey {
-    /// Reads the key of a state folder, making one first when there is none. Takes seconds; not for the event loop.
+    /// Reads the key of a state folder, making one first when there is none. Takes seconds; not for
+    /// the event loop.
     pub fn load_or_generate(state_dir: &Path) -> Result<Self, IdentityError> {
         Self::load_or_generate_as(state_dir, KEY)
     }
 
-    /// The same with the key that is to take the place of the one there is, see [`Identity::begin_anew`].
+    /// The same with the key that is to take the place of the one there is, see
+    /// [`Identity::begin_anew`].
     pub(crate) fn load_or_generate_next(state_dir: &Path) -> Result<Self, IdentityError> {
         Self::load_or_generate_as(state_dir, NEXT_KEY)
     }
@@ -129,7 +131,8 @@ impl DeviceKey {
         self.digest
     }
 
-    /// Signs a transcript (RSASSA-PSS, SHA-256) on a blocking thread: the arithmetic takes tens of milliseconds.
+    /// Signs a transcript (RSASSA-PSS, SHA-256) on a blocking thread: the arithmetic takes tens of
+    /// milliseconds.
     pub async fn sign(&self, transcript: Vec<u8>) -> io::Result<Vec<u8>> {
         let signer = Arc::clone(&self.signer);
         tokio::task::spawn_blocking(move || {
@@ -156,8 +159,8 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// CA certificates to trust, PEM; empty when the server runs without TLS.
     pub ca_pem: String,
-    /// Newest revision of the session protocol that was spoken with it; an older one is refused from then on. 0 before the
-    /// first session.
+    /// Newest revision of the session protocol that was spoken with it; an older one is refused
+    /// from then on. 0 before the first session.
     pub protocol_revision: u32,
 }
 
@@ -227,8 +230,9 @@ impl Identity {
 }
 
 impl Identity {
-    /// Puts this identity, with the next key, in the place of the one there is, whose journal is set aside: what it remembers is of
-    /// another device. Cut off in the middle, it is repeated with the same next key and so the same device.
+    /// Puts this identity, with the next key, in the place of the one there is, whose journal is
+    /// set aside: what it remembers is of another device. Cut off in the middle, it is repeated
+    /// with the same next key and so the same device.
     pub(crate) fn begin_anew(&self, state_dir: &Path) -> Result<(), IdentityError> {
         let rename = |from: PathBuf, to: PathBuf| match fs::rename(&from, &to) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,7 +1,8 @@
-//! The agent's durable memory: accepted before saying so, started before exec, outcome before reporting, and after
-//! the acknowledgement a tombstone, so that nothing is ever run twice.
+//! The agent's durable memory: accepted before saying so, started before exec, outcome before
+//! reporting, and after the acknowledgement a tombstone, so that nothing is ever run twice.
 //!
-//! Everything here is synchronous and durable when it returns; async callers go through [`Journal::call`].
+//! Everything here is synchronous and durable when it returns; async callers go through
+//! [`Journal::call`].
 
 use std::{
     path::{Path, PathBuf},
@@ -95,8 +96,9 @@ pub(crate) struct ReleaseChange {
 }
 
 impl Journal {
-    /// Opens the journal of a state folder. Returns where a damaged one was set aside. One that is there on a disk that cannot
-    /// be written is opened all the same: it says what it last held, and everything else fails until the disk is well.
+    /// Opens the journal of a state folder. Returns where a damaged one was set aside. One that is
+    /// there on a disk that cannot be written is opened all the same: it says what it last held,
+    /// and everything else fails until the disk is well.
     pub(crate) fn open(path: &Path) -> Result<(Self, Option<PathBuf>), JournalError> {
         let (store, aside) = match Store::open(path, prepare) {
             Ok(opened) => opened,
@@ -240,7 +242,8 @@ impl Journal {
         })
     }
 
-    /// Writes a stop down, also for an attempt never seen: should it come later, it is over already.
+    /// Writes a stop down, also for an attempt never seen: should it come later, it is over
+    /// already.
     pub(crate) fn stop(
         &self,
         id: AttemptId,
@@ -267,7 +270,8 @@ impl Journal {
         })
     }
 
-    /// Writes down that a step is about to begin. `false` when the attempt has ended meanwhile: then it must not.
+    /// Writes down that a step is about to begin. `false` when the attempt has ended meanwhile:
+    /// then it must not.
     pub(crate) fn start(&self, id: AttemptId, started: Started) -> Result<bool, JournalError> {
         self.change(Act::JournalBegin, id, |record| record.start(started))
     }
@@ -334,7 +338,8 @@ impl Journal {
         self.change(Act::JournalFailing, id, |record| record.fail(outcome))
     }
 
-    /// Writes an outcome and what is active now, in one step. An outcome that is there already stands.
+    /// Writes an outcome and what is active now, in one step. An outcome that is there already
+    /// stands.
     pub(crate) fn finish(
         &self,
         id: AttemptId,
@@ -428,7 +433,8 @@ impl Journal {
     }
 }
 
-/// Makes the tables and the id, and reads every live record once, so that damage shows at the start.
+/// Makes the tables and the id, and reads every live record once, so that damage shows at the
+/// start.
 fn prepare(store: &Store) -> Result<(), JournalError> {
     store.write(Act::JournalOpen, |tx| {
         let mut identity = tx.open_table(IDENTITY)?;

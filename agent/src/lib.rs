@@ -1,9 +1,10 @@
 //! The agent of Kernex.
 //!
-//! The way of a command: [`session`] takes it in and writes it into the [`journal`]; the [`executor`] finds it there,
-//! fetches and unpacks the [`bundle`], runs its scripts in the [`sandbox`], switches `current` and writes the outcome
-//! into the journal; the session sends it until it is acknowledged. Between them there are only hints: whatever
-//! must not be lost is on disk first. The words are explained in `docs/glossary.md`.
+//! The way of a command: [`session`] takes it in and writes it into the [`journal`]; the
+//! [`executor`] finds it there, fetches and unpacks the [`bundle`], runs its scripts in the
+//! [`sandbox`], switches `current` and writes the outcome into the journal; the session sends it
+//! until it is acknowledged. Between them there are only hints: whatever must not be lost is on
+//! disk first. The words are explained in `docs/glossary.md`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -76,7 +77,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         // A disk that is read-only is waited for below.
         tracing::warn!(%error, "cannot see to it that the state folder is private");
     }
-    // An agent that waits for its network or its disk does not give up: nothing would start it again but a restart.
+    // An agent that waits for its network or its disk does not give up: nothing would start it
+    // again but a restart.
     let Some((mut identity, key, journal)) = start::start(&config, &shutdown).await? else {
         return Ok(());
     };
@@ -124,7 +126,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     result
 }
 
-/// Waits for the parts of the agent. The executor ends first, so that the session can still tell its last outcome.
+/// Waits for the parts of the agent. The executor ends first, so that the session can still tell
+/// its last outcome.
 async fn supervise(
     executor: Executor,
     sessions: Sessions,

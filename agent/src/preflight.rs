@@ -1,4 +1,5 @@
-//! What a deploy would meet on this device, said without doing any of it; the answer is a pure function of what was seen.
+//! What a deploy would meet on this device, said without doing any of it; the answer is a pure
+//! function of what was seen.
 
 use std::io;
 
@@ -69,7 +70,8 @@ fn look(remover: &Remover, journal: &Journal, plan: &v1::Plan) -> Result<Facts, 
     Ok(facts)
 }
 
-/// Bytes of the releases that make room when the disk is short. One that cannot be removed makes none.
+/// Bytes of the releases that make room when the disk is short. One that cannot be removed makes
+/// none.
 fn reclaimable(remover: &Remover) -> io::Result<u64> {
     let mut bytes = 0;
     for shelf in Shelf::all(remover) {

@@ -1,5 +1,5 @@
-//! Who may look into the state folder: others pass through it to `bundles`, because programs of other users are started through
-//! `current`; everything else in it is for the agent alone.
+//! Who may look into the state folder: others pass through it to `bundles`, because programs of
+//! other users are started through `current`; everything else in it is for the agent alone.
 
 use std::{fs, io, path::Path};
 
@@ -12,7 +12,8 @@ const STATE_FOLDER: u32 = 0o711;
 /// The folder with what is meant to be run.
 const BUNDLES: &str = "bundles";
 
-/// Makes the state folder when it is missing and takes away what others may do in it, whoever made it before.
+/// Makes the state folder when it is missing and takes away what others may do in it, whoever made
+/// it before.
 pub(crate) fn keep(state_dir: &Path) -> io::Result<()> {
     if !state_dir.is_dir() {
         durable::create_dir(state_dir)?;

@@ -1,8 +1,10 @@
-//! The one way trees are removed: looked at first, moved into the trash as a whole, and removed there.
+//! The one way trees are removed: looked at first, moved into the trash as a whole, and removed
+//! there.
 //!
-//! Scripts leave more in a release than files: they mount folders of the machine in it, make things immutable, take their own
-//! rights away. So nothing is followed out of a tree, neither over a mount nor through a link, and a tree of which anything
-//! has to stay is left as it is, told of with each heartbeat, and tried again later.
+//! Scripts leave more in a release than files: they mount folders of the machine in it, make things
+//! immutable, take their own rights away. So nothing is followed out of a tree, neither over a
+//! mount nor through a link, and a tree of which anything has to stay is left as it is, told of
+//! with each heartbeat, and tried again later.
 
 use std::{
     collections::BTreeMap,
@@ -151,7 +153,8 @@ impl Remover {
         &self.0.state_dir
     }
 
-    /// Removes a file or a tree of the state folder; what is not there is removed. What has to stay is remembered.
+    /// Removes a file or a tree of the state folder; what is not there is removed. What has to stay
+    /// is remembered.
     pub(crate) fn remove(&self, path: &Path) -> Result<(), Stuck> {
         let inside = path.strip_prefix(self.state_dir()).unwrap_or(path);
         let removed = self.try_remove(inside);
@@ -187,7 +190,8 @@ impl Remover {
         }
     }
 
-    /// Removes everything in a folder of the state folder. The first failure is returned, after all was tried.
+    /// Removes everything in a folder of the state folder. The first failure is returned, after all
+    /// was tried.
     pub(crate) fn clear(&self, folder: &str) -> Result<(), Stuck> {
         let path = self.state_dir().join(folder);
         let entries = match fs::read_dir(&path) {

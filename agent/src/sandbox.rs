@@ -1,8 +1,8 @@
 //! How a script runs: environment, process group, output cap, deadline, and nobody left behind.
 //!
-//! The agent is the subreaper of what it starts, so a process that loses its parent becomes the agent's child and
-//! cannot hide. A script that must end loses every descendant; a script that exits 0 may leave daemons running, and
-//! a pipe they inherited is neither waited for nor broken.
+//! The agent is the subreaper of what it starts, so a process that loses its parent becomes the
+//! agent's child and cannot hide. A script that must end loses every descendant; a script that
+//! exits 0 may leave daemons running, and a pipe they inherited is neither waited for nor broken.
 
 use std::{
     io,
@@ -141,8 +141,8 @@ impl Running<'_> {
         self.root.start_ticks
     }
 
-    /// Waits for the end of the script, which comes at `deadline` (boot clock) or soon after `interrupted` at the latest:
-    /// that says how long it may tidy up.
+    /// Waits for the end of the script, which comes at `deadline` (boot clock) or soon after
+    /// `interrupted` at the latest: that says how long it may tidy up.
     pub(crate) async fn wait(
         mut self,
         output: &mut Output,
@@ -188,8 +188,8 @@ impl Running<'_> {
         }
     }
 
-    /// Takes what is in the pipe now. Should a survivor hold the other end, it is read on and thrown away: closing it
-    /// would kill a daemon at its next line of output.
+    /// Takes what is in the pipe now. Should a survivor hold the other end, it is read on and
+    /// thrown away: closing it would kill a daemon at its next line of output.
     fn drain(&mut self, output: &mut Output, buffer: &mut [u8]) {
         let Some(mut pipe) = self.pipe.take() else {
             return;
@@ -216,7 +216,8 @@ impl Running<'_> {
     }
 }
 
-/// Reads once; never ends after the end of the pipe, so that a select goes on with its other branches.
+/// Reads once; never ends after the end of the pipe, so that a select goes on with its other
+/// branches.
 async fn read_some(pipe: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> usize {
     loop {
         match pipe {
@@ -237,8 +238,9 @@ fn how(status: ExitStatus) -> Ended {
     }
 }
 
-/// The shell that runs a script. It is named in full: a manifest's `PATH` is for what the script itself calls. What the dynamic
-/// linker goes by is for that, too, so the shell sets it and hands over, and is not started with it.
+/// The shell that runs a script. It is named in full: a manifest's `PATH` is for what the script
+/// itself calls. What the dynamic linker goes by is for that, too, so the shell sets it and hands
+/// over, and is not started with it.
 fn shell(dir: &Path, script: &str, linkers: &[(String, String)]) -> std::process::Command {
     let file = Path::new(script);
     let is_file = is_file_inside(dir, file);
@@ -263,8 +265,8 @@ fn shell(dir: &Path, script: &str, linkers: &[(String, String)]) -> std::process
     command
 }
 
-/// Whether a variable changes how the dynamic linker starts a program. Others that begin so mean nothing to it, and no shell could
-/// export them.
+/// Whether a variable changes how the dynamic linker starts a program. Others that begin so mean
+/// nothing to it, and no shell could export them.
 fn is_linkers(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     (name.starts_with("LD_") || name == "GLIBC_TUNABLES") && name.bytes().all(plain)
@@ -300,8 +302,8 @@ fn confine(command: &mut std::process::Command) {
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .filter(|fd| *fd > 2)
         .collect();
-    // SAFETY: the closure allocates nothing and takes no lock; the descriptors are only marked, never closed or
-    // owned, and one that is not open any more gives an error that is ignored.
+    // SAFETY: the closure allocates nothing and takes no lock; the descriptors are only marked,
+    // never closed or owned, and one that is not open any more gives an error that is ignored.
     unsafe {
         command.pre_exec(move || {
             rustix::thread::set_no_new_privs(true)?;

@@ -1,7 +1,7 @@
 //! The session with the control plane: kept open for as long as the agent lives.
 //!
-//! First connection, reconnection, restart and failover are one path: connect, prove who we are, say what we hold, send
-//! again what is not acknowledged, then wait for what comes.
+//! First connection, reconnection, restart and failover are one path: connect, prove who we are,
+//! say what we hold, send again what is not acknowledged, then wait for what comes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -99,7 +99,8 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Keeps sessions that only say what is wrong with the state folder, until it is well. `false` when `stop` came first.
+    /// Keeps sessions that only say what is wrong with the state folder, until it is well. `false`
+    /// when `stop` came first.
     pub(crate) async fn until_well(&mut self, stop: &CancellationToken) -> bool {
         let mut host = Host::new(&self.config.state_dir);
         let mut backoff = Backoff::new(self.config.max_reconnect_wait);

@@ -1,4 +1,5 @@
-//! What the agent goes by: as it was started, and over that the configuration the server last gave it.
+//! What the agent goes by: as it was started, and over that the configuration the server last gave
+//! it.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -34,7 +35,8 @@ pub(crate) struct Settings {
     pub(crate) max_script_time: Duration,
     /// Time between SIGTERM and SIGKILL.
     pub(crate) script_grace: Duration,
-    /// The same when an operator stops it: short unless the configuration says otherwise, because somebody waits.
+    /// The same when an operator stops it: short unless the configuration says otherwise, because
+    /// somebody waits.
     pub(crate) stop_grace: Duration,
     /// Releases kept beside the current one.
     pub(crate) keep_releases: usize,
@@ -58,7 +60,8 @@ impl Settings {
         }
     }
 
-    /// As the journal has it; one that this version cannot follow any more leaves the agent as it was started.
+    /// As the journal has it; one that this version cannot follow any more leaves the agent as it
+    /// was started.
     pub(crate) fn kept(config: &Config, kept: Option<&v1::Configure>) -> Self {
         let Some(kept) = kept else {
             return Self::new(config);
@@ -84,8 +87,8 @@ impl Settings {
         }
     }
 
-    /// As the server wants it, or why that cannot be. A configuration is taken as a whole or not at all; where the device was
-    /// started with a limit of its own, the smaller one holds.
+    /// As the server wants it, or why that cannot be. A configuration is taken as a whole or not at
+    /// all; where the device was started with a limit of its own, the smaller one holds.
     pub(crate) fn configured(config: &Config, wanted: &v1::Configure) -> Result<Self, String> {
         let mut settings = Self::new(config);
         settings.revision = wanted.revision;

@@ -1,4 +1,5 @@
-//! What an agent needs before anything else: who it is, its key and its journal. Whatever may heal is waited for.
+//! What an agent needs before anything else: who it is, its key and its journal. Whatever may heal
+//! is waited for.
 
 use std::{path::Path, sync::Arc};
 
@@ -20,7 +21,8 @@ use crate::{
     wires::Wires,
 };
 
-/// Who this device is, with its key and a journal that can be written; `None` when `shutdown` came first.
+/// Who this device is, with its key and a journal that can be written; `None` when `shutdown` came
+/// first.
 pub(crate) async fn start(
     config: &Config,
     shutdown: &CancellationToken,
@@ -62,7 +64,8 @@ pub(crate) async fn start(
         return Ok(None);
     };
     while let Some(fault) = journal.call(|journal| Ok(journal.fault())).await? {
-        // A full one can be written still, with the space that is kept back: what was cut off is ended with it.
+        // A full one can be written still, with the space that is kept back: what was cut off is
+        // ended with it.
         if fault == Fault::NoSpace
             && journal
                 .call(|journal| journal.confirm_epoch(0))

@@ -1,4 +1,5 @@
-//! How the session and the executor reach each other: hints and latest values only, nothing that could be lost.
+//! How the session and the executor reach each other: hints and latest values only, nothing that
+//! could be lost.
 //!
 //! Whatever must not be lost is in the journal; a hint says "look again".
 
@@ -86,8 +87,8 @@ impl Wires {
         *self.running.lock() = None;
     }
 
-    /// Says that nothing which a stop ends runs of this attempt any more. A stop is answered by that, whether it comes before
-    /// or after.
+    /// Says that nothing which a stop ends runs of this attempt any more. A stop is answered by
+    /// that, whether it comes before or after.
     pub(crate) fn nothing_runs(&self, id: AttemptId) {
         if let Some(running) = self.running.lock().as_mut()
             && running.id == id
@@ -97,7 +98,8 @@ impl Wires {
         self.tell_stopped(id);
     }
 
-    /// Ends an attempt if it is the one at work, which is what it returns. One that has been ended already says so again.
+    /// Ends an attempt if it is the one at work, which is what it returns. One that has been ended
+    /// already says so again.
     pub(crate) fn stop(&self, id: AttemptId, going_back: bool) -> bool {
         let stops = {
             let running = self.running.lock();

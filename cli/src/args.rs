@@ -205,7 +205,8 @@ pub(crate) enum DeviceCommand {
         /// Only devices with these labels, e.g. 'site=berlin,env in (prod,stage),!canary'
         #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
         selector: String,
-        /// Stay and show what changes, until interrupted; in a pipe and with -o json a line for each change
+        /// Stay and show what changes, until interrupted; in a pipe and with -o json a line for
+        /// each change
         #[arg(short, long)]
         watch: bool,
         #[command(flatten)]
@@ -252,8 +253,8 @@ pub(crate) enum DeviceCommand {
     Resolve {
         /// Name or id
         device: String,
-        /// Let the device prove itself once more by an older revision of the session protocol than before, as after an older
-        /// agent was put on it; works without a conflict as well
+        /// Let the device prove itself once more by an older revision of the session protocol than
+        /// before, as after an older agent was put on it; works without a conflict as well
         #[arg(long)]
         allow_downgrade: bool,
         #[command(flatten)]

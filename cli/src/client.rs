@@ -1,4 +1,5 @@
-//! The connection to a control plane: TLS against the context's CA, and what every call gets (see `calls`).
+//! The connection to a control plane: TLS against the context's CA, and what every call gets (see
+//! `calls`).
 
 mod calls;
 
@@ -140,7 +141,8 @@ pub(crate) fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
-/// Fetches page after page, up to `limit` items. `fetch` gets the page size and token and returns the next token.
+/// Fetches page after page, up to `limit` items. `fetch` gets the page size and token and returns
+/// the next token.
 pub(crate) async fn pages<T, F, Fut>(limit: Option<u32>, mut fetch: F) -> Result<Vec<T>, Failure>
 where
     F: FnMut(u32, String) -> Fut,

@@ -36,7 +36,8 @@ impl Session {
     }
 }
 
-/// Asks before something that cannot be undone. Without a terminal nobody can be asked, so `--yes` is needed.
+/// Asks before something that cannot be undone. Without a terminal nobody can be asked, so `--yes`
+/// is needed.
 pub(crate) fn confirm(consent: crate::args::Consent, question: &str) -> Result<(), Failure> {
     use std::io::{BufRead as _, IsTerminal as _, Write as _};
     if consent.yes {

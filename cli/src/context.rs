@@ -1,7 +1,8 @@
-//! Which control plane to talk to: the configuration file, the environment and `--context`, settled in one place.
+//! Which control plane to talk to: the configuration file, the environment and `--context`, settled
+//! in one place.
 //!
-//! The file holds secrets, so its folder is 0700 and it is 0600, and it is replaced as a whole: a reader sees the old
-//! one or the new one. Writers take turns by a lock on the folder.
+//! The file holds secrets, so its folder is 0700 and it is 0600, and it is replaced as a whole: a
+//! reader sees the old one or the new one. Writers take turns by a lock on the folder.
 
 use std::{
     collections::BTreeMap,
@@ -161,8 +162,9 @@ impl ConfigFile {
     }
 }
 
-/// Settles which server to talk to. A context that was typed wins; then `KERNEX_SERVER` with its own token and CA,
-/// so that no token ever travels to another server; then `KERNEX_CONTEXT`; then the current context.
+/// Settles which server to talk to. A context that was typed wins; then `KERNEX_SERVER` with its
+/// own token and CA, so that no token ever travels to another server; then `KERNEX_CONTEXT`; then
+/// the current context.
 pub(crate) fn resolve(
     typed: Option<&str>,
     env: Env<'_>,
@@ -228,7 +230,8 @@ pub(crate) fn read_ca(path: &Path) -> Result<String, Failure> {
     ))
 }
 
-/// Checks a server URL and completes it. Tokens never travel in the clear, except within this machine.
+/// Checks a server URL and completes it. Tokens never travel in the clear, except within this
+/// machine.
 pub(crate) fn check_server(text: &str) -> Result<String, Failure> {
     let complete = if text.contains("://") {
         text.to_owned()

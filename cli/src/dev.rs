@@ -1,7 +1,8 @@
 //! `dev`: a whole fleet on this machine, in this process, over the same wire as everywhere.
 //!
-//! A control plane with SQLite and some agents run as tasks; they talk gRPC over TLS on the loopback address, enrol with
-//! a token, get the example bundle, and stay for as long as somebody wants to play.
+//! A control plane with SQLite and some agents run as tasks; they talk gRPC over TLS on the
+//! loopback address, enrol with a token, get the example bundle, and stay for as long as somebody
+//! wants to play.
 
 use std::{
     net::TcpListener,

@@ -1,6 +1,8 @@
-//! What went wrong, in one sentence, with the next step and the exit code: the only table of its kind here.
+//! What went wrong, in one sentence, with the next step and the exit code: the only table of its
+//! kind here.
 //!
-//! Scripts rely on the exit codes, people on the next step; neither ever matches on the text of an error.
+//! Scripts rely on the exit codes, people on the next step; neither ever matches on the text of an
+//! error.
 
 use std::{error::Error, fmt, io, path::Path};
 
@@ -162,7 +164,8 @@ fn place(status: &Status) -> Option<(String, usize)> {
 /// Whether asking again in a moment makes sense.
 pub(crate) fn is_passing(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Cancelled)
-        // A connection cut in the middle of a stream comes as `Unknown` with the transport's error behind it.
+        // A connection cut in the middle of a stream comes as `Unknown` with the transport's error
+        // behind it.
         || (status.code() == Code::Unknown && status.source().is_some())
         || matches!(reason(status), Some(Reason::Draining | Reason::Overloaded | Reason::SlowConsumer))
 }

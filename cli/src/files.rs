@@ -1,4 +1,5 @@
-//! What files are on this platform: who may read them, who may run them, and how writers take turns.
+//! What files are on this platform: who may read them, who may run them, and how writers take
+//! turns.
 //!
 //! Unix says it in modes. Elsewhere the user's own folder keeps others out, and what can be run is
 //! told by how a file begins.
@@ -90,7 +91,8 @@ pub(crate) fn mode(path: &Path, metadata: &Metadata) -> io::Result<u32> {
     Ok(if can_be_run(&start) { 0o755 } else { 0o644 })
 }
 
-/// Whether Linux would run a file that begins so: a script that names its interpreter, or a program.
+/// Whether Linux would run a file that begins so: a script that names its interpreter, or a
+/// program.
 #[cfg(any(not(unix), test))]
 fn can_be_run(start: &[u8]) -> bool {
     start.starts_with(b"#!") || start.starts_with(b"\x7fELF")

@@ -1,7 +1,8 @@
 //! How results are printed: data on stdout, talk on stderr, the same words everywhere.
 //!
-//! A command hands over view structs; this module decides between a table, JSON, YAML and bare names. The field
-//! names of the views are what scripts rely on, so views are written by hand and not derived from the wire.
+//! A command hands over view structs; this module decides between a table, JSON, YAML and bare
+//! names. The field names of the views are what scripts rely on, so views are written by hand and
+//! not derived from the wire.
 
 use std::io::{self, IsTerminal as _, Write as _};
 

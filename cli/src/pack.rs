@@ -1,8 +1,10 @@
-//! Makes a bundle of a folder, always the same bytes for the same files, whoever packs them, where and when.
+//! Makes a bundle of a folder, always the same bytes for the same files, whoever packs them, where
+//! and when.
 //!
-//! Entries are sorted by path; owners, times and the gzip header are fixed. Modes are those of the files, without the right of group
-//! and others to write: that depends on who checked them out. What was made is read back with the code the server and the devices use, so a bundle
-//! they would refuse is never written.
+//! Entries are sorted by path; owners, times and the gzip header are fixed. Modes are those of the
+//! files, without the right of group and others to write: that depends on who checked them out.
+//! What was made is read back with the code the server and the devices use, so a bundle they would
+//! refuse is never written.
 
 use std::{
     collections::BTreeMap,
@@ -65,8 +67,8 @@ impl Packed {
     }
 }
 
-/// Packs `dir` into a temporary file in `near`, so that it can be renamed into place there. `leave_out` is the file that
-/// will be written, which must not become part of itself.
+/// Packs `dir` into a temporary file in `near`, so that it can be renamed into place there.
+/// `leave_out` is the file that will be written, which must not become part of itself.
 pub(crate) async fn pack(
     dir: &Path,
     near: &Path,

@@ -103,7 +103,8 @@ macro_rules! state_word {
 }
 pub(crate) use state_word;
 
-/// One line without control characters: what a device or a stranger wrote must not drive the terminal.
+/// One line without control characters: what a device or a stranger wrote must not drive the
+/// terminal.
 pub(crate) fn clean(text: &str) -> String {
     text.chars()
         .map(|c| match c {

@@ -1,4 +1,5 @@
-//! What the program does before it talks to anybody: usage, exit codes, and where words and data go.
+//! What the program does before it talks to anybody: usage, exit codes, and where words and data
+//! go.
 
 use assert_cmd::Command;
 

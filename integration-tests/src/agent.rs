@@ -42,7 +42,8 @@ impl AgentOptions {
         }
     }
 
-    /// Keeps its state in this folder, on a disk of its own for instance; its log stays where it is.
+    /// Keeps its state in this folder, on a disk of its own for instance; its log stays where it
+    /// is.
     #[must_use]
     pub fn state(mut self, folder: PathBuf) -> Self {
         self.state = Some(folder);
@@ -97,7 +98,8 @@ pub struct TestAgent {
 }
 
 impl TestAgent {
-    /// Enrols a device with a key of the pool and starts its agent; does not wait for it to be online.
+    /// Enrols a device with a key of the pool and starts its agent; does not wait for it to be
+    /// online.
     ///
     /// # Panics
     /// When enrolling fails.
@@ -113,7 +115,8 @@ impl TestAgent {
         Self::enrol_at(server.scratch(), &url, &token, server.new_key(), options)
     }
 
-    /// Enrols at any address, with pool key `key`; log and state go below `folder`, unless the options say otherwise.
+    /// Enrols at any address, with pool key `key`; log and state go below `folder`, unless the
+    /// options say otherwise.
     ///
     /// # Panics
     /// When enrolling fails.
@@ -254,7 +257,8 @@ impl TestAgent {
         entries.map(|entry| entry.path()).collect()
     }
 
-    /// Bytes of bundle files in the state folder that belong to no release: what a failed deploy left behind.
+    /// Bytes of bundle files in the state folder that belong to no release: what a failed deploy
+    /// left behind.
     #[must_use]
     pub fn leftovers(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();

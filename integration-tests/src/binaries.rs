@@ -1,7 +1,8 @@
 //! Finds the programs under test and brings them up to date once per run.
 //!
-//! `cargo test` builds test programs, not the binaries themselves, so the first test asks cargo for them. When they
-//! are fresh that takes a moment. `KERNEX_TEST_BINARIES=<folder>` uses that folder as it is (a release build, say).
+//! `cargo test` builds test programs, not the binaries themselves, so the first test asks cargo for
+//! them. When they are fresh that takes a moment. `KERNEX_TEST_BINARIES=<folder>` uses that folder
+//! as it is (a release build, say).
 
 use std::{
     env,
@@ -13,8 +14,8 @@ use std::{
 // Set before the first look for a program.
 static SHIPPED: OnceLock<()> = OnceLock::new();
 
-/// Takes programs as they ship, without the crash points that builds of the whole workspace have. Only before the first
-/// [`path`].
+/// Takes programs as they ship, without the crash points that builds of the whole workspace have.
+/// Only before the first [`path`].
 pub fn take_shipped() {
     let _ = SHIPPED.set(());
 }
@@ -64,7 +65,8 @@ fn profile_folder() -> PathBuf {
     }
 }
 
-/// Where the programs under test are. Faults meet debug builds, with their assertions, however the harness is built.
+/// Where the programs under test are. Faults meet debug builds, with their assertions, however the
+/// harness is built.
 fn tested_folder() -> PathBuf {
     let program = env::current_exe().expect("the test program knows its path");
     if program

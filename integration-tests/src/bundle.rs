@@ -1,4 +1,5 @@
-//! Archives for tests, honest and hostile: headers are written by hand, because no honest tool makes the bad ones.
+//! Archives for tests, honest and hostile: headers are written by hand, because no honest tool
+//! makes the bad ones.
 
 use std::{fs::File, io, path::Path};
 

@@ -1,7 +1,9 @@
-//! Faults on purpose: real servers and agents under kills, cuts, full disks and power loss, and a judge over what is left.
+//! Faults on purpose: real servers and agents under kills, cuts, full disks and power loss, and a
+//! judge over what is left.
 //!
-//! A scenario is a module with `pub async fn run(plan: &Plan) -> Result<Figures, Failure>` and one line in [`SCENARIOS`].
-//! It starts a [`World`], does its worst, heals it, lets it settle and has it checked:
+//! A scenario is a module with `pub async fn run(plan: &Plan) -> Result<Figures, Failure>` and one
+//! line in [`SCENARIOS`]. It starts a [`World`], does its worst, heals it, lets it settle and has
+//! it checked:
 //!
 //! ```text
 //! let mut world = World::start(plan, 8).await?;
@@ -9,9 +11,9 @@
 //! world.verify().await?;      // heal, settle, check
 //! ```
 //!
-//! What scripts did is told by the scripts themselves ([`witness`]), not by the agents; what was done is kept in a
-//! [`History`]; [`checker`] holds both against the database, the journals and the release folders. It is pure, and
-//! tested with histories broken by hand.
+//! What scripts did is told by the scripts themselves ([`witness`]), not by the agents; what was
+//! done is kept in a [`History`]; [`checker`] holds both against the database, the journals and the
+//! release folders. It is pure, and tested with histories broken by hand.
 
 use std::{future::Future, pin::Pin};
 
@@ -99,7 +101,8 @@ impl std::fmt::Debug for Scenario {
 /// Both databases.
 pub const BOTH: &[Database] = &[Database::Sqlite, Database::Postgres];
 
-/// Every scenario there is; those that take long come first, so that no long one is left alone at the end.
+/// Every scenario there is; those that take long come first, so that no long one is left alone at
+/// the end.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "postgres",

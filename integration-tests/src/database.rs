@@ -1,4 +1,5 @@
-//! Which database a control plane under test keeps its rows in; every test of the control plane runs on both.
+//! Which database a control plane under test keeps its rows in; every test of the control plane
+//! runs on both.
 
 use std::path::Path;
 
@@ -22,7 +23,8 @@ impl Database {
         match self {
             Self::Sqlite => None,
             Self::Postgres => {
-                // The first one makes it, which takes its time, and others must be answered meanwhile.
+                // The first one makes it, which takes its time, and others must be answered
+                // meanwhile.
                 let shared = tokio::task::spawn_blocking(Postgres::shared);
                 let postgres = shared.await.expect("PostgreSQL starts").expect(
                     "no PostgreSQL here: install it (Debian: apt install postgresql) or set KERNEX_TEST_POSTGRES_URL",
@@ -35,7 +37,8 @@ impl Database {
 
 /// Runs each test twice, as `<name>::sqlite` and `<name>::postgres`.
 ///
-/// Without PostgreSQL the second is shown as ignored with what to install; with `CI=true` it runs, and fails.
+/// Without PostgreSQL the second is shown as ignored with what to install; with `CI=true` it runs,
+/// and fails.
 #[macro_export]
 macro_rules! both_databases {
     ($($(#[$doc:meta])* async fn $name:ident($database:ident) $body:block)+) => {$(

@@ -1,7 +1,7 @@
 //! Small disks of a test's own: one that loses power, and one that is soon full.
 //!
-//! Both are mounts, so they need root. Where they cannot be had, `cfg(kernex_disks)` is not set and the tests that need
-//! them are shown as ignored.
+//! Both are mounts, so they need root. Where they cannot be had, `cfg(kernex_disks)` is not set and
+//! the tests that need them are shown as ignored.
 
 use std::{
     fs::{self, File},
@@ -20,7 +20,8 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 
 const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
-/// An ext4 file system in a file, mounted through a loop device. Dropped, it is gone with everything that used it.
+/// An ext4 file system in a file, mounted through a loop device. Dropped, it is gone with
+/// everything that used it.
 #[derive(Debug)]
 pub struct DiskImage {
     mount: Mount,
@@ -56,7 +57,8 @@ impl DiskImage {
         &self.mount.path
     }
 
-    /// Stops the file system where it is: nothing that was not synced will ever reach the disk, and every access fails.
+    /// Stops the file system where it is: nothing that was not synced will ever reach the disk, and
+    /// every access fails.
     pub fn cut_power(&self) -> io::Result<()> {
         shut_down(&File::open(self.path())?)
     }
@@ -129,7 +131,8 @@ impl TinyDisk {
 
     /// Takes the filling away.
     pub fn empty(&self) -> io::Result<()> {
-        // Cut short first: a process that is being forked elsewhere may hold it open for a moment longer.
+        // Cut short first: a process that is being forked elsewhere may hold it open for a moment
+        // longer.
         let cut = File::options().write(true).open(&self.ballast);
         match cut.and_then(|ballast| ballast.set_len(0)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -179,7 +182,8 @@ pub fn available() -> Result<(), String> {
     })
 }
 
-/// `mount` sets up the loop device so that it goes with the mount, also when this program does not live to see it.
+/// `mount` sets up the loop device so that it goes with the mount, also when this program does not
+/// live to see it.
 fn mount_image(image: &Path, path: &Path) -> io::Result<()> {
     let mut mount = Command::new("mount");
     mount.args(["-t", "ext4", "-o", "loop,noatime"]);
@@ -195,7 +199,8 @@ fn run(command: &mut Command) -> io::Result<()> {
     Err(io::Error::other(format!("{command:?}: {}", said.trim())))
 }
 
-/// Processes other than this one that have anything of `mount` open, mapped or for a working folder.
+/// Processes other than this one that have anything of `mount` open, mapped or for a working
+/// folder.
 fn users(mount: &Path) -> Vec<Pid> {
     let own = rustix::process::getpid();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -1,7 +1,8 @@
 //! A server the test speaks for: it sends a real agent what the real server never would.
 //!
-//! It serves TLS with a CA of its own, lets every device in without looking, and then does what the test says:
-//! commands of any kind, bundles no upload would accept, bytes that are not what was promised.
+//! It serves TLS with a CA of its own, lets every device in without looking, and then does what the
+//! test says: commands of any kind, bundles no upload would accept, bytes that are not what was
+//! promised.
 
 use std::{
     collections::HashMap,

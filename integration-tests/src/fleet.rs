@@ -1,8 +1,10 @@
-//! A fleet of light agents in one process: each has a connection, a TLS session and a source address of its own and speaks
-//! the real protocol, but keeps its journal in memory and runs nothing.
+//! A fleet of light agents in one process: each has a connection, a TLS session and a source
+//! address of its own and speaks the real protocol, but keeps its journal in memory and runs
+//! nothing.
 //!
-//! What makes ten thousand of them cheap: one task each, `h2` without a client stack above it, and a handful of RSA keys
-//! shared by all ([`Roster`] says how devices share a key). Descriptors bound a fleet: see [`room`].
+//! What makes ten thousand of them cheap: one task each, `h2` without a client stack above it, and
+//! a handful of RSA keys shared by all ([`Roster`] says how devices share a key). Descriptors bound
+//! a fleet: see [`room`].
 
 mod agent;
 mod beats;
@@ -37,8 +39,8 @@ use crate::wait::{seen, wait_for_within};
 /// Descriptors a process needs for itself.
 const OWN_DESCRIPTORS: u64 = 200;
 
-/// How many connections this process has room for. Raises the soft limit on descriptors to the hard one first, which is what
-/// bounds it; a child started afterwards inherits that.
+/// How many connections this process has room for. Raises the soft limit on descriptors to the hard
+/// one first, which is what bounds it; a child started afterwards inherits that.
 pub fn room() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -69,7 +71,8 @@ impl Fleet {
         Self::start_watched(connector, roster, options, None)
     }
 
-    /// [`Self::start`], and every command that arrives is sent to `received` with the moment of its arrival.
+    /// [`Self::start`], and every command that arrives is sent to `received` with the moment of its
+    /// arrival.
     ///
     /// # Errors
     /// When this process has no descriptors for so many.
@@ -137,7 +140,8 @@ impl Fleet {
         start.elapsed()
     }
 
-    /// Drops every connection without a word, all at once; each agent comes back as its backoff says.
+    /// Drops every connection without a word, all at once; each agent comes back as its backoff
+    /// says.
     pub fn cut(&self) {
         self.orders.send_modify(|orders| orders.cuts += 1);
     }

@@ -1,4 +1,5 @@
-//! Plain HTTP as a scraper or a probe speaks it, one request a connection, and whatever bytes a test likes.
+//! Plain HTTP as a scraper or a probe speaks it, one request a connection, and whatever bytes a
+//! test likes.
 
 use std::{net::Ipv4Addr, time::Duration};
 

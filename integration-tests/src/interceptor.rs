@@ -1,5 +1,5 @@
-//! Somebody between agents and their server who has the key of the CA: ends TLS on both sides and passes on what is said, byte
-//! for byte.
+//! Somebody between agents and their server who has the key of the CA: ends TLS on both sides and
+//! passes on what is said, byte for byte.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

@@ -1,4 +1,5 @@
-//! A pool of RSA-4096 device keys: generating one takes seconds, so they are made once and reused by every run.
+//! A pool of RSA-4096 device keys: generating one takes seconds, so they are made once and reused
+//! by every run.
 
 use std::{fs, path::PathBuf};
 
@@ -48,8 +49,8 @@ pub fn key(index: usize) -> RsaPrivateKey {
     RsaPrivateKey::from_pkcs8_pem(&pem(index)).expect("the pool holds keys")
 }
 
-/// So many keys in a moment, made of the primes of a few pool keys: no two are the same, and no pool key is among them.
-/// Whoever has two of them can factor both, which does no harm here.
+/// So many keys in a moment, made of the primes of a few pool keys: no two are the same, and no
+/// pool key is among them. Whoever has two of them can factor both, which does no harm here.
 ///
 /// # Panics
 /// When the pool is damaged.
@@ -89,7 +90,8 @@ pub fn derived_pems(count: usize) -> Vec<String> {
 }
 
 fn store(path: &PathBuf, text: &str) {
-    // Another test program may be writing the same file; whoever renames last wins and both keys are good.
+    // Another test program may be writing the same file; whoever renames last wins and both keys
+    // are good.
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     fs::write(&temporary, text).expect("the pool can be written");
     fs::rename(&temporary, path).expect("the pool can be written");

@@ -1,11 +1,14 @@
-//! The harness: it speaks of servers, devices and operators, so that a test reads as the story it tells.
+//! The harness: it speaks of servers, devices and operators, so that a test reads as the story it
+//! tells.
 //!
-//! Everything under test is a real process built from this workspace ([`binaries`]): [`server::TestServer`] runs
-//! `kernex-server serve`, [`agent::TestAgent`] runs `kernex-agent`, [`ctl::Ctl`] runs `kernexctl`. What no well-behaved
-//! program would do is done from here: [`raw_agent`] is an agent that can say anything, [`fake_server`] a server that can
-//! send anything, [`fleet`] ten thousand light agents in one process, [`proxy`] a network that can be cut, [`interceptor`]
-//! somebody in between who has the CA's key, [`bundle`] makes archives no honest tool makes.
-//! Tests wait for conditions ([`wait`]), never for time, and each runs on both databases ([`both_databases`]).
+//! Everything under test is a real process built from this workspace ([`binaries`]):
+//! [`server::TestServer`] runs `kernex-server serve`, [`agent::TestAgent`] runs `kernex-agent`,
+//! [`ctl::Ctl`] runs `kernexctl`. What no well-behaved program would do is done from here:
+//! [`raw_agent`] is an agent that can say anything, [`fake_server`] a server that can send
+//! anything, [`fleet`] ten thousand light agents in one process, [`proxy`] a network that can be
+//! cut, [`interceptor`] somebody in between who has the CA's key, [`bundle`] makes archives no
+//! honest tool makes. Tests wait for conditions ([`wait`]), never for time, and each runs on both
+//! databases ([`both_databases`]).
 
 pub mod agent;
 pub mod binaries;

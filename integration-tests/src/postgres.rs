@@ -1,7 +1,8 @@
-//! A private PostgreSQL for the tests of one process: made by the installed `initdb`, reached by a socket in a folder of
-//! its own, gone with the process however that ends.
+//! A private PostgreSQL for the tests of one process: made by the installed `initdb`, reached by a
+//! socket in a folder of its own, gone with the process however that ends.
 //!
-//! `KERNEX_TEST_POSTGRES_URL` names a server to use instead; databases are made in it and left there.
+//! `KERNEX_TEST_POSTGRES_URL` names a server to use instead; databases are made in it and left
+//! there.
 
 use std::{
     env, fs,
@@ -56,7 +57,8 @@ impl Private {
     }
 }
 
-/// Ends with us: the keeper reads from a pipe only this process holds, stops the server at its end, and clears the folder.
+/// Ends with us: the keeper reads from a pipe only this process holds, stops the server at its end,
+/// and clears the folder.
 impl Drop for Private {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
@@ -75,7 +77,8 @@ impl Postgres {
         SHARED.get_or_init(Self::start).as_ref()
     }
 
-    /// Starts a server, or takes the one of `KERNEX_TEST_POSTGRES_URL`; `None` when none is installed.
+    /// Starts a server, or takes the one of `KERNEX_TEST_POSTGRES_URL`; `None` when none is
+    /// installed.
     ///
     /// # Panics
     /// When one is installed and does not start.
@@ -90,7 +93,8 @@ impl Postgres {
         Self::private()
     }
 
-    /// Starts a server of the caller's own, which it may stop and start again; `None` when none is installed.
+    /// Starts a server of the caller's own, which it may stop and start again; `None` when none is
+    /// installed.
     ///
     /// # Panics
     /// When one is installed and does not start.
@@ -166,8 +170,8 @@ impl Postgres {
     }
 }
 
-/// Makes the database `name`, beside the one of `url`, what that one is now, and returns its URL. Ends whatever
-/// connections both have.
+/// Makes the database `name`, beside the one of `url`, what that one is now, and returns its URL.
+/// Ends whatever connections both have.
 ///
 /// # Errors
 /// When the server refuses.

@@ -1,4 +1,5 @@
-//! A program under test: its output is kept, it is told to stop when dropped, and it has to stop well.
+//! A program under test: its output is kept, it is told to stop when dropped, and it has to stop
+//! well.
 
 use std::{
     fs::{self, File},
@@ -232,7 +233,8 @@ impl Drop for Process {
     }
 }
 
-/// Runs `start` with this thread on one core, which the processes it starts inherit; without a core as it is.
+/// Runs `start` with this thread on one core, which the processes it starts inherit; without a core
+/// as it is.
 pub fn on_core<T>(core: Option<usize>, start: impl FnOnce() -> T) -> T {
     let before = sched_getaffinity(None).ok();
     if let Some(core) = core {

@@ -1,5 +1,5 @@
-//! A network between an agent and its server that can be cut, stalled, throttled, abandoned and measured, and that tears or
-//! garbles what passes at a chosen message.
+//! A network between an agent and its server that can be cut, stalled, throttled, abandoned and
+//! measured, and that tears or garbles what passes at a chosen message.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -160,14 +160,14 @@ impl Proxy {
         self.shared.dropped_one.send_replace(self.connections());
     }
 
-    /// Passes nothing on the connections there are, for ever, and closes none of them: a machine on the way was switched
-    /// off. New ones pass.
+    /// Passes nothing on the connections there are, for ever, and closes none of them: a machine on
+    /// the way was switched off. New ones pass.
     pub fn abandon(&self) {
         self.shared.abandoned.send_modify(|number| *number += 1);
     }
 
-    /// Passes so many bytes a second in each direction, over all connections together, with one queue of 32 KiB in front of
-    /// them; 0 is as fast as it goes.
+    /// Passes so many bytes a second in each direction, over all connections together, with one
+    /// queue of 32 KiB in front of them; 0 is as fast as it goes.
     pub fn throttle(&self, bytes_a_second: u64) {
         self.shared.rate.send_replace(bytes_a_second);
         if bytes_a_second == 0 {

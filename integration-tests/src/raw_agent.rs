@@ -1,4 +1,5 @@
-//! An agent the test speaks for, message by message: it can lie, repeat itself and say what no agent says.
+//! An agent the test speaks for, message by message: it can lie, repeat itself and say what no
+//! agent says.
 
 use std::time::Duration;
 
@@ -122,8 +123,8 @@ impl RawIdentity {
         session.expect("the session opens")
     }
 
-    /// Opens a session as an agent does that cannot write its state folder: its number is not on the disk, and a heartbeat
-    /// says why.
+    /// Opens a session as an agent does that cannot write its state folder: its number is not on
+    /// the disk, and a heartbeat says why.
     ///
     /// # Panics
     /// When the server refuses.

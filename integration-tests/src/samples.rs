@@ -1,4 +1,5 @@
-//! What repeated measurements say: their middle, their range, and whether one build is worse than another.
+//! What repeated measurements say: their middle, their range, and whether one build is worse than
+//! another.
 
 /// Rounds of both sides before one is called worse than the other.
 pub const ROUNDS_TO_JUDGE: usize = 9;
@@ -19,8 +20,8 @@ pub enum Change {
     TooFew,
 }
 
-/// A difference counts when the medians differ by more than 5 % and the ranges do not overlap: a machine that others share
-/// moves medians by more than that alone.
+/// A difference counts when the medians differ by more than 5 % and the ranges do not overlap: a
+/// machine that others share moves medians by more than that alone.
 #[must_use]
 pub fn change(ratio: f64, ours: &[f64], theirs: &[f64], more_is_better: bool) -> Change {
     if ours.len().min(theirs.len()) < ROUNDS_TO_JUDGE {

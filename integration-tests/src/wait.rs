@@ -9,7 +9,8 @@ pub const LIMIT: Duration = Duration::from_secs(90);
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(40);
 
-/// Looks until `probe` returns `Ok`, at most [`LIMIT`]. `Err` says what was seen instead; the last one is in the failure.
+/// Looks until `probe` returns `Ok`, at most [`LIMIT`]. `Err` says what was seen instead; the last
+/// one is in the failure.
 ///
 /// # Panics
 /// When the condition does not come true in time.
@@ -21,7 +22,8 @@ where
     wait_for_within(LIMIT, what, probe).await
 }
 
-/// [`wait_for`] with a limit of its own, for things that are promised to be quick or known to be slow.
+/// [`wait_for`] with a limit of its own, for things that are promised to be quick or known to be
+/// slow.
 ///
 /// # Panics
 /// When the condition does not come true in time.

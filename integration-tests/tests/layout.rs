@@ -1,6 +1,8 @@
-//! How the source hangs together: what the files of a crate import of each other goes one way.
+//! How the source hangs together: what the files of a crate import of each other goes one way. And
+//! that comments are no wider than code.
 //!
-//! A file and the folder of its name are one thing, so a file and those below it may know each other.
+//! A file and the folder of its name are one thing, so a file and those below it may know each
+//! other.
 
 use std::{
     collections::BTreeMap,
@@ -126,7 +128,8 @@ fn circles(sources: &Sources) -> Vec<Vec<String>> {
             let Some(to) = target(sources, module, &path) else {
                 continue;
             };
-            // One of them is the face of the other, or the root of the crate, which only names its parts.
+            // One of them is the face of the other, or the root of the crate, which only names its
+            // parts.
             if !module.starts_with(&to) && !to.starts_with(module) {
                 arrows.add_edge(numbers[module], numbers[&to], ());
             }
@@ -191,6 +194,46 @@ fn no_files_of_a_crate_import_each_other_in_a_circle() {
             "files of {name} that import each other: {circles:#?}"
         );
     }
+}
+
+/// Columns of a line, in code as in comments.
+const WIDTH: usize = 100;
+
+fn is_too_wide(line: &str) -> bool {
+    line.trim_start().starts_with("//") && line.chars().count() > WIDTH
+}
+
+#[test]
+fn comments_are_no_wider_than_code() {
+    let mut folders: Vec<PathBuf> = CRATES.iter().map(|name| top().join(name)).collect();
+    let mut wide = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder of source") {
+            let path = entry.expect("an entry").path();
+            let is_source = path
+                .extension()
+                .is_some_and(|end| end == "rs" || end == "proto");
+            if path.is_dir() {
+                folders.push(path);
+            } else if is_source {
+                let source = fs::read_to_string(&path).expect("source");
+                let lines = source
+                    .lines()
+                    .zip(1..)
+                    .filter(|(line, _)| is_too_wide(line));
+                wide.extend(lines.map(|(_, number)| format!("{}:{number}", path.display())));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "comments past {WIDTH} columns: {wide:#?}");
+}
+
+#[test]
+fn a_comment_is_wide_wherever_it_begins() {
+    let wide = "x".repeat(WIDTH);
+    assert!(is_too_wide(&format!("    /// {wide}")));
+    assert!(!is_too_wide(&format!("// {}", &wide[3..])));
+    assert!(!is_too_wide(&format!("let text = \"{wide}\";")));
 }
 
 #[test]

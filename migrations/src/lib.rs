@@ -1,8 +1,9 @@
 //! The schema, one change per file, forwards and backwards, the same on SQLite and PostgreSQL.
 //!
-//! Conventions: ids are UUIDs, instants are BIGINT microseconds since the epoch, digests are lower-case hex, enums are
-//! their names as text. Rows that are facts about the past (targets, events, audit) name devices and bundles by value and
-//! without foreign keys, so that they outlive them.
+//! Conventions: ids are UUIDs, instants are BIGINT microseconds since the epoch, digests are
+//! lower-case hex, enums are their names as text. Rows that are facts about the past (targets,
+//! events, audit) name devices and bundles by value and without foreign keys, so that they outlive
+//! them.
 
 #![expect(
     elided_lifetimes_in_paths,

@@ -1,4 +1,5 @@
-//! What agents go by: configurations for devices or by selector, and per device what came of putting them together.
+//! What agents go by: configurations for devices or by selector, and per device what came of
+//! putting them together.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

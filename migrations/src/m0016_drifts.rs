@@ -21,7 +21,8 @@ impl MigrationTrait for Migration {
             // What the last outcome said; no digest when none said that anything runs.
             .col(text("expected_version"))
             .col(text_null("expected_digest"))
-            // What the device says; no digest when it runs nothing, an empty one when it cannot tell.
+            // What the device says; no digest when it runs nothing, an empty one when it cannot
+            // tell.
             .col(text("actual_version"))
             .col(text_null("actual_digest"))
             .col(big_integer("since"))

@@ -1,4 +1,5 @@
-//! When the targets of a deployment may begin, and which devices it goes on taking in. Most deployments have no such row.
+//! When the targets of a deployment may begin, and which devices it goes on taking in. Most
+//! deployments have no such row.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -24,9 +25,11 @@ impl MigrationTrait for Migration {
             .col(big_integer_null("deadline"))
             // Whether what was open at the deadline has been closed.
             .col(boolean("deadline_passed"))
-            // Devices that come to match it later are taken in too; none for the devices of the order only.
+            // Devices that come to match it later are taken in too; none for the devices of the
+            // order only.
             .col(text_null("selector"))
-            // Failures in a row after which a device is left out, as it was set when the order was given; 0 for never.
+            // Failures in a row after which a device is left out, as it was set when the order was
+            // given; 0 for never.
             .col(integer("penalty_after"))
             .foreign_key(
                 ForeignKey::create()

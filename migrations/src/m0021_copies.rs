@@ -1,7 +1,8 @@
 //! What tells the copies of a device apart once an operator has decided between them.
 //!
-//! `journals.confirmed_epoch`: newest epoch confirmed in this journal while its device is conflicted, else 0.
-//! `journals.given_up_below`: copies of this journal that know no epoch as new as this were decided against.
+//! `journals.confirmed_epoch`: newest epoch confirmed in this journal while its device is
+//! conflicted, else 0. `journals.given_up_below`: copies of this journal that know no epoch as new
+//! as this were decided against.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

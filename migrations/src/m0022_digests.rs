@@ -1,5 +1,5 @@
-//! Which targets of some bytes a device had. An index by digest alone is as long as the fleet for a bundle that everybody
-//! got, and an order for one device read all of it.
+//! Which targets of some bytes a device had. An index by digest alone is as long as the fleet for a
+//! bundle that everybody got, and an order for one device read all of it.
 
 use sea_orm_migration::prelude::*;
 

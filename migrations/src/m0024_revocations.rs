@@ -1,10 +1,11 @@
-//! What stopped being valid: why a key does not speak any more, and in which order that happened, so that replicas can ask
-//! what is new.
+//! What stopped being valid: why a key does not speak any more, and in which order that happened,
+//! so that replicas can ask what is new.
 //!
-//! `cluster.revocations`: how many transactions revoked something.
-//! `device_keys.revoked_because`: `deleted` or `replaced`; `device_name`: its device's name then; `revoked_epoch`: sessions up to
+//! `cluster.revocations`: how many transactions revoked something. `device_keys.revoked_because`:
+//! `deleted` or `replaced`; `device_name`: its device's name then; `revoked_epoch`: sessions up to
 //! this number spoke with it; none of the three where an earlier version revoked it.
-//! `device_keys.revocation`, `operator_tokens.revocation`: number of the transaction that revoked it.
+//! `device_keys.revocation`, `operator_tokens.revocation`: number of the transaction that revoked
+//! it.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

@@ -1,7 +1,9 @@
-//! Up to where the outcomes of a journal are in this database; what a restored database lacks is above it.
+//! Up to where the outcomes of a journal are in this database; what a restored database lacks is
+//! above it.
 //!
-//! `journals.recorded_seq`: every outcome of the journal numbered up to this has been recorded here; null while nobody knows, which
-//! is so until the first session of an agent that says what was acknowledged to it.
+//! `journals.recorded_seq`: every outcome of the journal numbered up to this has been recorded
+//! here; null while nobody knows, which is so until the first session of an agent that says what
+//! was acknowledged to it.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

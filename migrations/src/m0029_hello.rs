@@ -1,7 +1,7 @@
 //! What is remembered of how a device proved itself.
 //!
-//! `devices.protocol_revision`: newest revision of the session protocol its key has spoken, else 0; an older one is refused.
-//! `devices.conflict`: why the device is conflicted, else empty.
+//! `devices.protocol_revision`: newest revision of the session protocol its key has spoken, else 0;
+//! an older one is refused. `devices.conflict`: why the device is conflicted, else empty.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

@@ -1,4 +1,5 @@
-//! Reports about unknown attempts are bounded: which bundle an outcome is about, so that the newest of each name stays.
+//! Reports about unknown attempts are bounded: which bundle an outcome is about, so that the newest
+//! of each name stays.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

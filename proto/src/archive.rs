@@ -1,11 +1,11 @@
-//! Reading bundles that anybody may have made: the server checks them on upload, the agent unpacks them,
-//! and both walk the same code, so that what was accepted is what arrives.
+//! Reading bundles that anybody may have made: the server checks them on upload, the agent unpacks
+//! them, and both walk the same code, so that what was accepted is what arrives.
 //!
 //! Reading and judging is the same on each platform. Writing, the feature `unpack`, is for Unix.
 //!
-//! Rejected, never skipped: anything but regular files, folders, relative symbolic links that stay inside and
-//! hard links to an earlier file (unpacked as copies). [`unpack`] keeps symbolic links back until every file is
-//! written, so nothing is ever written through one.
+//! Rejected, never skipped: anything but regular files, folders, relative symbolic links that stay
+//! inside and hard links to an earlier file (unpacked as copies). [`unpack`] keeps symbolic links
+//! back until every file is written, so nothing is ever written through one.
 
 #[cfg(feature = "unpack")]
 mod durable;
@@ -96,7 +96,8 @@ pub struct Limits {
     pub max_unpacked_bytes: u64,
     /// Most files, folders and links, counting folders that are only implied by a path.
     pub max_entries: u64,
-    /// Most bytes of the tar stream for each compressed byte, once the stream is longer than 64 MiB.
+    /// Most bytes of the tar stream for each compressed byte, once the stream is longer than 64
+    /// MiB.
     pub max_ratio: u64,
 }
 
@@ -203,9 +204,10 @@ where
 
 /// Walks the whole archive and writes its files into `into`, an empty folder or one to be made.
 ///
-/// The one top-level folder that holds the manifest, if there is one, is left out. Files and folders are synced
-/// before this returns; the caller syncs the parent of `into` (it will rename it anyway). When the archive will
-/// not do, and when the future is dropped, the caller removes `into` with what was written so far.
+/// The one top-level folder that holds the manifest, if there is one, is left out. Files and
+/// folders are synced before this returns; the caller syncs the parent of `into` (it will rename it
+/// anyway). When the archive will not do, and when the future is dropped, the caller removes `into`
+/// with what was written so far.
 ///
 /// Blocks the thread it runs on, now and then for long.
 #[cfg(feature = "unpack")]

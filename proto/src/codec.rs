@@ -1,7 +1,8 @@
 //! How messages become bytes: as prost does it, in buffers that begin small.
 //!
-//! By default every call has 8 KiB for each direction from its first moment on, and a control plane holds ten thousand calls
-//! that say a hundred bytes a minute. Here a buffer is as large as what it holds: 256 bytes, or the message that comes.
+//! By default every call has 8 KiB for each direction from its first moment on, and a control plane
+//! holds ten thousand calls that say a hundred bytes a minute. Here a buffer is as large as what it
+//! holds: 256 bytes, or the message that comes.
 
 use std::marker::PhantomData;
 

@@ -1,8 +1,9 @@
-//! How agents and operators reach a control plane: TCP, then TLS 1.3 against its CA and nothing older. Plaintext is for
-//! this machine only.
+//! How agents and operators reach a control plane: TCP, then TLS 1.3 against its CA and nothing
+//! older. Plaintext is for this machine only.
 //!
-//! A connection is made by [`ControlPlane::dial`] and knows its own binding. [`Connection::into_channel`] speaks HTTP/2 on
-//! it and never on another one; [`ControlPlane::channel`] dials again whenever a connection ends.
+//! A connection is made by [`ControlPlane::dial`] and knows its own binding.
+//! [`Connection::into_channel`] speaks HTTP/2 on it and never on another one;
+//! [`ControlPlane::channel`] dials again whenever a connection ends.
 
 use std::{error::Error, fmt, future::ready, io, sync::Arc, time::Duration};
 
@@ -89,8 +90,8 @@ pub struct Connection {
 }
 
 impl ControlPlane {
-    /// With `trust` the address has to begin with `https://`, without it with `http://`. Connecting, TLS included, may take
-    /// `limit`.
+    /// With `trust` the address has to begin with `https://`, without it with `http://`.
+    /// Connecting, TLS included, may take `limit`.
     pub fn new(
         address: &str,
         trust: Option<Arc<PinnedCa>>,
@@ -203,7 +204,8 @@ impl ControlPlane {
         Ok(stream)
     }
 
-    /// Where calls go, for [`Connection::into_channel`] and [`Self::channel`]; windows and limits are set on it before.
+    /// Where calls go, for [`Connection::into_channel`] and [`Self::channel`]; windows and limits
+    /// are set on it before.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         // TLS is done below, so tonic is not to look for it; calls still say where they really go.

@@ -1,11 +1,12 @@
 //! Named crash points: places where a program dies as if by SIGKILL when a test asks for it.
 //!
-//! A program lists its guarded acts (a journal write, a rename, a commit, an ack, a push) in one enum made by
-//! [`crash_points!`](crate::crash_points); each act has a point before it and one after it. `KERNEX_CRASH_AT=journal.accept.after`
-//! arms one of them, `journal.accept.after#3` its third pass. Nothing is flushed, no destructor runs, no other thread goes on.
+//! A program lists its guarded acts (a journal write, a rename, a commit, an ack, a push) in one
+//! enum made by [`crash_points!`](crate::crash_points); each act has a point before it and one
+//! after it. `KERNEX_CRASH_AT=journal.accept.after` arms one of them, `journal.accept.after#3` its
+//! third pass. Nothing is flushed, no destructor runs, no other thread goes on.
 //!
-//! Without the feature `crash-points`, and in every build without debug assertions whatever its features, all of this is
-//! empty: a release build has no crash points and reads no such variable.
+//! Without the feature `crash-points`, and in every build without debug assertions whatever its
+//! features, all of this is empty: a release build has no crash points and reads no such variable.
 
 /// The variable that arms one point.
 pub const VARIABLE: &str = "KERNEX_CRASH_AT";
@@ -30,7 +31,8 @@ pub fn pass(act: &str, side: Side) {
 #[inline]
 pub const fn pass(_: &str, _: Side) {}
 
-/// Acts that a page lists for a program: the second column of table rows whose first column names it.
+/// Acts that a page lists for a program: the second column of table rows whose first column names
+/// it.
 pub fn listed<'a>(page: &'a str, program: &'a str) -> impl Iterator<Item = &'a str> {
     page.lines().filter_map(move |line| {
         let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
@@ -39,9 +41,11 @@ pub fn listed<'a>(page: &'a str, program: &'a str) -> impl Iterator<Item = &'a s
     })
 }
 
-/// Makes the enum of a program's guarded acts, each with the name that tests and `docs/crash-points.md` use.
+/// Makes the enum of a program's guarded acts, each with the name that tests and
+/// `docs/crash-points.md` use.
 ///
-/// An act that nothing passes is a variant that is never constructed, so the compiler keeps the list true.
+/// An act that nothing passes is a variant that is never constructed, so the compiler keeps the
+/// list true.
 #[macro_export]
 macro_rules! crash_points {
     ($(#[$about:meta])* $vis:vis enum $list:ident { $($(#[$of:meta])* $act:ident = $name:literal,)+ }) => {

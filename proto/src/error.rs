@@ -1,4 +1,5 @@
-//! The machine-readable reasons in `google.rpc.ErrorInfo`, shared so that clients match on them and not on texts.
+//! The machine-readable reasons in `google.rpc.ErrorInfo`, shared so that clients match on them and
+//! not on texts.
 
 /// Domain of every `ErrorInfo` Kernex sends.
 pub const DOMAIN: &str = "kernex.v1";
@@ -39,7 +40,8 @@ reasons! {
     Unauthenticated = "UNAUTHENTICATED",
     /// The key that was proved is of a device that was deleted. It never works again.
     DeviceDeleted = "DEVICE_DELETED",
-    /// The key that was proved is not its device's any more: another one took the device over. It never works again.
+    /// The key that was proved is not its device's any more: another one took the device over. It
+    /// never works again.
     KeyReplaced = "KEY_REPLACED",
     /// The role is too low, or the thing is not the caller's.
     NotAllowed = "NOT_ALLOWED",
@@ -71,7 +73,8 @@ reasons! {
     RequestIdReused = "REQUEST_ID_REUSED",
     /// An operator decided against this copy of a device; it has to enrol with a key of its own.
     CopyGivenUp = "COPY_GIVEN_UP",
-    /// The agent says it has a session number that this server never gave; the device is conflicted.
+    /// The agent says it has a session number that this server never gave; the device is
+    /// conflicted.
     EpochNotIssued = "EPOCH_NOT_ISSUED",
     /// The server takes newer revisions of the session protocol only.
     ProtocolTooOld = "PROTOCOL_TOO_OLD",

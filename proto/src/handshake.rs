@@ -1,8 +1,8 @@
 //! What is signed, byte for byte, and the text of an enrolment token.
 //!
-//! A transcript is a sequence of fields, each preceded by its length as a 32-bit big-endian number, so
-//! that no two different lists of fields give the same bytes. The signature is RSASSA-PSS with SHA-256,
-//! MGF1 with SHA-256 and a 32-byte salt, over the transcript (the scheme hashes it).
+//! A transcript is a sequence of fields, each preceded by its length as a 32-bit big-endian number,
+//! so that no two different lists of fields give the same bytes. The signature is RSASSA-PSS with
+//! SHA-256, MGF1 with SHA-256 and a 32-byte salt, over the transcript (the scheme hashes it).
 
 use std::{fmt, str::FromStr};
 
@@ -25,8 +25,8 @@ const ENROLL_PURPOSE: &[u8] = b"kernex.v1.enroll";
 const SESSION_PURPOSE: &[u8] = b"kernex.v2.session";
 const SESSION_PURPOSE_V1: &[u8] = b"kernex.v1.session";
 
-/// What ties a handshake to the one TLS connection it runs over (RFC 9266, `tls-exporter`): both ends compute the same 32
-/// bytes, and whoever ends TLS between them computes others.
+/// What ties a handshake to the one TLS connection it runs over (RFC 9266, `tls-exporter`): both
+/// ends compute the same 32 bytes, and whoever ends TLS between them computes others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChannelBinding(Option<[u8; Self::LEN]>);
 
@@ -245,7 +245,8 @@ pub struct EnrollmentToken {
     pub id: TokenId,
     /// The cluster it lets into.
     pub cluster: ClusterId,
-    /// SHA-256 of the CA certificate's public key (SPKI DER); all zero when the server runs without TLS.
+    /// SHA-256 of the CA certificate's public key (SPKI DER); all zero when the server runs without
+    /// TLS.
     pub ca_pin: Digest,
     /// 32 random bytes.
     pub secret: [u8; 32],

@@ -161,7 +161,8 @@ impl FromStr for Digest {
     }
 }
 
-/// Checks a name of a device or bundle: 1 to 100 of `a-z A-Z 0-9 . _ -`, starting with a letter or digit.
+/// Checks a name of a device or bundle: 1 to 100 of `a-z A-Z 0-9 . _ -`, starting with a letter or
+/// digit.
 pub fn check_name(kind: &'static str, name: &str) -> Result<(), InvalidId> {
     let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     let starts_well = name

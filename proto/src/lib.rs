@@ -32,8 +32,8 @@ pub mod v1 {
 /// The compiled schema with its comments, for reflection and policy checks.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Newest revision of the session protocol both programs speak. In revision 2 all of `Hello` is signed, together with the
-/// connection it comes over.
+/// Newest revision of the session protocol both programs speak. In revision 2 all of `Hello` is
+/// signed, together with the connection it comes over.
 pub const PROTOCOL_REVISION: u32 = 2;
 
 /// Largest piece of a bundle in one message, in bytes.

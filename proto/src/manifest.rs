@@ -1,7 +1,8 @@
 //! What `manifest.json` may say, checked once so that nobody downstream has to doubt it.
 //!
-//! Fields this version does not know are kept, because a bundle outlives the agent that first reads it.
-//! Every refusal names the field by its path and says why, because an operator reads it far from the file.
+//! Fields this version does not know are kept, because a bundle outlives the agent that first reads
+//! it. Every refusal names the field by its path and says why, because an operator reads it far
+//! from the file.
 
 mod fields;
 mod health;
@@ -29,11 +30,12 @@ pub const DEFAULT_TIMEOUT_SECONDS: u64 = 300;
 /// Longest limit a manifest may ask for; the agent's own configuration caps it further.
 pub const MAX_TIMEOUT_SECONDS: u64 = 86_400;
 
-/// Exit code of `hooks.pre` that asks to be asked again later, and of a `deploy.script` that waits for a restart:
-/// `EX_TEMPFAIL` of `sysexits.h`.
+/// Exit code of `hooks.pre` that asks to be asked again later, and of a `deploy.script` that waits
+/// for a restart: `EX_TEMPFAIL` of `sysexits.h`.
 pub const TRY_AGAIN_EXIT_CODE: i32 = 75;
 
-/// How long a `hooks.pre` that asks for it is left alone when the manifest does not say, in seconds.
+/// How long a `hooks.pre` that asks for it is left alone when the manifest does not say, in
+/// seconds.
 pub const DEFAULT_RETRY_SECONDS: u64 = 60;
 
 /// Bundle name when neither manifest nor upload gives one.
@@ -88,7 +90,8 @@ pub struct Deploy {
 /// Scripts around the switch of `current`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Hooks {
-    /// Before the deploy script; exit 75 asks to be asked again later, any other non-zero exit refuses the deploy.
+    /// Before the deploy script; exit 75 asks to be asked again later, any other non-zero exit
+    /// refuses the deploy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pre: Option<String>,
     /// After `current` was switched.
@@ -110,8 +113,8 @@ impl Hooks {
 /// How to go back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Rollback {
-    /// Brings this release back to work after a newer one failed; run in this release's folder in place of
-    /// `deploy.script` and `hooks.post`.
+    /// Brings this release back to work after a newer one failed; run in this release's folder in
+    /// place of `deploy.script` and `hooks.post`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
 }
@@ -120,7 +123,8 @@ pub struct Rollback {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Restart {
-    /// The script may exit 75 once it has arranged for the machine or the agent to restart; the deploy goes on after.
+    /// The script may exit 75 once it has arranged for the machine or the agent to restart; the
+    /// deploy goes on after.
     Expected,
 }
 

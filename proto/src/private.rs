@@ -7,8 +7,8 @@ use std::{
     path::Path,
 };
 
-/// Takes away every right beyond `most`, set-id and sticky bits among them. A path that is gone, or that only somebody else can
-/// change, is left as it is; the latter is said in the log.
+/// Takes away every right beyond `most`, set-id and sticky bits among them. A path that is gone, or
+/// that only somebody else can change, is left as it is; the latter is said in the log.
 ///
 /// # Errors
 /// When the path cannot be looked at, or its file system refuses.

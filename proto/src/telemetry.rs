@@ -1,9 +1,9 @@
-//! Logs and traces, set up the same way in all three programs, so that one trace runs from an operator's order to
-//! the script on a device.
+//! Logs and traces, set up the same way in all three programs, so that one trace runs from an
+//! operator's order to the script on a device.
 //!
 //! Logs go to stderr. Spans are made and exported only when `OTEL_EXPORTER_OTLP_ENDPOINT` (or
-//! `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) is set; without it there is no OpenTelemetry layer and no cost. The other
-//! `OTEL_*` variables mean what the OpenTelemetry specification says.
+//! `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) is set; without it there is no OpenTelemetry layer and no
+//! cost. The other `OTEL_*` variables mean what the OpenTelemetry specification says.
 
 mod context;
 

@@ -1,9 +1,10 @@
 //! Trust in the control plane: its CA is pinned, and nobody else's certificate is believed.
 //!
-//! The chain has to lead to the pinned CA, the leaf has to be made for servers (`serverAuth`), and its name has to be the
-//! one we dialled. A device may boot in 1970 or in 2099, so agents ignore the dates in certificates; operators do not.
-//! Before the first enrolment there is no pinned CA, only its fingerprint in the token: then the CA is taken from the
-//! handshake itself and compared with that.
+//! The chain has to lead to the pinned CA, the leaf has to be made for servers (`serverAuth`), and
+//! its name has to be the one we dialled. A device may boot in 1970 or in 2099, so agents ignore
+//! the dates in certificates; operators do not. Before the first enrolment there is no pinned CA,
+//! only its fingerprint in the token: then the CA is taken from the handshake itself and compared
+//! with that.
 
 use std::sync::Arc;
 
@@ -57,7 +58,8 @@ impl PinnedCa {
         Some(Self::new(Trust::Pinned(certs), dates))
     }
 
-    /// Trusts whichever CA has the fingerprint: SHA-256 of its public key, SPKI DER. Dates are ignored.
+    /// Trusts whichever CA has the fingerprint: SHA-256 of its public key, SPKI DER. Dates are
+    /// ignored.
     #[must_use]
     pub fn from_fingerprint(pin: Digest) -> Arc<Self> {
         Self::new(Trust::Fingerprint(pin, Mutex::new(None)), Dates::Ignored)
@@ -92,8 +94,9 @@ impl PinnedCa {
             .map(anchor_from_trusted_cert)
             .collect::<Result<Vec<_>, _>>()
             .map_err(bad_certificate)?;
-        // Dates are checked by the library whether one wants it or not. A date that does not fit says which one would,
-        // so the check is repeated at that instant; a chain of two needs two repetitions at most.
+        // Dates are checked by the library whether one wants it or not. A date that does not fit
+        // says which one would, so the check is repeated at that instant; a chain of two needs two
+        // repetitions at most.
         for _ in 0..4 {
             match leaf.verify_for_usage(
                 self.algorithms.all,
@@ -164,7 +167,8 @@ impl ServerCertVerifier for PinnedCa {
     }
 }
 
-/// Whether one of the CA certificates of `trusted_pem` signed `bundle_pem`, which then takes their place.
+/// Whether one of the CA certificates of `trusted_pem` signed `bundle_pem`, which then takes their
+/// place.
 #[must_use]
 pub fn rotation_is_signed(trusted_pem: &str, bundle_pem: &str, signature: &[u8]) -> bool {
     let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;

@@ -1,9 +1,11 @@
-//! How answers leave: fed by tasks of their own, bounded for each caller, and measured as their peers take them.
+//! How answers leave: fed by tasks of their own, bounded for each caller, and measured as their
+//! peers take them.
 //!
-//! A peer decides how fast it reads, and with HTTP/2 it may decide not to read at all. It must not decide about anything
-//! else. So a stream's messages come from a task ([`fed`]); a caller has so many streams, uploads and plans at a time
-//! ([`places`]); bytes are counted as they leave ([`taken`]); and who takes none is told so and then cut off ([`stalled`]).
-//! This layer does all of that around every call, by the shape its descriptor gives it: a handler only returns what
+//! A peer decides how fast it reads, and with HTTP/2 it may decide not to read at all. It must not
+//! decide about anything else. So a stream's messages come from a task ([`fed`]); a caller has so
+//! many streams, uploads and plans at a time ([`places`]); bytes are counted as they leave
+//! ([`taken`]); and who takes none is told so and then cut off ([`stalled`]). This layer does all
+//! of that around every call, by the shape its descriptor gives it: a handler only returns what
 //! [`fed`] made, and one that does not is refused.
 
 mod feeder;

@@ -63,7 +63,8 @@ pub(crate) type AgentsService = Carrying<AgentServiceServer<agents::Agents>>;
 /// What the services share.
 #[derive(Debug)]
 pub struct Api {
-    /// Rows, over the connections of operators: what devices ask for goes over those of [`Sessions`].
+    /// Rows, over the connections of operators: what devices ask for goes over those of
+    /// [`Sessions`].
     pub store: OperatorStore,
     /// Bytes.
     pub blobs: Blobs,
@@ -93,7 +94,8 @@ pub struct Api {
     pub feed: Arc<Feed>,
     /// Ends watches when the server stops.
     pub draining: CancellationToken,
-    /// A bundle's row and bytes change together: an upload must not lose its bytes to a deletion of the same digest.
+    /// A bundle's row and bytes change together: an upload must not lose its bytes to a deletion of
+    /// the same digest.
     pub bundle_changes: Mutex<()>,
 }
 
@@ -193,7 +195,8 @@ enum Turn {
     Stop,
 }
 
-/// Waits for a change, lets a burst of changes settle, and looks from time to time anyway: other replicas change rows too.
+/// Waits for a change, lets a burst of changes settle, and looks from time to time anyway: other
+/// replicas change rows too.
 async fn turn(changes: &mut watch::Receiver<u64>, draining: &CancellationToken) -> Turn {
     const SETTLE: Duration = Duration::from_millis(50);
     const ANYWAY: Duration = Duration::from_secs(2);

@@ -1,4 +1,5 @@
-//! How the parts of the server are made and told of each other. How they live and end is in `supervise.rs`.
+//! How the parts of the server are made and told of each other. How they live and end is in
+//! `supervise.rs`.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -34,7 +35,8 @@ use crate::{
     upkeep,
 };
 
-/// A stranger that holds a place which others wait for surely has it for so long; it needs far less.
+/// A stranger that holds a place which others wait for surely has it for so long; it needs far
+/// less.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What nearly every part holds.
@@ -70,8 +72,9 @@ impl Assembly {
         }
     }
 
-    /// Starts every part on bound listeners: the public one, and the one for metrics and probes. `heard` is the number of the
-    /// newest revocation that is known. What is returned waits until the last connection is closed.
+    /// Starts every part on bound listeners: the public one, and the one for metrics and probes.
+    /// `heard` is the number of the newest revocation that is known. What is returned waits until
+    /// the last connection is closed.
     pub(crate) fn start(
         &self,
         config: &Config,

@@ -1,7 +1,7 @@
 //! Who may call what: one policy per RPC, enforced in one place before any handler runs.
 //!
-//! A path without a policy does not exist: it is answered `UNIMPLEMENTED` here, and a test walks the descriptors so that
-//! no RPC of ours can be forgotten.
+//! A path without a policy does not exist: it is answered `UNIMPLEMENTED` here, and a test walks
+//! the descriptors so that no RPC of ours can be forgotten.
 
 mod lease;
 mod policy;
@@ -40,7 +40,8 @@ use crate::{
     },
 };
 
-/// How long a token that was looked up is believed. A revocation is heard of long before; this is for what was changed by hand.
+/// How long a token that was looked up is believed. A revocation is heard of long before; this is
+/// for what was changed by hand.
 const CACHE_TTL: Duration = Duration::from_secs(5);
 /// Tokens remembered; operators and services of one control plane are far fewer.
 const CACHE_SIZE: usize = 1024;
@@ -262,7 +263,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // The service that was polled ready is the one that must be called; its clone stays for the next request.
+        // The service that was polled ready is the one that must be called; its clone stays for the
+        // next request.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let authenticator = self.authenticator.clone();

@@ -1,8 +1,9 @@
-//! Bytes of bundles, by digest. Written to a temporary place first, so that an aborted upload leaves nothing and a blob
-//! that exists is whole.
+//! Bytes of bundles, by digest. Written to a temporary place first, so that an aborted upload
+//! leaves nothing and a blob that exists is whole.
 //!
-//! In a folder a blob is `sha256/ab/ab12...`, made by a rename within the file system and synced with its folder; reads and
-//! deletions go through `object_store`, so that another store only needs its URL.
+//! In a folder a blob is `sha256/ab/ab12...`, made by a rename within the file system and synced
+//! with its folder; reads and deletions go through `object_store`, so that another store only needs
+//! its URL.
 
 use std::{
     io,
@@ -30,7 +31,8 @@ pub use upload::{BlobWriter, StagedBlob};
 /// Uploads under way are files in here.
 const STAGING: &str = "tmp";
 
-/// Uploads at once. Each has a thread and a file, and operators send few; those who send more are told to come back.
+/// Uploads at once. Each has a thread and a file, and operators send few; those who send more are
+/// told to come back.
 const UPLOADS: usize = 64;
 
 /// Why bytes could not be stored or read.
@@ -79,7 +81,8 @@ struct Place {
 }
 
 impl Blobs {
-    /// Opens a folder (made when missing) or a URL of one. Of the object stores that the crate knows only folders are built in.
+    /// Opens a folder (made when missing) or a URL of one. Of the object stores that the crate
+    /// knows only folders are built in.
     pub async fn open(location: &str) -> Result<Self, BlobError> {
         let place = match location.split_once("://") {
             Some(("file", folder)) => local(Path::new(folder)).await,
@@ -117,7 +120,8 @@ impl Blobs {
         Ok(self.size(digest).await?.is_some())
     }
 
-    /// The bytes from an offset, in pieces of up to 256 KiB; none when the offset is at or behind the end.
+    /// The bytes from an offset, in pieces of up to 256 KiB; none when the offset is at or behind
+    /// the end.
     pub async fn read(
         &self,
         digest: Digest,
@@ -167,7 +171,8 @@ impl Blobs {
         Ok(())
     }
 
-    /// Deletes what aborted uploads of an earlier process left; says how many. Call it before uploads begin.
+    /// Deletes what aborted uploads of an earlier process left; says how many. Call it before
+    /// uploads begin.
     pub async fn sweep_temporary(&self) -> Result<u64, BlobError> {
         let failed = failed("sweeping unfinished uploads");
         let mut entries = tokio::fs::read_dir(&self.0.staging)

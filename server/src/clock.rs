@@ -1,7 +1,8 @@
 //! The only place that reads the wall clock, so that tests can move it and nobody else needs to.
 //!
-//! Instants are microseconds since the Unix epoch, as the database stores them. Elapsed time is measured
-//! beside it on the boot clock, which nobody can set: when the two run apart, deadlines are not to be trusted.
+//! Instants are microseconds since the Unix epoch, as the database stores them. Elapsed time is
+//! measured beside it on the boot clock, which nobody can set: when the two run apart, deadlines
+//! are not to be trusted.
 
 use std::{
     path::PathBuf,
@@ -94,7 +95,8 @@ impl Look {
     }
 }
 
-/// How tests jump the wall clock, which one process alone cannot do. Does nothing in release builds.
+/// How tests jump the wall clock, which one process alone cannot do. Does nothing in release
+/// builds.
 #[derive(Debug, Default)]
 struct Jump {
     micros: AtomicI64,
@@ -116,8 +118,8 @@ impl Jump {
 }
 
 impl Clock {
-    /// The machine's clock. Debug builds add the seconds in the file that `KERNEX_TEST_CLOCK_FILE` names, because a
-    /// process cannot be given a clock of its own otherwise.
+    /// The machine's clock. Debug builds add the seconds in the file that `KERNEX_TEST_CLOCK_FILE`
+    /// names, because a process cannot be given a clock of its own otherwise.
     #[must_use]
     pub fn system() -> Self {
         let mut jump = Jump::default();
@@ -139,13 +141,15 @@ impl Clock {
         self.look().now()
     }
 
-    /// How far the wall clock ran ahead of the boot clock since this clock was made, in microseconds.
+    /// How far the wall clock ran ahead of the boot clock since this clock was made, in
+    /// microseconds.
     #[must_use]
     pub fn drift_micros(&self) -> i64 {
         self.look().drift
     }
 
-    /// Everything there is to see, at one moment: a clock that jumps between two looks would make no sense of either.
+    /// Everything there is to see, at one moment: a clock that jumps between two looks would make
+    /// no sense of either.
     pub(crate) fn look(&self) -> Look {
         let (wall, boot) = (wall_clock(), boot_clock());
         let jump = self.0.jump.micros();

@@ -1,4 +1,5 @@
-//! What was typed becomes what is meant, validated once: flags win over `KERNEX_*`, those over the file, those over defaults.
+//! What was typed becomes what is meant, validated once: flags win over `KERNEX_*`, those over the
+//! file, those over defaults.
 
 mod units;
 
@@ -19,8 +20,8 @@ use crate::{answers::AnswerLimits, domain::penalty, store::events::Retention};
 /// Largest bundle when nothing else is said: 4 GiB.
 pub const DEFAULT_MAX_BUNDLE_SIZE: u64 = 4 << 30;
 
-/// Strangers of one source when nothing else is said: a fleet behind one address comes back in turns of so many, each of
-/// which takes some tenths of a second.
+/// Strangers of one source when nothing else is said: a fleet behind one address comes back in
+/// turns of so many, each of which takes some tenths of a second.
 const DEFAULT_STRANGERS: usize = 256;
 /// Enough for a slow device on a slow line to prove who it is.
 const DEFAULT_PROBATION: Duration = Duration::from_secs(15);
@@ -50,7 +51,8 @@ pub enum Command {
     AdminToken(Options),
 }
 
-/// Everything that can be set, as typed. The file given with `--config` knows the same names, with `_` for `-`.
+/// Everything that can be set, as typed. The file given with `--config` knows the same names, with
+/// `_` for `-`.
 #[derive(Debug, Default, Clone, Args)]
 pub struct Options {
     /// TOML file with the settings below.
@@ -69,10 +71,12 @@ struct Values {
     /// Address to listen on [default: 0.0.0.0:7443].
     #[arg(long, env = "KERNEX_LISTEN", value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Address for metrics and probes, in plain HTTP; an empty value turns them off [default: 127.0.0.1:7444].
+    /// Address for metrics and probes, in plain HTTP; an empty value turns them off [default:
+    /// 127.0.0.1:7444].
     #[arg(long, env = "KERNEX_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
     metrics_listen: Option<String>,
-    /// Name or address agents and operators reach this server by; goes into its certificate. May be repeated.
+    /// Name or address agents and operators reach this server by; goes into its certificate. May be
+    /// repeated.
     #[arg(
         long,
         env = "KERNEX_PUBLIC_ADDRESS",
@@ -103,8 +107,8 @@ struct Values {
     /// Serve without TLS; only on a loopback address.
     #[arg(long, env = "KERNEX_PLAINTEXT")]
     plaintext: bool,
-    /// Proxy or network of proxies, such as 10.0.0.0/8, that tells where callers are by PROXY protocol version 2. May be
-    /// repeated.
+    /// Proxy or network of proxies, such as 10.0.0.0/8, that tells where callers are by PROXY
+    /// protocol version 2. May be repeated.
     #[arg(
         long,
         env = "KERNEX_TRUSTED_PROXIES",
@@ -112,7 +116,8 @@ struct Values {
         value_delimiter = ','
     )]
     trusted_proxies: Vec<String>,
-    /// Most connections of one address (IPv6: of one /64) on which nothing has authenticated; 0 for no limit [default: 256].
+    /// Most connections of one address (IPv6: of one /64) on which nothing has authenticated; 0 for
+    /// no limit [default: 256].
     #[arg(long, env = "KERNEX_MAX_STRANGERS_PER_SOURCE", value_name = "N")]
     max_strangers_per_source: Option<usize>,
     /// How long a connection has until something on it has authenticated [default: 15s].
@@ -124,7 +129,8 @@ struct Values {
     /// How long a stop may take before everything left is dropped [default: 10s].
     #[arg(long, env = "KERNEX_DRAIN_DEADLINE", value_name = "DURATION")]
     drain_deadline: Option<String>,
-    /// Failures of a bundle in a row after which a device gets it by an explicit retry only; 0 for never [default: 3].
+    /// Failures of a bundle in a row after which a device gets it by an explicit retry only; 0 for
+    /// never [default: 3].
     #[arg(long, env = "KERNEX_PENALTY_AFTER", value_name = "N")]
     penalty_after: Option<u32>,
     /// Watches and downloads a token may have open at a time [default: 16].
@@ -136,10 +142,12 @@ struct Values {
     /// Plans a token may have devices asked about at a time [default: 2].
     #[arg(long, env = "KERNEX_MAX_PLANS_PER_TOKEN", value_name = "N")]
     max_plans_per_token: Option<u32>,
-    /// Time without a byte taken after which a stream is ended, and its connection after as long again [default: 30s].
+    /// Time without a byte taken after which a stream is ended, and its connection after as long
+    /// again [default: 30s].
     #[arg(long, env = "KERNEX_STALL_LIMIT", value_name = "DURATION", hide = true)]
     stall_limit: Option<String>,
-    /// Oldest revision of the session protocol that agents may prove themselves by; 2 shuts out agents of before [default: 1].
+    /// Oldest revision of the session protocol that agents may prove themselves by; 2 shuts out
+    /// agents of before [default: 1].
     #[arg(long, env = "KERNEX_MIN_PROTOCOL", value_name = "REVISION")]
     min_protocol: Option<u32>,
     /// How long sampled heartbeats are kept [default: 7d].
@@ -227,7 +235,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Settings for a control plane inside another program: loopback, everything in `data_dir`, nothing printed.
+    /// Settings for a control plane inside another program: loopback, everything in `data_dir`,
+    /// nothing printed.
     #[must_use]
     pub fn for_dev(data_dir: impl Into<PathBuf>) -> Self {
         let data_dir = data_dir.into();

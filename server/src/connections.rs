@@ -163,7 +163,8 @@ fn protocol(executor: Executor) -> http2::Builder<Executor> {
     http.timer(Ticks::default())
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
-        // An agent needs two streams, an operator a few; a service that multiplexes many calls gets by with this.
+        // An agent needs two streams, an operator a few; a service that multiplexes many calls gets
+        // by with this.
         .max_concurrent_streams(256)
         .max_header_list_size(16 * 1024)
         // Guards against floods of streams that are opened and reset at once.

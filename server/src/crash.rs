@@ -1,4 +1,5 @@
-//! What the server does that a crash must not be able to spoil; each act has a crash point before it and one after it.
+//! What the server does that a crash must not be able to spoil; each act has a crash point before
+//! it and one after it.
 
 kernex_proto::crash_points! {
     /// The guarded acts; `docs/crash-points.md` says what each is.

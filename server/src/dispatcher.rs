@@ -1,5 +1,6 @@
-//! The reconciler: woken by a hint or a timer it does not ask why, loads what is due for the devices that are here, and
-//! pushes it. The rows are the queue; losing a hint or a session loses nothing.
+//! The reconciler: woken by a hint or a timer it does not ask why, loads what is due for the
+//! devices that are here, and pushes it. The rows are the queue; losing a hint or a session loses
+//! nothing.
 
 mod hints;
 
@@ -30,11 +31,12 @@ const CALM: Duration = Duration::from_secs(5);
 /// The same while there is work, or after a pass that failed.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// Between two looks at whether everybody's configuration still fits; other replicas and labels change it too.
+/// Between two looks at whether everybody's configuration still fits; other replicas and labels
+/// change it too.
 const RECONCILED: Duration = Duration::from_secs(60);
 
-/// From the end of one look at several devices to the next one, while more of them come. What was just committed is pushed at once
-/// even so.
+/// From the end of one look at several devices to the next one, while more of them come. What was
+/// just committed is pushed at once even so.
 const GATHERS: Duration = Duration::from_millis(50);
 
 /// Commands that are pushed in one go before sessions get to write them.
@@ -169,7 +171,8 @@ impl Pusher<'_> {
         self.pass(self.registry.online_of(&waiting)).await
     }
 
-    /// One look: asks what is due for these sessions and pushes what was not pushed in them yet. Returns how many it pushed.
+    /// One look: asks what is due for these sessions and pushes what was not pushed in them yet.
+    /// Returns how many it pushed.
     async fn pass(&self, sessions: Vec<(DeviceId, u64)>) -> Result<usize, StoreError> {
         if sessions.is_empty() {
             return Ok(0);
@@ -187,7 +190,8 @@ impl Pusher<'_> {
         self.push(fresh, &self.registry.online_of(&devices)).await
     }
 
-    /// Pushes commands into these sessions, where that was not done yet, and notes it. Returns how many it pushed.
+    /// Pushes commands into these sessions, where that was not done yet, and notes it. Returns how
+    /// many it pushed.
     async fn push(
         &self,
         commands: Vec<DueCommand>,
@@ -213,7 +217,8 @@ impl Pusher<'_> {
             // Sessions write what they were given while the next ones are given theirs.
             tokio::task::yield_now().await;
         }
-        // Written behind: when this fails the rows come up again, and the claims keep them from a second push.
+        // Written behind: when this fails the rows come up again, and the claims keep them from a
+        // second push.
         if !runs.is_empty() {
             self.store.mark_runs_sent(&runs).await?;
         }

@@ -1,7 +1,8 @@
-//! The rules, free of wire, database and clock: what an attempt may become, when a deployment is finished, which
-//! devices a selector means, whether a returning journal is a copy.
+//! The rules, free of wire, database and clock: what an attempt may become, when a deployment is
+//! finished, which devices a selector means, whether a returning journal is a copy.
 //!
-//! Everything here takes `now` and facts and returns what to do, so that tables and properties can test it.
+//! Everything here takes `now` and facts and returns what to do, so that tables and properties can
+//! test it.
 
 pub mod attempt;
 pub mod configuration;

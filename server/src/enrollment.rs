@@ -119,10 +119,12 @@ fn check(cluster: ClusterId, request: v1::EnrollRequest) -> Result<EnrollDevice,
     })
 }
 
-/// The public exponent of every device key. A small one makes forged signatures easier where a verifier errs.
+/// The public exponent of every device key. A small one makes forged signatures easier where a
+/// verifier errs.
 const EXPONENT: u64 = 65537;
 
-/// A device key is RSA with exactly 4096 bits and the exponent 65537, in exactly one encoding: its digest names the device.
+/// A device key is RSA with exactly 4096 bits and the exponent 65537, in exactly one encoding: its
+/// digest names the device.
 fn check_key(der: &[u8]) -> Result<(), Refused> {
     let bad = |why: String| Refused::Malformed {
         field: "public_key",

@@ -1,4 +1,5 @@
-//! The one table from errors to `tonic::Status`: a code, a reason clients match on, and details where they help.
+//! The one table from errors to `tonic::Status`: a code, a reason clients match on, and details
+//! where they help.
 //!
 //! What the caller may know is in the message; the whole chain goes to the log here, once.
 
@@ -71,8 +72,8 @@ pub fn invalid(field: &str, why: impl Into<String>) -> Status {
     Status::with_error_details(Code::InvalidArgument, format!("{field}: {why}"), details)
 }
 
-/// `INVALID_ARGUMENT` naming the field and the place in it. The line and the mark below it travel as metadata, so that
-/// programs can draw them.
+/// `INVALID_ARGUMENT` naming the field and the place in it. The line and the mark below it travel
+/// as metadata, so that programs can draw them.
 #[must_use]
 pub fn mistake(field: &str, mistake: &Mistake) -> Status {
     let mut why = mistake.to_string();
@@ -95,7 +96,8 @@ pub fn unauthenticated() -> Status {
     )
 }
 
-/// The one exception to that, for whoever proved to hold a key that was revoked: another try or another token is of no use.
+/// The one exception to that, for whoever proved to hold a key that was revoked: another try or
+/// another token is of no use.
 #[must_use]
 pub fn revoked(cause: Cause, device_name: &str) -> Status {
     let device = match device_name {

@@ -1,10 +1,11 @@
-//! What was handed to a session and is not in the rows yet, and the attempts somebody is about to decide about: the one place that
-//! knows both, so that a command is never pushed past a decision, and nothing is taken for never pushed that is on its way.
+//! What was handed to a session and is not in the rows yet, and the attempts somebody is about to
+//! decide about: the one place that knows both, so that a command is never pushed past a decision,
+//! and nothing is taken for never pushed that is on its way.
 //!
-//! A decision marks the attempts it has read, which gives it their pushes, and holds them until it is committed or given up. A push
-//! is refused while its attempt is held, and afterwards when its row was read before that; whoever is refused is looked at
-//! again. Each attempt is held for itself and nobody waits: a decision about a whole fleet holds up what it is about and
-//! nothing else.
+//! A decision marks the attempts it has read, which gives it their pushes, and holds them until it
+//! is committed or given up. A push is refused while its attempt is held, and afterwards when its
+//! row was read before that; whoever is refused is looked at again. Each attempt is held for itself
+//! and nobody waits: a decision about a whole fleet holds up what it is about and nothing else.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,14 +18,16 @@ use parking_lot::{Mutex, MutexGuard};
 use kernex_proto::ids::{AttemptId, DeviceId};
 use tokio::{sync::Notify, time::Instant};
 
-/// Longest time a push is written behind. Whoever reads meanwhile finds the attempt pending, and the claim in the registry keeps it
-/// from being pushed once more.
+/// Longest time a push is written behind. Whoever reads meanwhile finds the attempt pending, and
+/// the claim in the registry keeps it from being pushed once more.
 const BEHIND: Duration = Duration::from_secs(2);
 
-/// How long it is kept which attempts were decided about. A command whose row was read longer ago than that is read again.
+/// How long it is kept which attempts were decided about. A command whose row was read longer ago
+/// than that is read again.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// Longest time what was handed over waits for an answer of a database that hangs, before the marks are looked through again.
+/// Longest time what was handed over waits for an answer of a database that hangs, before the marks
+/// are looked through again.
 const PRUNED: Duration = Duration::from_secs(10);
 
 /// Pushes that the rows do not know of, and decisions that are under way.
@@ -67,7 +70,8 @@ struct Mark {
     since: Instant,
 }
 
-/// Leave to decide about attempts, given out here and nowhere else. What it has marked is let go when it is dropped.
+/// Leave to decide about attempts, given out here and nowhere else. What it has marked is let go
+/// when it is dropped.
 #[derive(Debug)]
 pub struct Decision {
     flight: Arc<InFlight>,
@@ -82,7 +86,8 @@ impl InFlight {
         self.lock().moment
     }
 
-    /// Whether a command that begins something, whose row was read at `read`, may be pushed. Otherwise its device is looked at again.
+    /// Whether a command that begins something, whose row was read at `read`, may be pushed.
+    /// Otherwise its device is looked at again.
     #[must_use]
     pub fn may_push(&self, device: DeviceId, attempt: AttemptId, read: u64) -> bool {
         let may = self.lock().may_push(device, attempt, read);
@@ -92,7 +97,8 @@ impl InFlight {
         may
     }
 
-    /// Takes note that a deploy is being pushed in the session `epoch`, if it may be: from here on decisions know of it.
+    /// Takes note that a deploy is being pushed in the session `epoch`, if it may be: from here on
+    /// decisions know of it.
     #[must_use]
     pub fn hand_over(&self, device: DeviceId, attempt: AttemptId, epoch: u64, read: u64) -> bool {
         let (may, began) = {
@@ -225,8 +231,8 @@ impl Table {
 }
 
 impl Decision {
-    /// Holds attempts whose rows have just been read, and gives the pushes of them that those rows do not know of. From now on
-    /// nothing of them is pushed until this is over.
+    /// Holds attempts whose rows have just been read, and gives the pushes of them that those rows
+    /// do not know of. From now on nothing of them is pushed until this is over.
     #[must_use]
     pub(crate) fn hold(
         &self,

@@ -1,14 +1,17 @@
 //! The Kernex control plane.
 //!
-//! A deployment's way through the house: `api::deployments` commits rows through `store` and leaves a hint;
-//! `dispatcher` asks the store what is due and pushes it through `registry` into the `session`s that are here; the
-//! agent's reports come back through `session` to `recorder`, which has `domain::attempt` decide and `store` commit many
-//! of them at once, and then acknowledges. `rollout` opens phase after phase as `domain::rollout` says. Watchers see each commit. The rows are the queue: a lost session, hint or
-//! server loses nothing, because a new session and a timer lead to the same dispatcher pass.
+//! A deployment's way through the house: `api::deployments` commits rows through `store` and leaves
+//! a hint; `dispatcher` asks the store what is due and pushes it through `registry` into the
+//! `session`s that are here; the agent's reports come back through `session` to `recorder`, which
+//! has `domain::attempt` decide and `store` commit many of them at once, and then acknowledges.
+//! `rollout` opens phase after phase as `domain::rollout` says. Watchers see each commit. The rows
+//! are the queue: a lost session, hint or server loses nothing, because a new session and a timer
+//! lead to the same dispatcher pass.
 //!
-//! [`run`] builds the parts, supervises them and takes them down again. To change how a device connects, open
-//! `session/handshake.rs`; what an attempt may become, `domain/attempt.rs`; who may call what, `auth.rs`; which error
-//! means which status, `error.rs`. The words are explained in `docs/glossary.md`.
+//! [`run`] builds the parts, supervises them and takes them down again. To change how a device
+//! connects, open `session/handshake.rs`; what an attempt may become, `domain/attempt.rs`; who may
+//! call what, `auth.rs`; which error means which status, `error.rs`. The words are explained in
+//! `docs/glossary.md`.
 
 pub mod answers;
 pub mod api;
@@ -64,7 +67,8 @@ async fn migrate_open(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes a new admin token into the data folder; the way back in when every other token is lost or expired.
+/// Writes a new admin token into the data folder; the way back in when every other token is lost or
+/// expired.
 pub async fn admin_token(config: &Config) -> anyhow::Result<()> {
     let store = startup::database(config, clock::Clock::system()).await?;
     startup::admin_token(&store, &config.data_dir).await?;

@@ -1,4 +1,5 @@
-//! How the server stops: a soft token to finish up, a hard one to drop everything, and owned tasks that are awaited.
+//! How the server stops: a soft token to finish up, a hard one to drop everything, and owned tasks
+//! that are awaited.
 
 use std::{
     future::Future,
@@ -14,7 +15,8 @@ use tokio_util::{
 };
 use tracing::{Instrument, Span};
 
-/// Two tokens: `soft` asks everybody to finish, `hard` ends what has not. They are fields, never statics.
+/// Two tokens: `soft` asks everybody to finish, `hard` ends what has not. They are fields, never
+/// statics.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     /// Stop accepting, drain, finish.
@@ -30,7 +32,8 @@ impl Shutdown {
         Self::default()
     }
 
-    /// The first SIGTERM or SIGINT asks softly, the second ends at once. Never returns before the second signal.
+    /// The first SIGTERM or SIGINT asks softly, the second ends at once. Never returns before the
+    /// second signal.
     pub async fn follow_signals(self) -> std::io::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
@@ -52,7 +55,8 @@ impl Shutdown {
 }
 
 pin_project! {
-    /// A task until something ends it; an async block that selects would have the task's room twice.
+    /// A task until something ends it; an async block that selects would have the task's room
+    /// twice.
     struct Until<F> {
         #[pin]
         task: F,
@@ -73,7 +77,8 @@ impl<F: Future<Output = ()>> Future for Until<F> {
     }
 }
 
-/// The one way to start a task: it has a name, an owner that waits for it, and the hard token ends it.
+/// The one way to start a task: it has a name, an owner that waits for it, and the hard token ends
+/// it.
 #[derive(Debug, Clone)]
 pub struct Tasks {
     tracker: TaskTracker,

@@ -1,5 +1,6 @@
-//! The accept loop: capped, calm when descriptors run out, and never held up by a slow TLS handshake. What is accepted is a
-//! stranger (`connections/strangers.rs`) until something on it has authenticated.
+//! The accept loop: capped, calm when descriptors run out, and never held up by a slow TLS
+//! handshake. What is accepted is a stranger (`connections/strangers.rs`) until something on it has
+//! authenticated.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,17 +26,19 @@ use crate::{
     metrics::{Held, Metrics},
 };
 
-/// One of so many descriptors is left to files, the database and other listeners; connections get the rest.
+/// One of so many descriptors is left to files, the database and other listeners; connections get
+/// the rest.
 const LEFT_TO_OTHERS: u64 = 16;
-/// And no fewer than these, as long as that is not more than half: the metrics listener answers even when all else is full.
+/// And no fewer than these, as long as that is not more than half: the metrics listener answers
+/// even when all else is full.
 const LEAST_TO_OTHERS: u64 = 64;
 
 /// Most connections, however many descriptors there are: quiet ones take some 3 GB by then.
 const MAX_CONNECTIONS: u64 = 65_536;
 
-/// Bytes of a connection that the kernel takes before it sends them. What it has taken nothing can overtake, so it takes
-/// little: a stop that shares a connection with a download is behind this and not behind megabytes, and a slow peer's
-/// download waits in the file and not in memory.
+/// Bytes of a connection that the kernel takes before it sends them. What it has taken nothing can
+/// overtake, so it takes little: a stop that shares a connection with a download is behind this and
+/// not behind megabytes, and a slow peer's download waits in the file and not in memory.
 const UNSENT: u32 = 128 * 1024;
 
 /// A peer that has not finished its TLS handshake by then is dropped.
@@ -68,8 +71,8 @@ fn bind_as(address: SocketAddr, setting: &str) -> anyhow::Result<std::net::TcpLi
     })
 }
 
-/// Raises this process's limit on descriptors as far as it may; gives how many connections can be held at once, because each is a
-/// descriptor.
+/// Raises this process's limit on descriptors as far as it may; gives how many connections can be
+/// held at once, because each is a descriptor.
 pub(crate) fn room() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -190,8 +193,8 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Everything until a connection can be used: where it comes from, its turn, and TLS. Or what became of it instead; nothing
-/// when it was closed as a stranger.
+/// Everything until a connection can be used: where it comes from, its turn, and TLS. Or what
+/// became of it instead; nothing when it was closed as a stranger.
 async fn open(
     stream: TcpStream,
     address: SocketAddr,
@@ -255,7 +258,8 @@ async fn handshake(
     }
 }
 
-/// Waits longer after each error in a row: with no descriptor left, accepting again at once only burns the processor.
+/// Waits longer after each error in a row: with no descriptor left, accepting again at once only
+/// burns the processor.
 #[derive(Debug, Default)]
 pub(crate) struct Pause {
     step: u32,

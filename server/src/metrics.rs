@@ -1,7 +1,9 @@
-//! What the server counts about itself. The parts move these figures; a scrape (`monitor.rs`) reads them.
+//! What the server counts about itself. The parts move these figures; a scrape (`monitor.rs`) reads
+//! them.
 //!
-//! No label ever names a device, a bundle or a caller: the number of series stays the same however large the fleet is.
-//! Every series is there from the first scrape on, with zero, so that rates and alerts work before the first event.
+//! No label ever names a device, a bundle or a caller: the number of series stays the same however
+//! large the fleet is. Every series is there from the first scrape on, with zero, so that rates and
+//! alerts work before the first event.
 
 use std::time::Duration;
 
@@ -53,7 +55,8 @@ pub struct Metrics {
     pub drifted: Gauge,
     /// Attempts that ended at their deadline.
     pub expired: Counter,
-    /// Readers that took nothing by what became of them: their stream `ended`, or their connection `disconnected`.
+    /// Readers that took nothing by what became of them: their stream `ended`, or their connection
+    /// `disconnected`.
     pub slow_readers: By<Counter>,
     /// Calls refused because their token had as many under way as it may.
     pub token_limit: Counter,
@@ -198,8 +201,8 @@ impl Metrics {
     }
 }
 
-/// What can become of a connection before something on it has authenticated: TLS done, refused or too slow, no descriptor for
-/// it, no header from a trusted proxy; or it was closed as a stranger.
+/// What can become of a connection before something on it has authenticated: TLS done, refused or
+/// too slow, no descriptor for it, no header from a trusted proxy; or it was closed as a stranger.
 const CONNECTION_RESULTS: [&str; 8] = [
     "accepted",
     "refused",

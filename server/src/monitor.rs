@@ -1,7 +1,9 @@
-//! The listener for machines that watch the server: `/metrics` for Prometheus, `/healthz` and `/readyz` for orchestrators.
+//! The listener for machines that watch the server: `/metrics` for Prometheus, `/healthz` and
+//! `/readyz` for orchestrators.
 //!
-//! Plain HTTP/1.1 on an address of its own, loopback unless somebody says otherwise. It has nothing to hide but nothing to
-//! give away either: no device, bundle or caller is named. A connection answers one request and is closed.
+//! Plain HTTP/1.1 on an address of its own, loopback unless somebody says otherwise. It has nothing
+//! to hide but nothing to give away either: no device, bundle or caller is named. A connection
+//! answers one request and is closed.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -185,7 +187,8 @@ impl Monitor {
         if self.draining.is_cancelled() {
             return Err("the server is stopping\n");
         }
-        // Over the connections that sessions have: what operators wait for does not make a server unfit for its fleet.
+        // Over the connections that sessions have: what operators wait for does not make a server
+        // unfit for its fleet.
         match tokio::time::timeout(PROBE_LIMIT, self.store.ping()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err("the database does not answer\n"),

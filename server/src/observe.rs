@@ -1,4 +1,5 @@
-//! Logs and traces: one span per RPC, with the caller's trace as its parent and the field names of the RPC conventions.
+//! Logs and traces: one span per RPC, with the caller's trace as its parent and the field names of
+//! the RPC conventions.
 
 use std::{
     pin::Pin,
@@ -16,7 +17,8 @@ use crate::{auth::known_path, config::Config, connections::ConnectionHandle};
 /// Shown without `RUST_LOG`.
 const DEFAULT_FILTER: &str = "info,sqlx=warn,sea_orm_migration=warn,h2=warn,hyper=warn,tower=warn";
 
-/// Starts logs and, with an OTLP endpoint in the environment, traces. The guard writes out what waits when it is shut down.
+/// Starts logs and, with an OTLP endpoint in the environment, traces. The guard writes out what
+/// waits when it is shut down.
 pub fn init(config: &Config) -> Result<TelemetryGuard, TelemetryError> {
     telemetry::init("kernex-server", DEFAULT_FILTER, config.log_format)
 }
@@ -77,8 +79,8 @@ where
     }
 }
 
-/// A refusal is the caller's business; what is the server's own was logged where it happened. A stranger's is counted, and
-/// named once a source and minute.
+/// A refusal is the caller's business; what is the server's own was logged where it happened. A
+/// stranger's is counted, and named once a source and minute.
 fn refused(code: i64, duration_ms: u64, connection: Option<&ConnectionHandle>) {
     match connection.filter(|connection| connection.is_stranger()) {
         Some(stranger) => {

@@ -1,4 +1,5 @@
-//! The long-lived tasks of the server by name: started here, watched and awaited, so that none dies silently.
+//! The long-lived tasks of the server by name: started here, watched and awaited, so that none dies
+//! silently.
 
 use std::future::Future;
 

@@ -1,7 +1,7 @@
 //! Asking devices live what a deploy would meet, before any of them is touched.
 //!
-//! Nothing of this is stored: a question lives as long as the call that asks it, and what a device did not answer in time
-//! is told as just that.
+//! Nothing of this is stored: a question lives as long as the call that asks it, and what a device
+//! did not answer in time is told as just that.
 
 use std::{collections::HashMap, time::Duration};
 

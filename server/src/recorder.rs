@@ -1,8 +1,10 @@
-//! Group commit: what many sessions say goes to the store in one transaction, and only then is it acknowledged.
+//! Group commit: what many sessions say goes to the store in one transaction, and only then is it
+//! acknowledged.
 //!
-//! Reports wait in a bounded queue; while one batch commits the next one gathers. Heartbeats and progress are not queued:
-//! only the latest of each device and attempt is kept. When the store fails, the batch stays here and is tried again;
-//! the sessions feel it as a full queue, and agents as acks that are late.
+//! Reports wait in a bounded queue; while one batch commits the next one gathers. Heartbeats and
+//! progress are not queued: only the latest of each device and attempt is kept. When the store
+//! fails, the batch stays here and is tried again; the sessions feel it as a full queue, and agents
+//! as acks that are late.
 
 mod known;
 
@@ -40,13 +42,16 @@ use crate::{
     },
 };
 
-/// Reports that may wait for a commit. Some seconds of a busy fleet; beyond it sessions stop reading until it moves.
+/// Reports that may wait for a commit. Some seconds of a busy fleet; beyond it sessions stop
+/// reading until it moves.
 const QUEUE: usize = 4096;
-/// Reports in one transaction; keeps its time and memory bounded (an outcome carries up to 64 KiB of output).
+/// Reports in one transaction; keeps its time and memory bounded (an outcome carries up to 64 KiB
+/// of output).
 const BATCH: usize = 1024;
 /// Longest time a heartbeat or a progress report waits for its write.
 const FLUSH: Duration = Duration::from_secs(1);
-/// Failures of a whole batch, not counting a store that does not answer, before its reports are tried one by one.
+/// Failures of a whole batch, not counting a store that does not answer, before its reports are
+/// tried one by one.
 const TOGETHER: u32 = 4;
 /// Waits after a failed write: doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -110,7 +115,8 @@ pub struct Waiting {
 }
 
 impl Recorder {
-    /// A recorder and the future that does its work until `stop`, after which it writes what is left.
+    /// A recorder and the future that does its work until `stop`, after which it writes what is
+    /// left.
     pub fn new(
         store: Store,
         registry: Arc<Registry>,
@@ -172,7 +178,8 @@ impl Recorder {
         }
     }
 
-    /// Drops the heartbeat that waits, should it be of a session up to this number: its key is revoked.
+    /// Drops the heartbeat that waits, should it be of a session up to this number: its key is
+    /// revoked.
     pub fn silence(&self, device: DeviceId, epoch: u64) {
         let mut heartbeats = self.latest.heartbeats.lock();
         if heartbeats
@@ -183,7 +190,8 @@ impl Recorder {
         }
     }
 
-    /// Keeps the latest progress of an attempt, said in the session of this number, for the next write.
+    /// Keeps the latest progress of an attempt, said in the session of this number, for the next
+    /// write.
     pub fn progress(
         &self,
         device: DeviceId,
@@ -242,7 +250,8 @@ impl Worker {
         self.flush_heartbeats().await;
     }
 
-    /// Writes the batch and what progress there is, again and again until it is written; then acknowledges.
+    /// Writes the batch and what progress there is, again and again until it is written; then
+    /// acknowledges.
     async fn commit(
         &mut self,
         batch: &mut Vec<Submission>,
@@ -271,7 +280,8 @@ impl Worker {
         for (report, disposition) in batch.drain(..).zip(dispositions) {
             let device = report.session.device;
             let Some(disposition) = disposition else {
-                // The agent still has it and sends it again in its next session, unless its key is revoked.
+                // The agent still has it and sends it again in its next session, unless its key is
+                // revoked.
                 report.session.end(Ended::Unrecorded);
                 continue;
             };
@@ -304,16 +314,17 @@ impl Worker {
                 Act::AckReport.after();
             }
         }
-        // An attempt that ended may make the next one of its device due, or the next phase of its deployment.
+        // An attempt that ended may make the next one of its device due, or the next phase of its
+        // deployment.
         if !moved.is_empty() {
             self.hints.rollouts();
         }
         self.hints.add(moved);
     }
 
-    /// Applies the rows together. Waits for a store that does not answer; when it answers with an error, the rows are
-    /// tried one by one, so that one that trips over a defect does not hold up the fleet. `None` was not written, and never
-    /// will be when its key is revoked.
+    /// Applies the rows together. Waits for a store that does not answer; when it answers with an
+    /// error, the rows are tried one by one, so that one that trips over a defect does not hold up
+    /// the fleet. `None` was not written, and never will be when its key is revoked.
     async fn apply(
         &self,
         rows: Vec<IncomingReport>,

@@ -1,6 +1,8 @@
-//! Which device is here, in which session: a synchronous phone book under a short lock, newest epoch wins.
+//! Which device is here, in which session: a synchronous phone book under a short lock, newest
+//! epoch wins.
 //!
-//! Nothing is sent, notified or awaited while the lock is held; callers take handles out and act on them.
+//! Nothing is sent, notified or awaited while the lock is held; callers take handles out and act on
+//! them.
 
 mod rate;
 
@@ -33,14 +35,15 @@ use crate::{
     revocations::Cause,
 };
 
-/// Messages that may wait for one device. A session has a handful of commands and acks under way; a peer that lets 64
-/// pile up does not read, and more would only hide it.
+/// Messages that may wait for one device. A session has a handful of commands and acks under way; a
+/// peer that lets 64 pile up does not read, and more would only hide it.
 ///
-/// They wait in boxes: the channel makes room for 32 at once, which is 8 KiB for messages and 256 bytes for boxes.
+/// They wait in boxes: the channel makes room for 32 at once, which is 8 KiB for messages and 256
+/// bytes for boxes.
 pub const OUTBOUND_QUEUE: usize = 64;
 
-/// Reports of one session that are being recorded. One commit answers all of them, so their acknowledgements have to fit into
-/// the queue together, with room for everything else.
+/// Reports of one session that are being recorded. One commit answers all of them, so their
+/// acknowledgements have to fit into the queue together, with room for everything else.
 const REPORTS_AT_ONCE: usize = OUTBOUND_QUEUE / 2;
 
 /// Milliseconds between two changes of a disk's state that are noted in one session.
@@ -146,7 +149,8 @@ impl SessionHandle {
         wire.ok().and_then(DiskFault::from_wire)
     }
 
-    /// Whether this is news. An agent that says something else with each heartbeat is heard every ten seconds.
+    /// Whether this is news. An agent that says something else with each heartbeat is heard every
+    /// ten seconds.
     #[must_use]
     pub fn is_news_of_disk(&self, fault: Option<DiskFault>) -> bool {
         if fault == self.disk_fault() {
@@ -175,7 +179,8 @@ impl SessionHandle {
         self.rate.get_or_init(Box::default).count();
     }
 
-    /// Whether the last message that was counted was one too many, and [`Self::may_say_more`] is to be waited for.
+    /// Whether the last message that was counted was one too many, and [`Self::may_say_more`] is to
+    /// be waited for.
     #[must_use]
     pub fn has_said_too_much(&self) -> bool {
         self.rate.get().is_some_and(|rate| rate.is_exceeded())
@@ -206,15 +211,16 @@ impl SessionHandle {
         }
     }
 
-    /// The agent goes by this from now on; never longer than an hour, which is what a configuration may ask for.
+    /// The agent goes by this from now on; never longer than an hour, which is what a configuration
+    /// may ask for.
     pub fn set_heartbeat(&self, interval: Duration) {
         let millis = interval.as_millis().min(3_600_000);
         let millis = u64::try_from(millis).unwrap_or(3_600_000);
         self.heartbeat_ms.store(millis, Ordering::Relaxed);
     }
 
-    /// Queues a message; a full queue ends the session. Says whether it was queued: a command is not where the agent cannot
-    /// write it down, and to a key that was revoked nothing is said.
+    /// Queues a message; a full queue ends the session. Says whether it was queued: a command is
+    /// not where the agent cannot write it down, and to a key that was revoked nothing is said.
     pub fn send(&self, message: Message) -> bool {
         let is_revoked = matches!(self.ended.get(), Some(Ended::Revoked(_)));
         if is_revoked || (self.is_ailing() && matches!(message, Message::Command(_))) {
@@ -283,7 +289,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Makes the handle the device's session and ends the older one. Refused when a newer one is there.
+    /// Makes the handle the device's session and ends the older one. Refused when a newer one is
+    /// there.
     pub fn insert(&self, handle: Arc<SessionHandle>) -> bool {
         let older = {
             let mut sessions = self.lock();
@@ -318,8 +325,8 @@ impl Registry {
         present
     }
 
-    /// Ends the device's session, should it have been opened with a key that is revoked: up to this number. It is gone at once,
-    /// so nothing is pushed into it any more.
+    /// Ends the device's session, should it have been opened with a key that is revoked: up to this
+    /// number. It is gone at once, so nothing is pushed into it any more.
     pub fn revoke(&self, device: DeviceId, epoch: u64, cause: Cause) {
         let revoked = {
             let mut sessions = self.lock();
@@ -374,7 +381,8 @@ impl Registry {
         self.lock().is_empty()
     }
 
-    /// Claims a push of this command in this session; `None` when it was pushed a short time ago or the session is gone.
+    /// Claims a push of this command in this session; `None` when it was pushed a short time ago or
+    /// the session is gone.
     #[must_use]
     pub fn claim(
         &self,
@@ -413,8 +421,8 @@ impl Registry {
         }
     }
 
-    /// How long ago this deploy could first have been pushed in the session it was pushed in; the time the device was away
-    /// is not counted.
+    /// How long ago this deploy could first have been pushed in the session it was pushed in; the
+    /// time the device was away is not counted.
     #[must_use]
     pub fn pushed(&self, device: DeviceId, attempt: AttemptId) -> Option<Duration> {
         let sessions = self.lock();
@@ -425,8 +433,8 @@ impl Registry {
         Some(push.due.elapsed())
     }
 
-    /// An attempt closed. It stays claimed for a while, because whoever is about to push it may have read its row before that;
-    /// a long session does not collect them.
+    /// An attempt closed. It stays claimed for a while, because whoever is about to push it may
+    /// have read its row before that; a long session does not collect them.
     pub fn closed(&self, device: DeviceId, attempt: AttemptId) {
         let now = Instant::now();
         let mut sessions = self.lock();

@@ -1,8 +1,10 @@
-//! What stopped being valid, told in the moment its transaction has committed: to the sessions of the devices it is about, and to
-//! whatever else goes on in the name of a device or of an operator's token.
+//! What stopped being valid, told in the moment its transaction has committed: to the sessions of
+//! the devices it is about, and to whatever else goes on in the name of a device or of an
+//! operator's token.
 //!
-//! Whoever goes on for longer than one answer takes a [`Hold`] *before* it asks the database whether it may. Then a commit comes
-//! either before the question, which finds it, or after it, and ends the hold.
+//! Whoever goes on for longer than one answer takes a [`Hold`] *before* it asks the database
+//! whether it may. Then a commit comes either before the question, which finds it, or after it, and
+//! ends the hold.
 
 use std::{
     collections::HashMap,
@@ -124,8 +126,8 @@ impl Inner {
 }
 
 impl Revocations {
-    /// Has `listener` called with each revocation, on the thread that committed it; it may neither wait nor take long. The first
-    /// one stays.
+    /// Has `listener` called with each revocation, on the thread that committed it; it may neither
+    /// wait nor take long. The first one stays.
     pub fn listen(&self, listener: impl Fn(Revocation) + Send + Sync + 'static) {
         let _ = self.0.listener.set(Box::new(listener));
     }
@@ -163,7 +165,8 @@ impl Revocations {
         }
     }
 
-    /// Grows with each operator token that is revoked. What was read of tokens when it was less may be old.
+    /// Grows with each operator token that is revoked. What was read of tokens when it was less may
+    /// be old.
     #[must_use]
     pub fn tokens(&self) -> u64 {
         self.0.tokens.load(Ordering::SeqCst)

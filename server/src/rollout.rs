@@ -1,5 +1,6 @@
-//! Moves deployments with phases on: woken by a hint (an attempt ended, an operator decided) or a timer it does not ask why,
-//! reads where they stand, and has the planner's word applied. Losing a hint loses nothing.
+//! Moves deployments with phases on: woken by a hint (an attempt ended, an operator decided) or a
+//! timer it does not ask why, reads where they stand, and has the planner's word applied. Losing a
+//! hint loses nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +13,8 @@ use crate::{
     store::{Store, rollouts::Advanced},
 };
 
-/// Between two looks while a rollout is open, or after one that failed; other replicas and deadlines close attempts too.
+/// Between two looks while a rollout is open, or after one that failed; other replicas and
+/// deadlines close attempts too.
 const BUSY: Duration = Duration::from_secs(1);
 /// The same while none is.
 const CALM: Duration = Duration::from_secs(5);

@@ -1,4 +1,5 @@
-//! One device's stream: after the handshake a loop of "wait, decide, act", where the decision is a pure function.
+//! One device's stream: after the handshake a loop of "wait, decide, act", where the decision is a
+//! pure function.
 
 mod decide;
 mod group;
@@ -50,8 +51,9 @@ use crate::{
     store::{Store, heartbeats::HeartbeatRow},
 };
 
-/// Handshakes worked on at once, which is what one transaction opens together ([`Steps`]). More of them would wait for each
-/// other longer than a handshake may take, and a returning fleet would write sessions that nobody waits for any more.
+/// Handshakes worked on at once, which is what one transaction opens together ([`Steps`]). More of
+/// them would wait for each other longer than a handshake may take, and a returning fleet would
+/// write sessions that nobody waits for any more.
 pub const HANDSHAKES: usize = 256;
 /// How long a handshake waits for its turn before it is told to come back.
 const ADMISSION_WAIT: Duration = Duration::from_secs(3);
@@ -94,7 +96,8 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// The whole life of one stream. `span` is entered for all that is rare; a heartbeat does without.
+    /// The whole life of one stream. `span` is entered for all that is rare; a heartbeat does
+    /// without.
     #[expect(
         clippy::manual_async_fn,
         reason = "a function that waits has the room of its arguments twice"
@@ -178,7 +181,8 @@ impl Sessions {
         };
         connection.known();
         let epoch = opened.epoch;
-        // What is revoked after this is found by the look below, unless the confirmation has found it.
+        // What is revoked after this is found by the look below, unless the confirmation has found
+        // it.
         let revoked = self.store.revocations().devices();
         Span::current().record("session", epoch);
         let welcome = v1::Welcome {
@@ -254,7 +258,8 @@ impl Sessions {
         }
     }
 
-    /// Waits, decides, acts, until something ends it. Returns the status that says why, or none for a good end.
+    /// Waits, decides, acts, until something ends it. Returns the status that says why, or none for
+    /// a good end.
     async fn live<S>(
         &self,
         inbound: &mut S,
@@ -324,7 +329,8 @@ impl Sessions {
                     silent.as_mut().reset(heard + silence());
                 }
                 Decision::Report(report) => {
-                    // In a box, as everything else that a quiet session does not do: its room is given back.
+                    // In a box, as everything else that a quiet session does not do: its room is
+                    // given back.
                     if !Box::pin(self.report(session, report)).await {
                         return Some(Refusal::Draining.into());
                     }
@@ -342,7 +348,8 @@ impl Sessions {
         }
     }
 
-    /// Holds what a device said until it may say more. What it says meanwhile waits on its own side.
+    /// Holds what a device said until it may say more. What it says meanwhile waits on its own
+    /// side.
     async fn hold(&self, session: &SessionHandle) {
         if session.has_said_too_much() {
             self.metrics.device_limits.of("messages").inc();
@@ -472,7 +479,8 @@ impl Sessions {
     }
 }
 
-/// What the session does about it; a message is counted. A function of its own, so that an open session has no room for it.
+/// What the session does about it; a message is counted. A function of its own, so that an open
+/// session has no room for it.
 fn decide_for(session: &SessionHandle, wake: Wake) -> Decision {
     let decision = match session.is_ailing() {
         false => decide(wake),

@@ -1,5 +1,5 @@
-//! Before the first connection: the data folder, the database, the certificates and the first token, each with one clear
-//! sentence when it cannot be had.
+//! Before the first connection: the data folder, the database, the certificates and the first
+//! token, each with one clear sentence when it cannot be had.
 
 use std::{
     fs::{File, TryLockError},
@@ -129,7 +129,8 @@ pub(crate) fn data_folder(folder: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// Takes away what others may do in the folder and with what is in it, whoever made it before: keys, tokens, the database.
+/// Takes away what others may do in the folder and with what is in it, whoever made it before:
+/// keys, tokens, the database.
 fn keep_private(folder: &Path) -> io::Result<()> {
     restrict(folder, 0o700)?;
     for entry in std::fs::read_dir(folder)? {

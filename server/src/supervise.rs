@@ -1,5 +1,5 @@
-//! The life of the server: it starts, runs until it is asked to stop or a part fails, and ends in good order. How its parts are
-//! made is in `assembly.rs`.
+//! The life of the server: it starts, runs until it is asked to stop or a part fails, and ends in
+//! good order. How its parts are made is in `assembly.rs`.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Agents come back over this time after a drain, and not before the first of these moments.
 const COME_BACK: (u64, u64) = (200, 5_200);
 
-/// Runs the control plane on a bound listener until it is asked to stop. An error means that it could not start or that
-/// one of its parts failed; a stop, soft or hard, is no error.
+/// Runs the control plane on a bound listener until it is asked to stop. An error means that it
+/// could not start or that one of its parts failed; a stop, soft or hard, is no error.
 pub async fn run(
     config: Config,
     listener: std::net::TcpListener,

@@ -1,4 +1,5 @@
-//! Certificates: a CA for twenty years, a leaf for ninety days that renews itself while the server runs.
+//! Certificates: a CA for twenty years, a leaf for ninety days that renews itself while the server
+//! runs.
 
 use std::{
     io::Write as _,
@@ -53,7 +54,8 @@ impl ResolvesServerCert for Leaf {
 }
 
 impl Identity {
-    /// Loads what the folder holds and writes what is missing, due for renewal, or without one of the names.
+    /// Loads what the folder holds and writes what is missing, due for renewal, or without one of
+    /// the names.
     pub fn open(folder: &Path, public: &[String], clock: Clock) -> anyhow::Result<Self> {
         let names = names(public);
         let files = Files(folder);
@@ -179,7 +181,8 @@ fn read(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// What the certificate must name: this machine in every usual spelling, and what the operator asked for.
+/// What the certificate must name: this machine in every usual spelling, and what the operator
+/// asked for.
 fn names(public: &[String]) -> Vec<String> {
     let mut names = vec!["localhost".into(), "127.0.0.1".into(), "::1".into()];
     let host = rustix::system::uname()
@@ -196,7 +199,8 @@ fn names(public: &[String]) -> Vec<String> {
 }
 
 fn make_ca(files: &Files<'_>, at: OffsetDateTime) -> anyhow::Result<()> {
-    // Without a leaf nothing was ever signed: a first start died between the two files, and nobody knows that key.
+    // Without a leaf nothing was ever signed: a first start died between the two files, and nobody
+    // knows that key.
     let is_known = files.leaf().exists() || files.leaf_key().exists();
     if files.ca_key().exists() && is_known {
         bail!(
@@ -220,8 +224,8 @@ fn make_ca(files: &Files<'_>, at: OffsetDateTime) -> anyhow::Result<()> {
     write_private(&files.ca(), certificate.pem().as_bytes())
 }
 
-/// True when a leaf is missing, due, without one of the names, or from another CA. A leaf without `ca.key` beside it was
-/// put there by somebody else and is left alone.
+/// True when a leaf is missing, due, without one of the names, or from another CA. A leaf without
+/// `ca.key` beside it was put there by somebody else and is left alone.
 fn must_issue(files: &Files<'_>, names: &[String], at: OffsetDateTime) -> anyhow::Result<bool> {
     if !files.leaf().exists() || !files.leaf_key().exists() {
         return Ok(true);
@@ -292,7 +296,8 @@ fn issue(files: &Files<'_>, names: &[String], at: OffsetDateTime) -> anyhow::Res
     params.not_before = at - CLOCK_SLACK;
     params.not_after = at + LEAF_LIFE;
     let leaf = params.signed_by(&key, &issuer)?;
-    // Leaf and CA travel together: an agent that enrols meets the CA here and compares it with its token's pin.
+    // Leaf and CA travel together: an agent that enrols meets the CA here and compares it with its
+    // token's pin.
     let chain = format!("{}{}", leaf.pem(), ca_pem);
     write_private(&files.leaf_key(), key.serialize_pem().as_bytes())?;
     write_private(&files.leaf(), chain.as_bytes())

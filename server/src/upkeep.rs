@@ -1,4 +1,5 @@
-//! What time alone makes necessary: the lease, deadlines, a log that grows, retention, a certificate that ends.
+//! What time alone makes necessary: the lease, deadlines, a log that grows, retention, a
+//! certificate that ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,19 +19,22 @@ use crate::{
 /// How long other replicas believe that this one lives.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
 const RENEW_LEASE: Duration = Duration::from_secs(5);
-/// Between two looks at whether sessions here went on elsewhere, when nobody else writes to this database: what this process
-/// itself ends is told at once, and a look at ten thousand rows is only for what came in between.
+/// Between two looks at whether sessions here went on elsewhere, when nobody else writes to this
+/// database: what this process itself ends is told at once, and a look at ten thousand rows is only
+/// for what came in between.
 const COMPARE_ALONE: Duration = Duration::from_secs(60);
-/// Between two looks at whether another replica revoked something; what is revoked here is told at once.
+/// Between two looks at whether another replica revoked something; what is revoked here is told at
+/// once.
 const LISTEN: Duration = Duration::from_millis(500);
 const EXPIRE: Duration = Duration::from_secs(1);
-/// Seldom enough that the log, which begins anew after it, does not cost a commit in a hundred its own header.
+/// Seldom enough that the log, which begins anew after it, does not cost a commit in a hundred its
+/// own header.
 const CHECKPOINT: Duration = Duration::from_secs(5);
 const PRUNE: Duration = Duration::from_secs(10 * 60);
 const CHECK_CERTIFICATE: Duration = Duration::from_secs(3600);
 
-/// Keeps this replica's lease alive until `stop`, ends the sessions of replicas that let theirs run out, and those here
-/// that went on elsewhere.
+/// Keeps this replica's lease alive until `stop`, ends the sessions of replicas that let theirs run
+/// out, and those here that went on elsewhere.
 pub(crate) async fn lease(
     store: Store,
     registry: Arc<Registry>,
@@ -77,7 +81,8 @@ async fn end_lost(store: &Store, registry: &Registry, replica: Uuid) -> Result<(
     Ok(())
 }
 
-/// Hears of what other replicas revoke after the transaction of number `seen`. One row says whether there is anything.
+/// Hears of what other replicas revoke after the transaction of number `seen`. One row says whether
+/// there is anything.
 pub(crate) async fn revocations(store: Store, mut seen: u64, stop: CancellationToken) {
     let looking = async {
         let mut ticks = every(LISTEN);
@@ -103,7 +108,8 @@ async fn hear(store: &Store, seen: &mut u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Closes what is past its deadline, and has the devices looked at that may go on with something else.
+/// Closes what is past its deadline, and has the devices looked at that may go on with something
+/// else.
 pub(crate) async fn expiry(
     store: Store,
     registry: Arc<Registry>,

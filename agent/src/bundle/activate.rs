@@ -19,7 +19,8 @@ pub(crate) fn current(shelf: &Shelf) -> io::Result<Option<String>> {
     }
 }
 
-/// Makes a release current, or none. Durable when it returns; at any cut `current` names the old or the new one.
+/// Makes a release current, or none. Durable when it returns; at any cut `current` names the old or
+/// the new one.
 pub(crate) fn switch(shelf: &Shelf, folder: Option<&str>) -> io::Result<()> {
     let current = shelf.root.join(CURRENT);
     match folder {
@@ -49,8 +50,8 @@ pub(crate) fn switch(shelf: &Shelf, folder: Option<&str>) -> io::Result<()> {
     durable::sync_dir(&shelf.root)
 }
 
-/// Removes a release that is not current. One that cannot be removed stays without a description: it does not count any
-/// more, nothing goes back to it, and [`collect`] tries again.
+/// Removes a release that is not current. One that cannot be removed stays without a description:
+/// it does not count any more, nothing goes back to it, and [`collect`] tries again.
 pub(crate) fn remove(shelf: &Shelf, folder: &str) -> io::Result<()> {
     if current(shelf)?.as_deref() == Some(folder) {
         shelf.remover.keep(&shelf.release(folder));
@@ -64,7 +65,8 @@ pub(crate) fn remove(shelf: &Shelf, folder: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes all but the current release and the newest `keep` others, and those that were to go before and had to stay.
+/// Removes all but the current release and the newest `keep` others, and those that were to go
+/// before and had to stay.
 pub(crate) fn collect(shelf: &Shelf, keep: usize) -> io::Result<()> {
     let current = current(shelf)?;
     let (mut others, to_go): (Vec<String>, Vec<String>) = fs::read_dir(shelf.releases())?

@@ -1,4 +1,5 @@
-//! Fetching a bundle: as often as it takes, from where the last try stopped, hashed while it is written.
+//! Fetching a bundle: as often as it takes, from where the last try stopped, hashed while it is
+//! written.
 
 use std::{fs::File, io, io::Write as _, num::NonZeroU64, path::Path, time::Duration};
 
@@ -162,7 +163,8 @@ impl Fetch<'_> {
         let Some(link) = link else {
             return Ok(Ended::Cut("the agent is stopping".to_owned()));
         };
-        // On a connection that died without a word nothing would ever come, and the session is who notices.
+        // On a connection that died without a word nothing would ever come, and the session is who
+        // notices.
         let mut session = self.link.clone();
         tokio::select! {
             ended = Box::pin(self.download(&link, sink)) => ended,
@@ -218,8 +220,8 @@ impl Fetch<'_> {
     }
 }
 
-/// Where the bytes go. They are hashed and written on a blocking thread, a chunk at a time and while the next one is received,
-/// so that neither the session nor the journal waits for long.
+/// Where the bytes go. They are hashed and written on a blocking thread, a chunk at a time and
+/// while the next one is received, so that neither the session nor the journal waits for long.
 struct Sink {
     /// Taken along by whoever writes.
     written: Option<Written>,
@@ -247,7 +249,8 @@ impl Sink {
         })
     }
 
-    /// Waits for the chunk before, and has this one written. Who is dropped while waiting has not written it.
+    /// Waits for the chunk before, and has this one written. Who is dropped while waiting has not
+    /// written it.
     async fn write(&mut self, chunk: Bytes) -> io::Result<()> {
         let mut written = self.settle().await?;
         self.offset += chunk.len() as u64;

@@ -8,8 +8,9 @@ use crate::{
     removal::Remover,
 };
 
-/// What each bundle name stands for now. A release whose folder is gone, or a `current` that is, runs no more; one that
-/// somebody else switched is told as it is, without a digest when nothing says what it holds.
+/// What each bundle name stands for now. A release whose folder is gone, or a `current` that is,
+/// runs no more; one that somebody else switched is told as it is, without a digest when nothing
+/// says what it holds.
 pub(crate) fn running(
     remover: &Remover,
     journal: &Journal,

@@ -1,5 +1,5 @@
-//! From an archive to a release folder: looked through first, then room, then requirements, then unpacked aside and
-//! renamed into place.
+//! From an archive to a release folder: looked through first, then room, then requirements, then
+//! unpacked aside and renamed into place.
 
 use std::{
     fs::{self, File},
@@ -70,17 +70,19 @@ pub(crate) struct Place<'a> {
     pub(crate) shelf: &'a Shelf,
     /// Folder name of the release.
     pub(crate) folder: &'a str,
-    /// A folder that does not exist yet, on the same file system; the caller removes what is left there.
+    /// A folder that does not exist yet, on the same file system; the caller removes what is left
+    /// there.
     pub(crate) aside: &'a Path,
-    /// Ends the unpacking. Whoever only dropped it would have files appear behind the sweep: writing goes on off the
-    /// event loop.
+    /// Ends the unpacking. Whoever only dropped it would have files appear behind the sweep:
+    /// writing goes on off the event loop.
     pub(crate) halt: &'a CancellationToken,
 }
 
 /// Bytes of the archive that are in memory at once.
 const BUFFER: usize = 64 * 1024;
 
-/// An archive that cannot be read on once it is halted. Reading blocks: archives are read where that is no harm.
+/// An archive that cannot be read on once it is halted. Reading blocks: archives are read where
+/// that is no harm.
 struct Halting {
     file: File,
     halt: CancellationToken,
@@ -110,9 +112,9 @@ impl AsyncRead for Halting {
     }
 }
 
-/// Walks an archive on a blocking thread, where it is inflated and small files are written; large ones and syncing single files
-/// go to the other one. There are two, so only one archive may be walked at a time, which is what running one attempt at
-/// a time comes to.
+/// Walks an archive on a blocking thread, where it is inflated and small files are written; large
+/// ones and syncing single files go to the other one. There are two, so only one archive may be
+/// walked at a time, which is what running one attempt at a time comes to.
 async fn walking<T, F>(
     walk: impl FnOnce() -> io::Result<F> + Send + 'static,
 ) -> Result<T, UnpackError>
@@ -125,8 +127,8 @@ where
     walked.await.map_err(io::Error::other)?
 }
 
-/// Unpacks an archive into a release folder and returns its manifest. Nothing is written before all of the archive
-/// was looked at.
+/// Unpacks an archive into a release folder and returns its manifest. Nothing is written before all
+/// of the archive was looked at.
 pub(crate) async fn unpack(
     archive: &Path,
     place: &Place<'_>,
@@ -142,7 +144,8 @@ pub(crate) async fn unpack(
     let needed = seen
         .unpacked_bytes
         .saturating_add(seen.entries.saturating_mul(PER_ENTRY));
-    // What the bundle wants beside itself also makes old releases go; whether it is enough, the requirements say.
+    // What the bundle wants beside itself also makes old releases go; whether it is enough, the
+    // requirements say.
     let beside = seen.manifest.requires.disk_bytes.unwrap_or(0);
     if beside != 0 {
         let _ = make_room(remover, needed.saturating_add(beside)).await?;

@@ -1,8 +1,8 @@
 //! A connection for one download, open while that lasts.
 //!
-//! What one connection carries comes in order, and a stop behind megabytes of a bundle comes late. So bundles have a
-//! connection of their own, and of that one the agent decides how much is on its way: hyper's window is fixed before the
-//! first byte, so here HTTP/2 is spoken by h2 itself.
+//! What one connection carries comes in order, and a stop behind megabytes of a bundle comes late.
+//! So bundles have a connection of their own, and of that one the agent decides how much is on its
+//! way: hyper's window is fixed before the first byte, so here HTTP/2 is spoken by h2 itself.
 
 use std::{
     num::NonZeroU64,
@@ -32,7 +32,8 @@ use super::{
     pace::{LEAST_WINDOW, MOST_WINDOW, Pace},
 };
 
-/// A download that brings nothing for this long is cut. Bytes count, not messages: a slow one is honest.
+/// A download that brings nothing for this long is cut. Bytes count, not messages: a slow one is
+/// honest.
 const STALL: Duration = Duration::from_secs(30);
 /// A chunk of a bundle in one frame instead of sixteen.
 const FRAME: u32 = 256 * 1024;
@@ -53,8 +54,8 @@ pub(crate) enum BulkError {
     Stalled,
 }
 
-/// Starts HTTP/2 on a connection to `origin`; gives a client, and the future that does the work of the connection for as long
-/// as it is used. `limit` is the most bytes a second.
+/// Starts HTTP/2 on a connection to `origin`; gives a client, and the future that does the work of
+/// the connection for as long as it is used. `limit` is the most bytes a second.
 pub(super) async fn start<T>(
     io: T,
     origin: Uri,
@@ -83,7 +84,8 @@ where
     Ok((client, carry(connection, window)))
 }
 
-/// Does the work of a connection until it ends. Every frame that comes leads here, and so to the window that was last wished for.
+/// Does the work of a connection until it ends. Every frame that comes leads here, and so to the
+/// window that was last wished for.
 async fn carry<T>(mut connection: client::Connection<T, Bytes>, window: Arc<AtomicU32>) -> BulkError
 where
     T: AsyncRead + AsyncWrite + Unpin,

@@ -1,7 +1,8 @@
 //! How fast a download may come, and how much of it may be on its way; pure.
 //!
-//! What is on its way queues somewhere on the narrowest link, and whatever the session says or hears queues behind it. So no
-//! more is asked for ahead than comes in half a second, whatever the link can hold.
+//! What is on its way queues somewhere on the narrowest link, and whatever the session says or
+//! hears queues behind it. So no more is asked for ahead than comes in half a second, whatever the
+//! link can hold.
 
 use std::{num::NonZeroU64, time::Duration};
 
@@ -9,7 +10,8 @@ use tokio::time::Instant;
 
 /// Where every download begins, and what a slow one stays at.
 pub(super) const LEAST_WINDOW: u32 = 64 * 1024;
-/// What a fast one gets. Windows are promises, not memory: what they cost is what arrives faster than it is written.
+/// What a fast one gets. Windows are promises, not memory: what they cost is what arrives faster
+/// than it is written.
 pub(super) const MOST_WINDOW: u32 = 4 * 1024 * 1024;
 /// What a rate is measured over.
 const SAMPLE: Duration = Duration::from_millis(250);

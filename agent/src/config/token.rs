@@ -1,4 +1,5 @@
-//! Where the enrolment token comes from when it does not stand on the command line, where every user of the machine reads it.
+//! Where the enrolment token comes from when it does not stand on the command line, where every
+//! user of the machine reads it.
 
 use std::{
     ffi::OsString,
@@ -21,7 +22,8 @@ const STDIN: &str = "-";
 /// No token is longer.
 const MOST: u64 = 4096;
 
-/// The token in the named file, or in systemd's credential when no file is named; `None` when there is neither.
+/// The token in the named file, or in systemd's credential when no file is named; `None` when there
+/// is neither.
 pub(super) fn read(
     named: Option<PathBuf>,
     credentials: Option<OsString>,

@@ -268,7 +268,8 @@ impl<'a> Attempt<'a> {
         self.health(prepared).await
     }
 
-    /// The script has arranged for a restart: what comes after it is in the journal, and the agent is not to go on before.
+    /// The script has arranged for a restart: what comes after it is in the journal, and the agent
+    /// is not to go on before.
     async fn await_restart(
         &mut self,
         prepared: &Prepared,
@@ -364,7 +365,8 @@ impl<'a> Attempt<'a> {
 }
 
 impl Prepared {
-    /// What puts the release to work before it is current. A copy with a rollback script needs only that.
+    /// What puts the release to work before it is current. A copy with a rollback script needs only
+    /// that.
     fn deploy_script(&self) -> Option<&str> {
         match self.rollback_script() {
             Some(_) => None,

@@ -1,5 +1,6 @@
-//! After a crash: what was cut off is ended and undone, never run again. What goes back with a script, or goes on after a
-//! restart, is left to the executor, which begins only once a session has confirmed this agent.
+//! After a crash: what was cut off is ended and undone, never run again. What goes back with a
+//! script, or goes on after a restart, is left to the executor, which begins only once a session
+//! has confirmed this agent.
 
 use kernex_proto::{
     ids::{AttemptId, Digest},
@@ -46,8 +47,8 @@ pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
         .await
 }
 
-/// Ends scripts that the journal does not know: one that was set aside had begun them, and the server will be told that their
-/// attempts are lost.
+/// Ends scripts that the journal does not know: one that was set aside had begun them, and the
+/// server will be told that their attempts are lost.
 async fn end_strays(executor: &Executor) -> Result<(), JournalError> {
     let (device, state_dir) = (executor.identity.device, executor.config.state_dir.clone());
     let running = tokio::task::spawn_blocking(move || running_scripts(device, &state_dir));

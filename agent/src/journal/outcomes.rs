@@ -1,4 +1,5 @@
-//! Outcomes in the order they were made, acknowledged or not: what a server that was restored from an older backup is told again.
+//! Outcomes in the order they were made, acknowledged or not: what a server that was restored from
+//! an older backup is told again.
 
 use kernex_proto::{ids::AttemptId, v1};
 use prost::Message as _;

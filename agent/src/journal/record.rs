@@ -1,6 +1,7 @@
 //! What the journal keeps about an attempt and a release.
 //!
-//! Records are protobuf, like all else that must be read by later versions: a field added tomorrow is skipped today.
+//! Records are protobuf, like all else that must be read by later versions: a field added tomorrow
+//! is skipped today.
 
 use kernex_proto::{ids::AttemptId, v1};
 
@@ -52,7 +53,8 @@ pub struct Record {
     /// The script asked for a restart, which may come at any moment.
     #[prost(message, optional, tag = "15")]
     pub restarting: Option<Restarting>,
-    /// What failed; the device is going back to the release before. Becomes the outcome with what came of that.
+    /// What failed; the device is going back to the release before. Becomes the outcome with what
+    /// came of that.
     #[prost(message, optional, tag = "16")]
     pub failing: Option<v1::Outcome>,
     /// The stop is to end going back as well.
@@ -97,7 +99,8 @@ pub struct Returning {
     pub deadline: Option<Deadline>,
 }
 
-/// A deadline that outlives a restart of the machine as well as a clock can that nothing keeps going meanwhile.
+/// A deadline that outlives a restart of the machine as well as a clock can that nothing keeps
+/// going meanwhile.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Deadline {
     /// On the boot clock.
@@ -145,7 +148,8 @@ pub struct Started {
     /// Process id of the script; 0 when not known.
     #[prost(int32, tag = "2")]
     pub pid: i32,
-    /// Start time of that process in clock ticks since boot, which tells it from a later one with the same id.
+    /// Start time of that process in clock ticks since boot, which tells it from a later one with
+    /// the same id.
     #[prost(uint64, tag = "3")]
     pub start_ticks: u64,
     /// The boot all this belongs to.
@@ -199,8 +203,8 @@ impl Deadline {
         }
     }
 
-    /// When it is on the clock of this boot, in milliseconds. After a reboot it counts what was left from the start of the
-    /// machine: how long that was off nothing here can tell.
+    /// When it is on the clock of this boot, in milliseconds. After a reboot it counts what was
+    /// left from the start of the machine: how long that was off nothing here can tell.
     pub fn on(&self, boot_id: &str) -> u64 {
         match &self.at {
             Some(at) if at.boot_id == boot_id => at.millis,

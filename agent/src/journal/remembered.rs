@@ -1,4 +1,5 @@
-//! What the journal last held, in memory: what a session says of it while the disk can be written or read no more.
+//! What the journal last held, in memory: what a session says of it while the disk can be written
+//! or read no more.
 
 use std::{
     fs,
@@ -39,7 +40,8 @@ impl Remembered {
         })
     }
 
-    /// What a file holds that cannot be opened where it is, because that takes writing; `None` when it says nothing.
+    /// What a file holds that cannot be opened where it is, because that takes writing; `None` when
+    /// it says nothing.
     pub(super) fn read(path: &Path) -> Option<(JournalId, Self)> {
         if fs::metadata(path).ok()?.len() > MOST_BYTES {
             return None;

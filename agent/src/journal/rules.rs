@@ -1,6 +1,6 @@
-//! How a record may change: pure, so that histories of two machines with crashes between any two steps can be tested by
-//! the hundred thousand. [`Journal`](super::Journal) reads a record, asks one of these, and writes what it says, all in one
-//! transaction.
+//! How a record may change: pure, so that histories of two machines with crashes between any two
+//! steps can be tested by the hundred thousand. [`Journal`](super::Journal) reads a record, asks
+//! one of these, and writes what it says, all in one transaction.
 
 use kernex_proto::v1::{self, command::Action};
 
@@ -52,7 +52,8 @@ impl Record {
         }
     }
 
-    /// The record of a deferred attempt once the command grants its next run; `None` when the command says nothing new.
+    /// The record of a deferred attempt once the command grants its next run; `None` when the
+    /// command says nothing new.
     #[must_use]
     pub fn regranted(mut self, command: &v1::Command) -> Option<Self> {
         let waiting = self.deferred.as_ref().filter(|_| self.outcome.is_none())?;
@@ -81,9 +82,11 @@ impl Record {
         };
         record.stop_requested = true;
         record.overdue |= stop.overdue;
-        // It means what goes back by now. What goes back because of this very stop does so in peace.
+        // It means what goes back by now. What goes back because of this very stop does so in
+        // peace.
         record.stop_going_back |= stop.going_back && record.failing.is_some();
-        // An attempt that is to go back has changed the device, whether or not a step of it runs now.
+        // An attempt that is to go back has changed the device, whether or not a step of it runs
+        // now.
         if record.started.is_some() || record.failing.is_some() {
             Halt::UnderWay(record)
         } else {
@@ -91,7 +94,8 @@ impl Record {
         }
     }
 
-    /// Notes that a step is about to begin. `false` when it must not: the attempt has ended or is to end.
+    /// Notes that a step is about to begin. `false` when it must not: the attempt has ended or is
+    /// to end.
     pub fn start(&mut self, started: Started) -> bool {
         // Going back is what a stop leads to, so it takes another one to stop it.
         let unwanted = match started.step() {
@@ -106,7 +110,8 @@ impl Record {
         open
     }
 
-    /// Notes that the attempt waits for another run. `false` when it has ended meanwhile or is to end.
+    /// Notes that the attempt waits for another run. `false` when it has ended meanwhile or is to
+    /// end.
     pub fn defer(&mut self, deferred: v1::Deferred, traceparent: String, seq: u64) -> bool {
         if self.outcome.is_some() || self.stop_requested {
             return false;

@@ -1,4 +1,5 @@
-//! The journal for human eyes and scripts: one JSON object per attempt, oldest first. The agent must not be running.
+//! The journal for human eyes and scripts: one JSON object per attempt, oldest first. The agent
+//! must not be running.
 
 use std::path::Path;
 

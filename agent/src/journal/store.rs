@@ -1,4 +1,5 @@
-//! The file under the journal: opening it, setting a damaged one aside, and opening it again after an I/O error.
+//! The file under the journal: opening it, setting a damaged one aside, and opening it again after
+//! an I/O error.
 
 use std::{
     fs, io,
@@ -104,7 +105,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens or creates the file. One that is damaged is moved aside; its new path is returned then.
+    /// Opens or creates the file. One that is damaged is moved aside; its new path is returned
+    /// then.
     pub(super) fn open(
         path: &Path,
         check: impl Fn(&Self) -> Result<(), JournalError>,
@@ -163,7 +165,8 @@ impl Store {
         &self.disk
     }
 
-    /// Runs a transaction and makes it durable before returning; `act` names it to whoever tests crashes.
+    /// Runs a transaction and makes it durable before returning; `act` names it to whoever tests
+    /// crashes.
     pub(super) fn write<T>(
         &self,
         act: Act,
@@ -211,7 +214,8 @@ impl Store {
             })?,
         };
         let result = body(&database);
-        // After an I/O error (a full disk, say) the database refuses everything until it is opened again.
+        // After an I/O error (a full disk, say) the database refuses everything until it is opened
+        // again.
         if !result.as_ref().is_err_and(needs_reopening) {
             *slot = Some(database);
         }

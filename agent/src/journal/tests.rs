@@ -1,4 +1,5 @@
-//! The journal over crashes, damage and repetition. Reopening without closing is what a crash looks like to it.
+//! The journal over crashes, damage and repetition. Reopening without closing is what a crash looks
+//! like to it.
 
 use std::fs;
 

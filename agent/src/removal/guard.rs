@@ -1,8 +1,8 @@
 //! Opening what lies below the state folder without ever leaving its file system.
 //!
-//! Every step is one name below a folder that is open already. A name that leads over a mount, also one of the same file
-//! system, or through a symbolic link is not opened. What comes back can be used for nothing but looking and for steps
-//! further down, so opening it does nothing to it.
+//! Every step is one name below a folder that is open already. A name that leads over a mount, also
+//! one of the same file system, or through a symbolic link is not opened. What comes back can be
+//! used for nothing but looking and for steps further down, so opening it does nothing to it.
 
 use std::{ffi::CStr, fs, os::fd::AsRawFd as _};
 
@@ -138,7 +138,8 @@ impl Guard {
 }
 
 fn openat2(folder: BorrowedFd<'_>, name: &CStr, resolve: ResolveFlags) -> Result<OwnedFd, Why> {
-    // Somebody may be renaming or mounting elsewhere just now; the kernel then asks to be asked again.
+    // Somebody may be renaming or mounting elsewhere just now; the kernel then asks to be asked
+    // again.
     const TRIES: usize = 64;
     let mut tries = 0;
     loop {

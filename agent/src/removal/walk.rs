@@ -1,7 +1,8 @@
-//! The one walk over a tree: looking whether all of it can be removed, or removing it, from the leaves up.
+//! The one walk over a tree: looking whether all of it can be removed, or removing it, from the
+//! leaves up.
 //!
-//! It goes without recursion and keeps a bounded number of descriptors, however deep the tree is: the folders far above are
-//! closed and opened again by `..`, and have to be the very same then.
+//! It goes without recursion and keeps a bounded number of descriptors, however deep the tree is:
+//! the folders far above are closed and opened again by `..`, and have to be the very same then.
 
 use std::ffi::{CStr, CString};
 
@@ -143,7 +144,8 @@ impl Walk<'_> {
         })
     }
 
-    /// Makes sure that the entries of a folder can be read and removed; returns the mode to give back.
+    /// Makes sure that the entries of a folder can be read and removed; returns the mode to give
+    /// back.
     fn rights(&self, folder: BorrowedFd<'_>, seen: &Seen) -> Result<Option<u32>, Why> {
         let own = seen.uid == geteuid().as_raw();
         let mut needed = Access::READ_OK | Access::EXEC_OK;
@@ -162,7 +164,8 @@ impl Walk<'_> {
 
     /// Removes the files of a folder, or looks at them; returns its folders.
     fn files(&mut self, folder: BorrowedFd<'_>, seen: &Seen) -> Result<Vec<CString>, Stop> {
-        // All names first: what is removed while a folder is being read may hide what comes after it.
+        // All names first: what is removed while a folder is being read may hide what comes after
+        // it.
         let mut entries = Vec::new();
         for entry in Dir::new(open_to_read(folder)?)? {
             let entry = entry?;

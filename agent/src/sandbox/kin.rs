@@ -1,7 +1,9 @@
-//! Finding and ending every descendant of a script, also those that left its session and lost their parents.
+//! Finding and ending every descendant of a script, also those that left its session and lost their
+//! parents.
 //!
-//! A process belongs to a script when it descends from it, shares its group, carries the marker of the attempt in its
-//! environment, or (having wiped even that) is an orphan that appeared while this script was the only one in this process.
+//! A process belongs to a script when it descends from it, shares its group, carries the marker of
+//! the attempt in its environment, or (having wiped even that) is an orphan that appeared while
+//! this script was the only one in this process.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -86,8 +88,8 @@ impl Root {
 static RUNNING: AtomicU64 = AtomicU64::new(0);
 static STARTED: AtomicU64 = AtomicU64::new(0);
 
-/// Whether a script has this process for itself. Orphans become children of the process and not of one of the agents
-/// in it, which makes this a fact of the process as well.
+/// Whether a script has this process for itself. Orphans become children of the process and not of
+/// one of the agents in it, which makes this a fact of the process as well.
 #[derive(Debug)]
 pub(super) struct Solo {
     alone: bool,
@@ -185,7 +187,8 @@ pub(super) async fn kill_family(root: Root, marker: Marker, alone: bool) {
     tracing::error!(pid = root.pid, "processes of a script survive SIGKILL");
 }
 
-/// Kills what an interrupted script left behind, before an agent restart. `pid` is 0 when it was never learnt.
+/// Kills what an interrupted script left behind, before an agent restart. `pid` is 0 when it was
+/// never learnt.
 pub(crate) async fn kill_leftovers(pid: i32, start_ticks: u64, marker: Marker) {
     // The root is followed only if it is still the same process; marked ones are found either way.
     let same = Process::read(pid).is_some_and(|p| pid > 1 && p.start_ticks == start_ticks);
@@ -213,7 +216,8 @@ fn kill(process: &Process) {
     };
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(fd) => {
-            // The descriptor pins whichever process has the id now; the start time says whether it is the one meant.
+            // The descriptor pins whichever process has the id now; the start time says whether it
+            // is the one meant.
             if Process::read(process.pid).map(|now| now.start_ticks) == Some(process.start_ticks) {
                 let _ = rustix::process::pidfd_send_signal(fd, Signal::KILL);
             }

@@ -46,8 +46,9 @@ impl Process {
         })
     }
 
-    /// Whether a child of ours is one we never started ourselves. What we start is the leader of a group of its own within
-    /// our session (a script) or a member of our group (anything else in this process).
+    /// Whether a child of ours is one we never started ourselves. What we start is the leader of a
+    /// group of its own within our session (a script) or a member of our group (anything else in
+    /// this process).
     pub(super) fn is_orphan(&self, me: &Self) -> bool {
         self.session != me.session || (self.group != self.pid && self.group != me.group)
     }

@@ -1,8 +1,9 @@
-//! Scripts that still run and that nobody here knows of: a journal that was set aside cannot say what it had begun.
+//! Scripts that still run and that nobody here knows of: a journal that was set aside cannot say
+//! what it had begun.
 //!
-//! What tells a script from a daemon that an ended script left: the agent makes each script the leader of a process group, in
-//! the agent's own session. What was put into the background has lost that leader, and what was daemonised has a session of
-//! its own.
+//! What tells a script from a daemon that an ended script left: the agent makes each script the
+//! leader of a process group, in the agent's own session. What was put into the background has lost
+//! that leader, and what was daemonised has a session of its own.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -41,7 +42,8 @@ impl Stray {
     }
 }
 
-/// Every script of this device and this state folder that runs, as its environment says. Looks at the whole process table.
+/// Every script of this device and this state folder that runs, as its environment says. Looks at
+/// the whole process table.
 pub(crate) fn running_scripts(device: DeviceId, state_dir: &Path) -> Vec<Stray> {
     let table = Process::all();
     let above = ancestors(&table);
@@ -82,7 +84,8 @@ fn ancestors(table: &[Process]) -> HashSet<i32> {
     above
 }
 
-/// The attempt, step and bundle that an environment names, if it is one that the agent of this device and state folder made.
+/// The attempt, step and bundle that an environment names, if it is one that the agent of this
+/// device and state folder made.
 fn understand(
     environ: &[u8],
     device: DeviceId,

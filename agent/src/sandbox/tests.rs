@@ -205,7 +205,8 @@ async fn the_deadline_kills_those_who_left_the_session_and_lost_their_parent() {
     let (ended, output) = bench.run(script, Duration::from_secs(2)).await;
     assert_eq!((ended, output.as_str()), (Ended::TimedOut, "ready\n"));
     assert!(!bench.alive("a") && !bench.alive("b"));
-    // Attribution without a marker needs a process with one script only; other tests run beside this one.
+    // Attribution without a marker needs a process with one script only; other tests run beside
+    // this one.
     let pid = rustix::process::Pid::from_raw(bench.pid("c")).unwrap();
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
 }

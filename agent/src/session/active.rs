@@ -85,7 +85,8 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Runs until the end of the session, which comes early once it is `doubted`; `Ok` when `stop` ended it.
+    /// Runs until the end of the session, which comes early once it is `doubted`; `Ok` when `stop`
+    /// ended it.
     pub(super) async fn run(
         mut self,
         doubted: &CancellationToken,
@@ -269,7 +270,8 @@ impl<'a> Active<'a> {
         configured.unwrap_or_else(|| (self.heartbeat() * 3).max(LEAST_SILENCE))
     }
 
-    /// Tells of each attempt that waits for another run, acknowledged or not: a grant may have been lost.
+    /// Tells of each attempt that waits for another run, acknowledged or not: a grant may have been
+    /// lost.
     async fn send_deferred(&mut self) -> Result<(), SessionError> {
         for report in self.journal.call(Journal::deferred).await? {
             if self.sent.insert(report.seq) {
@@ -279,8 +281,8 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
-    /// The server does not want what was accepted: it ends unless its scripts have begun. Those finish, and what they
-    /// did is told.
+    /// The server does not want what was accepted: it ends unless its scripts have begun. Those
+    /// finish, and what they did is told.
     async fn give_up(
         &mut self,
         id: AttemptId,
@@ -313,7 +315,8 @@ impl<'a> Active<'a> {
                 Ok((journal.fault(), is_idle, running(&remover, journal)?))
             })
             .await?;
-        // With the space that was kept back what is under way can still be told; nothing new is begun after that.
+        // With the space that was kept back what is under way can still be told; nothing new is
+        // begun after that.
         if let Some(fault) = fault
             && (is_idle || fault != Fault::NoSpace)
         {
@@ -343,8 +346,9 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
-    /// Sends what is known of one attempt, acknowledged or not: the server asked for it again. Outcomes that were made before and
-    /// wait to be sent go first, so that they are recorded in their order.
+    /// Sends what is known of one attempt, acknowledged or not: the server asked for it again.
+    /// Outcomes that were made before and wait to be sent go first, so that they are recorded in
+    /// their order.
     async fn send_again(&mut self, id: AttemptId) -> Result<(), SessionError> {
         let known = self
             .journal

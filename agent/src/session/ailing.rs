@@ -1,6 +1,6 @@
-//! A session of an agent that cannot write its state folder: it says how the machine is and what is wrong, and takes no
-//! command, because it could not write that down. It never confirms its number; once the folder is well, another session is
-//! opened, which tells what the journal really holds.
+//! A session of an agent that cannot write its state folder: it says how the machine is and what is
+//! wrong, and takes no command, because it could not write that down. It never confirms its number;
+//! once the folder is well, another session is opened, which tells what the journal really holds.
 
 use kernex_proto::v1::{
     self, device_session_request::Message, device_session_response::Message as Down,
@@ -42,7 +42,8 @@ pub(super) async fn run(
                 }
             }
             _ = ticks.tick() => {
-                // Not at once, so that a disk that is well by fits and starts does not make a session each time.
+                // Not at once, so that a disk that is well by fits and starts does not make a
+                // session each time.
                 if seq > 0 {
                     match journal.call(|journal| Ok(journal.trouble())).await? {
                         None => return Err(SessionError::Recovered),

@@ -1,6 +1,7 @@
 //! Opening a session: Challenge, Hello, Welcome, Ready, each within its deadline.
 //!
-//! Written over any stream of messages, so that each way it can go wrong is tested without a network.
+//! Written over any stream of messages, so that each way it can go wrong is tested without a
+//! network.
 
 use std::time::Duration;
 
@@ -114,7 +115,8 @@ pub(super) struct Welcome {
     pub(super) trust_bundle_signature: Bytes,
     /// The device's name.
     pub(super) device_name: String,
-    /// Every outcome of the journal numbered up to this is recorded; none when the server does not say.
+    /// Every outcome of the journal numbered up to this is recorded; none when the server does not
+    /// say.
     pub(super) recorded_seq: Option<u64>,
     /// The revision of the protocol this session speaks.
     pub(super) protocol_revision: u32,
@@ -149,8 +151,8 @@ pub(super) async fn dial(
     })
 }
 
-/// Proves who we are and says what we hold. The epoch is on disk when this returns, unless the disk has a fault, known before or
-/// met now: then nothing is confirmed, and the fault is returned.
+/// Proves who we are and says what we hold. The epoch is on disk when this returns, unless the disk
+/// has a fault, known before or met now: then nothing is confirmed, and the fault is returned.
 pub(super) async fn shake_hands(
     streams: &mut Streams,
     proof: &Proof<'_>,
@@ -307,7 +309,8 @@ async fn say(proof: &Proof<'_>, last_epoch: u64) -> Result<v1::Hello, HandshakeE
     })
 }
 
-/// Signs it as the revision asks for: all of it on this connection, or a few of its fields for a server of before.
+/// Signs it as the revision asks for: all of it on this connection, or a few of its fields for a
+/// server of before.
 async fn sign(
     proof: &Proof<'_>,
     challenge: &v1::Challenge,

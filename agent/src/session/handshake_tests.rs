@@ -103,7 +103,8 @@ async fn a_silent_server_is_left_after_its_deadline() {
     assert!(matches!(err, HandshakeError::Timeout("Welcome")), "{err}");
 }
 
-/// What this agent makes of a server that announces a revision, when it has spoken `before` with it.
+/// What this agent makes of a server that announces a revision, when it has spoken `before` with
+/// it.
 async fn offered(announced: u32, before: u32) -> Result<u32, HandshakeError> {
     let identity = Identity {
         protocol_revision: before,

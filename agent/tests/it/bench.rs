@@ -40,7 +40,8 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     assert!(waited.is_ok(), "waited in vain until {what}");
 }
 
-/// A blocking write of a crashed agent may hold the journal a moment longer than a dead process would.
+/// A blocking write of a crashed agent may hold the journal a moment longer than a dead process
+/// would.
 async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     loop {
         match kernex_agent::run(config.clone(), shutdown.clone()).await {

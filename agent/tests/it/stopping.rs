@@ -1,4 +1,5 @@
-//! A stop is answered when what ran is dead; what comes of going back is told afterwards, and is stopped only by an order.
+//! A stop is answered when what ran is dead; what comes of going back is told afterwards, and is
+//! stopped only by an order.
 
 use std::{fs, time::Duration};
 
@@ -8,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::bench::{Bench, attempt, until};
 
-/// A release that takes its time to come back: until there is a file `back`, and it leaves its process id.
+/// A release that takes its time to come back: until there is a file `back`, and it leaves its
+/// process id.
 fn slow_to_return(bench: &Bench) -> Value {
     let script = format!(
         "echo $$ > {pid}; until test -e {gate}; do sleep 0.02; done",

@@ -9,7 +9,8 @@ use super::OutputArg;
 pub(crate) enum EventCommand {
     /// Print what happens in the fleet, a line for each event, until interrupted
     Watch {
-        /// Begin after this cursor; 0 begins with the oldest event that is kept (default: what comes next)
+        /// Begin after this cursor; 0 begins with the oldest event that is kept (default: what
+        /// comes next)
         #[arg(long, value_name = "CURSOR")]
         after: Option<u64>,
         /// Only this kind, e.g. device.drifted, or all of a subject, e.g. deployment (repeatable)

@@ -13,10 +13,12 @@ pub(crate) struct RolloutArgs {
     /// Begin with this many devices, then the rest
     #[arg(long, value_name = "N", conflicts_with = "phases", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) canary: Option<u32>,
-    /// Phases such as '1,10%,50%,100%', each together with those before it, or a file with them (YAML or JSON)
+    /// Phases such as '1,10%,50%,100%', each together with those before it, or a file with them
+    /// (YAML or JSON)
     #[arg(long, value_name = "PHASES|FILE", value_parser = parse_phases)]
     pub(crate) phases: Option<Phases>,
-    /// Open the next phase once this share of a phase has succeeded (default: all but the failures that are borne)
+    /// Open the next phase once this share of a phase has succeeded (default: all but the failures
+    /// that are borne)
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     pub(crate) success: Option<f64>,
     /// Failures of a phase that are borne; one more pauses the deployment (default 0)

@@ -17,16 +17,19 @@ pub(crate) struct TimingArgs {
     /// Begin at this time, e.g. 2027-02-03T04:05:00Z or '2027-02-03 04:05 Europe/Berlin'
     #[arg(long, value_parser = parse_time, value_name = "TIME")]
     at: Option<Timestamp>,
-    /// Begin on devices only within this window, e.g. 'Mon-Fri 02:00-04:00 Europe/Berlin' (repeatable)
+    /// Begin on devices only within this window, e.g. 'Mon-Fri 02:00-04:00 Europe/Berlin'
+    /// (repeatable)
     #[arg(long = "window", value_name = "WINDOW")]
     windows: Vec<String>,
-    /// Spread the beginnings over this much time, so that not every device downloads at once; at most 1d
+    /// Spread the beginnings over this much time, so that not every device downloads at once; at
+    /// most 1d
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     spread: Option<Duration>,
     /// Give up what has not ended after this long, or at this time
     #[arg(long, value_parser = parse_end, value_name = "DURATION|TIME")]
     deadline: Option<End>,
-    /// Also take devices that come to match --to later; ends by its deadline or when it is cancelled
+    /// Also take devices that come to match --to later; ends by its deadline or when it is
+    /// cancelled
     #[arg(long, requires = "to")]
     pub(crate) dynamic: bool,
 }

@@ -11,7 +11,8 @@ pub(crate) enum LabelChange {
     Remove(String),
 }
 
-/// Reads `90s`, `30m`, `12h`, `1d`, `1h30m`; a bare number is refused because nobody remembers its unit.
+/// Reads `90s`, `30m`, `12h`, `1d`, `1h30m`; a bare number is refused because nobody remembers its
+/// unit.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is not a duration; write e.g. 90s, 30m, 12h, 7d or 1h30m");
     let mut rest = text.trim();

@@ -88,7 +88,8 @@ pub(crate) async fn create(
     present(answer.deployment, "deployment")
 }
 
-/// What looks like an id is one; names and ids are otherwise never confused, a name may not be a UUID.
+/// What looks like an id is one; names and ids are otherwise never confused, a name may not be a
+/// UUID.
 fn with_devices(
     mut request: v1::CreateDeploymentRequest,
     devices: Vec<String>,

@@ -1,4 +1,5 @@
-//! How a watch goes on after its stream was cut: quietly, for as long as the server may reasonably be away.
+//! How a watch goes on after its stream was cut: quietly, for as long as the server may reasonably
+//! be away.
 
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,8 @@ impl Patience {
         *self = Self::new();
     }
 
-    /// Waits before the next try, after a stream that ended with this status or just ended; fails when trying again makes
-    /// no sense any more.
+    /// Waits before the next try, after a stream that ended with this status or just ended; fails
+    /// when trying again makes no sense any more.
     pub(crate) async fn after(
         &mut self,
         ended: Option<Status>,

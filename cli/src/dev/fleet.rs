@@ -1,4 +1,5 @@
-//! The tasks of `dev`: one control plane, some agents, their stop signals, and who notices when one dies.
+//! The tasks of `dev`: one control plane, some agents, their stop signals, and who notices when one
+//! dies.
 
 use std::{
     future::Future,
@@ -170,7 +171,8 @@ impl Fleet {
 }
 
 impl Starter {
-    /// Starts all devices at once: making a key keeps one processor busy, so they share what there is.
+    /// Starts all devices at once: making a key keeps one processor busy, so they share what there
+    /// is.
     pub(super) fn start_devices(&self, count: u16, token: &EnrollmentToken) {
         for number in 1..=count {
             let name = format!("device-{number}");

@@ -1,4 +1,5 @@
-//! The context of a running `dev`: there while it runs, gone afterwards, and never in the way of another one.
+//! The context of a running `dev`: there while it runs, gone afterwards, and never in the way of
+//! another one.
 
 use crate::{
     context::{ConfigFile, Context, Contexts, process_env},
@@ -16,7 +17,8 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    /// Writes it. It becomes the current one only when there is none: nobody's other fleet is taken away.
+    /// Writes it. It becomes the current one only when there is none: nobody's other fleet is taken
+    /// away.
     pub(super) fn write(context: Context) -> Result<Self, Failure> {
         Self::write_to(ConfigFile::locate(&process_env)?, context)
     }
@@ -66,7 +68,8 @@ impl Registration {
     }
 }
 
-/// `dev`, or `dev-2` and so on while another one runs or somebody gave that name to a context of their own.
+/// `dev`, or `dev-2` and so on while another one runs or somebody gave that name to a context of
+/// their own.
 fn free_name(all: &Contexts, lives: impl Fn(u32) -> bool) -> String {
     let taken = |name: &str| match all.contexts.get(name) {
         None => false,

@@ -96,7 +96,8 @@ impl DeploymentView {
         &self.phases
     }
 
-    /// "phase 2 of 4, paused: phase 1: 1 of 1 failed"; empty where there is nothing to say beside the counts.
+    /// "phase 2 of 4, paused: phase 1: 1 of 1 failed"; empty where there is nothing to say beside
+    /// the counts.
     pub(crate) fn standing(&self) -> String {
         let mut text = String::new();
         if !self.phases.is_empty() {

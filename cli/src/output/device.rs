@@ -39,7 +39,8 @@ pub(crate) struct DeviceView {
     drifts: Vec<DriftView>,
     /// What its agent was to remove and could not.
     leftovers: LeftoversView,
-    /// What is wrong with the disk of its agent's state folder: "no_space", "read_only", "io_error", or empty.
+    /// What is wrong with the disk of its agent's state folder: "no_space", "read_only",
+    /// "io_error", or empty.
     disk_fault: String,
 }
 

@@ -1,4 +1,5 @@
-//! Progress on stderr: bars on a terminal, plain lines for a watch in a pipe, nothing in the way of the data.
+//! Progress on stderr: bars on a terminal, plain lines for a watch in a pipe, nothing in the way of
+//! the data.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,4 +1,5 @@
-//! Tables without lines: columns two spaces apart, the same on a terminal and in a pipe, where colours go.
+//! Tables without lines: columns two spaces apart, the same on a terminal and in a pipe, where
+//! colours go.
 //!
 //! Rows are never broken to fit: what is copied from a narrow terminal is what a script would see.
 

@@ -1,5 +1,6 @@
-//! Bare tonic: the smallest server that does the same work on the wire, with Kernex's certificate, TLS and HTTP/2 settings,
-//! tonic's default codec, and no rows, rights or watchers behind it. Run by the benchmark as a process of its own.
+//! Bare tonic: the smallest server that does the same work on the wire, with Kernex's certificate,
+//! TLS and HTTP/2 settings, tonic's default codec, and no rows, rights or watchers behind it. Run
+//! by the benchmark as a process of its own.
 
 mod session;
 mod transfer;

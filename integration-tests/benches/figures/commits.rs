@@ -23,7 +23,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks for a commit.
 const LOOK: Duration = Duration::from_micros(20);
 
-/// Watches SQLite's WAL index: it counts a commit in the moment in which readers see it, after it is durable.
+/// Watches SQLite's WAL index: it counts a commit in the moment in which readers see it, after it
+/// is durable.
 #[derive(Debug)]
 pub(crate) struct Commits(File);
 
@@ -37,8 +38,9 @@ impl Commits {
         File::open(index).ok().map(Self)
     }
 
-    /// The moment of the next commit: that of the last look that did not see it yet, so that what comes after it is rather
-    /// taken for too long. The thread sleeps between two looks, for the load runs on the same core.
+    /// The moment of the next commit: that of the last look that did not see it yet, so that what
+    /// comes after it is rather taken for too long. The thread sleeps between two looks, for the
+    /// load runs on the same core.
     pub(crate) fn watch(&mut self) -> JoinHandle<Option<Instant>> {
         let file = self.0.try_clone();
         let before = file.as_ref().ok().and_then(counter);
@@ -69,8 +71,8 @@ fn counter(file: &File) -> Option<[u8; 4]> {
     Some(bytes)
 }
 
-/// What it takes to commit one small row durably, in microseconds: in the database at `url`, else in SQLite beside the
-/// server's own file and with its settings.
+/// What it takes to commit one small row durably, in microseconds: in the database at `url`, else
+/// in SQLite beside the server's own file and with its settings.
 pub(crate) async fn durable(
     url: Option<&str>,
     folder: &Path,

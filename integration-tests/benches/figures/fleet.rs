@@ -1,5 +1,6 @@
-//! Everything that is measured with a whole fleet connected: idle sessions, heartbeats, push, fan-out and the storm of all
-//! coming back. A round starts a server afresh, so that both sides age alike.
+//! Everything that is measured with a whole fleet connected: idle sessions, heartbeats, push,
+//! fan-out and the storm of all coming back. A round starts a server afresh, so that both sides age
+//! alike.
 
 use std::time::{Duration, Instant};
 

@@ -1,10 +1,13 @@
 //! Kernex against bare tonic, measured in the same run: `cargo bench -p kernex-integration-tests`.
 //!
-//! A real `kernex-server` and a bare tonic server ([`bare`]) do the same work for the same load generator, in turn, on a
-//! core of their own; figures are medians with their spread and the ratio of the two. Nothing here is asserted but that the
-//! work was done right. `-- sessions --agents 10000` measures one row, `-- --quick` everything in small, for correctness.
+//! A real `kernex-server` and a bare tonic server ([`bare`]) do the same work for the same load
+//! generator, in turn, on a core of their own; figures are medians with their spread and the ratio
+//! of the two. Nothing here is asserted but that the work was done right.
+//! `-- sessions --agents 10000` measures one row, `-- --quick` everything in small, for
+//! correctness.
 //!
-//! `-- --against FOLDER` holds the programs of this build against those of another one instead, and says which rows are worse.
+//! `-- --against FOLDER` holds the programs of this build against those of another one instead, and
+//! says which rows are worse.
 
 mod agent;
 mod bare;

@@ -1,4 +1,5 @@
-//! nginx serving the same file over the same TLS and HTTP/2, where it is installed: what a plain file server does.
+//! nginx serving the same file over the same TLS and HTTP/2, where it is installed: what a plain
+//! file server does.
 
 use std::{
     fs,

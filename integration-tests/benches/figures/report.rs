@@ -1,4 +1,5 @@
-//! Samples become medians with their spread and the ratio to the reference: a table for people and JSON for machines.
+//! Samples become medians with their spread and the ratio to the reference: a table for people and
+//! JSON for machines.
 
 use std::fmt::Write as _;
 

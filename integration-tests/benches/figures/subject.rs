@@ -23,7 +23,8 @@ use crate::{Bench, machine::Usage, report::Side};
 /// Longest wait for a fleet or a transfer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(600);
 
-/// Agents that connect at once: more than one core signs for within the time a handshake may take would time out.
+/// Agents that connect at once: more than one core signs for within the time a handshake may take
+/// would time out.
 const OPENINGS: usize = 128;
 
 /// A server with the devices it knows.

@@ -2,10 +2,12 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Hurts a real control plane and real agents, heals them, and checks that nothing was lost, run twice or made up.
+/// Hurts a real control plane and real agents, heals them, and checks that nothing was lost, run
+/// twice or made up.
 ///
-/// The programs under test are debug builds of this workspace, with all of their assertions; KERNEX_TEST_BINARIES names a
-/// folder with others. A failure prints the seed and the history, and ends with exit code 1.
+/// The programs under test are debug builds of this workspace, with all of their assertions;
+/// KERNEX_TEST_BINARIES names a folder with others. A failure prints the seed and the history, and
+/// ends with exit code 1.
 #[derive(Debug, Parser)]
 #[command(name = "kernex-chaos", version)]
 pub struct Cli {
@@ -34,7 +36,8 @@ pub enum Command {
 pub struct Run {
     /// Its name, as `list` shows it.
     pub scenario: String,
-    /// Faults on each database; for `crashes`, how often each point is taken [default: as many as in CI].
+    /// Faults on each database; for `crashes`, how often each point is taken [default: as many as
+    /// in CI].
     #[arg(long)]
     pub count: Option<usize>,
     /// Decides what is done when; drawn and printed when not given.

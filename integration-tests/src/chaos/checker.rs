@@ -24,7 +24,8 @@ pub struct Facts {
     pub targets: Vec<TargetRow>,
     /// The table of attempts.
     pub attempts: Vec<AttemptRow>,
-    /// Different rows that one closed attempt was ever seen with, in order; one each when all is well.
+    /// Different rows that one closed attempt was ever seen with, in order; one each when all is
+    /// well.
     pub closings: BTreeMap<AttemptKey, Vec<Closing>>,
     /// Reports the server kept aside because it knew no such attempt.
     pub unknown_reports: usize,

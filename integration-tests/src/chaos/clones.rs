@@ -1,8 +1,9 @@
-//! What copies and clocks do: a device's disk is copied and both copies run, wall clocks jump by a year and back, the
-//! server is restored from an older backup.
+//! What copies and clocks do: a device's disk is copied and both copies run, wall clocks jump by a
+//! year and back, the server is restored from an older backup.
 //!
-//! Each fault is all three, one after the other, on one world. A copy has a witness of its own: it may run nothing from the
-//! moment it is noticed. What a restored server never heard of is left out of the judgement, and nothing else.
+//! Each fault is all three, one after the other, on one world. A copy has a witness of its own: it
+//! may run nothing from the moment it is noticed. What a restored server never heard of is left out
+//! of the judgement, and nothing else.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -60,7 +61,8 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// A device's disk is copied; the original goes on; the copy comes, is noticed, and an operator keeps one of them.
+/// A device's disk is copied; the original goes on; the copy comes, is noticed, and an operator
+/// keeps one of them.
 async fn clone(world: &mut World, number: usize, figures: &mut Figures) -> Result<(), Failure> {
     let place = world
         .traffic
@@ -207,7 +209,8 @@ async fn clocks(world: &mut World, file: &Path, figures: &mut Figures) -> Result
     Ok(())
 }
 
-/// The server's folder and database are copied, the fleet goes on, and the server is put back to the copies.
+/// The server's folder and database are copied, the fleet goes on, and the server is put back to
+/// the copies.
 async fn restore(world: &mut World, figures: &mut Figures) -> Result<(), Failure> {
     let load = Load::begin(world, 2);
     pause(world).await;
@@ -232,7 +235,8 @@ async fn restore(world: &mut World, figures: &mut Figures) -> Result<(), Failure
     let _ = world.settle().await?;
     // What it has forgotten it learns from its devices, before anything new is ordered.
     world.known_again().await?;
-    // One more of every name everywhere: scripts of forgotten orders that still run come before these.
+    // One more of every name everywhere: scripts of forgotten orders that still run come before
+    // these.
     let devices: Vec<String> = world
         .agents
         .iter()

@@ -1,4 +1,5 @@
-//! `kernex-chaos`: runs scenarios, prints their figures, and everything there is to see when one fails.
+//! `kernex-chaos`: runs scenarios, prints their figures, and everything there is to see when one
+//! fails.
 
 use std::{
     convert::Infallible,
@@ -154,7 +155,8 @@ async fn told(title: &str, plan: &Plan) -> Infallible {
     }
 }
 
-/// A panic of the harness fails the scenario and not the program, so that the seed and the history are shown.
+/// A panic of the harness fails the scenario and not the program, so that the seed and the history
+/// are shown.
 async fn guarded(scenario: &'static Scenario, plan: Plan) -> Result<Figures, Failure> {
     let mut task = JoinSet::new();
     task.spawn(async move { (scenario.run)(&plan).await });

@@ -1,8 +1,10 @@
-//! Every crash point of both programs (`docs/crash-points.md`), each `--count` times: the program is armed, brought to the
-//! point, has to die there, and starts again, armed with the next. A point that is never passed is a failure.
+//! Every crash point of both programs (`docs/crash-points.md`), each `--count` times: the program
+//! is armed, brought to the point, has to die there, and starts again, armed with the next. A point
+//! that is never passed is a failure.
 //!
-//! Agents and servers die in worlds of their own, so that each point is passed by what it is about; both dying at once is
-//! for `kills`. What happens once in the life of a machine is taken [`apart`].
+//! Agents and servers die in worlds of their own, so that each point is passed by what it is about;
+//! both dying at once is for `kills`. What happens once in the life of a machine is taken
+//! [`apart`].
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -55,8 +57,8 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 const BETWEEN_GLANCES: Duration = Duration::from_millis(10);
 
-/// Between two provocations of the same point. Each deployment supersedes the one before where that has not begun, so on a busy
-/// machine none would ever begin if they came faster.
+/// Between two provocations of the same point. Each deployment supersedes the one before where that
+/// has not begun, so on a busy machine none would ever begin if they came faster.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Takes every point `plan.count` times.
@@ -309,7 +311,8 @@ async fn keep_provoking(provoker: Provoker, means: Means, done: CancellationToke
 async fn take_server(world: &mut World, shot: &Shot) -> Result<(), Failure> {
     let end = Instant::now() + LIMIT;
     if shot.means == Means::Drain {
-        // The rows may still show the sessions of the server before; one of this server's own has to be there.
+        // The rows may still show the sessions of the server before; one of this server's own has
+        // to be there.
         let said = world.server.process().said();
         world.server.answers().await;
         wait_for("a device to be back", || async {

@@ -1,9 +1,11 @@
-//! Nothing left: disks that are full at some moment, the devices' and the server's, and programs out of descriptors.
+//! Nothing left: disks that are full at some moment, the devices' and the server's, and programs
+//! out of descriptors.
 //!
-//! Every device and the server's data folder have a small disk of their own ([`TinyDisk`]). It is filled up but for a random
-//! rest while deployments flow, stays so for a while, and is emptied again; or the program is allowed only a few more
-//! descriptors than it has open. What cannot be done then has to fail by name or wait: no program may end because of it,
-//! and nothing may be lost.
+//! Every device and the server's data folder have a small disk of their own ([`TinyDisk`]). It is
+//! filled up but for a random rest while deployments flow, stays so for a while, and is emptied
+//! again; or the program is allowed only a few more descriptors than it has open. What cannot be
+//! done then has to fail by name or wait: no program may end because of it, and nothing may be
+//! lost.
 
 use std::{io, time::Duration};
 

@@ -1,12 +1,13 @@
-//! People with bad intent: strangers, a viewer, an operator and a device of the fleet, each doing its worst for a while, beside
-//! a fleet of light agents and an operator who only want to work.
+//! People with bad intent: strangers, a viewer, an operator and a device of the fleet, each doing
+//! its worst for a while, beside a fleet of light agents and an operator who only want to work.
 //!
-//! `count` is how many seconds each attack lasts. From [`WHOLE`] seconds on it is split into pairs of calm and attack, and what
-//! honest pushes have to wait is judged by the median of the pairs. Below that, as in CI, only memory, refusals and
-//! readiness are: a busy machine moves waits by more than an attack does.
+//! `count` is how many seconds each attack lasts. From [`WHOLE`] seconds on it is split into pairs
+//! of calm and attack, and what honest pushes have to wait is judged by the median of the pairs.
+//! Below that, as in CI, only memory, refusals and readiness are: a busy machine moves waits by
+//! more than an attack does.
 //!
 //! ```text
-//! kernex-chaos run hostile --count 20        # each attack for 20 s beside 1,000 agents; takes some 20 minutes
+//! kernex-chaos run hostile --count 20    # 20 s an attack, 1,000 agents; takes some 20 minutes
 //! ```
 
 use std::{sync::Arc, time::Duration};

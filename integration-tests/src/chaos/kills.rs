@@ -1,5 +1,5 @@
-//! SIGKILL at random moments: agents seven times out of ten, the server the rest, in the middle of whatever they do,
-//! their own start included.
+//! SIGKILL at random moments: agents seven times out of ten, the server the rest, in the middle of
+//! whatever they do, their own start included.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -212,7 +212,8 @@ pub(super) async fn keep_deploying(traffic: Traffic, over: CancellationToken) ->
     deployed
 }
 
-/// Looks at closed attempts until told to stop; a database that is away for a moment is looked at again.
+/// Looks at closed attempts until told to stop; a database that is away for a moment is looked at
+/// again.
 pub(super) async fn watch(rows: Rows, mut closings: Closings, over: CancellationToken) -> Closings {
     while !over.is_cancelled() {
         if let Ok(attempts) = rows.attempts().await {

@@ -1,4 +1,5 @@
-//! A fleet at work while something is done to it: operators who deploy, and a look at closed attempts now and then.
+//! A fleet at work while something is done to it: operators who deploy, and a look at closed
+//! attempts now and then.
 
 use std::time::Duration;
 

@@ -1,9 +1,10 @@
-//! A bad network between every agent and the server: cut, half-open, stalled, throttled, and torn or garbled at any message,
-//! from the first byte of a TLS handshake to the last acknowledgement.
+//! A bad network between every agent and the server: cut, half-open, stalled, throttled, and torn
+//! or garbled at any message, from the first byte of a TLS handshake to the last acknowledgement.
 //!
-//! Most of it goes through TLS, where a turned bit ends the connection and every promise has to hold. Every fifth fault is a
-//! turned bit in a session without TLS, where what arrives may be another valid message: there nobody can promise what was
-//! meant, but nothing may hang, fall over, run twice for one target or be left.
+//! Most of it goes through TLS, where a turned bit ends the connection and every promise has to
+//! hold. Every fifth fault is a turned bit in a session without TLS, where what arrives may be
+//! another valid message: there nobody can promise what was meant, but nothing may hang, fall over,
+//! run twice for one target or be left.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,8 +43,9 @@ const ROUND: usize = 100;
 /// One fault in so many is a turned bit without TLS.
 const PLAIN_SHARE: usize = 5;
 
-/// Silence after which agents give a session up, instead of the half minute that suits real networks. Far more than a loaded
-/// machine takes to answer: agents that give up on a server that is only slow make it slower.
+/// Silence after which agents give a session up, instead of the half minute that suits real
+/// networks. Far more than a loaded machine takes to answer: agents that give up on a server that
+/// is only slow make it slower.
 const SILENCE: Duration = Duration::from_secs(6);
 
 /// An agent that is not back by then hangs.
@@ -277,8 +279,9 @@ impl Victim {
         Ok(())
     }
 
-    /// Waits for a session that is opened after the agent had said so many bytes. A message may have been a download's, which
-    /// has a connection of its own: then it is enough that the session there was still hears the server.
+    /// Waits for a session that is opened after the agent had said so many bytes. A message may
+    /// have been a download's, which has a connection of its own: then it is enough that the
+    /// session there was still hears the server.
     async fn is_back(&self, fault: Fault, before: u64) -> bool {
         let process = self.agent.process();
         let lifted = process.said();
@@ -311,7 +314,8 @@ async fn said_within(agent: &TestAgent, words: &str, since: u64, limit: Duration
     true
 }
 
-/// Everything comes to rest, nothing fell over, and what does not depend on what a message said holds.
+/// Everything comes to rest, nothing fell over, and what does not depend on what a message said
+/// holds.
 async fn judge_plain(world: &mut World, figures: &mut Figures) -> Result<(), Failure> {
     world.heal().await;
     world.online().await;
@@ -336,8 +340,8 @@ async fn judge_plain(world: &mut World, figures: &mut Figures) -> Result<(), Fai
     Err(violations.into())
 }
 
-/// Leaves out what scripts said on devices that got a command for a target nobody has: its target was garbled, and the right one
-/// came after it, as it must. Says how many these are.
+/// Leaves out what scripts said on devices that got a command for a target nobody has: its target
+/// was garbled, and the right one came after it, as it must. Says how many these are.
 fn excuse(facts: &mut Facts) -> usize {
     let ordered: BTreeSet<&str> = facts.targets.iter().map(|it| it.id.as_str()).collect();
     let misled = facts.devices.iter_mut().filter(|device| {

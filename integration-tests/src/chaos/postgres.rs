@@ -1,5 +1,5 @@
-//! PostgreSQL stopped hard and started again under load. The server goes on: sessions stay, whoever wants in is told when to
-//! come back, and once the database is there again nothing is missing.
+//! PostgreSQL stopped hard and started again under load. The server goes on: sessions stay, whoever
+//! wants in is told when to come back, and once the database is there again nothing is missing.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -50,7 +50,8 @@ async fn outage(
     let (before, lasts, restarted) = world.traffic.decide(|rng| {
         (
             rng.gen_range(200..2500),
-            // Mostly shorter than a lease, now and then longer than the grace that sessions get beyond it.
+            // Mostly shorter than a lease, now and then longer than the grace that sessions get
+            // beyond it.
             match rng.gen_range(0..8) {
                 0 => rng.gen_range(60_000..80_000),
                 1..3 => rng.gen_range(10_000..25_000),

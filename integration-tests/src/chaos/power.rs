@@ -1,9 +1,11 @@
-//! Power cuts at random moments: what was not synced is gone, on the devices' disks and on the server's.
+//! Power cuts at random moments: what was not synced is gone, on the devices' disks and on the
+//! server's.
 //!
-//! Every device and the server's data folder have an ext4 file system of their own ([`DiskImage`]). A cut stops it without
-//! writing its log out, kills whoever used it, mounts it again, and starts the program again. The witnesses lie elsewhere.
-//! What the server's disk may lose is only what nobody was told of: every order that was seen to succeed is remembered and
-//! has to be there in the end.
+//! Every device and the server's data folder have an ext4 file system of their own ([`DiskImage`]).
+//! A cut stops it without writing its log out, kills whoever used it, mounts it again, and starts
+//! the program again. The witnesses lie elsewhere. What the server's disk may lose is only what
+//! nobody was told of: every order that was seen to succeed is remembered and has to be there in
+//! the end.
 
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
@@ -113,7 +115,8 @@ fn name(number: usize) -> String {
     format!("edge-{number:02}")
 }
 
-/// Cuts the power of one disk after another, while deployments flow; returns the orders that were seen to succeed.
+/// Cuts the power of one disk after another, while deployments flow; returns the orders that were
+/// seen to succeed.
 async fn round(
     world: &mut World,
     disks: &Disks,
@@ -220,7 +223,8 @@ async fn cut_server(
     Ok(())
 }
 
-/// The disk stops first, as it does in life: its programs see errors for a moment and must not make anything of them.
+/// The disk stops first, as it does in life: its programs see errors for a moment and must not make
+/// anything of them.
 fn cut(disk: &DiskImage, kill: impl FnOnce()) -> Result<(), Failure> {
     disk.cut_power().map_err(no_disk)?;
     kill();

@@ -1,4 +1,5 @@
-//! What a scenario gives back: numbers when all is well, and everything there is to see when it is not.
+//! What a scenario gives back: numbers when all is well, and everything there is to see when it is
+//! not.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -23,7 +24,8 @@ impl Figures {
         self.add(name, number as f64);
     }
 
-    /// Keeps the larger of what is there and `number`; such figures are called "slowest ...", and merge likewise.
+    /// Keeps the larger of what is there and `number`; such figures are called "slowest ...", and
+    /// merge likewise.
     pub fn slowest(&mut self, what: &str, seconds: f64) {
         let slot = self
             .0

@@ -1,4 +1,5 @@
-//! The database as it is, read past the server: every look is a connection of its own, so that nothing keeps a disk busy.
+//! The database as it is, read past the server: every look is a connection of its own, so that
+//! nothing keeps a disk busy.
 
 use std::{collections::BTreeMap, path::PathBuf};
 

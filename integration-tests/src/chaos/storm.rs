@@ -1,8 +1,9 @@
-//! A whole fleet cut off at once, in the middle of a deployment to all of it. Everybody has to be back within a minute, no
-//! command may be lost, and devices that stayed connected must not have to wait for those that come back.
+//! A whole fleet cut off at once, in the middle of a deployment to all of it. Everybody has to be
+//! back within a minute, no command may be lost, and devices that stayed connected must not have to
+//! wait for those that come back.
 //!
-//! The agents are light ones ([`fleet`](crate::fleet)): real connections, real signatures, no scripts. `count` is how many
-//! are cut.
+//! The agents are light ones ([`fleet`](crate::fleet)): real connections, real signatures, no
+//! scripts. `count` is how many are cut.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! What the fleet is given to do: bundles that bear witness, on some of the devices, now and then taken back.
+//! What the fleet is given to do: bundles that bear witness, on some of the devices, now and then
+//! taken back.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -91,8 +92,8 @@ impl Traffic {
         how(&mut self.rng.lock())
     }
 
-    /// A random bundle on some devices, tried until the server has it; one in eight is cancelled right away.
-    /// `None` when the server was away for too long.
+    /// A random bundle on some devices, tried until the server has it; one in eight is cancelled
+    /// right away. `None` when the server was away for too long.
     pub async fn deploy(&self) -> Option<String> {
         let all = self.devices.lock().clone();
         let (bundle, devices) = self.decide(|rng| {
@@ -179,7 +180,8 @@ impl Traffic {
         }
     }
 
-    /// Tries again while the server is away; a refusal is not what it was asked for and ends the run.
+    /// Tries again while the server is away; a refusal is not what it was asked for and ends the
+    /// run.
     pub(super) async fn insist<T, F: Future<Output = Result<T, Status>>>(
         &self,
         mut order: impl FnMut() -> F,

@@ -1,10 +1,11 @@
 //! What scripts themselves say they did, line by line, on a disk the agent knows nothing about.
 //!
-//! Every step of a bundle made here appends `start deployment attempt step run digest` to its device's witness file when it
-//! begins, and `end` with the same words when it is through, each by one synced `O_APPEND` write. While a device goes back the
-//! step is `rollback.` and the step the script was made for: both scripts of the release before run in that one step.
-//! A script finds the file by the path in `witness-path` of the agent's state folder, so that a copied state folder can have a
-//! witness of its own.
+//! Every step of a bundle made here appends `start deployment attempt step run digest` to its
+//! device's witness file when it begins, and `end` with the same words when it is through, each by
+//! one synced `O_APPEND` write. While a device goes back the step is `rollback.` and the step the
+//! script was made for: both scripts of the release before run in that one step. A script finds the
+//! file by the path in `witness-path` of the agent's state folder, so that a copied state folder
+//! can have a witness of its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -197,7 +198,8 @@ impl WitnessedBundle {
             let path = format!("data/{}/{number}.bin", number % 2);
             bundle = bundle.file(&path, content, rng.gen_bool(0.3));
         }
-        // Many small files are made durable in another way. Decided without the generator, so that seeds go on meaning the same.
+        // Many small files are made durable in another way. Decided without the generator, so that
+        // seeds go on meaning the same.
         if version
             .bytes()
             .map(u32::from)

@@ -109,7 +109,8 @@ impl World {
     /// Adds a device whose state goes below `folder`; its witness lies with the server's own files.
     pub async fn enrol(&mut self, folder: &Path, options: AgentOptions) -> Result<(), Failure> {
         let token = self.server.operator().enrollment_token(&[]).await;
-        // A fleet is hurt every second here; minutes of waiting for the next try would only make the run long.
+        // A fleet is hurt every second here; minutes of waiting for the next try would only make
+        // the run long.
         let options = options.env("KERNEX_AGENT_MAX_RECONNECT_SECONDS", "1");
         let url = options.url_or(&self.server.url());
         let key = self.server.new_key();
@@ -213,8 +214,8 @@ impl World {
         }
     }
 
-    /// The server is put back to an earlier day: what it forgot of is left out of the judgement, and attempts may close
-    /// again that closed on the days between.
+    /// The server is put back to an earlier day: what it forgot of is left out of the judgement,
+    /// and attempts may close again that closed on the days between.
     pub fn forget(&mut self, deployments: Vec<String>) {
         let ids = deployments.into_iter().map(|id| id.replace('-', ""));
         self.forgotten.extend(ids);

@@ -1,5 +1,5 @@
-//! What a light agent remembers over its connections, in memory: it never takes an attempt twice and forgets no report
-//! before it is acknowledged.
+//! What a light agent remembers over its connections, in memory: it never takes an attempt twice
+//! and forgets no report before it is acknowledged.
 
 use std::collections::BTreeMap;
 

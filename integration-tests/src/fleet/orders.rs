@@ -28,8 +28,8 @@ pub enum Deploys {
     Ignore,
 }
 
-/// How long an agent waits before it connects again: anywhere between nothing and a ceiling that doubles; what the server
-/// asks for wins.
+/// How long an agent waits before it connects again: anywhere between nothing and a ceiling that
+/// doubles; what the server asks for wins.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
     /// The first ceiling.
@@ -66,8 +66,9 @@ pub struct Options {
     pub backoff: Backoff,
     /// First connections are spread over this time.
     pub spread: Duration,
-    /// How many connect and prove who they are at once. Devices sign each with a processor of its own; here one signs for
-    /// all, and whoever waits for it too long only burdens the server twice.
+    /// How many connect and prove who they are at once. Devices sign each with a processor of its
+    /// own; here one signs for all, and whoever waits for it too long only burdens the server
+    /// twice.
     pub openings: usize,
 }
 

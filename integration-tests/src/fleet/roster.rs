@@ -1,8 +1,9 @@
 //! Who the agents of a fleet are, and the few keys they share.
 //!
-//! RSA-4096 keys are dear to make, so a fleet has a handful. The server knows a device by the digest its key row carries and
-//! signs nothing itself: a roster enrols one device for each key in the ordinary way and copies the rows of those, under
-//! ids and digests of their own, straight into the database. A proof costs the same as ever, because it is one.
+//! RSA-4096 keys are dear to make, so a fleet has a handful. The server knows a device by the
+//! digest its key row carries and signs nothing itself: a roster enrols one device for each key in
+//! the ordinary way and copies the rows of those, under ids and digests of their own, straight into
+//! the database. A proof costs the same as ever, because it is one.
 
 use std::{fmt, sync::Arc};
 

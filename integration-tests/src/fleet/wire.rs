@@ -1,4 +1,5 @@
-//! One connection of a light agent: TCP from an address of its own, TLS, HTTP/2, and gRPC framing, with nothing in between.
+//! One connection of a light agent: TCP from an address of its own, TLS, HTTP/2, and gRPC framing,
+//! with nothing in between.
 
 use std::{
     collections::VecDeque,
@@ -89,7 +90,8 @@ enum Origin {
     Each,
     /// All from this one, as behind a NAT.
     One(Ipv4Addr),
-    /// All from a proxy, which names this address as the caller's, or nobody's for what it asks by itself.
+    /// All from a proxy, which names this address as the caller's, or nobody's for what it asks by
+    /// itself.
     Proxy(Ipv4Addr, Option<SocketAddrV4>),
 }
 
@@ -151,7 +153,8 @@ impl Connector {
         }
     }
 
-    /// The same server, through a proxy at one address that sends the PROXY protocol and names a caller, or nobody.
+    /// The same server, through a proxy at one address that sends the PROXY protocol and names a
+    /// caller, or nobody.
     #[must_use]
     pub fn proxied(&self, proxy: Ipv4Addr, caller: Option<SocketAddrV4>) -> Self {
         Self {
@@ -398,7 +401,8 @@ impl Receiver {
         }
     }
 
-    /// Takes whatever bytes come next, framing and all, and says how many; 0 when the call ended well. Cancel-safe.
+    /// Takes whatever bytes come next, framing and all, and says how many; 0 when the call ended
+    /// well. Cancel-safe.
     pub async fn skip(&mut self) -> Result<usize, WireError> {
         if self.held == 0 && !self.more().await? {
             return Ok(0);

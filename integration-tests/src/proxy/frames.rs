@@ -1,4 +1,5 @@
-//! Where messages begin in a stream of bytes: TLS records, or HTTP/2 frames where nothing is encrypted.
+//! Where messages begin in a stream of bytes: TLS records, or HTTP/2 frames where nothing is
+//! encrypted.
 
 /// What is spoken through a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

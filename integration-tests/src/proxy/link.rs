@@ -26,7 +26,8 @@ use super::{
 
 /// Bytes passed at once where a rate is kept to.
 const SIP: usize = 512;
-/// Bytes of one connection and direction that are on their way; what a receiver that does not read holds up is its own.
+/// Bytes of one connection and direction that are on their way; what a receiver that does not read
+/// holds up is its own.
 const CREDIT: usize = 64 * 1024;
 /// Buffers of the kernel where a rate is kept to: what waits is to wait in the road's queue.
 const NARROW: usize = 32 * 1024;

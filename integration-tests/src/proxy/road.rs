@@ -1,5 +1,5 @@
-//! What all connections of one proxy share in one direction: so many bytes a second, and a queue in front of that, as on the
-//! narrowest link between a device and its server.
+//! What all connections of one proxy share in one direction: so many bytes a second, and a queue in
+//! front of that, as on the narrowest link between a device and its server.
 
 use std::{sync::Arc, time::Duration};
 

@@ -179,7 +179,8 @@ impl RawSession {
         self.download_as(&token, digest, offset).await
     }
 
-    /// Begins to download a bundle with this session's token; what is not read holds the server back.
+    /// Begins to download a bundle with this session's token; what is not read holds the server
+    /// back.
     pub async fn begin_download(
         &self,
         digest: &str,

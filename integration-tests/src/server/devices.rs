@@ -25,7 +25,8 @@ impl TestServer {
         agent
     }
 
-    /// Starts so many real agents, `edge-01` and on, enrolled and online. Their keys are made in a moment.
+    /// Starts so many real agents, `edge-01` and on, enrolled and online. Their keys are made in a
+    /// moment.
     ///
     /// # Panics
     /// When one does not enrol.

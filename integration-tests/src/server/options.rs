@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 pub struct ServerOptions {
     /// Environment such as `KERNEX_MAX_BUNDLE_SIZE`.
     pub env: Vec<(String, String)>,
-    /// Its data folder, on a disk of its own for instance; one among the test's own files when there is none.
+    /// Its data folder, on a disk of its own for instance; one among the test's own files when
+    /// there is none.
     pub data: Option<PathBuf>,
     /// The `--database-url` to use, instead of a fresh one of the test's kind.
     pub database: Option<String>,

@@ -1,5 +1,5 @@
-//! Downloads keep out of the way of everything else. All connections of an agent share one narrow link here, with a queue of
-//! 32 KiB in front of it.
+//! Downloads keep out of the way of everything else. All connections of an agent share one narrow
+//! link here, with a queue of 32 KiB in front of it.
 
 use std::{
     fs,

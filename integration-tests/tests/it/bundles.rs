@@ -138,7 +138,8 @@ both_databases! {
             assert!(read.unwrap().unwrap() == archive, "other bytes came");
         }
         let grown = server.process().peak_memory() - before;
-        // For each: two pieces in hand, what HTTP/2 holds back, and a record of TLS; not its bundle.
+        // For each: two pieces in hand, what HTTP/2 holds back, and a record of TLS; not its
+        // bundle.
         assert!(grown < READERS << 20, "the server grew by {grown} bytes");
     }
 

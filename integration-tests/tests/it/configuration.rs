@@ -1,4 +1,5 @@
-//! What agents go by, changed while they run: at once, after restarts, by label, and refused with a reason.
+//! What agents go by, changed while they run: at once, after restarts, by label, and refused with a
+//! reason.
 
 use kernex_integration_tests::{
     AgentOptions, BundleBuilder, Ctl, TestServer, both_databases, wait::seen, wait_for,

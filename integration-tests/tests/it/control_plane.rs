@@ -1,4 +1,5 @@
-//! `kernex-server` as a program: first start, mistakes in its settings, health, reflection and stopping.
+//! `kernex-server` as a program: first start, mistakes in its settings, health, reflection and
+//! stopping.
 
 use std::{
     fs,

@@ -81,7 +81,8 @@ both_databases! {
     }
 
     async fn an_online_device_is_told_at_once(database) {
-        // Nothing but the push itself can bring the command in time: no heartbeat is due for an hour.
+        // Nothing but the push itself can bring the command in time: no heartbeat is due for an
+        // hour.
         let options = ServerOptions::default().env("KERNEX_HEARTBEAT_INTERVAL", "1h");
         let server = TestServer::start_with(database, options).await;
         let operator = server.operator();

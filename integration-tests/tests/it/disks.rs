@@ -1,4 +1,5 @@
-//! Devices whose state folder is full, read-only or failing: seen, left alone, and back as soon as they can be.
+//! Devices whose state folder is full, read-only or failing: seen, left alone, and back as soon as
+//! they can be.
 
 use kernex_integration_tests::{
     AgentOptions, BundleBuilder, Ctl, Database, Operator, Proxy, RawIdentity, TestServer, agent,
@@ -82,7 +83,8 @@ both_databases! {
         assert_eq!(state, AttemptState::Pending, "{states:?}");
         drop(ailing);
 
-        // The number it never confirmed proves nothing: the same journal is back, with the number from before.
+        // The number it never confirmed proves nothing: the same journal is back, with the number
+        // from before.
         let mut back = sick.connect(&server).await;
         back.deploy_command().await;
         back.heartbeat(1).await;

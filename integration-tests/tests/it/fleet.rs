@@ -1,4 +1,5 @@
-//! Many light agents in one process: they come, take commands, and come back when all are cut at once.
+//! Many light agents in one process: they come, take commands, and come back when all are cut at
+//! once.
 
 use std::time::Duration;
 
@@ -52,7 +53,8 @@ both_databases! {
         let tally = settled.await;
         assert!(tally.deploys >= AGENTS as u64, "{tally:?}");
         assert_eq!((tally.repeated, tally.not_applied), (0, 0), "{tally:?}");
-        // A command that is on its way when the newer deployment comes runs all the same; that is told, not hidden.
+        // A command that is on its way when the newer deployment comes runs all the same; that is
+        // told, not hidden.
         let targets = server.operator().targets(&first).await;
         let late: Vec<_> = targets.iter().filter(|target| target.late_outcome).collect();
         assert_eq!(tally.late, late.len() as u64, "{tally:?}");

@@ -1,4 +1,5 @@
-//! Stop now: every device that is connected hears it at once, and the operator hears what became of each.
+//! Stop now: every device that is connected hears it at once, and the operator hears what became of
+//! each.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
@@ -54,7 +55,8 @@ fn cancelled() -> Outcome {
     }
 }
 
-/// A release that comes back only once there is a file `back`, and leaves the process id of its script.
+/// A release that comes back only once there is a file `back`, and leaves the process id of its
+/// script.
 fn slow_to_return(scratch: &Path) -> Value {
     let script = format!(
         "echo $$ > {}; until test -e {}; do sleep 0.05; done",

@@ -1,4 +1,5 @@
-//! Health checks and pre hooks that ask for time, from an operator's order to what the server knows afterwards.
+//! Health checks and pre hooks that ask for time, from an operator's order to what the server knows
+//! afterwards.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! What the agent remembers, and what it says to a server that repeats itself or speaks of things to come.
+//! What the agent remembers, and what it says to a server that repeats itself or speaks of things
+//! to come.
 
 use std::{fs, path::Path};
 
@@ -234,7 +235,8 @@ async fn told(server: &mut FakeServer) -> (AttemptRef, u64, Option<u64>) {
         .await
 }
 
-/// Has an agent end `count` attempts, which are acknowledged; nothing else may end meanwhile. Gives their numbers.
+/// Has an agent end `count` attempts, which are acknowledged; nothing else may end meanwhile. Gives
+/// their numbers.
 async fn outcomes(server: &mut FakeServer, count: usize) -> Vec<u64> {
     let mut seqs = Vec::new();
     for _ in 0..count {
@@ -269,8 +271,8 @@ async fn what_a_restored_server_has_lost_is_told_again_in_order_and_not_all_at_o
     seqs.extend(outcomes(&mut server, 1).await);
     restart(&mut server, &mut agent, seqs.last().copied()).await;
     seqs.extend(outcomes(&mut server, 1).await);
-    // A backup that has three of them. As long as nobody answers, no more than a page is under way; what ends meanwhile has its
-    // turn behind them.
+    // A backup that has three of them. As long as nobody answers, no more than a page is under way;
+    // what ends meanwhile has its turn behind them.
     server.acknowledge(false);
     restart(&mut server, &mut agent, Some(seqs[2])).await;
     for place in 3..3 + AT_ONCE {

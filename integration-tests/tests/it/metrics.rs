@@ -1,5 +1,5 @@
-//! What machines that watch the server see: figures that follow what happens, probes that tell the truth, a dashboard
-//! that asks for nothing that is not there.
+//! What machines that watch the server see: figures that follow what happens, probes that tell the
+//! truth, a dashboard that asks for nothing that is not there.
 
 use std::{collections::BTreeSet, fs, net::TcpListener};
 

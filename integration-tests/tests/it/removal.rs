@@ -1,4 +1,5 @@
-//! Releases that leave more behind than files: what is mounted in them is never touched, and what stays is told.
+//! Releases that leave more behind than files: what is mounted in them is never touched, and what
+//! stays is told.
 
 use std::{
     fs,

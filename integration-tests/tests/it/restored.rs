@@ -1,4 +1,5 @@
-//! A server whose database is put back to an older backup learns from its devices what has happened since.
+//! A server whose database is put back to an older backup learns from its devices what has happened
+//! since.
 
 use kernex_integration_tests::{BundleBuilder, TestServer, both_databases};
 use kernex_proto::v1::{AttemptState, CancelDeploymentRequest};
@@ -20,7 +21,8 @@ both_databases! {
         let known = server.operator().deploy(&second, &["edge-1"]).await;
         server.operator().target_in(&known, &[AttemptState::Running]).await;
         let backup = server.back_up().await.unwrap();
-        // Stopped and answered on a day that is lost; and then two orders of which nobody will know.
+        // Stopped and answered on a day that is lost; and then two orders of which nobody will
+        // know.
         let operator = server.operator();
         operator.online("edge-1").await;
         let cancel = CancelDeploymentRequest { deployment_id: known.clone(), ..Default::default() };
@@ -35,7 +37,8 @@ both_databases! {
 
         server.restore(&backup).await.unwrap();
         server.start_again().await;
-        // An operator closes it in the restored rows, before or after its device is back: its outcome is known all the same.
+        // An operator closes it in the restored rows, before or after its device is back: its
+        // outcome is known all the same.
         let operator = server.operator();
         let cancel = CancelDeploymentRequest { deployment_id: known.clone(), ..Default::default() };
         let _ = operator.deployments().cancel_deployment(cancel).await;

@@ -1,4 +1,5 @@
-//! What is revoked works nowhere any more, and at once: sessions, streams, uploads, downloads and tokens that were looked up before.
+//! What is revoked works nowhere any more, and at once: sessions, streams, uploads, downloads and
+//! tokens that were looked up before.
 
 use std::{future::Future, time::Duration};
 

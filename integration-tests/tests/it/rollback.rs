@@ -1,4 +1,5 @@
-//! A device that goes back by itself: what it runs, what the server is told, and what survives a restart it asked for.
+//! A device that goes back by itself: what it runs, what the server is told, and what survives a
+//! restart it asked for.
 
 use std::fs;
 

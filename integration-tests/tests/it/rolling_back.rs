@@ -1,4 +1,5 @@
-//! Taking a deployment back: where each device goes, what it needs for that, and which are left as they are.
+//! Taking a deployment back: where each device goes, what it needs for that, and which are left as
+//! they are.
 
 use std::fs;
 

@@ -1,5 +1,6 @@
-//! The story that `docs/walkthrough.md` tells, with thirty real agents and the bundles of `examples/rollout`: a canary that
-//! fails, a deployment that takes itself back, a fix that goes out in phases.
+//! The story that `docs/walkthrough.md` tells, with thirty real agents and the bundles of
+//! `examples/rollout`: a canary that fails, a deployment that takes itself back, a fix that goes
+//! out in phases.
 
 use std::{fs, path::Path};
 
@@ -29,7 +30,8 @@ fn states<'a>(deployment: &'a Value, state: &str) -> Vec<&'a Value> {
     targets.iter().filter(of_state).collect()
 }
 
-/// Every device runs this version: on its disk, by its outcomes, and by a heartbeat that came since.
+/// Every device runs this version: on its disk, by its outcomes, and by a heartbeat that came
+/// since.
 async fn runs_everywhere(operator: &Operator, agents: &[TestAgent], version: &str) {
     let wanted = format!(r#""version": "{version}""#);
     for agent in agents {

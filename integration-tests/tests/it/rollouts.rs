@@ -1,4 +1,5 @@
-//! Deployments that proceed in phases: what opens the next one, what pauses, and what an operator may do about it.
+//! Deployments that proceed in phases: what opens the next one, what pauses, and what an operator
+//! may do about it.
 
 use std::{collections::HashMap, fs, time::Duration};
 
@@ -252,7 +253,8 @@ both_databases! {
         fleet.fail(&first[2]).await;
         let paused = standing(&operator, &id, DeploymentState::Paused).await;
         assert_eq!(paused.paused_reason, "phase 1: 2 of 3 failed, more than the 1 that are borne");
-        // Who goes on has seen the failures: the phase has passed without them, and the rest follows.
+        // Who goes on has seen the failures: the phase has passed without them, and the rest
+        // follows.
         resume(&operator, &id).await.unwrap();
         let rest = in_flight(&operator, &id, 1).await;
         fleet.succeed(&rest[0]).await;
@@ -378,7 +380,8 @@ both_databases! {
         assert_eq!(retry(&operator, &id, &["edge-1"]).await.unwrap(), (1, 0));
         let again = operator.deployment(&id).await;
         assert_eq!((again.state(), again.result()), (DeploymentState::Active, DeploymentResult::Unspecified));
-        // Another order shows that the dispatcher has looked, and the second attempt was not among what it pushed.
+        // Another order shows that the dispatcher has looked, and the second attempt was not among
+        // what it pushed.
         let other = operator.push(&BundleBuilder::script("other", "1.0", "true").gzip().await).await;
         operator.deploy(&other, &["edge-1"]).await;
         let (barrier, deploy) = fleet.session("edge-1").deploy_command().await;

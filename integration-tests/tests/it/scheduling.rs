@@ -1,4 +1,5 @@
-//! Starts, windows, deadlines, devices that join later and devices that are left out, as an operator meets them.
+//! Starts, windows, deadlines, devices that join later and devices that are left out, as an
+//! operator meets them.
 
 use std::collections::BTreeMap;
 

@@ -220,7 +220,8 @@ both_databases! {
         let mut silent = tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
         let mut secure = server.tls_stream().await;
         let ends = async {
-            // Neither says a word; the one behind TLS gets the server's first frames and then its end.
+            // Neither says a word; the one behind TLS gets the server's first frames and then its
+            // end.
             let mut rest = Vec::new();
             let _ = silent.read_to_end(&mut rest).await;
             let _ = secure.read_to_end(&mut rest).await;

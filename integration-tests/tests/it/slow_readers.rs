@@ -1,5 +1,6 @@
-//! Peers that do not read. HTTP/2 lets a peer grant no room at all, and what that stops has to be its own stream and nothing
-//! else: on *every* streaming RPC there is, found in the descriptors, so that a new one cannot be forgotten.
+//! Peers that do not read. HTTP/2 lets a peer grant no room at all, and what that stops has to be
+//! its own stream and nothing else: on *every* streaming RPC there is, found in the descriptors, so
+//! that a new one cannot be forgotten.
 
 use std::{fs, time::Duration};
 
@@ -33,7 +34,8 @@ const SHUT: Windows = Windows {
 /// Streams of each RPC.
 const MANY: usize = 64;
 
-/// A call that can be made: its path, its metadata, and its one message, if anything is said at all.
+/// A call that can be made: its path, its metadata, and its one message, if anything is said at
+/// all.
 #[derive(Debug, Clone)]
 struct Call {
     path: &'static str,
@@ -76,7 +78,8 @@ fn streaming() -> Vec<&'static str> {
     paths
 }
 
-/// What there is to be streamed: devices, events, a bundle, a deployment that waits, and a device that may download.
+/// What there is to be streamed: devices, events, a bundle, a deployment that waits, and a device
+/// that may download.
 struct World {
     server: TestServer,
     http: Plain,
@@ -239,7 +242,8 @@ impl World {
     }
 }
 
-/// Makes a connection known. What is asked for is not there: an answer without a body needs no window.
+/// Makes a connection known. What is asked for is not there: an answer without a body needs no
+/// window.
 async fn introduce(calls: &Calls, admin: &str) -> Result<(), WireError> {
     const PATH: &str = "/kernex.v1.DeviceService/GetDevice";
     let bearer = [("authorization", format!("Bearer {admin}"))];
@@ -333,7 +337,8 @@ both_databases! {
         for (number, path) in streaming().into_iter().enumerate() {
             let token = world.token(format!("slow-{number}")).await;
             let call = world.call(path, &token);
-            // All the places of the token that the RPC counts for, and one more call that is refused.
+            // All the places of the token that the RPC counts for, and one more call that is
+            // refused.
             let attack = Attack::open(&shut, number, &world.admin, &call, 9).await;
             let closed = tokio::time::timeout(Duration::from_secs(90), attack.closed()).await;
             assert!(closed.is_ok(), "{path}: the connection is still open");

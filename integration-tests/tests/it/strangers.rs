@@ -1,4 +1,5 @@
-//! Strangers: connections on which nothing has authenticated cost little, end in time, and stand in nobody's way.
+//! Strangers: connections on which nothing has authenticated cost little, end in time, and stand in
+//! nobody's way.
 
 use std::{
     fs,
@@ -37,7 +38,8 @@ const WATCH: &str = "/grpc.health.v1.Health/Watch";
 /// A thousand agents in a debug build on a machine with other things to do.
 const LONG: Duration = Duration::from_secs(400);
 
-/// Between two tries of an attacker: it has this machine's processors, too, and shall not win by those.
+/// Between two tries of an attacker: it has this machine's processors, too, and shall not win by
+/// those.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// A thousand agents and their attackers have the machine to themselves.

@@ -1,5 +1,5 @@
-//! What was handed to a session and never taken gives way to what came after it, and to a stop: an older order never runs after a
-//! newer one.
+//! What was handed to a session and never taken gives way to what came after it, and to a stop: an
+//! older order never runs after a newer one.
 
 use std::fs;
 

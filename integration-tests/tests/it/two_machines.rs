@@ -1,6 +1,7 @@
-//! The attempt on the server and the journal on the agent as two machines that talk over a link which loses what it
-//! likes, with crashes of either between any two steps. The rules are those the programs run; only the shells around them
-//! (SQL, redb, gRPC, processes) are left out here, and shown by `kernex-chaos` instead.
+//! The attempt on the server and the journal on the agent as two machines that talk over a link
+//! which loses what it likes, with crashes of either between any two steps. The rules are those the
+//! programs run; only the shells around them (SQL, redb, gRPC, processes) are left out here, and
+//! shown by `kernex-chaos` instead.
 
 mod agent;
 mod ops;

@@ -1,4 +1,5 @@
-//! A device trusts no bundle: what the server's own check would never let through is refused here as well.
+//! A device trusts no bundle: what the server's own check would never let through is refused here
+//! as well.
 
 use kernex_integration_tests::{
     AgentOptions, BundleBuilder, TestAgent, bundle::Kind, fake_server::FakeServer,

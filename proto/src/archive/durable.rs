@@ -1,8 +1,9 @@
 //! Making many files durable at once.
 //!
-//! The first ones are synced one by one, which a few of them are done with sooner than with everything that other programs
-//! have written to the same disk. Beyond that one `syncfs` does for all, where it reports what could not be written:
-//! Linux 5.8 or later, and a file system that does on `syncfs` what it does on `fsync`.
+//! The first ones are synced one by one, which a few of them are done with sooner than with
+//! everything that other programs have written to the same disk. Beyond that one `syncfs` does for
+//! all, where it reports what could not be written: Linux 5.8 or later, and a file system that does
+//! on `syncfs` what it does on `fsync`.
 
 use std::{fs::File, io, path::Path, path::PathBuf};
 
@@ -14,8 +15,8 @@ const EACH: u64 = 128;
 /// Linux tells of what could not be written in the answer to `syncfs` from this version on.
 const TELLS: (u64, u64) = (5, 8);
 
-/// ext2, ext3 and ext4; XFS; Btrfs; F2FS; tmpfs. Others may leave out what only `fsync` asks of them (FUSE) or answer for another
-/// file system than the one that failed (overlayfs).
+/// ext2, ext3 and ext4; XFS; Btrfs; F2FS; tmpfs. Others may leave out what only `fsync` asks of
+/// them (FUSE) or answer for another file system than the one that failed (overlayfs).
 const TRUSTED: [u64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];
 
 /// How the files below one folder become durable.
@@ -55,8 +56,8 @@ impl Durable {
         }
     }
 
-    /// Makes the rest durable, and the entries of `folder`. `all` names every file and folder, for a kernel that does not do it
-    /// at once.
+    /// Makes the rest durable, and the entries of `folder`. `all` names every file and folder, for
+    /// a kernel that does not do it at once.
     pub(super) fn finish(
         &self,
         folder: &Path,
@@ -74,7 +75,8 @@ impl Durable {
                 Err(error) => return Err(error.into()),
             }
         }
-        // This also asks a file system that has stopped, of which some kernels say nothing in the answer to `syncfs`.
+        // This also asks a file system that has stopped, of which some kernels say nothing in the
+        // answer to `syncfs`.
         File::open(folder)?.sync_all()
     }
 }

@@ -138,8 +138,9 @@ fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Follows a symbolic link through the tree of the archive the way the kernel would.
 ///
-/// `link_at` says where a path is itself a symbolic link, and to what. What does not exist is taken for a plain
-/// folder. Fails when the way leaves the root, even if it came back, and when `budget`, in steps, is used up.
+/// `link_at` says where a path is itself a symbolic link, and to what. What does not exist is taken
+/// for a plain folder. Fails when the way leaves the root, even if it came back, and when `budget`,
+/// in steps, is used up.
 pub(super) fn stays_inside<'a>(
     link: &EntryPath,
     link_at: impl Fn(&EntryPath) -> Option<&'a [u8]>,

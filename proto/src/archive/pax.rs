@@ -3,8 +3,8 @@
 /// Longest global header that is read, in bytes.
 pub(super) const MAX_GLOBAL_BYTES: u64 = 64 * 1024;
 
-/// `git archive` writes one of these with a comment. Anything that would change the entries to come is refused,
-/// because readers disagree on what it means.
+/// `git archive` writes one of these with a comment. Anything that would change the entries to come
+/// is refused, because readers disagree on what it means.
 pub(super) fn check_global(mut body: &[u8]) -> Result<(), &'static str> {
     while !body.is_empty() {
         let (key, rest) = record(body).ok_or("is a malformed global header")?;

@@ -1,5 +1,5 @@
-//! From compressed bytes to the tar stream, metered on both sides, so that a bomb is noticed while it unfolds and a
-//! failing disk or network is told from a damaged archive.
+//! From compressed bytes to the tar stream, metered on both sides, so that a bomb is noticed while
+//! it unfolds and a failing disk or network is told from a damaged archive.
 
 use std::{
     io::{self, Cursor},
@@ -52,8 +52,8 @@ impl Meter {
         }
     }
 
-    /// Lets this many bytes of the tar stream through from here on. The tar reader collects long names in memory;
-    /// this keeps them small.
+    /// Lets this many bytes of the tar stream through from here on. The tar reader collects long
+    /// names in memory; this keeps them small.
     pub(super) fn allow(&self, bytes: u64) {
         let now = self.unpacked.load(Relaxed);
         self.allowed.store(now.saturating_add(bytes), Relaxed);
@@ -171,7 +171,8 @@ impl<R: AsyncRead + Unpin + Send> TarStream<R> {
         Ok((stream, format, meter))
     }
 
-    /// Reads what follows the last entry: zeros only, then nothing, neither here nor behind the compressed data.
+    /// Reads what follows the last entry: zeros only, then nothing, neither here nor behind the
+    /// compressed data.
     pub(super) async fn finish(mut self) -> Result<(), ArchiveError> {
         let meter = self.meter.clone();
         if meter.ended() {

@@ -1,4 +1,5 @@
-//! Every path an archive has named so far: the place where duplicates, wrong parents and too many entries show.
+//! Every path an archive has named so far: the place where duplicates, wrong parents and too many
+//! entries show.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +44,8 @@ pub(super) struct Walked {
 }
 
 impl Tree {
-    /// Adds an entry under a path that [`path::entry_path`] made, and returns the folders it implied, outermost first.
+    /// Adds an entry under a path that [`path::entry_path`] made, and returns the folders it
+    /// implied, outermost first.
     pub(super) fn insert(
         &mut self,
         path: &EntryPath,
@@ -126,7 +128,8 @@ impl Tree {
             .map(|(path, _)| path)
             .filter(|path| path.depth() == 1)
             .collect();
-        // macOS puts a file `._app` with attributes beside a folder `app`; it goes the way of the folder.
+        // macOS puts a file `._app` with attributes beside a folder `app`; it goes the way of the
+        // folder.
         let only = *top
             .iter()
             .find(|path| !(is_file(path) && path.as_bytes().starts_with(b"._")))?;

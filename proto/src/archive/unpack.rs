@@ -1,10 +1,11 @@
 //! Writing what the walk found good: into a staging folder, synced, and only then in place.
 //!
-//! During the walk there is no symbolic link below the staging folder and every parent was made here, so a path of
-//! plain components cannot lead elsewhere; files are made with `O_EXCL`, folders with a `mkdir` that must succeed.
+//! During the walk there is no symbolic link below the staging folder and every parent was made
+//! here, so a path of plain components cannot lead elsewhere; files are made with `O_EXCL`, folders
+//! with a `mkdir` that must succeed.
 //!
-//! Folders, small files and copies are written where the walk runs, which has to be a thread that may block: there can be very
-//! many of them, and each hand-over would cost more than the file.
+//! Folders, small files and copies are written where the walk runs, which has to be a thread that
+//! may block: there can be very many of them, and each hand-over would cost more than the file.
 
 use std::{
     ffi::OsStr,
@@ -133,7 +134,8 @@ impl Disk {
         self.seal(copy, mode).await
     }
 
-    /// Makes the links, gives folders their modes, moves everything into place and makes it durable.
+    /// Makes the links, gives folders their modes, moves everything into place and makes it
+    /// durable.
     pub(super) async fn finish(&mut self, walked: &Walked) -> io::Result<()> {
         while let Some(done) = self.syncs.join_next().await {
             done.map_err(io::Error::other)??;
@@ -162,7 +164,8 @@ impl Disk {
             let entry = entry?;
             fs::rename(entry.path(), self.into.join(entry.file_name()))?;
         }
-        // What is left of the staging folder is empty: the folder that was the bundle, if there was one, and itself.
+        // What is left of the staging folder is empty: the folder that was the bundle, if there was
+        // one, and itself.
         for folder in root.ancestors() {
             fs::remove_dir(folder)?;
             if folder == self.stage {

@@ -1,4 +1,5 @@
-//! The one walk through an archive: each entry is judged, entered into the tree and, when unpacking, written.
+//! The one walk through an archive: each entry is judged, entered into the tree and, when
+//! unpacking, written.
 
 use std::io;
 
@@ -22,8 +23,8 @@ const HEADER_ALLOWANCE: u64 = 1024 * 1024;
 /// Bytes of a file that are in memory at once.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// Neither user nor group may be taken over by running a file, and a sticky file means nothing. Folders lose these bits: on shared
-/// disks every folder has one.
+/// Neither user nor group may be taken over by running a file, and a sticky file means nothing.
+/// Folders lose these bits: on shared disks every folder has one.
 const SPECIAL_BITS: u32 = 0o7000;
 
 /// What of a mode survives: nobody but the owner changes what runs on a device.

@@ -1,4 +1,5 @@
-//! Taking one field after the other out of a JSON object, so that every error can name the field's path.
+//! Taking one field after the other out of a JSON object, so that every error can name the field's
+//! path.
 
 use std::collections::BTreeMap;
 

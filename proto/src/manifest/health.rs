@@ -1,4 +1,5 @@
-//! How a release shows that it is healthy: one kind of probe, and how often and how long it has to hold.
+//! How a release shows that it is healthy: one kind of probe, and how often and how long it has to
+//! hold.
 
 use std::time::Duration;
 
@@ -34,7 +35,8 @@ pub struct Health {
     pub timeout_seconds: u64,
     /// Failed probes that are forgiven over the whole check; one more and the release is unhealthy.
     pub retries: u64,
-    /// Seconds for which every probe has to succeed before the release counts as healthy; 0: one success is enough.
+    /// Seconds for which every probe has to succeed before the release counts as healthy; 0: one
+    /// success is enough.
     pub hold_seconds: u64,
 }
 
@@ -46,7 +48,8 @@ pub enum Probe {
     Command(String),
     /// `host:port`; a connection that opens is healthy.
     Tcp(String),
-    /// An `http://` address; an answer with a status of 200 to 399 is healthy, redirects are not followed.
+    /// An `http://` address; an answer with a status of 200 to 399 is healthy, redirects are not
+    /// followed.
     Http(String),
 }
 

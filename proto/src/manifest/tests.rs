@@ -1,4 +1,5 @@
-//! What is accepted, what is refused and in which words, and that the published schema says the same.
+//! What is accepted, what is refused and in which words, and that the published schema says the
+//! same.
 
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,4 +1,5 @@
-//! W3C trace context as it travels: in gRPC metadata, in commands and in reports, and stored with a deployment.
+//! W3C trace context as it travels: in gRPC metadata, in commands and in reports, and stored with a
+//! deployment.
 
 use opentelemetry::{
     Context,
@@ -39,7 +40,8 @@ pub fn current_traceparent() -> String {
     traceparent_of(&tracing::Span::current().context())
 }
 
-/// Continues the trace of a `traceparent` in `span`; one that is empty or malformed changes nothing.
+/// Continues the trace of a `traceparent` in `span`; one that is empty or malformed changes
+/// nothing.
 ///
 /// Call it before the span is entered: a span that has started keeps its parent.
 pub fn set_parent(span: &tracing::Span, traceparent: &str) {
@@ -59,8 +61,8 @@ pub fn inject(metadata: &mut MetadataMap) {
     }
 }
 
-/// The caller's `traceparent`, empty when there is none or it is malformed. Works without an exporter too, so
-/// that a server that exports nothing still hands the trace on.
+/// The caller's `traceparent`, empty when there is none or it is malformed. Works without an
+/// exporter too, so that a server that exports nothing still hands the trace on.
 #[must_use]
 pub fn extract(metadata: &MetadataMap) -> String {
     let text = metadata.get(HEADER).and_then(|value| value.to_str().ok());
@@ -75,7 +77,8 @@ fn traceparent_of(context: &Context) -> String {
 }
 
 fn parse(traceparent: &str) -> Option<Context> {
-    // Longer ones belong to a version of the standard that is not out yet; and the text comes from anywhere.
+    // Longer ones belong to a version of the standard that is not out yet; and the text comes from
+    // anywhere.
     if traceparent.is_empty() || traceparent.len() > 128 {
         return None;
     }

@@ -1,9 +1,10 @@
 //! What feeds a stream of answers: a task of its own, through a small channel.
 //!
-//! A response's body is polled when its peer has room for more, and not before: whatever waits inside of it waits for the
-//! peer. So a handler's stream is not the body. It runs in a task, whose messages the body only takes from a channel. The
-//! task asks for room first and for the next message then, so what waits for the peer is a stream between two messages,
-//! and that has to hold nothing that others need.
+//! A response's body is polled when its peer has room for more, and not before: whatever waits
+//! inside of it waits for the peer. So a handler's stream is not the body. It runs in a task, whose
+//! messages the body only takes from a channel. The task asks for room first and for the next
+//! message then, so what waits for the peer is a stream between two messages, and that has to hold
+//! nothing that others need.
 
 use std::{
     pin::{Pin, pin},
@@ -20,10 +21,12 @@ use tonic::{Response, Status};
 
 /// Messages of a stream whose messages may be large, or are rare.
 pub(crate) const FEW: usize = 1;
-/// Messages of a stream that has many small ones: a switch of tasks for each would cost more than they do.
+/// Messages of a stream that has many small ones: a switch of tasks for each would cost more than
+/// they do.
 pub(crate) const MANY: usize = 64;
 
-/// The only stream that handlers can return: what a [`Feeder`] puts into its channel, and then how it ended.
+/// The only stream that handlers can return: what a [`Feeder`] puts into its channel, and then how
+/// it ended.
 #[derive(Debug)]
 pub struct Fed<T> {
     items: mpsc::Receiver<Result<T, Status>>,
@@ -31,8 +34,8 @@ pub struct Fed<T> {
     over: bool,
 }
 
-/// A stream that is not running yet. It travels in the extensions of its response; the layer around all calls gives it a
-/// task, and refuses to send a stream of ours that has none.
+/// A stream that is not running yet. It travels in the extensions of its response; the layer around
+/// all calls gives it a task, and refuses to send a stream of ours that has none.
 #[derive(Clone)]
 pub(crate) struct Feeder(Arc<Waiting>);
 
@@ -44,7 +47,8 @@ struct Waiting {
 /// Moves messages until there are no more, or nobody is left to take them.
 pub(crate) type Pump = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A response with `source` as its messages, at most `ahead` of them before the peer takes one. An error ends it.
+/// A response with `source` as its messages, at most `ahead` of them before the peer takes one. An
+/// error ends it.
 pub(crate) fn fed<T, S>(ahead: usize, source: S) -> Response<Fed<T>>
 where
     T: Send + 'static,
@@ -56,7 +60,8 @@ where
     response
 }
 
-/// The two halves of [`fed`], for who makes a response by hand: without its [`Feeder`] in the extensions it is not sent.
+/// The two halves of [`fed`], for who makes a response by hand: without its [`Feeder`] in the
+/// extensions it is not sent.
 pub(crate) fn channel<T, S>(ahead: usize, source: S) -> (Fed<T>, Feeder)
 where
     T: Send + 'static,
@@ -136,7 +141,8 @@ struct State {
 }
 
 impl End {
-    /// Ends it: the feeder stops at once, and the peer is told why when it has room for it. The first status counts.
+    /// Ends it: the feeder stops at once, and the peer is told why when it has room for it. The
+    /// first status counts.
     pub(crate) fn end(&self, status: Status) {
         let _ = self.0.status.set(status);
         self.0.ended.cancel();
@@ -174,10 +180,11 @@ impl End {
     }
 }
 
-/// Ends a call from outside, with a status: put it into the extensions of a request before it is handled, or into those of
-/// the response to a stream. A call that was not answered yet is dropped and answered with the status; a stream is ended
-/// with it, ahead of what its peer has not taken, and what fed it is gone at once. A peer that takes nothing does not hear
-/// it: its connection is closed 30 s later.
+/// Ends a call from outside, with a status: put it into the extensions of a request before it is
+/// handled, or into those of the response to a stream. A call that was not answered yet is dropped
+/// and answered with the status; a stream is ended with it, ahead of what its peer has not taken,
+/// and what fed it is gone at once. A peer that takes nothing does not hear it: its connection is
+/// closed 30 s later.
 #[derive(Debug, Clone)]
 pub(crate) struct EndedBy {
     /// Cancelled when it has to end.

@@ -1,4 +1,5 @@
-//! What kind of call each method is, from the descriptors: a new one is bounded and fed without a word about it here.
+//! What kind of call each method is, from the descriptors: a new one is bounded and fed without a
+//! word about it here.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -7,10 +8,12 @@ use prost_types::FileDescriptorSet;
 
 use super::places::Kind;
 
-/// The one stream of ours that is not fed by a [`Feeder`](super::Feeder): a session's task writes into a queue of its own,
-/// which closes the session when it overflows, and ten thousand of them have no room for more.
+/// The one stream of ours that is not fed by a [`Feeder`](super::Feeder): a session's task writes
+/// into a queue of its own, which closes the session when it overflows, and ten thousand of them
+/// have no room for more.
 const SESSION: &str = "/kernex.v1.AgentService/DeviceSession";
-/// The one stream that gives an order: it has places of its own, so that watches never keep anybody from a halt.
+/// The one stream that gives an order: it has places of its own, so that watches never keep anybody
+/// from a halt.
 const HALT: &str = "/kernex.v1.RolloutService/HaltDeployment";
 /// The one call that asks a whole fleet while it waits.
 const PLAN: &str = "/kernex.v1.PlanService/PlanDeployment";

@@ -1,5 +1,6 @@
-//! How many streams, uploads and plans a caller may have at a time. A place is taken before the call is handled and given
-//! back with the last byte of its answer: a peer that does not read keeps its own places, and nobody else's.
+//! How many streams, uploads and plans a caller may have at a time. A place is taken before the
+//! call is handled and given back with the last byte of its answer: a peer that does not read keeps
+//! its own places, and nobody else's.
 
 use std::{
     collections::{HashMap, hash_map::Entry},

@@ -1,7 +1,9 @@
-//! Peers that do not read. A stream of which no byte was taken for a while is ended, and where that does not arrive either,
-//! because HTTP/2 asks for nothing while a window is 0, its connection is closed.
+//! Peers that do not read. A stream of which no byte was taken for a while is ended, and where that
+//! does not arrive either, because HTTP/2 asks for nothing while a window is 0, its connection is
+//! closed.
 //!
-//! Answers are looked at from time to time by one task, so that a byte on its way costs no more than a count.
+//! Answers are looked at from time to time by one task, so that a byte on its way costs no more
+//! than a count.
 
 use std::{
     sync::{Arc, Weak},

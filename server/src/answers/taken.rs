@@ -1,7 +1,8 @@
 //! How much of an answer its peer has taken, to the byte.
 //!
-//! What a body hands out is wrapped. HTTP/2 writes as much of it as the peer's windows allow, and each byte that leaves is
-//! counted there: a download of a few bytes a second moves on between two messages, and one whose window is 0 does not.
+//! What a body hands out is wrapped. HTTP/2 writes as much of it as the peer's windows allow, and
+//! each byte that leaves is counted there: a download of a few bytes a second moves on between two
+//! messages, and one whose window is 0 does not.
 
 use std::{
     pin::Pin,
@@ -22,7 +23,8 @@ use super::{
 };
 use crate::connections::ConnectionHandle;
 
-/// One answer on its way. It lives as long as anything of it does: its body, or bytes that HTTP/2 still holds.
+/// One answer on its way. It lives as long as anything of it does: its body, or bytes that HTTP/2
+/// still holds.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// Which call it answers, for the log.

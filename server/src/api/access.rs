@@ -1,7 +1,8 @@
 //! `AccessService`: tokens for devices that enrol and for operators.
 //!
-//! Secrets are told once and stored as hashes. So a request that is repeated makes another token: what the first answer
-//! said is known to nobody here, and a token whose text was lost lets nobody in.
+//! Secrets are told once and stored as hashes. So a request that is repeated makes another token:
+//! what the first answer said is known to nobody here, and a token whose text was lost lets nobody
+//! in.
 
 use std::{sync::Arc, time::Duration};
 
@@ -178,7 +179,8 @@ fn uses(request: &v1::CreateEnrollmentTokenRequest) -> Result<u32, Status> {
     }
 }
 
-/// The name is shown as the author of changes, so it has to be readable; mail addresses are welcome.
+/// The name is shown as the author of changes, so it has to be readable; mail addresses are
+/// welcome.
 fn check_operator(name: &str) -> Result<(), Status> {
     let good = !name.trim().is_empty()
         && name.chars().count() <= MAX_NAME

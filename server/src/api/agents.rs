@@ -29,7 +29,8 @@ use crate::{
     store::sessions::DownloadRefused,
 };
 
-/// Enrolments worked on at once. They have turns of their own, so that a flood of handshakes keeps nobody from enrolling.
+/// Enrolments worked on at once. They have turns of their own, so that a flood of handshakes keeps
+/// nobody from enrolling.
 pub(crate) const ENROLMENTS: usize = 32;
 /// How long an enrolment waits for its turn before it is told to come back.
 const ENROLMENT_WAIT: Duration = Duration::from_secs(3);
@@ -76,7 +77,8 @@ impl AgentService for Agents {
         let binding = peer.map_or(ChannelBinding::PLAINTEXT, |peer| peer.binding);
         let connection = connection(&request);
         connection.may_try(Credential::Hello)?;
-        // The agent's call returns only once it sees headers, so the answer starts before anything is received.
+        // The agent's call returns only once it sees headers, so the answer starts before anything
+        // is received.
         let (outbound, line) = session::outbound();
         let span = tracing::info_span!(
             parent: None,

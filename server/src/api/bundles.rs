@@ -1,7 +1,7 @@
 //! `BundleService`: bytes in, checked while they arrive; bytes out.
 //!
-//! The row says that a bundle exists and the blob holds its bytes; the two change together, one upload or deletion at a
-//! time, and nobody who hangs up can come between them.
+//! The row says that a bundle exists and the blob holds its bytes; the two change together, one
+//! upload or deletion at a time, and nobody who hangs up can come between them.
 
 mod upload;
 
@@ -49,7 +49,8 @@ impl Bundles {
         told.await.map_err(|_| going_away())?
     }
 
-    /// Makes the bytes a blob and then the bundle a row, so that a bundle that exists always has its bytes.
+    /// Makes the bytes a blob and then the bundle a row, so that a bundle that exists always has
+    /// its bytes.
     async fn keep(&self, caller: Caller, upload: Upload) -> Result<(BundleRow, bool), Status> {
         let api = Arc::clone(&self.0);
         self.uninterrupted(async move {
@@ -157,8 +158,8 @@ impl BundleService for Bundles {
     }
 }
 
-/// Deletes bytes no bundle has. When that fails they only take room, and the same bytes will find them again; when it is not
-/// known whether a row came to be, they stay.
+/// Deletes bytes no bundle has. When that fails they only take room, and the same bytes will find
+/// them again; when it is not known whether a row came to be, they stay.
 async fn drop_unused(api: &Api, digest: Digest) {
     let done = match api.store.digest_in_use(digest).await {
         Ok(true) => return,

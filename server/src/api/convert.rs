@@ -1,4 +1,5 @@
-//! Between the wire and the house: what callers send is checked once, what the store answers becomes messages.
+//! Between the wire and the house: what callers send is checked once, what the store answers
+//! becomes messages.
 
 use kernex_proto::v1;
 use prost::Message;
@@ -19,11 +20,12 @@ use crate::{
     },
 };
 
-/// Most bytes of a message with many items. Clients refuse more than 4 MiB unless told otherwise, and one item can have
-/// a manifest of 1 MiB in it.
+/// Most bytes of a message with many items. Clients refuse more than 4 MiB unless told otherwise,
+/// and one item can have a manifest of 1 MiB in it.
 const MESSAGE_BUDGET: usize = 2 * 1024 * 1024;
 
-/// A page as messages, shortened where it would not fit into one answer; the token goes on from there.
+/// A page as messages, shortened where it would not fit into one answer; the token goes on from
+/// there.
 pub(super) async fn fitting_page<T, M, F, A>(
     page: Page,
     list: F,

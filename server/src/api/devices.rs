@@ -34,8 +34,8 @@ const COME_BACK: Duration = Duration::from_millis(200);
 pub struct Devices(pub(super) Arc<Api>);
 
 impl Devices {
-    /// Has a device that is to be deleted stop what it was given, and waits a moment for it to say what became of that. One that is
-    /// away is not waited for.
+    /// Has a device that is to be deleted stop what it was given, and waits a moment for it to say
+    /// what became of that. One that is away is not waited for.
     async fn stop_work(&self, device: &str) -> Result<Vec<AttemptId>, Status> {
         let api = &self.0;
         let mut changes = api.store.changes();
@@ -135,7 +135,8 @@ impl DeviceService for Devices {
                 change.revision,
             )
             .await?;
-        // Other labels may mean another configuration, and deployments that it joins or that give way to those.
+        // Other labels may mean another configuration, and deployments that it joins or that give
+        // way to those.
         self.0.hints.reconfigure([device.id]);
         self.0.hints.rollouts();
         Ok(Response::new(UpdateDeviceLabelsResponse {
@@ -216,10 +217,12 @@ impl DeviceService for Devices {
                 request.get_ref().allow_downgrade,
             )
             .await?;
-        // A decision has ended the session in the rows; where there was nothing to decide it goes on.
+        // A decision has ended the session in the rows; where there was nothing to decide it goes
+        // on.
         let ended = device.status != DeviceStatus::Online;
         if let Some(session) = self.0.registry.get(device.id).filter(|_| ended) {
-            // The copy that is kept opens a session that counts, and says what it holds; another one is refused.
+            // The copy that is kept opens a session that counts, and says what it holds; another
+            // one is refused.
             session.end(Ended::Drain {
                 reconnect_after: COME_BACK,
             });

@@ -1,8 +1,9 @@
 //! The fleet's events for everybody who watches: read from the store once, handed to all.
 //!
-//! A watcher first reads what it has missed by itself, at its own pace, and then goes on with what is handed round. Cursors
-//! have no gaps, so it sees when something is missing and reads again. What is handed round is kept for a moment only: a
-//! watcher that does not take it in time is cut off and told where to go on.
+//! A watcher first reads what it has missed by itself, at its own pace, and then goes on with what
+//! is handed round. Cursors have no gaps, so it sees when something is missing and reads again.
+//! What is handed round is kept for a moment only: a watcher that does not take it in time is cut
+//! off and told where to go on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -206,7 +207,8 @@ impl Follower {
         }
     }
 
-    /// What of a batch comes next; nothing, and a look at the store, when something is missing before it.
+    /// What of a batch comes next; nothing, and a look at the store, when something is missing
+    /// before it.
     fn unseen(&mut self, batch: &Batch) -> Vec<EventRow> {
         let newer = batch.iter().filter(|event| event.cursor > self.cursor);
         let events: Vec<EventRow> = newer.cloned().collect();

@@ -1,4 +1,5 @@
-//! `grpc.health.v1` and reflection: what orchestrators and generic clients ask before they know Kernex.
+//! `grpc.health.v1` and reflection: what orchestrators and generic clients ask before they know
+//! Kernex.
 
 use std::time::Duration;
 
@@ -28,7 +29,8 @@ pub fn add(routes: Routes) -> Result<(Routes, HealthReporter), Error> {
     Ok((routes, reporter))
 }
 
-/// Says whether the server can do its work: that is, whether its database answers. Not serving once `stop` is asked for.
+/// Says whether the server can do its work: that is, whether its database answers. Not serving once
+/// `stop` is asked for.
 pub async fn watch(store: Store, reporter: HealthReporter, stop: CancellationToken) {
     let mut serving = true;
     reporter

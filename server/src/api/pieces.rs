@@ -1,9 +1,10 @@
 //! Bundles on their way out: gRPC messages around bytes that are never copied.
 //!
-//! tonic's encoder copies every message into one buffer. For a message that is a few bytes around 256 KiB that costs more
-//! than all else a download does, so its body is built here: the frame's head and the field's key, and then the piece as it
-//! was read. Requests, rights, refusals and headers stay tonic's: a handler returns [`answer`], whose body [`Carrying`] puts
-//! in the place of the one tonic made. The pieces are fed like the messages of any stream, one ahead of the peer.
+//! tonic's encoder copies every message into one buffer. For a message that is a few bytes around
+//! 256 KiB that costs more than all else a download does, so its body is built here: the frame's
+//! head and the field's key, and then the piece as it was read. Requests, rights, refusals and
+//! headers stay tonic's: a handler returns [`answer`], whose body [`Carrying`] puts in the place of
+//! the one tonic made. The pieces are fed like the messages of any stream, one ahead of the peer.
 
 use std::{
     pin::pin,
@@ -41,8 +42,8 @@ pub(super) type Nothing<T> = BoxStream<'static, Result<T, Status>>;
 #[derive(Clone)]
 struct Carried(Arc<Mutex<Option<Body>>>);
 
-/// An answer of pieces, each a message whose one field is the bytes. A failure ends it as the status of the call. `sent`
-/// counts the bytes.
+/// An answer of pieces, each a message whose one field is the bytes. A failure ends it as the
+/// status of the call. `sent` counts the bytes.
 pub(super) fn answer<T, E>(
     pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
     sent: Counter,
@@ -87,7 +88,8 @@ fn body(pieces: impl Stream<Item = Result<Bytes, Status>> + Send + 'static) -> B
     }))
 }
 
-/// What comes before the bytes: flag and length of the message, key and length of the field. An empty field is left out.
+/// What comes before the bytes: flag and length of the message, key and length of the field. An
+/// empty field is left out.
 fn head(length: usize) -> Bytes {
     let field = match length as u64 {
         0 => 0,

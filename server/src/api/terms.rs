@@ -1,4 +1,5 @@
-//! When an order's targets may begin and which devices it goes on taking in, between the wire and the house.
+//! When an order's targets may begin and which devices it goes on taking in, between the wire and
+//! the house.
 
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ use crate::{
 /// Longest deadline after the start: as far away as anybody plans.
 const LONGEST: u64 = 10 * 366 * 24 * 3600;
 
-/// Reads the terms of an order; whether anything could begin under them is for the store to say, which knows the time.
+/// Reads the terms of an order; whether anything could begin under them is for the store to say,
+/// which knows the time.
 pub(super) fn terms(
     request: &v1::CreateDeploymentRequest,
     selector: Option<&Selector>,

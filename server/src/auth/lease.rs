@@ -19,7 +19,8 @@ const LOOK: Duration = Duration::from_secs(30);
 
 const REVOKED: &str = "the token was revoked";
 
-/// What a call stands on. It is among the extensions of the request, for whatever goes on after the answer began.
+/// What a call stands on. It is among the extensions of the request, for whatever goes on after the
+/// answer began.
 #[derive(Debug, Clone)]
 pub struct Lease(Arc<Inner>);
 
@@ -39,7 +40,8 @@ impl Lease {
         }))
     }
 
-    /// What stops at once when the token is revoked, whatever its peer reads. An expiry is seen where the answer is read.
+    /// What stops at once when the token is revoked, whatever its peer reads. An expiry is seen
+    /// where the answer is read.
     pub(super) fn ended_by(&self) -> EndedBy {
         EndedBy {
             signal: self.0.hold.signal(),

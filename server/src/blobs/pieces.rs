@@ -1,4 +1,5 @@
-//! Reading a file piece by piece: from the page cache into the buffer that is sent, on blocking threads.
+//! Reading a file piece by piece: from the page cache into the buffer that is sent, on blocking
+//! threads.
 
 use std::{fs::File, io, sync::Arc};
 
@@ -14,8 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{BlobError, failed};
 
-/// Reads at once, over all downloads: enough for any disk, and no reason for hundreds of threads. Who waits for a slow
-/// peer does not hold one.
+/// Reads at once, over all downloads: enough for any disk, and no reason for hundreds of threads.
+/// Who waits for a slow peer does not hold one.
 const READS: usize = 16;
 
 /// Turns to read.
@@ -31,8 +32,8 @@ impl Default for Turns {
 /// A read under way; one that has not begun when this is dropped never does.
 type Reading = AbortOnDropHandle<io::Result<Vec<u8>>>;
 
-/// A file from an offset to `size`, in pieces of 256 KiB, each read when it is asked for: who sends them asks ahead. A file
-/// that is shorter ends where it ends.
+/// A file from an offset to `size`, in pieces of 256 KiB, each read when it is asked for: who sends
+/// them asks ahead. A file that is shorter ends where it ends.
 pub(super) fn pieces_of(
     file: File,
     offset: u64,

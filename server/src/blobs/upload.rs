@@ -1,4 +1,5 @@
-//! An upload on its way: a file that is being written, then one that is whole and durable, then a blob or nothing.
+//! An upload on its way: a file that is being written, then one that is whole and durable, then a
+//! blob or nothing.
 
 use std::{
     fs::{self, File},
@@ -74,7 +75,8 @@ impl BlobWriter {
             .map_err(failed("writing an upload"))
     }
 
-    /// Makes what was written durable. On its way to an object store it only stands here for a moment.
+    /// Makes what was written durable. On its way to an object store it only stands here for a
+    /// moment.
     pub async fn sync(self) -> Result<StagedBlob, BlobError> {
         blocking("syncing an upload", move || {
             if self.place.folder.is_some() {
@@ -91,7 +93,8 @@ impl BlobWriter {
 }
 
 impl StagedBlob {
-    /// Makes the bytes the blob of this digest, durably. That they have this digest is the caller's word.
+    /// Makes the bytes the blob of this digest, durably. That they have this digest is the caller's
+    /// word.
     pub async fn finish(self, digest: Digest) -> Result<(), BlobError> {
         let key = self.place.key(digest);
         if self.place.folder.is_none() {
@@ -100,7 +103,8 @@ impl StagedBlob {
         blocking("putting an upload in its place", move || self.keep(&key)).await
     }
 
-    /// Renames the file to its place and syncs the folders on the way, so that a power cut loses neither name.
+    /// Renames the file to its place and syncs the folders on the way, so that a power cut loses
+    /// neither name.
     fn keep(self, key: &Key) -> io::Result<()> {
         let Some(folder) = &self.place.folder else {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Bodies of calls whose caller is not known: what comes in is measured before it is kept, and what goes out says when the
-//! call is over.
+//! Bodies of calls whose caller is not known: what comes in is measured before it is kept, and what
+//! goes out says when the call is over.
 
 use std::{
     pin::Pin,
@@ -20,8 +20,8 @@ pub(super) const ENROLMENT: u32 = 16 * 1024;
 /// Compression flag and length before a message.
 const HEAD: usize = 5;
 
-/// The body of a request. The length of each message is announced before it, and one that is too long is refused then: the
-/// decoder sets the whole room aside as soon as it knows the length.
+/// The body of a request. The length of each message is announced before it, and one that is too
+/// long is refused then: the decoder sets the whole room aside as soon as it knows the length.
 #[derive(Debug)]
 pub(super) struct Inbound {
     body: Incoming,
@@ -194,7 +194,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are cut into pieces, a message is refused exactly when its length is told to be too much.
+        /// However the bytes are cut into pieces, a message is refused exactly when its length is
+        /// told to be too much.
         #[test]
         fn a_message_is_refused_by_its_announced_length(
             lengths in prop::collection::vec(0u32..40, 1..8),

@@ -17,8 +17,9 @@ use tokio_rustls::server::TlsStream;
 use super::handle::{ConnectionHandle, Presence};
 use crate::metrics::Held;
 
-/// Bytes that are read of a stranger: a large Hello and what surrounds it. Whatever it sends beyond waits in the network
-/// until something on the connection has authenticated, so that strangers cost the same however much they send.
+/// Bytes that are read of a stranger: a large Hello and what surrounds it. Whatever it sends beyond
+/// waits in the network until something on the connection has authenticated, so that strangers cost
+/// the same however much they send.
 const STRANGER_BYTES: u32 = 320 * 1024;
 
 /// Where a request came from; found in its extensions.
@@ -51,7 +52,8 @@ impl Connection {
         self.presence.handle()
     }
 
-    /// A connection that can be used, by somebody who is a stranger still. `held` is what it takes until it is dropped.
+    /// A connection that can be used, by somebody who is a stranger still. `held` is what it takes
+    /// until it is dropped.
     pub(crate) fn new(
         io: Transport,
         presence: Presence,
@@ -69,8 +71,8 @@ impl Connection {
         }
     }
 
-    /// Whether nothing more is to be read for now. The connection's task waits for the handle, which wakes it once the
-    /// caller is known.
+    /// Whether nothing more is to be read for now. The connection's task waits for the handle,
+    /// which wakes it once the caller is known.
     fn has_said_enough(&mut self) -> bool {
         if self.left.is_some() && !self.presence.handle().is_stranger() {
             self.left = None;

@@ -1,11 +1,14 @@
-//! Who among the strangers stays, who waits and who goes: pure bookkeeping, told the time and asked what to do.
+//! Who among the strangers stays, who waits and who goes: pure bookkeeping, told the time and asked
+//! what to do.
 //!
-//! A stranger is a connection on which nothing has authenticated. It has [`Limits::probation`] in all. Only so many of one
-//! source are let inside; more of them wait in front, unread and without TLS, for a place. While some wait, those inside
-//! surely have [`Limits::patience`] only: an honest caller needs far less, so the oldest of those who merely hold a place
-//! makes room. They go one by one and slowly ([`Limits::pace`]), because a server that is slow itself must not turn away
-//! those it is working on. A place that is free goes to the newest of those who wait and to one drawn by lot, in turns:
-//! against many who hold on the newest gets in at once, and against many who keep coming everybody has a chance.
+//! A stranger is a connection on which nothing has authenticated. It has [`Limits::probation`] in
+//! all. Only so many of one source are let inside; more of them wait in front, unread and without
+//! TLS, for a place. While some wait, those inside surely have [`Limits::patience`] only: an honest
+//! caller needs far less, so the oldest of those who merely hold a place makes room. They go one by
+//! one and slowly ([`Limits::pace`]), because a server that is slow itself must not turn away those
+//! it is working on. A place that is free goes to the newest of those who wait and to one drawn by
+//! lot, in turns: against many who hold on the newest gets in at once, and against many who keep
+//! coming everybody has a chance.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -34,7 +37,8 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Time between two of `places` that are taken from their holders: at least half of them have their whole probation.
+    /// Time between two of `places` that are taken from their holders: at least half of them have
+    /// their whole probation.
     fn pace(&self, places: usize) -> Duration {
         self.probation / u32::try_from(2 * places.max(1)).unwrap_or(u32::MAX)
     }
@@ -207,7 +211,8 @@ impl<L: Clone> Crowd<L> {
         deeds
     }
 
-    /// Room for one more connection: somebody who only waits, or else the oldest stranger, once it had its patience.
+    /// Room for one more connection: somebody who only waits, or else the oldest stranger, once it
+    /// had its patience.
     pub(super) fn make_room(&mut self, now: Instant) -> Room<L> {
         let crowded = self.crowded.iter().next().copied();
         if let Some(unlucky) = crowded.and_then(|source| self.draw(source)) {

@@ -33,7 +33,8 @@ pub(super) fn at_most(asked: Option<Duration>, longest: Duration) -> Duration {
     asked.map_or(longest, |asked| asked.min(longest))
 }
 
-/// The answer, or after `limit` the status that says that it came too late. A stream has begun by then and goes on.
+/// The answer, or after `limit` the status that says that it came too late. A stream has begun by
+/// then and goes on.
 pub(super) async fn within<B: From<Body>>(
     limit: Option<Duration>,
     answer: impl Future<Output = Result<Response<B>, Infallible>>,

@@ -10,8 +10,9 @@ use http::{Request, Response};
 use tonic::{body::Body, server::NamedService, service::Routes};
 use tower::Service;
 
-/// The agents' service first, by its name alone; everything else through tonic's routes. A stream keeps what it was reached
-/// through for as long as it lives, and sessions are the streams that live.
+/// The agents' service first, by its name alone; everything else through tonic's routes. A stream
+/// keeps what it was reached through for as long as it lives, and sessions are the streams that
+/// live.
 #[derive(Debug, Clone)]
 pub(crate) struct Front<A> {
     agents: A,

@@ -67,7 +67,8 @@ impl ConnectionHandle {
         let _ = self.0.stranger.set((strangers, number));
     }
 
-    /// Cuts the connection with everything on it: for a peer that would not hear of a smaller end. `why` goes to the log.
+    /// Cuts the connection with everything on it: for a peer that would not hear of a smaller end.
+    /// `why` goes to the log.
     pub(crate) fn close(&self, why: &'static str) {
         // The first reason counts.
         let _ = self.0.why.set(why);
@@ -115,7 +116,8 @@ impl ConnectionHandle {
         self.address().ip().into()
     }
 
-    /// Tells where the caller is, and waits until a stranger from there may come inside. For its task.
+    /// Tells where the caller is, and waits until a stranger from there may come inside. For its
+    /// task.
     pub(crate) async fn comes_from(&self, address: SocketAddr) {
         let _ = self.0.address.set(address);
         match self.0.stranger.get() {
@@ -144,7 +146,8 @@ impl ConnectionHandle {
         !self.has(KNOWN)
     }
 
-    /// Something on it has authenticated: its time does not end any more and it leaves the count of its source.
+    /// Something on it has authenticated: its time does not end any more and it leaves the count of
+    /// its source.
     pub(crate) fn known(&self) {
         if self.is_stranger() && self.set(KNOWN) {
             self.leave();
@@ -160,8 +163,9 @@ impl ConnectionHandle {
         }
     }
 
-    /// Whether a try to authenticate goes on to be checked. A connection on which nothing failed yet always has its try, so
-    /// whoever is right gets in, whatever others at the same address do. Further tries are paid in advance.
+    /// Whether a try to authenticate goes on to be checked. A connection on which nothing failed
+    /// yet always has its try, so whoever is right gets in, whatever others at the same address do.
+    /// Further tries are paid in advance.
     pub(crate) fn may_try(&self, credential: Credential) -> Result<(), Status> {
         if !self.is_stranger() || !self.has(FAILED) {
             return Ok(());

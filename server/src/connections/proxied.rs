@@ -15,7 +15,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, command, family and length.
 const HEAD: usize = 16;
-/// Longest rest of a header. Addresses have 36 bytes at most; what else a proxy may tell is passed over.
+/// Longest rest of a header. Addresses have 36 bytes at most; what else a proxy may tell is passed
+/// over.
 const REST: usize = 2048;
 
 /// Why a connection of a trusted proxy cannot be used.
@@ -43,7 +44,8 @@ pub(crate) fn is_trusted(proxies: &[IpNet], peer: SocketAddr) -> bool {
     proxies.iter().any(|network| network.contains(&address))
 }
 
-/// Reads the header and not a byte more. Gives the caller's address, or the proxy's own for what it asks by itself.
+/// Reads the header and not a byte more. Gives the caller's address, or the proxy's own for what it
+/// asks by itself.
 pub(crate) async fn caller<S>(stream: &mut S, proxy: SocketAddr) -> Result<SocketAddr, ProxyError>
 where
     S: AsyncRead + Unpin,
@@ -59,7 +61,8 @@ where
     S: AsyncRead + Unpin,
 {
     let mut header = vec![0; HEAD];
-    // As soon as it can be told: a client that speaks TLS may wait for an answer to less than a head.
+    // As soon as it can be told: a client that speaks TLS may wait for an answer to less than a
+    // head.
     stream.read_exact(&mut header[..1]).await.map_err(broken)?;
     if header[0] != SIGNATURE[0] {
         return Err(ProxyError::NoHeader);

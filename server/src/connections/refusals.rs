@@ -14,7 +14,8 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// Sources that are told apart within a pause; all others share one line.
 const MOST: usize = 1024;
 
-/// Who was written about when; nobody in particular stands for all who came when there were too many.
+/// Who was written about when; nobody in particular stands for all who came when there were too
+/// many.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(HashMap<Option<Source>, Told>);
 

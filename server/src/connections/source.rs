@@ -5,7 +5,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// An IPv4 address, or the 64 bits of an IPv6 address that name a network: one machine can have all of the rest.
+/// An IPv4 address, or the 64 bits of an IPv6 address that name a network: one machine can have all
+/// of the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     /// One address.

@@ -72,7 +72,8 @@ impl Strangers {
         Presence::new(handle)
     }
 
-    /// Tries to make room for one more connection when every place is taken; gives when to try again.
+    /// Tries to make room for one more connection when every place is taken; gives when to try
+    /// again.
     pub(crate) fn make_room(&self) -> Instant {
         let now = Instant::now();
         let room = self.crowd().make_room(now);

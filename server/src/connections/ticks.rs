@@ -8,8 +8,9 @@ use std::{
 use hyper::rt::{Sleep, Timer};
 use hyper_util::rt::TokioTimer;
 
-/// A wake-up costs more than what a quiet connection does in it, and ten thousand of them have five hundred pings a second:
-/// with ticks that is twenty wake-ups. A push never waits for more pings than are due in one.
+/// A wake-up costs more than what a quiet connection does in it, and ten thousand of them have five
+/// hundred pings a second: with ticks that is twenty wake-ups. A push never waits for more pings
+/// than are due in one.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The runtime's timer, with every moment put off to the end of its tick.

@@ -1,4 +1,5 @@
-//! What may be due: devices to look at, and commands that were committed a moment ago and so need not be read.
+//! What may be due: devices to look at, and commands that were committed a moment ago and so need
+//! not be read.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,8 +15,8 @@ use crate::store::dispatch::DueCommand;
 
 /// Commands that may wait unread, some hundred bytes each.
 const FRESH: usize = 20_000;
-/// How long after its commit a command may be pushed without being read: who paused or cancelled it meanwhile may not have said
-/// so yet.
+/// How long after its commit a command may be pushed without being read: who paused or cancelled it
+/// meanwhile may not have said so yet.
 const FRESH_FOR: Duration = Duration::from_millis(100);
 
 /// Devices that may have something due; a set makes a thousand hints for one device a single look.
@@ -31,18 +32,21 @@ pub(super) struct Hinted {
     pub(super) commands: HashSet<DeviceId>,
     /// Those among them whose configuration may be another one, which is rare and dear to find out.
     pub(super) configurations: HashSet<DeviceId>,
-    /// Commands that were just committed, so that nobody has to read them: one a device, and none of those among `commands`.
+    /// Commands that were just committed, so that nobody has to read them: one a device, and none
+    /// of those among `commands`.
     fresh: HashMap<DeviceId, (DueCommand, Instant)>,
 }
 
 impl Hinted {
-    /// Something about this device changed, so what is known of it has to be read. Says whether that is news.
+    /// Something about this device changed, so what is known of it has to be read. Says whether
+    /// that is news.
     fn look(&mut self, device: DeviceId) -> bool {
         self.fresh.remove(&device);
         self.commands.insert(device)
     }
 
-    /// This is all that changed about its device, unless something else did before, or too many wait.
+    /// This is all that changed about its device, unless something else did before, or too many
+    /// wait.
     fn push(&mut self, command: DueCommand, now: Instant) {
         let device = command.device;
         let is_alone = !self.commands.contains(&device) && !self.fresh.contains_key(&device);
@@ -73,7 +77,8 @@ impl Hints {
         self.hint(devices, false);
     }
 
-    /// Asks for a look at their configurations as well: they have just come, or it or their labels changed.
+    /// Asks for a look at their configurations as well: they have just come, or it or their labels
+    /// changed.
     pub fn reconfigure(&self, devices: impl IntoIterator<Item = DeviceId>) {
         self.hint(devices, true);
     }
@@ -116,12 +121,14 @@ impl Hints {
         waiting.commands.len() + waiting.fresh.len()
     }
 
-    /// Asks for a look at the deployments that proceed in phases: an attempt ended, or an operator decided.
+    /// Asks for a look at the deployments that proceed in phases: an attempt ended, or an operator
+    /// decided.
     pub fn rollouts(&self) {
         self.rollouts.notify_one();
     }
 
-    /// Waits until there is something to take: what was just committed at once, looks not before `from`.
+    /// Waits until there is something to take: what was just committed at once, looks not before
+    /// `from`.
     pub(super) async fn ripe(&self, from: Instant) {
         loop {
             let (fresh, looks) = {

@@ -1,9 +1,10 @@
 //! `apply` is the only way an attempt changes state; whoever stores the answer compares and sets.
 //!
-//! `held -> pending -> sent -> accepted -> running -> succeeded | failed`; from any open state `cancelled | expired |
-//! superseded`. Nothing goes back, and a closed attempt stays as it closed: what the agent says afterwards is kept once,
-//! beside it, as a late outcome. An attempt can be closed here and still be at work there; it is *unresolved* until the
-//! agent has answered or has shown that it does not hold it.
+//! `held -> pending -> sent -> accepted -> running -> succeeded | failed`; from any open state
+//! `cancelled | expired | superseded`. Nothing goes back, and a closed attempt stays as it closed:
+//! what the agent says afterwards is kept once, beside it, as a late outcome. An attempt can be
+//! closed here and still be at work there; it is *unresolved* until the agent has answered or has
+//! shown that it does not hold it.
 
 use std::time::Duration;
 
@@ -23,8 +24,9 @@ pub use run::next_run;
 pub use sent::Sent;
 pub use words::{Ending, Reason, State, Step};
 
-/// A command that was pushed and not heard of for this long is pushed once more: agents know a repetition when they see one,
-/// and what did not arrive as it was sent would else wait for the next session.
+/// A command that was pushed and not heard of for this long is pushed once more: agents know a
+/// repetition when they see one, and what did not arrive as it was sent would else wait for the
+/// next session.
 pub const UNHEARD: Duration = Duration::from_secs(30);
 
 /// The facts about an attempt that decide what may happen to it.
@@ -40,14 +42,15 @@ pub struct Attempt {
     pub bytes: (u64, u64),
     /// The agent may still hold it, so its successor waits.
     pub unresolved: bool,
-    /// It was pushed, and its device's complete list has shown since that it never got there: it may be closed as if it had
-    /// never been pushed.
+    /// It was pushed, and its device's complete list has shown since that it never got there: it
+    /// may be closed as if it had never been pushed.
     pub untaken: bool,
     /// A stop was asked for and not answered yet.
     pub stop_requested: bool,
     /// That stop is to end going back as well.
     pub stop_going_back: bool,
-    /// The agent has said that what a stop was to end runs no more; how it ended it has yet to say, or has said.
+    /// The agent has said that what a stop was to end runs no more; how it ended it has yet to say,
+    /// or has said.
     pub stopped: bool,
     /// The agent's outcome is known, whether it came in time or late.
     pub answered: bool,
@@ -105,7 +108,8 @@ pub enum Fact {
     NotHeld,
 }
 
-/// A decision that ends an attempt, or has it stopped where it may have begun. Whoever takes one has to know what was pushed.
+/// A decision that ends an attempt, or has it stopped where it may have begun. Whoever takes one
+/// has to know what was pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
     /// An operator wants it stopped; a device that goes back does so in peace.
@@ -235,7 +239,8 @@ impl Attempt {
         }
     }
 
-    /// Asks for a stop, and for the end of going back when that is what it is at. False when that was asked for before.
+    /// Asks for a stop, and for the end of going back when that is what it is at. False when that
+    /// was asked for before.
     fn stop(&mut self, with_going_back: bool) -> bool {
         let ends_going_back =
             with_going_back && !self.stop_going_back && self.step == Some(Step::Rollback);
@@ -245,7 +250,8 @@ impl Attempt {
         is_news
     }
 
-    /// The agent turns out to have an attempt that was closed here: its successor waits and the agent is told to stop.
+    /// The agent turns out to have an attempt that was closed here: its successor waits and the
+    /// agent is told to stop.
     fn call_back(mut self) -> Verdict {
         if self.answered || (self.unresolved && self.stop_requested) {
             return Verdict::Unchanged;
@@ -255,7 +261,8 @@ impl Attempt {
         Verdict::Late(self)
     }
 
-    /// The agent is at work on an attempt that was closed here. Where it is counts as long as it has to answer.
+    /// The agent is at work on an attempt that was closed here. Where it is counts as long as it
+    /// has to answer.
     fn late_progress(mut self, step: Step, stopped: bool) -> Verdict {
         if self.answered {
             return Verdict::Unchanged;
@@ -290,8 +297,8 @@ pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Verd
             }
             _ => Verdict::Unchanged,
         },
-        // Written behind: the attempt may have moved on meanwhile, or have been closed in the belief that the agent never
-        // saw it.
+        // Written behind: the attempt may have moved on meanwhile, or have been closed in the
+        // belief that the agent never saw it.
         Event::Fact(Fact::Sent) => match attempt.state {
             S::Held | S::Pending => {
                 next.state = S::Sent;
@@ -437,7 +444,8 @@ fn tick(attempt: Attempt, now: Timestamp) -> Verdict {
 }
 
 fn expire(attempt: Attempt, now: Timestamp) -> Attempt {
-    // What was pushed may be at work, so it stays unresolved and is told to stop whenever it can be reached.
+    // What was pushed may be at work, so it stays unresolved and is told to stop whenever it can be
+    // reached.
     let out_there = !attempt.has_not_begun();
     let mut closed = attempt.close(State::Expired, None, now);
     closed.unresolved = out_there;

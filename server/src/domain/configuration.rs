@@ -7,7 +7,8 @@ pub const MAX_VALUES: usize = 100;
 /// Longest value, in bytes.
 pub const MAX_VALUE: usize = 8 * 1024;
 
-/// Puts configurations together, the later over the earlier, field by field. The revision is for the caller to say.
+/// Puts configurations together, the later over the earlier, field by field. The revision is for
+/// the caller to say.
 #[must_use]
 pub fn merge<'a>(configurations: impl IntoIterator<Item = &'a Configure>) -> Configure {
     let mut settings = AgentSettings::default();
@@ -48,7 +49,8 @@ pub fn same(a: &Configure, b: &Configure) -> bool {
         && a.values == b.values
 }
 
-/// Why values cannot be stored. What the settings may be is for the agents to say: a newer one may allow more.
+/// Why values cannot be stored. What the settings may be is for the agents to say: a newer one may
+/// allow more.
 pub fn check_values<'a>(
     values: impl ExactSizeIterator<Item = (&'a String, &'a String)>,
 ) -> Result<(), String> {

@@ -1,4 +1,5 @@
-//! Whether a returning agent is the one that left, or a copy of it; and which number its session gets.
+//! Whether a returning agent is the one that left, or a copy of it; and which number its session
+//! gets.
 
 use kernex_proto::{ids::JournalId, v1};
 
@@ -40,8 +41,9 @@ named_enum! {
     }
 }
 
-/// How far an agent's newest epoch may be ahead of the newest one that is known to have been given. A database restored from
-/// an older backup has forgotten some, and never that many: it is a session a minute for two years.
+/// How far an agent's newest epoch may be ahead of the newest one that is known to have been given.
+/// A database restored from an older backup has forgotten some, and never that many: it is a
+/// session a minute for two years.
 pub const EPOCHS_FORGOTTEN: u64 = 1 << 20;
 
 /// In [`Known::given_up_below`]: every copy of the journal.
@@ -58,7 +60,8 @@ pub struct Known {
     pub issued_epoch: u64,
     /// Newest epoch the agent confirmed to have on disk.
     pub confirmed_epoch: u64,
-    /// An operator decided against copies of the journal that comes now whose newest epoch is older than this.
+    /// An operator decided against copies of the journal that comes now whose newest epoch is older
+    /// than this.
     pub given_up_below: u64,
 }
 
@@ -73,14 +76,16 @@ pub enum Return {
     Fork,
     /// A copy an operator decided against.
     GivenUp,
-    /// It has a number that this server never gave. Nothing of it is believed, least of all the number.
+    /// It has a number that this server never gave. Nothing of it is believed, least of all the
+    /// number.
     NotIssued,
 }
 
 /// Tells a device that comes back from a copy of it.
 ///
-/// A journal writes an epoch down before it confirms it, so the true owner never returns with less than what was
-/// confirmed; only a copy taken earlier does. An epoch that was issued and never confirmed proves nothing.
+/// A journal writes an epoch down before it confirms it, so the true owner never returns with less
+/// than what was confirmed; only a copy taken earlier does. An epoch that was issued and never
+/// confirmed proves nothing.
 #[must_use]
 pub fn recognise(known: &Known, journal: JournalId, last_epoch: u64) -> Return {
     if last_epoch < known.given_up_below || known.given_up_below == EVERY_COPY {
@@ -101,8 +106,8 @@ pub fn recognise(known: &Known, journal: JournalId, last_epoch: u64) -> Return {
     Return::Same
 }
 
-/// The number of the session that opens now, unless it is [`Return::NotIssued`]. Taking the agent's own number into account
-/// keeps it growing even over a restored database.
+/// The number of the session that opens now, unless it is [`Return::NotIssued`]. Taking the agent's
+/// own number into account keeps it growing even over a restored database.
 #[must_use]
 pub fn next_epoch(known: &Known, last_epoch: u64) -> u64 {
     known.issued_epoch.max(last_epoch).saturating_add(1)
@@ -192,8 +197,9 @@ mod tests {
             prop_assert!(next > issued && next > last);
         }
 
-        /// Whatever anybody with the key says: the number grows by what a restored backup may have forgotten at most, and
-        /// the agent that has the newest number it was given gets a newer one.
+        /// Whatever anybody with the key says: the number grows by what a restored backup may have
+        /// forgotten at most, and the agent that has the newest number it was given gets a newer
+        /// one.
         #[test]
         fn no_lie_moves_the_number_away_from_the_honest_agent(
             issued in 0..1_u64 << 40,

@@ -25,7 +25,8 @@ impl Mistake {
         }
     }
 
-    /// One line of the text around the place, and where in that line the place is, to put a mark below it.
+    /// One line of the text around the place, and where in that line the place is, to put a mark
+    /// below it.
     #[must_use]
     pub fn excerpt(&self) -> (String, usize) {
         let from = if self.text.chars().count() <= SHOWN {

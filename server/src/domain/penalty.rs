@@ -1,4 +1,5 @@
-//! The penalty box: a device that failed the same bundle too often gets it only when an operator says so; pure.
+//! The penalty box: a device that failed the same bundle too often gets it only when an operator
+//! says so; pure.
 
 use super::attempt::{Ending, Reason};
 use crate::clock::Timestamp;
@@ -54,8 +55,8 @@ pub fn penalty(mut past: Vec<Past>, after: u32) -> Option<Penalty> {
     Some(Penalty { failures, last })
 }
 
-/// Whether a failure says something about the bundle on this device. An interruption does: a bundle that takes the machine
-/// down with it leaves nothing else behind.
+/// Whether a failure says something about the bundle on this device. An interruption does: a bundle
+/// that takes the machine down with it leaves nothing else behind.
 const fn speaks_against(reason: Reason) -> bool {
     match reason {
         Reason::DigestMismatch
@@ -70,7 +71,8 @@ const fn speaks_against(reason: Reason) -> bool {
         | Reason::RollbackFailed
         | Reason::Interrupted
         | Reason::Internal => true,
-        // The network, the device's own "not now", an agent that forgot or is too old, and the box itself.
+        // The network, the device's own "not now", an agent that forgot or is too old, and the box
+        // itself.
         Reason::Download
         | Reason::Refused
         | Reason::JournalLost

@@ -104,7 +104,8 @@ impl Facts {
     }
 }
 
-/// Whether a device may return to a release: it has to have succeeded there once, and the bundle to be here still.
+/// Whether a device may return to a release: it has to have succeeded there once, and the bundle to
+/// be here still.
 #[must_use]
 pub const fn may_return(succeeded: bool, bundle_is_here: bool) -> Verdict {
     match (succeeded, bundle_is_here) {

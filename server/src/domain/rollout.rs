@@ -1,6 +1,8 @@
-//! How a deployment proceeds over its targets, when it is finished, and how it ended; all from counts and time.
+//! How a deployment proceeds over its targets, when it is finished, and how it ended; all from
+//! counts and time.
 //!
-//! [`Rollout`] is what an operator asked for, [`plan`] says what to do next, [`choose`] which targets that means.
+//! [`Rollout`] is what an operator asked for, [`plan`] says what to do next, [`choose`] which
+//! targets that means.
 
 use super::{attempt::State, named_enum};
 use kernex_proto::v1;
@@ -66,8 +68,8 @@ pub struct Counts {
     pub expired: u32,
     /// Superseded.
     pub superseded: u32,
-    /// Failed before they began, because their devices failed the bundle too often before. They say nothing about this
-    /// deployment, so no threshold counts them.
+    /// Failed before they began, because their devices failed the bundle too often before. They say
+    /// nothing about this deployment, so no threshold counts them.
     pub penalised: u32,
 }
 
@@ -117,8 +119,8 @@ impl Counts {
             + self.penalised
     }
 
-    /// How a deployment with these targets ended; `None` while a target is open. An operator's cancel names the result
-    /// unless everything had succeeded by then.
+    /// How a deployment with these targets ended; `None` while a target is open. An operator's
+    /// cancel names the result unless everything had succeeded by then.
     #[must_use]
     pub const fn result(&self, cancelled: bool) -> Option<DeploymentResult> {
         if self.open() > 0 {

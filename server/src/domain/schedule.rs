@@ -1,6 +1,8 @@
-//! When work may begin: not before an instant, only within windows, and not everywhere at once; pure.
+//! When work may begin: not before an instant, only within windows, and not everywhere at once;
+//! pure.
 //!
-//! A schedule only ever delays a beginning. What has begun is left to end, also when its window closes meanwhile.
+//! A schedule only ever delays a beginning. What has begun is left to end, also when its window
+//! closes meanwhile.
 
 mod window;
 
@@ -13,7 +15,8 @@ pub use window::Window;
 
 use crate::clock::Timestamp;
 
-/// Longest spread. Openings are looked for in the days around now, and a longer spread would reach beyond them.
+/// Longest spread. Openings are looked for in the days around now, and a longer spread would reach
+/// beyond them.
 pub const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);
 
 /// Most windows of one deployment.
@@ -67,7 +70,8 @@ impl Schedule {
         self.start.is_none() && self.windows.is_empty() && self.spread.is_zero()
     }
 
-    /// Whether work may begin now. While nobody knows what time it is, nothing begins that waits for one.
+    /// Whether work may begin now. While nobody knows what time it is, nothing begins that waits
+    /// for one.
     #[must_use]
     pub fn gate_by(&self, time: Option<Timestamp>) -> Gate {
         match time {
@@ -115,7 +119,8 @@ impl Schedule {
         }
     }
 
-    /// Whether a target may begin now, that was released at an instant; not while nobody knows what time it is.
+    /// Whether a target may begin now, that was released at an instant; not while nobody knows what
+    /// time it is.
     #[must_use]
     pub fn is_due(&self, released: Timestamp, share: Share, now: Option<Timestamp>) -> bool {
         let Some(now) = now else {
@@ -127,7 +132,8 @@ impl Schedule {
         }
     }
 
-    /// When a target may begin, as things stand now, that was released at an instant; none when it never may again.
+    /// When a target may begin, as things stand now, that was released at an instant; none when it
+    /// never may again.
     #[must_use]
     pub fn begins_at(
         &self,
@@ -145,8 +151,8 @@ impl Schedule {
         }
     }
 
-    /// When a target begins within an opening. Its share of the spread is counted from when it could have begun, and an
-    /// opening that is shorter than the spread has room for every share.
+    /// When a target begins within an opening. Its share of the spread is counted from when it
+    /// could have begun, and an opening that is shorter than the spread has room for every share.
     fn moment(
         &self,
         since: Option<Timestamp>,

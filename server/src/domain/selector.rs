@@ -1,8 +1,9 @@
 //! Which devices an operator means: label selectors in the syntax known from Kubernetes.
 //!
-//! `site=berlin,env in (prod, stage),tier!=db,gpu,!canary`; requirements are joined by commas and all must hold. Empty
-//! or `*` means every device. Beside its labels a device answers to the [built-in ones](BUILT_IN), as far as it has told
-//! about itself. As in Kubernetes, `!=` and `notin` also hold where the label is missing.
+//! `site=berlin,env in (prod, stage),tier!=db,gpu,!canary`; requirements are joined by commas and
+//! all must hold. Empty or `*` means every device. Beside its labels a device answers to the
+//! [built-in ones](BUILT_IN), as far as it has told about itself. As in Kubernetes, `!=` and
+//! `notin` also hold where the label is missing.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -56,7 +57,8 @@ impl Selector {
         self.0.is_empty()
     }
 
-    /// Keys of which every device that is meant has one of these values, for those who look for candidates.
+    /// Keys of which every device that is meant has one of these values, for those who look for
+    /// candidates.
     pub fn one_of(&self) -> impl Iterator<Item = (&str, &[String])> {
         self.0.iter().filter_map(|requirement| match requirement {
             Requirement::In(key, values) => Some((key.as_str(), values.as_slice())),
@@ -111,8 +113,8 @@ impl fmt::Display for Selector {
     }
 }
 
-/// Checks the key of a label: an optional DNS prefix and a slash, then up to 63 of `a-z A-Z 0-9 . _ -` that begin and end
-/// with a letter or digit.
+/// Checks the key of a label: an optional DNS prefix and a slash, then up to 63 of
+/// `a-z A-Z 0-9 . _ -` that begin and end with a letter or digit.
 pub fn check_key(key: &str) -> Result<(), String> {
     let (prefix, name) = key
         .rsplit_once('/')

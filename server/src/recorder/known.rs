@@ -1,5 +1,5 @@
-//! What is known of devices since their last heartbeats were written, so that a heartbeat that says the same again costs
-//! little: nothing is read for it, and it is not judged again.
+//! What is known of devices since their last heartbeats were written, so that a heartbeat that says
+//! the same again costs little: nothing is read for it, and it is not judged again.
 
 use std::{
     collections::{HashMap, hash_map::DefaultHasher},
@@ -15,8 +15,8 @@ use crate::{
     store::heartbeats::{HeartbeatRow, Recorded},
 };
 
-/// How long it is believed. An outcome that changes what is expected is told at once, but one of an older session may come
-/// in through another replica.
+/// How long it is believed. An outcome that changes what is expected is told at once, but one of an
+/// older session may come in through another replica.
 const BELIEVED: Duration = Duration::from_secs(5 * 60);
 
 /// By device.
@@ -61,8 +61,8 @@ impl Known {
                 }
                 (last.sampled_at, last.read_at) = (sampled_at, now);
             }
-            // What was not compared says nothing new. What was and does not fit ends what did: when the device says that again,
-            // it has to be seen that it drifts no more.
+            // What was not compared says nothing new. What was and does not fit ends what did: when
+            // the device says that again, it has to be seen that it drifts no more.
             if !row.fits
                 && let Some(last) = self.0.get_mut(&row.device)
                 && last.epoch == row.epoch

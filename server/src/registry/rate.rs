@@ -1,5 +1,6 @@
-//! How fast a device is heard. Who says too much is read later, and nothing of it is refused: what waits meanwhile waits on the side
-//! of the device. Only progress is dropped, because the newest is all that matters of it.
+//! How fast a device is heard. Who says too much is read later, and nothing of it is refused: what
+//! waits meanwhile waits on the side of the device. Only progress is dropped, because the newest is
+//! all that matters of it.
 
 use std::{
     num::NonZeroU32,

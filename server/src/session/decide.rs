@@ -64,7 +64,8 @@ pub(super) enum Decision {
 }
 
 impl Decision {
-    /// Whether it counts among the messages a device may send in a second. Heartbeats do not: only the newest is kept.
+    /// Whether it counts among the messages a device may send in a second. Heartbeats do not: only
+    /// the newest is kept.
     pub(super) const fn is_counted(&self) -> bool {
         !matches!(
             self,
@@ -85,7 +86,8 @@ pub(super) struct Report {
     pub(super) traceparent: String,
 }
 
-/// The same where the agent cannot write its state folder and has confirmed nothing: it may say how it is, and no more.
+/// The same where the agent cannot write its state folder and has confirmed nothing: it may say how
+/// it is, and no more.
 pub(super) fn decide_ailing(wake: Wake) -> Decision {
     let is_more = matches!(&wake, Wake::Message(request)
         if !matches!(request.message, Some(Up::Heartbeat(_)) | None));
@@ -163,7 +165,8 @@ fn report(report: v1::Report) -> Decision {
         return bad("attempt is not valid");
     };
     let event = match report.event {
-        // A kind of report from a later version: it is answered and, when it waits for an ack, put to rest.
+        // A kind of report from a later version: it is answered and, when it waits for an ack, put
+        // to rest.
         None => {
             let mut replies = vec![unsupported(Some(reference), "report")];
             if report.seq != 0 {
@@ -174,7 +177,8 @@ fn report(report: v1::Report) -> Decision {
             }
             return Decision::Reply(replies);
         }
-        // Somebody waits for this, so it goes the way of what must not be late; nothing acknowledges it.
+        // Somebody waits for this, so it goes the way of what must not be late; nothing
+        // acknowledges it.
         Some(Event::Progress(progress)) if progress.stopped => {
             return Decision::Report(Report {
                 seq: 0,
@@ -201,7 +205,8 @@ fn report(report: v1::Report) -> Decision {
     })
 }
 
-/// An agent that does not know a command will never run it: its attempt ends here, and nothing waits for an ack.
+/// An agent that does not know a command will never run it: its attempt ends here, and nothing
+/// waits for an ack.
 fn not_known(answer: v1::Unsupported) -> Decision {
     let attempt = answer.attempt.as_ref().map(AttemptId::try_from);
     let Some(Ok(attempt)) = attempt else {

@@ -1,8 +1,10 @@
-//! Group commit for what opens, is confirmed and closes: while one batch of steps commits the next one gathers.
+//! Group commit for what opens, is confirmed and closes: while one batch of steps commits the next
+//! one gathers.
 //!
-//! Each session still waits for its own step to be durable: Hello's list commits with the epoch, and only then does the agent
-//! hear of it. A session that comes alone waits for nobody; while many come, a batch gathers for [`PAUSE`] first, because
-//! most of what a batch costs is the same for one session and for a hundred.
+//! Each session still waits for its own step to be durable: Hello's list commits with the epoch,
+//! and only then does the agent hear of it. A session that comes alone waits for nobody; while many
+//! come, a batch gathers for [`PAUSE`] first, because most of what a batch costs is the same for
+//! one session and for a hundred.
 
 use std::{collections::HashMap, slice, sync::Arc, time::Duration};
 
@@ -67,7 +69,8 @@ enum What {
 type Tell = oneshot::Sender<Result<Taken, Refusal>>;
 
 impl Steps {
-    /// The way in, and the future that does the work until `stop`, after which it takes what still waits.
+    /// The way in, and the future that does the work until `stop`, after which it takes what still
+    /// waits.
     pub fn new(
         store: Store,
         metrics: Arc<Metrics>,
@@ -211,7 +214,8 @@ async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<Waiting>) {
     }
 }
 
-/// Answers the claims that do not hold, and makes steps of the rest of a batch. One query brings the keys of all of them.
+/// Answers the claims that do not hold, and makes steps of the rest of a batch. One query brings
+/// the keys of all of them.
 async fn prove(store: &Store, batch: &mut Vec<Waiting>) -> (Vec<Step>, Vec<Tell>) {
     // An agent that went away meanwhile needs no number any more.
     batch.retain(|waiting| !matches!(waiting.what, What::Claim(_)) || !waiting.tell.is_closed());
@@ -228,7 +232,8 @@ async fn prove(store: &Store, batch: &mut Vec<Waiting>) -> (Vec<Step>, Vec<Tell>
             (What::Claim(claim), Ok(keys)) => {
                 let key = keys.get(&claim.hello.device);
                 let proven = verify(&claim.challenge, &claim.hello, key);
-                // Some ten thousandths of a second each, which the other tasks of this thread are not to wait for in a row.
+                // Some ten thousandths of a second each, which the other tasks of this thread are
+                // not to wait for in a row.
                 tokio::task::yield_now().await;
                 match proven {
                     Ok(key) => Ok(Step::Open(Box::new(claim.proven(key)))),
@@ -287,7 +292,8 @@ async fn refuse(store: &Store, failed: Vec<(Box<Claim>, Tell, Refusal)>) {
     }
 }
 
-/// What an agent is told: that its device or key went away in the meantime is no news to a stranger.
+/// What an agent is told: that its device or key went away in the meantime is no news to a
+/// stranger.
 fn refusal(step: &Step, error: StoreError) -> Refusal {
     match (step, error) {
         (Step::Open(_), StoreError::NotFound { .. }) => {

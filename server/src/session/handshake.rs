@@ -1,7 +1,8 @@
-//! Challenge, Hello, Welcome, Ready: how a stream becomes a session, as functions over a `Stream` with one deadline.
+//! Challenge, Hello, Welcome, Ready: how a stream becomes a session, as functions over a `Stream`
+//! with one deadline.
 //!
-//! Every failed proof is answered with the same vague `UNAUTHENTICATED`; the detail is for the server's log only. A proof that
-//! holds for a key that was revoked is answered in words.
+//! Every failed proof is answered with the same vague `UNAUTHENTICATED`; the detail is for the
+//! server's log only. A proof that holds for a key that was revoked is answered in words.
 
 use std::time::Duration;
 
@@ -55,7 +56,8 @@ pub enum Refusal {
         /// What the server was started with.
         least: u32,
     },
-    /// The agent knows a newer revision than the one it used, so somebody in between changed the challenge.
+    /// The agent knows a newer revision than the one it used, so somebody in between changed the
+    /// challenge.
     #[error(
         "protocol downgraded: the agent speaks revision {known} and used {spoken}; is somebody in between?"
     )]
@@ -277,7 +279,8 @@ pub enum Answered {
     Ailing(Box<v1::Heartbeat>),
 }
 
-/// Waits for Ready with the epoch of Welcome, or for the heartbeat of an agent that cannot write its state folder.
+/// Waits for Ready with the epoch of Welcome, or for the heartbeat of an agent that cannot write
+/// its state folder.
 pub async fn receive_ready<S>(
     inbound: &mut S,
     epoch: u64,
@@ -312,7 +315,8 @@ where
     }
 }
 
-/// What a failed read means: bytes that do not decode are the peer's fault, anything else is the connection's.
+/// What a failed read means: bytes that do not decode are the peer's fault, anything else is the
+/// connection's.
 fn broken(status: &Status) -> Refusal {
     if status.code() == Code::OutOfRange {
         Refusal::Malformed("a message is too long".into())
@@ -326,12 +330,14 @@ fn broken(status: &Status) -> Refusal {
 /// True when the peer sent bytes that are no message, or too many of them.
 #[must_use]
 pub fn undecodable(status: &Status) -> bool {
-    // tonic reports what prost and its own framing refuse under these codes, and a lost connection under others.
+    // tonic reports what prost and its own framing refuse under these codes, and a lost connection
+    // under others.
     matches!(status.code(), Code::Internal | Code::OutOfRange)
         && std::error::Error::source(status).is_none()
 }
 
-/// Checks the signature over this connection's challenge with the key the device enrolled with; returns which key that is.
+/// Checks the signature over this connection's challenge with the key the device enrolled with;
+/// returns which key that is.
 pub fn verify(
     challenge: &Challenge,
     hello: &Hello,

@@ -11,8 +11,8 @@ const MAX_OBSTACLES: usize = 32;
 /// Bytes of the text of one.
 const MAX_OBSTACLE: usize = 1024;
 
-/// What a heartbeat says is active; none when it is more than any device has or no agent says, so that nothing is compared,
-/// written or told of it.
+/// What a heartbeat says is active; none when it is more than any device has or no agent says, so
+/// that nothing is compared, written or told of it.
 pub(super) fn releases(said: Vec<v1::ActiveRelease>) -> Option<Vec<v1::ActiveRelease>> {
     let is_sound = |release: &v1::ActiveRelease| {
         check_name("bundle name", &release.name).is_ok()

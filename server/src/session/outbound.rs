@@ -36,7 +36,8 @@ impl Stream for Outbound {
                     return Poll::Ready(Some(Err(status)));
                 }
                 Poll::Ready(Err(_)) => {
-                    // No verdict: what waits in the queue still goes out, and nothing more comes in.
+                    // No verdict: what waits in the queue still goes out, and nothing more comes
+                    // in.
                     self.verdict = None;
                     self.queue.close();
                 }
@@ -72,8 +73,8 @@ pub struct Line {
 }
 
 impl Line {
-    /// Ends the stream, with a status or in good order, and waits for its peer to take that; false when it does not within
-    /// `limit`.
+    /// Ends the stream, with a status or in good order, and waits for its peer to take that; false
+    /// when it does not within `limit`.
     pub(super) async fn finish(self, verdict: Option<Status>, limit: Duration) -> bool {
         // A peer that left has no use for it.
         match verdict {

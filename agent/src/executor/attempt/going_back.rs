@@ -1,10 +1,10 @@
 //! Going back: the release before is current again, and its scripts bring it back to work.
 //!
-//! What failed is in the journal before anything is undone, so a crash anywhere in here is followed by the same steps,
-//! except that a script that had begun is not run again.
+//! What failed is in the journal before anything is undone, so a crash anywhere in here is followed
+//! by the same steps, except that a script that had begun is not run again.
 //!
-//! It is a step of its own, with as much time as the deploy had, and it takes an order of its own to stop it: then the
-//! release before is current and its script is unfinished.
+//! It is a step of its own, with as much time as the deploy had, and it takes an order of its own
+//! to stop it: then the release before is current and its script is unfinished.
 
 use std::time::Duration;
 
@@ -116,7 +116,8 @@ impl Attempt<'_> {
         self.gone_back(way, outcome, &back, change).await
     }
 
-    /// Goes on with going back after `outcome`, once the restart that a script of it asked for has come.
+    /// Goes on with going back after `outcome`, once the restart that a script of it asked for has
+    /// come.
     pub(super) async fn after_return(
         &mut self,
         returning: Returning,
@@ -227,8 +228,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// A script of going back has arranged for a restart: what comes after it is in the journal, and the agent is not to go
-    /// on before.
+    /// A script of going back has arranged for a restart: what comes after it is in the journal,
+    /// and the agent is not to go on before.
     async fn await_return(&self, script: &str) -> Result<(), Setback> {
         let returning = Returning {
             script: script.to_owned(),
@@ -255,7 +256,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// What comes after the restart that `script` asked for: the scripts after it, and health as after a deploy.
+    /// What comes after the restart that `script` asked for: the scripts after it, and health as
+    /// after a deploy.
     async fn prove_return(
         &mut self,
         way: &Way,

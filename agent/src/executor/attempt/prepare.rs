@@ -1,4 +1,5 @@
-//! From a command to a release on the disk: all of it repeatable, so the journal still says `accepted`.
+//! From a command to a release on the disk: all of it repeatable, so the journal still says
+//! `accepted`.
 
 use std::{
     path::Path,
@@ -40,7 +41,8 @@ impl Attempt<'_> {
                 "the bundle was not on the device within the execution time",
             ),
         };
-        // Files are written off the event loop, so they must come to rest before anybody sweeps them.
+        // Files are written off the event loop, so they must come to rest before anybody sweeps
+        // them.
         halt.cancel();
         if let Ok(prepared) = preparing.await {
             discard(prepared).await;
@@ -71,7 +73,8 @@ impl Attempt<'_> {
             order: self.record.accepted_seq,
         };
         if let Some(copy) = self.copy(&shelf, &folder) {
-            // It counts as the newest from now on, so that it outlives those that were here meanwhile.
+            // It counts as the newest from now on, so that it outlives those that were here
+            // meanwhile.
             shelf.describe(&copy.folder, &about).map_err(internal)?;
             tracing::info!(release = copy.folder, "using the copy on the device");
             return Ok(Prepared { previous, ..copy });
@@ -123,7 +126,8 @@ impl Attempt<'_> {
         })
     }
 
-    /// The release that need not be fetched: the attempt's own from an earlier run, or the one to go back to.
+    /// The release that need not be fetched: the attempt's own from an earlier run, or the one to
+    /// go back to.
     fn copy(&self, shelf: &Shelf, own: &str) -> Option<Prepared> {
         let folder = if self.record.run() > 1 && shelf.holds(own, &self.deploy.digest) {
             own.to_owned()

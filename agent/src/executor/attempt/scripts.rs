@@ -1,4 +1,5 @@
-//! The scripts of an attempt: each begins in the journal, runs in the sandbox and ends with one meaning.
+//! The scripts of an attempt: each begins in the journal, runs in the sandbox and ends with one
+//! meaning.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -126,7 +127,8 @@ impl Attempt<'_> {
         }
         let (stop, shutdown) = (self.ends().clone(), self.executor.shutdown.clone());
         let rolls_back = self.is_going_back;
-        // What the script itself asked for may come before it ends; and a device should not be left half way back.
+        // What the script itself asked for may come before it ends; and a device should not be left
+        // half way back.
         let patience = if may_restart || rolls_back {
             settings.script_grace
         } else {

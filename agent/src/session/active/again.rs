@@ -1,5 +1,6 @@
-//! Telling the server again what its database has lost: one that was restored from an older backup says up to where it has the
-//! outcomes of this journal, and gets those above, acknowledged ones too, in the order they were made.
+//! Telling the server again what its database has lost: one that was restored from an older backup
+//! says up to where it has the outcomes of this journal, and gets those above, acknowledged ones
+//! too, in the order they were made.
 
 use std::collections::HashMap;
 
@@ -7,8 +8,8 @@ use kernex_proto::v1::device_session_request::Message;
 
 use super::{Active, SessionError};
 
-/// Outcomes that are under way at once: the next ones go out when all of these are acknowledged, so that a device which tells a year
-/// again needs no more memory than one that tells a day.
+/// Outcomes that are under way at once: the next ones go out when all of these are acknowledged, so
+/// that a device which tells a year again needs no more memory than one that tells a day.
 const AT_ONCE: usize = 16;
 
 /// How far the telling has come.
@@ -21,7 +22,8 @@ pub(super) struct Again {
 }
 
 impl Active<'_> {
-    /// Begins to tell again what is above `recorded`, when that is not what waits for its acknowledgement anyway.
+    /// Begins to tell again what is above `recorded`, when that is not what waits for its
+    /// acknowledgement anyway.
     pub(super) async fn begin_again(&mut self, recorded: Option<u64>) -> Result<(), SessionError> {
         let Some(recorded) = recorded else {
             return Ok(());
@@ -72,13 +74,14 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Whether an outcome has to wait for its turn behind those that are told again: the server takes what it hears last for what
-    /// runs.
+    /// Whether an outcome has to wait for its turn behind those that are told again: the server
+    /// takes what it hears last for what runs.
     pub(super) fn waits_for_its_turn(&self, seq: u64) -> bool {
         self.again.as_ref().is_some_and(|again| seq > again.through)
     }
 
-    /// One of those that are under way may be acknowledged. Says whether that is all there is to do about it.
+    /// One of those that are under way may be acknowledged. Says whether that is all there is to do
+    /// about it.
     pub(super) async fn told_again(&mut self, seq: u64) -> Result<bool, SessionError> {
         let Some(again) = &mut self.again else {
             return Ok(false);

@@ -70,7 +70,8 @@ async fn upload(
     let chunks = futures::stream::unfold(file, move |mut file| {
         let moved = moved.clone();
         async move {
-            // A file that cannot be read to its end gives other bytes than the digest says, and is refused.
+            // A file that cannot be read to its end gives other bytes than the digest says, and is
+            // refused.
             let chunk = read_chunk(&mut file)
                 .await
                 .ok()

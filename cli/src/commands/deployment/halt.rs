@@ -81,7 +81,8 @@ struct Halt {
     done_before: u32,
 }
 
-/// Follows until nobody is missing, over restarts of the server: the same order again goes on telling.
+/// Follows until nobody is missing, over restarts of the server: the same order again goes on
+/// telling.
 async fn answers(client: &Client, id: &str, halt: &mut Halt) -> Result<(), Failure> {
     let request_id = request_id();
     loop {

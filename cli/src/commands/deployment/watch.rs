@@ -1,4 +1,5 @@
-//! `deployment watch`: follows a deployment to its end, over lost connections and restarts of the server.
+//! `deployment watch`: follows a deployment to its end, over lost connections and restarts of the
+//! server.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -38,7 +39,8 @@ pub(crate) struct Finished {
     targets: Vec<TargetView>,
 }
 
-/// Follows until finished, `limit` or Ctrl-C, and prints what came of it; for programs every change, as a line.
+/// Follows until finished, `limit` or Ctrl-C, and prints what came of it; for programs every
+/// change, as a line.
 pub(crate) async fn show(
     client: &Client,
     id: &str,
@@ -149,8 +151,8 @@ fn by_device(targets: BTreeMap<String, v1::Target>) -> Vec<TargetView> {
 }
 
 impl Finished {
-    /// Prints the result for people; programs have read it as the last change. A deployment that did not succeed is a
-    /// failure of this command, too.
+    /// Prints the result for people; programs have read it as the last change. A deployment that
+    /// did not succeed is a failure of this command, too.
     pub(crate) fn report(self, printer: Printer) -> Result<(), Failure> {
         let view = DeploymentView::from(self.deployment.clone());
         let sentence = view.sentence();

@@ -1,4 +1,5 @@
-//! A session of bare tonic: the handshake with its proof, then an echo that commands can be pushed into. One stream, no task.
+//! A session of bare tonic: the handshake with its proof, then an echo that commands can be pushed
+//! into. One stream, no task.
 
 use std::{
     pin::Pin,
@@ -114,7 +115,8 @@ impl Stream for Session {
                 server_nonce: self.nonce.to_vec().into(),
                 cluster_id: self.bare.cluster.to_string(),
                 server_time: None,
-                // The first: the proof costs the same, and the connection does not have to be handed over.
+                // The first: the proof costs the same, and the connection does not have to be
+                // handed over.
                 protocol_revision: 1,
             }));
         }

@@ -1,4 +1,5 @@
-//! Bytes in bulk: a file to a stream, and a stream to a durable file that was hashed and inflated on the way.
+//! Bytes in bulk: a file to a stream, and a stream to a durable file that was hashed and inflated
+//! on the way.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! A good history, and the same one broken by hand once per way of breaking a rule: each must be caught by its rule.
+//! A good history, and the same one broken by hand once per way of breaking a rule: each must be
+//! caught by its rule.
 
 use super::*;
 
@@ -49,8 +50,8 @@ fn entry(target: &str, state: &str, reason: Option<&str>) -> JournalRow {
     }
 }
 
-/// Two devices: on the first one deployment succeeded, on the second it was cut off; a later one was taken back and the
-/// device had finished it all the same.
+/// Two devices: on the first one deployment succeeded, on the second it was cut off; a later one
+/// was taken back and the device had finished it all the same.
 fn good() -> Facts {
     let attempts = vec![
         attempt("t1", "succeeded", None),

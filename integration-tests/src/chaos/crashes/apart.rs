@@ -1,5 +1,6 @@
-//! Points that are passed once in the life of a machine, or only when somebody else does wrong: a first start, a first
-//! enrolment, a damaged journal, a command that makes no sense. Each is taken by programs of its own.
+//! Points that are passed once in the life of a machine, or only when somebody else does wrong: a
+//! first start, a first enrolment, a damaged journal, a command that makes no sense. Each is taken
+//! by programs of its own.
 
 use std::{fs, process::ExitStatus, time::Instant};
 
@@ -44,7 +45,8 @@ fn folder() -> Result<TempDir, Failure> {
     made.map_err(|error| Failure::new(format!("no folder: {error}")))
 }
 
-/// A server that dies while it makes its keys comes up the next time, and lets its first operator in.
+/// A server that dies while it makes its keys comes up the next time, and lets its first operator
+/// in.
 async fn first_start(shot: &Shot) -> Result<(), Failure> {
     let folder = folder()?;
     let data = folder.path().join("data");
@@ -78,7 +80,8 @@ async fn first_start(shot: &Shot) -> Result<(), Failure> {
     }
 }
 
-/// A device that dies while it makes its key enrols the next time, with the key it has if it has one.
+/// A device that dies while it makes its key enrols the next time, with the key it has if it has
+/// one.
 async fn first_enrolment(shot: &Shot) -> Result<(), Failure> {
     let (folder, server) = (folder()?, FakeServer::start().await);
     let enrol = |armed: Option<String>| {
@@ -140,7 +143,8 @@ async fn senseless_command(shot: &Shot) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A device whose journal is damaged sets it aside, still knows what is current, and takes the next deployment.
+/// A device whose journal is damaged sets it aside, still knows what is current, and takes the next
+/// deployment.
 async fn damaged_journal(shot: &Shot) -> Result<(), Failure> {
     let (folder, mut server) = (folder()?, FakeServer::start().await);
     let mut agent = block_in_place(|| server.agent(folder.path()));

@@ -1,4 +1,5 @@
-//! Every attack there is. One goes on until it is dropped, and comes again when the server throws it out.
+//! Every attack there is. One goes on until it is dropped, and comes again when the server throws
+//! it out.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -22,7 +23,8 @@ pub(super) struct Attack {
     pub(super) run: fn(Arc<Target>, usize) -> Attacking,
 }
 
-/// Between two tries of an attacker that was thrown out: it attacks the server and not this machine's processor.
+/// Between two tries of an attacker that was thrown out: it attacks the server and not this
+/// machine's processor.
 const AGAIN: Duration = Duration::from_millis(20);
 
 macro_rules! attack {

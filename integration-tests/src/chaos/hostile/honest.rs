@@ -1,4 +1,5 @@
-//! Those who only want to work: light agents, and an operator who deploys to one of them after the other.
+//! Those who only want to work: light agents, and an operator who deploys to one of them after the
+//! other.
 
 use std::{
     sync::Arc,

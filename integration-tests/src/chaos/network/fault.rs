@@ -15,7 +15,8 @@ pub(super) enum Fault {
     Stall { millis: u64 },
     /// Bytes trickle for a while.
     Throttle { rate: u64, millis: u64 },
-    /// The connection ends at a message, or garbles it: one of a new connection, or one of those that come next.
+    /// The connection ends at a message, or garbles it: one of a new connection, or one of those
+    /// that come next.
     Message { trap: Trap, is_fresh: bool },
 }
 
@@ -75,7 +76,8 @@ impl Fault {
         match self {
             Self::Cut { .. } | Self::HalfOpen => true,
             Self::Stall { .. } | Self::Throttle { .. } => false,
-            // Bytes 1 and 2 of a record are a version that means nothing any more and that TLS 1.3 has ignored.
+            // Bytes 1 and 2 of a record are a version that means nothing any more and that TLS 1.3
+            // has ignored.
             Self::Message { trap, .. } => {
                 protocol == Protocol::Tls && !matches!(trap.deed, Deed::Flip(1 | 2, _))
             }

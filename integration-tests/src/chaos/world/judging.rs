@@ -22,7 +22,8 @@ const TIDY_LIMIT: Duration = Duration::from_secs(10);
 const CHANCES: usize = 3;
 
 impl World {
-    /// Gathers the facts and holds the rules against them. The agents are stopped for it and started again.
+    /// Gathers the facts and holds the rules against them. The agents are stopped for it and
+    /// started again.
     pub async fn check(&mut self) -> Result<Summary, Failure> {
         let facts = self.facts().await?;
         checker::check(&facts).map_err(|violations| {
@@ -105,8 +106,8 @@ impl World {
             .collect()
     }
 
-    /// Stops the agents and reads their journals. An agent whose last acknowledgement was still on its way gets
-    /// another session, and another, before that counts.
+    /// Stops the agents and reads their journals. An agent whose last acknowledgement was still on
+    /// its way gets another session, and another, before that counts.
     async fn journals(&mut self) -> Result<BTreeMap<String, Vec<checker::JournalRow>>, Failure> {
         let mut journals = BTreeMap::new();
         for chance in 1..=CHANCES {

@@ -12,7 +12,8 @@ use crate::TestServer;
 /// Devices in one transaction: the server writes in between.
 const BATCH: usize = 1000;
 
-/// One statement that copies a row under other values. Its parameters are those of `set`, then the row's id.
+/// One statement that copies a row under other values. Its parameters are those of `set`, then the
+/// row's id.
 struct Copy {
     table: &'static str,
     set: &'static [&'static str],

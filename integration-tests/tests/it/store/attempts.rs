@@ -249,7 +249,8 @@ both_databases! {
         assert_eq!(halted().await.standing, Standing::GoingBack);
         let (_, target) = fixture.target(&deployment, &device).await;
         assert!(target.progress.unwrap().stopped && target.state == State::Running);
-        // Neither the same order again nor another one has anything to end before the device is seen going back.
+        // Neither the same order again nor another one has anything to end before the device is
+        // seen going back.
         fixture.store.halt_deployment(&first, id).await.unwrap();
         fixture.store.halt_deployment(&caller("HaltDeployment"), id).await.unwrap();
         assert!(fixture.due(&device, epoch).await.is_empty());

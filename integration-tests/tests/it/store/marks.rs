@@ -1,4 +1,5 @@
-//! Up to where the outcomes of a journal are recorded, and what a device that is ahead of the rows teaches them.
+//! Up to where the outcomes of a journal are recorded, and what a device that is ahead of the rows
+//! teaches them.
 
 use kernex_integration_tests::both_databases;
 use kernex_proto::{
@@ -114,7 +115,8 @@ both_databases! {
         assert_eq!(answers, [Disposition::Applied, Disposition::Duplicate, Disposition::Refused, Disposition::Refused, Disposition::Unknown].map(Some));
         let after = opened(&fixture, &device, epoch, Some(5)).await;
         assert_eq!(after.recorded_seq, Some(5));
-        // A report of another journal of the same device, or of one that is known nowhere, raises nothing of this one.
+        // A report of another journal of the same device, or of one that is known nowhere, raises
+        // nothing of this one.
         let stranger = Device { journal: JournalId::generate(), ..device.clone() };
         let report = outcome(&stranger, nowhere(), (5, 9), succeeded("1", b"1"));
         fixture.store.apply_reports(&[report]).await.unwrap();
@@ -155,7 +157,8 @@ both_databases! {
         let (attempt, _) = fixture.target(&first, &device).await;
         fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
         fixture.deploy("app:2", &[&device]).await;
-        // The rows are of a day on which it was under way; the device has ended it since, and was acknowledged.
+        // The rows are of a day on which it was under way; the device has ended it since, and was
+        // acknowledged.
         let epoch = opened(&fixture, &device, epoch, Some(2)).await.epoch;
         assert_eq!(fixture.state(&first, &device).await, State::Sent);
         let told = outcome(&device, attempt, (0, 2), succeeded("1", b"1"));

@@ -1,4 +1,5 @@
-//! What a revoked key says is not written down, whoever proves to hold one is told why, and replicas hear of it.
+//! What a revoked key says is not written down, whoever proves to hold one is told why, and
+//! replicas hear of it.
 
 use kernex_integration_tests::both_databases;
 use kernex_proto::{

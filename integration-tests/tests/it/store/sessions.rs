@@ -197,7 +197,8 @@ both_databases! {
         assert_eq!(shown().await.conflict, None);
         let back = fixture.session(&device, doubted.epoch, &[]).await;
         assert!(!back.conflicted && back.epoch == doubted.epoch + 1);
-        // An agent whose journal was led astray has to begin a new one; that is taken like any other.
+        // An agent whose journal was led astray has to begin a new one; that is taken like any
+        // other.
         let fresh = fixture.session(&elsewhere, 0, &[]).await;
         assert!(!fresh.conflicted && fresh.epoch == back.epoch + 1);
     }
@@ -288,7 +289,8 @@ both_databases! {
         }
         assert_eq!(fixture.state(&deployment, &device).await, State::Pending);
         fixture.clock.advance(MINUTE * 61);
-        // With it what was accepted while the clock was behind; what was accepted while it was ahead has a year more.
+        // With it what was accepted while the clock was behind; what was accepted while it was
+        // ahead has a year more.
         assert_eq!(fixture.store.expire_due().await.unwrap(), 2);
     }
 

@@ -1,4 +1,5 @@
-//! The agent's half: the disk a crash leaves, and one script at a time. The rules are the product's.
+//! The agent's half: the disk a crash leaves, and one script at a time. The rules are the
+//! product's.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -18,7 +18,8 @@ pub(super) enum Op {
     Time(u16),
     Dispatch,
     WriteBehind,
-    /// The server takes the next report in; it may die before the answer is out, or before the commit.
+    /// The server takes the next report in; it may die before the answer is out, or before the
+    /// commit.
     ServerTakes(Death),
     /// The agent takes the next message in; likewise.
     AgentTakes(Death),

@@ -1,4 +1,5 @@
-//! The server's half: the rows a commit leaves, and what a crash forgets. The rules are the product's.
+//! The server's half: the rows a commit leaves, and what a crash forgets. The rules are the
+//! product's.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,5 @@
-//! Receiving a bundle: hashed while it is written, checked before it exists. Whatever goes wrong leaves nothing.
+//! Receiving a bundle: hashed while it is written, checked before it exists. Whatever goes wrong
+//! leaves nothing.
 
 mod intake;
 
@@ -26,7 +27,8 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(60);
 /// An upload may take this long whatever it sends.
 const GRACE: Duration = Duration::from_secs(600);
-/// Bytes a second it has to have sent on average when it takes longer: a place is not kept by a byte now and then.
+/// Bytes a second it has to have sent on average when it takes longer: a place is not kept by a
+/// byte now and then.
 const LEAST_RATE: u64 = 16 * 1024;
 /// Signatures travel with every deploy, so there are few.
 const MAX_SIGNATURES: usize = 16;
@@ -40,7 +42,8 @@ pub(super) struct Upload {
     pub(super) bundle: NewBundle,
 }
 
-/// Takes the messages of one upload. The bytes go to a thread of their own; dropping this leaves nothing either.
+/// Takes the messages of one upload. The bytes go to a thread of their own; dropping this leaves
+/// nothing either.
 pub(super) async fn receive<S>(
     blobs: &Blobs,
     max_size: u64,

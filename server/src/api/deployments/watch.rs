@@ -1,7 +1,7 @@
 //! One deployment, watched: everything first, then what changed, until it is finished.
 //!
-//! The stream asks the store when somebody says that it changed, or after a while, and keeps nothing but a fingerprint of
-//! each target it has shown.
+//! The stream asks the store when somebody says that it changed, or after a while, and keeps
+//! nothing but a fingerprint of each target it has shown.
 
 use std::{
     collections::HashMap,
@@ -33,7 +33,8 @@ use crate::{
 
 /// Longest pause a watcher takes to spare the store.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Transactions are stamped before they commit, so one may appear behind a newer stamp by this much.
+/// Transactions are stamped before they commit, so one may appear behind a newer stamp by this
+/// much.
 const OVERLAP: Duration = Duration::from_secs(2);
 
 /// Watches a deployment, which has to exist.
@@ -49,7 +50,8 @@ pub(super) async fn follow(
     Ok(async_stream::try_stream! {
         let _seat = seat;
         let mut shown = Shown::default();
-        // The deployment is always read before its targets: what shows it finished shows every target closed.
+        // The deployment is always read before its targets: what shows it finished shows every
+        // target closed.
         let mut targets = shown.news(all_targets(&store, id).await?);
         loop {
             let finished = deployment.state == DeploymentState::Finished;
@@ -95,7 +97,8 @@ struct Shown {
 }
 
 impl Shown {
-    /// A look that is dear is taken less often: a watcher keeps the store busy for a quarter of the time at most.
+    /// A look that is dear is taken less often: a watcher keeps the store busy for a quarter of the
+    /// time at most.
     fn pause(&self) -> Duration {
         self.cost.saturating_mul(3).min(LONGEST_PAUSE)
     }
@@ -138,8 +141,8 @@ async fn all_targets(store: &OperatorStore, id: DeploymentId) -> Result<Vec<Targ
     }
 }
 
-/// One message, or several where one would be larger than clients take. Only the last carries the deployment, so that
-/// nobody who sees it finished misses a target.
+/// One message, or several where one would be larger than clients take. Only the last carries the
+/// deployment, so that nobody who sees it finished misses a target.
 fn messages(
     deployment: Deployment,
     mut targets: Vec<v1::Target>,

@@ -1,7 +1,7 @@
 //! Devices, watched: everything first, then what changed, for ever.
 //!
-//! Nothing is kept of what was shown: each event about a device has it read again, many at once, so a watcher that comes
-//! back with its cursor is served like one that never left.
+//! Nothing is kept of what was shown: each event about a device has it read again, many at once, so
+//! a watcher that comes back with its cursor is served like one that never left.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,7 +19,8 @@ use crate::{
     store::{Page, events::EventRow, page::MAX_PAGE},
 };
 
-/// Follows the devices a selector means; what is `after` was seen already, 0 asks for everything first.
+/// Follows the devices a selector means; what is `after` was seen already, 0 asks for everything
+/// first.
 pub(super) async fn follow(
     api: Arc<Api>,
     selector: Selector,
@@ -65,7 +66,8 @@ pub(super) async fn follow(
     })
 }
 
-/// Where to begin, and whether everything is shown first: also when what was seen last is too long ago.
+/// Where to begin, and whether everything is shown first: also when what was seen last is too long
+/// ago.
 async fn begin(api: &Api, after: u64) -> Result<(Follower, bool), Status> {
     if after > 0 {
         match api
@@ -97,7 +99,8 @@ fn touched(events: &[EventRow]) -> BTreeSet<DeviceId> {
     events.filter_map(|event| event.device).collect()
 }
 
-/// One message, or several where one would be larger than clients take; the last carries the cursor.
+/// One message, or several where one would be larger than clients take; the last carries the
+/// cursor.
 fn messages(
     mut devices: Vec<v1::Device>,
     removed: Vec<String>,

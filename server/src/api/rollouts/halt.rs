@@ -65,8 +65,8 @@ fn waiting(devices: &[Halted]) -> u32 {
     u32::try_from(missing.count()).unwrap_or(u32::MAX)
 }
 
-/// Those that stand differently from what was shown before. Who is no longer waited for although nothing came of it, such as an
-/// attempt that had expired and was never taken, is over as well.
+/// Those that stand differently from what was shown before. Who is no longer waited for although
+/// nothing came of it, such as an attempt that had expired and was never taken, is over as well.
 fn news(shown: &mut HashMap<DeviceId, Halted>, mut devices: Vec<Halted>) -> Vec<v1::HaltedDevice> {
     let mut news = Vec::new();
     let here: HashSet<DeviceId> = devices.iter().map(|device| device.device).collect();

@@ -132,7 +132,8 @@ fn room_is_made_by_who_waits_first_and_then_by_the_oldest() {
 
 #[test]
 fn a_server_slower_than_the_patience_still_finishes_somebody() {
-    // Everybody inside is worked on at the same pace, and needs three times the patience while all places are taken.
+    // Everybody inside is worked on at the same pace, and needs three times the patience while all
+    // places are taken.
     let (most, work) = (64, 3.0 * PATIENCE.as_secs_f64() / 64.0);
     let mut now = Instant::now();
     let mut crowd = Crowd::new(limits(most), 7);

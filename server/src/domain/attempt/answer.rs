@@ -4,8 +4,8 @@ use kernex_proto::v1::Disposition;
 
 use super::{Attempt, Verdict};
 
-/// The disposition of a report, from what it did and where the attempt stands after it. `asks` when the report asks for
-/// another run.
+/// The disposition of a report, from what it did and where the attempt stands after it. `asks` when
+/// the report asks for another run.
 #[must_use]
 pub fn disposition(verdict: &Verdict, after: &Attempt, asks: bool) -> Disposition {
     match verdict {

@@ -9,7 +9,8 @@ use crate::clock::Timestamp;
 /// Longest pause a device may ask for; its execution deadline usually comes first.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
-/// What is to be written about the next run, given the one that is known and when it is due; `None` when it waits already.
+/// What is to be written about the next run, given the one that is known and when it is due; `None`
+/// when it waits already.
 #[must_use]
 pub fn next_run(
     known: Option<(u32, Option<Timestamp>)>,

@@ -8,7 +8,8 @@ impl Sent {
     /// It got there, in a session nobody noted.
     pub const SOMETIME: Self = Self(1);
 
-    /// To be asked about again, from this session on: what was pushed before does not count any more.
+    /// To be asked about again, from this session on: what was pushed before does not count any
+    /// more.
     #[must_use]
     pub const fn again_from(epoch: i64) -> Self {
         Self(-epoch)
@@ -32,7 +33,8 @@ impl Sent {
         self.0 < epoch
     }
 
-    /// After a push in this session was noted, which may be late and about a session that does not count any more.
+    /// After a push in this session was noted, which may be late and about a session that does not
+    /// count any more.
     #[must_use]
     pub const fn noted(self, epoch: i64) -> Self {
         if self.0 < epoch && -self.0 <= epoch {

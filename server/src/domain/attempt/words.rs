@@ -1,4 +1,5 @@
-//! The words attempts are spoken of in: states, reasons, steps and endings, the same in rows and on the wire.
+//! The words attempts are spoken of in: states, reasons, steps and endings, the same in rows and on
+//! the wire.
 
 use kernex_proto::v1;
 

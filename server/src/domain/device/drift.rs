@@ -36,8 +36,8 @@ pub struct Known {
 }
 
 impl Known {
-    /// What drifts once a device has said what it runs. A name in flux stays as it was: its heartbeat and its outcome come
-    /// on different ways, and only the outcome says which is right.
+    /// What drifts once a device has said what it runs. A name in flux stays as it was: its
+    /// heartbeat and its outcome come on different ways, and only the outcome says which is right.
     #[must_use]
     pub fn judge(
         &self,

@@ -11,7 +11,8 @@ use super::shape::Budget;
 pub struct Candidate {
     /// The target.
     pub target: Uuid,
-    /// What its device has for the label of each budget, in their order; none where it lacks the label.
+    /// What its device has for the label of each budget, in their order; none where it lacks the
+    /// label.
     pub values: Vec<Option<String>>,
 }
 

@@ -1,7 +1,8 @@
 //! What a deployment does next: a pure function of how it should proceed, counts and time.
 //!
-//! The planner alone opens phases, releases targets, pauses over a failed gate and finishes a deployment with phases.
-//! Whoever applies its actions does so within one transaction on the facts it was given.
+//! The planner alone opens phases, releases targets, pauses over a failed gate and finishes a
+//! deployment with phases. Whoever applies its actions does so within one transaction on the facts
+//! it was given.
 
 use super::{
     Counts, DeploymentState, Phase,
@@ -9,7 +10,8 @@ use super::{
 };
 use crate::clock::Timestamp;
 
-/// Whether time allows targets to begin: maintenance windows and a scheduled start say so, not the phases.
+/// Whether time allows targets to begin: maintenance windows and a scheduled start say so, not the
+/// phases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
     /// Targets may begin.
@@ -62,7 +64,8 @@ pub enum Action {
     Start,
     /// The phase opens.
     Open(u32),
-    /// Up to `at_most` held targets of the phases up to `through` may begin, those of earlier phases first.
+    /// Up to `at_most` held targets of the phases up to `through` may begin, those of earlier
+    /// phases first.
     Release {
         /// Number of the newest phase to take from.
         through: u32,
@@ -219,7 +222,8 @@ impl Facts {
     }
 }
 
-/// What a deployment does next. Without a time that can be trusted counts decide alone: no phase soaks meanwhile.
+/// What a deployment does next. Without a time that can be trusted counts decide alone: no phase
+/// soaks meanwhile.
 #[must_use]
 pub fn plan(facts: &Facts, gate: Gate, now: Option<Timestamp>) -> Plan {
     use DeploymentState as S;
@@ -264,7 +268,8 @@ pub fn plan(facts: &Facts, gate: Gate, now: Option<Timestamp>) -> Plan {
     plan
 }
 
-/// Marks what the newest phase has reached and opens what may open; says which phase is the newest then.
+/// Marks what the newest phase has reached and opens what may open; says which phase is the newest
+/// then.
 fn advance(facts: &Facts, gate: Gate, now: Option<Timestamp>, plan: &mut Plan) -> u32 {
     let last = facts.phases.len() as u32;
     let mut open = facts.open;

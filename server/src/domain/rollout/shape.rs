@@ -1,4 +1,5 @@
-//! How an operator wants a deployment to proceed: phases, thresholds, limits; and which target falls into which phase.
+//! How an operator wants a deployment to proceed: phases, thresholds, limits; and which target
+//! falls into which phase.
 
 use std::{fmt, time::Duration};
 
@@ -110,7 +111,8 @@ impl fmt::Display for Amount {
 pub struct Phase {
     /// How many targets this phase and those before it take together.
     pub size: Amount,
-    /// Share that has to succeed before the next one opens; none means all that did not fail within the limit.
+    /// Share that has to succeed before the next one opens; none means all that did not fail within
+    /// the limit.
     pub success: Option<Percent>,
     /// Failures that are borne.
     pub max_failures: Amount,
@@ -196,7 +198,8 @@ impl Rollout {
         }
     }
 
-    /// Every target in one phase that bears any number of failures: as without phases, but for the planner to open.
+    /// Every target in one phase that bears any number of failures: as without phases, but for the
+    /// planner to open.
     #[must_use]
     pub fn together() -> Self {
         let mut rollout = Self::at_once();
@@ -204,8 +207,8 @@ impl Rollout {
         rollout
     }
 
-    /// Checks what was asked for, and adds the phase with the rest where it is missing; the rest is judged like the last
-    /// phase that was named.
+    /// Checks what was asked for, and adds the phase with the rest where it is missing; the rest is
+    /// judged like the last phase that was named.
     pub fn checked(mut self) -> Result<Self, Wrong> {
         let mut last = (0, 0);
         for (index, phase) in self.phases.iter().enumerate() {
@@ -289,7 +292,8 @@ impl Rollout {
         sizes.collect()
     }
 
-    /// The place of each device in a deployment: its rank, by which releases are ordered, and its phase, from 1.
+    /// The place of each device in a deployment: its rank, by which releases are ordered, and its
+    /// phase, from 1.
     #[must_use]
     pub fn places(
         &self,
@@ -323,8 +327,8 @@ pub struct Place {
     pub phase: u32,
 }
 
-/// A number that looks random but is the same for the same deployment and device, so that the same devices are not always
-/// the canaries and an order can be told again.
+/// A number that looks random but is the same for the same deployment and device, so that the same
+/// devices are not always the canaries and an order can be told again.
 #[must_use]
 pub fn rank(deployment: Uuid, device: Uuid) -> i64 {
     let digest = Digest::of(&[deployment.into_bytes(), device.into_bytes()].concat());

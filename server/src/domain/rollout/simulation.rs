@@ -1,4 +1,5 @@
-//! Random fleets under the planner: limits always hold, no phase opens over a failed gate, and every deployment ends.
+//! Random fleets under the planner: limits always hold, no phase opens over a failed gate, and
+//! every deployment ends.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Starts, gates and spreads by tables; a spread reaches everybody in time. Windows have a module of their own.
+//! Starts, gates and spreads by tables; a spread reaches everybody in time. Windows have a module
+//! of their own.
 
 use super::*;
 use proptest::prelude::*;

@@ -1,9 +1,11 @@
 //! One maintenance window: on which days, between which hours, by whose clock.
 //!
-//! `Mon-Fri 02:00-04:00 Europe/Berlin`, `Sat,Sun 22:00-06:00 UTC`, `daily 01:00-03:00 America/New_York`, `Dec 24
-//! 00:00-24:00 Europe/Paris`, `2027-02-03 04:00-05:00 UTC`. A window is open while a clock on the wall of that place shows a
-//! time in it: an hour that is skipped in spring is no part of it, one that comes twice in autumn is in it twice. One that
-//! ends before it begins goes on after midnight and belongs to the day it opened on.
+//! `Mon-Fri 02:00-04:00 Europe/Berlin`, `Sat,Sun 22:00-06:00 UTC`,
+//! `daily 01:00-03:00 America/New_York`, `Dec 24 00:00-24:00 Europe/Paris`,
+//! `2027-02-03 04:00-05:00 UTC`. A window is open while a clock on the wall of that place shows a
+//! time in it: an hour that is skipped in spring is no part of it, one that comes twice in autumn
+//! is in it twice. One that ends before it begins goes on after midnight and belongs to the day it
+//! opened on.
 
 use std::fmt;
 
@@ -29,7 +31,8 @@ pub struct Window {
     days: Days,
     /// Minutes after midnight.
     from: i32,
-    /// Minutes after the same midnight, later than `from`; over a day's when it goes on into the next.
+    /// Minutes after the same midnight, later than `from`; over a day's when it goes on into the
+    /// next.
     to: i32,
     zone: TimeZone,
     zone_name: String,
@@ -49,7 +52,8 @@ impl Window {
     pub fn parse(text: &str) -> Result<Self, Mistake> {
         let words: Vec<(usize, &str)> = words(text).collect();
         let wrong = |at: usize, why: &str| Err(Mistake::at_byte(text, at, why));
-        // The hours are the one word with a colon; what is before them are the days, what comes after is the zone.
+        // The hours are the one word with a colon; what is before them are the days, what comes
+        // after is the zone.
         let Some(hours) = words.iter().position(|(_, word)| word.contains(':')) else {
             return wrong(
                 text.len(),
@@ -96,7 +100,8 @@ impl Window {
         }
     }
 
-    /// When it is open because of this day, in order; nothing, one span, or two where a clock is put back in between.
+    /// When it is open because of this day, in order; nothing, one span, or two where a clock is
+    /// put back in between.
     pub(super) fn openings(&self, date: Date) -> Vec<(Timestamp, Timestamp)> {
         if !self.is_on(date) {
             return Vec::new();

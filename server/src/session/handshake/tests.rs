@@ -203,7 +203,8 @@ fn no_field_of_a_hello_can_be_changed_on_the_way() {
             "{field}: {refused:?}"
         );
     }
-    // Fields this version does not know are covered as well, and a good signature over them is good.
+    // Fields this version does not know are covered as well, and a good signature over them is
+    // good.
     let mut wire = hello(&challenge);
     let unknown = |body: &Bytes| Bytes::from([body, [0xf8, 0x3f, 0x01].as_slice()].concat());
     wire.body = unknown(&wire.body);

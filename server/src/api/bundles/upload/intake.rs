@@ -1,4 +1,5 @@
-//! The thread of an upload: bytes are hashed, written and looked through in one pass, away from the ones that serve calls.
+//! The thread of an upload: bytes are hashed, written and looked through in one pass, away from the
+//! ones that serve calls.
 
 use std::{
     io,
@@ -37,7 +38,8 @@ pub(super) struct Taken {
     pub(super) size: u64,
     /// What they hash to.
     pub(super) digest: Digest,
-    /// What they hold: the archive is walked as devices will, so that none of them meets what the server did not.
+    /// What they hold: the archive is walked as devices will, so that none of them meets what the
+    /// server did not.
     pub(super) inspected: Result<Inspected, ArchiveError>,
 }
 
@@ -94,14 +96,15 @@ fn take(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<Taken, BlobEr
         ended: false,
         failure: None,
     };
-    // The reader blocks instead of waiting, so the walk is over when it is polled for the first time.
+    // The reader blocks instead of waiting, so the walk is over when it is polled for the first
+    // time.
     let walk = inspect(&mut tee, &Limits::default()).now_or_never();
     let inspected = walk.unwrap_or_else(|| {
         let error = io::Error::other("the walk through an archive waited");
         Err(ArchiveError::Io(error))
     });
-    // An archive that will not do is read to its end all the same: that other bytes came than were announced is what the
-    // caller is to hear first.
+    // An archive that will not do is read to its end all the same: that other bytes came than were
+    // announced is what the caller is to hear first.
     while tee.failure.is_none() && !tee.ended {
         // The failure is kept.
         let _ = tee.next();

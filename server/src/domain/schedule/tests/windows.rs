@@ -1,4 +1,5 @@
-//! Tables of when windows are open: touching, skipped and doubled hours, and texts that say nothing.
+//! Tables of when windows are open: touching, skipped and doubled hours, and texts that say
+//! nothing.
 
 use super::*;
 
