@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use kernex_integration_tests::{
-    AgentOptions, BundleBuilder, Ctl, TestServer, both_databases,
+    AgentOptions, BundleBuilder, Ctl, ServerOptions, TestServer, both_databases,
     wait::{seen, wait_for},
 };
 use kernex_proto::v1::{AttemptState, DeploymentResult, DeploymentState, FailureReason};
@@ -109,7 +109,9 @@ both_databases! {
     }
 
     async fn each_device_of_a_spread_begins_at_its_moment_and_not_before(database) {
-        let server = TestServer::start(database).await;
+        // Who only listens sends no heartbeat.
+        let options = ServerOptions::default().env("KERNEX_HEARTBEAT_INTERVAL", "1h");
+        let server = TestServer::start_with(database, options).await;
         let (operator, ctl) = (server.operator(), Ctl::on(&server));
         let mut sessions = BTreeMap::new();
         for name in ["edge-1", "edge-2", "edge-3"] {
