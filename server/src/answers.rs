@@ -3,16 +3,16 @@
 //!
 //! A peer decides how fast it reads, and with HTTP/2 it may decide not to read at all. It must not
 //! decide about anything else. So a stream's messages come from a task ([`fed`]); a caller has so
-//! many streams, uploads and plans at a time ([`places`]); bytes are counted as they leave
-//! ([`taken`]); and who takes none is told so and then cut off ([`stalled`]). This layer does all
-//! of that around every call, by the shape its descriptor gives it: a handler only returns what
+//! many streams, uploads and plans at a time ([`slots`]); bytes are counted as they leave
+//! ([`measured`]); and who takes none is told so and then cut off ([`stalled`]). This layer does
+//! all of that around every call, by the shape its descriptor gives it: a handler only returns what
 //! [`fed`] made, and one that does not is refused.
 
 mod feeder;
+mod measured;
 mod methods;
-mod places;
+mod slots;
 mod stalled;
-mod taken;
 
 use std::{
     convert::Infallible,
@@ -32,17 +32,17 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Span;
 
-pub use self::{feeder::Fed, places::Most};
+pub use self::{feeder::Fed, slots::SlotLimits};
 use self::{
     feeder::{End, Pump},
+    measured::Answer,
     methods::{Methods, Shape},
-    places::{Caller, Kind, Places},
-    taken::Answer,
+    slots::{SlotKind, SlotOwner, StreamSlots},
 };
 pub(crate) use self::{
     feeder::{EndedBy, FEW, Feeder, MANY, channel, fed},
+    measured::Measured,
     stalled::Stalled,
-    taken::Measured,
 };
 use crate::{
     connections::ConnectionHandle, error::going_away, lifecycle::Tasks, metrics::Metrics,
@@ -60,8 +60,8 @@ const DESCRIPTORS: &[&[u8]] = &[
 /// What peers may ask of the server at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerLimits {
-    /// Places of each caller.
-    pub most: Most,
+    /// Slots of each caller.
+    pub most: SlotLimits,
     /// Time without a byte after which a reader counts as gone.
     pub stall: Duration,
 }
@@ -69,7 +69,7 @@ pub struct AnswerLimits {
 impl Default for AnswerLimits {
     fn default() -> Self {
         Self {
-            most: Most::default(),
+            most: SlotLimits::default(),
             stall: Duration::from_secs(30),
         }
     }
@@ -82,7 +82,7 @@ pub(crate) struct AnswersLayer(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     methods: Methods,
-    places: Places,
+    slots: StreamSlots,
     stalled: Arc<Stalled>,
     tasks: Tasks,
     metrics: Arc<Metrics>,
@@ -99,7 +99,7 @@ impl AnswersLayer {
     ) -> Result<Self, prost::DecodeError> {
         Ok(Self(Arc::new(Shared {
             methods: Methods::of(DESCRIPTORS)?,
-            places: Places::new(limits.most),
+            slots: StreamSlots::new(limits.most),
             stalled: Arc::new(Stalled::new(limits.stall, Arc::clone(&metrics))),
             tasks,
             metrics,
@@ -154,13 +154,13 @@ where
         }
         let connection = request.extensions().get::<ConnectionHandle>();
         let connection = connection.cloned().unwrap_or_default();
-        let caller = caller(&request, &connection);
+        let caller = slot_owner(&request, &connection);
         let place = match shape {
             Shape::Single | Shape::Session => None,
             Shape::Bounded(kind) | Shape::Stream(kind) => Some(kind),
-            Shape::Foreign => Some(Kind::Stream),
+            Shape::Foreign => Some(SlotKind::Stream),
         };
-        let place = place.map(|kind| self.shared.places.take(caller, kind));
+        let place = place.map(|kind| self.shared.slots.take(caller, kind));
         let place = match place.transpose() {
             Ok(place) => place,
             Err(status) => {
@@ -168,45 +168,45 @@ where
                 return Box::pin(std::future::ready(Ok(status.into_http())));
             }
         };
-        let call = Call {
+        let call = HandledCall {
             method: Arc::clone(method),
             shape,
             by: request.extensions().get::<EndedBy>().cloned(),
             shared: Arc::clone(&self.shared),
         };
         let answer = Answer::new(Arc::clone(method), caller, connection, place);
-        Box::pin(call.answered(answer, self.inner.call(request)))
+        Box::pin(call.into_response(answer, self.inner.call(request)))
     }
 }
 
 /// Whose places a call takes.
-fn caller(request: &Request<Body>, connection: &ConnectionHandle) -> Caller {
+fn slot_owner(request: &Request<Body>, connection: &ConnectionHandle) -> SlotOwner {
     if let Some(principal) = request.extensions().get::<Principal>() {
-        return Caller::Token(principal.token_id);
+        return SlotOwner::Token(principal.token_id);
     }
     match request.headers().get(SESSION_TOKEN_KEY) {
-        Some(token) => Caller::Session(Digest::of(token.as_bytes())),
-        None => Caller::Connection(connection.key()),
+        Some(token) => SlotOwner::Session(Digest::of(token.as_bytes())),
+        None => SlotOwner::Connection(connection.key()),
     }
 }
 
 /// A call that is being handled.
-struct Call {
+struct HandledCall {
     method: Arc<str>,
     shape: Shape,
     by: Option<EndedBy>,
     shared: Arc<Shared>,
 }
 
-impl Call {
-    async fn answered(
+impl HandledCall {
+    async fn into_response(
         self,
         mut answer: Answer,
         handled: impl Future<Output = Result<Response<Body>, Infallible>>,
     ) -> Result<Response<Body>, Infallible> {
         let mut response = tokio::select! {
             biased;
-            status = EndedBy::told(self.by.as_ref()) => return Ok(status.into_http()),
+            status = EndedBy::wait(self.by.as_ref()) => return Ok(status.into_http()),
             response = handled => response?,
         };
         let feeder = response.extensions_mut().remove::<Feeder>();

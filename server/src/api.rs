@@ -12,8 +12,8 @@ pub mod devices;
 pub mod events;
 pub mod feed;
 pub mod health;
-mod pieces;
 pub mod plan;
+mod raw_body;
 pub mod rollouts;
 mod terms;
 
@@ -36,15 +36,15 @@ use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status, service::Routes};
 
-use self::{feed::Feed, pieces::Carrying};
+use self::{feed::Feed, raw_body::RawBodyService};
 use crate::{
     answers::{Fed, fed},
     auth::Authenticator,
     blobs::Blobs,
-    dispatcher::Hints,
+    dispatcher::WakeUps,
     error::invalid,
     lifecycle::Tasks,
-    metrics::{Held, Metrics},
+    metrics::{GaugeGuard, Metrics},
     registry::Registry,
     session::Sessions,
     store::{OperatorStore, Page},
@@ -58,7 +58,7 @@ const AGENT_LIMIT: usize = 2 << 20;
 const RESPONSE_LIMIT: usize = 64 << 20;
 
 /// [`agents::Agents`] behind its gRPC.
-pub(crate) type AgentsService = Carrying<AgentServiceServer<agents::Agents>>;
+pub(crate) type AgentsService = RawBodyService<AgentServiceServer<agents::Agents>>;
 
 /// What the services share.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ pub struct Api {
     /// Who is here.
     pub registry: Arc<Registry>,
     /// Who to look at.
-    pub hints: Arc<Hints>,
+    pub wake_ups: Arc<WakeUps>,
     /// Who calls.
     pub authenticator: Authenticator,
     /// Sessions of agents.
@@ -110,7 +110,7 @@ macro_rules! limited {
 /// The agents' service, with its limits.
 #[must_use]
 pub(crate) fn agents(api: &Arc<Api>) -> AgentsService {
-    Carrying(limited!(
+    RawBodyService(limited!(
         AgentServiceServer,
         agents::Agents(Arc::clone(api)),
         AGENT_LIMIT
@@ -125,7 +125,7 @@ pub fn routes(api: &Arc<Api>) -> Routes {
         devices::Devices(Arc::clone(api)),
         REQUEST_LIMIT
     ))
-    .add_service(Carrying(limited!(
+    .add_service(RawBodyService(limited!(
         BundleServiceServer,
         bundles::Bundles(Arc::clone(api)),
         REQUEST_LIMIT
@@ -217,7 +217,7 @@ fn watch<T: Send + 'static>(
     ahead: usize,
     answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
 ) -> Response<Fed<T>> {
-    let held = Held::new(&metrics.watchers);
+    let held = GaugeGuard::new(&metrics.watchers);
     let counted = answers.inspect(move |_| {
         let _one = &held;
     });

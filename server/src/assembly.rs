@@ -18,8 +18,8 @@ use crate::{
     api::{self, Api, agents::ENROLMENTS, feed::Feed},
     auth::{AuthLayer, Authenticator},
     config::Config,
-    connections::{Connections, Front, Limits, Strangers},
-    dispatcher::{self, Hints},
+    connections::{Connections, Router, StrangerLimits, Strangers},
+    dispatcher::{self, WakeUps},
     lifecycle::Tasks,
     listener::{self, Acceptance},
     metrics::Metrics,
@@ -29,9 +29,9 @@ use crate::{
     recorder::Recorder,
     registry::Registry,
     revocations::Revocation,
-    rollout,
-    session::{HANDSHAKES, Sessions, Steps},
-    startup::Ground,
+    rollout_worker,
+    session::{HANDSHAKES, SessionCommitter, Sessions},
+    startup::Foundation,
     upkeep,
 };
 
@@ -41,33 +41,33 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What nearly every part holds.
 pub(crate) struct Assembly {
-    pub(crate) ground: Ground,
+    pub(crate) foundation: Foundation,
     pub(crate) replica: Uuid,
     pub(crate) registry: Arc<Registry>,
     /// Asks everybody to finish.
     pub(crate) soft: CancellationToken,
     /// Ends those that outlast the sessions: who records, and who watches.
     pub(crate) last: CancellationToken,
-    hints: Arc<Hints>,
+    wake_ups: Arc<WakeUps>,
     metrics: Arc<Metrics>,
     tasks: Tasks,
 }
 
 impl Assembly {
     pub(crate) fn new(
-        ground: Ground,
+        foundation: Foundation,
         replica: Uuid,
         tasks: Tasks,
         soft: CancellationToken,
     ) -> Self {
         Self {
-            metrics: Arc::new(Metrics::new(ground.store.figures().clone())),
-            ground,
+            metrics: Arc::new(Metrics::new(foundation.store.figures().clone())),
+            foundation,
             replica,
             registry: Arc::default(),
             soft,
             last: CancellationToken::new(),
-            hints: Arc::default(),
+            wake_ups: Arc::default(),
             tasks,
         }
     }
@@ -84,19 +84,19 @@ impl Assembly {
         parts: &mut Parts,
     ) -> anyhow::Result<impl Future<Output = ()> + use<>> {
         let (recorder, recording) = Recorder::new(
-            self.ground.store.clone(),
+            self.foundation.store.clone(),
             Arc::clone(&self.registry),
-            Arc::clone(&self.hints),
+            Arc::clone(&self.wake_ups),
             Arc::clone(&self.metrics),
             self.last.clone(),
         );
         parts.start("recorder", recording);
-        let (steps, stepping) = Steps::new(
-            self.ground.store.clone(),
+        let (committer, committing) = SessionCommitter::new(
+            self.foundation.store.clone(),
             Arc::clone(&self.metrics),
             self.last.clone(),
         );
-        parts.start("sessions", stepping);
+        parts.start("sessions", committing);
         self.tell_of_revocations(recorder.clone());
         if let Some(listener) = monitoring {
             tracing::info!(address = %listener.local_addr()?, "metrics on /metrics, probes on /healthz and /readyz");
@@ -105,7 +105,7 @@ impl Assembly {
             parts.start("metrics", monitor.serve(listener, self.last.clone()));
         }
         self.start_upkeep(config, heard, parts);
-        let api = self.api(config, steps, recorder);
+        let api = self.api(config, committer, recorder);
         self.serve(config, &api, listener, parts)
     }
 
@@ -126,15 +126,15 @@ impl Assembly {
         )?;
         // Also while the server drains: that is when who does not read is in the way.
         parts.start("stalled", answers.stalled().run(self.last.clone()));
-        let watched = api::health::watch(self.ground.store.clone(), health, self.soft.clone());
+        let watched = api::health::watch(self.foundation.store.clone(), health, self.soft.clone());
         parts.start("health", watched);
         parts.start("feed", Arc::clone(&api.feed).run(self.soft.clone()));
         let service = ServiceBuilder::new()
-            .map_response(Measured::of)
+            .map_response(Measured::wrap)
             .layer(TraceLayer)
             .layer(AuthLayer(api.authenticator.clone()))
             .layer(answers)
-            .service(Front::new(api::agents(api), routes));
+            .service(Router::new(api::agents(api), routes));
         let connections = Connections::new(service, self.soft.clone());
         let serving = connections.clone();
         let acceptance = self.acceptance(config, parts)?;
@@ -150,7 +150,7 @@ impl Assembly {
 
     /// How connections are accepted.
     fn acceptance(&self, config: &Config, parts: &mut Parts) -> anyhow::Result<Acceptance> {
-        let tls = match &self.ground.identity {
+        let tls = match &self.foundation.identity {
             Some(identity) => {
                 let renewal = upkeep::certificate(Arc::clone(identity), self.soft.clone());
                 parts.start("certificate", renewal);
@@ -160,7 +160,7 @@ impl Assembly {
         };
         let most = listener::room();
         tracing::info!(connections = most, "connections that may be held at once");
-        let limits = Limits {
+        let limits = StrangerLimits {
             probation: config.probation,
             patience: PATIENCE.min(config.probation),
             of_one_source: config.max_strangers_per_source,
@@ -179,24 +179,24 @@ impl Assembly {
 
     /// Starts what goes on by itself: orders go out, deadlines pass, old rows go.
     fn start_upkeep(&self, config: &Config, heard: u64, parts: &mut Parts) {
-        let store = || self.ground.store.clone();
+        let store = || self.foundation.store.clone();
         let registry = || Arc::clone(&self.registry);
-        let hints = || Arc::clone(&self.hints);
+        let wake_ups = || Arc::clone(&self.wake_ups);
         let (soft, last) = (|| self.soft.clone(), || self.last.clone());
-        let dispatcher = dispatcher::run(store(), registry(), hints(), soft());
+        let dispatcher = dispatcher::run(store(), registry(), wake_ups(), soft());
         parts.start("dispatcher", dispatcher);
-        parts.start("rollouts", rollout::run(store(), hints(), soft()));
+        parts.start("rollouts", rollout_worker::run(store(), wake_ups(), soft()));
         parts.start(
             "lease",
             upkeep::lease(store(), registry(), self.replica, last()),
         );
-        if !self.ground.store.is_alone() {
+        if !self.foundation.store.is_alone() {
             parts.start("revocations", upkeep::revocations(store(), heard, last()));
         }
         let metrics = Arc::clone(&self.metrics);
         parts.start(
             "expiry",
-            upkeep::expiry(store(), registry(), hints(), metrics, soft()),
+            upkeep::expiry(store(), registry(), wake_ups(), metrics, soft()),
         );
         parts.start("checkpoints", upkeep::checkpoints(store(), last()));
         parts.start(
@@ -208,7 +208,7 @@ impl Assembly {
     /// Sessions and reports of a revoked key end with the commit that revokes it.
     fn tell_of_revocations(&self, recorder: Recorder) {
         let registry = Arc::clone(&self.registry);
-        self.ground.store.revocations().listen(move |revoked| {
+        self.foundation.store.revocations().listen(move |revoked| {
             if let Revocation::Keys {
                 device,
                 epoch,
@@ -216,7 +216,7 @@ impl Assembly {
             } = revoked
             {
                 registry.revoke(device, epoch, cause);
-                recorder.silence(device, epoch);
+                recorder.drop_heartbeat(device, epoch);
             }
         });
     }
@@ -224,24 +224,29 @@ impl Assembly {
     fn monitor(&self, recorder: Recorder) -> Monitor {
         Monitor::new(
             Arc::clone(&self.metrics),
-            self.ground.store.clone(),
+            self.foundation.store.clone(),
             Arc::clone(&self.registry),
-            Arc::clone(&self.hints),
+            Arc::clone(&self.wake_ups),
             recorder,
             self.soft.clone(),
         )
     }
 
-    fn sessions(&self, config: &Config, steps: Steps, recorder: Recorder) -> Sessions {
-        let identity = self.ground.identity.as_ref();
+    fn sessions(
+        &self,
+        config: &Config,
+        committer: SessionCommitter,
+        recorder: Recorder,
+    ) -> Sessions {
+        let identity = self.foundation.identity.as_ref();
         Sessions {
-            store: self.ground.store.clone(),
+            store: self.foundation.store.clone(),
             registry: Arc::clone(&self.registry),
-            steps,
+            committer,
             recorder,
-            hints: Arc::clone(&self.hints),
-            clock: self.ground.clock.clone(),
-            cluster: self.ground.cluster,
+            wake_ups: Arc::clone(&self.wake_ups),
+            clock: self.foundation.clock.clone(),
+            cluster: self.foundation.cluster,
             replica: self.replica,
             heartbeat_interval: config.heartbeat_interval,
             min_protocol: config.min_protocol,
@@ -255,23 +260,26 @@ impl Assembly {
         }
     }
 
-    fn api(&self, config: &Config, steps: Steps, recorder: Recorder) -> Arc<Api> {
-        let identity = self.ground.identity.as_ref();
+    fn api(&self, config: &Config, committer: SessionCommitter, recorder: Recorder) -> Arc<Api> {
+        let identity = self.foundation.identity.as_ref();
         Arc::new(Api {
-            store: self.ground.store.for_operators(),
-            blobs: self.ground.blobs.clone(),
+            store: self.foundation.store.for_operators(),
+            blobs: self.foundation.blobs.clone(),
             registry: Arc::clone(&self.registry),
-            hints: Arc::clone(&self.hints),
-            authenticator: Authenticator::new(self.ground.store.clone(), config.open_reflection),
+            wake_ups: Arc::clone(&self.wake_ups),
+            authenticator: Authenticator::new(
+                self.foundation.store.clone(),
+                config.open_reflection,
+            ),
             enrolments: Semaphore::new(ENROLMENTS),
-            sessions: Arc::new(self.sessions(config, steps, recorder)),
+            sessions: Arc::new(self.sessions(config, committer, recorder)),
             tasks: self.tasks.clone(),
-            cluster: self.ground.cluster,
+            cluster: self.foundation.cluster,
             ca_pin: identity.map_or(Digest([0; 32]), |identity| identity.ca_pin()),
             max_bundle_size: config.max_bundle_size,
             metrics: Arc::clone(&self.metrics),
             penalty_after: config.penalty_after,
-            feed: Arc::new(Feed::new(self.ground.store.for_operators())),
+            feed: Arc::new(Feed::new(self.foundation.store.for_operators())),
             draining: self.soft.clone(),
             bundle_changes: Mutex::new(()),
         })

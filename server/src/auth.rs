@@ -27,7 +27,7 @@ pub use self::{
     policy::{Policy, known_path, policy},
 };
 use self::{
-    lease::{Leased, Over},
+    lease::{LeaseEnd, Leased},
     policy::answers_go_on,
 };
 use crate::{
@@ -50,12 +50,12 @@ const CACHE_SIZE: usize = 1024;
 #[derive(Clone)]
 pub struct Authenticator {
     store: Store,
-    cache: Arc<Mutex<HashMap<Digest, Known>>>,
+    cache: Arc<Mutex<HashMap<Digest, CachedPrincipal>>>,
     open_reflection: bool,
 }
 
 /// Who was found for a token.
-struct Known {
+struct CachedPrincipal {
     principal: Principal,
     until: Instant,
     /// How many tokens had been revoked before it was looked up.
@@ -130,7 +130,7 @@ impl Authenticator {
             let principal = principal.clone();
             cache.insert(
                 hash,
-                Known {
+                CachedPrincipal {
                     principal,
                     until,
                     revoked,
@@ -139,7 +139,7 @@ impl Authenticator {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, CachedPrincipal>> {
         self.cache.lock()
     }
 
@@ -176,7 +176,7 @@ impl Authenticator {
             connection.failed(Credential::Bearer);
             unauthenticated()
         })?;
-        connection.known();
+        connection.mark_known();
         let principal = &authorised.0;
         if principal.role < role {
             return Err(status(
@@ -282,7 +282,7 @@ where
             request.extensions_mut().insert(principal);
             request.extensions_mut().insert(lease.ended_by());
             request.extensions_mut().insert(lease.clone());
-            let mut over: Over = Box::pin(lease.over());
+            let mut over: LeaseEnd = Box::pin(lease.ended());
             let response = tokio::select! {
                 // Who revokes the token of this very call is answered.
                 biased;
@@ -350,7 +350,7 @@ mod tests {
         assert!(works("expiring").await);
         clock.advance(Duration::from_secs(1));
         assert!(!works("expiring").await, "though it was looked up just now");
-        let status = lease.over().await;
+        let status = lease.ended().await;
         assert_eq!(status.code(), Code::Unauthenticated);
         assert!(status.message().contains("expired"), "{status}");
     }

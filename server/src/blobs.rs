@@ -25,7 +25,7 @@ use crate::crash::Act;
 mod pieces;
 mod upload;
 
-use pieces::{Turns, pieces_of};
+use pieces::{ReadPermits, pieces_of};
 pub use upload::{BlobWriter, StagedBlob};
 
 /// Uploads under way are files in here.
@@ -66,17 +66,17 @@ pub enum BlobError {
 
 /// Where blobs are. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Blobs(Arc<Place>);
+pub struct Blobs(Arc<BlobFolder>);
 
 #[derive(Debug)]
-struct Place {
+struct BlobFolder {
     store: Arc<dyn ObjectStore>,
     /// Where the store's own root is within what the URL names.
     prefix: Key,
     /// The folder itself, when blobs are files here.
     folder: Option<PathBuf>,
     staging: PathBuf,
-    turns: Turns,
+    turns: ReadPermits,
     uploads: Arc<Semaphore>,
 }
 
@@ -189,7 +189,7 @@ impl Blobs {
     }
 }
 
-impl Place {
+impl BlobFolder {
     fn key(&self, digest: Digest) -> Key {
         let name = digest.to_string();
         self.prefix
@@ -200,23 +200,23 @@ impl Place {
     }
 }
 
-async fn local(folder: &Path) -> Result<Place, String> {
+async fn local(folder: &Path) -> Result<BlobFolder, String> {
     let staging = folder.join(STAGING);
     tokio::fs::create_dir_all(&staging)
         .await
         .map_err(|error| error.to_string())?;
     let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| error.to_string())?;
-    Ok(Place {
+    Ok(BlobFolder {
         store: Arc::new(store),
         prefix: Key::default(),
         folder: Some(folder.to_owned()),
         staging,
-        turns: Turns::default(),
+        turns: ReadPermits::default(),
         uploads: Arc::new(Semaphore::new(UPLOADS)),
     })
 }
 
-async fn remote(location: &str) -> Result<Place, String> {
+async fn remote(location: &str) -> Result<BlobFolder, String> {
     let url = location
         .parse()
         .map_err(|error| format!("it is not a URL ({error})"))?;
@@ -226,12 +226,12 @@ async fn remote(location: &str) -> Result<Place, String> {
     tokio::fs::create_dir_all(&staging)
         .await
         .map_err(|error| error.to_string())?;
-    Ok(Place {
+    Ok(BlobFolder {
         store: store.into(),
         prefix,
         folder: None,
         staging,
-        turns: Turns::default(),
+        turns: ReadPermits::default(),
         uploads: Arc::new(Semaphore::new(UPLOADS)),
     })
 }

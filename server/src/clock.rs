@@ -79,7 +79,7 @@ struct Anchor {
 
 /// The clocks at one moment, in microseconds.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Look {
+pub(crate) struct ClockReading {
     /// The machine's wall clock.
     pub(crate) wall: i64,
     /// What tests added to it.
@@ -88,7 +88,7 @@ pub(crate) struct Look {
     pub(crate) drift: i64,
 }
 
-impl Look {
+impl ClockReading {
     /// What the clock says.
     pub(crate) fn now(self) -> Timestamp {
         Timestamp(self.wall.saturating_add(self.offset))
@@ -138,23 +138,23 @@ impl Clock {
     /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.look().now()
+        self.read().now()
     }
 
     /// How far the wall clock ran ahead of the boot clock since this clock was made, in
     /// microseconds.
     #[must_use]
     pub fn drift_micros(&self) -> i64 {
-        self.look().drift
+        self.read().drift
     }
 
     /// Everything there is to see, at one moment: a clock that jumps between two looks would make
     /// no sense of either.
-    pub(crate) fn look(&self) -> Look {
+    pub(crate) fn read(&self) -> ClockReading {
         let (wall, boot) = (wall_clock(), boot_clock());
         let jump = self.0.jump.micros();
         let ran = (wall - self.0.wall) - (boot - self.0.boot);
-        Look {
+        ClockReading {
             wall,
             offset: self.0.offset.load(Ordering::Relaxed).saturating_add(jump),
             drift: ran.saturating_add(jump.saturating_sub(self.0.jumped)),

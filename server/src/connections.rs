@@ -5,17 +5,17 @@
 //! `docs/decisions/0025-strangers-are-on-probation.md`.
 
 mod bodies;
+mod coalescing_timer;
 mod connection;
 mod crowd;
 mod deadline;
-mod front;
 mod guesses;
 mod handle;
 pub(crate) mod proxied;
 mod refusals;
+mod router;
 mod source;
 mod strangers;
-mod ticks;
 
 use std::{convert::Infallible, error::Error, time::Duration};
 
@@ -27,15 +27,15 @@ use tonic::body::Body;
 use tower::{Service, ServiceExt as _};
 
 use self::{
-    bodies::{Counted, ENROLMENT, Inbound, STRANGER_MESSAGE},
-    ticks::Ticks,
+    bodies::{CountedBody, ENROLMENT, Inbound, STRANGER_MESSAGE},
+    coalescing_timer::CoalescingTimer,
 };
 pub(crate) use self::{
     connection::{Connection, Peer, Transport},
-    crowd::Limits,
-    front::Front,
+    crowd::StrangerLimits,
     guesses::Credential,
     handle::ConnectionHandle,
+    router::Router,
     strangers::Strangers,
 };
 use crate::error::chain;
@@ -86,8 +86,8 @@ where
         let of = handle.clone();
         let calls = service_fn(move |request: Request<Incoming>| {
             let path = request.uri().path();
-            let call = of.call(path == WATCH_HEALTH);
-            let limit = deadline::of(request.headers());
+            let call = of.begin_call(path == WATCH_HEALTH);
+            let limit = deadline::from_headers(request.headers());
             let (most, limit) = if path == ENROLL {
                 let limit = deadline::at_most(limit, ENROLL_LIMIT);
                 (Some((ENROLMENT, None)), Some(limit))
@@ -113,11 +113,11 @@ where
                     Err(status) => {
                         of.refused("busy", &status.message());
                         let refusal = status.into_http();
-                        return Ok(refusal.map(|body: Body| Counted::new(body.into(), None)));
+                        return Ok(refusal.map(|body: Body| CountedBody::new(body.into(), None)));
                     }
                 };
                 let answer = deadline::within(limit, service.oneshot(request)).await?;
-                Ok::<_, Infallible>(answer.map(|body: B| Counted::new(body, call)))
+                Ok::<_, Infallible>(answer.map(|body: B| CountedBody::new(body, call)))
             })
         });
         let stop = self.stop.clone();
@@ -160,7 +160,7 @@ where
 /// Limits instead of hyper's defaults. Only the server pings, so that agents may sleep.
 fn protocol(executor: Executor) -> http2::Builder<Executor> {
     let mut http = http2::Builder::new(executor);
-    http.timer(Ticks::default())
+    http.timer(CoalescingTimer::default())
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
         // An agent needs two streams, an operator a few; a service that multiplexes many calls gets

@@ -1,8 +1,8 @@
-//! The reconciler: woken by a hint or a timer it does not ask why, loads what is due for the
-//! devices that are here, and pushes it. The rows are the queue; losing a hint or a session loses
-//! nothing.
+//! The reconciler: woken by a wake-up or a timer it does not ask why, loads what is due for the
+//! devices that are here, and pushes it. The rows are the queue; losing a wake-up or a session
+//! loses nothing.
 
-mod hints;
+mod wake_ups;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-pub use self::hints::Hints;
+pub use self::wake_ups::WakeUps;
 use crate::{
     crash::Act,
     error::chain,
@@ -37,7 +37,7 @@ const RECONCILED: Duration = Duration::from_secs(60);
 
 /// From the end of one look at several devices to the next one, while more of them come. What was
 /// just committed is pushed at once even so.
-const GATHERS: Duration = Duration::from_millis(50);
+const GATHER: Duration = Duration::from_millis(50);
 
 /// Commands that are pushed in one go before sessions get to write them.
 const AT_ONCE: usize = 64;
@@ -46,22 +46,22 @@ const AT_ONCE: usize = 64;
 pub async fn run(
     store: Store,
     registry: Arc<Registry>,
-    hints: Arc<Hints>,
+    wake_ups: Arc<WakeUps>,
     stop: CancellationToken,
 ) {
     let mut next_full = Instant::now() + BUSY;
     let mut next_reconciled = Instant::now();
     // Until when looks gather.
-    let mut gathers = Instant::now();
+    let mut gather_until = Instant::now();
     loop {
         let everybody = tokio::select! {
             () = stop.cancelled() => return,
-            () = hints.ripe(gathers) => false,
-            devices = store.in_flight().refused() => {
-                hints.add(devices);
+            () = wake_ups.wait_for_devices(gather_until) => false,
+            devices = store.in_flight().wait_for_refused() => {
+                wake_ups.wake_devices(devices);
                 continue;
             }
-            () = store.in_flight().due() => {
+            () = store.in_flight().wait_for_unwritten() => {
                 if let Err(error) = store.note_pushes().await {
                     tracing::warn!(error = %chain(&error), "pushed commands wait to be noted");
                 }
@@ -73,9 +73,9 @@ pub async fn run(
             store: &store,
             registry: &registry,
         };
-        let mut hinted = hints.take();
-        let looks = hinted.commands.len();
-        let fresh = hinted.take_fresh(Instant::now());
+        let mut pending = wake_ups.take_pending();
+        let looks = pending.commands.len();
+        let fresh = pending.take_fresh(Instant::now());
         if let Err(error) = pusher.push_fresh(fresh).await {
             // The rows say that they wait, so they come up again.
             tracing::warn!(error = %chain(&error), "pushed commands are not noted");
@@ -85,7 +85,7 @@ pub async fn run(
             next_reconciled = Instant::now() + RECONCILED;
             registry.online()
         } else {
-            registry.online_of(&hinted.configurations)
+            registry.online_of(&pending.configurations)
         };
         let configured = async {
             reconcile(&store, &reconciled).await?;
@@ -103,10 +103,10 @@ pub async fn run(
         let result = if everybody {
             pusher.pass_over_everybody().await
         } else {
-            pusher.pass(registry.online_of(&hinted.commands)).await
+            pusher.pass(registry.online_of(&pending.commands)).await
         };
         // Whoever comes alone waits for nobody.
-        gathers = Instant::now() + if looks > 1 { GATHERS } else { Duration::ZERO };
+        gather_until = Instant::now() + if looks > 1 { GATHER } else { Duration::ZERO };
         if everybody || result.is_err() {
             let pause = match &result {
                 Ok(0) => CALM,
@@ -235,17 +235,19 @@ impl Pusher<'_> {
             DueKind::Deploy(_) => (Pushed::Deploy(due.attempt), Act::PushDeploy),
             DueKind::Stop(stop) => (Pushed::Stop(due.attempt, stop.going_back), Act::PushStop),
         };
-        let session = self.registry.claim(due.device, epoch, what, due.waited)?;
+        let session = self
+            .registry
+            .claim_push(due.device, epoch, what, due.waited)?;
         let (device, attempt) = (due.device, due.attempt);
         let flight = self.store.in_flight();
         // What begins something gives way to a decision about it.
         let may = match what {
-            Pushed::Deploy(_) => flight.hand_over(device, attempt, epoch, due.read),
+            Pushed::Deploy(_) => flight.record_push(device, attempt, epoch, due.read),
             Pushed::Run(..) => flight.may_push(device, attempt, due.read),
             Pushed::Stop(..) => true,
         };
         if !may {
-            self.registry.unclaim(device, epoch, what);
+            self.registry.unclaim_push(device, epoch, what);
             return None;
         }
         let span = if due.traceparent.is_empty() {
@@ -265,7 +267,7 @@ impl Pusher<'_> {
         act.before();
         // A session that cannot take it is over; the next one finds the row as it is.
         if !session.send(Message::Command(command(due, epoch))) {
-            flight.take_back(attempt, epoch);
+            flight.undo_push(attempt, epoch);
             return None;
         }
         act.after();

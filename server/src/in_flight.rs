@@ -73,7 +73,7 @@ struct Mark {
 /// Leave to decide about attempts, given out here and nowhere else. What it has marked is let go
 /// when it is dropped.
 #[derive(Debug)]
-pub struct Decision {
+pub struct DecisionGuard {
     flight: Arc<InFlight>,
     marked: Mutex<HashSet<AttemptId>>,
     noted: Mutex<Vec<(AttemptId, u64)>>,
@@ -100,7 +100,7 @@ impl InFlight {
     /// Takes note that a deploy is being pushed in the session `epoch`, if it may be: from here on
     /// decisions know of it.
     #[must_use]
-    pub fn hand_over(&self, device: DeviceId, attempt: AttemptId, epoch: u64, read: u64) -> bool {
+    pub fn record_push(&self, device: DeviceId, attempt: AttemptId, epoch: u64, read: u64) -> bool {
         let (may, began) = {
             let mut table = self.lock();
             let may = table.may_push(device, attempt, read);
@@ -121,17 +121,17 @@ impl InFlight {
     }
 
     /// The session could not take it after all.
-    pub fn take_back(&self, attempt: AttemptId, epoch: u64) {
-        self.lock().written(attempt, epoch);
+    pub fn undo_push(&self, attempt: AttemptId, epoch: u64) {
+        self.lock().mark_written(attempt, epoch);
     }
 
     /// What the device said about this attempt is written, which also says that it was pushed.
-    pub fn answered(&self, attempt: AttemptId) {
+    pub fn mark_answered(&self, attempt: AttemptId) {
         self.lock().handed.remove(&attempt);
     }
 
     /// Waits until something has to be written.
-    pub async fn due(&self) {
+    pub async fn wait_for_unwritten(&self) {
         loop {
             let since = self.lock().since;
             match since {
@@ -142,7 +142,7 @@ impl InFlight {
     }
 
     /// What is to be written now; it stays known here until it is.
-    pub(crate) fn handed(&self) -> Vec<(AttemptId, u64)> {
+    pub(crate) fn unwritten(&self) -> Vec<(AttemptId, u64)> {
         let mut table = self.lock();
         // Of the next try, should this one fail.
         table.since = (!table.handed.is_empty()).then(Instant::now);
@@ -154,15 +154,15 @@ impl InFlight {
     }
 
     /// These pushes are in the rows.
-    pub(crate) fn written(&self, pushes: &[(AttemptId, u64)]) {
+    pub(crate) fn mark_written(&self, pushes: &[(AttemptId, u64)]) {
         let mut table = self.lock();
         for (attempt, epoch) in pushes {
-            table.written(*attempt, *epoch);
+            table.mark_written(*attempt, *epoch);
         }
     }
 
     /// Waits for devices that have to be looked at again, because a push to them was refused.
-    pub async fn refused(&self) -> HashSet<DeviceId> {
+    pub async fn wait_for_refused(&self) -> HashSet<DeviceId> {
         loop {
             let again = std::mem::take(&mut self.lock().again);
             if !again.is_empty() {
@@ -174,8 +174,8 @@ impl InFlight {
 
     /// Leave to decide.
     #[must_use]
-    pub fn decide(self: &Arc<Self>) -> Decision {
-        Decision {
+    pub fn begin_decision(self: &Arc<Self>) -> DecisionGuard {
+        DecisionGuard {
             flight: Arc::clone(self),
             marked: Mutex::default(),
             noted: Mutex::default(),
@@ -207,7 +207,7 @@ impl Table {
     }
 
     /// It may have been pushed in a newer session meanwhile.
-    fn written(&mut self, attempt: AttemptId, epoch: u64) {
+    fn mark_written(&mut self, attempt: AttemptId, epoch: u64) {
         if self.handed.get(&attempt) == Some(&epoch) {
             self.handed.remove(&attempt);
         }
@@ -230,7 +230,7 @@ impl Table {
     }
 }
 
-impl Decision {
+impl DecisionGuard {
     /// Holds attempts whose rows have just been read, and gives the pushes of them that those rows
     /// do not know of. From now on nothing of them is pushed until this is over.
     #[must_use]
@@ -267,18 +267,18 @@ impl Decision {
     }
 
     /// These pushes are noted in the rows with what is decided.
-    pub(crate) fn note(&self, pushes: Vec<(AttemptId, u64)>) {
+    pub(crate) fn note_pushes(&self, pushes: Vec<(AttemptId, u64)>) {
         self.noted.lock().extend(pushes);
     }
 
     /// What was decided is committed, and with it the pushes that were noted.
-    pub(crate) fn committed(&self) {
+    pub(crate) fn mark_committed(&self) {
         self.flight
-            .written(&std::mem::take(&mut *self.noted.lock()));
+            .mark_written(&std::mem::take(&mut *self.noted.lock()));
     }
 }
 
-impl Drop for Decision {
+impl Drop for DecisionGuard {
     fn drop(&mut self) {
         let marked = std::mem::take(&mut *self.marked.lock());
         if marked.is_empty() {
@@ -322,22 +322,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_push_says_when_they_are_written_and_answers_leave_nothing_to_write() {
         let flight = InFlight::default();
-        let never = tokio::time::timeout(BEHIND * 100, flight.due()).await;
+        let never = tokio::time::timeout(BEHIND * 100, flight.wait_for_unwritten()).await;
         assert!(never.is_err(), "there is nothing to write");
         let (device, first, second) = (DeviceId::generate(), attempt(), attempt());
         let begun = Instant::now();
-        assert!(flight.hand_over(device, first, 1, 0));
+        assert!(flight.record_push(device, first, 1, 0));
         tokio::time::advance(BEHIND / 2).await;
-        assert!(flight.hand_over(device, second, 1, 0));
-        flight.due().await;
+        assert!(flight.record_push(device, second, 1, 0));
+        flight.wait_for_unwritten().await;
         assert_eq!(begun.elapsed(), BEHIND);
-        flight.answered(first);
-        assert_eq!(flight.handed(), [(second, 1)]);
-        assert!(flight.hand_over(device, second, 2, 0), "in a newer session");
-        flight.written(&[(second, 1)]);
-        assert_eq!(flight.handed(), [(second, 2)], "which is another push");
-        flight.take_back(second, 2);
-        assert_eq!(flight.handed(), []);
+        flight.mark_answered(first);
+        assert_eq!(flight.unwritten(), [(second, 1)]);
+        assert!(
+            flight.record_push(device, second, 2, 0),
+            "in a newer session"
+        );
+        flight.mark_written(&[(second, 1)]);
+        assert_eq!(flight.unwritten(), [(second, 2)], "which is another push");
+        flight.undo_push(second, 2);
+        assert_eq!(flight.unwritten(), []);
     }
 
     #[tokio::test]
@@ -346,21 +349,21 @@ mod tests {
         let (device, one, other) = (DeviceId::generate(), attempt(), attempt());
         let before = flight.moment();
         // Pushed first: whoever decides is told.
-        assert!(flight.hand_over(device, one, 7, before));
-        let decision = flight.decide();
+        assert!(flight.record_push(device, one, 7, before));
+        let decision = flight.begin_decision();
         assert_eq!(decision.hold([one]), [(one, 7)]);
         assert_eq!(
             decision.hold([one]),
             [(one, 7)],
             "also when the transaction runs again"
         );
-        decision.note(vec![(one, 7)]);
-        decision.committed();
-        assert_eq!(flight.handed(), [], "it is in the rows now");
+        decision.note_pushes(vec![(one, 7)]);
+        decision.mark_committed();
+        assert_eq!(flight.unwritten(), [], "it is in the rows now");
         // Held: only this one waits, and it is looked at again once it is let go.
-        assert!(!flight.hand_over(device, one, 7, flight.moment()));
-        assert!(flight.hand_over(device, other, 7, before));
-        let second = flight.decide();
+        assert!(!flight.record_push(device, one, 7, flight.moment()));
+        assert!(flight.record_push(device, other, 7, before));
+        let second = flight.begin_decision();
         let _ = second.hold([one]);
         drop(decision);
         assert!(
@@ -368,11 +371,11 @@ mod tests {
             "somebody else holds it"
         );
         drop(second);
-        assert_eq!(flight.refused().await, HashSet::from([device]));
+        assert_eq!(flight.wait_for_refused().await, HashSet::from([device]));
         // Let go: what was read before that is not pushed, what is read now is.
-        assert!(!flight.hand_over(device, one, 7, before));
-        assert_eq!(flight.refused().await, HashSet::from([device]));
-        assert!(flight.hand_over(device, one, 7, flight.moment()));
+        assert!(!flight.record_push(device, one, 7, before));
+        assert_eq!(flight.wait_for_refused().await, HashSet::from([device]));
+        assert!(flight.record_push(device, one, 7, flight.moment()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -380,11 +383,11 @@ mod tests {
         let flight = Arc::new(InFlight::default());
         let device = DeviceId::generate();
         let old = flight.moment();
-        let first = flight.decide();
+        let first = flight.begin_decision();
         let _ = first.hold([attempt(), attempt()]);
         drop(first);
         tokio::time::advance(KEPT + PRUNED).await;
-        let second = flight.decide();
+        let second = flight.begin_decision();
         let _ = second.hold([attempt()]);
         drop(second);
         assert_eq!(flight.lock().marks.len(), 1);
@@ -392,7 +395,7 @@ mod tests {
             !flight.may_push(device, attempt(), old),
             "nobody knows any more"
         );
-        assert_eq!(flight.refused().await, HashSet::from([device]));
+        assert_eq!(flight.wait_for_refused().await, HashSet::from([device]));
         assert!(flight.may_push(device, attempt(), flight.moment()));
     }
 }

@@ -1,12 +1,12 @@
 //! The Kernex control plane.
 //!
 //! A deployment's way through the house: `api::deployments` commits rows through `store` and leaves
-//! a hint; `dispatcher` asks the store what is due and pushes it through `registry` into the
+//! a wake-up; `dispatcher` asks the store what is due and pushes it through `registry` into the
 //! `session`s that are here; the agent's reports come back through `session` to `recorder`, which
 //! has `domain::attempt` decide and `store` commit many of them at once, and then acknowledges.
 //! `rollout` opens phase after phase as `domain::rollout` says. Watchers see each commit. The rows
-//! are the queue: a lost session, hint or server loses nothing, because a new session and a timer
-//! lead to the same dispatcher pass.
+//! are the queue: a lost session, wake-up or server loses nothing, because a new session and a
+//! timer lead to the same dispatcher pass.
 //!
 //! [`run`] builds the parts, supervises them and takes them down again. To change how a device
 //! connects, open `session/handshake.rs`; what an attempt may become, `domain/attempt.rs`; who may
@@ -37,7 +37,7 @@ pub mod preflight;
 pub mod recorder;
 pub mod registry;
 pub mod revocations;
-pub mod rollout;
+pub mod rollout_worker;
 pub mod session;
 mod signature;
 mod startup;

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     connections::{Connection, ConnectionHandle, Peer, Strangers, Transport, proxied},
     error::chain,
-    metrics::{Held, Metrics},
+    metrics::{GaugeGuard, Metrics},
 };
 
 /// One of so many descriptors is left to files, the database and other listeners; connections get
@@ -140,19 +140,19 @@ pub(crate) async fn accept(
                     let (io, peer) = match open(stream, address, presence.handle(), &how).await {
                         Ok(opened) => opened,
                         Err(Some(result)) => {
-                            how.metrics.connections.of(result).inc();
+                            how.metrics.connections.with_label(result).inc();
                             return;
                         }
                         // It was counted where that was decided.
                         Err(None) => return,
                     };
-                    how.metrics.connections.of("accepted").inc();
-                    let held = Held::new(&how.metrics.connections_open);
-                    serve(Connection::new(io, presence, peer, place, held));
+                    how.metrics.connections.with_label("accepted").inc();
+                    let counted = GaugeGuard::new(&how.metrics.connections_open);
+                    serve(Connection::new(io, presence, peer, place, counted));
                 });
             }
             Err(error) => {
-                how.metrics.connections.of("failed").inc();
+                how.metrics.connections.with_label("failed").inc();
                 if is_out_of_descriptors(&error) {
                     how.strangers.make_room();
                 }
@@ -213,7 +213,7 @@ async fn open(
                 }
             }
         }
-        handle.comes_from(caller).await;
+        handle.wait_for_admission(caller).await;
         let (io, binding) = handshake(stream, caller, how.tls.clone()).await?;
         Ok((io, Peer { binding }))
     };

@@ -15,7 +15,7 @@ use kernex_server::{
 async fn main() -> ExitCode {
     // Whatever this program makes is for its own user: the database, bundles, keys.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    match act(Cli::parse().command).await {
+    match run_command(Cli::parse().command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kernex-server: {error:#}");
@@ -24,7 +24,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn act(command: Command) -> anyhow::Result<()> {
+async fn run_command(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(options) => serve(Config::resolve(options)?).await,
         Command::Migrate(options) => kernex_server::migrate(&Config::resolve(options)?).await,
@@ -32,14 +32,14 @@ async fn act(command: Command) -> anyhow::Result<()> {
             kernex_server::admin_token(&Config::resolve(options)?).await
         }
         Command::CheckConfig(options) => {
-            say_valid(&Config::resolve(options)?);
+            print_valid(&Config::resolve(options)?);
             Ok(())
         }
     }
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to what was asked")]
-fn say_valid(config: &Config) {
+fn print_valid(config: &Config) {
     println!(
         "The configuration is valid: data in {}, listening on {}.",
         config.data_dir.display(),

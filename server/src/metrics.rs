@@ -24,21 +24,21 @@ use crate::domain::rollout::DeploymentState;
 #[derive(Debug)]
 pub struct Metrics {
     /// Connections by what became of them as long as nothing on them had authenticated.
-    pub connections: By<Counter>,
+    pub connections: Labelled<Counter>,
     /// Connections held now.
     pub connections_open: Gauge,
     /// Connections on which nothing has authenticated.
     pub strangers: Gauge,
     /// Refused strangers by reason: their calls, and their connections.
-    pub refusals: By<Counter>,
+    pub refusals: Labelled<Counter>,
     /// Session handshakes by result: `opened`, or why not.
-    pub handshakes: By<Counter>,
+    pub handshakes: Labelled<Counter>,
     /// Sessions that are open now; read at a scrape.
     pub sessions: Gauge,
     /// From the commit that made a deploy due to the commit of its acceptance.
     pub push: Histogram,
     /// Things that wait, by queue: `reports`, `heartbeats`, `progress`, `hints`; read at a scrape.
-    pub waiting: By<Gauge>,
+    pub waiting: Labelled<Gauge>,
     /// Reports written together in one transaction.
     pub report_flush: Histogram,
     /// Devices whose heartbeats were written together.
@@ -46,22 +46,22 @@ pub struct Metrics {
     /// Sessions opened, confirmed and closed in one transaction.
     pub session_flush: Histogram,
     /// Bytes of bundles by direction: `down` to devices and operators, `up` from operators.
-    pub bundle_bytes: By<Counter>,
+    pub bundle_bytes: Labelled<Counter>,
     /// Open watches of deployments and events.
     pub watchers: Gauge,
     /// Deployments by state; read at a scrape.
-    pub deployments: By<Gauge>,
+    pub deployments: Labelled<Gauge>,
     /// Devices that run something else than their last outcome said; read at a scrape.
     pub drifted: Gauge,
     /// Attempts that ended at their deadline.
     pub expired: Counter,
     /// Readers that took nothing by what became of them: their stream `ended`, or their connection
     /// `disconnected`.
-    pub slow_readers: By<Counter>,
+    pub slow_readers: Labelled<Counter>,
     /// Calls refused because their token had as many under way as it may.
     pub token_limit: Counter,
     /// What devices said beyond their limits, by [`DEVICE_LIMITS`].
-    pub device_limits: By<Counter>,
+    pub device_limits: Labelled<Counter>,
     /// What the store does.
     pub store: Transactions,
 }
@@ -71,26 +71,26 @@ impl Metrics {
     #[must_use]
     pub fn new(store: Transactions) -> Self {
         Self {
-            connections: By::new("result", CONNECTION_RESULTS),
+            connections: Labelled::new("result", CONNECTION_RESULTS),
             connections_open: Gauge::default(),
             strangers: Gauge::default(),
-            refusals: By::new("reason", REFUSAL_REASONS),
-            handshakes: By::new("result", HANDSHAKE_RESULTS),
+            refusals: Labelled::new("reason", REFUSAL_REASONS),
+            handshakes: Labelled::new("result", HANDSHAKE_RESULTS),
             sessions: Gauge::default(),
             push: seconds(),
-            waiting: By::new("queue", ["reports", "heartbeats", "progress", "hints"]),
+            waiting: Labelled::new("queue", ["reports", "heartbeats", "progress", "hints"]),
             report_flush: sizes(),
             heartbeat_flush: sizes(),
             session_flush: sizes(),
-            bundle_bytes: By::new("direction", ["down", "up"]),
+            bundle_bytes: Labelled::new("direction", ["down", "up"]),
             watchers: Gauge::default(),
-            deployments: By::new(
+            deployments: Labelled::new(
                 "state",
                 DeploymentState::ALL.iter().map(|state| state.as_str()),
             ),
             drifted: Gauge::default(),
             expired: Counter::default(),
-            slow_readers: By::new("result", ["ended", "disconnected"]),
+            slow_readers: Labelled::new("result", ["ended", "disconnected"]),
             token_limit: Counter::default(),
             device_limits: store.device_limits.clone(),
             store,
@@ -259,19 +259,19 @@ const DEVICE_LIMITS: [&str; 6] = [
 #[derive(Debug, Clone)]
 pub struct Transactions {
     /// By how they ended: `committed`, `rolled_back`, `retried`.
-    pub ended: By<Counter>,
+    pub ended: Labelled<Counter>,
     /// How long the committed ones took, the wait for the writer included.
     pub took: Histogram,
     /// What devices said beyond their limits.
-    pub device_limits: By<Counter>,
+    pub device_limits: Labelled<Counter>,
 }
 
 impl Default for Transactions {
     fn default() -> Self {
         Self {
-            ended: By::new("result", ["committed", "rolled_back", "retried"]),
+            ended: Labelled::new("result", ["committed", "rolled_back", "retried"]),
             took: seconds(),
-            device_limits: By::new("limit", DEVICE_LIMITS),
+            device_limits: Labelled::new("limit", DEVICE_LIMITS),
         }
     }
 }
@@ -294,35 +294,35 @@ impl Transactions {
 
 /// One figure for each value of one label.
 #[derive(Debug)]
-pub struct By<M>(Family<[(&'static str, &'static str); 1], M>, &'static str);
+pub struct Labelled<M>(Family<[(&'static str, &'static str); 1], M>, &'static str);
 
-impl<M> Clone for By<M> {
+impl<M> Clone for Labelled<M> {
     fn clone(&self) -> Self {
         Self(self.0.clone(), self.1)
     }
 }
 
-impl<M: Clone + Default> By<M> {
+impl<M: Clone + Default> Labelled<M> {
     fn new(label: &'static str, values: impl IntoIterator<Item = &'static str>) -> Self {
-        let by = Self(Family::default(), label);
+        let family = Self(Family::default(), label);
         for value in values {
-            let _ = by.of(value);
+            let _ = family.with_label(value);
         }
-        by
+        family
     }
 
     /// The figure of one value; the handle is cheap and may be kept.
     #[must_use]
-    pub fn of(&self, value: &'static str) -> M {
+    pub fn with_label(&self, value: &'static str) -> M {
         self.0.get_or_create_owned(&[(self.1, value)])
     }
 }
 
 /// Counts one in a gauge for as long as it lives.
 #[derive(Debug)]
-pub struct Held(Gauge);
+pub struct GaugeGuard(Gauge);
 
-impl Held {
+impl GaugeGuard {
     /// One more.
     #[must_use]
     pub fn new(gauge: &Gauge) -> Self {
@@ -331,7 +331,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn what_is_held_counts_until_it_is_dropped() {
         let gauge = Gauge::default();
-        let (first, second) = (Held::new(&gauge), Held::new(&gauge));
+        let (first, second) = (GaugeGuard::new(&gauge), GaugeGuard::new(&gauge));
         assert_eq!(gauge.get(), 2);
         drop(first);
         drop(second);

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    dispatcher::Hints,
+    dispatcher::WakeUps,
     error::chain,
     listener::Pause,
     metrics::{Metrics, set},
@@ -48,7 +48,7 @@ pub(crate) struct Monitor {
     metrics: Arc<Metrics>,
     store: Store,
     registry: Arc<Registry>,
-    hints: Arc<Hints>,
+    wake_ups: Arc<WakeUps>,
     recorder: Recorder,
     draining: CancellationToken,
 }
@@ -58,7 +58,7 @@ impl Monitor {
         metrics: Arc<Metrics>,
         store: Store,
         registry: Arc<Registry>,
-        hints: Arc<Hints>,
+        wake_ups: Arc<WakeUps>,
         recorder: Recorder,
         draining: CancellationToken,
     ) -> Self {
@@ -67,7 +67,7 @@ impl Monitor {
             metrics,
             store,
             registry,
-            hints,
+            wake_ups,
             recorder,
             draining,
         }
@@ -95,7 +95,7 @@ impl Monitor {
                     let monitor = Arc::clone(&monitor);
                     connections.spawn(async move {
                         let _place = place;
-                        monitor.one(stream, address).await;
+                        monitor.serve_one(stream, address).await;
                     });
                 }
                 Err(error) => pause.after(&error).await,
@@ -103,7 +103,7 @@ impl Monitor {
         }
     }
 
-    async fn one(self: Arc<Self>, stream: TcpStream, address: SocketAddr) {
+    async fn serve_one(self: Arc<Self>, stream: TcpStream, address: SocketAddr) {
         let service = service_fn(|request| {
             let monitor = Arc::clone(&self);
             async move { Ok::<_, Infallible>(monitor.answer(&request).await) }
@@ -130,7 +130,7 @@ impl Monitor {
         }
         match request.uri().path() {
             "/metrics" => {
-                self.look().await;
+                self.read_gauges().await;
                 let mut figures = String::with_capacity(16 * 1024);
                 match prometheus_text::encode(&mut figures, &self.exposition) {
                     Ok(()) => text(StatusCode::OK, prometheus_text::CONTENT_TYPE, figures),
@@ -155,20 +155,26 @@ impl Monitor {
     }
 
     /// Reads what is not counted but looked up.
-    async fn look(&self) {
+    async fn read_gauges(&self) {
         let metrics = &self.metrics;
         set(&metrics.sessions, self.registry.len());
-        set(&metrics.waiting.of("hints"), self.hints.waiting());
-        let waiting = self.recorder.waiting();
-        set(&metrics.waiting.of("reports"), waiting.reports);
-        set(&metrics.waiting.of("heartbeats"), waiting.heartbeats);
-        set(&metrics.waiting.of("progress"), waiting.progress);
+        set(
+            &metrics.waiting.with_label("hints"),
+            self.wake_ups.waiting_devices(),
+        );
+        let waiting = self.recorder.backlog();
+        set(&metrics.waiting.with_label("reports"), waiting.reports);
+        set(
+            &metrics.waiting.with_label("heartbeats"),
+            waiting.heartbeats,
+        );
+        set(&metrics.waiting.with_label("progress"), waiting.progress);
         match tokio::time::timeout(PROBE_LIMIT, self.store.for_operators().deployment_counts())
             .await
         {
             Ok(Ok(counts)) => {
                 for (state, count) in counts {
-                    set(&metrics.deployments.of(state.as_str()), count);
+                    set(&metrics.deployments.with_label(state.as_str()), count);
                 }
             }
             // The last counts stay; that the database does not answer shows elsewhere.

@@ -27,20 +27,20 @@ pub const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// Questions that wait for their answers.
 #[derive(Debug, Default)]
-pub struct Plans {
+pub struct PlanQuestions {
     waiting: Mutex<HashMap<(DeviceId, String), oneshot::Sender<v1::Planned>>>,
 }
 
 /// One question; it is forgotten when this is dropped.
 #[derive(Debug)]
 pub struct Question<'a> {
-    plans: &'a Plans,
+    plans: &'a PlanQuestions,
     device: DeviceId,
     id: String,
     answer: oneshot::Receiver<v1::Planned>,
 }
 
-impl Plans {
+impl PlanQuestions {
     /// A new question to a device.
     pub fn ask(&self, device: DeviceId) -> Question<'_> {
         let (sender, answer) = oneshot::channel();
@@ -96,7 +96,7 @@ impl Drop for Question<'_> {
 /// Asks every device of an order that is here, all at once, and says what each would meet, by name.
 pub async fn ask(
     planning: Planning,
-    plans: &Plans,
+    plans: &PlanQuestions,
     registry: &Registry,
     now: impl Fn() -> Timestamp,
 ) -> Vec<v1::DevicePlan> {
@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_reaches_its_question_and_no_other_device_can_give_it() {
-        let plans = Plans::default();
+        let plans = PlanQuestions::default();
         let (asked, other) = (device(), device());
         let question = plans.ask(asked);
         let mut forged = answer_to(&question);
@@ -292,7 +292,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_question_without_an_answer_ends_and_is_forgotten() {
-        let plans = Plans::default();
+        let plans = PlanQuestions::default();
         assert_eq!(plans.ask(device()).wait().await, None);
         assert!(plans.lock().is_empty());
     }

@@ -6,7 +6,7 @@
 //! fails, the batch stays here and is tried again; the sessions feel it as a full queue, and agents
 //! as acks that are late.
 
-mod known;
+mod heartbeat_cache;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,13 +28,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use self::known::Known;
+use self::heartbeat_cache::HeartbeatCache;
 use crate::{
     crash::Act,
-    dispatcher::Hints,
+    dispatcher::WakeUps,
     error::chain,
     metrics::{Metrics, observe},
-    registry::{BeingRecorded, Ended, Registry, SessionHandle},
+    registry::{EndReason, RecordingPermit, Registry, SessionHandle},
     store::{
         Store, StoreError,
         heartbeats::HeartbeatRow,
@@ -72,7 +72,7 @@ pub struct Submission {
     /// The trace it belongs to; ends once the report is committed.
     pub span: Span,
     /// Its turn among the reports of its session.
-    pub turn: BeingRecorded,
+    pub permit: RecordingPermit,
 }
 
 impl Submission {
@@ -100,12 +100,12 @@ pub struct Recorder {
 struct Latest {
     heartbeats: Mutex<HashMap<DeviceId, HeartbeatRow>>,
     progress: Mutex<HashMap<(DeviceId, AttemptId), (u64, v1::Progress)>>,
-    stirred: Notify,
+    changed: Notify,
 }
 
 /// How much waits for its write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiting {
+pub struct Backlog {
     /// Reports in the queue.
     pub reports: usize,
     /// Devices with a heartbeat.
@@ -120,7 +120,7 @@ impl Recorder {
     pub fn new(
         store: Store,
         registry: Arc<Registry>,
-        hints: Arc<Hints>,
+        wake_ups: Arc<WakeUps>,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
@@ -129,10 +129,10 @@ impl Recorder {
         let worker = Worker {
             store,
             registry,
-            hints,
+            wake_ups,
             metrics,
             latest: Arc::clone(&latest),
-            known: Known::default(),
+            cache: HeartbeatCache::default(),
         };
         (Self { reports, latest }, worker.run(queue, stop))
     }
@@ -159,8 +159,8 @@ impl Recorder {
 
     /// What waits for its write.
     #[must_use]
-    pub fn waiting(&self) -> Waiting {
-        Waiting {
+    pub fn backlog(&self) -> Backlog {
+        Backlog {
             reports: self.reports.max_capacity() - self.reports.capacity(),
             heartbeats: self.latest.heartbeats.lock().len(),
             progress: self.latest.progress.lock().len(),
@@ -180,7 +180,7 @@ impl Recorder {
 
     /// Drops the heartbeat that waits, should it be of a session up to this number: its key is
     /// revoked.
-    pub fn silence(&self, device: DeviceId, epoch: u64) {
+    pub fn drop_heartbeat(&self, device: DeviceId, epoch: u64) {
         let mut heartbeats = self.latest.heartbeats.lock();
         if heartbeats
             .get(&device)
@@ -203,17 +203,17 @@ impl Recorder {
             .progress
             .lock()
             .insert((device, attempt), (epoch, progress));
-        self.latest.stirred.notify_one();
+        self.latest.changed.notify_one();
     }
 }
 
 struct Worker {
     store: Store,
     registry: Arc<Registry>,
-    hints: Arc<Hints>,
+    wake_ups: Arc<WakeUps>,
     metrics: Arc<Metrics>,
     latest: Arc<Latest>,
-    known: Known,
+    cache: HeartbeatCache,
 }
 
 impl Worker {
@@ -234,7 +234,7 @@ impl Worker {
                     self.commit(&mut batch, &mut queue, &stop).await;
                 }
                 _ = flush.tick() => self.flush_heartbeats().await,
-                () = self.latest.stirred.notified(), if Instant::now() >= progress_due => {
+                () = self.latest.changed.notified(), if Instant::now() >= progress_due => {
                     progress_due = Instant::now() + FLUSH / 4;
                     self.commit(&mut batch, &mut queue, &stop).await;
                 }
@@ -272,7 +272,7 @@ impl Worker {
         self.metrics.report_flush.observe(rows.len() as f64);
         for row in &rows {
             if matches!(row.event, ReportEvent::Outcome(_)) {
-                self.known.forget(row.device);
+                self.cache.forget_match(row.device);
             }
         }
         let dispositions = self.apply(rows, stop).await;
@@ -282,7 +282,7 @@ impl Worker {
             let Some(disposition) = disposition else {
                 // The agent still has it and sends it again in its next session, unless its key is
                 // revoked.
-                report.session.end(Ended::Unrecorded);
+                report.session.end(EndReason::Unrecorded);
                 continue;
             };
             report.span.in_scope(|| {
@@ -290,17 +290,17 @@ impl Worker {
             });
             if matches!(report.event, ReportEvent::Accepted)
                 && disposition == v1::Disposition::Applied
-                && let Some(waited) = self.registry.pushed(device, report.attempt)
+                && let Some(waited) = self.registry.waited_for_push(device, report.attempt)
             {
                 observe(&self.metrics.push, waited);
             }
             if disposition == v1::Disposition::Applied {
-                self.store.in_flight().answered(report.attempt);
+                self.store.in_flight().mark_answered(report.attempt);
             }
             // What was known before makes nothing due, and what was pushed stays pushed.
-            let known = matches!(disposition, v1::Disposition::Duplicate);
-            if matches!(report.event, ReportEvent::Outcome(_)) && !known {
-                self.registry.closed(device, report.attempt);
+            let is_duplicate = matches!(disposition, v1::Disposition::Duplicate);
+            if matches!(report.event, ReportEvent::Outcome(_)) && !is_duplicate {
+                self.registry.attempt_closed(device, report.attempt);
                 moved.insert(device);
             }
             // What has no number is not kept by the agent either.
@@ -317,9 +317,9 @@ impl Worker {
         // An attempt that ended may make the next one of its device due, or the next phase of its
         // deployment.
         if !moved.is_empty() {
-            self.hints.rollouts();
+            self.wake_ups.wake_rollouts();
         }
-        self.hints.add(moved);
+        self.wake_ups.wake_devices(moved);
     }
 
     /// Applies the rows together. Waits for a store that does not answer; when it answers with an
@@ -380,13 +380,13 @@ impl Worker {
             return;
         }
         for row in &mut rows {
-            self.known.complete(row, now);
+            self.cache.fill_row(row, now);
         }
         self.metrics.heartbeat_flush.observe(rows.len() as f64);
         match self.store.record_heartbeats(&rows).await {
             Ok(recorded) => {
-                self.known.learn(&rows, &recorded, now);
-                self.known.shrink(self.registry.len(), now);
+                self.cache.learn_written(&rows, &recorded, now);
+                self.cache.drop_old(self.registry.len(), now);
             }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), devices = rows.len(), "heartbeats wait for the store");

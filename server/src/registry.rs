@@ -51,7 +51,7 @@ const DISK_CALM: u64 = 10_000;
 
 /// Why the server ends a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum EndReason {
     /// A newer session of the same device took over.
     Replaced,
     /// Its queue was full.
@@ -80,7 +80,7 @@ pub struct SessionHandle {
     /// Milliseconds between heartbeats as the agent said; 0 as the server asked.
     heartbeat_ms: AtomicU64,
     opened: Instant,
-    ended: OnceLock<Ended>,
+    ended: OnceLock<EndReason>,
     /// Its agent cannot write its state folder: no commands go there.
     ailing: AtomicBool,
     /// What is known to be wrong with the disk of the state folder, as on the wire.
@@ -97,9 +97,9 @@ pub struct SessionHandle {
 
 /// A report of a session that is being recorded; its turn is free again when this is dropped.
 #[derive(Debug)]
-pub struct BeingRecorded(Arc<SessionHandle>);
+pub struct RecordingPermit(Arc<SessionHandle>);
 
-impl Drop for BeingRecorded {
+impl Drop for RecordingPermit {
     fn drop(&mut self) {
         self.0.recording.add_permits(1);
     }
@@ -152,7 +152,7 @@ impl SessionHandle {
     /// Whether this is news. An agent that says something else with each heartbeat is heard every
     /// ten seconds.
     #[must_use]
-    pub fn is_news_of_disk(&self, fault: Option<DiskFault>) -> bool {
+    pub fn should_record_disk_fault(&self, fault: Option<DiskFault>) -> bool {
         if fault == self.disk_fault() {
             return false;
         }
@@ -179,27 +179,27 @@ impl SessionHandle {
         self.rate.get_or_init(Box::default).count();
     }
 
-    /// Whether the last message that was counted was one too many, and [`Self::may_say_more`] is to
-    /// be waited for.
+    /// Whether the last message that was counted was one too many, and [`Self::wait_for_rate`] is
+    /// to be waited for.
     #[must_use]
-    pub fn has_said_too_much(&self) -> bool {
+    pub fn exceeds_rate(&self) -> bool {
         self.rate.get().is_some_and(|rate| rate.is_exceeded())
     }
 
     /// Waits until the device may be heard again.
-    pub async fn may_say_more(&self) {
+    pub async fn wait_for_rate(&self) {
         if let Some(rate) = self.rate.get() {
             rate.wait().await;
         }
     }
 
     /// Waits until one more of its reports may be recorded.
-    pub async fn begin_report(self: &Arc<Self>) -> BeingRecorded {
+    pub async fn recording_permit(self: &Arc<Self>) -> RecordingPermit {
         // Nobody closes it.
         if let Ok(turn) = self.recording.acquire().await {
             turn.forget();
         }
-        BeingRecorded(Arc::clone(self))
+        RecordingPermit(Arc::clone(self))
     }
 
     /// Time between heartbeats, when the agent said that it goes by one of its own.
@@ -222,7 +222,7 @@ impl SessionHandle {
     /// Queues a message; a full queue ends the session. Says whether it was queued: a command is
     /// not where the agent cannot write it down, and to a key that was revoked nothing is said.
     pub fn send(&self, message: Message) -> bool {
-        let is_revoked = matches!(self.ended.get(), Some(Ended::Revoked(_)));
+        let is_revoked = matches!(self.ended.get(), Some(EndReason::Revoked(_)));
         if is_revoked || (self.is_ailing() && matches!(message, Message::Command(_))) {
             return false;
         }
@@ -232,7 +232,7 @@ impl SessionHandle {
         match self.outbound.try_send(Box::new(message)) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                self.end(Ended::SlowConsumer);
+                self.end(EndReason::SlowConsumer);
                 false
             }
             Err(mpsc::error::TrySendError::Closed(_)) => false,
@@ -240,14 +240,14 @@ impl SessionHandle {
     }
 
     /// Ends the session; the first reason stays.
-    pub fn end(&self, why: Ended) {
+    pub fn end(&self, why: EndReason) {
         if self.ended.set(why).is_ok() {
             self.waiting.wake();
         }
     }
 
     /// Waits until somebody ended the session; for one task at a time.
-    pub async fn ended(&self) -> Ended {
+    pub async fn ended(&self) -> EndReason {
         poll_fn(|cx| {
             self.waiting.register(cx.waker());
             self.ended.get().copied().map_or(Poll::Pending, Poll::Ready)
@@ -268,13 +268,13 @@ pub enum Pushed {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct LiveSession {
     handle: Arc<SessionHandle>,
-    pushed: HashMap<Pushed, Push>,
+    pushed: HashMap<Pushed, LastPush>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Push {
+struct LastPush {
     /// Since when it could have been pushed.
     due: Instant,
     /// When it was pushed last, or when its attempt ended.
@@ -285,7 +285,7 @@ struct Push {
 /// Device to live session.
 #[derive(Debug, Default)]
 pub struct Registry {
-    sessions: Mutex<HashMap<DeviceId, Entry>>,
+    sessions: Mutex<HashMap<DeviceId, LiveSession>>,
 }
 
 impl Registry {
@@ -301,14 +301,14 @@ impl Registry {
             }
             sessions.insert(
                 handle.device,
-                Entry {
+                LiveSession {
                     handle,
                     pushed: HashMap::new(),
                 },
             )
         };
         if let Some(older) = older {
-            older.handle.end(Ended::Replaced);
+            older.handle.end(EndReason::Replaced);
         }
         true
     }
@@ -337,7 +337,7 @@ impl Registry {
             sessions.remove(&device)
         };
         if let Some(entry) = revoked {
-            entry.handle.end(Ended::Revoked(cause));
+            entry.handle.end(EndReason::Revoked(cause));
         }
     }
 
@@ -384,7 +384,7 @@ impl Registry {
     /// Claims a push of this command in this session; `None` when it was pushed a short time ago or
     /// the session is gone.
     #[must_use]
-    pub fn claim(
+    pub fn claim_push(
         &self,
         device: DeviceId,
         epoch: u64,
@@ -403,7 +403,7 @@ impl Registry {
             Some(push) => push.due,
             None => now.checked_sub(waited.min(here)).unwrap_or(now),
         };
-        let push = Push {
+        let push = LastPush {
             due,
             last: now,
             ended: false,
@@ -413,7 +413,7 @@ impl Registry {
     }
 
     /// What was claimed is not pushed after all.
-    pub fn unclaim(&self, device: DeviceId, epoch: u64, what: Pushed) {
+    pub fn unclaim_push(&self, device: DeviceId, epoch: u64, what: Pushed) {
         let mut sessions = self.lock();
         let entry = sessions.get_mut(&device);
         if let Some(entry) = entry.filter(|entry| entry.handle.epoch == epoch) {
@@ -424,7 +424,7 @@ impl Registry {
     /// How long ago this deploy could first have been pushed in the session it was pushed in; the
     /// time the device was away is not counted.
     #[must_use]
-    pub fn pushed(&self, device: DeviceId, attempt: AttemptId) -> Option<Duration> {
+    pub fn waited_for_push(&self, device: DeviceId, attempt: AttemptId) -> Option<Duration> {
         let sessions = self.lock();
         let push = sessions
             .get(&device)?
@@ -435,7 +435,7 @@ impl Registry {
 
     /// An attempt closed. It stays claimed for a while, because whoever is about to push it may
     /// have read its row before that; a long session does not collect them.
-    pub fn closed(&self, device: DeviceId, attempt: AttemptId) {
+    pub fn attempt_closed(&self, device: DeviceId, attempt: AttemptId) {
         let now = Instant::now();
         let mut sessions = self.lock();
         let Some(entry) = sessions.get_mut(&device) else {
@@ -446,7 +446,7 @@ impl Registry {
             .retain(|_, push| !push.ended || push.last.elapsed() < UNHEARD);
         let deploy = Pushed::Deploy(attempt);
         // It may have been pushed in an earlier session.
-        entry.pushed.entry(deploy).or_insert(Push {
+        entry.pushed.entry(deploy).or_insert(LastPush {
             due: now,
             last: now,
             ended: true,
@@ -469,7 +469,7 @@ impl Registry {
                 .collect()
         };
         for handle in &all {
-            handle.end(Ended::Drain {
+            handle.end(EndReason::Drain {
                 reconnect_after: reconnect_after(),
             });
         }
@@ -485,14 +485,14 @@ impl Registry {
                     entry.handle.device
                 ));
             }
-            if entry.handle.ended.get() == Some(&Ended::Replaced) {
+            if entry.handle.ended.get() == Some(&EndReason::Replaced) {
                 return Err(format!("{device} holds a session that was replaced"));
             }
         }
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, LiveSession>> {
         // No code under this lock can leave the map half changed.
         self.sessions.lock()
     }

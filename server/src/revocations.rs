@@ -92,7 +92,7 @@ pub struct Revocations(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    holds: Mutex<HashMap<Subject, Held>>,
+    holds: Mutex<HashMap<Subject, SharedHold>>,
     /// How many were made.
     made: AtomicU64,
     /// Tokens and devices that were revoked, counted.
@@ -104,7 +104,7 @@ struct Inner {
 }
 
 /// What several holds of one subject share.
-struct Held {
+struct SharedHold {
     ended: CancellationToken,
     /// Tells it from one of the same subject before.
     number: u64,
@@ -119,7 +119,7 @@ impl fmt::Debug for Revocations {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, Held>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, SharedHold>> {
         // No code under this lock can leave the map half changed.
         self.holds.lock()
     }
@@ -182,7 +182,7 @@ impl Revocations {
     #[must_use]
     pub fn hold(&self, subject: Subject) -> Hold {
         let mut holds = self.0.lock();
-        let held = holds.entry(subject).or_insert_with(|| Held {
+        let held = holds.entry(subject).or_insert_with(|| SharedHold {
             ended: CancellationToken::new(),
             number: self.0.made.fetch_add(1, Ordering::Relaxed),
             holders: 0,

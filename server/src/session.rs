@@ -1,8 +1,8 @@
 //! One device's stream: after the handshake a loop of "wait, decide, act", where the decision is a
 //! pure function.
 
+mod committer;
 mod decide;
-mod group;
 pub mod handshake;
 mod limits;
 mod outbound;
@@ -29,31 +29,31 @@ use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 use self::{
+    committer::Claim,
     decide::{Decision, Wake, decide, decide_ailing},
-    group::Claim,
-    handshake::{Answered, Challenge, Refusal},
+    handshake::{Challenge, Readiness, Refusal},
 };
 pub use self::{
-    group::Steps,
-    outbound::{Line, Outbound, outbound},
+    committer::SessionCommitter,
+    outbound::{Outbound, OutboundSender, outbound},
 };
 use crate::{
     clock::Clock,
     connections::{ConnectionHandle, Credential},
     crash::Act,
-    dispatcher::Hints,
+    dispatcher::WakeUps,
     domain::device::DiskFault,
     error::chain,
     metrics::Metrics,
-    preflight::Plans,
+    preflight::PlanQuestions,
     recorder::{Recorder, Submission},
-    registry::{Ended, Registry, SessionHandle},
+    registry::{EndReason, Registry, SessionHandle},
     store::{Store, heartbeats::HeartbeatRow},
 };
 
-/// Handshakes worked on at once, which is what one transaction opens together ([`Steps`]). More of
-/// them would wait for each other longer than a handshake may take, and a returning fleet would
-/// write sessions that nobody waits for any more.
+/// Handshakes worked on at once, which is what one transaction opens together
+/// ([`SessionCommitter`]). More of them would wait for each other longer than a handshake may take,
+/// and a returning fleet would write sessions that nobody waits for any more.
 pub const HANDSHAKES: usize = 256;
 /// How long a handshake waits for its turn before it is told to come back.
 const ADMISSION_WAIT: Duration = Duration::from_secs(3);
@@ -66,11 +66,11 @@ pub struct Sessions {
     /// The phone book.
     pub registry: Arc<Registry>,
     /// Where they open and close.
-    pub steps: Steps,
+    pub committer: SessionCommitter,
     /// Where reports and heartbeats go.
     pub recorder: Recorder,
     /// Who to look at.
-    pub hints: Arc<Hints>,
+    pub wake_ups: Arc<WakeUps>,
     /// Server time for the challenge.
     pub clock: Clock,
     /// This installation.
@@ -84,7 +84,7 @@ pub struct Sessions {
     /// The CA agents trust, PEM; empty without TLS.
     pub trust_bundle: String,
     /// Questions to devices that wait for their answers.
-    pub plans: Arc<Plans>,
+    pub plans: Arc<PlanQuestions>,
     /// Turns for handshakes.
     pub admission: Arc<Semaphore>,
     /// What is counted.
@@ -105,7 +105,7 @@ impl Sessions {
     pub(crate) fn run<S>(
         self: Arc<Self>,
         mut inbound: S,
-        line: Line,
+        line: OutboundSender,
         connection: ConnectionHandle,
         binding: ChannelBinding,
         span: Span,
@@ -123,21 +123,21 @@ impl Sessions {
                 Ok(_) => "opened",
                 Err(refusal) => refusal.label(),
             };
-            self.metrics.handshakes.of(result).inc();
+            self.metrics.handshakes.with_label(result).inc();
             let verdict = match opened {
                 Ok(session) => {
                     if self.draining.is_cancelled() {
                         // It opened after the others were told to leave.
-                        session.end(Ended::Drain {
+                        session.end(EndReason::Drain {
                             reconnect_after: Duration::from_secs(1),
                         });
                     }
-                    let verdict = self.live(&mut inbound, &session, &span).await;
+                    let verdict = self.serve_messages(&mut inbound, &session, &span).await;
                     Box::pin(self.close(&session).instrument(span.clone())).await;
                     verdict
                 }
                 Err(refusal) => {
-                    span.in_scope(|| refused(&refusal, &connection));
+                    span.in_scope(|| log_refusal(&refusal, &connection));
                     Some(refusal.into())
                 }
             };
@@ -162,7 +162,7 @@ impl Sessions {
         let deadline = Instant::now() + handshake::DEADLINE;
         let challenge = Challenge::new(self.cluster, binding, self.min_protocol);
         Act::PushChallenge.before();
-        say(out, Down::Challenge(challenge.message(self.clock.now())))?;
+        send_handshake(out, Down::Challenge(challenge.message(self.clock.now())))?;
         Act::PushChallenge.after();
         let hello = handshake::receive_hello(inbound, deadline).await?;
         Span::current().record("device", tracing::field::display(hello.device));
@@ -170,16 +170,16 @@ impl Sessions {
         let (device, journal) = (hello.device, hello.journal);
         let (token, token_hash) = session_token();
         let opened = {
-            let _turn = self.turn().await?;
+            let _permit = self.admission_permit().await?;
             let claim = Claim {
                 challenge,
                 hello,
                 token_hash,
                 replica: self.replica,
             };
-            self.steps.open(claim).await?
+            self.committer.open(claim).await?
         };
-        connection.known();
+        connection.mark_known();
         let epoch = opened.epoch;
         // What is revoked after this is found by the look below, unless the confirmation has found
         // it.
@@ -194,16 +194,16 @@ impl Sessions {
             protocol_revision: kernex_proto::PROTOCOL_REVISION,
             device_name: opened.name.clone(),
             recorded_seq: opened.recorded_seq,
-            stops: stops(opened.stops, epoch),
+            stops: stop_commands(opened.stops, epoch),
         };
         let confirmed = async {
             Act::PushWelcome.before();
-            say(out, Down::Welcome(welcome))?;
+            send_handshake(out, Down::Welcome(welcome))?;
             Act::PushWelcome.after();
             let answered = handshake::receive_ready(inbound, epoch, deadline).await?;
             match &answered {
-                Answered::Ready => self.steps.confirm(device, epoch).await?,
-                Answered::Ailing(_) => self.steps.ail(device, epoch).await?,
+                Readiness::Ready => self.committer.confirm(device, epoch).await?,
+                Readiness::Ailing(_) => self.committer.mark_ailing(device, epoch).await?,
             }
             Ok::<_, Refusal>(answered)
         };
@@ -219,10 +219,10 @@ impl Sessions {
         }
         let session = SessionHandle::new(device, epoch, journal, out.clone());
         session.set_disk_fault(opened.disk_fault);
-        if let Answered::Ailing(heartbeat) = answered {
+        if let Readiness::Ailing(heartbeat) = answered {
             session.set_ailing();
             match decide::heartbeat(*heartbeat) {
-                Decision::Heartbeat { seq, row } => self.heartbeat(&session, seq, row).await,
+                Decision::Heartbeat { seq, row } => self.record_heartbeat(&session, seq, row).await,
                 _ => {
                     self.mark_closed(device, epoch).await;
                     return Err(Refusal::Malformed("Heartbeat: it makes no sense".into()));
@@ -230,37 +230,37 @@ impl Sessions {
             }
         }
         if !self.registry.insert(Arc::clone(&session)) {
-            session.end(Ended::Replaced);
+            session.end(EndReason::Replaced);
         }
         if self.store.revocations().devices() != revoked {
             let stands = self.store.is_session(device, epoch).await;
             if !matches!(stands, Ok(true)) {
                 // It comes back and is told why.
-                session.end(Ended::Replaced);
+                session.end(EndReason::Replaced);
             }
         }
         if session.is_ailing() {
             tracing::warn!(name = opened.name, disk_fault = ?session.disk_fault(), "session opened by an agent that cannot write its state folder; it gets no commands");
         } else {
             tracing::info!(name = opened.name, "session opened");
-            self.hints.reconfigure([device]);
+            self.wake_ups.wake_configurations([device]);
         }
         Ok(session)
     }
 
-    async fn turn(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Refusal> {
+    async fn admission_permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Refusal> {
         let busy = || Refusal::Overloaded {
             retry_after: Duration::from_millis(rand::thread_rng().gen_range(1000..5000)),
         };
         match tokio::time::timeout(ADMISSION_WAIT, self.admission.acquire()).await {
-            Ok(Ok(turn)) => Ok(turn),
+            Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(busy()),
         }
     }
 
     /// Waits, decides, acts, until something ends it. Returns the status that says why, or none for
     /// a good end.
-    async fn live<S>(
+    async fn serve_messages<S>(
         &self,
         inbound: &mut S,
         session: &Arc<SessionHandle>,
@@ -273,18 +273,18 @@ impl Sessions {
             || session.heartbeat().unwrap_or(self.heartbeat_interval) * 3 + handshake::DEADLINE;
         let mut ended = pin!(session.ended());
         // Each message only moves the moment; the timer is set anew when it fires too early.
-        let mut heard = Instant::now();
-        let mut silent = pin!(sleep_until(heard + silence()));
+        let mut last_heard = Instant::now();
+        let mut silent = pin!(sleep_until(last_heard + silence()));
         loop {
             let wake = tokio::select! {
                 biased;
                 why = &mut ended => Wake::Ended(why),
                 message = inbound.next() => {
-                    heard = Instant::now();
+                    last_heard = Instant::now();
                     message.into()
                 }
                 () = &mut silent => {
-                    let limit = heard + silence();
+                    let limit = last_heard + silence();
                     if Instant::now() < limit {
                         silent.as_mut().reset(limit);
                         continue;
@@ -303,15 +303,15 @@ impl Sessions {
                 }
                 Decision::Heartbeat { seq, row } => {
                     let fault = DiskFault::from_wire(row.disk_fault());
-                    self.vital_signs(session, seq, *row);
-                    if session.is_news_of_disk(fault) {
+                    self.answer_heartbeat(session, seq, *row);
+                    if session.should_record_disk_fault(fault) {
                         // In a box: hardly any session ever gets here.
-                        let noted = self.disk_fault(session, fault);
+                        let noted = self.record_disk_fault(session, fault);
                         Box::pin(noted.instrument(span.clone())).await;
                     }
                 }
-                Decision::Progress(..) if session.has_said_too_much() => {
-                    self.metrics.device_limits.of("progress").inc();
+                Decision::Progress(..) if session.exceeds_rate() => {
+                    self.metrics.device_limits.with_label("progress").inc();
                 }
                 Decision::Progress(attempt, progress) => {
                     self.recorder
@@ -319,19 +319,19 @@ impl Sessions {
                 }
                 Decision::Planned(mut answer) => {
                     if limits::shorten(&mut answer) {
-                        self.metrics.device_limits.of("obstacles").inc();
+                        self.metrics.device_limits.with_label("obstacles").inc();
                     }
                     self.plans.answer(session.device, answer);
                 }
                 Decision::Configured(answer) => {
-                    let recorded = self.configured(session, &answer);
+                    let recorded = self.record_configured(session, &answer);
                     Box::pin(recorded.instrument(span.clone())).await;
-                    silent.as_mut().reset(heard + silence());
+                    silent.as_mut().reset(last_heard + silence());
                 }
                 Decision::Report(report) => {
                     // In a box, as everything else that a quiet session does not do: its room is
                     // given back.
-                    if !Box::pin(self.report(session, report)).await {
+                    if !Box::pin(self.queue_report(session, report)).await {
                         return Some(Refusal::Draining.into());
                     }
                 }
@@ -350,23 +350,23 @@ impl Sessions {
 
     /// Holds what a device said until it may say more. What it says meanwhile waits on its own
     /// side.
-    async fn hold(&self, session: &SessionHandle) {
-        if session.has_said_too_much() {
-            self.metrics.device_limits.of("messages").inc();
+    async fn throttle(&self, session: &SessionHandle) {
+        if session.exceeds_rate() {
+            self.metrics.device_limits.with_label("messages").inc();
             tracing::debug!(device = %session.device, "a device says more than it may and is heard later");
-            session.may_say_more().await;
+            session.wait_for_rate().await;
         }
     }
 
     /// What a heartbeat says, in full.
-    async fn heartbeat(&self, session: &SessionHandle, seq: u64, row: Box<v1::Heartbeat>) {
+    async fn record_heartbeat(&self, session: &SessionHandle, seq: u64, row: Box<v1::Heartbeat>) {
         let fault = DiskFault::from_wire(row.disk_fault());
-        self.vital_signs(session, seq, *row);
-        self.disk_fault(session, fault).await;
+        self.answer_heartbeat(session, seq, *row);
+        self.record_disk_fault(session, fault).await;
     }
 
     /// Answers a heartbeat and keeps what it says.
-    fn vital_signs(&self, session: &SessionHandle, seq: u64, row: v1::Heartbeat) {
+    fn answer_heartbeat(&self, session: &SessionHandle, seq: u64, row: v1::Heartbeat) {
         Act::AckHeartbeat.before();
         session.send(Down::HeartbeatAck(v1::HeartbeatAck { seq }));
         Act::AckHeartbeat.after();
@@ -375,7 +375,7 @@ impl Sessions {
         let said = row.releases.len();
         let releases = limits::releases(row.releases);
         if releases.is_none() {
-            self.metrics.device_limits.of("releases").inc();
+            self.metrics.device_limits.with_label("releases").inc();
             tracing::debug!(device = %session.device, releases = said, "a heartbeat names more releases than any device has, or none that can be; they are not looked at");
         }
         self.recorder.heartbeat(HeartbeatRow {
@@ -390,7 +390,7 @@ impl Sessions {
     }
 
     /// Notes what is wrong with the disk of the agent's state folder.
-    async fn disk_fault(&self, session: &SessionHandle, fault: Option<DiskFault>) {
+    async fn record_disk_fault(&self, session: &SessionHandle, fault: Option<DiskFault>) {
         let (device, epoch) = (session.device, session.epoch);
         match self.store.record_disk_fault(device, epoch, fault).await {
             Ok(()) => {
@@ -410,7 +410,7 @@ impl Sessions {
     }
 
     /// Queues a report; false when the recorder has stopped.
-    async fn report(&self, session: &Arc<SessionHandle>, report: decide::Report) -> bool {
+    async fn queue_report(&self, session: &Arc<SessionHandle>, report: decide::Report) -> bool {
         let decide::Report {
             seq,
             previous_outcome,
@@ -427,7 +427,7 @@ impl Sessions {
             span
         };
         let queued = async {
-            self.hold(session).await;
+            self.throttle(session).await;
             let submission = Submission {
                 session: Arc::clone(session),
                 seq,
@@ -435,7 +435,7 @@ impl Sessions {
                 attempt,
                 event,
                 span,
-                turn: session.begin_report().await,
+                permit: session.recording_permit().await,
             };
             self.recorder.report(submission).await
         };
@@ -446,8 +446,8 @@ impl Sessions {
         }
     }
 
-    async fn configured(&self, session: &SessionHandle, answer: &v1::Configured) {
-        self.hold(session).await;
+    async fn record_configured(&self, session: &SessionHandle, answer: &v1::Configured) {
+        self.throttle(session).await;
         if answer.heartbeat_interval_ms > 0 {
             // A device that may be asked for a beat an hour is not silent for being quiet.
             session.set_heartbeat(Duration::from_millis(answer.heartbeat_interval_ms));
@@ -472,7 +472,7 @@ impl Sessions {
     }
 
     async fn mark_closed(&self, device: DeviceId, epoch: u64) {
-        if let Err(error) = self.steps.close(device, epoch).await {
+        if let Err(error) = self.committer.close(device, epoch).await {
             // The lease of this replica or the next session puts it right.
             tracing::warn!(error = %chain(&error), "session not marked as closed");
         }
@@ -493,7 +493,7 @@ fn decide_for(session: &SessionHandle, wake: Wake) -> Decision {
 }
 
 /// Notes why a stream did not become a session. Of strangers the log speaks once a minute.
-fn refused(refusal: &Refusal, connection: &ConnectionHandle) {
+fn log_refusal(refusal: &Refusal, connection: &ConnectionHandle) {
     let reason = chain(refusal);
     if matches!(
         refusal,
@@ -509,7 +509,10 @@ fn refused(refusal: &Refusal, connection: &ConnectionHandle) {
     }
 }
 
-fn say(out: &mpsc::Sender<Box<DeviceSessionResponse>>, message: Down) -> Result<(), Refusal> {
+fn send_handshake(
+    out: &mpsc::Sender<Box<DeviceSessionResponse>>,
+    message: Down,
+) -> Result<(), Refusal> {
     let message = DeviceSessionResponse {
         message: Some(message),
     };
@@ -526,7 +529,7 @@ fn session_token() -> (String, Digest) {
 }
 
 /// The stops that `Welcome` tells of.
-fn stops(stops: Vec<(AttemptId, v1::Stop)>, epoch: u64) -> Vec<v1::Command> {
+fn stop_commands(stops: Vec<(AttemptId, v1::Stop)>, epoch: u64) -> Vec<v1::Command> {
     let command = |(attempt, stop): (AttemptId, v1::Stop)| v1::Command {
         attempt: Some(attempt.into()),
         epoch,

@@ -32,7 +32,7 @@ const ADMIN_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What the server stands on.
 #[derive(Debug)]
-pub(crate) struct Ground {
+pub(crate) struct Foundation {
     pub(crate) clock: Clock,
     pub(crate) store: Store,
     pub(crate) blobs: Blobs,
@@ -45,7 +45,7 @@ pub(crate) struct Ground {
 }
 
 /// Prepares everything that lasts longer than the process.
-pub(crate) async fn prepare(config: &Config) -> anyhow::Result<Ground> {
+pub(crate) async fn prepare(config: &Config) -> anyhow::Result<Foundation> {
     let lock = data_folder(&config.data_dir)?;
     sweep_private(&config.data_dir).context("cannot tidy the data folder")?;
     let clock = Clock::system();
@@ -72,7 +72,7 @@ pub(crate) async fn prepare(config: &Config) -> anyhow::Result<Ground> {
     if first {
         admin_token(&store, &config.data_dir).await?;
     }
-    Ok(Ground {
+    Ok(Foundation {
         clock,
         store,
         blobs,
@@ -170,9 +170,9 @@ pub(crate) async fn admin_token(store: &Store, folder: &Path) -> anyhow::Result<
     clippy::print_stdout,
     reason = "what an operator copies is data, not a log line"
 )]
-pub(crate) fn announce(config: &Config, ground: &Ground, address: std::net::SocketAddr) {
-    tracing::info!(%address, tls = ground.identity.is_some(), cluster = %ground.cluster, "listening");
-    if !(config.announce && ground.first) {
+pub(crate) fn announce(config: &Config, foundation: &Foundation, address: std::net::SocketAddr) {
+    tracing::info!(%address, tls = foundation.identity.is_some(), cluster = %foundation.cluster, "listening");
+    if !(config.announce && foundation.first) {
         return;
     }
     let host = config
@@ -186,7 +186,7 @@ pub(crate) fn announce(config: &Config, ground: &Ground, address: std::net::Sock
     };
     let data = std::fs::canonicalize(&config.data_dir).unwrap_or_else(|_| config.data_dir.clone());
     let (port, data) = (address.port(), data.display());
-    match &ground.identity {
+    match &foundation.identity {
         Some(identity) => {
             println!("CA pin (SHA-256): {}", identity.ca_pin());
             println!(

@@ -129,7 +129,7 @@ pub mod steering {
     pub use super::write::{retry::Retried, steer::Steered};
 }
 
-/// Steps in the life of a session.
-pub mod steps {
-    pub use super::write::take_steps::{Step, Taken};
+/// Changes to sessions that are committed together.
+pub mod session_changes {
+    pub use super::write::change_sessions::{Committed, SessionChange};
 }

@@ -21,7 +21,7 @@ use crate::{
 /// Writing the last reports and closing the database may take this long.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Agents come back over this time after a drain, and not before the first of these moments.
-const COME_BACK: (u64, u64) = (200, 5_200);
+const RECONNECT_MILLIS: (u64, u64) = (200, 5_200);
 
 /// Runs the control plane on a bound listener until it is asked to stop. An error means that it
 /// could not start or that one of its parts failed; a stop, soft or hard, is no error.
@@ -34,18 +34,18 @@ pub async fn run(
         .metrics_listen
         .map(listener::bind_metrics)
         .transpose()?;
-    let ground = tokio::select! {
-        ground = startup::prepare(&config) => ground?,
+    let foundation = tokio::select! {
+        foundation = startup::prepare(&config) => foundation?,
         () = shutdown.soft.cancelled() => return Ok(()),
     };
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let replica = Uuid::now_v7();
-    ground.store.close_replica_sessions(replica).await?;
-    ground.store.renew_lease(replica, upkeep::LEASE).await?;
+    foundation.store.close_replica_sessions(replica).await?;
+    foundation.store.renew_lease(replica, upkeep::LEASE).await?;
     // Before anybody is let in.
-    let heard = ground.store.revocation_number().await?;
+    let heard = foundation.store.revocation_number().await?;
 
     // Ends everything at the drain deadline even when nobody asks for a hard stop.
     let tasks_shutdown = Shutdown {
@@ -53,10 +53,10 @@ pub async fn run(
         hard: shutdown.hard.child_token(),
     };
     let tasks = Tasks::new(&tasks_shutdown);
-    let server = Assembly::new(ground, replica, tasks.clone(), shutdown.soft.clone());
+    let server = Assembly::new(foundation, replica, tasks.clone(), shutdown.soft.clone());
     let mut parts = Parts::default();
     let connections_closed = server.start(&config, listener, monitoring, heard, &mut parts)?;
-    announce(&config, &server.ground, address);
+    announce(&config, &server.foundation, address);
 
     let failure = tokio::select! {
         // A stop comes first: the parts end because of it.
@@ -70,7 +70,7 @@ pub async fn run(
     }
     shutdown.soft.cancel();
 
-    let drained = server.registry.drain(come_back);
+    let drained = server.registry.drain(reconnect_delay);
     tracing::info!(sessions = drained, "stopping");
     let finished = async {
         tokio::join!(connections_closed, tasks.finished(Duration::MAX));
@@ -91,13 +91,13 @@ pub async fn run(
         () = shutdown.hard.cancelled() => {}
     }
     if !shutdown.hard.is_cancelled() {
-        leave(server.ground.store.clone(), replica).await;
+        release_replica(server.foundation.store.clone(), replica).await;
     }
     tracing::info!("stopped");
     failure.map_or(Ok(()), Err)
 }
 
-async fn leave(store: Store, replica: Uuid) {
+async fn release_replica(store: Store, replica: Uuid) {
     let leaving = async {
         if let Err(error) = store.close_replica_sessions(replica).await {
             tracing::warn!(error = %chain(&error), "sessions not marked as closed; the lease will end them");
@@ -111,6 +111,6 @@ async fn leave(store: Store, replica: Uuid) {
     }
 }
 
-fn come_back() -> Duration {
-    Duration::from_millis(rand::thread_rng().gen_range(COME_BACK.0..COME_BACK.1))
+fn reconnect_delay() -> Duration {
+    Duration::from_millis(rand::thread_rng().gen_range(RECONNECT_MILLIS.0..RECONNECT_MILLIS.1))
 }

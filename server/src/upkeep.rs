@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    dispatcher::Hints,
+    dispatcher::WakeUps,
     error::chain,
     metrics::Metrics,
-    registry::{Ended, Registry},
+    registry::{EndReason, Registry},
     store::{Store, StoreError, events::Retention, sessions::LEASE_GRACE},
     tls::Identity,
 };
@@ -42,7 +42,7 @@ pub(crate) async fn lease(
     stop: CancellationToken,
 ) {
     let renewing = async {
-        let mut ticks = every(RENEW_LEASE);
+        let mut ticks = interval_of(RENEW_LEASE);
         let mut steady_since = Instant::now();
         let mut compared = Instant::now();
         loop {
@@ -67,7 +67,7 @@ pub(crate) async fn lease(
             }
         }
     };
-    until(stop, renewing).await;
+    run_until(stop, renewing).await;
 }
 
 async fn end_lost(store: &Store, registry: &Registry, replica: Uuid) -> Result<(), StoreError> {
@@ -75,7 +75,7 @@ async fn end_lost(store: &Store, registry: &Registry, replica: Uuid) -> Result<(
     for (device, epoch) in store.sessions_lost(replica, &here).await? {
         if let Some(session) = registry.get(device).filter(|it| it.epoch == epoch) {
             tracing::info!(%device, session = epoch, "the session went on elsewhere");
-            session.end(Ended::Replaced);
+            session.end(EndReason::Replaced);
         }
     }
     Ok(())
@@ -85,18 +85,18 @@ async fn end_lost(store: &Store, registry: &Registry, replica: Uuid) -> Result<(
 /// there is anything.
 pub(crate) async fn revocations(store: Store, mut seen: u64, stop: CancellationToken) {
     let looking = async {
-        let mut ticks = every(LISTEN);
+        let mut ticks = interval_of(LISTEN);
         loop {
             ticks.tick().await;
-            if let Err(error) = hear(&store, &mut seen).await {
+            if let Err(error) = read_revocations(&store, &mut seen).await {
                 tracing::warn!(error = %chain(&error), "revocations of other replicas not looked at");
             }
         }
     };
-    until(stop, looking).await;
+    run_until(stop, looking).await;
 }
 
-async fn hear(store: &Store, seen: &mut u64) -> Result<(), StoreError> {
+async fn read_revocations(store: &Store, seen: &mut u64) -> Result<(), StoreError> {
     let newest = store.revocation_number().await?;
     if newest != *seen {
         // A database that was restored has lower numbers.
@@ -113,35 +113,35 @@ async fn hear(store: &Store, seen: &mut u64) -> Result<(), StoreError> {
 pub(crate) async fn expiry(
     store: Store,
     registry: Arc<Registry>,
-    hints: Arc<Hints>,
+    wake_ups: Arc<WakeUps>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
     let expiring = async {
-        let mut ticks = every(EXPIRE);
+        let mut ticks = interval_of(EXPIRE);
         let mut trusted = true;
         loop {
             ticks.tick().await;
             if store.trusts_clock() != trusted {
                 trusted = !trusted;
-                say_of_clock(&store, trusted).await;
+                log_clock_trust(&store, trusted).await;
             }
             match store.expire_due().await {
                 Ok(0) => {}
                 Ok(expired) => {
                     tracing::info!(expired, "attempts expired");
                     metrics.expired.inc_by(expired);
-                    hints.rollouts();
-                    hints.add(registry.online().into_iter().map(|(device, _)| device));
+                    wake_ups.wake_rollouts();
+                    wake_ups.wake_devices(registry.online().into_iter().map(|(device, _)| device));
                 }
                 Err(error) => tracing::warn!(error = %chain(&error), "deadlines not checked"),
             }
         }
     };
-    until(stop, expiring).await;
+    run_until(stop, expiring).await;
 }
 
-async fn say_of_clock(store: &Store, trusted: bool) {
+async fn log_clock_trust(store: &Store, trusted: bool) {
     let drift_seconds = store.clock_drift().as_secs();
     if trusted {
         tracing::info!(drift_seconds, "the clock is back; deadlines count again");
@@ -159,7 +159,7 @@ async fn say_of_clock(store: &Store, trusted: bool) {
 /// Keeps the database's log short, so that commits do not have to.
 pub(crate) async fn checkpoints(store: Store, stop: CancellationToken) {
     let checkpointing = async {
-        let mut ticks = every(CHECKPOINT);
+        let mut ticks = interval_of(CHECKPOINT);
         loop {
             ticks.tick().await;
             if let Err(error) = store.checkpoint().await {
@@ -167,13 +167,13 @@ pub(crate) async fn checkpoints(store: Store, stop: CancellationToken) {
             }
         }
     };
-    until(stop, checkpointing).await;
+    run_until(stop, checkpointing).await;
 }
 
 /// Deletes what is older than its retention.
 pub(crate) async fn pruning(store: Store, retention: Retention, stop: CancellationToken) {
     let pruning = async {
-        let mut ticks = every(PRUNE);
+        let mut ticks = interval_of(PRUNE);
         loop {
             ticks.tick().await;
             if let Err(error) = store.prune(retention).await {
@@ -181,13 +181,13 @@ pub(crate) async fn pruning(store: Store, retention: Retention, stop: Cancellati
             }
         }
     };
-    until(stop, pruning).await;
+    run_until(stop, pruning).await;
 }
 
 /// Renews the server's certificate a month before it ends, without a restart.
 pub(crate) async fn certificate(identity: Arc<Identity>, stop: CancellationToken) {
     let renewing = async {
-        let mut ticks = every(CHECK_CERTIFICATE);
+        let mut ticks = interval_of(CHECK_CERTIFICATE);
         loop {
             ticks.tick().await;
             let identity = Arc::clone(&identity);
@@ -201,17 +201,17 @@ pub(crate) async fn certificate(identity: Arc<Identity>, stop: CancellationToken
             }
         }
     };
-    until(stop, renewing).await;
+    run_until(stop, renewing).await;
 }
 
-fn every(period: Duration) -> Interval {
+fn interval_of(period: Duration) -> Interval {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
 
 /// A stop does not wait for the database; what it cuts off is done again by the next start.
-async fn until(stop: CancellationToken, work: impl Future<Output = Never>) {
+async fn run_until(stop: CancellationToken, work: impl Future<Output = Never>) {
     if let Some(never) = stop.run_until_cancelled(work).await {
         match never {}
     }

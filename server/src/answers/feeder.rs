@@ -37,9 +37,9 @@ pub struct Fed<T> {
 /// A stream that is not running yet. It travels in the extensions of its response; the layer around
 /// all calls gives it a task, and refuses to send a stream of ours that has none.
 #[derive(Clone)]
-pub(crate) struct Feeder(Arc<Waiting>);
+pub(crate) struct Feeder(Arc<Unstarted>);
 
-struct Waiting {
+struct Unstarted {
     pump: Mutex<Option<Pump>>,
     end: End,
 }
@@ -69,7 +69,7 @@ where
 {
     let (sender, items) = mpsc::channel(ahead);
     let end = End::default();
-    let feeder = Feeder(Arc::new(Waiting {
+    let feeder = Feeder(Arc::new(Unstarted {
         pump: Mutex::new(Some(Box::pin(pump(source, sender)))),
         end: end.clone(),
     }));
@@ -158,8 +158,8 @@ impl End {
         tokio::select! {
             biased;
             () = self.0.ended.cancelled() => {}
-            status = EndedBy::told(first) => self.end(status),
-            status = EndedBy::told(second) => self.end(status),
+            status = EndedBy::wait(first) => self.end(status),
+            status = EndedBy::wait(second) => self.end(status),
         }
     }
 
@@ -195,7 +195,7 @@ pub(crate) struct EndedBy {
 
 impl EndedBy {
     /// Waits for the signal; for ever when there is nobody to give one.
-    pub(super) async fn told(by: Option<&Self>) -> Status {
+    pub(super) async fn wait(by: Option<&Self>) -> Status {
         match by {
             Some(by) => {
                 by.signal.cancelled().await;

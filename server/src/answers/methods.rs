@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
-use super::places::Kind;
+use super::slots::SlotKind;
 
 /// The one stream of ours that is not fed by a [`Feeder`](super::Feeder): a session's task writes
 /// into a queue of its own, which closes the session when it overflows, and ten thousand of them
@@ -26,9 +26,9 @@ pub(super) enum Shape {
     /// One answer.
     Single,
     /// One answer, and a place until it is taken.
-    Bounded(Kind),
+    Bounded(SlotKind),
     /// A stream of answers that its handler has fed.
-    Stream(Kind),
+    Stream(SlotKind),
     /// A stream of a library's, whose handlers hold nothing that others need.
     Foreign,
     /// A device's session.
@@ -69,11 +69,11 @@ impl Methods {
 fn shape(path: &str, package: &str, streams: (bool, bool)) -> Shape {
     match streams {
         _ if path == SESSION => Shape::Session,
-        _ if path == PLAN => Shape::Bounded(Kind::Plan),
-        _ if path == HALT => Shape::Stream(Kind::Halt),
-        (_, true) if package.starts_with(OURS) => Shape::Stream(Kind::Stream),
+        _ if path == PLAN => Shape::Bounded(SlotKind::Plan),
+        _ if path == HALT => Shape::Stream(SlotKind::Halt),
+        (_, true) if package.starts_with(OURS) => Shape::Stream(SlotKind::Stream),
         (_, true) => Shape::Foreign,
-        (true, false) => Shape::Bounded(Kind::Upload),
+        (true, false) => Shape::Bounded(SlotKind::Upload),
         (false, false) => Shape::Single,
     }
 }
@@ -89,19 +89,19 @@ mod tests {
             ("/kernex.v1.DeviceService/GetDevice", Shape::Single),
             (
                 "/kernex.v1.DeviceService/WatchDevices",
-                Shape::Stream(Kind::Stream),
+                Shape::Stream(SlotKind::Stream),
             ),
             (
                 "/kernex.v1.AgentService/DownloadBundle",
-                Shape::Stream(Kind::Stream),
+                Shape::Stream(SlotKind::Stream),
             ),
-            (HALT, Shape::Stream(Kind::Halt)),
+            (HALT, Shape::Stream(SlotKind::Halt)),
             (SESSION, Shape::Session),
             (
                 "/kernex.v1.BundleService/UploadBundle",
-                Shape::Bounded(Kind::Upload),
+                Shape::Bounded(SlotKind::Upload),
             ),
-            (PLAN, Shape::Bounded(Kind::Plan)),
+            (PLAN, Shape::Bounded(SlotKind::Plan)),
             ("/grpc.health.v1.Health/Check", Shape::Single),
             ("/grpc.health.v1.Health/Watch", Shape::Foreign),
             (

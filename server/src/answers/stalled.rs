@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-use super::taken::Answer;
+use super::measured::Answer;
 use crate::{error::status, metrics::Metrics};
 
 /// Looks within a limit: it is kept to a thirtieth.
@@ -58,11 +58,11 @@ impl Stalled {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            self.look(&mut watched);
+            self.check_all(&mut watched);
         }
     }
 
-    fn look(&self, watched: &mut Vec<(Weak<Answer>, Seen)>) {
+    fn check_all(&self, watched: &mut Vec<(Weak<Answer>, Seen)>) {
         let now = Instant::now();
         let new = std::mem::take(&mut *self.new.lock());
         watched.extend(new.into_iter().map(|answer| (answer, Seen::new(now))));
@@ -70,7 +70,7 @@ impl Stalled {
             let Some(answer) = answer.upgrade() else {
                 return false;
             };
-            let state = State {
+            let state = AnswerState {
                 waits: answer.is_waiting(),
                 taken: answer.taken(),
                 stream: answer.end.is_some(),
@@ -80,12 +80,12 @@ impl Stalled {
                     .is_some_and(|end| end.status().is_some()),
             };
             match seen.decide(state, now, self.limit) {
-                Verdict::Leave => true,
-                Verdict::End => {
+                StallAction::Leave => true,
+                StallAction::End => {
                     self.end(&answer);
                     true
                 }
-                Verdict::Close => {
+                StallAction::Close => {
                     self.close(&answer);
                     false
                 }
@@ -101,7 +101,7 @@ impl Stalled {
         let Some(end) = &answer.end else { return };
         let seconds = self.limit.as_secs_f32();
         tracing::info!(method = %answer.method, caller = %answer.caller, seconds, "a stream is ended: its reader took nothing");
-        self.metrics.slow_readers.of("ended").inc();
+        self.metrics.slow_readers.with_label("ended").inc();
         end.end(status(
             Code::ResourceExhausted,
             Reason::SlowConsumer,
@@ -111,14 +111,14 @@ impl Stalled {
 
     fn close(&self, answer: &Answer) {
         tracing::info!(method = %answer.method, caller = %answer.caller, "a connection is closed: an answer on it is not taken");
-        self.metrics.slow_readers.of("disconnected").inc();
+        self.metrics.slow_readers.with_label("disconnected").inc();
         answer.connection.close("an answer on it was not taken");
     }
 }
 
 /// An answer as it is.
 #[derive(Debug, Clone, Copy)]
-struct State {
+struct AnswerState {
     /// Bytes wait for the peer.
     waits: bool,
     /// Bytes that left.
@@ -139,7 +139,7 @@ struct Seen {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum StallAction {
     Leave,
     End,
     Close,
@@ -154,7 +154,7 @@ impl Seen {
         }
     }
 
-    fn decide(&mut self, state: State, now: Instant, limit: Duration) -> Verdict {
+    fn decide(&mut self, state: AnswerState, now: Instant, limit: Duration) -> StallAction {
         if !state.waits || state.taken != self.taken {
             self.taken = state.taken;
             self.moved = now;
@@ -165,15 +165,15 @@ impl Seen {
         let still = now.duration_since(self.moved);
         match self.ended {
             // By whomever: who does not take the end of a stream within this does not read.
-            Some(ended) if now.duration_since(ended) >= limit => Verdict::Close,
-            Some(_) => Verdict::Leave,
+            Some(ended) if now.duration_since(ended) >= limit => StallAction::Close,
+            Some(_) => StallAction::Leave,
             None if state.stream && still >= limit => {
                 self.ended = Some(now);
-                Verdict::End
+                StallAction::End
             }
             // There is nothing to end: its last words are on their way.
-            None if still >= limit * 2 => Verdict::Close,
-            None => Verdict::Leave,
+            None if still >= limit * 2 => StallAction::Close,
+            None => StallAction::Leave,
         }
     }
 }

@@ -14,7 +14,7 @@ const UPLOAD: &str = "/kernex.v1.BundleService/UploadBundle";
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
 const ONE: AnswerLimits = AnswerLimits {
-    most: Most {
+    most: SlotLimits {
         streams: 1,
         uploads: 1,
         plans: 1,
@@ -56,7 +56,7 @@ impl Around {
     {
         let mut handle = Some(handle);
         let service = ServiceBuilder::new()
-            .map_response(Measured::of)
+            .map_response(Measured::wrap)
             .layer(self.layer.clone())
             .service(service_fn(|_: Request<Body>| {
                 let handle = handle.take().expect("one call");

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap};
 use tracing::Span;
 
-use super::{Api, id, pieces};
+use super::{Api, id, raw_body};
 use crate::{
     answers::EndedBy,
     connections::{ConnectionHandle, Credential, Peer},
@@ -59,7 +59,7 @@ impl AgentService for Agents {
         let enrolled =
             enrollment::enroll(&self.0.sessions.store, self.0.cluster, request.into_inner()).await;
         match &enrolled {
-            Ok(_) => connection.known(),
+            Ok(_) => connection.mark_known(),
             Err(Refused::NotAuthenticated(_)) => connection.failed(Credential::Enrolment),
             Err(_) => {}
         }
@@ -92,7 +92,7 @@ impl AgentService for Agents {
         Ok(Response::new(outbound))
     }
 
-    type DownloadBundleStream = pieces::Nothing<DownloadBundleResponse>;
+    type DownloadBundleStream = raw_body::NeverPolled<DownloadBundleResponse>;
 
     async fn download_bundle(
         &self,
@@ -115,7 +115,9 @@ impl AgentService for Agents {
             Err(DownloadRefused::Unauthenticated) => connection.failed(Credential::Bearer),
             Err(DownloadRefused::Store(_)) => {}
             // The token was right, whatever became of the rest.
-            Ok(_) | Err(DownloadRefused::NotATarget | DownloadRefused::Gone) => connection.known(),
+            Ok(_) | Err(DownloadRefused::NotATarget | DownloadRefused::Gone) => {
+                connection.mark_known()
+            }
         }
         let bundle = bundle?;
         if offset > bundle.size {
@@ -129,8 +131,8 @@ impl AgentService for Agents {
             status: unauthenticated(),
         };
         let bytes = while_held(bytes.map_err(Status::from), hold);
-        let down = self.0.metrics.bundle_bytes.of("down");
-        let mut answer = pieces::answer(bytes, down);
+        let down = self.0.metrics.bundle_bytes.with_label("down");
+        let mut answer = raw_body::answer(bytes, down);
         answer.extensions_mut().insert(ended_by);
         Ok(answer)
     }

@@ -21,7 +21,7 @@ use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::upload::Upload;
-use super::{Api, convert::fitting_page, page, pieces};
+use super::{Api, convert::fitting_page, page, raw_body};
 use crate::{
     auth::caller,
     error::{chain, going_away, invalid},
@@ -75,7 +75,7 @@ impl BundleService for Bundles {
         request: Request<Streaming<UploadBundleRequest>>,
     ) -> Result<Response<UploadBundleResponse>, Status> {
         let caller = caller(&request, "UploadBundle", "")?;
-        let up = self.0.metrics.bundle_bytes.of("up");
+        let up = self.0.metrics.bundle_bytes.with_label("up");
         let messages = request.into_inner().map(move |message| {
             if let Ok(UploadBundleRequest {
                 message: Some(upload_bundle_request::Message::Chunk(chunk)),
@@ -100,7 +100,7 @@ impl BundleService for Bundles {
         }))
     }
 
-    type FetchBundleStream = pieces::Nothing<FetchBundleResponse>;
+    type FetchBundleStream = raw_body::NeverPolled<FetchBundleResponse>;
 
     async fn fetch_bundle(
         &self,
@@ -112,8 +112,8 @@ impl BundleService for Bundles {
             return Err(invalid("offset", "it is beyond the end of the bundle"));
         }
         let bytes = self.0.blobs.read(bundle.digest, offset).await?;
-        let down = self.0.metrics.bundle_bytes.of("down");
-        Ok(pieces::answer(bytes, down))
+        let down = self.0.metrics.bundle_bytes.with_label("down");
+        Ok(raw_body::answer(bytes, down))
     }
 
     async fn list_bundles(

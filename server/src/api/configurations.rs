@@ -107,8 +107,8 @@ impl Configurations {
     fn push(&self) {
         let online = self.0.registry.online();
         self.0
-            .hints
-            .reconfigure(online.into_iter().map(|(device, _)| device));
+            .wake_ups
+            .wake_configurations(online.into_iter().map(|(device, _)| device));
     }
 }
 

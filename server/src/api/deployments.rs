@@ -1,4 +1,5 @@
-//! `DeploymentService`: an operator's order becomes rows and a hint; what became of it is watched.
+//! `DeploymentService`: an operator's order becomes rows and a wake-up; what became of it is
+//! watched.
 
 mod watch;
 
@@ -52,10 +53,10 @@ impl DeploymentService for Deployments {
         let pushed: HashSet<_> = created.due.iter().map(|due| due.device).collect();
         let others = created.devices.into_iter();
         let others = others.filter(|device| !pushed.contains(device));
-        self.0.hints.push(created.due);
-        self.0.hints.add(others);
+        self.0.wake_ups.push_fresh(created.due);
+        self.0.wake_ups.wake_devices(others);
         if created.deployment.rollout.is_some() {
-            self.0.hints.rollouts();
+            self.0.wake_ups.wake_rollouts();
         }
         // The devices hear of it first.
         tokio::task::yield_now().await;
@@ -115,7 +116,7 @@ impl DeploymentService for Deployments {
         let answers = watch::follow(
             self.0.store.clone(),
             id,
-            self.0.feed.sit()?,
+            self.0.feed.watcher_permit()?,
             self.0.draining.clone(),
         )
         .await?;
@@ -130,8 +131,8 @@ impl DeploymentService for Deployments {
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
         let (deployment, devices) = self.0.store.cancel_deployment(&caller, id).await?;
         tracing::info!(deployment = %id, devices = devices.len(), "deployment cancelled");
-        self.0.hints.add(devices);
-        self.0.hints.rollouts();
+        self.0.wake_ups.wake_devices(devices);
+        self.0.wake_ups.wake_rollouts();
         Ok(Response::new(CancelDeploymentResponse {
             deployment: Some(deployment.into()),
         }))
@@ -172,8 +173,8 @@ impl DeploymentService for Deployments {
         let rolled = self.0.store.roll_back(&caller, new).await?;
         let created = rolled.created;
         tracing::info!(deployment = %created.deployment.id, rolls_back = request.deployment_id, devices = created.devices.len(), "deployment rolled back");
-        self.0.hints.add(rolled.stopped);
-        self.0.hints.add(created.devices);
+        self.0.wake_ups.wake_devices(rolled.stopped);
+        self.0.wake_ups.wake_devices(created.devices);
         Ok(Response::new(RollbackDeploymentResponse {
             deployment: Some(created.deployment.into()),
             steps: rolled.steps.into_iter().map(Into::into).collect(),

@@ -20,7 +20,7 @@ use crate::{
     auth::caller,
     domain::{device::DeviceStatus, selector::Selector},
     error::{going_away, invalid, mistake},
-    registry::Ended,
+    registry::EndReason,
 };
 
 /// How long a device that is to be deleted may take to stop what it has in flight.
@@ -42,11 +42,11 @@ impl Devices {
         let Some(stopping) = api.store.stop_device(device).await? else {
             return Ok(Vec::new());
         };
-        api.hints.rollouts();
+        api.wake_ups.wake_rollouts();
         if stopping.attempts.is_empty() || !stopping.online {
             return Ok(stopping.attempts);
         }
-        api.hints.add([stopping.device]);
+        api.wake_ups.wake_devices([stopping.device]);
         let answered = async {
             loop {
                 changes.mark_unchanged();
@@ -137,8 +137,8 @@ impl DeviceService for Devices {
             .await?;
         // Other labels may mean another configuration, and deployments that it joins or that give
         // way to those.
-        self.0.hints.reconfigure([device.id]);
-        self.0.hints.rollouts();
+        self.0.wake_ups.wake_configurations([device.id]);
+        self.0.wake_ups.wake_rollouts();
         Ok(Response::new(UpdateDeviceLabelsResponse {
             device: Some(device.into()),
         }))
@@ -157,7 +157,7 @@ impl DeviceService for Devices {
             .delete_device(&caller, &device, &stopped)
             .await?;
         // What was open on it is closed, and others may take its place.
-        self.0.hints.rollouts();
+        self.0.wake_ups.wake_rollouts();
         let work = deleted.work.into_iter().map(|work| StoppedWork {
             deployment_id: work.deployment.to_string(),
             bundle: work.bundle,
@@ -223,7 +223,7 @@ impl DeviceService for Devices {
         if let Some(session) = self.0.registry.get(device.id).filter(|_| ended) {
             // The copy that is kept opens a session that counts, and says what it holds; another
             // one is refused.
-            session.end(Ended::Drain {
+            session.end(EndReason::Drain {
                 reconnect_after: COME_BACK,
             });
         }

@@ -23,7 +23,7 @@ const READ: u32 = 500;
 /// Batches that are kept for watchers that are not as quick: some seconds of a busy fleet.
 const KEPT: usize = 64;
 /// Most watchers at a time.
-const SEATS: usize = 1000;
+const MAX_WATCHERS: usize = 1000;
 
 /// What is handed round; an empty one says only that something may have been missed.
 type Batch = Arc<[EventRow]>;
@@ -33,12 +33,12 @@ type Batch = Arc<[EventRow]>;
 pub struct Feed {
     store: OperatorStore,
     live: broadcast::Sender<Batch>,
-    seats: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 /// A place among the watchers, given back when it is dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct WatcherPermit {
     _permit: OwnedSemaphorePermit,
 }
 
@@ -59,7 +59,7 @@ pub struct Follower {
     draining: CancellationToken,
     cursor: u64,
     caught_up: bool,
-    _seat: Seat,
+    _permit: WatcherPermit,
 }
 
 impl Feed {
@@ -69,7 +69,7 @@ impl Feed {
         Self {
             store,
             live: broadcast::Sender::new(KEPT),
-            seats: Arc::new(Semaphore::new(SEATS)),
+            permits: Arc::new(Semaphore::new(MAX_WATCHERS)),
         }
     }
 
@@ -111,23 +111,25 @@ impl Feed {
     /// How many watch now.
     #[must_use]
     pub fn watchers(&self) -> usize {
-        SEATS - self.seats.available_permits()
+        MAX_WATCHERS - self.permits.available_permits()
     }
 
     /// A place for one more watcher, of whatever kind.
     ///
     /// # Errors
     /// When there are too many.
-    pub fn sit(&self) -> Result<Seat, Status> {
-        let permit = Arc::clone(&self.seats).try_acquire_owned();
-        permit.map(|permit| Seat { _permit: permit }).map_err(|_| {
-            retry_later(
-                Code::ResourceExhausted,
-                Reason::Overloaded,
-                "too many watchers",
-                Duration::from_secs(5),
-            )
-        })
+    pub fn watcher_permit(&self) -> Result<WatcherPermit, Status> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        permit
+            .map(|permit| WatcherPermit { _permit: permit })
+            .map_err(|_| {
+                retry_later(
+                    Code::ResourceExhausted,
+                    Reason::Overloaded,
+                    "too many watchers",
+                    Duration::from_secs(5),
+                )
+            })
     }
 
     /// Follows the events from `start` until `draining`.
@@ -139,7 +141,7 @@ impl Feed {
         start: Start,
         draining: CancellationToken,
     ) -> Result<Follower, Status> {
-        let seat = self.sit()?;
+        let permit = self.watcher_permit()?;
         let bounds = self.store.event_bounds().await?;
         let cursor = match start {
             Start::Now => bounds.newest,
@@ -161,7 +163,7 @@ impl Feed {
             draining,
             cursor,
             caught_up: false,
-            _seat: seat,
+            _permit: permit,
         })
     }
 }

@@ -33,8 +33,8 @@ impl Rollouts {
     /// What was decided is done: devices are told, and the planner looks again.
     fn told(&self, id: DeploymentId, what: &'static str, devices: Vec<DeviceId>) {
         tracing::info!(deployment = %id, devices = devices.len(), what);
-        self.0.hints.add(devices);
-        self.0.hints.rollouts();
+        self.0.wake_ups.wake_devices(devices);
+        self.0.wake_ups.wake_rollouts();
     }
 }
 

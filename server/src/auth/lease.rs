@@ -50,7 +50,7 @@ impl Lease {
     }
 
     /// Waits until the call may not go on, and says how it ends.
-    pub async fn over(self) -> Status {
+    pub async fn ended(self) -> Status {
         loop {
             if self.0.hold.is_revoked() {
                 return ended(REVOKED);
@@ -73,17 +73,17 @@ fn ended(why: &str) -> Status {
 }
 
 /// The end of a [`Lease`].
-pub(super) type Over = Pin<Box<dyn Future<Output = Status> + Send>>;
+pub(super) type LeaseEnd = Pin<Box<dyn Future<Output = Status> + Send>>;
 
 /// An answer that goes on for as long as its lease.
 pub(super) struct Leased {
     body: Body,
     /// None once it is over.
-    over: Option<Over>,
+    over: Option<LeaseEnd>,
 }
 
 impl Leased {
-    pub(super) const fn new(body: Body, over: Over) -> Self {
+    pub(super) const fn new(body: Body, over: LeaseEnd) -> Self {
         Self {
             body,
             over: Some(over),

@@ -19,11 +19,11 @@ use super::{BlobError, failed};
 /// Who waits for a slow peer does not hold one.
 const READS: usize = 16;
 
-/// Turns to read.
+/// How many reads of files may be under way.
 #[derive(Debug, Clone)]
-pub(super) struct Turns(Arc<Semaphore>);
+pub(super) struct ReadPermits(Arc<Semaphore>);
 
-impl Default for Turns {
+impl Default for ReadPermits {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(READS)))
     }
@@ -38,7 +38,7 @@ pub(super) fn pieces_of(
     file: File,
     offset: u64,
     size: u64,
-    turns: Turns,
+    turns: ReadPermits,
 ) -> impl Stream<Item = Result<Bytes, BlobError>> + Send + use<> {
     async_stream::try_stream! {
         let file = Arc::new(file);
@@ -100,7 +100,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_became_shorter_ends_where_it_ends() {
         let bytes = vec![7; CHUNK_SIZE + 5];
-        let pieces = pieces_of(file(&bytes), 0, u64::MAX, Turns::default());
+        let pieces = pieces_of(file(&bytes), 0, u64::MAX, ReadPermits::default());
         let pieces: Vec<Bytes> = pieces.map(|piece| piece.expect("is read")).collect().await;
         assert_eq!(pieces.concat(), bytes);
     }
@@ -109,7 +109,7 @@ mod tests {
     async fn a_file_that_cannot_be_read_is_an_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = File::open(folder.path()).expect("opens");
-        let mut pieces = Box::pin(pieces_of(folder, 0, 1, Turns::default()));
+        let mut pieces = Box::pin(pieces_of(folder, 0, 1, ReadPermits::default()));
         let error = pieces.next().await.expect("an item").unwrap_err();
         assert!(matches!(error, BlobError::Io { .. }), "{error}");
         assert!(pieces.next().await.is_none(), "it ends there");
@@ -117,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_ask_holds_no_turn() {
-        let turns = Turns::default();
+        let turns = ReadPermits::default();
         let bytes = vec![1; 3 * CHUNK_SIZE];
         let size = bytes.len() as u64;
         let mut pieces = Box::pin(pieces_of(file(&bytes), 0, size, turns.clone()));
@@ -128,7 +128,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_who_leaves_gives_the_turn_and_the_file_back() {
-        let turns = Turns::default();
+        let turns = ReadPermits::default();
         let bytes = vec![7; 3 * CHUNK_SIZE];
         let size = bytes.len() as u64;
         let mut pieces = Box::pin(pieces_of(file(&bytes), 0, size, turns.clone()));

@@ -15,12 +15,12 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::crash::Act;
 
-use super::{BlobError, Place, failed, pieces_of};
+use super::{BlobError, BlobFolder, failed, pieces_of};
 
 /// An upload in progress; dropping it leaves nothing.
 #[derive(Debug)]
 pub struct BlobWriter {
-    place: Arc<Place>,
+    place: Arc<BlobFolder>,
     file: File,
     path: Staged,
     turn: OwnedSemaphorePermit,
@@ -29,7 +29,7 @@ pub struct BlobWriter {
 /// Bytes that are all there, durably, but no blob yet; dropping it leaves nothing.
 #[derive(Debug)]
 pub struct StagedBlob {
-    place: Arc<Place>,
+    place: Arc<BlobFolder>,
     path: Staged,
     _turn: OwnedSemaphorePermit,
 }
@@ -46,7 +46,7 @@ impl Drop for Staged {
 }
 
 impl BlobWriter {
-    pub(super) async fn begin(place: Arc<Place>) -> Result<Self, BlobError> {
+    pub(super) async fn begin(place: Arc<BlobFolder>) -> Result<Self, BlobError> {
         let turn = Arc::clone(&place.uploads).try_acquire_owned();
         let turn = turn.map_err(|_| BlobError::Busy)?;
         let path = place.staging.join(uuid::Uuid::now_v7().to_string());
@@ -135,7 +135,7 @@ async fn blocking<T: Send + 'static>(
     done.map_err(failed(doing))
 }
 
-async fn send(staged: &Path, place: &Place, key: &Key) -> Result<(), BlobError> {
+async fn send(staged: &Path, place: &BlobFolder, key: &Key) -> Result<(), BlobError> {
     let path = staged.to_owned();
     let opened = blocking("reading an upload back", move || {
         let file = File::open(path)?;

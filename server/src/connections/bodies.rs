@@ -11,7 +11,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use pin_project_lite::pin_project;
 use tonic::Status;
 
-use super::handle::{Call, ConnectionHandle};
+use super::handle::{ConnectionHandle, OpenCall};
 
 /// Largest message of a stranger, which is a Hello that holds a lot.
 pub(super) const STRANGER_MESSAGE: u32 = 256 * 1024;
@@ -25,13 +25,13 @@ const HEAD: usize = 5;
 #[derive(Debug)]
 pub(super) struct Inbound {
     body: Incoming,
-    gate: Option<Box<Gate>>,
+    limit: Option<Box<LengthLimit>>,
 }
 
 impl Inbound {
     /// Of somebody who is known.
     pub(super) fn open(body: Incoming) -> Self {
-        Self { body, gate: None }
+        Self { body, limit: None }
     }
 
     /// With messages of at most `most` bytes, until the caller is known or for ever.
@@ -40,7 +40,7 @@ impl Inbound {
         most: u32,
         until_known: Option<ConnectionHandle>,
     ) -> Self {
-        let gate = Gate {
+        let limit = LengthLimit {
             most,
             until_known,
             head: [0; HEAD],
@@ -49,7 +49,7 @@ impl Inbound {
         };
         Self {
             body,
-            gate: Some(Box::new(gate)),
+            limit: Some(Box::new(limit)),
         }
     }
 }
@@ -67,10 +67,10 @@ impl Body for Inbound {
             Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
             None => return Poll::Ready(None),
         };
-        if let (Some(gate), Some(data)) = (&mut self.gate, frame.data_ref()) {
-            if gate.is_over() {
-                self.gate = None;
-            } else if let Err(refusal) = gate.look(data) {
+        if let (Some(limit), Some(data)) = (&mut self.limit, frame.data_ref()) {
+            if limit.is_over() {
+                self.limit = None;
+            } else if let Err(refusal) = limit.check(data) {
                 return Poll::Ready(Some(Err(refusal)));
             }
         }
@@ -88,7 +88,7 @@ impl Body for Inbound {
 
 /// Follows the framing of messages.
 #[derive(Debug)]
-struct Gate {
+struct LengthLimit {
     most: u32,
     until_known: Option<ConnectionHandle>,
     head: [u8; HEAD],
@@ -98,7 +98,7 @@ struct Gate {
     left: usize,
 }
 
-impl Gate {
+impl LengthLimit {
     fn is_over(&self) -> bool {
         self.until_known
             .as_ref()
@@ -106,7 +106,7 @@ impl Gate {
     }
 
     /// Passes over bytes, or says which message is too long.
-    fn look(&mut self, mut data: &[u8]) -> Result<(), Status> {
+    fn check(&mut self, mut data: &[u8]) -> Result<(), Status> {
         while !data.is_empty() {
             let skipped = self.left.min(data.len());
             self.left -= skipped;
@@ -135,20 +135,20 @@ impl Gate {
 
 pin_project! {
     /// The body of an answer, which may count as a call until it is over.
-    pub(super) struct Counted<B> {
+    pub(super) struct CountedBody<B> {
         #[pin]
         body: B,
-        call: Option<Call>,
+        call: Option<OpenCall>,
     }
 }
 
-impl<B> Counted<B> {
-    pub(super) fn new(body: B, call: Option<Call>) -> Self {
+impl<B> CountedBody<B> {
+    pub(super) fn new(body: B, call: Option<OpenCall>) -> Self {
         Self { body, call }
     }
 }
 
-impl<B: Body> Body for Counted<B> {
+impl<B: Body> Body for CountedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -173,8 +173,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn gate(most: u32) -> Gate {
-        Gate {
+    fn limit(most: u32) -> LengthLimit {
+        LengthLimit {
             most,
             until_known: None,
             head: [0; HEAD],
@@ -203,19 +203,19 @@ mod tests {
             most in 0u32..40,
         ) {
             let bytes = framed(&lengths);
-            let mut gate = gate(most);
-            let seen = bytes.chunks(piece).map(|piece| gate.look(piece)).find(Result::is_err);
+            let mut limit = limit(most);
+            let seen = bytes.chunks(piece).map(|piece| limit.check(piece)).find(Result::is_err);
             prop_assert_eq!(seen.is_some(), lengths.iter().any(|length| *length > most));
         }
     }
 
     #[test]
     fn nothing_of_a_long_message_is_needed_to_refuse_it() {
-        let refused = gate(ENROLMENT)
-            .look(&[0, 0, 0x20, 0, 0])
+        let refused = limit(ENROLMENT)
+            .check(&[0, 0, 0x20, 0, 0])
             .expect_err("2 MiB");
         assert_eq!(refused.code(), tonic::Code::OutOfRange);
         assert!(refused.message().contains("2097152") && refused.message().contains("16384"));
-        assert!(gate(ENROLMENT).look(&[0, 0, 0, 0x40, 0]).is_ok());
+        assert!(limit(ENROLMENT).check(&[0, 0, 0, 0x40, 0]).is_ok());
     }
 }

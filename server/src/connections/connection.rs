@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::handle::{ConnectionHandle, Presence};
-use crate::metrics::Held;
+use crate::metrics::GaugeGuard;
 
 /// Bytes that are read of a stranger: a large Hello and what surrounds it. Whatever it sends beyond
 /// waits in the network until something on the connection has authenticated, so that strangers cost
@@ -38,7 +38,7 @@ pub(crate) struct Connection {
     /// What is left of [`STRANGER_BYTES`]; nothing once the caller is known.
     left: Option<u32>,
     _place: OwnedSemaphorePermit,
-    _held: Held,
+    _counted: GaugeGuard,
 }
 
 impl Connection {
@@ -52,14 +52,14 @@ impl Connection {
         self.presence.handle()
     }
 
-    /// A connection that can be used, by somebody who is a stranger still. `held` is what it takes
+    /// A connection that can be used, by somebody who is a stranger still. `counted` counts it
     /// until it is dropped.
     pub(crate) fn new(
         io: Transport,
         presence: Presence,
         peer: Peer,
         place: OwnedSemaphorePermit,
-        held: Held,
+        counted: GaugeGuard,
     ) -> Self {
         Self {
             io,
@@ -67,13 +67,13 @@ impl Connection {
             peer,
             left: Some(STRANGER_BYTES),
             _place: place,
-            _held: held,
+            _counted: counted,
         }
     }
 
     /// Whether nothing more is to be read for now. The connection's task waits for the handle,
     /// which wakes it once the caller is known.
-    fn has_said_enough(&mut self) -> bool {
+    fn is_read_out(&mut self) -> bool {
         if self.left.is_some() && !self.presence.handle().is_stranger() {
             self.left = None;
         }
@@ -81,7 +81,7 @@ impl Connection {
     }
 
     /// Counts what was read.
-    fn heard(&mut self, bytes: usize) {
+    fn count_read(&mut self, bytes: usize) {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
         }
@@ -100,7 +100,7 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.has_said_enough() {
+        if self.is_read_out() {
             return Poll::Pending;
         }
         let before = buf.filled().len();
@@ -108,7 +108,7 @@ impl AsyncRead for Connection {
             Transport::Plain(io) => Pin::new(io).poll_read(cx, buf),
             Transport::Tls(io) => Pin::new(io.as_mut()).poll_read(cx, buf),
         };
-        self.heard(buf.filled().len() - before);
+        self.count_read(buf.filled().len() - before);
         read
     }
 }

@@ -1,14 +1,14 @@
 //! Who among the strangers stays, who waits and who goes: pure bookkeeping, told the time and asked
 //! what to do.
 //!
-//! A stranger is a connection on which nothing has authenticated. It has [`Limits::probation`] in
-//! all. Only so many of one source are let inside; more of them wait in front, unread and without
-//! TLS, for a place. While some wait, those inside surely have [`Limits::patience`] only: an honest
-//! caller needs far less, so the oldest of those who merely hold a place makes room. They go one by
-//! one and slowly ([`Limits::pace`]), because a server that is slow itself must not turn away those
-//! it is working on. A place that is free goes to the newest of those who wait and to one drawn by
-//! lot, in turns: against many who hold on the newest gets in at once, and against many who keep
-//! coming everybody has a chance.
+//! A stranger is a connection on which nothing has authenticated. It has
+//! [`StrangerLimits::probation`] in all. Only so many of one source are let inside; more of them
+//! wait in front, unread and without TLS, for a place. While some wait, those inside surely have
+//! [`StrangerLimits::patience`] only: an honest caller needs far less, so the oldest of those who
+//! merely hold a place makes room. They go one by one and slowly ([`StrangerLimits::pace`]),
+//! because a server that is slow itself must not turn away those it is working on. A place that is
+//! free goes to the newest of those who wait and to one drawn by lot, in turns: against many who
+//! hold on the newest gets in at once, and against many who keep coming everybody has a chance.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -25,7 +25,7 @@ const WAITING: usize = 4;
 
 /// How much is allowed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct StrangerLimits {
     /// From its arrival on, after which a stranger is closed.
     pub(crate) probation: Duration,
     /// What it surely has inside when others wait.
@@ -36,7 +36,7 @@ pub(crate) struct Limits {
     pub(crate) in_all: usize,
 }
 
-impl Limits {
+impl StrangerLimits {
     /// Time between two of `places` that are taken from their holders: at least half of them have
     /// their whole probation.
     fn pace(&self, places: usize) -> Duration {
@@ -79,7 +79,7 @@ impl Why {
 
 /// What has to happen to a stranger.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Deed<L> {
+pub(super) enum StrangerAction<L> {
     /// It may go on.
     Admit(L),
     /// It has to go.
@@ -108,7 +108,7 @@ struct Stranger<L> {
 
 /// The strangers of one source.
 #[derive(Debug, Default)]
-struct Places {
+struct SourcePlaces {
     inside: BTreeSet<(Instant, u64)>,
     /// By arrival, but for those that took the place of one drawn by lot.
     waiting: Vec<u64>,
@@ -121,12 +121,12 @@ struct Places {
 /// Every stranger there is. `L` is how one is reached.
 #[derive(Debug)]
 pub(super) struct Crowd<L> {
-    limits: Limits,
+    limits: StrangerLimits,
     lot: StdRng,
     next: u64,
     /// By arrival.
     strangers: BTreeMap<u64, Stranger<L>>,
-    sources: HashMap<Source, Places>,
+    sources: HashMap<Source, SourcePlaces>,
     /// Sources of which some wait.
     crowded: HashSet<Source>,
     /// Nobody makes room for others before.
@@ -134,7 +134,7 @@ pub(super) struct Crowd<L> {
 }
 
 impl<L: Clone> Crowd<L> {
-    pub(super) fn new(limits: Limits, seed: u64) -> Self {
+    pub(super) fn new(limits: StrangerLimits, seed: u64) -> Self {
         Self {
             limits,
             lot: StdRng::seed_from_u64(seed),
@@ -171,44 +171,50 @@ impl<L: Clone> Crowd<L> {
     }
 
     /// Its source is known: it comes inside, or waits.
-    pub(super) fn settle(&mut self, id: u64, source: Source, now: Instant) -> Vec<Deed<L>> {
+    pub(super) fn locate(
+        &mut self,
+        id: u64,
+        source: Source,
+        now: Instant,
+    ) -> Vec<StrangerAction<L>> {
         let Some(stranger) = self.strangers.get_mut(&id) else {
             return Vec::new();
         };
         stranger.source = Some(source);
         let places = self.sources.entry(source).or_default();
         places.waiting.push(id);
-        let mut deeds = self.fill(source, now);
+        let mut actions = self.fill(source, now);
         if self.waiting(source) > WAITING * self.limits.of_one_source {
             let unlucky = self.draw(source).and_then(|id| self.remove(id));
-            deeds.extend(unlucky.map(|stranger| Deed::Close(stranger.link, Why::Crowded)));
+            actions
+                .extend(unlucky.map(|stranger| StrangerAction::Close(stranger.link, Why::Crowded)));
         }
-        deeds
+        actions
     }
 
     /// It is no stranger any more, or it is gone.
-    pub(super) fn leave(&mut self, id: u64, now: Instant) -> Vec<Deed<L>> {
+    pub(super) fn forget(&mut self, id: u64, now: Instant) -> Vec<StrangerAction<L>> {
         let source = self.remove(id).and_then(|stranger| stranger.source);
         source.map_or_else(Vec::new, |source| self.fill(source, now))
     }
 
     /// Whose time is over.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<Deed<L>> {
-        let mut deeds = Vec::new();
+    pub(super) fn due(&mut self, now: Instant) -> Vec<StrangerAction<L>> {
+        let mut actions = Vec::new();
         while let Some((&id, oldest)) = self.strangers.first_key_value() {
             if oldest.arrived + self.limits.probation > now {
                 break;
             }
             if let Some(stranger) = self.remove(id) {
-                deeds.push(Deed::Close(stranger.link, Why::Unproven));
+                actions.push(StrangerAction::Close(stranger.link, Why::Unproven));
                 let source = stranger.source;
-                deeds.extend(source.map_or_else(Vec::new, |source| self.fill(source, now)));
+                actions.extend(source.map_or_else(Vec::new, |source| self.fill(source, now)));
             }
         }
         for source in self.crowded.iter().copied().collect::<Vec<_>>() {
-            deeds.extend(self.fill(source, now));
+            actions.extend(self.fill(source, now));
         }
-        deeds
+        actions
     }
 
     /// Room for one more connection: somebody who only waits, or else the oldest stranger, once it
@@ -247,8 +253,8 @@ impl<L: Clone> Crowd<L> {
     }
 
     /// Lets in who waits, as far as there are places or somebody inside had its patience.
-    fn fill(&mut self, source: Source, now: Instant) -> Vec<Deed<L>> {
-        let mut deeds = Vec::new();
+    fn fill(&mut self, source: Source, now: Instant) -> Vec<StrangerAction<L>> {
+        let mut actions = Vec::new();
         let most = match self.limits.of_one_source {
             0 => usize::MAX,
             most => most,
@@ -262,7 +268,9 @@ impl<L: Clone> Crowd<L> {
                     Some((at, id)) if at <= now => {
                         places.not_before = Some(now + self.limits.pace(most));
                         let gone = self.remove(id);
-                        deeds.extend(gone.map(|stranger| Deed::Close(stranger.link, Why::Crowded)));
+                        actions.extend(
+                            gone.map(|stranger| StrangerAction::Close(stranger.link, Why::Crowded)),
+                        );
                         continue;
                     }
                     _ => break,
@@ -279,11 +287,11 @@ impl<L: Clone> Crowd<L> {
             if let Some(stranger) = self.strangers.get_mut(&id) {
                 stranger.inside = Some(now);
                 places.inside.insert((now, id));
-                deeds.push(Deed::Admit(stranger.link.clone()));
+                actions.push(StrangerAction::Admit(stranger.link.clone()));
             }
         }
         self.tidy(source);
-        deeds
+        actions
     }
 
     fn remove(&mut self, id: u64) -> Option<Stranger<L>> {
@@ -330,7 +338,7 @@ impl<L: Clone> Crowd<L> {
     }
 }
 
-impl Places {
+impl SourcePlaces {
     /// Whose place is taken next, and when.
     fn next_taken(&self, patience: Duration) -> Option<(Instant, u64)> {
         let (since, id) = self.inside.first().copied()?;

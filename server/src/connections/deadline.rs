@@ -6,7 +6,7 @@ use http::{HeaderMap, Response};
 use tonic::{Status, body::Body};
 
 /// What the header says; nothing when it is absent or makes no sense.
-pub(super) fn of(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn from_headers(headers: &HeaderMap) -> Option<Duration> {
     parse(headers.get("grpc-timeout")?.to_str().ok()?)
 }
 

@@ -35,9 +35,9 @@ const LEFT: u8 = 8;
 /// Who watches over connections on which nothing has authenticated, each known by its number.
 pub(super) trait Watch: std::fmt::Debug + Send + Sync {
     /// Where the caller of one is came to be known.
-    fn settle(&self, number: u64, source: Source);
+    fn locate(&self, number: u64, source: Source);
     /// One is none any more.
-    fn leave(&self, number: u64);
+    fn forget(&self, number: u64);
     /// Takes one of a source's failures, or says when there will be one.
     fn may_guess(&self, credential: Credential, source: Source) -> Result<(), Duration>;
     /// One was refused for this.
@@ -63,7 +63,7 @@ struct Shared {
 
 impl ConnectionHandle {
     /// Makes it one of the strangers.
-    pub(super) fn is_one_of(&self, strangers: Arc<dyn Watch>, number: u64) {
+    pub(super) fn set_stranger(&self, strangers: Arc<dyn Watch>, number: u64) {
         let _ = self.0.stranger.set((strangers, number));
     }
 
@@ -118,10 +118,10 @@ impl ConnectionHandle {
 
     /// Tells where the caller is, and waits until a stranger from there may come inside. For its
     /// task.
-    pub(crate) async fn comes_from(&self, address: SocketAddr) {
+    pub(crate) async fn wait_for_admission(&self, address: SocketAddr) {
         let _ = self.0.address.set(address);
         match self.0.stranger.get() {
-            Some((strangers, number)) => strangers.settle(*number, self.source()),
+            Some((strangers, number)) => strangers.locate(*number, self.source()),
             None => return,
         }
         poll_fn(|context: &mut Context<'_>| {
@@ -148,18 +148,18 @@ impl ConnectionHandle {
 
     /// Something on it has authenticated: its time does not end any more and it leaves the count of
     /// its source.
-    pub(crate) fn known(&self) {
+    pub(crate) fn mark_known(&self) {
         if self.is_stranger() && self.set(KNOWN) {
-            self.leave();
+            self.leave_strangers();
             self.0.task.wake();
         }
     }
 
-    fn leave(&self) {
+    fn leave_strangers(&self) {
         if let Some((strangers, number)) = self.0.stranger.get()
             && self.set(LEFT)
         {
-            strangers.leave(*number);
+            strangers.forget(*number);
         }
     }
 
@@ -170,7 +170,7 @@ impl ConnectionHandle {
         if !self.is_stranger() || !self.has(FAILED) {
             return Ok(());
         }
-        self.pay(credential).map_err(|wait| {
+        self.pay_for_try(credential).map_err(|wait| {
             retry_later(
                 Code::ResourceExhausted,
                 Reason::Overloaded,
@@ -184,11 +184,11 @@ impl ConnectionHandle {
     pub(crate) fn failed(&self, credential: Credential) {
         if self.set(FAILED) {
             // The first one is paid afterwards.
-            let _ = self.pay(credential);
+            let _ = self.pay_for_try(credential);
         }
     }
 
-    fn pay(&self, credential: Credential) -> Result<(), Duration> {
+    fn pay_for_try(&self, credential: Credential) -> Result<(), Duration> {
         let strangers = self.0.stranger.get();
         strangers.map_or(Ok(()), |(strangers, _)| {
             strangers.may_guess(credential, self.source())
@@ -214,7 +214,7 @@ impl ConnectionHandle {
     }
 
     /// One more call, or why there cannot be one. What is given back counts until it is dropped.
-    pub(super) fn call(&self, watches_health: bool) -> Result<Option<Call>, Status> {
+    pub(super) fn begin_call(&self, watches_health: bool) -> Result<Option<OpenCall>, Status> {
         let stranger = self.is_stranger();
         if !stranger && !watches_health {
             return Ok(None);
@@ -232,7 +232,7 @@ impl ConnectionHandle {
         }
         self.0.calls.fetch_add(1, SeqCst);
         self.0.watches.fetch_add(u8::from(watches_health), SeqCst);
-        Ok(Some(Call {
+        Ok(Some(OpenCall {
             handle: self.clone(),
             watches_health,
         }))
@@ -246,12 +246,12 @@ fn busy(why: &str) -> Status {
 
 /// A call that is counted until this is dropped.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct OpenCall {
     handle: ConnectionHandle,
     watches_health: bool,
 }
 
-impl Drop for Call {
+impl Drop for OpenCall {
     fn drop(&mut self) {
         let shared = &self.handle.0;
         shared.calls.fetch_sub(1, SeqCst);
@@ -279,7 +279,7 @@ impl Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         // Its calls may outlive it a little, and are a stranger's all the same.
-        self.0.leave();
+        self.0.leave_strangers();
     }
 }
 

@@ -17,17 +17,17 @@ const MOST: usize = 1024;
 /// Who was written about when; nobody in particular stands for all who came when there were too
 /// many.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(HashMap<Option<Source>, Told>);
+pub(super) struct Refusals(HashMap<Option<Source>, LastLogged>);
 
 #[derive(Debug)]
-struct Told {
+struct LastLogged {
     at: Instant,
     untold: u64,
 }
 
 /// A line is due.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct LogLine {
     /// Whom it is about.
     pub(super) source: Option<Source>,
     /// How many were refused since the last line about it.
@@ -36,7 +36,7 @@ pub(super) struct Line {
 
 impl Refusals {
     /// One more was refused; gives the line that is to be written about it, if any.
-    pub(super) fn note(&mut self, source: Source, now: Instant) -> Option<Line> {
+    pub(super) fn note(&mut self, source: Source, now: Instant) -> Option<LogLine> {
         let mut source = Some(source);
         if self.0.len() >= MOST && !self.0.contains_key(&source) {
             self.0.retain(|_, told| now < told.at + PAUSE);
@@ -44,8 +44,8 @@ impl Refusals {
         }
         let told = match self.0.entry(source) {
             Entry::Vacant(none) => {
-                none.insert(Told { at: now, untold: 0 });
-                return Some(Line { source, untold: 0 });
+                none.insert(LastLogged { at: now, untold: 0 });
+                return Some(LogLine { source, untold: 0 });
             }
             Entry::Occupied(told) => told.into_mut(),
         };
@@ -55,7 +55,7 @@ impl Refusals {
         }
         told.at = now;
         let untold = std::mem::take(&mut told.untold);
-        Some(Line { source, untold })
+        Some(LogLine { source, untold })
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_source_is_told_once_a_minute_with_how_often_it_was_not() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
-        let line = |source, untold| Some(Line { source, untold });
+        let line = |source, untold| Some(LogLine { source, untold });
         assert_eq!(refusals.note(source(1), now), line(Some(source(1)), 0));
         assert_eq!(refusals.note(source(1), now + PAUSE / 2), None);
         assert_eq!(

@@ -13,10 +13,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    crowd::{Crowd, Deed, Limits, Room, Why},
+    crowd::{Crowd, Room, StrangerAction, StrangerLimits, Why},
     guesses::{Credential, Guesses},
     handle::{ConnectionHandle, Presence, Watch},
-    refusals::{Line, Refusals},
+    refusals::{LogLine, Refusals},
     source::Source,
 };
 use crate::metrics::{Metrics, set};
@@ -46,7 +46,7 @@ impl fmt::Debug for Strangers {
 
 impl Strangers {
     /// None yet.
-    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(limits: StrangerLimits, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             crowd: Mutex::new(Crowd::new(limits, rand::random())),
             guesses: Guesses::default(),
@@ -65,7 +65,7 @@ impl Strangers {
             set(&self.metrics.strangers, crowd.len());
             (number, crowd.len() == 1)
         };
-        handle.is_one_of(Arc::<Self>::clone(self), number);
+        handle.set_stranger(Arc::<Self>::clone(self), number);
         if first {
             self.changed.notify_one();
         }
@@ -79,7 +79,7 @@ impl Strangers {
         let room = self.crowd().make_room(now);
         match room {
             Room::Made(handle) => {
-                self.act(vec![Deed::Close(handle, Why::Evicted)]);
+                self.apply(vec![StrangerAction::Close(handle, Why::Evicted)]);
                 now + Duration::from_secs(1)
             }
             Room::At(at) => at,
@@ -96,13 +96,13 @@ impl Strangers {
                 self.guesses.forget();
                 forget = now + FORGET;
             }
-            let (deeds, next) = {
+            let (actions, next) = {
                 let mut crowd = self.crowd();
-                let deeds = crowd.due(now);
+                let actions = crowd.due(now);
                 set(&self.metrics.strangers, crowd.len());
-                (deeds, crowd.next_look())
+                (actions, crowd.next_look())
             };
-            self.act(deeds);
+            self.apply(actions);
             let next = next
                 .unwrap_or(forget)
                 .clamp(now + LOOK, forget.max(now + LOOK));
@@ -114,12 +114,12 @@ impl Strangers {
         }
     }
 
-    fn act(&self, deeds: Vec<Deed<ConnectionHandle>>) {
-        for deed in deeds {
-            match deed {
-                Deed::Admit(handle) => handle.admit(),
-                Deed::Close(handle, why) => {
-                    self.metrics.connections.of(why.label()).inc();
+    fn apply(&self, actions: Vec<StrangerAction<ConnectionHandle>>) {
+        for action in actions {
+            match action {
+                StrangerAction::Admit(handle) => handle.admit(),
+                StrangerAction::Close(handle, why) => {
+                    self.metrics.connections.with_label(why.label()).inc();
                     self.refused(handle.source(), why.label(), &why.detail());
                     handle.close(why.detail());
                 }
@@ -133,27 +133,27 @@ impl Strangers {
 }
 
 impl Watch for Strangers {
-    fn settle(&self, number: u64, source: Source) {
-        let (deeds, first) = {
+    fn locate(&self, number: u64, source: Source) {
+        let (actions, first) = {
             let mut crowd = self.crowd();
             let waited = crowd.has_waiting();
-            let deeds = crowd.settle(number, source, Instant::now());
-            (deeds, crowd.has_waiting() && !waited)
+            let actions = crowd.locate(number, source, Instant::now());
+            (actions, crowd.has_waiting() && !waited)
         };
-        self.act(deeds);
+        self.apply(actions);
         if first {
             self.changed.notify_one();
         }
     }
 
-    fn leave(&self, number: u64) {
-        let deeds = {
+    fn forget(&self, number: u64) {
+        let actions = {
             let mut crowd = self.crowd();
-            let deeds = crowd.leave(number, Instant::now());
+            let actions = crowd.forget(number, Instant::now());
             set(&self.metrics.strangers, crowd.len());
-            deeds
+            actions
         };
-        self.act(deeds);
+        self.apply(actions);
     }
 
     fn may_guess(&self, credential: Credential, source: Source) -> Result<(), Duration> {
@@ -161,9 +161,9 @@ impl Watch for Strangers {
     }
 
     fn refused(&self, source: Source, reason: &'static str, detail: &dyn fmt::Display) {
-        self.metrics.refusals.of(reason).inc();
+        self.metrics.refusals.with_label(reason).inc();
         let line = self.refusals.lock().note(source, Instant::now());
-        let Some(Line { source, untold }) = line else {
+        let Some(LogLine { source, untold }) = line else {
             return;
         };
         let mut detail = detail.to_string();

@@ -43,13 +43,13 @@ async fn progress_is_never_written_before_the_acceptance_that_came_before_it() {
             attempt: attempt(),
             event: ReportEvent::Accepted,
             span: Span::none(),
-            turn: session.begin_report().await,
+            permit: session.recording_permit().await,
         };
         let of = accepted.attempt;
         assert!(recorder.report(accepted).await);
         recorder.progress(session.device, 1, of, v1::Progress::default());
         let written = async {
-            while recorder.waiting().reports + recorder.waiting().progress > 0 {
+            while recorder.backlog().reports + recorder.backlog().progress > 0 {
                 tokio::task::yield_now().await;
             }
             stop.cancel();
@@ -80,7 +80,7 @@ async fn what_waits_is_written_and_acknowledged_even_when_the_recorder_stops() {
             attempt: attempt(),
             event: ReportEvent::Accepted,
             span: Span::none(),
-            turn: session.begin_report().await,
+            permit: session.recording_permit().await,
         };
         assert!(recorder.report(submission).await);
     }

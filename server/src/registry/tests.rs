@@ -13,7 +13,7 @@ fn a_newer_session_ends_the_older_and_an_older_one_is_refused() {
     let first = handle(device, 1);
     assert!(registry.insert(Arc::clone(&first)));
     assert!(registry.insert(handle(device, 2)));
-    assert_eq!(first.ended.get(), Some(&Ended::Replaced));
+    assert_eq!(first.ended.get(), Some(&EndReason::Replaced));
     assert!(!registry.insert(handle(device, 1)));
     assert!(!registry.remove(device, 1));
     assert!(registry.remove(device, 2));
@@ -30,16 +30,32 @@ fn each_command_is_claimed_once_per_session() {
     };
     registry.insert(handle(device, 1));
     let what = Pushed::Deploy(attempt);
-    assert!(registry.claim(device, 1, what, Duration::ZERO).is_some());
-    assert!(registry.claim(device, 1, what, Duration::ZERO).is_none());
     assert!(
         registry
-            .claim(device, 1, Pushed::Stop(attempt, false), Duration::ZERO)
+            .claim_push(device, 1, what, Duration::ZERO)
             .is_some()
     );
-    assert!(registry.claim(device, 2, what, Duration::ZERO).is_none());
+    assert!(
+        registry
+            .claim_push(device, 1, what, Duration::ZERO)
+            .is_none()
+    );
+    assert!(
+        registry
+            .claim_push(device, 1, Pushed::Stop(attempt, false), Duration::ZERO)
+            .is_some()
+    );
+    assert!(
+        registry
+            .claim_push(device, 2, what, Duration::ZERO)
+            .is_none()
+    );
     registry.insert(handle(device, 2));
-    assert!(registry.claim(device, 2, what, Duration::ZERO).is_some());
+    assert!(
+        registry
+            .claim_push(device, 2, what, Duration::ZERO)
+            .is_some()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,14 +67,14 @@ async fn a_command_nobody_heard_is_claimed_once_more() {
         number: 1,
     };
     registry.insert(handle(device, 1));
-    let claim = || registry.claim(device, 1, Pushed::Deploy(attempt), Duration::ZERO);
+    let claim = || registry.claim_push(device, 1, Pushed::Deploy(attempt), Duration::ZERO);
     assert!(claim().is_some());
     tokio::time::advance(UNHEARD / 2).await;
     assert!(claim().is_none());
     tokio::time::advance(UNHEARD / 2).await;
     assert!(claim().is_some());
     assert!(claim().is_none(), "and not at once again");
-    let waited = registry.pushed(device, attempt);
+    let waited = registry.waited_for_push(device, attempt);
     assert_eq!(waited, Some(UNHEARD), "it has been due all the time");
 }
 
@@ -72,12 +88,16 @@ async fn what_has_ended_is_not_claimed_by_whoever_read_its_row_before() {
     };
     let (here, earlier) = (attempt(), attempt());
     registry.insert(handle(device, 1));
-    let claim = |what| registry.claim(device, 1, what, Duration::ZERO).is_some();
+    let claim = |what| {
+        registry
+            .claim_push(device, 1, what, Duration::ZERO)
+            .is_some()
+    };
     for what in [Pushed::Deploy(here), Pushed::Run(here, 2)] {
         assert!(claim(what));
     }
-    registry.closed(device, here);
-    registry.closed(device, earlier);
+    registry.attempt_closed(device, here);
+    registry.attempt_closed(device, earlier);
     for what in [
         Pushed::Deploy(here),
         Pushed::Run(here, 2),
@@ -86,7 +106,7 @@ async fn what_has_ended_is_not_claimed_by_whoever_read_its_row_before() {
         assert!(!claim(what), "{what:?}");
     }
     tokio::time::advance(UNHEARD).await;
-    registry.closed(device, attempt());
+    registry.attempt_closed(device, attempt());
     let kept = registry.lock().get(&device).map(|entry| entry.pushed.len());
     assert_eq!(kept, Some(1), "a long session does not collect them");
 }
@@ -100,7 +120,7 @@ fn a_full_queue_ends_the_session_by_name() {
         assert!(session.send(ack()));
     }
     assert!(!session.send(ack()));
-    assert_eq!(session.ended.get(), Some(&Ended::SlowConsumer));
+    assert_eq!(session.ended.get(), Some(&EndReason::SlowConsumer));
 }
 
 proptest! {
@@ -137,7 +157,7 @@ async fn no_command_goes_where_it_cannot_be_written_down() {
         target: TargetId::generate(),
         number: 1,
     };
-    let claimed = registry.claim(ailing.device, 1, Pushed::Deploy(attempt), Duration::ZERO);
+    let claimed = registry.claim_push(ailing.device, 1, Pushed::Deploy(attempt), Duration::ZERO);
     assert!(claimed.is_none());
     assert!(ailing.send(Message::HeartbeatAck(v1::HeartbeatAck { seq: 1 })));
     assert!(inbound.recv().await.is_some(), "all else goes");
@@ -148,11 +168,14 @@ async fn no_command_goes_where_it_cannot_be_written_down() {
 async fn a_disk_that_is_now_this_and_now_that_is_noted_now_and_then() {
     let handle = handle(DeviceId::generate(), 1);
     let full = Some(DiskFault::NoSpace);
-    assert!(!handle.is_news_of_disk(None));
-    assert!(handle.is_news_of_disk(full));
+    assert!(!handle.should_record_disk_fault(None));
+    assert!(handle.should_record_disk_fault(full));
     handle.set_disk_fault(full);
     assert_eq!(handle.disk_fault(), full);
-    assert!(!handle.is_news_of_disk(None), "that was a moment ago");
+    assert!(
+        !handle.should_record_disk_fault(None),
+        "that was a moment ago"
+    );
     tokio::time::advance(Duration::from_secs(10)).await;
-    assert!(handle.is_news_of_disk(None));
+    assert!(handle.should_record_disk_fault(None));
 }

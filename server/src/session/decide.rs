@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use super::handshake::{malformed, undecodable};
 use crate::{
     error::{retry_later, revoked, status},
-    registry::Ended,
+    registry::EndReason,
     store::reports::ReportEvent,
 };
 
@@ -26,7 +26,7 @@ use crate::{
     reason = "one at a time, taken apart at once"
 )]
 pub(super) enum Wake {
-    Ended(Ended),
+    Ended(EndReason),
     Message(DeviceSessionRequest),
     Broken(Status),
     Closed,
@@ -102,24 +102,24 @@ pub(super) fn decide_ailing(wake: Wake) -> Decision {
 pub(super) fn decide(wake: Wake) -> Decision {
     match wake {
         Wake::Ended(why) => match why {
-            Ended::Replaced => Decision::Finish(Some(status(
+            EndReason::Replaced => Decision::Finish(Some(status(
                 Code::Aborted,
                 Reason::SessionReplaced,
                 "a newer session took over",
             ))),
-            Ended::SlowConsumer => Decision::Finish(Some(status(
+            EndReason::SlowConsumer => Decision::Finish(Some(status(
                 Code::ResourceExhausted,
                 Reason::SlowConsumer,
                 "the agent did not keep up",
             ))),
-            Ended::Revoked(cause) => Decision::Finish(Some(revoked(cause, ""))),
-            Ended::Unrecorded => Decision::Finish(Some(retry_later(
+            EndReason::Revoked(cause) => Decision::Finish(Some(revoked(cause, ""))),
+            EndReason::Unrecorded => Decision::Finish(Some(retry_later(
                 Code::Unavailable,
                 Reason::StoreUnavailable,
                 "a report could not be recorded",
                 Duration::from_secs(5),
             ))),
-            Ended::Drain { reconnect_after } => Decision::Drain(reconnect_after),
+            EndReason::Drain { reconnect_after } => Decision::Drain(reconnect_after),
         },
         Wake::Closed => Decision::Finish(None),
         Wake::Silent => Decision::Finish(Some(Status::deadline_exceeded(
@@ -337,7 +337,7 @@ mod tests {
             assert_eq!(code(&decision), Some(Code::InvalidArgument), "{decision:?}");
         }
         assert_eq!(
-            code(&decide_ailing(Wake::Ended(Ended::Replaced))),
+            code(&decide_ailing(Wake::Ended(EndReason::Replaced))),
             Some(Code::Aborted)
         );
     }
@@ -346,16 +346,16 @@ mod tests {
     fn each_end_has_its_status() {
         let wait = Duration::from_millis(300);
         let end = |why| decide(Wake::Ended(why));
-        assert_eq!(code(&end(Ended::Replaced)), Some(Code::Aborted));
+        assert_eq!(code(&end(EndReason::Replaced)), Some(Code::Aborted));
         assert_eq!(
-            code(&end(Ended::SlowConsumer)),
+            code(&end(EndReason::SlowConsumer)),
             Some(Code::ResourceExhausted)
         );
         for cause in [Cause::Deleted, Cause::Replaced] {
-            let revoked = end(Ended::Revoked(cause));
+            let revoked = end(EndReason::Revoked(cause));
             assert_eq!(code(&revoked), Some(Code::Unauthenticated));
         }
-        let drain = end(Ended::Drain {
+        let drain = end(EndReason::Drain {
             reconnect_after: wait,
         });
         assert!(matches!(drain, Decision::Drain(after) if after == wait));

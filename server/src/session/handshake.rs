@@ -272,7 +272,7 @@ where
 
 /// What an agent answers to Welcome.
 #[derive(Debug)]
-pub enum Answered {
+pub enum Readiness {
     /// It has the epoch on disk.
     Ready,
     /// It cannot write it there, and says how it is.
@@ -285,15 +285,15 @@ pub async fn receive_ready<S>(
     inbound: &mut S,
     epoch: u64,
     deadline: Instant,
-) -> Result<Answered, Refusal>
+) -> Result<Readiness, Refusal>
 where
     S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
 {
     match next(inbound, deadline).await? {
-        Message::Ready(ready) if ready.epoch == epoch => Ok(Answered::Ready),
+        Message::Ready(ready) if ready.epoch == epoch => Ok(Readiness::Ready),
         Message::Ready(_) => Err(Refusal::Malformed("Ready names another epoch".into())),
         Message::Heartbeat(heartbeat) if heartbeat.disk_fault != 0 => {
-            Ok(Answered::Ailing(Box::new(heartbeat)))
+            Ok(Readiness::Ailing(Box::new(heartbeat)))
         }
         _ => Err(Refusal::Malformed(
             "the message after Welcome has to be Ready".into(),

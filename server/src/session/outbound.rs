@@ -54,7 +54,7 @@ impl Stream for Outbound {
 
 /// The two ends of a new stream: what the response carries, and what [`Sessions::run`] writes to.
 #[must_use]
-pub fn outbound() -> (Outbound, Line) {
+pub fn outbound() -> (Outbound, OutboundSender) {
     let (sender, queue) = mpsc::channel(OUTBOUND_QUEUE);
     let (end, verdict) = oneshot::channel();
     let outbound = Outbound {
@@ -62,17 +62,17 @@ pub fn outbound() -> (Outbound, Line) {
         verdict: Some(verdict),
         over: false,
     };
-    (outbound, Line { sender, end })
+    (outbound, OutboundSender { sender, end })
 }
 
 /// The session's end of [`Outbound`].
 #[derive(Debug)]
-pub struct Line {
+pub struct OutboundSender {
     pub(super) sender: mpsc::Sender<Box<DeviceSessionResponse>>,
     pub(super) end: oneshot::Sender<Status>,
 }
 
-impl Line {
+impl OutboundSender {
     /// Ends the stream, with a status or in good order, and waits for its peer to take that; false
     /// when it does not within `limit`.
     pub(super) async fn finish(self, verdict: Option<Status>, limit: Duration) -> bool {
@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_status_that_comes_after_the_senders_left_is_still_said() {
-        let (mut outbound, Line { sender, end }) = outbound();
+        let (mut outbound, OutboundSender { sender, end }) = outbound();
         drop(sender);
         let (next, ()) = tokio::join!(outbound.next(), async {
             tokio::task::yield_now().await;

@@ -320,14 +320,14 @@ both_databases! {
         let deployment = fixture.deploy("app:1", &[&one, &two]).await;
         let (pushed, waiting) = (fixture.target(&deployment, &one).await.0, fixture.target(&deployment, &two).await.0);
         let read = flight.moment();
-        assert!(flight.hand_over(one.id, pushed, epoch, read));
+        assert!(flight.record_push(one.id, pushed, epoch, read));
         fixture.store.cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id).await.unwrap();
         let (_, target) = fixture.target(&deployment, &one).await;
         assert!(target.state == State::Sent && target.stop_requested, "its device may have it: {target:?}");
         assert_eq!(fixture.state(&deployment, &two).await, State::Cancelled);
         // What was read before that is not pushed any more.
-        assert!(!flight.hand_over(two.id, waiting, 1, read));
-        assert_eq!(flight.refused().await.into_iter().collect::<Vec<_>>(), [two.id]);
+        assert!(!flight.record_push(two.id, waiting, 1, read));
+        assert_eq!(flight.wait_for_refused().await.into_iter().collect::<Vec<_>>(), [two.id]);
         assert_eq!(fixture.due(&one, epoch).await, [("stop".to_owned(), pushed)]);
         // A pause holds back what was read before it as well.
         fixture.bundle("db", "1").await;
@@ -335,8 +335,8 @@ both_databases! {
         let (waiting, _) = fixture.target(&paused, &two).await;
         let read = flight.moment();
         fixture.store.pause_deployment(&caller("PauseDeployment"), paused.deployment.id, "").await.unwrap();
-        assert!(!flight.hand_over(two.id, waiting, 1, read));
-        assert!(flight.hand_over(two.id, waiting, 1, flight.moment()));
+        assert!(!flight.record_push(two.id, waiting, 1, read));
+        assert!(flight.record_push(two.id, waiting, 1, flight.moment()));
         // What is left is written behind.
         fixture.store.note_pushes().await.unwrap();
         assert_eq!(fixture.state(&paused, &two).await, State::Sent);

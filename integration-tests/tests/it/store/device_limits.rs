@@ -56,7 +56,7 @@ both_databases! {
         assert_eq!(kept.iter().filter(|(name, _)| name.as_deref() == Some("first")).count(), 1);
         assert!(kept.iter().all(|(_, bytes)| *bytes <= 70_000), "{kept:?}");
         assert_eq!(fixture.unknown_reports(&honest).await.len(), 1);
-        let dropped = fixture.store.figures().device_limits.of("unknown_reports").get();
+        let dropped = fixture.store.figures().device_limits.with_label("unknown_reports").get();
         assert_eq!(dropped, 1000 - kept.len() as u64);
     }
 

@@ -18,8 +18,8 @@ use kernex_server::{
         dispatch::DueKind,
         reports::{IncomingReport, ReportEvent},
         schedules::Terms,
+        session_changes::{Committed, SessionChange},
         sessions::{HeldAttempt, OpenSession, OpenedSession},
-        steps::{Step, Taken},
     },
 };
 use sea_orm_migration::sea_orm::{
@@ -220,22 +220,26 @@ impl Fixture {
     }
 
     pub(super) async fn open(&self, opening: OpenSession) -> Result<OpenedSession, StoreError> {
-        match self.step(Step::Open(Box::new(opening))).await? {
-            Taken::Opened(opened) => Ok(opened),
-            Taken::Done => panic!("a session that opens has a number"),
+        match self.change(SessionChange::Open(Box::new(opening))).await? {
+            Committed::Opened(opened) => Ok(opened),
+            Committed::Done => panic!("a session that opens has a number"),
         }
     }
 
     pub(super) async fn confirm(&self, device: DeviceId, epoch: u64) -> Result<(), StoreError> {
-        self.step(Step::Confirm(device, epoch)).await.map(drop)
+        self.change(SessionChange::Confirm(device, epoch))
+            .await
+            .map(drop)
     }
 
     pub(super) async fn close(&self, device: DeviceId, epoch: u64) -> Result<(), StoreError> {
-        self.step(Step::Close(device, epoch)).await.map(drop)
+        self.change(SessionChange::Close(device, epoch))
+            .await
+            .map(drop)
     }
 
-    async fn step(&self, step: Step) -> Result<Taken, StoreError> {
-        self.store.take_steps(&[step]).await?.remove(0)
+    async fn change(&self, change: SessionChange) -> Result<Committed, StoreError> {
+        self.store.change_sessions(&[change]).await?.remove(0)
     }
 
     pub(super) async fn bundle(&self, name: &str, version: &str) -> BundleRow {

@@ -17,8 +17,8 @@ use kernex_server::{
         access::NewEnrollmentToken,
         devices::{Conflict, DeviceStatus},
         reports::ReportEvent,
+        session_changes::{Committed, SessionChange},
         sessions::{DownloadRefused, OpenSession},
-        steps::{Step, Taken},
     },
 };
 
@@ -46,20 +46,20 @@ both_databases! {
         let fixture = Fixture::new(database).await;
         let (first, second) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
         let stranger = Device { key: Digest::of(b"another key"), ..fixture.device("edge-3").await };
-        let open = |device: &Device| Step::Open(Box::new(fixture.opening(device, 0, &[])));
-        let answers = fixture.store.take_steps(&[open(&first), open(&stranger), open(&second), open(&first)]).await.unwrap();
+        let open = |device: &Device| SessionChange::Open(Box::new(fixture.opening(device, 0, &[])));
+        let answers = fixture.store.change_sessions(&[open(&first), open(&stranger), open(&second), open(&first)]).await.unwrap();
         let epochs: Vec<_> = answers.iter().map(|answer| match answer {
-            Ok(Taken::Opened(opened)) => Some(opened.epoch),
+            Ok(Committed::Opened(opened)) => Some(opened.epoch),
             other => {
                 assert!(matches!(other, Err(StoreError::NotFound { .. })), "{other:?}");
                 None
             }
         }).collect();
         assert_eq!(epochs, [Some(1), None, Some(1), Some(2)], "in order, the newest last");
-        let steps = [Step::Confirm(first.id, 1), Step::Confirm(first.id, 2), Step::Confirm(second.id, 1), Step::Close(second.id, 1)];
-        let answers = fixture.store.take_steps(&steps).await.unwrap();
+        let steps = [SessionChange::Confirm(first.id, 1), SessionChange::Confirm(first.id, 2), SessionChange::Confirm(second.id, 1), SessionChange::Close(second.id, 1)];
+        let answers = fixture.store.change_sessions(&steps).await.unwrap();
         assert!(matches!(answers[0], Err(StoreError::NotFound { .. })), "{answers:?}");
-        assert!(answers[1..].iter().all(|answer| matches!(answer, Ok(Taken::Done))), "{answers:?}");
+        assert!(answers[1..].iter().all(|answer| matches!(answer, Ok(Committed::Done))), "{answers:?}");
         fixture.store.renew_lease(fixture.replica, Duration::from_secs(15)).await.unwrap();
         let status = async |device: &Device| fixture.store.get_device(&device.name).await.unwrap().status;
         assert_eq!(status(&first).await, DeviceStatus::Online);
@@ -85,9 +85,9 @@ both_databases! {
         }
         // The first one claims what the other one has accepted, which has forgotten it.
         let held = attempts.iter().map(|attempt| (*attempt, State::Accepted)).collect::<Vec<_>>();
-        let open = |device: &Device, held| Step::Open(Box::new(fixture.opening(device, 1, held)));
+        let open = |device: &Device, held| SessionChange::Open(Box::new(fixture.opening(device, 1, held)));
         let steps = [open(&devices[0], &held), open(&devices[1], &[])];
-        let answers = fixture.store.take_steps(&steps).await.unwrap();
+        let answers = fixture.store.change_sessions(&steps).await.unwrap();
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         let due = fixture.store.due_commands(&devices.each_ref().map(|device| (device.id, 2))).await.unwrap();
         let due: Vec<_> = due.iter().map(|command| (command.device, command.attempt)).collect();

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    answers::{feeder::End, places::Caller, taken::Measured},
+    answers::{feeder::End, measured::Measured, slots::SlotOwner},
     connections::ConnectionHandle,
     metrics::Transactions,
 };
@@ -18,7 +18,7 @@ fn second(n: u64) -> Duration {
 #[test]
 fn only_what_waits_and_does_not_move_is_ended_and_closed() {
     let start = Instant::now();
-    let waits = |taken| State {
+    let waits = |taken| AnswerState {
         waits: true,
         taken,
         stream: true,
@@ -28,68 +28,71 @@ fn only_what_waits_and_does_not_move_is_ended_and_closed() {
     let mut seen = Seen::new(start);
     for n in 1..100 {
         let verdict = seen.decide(waits(n), start + second(29 * n), LIMIT);
-        assert_eq!(verdict, Verdict::Leave, "{n}");
+        assert_eq!(verdict, StallAction::Leave, "{n}");
     }
     // A quiet watch has nothing to take.
     let mut seen = Seen::new(start);
-    let quiet = State {
+    let quiet = AnswerState {
         waits: false,
         ..waits(5)
     };
     assert_eq!(
         seen.decide(quiet, start + second(3600), LIMIT),
-        Verdict::Leave
+        StallAction::Leave
     );
     assert_eq!(
         seen.decide(waits(5), start + second(3629), LIMIT),
-        Verdict::Leave
+        StallAction::Leave
     );
     assert_eq!(
         seen.decide(waits(5), start + second(3630), LIMIT),
-        Verdict::End
+        StallAction::End
     );
-    let ended = State {
+    let ended = AnswerState {
         ended: true,
         ..waits(5)
     };
     assert_eq!(
         seen.decide(ended, start + second(3659), LIMIT),
-        Verdict::Leave
+        StallAction::Leave
     );
     // Once it was ended, a byte now and then does not keep it.
-    let trickle = State { taken: 6, ..ended };
+    let trickle = AnswerState { taken: 6, ..ended };
     assert_eq!(
         seen.decide(trickle, start + second(3660), LIMIT),
-        Verdict::Close
+        StallAction::Close
     );
 
     // One that was ended by others has as long to take its end.
     let mut seen = Seen::new(start);
-    assert_eq!(seen.decide(ended, start + second(1), LIMIT), Verdict::Leave);
+    assert_eq!(
+        seen.decide(ended, start + second(1), LIMIT),
+        StallAction::Leave
+    );
     assert_eq!(
         seen.decide(trickle, start + second(31), LIMIT),
-        Verdict::Close
+        StallAction::Close
     );
 
     // A single answer cannot be ended apart from its connection.
-    let single = State {
+    let single = AnswerState {
         stream: false,
         ..waits(0)
     };
     let mut seen = Seen::new(start);
     assert_eq!(
         seen.decide(single, start + second(59), LIMIT),
-        Verdict::Leave
+        StallAction::Leave
     );
     assert_eq!(
         seen.decide(single, start + second(60), LIMIT),
-        Verdict::Close
+        StallAction::Close
     );
 }
 
 fn answer(end: Option<End>) -> (Arc<Answer>, ConnectionHandle) {
     let connection = ConnectionHandle::default();
-    let caller = Caller::Connection(1);
+    let caller = SlotOwner::Connection(1);
     let mut answer = Answer::new("/x".into(), caller, connection.clone(), None);
     answer.end = end;
     (Arc::new(answer), connection)
@@ -140,7 +143,7 @@ async fn a_reader_who_takes_nothing_is_told_and_then_cut_off_and_one_who_takes_a
         assert_eq!(good_end.status().map(|status| status.code()), None);
     };
     tokio::join!(looking, reading, honest);
-    assert_eq!(metrics.slow_readers.of("ended").get(), 1);
-    assert_eq!(metrics.slow_readers.of("disconnected").get(), 1);
+    assert_eq!(metrics.slow_readers.with_label("ended").get(), 1);
+    assert_eq!(metrics.slow_readers.with_label("disconnected").get(), 1);
     drop(good_connection);
 }

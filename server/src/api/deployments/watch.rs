@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    api::{Turn, convert::fitting, feed::Seat, turn},
+    api::{Turn, convert::fitting, feed::WatcherPermit, turn},
     clock::Timestamp,
     domain::rollout::DeploymentState,
     error::going_away,
@@ -41,14 +41,14 @@ const OVERLAP: Duration = Duration::from_secs(2);
 pub(super) async fn follow(
     store: OperatorStore,
     id: DeploymentId,
-    seat: Seat,
+    permit: WatcherPermit,
     draining: CancellationToken,
 ) -> Result<impl Stream<Item = Result<v1::WatchDeploymentResponse, Status>> + Send, Status> {
     // Before the first read, so that no change falls between the two.
     let mut changes = store.changes();
     let mut deployment = store.get_deployment(id).await?;
     Ok(async_stream::try_stream! {
-        let _seat = seat;
+        let _permit = permit;
         let mut shown = Shown::default();
         // The deployment is always read before its targets: what shows it finished shows every
         // target closed.

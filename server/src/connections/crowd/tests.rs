@@ -6,8 +6,8 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 
-fn limits(of_one_source: usize) -> Limits {
-    Limits {
+fn limits(of_one_source: usize) -> StrangerLimits {
+    StrangerLimits {
         probation: Duration::from_secs(15),
         patience: PATIENCE,
         of_one_source,
@@ -20,31 +20,34 @@ fn source(last: u8) -> Source {
 }
 
 /// A crowd whose links are numbers, and `count` strangers of one source in it.
-fn crowd(of_one_source: usize, count: u64, now: Instant) -> (Crowd<u64>, Vec<Deed<u64>>) {
+fn crowd(of_one_source: usize, count: u64, now: Instant) -> (Crowd<u64>, Vec<StrangerAction<u64>>) {
     let mut crowd = Crowd::new(limits(of_one_source), 7);
-    let mut deeds = Vec::new();
+    let mut actions = Vec::new();
     for _ in 0..count {
-        deeds.extend(come(&mut crowd, source(1), now));
+        actions.extend(come(&mut crowd, source(1), now));
     }
-    (crowd, deeds)
+    (crowd, actions)
 }
 
 /// The next stranger; its link is its number.
-fn come(crowd: &mut Crowd<u64>, from: Source, now: Instant) -> Vec<Deed<u64>> {
+fn come(crowd: &mut Crowd<u64>, from: Source, now: Instant) -> Vec<StrangerAction<u64>> {
     let link = crowd.next;
     let id = crowd.arrive(link, now);
-    crowd.settle(id, from, now)
+    crowd.locate(id, from, now)
 }
 
 #[test]
 fn so_many_of_one_source_are_inside_and_the_next_waits_until_one_is_known() {
     let now = Instant::now();
-    let (mut crowd, deeds) = crowd(2, 3, now);
-    assert_eq!(deeds, [Deed::Admit(0), Deed::Admit(1)]);
+    let (mut crowd, actions) = crowd(2, 3, now);
+    assert_eq!(
+        actions,
+        [StrangerAction::Admit(0), StrangerAction::Admit(1)]
+    );
     // Another source has places of its own.
-    assert_eq!(come(&mut crowd, source(2), now), [Deed::Admit(3)]);
-    assert_eq!(crowd.leave(1, now), [Deed::Admit(2)]);
-    assert_eq!(crowd.leave(0, now), []);
+    assert_eq!(come(&mut crowd, source(2), now), [StrangerAction::Admit(3)]);
+    assert_eq!(crowd.forget(1, now), [StrangerAction::Admit(2)]);
+    assert_eq!(crowd.forget(0, now), []);
     assert_eq!(crowd.len(), 2);
 }
 
@@ -58,13 +61,19 @@ fn who_holds_a_place_while_others_wait_makes_room_after_its_patience() {
     // The newest of those who wait gets it, and the next place is not taken at once.
     assert_eq!(
         crowd.due(late),
-        [Deed::Close(0, Why::Crowded), Deed::Admit(3)]
+        [
+            StrangerAction::Close(0, Why::Crowded),
+            StrangerAction::Admit(3)
+        ]
     );
     let next = late + limits(2).pace(2);
     assert_eq!(crowd.next_look(), Some(next));
     assert_eq!(
         crowd.due(next),
-        [Deed::Close(1, Why::Crowded), Deed::Admit(2)]
+        [
+            StrangerAction::Close(1, Why::Crowded),
+            StrangerAction::Admit(2)
+        ]
     );
 }
 
@@ -75,7 +84,7 @@ fn nobody_makes_room_while_nobody_waits_and_the_probation_ends_all_the_same() {
     let end = now + limits(2).probation;
     assert_eq!(crowd.next_look(), Some(end));
     assert_eq!(crowd.due(end - Duration::from_millis(1)), []);
-    let closed = [0, 1].map(|link| Deed::Close(link, Why::Unproven));
+    let closed = [0, 1].map(|link| StrangerAction::Close(link, Why::Unproven));
     assert_eq!(crowd.due(end), closed);
     assert_eq!((crowd.len(), crowd.sources.len()), (0, 0));
     assert_eq!(crowd.next_look(), None);
@@ -86,21 +95,21 @@ fn the_time_of_who_waits_or_never_says_where_it_is_from_ends_too() {
     let now = Instant::now();
     let (mut crowd, _) = crowd(1, 2, now);
     crowd.arrive(2, now);
-    let deeds = crowd.due(now + limits(1).probation);
-    let unproven = deeds
+    let actions = crowd.due(now + limits(1).probation);
+    let unproven = actions
         .iter()
-        .filter(|deed| matches!(deed, Deed::Close(..)))
+        .filter(|action| matches!(action, StrangerAction::Close(..)))
         .count();
-    assert_eq!((unproven, crowd.len()), (3, 0), "{deeds:?}");
+    assert_eq!((unproven, crowd.len()), (3, 0), "{actions:?}");
 }
 
 #[test]
 fn no_more_than_some_wait() {
     let now = Instant::now();
-    let (crowd, deeds) = crowd(2, 2 + 2 * WAITING as u64 + 5, now);
-    let closed = deeds
+    let (crowd, actions) = crowd(2, 2 + 2 * WAITING as u64 + 5, now);
+    let closed = actions
         .iter()
-        .filter(|deed| matches!(deed, Deed::Close(_, Why::Crowded)))
+        .filter(|action| matches!(action, StrangerAction::Close(_, Why::Crowded)))
         .count();
     assert_eq!((closed, crowd.len()), (5, 2 + 2 * WAITING));
 }
@@ -108,9 +117,13 @@ fn no_more_than_some_wait() {
 #[test]
 fn without_a_cap_nobody_waits() {
     let now = Instant::now();
-    let (crowd, deeds) = crowd(0, 1000, now);
-    assert!(deeds.iter().all(|deed| matches!(deed, Deed::Admit(_))));
-    assert_eq!((deeds.len(), crowd.len()), (1000, 1000));
+    let (crowd, actions) = crowd(0, 1000, now);
+    assert!(
+        actions
+            .iter()
+            .all(|action| matches!(action, StrangerAction::Admit(_)))
+    );
+    assert_eq!((actions.len(), crowd.len()), (1000, 1000));
 }
 
 #[test]
@@ -141,11 +154,11 @@ fn a_server_slower_than_the_patience_still_finishes_somebody() {
     let (mut finished, mut turned_away) = (0, 0);
     let step = Duration::from_millis(10);
     for _ in 0..4000 {
-        let mut deeds = Vec::new();
+        let mut actions = Vec::new();
         while crowd.len() < 3 * most {
-            deeds.extend(come(&mut crowd, source(1), now));
+            actions.extend(come(&mut crowd, source(1), now));
         }
-        deeds.extend(crowd.due(now));
+        actions.extend(crowd.due(now));
         let share = step.as_secs_f64() / work / inside.len().max(1) as f64;
         for done in inside.values_mut() {
             *done += share;
@@ -158,14 +171,14 @@ fn a_server_slower_than_the_patience_still_finishes_somebody() {
         for id in done {
             inside.remove(&id);
             finished += 1;
-            deeds.extend(crowd.leave(id, now));
+            actions.extend(crowd.forget(id, now));
         }
-        for deed in deeds {
-            match deed {
-                Deed::Admit(id) => {
+        for action in actions {
+            match action {
+                StrangerAction::Admit(id) => {
                     inside.insert(id, 0.0);
                 }
-                Deed::Close(id, _) => {
+                StrangerAction::Close(id, _) => {
                     turned_away += u32::from(inside.remove(&id).is_some());
                 }
             }
@@ -189,7 +202,7 @@ proptest! {
         let mut crowd = Crowd::new(limits(most), 7);
         let mut here = BTreeSet::new();
         for (what, whose, millis) in steps {
-            let deeds = match what {
+            let actions = match what {
                 0 | 1 => {
                     here.insert(crowd.next);
                     come(&mut crowd, source(whose), now)
@@ -198,11 +211,11 @@ proptest! {
                     let leaver = here.iter().nth(usize::from(whose)).copied();
                     leaver.map_or_else(Vec::new, |id| {
                         here.remove(&id);
-                        crowd.leave(id, now)
+                        crowd.forget(id, now)
                     })
                 }
                 3 => match crowd.make_room(now) {
-                    Room::Made(link) => vec![Deed::Close(link, Why::Evicted)],
+                    Room::Made(link) => vec![StrangerAction::Close(link, Why::Evicted)],
                     _ => Vec::new(),
                 },
                 _ => {
@@ -210,8 +223,8 @@ proptest! {
                     crowd.due(now)
                 }
             };
-            for deed in deeds {
-                if let Deed::Close(link, _) = deed {
+            for action in actions {
+                if let StrangerAction::Close(link, _) = action {
                     prop_assert!(here.remove(&link), "{link} was closed twice");
                 }
             }

@@ -1,6 +1,6 @@
 use super::{super::Strangers, *};
 use crate::{
-    connections::crowd::Limits,
+    connections::crowd::StrangerLimits,
     metrics::{Metrics, Transactions},
 };
 
@@ -20,7 +20,7 @@ async fn closing_reaches_the_task_and_the_first_reason_counts() {
 }
 
 fn strangers(of_one_source: usize) -> (Arc<Strangers>, Arc<Metrics>) {
-    let limits = Limits {
+    let limits = StrangerLimits {
         probation: Duration::from_secs(15),
         patience: Duration::from_secs(2),
         of_one_source,
@@ -34,7 +34,7 @@ async fn stranger(strangers: &Arc<Strangers>) -> Presence {
     let presence = strangers.arrive();
     presence
         .handle()
-        .comes_from(([192, 0, 2, 1], 1).into())
+        .wait_for_admission(([192, 0, 2, 1], 1).into())
         .await;
     presence
 }
@@ -45,15 +45,15 @@ async fn a_stranger_has_so_many_calls_and_who_is_known_has_more() {
     let presence = stranger(&strangers).await;
     let handle = presence.handle();
     let mut calls: Vec<_> = (0..STRANGER_CALLS)
-        .map(|_| handle.call(false).expect("a call"))
+        .map(|_| handle.begin_call(false).expect("a call"))
         .collect();
-    let refused = handle.call(false).expect_err("too many");
+    let refused = handle.begin_call(false).expect_err("too many");
     assert_eq!(refused.code(), Code::ResourceExhausted);
     calls.pop();
-    calls.push(handle.call(false).expect("one is over"));
-    assert!(handle.call(false).is_err());
-    handle.known();
-    assert!(handle.call(false).expect("known").is_none());
+    calls.push(handle.begin_call(false).expect("one is over"));
+    assert!(handle.begin_call(false).is_err());
+    handle.mark_known();
+    assert!(handle.begin_call(false).expect("known").is_none());
     drop(calls);
     assert_eq!(handle.0.calls.load(SeqCst), 0);
 }
@@ -63,14 +63,14 @@ async fn watches_of_health_are_few_for_everybody() {
     let (strangers, _) = strangers(0);
     let presence = stranger(&strangers).await;
     let handle = presence.handle();
-    handle.known();
+    handle.mark_known();
     let watches: Vec<_> = (0..WATCHES)
-        .map(|_| handle.call(true).expect("a watch"))
+        .map(|_| handle.begin_call(true).expect("a watch"))
         .collect();
-    assert!(handle.call(true).is_err());
-    assert!(handle.call(false).is_ok());
+    assert!(handle.begin_call(true).is_err());
+    assert!(handle.begin_call(false).is_ok());
     drop(watches);
-    assert!(handle.call(true).is_ok());
+    assert!(handle.begin_call(true).is_ok());
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn whoever_has_not_failed_may_always_try() {
     honest.handle().failed(Credential::Bearer);
     assert!(honest.handle().may_try(Credential::Bearer).is_err());
     // Its own mistake before does not matter once it is known.
-    honest.handle().known();
+    honest.handle().mark_known();
     assert!(honest.handle().may_try(Credential::Bearer).is_ok());
 }
 
@@ -106,7 +106,7 @@ async fn a_stranger_is_closed_in_time_and_who_is_known_stays() {
     let stop = tokio_util::sync::CancellationToken::new();
     let watching = Arc::clone(&strangers).watch(stop.clone());
     let (first, second) = (stranger(&strangers).await, stranger(&strangers).await);
-    second.handle().known();
+    second.handle().mark_known();
     assert_eq!(metrics.strangers.get(), 1);
     let closing = async {
         let began = tokio::time::Instant::now();
@@ -122,7 +122,7 @@ async fn a_stranger_is_closed_in_time_and_who_is_known_stays() {
     let handle = first.handle().clone();
     drop(first);
     assert!(handle.is_stranger(), "also once it is gone");
-    assert_eq!(metrics.connections.of("unproven").get(), 1);
+    assert_eq!(metrics.connections.with_label("unproven").get(), 1);
     assert_eq!(metrics.strangers.get(), 0);
 }
 
@@ -135,7 +135,7 @@ async fn one_that_waits_comes_inside_when_another_is_known_or_gone_or_had_its_pa
         let first = stranger(&strangers).await;
         let (second, ()) = tokio::join!(stranger(&strangers), async {
             tokio::task::yield_now().await;
-            first.handle().known();
+            first.handle().mark_known();
         });
         let (third, ()) = tokio::join!(stranger(&strangers), async {
             tokio::task::yield_now().await;
@@ -144,7 +144,7 @@ async fn one_that_waits_comes_inside_when_another_is_known_or_gone_or_had_its_pa
         // The third only holds its place.
         let _fourth = stranger(&strangers).await;
         assert!(third.handle().closed().await.contains("too many"));
-        assert_eq!(metrics.connections.of("crowded").get(), 1);
+        assert_eq!(metrics.connections.with_label("crowded").get(), 1);
         stop.cancel();
     };
     tokio::join!(watching, coming);

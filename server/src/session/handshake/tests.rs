@@ -131,7 +131,7 @@ async fn a_signed_hello_and_the_right_ready_open_the_session() {
     assert_eq!((hello.revision(), hello.wire.last_epoch), (2, 3));
     verify(&challenge, &hello, Some(&device_key())).expect("the signature holds");
     let answered = receive_ready(&mut inbound, 4, soon()).await.expect("Ready");
-    assert!(matches!(answered, Answered::Ready));
+    assert!(matches!(answered, Readiness::Ready));
 }
 
 #[test]
@@ -343,7 +343,7 @@ async fn who_cannot_write_the_epoch_down_says_so_in_the_place_of_ready() {
         })])
     };
     let ailing = receive_ready(&mut beat(v1::DiskFault::ReadOnly), 4, soon()).await;
-    assert!(matches!(ailing, Ok(Answered::Ailing(_))), "{ailing:?}");
+    assert!(matches!(ailing, Ok(Readiness::Ailing(_))), "{ailing:?}");
     let well = receive_ready(&mut beat(v1::DiskFault::Unspecified), 4, soon()).await;
     assert!(matches!(well, Err(Refusal::Malformed(_))), "{well:?}");
 }

@@ -29,7 +29,7 @@ impl EventLimit {
             .allow_burst(BURST);
         Self {
             devices: RateLimiter::hashmap(quota),
-            held_back: figures.device_limits.of("events"),
+            held_back: figures.device_limits.with_label("events"),
         }
     }
 
@@ -68,7 +68,7 @@ mod tests {
         let told = (0..1000).filter(|_| limit.take(loud)).count();
         assert_eq!(told, 60);
         assert!(limit.take(quiet));
-        assert_eq!(figures.device_limits.of("events").get(), 940);
+        assert_eq!(figures.device_limits.with_label("events").get(), 940);
         limit.forget();
         assert!(!limit.take(loud));
     }

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use crate::{
-    clock::{Look, Timestamp},
+    clock::{ClockReading, Timestamp},
     store::db::store::Store,
 };
 
@@ -15,16 +15,16 @@ impl Store {
     /// ordered meanwhile would be long late once the clock is right again.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.now_at(self.0.clock.look())
+        self.now_at(self.0.clock.read())
     }
 
-    fn now_at(&self, look: Look) -> Timestamp {
+    fn now_at(&self, reading: ClockReading) -> Timestamp {
         let ahead = self.0.ahead.load(Ordering::Relaxed);
-        self.never_back(look.now().0.saturating_add(ahead), look)
+        self.never_back(reading.now().0.saturating_add(ahead), reading)
     }
 
-    fn never_back(&self, now: i64, look: Look) -> Timestamp {
-        let drift = self.drift(look);
+    fn never_back(&self, now: i64, reading: ClockReading) -> Timestamp {
+        let drift = self.drift(reading);
         if drift < 0 && !is_trusted(drift) {
             return Timestamp(now.saturating_sub(drift));
         }
@@ -35,20 +35,20 @@ impl Store {
     /// began.
     #[must_use]
     pub fn clock_drift(&self) -> Duration {
-        Duration::from_micros(self.drift(self.0.clock.look()).unsigned_abs())
+        Duration::from_micros(self.drift(self.0.clock.read()).unsigned_abs())
     }
 
-    fn drift(&self, look: Look) -> i64 {
+    fn drift(&self, reading: ClockReading) -> i64 {
         let ahead = self.0.ahead.load(Ordering::Relaxed);
         let first = self.0.first_ahead.get().copied().unwrap_or(ahead);
         let jumped = ahead.saturating_sub(first);
-        look.drift.saturating_add(jumped)
+        reading.drift.saturating_add(jumped)
     }
 
     /// Now by the boot clock, while the clock is not to be trusted: nobody is locked out because it
     /// jumped.
     pub(crate) fn steady_now(&self) -> Timestamp {
-        let drift = self.drift(self.0.clock.look());
+        let drift = self.drift(self.0.clock.read());
         let now = self.now();
         if drift <= 0 || is_trusted(drift) {
             return now;
@@ -60,35 +60,35 @@ impl Store {
     /// from where it should be: until it is back, or until a restart accepts it.
     #[must_use]
     pub fn trusts_clock(&self) -> bool {
-        self.trusts(self.0.clock.look())
+        self.trusts(self.0.clock.read())
     }
 
-    fn trusts(&self, look: Look) -> bool {
-        is_trusted(self.drift(look))
+    fn trusts(&self, reading: ClockReading) -> bool {
+        is_trusted(self.drift(reading))
     }
 
     /// Now, for what only time decides; none while the clock is not to be trusted.
     pub(crate) fn time(&self) -> Option<Timestamp> {
-        // Of one look: a clock that jumps between two would be trusted with the wrong time.
-        let look = self.0.clock.look();
-        self.trusts(look).then(|| self.now_at(look))
+        // Of one reading: a clock that jumps between two would be trusted with the wrong time.
+        let reading = self.0.clock.read();
+        self.trusts(reading).then(|| self.now_at(reading))
     }
 
     /// Stamps a transaction by this machine's clock, and says whether that is to be trusted.
     pub(crate) fn stamp(&self) -> (Timestamp, bool) {
-        let look = self.0.clock.look();
-        (self.stamp_at(self.now_at(look).0), self.trusts(look))
+        let reading = self.0.clock.read();
+        (self.stamp_at(self.now_at(reading).0), self.trusts(reading))
     }
 
     /// The same by the database's clock, which it also takes note of.
     pub(crate) fn stamp_from(&self, database: i64) -> (Timestamp, bool) {
-        let look = self.0.clock.look();
-        let now = database.saturating_add(look.offset);
-        let ahead = database.saturating_sub(look.wall);
+        let reading = self.0.clock.read();
+        let now = database.saturating_add(reading.offset);
+        let ahead = database.saturating_sub(reading.wall);
         self.0.first_ahead.get_or_init(|| ahead);
         self.0.ahead.store(ahead, Ordering::Relaxed);
-        let stamp = self.stamp_at(self.never_back(now, look).0);
-        (stamp, self.trusts(look))
+        let stamp = self.stamp_at(self.never_back(now, reading).0);
+        (stamp, self.trusts(reading))
     }
 
     /// Stamps grow even where the clock stands still or steps back a little. A clock that is set

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use crate::{
     clock::Timestamp,
     crash::Act,
-    in_flight::Decision,
+    in_flight::DecisionGuard,
     metrics::observe,
     revocations::Revocation,
     store::db::{
@@ -47,7 +47,7 @@ const MAX_TRIES: u32 = 12;
 /// it reads is held until it is committed, and what was pushed meanwhile is known.
 pub(crate) struct Deciding {
     tx: Arc<Tx>,
-    decision: Arc<Decision>,
+    decision: Arc<DecisionGuard>,
 }
 
 impl Deref for Deciding {
@@ -60,7 +60,7 @@ impl Deref for Deciding {
 
 impl Deciding {
     /// The leave to decide.
-    pub(crate) fn decision(&self) -> &Decision {
+    pub(crate) fn decision(&self) -> &DecisionGuard {
         &self.decision
     }
 }
@@ -148,13 +148,13 @@ impl Store {
         Fut: Future<Output = Result<T>> + Send,
         T: Send,
     {
-        let decision = Arc::new(self.in_flight().decide());
+        let decision = Arc::new(self.in_flight().begin_decision());
         let deciding = |tx| {
             let decision = Arc::clone(&decision);
             work(Deciding { tx, decision })
         };
         let decided = self.write_as(act, deciding).await?;
-        decision.committed();
+        decision.mark_committed();
         Ok(decided)
     }
 
@@ -202,11 +202,11 @@ impl Store {
             match self.attempt(act, lock, &work).await {
                 Err(StoreError::Db(error)) if is_retryable(&error) => {
                     if tries >= MAX_TRIES {
-                        figures.ended.of("rolled_back").inc();
+                        figures.ended.with_label("rolled_back").inc();
                         return Err(StoreError::Unavailable(format!("it stays busy: {error}")));
                     }
                     tracing::debug!(tries, %error, "transaction runs again");
-                    figures.ended.of("retried").inc();
+                    figures.ended.with_label("retried").inc();
                     // Full jitter, so that two that collided do not collide again.
                     let most = 4u64 << Ord::min(tries, 8);
                     let pause = rand::thread_rng().gen_range(1..=most);
@@ -214,12 +214,12 @@ impl Store {
                     tries += 1;
                 }
                 Ok(value) => {
-                    figures.ended.of("committed").inc();
+                    figures.ended.with_label("committed").inc();
                     observe(&figures.took, started.elapsed());
                     return Ok(value);
                 }
                 Err(error) => {
-                    figures.ended.of("rolled_back").inc();
+                    figures.ended.with_label("rolled_back").inc();
                     return Err(error);
                 }
             }

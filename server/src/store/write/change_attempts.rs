@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::{
     clock::Timestamp,
     domain::attempt::{Attempt, Closing, Event, Fact, Sent, State, Verdict, apply},
-    in_flight::Decision,
+    in_flight::DecisionGuard,
     store::{
         db::{
             error::Result,
@@ -45,7 +45,7 @@ pub(crate) struct Entry {
 /// Attempts that change together.
 pub(crate) struct Batch<'a> {
     tx: &'a Tx,
-    decision: Option<&'a Decision>,
+    decision: Option<&'a DecisionGuard>,
     entries: BTreeMap<(Uuid, i32), Entry>,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Batch<'a> {
                     entry.note_push(signed(*epoch), self.tx.now);
                 }
             }
-            decision.note(pushes);
+            decision.note_pushes(pushes);
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ impl Store {
         .do_nothing()
         .to_owned();
         insert_all::<unknown_report::Entity>(&tx.db, reports, Some(first_stays)).await?;
-        let dropped = self.figures().device_limits.of("unknown_reports");
+        let dropped = self.figures().device_limits.with_label("unknown_reports");
         for device in devices {
             dropped.inc_by(drop_older(tx, device).await?);
         }

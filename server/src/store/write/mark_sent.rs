@@ -25,9 +25,9 @@ impl Store {
     pub async fn note_pushes(&self) -> Result<()> {
         let flight = self.in_flight();
         let _turn = flight.writing.lock().await;
-        let pushes = flight.handed();
+        let pushes = flight.unwritten();
         self.mark_sent(&pushes).await?;
-        flight.written(&pushes);
+        flight.mark_written(&pushes);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
-//! Moves deployments with phases on: woken by a hint (an attempt ended, an operator decided) or a
-//! timer it does not ask why, reads where they stand, and has the planner's word applied. Losing a
-//! hint loses nothing.
+//! Moves deployments with phases on: woken by a wake-up (an attempt ended, an operator decided) or
+//! a timer it does not ask why, reads where they stand, and has the planner's word applied. Losing
+//! a wake-up loses nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    dispatcher::Hints,
+    dispatcher::WakeUps,
     error::chain,
     store::{Store, rollouts::Advanced},
 };
@@ -18,18 +18,18 @@ use crate::{
 const BUSY: Duration = Duration::from_secs(1);
 /// The same while none is.
 const CALM: Duration = Duration::from_secs(5);
-/// What hints that come together wait for each other.
+/// What wake-ups that come together wait for each other.
 const SETTLE: Duration = Duration::from_millis(10);
 /// Longest pause that is taken to spare the store.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Moves rollouts on until `stop`.
-pub async fn run(store: Store, hints: Arc<Hints>, stop: CancellationToken) {
+pub async fn run(store: Store, wake_ups: Arc<WakeUps>, stop: CancellationToken) {
     let mut next = Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = hints.rollouts_hinted() => tokio::time::sleep(SETTLE).await,
+            () = wake_ups.wait_for_rollouts() => tokio::time::sleep(SETTLE).await,
             () = tokio::time::sleep_until(next) => {}
         }
         let asked = Instant::now();
@@ -39,7 +39,7 @@ pub async fn run(store: Store, hints: Arc<Hints>, stop: CancellationToken) {
                 for (deployment, error) in &advanced.failed {
                     tracing::error!(%deployment, error = %chain(error), "a rollout cannot go on");
                 }
-                hints.add(advanced.devices);
+                wake_ups.wake_devices(advanced.devices);
                 pause
             }
             Err(error) => {
@@ -47,7 +47,7 @@ pub async fn run(store: Store, hints: Arc<Hints>, stop: CancellationToken) {
                 BUSY
             }
         };
-        // A look that is dear is taken less often, whatever the hints say.
+        // A look that is dear is taken less often, whatever the wake-ups say.
         let spare = asked.elapsed().saturating_mul(3).min(LONGEST_PAUSE);
         if stop
             .run_until_cancelled(tokio::time::sleep(spare))

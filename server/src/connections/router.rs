@@ -14,12 +14,12 @@ use tower::Service;
 /// keeps what it was reached through for as long as it lives, and sessions are the streams that
 /// live.
 #[derive(Debug, Clone)]
-pub(crate) struct Front<A> {
+pub(crate) struct Router<A> {
     agents: A,
     others: Routes,
 }
 
-impl<A> Front<A> {
+impl<A> Router<A> {
     pub(crate) fn new(agents: A, others: Routes) -> Self {
         Self {
             agents,
@@ -28,7 +28,7 @@ impl<A> Front<A> {
     }
 }
 
-impl<A> Service<Request<Body>> for Front<A>
+impl<A> Service<Request<Body>> for Router<A>
 where
     A: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + NamedService,
     A::Future: Send + 'static,

@@ -15,49 +15,54 @@ use crate::{
     store::heartbeats::{HeartbeatRow, Recorded},
 };
 
-/// How long it is believed. An outcome that changes what is expected is told at once, but one of an
-/// older session may come in through another replica.
-const BELIEVED: Duration = Duration::from_secs(5 * 60);
+/// How long an entry is trusted. An outcome that changes what is expected is told at once, but one
+/// of an older session may come in through another replica.
+const TRUSTED: Duration = Duration::from_secs(5 * 60);
 
 /// By device.
 #[derive(Debug, Default)]
-pub(super) struct Known(HashMap<DeviceId, Last>);
+pub(super) struct HeartbeatCache(HashMap<DeviceId, CachedSession>);
 
 /// About one session of a device.
 #[derive(Debug, PartialEq, Eq)]
-struct Last {
+struct CachedSession {
     epoch: u64,
     /// When its history was last added to.
     sampled_at: Timestamp,
     /// What it said last it runs, when that was found to be as expected, and when that was.
-    fits: Option<(u64, Instant)>,
+    matched: Option<(u64, Instant)>,
     read_at: Instant,
 }
 
-impl Known {
+impl HeartbeatCache {
     /// Adds to a heartbeat what is known of its session.
-    pub(super) fn complete(&self, row: &mut HeartbeatRow, now: Instant) {
-        let believed = |since: Instant| now.duration_since(since) < BELIEVED;
+    pub(super) fn fill_row(&self, row: &mut HeartbeatRow, now: Instant) {
+        let is_trusted = |since: Instant| now.duration_since(since) < TRUSTED;
         let last = self.0.get(&row.device);
-        let last = last.filter(|last| last.epoch == row.epoch && believed(last.read_at));
+        let last = last.filter(|last| last.epoch == row.epoch && is_trusted(last.read_at));
         row.sampled_at = last.map(|last| last.sampled_at);
         row.fits = last
-            .and_then(|last| last.fits)
-            .is_some_and(|(said, since)| believed(since) && hash(row) == Some(said));
+            .and_then(|last| last.matched)
+            .is_some_and(|(said, since)| is_trusted(since) && hash(row) == Some(said));
     }
 
     /// Learns from heartbeats that were written.
-    pub(super) fn learn(&mut self, rows: &[HeartbeatRow], recorded: &Recorded, now: Instant) {
+    pub(super) fn learn_written(
+        &mut self,
+        rows: &[HeartbeatRow],
+        recorded: &Recorded,
+        now: Instant,
+    ) {
         for row in rows {
             if let Some(&sampled_at) = recorded.sampled.get(&row.device) {
-                let last = self.0.entry(row.device).or_insert(Last {
+                let last = self.0.entry(row.device).or_insert(CachedSession {
                     epoch: row.epoch,
                     sampled_at,
-                    fits: None,
+                    matched: None,
                     read_at: now,
                 });
                 if last.epoch != row.epoch {
-                    (last.epoch, last.fits) = (row.epoch, None);
+                    (last.epoch, last.matched) = (row.epoch, None);
                 }
                 (last.sampled_at, last.read_at) = (sampled_at, now);
             }
@@ -68,23 +73,23 @@ impl Known {
                 && last.epoch == row.epoch
             {
                 let fits = recorded.fit.contains(&row.device);
-                last.fits = hash(row).filter(|_| fits).map(|said| (said, now));
+                last.matched = hash(row).filter(|_| fits).map(|said| (said, now));
             }
         }
     }
 
     /// Something else may be expected of this device from now on.
-    pub(super) fn forget(&mut self, device: DeviceId) {
+    pub(super) fn forget_match(&mut self, device: DeviceId) {
         if let Some(last) = self.0.get_mut(&device) {
-            last.fits = None;
+            last.matched = None;
         }
     }
 
     /// Drops what nobody will ask about any more, once that is more than half of it.
-    pub(super) fn shrink(&mut self, online: usize, now: Instant) {
+    pub(super) fn drop_old(&mut self, online: usize, now: Instant) {
         if self.0.len() > 2 * online + 64 {
             self.0
-                .retain(|_, last| now.duration_since(last.read_at) < BELIEVED / 2);
+                .retain(|_, last| now.duration_since(last.read_at) < TRUSTED / 2);
         }
     }
 }
@@ -135,71 +140,71 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_the_same_words_in_the_same_session_fit_and_not_for_ever() {
         let now = Instant::now();
-        let mut known = Known::default();
-        let fits = |known: &Known, mut row: HeartbeatRow, now| {
-            known.complete(&mut row, now);
+        let mut cache = HeartbeatCache::default();
+        let fits = |cache: &HeartbeatCache, mut row: HeartbeatRow, now| {
+            cache.fill_row(&mut row, now);
             row.fits
         };
-        known.learn(&[row(1, None)], &recorded(true, Some(5)), now);
-        assert!(!fits(&known, row(1, None), now));
-        known.learn(&[row(1, runs("1"))], &recorded(true, None), now);
-        assert!(fits(&known, row(1, runs("1")), now));
+        cache.learn_written(&[row(1, None)], &recorded(true, Some(5)), now);
+        assert!(!fits(&cache, row(1, None), now));
+        cache.learn_written(&[row(1, runs("1"))], &recorded(true, None), now);
+        assert!(fits(&cache, row(1, runs("1")), now));
         for other in [
             row(1, runs("2")),
             row(1, None),
             row(1, Some(Vec::new())),
             row(2, runs("1")),
         ] {
-            assert!(!fits(&known, other.clone(), now), "{other:?}");
+            assert!(!fits(&cache, other.clone(), now), "{other:?}");
         }
-        assert!(!fits(&known, row(1, runs("1")), now + BELIEVED));
-        known.shrink(0, now + BELIEVED);
-        assert!(fits(&known, row(1, runs("1")), now), "there are few");
-        known.forget(row(1, None).device);
-        assert!(!fits(&known, row(1, runs("1")), now));
+        assert!(!fits(&cache, row(1, runs("1")), now + TRUSTED));
+        cache.drop_old(0, now + TRUSTED);
+        assert!(fits(&cache, row(1, runs("1")), now), "there are few");
+        cache.forget_match(row(1, None).device);
+        assert!(!fits(&cache, row(1, runs("1")), now));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_drifted_is_compared_again_when_it_says_what_fitted_before() {
         let now = Instant::now();
-        let mut known = Known::default();
-        known.learn(&[row(1, runs("1"))], &recorded(true, Some(5)), now);
+        let mut cache = HeartbeatCache::default();
+        cache.learn_written(&[row(1, runs("1"))], &recorded(true, Some(5)), now);
         let mut drifted = row(1, runs("2"));
-        known.complete(&mut drifted, now);
-        known.learn(&[drifted], &recorded(false, None), now);
+        cache.fill_row(&mut drifted, now);
+        cache.learn_written(&[drifted], &recorded(false, None), now);
         let mut back = row(1, runs("1"));
-        known.complete(&mut back, now);
+        cache.fill_row(&mut back, now);
         assert!(!back.fits);
-        known.learn(&[back], &recorded(true, None), now);
+        cache.learn_written(&[back], &recorded(true, None), now);
         let mut again = row(1, runs("1"));
-        known.complete(&mut again, now);
+        cache.fill_row(&mut again, now);
         assert!(again.fits);
-        known.learn(&[again.clone()], &recorded(false, None), now);
-        known.complete(&mut again, now);
+        cache.learn_written(&[again.clone()], &recorded(false, None), now);
+        cache.fill_row(&mut again, now);
         assert!(again.fits, "it was not compared");
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_read_of_a_session_is_read_again_for_the_next_one_and_after_a_while() {
         let now = Instant::now();
-        let mut known = Known::default();
-        let sampled = |known: &Known, epoch, now| {
+        let mut cache = HeartbeatCache::default();
+        let sampled = |cache: &HeartbeatCache, epoch, now| {
             let mut row = row(epoch, runs("1"));
-            known.complete(&mut row, now);
+            cache.fill_row(&mut row, now);
             row.sampled_at.map(|at| at.0)
         };
-        assert_eq!(sampled(&known, 1, now), None);
-        known.learn(&[row(1, runs("1"))], &recorded(true, Some(5)), now);
-        assert_eq!(sampled(&known, 1, now), Some(5));
-        assert_eq!(sampled(&known, 2, now), None);
-        assert_eq!(sampled(&known, 1, now + BELIEVED), None);
-        known.forget(row(1, None).device);
-        assert_eq!(sampled(&known, 1, now), Some(5));
-        known.learn(&[row(2, runs("1"))], &recorded(false, Some(7)), now);
-        assert_eq!(sampled(&known, 1, now), None);
-        assert_eq!(sampled(&known, 2, now), Some(7));
+        assert_eq!(sampled(&cache, 1, now), None);
+        cache.learn_written(&[row(1, runs("1"))], &recorded(true, Some(5)), now);
+        assert_eq!(sampled(&cache, 1, now), Some(5));
+        assert_eq!(sampled(&cache, 2, now), None);
+        assert_eq!(sampled(&cache, 1, now + TRUSTED), None);
+        cache.forget_match(row(1, None).device);
+        assert_eq!(sampled(&cache, 1, now), Some(5));
+        cache.learn_written(&[row(2, runs("1"))], &recorded(false, Some(7)), now);
+        assert_eq!(sampled(&cache, 1, now), None);
+        assert_eq!(sampled(&cache, 2, now), Some(7));
         let mut again = row(2, runs("1"));
-        known.complete(&mut again, now);
+        cache.fill_row(&mut again, now);
         assert!(!again.fits, "that was another session's");
     }
 }

@@ -1,7 +1,7 @@
-//! Group commit for what opens, is confirmed and closes: while one batch of steps commits the next
-//! one gathers.
+//! Group commit for what opens, is confirmed and closes: while one batch of changes commits the
+//! next one gathers.
 //!
-//! Each session still waits for its own step to be durable: Hello's list commits with the epoch,
+//! Each session still waits for its own change to be durable: Hello's list commits with the epoch,
 //! and only then does the agent hear of it. A session that comes alone waits for nobody; while many
 //! come, a batch gathers for [`PAUSE`] first, because most of what a batch costs is the same for
 //! one session and for a hundred.
@@ -25,21 +25,21 @@ use crate::{
     metrics::Metrics,
     store::{
         Store, StoreError,
+        session_changes::{Committed, SessionChange},
         sessions::{OpenSession, OpenedSession},
-        steps::{Step, Taken},
     },
 };
 
-/// Steps that may wait: every handshake there can be at once, and as many sessions that end.
+/// Changes that may wait: every handshake there can be at once, and as many sessions that end.
 const QUEUE: usize = 2 * HANDSHAKES;
-/// Steps in one transaction; keeps the other writers from waiting long behind it.
+/// Changes in one transaction; keeps the other writers from waiting long behind it.
 const BATCH: usize = HANDSHAKES;
 /// From the end of one batch to the next one while many come, unless that is full before.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The way in, shared by all sessions.
 #[derive(Debug, Clone)]
-pub struct Steps(mpsc::Sender<Waiting>);
+pub struct SessionCommitter(mpsc::Sender<QueuedChange>);
 
 /// Who an agent says it is, with its proof; nothing of it is believed yet.
 #[derive(Debug)]
@@ -55,20 +55,20 @@ pub struct Claim {
 }
 
 #[derive(Debug)]
-struct Waiting {
-    what: What,
-    tell: Tell,
+struct QueuedChange {
+    request: Request,
+    reply: Reply,
 }
 
 #[derive(Debug)]
-enum What {
+enum Request {
     Claim(Box<Claim>),
-    Step(Step),
+    Change(SessionChange),
 }
 
-type Tell = oneshot::Sender<Result<Taken, Refusal>>;
+type Reply = oneshot::Sender<Result<Committed, Refusal>>;
 
-impl Steps {
+impl SessionCommitter {
     /// The way in, and the future that does the work until `stop`, after which it takes what still
     /// waits.
     pub fn new(
@@ -76,47 +76,47 @@ impl Steps {
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (steps, queue) = mpsc::channel(QUEUE);
-        (Self(steps), run(store, metrics, queue, stop))
+        let (changes, queue) = mpsc::channel(QUEUE);
+        (Self(changes), run(store, metrics, queue, stop))
     }
 
     /// Checks a claim against the device's key, and numbers and opens its session, durably.
     pub async fn open(&self, claim: Claim) -> Result<OpenedSession, Refusal> {
-        match self.take(What::Claim(Box::new(claim))).await? {
-            Taken::Opened(opened) => Ok(opened),
-            Taken::Done => Err(stopped()),
+        match self.submit(Request::Claim(Box::new(claim))).await? {
+            Committed::Opened(opened) => Ok(opened),
+            Committed::Done => Err(stopped()),
         }
     }
 
     /// Notes that the agent has the epoch on disk.
     pub async fn confirm(&self, device: DeviceId, epoch: u64) -> Result<(), Refusal> {
-        let step = Step::Confirm(device, epoch);
-        self.take(What::Step(step)).await.map(drop)
+        let change = SessionChange::Confirm(device, epoch);
+        self.submit(Request::Change(change)).await.map(drop)
     }
 
     /// Notes that the device is here although its agent cannot write the epoch down.
-    pub async fn ail(&self, device: DeviceId, epoch: u64) -> Result<(), Refusal> {
-        let step = Step::Ail(device, epoch);
-        self.take(What::Step(step)).await.map(drop)
+    pub async fn mark_ailing(&self, device: DeviceId, epoch: u64) -> Result<(), Refusal> {
+        let change = SessionChange::Ail(device, epoch);
+        self.submit(Request::Change(change)).await.map(drop)
     }
 
     /// Ends a session, unless a newer one took over.
     pub async fn close(&self, device: DeviceId, epoch: u64) -> Result<(), Refusal> {
-        let step = Step::Close(device, epoch);
-        self.take(What::Step(step)).await.map(drop)
+        let change = SessionChange::Close(device, epoch);
+        self.submit(Request::Change(change)).await.map(drop)
     }
 
-    async fn take(&self, what: What) -> Result<Taken, Refusal> {
-        let (tell, told) = oneshot::channel();
-        let waiting = Waiting { what, tell };
-        self.0.send(waiting).await.map_err(|_| stopped())?;
-        told.await.map_err(|_| stopped())?
+    async fn submit(&self, request: Request) -> Result<Committed, Refusal> {
+        let (reply, answered) = oneshot::channel();
+        let queued = QueuedChange { request, reply };
+        self.0.send(queued).await.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
     }
 }
 
 impl Claim {
     /// The session it is about, once its proof held.
-    fn proven(self, key: Digest) -> OpenSession {
+    fn into_opening(self, key: Digest) -> OpenSession {
         let hello = self.hello;
         let protocol_revision = hello.revision();
         OpenSession {
@@ -148,12 +148,12 @@ fn pause_after(taken: usize) -> Duration {
 async fn run(
     store: Store,
     metrics: Arc<Metrics>,
-    mut queue: mpsc::Receiver<Waiting>,
+    mut queue: mpsc::Receiver<QueuedChange>,
     stop: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
     // Until when a batch gathers, however little there is in it.
-    let mut gathers = Instant::now();
+    let mut gather_until = Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
@@ -162,11 +162,11 @@ async fn run(
                 break;
             }
         }
-        while batch.len() < BATCH && Instant::now() < gathers {
+        while batch.len() < BATCH && Instant::now() < gather_until {
             let room = BATCH - batch.len();
             tokio::select! {
                 () = stop.cancelled() => break,
-                count = timeout_at(gathers, queue.recv_many(&mut batch, room)) => {
+                count = timeout_at(gather_until, queue.recv_many(&mut batch, room)) => {
                     // The time is over, or nobody can come any more.
                     if !matches!(count, Ok(1..)) {
                         break;
@@ -176,7 +176,7 @@ async fn run(
         }
         let pause = pause_after(batch.len());
         commit(&store, &metrics, &mut batch).await;
-        gathers = Instant::now() + pause;
+        gather_until = Instant::now() + pause;
     }
     queue.close();
     while queue.recv_many(&mut batch, BATCH).await > 0 {
@@ -185,84 +185,89 @@ async fn run(
 }
 
 /// Takes a batch together, and answers everybody.
-async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<Waiting>) {
+async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<QueuedChange>) {
     metrics.session_flush.observe(batch.len() as f64);
-    let (steps, tells) = prove(store, batch).await;
-    if steps.is_empty() {
+    let (changes, replies) = verify_claims(store, batch).await;
+    if changes.is_empty() {
         return;
     }
-    let answers = match store.take_steps(&steps).await {
+    let answers = match store.change_sessions(&changes).await {
         Ok(answers) => answers,
         Err(StoreError::Unavailable(why)) => {
             let unavailable = || Err(StoreError::Unavailable(why.clone()));
-            steps.iter().map(|_| unavailable()).collect()
+            changes.iter().map(|_| unavailable()).collect()
         }
         // One that trips over a defect must not shut the others out.
-        Err(error) if steps.len() > 1 => {
-            tracing::warn!(error = %chain(&error), sessions = steps.len(), "sessions are taken one by one");
-            let mut answers = Vec::with_capacity(steps.len());
-            for step in &steps {
-                answers.push(alone(store, step).await);
+        Err(error) if changes.len() > 1 => {
+            tracing::warn!(error = %chain(&error), sessions = changes.len(), "sessions are taken one by one");
+            let mut answers = Vec::with_capacity(changes.len());
+            for change in &changes {
+                answers.push(commit_one(store, change).await);
             }
             answers
         }
         Err(error) => vec![Err(error)],
     };
-    for ((step, tell), answer) in steps.iter().zip(tells).zip(answers) {
+    for ((change, reply), answer) in changes.iter().zip(replies).zip(answers) {
         // Nobody may be left to hear it; the next session or the lease puts it right.
-        let _ = tell.send(answer.map_err(|error| refusal(step, error)));
+        let _ = reply.send(answer.map_err(|error| refusal(change, error)));
     }
 }
 
-/// Answers the claims that do not hold, and makes steps of the rest of a batch. One query brings
+/// Answers the claims that do not hold, and makes changes of the rest of a batch. One query brings
 /// the keys of all of them.
-async fn prove(store: &Store, batch: &mut Vec<Waiting>) -> (Vec<Step>, Vec<Tell>) {
+async fn verify_claims(
+    store: &Store,
+    batch: &mut Vec<QueuedChange>,
+) -> (Vec<SessionChange>, Vec<Reply>) {
     // An agent that went away meanwhile needs no number any more.
-    batch.retain(|waiting| !matches!(waiting.what, What::Claim(_)) || !waiting.tell.is_closed());
-    let claims = batch.iter().filter_map(|waiting| match &waiting.what {
-        What::Claim(claim) => Some(claim.hello.device),
-        What::Step(_) => None,
+    batch.retain(|waiting| {
+        !matches!(waiting.request, Request::Claim(_)) || !waiting.reply.is_closed()
+    });
+    let claims = batch.iter().filter_map(|waiting| match &waiting.request {
+        Request::Claim(claim) => Some(claim.hello.device),
+        Request::Change(_) => None,
     });
     let keys = store.device_keys(&claims.collect::<Vec<_>>()).await;
-    let (mut steps, mut tells) = (Vec::new(), Vec::new());
+    let (mut changes, mut replies) = (Vec::new(), Vec::new());
     let mut failed = Vec::new();
-    for Waiting { what, tell } in batch.drain(..) {
-        let step = match (what, &keys) {
-            (What::Step(step), _) => Ok(step),
-            (What::Claim(claim), Ok(keys)) => {
+    for QueuedChange { request, reply } in batch.drain(..) {
+        let change = match (request, &keys) {
+            (Request::Change(change), _) => Ok(change),
+            (Request::Claim(claim), Ok(keys)) => {
                 let key = keys.get(&claim.hello.device);
                 let proven = verify(&claim.challenge, &claim.hello, key);
                 // Some ten thousandths of a second each, which the other tasks of this thread are
                 // not to wait for in a row.
                 tokio::task::yield_now().await;
                 match proven {
-                    Ok(key) => Ok(Step::Open(Box::new(claim.proven(key)))),
+                    Ok(key) => Ok(SessionChange::Open(Box::new(claim.into_opening(key)))),
                     Err(refusal) => {
-                        failed.push((claim, tell, refusal));
+                        failed.push((claim, reply, refusal));
                         continue;
                     }
                 }
             }
-            (What::Claim(_), Err(error)) => {
+            (Request::Claim(_), Err(error)) => {
                 Err(StoreError::Unavailable(chain(error).to_string()).into())
             }
         };
-        match step {
-            Ok(step) => {
-                steps.push(step);
-                tells.push(tell);
+        match change {
+            Ok(change) => {
+                changes.push(change);
+                replies.push(reply);
             }
             Err(refusal) => {
-                let _ = tell.send(Err(refusal));
+                let _ = reply.send(Err(refusal));
             }
         }
     }
-    refuse(store, failed).await;
-    (steps, tells)
+    answer_failed_claims(store, failed).await;
+    (changes, replies)
 }
 
 /// Tells why claims failed: vaguely, except to who proved to hold a key that was revoked.
-async fn refuse(store: &Store, failed: Vec<(Box<Claim>, Tell, Refusal)>) {
+async fn answer_failed_claims(store: &Store, failed: Vec<(Box<Claim>, Reply, Refusal)>) {
     if failed.is_empty() {
         return;
     }
@@ -275,7 +280,7 @@ async fn refuse(store: &Store, failed: Vec<(Box<Claim>, Tell, Refusal)>) {
         tracing::warn!(error = %chain(&error), "nobody is told why a key does not work");
         HashMap::new()
     });
-    for (claim, tell, refusal) in failed {
+    for (claim, reply, refusal) in failed {
         let mut answer = refusal;
         for key in revoked.get(&claim.hello.device).into_iter().flatten() {
             let proven = verify(&claim.challenge, &claim.hello, Some(&key.key));
@@ -288,24 +293,24 @@ async fn refuse(store: &Store, failed: Vec<(Box<Claim>, Tell, Refusal)>) {
                 break;
             }
         }
-        let _ = tell.send(Err(answer));
+        let _ = reply.send(Err(answer));
     }
 }
 
 /// What an agent is told: that its device or key went away in the meantime is no news to a
 /// stranger.
-fn refusal(step: &Step, error: StoreError) -> Refusal {
-    match (step, error) {
-        (Step::Open(_), StoreError::NotFound { .. }) => {
+fn refusal(change: &SessionChange, error: StoreError) -> Refusal {
+    match (change, error) {
+        (SessionChange::Open(_), StoreError::NotFound { .. }) => {
             Refusal::NotAuthenticated("revoked in this moment")
         }
         (_, error) => error.into(),
     }
 }
 
-async fn alone(store: &Store, step: &Step) -> Result<Taken, StoreError> {
-    let mut answers = store.take_steps(slice::from_ref(step)).await?;
-    let stopped = || StoreError::Unavailable("a step without an answer".into());
+async fn commit_one(store: &Store, change: &SessionChange) -> Result<Committed, StoreError> {
+    let mut answers = store.change_sessions(slice::from_ref(change)).await?;
+    let stopped = || StoreError::Unavailable("a change without an answer".into());
     answers.pop().unwrap_or_else(|| Err(stopped()))
 }
 
@@ -316,18 +321,18 @@ mod tests {
     use prometheus_client::encoding::prometheus_text::encode;
 
     #[tokio::test]
-    async fn a_refused_step_is_answered_alone_and_after_a_stop_nothing_waits() {
+    async fn a_refused_change_is_answered_alone_and_after_a_stop_nothing_waits() {
         let dir = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite://{}", dir.path().join("test.db").display());
         let store = Store::open(&url, Clock::system()).await.expect("opens");
         store.migrate().await.expect("migrates");
         let metrics = Arc::new(Metrics::new(Transactions::default()));
         let stop = CancellationToken::new();
-        let (steps, work) = Steps::new(store, Arc::clone(&metrics), stop.clone());
+        let (changes, work) = SessionCommitter::new(store, Arc::clone(&metrics), stop.clone());
         let asking = async {
             let nobody = DeviceId::generate();
             let (confirmed, closed) =
-                tokio::join!(steps.confirm(nobody, 1), steps.close(nobody, 1));
+                tokio::join!(changes.confirm(nobody, 1), changes.close(nobody, 1));
             assert!(
                 matches!(confirmed, Err(Refusal::Store(StoreError::NotFound { .. }))),
                 "{confirmed:?}"
@@ -346,7 +351,7 @@ mod tests {
             scrape.contains("kernex_session_flush_size_count 1"),
             "{scrape}"
         );
-        let late = steps.close(DeviceId::generate(), 1).await;
+        let late = changes.close(DeviceId::generate(), 1).await;
         let unavailable = matches!(late, Err(Refusal::Store(StoreError::Unavailable(_))));
         assert!(unavailable, "{late:?}");
     }

@@ -15,12 +15,12 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// The runtime's timer, with every moment put off to the end of its tick.
 #[derive(Debug, Clone)]
-pub(super) struct Ticks {
+pub(super) struct CoalescingTimer {
     start: Instant,
     timer: TokioTimer,
 }
 
-impl Default for Ticks {
+impl Default for CoalescingTimer {
     fn default() -> Self {
         Self {
             start: Instant::now(),
@@ -29,7 +29,7 @@ impl Default for Ticks {
     }
 }
 
-impl Timer for Ticks {
+impl Timer for CoalescingTimer {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
         self.sleep_until(self.now() + duration)
     }

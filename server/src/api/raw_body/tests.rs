@@ -22,8 +22,8 @@ use crate::{answers::Feeder, error::status};
 
 type Piece = Result<Bytes, Status>;
 
-/// What tonic makes of the handler's answer, and what `Carrying` makes of that.
-fn served(pieces: Vec<Piece>, feeders: &mut JoinSet<()>) -> Answered {
+/// What tonic makes of the handler's answer, and what `RawBodyService` makes of that.
+fn served(pieces: Vec<Piece>, feeders: &mut JoinSet<()>) -> HttpResponse {
     let (_, message, extensions) =
         answer::<DownloadBundleResponse, _>(stream::iter(pieces), Counter::default()).into_parts();
     drop(message);
@@ -42,7 +42,7 @@ async fn read(pieces: Vec<Piece>) -> (Vec<Bytes>, Result<(), Status>) {
         let pieces = pieces.take().expect("one call");
         std::future::ready(Ok::<_, Infallible>(served(pieces, &mut feeders)))
     });
-    let mut client = AgentServiceClient::new(Carrying(inner));
+    let mut client = AgentServiceClient::new(RawBodyService(inner));
     let answer = client
         .download_bundle(DownloadBundleRequest::default())
         .await;
@@ -142,7 +142,9 @@ async fn other_answers_pass() {
             Status::not_found("gone").into_http::<Body>(),
         ))
     });
-    let response = Carrying(inner).oneshot(Request::new(Body::empty())).await;
+    let response = RawBodyService(inner)
+        .oneshot(Request::new(Body::empty()))
+        .await;
     let response = response.expect("is answered");
     assert_eq!(response.headers()[Status::GRPC_STATUS], "5");
 }

@@ -19,7 +19,7 @@ use tonic::{Status, body::Body};
 
 use super::{
     feeder::End,
-    places::{Caller, Place},
+    slots::{SlotOwner, StreamSlot},
 };
 use crate::connections::ConnectionHandle;
 
@@ -30,13 +30,13 @@ pub(crate) struct Answer {
     /// Which call it answers, for the log.
     pub(super) method: Arc<str>,
     /// For whom, for the log.
-    pub(super) caller: Caller,
+    pub(super) caller: SlotOwner,
     /// Ends its stream, if it is one.
     pub(super) end: Option<End>,
     /// What it goes over.
     pub(super) connection: ConnectionHandle,
     /// The caller's place, given back with the last of it.
-    pub(super) _place: Option<Place>,
+    pub(super) _slot: Option<StreamSlot>,
     offered: AtomicU64,
     taken: AtomicU64,
 }
@@ -44,16 +44,16 @@ pub(crate) struct Answer {
 impl Answer {
     pub(super) fn new(
         method: Arc<str>,
-        caller: Caller,
+        caller: SlotOwner,
         connection: ConnectionHandle,
-        place: Option<Place>,
+        slot: Option<StreamSlot>,
     ) -> Self {
         Self {
             method,
             caller,
             end: None,
             connection,
-            _place: place,
+            _slot: slot,
             offered: AtomicU64::new(0),
             taken: AtomicU64::new(0),
         }
@@ -86,7 +86,7 @@ impl Measured {
     }
 
     /// Puts it in the place of the body that was made; the outermost thing around the services.
-    pub(crate) fn of(mut response: http::Response<Body>) -> http::Response<Self> {
+    pub(crate) fn wrap(mut response: http::Response<Body>) -> http::Response<Self> {
         let answer = response.extensions_mut().remove::<Arc<Answer>>();
         response.map(|body| Self::new(body, answer))
     }
@@ -100,16 +100,17 @@ impl From<Body> for Measured {
 }
 
 impl HttpBody for Measured {
-    type Data = Counted;
+    type Data = CountedBytes;
     type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Counted>, Status>>> {
+    ) -> Poll<Option<Result<Frame<CountedBytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        let frame = frame
-            .map(|frame| Ok(frame?.map_data(|bytes| Counted::new(bytes, self.answer.as_ref()))));
+        let frame = frame.map(|frame| {
+            Ok(frame?.map_data(|bytes| CountedBytes::new(bytes, self.answer.as_ref())))
+        });
         Poll::Ready(frame)
     }
 
@@ -124,12 +125,12 @@ impl HttpBody for Measured {
 
 /// Bytes that are counted as they leave.
 #[derive(Debug)]
-pub(crate) struct Counted {
+pub(crate) struct CountedBytes {
     bytes: Bytes,
     answer: Option<Arc<Answer>>,
 }
 
-impl Counted {
+impl CountedBytes {
     fn new(bytes: Bytes, answer: Option<&Arc<Answer>>) -> Self {
         if let Some(answer) = answer {
             let length = bytes.len() as u64;
@@ -142,7 +143,7 @@ impl Counted {
     }
 }
 
-impl Buf for Counted {
+impl Buf for CountedBytes {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
     }
@@ -170,7 +171,7 @@ mod tests {
             http_body_util::Full::new(Bytes::from_static(b"0123456789"))
                 .map_err(|never: std::convert::Infallible| match never {}),
         );
-        let caller = Caller::Connection(1);
+        let caller = SlotOwner::Connection(1);
         let answer = Answer::new("/x".into(), caller, ConnectionHandle::default(), None);
         let answer = Arc::new(answer);
         let mut body = Measured::new(body, Some(Arc::clone(&answer)));

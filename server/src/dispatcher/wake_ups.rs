@@ -19,16 +19,17 @@ const FRESH: usize = 20_000;
 /// meanwhile may not have said so yet.
 const FRESH_FOR: Duration = Duration::from_millis(100);
 
-/// Devices that may have something due; a set makes a thousand hints for one device a single look.
+/// Devices that may have something due; a set makes a thousand wake-ups for one device a single
+/// look.
 #[derive(Debug, Default)]
-pub struct Hints {
-    devices: Mutex<Hinted>,
+pub struct WakeUps {
+    pending: Mutex<PendingWakeUps>,
     notify: Notify,
     rollouts: Notify,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Hinted {
+pub(super) struct PendingWakeUps {
     pub(super) commands: HashSet<DeviceId>,
     /// Those among them whose configuration may be another one, which is rare and dear to find out.
     pub(super) configurations: HashSet<DeviceId>,
@@ -37,23 +38,23 @@ pub(super) struct Hinted {
     fresh: HashMap<DeviceId, (DueCommand, Instant)>,
 }
 
-impl Hinted {
+impl PendingWakeUps {
     /// Something about this device changed, so what is known of it has to be read. Says whether
     /// that is news.
-    fn look(&mut self, device: DeviceId) -> bool {
+    fn reread(&mut self, device: DeviceId) -> bool {
         self.fresh.remove(&device);
         self.commands.insert(device)
     }
 
     /// This is all that changed about its device, unless something else did before, or too many
     /// wait.
-    fn push(&mut self, command: DueCommand, now: Instant) {
+    fn add_fresh(&mut self, command: DueCommand, now: Instant) {
         let device = command.device;
         let is_alone = !self.commands.contains(&device) && !self.fresh.contains_key(&device);
         if is_alone && self.fresh.len() < FRESH {
             self.fresh.insert(device, (command, now));
         } else {
-            self.look(device);
+            self.reread(device);
         }
     }
 
@@ -71,20 +72,20 @@ impl Hinted {
     }
 }
 
-impl Hints {
+impl WakeUps {
     /// Asks for a look at the commands of these devices soon.
-    pub fn add(&self, devices: impl IntoIterator<Item = DeviceId>) {
-        self.hint(devices, false);
+    pub fn wake_devices(&self, devices: impl IntoIterator<Item = DeviceId>) {
+        self.wake(devices, false);
     }
 
     /// Asks for a look at their configurations as well: they have just come, or it or their labels
     /// changed.
-    pub fn reconfigure(&self, devices: impl IntoIterator<Item = DeviceId>) {
-        self.hint(devices, true);
+    pub fn wake_configurations(&self, devices: impl IntoIterator<Item = DeviceId>) {
+        self.wake(devices, true);
     }
 
     /// Asks for these commands to be pushed, which are due and just committed.
-    pub fn push(&self, commands: Vec<DueCommand>) {
+    pub fn push_fresh(&self, commands: Vec<DueCommand>) {
         if commands.is_empty() {
             return;
         }
@@ -92,44 +93,44 @@ impl Hints {
         {
             let mut waiting = self.lock();
             for command in commands {
-                waiting.push(command, now);
+                waiting.add_fresh(command, now);
             }
         }
         self.notify.notify_one();
     }
 
-    fn hint(&self, devices: impl IntoIterator<Item = DeviceId>, configurations: bool) {
-        let mut hinted = false;
+    fn wake(&self, devices: impl IntoIterator<Item = DeviceId>, configurations: bool) {
+        let mut pending = false;
         {
             let mut waiting = self.lock();
             for device in devices {
-                hinted |= waiting.look(device);
+                pending |= waiting.reread(device);
                 if configurations {
-                    hinted |= waiting.configurations.insert(device);
+                    pending |= waiting.configurations.insert(device);
                 }
             }
         }
-        if hinted {
+        if pending {
             self.notify.notify_one();
         }
     }
 
     /// How many devices wait for a look.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub fn waiting_devices(&self) -> usize {
         let waiting = self.lock();
         waiting.commands.len() + waiting.fresh.len()
     }
 
     /// Asks for a look at the deployments that proceed in phases: an attempt ended, or an operator
     /// decided.
-    pub fn rollouts(&self) {
+    pub fn wake_rollouts(&self) {
         self.rollouts.notify_one();
     }
 
     /// Waits until there is something to take: what was just committed at once, looks not before
     /// `from`.
-    pub(super) async fn ripe(&self, from: Instant) {
+    pub(super) async fn wait_for_devices(&self, from: Instant) {
         loop {
             let (fresh, looks) = {
                 let waiting = self.lock();
@@ -146,17 +147,17 @@ impl Hints {
         }
     }
 
-    /// Waits until somebody asked for that; hints in between are one.
-    pub async fn rollouts_hinted(&self) {
+    /// Waits until somebody asked for that; wake-ups in between are one.
+    pub async fn wait_for_rollouts(&self) {
         self.rollouts.notified().await;
     }
 
-    pub(super) fn take(&self) -> Hinted {
+    pub(super) fn take_pending(&self) -> PendingWakeUps {
         std::mem::take(&mut *self.lock())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Hinted> {
-        self.devices.lock()
+    fn lock(&self) -> MutexGuard<'_, PendingWakeUps> {
+        self.pending.lock()
     }
 }
 
@@ -187,37 +188,39 @@ mod tests {
     fn what_else_happens_to_a_device_has_its_rows_read() {
         let [alone, twice, before, after] = [(); 4].map(|()| DeviceId::generate());
         let now = Instant::now();
-        let mut hinted = Hinted::default();
-        hinted.look(before);
+        let mut pending = PendingWakeUps::default();
+        pending.reread(before);
         for device in [alone, twice, before, after, twice] {
-            hinted.push(command(device), now);
+            pending.add_fresh(command(device), now);
         }
-        hinted.look(after);
-        let fresh = hinted.take_fresh(now);
+        pending.reread(after);
+        let fresh = pending.take_fresh(now);
         assert_eq!(
             fresh.iter().map(|due| due.device).collect::<Vec<_>>(),
             [alone]
         );
-        assert_eq!(hinted.commands, HashSet::from([twice, before, after]));
+        assert_eq!(pending.commands, HashSet::from([twice, before, after]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn looks_gather_and_what_was_just_committed_does_not_wait_for_them() {
-        let hints = Hints::default();
+    async fn wake_ups_gather_and_what_was_just_committed_does_not_wait_for_them() {
+        let wake_ups = WakeUps::default();
         let begun = Instant::now();
         let from = begun + Duration::from_millis(20);
-        let never = tokio::time::timeout(Duration::from_secs(9), hints.ripe(begun)).await;
+        let never =
+            tokio::time::timeout(Duration::from_secs(9), wake_ups.wait_for_devices(begun)).await;
         assert!(never.is_err(), "there is nothing to take");
         let (begun, from) = (Instant::now(), Instant::now() + (from - begun));
-        hints.add([DeviceId::generate()]);
+        wake_ups.wake_devices([DeviceId::generate()]);
         // Whoever waits may be called away meanwhile.
-        let short = tokio::time::timeout(Duration::from_millis(5), hints.ripe(from)).await;
+        let short =
+            tokio::time::timeout(Duration::from_millis(5), wake_ups.wait_for_devices(from)).await;
         assert!(short.is_err(), "it is too early");
-        hints.ripe(from).await;
+        wake_ups.wait_for_devices(from).await;
         assert_eq!(begun.elapsed(), Duration::from_millis(20));
         let later = Instant::now() + Duration::from_secs(1);
-        hints.push(vec![command(DeviceId::generate())]);
-        hints.ripe(later).await;
+        wake_ups.push_fresh(vec![command(DeviceId::generate())]);
+        wake_ups.wait_for_devices(later).await;
         assert_eq!(begun.elapsed(), Duration::from_millis(20));
     }
 
@@ -225,14 +228,14 @@ mod tests {
     fn a_command_that_waited_is_read_again() {
         let (old, new) = (DeviceId::generate(), DeviceId::generate());
         let begun = Instant::now();
-        let mut hinted = Hinted::default();
-        hinted.push(command(old), begun);
-        hinted.push(command(new), begun + FRESH_FOR);
-        let fresh = hinted.take_fresh(begun + FRESH_FOR);
+        let mut pending = PendingWakeUps::default();
+        pending.add_fresh(command(old), begun);
+        pending.add_fresh(command(new), begun + FRESH_FOR);
+        let fresh = pending.take_fresh(begun + FRESH_FOR);
         assert_eq!(
             fresh.iter().map(|due| due.device).collect::<Vec<_>>(),
             [new]
         );
-        assert_eq!(hinted.commands, HashSet::from([old]));
+        assert_eq!(pending.commands, HashSet::from([old]));
     }
 }

@@ -3,8 +3,9 @@
 //! tonic's encoder copies every message into one buffer. For a message that is a few bytes around
 //! 256 KiB that costs more than all else a download does, so its body is built here: the frame's
 //! head and the field's key, and then the piece as it was read. Requests, rights, refusals and
-//! headers stay tonic's: a handler returns [`answer`], whose body [`Carrying`] puts in the place of
-//! the one tonic made. The pieces are fed like the messages of any stream, one ahead of the peer.
+//! headers stay tonic's: a handler returns [`answer`], whose body [`RawBodyService`] puts in the
+//! place of the one tonic made. The pieces are fed like the messages of any stream, one ahead of
+//! the peer.
 
 use std::{
     pin::pin,
@@ -36,18 +37,19 @@ const CHUNK: u32 = 1;
 const GRPC_HEAD: usize = 5;
 
 /// What tonic is given to encode instead; never polled.
-pub(super) type Nothing<T> = BoxStream<'static, Result<T, Status>>;
+pub(super) type NeverPolled<T> = BoxStream<'static, Result<T, Status>>;
 
-/// A body that waits for [`Carrying`]. Extensions have to be cloned and shared, bodies cannot.
+/// A body that waits for [`RawBodyService`]. Extensions have to be cloned and shared, bodies
+/// cannot.
 #[derive(Clone)]
-struct Carried(Arc<Mutex<Option<Body>>>);
+struct RawBody(Arc<Mutex<Option<Body>>>);
 
 /// An answer of pieces, each a message whose one field is the bytes. A failure ends it as the
 /// status of the call. `sent` counts the bytes.
 pub(super) fn answer<T, E>(
     pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
     sent: Counter,
-) -> Response<Nothing<T>>
+) -> Response<NeverPolled<T>>
 where
     T: Send + 'static,
     E: Into<Status> + 'static,
@@ -56,8 +58,8 @@ where
     let pieces = fed.inspect_ok(move |piece| {
         sent.inc_by(piece.len() as u64);
     });
-    let carried = Carried(Arc::new(Mutex::new(Some(body(pieces)))));
-    let nobody = Status::internal("the service is not behind `Carrying`");
+    let carried = RawBody(Arc::new(Mutex::new(Some(body(pieces)))));
+    let nobody = Status::internal("the service is not behind `RawBodyService`");
     let mut response = Response::new(stream::iter([Err(nobody)]).boxed());
     response.extensions_mut().insert(carried);
     response.extensions_mut().insert(feeder);
@@ -107,34 +109,34 @@ fn head(length: usize) -> Bytes {
 
 /// A service whose answers may be [`answer`]s.
 #[derive(Debug, Clone)]
-pub(crate) struct Carrying<S>(pub(super) S);
+pub(crate) struct RawBodyService<S>(pub(super) S);
 
-impl<S: NamedService> NamedService for Carrying<S> {
+impl<S: NamedService> NamedService for RawBodyService<S> {
     const NAME: &'static str = S::NAME;
 }
 
 /// A response of tonic's.
-type Answered = http::Response<Body>;
+type HttpResponse = http::Response<Body>;
 
-impl<S> Service<Request<Body>> for Carrying<S>
+impl<S> Service<Request<Body>> for RawBodyService<S>
 where
-    S: Service<Request<Body>, Response = Answered>,
+    S: Service<Request<Body>, Response = HttpResponse>,
 {
-    type Response = Answered;
+    type Response = HttpResponse;
     type Error = S::Error;
-    type Future = MapOk<S::Future, fn(Answered) -> Answered>;
+    type Future = MapOk<S::Future, fn(HttpResponse) -> HttpResponse>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.0.call(request).map_ok(unpacked)
+        self.0.call(request).map_ok(with_raw_body)
     }
 }
 
-fn unpacked(mut response: Answered) -> Answered {
-    if let Some(Carried(carried)) = response.extensions_mut().remove()
+fn with_raw_body(mut response: HttpResponse) -> HttpResponse {
+    if let Some(RawBody(carried)) = response.extensions_mut().remove()
         && let Some(body) = carried.lock().take()
     {
         *response.body_mut() = body;

@@ -18,9 +18,9 @@ use crate::{
     },
 };
 
-/// One step of one session.
+/// One change to one session.
 #[derive(Debug, Clone)]
-pub enum Step {
+pub enum SessionChange {
     /// Number and open it, and settle the agent's complete list of attempts.
     Open(Box<OpenSession>),
     /// The agent has the epoch on disk; from now on it is online.
@@ -31,16 +31,16 @@ pub enum Step {
     Close(DeviceId, u64),
 }
 
-/// What a step came to.
+/// What a change came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Taken {
+pub enum Committed {
     /// The session has its number.
     Opened(OpenedSession),
     /// It was confirmed or closed.
     Done,
 }
 
-impl Step {
+impl SessionChange {
     const fn device(&self) -> DeviceId {
         match self {
             Self::Open(opening) => opening.device,
@@ -58,18 +58,21 @@ impl Step {
 }
 
 impl Store {
-    /// Takes steps in one transaction, those of a device in order, and answers each once they are
-    /// committed. A step that is refused changes nothing and holds nobody up; an error of the
+    /// Makes changes in one transaction, those of a device in order, and answers each once they are
+    /// committed. A change that is refused changes nothing and holds nobody up; an error of the
     /// database undoes them all.
-    pub async fn take_steps(&self, steps: &[Step]) -> Result<Vec<Result<Taken>>> {
-        let Some(first) = steps.first() else {
+    pub async fn change_sessions(
+        &self,
+        changes: &[SessionChange],
+    ) -> Result<Vec<Result<Committed>>> {
+        let Some(first) = changes.first() else {
             return Ok(Vec::new());
         };
         // Most come alone; a mixed group goes by the name of its first.
         self.decide_as(first.act(), |tx| async move {
             let mut answers = BTreeMap::new();
-            for round in rounds(steps) {
-                take(&tx, steps, &round, &mut answers).await?;
+            for round in rounds(changes) {
+                commit_round(&tx, changes, &round, &mut answers).await?;
             }
             Ok(answers.into_values().collect())
         })
@@ -77,12 +80,12 @@ impl Store {
     }
 }
 
-/// Steps that can be taken at once, as places in the list: in each round a device has one at most.
-fn rounds(steps: &[Step]) -> Vec<Vec<usize>> {
+/// Changes that can be made at once, as places in the list: in each round a device has one at most.
+fn rounds(changes: &[SessionChange]) -> Vec<Vec<usize>> {
     let mut rounds = Vec::<Vec<usize>>::new();
-    let mut taken = HashMap::<DeviceId, usize>::new();
-    for (place, step) in steps.iter().enumerate() {
-        let round = taken.entry(step.device()).or_default();
+    let mut rounds_of = HashMap::<DeviceId, usize>::new();
+    for (place, change) in changes.iter().enumerate() {
+        let round = rounds_of.entry(change.device()).or_default();
         if rounds.len() == *round {
             rounds.push(Vec::new());
         }
@@ -92,45 +95,45 @@ fn rounds(steps: &[Step]) -> Vec<Vec<usize>> {
     rounds
 }
 
-/// Takes the steps of one round, each kind together.
-async fn take(
+/// Makes the changes of one round, each kind together.
+async fn commit_round(
     tx: &Deciding,
-    steps: &[Step],
+    changes: &[SessionChange],
     round: &[usize],
-    answers: &mut BTreeMap<usize, Result<Taken>>,
+    answers: &mut BTreeMap<usize, Result<Committed>>,
 ) -> Result<()> {
     let (mut opens, mut confirms, mut closes) = (Vec::new(), Vec::new(), Vec::new());
     let mut ailing = Vec::new();
     for &place in round {
-        match &steps[place] {
-            Step::Open(opening) => opens.push((place, &**opening)),
-            Step::Confirm(device, epoch) => confirms.push((place, (*device, *epoch))),
-            Step::Ail(device, epoch) => ailing.push((place, (*device, *epoch))),
-            Step::Close(device, epoch) => closes.push((place, (*device, *epoch))),
+        match &changes[place] {
+            SessionChange::Open(opening) => opens.push((place, &**opening)),
+            SessionChange::Confirm(device, epoch) => confirms.push((place, (*device, *epoch))),
+            SessionChange::Ail(device, epoch) => ailing.push((place, (*device, *epoch))),
+            SessionChange::Close(device, epoch) => closes.push((place, (*device, *epoch))),
         }
     }
     if !opens.is_empty() {
         let (places, opens): (Vec<_>, Vec<_>) = opens.into_iter().unzip();
         let opened = open(tx, &opens).await?.into_iter();
-        let opened = opened.map(|opened| opened.map(Taken::Opened));
+        let opened = opened.map(|opened| opened.map(Committed::Opened));
         answers.extend(places.into_iter().zip(opened));
     }
     if !confirms.is_empty() {
         let (places, confirms): (Vec<_>, Vec<_>) = confirms.into_iter().unzip();
         let confirmed = confirm(tx, &confirms).await?.into_iter();
-        let confirmed = confirmed.map(|confirmed| confirmed.map(|()| Taken::Done));
+        let confirmed = confirmed.map(|confirmed| confirmed.map(|()| Committed::Done));
         answers.extend(places.into_iter().zip(confirmed));
     }
     if !ailing.is_empty() {
         let (places, ailing): (Vec<_>, Vec<_>) = ailing.into_iter().unzip();
         let shown = ail(tx, &ailing).await?.into_iter();
-        let shown = shown.map(|shown| shown.map(|()| Taken::Done));
+        let shown = shown.map(|shown| shown.map(|()| Committed::Done));
         answers.extend(places.into_iter().zip(shown));
     }
     if !closes.is_empty() {
         let (places, closes): (Vec<_>, Vec<_>) = closes.into_iter().unzip();
         close(tx, &closes).await?;
-        answers.extend(places.into_iter().map(|place| (place, Ok(Taken::Done))));
+        answers.extend(places.into_iter().map(|place| (place, Ok(Committed::Done))));
     }
     Ok(())
 }
@@ -142,20 +145,20 @@ mod tests {
     #[test]
     fn a_device_takes_its_steps_one_after_the_other() {
         let [one, two] = [DeviceId::generate(), DeviceId::generate()];
-        let steps = [
-            Step::Close(one, 1),
-            Step::Confirm(two, 5),
-            Step::Confirm(one, 2),
-            Step::Close(one, 2),
-            Step::Close(two, 5),
+        let changes = [
+            SessionChange::Close(one, 1),
+            SessionChange::Confirm(two, 5),
+            SessionChange::Confirm(one, 2),
+            SessionChange::Close(one, 2),
+            SessionChange::Close(two, 5),
         ];
-        let table: [(&[Step], &[&[usize]]); 3] = [
+        let table: [(&[SessionChange], &[&[usize]]); 3] = [
             (&[], &[]),
-            (&steps[..2], &[&[0, 1]]),
-            (&steps, &[&[0, 1], &[2, 4], &[3]]),
+            (&changes[..2], &[&[0, 1]]),
+            (&changes, &[&[0, 1], &[2, 4], &[3]]),
         ];
-        for (steps, expected) in table {
-            assert_eq!(rounds(steps), expected, "{steps:?}");
+        for (changes, expected) in table {
+            assert_eq!(rounds(changes), expected, "{changes:?}");
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::error::status;
 
 /// Who has places of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Caller {
+pub(super) enum SlotOwner {
     /// Whoever holds an operator token.
     Token(TokenId),
     /// A device, by the hash of its session's token.
@@ -29,7 +29,7 @@ pub(super) enum Caller {
     Connection(usize),
 }
 
-impl fmt::Display for Caller {
+impl fmt::Display for SlotOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token(id) => write!(f, "token {id}"),
@@ -41,14 +41,14 @@ impl fmt::Display for Caller {
 
 /// What a place is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Kind {
+pub(super) enum SlotKind {
     Stream,
     Halt,
     Upload,
     Plan,
 }
 
-impl Kind {
+impl SlotKind {
     /// What it is called, and the setting of the server that bounds it.
     pub(super) const fn words(self) -> (&'static str, &'static str) {
         match self {
@@ -62,7 +62,7 @@ impl Kind {
 
 /// How many of each a caller may have at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Most {
+pub struct SlotLimits {
     /// Streams of answers: watches and downloads.
     pub streams: u32,
     /// Bundles on their way in.
@@ -71,7 +71,7 @@ pub struct Most {
     pub plans: u32,
 }
 
-impl Default for Most {
+impl Default for SlotLimits {
     fn default() -> Self {
         Self {
             streams: 16,
@@ -81,33 +81,33 @@ impl Default for Most {
     }
 }
 
-impl Most {
-    const fn of(self, kind: Kind) -> u32 {
+impl SlotLimits {
+    const fn of(self, kind: SlotKind) -> u32 {
         match kind {
-            Kind::Stream | Kind::Halt => self.streams,
-            Kind::Upload => self.uploads,
-            Kind::Plan => self.plans,
+            SlotKind::Stream | SlotKind::Halt => self.streams,
+            SlotKind::Upload => self.uploads,
+            SlotKind::Plan => self.plans,
         }
     }
 }
 
 /// The places that are taken.
 #[derive(Debug, Clone)]
-pub(super) struct Places {
-    most: Most,
-    taken: Arc<Mutex<HashMap<(Caller, Kind), u32>>>,
+pub(super) struct StreamSlots {
+    most: SlotLimits,
+    taken: Arc<Mutex<HashMap<(SlotOwner, SlotKind), u32>>>,
 }
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    caller: Caller,
-    kind: Kind,
-    taken: Arc<Mutex<HashMap<(Caller, Kind), u32>>>,
+pub(super) struct StreamSlot {
+    caller: SlotOwner,
+    kind: SlotKind,
+    taken: Arc<Mutex<HashMap<(SlotOwner, SlotKind), u32>>>,
 }
 
-impl Places {
-    pub(super) fn new(most: Most) -> Self {
+impl StreamSlots {
+    pub(super) fn new(most: SlotLimits) -> Self {
         Self {
             most,
             taken: Arc::default(),
@@ -115,7 +115,7 @@ impl Places {
     }
 
     /// One more, unless the caller has as many as it may.
-    pub(super) fn take(&self, caller: Caller, kind: Kind) -> Result<Place, Status> {
+    pub(super) fn take(&self, caller: SlotOwner, kind: SlotKind) -> Result<StreamSlot, Status> {
         let most = self.most.of(kind);
         {
             let mut taken = self.taken.lock();
@@ -125,7 +125,7 @@ impl Places {
             }
             *count += 1;
         }
-        Ok(Place {
+        Ok(StreamSlot {
             caller,
             kind,
             taken: Arc::clone(&self.taken),
@@ -133,7 +133,7 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
         let mut taken = self.taken.lock();
         if let Entry::Occupied(mut count) = taken.entry((self.caller, self.kind)) {
@@ -146,12 +146,12 @@ impl Drop for Place {
     }
 }
 
-fn full(caller: Caller, kind: Kind, most: u32) -> Status {
+fn full(caller: SlotOwner, kind: SlotKind, most: u32) -> Status {
     let (what, setting) = kind.words();
     let (whose, instead) = match caller {
-        Caller::Token(_) => ("token", ", or use another token"),
-        Caller::Session(_) => ("session", ""),
-        Caller::Connection(_) => ("connection", ""),
+        SlotOwner::Token(_) => ("token", ", or use another token"),
+        SlotOwner::Session(_) => ("session", ""),
+        SlotOwner::Connection(_) => ("connection", ""),
     };
     status(
         Code::ResourceExhausted,
@@ -166,7 +166,7 @@ fn full(caller: Caller, kind: Kind, most: u32) -> Status {
 mod tests {
     use super::*;
 
-    const FEW: Most = Most {
+    const FEW: SlotLimits = SlotLimits {
         streams: 2,
         uploads: 1,
         plans: 1,
@@ -174,25 +174,31 @@ mod tests {
 
     #[test]
     fn each_caller_has_its_own_places_of_each_kind_and_gets_them_back() {
-        let places = Places::new(FEW);
-        let (ada, bob) = (Caller::Connection(1), Caller::Connection(2));
-        let first = places.take(ada, Kind::Stream).expect("a place");
-        let _second = places.take(ada, Kind::Stream).expect("a place");
-        let _upload = places.take(ada, Kind::Upload).expect("of another kind");
-        let _other = places.take(bob, Kind::Stream).expect("of another caller");
-        places.take(ada, Kind::Stream).expect_err("there are two");
+        let places = StreamSlots::new(FEW);
+        let (ada, bob) = (SlotOwner::Connection(1), SlotOwner::Connection(2));
+        let first = places.take(ada, SlotKind::Stream).expect("a place");
+        let _second = places.take(ada, SlotKind::Stream).expect("a place");
+        let _upload = places.take(ada, SlotKind::Upload).expect("of another kind");
+        let _other = places
+            .take(bob, SlotKind::Stream)
+            .expect("of another caller");
+        places
+            .take(ada, SlotKind::Stream)
+            .expect_err("there are two");
         drop(first);
-        let again = places.take(ada, Kind::Stream).expect("it came back");
+        let again = places.take(ada, SlotKind::Stream).expect("it came back");
         drop((again, _second, _upload, _other));
         assert!(places.taken.lock().is_empty());
     }
 
     #[test]
     fn a_refusal_says_the_limit_and_what_to_do() {
-        let places = Places::new(FEW);
-        let token = Caller::Token(TokenId::generate());
-        let _place = places.take(token, Kind::Upload).expect("a place");
-        let refused = places.take(token, Kind::Upload).expect_err("there is one");
+        let places = StreamSlots::new(FEW);
+        let token = SlotOwner::Token(TokenId::generate());
+        let _place = places.take(token, SlotKind::Upload).expect("a place");
+        let refused = places
+            .take(token, SlotKind::Upload)
+            .expect_err("there is one");
         assert_eq!(refused.code(), Code::ResourceExhausted);
         assert_eq!(
             refused.message(),
