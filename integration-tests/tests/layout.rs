@@ -1,11 +1,11 @@
-//! How the source hangs together: what the files of a crate import of each other goes one way. And
-//! that comments are no wider than code.
+//! How the source hangs together: what the files of a crate import of each other goes one way, and
+//! in the server from its upper floors to its lower ones. And that comments are no wider than code.
 //!
 //! A file and the folder of its name are one thing, so a file and those below it may know each
 //! other.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -23,6 +23,34 @@ const CRATES: [&str; 6] = [
     "agent",
     "cli",
     "integration-tests",
+];
+
+/// The floors of the server from the highest to the lowest, as the modules that begin them. A
+/// module uses its own floor and those below it. It stands where the longest path that leads to it
+/// stands: `delivery/in_flight` is below the store although the rest of `delivery` is above it,
+/// because the store asks it before it decides about an attempt.
+const FLOORS: [&[&str]; 13] = [
+    &[
+        "",
+        "allocator",
+        "assembly",
+        "config",
+        "parts",
+        "startup",
+        "supervise",
+    ],
+    &["api"],
+    &["session", "preflight"],
+    &["upkeep"],
+    &["edge"],
+    &["recorder"],
+    &["delivery"],
+    &["error"],
+    &["enrollment"],
+    &["store", "blobs"],
+    &["delivery/in_flight", "metrics", "revocations"],
+    &["domain"],
+    &["clock", "crash", "lifecycle", "signature"],
 ];
 
 /// Path of a module below the root of its crate, which has none.
@@ -119,24 +147,29 @@ fn target(sources: &Sources, from: &Module, path: &[String]) -> Option<Module> {
     Some(at)
 }
 
+/// Which module imports which. One that is the face of the other, or the root of the crate, which
+/// only names its parts, does not count.
+fn arrows(sources: &Sources) -> Vec<(&Module, Module)> {
+    let mut arrows = Vec::new();
+    for (module, files) in sources {
+        for path in files.iter().flat_map(|source| Named::of(source)) {
+            let to = target(sources, module, &path);
+            let to = to.filter(|to| !module.starts_with(to) && !to.starts_with(module));
+            arrows.extend(to.map(|to| (module, to)));
+        }
+    }
+    arrows
+}
+
 /// Groups of modules that import each other in a circle.
 fn circles(sources: &Sources) -> Vec<Vec<String>> {
     let numbers: BTreeMap<&Module, usize> = sources.keys().zip(0..).collect();
-    let mut arrows = DiGraphMap::<usize, ()>::new();
-    for (module, files) in sources {
-        for path in files.iter().flat_map(|source| Named::of(source)) {
-            let Some(to) = target(sources, module, &path) else {
-                continue;
-            };
-            // One of them is the face of the other, or the root of the crate, which only names its
-            // parts.
-            if !module.starts_with(&to) && !to.starts_with(module) {
-                arrows.add_edge(numbers[module], numbers[&to], ());
-            }
-        }
+    let mut graph = DiGraphMap::<usize, ()>::new();
+    for (from, to) in arrows(sources) {
+        graph.add_edge(numbers[from], numbers[&to], ());
     }
     let names: Vec<String> = sources.keys().map(|module| module.join("/")).collect();
-    let mut circles: Vec<Vec<String>> = tarjan_scc(&arrows)
+    let mut circles: Vec<Vec<String>> = tarjan_scc(&graph)
         .into_iter()
         .filter(|group| group.len() > 1)
         .map(|group| {
@@ -151,6 +184,34 @@ fn circles(sources: &Sources) -> Vec<Vec<String>> {
     }
     circles.sort();
     circles
+}
+
+/// A path like `store/db` as a module; the empty one is the root.
+fn module(path: &str) -> Module {
+    let names = path.split('/').filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
+}
+
+/// The floor a module stands on, counted from the top; none when nobody said where.
+fn floor(floors: &[&[&str]], of: &Module) -> Option<usize> {
+    let begins = floors
+        .iter()
+        .zip(0..)
+        .flat_map(|(begins, floor)| begins.iter().map(move |begin| (floor, module(begin))));
+    let leading = begins.filter(|(_, begin)| match begin.is_empty() {
+        true => of.is_empty(),
+        false => of.starts_with(begin),
+    });
+    let longest = leading.max_by_key(|(_, begin)| begin.len());
+    longest.map(|(floor, _)| floor)
+}
+
+/// What goes from a lower floor to a higher one.
+fn upward(floors: &[&[&str]], sources: &Sources) -> BTreeSet<String> {
+    let up = |(from, to): &(&Module, Module)| floor(floors, to) < floor(floors, from);
+    let up = arrows(sources).into_iter().filter(up);
+    up.map(|(from, to)| format!("{} -> {}", from.join("/"), to.join("/")))
+        .collect()
 }
 
 fn read(folder: &Path, at: &Module, sources: &mut Sources) {
@@ -196,6 +257,30 @@ fn no_files_of_a_crate_import_each_other_in_a_circle() {
     }
 }
 
+#[test]
+fn files_of_the_server_use_their_own_floor_and_those_below() {
+    let mut sources = Sources::new();
+    let folder = top().join("server/src");
+    read(&folder, &Module::new(), &mut sources);
+    for module in sources.keys() {
+        let found = floor(&FLOORS, module);
+        assert!(
+            found.is_some(),
+            "{}: on which floor is it?",
+            module.join("/")
+        );
+    }
+    for begin in FLOORS.iter().copied().flatten() {
+        assert!(
+            sources.contains_key(&module(begin)),
+            "{begin}: there is no such file"
+        );
+    }
+    assert!(arrows(&sources).len() > 500, "what they use was found");
+    let upward = upward(&FLOORS, &sources);
+    assert!(upward.is_empty(), "these use a higher floor: {upward:#?}");
+}
+
 /// Columns of a line, in code as in comments.
 const WIDTH: usize = 100;
 
@@ -236,16 +321,34 @@ fn a_comment_is_wide_wherever_it_begins() {
     assert!(!is_too_wide(&format!("let text = \"{wide}\";")));
 }
 
+fn sources(files: &[(&str, &str)]) -> Sources {
+    let source = |(path, source): &(&str, &str)| (module(path), vec![(*source).to_owned()]);
+    files.iter().map(source).collect()
+}
+
+#[test]
+fn what_goes_up_is_found_and_the_longest_path_says_the_floor() {
+    let floors: [&[&str]; 3] = [&["", "a"], &["b"], &["a/low", "c"]];
+    let sources = sources(&[
+        ("", "mod a; mod b; mod c;"),
+        ("a", "mod low; use crate::{b, c};"),
+        ("a/low", "use crate::b::B;"),
+        ("ab", ""),
+        ("b", "use crate::{a::low::L, c::C};"),
+        ("b/part", "fn x() { crate::a::y() }"),
+        ("c", "#[cfg(test)] mod tests { use crate::b::B; }"),
+    ]);
+    let expected = ["a/low -> b", "b/part -> a"].map(str::to_owned);
+    assert_eq!(upward(&floors, &sources), BTreeSet::from(expected));
+    let of = |path: &str| floor(&floors, &module(path));
+    assert_eq!(
+        ["a", "a/x", "a/low", "a/low/x", "ab"].map(of),
+        [Some(0), Some(0), Some(2), Some(2), None]
+    );
+}
+
 #[test]
 fn a_circle_is_found_however_it_is_spelt() {
-    let sources = |files: &[(&str, &str)]| -> Sources {
-        let module = |path: &str| -> Module {
-            let names = path.split('/').filter(|name| !name.is_empty());
-            names.map(str::to_owned).collect()
-        };
-        let source = |(path, source): &(&str, &str)| (module(path), vec![(*source).to_owned()]);
-        files.iter().map(source).collect()
-    };
     type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a [&'a str]]);
     let table: [Case<'_>; 6] = [
         (

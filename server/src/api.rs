@@ -1,6 +1,6 @@
 //! The gRPC services: each handler validates, makes one call, and maps the answer.
 //!
-//! Who may call what was decided before a handler runs, see [`crate::auth`].
+//! Who may call what was decided before a handler runs, see [`crate::edge::auth`].
 
 pub mod access;
 pub mod agents;
@@ -38,14 +38,15 @@ use tonic::{Response, Status, service::Routes};
 
 use self::{feed::Feed, raw_body::RawBodyService};
 use crate::{
-    answers::{Fed, fed},
-    auth::Authenticator,
     blobs::Blobs,
-    dispatcher::WakeUps,
+    delivery::{registry::Registry, wake_ups::WakeUps},
+    edge::{
+        answers::{Fed, fed},
+        auth::Authenticator,
+    },
     error::invalid,
     lifecycle::Tasks,
     metrics::{GaugeGuard, Metrics},
-    registry::Registry,
     session::Sessions,
     store::{OperatorStore, Page},
 };

@@ -14,25 +14,25 @@ use tower::ServiceBuilder;
 use uuid::Uuid;
 
 use crate::{
-    answers::{AnswersLayer, Measured},
     api::{self, Api, agents::ENROLMENTS, feed::Feed},
-    auth::{AuthLayer, Authenticator},
     config::Config,
-    connections::{Connections, Router, StrangerLimits, Strangers},
-    dispatcher::{self, WakeUps},
+    delivery::{dispatcher, registry::Registry, wake_ups::WakeUps},
+    edge::{
+        answers::{AnswersLayer, Measured},
+        auth::{AuthLayer, Authenticator},
+        connections::{Connections, Router, StrangerLimits, Strangers},
+        listener::{self, Acceptance},
+        monitor::Monitor,
+        observe::TraceLayer,
+    },
     lifecycle::Tasks,
-    listener::{self, Acceptance},
     metrics::Metrics,
-    monitor::Monitor,
-    observe::TraceLayer,
     parts::Parts,
     recorder::Recorder,
-    registry::Registry,
     revocations::Revocation,
-    rollout_worker,
     session::{HANDSHAKES, SessionCommitter, Sessions},
     startup::Foundation,
-    upkeep,
+    upkeep::{self, open_phases},
 };
 
 /// A stranger that holds a place which others wait for surely has it for so long; it needs far
@@ -185,7 +185,7 @@ impl Assembly {
         let (soft, last) = (|| self.soft.clone(), || self.last.clone());
         let dispatcher = dispatcher::run(store(), registry(), wake_ups(), soft());
         parts.start("dispatcher", dispatcher);
-        parts.start("rollouts", rollout_worker::run(store(), wake_ups(), soft()));
+        parts.start("rollouts", open_phases::run(store(), wake_ups(), soft()));
         parts.start(
             "lease",
             upkeep::lease(store(), registry(), self.replica, last()),

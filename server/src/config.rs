@@ -15,7 +15,7 @@ use kernex_proto::{PROTOCOL_REVISION, telemetry::LogFormat, units::size};
 use serde::Deserialize;
 
 use self::units::duration;
-use crate::{answers::AnswerLimits, domain::penalty, store::events::Retention};
+use crate::{domain::penalty, edge::answers::AnswerLimits, store::events::Retention};
 
 /// Largest bundle when nothing else is said: 4 GiB.
 pub const DEFAULT_MAX_BUNDLE_SIZE: u64 = 4 << 30;

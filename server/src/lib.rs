@@ -1,49 +1,40 @@
 //! The Kernex control plane.
 //!
 //! A deployment's way through the house: `api::deployments` commits rows through `store` and leaves
-//! a wake-up; `dispatcher` asks the store what is due and pushes it through `registry` into the
-//! `session`s that are here; the agent's reports come back through `session` to `recorder`, which
-//! has `domain::attempt` decide and `store` commit many of them at once, and then acknowledges.
-//! `rollout` opens phase after phase as `domain::rollout` says. Watchers see each commit. The rows
-//! are the queue: a lost session, wake-up or server loses nothing, because a new session and a
-//! timer lead to the same dispatcher pass.
+//! a wake-up; `delivery::dispatcher` asks the store what is due and pushes it through
+//! `delivery::registry` into the `session`s that are here; the agent's reports come back through
+//! `session` to `recorder`, which has `domain::attempt` decide and `store` commit many of them at
+//! once, and then acknowledges. `upkeep::open_phases` opens phase after phase as `domain::rollout`
+//! says. Watchers see each commit. The rows are the queue: a lost session, wake-up or server loses
+//! nothing, because a new session and a timer lead to the same dispatcher pass.
 //!
 //! [`run`] builds the parts, supervises them and takes them down again. To change how a device
 //! connects, open `session/handshake.rs`; what an attempt may become, `domain/attempt.rs`; who may
-//! call what, `auth.rs`; which error means which status, `error.rs`. The words are explained in
-//! `docs/glossary.md`.
+//! call what, `edge/auth.rs`; which error means which status, `error.rs`. The words are explained
+//! in `docs/glossary.md`.
 
-pub mod answers;
 pub mod api;
 mod assembly;
-pub mod auth;
 pub mod blobs;
 pub mod clock;
 pub mod config;
-mod connections;
 mod crash;
-pub mod dispatcher;
+pub mod delivery;
 pub mod domain;
+pub mod edge;
 pub mod enrollment;
 pub mod error;
-pub mod in_flight;
 pub mod lifecycle;
-pub mod listener;
 pub mod metrics;
-mod monitor;
-pub mod observe;
 mod parts;
 pub mod preflight;
 pub mod recorder;
-pub mod registry;
 pub mod revocations;
-pub mod rollout_worker;
 pub mod session;
 mod signature;
 mod startup;
 pub mod store;
 mod supervise;
-pub mod tls;
 mod upkeep;
 
 pub use config::Config;

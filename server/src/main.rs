@@ -8,7 +8,7 @@ use clap::Parser as _;
 use kernex_server::{
     Config, Shutdown,
     config::{Cli, Command},
-    listener, observe,
+    edge::{listener, observe},
 };
 
 #[tokio::main]
@@ -48,7 +48,7 @@ fn print_valid(config: &Config) {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let telemetry = observe::init(&config)?;
+    let telemetry = observe::init(config.log_format)?;
     let listener = listener::bind(config.listen)?;
     let shutdown = Shutdown::new();
     let result = tokio::select! {

@@ -1,5 +1,5 @@
-//! What the server counts about itself. The parts move these figures; a scrape (`monitor.rs`) reads
-//! them.
+//! What the server counts about itself. The parts move these figures; a scrape (`edge/monitor.rs`)
+//! reads them.
 //!
 //! No label ever names a device, a bundle or a caller: the number of series stays the same however
 //! large the fleet is. Every series is there from the first scrape on, with zero, so that rates and

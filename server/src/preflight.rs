@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     clock::Timestamp,
     crash::Act,
-    registry::Registry,
+    delivery::registry::Registry,
     store::plans::{PlannedDevice, Planning},
 };
 

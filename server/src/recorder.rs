@@ -31,10 +31,12 @@ use tracing::Span;
 use self::heartbeat_cache::HeartbeatCache;
 use crate::{
     crash::Act,
-    dispatcher::WakeUps,
+    delivery::{
+        registry::{EndReason, RecordingPermit, Registry, SessionHandle},
+        wake_ups::WakeUps,
+    },
     error::chain,
     metrics::{Metrics, observe},
-    registry::{EndReason, RecordingPermit, Registry, SessionHandle},
     store::{
         Store, StoreError,
         heartbeats::HeartbeatRow,

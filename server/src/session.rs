@@ -39,15 +39,17 @@ pub use self::{
 };
 use crate::{
     clock::Clock,
-    connections::{ConnectionHandle, Credential},
     crash::Act,
-    dispatcher::WakeUps,
+    delivery::{
+        registry::{EndReason, Registry, SessionHandle},
+        wake_ups::WakeUps,
+    },
     domain::device::DiskFault,
+    edge::connections::{ConnectionHandle, Credential},
     error::chain,
     metrics::Metrics,
     preflight::PlanQuestions,
     recorder::{Recorder, Submission},
-    registry::{EndReason, Registry, SessionHandle},
     store::{Store, heartbeats::HeartbeatRow},
 };
 

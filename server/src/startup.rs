@@ -18,11 +18,11 @@ use crate::{
     blobs::Blobs,
     clock::Clock,
     config::Config,
+    edge::tls::{Identity, sweep_private, write_private},
     store::{
         Caller, Store, StoreError,
         access::{NewOperatorToken, Role},
     },
-    tls::{Identity, sweep_private, write_private},
 };
 
 /// A database that has not answered by then does not.

@@ -9,9 +9,9 @@ use uuid::Uuid;
 use crate::{
     assembly::Assembly,
     config::Config,
+    edge::listener,
     error::chain,
     lifecycle::{Shutdown, Tasks},
-    listener,
     parts::Parts,
     startup::{self, announce},
     store::Store,

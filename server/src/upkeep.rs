@@ -1,6 +1,8 @@
 //! What time alone makes necessary: the lease, deadlines, a log that grows, retention, a
 //! certificate that ends.
 
+pub(crate) mod open_phases;
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -8,12 +10,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    dispatcher::WakeUps,
+    delivery::{
+        registry::{EndReason, Registry},
+        wake_ups::WakeUps,
+    },
+    edge::tls::Identity,
     error::chain,
     metrics::Metrics,
-    registry::{EndReason, Registry},
     store::{Store, StoreError, events::Retention, sessions::LEASE_GRACE},
-    tls::Identity,
 };
 
 /// How long other replicas believe that this one lives.

@@ -21,7 +21,7 @@ use kernex_proto::v1::{
     AttemptRef, Command, CreateDeploymentRequest, CreateDeploymentResponse, Deploy, Deployment,
     WhoAmIRequest, WhoAmIResponse, command,
 };
-use kernex_server::{clock::Clock, tls::Identity};
+use kernex_server::{clock::Clock, edge::tls::Identity};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},

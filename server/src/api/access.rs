@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, convert::fitting_page, id, page, seconds};
 use crate::{
-    auth::{caller, principal},
+    edge::auth::{caller, principal},
     error::invalid,
     store::access::{NewEnrollmentToken, NewOperatorToken, Role},
 };

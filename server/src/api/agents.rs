@@ -20,8 +20,10 @@ use tracing::Span;
 
 use super::{Api, id, raw_body};
 use crate::{
-    answers::EndedBy,
-    connections::{ConnectionHandle, Credential, Peer},
+    edge::{
+        answers::EndedBy,
+        connections::{ConnectionHandle, Credential, Peer},
+    },
     enrollment::{self, Refused},
     error::{invalid, retry_later, unauthenticated},
     revocations::{Hold, Subject},

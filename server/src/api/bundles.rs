@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 use self::upload::Upload;
 use super::{Api, convert::fitting_page, page, raw_body};
 use crate::{
-    auth::caller,
+    edge::auth::caller,
     error::{chain, going_away, invalid},
     store::{Caller, bundles::BundleRow},
 };

@@ -15,8 +15,8 @@ use tonic::{Request, Response, Status};
 
 use super::Api;
 use crate::{
-    auth::caller,
     domain::{configuration::check_values, selector::Selector},
+    edge::auth::caller,
     error::{invalid, mistake},
     store::configurations::{Configuration, Scope},
 };

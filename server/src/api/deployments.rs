@@ -26,8 +26,10 @@ use super::{
     terms::terms,
 };
 use crate::{
-    answers::{FEW, Fed},
-    auth::caller,
+    edge::{
+        answers::{FEW, Fed},
+        auth::caller,
+    },
     error::invalid,
     store::{deployments::NewDeployment, rollbacks::NewRollback},
 };

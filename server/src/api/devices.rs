@@ -16,11 +16,13 @@ use tonic::{Request, Response, Status};
 
 use super::{Api, Turn, convert::fitting_page, page, turn};
 use crate::{
-    answers::{FEW, Fed},
-    auth::caller,
+    delivery::registry::EndReason,
     domain::{device::DeviceStatus, selector::Selector},
+    edge::{
+        answers::{FEW, Fed},
+        auth::caller,
+    },
     error::{going_away, invalid, mistake},
-    registry::EndReason,
 };
 
 /// How long a device that is to be deleted may take to stop what it has in flight.

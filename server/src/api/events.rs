@@ -9,7 +9,7 @@ use kernex_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, feed::Start, watch};
-use crate::answers::{Fed, MANY};
+use crate::edge::answers::{Fed, MANY};
 
 /// The service.
 #[derive(Debug)]

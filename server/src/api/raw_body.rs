@@ -29,7 +29,7 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use tonic::{Response, Status, body::Body, server::NamedService};
 use tower::Service;
 
-use crate::answers::{FEW, channel, trailers};
+use crate::edge::answers::{FEW, channel, trailers};
 
 /// The field of `DownloadBundleResponse` and `FetchBundleResponse` that holds the bytes.
 const CHUNK: u32 = 1;

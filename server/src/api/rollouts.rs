@@ -17,7 +17,7 @@ use kernex_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, id};
-use crate::{
+use crate::edge::{
     answers::{FEW, Fed, fed},
     auth::caller,
 };

@@ -14,8 +14,8 @@ use tonic::{Code, Status};
 
 use super::handshake::{malformed, undecodable};
 use crate::{
+    delivery::registry::EndReason,
     error::{retry_later, revoked, status},
-    registry::EndReason,
     store::reports::ReportEvent,
 };
 

@@ -1,4 +1,5 @@
-//! How much of what one device says is looked at. How fast it is heard is in `registry/rate.rs`.
+//! How much of what one device says is looked at. How fast it is heard is in
+//! `delivery/registry/rate.rs`.
 
 use kernex_proto::{ids::check_name, v1};
 

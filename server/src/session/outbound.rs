@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::Status;
 
-use crate::registry::OUTBOUND_QUEUE;
+use crate::delivery::registry::OUTBOUND_QUEUE;
 
 /// What a session sends, and how it ends. An abrupt end overtakes the messages that still wait.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use tonic_types::StatusExt as _;
 use tower::{ServiceExt as _, service_fn};
 
 use super::*;
-use crate::{answers::Feeder, error::status};
+use crate::{edge::answers::Feeder, error::status};
 
 type Piece = Result<Bytes, Status>;
 

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::{
     clock::Clock,
-    in_flight::InFlight,
+    delivery::in_flight::InFlight,
     metrics::Transactions,
     revocations::Revocations,
     store::db::{

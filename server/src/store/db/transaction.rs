@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use crate::{
     clock::Timestamp,
     crash::Act,
-    in_flight::DecisionGuard,
+    delivery::in_flight::DecisionGuard,
     metrics::observe,
     revocations::Revocation,
     store::db::{

@@ -38,7 +38,7 @@ pub struct DueCommand {
     pub remaining: Duration,
     /// How long it has been due.
     pub waited: Duration,
-    /// The [moment](crate::in_flight::InFlight::moment) at which its row was read.
+    /// The [moment](crate::delivery::in_flight::InFlight::moment) at which its row was read.
     pub read: u64,
     /// W3C trace context of the order.
     pub traceparent: String,

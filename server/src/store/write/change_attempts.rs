@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
+    delivery::in_flight::DecisionGuard,
     domain::attempt::{Attempt, Closing, Event, Fact, Sent, State, Verdict, apply},
-    in_flight::DecisionGuard,
     store::{
         db::{
             error::Result,

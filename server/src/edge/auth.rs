@@ -31,7 +31,7 @@ use self::{
     policy::answers_go_on,
 };
 use crate::{
-    connections::{ConnectionHandle, Credential},
+    edge::connections::{ConnectionHandle, Credential},
     error::{invalid, status, unauthenticated},
     revocations::Subject,
     store::{

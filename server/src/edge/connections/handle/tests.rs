@@ -1,6 +1,6 @@
 use super::{super::Strangers, *};
 use crate::{
-    connections::crowd::StrangerLimits,
+    edge::connections::crowd::StrangerLimits,
     metrics::{Metrics, Transactions},
 };
 

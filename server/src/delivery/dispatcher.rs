@@ -2,8 +2,6 @@
 //! devices that are here, and pushes it. The rows are the queue; losing a wake-up or a session
 //! loses nothing.
 
-mod wake_ups;
-
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use kernex_proto::{
@@ -15,11 +13,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-pub use self::wake_ups::WakeUps;
 use crate::{
     crash::Act,
+    delivery::{
+        registry::{Pushed, Registry},
+        wake_ups::WakeUps,
+    },
     error::chain,
-    registry::{Pushed, Registry},
     store::{
         Store, StoreError,
         dispatch::{DueCommand, DueKind},

@@ -45,7 +45,7 @@ pub(crate) use self::{
     stalled::Stalled,
 };
 use crate::{
-    connections::ConnectionHandle, error::going_away, lifecycle::Tasks, metrics::Metrics,
+    edge::connections::ConnectionHandle, error::going_away, lifecycle::Tasks, metrics::Metrics,
     store::access::Principal,
 };
 

@@ -7,20 +7,20 @@ use std::{
 };
 
 use http::{HeaderMap, Request, Response};
-use kernex_proto::telemetry::{self, TelemetryError, TelemetryGuard};
+use kernex_proto::telemetry::{self, LogFormat, TelemetryError, TelemetryGuard};
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field};
 
-use crate::{auth::known_path, config::Config, connections::ConnectionHandle};
+use crate::edge::{auth::known_path, connections::ConnectionHandle};
 
 /// Shown without `RUST_LOG`.
 const DEFAULT_FILTER: &str = "info,sqlx=warn,sea_orm_migration=warn,h2=warn,hyper=warn,tower=warn";
 
 /// Starts logs and, with an OTLP endpoint in the environment, traces. The guard writes out what
 /// waits when it is shut down.
-pub fn init(config: &Config) -> Result<TelemetryGuard, TelemetryError> {
-    telemetry::init("kernex-server", DEFAULT_FILTER, config.log_format)
+pub fn init(format: LogFormat) -> Result<TelemetryGuard, TelemetryError> {
+    telemetry::init("kernex-server", DEFAULT_FILTER, format)
 }
 
 /// Puts a span around every RPC.

@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    connections::{Connection, ConnectionHandle, Peer, Strangers, Transport, proxied},
+    edge::connections::{Connection, ConnectionHandle, Peer, Strangers, Transport, proxied},
     error::chain,
     metrics::{GaugeGuard, Metrics},
 };

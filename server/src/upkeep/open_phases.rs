@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    dispatcher::WakeUps,
+    delivery::wake_ups::WakeUps,
     error::chain,
     store::{Store, rollouts::Advanced},
 };
@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Moves rollouts on until `stop`.
-pub async fn run(store: Store, wake_ups: Arc<WakeUps>, stop: CancellationToken) {
+pub(crate) async fn run(store: Store, wake_ups: Arc<WakeUps>, stop: CancellationToken) {
     let mut next = Instant::now();
     loop {
         tokio::select! {

@@ -21,7 +21,7 @@ use super::{
     feeder::End,
     slots::{SlotOwner, StreamSlot},
 };
-use crate::connections::ConnectionHandle;
+use crate::edge::connections::ConnectionHandle;
 
 /// One answer on its way. It lives as long as anything of it does: its body, or bytes that HTTP/2
 /// still holds.

@@ -1,7 +1,9 @@
 use super::*;
 use crate::{
-    answers::{feeder::End, measured::Measured, slots::SlotOwner},
-    connections::ConnectionHandle,
+    edge::{
+        answers::{feeder::End, measured::Measured, slots::SlotOwner},
+        connections::ConnectionHandle,
+    },
     metrics::Transactions,
 };
 use bytes::{Buf as _, Bytes};

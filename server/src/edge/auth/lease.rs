@@ -12,7 +12,9 @@ use hyper::body::{Frame, SizeHint};
 use kernex_proto::error::Reason;
 use tonic::{Code, Status, body::Body};
 
-use crate::{answers::EndedBy, clock::Timestamp, error::status, revocations::Hold, store::Store};
+use crate::{
+    clock::Timestamp, edge::answers::EndedBy, error::status, revocations::Hold, store::Store,
+};
 
 /// Longest time between two looks at the clock, which somebody may set.
 const LOOK: Duration = Duration::from_secs(30);

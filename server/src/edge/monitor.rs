@@ -21,12 +21,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    dispatcher::WakeUps,
+    delivery::{registry::Registry, wake_ups::WakeUps},
+    edge::listener::Pause,
     error::chain,
-    listener::Pause,
     metrics::{Metrics, set},
     recorder::Recorder,
-    registry::Registry,
     store::Store,
 };
 

@@ -1,0 +1,11 @@
+//! How commands reach the devices that are here.
+//!
+//! `wake_ups` says who may have something due, `dispatcher` asks the store what that is and pushes
+//! it, `registry` knows the session of each device that is here. `in_flight` owns what was pushed
+//! and is not in the rows yet; the store asks it before it decides about an attempt, so it stands
+//! below the store.
+
+pub mod dispatcher;
+pub mod in_flight;
+pub mod registry;
+pub mod wake_ups;

@@ -1,0 +1,16 @@
+//! Everything that touches a socket: connections are accepted, kept short while nobody on them is
+//! known, and served; callers are authenticated; answers leave as fast as their peers read.
+//!
+//! From outside to inside: `listener` accepts and does TLS with the certificate of `tls`,
+//! `connections` speaks HTTP/2, `observe` puts a span around each call, `auth` says who calls, and
+//! `answers` feeds and measures what goes back. `monitor` is the other listener, for metrics and
+//! probes. Handlers and sessions stand above this floor: they are given the caller, and a handle of
+//! the connection.
+
+pub mod answers;
+pub mod auth;
+pub(crate) mod connections;
+pub mod listener;
+pub(crate) mod monitor;
+pub mod observe;
+pub mod tls;
