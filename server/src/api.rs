@@ -67,37 +67,44 @@ pub struct Api {
     /// Rows, over the connections of operators: what devices ask for goes over those of
     /// [`Sessions`].
     pub store: OperatorStore,
-    /// Bytes.
+    /// The bytes of bundles.
     pub blobs: Blobs,
-    /// Who is here.
+    /// Which device is here.
     pub registry: Arc<Registry>,
-    /// Who to look at.
+    /// Woken when something may be due for a device.
     pub wake_ups: Arc<WakeUps>,
-    /// Who calls.
+    /// Says who calls.
     pub authenticator: Authenticator,
     /// Sessions of agents.
     pub sessions: Arc<Sessions>,
-    /// Turns for enrolments.
-    pub enrolments: Semaphore,
     /// Where sessions run.
     pub tasks: Tasks,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The fleet's events, for watchers.
+    pub feed: Arc<Feed>,
+    /// Ends watches when the server stops.
+    pub draining: CancellationToken,
+    /// Limits how many enrolments are worked on at once.
+    pub enrolments: Semaphore,
+    /// A bundle's row and bytes change together: an upload must not lose its bytes to a deletion of
+    /// the same digest.
+    pub bundle_changes: Mutex<()>,
+    /// What does not change while the server runs.
+    pub settings: ApiSettings,
+}
+
+/// What handlers answer with or check against.
+#[derive(Debug)]
+pub struct ApiSettings {
     /// This installation.
     pub cluster: ClusterId,
     /// What enrolment tokens pin; zero without TLS.
     pub ca_pin: Digest,
     /// Largest bundle in bytes.
     pub max_bundle_size: u64,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
     /// Failures of a bundle in a row after which a device is left out.
     pub penalty_after: u32,
-    /// The fleet's events, for watchers.
-    pub feed: Arc<Feed>,
-    /// Ends watches when the server stops.
-    pub draining: CancellationToken,
-    /// A bundle's row and bytes change together: an upload must not lose its bytes to a deletion of
-    /// the same digest.
-    pub bundle_changes: Mutex<()>,
 }
 
 macro_rules! limited {

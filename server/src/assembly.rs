@@ -14,7 +14,7 @@ use tower::ServiceBuilder;
 use uuid::Uuid;
 
 use crate::{
-    api::{self, Api, agents::ENROLMENTS, feed::Feed},
+    api::{self, Api, ApiSettings, agents::ENROLMENTS, feed::Feed},
     config::Config,
     delivery::{dispatcher, registry::Registry, wake_ups::WakeUps},
     edge::{
@@ -30,7 +30,7 @@ use crate::{
     parts::Parts,
     recorder::Recorder,
     revocations::Revocation,
-    session::{HANDSHAKES, SessionCommitter, Sessions},
+    session::{HANDSHAKES, SessionCommitter, SessionSettings, Sessions},
     startup::Foundation,
     upkeep::{self, open_phases},
 };
@@ -161,9 +161,9 @@ impl Assembly {
         let most = listener::room();
         tracing::info!(connections = most, "connections that may be held at once");
         let limits = StrangerLimits {
-            probation: config.probation,
-            patience: PATIENCE.min(config.probation),
-            of_one_source: config.max_strangers_per_source,
+            probation: config.strangers.probation,
+            patience: PATIENCE.min(config.strangers.probation),
+            of_one_source: config.strangers.max_per_source,
             in_all: most,
         };
         let strangers = Strangers::new(limits, Arc::clone(&self.metrics));
@@ -171,7 +171,7 @@ impl Assembly {
         Ok(Acceptance {
             most,
             tls,
-            proxies: config.trusted_proxies.clone(),
+            proxies: config.network.trusted_proxies.clone(),
             strangers,
             metrics: Arc::clone(&self.metrics),
         })
@@ -245,18 +245,20 @@ impl Assembly {
             committer,
             recorder,
             wake_ups: Arc::clone(&self.wake_ups),
-            clock: self.foundation.clock.clone(),
-            cluster: self.foundation.cluster,
-            replica: self.replica,
-            heartbeat_interval: config.heartbeat_interval,
-            min_protocol: config.min_protocol,
-            trust_bundle: identity
-                .map_or_else(String::new, |identity| identity.ca_pem().to_owned()),
             plans: Arc::default(),
-            admission: Arc::new(Semaphore::new(HANDSHAKES)),
+            clock: self.foundation.clock.clone(),
+            admission: Semaphore::new(HANDSHAKES),
             metrics: Arc::clone(&self.metrics),
-            stall: config.answers.stall,
             draining: self.soft.clone(),
+            settings: SessionSettings {
+                cluster: self.foundation.cluster,
+                replica: self.replica,
+                heartbeat_interval: config.heartbeat_interval,
+                min_protocol: config.min_protocol,
+                trust_bundle: identity
+                    .map_or_else(String::new, |identity| identity.ca_pem().to_owned()),
+                stall: config.answers.stall,
+            },
         }
     }
 
@@ -269,19 +271,21 @@ impl Assembly {
             wake_ups: Arc::clone(&self.wake_ups),
             authenticator: Authenticator::new(
                 self.foundation.store.clone(),
-                config.open_reflection,
+                config.network.open_reflection,
             ),
-            enrolments: Semaphore::new(ENROLMENTS),
             sessions: Arc::new(self.sessions(config, committer, recorder)),
             tasks: self.tasks.clone(),
-            cluster: self.foundation.cluster,
-            ca_pin: identity.map_or(Digest([0; 32]), |identity| identity.ca_pin()),
-            max_bundle_size: config.max_bundle_size,
             metrics: Arc::clone(&self.metrics),
-            penalty_after: config.penalty_after,
             feed: Arc::new(Feed::new(self.foundation.store.for_operators())),
             draining: self.soft.clone(),
+            enrolments: Semaphore::new(ENROLMENTS),
             bundle_changes: Mutex::new(()),
+            settings: ApiSettings {
+                cluster: self.foundation.cluster,
+                ca_pin: identity.map_or(Digest([0; 32]), |identity| identity.ca_pin()),
+                max_bundle_size: config.max_bundle_size,
+                penalty_after: config.penalty_after,
+            },
         })
     }
 }

@@ -2,6 +2,7 @@
 //! file, those over defaults.
 
 mod units;
+mod values;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -12,9 +13,8 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use kernex_proto::{PROTOCOL_REVISION, telemetry::LogFormat, units::size};
-use serde::Deserialize;
 
-use self::units::duration;
+use self::{units::duration, values::Values};
 use crate::{domain::penalty, edge::answers::AnswerLimits, store::events::Retention};
 
 /// Largest bundle when nothing else is said: 4 GiB.
@@ -62,99 +62,6 @@ pub struct Options {
     values: Values,
 }
 
-#[derive(Debug, Default, Clone, Args, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Values {
-    /// Folder for certificates, tokens, the database and bundles [default: ./kernex-data].
-    #[arg(long, env = "KERNEX_DATA_DIR", value_name = "FOLDER")]
-    data_dir: Option<PathBuf>,
-    /// Address to listen on [default: 0.0.0.0:7443].
-    #[arg(long, env = "KERNEX_LISTEN", value_name = "ADDRESS:PORT")]
-    listen: Option<String>,
-    /// Address for metrics and probes, in plain HTTP; an empty value turns them off [default:
-    /// 127.0.0.1:7444].
-    #[arg(long, env = "KERNEX_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
-    metrics_listen: Option<String>,
-    /// Name or address agents and operators reach this server by; goes into its certificate. May be
-    /// repeated.
-    #[arg(
-        long,
-        env = "KERNEX_PUBLIC_ADDRESS",
-        value_name = "HOST",
-        value_delimiter = ','
-    )]
-    public_address: Vec<String>,
-    /// `postgres://...` or `sqlite://...` [default: kernex.db in the data folder].
-    #[arg(
-        long,
-        env = "KERNEX_DATABASE_URL",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    database_url: Option<String>,
-    /// Folder for bundles [default: bundles/ in the data folder].
-    #[arg(long, env = "KERNEX_BUNDLE_STORE", value_name = "FOLDER")]
-    bundle_store: Option<String>,
-    /// Largest bundle, such as 4GiB [default: 4GiB].
-    #[arg(long, env = "KERNEX_MAX_BUNDLE_SIZE", value_name = "SIZE")]
-    max_bundle_size: Option<String>,
-    /// Time between heartbeats of an agent [default: 20s].
-    #[arg(long, env = "KERNEX_HEARTBEAT_INTERVAL", value_name = "DURATION")]
-    heartbeat_interval: Option<String>,
-    /// `text` or `json` [default: text].
-    #[arg(long, env = "KERNEX_LOG_FORMAT", value_name = "FORMAT")]
-    log_format: Option<String>,
-    /// Serve without TLS; only on a loopback address.
-    #[arg(long, env = "KERNEX_PLAINTEXT")]
-    plaintext: bool,
-    /// Proxy or network of proxies, such as 10.0.0.0/8, that tells where callers are by PROXY
-    /// protocol version 2. May be repeated.
-    #[arg(
-        long,
-        env = "KERNEX_TRUSTED_PROXIES",
-        value_name = "CIDR",
-        value_delimiter = ','
-    )]
-    trusted_proxies: Vec<String>,
-    /// Most connections of one address (IPv6: of one /64) on which nothing has authenticated; 0 for
-    /// no limit [default: 256].
-    #[arg(long, env = "KERNEX_MAX_STRANGERS_PER_SOURCE", value_name = "N")]
-    max_strangers_per_source: Option<usize>,
-    /// How long a connection has until something on it has authenticated [default: 15s].
-    #[arg(long, env = "KERNEX_PROBATION", value_name = "DURATION")]
-    probation: Option<String>,
-    /// Answer gRPC reflection without a token.
-    #[arg(long, env = "KERNEX_OPEN_REFLECTION")]
-    open_reflection: bool,
-    /// How long a stop may take before everything left is dropped [default: 10s].
-    #[arg(long, env = "KERNEX_DRAIN_DEADLINE", value_name = "DURATION")]
-    drain_deadline: Option<String>,
-    /// Failures of a bundle in a row after which a device gets it by an explicit retry only; 0 for
-    /// never [default: 3].
-    #[arg(long, env = "KERNEX_PENALTY_AFTER", value_name = "N")]
-    penalty_after: Option<u32>,
-    /// Watches and downloads a token may have open at a time [default: 16].
-    #[arg(long, env = "KERNEX_MAX_STREAMS_PER_TOKEN", value_name = "N")]
-    max_streams_per_token: Option<u32>,
-    /// Uploads a token may have under way at a time [default: 4].
-    #[arg(long, env = "KERNEX_MAX_UPLOADS_PER_TOKEN", value_name = "N")]
-    max_uploads_per_token: Option<u32>,
-    /// Plans a token may have devices asked about at a time [default: 2].
-    #[arg(long, env = "KERNEX_MAX_PLANS_PER_TOKEN", value_name = "N")]
-    max_plans_per_token: Option<u32>,
-    /// Time without a byte taken after which a stream is ended, and its connection after as long
-    /// again [default: 30s].
-    #[arg(long, env = "KERNEX_STALL_LIMIT", value_name = "DURATION", hide = true)]
-    stall_limit: Option<String>,
-    /// Oldest revision of the session protocol that agents may prove themselves by; 2 shuts out
-    /// agents of before [default: 1].
-    #[arg(long, env = "KERNEX_MIN_PROTOCOL", value_name = "REVISION")]
-    min_protocol: Option<u32>,
-    /// How long sampled heartbeats are kept [default: 7d].
-    #[arg(long, env = "KERNEX_METRICS_RETENTION", value_name = "DURATION")]
-    metrics_retention: Option<String>,
-}
-
 /// What is wrong with the configuration, in one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -194,44 +101,58 @@ pub enum ConfigError {
 pub struct Config {
     /// Folder for certificates, tokens, the default database and bundles.
     pub data_dir: PathBuf,
-    /// Where to listen; `run` gets the bound listener, this names it in messages.
-    pub listen: SocketAddr,
-    /// Where to answer scrapes and probes; nowhere when there is none.
-    pub metrics_listen: Option<SocketAddr>,
-    /// Further names for the certificate.
-    pub public_addresses: Vec<String>,
-    /// The database.
+    /// `postgres://...` or `sqlite://...`.
     pub database_url: String,
-    /// Where bundles are kept: a folder or a URL.
+    /// Folder for bundles.
     pub bundle_store: String,
     /// Largest bundle in bytes.
     pub max_bundle_size: u64,
+    /// Addresses, and who is answered there.
+    pub network: NetworkConfig,
+    /// Limits of connections on which nothing has authenticated.
+    pub strangers: StrangerConfig,
     /// Time between heartbeats.
     pub heartbeat_interval: Duration,
-    /// Form of the logs.
+    /// Oldest revision of the session protocol that agents may prove themselves by.
+    pub min_protocol: u32,
+    /// Format of the logs.
     pub log_format: LogFormat,
-    /// No TLS.
-    pub plaintext: bool,
-    /// Whose word about the caller's address is believed.
-    pub trusted_proxies: Vec<IpNet>,
-    /// Connections of one source on which nothing has authenticated; 0 for no limit.
-    pub max_strangers_per_source: usize,
-    /// Time until something on a connection has to have authenticated.
-    pub probation: Duration,
-    /// Whether the schema is told to everybody.
-    pub open_reflection: bool,
     /// Longest soft stop.
     pub drain_deadline: Duration,
     /// Failures of a bundle in a row after which a device is left out; 0 for never.
     pub penalty_after: u32,
     /// What callers may have under way, and how long they may read nothing of it.
     pub answers: AnswerLimits,
-    /// Oldest revision of the session protocol that is taken.
-    pub min_protocol: u32,
-    /// How long what grows is kept.
+    /// How long events, audit entries and samples are kept.
     pub retention: Retention,
     /// Print the CA pin and the next command to standard output at the first start.
     pub announce: bool,
+}
+
+/// Addresses, and who is answered there.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// Where to listen; `run` gets the bound listener, this names it in messages.
+    pub listen: SocketAddr,
+    /// Where to answer scrapes and probes; nowhere when there is none.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Further names for the certificate.
+    pub public_addresses: Vec<String>,
+    /// Serve without TLS.
+    pub plaintext: bool,
+    /// Proxies whose word about the caller's address is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether the schema is told to everybody.
+    pub open_reflection: bool,
+}
+
+/// Limits of connections on which nothing has authenticated.
+#[derive(Debug, Clone, Copy)]
+pub struct StrangerConfig {
+    /// Connections of one source; 0 for no limit.
+    pub max_per_source: usize,
+    /// Time until something on a connection has to have authenticated.
+    pub probation: Duration,
 }
 
 impl Config {
@@ -241,23 +162,27 @@ impl Config {
     pub fn for_dev(data_dir: impl Into<PathBuf>) -> Self {
         let data_dir = data_dir.into();
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            metrics_listen: None,
-            public_addresses: Vec::new(),
             database_url: sqlite_url(&data_dir),
             bundle_store: data_dir.join("bundles").to_string_lossy().into_owned(),
             max_bundle_size: DEFAULT_MAX_BUNDLE_SIZE,
+            network: NetworkConfig {
+                listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+                metrics_listen: None,
+                public_addresses: Vec::new(),
+                plaintext: false,
+                trusted_proxies: Vec::new(),
+                open_reflection: false,
+            },
+            strangers: StrangerConfig {
+                max_per_source: DEFAULT_STRANGERS,
+                probation: DEFAULT_PROBATION,
+            },
             heartbeat_interval: Duration::from_secs(20),
+            min_protocol: 1,
             log_format: LogFormat::Text,
-            plaintext: false,
-            trusted_proxies: Vec::new(),
-            max_strangers_per_source: DEFAULT_STRANGERS,
-            probation: DEFAULT_PROBATION,
-            open_reflection: false,
             drain_deadline: Duration::from_secs(10),
             penalty_after: penalty::DEFAULT_AFTER,
             answers: AnswerLimits::default(),
-            min_protocol: 1,
             retention: Retention::default(),
             announce: false,
             data_dir,
@@ -267,7 +192,7 @@ impl Config {
     /// Merges flags and environment (already in `options`) with the file and the defaults.
     pub fn resolve(options: Options) -> Result<Self, ConfigError> {
         let file = match &options.config {
-            Some(path) => read_file(path)?,
+            Some(path) => Values::read(path)?,
             None => Values::default(),
         };
         Self::from_values(options.values.over(file))
@@ -279,14 +204,14 @@ impl Config {
             .unwrap_or_else(|| PathBuf::from("kernex-data"));
         let mut config = Self::for_dev(data_dir);
         config.announce = true;
-        config.listen = parse(
+        config.network.listen = parse(
             "--listen",
             values.listen.as_deref().unwrap_or(DEFAULT_LISTEN),
             |text| text.parse().ok(),
             "write ADDRESS:PORT, such as 0.0.0.0:7443",
         )?;
         let metrics = values.metrics_listen.as_deref();
-        config.metrics_listen = match metrics.unwrap_or(DEFAULT_METRICS_LISTEN) {
+        config.network.metrics_listen = match metrics.unwrap_or(DEFAULT_METRICS_LISTEN) {
             "" => None,
             address => Some(parse(
                 "--metrics-listen",
@@ -303,7 +228,7 @@ impl Config {
                 "write a host name or an address, without port",
             )?;
         }
-        config.public_addresses = values.public_address;
+        config.network.public_addresses = values.public_address;
         if let Some(url) = values.database_url {
             let known = ["sqlite:", "postgres://", "postgresql://"];
             if !known.iter().any(|scheme| url.starts_with(scheme)) {
@@ -336,7 +261,7 @@ impl Config {
             )?;
         }
         for text in &values.trusted_proxies {
-            config.trusted_proxies.push(parse(
+            config.network.trusted_proxies.push(parse(
                 "--trusted-proxies",
                 text,
                 network,
@@ -344,17 +269,17 @@ impl Config {
             )?);
         }
         if let Some(text) = values.probation {
-            config.probation = parse(
+            config.strangers.probation = parse(
                 "--probation",
                 &text,
                 |text| duration(text).filter(|d| *d >= Duration::from_secs(1)),
                 "write a duration of at least 1s, such as 15s",
             )?;
         }
-        config.max_strangers_per_source = values
+        config.strangers.max_per_source = values
             .max_strangers_per_source
-            .unwrap_or(config.max_strangers_per_source);
-        config.open_reflection = values.open_reflection;
+            .unwrap_or(config.strangers.max_per_source);
+        config.network.open_reflection = values.open_reflection;
         if let Some(text) = values.drain_deadline {
             config.drain_deadline = parse(
                 "--drain-deadline",
@@ -429,63 +354,12 @@ impl Config {
             }
             config.min_protocol = revision;
         }
-        config.plaintext = values.plaintext;
-        if config.plaintext && !config.listen.ip().is_loopback() {
-            return Err(ConfigError::PlaintextInPublic(config.listen));
+        config.network.plaintext = values.plaintext;
+        if config.network.plaintext && !config.network.listen.ip().is_loopback() {
+            return Err(ConfigError::PlaintextInPublic(config.network.listen));
         }
         Ok(config)
     }
-}
-
-impl Values {
-    /// What is set here wins over `below`.
-    fn over(self, below: Self) -> Self {
-        Self {
-            data_dir: self.data_dir.or(below.data_dir),
-            listen: self.listen.or(below.listen),
-            metrics_listen: self.metrics_listen.or(below.metrics_listen),
-            public_address: if self.public_address.is_empty() {
-                below.public_address
-            } else {
-                self.public_address
-            },
-            database_url: self.database_url.or(below.database_url),
-            bundle_store: self.bundle_store.or(below.bundle_store),
-            max_bundle_size: self.max_bundle_size.or(below.max_bundle_size),
-            heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
-            log_format: self.log_format.or(below.log_format),
-            plaintext: self.plaintext || below.plaintext,
-            trusted_proxies: if self.trusted_proxies.is_empty() {
-                below.trusted_proxies
-            } else {
-                self.trusted_proxies
-            },
-            max_strangers_per_source: self
-                .max_strangers_per_source
-                .or(below.max_strangers_per_source),
-            probation: self.probation.or(below.probation),
-            open_reflection: self.open_reflection || below.open_reflection,
-            drain_deadline: self.drain_deadline.or(below.drain_deadline),
-            penalty_after: self.penalty_after.or(below.penalty_after),
-            max_streams_per_token: self.max_streams_per_token.or(below.max_streams_per_token),
-            max_uploads_per_token: self.max_uploads_per_token.or(below.max_uploads_per_token),
-            max_plans_per_token: self.max_plans_per_token.or(below.max_plans_per_token),
-            stall_limit: self.stall_limit.or(below.stall_limit),
-            min_protocol: self.min_protocol.or(below.min_protocol),
-            metrics_retention: self.metrics_retention.or(below.metrics_retention),
-        }
-    }
-}
-
-fn read_file(path: &Path) -> Result<Values, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
-    toml::from_str(&text).map_err(|error| ConfigError::NotValid {
-        path: path.to_owned(),
-        why: error.to_string().trim().replace('\n', " "),
-    })
 }
 
 fn sqlite_url(data_dir: &Path) -> String {

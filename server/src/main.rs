@@ -43,13 +43,13 @@ fn print_valid(config: &Config) {
     println!(
         "The configuration is valid: data in {}, listening on {}.",
         config.data_dir.display(),
-        config.listen
+        config.network.listen
     );
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let telemetry = observe::init(config.log_format)?;
-    let listener = listener::bind(config.listen)?;
+    let listener = listener::bind(config.network.listen)?;
     let shutdown = Shutdown::new();
     let result = tokio::select! {
         result = kernex_server::run(config, listener, shutdown.clone()) => result,

@@ -7,56 +7,36 @@
 //! as acks that are late.
 
 mod heartbeat_cache;
+mod worker;
 
-use std::{
-    collections::{HashMap, HashSet},
-    slice,
-    sync::Arc,
-    time::Duration,
-};
-
-use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc};
 
 use kernex_proto::{
     ids::{AttemptId, DeviceId},
-    v1::{self, device_session_response::Message},
+    v1,
 };
-use tokio::{
-    sync::{Notify, mpsc},
-    time::{Instant, MissedTickBehavior},
-};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use self::heartbeat_cache::HeartbeatCache;
+use self::worker::Worker;
 use crate::{
-    crash::Act,
     delivery::{
-        registry::{EndReason, RecordingPermit, Registry, SessionHandle},
+        registry::{RecordingPermit, Registry, SessionHandle},
         wake_ups::WakeUps,
     },
-    error::chain,
-    metrics::{Metrics, observe},
+    metrics::Metrics,
     store::{
-        Store, StoreError,
+        Store,
         heartbeats::HeartbeatRow,
-        reports::{IncomingReport, Place, ReportEvent},
+        reports::{Place, ReportEvent},
     },
 };
 
 /// Reports that may wait for a commit. Some seconds of a busy fleet; beyond it sessions stop
 /// reading until it moves.
 const QUEUE: usize = 4096;
-/// Reports in one transaction; keeps its time and memory bounded (an outcome carries up to 64 KiB
-/// of output).
-const BATCH: usize = 1024;
-/// Longest time a heartbeat or a progress report waits for its write.
-const FLUSH: Duration = Duration::from_secs(1);
-/// Failures of a whole batch, not counting a store that does not answer, before its reports are
-/// tried one by one.
-const TOGETHER: u32 = 4;
-/// Waits after a failed write: doubled from the first to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// A report with the session that waits for its ack.
 #[derive(Debug)]
@@ -128,14 +108,7 @@ impl Recorder {
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (reports, queue) = mpsc::channel(QUEUE);
         let latest = Arc::new(Latest::default());
-        let worker = Worker {
-            store,
-            registry,
-            wake_ups,
-            metrics,
-            latest: Arc::clone(&latest),
-            cache: HeartbeatCache::default(),
-        };
+        let worker = Worker::new(store, registry, wake_ups, metrics, Arc::clone(&latest));
         (Self { reports, latest }, worker.run(queue, stop))
     }
 
@@ -207,232 +180,6 @@ impl Recorder {
             .insert((device, attempt), (epoch, progress));
         self.latest.changed.notify_one();
     }
-}
-
-struct Worker {
-    store: Store,
-    registry: Arc<Registry>,
-    wake_ups: Arc<WakeUps>,
-    metrics: Arc<Metrics>,
-    latest: Arc<Latest>,
-    cache: HeartbeatCache,
-}
-
-impl Worker {
-    async fn run(mut self, mut queue: mpsc::Receiver<Submission>, stop: CancellationToken) {
-        let mut flush = tokio::time::interval(FLUSH);
-        flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut batch = Vec::with_capacity(BATCH);
-        // Progress is shown live but need not be written for each chunk.
-        let mut progress_due = Instant::now();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => break,
-                // Takes everything that waits, up to a batch; cancel-safe.
-                count = queue.recv_many(&mut batch, BATCH) => {
-                    if count == 0 {
-                        break;
-                    }
-                    self.commit(&mut batch, &mut queue, &stop).await;
-                }
-                _ = flush.tick() => self.flush_heartbeats().await,
-                () = self.latest.changed.notified(), if Instant::now() >= progress_due => {
-                    progress_due = Instant::now() + FLUSH / 4;
-                    self.commit(&mut batch, &mut queue, &stop).await;
-                }
-                () = tokio::time::sleep_until(progress_due), if Instant::now() < progress_due => {}
-            }
-        }
-        // The last round: nobody sends any more, one attempt each.
-        queue.close();
-        while queue.recv_many(&mut batch, BATCH).await > 0 {
-            self.commit(&mut batch, &mut queue, &stop).await;
-        }
-        self.commit(&mut batch, &mut queue, &stop).await;
-        self.flush_heartbeats().await;
-    }
-
-    /// Writes the batch and what progress there is, again and again until it is written; then
-    /// acknowledges.
-    async fn commit(
-        &mut self,
-        batch: &mut Vec<Submission>,
-        queue: &mut mpsc::Receiver<Submission>,
-        stop: &CancellationToken,
-    ) {
-        let progress: Vec<_> = self.latest.progress.lock().drain().collect();
-        // What a session said before that waits in the queue by now, and comes first.
-        while batch.len() < BATCH
-            && let Ok(submission) = queue.try_recv()
-        {
-            batch.push(submission);
-        }
-        let rows = rows(batch, progress);
-        if rows.is_empty() {
-            return;
-        }
-        self.metrics.report_flush.observe(rows.len() as f64);
-        for row in &rows {
-            if matches!(row.event, ReportEvent::Outcome(_)) {
-                self.cache.forget_match(row.device);
-            }
-        }
-        let dispositions = self.apply(rows, stop).await;
-        let mut moved = HashSet::new();
-        for (report, disposition) in batch.drain(..).zip(dispositions) {
-            let device = report.session.device;
-            let Some(disposition) = disposition else {
-                // The agent still has it and sends it again in its next session, unless its key is
-                // revoked.
-                report.session.end(EndReason::Unrecorded);
-                continue;
-            };
-            report.span.in_scope(|| {
-                tracing::debug!(seq = report.seq, ?disposition, "report recorded");
-            });
-            if matches!(report.event, ReportEvent::Accepted)
-                && disposition == v1::Disposition::Applied
-                && let Some(waited) = self.registry.waited_for_push(device, report.attempt)
-            {
-                observe(&self.metrics.push, waited);
-            }
-            if disposition == v1::Disposition::Applied {
-                self.store.in_flight().mark_answered(report.attempt);
-            }
-            // What was known before makes nothing due, and what was pushed stays pushed.
-            let is_duplicate = matches!(disposition, v1::Disposition::Duplicate);
-            if matches!(report.event, ReportEvent::Outcome(_)) && !is_duplicate {
-                self.registry.attempt_closed(device, report.attempt);
-                moved.insert(device);
-            }
-            // What has no number is not kept by the agent either.
-            if report.seq != 0 {
-                let ack = v1::Ack {
-                    seq: report.seq,
-                    disposition: disposition.into(),
-                };
-                Act::AckReport.before();
-                report.session.send(Message::Ack(ack));
-                Act::AckReport.after();
-            }
-        }
-        // An attempt that ended may make the next one of its device due, or the next phase of its
-        // deployment.
-        if !moved.is_empty() {
-            self.wake_ups.wake_rollouts();
-        }
-        self.wake_ups.wake_devices(moved);
-    }
-
-    /// Applies the rows together. Waits for a store that does not answer; when it answers with an
-    /// error, the rows are tried one by one, so that one that trips over a defect does not hold up
-    /// the fleet. `None` was not written, and never will be when its key is revoked.
-    async fn apply(
-        &self,
-        rows: Vec<IncomingReport>,
-        stop: &CancellationToken,
-    ) -> Vec<Option<v1::Disposition>> {
-        let mut wait = BACKOFF.0;
-        let mut failures = 0;
-        loop {
-            let error = match self.store.apply_reports(&rows).await {
-                Ok(dispositions) => return dispositions,
-                Err(error) => error,
-            };
-            if !matches!(error, StoreError::Unavailable(_)) {
-                failures += 1;
-            }
-            if stop.is_cancelled() {
-                tracing::error!(error = %chain(&error), reports = rows.len(), "reports not written; agents send them again");
-                return vec![None; rows.len()];
-            }
-            if failures == TOGETHER {
-                return self.apply_each(rows).await;
-            }
-            tracing::warn!(error = %chain(&error), reports = rows.len(), wait_ms = wait.as_millis() as u64, "reports wait for the store");
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = stop.cancelled() => {}
-            }
-            wait = (wait * 2).min(BACKOFF.1);
-        }
-    }
-
-    async fn apply_each(&self, rows: Vec<IncomingReport>) -> Vec<Option<v1::Disposition>> {
-        let mut dispositions = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (device, attempt) = (row.device, row.attempt);
-            let applied = match self.store.apply_reports(slice::from_ref(&row)).await {
-                Ok(applied) => applied.first().copied().flatten(),
-                Err(error) => {
-                    tracing::error!(%device, command = %attempt, error = %chain(&error), "a report cannot be recorded");
-                    None
-                }
-            };
-            dispositions.push(applied);
-        }
-        dispositions
-    }
-
-    async fn flush_heartbeats(&mut self) {
-        let now = Instant::now();
-        let waiting: Vec<_> = self.latest.heartbeats.lock().drain().collect();
-        let mut rows: Vec<_> = waiting.into_iter().map(|(_, row)| row).collect();
-        if rows.is_empty() {
-            return;
-        }
-        for row in &mut rows {
-            self.cache.fill_row(row, now);
-        }
-        self.metrics.heartbeat_flush.observe(rows.len() as f64);
-        match self.store.record_heartbeats(&rows).await {
-            Ok(recorded) => {
-                self.cache.learn_written(&rows, &recorded, now);
-                self.cache.drop_old(self.registry.len(), now);
-            }
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), devices = rows.len(), "heartbeats wait for the store");
-                let mut heartbeats = self.latest.heartbeats.lock();
-                for mut row in rows {
-                    // An outcome may have come meanwhile, and so may a newer one.
-                    row.releases = None;
-                    heartbeats.entry(row.device).or_insert(row);
-                }
-            }
-        }
-    }
-}
-
-/// The reports in order, then the progress of attempts of which they say nothing newer.
-fn rows(
-    batch: &[Submission],
-    progress: Vec<((DeviceId, AttemptId), (u64, v1::Progress))>,
-) -> Vec<IncomingReport> {
-    let is_newer =
-        |event: &ReportEvent| matches!(event, ReportEvent::Outcome(_) | ReportEvent::Progress(_));
-    let told: HashSet<_> = batch
-        .iter()
-        .filter(|report| is_newer(&report.event))
-        .map(|report| (report.session.device, report.attempt))
-        .collect();
-    let progress = progress
-        .into_iter()
-        .filter(|(of, _)| !told.contains(of))
-        .map(|((device, attempt), (epoch, progress))| IncomingReport {
-            device,
-            epoch,
-            attempt,
-            event: ReportEvent::Progress(progress),
-            place: None,
-        });
-    let reports = batch.iter().map(|report| IncomingReport {
-        device: report.session.device,
-        epoch: report.session.epoch,
-        attempt: report.attempt,
-        event: report.event.clone(),
-        place: report.place(),
-    });
-    reports.chain(progress).collect()
 }
 
 #[cfg(test)]

@@ -62,10 +62,14 @@ pub(crate) async fn prepare(config: &Config) -> anyhow::Result<Foundation> {
     if swept > 0 {
         tracing::info!(swept, "unfinished uploads removed");
     }
-    let identity = if config.plaintext {
+    let identity = if config.network.plaintext {
         None
     } else {
-        let identity = Identity::open(&config.data_dir, &config.public_addresses, clock.clone())?;
+        let identity = Identity::open(
+            &config.data_dir,
+            &config.network.public_addresses,
+            clock.clone(),
+        )?;
         Some(Arc::new(identity))
     };
     let first = !store.has_operator_token().await?;
@@ -176,6 +180,7 @@ pub(crate) fn announce(config: &Config, foundation: &Foundation, address: std::n
         return;
     }
     let host = config
+        .network
         .public_addresses
         .first()
         .map_or("localhost", String::as_str);

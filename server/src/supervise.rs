@@ -31,6 +31,7 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     let monitoring = config
+        .network
         .metrics_listen
         .map(listener::bind_metrics)
         .transpose()?;

@@ -66,8 +66,8 @@ impl AccessService for Access {
         let wish = request.into_inner();
         let token = EnrollmentToken {
             id: TokenId::generate(),
-            cluster: self.0.cluster,
-            ca_pin: self.0.ca_pin,
+            cluster: self.0.settings.cluster,
+            ca_pin: self.0.settings.ca_pin,
             secret: secret(),
         };
         let new = NewEnrollmentToken {
@@ -163,7 +163,7 @@ impl AccessService for Access {
         Ok(Response::new(WhoAmIResponse {
             name: principal.name.clone(),
             role: v1::Role::from(principal.role).into(),
-            cluster_id: self.0.cluster.to_string(),
+            cluster_id: self.0.settings.cluster.to_string(),
             server_version: env!("CARGO_PKG_VERSION").into(),
         }))
     }

@@ -58,8 +58,12 @@ impl AgentService for Agents {
                 Duration::from_secs(2),
             ));
         };
-        let enrolled =
-            enrollment::enroll(&self.0.sessions.store, self.0.cluster, request.into_inner()).await;
+        let enrolled = enrollment::enroll(
+            &self.0.sessions.store,
+            self.0.settings.cluster,
+            request.into_inner(),
+        )
+        .await;
         match &enrolled {
             Ok(_) => connection.mark_known(),
             Err(Refused::NotAuthenticated(_)) => connection.failed(Credential::Enrolment),

@@ -85,7 +85,8 @@ impl BundleService for Bundles {
             }
             message
         });
-        let upload = upload::receive(&self.0.blobs, self.0.max_bundle_size, messages).await?;
+        let upload =
+            upload::receive(&self.0.blobs, self.0.settings.max_bundle_size, messages).await?;
         let (bundle, existed) = self.keep(caller, upload).await?;
         tracing::info!(
             bundle = %format_args!("{}:{}", bundle.name, bundle.version),

@@ -49,7 +49,11 @@ impl DeploymentService for Deployments {
     ) -> Result<Response<CreateDeploymentResponse>, Status> {
         let caller = caller(&request, "CreateDeployment", &request.get_ref().request_id)?;
         let traceparent = traceparent(request.metadata());
-        let new = order(request.into_inner(), traceparent, self.0.penalty_after)?;
+        let new = order(
+            request.into_inner(),
+            traceparent,
+            self.0.settings.penalty_after,
+        )?;
         let created = self.0.store.create_deployment(&caller, new).await?;
         let devices = created.devices.len();
         let pushed: HashSet<_> = created.due.iter().map(|due| due.device).collect();

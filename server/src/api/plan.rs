@@ -26,7 +26,7 @@ impl PlanService for Plans {
         let new = order(
             wanted,
             telemetry::current_traceparent(),
-            self.0.penalty_after,
+            self.0.settings.penalty_after,
         )?;
         let planning = self.0.store.planning(&new).await?;
         let bundle = format!("{}:{}", planning.deploy.name, planning.deploy.version);

@@ -20,13 +20,14 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     let path = file.to_str().expect("utf-8");
     let config = Config::resolve(from_flags(&["--config", path, "--listen", "127.0.0.1:2"]))
         .expect("resolves");
-    assert_eq!(config.listen.port(), 2);
+    assert_eq!(config.network.listen.port(), 2);
     assert_eq!(config.heartbeat_interval, Duration::from_secs(5));
-    assert_eq!(config.public_addresses, ["a.example"]);
+    assert_eq!(config.network.public_addresses, ["a.example"]);
     let most = config.answers.most;
     assert_eq!((most.streams, most.uploads, most.plans), (16, 9, 2));
     assert!(
         config
+            .network
             .metrics_listen
             .is_some_and(|at| at.ip().is_loopback())
     );
@@ -43,13 +44,14 @@ fn proxies_are_addresses_and_networks() {
     ];
     let config = Config::resolve(from_flags(&flags)).expect("resolves");
     let shown: Vec<_> = config
+        .network
         .trusted_proxies
         .iter()
         .map(ToString::to_string)
         .collect();
     assert_eq!(shown, ["10.0.0.7/32", "192.0.2.0/24", "2001:db8::/32"]);
-    assert_eq!(config.max_strangers_per_source, DEFAULT_STRANGERS);
-    assert!(!config.open_reflection);
+    assert_eq!(config.strangers.max_per_source, DEFAULT_STRANGERS);
+    assert!(!config.network.open_reflection);
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::clock::Clock;
-use kernex_proto::ids::{JournalId, TargetId};
+use kernex_proto::{
+    ids::{JournalId, TargetId},
+    v1::device_session_response::Message,
+};
 use prometheus_client::encoding::prometheus_text::encode;
 
 async fn store(dir: &tempfile::TempDir) -> Store {

@@ -1,6 +1,11 @@
 use super::*;
-use kernex_proto::{ids::TargetId, v1};
+use crate::domain::device::DiskFault;
+use kernex_proto::{
+    ids::{JournalId, TargetId},
+    v1::{self, device_session_response::Message},
+};
 use proptest::prelude::*;
+use tokio::sync::mpsc;
 
 fn handle(device: DeviceId, epoch: u64) -> Arc<SessionHandle> {
     SessionHandle::new(device, epoch, JournalId::generate(), mpsc::channel(1).0)

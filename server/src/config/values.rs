@@ -1,0 +1,155 @@
+//! Every setting as it was typed: as a flag, in the environment or in the file. What it means is
+//! found out in `config.rs`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::ConfigError;
+
+/// Nothing is read yet: numbers are numbers, everything else is text.
+#[derive(Debug, Default, Clone, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Values {
+    /// Folder for certificates, tokens, the database and bundles [default: ./kernex-data].
+    #[arg(long, env = "KERNEX_DATA_DIR", value_name = "FOLDER")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// Address to listen on [default: 0.0.0.0:7443].
+    #[arg(long, env = "KERNEX_LISTEN", value_name = "ADDRESS:PORT")]
+    pub(super) listen: Option<String>,
+    /// Address for metrics and probes, in plain HTTP; an empty value turns them off [default:
+    /// 127.0.0.1:7444].
+    #[arg(long, env = "KERNEX_METRICS_LISTEN", value_name = "ADDRESS:PORT")]
+    pub(super) metrics_listen: Option<String>,
+    /// Name or address agents and operators reach this server by; goes into its certificate. May be
+    /// repeated.
+    #[arg(
+        long,
+        env = "KERNEX_PUBLIC_ADDRESS",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
+    pub(super) public_address: Vec<String>,
+    /// `postgres://...` or `sqlite://...` [default: kernex.db in the data folder].
+    #[arg(
+        long,
+        env = "KERNEX_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub(super) database_url: Option<String>,
+    /// Folder for bundles [default: bundles/ in the data folder].
+    #[arg(long, env = "KERNEX_BUNDLE_STORE", value_name = "FOLDER")]
+    pub(super) bundle_store: Option<String>,
+    /// Largest bundle, such as 4GiB [default: 4GiB].
+    #[arg(long, env = "KERNEX_MAX_BUNDLE_SIZE", value_name = "SIZE")]
+    pub(super) max_bundle_size: Option<String>,
+    /// Time between heartbeats of an agent [default: 20s].
+    #[arg(long, env = "KERNEX_HEARTBEAT_INTERVAL", value_name = "DURATION")]
+    pub(super) heartbeat_interval: Option<String>,
+    /// `text` or `json` [default: text].
+    #[arg(long, env = "KERNEX_LOG_FORMAT", value_name = "FORMAT")]
+    pub(super) log_format: Option<String>,
+    /// Serve without TLS; only on a loopback address.
+    #[arg(long, env = "KERNEX_PLAINTEXT")]
+    pub(super) plaintext: bool,
+    /// Proxy or network of proxies, such as 10.0.0.0/8, that tells where callers are by PROXY
+    /// protocol version 2. May be repeated.
+    #[arg(
+        long,
+        env = "KERNEX_TRUSTED_PROXIES",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
+    pub(super) trusted_proxies: Vec<String>,
+    /// Most connections of one address (IPv6: of one /64) on which nothing has authenticated; 0 for
+    /// no limit [default: 256].
+    #[arg(long, env = "KERNEX_MAX_STRANGERS_PER_SOURCE", value_name = "N")]
+    pub(super) max_strangers_per_source: Option<usize>,
+    /// How long a connection has until something on it has authenticated [default: 15s].
+    #[arg(long, env = "KERNEX_PROBATION", value_name = "DURATION")]
+    pub(super) probation: Option<String>,
+    /// Answer gRPC reflection without a token.
+    #[arg(long, env = "KERNEX_OPEN_REFLECTION")]
+    pub(super) open_reflection: bool,
+    /// How long a stop may take before everything left is dropped [default: 10s].
+    #[arg(long, env = "KERNEX_DRAIN_DEADLINE", value_name = "DURATION")]
+    pub(super) drain_deadline: Option<String>,
+    /// Failures of a bundle in a row after which a device gets it by an explicit retry only; 0 for
+    /// never [default: 3].
+    #[arg(long, env = "KERNEX_PENALTY_AFTER", value_name = "N")]
+    pub(super) penalty_after: Option<u32>,
+    /// Watches and downloads a token may have open at a time [default: 16].
+    #[arg(long, env = "KERNEX_MAX_STREAMS_PER_TOKEN", value_name = "N")]
+    pub(super) max_streams_per_token: Option<u32>,
+    /// Uploads a token may have under way at a time [default: 4].
+    #[arg(long, env = "KERNEX_MAX_UPLOADS_PER_TOKEN", value_name = "N")]
+    pub(super) max_uploads_per_token: Option<u32>,
+    /// Plans a token may have devices asked about at a time [default: 2].
+    #[arg(long, env = "KERNEX_MAX_PLANS_PER_TOKEN", value_name = "N")]
+    pub(super) max_plans_per_token: Option<u32>,
+    /// Time without a byte taken after which a stream is ended, and its connection after as long
+    /// again [default: 30s].
+    #[arg(long, env = "KERNEX_STALL_LIMIT", value_name = "DURATION", hide = true)]
+    pub(super) stall_limit: Option<String>,
+    /// Oldest revision of the session protocol that agents may prove themselves by; 2 shuts out
+    /// agents of before [default: 1].
+    #[arg(long, env = "KERNEX_MIN_PROTOCOL", value_name = "REVISION")]
+    pub(super) min_protocol: Option<u32>,
+    /// How long sampled heartbeats are kept [default: 7d].
+    #[arg(long, env = "KERNEX_METRICS_RETENTION", value_name = "DURATION")]
+    pub(super) metrics_retention: Option<String>,
+}
+
+impl Values {
+    /// What is set here wins over `below`.
+    pub(super) fn over(self, below: Self) -> Self {
+        Self {
+            data_dir: self.data_dir.or(below.data_dir),
+            listen: self.listen.or(below.listen),
+            metrics_listen: self.metrics_listen.or(below.metrics_listen),
+            public_address: if self.public_address.is_empty() {
+                below.public_address
+            } else {
+                self.public_address
+            },
+            database_url: self.database_url.or(below.database_url),
+            bundle_store: self.bundle_store.or(below.bundle_store),
+            max_bundle_size: self.max_bundle_size.or(below.max_bundle_size),
+            heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
+            log_format: self.log_format.or(below.log_format),
+            plaintext: self.plaintext || below.plaintext,
+            trusted_proxies: if self.trusted_proxies.is_empty() {
+                below.trusted_proxies
+            } else {
+                self.trusted_proxies
+            },
+            max_strangers_per_source: self
+                .max_strangers_per_source
+                .or(below.max_strangers_per_source),
+            probation: self.probation.or(below.probation),
+            open_reflection: self.open_reflection || below.open_reflection,
+            drain_deadline: self.drain_deadline.or(below.drain_deadline),
+            penalty_after: self.penalty_after.or(below.penalty_after),
+            max_streams_per_token: self.max_streams_per_token.or(below.max_streams_per_token),
+            max_uploads_per_token: self.max_uploads_per_token.or(below.max_uploads_per_token),
+            max_plans_per_token: self.max_plans_per_token.or(below.max_plans_per_token),
+            stall_limit: self.stall_limit.or(below.stall_limit),
+            min_protocol: self.min_protocol.or(below.min_protocol),
+            metrics_retention: self.metrics_retention.or(below.metrics_retention),
+        }
+    }
+
+    /// Reads the settings of a file.
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|error| ConfigError::NotValid {
+            path: path.to_owned(),
+            why: error.to_string().trim().replace('\n', " "),
+        })
+    }
+}

@@ -1,0 +1,247 @@
+//! The way into one session from outside: its bounded queue, its end, and what is known of its
+//! agent. Whoever pushes, records or revokes holds one of these; the session's own task waits for
+//! the end only.
+
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use futures::task::AtomicWaker;
+use kernex_proto::{
+    ids::{DeviceId, JournalId},
+    v1::{self, DeviceSessionResponse, device_session_response::Message},
+};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
+
+use super::rate::MessageRate;
+use crate::{domain::device::DiskFault, revocations::Cause};
+
+/// Messages that may wait for one device. A session has a handful of commands and acks under way; a
+/// peer that lets 64 pile up does not read, and more would only hide it.
+///
+/// They wait in boxes: the channel makes room for 32 at once, which is 8 KiB for messages and 256
+/// bytes for boxes.
+pub const OUTBOUND_QUEUE: usize = 64;
+
+/// Reports of one session that are being recorded. One commit answers all of them, so their
+/// acknowledgements have to fit into the queue together, with room for everything else.
+const REPORTS_AT_ONCE: usize = OUTBOUND_QUEUE / 2;
+
+/// Milliseconds between two changes of a disk's state that are noted in one session.
+const DISK_CALM: u64 = 10_000;
+
+/// Why the server ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// A newer session of the same device took over.
+    Replaced,
+    /// Its queue was full.
+    SlowConsumer,
+    /// The key it was opened with was revoked.
+    Revoked(Cause),
+    /// A report could not be written; the agent keeps it and sends it again in its next session.
+    Unrecorded,
+    /// The server stops.
+    Drain {
+        /// When the agent should come back.
+        reconnect_after: Duration,
+    },
+}
+
+/// The way into one session from outside.
+#[derive(Debug)]
+pub struct SessionHandle {
+    /// The device.
+    pub device: DeviceId,
+    /// Number of the session.
+    pub epoch: u64,
+    /// The journal its reports are numbered in.
+    pub journal: JournalId,
+    outbound: mpsc::Sender<Box<DeviceSessionResponse>>,
+    /// Milliseconds between heartbeats as the agent said; 0 as the server asked.
+    heartbeat_ms: AtomicU64,
+    pub(super) opened: Instant,
+    pub(super) ended: OnceLock<EndReason>,
+    /// Its agent cannot write its state folder: no commands go there.
+    ailing: AtomicBool,
+    /// What is known to be wrong with the disk of the state folder, as on the wire.
+    disk_fault: AtomicI32,
+    /// When that changed last, in milliseconds since the session opened; 0 is never.
+    disk_changed: AtomicU64,
+    /// Turns for reports.
+    recording: Semaphore,
+    /// In a box and made when it is needed: most sessions say nothing but heartbeats.
+    rate: OnceLock<Box<MessageRate>>,
+    /// The session's task.
+    waiting: AtomicWaker,
+}
+
+/// A report of a session that is being recorded; its turn is free again when this is dropped.
+#[derive(Debug)]
+pub struct RecordingPermit(Arc<SessionHandle>);
+
+impl Drop for RecordingPermit {
+    fn drop(&mut self) {
+        self.0.recording.add_permits(1);
+    }
+}
+
+impl SessionHandle {
+    /// A handle that fills `outbound`.
+    #[must_use]
+    pub fn new(
+        device: DeviceId,
+        epoch: u64,
+        journal: JournalId,
+        outbound: mpsc::Sender<Box<DeviceSessionResponse>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            device,
+            epoch,
+            journal,
+            outbound,
+            heartbeat_ms: AtomicU64::new(0),
+            opened: Instant::now(),
+            ended: OnceLock::new(),
+            ailing: AtomicBool::new(false),
+            disk_fault: AtomicI32::new(0),
+            recording: Semaphore::new(REPORTS_AT_ONCE),
+            rate: OnceLock::new(),
+            disk_changed: AtomicU64::new(0),
+            waiting: AtomicWaker::new(),
+        })
+    }
+
+    /// The agent cannot write its state folder, so it takes no commands in this session.
+    pub fn set_ailing(&self) {
+        self.ailing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether its agent cannot write its state folder.
+    #[must_use]
+    pub fn is_ailing(&self) -> bool {
+        self.ailing.load(Ordering::Relaxed)
+    }
+
+    /// What is known to be wrong with the disk of the agent's state folder.
+    #[must_use]
+    pub fn disk_fault(&self) -> Option<DiskFault> {
+        let wire = v1::DiskFault::try_from(self.disk_fault.load(Ordering::Relaxed));
+        wire.ok().and_then(DiskFault::from_wire)
+    }
+
+    /// Whether this is news. An agent that says something else with each heartbeat is heard every
+    /// ten seconds.
+    #[must_use]
+    pub fn should_record_disk_fault(&self, fault: Option<DiskFault>) -> bool {
+        if fault == self.disk_fault() {
+            return false;
+        }
+        // From 1 on: 0 stands for never.
+        let now = u64::try_from(self.opened.elapsed().as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
+        let last = self.disk_changed.load(Ordering::Relaxed);
+        let is_calm = last == 0 || now - last.min(now) >= DISK_CALM;
+        if is_calm {
+            self.disk_changed.store(now, Ordering::Relaxed);
+        }
+        is_calm
+    }
+
+    /// This is known from now on.
+    pub fn set_disk_fault(&self, fault: Option<DiskFault>) {
+        let wire = fault.map_or(v1::DiskFault::Unspecified, v1::DiskFault::from);
+        self.disk_fault.store(wire.into(), Ordering::Relaxed);
+    }
+
+    /// Counts a message of the device.
+    pub fn count_message(&self) {
+        self.rate.get_or_init(Box::default).count();
+    }
+
+    /// Whether the last message that was counted was one too many, and [`Self::wait_for_rate`] is
+    /// to be waited for.
+    #[must_use]
+    pub fn exceeds_rate(&self) -> bool {
+        self.rate.get().is_some_and(|rate| rate.is_exceeded())
+    }
+
+    /// Waits until the device may be heard again.
+    pub async fn wait_for_rate(&self) {
+        if let Some(rate) = self.rate.get() {
+            rate.wait().await;
+        }
+    }
+
+    /// Waits until one more of its reports may be recorded.
+    pub async fn recording_permit(self: &Arc<Self>) -> RecordingPermit {
+        // Nobody closes it.
+        if let Ok(turn) = self.recording.acquire().await {
+            turn.forget();
+        }
+        RecordingPermit(Arc::clone(self))
+    }
+
+    /// Time between heartbeats, when the agent said that it goes by one of its own.
+    #[must_use]
+    pub fn heartbeat(&self) -> Option<Duration> {
+        match self.heartbeat_ms.load(Ordering::Relaxed) {
+            0 => None,
+            millis => Some(Duration::from_millis(millis)),
+        }
+    }
+
+    /// The agent goes by this from now on; never longer than an hour, which is what a configuration
+    /// may ask for.
+    pub fn set_heartbeat(&self, interval: Duration) {
+        let millis = interval.as_millis().min(3_600_000);
+        let millis = u64::try_from(millis).unwrap_or(3_600_000);
+        self.heartbeat_ms.store(millis, Ordering::Relaxed);
+    }
+
+    /// Queues a message; a full queue ends the session. Says whether it was queued: a command is
+    /// not where the agent cannot write it down, and to a key that was revoked nothing is said.
+    pub fn send(&self, message: Message) -> bool {
+        let is_revoked = matches!(self.ended.get(), Some(EndReason::Revoked(_)));
+        if is_revoked || (self.is_ailing() && matches!(message, Message::Command(_))) {
+            return false;
+        }
+        let message = DeviceSessionResponse {
+            message: Some(message),
+        };
+        match self.outbound.try_send(Box::new(message)) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.end(EndReason::SlowConsumer);
+                false
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+
+    /// Ends the session; the first reason stays.
+    pub fn end(&self, why: EndReason) {
+        if self.ended.set(why).is_ok() {
+            self.waiting.wake();
+        }
+    }
+
+    /// Waits until somebody ended the session; for one task at a time.
+    pub async fn ended(&self) -> EndReason {
+        poll_fn(|cx| {
+            self.waiting.register(cx.waker());
+            self.ended.get().copied().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}

@@ -1,0 +1,192 @@
+//! From a new stream to a session in the registry: Challenge, Hello, Welcome, Ready.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use kernex_proto::{
+    handshake::ChannelBinding,
+    ids::{AttemptId, Digest},
+    v1::{
+        self, DeviceSessionRequest, DeviceSessionResponse, device_session_response::Message as Down,
+    },
+};
+use rand::{Rng as _, RngCore as _};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::Stream;
+use tonic::Status;
+use tracing::Span;
+
+use super::{
+    Sessions,
+    committer::Claim,
+    decide::{self, Decision},
+    handshake::{self, Challenge, Readiness, Refusal},
+};
+use crate::{
+    crash::Act,
+    delivery::registry::{EndReason, SessionHandle},
+    edge::connections::{ConnectionHandle, Credential},
+    error::chain,
+};
+
+/// How long a handshake waits for its turn before it is told to come back.
+const ADMISSION_WAIT: Duration = Duration::from_secs(3);
+
+impl Sessions {
+    /// Challenge to Ready. Only a session that is confirmed enters the registry.
+    pub(super) async fn open<S>(
+        &self,
+        inbound: &mut S,
+        out: &mpsc::Sender<Box<DeviceSessionResponse>>,
+        connection: &ConnectionHandle,
+        binding: ChannelBinding,
+    ) -> Result<Arc<SessionHandle>, Refusal>
+    where
+        S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
+    {
+        let deadline = Instant::now() + handshake::DEADLINE;
+        let challenge = Challenge::new(self.settings.cluster, binding, self.settings.min_protocol);
+        Act::PushChallenge.before();
+        send_handshake(out, Down::Challenge(challenge.message(self.clock.now())))?;
+        Act::PushChallenge.after();
+        let hello = handshake::receive_hello(inbound, deadline).await?;
+        Span::current().record("device", tracing::field::display(hello.device));
+
+        let (device, journal) = (hello.device, hello.journal);
+        let (token, token_hash) = session_token();
+        let opened = {
+            let _permit = self.admission_permit().await?;
+            let claim = Claim {
+                challenge,
+                hello,
+                token_hash,
+                replica: self.settings.replica,
+            };
+            self.committer.open(claim).await?
+        };
+        connection.mark_known();
+        let epoch = opened.epoch;
+        // What is revoked after this is found by the look below, unless the confirmation has found
+        // it.
+        let revoked = self.store.revocations().devices();
+        Span::current().record("session", epoch);
+        let welcome = v1::Welcome {
+            epoch,
+            heartbeat_interval_ms: self.settings.heartbeat_interval.as_millis() as u64,
+            session_token: token,
+            trust_bundle_pem: self.settings.trust_bundle.clone(),
+            trust_bundle_signature: Vec::new().into(),
+            protocol_revision: kernex_proto::PROTOCOL_REVISION,
+            device_name: opened.name.clone(),
+            recorded_seq: opened.recorded_seq,
+            stops: stop_commands(opened.stops, epoch),
+        };
+        let confirmed = async {
+            Act::PushWelcome.before();
+            send_handshake(out, Down::Welcome(welcome))?;
+            Act::PushWelcome.after();
+            let answered = handshake::receive_ready(inbound, epoch, deadline).await?;
+            match &answered {
+                Readiness::Ready => self.committer.confirm(device, epoch).await?,
+                Readiness::Ailing(_) => self.committer.mark_ailing(device, epoch).await?,
+            }
+            Ok::<_, Refusal>(answered)
+        };
+        let answered = match confirmed.await {
+            Ok(answered) => answered,
+            Err(refusal) => {
+                self.mark_closed(device, epoch).await;
+                return Err(refusal);
+            }
+        };
+        if opened.conflicted {
+            tracing::warn!(device = %device, name = opened.name, "two copies of this device exist; it gets no commands until an operator decides");
+        }
+        let session = SessionHandle::new(device, epoch, journal, out.clone());
+        session.set_disk_fault(opened.disk_fault);
+        if let Readiness::Ailing(heartbeat) = answered {
+            session.set_ailing();
+            match decide::heartbeat(*heartbeat) {
+                Decision::Heartbeat { seq, row } => self.record_heartbeat(&session, seq, row).await,
+                _ => {
+                    self.mark_closed(device, epoch).await;
+                    return Err(Refusal::Malformed("Heartbeat: it makes no sense".into()));
+                }
+            }
+        }
+        if !self.registry.insert(Arc::clone(&session)) {
+            session.end(EndReason::Replaced);
+        }
+        if self.store.revocations().devices() != revoked {
+            let stands = self.store.is_session(device, epoch).await;
+            if !matches!(stands, Ok(true)) {
+                // It comes back and is told why.
+                session.end(EndReason::Replaced);
+            }
+        }
+        if session.is_ailing() {
+            tracing::warn!(name = opened.name, disk_fault = ?session.disk_fault(), "session opened by an agent that cannot write its state folder; it gets no commands");
+        } else {
+            tracing::info!(name = opened.name, "session opened");
+            self.wake_ups.wake_configurations([device]);
+        }
+        Ok(session)
+    }
+
+    async fn admission_permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Refusal> {
+        let busy = || Refusal::Overloaded {
+            retry_after: Duration::from_millis(rand::thread_rng().gen_range(1000..5000)),
+        };
+        match tokio::time::timeout(ADMISSION_WAIT, self.admission.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) | Err(_) => Err(busy()),
+        }
+    }
+}
+
+/// Notes why a stream did not become a session. Of strangers the log speaks once a minute.
+pub(super) fn log_refusal(refusal: &Refusal, connection: &ConnectionHandle) {
+    let reason = chain(refusal);
+    if matches!(
+        refusal,
+        Refusal::NotAuthenticated(_) | Refusal::Malformed(_)
+    ) {
+        connection.failed(Credential::Hello);
+    }
+    if connection.is_stranger() {
+        tracing::debug!(reason, "session refused");
+        connection.refused("hello", &reason);
+    } else {
+        tracing::info!(reason, "session refused");
+    }
+}
+
+fn send_handshake(
+    out: &mpsc::Sender<Box<DeviceSessionResponse>>,
+    message: Down,
+) -> Result<(), Refusal> {
+    let message = DeviceSessionResponse {
+        message: Some(message),
+    };
+    out.try_send(Box::new(message)).map_err(|_| Refusal::Gone)
+}
+
+/// A secret for downloads and the hash of it that is stored.
+fn session_token() -> (String, Digest) {
+    let mut secret = [0; 32];
+    rand::rngs::OsRng.fill_bytes(&mut secret);
+    let text = URL_SAFE_NO_PAD.encode(secret);
+    let hash = Digest::of(text.as_bytes());
+    (text, hash)
+}
+
+/// The stops that `Welcome` tells of.
+fn stop_commands(stops: Vec<(AttemptId, v1::Stop)>, epoch: u64) -> Vec<v1::Command> {
+    let command = |(attempt, stop): (AttemptId, v1::Stop)| v1::Command {
+        attempt: Some(attempt.into()),
+        epoch,
+        action: Some(v1::command::Action::Stop(stop)),
+        ..v1::Command::default()
+    };
+    stops.into_iter().map(command).collect()
+}
