@@ -35,11 +35,10 @@ use crate::{
     upkeep::{self, open_phases},
 };
 
-/// A stranger that holds a place which others wait for surely has it for so long; it needs far
-/// less.
+/// Time a stranger surely has while others wait for its place. An honest one needs far less.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What nearly every part holds.
+/// What nearly every part is given.
 pub(crate) struct Assembly {
     pub(crate) foundation: Foundation,
     pub(crate) replica: Uuid,
@@ -124,7 +123,7 @@ impl Assembly {
             Arc::clone(&self.metrics),
             self.soft.clone(),
         )?;
-        // Also while the server drains: that is when who does not read is in the way.
+        // Also while the server drains, when peers that do not read hold up the stop.
         parts.start("stalled", answers.stalled().run(self.last.clone()));
         let watched = api::health::watch(self.foundation.store.clone(), health, self.soft.clone());
         parts.start("health", watched);
@@ -148,7 +147,6 @@ impl Assembly {
         Ok(async move { connections.closed().await })
     }
 
-    /// How connections are accepted.
     fn acceptance(&self, config: &Config, parts: &mut Parts) -> anyhow::Result<Acceptance> {
         let tls = match &self.foundation.identity {
             Some(identity) => {

@@ -101,7 +101,6 @@ impl Blobs {
         self.0.folder.is_some()
     }
 
-    /// Starts an upload.
     pub async fn begin(&self) -> Result<BlobWriter, BlobError> {
         BlobWriter::begin(Arc::clone(&self.0)).await
     }

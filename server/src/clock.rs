@@ -135,7 +135,6 @@ impl Clock {
         }))
     }
 
-    /// Now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.read().now()
@@ -148,8 +147,8 @@ impl Clock {
         self.read().drift
     }
 
-    /// Everything there is to see, at one moment: a clock that jumps between two looks would make
-    /// no sense of either.
+    /// Reads all clocks at one moment: two readings with a jump of the clock between them would not
+    /// fit together.
     pub(crate) fn read(&self) -> ClockReading {
         let (wall, boot) = (wall_clock(), boot_clock());
         let jump = self.0.jump.micros();

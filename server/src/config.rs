@@ -38,7 +38,6 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The verbs of `kernex-server`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the control plane.
@@ -68,15 +67,12 @@ pub enum ConfigError {
     /// The file could not be read.
     #[error("cannot read the configuration file {}", path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// The file is not TOML or has a setting nobody knows.
     #[error("the configuration file {} is not valid: {why}", path.display())]
     NotValid {
-        /// The file.
         path: PathBuf,
         /// Which line and why.
         why: String,

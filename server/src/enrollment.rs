@@ -37,7 +37,6 @@ pub enum Refused {
     /// The key was revoked, and the caller has proved to hold it.
     #[error("the key is revoked")]
     KeyRevoked {
-        /// Why.
         cause: Cause,
         /// Name of its device then.
         device_name: String,

@@ -104,13 +104,11 @@ impl Tasks {
         self.tracker.spawn(Until { task, ended }.instrument(span));
     }
 
-    /// How many run now.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tracker.len()
     }
 
-    /// True when none runs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tracker.is_empty()

@@ -323,7 +323,6 @@ impl<M: Clone + Default> Labelled<M> {
 pub struct GaugeGuard(Gauge);
 
 impl GaugeGuard {
-    /// One more.
     #[must_use]
     pub fn new(gauge: &Gauge) -> Self {
         gauge.inc();
@@ -342,7 +341,6 @@ pub fn set(gauge: &Gauge, length: usize) {
     gauge.set(i64::try_from(length).unwrap_or(i64::MAX));
 }
 
-/// Observes a duration.
 pub fn observe(histogram: &Histogram, took: Duration) {
     histogram.observe(took.as_secs_f64());
 }

@@ -41,15 +41,11 @@ const QUEUE: usize = 4096;
 /// A report with the session that waits for its ack.
 #[derive(Debug)]
 pub struct Submission {
-    /// The session.
     pub session: Arc<SessionHandle>,
-    /// Its `seq`.
     pub seq: u64,
     /// Of an outcome: `seq` of the one before it in its journal, when the agent says.
     pub previous_outcome: Option<u64>,
-    /// Which attempt.
     pub attempt: AttemptId,
-    /// What happened.
     pub event: ReportEvent,
     /// The trace it belongs to; ends once the report is committed.
     pub span: Span,
@@ -77,7 +73,7 @@ pub struct Recorder {
     latest: Arc<Latest>,
 }
 
-/// What only the newest of counts.
+/// Values of which only the newest counts.
 #[derive(Debug, Default)]
 struct Latest {
     heartbeats: Mutex<HashMap<DeviceId, HeartbeatRow>>,

@@ -1,10 +1,10 @@
-//! What stopped being valid, told in the moment its transaction has committed: to the sessions of
-//! the devices it is about, and to whatever else goes on in the name of a device or of an
+//! Revoked keys and tokens. When the transaction of a revocation has committed, it ends the
+//! sessions of the device and everything else that goes on in the name of the device or of the
 //! operator's token.
 //!
-//! Whoever goes on for longer than one answer takes a [`Hold`] *before* it asks the database
-//! whether it may. Then a commit comes either before the question, which finds it, or after it, and
-//! ends the hold.
+//! A call that lasts longer than one answer takes a [`Hold`] *before* it asks the database whether
+//! it may. So a revocation commits either before that question, which finds it, or after it, and
+//! then it ends the hold.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 use kernex_proto::ids::{DeviceId, TokenId};
 use tokio_util::sync::CancellationToken;
 
-/// Why a key does not speak for its device any more.
+/// Why a key is not valid for its device any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The device was deleted.
@@ -55,18 +55,15 @@ impl Cause {
 pub enum Revocation {
     /// Every key a device had.
     Keys {
-        /// The device.
         device: DeviceId,
         /// Number of the newest session that can have been opened with one of them.
         epoch: u64,
-        /// Why.
         cause: Cause,
     },
-    /// An operator token.
     Token(TokenId),
 }
 
-/// In whose name something goes on.
+/// In whose name a call goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A device's.
@@ -93,7 +90,7 @@ pub struct Revocations(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     holds: Mutex<HashMap<Subject, SharedHold>>,
-    /// How many were made.
+    /// Holds that were made so far.
     made: AtomicU64,
     /// Tokens and devices that were revoked, counted.
     tokens: AtomicU64,
@@ -106,7 +103,7 @@ struct Inner {
 /// What several holds of one subject share.
 struct SharedHold {
     ended: CancellationToken,
-    /// Tells it from one of the same subject before.
+    /// Tells this hold from an earlier one of the same subject.
     number: u64,
     holders: usize,
 }
@@ -197,7 +194,7 @@ impl Revocations {
     }
 }
 
-/// Goes on until its subject is revoked.
+/// Says when its subject is revoked.
 pub struct Hold {
     ended: CancellationToken,
     number: u64,

@@ -75,7 +75,6 @@ pub struct Sessions {
     pub clock: Clock,
     /// Limits how many handshakes are worked on at once.
     pub admission: Semaphore,
-    /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Set once the server stops; no session opens after that.
     pub draining: CancellationToken,
@@ -119,7 +118,8 @@ impl Sessions {
         S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin + Send,
     {
         async move {
-            // In a box of its own: an open session does not keep the room its handshake took.
+            // In a box of its own, so that an open session does not keep the memory of its
+            // handshake.
             let opened = tokio::select! {
                 () = self.draining.cancelled() => Err(Refusal::Draining),
                 opened = Box::pin(self.open(&mut inbound, &line.sender, &connection, binding).instrument(span.clone())) => opened,
@@ -146,7 +146,8 @@ impl Sessions {
                     Some(refusal.into())
                 }
             };
-            // HTTP/2 asks for nothing while the peer has no room, so that an end may never arrive.
+            // HTTP/2 takes nothing while the peer gives it no window, so the end of the stream may
+            // never arrive.
             if !Box::pin(line.finish(verdict, self.settings.stall)).await {
                 connection.close("the end of a session on it was not taken");
             }
@@ -172,7 +173,7 @@ impl Sessions {
                 + handshake::DEADLINE
         };
         let mut ended = pin!(session.ended());
-        // Each message only moves the moment; the timer is set anew when it fires too early.
+        // A message only moves `last_heard`. The timer is set anew when it fires too early.
         let mut last_heard = Instant::now();
         let mut silent = pin!(sleep_until(last_heard + silence()));
         loop {
@@ -229,8 +230,8 @@ impl Sessions {
                     silent.as_mut().reset(last_heard + silence());
                 }
                 Decision::Report(report) => {
-                    // In a box, as everything else that a quiet session does not do: its room is
-                    // given back.
+                    // In a box, like everything else that a quiet session does not do, so that its
+                    // memory is given back.
                     if !Box::pin(self.queue_report(session, report)).await {
                         return Some(Refusal::Draining.into());
                     }
@@ -248,7 +249,7 @@ impl Sessions {
         }
     }
 
-    /// Holds what a device said until it may say more. What it says meanwhile waits on its own
+    /// Waits while the device sends faster than it may. What it sends meanwhile waits on its own
     /// side.
     async fn throttle(&self, session: &SessionHandle) {
         if session.exceeds_rate() {
@@ -268,7 +269,7 @@ impl Sessions {
             traceparent,
         } = report;
         let span = if traceparent.is_empty() {
-            // Nobody follows it, and a fleet of them is not free.
+            // Nobody traces it, and spans for a whole fleet cost time.
             Span::none()
         } else {
             let span = tracing::info_span!("report", device = %session.device, session = session.epoch, command = %attempt);
@@ -298,7 +299,7 @@ impl Sessions {
     async fn record_configured(&self, session: &SessionHandle, answer: &v1::Configured) {
         self.throttle(session).await;
         if answer.heartbeat_interval_ms > 0 {
-            // A device that may be asked for a beat an hour is not silent for being quiet.
+            // A device may be asked for one heartbeat an hour; it is not lost because it is quiet.
             session.set_heartbeat(Duration::from_millis(answer.heartbeat_interval_ms));
         }
         if let Err(error) = self
@@ -328,8 +329,8 @@ impl Sessions {
     }
 }
 
-/// What the session does about it; a message is counted. A function of its own, so that an open
-/// session has no room for it.
+/// Decides, and counts a message of the device. It is a function of its own, so that its variables
+/// take no room in the future of an open session.
 fn decide_for(session: &SessionHandle, wake: Wake) -> Decision {
     let decision = match session.is_ailing() {
         false => decide(wake),

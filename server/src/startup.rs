@@ -25,12 +25,12 @@ use crate::{
     },
 };
 
-/// A database that has not answered by then does not.
+/// A database that has not answered by then counts as not answering.
 const DATABASE_LIMIT: Duration = Duration::from_secs(5);
-/// The first token; operators make shorter ones of their own.
+/// Life of the first token; operators make shorter ones of their own.
 const ADMIN_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What the server stands on.
+/// What every part of the server is built on.
 #[derive(Debug)]
 pub(crate) struct Foundation {
     pub(crate) clock: Clock,

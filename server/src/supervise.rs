@@ -20,7 +20,7 @@ use crate::{
 
 /// Writing the last reports and closing the database may take this long.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// Agents come back over this time after a drain, and not before the first of these moments.
+/// Agents are told to reconnect between these two times after a drain, in milliseconds.
 const RECONNECT_MILLIS: (u64, u64) = (200, 5_200);
 
 /// Runs the control plane on a bound listener until it is asked to stop. An error means that it

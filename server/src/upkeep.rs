@@ -31,8 +31,8 @@ const COMPARE_ALONE: Duration = Duration::from_secs(60);
 /// once.
 const LISTEN: Duration = Duration::from_millis(500);
 const EXPIRE: Duration = Duration::from_secs(1);
-/// Seldom enough that the log, which begins anew after it, does not cost a commit in a hundred its
-/// own header.
+/// Rare enough: after each checkpoint the log begins anew with a header, which costs fewer than one
+/// commit in a hundred.
 const CHECKPOINT: Duration = Duration::from_secs(5);
 const PRUNE: Duration = Duration::from_secs(10 * 60);
 const CHECK_CERTIFICATE: Duration = Duration::from_secs(3600);
@@ -112,8 +112,8 @@ async fn read_revocations(store: &Store, seen: &mut u64) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Closes what is past its deadline, and has the devices looked at that may go on with something
-/// else.
+/// Closes attempts that are past their deadline, and wakes the dispatcher for devices that may go
+/// on with something else.
 pub(crate) async fn expiry(
     store: Store,
     registry: Arc<Registry>,
@@ -221,5 +221,5 @@ async fn run_until(stop: CancellationToken, work: impl Future<Output = Never>) {
     }
 }
 
-/// What a loop that never ends returns.
+/// The return type of a loop that never ends.
 enum Never {}

@@ -19,7 +19,7 @@ use super::{BlobError, failed};
 /// Who waits for a slow peer does not hold one.
 const READS: usize = 16;
 
-/// How many reads of files may be under way.
+/// Permits for reads of files: so many may be under way.
 #[derive(Debug, Clone)]
 pub(super) struct ReadPermits(Arc<Semaphore>);
 

@@ -1,6 +1,6 @@
-//! The reconciler: woken by a wake-up or a timer it does not ask why, loads what is due for the
-//! devices that are here, and pushes it. The rows are the queue; losing a wake-up or a session
-//! loses nothing.
+//! The reconciler. A wake-up or a timer starts a pass; a pass loads what is due for the devices
+//! that are here and pushes it. It does not matter why it was started: the rows are the queue, so a
+//! lost wake-up or session loses nothing.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -31,12 +31,12 @@ const CALM: Duration = Duration::from_secs(5);
 /// The same while there is work, or after a pass that failed.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// Between two looks at whether everybody's configuration still fits; other replicas and labels
-/// change it too.
+/// Between two checks whether everybody's configuration is still the right one; other replicas and
+/// labels change it too.
 const RECONCILED: Duration = Duration::from_secs(60);
 
-/// From the end of one look at several devices to the next one, while more of them come. What was
-/// just committed is pushed at once even so.
+/// Pause after a pass over several devices, in which wake-ups gather for the next one. Fresh
+/// commands do not wait for it.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// Commands that are pushed in one go before sessions get to write them.
@@ -51,7 +51,7 @@ pub async fn run(
 ) {
     let mut next_full = Instant::now() + BUSY;
     let mut next_reconciled = Instant::now();
-    // Until when looks gather.
+    // Until when wake-ups gather.
     let mut gather_until = Instant::now();
     loop {
         let everybody = tokio::select! {
@@ -105,7 +105,7 @@ pub async fn run(
         } else {
             pusher.pass(registry.online_of(&pending.commands)).await
         };
-        // Whoever comes alone waits for nobody.
+        // A single wake-up makes the next one wait for nothing.
         gather_until = Instant::now() + if looks > 1 { GATHER } else { Duration::ZERO };
         if everybody || result.is_err() {
             let pause = match &result {
@@ -121,13 +121,14 @@ pub async fn run(
     }
 }
 
-/// Notes where these devices are meant to work by something else than before.
+/// Records for which of these devices another configuration applies than before.
 async fn reconcile(store: &Store, sessions: &[(DeviceId, u64)]) -> Result<(), StoreError> {
     let devices: Vec<DeviceId> = sessions.iter().map(|(device, _)| *device).collect();
     store.reconcile_configurations(&devices).await
 }
 
-/// Pushes what these devices should work by, where that was not done in their sessions yet.
+/// Pushes the configuration that applies to these devices, where that was not done in their
+/// sessions yet.
 async fn configure(
     store: &Store,
     registry: &Registry,
@@ -158,21 +159,20 @@ async fn configure(
     Ok(())
 }
 
-/// Pushes commands.
 struct Pusher<'a> {
     store: &'a Store,
     registry: &'a Registry,
 }
 
 impl Pusher<'_> {
-    /// A look at all that are here and have an attempt open.
+    /// A pass over all devices that are here and have an open attempt.
     async fn pass_over_everybody(&self) -> Result<usize, StoreError> {
         let waiting = self.store.devices_with_attempts().await?;
         self.pass(self.registry.online_of(&waiting)).await
     }
 
-    /// One look: asks what is due for these sessions and pushes what was not pushed in them yet.
-    /// Returns how many it pushed.
+    /// One pass: asks what is due for these sessions and pushes what was not pushed in them yet.
+    /// Returns how many commands it pushed.
     async fn pass(&self, sessions: Vec<(DeviceId, u64)>) -> Result<usize, StoreError> {
         if sessions.is_empty() {
             return Ok(0);
@@ -240,7 +240,7 @@ impl Pusher<'_> {
             .claim_push(due.device, epoch, what, due.waited)?;
         let (device, attempt) = (due.device, due.attempt);
         let flight = self.store.in_flight();
-        // What begins something gives way to a decision about it.
+        // A command that begins something is not pushed while somebody decides about it.
         let may = match what {
             Pushed::Deploy(_) => flight.record_push(device, attempt, epoch, due.read),
             Pushed::Run(..) => flight.may_push(device, attempt, due.read),
@@ -251,7 +251,7 @@ impl Pusher<'_> {
             return None;
         }
         let span = if due.traceparent.is_empty() {
-            // Nobody follows it, and a fleet of them is not free.
+            // Nobody traces it, and spans for a whole fleet cost time.
             Span::none()
         } else {
             let span = tracing::info_span!(

@@ -1,11 +1,12 @@
-//! What was handed to a session and is not in the rows yet, and the attempts somebody is about to
-//! decide about: the one place that knows both, so that a command is never pushed past a decision,
-//! and nothing is taken for never pushed that is on its way.
+//! The write-behind buffer of pushes, and the attempts that somebody is deciding about. This is the
+//! one place that knows both. So a command is never pushed after a decision against it, and a
+//! decision never takes a command for unpushed that is on its way.
 //!
-//! A decision marks the attempts it has read, which gives it their pushes, and holds them until it
-//! is committed or given up. A push is refused while its attempt is held, and afterwards when its
-//! row was read before that; whoever is refused is looked at again. Each attempt is held for itself
-//! and nobody waits: a decision about a whole fleet holds up what it is about and nothing else.
+//! A decision holds the attempts it has read, from then until it is committed or given up, and is
+//! told which of them were pushed. A push is refused while its attempt is held, and after that if
+//! its row was read before the decision ended; the device of a refused push is looked at again.
+//! Each attempt is held alone and nobody waits: a decision about a whole fleet delays what it is
+//! about and nothing else.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,37 +19,36 @@ use parking_lot::{Mutex, MutexGuard};
 use kernex_proto::ids::{AttemptId, DeviceId};
 use tokio::{sync::Notify, time::Instant};
 
-/// Longest time a push is written behind. Whoever reads meanwhile finds the attempt pending, and
-/// the claim in the registry keeps it from being pushed once more.
+/// Longest time until a push is written to its row. Until then the row says pending, and the claim
+/// in the registry prevents a second push.
 const BEHIND: Duration = Duration::from_secs(2);
 
-/// How long it is kept which attempts were decided about. A command whose row was read longer ago
-/// than that is read again.
+/// How long the end of a decision is remembered. A command whose row was read longer ago than that
+/// is read again.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// Longest time what was handed over waits for an answer of a database that hangs, before the marks
-/// are looked through again.
+/// Pause between two searches for marks that can be forgotten.
 const PRUNED: Duration = Duration::from_secs(10);
 
-/// Pushes that the rows do not know of, and decisions that are under way.
+/// Pushes that are not in the rows yet, and decisions that are under way.
 #[derive(Debug, Default)]
 pub struct InFlight {
     table: Mutex<Table>,
-    /// Something was handed over and nothing waited to be written.
+    /// A push came, and none waited to be written before it.
     began: Notify,
-    /// Somebody has to be looked at again.
+    /// A device has to be looked at again.
     refused: Notify,
-    /// Whoever writes what was handed over.
+    /// Held by whoever writes the pushes to their rows.
     pub(crate) writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    /// Sessions that attempts were pushed in.
+    /// The session each attempt was pushed in.
     handed: HashMap<AttemptId, u64>,
-    /// Since when the first of them waits to be written.
+    /// Since when the oldest of them waits to be written.
     since: Option<Instant>,
-    /// Grows with each decision that begins or ends about some attempt.
+    /// A counter: it grows when a decision begins to hold attempts or lets them go.
     moment: u64,
     marks: HashMap<AttemptId, Mark>,
     /// The newest moment of which marks were dropped.
@@ -57,7 +57,7 @@ struct Table {
     again: HashSet<DeviceId>,
 }
 
-/// That an attempt is decided about, or was a short time ago.
+/// Remembers that an attempt is being decided about, or was a short time ago.
 #[derive(Debug)]
 struct Mark {
     /// When that began or ended last.
@@ -70,8 +70,8 @@ struct Mark {
     since: Instant,
 }
 
-/// Leave to decide about attempts, given out here and nowhere else. What it has marked is let go
-/// when it is dropped.
+/// Permission to decide about attempts; only [`InFlight::begin_decision`] gives it. Dropping it
+/// lets go of the attempts it holds.
 #[derive(Debug)]
 pub struct DecisionGuard {
     flight: Arc<InFlight>,
@@ -97,8 +97,8 @@ impl InFlight {
         may
     }
 
-    /// Takes note that a deploy is being pushed in the session `epoch`, if it may be: from here on
-    /// decisions know of it.
+    /// Records that a deploy is being pushed in the session `epoch`, if it may be. From here on
+    /// decisions are told of it.
     #[must_use]
     pub fn record_push(&self, device: DeviceId, attempt: AttemptId, epoch: u64, read: u64) -> bool {
         let (may, began) = {
@@ -120,12 +120,13 @@ impl InFlight {
         may
     }
 
-    /// The session could not take it after all.
+    /// Removes a push that the session could not take.
     pub fn undo_push(&self, attempt: AttemptId, epoch: u64) {
         self.lock().mark_written(attempt, epoch);
     }
 
-    /// What the device said about this attempt is written, which also says that it was pushed.
+    /// A report about this attempt is written. It also shows that the attempt was pushed, so
+    /// nothing is left to write.
     pub fn mark_answered(&self, attempt: AttemptId) {
         self.lock().handed.remove(&attempt);
     }
@@ -141,10 +142,10 @@ impl InFlight {
         }
     }
 
-    /// What is to be written now; it stays known here until it is.
+    /// The pushes to write now. They stay in here until [`Self::mark_written`].
     pub(crate) fn unwritten(&self) -> Vec<(AttemptId, u64)> {
         let mut table = self.lock();
-        // Of the next try, should this one fail.
+        // For the next try, should this one fail.
         table.since = (!table.handed.is_empty()).then(Instant::now);
         table
             .handed
@@ -172,7 +173,7 @@ impl InFlight {
         }
     }
 
-    /// Leave to decide.
+    /// Begins a decision. It holds nothing yet.
     #[must_use]
     pub fn begin_decision(self: &Arc<Self>) -> DecisionGuard {
         DecisionGuard {
@@ -213,7 +214,7 @@ impl Table {
         }
     }
 
-    /// Drops what nobody can ask for any more.
+    /// Forgets old marks. `dropped` remembers the newest of them, so that older reads are refused.
     fn prune(&mut self, now: Instant) {
         if self.pruned.is_some_and(|at| now - at < PRUNED) {
             return;
@@ -231,8 +232,8 @@ impl Table {
 }
 
 impl DecisionGuard {
-    /// Holds attempts whose rows have just been read, and gives the pushes of them that those rows
-    /// do not know of. From now on nothing of them is pushed until this is over.
+    /// Holds attempts whose rows have just been read, and returns those of their pushes that are
+    /// not in the rows. Nothing of these attempts is pushed until the decision is over.
     #[must_use]
     pub(crate) fn hold(
         &self,
@@ -307,95 +308,4 @@ impl Drop for DecisionGuard {
 }
 
 #[cfg(test)]
-mod tests {
-    use kernex_proto::ids::TargetId;
-
-    use super::*;
-
-    fn attempt() -> AttemptId {
-        AttemptId {
-            target: TargetId::generate(),
-            number: 1,
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_first_push_says_when_they_are_written_and_answers_leave_nothing_to_write() {
-        let flight = InFlight::default();
-        let never = tokio::time::timeout(BEHIND * 100, flight.wait_for_unwritten()).await;
-        assert!(never.is_err(), "there is nothing to write");
-        let (device, first, second) = (DeviceId::generate(), attempt(), attempt());
-        let begun = Instant::now();
-        assert!(flight.record_push(device, first, 1, 0));
-        tokio::time::advance(BEHIND / 2).await;
-        assert!(flight.record_push(device, second, 1, 0));
-        flight.wait_for_unwritten().await;
-        assert_eq!(begun.elapsed(), BEHIND);
-        flight.mark_answered(first);
-        assert_eq!(flight.unwritten(), [(second, 1)]);
-        assert!(
-            flight.record_push(device, second, 2, 0),
-            "in a newer session"
-        );
-        flight.mark_written(&[(second, 1)]);
-        assert_eq!(flight.unwritten(), [(second, 2)], "which is another push");
-        flight.undo_push(second, 2);
-        assert_eq!(flight.unwritten(), []);
-    }
-
-    #[tokio::test]
-    async fn a_push_and_a_decision_about_it_exclude_each_other_and_nothing_else() {
-        let flight = Arc::new(InFlight::default());
-        let (device, one, other) = (DeviceId::generate(), attempt(), attempt());
-        let before = flight.moment();
-        // Pushed first: whoever decides is told.
-        assert!(flight.record_push(device, one, 7, before));
-        let decision = flight.begin_decision();
-        assert_eq!(decision.hold([one]), [(one, 7)]);
-        assert_eq!(
-            decision.hold([one]),
-            [(one, 7)],
-            "also when the transaction runs again"
-        );
-        decision.note_pushes(vec![(one, 7)]);
-        decision.mark_committed();
-        assert_eq!(flight.unwritten(), [], "it is in the rows now");
-        // Held: only this one waits, and it is looked at again once it is let go.
-        assert!(!flight.record_push(device, one, 7, flight.moment()));
-        assert!(flight.record_push(device, other, 7, before));
-        let second = flight.begin_decision();
-        let _ = second.hold([one]);
-        drop(decision);
-        assert!(
-            !flight.may_push(device, one, flight.moment()),
-            "somebody else holds it"
-        );
-        drop(second);
-        assert_eq!(flight.wait_for_refused().await, HashSet::from([device]));
-        // Let go: what was read before that is not pushed, what is read now is.
-        assert!(!flight.record_push(device, one, 7, before));
-        assert_eq!(flight.wait_for_refused().await, HashSet::from([device]));
-        assert!(flight.record_push(device, one, 7, flight.moment()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn marks_do_not_pile_up_and_what_was_read_before_them_is_read_again() {
-        let flight = Arc::new(InFlight::default());
-        let device = DeviceId::generate();
-        let old = flight.moment();
-        let first = flight.begin_decision();
-        let _ = first.hold([attempt(), attempt()]);
-        drop(first);
-        tokio::time::advance(KEPT + PRUNED).await;
-        let second = flight.begin_decision();
-        let _ = second.hold([attempt()]);
-        drop(second);
-        assert_eq!(flight.lock().marks.len(), 1);
-        assert!(
-            !flight.may_push(device, attempt(), old),
-            "nobody knows any more"
-        );
-        assert_eq!(flight.wait_for_refused().await, HashSet::from([device]));
-        assert!(flight.may_push(device, attempt(), flight.moment()));
-    }
-}
+mod tests;

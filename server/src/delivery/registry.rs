@@ -46,7 +46,7 @@ struct LastPush {
     ended: bool,
 }
 
-/// Device to live session.
+/// The live session of each device that is here.
 #[derive(Debug, Default)]
 pub struct Registry {
     sessions: Mutex<HashMap<DeviceId, LiveSession>>,
@@ -176,7 +176,7 @@ impl Registry {
         Some(Arc::clone(&entry.handle))
     }
 
-    /// What was claimed is not pushed after all.
+    /// Gives up a claim: the command is not pushed after all.
     pub fn unclaim_push(&self, device: DeviceId, epoch: u64, what: Pushed) {
         let mut sessions = self.lock();
         let entry = sessions.get_mut(&device);

@@ -1,5 +1,6 @@
-//! What may be due: devices to look at, and commands that were committed a moment ago and so need
-//! not be read.
+//! The queue of wake-ups for the dispatcher: devices whose rows have to be read again, and commands
+//! that were committed a moment ago and so need not be read. It may lose everything: a timer finds
+//! the same work in the rows.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,14 +14,14 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::store::dispatch::DueCommand;
 
-/// Commands that may wait unread, some hundred bytes each.
+/// Most fresh commands that wait, some hundred bytes each.
 const FRESH: usize = 20_000;
-/// How long after its commit a command may be pushed without being read: who paused or cancelled it
-/// meanwhile may not have said so yet.
+/// How long a command counts as fresh. After this its row is read again before it is pushed: it may
+/// have been paused or cancelled since its commit.
 const FRESH_FOR: Duration = Duration::from_millis(100);
 
-/// Devices that may have something due; a set makes a thousand wake-ups for one device a single
-/// look.
+/// Devices that may have something due. It is a set, so a thousand wake-ups for one device make the
+/// dispatcher read its rows once.
 #[derive(Debug, Default)]
 pub struct WakeUps {
     pending: Mutex<PendingWakeUps>,
@@ -31,23 +32,22 @@ pub struct WakeUps {
 #[derive(Debug, Default)]
 pub(super) struct PendingWakeUps {
     pub(super) commands: HashSet<DeviceId>,
-    /// Those among them whose configuration may be another one, which is rare and dear to find out.
+    /// Those of them whose configuration may have changed. That is rare, and costly to find out.
     pub(super) configurations: HashSet<DeviceId>,
-    /// Commands that were just committed, so that nobody has to read them: one a device, and none
-    /// of those among `commands`.
+    /// Commands that were just committed, at most one for a device. A device that is in `commands`
+    /// is not in here.
     fresh: HashMap<DeviceId, (DueCommand, Instant)>,
 }
 
 impl PendingWakeUps {
-    /// Something about this device changed, so what is known of it has to be read. Says whether
-    /// that is news.
+    /// The rows of this device have to be read. Says whether that was not known yet.
     fn reread(&mut self, device: DeviceId) -> bool {
         self.fresh.remove(&device);
         self.commands.insert(device)
     }
 
-    /// This is all that changed about its device, unless something else did before, or too many
-    /// wait.
+    /// Keeps the command as fresh if it is all that changed about its device and there is room.
+    /// Otherwise the rows of the device are read.
     fn add_fresh(&mut self, command: DueCommand, now: Instant) {
         let device = command.device;
         let is_alone = !self.commands.contains(&device) && !self.fresh.contains_key(&device);
@@ -58,7 +58,7 @@ impl PendingWakeUps {
         }
     }
 
-    /// The commands that are still fresh; the devices of the others have to be looked at.
+    /// Takes the commands that are still fresh. The rows of the devices of all others are read.
     pub(super) fn take_fresh(&mut self, now: Instant) -> Vec<DueCommand> {
         let mut fresh = Vec::with_capacity(self.fresh.len());
         for (device, (command, since)) in std::mem::take(&mut self.fresh) {
@@ -73,18 +73,18 @@ impl PendingWakeUps {
 }
 
 impl WakeUps {
-    /// Asks for a look at the commands of these devices soon.
+    /// Has the commands of these devices read and pushed soon.
     pub fn wake_devices(&self, devices: impl IntoIterator<Item = DeviceId>) {
         self.wake(devices, false);
     }
 
-    /// Asks for a look at their configurations as well: they have just come, or it or their labels
-    /// changed.
+    /// Has their configurations checked as well: the devices have just come, or the configuration
+    /// or their labels changed.
     pub fn wake_configurations(&self, devices: impl IntoIterator<Item = DeviceId>) {
         self.wake(devices, true);
     }
 
-    /// Asks for these commands to be pushed, which are due and just committed.
+    /// Has these commands pushed, which are due and were just committed.
     pub fn push_fresh(&self, commands: Vec<DueCommand>) {
         if commands.is_empty() {
             return;
@@ -115,20 +115,20 @@ impl WakeUps {
         }
     }
 
-    /// How many devices wait for a look.
+    /// How many devices wait for the dispatcher.
     #[must_use]
     pub fn waiting_devices(&self) -> usize {
         let waiting = self.lock();
         waiting.commands.len() + waiting.fresh.len()
     }
 
-    /// Asks for a look at the deployments that proceed in phases: an attempt ended, or an operator
-    /// decided.
+    /// Has the deployments with phases looked at: an attempt ended, or an operator decided
+    /// something.
     pub fn wake_rollouts(&self) {
         self.rollouts.notify_one();
     }
 
-    /// Waits until there is something to take: what was just committed at once, looks not before
+    /// Waits until there is something to take. Fresh commands are taken at once, devices not before
     /// `from`.
     pub(super) async fn wait_for_devices(&self, from: Instant) {
         loop {
@@ -147,7 +147,7 @@ impl WakeUps {
         }
     }
 
-    /// Waits until somebody asked for that; wake-ups in between are one.
+    /// Waits for [`Self::wake_rollouts`]. Several calls in between count as one.
     pub async fn wait_for_rollouts(&self) {
         self.rollouts.notified().await;
     }

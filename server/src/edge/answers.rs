@@ -60,7 +60,6 @@ const DESCRIPTORS: &[&[u8]] = &[
 /// What peers may ask of the server at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerLimits {
-    /// Slots of each caller.
     pub most: SlotLimits,
     /// Time without a byte after which a reader counts as gone.
     pub stall: Duration,
@@ -75,7 +74,7 @@ impl Default for AnswerLimits {
     }
 }
 
-/// Puts all of this around the services.
+/// The layer that does all of this around the services.
 #[derive(Debug, Clone)]
 pub(crate) struct AnswersLayer(Arc<Shared>);
 
@@ -107,7 +106,7 @@ impl AnswersLayer {
         })))
     }
 
-    /// What looks for readers that do not read; somebody has to run it.
+    /// The search for readers that do not read; somebody has to run it.
     pub(crate) fn stalled(&self) -> Arc<Stalled> {
         Arc::clone(&self.0.stalled)
     }
@@ -124,7 +123,6 @@ impl<S> Layer<S> for AnswersLayer {
     }
 }
 
-/// The services behind [`AnswersLayer`].
 #[derive(Debug, Clone)]
 pub(crate) struct Answers<S> {
     inner: S,
@@ -179,7 +177,7 @@ where
     }
 }
 
-/// Whose places a call takes.
+/// Whose slot a call takes.
 fn slot_owner(request: &Request<Body>, connection: &ConnectionHandle) -> SlotOwner {
     if let Some(principal) = request.extensions().get::<Principal>() {
         return SlotOwner::Token(principal.token_id);

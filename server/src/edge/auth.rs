@@ -40,8 +40,8 @@ use crate::{
     },
 };
 
-/// How long a token that was looked up is believed. A revocation is heard of long before; this is
-/// for what was changed by hand.
+/// How long the answer about a token is trusted. A revocation ends it at once; this limit is for
+/// rows that were changed by hand.
 const CACHE_TTL: Duration = Duration::from_secs(5);
 /// Tokens remembered; operators and services of one control plane are far fewer.
 const CACHE_SIZE: usize = 1024;
@@ -54,7 +54,7 @@ pub struct Authenticator {
     open_reflection: bool,
 }
 
-/// Who was found for a token.
+/// The operator that was found for a token.
 struct CachedPrincipal {
     principal: Principal,
     until: Instant,
@@ -242,7 +242,6 @@ impl<S> Layer<S> for AuthLayer {
     }
 }
 
-/// The services behind [`AuthLayer`].
 #[derive(Debug, Clone)]
 pub struct AuthService<S> {
     inner: S,

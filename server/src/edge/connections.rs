@@ -1,8 +1,7 @@
 //! HTTP/2 on each accepted connection, by hyper, with tonic's services behind it.
 //!
-//! tonic's own server would do the same but for time and room: see
-//! `docs/decisions/0022-connections-are-served-by-hyper.md`. How strangers are held short is in
-//! `docs/decisions/0025-strangers-are-on-probation.md`.
+//! Why tonic's own server is not used: `docs/decisions/0022-connections-are-served-by-hyper.md`.
+//! How strangers are limited: `docs/decisions/0025-strangers-are-on-probation.md`.
 
 mod bodies;
 mod coalescing_timer;
@@ -43,10 +42,10 @@ use crate::error::chain;
 /// Calls that have limits of their own.
 const ENROLL: &str = "/kernex.v1.AgentService/Enroll";
 const WATCH_HEALTH: &str = "/grpc.health.v1.Health/Watch";
-/// To enrol may take this long in all, the reading of the request included.
+/// Longest time of an enrolment, the reading of the request included.
 const ENROLL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Every connection there is, each a task.
+/// All open connections, each served by a task.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections<S> {
     http: http2::Builder<Executor>,
@@ -68,7 +67,7 @@ where
         + Send
         + 'static,
 {
-    /// None yet. Each of them will be served until `stop`, when calls under way may end.
+    /// Has no connections yet. After `stop` each of them ends when its calls have ended.
     pub(crate) fn new(service: S, stop: CancellationToken) -> Self {
         let tasks = TaskTracker::new();
         Self {
@@ -79,7 +78,6 @@ where
         }
     }
 
-    /// Serves one more.
     pub(crate) fn serve(&self, connection: Connection) {
         let (peer, handle) = (connection.peer(), connection.handle().clone());
         let service = self.service.clone();
@@ -106,7 +104,7 @@ where
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(of.clone());
             let (service, of) = (service.clone(), of.clone());
-            // In a box: the stream of a session does not keep the room its call took.
+            // In a box, so that the stream of a session does not keep the memory of its call.
             Box::pin(async move {
                 let call = match call {
                     Ok(call) => call,
@@ -122,7 +120,8 @@ where
         });
         let stop = self.stop.clone();
         let mut connection = self.http.serve_connection(TokioIo::new(connection), calls);
-        // Only borrowed within: what is moved has its room twice.
+        // Borrowed, not moved: moving it into `select!` would store it twice in the future of this
+        // task.
         self.tasks.spawn(async move {
             let mut stopping = false;
             let ended = loop {

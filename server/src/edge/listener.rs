@@ -26,19 +26,19 @@ use crate::{
     metrics::{GaugeGuard, Metrics},
 };
 
-/// One of so many descriptors is left to files, the database and other listeners; connections get
+/// One descriptor in sixteen is left to files, the database and other listeners; connections get
 /// the rest.
 const LEFT_TO_OTHERS: u64 = 16;
-/// And no fewer than these, as long as that is not more than half: the metrics listener answers
-/// even when all else is full.
+/// At least so many are left to them, but at most half: the metrics listener answers even when all
+/// connections are taken.
 const LEAST_TO_OTHERS: u64 = 64;
 
 /// Most connections, however many descriptors there are: quiet ones take some 3 GB by then.
 const MAX_CONNECTIONS: u64 = 65_536;
 
-/// Bytes of a connection that the kernel takes before it sends them. What it has taken nothing can
-/// overtake, so it takes little: a stop that shares a connection with a download is behind this and
-/// not behind megabytes, and a slow peer's download waits in the file and not in memory.
+/// Unsent bytes of a connection that the kernel may hold. Nothing can overtake them, so they are
+/// few: a stop on the same connection as a download waits for 128 KiB and not for megabytes, and
+/// the download of a slow peer waits in the file and not in memory.
 const UNSENT: u32 = 128 * 1024;
 
 /// A peer that has not finished its TLS handshake by then is dropped.
@@ -93,17 +93,14 @@ fn connections(descriptors: Option<u64>) -> usize {
     usize::try_from(connections).unwrap_or(usize::MAX)
 }
 
-/// How connections are accepted.
 pub(crate) struct Acceptance {
-    /// Connections at once.
     pub(crate) most: usize,
     /// Keys and certificate; none for plaintext.
     pub(crate) tls: Option<TlsAcceptor>,
     /// Proxies whose word about the caller's address is believed.
     pub(crate) proxies: Vec<IpNet>,
-    /// Where a connection begins.
+    /// Keeps connections on which nothing has authenticated.
     pub(crate) strangers: Arc<Strangers>,
-    /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -165,7 +162,7 @@ pub(crate) async fn accept(
     handshakes.shutdown().await;
 }
 
-/// Whatever is accepted inherits it, at no call of its own.
+/// Accepted connections inherit the option from the listener, which saves a system call for each.
 fn keep_little_unsent(listener: &TcpListener) {
     if let Err(error) = SockRef::from(listener).set_tcp_notsent_lowat(UNSENT) {
         tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
@@ -193,8 +190,9 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Everything until a connection can be used: where it comes from, its turn, and TLS. Or what
-/// became of it instead; nothing when it was closed as a stranger.
+/// Does everything until a connection can be used: where it comes from, waiting for admission, and
+/// TLS. An error is the label it is counted by; none when it was closed as a stranger, which was
+/// counted there.
 async fn open(
     stream: TcpStream,
     address: SocketAddr,
@@ -224,7 +222,8 @@ async fn open(
     }
 }
 
-/// A transport that can be used, with what its sessions are bound to, or what became of it instead.
+/// Does TLS, if there is any. Returns the transport with what its sessions are bound to; an error
+/// is the label it is counted by.
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
@@ -259,7 +258,7 @@ async fn handshake(
 }
 
 /// Waits longer after each error in a row: with no descriptor left, accepting again at once only
-/// burns the processor.
+/// costs processor time.
 #[derive(Debug, Default)]
 pub(crate) struct Pause {
     step: u32,

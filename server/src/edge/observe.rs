@@ -35,7 +35,6 @@ impl<S> Layer<S> for TraceLayer {
     }
 }
 
-/// The services behind [`TraceLayer`].
 #[derive(Debug, Clone)]
 pub struct TraceService<S> {
     inner: S,

@@ -29,7 +29,7 @@ use crate::{clock::Clock, crash::Act};
 const CA_LIFE: Duration = Duration::days(20 * 365);
 const LEAF_LIFE: Duration = Duration::days(90);
 const RENEW_BEFORE: Duration = Duration::days(30);
-/// Peers' clocks may lag behind.
+/// Certificates begin this long before now, because the clocks of peers may be behind.
 const CLOCK_SLACK: Duration = Duration::days(1);
 
 /// The server's identity on the wire, kept in the data folder.

@@ -1,5 +1,5 @@
-//! What is known of devices since their last heartbeats were written, so that a heartbeat that says
-//! the same again costs little: nothing is read for it, and it is not judged again.
+//! What the last written heartbeat of each device said. A heartbeat that says the same again is
+//! cheap: nothing is read for it, and its releases are not compared with the expected ones again.
 
 use std::{
     collections::{HashMap, hash_map::DefaultHasher},
@@ -15,27 +15,28 @@ use crate::{
     store::heartbeats::{HeartbeatRow, Recorded},
 };
 
-/// How long an entry is trusted. An outcome that changes what is expected is told at once, but one
-/// of an older session may come in through another replica.
+/// How long an entry is trusted. An outcome changes what is expected. This replica hears of its own
+/// outcomes at once, but an outcome of an older session may come in through another replica.
 const TRUSTED: Duration = Duration::from_secs(5 * 60);
 
-/// By device.
+/// One entry for each device.
 #[derive(Debug, Default)]
 pub(super) struct HeartbeatCache(HashMap<DeviceId, CachedSession>);
 
-/// About one session of a device.
+/// What is known of a device in one session.
 #[derive(Debug, PartialEq, Eq)]
 struct CachedSession {
     epoch: u64,
-    /// When its history was last added to.
+    /// When a sample of it was last added to its history.
     sampled_at: Timestamp,
-    /// What it said last it runs, when that was found to be as expected, and when that was.
+    /// Hash of the releases last reported, if they were the expected ones, and when that was
+    /// checked.
     matched: Option<(u64, Instant)>,
     read_at: Instant,
 }
 
 impl HeartbeatCache {
-    /// Adds to a heartbeat what is known of its session.
+    /// Fills in what the store need not read or compare again for this heartbeat.
     pub(super) fn fill_row(&self, row: &mut HeartbeatRow, now: Instant) {
         let is_trusted = |since: Instant| now.duration_since(since) < TRUSTED;
         let last = self.0.get(&row.device);
@@ -46,7 +47,7 @@ impl HeartbeatCache {
             .is_some_and(|(said, since)| is_trusted(since) && hash(row) == Some(said));
     }
 
-    /// Learns from heartbeats that were written.
+    /// Takes over what the store found when it wrote these heartbeats.
     pub(super) fn learn_written(
         &mut self,
         rows: &[HeartbeatRow],
@@ -66,8 +67,9 @@ impl HeartbeatCache {
                 }
                 (last.sampled_at, last.read_at) = (sampled_at, now);
             }
-            // What was not compared says nothing new. What was and does not fit ends what did: when
-            // the device says that again, it has to be seen that it drifts no more.
+            // A row that was not compared changes nothing. A mismatch drops the cached match: when
+            // the device goes back to what matched before, it has to be compared again, so that its
+            // drift ends.
             if !row.fits
                 && let Some(last) = self.0.get_mut(&row.device)
                 && last.epoch == row.epoch
@@ -78,14 +80,14 @@ impl HeartbeatCache {
         }
     }
 
-    /// Something else may be expected of this device from now on.
+    /// Drops the cached match: from now on something else may be expected of this device.
     pub(super) fn forget_match(&mut self, device: DeviceId) {
         if let Some(last) = self.0.get_mut(&device) {
             last.matched = None;
         }
     }
 
-    /// Drops what nobody will ask about any more, once that is more than half of it.
+    /// Drops old entries once most devices of the cache are not online any more.
     pub(super) fn drop_old(&mut self, online: usize, now: Instant) {
         if self.0.len() > 2 * online + 64 {
             self.0

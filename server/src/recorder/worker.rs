@@ -114,7 +114,7 @@ impl Worker {
         stop: &CancellationToken,
     ) {
         let progress: Vec<_> = self.latest.progress.lock().drain().collect();
-        // What a session said before that waits in the queue by now, and comes first.
+        // Reports that a session sent before this progress are in the queue by now, and come first.
         while batch.len() < BATCH
             && let Ok(submission) = queue.try_recv()
         {
@@ -152,13 +152,13 @@ impl Worker {
             if disposition == v1::Disposition::Applied {
                 self.store.in_flight().mark_answered(report.attempt);
             }
-            // What was known before makes nothing due, and what was pushed stays pushed.
+            // A duplicate outcome makes nothing due, and its push keeps its claim.
             let is_duplicate = matches!(disposition, v1::Disposition::Duplicate);
             if matches!(report.event, ReportEvent::Outcome(_)) && !is_duplicate {
                 self.registry.attempt_closed(device, report.attempt);
                 moved.insert(device);
             }
-            // What has no number is not kept by the agent either.
+            // The agent keeps only reports with a number, so only those are acknowledged.
             if report.seq != 0 {
                 let ack = v1::Ack {
                     seq: report.seq,

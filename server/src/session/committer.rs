@@ -1,10 +1,10 @@
-//! Group commit for what opens, is confirmed and closes: while one batch of changes commits the
-//! next one gathers.
+//! Group commit of sessions that open, are confirmed or close: while one batch of changes commits,
+//! the next one gathers.
 //!
-//! Each session still waits for its own change to be durable: Hello's list commits with the epoch,
-//! and only then does the agent hear of it. A session that comes alone waits for nobody; while many
-//! come, a batch gathers for [`PAUSE`] first, because most of what a batch costs is the same for
-//! one session and for a hundred.
+//! Each session still waits until its own change is durable: the list in Hello commits with the
+//! epoch, and only then does the agent hear of it. A session that comes alone does not wait for
+//! others. While many come, a batch gathers for [`PAUSE`] first, because a batch costs nearly the
+//! same for one session as for a hundred.
 
 use std::{collections::HashMap, slice, sync::Arc, time::Duration};
 
@@ -184,7 +184,7 @@ async fn run(
     }
 }
 
-/// Takes a batch together, and answers everybody.
+/// Commits a batch in one transaction, and answers everybody.
 async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<QueuedChange>) {
     metrics.session_flush.observe(batch.len() as f64);
     let (changes, replies) = verify_claims(store, batch).await;
@@ -197,7 +197,7 @@ async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<QueuedChange>)
             let unavailable = || Err(StoreError::Unavailable(why.clone()));
             changes.iter().map(|_| unavailable()).collect()
         }
-        // One that trips over a defect must not shut the others out.
+        // A change that meets a defect must not keep the others out.
         Err(error) if changes.len() > 1 => {
             tracing::warn!(error = %chain(&error), sessions = changes.len(), "sessions are taken one by one");
             let mut answers = Vec::with_capacity(changes.len());
@@ -237,8 +237,7 @@ async fn verify_claims(
             (Request::Claim(claim), Ok(keys)) => {
                 let key = keys.get(&claim.hello.device);
                 let proven = verify(&claim.challenge, &claim.hello, key);
-                // Some ten thousandths of a second each, which the other tasks of this thread are
-                // not to wait for in a row.
+                // Each check takes some 100 us; other tasks of this thread run between them.
                 tokio::task::yield_now().await;
                 match proven {
                     Ok(key) => Ok(SessionChange::Open(Box::new(claim.into_opening(key)))),

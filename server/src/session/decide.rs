@@ -50,7 +50,7 @@ pub(super) enum Decision {
     Reply(Vec<Down>),
     Heartbeat {
         seq: u64,
-        /// In a box: an open session waits with room for every decision.
+        /// In a box: the future of an open session has room for the largest decision.
         row: Box<v1::Heartbeat>,
     },
     Progress(AttemptId, v1::Progress),
@@ -86,8 +86,8 @@ pub(super) struct Report {
     pub(super) traceparent: String,
 }
 
-/// The same where the agent cannot write its state folder and has confirmed nothing: it may say how
-/// it is, and no more.
+/// Decides for an agent that cannot write its state folder and has confirmed nothing: it may send
+/// heartbeats, and no more.
 pub(super) fn decide_ailing(wake: Wake) -> Decision {
     let is_more = matches!(&wake, Wake::Message(request)
         if !matches!(request.message, Some(Up::Heartbeat(_)) | None));

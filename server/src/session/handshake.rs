@@ -70,7 +70,6 @@ pub enum Refusal {
     /// The proof holds, for a key that was revoked.
     #[error("the key of the device `{device_name}` is revoked: {because}", because = .cause.as_str())]
     KeyRevoked {
-        /// Why.
         cause: Cause,
         /// Name of its device then.
         device_name: String,
@@ -96,7 +95,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// How it is counted.
+    /// The label it is counted by.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
@@ -118,7 +117,7 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Malformed(why) => malformed(&why),
-            // A slow handshake proved nothing either.
+            // A slow handshake has proved nothing, so it is told as little.
             Refusal::NotAuthenticated(_) | Refusal::TooSlow => unauthenticated(),
             // The key was proved, so its owner may know what to do.
             Refusal::ProtocolTooOld { least, .. } => status(
@@ -166,7 +165,8 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    /// A fresh one for a connection, to be answered by `least` or a newer revision of the protocol.
+    /// A new challenge for a connection, to be answered by revision `least` of the protocol or a
+    /// newer one.
     #[must_use]
     pub fn new(cluster: ClusterId, binding: ChannelBinding, least: u32) -> Self {
         let mut nonce = [0; NONCE_LEN];
@@ -179,7 +179,6 @@ impl Challenge {
         }
     }
 
-    /// The message.
     #[must_use]
     pub fn message(&self, now: Timestamp) -> v1::Challenge {
         v1::Challenge {
@@ -257,7 +256,6 @@ impl TryFrom<v1::Hello> for Hello {
     }
 }
 
-/// Waits for Hello.
 pub async fn receive_hello<S>(inbound: &mut S, deadline: Instant) -> Result<Hello, Refusal>
 where
     S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,

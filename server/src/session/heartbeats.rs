@@ -1,5 +1,5 @@
-//! What a heartbeat says: it is answered at once, kept for the recorder, and a disk that is not well
-//! is noted.
+//! What a heartbeat says: it is answered at once, kept for the recorder, and a disk that is not
+//! well is noted.
 
 use kernex_proto::v1::{self, device_session_response::Message as Down};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Sessions {
-    /// What a heartbeat says, in full.
+    /// Takes over everything a heartbeat says.
     pub(super) async fn record_heartbeat(
         &self,
         session: &SessionHandle,
@@ -27,7 +27,7 @@ impl Sessions {
         Act::AckHeartbeat.before();
         session.send(Down::HeartbeatAck(v1::HeartbeatAck { seq }));
         Act::AckHeartbeat.after();
-        // What runs cannot be told where nothing can be read.
+        // An agent with a faulty disk cannot tell what runs, so its list is not compared.
         let is_well = row.disk_fault == 0;
         let said = row.releases.len();
         let releases = limits::releases(row.releases);

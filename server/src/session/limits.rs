@@ -1,4 +1,4 @@
-//! How much of what one device says is looked at. How fast it is heard is in
+//! How much of one message of a device is looked at. How many messages are read in a second is in
 //! `delivery/registry/rate.rs`.
 
 use kernex_proto::{ids::check_name, v1};

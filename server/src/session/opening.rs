@@ -66,8 +66,7 @@ impl Sessions {
         };
         connection.mark_known();
         let epoch = opened.epoch;
-        // What is revoked after this is found by the look below, unless the confirmation has found
-        // it.
+        // A revocation after this is found below, unless the confirmation has found it.
         let revoked = self.store.revocations().devices();
         Span::current().record("session", epoch);
         let welcome = v1::Welcome {

@@ -1,6 +1,6 @@
-//! Moves deployments with phases on: woken by a wake-up (an attempt ended, an operator decided) or
-//! a timer it does not ask why, reads where they stand, and has the planner's word applied. Losing
-//! a wake-up loses nothing.
+//! Moves deployments with phases on. A wake-up (an attempt ended, an operator decided) or a timer
+//! starts a round; a round reads where the deployments stand and applies what the planner says.
+//! Losing a wake-up loses nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,12 +13,12 @@ use crate::{
     store::{Store, rollouts::Advanced},
 };
 
-/// Between two looks while a rollout is open, or after one that failed; other replicas and
+/// Between two rounds while a rollout is open, or after a round that failed; other replicas and
 /// deadlines close attempts too.
 const BUSY: Duration = Duration::from_secs(1);
 /// The same while none is.
 const CALM: Duration = Duration::from_secs(5);
-/// What wake-ups that come together wait for each other.
+/// How long the first wake-up waits for others.
 const SETTLE: Duration = Duration::from_millis(10);
 /// Longest pause that is taken to spare the store.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ pub(crate) async fn run(store: Store, wake_ups: Arc<WakeUps>, stop: Cancellation
                 BUSY
             }
         };
-        // A look that is dear is taken less often, whatever the wake-ups say.
+        // A round that takes long is started less often, however many wake-ups come.
         let spare = asked.elapsed().saturating_mul(3).min(LONGEST_PAUSE);
         if stop
             .run_until_cancelled(tokio::time::sleep(spare))
@@ -60,7 +60,7 @@ pub(crate) async fn run(store: Store, wake_ups: Arc<WakeUps>, stop: Cancellation
     }
 }
 
-/// When to look again although nothing is hinted.
+/// When the next round starts if no wake-up comes.
 fn pause(advanced: &Advanced, store: &Store) -> Duration {
     if advanced.open == 0 {
         return CALM;

@@ -1,6 +1,6 @@
-//! How fast a device is heard. Who says too much is read later, and nothing of it is refused: what
-//! waits meanwhile waits on the side of the device. Only progress is dropped, because the newest is
-//! all that matters of it.
+//! Limits how many messages of a device are read in a second. A device that sends more is read
+//! later and nothing of it is refused: its messages wait on its own side. Only progress is dropped,
+//! because only the newest counts.
 
 use std::{
     num::NonZeroU32,
@@ -17,7 +17,7 @@ use governor::{
 
 /// Messages a second, heartbeats apart.
 const RATE: NonZeroU32 = NonZeroU32::new(50).unwrap();
-/// And at once.
+/// Messages at once.
 const BURST: NonZeroU32 = NonZeroU32::new(200).unwrap();
 /// Messages of one session, counted.
 #[derive(Debug)]
@@ -34,7 +34,6 @@ impl Default for MessageRate {
 }
 
 impl MessageRate {
-    /// Counts a message.
     pub(super) fn count(&self) {
         self.is_exceeded
             .store(self.take().is_err(), Ordering::Relaxed);

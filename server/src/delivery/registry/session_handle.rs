@@ -60,9 +60,7 @@ pub enum EndReason {
 /// The way into one session from outside.
 #[derive(Debug)]
 pub struct SessionHandle {
-    /// The device.
     pub device: DeviceId,
-    /// Number of the session.
     pub epoch: u64,
     /// The journal its reports are numbered in.
     pub journal: JournalId,
@@ -79,7 +77,7 @@ pub struct SessionHandle {
     disk_changed: AtomicU64,
     /// Turns for reports.
     recording: Semaphore,
-    /// In a box and made when it is needed: most sessions say nothing but heartbeats.
+    /// In a box and made when it is needed: most sessions send nothing but heartbeats.
     rate: OnceLock<Box<MessageRate>>,
     /// The session's task.
     waiting: AtomicWaker,
@@ -139,8 +137,8 @@ impl SessionHandle {
         wire.ok().and_then(DiskFault::from_wire)
     }
 
-    /// Whether this is news. An agent that says something else with each heartbeat is heard every
-    /// ten seconds.
+    /// Whether this fault is new and has to be recorded. An agent that says something else with
+    /// each heartbeat is recorded every ten seconds at most.
     #[must_use]
     pub fn should_record_disk_fault(&self, fault: Option<DiskFault>) -> bool {
         if fault == self.disk_fault() {
@@ -158,7 +156,7 @@ impl SessionHandle {
         is_calm
     }
 
-    /// This is known from now on.
+    /// Remembers what is recorded of the disk.
     pub fn set_disk_fault(&self, fault: Option<DiskFault>) {
         let wire = fault.map_or(v1::DiskFault::Unspecified, v1::DiskFault::from);
         self.disk_fault.store(wire.into(), Ordering::Relaxed);
@@ -185,14 +183,15 @@ impl SessionHandle {
 
     /// Waits until one more of its reports may be recorded.
     pub async fn recording_permit(self: &Arc<Self>) -> RecordingPermit {
-        // Nobody closes it.
+        // The semaphore is never closed.
         if let Ok(turn) = self.recording.acquire().await {
             turn.forget();
         }
         RecordingPermit(Arc::clone(self))
     }
 
-    /// Time between heartbeats, when the agent said that it goes by one of its own.
+    /// Time between heartbeats that the agent said it keeps; none when it keeps what the server
+    /// asked for.
     #[must_use]
     pub fn heartbeat(&self) -> Option<Duration> {
         match self.heartbeat_ms.load(Ordering::Relaxed) {
@@ -201,16 +200,16 @@ impl SessionHandle {
         }
     }
 
-    /// The agent goes by this from now on; never longer than an hour, which is what a configuration
-    /// may ask for.
+    /// The agent keeps this time between heartbeats from now on; at most an hour, which is the
+    /// longest a configuration may ask for.
     pub fn set_heartbeat(&self, interval: Duration) {
         let millis = interval.as_millis().min(3_600_000);
         let millis = u64::try_from(millis).unwrap_or(3_600_000);
         self.heartbeat_ms.store(millis, Ordering::Relaxed);
     }
 
-    /// Queues a message; a full queue ends the session. Says whether it was queued: a command is
-    /// not where the agent cannot write it down, and to a key that was revoked nothing is said.
+    /// Queues a message and says whether it was queued. A full queue ends the session. An agent
+    /// that cannot write its state folder is sent no command, and a revoked key is sent nothing.
     pub fn send(&self, message: Message) -> bool {
         let is_revoked = matches!(self.ended.get(), Some(EndReason::Revoked(_)));
         if is_revoked || (self.is_ailing() && matches!(message, Message::Command(_))) {

@@ -1,4 +1,4 @@
-//! What feeds a stream of answers: a task of its own, through a small channel.
+//! Each stream of answers is fed by a task of its own, through a small channel.
 //!
 //! A response's body is polled when its peer has room for more, and not before: whatever waits
 //! inside of it waits for the peer. So a handler's stream is not the body. It runs in a task, whose
@@ -19,10 +19,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
-/// Messages of a stream whose messages may be large, or are rare.
+/// Messages ahead of the peer for a stream whose messages may be large, or are rare.
 pub(crate) const FEW: usize = 1;
-/// Messages of a stream that has many small ones: a switch of tasks for each would cost more than
-/// they do.
+/// Messages ahead of the peer for a stream of many small ones: a switch of tasks for each would
+/// cost more than the message.
 pub(crate) const MANY: usize = 64;
 
 /// The only stream that handlers can return: what a [`Feeder`] puts into its channel, and then how
@@ -82,7 +82,7 @@ where
 }
 
 impl Feeder {
-    /// What is to run, and what ends it; nothing the second time.
+    /// Takes what is to run, and what ends it. None the second time.
     pub(crate) fn take(&self) -> Option<(Pump, End)> {
         let mut pump = self.0.pump.lock();
         Some((pump.take()?, self.0.end.clone()))

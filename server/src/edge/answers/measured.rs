@@ -76,7 +76,7 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) struct Measured {
     body: Body,
-    /// None where nobody asks.
+    /// None where nothing is measured.
     answer: Option<Arc<Answer>>,
 }
 
@@ -92,7 +92,7 @@ impl Measured {
     }
 }
 
-/// Said by nobody behind the services, so nobody asks.
+/// A body that no service made, such as a refusal, is not measured.
 impl From<Body> for Measured {
     fn from(body: Body) -> Self {
         Self::new(body, None)

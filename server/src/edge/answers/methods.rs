@@ -8,12 +8,12 @@ use prost_types::FileDescriptorSet;
 
 use super::slots::SlotKind;
 
-/// The one stream of ours that is not fed by a [`Feeder`](super::Feeder): a session's task writes
-/// into a queue of its own, which closes the session when it overflows, and ten thousand of them
-/// have no room for more.
+/// The one stream of ours that is not fed by a [`Feeder`](super::Feeder). A session's task writes
+/// into a queue of its own and is closed when that overflows; a second task and queue for each of
+/// ten thousand sessions would cost too much memory.
 const SESSION: &str = "/kernex.v1.AgentService/DeviceSession";
-/// The one stream that gives an order: it has places of its own, so that watches never keep anybody
-/// from a halt.
+/// The one stream that gives an order. It has slots of its own, so that a token whose watches use
+/// all its slots can still halt.
 const HALT: &str = "/kernex.v1.RolloutService/HaltDeployment";
 /// The one call that asks a whole fleet while it waits.
 const PLAN: &str = "/kernex.v1.PlanService/PlanDeployment";
@@ -23,7 +23,6 @@ const OURS: &str = "kernex.";
 /// What a call is, seen from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// One answer.
     Single,
     /// One answer, and a place until it is taken.
     Bounded(SlotKind),
@@ -31,7 +30,6 @@ pub(super) enum Shape {
     Stream(SlotKind),
     /// A stream of a library's, whose handlers hold nothing that others need.
     Foreign,
-    /// A device's session.
     Session,
 }
 

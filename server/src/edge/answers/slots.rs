@@ -1,6 +1,6 @@
-//! How many streams, uploads and plans a caller may have at a time. A place is taken before the
-//! call is handled and given back with the last byte of its answer: a peer that does not read keeps
-//! its own places, and nobody else's.
+//! How many streams, uploads and plans a caller may have at a time. A slot is taken before the call
+//! is handled and given back with the last byte of its answer: a peer that does not read keeps its
+//! own slots, and nobody else's.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -18,14 +18,14 @@ use tonic::{Code, Status};
 
 use crate::error::status;
 
-/// Who has places of its own.
+/// Who has slots of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum SlotOwner {
     /// Whoever holds an operator token.
     Token(TokenId),
     /// A device, by the hash of its session's token.
     Session(Digest),
-    /// Nobody that is known: a connection.
+    /// A connection on which nobody is known.
     Connection(usize),
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for SlotOwner {
     }
 }
 
-/// What a place is for.
+/// What a slot is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum SlotKind {
     Stream,
@@ -91,14 +91,14 @@ impl SlotLimits {
     }
 }
 
-/// The places that are taken.
+/// The slots that are taken.
 #[derive(Debug, Clone)]
 pub(super) struct StreamSlots {
     most: SlotLimits,
     taken: Arc<Mutex<HashMap<(SlotOwner, SlotKind), u32>>>,
 }
 
-/// One of them, until it is dropped.
+/// A taken slot; it is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct StreamSlot {
     caller: SlotOwner,
@@ -114,7 +114,7 @@ impl StreamSlots {
         }
     }
 
-    /// One more, unless the caller has as many as it may.
+    /// Takes a slot, unless the caller has as many as it may.
     pub(super) fn take(&self, caller: SlotOwner, kind: SlotKind) -> Result<StreamSlot, Status> {
         let most = self.most.of(kind);
         {

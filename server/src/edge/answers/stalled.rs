@@ -2,8 +2,8 @@
 //! does not arrive either, because HTTP/2 asks for nothing while a window is 0, its connection is
 //! closed.
 //!
-//! Answers are looked at from time to time by one task, so that a byte on its way costs no more
-//! than a count.
+//! One task looks at all answers from time to time, so that sending a byte costs no more than
+//! counting it.
 
 use std::{
     sync::{Arc, Weak},
@@ -20,12 +20,12 @@ use tonic::Code;
 use super::measured::Answer;
 use crate::{error::status, metrics::Metrics};
 
-/// Looks within a limit: it is kept to a thirtieth.
+/// Checks in one limit, which is therefore exact to a thirtieth.
 const LOOKS: u32 = 30;
-/// Looks are no closer than this.
+/// Shortest pause between two checks.
 const CLOSEST: Duration = Duration::from_millis(10);
 
-/// The answers on their way.
+/// Checks the answers that are on their way.
 #[derive(Debug)]
 pub(crate) struct Stalled {
     limit: Duration,
@@ -43,13 +43,13 @@ impl Stalled {
         }
     }
 
-    /// Looks at this one too, as long as it is there.
+    /// Adds an answer. It is checked until it is gone.
     pub(super) fn watch(&self, answer: &Arc<Answer>) {
         let mut new = self.new.lock();
         new.push(Arc::downgrade(answer));
     }
 
-    /// Looks until `stop`.
+    /// Checks until `stop`.
     pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let pause = Ord::max(self.limit / LOOKS, CLOSEST);
         let mut watched = Vec::new();
@@ -125,7 +125,7 @@ struct AnswerState {
     taken: u64,
     /// It can be ended alone.
     stream: bool,
-    /// It was.
+    /// It was ended.
     ended: bool,
 }
 
@@ -164,14 +164,15 @@ impl Seen {
         }
         let still = now.duration_since(self.moved);
         match self.ended {
-            // By whomever: who does not take the end of a stream within this does not read.
+            // Whoever ended it: a peer that does not take the end of a stream within the limit does
+            // not read.
             Some(ended) if now.duration_since(ended) >= limit => StallAction::Close,
             Some(_) => StallAction::Leave,
             None if state.stream && still >= limit => {
                 self.ended = Some(now);
                 StallAction::End
             }
-            // There is nothing to end: its last words are on their way.
+            // It is no stream, so nothing can be ended: its last bytes are on their way.
             None if still >= limit * 2 => StallAction::Close,
             None => StallAction::Leave,
         }

@@ -21,8 +21,8 @@ const LOOK: Duration = Duration::from_secs(30);
 
 const REVOKED: &str = "the token was revoked";
 
-/// What a call stands on. It is among the extensions of the request, for whatever goes on after the
-/// answer began.
+/// The right of a call to go on. It is in the extensions of the request, for handlers that go on
+/// after the answer began.
 #[derive(Debug, Clone)]
 pub struct Lease(Arc<Inner>);
 

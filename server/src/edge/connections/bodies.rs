@@ -29,12 +29,12 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
-    /// Of somebody who is known.
+    /// The body of a caller that is known; it has no limit here.
     pub(super) fn open(body: Incoming) -> Self {
         Self { body, limit: None }
     }
 
-    /// With messages of at most `most` bytes, until the caller is known or for ever.
+    /// A body with messages of at most `most` bytes, until the caller is known or for ever.
     pub(super) fn measured(
         body: Incoming,
         most: u32,
@@ -86,7 +86,7 @@ impl Body for Inbound {
     }
 }
 
-/// Follows the framing of messages.
+/// Follows the framing of messages and finds those that are too long.
 #[derive(Debug)]
 struct LengthLimit {
     most: u32,

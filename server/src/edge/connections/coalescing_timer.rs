@@ -1,4 +1,5 @@
-//! Time in ticks, for what may be a little late.
+//! A timer that puts every deadline off to the end of a tick, so that many deadlines are one
+//! wake-up.
 
 use std::{
     pin::Pin,
@@ -8,9 +9,9 @@ use std::{
 use hyper::rt::{Sleep, Timer};
 use hyper_util::rt::TokioTimer;
 
-/// A wake-up costs more than what a quiet connection does in it, and ten thousand of them have five
-/// hundred pings a second: with ticks that is twenty wake-ups. A push never waits for more pings
-/// than are due in one.
+/// Length of a tick. Ten thousand quiet connections need five hundred pings a second, and a wake-up
+/// costs more than a ping: with ticks there are twenty wake-ups a second. A push never waits for
+/// more pings than are due in one tick.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The runtime's timer, with every moment put off to the end of its tick.

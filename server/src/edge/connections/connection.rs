@@ -17,9 +17,9 @@ use tokio_rustls::server::TlsStream;
 use super::handle::{ConnectionHandle, Presence};
 use crate::metrics::GaugeGuard;
 
-/// Bytes that are read of a stranger: a large Hello and what surrounds it. Whatever it sends beyond
-/// waits in the network until something on the connection has authenticated, so that strangers cost
-/// the same however much they send.
+/// Bytes that are read from a stranger: a large Hello and what surrounds it. What it sends beyond
+/// that stays in the network until something on the connection has authenticated, so that a
+/// stranger costs the same however much it sends.
 const STRANGER_BYTES: u32 = 320 * 1024;
 
 /// Where a request came from; found in its extensions.
@@ -42,7 +42,6 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Where it came from.
     pub(crate) fn peer(&self) -> Peer {
         self.peer
     }
@@ -80,7 +79,6 @@ impl Connection {
         self.left == Some(0)
     }
 
-    /// Counts what was read.
     fn count_read(&mut self, bytes: usize) {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));

@@ -23,12 +23,12 @@ use super::source::Source;
 /// Waiting strangers of one source for each that may be inside.
 const WAITING: usize = 4;
 
-/// How much is allowed.
+/// What strangers may have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StrangerLimits {
-    /// From its arrival on, after which a stranger is closed.
+    /// Time from its arrival after which a stranger is closed.
     pub(crate) probation: Duration,
-    /// What it surely has inside when others wait.
+    /// Time it surely has inside while others wait.
     pub(crate) patience: Duration,
     /// Strangers of one source inside; 0 for no limit.
     pub(crate) of_one_source: usize,
@@ -56,7 +56,7 @@ pub(crate) enum Why {
 }
 
 impl Why {
-    /// How it is counted.
+    /// The label it is counted by.
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Unproven => "unproven",
@@ -80,9 +80,9 @@ impl Why {
 /// What has to happen to a stranger.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StrangerAction<L> {
-    /// It may go on.
+    /// It may go on to TLS.
     Admit(L),
-    /// It has to go.
+    /// It has to be closed, and why.
     Close(L, Why),
 }
 
@@ -146,7 +146,6 @@ impl<L: Clone> Crowd<L> {
         }
     }
 
-    /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.strangers.len()
     }
@@ -156,7 +155,7 @@ impl<L: Clone> Crowd<L> {
         !self.crowded.is_empty()
     }
 
-    /// One more, whose source is not known yet.
+    /// Adds a stranger whose source is not known yet.
     pub(super) fn arrive(&mut self, link: L, now: Instant) -> u64 {
         let id = self.next;
         self.next += 1;
@@ -170,7 +169,7 @@ impl<L: Clone> Crowd<L> {
         id
     }
 
-    /// Its source is known: it comes inside, or waits.
+    /// Says where a stranger comes from: it comes inside, or waits.
     pub(super) fn locate(
         &mut self,
         id: u64,
@@ -192,13 +191,13 @@ impl<L: Clone> Crowd<L> {
         actions
     }
 
-    /// It is no stranger any more, or it is gone.
+    /// Removes a stranger that has authenticated or is gone.
     pub(super) fn forget(&mut self, id: u64, now: Instant) -> Vec<StrangerAction<L>> {
         let source = self.remove(id).and_then(|stranger| stranger.source);
         source.map_or_else(Vec::new, |source| self.fill(source, now))
     }
 
-    /// Whose time is over.
+    /// Closes strangers whose time is over, and lets others in for them.
     pub(super) fn due(&mut self, now: Instant) -> Vec<StrangerAction<L>> {
         let mut actions = Vec::new();
         while let Some((&id, oldest)) = self.strangers.first_key_value() {

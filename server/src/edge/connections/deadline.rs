@@ -1,4 +1,4 @@
-//! A caller's deadline (`grpc-timeout`): the server does not go on with what nobody waits for.
+//! A caller's deadline (`grpc-timeout`): the server stops working on a call that nobody waits for.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -33,8 +33,8 @@ pub(super) fn at_most(asked: Option<Duration>, longest: Duration) -> Duration {
     asked.map_or(longest, |asked| asked.min(longest))
 }
 
-/// The answer, or after `limit` the status that says that it came too late. A stream has begun by
-/// then and goes on.
+/// Waits for the answer until `limit`, then answers DEADLINE_EXCEEDED instead. A stream that has
+/// begun by then goes on.
 pub(super) async fn within<B: From<Body>>(
     limit: Option<Duration>,
     answer: impl Future<Output = Result<Response<B>, Infallible>>,

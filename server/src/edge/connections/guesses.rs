@@ -16,11 +16,11 @@ use governor::{
 
 use super::source::Source;
 
-/// Failures a source may have at once, of each kind.
+/// Failures of each kind that a source may have at once.
 const BURST: NonZeroU32 = NonZeroU32::new(30).unwrap();
-/// And one more for each of these.
+/// Time after which it may have one more.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Sources that are remembered. Beyond that those that are new share what there is.
+/// Most sources that are remembered. Beyond that, new sources share one count.
 const MOST: usize = 16_384;
 /// Between two looks at what can be forgotten while there are too many.
 const LOOK: Duration = Duration::from_secs(1);
@@ -30,16 +30,14 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) enum Credential {
     /// A token of an operator or of a session.
     Bearer,
-    /// An enrolment token.
     Enrolment,
-    /// A device's key.
     Hello,
 }
 
 /// The source is nothing for those that came when there were too many.
 type Key = (Credential, Option<Source>);
 
-/// Who failed how often.
+/// How often each source has failed.
 pub(super) struct Guesses {
     limiter: RateLimiter<Key, HashMapStateStore<Key>, DefaultClock>,
     looked: Mutex<Instant>,

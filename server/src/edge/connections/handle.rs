@@ -1,4 +1,4 @@
-//! A connection as the calls on it and everybody who decides about it see it.
+//! A handle of a connection: for the calls on it, and for those who decide whether it may stay.
 
 use std::{
     future::poll_fn,
@@ -34,13 +34,13 @@ const LEFT: u8 = 8;
 
 /// Who watches over connections on which nothing has authenticated, each known by its number.
 pub(super) trait Watch: std::fmt::Debug + Send + Sync {
-    /// Where the caller of one is came to be known.
+    /// Says where the caller of a connection is.
     fn locate(&self, number: u64, source: Source);
-    /// One is none any more.
+    /// A connection has authenticated or is gone.
     fn forget(&self, number: u64);
     /// Takes one of a source's failures, or says when there will be one.
     fn may_guess(&self, credential: Credential, source: Source) -> Result<(), Duration>;
-    /// One was refused for this.
+    /// A stranger was refused for this reason.
     fn refused(&self, source: Source, reason: &'static str, detail: &dyn std::fmt::Display);
 }
 
@@ -62,12 +62,12 @@ struct Shared {
 }
 
 impl ConnectionHandle {
-    /// Makes it one of the strangers.
+    /// Makes the connection one of the strangers, by its number.
     pub(super) fn set_stranger(&self, strangers: Arc<dyn Watch>, number: u64) {
         let _ = self.0.stranger.set((strangers, number));
     }
 
-    /// Cuts the connection with everything on it: for a peer that would not hear of a smaller end.
+    /// Closes the connection with everything on it, for a peer that would not take a smaller end.
     /// `why` goes to the log.
     pub(crate) fn close(&self, why: &'static str) {
         // The first reason counts.
@@ -135,7 +135,7 @@ impl ConnectionHandle {
         .await;
     }
 
-    /// Lets it come inside.
+    /// Lets a waiting stranger come inside.
     pub(super) fn admit(&self) {
         self.set(INSIDE);
         self.0.task.wake();
@@ -146,8 +146,8 @@ impl ConnectionHandle {
         !self.has(KNOWN)
     }
 
-    /// Something on it has authenticated: its time does not end any more and it leaves the count of
-    /// its source.
+    /// Something on it has authenticated: it has no time limit any more and does not count for its
+    /// source.
     pub(crate) fn mark_known(&self) {
         if self.is_stranger() && self.set(KNOWN) {
             self.leave_strangers();
@@ -183,7 +183,7 @@ impl ConnectionHandle {
     /// A try to authenticate failed.
     pub(crate) fn failed(&self, credential: Credential) {
         if self.set(FAILED) {
-            // The first one is paid afterwards.
+            // The first failure is counted afterwards, because it was tried without a count.
             let _ = self.pay_for_try(credential);
         }
     }
@@ -270,7 +270,6 @@ impl Presence {
         Self(handle)
     }
 
-    /// The connection.
     pub(crate) fn handle(&self) -> &ConnectionHandle {
         &self.0
     }

@@ -14,8 +14,8 @@ const PAUSE: Duration = Duration::from_secs(60);
 /// Sources that are told apart within a pause; all others share one line.
 const MOST: usize = 1024;
 
-/// Who was written about when; nobody in particular stands for all who came when there were too
-/// many.
+/// When the log last had a line about each source. The entry of `None` is shared by all sources
+/// that came when there were too many.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(HashMap<Option<Source>, LastLogged>);
 
@@ -25,7 +25,7 @@ struct LastLogged {
     untold: u64,
 }
 
-/// A line is due.
+/// A line that the log is to have.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LogLine {
     /// Whom it is about.

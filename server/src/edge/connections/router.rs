@@ -10,9 +10,9 @@ use http::{Request, Response};
 use tonic::{body::Body, server::NamedService, service::Routes};
 use tower::Service;
 
-/// The agents' service first, by its name alone; everything else through tonic's routes. A stream
-/// keeps what it was reached through for as long as it lives, and sessions are the streams that
-/// live.
+/// Sends calls of the agents' service there by its name alone, and all others through tonic's
+/// routes. A stream keeps the services it was reached through in memory for as long as it lives;
+/// sessions live long, so their way is short.
 #[derive(Debug, Clone)]
 pub(crate) struct Router<A> {
     agents: A,

@@ -1,12 +1,12 @@
-//! Whom limits are kept for.
+//! The source of connections that a limit counts together.
 
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// An IPv4 address, or the 64 bits of an IPv6 address that name a network: one machine can have all
-/// of the rest.
+/// An IPv4 address, or the network half of an IPv6 address: one machine can have all addresses of
+/// its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     /// One address.

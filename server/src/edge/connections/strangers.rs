@@ -1,6 +1,6 @@
-//! What is kept of connections on which nothing has authenticated, and closes them in time.
+//! Keeps the connections on which nothing has authenticated, and closes them in time.
 //!
-//! What is decided about them is in `crowd.rs`; here it is done, without a lock held.
+//! `crowd.rs` decides about them; here it is done, without a lock held.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -28,7 +28,6 @@ const FORGET: Duration = Duration::from_secs(60);
 /// Longest detail of a refusal in the log.
 const DETAIL: usize = 200;
 
-/// All strangers.
 pub(crate) struct Strangers {
     crowd: Mutex<Crowd<ConnectionHandle>>,
     guesses: Guesses,
@@ -45,7 +44,6 @@ impl fmt::Debug for Strangers {
 }
 
 impl Strangers {
-    /// None yet.
     pub(crate) fn new(limits: StrangerLimits, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             crowd: Mutex::new(Crowd::new(limits, rand::random())),
@@ -56,7 +54,6 @@ impl Strangers {
         })
     }
 
-    /// A connection was accepted.
     pub(crate) fn arrive(self: &Arc<Self>) -> Presence {
         let handle = ConnectionHandle::default();
         let (number, first) = {
@@ -87,7 +84,7 @@ impl Strangers {
         }
     }
 
-    /// Closes whose time is over, until `stop`.
+    /// Closes strangers whose time is over, until `stop`.
     pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut forget = Instant::now() + FORGET;
         while !stop.is_cancelled() {
