@@ -97,7 +97,7 @@ impl AnswersLayer {
         draining: CancellationToken,
     ) -> Result<Self, prost::DecodeError> {
         Ok(Self(Arc::new(Shared {
-            methods: Methods::of(DESCRIPTORS)?,
+            methods: Methods::from_descriptors(DESCRIPTORS)?,
             slots: StreamSlots::new(limits.most),
             stalled: Arc::new(Stalled::new(limits.stall, Arc::clone(&metrics))),
             tasks,

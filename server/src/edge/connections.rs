@@ -98,7 +98,7 @@ where
             let mut request = request.map(|body| {
                 Body::new(match most {
                     Some((most, until_known)) => Inbound::measured(body, most, until_known),
-                    None => Inbound::open(body),
+                    None => Inbound::unlimited(body),
                 })
             });
             request.extensions_mut().insert(peer);

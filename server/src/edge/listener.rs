@@ -128,13 +128,14 @@ pub(crate) async fn accept(
                 pause = Pause::default();
                 let place = tokio::select! {
                     () = stop.cancelled() => break,
-                    place = place(&places, &how.strangers) => place,
+                    place = acquire_place(&places, &how.strangers) => place,
                 };
                 let Some(place) = place else { break };
                 let (how, serve) = (Arc::clone(&how), serve.clone());
                 handshakes.spawn(async move {
                     let presence = how.strangers.arrive();
-                    let (io, peer) = match open(stream, address, presence.handle(), &how).await {
+                    let (io, peer) = match establish(stream, address, presence.handle(), &how).await
+                    {
                         Ok(opened) => opened,
                         Err(Some(result)) => {
                             how.metrics.connections.with_label(result).inc();
@@ -170,7 +171,10 @@ fn keep_little_unsent(listener: &TcpListener) {
 }
 
 /// A place for one more connection; when all are taken, a stranger makes room.
-async fn place(places: &Arc<Semaphore>, strangers: &Strangers) -> Option<OwnedSemaphorePermit> {
+async fn acquire_place(
+    places: &Arc<Semaphore>,
+    strangers: &Strangers,
+) -> Option<OwnedSemaphorePermit> {
     if let Ok(place) = Arc::clone(places).try_acquire_owned() {
         return Some(place);
     }
@@ -193,7 +197,7 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 /// Does everything until a connection can be used: where it comes from, waiting for admission, and
 /// TLS. An error is the label it is counted by; none when it was closed as a stranger, which was
 /// counted there.
-async fn open(
+async fn establish(
     stream: TcpStream,
     address: SocketAddr,
     handle: &ConnectionHandle,

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     /// How many messages are heard within a time when there are always more.
-    fn heard(rate: &MessageRate<FakeRelativeClock>, mut left: Duration) -> u32 {
+    fn read_within(rate: &MessageRate<FakeRelativeClock>, mut left: Duration) -> u32 {
         let mut heard = 0;
         loop {
             match rate.take() {
@@ -93,12 +93,12 @@ mod tests {
     #[test]
     fn a_burst_is_heard_at_once_and_what_follows_at_the_rate() {
         let rate = MessageRate::with_clock(FakeRelativeClock::default());
-        assert_eq!(heard(&rate, Duration::ZERO), BURST.get());
-        let more = heard(&rate, Duration::from_secs(10));
+        assert_eq!(read_within(&rate, Duration::ZERO), BURST.get());
+        let more = read_within(&rate, Duration::from_secs(10));
         assert!((495..=505).contains(&more), "{more}");
         // Never more than a burst is saved.
         rate.limiter.clock().advance(Duration::from_secs(100_000));
-        assert_eq!(heard(&rate, Duration::ZERO), BURST.get());
+        assert_eq!(read_within(&rate, Duration::ZERO), BURST.get());
     }
 
     #[test]

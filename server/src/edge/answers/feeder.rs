@@ -223,7 +223,7 @@ mod tests {
         })
     }
 
-    async fn settle() {
+    async fn run_other_tasks() {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
@@ -248,13 +248,13 @@ mod tests {
     async fn no_message_is_begun_before_there_is_room_for_it() {
         let begun = Arc::new(AtomicUsize::new(0));
         let (mut fed, feeder) = channel(2, counted(&begun));
-        settle().await;
+        run_other_tasks().await;
         assert_eq!(begun.load(Ordering::Relaxed), 0, "it is not running");
         let (_tasks, _end) = run(&feeder);
-        settle().await;
+        run_other_tasks().await;
         assert_eq!(begun.load(Ordering::Relaxed), 2);
         assert!(matches!(fed.next().await, Some(Ok(0))));
-        settle().await;
+        run_other_tasks().await;
         assert_eq!(begun.load(Ordering::Relaxed), 3);
     }
 
@@ -275,7 +275,7 @@ mod tests {
         let begun = Arc::new(AtomicUsize::new(0));
         let (mut fed, feeder) = channel(FEW, counted(&begun));
         let (mut tasks, end) = run(&feeder);
-        settle().await;
+        run_other_tasks().await;
         end.end(Status::resource_exhausted("slow"));
         end.end(Status::aborted("later"));
         tasks.join_next().await.expect("a task").expect("it ends");
@@ -309,7 +309,7 @@ mod tests {
                     () = pump => {}
                 }
             });
-            settle().await;
+            run_other_tasks().await;
             signal.cancel();
             tasks.join_next().await.expect("a task").expect("it ends");
             let status = fed.next().await.expect("an item").expect_err("a status");
@@ -324,7 +324,7 @@ mod tests {
         let source = stream::pending::<Result<(), Status>>().inspect(move |_| drop(within.clone()));
         let (fed, feeder) = channel(FEW, source);
         let (mut tasks, _end) = run(&feeder);
-        settle().await;
+        run_other_tasks().await;
         assert_eq!(Arc::strong_count(&held), 2);
         drop(fed);
         tasks.join_next().await.expect("a task").expect("it ends");

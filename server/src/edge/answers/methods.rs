@@ -39,7 +39,7 @@ pub(super) struct Methods(HashMap<Arc<str>, Shape>);
 
 impl Methods {
     /// Of these encoded descriptor sets.
-    pub(super) fn of(descriptors: &[&[u8]]) -> Result<Self, prost::DecodeError> {
+    pub(super) fn from_descriptors(descriptors: &[&[u8]]) -> Result<Self, prost::DecodeError> {
         let mut methods = HashMap::new();
         for set in descriptors {
             for file in FileDescriptorSet::decode(*set)?.file {
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn each_method_is_what_its_descriptor_says() {
-        let methods = Methods::of(super::super::DESCRIPTORS).expect("they decode");
+        let methods = Methods::from_descriptors(super::super::DESCRIPTORS).expect("they decode");
         let table = [
             ("/kernex.v1.DeviceService/GetDevice", Shape::Single),
             (

@@ -82,7 +82,7 @@ impl Default for SlotLimits {
 }
 
 impl SlotLimits {
-    const fn of(self, kind: SlotKind) -> u32 {
+    const fn of_kind(self, kind: SlotKind) -> u32 {
         match kind {
             SlotKind::Stream | SlotKind::Halt => self.streams,
             SlotKind::Upload => self.uploads,
@@ -116,7 +116,7 @@ impl StreamSlots {
 
     /// Takes a slot, unless the caller has as many as it may.
     pub(super) fn take(&self, caller: SlotOwner, kind: SlotKind) -> Result<StreamSlot, Status> {
-        let most = self.most.of(kind);
+        let most = self.most.of_kind(kind);
         {
             let mut taken = self.taken.lock();
             let count = taken.entry((caller, kind)).or_insert(0);

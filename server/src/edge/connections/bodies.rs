@@ -30,7 +30,7 @@ pub(super) struct Inbound {
 
 impl Inbound {
     /// The body of a caller that is known; it has no limit here.
-    pub(super) fn open(body: Incoming) -> Self {
+    pub(super) fn unlimited(body: Incoming) -> Self {
         Self { body, limit: None }
     }
 
