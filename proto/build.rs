@@ -31,6 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
     tonic_prost_build::configure()
         .codec_path("crate::codec::SmallCodec")
+        // Sorted, so that what says the same has the same bytes.
+        .btree_map(".kernex.v1")
         // Bundle bytes and already encoded payloads travel without a copy.
         .bytes(".kernex.v1")
         .compile_fds(descriptors)?;

@@ -1,6 +1,6 @@
 //! An operator over gRPC: the calls a test makes most, and waiting for what comes of them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use kernex_proto::v1::{
     AttemptState, Bundle, CreateDeploymentRequest, CreateEnrollmentTokenRequest, Deployment,
@@ -137,7 +137,7 @@ impl Operator {
 
     /// Text of a token for one device with these labels.
     pub async fn enrollment_token(&self, labels: &[(&str, &str)]) -> String {
-        let labels: HashMap<String, String> = labels
+        let labels: BTreeMap<String, String> = labels
             .iter()
             .map(|&(key, value)| (key.to_owned(), value.to_owned()))
             .collect();

@@ -156,7 +156,7 @@ pub(crate) async fn admin_token(store: &Store, folder: &Path) -> anyhow::Result<
     write_private(&folder.join("admin.token"), format!("{text}\n").as_bytes())?;
     let caller = Caller {
         name: "kernex-server".into(),
-        request_id: None,
+        request: None,
         method: "FirstStart",
     };
     let token = NewOperatorToken {

@@ -21,7 +21,7 @@ pub use db::{
     page::{Page, Paged},
     store::{OperatorStore, Store},
 };
-pub use write::replay::Caller;
+pub use write::replay::{Caller, RequestKey};
 
 /// Tokens of operators and for enrolment, and who enrols.
 pub mod access {

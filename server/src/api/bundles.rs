@@ -23,9 +23,9 @@ use tonic::{Request, Response, Status, Streaming};
 use self::upload::Upload;
 use super::{Api, convert::fitting_page, page, raw_body};
 use crate::{
-    edge::auth::caller,
+    edge::auth::{caller, uploader},
     error::{chain, going_away, invalid},
-    store::{Caller, bundles::BundleRow},
+    store::{BundleRow, Caller},
 };
 
 /// The service.
@@ -74,7 +74,7 @@ impl BundleService for Bundles {
         &self,
         request: Request<Streaming<UploadBundleRequest>>,
     ) -> Result<Response<UploadBundleResponse>, Status> {
-        let caller = caller(&request, "UploadBundle", "")?;
+        let caller = uploader(&request, "UploadBundle")?;
         let up = self.0.metrics.bundle_bytes.with_label("up");
         let messages = request.into_inner().map(move |message| {
             if let Ok(UploadBundleRequest {

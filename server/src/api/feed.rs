@@ -256,7 +256,7 @@ mod tests {
         for n in 0..times {
             let caller = Caller {
                 name: "ada".into(),
-                request_id: None,
+                request: None,
                 method: "UploadBundle",
             };
             let bundle = crate::store::bundles::NewBundle {

@@ -35,7 +35,7 @@ use crate::{
     error::{invalid, status, unauthenticated},
     revocations::Subject,
     store::{
-        Caller, Store, StoreError,
+        Caller, RequestKey, Store, StoreError,
         access::{Principal, Role},
     },
 };
@@ -199,22 +199,30 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The caller of a mutation, for audit and for requests that are safe to repeat.
-pub fn caller<T>(
+pub fn caller<T: prost::Message>(
     request: &tonic::Request<T>,
     method: &'static str,
     request_id: &str,
 ) -> Result<Caller, Status> {
-    let principal = principal(request)?;
-    let request_id = match request_id {
+    let key = match request_id {
         "" => None,
-        text => Some(
-            Uuid::try_parse(text)
-                .map_err(|_| invalid("request_id", "it has to be a UUID, or empty"))?,
-        ),
+        text => {
+            let id = Uuid::try_parse(text)
+                .map_err(|_| invalid("request_id", "it has to be a UUID, or empty"))?;
+            Some(RequestKey::new(id, request.get_ref()))
+        }
     };
     Ok(Caller {
-        name: principal.name.clone(),
-        request_id,
+        request: key,
+        ..uploader(request, method)?
+    })
+}
+
+/// The caller of a mutation that comes as a stream, which has no request id.
+pub fn uploader<T>(request: &tonic::Request<T>, method: &'static str) -> Result<Caller, Status> {
+    Ok(Caller {
+        name: principal(request)?.name.clone(),
+        request: None,
         method,
     })
 }
@@ -314,7 +322,7 @@ mod tests {
         store.migrate().await.expect("migrates");
         let caller = Caller {
             name: "ada".into(),
-            request_id: None,
+            request: None,
             method: "CreateOperatorToken",
         };
         let make = async |text: &str| {

@@ -19,7 +19,9 @@ use kernex_server::{
 };
 use uuid::Uuid;
 
-use super::fixture::{Fixture, HOUR, MINUTE, caller, cancelled, failed, repeated, succeeded};
+use super::fixture::{
+    Fixture, HOUR, MINUTE, caller, cancelled, failed, repeated, reused, succeeded,
+};
 
 both_databases! {
     async fn an_order_gives_the_commands_that_wait_for_nothing(database) {
@@ -396,7 +398,7 @@ both_databases! {
         let again = fixture.store.create_deployment(&request, Fixture::order("app:1", &[&device])).await.unwrap();
         assert_eq!((&first.deployment, &first.devices), (&again.deployment, &again.devices));
         assert!(again.due.is_empty(), "what the first one gave has been pushed");
-        let other = fixture.store.create_deployment(&request, Fixture::order("app:2", &[&device])).await;
+        let other = fixture.store.create_deployment(&reused(&request), Fixture::order("app:2", &[&device])).await;
         assert!(matches!(other, Err(StoreError::RequestIdReused)));
         let empty = fixture.store.create_deployment(&caller("CreateDeployment"), Fixture::order("app:1", &[])).await;
         assert!(matches!(empty, Err(StoreError::NoTargets)));

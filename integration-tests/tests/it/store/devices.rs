@@ -13,7 +13,7 @@ use kernex_server::{
 };
 use uuid::Uuid;
 
-use super::fixture::{Fixture, MINUTE, caller, repeated};
+use super::fixture::{Fixture, MINUTE, caller, repeated, reused};
 
 fn beat(device: DeviceId, epoch: u64, cpu_percent: f64) -> HeartbeatRow {
     let vital_signs = v1::VitalSigns {
@@ -45,7 +45,7 @@ both_databases! {
         let changed = update(&request, &[("env", "prod")], &["site"], 1).await.unwrap();
         assert_eq!((changed.labels.len(), changed.labels["env"].as_str(), changed.revision), (1, "prod", 2));
         assert_eq!(update(&request, &[("env", "prod")], &["site"], 1).await.unwrap(), changed);
-        assert!(matches!(update(&request, &[("env", "dev")], &[], 1).await, Err(StoreError::RequestIdReused)));
+        assert!(matches!(update(&reused(&request), &[("env", "dev")], &[], 1).await, Err(StoreError::RequestIdReused)));
         let plain = caller("UpdateDeviceLabels");
         assert!(matches!(update(&plain, &[], &["env"], 1).await, Err(StoreError::Conflict { revision: 2, .. })));
         for bad in ["kernex.io/name", "bad key", ""] {

@@ -11,7 +11,7 @@ use kernex_server::{
     clock::{Clock, Timestamp},
     domain::{attempt::State, selector::Selector},
     store::{
-        Caller, Page, Store, StoreError,
+        Caller, Page, RequestKey, Store, StoreError,
         access::{EnrollDevice, NewEnrollmentToken},
         bundles::{BundleRow, NewBundle},
         deployments::{CreatedDeployment, NewDeployment, Target},
@@ -53,15 +53,30 @@ pub(super) struct Device {
 pub(super) fn caller(method: &'static str) -> Caller {
     Caller {
         name: "ada".into(),
-        request_id: None,
+        request: None,
         method,
     }
 }
 
 pub(super) fn repeated(method: &'static str, request_id: Uuid) -> Caller {
     Caller {
-        request_id: Some(request_id),
+        request: Some(RequestKey {
+            id: request_id,
+            hash: Digest::of(b"this request"),
+        }),
         ..caller(method)
+    }
+}
+
+/// Another request under the same id.
+pub(super) fn reused(caller: &Caller) -> Caller {
+    let request = caller.request.map(|key| RequestKey {
+        hash: Digest::of(b"another request"),
+        ..key
+    });
+    Caller {
+        request,
+        ..caller.clone()
     }
 }
 

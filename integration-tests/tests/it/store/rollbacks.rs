@@ -17,7 +17,7 @@ use kernex_server::{
 };
 use uuid::Uuid;
 
-use super::fixture::{Device, Fixture, HOUR, MINUTE, caller, failed, repeated, succeeded};
+use super::fixture::{Device, Fixture, HOUR, MINUTE, caller, failed, repeated, reused, succeeded};
 
 fn rollback(of: &CreatedDeployment) -> NewRollback {
     NewRollback {
@@ -127,7 +127,7 @@ both_databases! {
         let once = fixture.store.roll_back(&request, rollback(&second)).await.unwrap();
         let again = fixture.store.roll_back(&request, rollback(&second)).await.unwrap();
         assert_eq!(once.created.deployment.id, again.created.deployment.id);
-        let other = fixture.store.roll_back(&request, rollback(&first)).await;
+        let other = fixture.store.roll_back(&reused(&request), rollback(&first)).await;
         assert!(matches!(other, Err(StoreError::RequestIdReused)), "{other:?}");
         let nothing = fixture.store.roll_back(&caller("RollbackDeployment"), rollback(&first)).await;
         let Err(StoreError::NothingToRollBack(why)) = nothing else { panic!("{nothing:?}") };

@@ -14,7 +14,8 @@ pub struct Model {
     /// Chosen by the caller.
     #[sea_orm(primary_key, auto_increment = false)]
     pub request_id: Uuid,
-    /// Tells a repetition from another request with the same id.
+    /// Tells a repetition from another request with the same id: `v2:` and the SHA-256 of the
+    /// encoded request. Without the mark it is from before and tells nothing.
     pub body_hash: String,
     /// The answer to give again, as JSON.
     pub response: String,

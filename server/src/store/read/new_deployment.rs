@@ -65,18 +65,4 @@ impl Terms {
             None => Ok(schedule),
         }
     }
-
-    /// What was asked for, in words that are the same each time.
-    pub(crate) fn fingerprint(&self) -> String {
-        let schedule = &self.schedule;
-        let windows: Vec<String> = schedule.windows.iter().map(ToString::to_string).collect();
-        format!(
-            "{:?} {windows:?} {:?} {:?} {:?} {}",
-            schedule.start,
-            schedule.spread,
-            schedule.deadline,
-            self.deadline_after,
-            self.dynamic.is_some()
-        )
-    }
 }

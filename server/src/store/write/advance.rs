@@ -236,7 +236,7 @@ async fn roll_back(
     };
     let server = Caller {
         name: "kernex".to_owned(),
-        request_id: None,
+        request: None,
         method: "OnFailure",
     };
     let reason = reason.to_string();

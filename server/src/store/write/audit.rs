@@ -23,7 +23,7 @@ pub(crate) async fn audit(
         method: caller.method.to_owned(),
         subject: subject.to_string(),
         detail: detail.to_string(),
-        request_id: caller.request_id,
+        request_id: caller.request.map(|request| request.id),
     };
     insert_all::<audit::Entity>(&tx.db, vec![row], None).await?;
     Ok(())

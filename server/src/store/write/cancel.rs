@@ -16,7 +16,7 @@ use crate::{
         read::deployments::{Deployment, devices_of, find, find_row},
         write::{
             audit::audit,
-            replay::{Caller, body_hash, remember, replayed},
+            replay::{Caller, remember, replayed},
             stop::cancel,
         },
     },
@@ -30,9 +30,8 @@ impl Store {
         caller: &Caller,
         id: DeploymentId,
     ) -> Result<(Deployment, Vec<DeviceId>)> {
-        let body = body_hash(&id.0);
         self.decide_as(Act::CommitCancel, |tx| async move {
-            if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
+            if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return Ok((find(&tx.db, id).await?, devices_of(&tx, id).await?));
             }
             let row = find_row(&tx.db, id).await?;
@@ -40,7 +39,7 @@ impl Store {
                 return Err(StoreError::Finished);
             }
             let devices = cancel(&tx, &row).await?;
-            remember(&tx, caller, body, &id.0).await?;
+            remember(&tx, caller, &id.0).await?;
             audit(&tx, caller, id, json!({ "devices": devices.len() })).await?;
             tx.event(
                 "deployment.cancelled",

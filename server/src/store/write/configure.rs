@@ -21,7 +21,7 @@ use crate::store::{
     },
     write::{
         audit::audit,
-        replay::{Caller, body_hash, remember, replayed},
+        replay::{Caller, remember, replayed},
     },
 };
 
@@ -35,17 +35,8 @@ impl Store {
         configure: &v1::Configure,
         expected: u64,
     ) -> Result<Configuration> {
-        let scope_text = format!("{scope:?}");
-        let mut canonical: Vec<_> = configure.values.iter().collect();
-        canonical.sort();
-        let settings = configure
-            .settings
-            .clone()
-            .unwrap_or_default()
-            .encode_to_vec();
-        let body = body_hash(&(name, &scope_text, settings, canonical, expected));
         self.write(|tx| async move {
-            if replayed::<()>(&tx, caller, body).await?.is_some() {
+            if replayed::<()>(&tx, caller).await?.is_some() {
                 return by_name(&tx.db, name)
                     .await?
                     .map(from_row)
@@ -89,7 +80,7 @@ impl Store {
                 device_id.map_or(Subject::Nothing, |id| Subject::Device(DeviceId(id))),
                 detail,
             );
-            remember(&tx, caller, body, &()).await?;
+            remember(&tx, caller, &()).await?;
             from_row(row)
         })
         .await
@@ -97,9 +88,8 @@ impl Store {
 
     /// Removes a configuration.
     pub async fn delete_configuration(&self, caller: &Caller, name: &str) -> Result<()> {
-        let body = body_hash(&name);
         self.write(|tx| async move {
-            if replayed::<()>(&tx, caller, body).await?.is_some() {
+            if replayed::<()>(&tx, caller).await?.is_some() {
                 return Ok(());
             }
             let row = by_name(&tx.db, name).await?;
@@ -115,7 +105,7 @@ impl Store {
                     .map_or(Subject::Nothing, |id| Subject::Device(DeviceId(id))),
                 detail,
             );
-            remember(&tx, caller, body, &()).await
+            remember(&tx, caller, &()).await
         })
         .await
     }

@@ -33,7 +33,7 @@ use crate::{
             insert_phases::insert_phases,
             insert_schedule,
             insert_targets::{insert_targets, order},
-            replay::{Caller, body_hash, remember, replayed},
+            replay::{Caller, remember, replayed},
             supersede::supersede,
         },
     },
@@ -46,30 +46,14 @@ impl Store {
         caller: &Caller,
         new: NewDeployment,
     ) -> Result<CreatedDeployment> {
-        let selector = new.selector.as_ref().map(ToString::to_string);
-        let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
-        let times = (
-            new.delivery.as_micros().to_string(),
-            new.execution.as_micros().to_string(),
-        );
-        let rollout = new.rollout.as_ref().map(|rollout| format!("{rollout:?}"));
-        let body = body_hash(&(
-            &new.bundle,
-            &ids,
-            &new.device_names,
-            selector,
-            times,
-            rollout,
-            new.terms.fingerprint(),
-        ));
         let new = &new;
         let mut created = self
             .decide_as(Act::CommitDeployment, |tx| async move {
-                if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+                if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
                     return created(&tx, DeploymentId(id)).await;
                 }
                 let created = fan_out(&tx, caller, new).await?;
-                remember(&tx, caller, body, &created.deployment.id.0).await?;
+                remember(&tx, caller, &created.deployment.id.0).await?;
                 Ok(created)
             })
             .await?;

@@ -22,7 +22,7 @@ use crate::store::{
     },
     write::{
         audit::audit,
-        replay::{Caller, body_hash, remember, replayed},
+        replay::{Caller, remember, replayed},
     },
 };
 
@@ -30,9 +30,8 @@ impl Store {
     /// Deletes a bundle, unless an open target or a device needs it. Its bytes may go when
     /// [`digest_in_use`](Self::digest_in_use) says no.
     pub async fn delete_bundle(&self, caller: &Caller, reference: &str) -> Result<BundleRow> {
-        let body = body_hash(&reference);
         self.write(|tx| async move {
-            if let Some(row) = replayed::<StoredBundle>(&tx, caller, body).await? {
+            if let Some(row) = replayed::<StoredBundle>(&tx, caller).await? {
                 return Ok(bundle_from(row.into())?);
             }
             let row = find_bundle(&tx.db, reference).await?;
@@ -44,7 +43,7 @@ impl Store {
                 });
             }
             bundle::Entity::delete_by_id(row.id).exec(&tx.db).await?;
-            remember(&tx, caller, body, &StoredBundle::from(row.clone())).await?;
+            remember(&tx, caller, &StoredBundle::from(row.clone())).await?;
             let detail =
                 json!({ "bundle": format!("{}:{}", row.name, row.version), "digest": row.digest });
             audit(&tx, caller, reference, detail.clone()).await?;

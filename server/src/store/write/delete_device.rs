@@ -28,7 +28,7 @@ use crate::{
         write::{
             audit::audit,
             change_attempts::Batch,
-            replay::{Caller, body_hash, remember, replayed},
+            replay::{Caller, remember, replayed},
             revoke::revoke_keys,
         },
     },
@@ -78,9 +78,8 @@ impl Store {
         id_or_name: &str,
         stopped: &[AttemptId],
     ) -> Result<Deleted> {
-        let body = body_hash(&id_or_name);
         self.decide(|tx| async move {
-            if let Some(remembered) = replayed::<Remembered>(&tx, caller, body).await? {
+            if let Some(remembered) = replayed::<Remembered>(&tx, caller).await? {
                 return Ok(match remembered {
                     Remembered::Deleted(deleted) => deleted,
                     Remembered::Device(device) => Deleted {
@@ -108,7 +107,7 @@ impl Store {
                 device: row.id,
                 work,
             };
-            remember(&tx, caller, body, &deleted).await?;
+            remember(&tx, caller, &deleted).await?;
             let unanswered = deleted.work.iter().filter(|work| !work.answered).count();
             let detail = json!({ "name": row.name, "unanswered": unanswered });
             audit(&tx, caller, row.id, detail.clone()).await?;

@@ -148,7 +148,7 @@ async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
         .map_err(StoreError::from)?;
     let agent = Caller {
         name: format!("token {}", new.token),
-        request_id: None,
+        request: None,
         method: "Enroll",
     };
     let detail = json!({ "name": enrolled.name, "key": new.key.to_string(), "replaces": token.replaces_name });

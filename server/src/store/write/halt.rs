@@ -13,7 +13,7 @@ use crate::{
         },
         read::deployments::find_row,
         write::{
-            replay::{Caller, body_hash, remember, replayed},
+            replay::{Caller, remember, replayed},
             steer::{Steered, record, steered},
             stop::{halt, stop_attempts},
         },
@@ -24,9 +24,8 @@ impl Store {
     /// Cancels a deployment unless that was done before, and ends what goes back; also gives the
     /// devices to tell. One that is finished can be halted as long as a device has not answered.
     pub async fn halt_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
-        let body = body_hash(&id.0);
         self.decide(|tx| async move {
-            if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
+            if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return steered(&tx, id).await;
             }
             let row = find_row(&tx.db, id).await?;
@@ -46,7 +45,7 @@ impl Store {
                 let detail = json!({ "by": caller.name, "devices": devices.len() });
                 record(&tx, caller, id, "deployment.halted", detail).await?;
             }
-            remember(&tx, caller, body, &id.0).await?;
+            remember(&tx, caller, &id.0).await?;
             steered(&tx, id).await
         })
         .await

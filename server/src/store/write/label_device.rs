@@ -25,7 +25,7 @@ use crate::{
             audit::audit,
             device_row::update,
             join::join,
-            replay::{Caller, body_hash, remember, replayed},
+            replay::{Caller, remember, replayed},
         },
     },
 };
@@ -41,10 +41,9 @@ impl Store {
         revision: u64,
     ) -> Result<Device> {
         check_labels(&set)?;
-        let body = body_hash(&(id_or_name, &set, &remove, revision));
         let (set, remove) = (&set, &remove);
         self.decide(|tx| async move {
-            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+            if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
                 let row = find_device(&tx.db, &id.to_string()).await?;
                 return self.whole(&tx.db, row).await;
             }
@@ -70,7 +69,7 @@ impl Store {
             insert_all::<device_label::Entity>(&tx.db, labels.collect(), None).await?;
             row.revision += 1;
             update(&tx, row.clone()).await?;
-            remember(&tx, caller, body, &row.id).await?;
+            remember(&tx, caller, &row.id).await?;
             audit(&tx, caller, row.id, json!({ "set": set, "remove": remove })).await?;
             tx.device_event("device.labelled", DeviceId(row.id), &row.name);
             join(&tx, &[DeviceId(row.id)]).await?;

@@ -15,7 +15,7 @@ use crate::{
         read::deployments::{Deployment, find, find_row},
         write::{
             change_deployment::Change,
-            replay::{Caller, body_hash, remember, replayed},
+            replay::{Caller, remember, replayed},
             steer::{record, wrong_state},
         },
     },
@@ -29,9 +29,8 @@ impl Store {
         id: DeploymentId,
         reason: &str,
     ) -> Result<Deployment> {
-        let body = body_hash(&(id.0, reason));
         self.decide(|tx| async move {
-            if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
+            if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return find(&tx.db, id).await;
             }
             let row = find_row(&tx.db, id).await?;
@@ -52,7 +51,7 @@ impl Store {
             change.write(&tx, &row).await?;
             let detail = json!({ "by": caller.name, "reason": change.paused_reason });
             record(&tx, caller, id, "deployment.paused", detail).await?;
-            remember(&tx, caller, body, &id.0).await?;
+            remember(&tx, caller, &id.0).await?;
             find(&tx.db, id).await
         })
         .await

@@ -17,7 +17,7 @@ use crate::{
             advance::step,
             change_deployment::{Change, open_phase},
             join::catch_up,
-            replay::{Caller, body_hash, remember, replayed},
+            replay::{Caller, remember, replayed},
             steer::{Steered, forgive, go_on, record, steered, wrong_state},
         },
     },
@@ -31,9 +31,8 @@ impl Store {
         id: DeploymentId,
         wanted: Option<u32>,
     ) -> Result<Steered> {
-        let body = body_hash(&(id.0, wanted));
         self.decide(|tx| async move {
-            if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
+            if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return steered(&tx, id).await;
             }
             let row = find_row(&tx.db, id).await?;
@@ -48,7 +47,7 @@ impl Store {
             catch_up(&tx, id).await?;
             let detail = json!({ "by": caller.name, "phase": next });
             record(&tx, caller, id, "deployment.promoted", detail).await?;
-            remember(&tx, caller, body, &id.0).await?;
+            remember(&tx, caller, &id.0).await?;
             steered(&tx, id).await
         })
         .await

@@ -20,7 +20,7 @@ use crate::{
             audit::audit,
             copies::retire_others,
             device_row::update,
-            replay::{Caller, body_hash, remember, replayed},
+            replay::{Caller, remember, replayed},
         },
     },
 };
@@ -38,12 +38,8 @@ impl Store {
         id_or_name: &str,
         allow_downgrade: bool,
     ) -> Result<Device> {
-        let body = match allow_downgrade {
-            false => body_hash(&id_or_name),
-            true => body_hash(&(id_or_name, allow_downgrade)),
-        };
         self.write(|tx| async move {
-            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+            if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
                 let row = find_device(&tx.db, &id.to_string()).await?;
                 return self.whole(&tx.db, row).await;
             }
@@ -64,7 +60,7 @@ impl Store {
                 session::Entity::delete_by_id(row.id).exec(&tx.db).await?;
                 tx.device_event("device.resolved", DeviceId(row.id), &row.name);
             }
-            remember(&tx, caller, body, &row.id).await?;
+            remember(&tx, caller, &row.id).await?;
             let detail = json!({
                 "journal": row.journal_id,
                 "epoch": row.confirmed_epoch,

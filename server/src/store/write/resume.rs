@@ -16,7 +16,7 @@ use crate::{
             advance::step,
             change_deployment::Change,
             join::catch_up,
-            replay::{Caller, body_hash, remember, replayed},
+            replay::{Caller, remember, replayed},
             steer::{Steered, forgive, go_on, record, steered, wrong_state},
         },
     },
@@ -25,9 +25,8 @@ use crate::{
 impl Store {
     /// Goes on after a pause; the failures up to now are borne.
     pub async fn resume_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
-        let body = body_hash(&id.0);
         self.decide(|tx| async move {
-            if replayed::<Uuid>(&tx, caller, body).await?.is_some() {
+            if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return steered(&tx, id).await;
             }
             let row = find_row(&tx.db, id).await?;
@@ -47,7 +46,7 @@ impl Store {
             catch_up(&tx, id).await?;
             let detail = json!({ "by": caller.name });
             record(&tx, caller, id, "deployment.resumed", detail).await?;
-            remember(&tx, caller, body, &id.0).await?;
+            remember(&tx, caller, &id.0).await?;
             steered(&tx, id).await
         })
         .await

@@ -31,7 +31,7 @@ use crate::{
         write::{
             advance::step,
             insert_attempts::NewAttempt,
-            replay::{Caller, body_hash, remember, replayed},
+            replay::{Caller, remember, replayed},
             steer::{record, steered, wrong_state},
         },
     },
@@ -74,9 +74,8 @@ impl Store {
         id: DeploymentId,
         devices: &[String],
     ) -> Result<Retried> {
-        let body = body_hash(&(id.0, devices));
         self.decide(|tx| async move {
-            if let Some((retried, left_out)) = replayed::<(u32, u32)>(&tx, caller, body).await? {
+            if let Some((retried, left_out)) = replayed::<(u32, u32)>(&tx, caller).await? {
                 return retried_as(&tx, id, retried, left_out).await;
             }
             let row = find_row(&tx.db, id).await?;
@@ -97,7 +96,7 @@ impl Store {
             step(&tx, id).await?;
             let detail = json!({ "by": caller.name, "targets": retried, "left_out": left_out });
             record(&tx, caller, id, "deployment.retried", detail).await?;
-            remember(&tx, caller, body, &(retried, left_out)).await?;
+            remember(&tx, caller, &(retried, left_out)).await?;
             retried_as(&tx, id, retried, left_out).await
         })
         .await

@@ -15,7 +15,7 @@ use crate::store::{
         rollback_plan::{plan, step},
     },
     write::{
-        replay::{Caller, body_hash, remember, replayed},
+        replay::{Caller, remember, replayed},
         take_back::{Cause, NewRollback, RolledBack, take_back},
     },
 };
@@ -23,18 +23,13 @@ use crate::store::{
 impl Store {
     /// Stops a deployment where it goes on, and commits one that takes it back.
     pub async fn roll_back(&self, caller: &Caller, new: NewRollback) -> Result<RolledBack> {
-        let times = (
-            new.delivery.as_micros().to_string(),
-            new.execution.as_micros().to_string(),
-        );
-        let body = body_hash(&(new.deployment.0, times));
         let new = &new;
         self.decide(|tx| async move {
             let row = deployment::Entity::find_by_id(new.deployment.0)
                 .one(&tx.db)
                 .await?;
             let row = row.ok_or_else(|| not_found("deployment", new.deployment))?;
-            if let Some(id) = replayed::<Uuid>(&tx, caller, body).await? {
+            if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
                 return Ok(RolledBack {
                     created: created(&tx, DeploymentId(id)).await?,
                     steps: plan(&tx.db, &row).await?.iter().map(step).collect(),
@@ -42,7 +37,7 @@ impl Store {
                 });
             }
             let rolled = take_back(&tx, caller, new, &row, Cause::Operator).await?;
-            remember(&tx, caller, body, &rolled.created.deployment.id.0).await?;
+            remember(&tx, caller, &rolled.created.deployment.id.0).await?;
             Ok(rolled)
         })
         .await
