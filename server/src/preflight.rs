@@ -44,7 +44,7 @@ impl PlanQuestions {
     /// A new question to a device.
     pub fn ask(&self, device: DeviceId) -> Question<'_> {
         let (sender, answer) = oneshot::channel();
-        let id = Uuid::now_v7().to_string();
+        let id = Uuid::new_v4().to_string();
         self.lock().insert((device, id.clone()), sender);
         Question {
             plans: self,

@@ -42,7 +42,7 @@ pub async fn run(
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
-    let replica = Uuid::now_v7();
+    let replica = Uuid::new_v4();
     foundation.store.close_replica_sessions(replica).await?;
     foundation.store.renew_lease(replica, upkeep::LEASE).await?;
     // Before anybody is let in.

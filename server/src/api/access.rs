@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kernex_proto::{
     handshake::EnrollmentToken,
-    ids::{Digest, TokenId},
+    ids::Digest,
     v1::{
         self, CreateEnrollmentTokenRequest, CreateEnrollmentTokenResponse,
         CreateOperatorTokenRequest, CreateOperatorTokenResponse, ListEnrollmentTokensRequest,
@@ -65,7 +65,7 @@ impl AccessService for Access {
         )?;
         let wish = request.into_inner();
         let token = EnrollmentToken {
-            id: TokenId::generate(),
+            id: self.0.store.next_token_id(),
             cluster: self.0.settings.cluster,
             ca_pin: self.0.settings.ca_pin,
             secret: secret(),

@@ -49,7 +49,7 @@ impl BlobWriter {
     pub(super) async fn begin(place: Arc<BlobFolder>) -> Result<Self, BlobError> {
         let turn = Arc::clone(&place.uploads).try_acquire_owned();
         let turn = turn.map_err(|_| BlobError::Busy)?;
-        let path = place.staging.join(uuid::Uuid::now_v7().to_string());
+        let path = place.staging.join(uuid::Uuid::new_v4().to_string());
         blocking("creating a file for an upload", move || {
             let file = File::create_new(&path)?;
             Ok(Self {

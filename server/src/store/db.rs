@@ -6,6 +6,7 @@ pub(crate) mod connect;
 pub(crate) mod error;
 pub(crate) mod event_limit;
 pub(crate) mod failures;
+pub(crate) mod ids;
 pub(crate) mod new_event;
 pub(crate) mod page;
 pub(crate) mod raw;

@@ -24,6 +24,7 @@ use sea_orm::{
     ConnectionTrait, DbBackend, DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -35,6 +36,7 @@ use crate::{
         batching::Db,
         error::{Result, StoreError},
         failures::is_retryable,
+        ids::Ids,
         new_event::{LogEvents, NewEvent, Subject},
         raw::postgres_now,
         store::Store,
@@ -72,6 +74,7 @@ pub(crate) struct Tx {
     /// The one instant of this transaction; later than that of any before it.
     pub(crate) now: Timestamp,
     is_timely: bool,
+    ids: Ids,
     events: Mutex<Vec<NewEvent>>,
     revoked: Mutex<Vec<Revocation>>,
     changed: AtomicBool,
@@ -81,6 +84,11 @@ impl Tx {
     /// The same instant, for what only time decides; none while the clock is not to be trusted.
     pub(crate) fn time(&self) -> Option<Timestamp> {
         self.is_timely.then_some(self.now)
+    }
+
+    /// The id of a new row: of this instant, and greater than those made before.
+    pub(crate) fn new_id(&self) -> Uuid {
+        self.ids.next()
     }
 
     /// Writes an event at commit.
@@ -245,6 +253,7 @@ impl Store {
             db,
             now,
             is_timely,
+            ids: Ids::at(now),
             events: Mutex::default(),
             revoked: Mutex::default(),
             changed: AtomicBool::new(false),

@@ -78,7 +78,7 @@ impl Store {
                     .is_none_or(|place| marks.pass(report.device, place));
                 let disposition = match batch.get(key(report.attempt)) {
                     None => {
-                        unknown.extend(keep_unknown::row(report, tx.now.0));
+                        unknown.extend(keep_unknown::row(&tx, report));
                         if is_news {
                             learn_unknown(report, tx.now, &mut releases);
                         }

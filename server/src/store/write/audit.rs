@@ -1,7 +1,6 @@
 //! The record of who changed what, in the transaction of the change.
 
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::store::{
     db::{error::Result, sizes::insert_all, transaction::Tx},
@@ -17,7 +16,7 @@ pub(crate) async fn audit(
     detail: Value,
 ) -> Result<()> {
     let row = audit::Model {
-        id: Uuid::now_v7(),
+        id: tx.new_id(),
         at: tx.now.0,
         principal: caller.name.clone(),
         method: caller.method.to_owned(),

@@ -4,7 +4,6 @@ use kernex_proto::{ids::DeviceId, v1};
 use prost::Message as _;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel};
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::store::{
     db::{
@@ -56,7 +55,7 @@ impl Store {
                 Scope::Selector(selector) => (None, Some(selector.to_string())),
             };
             let row = configuration::Model {
-                id: known.as_ref().map_or_else(Uuid::now_v7, |row| row.id),
+                id: known.as_ref().map_or_else(|| tx.new_id(), |row| row.id),
                 name: name.to_owned(),
                 device_id,
                 selector,

@@ -66,7 +66,7 @@ impl Store {
     ) -> Result<OperatorToken> {
         let new = &new;
         self.write(|tx| async move {
-            let id = TokenId::generate();
+            let id = TokenId(tx.new_id());
             let expires_at = tx.now.plus(new.ttl);
             let row = operator_token::Model {
                 id: id.0,

@@ -215,7 +215,7 @@ async fn add(tx: &Tx, new: &EnrollDevice, token: &enrollment_token::Model) -> De
     if taken.is_some() {
         return Err(EnrollError::NameTaken(new.name.clone()));
     }
-    let id = DeviceId::generate();
+    let id = DeviceId(tx.new_id());
     let row = device::Model {
         id: id.0,
         name: clean(&new.name),

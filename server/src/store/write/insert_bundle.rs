@@ -3,7 +3,6 @@
 use kernex_proto::{ids::Digest, v1};
 use sea_orm::sea_query::OnConflict;
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     crash::Act,
@@ -62,7 +61,7 @@ impl Store {
                 });
             }
             let row = bundle::Model {
-                id: Uuid::now_v7(),
+                id: tx.new_id(),
                 name: new.name.clone(),
                 version: new.version.clone(),
                 digest: new.digest.to_string(),

@@ -44,7 +44,7 @@ pub(crate) fn order(
 ) -> deployment::Model {
     let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
     deployment::Model {
-        id: Uuid::now_v7(),
+        id: tx.new_id(),
         bundle_name: bundle.name.clone(),
         bundle_version: bundle.version.clone(),
         digest: bundle.digest.clone(),
@@ -121,7 +121,7 @@ pub(crate) async fn insert_targets(
     for device in devices.values() {
         let place = places.get(&device.id).copied().unwrap_or_default();
         let target = target::Model {
-            id: Uuid::now_v7(),
+            id: tx.new_id(),
             deployment_id: row.id,
             device_id: device.id,
             device_name: device.name.clone(),

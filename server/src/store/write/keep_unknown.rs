@@ -31,7 +31,7 @@ const KEPT: usize = 200;
 const SLACK: u64 = 50;
 
 /// The row of a report; none when it is worth nothing.
-pub(crate) fn row(report: &IncomingReport, now: i64) -> Option<unknown_report::Model> {
+pub(crate) fn row(tx: &Tx, report: &IncomingReport) -> Option<unknown_report::Model> {
     let (kind, bytes) = match &report.event {
         ReportEvent::Accepted => ("accepted", Vec::new()),
         ReportEvent::Outcome(outcome) => ("outcome", bounded(outcome).encode_to_vec()),
@@ -41,13 +41,13 @@ pub(crate) fn row(report: &IncomingReport, now: i64) -> Option<unknown_report::M
     };
     let (target_id, number) = key(report.attempt);
     Some(unknown_report::Model {
-        id: Uuid::now_v7(),
+        id: tx.new_id(),
         device_id: report.device.0,
         target_id,
         number,
         kind: kind.to_owned(),
         report: bytes,
-        at: now,
+        at: tx.now.0,
         bundle_name: told(&report.event).map(|active| clean(&active.name)),
     })
 }

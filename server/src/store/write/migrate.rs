@@ -33,7 +33,7 @@ impl Store {
             if let Some(row) = cluster::Entity::find().one(&tx.db).await? {
                 return Ok(ClusterId(row.cluster_id));
             }
-            let id = ClusterId::generate();
+            let id = ClusterId(tx.new_id());
             let row = cluster::Model {
                 id: 1,
                 cluster_id: id.0,
