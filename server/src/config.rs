@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use kernex_proto::{PROTOCOL_REVISION, telemetry::LogFormat, units::size};
 
 use self::{units::duration, values::Values};
-use crate::{domain::penalty, edge::answers::AnswerLimits, store::events::Retention};
+use crate::{domain::penalty, edge::answers::AnswerLimits, store::Retention};
 
 /// Largest bundle when nothing else is said: 4 GiB.
 pub const DEFAULT_MAX_BUNDLE_SIZE: u64 = 4 << 30;

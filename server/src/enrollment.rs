@@ -14,10 +14,7 @@ use x509_parser::{
 use crate::{
     revocations::Cause,
     signature::signature_holds,
-    store::{
-        Store, StoreError,
-        access::{EnrollDevice, EnrollError},
-    },
+    store::{EnrollDevice, EnrollError, Store, StoreError},
 };
 
 /// Why a device did not get in.

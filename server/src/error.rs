@@ -17,7 +17,7 @@ use crate::{
     domain::mistake::Mistake,
     enrollment::Refused,
     revocations::Cause,
-    store::{StoreError, sessions::DownloadRefused},
+    store::{DownloadRefused, StoreError},
 };
 
 /// When to try again after a short trouble of the server's own.

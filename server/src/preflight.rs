@@ -19,7 +19,7 @@ use crate::{
     clock::Timestamp,
     crash::Act,
     delivery::registry::Registry,
-    store::plans::{PlannedDevice, Planning},
+    store::{PlannedDevice, Planning},
 };
 
 /// How long a device may take to look around.

@@ -27,11 +27,7 @@ use crate::{
         wake_ups::WakeUps,
     },
     metrics::Metrics,
-    store::{
-        Store,
-        heartbeats::HeartbeatRow,
-        reports::{Place, ReportEvent},
-    },
+    store::{HeartbeatRow, ReportEvent, ReportPlace, Store},
 };
 
 /// Reports that may wait for a commit. Some seconds of a busy fleet; beyond it sessions stop
@@ -55,10 +51,10 @@ pub struct Submission {
 
 impl Submission {
     /// Where it stands among the outcomes of its journal, if it is one of them.
-    fn place(&self) -> Option<Place> {
+    fn place(&self) -> Option<ReportPlace> {
         let is_outcome = matches!(self.event, ReportEvent::Outcome(_));
         let after = self.previous_outcome.filter(|_| is_outcome)?;
-        Some(Place {
+        Some(ReportPlace {
             journal: self.session.journal,
             after,
             seq: self.seq,

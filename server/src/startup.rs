@@ -19,10 +19,7 @@ use crate::{
     clock::Clock,
     config::Config,
     edge::tls::{Identity, sweep_private, write_private},
-    store::{
-        Caller, Store, StoreError,
-        access::{NewOperatorToken, Role},
-    },
+    store::{Caller, NewOperatorToken, Role, Store, StoreError},
 };
 
 /// A database that has not answered by then counts as not answering.

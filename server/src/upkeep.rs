@@ -17,7 +17,7 @@ use crate::{
     edge::tls::Identity,
     error::chain,
     metrics::Metrics,
-    store::{Store, StoreError, events::Retention, sessions::LEASE_GRACE},
+    store::{LEASE_GRACE, Retention, Store, StoreError},
 };
 
 /// How long other replicas believe that this one lives.

@@ -25,7 +25,7 @@ use super::{Api, convert::fitting_page, id, page, seconds};
 use crate::{
     edge::auth::{caller, principal},
     error::invalid,
-    store::access::{NewEnrollmentToken, NewOperatorToken, Role},
+    store::{NewEnrollmentToken, NewOperatorToken, Role},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -28,7 +28,7 @@ use crate::{
     error::{invalid, retry_later, unauthenticated},
     revocations::{Hold, Subject},
     session::{self, Outbound},
-    store::sessions::DownloadRefused,
+    store::DownloadRefused,
 };
 
 /// Enrolments worked on at once. They have turns of their own, so that a flood of handshakes keeps

@@ -18,7 +18,7 @@ use crate::{
     domain::{configuration::check_values, selector::Selector},
     edge::auth::caller,
     error::{invalid, mistake},
-    store::configurations::{Configuration, Scope},
+    store::{Configuration, Scope},
 };
 
 /// The service.

@@ -10,13 +10,8 @@ use crate::{
     domain::selector::Selector,
     error::mistake,
     store::{
-        Page, Paged, StoreError,
-        access::EnrollmentTokenRow,
-        bundles::BundleRow,
-        deployments::{Deployment, Target},
-        devices::{Device, HistoryEntry, MetricSample},
-        events::EventRow,
-        rollbacks::Step,
+        BundleRow, Deployment, Device, EnrollmentTokenRow, EventRow, HistoryEntry, MetricSample,
+        Page, Paged, RollbackTarget, StoreError, Target,
     },
 };
 
@@ -220,8 +215,8 @@ impl From<Target> for v1::Target {
     }
 }
 
-impl From<Step> for v1::RollbackStep {
-    fn from(step: Step) -> Self {
+impl From<RollbackTarget> for v1::RollbackStep {
+    fn from(step: RollbackTarget) -> Self {
         Self {
             device_id: step.device.to_string(),
             device_name: step.device_name,

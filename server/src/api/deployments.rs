@@ -31,7 +31,7 @@ use crate::{
         auth::caller,
     },
     error::invalid,
-    store::{deployments::NewDeployment, rollbacks::NewRollback},
+    store::{NewDeployment, NewRollback},
 };
 
 const DELIVERY: Duration = Duration::from_secs(7 * 24 * 3600);

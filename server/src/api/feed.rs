@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use super::{Turn, turn};
 use crate::{
     error::{chain, going_away, retry_later, status},
-    store::{OperatorStore, events::EventRow},
+    store::{EventRow, OperatorStore},
 };
 
 /// Events read at once.
@@ -259,7 +259,7 @@ mod tests {
                 request: None,
                 method: "UploadBundle",
             };
-            let bundle = crate::store::bundles::NewBundle {
+            let bundle = crate::store::NewBundle {
                 name: "app".into(),
                 version: uuid::Uuid::now_v7().to_string(),
                 digest: kernex_proto::ids::Digest::of(&n.to_be_bytes()),

@@ -13,7 +13,7 @@ use crate::{
         selector::Selector,
     },
     error::{invalid, mistake},
-    store::schedules::Terms,
+    store::Terms,
 };
 
 /// Longest deadline after the start: as far away as anybody plans.

@@ -20,10 +20,7 @@ use crate::{
         wake_ups::WakeUps,
     },
     error::chain,
-    store::{
-        Store, StoreError,
-        dispatch::{DueCommand, DueKind},
-    },
+    store::{DueCommand, DueKind, Store, StoreError},
 };
 
 /// Between two passes over everybody when nothing happens.

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use kernex_proto::ids::DeviceId;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::store::dispatch::DueCommand;
+use crate::store::DueCommand;
 
 /// Most fresh commands that wait, some hundred bytes each.
 const FRESH: usize = 20_000;
@@ -166,7 +166,7 @@ mod tests {
     use kernex_proto::ids::{AttemptId, TargetId};
 
     use super::*;
-    use crate::store::dispatch::DueKind;
+    use crate::store::DueKind;
 
     fn command(device: DeviceId) -> DueCommand {
         DueCommand {

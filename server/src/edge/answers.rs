@@ -46,7 +46,7 @@ pub(crate) use self::{
 };
 use crate::{
     edge::connections::ConnectionHandle, error::going_away, lifecycle::Tasks, metrics::Metrics,
-    store::access::Principal,
+    store::Principal,
 };
 
 /// Every method that is served.

@@ -34,10 +34,7 @@ use crate::{
     edge::connections::{ConnectionHandle, Credential},
     error::{invalid, status, unauthenticated},
     revocations::Subject,
-    store::{
-        Caller, RequestKey, Store, StoreError,
-        access::{Principal, Role},
-    },
+    store::{Caller, Principal, RequestKey, Role, Store, StoreError},
 };
 
 /// How long the answer about a token is trusted. A revocation ends it at once; this limit is for
@@ -310,7 +307,7 @@ mod tests {
 
     use crate::{
         clock::Clock,
-        store::access::{NewOperatorToken, Role},
+        store::{NewOperatorToken, Role},
     };
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     clock::Timestamp,
-    store::heartbeats::{HeartbeatRow, Recorded},
+    store::{HeartbeatRow, Recorded},
 };
 
 /// How long an entry is trusted. An outcome changes what is expected. This replica hears of its own

@@ -22,10 +22,7 @@ use crate::{
     },
     error::chain,
     metrics::{Metrics, observe},
-    store::{
-        Store, StoreError,
-        reports::{IncomingReport, ReportEvent},
-    },
+    store::{IncomingReport, ReportEvent, Store, StoreError},
 };
 
 /// Reports in one transaction; keeps its time and memory bounded (an outcome carries up to 64 KiB

@@ -23,11 +23,7 @@ use super::{
 use crate::{
     error::chain,
     metrics::Metrics,
-    store::{
-        Store, StoreError,
-        session_changes::{Committed, SessionChange},
-        sessions::{OpenSession, OpenedSession},
-    },
+    store::{OpenSession, OpenedSession, SessionChange, SessionChanged, Store, StoreError},
 };
 
 /// Changes that may wait: every handshake there can be at once, and as many sessions that end.
@@ -66,7 +62,7 @@ enum Request {
     Change(SessionChange),
 }
 
-type Reply = oneshot::Sender<Result<Committed, Refusal>>;
+type Reply = oneshot::Sender<Result<SessionChanged, Refusal>>;
 
 impl SessionCommitter {
     /// The way in, and the future that does the work until `stop`, after which it takes what still
@@ -83,8 +79,8 @@ impl SessionCommitter {
     /// Checks a claim against the device's key, and numbers and opens its session, durably.
     pub async fn open(&self, claim: Claim) -> Result<OpenedSession, Refusal> {
         match self.submit(Request::Claim(Box::new(claim))).await? {
-            Committed::Opened(opened) => Ok(opened),
-            Committed::Done => Err(stopped()),
+            SessionChanged::Opened(opened) => Ok(opened),
+            SessionChanged::Done => Err(stopped()),
         }
     }
 
@@ -106,7 +102,7 @@ impl SessionCommitter {
         self.submit(Request::Change(change)).await.map(drop)
     }
 
-    async fn submit(&self, request: Request) -> Result<Committed, Refusal> {
+    async fn submit(&self, request: Request) -> Result<SessionChanged, Refusal> {
         let (reply, answered) = oneshot::channel();
         let queued = QueuedChange { request, reply };
         self.0.send(queued).await.map_err(|_| stopped())?;
@@ -307,7 +303,7 @@ fn refusal(change: &SessionChange, error: StoreError) -> Refusal {
     }
 }
 
-async fn commit_one(store: &Store, change: &SessionChange) -> Result<Committed, StoreError> {
+async fn commit_one(store: &Store, change: &SessionChange) -> Result<SessionChanged, StoreError> {
     let mut answers = store.change_sessions(slice::from_ref(change)).await?;
     let stopped = || StoreError::Unavailable("a change without an answer".into());
     answers.pop().unwrap_or_else(|| Err(stopped()))

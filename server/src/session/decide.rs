@@ -16,7 +16,7 @@ use super::handshake::{malformed, undecodable};
 use crate::{
     delivery::registry::EndReason,
     error::{retry_later, revoked, status},
-    store::reports::ReportEvent,
+    store::ReportEvent,
 };
 
 /// What a session waited for.

@@ -28,7 +28,7 @@ use crate::{
     error::{retry_later, revoked, status, unauthenticated},
     revocations::Cause,
     signature::signature_holds,
-    store::{StoreError, devices::DeviceKey, sessions::HeldAttempt},
+    store::{DeviceKey, HeldAttempt, StoreError},
 };
 
 /// A stream that is not an open session by then is closed.

@@ -6,7 +6,7 @@ use kernex_proto::v1::{self, device_session_response::Message as Down};
 use super::{Sessions, limits};
 use crate::{
     crash::Act, delivery::registry::SessionHandle, domain::device::DiskFault, error::chain,
-    store::heartbeats::HeartbeatRow,
+    store::HeartbeatRow,
 };
 
 impl Sessions {

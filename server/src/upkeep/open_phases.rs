@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     delivery::wake_ups::WakeUps,
     error::chain,
-    store::{Store, rollouts::Advanced},
+    store::{Advanced, Store},
 };
 
 /// Between two rounds while a rollout is open, or after a round that failed; other replicas and

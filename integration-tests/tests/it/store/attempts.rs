@@ -9,13 +9,9 @@ use kernex_server::{
     domain::{
         attempt::{Reason, State, Step, UNHEARD},
         halt::Standing,
+        rollout::{DeploymentResult, DeploymentState},
     },
-    store::{
-        Page, StoreError,
-        deployments::{DeploymentResult, DeploymentState},
-        dispatch::DueCommand,
-        reports::{IncomingReport, ReportEvent},
-    },
+    store::{DueCommand, IncomingReport, Page, ReportEvent, StoreError},
 };
 use uuid::Uuid;
 
@@ -64,7 +60,7 @@ both_databases! {
         let command = &due[0];
         assert_eq!((due.len(), command.traceparent.as_str()), (1, "00-trace"));
         assert!(command.remaining > HOUR && command.remaining <= HOUR + MINUTE);
-        let kernex_server::store::dispatch::DueKind::Deploy(deploy) = &command.kind else { panic!("a deploy is due") };
+        let kernex_server::store::DueKind::Deploy(deploy) = &command.kind else { panic!("a deploy is due") };
         assert_eq!((deploy.size_bytes, deploy.execution_ms, deploy.signatures.len()), (42, 60_000, 1));
         let attempt = command.attempt;
         fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();

@@ -2,7 +2,7 @@
 
 use kernex_integration_tests::both_databases;
 use kernex_proto::{ids::Digest, v1};
-use kernex_server::store::{Page, StoreError, bundles::NewBundle};
+use kernex_server::store::{NewBundle, Page, StoreError};
 use uuid::Uuid;
 
 use super::fixture::{Fixture, caller, repeated, succeeded};

@@ -7,7 +7,7 @@ use kernex_proto::{
 };
 use kernex_server::{
     domain::device::DiskFault,
-    store::reports::{IncomingReport, ReportEvent},
+    store::{IncomingReport, ReportEvent},
 };
 
 use super::fixture::{Device, Fixture, LATEST, succeeded};

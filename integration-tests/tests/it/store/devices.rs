@@ -3,13 +3,8 @@
 use kernex_integration_tests::both_databases;
 use kernex_proto::{ids::DeviceId, v1};
 use kernex_server::{
-    domain::{attempt::State, selector::Selector},
-    store::{
-        Page, StoreError,
-        deployments::{DeploymentResult, NewDeployment},
-        heartbeats::HeartbeatRow,
-        reports::ReportEvent,
-    },
+    domain::{attempt::State, rollout::DeploymentResult, selector::Selector},
+    store::{HeartbeatRow, NewDeployment, Page, ReportEvent, StoreError},
 };
 use uuid::Uuid;
 

@@ -2,7 +2,7 @@
 
 use kernex_integration_tests::both_databases;
 use kernex_proto::{ids::Digest, v1};
-use kernex_server::store::{heartbeats::HeartbeatRow, reports::ReportEvent};
+use kernex_server::store::{HeartbeatRow, ReportEvent};
 
 use super::fixture::{Device, Fixture, MINUTE, succeeded};
 

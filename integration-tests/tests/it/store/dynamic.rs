@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use kernex_integration_tests::both_databases;
 use kernex_server::{
-    domain::{attempt::State, rollout::Rollout, schedule::Schedule, selector::Selector},
-    store::{
-        StoreError,
-        deployments::{CreatedDeployment, DeploymentResult, DeploymentState, NewDeployment},
-        reports::ReportEvent,
-        schedules::Terms,
+    domain::{
+        attempt::State,
+        rollout::{DeploymentResult, DeploymentState, Rollout},
+        schedule::Schedule,
+        selector::Selector,
     },
+    store::{CreatedDeployment, NewDeployment, ReportEvent, StoreError, Terms},
 };
 
 use super::fixture::{Device, Fixture, HOUR, MINUTE, caller, failed, succeeded, token};

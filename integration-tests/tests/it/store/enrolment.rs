@@ -2,10 +2,7 @@
 
 use kernex_integration_tests::both_databases;
 use kernex_proto::ids::{Digest, TokenId};
-use kernex_server::store::{
-    Page,
-    access::{EnrollError, NewEnrollmentToken, NewOperatorToken, Role},
-};
+use kernex_server::store::{EnrollError, NewEnrollmentToken, NewOperatorToken, Page, Role};
 
 use super::fixture::{Fixture, HOUR, caller, enrolment, token};
 

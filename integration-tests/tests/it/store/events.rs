@@ -4,7 +4,7 @@ use kernex_integration_tests::both_databases;
 use kernex_proto::v1;
 use kernex_server::{
     clock::Clock,
-    store::{Page, Store, events::Retention, heartbeats::HeartbeatRow},
+    store::{HeartbeatRow, Page, Retention, Store},
 };
 use tokio::task::JoinSet;
 

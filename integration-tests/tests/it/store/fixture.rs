@@ -11,15 +11,9 @@ use kernex_server::{
     clock::{Clock, Timestamp},
     domain::{attempt::State, selector::Selector},
     store::{
-        Caller, Page, RequestKey, Store, StoreError,
-        access::{EnrollDevice, NewEnrollmentToken},
-        bundles::{BundleRow, NewBundle},
-        deployments::{CreatedDeployment, NewDeployment, Target},
-        dispatch::DueKind,
-        reports::{IncomingReport, ReportEvent},
-        schedules::Terms,
-        session_changes::{Committed, SessionChange},
-        sessions::{HeldAttempt, OpenSession, OpenedSession},
+        BundleRow, Caller, CreatedDeployment, DueKind, EnrollDevice, HeldAttempt, IncomingReport,
+        NewBundle, NewDeployment, NewEnrollmentToken, OpenSession, OpenedSession, Page,
+        ReportEvent, RequestKey, SessionChange, SessionChanged, Store, StoreError, Target, Terms,
     },
 };
 use sea_orm_migration::sea_orm::{
@@ -236,8 +230,8 @@ impl Fixture {
 
     pub(super) async fn open(&self, opening: OpenSession) -> Result<OpenedSession, StoreError> {
         match self.change(SessionChange::Open(Box::new(opening))).await? {
-            Committed::Opened(opened) => Ok(opened),
-            Committed::Done => panic!("a session that opens has a number"),
+            SessionChanged::Opened(opened) => Ok(opened),
+            SessionChanged::Done => panic!("a session that opens has a number"),
         }
     }
 
@@ -253,7 +247,7 @@ impl Fixture {
             .map(drop)
     }
 
-    async fn change(&self, change: SessionChange) -> Result<Committed, StoreError> {
+    async fn change(&self, change: SessionChange) -> Result<SessionChanged, StoreError> {
         self.store.change_sessions(&[change]).await?.remove(0)
     }
 

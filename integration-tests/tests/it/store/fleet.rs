@@ -4,12 +4,8 @@ use kernex_integration_tests::both_databases;
 use kernex_proto::{ids::AttemptId, v1::Disposition};
 use kernex_server::{
     clock::Timestamp,
-    store::{
-        Page,
-        deployments::DeploymentResult,
-        dispatch::DueCommand,
-        reports::{IncomingReport, ReportEvent},
-    },
+    domain::rollout::DeploymentResult,
+    store::{DueCommand, IncomingReport, Page, ReportEvent},
 };
 
 use super::fixture::{Fixture, succeeded, token};

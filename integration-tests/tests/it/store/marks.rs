@@ -8,10 +8,7 @@ use kernex_proto::{
 };
 use kernex_server::{
     domain::attempt::State,
-    store::{
-        reports::{IncomingReport, Place, ReportEvent},
-        sessions::{OpenSession, OpenedSession},
-    },
+    store::{IncomingReport, OpenSession, OpenedSession, ReportEvent, ReportPlace},
 };
 
 use super::fixture::{Device, Fixture, caller, failed, succeeded};
@@ -23,7 +20,7 @@ fn outcome(
     (after, seq): (u64, u64),
     event: ReportEvent,
 ) -> IncomingReport {
-    let place = Place {
+    let place = ReportPlace {
         journal: device.journal,
         after,
         seq,

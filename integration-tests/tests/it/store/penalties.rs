@@ -3,11 +3,11 @@
 use kernex_integration_tests::both_databases;
 use kernex_proto::v1::FailureReason;
 use kernex_server::{
-    domain::attempt::{Reason, State},
-    store::{
-        deployments::{CreatedDeployment, DeploymentResult, DeploymentState, NewDeployment},
-        schedules::Terms,
+    domain::{
+        attempt::{Reason, State},
+        rollout::{DeploymentResult, DeploymentState},
     },
+    store::{CreatedDeployment, NewDeployment, Terms},
 };
 
 use super::fixture::{Device, Fixture, caller, failed, succeeded};

@@ -11,13 +11,8 @@ use kernex_server::{
     domain::{attempt::State, selector::Selector},
     revocations::{Cause, Revocation},
     store::{
-        Store,
-        access::{EnrollError, NewEnrollmentToken, NewOperatorToken, Role},
-        configurations::Scope,
-        events::Retention,
-        heartbeats::HeartbeatRow,
-        reports::ReportEvent,
-        revocations::REMEMBERED,
+        EnrollError, HeartbeatRow, NewEnrollmentToken, NewOperatorToken, REVOCATIONS_KEPT,
+        ReportEvent, Retention, Role, Scope, Store,
     },
 };
 
@@ -122,7 +117,7 @@ both_databases! {
         let again = || fixture.store.enroll(enrolment(id, "edge-1", b"new disk"));
         let refused = again().await;
         assert!(matches!(&refused, Err(EnrollError::KeyRevoked { cause: Cause::Deleted, device_name }) if device_name == "edge-1"), "{refused:?}");
-        fixture.clock.advance(REMEMBERED + HOUR);
+        fixture.clock.advance(REVOCATIONS_KEPT + HOUR);
         fixture.store.prune(Retention::default()).await.unwrap();
         assert!(fixture.store.revoked_keys(&[old.id]).await.unwrap().is_empty());
         let id = fixture.token(token(1)).await;

@@ -5,14 +5,11 @@ use kernex_proto::v1::FailureReason;
 use kernex_server::{
     domain::{
         attempt::State,
+        rollback::Verdict,
         rollout::{Amount, DeploymentResult, DeploymentState, OnFailure, Rollout},
     },
     store::{
-        Page, StoreError,
-        deployments::{CreatedDeployment, NewDeployment},
-        dispatch::DueKind,
-        reports::ReportEvent,
-        rollbacks::{NewRollback, Verdict},
+        CreatedDeployment, DueKind, NewDeployment, NewRollback, Page, ReportEvent, StoreError,
     },
 };
 use uuid::Uuid;

@@ -8,15 +8,10 @@ use kernex_server::{
     clock::Timestamp,
     domain::{
         attempt::State,
-        rollout::{Amount, Phase, Rollout},
+        rollout::{Amount, DeploymentResult, DeploymentState, Phase, Rollout},
         schedule::{Schedule, Window},
     },
-    store::{
-        StoreError,
-        deployments::{CreatedDeployment, DeploymentResult, DeploymentState, NewDeployment},
-        reports::ReportEvent,
-        schedules::Terms,
-    },
+    store::{CreatedDeployment, NewDeployment, ReportEvent, StoreError, Terms},
 };
 
 use super::fixture::{Device, Fixture, HOUR, MINUTE, caller, succeeded};

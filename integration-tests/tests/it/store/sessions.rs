@@ -10,15 +10,11 @@ use kernex_proto::{
 use kernex_server::{
     domain::{
         attempt::{Reason, State},
-        device::EPOCHS_FORGOTTEN,
+        device::{Conflict, DeviceStatus, EPOCHS_FORGOTTEN},
     },
     store::{
-        StoreError,
-        access::NewEnrollmentToken,
-        devices::{Conflict, DeviceStatus},
-        reports::ReportEvent,
-        session_changes::{Committed, SessionChange},
-        sessions::{DownloadRefused, OpenSession},
+        DownloadRefused, NewEnrollmentToken, OpenSession, ReportEvent, SessionChange,
+        SessionChanged, StoreError,
     },
 };
 
@@ -49,7 +45,7 @@ both_databases! {
         let open = |device: &Device| SessionChange::Open(Box::new(fixture.opening(device, 0, &[])));
         let answers = fixture.store.change_sessions(&[open(&first), open(&stranger), open(&second), open(&first)]).await.unwrap();
         let epochs: Vec<_> = answers.iter().map(|answer| match answer {
-            Ok(Committed::Opened(opened)) => Some(opened.epoch),
+            Ok(SessionChanged::Opened(opened)) => Some(opened.epoch),
             other => {
                 assert!(matches!(other, Err(StoreError::NotFound { .. })), "{other:?}");
                 None
@@ -59,7 +55,7 @@ both_databases! {
         let steps = [SessionChange::Confirm(first.id, 1), SessionChange::Confirm(first.id, 2), SessionChange::Confirm(second.id, 1), SessionChange::Close(second.id, 1)];
         let answers = fixture.store.change_sessions(&steps).await.unwrap();
         assert!(matches!(answers[0], Err(StoreError::NotFound { .. })), "{answers:?}");
-        assert!(answers[1..].iter().all(|answer| matches!(answer, Ok(Committed::Done))), "{answers:?}");
+        assert!(answers[1..].iter().all(|answer| matches!(answer, Ok(SessionChanged::Done))), "{answers:?}");
         fixture.store.renew_lease(fixture.replica, Duration::from_secs(15)).await.unwrap();
         let status = async |device: &Device| fixture.store.get_device(&device.name).await.unwrap().status;
         assert_eq!(status(&first).await, DeviceStatus::Online);

@@ -20,7 +20,7 @@ use crate::{
     api::id,
     blobs::{BlobError, BlobWriter, Blobs, StagedBlob},
     error::{archive, internal, invalid, status},
-    store::bundles::NewBundle,
+    store::NewBundle,
 };
 
 /// A caller that sends nothing for this long has given up.

@@ -24,11 +24,7 @@ use crate::{
     clock::Timestamp,
     domain::rollout::DeploymentState,
     error::going_away,
-    store::{
-        OperatorStore, Page, StoreError,
-        deployments::{Deployment, Target},
-        page::MAX_PAGE,
-    },
+    store::{Deployment, MAX_PAGE, OperatorStore, Page, StoreError, Target},
 };
 
 /// Longest pause a watcher takes to spare the store.

@@ -16,7 +16,7 @@ use crate::{
         feed::{Follower, Start},
     },
     domain::selector::Selector,
-    store::{Page, events::EventRow, page::MAX_PAGE},
+    store::{EventRow, MAX_PAGE, Page},
 };
 
 /// Follows the devices a selector means; what is `after` was seen already, 0 asks for everything

@@ -15,10 +15,7 @@ use crate::{
     api::{Turn, convert::fitting, turn},
     domain::halt::Standing,
     error::going_away,
-    store::{
-        OperatorStore,
-        steering::{Halt, Halted},
-    },
+    store::{HaltStatus, HaltedDevice, OperatorStore},
 };
 
 /// Tells who has answered: everybody first, then changes, until nobody is missing.
@@ -33,7 +30,7 @@ pub(super) fn follow(
         let mut first = true;
         loop {
             changes.mark_unchanged();
-            let Halt { devices, done_before } = store.halted(id).await?;
+            let HaltStatus { devices, done_before } = store.halted(id).await?;
             let waiting = waiting(&devices);
             let news = news(&mut shown, devices);
             if first || !news.is_empty() {
@@ -60,18 +57,21 @@ pub(super) fn follow(
     }
 }
 
-fn waiting(devices: &[Halted]) -> u32 {
+fn waiting(devices: &[HaltedDevice]) -> u32 {
     let missing = devices.iter().filter(|device| !device.is_acknowledged());
     u32::try_from(missing.count()).unwrap_or(u32::MAX)
 }
 
 /// Those that stand differently from what was shown before. Who is no longer waited for although
 /// nothing came of it, such as an attempt that had expired and was never taken, is over as well.
-fn news(shown: &mut HashMap<DeviceId, Halted>, mut devices: Vec<Halted>) -> Vec<v1::HaltedDevice> {
+fn news(
+    shown: &mut HashMap<DeviceId, HaltedDevice>,
+    mut devices: Vec<HaltedDevice>,
+) -> Vec<v1::HaltedDevice> {
     let mut news = Vec::new();
     let here: HashSet<DeviceId> = devices.iter().map(|device| device.device).collect();
     let gone = shown.values().filter(|shown| !here.contains(&shown.device));
-    devices.extend(gone.map(|shown| Halted {
+    devices.extend(gone.map(|shown| HaltedDevice {
         standing: Standing::Ended,
         ..shown.clone()
     }));
@@ -84,7 +84,7 @@ fn news(shown: &mut HashMap<DeviceId, Halted>, mut devices: Vec<Halted>) -> Vec<
     news
 }
 
-fn message(device: Halted) -> v1::HaltedDevice {
+fn message(device: HaltedDevice) -> v1::HaltedDevice {
     v1::HaltedDevice {
         acknowledged: device.is_acknowledged(),
         device_id: device.device.to_string(),
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn each_answer_is_told_once() {
         let mut shown = HashMap::new();
-        let device = |standing| Halted {
+        let device = |standing| HaltedDevice {
             device: DeviceId(uuid::Uuid::from_u128(1)),
             device_name: "edge-1".into(),
             online: true,

@@ -13,7 +13,7 @@ use crate::{
         selector::check_key,
     },
     error::invalid,
-    store::deployments::PhaseStatus,
+    store::PhaseStatus,
 };
 
 /// What a caller asked for, checked; the field names start at the rollout.

@@ -1,6 +1,6 @@
 //! Every RPC and who may call it.
 
-use crate::store::access::Role;
+use crate::store::Role;
 
 /// Who may call an RPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

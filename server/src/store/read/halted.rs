@@ -23,7 +23,7 @@ use crate::{
 
 /// A device that was not done when its deployment was halted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Halted {
+pub struct HaltedDevice {
     /// The device.
     pub device: DeviceId,
     /// Its name when the target was made.
@@ -38,7 +38,7 @@ pub struct Halted {
     pub standing: Standing,
 }
 
-impl Halted {
+impl HaltedDevice {
     /// Nothing that the halt was to end runs there.
     #[must_use]
     pub const fn is_acknowledged(&self) -> bool {
@@ -48,9 +48,9 @@ impl Halted {
 
 /// The devices of a halted deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Halt {
+pub struct HaltStatus {
     /// Those that were not done, by name.
-    pub devices: Vec<Halted>,
+    pub devices: Vec<HaltedDevice>,
     /// How many were.
     pub done_before: u32,
 }
@@ -80,7 +80,7 @@ impl Row {
 
 impl Store {
     /// What became of the devices of a halted deployment.
-    pub async fn halted(&self, id: DeploymentId) -> Result<Halt> {
+    pub async fn halted(&self, id: DeploymentId) -> Result<HaltStatus> {
         let row = find_row(self.reader(), id).await?;
         let targets = target::Entity::find()
             .filter(target::Column::DeploymentId.eq(id.0))
@@ -107,7 +107,7 @@ impl Store {
         let devices = devices.into_iter().map(|(row, facts)| {
             let online = online.contains(&row.device_id);
             let reason = row.reason.as_deref();
-            Ok(Halted {
+            Ok(HaltedDevice {
                 device: DeviceId(row.device_id),
                 online,
                 state: facts.state,
@@ -118,7 +118,7 @@ impl Store {
                 device_name: row.device_name,
             })
         });
-        Ok(Halt {
+        Ok(HaltStatus {
             devices: devices.collect::<Result<_>>()?,
             done_before: u32::try_from(done_before).unwrap_or(u32::MAX),
         })

@@ -28,7 +28,7 @@ use crate::{
 
 /// What a rollback does with one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct RollbackTarget {
     /// The device.
     pub device: DeviceId,
     /// Its name when the deployment was made.
@@ -41,7 +41,7 @@ pub struct Step {
 
 impl Store {
     /// What a rollback would do.
-    pub async fn plan_rollback(&self, id: DeploymentId) -> Result<Vec<Step>> {
+    pub async fn plan_rollback(&self, id: DeploymentId) -> Result<Vec<RollbackTarget>> {
         let row = deployment::Entity::find_by_id(id.0)
             .one(self.reader())
             .await?
@@ -51,9 +51,9 @@ impl Store {
     }
 }
 
-pub(crate) fn step(planned: &Planned) -> Step {
+pub(crate) fn step(planned: &Planned) -> RollbackTarget {
     let bundle = planned.bundle.as_ref();
-    Step {
+    RollbackTarget {
         device: DeviceId(planned.target.device_id),
         device_name: planned.target.device_name.clone(),
         verdict: planned.verdict,

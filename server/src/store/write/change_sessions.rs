@@ -33,7 +33,7 @@ pub enum SessionChange {
 
 /// What a change came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Committed {
+pub enum SessionChanged {
     /// The session has its number.
     Opened(OpenedSession),
     /// It was confirmed or closed.
@@ -64,7 +64,7 @@ impl Store {
     pub async fn change_sessions(
         &self,
         changes: &[SessionChange],
-    ) -> Result<Vec<Result<Committed>>> {
+    ) -> Result<Vec<Result<SessionChanged>>> {
         let Some(first) = changes.first() else {
             return Ok(Vec::new());
         };
@@ -100,7 +100,7 @@ async fn commit_round(
     tx: &Deciding,
     changes: &[SessionChange],
     round: &[usize],
-    answers: &mut BTreeMap<usize, Result<Committed>>,
+    answers: &mut BTreeMap<usize, Result<SessionChanged>>,
 ) -> Result<()> {
     let (mut opens, mut confirms, mut closes) = (Vec::new(), Vec::new(), Vec::new());
     let mut ailing = Vec::new();
@@ -115,25 +115,29 @@ async fn commit_round(
     if !opens.is_empty() {
         let (places, opens): (Vec<_>, Vec<_>) = opens.into_iter().unzip();
         let opened = open(tx, &opens).await?.into_iter();
-        let opened = opened.map(|opened| opened.map(Committed::Opened));
+        let opened = opened.map(|opened| opened.map(SessionChanged::Opened));
         answers.extend(places.into_iter().zip(opened));
     }
     if !confirms.is_empty() {
         let (places, confirms): (Vec<_>, Vec<_>) = confirms.into_iter().unzip();
         let confirmed = confirm(tx, &confirms).await?.into_iter();
-        let confirmed = confirmed.map(|confirmed| confirmed.map(|()| Committed::Done));
+        let confirmed = confirmed.map(|confirmed| confirmed.map(|()| SessionChanged::Done));
         answers.extend(places.into_iter().zip(confirmed));
     }
     if !ailing.is_empty() {
         let (places, ailing): (Vec<_>, Vec<_>) = ailing.into_iter().unzip();
         let shown = ail(tx, &ailing).await?.into_iter();
-        let shown = shown.map(|shown| shown.map(|()| Committed::Done));
+        let shown = shown.map(|shown| shown.map(|()| SessionChanged::Done));
         answers.extend(places.into_iter().zip(shown));
     }
     if !closes.is_empty() {
         let (places, closes): (Vec<_>, Vec<_>) = closes.into_iter().unzip();
         close(tx, &closes).await?;
-        answers.extend(places.into_iter().map(|place| (place, Ok(Committed::Done))));
+        answers.extend(
+            places
+                .into_iter()
+                .map(|place| (place, Ok(SessionChanged::Done))),
+        );
     }
     Ok(())
 }

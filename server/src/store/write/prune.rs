@@ -7,7 +7,7 @@ use sea_orm::{ColumnTrait, DeleteMany, EntityTrait, QueryFilter};
 use crate::store::{
     db::{error::Result, store::Store},
     entity::{audit, device_key, event, heartbeat_sample, request, unknown_report},
-    write::revoke::REMEMBERED,
+    write::revoke::REVOCATIONS_KEPT,
 };
 
 /// How long what grows is kept.
@@ -62,7 +62,7 @@ impl Store {
         let requests = request::Column::CreatedAt.lt(before(retention.requests));
         self.delete(request::Entity::delete_many().filter(requests))
             .await?;
-        let keys = device_key::Column::RevokedAt.lt(before(REMEMBERED));
+        let keys = device_key::Column::RevokedAt.lt(before(REVOCATIONS_KEPT));
         self.delete(device_key::Entity::delete_many().filter(keys))
             .await?;
         let unknown = unknown_report::Column::At.lt(before(retention.unknown_reports));

@@ -24,7 +24,7 @@ use crate::store::{
         values::{signed, unsigned},
     },
     entity::journal,
-    write::report::{IncomingReport, Place},
+    write::report::{IncomingReport, ReportPlace},
 };
 
 /// A journal of a device.
@@ -65,7 +65,7 @@ impl Marks {
 
     /// Goes over an outcome. Says whether it is above all that were told before, so that what it
     /// says of the device is newer.
-    pub(crate) fn pass(&mut self, device: DeviceId, place: Place) -> bool {
+    pub(crate) fn pass(&mut self, device: DeviceId, place: ReportPlace) -> bool {
         match self.0.get_mut(&(device.0, place.journal.0)) {
             Some(mark) if place.seq <= *mark => false,
             Some(mark) => {

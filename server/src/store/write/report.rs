@@ -18,12 +18,12 @@ pub struct IncomingReport {
     pub event: ReportEvent,
     /// Where it stands among the outcomes of its journal; none for all else, and when its agent
     /// does not say.
-    pub place: Option<Place>,
+    pub place: Option<ReportPlace>,
 }
 
 /// Where an outcome stands in the journal of its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct ReportPlace {
     /// The journal.
     pub journal: JournalId,
     /// Number of the outcome before it; 0 when there is none.

@@ -23,9 +23,9 @@ use crate::{
 
 /// How long a key is remembered after it was revoked: until then, whoever proves to hold it is told
 /// why it does not work.
-pub const REMEMBERED: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+pub const REVOCATIONS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// Revokes every key of a device: whoever has one is told why for [`REMEMBERED`], and cannot enrol
+/// Revokes every key of a device: whoever has one is told why for [`REVOCATIONS_KEPT`], and cannot enrol
 /// with it.
 pub(crate) async fn revoke_keys(tx: &Tx, device: &device::Model, cause: Cause) -> Result<()> {
     let number = next_number(tx).await?;

@@ -23,7 +23,7 @@ use crate::{
             chosen::Chosen,
             deployments::{CreatedDeployment, created},
             new_deployment::{NewDeployment, Terms},
-            rollback_plan::{Planned, Step, plan, step},
+            rollback_plan::{Planned, RollbackTarget, plan, step},
         },
         write::{
             audit::audit,
@@ -57,7 +57,7 @@ pub struct RolledBack {
     /// The new deployment.
     pub created: CreatedDeployment,
     /// Every target of the one that is taken back, by device name.
-    pub steps: Vec<Step>,
+    pub steps: Vec<RollbackTarget>,
     /// Devices to be told that the one that is taken back stops.
     pub stopped: Vec<DeviceId>,
 }
@@ -81,7 +81,7 @@ pub(crate) async fn take_back(
 ) -> Result<RolledBack> {
     // Before anything is stopped: what is at work now may have changed its device.
     let planned = plan(&tx.db, row).await?;
-    let steps: Vec<Step> = planned.iter().map(step).collect();
+    let steps: Vec<RollbackTarget> = planned.iter().map(step).collect();
     let going: Vec<Planned> = planned
         .into_iter()
         .filter(|planned| planned.verdict == Verdict::GoBack)
@@ -176,7 +176,7 @@ async fn commit(
 }
 
 /// Why nothing is done, of the first few devices.
-fn reasons(steps: &[Step]) -> String {
+fn reasons(steps: &[RollbackTarget]) -> String {
     const MOST: usize = 8;
     let mut text: Vec<String> = steps
         .iter()
