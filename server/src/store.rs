@@ -58,13 +58,13 @@ pub use read::{
     phases::PhaseStatus,
     planning::{PlannedDevice, Planning},
     rollback_plan::RollbackTarget,
-    targets::{Progress, Target},
+    targets::{StepProgress, Target},
 };
 pub use write::{
     advance::Advanced,
+    insert_rollback::{NewRollback, RolledBack},
     retry::Retried,
     steer::Steered,
-    take_back::{NewRollback, RolledBack},
 };
 
 // Sessions of devices: how they open and end, which commands are due in them, what comes in.
@@ -73,9 +73,9 @@ pub use write::{
     change_sessions::{SessionChange, SessionChanged},
     close_session::LEASE_GRACE,
     heartbeat_row::HeartbeatRow,
-    opening::{HeldAttempt, OpenSession, OpenedSession},
-    record_heartbeats::Recorded,
+    record_heartbeats::RecordedHeartbeats,
     report::{IncomingReport, ReportEvent, ReportPlace},
+    session_opening::{HeldAttempt, OpenSession, OpenedSession},
 };
 
 // What happened, and how long it is kept.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     clock::Timestamp,
-    store::{HeartbeatRow, Recorded},
+    store::{HeartbeatRow, RecordedHeartbeats},
 };
 
 /// How long an entry is trusted. An outcome changes what is expected. This replica hears of its own
@@ -51,7 +51,7 @@ impl HeartbeatCache {
     pub(super) fn learn_written(
         &mut self,
         rows: &[HeartbeatRow],
-        recorded: &Recorded,
+        recorded: &RecordedHeartbeats,
         now: Instant,
     ) {
         for row in rows {
@@ -130,10 +130,10 @@ mod tests {
         }
     }
 
-    fn recorded(fits: bool, sampled_at: Option<i64>) -> Recorded {
+    fn recorded(fits: bool, sampled_at: Option<i64>) -> RecordedHeartbeats {
         let device = DeviceId(uuid::Uuid::nil());
         let sampled_at = sampled_at.map(Timestamp);
-        Recorded {
+        RecordedHeartbeats {
             fit: fits.then_some(device).into_iter().collect(),
             sampled: sampled_at.map(|at| (device, at)).into_iter().collect(),
         }

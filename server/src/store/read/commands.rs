@@ -56,7 +56,7 @@ pub enum DueKind {
 /// The commands of an order whose targets are all released with it, for devices that wait for
 /// nothing else: what [`Store::due_commands`](crate::store::Store::due_commands) would read, before
 /// anybody has to.
-pub(crate) fn released(
+pub(crate) fn of_open_targets(
     order: &deployment::Model,
     bundle: &bundle::Model,
     signatures: &[signature::Model],

@@ -21,7 +21,7 @@ use crate::{
             values::{signed, unsigned},
         },
         entity::{configuration, device, device_configuration},
-        read::{devices::find_device, selection::matching},
+        read::{devices::find_device, selectors::matching},
     },
 };
 

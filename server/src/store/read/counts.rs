@@ -111,7 +111,7 @@ impl Store {
 }
 
 /// The whole of some phases.
-pub(crate) fn all_phases(phases: &PhaseCounts) -> Counts {
+pub(crate) fn sum_of_phases(phases: &PhaseCounts) -> Counts {
     let mut all = Counts::default();
     for counts in phases.values() {
         all.merge(counts);

@@ -23,7 +23,7 @@ use crate::{
         entity::{deployment, phase, schedule, target},
         read::{
             commands::DueCommand,
-            counts::{PhaseCounts, all_phases, counts_by_phase},
+            counts::{PhaseCounts, counts_by_phase, sum_of_phases},
             phases::{PhaseStatus, phases, rollout, statuses},
             schedules,
         },
@@ -94,7 +94,9 @@ pub struct CreatedDeployment {
 impl Store {
     /// One deployment.
     pub async fn get_deployment(&self, id: DeploymentId) -> Result<Deployment> {
-        Ok(find(self.reader(), id).await?.seen_at(self.now()))
+        Ok(find_deployment(self.reader(), id)
+            .await?
+            .seen_at(self.now()))
     }
 
     /// Deployments, newest first.
@@ -127,9 +129,9 @@ impl Store {
     }
 }
 
-pub(crate) async fn created(tx: &Tx, id: DeploymentId) -> Result<CreatedDeployment> {
+pub(crate) async fn created_deployment(tx: &Tx, id: DeploymentId) -> Result<CreatedDeployment> {
     Ok(CreatedDeployment {
-        deployment: find(&tx.db, id).await?,
+        deployment: find_deployment(&tx.db, id).await?,
         devices: devices_of(tx, id).await?,
         due: Vec::new(),
     })
@@ -148,7 +150,7 @@ pub(crate) async fn devices_of(tx: &Tx, deployment: DeploymentId) -> Result<Vec<
 }
 
 /// A deployment's row.
-pub(crate) async fn find_row<C: ConnectionTrait>(
+pub(crate) async fn deployment_row<C: ConnectionTrait>(
     db: &C,
     id: DeploymentId,
 ) -> Result<deployment::Model> {
@@ -157,8 +159,11 @@ pub(crate) async fn find_row<C: ConnectionTrait>(
 }
 
 /// A deployment as it stands.
-pub(crate) async fn find<C: ConnectionTrait>(db: &C, id: DeploymentId) -> Result<Deployment> {
-    let row = find_row(db, id).await?;
+pub(crate) async fn find_deployment<C: ConnectionTrait>(
+    db: &C,
+    id: DeploymentId,
+) -> Result<Deployment> {
+    let row = deployment_row(db, id).await?;
     let counts = counts_by_phase(db, &[id.0]).await?.remove(&id.0);
     let phases = if row.phase_count == 0 {
         Vec::new()
@@ -170,7 +175,7 @@ pub(crate) async fn find<C: ConnectionTrait>(db: &C, id: DeploymentId) -> Result
 }
 
 /// A deployment whose targets have all been released with it, as nobody needs to read it.
-pub(crate) fn released(row: deployment::Model, targets: usize) -> Result<Deployment> {
+pub(crate) fn all_targets_open(row: deployment::Model, targets: usize) -> Result<Deployment> {
     let mut counts = Counts::default();
     counts.add(State::Pending, u32::try_from(targets).unwrap_or(u32::MAX));
     deployment_from(row, &[], &PhaseCounts::from([(0, counts)]), None)
@@ -197,7 +202,7 @@ fn deployment_from(
         rollout,
         phases: statuses(phases, counts),
         phase: u32::try_from(row.phase).unwrap_or(0),
-        counts: all_phases(counts),
+        counts: sum_of_phases(counts),
         id: DeploymentId(row.id),
         digest: Some(row.digest.as_str())
             .filter(|text| !text.is_empty())

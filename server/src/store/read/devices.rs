@@ -26,7 +26,7 @@ use crate::{
         entity::{device, device_drift, device_key, device_release, heartbeat, lease, session},
         read::{
             leftovers,
-            selection::{Labels, candidates, labels_of, matching},
+            selectors::{Labels, candidates, labels_of, matching},
         },
     },
 };

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What a device says it runs, by bundle name.
-pub(crate) fn said(releases: &[v1::ActiveRelease]) -> BTreeMap<String, Running> {
+pub(crate) fn reported_releases(releases: &[v1::ActiveRelease]) -> BTreeMap<String, Running> {
     releases
         .iter()
         .map(|release| {
@@ -53,7 +53,7 @@ impl Store {
 }
 
 /// What outcomes said and what drifts; not what is in flux.
-pub(crate) async fn known<C: ConnectionTrait>(
+pub(crate) async fn known_releases<C: ConnectionTrait>(
     db: &C,
     ids: &[Uuid],
 ) -> Result<BTreeMap<Uuid, Known>> {
@@ -90,7 +90,7 @@ pub(crate) async fn known<C: ConnectionTrait>(
 
 /// Bundle names with an attempt that is released and not answered; what is still held has not begun
 /// anywhere.
-pub(crate) async fn in_flux(tx: &Tx, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
+pub(crate) async fn names_in_flux(tx: &Tx, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
     Ok(attempt::Entity::find()
         .select_only()
         .columns([attempt::Column::DeviceId, attempt::Column::BundleName])

@@ -45,7 +45,7 @@ impl Store {
             .collect();
         let devices: Vec<Uuid> = epochs.keys().copied().collect();
         let mut due = Vec::new();
-        let mut gates = Gates::default();
+        let mut schedules = ScheduleCache::default();
         for chunk in devices.chunks(ID_CHUNK) {
             let mut head = None;
             for row in self.reader().query_all(&queue(chunk)).await? {
@@ -60,7 +60,7 @@ impl Store {
                     }
                 } else if is_head
                     && (is_new(&row, epoch, time)
-                        && (is_at_work(&row) || gates.let_through(&row, time))
+                        && (is_at_work(&row) || schedules.allows_start(&row, time))
                         || is_granted(&row, now))
                 {
                     due.extend(commands::deploy(&row, now)?);
@@ -119,11 +119,11 @@ fn is_at_work(row: &Row) -> bool {
 /// Schedules of the deployments met so far. They gate beginnings only: stops, and further runs of
 /// what has begun, pass.
 #[derive(Default)]
-struct Gates(BTreeMap<Uuid, Option<Schedule>>);
+struct ScheduleCache(BTreeMap<Uuid, Option<Schedule>>);
 
-impl Gates {
+impl ScheduleCache {
     /// Whether time allows an attempt to begin.
-    fn let_through(&mut self, row: &Row, now: Option<Timestamp>) -> bool {
+    fn allows_start(&mut self, row: &Row, now: Option<Timestamp>) -> bool {
         let Some(windows) = &row.windows else {
             return true;
         };

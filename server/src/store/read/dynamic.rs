@@ -14,16 +14,19 @@ use crate::{
     store::{
         db::{error::Result, sizes::ID_CHUNK, transaction::Tx},
         entity::{bundle, deployment, schedule, target},
-        read::{chosen::Chosen, schedules},
+        read::{schedules, selected_devices::SelectedDevice},
     },
 };
 
 /// A deployment that takes devices in, with its terms.
-pub(crate) type Dynamic = (deployment::Model, schedule::Model);
+pub(crate) type DynamicDeployment = (deployment::Model, schedule::Model);
 
 /// Deployments that take devices in now, the newest first: where two are about one bundle name, the
 /// newer one has it.
-pub(crate) async fn taking_in(tx: &Tx, only: Option<DeploymentId>) -> Result<Vec<Dynamic>> {
+pub(crate) async fn accepting_devices(
+    tx: &Tx,
+    only: Option<DeploymentId>,
+) -> Result<Vec<DynamicDeployment>> {
     let mut query = schedule::Entity::find()
         .filter(schedule::Column::Selector.is_not_null())
         .filter(schedules::is_pending());
@@ -57,7 +60,7 @@ pub(crate) async fn taking_in(tx: &Tx, only: Option<DeploymentId>) -> Result<Vec
 }
 
 /// A deployment that may still give a bundle to devices nobody has named yet.
-pub(crate) async fn giving_out<C: ConnectionTrait>(
+pub(crate) async fn may_still_deploy<C: ConnectionTrait>(
     db: &C,
     bundle: &bundle::Model,
 ) -> Result<Option<Uuid>> {
@@ -82,10 +85,10 @@ pub(crate) async fn giving_out<C: ConnectionTrait>(
 }
 
 /// Devices that have been part of a deployment, or of a newer one of the same bundle name.
-pub(crate) async fn overtaken(
+pub(crate) async fn already_targeted(
     tx: &Tx,
     row: &deployment::Model,
-    devices: &BTreeMap<Uuid, Chosen>,
+    devices: &BTreeMap<Uuid, SelectedDevice>,
 ) -> Result<BTreeSet<Uuid>> {
     let ids: Vec<Uuid> = devices.keys().copied().collect();
     let mut found = BTreeSet::new();

@@ -17,7 +17,7 @@ use crate::{
     store::{
         db::{error::Result, sizes::ID_CHUNK, store::Store, values::named},
         entity::{attempt, deployment, target},
-        read::deployments::find_row,
+        read::deployments::deployment_row,
     },
 };
 
@@ -81,7 +81,7 @@ impl Row {
 impl Store {
     /// What became of the devices of a halted deployment.
     pub async fn halted(&self, id: DeploymentId) -> Result<HaltStatus> {
-        let row = find_row(self.reader(), id).await?;
+        let row = deployment_row(self.reader(), id).await?;
         let targets = target::Entity::find()
             .filter(target::Column::DeploymentId.eq(id.0))
             .count(self.reader())

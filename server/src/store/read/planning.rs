@@ -14,9 +14,9 @@ use crate::{
         },
         read::{
             bundles::{find_bundle, parse_format},
-            chosen::select_devices,
             new_deployment::NewDeployment,
             penalties::penalties,
+            selected_devices::select_devices,
         },
     },
 };

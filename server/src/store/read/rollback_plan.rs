@@ -47,11 +47,11 @@ impl Store {
             .await?
             .ok_or_else(|| not_found("deployment", id))?;
         let planned = plan(self.reader(), &row).await?;
-        Ok(planned.iter().map(step).collect())
+        Ok(planned.iter().map(rollback_target).collect())
     }
 }
 
-pub(crate) fn step(planned: &Planned) -> RollbackTarget {
+pub(crate) fn rollback_target(planned: &PlannedTarget) -> RollbackTarget {
     let bundle = planned.bundle.as_ref();
     RollbackTarget {
         device: DeviceId(planned.target.device_id),
@@ -62,7 +62,7 @@ pub(crate) fn step(planned: &Planned) -> RollbackTarget {
 }
 
 /// A target of the deployment that is taken back, with the bundle its device goes back to.
-pub(crate) struct Planned {
+pub(crate) struct PlannedTarget {
     pub(crate) target: target::Model,
     pub(crate) device: Option<device::Model>,
     pub(crate) verdict: Verdict,
@@ -73,7 +73,7 @@ pub(crate) struct Planned {
 pub(crate) async fn plan<C: ConnectionTrait>(
     db: &C,
     row: &deployment::Model,
-) -> Result<Vec<Planned>> {
+) -> Result<Vec<PlannedTarget>> {
     let targets = target::Entity::find()
         .filter(target::Column::DeploymentId.eq(row.id))
         .order_by_asc(target::Column::DeviceName)
@@ -93,8 +93,8 @@ pub(crate) async fn plan<C: ConnectionTrait>(
     for chunk in targets.chunks(ID_CHUNK) {
         let ids: Vec<Uuid> = chunk.iter().map(|target| target.device_id).collect();
         let mut devices = devices(db, &ids).await?;
-        let runs = running(db, &row.bundle_name, &ids).await?;
-        let proven = proven(db, &row.bundle_name, &ids).await?;
+        let runs = running_releases(db, &row.bundle_name, &ids).await?;
+        let proven = succeeded_digests(db, &row.bundle_name, &ids).await?;
         for target in chunk {
             let device = devices.remove(&target.device_id);
             let tries = attempts.get(&target.id).map_or(&[][..], Vec::as_slice);
@@ -112,7 +112,7 @@ pub(crate) async fn plan<C: ConnectionTrait>(
                     }
                 }
             };
-            planned.push(Planned {
+            planned.push(PlannedTarget {
                 target: target.clone(),
                 device,
                 verdict,
@@ -126,7 +126,7 @@ pub(crate) async fn plan<C: ConnectionTrait>(
 /// What the rules look at, from the tries of a target, oldest first.
 fn facts(
     target: &target::Model,
-    tries: &[Try],
+    tries: &[AttemptRow],
     runs: Option<&device_release::Model>,
     exists: bool,
 ) -> Result<Facts> {
@@ -140,7 +140,7 @@ fn facts(
         None => runs.map_or("", |runs| &runs.previous_digest),
     };
     let succeeded = State::Succeeded.as_str();
-    let is_success = |one: &Try| {
+    let is_success = |one: &AttemptRow| {
         one.active_digest.is_none()
             && (one.state == succeeded || one.late_state.as_deref() == Some(succeeded))
     };
@@ -160,7 +160,7 @@ fn facts(
 
 /// What matters of an attempt; its output stays where it is.
 #[derive(sea_orm::FromQueryResult)]
-struct Try {
+struct AttemptRow {
     target_id: Uuid,
     state: String,
     late_state: Option<String>,
@@ -173,7 +173,7 @@ struct Try {
 async fn attempts_of<C: ConnectionTrait>(
     db: &C,
     deployment: Uuid,
-) -> Result<BTreeMap<Uuid, Vec<Try>>> {
+) -> Result<BTreeMap<Uuid, Vec<AttemptRow>>> {
     let rows = attempt::Entity::find()
         .select_only()
         .columns([
@@ -186,10 +186,10 @@ async fn attempts_of<C: ConnectionTrait>(
         ])
         .filter(attempt::Column::DeploymentId.eq(deployment))
         .order_by_asc(attempt::Column::Number)
-        .into_model::<Try>()
+        .into_model::<AttemptRow>()
         .all(db)
         .await?;
-    let mut tries = BTreeMap::<Uuid, Vec<Try>>::new();
+    let mut tries = BTreeMap::<Uuid, Vec<AttemptRow>>::new();
     for row in rows {
         tries.entry(row.target_id).or_default().push(row);
     }
@@ -208,7 +208,7 @@ async fn devices<C: ConnectionTrait>(
 }
 
 /// What these devices are known to run under a name.
-async fn running<C: ConnectionTrait>(
+async fn running_releases<C: ConnectionTrait>(
     db: &C,
     name: &str,
     ids: &[Uuid],
@@ -222,7 +222,7 @@ async fn running<C: ConnectionTrait>(
 }
 
 /// Which digests of a name have succeeded on these devices.
-async fn proven<C: ConnectionTrait>(
+async fn succeeded_digests<C: ConnectionTrait>(
     db: &C,
     name: &str,
     ids: &[Uuid],

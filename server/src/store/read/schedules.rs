@@ -47,7 +47,7 @@ pub(crate) async fn find<C: ConnectionTrait>(
 }
 
 /// Whether a deployment may still take devices in.
-pub(crate) fn lingers(row: &deployment::Model, schedule: Option<&schedule::Model>) -> bool {
+pub(crate) fn accepts_devices(row: &deployment::Model, schedule: Option<&schedule::Model>) -> bool {
     let takes = schedule.is_some_and(|row| row.selector.is_some() && !row.deadline_passed);
     takes && row.cancelled_at.is_none()
 }

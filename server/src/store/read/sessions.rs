@@ -49,7 +49,7 @@ impl Store {
 
 /// An open session and what events and copies need of its device.
 #[derive(FromQueryResult)]
-pub(crate) struct Numbered {
+pub(crate) struct DeviceSession {
     pub(crate) device_id: Uuid,
     pub(crate) epoch: i64,
     pub(crate) journal_id: Uuid,
@@ -58,10 +58,10 @@ pub(crate) struct Numbered {
 }
 
 /// Those of these sessions that are still their devices', by device.
-pub(crate) async fn open_among(
+pub(crate) async fn still_open(
     tx: &Tx,
     numbered: &[(DeviceId, u64)],
-) -> Result<BTreeMap<Uuid, Numbered>> {
+) -> Result<BTreeMap<Uuid, DeviceSession>> {
     let asked: BTreeMap<Uuid, i64> = numbered
         .iter()
         .map(|(device, epoch)| (device.0, signed(*epoch)))
@@ -69,7 +69,7 @@ pub(crate) async fn open_among(
     let device = session::Entity::belongs_to(device::Entity)
         .from(session::Column::DeviceId)
         .to(device::Column::Id);
-    let sessions: Vec<Numbered> = session::Entity::find()
+    let sessions: Vec<DeviceSession> = session::Entity::find()
         .select_only()
         .columns([
             session::Column::DeviceId,
@@ -90,7 +90,7 @@ pub(crate) async fn open_among(
 }
 
 /// In a statement about devices: the number of each one's session.
-pub(crate) fn number_of_session() -> Expr {
+pub(crate) fn session_epoch() -> Expr {
     let number = Query::select()
         .column(session::Column::Epoch)
         .from(session::Entity)

@@ -23,7 +23,7 @@ use crate::{
             values::{named, unsigned},
         },
         entity::{attempt, deployment, target},
-        read::{deployments::find_row, schedules},
+        read::{deployments::deployment_row, schedules},
     },
 };
 
@@ -45,7 +45,7 @@ pub struct Target {
     /// Its state.
     pub state: State,
     /// What it is doing, while running.
-    pub progress: Option<Progress>,
+    pub progress: Option<StepProgress>,
     /// Why it failed.
     pub reason: Option<Reason>,
     /// What went wrong in words.
@@ -72,7 +72,7 @@ pub struct Target {
 
 /// How far a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub struct StepProgress {
     /// The step.
     pub step: Step,
     /// Bytes done.
@@ -123,8 +123,8 @@ impl Store {
     /// Targets of one deployment. A page may be shorter than asked for: their output is limited
     /// too.
     pub async fn list_targets(&self, id: DeploymentId, page: Page) -> Result<Paged<Target>> {
-        let deployment = find_row(self.reader(), id).await?;
-        let beginnings = self.beginnings(&deployment).await?;
+        let deployment = deployment_row(self.reader(), id).await?;
+        let start_times = self.start_times(&deployment).await?;
         let limit = Ord::min(page.limit(), MAX_TARGETS);
         let mut query = select(id.0, None);
         query
@@ -148,7 +148,7 @@ impl Store {
             items: paged
                 .items
                 .into_iter()
-                .map(|row| target_from(row, beginnings.as_ref()))
+                .map(|row| target_from(row, start_times.as_ref()))
                 .collect::<Result<_>>()?,
             next: paged.next,
         })
@@ -166,16 +166,16 @@ impl Store {
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let deployment = find_row(self.reader(), id).await?;
-        let beginnings = self.beginnings(&deployment).await?;
+        let deployment = deployment_row(self.reader(), id).await?;
+        let start_times = self.start_times(&deployment).await?;
         rows.into_iter()
-            .map(|row| target_from(row, beginnings.as_ref()))
+            .map(|row| target_from(row, start_times.as_ref()))
             .collect()
     }
 
     /// What says when targets of this deployment begin; none when time does not hold them back, or
     /// is not known.
-    async fn beginnings(&self, row: &deployment::Model) -> Result<Option<Beginnings>> {
+    async fn start_times(&self, row: &deployment::Model) -> Result<Option<StartTimes>> {
         let (Some(now), None) = (self.time(), row.finished_at) else {
             return Ok(None);
         };
@@ -183,7 +183,7 @@ impl Store {
             return Ok(None);
         };
         let schedule = schedules::from_row(&terms)?.schedule;
-        Ok((!schedule.is_at_once()).then(|| Beginnings {
+        Ok((!schedule.is_at_once()).then(|| StartTimes {
             schedule,
             waits: row.state == DeploymentState::Scheduled.as_str(),
             delivery_us: row.delivery_us,
@@ -256,7 +256,7 @@ fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
 }
 
 /// When the targets of one deployment begin.
-struct Beginnings {
+struct StartTimes {
     schedule: Schedule,
     /// The deployment itself waits for its start.
     waits: bool,
@@ -264,7 +264,7 @@ struct Beginnings {
     now: Timestamp,
 }
 
-impl Beginnings {
+impl StartTimes {
     /// When this one does, as far as time decides it.
     fn of(&self, row: &Row, state: State) -> Option<Timestamp> {
         let released = match state {
@@ -281,16 +281,16 @@ impl Beginnings {
     }
 }
 
-fn target_from(row: Row, beginnings: Option<&Beginnings>) -> Result<Target> {
+fn target_from(row: Row, start_times: Option<&StartTimes>) -> Result<Target> {
     let state = named("state", &row.state, State::parse)?;
-    let opens_at = beginnings.and_then(|beginnings| beginnings.of(&row, state));
+    let opens_at = start_times.and_then(|start_times| start_times.of(&row, state));
     let step = row
         .step
         .map(|text| named("step", &text, Step::parse))
         .transpose()?;
     let progress = step
         .filter(|_| state == State::Running)
-        .map(|step| Progress {
+        .map(|step| StepProgress {
             step,
             bytes_done: unsigned(row.bytes_done),
             bytes_total: unsigned(row.bytes_total),

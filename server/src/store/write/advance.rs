@@ -29,16 +29,16 @@ use crate::{
         entity::{deployment, phase, schedule},
         read::{
             counts::{PhaseCounts, counts_by_phase},
-            held::choose_held,
+            held_targets::choose_held,
             phases::{Phases, budgets, facts, phases},
-            schedules::{self, lingers},
+            schedules::{self, accepts_devices},
         },
         write::{
-            change_deployment::{Change, mark, open_phase},
+            change_deployment::{DeploymentChange, mark_phase, open_phase},
             finish::finish,
-            open_targets::release,
+            insert_rollback::{NewRollback, RollbackCause, insert_rollback},
+            open_targets::open_targets,
             replay::Caller,
-            take_back::{Cause, NewRollback, take_back},
         },
     },
 };
@@ -87,13 +87,16 @@ impl Store {
         let (phases, counts) = (phases(db, &ids).await?, counts_by_phase(db, &ids).await?);
         let schedules = schedules::rows_of(db, &ids).await?;
         for row in rows {
-            let next = next(&row, &phases, &counts, schedules.get(&row.id), self.time())?;
+            let next = next_actions(&row, &phases, &counts, schedules.get(&row.id), self.time())?;
             advanced.wake = advanced.wake.into_iter().chain(next.wake).min();
             if self.is_idle(&row, &next.actions).await? {
                 continue;
             }
             let id = DeploymentId(row.id);
-            match self.decide(|tx| async move { step(&tx, id).await }).await {
+            match self
+                .decide(|tx| async move { advance_deployment(&tx, id).await })
+                .await
+            {
                 Ok((applied, devices)) => {
                     advanced.applied += applied;
                     advanced.devices.extend(devices);
@@ -121,7 +124,7 @@ impl Store {
     }
 }
 
-fn next(
+fn next_actions(
     row: &deployment::Model,
     phases: &Phases,
     counts: &BTreeMap<Uuid, PhaseCounts>,
@@ -131,7 +134,7 @@ fn next(
     let none = PhaseCounts::new();
     let phases = phases.get(&row.id).map_or(&[][..], Vec::as_slice);
     let mut facts = facts(row, phases, counts.get(&row.id).unwrap_or(&none))?;
-    facts.lingers = lingers(row, schedule);
+    facts.lingers = accepts_devices(row, schedule);
     Ok(plan(&facts, gate(schedule, now)?, now))
 }
 
@@ -148,7 +151,10 @@ fn gate(schedule: Option<&schedule::Model>, now: Option<Timestamp>) -> Result<Ga
 
 /// Does what is to be done next about one deployment with phases, as its rows stand in this
 /// transaction. Says how many actions that were, and which devices were released.
-pub(crate) async fn step(tx: &Deciding, id: DeploymentId) -> Result<(usize, Vec<DeviceId>)> {
+pub(crate) async fn advance_deployment(
+    tx: &Deciding,
+    id: DeploymentId,
+) -> Result<(usize, Vec<DeviceId>)> {
     let Some(row) = deployment::Entity::find_by_id(id.0).one(&tx.db).await? else {
         return Ok((0, Vec::new()));
     };
@@ -161,8 +167,8 @@ pub(crate) async fn step(tx: &Deciding, id: DeploymentId) -> Result<(usize, Vec<
         counts_by_phase(&tx.db, &ids).await?,
     );
     let schedule = schedules::find(&tx.db, id).await?;
-    let plan = next(&row, &phases, &counts, schedule.as_ref(), tx.time())?;
-    let mut change = Change::of(&row)?;
+    let plan = next_actions(&row, &phases, &counts, schedule.as_ref(), tx.time())?;
+    let mut change = DeploymentChange::of(&row)?;
     let mut devices = Vec::new();
     for action in &plan.actions {
         if let Action::RollBack(reason) = action
@@ -183,14 +189,14 @@ pub(crate) async fn step(tx: &Deciding, id: DeploymentId) -> Result<(usize, Vec<
                 change.phase = *number;
             }
             Action::Release { through, at_most } => {
-                devices.extend(release(tx, &row, *through, *at_most).await?);
+                devices.extend(open_targets(tx, &row, *through, *at_most).await?);
             }
             Action::Passed(number) => {
-                mark(tx, id, *number, phase::Column::PassedAt).await?;
+                mark_phase(tx, id, *number, phase::Column::PassedAt).await?;
                 let detail = json!({ "phase": number });
                 tx.event("deployment.phase_passed", Subject::Deployment(id), detail);
             }
-            Action::Soaked(number) => mark(tx, id, *number, phase::Column::SoakedAt).await?,
+            Action::Soaked(number) => mark_phase(tx, id, *number, phase::Column::SoakedAt).await?,
             Action::Pause(reason) => {
                 change.state = DeploymentState::Paused;
                 change.paused_reason = reason.to_string();
@@ -240,7 +246,7 @@ async fn roll_back(
         method: "OnFailure",
     };
     let reason = reason.to_string();
-    match take_back(tx, &server, &new, row, Cause::Failure).await {
+    match insert_rollback(tx, &server, &new, row, RollbackCause::Failure).await {
         Ok(rolled) => {
             deployment::Entity::update_many()
                 .col_expr(deployment::Column::PausedReason, Expr::value(reason))

@@ -100,7 +100,7 @@ impl Store {
             self.keep_unknown(&tx, unknown).await?;
             releases.save(&tx).await?;
             defer(&tx, &deferred).await?;
-            raise_marks::raise(&tx, reports).await?;
+            raise_marks::raise_marks(&tx, reports).await?;
             Ok(dispositions)
         })
         .await

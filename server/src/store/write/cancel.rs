@@ -13,7 +13,7 @@ use crate::{
             new_event::Subject,
             store::Store,
         },
-        read::deployments::{Deployment, devices_of, find, find_row},
+        read::deployments::{Deployment, deployment_row, devices_of, find_deployment},
         write::{
             audit::audit,
             replay::{Caller, remember, replayed},
@@ -32,9 +32,12 @@ impl Store {
     ) -> Result<(Deployment, Vec<DeviceId>)> {
         self.decide_as(Act::CommitCancel, |tx| async move {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
-                return Ok((find(&tx.db, id).await?, devices_of(&tx, id).await?));
+                return Ok((
+                    find_deployment(&tx.db, id).await?,
+                    devices_of(&tx, id).await?,
+                ));
             }
-            let row = find_row(&tx.db, id).await?;
+            let row = deployment_row(&tx.db, id).await?;
             if row.state == DeploymentState::Finished.as_str() {
                 return Err(StoreError::Finished);
             }
@@ -46,7 +49,7 @@ impl Store {
                 Subject::Deployment(id),
                 json!({ "by": caller.name }),
             );
-            Ok((find(&tx.db, id).await?, devices))
+            Ok((find_deployment(&tx.db, id).await?, devices))
         })
         .await
     }

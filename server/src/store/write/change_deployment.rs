@@ -23,13 +23,13 @@ use crate::{
 };
 
 /// What changes about a deployment itself.
-pub(crate) struct Change {
+pub(crate) struct DeploymentChange {
     pub(crate) state: DeploymentState,
     pub(crate) phase: u32,
     pub(crate) paused_reason: String,
 }
 
-impl Change {
+impl DeploymentChange {
     /// Nothing yet.
     pub(crate) fn of(row: &deployment::Model) -> Result<Self, DbErr> {
         Ok(Self {
@@ -89,13 +89,13 @@ async fn hold_back(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
 
 /// Opens a phase; what is released of it is the planner's next word.
 pub(crate) async fn open_phase(tx: &Tx, id: DeploymentId, number: u32) -> Result<()> {
-    mark(tx, id, number, phase::Column::OpenedAt).await?;
+    mark_phase(tx, id, number, phase::Column::OpenedAt).await?;
     let detail = json!({ "phase": number });
     tx.event("deployment.phase_opened", Subject::Deployment(id), detail);
     Ok(())
 }
 
-pub(crate) async fn mark(
+pub(crate) async fn mark_phase(
     tx: &Tx,
     id: DeploymentId,
     number: u32,

@@ -10,10 +10,10 @@ use crate::{
     store::{
         db::{error::Result, store::Store, transaction::Deciding},
         write::{
-            close_session::close,
-            confirm_session::{ail, confirm},
-            open_session::open,
-            opening::{OpenSession, OpenedSession},
+            close_session::close_sessions,
+            confirm_session::{confirm_sessions, mark_ailing},
+            open_session::open_sessions,
+            session_opening::{OpenSession, OpenedSession},
         },
     },
 };
@@ -114,25 +114,25 @@ async fn commit_round(
     }
     if !opens.is_empty() {
         let (places, opens): (Vec<_>, Vec<_>) = opens.into_iter().unzip();
-        let opened = open(tx, &opens).await?.into_iter();
+        let opened = open_sessions(tx, &opens).await?.into_iter();
         let opened = opened.map(|opened| opened.map(SessionChanged::Opened));
         answers.extend(places.into_iter().zip(opened));
     }
     if !confirms.is_empty() {
         let (places, confirms): (Vec<_>, Vec<_>) = confirms.into_iter().unzip();
-        let confirmed = confirm(tx, &confirms).await?.into_iter();
+        let confirmed = confirm_sessions(tx, &confirms).await?.into_iter();
         let confirmed = confirmed.map(|confirmed| confirmed.map(|()| SessionChanged::Done));
         answers.extend(places.into_iter().zip(confirmed));
     }
     if !ailing.is_empty() {
         let (places, ailing): (Vec<_>, Vec<_>) = ailing.into_iter().unzip();
-        let shown = ail(tx, &ailing).await?.into_iter();
+        let shown = mark_ailing(tx, &ailing).await?.into_iter();
         let shown = shown.map(|shown| shown.map(|()| SessionChanged::Done));
         answers.extend(places.into_iter().zip(shown));
     }
     if !closes.is_empty() {
         let (places, closes): (Vec<_>, Vec<_>) = closes.into_iter().unzip();
-        close(tx, &closes).await?;
+        close_sessions(tx, &closes).await?;
         answers.extend(
             places
                 .into_iter()

@@ -18,7 +18,7 @@ use crate::{
             transaction::Tx,
         },
         entity::{device, lease, session},
-        read::sessions::open_among,
+        read::sessions::still_open,
     },
 };
 
@@ -70,15 +70,15 @@ impl Store {
                 .into_tuple()
                 .all(&tx.db)
                 .await?;
-            end(&tx, &ended).await
+            close_sessions_of(&tx, &ended).await
         })
         .await
     }
 }
 
 /// Ends sessions, unless newer ones took over.
-pub(crate) async fn close(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<()> {
-    let sessions = open_among(tx, numbered).await?;
+pub(crate) async fn close_sessions(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<()> {
+    let sessions = still_open(tx, numbered).await?;
     delete(tx, sessions.keys().copied()).await?;
     for (device, session) in &sessions {
         tx.device_event("device.offline", DeviceId(*device), &session.name);
@@ -87,7 +87,7 @@ pub(crate) async fn close(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<()> {
 }
 
 /// Ends the sessions of these devices.
-async fn end(tx: &Tx, ids: &[Uuid]) -> Result<()> {
+async fn close_sessions_of(tx: &Tx, ids: &[Uuid]) -> Result<()> {
     for chunk in ids.chunks(ID_CHUNK) {
         let ids = || chunk.iter().copied();
         delete(tx, ids()).await?;
@@ -103,7 +103,7 @@ async fn delete(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<()> {
     Ok(tx.db.later(ended.as_query()).await?)
 }
 
-async fn devices(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<Vec<Named>> {
+async fn devices(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<Vec<NamedDevice>> {
     let rows = device::Entity::find()
         .select_only()
         .columns([device::Column::Id, device::Column::Name])
@@ -116,7 +116,7 @@ async fn devices(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<Vec<Named>>
 
 /// What events need of a device.
 #[derive(FromQueryResult)]
-struct Named {
+struct NamedDevice {
     id: Uuid,
     name: String,
 }

@@ -13,14 +13,17 @@ use crate::store::{
         transaction::Tx,
     },
     entity::{device, session},
-    read::sessions::{Numbered, number_of_session, open_among},
+    read::sessions::{DeviceSession, session_epoch, still_open},
     write::copies,
 };
 
 /// Notes that agents have the numbers of their sessions on disk, and answers each in its place; the
 /// devices are different ones. What is refused has changed nothing.
-pub(crate) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
-    let sessions = show(tx, numbered).await?;
+pub(crate) async fn confirm_sessions(
+    tx: &Tx,
+    numbered: &[(DeviceId, u64)],
+) -> Result<Vec<Result<()>>> {
+    let sessions = mark_online(tx, numbered).await?;
     let mut sound = Vec::with_capacity(sessions.len());
     for (device, session) in &sessions {
         if session.conflicted {
@@ -37,7 +40,7 @@ pub(crate) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec
     }
     // A session has the newest number of its device, so what was confirmed before is less.
     let confirmed = device::Entity::update_many()
-        .col_expr(device::Column::ConfirmedEpoch, number_of_session())
+        .col_expr(device::Column::ConfirmedEpoch, session_epoch())
         .filter(device::Column::Id.is_in(padded(sound)));
     tx.db.later(confirmed.as_query()).await?;
     Ok(answers(numbered, &sessions))
@@ -46,14 +49,17 @@ pub(crate) async fn confirm(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec
 /// Notes that devices are here whose agents cannot write the numbers of their sessions down, and
 /// answers each in its place. Such a number proves nothing when the journal comes back with an
 /// older one.
-pub(crate) async fn ail(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
-    let sessions = show(tx, numbered).await?;
+pub(crate) async fn mark_ailing(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
+    let sessions = mark_online(tx, numbered).await?;
     Ok(answers(numbered, &sessions))
 }
 
 /// The devices are online from now on.
-async fn show(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<BTreeMap<Uuid, Numbered>> {
-    let sessions = open_among(tx, numbered).await?;
+async fn mark_online(
+    tx: &Tx,
+    numbered: &[(DeviceId, u64)],
+) -> Result<BTreeMap<Uuid, DeviceSession>> {
+    let sessions = still_open(tx, numbered).await?;
     let shown = session::Entity::update_many()
         .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
         .filter(session::Column::DeviceId.is_in(padded(sessions.keys().copied())));
@@ -64,7 +70,10 @@ async fn show(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<BTreeMap<Uuid, Nu
     Ok(sessions)
 }
 
-fn answers(numbered: &[(DeviceId, u64)], sessions: &BTreeMap<Uuid, Numbered>) -> Vec<Result<()>> {
+fn answers(
+    numbered: &[(DeviceId, u64)],
+    sessions: &BTreeMap<Uuid, DeviceSession>,
+) -> Vec<Result<()>> {
     let answer = |(device, epoch): &(DeviceId, u64)| {
         let is_open = sessions.contains_key(&device.0);
         let missing = || not_found("session", format_args!("{device}#{epoch}"));

@@ -21,10 +21,12 @@ use crate::{
         entity::deployment,
         read::{
             bundles::find_signed_bundle,
-            chosen::select_devices,
             commands,
-            deployments::{CreatedDeployment, created, find, released},
+            deployments::{
+                CreatedDeployment, all_targets_open, created_deployment, find_deployment,
+            },
             new_deployment::NewDeployment,
+            selected_devices::select_devices,
         },
         write::{
             advance,
@@ -32,7 +34,7 @@ use crate::{
             finish::finish_deployments,
             insert_phases::insert_phases,
             insert_schedule,
-            insert_targets::{insert_targets, order},
+            insert_targets::{deployment_of, insert_targets},
             replay::{Caller, remember, replayed},
             supersede::supersede,
         },
@@ -50,7 +52,7 @@ impl Store {
         let mut created = self
             .decide_as(Act::CommitDeployment, |tx| async move {
                 if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
-                    return created(&tx, DeploymentId(id)).await;
+                    return created_deployment(&tx, DeploymentId(id)).await;
                 }
                 let created = fan_out(&tx, caller, new).await?;
                 remember(&tx, caller, &created.deployment.id.0).await?;
@@ -84,7 +86,7 @@ pub(crate) async fn fan_out(
     let may_be_busy = devices.values().filter(|device| device.may_be_busy);
     let may_be_busy: Vec<Uuid> = may_be_busy.map(|device| device.id).collect();
     let busy = supersede(tx, &may_be_busy, &bundle.name).await?;
-    let mut row = order(tx, caller, new, &bundle, rollout.as_ref());
+    let mut row = deployment_of(tx, caller, new, &bundle, rollout.as_ref());
     if waits {
         row.state = DeploymentState::Scheduled.as_str().to_owned();
     }
@@ -114,15 +116,15 @@ pub(crate) async fn fan_out(
         });
         // Whoever decides about these reads them after this is committed.
         let read = tx.decision().moment();
-        due = commands::released(&row, &bundle, &signatures, waiting, read)?;
-        released(row, ids.len())?
+        due = commands::of_open_targets(&row, &bundle, &signatures, waiting, read)?;
+        all_targets_open(row, ids.len())?
     } else {
         // What may begin at once begins with the order.
-        advance::step(tx, id).await?;
+        advance::advance_deployment(tx, id).await?;
         if inserted.penalised > 0 {
             finish_deployments(tx, [id].into()).await?;
         }
-        find(&tx.db, id).await?
+        find_deployment(&tx.db, id).await?
     };
     Ok(CreatedDeployment {
         deployment,

@@ -18,7 +18,7 @@ use crate::store::{
     read::{
         attempts::open_states,
         bundles::{BundleRow, bundle_from, find_bundle},
-        dynamic::giving_out,
+        dynamic::may_still_deploy,
     },
     write::{
         audit::audit,
@@ -117,7 +117,7 @@ async fn needed_by(tx: &Tx, row: &bundle::Model) -> Result<Option<String>> {
             "deployment {deployment} has not finished with it"
         )));
     }
-    if let Some(deployment) = giving_out(&tx.db, row).await? {
+    if let Some(deployment) = may_still_deploy(&tx.db, row).await? {
         return Ok(Some(format!(
             "deployment {deployment} gives it to devices that come to match it"
         )));

@@ -27,7 +27,7 @@ use crate::{
             audit::audit,
             copies,
             device_row::{self, described},
-            join::join,
+            join::join_deployments,
             replay::Caller,
             revoke::revoke_keys,
         },
@@ -154,7 +154,7 @@ async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
     let detail = json!({ "name": enrolled.name, "key": new.key.to_string(), "replaces": token.replaces_name });
     audit(tx, &agent, enrolled.device, detail).await?;
     tx.device_event("device.enrolled", enrolled.device, &enrolled.name);
-    join(tx, &[enrolled.device]).await?;
+    join_deployments(tx, &[enrolled.device]).await?;
     Ok(enrolled)
 }
 

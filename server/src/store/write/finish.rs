@@ -13,8 +13,8 @@ use crate::{
         entity::{attempt, deployment},
         read::{
             attempts::{is_unresolved, open_states},
-            counts::{all_phases, counts_by_phase},
-            schedules::{self, lingers},
+            counts::{counts_by_phase, sum_of_phases},
+            schedules::{self, accepts_devices},
         },
     },
 };
@@ -48,11 +48,11 @@ pub(crate) async fn finish(tx: &Tx, id: DeploymentId) -> Result<()> {
     let Some(row) = deployment::Entity::find_by_id(id.0).one(&tx.db).await? else {
         return Ok(());
     };
-    if lingers(&row, schedules::find(&tx.db, id).await?.as_ref()) {
+    if accepts_devices(&row, schedules::find(&tx.db, id).await?.as_ref()) {
         return Ok(());
     }
     let counts = counts_by_phase(&tx.db, &[id.0]).await?.remove(&id.0);
-    let counts = counts.as_ref().map(all_phases).unwrap_or_default();
+    let counts = counts.as_ref().map(sum_of_phases).unwrap_or_default();
     let finished = DeploymentState::Finished.as_str();
     let Some(result) = counts
         .result(row.cancelled_at.is_some())

@@ -11,10 +11,10 @@ use crate::{
             error::{Result, StoreError},
             store::Store,
         },
-        read::deployments::find_row,
+        read::deployments::deployment_row,
         write::{
             replay::{Caller, remember, replayed},
-            steer::{Steered, record, steered},
+            steer::{Steered, record_change, steered},
             stop::{halt, stop_attempts},
         },
     },
@@ -28,7 +28,7 @@ impl Store {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return steered(&tx, id).await;
             }
-            let row = find_row(&tx.db, id).await?;
+            let row = deployment_row(&tx.db, id).await?;
             let is_finished = row.state == DeploymentState::Finished.as_str();
             let (devices, is_news) = if is_finished || row.cancelled_at.is_some() {
                 // Whoever still has to answer is asked again, and what goes back by now ends as
@@ -43,7 +43,7 @@ impl Store {
             }
             if is_news {
                 let detail = json!({ "by": caller.name, "devices": devices.len() });
-                record(&tx, caller, id, "deployment.halted", detail).await?;
+                record_change(&tx, caller, id, "deployment.halted", detail).await?;
             }
             remember(&tx, caller, &id.0).await?;
             steered(&tx, id).await

@@ -26,7 +26,9 @@ use crate::{
             values::{clean, unsigned},
         },
         entity::{attempt, bundle, deployment, device, target},
-        read::{chosen::Chosen, new_deployment::NewDeployment, penalties::penalties},
+        read::{
+            new_deployment::NewDeployment, penalties::penalties, selected_devices::SelectedDevice,
+        },
         write::{
             insert_attempts::{NewAttempt, insert_alike},
             insert_phases::budgets_text,
@@ -35,7 +37,7 @@ use crate::{
     },
 };
 
-pub(crate) fn order(
+pub(crate) fn deployment_of(
     tx: &Tx,
     caller: &Caller,
     new: &NewDeployment,
@@ -85,7 +87,7 @@ pub(crate) async fn insert_targets(
     tx: &Tx,
     row: &deployment::Model,
     penalty_after: u32,
-    devices: &BTreeMap<Uuid, Chosen>,
+    devices: &BTreeMap<Uuid, SelectedDevice>,
     places: &BTreeMap<Uuid, Place>,
 ) -> Result<Inserted> {
     let ids: Vec<Uuid> = devices.keys().copied().collect();

@@ -18,14 +18,14 @@ use crate::{
         db::{error::Result, new_event::Subject, sizes::ID_CHUNK, transaction::Deciding},
         entity::device,
         read::{
-            chosen::Chosen,
-            dynamic::{Dynamic, overtaken, taking_in},
+            dynamic::{DynamicDeployment, accepting_devices, already_targeted},
             schedules,
-            selection::{candidates, matching},
+            selected_devices::SelectedDevice,
+            selectors::{candidates, matching},
         },
         write::{
-            advance::step, finish::finish_deployments, insert_targets::insert_targets,
-            supersede::supersede,
+            advance::advance_deployment, finish::finish_deployments,
+            insert_targets::insert_targets, supersede::supersede,
         },
     },
 };
@@ -34,8 +34,8 @@ use crate::{
 const SCAN: u64 = 1_000;
 
 /// Takes devices into the deployments they have come to match.
-pub(crate) async fn join(tx: &Deciding, devices: &[DeviceId]) -> Result<()> {
-    let dynamic = taking_in(tx, None).await?;
+pub(crate) async fn join_deployments(tx: &Deciding, devices: &[DeviceId]) -> Result<()> {
+    let dynamic = accepting_devices(tx, None).await?;
     if dynamic.is_empty() {
         return Ok(());
     }
@@ -45,15 +45,15 @@ pub(crate) async fn join(tx: &Deciding, devices: &[DeviceId]) -> Result<()> {
             .all(&tx.db)
             .await?;
         for dynamic in &dynamic {
-            take_in(tx, dynamic, rows.clone()).await?;
+            add_targets(tx, dynamic, rows.clone()).await?;
         }
     }
     Ok(())
 }
 
 /// Takes every device into a deployment that came to match it while none was taken.
-pub(crate) async fn catch_up(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
-    let Some(dynamic) = taking_in(tx, Some(deployment)).await?.pop() else {
+pub(crate) async fn join_every_device(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
+    let Some(dynamic) = accepting_devices(tx, Some(deployment)).await?.pop() else {
         return Ok(());
     };
     let Some(selector) = schedules::from_row(&dynamic.1)?.dynamic else {
@@ -71,23 +71,27 @@ pub(crate) async fn catch_up(tx: &Deciding, deployment: DeploymentId) -> Result<
             return Ok(());
         };
         after = last.id;
-        take_in(tx, &dynamic, rows).await?;
+        add_targets(tx, &dynamic, rows).await?;
     }
 }
 
 /// Those of some devices that match a deployment and have not been part of it join its current
 /// phase.
-async fn take_in(tx: &Deciding, (row, terms): &Dynamic, devices: Vec<device::Model>) -> Result<()> {
+async fn add_targets(
+    tx: &Deciding,
+    (row, terms): &DynamicDeployment,
+    devices: Vec<device::Model>,
+) -> Result<()> {
     let terms = schedules::from_row(terms)?;
     let Some(selector) = &terms.dynamic else {
         return Ok(());
     };
-    let mut joining: BTreeMap<Uuid, Chosen> = matching(&tx.db, selector, devices)
+    let mut joining: BTreeMap<Uuid, SelectedDevice> = matching(&tx.db, selector, devices)
         .await?
         .into_iter()
         .map(|(device, _)| (device.id, device.into()))
         .collect();
-    let taken = overtaken(tx, row, &joining).await?;
+    let taken = already_targeted(tx, row, &joining).await?;
     joining.retain(|id, _| !taken.contains(id));
     if joining.is_empty() {
         return Ok(());
@@ -114,6 +118,6 @@ async fn take_in(tx: &Deciding, (row, terms): &Dynamic, devices: Vec<device::Mod
             detail,
         );
     }
-    step(tx, DeploymentId(row.id)).await?;
+    advance_deployment(tx, DeploymentId(row.id)).await?;
     finish_deployments(tx, [DeploymentId(row.id)].into()).await
 }

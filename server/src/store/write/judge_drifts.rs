@@ -26,7 +26,7 @@ use crate::{
             values::signed,
         },
         entity::{device, device_drift},
-        read::drifts::{in_flux, known, said},
+        read::drifts::{known_releases, names_in_flux, reported_releases},
         write::heartbeat_row::{HeartbeatRow, Newest},
     },
 };
@@ -54,10 +54,10 @@ pub(crate) async fn compare<C: ConnectionTrait>(
         return Ok(());
     }
     let ids: Vec<Uuid> = news.iter().map(|(device, _)| device.0).collect();
-    let mut known = known(db, &ids).await?;
+    let mut known = known_releases(db, &ids).await?;
     for (device, releases) in news {
         let known = known.remove(&device.0).unwrap_or_default();
-        if known.judge(&said(releases), Timestamp(0)) == known.drifts {
+        if known.judge(&reported_releases(releases), Timestamp(0)) == known.drifts {
             compared.fit.insert(device);
         } else {
             compared.suspects.push(device.0);
@@ -87,8 +87,8 @@ async fn judge(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid], limit: &EventLimit) -
         .filter(device::Column::Id.is_in(padded(ids.iter().copied())))
         .all(&tx.db)
         .await?;
-    let mut known = known(&tx.db, ids).await?;
-    for (device, name) in in_flux(tx, ids).await? {
+    let mut known = known_releases(&tx.db, ids).await?;
+    for (device, name) in names_in_flux(tx, ids).await? {
         known.entry(device).or_default().in_flux.insert(name);
     }
     for device in devices {
@@ -100,7 +100,7 @@ async fn judge(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid], limit: &EventLimit) -
             continue;
         };
         let known = known.remove(&device.id).unwrap_or_default();
-        let drifts = known.judge(&said(releases), tx.now);
+        let drifts = known.judge(&reported_releases(releases), tx.now);
         write(tx, &device, &known.drifts, drifts, limit).await?;
     }
     Ok(())
@@ -162,7 +162,7 @@ async fn write(
 }
 
 /// An outcome has just told what runs under these names, so nothing drifts there any more.
-pub(crate) async fn settle(tx: &Tx, told: &BTreeSet<(Uuid, String)>) -> Result<()> {
+pub(crate) async fn clear_drifts(tx: &Tx, told: &BTreeSet<(Uuid, String)>) -> Result<()> {
     let devices: BTreeSet<Uuid> = told.iter().map(|(device, _)| *device).collect();
     let devices: Vec<Uuid> = devices.into_iter().collect();
     for chunk in devices.chunks(ID_CHUNK) {

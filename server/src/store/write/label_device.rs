@@ -19,12 +19,12 @@ use crate::{
         entity::device_label,
         read::{
             devices::{Device, find_device},
-            selection::Labels,
+            selectors::Labels,
         },
         write::{
             audit::audit,
             device_row::update,
-            join::join,
+            join::join_deployments,
             replay::{Caller, remember, replayed},
         },
     },
@@ -72,7 +72,7 @@ impl Store {
             remember(&tx, caller, &row.id).await?;
             audit(&tx, caller, row.id, json!({ "set": set, "remove": remove })).await?;
             tx.device_event("device.labelled", DeviceId(row.id), &row.name);
-            join(&tx, &[DeviceId(row.id)]).await?;
+            join_deployments(&tx, &[DeviceId(row.id)]).await?;
             let whole = self.whole(&tx.db, row).await?;
             if whole.labels.len() > MAX_LABELS {
                 return Err(invalid_labels(format!(

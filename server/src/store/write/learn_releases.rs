@@ -120,7 +120,7 @@ impl Releases {
         ])
         .to_owned();
         insert_all::<device_release::Entity>(&tx.db, rows, Some(newer)).await?;
-        judge_drifts::settle(tx, &self.told).await
+        judge_drifts::clear_drifts(tx, &self.told).await
     }
 }
 

@@ -21,20 +21,20 @@ use crate::{
             values::{clean, signed, unsigned},
         },
         entity::{device, device_key, journal, session},
-        read::sessions::number_of_session,
+        read::sessions::session_epoch,
         write::{
             copies,
             device_row::{described, update},
-            join::join,
-            opening::{OpenSession, OpenedSession, Opening},
-            settle_held::settle,
+            join::join_deployments,
+            reconcile_attempts::reconcile_attempts,
+            session_opening::{OpenSession, OpenedSession, SessionOpening},
         },
     },
 };
 
 /// Numbers and opens the sessions of different devices, and answers each in its place. What is
 /// refused has changed nothing, but that a device somebody lies about is conflicted.
-pub(crate) async fn open(
+pub(crate) async fn open_sessions(
     tx: &Deciding,
     opens: &[&OpenSession],
 ) -> Result<Vec<Result<OpenedSession>>> {
@@ -48,7 +48,7 @@ pub(crate) async fn open(
             continue;
         };
         let journal = journals.get(&(open.device.0, open.journal.0));
-        match recognised(tx, open, row, journal).await {
+        match recognise_device(tx, open, row, journal).await {
             Ok(opening) => {
                 answers.push(Ok(opening.answer()));
                 openings.push(opening);
@@ -67,7 +67,7 @@ pub(crate) async fn open(
     write_sessions(tx, &openings).await?;
     write_devices(tx, &openings).await?;
     begin_marks(tx, &openings).await?;
-    let mut stops = settle(tx, &openings).await?;
+    let mut stops = reconcile_attempts(tx, &openings).await?;
     for (open, answer) in opens.iter().zip(&mut answers) {
         if let (Ok(opened), Some(stops)) = (answer, stops.remove(&open.device.0)) {
             opened.stops = stops;
@@ -76,7 +76,7 @@ pub(crate) async fn open(
     let news = openings.iter().filter(|opening| opening.is_news());
     let news: Vec<DeviceId> = news.map(|opening| opening.open.device).collect();
     if !news.is_empty() {
-        join(tx, &news).await?;
+        join_deployments(tx, &news).await?;
     }
     tx.touch();
     Ok(answers)
@@ -122,12 +122,12 @@ async fn journals(
 }
 
 /// Tells the device from its copies and gives the session its number.
-async fn recognised<'a>(
+async fn recognise_device<'a>(
     tx: &Tx,
     open: &'a OpenSession,
     before: device::Model,
     journal: Option<&journal::Model>,
-) -> Result<Opening<'a>> {
+) -> Result<SessionOpening<'a>> {
     let known = Known {
         journal: before.journal_id.map(JournalId),
         retired: journal.is_some_and(|journal| journal.retired_at.is_some()),
@@ -183,7 +183,7 @@ async fn recognised<'a>(
         (None, Return::Fresh) => Some(0),
         (None, _) => None,
     };
-    Ok(Opening {
+    Ok(SessionOpening {
         open,
         before,
         row,
@@ -193,7 +193,7 @@ async fn recognised<'a>(
     })
 }
 
-async fn write_sessions(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
+async fn write_sessions(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> {
     let sessions = openings.iter().map(|opening| session::Model {
         device_id: opening.row.id,
         epoch: opening.row.epoch,
@@ -219,13 +219,13 @@ async fn write_sessions(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
 
 /// A device that left and came back has a new number only, which its session's row has as well; any
 /// other is written whole.
-async fn write_devices(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
+async fn write_devices(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> {
     let (changed, numbered): (Vec<_>, Vec<_>) =
         openings.iter().partition(|opening| opening.is_changed());
     if !numbered.is_empty() {
         let ids = padded(numbered.iter().map(|opening| opening.row.id));
         let update = device::Entity::update_many()
-            .col_expr(device::Column::Epoch, number_of_session())
+            .col_expr(device::Column::Epoch, session_epoch())
             .col_expr(device::Column::LastSeen, Expr::value(tx.now.0))
             .filter(device::Column::Id.is_in(ids));
         tx.db.later(update.as_query()).await?;
@@ -241,7 +241,7 @@ async fn write_devices(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
 
 /// Notes up to where outcomes are recorded, for journals that nobody knew that of: once for each,
 /// after an upgrade.
-async fn begin_marks(tx: &Tx, openings: &[Opening<'_>]) -> Result<()> {
+async fn begin_marks(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> {
     for opening in openings.iter().filter(|opening| opening.begins_mark) {
         let Some(recorded) = opening.recorded_seq else {
             continue;

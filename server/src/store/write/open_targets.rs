@@ -9,13 +9,13 @@ use crate::{
     store::{
         db::{error::Result, sizes::ID_CHUNK, transaction::Tx},
         entity::{attempt, deployment},
-        read::{held::choose_held, phases::budgets},
+        read::{held_targets::choose_held, phases::budgets},
         write::change_attempts::Batch,
     },
 };
 
 /// Releases held targets; the time for reaching their devices begins here.
-pub(crate) async fn release(
+pub(crate) async fn open_targets(
     tx: &Tx,
     row: &deployment::Model,
     through: u32,

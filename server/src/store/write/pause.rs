@@ -12,11 +12,11 @@ use crate::{
             store::Store,
             values::clean,
         },
-        read::deployments::{Deployment, find, find_row},
+        read::deployments::{Deployment, deployment_row, find_deployment},
         write::{
-            change_deployment::Change,
+            change_deployment::DeploymentChange,
             replay::{Caller, remember, replayed},
-            steer::{record, wrong_state},
+            steer::{record_change, wrong_state},
         },
     },
 };
@@ -31,10 +31,10 @@ impl Store {
     ) -> Result<Deployment> {
         self.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
-                return find(&tx.db, id).await;
+                return find_deployment(&tx.db, id).await;
             }
-            let row = find_row(&tx.db, id).await?;
-            let mut change = Change::of(&row)?;
+            let row = deployment_row(&tx.db, id).await?;
+            let mut change = DeploymentChange::of(&row)?;
             match change.state {
                 DeploymentState::Scheduled
                 | DeploymentState::Active
@@ -50,9 +50,9 @@ impl Store {
             };
             change.write(&tx, &row).await?;
             let detail = json!({ "by": caller.name, "reason": change.paused_reason });
-            record(&tx, caller, id, "deployment.paused", detail).await?;
+            record_change(&tx, caller, id, "deployment.paused", detail).await?;
             remember(&tx, caller, &id.0).await?;
-            find(&tx.db, id).await
+            find_deployment(&tx.db, id).await
         })
         .await
     }

@@ -12,13 +12,13 @@ use crate::{
             store::Store,
         },
         entity::deployment,
-        read::deployments::find_row,
+        read::deployments::deployment_row,
         write::{
-            advance::step,
-            change_deployment::{Change, open_phase},
-            join::catch_up,
+            advance::advance_deployment,
+            change_deployment::{DeploymentChange, open_phase},
+            join::join_every_device,
             replay::{Caller, remember, replayed},
-            steer::{Steered, forgive, go_on, record, steered, wrong_state},
+            steer::{Steered, forgive, record_change, set_active, steered, wrong_state},
         },
     },
 };
@@ -35,18 +35,18 @@ impl Store {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return steered(&tx, id).await;
             }
-            let row = find_row(&tx.db, id).await?;
-            let mut change = Change::of(&row)?;
+            let row = deployment_row(&tx.db, id).await?;
+            let mut change = DeploymentChange::of(&row)?;
             let next = next_phase(id, &row, &change, wanted)?;
             forgive(&tx, id, change.phase).await?;
             open_phase(&tx, id, next).await?;
             change.phase = next;
-            go_on(&mut change);
+            set_active(&mut change);
             change.write(&tx, &row).await?;
-            step(&tx, id).await?;
-            catch_up(&tx, id).await?;
+            advance_deployment(&tx, id).await?;
+            join_every_device(&tx, id).await?;
             let detail = json!({ "by": caller.name, "phase": next });
-            record(&tx, caller, id, "deployment.promoted", detail).await?;
+            record_change(&tx, caller, id, "deployment.promoted", detail).await?;
             remember(&tx, caller, &id.0).await?;
             steered(&tx, id).await
         })
@@ -58,7 +58,7 @@ impl Store {
 fn next_phase(
     id: DeploymentId,
     row: &deployment::Model,
-    now: &Change,
+    now: &DeploymentChange,
     wanted: Option<u32>,
 ) -> Result<u32> {
     let last = u32::try_from(row.phase_count).unwrap_or(0);

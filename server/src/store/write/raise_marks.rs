@@ -79,7 +79,7 @@ impl Marks {
 
 /// Raises the marks over the outcomes among these reports: one statement for all journals, unless
 /// some lack an outcome in between.
-pub(crate) async fn raise(tx: &Tx, reports: &[IncomingReport]) -> Result<()> {
+pub(crate) async fn raise_marks(tx: &Tx, reports: &[IncomingReport]) -> Result<()> {
     for round in rounds(reports) {
         tx.db.later(&statement(&round)).await?;
     }

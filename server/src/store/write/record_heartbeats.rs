@@ -37,7 +37,7 @@ use crate::{
 
 /// What became of heartbeats.
 #[derive(Debug, Default)]
-pub struct Recorded {
+pub struct RecordedHeartbeats {
     /// Devices whose heartbeats were compared with what is expected of them, and fit.
     pub fit: HashSet<DeviceId>,
     /// When the history of a device was last added to, where that was read or has changed.
@@ -50,12 +50,12 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(60);
 impl Store {
     /// Records the newest heartbeat of each device; those of older sessions and deleted devices are
     /// dropped.
-    pub async fn record_heartbeats(&self, rows: &[HeartbeatRow]) -> Result<Recorded> {
+    pub async fn record_heartbeats(&self, rows: &[HeartbeatRow]) -> Result<RecordedHeartbeats> {
         // The last one of each device wins; sorted, so that replicas lock rows in one order.
         let newest: Newest<'_> = rows.iter().map(|row| (row.device.0, row)).collect();
         let newest = &newest;
         if newest.is_empty() {
-            return Ok(Recorded::default());
+            return Ok(RecordedHeartbeats::default());
         }
         // Where a device was deleted since it was read of, that is read again.
         let trusted = &AtomicBool::new(true);
@@ -74,7 +74,7 @@ impl Store {
             })
             .await?;
         self.judge_drifts(newest, &compared.suspects).await?;
-        Ok(Recorded {
+        Ok(RecordedHeartbeats {
             fit: compared.fit,
             sampled,
         })
@@ -103,8 +103,8 @@ async fn current<'a>(
     let unknown: Vec<Uuid> = unknown.map(|row| row.device.0).collect();
     let mut read = HashMap::with_capacity(unknown.len());
     if !unknown.is_empty() {
-        for row in tx.db.query_all(&before(&unknown)).await? {
-            let before = Before::from_query_result(&row, "")?;
+        for row in tx.db.query_all(&stored_heartbeats(&unknown)).await? {
+            let before = StoredHeartbeat::from_query_result(&row, "")?;
             read.insert(before.id, before);
         }
     }
@@ -170,14 +170,14 @@ async fn record(
 
 /// What is known of a device before its heartbeat is written.
 #[derive(FromQueryResult)]
-struct Before {
+struct StoredHeartbeat {
     id: Uuid,
     epoch: i64,
     /// When its history was last added to.
     sampled_at: Option<i64>,
 }
 
-fn before(ids: &[Uuid]) -> SelectStatement {
+fn stored_heartbeats(ids: &[Uuid]) -> SelectStatement {
     Query::select()
         .columns([("d", device::Column::Id), ("d", device::Column::Epoch)])
         .column(("h", heartbeat::Column::SampledAt))

@@ -11,13 +11,13 @@ use crate::{
             error::{Result, StoreError},
             store::Store,
         },
-        read::{deployments::find_row, schedules},
+        read::{deployments::deployment_row, schedules},
         write::{
-            advance::step,
-            change_deployment::Change,
-            join::catch_up,
+            advance::advance_deployment,
+            change_deployment::DeploymentChange,
+            join::join_every_device,
             replay::{Caller, remember, replayed},
-            steer::{Steered, forgive, go_on, record, steered, wrong_state},
+            steer::{Steered, forgive, record_change, set_active, steered, wrong_state},
         },
     },
 };
@@ -29,23 +29,23 @@ impl Store {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return steered(&tx, id).await;
             }
-            let row = find_row(&tx.db, id).await?;
-            let mut change = Change::of(&row)?;
+            let row = deployment_row(&tx.db, id).await?;
+            let mut change = DeploymentChange::of(&row)?;
             match change.state {
                 DeploymentState::Paused => {}
                 DeploymentState::Finished => return Err(StoreError::Finished),
                 other => return Err(wrong_state(id, format!("is not paused but {other}"))),
             }
             forgive(&tx, id, change.phase).await?;
-            go_on(&mut change);
+            set_active(&mut change);
             if schedules::waits(&tx, id).await? {
                 change.state = DeploymentState::Scheduled;
             }
             change.write(&tx, &row).await?;
-            step(&tx, id).await?;
-            catch_up(&tx, id).await?;
+            advance_deployment(&tx, id).await?;
+            join_every_device(&tx, id).await?;
             let detail = json!({ "by": caller.name });
-            record(&tx, caller, id, "deployment.resumed", detail).await?;
+            record_change(&tx, caller, id, "deployment.resumed", detail).await?;
             remember(&tx, caller, &id.0).await?;
             steered(&tx, id).await
         })

@@ -26,13 +26,13 @@ use crate::{
         entity::{attempt, bundle, deployment, device, phase, target},
         read::{
             counts::counts_by_phase,
-            deployments::{Deployment, find_row},
+            deployments::{Deployment, deployment_row},
         },
         write::{
-            advance::step,
+            advance::advance_deployment,
             insert_attempts::NewAttempt,
             replay::{Caller, remember, replayed},
-            steer::{record, steered, wrong_state},
+            steer::{record_change, steered, wrong_state},
         },
     },
 };
@@ -78,7 +78,7 @@ impl Store {
             if let Some((retried, left_out)) = replayed::<(u32, u32)>(&tx, caller).await? {
                 return retried_as(&tx, id, retried, left_out).await;
             }
-            let row = find_row(&tx.db, id).await?;
+            let row = deployment_row(&tx.db, id).await?;
             may_retry(&tx, id, &row).await?;
             let only = named_devices(&tx, id, devices).await?;
             let (again, left_out) = failed(&tx, id.0, only.as_ref()).await?;
@@ -93,9 +93,9 @@ impl Store {
             insert_attempts(&tx, &row, again).await?;
             reopen(&tx, &row).await?;
             no_more_forgiven_than_failed(&tx, id).await?;
-            step(&tx, id).await?;
+            advance_deployment(&tx, id).await?;
             let detail = json!({ "by": caller.name, "targets": retried, "left_out": left_out });
-            record(&tx, caller, id, "deployment.retried", detail).await?;
+            record_change(&tx, caller, id, "deployment.retried", detail).await?;
             remember(&tx, caller, &(retried, left_out)).await?;
             retried_as(&tx, id, retried, left_out).await
         })

@@ -11,12 +11,12 @@ use crate::store::{
     },
     entity::deployment,
     read::{
-        deployments::created,
-        rollback_plan::{plan, step},
+        deployments::created_deployment,
+        rollback_plan::{plan, rollback_target},
     },
     write::{
+        insert_rollback::{NewRollback, RollbackCause, RolledBack, insert_rollback},
         replay::{Caller, remember, replayed},
-        take_back::{Cause, NewRollback, RolledBack, take_back},
     },
 };
 
@@ -31,12 +31,16 @@ impl Store {
             let row = row.ok_or_else(|| not_found("deployment", new.deployment))?;
             if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
                 return Ok(RolledBack {
-                    created: created(&tx, DeploymentId(id)).await?,
-                    steps: plan(&tx.db, &row).await?.iter().map(step).collect(),
+                    created: created_deployment(&tx, DeploymentId(id)).await?,
+                    steps: plan(&tx.db, &row)
+                        .await?
+                        .iter()
+                        .map(rollback_target)
+                        .collect(),
                     stopped: Vec::new(),
                 });
             }
-            let rolled = take_back(&tx, caller, new, &row, Cause::Operator).await?;
+            let rolled = insert_rollback(&tx, caller, new, &row, RollbackCause::Operator).await?;
             remember(&tx, caller, &rolled.created.deployment.id.0).await?;
             Ok(rolled)
         })

@@ -15,9 +15,9 @@ use crate::{
         entity::phase,
         read::{
             counts::counts_by_phase,
-            deployments::{Deployment, devices_of, find},
+            deployments::{Deployment, devices_of, find_deployment},
         },
-        write::{audit::audit, change_deployment::Change, replay::Caller},
+        write::{audit::audit, change_deployment::DeploymentChange, replay::Caller},
     },
 };
 
@@ -33,7 +33,7 @@ pub(crate) fn wrong_state(id: DeploymentId, why: impl Into<String>) -> StoreErro
     }
 }
 
-pub(crate) fn go_on(change: &mut Change) {
+pub(crate) fn set_active(change: &mut DeploymentChange) {
     change.state = DeploymentState::Active;
     change.paused_reason.clear();
 }
@@ -57,7 +57,7 @@ pub(crate) async fn forgive(tx: &Tx, id: DeploymentId, open: u32) -> Result<()> 
 }
 
 /// The record of an order, for the audit and for those who watch.
-pub(crate) async fn record(
+pub(crate) async fn record_change(
     tx: &Tx,
     caller: &Caller,
     id: DeploymentId,
@@ -70,5 +70,8 @@ pub(crate) async fn record(
 }
 
 pub(crate) async fn steered(tx: &Tx, id: DeploymentId) -> Result<Steered> {
-    Ok((find(&tx.db, id).await?, devices_of(tx, id).await?))
+    Ok((
+        find_deployment(&tx.db, id).await?,
+        devices_of(tx, id).await?,
+    ))
 }

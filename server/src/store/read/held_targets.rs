@@ -34,7 +34,7 @@ pub(crate) async fn choose_held<C: ConnectionTrait>(
 ) -> Result<Vec<Uuid>> {
     let mut in_flight = Vec::with_capacity(budgets.len());
     for budget in budgets {
-        in_flight.push(flying(db, deployment, budget).await?);
+        in_flight.push(in_flight_by_label(db, deployment, budget).await?);
     }
     let query = candidates(deployment, through, at_most, budgets, &in_flight);
     let mut found = Vec::new();
@@ -51,7 +51,7 @@ pub(crate) async fn choose_held<C: ConnectionTrait>(
 }
 
 /// Latest attempts of a deployment's targets that may still change.
-fn unresolved(deployment: Uuid) -> SelectStatement {
+fn unresolved_attempts(deployment: Uuid) -> SelectStatement {
     Query::select()
         .from_as(attempt::Entity, "a")
         .inner_join(
@@ -79,13 +79,17 @@ fn with_label(query: &mut SelectStatement, alias: &str, label: &str) {
 }
 
 /// Targets in flight by the value of a budget's label.
-async fn flying<C: ConnectionTrait>(db: &C, deployment: Uuid, budget: &Budget) -> Result<InFlight> {
+async fn in_flight_by_label<C: ConnectionTrait>(
+    db: &C,
+    deployment: Uuid,
+    budget: &Budget,
+) -> Result<InFlight> {
     #[derive(FromQueryResult)]
     struct Row {
         value: Option<String>,
         n: i64,
     }
-    let mut query = unresolved(deployment);
+    let mut query = unresolved_attempts(deployment);
     with_label(&mut query, "l", &budget.label);
     let flying = open_states().filter(|state| *state != State::Held.as_str());
     query
@@ -108,7 +112,7 @@ fn candidates(
     budgets: &[Budget],
     in_flight: &[InFlight],
 ) -> SelectStatement {
-    let mut query = unresolved(deployment);
+    let mut query = unresolved_attempts(deployment);
     query
         .column(("t", target::Column::Id))
         .and_where(Expr::col(("a", attempt::Column::State)).eq(State::Held.as_str()))

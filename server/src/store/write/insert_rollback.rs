@@ -20,14 +20,14 @@ use crate::{
         },
         entity::{bundle, deployment},
         read::{
-            chosen::Chosen,
-            deployments::{CreatedDeployment, created},
+            deployments::{CreatedDeployment, created_deployment},
             new_deployment::{NewDeployment, Terms},
-            rollback_plan::{Planned, RollbackTarget, plan, step},
+            rollback_plan::{PlannedTarget, RollbackTarget, plan, rollback_target},
+            selected_devices::SelectedDevice,
         },
         write::{
             audit::audit,
-            insert_targets::{insert_targets, order},
+            insert_targets::{deployment_of, insert_targets},
             replay::Caller,
             stop::{cancel, stop},
             supersede::supersede,
@@ -64,7 +64,7 @@ pub struct RolledBack {
 
 /// Why a deployment is taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub(crate) enum RollbackCause {
     /// An operator wants it.
     Operator,
     /// Too many of its targets failed.
@@ -72,17 +72,17 @@ pub(crate) enum Cause {
 }
 
 /// Commits the rollback of a deployment within a transaction.
-pub(crate) async fn take_back(
+pub(crate) async fn insert_rollback(
     tx: &Deciding,
     caller: &Caller,
     new: &NewRollback,
     row: &deployment::Model,
-    cause: Cause,
+    cause: RollbackCause,
 ) -> Result<RolledBack> {
     // Before anything is stopped: what is at work now may have changed its device.
     let planned = plan(&tx.db, row).await?;
-    let steps: Vec<RollbackTarget> = planned.iter().map(step).collect();
-    let going: Vec<Planned> = planned
+    let steps: Vec<RollbackTarget> = planned.iter().map(rollback_target).collect();
+    let going: Vec<PlannedTarget> = planned
         .into_iter()
         .filter(|planned| planned.verdict == Verdict::GoBack)
         .collect();
@@ -93,7 +93,7 @@ pub(crate) async fn take_back(
         Vec::new()
     } else {
         match cause {
-            Cause::Operator => {
+            RollbackCause::Operator => {
                 let by = json!({ "by": caller.name });
                 tx.event(
                     "deployment.cancelled",
@@ -102,10 +102,11 @@ pub(crate) async fn take_back(
                 );
                 cancel(tx, row).await?
             }
-            Cause::Failure => stop(tx, row, row.cancelled_at).await?,
+            RollbackCause::Failure => stop(tx, row, row.cancelled_at).await?,
         }
     };
-    let mut returning: BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, Chosen>)> = BTreeMap::new();
+    let mut returning: BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, SelectedDevice>)> =
+        BTreeMap::new();
     for planned in going {
         if let (Some(device), Some(bundle)) = (planned.device, planned.bundle) {
             let (_, devices) = returning
@@ -116,7 +117,7 @@ pub(crate) async fn take_back(
     }
     let id = commit(tx, caller, new, row, &returning).await?;
     Ok(RolledBack {
-        created: created(tx, id).await?,
+        created: created_deployment(tx, id).await?,
         steps,
         stopped,
     })
@@ -127,7 +128,7 @@ async fn commit(
     caller: &Caller,
     new: &NewRollback,
     row: &deployment::Model,
-    returning: &BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, Chosen>)>,
+    returning: &BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, SelectedDevice>)>,
 ) -> Result<DeploymentId> {
     let order_of = NewDeployment {
         bundle: String::new(),
@@ -143,7 +144,7 @@ async fn commit(
     let Some((first, _)) = returning.values().next() else {
         return Err(StoreError::NoTargets);
     };
-    let mut ordered = order(tx, caller, &order_of, first, None);
+    let mut ordered = deployment_of(tx, caller, &order_of, first, None);
     ordered.rolls_back = Some(row.id);
     if returning.len() > 1 {
         // Each target says which version it is.

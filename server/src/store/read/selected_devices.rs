@@ -21,14 +21,14 @@ use crate::{
         read::{
             attempts::is_unresolved,
             new_deployment::NewDeployment,
-            selection::{candidates, matching},
+            selectors::{candidates, matching},
         },
     },
 };
 
 /// What an order has to know of a device. Not its whole row: an order may be about the whole fleet.
 #[derive(Debug, Clone, FromQueryResult)]
-pub(crate) struct Chosen {
+pub(crate) struct SelectedDevice {
     pub(crate) id: Uuid,
     pub(crate) name: String,
     pub(crate) generation: i64,
@@ -41,7 +41,7 @@ pub(crate) struct Chosen {
     pub(crate) may_have_failed: bool,
 }
 
-impl From<device::Model> for Chosen {
+impl From<device::Model> for SelectedDevice {
     fn from(row: device::Model) -> Self {
         Self {
             id: row.id,
@@ -60,7 +60,7 @@ pub(crate) async fn select_devices<C: ConnectionTrait>(
     db: &C,
     new: &NewDeployment,
     bundle: &bundle::Model,
-) -> Result<BTreeMap<Uuid, Chosen>> {
+) -> Result<BTreeMap<Uuid, SelectedDevice>> {
     let mut devices = BTreeMap::new();
     let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
     for chunk in ids.chunks(ID_CHUNK) {
@@ -98,7 +98,7 @@ async fn select_by_label<C: ConnectionTrait>(
     db: &C,
     selector: &Selector,
     bundle: &bundle::Model,
-    devices: &mut BTreeMap<Uuid, Chosen>,
+    devices: &mut BTreeMap<Uuid, SelectedDevice>,
 ) -> Result<()> {
     let mut after = Uuid::nil();
     loop {
@@ -127,7 +127,7 @@ async fn read<C: ConnectionTrait>(
     db: &C,
     which: Select<device::Entity>,
     bundle: &bundle::Model,
-) -> Result<Vec<Chosen>> {
+) -> Result<Vec<SelectedDevice>> {
     let query = which
         .select_only()
         .columns([

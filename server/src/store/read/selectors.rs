@@ -35,13 +35,13 @@ pub(crate) fn candidates(selector: &Selector) -> Select<device::Entity> {
         let values = padded(values.iter().map(|value| clean(value)));
         match column(key) {
             Some(column) => query.filter(column.is_in(values)),
-            None => query.filter(device::Column::Id.in_subquery(labelled(key, values))),
+            None => query.filter(device::Column::Id.in_subquery(devices_with_label(key, values))),
         }
     })
 }
 
 /// Ids of devices with one of these values of a label.
-fn labelled(key: &str, values: Vec<String>) -> sea_orm::sea_query::SelectStatement {
+fn devices_with_label(key: &str, values: Vec<String>) -> sea_orm::sea_query::SelectStatement {
     device_label::Entity::find()
         .select_only()
         .column(device_label::Column::DeviceId)
@@ -84,12 +84,12 @@ pub(crate) async fn matching<C: ConnectionTrait>(
         (row, labels)
     });
     Ok(rows
-        .filter(|(row, labels)| selector.is_all() || selector.matches(&answers(row, labels)))
+        .filter(|(row, labels)| selector.is_all() || selector.matches(&all_labels(row, labels)))
         .collect())
 }
 
 /// Everything a device answers to: its labels and what it has told about itself.
-fn answers(row: &device::Model, labels: &Labels) -> Labels {
+fn all_labels(row: &device::Model, labels: &Labels) -> Labels {
     let mut answers = labels.clone();
     answers.extend(built_in(row));
     answers

@@ -22,7 +22,7 @@ use crate::{
         },
         entity::{attempt, target},
         read::attempts::is_unresolved,
-        write::{change_attempts::Batch, opening::Opening},
+        write::{change_attempts::Batch, session_opening::SessionOpening},
     },
 };
 
@@ -40,8 +40,11 @@ type Stops = HashMap<Uuid, Vec<(AttemptId, v1::Stop)>>;
 /// and stops like what was never pushed, here for those that have come already.
 ///
 /// Gives the stops of what they hold, by device: who comes back late is told before it goes on.
-pub(crate) async fn settle(tx: &Deciding, openings: &[Opening<'_>]) -> Result<Stops> {
-    let openings: BTreeMap<Uuid, &Opening<'_>> = openings
+pub(crate) async fn reconcile_attempts(
+    tx: &Deciding,
+    openings: &[SessionOpening<'_>],
+) -> Result<Stops> {
+    let openings: BTreeMap<Uuid, &SessionOpening<'_>> = openings
         .iter()
         .filter(|opening| !opening.row.conflicted)
         .map(|opening| (opening.row.id, opening))

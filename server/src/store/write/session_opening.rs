@@ -11,7 +11,7 @@ use crate::{
         attempt::State,
         device::{DiskFault, Return},
     },
-    store::{db::values::unsigned, entity::device, read::selection::built_in},
+    store::{db::values::unsigned, entity::device, read::selectors::built_in},
 };
 
 /// An authenticated agent that opens a session.
@@ -70,7 +70,7 @@ pub struct OpenedSession {
 }
 
 /// A session that opens, between rows and rules.
-pub(crate) struct Opening<'a> {
+pub(crate) struct SessionOpening<'a> {
     pub(crate) open: &'a OpenSession,
     pub(crate) before: device::Model,
     pub(crate) row: device::Model,
@@ -81,7 +81,7 @@ pub(crate) struct Opening<'a> {
     pub(crate) begins_mark: bool,
 }
 
-impl Opening<'_> {
+impl SessionOpening<'_> {
     pub(crate) fn answer(&self) -> OpenedSession {
         OpenedSession {
             epoch: unsigned(self.row.epoch),
