@@ -31,3 +31,4 @@ pub(crate) mod selectors;
 pub(crate) mod sessions;
 pub(crate) mod targets;
 pub(crate) mod tokens;
+pub(crate) mod vital_signs;

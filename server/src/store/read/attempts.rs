@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use kernex_proto::ids::{AttemptId, DeviceId, TargetId};
-use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
+use sea_orm::{
+    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter,
+    sea_query::{Expr, ExprTrait},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -15,9 +18,33 @@ use crate::{
             store::Store,
             values::{named, unsigned},
         },
-        entity::attempt,
+        entity::{attempt, target},
     },
 };
+
+/// The state that a row names.
+pub(crate) fn state(text: &str) -> Result<State, DbErr> {
+    named("state", text, State::parse)
+}
+
+/// The reason that a row names, if it has one.
+pub(crate) fn reason(text: Option<&str>) -> Result<Option<Reason>, DbErr> {
+    let reason = |text| named("reason", text, Reason::parse);
+    text.map(reason).transpose()
+}
+
+/// The step that a row names, if it has one.
+pub(crate) fn step(text: Option<&str>) -> Result<Option<Step>, DbErr> {
+    let step = |text| named("step", text, Step::parse);
+    text.map(step).transpose()
+}
+
+/// In a join of targets `t` and attempts `a`: the attempt is the latest of its target.
+pub(crate) fn is_latest() -> Expr {
+    Expr::col(("t", target::Column::Id))
+        .equals(("a", attempt::Column::TargetId))
+        .and(Expr::col(("t", target::Column::LatestAttempt)).equals(("a", attempt::Column::Number)))
+}
 
 /// Names of the states an attempt can still change in.
 pub(crate) fn open_states() -> impl Iterator<Item = &'static str> {
@@ -25,6 +52,11 @@ pub(crate) fn open_states() -> impl Iterator<Item = &'static str> {
         .iter()
         .filter(|state| state.is_open())
         .map(|state| state.as_str())
+}
+
+/// The same without those that are held: something may be under way there.
+pub(crate) fn opened_states() -> impl Iterator<Item = &'static str> {
+    open_states().filter(|state| *state != State::Held.as_str())
 }
 
 /// Which attempts are unresolved, in the words of the indexes that have only those. With a bound
@@ -44,27 +76,14 @@ pub(crate) fn id(row: &attempt::Model) -> AttemptId {
 
 /// The facts of a row that the rules look at.
 pub(crate) fn facts(row: &attempt::Model) -> Result<Attempt, DbErr> {
-    let reason = |text: &Option<String>| {
-        text.as_deref()
-            .map(|text| named("reason", text, Reason::parse))
-            .transpose()
-    };
-    let late_reason = reason(&row.late_reason)?;
-    let late = row
-        .late_state
-        .as_deref()
-        .map(|text| named("state", text, State::parse))
-        .transpose()?;
-    let state = named("state", &row.state, State::parse)?;
+    let late_reason = reason(row.late_reason.as_deref())?;
+    let late = row.late_state.as_deref().map(state).transpose()?;
+    let state = state(&row.state)?;
     Ok(Attempt {
         state,
         untaken: state == State::Sent && Sent(row.sent_epoch).is_taken_back(),
-        reason: reason(&row.reason)?,
-        step: row
-            .step
-            .as_deref()
-            .map(|text| named("step", text, Step::parse))
-            .transpose()?,
+        reason: reason(row.reason.as_deref())?,
+        step: step(row.step.as_deref())?,
         bytes: (unsigned(row.bytes_done), unsigned(row.bytes_total)),
         unresolved: row.unresolved,
         stop_requested: row.stop_requested,

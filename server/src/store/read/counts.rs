@@ -10,12 +10,13 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        attempt::{Reason, State},
+        attempt::Reason,
         rollout::{Counts, DeploymentState},
     },
     store::{
         db::{error::Result, store::Store, values::named},
         entity::{attempt, deployment, target},
+        read::attempts::{is_latest, state},
     },
 };
 
@@ -44,15 +45,7 @@ pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
         ])
         .expr_as(Func::count(Expr::col(("a", attempt::Column::Number))), "n")
         .from_as(attempt::Entity, "a")
-        .inner_join(
-            TableRef::from(target::Entity).alias("t"),
-            Expr::col(("t", target::Column::Id))
-                .equals(("a", attempt::Column::TargetId))
-                .and(
-                    Expr::col(("t", target::Column::LatestAttempt))
-                        .equals(("a", attempt::Column::Number)),
-                ),
-        )
+        .inner_join(TableRef::from(target::Entity).alias("t"), is_latest())
         .and_where(
             Expr::col(("a", attempt::Column::DeploymentId)).is_in(deployments.iter().copied()),
         )
@@ -66,7 +59,7 @@ pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
     let mut counts = BTreeMap::<Uuid, PhaseCounts>::new();
     for row in db.query_all(&query).await? {
         let row = Row::from_query_result(&row, "")?;
-        let state = named("state", &row.state, State::parse)?;
+        let state = state(&row.state)?;
         let n = u32::try_from(row.n).unwrap_or(u32::MAX);
         let phases = counts.entry(row.deployment_id).or_default();
         let phase = phases.entry(row.phase).or_default();

@@ -27,6 +27,7 @@ use crate::{
         read::{
             leftovers,
             selectors::{Labels, candidates, labels_of, matching},
+            vital_signs::{from_sample, sample_of},
         },
     },
 };
@@ -211,14 +212,7 @@ impl Store {
                     leftovers: beat
                         .as_ref()
                         .and_then(|beat| leftovers::from_text(beat.leftovers.as_deref()?)),
-                    vital_signs: beat.map(|beat| v1::VitalSigns {
-                        cpu_percent: beat.cpu_percent,
-                        memory_used_mb: unsigned(beat.memory_used_mb),
-                        memory_total_mb: unsigned(beat.memory_total_mb),
-                        disk_free_bytes: unsigned(beat.disk_free_bytes),
-                        disk_total_bytes: unsigned(beat.disk_total_bytes),
-                        uptime_seconds: unsigned(beat.uptime_seconds),
-                    }),
+                    vital_signs: beat.as_ref().map(|beat| from_sample(&sample_of(beat))),
                     labels,
                     disk_fault: row.disk_fault.as_deref().and_then(DiskFault::parse),
                     id: DeviceId(row.id),

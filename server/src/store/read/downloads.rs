@@ -7,18 +7,15 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait, Query, TableRef},
 };
 
-use crate::{
-    domain::attempt::State,
-    store::{
-        db::{
-            error::{Result, StoreError},
-            store::Store,
-        },
-        entity::{attempt, bundle, session, target},
-        read::{
-            attempts::open_states,
-            bundles::{BundleRow, bundle_from},
-        },
+use crate::store::{
+    db::{
+        error::{Result, StoreError},
+        store::Store,
+    },
+    entity::{attempt, bundle, session, target},
+    read::{
+        attempts::opened_states,
+        bundles::{BundleRow, bundle_from},
     },
 };
 
@@ -66,7 +63,6 @@ impl Store {
     }
 
     async fn is_target(&self, device: DeviceId, digest: Digest) -> Result<bool> {
-        let released = open_states().filter(|state| *state != State::Held.as_str());
         let query = Query::select()
             .column(("a", attempt::Column::Number))
             .from_as(attempt::Entity, "a")
@@ -76,7 +72,7 @@ impl Store {
             )
             .and_where(Expr::col(("a", attempt::Column::DeviceId)).eq(device.0))
             .and_where(Expr::col(("a", attempt::Column::Unresolved)).eq(true))
-            .and_where(Expr::col(("a", attempt::Column::State)).is_in(released))
+            .and_where(Expr::col(("a", attempt::Column::State)).is_in(opened_states()))
             .and_where(Expr::col(("t", target::Column::Digest)).eq(digest.to_string()))
             .limit(1)
             .to_owned();

@@ -15,9 +15,12 @@ use crate::{
         halt::{Facts, Standing},
     },
     store::{
-        db::{error::Result, sizes::ID_CHUNK, store::Store, values::named},
+        db::{error::Result, sizes::ID_CHUNK, store::Store},
         entity::{attempt, deployment, target},
-        read::deployments::deployment_row,
+        read::{
+            attempts::{reason, state},
+            deployments::deployment_row,
+        },
     },
 };
 
@@ -70,7 +73,7 @@ struct Row {
 impl Row {
     fn facts(&self) -> Result<Facts> {
         Ok(Facts {
-            state: named("state", &self.state, State::parse)?,
+            state: state(&self.state)?,
             was_taken: self.accepted_at.is_some(),
             may_run: self.unresolved && (!self.stopped || self.stop_going_back),
             unresolved: self.unresolved,
@@ -106,14 +109,11 @@ impl Store {
         let done_before = targets.saturating_sub(devices.len() as u64);
         let devices = devices.into_iter().map(|(row, facts)| {
             let online = online.contains(&row.device_id);
-            let reason = row.reason.as_deref();
             Ok(HaltedDevice {
                 device: DeviceId(row.device_id),
                 online,
                 state: facts.state,
-                reason: reason
-                    .map(|text| named("reason", text, Reason::parse))
-                    .transpose()?,
+                reason: reason(row.reason.as_deref())?,
                 standing: facts.standing(online),
                 device_name: row.device_name,
             })

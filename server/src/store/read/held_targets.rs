@@ -16,7 +16,7 @@ use crate::{
     store::{
         db::error::Result,
         entity::{attempt, device_label, target},
-        read::attempts::open_states,
+        read::attempts::{is_latest, opened_states},
     },
 };
 
@@ -54,15 +54,7 @@ pub(crate) async fn choose_held<C: ConnectionTrait>(
 fn unresolved_attempts(deployment: Uuid) -> SelectStatement {
     Query::select()
         .from_as(attempt::Entity, "a")
-        .inner_join(
-            TableRef::from(target::Entity).alias("t"),
-            Expr::col(("t", target::Column::Id))
-                .equals(("a", attempt::Column::TargetId))
-                .and(
-                    Expr::col(("t", target::Column::LatestAttempt))
-                        .equals(("a", attempt::Column::Number)),
-                ),
-        )
+        .inner_join(TableRef::from(target::Entity).alias("t"), is_latest())
         .and_where(Expr::col(("a", attempt::Column::DeploymentId)).eq(deployment))
         .and_where(Expr::col(("a", attempt::Column::Unresolved)))
         .to_owned()
@@ -91,11 +83,10 @@ async fn in_flight_by_label<C: ConnectionTrait>(
     }
     let mut query = unresolved_attempts(deployment);
     with_label(&mut query, "l", &budget.label);
-    let flying = open_states().filter(|state| *state != State::Held.as_str());
     query
         .column(("l", device_label::Column::Value))
         .expr_as(Func::count(Expr::col(("a", attempt::Column::Number))), "n")
-        .and_where(Expr::col(("a", attempt::Column::State)).is_in(flying))
+        .and_where(Expr::col(("a", attempt::Column::State)).is_in(opened_states()))
         .group_by_col(("l", device_label::Column::Value));
     let mut found = BTreeMap::new();
     for row in db.query_all(&query).await? {

@@ -15,10 +15,13 @@ use crate::{
             error::Result,
             page::{Page, Paged},
             store::Store,
-            values::{digest, named},
+            values::digest,
         },
         entity::{attempt, deployment, target},
-        read::devices::find_device,
+        read::{
+            attempts::{is_latest, reason, state},
+            devices::find_device,
+        },
     },
 };
 
@@ -98,15 +101,7 @@ impl Store {
         query.column(("p", deployment::Column::RollsBack));
         query
             .from_as(target::Entity, "t")
-            .inner_join(
-                TableRef::from(attempt::Entity).alias("a"),
-                Expr::col(("a", attempt::Column::TargetId))
-                    .equals(("t", target::Column::Id))
-                    .and(
-                        Expr::col(("a", attempt::Column::Number))
-                            .equals(("t", target::Column::LatestAttempt)),
-                    ),
-            )
+            .inner_join(TableRef::from(attempt::Entity).alias("a"), is_latest())
             .inner_join(
                 TableRef::from(deployment::Entity).alias("p"),
                 Expr::col(("p", deployment::Column::Id))
@@ -138,11 +133,8 @@ fn entry(row: Row) -> Result<HistoryEntry> {
         bundle: format!("{}:{}", row.bundle_name, row.bundle_version),
         digest: digest(&row.digest)?,
         attempt: u32::try_from(row.number).unwrap_or(0),
-        state: named("state", &row.state, State::parse)?,
-        reason: row
-            .reason
-            .map(|text| named("reason", &text, Reason::parse))
-            .transpose()?,
+        state: state(&row.state)?,
+        reason: reason(row.reason.as_deref())?,
         message: row.message,
         created_at: Timestamp(row.created_at),
         closed_at: row.closed_at.map(Timestamp),

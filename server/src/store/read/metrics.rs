@@ -10,10 +10,9 @@ use crate::{
             error::Result,
             page::{Page, Paged},
             store::Store,
-            values::unsigned,
         },
         entity::heartbeat_sample,
-        read::devices::find_device,
+        read::{devices::find_device, vital_signs},
     },
 };
 
@@ -43,14 +42,7 @@ impl Store {
         });
         Ok(paged.map(|row| MetricSample {
             at: Timestamp(row.at),
-            vital_signs: v1::VitalSigns {
-                cpu_percent: row.cpu_percent,
-                memory_used_mb: unsigned(row.memory_used_mb),
-                memory_total_mb: unsigned(row.memory_total_mb),
-                disk_free_bytes: unsigned(row.disk_free_bytes),
-                disk_total_bytes: unsigned(row.disk_total_bytes),
-                uptime_seconds: unsigned(row.uptime_seconds),
-            },
+            vital_signs: vital_signs::from_sample(&row),
         }))
     }
 }

@@ -19,9 +19,9 @@ use crate::{
         db::{
             error::Result,
             sizes::{ID_CHUNK, padded},
-            values::named,
         },
         entity::{attempt, target},
+        read::attempts,
     },
 };
 
@@ -100,12 +100,9 @@ fn fact(at: Option<i64>, state: Option<&str>, reason: Option<&str>) -> Result<Op
     let (Some(at), Some(state)) = (at, state) else {
         return Ok(None);
     };
-    let ending = match named("state", state, State::parse)? {
+    let ending = match attempts::state(state)? {
         State::Succeeded => Ending::Succeeded,
-        State::Failed => {
-            let reason = reason.map(|text| named("reason", text, Reason::parse));
-            Ending::Failed(reason.transpose()?.unwrap_or(Reason::Internal))
-        }
+        State::Failed => Ending::Failed(attempts::reason(reason)?.unwrap_or(Reason::Internal)),
         State::Held
         | State::Pending
         | State::Sent

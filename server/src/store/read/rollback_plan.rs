@@ -20,9 +20,10 @@ use crate::{
             error::{Result, not_found},
             sizes::ID_CHUNK,
             store::Store,
-            values::{digest, named},
+            values::digest,
         },
         entity::{attempt, bundle, deployment, device, device_release, target},
+        read::attempts::state,
     },
 };
 
@@ -147,9 +148,7 @@ fn facts(
     let text = |text: &str| (!text.is_empty()).then(|| digest(text)).transpose();
     Ok(Facts {
         exists,
-        state: latest.map_or(Ok(State::Pending), |one| {
-            named("state", &one.state, State::parse)
-        })?,
+        state: latest.map_or(Ok(State::Pending), |one| state(&one.state))?,
         unresolved: latest.is_some_and(|one| one.unresolved),
         wanted: digest(&target.digest)?,
         took_effect: effective.is_some() || tries.iter().any(is_success),

@@ -171,7 +171,7 @@ fn has_failed(digest: &str) -> Expr {
             Expr::col(("t", target::Column::DeviceId)).equals((device::Entity, device::Column::Id)),
         )
         .and_where(Expr::col(("t", target::Column::Digest)).eq(digest))
-        .and_where(failed("state").or(failed("late_state")))
+        .and_where(failed(attempt::Column::State).or(failed(attempt::Column::LateState)))
         .to_owned();
     Expr::exists(attempts)
 }

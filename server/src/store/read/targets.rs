@@ -20,10 +20,14 @@ use crate::{
             page::{Page, Paged},
             raw::end_of,
             store::Store,
-            values::{named, unsigned},
+            values::unsigned,
         },
         entity::{attempt, deployment, target},
-        read::{deployments::deployment_row, schedules},
+        read::{
+            attempts::{is_latest, reason, state, step},
+            deployments::deployment_row,
+            schedules,
+        },
     },
 };
 
@@ -242,15 +246,7 @@ fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
     query
         .expr_as(output, "output_tail")
         .from_as(target::Entity, "t")
-        .inner_join(
-            TableRef::from(attempt::Entity).alias("a"),
-            Expr::col(("a", attempt::Column::TargetId))
-                .equals(("t", target::Column::Id))
-                .and(
-                    Expr::col(("a", attempt::Column::Number))
-                        .equals(("t", target::Column::LatestAttempt)),
-                ),
-        )
+        .inner_join(TableRef::from(attempt::Entity).alias("a"), is_latest())
         .and_where(Expr::col(("t", target::Column::DeploymentId)).eq(deployment));
     query
 }
@@ -282,13 +278,9 @@ impl StartTimes {
 }
 
 fn target_from(row: Row, start_times: Option<&StartTimes>) -> Result<Target> {
-    let state = named("state", &row.state, State::parse)?;
+    let state = state(&row.state)?;
     let opens_at = start_times.and_then(|start_times| start_times.of(&row, state));
-    let step = row
-        .step
-        .map(|text| named("step", &text, Step::parse))
-        .transpose()?;
-    let progress = step
+    let progress = step(row.step.as_deref())?
         .filter(|_| state == State::Running)
         .map(|step| StepProgress {
             step,
@@ -305,10 +297,7 @@ fn target_from(row: Row, start_times: Option<&StartTimes>) -> Result<Target> {
         attempt: u32::try_from(row.number).unwrap_or(0),
         state,
         progress,
-        reason: row
-            .reason
-            .map(|text| named("reason", &text, Reason::parse))
-            .transpose()?,
+        reason: reason(row.reason.as_deref())?,
         message: row.message,
         exit_code: row.exit_code,
         output_tail: row.output_tail,

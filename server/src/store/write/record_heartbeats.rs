@@ -27,7 +27,10 @@ use crate::{
             values::signed,
         },
         entity::{device, heartbeat, heartbeat_sample},
-        read::leftovers,
+        read::{
+            leftovers,
+            vital_signs::{sample_of, to_sample},
+        },
         write::{
             heartbeat_row::{HeartbeatRow, Newest},
             judge_drifts::{self, Compared},
@@ -141,7 +144,7 @@ async fn record(
         let last = last.filter(|last| tx.now.since(*last) < SAMPLE_EVERY);
         let beat = beat(current.row, tx.now, last.unwrap_or(tx.now));
         if last.is_none() {
-            samples.push(sample(&beat));
+            samples.push(sample_of(&beat));
         }
         if last.is_none() || current.is_news {
             sampled.insert(current.row.device, Timestamp(beat.sampled_at));
@@ -191,43 +194,25 @@ fn stored_heartbeats(ids: &[Uuid]) -> SelectStatement {
 }
 
 fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: Timestamp) -> heartbeat::Model {
-    let vitals = &row.vital_signs;
     let releases: Vec<_> = row
         .releases
         .iter()
         .flatten()
         .map(|release| json!({ "name": release.name, "version": release.version, "digest": release.digest }))
         .collect();
+    let sample = to_sample(row.device.0, now.0, &row.vital_signs);
     heartbeat::Model {
-        device_id: row.device.0,
-        // SQLite has no NaN, and no percentage is infinite.
-        cpu_percent: if vitals.cpu_percent.is_finite() {
-            vitals.cpu_percent
-        } else {
-            0.0
-        },
-        memory_used_mb: signed(vitals.memory_used_mb),
-        memory_total_mb: signed(vitals.memory_total_mb),
-        disk_free_bytes: signed(vitals.disk_free_bytes),
-        disk_total_bytes: signed(vitals.disk_total_bytes),
-        uptime_seconds: signed(vitals.uptime_seconds),
+        device_id: sample.device_id,
+        cpu_percent: sample.cpu_percent,
+        memory_used_mb: sample.memory_used_mb,
+        memory_total_mb: sample.memory_total_mb,
+        disk_free_bytes: sample.disk_free_bytes,
+        disk_total_bytes: sample.disk_total_bytes,
+        uptime_seconds: sample.uptime_seconds,
         epoch: signed(row.epoch),
-        at: now.0,
+        at: sample.at,
         sampled_at: sampled_at.0,
         releases: json!(releases).to_string(),
         leftovers: row.leftovers.as_ref().and_then(leftovers::to_text),
-    }
-}
-
-fn sample(beat: &heartbeat::Model) -> heartbeat_sample::Model {
-    heartbeat_sample::Model {
-        device_id: beat.device_id,
-        at: beat.at,
-        cpu_percent: beat.cpu_percent,
-        memory_used_mb: beat.memory_used_mb,
-        memory_total_mb: beat.memory_total_mb,
-        disk_free_bytes: beat.disk_free_bytes,
-        disk_total_bytes: beat.disk_total_bytes,
-        uptime_seconds: beat.uptime_seconds,
     }
 }

@@ -25,6 +25,7 @@ use crate::{
         },
         entity::{attempt, bundle, deployment, device, phase, target},
         read::{
+            attempts::is_latest,
             counts::counts_by_phase,
             deployments::{Deployment, deployment_row},
         },
@@ -214,15 +215,7 @@ fn failed_targets(deployment: Uuid) -> SelectStatement {
         .expr_as(Expr::col(("d", device::Column::Id)), "here")
         .expr_as(newest, "newest")
         .from_as(attempt::Entity, "a")
-        .inner_join(
-            TableRef::from(target::Entity).alias("t"),
-            Expr::col(("t", target::Column::Id))
-                .equals(("a", attempt::Column::TargetId))
-                .and(
-                    Expr::col(("t", target::Column::LatestAttempt))
-                        .equals(("a", attempt::Column::Number)),
-                ),
-        )
+        .inner_join(TableRef::from(target::Entity).alias("t"), is_latest())
         .left_join(
             TableRef::from(device::Entity).alias("d"),
             Expr::col(("d", device::Column::Id)).equals(("a", attempt::Column::DeviceId)),
