@@ -1,9 +1,9 @@
-//! A transaction's connection, on which writes do not wait for one another.
+//! The connection of a transaction, which collects writes.
 //!
-//! SQLite runs on a thread of its own, and each statement that is asked for by itself is two
-//! changes of thread, which cost more than most statements do. So writes whose answers nobody needs
-//! [wait](Db::later) and travel with the next statement somebody does wait for, or with the commit.
-//! Whoever reads sees what was written before.
+//! SQLite runs on a thread of its own. Each statement by itself costs two changes of thread, which
+//! is more than most statements cost. So writes whose answers nobody needs [wait](Db::later), and
+//! go along with the next statement that somebody waits for, or with the commit. A read sees every
+//! write before it.
 
 use parking_lot::{Mutex, MutexGuard};
 use sea_orm::{
@@ -11,9 +11,9 @@ use sea_orm::{
     StatementBuilder, Values, prelude::async_trait::async_trait,
 };
 
-/// Most bound values of statements that travel together. Larger ones cost more than the way to
-/// them; and as a connection keeps what it has prepared by its text, texts of many rows are not to
-/// be met in all their combinations.
+/// Most bound values of statements that go together. Larger statements cost more than the change of
+/// thread. And a connection caches prepared statements by their text, so long texts in all
+/// combinations would fill that cache.
 const MOST_VALUES: usize = 128;
 
 /// An open transaction to ask.
@@ -30,8 +30,8 @@ impl Db {
         }
     }
 
-    /// Runs a write in its turn, at the latest before the commit. When it fails, so does what came
-    /// after it.
+    /// Runs a write later, in order, at the latest before the commit. When it fails, so does the
+    /// statement that it went along with.
     pub(crate) async fn later(&self, write: &impl StatementBuilder) -> Result<(), DbErr> {
         let write = self.inner.get_database_backend().build(write);
         let values = {

@@ -17,9 +17,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a connection before the database counts as not answering.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pages of its log after which SQLite moves them into its file within the commit that made them,
-/// 64 MiB of them. They are moved [beside the commits](crate::store::Store::checkpoint) long
-/// before; this bounds the log when nobody does, or when commits are faster.
+/// Size of its log in pages (64 MiB) at which SQLite moves them into its file within a commit. They
+/// are moved [beside the commits](crate::store::Store::checkpoint) long before; this bounds the log
+/// when nobody does that, or when commits are faster.
 const SQLITE_CHECKPOINT: &str = "16384";
 
 /// Readers of SQLite for sessions, authentication and dispatch; they never block the writer.
@@ -35,7 +35,7 @@ const POSTGRES_CONNECTIONS: u32 = 8;
 /// the attempts of a batch of reports changes threads dozens of times.
 const SQLITE_ROWS_AHEAD: usize = 1024;
 
-/// Where transactions are begun, and where is read.
+/// A pool to write with and a pool to read with.
 #[derive(Debug)]
 pub(crate) struct Pools {
     pub(crate) writer: DatabaseConnection,

@@ -1,4 +1,4 @@
-//! Why the store did not do something.
+//! Errors of the store.
 
 use std::fmt::Display;
 

@@ -1,6 +1,6 @@
-//! How often a device may cause events by what it says of itself: that it drifts, how its disk is,
-//! what it makes of its configuration. Watchers and the database pay for each. What is shown of the
-//! device stays true; what goes is the telling of it.
+//! Limits the events that a device causes by what it reports of itself: drift, the state of its
+//! disk, its configuration. Watchers and the database pay for each event. What is shown of the
+//! device stays true; only the events are dropped.
 
 use std::{num::NonZeroU32, time::Duration};
 

@@ -1,10 +1,10 @@
-//! Which errors of the databases may pass: by another try at once, or by themselves after a while.
+//! Classifies errors of the databases: retry at once, unavailable for a while, permanent.
 
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
 use crate::store::db::error::StoreError;
 
-/// Whether the same closure may succeed when it runs again.
+/// Whether the same transaction may succeed when it runs again.
 pub(crate) fn is_retryable(error: &DbErr) -> bool {
     if matches!(error, DbErr::RecordNotUpdated) {
         // A compare-and-set that lost.

@@ -1,4 +1,5 @@
-//! Lists by the page: opaque tokens over keys, so that a page costs the same wherever it is.
+//! Lists page by page. The token of a page is opaque and holds a key, so that a page costs the same
+//! wherever it is.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
@@ -69,7 +70,6 @@ fn invalid() -> StoreError {
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paged<T> {
-    /// The page.
     pub items: Vec<T>,
     /// Token of the next page; none on the last.
     pub next: Option<String>,

@@ -1,6 +1,6 @@
-//! Everything that is said to a database in its own text. The ORM has no words for locks that are
-//! not about rows, for a database's clock, for a log that is moved, or for the row that an insert
-//! met; all else is typed.
+//! Every statement that is written as text. The ORM has no words for locks that are not about rows,
+//! for the clock of a database, for moving a log, or for the row that an insert met. Everything
+//! else is typed.
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement,
@@ -33,7 +33,7 @@ pub(super) async fn postgres_now(db: &Db, lock: bool) -> Result<i64> {
     Ok(row.try_get::<i64>("", "now")?)
 }
 
-/// Moves what SQLite has in its log into its file.
+/// Moves the log of SQLite into its file.
 pub(super) async fn move_log(db: &DatabaseConnection) -> Result<()> {
     db.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)")
         .await?;

@@ -1,5 +1,5 @@
-//! Statements about many rows, in few sizes: a connection keeps what it has prepared by its text,
-//! and one statement for every possible number of rows would neither fit nor be met again.
+//! Statements about many rows, in few sizes. A connection caches prepared statements by their text;
+//! one statement for every number of rows would neither fit in that cache nor be used again.
 
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, EntityTrait, Insert, InsertMany, IntoActiveModel, Iterable,

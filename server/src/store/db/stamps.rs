@@ -1,4 +1,4 @@
-//! The store's time: the database's clock, kept from running back or away.
+//! The clock of the store: that of the database, kept from running back and from jumping.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -11,8 +11,8 @@ use crate::{
 const MAX_DRIFT: Duration = Duration::from_secs(5 * 60);
 
 impl Store {
-    /// Now, on the database's clock. A clock that was set far back does not take it along: what is
-    /// ordered meanwhile would be long late once the clock is right again.
+    /// Now, on the database's clock. If that clock is set back far, time goes on from where it was:
+    /// deadlines that are set meanwhile would be overdue once the clock is right again.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.now_at(self.0.clock.read())
@@ -31,8 +31,7 @@ impl Store {
         Timestamp(now)
     }
 
-    /// How far the clock that deadlines go by ran away from the boot clock since this process
-    /// began.
+    /// How far the clock for deadlines ran away from the boot clock since this process started.
     #[must_use]
     pub fn clock_drift(&self) -> Duration {
         Duration::from_micros(self.drift(self.0.clock.read()).unsigned_abs())
@@ -45,8 +44,7 @@ impl Store {
         reading.drift.saturating_add(jumped)
     }
 
-    /// Now by the boot clock, while the clock is not to be trusted: nobody is locked out because it
-    /// jumped.
+    /// Now by the boot clock while the clock is not trusted: a jump locks nobody out.
     pub(crate) fn steady_now(&self) -> Timestamp {
         let drift = self.drift(self.0.clock.read());
         let now = self.now();
@@ -56,8 +54,8 @@ impl Store {
         Timestamp(now.0.saturating_sub(drift))
     }
 
-    /// Whether deadlines count. Nothing expires, and nothing old is deleted, while the clock is far
-    /// from where it should be: until it is back, or until a restart accepts it.
+    /// Whether deadlines count. While the clock is far from where it should be, nothing expires and
+    /// nothing old is deleted: until it is back, or until a restart accepts it.
     #[must_use]
     pub fn trusts_clock(&self) -> bool {
         self.trusts(self.0.clock.read())
@@ -67,20 +65,20 @@ impl Store {
         is_trusted(self.drift(reading))
     }
 
-    /// Now, for what only time decides; none while the clock is not to be trusted.
+    /// Now, for decisions by time alone; none while the clock is not trusted.
     pub(crate) fn time(&self) -> Option<Timestamp> {
-        // Of one reading: a clock that jumps between two would be trusted with the wrong time.
+        // Both by one reading: after a jump between two, a wrong time would be trusted.
         let reading = self.0.clock.read();
         self.trusts(reading).then(|| self.now_at(reading))
     }
 
-    /// Stamps a transaction by this machine's clock, and says whether that is to be trusted.
+    /// The stamp of a transaction by this machine's clock, and whether that is trusted.
     pub(crate) fn stamp(&self) -> (Timestamp, bool) {
         let reading = self.0.clock.read();
         (self.stamp_at(self.now_at(reading).0), self.trusts(reading))
     }
 
-    /// The same by the database's clock, which it also takes note of.
+    /// The same by the clock of the database, which is compared with this machine's.
     pub(crate) fn stamp_from(&self, database: i64) -> (Timestamp, bool) {
         let reading = self.0.clock.read();
         let now = database.saturating_add(reading.offset);
@@ -92,7 +90,7 @@ impl Store {
     }
 
     /// Stamps grow even where the clock stands still or steps back a little. A clock that is set
-    /// back further was wrong before: staying with it would keep every deadline wrong.
+    /// back further was wrong before; following the wrong one would keep every deadline wrong.
     fn stamp_at(&self, now: i64) -> Timestamp {
         let back = i64::try_from(MAX_DRIFT.as_micros()).unwrap_or(i64::MAX);
         let next = |last: i64| {

@@ -1,4 +1,4 @@
-//! The database as everybody holds it: its connections, and what is shared by all who use them.
+//! The database as the server holds it: its connections, and what all its users share.
 
 use std::sync::{Arc, OnceLock, atomic::AtomicI64};
 
@@ -19,13 +19,13 @@ use crate::{
     },
 };
 
-/// The database, over connections for what devices need: sessions, authentication, dispatch and
-/// everything that keeps the server going. Clones share it.
+/// The database over the connections for devices: sessions, authentication, dispatch and whatever
+/// keeps the server going. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Store(pub(super) Arc<Inner>, Lane);
 
-/// The same database over connections of its own, for what operators ask: however many of those are
-/// taken and however long, sessions do not wait for one.
+/// The same database over connections of its own, for operators. However many of those are taken,
+/// and for however long, sessions do not wait.
 #[derive(Debug, Clone)]
 pub struct OperatorStore(Store);
 
@@ -37,7 +37,7 @@ impl std::ops::Deref for OperatorStore {
     }
 }
 
-/// Whose connections are taken.
+/// Which connections are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lane {
     Sessions,
@@ -52,7 +52,7 @@ pub(super) struct Inner {
     /// What the database's clock shows beyond this machine's, in microseconds; always zero on
     /// SQLite.
     pub(super) ahead: AtomicI64,
-    /// What that was at the first look; a database's clock can jump as well.
+    /// The same at the first look; a database's clock can jump as well.
     pub(super) first_ahead: OnceLock<i64>,
     /// The newest stamp given to a transaction.
     pub(super) last: AtomicI64,
@@ -65,8 +65,8 @@ pub(super) struct Inner {
 }
 
 impl Store {
-    /// Connects to a database. `log_events` writes the events of a transaction to their table,
-    /// which is not known here.
+    /// Connects to a database. `log_events` writes the events of a transaction; its table is not
+    /// known on this floor.
     pub(crate) async fn connect(url: &str, clock: Clock, log_events: LogEvents) -> Result<Self> {
         let (sessions, operators) = connect::connect(url).await?;
         let figures = Transactions::default();
@@ -99,8 +99,8 @@ impl Store {
         Ok(())
     }
 
-    /// Moves what SQLite has in its log into its file, beside the commits and without holding them
-    /// up, so that none of them has to. Nothing to do on PostgreSQL, which does so by itself.
+    /// Moves the log of SQLite into its file, beside the commits and without delaying them.
+    /// PostgreSQL does that by itself.
     pub async fn checkpoint(&self) -> Result<()> {
         if self.is_alone() {
             move_log(self.reader()).await?;
@@ -123,7 +123,7 @@ impl Store {
         self.0.changes.subscribe()
     }
 
-    /// What was pushed and is not in the rows, and what is being decided.
+    /// What was pushed and is not written yet, and what is being decided.
     #[must_use]
     pub fn in_flight(&self) -> &Arc<InFlight> {
         &self.0.in_flight

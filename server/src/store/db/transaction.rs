@@ -1,5 +1,5 @@
-//! The one way to change rows: a closure that can run again, with isolation, retry, stamping and
-//! events around it.
+//! The only way to change rows: a closure that may run again, with isolation, retries, a timestamp
+//! and events around it.
 //!
 //! Writers are serial on both databases: SQLite has one writer connection and `BEGIN IMMEDIATE`,
 //! PostgreSQL takes one advisory lock for the length of the transaction. That is what makes cursors
@@ -45,8 +45,8 @@ use crate::{
 
 const MAX_TRIES: u32 = 12;
 
-/// An open transaction in which attempts may be closed: it comes with leave to decide, so that what
-/// it reads is held until it is committed, and what was pushed meanwhile is known.
+/// An open transaction in which attempts may be closed. It has leave to decide: attempts that it
+/// loads are not pushed until it commits, and pushes before that are known.
 pub(crate) struct Deciding {
     tx: Arc<Tx>,
     decision: Arc<DecisionGuard>,
@@ -71,7 +71,7 @@ impl Deciding {
 pub(crate) struct Tx {
     /// Where to ask.
     pub(crate) db: Db,
-    /// The one instant of this transaction; later than that of any before it.
+    /// The instant of this transaction; later than that of any transaction before it.
     pub(crate) now: Timestamp,
     is_timely: bool,
     ids: Ids,
@@ -81,7 +81,7 @@ pub(crate) struct Tx {
 }
 
 impl Tx {
-    /// The same instant, for what only time decides; none while the clock is not to be trusted.
+    /// The same instant, for decisions by time alone; none while the clock is not trusted.
     pub(crate) fn time(&self) -> Option<Timestamp> {
         self.is_timely.then_some(self.now)
     }
@@ -106,7 +106,7 @@ impl Tx {
         self.event(kind, Subject::Device(device), json!({ "name": name }));
     }
 
-    /// Tells whoever goes by it, once this is committed.
+    /// Tells holders of it at commit.
     pub(crate) fn revoked(&self, what: Revocation) {
         self.revoked.lock().push(what);
     }
@@ -149,7 +149,8 @@ impl Store {
         Box::pin(self.run(act, true, work)).await
     }
 
-    /// [`write_as`](Self::write_as) for what may close attempts, or keep them from beginning.
+    /// [`write_as`](Self::write_as) for changes that may close attempts, or keep them from
+    /// beginning.
     pub(crate) async fn decide_as<T, F, Fut>(&self, act: Act, work: F) -> Result<T>
     where
         F: Fn(Deciding) -> Fut + Send + Sync,
@@ -282,8 +283,8 @@ impl Store {
                 Ok(value)
             }
             Err(error) => {
-                // A failed rollback means a dead connection, which the pool drops; the first error
-                // is the story.
+                // A failed rollback means a dead connection, which the pool drops. The first error
+                // is the one to report.
                 if let Err(rollback) = tx.db.rollback().await {
                     tracing::debug!(error = %rollback, "rollback failed");
                 }

@@ -1,12 +1,13 @@
-//! Values as both databases store them, and back: numbers without a sign, names, digests, texts
-//! from outside.
+//! Conversions between values of the program and of both databases: unsigned numbers, names,
+//! digests, texts from outside.
 
 use kernex_proto::ids::Digest;
 use sea_orm::DbErr;
 
 use crate::store::db::error::Result;
 
-/// Reads a name this program wrote; anything else is a database it did not write.
+/// Parses a name that this program wrote. Any other text is from a newer version, or from another
+/// hand.
 pub(crate) fn named<T>(
     what: &str,
     text: &str,
@@ -15,12 +16,12 @@ pub(crate) fn named<T>(
     parse(text).ok_or_else(|| DbErr::Type(format!("{what} `{text}` is unknown to this version")))
 }
 
-/// A number the contract has without a sign, as the database has it.
+/// An unsigned number as the database stores it.
 pub(crate) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// And back.
+/// The unsigned number of a column.
 pub(crate) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }

@@ -1,4 +1,4 @@
-//! Attempts from rows to rules: how one is named, which are open, and the facts its row holds.
+//! Attempts as rows have them: their key, their open states, and the facts that the rules look at.
 
 use std::time::Duration;
 
@@ -54,14 +54,13 @@ pub(crate) fn open_states() -> impl Iterator<Item = &'static str> {
         .map(|state| state.as_str())
 }
 
-/// The same without those that are held: something may be under way there.
+/// Likewise without `held`: such an attempt may be under way on its device.
 pub(crate) fn opened_states() -> impl Iterator<Item = &'static str> {
     open_states().filter(|state| *state != State::Held.as_str())
 }
 
-/// Which attempts are unresolved, in the words of the indexes that have only those. With a bound
-/// value SQLite would have to plan the statement again each time, because the index may not serve
-/// another value.
+/// Selects unresolved attempts. Written as the partial indexes have it: with a bound value SQLite
+/// would plan the statement again each time, because the index may not serve another value.
 pub(crate) fn is_unresolved() -> Expr {
     attempt::Column::Unresolved.into_expr()
 }

@@ -20,14 +20,11 @@ use crate::{
     },
 };
 
-/// A bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleRow {
     /// Its row.
     pub id: Uuid,
-    /// Name.
     pub name: String,
-    /// Version.
     pub version: String,
     /// SHA-256 of the bytes.
     pub digest: Digest,
@@ -82,7 +79,7 @@ impl Store {
     }
 }
 
-/// A bundle's row by "name:version" or digest; of equal bytes the oldest.
+/// A bundle by "name:version" or digest; the oldest of those with the same bytes.
 pub(crate) async fn find_bundle<C: ConnectionTrait>(
     db: &C,
     reference: &str,

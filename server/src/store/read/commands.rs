@@ -1,5 +1,4 @@
-//! Commands in the words of the contract: from the rows that say what is due, or from an order that
-//! has just made them.
+//! Commands as the contract has them: made from rows, or from an order that was just given.
 
 use std::time::Duration;
 
@@ -28,7 +27,6 @@ use crate::{
 pub struct DueCommand {
     /// Whose session.
     pub device: DeviceId,
-    /// Which attempt.
     pub attempt: AttemptId,
     /// Which run of the attempt, from 1.
     pub run: u32,
@@ -53,9 +51,9 @@ pub enum DueKind {
     Stop(v1::Stop),
 }
 
-/// The commands of an order whose targets are all released with it, for devices that wait for
-/// nothing else: what [`Store::due_commands`](crate::store::Store::due_commands) would read, before
-/// anybody has to.
+/// The commands of an order whose targets are all open, for devices without anything before it.
+/// They equal what [`Store::due_commands`](crate::store::Store::due_commands) would read, without
+/// reading.
 pub(crate) fn of_open_targets(
     order: &deployment::Model,
     bundle: &bundle::Model,
@@ -107,8 +105,8 @@ pub(crate) fn stop(row: &Row) -> (Option<Uuid>, DueCommand) {
 /// A deploy, with its bundle, whose signatures are still to be added.
 pub(crate) fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, DueCommand)>> {
     let (Some(size), Some(format)) = (row.size, row.format.as_deref()) else {
-        // A bundle with an open target cannot be deleted, so this is a database somebody else
-        // changed.
+        // A bundle with an open target cannot be deleted here, so somebody changed the database by
+        // hand.
         tracing::error!(deployment = %row.deployment_id, digest = row.digest, "the bundle of an open target is missing");
         return Ok(None);
     };
@@ -129,8 +127,8 @@ pub(crate) fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, 
         remaining: Timestamp(row.delivery_deadline)
             .since(now)
             .saturating_add(execution),
-        // Its last change is the commit that released it, unless it was pushed in an earlier
-        // session.
+        // The last change of the row is the commit that opened it, unless it was pushed in an
+        // earlier session.
         waited: now.since(Timestamp(row.updated_at)),
         traceparent: row.traceparent.clone(),
         read: 0,

@@ -1,4 +1,4 @@
-//! Configurations, and what they come to for each device.
+//! Configurations, and what follows from them for each device.
 
 use std::collections::BTreeMap;
 
@@ -34,14 +34,13 @@ pub enum Scope {
     Selector(Selector),
 }
 
-/// A configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Configuration {
     /// Unique name.
     pub name: String,
     /// Who it is for.
     pub scope: Scope,
-    /// What agents go by; its revision means nothing here.
+    /// Settings and values. The revision in it is not used.
     pub configure: v1::Configure,
     /// Grows by one with each change.
     pub revision: u64,
@@ -49,14 +48,14 @@ pub struct Configuration {
     pub updated_at: Timestamp,
 }
 
-/// What one device works by.
+/// The configuration of one device, and what the device said about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceConfiguration {
-    /// What it should work by.
+    /// What it should apply.
     pub wanted: v1::Configure,
-    /// Revision it said it works by.
+    /// Revision that it said it applies.
     pub active_revision: u64,
-    /// Revision it refused last.
+    /// Revision that it refused last.
     pub refused_revision: u64,
     /// Why.
     pub refusal: String,
@@ -71,7 +70,7 @@ impl Store {
         rows.into_iter().map(from_row).collect()
     }
 
-    /// What one device works by; none when no configuration ever meant it.
+    /// The configuration of one device; none when none ever applied to it.
     pub async fn device_configuration(&self, device: &str) -> Result<Option<DeviceConfiguration>> {
         let device = find_device(self.reader(), device).await?;
         let row = device_configuration::Entity::find_by_id(device.id);

@@ -1,4 +1,4 @@
-//! How far deployments are, counted from their targets.
+//! Counts of targets and of deployments by their state.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +103,7 @@ impl Store {
     }
 }
 
-/// The whole of some phases.
+/// The sum over phases.
 pub(crate) fn sum_of_phases(phases: &PhaseCounts) -> Counts {
     let mut all = Counts::default();
     for counts in phases.values() {

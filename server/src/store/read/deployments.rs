@@ -33,7 +33,6 @@ use crate::{
 /// An operator's order and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
-    /// Its id.
     pub id: DeploymentId,
     /// "name:version"; only the name when a rollback returns devices to different versions.
     pub bundle: String,
@@ -55,7 +54,7 @@ pub struct Deployment {
     pub finished_at: Option<Timestamp>,
     /// Grows by one with each change of the deployment itself.
     pub revision: u64,
-    /// How it proceeds; none when every target was released at once.
+    /// How it proceeds; none when every target was opened at once.
     pub rollout: Option<Rollout>,
     /// Where its phases stand.
     pub phases: Vec<PhaseStatus>,
@@ -67,7 +66,7 @@ pub struct Deployment {
     pub schedule: Option<Schedule>,
     /// When they may begin next; none while they may.
     pub opens_at: Option<Timestamp>,
-    /// Devices that come to match this are taken in.
+    /// Devices that come to match this selector are added.
     pub dynamic: Option<Selector>,
 }
 
@@ -83,16 +82,14 @@ impl Deployment {
 /// An order that was committed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreatedDeployment {
-    /// The deployment.
     pub deployment: Deployment,
     /// The devices to be told.
     pub devices: Vec<DeviceId>,
-    /// Those of its commands that wait for nothing, as [`Store::due_commands`] would give them.
+    /// Commands that can be pushed at once, as [`Store::due_commands`] would give them.
     pub due: Vec<DueCommand>,
 }
 
 impl Store {
-    /// One deployment.
     pub async fn get_deployment(&self, id: DeploymentId) -> Result<Deployment> {
         Ok(find_deployment(self.reader(), id)
             .await?
@@ -149,7 +146,6 @@ pub(crate) async fn devices_of(tx: &Tx, deployment: DeploymentId) -> Result<Vec<
     Ok(ids.into_iter().map(DeviceId).collect())
 }
 
-/// A deployment's row.
 pub(crate) async fn deployment_row<C: ConnectionTrait>(
     db: &C,
     id: DeploymentId,
@@ -158,7 +154,6 @@ pub(crate) async fn deployment_row<C: ConnectionTrait>(
     row.ok_or_else(|| not_found("deployment", id))
 }
 
-/// A deployment as it stands.
 pub(crate) async fn find_deployment<C: ConnectionTrait>(
     db: &C,
     id: DeploymentId,
@@ -174,7 +169,7 @@ pub(crate) async fn find_deployment<C: ConnectionTrait>(
     deployment_from(row, &phases, &counts.unwrap_or_default(), schedule.as_ref())
 }
 
-/// A deployment whose targets have all been released with it, as nobody needs to read it.
+/// A new deployment whose targets are all open, without reading it.
 pub(crate) fn all_targets_open(row: deployment::Model, targets: usize) -> Result<Deployment> {
     let mut counts = Counts::default();
     counts.add(State::Pending, u32::try_from(targets).unwrap_or(u32::MAX));

@@ -32,7 +32,6 @@ pub struct DeviceKey {
 /// A key that was revoked, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevokedKey {
-    /// The key.
     pub key: DeviceKey,
     /// Why.
     pub cause: Cause,
@@ -40,7 +39,7 @@ pub struct RevokedKey {
     pub device_name: String,
 }
 
-/// Revoked keys of one device that a proof is tried with.
+/// How many revoked keys of one device a proof is tried with.
 const TRIED: usize = 4;
 
 impl Store {
@@ -67,8 +66,8 @@ impl Store {
             .collect()
     }
 
-    /// The newest keys of these devices that were revoked, of each as many as a proof is tried
-    /// with. Those of earlier versions are not among them: nobody wrote down why.
+    /// The newest revoked keys of these devices, as many of each as a proof is tried with. Keys
+    /// without a reason, from earlier versions, are left out.
     pub async fn revoked_keys(
         &self,
         devices: &[DeviceId],
@@ -106,7 +105,7 @@ impl Store {
         Ok(unsigned(number.unwrap_or(0)))
     }
 
-    /// What was revoked after the transaction of this number, by whomever.
+    /// Everything that was revoked after the transaction of this number, by any replica.
     pub async fn revoked_after(&self, number: u64) -> Result<Vec<Revocation>> {
         let keys: Vec<(Uuid, Option<i64>, Option<String>)> = device_key::Entity::find()
             .select_only()
@@ -138,15 +137,15 @@ impl Store {
         Ok(keys.chain(tokens).collect())
     }
 
-    /// Sessions whose key is revoked, as the newest such number of each of these devices that has
-    /// any; what they say is not to be believed. Asked in the transaction that would write it down.
+    /// For each of these devices with a revoked key: sessions up to the number spoke with it, and
+    /// what they report is not believed. Asked in the transaction that would write the report.
     pub(crate) async fn silenced(
         &self,
         tx: &Tx,
         devices: impl IntoIterator<Item = Uuid>,
     ) -> Result<HashMap<Uuid, u64>> {
-        // Nobody else writes to this database: what was revoked before this process has no session
-        // in it.
+        // SQLite: only this process writes, and a key that was revoked before it started has no
+        // session in it.
         if self.is_alone() && !self.revocations().any() {
             return Ok(HashMap::new());
         }
@@ -174,7 +173,7 @@ impl Store {
     }
 }
 
-/// What is remembered of a revoked key; none where nobody wrote down why.
+/// What is remembered of a revoked key; none where no reason was recorded.
 pub(crate) fn revoked_key(row: device_key::Model) -> Result<Option<RevokedKey>> {
     let Some(cause) = row.revoked_because.as_deref().and_then(Cause::parse) else {
         return Ok(None);

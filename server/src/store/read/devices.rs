@@ -32,13 +32,12 @@ use crate::{
     },
 };
 
-/// Rows read at a time while looking for what a selector means.
+/// Rows read at a time while looking for devices that a selector matches.
 const SCAN: u64 = 500;
 
 /// One machine under management.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Device {
-    /// Its id.
     pub id: DeviceId,
     /// Unique name.
     pub name: String,
@@ -56,7 +55,7 @@ pub struct Device {
     pub vital_signs: Option<v1::VitalSigns>,
     /// What it is known to run, from outcomes, by bundle name.
     pub releases: Vec<v1::ActiveRelease>,
-    /// Where its heartbeats say something else, by bundle name.
+    /// Bundle names under which its heartbeats report something else.
     pub drifts: Vec<v1::Drift>,
     /// What it was to remove and could not, as of the latest heartbeat.
     pub leftovers: Option<v1::Leftovers>,
@@ -77,12 +76,12 @@ pub struct Device {
 }
 
 impl Store {
-    /// Devices a selector means, oldest first.
+    /// Devices that a selector matches, oldest first.
     pub async fn list_devices(&self, selector: &Selector, page: Page) -> Result<Paged<Device>> {
         let limit = page.limit() as usize;
         let mut after = page.after_id("devices")?;
         let mut found = Vec::new();
-        // The selector's one meaning is in the domain, so rows are read in runs until the page is
+        // Only the domain knows what a selector means, so rows are read in runs until the page is
         // full.
         loop {
             let mut query = candidates(selector)
@@ -114,7 +113,7 @@ impl Store {
         self.whole(self.reader(), row).await
     }
 
-    /// Those of these devices that exist and that a selector means, oldest first.
+    /// Those of these devices that exist and that a selector matches, oldest first.
     pub async fn devices_among(
         &self,
         selector: &Selector,
@@ -148,7 +147,7 @@ impl Store {
         devices.pop().ok_or_else(|| not_found("device", id))
     }
 
-    /// Adds to rows what stands in other tables, one query a table.
+    /// Adds what other tables have about these devices, one query a table.
     async fn hydrate<C: ConnectionTrait>(
         &self,
         db: &C,
@@ -191,8 +190,8 @@ impl Store {
             .map(|(row, labels)| {
                 let key = keys.remove(&row.id).and_then(|mut keys| keys.pop());
                 let beat = beats.remove(&row.id).and_then(|mut beats| beats.pop());
-                // Rows are read one table after another; a heartbeat written in between is a sign
-                // of life as well.
+                // Tables are read one after another. A heartbeat that was written in between is a
+                // sign of life as well.
                 let beat_at = beat.as_ref().map(|beat| beat.at);
                 Ok(Device {
                     status: status(&row, online.contains(&row.id)),
@@ -231,7 +230,7 @@ impl Store {
                     epoch: unsigned(row.epoch),
                     revision: unsigned(row.revision),
                     protocol_revision: u32::try_from(row.protocol_revision).unwrap_or(0),
-                    // Those from before it was written down were copies.
+                    // Conflicts without a reason are from versions that knew only copies.
                     conflict: row
                         .conflicted
                         .then(|| Conflict::parse(&row.conflict).unwrap_or(Conflict::Copies)),

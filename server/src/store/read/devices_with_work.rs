@@ -1,5 +1,5 @@
-//! Which devices have anything waiting for them at all: two questions of the indexes, whatever the
-//! size of the fleet, so that a look at everybody costs as much as there is to do.
+//! Which devices have something to be pushed. Two questions that only indexes answer, so a pass
+//! over the whole fleet costs as much as there is to do.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use crate::store::{
 };
 
 impl Store {
-    /// Devices with an attempt that they may still hold or are still to get.
+    /// Devices with an unresolved attempt.
     pub async fn devices_with_attempts(&self) -> Result<HashSet<DeviceId>> {
         let mut query = Query::select();
         query

@@ -1,4 +1,5 @@
-//! What devices should run by their outcomes, where they are known to drift, and what is in flux.
+//! What devices should run by their outcomes, where they are known to drift, and which bundle names
+//! are about to change.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +53,7 @@ impl Store {
     }
 }
 
-/// What outcomes said and what drifts; not what is in flux.
+/// What outcomes said and which drifts are recorded. Names in flux are read apart.
 pub(crate) async fn known_releases<C: ConnectionTrait>(
     db: &C,
     ids: &[Uuid],
@@ -88,7 +89,7 @@ pub(crate) async fn known_releases<C: ConnectionTrait>(
     Ok(known)
 }
 
-/// Bundle names with an attempt that is released and not answered; what is still held has not begun
+/// Bundle names with an attempt that is open or not answered. A held attempt has not begun
 /// anywhere.
 pub(crate) async fn names_in_flux(tx: &Tx, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
     Ok(attempt::Entity::find()

@@ -1,4 +1,5 @@
-//! What is due: the rows are the queue, and these are its head for the sessions that are here.
+//! Which commands are due. The rows are the queue; this reads its head for the sessions of this
+//! replica.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,14 +28,14 @@ use crate::{
 };
 
 impl Store {
-    /// What is due for these devices in these sessions: the oldest unresolved attempt of each
-    /// bundle name if it was not pushed in this session, and every stop not pushed in this session;
-    /// both also when they were, and nothing has been heard for [`UNHEARD`]. Nothing for conflicted
-    /// devices.
+    /// The commands that are due for these devices in these sessions: the oldest unresolved attempt
+    /// of each bundle name, if it was not pushed in this session, and every stop that was not
+    /// pushed in it. Both also when they were pushed, and nothing has been heard for [`UNHEARD`].
+    /// Nothing for conflicted devices.
     ///
-    /// Pushes are noted behind ([`mark_sent`](Self::mark_sent),
-    /// [`mark_stops_sent`](Self::mark_stops_sent)), so a caller that asks again before that gets
-    /// the same answer.
+    /// Pushes are written later ([`mark_sent`](Self::mark_sent),
+    /// [`mark_stops_sent`](Self::mark_stops_sent)). Who asks again before that gets the same
+    /// commands.
     pub async fn due_commands(&self, sessions: &[(DeviceId, u64)]) -> Result<Vec<DueCommand>> {
         let read = self.in_flight().moment();
         let time = self.time();
@@ -93,10 +94,10 @@ impl Store {
     }
 }
 
-/// Whether it waits for its device and was not pushed in this session; a clock that jumped makes
-/// nothing late. One that was accepted but, as far as these rows know, never pushed is asked about
-/// again: after a restore the device knows more, and otherwise repeating it does no harm. What is
-/// paused begins nowhere.
+/// Whether it waits for its device and was not pushed in this session. While the clock is not
+/// trusted, no deadline has passed. An attempt that was accepted but, by these rows, never pushed
+/// is pushed again: after a restore the device knows more than the rows, and otherwise a repetition
+/// does no harm. Nothing of a paused deployment begins.
 fn is_new(row: &Row, epoch: i64, now: Option<Timestamp>) -> bool {
     let paused = row.deployment_state == DeploymentState::Paused.as_str();
     let waits = row.state == State::Pending.as_str() || row.state == State::Sent.as_str();
@@ -107,7 +108,7 @@ fn is_new(row: &Row, epoch: i64, now: Option<Timestamp>) -> bool {
     waits && (is_first || unheard) || is_first && is_at_work(row) && !sent.is_known()
 }
 
-/// Whether nothing has been heard since it was pushed, for so long that it may not have arrived.
+/// Whether the device has said nothing for so long since the push that it may not have arrived.
 fn is_unheard(row: &Row, now: Option<Timestamp>) -> bool {
     now.is_some_and(|now| now.since(Timestamp(row.updated_at)) >= UNHEARD)
 }
@@ -116,8 +117,8 @@ fn is_at_work(row: &Row) -> bool {
     row.state == State::Accepted.as_str() || row.state == State::Running.as_str()
 }
 
-/// Schedules of the deployments met so far. They gate beginnings only: stops, and further runs of
-/// what has begun, pass.
+/// The schedules of deployments, each read once. They only delay beginnings: stops, and further
+/// runs of what has begun, are not held back.
 #[derive(Default)]
 struct ScheduleCache(BTreeMap<Uuid, Option<Schedule>>);
 
@@ -130,8 +131,8 @@ impl ScheduleCache {
         let schedule = self.0.entry(row.deployment_id).or_insert_with(|| {
             let read = schedules::read(row.start_at, windows, row.spread_us.unwrap_or(0), None);
             read.inspect_err(|why| {
-                // Too early would be worse than not at all, and its delivery deadline ends it by
-                // name.
+                // Beginning too early would be worse than not at all. Its delivery deadline ends
+                // it.
                 tracing::error!(deployment = %row.deployment_id, why, "its schedule cannot be read, so nothing of it begins");
             })
             .ok()
@@ -139,14 +140,14 @@ impl ScheduleCache {
         let Some(schedule) = schedule else {
             return false;
         };
-        // Its time for delivery began with its release.
+        // Its time for delivery began when it was opened.
         let released = Timestamp(row.delivery_deadline.saturating_sub(row.delivery_us));
         let share = Share::new(DeploymentId(row.deployment_id), DeviceId(row.device_id));
         schedule.is_due(released, share, now)
     }
 }
 
-/// Whether the device asked to be asked again, and the time for it has come.
+/// Whether the device asked for more time, and that time has come.
 fn is_granted(row: &Row, now: Timestamp) -> bool {
     is_at_work(row) && row.run_due_at.is_some_and(|due| due <= now.0)
 }

@@ -1,4 +1,4 @@
-//! Deployments that go on taking in devices, and the devices they have had.
+//! Deployments that accept more devices, and the devices they have had.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,11 +18,11 @@ use crate::{
     },
 };
 
-/// A deployment that takes devices in, with its terms.
+/// A deployment that accepts devices, with its terms.
 pub(crate) type DynamicDeployment = (deployment::Model, schedule::Model);
 
-/// Deployments that take devices in now, the newest first: where two are about one bundle name, the
-/// newer one has it.
+/// Deployments that accept devices now, newest first: where two are about one bundle name, the
+/// newer one gets the device.
 pub(crate) async fn accepting_devices(
     tx: &Tx,
     only: Option<DeploymentId>,
@@ -59,7 +59,7 @@ pub(crate) async fn accepting_devices(
     Ok(dynamic.map(|(terms, row)| (row, terms)).collect())
 }
 
-/// A deployment that may still give a bundle to devices nobody has named yet.
+/// A deployment that may still bring this bundle to further devices.
 pub(crate) async fn may_still_deploy<C: ConnectionTrait>(
     db: &C,
     bundle: &bundle::Model,
@@ -84,7 +84,7 @@ pub(crate) async fn may_still_deploy<C: ConnectionTrait>(
     Ok(found.map(|row| row.try_get("", "id")).transpose()?)
 }
 
-/// Devices that have been part of a deployment, or of a newer one of the same bundle name.
+/// Devices that are or were part of a deployment, or of a newer one of the same bundle name.
 pub(crate) async fn already_targeted(
     tx: &Tx,
     row: &deployment::Model,

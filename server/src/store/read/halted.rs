@@ -27,7 +27,6 @@ use crate::{
 /// A device that was not done when its deployment was halted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HaltedDevice {
-    /// The device.
     pub device: DeviceId,
     /// Its name when the target was made.
     pub device_name: String,

@@ -1,4 +1,4 @@
-//! Which held targets come next.
+//! Which held targets are opened next.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +20,12 @@ use crate::{
     },
 };
 
-/// Most candidates looked at in one transaction where labels decide. Those whose budget is used up
-/// are not among them, so there is always one that goes; the rest follows with the next look.
+/// Most candidates that are looked at in one transaction where labels decide. Devices whose budget
+/// is used up are left out before, so there is always one that can go; the rest follows in the next
+/// round.
 const MOST_CANDIDATES: u64 = 20_000;
 
-/// Held targets of the phases up to `through`, in their order, as many as limits leave room for.
+/// Held targets of the phases up to `through`, in their order, as many as the limits allow.
 pub(crate) async fn choose_held<C: ConnectionTrait>(
     db: &C,
     deployment: Uuid,
@@ -60,7 +61,7 @@ fn unresolved_attempts(deployment: Uuid) -> SelectStatement {
         .to_owned()
 }
 
-/// Puts the value of a label beside each attempt.
+/// Joins the value of a label of each device.
 fn with_label(query: &mut SelectStatement, alias: &str, label: &str) {
     query.left_join(
         TableRef::from(device_label::Entity).alias(Alias::new(alias)),

@@ -1,4 +1,4 @@
-//! What was ever ordered for a device, newest first.
+//! Every target that a device ever had, newest first.
 
 use kernex_proto::ids::{DeploymentId, Digest};
 use sea_orm::{
@@ -28,7 +28,6 @@ use crate::{
 /// One target in a device's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryEntry {
-    /// The deployment.
     pub deployment: DeploymentId,
     /// "name:version".
     pub bundle: String,
@@ -36,7 +35,6 @@ pub struct HistoryEntry {
     pub digest: Digest,
     /// Number of the latest attempt.
     pub attempt: u32,
-    /// Its state.
     pub state: State,
     /// Why it failed.
     pub reason: Option<Reason>,

@@ -1,11 +1,11 @@
-//! What agents could not remove, as it is kept beside their heartbeats.
+//! What agents could not remove, as the heartbeat row keeps it.
 
 use kernex_proto::v1;
 use serde::{Deserialize, Serialize};
 
 use crate::store::db::values::clean;
 
-/// Most that are kept by name; an agent sends no more.
+/// Most leftovers that are kept by name; an agent sends no more.
 const NAMED: usize = 16;
 
 #[derive(Serialize, Deserialize)]

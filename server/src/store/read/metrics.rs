@@ -1,4 +1,4 @@
-//! Sampled heartbeats: how a device did over time.
+//! Sampled heartbeats: the history of the vital signs of a device.
 
 use kernex_proto::v1;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};

@@ -10,7 +10,6 @@ use crate::{
     store::db::error::{Result, StoreError},
 };
 
-/// An order.
 #[derive(Debug, Clone)]
 pub struct NewDeployment {
     /// "name:version" or digest.
@@ -27,20 +26,20 @@ pub struct NewDeployment {
     pub execution: Duration,
     /// W3C trace context of the order, empty when there is none.
     pub traceparent: String,
-    /// How to proceed; none releases every target at once.
+    /// How to proceed; none opens every target at once.
     pub rollout: Option<Rollout>,
-    /// When its targets may begin, and which devices it goes on taking in.
+    /// When its targets may begin, and which devices are added later.
     pub terms: Terms,
 }
 
-/// What an order says beside its devices and its phases.
+/// What an order says about time, later devices and penalties.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Terms {
     /// When its targets may begin.
     pub schedule: Schedule,
     /// Its deadline as a time after the start, where it is not given as an instant.
     pub deadline_after: Option<Duration>,
-    /// Devices that come to match this later are taken in too.
+    /// Devices that come to match this later are added.
     pub dynamic: Option<Selector>,
     /// Failures in a row after which a device is left out; 0 for never.
     pub penalty_after: u32,

@@ -1,5 +1,5 @@
-//! Which devices have failed a bundle too often to get it again unasked; read from their attempts,
-//! never stored.
+//! Which devices have failed a bundle so often in a row that they do not get it again by
+//! themselves. Read from their attempts each time, never stored.
 
 use std::collections::BTreeMap;
 
@@ -36,8 +36,8 @@ struct Row {
     late_at: Option<i64>,
 }
 
-/// Those of some devices that failed these bytes `after` times in a row or more, whatever they were
-/// named.
+/// Those of these devices that failed these bytes at least `after` times in a row, under whatever
+/// name.
 pub(crate) async fn penalties<C: ConnectionTrait>(
     db: &C,
     digest: &str,
@@ -95,7 +95,7 @@ pub(crate) async fn penalties<C: ConnectionTrait>(
     Ok(penalties)
 }
 
-/// What an ending says; none where the device said nothing.
+/// What the end of an attempt says about the bundle; none where the device said nothing.
 fn fact(at: Option<i64>, state: Option<&str>, reason: Option<&str>) -> Result<Option<Past>, DbErr> {
     let (Some(at), Some(state)) = (at, state) else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! How deployments proceed, from rows to rules.
+//! Phases of deployments: from rows to what the planner looks at.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What has to be known of an order to ask its devices about it; read only.
+//! What a deployment would be, to ask its devices about it before it is ordered. Changes nothing.
 
 use kernex_proto::{ids::DeviceId, v1};
 use uuid::Uuid;
@@ -37,13 +37,11 @@ pub struct Planning {
 /// A device an order means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedDevice {
-    /// Its id.
     pub id: DeviceId,
-    /// Its name.
     pub name: String,
     /// Two copies of it exist, so it gets no commands.
     pub conflicted: bool,
-    /// It failed the bundle too often to get it unasked.
+    /// It failed the bundle too often to get it again by itself.
     pub penalty: Option<Penalty>,
     /// What is wrong with the disk of its agent's state folder, so it gets no commands.
     pub disk_fault: Option<DiskFault>,

@@ -1,5 +1,5 @@
-//! Where each device of a deployment would go back to, in statements whose number does not grow
-//! with the fleet.
+//! Plans what each device of a deployment goes back to. The number of statements does not grow with
+//! the fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,6 @@ use crate::{
 /// What a rollback does with one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RollbackTarget {
-    /// The device.
     pub device: DeviceId,
     /// Its name when the deployment was made.
     pub device_name: String,
@@ -137,7 +136,7 @@ fn facts(
     let latest = tries.last();
     let before = match effective.and_then(|one| one.previous_digest.as_deref()) {
         Some(text) => text,
-        // From before outcomes were kept with what ran.
+        // Older rows do not say what ran before.
         None => runs.map_or("", |runs| &runs.previous_digest),
     };
     let succeeded = State::Succeeded.as_str();
@@ -157,7 +156,7 @@ fn facts(
     })
 }
 
-/// What matters of an attempt; its output stays where it is.
+/// The columns of an attempt that matter here. Its output may be long, and is not read.
 #[derive(sea_orm::FromQueryResult)]
 struct AttemptRow {
     target_id: Uuid,

@@ -1,4 +1,4 @@
-//! Schedules of deployments, from rows to rules.
+//! Schedules of deployments: from rows to what the domain decides by.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -46,7 +46,7 @@ pub(crate) async fn find<C: ConnectionTrait>(
     Ok(schedule::Entity::find_by_id(deployment.0).one(db).await?)
 }
 
-/// Whether a deployment may still take devices in.
+/// Whether a deployment may still add devices.
 pub(crate) fn accepts_devices(row: &deployment::Model, schedule: Option<&schedule::Model>) -> bool {
     let takes = schedule.is_some_and(|row| row.selector.is_some() && !row.deadline_passed);
     takes && row.cancelled_at.is_none()
@@ -96,8 +96,8 @@ pub(crate) fn from_row(row: &schedule::Model) -> Result<Terms> {
     })
 }
 
-/// Whether the deadline has not been acted upon, in the words of the index that has only those; a
-/// bound value would not be taken for them.
+/// Selects schedules whose deadline was not acted upon. Written as the partial index has it: with a
+/// bound value the database would not use that index.
 pub(crate) fn is_pending() -> Expr {
     schedule::Column::DeadlinePassed.into_expr().not()
 }

@@ -1,4 +1,4 @@
-//! The devices an order is about: named by id or by name, or meant by a selector.
+//! The devices that an order selects: by id, by name, or by labels.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// What an order has to know of a device. Not its whole row: an order may be about the whole fleet.
+/// What an order has to know of a device. Not the whole row: an order may be about the whole fleet.
 #[derive(Debug, Clone, FromQueryResult)]
 pub(crate) struct SelectedDevice {
     pub(crate) id: Uuid,
@@ -34,10 +34,9 @@ pub(crate) struct SelectedDevice {
     pub(crate) generation: i64,
     pub(crate) conflicted: bool,
     pub(crate) disk_fault: Option<String>,
-    /// Whether an attempt under the bundle's name may be unresolved. Where it is false, nobody has
-    /// to ask for them.
+    /// Whether an attempt of the bundle name may be unresolved. When false, nobody has to look.
     pub(crate) may_be_busy: bool,
-    /// Whether the bundle's bytes may have failed there before. Likewise.
+    /// Whether the bundle's bytes may have failed there before. When false, nobody has to look.
     pub(crate) may_have_failed: bool,
 }
 

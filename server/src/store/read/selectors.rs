@@ -1,5 +1,5 @@
-//! Which devices a selector means. Its one meaning is in the domain; the database only leaves out
-//! what it cannot mean, so that finding a few does not read all.
+//! Which devices a selector matches. Only the domain knows what a selector means. The database
+//! leaves out devices that cannot match, so that finding a few does not read all.
 
 use std::collections::BTreeMap;
 
@@ -23,10 +23,10 @@ use crate::{
 /// Labels of one device.
 pub(crate) type Labels = BTreeMap<String, String>;
 
-/// Of more values than this, choosing is left to the domain.
+/// With more values than this the database is not asked, and the domain chooses.
 const MAX_VALUES: usize = 1_024;
 
-/// Devices that a selector may mean: all it means, and perhaps more.
+/// Devices that a selector may match: all that it matches, and perhaps more.
 pub(crate) fn candidates(selector: &Selector) -> Select<device::Entity> {
     let few = selector
         .one_of()
@@ -71,7 +71,7 @@ pub(crate) async fn labels_of<C: ConnectionTrait>(
     Ok(labels)
 }
 
-/// Those of some devices a selector means, with their labels.
+/// Those of these devices that a selector matches, with their labels.
 pub(crate) async fn matching<C: ConnectionTrait>(
     db: &C,
     selector: &Selector,
@@ -88,14 +88,14 @@ pub(crate) async fn matching<C: ConnectionTrait>(
         .collect())
 }
 
-/// Everything a device answers to: its labels and what it has told about itself.
+/// Everything a selector can match of a device: its labels and what it has said about itself.
 fn all_labels(row: &device::Model, labels: &Labels) -> Labels {
     let mut answers = labels.clone();
     answers.extend(built_in(row));
     answers
 }
 
-/// Where a built-in label stands.
+/// The column of a built-in label.
 fn column(key: &str) -> Option<device::Column> {
     let [name, os, arch, agent_version] = BUILT_IN;
     let columns = [
@@ -110,7 +110,7 @@ fn column(key: &str) -> Option<device::Column> {
         .find_map(|(name, column)| (name == word).then_some(column))
 }
 
-/// What a device answers to without being labelled.
+/// The built-in labels of a device.
 pub(crate) fn built_in(row: &device::Model) -> Labels {
     let [name, os, arch, agent_version] = BUILT_IN;
     [

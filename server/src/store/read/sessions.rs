@@ -1,4 +1,4 @@
-//! Which connection speaks for a device, under which number, on which replica.
+//! Sessions of devices: under which number, on which replica.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +15,9 @@ use crate::store::{
 };
 
 impl Store {
-    /// Those of a replica's open sessions that are over without its knowledge: the device has a
+    /// Those of a replica's open sessions that have ended without its knowledge: the device has a
     /// newer one on another replica, or an operator decided between copies of it. `here` has to be
-    /// read before this is asked.
+    /// read before this is called.
     pub async fn sessions_lost(
         &self,
         replica: Uuid,
@@ -57,7 +57,7 @@ pub(crate) struct DeviceSession {
     pub(crate) conflicted: bool,
 }
 
-/// Those of these sessions that are still their devices', by device.
+/// Those of these sessions that are still open, by device.
 pub(crate) async fn still_open(
     tx: &Tx,
     numbered: &[(DeviceId, u64)],

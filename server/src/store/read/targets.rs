@@ -34,11 +34,8 @@ use crate::{
 /// One device within one deployment, as its latest attempt stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Its id.
     pub id: TargetId,
-    /// The deployment.
     pub deployment: DeploymentId,
-    /// The device.
     pub device: DeviceId,
     /// The device's name when the target was made.
     pub device_name: String,
@@ -46,7 +43,6 @@ pub struct Target {
     pub bundle: String,
     /// Number of the latest attempt.
     pub attempt: u32,
-    /// Its state.
     pub state: State,
     /// What it is doing, while running.
     pub progress: Option<StepProgress>,
@@ -77,9 +73,7 @@ pub struct Target {
 /// How far a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepProgress {
-    /// The step.
     pub step: Step,
-    /// Bytes done.
     pub bytes_done: u64,
     /// Bytes in all, 0 when unknown.
     pub bytes_total: u64,
@@ -90,10 +84,10 @@ pub struct StepProgress {
 /// Most targets in one page, because each may carry 64 KiB of output.
 const MAX_TARGETS: u64 = 200;
 
-/// Most output in one page, in bytes; what is over it comes with the next.
+/// Most output in one page, in bytes; the next page has the rest.
 const MAX_OUTPUT: usize = 2 * 1024 * 1024;
 
-/// Characters of output that travel with a change; a page of targets has all of it.
+/// Characters of output that go with a change. A page of targets has all of it.
 const CHANGE_OUTPUT: i32 = 4096;
 
 #[derive(FromQueryResult)]
@@ -177,8 +171,8 @@ impl Store {
             .collect()
     }
 
-    /// What says when targets of this deployment begin; none when time does not hold them back, or
-    /// is not known.
+    /// When targets of this deployment may start; none when time does not hold them back, or when
+    /// the clock is not trusted.
     async fn start_times(&self, row: &deployment::Model) -> Result<Option<StartTimes>> {
         let (Some(now), None) = (self.time(), row.finished_at) else {
             return Ok(None);
@@ -204,8 +198,8 @@ impl Store {
     }
 }
 
-/// Targets with their latest attempts; the output whole, or cut in the database where a fleet's
-/// worth of it is read.
+/// Targets with their latest attempts. The output is whole, or cut in the database where the whole
+/// fleet is read.
 fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
     let mut query = Query::select();
     for column in [
@@ -261,13 +255,12 @@ struct StartTimes {
 }
 
 impl StartTimes {
-    /// When this one does, as far as time decides it.
+    /// When this target may start, as far as time decides it.
     fn of(&self, row: &Row, state: State) -> Option<Timestamp> {
         let released = match state {
-            // Its time for delivery began with its release.
+            // Its time for delivery began when it was opened.
             State::Pending => Timestamp(row.delivery_deadline.saturating_sub(self.delivery_us)),
-            // The first phase opens with the start; what opens the later ones is not for a clock to
-            // say.
+            // The first phase opens with the start. When later phases open is not known.
             State::Held if self.waits && row.phase == 1 => self.now,
             _ => return None,
         };
@@ -301,7 +294,7 @@ fn target_from(row: Row, start_times: Option<&StartTimes>) -> Result<Target> {
         message: row.message,
         exit_code: row.exit_code,
         output_tail: row.output_tail,
-        // An agent that answers a stop it was sent too late has nothing new to say.
+        // An agent that answers a stop which came too late says nothing new.
         late_outcome: row
             .late_state
             .is_some_and(|late| late != State::Cancelled.as_str()),

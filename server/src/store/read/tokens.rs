@@ -1,4 +1,4 @@
-//! Operator tokens and enrolment tokens; of their secrets the rows have only hashes.
+//! Operator tokens and enrolment tokens. Rows have only hashes of their secrets.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,6 @@ pub struct Principal {
 /// An enrolment token without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnrollmentTokenRow {
-    /// Its id.
     pub id: TokenId,
     /// How many new devices it may still let in.
     pub uses_left: u32,

@@ -1,6 +1,6 @@
-//! Deployments with phases, moved on: facts are read for all of them at once, and what the planner
-//! says about one is applied in one transaction that reads them again. Writers are serial, so that
-//! several replicas may do this.
+//! Moves deployments with phases on. The facts of all of them are read at once. What the planner
+//! decides about one is applied in a transaction of its own, which reads the facts again. Writers
+//! are serial, so several replicas may do this at the same time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -50,16 +50,16 @@ pub struct Advanced {
     pub open: usize,
     /// Actions that were applied.
     pub applied: usize,
-    /// Devices that were released, to be told.
+    /// Devices whose targets were opened; they are to be told.
     pub devices: Vec<DeviceId>,
-    /// When time alone changes what is to be done.
+    /// The next instant at which time alone makes something due.
     pub wake: Option<Timestamp>,
-    /// Deployments that cannot go on, and why.
+    /// Deployments that could not be moved on, and why.
     pub failed: Vec<(DeploymentId, StoreError)>,
 }
 
-/// Which deployments proceed in phases, in the words of the index that has only those; a bound
-/// value would not be taken for them.
+/// Selects deployments with phases. Written as the partial index has it: with a bound value the
+/// database would not use that index.
 fn has_phases() -> Expr {
     deployment::Column::PhaseCount
         .into_expr()
@@ -67,7 +67,7 @@ fn has_phases() -> Expr {
 }
 
 impl Store {
-    /// Does what is to be done next about every deployment with phases.
+    /// Moves every deployment with phases on, as far as it goes now.
     pub async fn advance_rollouts(&self) -> Result<Advanced> {
         let db = self.reader();
         let rows = deployment::Entity::find()
@@ -102,15 +102,15 @@ impl Store {
                     advanced.devices.extend(devices);
                 }
                 Err(error @ StoreError::Unavailable(_)) => return Err(error),
-                // One that trips over a defect does not hold up the others.
+                // A defect in one deployment does not hold up the others.
                 Err(error) => advanced.failed.push((id, error)),
             }
         }
         Ok(advanced)
     }
 
-    /// Whether there is nothing to write: also when budgets leave no room for what would be
-    /// released.
+    /// Whether there is nothing to write. That is also so when budgets leave no room for what would
+    /// be opened.
     async fn is_idle(&self, row: &deployment::Model, actions: &[Action]) -> Result<bool> {
         let [Action::Release { through, at_most }] = actions else {
             return Ok(actions.is_empty());
@@ -149,8 +149,8 @@ fn gate(schedule: Option<&schedule::Model>, now: Option<Timestamp>) -> Result<Ga
     })
 }
 
-/// Does what is to be done next about one deployment with phases, as its rows stand in this
-/// transaction. Says how many actions that were, and which devices were released.
+/// Moves one deployment with phases on, by its rows as this transaction sees them. Gives the number
+/// of actions and the devices whose targets were opened.
 pub(crate) async fn advance_deployment(
     tx: &Deciding,
     id: DeploymentId,
@@ -203,7 +203,7 @@ pub(crate) async fn advance_deployment(
                 let detail = json!({ "reason": reason.to_string() });
                 tx.event("deployment.paused", Subject::Deployment(id), detail);
             }
-            // No device can go back, which is told; it pauses like any other.
+            // No device can go back; an event has said so. It pauses like any other.
             Action::RollBack(_) => {}
             Action::AwaitApproval => {
                 change.state = DeploymentState::AwaitingApproval;

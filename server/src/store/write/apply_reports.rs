@@ -31,8 +31,8 @@ use crate::{
 };
 
 impl Store {
-    /// Applies reports in order and says what became of each, once committed. None for those that
-    /// came in with a key that is revoked by now: nothing of what they say is written.
+    /// Applies reports in order, and gives the disposition of each after the commit. None for a
+    /// report of a session whose key is revoked by now: nothing of it is written.
     pub async fn apply_reports(
         &self,
         reports: &[IncomingReport],
@@ -116,8 +116,8 @@ fn reporting(reports: &[IncomingReport]) -> BTreeSet<Uuid> {
         .collect()
 }
 
-/// What an outcome says about what runs is true although nobody here knows its attempt: a restored
-/// database has forgotten it.
+/// The attempt is unknown here, because the database was restored from a backup. What its outcome
+/// says about the running release is true all the same.
 fn learn_unknown(report: &IncomingReport, now: Timestamp, releases: &mut Releases) {
     if let ReportEvent::Outcome(outcome) = &report.event
         && let Some(active) = &outcome.active
@@ -139,11 +139,12 @@ fn apply_one(
         return v1::Disposition::Refused;
     }
     let fact = match &report.event {
-        // What waits for its next run has been accepted, and nothing of it has begun.
+        // An attempt that waits for its next run was accepted, and nothing of it has begun.
         ReportEvent::Accepted | ReportEvent::Deferred(_) => Fact::Accepted,
         ReportEvent::Progress(progress) => {
             let Some(step) = Step::from_wire(progress.step()) else {
-                // A step a newer agent has; where the attempt stands is known without it.
+                // A newer agent may name a step that is unknown here. The state is known without
+                // it.
                 return v1::Disposition::Duplicate;
             };
             Fact::Progress {
@@ -162,7 +163,7 @@ fn apply_one(
     };
     let verdict = entry.apply(fact, now);
     if matches!(verdict, Verdict::Applied(_)) && !Sent(entry.row.sent_epoch).is_known() {
-        // It got there, whatever becomes of the note about that.
+        // The device answers it, so it was pushed, whether that was noted or not.
         entry.row.sent_epoch = Sent::SOMETIME.0;
     }
     if let ReportEvent::Outcome(outcome) = &report.event
@@ -178,7 +179,7 @@ fn apply_one(
             now,
         );
         let after = releases.running(row.device_id, &row.bundle_name);
-        // What no outcome told about, the device may know.
+        // Where no outcome has said what ran before, the device may know.
         row.previous_digest = Some(if before.digest.is_empty() {
             after.previous_digest
         } else {

@@ -8,7 +8,6 @@ use crate::store::{
     write::replay::Caller,
 };
 
-/// Records who changed what.
 pub(crate) async fn audit(
     tx: &Tx,
     caller: &Caller,

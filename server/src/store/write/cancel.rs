@@ -23,8 +23,8 @@ use crate::{
 };
 
 impl Store {
-    /// Stops a deployment: what has not been pushed is cancelled, the rest is asked to stop. Also
-    /// gives the devices to tell.
+    /// Stops a deployment. What was not pushed is cancelled, the rest is told to stop. Also gives
+    /// the devices to tell.
     pub async fn cancel_deployment(
         &self,
         caller: &Caller,

@@ -1,6 +1,5 @@
-//! Attempts between rows and rules: loaded together, changed by `domain::attempt::apply` only,
-//! written back together by compare-and-set, with their events and with the deployments they
-//! finish.
+//! Changes many attempts together: rows are loaded, changed by `domain::attempt::apply` only, and
+//! written back by compare-and-set, with their events and with the deployments that they finish.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,8 +58,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Likewise, for attempts that may be closed: from when they are loaded on nothing of them is
-    /// pushed until that is committed, and they say what was pushed before.
+    /// The same for attempts that may be closed. From the moment they are loaded nothing of them is
+    /// pushed until the commit, and pushes before that moment are known.
     pub(crate) fn deciding(tx: &'a Deciding) -> Self {
         Self {
             decision: Some(tx.decision()),
@@ -153,8 +152,8 @@ impl Entry {
         self.happen(fact.into(), now)
     }
 
-    /// Applies a decision, which only who has leave for it can take: the attempt is held, and what
-    /// was pushed of it is known.
+    /// Applies a decision. Only a transaction with leave to decide may: it holds the attempt back
+    /// from being pushed, and knows what was pushed of it.
     pub(crate) fn close(&mut self, _leave: &Deciding, closing: Closing, now: Timestamp) -> Verdict {
         self.happen(closing.into(), now)
     }
@@ -169,7 +168,7 @@ impl Entry {
         verdict
     }
 
-    /// Notes that it was pushed in this session; late news of a session that does not count any
+    /// Notes that it was pushed in this session. A late note of a session that does not count any
     /// more changes nothing.
     pub(crate) fn note_push(&mut self, epoch: i64, now: Timestamp) {
         let before = Sent(self.row.sent_epoch);
@@ -184,14 +183,14 @@ impl Entry {
         }
     }
 
-    /// The device's complete list does not have it: what was pushed before this session does not
-    /// count any more.
+    /// The device's complete list does not have it, so pushes before this session do not count any
+    /// more.
     pub(crate) fn take_push_back(&mut self, epoch: i64) {
         self.row.sent_epoch = Sent::again_from(epoch).0;
         self.mark_dirty();
     }
 
-    /// Marks a change of the row that is no business of the rules.
+    /// Marks a change of the row that the rules do not look at.
     pub(crate) fn mark_dirty(&mut self) {
         self.dirty = true;
     }
@@ -205,7 +204,7 @@ pub(crate) fn write_facts(row: &mut attempt::Model, facts: &Attempt, now: Timest
     row.unresolved = facts.unresolved;
     row.stop_requested = facts.stop_requested;
     if facts.stop_going_back && !row.stop_going_back {
-        // It is another order than the one that was sent.
+        // The stop that was pushed before did not end going back; this one has to be pushed.
         row.stop_sent_epoch = 0;
     }
     row.stop_going_back = facts.stop_going_back;
@@ -230,7 +229,7 @@ fn announce(tx: &Tx, entry: &Entry) {
     let mut detail = json!({ "target": row.target_id, "attempt": row.number });
     let kind = if entry.before != now.state {
         match now.state {
-            // Informative only; nobody waits for these.
+            // Nobody waits for these.
             State::Held | State::Pending | State::Sent | State::Running => return,
             State::Accepted
             | State::Succeeded
@@ -255,9 +254,9 @@ fn announce(tx: &Tx, entry: &Entry) {
     );
 }
 
-/// Updates rows in bulk: an insert that always conflicts, and updates only where the revision is
-/// the one that was read. What an update names has its index entries written anew, so it names only
-/// what may have changed.
+/// Updates rows in bulk: an insert in which every row conflicts, and which updates a row only where
+/// its revision is the one that was read. The database writes index entries anew for every column
+/// that an update names, so only columns that may have changed are named.
 async fn compare_and_set(
     tx: &Tx,
     mut rows: Vec<attempt::Model>,

@@ -1,4 +1,4 @@
-//! What changes about a deployment itself: its state, its open phase, why it is paused.
+//! Changes of a deployment itself: its state, its open phase, why it is paused.
 
 use kernex_proto::ids::{AttemptId, DeploymentId, TargetId};
 use sea_orm::{
@@ -39,8 +39,8 @@ impl DeploymentChange {
         })
     }
 
-    /// Writes it, if the deployment is still the one that was read. Phases are part of it, so its
-    /// revision grows with theirs. Of one that is paused nothing is pushed from here on.
+    /// Writes it, if the deployment is still the one that was read. The revision also counts
+    /// changes of phases. After it says paused, nothing of the deployment is pushed.
     pub(crate) async fn write(&self, tx: &Deciding, row: &deployment::Model) -> Result<()> {
         if self.state == DeploymentState::Paused {
             hold_back(tx, DeploymentId(row.id)).await?;
@@ -68,7 +68,7 @@ impl DeploymentChange {
     }
 }
 
-/// Holds what might be pushed of a deployment until the transaction is over.
+/// Keeps the attempts of a deployment from being pushed until the transaction is over.
 async fn hold_back(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
     let waiting: Vec<(Uuid, i32)> = attempt::Entity::find()
         .select_only()
@@ -82,12 +82,13 @@ async fn hold_back(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
         target: TargetId(target),
         number: u32::try_from(number).unwrap_or(0),
     });
-    // What was pushed before goes on; nothing of these rows is written.
+    // What was pushed before goes on. Nothing of these rows is written, so the pushes stay noted
+    // where they are.
     drop(tx.decision().hold(waiting));
     Ok(())
 }
 
-/// Opens a phase; what is released of it is the planner's next word.
+/// Opens a phase. The planner says afterwards which of its targets are opened.
 pub(crate) async fn open_phase(tx: &Tx, id: DeploymentId, number: u32) -> Result<()> {
     mark_phase(tx, id, number, phase::Column::OpenedAt).await?;
     let detail = json!({ "phase": number });

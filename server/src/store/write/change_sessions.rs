@@ -1,5 +1,5 @@
-//! Steps of many sessions' lives, committed together: a fleet that comes back costs a transaction a
-//! batch, not three a device.
+//! Opens, confirms and closes many sessions in one transaction. A fleet that comes back costs one
+//! transaction a batch, not three a device.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,16 +18,16 @@ use crate::{
     },
 };
 
-/// One change to one session.
+/// One change of one session.
 #[derive(Debug, Clone)]
 pub enum SessionChange {
-    /// Number and open it, and settle the agent's complete list of attempts.
+    /// Open it under a new number, and reconcile the list of attempts that the agent holds.
     Open(Box<OpenSession>),
-    /// The agent has the epoch on disk; from now on it is online.
+    /// Confirm it: the agent has the epoch on disk. From now on the device is online.
     Confirm(DeviceId, u64),
-    /// The agent cannot write the epoch down; it is online and takes no commands.
+    /// The agent cannot write the epoch down. The device is online and gets no commands.
     Ail(DeviceId, u64),
-    /// It ended, unless a newer one took over.
+    /// Close it, unless a newer one took over.
     Close(DeviceId, u64),
 }
 
@@ -58,8 +58,8 @@ impl SessionChange {
 }
 
 impl Store {
-    /// Makes changes in one transaction, those of a device in order, and answers each once they are
-    /// committed. A change that is refused changes nothing and holds nobody up; an error of the
+    /// Applies changes in one transaction, those of one device in order, and answers each after the
+    /// commit. A change that is refused changes nothing, and the others go on. An error of the
     /// database undoes them all.
     pub async fn change_sessions(
         &self,
@@ -68,7 +68,7 @@ impl Store {
         let Some(first) = changes.first() else {
             return Ok(Vec::new());
         };
-        // Most come alone; a mixed group goes by the name of its first.
+        // Most changes come alone. A mixed group has the name of its first one.
         self.decide_as(first.act(), |tx| async move {
             let mut answers = BTreeMap::new();
             for round in rounds(changes) {
@@ -80,7 +80,8 @@ impl Store {
     }
 }
 
-/// Changes that can be made at once, as places in the list: in each round a device has one at most.
+/// Changes that can be applied together, as indexes into the list: in each round a device has at
+/// most one.
 fn rounds(changes: &[SessionChange]) -> Vec<Vec<usize>> {
     let mut rounds = Vec::<Vec<usize>>::new();
     let mut rounds_of = HashMap::<DeviceId, usize>::new();
@@ -95,7 +96,7 @@ fn rounds(changes: &[SessionChange]) -> Vec<Vec<usize>> {
     rounds
 }
 
-/// Makes the changes of one round, each kind together.
+/// Applies one round, the changes of each kind together.
 async fn commit_round(
     tx: &Deciding,
     changes: &[SessionChange],

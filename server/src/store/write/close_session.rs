@@ -1,4 +1,4 @@
-//! Ending sessions: one that closed, those of a replica, those nobody holds any more.
+//! Ends sessions: one that closed, those of a replica, those that no live replica holds.
 
 use std::time::Duration;
 
@@ -22,15 +22,15 @@ use crate::{
     },
 };
 
-/// Grace for the sessions of a replica whose lease ran out: it may only have been slow.
+/// How long after its lease ran out a replica keeps its sessions. It may only have been slow.
 pub const LEASE_GRACE: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Ends every session of a replica that starts or stops, and those nobody can hold any more.
+    /// Ends every session of a replica that starts or stops, and those that no live replica holds.
     pub async fn close_replica_sessions(&self, replica: Uuid) -> Result<()> {
         let mut theirs = Condition::any().add(session::Column::Replica.eq(replica));
         if self.is_alone() {
-            // Whoever held the others was an earlier process with the same file.
+            // SQLite: the others were held by an earlier process with the same file.
             theirs = Condition::all();
         }
         self.close_where(theirs).await?;
@@ -43,8 +43,8 @@ impl Store {
     }
 
     /// Ends sessions of replicas whose lease ran out a while ago. Only a replica that could renew
-    /// its own lease all that time may say so of another: when the database was away, everybody's
-    /// ran out. Does nothing while the clock is not to be trusted.
+    /// its own lease all that time may call this: when the database was away, every lease ran out.
+    /// Does nothing while the clock is not trusted.
     pub async fn close_orphans(&self) -> Result<()> {
         let Some(now) = self.time() else {
             return Ok(());

@@ -85,7 +85,6 @@ impl Store {
         .await
     }
 
-    /// Removes a configuration.
     pub async fn delete_configuration(&self, caller: &Caller, name: &str) -> Result<()> {
         self.write(|tx| async move {
             if replayed::<()>(&tx, caller).await?.is_some() {

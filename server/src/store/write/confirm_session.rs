@@ -1,4 +1,4 @@
-//! Confirming sessions: the agent has the number on disk, or says that it cannot write it down.
+//! Confirms sessions: the agent has the number on disk, or says that it cannot write it down.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ use crate::store::{
     write::copies,
 };
 
-/// Notes that agents have the numbers of their sessions on disk, and answers each in its place; the
-/// devices are different ones. What is refused has changed nothing.
+/// Notes that agents have the numbers of their sessions on disk. Answers each in its place; the
+/// devices are different ones. A session that is refused has changed nothing.
 pub(crate) async fn confirm_sessions(
     tx: &Tx,
     numbered: &[(DeviceId, u64)],
@@ -38,7 +38,7 @@ pub(crate) async fn confirm_sessions(
             sound.push(*device);
         }
     }
-    // A session has the newest number of its device, so what was confirmed before is less.
+    // A session has the newest number of its device, so any confirmed number is smaller.
     let confirmed = device::Entity::update_many()
         .col_expr(device::Column::ConfirmedEpoch, session_epoch())
         .filter(device::Column::Id.is_in(padded(sound)));
@@ -46,8 +46,8 @@ pub(crate) async fn confirm_sessions(
     Ok(answers(numbered, &sessions))
 }
 
-/// Notes that devices are here whose agents cannot write the numbers of their sessions down, and
-/// answers each in its place. Such a number proves nothing when the journal comes back with an
+/// Notes that devices are online whose agents cannot write the numbers of their sessions down.
+/// Answers each in its place. Such a number is not confirmed: the journal may come back with an
 /// older one.
 pub(crate) async fn mark_ailing(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
     let sessions = mark_online(tx, numbered).await?;

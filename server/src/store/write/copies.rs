@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// A journal the device did not come with before takes over from the one in use.
+/// A journal that the device did not come with before takes over from the one in use.
 pub(crate) async fn begin(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
     add(tx, DeviceId(row.id), journal).await?;
     retire_others(tx, DeviceId(row.id), journal).await?;
@@ -29,8 +29,8 @@ pub(crate) async fn begin(tx: &Tx, row: &mut device::Model, journal: JournalId) 
     Ok(())
 }
 
-/// From now on the device is conflicted: what the copy in use has confirmed counts as that of one
-/// among several.
+/// From now on the device is conflicted. What the copy in use has confirmed counts as confirmed by
+/// one copy among several.
 pub(crate) async fn conflict(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
     doubt(tx, row, Conflict::Copies).await?;
     add(tx, DeviceId(row.id), journal).await
@@ -88,7 +88,7 @@ async fn add(tx: &Tx, device: DeviceId, journal: JournalId) -> Result<()> {
         retired_at: None,
         confirmed_epoch: 0,
         given_up_below: 0,
-        // Of a journal that is new here nothing was ever recorded here.
+        // Nothing of a new journal was ever recorded here.
         recorded_seq: Some(0),
     };
     let known = OnConflict::columns([journal::Column::DeviceId, journal::Column::JournalId])

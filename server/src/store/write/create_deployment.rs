@@ -1,4 +1,5 @@
-//! One order becomes a deployment with a target and an attempt for each device, in one transaction.
+//! Creates a deployment: one order becomes a target and an attempt for each device, in one
+//! transaction.
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use serde_json::json;
@@ -64,7 +65,7 @@ impl Store {
     }
 }
 
-/// Commits an order: the deployment, a target and an attempt a device, and what gives way to them.
+/// Inserts the deployment, with a target and an attempt a device, and closes what it supersedes.
 pub(crate) async fn fan_out(
     tx: &Deciding,
     caller: &Caller,
@@ -77,7 +78,7 @@ pub(crate) async fn fan_out(
     }
     let schedule = new.terms.schedule_at(tx.now, new.delivery)?;
     let waits = schedule.start.is_some_and(|start| start > tx.now);
-    // What waits for its start is held, and the planner releases it.
+    // Targets that wait for the start are held, and the planner opens them.
     let rollout = new
         .rollout
         .clone()
@@ -114,12 +115,12 @@ pub(crate) async fn fan_out(
             let conflicted = devices.get(&device.0).is_none_or(|row| row.conflicted);
             !conflicted && !busy.contains(&device.0)
         });
-        // Whoever decides about these reads them after this is committed.
+        // Whoever decides about these reads their rows after this commit.
         let read = tx.decision().moment();
         due = commands::of_open_targets(&row, &bundle, &signatures, waiting, read)?;
         all_targets_open(row, ids.len())?
     } else {
-        // What may begin at once begins with the order.
+        // Targets that may begin at once are opened with the order.
         advance::advance_deployment(tx, id).await?;
         if inserted.penalised > 0 {
             finish_deployments(tx, [id].into()).await?;

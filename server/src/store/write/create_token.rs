@@ -34,7 +34,6 @@ pub struct NewOperatorToken {
 /// An operator token that was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OperatorToken {
-    /// Its id.
     pub id: TokenId,
     /// When it stops working.
     pub expires_at: Timestamp,
@@ -58,7 +57,6 @@ pub struct NewEnrollmentToken {
 }
 
 impl Store {
-    /// Makes an operator token.
     pub async fn create_operator_token(
         &self,
         caller: &Caller,
@@ -92,7 +90,6 @@ impl Store {
         .await
     }
 
-    /// Makes an enrolment token.
     pub async fn create_enrollment_token(
         &self,
         caller: &Caller,

@@ -1,8 +1,8 @@
-//! Further runs of attempts whose `hooks.pre` asked to be asked again later.
+//! Grants further runs of attempts whose `hooks.pre` asked for more time.
 //!
-//! The agent says which run asks; the next one is granted when its time has come. A grant that was
-//! lost is repeated when the agent, still waiting, says so again in its next session: it takes each
-//! run once, so repeating does no harm.
+//! The agent says which run asks. The next one is granted when its time has come. A grant that was
+//! lost is repeated: the agent still waits, and says so in its next session. It takes each run
+//! once, so repeating does no harm.
 
 use kernex_proto::{ids::AttemptId, v1};
 use sea_orm::{EntityTrait, sea_query::OnConflict};

@@ -1,5 +1,5 @@
-//! Deleting a device: what it has in flight is told to stop first, and what became of that is part
-//! of the answer.
+//! Deletes a device. What it has in flight is told to stop first, and how that ended is part of the
+//! answer.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -46,7 +46,6 @@ pub struct Deleted {
 /// Something a deleted device had in flight, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoppedWork {
-    /// The deployment.
     pub deployment: Uuid,
     /// The bundle, as `name:version`.
     pub bundle: String,
@@ -60,8 +59,7 @@ pub struct StoppedWork {
     pub message: String,
 }
 
-/// The answer to a deletion as it is remembered; versions before this one remembered the device
-/// alone.
+/// The answer to a deletion as it is remembered. Earlier versions remembered only the device.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Remembered {
@@ -70,8 +68,8 @@ enum Remembered {
 }
 
 impl Store {
-    /// Deletes a device: its keys are revoked, its session ended, its open attempts cancelled.
-    /// `stopped` are those it was told to stop before.
+    /// Deletes a device: its keys are revoked, its session ends, its open attempts are cancelled.
+    /// `stopped` are the attempts that it was told to stop before.
     pub async fn delete_device(
         &self,
         caller: &Caller,
@@ -118,7 +116,7 @@ impl Store {
     }
 }
 
-/// How these attempts of a device stand, those of a deployment together.
+/// The state of these attempts of a device, with its deployment.
 async fn work(tx: &Tx, device: Uuid, given: &BTreeSet<(Uuid, i32)>) -> Result<Vec<StoppedWork>> {
     let mut work = Vec::with_capacity(given.len());
     let given: Vec<(Uuid, i32)> = given.iter().copied().collect();
@@ -147,7 +145,8 @@ async fn work(tx: &Tx, device: Uuid, given: &BTreeSet<(Uuid, i32)>) -> Result<Ve
                 deployment: row.deployment_id,
                 bundle: format!("{}:{version}", row.bundle_name),
                 attempt: u32::try_from(row.number).unwrap_or(0),
-                // What the device said after it had been closed here is how it ended there.
+                // The attempt was closed here before the device answered; its own answer is how it
+                // ended.
                 state: row.late_state.unwrap_or(row.state),
                 answered: row.answered || row.stopped,
                 message: row.late_message.unwrap_or(row.message),

@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-/// A device that proved to hold its key and wants in.
+/// A device that proved to hold its key and asks to be enrolled.
 #[derive(Debug, Clone)]
 pub struct EnrollDevice {
     /// The enrolment token.
@@ -60,10 +60,11 @@ pub struct Enrolled {
     pub name: String,
 }
 
-/// Why a device did not get in.
+/// Why a device was not enrolled.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
-    /// The token or the key will not do; callers learn no more than that, the text is for the log.
+    /// The token or the key is not accepted. Callers are told no more than that; the text is for
+    /// the log.
     #[error("enrolment refused: {0}")]
     Refused(&'static str),
     /// The key was revoked. Whoever asks has proved to hold it, and may know.
@@ -104,7 +105,7 @@ impl Store {
 async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
     let known = known_key(tx, new.key).await?;
     if let Some(revoked) = known.clone().filter(|key| key.revoked_at.is_some()) {
-        // Said whatever the token is worth: another token would not help.
+        // This is said before the token is looked at: another token would not help.
         return Err(match revoked_key(revoked)? {
             Some(RevokedKey {
                 cause, device_name, ..
@@ -176,7 +177,8 @@ async fn known_device(tx: &Tx, key: device_key::Model) -> Decision {
     })
 }
 
-/// A re-imaged machine becomes the device it was: history stays, the old key and its session end.
+/// A re-imaged machine becomes the device it was. Its history stays; its old key is revoked and its
+/// session ends.
 async fn take_over(tx: &Tx, new: &EnrollDevice, id: Uuid) -> Decision {
     let device = device::Entity::find_by_id(id)
         .one(&tx.db)
@@ -190,7 +192,7 @@ async fn take_over(tx: &Tx, new: &EnrollDevice, id: Uuid) -> Decision {
         .map_err(StoreError::from)?;
     let mut row = described(device.clone(), &new.inventory);
     row.revision += 1;
-    // Whatever a session of the old key said and is not written yet is of the past from now on.
+    // Reports of the old session that are not written yet are refused from now on.
     row.epoch += 1;
     heartbeat::Entity::update_many()
         .col_expr(heartbeat::Column::Epoch, Expr::value(row.epoch))

@@ -1,4 +1,4 @@
-//! Closing what is past its deadline.
+//! Closes attempts that are past their deadline.
 
 use kernex_proto::ids::DeploymentId;
 use sea_orm::{
@@ -27,8 +27,8 @@ const OVERDUE_CHUNK: u64 = 20;
 const EXPIRE_CHUNK: u64 = 1000;
 
 impl Store {
-    /// Closes what is past its deadline; says how many attempts expired. Does nothing while the
-    /// clock is not to be trusted.
+    /// Closes attempts that are past their deadline; gives their number. Does nothing while the
+    /// clock is not trusted.
     pub async fn expire_due(&self) -> Result<u64> {
         let mut expired = 0;
         loop {
@@ -56,7 +56,7 @@ impl Store {
 }
 
 async fn expire_chunk(tx: &Deciding) -> Result<u64> {
-    // Asked here and not before: the clock may have jumped while this waited for its turn to write.
+    // Read within the transaction: the clock may have jumped while it waited for its turn.
     let Some(now) = tx.time() else {
         return Ok(0);
     };
@@ -99,8 +99,7 @@ pub(crate) async fn close_overdue(tx: &Deciding) -> Result<(u64, bool)> {
     if overdue.is_empty() {
         return Ok((0, false));
     }
-    // Before the rest, because a deployment that takes devices in finishes only once its deadline
-    // has passed.
+    // First, because a deployment that accepts devices finishes only once its deadline has passed.
     schedule::Entity::update_many()
         .col_expr(schedule::Column::DeadlinePassed, Expr::value(true))
         .filter(schedule::Column::DeploymentId.is_in(overdue.clone()))

@@ -1,4 +1,4 @@
-//! The moment a deployment is finished.
+//! Finishes deployments.
 
 use std::collections::BTreeSet;
 

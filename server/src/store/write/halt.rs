@@ -1,4 +1,4 @@
-//! Halting a deployment: what goes back ends as well.
+//! Halts a deployment: also devices that are going back by now are stopped.
 
 use kernex_proto::ids::DeploymentId;
 use serde_json::json;
@@ -21,8 +21,9 @@ use crate::{
 };
 
 impl Store {
-    /// Cancels a deployment unless that was done before, and ends what goes back; also gives the
-    /// devices to tell. One that is finished can be halted as long as a device has not answered.
+    /// Cancels a deployment if that was not done before, and stops devices that go back. Also gives
+    /// the devices to tell. A finished deployment can be halted as long as a device has not
+    /// answered.
     pub async fn halt_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
         self.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
@@ -31,7 +32,7 @@ impl Store {
             let row = deployment_row(&tx.db, id).await?;
             let is_finished = row.state == DeploymentState::Finished.as_str();
             let (devices, is_news) = if is_finished || row.cancelled_at.is_some() {
-                // Whoever still has to answer is asked again, and what goes back by now ends as
+                // Devices that have not answered are told again, this time to stop going back as
                 // well.
                 let (devices, told) = stop_attempts(&tx, id, Closing::Halt).await?;
                 (devices, told > 0)

@@ -10,7 +10,6 @@ use crate::clock::Timestamp;
 /// What one device said last.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeartbeatRow {
-    /// The device.
     pub device: DeviceId,
     /// The session it came in.
     pub epoch: u64,
@@ -20,11 +19,11 @@ pub struct HeartbeatRow {
     pub releases: Option<Vec<v1::ActiveRelease>>,
     /// What it was to remove and could not.
     pub leftovers: Option<v1::Leftovers>,
-    /// It said the same when that was found to be as expected, and since then it has said nothing
-    /// else and no outcome has come.
+    /// Its releases are unchanged since they last matched what is expected, and no outcome has come
+    /// since. The drift check can be skipped.
     pub fits: bool,
-    /// When its history was last added to; none when that has to be read, and whether the session
-    /// is still its device's.
+    /// When a sample of its history was last written. None when that has to be read first, and
+    /// whether the session is still the newest one of its device.
     pub sampled_at: Option<Timestamp>,
 }
 

@@ -80,8 +80,8 @@ impl NewAttempt<'_> {
     }
 }
 
-/// Inserts attempts that differ from one another only in their targets, which are there already:
-/// the database copies the rest from `alike` and from the targets.
+/// Inserts attempts that differ only in their targets, which are inserted already: the database
+/// copies the rest from `alike` and from the targets.
 pub(crate) async fn insert_alike(tx: &Tx, alike: attempt::Model, targets: &[Uuid]) -> Result<()> {
     use attempt::Column as C;
     let alike = alike.into_active_model();

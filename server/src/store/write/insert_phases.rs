@@ -10,7 +10,6 @@ use crate::{
     },
 };
 
-/// Writes the phases of a new deployment.
 pub(crate) async fn insert_phases(
     tx: &Tx,
     deployment: DeploymentId,

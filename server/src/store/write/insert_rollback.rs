@@ -1,4 +1,4 @@
-//! Taking a deployment back: a new deployment whose targets are what each device ran before.
+//! Takes a deployment back: a new deployment brings each device back to what it ran before.
 //!
 //! Planned from rows alone, in statements whose number does not grow with the fleet, and in the
 //! transaction that commits it, so that what was planned is what is done.
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// A release that succeeded on a device once is no bundle that it failed too often.
+/// A release that succeeded on a device once is never left out as one that failed there too often.
 const NO_PENALTY: u32 = 0;
 
 /// An order to take a deployment back.
@@ -79,7 +79,7 @@ pub(crate) async fn insert_rollback(
     row: &deployment::Model,
     cause: RollbackCause,
 ) -> Result<RolledBack> {
-    // Before anything is stopped: what is at work now may have changed its device.
+    // Planned before anything is stopped: an attempt that runs now may have changed its device.
     let planned = plan(&tx.db, row).await?;
     let steps: Vec<RollbackTarget> = planned.iter().map(rollback_target).collect();
     let going: Vec<PlannedTarget> = planned

@@ -102,7 +102,7 @@ pub(crate) async fn insert_targets(
     let may_have_failed: Vec<Uuid> = may_have_failed.map(|device| device.id).collect();
     let penalties = penalties(&tx.db, &row.digest, &may_have_failed, penalty_after).await?;
     let execution = Duration::from_micros(unsigned(row.execution_us));
-    // Without phases everything is released with the order.
+    // Without phases every target is opened with the order.
     let facts = if row.phase_count > 0 {
         Attempt::held(execution)
     } else {
@@ -130,7 +130,7 @@ pub(crate) async fn insert_targets(
             bundle_name: row.bundle_name.clone(),
             bundle_version: row.bundle_version.clone(),
             digest: row.digest.clone(),
-            // Nobody else writes meanwhile, so this is what the update above made of it.
+            // Writers are serial, so this is what the update above wrote.
             generation: device.generation + 1,
             phase: place.phase as i32,
             latest_attempt: 1,
@@ -160,7 +160,7 @@ pub(crate) async fn insert_targets(
     Ok(inserted)
 }
 
-/// An attempt that is over before it began, and says why.
+/// An attempt that is closed as failed before it began, with the reason.
 fn penalised(tx: &Tx, mut attempt: NewAttempt<'_>, penalty: &Penalty) -> attempt::Model {
     if let Some(closed) = apply(&attempt.facts, Closing::Penalise, tx.now).changed() {
         attempt.facts = closed;

@@ -1,9 +1,10 @@
-//! Deployments that go on taking in devices: whoever enrols, is labelled or tells something new
-//! about itself is matched in the same transaction, so that no device falls between two looks.
+//! Adds devices to deployments that accept more of them. A device that enrols, is labelled or
+//! reports something new about itself is matched in the same transaction, so none is missed between
+//! two looks.
 //!
-//! A device joins the current phase; never a deployment that is paused (it is matched again when
-//! that is resumed), and never one that an order newer than it has already overtaken on that
-//! device.
+//! A device joins the current phase. It does not join a deployment that is paused (it is matched
+//! again on resume), nor one that a newer deployment of the same bundle name has already overtaken
+//! on this device.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +34,7 @@ use crate::{
 /// Rows read at a time while a whole fleet is matched.
 const SCAN: u64 = 1_000;
 
-/// Takes devices into the deployments they have come to match.
+/// Adds devices to the deployments that they match by now.
 pub(crate) async fn join_deployments(tx: &Deciding, devices: &[DeviceId]) -> Result<()> {
     let dynamic = accepting_devices(tx, None).await?;
     if dynamic.is_empty() {
@@ -51,7 +52,7 @@ pub(crate) async fn join_deployments(tx: &Deciding, devices: &[DeviceId]) -> Res
     Ok(())
 }
 
-/// Takes every device into a deployment that came to match it while none was taken.
+/// Adds every device that came to match a deployment while it accepted none.
 pub(crate) async fn join_every_device(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
     let Some(dynamic) = accepting_devices(tx, Some(deployment)).await?.pop() else {
         return Ok(());
@@ -75,7 +76,7 @@ pub(crate) async fn join_every_device(tx: &Deciding, deployment: DeploymentId) -
     }
 }
 
-/// Those of some devices that match a deployment and have not been part of it join its current
+/// Adds those of these devices that match a deployment and were never part of it, to its current
 /// phase.
 async fn add_targets(
     tx: &Deciding,
@@ -98,7 +99,7 @@ async fn add_targets(
     }
     let ids: Vec<Uuid> = joining.keys().copied().collect();
     supersede(tx, &ids, &row.bundle_name).await?;
-    // The first phase opens later where none is open yet.
+    // Phase 1 when none is open yet.
     let phase = if row.phase_count > 0 {
         Ord::max(u32::try_from(row.phase).unwrap_or(0), 1)
     } else {

@@ -1,9 +1,9 @@
-//! Heartbeats against outcomes: which devices run something else than their last outcome said, and
-//! since when.
+//! Compares heartbeats with outcomes: which devices run something else than their last outcome
+//! said, and since when.
 //!
-//! Each heartbeat is compared beside the writers' lock, for many devices at once. Only where
-//! something seems to have changed is it judged again under the lock, because an outcome may be on
-//! its way: see [`Known::judge`].
+//! Many heartbeats are compared at once, without the writers' lock. Only where something seems to
+//! have changed is the device judged again under the lock, because an outcome may be about to be
+//! written: see [`Known::judge`].
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -34,9 +34,9 @@ use crate::{
 /// Devices whose heartbeats were compared with what is known of them.
 #[derive(Debug, Default)]
 pub(crate) struct Compared {
-    /// Those that say what is expected.
+    /// Those that run what is expected.
     pub(crate) fit: HashSet<DeviceId>,
-    /// Those that seem to have begun or ceased to drift.
+    /// Those that seem to have started or stopped drifting.
     pub(crate) suspects: Vec<Uuid>,
 }
 
@@ -67,7 +67,7 @@ pub(crate) async fn compare<C: ConnectionTrait>(
 }
 
 impl Store {
-    /// Judges devices that seem to have begun or ceased to drift.
+    /// Judges devices that seem to have started or stopped drifting.
     pub(crate) async fn judge_drifts(&self, newest: &Newest<'_>, suspects: &[Uuid]) -> Result<()> {
         if suspects.is_empty() {
             return Ok(());
@@ -95,7 +95,7 @@ async fn judge(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid], limit: &EventLimit) -
         let Some(row) = newest.get(&device.id) else {
             continue;
         };
-        // An older session knows less than what has come since.
+        // A heartbeat of an older session is out of date.
         let (Some(releases), true) = (&row.releases, signed(row.epoch) >= device.epoch) else {
             continue;
         };
@@ -106,8 +106,9 @@ async fn judge(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid], limit: &EventLimit) -
     Ok(())
 }
 
-/// Writes what has begun or ceased to drift. What a device may not tell yet is not written either:
-/// it seems new with its next heartbeat, and is told as soon as it may be.
+/// Writes which drifts have started or ended. When a device has used up its events, its new drift
+/// is not written either: with its next heartbeat it still counts as new, and is written once an
+/// event is allowed.
 async fn write(
     tx: &Tx,
     device: &device::Model,
@@ -161,7 +162,7 @@ async fn write(
     Ok(())
 }
 
-/// An outcome has just told what runs under these names, so nothing drifts there any more.
+/// Removes the drifts of these bundle names: an outcome has just said what runs.
 pub(crate) async fn clear_drifts(tx: &Tx, told: &BTreeSet<(Uuid, String)>) -> Result<()> {
     let devices: BTreeSet<Uuid> = told.iter().map(|(device, _)| *device).collect();
     let devices: Vec<Uuid> = devices.into_iter().collect();

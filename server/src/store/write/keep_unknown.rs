@@ -1,5 +1,6 @@
-//! What devices say of attempts this database does not know, set aside for people. Bounded: a
-//! device may know much that this database has forgotten, and may make it up as well.
+//! Keeps reports about attempts that this database does not know, for people to look at. The number
+//! is bounded: a device may know much that a restored database has forgotten, and may make it up as
+//! well.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -27,16 +28,16 @@ use crate::store::{
 /// Reports kept of one device, beside the newest outcome of each bundle name.
 const KEPT: usize = 200;
 
-/// More than those before any is dropped, so that not each report has the others looked at.
+/// How many more may be there before the older ones are deleted, so that not every report has to
+/// look.
 const SLACK: u64 = 50;
 
-/// The row of a report; none when it is worth nothing.
+/// The row of a report; none for a report that is not worth keeping.
 pub(crate) fn row(tx: &Tx, report: &IncomingReport) -> Option<unknown_report::Model> {
     let (kind, bytes) = match &report.event {
         ReportEvent::Accepted => ("accepted", Vec::new()),
         ReportEvent::Outcome(outcome) => ("outcome", bounded(outcome).encode_to_vec()),
-        // Progress of nothing known is worth nothing.
-        // Nor is a question that nobody can answer.
+        // Progress of an unknown attempt is worth nothing. Nobody can answer what it asks for.
         ReportEvent::Progress(_) | ReportEvent::Deferred(_) => return None,
     };
     let (target_id, number) = key(report.attempt);
@@ -52,7 +53,7 @@ pub(crate) fn row(tx: &Tx, report: &IncomingReport) -> Option<unknown_report::Mo
     })
 }
 
-/// An outcome within what is kept of one.
+/// An outcome cut to the sizes that are kept.
 fn bounded(outcome: &v1::Outcome) -> v1::Outcome {
     let active = outcome.active.as_ref().map(|active| v1::ActiveRelease {
         name: clean(&active.name),
@@ -78,7 +79,7 @@ fn told(event: &ReportEvent) -> Option<&v1::ActiveRelease> {
 }
 
 impl Store {
-    /// Keeps reports, and drops what is older than that of the same devices.
+    /// Keeps reports, and deletes the oldest ones of the same devices.
     pub(crate) async fn keep_unknown(
         &self,
         tx: &Tx,

@@ -1,4 +1,4 @@
-//! What devices are known to run, by bundle name, from what their outcomes say.
+//! Learns from outcomes what devices run, by bundle name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Bundle names of one device beyond which only orders give it more.
+/// Most bundle names of one device. Beyond it only deployments add names.
 const MAX_NAMES: usize = 256;
 
 /// A device and a bundle name.
@@ -32,7 +32,7 @@ type Key = (Uuid, String);
 pub(crate) struct Releases {
     known: BTreeMap<Key, device_release::Model>,
     changed: BTreeSet<Key>,
-    /// Names an outcome told about, whether that changed anything or not.
+    /// Names that an outcome reported, whether that changed anything or not.
     told: BTreeSet<Key>,
 }
 
@@ -60,7 +60,7 @@ impl Releases {
         row.cloned().map(release_from).unwrap_or_default()
     }
 
-    /// Whether a name that no order here has given may be taken in for a device. One that makes
+    /// Whether a device may report a bundle name that no deployment gave it. A device that makes
     /// names up has no end of them.
     pub(crate) fn has_room(&self, device: Uuid, name: &str) -> bool {
         let known = self.known.range((device, String::new())..);
@@ -134,8 +134,8 @@ fn release(
     if before.is_some_and(|row| row.digest == active.digest && row.version == active.version) {
         return None;
     }
-    // What the last outcome said is where the device is returned to. Of what no outcome told, the
-    // device may know.
+    // The device goes back to what its last outcome said. Where none has said anything, the device
+    // may know.
     let told = before
         .map(|row| row.digest.as_str())
         .filter(|told| *told != active.digest);

@@ -1,4 +1,4 @@
-//! Noting what was pushed; written behind.
+//! Notes what was pushed. These writes come behind the pushes; nobody waits for them.
 
 use kernex_proto::ids::{AttemptId, DeviceId};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, sea_query::Expr};
@@ -20,8 +20,8 @@ use crate::{
 };
 
 impl Store {
-    /// Notes every push so far that the rows do not know of. What is not written, because the store
-    /// failed or because whoever asked for it went away, waits on.
+    /// Writes every push that the rows do not have yet. What could not be written, because the
+    /// store failed or the caller went away, stays in the buffer.
     pub async fn note_pushes(&self) -> Result<()> {
         let flight = self.in_flight();
         let _turn = flight.writing.lock().await;
@@ -37,8 +37,8 @@ impl Store {
             .await
     }
 
-    /// Notes stops that were pushed, in which session, and whether they were to end going back.
-    /// Written behind: what was ordered since is another stop.
+    /// Notes stops that were pushed, in which session, and whether they also end going back. A stop
+    /// that was ordered since is another one and stays due.
     pub async fn mark_stops_sent(&self, sent: &[(AttemptId, bool, u64)]) -> Result<()> {
         let (with, without): (Vec<_>, Vec<_>) =
             sent.iter().partition(|(_, going_back, _)| *going_back);

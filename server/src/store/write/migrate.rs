@@ -16,7 +16,7 @@ impl Store {
         let lock = raw::lock_migrations(self.writer()).await?;
         let outcome = Migrator::up(self.writer(), None).await;
         if let Some(lock) = lock {
-            // Closing the connection gives the lock back whatever happened before.
+            // Closing the connection releases the lock, whatever happened before.
             let _ = sqlx::Connection::close(lock).await;
         }
         outcome?;

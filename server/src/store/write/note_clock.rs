@@ -1,11 +1,11 @@
-//! Writing down that the clock jumped.
+//! Records that the clock jumped.
 
 use serde_json::json;
 
 use crate::store::db::{error::Result, new_event::Subject, store::Store};
 
 impl Store {
-    /// Writes down that deadlines stopped counting because the clock jumped, or count again.
+    /// Records that deadlines stopped counting because the clock jumped, or that they count again.
     pub async fn note_clock(&self, trusted: bool) -> Result<()> {
         let kind = if trusted {
             "server.clock_steady"

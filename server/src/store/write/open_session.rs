@@ -1,6 +1,6 @@
-//! Opening many sessions at once: the rows of all of them are read together, each is judged by
-//! itself, and what changed is written together. A fleet that comes back costs a dozen statements a
-//! batch, however many devices that is.
+//! Opens many sessions at once. The rows of all of them are read together, each session is judged
+//! by itself, and what changed is written together. A fleet that comes back costs a dozen
+//! statements a batch, however many devices that is.
 
 use std::collections::HashMap;
 
@@ -32,8 +32,8 @@ use crate::{
     },
 };
 
-/// Numbers and opens the sessions of different devices, and answers each in its place. What is
-/// refused has changed nothing, but that a device somebody lies about is conflicted.
+/// Opens the sessions of different devices under new numbers, and answers each in its place. A
+/// session that is refused has changed nothing, except that its device may have become conflicted.
 pub(crate) async fn open_sessions(
     tx: &Deciding,
     opens: &[&OpenSession],
@@ -148,7 +148,7 @@ async fn recognise_device<'a>(
     row.protocol_revision = spoken;
     match returned {
         Return::Same => {}
-        // Among several copies a new journal is one more.
+        // On a conflicted device a new journal is one more copy.
         Return::Fresh if row.conflicted => copies::conflict(tx, &mut row, open.journal).await?,
         Return::Fresh => copies::begin(tx, &mut row, open.journal).await?,
         Return::Fork => copies::conflict(tx, &mut row, open.journal).await?,
@@ -179,7 +179,7 @@ async fn recognise_device<'a>(
     }
     let known_mark = match (journal, returned) {
         (Some(journal), _) => journal.recorded_seq.map(unsigned),
-        // Nothing of a journal that is new here was ever recorded here.
+        // Nothing of a new journal was ever recorded here.
         (None, Return::Fresh) => Some(0),
         (None, _) => None,
     };
@@ -217,8 +217,8 @@ async fn write_sessions(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> 
     Ok(())
 }
 
-/// A device that left and came back has a new number only, which its session's row has as well; any
-/// other is written whole.
+/// Most devices come back with nothing but a new number, which the row of the session has as well.
+/// Only the others are written whole.
 async fn write_devices(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> {
     let (changed, numbered): (Vec<_>, Vec<_>) =
         openings.iter().partition(|opening| opening.is_changed());
@@ -239,8 +239,8 @@ async fn write_devices(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Notes up to where outcomes are recorded, for journals that nobody knew that of: once for each,
-/// after an upgrade.
+/// Notes up to where outcomes are recorded, for journals without such a mark. After an upgrade that
+/// happens once for each journal.
 async fn begin_marks(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> {
     for opening in openings.iter().filter(|opening| opening.begins_mark) {
         let Some(recorded) = opening.recorded_seq else {

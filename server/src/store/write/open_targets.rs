@@ -1,4 +1,4 @@
-//! Letting held targets begin.
+//! Opens held targets.
 
 use kernex_proto::ids::DeviceId;
 use sea_orm::{ColumnTrait, Condition};
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Releases held targets; the time for reaching their devices begins here.
+/// Opens held targets. Their time for delivery begins now.
 pub(crate) async fn open_targets(
     tx: &Tx,
     row: &deployment::Model,

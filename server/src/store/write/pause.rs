@@ -22,7 +22,7 @@ use crate::{
 };
 
 impl Store {
-    /// Begins nothing more.
+    /// Pauses a deployment: nothing more of it begins.
     pub async fn pause_deployment(
         &self,
         caller: &Caller,

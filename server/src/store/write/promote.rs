@@ -24,7 +24,8 @@ use crate::{
 };
 
 impl Store {
-    /// Opens the next phase now, `wanted` when that is said; the failures up to now are borne.
+    /// Opens the next phase now; `wanted` is its number where the caller gave one. Failures up to
+    /// now count no more.
     pub async fn promote_deployment(
         &self,
         caller: &Caller,

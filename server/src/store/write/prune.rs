@@ -40,7 +40,7 @@ impl Default for Retention {
 }
 
 impl Store {
-    /// Deletes what is older than its retention, unless the clock is not to be trusted.
+    /// Deletes what is older than its retention. Does nothing while the clock is not trusted.
     pub async fn prune(&self, retention: Retention) -> Result<()> {
         self.event_limit().forget();
         let Some(now) = self.time() else {

@@ -1,10 +1,10 @@
-//! Up to where the outcomes of each journal are recorded, raised in the transaction that records
-//! them. An agent sends what is above it again: after a restore that is what the rows have lost, in
-//! peace it is nothing.
+//! Keeps a mark for each journal: every outcome numbered up to it is recorded. It is raised in the
+//! transaction that records them. An agent sends outcomes above the mark again. After a restore
+//! those are what the rows have lost; otherwise there are none.
 //!
-//! An outcome says which one came before it in its journal, so the mark is raised over it only when
-//! nothing is missing in between, in whatever order outcomes come and commit. What was refused,
-//! came late or twice or is about nothing known here has been dealt with, and counts.
+//! An outcome names the one before it in its journal, so the mark passes over it only when nothing
+//! is missing in between, in whatever order outcomes arrive. Outcomes that were refused, late,
+//! repeated or about an unknown attempt have been dealt with, and count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,8 +63,8 @@ impl Marks {
         Ok(Self(marks.collect()))
     }
 
-    /// Goes over an outcome. Says whether it is above all that were told before, so that what it
-    /// says of the device is newer.
+    /// Passes over an outcome. True when its number is above all before it, so that what it says of
+    /// the device is newer.
     pub(crate) fn pass(&mut self, device: DeviceId, place: ReportPlace) -> bool {
         match self.0.get_mut(&(device.0, place.journal.0)) {
             Some(mark) if place.seq <= *mark => false,
@@ -86,8 +86,8 @@ pub(crate) async fn raise_marks(tx: &Tx, reports: &[IncomingReport]) -> Result<(
     Ok(())
 }
 
-/// What is to be raised, journal by journal; the stretches of one journal in rounds, the lower ones
-/// first.
+/// What is to be raised for each journal, in rounds: where a journal has several stretches, the
+/// lower ones come first.
 fn rounds(reports: &[IncomingReport]) -> Vec<Vec<(Key, Stretch)>> {
     let mut places = BTreeMap::<Key, Vec<Stretch>>::new();
     for report in reports {

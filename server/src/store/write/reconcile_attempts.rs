@@ -1,4 +1,5 @@
-//! What the server believes devices hold, against what they say they hold.
+//! Reconciles the attempts that the server believes devices hold with those that devices say they
+//! hold.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -29,17 +30,18 @@ use crate::{
 /// Stops of what devices hold.
 type Stops = HashMap<Uuid, Vec<(AttemptId, v1::Stop)>>;
 
-/// Compares what the server believes the devices hold with what they say they hold. A copy's list
-/// says nothing about what its device does.
+/// Compares both lists and applies the difference. The list of a copy says nothing about its
+/// device, so conflicted devices are left out.
 ///
-/// A journal that is still the same has not lost what it accepted: when it does not list such an
-/// attempt, that has ended and was acknowledged, and these rows are of an older backup. It counts
-/// as never pushed; the device, asked again, answers from its journal and runs nothing.
+/// The journal is the same, and an attempt it had accepted is not listed: it has ended and was
+/// acknowledged, and these rows come from an older backup. The attempt counts as never pushed. It
+/// is pushed again, and the device answers from its journal and runs nothing.
 ///
-/// What was pushed, not accepted, and is not listed never got there. It gives way to newer orders
-/// and stops like what was never pushed, here for those that have come already.
+/// An attempt that was pushed, not accepted and is not listed never arrived. Like one that was
+/// never pushed, it can be superseded and stopped at once; here that is done for orders that came
+/// meanwhile.
 ///
-/// Gives the stops of what they hold, by device: who comes back late is told before it goes on.
+/// Gives the stops of attempts that devices hold, so that a device hears of them before it goes on.
 pub(crate) async fn reconcile_attempts(
     tx: &Deciding,
     openings: &[SessionOpening<'_>],
@@ -49,7 +51,7 @@ pub(crate) async fn reconcile_attempts(
         .filter(|opening| !opening.row.conflicted)
         .map(|opening| (opening.row.id, opening))
         .collect();
-    // By device as well: nobody holds what is another one's.
+    // Also by device: a device cannot hold an attempt of another one.
     let held: HashMap<(Uuid, AttemptId), State> = openings
         .iter()
         .flat_map(|(device, opening)| {
@@ -60,8 +62,8 @@ pub(crate) async fn reconcile_attempts(
     let theirs = Condition::all()
         .add(attempt::Column::DeviceId.is_in(padded(openings.keys().copied())))
         .add(is_unresolved());
-    // What an older session was given and nobody noted is known here; nothing more is pushed into
-    // it.
+    // From here on nothing more is pushed into the older session, and what was pushed into it is
+    // known.
     let mut batch = Batch::deciding(tx);
     batch.load(theirs, None).await?;
     let named: Vec<Uuid> = held.keys().map(|(_, attempt)| attempt.target.0).collect();
@@ -83,7 +85,7 @@ pub(crate) async fn reconcile_attempts(
         };
         let held = held.get(&(entry.row.device_id, id));
         if held.is_some() && !Sent(entry.row.sent_epoch).is_known() {
-            // It got there, whatever became of the note about that.
+            // It arrived, whether the push was noted or not.
             entry.row.sent_epoch = opening.row.epoch;
             entry.mark_dirty();
         }
@@ -94,21 +96,21 @@ pub(crate) async fn reconcile_attempts(
                 entry.take_push_back(opening.row.epoch);
                 continue;
             }
-            // It may have been taken, and have ended, after these rows were backed up; asked again,
-            // the device says.
+            // It may have been accepted and have ended after the backup of these rows. It is pushed
+            // again, and the device says what became of it.
             None if opening.is_ahead() && entry.facts().state == State::Sent => continue,
             None => Fact::NotHeld,
         };
         let was_sent = entry.facts().state == State::Sent;
         let changed = entry.apply(event, tx.now).changed().is_some();
         if changed && was_sent && event == Fact::NotHeld {
-            // A late note of that push has nothing to say any more.
+            // A late note of that push must not count any more.
             entry.take_push_back(opening.row.epoch);
             untaken.extend(entry.facts().untaken.then_some(entry.row.device_id));
         }
         let is_held = held.is_some_and(|state| state.is_open());
         if let Some(now) = tx.time().filter(|_| is_held) {
-            // Nobody may have looked at its deadline yet.
+            // Its deadline may have passed unseen.
             let _ = entry.close(tx, Closing::Tick, now);
         }
         if is_held && entry.facts().stop_requested {
@@ -130,9 +132,9 @@ pub(crate) async fn reconcile_attempts(
     Ok(stops)
 }
 
-/// The newest order of each bundle name that was ever given for these devices, whatever became of
-/// it: what is older and was never taken gives way to it, as it would have done when that order was
-/// given.
+/// The newest generation of each bundle name that was ever ordered for these devices, whatever
+/// became of it. An older attempt that never arrived is superseded by it, as it would have been
+/// when that order was given.
 async fn newest_generations(
     tx: &Tx,
     devices: &BTreeSet<Uuid>,

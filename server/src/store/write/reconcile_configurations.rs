@@ -1,4 +1,4 @@
-//! Giving each device the configuration that is meant for it.
+//! Gives each device the configuration that applies to it.
 
 use kernex_proto::ids::DeviceId;
 use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict};
@@ -14,7 +14,8 @@ use crate::store::{
 };
 
 impl Store {
-    /// Gives each of these devices its next revision if what is meant for it has changed.
+    /// Gives each of these devices its next revision if the configuration that applies to it has
+    /// changed.
     pub async fn reconcile_configurations(&self, devices: &[DeviceId]) -> Result<()> {
         for chunk in devices.chunks(ID_CHUNK) {
             let changed = self.changed_configurations(chunk).await?;
@@ -23,8 +24,8 @@ impl Store {
             }
             let changed = &changed;
             self.write(|tx| async move {
-                // Another replica may have seen the same change; whoever raises a revision first
-                // has done it.
+                // Another replica may have seen the same change; the first to raise the revision
+                // wins.
                 let newer = OnConflict::column(device_configuration::Column::DeviceId)
                     .update_columns([
                         device_configuration::Column::Revision,

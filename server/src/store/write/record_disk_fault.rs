@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Store {
-    /// Notes what is wrong with a device's disk, or that nothing is any more, and tells watchers.
-    /// What an older session says changes nothing.
+    /// Records what is wrong with the disk of a device, or that nothing is any more, and tells
+    /// watchers. An older session changes nothing.
     pub async fn record_disk_fault(
         &self,
         id: DeviceId,

@@ -41,13 +41,13 @@ use crate::{
 /// What became of heartbeats.
 #[derive(Debug, Default)]
 pub struct RecordedHeartbeats {
-    /// Devices whose heartbeats were compared with what is expected of them, and fit.
+    /// Devices whose releases were compared and are as expected.
     pub fit: HashSet<DeviceId>,
-    /// When the history of a device was last added to, where that was read or has changed.
+    /// When the newest sample of a device was written, where that was read or has changed.
     pub sampled: HashMap<DeviceId, Timestamp>,
 }
 
-/// One sample a minute of each device makes the history.
+/// Time between two samples of a device in its history.
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
 
 impl Store {
@@ -60,7 +60,8 @@ impl Store {
         if newest.is_empty() {
             return Ok(RecordedHeartbeats::default());
         }
-        // Where a device was deleted since it was read of, that is read again.
+        // The first try trusts what callers say of a device. When a row of a deleted device makes
+        // it fail, the second try reads.
         let trusted = &AtomicBool::new(true);
         let (sampled, compared) = self
             .write_beside_as(Act::CommitHeartbeats, |tx| async move {
@@ -93,9 +94,8 @@ struct Current<'a> {
     is_news: bool,
 }
 
-/// Those heartbeats whose devices are there and have no newer session. One that says when its
-/// history was added to was asked about before; a newer session's heartbeat stays where it is even
-/// so.
+/// Keeps heartbeats whose devices exist and have no newer session. A heartbeat that says when its
+/// history was last sampled was checked before. Writing it never replaces one of a newer session.
 async fn current<'a>(
     tx: &Tx,
     rows: &[&'a HeartbeatRow],
@@ -130,8 +130,8 @@ async fn current<'a>(
     Ok(current.collect())
 }
 
-/// Writes heartbeats. When a device was last seen is read from its heartbeat as well as from its
-/// own row, so that row is left alone.
+/// Writes heartbeats. Readers take the last sign of life from them as well, so the row of the
+/// device is not touched.
 async fn record(
     tx: &Tx,
     current: &[Current<'_>],

@@ -12,7 +12,6 @@ pub struct IncomingReport {
     pub device: DeviceId,
     /// Number of that session.
     pub epoch: u64,
-    /// Which attempt.
     pub attempt: AttemptId,
     /// What happened.
     pub event: ReportEvent,
@@ -24,7 +23,6 @@ pub struct IncomingReport {
 /// Where an outcome stands in the journal of its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReportPlace {
-    /// The journal.
     pub journal: JournalId,
     /// Number of the outcome before it; 0 when there is none.
     pub after: u64,

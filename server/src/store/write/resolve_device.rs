@@ -1,4 +1,4 @@
-//! Deciding between copies of a device.
+//! Decides between copies of a device.
 
 use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, sea_query::Expr};
@@ -26,11 +26,11 @@ use crate::{
 };
 
 impl Store {
-    /// Makes the copy that confirmed a session last the device again. The others are refused from
-    /// now on: they need keys of their own. Whatever session is open has to end, so that the copy
-    /// that is kept opens one that counts.
+    /// Keeps the copy that confirmed a session last. The others are refused from now on; they need
+    /// keys of their own. An open session has to end, so that the copy that is kept opens one that
+    /// counts.
     ///
-    /// With `allow_downgrade` it is also forgotten which revision of the session protocol the
+    /// With `allow_downgrade` the store also forgets which revision of the session protocol the
     /// device spoke, whether there is a conflict or not.
     pub async fn resolve_device(
         &self,
@@ -90,11 +90,11 @@ async fn keep_last(tx: &Tx, row: &mut device::Model) -> Result<()> {
     Ok(())
 }
 
-/// Writes down which copies are refused: those of other journals, and of the kept one those that
-/// know less than `kept`. When no copy ever confirmed a session, whichever comes next is the one.
+/// Records which copies are refused: those of other journals, and copies of the kept journal that
+/// confirmed less than `kept`. When no copy ever confirmed a session, the next one to come is kept.
 async fn decide(tx: &Tx, device: Uuid, kept: Option<(Uuid, i64)>) -> Result<()> {
-    // Copies of one journal number different outcomes alike, so the one that is kept tells all of
-    // its own again.
+    // Copies of one journal give the same numbers to different outcomes, so the copy that is kept
+    // has to send all of its own again.
     let theirs = || {
         journal::Entity::update_many()
             .col_expr(journal::Column::RecordedSeq, Expr::value(Some(0_i64)))

@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl Store {
-    /// Goes on after a pause; the failures up to now are borne.
+    /// Resumes a deployment that is paused. Failures up to now count no more.
     pub async fn resume_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
         self.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {

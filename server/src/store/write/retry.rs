@@ -1,4 +1,4 @@
-//! Failed targets, tried again.
+//! Gives failed targets a new attempt.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,12 +41,11 @@ use crate::{
 /// What a retry did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retried {
-    /// The deployment.
     pub deployment: Deployment,
     /// How many targets got a new attempt.
     pub retried: u32,
-    /// How many failed ones did not: their device is gone, or a newer deployment of the bundle's
-    /// name has reached it.
+    /// How many failed targets did not: their device was deleted, or a newer deployment of the
+    /// bundle name has reached it.
     pub left_out: u32,
     /// The devices to tell.
     pub devices: Vec<DeviceId>,
@@ -285,7 +284,7 @@ async fn reopen(tx: &Tx, row: &deployment::Model) -> Result<()> {
     Ok(())
 }
 
-/// Failures that are tried again are judged again.
+/// Failures that are tried again count again.
 async fn no_more_forgiven_than_failed(tx: &Tx, id: DeploymentId) -> Result<()> {
     let counts = counts_by_phase(&tx.db, &[id.0]).await?.remove(&id.0);
     let failed: BTreeMap<i32, i64> = counts

@@ -1,5 +1,4 @@
-//! Revoking, in the transaction of whatever makes it necessary; and what other replicas have
-//! revoked.
+//! Revokes keys and tokens, in the transaction of whatever makes that necessary.
 //!
 //! Each transaction that revokes something takes a number, in the order of commits, and puts it on
 //! the rows. A replica that knows the newest number it has seen reads one row to learn that there
@@ -21,12 +20,11 @@ use crate::{
     },
 };
 
-/// How long a key is remembered after it was revoked: until then, whoever proves to hold it is told
-/// why it does not work.
+/// How long a revoked key is remembered. Until then its holder is told why it does not work.
 pub const REVOCATIONS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// Revokes every key of a device: whoever has one is told why for [`REVOCATIONS_KEPT`], and cannot enrol
-/// with it.
+/// Revokes every key of a device. Its holders are told why for [`REVOCATIONS_KEPT`], and cannot
+/// enrol with it.
 pub(crate) async fn revoke_keys(tx: &Tx, device: &device::Model, cause: Cause) -> Result<()> {
     let number = next_number(tx).await?;
     device_key::Entity::update_many()
@@ -66,7 +64,7 @@ pub(crate) async fn revoke_token(tx: &Tx, id: TokenId) -> Result<()> {
     Ok(())
 }
 
-/// Whoever revokes holds the row until it commits.
+/// The row stays locked until the commit, so numbers follow the order of commits.
 async fn next_number(tx: &Tx) -> Result<i64> {
     let advance = Query::update()
         .table(cluster::Entity)

@@ -14,7 +14,6 @@ use crate::store::{
 };
 
 impl Store {
-    /// Revokes an operator token.
     pub async fn revoke_operator_token(&self, caller: &Caller, id: TokenId) -> Result<()> {
         self.write(|tx| async move {
             let known = operator_token::Entity::find_by_id(id.0).one(&tx.db).await?;

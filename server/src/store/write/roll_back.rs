@@ -1,4 +1,4 @@
-//! An operator takes a deployment back.
+//! Rolls a deployment back because an operator wants it.
 
 use kernex_proto::ids::DeploymentId;
 use sea_orm::EntityTrait;
@@ -21,7 +21,7 @@ use crate::store::{
 };
 
 impl Store {
-    /// Stops a deployment where it goes on, and commits one that takes it back.
+    /// Stops a deployment if it still goes on, and creates one that takes it back.
     pub async fn roll_back(&self, caller: &Caller, new: NewRollback) -> Result<RolledBack> {
         let new = &new;
         self.decide(|tx| async move {

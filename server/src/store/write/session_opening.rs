@@ -17,7 +17,6 @@ use crate::{
 /// An authenticated agent that opens a session.
 #[derive(Debug, Clone)]
 pub struct OpenSession {
-    /// The device.
     pub device: DeviceId,
     /// The key it proved to hold.
     pub key: Digest,
@@ -33,9 +32,9 @@ pub struct OpenSession {
     pub agent_version: String,
     /// What the machine is.
     pub inventory: v1::Inventory,
-    /// Every attempt that is open or unacknowledged in its journal; complete.
+    /// Every attempt that is open or not acknowledged in its journal. The list is complete.
     pub held: Vec<HeldAttempt>,
-    /// Every outcome numbered up to this was acknowledged to it; none when it does not say.
+    /// Every outcome numbered up to this was acknowledged to it; none when the agent does not say.
     pub acknowledged_seq: Option<u64>,
     /// Hash of the session token it is about to get.
     pub token_hash: Digest,
@@ -52,7 +51,7 @@ pub struct HeldAttempt {
     pub state: State,
 }
 
-/// The session's number and what the agent is to know.
+/// The session's number, and what the agent has to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenedSession {
     /// Newest wins.
@@ -65,7 +64,7 @@ pub struct OpenedSession {
     pub recorded_seq: Option<u64>,
     /// What was last known to be wrong with the disk of its state folder.
     pub disk_fault: Option<DiskFault>,
-    /// What it holds and is not to go on with.
+    /// Attempts that it holds and has to stop.
     pub stops: Vec<(AttemptId, v1::Stop)>,
 }
 
@@ -77,7 +76,7 @@ pub(crate) struct SessionOpening<'a> {
     pub(crate) returned: Return,
     /// Up to where the outcomes of its journal are recorded.
     pub(crate) recorded_seq: Option<u64>,
-    /// These rows know of none yet, so they begin with what the agent says.
+    /// The rows have no mark for this journal, so it begins with what the agent says.
     pub(crate) begins_mark: bool,
 }
 
@@ -93,15 +92,15 @@ impl SessionOpening<'_> {
         }
     }
 
-    /// Whether outcomes were acknowledged to the device that are not in these rows: they are of an
-    /// older backup, and what is not listed may have ended since.
+    /// Whether the device got acknowledgements of outcomes that these rows do not have. Then the
+    /// rows come from an older backup, and attempts that are not listed may have ended since.
     pub(crate) fn is_ahead(&self) -> bool {
         let acknowledged = self.open.acknowledged_seq.unwrap_or(0);
         self.recorded_seq
             .is_some_and(|recorded| recorded < acknowledged)
     }
 
-    /// Whether its row says more than another number and another time.
+    /// Whether more than the number and the time of the row changed.
     pub(crate) fn is_changed(&self) -> bool {
         let numbered = device::Model {
             epoch: self.row.epoch,
@@ -111,7 +110,7 @@ impl SessionOpening<'_> {
         numbered != self.row
     }
 
-    /// Whether selectors may see it in another way.
+    /// Whether a selector may match it now and did not before, or the other way round.
     pub(crate) fn is_news(&self) -> bool {
         built_in(&self.before) != built_in(&self.row)
     }

@@ -1,4 +1,4 @@
-//! What orders about a deployment that goes on have in common.
+//! What pause, resume, promote, retry and halt have in common.
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
@@ -21,10 +21,11 @@ use crate::{
     },
 };
 
-/// A deployment after an order about it, and the devices to tell.
+/// A deployment after such a change, and the devices to tell.
 pub type Steered = (Deployment, Vec<DeviceId>);
 
-/// What is wrong with an order, as the rest of a sentence about the deployment.
+/// The error of a change that the state of the deployment does not allow; `why` ends a sentence
+/// about the deployment.
 pub(crate) fn wrong_state(id: DeploymentId, why: impl Into<String>) -> StoreError {
     StoreError::WrongState {
         kind: "deployment",
@@ -38,7 +39,7 @@ pub(crate) fn set_active(change: &mut DeploymentChange) {
     change.paused_reason.clear();
 }
 
-/// Failures of the open phases that an operator has seen count for nothing any more.
+/// Failures of the open phases count no more: an operator has seen them.
 pub(crate) async fn forgive(tx: &Tx, id: DeploymentId, open: u32) -> Result<()> {
     let counts = counts_by_phase(&tx.db, &[id.0]).await?.remove(&id.0);
     for (number, counts) in counts.unwrap_or_default() {
@@ -56,7 +57,7 @@ pub(crate) async fn forgive(tx: &Tx, id: DeploymentId, open: u32) -> Result<()> 
     Ok(())
 }
 
-/// The record of an order, for the audit and for those who watch.
+/// Records the change for the audit and for watchers.
 pub(crate) async fn record_change(
     tx: &Tx,
     caller: &Caller,

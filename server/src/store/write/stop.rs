@@ -1,4 +1,4 @@
-//! Telling the targets of a deployment to stop.
+//! Tells the targets of a deployment to stop.
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, sea_query::Expr};
@@ -16,19 +16,19 @@ use crate::{
     },
 };
 
-/// Stops a deployment that is not finished, because an operator wants it; gives the devices to
+/// Cancels a deployment that is not finished, because an operator wants it. Gives the devices to
 /// tell.
 pub(crate) async fn cancel(tx: &Deciding, row: &deployment::Model) -> Result<Vec<DeviceId>> {
     stop(tx, row, Some(row.cancelled_at.unwrap_or(tx.now.0))).await
 }
 
-/// The same, and what goes back by now ends as well.
+/// The same; devices that go back by now stop that as well.
 pub(crate) async fn halt(tx: &Deciding, row: &deployment::Model) -> Result<Vec<DeviceId>> {
     let cancelled_at = Some(row.cancelled_at.unwrap_or(tx.now.0));
     stop_as(tx, row, cancelled_at, Closing::Halt).await
 }
 
-/// Like [`cancel`]; without a `cancelled_at` its targets say how it ended.
+/// Like [`cancel`]. Without a `cancelled_at` the result follows from the targets.
 pub(crate) async fn stop(
     tx: &Deciding,
     row: &deployment::Model,
@@ -55,8 +55,7 @@ async fn stop_as(
         .await?;
     let id = DeploymentId(row.id);
     let (devices, _) = stop_attempts(tx, id, how).await?;
-    // Those that had not begun may have been all there was. Of one that stops the planner knows
-    // nothing else to do.
+    // No target may be left open now. The planner does nothing more for a deployment that stops.
     if row.phase_count == 0 {
         finish_deployments(tx, [id].into()).await?;
     } else {
@@ -65,8 +64,8 @@ async fn stop_as(
     Ok(devices)
 }
 
-/// Tells what is not resolved of a deployment to stop; gives the devices to tell, and how many
-/// attempts it was news for.
+/// Tells the unresolved attempts of a deployment to stop. Gives the devices to tell, and for how
+/// many attempts the stop was new.
 pub(crate) async fn stop_attempts(
     tx: &Deciding,
     deployment: DeploymentId,

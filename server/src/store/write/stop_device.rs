@@ -1,4 +1,4 @@
-//! Calling off what a device has to do, before it is deleted.
+//! Stops everything that a device still has to do, before it is deleted.
 
 use kernex_proto::ids::{AttemptId, DeviceId};
 use uuid::Uuid;
@@ -19,17 +19,16 @@ use crate::{
 /// What a device that is to be deleted has in flight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stopping {
-    /// The device.
     pub device: DeviceId,
-    /// Attempts it was given and has not answered.
+    /// Attempts that were pushed to it and that it has not answered.
     pub attempts: Vec<AttemptId>,
-    /// Whether it is there to be told.
+    /// Whether it is online, so that it can be told.
     pub online: bool,
 }
 
 impl Store {
-    /// Calls off whatever a device has to do; what it was given has to be stopped there. None when
-    /// there is no such device.
+    /// Cancels what was not pushed, and tells the device to stop the rest. None when there is no
+    /// such device.
     pub async fn stop_device(&self, id_or_name: &str) -> Result<Option<Stopping>> {
         let stopping = self
             .decide_as(Act::CommitCancel, |tx| async move {

@@ -1,4 +1,4 @@
-//! Older orders give way to a newer one.
+//! Lets a newer order supersede older ones.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// Older orders of the same bundle name that have not begun give way; what has begun is left to
-/// end. Gives the devices where something is, which what comes now has to wait for.
+/// Closes older attempts of the same bundle name that have not begun; the others go on. Gives the
+/// devices that still have an unresolved attempt: the new one has to wait there.
 pub(crate) async fn supersede(
     tx: &Deciding,
     devices: &[Uuid],
