@@ -225,7 +225,7 @@ fn watch<T: Send + 'static>(
     ahead: usize,
     answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
 ) -> Response<Fed<T>> {
-    let held = GaugeGuard::new(&metrics.watchers);
+    let held = GaugeGuard::new(&metrics.edge.watchers);
     let counted = answers.inspect(move |_| {
         let _one = &held;
     });

@@ -5,32 +5,22 @@
 //! large the fleet is. Every series is there from the first scrape on, with zero, so that rates and
 //! alerts work before the first event.
 
-use std::time::Duration;
+mod instruments;
 
 use prometheus_client::{
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-        info::Info,
-    },
+    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 
+pub use self::instruments::{GaugeGuard, Labelled, observe, set};
+use self::instruments::{seconds, sizes};
 use crate::domain::rollout::DeploymentState;
 
 /// Every figure. One for the whole server, shared by its parts.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Connections by what became of them as long as nothing on them had authenticated.
-    pub connections: Labelled<Counter>,
-    /// Connections held now.
-    pub connections_open: Gauge,
-    /// Connections on which nothing has authenticated.
-    pub strangers: Gauge,
-    /// Refused strangers by reason: their calls, and their connections.
-    pub refusals: Labelled<Counter>,
+    /// What happens on connections.
+    pub edge: EdgeMetrics,
     /// Session handshakes by result: `opened`, or why not.
     pub handshakes: Labelled<Counter>,
     /// Sessions that are open now; read at a scrape.
@@ -45,25 +35,53 @@ pub struct Metrics {
     pub heartbeat_flush: Histogram,
     /// Sessions opened, confirmed and closed in one transaction.
     pub session_flush: Histogram,
-    /// Bytes of bundles by direction: `down` to devices and operators, `up` from operators.
-    pub bundle_bytes: Labelled<Counter>,
-    /// Open watches of deployments and events.
-    pub watchers: Gauge,
     /// Deployments by state; read at a scrape.
     pub deployments: Labelled<Gauge>,
     /// Devices that run something else than their last outcome said; read at a scrape.
     pub drifted: Gauge,
     /// Attempts that ended at their deadline.
     pub expired: Counter,
+    /// What devices said beyond their limits, by [`DEVICE_LIMITS`].
+    pub device_limits: Labelled<Counter>,
+    /// What the store does.
+    pub store: Transactions,
+}
+
+/// What happens on connections.
+#[derive(Debug)]
+pub struct EdgeMetrics {
+    /// Connections by what became of them as long as nothing on them had authenticated.
+    pub connections: Labelled<Counter>,
+    /// Connections held now.
+    pub connections_open: Gauge,
+    /// Connections on which nothing has authenticated.
+    pub strangers: Gauge,
+    /// Refused strangers by reason: their calls, and their connections.
+    pub refusals: Labelled<Counter>,
+    /// Bytes of bundles by direction: `down` to devices and operators, `up` from operators.
+    pub bundle_bytes: Labelled<Counter>,
+    /// Open watches of deployments and events.
+    pub watchers: Gauge,
     /// Readers that took nothing by what became of them: their stream `ended`, or their connection
     /// `disconnected`.
     pub slow_readers: Labelled<Counter>,
     /// Calls refused because their token had as many under way as it may.
     pub token_limit: Counter,
-    /// What devices said beyond their limits, by [`DEVICE_LIMITS`].
-    pub device_limits: Labelled<Counter>,
-    /// What the store does.
-    pub store: Transactions,
+}
+
+impl EdgeMetrics {
+    fn new() -> Self {
+        Self {
+            connections: Labelled::new("result", CONNECTION_RESULTS),
+            connections_open: Gauge::default(),
+            strangers: Gauge::default(),
+            refusals: Labelled::new("reason", REFUSAL_REASONS),
+            bundle_bytes: Labelled::new("direction", ["down", "up"]),
+            watchers: Gauge::default(),
+            slow_readers: Labelled::new("result", ["ended", "disconnected"]),
+            token_limit: Counter::default(),
+        }
+    }
 }
 
 impl Metrics {
@@ -71,10 +89,7 @@ impl Metrics {
     #[must_use]
     pub fn new(store: Transactions) -> Self {
         Self {
-            connections: Labelled::new("result", CONNECTION_RESULTS),
-            connections_open: Gauge::default(),
-            strangers: Gauge::default(),
-            refusals: Labelled::new("reason", REFUSAL_REASONS),
+            edge: EdgeMetrics::new(),
             handshakes: Labelled::new("result", HANDSHAKE_RESULTS),
             sessions: Gauge::default(),
             push: seconds(),
@@ -82,16 +97,12 @@ impl Metrics {
             report_flush: sizes(),
             heartbeat_flush: sizes(),
             session_flush: sizes(),
-            bundle_bytes: Labelled::new("direction", ["down", "up"]),
-            watchers: Gauge::default(),
             deployments: Labelled::new(
                 "state",
                 DeploymentState::ALL.iter().map(|state| state.as_str()),
             ),
             drifted: Gauge::default(),
             expired: Counter::default(),
-            slow_readers: Labelled::new("result", ["ended", "disconnected"]),
-            token_limit: Counter::default(),
             device_limits: store.device_limits.clone(),
             store,
         }
@@ -106,22 +117,22 @@ impl Metrics {
         registry.register(
             "connections",
             "Connections by what became of them until something on them had authenticated",
-            self.connections.0.clone(),
+            self.edge.connections.0.clone(),
         );
         registry.register(
             "connections_open",
             "Connections held now",
-            self.connections_open.clone(),
+            self.edge.connections_open.clone(),
         );
         registry.register(
             "strangers",
             "Connections on which nothing has authenticated",
-            self.strangers.clone(),
+            self.edge.strangers.clone(),
         );
         registry.register(
             "strangers_refused",
             "Calls and connections of strangers that were refused, by reason",
-            self.refusals.0.clone(),
+            self.edge.refusals.0.clone(),
         );
         registry.register(
             "handshakes",
@@ -159,12 +170,12 @@ impl Metrics {
             "bundle",
             "Bytes of bundles sent and received",
             Unit::Bytes,
-            self.bundle_bytes.0.clone(),
+            self.edge.bundle_bytes.0.clone(),
         );
         registry.register(
             "watchers",
             "Open watches of deployments and events",
-            self.watchers.clone(),
+            self.edge.watchers.clone(),
         );
         registry.register(
             "deployments",
@@ -184,12 +195,12 @@ impl Metrics {
         registry.register(
             "slow_readers",
             "Readers that took nothing of an answer, by what was ended: their stream, or their connection",
-            self.slow_readers.0.clone(),
+            self.edge.slow_readers.0.clone(),
         );
         registry.register(
             "token_limit",
             "Calls refused because their token had as many streams, uploads or plans under way as it may",
-            self.token_limit.clone(),
+            self.edge.token_limit.clone(),
         );
         registry.register(
             "device_limits",
@@ -290,69 +301,6 @@ impl Transactions {
             self.took.clone(),
         );
     }
-}
-
-/// One figure for each value of one label.
-#[derive(Debug)]
-pub struct Labelled<M>(Family<[(&'static str, &'static str); 1], M>, &'static str);
-
-impl<M> Clone for Labelled<M> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone(), self.1)
-    }
-}
-
-impl<M: Clone + Default> Labelled<M> {
-    fn new(label: &'static str, values: impl IntoIterator<Item = &'static str>) -> Self {
-        let family = Self(Family::default(), label);
-        for value in values {
-            let _ = family.with_label(value);
-        }
-        family
-    }
-
-    /// The figure of one value; the handle is cheap and may be kept.
-    #[must_use]
-    pub fn with_label(&self, value: &'static str) -> M {
-        self.0.get_or_create_owned(&[(self.1, value)])
-    }
-}
-
-/// Counts one in a gauge for as long as it lives.
-#[derive(Debug)]
-pub struct GaugeGuard(Gauge);
-
-impl GaugeGuard {
-    #[must_use]
-    pub fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for GaugeGuard {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-/// Sets a gauge to a length.
-pub fn set(gauge: &Gauge, length: usize) {
-    gauge.set(i64::try_from(length).unwrap_or(i64::MAX));
-}
-
-pub fn observe(histogram: &Histogram, took: Duration) {
-    histogram.observe(took.as_secs_f64());
-}
-
-/// A quarter of a millisecond to four minutes.
-fn seconds() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_25, 2.0, 20))
-}
-
-/// One to 16,384.
-fn sizes() -> Histogram {
-    Histogram::new(exponential_buckets(1.0, 2.0, 15))
 }
 
 #[cfg(test)]

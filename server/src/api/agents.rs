@@ -137,7 +137,7 @@ impl AgentService for Agents {
             status: unauthenticated(),
         };
         let bytes = while_held(bytes.map_err(Status::from), hold);
-        let down = self.0.metrics.bundle_bytes.with_label("down");
+        let down = self.0.metrics.edge.bundle_bytes.with_label("down");
         let mut answer = raw_body::answer(bytes, down);
         answer.extensions_mut().insert(ended_by);
         Ok(answer)

@@ -75,7 +75,7 @@ impl BundleService for Bundles {
         request: Request<Streaming<UploadBundleRequest>>,
     ) -> Result<Response<UploadBundleResponse>, Status> {
         let caller = uploader(&request, "UploadBundle")?;
-        let up = self.0.metrics.bundle_bytes.with_label("up");
+        let up = self.0.metrics.edge.bundle_bytes.with_label("up");
         let messages = request.into_inner().map(move |message| {
             if let Ok(UploadBundleRequest {
                 message: Some(upload_bundle_request::Message::Chunk(chunk)),
@@ -113,7 +113,7 @@ impl BundleService for Bundles {
             return Err(invalid("offset", "it is beyond the end of the bundle"));
         }
         let bytes = self.0.blobs.read(bundle.digest, offset).await?;
-        let down = self.0.metrics.bundle_bytes.with_label("down");
+        let down = self.0.metrics.edge.bundle_bytes.with_label("down");
         Ok(raw_body::answer(bytes, down))
     }
 

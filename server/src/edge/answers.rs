@@ -162,7 +162,7 @@ where
         let place = match place.transpose() {
             Ok(place) => place,
             Err(status) => {
-                self.shared.metrics.token_limit.inc();
+                self.shared.metrics.edge.token_limit.inc();
                 return Box::pin(std::future::ready(Ok(status.into_http())));
             }
         };

@@ -138,19 +138,19 @@ pub(crate) async fn accept(
                     {
                         Ok(opened) => opened,
                         Err(Some(result)) => {
-                            how.metrics.connections.with_label(result).inc();
+                            how.metrics.edge.connections.with_label(result).inc();
                             return;
                         }
                         // It was counted where that was decided.
                         Err(None) => return,
                     };
-                    how.metrics.connections.with_label("accepted").inc();
-                    let counted = GaugeGuard::new(&how.metrics.connections_open);
+                    how.metrics.edge.connections.with_label("accepted").inc();
+                    let counted = GaugeGuard::new(&how.metrics.edge.connections_open);
                     serve(Connection::new(io, presence, peer, place, counted));
                 });
             }
             Err(error) => {
-                how.metrics.connections.with_label("failed").inc();
+                how.metrics.edge.connections.with_label("failed").inc();
                 if is_out_of_descriptors(&error) {
                     how.strangers.make_room();
                 }

@@ -101,7 +101,7 @@ impl Stalled {
         let Some(end) = &answer.end else { return };
         let seconds = self.limit.as_secs_f32();
         tracing::info!(method = %answer.method, caller = %answer.caller, seconds, "a stream is ended: its reader took nothing");
-        self.metrics.slow_readers.with_label("ended").inc();
+        self.metrics.edge.slow_readers.with_label("ended").inc();
         end.end(status(
             Code::ResourceExhausted,
             Reason::SlowConsumer,
@@ -111,7 +111,11 @@ impl Stalled {
 
     fn close(&self, answer: &Answer) {
         tracing::info!(method = %answer.method, caller = %answer.caller, "a connection is closed: an answer on it is not taken");
-        self.metrics.slow_readers.with_label("disconnected").inc();
+        self.metrics
+            .edge
+            .slow_readers
+            .with_label("disconnected")
+            .inc();
         answer.connection.close("an answer on it was not taken");
     }
 }

@@ -59,7 +59,7 @@ impl Strangers {
         let (number, first) = {
             let mut crowd = self.crowd();
             let number = crowd.arrive(handle.clone(), Instant::now());
-            set(&self.metrics.strangers, crowd.len());
+            set(&self.metrics.edge.strangers, crowd.len());
             (number, crowd.len() == 1)
         };
         handle.set_stranger(Arc::<Self>::clone(self), number);
@@ -96,7 +96,7 @@ impl Strangers {
             let (actions, next) = {
                 let mut crowd = self.crowd();
                 let actions = crowd.due(now);
-                set(&self.metrics.strangers, crowd.len());
+                set(&self.metrics.edge.strangers, crowd.len());
                 (actions, crowd.next_look())
             };
             self.apply(actions);
@@ -116,7 +116,7 @@ impl Strangers {
             match action {
                 StrangerAction::Admit(handle) => handle.admit(),
                 StrangerAction::Close(handle, why) => {
-                    self.metrics.connections.with_label(why.label()).inc();
+                    self.metrics.edge.connections.with_label(why.label()).inc();
                     self.refused(handle.source(), why.label(), &why.detail());
                     handle.close(why.detail());
                 }
@@ -147,7 +147,7 @@ impl Watch for Strangers {
         let actions = {
             let mut crowd = self.crowd();
             let actions = crowd.forget(number, Instant::now());
-            set(&self.metrics.strangers, crowd.len());
+            set(&self.metrics.edge.strangers, crowd.len());
             actions
         };
         self.apply(actions);
@@ -158,7 +158,7 @@ impl Watch for Strangers {
     }
 
     fn refused(&self, source: Source, reason: &'static str, detail: &dyn fmt::Display) {
-        self.metrics.refusals.with_label(reason).inc();
+        self.metrics.edge.refusals.with_label(reason).inc();
         let line = self.refusals.lock().note(source, Instant::now());
         let Some(LogLine { source, untold }) = line else {
             return;

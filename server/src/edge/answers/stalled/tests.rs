@@ -145,7 +145,10 @@ async fn a_reader_who_takes_nothing_is_told_and_then_cut_off_and_one_who_takes_a
         assert_eq!(good_end.status().map(|status| status.code()), None);
     };
     tokio::join!(looking, reading, honest);
-    assert_eq!(metrics.slow_readers.with_label("ended").get(), 1);
-    assert_eq!(metrics.slow_readers.with_label("disconnected").get(), 1);
+    assert_eq!(metrics.edge.slow_readers.with_label("ended").get(), 1);
+    assert_eq!(
+        metrics.edge.slow_readers.with_label("disconnected").get(),
+        1
+    );
     drop(good_connection);
 }

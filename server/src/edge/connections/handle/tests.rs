@@ -107,7 +107,7 @@ async fn a_stranger_is_closed_in_time_and_who_is_known_stays() {
     let watching = Arc::clone(&strangers).watch(stop.clone());
     let (first, second) = (stranger(&strangers).await, stranger(&strangers).await);
     second.handle().mark_known();
-    assert_eq!(metrics.strangers.get(), 1);
+    assert_eq!(metrics.edge.strangers.get(), 1);
     let closing = async {
         let began = tokio::time::Instant::now();
         let why = first.handle().closed().await;
@@ -122,8 +122,8 @@ async fn a_stranger_is_closed_in_time_and_who_is_known_stays() {
     let handle = first.handle().clone();
     drop(first);
     assert!(handle.is_stranger(), "also once it is gone");
-    assert_eq!(metrics.connections.with_label("unproven").get(), 1);
-    assert_eq!(metrics.strangers.get(), 0);
+    assert_eq!(metrics.edge.connections.with_label("unproven").get(), 1);
+    assert_eq!(metrics.edge.strangers.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,7 +144,7 @@ async fn one_that_waits_comes_inside_when_another_is_known_or_gone_or_had_its_pa
         // The third only holds its place.
         let _fourth = stranger(&strangers).await;
         assert!(third.handle().closed().await.contains("too many"));
-        assert_eq!(metrics.connections.with_label("crowded").get(), 1);
+        assert_eq!(metrics.edge.connections.with_label("crowded").get(), 1);
         stop.cancel();
     };
     tokio::join!(watching, coming);

@@ -1,0 +1,75 @@
+//! The kinds of figures that [`Metrics`](super::Metrics) is made of, and how they are moved.
+
+use std::time::Duration;
+
+use prometheus_client::metrics::{
+    family::Family,
+    gauge::Gauge,
+    histogram::{Histogram, exponential_buckets},
+};
+
+/// One figure for each value of one label.
+#[derive(Debug)]
+pub struct Labelled<M>(
+    pub(super) Family<[(&'static str, &'static str); 1], M>,
+    &'static str,
+);
+
+impl<M> Clone for Labelled<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), self.1)
+    }
+}
+
+impl<M: Clone + Default> Labelled<M> {
+    pub(super) fn new(label: &'static str, values: impl IntoIterator<Item = &'static str>) -> Self {
+        let family = Self(Family::default(), label);
+        for value in values {
+            let _ = family.with_label(value);
+        }
+        family
+    }
+
+    /// The figure of one value; the handle is cheap and may be kept.
+    #[must_use]
+    pub fn with_label(&self, value: &'static str) -> M {
+        self.0.get_or_create_owned(&[(self.1, value)])
+    }
+}
+
+/// Counts one in a gauge for as long as it lives.
+#[derive(Debug)]
+pub struct GaugeGuard(Gauge);
+
+impl GaugeGuard {
+    #[must_use]
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// Sets a gauge to a length.
+pub fn set(gauge: &Gauge, length: usize) {
+    gauge.set(i64::try_from(length).unwrap_or(i64::MAX));
+}
+
+pub fn observe(histogram: &Histogram, took: Duration) {
+    histogram.observe(took.as_secs_f64());
+}
+
+/// A quarter of a millisecond to four minutes.
+pub(super) fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_25, 2.0, 20))
+}
+
+/// One to 16,384.
+pub(super) fn sizes() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 2.0, 15))
+}
