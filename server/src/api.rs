@@ -6,7 +6,6 @@ pub mod access;
 pub mod agents;
 pub mod bundles;
 pub mod configurations;
-mod convert;
 pub mod deployments;
 pub mod devices;
 pub mod events;
@@ -15,9 +14,9 @@ pub mod health;
 pub mod plan;
 mod raw_body;
 pub mod rollouts;
-mod terms;
+mod wire;
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use kernex_proto::{
@@ -44,11 +43,10 @@ use crate::{
         answers::{Fed, fed},
         auth::Authenticator,
     },
-    error::invalid,
     lifecycle::Tasks,
     metrics::{GaugeGuard, Metrics},
     session::Sessions,
-    store::{OperatorStore, Page},
+    store::OperatorStore,
 };
 
 /// Largest message of an operator: a chunk of a bundle, or a request with many devices.
@@ -168,33 +166,6 @@ pub fn routes(api: &Arc<Api>) -> Routes {
         access::Access(Arc::clone(api)),
         REQUEST_LIMIT
     ))
-}
-
-/// Page size and token as they come; 0 means 100.
-fn page(size: u32, token: String) -> Result<Page, Status> {
-    let size = match size {
-        0 => 100,
-        1..=1000 => size,
-        _ => return Err(invalid("page_size", "it has to be 1 to 1000, or 0 for 100")),
-    };
-    let token = (!token.is_empty()).then_some(token);
-    Ok(Page { size, token })
-}
-
-/// An id in a field.
-fn id<T: FromStr<Err: std::fmt::Display>>(field: &str, text: &str) -> Result<T, Status> {
-    text.parse()
-        .map_err(|error: T::Err| invalid(field, error.to_string()))
-}
-
-/// Seconds in a field; 0 means the default.
-fn seconds(field: &str, value: u64, default: Duration) -> Result<Duration, Status> {
-    const LONGEST: u64 = 10 * 366 * 24 * 3600;
-    match value {
-        0 => Ok(default),
-        1..=LONGEST => Ok(Duration::from_secs(value)),
-        _ => Err(invalid(field, "it has to be at most ten years")),
-    }
 }
 
 /// What a watch waits for.

@@ -2,7 +2,8 @@
 //! finished, which devices a selector means, whether a returning journal is a copy.
 //!
 //! Everything here takes `now` and facts and returns what to do, so that tables and properties can
-//! test it.
+//! test it. Of the contract's crate only the ids are used; what a message means here is said in
+//! [`crate::wire`].
 
 pub mod attempt;
 pub mod configuration;
@@ -15,9 +16,9 @@ pub mod rollout;
 pub mod schedule;
 pub mod selector;
 
-/// Declares an enum that has a name in the database and a variant in the contract.
+/// Declares an enum whose values have names, in the database as in events and logs.
 macro_rules! named_enum {
-    ($(#[$doc:meta])* $name:ident <=> $wire:ty { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum $name { $($(#[$variant_doc])* $variant),+ }
@@ -42,23 +43,6 @@ macro_rules! named_enum {
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
-            }
-        }
-
-        impl From<$name> for $wire {
-            fn from(value: $name) -> Self {
-                match value { $($name::$variant => Self::$variant),+ }
-            }
-        }
-
-        impl $name {
-            /// The value on the wire, unless it is unspecified.
-            #[must_use]
-            pub fn from_wire(wire: $wire) -> Option<Self> {
-                match wire {
-                    $(<$wire>::$variant => Some(Self::$variant),)+
-                    <$wire>::Unspecified => None,
-                }
             }
         }
     };

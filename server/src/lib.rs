@@ -36,6 +36,7 @@ mod startup;
 pub mod store;
 mod supervise;
 mod upkeep;
+pub mod wire;
 
 pub use config::Config;
 pub use lifecycle::Shutdown;

@@ -203,7 +203,7 @@ impl Sessions {
                     }
                 }
                 Decision::Heartbeat { seq, row } => {
-                    let fault = DiskFault::from_wire(row.disk_fault());
+                    let fault = DiskFault::try_from(row.disk_fault()).ok();
                     self.answer_heartbeat(session, seq, *row);
                     if session.should_record_disk_fault(fault) {
                         // In a box: hardly any session ever gets here.

@@ -232,7 +232,7 @@ impl World {
     fn agree(&self) {
         for (id, record) in &self.agent.disk.tombstones {
             let outcome = record.outcome.as_ref().expect("a tombstone has an outcome");
-            let said = Ending::from_wire(outcome).expect("makes sense");
+            let said = Ending::try_from(outcome).expect("makes sense");
             match self.server.rows.attempts.get(id) {
                 Some(row) => assert_eq!(row.ending, Some(said), "{id}: {row:?}"),
                 None => {

@@ -21,7 +21,13 @@ use kernex_proto::{
 use rand::RngCore as _;
 use tonic::{Request, Response, Status};
 
-use super::{Api, convert::fitting_page, id, page, seconds};
+use super::{
+    Api,
+    wire::{
+        fields::{id, page, seconds},
+        fitting::fitting_page,
+    },
+};
 use crate::{
     edge::auth::{caller, principal},
     error::invalid,
@@ -124,8 +130,8 @@ impl AccessService for Access {
         )?;
         let wish = request.into_inner();
         check_operator(&wish.name)?;
-        let role = Role::from_wire(wish.role())
-            .ok_or_else(|| invalid("role", "it has to be viewer, operator or admin"))?;
+        let role = Role::try_from(wish.role())
+            .map_err(|_| invalid("role", "it has to be viewer, operator or admin"))?;
         let (text, hash) = operator_token();
         let new = NewOperatorToken {
             name: wish.name,

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap};
 use tracing::Span;
 
-use super::{Api, id, raw_body};
+use super::{Api, raw_body, wire::fields::id};
 use crate::{
     edge::{
         answers::EndedBy,

@@ -21,7 +21,10 @@ use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::upload::Upload;
-use super::{Api, convert::fitting_page, page, raw_body};
+use super::{
+    Api, raw_body,
+    wire::{fields::page, fitting::fitting_page},
+};
 use crate::{
     edge::auth::{caller, uploader},
     error::{chain, going_away, invalid},

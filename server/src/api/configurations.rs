@@ -8,18 +8,13 @@ use kernex_proto::{
         self, DeleteConfigurationRequest, DeleteConfigurationResponse,
         GetDeviceConfigurationRequest, GetDeviceConfigurationResponse, ListConfigurationsRequest,
         ListConfigurationsResponse, SetConfigurationRequest, SetConfigurationResponse,
-        configuration::Scope as WireScope, configuration_service_server::ConfigurationService,
+        configuration_service_server::ConfigurationService,
     },
 };
 use tonic::{Request, Response, Status};
 
-use super::Api;
-use crate::{
-    domain::{configuration::check_values, selector::Selector},
-    edge::auth::caller,
-    error::{invalid, mistake},
-    store::{Configuration, Scope},
-};
+use super::{Api, wire::configuration::scope};
+use crate::{domain::configuration::check_values, edge::auth::caller, error::invalid};
 
 /// The service.
 #[derive(Debug)]
@@ -89,16 +84,8 @@ impl ConfigurationService for Configurations {
     ) -> Result<Response<GetDeviceConfigurationResponse>, Status> {
         let device = &request.get_ref().device;
         let answer = self.0.store.device_configuration(device).await?;
-        Ok(Response::new(answer.map_or_else(
-            GetDeviceConfigurationResponse::default,
-            |known| GetDeviceConfigurationResponse {
-                wanted: Some(known.wanted),
-                active_revision: known.active_revision,
-                refused_revision: known.refused_revision,
-                refusal: known.refusal,
-                answered_at: known.answered_at.map(|at| at.to_proto()),
-            },
-        )))
+        let known = answer.map(GetDeviceConfigurationResponse::from);
+        Ok(Response::new(known.unwrap_or_default()))
     }
 }
 
@@ -109,36 +96,5 @@ impl Configurations {
         self.0
             .wake_ups
             .wake_configurations(online.into_iter().map(|(device, _)| device));
-    }
-}
-
-fn scope(wire: Option<WireScope>) -> Result<Scope, Status> {
-    match wire {
-        Some(WireScope::DeviceId(device)) if !device.is_empty() => Ok(Scope::Device(device)),
-        Some(WireScope::Selector(text)) if !text.trim().is_empty() => {
-            let selector = Selector::parse(&text)
-                .map_err(|wrong| mistake("configuration.selector", &wrong))?;
-            Ok(Scope::Selector(selector))
-        }
-        _ => Err(invalid(
-            "configuration.scope",
-            "name a device or a selector; `*` means every device",
-        )),
-    }
-}
-
-impl From<Configuration> for v1::Configuration {
-    fn from(row: Configuration) -> Self {
-        Self {
-            name: row.name,
-            scope: Some(match row.scope {
-                Scope::Device(device) => WireScope::DeviceId(device),
-                Scope::Selector(selector) => WireScope::Selector(selector.to_string()),
-            }),
-            settings: row.configure.settings,
-            values: row.configure.values,
-            revision: row.revision,
-            updated_at: Some(row.updated_at.to_proto()),
-        }
     }
 }

@@ -3,7 +3,7 @@
 
 mod watch;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
 
 use kernex_proto::{
     telemetry,
@@ -19,23 +19,19 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api,
-    convert::{fitting_page, selector},
-    id, page,
-    rollouts::wire::rollout,
-    seconds,
-    terms::terms,
+    wire::{
+        deployment::{DELIVERY, EXECUTION, order},
+        fields::{id, page, seconds},
+        fitting::fitting_page,
+    },
 };
 use crate::{
     edge::{
         answers::{FEW, Fed},
         auth::caller,
     },
-    error::invalid,
-    store::{NewDeployment, NewRollback},
+    store::NewRollback,
 };
-
-const DELIVERY: Duration = Duration::from_secs(7 * 24 * 3600);
-const EXECUTION: Duration = Duration::from_secs(3600);
 
 /// The service.
 #[derive(Debug)]
@@ -195,122 +191,5 @@ fn traceparent(metadata: &tonic::metadata::MetadataMap) -> String {
         telemetry::extract(metadata)
     } else {
         here
-    }
-}
-
-pub(super) fn order(
-    request: CreateDeploymentRequest,
-    traceparent: String,
-    penalty_after: u32,
-) -> Result<NewDeployment, Status> {
-    if request.bundle.is_empty() {
-        return Err(invalid(
-            "bundle",
-            "name it as name:version or by its digest",
-        ));
-    }
-    let device_ids = request
-        .device_ids
-        .iter()
-        .map(|text| id("device_ids", text))
-        .collect::<Result<_, _>>()?;
-    let selector = selector(&request.selector)?;
-    if selector.is_none() && request.device_ids.is_empty() && request.device_names.is_empty() {
-        return Err(invalid(
-            "selector",
-            "name the devices by id, name or selector; `*` means every device",
-        ));
-    }
-    Ok(NewDeployment {
-        terms: terms(&request, selector.as_ref(), penalty_after)?,
-        bundle: request.bundle,
-        device_ids,
-        device_names: request.device_names,
-        selector,
-        delivery: seconds(
-            "delivery_timeout_seconds",
-            request.delivery_timeout_seconds,
-            DELIVERY,
-        )?,
-        execution: seconds(
-            "execution_timeout_seconds",
-            request.execution_timeout_seconds,
-            EXECUTION,
-        )?,
-        traceparent,
-        rollout: request.rollout.map(rollout).transpose()?,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request() -> CreateDeploymentRequest {
-        CreateDeploymentRequest {
-            bundle: "hello:1.0".into(),
-            selector: "*".into(),
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn an_order_without_deadlines_gets_the_defaults() {
-        let new = order(request(), String::new(), 3).unwrap();
-        assert_eq!((new.delivery, new.execution), (DELIVERY, EXECUTION));
-        assert!(new.selector.is_some_and(|selector| selector.is_all()));
-    }
-
-    #[test]
-    fn every_device_is_never_meant_by_leaving_all_fields_empty() {
-        let nobody = CreateDeploymentRequest {
-            selector: " ".into(),
-            ..request()
-        };
-        assert!(order(nobody, String::new(), 3).is_err());
-        let one = CreateDeploymentRequest {
-            selector: String::new(),
-            device_names: vec!["edge-1".into()],
-            ..request()
-        };
-        assert!(order(one, String::new(), 3).unwrap().selector.is_none());
-    }
-
-    #[test]
-    fn fields_that_make_no_sense_are_named() {
-        let table: [(&str, CreateDeploymentRequest); 4] = [
-            (
-                "bundle",
-                CreateDeploymentRequest {
-                    bundle: String::new(),
-                    ..request()
-                },
-            ),
-            (
-                "device_ids",
-                CreateDeploymentRequest {
-                    device_ids: vec!["x".into()],
-                    ..request()
-                },
-            ),
-            (
-                "selector",
-                CreateDeploymentRequest {
-                    selector: "a=b,".into(),
-                    ..request()
-                },
-            ),
-            (
-                "execution_timeout_seconds",
-                CreateDeploymentRequest {
-                    execution_timeout_seconds: u64::MAX,
-                    ..request()
-                },
-            ),
-        ];
-        for (field, request) in table {
-            let status = order(request, String::new(), 3).unwrap_err();
-            assert!(status.message().starts_with(field), "{field}: {status}");
-        }
     }
 }

@@ -14,15 +14,18 @@ use kernex_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, Turn, convert::fitting_page, page, turn};
+use super::{
+    Api, Turn, turn,
+    wire::{fields::page, fitting::fitting_page, selector::any_selector},
+};
 use crate::{
     delivery::registry::EndReason,
-    domain::{device::DeviceStatus, selector::Selector},
+    domain::device::DeviceStatus,
     edge::{
         answers::{FEW, Fed},
         auth::caller,
     },
-    error::{going_away, invalid, mistake},
+    error::{going_away, invalid},
 };
 
 /// How long a device that is to be deleted may take to stop what it has in flight.
@@ -75,8 +78,7 @@ impl DeviceService for Devices {
         request: Request<ListDevicesRequest>,
     ) -> Result<Response<ListDevicesResponse>, Status> {
         let request = request.into_inner();
-        let selector =
-            Selector::parse(&request.selector).map_err(|wrong| mistake("selector", &wrong))?;
+        let selector = any_selector("selector", &request.selector)?;
         let page = page(request.page_size, request.page_token)?;
         let (devices, next_page_token) =
             fitting_page(page, |page| self.0.store.list_devices(&selector, page)).await?;
@@ -93,8 +95,7 @@ impl DeviceService for Devices {
         request: Request<WatchDevicesRequest>,
     ) -> Result<Response<Self::WatchDevicesStream>, Status> {
         let request = request.into_inner();
-        let selector =
-            Selector::parse(&request.selector).map_err(|wrong| mistake("selector", &wrong))?;
+        let selector = any_selector("selector", &request.selector)?;
         let answers = watch::follow(Arc::clone(&self.0), selector, request.after).await?;
         Ok(super::watch(&self.0.metrics, FEW, answers))
     }

@@ -8,7 +8,7 @@ use kernex_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, deployments::order};
+use super::{Api, wire::deployment::order};
 use crate::{clock::Timestamp, error::invalid, preflight};
 
 /// The service.

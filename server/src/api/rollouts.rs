@@ -1,7 +1,6 @@
 //! `RolloutService`: an operator's hand on a deployment that goes on.
 
 mod halt;
-pub(super) mod wire;
 
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use kernex_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, id};
+use super::{Api, wire::fields::id};
 use crate::edge::{
     answers::{FEW, Fed, fed},
     auth::caller,

@@ -8,8 +8,6 @@
 
 use std::time::Duration;
 
-use kernex_proto::v1;
-
 use crate::clock::Timestamp;
 
 mod answer;
@@ -19,8 +17,8 @@ mod sent;
 mod tests;
 mod words;
 
-pub use answer::disposition;
-pub use run::next_run;
+pub use answer::{Disposition, disposition};
+pub use run::{Deferral, next_run};
 pub use sent::Sent;
 pub use words::{Ending, Reason, State, Step};
 
@@ -140,6 +138,15 @@ impl From<Closing> for Event {
     }
 }
 
+/// What a device is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopOrder {
+    /// Going back to the previous release ends as well.
+    pub going_back: bool,
+    /// The deadline of the attempt passed; nobody decided against it.
+    pub overdue: bool,
+}
+
 /// What an event did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -232,8 +239,8 @@ impl Attempt {
 
     /// The stop that its device is to be told of.
     #[must_use]
-    pub const fn stop_order(&self) -> v1::Stop {
-        v1::Stop {
+    pub const fn stop_order(&self) -> StopOrder {
+        StopOrder {
             going_back: self.stop_going_back,
             overdue: matches!(self.state, State::Expired),
         }

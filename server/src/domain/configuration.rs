@@ -1,22 +1,46 @@
-//! What a device works by when several configurations mean it; pure.
+//! Merges the configurations that apply to a device into the one it is sent; pure.
 
-use kernex_proto::v1::{AgentSettings, Configure};
+use std::collections::BTreeMap;
 
 /// Most values of one configuration.
 pub const MAX_VALUES: usize = 100;
 /// Longest value, in bytes.
 pub const MAX_VALUE: usize = 8 * 1024;
 
-/// Puts configurations together, the later over the earlier, field by field. The revision is for
-/// the caller to say.
+/// What an operator may set of an agent; `None` leaves it as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AgentSettings {
+    /// Between two heartbeats, in milliseconds.
+    pub heartbeat_interval_ms: Option<u64>,
+    /// How long a server may be silent before the agent connects anew, in milliseconds.
+    pub silence_timeout_ms: Option<u64>,
+    /// What is logged, such as `info` or `kernex_agent=debug`.
+    pub log: Option<String>,
+    /// Longest time of a script, in seconds.
+    pub max_script_seconds: Option<u64>,
+    /// From asking a script to end to killing it, in milliseconds.
+    pub script_grace_ms: Option<u64>,
+    /// Releases of a bundle name that stay on the disk.
+    pub keep_releases: Option<u32>,
+}
+
+/// What one configuration says, or several together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AgentConfiguration {
+    /// Settings of the agent.
+    pub settings: AgentSettings,
+    /// Values for the environment of scripts, by name. An empty one takes an earlier one away.
+    pub values: BTreeMap<String, String>,
+}
+
+/// Puts configurations together, the later over the earlier, field by field.
 #[must_use]
-pub fn merge<'a>(configurations: impl IntoIterator<Item = &'a Configure>) -> Configure {
-    let mut settings = AgentSettings::default();
-    let mut merged = Configure::default();
+pub fn merge<'a>(
+    configurations: impl IntoIterator<Item = &'a AgentConfiguration>,
+) -> AgentConfiguration {
+    let mut merged = AgentConfiguration::default();
     for configuration in configurations {
-        if let Some(given) = &configuration.settings {
-            settings = over(given, &settings);
-        }
+        merged.settings = over(&configuration.settings, &merged.settings);
         for (name, value) in &configuration.values {
             if value.is_empty() {
                 merged.values.remove(name);
@@ -25,7 +49,6 @@ pub fn merge<'a>(configurations: impl IntoIterator<Item = &'a Configure>) -> Con
             }
         }
     }
-    merged.settings = Some(settings);
     merged
 }
 
@@ -40,13 +63,6 @@ fn over(later: &AgentSettings, earlier: &AgentSettings) -> AgentSettings {
         script_grace_ms: later.script_grace_ms.or(earlier.script_grace_ms),
         keep_releases: later.keep_releases.or(earlier.keep_releases),
     }
-}
-
-/// Whether two configurations say the same, whatever their revisions.
-#[must_use]
-pub fn same(a: &Configure, b: &Configure) -> bool {
-    a.settings.clone().unwrap_or_default() == b.settings.clone().unwrap_or_default()
-        && a.values == b.values
 }
 
 /// Why values cannot be stored. What the settings may be is for the agents to say: a newer one may
@@ -77,14 +93,17 @@ pub fn check_values<'a>(
 mod tests {
     use super::*;
 
-    fn configure(heartbeat: Option<u64>, log: Option<&str>, values: &[(&str, &str)]) -> Configure {
-        Configure {
-            revision: 0,
-            settings: Some(AgentSettings {
+    fn configure(
+        heartbeat: Option<u64>,
+        log: Option<&str>,
+        values: &[(&str, &str)],
+    ) -> AgentConfiguration {
+        AgentConfiguration {
+            settings: AgentSettings {
                 heartbeat_interval_ms: heartbeat,
                 log: log.map(str::to_owned),
                 ..AgentSettings::default()
-            }),
+            },
             values: values
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -100,8 +119,7 @@ mod tests {
         let merged = merge([&all, &site, &device]);
         let wanted = configure(Some(500), Some("info"), &[("B", "2"), ("C", "2")]);
         assert_eq!(merged, wanted);
-        assert!(same(&merge([]), &Configure::default()));
-        assert!(!same(&merged, &all));
+        assert_eq!(merge([]), AgentConfiguration::default());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whether a returning agent is the one that left, or a copy of it; and which number its session
 //! gets.
 
-use kernex_proto::{ids::JournalId, v1};
+use kernex_proto::ids::JournalId;
 
 use super::named_enum;
 
@@ -9,7 +9,7 @@ pub mod drift;
 
 named_enum! {
     /// Whether a device can be reached now.
-    DeviceStatus <=> v1::DeviceStatus {
+    DeviceStatus {
         /// No live session.
         Offline = "offline",
         /// A session and a live server lease.
@@ -21,7 +21,7 @@ named_enum! {
 
 named_enum! {
     /// What is wrong with the disk of an agent's state folder.
-    DiskFault <=> v1::DiskFault {
+    DiskFault {
         /// It is full.
         NoSpace = "no space",
         /// It can only be read.
@@ -33,7 +33,7 @@ named_enum! {
 
 named_enum! {
     /// Why a device is conflicted.
-    Conflict <=> v1::DeviceConflict {
+    Conflict {
         /// Two copies of it were seen.
         Copies = "copies",
         /// Somebody with its key said to have a session number that was never given.

@@ -1,12 +1,10 @@
 //! What became of a device whose deployment was halted; pure.
 
-use kernex_proto::v1;
-
 use super::{attempt::State, named_enum};
 
 named_enum! {
     /// What became of a device in a halt.
-    Standing <=> v1::HaltStanding {
+    Standing {
         /// It was told, and has not answered.
         NotAnswered = "not_answered",
         /// It is away, and is told when it comes back.

@@ -1,12 +1,12 @@
 //! Where a device goes when a deployment is taken back, and which devices are left as they are.
 
-use kernex_proto::{ids::Digest, v1};
+use kernex_proto::ids::Digest;
 
 use super::{attempt::State, named_enum};
 
 named_enum! {
     /// What a rollback does with a device.
-    Verdict <=> v1::RollbackVerdict {
+    Verdict {
         /// It goes back.
         GoBack = "go_back",
         /// It runs what it ran before already.

@@ -5,7 +5,6 @@
 //! targets that means.
 
 use super::{attempt::State, named_enum};
-use kernex_proto::v1;
 
 mod choose;
 mod planner;
@@ -21,7 +20,7 @@ pub use shape::{Amount, Budget, OnFailure, Percent, Phase, Place, Rollout, Wrong
 
 named_enum! {
     /// Where a deployment stands.
-    DeploymentState <=> v1::DeploymentState {
+    DeploymentState {
         /// Waits for its start.
         Scheduled = "scheduled",
         /// Releases targets.
@@ -39,7 +38,7 @@ named_enum! {
 
 named_enum! {
     /// How a finished deployment ended.
-    DeploymentResult <=> v1::DeploymentResult {
+    DeploymentResult {
         /// Every target succeeded.
         Succeeded = "succeeded",
         /// Some target failed or expired.
@@ -135,21 +134,5 @@ impl Counts {
         } else {
             DeploymentResult::Cancelled
         })
-    }
-}
-
-impl From<Counts> for v1::TargetCounts {
-    fn from(counts: Counts) -> Self {
-        Self {
-            total: counts.total(),
-            held: counts.held,
-            pending: counts.pending,
-            in_progress: counts.in_progress,
-            succeeded: counts.succeeded,
-            failed: counts.failed + counts.penalised,
-            cancelled: counts.cancelled,
-            expired: counts.expired,
-            superseded: counts.superseded,
-        }
     }
 }

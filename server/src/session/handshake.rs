@@ -241,7 +241,7 @@ impl TryFrom<v1::Hello> for Hello {
                 let attempt = held.attempt.as_ref().ok_or("an attempt is missing")?;
                 Ok(HeldAttempt {
                     attempt: AttemptId::try_from(attempt).map_err(|_| "a bad attempt")?,
-                    state: State::from_wire(held.state()).ok_or("a bad state")?,
+                    state: State::try_from(held.state()).map_err(|_| "a bad state")?,
                 })
             })
             .collect::<Result<_, &str>>()

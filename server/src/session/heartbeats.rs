@@ -17,7 +17,7 @@ impl Sessions {
         seq: u64,
         row: Box<v1::Heartbeat>,
     ) {
-        let fault = DiskFault::from_wire(row.disk_fault());
+        let fault = DiskFault::try_from(row.disk_fault()).ok();
         self.answer_heartbeat(session, seq, *row);
         self.record_disk_fault(session, fault).await;
     }

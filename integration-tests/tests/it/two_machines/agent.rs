@@ -147,7 +147,7 @@ impl Agent {
     /// What Hello lists.
     pub(super) fn held(&self) -> BTreeMap<AttemptId, State> {
         let states = self.disk.live.iter().map(|(id, record)| {
-            let state = State::from_wire(record.state()).expect("a known state");
+            let state = State::try_from(record.state()).expect("a known state");
             (*id, state)
         });
         states.collect()

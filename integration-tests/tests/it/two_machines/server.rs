@@ -248,7 +248,7 @@ impl Server {
         let (disposition, is_news) = match self.rows.attempts.get_mut(&id) {
             None => {
                 if let report::Event::Outcome(outcome) = event {
-                    let ending = Ending::from_wire(outcome).expect("an agent makes sense");
+                    let ending = Ending::try_from(outcome).expect("an agent makes sense");
                     self.rows.aside.entry(id).or_insert(ending);
                 }
                 (v1::Disposition::Unknown, seq > self.rows.recorded)
@@ -352,12 +352,12 @@ impl Row {
         let what = match event {
             report::Event::Accepted(_) | report::Event::Deferred(_) => Fact::Accepted,
             report::Event::Progress(progress) => Fact::Progress {
-                step: Step::from_wire(progress.step()).expect("a known step"),
+                step: Step::try_from(progress.step()).expect("a known step"),
                 bytes: (0, 0),
                 stopped: progress.stopped,
             },
             report::Event::Outcome(outcome) => {
-                Fact::Outcome(Ending::from_wire(outcome).expect("an agent makes sense"))
+                Fact::Outcome(Ending::try_from(outcome).expect("an agent makes sense"))
             }
         };
         let verdict = self.apply(what, now);
@@ -371,10 +371,10 @@ impl Row {
             self.ending = Some(ending);
         }
         let asks = matches!(event, report::Event::Deferred(_));
-        let answer = disposition(&verdict, &self.facts, asks);
+        let answer = disposition(&verdict, &self.facts, asks).into();
         if let report::Event::Deferred(deferred) = event
             && answer == v1::Disposition::Applied
-            && let Some((run, due)) = next_run(self.run, deferred, now)
+            && let Some((run, due)) = next_run(self.run, deferred.into(), now)
         {
             self.run = Some((run, Some(due)));
         }

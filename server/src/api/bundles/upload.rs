@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 
 use self::intake::Intake;
 use crate::{
-    api::id,
+    api::wire::fields::id,
     blobs::{BlobError, BlobWriter, Blobs, StagedBlob},
     error::{archive, internal, invalid, status},
     store::NewBundle,

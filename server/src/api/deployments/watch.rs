@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    api::{Turn, convert::fitting, feed::WatcherPermit, turn},
+    api::{Turn, feed::WatcherPermit, turn, wire::fitting::fitting},
     clock::Timestamp,
     domain::rollout::DeploymentState,
     error::going_away,

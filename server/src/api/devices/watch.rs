@@ -12,8 +12,8 @@ use tonic::{Code, Status};
 use crate::{
     api::{
         Api,
-        convert::fitting,
         feed::{Follower, Start},
+        wire::fitting::fitting,
     },
     domain::selector::Selector,
     store::{EventRow, MAX_PAGE, Page},

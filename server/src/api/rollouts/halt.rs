@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    api::{Turn, convert::fitting, turn},
+    api::{Turn, turn, wire::fitting::fitting},
     domain::halt::Standing,
     error::going_away,
     store::{HaltStatus, HaltedDevice, OperatorStore},
@@ -78,26 +78,10 @@ fn news(
     for device in devices {
         if shown.get(&device.device) != Some(&device) {
             shown.insert(device.device, device.clone());
-            news.push(message(device));
+            news.push(device.into());
         }
     }
     news
-}
-
-fn message(device: HaltedDevice) -> v1::HaltedDevice {
-    v1::HaltedDevice {
-        acknowledged: device.is_acknowledged(),
-        device_id: device.device.to_string(),
-        device_name: device.device_name,
-        online: device.online,
-        state: v1::AttemptState::from(device.state).into(),
-        standing: v1::HaltStanding::from(device.standing).into(),
-        reason: device
-            .reason
-            .map(v1::FailureReason::from)
-            .unwrap_or_default()
-            .into(),
-    }
 }
 
 /// One message, or several where one would be larger than clients take.

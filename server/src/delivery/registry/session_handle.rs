@@ -134,7 +134,7 @@ impl SessionHandle {
     #[must_use]
     pub fn disk_fault(&self) -> Option<DiskFault> {
         let wire = v1::DiskFault::try_from(self.disk_fault.load(Ordering::Relaxed));
-        wire.ok().and_then(DiskFault::from_wire)
+        wire.ok().and_then(|fault| DiskFault::try_from(fault).ok())
     }
 
     /// Whether this fault is new and has to be recorded. An agent that says something else with

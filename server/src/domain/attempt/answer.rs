@@ -1,8 +1,17 @@
 //! What a device is told about a report.
 
-use kernex_proto::v1::Disposition;
-
 use super::{Attempt, Verdict};
+
+/// What became of a report about an attempt that is known here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// The attempt is where the report says.
+    Applied,
+    /// The attempt had closed before; what the report says is kept beside it.
+    Late,
+    /// It says nothing new.
+    Duplicate,
+}
 
 /// The disposition of a report, from what it did and where the attempt stands after it. `asks` when
 /// the report asks for another run.

@@ -1,7 +1,6 @@
 //! A table of every transition that matters, and properties over any sequence of events.
 
 use super::*;
-use kernex_proto::v1;
 use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -183,41 +182,6 @@ fn a_push_noted_after_the_cancel_calls_the_attempt_back() {
         assert_eq!(called.state, State::Cancelled);
         assert!(called.unresolved && called.stop_requested);
     }
-}
-
-#[test]
-fn outcomes_that_make_no_sense_are_refused() {
-    let outcome = |state: v1::AttemptState, reason: v1::FailureReason| v1::Outcome {
-        state: state.into(),
-        reason: reason.into(),
-        ..Default::default()
-    };
-    use v1::{AttemptState as S, FailureReason as R};
-    for (state, reason) in [
-        (S::Unspecified, R::Unspecified),
-        (S::Running, R::Unspecified),
-        (S::Expired, R::Unspecified),
-        (S::Failed, R::Unspecified),
-        (S::Succeeded, R::Download),
-    ] {
-        assert!(
-            Ending::from_wire(&outcome(state, reason)).is_err(),
-            "{state:?}"
-        );
-    }
-    assert_eq!(
-        Ending::from_wire(&outcome(S::Failed, R::DiskFull)),
-        Ok(Ending::Failed(Reason::DiskFull))
-    );
-    let newer = v1::Outcome {
-        state: S::Failed.into(),
-        reason: 9999,
-        ..Default::default()
-    };
-    assert_eq!(
-        Ending::from_wire(&newer),
-        Ok(Ending::Failed(Reason::Internal))
-    );
 }
 
 #[test]

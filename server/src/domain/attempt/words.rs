@@ -1,13 +1,10 @@
-//! The words attempts are spoken of in: states, reasons, steps and endings, the same in rows and on
-//! the wire.
-
-use kernex_proto::v1;
+//! The words attempts are spoken of in: states, reasons, steps and endings.
 
 use crate::domain::named_enum;
 
 named_enum! {
     /// State of an attempt.
-    State <=> v1::AttemptState {
+    State {
         /// Its phase is not open.
         Held = "held",
         /// Released; waits for the device.
@@ -46,7 +43,7 @@ impl State {
 
 named_enum! {
     /// Why an attempt failed.
-    Reason <=> v1::FailureReason {
+    Reason {
         /// The bundle could not be fetched.
         Download = "download",
         /// The bytes were not the bundle's, twice.
@@ -86,7 +83,7 @@ named_enum! {
 
 named_enum! {
     /// What an attempt is doing on the device.
-    Step <=> v1::Step {
+    Step {
         /// Fetching the bundle.
         Download = "download",
         /// Comparing its digest.
@@ -136,23 +133,6 @@ impl Ending {
         match self {
             Self::Failed(reason) => Some(reason),
             Self::Succeeded | Self::Cancelled => None,
-        }
-    }
-
-    /// Reads an outcome; an error says why it makes no sense.
-    pub fn from_wire(outcome: &v1::Outcome) -> Result<Self, &'static str> {
-        let reason = Reason::from_wire(outcome.reason());
-        match (State::from_wire(outcome.state()), reason) {
-            (Some(State::Succeeded), None) => Ok(Self::Succeeded),
-            (Some(State::Cancelled), _) => Ok(Self::Cancelled),
-            (Some(State::Failed), Some(reason)) => Ok(Self::Failed(reason)),
-            // A newer agent may know reasons this server does not.
-            (Some(State::Failed), None) if outcome.reason != 0 => {
-                Ok(Self::Failed(Reason::Internal))
-            }
-            (Some(State::Failed), None) => Err("a failure without a reason"),
-            (Some(State::Succeeded), Some(_)) => Err("a success with a failure reason"),
-            _ => Err("the outcome's state is none an attempt can end in"),
         }
     }
 }

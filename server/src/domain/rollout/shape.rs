@@ -3,7 +3,7 @@
 
 use std::{fmt, time::Duration};
 
-use kernex_proto::{ids::Digest, v1};
+use kernex_proto::ids::Digest;
 use uuid::Uuid;
 
 use crate::domain::named_enum;
@@ -141,7 +141,7 @@ pub struct Budget {
 
 named_enum! {
     /// What happens when the failure threshold of a phase is crossed.
-    OnFailure <=> v1::OnFailure {
+    OnFailure {
         /// Nothing more is released until an operator decides.
         Pause = "pause",
         /// It pauses, and what was deployed is returned to what ran before.

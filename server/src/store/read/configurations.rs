@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     clock::Timestamp,
     domain::{
-        configuration::{merge, same},
+        configuration::{AgentConfiguration, merge},
         selector::Selector,
     },
     store::{
@@ -102,7 +102,7 @@ impl Store {
             .filter(device::Column::Id.is_in(padded(ids)))
             .all(self.reader())
             .await?;
-        let mut meant: BTreeMap<Uuid, Vec<v1::Configure>> = BTreeMap::new();
+        let mut meant: BTreeMap<Uuid, Vec<AgentConfiguration>> = BTreeMap::new();
         for row in &rows {
             meant.entry(row.id).or_default();
         }
@@ -119,28 +119,27 @@ impl Store {
             };
             for (device, _) in matching(self.reader(), &selector, rows.clone()).await? {
                 let configure = decode(&configuration.configure)?;
-                meant.entry(device.id).or_default().push(configure);
+                meant.entry(device.id).or_default().push(configure.into());
             }
         }
         for configuration in &configurations {
             if let Some(list) = configuration.device_id.and_then(|id| meant.get_mut(&id)) {
-                list.push(decode(&configuration.configure)?);
+                list.push(decode(&configuration.configure)?.into());
             }
         }
         let mut changed = Vec::new();
         for (device_id, list) in meant {
             let before = known.get(&device_id);
-            let mut wanted = merge(&list);
+            let wanted = merge(&list);
             let stored = before.map(|row| decode(&row.configure)).transpose()?;
-            let unchanged = match &stored {
-                Some(stored) => same(stored, &wanted),
-                None => same(&v1::Configure::default(), &wanted),
-            };
-            if unchanged {
+            if wanted == stored.map(AgentConfiguration::from).unwrap_or_default() {
                 continue;
             }
             let revision = before.map_or(0, |row| row.revision) + 1;
-            wanted.revision = unsigned(revision);
+            let wanted = v1::Configure {
+                revision: unsigned(revision),
+                ..wanted.into()
+            };
             changed.push(device_configuration::Model {
                 device_id,
                 revision,

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kernex_proto::{
-    ids::{Digest, TokenId},
-    v1,
-};
+use kernex_proto::ids::{Digest, TokenId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::{
@@ -24,7 +21,7 @@ use crate::{
 
 named_enum! {
     /// What an operator may do; each role includes the ones before.
-    Role <=> v1::Role {
+    Role {
         /// Reads.
         Viewer = "viewer",
         /// Reads and deploys.

@@ -142,7 +142,7 @@ fn apply_one(
         // An attempt that waits for its next run was accepted, and nothing of it has begun.
         ReportEvent::Accepted | ReportEvent::Deferred(_) => Fact::Accepted,
         ReportEvent::Progress(progress) => {
-            let Some(step) = Step::from_wire(progress.step()) else {
+            let Ok(step) = Step::try_from(progress.step()) else {
                 // A newer agent may name a step that is unknown here. The state is known without
                 // it.
                 return v1::Disposition::Duplicate;
@@ -153,7 +153,7 @@ fn apply_one(
                 stopped: progress.stopped,
             }
         }
-        ReportEvent::Outcome(outcome) => match Ending::from_wire(outcome) {
+        ReportEvent::Outcome(outcome) => match Ending::try_from(outcome) {
             Ok(ending) => Fact::Outcome(ending),
             Err(why) => {
                 tracing::warn!(device = %report.device, attempt = %report.attempt, why, "an outcome was refused");
@@ -188,7 +188,7 @@ fn apply_one(
         (row.active_version, row.active_digest) = (Some(after.version), Some(after.digest));
     }
     let asks = matches!(report.event, ReportEvent::Deferred(_));
-    disposition(&verdict, entry.facts(), asks)
+    disposition(&verdict, entry.facts(), asks).into()
 }
 
 fn write_outcome(row: &mut attempt::Model, outcome: &v1::Outcome, late: bool) {

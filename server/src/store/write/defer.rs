@@ -9,7 +9,7 @@ use sea_orm::{EntityTrait, sea_query::OnConflict};
 
 use crate::{
     clock::Timestamp,
-    domain::attempt::next_run,
+    domain::attempt::{Deferral, next_run},
     store::{
         db::{error::Result, sizes::insert_all, transaction::Tx},
         entity::run,
@@ -30,7 +30,7 @@ pub(crate) async fn defer(tx: &Tx, asked: &[(AttemptId, v1::Deferred)]) -> Resul
                     row.due_at.map(Timestamp),
                 )
             });
-        let Some((granted, due)) = next_run(known, deferred, tx.now) else {
+        let Some((granted, due)) = next_run(known, Deferral::from(deferred), tx.now) else {
             continue;
         };
         let row = run::Model {

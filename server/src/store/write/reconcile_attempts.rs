@@ -115,7 +115,7 @@ pub(crate) async fn reconcile_attempts(
         }
         if is_held && entry.facts().stop_requested {
             let theirs: &mut Vec<_> = stops.entry(entry.row.device_id).or_default();
-            theirs.push((id, entry.facts().stop_order()));
+            theirs.push((id, entry.facts().stop_order().into()));
         }
     }
     if !untaken.is_empty() {

@@ -1,5 +1,4 @@
-//! When an order's targets may begin and which devices it goes on taking in, between the wire and
-//! the house.
+//! When an order's targets may begin, and which devices it goes on taking in.
 
 use std::time::Duration;
 

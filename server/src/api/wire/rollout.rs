@@ -1,12 +1,12 @@
-//! Rollouts between the wire and the house.
+//! How a deployment proceeds: phases, budgets, and where each phase stands.
 
 use std::time::Duration;
 
 use kernex_proto::v1;
 use tonic::Status;
 
+use super::fields::seconds;
 use crate::{
-    api::seconds,
     clock::Timestamp,
     domain::{
         rollout::{Amount, Budget, OnFailure, Percent, Phase, Rollout},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a caller asked for, checked; the field names start at the rollout.
-pub(in crate::api) fn rollout(wire: v1::Rollout) -> Result<Rollout, Status> {
+pub(super) fn rollout(wire: v1::Rollout) -> Result<Rollout, Status> {
     let on_failure = match wire.on_failure() {
         v1::OnFailure::Unspecified | v1::OnFailure::Pause => OnFailure::Pause,
         v1::OnFailure::Rollback => OnFailure::Rollback,

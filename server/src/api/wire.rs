@@ -1,0 +1,17 @@
+//! Between the messages of operators and the house: requests are checked once, rows become answers.
+//! One file a thing; what single words mean is in [`crate::wire`].
+
+mod access;
+mod bundle;
+pub(super) mod configuration;
+pub(super) mod deployment;
+mod device;
+mod event;
+pub(super) mod fields;
+pub(super) mod fitting;
+mod halt;
+mod rollback;
+mod rollout;
+mod schedule;
+pub(super) mod selector;
+mod target;

@@ -1,0 +1,37 @@
+//! Targets of a deployment.
+
+use kernex_proto::v1;
+
+use crate::{clock::Timestamp, store::Target};
+
+impl From<Target> for v1::Target {
+    fn from(target: Target) -> Self {
+        let reason = target.reason.map(v1::FailureReason::from);
+        Self {
+            id: target.id.to_string(),
+            deployment_id: target.deployment.to_string(),
+            device_id: target.device.to_string(),
+            device_name: target.device_name,
+            bundle: target.bundle,
+            attempt: target.attempt,
+            state: v1::AttemptState::from(target.state).into(),
+            progress: target.progress.map(|progress| v1::Progress {
+                step: v1::Step::from(progress.step).into(),
+                bytes_done: progress.bytes_done,
+                bytes_total: progress.bytes_total,
+                stopped: progress.stopped,
+            }),
+            reason: reason.unwrap_or_default().into(),
+            message: target.message,
+            exit_code: target.exit_code,
+            output_tail: target.output_tail,
+            late_outcome: target.late_outcome,
+            stop_requested: target.stop_requested,
+            updated_at: Some(target.updated_at.to_proto()),
+            phase: target.phase,
+            active_digest: target.active_digest,
+            active_version: target.active_version,
+            opens_at: target.opens_at.map(Timestamp::to_proto),
+        }
+    }
+}

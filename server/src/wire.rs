@@ -1,0 +1,43 @@
+//! Between the contract and the rules: what a word or a value of `kernex.v1` means in
+//! [`crate::domain`], and how that is said on the wire.
+//!
+//! What comes in is read with `TryFrom`, because a word of the contract may be unspecified or too
+//! new; what goes out is said with `From`. The files hold these conversions and nothing else, so
+//! there is nothing to import. Requests of operators and the rows that answer them are read and
+//! written in `api/wire/`, one floor of the house above the store.
+
+mod attempt;
+mod configuration;
+mod device;
+mod rollout;
+
+/// The word was left out, or is one that no agent may say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is unspecified")]
+pub struct Unspecified;
+
+/// Pairs the words of an enum of the rules with those of the contract; a word that only one of them
+/// has does not compile.
+macro_rules! same_words {
+    ($word:ty, $wire:ty: $($variant:ident),+ $(,)?) => {
+        impl From<$word> for $wire {
+            fn from(word: $word) -> Self {
+                match word {
+                    $(<$word>::$variant => Self::$variant),+
+                }
+            }
+        }
+
+        impl TryFrom<$wire> for $word {
+            type Error = $crate::wire::Unspecified;
+
+            fn try_from(wire: $wire) -> Result<Self, Self::Error> {
+                match wire {
+                    $(<$wire>::$variant => Ok(Self::$variant),)+
+                    <$wire>::Unspecified => Err($crate::wire::Unspecified),
+                }
+            }
+        }
+    };
+}
+pub(crate) use same_words;

@@ -1,0 +1,10 @@
+//! Devices: whether they can be reached, what is wrong with their disk, why they are conflicted.
+
+use kernex_proto::v1;
+
+use super::same_words;
+use crate::domain::device::{Conflict, DeviceStatus, DiskFault};
+
+same_words!(DeviceStatus, v1::DeviceStatus: Offline, Online, Conflicted);
+same_words!(DiskFault, v1::DiskFault: NoSpace, ReadOnly, IoError);
+same_words!(Conflict, v1::DeviceConflict: Copies, EpochNotIssued);

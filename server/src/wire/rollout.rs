@@ -1,0 +1,36 @@
+//! Deployments: where they stand and how they ended, what became of their targets when they were
+//! halted or rolled back, and how many are in which state.
+
+use kernex_proto::v1;
+
+use super::same_words;
+use crate::domain::{
+    halt::Standing,
+    rollback::Verdict,
+    rollout::{Counts, DeploymentResult, DeploymentState, OnFailure},
+};
+
+same_words!(DeploymentState, v1::DeploymentState:
+    Scheduled, Active, Paused, AwaitingApproval, Stopping, Finished);
+same_words!(DeploymentResult, v1::DeploymentResult: Succeeded, Failed, Cancelled);
+same_words!(OnFailure, v1::OnFailure: Pause, Rollback);
+same_words!(Standing, v1::HaltStanding:
+    NotAnswered, Offline, NeverBegun, Stopped, GoingBack, Ended);
+same_words!(Verdict, v1::RollbackVerdict:
+    GoBack, AlreadyThere, NeverRan, MovedOn, NoPrevious, Unproven, BundleGone, DeviceGone);
+
+impl From<Counts> for v1::TargetCounts {
+    fn from(counts: Counts) -> Self {
+        Self {
+            total: counts.total(),
+            held: counts.held,
+            pending: counts.pending,
+            in_progress: counts.in_progress,
+            succeeded: counts.succeeded,
+            failed: counts.failed + counts.penalised,
+            cancelled: counts.cancelled,
+            expired: counts.expired,
+            superseded: counts.superseded,
+        }
+    }
+}
