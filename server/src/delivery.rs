@@ -6,6 +6,7 @@
 //! below the store.
 
 pub mod dispatcher;
+pub(crate) mod end_reason;
 pub mod in_flight;
 pub mod registry;
 pub mod wake_ups;

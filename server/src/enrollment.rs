@@ -14,12 +14,12 @@ use x509_parser::{
 use crate::{
     revocations::Cause,
     signature::signature_holds,
-    store::{EnrollDevice, EnrollError, Store, StoreError},
+    store::{BindKeyError, EnrollDevice, Store, StoreError},
 };
 
-/// Why a device did not get in.
+/// Why a request to enrol was refused.
 #[derive(Debug, thiserror::Error)]
-pub enum Refused {
+pub enum EnrollmentError {
     /// A field makes no sense.
     #[error("{field}: {why}")]
     Malformed {
@@ -51,15 +51,15 @@ pub async fn enroll(
     store: &Store,
     cluster: ClusterId,
     request: v1::EnrollRequest,
-) -> Result<v1::EnrollResponse, Refused> {
+) -> Result<v1::EnrollResponse, EnrollmentError> {
     let device = check(cluster, request)?;
     let enrolled = store.enroll(device).await.map_err(|error| match error {
-        EnrollError::Refused(why) => Refused::NotAuthenticated(why),
-        EnrollError::KeyRevoked { cause, device_name } => {
-            Refused::KeyRevoked { cause, device_name }
+        BindKeyError::NotAuthenticated(why) => EnrollmentError::NotAuthenticated(why),
+        BindKeyError::KeyRevoked { cause, device_name } => {
+            EnrollmentError::KeyRevoked { cause, device_name }
         }
-        EnrollError::NameTaken(name) => Refused::NameTaken(name),
-        EnrollError::Store(error) => Refused::Store(error),
+        BindKeyError::NameTaken(name) => EnrollmentError::NameTaken(name),
+        BindKeyError::Store(error) => EnrollmentError::Store(error),
     })?;
     tracing::info!(device = %enrolled.device, name = enrolled.name, "device enrolled");
     Ok(v1::EnrollResponse {
@@ -69,8 +69,8 @@ pub async fn enroll(
     })
 }
 
-fn check(cluster: ClusterId, request: v1::EnrollRequest) -> Result<EnrollDevice, Refused> {
-    let bad = |field, why: &str| Refused::Malformed {
+fn check(cluster: ClusterId, request: v1::EnrollRequest) -> Result<EnrollDevice, EnrollmentError> {
+    let bad = |field, why: &str| EnrollmentError::Malformed {
         field,
         why: why.to_owned(),
     };
@@ -93,7 +93,7 @@ fn check(cluster: ClusterId, request: v1::EnrollRequest) -> Result<EnrollDevice,
         nonce: &request.nonce,
     };
     if !signature_holds(&request.public_key, &transcript.bytes(), &request.signature) {
-        return Err(Refused::NotAuthenticated("bad signature"));
+        return Err(EnrollmentError::NotAuthenticated("bad signature"));
     }
     let inventory = request.inventory.unwrap_or_default();
     let wished = if request.device_name.is_empty() {
@@ -101,7 +101,7 @@ fn check(cluster: ClusterId, request: v1::EnrollRequest) -> Result<EnrollDevice,
     } else {
         &request.device_name
     };
-    check_name("device name", wished).map_err(|error| Refused::Malformed {
+    check_name("device name", wished).map_err(|error| EnrollmentError::Malformed {
         field: "device_name",
         why: error.to_string(),
     })?;
@@ -121,8 +121,8 @@ const EXPONENT: u64 = 65537;
 
 /// A device key is RSA with exactly 4096 bits and the exponent 65537, in exactly one encoding: its
 /// digest names the device.
-fn check_key(der: &[u8]) -> Result<(), Refused> {
-    let bad = |why: String| Refused::Malformed {
+fn check_key(der: &[u8]) -> Result<(), EnrollmentError> {
+    let bad = |why: String| EnrollmentError::Malformed {
         field: "public_key",
         why,
     };
@@ -196,7 +196,10 @@ mod tests {
         assert_eq!(device.secret_hash, Digest::of(&[1; 32]));
 
         let elsewhere = check(ClusterId::generate(), request.clone());
-        assert!(matches!(elsewhere, Err(Refused::NotAuthenticated(_))));
+        assert!(matches!(
+            elsewhere,
+            Err(EnrollmentError::NotAuthenticated(_))
+        ));
         let nameless = v1::EnrollRequest {
             device_name: String::new(),
             ..request
@@ -205,7 +208,7 @@ mod tests {
         assert!(
             matches!(
                 refused,
-                Err(Refused::Malformed {
+                Err(EnrollmentError::Malformed {
                     field: "device_name",
                     ..
                 })
@@ -227,7 +230,7 @@ mod tests {
             (three, "its exponent has to be 65537"),
         ] {
             let refused = check(ClusterId::generate(), signed(ClusterId::generate(), &key));
-            let Err(Refused::Malformed { field, why }) = refused else {
+            let Err(EnrollmentError::Malformed { field, why }) = refused else {
                 panic!("{refused:?}");
             };
             assert_eq!(field, "public_key");

@@ -3,6 +3,7 @@
 
 mod committer;
 mod decide;
+pub(crate) mod error;
 pub mod handshake;
 mod heartbeats;
 mod limits;
@@ -32,7 +33,7 @@ pub use self::{
 };
 use self::{
     decide::{Decision, Wake, decide, decide_ailing},
-    handshake::Refusal,
+    handshake::HandshakeError,
     opening::log_refusal,
 };
 use crate::{
@@ -121,7 +122,7 @@ impl Sessions {
             // In a box of its own, so that an open session does not keep the memory of its
             // handshake.
             let opened = tokio::select! {
-                () = self.draining.cancelled() => Err(Refusal::Draining),
+                () = self.draining.cancelled() => Err(HandshakeError::Draining),
                 opened = Box::pin(self.open(&mut inbound, &line.sender, &connection, binding).instrument(span.clone())) => opened,
             };
             let result = match &opened {
@@ -233,7 +234,7 @@ impl Sessions {
                     // In a box, like everything else that a quiet session does not do, so that its
                     // memory is given back.
                     if !Box::pin(self.queue_report(session, report)).await {
-                        return Some(Refusal::Draining.into());
+                        return Some(HandshakeError::Draining.into());
                     }
                 }
                 Decision::Finish(status) => return status,

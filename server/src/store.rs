@@ -30,7 +30,7 @@ pub use write::replay::{Caller, RequestKey};
 pub use read::tokens::{EnrollmentTokenRow, Principal, Role};
 pub use write::{
     create_token::{NewEnrollmentToken, NewOperatorToken, OperatorToken},
-    enroll::{EnrollDevice, EnrollError, Enrolled},
+    enroll::{BindKeyError, EnrollDevice, Enrolled},
 };
 
 // Keys that were revoked.
@@ -38,7 +38,7 @@ pub use read::device_keys::RevokedKey;
 pub use write::revoke::REVOCATIONS_KEPT;
 
 // Bundles without their bytes, and who may have the bytes.
-pub use read::{bundles::BundleRow, downloads::DownloadRefused};
+pub use read::{bundles::BundleRow, downloads::DownloadError};
 pub use write::insert_bundle::NewBundle;
 
 // Devices, and what is to be on each.

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use kernex_proto::{
     DEVICE_ID_KEY, SESSION_TOKEN_KEY,
-    error::Reason,
     handshake::ChannelBinding,
     ids::{DeviceId, Digest},
     v1::{
@@ -15,7 +14,7 @@ use kernex_proto::{
     },
 };
 use tokio::time::timeout;
-use tonic::{Code, Request, Response, Status, Streaming, metadata::MetadataMap};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 use tracing::Span;
 
 use super::{Api, raw_body, wire::fields::id};
@@ -24,11 +23,11 @@ use crate::{
         answers::EndedBy,
         connections::{ConnectionHandle, Credential, Peer},
     },
-    enrollment::{self, Refused},
-    error::{invalid, retry_later, unauthenticated},
+    enrollment::{self, EnrollmentError},
+    error::{busy, invalid, unauthenticated},
     revocations::{Hold, Subject},
     session::{self, Outbound},
-    store::DownloadRefused,
+    store::DownloadError,
 };
 
 /// Enrolments worked on at once. They have turns of their own, so that a flood of handshakes keeps
@@ -51,9 +50,7 @@ impl AgentService for Agents {
         connection.may_try(Credential::Enrolment)?;
         let turn = timeout(ENROLMENT_WAIT, self.0.enrolments.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
-            return Err(retry_later(
-                Code::ResourceExhausted,
-                Reason::Overloaded,
+            return Err(busy(
                 "too many devices enrol at once",
                 Duration::from_secs(2),
             ));
@@ -66,7 +63,7 @@ impl AgentService for Agents {
         .await;
         match &enrolled {
             Ok(_) => connection.mark_known(),
-            Err(Refused::NotAuthenticated(_)) => connection.failed(Credential::Enrolment),
+            Err(EnrollmentError::NotAuthenticated(_)) => connection.failed(Credential::Enrolment),
             Err(_) => {}
         }
         Ok(Response::new(enrolled?))
@@ -118,12 +115,10 @@ impl AgentService for Agents {
             .authorise_download(device, token, digest)
             .await;
         match &bundle {
-            Err(DownloadRefused::Unauthenticated) => connection.failed(Credential::Bearer),
-            Err(DownloadRefused::Store(_)) => {}
+            Err(DownloadError::Unauthenticated) => connection.failed(Credential::Bearer),
+            Err(DownloadError::Store(_)) => {}
             // The token was right, whatever became of the rest.
-            Ok(_) | Err(DownloadRefused::NotATarget | DownloadRefused::Gone) => {
-                connection.mark_known()
-            }
+            Ok(_) | Err(DownloadError::NotATarget | DownloadError::Gone) => connection.mark_known(),
         }
         let bundle = bundle?;
         if offset > bundle.size {

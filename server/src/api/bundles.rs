@@ -3,7 +3,7 @@
 //! The row says that a bundle exists and the blob holds its bytes; the two change together, one
 //! upload or deletion at a time, and nobody who hangs up can come between them.
 
-mod upload;
+pub(crate) mod upload;
 
 use std::sync::Arc;
 

@@ -7,14 +7,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kernex_proto::error::Reason;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{Turn, turn};
 use crate::{
-    error::{chain, going_away, retry_later, status},
+    error::{busy, chain, cursor_gone, going_away, slow_reader},
     store::{EventRow, OperatorStore},
 };
 
@@ -122,14 +121,7 @@ impl Feed {
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         permit
             .map(|permit| WatcherPermit { _permit: permit })
-            .map_err(|_| {
-                retry_later(
-                    Code::ResourceExhausted,
-                    Reason::Overloaded,
-                    "too many watchers",
-                    Duration::from_secs(5),
-                )
-            })
+            .map_err(|_| busy("too many watchers", Duration::from_secs(5)))
     }
 
     /// Follows the events from `start` until `draining`.
@@ -147,14 +139,7 @@ impl Feed {
             Start::Now => bounds.newest,
             Start::After(cursor) if bounds.reach(cursor) => cursor,
             Start::After(cursor) => {
-                return Err(status(
-                    Code::OutOfRange,
-                    Reason::CursorGone,
-                    format!(
-                        "what follows event {cursor} is not kept: there are events {} to {}",
-                        bounds.oldest, bounds.newest
-                    ),
-                ));
+                return Err(cursor_gone(cursor, bounds.oldest, bounds.newest));
             }
         };
         Ok(Follower {
@@ -225,20 +210,18 @@ impl Follower {
     }
 
     fn fell_behind(&self) -> Status {
-        status(
-            Code::ResourceExhausted,
-            Reason::SlowConsumer,
-            format!(
-                "the watcher did not keep up; go on after event {}",
-                self.cursor
-            ),
-        )
+        slow_reader(format!(
+            "the watcher did not keep up; go on after event {}",
+            self.cursor
+        ))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tonic::Code;
+
     use crate::{
         clock::Clock,
         store::{Caller, Store},

@@ -29,7 +29,10 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use tonic::{Response, Status, body::Body, server::NamedService};
 use tower::Service;
 
-use crate::edge::answers::{FEW, channel, trailers};
+use crate::{
+    edge::answers::{FEW, channel, trailers},
+    error::defect,
+};
 
 /// The field of `DownloadBundleResponse` and `FetchBundleResponse` that holds the bytes.
 const CHUNK: u32 = 1;
@@ -59,7 +62,7 @@ where
         sent.inc_by(piece.len() as u64);
     });
     let carried = RawBody(Arc::new(Mutex::new(Some(body(pieces)))));
-    let nobody = Status::internal("the service is not behind `RawBodyService`");
+    let nobody = defect("the service is not behind `RawBodyService`");
     let mut response = Response::new(stream::iter([Err(nobody)]).boxed());
     response.extensions_mut().insert(carried);
     response.extensions_mut().insert(feeder);

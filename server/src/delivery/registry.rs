@@ -17,7 +17,8 @@ use kernex_proto::ids::{AttemptId, DeviceId};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-pub use self::session_handle::{EndReason, OUTBOUND_QUEUE, RecordingPermit, SessionHandle};
+pub use self::session_handle::{OUTBOUND_QUEUE, RecordingPermit, SessionHandle};
+pub use super::end_reason::EndReason;
 use crate::{domain::attempt::UNHEARD, revocations::Cause};
 
 /// What was pushed into a session, so that each is pushed once.

@@ -45,7 +45,10 @@ pub(crate) use self::{
     stalled::Stalled,
 };
 use crate::{
-    edge::connections::ConnectionHandle, error::going_away, lifecycle::Tasks, metrics::Metrics,
+    edge::connections::ConnectionHandle,
+    error::{defect, going_away},
+    lifecycle::Tasks,
+    metrics::Metrics,
     store::Principal,
 };
 
@@ -217,7 +220,7 @@ impl HandledCall {
             Shape::Stream(_) => {
                 let Some((pump, end)) = feeder.and_then(|feeder| feeder.take()) else {
                     tracing::error!(method = %self.method, "a handler returned a stream that nothing feeds");
-                    return Ok(Status::internal("the stream is not fed").into_http());
+                    return Ok(defect("the stream is not fed").into_http());
                 };
                 end.listen_to([self.by, theirs]);
                 answer.end = Some(end.clone());

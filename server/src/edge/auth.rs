@@ -17,8 +17,8 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 
 use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
-use kernex_proto::{error::Reason, ids::Digest};
-use tonic::{Code, Status, body::Body};
+use kernex_proto::ids::Digest;
+use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 use uuid::Uuid;
 
@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     edge::connections::{ConnectionHandle, Credential},
-    error::{invalid, status, unauthenticated},
+    error::{invalid, no_such_method, role_needed, token_needed, unauthenticated},
     revocations::Subject,
     store::{Caller, Principal, RequestKey, Role, Store, StoreError},
 };
@@ -147,7 +147,7 @@ impl Authenticator {
         connection: &ConnectionHandle,
     ) -> Result<Option<Authorised>, Status> {
         let Some(policy) = policy(path) else {
-            return Err(Status::unimplemented("no such method"));
+            return Err(no_such_method());
         };
         let role = match policy {
             Policy::Open | Policy::Agent => return Ok(None),
@@ -155,13 +155,7 @@ impl Authenticator {
             Policy::Reflection => Role::Viewer,
             Policy::Operator(role) => role,
         };
-        let token = bearer(headers).ok_or_else(|| {
-            status(
-                Code::Unauthenticated,
-                Reason::Unauthenticated,
-                "an operator token is needed in the `authorization: Bearer` metadata",
-            )
-        })?;
+        let token = bearer(headers).ok_or_else(token_needed)?;
         let revoked = self.store.revocations().tokens();
         if self
             .remembered(Digest::of(token.as_bytes()), revoked)
@@ -176,14 +170,7 @@ impl Authenticator {
         connection.mark_known();
         let principal = &authorised.0;
         if principal.role < role {
-            return Err(status(
-                Code::PermissionDenied,
-                Reason::NotAllowed,
-                format!(
-                    "this needs the role {}, and `{}` has the role {}",
-                    role, principal.name, principal.role
-                ),
-            ));
+            return Err(role_needed(role, &principal.name, principal.role));
         }
         Ok(Some(authorised))
     }
@@ -304,6 +291,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tonic::Code;
 
     use crate::{
         clock::Clock,

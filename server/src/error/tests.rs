@@ -1,4 +1,7 @@
+use kernex_proto::archive::ArchiveError;
+
 use super::*;
+use crate::{delivery::registry::EndReason, session::handshake::HandshakeError, store::StoreError};
 
 fn reason(status: &Status) -> Reason {
     let details = status.get_error_details();
@@ -137,4 +140,96 @@ fn archives_that_will_not_do_say_why() {
         (status.code(), reason(&status)),
         (Code::InvalidArgument, Reason::ManifestMissing)
     );
+}
+
+#[test]
+fn a_session_that_does_not_open_or_ends_says_why() {
+    let name = || "edge-1".to_owned();
+    let cause = Cause::Deleted;
+    let draining = EndReason::Drain {
+        reconnect_after: RETRY,
+    };
+    let too_old = HandshakeError::ProtocolTooOld {
+        spoken: 1,
+        least: 2,
+    };
+    let downgraded = HandshakeError::ProtocolDowngraded {
+        spoken: 1,
+        known: 2,
+    };
+    let revoked = HandshakeError::KeyRevoked {
+        cause,
+        device_name: name(),
+    };
+    let overloaded = HandshakeError::Overloaded { retry_after: RETRY };
+    let table = [
+        (
+            HandshakeError::Malformed(name()).into(),
+            Code::InvalidArgument,
+            Reason::InvalidArgument,
+        ),
+        (
+            HandshakeError::NotAuthenticated("bad signature").into(),
+            Code::Unauthenticated,
+            Reason::Unauthenticated,
+        ),
+        (
+            too_old.into(),
+            Code::FailedPrecondition,
+            Reason::ProtocolTooOld,
+        ),
+        (
+            downgraded.into(),
+            Code::FailedPrecondition,
+            Reason::ProtocolDowngraded,
+        ),
+        (revoked.into(), Code::Unauthenticated, Reason::DeviceDeleted),
+        (
+            HandshakeError::TooSlow.into(),
+            Code::Unauthenticated,
+            Reason::Unauthenticated,
+        ),
+        (
+            overloaded.into(),
+            Code::ResourceExhausted,
+            Reason::Overloaded,
+        ),
+        (
+            HandshakeError::Draining.into(),
+            Code::Unavailable,
+            Reason::Draining,
+        ),
+        (
+            HandshakeError::Unanswered.into(),
+            Code::Unavailable,
+            Reason::StoreUnavailable,
+        ),
+        (
+            EndReason::Replaced.into(),
+            Code::Aborted,
+            Reason::SessionReplaced,
+        ),
+        (
+            EndReason::SlowConsumer.into(),
+            Code::ResourceExhausted,
+            Reason::SlowConsumer,
+        ),
+        (
+            EndReason::Revoked(cause).into(),
+            Code::Unauthenticated,
+            Reason::DeviceDeleted,
+        ),
+        (
+            EndReason::Unrecorded.into(),
+            Code::Unavailable,
+            Reason::StoreUnavailable,
+        ),
+        (draining.into(), Code::Unavailable, Reason::Draining),
+    ];
+    for (status, code, expected) in table {
+        let status: Status = status;
+        assert_eq!(status.code(), code, "{status:?}");
+        assert_eq!(reason(&status), expected, "{status:?}");
+        assert!(!status.message().contains("signature"), "{status:?}");
+    }
 }

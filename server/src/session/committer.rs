@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     HANDSHAKES,
-    handshake::{Challenge, Hello, Refusal, verify},
+    handshake::{Challenge, HandshakeError, Hello, verify},
 };
 use crate::{
     error::chain,
@@ -62,7 +62,7 @@ enum Request {
     Change(SessionChange),
 }
 
-type Reply = oneshot::Sender<Result<SessionChanged, Refusal>>;
+type Reply = oneshot::Sender<Result<SessionChanged, HandshakeError>>;
 
 impl SessionCommitter {
     /// The way in, and the future that does the work until `stop`, after which it takes what still
@@ -77,36 +77,39 @@ impl SessionCommitter {
     }
 
     /// Checks a claim against the device's key, and numbers and opens its session, durably.
-    pub async fn open(&self, claim: Claim) -> Result<OpenedSession, Refusal> {
+    pub async fn open(&self, claim: Claim) -> Result<OpenedSession, HandshakeError> {
         match self.submit(Request::Claim(Box::new(claim))).await? {
             SessionChanged::Opened(opened) => Ok(opened),
-            SessionChanged::Done => Err(stopped()),
+            SessionChanged::Done => Err(HandshakeError::Unanswered),
         }
     }
 
     /// Notes that the agent has the epoch on disk.
-    pub async fn confirm(&self, device: DeviceId, epoch: u64) -> Result<(), Refusal> {
+    pub async fn confirm(&self, device: DeviceId, epoch: u64) -> Result<(), HandshakeError> {
         let change = SessionChange::Confirm(device, epoch);
         self.submit(Request::Change(change)).await.map(drop)
     }
 
     /// Notes that the device is here although its agent cannot write the epoch down.
-    pub async fn mark_ailing(&self, device: DeviceId, epoch: u64) -> Result<(), Refusal> {
+    pub async fn mark_ailing(&self, device: DeviceId, epoch: u64) -> Result<(), HandshakeError> {
         let change = SessionChange::Ail(device, epoch);
         self.submit(Request::Change(change)).await.map(drop)
     }
 
     /// Ends a session, unless a newer one took over.
-    pub async fn close(&self, device: DeviceId, epoch: u64) -> Result<(), Refusal> {
+    pub async fn close(&self, device: DeviceId, epoch: u64) -> Result<(), HandshakeError> {
         let change = SessionChange::Close(device, epoch);
         self.submit(Request::Change(change)).await.map(drop)
     }
 
-    async fn submit(&self, request: Request) -> Result<SessionChanged, Refusal> {
+    async fn submit(&self, request: Request) -> Result<SessionChanged, HandshakeError> {
         let (reply, answered) = oneshot::channel();
         let queued = QueuedChange { request, reply };
-        self.0.send(queued).await.map_err(|_| stopped())?;
-        answered.await.map_err(|_| stopped())?
+        self.0
+            .send(queued)
+            .await
+            .map_err(|_| HandshakeError::Draining)?;
+        answered.await.map_err(|_| HandshakeError::Draining)?
     }
 }
 
@@ -130,10 +133,6 @@ impl Claim {
             replica: self.replica,
         }
     }
-}
-
-fn stopped() -> Refusal {
-    StoreError::Unavailable("the server is stopping".into()).into()
 }
 
 /// How long the next batch gathers: whoever comes alone makes nobody wait.
@@ -187,10 +186,18 @@ async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<QueuedChange>)
     if changes.is_empty() {
         return;
     }
-    let answers = match store.change_sessions(&changes).await {
-        Ok(answers) => answers,
+    let answers: Vec<Result<SessionChanged, HandshakeError>> = match store
+        .change_sessions(&changes)
+        .await
+    {
+        Ok(answers) => {
+            let answers = changes.iter().zip(answers);
+            answers
+                .map(|(change, answer)| answer.map_err(|error| refusal(change, error)))
+                .collect()
+        }
         Err(StoreError::Unavailable(why)) => {
-            let unavailable = || Err(StoreError::Unavailable(why.clone()));
+            let unavailable = || Err(StoreError::Unavailable(why.clone()).into());
             changes.iter().map(|_| unavailable()).collect()
         }
         // A change that meets a defect must not keep the others out.
@@ -202,11 +209,16 @@ async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<QueuedChange>)
             }
             answers
         }
-        Err(error) => vec![Err(error)],
+        Err(error) => {
+            let only = changes.first();
+            only.map(|change| Err(refusal(change, error)))
+                .into_iter()
+                .collect()
+        }
     };
-    for ((change, reply), answer) in changes.iter().zip(replies).zip(answers) {
+    for (reply, answer) in replies.into_iter().zip(answers) {
         // Nobody may be left to hear it; the next session or the lease puts it right.
-        let _ = reply.send(answer.map_err(|error| refusal(change, error)));
+        let _ = reply.send(answer);
     }
 }
 
@@ -262,7 +274,7 @@ async fn verify_claims(
 }
 
 /// Tells why claims failed: vaguely, except to who proved to hold a key that was revoked.
-async fn answer_failed_claims(store: &Store, failed: Vec<(Box<Claim>, Reply, Refusal)>) {
+async fn answer_failed_claims(store: &Store, failed: Vec<(Box<Claim>, Reply, HandshakeError)>) {
     if failed.is_empty() {
         return;
     }
@@ -281,7 +293,7 @@ async fn answer_failed_claims(store: &Store, failed: Vec<(Box<Claim>, Reply, Ref
             let proven = verify(&claim.challenge, &claim.hello, Some(&key.key));
             tokio::task::yield_now().await;
             if proven.is_ok() {
-                answer = Refusal::KeyRevoked {
+                answer = HandshakeError::KeyRevoked {
                     cause: key.cause,
                     device_name: key.device_name.clone(),
                 };
@@ -294,19 +306,25 @@ async fn answer_failed_claims(store: &Store, failed: Vec<(Box<Claim>, Reply, Ref
 
 /// What an agent is told: that its device or key went away in the meantime is no news to a
 /// stranger.
-fn refusal(change: &SessionChange, error: StoreError) -> Refusal {
+fn refusal(change: &SessionChange, error: StoreError) -> HandshakeError {
     match (change, error) {
         (SessionChange::Open(_), StoreError::NotFound { .. }) => {
-            Refusal::NotAuthenticated("revoked in this moment")
+            HandshakeError::NotAuthenticated("revoked in this moment")
         }
         (_, error) => error.into(),
     }
 }
 
-async fn commit_one(store: &Store, change: &SessionChange) -> Result<SessionChanged, StoreError> {
-    let mut answers = store.change_sessions(slice::from_ref(change)).await?;
-    let stopped = || StoreError::Unavailable("a change without an answer".into());
-    answers.pop().unwrap_or_else(|| Err(stopped()))
+async fn commit_one(
+    store: &Store,
+    change: &SessionChange,
+) -> Result<SessionChanged, HandshakeError> {
+    let answers = store.change_sessions(slice::from_ref(change)).await;
+    let answers = answers.map_err(|error| refusal(change, error))?;
+    let answer = answers.into_iter().next();
+    answer.map_or(Err(HandshakeError::Unanswered), |answer| {
+        answer.map_err(|error| refusal(change, error))
+    })
 }
 
 #[cfg(test)]
@@ -329,7 +347,10 @@ mod tests {
             let (confirmed, closed) =
                 tokio::join!(changes.confirm(nobody, 1), changes.close(nobody, 1));
             assert!(
-                matches!(confirmed, Err(Refusal::Store(StoreError::NotFound { .. }))),
+                matches!(
+                    confirmed,
+                    Err(HandshakeError::Store(StoreError::NotFound { .. }))
+                ),
                 "{confirmed:?}"
             );
             assert!(closed.is_ok(), "{closed:?}");
@@ -347,7 +368,6 @@ mod tests {
             "{scrape}"
         );
         let late = changes.close(DeviceId::generate(), 1).await;
-        let unavailable = matches!(late, Err(Refusal::Store(StoreError::Unavailable(_))));
-        assert!(unavailable, "{late:?}");
+        assert!(matches!(late, Err(HandshakeError::Draining)), "{late:?}");
     }
 }

@@ -3,19 +3,18 @@
 use std::time::Duration;
 
 use kernex_proto::{
-    error::Reason,
     ids::AttemptId,
     v1::{
         self, DeviceSessionRequest, device_session_request::Message as Up,
         device_session_response::Message as Down, report::Event,
     },
 };
-use tonic::{Code, Status};
+use tonic::Status;
 
-use super::handshake::{malformed, undecodable};
+use super::handshake::undecodable;
 use crate::{
     delivery::registry::EndReason,
-    error::{retry_later, revoked, status},
+    error::{malformed, silent},
     store::ReportEvent,
 };
 
@@ -101,30 +100,10 @@ pub(super) fn decide_ailing(wake: Wake) -> Decision {
 
 pub(super) fn decide(wake: Wake) -> Decision {
     match wake {
-        Wake::Ended(why) => match why {
-            EndReason::Replaced => Decision::Finish(Some(status(
-                Code::Aborted,
-                Reason::SessionReplaced,
-                "a newer session took over",
-            ))),
-            EndReason::SlowConsumer => Decision::Finish(Some(status(
-                Code::ResourceExhausted,
-                Reason::SlowConsumer,
-                "the agent did not keep up",
-            ))),
-            EndReason::Revoked(cause) => Decision::Finish(Some(revoked(cause, ""))),
-            EndReason::Unrecorded => Decision::Finish(Some(retry_later(
-                Code::Unavailable,
-                Reason::StoreUnavailable,
-                "a report could not be recorded",
-                Duration::from_secs(5),
-            ))),
-            EndReason::Drain { reconnect_after } => Decision::Drain(reconnect_after),
-        },
+        Wake::Ended(EndReason::Drain { reconnect_after }) => Decision::Drain(reconnect_after),
+        Wake::Ended(why) => Decision::Finish(Some(why.into())),
         Wake::Closed => Decision::Finish(None),
-        Wake::Silent => Decision::Finish(Some(Status::deadline_exceeded(
-            "no heartbeat for three intervals",
-        ))),
+        Wake::Silent => Decision::Finish(Some(silent())),
         Wake::Broken(status) if undecodable(&status) => {
             Decision::Finish(Some(malformed("a message cannot be decoded")))
         }
@@ -239,6 +218,7 @@ mod tests {
     use kernex_proto::ids::TargetId;
 
     use crate::revocations::Cause;
+    use tonic::Code;
 
     fn says(message: Up) -> Decision {
         decide(Wake::Message(DeviceSessionRequest {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use kernex_proto::{
     PROTOCOL_REVISION,
-    error::Reason,
     handshake::{
         ChannelBinding, NONCE_LEN, ReadHello, SessionTranscript, SessionTranscriptV1,
         agreed_revision,
@@ -22,13 +21,12 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Status};
 
+pub use super::error::HandshakeError;
 use crate::{
     clock::Timestamp,
     domain::attempt::State,
-    error::{retry_later, revoked, status, unauthenticated},
-    revocations::Cause,
     signature::signature_holds,
-    store::{DeviceKey, HeldAttempt, StoreError},
+    store::{DeviceKey, HeldAttempt},
 };
 
 /// A stream that is not an open session by then is closed.
@@ -36,124 +34,6 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Attempts in one Hello; an agent resolves far fewer at a time.
 const MAX_HELD: usize = 10_000;
-
-/// Why a stream did not become a session.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// A message makes no sense, or came at the wrong time.
-    #[error("{0}")]
-    Malformed(String),
-    /// A proof failed.
-    #[error("not authenticated: {0}")]
-    NotAuthenticated(&'static str),
-    /// It was proved by a revision of the protocol that the server does not take any more.
-    #[error(
-        "protocol too old: the agent speaks revision {spoken}, and --min-protocol asks for {least}"
-    )]
-    ProtocolTooOld {
-        /// What it was proved by.
-        spoken: u32,
-        /// What the server was started with.
-        least: u32,
-    },
-    /// The agent knows a newer revision than the one it used, so somebody in between changed the
-    /// challenge.
-    #[error(
-        "protocol downgraded: the agent speaks revision {known} and used {spoken}; is somebody in between?"
-    )]
-    ProtocolDowngraded {
-        /// What it was proved by.
-        spoken: u32,
-        /// What it says it could speak.
-        known: u32,
-    },
-    /// The proof holds, for a key that was revoked.
-    #[error("the key of the device `{device_name}` is revoked: {because}", because = .cause.as_str())]
-    KeyRevoked {
-        cause: Cause,
-        /// Name of its device then.
-        device_name: String,
-    },
-    /// The deadline passed.
-    #[error("the handshake took longer than 10 s")]
-    TooSlow,
-    /// Too many handshakes at once.
-    #[error("too many handshakes at once")]
-    Overloaded {
-        /// When to come back.
-        retry_after: Duration,
-    },
-    /// The server stops.
-    #[error("the server is stopping")]
-    Draining,
-    /// The agent went away.
-    #[error("the agent went away")]
-    Gone,
-    /// The database refused or did not answer.
-    #[error("the store failed")]
-    Store(#[from] StoreError),
-}
-
-impl Refusal {
-    /// The label it is counted by.
-    #[must_use]
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Malformed(_) => "malformed",
-            Self::NotAuthenticated(_) => "unauthenticated",
-            Self::ProtocolTooOld { .. } => "protocol_too_old",
-            Self::ProtocolDowngraded { .. } => "protocol_downgraded",
-            Self::KeyRevoked { .. } => "revoked",
-            Self::TooSlow => "too_slow",
-            Self::Overloaded { .. } => "overloaded",
-            Self::Draining => "draining",
-            Self::Gone => "gone",
-            Self::Store(_) => "store",
-        }
-    }
-}
-
-impl From<Refusal> for Status {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Malformed(why) => malformed(&why),
-            // A slow handshake has proved nothing, so it is told as little.
-            Refusal::NotAuthenticated(_) | Refusal::TooSlow => unauthenticated(),
-            // The key was proved, so its owner may know what to do.
-            Refusal::ProtocolTooOld { least, .. } => status(
-                Code::FailedPrecondition,
-                Reason::ProtocolTooOld,
-                format!("this server takes protocol revision {least} or newer; update the agent"),
-            ),
-            Refusal::ProtocolDowngraded { .. } => status(
-                Code::FailedPrecondition,
-                Reason::ProtocolDowngraded,
-                refusal.to_string(),
-            ),
-            Refusal::KeyRevoked { cause, device_name } => revoked(cause, &device_name),
-            Refusal::Overloaded { retry_after } => retry_later(
-                Code::ResourceExhausted,
-                Reason::Overloaded,
-                "too many devices connect at once",
-                retry_after,
-            ),
-            Refusal::Draining => retry_later(
-                Code::Unavailable,
-                Reason::Draining,
-                "the server is stopping",
-                Duration::from_secs(1),
-            ),
-            Refusal::Gone => Self::cancelled("the stream ended"),
-            Refusal::Store(error) => error.into(),
-        }
-    }
-}
-
-/// `INVALID_ARGUMENT` for a message that ends the session.
-#[must_use]
-pub fn malformed(why: &str) -> Status {
-    status(Code::InvalidArgument, Reason::InvalidArgument, why)
-}
 
 /// What the server asked to be signed; lives in one connection only.
 #[derive(Debug, Clone, Copy)]
@@ -214,10 +94,10 @@ impl Hello {
 }
 
 impl TryFrom<v1::Hello> for Hello {
-    type Error = Refusal;
+    type Error = HandshakeError;
 
-    fn try_from(wire: v1::Hello) -> Result<Self, Refusal> {
-        let bad = |why: String| Refusal::Malformed(format!("Hello: {why}"));
+    fn try_from(wire: v1::Hello) -> Result<Self, HandshakeError> {
+        let bad = |why: String| HandshakeError::Malformed(format!("Hello: {why}"));
         let ReadHello { hello: wire, body } =
             ReadHello::of(wire).map_err(|why| bad(why.to_string()))?;
         let device = wire.device_id.parse().map_err(|e| bad(format!("{e}")))?;
@@ -256,13 +136,13 @@ impl TryFrom<v1::Hello> for Hello {
     }
 }
 
-pub async fn receive_hello<S>(inbound: &mut S, deadline: Instant) -> Result<Hello, Refusal>
+pub async fn receive_hello<S>(inbound: &mut S, deadline: Instant) -> Result<Hello, HandshakeError>
 where
     S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
 {
     match next(inbound, deadline).await? {
         Message::Hello(hello) => hello.try_into(),
-        _ => Err(Refusal::Malformed(
+        _ => Err(HandshakeError::Malformed(
             "the first message has to be Hello".into(),
         )),
     }
@@ -283,45 +163,47 @@ pub async fn receive_ready<S>(
     inbound: &mut S,
     epoch: u64,
     deadline: Instant,
-) -> Result<Readiness, Refusal>
+) -> Result<Readiness, HandshakeError>
 where
     S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
 {
     match next(inbound, deadline).await? {
         Message::Ready(ready) if ready.epoch == epoch => Ok(Readiness::Ready),
-        Message::Ready(_) => Err(Refusal::Malformed("Ready names another epoch".into())),
+        Message::Ready(_) => Err(HandshakeError::Malformed(
+            "Ready names another epoch".into(),
+        )),
         Message::Heartbeat(heartbeat) if heartbeat.disk_fault != 0 => {
             Ok(Readiness::Ailing(Box::new(heartbeat)))
         }
-        _ => Err(Refusal::Malformed(
+        _ => Err(HandshakeError::Malformed(
             "the message after Welcome has to be Ready".into(),
         )),
     }
 }
 
-async fn next<S>(inbound: &mut S, deadline: Instant) -> Result<Message, Refusal>
+async fn next<S>(inbound: &mut S, deadline: Instant) -> Result<Message, HandshakeError>
 where
     S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
 {
     match timeout_at(deadline, inbound.next()).await {
-        Err(_) => Err(Refusal::TooSlow),
-        Ok(None) => Err(Refusal::Gone),
+        Err(_) => Err(HandshakeError::TooSlow),
+        Ok(None) => Err(HandshakeError::Gone),
         Ok(Some(Err(status))) => Err(broken(&status)),
         Ok(Some(Ok(request))) => request.message.ok_or_else(|| {
-            Refusal::Malformed("an unknown message before the session is open".into())
+            HandshakeError::Malformed("an unknown message before the session is open".into())
         }),
     }
 }
 
 /// What a failed read means: bytes that do not decode are the peer's fault, anything else is the
 /// connection's.
-fn broken(status: &Status) -> Refusal {
+fn broken(status: &Status) -> HandshakeError {
     if status.code() == Code::OutOfRange {
-        Refusal::Malformed("a message is too long".into())
+        HandshakeError::Malformed("a message is too long".into())
     } else if undecodable(status) {
-        Refusal::Malformed("a message cannot be decoded".into())
+        HandshakeError::Malformed("a message cannot be decoded".into())
     } else {
-        Refusal::Gone
+        HandshakeError::Gone
     }
 }
 
@@ -340,9 +222,11 @@ pub fn verify(
     challenge: &Challenge,
     hello: &Hello,
     key: Option<&DeviceKey>,
-) -> Result<Digest, Refusal> {
+) -> Result<Digest, HandshakeError> {
     let Some(key) = key else {
-        return Err(Refusal::NotAuthenticated("unknown or revoked device"));
+        return Err(HandshakeError::NotAuthenticated(
+            "unknown or revoked device",
+        ));
     };
     let transcript = match &hello.body {
         Some(body) => SessionTranscript {
@@ -366,15 +250,15 @@ pub fn verify(
         .bytes(),
     };
     if !signature_holds(&key.der, &transcript, &hello.wire.signature) {
-        return Err(Refusal::NotAuthenticated("bad signature"));
+        return Err(HandshakeError::NotAuthenticated("bad signature"));
     }
     let (spoken, known) = (hello.revision(), hello.wire.protocol_revision);
     if spoken < challenge.least {
         let least = challenge.least;
-        return Err(Refusal::ProtocolTooOld { spoken, least });
+        return Err(HandshakeError::ProtocolTooOld { spoken, least });
     }
     if spoken != agreed_revision(PROTOCOL_REVISION, known) {
-        return Err(Refusal::ProtocolDowngraded { spoken, known });
+        return Err(HandshakeError::ProtocolDowngraded { spoken, known });
     }
     Ok(key.digest)
 }

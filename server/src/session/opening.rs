@@ -20,7 +20,7 @@ use super::{
     Sessions,
     committer::Claim,
     decide::{self, Decision},
-    handshake::{self, Challenge, Readiness, Refusal},
+    handshake::{self, Challenge, HandshakeError, Readiness},
 };
 use crate::{
     crash::Act,
@@ -40,7 +40,7 @@ impl Sessions {
         out: &mpsc::Sender<Box<DeviceSessionResponse>>,
         connection: &ConnectionHandle,
         binding: ChannelBinding,
-    ) -> Result<Arc<SessionHandle>, Refusal>
+    ) -> Result<Arc<SessionHandle>, HandshakeError>
     where
         S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
     {
@@ -89,7 +89,7 @@ impl Sessions {
                 Readiness::Ready => self.committer.confirm(device, epoch).await?,
                 Readiness::Ailing(_) => self.committer.mark_ailing(device, epoch).await?,
             }
-            Ok::<_, Refusal>(answered)
+            Ok::<_, HandshakeError>(answered)
         };
         let answered = match confirmed.await {
             Ok(answered) => answered,
@@ -109,7 +109,9 @@ impl Sessions {
                 Decision::Heartbeat { seq, row } => self.record_heartbeat(&session, seq, row).await,
                 _ => {
                     self.mark_closed(device, epoch).await;
-                    return Err(Refusal::Malformed("Heartbeat: it makes no sense".into()));
+                    return Err(HandshakeError::Malformed(
+                        "Heartbeat: it makes no sense".into(),
+                    ));
                 }
             }
         }
@@ -132,8 +134,8 @@ impl Sessions {
         Ok(session)
     }
 
-    async fn admission_permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, Refusal> {
-        let busy = || Refusal::Overloaded {
+    async fn admission_permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, HandshakeError> {
+        let busy = || HandshakeError::Overloaded {
             retry_after: Duration::from_millis(rand::thread_rng().gen_range(1000..5000)),
         };
         match tokio::time::timeout(ADMISSION_WAIT, self.admission.acquire()).await {
@@ -144,11 +146,11 @@ impl Sessions {
 }
 
 /// Notes why a stream did not become a session. Of strangers the log speaks once a minute.
-pub(super) fn log_refusal(refusal: &Refusal, connection: &ConnectionHandle) {
+pub(super) fn log_refusal(refusal: &HandshakeError, connection: &ConnectionHandle) {
     let reason = chain(refusal);
     if matches!(
         refusal,
-        Refusal::NotAuthenticated(_) | Refusal::Malformed(_)
+        HandshakeError::NotAuthenticated(_) | HandshakeError::Malformed(_)
     ) {
         connection.failed(Credential::Hello);
     }
@@ -163,11 +165,12 @@ pub(super) fn log_refusal(refusal: &Refusal, connection: &ConnectionHandle) {
 fn send_handshake(
     out: &mpsc::Sender<Box<DeviceSessionResponse>>,
     message: Down,
-) -> Result<(), Refusal> {
+) -> Result<(), HandshakeError> {
     let message = DeviceSessionResponse {
         message: Some(message),
     };
-    out.try_send(Box::new(message)).map_err(|_| Refusal::Gone)
+    out.try_send(Box::new(message))
+        .map_err(|_| HandshakeError::Gone)
 }
 
 /// A secret for downloads and the hash of it that is stored.

@@ -2,7 +2,7 @@
 
 use kernex_integration_tests::both_databases;
 use kernex_proto::ids::{Digest, TokenId};
-use kernex_server::store::{EnrollError, NewEnrollmentToken, NewOperatorToken, Page, Role};
+use kernex_server::store::{BindKeyError, NewEnrollmentToken, NewOperatorToken, Page, Role};
 
 use super::fixture::{Fixture, HOUR, caller, enrolment, token};
 
@@ -16,7 +16,7 @@ both_databases! {
         let tokens = fixture.store.list_enrollment_tokens(Page::first(10)).await.unwrap();
         assert_eq!((tokens.items[0].uses_left, tokens.items[0].uses_total), (0, 1));
         let second = fixture.store.enroll(enrolment(id, "edge-2", b"another key")).await;
-        assert!(matches!(second, Err(EnrollError::Refused(_))), "{second:?}");
+        assert!(matches!(second, Err(BindKeyError::NotAuthenticated(_))), "{second:?}");
         let device = fixture.store.get_device("edge-1").await.unwrap();
         assert_eq!(device.labels["site"], "berlin");
         assert_eq!(device.inventory.hostname, "nul inside");
@@ -27,7 +27,7 @@ both_databases! {
         let id = fixture.token(token(2)).await;
         fixture.store.enroll(enrolment(id, "edge-1", b"key")).await.unwrap();
         let taken = fixture.store.enroll(enrolment(id, "edge-1", b"thief")).await;
-        assert!(matches!(taken, Err(EnrollError::NameTaken(name)) if name == "edge-1"));
+        assert!(matches!(taken, Err(BindKeyError::NameTaken(name)) if name == "edge-1"));
         let tokens = fixture.store.list_enrollment_tokens(Page::first(10)).await.unwrap();
         assert_eq!(tokens.items[0].uses_left, 1);
     }
@@ -39,13 +39,13 @@ both_databases! {
         wrong.secret_hash = Digest::of(b"guess");
         let unknown = enrolment(TokenId::generate(), "b", b"b");
         for attempt in [wrong, unknown] {
-            assert!(matches!(fixture.store.enroll(attempt).await, Err(EnrollError::Refused(_))));
+            assert!(matches!(fixture.store.enroll(attempt).await, Err(BindKeyError::NotAuthenticated(_))));
         }
         fixture.clock.advance(HOUR * 2);
-        assert!(matches!(fixture.store.enroll(enrolment(id, "c", b"c")).await, Err(EnrollError::Refused(_))));
+        assert!(matches!(fixture.store.enroll(enrolment(id, "c", b"c")).await, Err(BindKeyError::NotAuthenticated(_))));
         let id = fixture.token(token(9)).await;
         fixture.store.revoke_enrollment_token(&caller("RevokeEnrollmentToken"), id).await.unwrap();
-        assert!(matches!(fixture.store.enroll(enrolment(id, "d", b"d")).await, Err(EnrollError::Refused(_))));
+        assert!(matches!(fixture.store.enroll(enrolment(id, "d", b"d")).await, Err(BindKeyError::NotAuthenticated(_))));
         assert!(fixture.store.list_enrollment_tokens(Page::first(1)).await.unwrap().items[0].revoked);
     }
 

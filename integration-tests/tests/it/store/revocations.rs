@@ -11,7 +11,7 @@ use kernex_server::{
     domain::{attempt::State, selector::Selector},
     revocations::{Cause, Revocation},
     store::{
-        EnrollError, HeartbeatRow, NewEnrollmentToken, NewOperatorToken, REVOCATIONS_KEPT,
+        BindKeyError, HeartbeatRow, NewEnrollmentToken, NewOperatorToken, REVOCATIONS_KEPT,
         ReportEvent, Retention, Role, Scope, Store,
     },
 };
@@ -116,7 +116,7 @@ both_databases! {
         let id = fixture.token(token(9)).await;
         let again = || fixture.store.enroll(enrolment(id, "edge-1", b"new disk"));
         let refused = again().await;
-        assert!(matches!(&refused, Err(EnrollError::KeyRevoked { cause: Cause::Deleted, device_name }) if device_name == "edge-1"), "{refused:?}");
+        assert!(matches!(&refused, Err(BindKeyError::KeyRevoked { cause: Cause::Deleted, device_name }) if device_name == "edge-1"), "{refused:?}");
         fixture.clock.advance(REVOCATIONS_KEPT + HOUR);
         fixture.store.prune(Retention::default()).await.unwrap();
         assert!(fixture.store.revoked_keys(&[old.id]).await.unwrap().is_empty());

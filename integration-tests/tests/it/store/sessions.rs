@@ -13,8 +13,8 @@ use kernex_server::{
         device::{Conflict, DeviceStatus, EPOCHS_FORGOTTEN},
     },
     store::{
-        DownloadRefused, NewEnrollmentToken, OpenSession, ReportEvent, SessionChange,
-        SessionChanged, StoreError,
+        DownloadError, NewEnrollmentToken, OpenSession, ReportEvent, SessionChange, SessionChanged,
+        StoreError,
     },
 };
 
@@ -364,12 +364,12 @@ both_databases! {
             fixture.store.authorise_download(device.id, token, bundle.digest).await
         };
         assert_eq!(may(&device, token(&device)).await.unwrap(), bundle);
-        assert!(matches!(may(&device, Digest::of(b"guess")).await, Err(DownloadRefused::Unauthenticated)));
-        assert!(matches!(may(&other, token(&other)).await, Err(DownloadRefused::NotATarget)));
+        assert!(matches!(may(&device, Digest::of(b"guess")).await, Err(DownloadError::Unauthenticated)));
+        assert!(matches!(may(&other, token(&other)).await, Err(DownloadError::NotATarget)));
         fixture.close(other.id, opened.epoch).await.unwrap();
-        assert!(matches!(may(&other, token(&other)).await, Err(DownloadRefused::Unauthenticated)));
+        assert!(matches!(may(&other, token(&other)).await, Err(DownloadError::Unauthenticated)));
         let (attempt, _) = fixture.target(&deployment, &device).await;
         fixture.report(&device, attempt, succeeded("1", b"1")).await;
-        assert!(matches!(may(&device, token(&device)).await, Err(DownloadRefused::NotATarget)));
+        assert!(matches!(may(&device, token(&device)).await, Err(DownloadError::NotATarget)));
     }
 }

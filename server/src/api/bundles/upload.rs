@@ -1,25 +1,25 @@
 //! Receiving a bundle: hashed while it is written, checked before it exists. Whatever goes wrong
 //! leaves nothing.
 
+pub(crate) mod error;
 mod intake;
 
 use std::time::Duration;
 
 use kernex_proto::{
     archive::Inspected,
-    error::Reason,
     ids::{Digest, check_name},
     v1::{self, upload_bundle_request::Message},
 };
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::{Code, Status};
+use tonic::Status;
 
-use self::intake::Intake;
+use self::{error::UploadError, intake::Intake};
 use crate::{
     api::wire::fields::id,
     blobs::{BlobError, BlobWriter, Blobs, StagedBlob},
-    error::{archive, internal, invalid, status},
+    error::{archive, internal, invalid},
     store::NewBundle,
 };
 
@@ -106,7 +106,7 @@ where
         };
         size = size.saturating_add(chunk.len() as u64);
         if size > max_size {
-            return Err(too_large(max_size));
+            return Err(UploadError::TooLarge(max_size).into());
         }
         if !intake.give(chunk).await {
             return Ok(());
@@ -120,16 +120,13 @@ const fn allowed(size: u64) -> Duration {
 }
 
 fn too_slow(size: u64, took: Duration) -> Status {
-    status(
-        Code::DeadlineExceeded,
-        Reason::SlowConsumer,
-        format!(
-            "{size} bytes came in {} s: an upload that takes longer than {} s has to keep up {} KiB/s; start it again on a faster line",
-            took.as_secs(),
-            GRACE.as_secs(),
-            LEAST_RATE / 1024,
-        ),
-    )
+    let error = UploadError::TooSlow {
+        size,
+        took,
+        grace: GRACE,
+        least_rate: LEAST_RATE,
+    };
+    error.into()
 }
 
 /// The next message; `None` once the caller has sent everything.
@@ -137,19 +134,9 @@ async fn next<S>(messages: &mut S, idle: Duration) -> Result<Option<Message>, St
 where
     S: Stream<Item = Result<v1::UploadBundleRequest, Status>> + Unpin + Send,
 {
-    let gave_up = |_| {
-        status(
-            Code::DeadlineExceeded,
-            Reason::SlowConsumer,
-            format!(
-                "nothing came for {} s; start the upload again",
-                idle.as_secs()
-            ),
-        )
-    };
     match tokio::time::timeout(idle, messages.next())
         .await
-        .map_err(gave_up)?
+        .map_err(|_| UploadError::Silent(idle))?
     {
         None => Ok(None),
         Some(Err(status)) => Err(status),
@@ -173,7 +160,7 @@ struct Begin {
 impl Begin {
     fn check(begin: v1::UploadBegin, max_size: u64) -> Result<Self, Status> {
         if begin.size_bytes > max_size {
-            return Err(too_large(max_size));
+            return Err(UploadError::TooLarge(max_size).into());
         }
         let digest = match begin.digest.as_str() {
             "" => None,
@@ -223,13 +210,12 @@ impl Begin {
         })
     }
 
-    fn compare(&self, size: u64, digest: Digest) -> Result<(), Status> {
-        let wrong = |what: String| Err(status(Code::InvalidArgument, Reason::DigestMismatch, what));
+    fn compare(&self, size: u64, digest: Digest) -> Result<(), UploadError> {
         if let Some(said) = self.size.filter(|said| *said != size) {
-            return wrong(format!("{size} bytes came and {said} were announced"));
+            return Err(UploadError::OtherSize { came: size, said });
         }
         if let Some(said) = self.digest.filter(|said| *said != digest) {
-            return wrong(format!("the bytes have the digest {digest}, not {said}"));
+            return Err(UploadError::OtherDigest { came: digest, said });
         }
         Ok(())
     }
@@ -240,14 +226,6 @@ fn free_bytes(writer: &BlobWriter) -> Option<u64> {
     let folder = writer.path().parent()?;
     let stats = rustix::fs::statvfs(folder).ok()?;
     stats.f_bavail.checked_mul(stats.f_frsize)
-}
-
-fn too_large(max_size: u64) -> Status {
-    status(
-        Code::ResourceExhausted,
-        Reason::TooLarge,
-        format!("bundles of more than {max_size} bytes are not taken here"),
-    )
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use tonic_types::StatusExt as _;
 use tower::{ServiceExt as _, service_fn};
 
 use super::*;
-use crate::{edge::answers::Feeder, error::status};
+use crate::{edge::answers::Feeder, error::slow_reader};
 
 type Piece = Result<Bytes, Status>;
 
@@ -71,11 +71,7 @@ async fn the_generated_client_reads_every_piece() {
 
 #[tokio::test]
 async fn a_failure_after_the_first_piece_is_the_status_of_the_call() {
-    let failure = status(
-        Code::ResourceExhausted,
-        Reason::NoSpace,
-        "the disk is full: 100 %",
-    );
+    let failure = slow_reader("it took nothing for 100 % of the time".into());
     let pieces = vec![
         Ok(Bytes::from_static(b"one")),
         Err(failure.clone()),
@@ -89,7 +85,7 @@ async fn a_failure_after_the_first_piece_is_the_status_of_the_call() {
         (failure.code(), failure.message())
     );
     let reason = end.get_details_error_info().map(|info| info.reason);
-    assert_eq!(reason.as_deref(), Some(Reason::NoSpace.as_str()));
+    assert_eq!(reason.as_deref(), Some(Reason::SlowConsumer.as_str()));
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::rate::MessageRate;
-use crate::{domain::device::DiskFault, revocations::Cause};
+use crate::{delivery::end_reason::EndReason, domain::device::DiskFault};
 
 /// Messages that may wait for one device. A session has a handful of commands and acks under way; a
 /// peer that lets 64 pile up does not read, and more would only hide it.
@@ -38,24 +38,6 @@ const REPORTS_AT_ONCE: usize = OUTBOUND_QUEUE / 2;
 
 /// Milliseconds between two changes of a disk's state that are noted in one session.
 const DISK_CALM: u64 = 10_000;
-
-/// Why the server ends a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndReason {
-    /// A newer session of the same device took over.
-    Replaced,
-    /// Its queue was full.
-    SlowConsumer,
-    /// The key it was opened with was revoked.
-    Revoked(Cause),
-    /// A report could not be written; the agent keeps it and sends it again in its next session.
-    Unrecorded,
-    /// The server stops.
-    Drain {
-        /// When the agent should come back.
-        reconnect_after: Duration,
-    },
-}
 
 /// The way into one session from outside.
 #[derive(Debug)]

@@ -10,13 +10,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-use kernex_proto::{
-    error::Reason,
-    ids::{Digest, TokenId},
-};
-use tonic::{Code, Status};
+use kernex_proto::ids::{Digest, TokenId};
+use tonic::Status;
 
-use crate::error::status;
+use crate::error::token_limit;
 
 /// Who has slots of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -153,13 +150,9 @@ fn full(caller: SlotOwner, kind: SlotKind, most: u32) -> Status {
         SlotOwner::Session(_) => ("session", ""),
         SlotOwner::Connection(_) => ("connection", ""),
     };
-    status(
-        Code::ResourceExhausted,
-        Reason::TokenLimit,
-        format!(
-            "this {whose} has {most} {what} under way, which is as many as it may; end one{instead}, or have {setting} of the server raised"
-        ),
-    )
+    token_limit(format!(
+        "this {whose} has {most} {what} under way, which is as many as it may; end one{instead}, or have {setting} of the server raised"
+    ))
 }
 
 #[cfg(test)]
@@ -199,7 +192,7 @@ mod tests {
         let refused = places
             .take(token, SlotKind::Upload)
             .expect_err("there is one");
-        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
         assert_eq!(
             refused.message(),
             "this token has 1 uploads under way, which is as many as it may; end one, or use another token, or have --max-uploads-per-token of the server raised"

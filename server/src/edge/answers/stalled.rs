@@ -12,13 +12,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-use kernex_proto::error::Reason;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
 
 use super::measured::Answer;
-use crate::{error::status, metrics::Metrics};
+use crate::{error::slow_reader, metrics::Metrics};
 
 /// Checks in one limit, which is therefore exact to a thirtieth.
 const LOOKS: u32 = 30;
@@ -102,9 +100,7 @@ impl Stalled {
         let seconds = self.limit.as_secs_f32();
         tracing::info!(method = %answer.method, caller = %answer.caller, seconds, "a stream is ended: its reader took nothing");
         self.metrics.edge.slow_readers.with_label("ended").inc();
-        end.end(status(
-            Code::ResourceExhausted,
-            Reason::SlowConsumer,
+        end.end(slow_reader(
             format!("nothing of this stream was taken for {seconds} s; read faster, and go on where it was cut"),
         ));
     }

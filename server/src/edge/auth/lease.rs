@@ -9,11 +9,10 @@ use std::{
 
 use http::{HeaderMap, HeaderValue};
 use hyper::body::{Frame, SizeHint};
-use kernex_proto::error::Reason;
-use tonic::{Code, Status, body::Body};
+use tonic::{Status, body::Body};
 
 use crate::{
-    clock::Timestamp, edge::answers::EndedBy, error::status, revocations::Hold, store::Store,
+    clock::Timestamp, edge::answers::EndedBy, error::token_ended, revocations::Hold, store::Store,
 };
 
 /// Longest time between two looks at the clock, which somebody may set.
@@ -47,7 +46,7 @@ impl Lease {
     pub(super) fn ended_by(&self) -> EndedBy {
         EndedBy {
             signal: self.0.hold.signal(),
-            status: ended(REVOKED),
+            status: token_ended(REVOKED),
         }
     }
 
@@ -55,12 +54,12 @@ impl Lease {
     pub async fn ended(self) -> Status {
         loop {
             if self.0.hold.is_revoked() {
-                return ended(REVOKED);
+                return token_ended(REVOKED);
             }
             let now = self.0.store.steady_now();
             let left = self.0.expires_at.since(now);
             if left.is_zero() {
-                return ended("the token has expired");
+                return token_ended("the token has expired");
             }
             tokio::select! {
                 () = self.0.hold.revoked() => {}
@@ -68,10 +67,6 @@ impl Lease {
             }
         }
     }
-}
-
-fn ended(why: &str) -> Status {
-    status(Code::Unauthenticated, Reason::Unauthenticated, why)
 }
 
 /// The end of a [`Lease`].

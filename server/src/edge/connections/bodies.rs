@@ -12,6 +12,7 @@ use pin_project_lite::pin_project;
 use tonic::Status;
 
 use super::handle::{ConnectionHandle, OpenCall};
+use crate::error::{message_too_long, transport};
 
 /// Largest message of a stranger, which is a Hello that holds a lot.
 pub(super) const STRANGER_MESSAGE: u32 = 256 * 1024;
@@ -64,7 +65,7 @@ impl Body for Inbound {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
+            Some(Err(error)) => return Poll::Ready(Some(Err(transport(error)))),
             None => return Poll::Ready(None),
         };
         if let (Some(limit), Some(data)) = (&mut self.limit, frame.data_ref()) {
@@ -122,10 +123,7 @@ impl LengthLimit {
             let [_, a, b, c, d] = self.head;
             let length = u32::from_be_bytes([a, b, c, d]);
             if length > self.most {
-                return Err(Status::out_of_range(format!(
-                    "a message of {length} bytes is too long here: at most {}",
-                    self.most
-                )));
+                return Err(message_too_long(length, self.most));
             }
             self.left = length as usize;
         }

@@ -3,7 +3,9 @@
 use std::{convert::Infallible, time::Duration};
 
 use http::{HeaderMap, Response};
-use tonic::{Status, body::Body};
+use tonic::body::Body;
+
+use crate::error::call_too_slow;
 
 /// What the header says; nothing when it is absent or makes no sense.
 pub(super) fn from_headers(headers: &HeaderMap) -> Option<Duration> {
@@ -44,10 +46,7 @@ pub(super) async fn within<B: From<Body>>(
     };
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => answer,
-        Err(_) => {
-            let late = Status::deadline_exceeded("the time for this call is over");
-            Ok(late.into_http().map(|body: Body| body.into()))
-        }
+        Err(_) => Ok(call_too_slow().into_http().map(|body: Body| body.into())),
     }
 }
 

@@ -12,11 +12,13 @@ use std::{
 };
 
 use futures::task::AtomicWaker;
-use kernex_proto::error::Reason;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::{guesses::Credential, source::Source};
-use crate::error::retry_later;
+use crate::error::busy;
+
+/// When to try again what too many do at once.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// Unfinished calls a stranger may have.
 pub(super) const STRANGER_CALLS: u16 = 8;
@@ -170,14 +172,8 @@ impl ConnectionHandle {
         if !self.is_stranger() || !self.has(FAILED) {
             return Ok(());
         }
-        self.pay_for_try(credential).map_err(|wait| {
-            retry_later(
-                Code::ResourceExhausted,
-                Reason::Overloaded,
-                "too many tries from your address have failed",
-                wait,
-            )
-        })
+        self.pay_for_try(credential)
+            .map_err(|wait| busy("too many tries from your address have failed", wait))
     }
 
     /// A try to authenticate failed.
@@ -223,11 +219,13 @@ impl ConnectionHandle {
         if stranger && self.0.calls.load(SeqCst) >= STRANGER_CALLS {
             return Err(busy(
                 "too many unfinished calls on a connection on which none has authenticated",
+                BUSY,
             ));
         }
         if watches_health && self.0.watches.load(SeqCst) >= WATCHES {
             return Err(busy(
                 "too many watches of the server's health on one connection",
+                BUSY,
             ));
         }
         self.0.calls.fetch_add(1, SeqCst);
@@ -237,11 +235,6 @@ impl ConnectionHandle {
             watches_health,
         }))
     }
-}
-
-fn busy(why: &str) -> Status {
-    let wait = Duration::from_secs(1);
-    retry_later(Code::ResourceExhausted, Reason::Overloaded, why, wait)
 }
 
 /// A call that is counted until this is dropped.

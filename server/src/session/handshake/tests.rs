@@ -100,7 +100,7 @@ fn challenge() -> Challenge {
     Challenge::new(ClusterId::generate(), ChannelBinding::exported([9; 32]), 1)
 }
 
-fn checked(challenge: &Challenge, wire: v1::Hello) -> Result<Digest, Refusal> {
+fn checked(challenge: &Challenge, wire: v1::Hello) -> Result<Digest, HandshakeError> {
     let hello = Hello::try_from(wire)?;
     verify(challenge, &hello, Some(&device_key()))
 }
@@ -199,7 +199,7 @@ fn no_field_of_a_hello_can_be_changed_on_the_way() {
         wire.body = ReadHello::body_of(&inner);
         let refused = checked(&challenge, wire);
         assert!(
-            matches!(refused, Err(Refusal::NotAuthenticated(_))),
+            matches!(refused, Err(HandshakeError::NotAuthenticated(_))),
             "{field}: {refused:?}"
         );
     }
@@ -210,7 +210,7 @@ fn no_field_of_a_hello_can_be_changed_on_the_way() {
     wire.body = unknown(&wire.body);
     assert!(matches!(
         checked(&challenge, wire),
-        Err(Refusal::NotAuthenticated(_))
+        Err(HandshakeError::NotAuthenticated(_))
     ));
     let said = said();
     let later = seal(
@@ -249,7 +249,10 @@ fn what_stands_beside_the_signed_body_is_never_taken() {
     let garbled = seal(&challenge, &[7; NONCE_LEN], Bytes::from_static(&[0xff; 9]));
     for wire in [beside, nested, garbled] {
         let refused = checked(&challenge, wire);
-        assert!(matches!(refused, Err(Refusal::Malformed(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(HandshakeError::Malformed(_))),
+            "{refused:?}"
+        );
     }
 }
 
@@ -272,7 +275,7 @@ fn an_older_revision_is_taken_from_agents_that_know_no_newer_one_until_the_serve
     assert!(
         matches!(
             old,
-            Refusal::ProtocolTooOld {
+            HandshakeError::ProtocolTooOld {
                 spoken: 1,
                 least: 2
             }
@@ -284,7 +287,7 @@ fn an_older_revision_is_taken_from_agents_that_know_no_newer_one_until_the_serve
     assert!(
         matches!(
             lowered,
-            Refusal::ProtocolDowngraded {
+            HandshakeError::ProtocolDowngraded {
                 spoken: 1,
                 known: 2
             }
@@ -301,7 +304,7 @@ fn an_older_revision_is_taken_from_agents_that_know_no_newer_one_until_the_serve
     forged.signature = vec![0; 256].into();
     let refused = checked(&strict, forged);
     assert!(
-        matches!(refused, Err(Refusal::NotAuthenticated(_))),
+        matches!(refused, Err(HandshakeError::NotAuthenticated(_))),
         "{refused:?}"
     );
 }
@@ -345,12 +348,18 @@ async fn who_cannot_write_the_epoch_down_says_so_in_the_place_of_ready() {
     let ailing = receive_ready(&mut beat(v1::DiskFault::ReadOnly), 4, soon()).await;
     assert!(matches!(ailing, Ok(Readiness::Ailing(_))), "{ailing:?}");
     let well = receive_ready(&mut beat(v1::DiskFault::Unspecified), 4, soon()).await;
-    assert!(matches!(well, Err(Refusal::Malformed(_))), "{well:?}");
+    assert!(
+        matches!(well, Err(HandshakeError::Malformed(_))),
+        "{well:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_stream_is_closed_at_the_deadline() {
     let mut silent = tokio_stream::pending();
     let refused = receive_hello(&mut silent, soon()).await;
-    assert!(matches!(refused, Err(Refusal::TooSlow)), "{refused:?}");
+    assert!(
+        matches!(refused, Err(HandshakeError::TooSlow)),
+        "{refused:?}"
+    );
 }

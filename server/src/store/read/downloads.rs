@@ -21,7 +21,7 @@ use crate::store::{
 
 /// Why a device may not download.
 #[derive(Debug, thiserror::Error)]
-pub enum DownloadRefused {
+pub enum DownloadError {
     /// No live session with that token.
     #[error("no live session has this token")]
     Unauthenticated,
@@ -43,23 +43,23 @@ impl Store {
         device: DeviceId,
         token_hash: Digest,
         digest: Digest,
-    ) -> Result<BundleRow, DownloadRefused> {
+    ) -> Result<BundleRow, DownloadError> {
         let session = session::Entity::find_by_id(device.0)
             .one(self.reader())
             .await
             .map_err(StoreError::from)?;
         if session.is_none_or(|session| session.token_hash != token_hash.to_string()) {
-            return Err(DownloadRefused::Unauthenticated);
+            return Err(DownloadError::Unauthenticated);
         }
         if !self.is_target(device, digest).await? {
-            return Err(DownloadRefused::NotATarget);
+            return Err(DownloadError::NotATarget);
         }
         let row = bundle::Entity::find()
             .filter(bundle::Column::Digest.eq(digest.to_string()))
             .one(self.reader())
             .await
             .map_err(StoreError::from)?;
-        Ok(bundle_from(row.ok_or(DownloadRefused::Gone)?).map_err(StoreError::from)?)
+        Ok(bundle_from(row.ok_or(DownloadError::Gone)?).map_err(StoreError::from)?)
     }
 
     async fn is_target(&self, device: DeviceId, digest: Digest) -> Result<bool> {

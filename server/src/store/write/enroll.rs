@@ -60,13 +60,13 @@ pub struct Enrolled {
     pub name: String,
 }
 
-/// Why a device was not enrolled.
+/// Why a key was not bound to a device.
 #[derive(Debug, thiserror::Error)]
-pub enum EnrollError {
+pub enum BindKeyError {
     /// The token or the key is not accepted. Callers are told no more than that; the text is for
     /// the log.
-    #[error("enrolment refused: {0}")]
-    Refused(&'static str),
+    #[error("not authenticated: {0}")]
+    NotAuthenticated(&'static str),
     /// The key was revoked. Whoever asks has proved to hold it, and may know.
     #[error("the key is revoked: its device `{device_name}` was {because}", because = .cause.as_str())]
     KeyRevoked {
@@ -83,18 +83,18 @@ pub enum EnrollError {
     Store(#[from] StoreError),
 }
 
-type Decision = Result<Enrolled, EnrollError>;
+type Decision = Result<Enrolled, BindKeyError>;
 
 impl Store {
     /// Binds a key to a device. A key that is bound already gets its device again and uses nothing
     /// up.
-    pub async fn enroll(&self, new: EnrollDevice) -> Result<Enrolled, EnrollError> {
+    pub async fn enroll(&self, new: EnrollDevice) -> Result<Enrolled, BindKeyError> {
         let new = &new;
         self.decide_as(Act::CommitEnroll, |tx| async move {
             match decide(&tx, new).await {
                 // Refusals are answers, not failures of the transaction; nothing was written before
                 // them.
-                Err(EnrollError::Store(error)) => Err(error),
+                Err(BindKeyError::Store(error)) => Err(error),
                 decision => Ok(decision),
             }
         })
@@ -109,29 +109,29 @@ async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
         return Err(match revoked_key(revoked)? {
             Some(RevokedKey {
                 cause, device_name, ..
-            }) => EnrollError::KeyRevoked { cause, device_name },
-            None => EnrollError::Refused("the key is revoked"),
+            }) => BindKeyError::KeyRevoked { cause, device_name },
+            None => BindKeyError::NotAuthenticated("the key is revoked"),
         });
     }
     let token = enrollment_token::Entity::find_by_id(new.token.0)
         .one(&tx.db)
         .await
         .map_err(StoreError::from)?;
-    let token = token.ok_or(EnrollError::Refused("no such token"))?;
+    let token = token.ok_or(BindKeyError::NotAuthenticated("no such token"))?;
     if token.secret_hash != new.secret_hash.to_string() {
-        return Err(EnrollError::Refused("wrong secret"));
+        return Err(BindKeyError::NotAuthenticated("wrong secret"));
     }
     if token.revoked_at.is_some() {
-        return Err(EnrollError::Refused("the token is revoked"));
+        return Err(BindKeyError::NotAuthenticated("the token is revoked"));
     }
     if token.expires_at <= tx.now.0 {
-        return Err(EnrollError::Refused("the token has expired"));
+        return Err(BindKeyError::NotAuthenticated("the token has expired"));
     }
     if let Some(key) = known {
         return known_device(tx, key).await;
     }
     if token.uses_left <= 0 {
-        return Err(EnrollError::Refused("the token is used up"));
+        return Err(BindKeyError::NotAuthenticated("the token is used up"));
     }
     let enrolled = match token.replaces_id {
         Some(device) => take_over(tx, new, device).await?,
@@ -170,7 +170,7 @@ async fn known_device(tx: &Tx, key: device_key::Model) -> Decision {
         .one(&tx.db)
         .await
         .map_err(StoreError::from)?;
-    let device = device.ok_or(EnrollError::Refused("the key's device is gone"))?;
+    let device = device.ok_or(BindKeyError::NotAuthenticated("the key's device is gone"))?;
     Ok(Enrolled {
         device: DeviceId(device.id),
         name: device.name,
@@ -184,7 +184,9 @@ async fn take_over(tx: &Tx, new: &EnrollDevice, id: Uuid) -> Decision {
         .one(&tx.db)
         .await
         .map_err(StoreError::from)?;
-    let device = device.ok_or(EnrollError::Refused("the device to replace is gone"))?;
+    let device = device.ok_or(BindKeyError::NotAuthenticated(
+        "the device to replace is gone",
+    ))?;
     revoke_keys(tx, &device, Cause::Replaced).await?;
     session::Entity::delete_by_id(id)
         .exec(&tx.db)
@@ -215,7 +217,7 @@ async fn add(tx: &Tx, new: &EnrollDevice, token: &enrollment_token::Model) -> De
         .await
         .map_err(StoreError::from)?;
     if taken.is_some() {
-        return Err(EnrollError::NameTaken(new.name.clone()));
+        return Err(BindKeyError::NameTaken(new.name.clone()));
     }
     let id = DeviceId(tx.new_id());
     let row = device::Model {

@@ -1,3 +1,5 @@
+use tonic::Code;
+
 use super::{super::Strangers, *};
 use crate::{
     edge::connections::crowd::StrangerLimits,

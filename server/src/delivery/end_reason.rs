@@ -1,0 +1,23 @@
+//! Why the server ends a session.
+
+use std::time::Duration;
+
+use crate::revocations::Cause;
+
+/// Why the server ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// A newer session of the same device took over.
+    Replaced,
+    /// Its queue was full.
+    SlowConsumer,
+    /// The key it was opened with was revoked.
+    Revoked(Cause),
+    /// A report could not be written; the agent keeps it and sends it again in its next session.
+    Unrecorded,
+    /// The server stops.
+    Drain {
+        /// When the agent should come back.
+        reconnect_after: Duration,
+    },
+}
