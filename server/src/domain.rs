@@ -9,7 +9,7 @@ pub mod attempt;
 pub mod configuration;
 pub mod device;
 pub mod halt;
-pub mod mistake;
+pub mod parse_error;
 pub mod penalty;
 pub mod rollback;
 pub mod rollout;

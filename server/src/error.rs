@@ -12,7 +12,7 @@ use kernex_proto::error::{DOMAIN, LINE, MARK, Reason};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{domain::mistake::Mistake, revocations::Cause};
+use crate::{domain::parse_error::ParseError, revocations::Cause};
 
 mod calls;
 mod table;
@@ -66,10 +66,10 @@ pub fn invalid(field: &str, why: impl Into<String>) -> Status {
 /// `INVALID_ARGUMENT` naming the field and the place in it. The line and the mark below it travel
 /// as metadata, so that programs can draw them.
 #[must_use]
-pub fn mistake(field: &str, mistake: &Mistake) -> Status {
-    let mut why = mistake.to_string();
+pub fn unreadable(field: &str, error: &ParseError) -> Status {
+    let mut why = error.to_string();
     why.truncate(why.floor_char_boundary(MESSAGE_LIMIT));
-    let (line, at) = mistake.excerpt();
+    let (line, at) = error.excerpt();
     let place = [(LINE.to_owned(), line), (MARK.to_owned(), at.to_string())];
     let reason = Reason::InvalidArgument.as_str();
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, place);

@@ -176,7 +176,7 @@ fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{attempt::Reason, device::DiskFault, penalty::Penalty};
+    use crate::domain::{attempt::FailureReason, device::DiskFault, penalty::Penalty};
 
     fn device() -> DeviceId {
         DeviceId(Uuid::now_v7())
@@ -257,7 +257,7 @@ mod tests {
             conflicted: false,
             penalty: Some(Penalty {
                 failures: 3,
-                last: Reason::HealthCheck,
+                last: FailureReason::HealthCheck,
             }),
             disk_fault: None,
         };

@@ -102,7 +102,7 @@ both_databases! {
         let (back, bad) = (&bad[0], text(&bad[1], "id").to_owned());
         let bad = ctl.json(&["deployment", "get", &bad]);
         assert_eq!(text(&bad, "result"), "failed", "{bad}");
-        assert_eq!(text(&bad, "paused_reason"), "phase 1: 2 of 3 failed, more than the 1 that are borne", "{bad}");
+        assert_eq!(text(&bad, "paused_reason"), "phase 1: 2 of 3 failed, more than the 1 allowed", "{bad}");
         let failed = states(&bad, "failed");
         assert_eq!(failed.len(), 2, "{bad}");
         for target in &failed {

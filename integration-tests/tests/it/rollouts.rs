@@ -252,7 +252,7 @@ both_databases! {
         assert_eq!(operator.deployment(&id).await.state(), DeploymentState::Active);
         fleet.fail(&first[2]).await;
         let paused = standing(&operator, &id, DeploymentState::Paused).await;
-        assert_eq!(paused.paused_reason, "phase 1: 2 of 3 failed, more than the 1 that are borne");
+        assert_eq!(paused.paused_reason, "phase 1: 2 of 3 failed, more than the 1 allowed");
         // Who goes on has seen the failures: the phase has passed without them, and the rest
         // follows.
         resume(&operator, &id).await.unwrap();

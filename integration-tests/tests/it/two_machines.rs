@@ -18,7 +18,7 @@ use kernex_proto::{
 };
 use kernex_server::{
     clock::Timestamp,
-    domain::attempt::{Closing, Ending, Fact, Reason, State},
+    domain::attempt::{Closing, Ending, Fact, FailureReason, State},
 };
 use proptest::{prelude::*, test_runner::Config};
 
@@ -40,7 +40,7 @@ struct World {
     stragglers: VecDeque<v1::Report>,
     now: u64,
     witness: BTreeMap<Witnessed, u32>,
-    closed: BTreeMap<AttemptId, (State, Option<Reason>)>,
+    closed: BTreeMap<AttemptId, (State, Option<FailureReason>)>,
     backup: Option<Rows>,
     was_restored: bool,
 }
@@ -250,7 +250,7 @@ impl World {
             let by_its_device = matches!(row.facts.state, State::Succeeded | State::Failed);
             assert_eq!(row.facts.answered, row.ending.is_some(), "{id}: {row:?}");
             assert!(row.facts.answered || !by_its_device, "{id}: {row:?}");
-            assert_ne!(row.facts.reason, Some(Reason::JournalLost), "{id}");
+            assert_ne!(row.facts.reason, Some(FailureReason::JournalLost), "{id}");
             if row.facts.state == State::Succeeded {
                 assert_eq!(row.ending, Some(Ending::Succeeded), "{id}: {row:?}");
             }

@@ -20,7 +20,7 @@ mod words;
 pub use answer::{Disposition, disposition};
 pub use run::{Deferral, next_run};
 pub use sent::Sent;
-pub use words::{Ending, Reason, State, Step};
+pub use words::{Ending, FailureReason, State, Step};
 
 /// A command that was pushed and not heard of for this long is pushed once more: agents know a
 /// repetition when they see one, and what did not arrive as it was sent would else wait for the
@@ -33,7 +33,7 @@ pub struct Attempt {
     /// Where it stands.
     pub state: State,
     /// Why it failed.
-    pub reason: Option<Reason>,
+    pub reason: Option<FailureReason>,
     /// What it does, or did last.
     pub step: Option<Step>,
     /// Bytes done and bytes in all of that step.
@@ -149,7 +149,7 @@ pub struct StopOrder {
 
 /// What an event did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Effect {
     /// The attempt is now this.
     Applied(Attempt),
     /// The attempt had closed before; the facts beside its state are now this.
@@ -158,7 +158,7 @@ pub enum Verdict {
     Unchanged,
 }
 
-impl Verdict {
+impl Effect {
     /// The attempt to store, if anything changed.
     #[must_use]
     pub fn changed(self) -> Option<Attempt> {
@@ -212,7 +212,7 @@ impl Attempt {
             || matches!(self.state, State::Sent) && self.untaken
     }
 
-    fn close(mut self, state: State, reason: Option<Reason>, now: Timestamp) -> Self {
+    fn close(mut self, state: State, reason: Option<FailureReason>, now: Timestamp) -> Self {
         self.state = state;
         self.reason = reason;
         self.closed_at = Some(now);
@@ -259,20 +259,20 @@ impl Attempt {
 
     /// The agent turns out to have an attempt that was closed here: its successor waits and the
     /// agent is told to stop.
-    fn call_back(mut self) -> Verdict {
+    fn call_back(mut self) -> Effect {
         if self.answered || (self.unresolved && self.stop_requested) {
-            return Verdict::Unchanged;
+            return Effect::Unchanged;
         }
         self.unresolved = true;
         self.stop_requested = true;
-        Verdict::Late(self)
+        Effect::Late(self)
     }
 
     /// The agent is at work on an attempt that was closed here. Where it is counts as long as it
     /// has to answer.
-    fn late_progress(mut self, step: Step, stopped: bool) -> Verdict {
+    fn late_progress(mut self, step: Step, stopped: bool) -> Effect {
         if self.answered {
-            return Verdict::Unchanged;
+            return Effect::Unchanged;
         }
         let before = self.clone();
         self.unresolved = true;
@@ -283,15 +283,15 @@ impl Attempt {
             self.step = Some(step);
         }
         if self == before {
-            return Verdict::Unchanged;
+            return Effect::Unchanged;
         }
-        Verdict::Late(self)
+        Effect::Late(self)
     }
 }
 
 /// Applies an event.
 #[must_use]
-pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Verdict {
+pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Effect {
     use State as S;
     let mut next = attempt.clone();
     let event = event.into();
@@ -300,35 +300,35 @@ pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Verd
             S::Held => {
                 next.state = S::Pending;
                 next.delivery_deadline = deadline;
-                Verdict::Applied(next)
+                Effect::Applied(next)
             }
-            _ => Verdict::Unchanged,
+            _ => Effect::Unchanged,
         },
         // Written behind: the attempt may have moved on meanwhile, or have been closed in the
         // belief that the agent never saw it.
         Event::Fact(Fact::Sent) => match attempt.state {
             S::Held | S::Pending => {
                 next.state = S::Sent;
-                Verdict::Applied(next)
+                Effect::Applied(next)
             }
             S::Sent if attempt.untaken => {
                 next.untaken = false;
-                Verdict::Applied(next)
+                Effect::Applied(next)
             }
-            S::Sent | S::Accepted | S::Running => Verdict::Unchanged,
+            S::Sent | S::Accepted | S::Running => Effect::Unchanged,
             S::Cancelled | S::Expired | S::Superseded => next.call_back(),
-            S::Succeeded | S::Failed => Verdict::Unchanged,
+            S::Succeeded | S::Failed => Effect::Unchanged,
         },
         Event::Fact(Fact::Accepted) | Event::Fact(Fact::Held) => match attempt.state {
-            S::Held | S::Pending | S::Sent => Verdict::Applied(next.accept(now)),
-            S::Accepted | S::Running => Verdict::Unchanged,
+            S::Held | S::Pending | S::Sent => Effect::Applied(next.accept(now)),
+            S::Accepted | S::Running => Effect::Unchanged,
             S::Succeeded | S::Failed | S::Cancelled | S::Expired | S::Superseded => {
                 next.call_back()
             }
         },
         Event::Fact(Fact::HeldEnded) => match attempt.state {
-            S::Held | S::Pending | S::Sent => Verdict::Applied(next.accept(now)),
-            _ => Verdict::Unchanged,
+            S::Held | S::Pending | S::Sent => Effect::Applied(next.accept(now)),
+            _ => Effect::Unchanged,
         },
         Event::Fact(Fact::Progress {
             step,
@@ -348,106 +348,106 @@ pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Verd
             // An older report may be written after a newer one.
             next.stopped |= stopped;
             if next == *attempt {
-                return Verdict::Unchanged;
+                return Effect::Unchanged;
             }
-            Verdict::Applied(next)
+            Effect::Applied(next)
         }
         Event::Fact(Fact::Outcome(ending)) => {
             if attempt.answered {
-                return Verdict::Unchanged;
+                return Effect::Unchanged;
             }
             next.answered = true;
             if attempt.state.is_open() {
                 next.accepted_at = attempt.accepted_at.or(Some(now));
-                return Verdict::Applied(next.close(ending.state(), ending.reason(), now));
+                return Effect::Applied(next.close(ending.state(), ending.reason(), now));
             }
             next.late = Some(ending);
             next.unresolved = false;
             next.stop_requested = false;
             next.stop_going_back = false;
-            Verdict::Late(next)
+            Effect::Late(next)
         }
         Event::Close(Closing::Cancel | Closing::Halt) if attempt.has_not_begun() => {
-            Verdict::Applied(next.close(S::Cancelled, None, now))
+            Effect::Applied(next.close(S::Cancelled, None, now))
         }
         Event::Close(Closing::Cancel | Closing::Halt) => {
             let with_going_back = matches!(event, Event::Close(Closing::Halt));
             match attempt.state {
                 S::Sent | S::Accepted | S::Running if next.stop(with_going_back) => {
-                    Verdict::Applied(next)
+                    Effect::Applied(next)
                 }
-                S::Held | S::Pending | S::Sent | S::Accepted | S::Running => Verdict::Unchanged,
+                S::Held | S::Pending | S::Sent | S::Accepted | S::Running => Effect::Unchanged,
                 S::Succeeded | S::Failed | S::Cancelled | S::Expired | S::Superseded => {
                     if with_going_back && attempt.unresolved && next.stop(true) {
-                        return Verdict::Late(next);
+                        return Effect::Late(next);
                     }
-                    Verdict::Unchanged
+                    Effect::Unchanged
                 }
             }
         }
         // What a device may have begun is left to end; the newer attempt waits for it.
         Event::Close(Closing::Supersede) if attempt.has_not_begun() => {
-            Verdict::Applied(next.close(S::Superseded, None, now))
+            Effect::Applied(next.close(S::Superseded, None, now))
         }
-        Event::Close(Closing::Supersede) => Verdict::Unchanged,
+        Event::Close(Closing::Supersede) => Effect::Unchanged,
         Event::Close(Closing::Penalise) => match attempt.state {
             S::Held | S::Pending => {
-                Verdict::Applied(next.close(S::Failed, Some(Reason::Penalised), now))
+                Effect::Applied(next.close(S::Failed, Some(FailureReason::Penalised), now))
             }
-            _ => Verdict::Unchanged,
+            _ => Effect::Unchanged,
         },
         Event::Close(Closing::Overdue) => {
             if attempt.state.is_open() {
-                return Verdict::Applied(expire(next, now));
+                return Effect::Applied(expire(next, now));
             }
-            Verdict::Unchanged
+            Effect::Unchanged
         }
         Event::Close(Closing::DeviceGone) => {
             if attempt.state.is_open() {
-                return Verdict::Applied(next.close(S::Cancelled, None, now));
+                return Effect::Applied(next.close(S::Cancelled, None, now));
             }
             resolve(next)
         }
         Event::Close(Closing::Tick) => tick(next, now),
         Event::Fact(Fact::NotHeld) => match attempt.state {
             S::Accepted | S::Running => {
-                Verdict::Applied(next.close(S::Failed, Some(Reason::JournalLost), now))
+                Effect::Applied(next.close(S::Failed, Some(FailureReason::JournalLost), now))
             }
             // Nothing of it will ever run, so the stop needs no answer.
             S::Sent if attempt.stop_requested => {
-                Verdict::Applied(next.close(S::Cancelled, None, now))
+                Effect::Applied(next.close(S::Cancelled, None, now))
             }
             S::Sent if !attempt.untaken => {
                 next.untaken = true;
-                Verdict::Applied(next)
+                Effect::Applied(next)
             }
-            S::Held | S::Pending | S::Sent => Verdict::Unchanged,
+            S::Held | S::Pending | S::Sent => Effect::Unchanged,
             S::Succeeded | S::Failed | S::Cancelled | S::Expired | S::Superseded => resolve(next),
         },
     }
 }
 
 /// A closed attempt the agent does not have: nothing waits for it any more.
-fn resolve(mut closed: Attempt) -> Verdict {
+fn resolve(mut closed: Attempt) -> Effect {
     if !closed.unresolved {
-        return Verdict::Unchanged;
+        return Effect::Unchanged;
     }
     closed.unresolved = false;
     closed.stop_requested = false;
     closed.stop_going_back = false;
-    Verdict::Applied(closed)
+    Effect::Applied(closed)
 }
 
-fn tick(attempt: Attempt, now: Timestamp) -> Verdict {
+fn tick(attempt: Attempt, now: Timestamp) -> Effect {
     let deadline = match attempt.state {
         State::Held | State::Pending | State::Sent => Some(attempt.delivery_deadline),
         State::Accepted | State::Running => attempt.execution_deadline,
         _ => None,
     };
     if deadline.is_none_or(|deadline| now < deadline) {
-        return Verdict::Unchanged;
+        return Effect::Unchanged;
     }
-    Verdict::Applied(expire(attempt, now))
+    Effect::Applied(expire(attempt, now))
 }
 
 fn expire(attempt: Attempt, now: Timestamp) -> Attempt {

@@ -46,12 +46,12 @@ named_enum! {
 /// session a minute for two years.
 pub const EPOCHS_FORGOTTEN: u64 = 1 << 20;
 
-/// In [`Known::given_up_below`]: every copy of the journal.
+/// In [`KnownJournals::given_up_below`]: every copy of the journal.
 pub const EVERY_COPY: u64 = i64::MAX as u64;
 
 /// What the server knows of a device's journals before a session opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
+pub struct KnownJournals {
     /// The journal in use, if any session ever opened.
     pub journal: Option<JournalId>,
     /// Whether the journal that comes now was in use before another one took over.
@@ -67,7 +67,7 @@ pub struct Known {
 
 /// What a returning journal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Return {
+pub enum ReturningJournal {
     /// The one that was in use; its list of attempts is complete.
     Same,
     /// A new one: the first, or the old one was lost with its disk.
@@ -87,29 +87,30 @@ pub enum Return {
 /// than what was confirmed; only a copy taken earlier does. An epoch that was issued and never
 /// confirmed proves nothing.
 #[must_use]
-pub fn recognise(known: &Known, journal: JournalId, last_epoch: u64) -> Return {
+pub fn recognise(known: &KnownJournals, journal: JournalId, last_epoch: u64) -> ReturningJournal {
     if last_epoch < known.given_up_below || known.given_up_below == EVERY_COPY {
-        return Return::GivenUp;
+        return ReturningJournal::GivenUp;
     }
     if last_epoch > known.issued_epoch.saturating_add(EPOCHS_FORGOTTEN) {
-        return Return::NotIssued;
+        return ReturningJournal::NotIssued;
     }
     if known.retired {
-        return Return::Fork;
+        return ReturningJournal::Fork;
     }
     if known.journal != Some(journal) {
-        return Return::Fresh;
+        return ReturningJournal::Fresh;
     }
     if last_epoch < known.confirmed_epoch {
-        return Return::Fork;
+        return ReturningJournal::Fork;
     }
-    Return::Same
+    ReturningJournal::Same
 }
 
-/// The number of the session that opens now, unless it is [`Return::NotIssued`]. Taking the agent's
-/// own number into account keeps it growing even over a restored database.
+/// The number of the session that opens now, unless the journal is
+/// [`ReturningJournal::NotIssued`]. Taking the agent's own number into account keeps it growing
+/// even over a restored database.
 #[must_use]
-pub fn next_epoch(known: &Known, last_epoch: u64) -> u64 {
+pub fn next_epoch(known: &KnownJournals, last_epoch: u64) -> u64 {
     known.issued_epoch.max(last_epoch).saturating_add(1)
 }
 
@@ -118,8 +119,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn known(journal: JournalId, issued: u64, confirmed: u64) -> Known {
-        Known {
+    fn known(journal: JournalId, issued: u64, confirmed: u64) -> KnownJournals {
+        KnownJournals {
             journal: Some(journal),
             retired: false,
             issued_epoch: issued,
@@ -132,56 +133,61 @@ mod tests {
     fn copies_are_told_from_owners() {
         let (journal, other) = (JournalId::generate(), JournalId::generate());
         let state = known(journal, 5, 4);
-        let decided = Known {
+        let decided = KnownJournals {
             given_up_below: 4,
             ..state
         };
         let table = [
-            (state, journal, 4, Return::Same),
-            (state, journal, 5, Return::Same),
-            (state, journal, 9, Return::Same),
-            (state, journal, 3, Return::Fork),
-            (state, other, 0, Return::Fresh),
-            (state, journal, 5 + EPOCHS_FORGOTTEN, Return::Same),
-            (state, journal, 6 + EPOCHS_FORGOTTEN, Return::NotIssued),
-            (state, other, u64::MAX, Return::NotIssued),
+            (state, journal, 4, ReturningJournal::Same),
+            (state, journal, 5, ReturningJournal::Same),
+            (state, journal, 9, ReturningJournal::Same),
+            (state, journal, 3, ReturningJournal::Fork),
+            (state, other, 0, ReturningJournal::Fresh),
+            (state, journal, 5 + EPOCHS_FORGOTTEN, ReturningJournal::Same),
             (
-                Known {
+                state,
+                journal,
+                6 + EPOCHS_FORGOTTEN,
+                ReturningJournal::NotIssued,
+            ),
+            (state, other, u64::MAX, ReturningJournal::NotIssued),
+            (
+                KnownJournals {
                     retired: true,
                     ..state
                 },
                 other,
                 u64::MAX,
-                Return::NotIssued,
+                ReturningJournal::NotIssued,
             ),
             (
-                Known {
+                KnownJournals {
                     given_up_below: EVERY_COPY,
                     ..state
                 },
                 journal,
                 u64::MAX,
-                Return::GivenUp,
+                ReturningJournal::GivenUp,
             ),
-            (decided, journal, 4, Return::Same),
-            (decided, journal, 3, Return::GivenUp),
+            (decided, journal, 4, ReturningJournal::Same),
+            (decided, journal, 3, ReturningJournal::GivenUp),
             (
-                Known {
+                KnownJournals {
                     retired: true,
                     ..state
                 },
                 other,
                 7,
-                Return::Fork,
+                ReturningJournal::Fork,
             ),
             (
-                Known {
+                KnownJournals {
                     journal: None,
                     ..state
                 },
                 other,
                 0,
-                Return::Fresh,
+                ReturningJournal::Fresh,
             ),
         ];
         for (state, journal, last, expected) in table {
@@ -211,12 +217,12 @@ mod tests {
             for lie in lies {
                 let before = state.issued_epoch;
                 match recognise(&state, journal, lie) {
-                    Return::NotIssued => prop_assert!(lie > before + EPOCHS_FORGOTTEN),
+                    ReturningJournal::NotIssued => prop_assert!(lie > before + EPOCHS_FORGOTTEN),
                     _ => state.issued_epoch = next_epoch(&state, lie),
                 }
                 prop_assert!(state.issued_epoch <= before + EPOCHS_FORGOTTEN + 1);
             }
-            prop_assert_eq!(recognise(&state, journal, honest), Return::Same);
+            prop_assert_eq!(recognise(&state, journal, honest), ReturningJournal::Same);
             prop_assert!(next_epoch(&state, honest) > honest);
         }
 
@@ -226,7 +232,7 @@ mod tests {
             let journal = JournalId::generate();
             let state = known(journal, issued, issued);
             let last = issued + forgotten;
-            prop_assert_eq!(recognise(&state, journal, last), Return::Same);
+            prop_assert_eq!(recognise(&state, journal, last), ReturningJournal::Same);
             prop_assert_eq!(next_epoch(&state, last), last + 1);
         }
     }

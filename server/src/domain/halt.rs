@@ -4,7 +4,7 @@ use super::{attempt::State, named_enum};
 
 named_enum! {
     /// What became of a device in a halt.
-    Standing {
+    HaltStanding {
         /// It was told, and has not answered.
         NotAnswered = "not_answered",
         /// It is away, and is told when it comes back.
@@ -22,7 +22,7 @@ named_enum! {
 
 /// The attempts of one target, as far as a halt is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct HaltFacts {
     /// State of the latest one.
     pub state: State,
     /// The device is known to have had that in its journal.
@@ -33,7 +33,7 @@ pub struct Facts {
     pub unresolved: bool,
 }
 
-impl Facts {
+impl HaltFacts {
     /// The same with what is known of an earlier attempt, which a retry may be waiting for.
     #[must_use]
     pub const fn after(self, earlier: Self) -> Self {
@@ -46,20 +46,20 @@ impl Facts {
 
     /// What became of the device.
     #[must_use]
-    pub const fn standing(self, online: bool) -> Standing {
+    pub const fn standing(self, online: bool) -> HaltStanding {
         match (self.may_run, online) {
-            (true, true) => return Standing::NotAnswered,
-            (true, false) => return Standing::Offline,
+            (true, true) => return HaltStanding::NotAnswered,
+            (true, false) => return HaltStanding::Offline,
             (false, _) => {}
         }
         if self.unresolved {
-            return Standing::GoingBack;
+            return HaltStanding::GoingBack;
         }
         match self.state {
-            State::Succeeded | State::Failed => Standing::Ended,
-            _ if !self.was_taken => Standing::NeverBegun,
-            State::Cancelled => Standing::Stopped,
-            _ => Standing::Ended,
+            State::Succeeded | State::Failed => HaltStanding::Ended,
+            _ if !self.was_taken => HaltStanding::NeverBegun,
+            State::Cancelled => HaltStanding::Stopped,
+            _ => HaltStanding::Ended,
         }
     }
 }
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn each_device_stands_somewhere() {
         use State as S;
-        let facts = |state, was_taken, may_run, unresolved| Facts {
+        let facts = |state, was_taken, may_run, unresolved| HaltFacts {
             state,
             was_taken,
             may_run,
@@ -81,47 +81,63 @@ mod tests {
             (
                 facts(S::Running, true, true, true),
                 true,
-                Standing::NotAnswered,
+                HaltStanding::NotAnswered,
             ),
-            (facts(S::Sent, false, true, true), false, Standing::Offline),
+            (
+                facts(S::Sent, false, true, true),
+                false,
+                HaltStanding::Offline,
+            ),
             (
                 facts(S::Expired, true, true, true),
                 false,
-                Standing::Offline,
+                HaltStanding::Offline,
             ),
             (
                 facts(S::Running, true, false, true),
                 true,
-                Standing::GoingBack,
+                HaltStanding::GoingBack,
             ),
             (
                 facts(S::Running, true, false, true),
                 false,
-                Standing::GoingBack,
+                HaltStanding::GoingBack,
             ),
             (
                 facts(S::Cancelled, false, false, false),
                 true,
-                Standing::NeverBegun,
+                HaltStanding::NeverBegun,
             ),
             (
                 facts(S::Superseded, false, false, false),
                 true,
-                Standing::NeverBegun,
+                HaltStanding::NeverBegun,
             ),
             (
                 facts(S::Cancelled, true, false, false),
                 false,
-                Standing::Stopped,
+                HaltStanding::Stopped,
             ),
-            (facts(S::Failed, true, false, false), true, Standing::Ended),
-            (facts(S::Failed, false, false, false), true, Standing::Ended),
+            (
+                facts(S::Failed, true, false, false),
+                true,
+                HaltStanding::Ended,
+            ),
+            (
+                facts(S::Failed, false, false, false),
+                true,
+                HaltStanding::Ended,
+            ),
             (
                 facts(S::Succeeded, true, false, false),
                 true,
-                Standing::Ended,
+                HaltStanding::Ended,
             ),
-            (facts(S::Expired, true, false, false), true, Standing::Ended),
+            (
+                facts(S::Expired, true, false, false),
+                true,
+                HaltStanding::Ended,
+            ),
         ];
         for (facts, online, wanted) in table {
             assert_eq!(facts.standing(online), wanted, "{facts:?}");
@@ -129,6 +145,9 @@ mod tests {
         // A retry that never began, and the attempt before it that may still run.
         let latest = facts(S::Cancelled, false, false, false);
         let earlier = facts(S::Expired, true, true, true);
-        assert_eq!(latest.after(earlier).standing(true), Standing::NotAnswered);
+        assert_eq!(
+            latest.after(earlier).standing(true),
+            HaltStanding::NotAnswered
+        );
     }
 }

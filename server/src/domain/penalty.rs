@@ -1,7 +1,7 @@
 //! The penalty box: a device that failed the same bundle too often gets it only when an operator
 //! says so; pure.
 
-use super::attempt::{Ending, Reason};
+use super::attempt::{Ending, FailureReason};
 use crate::clock::Timestamp;
 
 /// Failures in a row after which a device is left out, when nothing else is said.
@@ -9,7 +9,7 @@ pub const DEFAULT_AFTER: u32 = 3;
 
 /// What one attempt said about a bundle on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Past {
+pub struct PastOutcome {
     /// When it became known.
     pub at: Timestamp,
     /// How it ended.
@@ -22,7 +22,7 @@ pub struct Penalty {
     /// How often it failed in a row.
     pub failures: u32,
     /// Why it failed the last time.
-    pub last: Reason,
+    pub last: FailureReason,
 }
 
 impl std::fmt::Display for Penalty {
@@ -37,7 +37,7 @@ impl std::fmt::Display for Penalty {
 
 /// Whether the failures since the last success are `after` or more; 0 lets every device through.
 #[must_use]
-pub fn penalty(mut past: Vec<Past>, after: u32) -> Option<Penalty> {
+pub fn penalty(mut past: Vec<PastOutcome>, after: u32) -> Option<Penalty> {
     past.sort_unstable_by_key(|past| std::cmp::Reverse(past.at));
     let mut last = None;
     let mut failures = 0;
@@ -57,27 +57,27 @@ pub fn penalty(mut past: Vec<Past>, after: u32) -> Option<Penalty> {
 
 /// Whether a failure says something about the bundle on this device. An interruption does: a bundle
 /// that takes the machine down with it leaves nothing else behind.
-const fn speaks_against(reason: Reason) -> bool {
+const fn speaks_against(reason: FailureReason) -> bool {
     match reason {
-        Reason::DigestMismatch
-        | Reason::UnsafeArchive
-        | Reason::ManifestMissing
-        | Reason::ManifestInvalid
-        | Reason::Requirements
-        | Reason::DiskFull
-        | Reason::ScriptFailed
-        | Reason::ScriptTimeout
-        | Reason::HealthCheck
-        | Reason::RollbackFailed
-        | Reason::Interrupted
-        | Reason::Internal => true,
+        FailureReason::DigestMismatch
+        | FailureReason::UnsafeArchive
+        | FailureReason::ManifestMissing
+        | FailureReason::ManifestInvalid
+        | FailureReason::Requirements
+        | FailureReason::DiskFull
+        | FailureReason::ScriptFailed
+        | FailureReason::ScriptTimeout
+        | FailureReason::HealthCheck
+        | FailureReason::RollbackFailed
+        | FailureReason::Interrupted
+        | FailureReason::Internal => true,
         // The network, the device's own "not now", an agent that forgot or is too old, and the box
         // itself.
-        Reason::Download
-        | Reason::Refused
-        | Reason::JournalLost
-        | Reason::Unsupported
-        | Reason::Penalised => false,
+        FailureReason::Download
+        | FailureReason::Refused
+        | FailureReason::JournalLost
+        | FailureReason::Unsupported
+        | FailureReason::Penalised => false,
     }
 }
 
@@ -88,13 +88,13 @@ mod tests {
     #[test]
     fn only_failures_in_a_row_that_speak_against_the_bundle_count() {
         use Ending::{Cancelled, Failed, Succeeded};
-        use Reason::{Download, HealthCheck, Interrupted, Penalised, ScriptFailed};
+        use FailureReason::{Download, HealthCheck, Interrupted, Penalised, ScriptFailed};
         let (script, health, cut) = (
             Failed(ScriptFailed),
             Failed(HealthCheck),
             Failed(Interrupted),
         );
-        type Case<'a> = (&'a [Ending], u32, Option<(u32, Reason)>);
+        type Case<'a> = (&'a [Ending], u32, Option<(u32, FailureReason)>);
         let table: &[Case<'_>] = &[
             (&[], 3, None),
             (&[script, script], 3, None),
@@ -115,11 +115,11 @@ mod tests {
             (&[script, script, script], 0, None),
         ];
         for (endings, after, wanted) in table {
-            let past = endings.iter().zip(1..).map(|(ending, at)| Past {
+            let past = endings.iter().zip(1..).map(|(ending, at)| PastOutcome {
                 at: Timestamp(at),
                 ending: *ending,
             });
-            let mut past: Vec<Past> = past.collect();
+            let mut past: Vec<PastOutcome> = past.collect();
             // Rows come in no order.
             past.reverse();
             let wanted = wanted.map(|(failures, last)| Penalty { failures, last });

@@ -6,7 +6,7 @@ use super::{attempt::State, named_enum};
 
 named_enum! {
     /// What a rollback does with a device.
-    Verdict {
+    RollbackVerdict {
         /// It goes back.
         GoBack = "go_back",
         /// It runs what it ran before already.
@@ -26,7 +26,7 @@ named_enum! {
     }
 }
 
-impl Verdict {
+impl RollbackVerdict {
     /// For people, about the device.
     #[must_use]
     pub const fn words(self) -> &'static str {
@@ -45,7 +45,7 @@ impl Verdict {
 
 /// What is known of a device that a deployment was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct RollbackFacts {
     /// The device is still under management.
     pub exists: bool,
     /// Where its latest attempt stands.
@@ -62,7 +62,7 @@ pub struct Facts {
     pub runs: Option<Digest>,
 }
 
-impl Facts {
+impl RollbackFacts {
     /// It may have begun, and how it ended is not known.
     const fn in_flight(&self) -> bool {
         self.unresolved && !matches!(self.state, State::Held | State::Pending)
@@ -73,32 +73,32 @@ impl Facts {
     ///
     /// # Errors
     /// What keeps the device as it is.
-    pub fn destination(&self) -> Result<Digest, Verdict> {
+    pub fn destination(&self) -> Result<Digest, RollbackVerdict> {
         if !self.exists {
-            return Err(Verdict::DeviceGone);
+            return Err(RollbackVerdict::DeviceGone);
         }
         if self.took_effect && self.runs != Some(self.wanted) {
             return Err(if self.runs == self.before {
-                Verdict::AlreadyThere
+                RollbackVerdict::AlreadyThere
             } else {
-                Verdict::MovedOn
+                RollbackVerdict::MovedOn
             });
         }
         if self.took_effect {
-            let before = self.before.ok_or(Verdict::NoPrevious)?;
+            let before = self.before.ok_or(RollbackVerdict::NoPrevious)?;
             return if before == self.wanted {
-                Err(Verdict::AlreadyThere)
+                Err(RollbackVerdict::AlreadyThere)
             } else {
                 Ok(before)
             };
         }
         if !self.in_flight() {
-            return Err(Verdict::NeverRan);
+            return Err(RollbackVerdict::NeverRan);
         }
         // Whatever comes of what it is at, what it ran last is what it ran before.
         match self.runs {
-            None => Err(Verdict::NoPrevious),
-            Some(runs) if runs == self.wanted => Err(Verdict::AlreadyThere),
+            None => Err(RollbackVerdict::NoPrevious),
+            Some(runs) if runs == self.wanted => Err(RollbackVerdict::AlreadyThere),
             Some(runs) => Ok(runs),
         }
     }
@@ -107,11 +107,11 @@ impl Facts {
 /// Whether a device may return to a release: it has to have succeeded there once, and the bundle to
 /// be here still.
 #[must_use]
-pub const fn may_return(succeeded: bool, bundle_is_here: bool) -> Verdict {
+pub const fn may_return(succeeded: bool, bundle_is_here: bool) -> RollbackVerdict {
     match (succeeded, bundle_is_here) {
-        (false, _) => Verdict::Unproven,
-        (true, false) => Verdict::BundleGone,
-        (true, true) => Verdict::GoBack,
+        (false, _) => RollbackVerdict::Unproven,
+        (true, false) => RollbackVerdict::BundleGone,
+        (true, true) => RollbackVerdict::GoBack,
     }
 }
 
@@ -123,8 +123,8 @@ mod tests {
         Digest::of(of.as_bytes())
     }
 
-    fn succeeded() -> Facts {
-        Facts {
+    fn succeeded() -> RollbackFacts {
+        RollbackFacts {
             exists: true,
             state: State::Succeeded,
             unresolved: false,
@@ -137,13 +137,13 @@ mod tests {
 
     #[test]
     fn each_device_has_one_place_to_go() {
-        let failed = Facts {
+        let failed = RollbackFacts {
             state: State::Failed,
             took_effect: false,
             runs: Some(digest("1")),
             ..succeeded()
         };
-        let running = Facts {
+        let running = RollbackFacts {
             state: State::Running,
             unresolved: true,
             ..failed
@@ -152,60 +152,60 @@ mod tests {
             ("as deployed", succeeded(), Ok(digest("1"))),
             (
                 "deleted",
-                Facts {
+                RollbackFacts {
                     exists: false,
                     ..succeeded()
                 },
-                Err(Verdict::DeviceGone),
+                Err(RollbackVerdict::DeviceGone),
             ),
             (
                 "first of its name",
-                Facts {
+                RollbackFacts {
                     before: None,
                     ..succeeded()
                 },
-                Err(Verdict::NoPrevious),
+                Err(RollbackVerdict::NoPrevious),
             ),
             (
                 "the same again",
-                Facts {
+                RollbackFacts {
                     before: Some(digest("2")),
                     ..succeeded()
                 },
-                Err(Verdict::AlreadyThere),
+                Err(RollbackVerdict::AlreadyThere),
             ),
             (
                 "a later one",
-                Facts {
+                RollbackFacts {
                     runs: Some(digest("3")),
                     ..succeeded()
                 },
-                Err(Verdict::MovedOn),
+                Err(RollbackVerdict::MovedOn),
             ),
             (
                 "runs nothing now",
-                Facts {
+                RollbackFacts {
                     runs: None,
                     ..succeeded()
                 },
-                Err(Verdict::MovedOn),
+                Err(RollbackVerdict::MovedOn),
             ),
             (
                 "went back since",
-                Facts {
+                RollbackFacts {
                     runs: Some(digest("1")),
                     ..succeeded()
                 },
-                Err(Verdict::AlreadyThere),
+                Err(RollbackVerdict::AlreadyThere),
             ),
             (
                 "failed and went back by itself",
                 failed,
-                Err(Verdict::NeverRan),
+                Err(RollbackVerdict::NeverRan),
             ),
             (
                 "could not go back by itself",
-                Facts {
+                RollbackFacts {
                     took_effect: true,
                     runs: Some(digest("2")),
                     ..failed
@@ -215,31 +215,31 @@ mod tests {
             ("at work", running, Ok(digest("1"))),
             (
                 "at work on its first",
-                Facts {
+                RollbackFacts {
                     runs: None,
                     ..running
                 },
-                Err(Verdict::NoPrevious),
+                Err(RollbackVerdict::NoPrevious),
             ),
             (
                 "at work on the same",
-                Facts {
+                RollbackFacts {
                     runs: Some(digest("2")),
                     ..running
                 },
-                Err(Verdict::AlreadyThere),
+                Err(RollbackVerdict::AlreadyThere),
             ),
             (
                 "not begun",
-                Facts {
+                RollbackFacts {
                     state: State::Pending,
                     ..running
                 },
-                Err(Verdict::NeverRan),
+                Err(RollbackVerdict::NeverRan),
             ),
             (
                 "closed, not answered",
-                Facts {
+                RollbackFacts {
                     state: State::Expired,
                     ..running
                 },
@@ -253,8 +253,8 @@ mod tests {
 
     #[test]
     fn a_release_has_to_be_proven_and_at_hand() {
-        assert_eq!(may_return(true, true), Verdict::GoBack);
-        assert_eq!(may_return(true, false), Verdict::BundleGone);
-        assert_eq!(may_return(false, true), Verdict::Unproven);
+        assert_eq!(may_return(true, true), RollbackVerdict::GoBack);
+        assert_eq!(may_return(true, false), RollbackVerdict::BundleGone);
+        assert_eq!(may_return(false, true), RollbackVerdict::Unproven);
     }
 }

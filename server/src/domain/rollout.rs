@@ -15,8 +15,10 @@ mod simulation;
 mod tests;
 
 pub use choose::{Candidate, InFlight, choose};
-pub use planner::{Action, Facts, Gate, PauseReason, PhaseFacts, Plan, plan};
-pub use shape::{Amount, Budget, OnFailure, Percent, Phase, Place, Rollout, Wrong, rank};
+pub use planner::{Action, PauseReason, PhaseFacts, Plan, RolloutFacts, plan};
+pub use shape::{
+    Amount, Budget, InvalidRollout, OnFailure, Percent, Phase, Rollout, TargetPlace, rank,
+};
 
 named_enum! {
     /// Where a deployment stands.

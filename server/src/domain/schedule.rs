@@ -56,6 +56,12 @@ pub enum Gate {
 }
 
 impl Gate {
+    /// Open at any time.
+    pub const ALWAYS_OPEN: Self = Self::Open {
+        since: None,
+        until: None,
+    };
+
     /// Whether work may begin.
     #[must_use]
     pub const fn is_open(self) -> bool {

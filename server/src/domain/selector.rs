@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use super::mistake::Mistake;
+use super::parse_error::ParseError;
 
 /// The prefix of what a device answers to without being labelled; operators cannot set such labels.
 pub const RESERVED_PREFIX: &str = "kernex.io/";
@@ -35,7 +35,7 @@ impl Selector {
     }
 
     /// Parses a selector.
-    pub fn parse(text: &str) -> Result<Self, Mistake> {
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
         if matches!(text.trim(), "" | "*") {
             return Ok(Self::all());
         }
@@ -79,7 +79,7 @@ impl Selector {
 }
 
 impl FromStr for Selector {
-    type Err = Mistake;
+    type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::parse(text)
@@ -163,12 +163,12 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn fail<T>(&self, why: impl Into<String>) -> Result<T, Mistake> {
+    fn fail<T>(&self, why: impl Into<String>) -> Result<T, ParseError> {
         Err(self.error(self.at, why))
     }
 
-    fn error(&self, byte: usize, why: impl Into<String>) -> Mistake {
-        Mistake::at_byte(self.text, byte, why)
+    fn error(&self, byte: usize, why: impl Into<String>) -> ParseError {
+        ParseError::at_byte(self.text, byte, why)
     }
 
     /// The next character after blanks, left in place.
@@ -199,7 +199,7 @@ impl<'a> Parser<'a> {
         (start, &rest[..end])
     }
 
-    fn key(&mut self) -> Result<String, Mistake> {
+    fn key(&mut self) -> Result<String, ParseError> {
         let (at, word) = self.word();
         check_key(word).map_err(|why| self.error(at, why))?;
         if let Some(name) = word.strip_prefix(RESERVED_PREFIX)
@@ -215,7 +215,7 @@ impl<'a> Parser<'a> {
         Ok(word.to_owned())
     }
 
-    fn value(&mut self, key: &str) -> Result<String, Mistake> {
+    fn value(&mut self, key: &str) -> Result<String, ParseError> {
         let (at, word) = self.word();
         // What devices tell about themselves, versions for instance, is freer than labels.
         if !key.starts_with(RESERVED_PREFIX) || word.len() > 256 {
@@ -224,7 +224,7 @@ impl<'a> Parser<'a> {
         Ok(word.to_owned())
     }
 
-    fn requirement(&mut self) -> Result<Requirement, Mistake> {
+    fn requirement(&mut self) -> Result<Requirement, ParseError> {
         if self.take("!") {
             return Ok(Requirement::Missing(self.key()?));
         }
@@ -262,7 +262,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn set(&mut self, key: &str) -> Result<Vec<String>, Mistake> {
+    fn set(&mut self, key: &str) -> Result<Vec<String>, ParseError> {
         if !self.take("(") {
             return self.fail("`(` was expected before the values");
         }

@@ -5,12 +5,14 @@ use std::time::Duration;
 use kernex_proto::v1;
 
 use super::same_words;
-use crate::domain::attempt::{Deferral, Disposition, Ending, Reason, State, Step, StopOrder};
+use crate::domain::attempt::{
+    Deferral, Disposition, Ending, FailureReason, State, Step, StopOrder,
+};
 
 same_words!(State, v1::AttemptState:
     Held, Pending, Sent, Accepted, Running, Succeeded, Failed, Cancelled, Expired, Superseded);
 
-same_words!(Reason, v1::FailureReason:
+same_words!(FailureReason, v1::FailureReason:
     Download, DigestMismatch, UnsafeArchive, ManifestMissing, ManifestInvalid, Requirements,
     Refused, DiskFull, ScriptFailed, ScriptTimeout, HealthCheck, RollbackFailed, Interrupted,
     JournalLost, Unsupported, Internal, Penalised);
@@ -23,14 +25,14 @@ impl TryFrom<&v1::Outcome> for Ending {
     type Error = &'static str;
 
     fn try_from(outcome: &v1::Outcome) -> Result<Self, Self::Error> {
-        let reason = Reason::try_from(outcome.reason()).ok();
+        let reason = FailureReason::try_from(outcome.reason()).ok();
         match (State::try_from(outcome.state()).ok(), reason) {
             (Some(State::Succeeded), None) => Ok(Self::Succeeded),
             (Some(State::Cancelled), _) => Ok(Self::Cancelled),
             (Some(State::Failed), Some(reason)) => Ok(Self::Failed(reason)),
             // A newer agent may know reasons this server does not.
             (Some(State::Failed), None) if outcome.reason != 0 => {
-                Ok(Self::Failed(Reason::Internal))
+                Ok(Self::Failed(FailureReason::Internal))
             }
             (Some(State::Failed), None) => Err("a failure without a reason"),
             (Some(State::Succeeded), Some(_)) => Err("a success with a failure reason"),
@@ -93,7 +95,7 @@ mod tests {
         }
         assert_eq!(
             Ending::try_from(&outcome(S::Failed, R::DiskFull)),
-            Ok(Ending::Failed(Reason::DiskFull))
+            Ok(Ending::Failed(FailureReason::DiskFull))
         );
         let newer = v1::Outcome {
             state: S::Failed.into(),
@@ -102,7 +104,7 @@ mod tests {
         };
         assert_eq!(
             Ending::try_from(&newer),
-            Ok(Ending::Failed(Reason::Internal))
+            Ok(Ending::Failed(FailureReason::Internal))
         );
     }
 }

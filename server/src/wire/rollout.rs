@@ -5,8 +5,8 @@ use kernex_proto::v1;
 
 use super::same_words;
 use crate::domain::{
-    halt::Standing,
-    rollback::Verdict,
+    halt::HaltStanding,
+    rollback::RollbackVerdict,
     rollout::{Counts, DeploymentResult, DeploymentState, OnFailure},
 };
 
@@ -14,9 +14,9 @@ same_words!(DeploymentState, v1::DeploymentState:
     Scheduled, Active, Paused, AwaitingApproval, Stopping, Finished);
 same_words!(DeploymentResult, v1::DeploymentResult: Succeeded, Failed, Cancelled);
 same_words!(OnFailure, v1::OnFailure: Pause, Rollback);
-same_words!(Standing, v1::HaltStanding:
+same_words!(HaltStanding, v1::HaltStanding:
     NotAnswered, Offline, NeverBegun, Stopped, GoingBack, Ended);
-same_words!(Verdict, v1::RollbackVerdict:
+same_words!(RollbackVerdict, v1::RollbackVerdict:
     GoBack, AlreadyThere, NeverRan, MovedOn, NoPrevious, Unproven, BundleGone, DeviceGone);
 
 impl From<Counts> for v1::TargetCounts {

@@ -7,8 +7,8 @@ use kernex_proto::{
 };
 use kernex_server::{
     domain::{
-        attempt::{Reason, State, Step, UNHEARD},
-        halt::Standing,
+        attempt::{FailureReason, State, Step, UNHEARD},
+        halt::HaltStanding,
         rollout::{DeploymentResult, DeploymentState},
     },
     store::{DueCommand, IncomingReport, Page, ReportEvent, StoreError},
@@ -88,7 +88,7 @@ both_databases! {
         let done = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
         assert_eq!((done.state, done.result), (DeploymentState::Finished, Some(DeploymentResult::Failed)));
         let (_, target) = fixture.target(&deployment, &two).await;
-        assert_eq!((target.reason, target.message.as_str()), (Some(Reason::ScriptFailed), "it broke"));
+        assert_eq!((target.reason, target.message.as_str()), (Some(FailureReason::ScriptFailed), "it broke"));
         let history = fixture.store.list_history("edge-1", Page::first(10)).await.unwrap().items;
         assert_eq!((history[0].state, history[0].bundle.as_str()), (State::Succeeded, "app:1"));
         let release = fixture.store.get_device("edge-1").await.unwrap().releases.remove(0);
@@ -241,10 +241,10 @@ both_databases! {
         fixture.store.halt_deployment(&first, id).await.unwrap();
         assert_eq!(fixture.due(&device, epoch).await, [("stop".to_owned(), attempt)]);
         fixture.store.mark_stops_sent(&[(attempt, false, epoch)]).await.unwrap();
-        assert_eq!(halted().await.standing, Standing::NotAnswered);
+        assert_eq!(halted().await.standing, HaltStanding::NotAnswered);
 
         fixture.report(&device, attempt, progress(v1::Step::Script, true)).await;
-        assert_eq!(halted().await.standing, Standing::GoingBack);
+        assert_eq!(halted().await.standing, HaltStanding::GoingBack);
         let (_, target) = fixture.target(&deployment, &device).await;
         assert!(target.progress.unwrap().stopped && target.state == State::Running);
         // Neither the same order again nor another one has anything to end before the device is
@@ -264,10 +264,10 @@ both_databases! {
         assert_eq!(fixture.due(&device, epoch).await.len(), 1);
         fixture.store.mark_stops_sent(&[(attempt, true, epoch)]).await.unwrap();
         assert!(fixture.due(&device, epoch).await.is_empty());
-        assert_eq!(halted().await.standing, Standing::NotAnswered);
+        assert_eq!(halted().await.standing, HaltStanding::NotAnswered);
         fixture.report(&device, attempt, failed(v1::FailureReason::RollbackFailed)).await;
         let over = halted().await;
-        assert_eq!((over.standing, over.reason), (Standing::Ended, Some(Reason::RollbackFailed)));
+        assert_eq!((over.standing, over.reason), (HaltStanding::Ended, Some(FailureReason::RollbackFailed)));
     }
 
     async fn what_became_of_each_device_of_a_halt_is_told(database) {
@@ -300,11 +300,11 @@ both_databases! {
         let halt = fixture.store.halted(id).await.unwrap();
         let stands = halt.devices.iter().map(|device| (device.device_name.as_str(), device.standing, device.state, device.reason));
         assert_eq!(stands.collect::<Vec<_>>(), [
-            ("going-back", Standing::GoingBack, State::Running, None),
-            ("interrupted", Standing::Ended, State::Failed, Some(Reason::Interrupted)),
-            ("never", Standing::NeverBegun, State::Cancelled, None),
-            ("silent", Standing::NotAnswered, State::Accepted, None),
-            ("stopped", Standing::Stopped, State::Cancelled, None),
+            ("going-back", HaltStanding::GoingBack, State::Running, None),
+            ("interrupted", HaltStanding::Ended, State::Failed, Some(FailureReason::Interrupted)),
+            ("never", HaltStanding::NeverBegun, State::Cancelled, None),
+            ("silent", HaltStanding::NotAnswered, State::Accepted, None),
+            ("stopped", HaltStanding::Stopped, State::Cancelled, None),
         ]);
         assert_eq!(halt.done_before, 1);
     }

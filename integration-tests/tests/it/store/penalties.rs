@@ -4,7 +4,7 @@ use kernex_integration_tests::both_databases;
 use kernex_proto::v1::FailureReason;
 use kernex_server::{
     domain::{
-        attempt::{Reason, State},
+        attempt::{FailureReason, State},
         rollout::{DeploymentResult, DeploymentState},
     },
     store::{CreatedDeployment, NewDeployment, Terms},
@@ -51,7 +51,7 @@ both_databases! {
         assert_eq!(boxed, [bad.id], "the plan says so");
         let deployment = deploy(&fixture, "app:1", &[&bad, &good]).await;
         let (_, target) = fixture.target(&deployment, &bad).await;
-        assert_eq!((target.state, target.reason), (State::Failed, Some(Reason::Penalised)));
+        assert_eq!((target.state, target.reason), (State::Failed, Some(FailureReason::Penalised)));
         assert!(target.message.contains("2 times in a row") && target.message.contains("health_check"), "{}", target.message);
         assert_eq!(deployment.deployment.state, DeploymentState::Active, "it goes on with the others");
         assert!(fixture.due(&bad, 1).await.is_empty());

@@ -5,7 +5,7 @@ use kernex_proto::v1::FailureReason;
 use kernex_server::{
     domain::{
         attempt::State,
-        rollback::Verdict,
+        rollback::RollbackVerdict,
         rollout::{Amount, DeploymentResult, DeploymentState, OnFailure, Rollout},
     },
     store::{
@@ -35,7 +35,10 @@ async fn run(fixture: &Fixture, version: &str, devices: &[&Device]) -> CreatedDe
     deployment
 }
 
-async fn verdicts(fixture: &Fixture, of: &CreatedDeployment) -> Vec<(Verdict, Option<String>)> {
+async fn verdicts(
+    fixture: &Fixture,
+    of: &CreatedDeployment,
+) -> Vec<(RollbackVerdict, Option<String>)> {
     let steps = fixture.store.plan_rollback(of.deployment.id).await.unwrap();
     steps
         .into_iter()
@@ -70,21 +73,21 @@ both_databases! {
         let first = run(&fixture, "1", &[&device]).await;
         let second = run(&fixture, "2", &[&device]).await;
         let third = run(&fixture, "3", &[&device]).await;
-        let to = |version: &str| vec![(Verdict::GoBack, Some(format!("app:{version}")))];
+        let to = |version: &str| vec![(RollbackVerdict::GoBack, Some(format!("app:{version}")))];
         assert_eq!(verdicts(&fixture, &third).await, to("2"));
-        assert_eq!(verdicts(&fixture, &second).await, [(Verdict::MovedOn, None)]);
+        assert_eq!(verdicts(&fixture, &second).await, [(RollbackVerdict::MovedOn, None)]);
         let rolled = fixture.store.roll_back(&caller("RollbackDeployment"), rollback(&third)).await.unwrap();
         let epoch = fixture.session(&device, 0, &[]).await.epoch;
         let due = fixture.store.due_commands(&[(device.id, epoch)]).await.unwrap().remove(0);
         let DueKind::Deploy(deploy) = &due.kind else { panic!("{due:?}") };
         assert!(deploy.go_back && deploy.version == "2", "{deploy:?}");
         fixture.report(&device, due.attempt, succeeded("2", b"2")).await;
-        assert_eq!(verdicts(&fixture, &third).await, [(Verdict::AlreadyThere, None)]);
+        assert_eq!(verdicts(&fixture, &third).await, [(RollbackVerdict::AlreadyThere, None)]);
         assert_eq!(verdicts(&fixture, &second).await, to("1"), "not to what was rolled back");
         assert_eq!(verdicts(&fixture, &rolled.created).await, to("3"), "a rollback is a deployment");
-        assert_eq!(verdicts(&fixture, &first).await, [(Verdict::MovedOn, None)]);
+        assert_eq!(verdicts(&fixture, &first).await, [(RollbackVerdict::MovedOn, None)]);
         let again = run(&fixture, "2", &[&device]).await;
-        assert_eq!(verdicts(&fixture, &again).await, [(Verdict::AlreadyThere, None)], "the same again changed nothing");
+        assert_eq!(verdicts(&fixture, &again).await, [(RollbackVerdict::AlreadyThere, None)], "the same again changed nothing");
     }
 
     async fn what_is_unproven_or_gone_is_no_place_to_go(database) {
@@ -104,11 +107,11 @@ both_databases! {
             outcome.active = active.active;
         }
         fixture.report(&one, attempt, stuck).await;
-        assert_eq!(verdicts(&fixture, &unwanted).await, [(Verdict::GoBack, Some("app:1".into()))]);
+        assert_eq!(verdicts(&fixture, &unwanted).await, [(RollbackVerdict::GoBack, Some("app:1".into()))]);
         let third = run(&fixture, "3", &[&one, &two, &three]).await;
         fixture.store.delete_device(&caller("DeleteDevice"), "edge-3", &[]).await.unwrap();
         let told = verdicts(&fixture, &third).await;
-        assert_eq!(told, [(Verdict::Unproven, None), (Verdict::GoBack, Some("app:1".into())), (Verdict::DeviceGone, None)]);
+        assert_eq!(told, [(RollbackVerdict::Unproven, None), (RollbackVerdict::GoBack, Some("app:1".into())), (RollbackVerdict::DeviceGone, None)]);
         let kept = fixture.store.delete_bundle(&caller("DeleteBundle"), "app:1").await;
         assert!(matches!(kept, Err(StoreError::InUse { .. })), "{kept:?}");
     }

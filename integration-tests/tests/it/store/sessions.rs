@@ -9,7 +9,7 @@ use kernex_proto::{
 };
 use kernex_server::{
     domain::{
-        attempt::{Reason, State},
+        attempt::{FailureReason, State},
         device::{Conflict, DeviceStatus, EPOCHS_FORGOTTEN},
     },
     store::{
@@ -314,7 +314,7 @@ both_databases! {
         let wiped = Device { journal: JournalId::generate(), ..device.clone() };
         fixture.session(&wiped, opened.epoch, &[]).await;
         let (_, target) = fixture.target(&deployment, &device).await;
-        assert_eq!((target.state, target.reason), (State::Failed, Some(Reason::JournalLost)));
+        assert_eq!((target.state, target.reason), (State::Failed, Some(FailureReason::JournalLost)));
         // It turns up after all: a fact of its own.
         assert_eq!(fixture.report(&device, attempt, succeeded("1", b"1")).await, Disposition::Late);
         let (_, target) = fixture.target(&deployment, &device).await;

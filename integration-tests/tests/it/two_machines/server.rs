@@ -13,7 +13,7 @@ use kernex_proto::{
 use kernex_server::{
     clock::Timestamp,
     domain::attempt::{
-        Attempt, Closing, Ending, Event, Fact, Sent, State, Step, Verdict, apply, disposition,
+        Attempt, Closing, Effect, Ending, Event, Fact, Sent, State, Step, apply, disposition,
         next_run,
     },
 };
@@ -316,7 +316,7 @@ impl Row {
         }
     }
 
-    fn apply(&mut self, event: impl Into<Event>, now: Timestamp) -> Verdict {
+    fn apply(&mut self, event: impl Into<Event>, now: Timestamp) -> Effect {
         let verdict = apply(&self.facts, event, now);
         if let Some(next) = verdict.clone().changed() {
             if next.stop_going_back && !self.facts.stop_going_back {
@@ -361,7 +361,7 @@ impl Row {
             }
         };
         let verdict = self.apply(what, now);
-        if matches!(verdict, Verdict::Applied(_)) && !self.sent.is_known() {
+        if matches!(verdict, Effect::Applied(_)) && !self.sent.is_known() {
             self.sent = Sent::SOMETIME;
         }
         if let Fact::Outcome(ending) = what

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use crate::{
     api::{Turn, turn, wire::fitting::fitting},
-    domain::halt::Standing,
+    domain::halt::HaltStanding,
     error::going_away,
     store::{HaltStatus, HaltedDevice, OperatorStore},
 };
@@ -72,7 +72,7 @@ fn news(
     let here: HashSet<DeviceId> = devices.iter().map(|device| device.device).collect();
     let gone = shown.values().filter(|shown| !here.contains(&shown.device));
     devices.extend(gone.map(|shown| HaltedDevice {
-        standing: Standing::Ended,
+        standing: HaltStanding::Ended,
         ..shown.clone()
     }));
     for device in devices {
@@ -119,7 +119,10 @@ mod tests {
             reason: None,
             standing,
         };
-        let (silent, going_back) = (device(Standing::NotAnswered), device(Standing::GoingBack));
+        let (silent, going_back) = (
+            device(HaltStanding::NotAnswered),
+            device(HaltStanding::GoingBack),
+        );
         assert_eq!(news(&mut shown, vec![silent.clone()]).len(), 1);
         assert!(news(&mut shown, vec![silent.clone()]).is_empty());
         let answered = news(&mut shown, vec![going_back.clone()]);

@@ -11,7 +11,7 @@ use crate::{
         schedule::{Schedule, Window},
         selector::Selector,
     },
-    error::{invalid, mistake},
+    error::{invalid, unreadable},
     store::Terms,
 };
 
@@ -27,7 +27,8 @@ pub(super) fn terms(
 ) -> Result<Terms, Status> {
     let wire = request.schedule.clone().unwrap_or_default();
     let windows = wire.windows.iter().enumerate().map(|(index, text)| {
-        Window::parse(text).map_err(|wrong| mistake(&format!("schedule.windows[{index}]"), &wrong))
+        Window::parse(text)
+            .map_err(|wrong| unreadable(&format!("schedule.windows[{index}]"), &wrong))
     });
     if wire.deadline.is_some() && wire.deadline_seconds > 0 {
         let why = "give an instant or a number of seconds, not both";

@@ -2,11 +2,11 @@
 
 use tonic::Status;
 
-use crate::{domain::selector::Selector, error::mistake};
+use crate::{domain::selector::Selector, error::unreadable};
 
 /// The selector in a field; an empty one means every device.
 pub(in crate::api) fn any_selector(field: &str, text: &str) -> Result<Selector, Status> {
-    Selector::parse(text).map_err(|wrong| mistake(field, &wrong))
+    Selector::parse(text).map_err(|wrong| unreadable(field, &wrong))
 }
 
 /// The selector in a field; `None` when it is empty.

@@ -1,6 +1,6 @@
 //! What a device is told about a report.
 
-use super::{Attempt, Verdict};
+use super::{Attempt, Effect};
 
 /// What became of a report about an attempt that is known here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,13 +16,13 @@ pub enum Disposition {
 /// The disposition of a report, from what it did and where the attempt stands after it. `asks` when
 /// the report asks for another run.
 #[must_use]
-pub fn disposition(verdict: &Verdict, after: &Attempt, asks: bool) -> Disposition {
+pub fn disposition(verdict: &Effect, after: &Attempt, asks: bool) -> Disposition {
     match verdict {
-        Verdict::Applied(_) => Disposition::Applied,
-        Verdict::Late(_) => Disposition::Late,
-        Verdict::Unchanged if after.state.is_open() && asks => Disposition::Applied,
+        Effect::Applied(_) => Disposition::Applied,
+        Effect::Late(_) => Disposition::Late,
+        Effect::Unchanged if after.state.is_open() && asks => Disposition::Applied,
         // A closed attempt that waits for its agent's answer is told so again.
-        Verdict::Unchanged if !after.state.is_open() && !after.answered => Disposition::Late,
-        Verdict::Unchanged => Disposition::Duplicate,
+        Effect::Unchanged if !after.state.is_open() && !after.answered => Disposition::Late,
+        Effect::Unchanged => Disposition::Duplicate,
     }
 }

@@ -18,7 +18,7 @@ fn attempt(state: State) -> Attempt {
     if !state.is_open() {
         attempt.closed_at = Some(NOW);
         attempt.answered = matches!(state, State::Succeeded);
-        attempt.reason = (state == State::Failed).then_some(Reason::JournalLost);
+        attempt.reason = (state == State::Failed).then_some(FailureReason::JournalLost);
     }
     attempt
 }
@@ -37,7 +37,7 @@ fn states_follow_the_table() {
         bytes: (1, 2),
         stopped: false,
     });
-    let failed = Event::Fact(Fact::Outcome(Ending::Failed(Reason::ScriptFailed)));
+    let failed = Event::Fact(Fact::Outcome(Ending::Failed(FailureReason::ScriptFailed)));
     let table = [
         (S::Held, RELEASED, Some(S::Pending)),
         (S::Pending, RELEASED, None),
@@ -94,7 +94,7 @@ fn states_follow_the_table() {
 #[test]
 fn a_late_outcome_is_kept_once_and_changes_no_state() {
     let expired = attempt(State::Expired);
-    let Verdict::Late(late) = apply(&expired, Event::Fact(Fact::Outcome(Ending::Succeeded)), NOW)
+    let Effect::Late(late) = apply(&expired, Event::Fact(Fact::Outcome(Ending::Succeeded)), NOW)
     else {
         panic!("an outcome after expiry is late");
     };
@@ -103,7 +103,7 @@ fn a_late_outcome_is_kept_once_and_changes_no_state() {
         (State::Expired, Some(Ending::Succeeded))
     );
     let again = apply(&late, Event::Fact(Fact::Outcome(Ending::Cancelled)), NOW);
-    assert_eq!(again, Verdict::Unchanged);
+    assert_eq!(again, Effect::Unchanged);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn what_was_pushed_and_never_taken_closes_as_if_it_had_never_been_pushed() {
     assert!(untaken.state == State::Sent && untaken.untaken && untaken.unresolved);
     assert_eq!(
         apply(&untaken, Event::Fact(Fact::NotHeld), NOW),
-        Verdict::Unchanged,
+        Effect::Unchanged,
         "nothing new"
     );
     for (event, state) in [
@@ -176,7 +176,7 @@ fn a_push_noted_after_the_cancel_calls_the_attempt_back() {
         Event::Fact(Fact::Accepted),
         Event::Fact(Fact::Held),
     ] {
-        let Verdict::Late(called) = apply(&cancelled, event, NOW) else {
+        let Effect::Late(called) = apply(&cancelled, event, NOW) else {
             panic!("{event:?} must call back");
         };
         assert_eq!(called.state, State::Cancelled);
@@ -203,20 +203,20 @@ fn stopped_is_an_answer_and_not_the_end() {
     // Nothing shows that it goes back, so another halt has nothing more to end.
     assert_eq!(
         apply(&stopped, Event::Close(Closing::Halt), NOW),
-        Verdict::Unchanged
+        Effect::Unchanged
     );
     let back = then(&stopped, at(Step::Rollback, true)).unwrap();
     assert_eq!(
         apply(&back, Event::Close(Closing::Cancel), NOW),
-        Verdict::Unchanged
+        Effect::Unchanged
     );
     let halted = then(&back, Event::Close(Closing::Halt)).unwrap();
     assert!(halted.stop_going_back && !halted.is_stopped());
     assert_eq!(
         apply(&halted, Event::Close(Closing::Halt), NOW),
-        Verdict::Unchanged
+        Effect::Unchanged
     );
-    let failed = Event::Fact(Fact::Outcome(Ending::Failed(Reason::RollbackFailed)));
+    let failed = Event::Fact(Fact::Outcome(Ending::Failed(FailureReason::RollbackFailed)));
     let over = then(&halted, failed).unwrap();
     assert!(over.is_stopped() && !over.stop_going_back && !over.unresolved);
 
@@ -236,7 +236,7 @@ fn stopped_is_an_answer_and_not_the_end() {
     // One that was closed here.
     let expired = then(&attempt(State::Running), Event::Close(Closing::Overdue)).unwrap();
     let stopped = apply(&expired, at(Step::Rollback, true), NOW);
-    assert!(matches!(&stopped, Verdict::Late(late) if late.is_stopped() && late.unresolved));
+    assert!(matches!(&stopped, Effect::Late(late) if late.is_stopped() && late.unresolved));
     let halted = then(&stopped.changed().unwrap(), Event::Close(Closing::Halt)).unwrap();
     assert!(halted.stop_going_back && halted.state == State::Expired);
 }
@@ -254,7 +254,9 @@ fn any_event() -> impl Strategy<Value = Event> {
             })
         }),
         Just(Event::Fact(Fact::Outcome(Ending::Succeeded))),
-        Just(Event::Fact(Fact::Outcome(Ending::Failed(Reason::Internal)))),
+        Just(Event::Fact(Fact::Outcome(Ending::Failed(
+            FailureReason::Internal
+        )))),
         Just(Event::Fact(Fact::Outcome(Ending::Cancelled))),
         Just(Event::Close(Closing::Cancel)),
         Just(Event::Close(Closing::Halt)),

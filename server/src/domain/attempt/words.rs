@@ -43,7 +43,7 @@ impl State {
 
 named_enum! {
     /// Why an attempt failed.
-    Reason {
+    FailureReason {
         /// The bundle could not be fetched.
         Download = "download",
         /// The bytes were not the bundle's, twice.
@@ -111,7 +111,7 @@ pub enum Ending {
     /// The release is active.
     Succeeded,
     /// It is not, and why.
-    Failed(Reason),
+    Failed(FailureReason),
     /// It was stopped before it was done.
     Cancelled,
 }
@@ -129,7 +129,7 @@ impl Ending {
 
     /// The reason, when it failed.
     #[must_use]
-    pub const fn reason(self) -> Option<Reason> {
+    pub const fn reason(self) -> Option<FailureReason> {
         match self {
             Self::Failed(reason) => Some(reason),
             Self::Succeeded | Self::Cancelled => None,

@@ -26,7 +26,7 @@ pub struct Drift {
 
 /// What is known of a device when a heartbeat is judged, by bundle name.
 #[derive(Debug, Clone, Default)]
-pub struct Known {
+pub struct KnownReleases {
     /// What its outcomes said.
     pub expected: BTreeMap<String, Running>,
     /// Names with an attempt that may be at work: what runs is about to be told by its outcome.
@@ -35,7 +35,7 @@ pub struct Known {
     pub drifts: BTreeMap<String, Drift>,
 }
 
-impl Known {
+impl KnownReleases {
     /// What drifts once a device has said what it runs. A name in flux stays as it was: its
     /// heartbeat and its outcome come on different ways, and only the outcome says which is right.
     #[must_use]
@@ -94,9 +94,9 @@ mod tests {
 
     #[test]
     fn a_device_drifts_where_it_differs_from_its_last_outcome() {
-        let known = Known {
+        let known = KnownReleases {
             expected: runs(&[("app", "1"), ("db", "5")]),
-            ..Known::default()
+            ..KnownReleases::default()
         };
         type Said<'a> = &'a [(&'a str, &'a str)];
         let table: &[(Said<'_>, &[&str])] = &[
@@ -115,9 +115,9 @@ mod tests {
 
     #[test]
     fn it_drifts_since_the_first_difference_and_settles_when_it_matches() {
-        let mut known = Known {
+        let mut known = KnownReleases {
             expected: runs(&[("app", "1")]),
-            ..Known::default()
+            ..KnownReleases::default()
         };
         known.drifts = known.judge(&runs(&[("app", "2")]), Timestamp(7));
         known.drifts = known.judge(&runs(&[("app", "3")]), Timestamp(9));
@@ -136,10 +136,10 @@ mod tests {
 
     #[test]
     fn what_an_attempt_is_at_work_on_is_not_judged() {
-        let mut known = Known {
+        let mut known = KnownReleases {
             expected: runs(&[("app", "1")]),
             in_flux: BTreeSet::from(["app".to_owned()]),
-            ..Known::default()
+            ..KnownReleases::default()
         };
         assert!(known.judge(&runs(&[("app", "2")]), Timestamp(7)).is_empty());
         known.in_flux.clear();
@@ -162,7 +162,7 @@ mod tests {
                 map.into_iter().map(|(name, digest)| (name, Running { version: String::new(), digest })).collect()
             };
             let (expected, said) = (running(expected), running(said));
-            let mut known = Known { expected, in_flux: flux, ..Known::default() };
+            let mut known = KnownReleases { expected, in_flux: flux, ..KnownReleases::default() };
             known.drifts = known.judge(&said, Timestamp(1));
             prop_assert_eq!(&known.judge(&said, Timestamp(2)), &known.drifts);
             prop_assert!(known.drifts.keys().all(|name| !known.in_flux.contains(name)));

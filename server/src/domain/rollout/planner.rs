@@ -8,20 +8,7 @@ use super::{
     Counts, DeploymentState, Phase,
     shape::{Amount, OnFailure, Percent},
 };
-use crate::clock::Timestamp;
-
-/// Whether time allows targets to begin: maintenance windows and a scheduled start say so, not the
-/// phases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
-    /// Targets may begin.
-    Open,
-    /// None may begin.
-    Closed {
-        /// When that changes, where it is known.
-        until: Option<Timestamp>,
-    },
-}
+use crate::{clock::Timestamp, domain::schedule::Gate};
 
 /// What is known about one phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +27,7 @@ pub struct PhaseFacts {
 
 /// What is known about one deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
+pub struct RolloutFacts {
     /// Where it stands.
     pub state: DeploymentState,
     /// Number of the newest open phase; 0 before the first.
@@ -89,7 +76,7 @@ pub enum Action {
 /// Why a deployment pauses by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PauseReason {
-    /// More targets failed than are borne.
+    /// More targets failed than are allowed.
     TooManyFailures {
         /// Number of the phase.
         phase: u32,
@@ -97,7 +84,7 @@ pub enum PauseReason {
         failed: u32,
         /// Targets that count.
         of: u32,
-        /// What is borne.
+        /// What is allowed.
         allowed: Amount,
     },
     /// So many failed that the success threshold cannot be reached any more.
@@ -125,7 +112,7 @@ impl std::fmt::Display for PauseReason {
                 Amount::Count(0) => write!(f, "phase {phase}: {failed} of {of} failed"),
                 _ => write!(
                     f,
-                    "phase {phase}: {failed} of {of} failed, more than the {allowed} that are borne"
+                    "phase {phase}: {failed} of {of} failed, more than the {allowed} allowed"
                 ),
             },
             Self::OutOfReach {
@@ -200,7 +187,7 @@ impl PhaseFacts {
     }
 }
 
-impl Facts {
+impl RolloutFacts {
     /// Every target by state.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -222,10 +209,11 @@ impl Facts {
     }
 }
 
-/// What a deployment does next. Without a time that can be trusted counts decide alone: no phase
-/// soaks meanwhile.
+/// What a deployment does next. The gate says whether time allows targets to begin: maintenance
+/// windows and a scheduled start say so, not the phases. Without a time that can be trusted counts
+/// decide alone: no phase soaks meanwhile.
 #[must_use]
-pub fn plan(facts: &Facts, gate: Gate, now: Option<Timestamp>) -> Plan {
+pub fn plan(facts: &RolloutFacts, gate: Gate, now: Option<Timestamp>) -> Plan {
     use DeploymentState as S;
     let all_closed = facts.counts().open() == 0 && !facts.lingers;
     let mut plan = Plan::default();
@@ -270,7 +258,7 @@ pub fn plan(facts: &Facts, gate: Gate, now: Option<Timestamp>) -> Plan {
 
 /// Marks what the newest phase has reached and opens what may open; says which phase is the newest
 /// then.
-fn advance(facts: &Facts, gate: Gate, now: Option<Timestamp>, plan: &mut Plan) -> u32 {
+fn advance(facts: &RolloutFacts, gate: Gate, now: Option<Timestamp>, plan: &mut Plan) -> u32 {
     let last = facts.phases.len() as u32;
     let mut open = facts.open;
     loop {
@@ -313,7 +301,7 @@ fn advance(facts: &Facts, gate: Gate, now: Option<Timestamp>, plan: &mut Plan) -
 }
 
 /// Releases what the limit on targets in flight leaves room for.
-fn release(facts: &Facts, gate: Gate, through: u32, plan: &mut Plan) {
+fn release(facts: &RolloutFacts, gate: Gate, through: u32, plan: &mut Plan) {
     if let Gate::Closed { until } = gate {
         plan.wake = plan.wake.into_iter().chain(until).min();
         return;

@@ -114,7 +114,7 @@ pub struct Phase {
     /// Share that has to succeed before the next one opens; none means all that did not fail within
     /// the limit.
     pub success: Option<Percent>,
-    /// Failures that are borne.
+    /// Failures that are allowed.
     pub max_failures: Amount,
     /// Time between reaching the success threshold and the next phase.
     pub soak: Duration,
@@ -171,15 +171,15 @@ const MAX_BUDGETS: usize = 8;
 
 /// What is wrong with a rollout, and in which field of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrong {
+pub struct InvalidRollout {
     /// Path below the rollout, such as `phases[1].percent`.
     pub field: String,
     /// What is wrong.
     pub why: String,
 }
 
-fn wrong(field: impl Into<String>, why: impl Into<String>) -> Wrong {
-    Wrong {
+fn wrong(field: impl Into<String>, why: impl Into<String>) -> InvalidRollout {
+    InvalidRollout {
         field: field.into(),
         why: why.into(),
     }
@@ -198,7 +198,7 @@ impl Rollout {
         }
     }
 
-    /// Every target in one phase that bears any number of failures: as without phases, but for the
+    /// Every target in one phase that allows any number of failures: as without phases, but for the
     /// planner to open.
     #[must_use]
     pub fn together() -> Self {
@@ -209,7 +209,7 @@ impl Rollout {
 
     /// Checks what was asked for, and adds the phase with the rest where it is missing; the rest is
     /// judged like the last phase that was named.
-    pub fn checked(mut self) -> Result<Self, Wrong> {
+    pub fn checked(mut self) -> Result<Self, InvalidRollout> {
         let mut last = (0, 0);
         for (index, phase) in self.phases.iter().enumerate() {
             let (field, size, before, none) = match phase.size {
@@ -254,7 +254,7 @@ impl Rollout {
         Ok(self)
     }
 
-    fn check_budgets(&self) -> Result<(), Wrong> {
+    fn check_budgets(&self) -> Result<(), InvalidRollout> {
         if self.budgets.len() > MAX_BUDGETS {
             return Err(wrong("budgets", format!("there are at most {MAX_BUDGETS}")));
         }
@@ -299,7 +299,7 @@ impl Rollout {
         &self,
         deployment: Uuid,
         devices: impl IntoIterator<Item = Uuid>,
-    ) -> Vec<(Uuid, Place)> {
+    ) -> Vec<(Uuid, TargetPlace)> {
         let mut order: Vec<_> = devices
             .into_iter()
             .map(|device| (rank(deployment, device), device))
@@ -312,7 +312,7 @@ impl Rollout {
             .map(|(index, (rank, device))| {
                 let phase = bounds.partition_point(|bound| *bound as usize <= index);
                 let phase = phase.min(bounds.len().saturating_sub(1)) as u32 + 1;
-                (device, Place { rank, phase })
+                (device, TargetPlace { rank, phase })
             });
         places.collect()
     }
@@ -320,7 +320,7 @@ impl Rollout {
 
 /// Where a target stands in the order of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Place {
+pub struct TargetPlace {
     /// Releases go by this, lowest first.
     pub rank: i64,
     /// Number of the phase, from 1; 0 without phases.

@@ -7,7 +7,7 @@ use proptest::{prelude::*, sample::Index};
 use uuid::Uuid;
 
 use super::*;
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, domain::schedule::Gate};
 
 #[derive(Debug, Clone)]
 struct Asked {
@@ -86,7 +86,7 @@ struct Target {
 struct World {
     asked: Asked,
     targets: Vec<Target>,
-    facts: Facts,
+    facts: RolloutFacts,
     now: Timestamp,
 }
 
@@ -113,7 +113,7 @@ impl World {
             soaked_at: None,
             forgiven: 0,
         });
-        let facts = Facts {
+        let facts = RolloutFacts {
             state: DeploymentState::Active,
             open: 0,
             phases: phases.collect(),
@@ -215,7 +215,7 @@ impl World {
     fn settle(&mut self) -> Option<Timestamp> {
         for _ in 0..2 * self.asked.rollout.phases.len() + 4 {
             self.count();
-            let plan = plan(&self.facts, Gate::Open, Some(self.now));
+            let plan = plan(&self.facts, Gate::ALWAYS_OPEN, Some(self.now));
             let before = self.in_flight(None);
             for action in &plan.actions {
                 self.apply(action);

@@ -15,7 +15,7 @@ use jiff::{
     tz::{Offset, TimeZone},
 };
 
-use crate::domain::mistake::Mistake;
+use crate::domain::parse_error::ParseError;
 
 /// Minutes of a day.
 const DAY: i32 = 24 * 60;
@@ -49,9 +49,9 @@ enum Days {
 
 impl Window {
     /// Reads a window.
-    pub fn parse(text: &str) -> Result<Self, Mistake> {
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
         let words: Vec<(usize, &str)> = words(text).collect();
-        let wrong = |at: usize, why: &str| Err(Mistake::at_byte(text, at, why));
+        let wrong = |at: usize, why: &str| Err(ParseError::at_byte(text, at, why));
         // The hours are the one word with a colon; what is before them are the days, what comes
         // after is the zone.
         let Some(hours) = words.iter().position(|(_, word)| word.contains(':')) else {
@@ -75,7 +75,7 @@ impl Window {
         };
         let zone = TimeZone::get(zone_name).map_err(|_| {
             let why = format!("`{zone_name}` is no time zone; write e.g. UTC or Europe/Berlin");
-            Mistake::at_byte(text, zone_at, why)
+            ParseError::at_byte(text, zone_at, why)
         })?;
         Ok(Self {
             days,
@@ -179,8 +179,8 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(move |word| (word.as_ptr() as usize - text.as_ptr() as usize, word))
 }
 
-fn days(text: &str, hours_at: usize, words: &[(usize, &str)]) -> Result<Days, Mistake> {
-    let wrong = |at: usize, why: String| Err(Mistake::at_byte(text, at, why));
+fn days(text: &str, hours_at: usize, words: &[(usize, &str)]) -> Result<Days, ParseError> {
+    let wrong = |at: usize, why: String| Err(ParseError::at_byte(text, at, why));
     match words {
         [] => wrong(
             hours_at,
@@ -223,7 +223,7 @@ fn days(text: &str, hours_at: usize, words: &[(usize, &str)]) -> Result<Days, Mi
     }
 }
 
-fn weekdays(text: &str, at: usize, list: &str) -> Result<Days, Mistake> {
+fn weekdays(text: &str, at: usize, list: &str) -> Result<Days, ParseError> {
     let mut days = [false; 7];
     let mut at = at;
     for part in list.split(',') {
@@ -232,7 +232,7 @@ fn weekdays(text: &str, at: usize, list: &str) -> Result<Days, Mistake> {
             position(&WEEKDAYS, name).ok_or_else(|| {
                 let why =
                     format!("`{name}` is no weekday; write Mon, Tue, Wed, Thu, Fri, Sat or Sun");
-                Mistake::at_byte(text, at, why)
+                ParseError::at_byte(text, at, why)
             })
         };
         let last_at = at + part.len() - last.len();
@@ -258,22 +258,22 @@ fn position(names: &[&str], name: &str) -> Option<usize> {
         .position(|known| known.eq_ignore_ascii_case(name))
 }
 
-fn span_of(text: &str, at: usize, span: &str) -> Result<(i32, i32), Mistake> {
+fn span_of(text: &str, at: usize, span: &str) -> Result<(i32, i32), ParseError> {
     let Some((from, to)) = span.split_once('-') else {
         let why = "a span such as 02:00-04:00 was expected";
-        return Err(Mistake::at_byte(text, at, why));
+        return Err(ParseError::at_byte(text, at, why));
     };
     let to_at = at + from.len() + 1;
     let (from, to) = (clock(text, at, from, false)?, clock(text, to_at, to, true)?);
     if from == to {
         let why = "it ends when it begins, so it never opens; the whole day is 00:00-24:00";
-        return Err(Mistake::at_byte(text, to_at, why));
+        return Err(ParseError::at_byte(text, to_at, why));
     }
     Ok((from, if to > from { to } else { to + DAY }))
 }
 
 /// Minutes after midnight of `HH:MM`.
-fn clock(text: &str, at: usize, word: &str, is_end: bool) -> Result<i32, Mistake> {
+fn clock(text: &str, at: usize, word: &str, is_end: bool) -> Result<i32, ParseError> {
     let number = |text: &str| {
         let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
         digits.then(|| text.parse::<i32>().ok()).flatten()
@@ -285,6 +285,6 @@ fn clock(text: &str, at: usize, word: &str, is_end: bool) -> Result<i32, Mistake
     });
     minutes.ok_or_else(|| {
         let why = format!("`{word}` is no time of day; write e.g. 02:00");
-        Mistake::at_byte(text, at, why)
+        ParseError::at_byte(text, at, why)
     })
 }

@@ -25,7 +25,7 @@ pub struct Model {
     /// The agent may still hold it, or is still to get it. Partial indexes have only these
     /// rows.
     pub unresolved: bool,
-    /// Why it failed; a name of [`Reason`](crate::domain::attempt::Reason).
+    /// Why it failed; a name of [`Reason`](crate::domain::attempt::FailureReason).
     pub reason: Option<String>,
     /// What went wrong in words; empty while nothing did.
     pub message: String,

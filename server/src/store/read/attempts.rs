@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
-    domain::attempt::{Attempt, Ending, Reason, Sent, State, Step},
+    domain::attempt::{Attempt, Ending, FailureReason, Sent, State, Step},
     store::{
         db::{
             error::Result,
@@ -28,8 +28,8 @@ pub(crate) fn state(text: &str) -> Result<State, DbErr> {
 }
 
 /// The reason that a row names, if it has one.
-pub(crate) fn reason(text: Option<&str>) -> Result<Option<Reason>, DbErr> {
-    let reason = |text| named("reason", text, Reason::parse);
+pub(crate) fn reason(text: Option<&str>) -> Result<Option<FailureReason>, DbErr> {
+    let reason = |text| named("reason", text, FailureReason::parse);
     text.map(reason).transpose()
 }
 
@@ -91,7 +91,7 @@ pub(crate) fn facts(row: &attempt::Model) -> Result<Attempt, DbErr> {
         answered: row.answered,
         late: late.map(|state| match state {
             State::Succeeded => Ending::Succeeded,
-            State::Failed => Ending::Failed(late_reason.unwrap_or(Reason::Internal)),
+            State::Failed => Ending::Failed(late_reason.unwrap_or(FailureReason::Internal)),
             _ => Ending::Cancelled,
         }),
         delivery_deadline: Timestamp(row.delivery_deadline),

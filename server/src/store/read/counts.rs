@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        attempt::Reason,
+        attempt::FailureReason,
         rollout::{Counts, DeploymentState},
     },
     store::{
@@ -63,7 +63,7 @@ pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
         let n = u32::try_from(row.n).unwrap_or(u32::MAX);
         let phases = counts.entry(row.deployment_id).or_default();
         let phase = phases.entry(row.phase).or_default();
-        if row.reason.as_deref() == Some(Reason::Penalised.as_str()) {
+        if row.reason.as_deref() == Some(FailureReason::Penalised.as_str()) {
             phase.penalised += n;
         } else {
             phase.add(state, n);

@@ -14,7 +14,7 @@ use crate::{
     clock::Timestamp,
     domain::{
         attempt::State,
-        device::drift::{Drift, Known, Running},
+        device::drift::{Drift, KnownReleases, Running},
     },
     store::{
         db::{error::Result, sizes::padded, store::Store, transaction::Tx, values::clean},
@@ -57,8 +57,8 @@ impl Store {
 pub(crate) async fn known_releases<C: ConnectionTrait>(
     db: &C,
     ids: &[Uuid],
-) -> Result<BTreeMap<Uuid, Known>> {
-    let mut known = BTreeMap::<Uuid, Known>::new();
+) -> Result<BTreeMap<Uuid, KnownReleases>> {
+    let mut known = BTreeMap::<Uuid, KnownReleases>::new();
     let releases = device_release::Entity::find()
         .filter(device_release::Column::DeviceId.is_in(padded(ids.iter().copied())))
         .all(db)

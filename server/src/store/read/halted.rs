@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        attempt::{Reason, State},
-        halt::{Facts, Standing},
+        attempt::{FailureReason, State},
+        halt::{HaltFacts, HaltStanding},
     },
     store::{
         db::{error::Result, sizes::ID_CHUNK, store::Store},
@@ -35,16 +35,19 @@ pub struct HaltedDevice {
     /// State of its latest attempt.
     pub state: State,
     /// Why that failed.
-    pub reason: Option<Reason>,
+    pub reason: Option<FailureReason>,
     /// What became of it.
-    pub standing: Standing,
+    pub standing: HaltStanding,
 }
 
 impl HaltedDevice {
     /// Nothing that the halt was to end runs there.
     #[must_use]
     pub const fn is_acknowledged(&self) -> bool {
-        !matches!(self.standing, Standing::NotAnswered | Standing::Offline)
+        !matches!(
+            self.standing,
+            HaltStanding::NotAnswered | HaltStanding::Offline
+        )
     }
 }
 
@@ -70,8 +73,8 @@ struct Row {
 }
 
 impl Row {
-    fn facts(&self) -> Result<Facts> {
-        Ok(Facts {
+    fn facts(&self) -> Result<HaltFacts> {
+        Ok(HaltFacts {
             state: state(&self.state)?,
             was_taken: self.accepted_at.is_some(),
             may_run: self.unresolved && (!self.stopped || self.stop_going_back),
@@ -89,7 +92,7 @@ impl Store {
             .count(self.reader())
             .await?;
         let rows = halted_rows(self.reader(), &row).await?;
-        let mut devices: Vec<(Row, Facts)> = Vec::with_capacity(rows.len());
+        let mut devices: Vec<(Row, HaltFacts)> = Vec::with_capacity(rows.len());
         for row in rows {
             let facts = row.facts()?;
             match devices.last_mut() {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
-    domain::attempt::{Reason, State},
+    domain::attempt::{FailureReason, State},
     store::{
         db::{
             error::Result,
@@ -37,7 +37,7 @@ pub struct HistoryEntry {
     pub attempt: u32,
     pub state: State,
     /// Why it failed.
-    pub reason: Option<Reason>,
+    pub reason: Option<FailureReason>,
     /// What went wrong in words.
     pub message: String,
     /// When the target was made.

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::{
     clock::Timestamp,
     domain::{
-        attempt::{Ending, Reason, State},
-        penalty::{Past, Penalty, penalty},
+        attempt::{Ending, FailureReason, State},
+        penalty::{PastOutcome, Penalty, penalty},
     },
     store::{
         db::{
@@ -49,7 +49,7 @@ pub(crate) async fn penalties<C: ConnectionTrait>(
         return Ok(penalties);
     }
     for chunk in devices.chunks(ID_CHUNK) {
-        let mut past = BTreeMap::<Uuid, Vec<Past>>::new();
+        let mut past = BTreeMap::<Uuid, Vec<PastOutcome>>::new();
         let mut query = Query::select();
         for column in [
             attempt::Column::DeviceId,
@@ -96,13 +96,19 @@ pub(crate) async fn penalties<C: ConnectionTrait>(
 }
 
 /// What the end of an attempt says about the bundle; none where the device said nothing.
-fn fact(at: Option<i64>, state: Option<&str>, reason: Option<&str>) -> Result<Option<Past>, DbErr> {
+fn fact(
+    at: Option<i64>,
+    state: Option<&str>,
+    reason: Option<&str>,
+) -> Result<Option<PastOutcome>, DbErr> {
     let (Some(at), Some(state)) = (at, state) else {
         return Ok(None);
     };
     let ending = match attempts::state(state)? {
         State::Succeeded => Ending::Succeeded,
-        State::Failed => Ending::Failed(attempts::reason(reason)?.unwrap_or(Reason::Internal)),
+        State::Failed => {
+            Ending::Failed(attempts::reason(reason)?.unwrap_or(FailureReason::Internal))
+        }
         State::Held
         | State::Pending
         | State::Sent
@@ -112,7 +118,7 @@ fn fact(at: Option<i64>, state: Option<&str>, reason: Option<&str>) -> Result<Op
         | State::Expired
         | State::Superseded => return Ok(None),
     };
-    Ok(Some(Past {
+    Ok(Some(PastOutcome {
         at: Timestamp(at),
         ending,
     }))

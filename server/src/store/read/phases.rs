@@ -8,8 +8,8 @@ use uuid::Uuid;
 use crate::{
     clock::Timestamp,
     domain::rollout::{
-        Amount, Budget, Counts, DeploymentState, Facts, OnFailure, Percent, Phase, PhaseFacts,
-        Rollout,
+        Amount, Budget, Counts, DeploymentState, OnFailure, Percent, Phase, PhaseFacts, Rollout,
+        RolloutFacts,
     },
     store::{
         db::{
@@ -58,7 +58,7 @@ pub(crate) fn facts(
     row: &deployment::Model,
     phases: &[phase::Model],
     counts: &PhaseCounts,
-) -> Result<Facts, DbErr> {
+) -> Result<RolloutFacts, DbErr> {
     let phases = phases.iter().map(|phase| PhaseFacts {
         phase: phase_from(phase),
         counts: counts.get(&phase.number).copied().unwrap_or_default(),
@@ -66,7 +66,7 @@ pub(crate) fn facts(
         soaked_at: phase.soaked_at.map(Timestamp),
         forgiven: u32::try_from(phase.forgiven).unwrap_or(0),
     });
-    Ok(Facts {
+    Ok(RolloutFacts {
         state: named("state", &row.state, DeploymentState::parse)?,
         open: u32::try_from(row.phase).unwrap_or(0),
         phases: phases.collect(),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         attempt::State,
-        rollback::{Facts, Verdict, may_return},
+        rollback::{RollbackFacts, RollbackVerdict, may_return},
     },
     store::{
         db::{
@@ -34,7 +34,7 @@ pub struct RollbackTarget {
     /// Its name when the deployment was made.
     pub device_name: String,
     /// What is done, or why nothing is.
-    pub verdict: Verdict,
+    pub verdict: RollbackVerdict,
     /// "name:version" it goes back to.
     pub bundle: Option<String>,
 }
@@ -65,7 +65,7 @@ pub(crate) fn rollback_target(planned: &PlannedTarget) -> RollbackTarget {
 pub(crate) struct PlannedTarget {
     pub(crate) target: target::Model,
     pub(crate) device: Option<device::Model>,
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: RollbackVerdict,
     pub(crate) bundle: Option<bundle::Model>,
 }
 
@@ -107,7 +107,7 @@ pub(crate) async fn plan<C: ConnectionTrait>(
                     let bundle = bundles.get(&to);
                     let known = proven.contains(&(target.device_id, to));
                     match may_return(known, bundle.is_some()) {
-                        Verdict::GoBack => (Verdict::GoBack, bundle.cloned()),
+                        RollbackVerdict::GoBack => (RollbackVerdict::GoBack, bundle.cloned()),
                         verdict => (verdict, None),
                     }
                 }
@@ -129,7 +129,7 @@ fn facts(
     tries: &[AttemptRow],
     runs: Option<&device_release::Model>,
     exists: bool,
-) -> Result<Facts> {
+) -> Result<RollbackFacts> {
     let effective = tries
         .iter()
         .find(|one| one.active_digest.as_deref() == Some(&target.digest));
@@ -145,7 +145,7 @@ fn facts(
             && (one.state == succeeded || one.late_state.as_deref() == Some(succeeded))
     };
     let text = |text: &str| (!text.is_empty()).then(|| digest(text)).transpose();
-    Ok(Facts {
+    Ok(RollbackFacts {
         exists,
         state: latest.map_or(Ok(State::Pending), |one| state(&one.state))?,
         unresolved: latest.is_some_and(|one| one.unresolved),

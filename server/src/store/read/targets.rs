@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     clock::Timestamp,
     domain::{
-        attempt::{Reason, State, Step},
+        attempt::{FailureReason, State, Step},
         rollout::DeploymentState,
         schedule::{Schedule, Share},
     },
@@ -47,7 +47,7 @@ pub struct Target {
     /// What it is doing, while running.
     pub progress: Option<StepProgress>,
     /// Why it failed.
-    pub reason: Option<Reason>,
+    pub reason: Option<FailureReason>,
     /// What went wrong in words.
     pub message: String,
     /// Exit code of the script.

@@ -15,8 +15,8 @@ use uuid::Uuid;
 use crate::{
     clock::Timestamp,
     domain::{
-        rollout::{Action, DeploymentState, Gate, PauseReason, Plan, plan},
-        schedule as times,
+        rollout::{Action, DeploymentState, PauseReason, Plan, plan},
+        schedule::Gate,
     },
     store::{
         db::{
@@ -141,12 +141,9 @@ fn next_actions(
 /// Whether time allows targets of a deployment to begin.
 fn gate(schedule: Option<&schedule::Model>, now: Option<Timestamp>) -> Result<Gate> {
     let Some(row) = schedule else {
-        return Ok(Gate::Open);
+        return Ok(Gate::ALWAYS_OPEN);
     };
-    Ok(match schedules::from_row(row)?.schedule.gate_by(now) {
-        times::Gate::Open { .. } => Gate::Open,
-        times::Gate::Closed { until } => Gate::Closed { until },
-    })
+    Ok(schedules::from_row(row)?.schedule.gate_by(now))
 }
 
 /// Moves one deployment with phases on, by its rows as this transaction sees them. Gives the number

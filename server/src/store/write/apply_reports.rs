@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     clock::Timestamp,
     crash::Act,
-    domain::attempt::{Ending, Fact, Sent, Step, Verdict, disposition},
+    domain::attempt::{Effect, Ending, Fact, Sent, Step, disposition},
     store::{
         db::{
             error::Result,
@@ -162,14 +162,14 @@ fn apply_one(
         },
     };
     let verdict = entry.apply(fact, now);
-    if matches!(verdict, Verdict::Applied(_)) && !Sent(entry.row.sent_epoch).is_known() {
+    if matches!(verdict, Effect::Applied(_)) && !Sent(entry.row.sent_epoch).is_known() {
         // The device answers it, so it was pushed, whether that was noted or not.
         entry.row.sent_epoch = Sent::SOMETIME.0;
     }
     if let ReportEvent::Outcome(outcome) = &report.event
-        && !matches!(verdict, Verdict::Unchanged)
+        && !matches!(verdict, Effect::Unchanged)
     {
-        write_outcome(&mut entry.row, outcome, matches!(verdict, Verdict::Late(_)));
+        write_outcome(&mut entry.row, outcome, matches!(verdict, Effect::Late(_)));
         let row = &mut entry.row;
         let before = releases.running(row.device_id, &row.bundle_name);
         releases.learn(

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::{
     clock::Timestamp,
     delivery::in_flight::DecisionGuard,
-    domain::attempt::{Attempt, Closing, Event, Fact, Sent, State, Verdict, apply},
+    domain::attempt::{Attempt, Closing, Effect, Event, Fact, Sent, State, apply},
     store::{
         db::{
             error::Result,
@@ -148,19 +148,19 @@ impl Entry {
     }
 
     /// Applies what became known.
-    pub(crate) fn apply(&mut self, fact: Fact, now: Timestamp) -> Verdict {
+    pub(crate) fn apply(&mut self, fact: Fact, now: Timestamp) -> Effect {
         self.happen(fact.into(), now)
     }
 
     /// Applies a decision. Only a transaction with leave to decide may: it holds the attempt back
     /// from being pushed, and knows what was pushed of it.
-    pub(crate) fn close(&mut self, _leave: &Deciding, closing: Closing, now: Timestamp) -> Verdict {
+    pub(crate) fn close(&mut self, _leave: &Deciding, closing: Closing, now: Timestamp) -> Effect {
         self.happen(closing.into(), now)
     }
 
-    fn happen(&mut self, event: Event, now: Timestamp) -> Verdict {
+    fn happen(&mut self, event: Event, now: Timestamp) -> Effect {
         let verdict = apply(&self.facts, event, now);
-        if let Verdict::Applied(next) | Verdict::Late(next) = &verdict {
+        if let Effect::Applied(next) | Effect::Late(next) = &verdict {
             self.facts = next.clone();
             write_facts(&mut self.row, next, now);
             self.dirty = true;

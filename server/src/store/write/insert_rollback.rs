@@ -10,7 +10,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    domain::{rollback::Verdict, rollout::DeploymentState},
+    domain::{rollback::RollbackVerdict, rollout::DeploymentState},
     store::{
         db::{
             error::{Result, StoreError},
@@ -84,7 +84,7 @@ pub(crate) async fn insert_rollback(
     let steps: Vec<RollbackTarget> = planned.iter().map(rollback_target).collect();
     let going: Vec<PlannedTarget> = planned
         .into_iter()
-        .filter(|planned| planned.verdict == Verdict::GoBack)
+        .filter(|planned| planned.verdict == RollbackVerdict::GoBack)
         .collect();
     if going.is_empty() {
         return Err(StoreError::NothingToRollBack(reasons(&steps)));

@@ -15,7 +15,7 @@ use crate::{
     domain::{
         attempt::{Attempt, Closing, State, apply},
         penalty::Penalty,
-        rollout::{DeploymentState, OnFailure, Place, Rollout},
+        rollout::{DeploymentState, OnFailure, Rollout, TargetPlace},
     },
     store::{
         db::{
@@ -88,7 +88,7 @@ pub(crate) async fn insert_targets(
     row: &deployment::Model,
     penalty_after: u32,
     devices: &BTreeMap<Uuid, SelectedDevice>,
-    places: &BTreeMap<Uuid, Place>,
+    places: &BTreeMap<Uuid, TargetPlace>,
 ) -> Result<Inserted> {
     let ids: Vec<Uuid> = devices.keys().copied().collect();
     for chunk in ids.chunks(ID_CHUNK) {

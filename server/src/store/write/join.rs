@@ -14,7 +14,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    domain::rollout::{Place, rank},
+    domain::rollout::{TargetPlace, rank},
     store::{
         db::{error::Result, new_event::Subject, sizes::ID_CHUNK, transaction::Deciding},
         entity::device,
@@ -105,7 +105,7 @@ async fn add_targets(
     } else {
         0
     };
-    let place = |device: &Uuid| Place {
+    let place = |device: &Uuid| TargetPlace {
         rank: rank(row.id, *device),
         phase,
     };

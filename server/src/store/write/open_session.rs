@@ -12,7 +12,7 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::{
-    domain::device::{Conflict, Known, Return, next_epoch, recognise},
+    domain::device::{Conflict, KnownJournals, ReturningJournal, next_epoch, recognise},
     store::{
         db::{
             error::{Result, StoreError, not_found},
@@ -128,7 +128,7 @@ async fn recognise_device<'a>(
     before: device::Model,
     journal: Option<&journal::Model>,
 ) -> Result<SessionOpening<'a>> {
-    let known = Known {
+    let known = KnownJournals {
         journal: before.journal_id.map(JournalId),
         retired: journal.is_some_and(|journal| journal.retired_at.is_some()),
         given_up_below: journal.map_or(0, |journal| unsigned(journal.given_up_below)),
@@ -147,13 +147,15 @@ async fn recognise_device<'a>(
     let mut row = before.clone();
     row.protocol_revision = spoken;
     match returned {
-        Return::Same => {}
+        ReturningJournal::Same => {}
         // On a conflicted device a new journal is one more copy.
-        Return::Fresh if row.conflicted => copies::conflict(tx, &mut row, open.journal).await?,
-        Return::Fresh => copies::begin(tx, &mut row, open.journal).await?,
-        Return::Fork => copies::conflict(tx, &mut row, open.journal).await?,
-        Return::GivenUp => return Err(StoreError::CopyGivenUp(row.name)),
-        Return::NotIssued => {
+        ReturningJournal::Fresh if row.conflicted => {
+            copies::conflict(tx, &mut row, open.journal).await?
+        }
+        ReturningJournal::Fresh => copies::begin(tx, &mut row, open.journal).await?,
+        ReturningJournal::Fork => copies::conflict(tx, &mut row, open.journal).await?,
+        ReturningJournal::GivenUp => return Err(StoreError::CopyGivenUp(row.name)),
+        ReturningJournal::NotIssued => {
             let error = StoreError::EpochNotIssued {
                 name: before.name.clone(),
                 told: open.last_epoch,
@@ -180,7 +182,7 @@ async fn recognise_device<'a>(
     let known_mark = match (journal, returned) {
         (Some(journal), _) => journal.recorded_seq.map(unsigned),
         // Nothing of a new journal was ever recorded here.
-        (None, Return::Fresh) => Some(0),
+        (None, ReturningJournal::Fresh) => Some(0),
         (None, _) => None,
     };
     Ok(SessionOpening {

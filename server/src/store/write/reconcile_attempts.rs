@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         attempt::{Closing, Fact, Sent, State},
-        device::Return,
+        device::ReturningJournal,
     },
     store::{
         db::{
@@ -92,7 +92,7 @@ pub(crate) async fn reconcile_attempts(
         let event = match held {
             Some(state) if state.is_open() => Fact::Held,
             Some(_) => Fact::HeldEnded,
-            None if opening.returned == Return::Same && entry.facts().is_at_work() => {
+            None if opening.returned == ReturningJournal::Same && entry.facts().is_at_work() => {
                 entry.take_push_back(opening.row.epoch);
                 continue;
             }

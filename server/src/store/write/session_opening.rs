@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         attempt::State,
-        device::{DiskFault, Return},
+        device::{DiskFault, ReturningJournal},
     },
     store::{db::values::unsigned, entity::device, read::selectors::built_in},
 };
@@ -73,7 +73,7 @@ pub(crate) struct SessionOpening<'a> {
     pub(crate) open: &'a OpenSession,
     pub(crate) before: device::Model,
     pub(crate) row: device::Model,
-    pub(crate) returned: Return,
+    pub(crate) returned: ReturningJournal,
     /// Up to where the outcomes of its journal are recorded.
     pub(crate) recorded_seq: Option<u64>,
     /// The rows have no mark for this journal, so it begins with what the agent says.

@@ -42,6 +42,6 @@ pub(crate) enum UploadError {
         said: Digest,
     },
     /// There are more bytes than this, which is what the server allows.
-    #[error("bundles of more than {0} bytes are not taken here")]
+    #[error("this server stores no bundles of more than {0} bytes")]
     TooLarge(u64),
 }

@@ -1,7 +1,7 @@
 //! Tables of what a deployment does next.
 
 use super::*;
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, domain::schedule::Gate};
 
 const NOW: Timestamp = Timestamp(1_000_000_000);
 
@@ -15,8 +15,8 @@ fn phase(phase: Phase, states: &[State]) -> PhaseFacts {
     }
 }
 
-fn facts(open: u32, phases: Vec<PhaseFacts>) -> Facts {
-    Facts {
+fn facts(open: u32, phases: Vec<PhaseFacts>) -> RolloutFacts {
+    RolloutFacts {
         state: DeploymentState::Active,
         open,
         phases,
@@ -27,8 +27,8 @@ fn facts(open: u32, phases: Vec<PhaseFacts>) -> Facts {
     }
 }
 
-fn actions(facts: &Facts) -> Vec<Action> {
-    plan(facts, Gate::Open, Some(NOW)).actions
+fn actions(facts: &RolloutFacts) -> Vec<Action> {
+    plan(facts, Gate::ALWAYS_OPEN, Some(NOW)).actions
 }
 
 const HELD: State = State::Held;
@@ -56,7 +56,7 @@ fn the_next_step_follows_the_table() {
     let of_three = |how, states: &[State]| facts(1, vec![phase(how, states), rest()]);
     let passed = |n| [Action::Passed(n), Action::Soaked(n)];
     let onwards = || [passed(1).to_vec(), vec![Action::Open(2), release(2, 2)]].concat();
-    let table: Vec<(&str, Facts, Vec<Action>)> = vec![
+    let table: Vec<(&str, RolloutFacts, Vec<Action>)> = vec![
         (
             "the first phase opens at once",
             facts(0, vec![phase(count(1), &[HELD]), rest()]),
@@ -70,7 +70,7 @@ fn the_next_step_follows_the_table() {
             onwards(),
         ),
         (
-            "a failure that is borne",
+            "a failure that is allowed",
             of_three(lenient, &[DONE, FAILED, DONE]),
             onwards(),
         ),
@@ -144,7 +144,7 @@ fn a_failed_gate_pauses_and_says_why() {
         (
             share_of_failures,
             &[FAILED, SENT, SENT, SENT],
-            "phase 1: 1 of 4 failed, more than the 20 % that are borne",
+            "phase 1: 1 of 4 failed, more than the 20 % allowed",
         ),
         (
             most,
@@ -169,7 +169,7 @@ fn a_failed_gate_pauses_and_says_why() {
 
 #[test]
 fn going_back_is_asked_for_once_also_when_nothing_is_left_to_pause() {
-    let pausing = Facts {
+    let pausing = RolloutFacts {
         on_failure: OnFailure::Rollback,
         ..facts(
             1,
@@ -181,12 +181,12 @@ fn going_back_is_asked_for_once_also_when_nothing_is_left_to_pause() {
         matches!(steps[..], [Action::Pause(_), Action::RollBack(_)]),
         "{steps:?}"
     );
-    let paused = Facts {
+    let paused = RolloutFacts {
         state: DeploymentState::Paused,
         ..pausing.clone()
     };
     assert_eq!(actions(&paused), []);
-    let ended = Facts {
+    let ended = RolloutFacts {
         phases: vec![phase(Phase::REST, &[FAILED, DONE])],
         ..pausing
     };
@@ -199,7 +199,7 @@ fn going_back_is_asked_for_once_also_when_nothing_is_left_to_pause() {
 
 #[test]
 fn what_stops_can_only_finish() {
-    let stopping = |states: &[State], lingers| Facts {
+    let stopping = |states: &[State], lingers| RolloutFacts {
         state: DeploymentState::Stopping,
         on_failure: OnFailure::Rollback,
         lingers,
@@ -233,15 +233,15 @@ fn a_phase_soaks_after_it_passed() {
         1,
         vec![phase(soaking, &[DONE]), phase(Phase::REST, &[HELD])],
     );
-    let first = plan(&facts, Gate::Open, Some(NOW));
+    let first = plan(&facts, Gate::ALWAYS_OPEN, Some(NOW));
     assert_eq!(first.actions, [Action::Passed(1)]);
     assert_eq!(first.wake, Some(NOW.plus(MINUTE)));
     facts.phases[0].passed_at = Some(NOW);
     assert_eq!(
-        plan(&facts, Gate::Open, Some(NOW.plus(MINUTE / 2))).actions,
+        plan(&facts, Gate::ALWAYS_OPEN, Some(NOW.plus(MINUTE / 2))).actions,
         []
     );
-    let over = plan(&facts, Gate::Open, Some(NOW.plus(MINUTE)));
+    let over = plan(&facts, Gate::ALWAYS_OPEN, Some(NOW.plus(MINUTE)));
     assert_eq!(
         over.actions,
         [Action::Soaked(1), Action::Open(2), release(2, 1)]
@@ -253,7 +253,7 @@ fn a_phase_soaks_after_it_passed() {
 
 #[test]
 fn an_operator_is_asked_once_between_phases() {
-    let mut facts = Facts {
+    let mut facts = RolloutFacts {
         approval: true,
         ..facts(
             1,
@@ -270,7 +270,7 @@ fn an_operator_is_asked_once_between_phases() {
 
 #[test]
 fn limits_leave_room_for_what_is_in_flight() {
-    let mut facts = Facts {
+    let mut facts = RolloutFacts {
         max_in_flight: Some(2),
         ..facts(1, vec![phase(Phase::REST, &[HELD, HELD, HELD, SENT])])
     };
@@ -281,7 +281,7 @@ fn limits_leave_room_for_what_is_in_flight() {
 
 #[test]
 fn without_a_time_that_can_be_trusted_counts_decide_alone() {
-    let unknown = |facts: &Facts| plan(facts, Gate::Open, None);
+    let unknown = |facts: &RolloutFacts| plan(facts, Gate::ALWAYS_OPEN, None);
     let soaking = Phase {
         soak: MINUTE,
         ..count(1)
@@ -298,9 +298,15 @@ fn without_a_time_that_can_be_trusted_counts_decide_alone() {
     soaks.phases[0].soaked_at = Some(NOW);
     assert_eq!(unknown(&soaks).actions, [Action::Open(2), release(2, 1)]);
     let at_once = two(phase(count(1), &[DONE]));
-    assert_eq!(unknown(&at_once), plan(&at_once, Gate::Open, Some(NOW)));
+    assert_eq!(
+        unknown(&at_once),
+        plan(&at_once, Gate::ALWAYS_OPEN, Some(NOW))
+    );
     let failed = two(phase(soaking, &[FAILED]));
-    assert_eq!(unknown(&failed), plan(&failed, Gate::Open, Some(NOW)));
+    assert_eq!(
+        unknown(&failed),
+        plan(&failed, Gate::ALWAYS_OPEN, Some(NOW))
+    );
     assert!(matches!(unknown(&failed).actions[..], [Action::Pause(_)]));
 }
 
@@ -328,7 +334,7 @@ fn a_closed_gate_begins_nothing_but_still_judges() {
         plan(&failed, closed, Some(NOW)).actions[..],
         [Action::Pause(_)]
     ));
-    let scheduled = Facts {
+    let scheduled = RolloutFacts {
         state: DeploymentState::Scheduled,
         ..fresh
     };
@@ -367,12 +373,12 @@ fn budgets_hold_together_and_devices_without_the_label_share_one() {
 fn what_takes_devices_in_goes_on_when_every_target_is_closed() {
     let closed = facts(1, vec![phase(Phase::REST, &[DONE])]);
     assert!(actions(&closed).contains(&Action::Finish));
-    let lingering = Facts {
+    let lingering = RolloutFacts {
         lingers: true,
         ..closed
     };
     assert!(!actions(&lingering).contains(&Action::Finish));
-    let failed = Facts {
+    let failed = RolloutFacts {
         lingers: true,
         ..facts(1, vec![phase(Phase::REST, &[FAILED])])
     };

@@ -162,9 +162,9 @@ fn mistakes_in_windows_are_shown_where_they_are() {
         ("2027-02-30 02:00-04:00 UTC", 0, "no day"),
         ("Feb 3 2027 02:00-04:00 UTC", 6, "hours were expected"),
     ] {
-        let mistake = Window::parse(text).unwrap_err();
-        assert_eq!(mistake.at, place, "{text}: {mistake}");
-        assert!(mistake.why.contains(why), "{text}: {mistake}");
+        let error = Window::parse(text).unwrap_err();
+        assert_eq!(error.at, place, "{text}: {error}");
+        assert!(error.why.contains(why), "{text}: {error}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! A text an operator wrote that means nothing, with the place where it stops to.
+//! A parse error in a text that an operator wrote, with its place in it.
 
 /// Most characters of the text that are shown around the place.
 const SHOWN: usize = 100;
@@ -6,7 +6,7 @@ const SHOWN: usize = 100;
 /// The text is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at character {}: {why}", .at + 1)]
-pub struct Mistake {
+pub struct ParseError {
     /// The text.
     pub text: String,
     /// Where, in characters from its start.
@@ -15,8 +15,8 @@ pub struct Mistake {
     pub why: String,
 }
 
-impl Mistake {
-    /// A mistake at a byte of a text.
+impl ParseError {
+    /// An error at a byte of a text.
     pub(crate) fn at_byte(text: &str, byte: usize, why: impl Into<String>) -> Self {
         Self {
             text: text.to_owned(),
@@ -49,15 +49,15 @@ mod tests {
     fn the_mark_stays_below_its_character() {
         let long = format!("{}!{}", "x".repeat(500), "y".repeat(500));
         for (text, byte) in [("a=b,\tc", 4), ("äö=x", 4), (long.as_str(), 500), ("", 0)] {
-            let mistake = Mistake::at_byte(text, byte, "wrong");
-            let (line, at) = mistake.excerpt();
+            let error = ParseError::at_byte(text, byte, "wrong");
+            let (line, at) = error.excerpt();
             assert!(line.chars().count() <= SHOWN && !line.contains('\t'));
             let wanted = text[byte..].chars().next();
             let wanted = wanted.map(|c| if c.is_control() { ' ' } else { c });
             assert_eq!(line.chars().nth(at), wanted, "{text}");
         }
         assert_eq!(
-            Mistake::at_byte("a b", 2, "no").to_string(),
+            ParseError::at_byte("a b", 2, "no").to_string(),
             "at character 3: no"
         );
     }
