@@ -40,7 +40,6 @@ const MAX_USES: u32 = 1_000_000;
 /// Longest name on an operator token, in characters.
 const MAX_NAME: usize = 100;
 
-/// The service.
 #[derive(Debug)]
 pub struct Access(pub(super) Arc<Api>);
 

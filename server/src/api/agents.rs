@@ -36,7 +36,6 @@ pub(crate) const ENROLMENTS: usize = 32;
 /// How long an enrolment waits for its turn before it is told to come back.
 const ENROLMENT_WAIT: Duration = Duration::from_secs(3);
 
-/// The service.
 #[derive(Debug)]
 pub struct Agents(pub(super) Arc<Api>);
 

@@ -31,7 +31,6 @@ use crate::{
     store::{BundleRow, Caller},
 };
 
-/// The service.
 #[derive(Debug)]
 pub struct Bundles(pub(super) Arc<Api>);
 

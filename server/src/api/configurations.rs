@@ -16,7 +16,6 @@ use tonic::{Request, Response, Status};
 use super::{Api, wire::configuration::scope};
 use crate::{domain::configuration::check_values, edge::auth::caller, error::invalid};
 
-/// The service.
 #[derive(Debug)]
 pub struct Configurations(pub(super) Arc<Api>);
 

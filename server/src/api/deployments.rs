@@ -33,7 +33,6 @@ use crate::{
     store::NewRollback,
 };
 
-/// The service.
 #[derive(Debug)]
 pub struct Deployments(pub(super) Arc<Api>);
 

@@ -34,7 +34,6 @@ const STOPS: Duration = Duration::from_secs(5);
 /// When a device that was conflicted comes back for a session with commands.
 const COME_BACK: Duration = Duration::from_millis(200);
 
-/// The service.
 #[derive(Debug)]
 pub struct Devices(pub(super) Arc<Api>);
 

@@ -11,7 +11,6 @@ use tonic::{Request, Response, Status};
 use super::{Api, feed::Start, watch};
 use crate::edge::answers::{Fed, MANY};
 
-/// The service.
 #[derive(Debug)]
 pub struct Events(pub(super) Arc<Api>);
 

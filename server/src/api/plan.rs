@@ -11,7 +11,6 @@ use tonic::{Request, Response, Status};
 use super::{Api, wire::deployment::order};
 use crate::{clock::Timestamp, error::invalid, preflight};
 
-/// The service.
 #[derive(Debug)]
 pub struct Plans(pub(super) Arc<Api>);
 

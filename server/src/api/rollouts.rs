@@ -24,7 +24,6 @@ use crate::edge::{
 /// Most devices one retry names.
 const MOST_NAMED: usize = 10_000;
 
-/// The service.
 #[derive(Debug)]
 pub struct Rollouts(pub(super) Arc<Api>);
 

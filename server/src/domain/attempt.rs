@@ -1,10 +1,11 @@
-//! `apply` is the only way an attempt changes state; whoever stores the answer compares and sets.
+//! How an attempt may change. `apply` is the only way its state changes; the store writes the
+//! result by compare-and-set.
 //!
 //! `held -> pending -> sent -> accepted -> running -> succeeded | failed`; from any open state
-//! `cancelled | expired | superseded`. Nothing goes back, and a closed attempt stays as it closed:
-//! what the agent says afterwards is kept once, beside it, as a late outcome. An attempt can be
-//! closed here and still be at work there; it is *unresolved* until the agent has answered or has
-//! shown that it does not hold it.
+//! `cancelled | expired | superseded`. A state never goes back, and a closed attempt stays closed.
+//! An outcome that arrives after that is kept beside it, once, as a late outcome. An attempt can be
+//! closed here while the device still runs it. It is then *unresolved*, until the agent answers or
+//! shows that it does not hold the attempt.
 
 use std::time::Duration;
 
@@ -22,9 +23,8 @@ pub use run::{Deferral, next_run};
 pub use sent::Sent;
 pub use words::{Ending, FailureReason, State, Step};
 
-/// A command that was pushed and not heard of for this long is pushed once more: agents know a
-/// repetition when they see one, and what did not arrive as it was sent would else wait for the
-/// next session.
+/// A command that was not answered for this long is pushed once more. Agents recognise a
+/// repetition. Without it, a command that was lost on the way would wait for the next session.
 pub const UNHEARD: Duration = Duration::from_secs(30);
 
 /// The facts about an attempt that decide what may happen to it.
@@ -32,27 +32,26 @@ pub const UNHEARD: Duration = Duration::from_secs(30);
 pub struct Attempt {
     /// Where it stands.
     pub state: State,
-    /// Why it failed.
     pub reason: Option<FailureReason>,
-    /// What it does, or did last.
+    /// What the device does, or did last.
     pub step: Option<Step>,
     /// Bytes done and bytes in all of that step.
     pub bytes: (u64, u64),
-    /// The agent may still hold it, so its successor waits.
+    /// The agent may still hold it, so the next attempt of the same bundle name waits.
     pub unresolved: bool,
-    /// It was pushed, and its device's complete list has shown since that it never got there: it
-    /// may be closed as if it had never been pushed.
+    /// It was pushed, but the complete list of its device shows that it did not arrive. It may be
+    /// closed as if it had never been pushed.
     pub untaken: bool,
     /// A stop was asked for and not answered yet.
     pub stop_requested: bool,
-    /// That stop is to end going back as well.
+    /// That stop ends a rollback on the device as well.
     pub stop_going_back: bool,
-    /// The agent has said that what a stop was to end runs no more; how it ended it has yet to say,
-    /// or has said.
+    /// The agent has said that nothing runs any more that the stop was for. Its outcome may still
+    /// be missing.
     pub stopped: bool,
     /// The agent's outcome is known, whether it came in time or late.
     pub answered: bool,
-    /// The outcome that came after it closed.
+    /// The outcome that came after the attempt had closed.
     pub late: Option<Ending>,
     /// Until when it may wait for its device.
     pub delivery_deadline: Timestamp,
@@ -62,7 +61,6 @@ pub struct Attempt {
     pub execution_deadline: Option<Timestamp>,
     /// When the agent had it in its journal.
     pub accepted_at: Option<Timestamp>,
-    /// When it closed.
     pub closed_at: Option<Timestamp>,
 }
 
@@ -71,7 +69,7 @@ pub struct Attempt {
 pub enum Event {
     /// Something became known.
     Fact(Fact),
-    /// Somebody, or time, decided.
+    /// An operator, or a deadline, closes it.
     Close(Closing),
 }
 
@@ -87,16 +85,15 @@ pub enum Fact {
     Sent,
     /// The agent has it in its journal.
     Accepted,
-    /// The agent is at work.
+    /// The agent reports a step.
     Progress {
-        /// The step.
         step: Step,
         /// Bytes done and bytes in all.
         bytes: (u64, u64),
-        /// A stop was carried out.
+        /// What a stop was for runs no more.
         stopped: bool,
     },
-    /// The agent says how it ended.
+    /// The agent reports how it ended.
     Outcome(Ending),
     /// The agent's complete list has it, not ended.
     Held,
@@ -106,13 +103,13 @@ pub enum Fact {
     NotHeld,
 }
 
-/// A decision that ends an attempt, or has it stopped where it may have begun. Whoever takes one
-/// has to know what was pushed.
+/// A decision that closes an attempt, or stops it where the device may have begun. Only who knows
+/// what was pushed may take one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
-    /// An operator wants it stopped; a device that goes back does so in peace.
+    /// An operator cancels it. A rollback that runs on the device goes on.
     Cancel,
-    /// An operator wants all of it to end, going back included where that is what was shown.
+    /// An operator halts it. A rollback that runs on the device ends as well.
     Halt,
     /// A newer deployment of the same bundle name was created.
     Supersede,
@@ -176,7 +173,6 @@ impl Attempt {
         Self::new(State::Held, Timestamp(i64::MAX), execution)
     }
 
-    /// A new attempt.
     #[must_use]
     pub fn new(state: State, delivery_deadline: Timestamp, execution: Duration) -> Self {
         Self {
@@ -199,13 +195,13 @@ impl Attempt {
         }
     }
 
-    /// Whether its device has it and has not ended it, as far as is known here.
+    /// Whether its device has accepted it and not reported an outcome yet.
     #[must_use]
     pub const fn is_at_work(&self) -> bool {
         matches!(self.state, State::Accepted | State::Running)
     }
 
-    /// Whether its device cannot have it: it was never pushed, or never got there.
+    /// Whether its device cannot have it: it was not pushed, or it did not arrive.
     #[must_use]
     pub const fn has_not_begun(&self) -> bool {
         matches!(self.state, State::Held | State::Pending)
@@ -231,13 +227,13 @@ impl Attempt {
         self
     }
 
-    /// Whether nothing that a stop was to end is at work on the device, as far as is known here.
+    /// Whether nothing runs on the device any more that a stop was for, as far as the server knows.
     #[must_use]
     pub const fn is_stopped(&self) -> bool {
         self.stopped && !self.stop_going_back || !self.unresolved
     }
 
-    /// The stop that its device is to be told of.
+    /// The stop that is sent to its device.
     #[must_use]
     pub const fn stop_order(&self) -> StopOrder {
         StopOrder {
@@ -246,8 +242,8 @@ impl Attempt {
         }
     }
 
-    /// Asks for a stop, and for the end of going back when that is what it is at. False when that
-    /// was asked for before.
+    /// Asks for a stop, and for the end of a rollback if one runs. False when that was asked for
+    /// before.
     fn stop(&mut self, with_going_back: bool) -> bool {
         let ends_going_back =
             with_going_back && !self.stop_going_back && self.step == Some(Step::Rollback);
@@ -257,8 +253,8 @@ impl Attempt {
         is_news
     }
 
-    /// The agent turns out to have an attempt that was closed here: its successor waits and the
-    /// agent is told to stop.
+    /// The agent holds an attempt that was closed here. The next attempt waits, and the agent is
+    /// told to stop.
     fn call_back(mut self) -> Effect {
         if self.answered || (self.unresolved && self.stop_requested) {
             return Effect::Unchanged;
@@ -268,8 +264,8 @@ impl Attempt {
         Effect::Late(self)
     }
 
-    /// The agent is at work on an attempt that was closed here. Where it is counts as long as it
-    /// has to answer.
+    /// The agent runs an attempt that was closed here. Its step matters until it reports an
+    /// outcome.
     fn late_progress(mut self, step: Step, stopped: bool) -> Effect {
         if self.answered {
             return Effect::Unchanged;
@@ -278,7 +274,7 @@ impl Attempt {
         self.unresolved = true;
         self.stop_requested = true;
         self.stopped |= stopped;
-        // Only going back: what it did before is how it was closed.
+        // Only a rollback is noted; earlier steps say how the attempt was closed.
         if step == Step::Rollback {
             self.step = Some(step);
         }
@@ -289,7 +285,7 @@ impl Attempt {
     }
 }
 
-/// Applies an event.
+/// Applies an event, without changing what it is given.
 #[must_use]
 pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Effect {
     use State as S;
@@ -304,8 +300,8 @@ pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Effe
             }
             _ => Effect::Unchanged,
         },
-        // Written behind: the attempt may have moved on meanwhile, or have been closed in the
-        // belief that the agent never saw it.
+        // Pushes are written later. The attempt may have moved on, or have been closed as never
+        // pushed.
         Event::Fact(Fact::Sent) => match attempt.state {
             S::Held | S::Pending => {
                 next.state = S::Sent;
@@ -385,7 +381,7 @@ pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Effe
                 }
             }
         }
-        // What a device may have begun is left to end; the newer attempt waits for it.
+        // A device that may have begun goes on to the end. The newer attempt waits for it.
         Event::Close(Closing::Supersede) if attempt.has_not_begun() => {
             Effect::Applied(next.close(S::Superseded, None, now))
         }
@@ -413,7 +409,7 @@ pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Effe
             S::Accepted | S::Running => {
                 Effect::Applied(next.close(S::Failed, Some(FailureReason::JournalLost), now))
             }
-            // Nothing of it will ever run, so the stop needs no answer.
+            // It will never run, so the stop needs no answer.
             S::Sent if attempt.stop_requested => {
                 Effect::Applied(next.close(S::Cancelled, None, now))
             }
@@ -427,7 +423,7 @@ pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Effe
     }
 }
 
-/// A closed attempt the agent does not have: nothing waits for it any more.
+/// The agent does not have a closed attempt, so nothing waits for it any more.
 fn resolve(mut closed: Attempt) -> Effect {
     if !closed.unresolved {
         return Effect::Unchanged;
@@ -451,8 +447,8 @@ fn tick(attempt: Attempt, now: Timestamp) -> Effect {
 }
 
 fn expire(attempt: Attempt, now: Timestamp) -> Attempt {
-    // What was pushed may be at work, so it stays unresolved and is told to stop whenever it can be
-    // reached.
+    // A pushed attempt may be running. It stays unresolved, and its device is told to stop as soon
+    // as it can be reached.
     let out_there = !attempt.has_not_begun();
     let mut closed = attempt.close(State::Expired, None, now);
     closed.unresolved = out_there;

@@ -1,5 +1,5 @@
-//! Whether a returning agent is the one that left, or a copy of it; and which number its session
-//! gets.
+//! Whether a returning agent is the one that left or a copy of it, and which number (epoch) its
+//! session gets.
 
 use kernex_proto::ids::JournalId;
 
@@ -14,7 +14,7 @@ named_enum! {
         Offline = "offline",
         /// A session and a live server lease.
         Online = "online",
-        /// Two copies were seen; an operator decides.
+        /// Two copies of it were seen; it gets no commands until an operator decides.
         Conflicted = "conflicted",
     }
 }
@@ -36,14 +36,14 @@ named_enum! {
     Conflict {
         /// Two copies of it were seen.
         Copies = "copies",
-        /// Somebody with its key said to have a session number that was never given.
+        /// An agent with its key named a session number that was never given out.
         EpochNotIssued = "epoch_not_issued",
     }
 }
 
-/// How far an agent's newest epoch may be ahead of the newest one that is known to have been given.
-/// A database restored from an older backup has forgotten some, and never that many: it is a
-/// session a minute for two years.
+/// How far an agent's newest epoch may be ahead of the newest one that the database knows. A
+/// database that was restored from an older backup lacks some, but never that many: it is a session
+/// a minute for two years.
 pub const EPOCHS_FORGOTTEN: u64 = 1 << 20;
 
 /// In [`KnownJournals::given_up_below`]: every copy of the journal.
@@ -65,7 +65,7 @@ pub struct KnownJournals {
     pub given_up_below: u64,
 }
 
-/// What a returning journal is.
+/// What a journal that comes back is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReturningJournal {
     /// The one that was in use; its list of attempts is complete.
@@ -74,10 +74,9 @@ pub enum ReturningJournal {
     Fresh,
     /// A copy of a journal that went on elsewhere.
     Fork,
-    /// A copy an operator decided against.
+    /// A copy that an operator gave up.
     GivenUp,
-    /// It has a number that this server never gave. Nothing of it is believed, least of all the
-    /// number.
+    /// It names an epoch that was never given out, so nothing it says is believed.
     NotIssued,
 }
 

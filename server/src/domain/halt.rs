@@ -1,40 +1,40 @@
-//! What became of a device whose deployment was halted; pure.
+//! Where a device of a halted deployment stands; pure.
 
 use super::{attempt::State, named_enum};
 
 named_enum! {
-    /// What became of a device in a halt.
+    /// Where a device of a halted deployment stands.
     HaltStanding {
-        /// It was told, and has not answered.
+        /// It was told to stop, and has not answered.
         NotAnswered = "not_answered",
-        /// It is away, and is told when it comes back.
+        /// It is offline, and is told to stop when it comes back.
         Offline = "offline",
-        /// Nothing of it had begun, and nothing will.
+        /// It had not begun, and never will.
         NeverBegun = "never_begun",
-        /// What ran was ended, and the device is done.
+        /// It stopped.
         Stopped = "stopped",
-        /// What ran was ended, and the device goes back.
+        /// It stopped, and returns to the previous release.
         GoingBack = "going_back",
-        /// It ended in another way before the stop could.
+        /// It had ended before the stop reached it.
         Ended = "ended",
     }
 }
 
-/// The attempts of one target, as far as a halt is concerned.
+/// What a halt has to know of the attempts of one target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HaltFacts {
-    /// State of the latest one.
+    /// State of the latest attempt.
     pub state: State,
-    /// The device is known to have had that in its journal.
+    /// The device has accepted that attempt.
     pub was_taken: bool,
-    /// Of one of them the device may still run what a stop was to end.
+    /// The device may still run one of the attempts.
     pub may_run: bool,
-    /// The device still has to say how one of them ended.
+    /// The outcome of one of the attempts is missing.
     pub unresolved: bool,
 }
 
 impl HaltFacts {
-    /// The same with what is known of an earlier attempt, which a retry may be waiting for.
+    /// The same with an earlier attempt added, which a retry may be waiting for.
     #[must_use]
     pub const fn after(self, earlier: Self) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl HaltFacts {
         }
     }
 
-    /// What became of the device.
+    /// Where the device stands.
     #[must_use]
     pub const fn standing(self, online: bool) -> HaltStanding {
         match (self.may_run, online) {

@@ -7,7 +7,6 @@ const SHOWN: usize = 100;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at character {}: {why}", .at + 1)]
 pub struct ParseError {
-    /// The text.
     pub text: String,
     /// Where, in characters from its start.
     pub at: usize,

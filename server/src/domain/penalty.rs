@@ -1,22 +1,21 @@
-//! The penalty box: a device that failed the same bundle too often gets it only when an operator
-//! says so; pure.
+//! The penalty box. A device that failed the same bundle too often gets it again only by an
+//! explicit retry; pure.
 
 use super::attempt::{Ending, FailureReason};
 use crate::clock::Timestamp;
 
-/// Failures in a row after which a device is left out, when nothing else is said.
+/// Failures in a row after which a device is left out, by default.
 pub const DEFAULT_AFTER: u32 = 3;
 
-/// What one attempt said about a bundle on a device.
+/// How one attempt of a bundle on a device ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PastOutcome {
     /// When it became known.
     pub at: Timestamp,
-    /// How it ended.
     pub ending: Ending,
 }
 
-/// A device is in the box.
+/// Why a device is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Penalty {
     /// How often it failed in a row.
@@ -55,8 +54,8 @@ pub fn penalty(mut past: Vec<PastOutcome>, after: u32) -> Option<Penalty> {
     Some(Penalty { failures, last })
 }
 
-/// Whether a failure says something about the bundle on this device. An interruption does: a bundle
-/// that takes the machine down with it leaves nothing else behind.
+/// Whether a failure says something about the bundle on this device. An interruption does: it is
+/// all that is seen of a bundle that crashes the machine.
 const fn speaks_against(reason: FailureReason) -> bool {
     match reason {
         FailureReason::DigestMismatch
@@ -71,8 +70,8 @@ const fn speaks_against(reason: FailureReason) -> bool {
         | FailureReason::RollbackFailed
         | FailureReason::Interrupted
         | FailureReason::Internal => true,
-        // The network, the device's own "not now", an agent that forgot or is too old, and the box
-        // itself.
+        // These say nothing about the bundle: the network, the device's own "not now", an agent
+        // that lost its journal or is too old, and the penalty box itself.
         FailureReason::Download
         | FailureReason::Refused
         | FailureReason::JournalLost

@@ -1,4 +1,5 @@
-//! Where a device goes when a deployment is taken back, and which devices are left as they are.
+//! Which release a device returns to when a deployment is rolled back, and which devices stay as
+//! they are.
 
 use kernex_proto::ids::Digest;
 
@@ -43,7 +44,7 @@ impl RollbackVerdict {
     }
 }
 
-/// What is known of a device that a deployment was for.
+/// What is known of a target of the deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RollbackFacts {
     /// The device is still under management.
@@ -54,22 +55,21 @@ pub struct RollbackFacts {
     pub unresolved: bool,
     /// What the deployment wanted to run.
     pub wanted: Digest,
-    /// Some outcome of the deployment said that this is what runs.
+    /// An outcome of the deployment said that its bundle is active.
     pub took_effect: bool,
-    /// What ran before that outcome.
+    /// What was active before that outcome.
     pub before: Option<Digest>,
     /// What the device is known to run now.
     pub runs: Option<Digest>,
 }
 
 impl RollbackFacts {
-    /// It may have begun, and how it ended is not known.
+    /// Whether it may have begun, and its outcome is not known.
     const fn in_flight(&self) -> bool {
         self.unresolved && !matches!(self.state, State::Held | State::Pending)
     }
 
-    /// Where the device would go, if anywhere: the digest, or why not. Whether it can is decided by
-    /// [`may_return`].
+    /// The digest that the device would return to. Whether it may is decided by [`may_return`].
     ///
     /// # Errors
     /// What keeps the device as it is.
@@ -95,7 +95,7 @@ impl RollbackFacts {
         if !self.in_flight() {
             return Err(RollbackVerdict::NeverRan);
         }
-        // Whatever comes of what it is at, what it ran last is what it ran before.
+        // Its outcome is not known, so it returns to what it was known to run last.
         match self.runs {
             None => Err(RollbackVerdict::NoPrevious),
             Some(runs) if runs == self.wanted => Err(RollbackVerdict::AlreadyThere),
@@ -104,8 +104,8 @@ impl RollbackFacts {
     }
 }
 
-/// Whether a device may return to a release: it has to have succeeded there once, and the bundle to
-/// be here still.
+/// Whether a device may return to a release. The release has to have succeeded on this device once,
+/// and its bundle must not be deleted.
 #[must_use]
 pub const fn may_return(succeeded: bool, bundle_is_here: bool) -> RollbackVerdict {
     match (succeeded, bundle_is_here) {

@@ -1,5 +1,5 @@
-//! How a deployment proceeds over its targets, when it is finished, and how it ended; all from
-//! counts and time.
+//! How a deployment proceeds over its targets, when it is finished, and how it ended. All of that
+//! follows from counts and time.
 //!
 //! [`Rollout`] is what an operator asked for, [`plan`] says what to do next, [`choose`] which
 //! targets that means.
@@ -45,7 +45,7 @@ named_enum! {
         Succeeded = "succeeded",
         /// Some target failed or expired.
         Failed = "failed",
-        /// It was cancelled, or what was left of it gave way to newer deployments.
+        /// It was cancelled, or newer deployments superseded the rest of it.
         Cancelled = "cancelled",
     }
 }
@@ -59,18 +59,13 @@ pub struct Counts {
     pub pending: u32,
     /// Accepted or running.
     pub in_progress: u32,
-    /// Succeeded.
     pub succeeded: u32,
-    /// Failed.
     pub failed: u32,
-    /// Cancelled.
     pub cancelled: u32,
-    /// Expired.
     pub expired: u32,
-    /// Superseded.
     pub superseded: u32,
-    /// Failed before they began, because their devices failed the bundle too often before. They say
-    /// nothing about this deployment, so no threshold counts them.
+    /// Not tried, because their devices failed the same bundle too often before. No threshold
+    /// counts them: they say nothing about this deployment.
     pub penalised: u32,
 }
 
@@ -108,7 +103,6 @@ impl Counts {
         self.held + self.pending + self.in_progress
     }
 
-    /// All targets.
     #[must_use]
     pub const fn total(&self) -> u32 {
         self.open()

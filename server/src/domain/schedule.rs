@@ -32,23 +32,23 @@ pub struct Schedule {
     pub start: Option<Timestamp>,
     /// Only while one of these is open; without any, always.
     pub windows: Vec<Window>,
-    /// Beginnings are spread over this much time.
+    /// Targets begin at random moments within this time.
     pub spread: Duration,
-    /// What has not ended by then is given up.
+    /// Attempts that have not ended by then expire.
     pub deadline: Option<Timestamp>,
 }
 
 /// Whether work may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
-    /// It may, until this at least; none is for ever.
+    /// It may, at least until `until`; `None` is for ever.
     Open {
-        /// Since when; none has always been.
+        /// Since when; `None` is always.
         since: Option<Timestamp>,
         /// When it closes.
         until: Option<Timestamp>,
     },
-    /// Not before this; none is never again.
+    /// Not before `until`; `None` is never again.
     Closed {
         /// When it opens next.
         until: Option<Timestamp>,

@@ -15,7 +15,6 @@ pub const RESERVED_PREFIX: &str = "kernex.io/";
 /// What stands behind [`RESERVED_PREFIX`].
 pub const BUILT_IN: [&str; 4] = ["name", "os", "arch", "agent-version"];
 
-/// A parsed selector.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selector(Vec<Requirement>);
 
@@ -34,7 +33,6 @@ impl Selector {
         Self(Vec::new())
     }
 
-    /// Parses a selector.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         if matches!(text.trim(), "" | "*") {
             return Ok(Self::all());

@@ -26,7 +26,7 @@ pub fn busy(why: &str, after: Duration) -> Status {
     retry_later(Code::ResourceExhausted, Reason::Overloaded, why, after)
 }
 
-/// There is no such path, or nobody said who may call it.
+/// There is no such path, or `edge/auth/policy.rs` does not say who may call it.
 #[must_use]
 pub fn no_such_method() -> Status {
     Status::unimplemented("no such method")

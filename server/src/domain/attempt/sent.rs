@@ -1,40 +1,40 @@
-//! In which sessions an attempt was pushed, as the one number its row keeps.
+//! In which session an attempt was last pushed, as one number in its row.
 
-/// Newest session a deploy was pushed in; 0 for none, and below zero for none from that session on.
+/// Number of the newest session that a deploy was pushed in. 0: in none. Below zero, `-n`: what was
+/// pushed before session `n` no longer counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent(pub i64);
 
 impl Sent {
-    /// It got there, in a session nobody noted.
+    /// It arrived, in a session that nobody wrote down.
     pub const SOMETIME: Self = Self(1);
 
-    /// To be asked about again, from this session on: what was pushed before does not count any
-    /// more.
+    /// To be pushed again, from this session on. Earlier pushes no longer count.
     #[must_use]
     pub const fn again_from(epoch: i64) -> Self {
         Self(-epoch)
     }
 
-    /// Whether it was pushed, and what was pushed does not count any more.
+    /// Whether it was pushed, but that push no longer counts.
     #[must_use]
     pub const fn is_taken_back(self) -> bool {
         self.0 < 0
     }
 
-    /// Whether it was pushed at all, as far as that counts.
+    /// Whether it was pushed, and that push counts.
     #[must_use]
     pub const fn is_known(self) -> bool {
         self.0 > 0
     }
 
-    /// Whether this session has not seen it yet.
+    /// Whether it was not pushed in this session yet.
     #[must_use]
     pub const fn is_new_to(self, epoch: i64) -> bool {
         self.0 < epoch
     }
 
-    /// After a push in this session was noted, which may be late and about a session that does not
-    /// count any more.
+    /// The same after a push in this session was written down. That may happen late, for a session
+    /// that no longer counts.
     #[must_use]
     pub const fn noted(self, epoch: i64) -> Self {
         if self.0 < epoch && -self.0 <= epoch {

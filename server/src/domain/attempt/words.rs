@@ -9,13 +9,13 @@ named_enum! {
         Held = "held",
         /// Released; waits for the device.
         Pending = "pending",
-        /// Pushed into a session; informative.
+        /// Pushed into a session. Nothing depends on this state.
         Sent = "sent",
         /// In the agent's journal.
         Accepted = "accepted",
-        /// At work on the device.
+        /// Runs on the device.
         Running = "running",
-        /// Done, and true.
+        /// The release is active.
         Succeeded = "succeeded",
         /// Ended with a reason.
         Failed = "failed",
@@ -46,17 +46,17 @@ named_enum! {
     FailureReason {
         /// The bundle could not be fetched.
         Download = "download",
-        /// The bytes were not the bundle's, twice.
+        /// The bytes had another digest than the bundle, twice.
         DigestMismatch = "digest_mismatch",
-        /// The archive holds something that is never unpacked.
+        /// The archive has an entry that is not safe to unpack.
         UnsafeArchive = "unsafe_archive",
         /// No manifest.json in the archive.
         ManifestMissing = "manifest_missing",
-        /// The manifest does not say what it must.
+        /// manifest.json cannot be read, or lacks something.
         ManifestInvalid = "manifest_invalid",
         /// The device is not what `requires` asks for.
         Requirements = "requirements",
-        /// The pre hook said no.
+        /// `hooks.pre` refused.
         Refused = "refused",
         /// Not enough disk.
         DiskFull = "disk_full",
@@ -70,7 +70,7 @@ named_enum! {
         RollbackFailed = "rollback_failed",
         /// The agent or the machine stopped in the middle.
         Interrupted = "interrupted",
-        /// The agent lost its journal.
+        /// The agent lost its journal, and the attempt with it.
         JournalLost = "journal_lost",
         /// The agent does not know this kind of command.
         Unsupported = "unsupported",
@@ -105,12 +105,12 @@ named_enum! {
     }
 }
 
-/// How an attempt ended, in the words of its agent.
+/// How an attempt ended, as its agent reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// The release is active.
     Succeeded,
-    /// It is not, and why.
+    /// The release is not active, and why.
     Failed(FailureReason),
     /// It was stopped before it was done.
     Cancelled,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Timestamp;
 
-/// A release by what tells it from others.
+/// A release, as far as drift has to tell releases apart.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Running {
     /// Version, as the device or the outcome says.
@@ -13,7 +13,7 @@ pub struct Running {
     pub digest: String,
 }
 
-/// A bundle name under which a device runs something else than its last outcome said.
+/// A device runs something else under a bundle name than its last outcome said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
     /// What the last outcome said; none when none said that anything runs.
@@ -29,7 +29,7 @@ pub struct Drift {
 pub struct KnownReleases {
     /// What its outcomes said.
     pub expected: BTreeMap<String, Running>,
-    /// Names with an attempt that may be at work: what runs is about to be told by its outcome.
+    /// Names with an attempt that may be running: its outcome will say what runs.
     pub in_flux: BTreeSet<String>,
     /// What drifts already.
     pub drifts: BTreeMap<String, Drift>,

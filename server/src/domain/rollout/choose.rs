@@ -1,4 +1,5 @@
-//! Which held targets are released when labels limit how many may be in flight together.
+//! Which held targets are released next when budgets limit how many devices of one label value run
+//! at a time.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +10,16 @@ use super::shape::Budget;
 /// A held target that may be released.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The target.
     pub target: Uuid,
-    /// What its device has for the label of each budget, in their order; none where it lacks the
-    /// label.
+    /// The value of its device for the label of each budget, in the order of the budgets; `None`
+    /// where the device lacks the label.
     pub values: Vec<Option<String>>,
 }
 
-/// Targets in flight by the value of one budget's label. Devices without the label stand together.
+/// Targets in flight by value of one budget's label. Devices without the label count as one value.
 pub type InFlight = BTreeMap<Option<String>, u32>;
 
-/// Takes candidates in their order as long as every budget has room for them.
+/// Takes candidates in order, and skips each one that any budget has no room for.
 #[must_use]
 pub fn choose(
     candidates: Vec<Candidate>,

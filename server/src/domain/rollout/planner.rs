@@ -1,8 +1,7 @@
 //! What a deployment does next: a pure function of how it should proceed, counts and time.
 //!
-//! The planner alone opens phases, releases targets, pauses over a failed gate and finishes a
-//! deployment with phases. Whoever applies its actions does so within one transaction on the facts
-//! it was given.
+//! Only the planner opens phases, releases targets, pauses after failures and finishes a deployment
+//! with phases. The store applies its actions in the transaction that read the facts.
 
 use super::{
     Counts, DeploymentState, Phase,
@@ -21,7 +20,7 @@ pub struct PhaseFacts {
     pub passed_at: Option<Timestamp>,
     /// When it had soaked as well.
     pub soaked_at: Option<Timestamp>,
-    /// Failures an operator saw and went on over; they count for nothing any more.
+    /// Failures that an operator accepted by resuming. They no longer count.
     pub forgiven: u32,
 }
 
@@ -40,16 +39,15 @@ pub struct RolloutFacts {
     pub approval: bool,
     /// What happens when too many targets failed.
     pub on_failure: OnFailure,
-    /// It may still take devices in, so it is not over when every target is closed.
+    /// More devices may still join, so it is not finished when every target is closed.
     pub lingers: bool,
 }
 
 /// Something to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// What waited for its start is active.
+    /// A scheduled deployment becomes active.
     Start,
-    /// The phase opens.
     Open(u32),
     /// Up to `at_most` held targets of the phases up to `through` may begin, those of earlier
     /// phases first.
@@ -65,7 +63,7 @@ pub enum Action {
     Soaked(u32),
     /// Nothing more is released until an operator decides.
     Pause(PauseReason),
-    /// What was deployed is returned to what ran before.
+    /// Devices that were updated return to what they ran before.
     RollBack(PauseReason),
     /// An operator is asked to promote the next phase.
     AwaitApproval,
@@ -80,11 +78,10 @@ pub enum PauseReason {
     TooManyFailures {
         /// Number of the phase.
         phase: u32,
-        /// Targets that failed or expired.
+        /// Targets of it that failed or expired.
         failed: u32,
         /// Targets that count.
         of: u32,
-        /// What is allowed.
         allowed: Amount,
     },
     /// So many failed that the success threshold cannot be reached any more.
@@ -95,7 +92,7 @@ pub enum PauseReason {
         failed: u32,
         /// Targets that count.
         of: u32,
-        /// What was to succeed.
+        /// Share that has to succeed.
         success: Percent,
     },
 }
@@ -128,17 +125,17 @@ impl std::fmt::Display for PauseReason {
     }
 }
 
-/// What to do now, and when to look again at the latest although nothing happened.
+/// What to do now, and when to plan again if nothing happens before.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// In order.
+    /// To be done in this order.
     pub actions: Vec<Action>,
-    /// When time alone changes the answer.
+    /// When time alone changes the plan.
     pub wake: Option<Timestamp>,
 }
 
 impl PhaseFacts {
-    /// Targets that count, and those of them that failed.
+    /// How many targets the thresholds count, and how many of those failed.
     #[must_use]
     pub fn judged(&self) -> (u32, u32) {
         let counts = &self.counts;
@@ -173,7 +170,7 @@ impl PhaseFacts {
         })
     }
 
-    /// Whether it is observed for a while after its success.
+    /// Whether it soaks after its success.
     const fn soaks(&self) -> bool {
         !self.phase.soak.is_zero()
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::domain::named_enum;
 
-/// A share in hundredths of a percent, which is what two decimals can say.
+/// A share in hundredths of a percent: percentages have two decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(u32);
 
@@ -49,7 +49,7 @@ impl Percent {
         u32::try_from(part).unwrap_or(whole)
     }
 
-    /// Whether `part` of `whole` is at least this share; nothing of nothing is everything.
+    /// Whether `part` of `whole` is at least this share. 0 of 0 is.
     #[must_use]
     pub fn is_reached(self, part: u32, whole: u32) -> bool {
         u64::from(part) * 10_000 >= u64::from(whole) * u64::from(self.0)
@@ -71,14 +71,12 @@ impl fmt::Display for Percent {
 /// A number of targets, or a share of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Amount {
-    /// So many.
     Count(u32),
-    /// Such a share.
     Share(Percent),
 }
 
 impl Amount {
-    /// How many of `whole` this is, rounded up; never more than there are.
+    /// How many of `whole` this is, rounded up and at most `whole`.
     #[must_use]
     pub fn of(self, whole: u32) -> u32 {
         match self {
@@ -111,8 +109,8 @@ impl fmt::Display for Amount {
 pub struct Phase {
     /// How many targets this phase and those before it take together.
     pub size: Amount,
-    /// Share that has to succeed before the next one opens; none means all that did not fail within
-    /// the limit.
+    /// Share that has to succeed before the next phase opens. `None`: every target has to be
+    /// closed, with no more failures than allowed.
     pub success: Option<Percent>,
     /// Failures that are allowed.
     pub max_failures: Amount,
@@ -130,10 +128,9 @@ impl Phase {
     };
 }
 
-/// At most so many devices with the same value of a label at a time.
+/// A limit on the devices with the same value of a label that run at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Budget {
-    /// Label key.
     pub label: String,
     /// Most targets of one value in flight.
     pub max: u32,
@@ -144,7 +141,7 @@ named_enum! {
     OnFailure {
         /// Nothing more is released until an operator decides.
         Pause = "pause",
-        /// It pauses, and what was deployed is returned to what ran before.
+        /// It pauses, and devices that were updated return to what they ran before.
         Rollback = "rollback",
     }
 }
@@ -174,7 +171,6 @@ const MAX_BUDGETS: usize = 8;
 pub struct InvalidRollout {
     /// Path below the rollout, such as `phases[1].percent`.
     pub field: String,
-    /// What is wrong.
     pub why: String,
 }
 
@@ -198,8 +194,8 @@ impl Rollout {
         }
     }
 
-    /// Every target in one phase that allows any number of failures: as without phases, but for the
-    /// planner to open.
+    /// Every target in one phase that allows any number of failures. Like a deployment without
+    /// phases, except that the planner opens it.
     #[must_use]
     pub fn together() -> Self {
         let mut rollout = Self::at_once();
@@ -207,8 +203,8 @@ impl Rollout {
         rollout
     }
 
-    /// Checks what was asked for, and adds the phase with the rest where it is missing; the rest is
-    /// judged like the last phase that was named.
+    /// Checks the rollout. Adds a last phase for the remaining targets if there is none; it has the
+    /// thresholds of the last one that was named.
     pub fn checked(mut self) -> Result<Self, InvalidRollout> {
         let mut last = (0, 0);
         for (index, phase) in self.phases.iter().enumerate() {
@@ -321,14 +317,14 @@ impl Rollout {
 /// Where a target stands in the order of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TargetPlace {
-    /// Releases go by this, lowest first.
+    /// Targets are released in this order, lowest first.
     pub rank: i64,
     /// Number of the phase, from 1; 0 without phases.
     pub phase: u32,
 }
 
-/// A number that looks random but is the same for the same deployment and device, so that the same
-/// devices are not always the canaries and an order can be told again.
+/// A number that looks random and is always the same for one deployment and device. So the canaries
+/// differ from one deployment to the next, and a repeated request gets the same order.
 #[must_use]
 pub fn rank(deployment: Uuid, device: Uuid) -> i64 {
     let digest = Digest::of(&[deployment.into_bytes(), device.into_bytes()].concat());

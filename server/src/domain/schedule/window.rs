@@ -25,7 +25,6 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-/// A maintenance window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     days: Days,
@@ -48,7 +47,6 @@ enum Days {
 }
 
 impl Window {
-    /// Reads a window.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let words: Vec<(usize, &str)> = words(text).collect();
         let wrong = |at: usize, why: &str| Err(ParseError::at_byte(text, at, why));
