@@ -168,29 +168,29 @@ pub fn routes(api: &Arc<Api>) -> Routes {
     ))
 }
 
-/// What a watch waits for.
-enum Turn {
-    Look,
+/// What ends the wait of a watch.
+enum Awaited {
+    Change,
     Stop,
 }
 
-/// Waits for a change, lets a burst of changes settle, and looks from time to time anyway: other
-/// replicas change rows too.
-async fn turn(changes: &mut watch::Receiver<u64>, draining: &CancellationToken) -> Turn {
+/// Waits for a change in the store, and a moment more, so that many changes are read together.
+/// Returns after a while anyway: other replicas change rows too.
+async fn await_change(changes: &mut watch::Receiver<u64>, draining: &CancellationToken) -> Awaited {
     const SETTLE: Duration = Duration::from_millis(50);
     const ANYWAY: Duration = Duration::from_secs(2);
     tokio::select! {
-        () = draining.cancelled() => return Turn::Stop,
-        () = tokio::time::sleep(ANYWAY) => return Turn::Look,
-        changed = changes.changed() => if changed.is_err() { return Turn::Stop },
+        () = draining.cancelled() => return Awaited::Stop,
+        () = tokio::time::sleep(ANYWAY) => return Awaited::Change,
+        changed = changes.changed() => if changed.is_err() { return Awaited::Stop },
     }
     tokio::select! {
-        () = draining.cancelled() => Turn::Stop,
-        () = tokio::time::sleep(SETTLE) => Turn::Look,
+        () = draining.cancelled() => Awaited::Stop,
+        () = tokio::time::sleep(SETTLE) => Awaited::Change,
     }
 }
 
-/// A watch, counted for as long as somebody holds its stream.
+/// The answer to a watch. It is counted until its stream is dropped.
 fn watch<T: Send + 'static>(
     metrics: &Metrics,
     ahead: usize,

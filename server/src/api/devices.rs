@@ -15,7 +15,7 @@ use kernex_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    Api, Turn, turn,
+    Api, Awaited, await_change,
     wire::{fields::page, fitting::fitting_page, selector::any_selector},
 };
 use crate::{
@@ -57,7 +57,7 @@ impl Devices {
                 if api.store.has_answered(stopping.device).await? {
                     return Ok(());
                 }
-                if let Turn::Stop = turn(&mut changes, &api.draining).await {
+                if let Awaited::Stop = await_change(&mut changes, &api.draining).await {
                     return Err(going_away());
                 }
             }

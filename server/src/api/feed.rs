@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use super::{Turn, turn};
+use super::{Awaited, await_change};
 use crate::{
     error::{busy, chain, cursor_gone, going_away, slow_reader},
     store::{EventRow, OperatorStore},
@@ -77,9 +77,9 @@ impl Feed {
         let mut changes = self.store.changes();
         let mut cursor = None;
         loop {
-            match turn(&mut changes, &stop).await {
-                Turn::Look => changes.mark_unchanged(),
-                Turn::Stop => return,
+            match await_change(&mut changes, &stop).await {
+                Awaited::Change => changes.mark_unchanged(),
+                Awaited::Stop => return,
             }
             if let Err(error) = self.pass(&mut cursor).await {
                 tracing::warn!(error = %chain(&error), "watchers wait for the store");

@@ -28,8 +28,8 @@ const MOST_NAMED: usize = 10_000;
 pub struct Rollouts(pub(super) Arc<Api>);
 
 impl Rollouts {
-    /// What was decided is done: devices are told, and the planner looks again.
-    fn told(&self, id: DeploymentId, what: &'static str, devices: Vec<DeviceId>) {
+    /// Logs what was done to a deployment, and wakes its devices and the planner.
+    fn announce(&self, id: DeploymentId, what: &'static str, devices: Vec<DeviceId>) {
         tracing::info!(deployment = %id, devices = devices.len(), what);
         self.0.wake_ups.wake_devices(devices);
         self.0.wake_ups.wake_rollouts();
@@ -47,7 +47,7 @@ impl RolloutService for Rollouts {
         let id = id("deployment_id", &request.deployment_id)?;
         let store = &self.0.store;
         let deployment = store.pause_deployment(&caller, id, &request.reason).await?;
-        self.told(id, "deployment paused", Vec::new());
+        self.announce(id, "deployment paused", Vec::new());
         Ok(Response::new(PauseDeploymentResponse {
             deployment: Some(deployment.into()),
         }))
@@ -60,7 +60,7 @@ impl RolloutService for Rollouts {
         let caller = caller(&request, "ResumeDeployment", &request.get_ref().request_id)?;
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
         let (deployment, devices) = self.0.store.resume_deployment(&caller, id).await?;
-        self.told(id, "deployment resumed", devices);
+        self.announce(id, "deployment resumed", devices);
         Ok(Response::new(ResumeDeploymentResponse {
             deployment: Some(deployment.into()),
         }))
@@ -76,7 +76,7 @@ impl RolloutService for Rollouts {
         let wanted = (request.phase > 0).then_some(request.phase);
         let store = &self.0.store;
         let (deployment, devices) = store.promote_deployment(&caller, id, wanted).await?;
-        self.told(id, "deployment promoted", devices);
+        self.announce(id, "deployment promoted", devices);
         Ok(Response::new(PromoteDeploymentResponse {
             deployment: Some(deployment.into()),
         }))
@@ -98,7 +98,7 @@ impl RolloutService for Rollouts {
         let done = store
             .retry_deployment(&caller, id, &request.devices)
             .await?;
-        self.told(id, "failed targets retried", done.devices);
+        self.announce(id, "failed targets retried", done.devices);
         Ok(Response::new(RetryDeploymentResponse {
             deployment: Some(done.deployment.into()),
             retried: done.retried,
@@ -114,10 +114,10 @@ impl RolloutService for Rollouts {
     ) -> Result<Response<Self::HaltDeploymentStream>, Status> {
         let caller = caller(&request, "HaltDeployment", &request.get_ref().request_id)?;
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
-        // Before the order, so that no answer falls between the two.
+        // Before the halt, so that no answer of a device is missed.
         let changes = self.0.store.changes();
         let (_, devices) = self.0.store.halt_deployment(&caller, id).await?;
-        self.told(id, "deployment halted", devices);
+        self.announce(id, "deployment halted", devices);
         let answers = halt::follow(self.0.store.clone(), id, changes, self.0.draining.clone());
         Ok(fed(FEW, answers))
     }

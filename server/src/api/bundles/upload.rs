@@ -54,7 +54,7 @@ where
 {
     let started = Instant::now();
     let begin = match next(&mut messages, IDLE).await? {
-        Some(Message::Begin(begin)) => Begin::check(begin, max_size)?,
+        Some(Message::Begin(begin)) => Announced::check(begin, max_size)?,
         Some(Message::Chunk(_)) | None => return Err(invalid("begin", "it has to come first")),
     };
     let writer = blobs.begin().await?;
@@ -68,11 +68,11 @@ where
         intake.abort().await;
         return Err(status);
     }
-    let taken = intake.end().await?;
-    begin.compare(taken.size, taken.digest)?;
-    let inspected = taken.inspected.map_err(|error| archive(&error))?;
-    let bundle = begin.bundle(taken.size, taken.digest, inspected)?;
-    let blob = taken.writer.sync().await?;
+    let received = intake.end().await?;
+    begin.compare(received.size, received.digest)?;
+    let inspected = received.inspected.map_err(|error| archive(&error))?;
+    let bundle = begin.bundle(received.size, received.digest, inspected)?;
+    let blob = received.writer.sync().await?;
     Ok(Upload { blob, bundle })
 }
 
@@ -150,14 +150,14 @@ where
 }
 
 /// What the caller says about the bytes, checked.
-struct Begin {
+struct Announced {
     size: Option<u64>,
     digest: Option<Digest>,
     name: Option<String>,
     signatures: Vec<v1::BundleSignature>,
 }
 
-impl Begin {
+impl Announced {
     fn check(begin: v1::UploadBegin, max_size: u64) -> Result<Self, Status> {
         if begin.size_bytes > max_size {
             return Err(UploadError::TooLarge(max_size).into());

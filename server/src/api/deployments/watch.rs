@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    api::{Turn, feed::WatcherPermit, turn, wire::fitting::fitting},
+    api::{Awaited, await_change, feed::WatcherPermit, wire::fitting::fitting},
     clock::Timestamp,
     domain::rollout::DeploymentState,
     error::going_away,
@@ -58,9 +58,9 @@ pub(super) async fn follow(
                 return;
             }
             targets = loop {
-                match turn(&mut changes, &draining).await {
-                    Turn::Look => {}
-                    Turn::Stop => Err(going_away())?,
+                match await_change(&mut changes, &draining).await {
+                    Awaited::Change => {}
+                    Awaited::Stop => Err(going_away())?,
                 }
                 tokio::time::sleep(shown.pause()).await;
                 changes.mark_unchanged();

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    api::{Turn, turn, wire::fitting::fitting},
+    api::{Awaited, await_change, wire::fitting::fitting},
     domain::halt::HaltStanding,
     error::going_away,
     store::{HaltStatus, HaltedDevice, OperatorStore},
@@ -49,9 +49,9 @@ pub(super) fn follow(
             if waiting == 0 {
                 return;
             }
-            match turn(&mut changes, &draining).await {
-                Turn::Look => {}
-                Turn::Stop => Err(going_away())?,
+            match await_change(&mut changes, &draining).await {
+                Awaited::Change => {}
+                Awaited::Stop => Err(going_away())?,
             }
         }
     }

@@ -31,7 +31,7 @@ enum Part {
 }
 
 /// What came of the bytes.
-pub(super) struct Taken {
+pub(super) struct ReceivedBytes {
     /// Holds them, handed to the operating system.
     pub(super) writer: BlobWriter,
     /// How many there are.
@@ -46,14 +46,14 @@ pub(super) struct Taken {
 /// The way to the thread. When it is dropped, the thread ends and leaves nothing.
 pub(super) struct Intake {
     parts: mpsc::Sender<Part>,
-    taken: JoinHandle<Result<Taken, BlobError>>,
+    received: JoinHandle<Result<ReceivedBytes, BlobError>>,
 }
 
 impl Intake {
     pub(super) fn start(writer: BlobWriter) -> Self {
         let (parts, incoming) = mpsc::channel(WAITING);
-        let taken = tokio::task::spawn_blocking(move || take(writer, incoming));
-        Self { parts, taken }
+        let received = tokio::task::spawn_blocking(move || receive(writer, incoming));
+        Self { parts, received }
     }
 
     /// Hands bytes over; `false` when the thread has given up, and [`end`](Self::end) says why.
@@ -63,30 +63,32 @@ impl Intake {
     }
 
     /// Says that everything is there, and waits for what it is.
-    pub(super) async fn end(self) -> Result<Taken, BlobError> {
+    pub(super) async fn end(self) -> Result<ReceivedBytes, BlobError> {
         // Whoever is gone has its reason.
         let _ = self.parts.send(Part::End).await;
-        joined(self.taken).await
+        joined(self.received).await
     }
 
     /// Gives up; nothing is left when this returns.
     pub(super) async fn abort(self) {
         drop(self.parts);
         // It fails, as it has to.
-        let _ = joined(self.taken).await;
+        let _ = joined(self.received).await;
     }
 }
 
-async fn joined(taken: JoinHandle<Result<Taken, BlobError>>) -> Result<Taken, BlobError> {
-    let taken = taken.await.map_err(|error| BlobError::Io {
+async fn joined(
+    received: JoinHandle<Result<ReceivedBytes, BlobError>>,
+) -> Result<ReceivedBytes, BlobError> {
+    let received = received.await.map_err(|error| BlobError::Io {
         doing: "taking an upload in",
         source: io::Error::other(error),
     });
-    taken?
+    received?
 }
 
 /// Takes an upload in, on a thread that may block.
-fn take(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<Taken, BlobError> {
+fn receive(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<ReceivedBytes, BlobError> {
     let mut tee = Tee {
         writer,
         parts,
@@ -114,7 +116,7 @@ fn take(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<Taken, BlobEr
     }
     let mut digest = Digest([0; 32]);
     digest.0.copy_from_slice(tee.hash.finish().as_ref());
-    Ok(Taken {
+    Ok(ReceivedBytes {
         writer: tee.writer,
         size: tee.size,
         digest,
