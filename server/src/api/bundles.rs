@@ -1,7 +1,7 @@
 //! `BundleService`: bytes in, checked while they arrive; bytes out.
 //!
-//! The row says that a bundle exists and the blob holds its bytes; the two change together, one
-//! upload or deletion at a time, and nobody who hangs up can come between them.
+//! The row says that a bundle exists, and the blob holds its bytes. The two change together, one
+//! upload or deletion at a time, and to the end even when the caller hangs up.
 
 pub(crate) mod upload;
 

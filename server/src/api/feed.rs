@@ -1,9 +1,9 @@
-//! The fleet's events for everybody who watches: read from the store once, handed to all.
+//! The events of the fleet for watchers: read from the store once, handed to all of them.
 //!
-//! A watcher first reads what it has missed by itself, at its own pace, and then goes on with what
-//! is handed round. Cursors have no gaps, so it sees when something is missing and reads again.
-//! What is handed round is kept for a moment only: a watcher that does not take it in time is cut
-//! off and told where to go on.
+//! A watcher first reads the events it has missed from the store, at its own pace. Then it gets
+//! each new batch from a broadcast channel. Cursors have no gaps, so it notices a missing event and
+//! reads the store again. The channel keeps a limited number of batches: a watcher that falls
+//! behind is cut off, with the cursor to go on from.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ const KEPT: usize = 64;
 /// Most watchers at a time.
 const MAX_WATCHERS: usize = 1000;
 
-/// What is handed round; an empty one says only that something may have been missed.
+/// What is broadcast; an empty batch says only that events may have been missed.
 type Batch = Arc<[EventRow]>;
 
 /// Hands the fleet's events round.
@@ -90,7 +90,7 @@ impl Feed {
     async fn pass(&self, cursor: &mut Option<u64>) -> crate::store::Result<()> {
         while self.live.receiver_count() > 0 {
             let Some(after) = *cursor else {
-                // What came before is for the watchers to read, each from where it is.
+                // Watchers read earlier events themselves.
                 *cursor = Some(self.store.event_bounds().await?.newest);
                 let _ = self.live.send(Arc::new([]));
                 continue;
@@ -194,8 +194,8 @@ impl Follower {
         }
     }
 
-    /// What of a batch comes next; nothing, and a look at the store, when something is missing
-    /// before it.
+    /// The events of a batch that come next. None if events before them are missing; the store is
+    /// read then.
     fn unseen(&mut self, batch: &Batch) -> Vec<EventRow> {
         let newer = batch.iter().filter(|event| event.cursor > self.cursor);
         let events: Vec<EventRow> = newer.cloned().collect();

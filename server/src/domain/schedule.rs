@@ -1,8 +1,8 @@
 //! When work may begin: not before an instant, only within windows, and not everywhere at once;
 //! pure.
 //!
-//! A schedule only ever delays a beginning. What has begun is left to end, also when its window
-//! closes meanwhile.
+//! A schedule only delays a beginning. An attempt that has begun goes on to its end, even when its
+//! window closes meanwhile.
 
 mod window;
 
@@ -22,7 +22,7 @@ pub const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);
 /// Most windows of one deployment.
 pub const MAX_WINDOWS: usize = 50;
 
-/// How far ahead an opening is looked for: two leap days are at most eight years apart.
+/// How far ahead the next opening is searched: two leap days are at most eight years apart.
 const HORIZON_DAYS: i32 = 9 * 366;
 
 /// When the targets of a deployment may begin.
@@ -76,16 +76,13 @@ impl Schedule {
         self.start.is_none() && self.windows.is_empty() && self.spread.is_zero()
     }
 
-    /// Whether work may begin now. While nobody knows what time it is, nothing begins that waits
-    /// for one.
+    /// Whether work may begin now. Without a time that can be trusted, nothing begins that waits
+    /// for a time.
     #[must_use]
     pub fn gate_by(&self, time: Option<Timestamp>) -> Gate {
         match time {
             Some(now) => self.gate(now),
-            None if self.start.is_none() && self.windows.is_empty() => Gate::Open {
-                since: None,
-                until: None,
-            },
+            None if self.start.is_none() && self.windows.is_empty() => Gate::ALWAYS_OPEN,
             None => Gate::Closed { until: None },
         }
     }
@@ -116,7 +113,7 @@ impl Schedule {
         }
     }
 
-    /// When work may begin next; none while it may, or never may again.
+    /// When work may begin next; `None` if it may begin now, or never again.
     #[must_use]
     pub fn opens_at(&self, now: Timestamp) -> Option<Timestamp> {
         match self.gate(now) {
@@ -125,8 +122,8 @@ impl Schedule {
         }
     }
 
-    /// Whether a target may begin now, that was released at an instant; not while nobody knows what
-    /// time it is.
+    /// Whether a target that was released at `released` may begin now. Without a time that can be
+    /// trusted it may only if nothing delays it.
     #[must_use]
     pub fn is_due(&self, released: Timestamp, share: Share, now: Option<Timestamp>) -> bool {
         let Some(now) = now else {
@@ -138,8 +135,8 @@ impl Schedule {
         }
     }
 
-    /// When a target may begin, as things stand now, that was released at an instant; none when it
-    /// never may again.
+    /// When a target that was released at `released` may begin, as far as is known now; `None` is
+    /// never.
     #[must_use]
     pub fn begins_at(
         &self,

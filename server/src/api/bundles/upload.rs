@@ -1,5 +1,5 @@
-//! Receiving a bundle: hashed while it is written, checked before it exists. Whatever goes wrong
-//! leaves nothing.
+//! Receives a bundle: hashes its bytes while it writes them, and checks them before the bundle
+//! exists. An upload that fails leaves nothing behind.
 
 pub(crate) mod error;
 mod intake;
@@ -23,18 +23,18 @@ use crate::{
     store::NewBundle,
 };
 
-/// A caller that sends nothing for this long has given up.
+/// An upload ends when its caller sends nothing for this long.
 const IDLE: Duration = Duration::from_secs(60);
 /// An upload may take this long whatever it sends.
 const GRACE: Duration = Duration::from_secs(600);
-/// Bytes a second it has to have sent on average when it takes longer: a place is not kept by a
+/// Average bytes a second that a longer upload has to reach, so that nobody holds a place with a
 /// byte now and then.
 const LEAST_RATE: u64 = 16 * 1024;
-/// Signatures travel with every deploy, so there are few.
+/// Most signatures of a bundle: they travel with every deploy.
 const MAX_SIGNATURES: usize = 16;
 const MAX_SIGNATURE_BYTES: usize = 4096;
 
-/// Bytes that will do as a bundle, not yet one.
+/// Bytes that were checked and can become a bundle.
 pub(super) struct Upload {
     /// Holds them, durably.
     pub(super) blob: StagedBlob,
@@ -42,8 +42,8 @@ pub(super) struct Upload {
     pub(super) bundle: NewBundle,
 }
 
-/// Takes the messages of one upload. The bytes go to a thread of their own; dropping this leaves
-/// nothing either.
+/// Receives the messages of one upload. The bytes go to a thread of their own. Dropping this future
+/// leaves nothing behind either.
 pub(super) async fn receive<S>(
     blobs: &Blobs,
     max_size: u64,

@@ -1,7 +1,7 @@
-//! One deployment, watched: everything first, then what changed, until it is finished.
+//! One deployment, watched: all targets first, then changes, until it is finished.
 //!
-//! The stream asks the store when somebody says that it changed, or after a while, and keeps
-//! nothing but a fingerprint of each target it has shown.
+//! The stream reads the store after each change, and from time to time. It keeps only a fingerprint
+//! of each target that it has sent.
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,7 @@ use crate::{
     store::{Deployment, MAX_PAGE, OperatorStore, Page, StoreError, Target},
 };
 
-/// Longest pause a watcher takes to spare the store.
+/// Longest pause between two reads, to spare the store.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Transactions are stamped before they commit, so one may appear behind a newer stamp by this
 /// much.
@@ -88,18 +88,18 @@ pub(super) async fn follow(
 struct Shown {
     targets: HashMap<TargetId, u64>,
     newest: Timestamp,
-    /// How long the last look took.
+    /// How long the last read took.
     cost: Duration,
 }
 
 impl Shown {
-    /// A look that is dear is taken less often: a watcher keeps the store busy for a quarter of the
-    /// time at most.
+    /// Expensive reads are made less often: a watcher uses the store for at most a quarter of the
+    /// time.
     fn pause(&self) -> Duration {
         self.cost.saturating_mul(3).min(LONGEST_PAUSE)
     }
 
-    /// Those that differ from what was shown before.
+    /// Targets that differ from what was sent before.
     fn news(&mut self, targets: Vec<Target>) -> Vec<v1::Target> {
         let mut news = Vec::new();
         for target in targets {

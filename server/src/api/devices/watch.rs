@@ -1,7 +1,8 @@
-//! Devices, watched: everything first, then what changed, for ever.
+//! Devices, watched: all of them first, then changes, without end.
 //!
-//! Nothing is kept of what was shown: each event about a device has it read again, many at once, so
-//! a watcher that comes back with its cursor is served like one that never left.
+//! The server remembers nothing of what it sent. Each event about a device makes it read that
+//! device again, many at once. So a watcher that comes back with its cursor is served like one that
+//! never left.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -19,8 +20,8 @@ use crate::{
     store::{EventRow, MAX_PAGE, Page},
 };
 
-/// Follows the devices a selector means; what is `after` was seen already, 0 asks for everything
-/// first.
+/// Follows the devices that a selector matches. The watcher has seen events up to `after`; 0 asks
+/// for all devices first.
 pub(super) async fn follow(
     api: Arc<Api>,
     selector: Selector,
@@ -35,7 +36,7 @@ pub(super) async fn follow(
                 let paged = api.store.list_devices(&selector, page).await?;
                 let last = paged.next.is_none();
                 let devices = paged.items.into_iter().map(v1::Device::from).collect();
-                // What happens meanwhile comes after it once more.
+                // A device that changes meanwhile is sent again afterwards.
                 let cursor = if last { follower.cursor() } else { 0 };
                 for message in messages(devices, Vec::new(), cursor) {
                     yield v1::WatchDevicesResponse { snapshot: first, ..message };
@@ -66,8 +67,8 @@ pub(super) async fn follow(
     })
 }
 
-/// Where to begin, and whether everything is shown first: also when what was seen last is too long
-/// ago.
+/// Where to begin, and whether all devices are sent first, as they are when the events after
+/// `after` are no longer kept.
 async fn begin(api: &Api, after: u64) -> Result<(Follower, bool), Status> {
     if after > 0 {
         match api

@@ -1,4 +1,4 @@
-//! A halt, watched until nothing it was to end runs any more.
+//! A halt, watched until every device has answered.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,7 +18,7 @@ use crate::{
     store::{HaltStatus, HaltedDevice, OperatorStore},
 };
 
-/// Tells who has answered: everybody first, then changes, until nobody is missing.
+/// Reports who has answered: all devices first, then changes, until every device has answered.
 pub(super) fn follow(
     store: OperatorStore,
     id: DeploymentId,
@@ -62,8 +62,8 @@ fn waiting(devices: &[HaltedDevice]) -> u32 {
     u32::try_from(missing.count()).unwrap_or(u32::MAX)
 }
 
-/// Those that stand differently from what was shown before. Who is no longer waited for although
-/// nothing came of it, such as an attempt that had expired and was never taken, is over as well.
+/// Devices that stand differently than was reported before. A device that is not waited for any
+/// more counts as ended: its attempt had expired without being accepted, for instance.
 fn news(
     shown: &mut HashMap<DeviceId, HaltedDevice>,
     mut devices: Vec<HaltedDevice>,
