@@ -150,7 +150,7 @@ impl World {
         let counts = &phase.counts;
         let failed = counts.failed + counts.expired;
         let of = counts.total() - counts.cancelled - counts.superseded;
-        let borne = match phase.phase.max_failures {
+        let allowed = match phase.phase.max_failures {
             Amount::Count(most) => failed <= most,
             Amount::Share(share) => f64::from(failed) * 100.0 <= f64::from(of) * share.to_f64(),
         };
@@ -158,7 +158,7 @@ impl World {
             Some(share) => f64::from(counts.succeeded) * 100.0 >= f64::from(of) * share.to_f64(),
             None => counts.open() == 0,
         };
-        (failed == 0 || borne) && enough
+        (failed == 0 || allowed) && enough
     }
 
     fn apply(&mut self, action: &Action) {

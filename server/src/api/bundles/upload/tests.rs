@@ -1,6 +1,7 @@
 //! Uploads that must be refused, and what they leave.
 
 use super::*;
+use tonic::Code;
 use tonic_types::StatusExt as _;
 
 type Messages = Vec<Result<v1::UploadBundleRequest, Status>>;
