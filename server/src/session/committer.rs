@@ -202,7 +202,7 @@ async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<QueuedChange>)
         }
         // A change that meets a defect must not keep the others out.
         Err(error) if changes.len() > 1 => {
-            tracing::warn!(error = %chain(&error), sessions = changes.len(), "sessions are taken one by one");
+            tracing::warn!(error = %chain(&error), sessions = changes.len(), "sessions are committed one by one");
             let mut answers = Vec::with_capacity(changes.len());
             for change in &changes {
                 answers.push(commit_one(store, change).await);
