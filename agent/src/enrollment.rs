@@ -10,7 +10,7 @@ use kernex_proto::{
     v1,
 };
 use prost::bytes::Bytes;
-use rand::RngCore as _;
+use rand::{Rng as _, rand_core::UnwrapErr, rngs::SysRng};
 use tonic::Code;
 
 use crate::{
@@ -132,7 +132,7 @@ async fn call(
     key: &DeviceKey,
 ) -> anyhow::Result<v1::EnrollResponse> {
     let mut nonce = [0; NONCE_LEN];
-    rand::rngs::OsRng.fill_bytes(&mut nonce);
+    UnwrapErr(SysRng).fill_bytes(&mut nonce);
     let transcript = EnrollTranscript {
         cluster: token.cluster,
         token: token.id,

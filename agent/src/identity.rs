@@ -10,10 +10,11 @@ use kernex_proto::{
     handshake::DEVICE_KEY_BITS,
     ids::{ClusterId, DeviceId, Digest},
 };
+use rand::rngs::SysRng;
 use rsa::{
-    RsaPrivateKey,
+    PrivateKey,
     pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding},
-    pss::BlindedSigningKey,
+    pss::SigningKey,
     signature::{RandomizedSigner as _, SignatureEncoding as _},
     traits::PublicKeyParts as _,
 };
@@ -47,7 +48,7 @@ pub enum IdentityError {
 /// The device's key pair. Signs; is never used to decrypt.
 #[derive(Clone)]
 pub struct DeviceKey {
-    signer: Arc<BlindedSigningKey<Sha256>>,
+    signer: Arc<SigningKey<Sha256>>,
     public_der: Arc<[u8]>,
     digest: Digest,
 }
@@ -79,7 +80,7 @@ impl DeviceKey {
         durable::create_dir(state_dir)
             .map_err(|err| IdentityError::Io(state_dir.to_owned(), err))?;
         tracing::info!(path = %path.display(), "making a device key");
-        let private = RsaPrivateKey::new(&mut rand::rngs::OsRng, DEVICE_KEY_BITS)
+        let private = PrivateKey::new(&mut SysRng, DEVICE_KEY_BITS)
             .map_err(|err| IdentityError::Key(err.into()))?;
         let pem = private
             .to_pkcs8_pem(LineEnding::LF)
@@ -100,14 +101,14 @@ impl DeviceKey {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(err) => return Err(IdentityError::Io(path.to_owned(), err)),
         };
-        let private = RsaPrivateKey::from_pkcs8_pem(&pem)
+        let private = PrivateKey::from_pkcs8_pem(&pem)
             .ok()
             .filter(|key| key.size() * 8 == DEVICE_KEY_BITS)
             .ok_or_else(|| IdentityError::BadKey(path.to_owned()))?;
         Self::from_private(private).map(Some)
     }
 
-    fn from_private(private: RsaPrivateKey) -> Result<Self, IdentityError> {
+    fn from_private(private: PrivateKey) -> Result<Self, IdentityError> {
         let public_der = private
             .to_public_key()
             .to_public_key_der()
@@ -115,7 +116,7 @@ impl DeviceKey {
         Ok(Self {
             digest: Digest::of(public_der.as_bytes()),
             public_der: public_der.as_bytes().into(),
-            signer: Arc::new(BlindedSigningKey::new(private)),
+            signer: Arc::new(SigningKey::new(private)),
         })
     }
 
@@ -137,7 +138,7 @@ impl DeviceKey {
         let signer = Arc::clone(&self.signer);
         tokio::task::spawn_blocking(move || {
             signer
-                .try_sign_with_rng(&mut rand::rngs::OsRng, &transcript)
+                .try_sign_with_rng(&mut SysRng, &transcript)
                 .map(|signature| signature.to_vec())
                 .map_err(io::Error::other)
         })

@@ -7,7 +7,7 @@ use async_compression::{
     Level,
     tokio::write::{GzipEncoder, ZstdEncoder},
 };
-use rand::{RngCore as _, SeedableRng as _, rngs::StdRng};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 

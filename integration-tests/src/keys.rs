@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf};
 use parking_lot::Mutex;
 
 use rsa::{
-    RsaPrivateKey,
+    PrivateKey,
     pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, LineEnding},
     traits::{PrivateKeyParts as _, PublicKeyParts as _},
 };
@@ -32,7 +32,7 @@ pub fn pem(index: usize) -> String {
         return text;
     }
     fs::create_dir_all(&folder).expect("the pool's folder can be made");
-    let key = RsaPrivateKey::new(&mut rand::thread_rng(), 4096).expect("a key can be generated");
+    let key = PrivateKey::new(&mut rand::rng(), 4096).expect("a key can be generated");
     let text = key
         .to_pkcs8_pem(LineEnding::LF)
         .expect("a key can be written");
@@ -45,8 +45,8 @@ pub fn pem(index: usize) -> String {
 /// # Panics
 /// When the pool is damaged.
 #[must_use]
-pub fn key(index: usize) -> RsaPrivateKey {
-    RsaPrivateKey::from_pkcs8_pem(&pem(index)).expect("the pool holds keys")
+pub fn key(index: usize) -> PrivateKey {
+    PrivateKey::from_pkcs8_pem(&pem(index)).expect("the pool holds keys")
 }
 
 /// So many keys in a moment, made of the primes of a few pool keys: no two are the same, and no
@@ -55,9 +55,9 @@ pub fn key(index: usize) -> RsaPrivateKey {
 /// # Panics
 /// When the pool is damaged.
 #[must_use]
-pub fn derived(count: usize) -> Vec<RsaPrivateKey> {
+pub fn derived(count: usize) -> Vec<PrivateKey> {
     let mut found = Vec::with_capacity(count);
-    let mut pool: Vec<RsaPrivateKey> = Vec::new();
+    let mut pool: Vec<PrivateKey> = Vec::new();
     for index in 0.. {
         let newest = key(index);
         for other in &pool {
@@ -66,8 +66,12 @@ pub fn derived(count: usize) -> Vec<RsaPrivateKey> {
                 .iter()
                 .flat_map(|p| newest.primes().iter().map(move |q| (p, q)));
             for (p, q) in pairs {
-                let made = RsaPrivateKey::from_p_q(p.clone(), q.clone(), newest.e().clone());
-                found.extend(made.ok().filter(|made| made.n().bits() == 4096));
+                let made = PrivateKey::from_p_q(
+                    p.as_ref().clone(),
+                    q.as_ref().clone(),
+                    newest.e().clone(),
+                );
+                found.extend(made.ok().filter(|made| made.n().bit_width() == 4096));
                 if found.len() == count {
                     return found;
                 }
@@ -84,7 +88,7 @@ pub fn derived(count: usize) -> Vec<RsaPrivateKey> {
 /// When the pool is damaged.
 #[must_use]
 pub fn derived_pems(count: usize) -> Vec<String> {
-    let pem = |key: RsaPrivateKey| key.to_pkcs8_pem(LineEnding::LF).map(|pem| pem.to_string());
+    let pem = |key: PrivateKey| key.to_pkcs8_pem(LineEnding::LF).map(|pem| pem.to_string());
     let pems: Result<_, _> = derived(count).into_iter().map(pem).collect();
     pems.expect("a key can be written")
 }

@@ -20,7 +20,7 @@ use kernex_proto::{
     },
 };
 use rsa::{
-    RsaPrivateKey,
+    PrivateKey,
     pkcs8::EncodePublicKey as _,
     pss::SigningKey,
     signature::{RandomizedSigner as _, SignatureEncoding as _},
@@ -51,7 +51,7 @@ pub struct RawIdentity {
     /// The cluster it enrolled in.
     pub cluster: ClusterId,
     /// Its private key.
-    pub key: RsaPrivateKey,
+    pub key: PrivateKey,
     /// Its journal.
     pub journal: JournalId,
     /// The newest epoch it wrote down.
@@ -75,7 +75,7 @@ impl RawIdentity {
     pub async fn enrol_with(
         server: &TestServer,
         token: &str,
-        key: RsaPrivateKey,
+        key: PrivateKey,
         name: &str,
     ) -> Result<Self, Status> {
         let token: EnrollmentToken = token.parse().expect("the server made it");
@@ -164,7 +164,7 @@ impl RawIdentity {
 
 /// A good enrolment request, ready to be spoilt.
 #[must_use]
-pub fn enroll_request(token: &EnrollmentToken, key: &RsaPrivateKey, name: &str) -> EnrollRequest {
+pub fn enroll_request(token: &EnrollmentToken, key: &PrivateKey, name: &str) -> EnrollRequest {
     let public_key = public_key(key);
     let nonce: [u8; 32] = rand::random();
     let transcript = EnrollTranscript {
@@ -349,14 +349,14 @@ async fn next(
     }
 }
 
-fn public_key(key: &RsaPrivateKey) -> Vec<u8> {
+fn public_key(key: &PrivateKey) -> Vec<u8> {
     let der = key.to_public_key().to_public_key_der();
     der.expect("a public key can be written").into_vec()
 }
 
-fn sign(key: &RsaPrivateKey, message: &[u8]) -> Bytes {
+fn sign(key: &PrivateKey, message: &[u8]) -> Bytes {
     let key = SigningKey::<Sha256>::new_with_salt_len(key.clone(), 32);
-    let signature = key.sign_with_rng(&mut rand::thread_rng(), message);
+    let signature = key.sign_with_rng(&mut rand::rng(), message);
     signature.to_vec().into()
 }
 

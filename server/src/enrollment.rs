@@ -156,14 +156,14 @@ fn bits(number: &[u8]) -> usize {
 mod tests {
     use super::*;
     use rsa::{
-        RsaPrivateKey,
+        PrivateKey,
         pkcs8::EncodePublicKey as _,
-        pss::BlindedSigningKey,
+        pss::SigningKey,
         sha2::Sha256,
         signature::{RandomizedSigner as _, SignatureEncoding as _},
     };
 
-    fn signed(cluster: ClusterId, key: &RsaPrivateKey) -> v1::EnrollRequest {
+    fn signed(cluster: ClusterId, key: &PrivateKey) -> v1::EnrollRequest {
         let der = key.to_public_key().to_public_key_der().expect("encodes");
         let token = TokenId::generate();
         let nonce = [3; NONCE_LEN];
@@ -173,8 +173,8 @@ mod tests {
             key: Digest::of(der.as_bytes()),
             nonce: &nonce,
         };
-        let signature = BlindedSigningKey::<Sha256>::new(key.clone())
-            .sign_with_rng(&mut rand::rngs::OsRng, &transcript.bytes());
+        let signature = SigningKey::<Sha256>::new(key.clone())
+            .sign_with_rng(&mut rand::rng(), &transcript.bytes());
         v1::EnrollRequest {
             token_id: token.to_string(),
             token_secret: URL_SAFE_NO_PAD.encode([1; 32]),
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn the_key_has_to_be_proved_and_of_the_right_size() {
         let cluster = ClusterId::generate();
-        let key = RsaPrivateKey::new(&mut rand::rngs::OsRng, DEVICE_KEY_BITS).expect("a key");
+        let key = PrivateKey::new(&mut rand::rng(), DEVICE_KEY_BITS).expect("a key");
         let request = signed(cluster, &key);
         let device = check(cluster, request.clone()).expect("good");
         assert_eq!(device.name, "edge-1");
@@ -219,11 +219,11 @@ mod tests {
 
     #[test]
     fn a_key_has_exactly_4096_bits_and_the_usual_exponent() {
-        let mut rng = rand::rngs::OsRng;
-        let small = RsaPrivateKey::new(&mut rng, 2048).expect("a key");
-        let short = RsaPrivateKey::new(&mut rng, DEVICE_KEY_BITS - 1).expect("a key");
-        let three = rsa::BigUint::from(3_u32);
-        let three = RsaPrivateKey::new_with_exp(&mut rng, DEVICE_KEY_BITS, &three).expect("a key");
+        let mut rng = rand::rng();
+        let small = PrivateKey::new(&mut rng, 2048).expect("a key");
+        let short = PrivateKey::new(&mut rng, DEVICE_KEY_BITS - 1).expect("a key");
+        let three = rsa::BoxedUint::from(3_u32);
+        let three = PrivateKey::new_with_exp(&mut rng, DEVICE_KEY_BITS, three).expect("a key");
         for (key, expected) in [
             (small, "2048 bits"),
             (short, "4095 bits"),

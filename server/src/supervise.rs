@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rand::Rng as _;
+use rand::RngExt as _;
 use uuid::Uuid;
 
 use crate::{
@@ -113,5 +113,5 @@ async fn release_replica(store: Store, replica: Uuid) {
 }
 
 fn reconnect_delay() -> Duration {
-    Duration::from_millis(rand::thread_rng().gen_range(RECONNECT_MILLIS.0..RECONNECT_MILLIS.1))
+    Duration::from_millis(rand::rng().random_range(RECONNECT_MILLIS.0..RECONNECT_MILLIS.1))
 }

@@ -18,7 +18,7 @@ use kernex_proto::{
     },
 };
 use prost::bytes::Bytes;
-use rand::RngCore as _;
+use rand::{Rng as _, rand_core::UnwrapErr, rngs::SysRng};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{
@@ -283,7 +283,7 @@ pub(super) fn metadata(text: &str) -> Result<MetadataValue<Ascii>, HandshakeErro
 /// What this device has to say, not signed yet.
 async fn say(proof: &Proof<'_>, last_epoch: u64) -> Result<v1::Hello, HandshakeError> {
     let mut nonce = [0; NONCE_LEN];
-    rand::rngs::OsRng.fill_bytes(&mut nonce);
+    UnwrapErr(SysRng).fill_bytes(&mut nonce);
     let live = proof.journal.call(Journal::live).await?;
     let acknowledged_seq = proof.journal.call(Journal::acknowledged_seq).await?;
     let held_attempts = live

@@ -182,7 +182,7 @@ impl Round<'_> {
         let mut commits = self.subject.server().and_then(Commits::of);
         let samples = self.bench.count(500, 30);
         for number in 0..samples + samples / 10 {
-            let agent = rand::random::<usize>() % self.fleet.agents();
+            let agent = rand::random_range(0..self.fleet.agents());
             while self.received.try_recv().is_ok() {}
             let watched = commits.as_mut().map(Commits::watch);
             let begun = Instant::now();

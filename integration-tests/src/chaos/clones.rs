@@ -8,7 +8,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use kernex_proto::v1::{DeviceStatus, ResolveDeviceRequest};
-use rand::Rng as _;
+use rand::RngExt as _;
 use tokio::{task::block_in_place, time::sleep};
 
 use super::{Failure, Figures, Plan, World, WorldOptions, load::Load, witness::Witness};
@@ -66,8 +66,8 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
 async fn clone(world: &mut World, number: usize, figures: &mut Figures) -> Result<(), Failure> {
     let place = world
         .traffic
-        .decide(|rng| rng.gen_range(0..world.agents.len()));
-    let keeps_copy = world.traffic.decide(|rng| rng.gen_bool(0.5));
+        .decide(|rng| rng.random_range(0..world.agents.len()));
+    let keeps_copy = world.traffic.decide(|rng| rng.random_bool(0.5));
     let name = world.agents[place].name.clone();
     let (operator, history) = (world.server.operator(), world.plan.history.clone());
     world.agents[place].stop();
@@ -185,13 +185,13 @@ async fn resolve(world: &World, name: &str) -> Result<(), Failure> {
 /// All clocks jump a year, one way and the other, while deployments flow; and back.
 async fn clocks(world: &mut World, file: &Path, figures: &mut Figures) -> Result<(), Failure> {
     let mut jumps = [YEAR, -YEAR];
-    if world.traffic.decide(|rng| rng.r#gen()) {
+    if world.traffic.decide(|rng| rng.random()) {
         jumps.reverse();
     }
     let load = Load::begin(world, 2);
     for jump in jumps {
         for seconds in [jump, 0] {
-            let millis = world.traffic.decide(|rng| rng.gen_range(500..3000));
+            let millis = world.traffic.decide(|rng| rng.random_range(500..3000));
             sleep(Duration::from_millis(millis)).await;
             fs::write(file, seconds.to_string()).map_err(failed)?;
             world
@@ -250,7 +250,7 @@ async fn restore(world: &mut World, figures: &mut Figures) -> Result<(), Failure
 }
 
 async fn pause(world: &World) {
-    let millis = world.traffic.decide(|rng| rng.gen_range(1000..3000));
+    let millis = world.traffic.decide(|rng| rng.random_range(1000..3000));
     sleep(Duration::from_millis(millis)).await;
 }
 

@@ -18,7 +18,7 @@ use std::{
 use parking_lot::Mutex;
 
 use kernex_proto::crash::VARIABLE;
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use rustix::process::Signal;
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -262,7 +262,7 @@ async fn round_of_servers(
     for shot in shots {
         let start = Instant::now();
         let done = CancellationToken::new();
-        let device = world.agents[world.traffic.decide(|rng| rng.gen_range(0..FEW_AGENTS))]
+        let device = world.agents[world.traffic.decide(|rng| rng.random_range(0..FEW_AGENTS))]
             .name
             .clone();
         let provoker = Provoker::new(world.traffic.clone(), &device).with(newcomer);

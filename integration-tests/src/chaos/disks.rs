@@ -9,7 +9,7 @@
 
 use std::{io, time::Duration};
 
-use rand::{Rng as _, rngs::StdRng};
+use rand::{RngExt as _, rngs::StdRng};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::time::sleep;
 
@@ -48,23 +48,23 @@ struct Fault {
 
 impl Fault {
     fn draw(rng: &mut StdRng, devices: usize) -> Self {
-        let device = rng.gen_bool(0.7).then(|| rng.gen_range(0..devices));
-        let want = if rng.gen_bool(0.7) {
+        let device = rng.random_bool(0.7).then(|| rng.random_range(0..devices));
+        let want = if rng.random_bool(0.7) {
             // Mostly in the middle of a file, a commit or an archive; sometimes not one byte.
-            Want::Space(match rng.gen_range(0..4) {
+            Want::Space(match rng.random_range(0..4) {
                 0 => 0,
-                1 => rng.gen_range(0..16_384),
-                2 => rng.gen_range(0..131_072),
-                _ => rng.gen_range(0..1_048_576),
+                1 => rng.random_range(0..16_384),
+                2 => rng.random_range(0..131_072),
+                _ => rng.random_range(0..1_048_576),
             })
         } else {
-            Want::Descriptors(rng.gen_range(0..4))
+            Want::Descriptors(rng.random_range(0..4))
         };
         Self {
             device,
             want,
-            after: Duration::from_millis(rng.gen_range(0..500)),
-            lasts: Duration::from_millis(rng.gen_range(200..2500)),
+            after: Duration::from_millis(rng.random_range(0..500)),
+            lasts: Duration::from_millis(rng.random_range(200..2500)),
         }
     }
 }

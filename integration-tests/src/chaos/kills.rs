@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use rand::{Rng as _, rngs::StdRng};
+use rand::{RngExt as _, rngs::StdRng};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -82,10 +82,10 @@ async fn round(world: &mut World, kills: usize, figures: &mut Figures) -> Result
         let mut shares = vec![0; agents];
         let mut server_kills = 0;
         for _ in 0..kills {
-            if rng.gen_bool(0.3) {
+            if rng.random_bool(0.3) {
                 server_kills += 1;
             } else {
-                shares[rng.gen_range(0..agents)] += 1;
+                shares[rng.random_range(0..agents)] += 1;
             }
         }
         (shares, server_kills)
@@ -142,11 +142,11 @@ enum Moment {
 
 impl Moment {
     fn draw(rng: &mut StdRng) -> Self {
-        match rng.gen_range(0..8) {
+        match rng.random_range(0..8) {
             // In the middle of its start.
-            0..2 => Self::After(rng.gen_range(0..120)),
-            2..4 => Self::After(rng.gen_range(120..1500)),
-            _ => Self::AtWork(rng.gen_range(0..150)),
+            0..2 => Self::After(rng.random_range(0..120)),
+            2..4 => Self::After(rng.random_range(120..1500)),
+            _ => Self::AtWork(rng.random_range(0..150)),
         }
     }
 
@@ -186,12 +186,12 @@ async fn kill_agent(
 
 async fn kill_server(server: &mut TestServer, kills: usize, traffic: &Traffic, history: &History) {
     for _ in 0..kills {
-        let starting = traffic.decide(|rng| rng.gen_ratio(1, 4));
+        let starting = traffic.decide(|rng| rng.random_ratio(1, 4));
         let millis = if starting {
-            traffic.decide(|rng| rng.gen_range(0..250))
+            traffic.decide(|rng| rng.random_range(0..250))
         } else {
             server.answers().await;
-            traffic.decide(|rng| rng.gen_range(50..900))
+            traffic.decide(|rng| rng.random_range(50..900))
         };
         sleep(Duration::from_millis(millis)).await;
         server.kill();
@@ -206,7 +206,7 @@ pub(super) async fn keep_deploying(traffic: Traffic, over: CancellationToken) ->
     let mut deployed = 0;
     while !over.is_cancelled() {
         deployed += usize::from(traffic.deploy().await.is_some());
-        let millis = traffic.decide(|rng| rng.gen_range(20..250));
+        let millis = traffic.decide(|rng| rng.random_range(20..250));
         sleep(Duration::from_millis(millis)).await;
     }
     deployed

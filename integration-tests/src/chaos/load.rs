@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use rand::Rng as _;
+use rand::RngExt as _;
 use tokio::{task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -62,7 +62,7 @@ async fn keep_deploying(traffic: Traffic, over: CancellationToken) -> usize {
     let mut deployed = 0;
     while !over.is_cancelled() {
         deployed += usize::from(traffic.deploy().await.is_some());
-        let millis = traffic.decide(|rng| rng.gen_range(50..400));
+        let millis = traffic.decide(|rng| rng.random_range(50..400));
         sleep(Duration::from_millis(millis)).await;
     }
     deployed

@@ -15,7 +15,7 @@ use std::{
 use kernex_proto::v1::{
     AgentSettings, Configuration, SetConfigurationRequest, configuration::Scope,
 };
-use rand::Rng as _;
+use rand::RngExt as _;
 use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
@@ -163,7 +163,7 @@ async fn round(
     let shares = world.traffic.decide(|rng| {
         let mut shares = vec![0; agents];
         for _ in 0..faults {
-            shares[rng.gen_range(0..agents)] += 1;
+            shares[rng.random_range(0..agents)] += 1;
         }
         shares
     });
@@ -229,9 +229,9 @@ impl Victim {
             figures.count("faults", 1);
             figures.count(fault.name(self.protocol), 1);
             // Some come while the agent is just getting up again.
-            let millis = self.traffic.decide(|rng| match rng.gen_ratio(1, 3) {
+            let millis = self.traffic.decide(|rng| match rng.random_ratio(1, 3) {
                 true => 0,
-                false => rng.gen_range(0..600),
+                false => rng.random_range(0..600),
             });
             sleep(Duration::from_millis(millis)).await;
         }

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use rand::Rng as _;
+use rand::RngExt as _;
 use tokio::{task::block_in_place, time::sleep};
 
 use super::{Failure, Figures, Plan, World, WorldOptions, load::Load};
@@ -49,15 +49,15 @@ async fn outage(
 ) -> Result<(), Failure> {
     let (before, lasts, restarted) = world.traffic.decide(|rng| {
         (
-            rng.gen_range(200..2500),
+            rng.random_range(200..2500),
             // Mostly shorter than a lease, now and then longer than the grace that sessions get
             // beyond it.
-            match rng.gen_range(0..8) {
-                0 => rng.gen_range(60_000..80_000),
-                1..3 => rng.gen_range(10_000..25_000),
-                _ => rng.gen_range(200..5_000),
+            match rng.random_range(0..8) {
+                0 => rng.random_range(60_000..80_000),
+                1..3 => rng.random_range(10_000..25_000),
+                _ => rng.random_range(200..5_000),
             },
-            rng.gen_range(0..world.agents.len()),
+            rng.random_range(0..world.agents.len()),
         )
     });
     sleep(Duration::from_millis(before)).await;

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
-use rand::Rng as _;
+use rand::RngExt as _;
 use tokio::{
     task::{JoinSet, block_in_place},
     time::{Instant, sleep},
@@ -128,10 +128,10 @@ async fn round(
         let mut shares = vec![0; agents];
         let mut server_cuts = 0;
         for _ in 0..cuts {
-            if rng.gen_bool(SERVER_SHARE) {
+            if rng.random_bool(SERVER_SHARE) {
                 server_cuts += 1;
             } else {
-                shares[rng.gen_range(0..agents)] += 1;
+                shares[rng.random_range(0..agents)] += 1;
             }
         }
         (shares, server_cuts)
@@ -187,9 +187,9 @@ async fn cut_agent(
 ) -> Result<TestAgent, Failure> {
     for _ in 0..cuts {
         // Mostly long enough to be in the middle of something; sometimes in the middle of starting.
-        let millis = traffic.decide(|rng| match rng.gen_ratio(1, 5) {
-            true => rng.gen_range(0..200),
-            false => rng.gen_range(200..1800),
+        let millis = traffic.decide(|rng| match rng.random_ratio(1, 5) {
+            true => rng.random_range(0..200),
+            false => rng.random_range(200..1800),
         });
         sleep(Duration::from_millis(millis)).await;
         block_in_place(|| cut(&disk, || agent.kill()))?;
@@ -207,12 +207,12 @@ async fn cut_server(
     history: &History,
 ) -> Result<(), Failure> {
     for _ in 0..cuts {
-        let starting = traffic.decide(|rng| rng.gen_ratio(1, 5));
+        let starting = traffic.decide(|rng| rng.random_ratio(1, 5));
         let millis = if starting {
-            traffic.decide(|rng| rng.gen_range(0..300))
+            traffic.decide(|rng| rng.random_range(0..300))
         } else {
             server.answers().await;
-            traffic.decide(|rng| rng.gen_range(50..1500))
+            traffic.decide(|rng| rng.random_range(50..1500))
         };
         sleep(Duration::from_millis(millis)).await;
         block_in_place(|| cut(disk, || server.kill()))?;
@@ -236,7 +236,7 @@ async fn keep_ordering(traffic: Traffic, over: CancellationToken) -> Vec<String>
     let mut acknowledged = Vec::new();
     while !over.is_cancelled() {
         acknowledged.extend(traffic.deploy().await);
-        let millis = traffic.decide(|rng| rng.gen_range(20..250));
+        let millis = traffic.decide(|rng| rng.random_range(20..250));
         sleep(Duration::from_millis(millis)).await;
     }
     acknowledged

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 
 use kernex_proto::v1::{Bundle, CancelDeploymentRequest, CreateDeploymentRequest};
-use rand::{Rng, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use tonic::Status;
 use uuid::Uuid;
 
@@ -70,7 +70,7 @@ impl Traffic {
     /// A new random bundle.
     #[must_use]
     pub fn bundle(&self) -> WitnessedBundle {
-        let name = self.decide(|rng| NAMES[rng.gen_range(0..NAMES.len())]);
+        let name = self.decide(|rng| NAMES[rng.random_range(0..NAMES.len())]);
         self.bundle_of(name)
     }
 
@@ -82,7 +82,7 @@ impl Traffic {
 
     fn bundle_of(&self, name: &str) -> WitnessedBundle {
         self.decide(|rng| {
-            let version = format!("1.{}", rng.r#gen::<u64>());
+            let version = format!("1.{}", rng.random::<u64>());
             WitnessedBundle::random(name, &version, rng)
         })
     }
@@ -97,14 +97,14 @@ impl Traffic {
     pub async fn deploy(&self) -> Option<String> {
         let all = self.devices.lock().clone();
         let (bundle, devices) = self.decide(|rng| {
-            let name = NAMES[rng.gen_range(0..NAMES.len())];
-            let version = format!("1.{}", rng.r#gen::<u64>());
+            let name = NAMES[rng.random_range(0..NAMES.len())];
+            let version = format!("1.{}", rng.random::<u64>());
             let bundle = WitnessedBundle::random(name, &version, rng);
-            let some = rng.gen_range(1..=all.len());
-            (bundle, all.choose_multiple(rng, some).cloned().collect())
+            let some = rng.random_range(1..=all.len());
+            (bundle, all.sample(rng, some).cloned().collect())
         });
         let id = self.deploy_bundle(&bundle, devices).await?;
-        if self.decide(|rng| rng.gen_ratio(1, 8)) {
+        if self.decide(|rng| rng.random_ratio(1, 8)) {
             self.cancel(&id).await;
         }
         Some(id)

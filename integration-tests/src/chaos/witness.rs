@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rand::Rng;
+use rand::RngExt;
 use serde_json::{Map, json};
 use sha2::{Digest as _, Sha256};
 
@@ -185,18 +185,18 @@ impl WitnessedBundle {
 
     /// A bundle of moderate size with some steps, of which a few are slow or fail.
     #[must_use]
-    pub fn random(name: &str, version: &str, rng: &mut impl Rng) -> Self {
+    pub fn random(name: &str, version: &str, rng: &mut impl RngExt) -> Self {
         let mut bundle = Self::new(name, version).step("script", manner(rng));
         for hook in ["pre_hook", "post_hook"] {
-            if rng.gen_bool(0.4) {
+            if rng.random_bool(0.4) {
                 bundle = bundle.step(hook, manner(rng));
             }
         }
-        for number in 0..rng.gen_range(1..6) {
-            let mut content = vec![0; rng.gen_range(0..60_000)];
+        for number in 0..rng.random_range(1..6) {
+            let mut content = vec![0; rng.random_range(0..60_000)];
             rng.fill_bytes(&mut content);
             let path = format!("data/{}/{number}.bin", number % 2);
-            bundle = bundle.file(&path, content, rng.gen_bool(0.3));
+            bundle = bundle.file(&path, content, rng.random_bool(0.3));
         }
         // Many small files are made durable in another way. Decided without the generator, so that
         // seeds go on meaning the same.
@@ -263,13 +263,13 @@ impl WitnessedBundle {
     }
 }
 
-fn manner(rng: &mut impl Rng) -> Manner {
-    let millis = match rng.gen_range(0..10) {
+fn manner(rng: &mut impl RngExt) -> Manner {
+    let millis = match rng.random_range(0..10) {
         0..3 => 0,
-        3..8 => rng.gen_range(10..300),
-        _ => rng.gen_range(300..1500),
+        3..8 => rng.random_range(10..300),
+        _ => rng.random_range(300..1500),
     };
-    let exit = u8::from(rng.gen_bool(0.12));
+    let exit = u8::from(rng.random_bool(0.12));
     Manner { millis, exit }
 }
 

@@ -20,7 +20,7 @@ use kernex_proto::{
     v1::{Challenge, Hello},
 };
 use rsa::{
-    RsaPrivateKey,
+    PrivateKey,
     pkcs8::{EncodePrivateKey as _, EncodePublicKey as _},
 };
 
@@ -47,8 +47,8 @@ impl fmt::Debug for Pool {
 }
 
 impl Pool {
-    fn new<'a>(keys: impl IntoIterator<Item = &'a RsaPrivateKey>) -> Self {
-        let pair = |key: &RsaPrivateKey| {
+    fn new<'a>(keys: impl IntoIterator<Item = &'a PrivateKey>) -> Self {
+        let pair = |key: &PrivateKey| {
             let private = key.to_pkcs8_der().expect("a key can be written");
             let public = key.to_public_key().to_public_key_der();
             let public = public.expect("a key can be written").into_vec();

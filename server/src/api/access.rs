@@ -18,7 +18,7 @@ use kernex_proto::{
         access_service_server::AccessService,
     },
 };
-use rand::RngCore as _;
+use rand::{Rng as _, rand_core::UnwrapErr, rngs::SysRng};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -53,7 +53,7 @@ pub fn operator_token() -> (String, Digest) {
 
 fn secret() -> [u8; 32] {
     let mut secret = [0; 32];
-    rand::rngs::OsRng.fill_bytes(&mut secret);
+    UnwrapErr(SysRng).fill_bytes(&mut secret);
     secret
 }
 

@@ -16,7 +16,7 @@ use kernex_proto::{
     ids::{AttemptId, ClusterId, DeviceId, Digest, JournalId},
     v1::{self, DeviceSessionRequest, device_session_request::Message},
 };
-use rand::RngCore as _;
+use rand::{Rng as _, rand_core::UnwrapErr, rngs::SysRng};
 use tokio::time::{Instant, timeout_at};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Status};
@@ -50,7 +50,7 @@ impl Challenge {
     #[must_use]
     pub fn new(cluster: ClusterId, binding: ChannelBinding, least: u32) -> Self {
         let mut nonce = [0; NONCE_LEN];
-        rand::rngs::OsRng.fill_bytes(&mut nonce);
+        UnwrapErr(SysRng).fill_bytes(&mut nonce);
         Self {
             nonce,
             cluster,

@@ -10,7 +10,7 @@ use kernex_proto::{
         self, DeviceSessionRequest, DeviceSessionResponse, device_session_response::Message as Down,
     },
 };
-use rand::{Rng as _, RngCore as _};
+use rand::{Rng as _, RngExt as _, rand_core::UnwrapErr, rngs::SysRng};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::Stream;
 use tonic::Status;
@@ -136,7 +136,7 @@ impl Sessions {
 
     async fn admission_permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, HandshakeError> {
         let busy = || HandshakeError::Overloaded {
-            retry_after: Duration::from_millis(rand::thread_rng().gen_range(1000..5000)),
+            retry_after: Duration::from_millis(rand::rng().random_range(1000..5000)),
         };
         match tokio::time::timeout(ADMISSION_WAIT, self.admission.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -176,7 +176,7 @@ fn send_handshake(
 /// A secret for downloads and the hash of it that is stored.
 fn session_token() -> (String, Digest) {
     let mut secret = [0; 32];
-    rand::rngs::OsRng.fill_bytes(&mut secret);
+    UnwrapErr(SysRng).fill_bytes(&mut secret);
     let text = URL_SAFE_NO_PAD.encode(secret);
     let hash = Digest::of(text.as_bytes());
     (text, hash)

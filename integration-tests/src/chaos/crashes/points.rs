@@ -3,7 +3,7 @@
 use std::fmt;
 
 use kernex_proto::crash::listed;
-use rand::{Rng as _, rngs::StdRng};
+use rand::{RngExt as _, rngs::StdRng};
 
 /// The page that lists them; each program's own test holds it against its code.
 const PAGE: &str = include_str!("../../../../docs/crash-points.md");
@@ -87,7 +87,7 @@ impl Point {
         let nth = match self.means {
             // The files of a first start, one after another.
             _ if self.act == "file.private" => 1 + time % PRIVATE_FILES,
-            Means::Deploy if time > 0 => rng.gen_range(1..=2),
+            Means::Deploy if time > 0 => rng.random_range(1..=2),
             _ => 1,
         };
         let Self {

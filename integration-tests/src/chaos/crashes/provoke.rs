@@ -6,7 +6,7 @@ use kernex_proto::v1::{
     Configuration, CreateDeploymentRequest, DeleteBundleRequest, PlanDeploymentRequest,
     SetConfigurationRequest, configuration::Scope,
 };
-use rand::Rng as _;
+use rand::RngExt as _;
 use tokio::{process::Command, time::sleep};
 use uuid::Uuid;
 
@@ -79,7 +79,7 @@ impl Provoker {
 
     /// Does it once; the order, if it was one.
     pub(super) async fn once(&self, means: Means) -> Option<String> {
-        let serial: u32 = self.traffic.decide(|rng| rng.r#gen());
+        let serial: u32 = self.traffic.decide(|rng| rng.random());
         let bundle = WitnessedBundle::new("app", &format!("1.{serial}"));
         match means {
             Means::Start | Means::Drain | Means::Apart => None,

@@ -1,6 +1,6 @@
 //! What can happen to the network of one agent, drawn by the seed.
 
-use rand::{Rng as _, rngs::StdRng};
+use rand::{RngExt as _, rngs::StdRng};
 
 use crate::proxy::{Deed, Protocol, Trap, Way};
 
@@ -25,17 +25,17 @@ impl Fault {
         if protocol == Protocol::Http2 {
             return Self::message(rng, true);
         }
-        match rng.gen_range(0..10) {
+        match rng.random_range(0..10) {
             0 => Self::Cut {
-                millis: rng.gen_range(0..1500),
+                millis: rng.random_range(0..1500),
             },
             1 => Self::HalfOpen,
             2 => Self::Stall {
-                millis: rng.gen_range(50..8000),
+                millis: rng.random_range(50..8000),
             },
             3 => Self::Throttle {
-                rate: rng.gen_range(500..20_000),
-                millis: rng.gen_range(500..2500),
+                rate: rng.random_range(500..20_000),
+                millis: rng.random_range(500..2500),
             },
             4..6 => Self::message(rng, true),
             _ => Self::message(rng, false),
@@ -43,15 +43,15 @@ impl Fault {
     }
 
     fn message(rng: &mut StdRng, garbled: bool) -> Self {
-        let is_fresh = rng.gen_bool(0.7);
+        let is_fresh = rng.random_bool(0.7);
         let deed = match garbled {
-            true => Deed::Flip(rng.gen_range(0..200), rng.gen_range(0..8)),
-            false if rng.gen_bool(0.5) => Deed::CutBefore,
-            false => Deed::CutInside(rng.gen_range(1..100)),
+            true => Deed::Flip(rng.random_range(0..200), rng.random_range(0..8)),
+            false if rng.random_bool(0.5) => Deed::CutBefore,
+            false => Deed::CutInside(rng.random_range(1..100)),
         };
         let trap = Trap {
-            way: if rng.r#gen() { Way::Up } else { Way::Down },
-            passes: rng.gen_range(0..if is_fresh { 24 } else { 6 }),
+            way: if rng.random() { Way::Up } else { Way::Down },
+            passes: rng.random_range(0..if is_fresh { 24 } else { 6 }),
             deed,
         };
         Self::Message { trap, is_fresh }

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::Instant;
 
 use super::source::Source;
@@ -277,7 +277,7 @@ impl<L: Clone> Crowd<L> {
             }
             let newest = places.waiting.len() - 1;
             let lucky = if places.by_lot {
-                self.lot.gen_range(0..=newest)
+                self.lot.random_range(0..=newest)
             } else {
                 newest
             };
@@ -312,7 +312,7 @@ impl<L: Clone> Crowd<L> {
     /// One of those who wait.
     fn draw(&mut self, source: Source) -> Option<u64> {
         let waiting = &self.sources.get(&source)?.waiting;
-        (!waiting.is_empty()).then(|| waiting[self.lot.gen_range(0..waiting.len())])
+        (!waiting.is_empty()).then(|| waiting[self.lot.random_range(0..waiting.len())])
     }
 
     fn waiting(&self, source: Source) -> usize {

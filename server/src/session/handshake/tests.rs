@@ -2,18 +2,18 @@ use super::*;
 use kernex_proto::ids::{Digest, TargetId};
 use prost::Message as _;
 use rsa::{
-    RsaPrivateKey,
+    PrivateKey,
     pkcs8::EncodePublicKey as _,
-    pss::BlindedSigningKey,
+    pss::SigningKey,
     sha2::Sha256,
     signature::{RandomizedSigner as _, SignatureEncoding as _},
 };
 use std::sync::OnceLock;
 
 /// Small enough to generate quickly; the size is checked at enrolment.
-fn private_key() -> &'static RsaPrivateKey {
-    static KEY: OnceLock<RsaPrivateKey> = OnceLock::new();
-    KEY.get_or_init(|| RsaPrivateKey::new(&mut rand::rngs::OsRng, 2048).expect("a key"))
+fn private_key() -> &'static PrivateKey {
+    static KEY: OnceLock<PrivateKey> = OnceLock::new();
+    KEY.get_or_init(|| PrivateKey::new(&mut rand::rng(), 2048).expect("a key"))
 }
 
 fn device_key() -> DeviceKey {
@@ -54,8 +54,8 @@ fn said() -> v1::Hello {
 }
 
 fn sign(transcript: &[u8]) -> Bytes {
-    let signer = BlindedSigningKey::<Sha256>::new(private_key().clone());
-    let signature = signer.sign_with_rng(&mut rand::rngs::OsRng, transcript);
+    let signer = SigningKey::<Sha256>::new(private_key().clone());
+    let signature = signer.sign_with_rng(&mut rand::rng(), transcript);
     signature.to_vec().into()
 }
 

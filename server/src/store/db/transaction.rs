@@ -19,7 +19,7 @@ use std::{
 use parking_lot::Mutex;
 
 use kernex_proto::ids::DeviceId;
-use rand::Rng;
+use rand::RngExt as _;
 use sea_orm::{
     ConnectionTrait, DbBackend, DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
@@ -218,7 +218,7 @@ impl Store {
                     figures.ended.with_label("retried").inc();
                     // Full jitter, so that two that collided do not collide again.
                     let most = 4u64 << Ord::min(tries, 8);
-                    let pause = rand::thread_rng().gen_range(1..=most);
+                    let pause = rand::rng().random_range(1..=most);
                     tokio::time::sleep(Duration::from_millis(pause)).await;
                     tries += 1;
                 }

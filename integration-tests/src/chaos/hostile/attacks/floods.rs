@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rand::RngCore as _;
+use rand::Rng as _;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, split},
     time::sleep,
@@ -133,7 +133,7 @@ pub(super) async fn long_paths(target: &Target, _: usize) {
     let mut stream = streams();
     flood(target, Vec::new(), || {
         let mut random = [0; 7000];
-        rand::thread_rng().fill_bytes(&mut random);
+        rand::rng().fill_bytes(&mut random);
         let path = format!("/{}", hex::encode(random));
         frame(
             HEADERS,

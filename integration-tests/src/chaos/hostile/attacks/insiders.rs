@@ -11,7 +11,7 @@ use kernex_proto::{
         device_session_request as up, report::Event, upload_bundle_request,
     },
 };
-use rand::RngCore as _;
+use rand::Rng as _;
 use tokio::time::{sleep, timeout};
 
 use super::super::target::Target;
@@ -106,7 +106,7 @@ pub(super) async fn endless_upload(target: &Target, _: usize) {
 async fn noise(target: &Target, sender: &mut Sender) -> Result<(), WireError> {
     let mut piece = vec![0; 64 << 10];
     loop {
-        rand::thread_rng().fill_bytes(&mut piece);
+        rand::rng().fill_bytes(&mut piece);
         let piece = Bytes::copy_from_slice(&piece);
         let request = UploadBundleRequest {
             message: Some(upload_bundle_request::Message::Chunk(piece)),
