@@ -92,7 +92,7 @@ pub(super) fn lines(lines: Vec<(&'static str, Field)>, color: bool) -> String {
 
 fn empty(color: bool) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     if color {
         table.enforce_styling();
     } else {
