@@ -14,6 +14,7 @@ mod files;
 mod output;
 mod pack;
 mod text;
+mod yaml;
 
 use std::process::ExitCode;
 

@@ -172,7 +172,7 @@ fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
 }
 
 fn yaml<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
-    serde_yaml_ng::to_string(value).map_err(|error| unprintable(&error))
+    crate::yaml::write(value).map_err(|error| unprintable(&error))
 }
 
 fn unprintable(error: &dyn std::error::Error) -> Failure {

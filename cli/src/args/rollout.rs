@@ -63,7 +63,10 @@ pub(crate) enum Amount {
 
 /// How an amount stands in a file: `5`, or `10%`.
 #[derive(serde::Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "an amount is a number of devices, or a share such as 10%"
+)]
 enum Written {
     Number(u32),
     Text(String),

@@ -14,6 +14,7 @@ use crate::{
         rollout::{Amount, OnFailure, Phases, RolloutArgs},
     },
     error::{Exit, Failure},
+    yaml,
 };
 
 /// A rollout as a file says it. What the file leaves open, the command line may say.
@@ -151,8 +152,7 @@ fn of_contract(phase: WrittenPhase, args: &RolloutArgs) -> v1::Phase {
 fn read(path: &Path) -> Result<Written, Failure> {
     let text =
         std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
-    // YAML reads JSON as well.
-    serde_yaml_ng::from_str(&text).map_err(|error| {
+    yaml::read(&text).map_err(|error| {
         Failure::new(
             Exit::Usage,
             format!("`{}` does not say how to proceed: {error}", path.display()),
@@ -220,6 +220,11 @@ mod tests {
             std::fs::write(&path, wrong).unwrap();
             let refused = super::rollout(asked.clone()).unwrap_err();
             assert_eq!(refused.exit, Exit::Usage, "{wrong}");
+            assert!(
+                refused.message.contains("line 1"),
+                "{wrong}: {}",
+                refused.message
+            );
         }
     }
 }
