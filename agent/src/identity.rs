@@ -15,11 +15,11 @@ use rsa::{
     PrivateKey,
     pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, LineEnding},
     pss::SigningKey,
+    sha2::Sha256,
     signature::{RandomizedSigner as _, SignatureEncoding as _},
     traits::PublicKeyParts as _,
 };
 use serde::{Deserialize, Serialize};
-use sha2::Sha256;
 
 use crate::durable;
 

@@ -17,7 +17,7 @@ use async_compression::{Level, tokio::write::GzipEncoder};
 use ignore::WalkBuilder;
 use kernex_proto::{
     archive::{self, ArchiveError, Inspected, Limits},
-    ids::Digest,
+    digest::{Digest, Hasher},
     manifest::{MANIFEST_FILE, Manifest},
 };
 use tempfile::{NamedTempFile, TempPath};
@@ -113,16 +113,15 @@ pub(crate) async fn inspect(path: &Path) -> Result<Inspected, Failure> {
 
 /// SHA-256 and size of a file.
 pub(crate) fn digest(path: &Path) -> Result<(Digest, u64), Failure> {
-    use sha2::Digest as _;
     let read = || -> io::Result<(Digest, u64)> {
         let mut file = fs::File::open(path)?;
-        let mut hash = sha2::Sha256::new();
+        let mut hash = Hasher::new();
         let mut buffer = vec![0; 256 * 1024];
         let mut size = 0;
         loop {
             let count = file.read(&mut buffer)?;
             if count == 0 {
-                return Ok((Digest(hash.finalize().into()), size));
+                return Ok((hash.finish(), size));
             }
             hash.update(&buffer[..count]);
             size += count as u64;

@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
+pub use crate::digest::Digest;
+
 /// A string that is not the identifier it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{value}` is not a valid {kind}")]
@@ -119,48 +121,6 @@ impl TryFrom<&crate::v1::AttemptRef> for AttemptId {
     }
 }
 
-/// SHA-256 of a bundle's bytes or of a public key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Digest(pub [u8; 32]);
-
-impl Digest {
-    /// Hashes bytes that are already in memory.
-    #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
-        use sha2::Digest as _;
-        Self(sha2::Sha256::digest(bytes).into())
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Digest {
-    type Err = InvalidId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let invalid = || InvalidId {
-            kind: "SHA-256 digest (64 lower-case hex digits)",
-            value: text.chars().take(80).collect(),
-        };
-        if text.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(invalid());
-        }
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| invalid())?;
-        Ok(Self(bytes))
-    }
-}
-
 /// Checks a name of a device or bundle: 1 to 100 of `a-z A-Z 0-9 . _ -`, starting with a letter or
 /// digit.
 pub fn check_name(kind: &'static str, name: &str) -> Result<(), InvalidId> {
@@ -181,14 +141,6 @@ pub fn check_name(kind: &'static str, name: &str) -> Result<(), InvalidId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn digests_are_lower_case_hex_of_full_length() {
-        let digest = Digest::of(b"");
-        assert_eq!(digest.to_string().parse(), Ok(digest));
-        assert!(digest.to_string().to_uppercase().parse::<Digest>().is_err());
-        assert!("abcd".parse::<Digest>().is_err());
-    }
 
     #[test]
     fn names_cannot_be_paths() {

@@ -11,6 +11,7 @@ pub mod codec;
 #[cfg(feature = "connect")]
 pub mod connect;
 pub mod crash;
+pub mod digest;
 pub mod error;
 pub mod handshake;
 pub mod ids;

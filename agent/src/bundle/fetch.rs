@@ -3,11 +3,10 @@
 
 use std::{fs::File, io, io::Write as _, num::NonZeroU64, path::Path, time::Duration};
 
-use aws_lc_rs::digest::{Context, SHA256};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
 use kernex_proto::{
-    ids::Digest,
+    digest::{Digest, Hasher},
     v1::{self, agent_service_client::AgentServiceClient},
 };
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
@@ -232,7 +231,7 @@ struct Sink {
 /// The file and the hash of what is in it.
 struct Written {
     file: File,
-    hash: Context,
+    hash: Hasher,
 }
 
 impl Sink {
@@ -242,7 +241,7 @@ impl Sink {
         Ok(Self {
             written: Some(Written {
                 file,
-                hash: Context::new(&SHA256),
+                hash: Hasher::new(),
             }),
             writing: None,
             offset: 0,
@@ -265,13 +264,11 @@ impl Sink {
     /// Syncs; says what the bytes hash to.
     async fn finish(mut self) -> io::Result<Digest> {
         let written = self.settle().await?;
-        let hash = blocking(move || {
+        blocking(move || {
             written.file.sync_all()?;
             Ok(written.hash.finish())
-        });
-        Ok(Digest(
-            hash.await?.as_ref().try_into().map_err(io::Error::other)?,
-        ))
+        })
+        .await
     }
 
     async fn settle(&mut self) -> io::Result<Written> {

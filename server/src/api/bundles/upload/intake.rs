@@ -7,12 +7,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use kernex_proto::{
     archive::{ArchiveError, Inspected, Limits, inspect},
-    ids::Digest,
+    digest::{Digest, Hasher},
 };
 use tokio::{
     io::{AsyncRead, ReadBuf},
@@ -92,7 +91,7 @@ fn receive(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<ReceivedBy
     let mut tee = Tee {
         writer,
         parts,
-        hash: digest::Context::new(&digest::SHA256),
+        hash: Hasher::new(),
         size: 0,
         rest: Bytes::new(),
         ended: false,
@@ -114,12 +113,10 @@ fn receive(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<ReceivedBy
     if let Some(failure) = tee.failure {
         return Err(failure);
     }
-    let mut digest = Digest([0; 32]);
-    digest.0.copy_from_slice(tee.hash.finish().as_ref());
     Ok(ReceivedBytes {
         writer: tee.writer,
         size: tee.size,
-        digest,
+        digest: tee.hash.finish(),
         inspected,
     })
 }
@@ -128,7 +125,7 @@ fn receive(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<ReceivedBy
 struct Tee {
     writer: BlobWriter,
     parts: mpsc::Receiver<Part>,
-    hash: digest::Context,
+    hash: Hasher,
     size: u64,
     /// What was not read yet of the last piece.
     rest: Bytes,
