@@ -20,7 +20,7 @@ use crate::backoff;
 
 mod token;
 
-/// Below this a download does not end within anybody's patience.
+/// Below this a download would hardly ever end.
 const LEAST_RATE: u64 = 1024;
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/kernex-agent";
@@ -57,7 +57,7 @@ pub struct Args {
     )]
     token: Option<String>,
     /// File with the enrolment token, `-` for standard input. Without it, the systemd credential
-    /// `kernex-agent.token` is taken where there is one.
+    /// `kernex-agent.token` is used where there is one.
     #[arg(
         long,
         global = true,
@@ -66,7 +66,7 @@ pub struct Args {
         conflicts_with = "token"
     )]
     token_file: Option<PathBuf>,
-    /// Wished device name [default: the host name].
+    /// Requested device name [default: the host name].
     #[arg(long, global = true, env = "KERNEX_AGENT_NAME", value_name = "NAME")]
     name: Option<String>,
     /// Most seconds a script may run, whatever its manifest or the server's configuration says
@@ -95,7 +95,7 @@ pub struct Args {
         value_name = "SECONDS"
     )]
     max_reconnect_seconds: Option<u64>,
-    /// Most bytes a second a download may take, e.g. 500KiB; nothing is as fast as it goes.
+    /// Most bytes a second of a download, e.g. 500KiB [default: no limit].
     #[arg(
         long,
         global = true,
@@ -133,7 +133,8 @@ pub enum Command {
         #[arg(long)]
         new_key: bool,
     },
-    /// Hold the session and run what comes; enrols first when needed and a token is given.
+    /// Hold the session and run what the server sends; enrols first when needed and a token is
+    /// given.
     Run {
         /// Forget, at this start, that a newer revision of the session protocol was spoken before:
         /// for a control plane that was put back to an older version. Do not leave it in place: as

@@ -85,7 +85,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     if config.allow_downgrade && identity.protocol_revision > 0 {
         tracing::warn!(
             before = identity.protocol_revision,
-            "--allow-downgrade: an older revision of the session protocol is taken once more; take the flag away again"
+            "--allow-downgrade: an older revision of the session protocol is accepted once more; remove the flag again"
         );
         identity.protocol_revision = 0;
         if let Err(error) = Identity::remember_revision(&config.state_dir, 0) {

@@ -69,7 +69,7 @@ pub(crate) enum Command {
     Bundle(BundleCommand),
     /// Put a bundle on devices
     Deploy(Box<DeployArgs>),
-    /// What agents go by: heartbeats, limits, logs and values for scripts
+    /// Settings of agents: heartbeats, limits, logs and values for scripts
     #[command(subcommand)]
     Config(config::ConfigCommand),
     /// Deployments and what became of them
@@ -85,7 +85,7 @@ pub(crate) enum Command {
     #[cfg(not(feature = "dev"))]
     #[command(hide = true)]
     Dev {
-        /// Whatever it would be told
+        /// Its arguments
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         _args: Vec<std::ffi::OsString>,
     },
@@ -253,8 +253,8 @@ pub(crate) enum DeviceCommand {
     Resolve {
         /// Name or id
         device: String,
-        /// Let the device prove itself once more by an older revision of the session protocol than
-        /// before, as after an older agent was put on it; works without a conflict as well
+        /// Accept an older revision of the session protocol than before, once, as after an older
+        /// agent was put on the device; works without a conflict as well
         #[arg(long)]
         allow_downgrade: bool,
         #[command(flatten)]
@@ -352,7 +352,7 @@ pub(crate) struct DeployArgs {
     /// A device by name or id (repeatable)
     #[arg(long = "device", value_name = "DEVICE", num_args = 1..)]
     pub(crate) devices: Vec<String>,
-    /// Ask the devices what they would meet, without touching them; exits 3 when one would fail
+    /// Ask the devices what would happen, without changing anything; exits 3 when one would fail
     #[arg(long, conflicts_with = "watch")]
     pub(crate) plan: bool,
     /// Stay and show what happens; exits 3 when the deployment fails
@@ -361,7 +361,7 @@ pub(crate) struct DeployArgs {
     /// With --watch: give up waiting after this long (exit code 6); the deployment goes on
     #[arg(long, value_parser = parse_duration, value_name = "DURATION", requires = "watch")]
     pub(crate) timeout: Option<Duration>,
-    /// How long a device that is away has to come back (default 7d)
+    /// How long a device that is offline has to come back (default 7d)
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) delivery_timeout: Option<Duration>,
     /// How long a device may take once it has begun (default 1h)

@@ -47,7 +47,7 @@ pub(crate) fn confirm(consent: crate::args::Consent, question: &str) -> Result<(
     if !stdin.is_terminal() {
         return Err(Failure::usage(
             format!("this asks \"{question}\", and there is no terminal to answer on"),
-            "Add `--yes` if that is meant.",
+            "Add `--yes` to answer yes in advance.",
         ));
     }
     let mut stderr = std::io::stderr();

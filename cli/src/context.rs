@@ -1,5 +1,5 @@
-//! Which control plane to talk to: the configuration file, the environment and `--context`, settled
-//! in one place.
+//! Which control plane to talk to: the configuration file, the environment and `--context`,
+//! resolved in one place.
 //!
 //! The file holds secrets, so its folder is 0700 and it is 0600, and it is replaced as a whole: a
 //! reader sees the old one or the new one. Writers take turns by a lock on the folder.
@@ -162,7 +162,7 @@ impl ConfigFile {
     }
 }
 
-/// Settles which server to talk to. A context that was typed wins; then `KERNEX_SERVER` with its
+/// Decides which server to talk to. A context that was typed wins; then `KERNEX_SERVER` with its
 /// own token and CA, so that no token ever travels to another server; then `KERNEX_CONTEXT`; then
 /// the current context.
 pub(crate) fn resolve(

@@ -19,14 +19,14 @@ pub(crate) enum ConfigCommand {
         #[command(flatten)]
         output: OutputArg,
     },
-    /// Show what a device works by, and whether it took it over
+    /// Show the configuration that applies to a device, and whether the device has applied it
     Get {
         /// Device name or id
         device: String,
         #[command(flatten)]
         output: OutputArg,
     },
-    /// Remove a configuration; its devices go on without it
+    /// Remove a configuration; it no longer applies to its devices
     Delete {
         /// Name of the configuration
         name: String,
@@ -43,13 +43,13 @@ pub(crate) struct SetArgs {
     /// For the devices with these labels, e.g. 'site=berlin'; '*' means every device
     #[arg(long, value_name = "SELECTOR", required_unless_present = "device")]
     pub(crate) to: Option<String>,
-    /// For one device, by name or id; wins over what selectors say
+    /// For one device, by name or id; wins over configurations with a selector
     #[arg(long, value_name = "DEVICE", conflicts_with = "to")]
     pub(crate) device: Option<String>,
     /// Time between heartbeats
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) heartbeat: Option<Duration>,
-    /// Time without a word from the server after which the session counts as dead
+    /// Time without a message from the server after which the session counts as dead
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) silence: Option<Duration>,
     /// What agents log, e.g. 'info' or 'kernex_agent=debug'

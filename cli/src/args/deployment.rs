@@ -43,24 +43,25 @@ pub(crate) enum DeploymentCommand {
         #[command(flatten)]
         output: OutputArg,
     },
-    /// Take a deployment back: return its devices to what they ran before it
+    /// Roll a deployment back: return its devices to what they ran before it
     Rollback(super::rollback::RollbackArgs),
-    /// Begin nothing more; what devices have begun goes on
+    /// Begin nothing more; devices finish what they have begun
     Pause {
         #[command(flatten)]
         steer: SteerArgs,
-        /// Why, for those who look at it
+        /// Why; shown with the deployment
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
-    /// Go on after a pause; failures up to now no longer count
+    /// Continue after a pause; failures up to now no longer count
     Resume(SteerArgs),
     /// Open the next phase now; also how a phase is approved
     #[command(visible_alias = "approve")]
     Promote(PromoteArgs),
     /// Try failed devices again
     Retry(RetryArgs),
-    /// Stop now, on every device, and list who has acknowledged; exits 6 when some have not in time
+    /// Stop now, on every device, and list which have acknowledged; exits 6 when some have not in
+    /// time
     Halt(HaltArgs),
 }
 
@@ -78,7 +79,7 @@ pub(crate) struct SteerArgs {
 pub(crate) struct PromoteArgs {
     #[command(flatten)]
     pub(crate) steer: SteerArgs,
-    /// The phase to open, which has to be the next one (default: the next one as it stands now)
+    /// The phase to open, which has to be the next one (default: whichever is next now)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) phase: Option<u32>,
 }

@@ -9,7 +9,7 @@ use super::{Consent, OutputArg, parse_duration};
 /// `deployment rollback ...`
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
-    /// The deployment to take back
+    /// The deployment to roll back
     pub(crate) id: String,
     /// Only say which device would go back to what, and why others would not
     #[arg(long, conflicts_with = "watch")]
@@ -20,7 +20,7 @@ pub(crate) struct RollbackArgs {
     /// With --watch: give up waiting after this long (exit code 6); the rollback goes on
     #[arg(long, value_parser = parse_duration, value_name = "DURATION", requires = "watch")]
     pub(crate) timeout: Option<Duration>,
-    /// How long a device that is away has to come back (default 7d)
+    /// How long a device that is offline has to come back (default 7d)
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) delivery_timeout: Option<Duration>,
     /// How long a device may take once it has begun (default 1h)

@@ -1,4 +1,4 @@
-//! How a deployment proceeds over its devices, as it is typed.
+//! Options of `deploy` that say how a deployment proceeds over its devices.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::parse_duration;
 
-/// Phases and limits; without any of them every device is released at once.
+/// Phases and limits; without any of them every device begins at once.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Rollout")]
 pub(crate) struct RolloutArgs {
@@ -18,10 +18,10 @@ pub(crate) struct RolloutArgs {
     #[arg(long, value_name = "PHASES|FILE", value_parser = parse_phases)]
     pub(crate) phases: Option<Phases>,
     /// Open the next phase once this share of a phase has succeeded (default: all but the failures
-    /// that are borne)
+    /// that are allowed)
     #[arg(long, value_name = "PERCENT", value_parser = parse_percent)]
     pub(crate) success: Option<f64>,
-    /// Failures of a phase that are borne; one more pauses the deployment (default 0)
+    /// Failures of a phase that are allowed; one more pauses the deployment (default 0)
     #[arg(long, value_name = "N|P%", value_parser = Amount::parse)]
     pub(crate) max_failures: Option<Amount>,
     /// How long a phase that succeeded is observed before the next one opens
@@ -36,12 +36,12 @@ pub(crate) struct RolloutArgs {
     /// Wait for `deployment promote` before each phase after the first
     #[arg(long)]
     pub(crate) approve: bool,
-    /// What happens when more failed than is borne
+    /// What happens when more devices fail than are allowed
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) on_failure: Option<OnFailure>,
 }
 
-/// What happens when more failed than is borne.
+/// What happens when more devices fail than are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OnFailure {

@@ -11,7 +11,7 @@ use super::{
     values::parse_duration,
 };
 
-/// Flags of `deploy` about time. They delay beginnings; what has begun is left to end.
+/// Flags of `deploy` about time. They delay beginnings; what has begun may finish.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TimingArgs {
     /// Begin at this time, e.g. 2027-02-03T04:05:00Z or '2027-02-03 04:05 Europe/Berlin'
@@ -28,14 +28,13 @@ pub(crate) struct TimingArgs {
     /// Give up what has not ended after this long, or at this time
     #[arg(long, value_parser = parse_end, value_name = "DURATION|TIME")]
     deadline: Option<End>,
-    /// Also take devices that come to match --to later; ends by its deadline or when it is
-    /// cancelled
+    /// Also deploy to devices that match --to later; ends at its deadline or when it is cancelled
     #[arg(long, requires = "to")]
     pub(crate) dynamic: bool,
 }
 
 impl TimingArgs {
-    /// As the server takes it; none when nothing was said.
+    /// As it is sent to the server; none when no flag was given.
     pub(crate) fn schedule(&self) -> Option<v1::Schedule> {
         let wire = |time: Timestamp| prost_types::Timestamp {
             seconds: time.as_second(),

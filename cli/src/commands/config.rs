@@ -1,4 +1,4 @@
-//! `config`: what agents go by. One file a verb.
+//! `config`: settings of agents. One file a verb.
 
 use super::Session;
 use crate::{args::config::ConfigCommand, error::Failure};

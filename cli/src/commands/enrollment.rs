@@ -86,7 +86,7 @@ async fn revoke(session: &Session, id: String, consent: Consent) -> Result<(), F
     };
     client.access().revoke_enrollment_token(request).await?;
     say(&format!(
-        "The token {id} lets nobody in any more; devices that used it stay."
+        "The token {id} is revoked; devices that used it stay."
     ));
     Ok(())
 }

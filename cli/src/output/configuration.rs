@@ -94,7 +94,7 @@ impl View for ConfigurationView {
     }
 }
 
-/// What one device works by.
+/// The configuration that applies to one device, and its answer.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DeviceConfigurationView {
     device: String,
@@ -138,7 +138,7 @@ impl DeviceConfigurationView {
 }
 
 impl View for DeviceConfigurationView {
-    const EMPTY: &'static str = "No configuration means this device.";
+    const EMPTY: &'static str = "No configuration applies to this device.";
 
     fn header(_wide: bool) -> Vec<&'static str> {
         vec!["DEVICE", "STATE", "WANTED", "ACTIVE", "REFUSAL"]
@@ -167,7 +167,10 @@ impl Details for DeviceConfigurationView {
             ("Settings", Field::plain(pairs(&self.settings))),
             ("Values", Field::plain(pairs(&self.values))),
             ("Revision", Field::plain(self.wanted_revision.to_string())),
-            ("Works by", Field::plain(self.active_revision.to_string())),
+            (
+                "Active revision",
+                Field::plain(self.active_revision.to_string()),
+            ),
             ("Answered", Field::plain(ago(self.answered_at, now))),
         ];
         if !self.refusal.is_empty() {

@@ -45,7 +45,7 @@ impl CountsView {
         let mut text = format!("{} of {} succeeded", self.succeeded, self.total);
         for (count, name) in [
             (self.failed, "failed"),
-            (self.in_progress, "at work"),
+            (self.in_progress, "in progress"),
             (self.pending, "waiting"),
             (self.held, "held"),
             (self.cancelled, "cancelled"),

@@ -23,7 +23,7 @@ pub(crate) struct DeploymentView {
     created_at: Option<Time>,
     finished_at: Option<Time>,
     revision: u64,
-    /// The deployment it takes back; empty when it is no rollback.
+    /// The deployment it rolls back; empty when it is no rollback.
     rolls_back: String,
     /// Number of the newest open phase; 0 without phases.
     phase: u32,
@@ -91,7 +91,7 @@ impl DeploymentView {
         self.counts.sentence()
     }
 
-    /// Its phases in order; none when everything was released at once.
+    /// Its phases in order; none when everything was opened at once.
     pub(crate) fn phases(&self) -> &[PhaseView] {
         &self.phases
     }
@@ -219,7 +219,7 @@ impl Details for DeploymentView {
             ),
         ];
         if !self.dynamic_selector.is_empty() {
-            let whom = format!("also devices that come to match {}", self.dynamic_selector);
+            let whom = format!("also devices that match {} later", self.dynamic_selector);
             lines.push(("Takes", Field::plain(whom)));
         }
         if let Some(schedule) = &self.schedule {

@@ -24,7 +24,7 @@ impl From<v1::HaltedDevice> for HaltedView {
     fn from(wire: v1::HaltedDevice) -> Self {
         let word = state_word!(v1::HaltStanding, wire.standing, "HALT_STANDING_");
         let standing = match word.as_str() {
-            // A server of before does not say it.
+            // An older server does not send it.
             "unspecified" if wire.acknowledged => "acknowledged",
             "unspecified" if wire.online => "not_answered",
             "unspecified" => "offline",
@@ -143,7 +143,7 @@ mod tests {
                 v1::HaltStanding::Stopped,
                 v1::AttemptState::Cancelled,
             ),
-            // A server of before.
+            // An older server.
             device(
                 "edge-5",
                 v1::HaltStanding::Unspecified,

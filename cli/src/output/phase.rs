@@ -79,7 +79,7 @@ impl View for PhaseView {
     fn header(wide: bool) -> Vec<&'static str> {
         let mut titles = vec!["PHASE", "UP TO", "STATE", "TARGETS", "OPENED"];
         if wide {
-            titles.extend(["SUCCESS", "FAILURES BORNE", "SOAK"]);
+            titles.extend(["SUCCESS", "FAILURES ALLOWED", "SOAK"]);
         }
         titles
     }

@@ -93,7 +93,7 @@ impl PlanView {
 }
 
 impl View for PlanView {
-    const EMPTY: &'static str = "No device is meant.";
+    const EMPTY: &'static str = "No device matches.";
 
     fn header(wide: bool) -> Vec<&'static str> {
         let mut titles = vec!["DEVICE", "VERDICT", "NOTES"];

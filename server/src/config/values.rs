@@ -93,8 +93,8 @@ pub(super) struct Values {
     /// again [default: 30s].
     #[arg(long, env = "KERNEX_STALL_LIMIT", value_name = "DURATION", hide = true)]
     pub(super) stall_limit: Option<String>,
-    /// Oldest revision of the session protocol that agents may prove themselves by; 2 shuts out
-    /// agents of before [default: 1].
+    /// Oldest revision of the session protocol that agents may prove themselves by; 2 refuses
+    /// older agents [default: 1].
     #[arg(long, env = "KERNEX_MIN_PROTOCOL", value_name = "REVISION")]
     pub(super) min_protocol: Option<u32>,
     /// How long sampled heartbeats are kept [default: 7d].

@@ -22,6 +22,8 @@ pub(super) async fn run(session: &Session, name: String, consent: Consent) -> Re
         .configurations()
         .delete_configuration(request)
         .await?;
-    say(&format!("Deleted {name}; its devices go on without it."));
+    say(&format!(
+        "Deleted {name}; it no longer applies to its devices."
+    ));
     Ok(())
 }

@@ -29,7 +29,7 @@ pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure
     confirm(
         args.consent,
         &format!(
-            "Halt the deployment {id}? What runs on devices is killed, and devices that are going back are left half way."
+            "Halt the deployment {id}? What runs on devices is killed, and devices that are going back stop half way."
         ),
     )?;
     let client = session.connect().await?;
@@ -54,7 +54,7 @@ pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure
                 summary(&views)
             ),
             format!(
-                "They are told again whenever they connect; `kernexctl deployment get {id}` shows who has not answered. Halting again also ends what goes back."
+                "They are told again whenever they connect; `kernexctl deployment get {id}` shows which have not answered. Halting again also ends going back."
             ),
         ));
     }

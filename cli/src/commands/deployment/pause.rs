@@ -23,7 +23,7 @@ pub(super) async fn run(
         .await?
         .into_inner();
     let next = format!(
-        "What devices have begun goes on. Go on with `kernexctl deployment resume {}`.",
+        "Devices finish what they have begun. Continue with `kernexctl deployment resume {}`.",
         args.id
     );
     outcome::show(&args, answer.deployment, &next)

@@ -50,7 +50,7 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
     let id = deployment.id.clone();
     if printer.for_people() {
         printer.list(&steps)?;
-        say(&format!("Deployment {id} takes {} back.", args.id));
+        say(&format!("Deployment {id} rolls {} back.", args.id));
     }
     if args.watch {
         return watch::show(&client, &id, args.timeout, printer).await;

@@ -70,7 +70,8 @@ async fn follow_on(
     limit: Option<Duration>,
     mut watching: Watching,
 ) -> Result<Finished, Failure> {
-    let resume = format!("It goes on. Watch it with `kernexctl deployment watch {id}`.");
+    let resume =
+        format!("The deployment continues. Watch it with `kernexctl deployment watch {id}`.");
     let wait = async {
         match limit {
             Some(limit) => tokio::time::sleep(limit).await,

@@ -18,7 +18,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     confirm(
         consent,
-        &format!("Delete the device {device}? What it does is stopped, and its key is revoked."),
+        &format!("Delete the device {device}? What it runs is stopped, and its key is revoked."),
     )?;
     let client = session.connect().await?;
     let request = v1::DeleteDeviceRequest {

@@ -20,7 +20,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let question = if allow_downgrade {
         format!(
-            "Let {device} prove itself by an older protocol once more, and, if it is conflicted, keep the copy that connected last?"
+            "Accept an older revision of the protocol from {device} once, and, if it is conflicted, keep the copy that connected last?"
         )
     } else {
         format!(
