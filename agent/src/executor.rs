@@ -14,7 +14,7 @@ use crate::{
     journal::{Journal, JournalError, ReleaseChange},
     sandbox::Sandbox,
     settings::Settings,
-    wires::Wires,
+    shared::Shared,
 };
 
 mod attempt;
@@ -34,7 +34,7 @@ pub(crate) struct Executor {
     pub(crate) config: Config,
     pub(crate) identity: Identity,
     pub(crate) journal: Journal,
-    pub(crate) wires: Arc<Wires>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) sandbox: Sandbox,
     pub(crate) shutdown: CancellationToken,
 }
@@ -52,7 +52,7 @@ enum Verdict {
 impl Executor {
     /// Runs until shutdown.
     pub(crate) async fn run(self) {
-        let mut link = self.wires.link.subscribe();
+        let mut link = self.shared.link.subscribe();
         tokio::select! {
             confirmed = link.wait_for(Option::is_some) => if confirmed.is_err() { return },
             () = self.shutdown.cancelled() => return,
@@ -63,7 +63,7 @@ impl Executor {
                 Ok(None) => {
                     let tidy_again = self.tidy().await;
                     tokio::select! {
-                        () = self.wires.work.notified() => {}
+                        () = self.shared.work.notified() => {}
                         () = tokio::time::sleep(tidy_again.unwrap_or_default()), if tidy_again.is_some() => {}
                         () = self.shutdown.cancelled() => {}
                     }
@@ -80,17 +80,17 @@ impl Executor {
     }
 
     async fn attempt(&self, id: AttemptId) {
-        let stops = self.wires.set_running(id);
+        let stops = self.shared.set_running(id);
         // Read once a stop reaches it: one that came before is in the journal.
         let record = match self.journal.call(move |journal| journal.get(id)).await {
             Ok(Some(record)) if record.stage().is_some() => record,
-            Ok(_) => return self.wires.clear_running(),
+            Ok(_) => return self.shared.clear_running(),
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
                     "cannot read the journal"
                 );
-                self.wires.clear_running();
+                self.shared.clear_running();
                 return tokio::time::sleep(JOURNAL_RETRY).await;
             }
         };
@@ -111,13 +111,13 @@ impl Executor {
         telemetry::set_parent(&span, &command.traceparent);
         async {
             let verdict = Box::pin(Attempt::new(self, id, &record, &deploy, stops).run()).await;
-            self.wires.clear_running();
+            self.shared.clear_running();
             match verdict {
                 Verdict::Later => tracing::info!("put off until the agent runs again"),
                 Verdict::Deferred => {
                     tracing::info!("hooks.pre asked to be asked again later");
-                    self.wires.progress.send_replace(None);
-                    self.wires.reports.notify_one();
+                    self.shared.progress.send_replace(None);
+                    self.shared.reports.notify_one();
                 }
                 Verdict::Over(outcome, change) => {
                     let traceparent = traceparent_or(&command.traceparent);
@@ -146,7 +146,7 @@ impl Executor {
             "finished"
         );
         // No step is told after the end.
-        self.wires.progress.send_replace(None);
+        self.shared.progress.send_replace(None);
         loop {
             let (outcome, change, traceparent) =
                 (outcome.clone(), change.clone(), traceparent.clone());
@@ -168,13 +168,13 @@ impl Executor {
                 () = self.shutdown.cancelled() => return,
             }
         }
-        self.wires.reports.notify_one();
+        self.shared.reports.notify_one();
     }
 
     /// Removes what could not be removed when its attempt ended. Says when to try again, if
     /// anything is left. Only when nothing is at work.
     async fn tidy(&self) -> Option<Duration> {
-        let remover = self.wires.remover.clone();
+        let remover = self.shared.remover.clone();
         let tidied = tokio::task::spawn_blocking(move || {
             let swept = remover.sweep();
             let retried = bundle::retry(&remover);
@@ -191,7 +191,7 @@ impl Executor {
     }
 
     async fn collect(&self, name: String) {
-        let (remover, keep) = (self.wires.remover.clone(), self.settings().keep_releases);
+        let (remover, keep) = (self.shared.remover.clone(), self.settings().keep_releases);
         let collected = tokio::task::spawn_blocking(move || {
             activate::collect(&Shelf::open(&remover, &name)?, keep)
         })
@@ -203,7 +203,7 @@ impl Executor {
 
     /// What the agent goes by now.
     fn settings(&self) -> Arc<Settings> {
-        self.wires.settings()
+        self.shared.settings()
     }
 
     /// Brings what a crash left in order; before anything else runs.

@@ -36,8 +36,8 @@ mod revoked;
 mod sandbox;
 mod session;
 mod settings;
+mod shared;
 mod start;
-mod wires;
 
 pub use config::{Args, Command, Config};
 pub use identity::{DeviceKey, Identity, IdentityError};
@@ -50,7 +50,7 @@ use removal::Remover;
 use sandbox::{Reaper, Sandbox};
 use session::Sessions;
 use settings::Settings;
-use wires::Wires;
+use shared::Shared;
 
 /// How long background readers may take to end.
 const LAST_TASKS: Duration = Duration::from_secs(1);
@@ -96,7 +96,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let kept = journal.call(Journal::configuration).await?;
     let settings = Settings::kept(&config, kept.as_ref());
     let remover = Remover::new(&config.state_dir);
-    let wires = Arc::new(Wires::new(&identity.name, settings, remover));
+    let shared = Arc::new(Shared::new(&identity.name, settings, remover));
     let tasks = TaskTracker::new();
     let closing = CancellationToken::new();
     let executor = Executor {
@@ -104,7 +104,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         config: config.clone(),
         identity: identity.clone(),
         journal: journal.clone(),
-        wires: Arc::clone(&wires),
+        shared: Arc::clone(&shared),
         shutdown: shutdown.clone(),
     };
     executor
@@ -116,7 +116,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         identity,
         key,
         journal,
-        wires,
+        shared,
     };
     let result = supervise(executor, sessions, &shutdown, &closing).await;
     closing.cancel();

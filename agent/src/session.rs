@@ -19,7 +19,7 @@ use crate::{
     journal::{Journal, JournalError},
     link::Link,
     revoked::Revoked,
-    wires::Wires,
+    shared::Shared,
 };
 
 mod active;
@@ -95,7 +95,7 @@ pub(crate) struct Sessions {
     pub(crate) identity: Identity,
     pub(crate) key: DeviceKey,
     pub(crate) journal: Journal,
-    pub(crate) wires: Arc<Wires>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 impl Sessions {
@@ -153,7 +153,7 @@ impl Sessions {
         while !stop.is_cancelled() {
             let mut opened = None;
             let end = Box::pin(self.once(&mut host, &mut opened, &stop)).await;
-            self.wires.link.send_replace(None);
+            self.shared.link.send_replace(None);
             let lasted = opened.map_or(Duration::ZERO, |at| clock::since_boot().saturating_sub(at));
             let Err(error) = end else {
                 return;
@@ -189,15 +189,15 @@ impl Sessions {
         if let Some(fault) = fault {
             return ailing::run(&self.journal, host, &welcome, streams, fault, stop).await;
         }
-        self.wires.set_device_name(welcome.device_name.clone());
+        self.shared.set_device_name(welcome.device_name.clone());
         self.remember_revision(welcome.protocol_revision);
         self.rotate_trust(&welcome);
         let doubted = link.doubted.clone();
-        self.wires.link.send_replace(Some(link));
+        self.shared.link.send_replace(Some(link));
         let session = active::Active::new(
             &self.config,
             &self.journal,
-            &self.wires,
+            &self.shared,
             host,
             &welcome,
             streams,

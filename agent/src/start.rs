@@ -18,7 +18,7 @@ use crate::{
     removal::Remover,
     session::Sessions,
     settings::Settings,
-    wires::Wires,
+    shared::Shared,
 };
 
 /// Who this device is, with its key and a journal that can be written; `None` when `shutdown` came
@@ -80,7 +80,7 @@ pub(crate) async fn start(
             identity: identity.clone(),
             key: key.clone(),
             journal,
-            wires: Arc::new(Wires::new(
+            shared: Arc::new(Shared::new(
                 &identity.name,
                 settings,
                 Remover::new(&config.state_dir),

@@ -19,7 +19,7 @@ use crate::{
     clock, durable,
     journal::{Deadline, Record, Restarting, Stage, Started, Switch},
     sandbox::Output,
-    wires::Stops,
+    shared::Stops,
 };
 
 mod going_back;
@@ -123,7 +123,7 @@ impl<'a> Attempt<'a> {
         let archive = tmp.join(format!("{}.bundle", self.id.target));
         let aside = tmp.join(format!("{}.unpacked", self.id.target));
         let prepared = self.prepare(&archive, &aside).await;
-        let remover = self.executor.wires.remover.clone();
+        let remover = self.executor.shared.remover.clone();
         let swept = tokio::task::spawn_blocking(move || {
             durable::discard(&archive);
             let _ = remover.remove(&aside);
@@ -202,7 +202,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn way(&self) -> std::io::Result<Way> {
-        let shelf = Shelf::open(&self.executor.wires.remover, &self.deploy.name)?;
+        let shelf = Shelf::open(&self.executor.shared.remover, &self.deploy.name)?;
         let digest: Digest = self.deploy.digest.parse().map_err(std::io::Error::other)?;
         let own = folder_name(&self.deploy.version, digest, self.id);
         let (from, to) = match &self.record.switch {
@@ -360,7 +360,7 @@ impl<'a> Attempt<'a> {
             bytes_total,
             stopped: false,
         };
-        self.executor.wires.tell(self.id, progress);
+        self.executor.shared.report_progress(self.id, progress);
     }
 }
 

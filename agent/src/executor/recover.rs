@@ -32,7 +32,7 @@ pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
             | None => {}
         }
     }
-    let remover = executor.wires.remover.clone();
+    let remover = executor.shared.remover.clone();
     executor
         .journal
         .call(move |journal| {
@@ -88,7 +88,7 @@ async fn interrupted(
 ) -> Result<(), JournalError> {
     tracing::warn!(command = %id, "was cut off; ending it");
     kill(id, &record).await;
-    let remover = executor.wires.remover.clone();
+    let remover = executor.shared.remover.clone();
     executor
         .journal
         .call(move |journal| {

@@ -22,7 +22,7 @@ use crate::{
     disk::Fault,
     host::Host,
     journal::{Acked, BootInstant, Journal, Stopped, Taken},
-    wires::{Wires, progress_report},
+    shared::{Shared, progress_report},
 };
 
 mod again;
@@ -42,7 +42,7 @@ const DRAIN_ACKS: Duration = Duration::from_secs(1);
 pub(super) struct Active<'a> {
     pub(super) config: &'a Config,
     pub(super) journal: &'a Journal,
-    pub(super) wires: &'a Wires,
+    pub(super) shared: &'a Shared,
     host: &'a mut Host,
     streams: Streams,
     epoch: u64,
@@ -63,16 +63,16 @@ impl<'a> Active<'a> {
     pub(super) fn new(
         config: &'a Config,
         journal: &'a Journal,
-        wires: &'a Wires,
+        shared: &'a Shared,
         host: &'a mut Host,
         welcome: &Welcome,
         streams: Streams,
     ) -> Self {
-        let settings = wires.settings();
+        let settings = shared.settings();
         Self {
             config,
             journal,
-            wires,
+            shared,
             host,
             streams,
             epoch: welcome.epoch,
@@ -93,7 +93,7 @@ impl<'a> Active<'a> {
         stop: &CancellationToken,
     ) -> Result<(), SessionError> {
         let mut heard = Instant::now();
-        let mut progress = self.wires.progress.subscribe();
+        let mut progress = self.shared.progress.subscribe();
         progress.mark_unchanged();
         self.begin_again(self.recorded_seq).await?;
         self.send_reports().await?;
@@ -109,7 +109,7 @@ impl<'a> Active<'a> {
                     self.handle(message).await?;
                 }
                 _ = self.ticks.tick() => self.send_heartbeat().await?,
-                () = self.wires.reports.notified() => self.send_reports().await?,
+                () = self.shared.reports.notified() => self.send_reports().await?,
                 changed = progress.changed() => if changed.is_ok() {
                     let report = progress.borrow_and_update().clone();
                     if let Some(report) = report {
@@ -183,7 +183,7 @@ impl<'a> Active<'a> {
             .await?;
         tracing::info!(command = %id, ?taken, "got a command");
         if taken == Taken::New {
-            self.wires.work.notify_one();
+            self.shared.work.notify_one();
         }
         self.send_again(id).await
     }
@@ -195,7 +195,7 @@ impl<'a> Active<'a> {
             .call(move |journal| journal.stop(id, &command))
             .await?;
         tracing::info!(command = %id, ?stopped, going_back, "got a stop");
-        let is_at_work = self.wires.stop(id, going_back);
+        let is_at_work = self.shared.stop(id, going_back);
         match stopped {
             Stopped::UnderWay if is_at_work => Ok(()),
             // It waits for its turn to go on or to go back.
@@ -256,7 +256,7 @@ impl<'a> Active<'a> {
 
     /// Time between heartbeats.
     pub(super) fn heartbeat(&self) -> Duration {
-        let configured = self.wires.settings().heartbeat;
+        let configured = self.shared.settings().heartbeat;
         configured.unwrap_or(self.usual_heartbeat)
     }
 
@@ -266,7 +266,7 @@ impl<'a> Active<'a> {
     }
 
     fn silence(&self) -> Duration {
-        let configured = self.wires.settings().silence;
+        let configured = self.shared.settings().silence;
         configured.unwrap_or_else(|| (self.heartbeat() * 3).max(LEAST_SILENCE))
     }
 
@@ -299,7 +299,7 @@ impl<'a> Active<'a> {
             .await?;
         if stopped == Stopped::Cancelled {
             tracing::warn!(command = %id, disposition = disposition.as_str_name(), "given up");
-            self.wires.stop(id, false);
+            self.shared.stop(id, false);
             self.send_reports().await?;
         }
         Ok(())
@@ -307,7 +307,7 @@ impl<'a> Active<'a> {
 
     async fn send_heartbeat(&mut self) -> Result<(), SessionError> {
         self.heartbeat_seq += 1;
-        let remover = self.wires.remover.clone();
+        let remover = self.shared.remover.clone();
         let (fault, is_idle, releases) = self
             .journal
             .call(move |journal| {
@@ -327,7 +327,7 @@ impl<'a> Active<'a> {
             vital_signs: Some(self.host.vital_signs()),
             releases,
             device_time: Some(clock::wall()),
-            leftovers: self.wires.remover.leftovers(),
+            leftovers: self.shared.remover.leftovers(),
             disk_fault: fault
                 .map_or(v1::DiskFault::Unspecified, v1::DiskFault::from)
                 .into(),

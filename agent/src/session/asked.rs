@@ -10,7 +10,7 @@ use crate::{preflight, settings::Settings};
 impl Active<'_> {
     /// Says what a deploy would meet.
     pub(super) async fn plan(&mut self, plan: v1::Plan) -> Result<(), SessionError> {
-        let planned = preflight::answer(&self.wires.remover, self.journal, plan).await?;
+        let planned = preflight::answer(&self.shared.remover, self.journal, plan).await?;
         self.send(Message::Planned(planned)).await
     }
 
@@ -44,7 +44,7 @@ impl Active<'_> {
             revision,
             applied: refusal.is_none(),
             refusal: refusal.unwrap_or_default(),
-            active_revision: self.wires.settings().revision,
+            active_revision: self.shared.settings().revision,
             heartbeat_interval_ms: u64::try_from(self.heartbeat().as_millis()).unwrap_or(u64::MAX),
         }))
         .await
@@ -52,7 +52,7 @@ impl Active<'_> {
 
     fn apply(&mut self, settings: Settings) {
         settings.set_log(self.config);
-        self.wires.settings.send_replace(Arc::new(settings));
+        self.shared.settings.send_replace(Arc::new(settings));
         self.restart_heartbeats();
     }
 }

@@ -158,7 +158,7 @@ impl Attempt<'_> {
     fn begin_going_back(&mut self, deadline: Duration) {
         self.is_going_back = true;
         self.deadline = deadline;
-        self.executor.wires.nothing_runs(self.id);
+        self.executor.shared.mark_work_ended(self.id);
     }
 
     async fn gone_back(

@@ -56,7 +56,7 @@ impl Attempt<'_> {
         archive: &Path,
         aside: &Path,
     ) -> Result<Prepared, Break> {
-        let remover = &self.executor.wires.remover;
+        let remover = &self.executor.shared.remover;
         let internal = |err: std::io::Error| Break::internal("cannot use the state folder", &err);
         durable::create_private_dir(&remover.state_dir().join("tmp")).map_err(internal)?;
         let shelf = Shelf::open(remover, &self.deploy.name).map_err(internal)?;
@@ -94,7 +94,7 @@ impl Attempt<'_> {
             size: self.deploy.size_bytes,
             path: archive,
             remover,
-            link: self.executor.wires.link.subscribe(),
+            link: self.executor.shared.link.subscribe(),
             limit: self.executor.config.max_download_rate,
             progress: &progress,
         };

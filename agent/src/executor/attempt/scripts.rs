@@ -187,7 +187,7 @@ impl Attempt<'_> {
         let previous: Option<PathBuf> = run.previous.map(|folder| run.shelf.release(folder));
         environment::Context {
             device_id: self.executor.identity.device.to_string(),
-            device_name: &self.executor.wires.device_name(),
+            device_name: &self.executor.shared.device_name(),
             deployment_id: &self.deploy.deployment_id,
             target_id: self.id.target.to_string(),
             attempt: self.id.number,

@@ -30,11 +30,11 @@ struct Running {
     id: AttemptId,
     stops: Stops,
     /// Nothing that a stop ends runs any more.
-    is_dead: bool,
+    has_work_ended: bool,
 }
 
-/// The wires of one agent.
-pub(crate) struct Wires {
+/// Latest values and hints of one agent.
+pub(crate) struct Shared {
     /// The session, while it is open.
     pub(crate) link: watch::Sender<Option<Link>>,
     /// Something was accepted.
@@ -51,8 +51,8 @@ pub(crate) struct Wires {
     device_name: Mutex<String>,
 }
 
-impl Wires {
-    /// Wires without a session.
+impl Shared {
+    /// Without a session.
     pub(crate) fn new(device_name: &str, settings: Settings, remover: Remover) -> Self {
         Self {
             link: watch::Sender::new(None),
@@ -77,7 +77,7 @@ impl Wires {
         *self.running.lock() = Some(Running {
             id,
             stops: stops.clone(),
-            is_dead: false,
+            has_work_ended: false,
         });
         stops
     }
@@ -89,13 +89,13 @@ impl Wires {
 
     /// Says that nothing which a stop ends runs of this attempt any more. A stop is answered by
     /// that, whether it comes before or after.
-    pub(crate) fn nothing_runs(&self, id: AttemptId) {
+    pub(crate) fn mark_work_ended(&self, id: AttemptId) {
         if let Some(running) = self.running.lock().as_mut()
             && running.id == id
         {
-            running.is_dead = true;
+            running.has_work_ended = true;
         }
-        self.tell_stopped(id);
+        self.report_stopped(id);
     }
 
     /// Ends an attempt if it is the one at work, which is what it returns. One that has been ended
@@ -106,7 +106,7 @@ impl Wires {
             let Some(running) = running.as_ref().filter(|running| running.id == id) else {
                 return false;
             };
-            let going_back = going_back && running.is_dead;
+            let going_back = going_back && running.has_work_ended;
             (
                 running.stops.work.clone(),
                 going_back.then(|| running.stops.going_back.clone()),
@@ -116,12 +116,12 @@ impl Wires {
         if let Some(going_back) = stops.1 {
             going_back.cancel();
         }
-        self.tell_stopped(id);
+        self.report_stopped(id);
         true
     }
 
     /// Tells how far an attempt is; only the newest matters.
-    pub(crate) fn tell(&self, id: AttemptId, mut progress: v1::Progress) {
+    pub(crate) fn report_progress(&self, id: AttemptId, mut progress: v1::Progress) {
         // Asked while nobody else can tell, so that nothing older is told after a stop was.
         self.progress.send_modify(|latest| {
             progress.stopped = self.is_stopped(id);
@@ -130,7 +130,7 @@ impl Wires {
     }
 
     /// Tells that a stop was carried out, if it was.
-    fn tell_stopped(&self, id: AttemptId) {
+    fn report_stopped(&self, id: AttemptId) {
         self.progress.send_if_modified(|latest| {
             if !self.is_stopped(id) {
                 return false;
@@ -154,7 +154,7 @@ impl Wires {
     fn is_stopped(&self, id: AttemptId) -> bool {
         let running = self.running.lock();
         let running = running.as_ref().filter(|running| running.id == id);
-        running.is_some_and(|running| running.is_dead && running.stops.work.is_cancelled())
+        running.is_some_and(|running| running.has_work_ended && running.stops.work.is_cancelled())
     }
 
     /// The device's name, as the server last said it.
