@@ -1,8 +1,8 @@
 //! A bundle on the device: fetched, verified, unpacked, active.
 //!
-//! Per bundle name there is a shelf: `<state>/bundles/<name>/releases/<folder>/` with one folder
+//! Per bundle name there is a bundle directory: `<state>/bundles/<name>/releases/<folder>/` with one folder
 //! per attempt, `current` naming one of them, `state/` for what outlives releases and
-//! `about/<folder>.json` saying what a folder holds.
+//! `metadata/<folder>.json` saying what a folder holds.
 
 use std::{fs, io, path::PathBuf};
 
@@ -28,14 +28,14 @@ pub(crate) const RESERVE: u64 = 2 * 1024 * 1024;
 
 /// The folders of one bundle name.
 #[derive(Debug, Clone)]
-pub(crate) struct Shelf {
+pub(crate) struct BundleDir {
     root: PathBuf,
     remover: Remover,
 }
 
 /// What a release folder holds; written before the folder gets its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct About {
+pub(crate) struct ReleaseMetadata {
     /// Version of the bundle.
     pub(crate) version: String,
     /// SHA-256 of the bundle.
@@ -44,17 +44,21 @@ pub(crate) struct About {
     pub(crate) order: u64,
 }
 
-impl Shelf {
-    /// The shelf of a bundle name, made when missing. The name comes from the wire and becomes a
+impl BundleDir {
+    /// The bundle directory of a bundle name, made when missing. The name comes from the wire and becomes a
     /// path.
     pub(crate) fn open(remover: &Remover, name: &str) -> io::Result<Self> {
         check_name("bundle name", name)
             .map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?;
-        let shelf = Self::at(remover, name);
-        for dir in [shelf.releases(), shelf.state(), shelf.about_dir()] {
+        let bundle_dir = Self::at(remover, name);
+        for dir in [
+            bundle_dir.releases(),
+            bundle_dir.state(),
+            bundle_dir.metadata_dir(),
+        ] {
             durable::create_dir(&dir)?;
         }
-        Ok(shelf)
+        Ok(bundle_dir)
     }
 
     /// The same without making anything.
@@ -65,12 +69,12 @@ impl Shelf {
         }
     }
 
-    /// Whether this bundle name has a shelf.
-    pub(crate) fn is_there(remover: &Remover, name: &str) -> bool {
+    /// Whether this bundle name has a bundle directory.
+    pub(crate) fn exists(remover: &Remover, name: &str) -> bool {
         Self::at(remover, name).root.is_dir()
     }
 
-    /// Every shelf there is.
+    /// Every bundle directory there is.
     pub(crate) fn all(remover: &Remover) -> Vec<Self> {
         let names = fs::read_dir(remover.state_dir().join("bundles"));
         let names = names.into_iter().flatten().flatten();
@@ -95,25 +99,29 @@ impl Shelf {
         self.root.join("state")
     }
 
-    fn about_dir(&self) -> PathBuf {
+    fn metadata_dir(&self) -> PathBuf {
         self.root.join("about")
     }
 
-    fn about_path(&self, folder: &str) -> PathBuf {
-        self.about_dir().join(format!("{folder}.json"))
+    fn metadata_path(&self, folder: &str) -> PathBuf {
+        self.metadata_dir().join(format!("{folder}.json"))
     }
 
     /// Says what a folder is going to hold.
-    pub(crate) fn describe(&self, folder: &str, about: &About) -> io::Result<()> {
-        let json = serde_json::to_vec(about).map_err(io::Error::other)?;
-        durable::replace(&self.about_path(folder), &json)
+    pub(crate) fn write_metadata(
+        &self,
+        folder: &str,
+        metadata: &ReleaseMetadata,
+    ) -> io::Result<()> {
+        let json = serde_json::to_vec(metadata).map_err(io::Error::other)?;
+        durable::replace(&self.metadata_path(folder), &json)
     }
 
     /// Removes what a crash left: half-written descriptions, and those of releases that never came
     /// to be.
     fn sweep(&self) {
-        durable::sweep(&self.about_dir());
-        let described = fs::read_dir(self.about_dir()).into_iter().flatten();
+        durable::sweep(&self.metadata_dir());
+        let described = fs::read_dir(self.metadata_dir()).into_iter().flatten();
         for path in described.flatten().map(|entry| entry.path()) {
             let folder = path.file_stem().and_then(|stem| stem.to_str());
             let gone = |folder| matches!(self.release(folder).try_exists(), Ok(false));
@@ -125,14 +133,14 @@ impl Shelf {
     }
 
     /// Whether a release is meant to stay: the description of one that is to go is removed first.
-    fn is_described(&self, folder: &str) -> bool {
+    fn has_metadata(&self, folder: &str) -> bool {
         // Not being able to look is no reason to remove anything.
-        !matches!(self.about_path(folder).try_exists(), Ok(false))
+        !matches!(self.metadata_path(folder).try_exists(), Ok(false))
     }
 
     /// What a folder holds.
-    pub(crate) fn about(&self, folder: &str) -> Option<About> {
-        serde_json::from_slice(&fs::read(self.about_path(folder)).ok()?).ok()
+    pub(crate) fn metadata(&self, folder: &str) -> Option<ReleaseMetadata> {
+        serde_json::from_slice(&fs::read(self.metadata_path(folder)).ok()?).ok()
     }
 
     /// Whether a release folder is there and holds this bundle.
@@ -140,8 +148,8 @@ impl Shelf {
         // The description is written first, so it alone proves nothing.
         self.release(folder).is_dir()
             && self
-                .about(folder)
-                .is_some_and(|about| about.digest == digest)
+                .metadata(folder)
+                .is_some_and(|metadata| metadata.digest == digest)
     }
 
     /// The newest release of a bundle that is on the device.
@@ -151,7 +159,7 @@ impl Shelf {
             .flatten()
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|folder| self.holds(folder, digest))
-            .max_by_key(|folder| self.about(folder).map_or(0, |about| about.order))
+            .max_by_key(|folder| self.metadata(folder).map_or(0, |metadata| metadata.order))
     }
 
     /// The manifest in a release folder.
@@ -186,7 +194,7 @@ pub(crate) fn folder_name(version: &str, digest: Digest, attempt: AttemptId) -> 
 }
 
 /// Makes the journal agree with what `current` really names; after damage to the journal this finds
-/// everything again. Sweeps the shelves on the way: nothing may be at work in them.
+/// everything again. Sweeps the bundle directories on the way: nothing may be at work in them.
 ///
 /// What an attempt that goes on is about to leave, or has not shown to be good yet, is not taken
 /// for the device's release: the outcome says what that is.
@@ -204,23 +212,23 @@ pub(crate) fn reconcile(remover: &Remover, journal: &Journal) -> Result<(), Jour
     names.sort();
     names.dedup();
     for name in names {
-        let Ok(shelf) = Shelf::open(remover, &name) else {
+        let Ok(bundle_dir) = BundleDir::open(remover, &name) else {
             continue;
         };
-        shelf.sweep();
+        bundle_dir.sweep();
         if under_way.contains(&name) {
             continue;
         }
-        let folder = activate::current(&shelf)?;
+        let folder = activate::current(&bundle_dir)?;
         let recorded = known.iter().find(|(n, _)| *n == name).map(|(_, r)| r);
         if recorded.map(|release| release.folder.as_str()) == folder.as_deref() {
             continue;
         }
         let release = folder.and_then(|folder| {
-            let about = shelf.about(&folder)?;
+            let metadata = bundle_dir.metadata(&folder)?;
             Some(Release {
-                version: about.version,
-                digest: about.digest,
+                version: metadata.version,
+                digest: metadata.digest,
                 folder,
                 ..Release::default()
             })
@@ -249,9 +257,9 @@ fn names_under_way(journal: &Journal) -> Result<Vec<String>, JournalError> {
 }
 
 /// Tries again to remove releases that had to stay when they were to go.
-pub(crate) fn retry(remover: &Remover) -> io::Result<()> {
-    for shelf in Shelf::all(remover) {
-        activate::collect(&shelf, usize::MAX)?;
+pub(crate) fn retry_removals(remover: &Remover) -> io::Result<()> {
+    for bundle_dir in BundleDir::all(remover) {
+        activate::remove_old(&bundle_dir, usize::MAX)?;
     }
     Ok(())
 }
@@ -270,8 +278,8 @@ fn make_room_now(remover: &Remover, needed: u64) -> io::Result<Result<(), NoRoom
     if crate::host::disk_space(remover.state_dir())?.free >= wanted {
         return Ok(Ok(()));
     }
-    for shelf in Shelf::all(remover) {
-        activate::collect(&shelf, 0)?;
+    for bundle_dir in BundleDir::all(remover) {
+        activate::remove_old(&bundle_dir, 0)?;
     }
     let free = crate::host::disk_space(remover.state_dir())?.free;
     Ok(if free >= wanted {
@@ -332,15 +340,15 @@ mod tests {
     #[test]
     fn a_fresh_journal_finds_the_current_release_again() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(&Remover::new(dir.path()), "app").unwrap();
-        let about = About {
+        let bundle_dir = BundleDir::open(&Remover::new(dir.path()), "app").unwrap();
+        let metadata = ReleaseMetadata {
             version: "1".into(),
             digest: "d".into(),
             order: 1,
         };
-        fs::create_dir(shelf.release("one")).unwrap();
-        shelf.describe("one", &about).unwrap();
-        activate::switch(&shelf, Some("one")).unwrap();
+        fs::create_dir(bundle_dir.release("one")).unwrap();
+        bundle_dir.write_metadata("one", &metadata).unwrap();
+        activate::switch(&bundle_dir, Some("one")).unwrap();
         let (journal, _) = Journal::open(&dir.path().join("journal.redb")).unwrap();
         reconcile(&Remover::new(dir.path()), &journal).unwrap();
         let releases = journal.releases().unwrap();
@@ -356,10 +364,12 @@ mod tests {
         use kernex_proto::v1::{Command, Deploy, Outcome, command::Action};
 
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(&Remover::new(dir.path()), "app").unwrap();
-        fs::create_dir(shelf.release("failed")).unwrap();
-        shelf.describe("failed", &About::default()).unwrap();
-        activate::switch(&shelf, Some("failed")).unwrap();
+        let bundle_dir = BundleDir::open(&Remover::new(dir.path()), "app").unwrap();
+        fs::create_dir(bundle_dir.release("failed")).unwrap();
+        bundle_dir
+            .write_metadata("failed", &ReleaseMetadata::default())
+            .unwrap();
+        activate::switch(&bundle_dir, Some("failed")).unwrap();
         let (journal, _) = Journal::open(&dir.path().join("journal.redb")).unwrap();
         let id = attempt();
         let deploy = Deploy {
@@ -384,21 +394,21 @@ mod tests {
     #[test]
     fn what_a_crash_left_on_a_shelf_is_swept() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(&Remover::new(dir.path()), "app").unwrap();
-        let about = About {
+        let bundle_dir = BundleDir::open(&Remover::new(dir.path()), "app").unwrap();
+        let metadata = ReleaseMetadata {
             version: "1".into(),
             digest: "d".into(),
             order: 1,
         };
-        fs::create_dir(shelf.release("here")).unwrap();
+        fs::create_dir(bundle_dir.release("here")).unwrap();
         for folder in ["here", "never-came"] {
-            shelf.describe(folder, &about).unwrap();
+            bundle_dir.write_metadata(folder, &metadata).unwrap();
         }
-        let half = shelf
-            .about_dir()
+        let half = bundle_dir
+            .metadata_dir()
             .join(format!("here.tmp-{}", uuid::Uuid::nil().simple()));
         fs::write(half, "{").unwrap();
-        std::os::unix::fs::symlink("releases/here", shelf.root.join("current.tmp")).unwrap();
+        std::os::unix::fs::symlink("releases/here", bundle_dir.root.join("current.tmp")).unwrap();
         let (journal, _) = Journal::open(&dir.path().join("journal.redb")).unwrap();
         reconcile(&Remover::new(dir.path()), &journal).unwrap();
         let names = |folder: &Path| {
@@ -407,7 +417,7 @@ mod tests {
             names.sort();
             names
         };
-        assert_eq!(names(&shelf.about_dir()), ["here.json"]);
-        assert_eq!(names(&shelf.root), ["about", "releases", "state"]);
+        assert_eq!(names(&bundle_dir.metadata_dir()), ["here.json"]);
+        assert_eq!(names(&bundle_dir.root), ["about", "releases", "state"]);
     }
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
-    bundle::{self, Shelf, activate},
+    bundle::{self, BundleDir, activate},
     config::Config,
     identity::Identity,
     journal::{Journal, JournalError, ReleaseChange},
@@ -177,7 +177,7 @@ impl Executor {
         let remover = self.shared.remover.clone();
         let tidied = tokio::task::spawn_blocking(move || {
             let swept = remover.sweep();
-            let retried = bundle::retry(&remover);
+            let retried = bundle::retry_removals(&remover);
             if let Err(error) = &retried {
                 tracing::warn!(%error, "cannot look for old releases");
             }
@@ -193,7 +193,7 @@ impl Executor {
     async fn collect(&self, name: String) {
         let (remover, keep) = (self.shared.remover.clone(), self.settings().keep_releases);
         let collected = tokio::task::spawn_blocking(move || {
-            activate::collect(&Shelf::open(&remover, &name)?, keep)
+            activate::remove_old(&BundleDir::open(&remover, &name)?, keep)
         })
         .await;
         if let Ok(Err(error)) = collected {

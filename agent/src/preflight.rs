@@ -9,7 +9,7 @@ use kernex_proto::{
 };
 
 use crate::{
-    bundle::{self, Shelf, activate},
+    bundle::{self, BundleDir, activate},
     clock, host,
     journal::{Journal, JournalError},
     removal::Remover,
@@ -59,10 +59,10 @@ fn look(remover: &Remover, journal: &Journal, plan: &v1::Plan) -> Result<Facts, 
         attempts_ahead: u32::try_from(ahead.count()).unwrap_or(u32::MAX),
         ..Facts::default()
     };
-    // A shelf is made on opening, and planning must leave nothing behind.
-    if Shelf::is_there(remover, &deploy.name) {
-        let shelf = Shelf::open(remover, &deploy.name)?;
-        facts.has_copy = shelf.newest_of(&deploy.digest).is_some();
+    // A bundle directory is made on opening, and planning must leave nothing behind.
+    if BundleDir::exists(remover, &deploy.name) {
+        let bundle_dir = BundleDir::open(remover, &deploy.name)?;
+        facts.has_copy = bundle_dir.newest_of(&deploy.digest).is_some();
     }
     if facts.free_bytes < needed(plan, facts.has_copy) {
         facts.reclaimable_bytes = reclaimable(remover)?;
@@ -74,9 +74,9 @@ fn look(remover: &Remover, journal: &Journal, plan: &v1::Plan) -> Result<Facts, 
 /// none.
 fn reclaimable(remover: &Remover) -> io::Result<u64> {
     let mut bytes = 0;
-    for shelf in Shelf::all(remover) {
-        let current = activate::current(&shelf)?;
-        for release in std::fs::read_dir(shelf.releases())?.flatten() {
+    for bundle_dir in BundleDir::all(remover) {
+        let current = activate::current(&bundle_dir)?;
+        for release in std::fs::read_dir(bundle_dir.releases())?.flatten() {
             if release.file_name().to_str() != current.as_deref() {
                 bytes += remover.removable(&release.path()).unwrap_or(0);
             }

@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::{Shelf, activate};
+use super::{BundleDir, activate};
 use crate::{
     journal::{Journal, JournalError},
     removal::Remover,
@@ -11,7 +11,7 @@ use crate::{
 /// What each bundle name stands for now. A release whose folder is gone, or a `current` that is,
 /// runs no more; one that somebody else switched is told as it is, without a digest when nothing
 /// says what it holds.
-pub(crate) fn running(
+pub(crate) fn running_releases(
     remover: &Remover,
     journal: &Journal,
 ) -> Result<Vec<v1::ActiveRelease>, JournalError> {
@@ -19,8 +19,8 @@ pub(crate) fn running(
     Ok(known
         .iter()
         .filter_map(|(name, release)| {
-            let shelf = Shelf::at(remover, name);
-            let folder = match activate::current(&shelf) {
+            let bundle_dir = BundleDir::at(remover, name);
+            let folder = match activate::current(&bundle_dir) {
                 Ok(folder) => folder?,
                 Err(error) => {
                     // Not being able to look says nothing about what runs.
@@ -28,17 +28,17 @@ pub(crate) fn running(
                     return Some(release.to_active(name));
                 }
             };
-            if !shelf.release(&folder).is_dir() {
+            if !bundle_dir.release(&folder).is_dir() {
                 return None;
             }
             if folder == release.folder {
                 return Some(release.to_active(name));
             }
-            let about = shelf.about(&folder).unwrap_or_default();
+            let metadata = bundle_dir.metadata(&folder).unwrap_or_default();
             Some(v1::ActiveRelease {
                 name: name.clone(),
-                version: about.version,
-                digest: about.digest,
+                version: metadata.version,
+                digest: metadata.digest,
                 ..v1::ActiveRelease::default()
             })
         })
@@ -51,12 +51,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        bundle::About,
+        bundle::ReleaseMetadata,
         journal::{Release, ReleaseChange},
     };
 
     fn said(dir: &Path, journal: &Journal) -> Vec<(String, String)> {
-        let running = running(&Remover::new(dir), journal).unwrap();
+        let running = running_releases(&Remover::new(dir), journal).unwrap();
         running
             .into_iter()
             .map(|release| (release.version, release.digest))
@@ -66,18 +66,18 @@ mod tests {
     #[test]
     fn what_somebody_switched_or_removed_is_told_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(&Remover::new(dir.path()), "app").unwrap();
+        let bundle_dir = BundleDir::open(&Remover::new(dir.path()), "app").unwrap();
         let (journal, _) = Journal::open(&dir.path().join("journal.redb")).unwrap();
         for version in ["1", "2"] {
-            fs::create_dir(shelf.release(version)).unwrap();
-            let about = About {
+            fs::create_dir(bundle_dir.release(version)).unwrap();
+            let metadata = ReleaseMetadata {
                 version: version.into(),
                 digest: format!("d{version}"),
                 order: 1,
             };
-            shelf.describe(version, &about).unwrap();
+            bundle_dir.write_metadata(version, &metadata).unwrap();
         }
-        activate::switch(&shelf, Some("1")).unwrap();
+        activate::switch(&bundle_dir, Some("1")).unwrap();
         let release = Release {
             version: "1".into(),
             digest: "d1".into(),
@@ -91,15 +91,15 @@ mod tests {
         journal.set_release(change).unwrap();
         let pair = |version: &str| (version.to_owned(), format!("d{version}"));
         assert_eq!(said(dir.path(), &journal), [pair("1")]);
-        activate::switch(&shelf, Some("2")).unwrap();
+        activate::switch(&bundle_dir, Some("2")).unwrap();
         assert_eq!(said(dir.path(), &journal), [pair("2")]);
-        fs::create_dir(shelf.release("3")).unwrap();
-        activate::switch(&shelf, Some("3")).unwrap();
+        fs::create_dir(bundle_dir.release("3")).unwrap();
+        activate::switch(&bundle_dir, Some("3")).unwrap();
         let unknown = [(String::new(), String::new())];
         assert_eq!(said(dir.path(), &journal), unknown);
-        fs::remove_dir(shelf.release("3")).unwrap();
+        fs::remove_dir(bundle_dir.release("3")).unwrap();
         assert!(said(dir.path(), &journal).is_empty());
-        activate::switch(&shelf, None).unwrap();
+        activate::switch(&bundle_dir, None).unwrap();
         assert!(said(dir.path(), &journal).is_empty());
     }
 }

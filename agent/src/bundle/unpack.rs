@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{About, NoRoom, Shelf, fetch::is_full, make_room};
+use super::{BundleDir, NoRoom, ReleaseMetadata, fetch::is_full, make_room};
 use crate::{crash::Act, durable};
 
 /// What a file takes beyond its bytes.
@@ -66,8 +66,8 @@ impl UnpackError {
 
 /// Where a release goes.
 pub(crate) struct Place<'a> {
-    /// The shelf of the bundle name.
-    pub(crate) shelf: &'a Shelf,
+    /// The bundle directory of the bundle name.
+    pub(crate) bundle_dir: &'a BundleDir,
     /// Folder name of the release.
     pub(crate) folder: &'a str,
     /// A folder that does not exist yet, on the same file system; the caller removes what is left
@@ -132,9 +132,9 @@ where
 pub(crate) async fn unpack(
     archive: &Path,
     place: &Place<'_>,
-    about: &About,
+    metadata: &ReleaseMetadata,
 ) -> Result<Manifest, UnpackError> {
-    let remover = &place.shelf.remover;
+    let remover = &place.bundle_dir.remover;
     let source = (archive.to_owned(), place.halt.clone());
     let seen = walking(move || {
         let reader = Halting::open(&source.0, &source.1)?;
@@ -165,9 +165,9 @@ pub(crate) async fn unpack(
         Ok(async move { unpack_archive(reader, &aside, &Limits::default()).await })
     });
     unpacked.await?;
-    place.shelf.describe(place.folder, about)?;
-    let (aside, releases) = (place.aside.to_owned(), place.shelf.releases());
-    let release = place.shelf.release(place.folder);
+    place.bundle_dir.write_metadata(place.folder, metadata)?;
+    let (aside, releases) = (place.aside.to_owned(), place.bundle_dir.releases());
+    let release = place.bundle_dir.release(place.folder);
     let remover = remover.clone();
     tokio::task::spawn_blocking(move || {
         // Left by a try of the same attempt that was cut before it began; nothing ran in it.

@@ -15,7 +15,7 @@ use super::{
     verdict::{After, Break},
 };
 use crate::{
-    bundle::{Shelf, activate, folder_name},
+    bundle::{BundleDir, activate, folder_name},
     clock, durable,
     journal::{Deadline, Record, Restarting, Stage, Started, Switch},
     sandbox::Output,
@@ -57,7 +57,7 @@ pub(super) struct Attempt<'a> {
 
 /// A release that is unpacked.
 struct Prepared {
-    shelf: Shelf,
+    bundle_dir: BundleDir,
     folder: String,
     previous: Option<String>,
     manifest: Manifest,
@@ -191,10 +191,10 @@ impl<'a> Attempt<'a> {
     fn on_disk(&self) -> Result<Prepared, String> {
         let way = self.way().map_err(|err| err.to_string())?;
         Ok(Prepared {
-            manifest: way.shelf.manifest(&way.from)?,
+            manifest: way.bundle_dir.manifest(&way.from)?,
             version: self.deploy.version.clone(),
             digest: self.deploy.digest.clone(),
-            shelf: way.shelf,
+            bundle_dir: way.bundle_dir,
             folder: way.from,
             previous: way.to,
             is_copy: way.keep,
@@ -202,7 +202,7 @@ impl<'a> Attempt<'a> {
     }
 
     fn way(&self) -> std::io::Result<Way> {
-        let shelf = Shelf::open(&self.executor.shared.remover, &self.deploy.name)?;
+        let bundle_dir = BundleDir::open(&self.executor.shared.remover, &self.deploy.name)?;
         let digest: Digest = self.deploy.digest.parse().map_err(std::io::Error::other)?;
         let own = folder_name(&self.deploy.version, digest, self.id);
         let (from, to) = match &self.record.switch {
@@ -210,10 +210,10 @@ impl<'a> Attempt<'a> {
                 let to = Some(&switch.from).filter(|from| !from.is_empty());
                 (switch.to.clone(), to.cloned())
             }
-            None => (own.clone(), activate::current(&shelf)?),
+            None => (own.clone(), activate::current(&bundle_dir)?),
         };
         Ok(Way {
-            shelf,
+            bundle_dir,
             keep: from != own,
             from,
             to,
@@ -240,7 +240,7 @@ impl<'a> Attempt<'a> {
     async fn activate(&mut self, prepared: &Prepared) -> Result<(), Break> {
         self.begin(Step::Activate).await?;
         self.note_switch(prepared).await?;
-        activate::switch(&prepared.shelf, Some(&prepared.folder))
+        activate::switch(&prepared.bundle_dir, Some(&prepared.folder))
             .map_err(|err| Break::internal("cannot switch to the release", &err))
     }
 
@@ -399,7 +399,7 @@ impl Prepared {
             step,
             name,
             script,
-            shelf: &self.shelf,
+            bundle_dir: &self.bundle_dir,
             folder: &self.folder,
             previous: self.previous.as_deref(),
             manifest: &self.manifest,

@@ -13,7 +13,7 @@ use super::{
     verdict::{Back, Break, returned},
 };
 use crate::{
-    bundle::{self, Shelf, activate, folder_name},
+    bundle::{self, BundleDir, activate, folder_name},
     clock, durable,
     journal::{Journal, JournalError, Record, Stage},
     removal::Remover,
@@ -39,7 +39,7 @@ pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
             // What stays is remembered, and told.
             let _ = remover.sweep();
             durable::sweep(remover.state_dir());
-            if let Err(error) = bundle::retry(&remover) {
+            if let Err(error) = bundle::retry_removals(&remover) {
                 tracing::warn!(%error, "cannot look for old releases");
             }
             bundle::reconcile(&remover, journal)
@@ -154,19 +154,21 @@ struct Undone {
 /// Goes back to the release before the switch, if the switch happened; says which one that is.
 fn undo(remover: &Remover, id: AttemptId, record: &Record) -> std::io::Result<Option<Undone>> {
     let deploy = record.deploy().cloned().unwrap_or_default();
-    let shelf = Shelf::open(remover, &deploy.name)?;
+    let bundle_dir = BundleDir::open(remover, &deploy.name)?;
     if let Some(switch) = &record.switch
         && switch.from != switch.to
-        && activate::current(&shelf)?.as_ref() == Some(&switch.to)
+        && activate::current(&bundle_dir)?.as_ref() == Some(&switch.to)
     {
         tracing::info!(command = %id, "switching back");
         let from = Some(switch.from.as_str()).filter(|from| !from.is_empty());
-        activate::switch(&shelf, from)?;
+        activate::switch(&bundle_dir, from)?;
     }
-    let Some(current) = activate::current(&shelf)? else {
+    let Some(current) = activate::current(&bundle_dir)? else {
         return Ok(None);
     };
-    let manifest = shelf.manifest(&current).map_err(std::io::Error::other)?;
+    let manifest = bundle_dir
+        .manifest(&current)
+        .map_err(std::io::Error::other)?;
     Ok(Some(Undone {
         has_scripts: !scripts_of(&manifest).is_empty(),
         version: manifest.version,
@@ -176,9 +178,9 @@ fn undo(remover: &Remover, id: AttemptId, record: &Record) -> std::io::Result<Op
 /// Removes the release of the attempt.
 fn discard(remover: &Remover, id: AttemptId, record: &Record) -> std::io::Result<()> {
     let deploy = record.deploy().cloned().unwrap_or_default();
-    let shelf = Shelf::open(remover, &deploy.name)?;
+    let bundle_dir = BundleDir::open(remover, &deploy.name)?;
     if let Ok(digest) = deploy.digest.parse::<Digest>() {
-        activate::remove(&shelf, &folder_name(&deploy.version, digest, id))?;
+        activate::remove(&bundle_dir, &folder_name(&deploy.version, digest, id))?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::{
     incoming::{Incoming, failed, understand},
 };
 use crate::{
-    bundle::running::running,
+    bundle::running::running_releases,
     clock,
     config::Config,
     crash::Act,
@@ -312,7 +312,11 @@ impl<'a> Active<'a> {
             .journal
             .call(move |journal| {
                 let is_idle = journal.live()?.is_empty();
-                Ok((journal.fault(), is_idle, running(&remover, journal)?))
+                Ok((
+                    journal.fault(),
+                    is_idle,
+                    running_releases(&remover, journal)?,
+                ))
             })
             .await?;
         // With the space that was kept back what is under way can still be told; nothing new is

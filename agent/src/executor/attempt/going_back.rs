@@ -15,7 +15,7 @@ use kernex_proto::{
 
 use super::{Attempt, Prepared, no_restart, on_this_boot};
 use crate::{
-    bundle::{Shelf, activate},
+    bundle::{BundleDir, activate},
     clock,
     executor::{
         Verdict,
@@ -27,7 +27,7 @@ use crate::{
 
 /// Where to go back from, and to.
 pub(super) struct Way {
-    pub(super) shelf: Shelf,
+    pub(super) bundle_dir: BundleDir,
     /// Folder of the release that failed.
     pub(super) from: String,
     /// Folder of the release before.
@@ -40,13 +40,13 @@ impl Way {
     /// The release before, to run its scripts in.
     fn release_before(&self, manifest: Manifest) -> Prepared {
         let folder = self.to.clone().unwrap_or_default();
-        let about = self.shelf.about(&folder).unwrap_or_default();
+        let metadata = self.bundle_dir.metadata(&folder).unwrap_or_default();
         Prepared {
-            shelf: self.shelf.clone(),
+            bundle_dir: self.bundle_dir.clone(),
             folder,
             previous: Some(self.from.clone()),
             version: manifest.version.clone(),
-            digest: about.digest,
+            digest: metadata.digest,
             manifest,
             is_copy: true,
         }
@@ -170,7 +170,7 @@ impl Attempt<'_> {
     ) -> Verdict {
         if !way.keep {
             let swept =
-                tokio::task::spawn_blocking(move || activate::remove(&way.shelf, &way.from));
+                tokio::task::spawn_blocking(move || activate::remove(&way.bundle_dir, &way.from));
             if let Ok(Err(error)) = swept.await {
                 tracing::warn!(%error, "cannot remove the release that failed");
             }
@@ -182,15 +182,16 @@ impl Attempt<'_> {
 
     /// Makes the release before current; its manifest says what brings it back to work.
     async fn undo(&self, way: &Way) -> std::io::Result<Option<Manifest>> {
-        let (shelf, from, to) = (way.shelf.clone(), way.from.clone(), way.to.clone());
+        let (bundle_dir, from, to) = (way.bundle_dir.clone(), way.from.clone(), way.to.clone());
         tokio::task::spawn_blocking(move || {
-            if activate::current(&shelf)?.as_ref() == Some(&from) && to.as_ref() != Some(&from) {
-                activate::switch(&shelf, to.as_deref())?;
+            if activate::current(&bundle_dir)?.as_ref() == Some(&from) && to.as_ref() != Some(&from)
+            {
+                activate::switch(&bundle_dir, to.as_deref())?;
             }
             let Some(to) = to else {
                 return Ok(None);
             };
-            let manifest = shelf.manifest(&to).map_err(std::io::Error::other)?;
+            let manifest = bundle_dir.manifest(&to).map_err(std::io::Error::other)?;
             Ok(Some(manifest))
         })
         .await
@@ -291,7 +292,7 @@ impl Attempt<'_> {
 
     /// The release that failed could not be left: that is what runs.
     async fn still_current(&self, way: &Way) -> Option<ReleaseChange> {
-        if activate::current(&way.shelf).ok()?.as_ref() != Some(&way.from) {
+        if activate::current(&way.bundle_dir).ok()?.as_ref() != Some(&way.from) {
             return None;
         }
         let release = Release {

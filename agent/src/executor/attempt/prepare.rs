@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 
 use super::{Attempt, Prepared};
 use crate::{
-    bundle::{About, Shelf, activate, fetch::Fetch, folder_name, unpack},
+    bundle::{BundleDir, ReleaseMetadata, activate, fetch::Fetch, folder_name, unpack},
     clock, durable,
     executor::verdict::Break,
 };
@@ -59,23 +59,25 @@ impl Attempt<'_> {
         let remover = &self.executor.shared.remover;
         let internal = |err: std::io::Error| Break::internal("cannot use the state folder", &err);
         durable::create_private_dir(&remover.state_dir().join("tmp")).map_err(internal)?;
-        let shelf = Shelf::open(remover, &self.deploy.name).map_err(internal)?;
+        let bundle_dir = BundleDir::open(remover, &self.deploy.name).map_err(internal)?;
         let digest: Digest = self
             .deploy
             .digest
             .parse()
             .map_err(|err| Break::internal("the command is damaged", &err))?;
         let folder = folder_name(&self.deploy.version, digest, self.id);
-        let previous = activate::current(&shelf).map_err(internal)?;
-        let about = About {
+        let previous = activate::current(&bundle_dir).map_err(internal)?;
+        let metadata = ReleaseMetadata {
             version: self.deploy.version.clone(),
             digest: self.deploy.digest.clone(),
             order: self.record.accepted_seq,
         };
-        if let Some(copy) = self.copy(&shelf, &folder) {
+        if let Some(copy) = self.copy(&bundle_dir, &folder) {
             // It counts as the newest from now on, so that it outlives those that were here
             // meanwhile.
-            shelf.describe(&copy.folder, &about).map_err(internal)?;
+            bundle_dir
+                .write_metadata(&copy.folder, &metadata)
+                .map_err(internal)?;
             tracing::info!(release = copy.folder, "using the copy on the device");
             return Ok(Prepared { previous, ..copy });
         }
@@ -107,36 +109,36 @@ impl Attempt<'_> {
 
         self.report(Step::Unpack, 0);
         let place = unpack::Place {
-            shelf: &shelf,
+            bundle_dir: &bundle_dir,
             folder: &folder,
             aside,
             halt,
         };
-        let manifest = unpack::unpack(archive, &place, &about)
+        let manifest = unpack::unpack(archive, &place, &metadata)
             .instrument(tracing::info_span!("unpack"))
             .await?;
         Ok(Prepared {
-            shelf,
+            bundle_dir,
             folder,
             previous,
             manifest,
-            version: about.version,
-            digest: about.digest,
+            version: metadata.version,
+            digest: metadata.digest,
             is_copy: false,
         })
     }
 
     /// The release that need not be fetched: the attempt's own from an earlier run, or the one to
     /// go back to.
-    fn copy(&self, shelf: &Shelf, own: &str) -> Option<Prepared> {
-        let folder = if self.record.run() > 1 && shelf.holds(own, &self.deploy.digest) {
+    fn copy(&self, bundle_dir: &BundleDir, own: &str) -> Option<Prepared> {
+        let folder = if self.record.run() > 1 && bundle_dir.holds(own, &self.deploy.digest) {
             own.to_owned()
         } else if self.deploy.go_back {
-            shelf.newest_of(&self.deploy.digest)?
+            bundle_dir.newest_of(&self.deploy.digest)?
         } else {
             return None;
         };
-        let manifest = match shelf.manifest(&folder) {
+        let manifest = match bundle_dir.manifest(&folder) {
             Ok(manifest) => manifest,
             Err(why) => {
                 tracing::warn!(release = folder, why, "the copy on the device is of no use");
@@ -144,7 +146,7 @@ impl Attempt<'_> {
             }
         };
         Some(Prepared {
-            shelf: shelf.clone(),
+            bundle_dir: bundle_dir.clone(),
             is_copy: folder != own,
             folder,
             previous: None,
@@ -161,8 +163,9 @@ async fn discard(prepared: Prepared) {
     if prepared.is_copy {
         return;
     }
-    let removed =
-        tokio::task::spawn_blocking(move || activate::remove(&prepared.shelf, &prepared.folder));
+    let removed = tokio::task::spawn_blocking(move || {
+        activate::remove(&prepared.bundle_dir, &prepared.folder)
+    });
     if let Ok(Err(error)) = removed.await {
         tracing::warn!(%error, "could not remove a release that never ran");
     }

@@ -11,7 +11,7 @@ use tracing::Instrument as _;
 
 use super::{Attempt, started};
 use crate::{
-    bundle::Shelf,
+    bundle::BundleDir,
     clock,
     crash::Act,
     executor::{
@@ -30,7 +30,7 @@ pub(super) struct Run<'r> {
     pub(super) name: &'static str,
     /// What to run.
     pub(super) script: &'r str,
-    pub(super) shelf: &'r Shelf,
+    pub(super) bundle_dir: &'r BundleDir,
     /// Folder of the release it runs in.
     pub(super) folder: &'r str,
     /// Folder of the release before.
@@ -106,7 +106,7 @@ impl Attempt<'_> {
         let internal = |err: std::io::Error| Break::internal("cannot run the script", &err);
         let settings = self.executor.settings();
         let may_restart = run.may_restart();
-        let dir = run.shelf.release(run.folder);
+        let dir = run.bundle_dir.release(run.folder);
         let sandbox = self.executor.sandbox.clone();
         Act::ScriptStart.before();
         let running = sandbox
@@ -184,7 +184,7 @@ impl Attempt<'_> {
     }
 
     fn environment(&self, run: &Run<'_>) -> Vec<(String, String)> {
-        let previous: Option<PathBuf> = run.previous.map(|folder| run.shelf.release(folder));
+        let previous: Option<PathBuf> = run.previous.map(|folder| run.bundle_dir.release(folder));
         environment::Context {
             device_id: self.executor.identity.device.to_string(),
             device_name: &self.executor.shared.device_name(),
@@ -196,8 +196,8 @@ impl Attempt<'_> {
             bundle_name: &self.deploy.name,
             bundle_version: run.version,
             bundle_digest: run.digest,
-            state_dir: &run.shelf.state(),
-            release_dir: &run.shelf.release(run.folder),
+            state_dir: &run.bundle_dir.state(),
+            release_dir: &run.bundle_dir.release(run.folder),
             previous_release_dir: previous.as_deref(),
             traceparent: &self.traceparent(),
             configuration: &self.executor.settings().values,

@@ -31,7 +31,7 @@ impl Attempt<'_> {
             Err(Break::Restarting) => Verdict::Later,
             Err(stopped) if self.has_begun => {
                 let way = Way {
-                    shelf: prepared.shelf,
+                    bundle_dir: prepared.bundle_dir,
                     from: prepared.folder,
                     to: prepared.previous,
                     keep: prepared.is_copy,
@@ -41,7 +41,7 @@ impl Attempt<'_> {
             Err(stopped) => {
                 if !prepared.is_copy {
                     let removed = tokio::task::spawn_blocking(move || {
-                        activate::remove(&prepared.shelf, &prepared.folder)
+                        activate::remove(&prepared.bundle_dir, &prepared.folder)
                     });
                     if let Ok(Err(error)) = removed.await {
                         tracing::warn!(%error, "cannot remove the release that failed");
