@@ -381,7 +381,7 @@ mod tests {
             ..Command::default()
         };
         journal.accept(id, &command, Default::default()).unwrap();
-        journal.failing(id, Outcome::default()).unwrap();
+        journal.note_failure(id, Outcome::default()).unwrap();
         reconcile(&Remover::new(dir.path()), &journal).unwrap();
         assert_eq!(journal.releases().unwrap(), []);
         // Once the attempt is over, what is still there is what runs.

@@ -18,8 +18,8 @@ use crate::{
 };
 
 mod attempt;
+mod outcome;
 mod recover;
-mod verdict;
 
 use attempt::Attempt;
 
@@ -40,7 +40,7 @@ pub(crate) struct Executor {
 }
 
 /// How a run of an attempt ended.
-enum Verdict {
+enum RunResult {
     /// It is over; what `current` names may have changed.
     Over(Box<v1::Outcome>, Option<ReleaseChange>),
     /// The journal has all that is needed to go on after the next start.
@@ -61,7 +61,7 @@ impl Executor {
             match self.journal.call(Journal::next_ready).await {
                 Ok(Some(id)) => self.attempt(id).await,
                 Ok(None) => {
-                    let tidy_again = self.tidy().await;
+                    let tidy_again = self.retry_removals().await;
                     tokio::select! {
                         () = self.shared.work.notified() => {}
                         () = tokio::time::sleep(tidy_again.unwrap_or_default()), if tidy_again.is_some() => {}
@@ -110,19 +110,19 @@ impl Executor {
         );
         telemetry::set_parent(&span, &command.traceparent);
         async {
-            let verdict = Box::pin(Attempt::new(self, id, &record, &deploy, stops).run()).await;
+            let result = Box::pin(Attempt::new(self, id, &record, &deploy, stops).run()).await;
             self.shared.clear_running();
-            match verdict {
-                Verdict::Later => tracing::info!("put off until the agent runs again"),
-                Verdict::Deferred => {
+            match result {
+                RunResult::Later => tracing::info!("put off until the agent runs again"),
+                RunResult::Deferred => {
                     tracing::info!("hooks.pre asked to be asked again later");
                     self.shared.progress.send_replace(None);
                     self.shared.reports.notify_one();
                 }
-                Verdict::Over(outcome, change) => {
+                RunResult::Over(outcome, change) => {
                     let traceparent = traceparent_or(&command.traceparent);
                     self.conclude(id, *outcome, change, traceparent).await;
-                    self.collect(deploy.name.clone()).await;
+                    self.remove_old_releases(deploy.name.clone()).await;
                 }
             }
         }
@@ -173,7 +173,7 @@ impl Executor {
 
     /// Removes what could not be removed when its attempt ended. Says when to try again, if
     /// anything is left. Only when nothing is at work.
-    async fn tidy(&self) -> Option<Duration> {
+    async fn retry_removals(&self) -> Option<Duration> {
         let remover = self.shared.remover.clone();
         let tidied = tokio::task::spawn_blocking(move || {
             let swept = remover.sweep();
@@ -190,7 +190,7 @@ impl Executor {
         tidied.await.unwrap_or(Some(TIDY_RETRY.0))
     }
 
-    async fn collect(&self, name: String) {
+    async fn remove_old_releases(&self, name: String) {
         let (remover, keep) = (self.shared.remover.clone(), self.settings().keep_releases);
         let collected = tokio::task::spawn_blocking(move || {
             activate::remove_old(&BundleDir::open(&remover, &name)?, keep)

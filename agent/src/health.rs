@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum HealthVerdict {
     /// It has shown that it is healthy.
     Healthy,
     /// One failure more than is forgiven.
@@ -22,13 +22,13 @@ pub(crate) enum Verdict {
 
 /// What was seen so far.
 #[derive(Debug)]
-pub(crate) struct Watch<'a> {
+pub(crate) struct HealthWatch<'a> {
     health: &'a Health,
     failures: u64,
     healthy_since: Option<Duration>,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> HealthWatch<'a> {
     /// Nothing seen yet.
     pub(crate) fn new(health: &'a Health) -> Self {
         Self {
@@ -39,25 +39,30 @@ impl<'a> Watch<'a> {
     }
 
     /// Takes in how a probe that was sent at `sent` ended at `now`, both on the same clock.
-    pub(crate) fn observe(&mut self, healthy: bool, sent: Duration, now: Duration) -> Verdict {
+    pub(crate) fn observe(
+        &mut self,
+        healthy: bool,
+        sent: Duration,
+        now: Duration,
+    ) -> HealthVerdict {
         let next = now.saturating_add(self.health.interval());
         if !healthy {
             self.healthy_since = None;
             self.failures += 1;
             if self.failures > self.health.retries {
-                return Verdict::Unhealthy;
+                return HealthVerdict::Unhealthy;
             }
-            return Verdict::Wait(next);
+            return HealthVerdict::Wait(next);
         }
         // What a probe shows is true from its start on at the earliest, so a slow answer does not
         // lengthen the hold.
         let since = *self.healthy_since.get_or_insert(now);
         let held_at = since.saturating_add(self.health.hold());
         if sent.max(since) >= held_at {
-            return Verdict::Healthy;
+            return HealthVerdict::Healthy;
         }
         // The last probe comes when the hold is over, not an interval later.
-        Verdict::Wait(next.min(held_at).max(now))
+        HealthVerdict::Wait(next.min(held_at).max(now))
     }
 
     /// Failed probes so far.

@@ -21,15 +21,15 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 /// Lets probes that take a second each end as told, and says how the watch ended and when.
-fn play(health: &Health, results: &[bool]) -> (Verdict, u64) {
-    let mut watch = Watch::new(health);
+fn play(health: &Health, results: &[bool]) -> (HealthVerdict, u64) {
+    let mut watch = HealthWatch::new(health);
     let mut at = seconds(100);
-    let mut verdict = Verdict::Wait(at);
+    let mut verdict = HealthVerdict::Wait(at);
     for healthy in results {
         let end = at + seconds(1);
         verdict = watch.observe(*healthy, at, end);
         match verdict {
-            Verdict::Wait(next) => at = next,
+            HealthVerdict::Wait(next) => at = next,
             _ => return (verdict, end.as_secs() - 100),
         }
     }
@@ -38,7 +38,7 @@ fn play(health: &Health, results: &[bool]) -> (Verdict, u64) {
 
 #[test]
 fn results_and_time_decide() {
-    use Verdict::{Healthy, Unhealthy, Wait};
+    use HealthVerdict::{Healthy, Unhealthy, Wait};
     let (t, f) = (true, false);
     let table: [(_, &[bool], _); 9] = [
         ((5, 0, 0), &[t], (Healthy, 1)),
@@ -68,21 +68,21 @@ proptest! {
         results in prop::collection::vec(any::<bool>(), 1000),
     ) {
         let health = health(interval, retries, hold);
-        let mut watch = Watch::new(&health);
+        let mut watch = HealthWatch::new(&health);
         let (mut at, mut streak, mut failures) = (seconds(0), None, 0);
         let mut ended = false;
         for healthy in results {
             if healthy { streak = streak.or(Some(at)); } else { streak = None; failures += 1; }
             match watch.observe(healthy, at, at) {
-                Verdict::Healthy => {
+                HealthVerdict::Healthy => {
                     prop_assert!(at - streak.unwrap() >= seconds(hold));
                     ended = true;
                 }
-                Verdict::Unhealthy => {
+                HealthVerdict::Unhealthy => {
                     prop_assert_eq!(failures, retries + 1);
                     ended = true;
                 }
-                Verdict::Wait(next) => {
+                HealthVerdict::Wait(next) => {
                     prop_assert!(next > at && next <= at + seconds(interval));
                     at = next;
                 }

@@ -277,7 +277,7 @@ impl Journal {
     }
 
     /// Writes down the process of the step that began.
-    pub(crate) fn started_as(&self, id: AttemptId, started: Started) -> Result<(), JournalError> {
+    pub(crate) fn note_process(&self, id: AttemptId, started: Started) -> Result<(), JournalError> {
         self.change(Act::JournalProcess, id, |record| {
             if record.outcome.is_none() {
                 record.started = Some(started);
@@ -286,7 +286,7 @@ impl Journal {
     }
 
     /// Writes down that `current` is about to be switched.
-    pub(crate) fn switching(&self, id: AttemptId, switch: Switch) -> Result<(), JournalError> {
+    pub(crate) fn note_switch(&self, id: AttemptId, switch: Switch) -> Result<(), JournalError> {
         self.change(Act::JournalSwitch, id, |record| {
             record.switch = Some(switch)
         })
@@ -312,7 +312,7 @@ impl Journal {
     }
 
     /// Writes down that a restart may come at any moment and that the attempt goes on after it.
-    pub(crate) fn restarting(
+    pub(crate) fn note_restart(
         &self,
         id: AttemptId,
         restarting: Restarting,
@@ -323,7 +323,7 @@ impl Journal {
     }
 
     /// Writes down that a restart may come at any moment and that going back goes on after it.
-    pub(crate) fn returning(
+    pub(crate) fn note_rollback_restart(
         &self,
         id: AttemptId,
         returning: Returning,
@@ -334,7 +334,11 @@ impl Journal {
     }
 
     /// Writes down what failed, before going back. What failed first stays.
-    pub(crate) fn failing(&self, id: AttemptId, outcome: v1::Outcome) -> Result<(), JournalError> {
+    pub(crate) fn note_failure(
+        &self,
+        id: AttemptId,
+        outcome: v1::Outcome,
+    ) -> Result<(), JournalError> {
         self.change(Act::JournalFailing, id, |record| record.fail(outcome))
     }
 

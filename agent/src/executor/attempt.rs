@@ -11,8 +11,8 @@ use kernex_proto::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Executor, Verdict,
-    verdict::{After, Break},
+    Executor, RunResult,
+    outcome::{AfterScript, StepError},
 };
 use crate::{
     bundle::{BundleDir, activate, folder_name},
@@ -22,16 +22,16 @@ use crate::{
     shared::Stops,
 };
 
+mod finish_run;
 mod going_back;
 mod health;
 mod prepare;
 mod scripts;
-mod settle;
 
-pub(super) use going_back::scripts_of;
+pub(super) use going_back::rollback_scripts;
 
-use going_back::Way;
-use scripts::Run;
+use going_back::RollbackPaths;
+use scripts::ScriptRun;
 
 /// Execution time of a command that does not say.
 const DEFAULT_EXECUTION: Duration = Duration::from_secs(3600);
@@ -103,22 +103,22 @@ impl<'a> Attempt<'a> {
     }
 
     /// Runs it to its end.
-    pub(super) async fn run(mut self) -> Verdict {
-        let mut verdict = match self.record.stage() {
-            Some(Stage::Restarted(restarting)) => self.after_restart(restarting).await,
+    pub(super) async fn run(mut self) -> RunResult {
+        let mut result = match self.record.stage() {
+            Some(Stage::Restarted(restarting)) => self.resume_after_restart(restarting).await,
             Some(Stage::GoingBack(failing)) => self.resume_going_back(failing).await,
             Some(Stage::Returning(returning, failing)) => {
-                self.after_return(returning, failing).await
+                self.resume_after_rollback_restart(returning, failing).await
             }
             Some(Stage::Fresh | Stage::Deferred | Stage::CutOff) | None => self.begin_fresh().await,
         };
-        if let Verdict::Over(outcome, _) = &mut verdict {
+        if let RunResult::Over(outcome, _) = &mut result {
             outcome.duration_ms = millis(clock::since_boot().saturating_sub(self.accepted_at));
         }
-        verdict
+        result
     }
 
-    async fn begin_fresh(&mut self) -> Verdict {
+    async fn begin_fresh(&mut self) -> RunResult {
         let tmp = self.executor.config.state_dir.join("tmp");
         let archive = tmp.join(format!("{}.bundle", self.id.target));
         let aside = tmp.join(format!("{}.unpacked", self.id.target));
@@ -131,17 +131,17 @@ impl<'a> Attempt<'a> {
         let _ = swept.await;
         match prepared {
             // Nothing has begun that could not begin again.
-            Err(Break::ShuttingDown) => Verdict::Later,
-            Err(stopped) => Verdict::Over(Box::new(stopped.into_outcome()), None),
+            Err(StepError::ShuttingDown) => RunResult::Later,
+            Err(stopped) => RunResult::Over(Box::new(stopped.into_outcome()), None),
             Ok(prepared) => {
                 let result = self.execute(&prepared).await;
-                self.settle(prepared, result).await
+                self.finish_run(prepared, result).await
             }
         }
     }
 
     /// Goes on after the restart that the script asked for.
-    async fn after_restart(&mut self, restarting: Restarting) -> Verdict {
+    async fn resume_after_restart(&mut self, restarting: Restarting) -> RunResult {
         tracing::info!("going on after the restart");
         self.output.push(restarting.output.as_bytes());
         self.exit_code = restarting.exit_code;
@@ -149,19 +149,25 @@ impl<'a> Attempt<'a> {
         if let Some(deadline) = &restarting.deadline {
             self.deadline = self.deadline.min(on_this_boot(deadline));
         }
-        let prepared = match self.on_disk() {
+        let prepared = match self.unpacked_release() {
             Ok(prepared) => prepared,
             Err(why) => {
-                let stopped = Break::failed(FailureReason::Internal, why);
+                let stopped = StepError::failed(FailureReason::Internal, why);
                 return self.resume_going_back(stopped.into_outcome()).await;
             }
         };
-        let result = self.go_on(&prepared, restarting.after_switch).await;
-        self.settle(prepared, result).await
+        let result = self
+            .continue_after_restart(&prepared, restarting.after_switch)
+            .await;
+        self.finish_run(prepared, result).await
     }
 
     /// What comes after a restart, if that came in time.
-    async fn go_on(&mut self, prepared: &Prepared, after_switch: bool) -> Result<(), Break> {
+    async fn continue_after_restart(
+        &mut self,
+        prepared: &Prepared,
+        after_switch: bool,
+    ) -> Result<(), StepError> {
         if self.record.overdue || clock::since_boot() >= self.deadline {
             return Err(no_restart(prepared.restarting_script()));
         }
@@ -169,39 +175,39 @@ impl<'a> Attempt<'a> {
         if after_switch {
             return self.health(prepared).await;
         }
-        self.prove(prepared).await
+        self.run_post_switch_steps(prepared).await
     }
 
     /// Goes on with going back.
-    async fn resume_going_back(&mut self, failing: v1::Outcome) -> Verdict {
+    async fn resume_going_back(&mut self, failing: v1::Outcome) -> RunResult {
         if !failing.output_tail.is_empty() {
             self.output = Output::default();
             self.output.push(failing.output_tail.as_bytes());
         }
-        match self.way() {
-            Ok(way) => self.go_back(way, failing).await,
+        match self.rollback_paths() {
+            Ok(paths) => self.go_back(paths, failing).await,
             Err(err) => {
-                let stopped = Break::internal("cannot use the state folder", &err);
-                Verdict::Over(Box::new(stopped.into_outcome()), None)
+                let stopped = StepError::internal("cannot use the state folder", &err);
+                RunResult::Over(Box::new(stopped.into_outcome()), None)
             }
         }
     }
 
     /// The release of this attempt, as the journal and the disk have it.
-    fn on_disk(&self) -> Result<Prepared, String> {
-        let way = self.way().map_err(|err| err.to_string())?;
+    fn unpacked_release(&self) -> Result<Prepared, String> {
+        let paths = self.rollback_paths().map_err(|err| err.to_string())?;
         Ok(Prepared {
-            manifest: way.bundle_dir.manifest(&way.from)?,
+            manifest: paths.bundle_dir.manifest(&paths.from)?,
             version: self.deploy.version.clone(),
             digest: self.deploy.digest.clone(),
-            bundle_dir: way.bundle_dir,
-            folder: way.from,
-            previous: way.to,
-            is_copy: way.keep,
+            bundle_dir: paths.bundle_dir,
+            folder: paths.from,
+            previous: paths.to,
+            is_copy: paths.keep,
         })
     }
 
-    fn way(&self) -> std::io::Result<Way> {
+    fn rollback_paths(&self) -> std::io::Result<RollbackPaths> {
         let bundle_dir = BundleDir::open(&self.executor.shared.remover, &self.deploy.name)?;
         let digest: Digest = self.deploy.digest.parse().map_err(std::io::Error::other)?;
         let own = folder_name(&self.deploy.version, digest, self.id);
@@ -212,7 +218,7 @@ impl<'a> Attempt<'a> {
             }
             None => (own.clone(), activate::current(&bundle_dir)?),
         };
-        Ok(Way {
+        Ok(RollbackPaths {
             bundle_dir,
             keep: from != own,
             from,
@@ -221,30 +227,30 @@ impl<'a> Attempt<'a> {
     }
 
     /// Hooks, script, switch and health: none of it but probes is ever repeated.
-    async fn execute(&mut self, prepared: &Prepared) -> Result<(), Break> {
+    async fn execute(&mut self, prepared: &Prepared) -> Result<(), StepError> {
         if let Some(pre) = &prepared.manifest.hooks.pre {
             let run = prepared.run(Step::PreHook, "hooks.pre", pre);
             self.script(&run).await?;
         }
         if let Some(script) = prepared.deploy_script() {
             let run = prepared.run(Step::Script, "deploy.script", script);
-            if self.script(&run).await? == After::Restart {
+            if self.script(&run).await? == AfterScript::Restart {
                 return self.await_restart(prepared, false).await;
             }
         }
         self.activate(prepared).await?;
-        self.prove(prepared).await
+        self.run_post_switch_steps(prepared).await
     }
 
     /// Makes the release current. May be repeated.
-    async fn activate(&mut self, prepared: &Prepared) -> Result<(), Break> {
-        self.begin(Step::Activate).await?;
+    async fn activate(&mut self, prepared: &Prepared) -> Result<(), StepError> {
+        self.begin_step(Step::Activate).await?;
         self.note_switch(prepared).await?;
         activate::switch(&prepared.bundle_dir, Some(&prepared.folder))
-            .map_err(|err| Break::internal("cannot switch to the release", &err))
+            .map_err(|err| StepError::internal("cannot switch to the release", &err))
     }
 
-    async fn note_switch(&self, prepared: &Prepared) -> Result<(), Break> {
+    async fn note_switch(&self, prepared: &Prepared) -> Result<(), StepError> {
         let switch = Switch {
             to: prepared.folder.clone(),
             from: prepared.previous.clone().unwrap_or_default(),
@@ -252,16 +258,16 @@ impl<'a> Attempt<'a> {
         let id = self.id;
         self.executor
             .journal
-            .call(move |journal| journal.switching(id, switch))
+            .call(move |journal| journal.note_switch(id, switch))
             .await
-            .map_err(|err| Break::internal("cannot write to the journal", &err))
+            .map_err(|err| StepError::internal("cannot write to the journal", &err))
     }
 
     /// What comes after the switch.
-    async fn prove(&mut self, prepared: &Prepared) -> Result<(), Break> {
+    async fn run_post_switch_steps(&mut self, prepared: &Prepared) -> Result<(), StepError> {
         if let Some((name, post)) = prepared.post_script() {
             let run = prepared.run(Step::PostHook, name, post);
-            if self.script(&run).await? == After::Restart {
+            if self.script(&run).await? == AfterScript::Restart {
                 return self.await_restart(prepared, true).await;
             }
         }
@@ -274,33 +280,33 @@ impl<'a> Attempt<'a> {
         &mut self,
         prepared: &Prepared,
         after_switch: bool,
-    ) -> Result<(), Break> {
+    ) -> Result<(), StepError> {
         self.note_switch(prepared).await?;
         let restarting = Restarting {
             exit_code: self.exit_code,
             output: self.output.text(),
-            deadline: Some(self.kept_deadline()),
+            deadline: Some(self.durable_deadline()),
             after_switch,
         };
         let id = self.id;
         self.executor
             .journal
-            .call(move |journal| journal.restarting(id, restarting))
+            .call(move |journal| journal.note_restart(id, restarting))
             .await
-            .map_err(|err| Break::internal("cannot write to the journal", &err))?;
+            .map_err(|err| StepError::internal("cannot write to the journal", &err))?;
         if !after_switch {
             self.activate(prepared).await?;
         }
         tracing::info!("waiting for the restart that the script asked for");
-        match self.undisturbed(std::future::pending::<()>()).await {
-            Err(Break::ShuttingDown) => Err(Break::Restarting),
-            Err(Break::Failed { .. }) | Ok(()) => Err(no_restart(prepared.restarting_script())),
+        match self.unless_ended(std::future::pending::<()>()).await {
+            Err(StepError::ShuttingDown) => Err(StepError::Restarting),
+            Err(StepError::Failed { .. }) | Ok(()) => Err(no_restart(prepared.restarting_script())),
             Err(stopped) => Err(stopped),
         }
     }
 
     /// What ends the part of it that is at work.
-    fn ends(&self) -> &CancellationToken {
+    fn end_token(&self) -> &CancellationToken {
         if self.is_going_back {
             &self.stops.going_back
         } else {
@@ -309,7 +315,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// The deadline as the journal keeps it.
-    fn kept_deadline(&self) -> Deadline {
+    fn durable_deadline(&self) -> Deadline {
         Deadline::new(
             clock::boot_id(),
             millis(self.deadline),
@@ -318,12 +324,12 @@ impl<'a> Attempt<'a> {
     }
 
     /// Waits, unless the attempt is to end before that.
-    async fn undisturbed<T>(&self, what: impl Future<Output = T>) -> Result<T, Break> {
+    async fn unless_ended<T>(&self, what: impl Future<Output = T>) -> Result<T, StepError> {
         tokio::select! {
             done = what => Ok(done),
-            () = self.ends().cancelled() => Err(Break::Stopped),
-            () = self.executor.shutdown.cancelled() => Err(Break::ShuttingDown),
-            () = clock::sleep_until(self.deadline) => Err(Break::failed(
+            () = self.end_token().cancelled() => Err(StepError::Stopped),
+            () = self.executor.shutdown.cancelled() => Err(StepError::ShuttingDown),
+            () = clock::sleep_until(self.deadline) => Err(StepError::failed(
                 FailureReason::HealthCheck,
                 "health: not shown to be healthy within the execution time",
             )),
@@ -331,16 +337,16 @@ impl<'a> Attempt<'a> {
     }
 
     /// Journals that a step begins. Fails when the attempt was ended meanwhile.
-    async fn begin(&mut self, step: Step) -> Result<(), Break> {
+    async fn begin_step(&mut self, step: Step) -> Result<(), StepError> {
         let (id, started) = (self.id, started(step));
         let may = self
             .executor
             .journal
             .call(move |journal| journal.start(id, started))
             .await
-            .map_err(|err| Break::internal("cannot write to the journal", &err))?;
+            .map_err(|err| StepError::internal("cannot write to the journal", &err))?;
         if !may {
-            return Err(Break::Stopped);
+            return Err(StepError::Stopped);
         }
         self.has_begun |= step != Step::PreHook;
         self.report(step, 0);
@@ -394,8 +400,8 @@ impl Prepared {
         self.manifest.rollback_script().filter(|_| self.is_copy)
     }
 
-    fn run<'r>(&'r self, step: Step, name: &'static str, script: &'r str) -> Run<'r> {
-        Run {
+    fn run<'r>(&'r self, step: Step, name: &'static str, script: &'r str) -> ScriptRun<'r> {
+        ScriptRun {
             step,
             name,
             script,
@@ -418,8 +424,8 @@ fn started(step: Step) -> Started {
 }
 
 /// A restart that a script asked for and that came too late or not at all.
-fn no_restart(script: &str) -> Break {
-    Break::failed(
+fn no_restart(script: &str) -> StepError {
+    StepError::failed(
         FailureReason::ScriptTimeout,
         format!("the restart that {script} asked for did not come within the execution time"),
     )

@@ -9,8 +9,8 @@ use kernex_proto::{
 
 use super::{
     Executor,
-    attempt::scripts_of,
-    verdict::{Back, Break, returned},
+    attempt::rollback_scripts,
+    outcome::{RollbackResult, StepError, with_rollback_result},
 };
 use crate::{
     bundle::{self, BundleDir, activate, folder_name},
@@ -94,10 +94,10 @@ async fn interrupted(
         .call(move |journal| {
             let failing = failing(&record);
             let step = record.started.clone().unwrap_or_default().step();
-            let outcome = match undo(&remover, id, &record) {
+            let outcome = match restore_current(&remover, id, &record) {
                 // The script of going back was itself cut off.
-                Ok(undone) if step == Step::Rollback => {
-                    let version = undone.map_or_else(String::new, |undone| undone.version);
+                Ok(restored) if step == Step::Rollback => {
+                    let version = restored.map_or_else(String::new, |restored| restored.version);
                     let why = match record
                         .started
                         .as_ref()
@@ -108,14 +108,21 @@ async fn interrupted(
                             "{script} is unfinished, because the agent or the machine stopped"
                         ),
                     };
-                    returned(failing, &Back::Failed(version, why))
+                    with_rollback_result(failing, &RollbackResult::Failed(version, why))
                 }
                 Ok(_) if step == Step::PreHook => failing,
                 // The executor brings the release before back to work.
-                Ok(Some(undone)) if undone.has_scripts => return journal.failing(id, failing),
-                Ok(Some(undone)) => returned(failing, &Back::To(undone.version)),
-                Ok(None) => returned(failing, &Back::Nothing),
-                Err(err) => returned(failing, &Back::Failed(String::new(), err.to_string())),
+                Ok(Some(restored)) if restored.has_scripts => {
+                    return journal.note_failure(id, failing);
+                }
+                Ok(Some(restored)) => {
+                    with_rollback_result(failing, &RollbackResult::To(restored.version))
+                }
+                Ok(None) => with_rollback_result(failing, &RollbackResult::Nothing),
+                Err(err) => with_rollback_result(
+                    failing,
+                    &RollbackResult::Failed(String::new(), err.to_string()),
+                ),
             };
             discard(&remover, id, &record)?;
             // The outcome says what is current, so that has to be right first.
@@ -131,10 +138,10 @@ fn failing(record: &Record) -> v1::Outcome {
         return failing.clone();
     }
     let stopped = if record.stop_requested {
-        Break::Stopped
+        StepError::Stopped
     } else {
         let step = record.started.clone().unwrap_or_default().step();
-        Break::failed(
+        StepError::failed(
             v1::FailureReason::Interrupted,
             format!(
                 "the agent or the machine stopped during the step {}",
@@ -146,13 +153,17 @@ fn failing(record: &Record) -> v1::Outcome {
 }
 
 /// The release that is current again.
-struct Undone {
+struct Restored {
     version: String,
     has_scripts: bool,
 }
 
 /// Goes back to the release before the switch, if the switch happened; says which one that is.
-fn undo(remover: &Remover, id: AttemptId, record: &Record) -> std::io::Result<Option<Undone>> {
+fn restore_current(
+    remover: &Remover,
+    id: AttemptId,
+    record: &Record,
+) -> std::io::Result<Option<Restored>> {
     let deploy = record.deploy().cloned().unwrap_or_default();
     let bundle_dir = BundleDir::open(remover, &deploy.name)?;
     if let Some(switch) = &record.switch
@@ -169,8 +180,8 @@ fn undo(remover: &Remover, id: AttemptId, record: &Record) -> std::io::Result<Op
     let manifest = bundle_dir
         .manifest(&current)
         .map_err(std::io::Error::other)?;
-    Ok(Some(Undone {
-        has_scripts: !scripts_of(&manifest).is_empty(),
+    Ok(Some(Restored {
+        has_scripts: !rollback_scripts(&manifest).is_empty(),
         version: manifest.version,
     }))
 }

@@ -419,10 +419,10 @@ fn what_comes_next_is_what_has_begun_and_then_the_oldest() {
     accept(&journal, begun);
     assert_eq!(journal.next_ready().unwrap(), Some(old));
     journal.start(begun, Started::default()).unwrap();
-    journal.failing(begun, v1::Outcome::default()).unwrap();
+    journal.note_failure(begun, v1::Outcome::default()).unwrap();
     assert_eq!(journal.next_ready().unwrap(), Some(begun));
     // What failed first stays.
-    journal.failing(begun, succeeded()).unwrap();
+    journal.note_failure(begun, succeeded()).unwrap();
     let kept = journal.get(begun).unwrap().unwrap().failing;
     assert_eq!(kept, Some(v1::Outcome::default()));
 }

@@ -18,15 +18,15 @@ use crate::{
     bundle::{BundleDir, activate},
     clock,
     executor::{
-        Verdict,
-        verdict::{After, Back, Break, returned},
+        RunResult,
+        outcome::{AfterScript, RollbackResult, StepError, with_rollback_result},
     },
     journal::{Release, ReleaseChange, Returning},
     sandbox::Output,
 };
 
 /// Where to go back from, and to.
-pub(super) struct Way {
+pub(super) struct RollbackPaths {
     pub(super) bundle_dir: BundleDir,
     /// Folder of the release that failed.
     pub(super) from: String,
@@ -36,9 +36,9 @@ pub(super) struct Way {
     pub(super) keep: bool,
 }
 
-impl Way {
+impl RollbackPaths {
     /// The release before, to run its scripts in.
-    fn release_before(&self, manifest: Manifest) -> Prepared {
+    fn previous_release(&self, manifest: Manifest) -> Prepared {
         let folder = self.to.clone().unwrap_or_default();
         let metadata = self.bundle_dir.metadata(&folder).unwrap_or_default();
         Prepared {
@@ -54,7 +54,7 @@ impl Way {
 }
 
 /// The scripts that bring a release back to work, each with its name in the manifest.
-pub(in crate::executor) fn scripts_of(manifest: &Manifest) -> Vec<(&'static str, String)> {
+pub(in crate::executor) fn rollback_scripts(manifest: &Manifest) -> Vec<(&'static str, String)> {
     match manifest.rollback_script() {
         Some(script) => vec![("rollback.script", script.to_owned())],
         None => {
@@ -70,7 +70,7 @@ pub(in crate::executor) fn scripts_of(manifest: &Manifest) -> Vec<(&'static str,
 }
 
 /// What keeps a device from having gone back.
-enum Setback {
+enum RollbackError {
     /// Something failed, in words.
     Failed(String),
     /// A restart; the journal has what follows it.
@@ -79,14 +79,18 @@ enum Setback {
 
 impl Attempt<'_> {
     /// Goes back after `outcome`, which is what the attempt ends with if that goes well.
-    pub(super) async fn go_back(&mut self, way: Way, mut outcome: v1::Outcome) -> Verdict {
+    pub(super) async fn go_back(
+        &mut self,
+        paths: RollbackPaths,
+        mut outcome: v1::Outcome,
+    ) -> RunResult {
         outcome.output_tail = self.output.text();
         self.begin_going_back(clock::since_boot().saturating_add(self.execution));
         let (id, failing) = (self.id, outcome.clone());
         let noted = self
             .executor
             .journal
-            .call(move |journal| journal.failing(id, failing))
+            .call(move |journal| journal.note_failure(id, failing))
             .await;
         if let Err(error) = noted {
             let error = &error as &dyn std::error::Error;
@@ -94,64 +98,68 @@ impl Attempt<'_> {
         }
         self.report(Step::Rollback, 0);
         let mut change = None;
-        let back = match self.undo(&way).await {
-            Ok(None) => Back::Nothing,
+        let back = match self.restore_current(&paths).await {
+            Ok(None) => RollbackResult::Nothing,
             Ok(Some(manifest)) => {
                 // After the next start it is the first thing to be done.
-                if !scripts_of(&manifest).is_empty() && self.executor.shutdown.is_cancelled() {
-                    return Verdict::Later;
+                if !rollback_scripts(&manifest).is_empty() && self.executor.shutdown.is_cancelled()
+                {
+                    return RunResult::Later;
                 }
                 let version = manifest.version.clone();
-                match self.bring_back(&way, manifest).await {
-                    Ok(()) => Back::To(version),
-                    Err(Setback::Restarting) => return Verdict::Later,
-                    Err(Setback::Failed(why)) => Back::Failed(version, why),
+                match self.run_rollback_scripts(&paths, manifest).await {
+                    Ok(()) => RollbackResult::To(version),
+                    Err(RollbackError::Restarting) => return RunResult::Later,
+                    Err(RollbackError::Failed(why)) => RollbackResult::Failed(version, why),
                 }
             }
             Err(err) => {
-                change = self.still_current(&way).await;
-                Back::Failed(String::new(), err.to_string())
+                change = self.still_current(&paths).await;
+                RollbackResult::Failed(String::new(), err.to_string())
             }
         };
-        self.gone_back(way, outcome, &back, change).await
+        self.finish_going_back(paths, outcome, &back, change).await
     }
 
     /// Goes on with going back after `outcome`, once the restart that a script of it asked for has
     /// come.
-    pub(super) async fn after_return(
+    pub(super) async fn resume_after_rollback_restart(
         &mut self,
         returning: Returning,
         outcome: v1::Outcome,
-    ) -> Verdict {
+    ) -> RunResult {
         tracing::info!("going on with going back after the restart");
         self.output = Output::default();
         self.output.push(returning.output.as_bytes());
         let usual = clock::since_boot().saturating_add(self.execution);
         let kept = returning.deadline.as_ref().map(on_this_boot);
         self.begin_going_back(kept.unwrap_or(usual).min(usual));
-        let way = match self.way() {
-            Ok(way) => way,
+        let paths = match self.rollback_paths() {
+            Ok(paths) => paths,
             Err(err) => {
-                let back = Back::Failed(String::new(), err.to_string());
-                return Verdict::Over(Box::new(returned(outcome, &back)), None);
+                let back = RollbackResult::Failed(String::new(), err.to_string());
+                return RunResult::Over(Box::new(with_rollback_result(outcome, &back)), None);
             }
         };
         let mut change = None;
-        let back = match self.undo(&way).await {
-            Ok(None) => Back::Nothing,
+        let back = match self.restore_current(&paths).await {
+            Ok(None) => RollbackResult::Nothing,
             Ok(Some(manifest)) => {
                 let version = manifest.version.clone();
-                match self.prove_return(&way, manifest, &returning.script).await {
-                    Ok(()) => Back::To(version),
-                    Err(why) => Back::Failed(version, why),
+                match self
+                    .finish_after_rollback_restart(&paths, manifest, &returning.script)
+                    .await
+                {
+                    Ok(()) => RollbackResult::To(version),
+                    Err(why) => RollbackResult::Failed(version, why),
                 }
             }
             Err(err) => {
-                change = self.still_current(&way).await;
-                Back::Failed(String::new(), err.to_string())
+                change = self.still_current(&paths).await;
+                RollbackResult::Failed(String::new(), err.to_string())
             }
         };
-        self.gone_back(way, outcome, &back, change).await
+        self.finish_going_back(paths, outcome, &back, change).await
     }
 
     /// Nothing of the deploy runs any more, and going back has time of its own.
@@ -161,28 +169,33 @@ impl Attempt<'_> {
         self.executor.shared.mark_work_ended(self.id);
     }
 
-    async fn gone_back(
+    async fn finish_going_back(
         &mut self,
-        way: Way,
+        paths: RollbackPaths,
         outcome: v1::Outcome,
-        back: &Back,
+        back: &RollbackResult,
         change: Option<ReleaseChange>,
-    ) -> Verdict {
-        if !way.keep {
-            let swept =
-                tokio::task::spawn_blocking(move || activate::remove(&way.bundle_dir, &way.from));
+    ) -> RunResult {
+        if !paths.keep {
+            let swept = tokio::task::spawn_blocking(move || {
+                activate::remove(&paths.bundle_dir, &paths.from)
+            });
             if let Ok(Err(error)) = swept.await {
                 tracing::warn!(%error, "cannot remove the release that failed");
             }
         }
-        let mut outcome = returned(outcome, back);
+        let mut outcome = with_rollback_result(outcome, back);
         outcome.output_tail = self.output.text();
-        Verdict::Over(Box::new(outcome), change)
+        RunResult::Over(Box::new(outcome), change)
     }
 
     /// Makes the release before current; its manifest says what brings it back to work.
-    async fn undo(&self, way: &Way) -> std::io::Result<Option<Manifest>> {
-        let (bundle_dir, from, to) = (way.bundle_dir.clone(), way.from.clone(), way.to.clone());
+    async fn restore_current(&self, paths: &RollbackPaths) -> std::io::Result<Option<Manifest>> {
+        let (bundle_dir, from, to) = (
+            paths.bundle_dir.clone(),
+            paths.from.clone(),
+            paths.to.clone(),
+        );
         tokio::task::spawn_blocking(move || {
             if activate::current(&bundle_dir)?.as_ref() == Some(&from) && to.as_ref() != Some(&from)
             {
@@ -199,79 +212,87 @@ impl Attempt<'_> {
     }
 
     /// Runs what brings the release before back to work.
-    async fn bring_back(&mut self, way: &Way, manifest: Manifest) -> Result<(), Setback> {
-        let scripts = scripts_of(&manifest);
+    async fn run_rollback_scripts(
+        &mut self,
+        paths: &RollbackPaths,
+        manifest: Manifest,
+    ) -> Result<(), RollbackError> {
+        let scripts = rollback_scripts(&manifest);
         let Some((first, _)) = scripts.first() else {
             return Ok(());
         };
-        let release = way.release_before(manifest);
+        let release = paths.previous_release(manifest);
         if let Err(why) = self.begin_rollback(first).await {
-            return Err(Setback::Failed(why));
+            return Err(RollbackError::Failed(why));
         }
         for (name, script) in &scripts {
             match self
                 .run_begun(&release.run(Step::Rollback, name, script))
                 .await
             {
-                Ok(After::Next) => {}
-                Ok(After::Restart) => return self.await_return(name).await,
-                Err(stopped) => return Err(Setback::Failed(stopped.of_going_back(name))),
+                Ok(AfterScript::Next) => {}
+                Ok(AfterScript::Restart) => return self.await_rollback_restart(name).await,
+                Err(stopped) => {
+                    return Err(RollbackError::Failed(stopped.rollback_failure_text(name)));
+                }
             }
         }
         Ok(())
     }
 
     async fn begin_rollback(&mut self, script: &str) -> Result<(), String> {
-        match self.begin(Step::Rollback).await {
+        match self.begin_step(Step::Rollback).await {
             Ok(()) => Ok(()),
-            Err(Break::Stopped) => Err(format!("stopped by an operator before {script} was done")),
-            Err(failed) => Err(failed.of_going_back(script)),
+            Err(StepError::Stopped) => {
+                Err(format!("stopped by an operator before {script} was done"))
+            }
+            Err(failed) => Err(failed.rollback_failure_text(script)),
         }
     }
 
     /// A script of going back has arranged for a restart: what comes after it is in the journal,
     /// and the agent is not to go on before.
-    async fn await_return(&self, script: &str) -> Result<(), Setback> {
+    async fn await_rollback_restart(&self, script: &str) -> Result<(), RollbackError> {
         let returning = Returning {
             script: script.to_owned(),
             output: self.output.text(),
-            deadline: Some(self.kept_deadline()),
+            deadline: Some(self.durable_deadline()),
         };
         let id = self.id;
         let noted = self
             .executor
             .journal
-            .call(move |journal| journal.returning(id, returning))
+            .call(move |journal| journal.note_rollback_restart(id, returning))
             .await;
         if let Err(err) = noted {
-            let stopped = Break::internal("cannot write to the journal", &err);
-            return Err(Setback::Failed(stopped.of_going_back(script)));
+            let stopped = StepError::internal("cannot write to the journal", &err);
+            return Err(RollbackError::Failed(stopped.rollback_failure_text(script)));
         }
         tracing::info!(script, "waiting for the restart that going back asked for");
-        match self.undisturbed(std::future::pending::<()>()).await {
-            Err(Break::ShuttingDown) => Err(Setback::Restarting),
-            Err(Break::Failed { .. }) | Ok(()) => {
-                Err(Setback::Failed(no_restart(script).of_going_back(script)))
-            }
-            Err(stopped) => Err(Setback::Failed(stopped.of_going_back(script))),
+        match self.unless_ended(std::future::pending::<()>()).await {
+            Err(StepError::ShuttingDown) => Err(RollbackError::Restarting),
+            Err(StepError::Failed { .. }) | Ok(()) => Err(RollbackError::Failed(
+                no_restart(script).rollback_failure_text(script),
+            )),
+            Err(stopped) => Err(RollbackError::Failed(stopped.rollback_failure_text(script))),
         }
     }
 
     /// What comes after the restart that `script` asked for: the scripts after it, and health as
     /// after a deploy.
-    async fn prove_return(
+    async fn finish_after_rollback_restart(
         &mut self,
-        way: &Way,
+        paths: &RollbackPaths,
         manifest: Manifest,
         script: &str,
     ) -> Result<(), String> {
         if clock::since_boot() >= self.deadline {
-            return Err(no_restart(script).of_going_back(script));
+            return Err(no_restart(script).rollback_failure_text(script));
         }
-        let release = way.release_before(manifest);
+        let release = paths.previous_release(manifest);
         // From here on a crash is one in the middle of going back.
         self.begin_rollback(script).await?;
-        let scripts = scripts_of(&release.manifest);
+        let scripts = rollback_scripts(&release.manifest);
         let left = scripts
             .iter()
             .skip_while(|(name, _)| *name != script)
@@ -279,28 +300,28 @@ impl Attempt<'_> {
         for (name, script) in left {
             let run = release.run(Step::Rollback, name, script);
             let ended = self.run_begun(&run).await;
-            ended.map_err(|stopped| stopped.of_going_back(name))?;
+            ended.map_err(|stopped| stopped.rollback_failure_text(name))?;
         }
         match &release.manifest.health {
             Some(health) => {
-                let shown = self.watch(&release, health).await;
-                shown.map_err(|stopped| stopped.of_going_back("health"))
+                let shown = self.probe_until_healthy(&release, health).await;
+                shown.map_err(|stopped| stopped.rollback_failure_text("health"))
             }
             None => Ok(()),
         }
     }
 
     /// The release that failed could not be left: that is what runs.
-    async fn still_current(&self, way: &Way) -> Option<ReleaseChange> {
-        if activate::current(&way.bundle_dir).ok()?.as_ref() != Some(&way.from) {
+    async fn still_current(&self, paths: &RollbackPaths) -> Option<ReleaseChange> {
+        if activate::current(&paths.bundle_dir).ok()?.as_ref() != Some(&paths.from) {
             return None;
         }
         let release = Release {
             version: self.deploy.version.clone(),
             digest: self.deploy.digest.clone(),
             previous_digest: self.active_digest().await,
-            folder: way.from.clone(),
-            previous_folder: way.to.clone().unwrap_or_default(),
+            folder: paths.from.clone(),
+            previous_folder: paths.to.clone().unwrap_or_default(),
         };
         Some(ReleaseChange {
             name: self.deploy.name.clone(),

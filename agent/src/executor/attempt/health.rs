@@ -10,40 +10,40 @@ use tracing::Instrument as _;
 use super::{Attempt, Prepared};
 use crate::{
     clock,
-    executor::verdict::Break,
-    health::{Verdict, Watch, probe_http, probe_tcp},
+    executor::outcome::StepError,
+    health::{HealthVerdict, HealthWatch, probe_http, probe_tcp},
 };
 
 impl Attempt<'_> {
     /// Probes until the release has shown that it is healthy, if its manifest says how.
-    pub(super) async fn health(&mut self, prepared: &Prepared) -> Result<(), Break> {
+    pub(super) async fn health(&mut self, prepared: &Prepared) -> Result<(), StepError> {
         let Some(health) = &prepared.manifest.health else {
             return Ok(());
         };
-        self.begin(Step::Health).await?;
-        self.watch(prepared, health).await
+        self.begin_step(Step::Health).await?;
+        self.probe_until_healthy(prepared, health).await
     }
 
     /// Probes within a step that has begun. It ends at the execution deadline at the latest.
-    pub(super) async fn watch(
+    pub(super) async fn probe_until_healthy(
         &mut self,
         prepared: &Prepared,
         health: &Health,
-    ) -> Result<(), Break> {
-        let mut watch = Watch::new(health);
+    ) -> Result<(), StepError> {
+        let mut watch = HealthWatch::new(health);
         let mut next = clock::since_boot().saturating_add(health.initial_delay());
         loop {
-            self.undisturbed(clock::sleep_until(next)).await?;
+            self.unless_ended(clock::sleep_until(next)).await?;
             let sent = clock::since_boot();
             let probed = self
                 .probe(prepared, health)
                 .instrument(tracing::info_span!("probe"))
                 .await?;
             match watch.observe(probed.is_ok(), sent, clock::since_boot()) {
-                Verdict::Healthy => return Ok(()),
-                Verdict::Wait(at) => next = at,
-                Verdict::Unhealthy => {
-                    return Err(Break::failed(
+                HealthVerdict::Healthy => return Ok(()),
+                HealthVerdict::Wait(at) => next = at,
+                HealthVerdict::Unhealthy => {
+                    return Err(StepError::failed(
                         FailureReason::HealthCheck,
                         format!(
                             "health: {} probes failed, the last one: {}",
@@ -64,18 +64,18 @@ impl Attempt<'_> {
         &mut self,
         prepared: &Prepared,
         health: &Health,
-    ) -> Result<Result<(), String>, Break> {
+    ) -> Result<Result<(), String>, StepError> {
         let limit = health.timeout();
         let answer = |result: Result<Result<(), String>, Elapsed>| {
             result.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs())))
         };
         match &health.probe {
             Probe::Tcp(address) => {
-                let probed = self.undisturbed(timeout(limit, probe_tcp(address)));
+                let probed = self.unless_ended(timeout(limit, probe_tcp(address)));
                 probed.await.map(answer)
             }
             Probe::Http(address) => {
-                let probed = self.undisturbed(timeout(limit, probe_http(address)));
+                let probed = self.unless_ended(timeout(limit, probe_http(address)));
                 probed.await.map(answer)
             }
             Probe::Command(command) => {

@@ -19,7 +19,7 @@ use super::{Attempt, Prepared};
 use crate::{
     bundle::{BundleDir, ReleaseMetadata, activate, fetch::Fetch, folder_name, unpack},
     clock, durable,
-    executor::verdict::Break,
+    executor::outcome::StepError,
 };
 
 /// Bytes of a download are told at most this often.
@@ -27,16 +27,20 @@ const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
 
 impl Attempt<'_> {
     /// Download, verification and unpacking, or the copy that is there.
-    pub(super) async fn prepare(&self, archive: &Path, aside: &Path) -> Result<Prepared, Break> {
+    pub(super) async fn prepare(
+        &self,
+        archive: &Path,
+        aside: &Path,
+    ) -> Result<Prepared, StepError> {
         let (stop, shutdown) = (self.stops.work.clone(), self.executor.shutdown.clone());
         let halt = CancellationToken::new();
         let preparing = self.prepare_until(&halt, archive, aside);
         tokio::pin!(preparing);
         let why = tokio::select! {
             prepared = &mut preparing => return prepared,
-            () = stop.cancelled() => Break::Stopped,
-            () = shutdown.cancelled() => Break::ShuttingDown,
-            () = clock::sleep_until(self.deadline) => Break::failed(
+            () = stop.cancelled() => StepError::Stopped,
+            () = shutdown.cancelled() => StepError::ShuttingDown,
+            () = clock::sleep_until(self.deadline) => StepError::failed(
                 FailureReason::Download,
                 "the bundle was not on the device within the execution time",
             ),
@@ -55,16 +59,17 @@ impl Attempt<'_> {
         halt: &CancellationToken,
         archive: &Path,
         aside: &Path,
-    ) -> Result<Prepared, Break> {
+    ) -> Result<Prepared, StepError> {
         let remover = &self.executor.shared.remover;
-        let internal = |err: std::io::Error| Break::internal("cannot use the state folder", &err);
+        let internal =
+            |err: std::io::Error| StepError::internal("cannot use the state folder", &err);
         durable::create_private_dir(&remover.state_dir().join("tmp")).map_err(internal)?;
         let bundle_dir = BundleDir::open(remover, &self.deploy.name).map_err(internal)?;
         let digest: Digest = self
             .deploy
             .digest
             .parse()
-            .map_err(|err| Break::internal("the command is damaged", &err))?;
+            .map_err(|err| StepError::internal("the command is damaged", &err))?;
         let folder = folder_name(&self.deploy.version, digest, self.id);
         let previous = activate::current(&bundle_dir).map_err(internal)?;
         let metadata = ReleaseMetadata {
@@ -105,7 +110,7 @@ impl Attempt<'_> {
             .run()
             .instrument(tracing::info_span!("download", bytes));
         let fetched = halt.run_until_cancelled(fetched).await;
-        fetched.ok_or(Break::Stopped)??;
+        fetched.ok_or(StepError::Stopped)??;
 
         self.report(Step::Unpack, 0);
         let place = unpack::Place {

@@ -15,15 +15,15 @@ use crate::{
     clock,
     crash::Act,
     executor::{
+        outcome::{AfterScript, RanScript, StepError, after_script},
         traceparent_or,
-        verdict::{After, Break, Ran, after_script},
     },
     journal::Started,
     sandbox::{Ended, Marker, Script, environment},
 };
 
 /// One script and the release it runs in.
-pub(super) struct Run<'r> {
+pub(super) struct ScriptRun<'r> {
     /// The step it belongs to.
     pub(super) step: Step,
     /// What it is called in the manifest.
@@ -40,7 +40,7 @@ pub(super) struct Run<'r> {
     pub(super) digest: &'r str,
 }
 
-impl Run<'_> {
+impl ScriptRun<'_> {
     /// Whether exit code 75 says that it has arranged for a restart.
     fn may_restart(&self) -> bool {
         let puts_to_work = matches!(self.name, "deploy.script" | "rollback.script");
@@ -50,49 +50,57 @@ impl Run<'_> {
 
 impl Attempt<'_> {
     /// Runs one script to its end; once begun it is never run again in this run of the attempt.
-    pub(super) async fn script(&mut self, run: &Run<'_>) -> Result<After, Break> {
+    pub(super) async fn script(&mut self, run: &ScriptRun<'_>) -> Result<AfterScript, StepError> {
         let span = tracing::info_span!("script", step = environment::step_name(run.step));
         async {
-            self.begin(run.step).await?;
+            self.begin_step(run.step).await?;
             let limit = self.limit(run.manifest);
             let ended = self.run_within(run, limit).await?;
-            self.after(run, ended, limit)
+            self.meaning_of_end(run, ended, limit)
         }
         .instrument(span)
         .await
     }
 
     /// Runs one script of a step that has begun.
-    pub(super) async fn run_begun(&mut self, run: &Run<'_>) -> Result<After, Break> {
+    pub(super) async fn run_begun(
+        &mut self,
+        run: &ScriptRun<'_>,
+    ) -> Result<AfterScript, StepError> {
         let limit = self.limit(run.manifest);
         let ended = self.run_within(run, limit).await?;
-        self.after(run, ended, limit)
+        self.meaning_of_end(run, ended, limit)
     }
 
     /// Runs a probe, which may be repeated and is not noted.
     pub(super) async fn run_probe(
         &mut self,
-        run: &Run<'_>,
+        run: &ScriptRun<'_>,
         limit: Duration,
-    ) -> Result<Result<(), String>, Break> {
+    ) -> Result<Result<(), String>, StepError> {
         let exit_code = self.exit_code;
         let ended = self.run_within(run, limit).await?;
         self.exit_code = exit_code;
-        match self.after(run, ended, limit) {
+        match self.meaning_of_end(run, ended, limit) {
             Ok(_) => Ok(Ok(())),
-            Err(Break::Failed { message, .. }) => Ok(Err(message)),
+            Err(StepError::Failed { message, .. }) => Ok(Err(message)),
             Err(disturbed) => Err(disturbed),
         }
     }
 
-    fn after(&self, run: &Run<'_>, ended: Ended, limit: Duration) -> Result<After, Break> {
-        let script = Ran {
+    fn meaning_of_end(
+        &self,
+        run: &ScriptRun<'_>,
+        ended: Ended,
+        limit: Duration,
+    ) -> Result<AfterScript, StepError> {
+        let script = RanScript {
             name: run.name,
             step: run.step,
             limit_seconds: limit.as_secs(),
             may_restart: run.may_restart(),
         };
-        after_script(&script, ended, self.ends().is_cancelled())
+        after_script(&script, ended, self.end_token().is_cancelled())
     }
 
     /// How long a script may take from now on.
@@ -102,8 +110,12 @@ impl Attempt<'_> {
         own.min(self.executor.settings().max_script_time).min(left)
     }
 
-    async fn run_within(&mut self, run: &Run<'_>, limit: Duration) -> Result<Ended, Break> {
-        let internal = |err: std::io::Error| Break::internal("cannot run the script", &err);
+    async fn run_within(
+        &mut self,
+        run: &ScriptRun<'_>,
+        limit: Duration,
+    ) -> Result<Ended, StepError> {
+        let internal = |err: std::io::Error| StepError::internal("cannot run the script", &err);
         let settings = self.executor.settings();
         let may_restart = run.may_restart();
         let dir = run.bundle_dir.release(run.folder);
@@ -125,11 +137,11 @@ impl Attempt<'_> {
             self.note_process(run, running.pid(), running.start_ticks())
                 .await;
         }
-        let (stop, shutdown) = (self.ends().clone(), self.executor.shutdown.clone());
+        let (stop, shutdown) = (self.end_token().clone(), self.executor.shutdown.clone());
         let rolls_back = self.is_going_back;
         // What the script itself asked for may come before it ends; and a device should not be left
         // half way back.
-        let patience = if may_restart || rolls_back {
+        let shutdown_grace = if may_restart || rolls_back {
             settings.script_grace
         } else {
             Duration::ZERO
@@ -138,7 +150,7 @@ impl Attempt<'_> {
             tokio::select! {
                 () = stop.cancelled() => settings.stop_grace,
                 () = shutdown.cancelled() => {
-                    tokio::time::sleep(patience).await;
+                    tokio::time::sleep(shutdown_grace).await;
                     settings.script_grace
                 }
             }
@@ -156,7 +168,7 @@ impl Attempt<'_> {
     }
 
     /// Should the agent die now, the next one finds the process by this, or else by its marker.
-    async fn note_process(&self, run: &Run<'_>, pid: i32, start_ticks: u64) {
+    async fn note_process(&self, run: &ScriptRun<'_>, pid: i32, start_ticks: u64) {
         let id = self.id;
         let started = Started {
             pid,
@@ -167,7 +179,7 @@ impl Attempt<'_> {
         let noted = self
             .executor
             .journal
-            .call(move |journal| journal.started_as(id, started))
+            .call(move |journal| journal.note_process(id, started))
             .await;
         if let Err(error) = noted {
             let error = &error as &dyn std::error::Error;
@@ -183,7 +195,7 @@ impl Attempt<'_> {
             .unwrap_or_default()
     }
 
-    fn environment(&self, run: &Run<'_>) -> Vec<(String, String)> {
+    fn environment(&self, run: &ScriptRun<'_>) -> Vec<(String, String)> {
         let previous: Option<PathBuf> = run.previous.map(|folder| run.bundle_dir.release(folder));
         environment::Context {
             device_id: self.executor.identity.device.to_string(),

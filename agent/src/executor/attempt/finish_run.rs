@@ -2,20 +2,20 @@
 
 use kernex_proto::v1::{self, AttemptState};
 
-use super::{Attempt, Prepared, going_back::Way};
+use super::{Attempt, Prepared, going_back::RollbackPaths};
 use crate::{
     bundle::activate,
-    executor::{Verdict, verdict::Break},
+    executor::{RunResult, outcome::StepError},
     journal::{Journal, Release, ReleaseChange},
 };
 
 impl Attempt<'_> {
     /// Makes the disk fit the result: what has begun and failed goes back, a failed release goes.
-    pub(super) async fn settle(
+    pub(super) async fn finish_run(
         &mut self,
         prepared: Prepared,
-        result: Result<(), Break>,
-    ) -> Verdict {
+        result: Result<(), StepError>,
+    ) -> RunResult {
         match result {
             Ok(()) => {
                 let change = self.activated(&prepared).await;
@@ -25,18 +25,18 @@ impl Attempt<'_> {
                     output_tail: self.output.text(),
                     ..v1::Outcome::default()
                 };
-                Verdict::Over(Box::new(outcome), Some(change))
+                RunResult::Over(Box::new(outcome), Some(change))
             }
-            Err(Break::Deferred) => self.defer(&prepared).await,
-            Err(Break::Restarting) => Verdict::Later,
+            Err(StepError::Deferred) => self.defer(&prepared).await,
+            Err(StepError::Restarting) => RunResult::Later,
             Err(stopped) if self.has_begun => {
-                let way = Way {
+                let paths = RollbackPaths {
                     bundle_dir: prepared.bundle_dir,
                     from: prepared.folder,
                     to: prepared.previous,
                     keep: prepared.is_copy,
                 };
-                self.go_back(way, stopped.into_outcome()).await
+                self.go_back(paths, stopped.into_outcome()).await
             }
             Err(stopped) => {
                 if !prepared.is_copy {
@@ -49,13 +49,13 @@ impl Attempt<'_> {
                 }
                 let mut outcome = stopped.into_outcome();
                 outcome.output_tail = self.output.text();
-                Verdict::Over(Box::new(outcome), None)
+                RunResult::Over(Box::new(outcome), None)
             }
         }
     }
 
     /// Notes that the server is to grant another run. The release stays for it.
-    async fn defer(&self, prepared: &Prepared) -> Verdict {
+    async fn defer(&self, prepared: &Prepared) -> RunResult {
         let deferred = v1::Deferred {
             run: self.record.run(),
             retry_after_ms: super::millis(prepared.manifest.retry_after()),
@@ -72,14 +72,14 @@ impl Attempt<'_> {
         let stopped = match noted {
             Ok(true) => {
                 tracing::info!(message, "`hooks.pre` asks to be run again later");
-                return Verdict::Deferred;
+                return RunResult::Deferred;
             }
-            Ok(false) => Break::Stopped,
-            Err(err) => Break::internal("cannot write to the journal", &err),
+            Ok(false) => StepError::Stopped,
+            Err(err) => StepError::internal("cannot write to the journal", &err),
         };
         let mut outcome = stopped.into_outcome();
         outcome.output_tail = self.output.text();
-        Verdict::Over(Box::new(outcome), None)
+        RunResult::Over(Box::new(outcome), None)
     }
 
     async fn activated(&self, prepared: &Prepared) -> ReleaseChange {

@@ -12,7 +12,7 @@ const MESSAGE_LIMIT: usize = 4 * 1024;
 
 /// Why an attempt does not go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Break {
+pub(super) enum StepError {
     /// It failed.
     Failed {
         /// Why.
@@ -34,7 +34,7 @@ pub(super) enum Break {
 
 /// What follows a script that ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
+pub(super) enum AfterScript {
     /// The next step.
     Next,
     /// A restart, then the next step.
@@ -43,7 +43,7 @@ pub(super) enum After {
 
 /// A script that ran.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ran {
+pub(super) struct RanScript {
     /// What it is called in the manifest.
     pub(super) name: &'static str,
     /// The step it belongs to.
@@ -56,7 +56,7 @@ pub(super) struct Ran {
 
 /// What came of going back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Back {
+pub(super) enum RollbackResult {
     /// The release of this version is at work again.
     To(String),
     /// There was no release before.
@@ -66,11 +66,11 @@ pub(super) enum Back {
 }
 
 /// The outcome of an attempt that failed with `outcome` and then went back.
-pub(super) fn returned(mut outcome: Outcome, back: &Back) -> Outcome {
+pub(super) fn with_rollback_result(mut outcome: Outcome, back: &RollbackResult) -> Outcome {
     let more = match back {
-        Back::To(version) => format!("went back to {version}"),
-        Back::Nothing => "there is no release to go back to".to_owned(),
-        Back::Failed(version, why) => {
+        RollbackResult::To(version) => format!("went back to {version}"),
+        RollbackResult::Nothing => "there is no release to go back to".to_owned(),
+        RollbackResult::Failed(version, why) => {
             outcome.state = AttemptState::Failed.into();
             outcome.reason = FailureReason::RollbackFailed.into();
             let to = if version.is_empty() {
@@ -93,9 +93,9 @@ pub(super) fn returned(mut outcome: Outcome, back: &Back) -> Outcome {
     outcome
 }
 
-impl Break {
+impl StepError {
     /// Why a script or a probe of going back did not do its work, as part of a sentence.
-    pub(super) fn of_going_back(self, what: &str) -> String {
+    pub(super) fn rollback_failure_text(self, what: &str) -> String {
         match self {
             Self::Failed { message, .. } => message,
             Self::Stopped => format!("{what} was stopped by an operator and is unfinished"),
@@ -151,27 +151,31 @@ impl Break {
     }
 }
 
-impl From<FetchError> for Break {
+impl From<FetchError> for StepError {
     fn from(err: FetchError) -> Self {
         Self::failed(err.reason(), err.to_string())
     }
 }
 
-impl From<UnpackError> for Break {
+impl From<UnpackError> for StepError {
     fn from(err: UnpackError) -> Self {
         Self::failed(err.reason(), err.to_string())
     }
 }
 
 /// What the end of a script means. `stopped`: an operator asked for it.
-pub(super) fn after_script(ran: &Ran, ended: Ended, stopped: bool) -> Result<After, Break> {
+pub(super) fn after_script(
+    ran: &RanScript,
+    ended: Ended,
+    stopped: bool,
+) -> Result<AfterScript, StepError> {
     let what = ran.name;
     let limit_seconds = ran.limit_seconds;
     match ended {
-        Ended::Exited(0) => Ok(After::Next),
-        Ended::Exited(TRY_AGAIN_EXIT_CODE) if ran.step == Step::PreHook => Err(Break::Deferred),
-        Ended::Exited(TRY_AGAIN_EXIT_CODE) if ran.may_restart => Ok(After::Restart),
-        Ended::Exited(code) => Err(Break::Failed {
+        Ended::Exited(0) => Ok(AfterScript::Next),
+        Ended::Exited(TRY_AGAIN_EXIT_CODE) if ran.step == Step::PreHook => Err(StepError::Deferred),
+        Ended::Exited(TRY_AGAIN_EXIT_CODE) if ran.may_restart => Ok(AfterScript::Restart),
+        Ended::Exited(code) => Err(StepError::Failed {
             reason: match ran.step {
                 Step::PreHook => FailureReason::Refused,
                 _ => FailureReason::ScriptFailed,
@@ -179,16 +183,16 @@ pub(super) fn after_script(ran: &Ran, ended: Ended, stopped: bool) -> Result<Aft
             message: format!("{what} exited with {code}"),
             exit_code: Some(code),
         }),
-        Ended::Signalled(signal) => Err(Break::failed(
+        Ended::Signalled(signal) => Err(StepError::failed(
             FailureReason::ScriptFailed,
             format!("{what} was killed by signal {signal}"),
         )),
-        Ended::TimedOut => Err(Break::failed(
+        Ended::TimedOut => Err(StepError::failed(
             FailureReason::ScriptTimeout,
             format!("{what} outlived its limit of {limit_seconds} s and was killed"),
         )),
-        Ended::Interrupted if stopped => Err(Break::Stopped),
-        Ended::Interrupted => Err(Break::ShuttingDown),
+        Ended::Interrupted if stopped => Err(StepError::Stopped),
+        Ended::Interrupted => Err(StepError::ShuttingDown),
     }
 }
 
@@ -208,8 +212,8 @@ pub(super) fn chain(err: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
-    fn ran(step: Step, may_restart: bool) -> Ran {
-        Ran {
+    fn ran(step: Step, may_restart: bool) -> RanScript {
+        RanScript {
             name: "x",
             step,
             limit_seconds: 300,
@@ -221,10 +225,10 @@ mod tests {
     fn exit_code_75_asks_for_more_time_where_that_is_known() {
         let after =
             |step, may_restart| after_script(&ran(step, may_restart), Ended::Exited(75), false);
-        assert_eq!(after(Step::PreHook, false), Err(Break::Deferred));
-        assert_eq!(after(Step::PreHook, true), Err(Break::Deferred));
+        assert_eq!(after(Step::PreHook, false), Err(StepError::Deferred));
+        assert_eq!(after(Step::PreHook, true), Err(StepError::Deferred));
         for step in [Step::Script, Step::PostHook, Step::Rollback] {
-            assert_eq!(after(step, true), Ok(After::Restart));
+            assert_eq!(after(step, true), Ok(AfterScript::Restart));
         }
         for (step, may_restart) in [
             (Step::Script, false),
@@ -240,20 +244,20 @@ mod tests {
     #[test]
     fn an_outcome_says_what_failed_and_what_came_of_going_back() {
         use FailureReason::{HealthCheck, RollbackFailed, Unspecified};
-        let unhealthy = || Break::failed(HealthCheck, "health: bad").into_outcome();
-        let stopped = || Break::Stopped.into_outcome();
-        let failed = Back::Failed("1.0".into(), "rollback.script exited with 3".into());
-        let lost = Back::Failed(String::new(), "no such file".into());
+        let unhealthy = || StepError::failed(HealthCheck, "health: bad").into_outcome();
+        let stopped = || StepError::Stopped.into_outcome();
+        let failed = RollbackResult::Failed("1.0".into(), "rollback.script exited with 3".into());
+        let lost = RollbackResult::Failed(String::new(), "no such file".into());
         let table = [
             (
                 unhealthy(),
-                Back::To("1.0".into()),
+                RollbackResult::To("1.0".into()),
                 (AttemptState::Failed, HealthCheck),
                 "health: bad; went back to 1.0",
             ),
             (
                 unhealthy(),
-                Back::Nothing,
+                RollbackResult::Nothing,
                 (AttemptState::Failed, HealthCheck),
                 "health: bad; there is no release to go back to",
             ),
@@ -265,7 +269,7 @@ mod tests {
             ),
             (
                 stopped(),
-                Back::To("1.0".into()),
+                RollbackResult::To("1.0".into()),
                 (AttemptState::Cancelled, Unspecified),
                 "stopped by an operator; went back to 1.0",
             ),
@@ -277,12 +281,12 @@ mod tests {
             ),
         ];
         for (outcome, back, wanted, message) in table {
-            let outcome = returned(outcome, &back);
+            let outcome = with_rollback_result(outcome, &back);
             assert_eq!((outcome.state(), outcome.reason()), wanted, "{back:?}");
             assert_eq!(outcome.message, message);
         }
-        let long = Break::failed(HealthCheck, "ä".repeat(4000)).into_outcome();
-        let message = returned(long, &failed).message;
+        let long = StepError::failed(HealthCheck, "ä".repeat(4000)).into_outcome();
+        let message = with_rollback_result(long, &failed).message;
         assert!(message.len() <= MESSAGE_LIMIT && message.ends_with("exited with 3"));
     }
 
@@ -346,7 +350,7 @@ mod tests {
         }
         assert_eq!(
             after_script(&ran(Step::Script, true), Ended::Exited(0), true),
-            Ok(After::Next)
+            Ok(AfterScript::Next)
         );
     }
 
@@ -361,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_between_characters() {
-        let outcome = Break::failed(FailureReason::Download, "ä".repeat(5000)).into_outcome();
+        let outcome = StepError::failed(FailureReason::Download, "ä".repeat(5000)).into_outcome();
         assert!(outcome.message.len() <= MESSAGE_LIMIT);
     }
 }
