@@ -24,18 +24,18 @@ use crate::{crash::Act, disk::Fault};
 mod outcomes;
 mod reading;
 mod record;
-mod remembered;
 pub mod rules;
 mod show;
+mod snapshot;
 mod store;
 mod tables;
 
 pub use record::{
     BootInstant, Deadline, Record, Release, Restarting, Returning, Stage, Started, Switch,
 };
-use remembered::Remembered;
-use rules::{Acknowledged, Halt};
+use rules::{AckedReport, StopDecision};
 pub(crate) use show::attempts;
+use snapshot::Snapshot;
 pub(crate) use store::JournalError;
 use store::{IDENTITY, LIVE, NUMBERS, RELEASES, Store, TOMBSTONE_ORDER, TOMBSTONES};
 use tables::{active_of, all_live, bury, find, live_record, next_seq, put_live, put_release};
@@ -48,12 +48,12 @@ const MAX_LIVE: u64 = 1024;
 pub(crate) struct Journal {
     store: Arc<Store>,
     id: JournalId,
-    remembered: Arc<Mutex<Remembered>>,
+    snapshot: Arc<Mutex<Snapshot>>,
 }
 
 /// What became of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum Acceptance {
     /// It is in the journal now.
     New,
     /// It was there already.
@@ -64,7 +64,7 @@ pub(crate) enum Taken {
 
 /// What is to be done about a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stopped {
+pub(crate) enum StopResult {
     /// It had not begun (or was never seen) and never will: the outcome is written.
     Cancelled,
     /// It is under way; the executor has to end it.
@@ -75,7 +75,7 @@ pub(crate) enum Stopped {
 
 /// What an acknowledgement changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Acked {
+pub(crate) enum AckResult {
     /// An accepted report arrived.
     Accepted(AttemptId),
     /// An outcome arrived; the attempt is a tombstone now.
@@ -103,14 +103,14 @@ impl Journal {
         let (store, aside) = match Store::open(path, prepare) {
             Ok(opened) => opened,
             Err(error) => {
-                let remembered = error.fault().and_then(|_| Remembered::read(path));
-                let Some((id, remembered)) = remembered else {
+                let snapshot = error.fault().and_then(|_| Snapshot::read(path));
+                let Some((id, snapshot)) = snapshot else {
                     return Err(error);
                 };
                 let journal = Self {
                     store: Arc::new(Store::closed(path, error.fault())),
                     id,
-                    remembered: Arc::new(Mutex::new(remembered)),
+                    snapshot: Arc::new(Mutex::new(snapshot)),
                 };
                 return Ok((journal, None));
             }
@@ -124,13 +124,13 @@ impl Journal {
         let journal = Self {
             store: Arc::new(store),
             id,
-            remembered: Arc::default(),
+            snapshot: Arc::default(),
         };
-        let remembered = Remembered {
+        let snapshot = Snapshot {
             epoch: journal.epoch()?,
             live: journal.live()?,
         };
-        *journal.remembered() = remembered;
+        *journal.snapshot() = snapshot;
         Ok((journal, aside))
     }
 
@@ -140,7 +140,7 @@ impl Journal {
     }
 
     /// What is wrong with the disk, tried by writing where looking shows nothing.
-    pub(crate) fn trouble(&self) -> Option<Fault> {
+    pub(crate) fn probe_fault(&self) -> Option<Fault> {
         if let Some(fault) = self.store.disk().look() {
             return Some(fault);
         }
@@ -155,16 +155,16 @@ impl Journal {
         act: Act,
         body: impl FnOnce(&redb::WriteTransaction) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        let (value, remembered) = self.store.write(act, |tx| {
+        let (value, snapshot) = self.store.write(act, |tx| {
             let value = body(tx)?;
-            Ok((value, Remembered::of(tx)?))
+            Ok((value, Snapshot::of(tx)?))
         })?;
-        *self.remembered() = remembered;
+        *self.snapshot() = snapshot;
         Ok(value)
     }
 
-    fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered.lock()
+    fn snapshot(&self) -> MutexGuard<'_, Snapshot> {
+        self.snapshot.lock()
     }
 
     /// Runs a journal operation off the event loop: each write waits for the disk.
@@ -190,7 +190,7 @@ impl Journal {
             Ok(table.get("epoch")?.map_or(0, |n| n.value()))
         });
         match read {
-            Err(error) if error.fault().is_some() => Ok(self.remembered().epoch),
+            Err(error) if error.fault().is_some() => Ok(self.snapshot().epoch),
             read => read,
         }
     }
@@ -211,19 +211,19 @@ impl Journal {
         id: AttemptId,
         command: &v1::Command,
         at: BootInstant,
-    ) -> Result<Taken, JournalError> {
+    ) -> Result<Acceptance, JournalError> {
         self.write(Act::JournalAccept, |tx| {
             if let Some(record) = find(tx, id)? {
                 return match record.regranted(command) {
-                    Some(record) => put_live(tx, id, &record).map(|()| Taken::New),
-                    None => Ok(Taken::Known),
+                    Some(record) => put_live(tx, id, &record).map(|()| Acceptance::New),
+                    None => Ok(Acceptance::Known),
                 };
             }
             if tx.open_table(LIVE)?.len()? >= MAX_LIVE {
-                return Ok(Taken::Full);
+                return Ok(Acceptance::Full);
             }
             put_live(tx, id, &Record::accepted(command, at, next_seq(tx)?))?;
-            Ok(Taken::New)
+            Ok(Acceptance::New)
         })
     }
 
@@ -248,12 +248,12 @@ impl Journal {
         &self,
         id: AttemptId,
         command: &v1::Command,
-    ) -> Result<Stopped, JournalError> {
+    ) -> Result<StopResult, JournalError> {
         self.write(Act::JournalStop, |tx| {
             let (record, stopped) = match Record::stopped(find(tx, id)?, command) {
-                Halt::Over => return Ok(Stopped::Over),
-                Halt::UnderWay(record) => (record, Stopped::UnderWay),
-                Halt::Unbegun(mut record) => {
+                StopDecision::Over => return Ok(StopResult::Over),
+                StopDecision::UnderWay(record) => (record, StopResult::UnderWay),
+                StopDecision::Unbegun(mut record) => {
                     let outcome = v1::Outcome {
                         state: v1::AttemptState::Cancelled.into(),
                         message: "stopped before it began".to_owned(),
@@ -262,7 +262,7 @@ impl Journal {
                     };
                     let traceparent = record.traceparent.clone();
                     record.finish(outcome, traceparent, next_seq(tx)?);
-                    (record, Stopped::Cancelled)
+                    (record, StopResult::Cancelled)
                 }
             };
             put_live(tx, id, &record)?;
@@ -368,28 +368,32 @@ impl Journal {
     }
 
     /// Takes an acknowledgement in; after that of an outcome the attempt is a tombstone.
-    pub(crate) fn acknowledge(&self, seq: u64, unix_seconds: i64) -> Result<Acked, JournalError> {
+    pub(crate) fn acknowledge(
+        &self,
+        seq: u64,
+        unix_seconds: i64,
+    ) -> Result<AckResult, JournalError> {
         self.write(Act::JournalAck, |tx| {
             let live = all_live(&tx.open_table(LIVE)?)?;
             let hit = live
                 .into_iter()
                 .find_map(|(id, record)| Some((id, record.report(seq)?, record)));
             let Some((id, what, mut record)) = hit else {
-                return Ok(Acked::Nothing);
+                return Ok(AckResult::Nothing);
             };
             record.acknowledge(what);
             match what {
-                Acknowledged::Accepted => {
+                AckedReport::Accepted => {
                     put_live(tx, id, &record)?;
-                    Ok(Acked::Accepted(id))
+                    Ok(AckResult::Accepted(id))
                 }
-                Acknowledged::Deferred => {
+                AckedReport::Deferred => {
                     put_live(tx, id, &record)?;
-                    Ok(Acked::Deferred(id))
+                    Ok(AckResult::Deferred(id))
                 }
-                Acknowledged::Outcome => {
+                AckedReport::Outcome => {
                     bury(tx, id, record, unix_seconds)?;
-                    Ok(Acked::Outcome(id))
+                    Ok(AckResult::Outcome(id))
                 }
             }
         })

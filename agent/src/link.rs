@@ -21,7 +21,7 @@ pub(crate) struct Link {
     pub(crate) token: MetadataValue<Ascii>,
     pub(crate) device: MetadataValue<Ascii>,
     /// Ends the session when downloads fail on it although it lives.
-    pub(crate) doubted: CancellationToken,
+    pub(crate) invalidated: CancellationToken,
 }
 
 impl Link {
@@ -40,8 +40,8 @@ impl Link {
     }
 
     /// The server refuses its token, although the session lives; another one has to be opened.
-    pub(crate) fn doubt(&self) {
-        self.doubted.cancel();
+    pub(crate) fn invalidate(&self) {
+        self.invalidated.cancel();
     }
 
     /// A request authorised by the session.

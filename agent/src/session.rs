@@ -23,8 +23,8 @@ use crate::{
 };
 
 mod active;
-mod ailing;
-mod asked;
+mod device_commands;
+mod faulty;
 mod handshake;
 mod incoming;
 
@@ -48,7 +48,7 @@ enum SessionError {
     #[error("the server does not take what is sent")]
     Stuck,
     #[error("downloads fail on it although it lives")]
-    Doubted,
+    Invalidated,
     #[error("the journal failed")]
     Journal(#[from] JournalError),
     #[error("{0}")]
@@ -87,7 +87,7 @@ impl SessionError {
 }
 
 /// What the server said, and what keeps the agent from confirming it.
-type Greeted = (handshake::Welcome, Option<Fault>);
+type Greeting = (handshake::Welcome, Option<Fault>);
 
 /// Keeps the session.
 pub(crate) struct Sessions {
@@ -101,22 +101,24 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// Keeps sessions that only say what is wrong with the state folder, until it is well. `false`
     /// when `stop` came first.
-    pub(crate) async fn until_well(&mut self, stop: &CancellationToken) -> bool {
+    pub(crate) async fn run_until_disk_works(&mut self, stop: &CancellationToken) -> bool {
         let mut host = Host::new(&self.config.state_dir);
         let mut backoff = Backoff::new(self.config.max_reconnect_wait);
         loop {
-            let well = self.journal.call(|journal| Ok(journal.trouble().is_none()));
+            let well = self
+                .journal
+                .call(|journal| Ok(journal.probe_fault().is_none()));
             if well.await.unwrap_or(false) {
                 return true;
             }
             let mut opened = None;
-            let end = Box::pin(self.once(&mut host, &mut opened, stop)).await;
+            let end = Box::pin(self.run_session(&mut host, &mut opened, stop)).await;
             let lasted = opened.map_or(Duration::ZERO, |at| clock::since_boot().saturating_sub(at));
             let Err(error) = end else {
                 return false;
             };
             let wait = backoff.next(lasted, error.directed(), rand::random());
-            self.say_not_connected(&error, lasted, wait);
+            self.log_disconnect(&error, lasted, wait);
             if stop
                 .run_until_cancelled(tokio::time::sleep(wait))
                 .await
@@ -127,7 +129,7 @@ impl Sessions {
         }
     }
 
-    fn say_not_connected(&self, error: &SessionError, lasted: Duration, wait: Duration) {
+    fn log_disconnect(&self, error: &SessionError, lasted: Duration, wait: Duration) {
         if let Some(revoked) = error.revoked() {
             tracing::error!(
                 device = %self.identity.device,
@@ -152,14 +154,14 @@ impl Sessions {
         let mut backoff = Backoff::new(self.config.max_reconnect_wait);
         while !stop.is_cancelled() {
             let mut opened = None;
-            let end = Box::pin(self.once(&mut host, &mut opened, &stop)).await;
+            let end = Box::pin(self.run_session(&mut host, &mut opened, &stop)).await;
             self.shared.link.send_replace(None);
             let lasted = opened.map_or(Duration::ZERO, |at| clock::since_boot().saturating_sub(at));
             let Err(error) = end else {
                 return;
             };
             let wait = backoff.next(lasted, error.directed(), rand::random());
-            self.say_not_connected(&error, lasted, wait);
+            self.log_disconnect(&error, lasted, wait);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
@@ -168,7 +170,7 @@ impl Sessions {
     }
 
     /// One session, from connecting to its end; `Ok` when the agent ended it.
-    async fn once(
+    async fn run_session(
         &mut self,
         host: &mut Host,
         opened: &mut Option<Duration>,
@@ -187,12 +189,12 @@ impl Sessions {
             "session open"
         );
         if let Some(fault) = fault {
-            return ailing::run(&self.journal, host, &welcome, streams, fault, stop).await;
+            return faulty::run(&self.journal, host, &welcome, streams, fault, stop).await;
         }
         self.shared.set_device_name(welcome.device_name.clone());
         self.remember_revision(welcome.protocol_revision);
         self.rotate_trust(&welcome);
-        let doubted = link.doubted.clone();
+        let invalidated = link.invalidated.clone();
         self.shared.link.send_replace(Some(link));
         let session = active::Active::new(
             &self.config,
@@ -202,10 +204,10 @@ impl Sessions {
             &welcome,
             streams,
         );
-        session.run(&doubted, stop).await
+        session.run(&invalidated, stop).await
     }
 
-    async fn open(&self) -> Result<(Link, Greeted, handshake::Streams), SessionError> {
+    async fn open(&self) -> Result<(Link, Greeting, handshake::Streams), SessionError> {
         let trust = match self.identity.ca_pem.as_str() {
             "" => None,
             pem => Some(PinnedCa::from_pem(pem, Dates::Ignored).ok_or(SessionError::BadCa)?),
@@ -226,7 +228,7 @@ impl Sessions {
             control_plane,
             token: welcome.session_token.clone(),
             device: handshake::metadata(&self.identity.device.to_string())?,
-            doubted: CancellationToken::new(),
+            invalidated: CancellationToken::new(),
         };
         Ok((link, (welcome, fault), streams))
     }

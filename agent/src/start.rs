@@ -86,7 +86,7 @@ pub(crate) async fn start(
                 Remover::new(&config.state_dir),
             )),
         };
-        if !sessions.until_well(shutdown).await {
+        if !sessions.run_until_disk_works(shutdown).await {
             return Ok(None);
         }
         // Opened as at any other start: it is checked, and set aside if it is damaged.

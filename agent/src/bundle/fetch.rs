@@ -20,7 +20,7 @@ const BEGIN: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// Answers in a row that blame the session, after which another one is opened.
-const DOUBTS: u32 = 3;
+const MAX_REFUSALS: u32 = 3;
 
 /// Why a bundle could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -86,17 +86,17 @@ pub(crate) struct Fetch<'a> {
 impl Fetch<'_> {
     /// Fetches and verifies. On an error, and when dropped, the caller removes the file.
     pub(crate) async fn run(mut self) -> Result<(), FetchError> {
-        match self.once().await {
+        match self.fetch_once().await {
             Err(FetchError::Mismatch { wanted, found }) => {
                 tracing::warn!(%wanted, %found, "the download is damaged; fetching once more");
                 durable::discard(self.path);
-                self.once().await
+                self.fetch_once().await
             }
             done => done,
         }
     }
 
-    async fn once(&mut self) -> Result<(), FetchError> {
+    async fn fetch_once(&mut self) -> Result<(), FetchError> {
         make_room(self.remover, self.size).await??;
         let mut sink = Sink::create(self.path).await?;
         let policy = ExponentialBuilder::default()
@@ -106,23 +106,23 @@ impl Fetch<'_> {
             .with_jitter();
         let mut waits = policy.build();
         // A stored file that is too short ends cleanly, again and again; that is damage, not a cut.
-        let (mut empty_ends, mut doubts) = (0, 0);
+        let (mut empty_ends, mut refusals) = (0, 0);
         while empty_ends < 3 {
             let before = sink.offset;
             let ended = self.stream(&mut sink).await?;
             match &ended {
-                Ended::Doubtful(_) if sink.offset == before => doubts += 1,
-                _ => doubts = 0,
+                StreamEnd::SessionRefused(_) if sink.offset == before => refusals += 1,
+                _ => refusals = 0,
             }
-            if doubts == DOUBTS {
-                doubts = 0;
-                self.doubt();
+            if refusals == MAX_REFUSALS {
+                refusals = 0;
+                self.invalidate_session();
             }
             match ended {
-                Ended::Complete => break,
-                Ended::Cleanly if sink.offset == before => empty_ends += 1,
-                Ended::Cleanly => {}
-                Ended::Cut(why) | Ended::Doubtful(why) => {
+                StreamEnd::Complete => break,
+                StreamEnd::Cleanly if sink.offset == before => empty_ends += 1,
+                StreamEnd::Cleanly => {}
+                StreamEnd::Cut(why) | StreamEnd::SessionRefused(why) => {
                     tracing::info!(
                         offset = sink.offset,
                         why,
@@ -148,40 +148,40 @@ impl Fetch<'_> {
     }
 
     /// A session that has another token may do better.
-    fn doubt(&self) {
+    fn invalidate_session(&self) {
         if let Some(link) = &*self.link.borrow() {
-            link.doubt();
+            link.invalidate();
         }
     }
 
-    async fn stream(&mut self, sink: &mut Sink) -> Result<Ended, FetchError> {
+    async fn stream(&mut self, sink: &mut Sink) -> Result<StreamEnd, FetchError> {
         let link = match self.link.wait_for(Option::is_some).await {
             Ok(link) => link.clone(),
             Err(_) => None,
         };
         let Some(link) = link else {
-            return Ok(Ended::Cut("the agent is stopping".to_owned()));
+            return Ok(StreamEnd::Cut("the agent is stopping".to_owned()));
         };
         // On a connection that died without a word nothing would ever come, and the session is who
         // notices.
         let mut session = self.link.clone();
         tokio::select! {
             ended = Box::pin(self.download(&link, sink)) => ended,
-            _ = session.changed() => Ok(Ended::Cut("its session is over".to_owned())),
+            _ = session.changed() => Ok(StreamEnd::Cut("its session is over".to_owned())),
         }
     }
 
     /// One download over a connection of its own. May be dropped at any moment.
-    async fn download(&self, link: &Link, sink: &mut Sink) -> Result<Ended, FetchError> {
+    async fn download(&self, link: &Link, sink: &mut Sink) -> Result<StreamEnd, FetchError> {
         let (client, connection) = match link.connect_bulk(self.limit).await {
             Ok(connected) => connected,
-            Err(error) => return Ok(Ended::Cut(chain(&error))),
+            Err(error) => return Ok(StreamEnd::Cut(chain(&error))),
         };
         tokio::select! {
             // What has come is taken before an end of the connection is looked at.
             biased;
             ended = self.receive(client, link, sink) => ended,
-            error = connection => Ok(Ended::Cut(chain(&error))),
+            error = connection => Ok(StreamEnd::Cut(chain(&error))),
         }
     }
 
@@ -190,7 +190,7 @@ impl Fetch<'_> {
         mut client: AgentServiceClient<Calls>,
         link: &Link,
         sink: &mut Sink,
-    ) -> Result<Ended, FetchError> {
+    ) -> Result<StreamEnd, FetchError> {
         let request = link.request(v1::DownloadBundleRequest {
             digest: self.digest.to_string(),
             offset: sink.offset,
@@ -199,7 +199,7 @@ impl Fetch<'_> {
         let mut stream = match opened {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return refused_or_cut(&status),
-            Err(_) => return Ok(Ended::Cut("the server did not answer".to_owned())),
+            Err(_) => return Ok(StreamEnd::Cut("the server did not answer".to_owned())),
         };
         loop {
             match stream.message().await {
@@ -208,11 +208,11 @@ impl Fetch<'_> {
                     (self.progress)(sink.offset);
                     // More than promised can only be something else; the digest will say so.
                     if self.size != 0 && sink.offset >= self.size {
-                        return Ok(Ended::Complete);
+                        return Ok(StreamEnd::Complete);
                     }
                 }
-                Ok(None) if self.size == 0 => return Ok(Ended::Complete),
-                Ok(None) => return Ok(Ended::Cleanly),
+                Ok(None) if self.size == 0 => return Ok(StreamEnd::Complete),
+                Ok(None) => return Ok(StreamEnd::Cleanly),
                 Err(status) => return refused_or_cut(&status),
             }
         }
@@ -251,7 +251,7 @@ impl Sink {
     /// Waits for the chunk before, and has this one written. Who is dropped while waiting has not
     /// written it.
     async fn write(&mut self, chunk: Bytes) -> io::Result<()> {
-        let mut written = self.settle().await?;
+        let mut written = self.take_written().await?;
         self.offset += chunk.len() as u64;
         self.writing = Some(tokio::task::spawn_blocking(move || {
             written.hash.update(&chunk);
@@ -263,7 +263,7 @@ impl Sink {
 
     /// Syncs; says what the bytes hash to.
     async fn finish(mut self) -> io::Result<Digest> {
-        let written = self.settle().await?;
+        let written = self.take_written().await?;
         blocking(move || {
             written.file.sync_all()?;
             Ok(written.hash.finish())
@@ -271,7 +271,7 @@ impl Sink {
         .await
     }
 
-    async fn settle(&mut self) -> io::Result<Written> {
+    async fn take_written(&mut self) -> io::Result<Written> {
         if let Some(writing) = &mut self.writing {
             let written = writing.await;
             self.writing = None;
@@ -302,25 +302,26 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// How one stream ended.
 #[derive(Debug)]
-enum Ended {
+enum StreamEnd {
     Complete,
     Cleanly,
     Cut(String),
     /// The server does not know the session.
-    Doubtful(String),
+    SessionRefused(String),
 }
 
 /// The server saying no is final; anything else may be better next time.
-fn refused_or_cut(status: &tonic::Status) -> Result<Ended, FetchError> {
+fn refused_or_cut(status: &tonic::Status) -> Result<StreamEnd, FetchError> {
     match status.code() {
         Code::NotFound
         | Code::PermissionDenied
         | Code::FailedPrecondition
         | Code::Unimplemented => Err(FetchError::Refused(status.message().to_owned())),
-        code @ Code::Unauthenticated => {
-            Ok(Ended::Doubtful(format!("{code:?}: {}", status.message())))
-        }
-        code => Ok(Ended::Cut(match std::error::Error::source(status) {
+        code @ Code::Unauthenticated => Ok(StreamEnd::SessionRefused(format!(
+            "{code:?}: {}",
+            status.message()
+        ))),
+        code => Ok(StreamEnd::Cut(match std::error::Error::source(status) {
             Some(source) => chain(source),
             None => format!("{code:?}: {}", status.message()),
         })),
@@ -351,11 +352,14 @@ mod tests {
             Status::internal(""),
         ] {
             assert!(
-                matches!(refused_or_cut(&status), Ok(Ended::Cut(_))),
+                matches!(refused_or_cut(&status), Ok(StreamEnd::Cut(_))),
                 "{status}"
             );
         }
         let status = Status::unauthenticated("the session ended meanwhile");
-        assert!(matches!(refused_or_cut(&status), Ok(Ended::Doubtful(_))));
+        assert!(matches!(
+            refused_or_cut(&status),
+            Ok(StreamEnd::SessionRefused(_))
+        ));
     }
 }

@@ -13,7 +13,7 @@ use super::{
 
 /// An outcome to be told again.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Told {
+pub(crate) struct PastOutcome {
     /// The report.
     pub(crate) report: v1::Report,
     /// It was acknowledged before, so another acknowledgement changes nothing.
@@ -44,7 +44,7 @@ impl Journal {
         &self,
         seq: u64,
         at_most: usize,
-    ) -> Result<Vec<Told>, JournalError> {
+    ) -> Result<Vec<PastOutcome>, JournalError> {
         self.store.read(|tx| {
             let (order, buried) = (tx.open_table(TOMBSTONE_ORDER)?, tx.open_table(TOMBSTONES)?);
             let mut found = Vec::with_capacity(at_most);
@@ -55,24 +55,24 @@ impl Journal {
                     continue;
                 };
                 let report = Record::decode(bytes.value())?.outcome_report(id);
-                found.extend(report.map(|report| Told {
+                found.extend(report.map(|report| PastOutcome {
                     report,
                     buried: true,
                 }));
             }
             let live = live_outcomes(tx)?;
-            let places = Places::of(&live);
+            let live_outcomes_in_order = LiveOutcomes::of(&live);
             let above = live.into_iter().filter(|(of, ..)| *of > seq);
             found.extend(above.filter_map(|(_, id, record)| {
-                Some(Told {
+                Some(PastOutcome {
                     report: record.outcome_report(id)?,
                     buried: false,
                 })
             }));
-            found.sort_by_key(|told| told.report.seq);
+            found.sort_by_key(|past| past.report.seq);
             found.truncate(at_most);
-            for told in &mut found {
-                places.name(tx, &mut told.report)?;
+            for past in &mut found {
+                live_outcomes_in_order.set_previous(tx, &mut past.report)?;
             }
             Ok(found)
         })
@@ -88,19 +88,19 @@ impl Journal {
             record.deferred_report(id),
             record.outcome_report(id),
         ];
-        self.placed(known.into_iter().flatten().collect())
+        self.with_previous(known.into_iter().flatten().collect())
     }
 
     /// Says of each outcome among reports which one comes before it.
-    pub(super) fn placed(
+    pub(super) fn with_previous(
         &self,
         mut reports: Vec<v1::Report>,
     ) -> Result<Vec<v1::Report>, JournalError> {
         if reports.iter().any(is_outcome) {
             self.store.read(|tx| {
-                let places = Places::of(&live_outcomes(tx)?);
+                let live_outcomes_in_order = LiveOutcomes::of(&live_outcomes(tx)?);
                 let mut reports = reports.iter_mut();
-                reports.try_for_each(|report| places.name(tx, report))
+                reports.try_for_each(|report| live_outcomes_in_order.set_previous(tx, report))
             })?;
         }
         Ok(reports)
@@ -112,15 +112,19 @@ fn is_outcome(report: &v1::Report) -> bool {
 }
 
 /// Numbers of the outcomes that wait for their acknowledgement, in order.
-struct Places(Vec<u64>);
+struct LiveOutcomes(Vec<u64>);
 
-impl Places {
+impl LiveOutcomes {
     fn of(live: &[(u64, AttemptId, Record)]) -> Self {
         Self(live.iter().map(|(seq, ..)| *seq).collect())
     }
 
     /// Says which outcome comes before this one, if it is one.
-    fn name(&self, tx: &ReadTransaction, report: &mut v1::Report) -> Result<(), JournalError> {
+    fn set_previous(
+        &self,
+        tx: &ReadTransaction,
+        report: &mut v1::Report,
+    ) -> Result<(), JournalError> {
         if is_outcome(report) {
             let live = self.0.iter().copied();
             let live = live.take_while(|seq| *seq < report.seq).last();

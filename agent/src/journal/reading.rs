@@ -15,7 +15,7 @@ impl Journal {
     pub(crate) fn live(&self) -> Result<Vec<(AttemptId, Record)>, JournalError> {
         match self.store.read(|tx| all_live(&tx.open_table(LIVE)?)) {
             // It is what the journal held last; nothing can have been added since.
-            Err(error) if error.fault().is_some() => Ok(self.remembered().live.clone()),
+            Err(error) if error.fault().is_some() => Ok(self.snapshot().live.clone()),
             read => read,
         }
     }
@@ -49,7 +49,7 @@ impl Journal {
             reports.extend(record.outcome_report(id));
         }
         reports.sort_by_key(|report| report.seq);
-        self.placed(reports)
+        self.with_previous(reports)
     }
 
     /// Reports of attempts that wait for another run, for each session to tell.

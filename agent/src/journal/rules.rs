@@ -8,7 +8,7 @@ use super::{BootInstant, Record, Started};
 
 /// What a stop makes of a record.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Halt {
+pub enum StopDecision {
     /// It had ended before; its outcome stands.
     Over,
     /// It is under way; write this and end it.
@@ -19,7 +19,7 @@ pub enum Halt {
 
 /// What an acknowledgement is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acknowledged {
+pub enum AckedReport {
     /// The accepted report.
     Accepted,
     /// The request for another run.
@@ -67,14 +67,14 @@ impl Record {
 
     /// What a stop makes of an attempt, also of one never seen.
     #[must_use]
-    pub fn stopped(known: Option<Self>, command: &v1::Command) -> Halt {
+    pub fn stopped(known: Option<Self>, command: &v1::Command) -> StopDecision {
         let mut record = known.unwrap_or_else(|| Self {
             command: Some(command.clone()),
             traceparent: command.traceparent.clone(),
             ..Self::default()
         });
         if record.outcome.is_some() {
-            return Halt::Over;
+            return StopDecision::Over;
         }
         let stop = match &command.action {
             Some(Action::Stop(stop)) => *stop,
@@ -88,9 +88,9 @@ impl Record {
         // An attempt that is to go back has changed the device, whether or not a step of it runs
         // now.
         if record.started.is_some() || record.failing.is_some() {
-            Halt::UnderWay(record)
+            StopDecision::UnderWay(record)
         } else {
-            Halt::Unbegun(record)
+            StopDecision::Unbegun(record)
         }
     }
 
@@ -143,26 +143,26 @@ impl Record {
 
     /// What a report of this record with the given number was about, if it has one.
     #[must_use]
-    pub fn report(&self, seq: u64) -> Option<Acknowledged> {
+    pub fn report(&self, seq: u64) -> Option<AckedReport> {
         if seq == 0 {
             return None;
         }
         if self.accepted_seq == seq {
-            return Some(Acknowledged::Accepted);
+            return Some(AckedReport::Accepted);
         }
         match &self.outcome {
-            Some(_) => (self.outcome_seq == seq).then_some(Acknowledged::Outcome),
+            Some(_) => (self.outcome_seq == seq).then_some(AckedReport::Outcome),
             None => (self.deferred.is_some() && self.deferred_seq == seq)
-                .then_some(Acknowledged::Deferred),
+                .then_some(AckedReport::Deferred),
         }
     }
 
     /// Notes that a report arrived. The record of an outcome that arrived is to be buried.
-    pub fn acknowledge(&mut self, what: Acknowledged) {
+    pub fn acknowledge(&mut self, what: AckedReport) {
         match what {
-            Acknowledged::Accepted => self.accepted_acked = true,
-            Acknowledged::Deferred => self.deferred_acked = true,
-            Acknowledged::Outcome => {}
+            AckedReport::Accepted => self.accepted_acked = true,
+            AckedReport::Deferred => self.deferred_acked = true,
+            AckedReport::Outcome => {}
         }
     }
 }

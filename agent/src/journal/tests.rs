@@ -48,7 +48,7 @@ fn deploy() -> v1::Command {
     }
 }
 
-fn accept(journal: &Journal, id: AttemptId) -> Taken {
+fn accept(journal: &Journal, id: AttemptId) -> Acceptance {
     journal
         .accept(id, &deploy(), BootInstant::default())
         .unwrap()
@@ -120,20 +120,20 @@ fn a_repeated_command_is_known_for_ever() {
     let bench = Bench::new();
     let journal = bench.open();
     let a = id();
-    assert_eq!(accept(&journal, a), Taken::New);
-    assert_eq!(accept(&journal, a), Taken::Known);
+    assert_eq!(accept(&journal, a), Acceptance::New);
+    assert_eq!(accept(&journal, a), Acceptance::Known);
     finish(&journal, a);
-    assert_eq!(accept(&journal, a), Taken::Known);
+    assert_eq!(accept(&journal, a), Acceptance::Known);
     let outcome = journal.get(a).unwrap().unwrap().outcome_report(a).unwrap();
     assert_eq!(
         journal.acknowledge(outcome.seq, 0).unwrap(),
-        Acked::Outcome(a)
+        AckResult::Outcome(a)
     );
     assert!(journal.live().unwrap().is_empty());
-    assert_eq!(accept(&journal, a), Taken::Known);
+    assert_eq!(accept(&journal, a), Acceptance::Known);
     drop(journal);
     let journal = bench.open();
-    assert_eq!(accept(&journal, a), Taken::Known);
+    assert_eq!(accept(&journal, a), Acceptance::Known);
     let again = journal.get(a).unwrap().unwrap().outcome_report(a).unwrap();
     assert_eq!(again.seq, outcome.seq);
     let Some(v1::report::Event::Outcome(kept)) = again.event else {
@@ -150,13 +150,13 @@ fn reports_wait_for_their_own_acknowledgement() {
     finish(&journal, a);
     let waiting = |journal: &Journal| journal.unacknowledged().unwrap().len();
     assert_eq!(waiting(&journal), 2);
-    assert_eq!(journal.acknowledge(99, 0).unwrap(), Acked::Nothing);
-    assert_eq!(journal.acknowledge(0, 0).unwrap(), Acked::Nothing);
+    assert_eq!(journal.acknowledge(99, 0).unwrap(), AckResult::Nothing);
+    assert_eq!(journal.acknowledge(0, 0).unwrap(), AckResult::Nothing);
     assert_eq!(waiting(&journal), 2);
-    assert_eq!(journal.acknowledge(1, 0).unwrap(), Acked::Accepted(a));
+    assert_eq!(journal.acknowledge(1, 0).unwrap(), AckResult::Accepted(a));
     assert_eq!(waiting(&journal), 1);
-    assert_eq!(journal.acknowledge(2, 0).unwrap(), Acked::Outcome(a));
-    assert_eq!(journal.acknowledge(2, 0).unwrap(), Acked::Nothing);
+    assert_eq!(journal.acknowledge(2, 0).unwrap(), AckResult::Outcome(a));
+    assert_eq!(journal.acknowledge(2, 0).unwrap(), AckResult::Nothing);
     assert_eq!(waiting(&journal), 0);
 }
 
@@ -185,21 +185,21 @@ fn a_stop_comes_before_during_and_after() {
         ..v1::Command::default()
     };
     let (unseen, waiting, running, over) = (id(), id(), id(), id());
-    assert_eq!(journal.stop(unseen, &stop).unwrap(), Stopped::Cancelled);
-    assert_eq!(accept(&journal, unseen), Taken::Known);
+    assert_eq!(journal.stop(unseen, &stop).unwrap(), StopResult::Cancelled);
+    assert_eq!(accept(&journal, unseen), Acceptance::Known);
     accept(&journal, waiting);
-    assert_eq!(journal.stop(waiting, &stop).unwrap(), Stopped::Cancelled);
+    assert_eq!(journal.stop(waiting, &stop).unwrap(), StopResult::Cancelled);
     assert!(!journal.start(waiting, Started::default()).unwrap());
     accept(&journal, running);
     assert!(journal.start(running, Started::default()).unwrap());
-    assert_eq!(journal.stop(running, &stop).unwrap(), Stopped::UnderWay);
+    assert_eq!(journal.stop(running, &stop).unwrap(), StopResult::UnderWay);
     assert!(
         !journal.start(running, Started::default()).unwrap(),
         "no further step"
     );
     accept(&journal, over);
     finish(&journal, over);
-    assert_eq!(journal.stop(over, &stop).unwrap(), Stopped::Over);
+    assert_eq!(journal.stop(over, &stop).unwrap(), StopResult::Over);
     assert_eq!(journal.next_ready().unwrap(), None);
 }
 
@@ -304,25 +304,28 @@ fn a_deferred_attempt_waits_for_a_later_run_and_takes_each_once() {
     let journal = bench.open();
     assert_eq!(journal.deferred().unwrap().len(), 1);
     let seq = journal.deferred().unwrap()[0].seq;
-    assert_eq!(journal.acknowledge(seq, 0).unwrap(), Acked::Deferred(id));
+    assert_eq!(
+        journal.acknowledge(seq, 0).unwrap(),
+        AckResult::Deferred(id)
+    );
     assert_eq!(journal.unacknowledged().unwrap().len(), 1, "the acceptance");
     assert_eq!(journal.deferred().unwrap().len(), 1, "told in each session");
     let take = |number| journal.accept(id, &run(number), BootInstant::default());
-    for (number, taken) in [
-        (0, Taken::Known),
-        (1, Taken::Known),
-        (2, Taken::New),
-        (2, Taken::Known),
+    for (number, acceptance) in [
+        (0, Acceptance::Known),
+        (1, Acceptance::Known),
+        (2, Acceptance::New),
+        (2, Acceptance::Known),
     ] {
-        assert_eq!(take(number).unwrap(), taken, "run {number}");
+        assert_eq!(take(number).unwrap(), acceptance, "run {number}");
     }
     assert_eq!(journal.next_ready().unwrap(), Some(id));
     assert_eq!(journal.get(id).unwrap().unwrap().run(), 2);
     // A stop while it waits ends it at once, and no run is taken after that.
     journal.start(id, Started::default()).unwrap();
     assert!(journal.defer(id, deferred(2), String::new()).unwrap());
-    assert_eq!(journal.stop(id, &deploy()).unwrap(), Stopped::Cancelled);
-    assert_eq!(take(3).unwrap(), Taken::Known);
+    assert_eq!(journal.stop(id, &deploy()).unwrap(), StopResult::Cancelled);
+    assert_eq!(take(3).unwrap(), Acceptance::Known);
     assert!(journal.deferred().unwrap().is_empty());
 }
 
@@ -403,7 +406,7 @@ fn a_stop_keeps_every_step_from_beginning_but_not_going_back() {
         journal.start(id, started).unwrap()
     };
     assert!(begin(v1::Step::Script));
-    assert_eq!(journal.stop(id, &deploy()).unwrap(), Stopped::UnderWay);
+    assert_eq!(journal.stop(id, &deploy()).unwrap(), StopResult::UnderWay);
     assert!(!begin(v1::Step::PostHook));
     assert!(begin(v1::Step::Rollback));
     finish(&journal, id);

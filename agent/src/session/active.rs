@@ -21,13 +21,13 @@ use crate::{
     crash::Act,
     disk::Fault,
     host::Host,
-    journal::{Acked, BootInstant, Journal, Stopped, Taken},
+    journal::{Acceptance, AckResult, BootInstant, Journal, StopResult},
     shared::{Shared, progress_report},
 };
 
-mod again;
+mod resend;
 
-use again::Again;
+use resend::Resend;
 
 /// A message that is not taken for this long means that the server does not read.
 pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ pub(super) struct Active<'a> {
     /// Reports sent in this session; sent again only in the next, or when asked for again.
     pub(super) sent: HashSet<u64>,
     /// Outcomes that the server has lost and is told again.
-    again: Option<Again>,
+    resend: Option<Resend>,
 }
 
 impl<'a> Active<'a> {
@@ -81,21 +81,21 @@ impl<'a> Active<'a> {
             heartbeat_seq: 0,
             recorded_seq: welcome.recorded_seq,
             sent: HashSet::new(),
-            again: None,
+            resend: None,
         }
     }
 
-    /// Runs until the end of the session, which comes early once it is `doubted`; `Ok` when `stop`
+    /// Runs until the end of the session, which comes early once it is `invalidated`; `Ok` when `stop`
     /// ended it.
     pub(super) async fn run(
         mut self,
-        doubted: &CancellationToken,
+        invalidated: &CancellationToken,
         stop: &CancellationToken,
     ) -> Result<(), SessionError> {
-        let mut heard = Instant::now();
+        let mut last_received = Instant::now();
         let mut progress = self.shared.progress.subscribe();
         progress.mark_unchanged();
-        self.begin_again(self.recorded_seq).await?;
+        self.begin_resend(self.recorded_seq).await?;
         self.send_reports().await?;
         self.send_deferred().await?;
         loop {
@@ -105,7 +105,7 @@ impl<'a> Active<'a> {
                     let message = message
                         .map_err(|status| SessionError::Status(Box::new(status)))?
                         .ok_or(SessionError::Ended)?;
-                    heard = Instant::now();
+                    last_received = Instant::now();
                     self.handle(message).await?;
                 }
                 _ = self.ticks.tick() => self.send_heartbeat().await?,
@@ -116,8 +116,8 @@ impl<'a> Active<'a> {
                         self.send(Message::Report(report)).await?;
                     }
                 },
-                () = sleep_until(heard + silence) => return Err(SessionError::Silent(silence)),
-                () = doubted.cancelled() => return Err(SessionError::Doubted),
+                () = sleep_until(last_received + silence) => return Err(SessionError::Silent(silence)),
+                () = invalidated.cancelled() => return Err(SessionError::Invalidated),
                 () = stop.cancelled() => {
                     self.send_reports().await?;
                     return self.await_acks(LAST_ACKS).await;
@@ -143,7 +143,7 @@ impl<'a> Active<'a> {
                 self.journal
                     .call(move |journal| journal.refuse(id, &command, outcome))
                     .await?;
-                self.send_again(id).await
+                self.resend_reports_of(id).await
             }
             Incoming::Stop(id, command) => self.stop(id, command).await,
             Incoming::Plan(plan) => self.plan(plan).await,
@@ -168,24 +168,26 @@ impl<'a> Active<'a> {
             boot_id: clock::boot_id(),
             millis: u64::try_from(clock::since_boot().as_millis()).unwrap_or(u64::MAX),
         };
-        let taken = self
+        let acceptance = self
             .journal
             .call(move |journal| match journal.accept(id, &command, at)? {
-                Taken::Full => {
+                Acceptance::Full => {
                     let outcome = failed(
                         v1::FailureReason::Internal,
                         "too many attempts are waiting on this device".to_owned(),
                     );
-                    journal.refuse(id, &command, outcome).map(|()| Taken::Full)
+                    journal
+                        .refuse(id, &command, outcome)
+                        .map(|()| Acceptance::Full)
                 }
-                taken => Ok(taken),
+                acceptance => Ok(acceptance),
             })
             .await?;
-        tracing::info!(command = %id, ?taken, "got a command");
-        if taken == Taken::New {
+        tracing::info!(command = %id, ?acceptance, "got a command");
+        if acceptance == Acceptance::New {
             self.shared.work.notify_one();
         }
-        self.send_again(id).await
+        self.resend_reports_of(id).await
     }
 
     async fn stop(&mut self, id: AttemptId, command: v1::Command) -> Result<(), SessionError> {
@@ -195,11 +197,11 @@ impl<'a> Active<'a> {
             .call(move |journal| journal.stop(id, &command))
             .await?;
         tracing::info!(command = %id, ?stopped, going_back, "got a stop");
-        let is_at_work = self.shared.stop(id, going_back);
+        let is_running = self.shared.stop(id, going_back);
         match stopped {
-            Stopped::UnderWay if is_at_work => Ok(()),
+            StopResult::UnderWay if is_running => Ok(()),
             // It waits for its turn to go on or to go back.
-            Stopped::UnderWay => {
+            StopResult::UnderWay => {
                 let progress = v1::Progress {
                     step: v1::Step::Rollback.into(),
                     stopped: true,
@@ -208,7 +210,7 @@ impl<'a> Active<'a> {
                 self.send(Message::Report(progress_report(id, progress)))
                     .await
             }
-            Stopped::Cancelled | Stopped::Over => self.send_again(id).await,
+            StopResult::Cancelled | StopResult::Over => self.resend_reports_of(id).await,
         }
     }
 
@@ -217,9 +219,9 @@ impl<'a> Active<'a> {
         seq: u64,
         disposition: Disposition,
     ) -> Result<(), SessionError> {
-        if self.told_again(seq).await? {
+        if self.acknowledge_resent(seq).await? {
             self.sent.remove(&seq);
-            return self.keep_telling().await;
+            return self.continue_resend().await;
         }
         let now = clock::wall().seconds;
         let acked = self
@@ -233,10 +235,10 @@ impl<'a> Active<'a> {
             "acknowledged"
         );
         self.sent.remove(&seq);
-        self.keep_telling().await?;
+        self.continue_resend().await?;
         match (acked, disposition) {
             // This server cannot ask again, and waiting for it would be for ever.
-            (Acked::Deferred(id), Disposition::Refused | Disposition::Unknown) => {
+            (AckResult::Deferred(id), Disposition::Refused | Disposition::Unknown) => {
                 let why =
                     "hooks.pre asked to be asked again later, which this server does not know";
                 let outcome = failed(v1::FailureReason::Refused, why.to_owned());
@@ -245,7 +247,7 @@ impl<'a> Active<'a> {
                     .await?;
                 self.send_reports().await
             }
-            (Acked::Accepted(id) | Acked::Deferred(id), disposition)
+            (AckResult::Accepted(id) | AckResult::Deferred(id), disposition)
                 if is_unwanted(disposition) =>
             {
                 self.give_up(id, disposition).await
@@ -294,10 +296,10 @@ impl<'a> Active<'a> {
                 Some(record) if record.state() == v1::AttemptState::Accepted => {
                     journal.stop(id, &v1::Command::default())
                 }
-                _ => Ok(Stopped::Over),
+                _ => Ok(StopResult::Over),
             })
             .await?;
-        if stopped == Stopped::Cancelled {
+        if stopped == StopResult::Cancelled {
             tracing::warn!(command = %id, disposition = disposition.as_str_name(), "given up");
             self.shared.stop(id, false);
             self.send_reports().await?;
@@ -342,7 +344,7 @@ impl<'a> Active<'a> {
     /// Sends what is not acknowledged and was not sent in this session.
     pub(super) async fn send_reports(&mut self) -> Result<(), SessionError> {
         for report in self.journal.call(Journal::unacknowledged).await? {
-            let waits = is_outcome(&report) && self.waits_for_its_turn(report.seq);
+            let waits = is_outcome(&report) && self.waits_for_resend(report.seq);
             if !waits && self.sent.insert(report.seq) {
                 self.send(Message::Report(report)).await?;
             }
@@ -353,7 +355,7 @@ impl<'a> Active<'a> {
     /// Sends what is known of one attempt, acknowledged or not: the server asked for it again.
     /// Outcomes that were made before and wait to be sent go first, so that they are recorded in
     /// their order.
-    async fn send_again(&mut self, id: AttemptId) -> Result<(), SessionError> {
+    async fn resend_reports_of(&mut self, id: AttemptId) -> Result<(), SessionError> {
         let known = self
             .journal
             .call(move |journal| journal.reports_of(id))
@@ -365,7 +367,7 @@ impl<'a> Active<'a> {
         }
         for report in known {
             let is_sent_now = unsent.contains(&report.seq) && self.sent.contains(&report.seq);
-            if is_sent_now || is_outcome(&report) && self.waits_for_its_turn(report.seq) {
+            if is_sent_now || is_outcome(&report) && self.waits_for_resend(report.seq) {
                 continue;
             }
             self.sent.insert(report.seq);
@@ -393,7 +395,7 @@ impl<'a> Active<'a> {
     }
 
     pub(super) async fn send(&self, message: Message) -> Result<(), SessionError> {
-        let act = guarded(&message);
+        let act = crash_point_of(&message);
         let message = v1::DeviceSessionRequest {
             message: Some(message),
         };
@@ -419,7 +421,7 @@ fn is_outcome(report: &v1::Report) -> bool {
 }
 
 /// What sending a message is called where crashes are tested.
-fn guarded(message: &Message) -> Option<Act> {
+fn crash_point_of(message: &Message) -> Option<Act> {
     Some(match message {
         Message::Heartbeat(_) => Act::SendHeartbeat,
         Message::Planned(_) => Act::SendPlanned,

@@ -161,8 +161,8 @@ pub(super) async fn shake_hands(
     let journal = proof.journal;
     let (challenge, revision) = expect_challenge(&mut streams.down, proof.identity).await?;
     let last_epoch = journal.call(Journal::epoch).await?;
-    let said = say(proof, last_epoch).await?;
-    let hello = sign(proof, &challenge, revision, said).await?;
+    let hello = unsigned_hello(proof, last_epoch).await?;
+    let hello = sign(proof, &challenge, revision, hello).await?;
     Act::SendHello.before();
     send(streams, up::Message::Hello(hello)).await?;
     Act::SendHello.after();
@@ -281,7 +281,7 @@ pub(super) fn metadata(text: &str) -> Result<MetadataValue<Ascii>, HandshakeErro
 }
 
 /// What this device has to say, not signed yet.
-async fn say(proof: &Proof<'_>, last_epoch: u64) -> Result<v1::Hello, HandshakeError> {
+async fn unsigned_hello(proof: &Proof<'_>, last_epoch: u64) -> Result<v1::Hello, HandshakeError> {
     let mut nonce = [0; NONCE_LEN];
     UnwrapErr(SysRng).fill_bytes(&mut nonce);
     let live = proof.journal.call(Journal::live).await?;
@@ -315,15 +315,15 @@ async fn sign(
     proof: &Proof<'_>,
     challenge: &v1::Challenge,
     revision: u32,
-    said: v1::Hello,
+    hello: v1::Hello,
 ) -> Result<v1::Hello, HandshakeError> {
     let (identity, key) = (proof.identity, proof.key);
     if revision >= 2 {
-        let body = ReadHello::body_of(&said);
+        let body = ReadHello::body_of(&hello);
         let transcript = SessionTranscript {
             cluster: identity.cluster,
             server_nonce: &challenge.server_nonce,
-            client_nonce: &said.client_nonce,
+            client_nonce: &hello.client_nonce,
             binding: &proof.binding,
             key: key.digest(),
             body: &body,
@@ -335,17 +335,17 @@ async fn sign(
     let transcript = SessionTranscriptV1 {
         cluster: identity.cluster,
         server_nonce: &challenge.server_nonce,
-        client_nonce: &said.client_nonce,
+        client_nonce: &hello.client_nonce,
         device: identity.device,
         key: key.digest(),
-        boot_id: &said.boot_id,
+        boot_id: &hello.boot_id,
         journal: proof.journal.id(),
     };
     let signature = key.sign(transcript.bytes()).await;
     let signature = signature.map_err(HandshakeError::Sign)?;
     Ok(v1::Hello {
         signature: signature.into(),
-        ..said
+        ..hello
     })
 }
 

@@ -170,15 +170,15 @@ async fn the_revision_says_what_is_signed() {
         &aws_lc_rs::signature::RSA_PSS_2048_8192_SHA256,
         key.public_der(),
     );
-    let said = say(&proof, 7).await.unwrap();
+    let hello = unsigned_hello(&proof, 7).await.unwrap();
 
-    let second = sign(&proof, &challenge, 2, said.clone()).await.unwrap();
+    let second = sign(&proof, &challenge, 2, hello.clone()).await.unwrap();
     let read = ReadHello::of(second).unwrap();
     let body = read.body.as_deref().unwrap();
     let transcript = SessionTranscript {
         cluster: identity.cluster,
         server_nonce: &challenge.server_nonce,
-        client_nonce: &said.client_nonce,
+        client_nonce: &hello.client_nonce,
         binding: &proof.binding,
         key: key.digest(),
         body,
@@ -190,18 +190,18 @@ async fn the_revision_says_what_is_signed() {
         signature: Bytes::new(),
         ..read.hello
     };
-    assert_eq!(unsigned, said);
+    assert_eq!(unsigned, hello);
 
-    let first = sign(&proof, &challenge, 1, said.clone()).await.unwrap();
+    let first = sign(&proof, &challenge, 1, hello.clone()).await.unwrap();
     let read = ReadHello::of(first).unwrap();
     assert_eq!((read.revision(), read.hello.last_epoch), (1, 7));
     let transcript = SessionTranscriptV1 {
         cluster: identity.cluster,
         server_nonce: &challenge.server_nonce,
-        client_nonce: &said.client_nonce,
+        client_nonce: &hello.client_nonce,
         device: identity.device,
         key: key.digest(),
-        boot_id: &said.boot_id,
+        boot_id: &hello.boot_id,
         journal: journal.id(),
     };
     verifier

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kernex_agent::journal::{
     BootInstant, Record, Restarting, Returning, Stage, Started,
-    rules::{Acknowledged, Halt},
+    rules::{AckedReport, StopDecision},
 };
 use kernex_proto::{
     ids::AttemptId,
@@ -130,9 +130,9 @@ impl Disk {
 
     fn stop(&mut self, id: AttemptId, command: &v1::Command) {
         match Record::stopped(self.get(id).cloned(), command) {
-            Halt::Over => {}
-            Halt::UnderWay(record) => drop(self.live.insert(id, record)),
-            Halt::Unbegun(record) => {
+            StopDecision::Over => {}
+            StopDecision::UnderWay(record) => drop(self.live.insert(id, record)),
+            StopDecision::Unbegun(record) => {
                 self.live.insert(id, record);
                 self.finish(
                     id,
@@ -295,20 +295,20 @@ impl Agent {
             Disposition::Late | Disposition::Unknown | Disposition::Refused
         );
         match what {
-            Acknowledged::Outcome => {
+            AckedReport::Outcome => {
                 let record = self.disk.live.remove(&id).expect("was found");
                 self.disk.tombstones.insert(id, record);
             }
-            Acknowledged::Deferred if ack.disposition() == Disposition::Unknown => {
+            AckedReport::Deferred if ack.disposition() == Disposition::Unknown => {
                 self.disk
                     .finish(id, outcome(AttemptState::Failed, FailureReason::Refused));
             }
-            Acknowledged::Accepted | Acknowledged::Deferred if unwanted => {
+            AckedReport::Accepted | AckedReport::Deferred if unwanted => {
                 if self.disk.live[&id].state() == AttemptState::Accepted {
                     self.disk.stop(id, &v1::Command::default());
                 }
             }
-            Acknowledged::Accepted | Acknowledged::Deferred => {}
+            AckedReport::Accepted | AckedReport::Deferred => {}
         }
     }
 

@@ -25,12 +25,12 @@ const MOST_BYTES: u64 = 64 * 1024 * 1024;
 
 /// As of the last write that reached the disk.
 #[derive(Clone, Default)]
-pub(super) struct Remembered {
+pub(super) struct Snapshot {
     pub(super) epoch: u64,
     pub(super) live: Vec<(AttemptId, Record)>,
 }
 
-impl Remembered {
+impl Snapshot {
     /// What a transaction leaves behind.
     pub(super) fn of(tx: &WriteTransaction) -> Result<Self, JournalError> {
         let numbers = tx.open_table(NUMBERS)?;
@@ -68,10 +68,10 @@ impl Remembered {
         let id = identity.get("id")?;
         let id = id.and_then(|bytes| Uuid::from_slice(bytes.value()).ok());
         let numbers = tx.open_table(NUMBERS)?;
-        let remembered = Self {
+        let snapshot = Self {
             epoch: numbers.get("epoch")?.map_or(0, |n| n.value()),
             live: all_live(&tx.open_table(LIVE)?)?,
         };
-        Ok(id.map(|id| (JournalId(id), remembered)))
+        Ok(id.map(|id| (JournalId(id), snapshot)))
     }
 }

@@ -27,7 +27,7 @@ pub(super) async fn run(
     tracing::error!(%fault, "the state folder cannot be used; no commands until it is repaired");
     let mut ticks = ticks(welcome.heartbeat);
     let silence = (welcome.heartbeat * 3).max(LEAST_SILENCE);
-    let mut heard = Instant::now();
+    let mut last_received = Instant::now();
     let mut seq = 0;
     loop {
         tokio::select! {
@@ -35,7 +35,7 @@ pub(super) async fn run(
                 let message = message
                     .map_err(|status| SessionError::Status(Box::new(status)))?
                     .ok_or(SessionError::Ended)?;
-                heard = Instant::now();
+                last_received = Instant::now();
                 if let Some(Down::Drain(drain)) = message.message {
                     let after = std::time::Duration::from_millis(drain.reconnect_after_ms);
                     return Err(SessionError::Drained(after));
@@ -45,7 +45,7 @@ pub(super) async fn run(
                 // Not at once, so that a disk that is well by fits and starts does not make a
                 // session each time.
                 if seq > 0 {
-                    match journal.call(|journal| Ok(journal.trouble())).await? {
+                    match journal.call(|journal| Ok(journal.probe_fault())).await? {
                         None => return Err(SessionError::Recovered),
                         Some(now) => fault = now,
                     }
@@ -66,7 +66,7 @@ pub(super) async fn run(
                     return Err(SessionError::Stuck);
                 }
             }
-            () = sleep_until(heard + silence) => return Err(SessionError::Silent(silence)),
+            () = sleep_until(last_received + silence) => return Err(SessionError::Silent(silence)),
             () = stop.cancelled() => return Ok(()),
         }
     }

@@ -14,7 +14,7 @@ const AT_ONCE: usize = 16;
 
 /// How far the telling has come.
 #[derive(Debug)]
-pub(super) struct Again {
+pub(super) struct Resend {
     /// Outcomes up to this are told.
     through: u64,
     /// Those that are under way, and whether they had been acknowledged before.
@@ -24,7 +24,7 @@ pub(super) struct Again {
 impl Active<'_> {
     /// Begins to tell again what is above `recorded`, when that is not what waits for its
     /// acknowledgement anyway.
-    pub(super) async fn begin_again(&mut self, recorded: Option<u64>) -> Result<(), SessionError> {
+    pub(super) async fn begin_resend(&mut self, recorded: Option<u64>) -> Result<(), SessionError> {
         let Some(recorded) = recorded else {
             return Ok(());
         };
@@ -37,67 +37,69 @@ impl Active<'_> {
                 recorded,
                 "the server has lost outcomes, as one does that was restored from a backup; they are told again"
             );
-            self.again = Some(Again {
+            self.resend = Some(Resend {
                 through: recorded,
                 waiting: HashMap::new(),
             });
-            self.go_on_again().await?;
+            self.send_next_lost().await?;
         }
         Ok(())
     }
 
     /// Sends the next outcomes; ends the telling when there are none.
-    async fn go_on_again(&mut self) -> Result<(), SessionError> {
-        let Some(again) = &mut self.again else {
+    async fn send_next_lost(&mut self) -> Result<(), SessionError> {
+        let Some(resend) = &mut self.resend else {
             return Ok(());
         };
-        let through = again.through;
+        let through = resend.through;
         let next = self
             .journal
             .call(move |journal| journal.outcomes_above(through, AT_ONCE))
             .await?;
         let Some(last) = next.last() else {
             tracing::info!("every outcome the server had lost is told again");
-            self.again = None;
+            self.resend = None;
             // What ended in this moment.
             return self.send_reports().await;
         };
-        again.through = last.report.seq;
-        again.waiting = next
+        resend.through = last.report.seq;
+        resend.waiting = next
             .iter()
-            .map(|told| (told.report.seq, told.buried))
+            .map(|past| (past.report.seq, past.buried))
             .collect();
-        for told in next {
-            self.sent.insert(told.report.seq);
-            self.send(Message::Report(told.report)).await?;
+        for past in next {
+            self.sent.insert(past.report.seq);
+            self.send(Message::Report(past.report)).await?;
         }
         Ok(())
     }
 
     /// Whether an outcome has to wait for its turn behind those that are told again: the server
     /// takes what it hears last for what runs.
-    pub(super) fn waits_for_its_turn(&self, seq: u64) -> bool {
-        self.again.as_ref().is_some_and(|again| seq > again.through)
+    pub(super) fn waits_for_resend(&self, seq: u64) -> bool {
+        self.resend
+            .as_ref()
+            .is_some_and(|resend| seq > resend.through)
     }
 
     /// One of those that are under way may be acknowledged. Says whether that is all there is to do
     /// about it.
-    pub(super) async fn told_again(&mut self, seq: u64) -> Result<bool, SessionError> {
-        let Some(again) = &mut self.again else {
+    pub(super) async fn acknowledge_resent(&mut self, seq: u64) -> Result<bool, SessionError> {
+        let Some(resend) = &mut self.resend else {
             return Ok(false);
         };
-        let buried = again.waiting.remove(&seq);
+        let buried = resend.waiting.remove(&seq);
         Ok(buried.unwrap_or(false))
     }
 
     /// Goes on once all that is under way has been acknowledged.
-    pub(super) async fn keep_telling(&mut self) -> Result<(), SessionError> {
+    pub(super) async fn continue_resend(&mut self) -> Result<(), SessionError> {
         if self
-            .again
+            .resend
             .as_ref()
-            .is_some_and(|again| again.waiting.is_empty())
+            .is_some_and(|resend| resend.waiting.is_empty())
         {
-            Box::pin(self.go_on_again()).await?;
+            Box::pin(self.send_next_lost()).await?;
         }
         Ok(())
     }
