@@ -22,15 +22,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::clock;
 
 pub(crate) mod environment;
-mod kin;
 mod output;
 mod process;
+mod process_tree;
 mod reap;
 mod strays;
 
-pub(crate) use kin::{Marker, kill_leftovers};
-use kin::{Root, Solo};
 pub(crate) use output::Output;
+pub(crate) use process_tree::{Marker, kill_interrupted};
+use process_tree::{OnlyScript, Root};
 pub(crate) use reap::Reaper;
 pub(crate) use strays::running_scripts;
 
@@ -62,7 +62,7 @@ pub(crate) struct Script<'a> {
 
 /// How a script ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum ScriptEnd {
     /// By itself.
     Exited(i32),
     /// By a signal that was not ours.
@@ -79,7 +79,7 @@ pub(crate) struct Running<'a> {
     child: Child,
     pipe: Option<pipe::Receiver>,
     root: Root,
-    solo: Solo,
+    only_script: OnlyScript,
     marker: Marker,
     grace: Duration,
     spares: Option<i32>,
@@ -111,7 +111,7 @@ impl Sandbox {
             .stderr(writer)
             .process_group(0);
         confine(&mut command);
-        let solo = Solo::begin();
+        let only_script = OnlyScript::begin();
         let child = Command::from(command).spawn()?;
         let pid = child
             .id()
@@ -122,7 +122,7 @@ impl Sandbox {
             pipe: Some(pipe::Receiver::from_owned_fd(reader.into())?),
             root: Root::of(pid),
             child,
-            solo,
+            only_script,
             marker: script.marker,
             grace: script.grace,
             spares: script.spares,
@@ -148,26 +148,28 @@ impl Running<'_> {
         output: &mut Output,
         deadline: Duration,
         interrupted: impl Future<Output = Duration>,
-    ) -> io::Result<Ended> {
+    ) -> io::Result<ScriptEnd> {
         let mut buffer = vec![0; 16 * 1024];
         tokio::pin!(interrupted);
         let ended = loop {
             tokio::select! {
-                status = self.child.wait() => break how(status?),
+                status = self.child.wait() => break script_end(status?),
                 read = read_some(&mut self.pipe, &mut buffer) => output.push(&buffer[..read]),
-                () = clock::sleep_until(deadline) => break Ended::TimedOut,
+                () = clock::sleep_until(deadline) => break ScriptEnd::TimedOut,
                 grace = &mut interrupted => {
                     self.grace = grace;
-                    break Ended::Interrupted;
+                    break ScriptEnd::Interrupted;
                 }
             }
         };
-        if matches!(ended, Ended::TimedOut | Ended::Interrupted) {
+        if matches!(ended, ScriptEnd::TimedOut | ScriptEnd::Interrupted) {
             self.ask_to_end(output, &mut buffer).await;
         }
-        let spared = matches!(ended, Ended::Exited(code) if code == 0 || Some(code) == self.spares);
+        let spared =
+            matches!(ended, ScriptEnd::Exited(code) if code == 0 || Some(code) == self.spares);
         if !spared {
-            kin::kill_family(self.root, self.marker.clone(), self.solo.is_alone()).await;
+            process_tree::kill_tree(self.root, self.marker.clone(), self.only_script.is_alone())
+                .await;
             // A group that was killed leaves its leader to be waited for.
             self.child.wait().await?;
         }
@@ -177,7 +179,7 @@ impl Running<'_> {
 
     /// SIGTERM to the group, then time to tidy up.
     async fn ask_to_end(&mut self, output: &mut Output, buffer: &mut [u8]) {
-        kin::terminate_group(self.root);
+        process_tree::terminate_group(self.root);
         let end = clock::since_boot() + self.grace;
         loop {
             tokio::select! {
@@ -230,11 +232,11 @@ async fn read_some(pipe: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> usiz
     }
 }
 
-fn how(status: ExitStatus) -> Ended {
+fn script_end(status: ExitStatus) -> ScriptEnd {
     use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
-        (Some(code), _) => Ended::Exited(code),
-        (None, signal) => Ended::Signalled(signal.unwrap_or(0)),
+        (Some(code), _) => ScriptEnd::Exited(code),
+        (None, signal) => ScriptEnd::Signalled(signal.unwrap_or(0)),
     }
 }
 

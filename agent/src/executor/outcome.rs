@@ -5,7 +5,7 @@ use kernex_proto::{
     v1::{AttemptState, FailureReason, Outcome, Step},
 };
 
-use crate::{bundle::fetch::FetchError, bundle::unpack::UnpackError, sandbox::Ended};
+use crate::{bundle::fetch::FetchError, bundle::unpack::UnpackError, sandbox::ScriptEnd};
 
 /// Most bytes of an outcome's message.
 const MESSAGE_LIMIT: usize = 4 * 1024;
@@ -166,16 +166,18 @@ impl From<UnpackError> for StepError {
 /// What the end of a script means. `stopped`: an operator asked for it.
 pub(super) fn after_script(
     ran: &RanScript,
-    ended: Ended,
+    ended: ScriptEnd,
     stopped: bool,
 ) -> Result<AfterScript, StepError> {
     let what = ran.name;
     let limit_seconds = ran.limit_seconds;
     match ended {
-        Ended::Exited(0) => Ok(AfterScript::Next),
-        Ended::Exited(TRY_AGAIN_EXIT_CODE) if ran.step == Step::PreHook => Err(StepError::Deferred),
-        Ended::Exited(TRY_AGAIN_EXIT_CODE) if ran.may_restart => Ok(AfterScript::Restart),
-        Ended::Exited(code) => Err(StepError::Failed {
+        ScriptEnd::Exited(0) => Ok(AfterScript::Next),
+        ScriptEnd::Exited(TRY_AGAIN_EXIT_CODE) if ran.step == Step::PreHook => {
+            Err(StepError::Deferred)
+        }
+        ScriptEnd::Exited(TRY_AGAIN_EXIT_CODE) if ran.may_restart => Ok(AfterScript::Restart),
+        ScriptEnd::Exited(code) => Err(StepError::Failed {
             reason: match ran.step {
                 Step::PreHook => FailureReason::Refused,
                 _ => FailureReason::ScriptFailed,
@@ -183,16 +185,16 @@ pub(super) fn after_script(
             message: format!("{what} exited with {code}"),
             exit_code: Some(code),
         }),
-        Ended::Signalled(signal) => Err(StepError::failed(
+        ScriptEnd::Signalled(signal) => Err(StepError::failed(
             FailureReason::ScriptFailed,
             format!("{what} was killed by signal {signal}"),
         )),
-        Ended::TimedOut => Err(StepError::failed(
+        ScriptEnd::TimedOut => Err(StepError::failed(
             FailureReason::ScriptTimeout,
             format!("{what} outlived its limit of {limit_seconds} s and was killed"),
         )),
-        Ended::Interrupted if stopped => Err(StepError::Stopped),
-        Ended::Interrupted => Err(StepError::ShuttingDown),
+        ScriptEnd::Interrupted if stopped => Err(StepError::Stopped),
+        ScriptEnd::Interrupted => Err(StepError::ShuttingDown),
     }
 }
 
@@ -224,7 +226,7 @@ mod tests {
     #[test]
     fn exit_code_75_asks_for_more_time_where_that_is_known() {
         let after =
-            |step, may_restart| after_script(&ran(step, may_restart), Ended::Exited(75), false);
+            |step, may_restart| after_script(&ran(step, may_restart), ScriptEnd::Exited(75), false);
         assert_eq!(after(Step::PreHook, false), Err(StepError::Deferred));
         assert_eq!(after(Step::PreHook, true), Err(StepError::Deferred));
         for step in [Step::Script, Step::PostHook, Step::Rollback] {
@@ -295,7 +297,7 @@ mod tests {
         use FailureReason::{Interrupted, ScriptFailed, ScriptTimeout, Unspecified};
         let table = [
             (
-                Ended::Exited(3),
+                ScriptEnd::Exited(3),
                 false,
                 AttemptState::Failed,
                 ScriptFailed,
@@ -303,35 +305,35 @@ mod tests {
             ),
             // A stop that came too late does not change how the script ended.
             (
-                Ended::Exited(3),
+                ScriptEnd::Exited(3),
                 true,
                 AttemptState::Failed,
                 ScriptFailed,
                 Some(3),
             ),
             (
-                Ended::Signalled(9),
+                ScriptEnd::Signalled(9),
                 false,
                 AttemptState::Failed,
                 ScriptFailed,
                 None,
             ),
             (
-                Ended::TimedOut,
+                ScriptEnd::TimedOut,
                 false,
                 AttemptState::Failed,
                 ScriptTimeout,
                 None,
             ),
             (
-                Ended::Interrupted,
+                ScriptEnd::Interrupted,
                 true,
                 AttemptState::Cancelled,
                 Unspecified,
                 None,
             ),
             (
-                Ended::Interrupted,
+                ScriptEnd::Interrupted,
                 false,
                 AttemptState::Failed,
                 Interrupted,
@@ -349,14 +351,14 @@ mod tests {
             );
         }
         assert_eq!(
-            after_script(&ran(Step::Script, true), Ended::Exited(0), true),
+            after_script(&ran(Step::Script, true), ScriptEnd::Exited(0), true),
             Ok(AfterScript::Next)
         );
     }
 
     #[test]
     fn a_pre_hook_that_says_no_refuses() {
-        let refused = after_script(&ran(Step::PreHook, false), Ended::Exited(3), false)
+        let refused = after_script(&ran(Step::PreHook, false), ScriptEnd::Exited(3), false)
             .unwrap_err()
             .into_outcome();
         assert_eq!(refused.reason(), FailureReason::Refused);

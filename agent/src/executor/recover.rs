@@ -17,7 +17,7 @@ use crate::{
     clock, durable,
     journal::{Journal, JournalError, Record, Stage},
     removal::Remover,
-    sandbox::{Marker, environment::step_name, kill_leftovers, running_scripts},
+    sandbox::{Marker, environment::step_name, kill_interrupted, running_scripts},
 };
 
 /// Ends every attempt that had begun, sweeps temporary files and checks what is current.
@@ -77,7 +77,7 @@ async fn kill(id: AttemptId, record: &Record) {
     let started = record.started.clone().unwrap_or_default();
     // After a reboot its processes are gone, and the ids belong to others.
     if started.boot_id == clock::boot_id() {
-        kill_leftovers(started.pid, started.start_ticks, Marker::new(id)).await;
+        kill_interrupted(started.pid, started.start_ticks, Marker::new(id)).await;
     }
 }
 

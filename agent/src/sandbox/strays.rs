@@ -14,8 +14,8 @@ use std::{
 use kernex_proto::ids::{AttemptId, DeviceId};
 
 use super::{
-    kin::{Marker, Root, kill_family},
     process::Process,
+    process_tree::{Marker, Root, kill_tree},
 };
 
 /// A script that runs.
@@ -38,7 +38,7 @@ impl Stray {
 
     /// Kills it with everything it started.
     pub(crate) async fn kill(&self) {
-        kill_family(self.root, Marker::new(self.id), false).await;
+        kill_tree(self.root, Marker::new(self.id), false).await;
     }
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn running_scripts(device: DeviceId, state_dir: &Path) -> Vec<Stray> 
     };
     let of = |process: &Process| {
         let environ = fs::read(format!("/proc/{}/environ", process.pid)).ok()?;
-        let (id, step, bundle) = understand(&environ, device, state_dir)?;
+        let (id, step, bundle) = parse_environment(&environ, device, state_dir)?;
         Some(Stray {
             id,
             step,
@@ -86,7 +86,7 @@ fn ancestors(table: &[Process]) -> HashSet<i32> {
 
 /// The attempt, step and bundle that an environment names, if it is one that the agent of this
 /// device and state folder made.
-fn understand(
+fn parse_environment(
     environ: &[u8],
     device: DeviceId,
     state_dir: &Path,
@@ -132,7 +132,8 @@ mod tests {
                  KERNEX_STATE_DIR={folder}/bundles/app/state\0"
             )
         };
-        let read = |environ: String| understand(environ.as_bytes(), device, Path::new("/var/a"));
+        let read =
+            |environ: String| parse_environment(environ.as_bytes(), device, Path::new("/var/a"));
         let (id, step, bundle) = read(environ(device, "/var/a")).unwrap();
         assert_eq!((id.target, id.number), (target, 3));
         assert_eq!((step.as_str(), bundle.as_str()), ("script", "app:1.0"));

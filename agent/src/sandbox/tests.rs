@@ -28,7 +28,7 @@ impl Bench {
         }
     }
 
-    async fn run(&self, script: &str, limit: Duration) -> (Ended, String) {
+    async fn run(&self, script: &str, limit: Duration) -> (ScriptEnd, String) {
         self.run_until(script, limit, std::future::pending()).await
     }
 
@@ -37,7 +37,7 @@ impl Bench {
         script: &str,
         limit: Duration,
         interrupted: impl Future<Output = ()>,
-    ) -> (Ended, String) {
+    ) -> (ScriptEnd, String) {
         let mut env = vec![
             ("PATH".into(), std::env::var("PATH").unwrap()),
             ("KERNEX_TARGET_ID".into(), self.id.target.to_string()),
@@ -83,7 +83,7 @@ async fn exit_code_and_both_outputs_are_kept_in_order() {
     let (ended, output) = bench
         .run("echo out; echo err >&2; echo more; exit 3", LONG)
         .await;
-    assert_eq!(ended, Ended::Exited(3));
+    assert_eq!(ended, ScriptEnd::Exited(3));
     assert_eq!(output, "out\nerr\nmore\n");
 }
 
@@ -92,7 +92,7 @@ async fn much_output_keeps_its_end() {
     let bench = Bench::new();
     let script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo the end";
     let (ended, output) = bench.run(script, LONG).await;
-    assert_eq!(ended, Ended::Exited(0));
+    assert_eq!(ended, ScriptEnd::Exited(0));
     assert!(output.starts_with("line 0\n"));
     assert!(output.ends_with("line 19999\nthe end\n"));
     assert!(output.len() <= kernex_proto::OUTPUT_TAIL_LIMIT);
@@ -107,7 +107,7 @@ async fn a_file_of_the_bundle_is_run_as_a_file() {
     let (ended, output) = bench.run("deploy script.sh", LONG).await;
     assert_eq!(
         (ended, output.as_str()),
-        (Ended::Exited(0), "plain ./deploy script.sh\n")
+        (ScriptEnd::Exited(0), "plain ./deploy script.sh\n")
     );
     fs::write(&file, "#!/bin/cat\nshebang\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
@@ -151,7 +151,7 @@ async fn the_shell_is_the_systems_whatever_the_manifest_sets() {
         let (ended, output) = bench.run(script, LONG).await;
         assert_eq!(
             (ended, output.as_str()),
-            (Ended::Exited(0), expected),
+            (ScriptEnd::Exited(0), expected),
             "{script}"
         );
     }
@@ -189,7 +189,7 @@ async fn the_deadline_kills_whoever_ignores_sigterm() {
     let start = Instant::now();
     let script = "trap '' TERM; echo $$ > pid; echo begun; while :; do sleep 1; done";
     let (ended, output) = bench.run(script, Duration::from_millis(500)).await;
-    assert_eq!((ended, output.as_str()), (Ended::TimedOut, "begun\n"));
+    assert_eq!((ended, output.as_str()), (ScriptEnd::TimedOut, "begun\n"));
     assert!(!bench.alive("pid"));
     assert!(start.elapsed() < Duration::from_secs(5));
 }
@@ -203,7 +203,7 @@ async fn the_deadline_kills_those_who_left_the_session_and_lost_their_parent() {
         (setsid env -i PATH=$PATH sh -c 'echo $$ > c; exec sleep 1000' &)
         while ! [ -s a -a -s b -a -s c ]; do sleep 0.01; done; echo ready; sleep 1000";
     let (ended, output) = bench.run(script, Duration::from_secs(2)).await;
-    assert_eq!((ended, output.as_str()), (Ended::TimedOut, "ready\n"));
+    assert_eq!((ended, output.as_str()), (ScriptEnd::TimedOut, "ready\n"));
     assert!(!bench.alive("a") && !bench.alive("b"));
     // Attribution without a marker needs a process with one script only; other tests run beside
     // this one.
@@ -216,7 +216,7 @@ async fn a_failing_script_leaves_nobody() {
     let bench = Bench::new();
     let script = "setsid sleep 1000 & echo $! > pid; exit 1";
     let (ended, _) = bench.run(script, LONG).await;
-    assert_eq!(ended, Ended::Exited(1));
+    assert_eq!(ended, ScriptEnd::Exited(1));
     assert!(!bench.alive("pid"));
 }
 
@@ -226,12 +226,12 @@ async fn after_success_survivors_live_and_their_pipe_is_neither_awaited_nor_brok
     let start = Instant::now();
     let script = "(echo $BASHPID; trap '' TERM; while :; do echo noise; sleep 0.05; done) & echo $! > pid; echo done";
     let (ended, output) = bench.run(script, LONG).await;
-    assert_eq!(ended, Ended::Exited(0));
+    assert_eq!(ended, ScriptEnd::Exited(0));
     assert!(output.contains("done\n"));
     assert!(start.elapsed() < Duration::from_secs(5));
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert!(bench.alive("pid"), "a survivor died of a broken pipe");
-    kin::kill_leftovers(0, 0, Marker::new(bench.id)).await;
+    process_tree::kill_interrupted(0, 0, Marker::new(bench.id)).await;
     assert!(!bench.alive("pid"));
 }
 
@@ -242,6 +242,6 @@ async fn an_interruption_kills_like_a_deadline() {
     let (ended, _) = bench
         .run_until("echo $$ > pid; sleep 1000", LONG, soon)
         .await;
-    assert_eq!(ended, Ended::Interrupted);
+    assert_eq!(ended, ScriptEnd::Interrupted);
     assert!(!bench.alive("pid"));
 }

@@ -19,7 +19,7 @@ use crate::{
         traceparent_or,
     },
     journal::Started,
-    sandbox::{Ended, Marker, Script, environment},
+    sandbox::{Marker, Script, ScriptEnd, environment},
 };
 
 /// One script and the release it runs in.
@@ -91,7 +91,7 @@ impl Attempt<'_> {
     fn meaning_of_end(
         &self,
         run: &ScriptRun<'_>,
-        ended: Ended,
+        ended: ScriptEnd,
         limit: Duration,
     ) -> Result<AfterScript, StepError> {
         let script = RanScript {
@@ -114,7 +114,7 @@ impl Attempt<'_> {
         &mut self,
         run: &ScriptRun<'_>,
         limit: Duration,
-    ) -> Result<Ended, StepError> {
+    ) -> Result<ScriptEnd, StepError> {
         let internal = |err: std::io::Error| StepError::internal("cannot run the script", &err);
         let settings = self.executor.settings();
         let may_restart = run.may_restart();
@@ -159,7 +159,7 @@ impl Attempt<'_> {
             .wait(&mut self.output, deadline, interrupted)
             .await
             .map_err(internal)?;
-        if let Ended::Exited(code) = ended
+        if let ScriptEnd::Exited(code) = ended
             && !rolls_back
         {
             self.exit_code = Some(code);

@@ -25,7 +25,7 @@ fn members(table: &[Process], alone: bool, marks: &[(i32, Mark)]) -> Vec<i32> {
         let found = marks.iter().find(|(marked, _)| *marked == pid);
         found.map_or(Mark::None, |(_, mark)| *mark)
     };
-    let mut pids: Vec<i32> = family(table, root, table[0], alone, mark)
+    let mut pids: Vec<i32> = members_of(table, root, table[0], alone, mark)
         .iter()
         .map(|member| member.pid)
         .collect();

@@ -91,12 +91,12 @@ static STARTED: AtomicU64 = AtomicU64::new(0);
 /// Whether a script has this process for itself. Orphans become children of the process and not of
 /// one of the agents in it, which makes this a fact of the process as well.
 #[derive(Debug)]
-pub(super) struct Solo {
+pub(super) struct OnlyScript {
     alone: bool,
     number: u64,
 }
 
-impl Solo {
+impl OnlyScript {
     /// A script starts.
     pub(super) fn begin() -> Self {
         let alone = RUNNING.fetch_add(1, Ordering::SeqCst) == 0;
@@ -110,14 +110,14 @@ impl Solo {
     }
 }
 
-impl Drop for Solo {
+impl Drop for OnlyScript {
     fn drop(&mut self) {
         RUNNING.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 /// Who belongs to a script, out of a process table. `alone`: no other script runs under `me`.
-fn family(
+fn members_of(
     table: &[Process],
     root: Root,
     me: Process,
@@ -175,7 +175,7 @@ pub(super) fn terminate_group(root: Root) {
 }
 
 /// SIGKILL to all of a script's family, again and again until none is left.
-pub(super) async fn kill_family(root: Root, marker: Marker, alone: bool) {
+pub(super) async fn kill_tree(root: Root, marker: Marker, alone: bool) {
     for _ in 0..ROUNDS {
         let marker = marker.clone();
         let left = tokio::task::spawn_blocking(move || kill_round(root, &marker, alone)).await;
@@ -189,14 +189,14 @@ pub(super) async fn kill_family(root: Root, marker: Marker, alone: bool) {
 
 /// Kills what an interrupted script left behind, before an agent restart. `pid` is 0 when it was
 /// never learnt.
-pub(crate) async fn kill_leftovers(pid: i32, start_ticks: u64, marker: Marker) {
+pub(crate) async fn kill_interrupted(pid: i32, start_ticks: u64, marker: Marker) {
     // The root is followed only if it is still the same process; marked ones are found either way.
     let same = Process::read(pid).is_some_and(|p| pid > 1 && p.start_ticks == start_ticks);
     let root = Root {
         pid: if same { pid } else { -1 },
         start_ticks: if same { start_ticks } else { 0 },
     };
-    kill_family(root, marker, false).await;
+    kill_tree(root, marker, false).await;
 }
 
 fn kill_round(root: Root, marker: &Marker, alone: bool) -> usize {
@@ -205,7 +205,7 @@ fn kill_round(root: Root, marker: &Marker, alone: bool) -> usize {
         return 0;
     };
     reap::reap_orphans();
-    let members = family(&Process::all(), root, me, alone, |pid| marker.read(pid));
+    let members = members_of(&Process::all(), root, me, alone, |pid| marker.read(pid));
     let alive = members.iter().filter(|process| !process.zombie);
     alive.inspect(|process| kill(process)).count()
 }
@@ -230,5 +230,5 @@ fn kill(process: &Process) {
 }
 
 #[cfg(test)]
-#[path = "kin_tests.rs"]
+#[path = "process_tree_tests.rs"]
 mod tests;
