@@ -74,9 +74,9 @@ pub(crate) struct Disk {
 #[derive(Default)]
 struct State {
     /// The space is kept back.
-    is_held: bool,
+    has_reserve: bool,
     /// What the journal last met; gone once it was written.
-    met: Option<Fault>,
+    last_fault: Option<Fault>,
 }
 
 impl Disk {
@@ -89,14 +89,14 @@ impl Disk {
         {
             let mut state = disk.lock();
             let kept = fs::metadata(disk.reserve()).is_ok_and(|meta| meta.len() >= RESERVE);
-            state.is_held = kept;
+            state.has_reserve = kept;
         }
-        disk.look();
+        disk.check();
         disk
     }
 
     /// Only looked at: nothing is kept back and nothing given.
-    pub(crate) fn unkept(path: &Path) -> Self {
+    pub(crate) fn without_reserve(path: &Path) -> Self {
         Self {
             dir: path.to_owned(),
             state: Mutex::default(),
@@ -105,11 +105,11 @@ impl Disk {
 
     /// What is wrong now.
     pub(crate) fn fault(&self) -> Option<Fault> {
-        self.look().or_else(|| self.lock().met)
+        self.check().or_else(|| self.lock().last_fault)
     }
 
     /// What looking shows. Where there is room again, space is kept back again.
-    pub(crate) fn look(&self) -> Option<Fault> {
+    pub(crate) fn check(&self) -> Option<Fault> {
         let stat = match statvfs(&self.dir) {
             Ok(stat) => stat,
             // A folder that is not there yet has nothing wrong with it.
@@ -120,9 +120,9 @@ impl Disk {
         }
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         let mut state = self.lock();
-        if !state.is_held && free >= RESERVE + LOW {
-            match self.keep() {
-                Ok(()) => state.is_held = true,
+        if !state.has_reserve && free >= RESERVE + LOW {
+            match self.fill_reserve() {
+                Ok(()) => state.has_reserve = true,
                 Err(error) => {
                     tracing::warn!(%error, "cannot keep space back in the state folder");
                     return Fault::of(&error);
@@ -130,39 +130,39 @@ impl Disk {
             }
             return None;
         }
-        (!state.is_held || free < LOW).then_some(Fault::NoSpace)
+        (!state.has_reserve || free < LOW).then_some(Fault::NoSpace)
     }
 
     /// Gives the space that was kept back if the journal needs it now.
-    pub(crate) fn give_way(&self) {
+    pub(crate) fn free_reserve_if_low(&self) {
         let mut state = self.lock();
         let is_low = || {
             statvfs(&self.dir).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < LOW)
         };
-        if state.is_held && is_low() {
-            self.give(&mut state);
+        if state.has_reserve && is_low() {
+            self.free_reserve(&mut state);
         }
     }
 
     /// The journal was written, or met this.
-    pub(crate) fn met(&self, fault: Option<Fault>) {
+    pub(crate) fn note_result(&self, fault: Option<Fault>) {
         let mut state = self.lock();
-        state.met = fault;
+        state.last_fault = fault;
         // A quota may be used up where there is space.
-        if fault == Some(Fault::NoSpace) && state.is_held {
-            self.give(&mut state);
+        if fault == Some(Fault::NoSpace) && state.has_reserve {
+            self.free_reserve(&mut state);
         }
     }
 
-    fn give(&self, state: &mut State) {
-        state.is_held = false;
+    fn free_reserve(&self, state: &mut State) {
+        state.has_reserve = false;
         tracing::warn!(dir = %self.dir.display(), "the disk of the state folder is full; using the space that was kept back");
         if let Err(error) = fs::remove_file(self.reserve()) {
             tracing::warn!(%error, "cannot give the space back that was kept");
         }
     }
 
-    fn keep(&self) -> io::Result<()> {
+    fn fill_reserve(&self) -> io::Result<()> {
         let path = self.reserve();
         let kept = (|| {
             let file = OpenOptions::new()
@@ -229,12 +229,12 @@ mod tests {
         };
         assert_eq!(kept(), Some(RESERVE));
         assert_eq!(disk.fault(), None);
-        disk.give_way();
+        disk.free_reserve_if_low();
         assert_eq!(kept(), Some(RESERVE), "there is room beside it");
-        disk.met(Some(Fault::NoSpace));
+        disk.note_result(Some(Fault::NoSpace));
         assert_eq!(kept(), None);
         assert_eq!(disk.fault(), Some(Fault::NoSpace), "it was met");
-        disk.met(None);
+        disk.note_result(None);
         assert_eq!(disk.fault(), None);
         assert_eq!(kept(), Some(RESERVE));
         let again = Disk::of(dir.path());
@@ -245,9 +245,9 @@ mod tests {
     fn what_the_journal_met_stays_until_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::of(dir.path());
-        disk.met(Some(Fault::Io));
-        assert_eq!((disk.fault(), disk.look()), (Some(Fault::Io), None));
-        disk.met(None);
+        disk.note_result(Some(Fault::Io));
+        assert_eq!((disk.fault(), disk.check()), (Some(Fault::Io), None));
+        disk.note_result(None);
         assert_eq!(disk.fault(), None);
     }
 }

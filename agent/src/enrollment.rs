@@ -27,18 +27,18 @@ pub(crate) const NO_SERVER: &str =
     "the address of the control plane is missing; give --server https://HOST:7443";
 /// With which key a machine enrols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum With {
+pub(crate) enum KeyChoice {
     /// The one it has, made on the first use.
-    ItsKey,
+    Existing,
     /// A new one, as a device of its own, whatever it was before.
-    ANewKey,
+    New,
 }
 
 /// Enrols and writes the identity down.
 pub(crate) async fn enroll(
     config: &Config,
     token: &EnrollmentToken,
-    with: With,
+    with: KeyChoice,
 ) -> anyhow::Result<Identity> {
     let known = Identity::load(&config.state_dir)?;
     if let Some(known) = known
@@ -59,8 +59,8 @@ pub(crate) async fn enroll(
         .or_else(|| known.map(|known| known.server))
         .context(NO_SERVER)?;
     let key = match with {
-        With::ItsKey => load_key(config).await?,
-        With::ANewKey => next_key(config).await?,
+        KeyChoice::Existing => load_key(config).await?,
+        KeyChoice::New => next_key(config).await?,
     };
 
     // A server without TLS has no CA to pin, and its tokens say so.
@@ -98,8 +98,8 @@ pub(crate) async fn enroll(
         protocol_revision,
     };
     match with {
-        With::ItsKey => identity.save(&config.state_dir)?,
-        With::ANewKey => identity.begin_anew(&config.state_dir)?,
+        KeyChoice::Existing => identity.save(&config.state_dir)?,
+        KeyChoice::New => identity.begin_anew(&config.state_dir)?,
     }
     tracing::info!(device = %identity.device, name = identity.name, "enrolled");
     Ok(identity)

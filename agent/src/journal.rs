@@ -141,7 +141,7 @@ impl Journal {
 
     /// What is wrong with the disk, tried by writing where looking shows nothing.
     pub(crate) fn probe_fault(&self) -> Option<Fault> {
-        if let Some(fault) = self.store.disk().look() {
+        if let Some(fault) = self.store.disk().check() {
             return Some(fault);
         }
         match self.confirm_epoch(0) {

@@ -43,7 +43,7 @@ pub use config::{Args, Command, Config};
 pub use identity::{DeviceKey, Identity, IdentityError};
 pub use program::main;
 
-use enrollment::With;
+use enrollment::KeyChoice;
 use executor::Executor;
 use journal::Journal;
 use removal::Remover;
@@ -57,14 +57,14 @@ const LAST_TASKS: Duration = Duration::from_secs(1);
 
 /// Enrols this machine and writes its identity into the state folder. Safe to repeat.
 pub async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::Result<Identity> {
-    private::keep(&config.state_dir).with_context(|| unusable(config))?;
-    Box::pin(enrollment::enroll(config, token, With::ItsKey)).await
+    private::restrict_state_dir(&config.state_dir).with_context(|| unusable(config))?;
+    Box::pin(enrollment::enroll(config, token, KeyChoice::Existing)).await
 }
 
 /// Enrols this machine with a new key, as a device of its own, whatever device it was before.
 pub async fn enroll_anew(config: &Config, token: &EnrollmentToken) -> anyhow::Result<Identity> {
-    private::keep(&config.state_dir).with_context(|| unusable(config))?;
-    Box::pin(enrollment::enroll(config, token, With::ANewKey)).await
+    private::restrict_state_dir(&config.state_dir).with_context(|| unusable(config))?;
+    Box::pin(enrollment::enroll(config, token, KeyChoice::New)).await
 }
 
 fn unusable(config: &Config) -> String {
@@ -73,7 +73,7 @@ fn unusable(config: &Config) -> String {
 
 /// Runs the agent until `shutdown`; enrols first when needed and a token is given.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    if let Err(error) = private::keep(&config.state_dir) {
+    if let Err(error) = private::restrict_state_dir(&config.state_dir) {
         // A disk that is read-only is waited for below.
         tracing::warn!(%error, "cannot see to it that the state folder is private");
     }
@@ -94,7 +94,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         }
     }
     let kept = journal.call(Journal::configuration).await?;
-    let settings = Settings::kept(&config, kept.as_ref());
+    let settings = Settings::from_journal(&config, kept.as_ref());
     let remover = Remover::new(&config.state_dir);
     let shared = Arc::new(Shared::new(&identity.name, settings, remover));
     let tasks = TaskTracker::new();

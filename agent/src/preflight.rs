@@ -20,7 +20,7 @@ const USUAL_RATIO: u64 = 3;
 
 /// What was seen of the device.
 #[derive(Debug, Clone, Default)]
-struct Facts {
+struct Observed {
     free_bytes: u64,
     /// What old releases would free.
     reclaimable_bytes: u64,
@@ -30,7 +30,7 @@ struct Facts {
 }
 
 /// Looks around and answers.
-pub(crate) async fn answer(
+pub(crate) async fn plan(
     remover: &Remover,
     journal: &Journal,
     plan: v1::Plan,
@@ -38,7 +38,7 @@ pub(crate) async fn answer(
     let remover = remover.clone();
     journal
         .call(move |journal| {
-            let facts = look(&remover, journal, &plan)?;
+            let facts = observe(&remover, journal, &plan)?;
             Ok(v1::Planned {
                 device_time: Some(clock::wall()),
                 ..judge(&plan, &facts)
@@ -47,17 +47,21 @@ pub(crate) async fn answer(
         .await
 }
 
-fn look(remover: &Remover, journal: &Journal, plan: &v1::Plan) -> Result<Facts, JournalError> {
+fn observe(
+    remover: &Remover,
+    journal: &Journal,
+    plan: &v1::Plan,
+) -> Result<Observed, JournalError> {
     let deploy = plan.deploy.clone().unwrap_or_default();
     let live = journal.live()?;
     let ahead = live.iter().filter(|(_, record)| record.outcome.is_none());
     let active = journal.releases()?;
     let active = active.into_iter().find(|(name, _)| *name == deploy.name);
-    let mut facts = Facts {
+    let mut facts = Observed {
         free_bytes: host::disk_space(remover.state_dir())?.free,
         active_digest: active.map_or_else(String::new, |(_, release)| release.digest),
         attempts_ahead: u32::try_from(ahead.count()).unwrap_or(u32::MAX),
-        ..Facts::default()
+        ..Observed::default()
     };
     // A bundle directory is made on opening, and planning must leave nothing behind.
     if BundleDir::exists(remover, &deploy.name) {
@@ -106,7 +110,7 @@ fn needed(plan: &v1::Plan, has_copy: bool) -> u64 {
         .saturating_add(bundle::RESERVE)
 }
 
-fn judge(plan: &v1::Plan, facts: &Facts) -> v1::Planned {
+fn judge(plan: &v1::Plan, facts: &Observed) -> v1::Planned {
     let deploy = plan.deploy.clone().unwrap_or_default();
     let has_copy = deploy.go_back && facts.has_copy;
     let disk_needed_bytes = needed(plan, facts.has_copy);
@@ -169,10 +173,10 @@ mod tests {
         }
     }
 
-    fn roomy() -> Facts {
-        Facts {
+    fn roomy() -> Observed {
+        Observed {
             free_bytes: 1 << 30,
-            ..Facts::default()
+            ..Observed::default()
         }
     }
 
@@ -183,11 +187,11 @@ mod tests {
     #[test]
     fn what_would_fail_is_said_with_the_reason_it_would_fail_with() {
         use FailureReason::{DiskFull, ManifestInvalid, Requirements};
-        let small = Facts {
+        let small = Observed {
             free_bytes: bundle::RESERVE + 5999,
-            ..Facts::default()
+            ..Observed::default()
         };
-        let cleared = Facts {
+        let cleared = Observed {
             reclaimable_bytes: 1,
             ..small.clone()
         };
@@ -211,7 +215,7 @@ mod tests {
 
     #[test]
     fn what_runs_already_and_what_need_not_be_fetched_is_seen() {
-        let facts = Facts {
+        let facts = Observed {
             active_digest: "d".into(),
             has_copy: true,
             attempts_ahead: 2,

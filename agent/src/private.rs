@@ -14,7 +14,7 @@ const BUNDLES: &str = "bundles";
 
 /// Makes the state folder when it is missing and takes away what others may do in it, whoever made
 /// it before.
-pub(crate) fn keep(state_dir: &Path) -> io::Result<()> {
+pub(crate) fn restrict_state_dir(state_dir: &Path) -> io::Result<()> {
     if !state_dir.is_dir() {
         durable::create_dir(state_dir)?;
     }
@@ -41,7 +41,7 @@ mod tests {
     fn others_get_to_the_bundles_and_to_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state");
-        keep(&state).unwrap();
+        restrict_state_dir(&state).unwrap();
         fs::create_dir(state.join("tmp")).unwrap();
         fs::create_dir(state.join(BUNDLES)).unwrap();
         fs::write(state.join("journal.redb"), "").unwrap();
@@ -54,14 +54,14 @@ mod tests {
         for (name, before, _) in modes {
             fs::set_permissions(state.join(name), Permissions::from_mode(before)).unwrap();
         }
-        keep(&state).unwrap();
+        restrict_state_dir(&state).unwrap();
         for (name, _, after) in modes {
             let mode = fs::metadata(state.join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o7777, after, "{name}");
         }
         // Whoever wants it narrower keeps it so.
         fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
-        keep(&state).unwrap();
+        restrict_state_dir(&state).unwrap();
         let mode = fs::metadata(&state).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o700);
     }

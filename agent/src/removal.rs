@@ -55,7 +55,7 @@ struct Inner {
 
 /// Why something cannot be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
+enum StuckReason {
     Gone,
     Mounted,
     Fixed,
@@ -67,7 +67,7 @@ enum Why {
     Io(Errno),
 }
 
-impl From<Errno> for Why {
+impl From<Errno> for StuckReason {
     fn from(error: Errno) -> Self {
         match error {
             Errno::NOENT => Self::Gone,
@@ -89,12 +89,12 @@ pub(crate) struct Stuck {
     path: String,
     /// What is to blame, below that.
     at: String,
-    why: Why,
+    why: StuckReason,
 }
 
 impl Stuck {
     /// Blames the entry with these names below the tree.
-    fn below(names: &[&CStr], why: Why) -> Self {
+    fn below(names: &[&CStr], why: StuckReason) -> Self {
         let names = names.iter().map(|name| name.to_string_lossy());
         Self {
             path: String::new(),
@@ -104,13 +104,13 @@ impl Stuck {
     }
 
     /// Blames the tree.
-    fn itself(why: Why) -> Self {
+    fn itself(why: StuckReason) -> Self {
         Self::below(&[], why)
     }
 
     /// Whether it may well be removed in a moment: descriptors or memory were short.
     pub(crate) fn is_shortage(&self) -> bool {
-        matches!(self.why, Why::Shortage(_))
+        matches!(self.why, StuckReason::Shortage(_))
     }
 
     fn reason(&self) -> impl fmt::Display {
@@ -119,17 +119,19 @@ impl Stuck {
             at => format!("`{at}`"),
         };
         match self.why {
-            Why::Gone => format!("{it} is gone"),
-            Why::Mounted => format!("a file system is mounted at {it}"),
-            Why::Fixed => format!("{it} is immutable or append-only (see chattr)"),
-            Why::NotPermitted => format!("the agent may not remove {it}"),
-            Why::Link => "a symbolic link leads there".to_owned(),
-            Why::Changing => format!("something is still changing {it}"),
-            Why::Unguarded => {
+            StuckReason::Gone => format!("{it} is gone"),
+            StuckReason::Mounted => format!("a file system is mounted at {it}"),
+            StuckReason::Fixed => format!("{it} is immutable or append-only (see chattr)"),
+            StuckReason::NotPermitted => format!("the agent may not remove {it}"),
+            StuckReason::Link => "a symbolic link leads there".to_owned(),
+            StuckReason::Changing => format!("something is still changing {it}"),
+            StuckReason::Unguarded => {
                 "cannot tell where other file systems begin: neither openat2 nor /proc is to be had"
                     .to_owned()
             }
-            Why::Shortage(error) | Why::Io(error) => format!("{it} cannot be removed: {error}"),
+            StuckReason::Shortage(error) | StuckReason::Io(error) => {
+                format!("{it} cannot be removed: {error}")
+            }
         }
     }
 }
@@ -197,7 +199,7 @@ impl Remover {
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(Stuck::itself(why_of(&error))),
+            Err(error) => return Err(Stuck::itself(reason_of(&error))),
         };
         let mut result = Ok(());
         for entry in entries.flatten() {
@@ -260,7 +262,7 @@ impl Remover {
     }
 
     /// The state folder, which may be reached through links: that is the operator's choice.
-    fn state(&self) -> Result<(OwnedFd, Guard), Why> {
+    fn state(&self) -> Result<(OwnedFd, Guard), StuckReason> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let state = rustix::fs::open(self.state_dir(), flags, Mode::empty())?;
         let guard = Guard::of(&state, self.0.lookups)?;
@@ -271,7 +273,7 @@ impl Remover {
         let (state, guard) = self.state().map_err(Stuck::itself)?;
         let (above, name) = match below(guard, &state, inside) {
             Ok(found) => found,
-            Err(Why::Gone) => return Ok(()),
+            Err(StuckReason::Gone) => return Ok(()),
             Err(why) => return Err(Stuck::itself(why)),
         };
         let walk = |purpose, above: &OwnedFd, name: &CString| {
@@ -288,82 +290,86 @@ impl Remover {
         walk(Purpose::Look, &above, &name)?;
         let seen = match look_at(guard, &above, &name) {
             Ok((_, seen)) => seen,
-            Err(Why::Gone) => return Ok(()),
+            Err(StuckReason::Gone) => return Ok(()),
             Err(why) => return Err(Stuck::itself(why)),
         };
         if !seen.is_folder() || inside.starts_with(TRASH) {
             return walk(Purpose::Remove, &above, &name);
         }
         let trash = trash(guard, &state).map_err(Stuck::itself)?;
-        let aside = aside(inside);
+        let trash_name = trash_name(inside);
         Act::TrashMove.before();
-        match rename(guard, (&above, &name), (&trash, &aside)) {
+        match rename(guard, (&above, &name), (&trash, &trash_name)) {
             Ok(()) => {}
-            Err(Why::Gone) => return Ok(()),
+            Err(StuckReason::Gone) => return Ok(()),
             // There is not even room for its new name: it is removed where it is.
-            Err(Why::Io(Errno::NOSPC | Errno::DQUOT)) => {
+            Err(StuckReason::Io(Errno::NOSPC | Errno::DQUOT)) => {
                 return walk(Purpose::Remove, &above, &name);
             }
             Err(why) => return Err(Stuck::itself(why)),
         }
         Act::TrashMove.after();
-        walk(Purpose::Remove, &trash, &aside).map_err(|stuck| Stuck {
-            path: format!("{TRASH}/{}", aside.to_string_lossy()),
+        walk(Purpose::Remove, &trash, &trash_name).map_err(|stuck| Stuck {
+            path: format!("{TRASH}/{}", trash_name.to_string_lossy()),
             ..stuck
         })
     }
 }
 
 /// The folder that holds an entry, and the entry's name.
-fn below(guard: Guard, state: &OwnedFd, inside: &Path) -> Result<(OwnedFd, CString), Why> {
+fn below(guard: Guard, state: &OwnedFd, inside: &Path) -> Result<(OwnedFd, CString), StuckReason> {
     let mut folder = guard.open(state.as_fd(), c".")?;
     let mut names = Vec::new();
     for component in inside.components() {
         match component {
             Component::Normal(name) => names.push(name),
             // Only what is in the state folder is removed.
-            _ => return Err(Why::Io(Errno::INVAL)),
+            _ => return Err(StuckReason::Io(Errno::INVAL)),
         }
     }
-    let last = names.pop().ok_or(Why::Io(Errno::INVAL))?;
+    let last = names.pop().ok_or(StuckReason::Io(Errno::INVAL))?;
     for name in names {
         let (opened, seen) = look_at(guard, &folder, &text(name)?)?;
         match seen {
             seen if seen.is_folder() => folder = opened,
-            seen if seen.is_link() => return Err(Why::Link),
-            _ => return Err(Why::Io(Errno::NOTDIR)),
+            seen if seen.is_link() => return Err(StuckReason::Link),
+            _ => return Err(StuckReason::Io(Errno::NOTDIR)),
         }
     }
     Ok((folder, text(last)?))
 }
 
-fn look_at(guard: Guard, folder: &OwnedFd, name: &CString) -> Result<(OwnedFd, Seen), Why> {
+fn look_at(guard: Guard, folder: &OwnedFd, name: &CString) -> Result<(OwnedFd, Seen), StuckReason> {
     let opened = guard.open(folder.as_fd(), name)?;
     let seen = see(opened.as_fd())?;
     Ok((opened, seen))
 }
 
 /// The trash of the state folder, made when it is missing.
-fn trash(guard: Guard, state: &OwnedFd) -> Result<OwnedFd, Why> {
+fn trash(guard: Guard, state: &OwnedFd) -> Result<OwnedFd, StuckReason> {
     match rustix::fs::mkdirat(state, TRASH, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(error) => return Err(error.into()),
     }
     match look_at(guard, state, &text(OsStr::new(TRASH))?)? {
         (trash, seen) if seen.is_folder() => Ok(trash),
-        _ => Err(Why::Io(Errno::NOTDIR)),
+        _ => Err(StuckReason::Io(Errno::NOTDIR)),
     }
 }
 
 /// A name in the trash that nothing else has, and that still says what it was.
-fn aside(inside: &Path) -> CString {
+fn trash_name(inside: &Path) -> CString {
     let was = inside.file_name().unwrap_or_default().to_string_lossy();
     let was = &was[..was.floor_char_boundary(180)];
     CString::new(format!("{}-{was}", uuid::Uuid::now_v7())).unwrap_or_default()
 }
 
 /// Moves a tree. That changes the folder itself, which takes the right to write into it.
-fn rename(guard: Guard, from: (&OwnedFd, &CString), to: (&OwnedFd, &CString)) -> Result<(), Why> {
+fn rename(
+    guard: Guard,
+    from: (&OwnedFd, &CString),
+    to: (&OwnedFd, &CString),
+) -> Result<(), StuckReason> {
     let again = || rustix::fs::renameat(from.0, from.1, to.0, to.1);
     match again() {
         Err(Errno::ACCESS) => {}
@@ -379,12 +385,12 @@ fn rename(guard: Guard, from: (&OwnedFd, &CString), to: (&OwnedFd, &CString)) ->
     })
 }
 
-fn text(name: &OsStr) -> Result<CString, Why> {
-    CString::new(name.as_bytes()).map_err(|_| Why::Io(Errno::INVAL))
+fn text(name: &OsStr) -> Result<CString, StuckReason> {
+    CString::new(name.as_bytes()).map_err(|_| StuckReason::Io(Errno::INVAL))
 }
 
-fn why_of(error: &io::Error) -> Why {
-    Errno::from_io_error(error).map_or(Why::Io(Errno::IO), Why::from)
+fn reason_of(error: &io::Error) -> StuckReason {
+    Errno::from_io_error(error).map_or(StuckReason::Io(Errno::IO), StuckReason::from)
 }
 
 #[cfg(test)]

@@ -62,7 +62,7 @@ impl Settings {
 
     /// As the journal has it; one that this version cannot follow any more leaves the agent as it
     /// was started.
-    pub(crate) fn kept(config: &Config, kept: Option<&v1::Configure>) -> Self {
+    pub(crate) fn from_journal(config: &Config, kept: Option<&v1::Configure>) -> Self {
         let Some(kept) = kept else {
             return Self::new(config);
         };

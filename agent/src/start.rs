@@ -27,7 +27,7 @@ pub(crate) async fn start(
     config: &Config,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Option<(Identity, DeviceKey, Journal)>> {
-    let known = patiently(
+    let known = retry_until_shutdown(
         config,
         shutdown,
         "cannot read who this device is",
@@ -43,7 +43,7 @@ pub(crate) async fn start(
         (Some(None), Some(token)) => {
             config.server.as_ref().context(enrollment::NO_SERVER)?;
             let enrol = || crate::enroll(config, token);
-            match patiently(config, shutdown, "cannot enrol", enrol).await? {
+            match retry_until_shutdown(config, shutdown, "cannot enrol", enrol).await? {
                 Some(identity) => identity,
                 None => return Ok(None),
             }
@@ -53,12 +53,14 @@ pub(crate) async fn start(
         identity.server.clone_from(server);
     }
     let load = || enrollment::load_key(config);
-    let Some(key) = patiently(config, shutdown, "cannot read the device key", load).await? else {
+    let Some(key) =
+        retry_until_shutdown(config, shutdown, "cannot read the device key", load).await?
+    else {
         return Ok(None);
     };
     let open = || {
         let open = || open_journal(&config.state_dir);
-        patiently(config, shutdown, "cannot open the journal", open)
+        retry_until_shutdown(config, shutdown, "cannot open the journal", open)
     };
     let Some(mut journal) = open().await? else {
         return Ok(None);
@@ -100,7 +102,7 @@ pub(crate) async fn start(
 }
 
 /// Tries again with the waits of a session that does not open, unless trying again cannot help.
-async fn patiently<T, F>(
+async fn retry_until_shutdown<T, F>(
     config: &Config,
     shutdown: &CancellationToken,
     what: &str,
@@ -196,7 +198,7 @@ mod tests {
         let config = Config::new("/s");
         let shutdown = CancellationToken::new();
         let mut failures = 20;
-        let done = patiently(&config, &shutdown, "cannot", || {
+        let done = retry_until_shutdown(&config, &shutdown, "cannot", || {
             failures -= 1;
             let is_early = failures > 0;
             async move {
@@ -209,7 +211,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(3600)).await;
             shutdown.cancel();
         };
-        let never = patiently(&config, &shutdown, "cannot", || async {
+        let never = retry_until_shutdown(&config, &shutdown, "cannot", || async {
             Err::<(), _>(anyhow::anyhow!("never"))
         });
         let (done, ()) = tokio::join!(never, stop);

@@ -113,7 +113,7 @@ impl Store {
     ) -> Result<(Self, Option<PathBuf>), JournalError> {
         let store = |database| Self::new(path, Some(database));
         // A full disk has room for this much at least.
-        disk_of(path).give_way();
+        disk_of(path).free_reserve_if_low();
         match open_database(path).map(store) {
             Ok(store) => match check(&store) {
                 Err(JournalError::Record(_)) => drop(store),
@@ -140,7 +140,7 @@ impl Store {
         })?;
         Ok(Self {
             path: path.to_owned(),
-            disk: Disk::unkept(path),
+            disk: Disk::without_reserve(path),
             database: Mutex::new(Some(database)),
         })
     }
@@ -148,7 +148,7 @@ impl Store {
     /// A file that cannot be opened now; each call tries.
     pub(super) fn closed(path: &Path, met: Option<Fault>) -> Self {
         let store = Self::new(path, None);
-        store.disk.met(met);
+        store.disk.note_result(met);
         store
     }
 
@@ -172,7 +172,7 @@ impl Store {
         act: Act,
         body: impl FnOnce(&WriteTransaction) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
-        self.disk.give_way();
+        self.disk.free_reserve_if_low();
         let written = self.with(|database| {
             let mut transaction = database.begin_write()?;
             transaction.set_durability(Durability::Immediate)?;
@@ -183,10 +183,10 @@ impl Store {
             Ok(value)
         });
         match &written {
-            Ok(_) => self.disk.met(None),
+            Ok(_) => self.disk.note_result(None),
             Err(error) => {
                 if let Some(fault) = error.fault() {
-                    self.disk.met(Some(fault));
+                    self.disk.note_result(Some(fault));
                 }
             }
         }

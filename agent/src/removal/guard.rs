@@ -12,7 +12,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::Why;
+use super::StuckReason;
 
 /// A way to see where another file system begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ const FLAGS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC
 
 impl Guard {
     /// The first lookup that works for the mount this folder is on.
-    pub(super) fn of(folder: &OwnedFd, lookups: &[Lookup]) -> Result<Self, Why> {
+    pub(super) fn of(folder: &OwnedFd, lookups: &[Lookup]) -> Result<Self, StuckReason> {
         let guards = lookups.iter().filter_map(|lookup| match lookup {
             Lookup::Openat2 => Some(Self::Openat2),
             Lookup::MountId => mount_id(folder.as_fd()).map(Self::MountId),
@@ -83,16 +83,16 @@ impl Guard {
             match guard.open(folder.as_fd(), c".") {
                 Ok(_) => return Ok(guard),
                 // To have no descriptors left says nothing about the kernel.
-                Err(why @ Why::Shortage(_)) => return Err(why),
+                Err(why @ StuckReason::Shortage(_)) => return Err(why),
                 // An old kernel does not know it, or a filter of system calls refuses it.
                 Err(_) => {}
             }
         }
-        Err(Why::Unguarded)
+        Err(StuckReason::Unguarded)
     }
 
     /// Opens one entry of a folder, or the folder itself by the name `.`.
-    pub(super) fn open(self, folder: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Why> {
+    pub(super) fn open(self, folder: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, StuckReason> {
         match self {
             Self::Openat2 => {
                 let resolve = ResolveFlags::BENEATH
@@ -103,13 +103,13 @@ impl Guard {
             }
             Self::MountId(_) => {
                 let opened = rustix::fs::openat(folder, name, FLAGS, Mode::empty());
-                self.same_mount(opened.map_err(Why::from)?)
+                self.same_mount(opened.map_err(StuckReason::from)?)
             }
         }
     }
 
     /// Opens the folder above, if it is still the one it was.
-    pub(super) fn up(self, folder: BorrowedFd<'_>, wanted: FileId) -> Result<OwnedFd, Why> {
+    pub(super) fn up(self, folder: BorrowedFd<'_>, wanted: FileId) -> Result<OwnedFd, StuckReason> {
         let above = match self {
             Self::Openat2 => openat2(
                 folder,
@@ -118,26 +118,30 @@ impl Guard {
             )?,
             Self::MountId(_) => {
                 let opened = rustix::fs::openat(folder, c"..", FLAGS, Mode::empty());
-                self.same_mount(opened.map_err(Why::from)?)?
+                self.same_mount(opened.map_err(StuckReason::from)?)?
             }
         };
         match see(above.as_fd())?.id == wanted {
             true => Ok(above),
-            false => Err(Why::Changing),
+            false => Err(StuckReason::Changing),
         }
     }
 
-    fn same_mount(self, opened: OwnedFd) -> Result<OwnedFd, Why> {
+    fn same_mount(self, opened: OwnedFd) -> Result<OwnedFd, StuckReason> {
         match (self, mount_id(opened.as_fd())) {
             (Self::Openat2, _) => Ok(opened),
             (Self::MountId(wanted), Some(found)) if wanted == found => Ok(opened),
-            (Self::MountId(_), Some(_)) => Err(Why::Mounted),
-            (Self::MountId(_), None) => Err(Why::Unguarded),
+            (Self::MountId(_), Some(_)) => Err(StuckReason::Mounted),
+            (Self::MountId(_), None) => Err(StuckReason::Unguarded),
         }
     }
 }
 
-fn openat2(folder: BorrowedFd<'_>, name: &CStr, resolve: ResolveFlags) -> Result<OwnedFd, Why> {
+fn openat2(
+    folder: BorrowedFd<'_>,
+    name: &CStr,
+    resolve: ResolveFlags,
+) -> Result<OwnedFd, StuckReason> {
     // Somebody may be renaming or mounting elsewhere just now; the kernel then asks to be asked
     // again.
     const TRIES: usize = 64;
@@ -146,9 +150,9 @@ fn openat2(folder: BorrowedFd<'_>, name: &CStr, resolve: ResolveFlags) -> Result
         tries += 1;
         match rustix::fs::openat2(folder, name, FLAGS, Mode::empty(), resolve) {
             Err(Errno::AGAIN) if tries < TRIES => {}
-            Err(Errno::AGAIN) => return Err(Why::Changing),
+            Err(Errno::AGAIN) => return Err(StuckReason::Changing),
             // Of a single name: what is there is the root of another mount.
-            Err(Errno::XDEV) => return Err(Why::Mounted),
+            Err(Errno::XDEV) => return Err(StuckReason::Mounted),
             opened => return Ok(opened?),
         }
     }
@@ -162,7 +166,7 @@ fn mount_id(file: BorrowedFd<'_>) -> Option<u64> {
 }
 
 /// Looks at what was opened.
-pub(super) fn see(file: BorrowedFd<'_>) -> Result<Seen, Why> {
+pub(super) fn see(file: BorrowedFd<'_>) -> Result<Seen, StuckReason> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
     match rustix::fs::statx(file, c"", flags, StatxFlags::BASIC_STATS) {
         Ok(stat) => Ok(Seen {

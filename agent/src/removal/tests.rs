@@ -298,7 +298,11 @@ fn a_mount_that_comes_after_looking_is_not_crossed_either() {
                 above: above.as_fd(),
                 bytes: 0,
             };
-            assert_eq!(walk.run(&name).unwrap_err().why, Why::Mounted, "{at}");
+            assert_eq!(
+                walk.run(&name).unwrap_err().why,
+                StuckReason::Mounted,
+                "{at}"
+            );
             assert!(bench.is_untouched_outside() && tree.join(at).exists());
             drop(mount);
             walk.run(&name).unwrap();
@@ -330,7 +334,7 @@ fn what_is_immutable_leaves_the_tree_as_it_is() {
         ioctl_setflags(&file, flags).unwrap();
         assert_eq!(
             (removed.unwrap_err().why, after),
-            (Why::Fixed, before),
+            (StuckReason::Fixed, before),
             "{at}"
         );
         bench.remover.remove(&tree).unwrap();
@@ -391,7 +395,7 @@ fn what_belongs_to_others_stays_and_rights_are_given_back() {
         as_nobody(|| {
             assert_eq!(
                 bench.remover.remove(&tree).unwrap_err().why,
-                Why::NotPermitted
+                StuckReason::NotPermitted
             );
             assert_eq!(bench.remover.removable(&tree), None);
         });
@@ -411,11 +415,11 @@ fn what_belongs_to_others_stays_and_rights_are_given_back() {
 
 #[test]
 fn a_name_in_the_trash_says_what_it_was() {
-    let name = aside(Path::new("bundles/app/releases/1.0-abc"))
+    let name = trash_name(Path::new("bundles/app/releases/1.0-abc"))
         .into_string()
         .unwrap();
     assert!(name.ends_with("-1.0-abc"), "{name}");
-    let long = aside(Path::new(&"ä".repeat(200)));
+    let long = trash_name(Path::new(&"ä".repeat(200)));
     assert!(long.as_bytes().len() < 255);
-    assert_ne!(aside(Path::new("x")), CString::default());
+    assert_ne!(trash_name(Path::new("x")), CString::default());
 }

@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::{
-    Stuck, Why,
+    Stuck, StuckReason,
     guard::{FileId, Guard, Seen, open_to_read, see, set_mode},
 };
 
@@ -56,15 +56,15 @@ struct Level {
 }
 
 /// Why a folder cannot be walked, and which entry of it is to blame, if it is not the folder.
-struct Stop(Option<CString>, Why);
+struct WalkError(Option<CString>, StuckReason);
 
-impl From<Why> for Stop {
-    fn from(why: Why) -> Self {
+impl From<StuckReason> for WalkError {
+    fn from(why: StuckReason) -> Self {
         Self(None, why)
     }
 }
 
-impl From<Errno> for Stop {
+impl From<Errno> for WalkError {
     fn from(error: Errno) -> Self {
         Self(None, error.into())
     }
@@ -74,40 +74,40 @@ impl Walk<'_> {
     /// Walks; that the entry is not there is no failure.
     pub(super) fn run(&mut self, name: &CStr) -> Result<(), Stuck> {
         let mut levels = Vec::new();
-        let walked = self.all(name, &mut levels);
+        let walked = self.walk_levels(name, &mut levels);
         self.unwind(levels);
         match walked {
-            Err(stuck) if matches!(stuck.why, Why::Gone) => Ok(()),
+            Err(stuck) if matches!(stuck.why, StuckReason::Gone) => Ok(()),
             walked => walked,
         }
     }
 
-    fn all(&mut self, name: &CStr, levels: &mut Vec<Level>) -> Result<(), Stuck> {
+    fn walk_levels(&mut self, name: &CStr, levels: &mut Vec<Level>) -> Result<(), Stuck> {
         let opened = self.guard.open(self.above, name).map_err(Stuck::itself)?;
         let seen = see(opened.as_fd()).map_err(Stuck::itself)?;
         drop(opened);
         if !seen.is_folder() {
             return self.file(self.above, None, name).map_err(Stuck::itself);
         }
-        let level = self.enter(self.above, name);
-        levels.push(level.map_err(|Stop(inner, why)| match &inner {
+        let level = self.enter_folder(self.above, name);
+        levels.push(level.map_err(|WalkError(inner, why)| match &inner {
             Some(inner) => Stuck::below(&[inner], why),
             None => Stuck::itself(why),
         })?);
         while let Some(level) = levels.last_mut() {
             let Some(child) = level.folders.pop() else {
-                self.leave(levels)?;
+                self.leave_folder(levels)?;
                 continue;
             };
             let entered = match &level.fd {
-                Some(fd) => self.enter(fd.as_fd(), &child),
-                None => Err(Why::Changing.into()),
+                Some(fd) => self.enter_folder(fd.as_fd(), &child),
+                None => Err(StuckReason::Changing.into()),
             };
             match entered {
                 Ok(level) => levels.push(level),
                 // Somebody else has removed it.
-                Err(Stop(None, Why::Gone)) => {}
-                Err(Stop(inner, why)) => {
+                Err(WalkError(None, StuckReason::Gone)) => {}
+                Err(WalkError(inner, why)) => {
                     let mut names = below(levels);
                     names.push(&child);
                     names.extend(inner.as_deref());
@@ -123,14 +123,14 @@ impl Walk<'_> {
     }
 
     /// Opens a folder and does what can be done with its files.
-    fn enter(&mut self, above: BorrowedFd<'_>, name: &CStr) -> Result<Level, Stop> {
+    fn enter_folder(&mut self, above: BorrowedFd<'_>, name: &CStr) -> Result<Level, WalkError> {
         let fd = self.guard.open(above, name)?;
         let seen = see(fd.as_fd())?;
         if !seen.is_folder() {
-            return Err(Why::Changing.into());
+            return Err(StuckReason::Changing.into());
         }
         if seen.is_fixed {
-            return Err(Why::Fixed.into());
+            return Err(StuckReason::Fixed.into());
         }
         let was = self.rights(fd.as_fd(), &seen)?;
         let folders = self.files(fd.as_fd(), &seen);
@@ -146,7 +146,7 @@ impl Walk<'_> {
 
     /// Makes sure that the entries of a folder can be read and removed; returns the mode to give
     /// back.
-    fn rights(&self, folder: BorrowedFd<'_>, seen: &Seen) -> Result<Option<u32>, Why> {
+    fn rights(&self, folder: BorrowedFd<'_>, seen: &Seen) -> Result<Option<u32>, StuckReason> {
         let own = seen.uid == geteuid().as_raw();
         let mut needed = Access::READ_OK | Access::EXEC_OK;
         if self.purpose != Purpose::Measure || !own {
@@ -163,7 +163,7 @@ impl Walk<'_> {
     }
 
     /// Removes the files of a folder, or looks at them; returns its folders.
-    fn files(&mut self, folder: BorrowedFd<'_>, seen: &Seen) -> Result<Vec<CString>, Stop> {
+    fn files(&mut self, folder: BorrowedFd<'_>, seen: &Seen) -> Result<Vec<CString>, WalkError> {
         // All names first: what is removed while a folder is being read may hide what comes after
         // it.
         let mut entries = Vec::new();
@@ -189,14 +189,14 @@ impl Walk<'_> {
                 Err(why) => Err(why),
             };
             match done {
-                Ok(()) | Err(Why::Gone) => {}
-                Err(why) => return Err(Stop(Some(name), why)),
+                Ok(()) | Err(StuckReason::Gone) => {}
+                Err(why) => return Err(WalkError(Some(name), why)),
             }
         }
         Ok(folders)
     }
 
-    fn is_folder(&self, folder: BorrowedFd<'_>, name: &CStr) -> Result<bool, Why> {
+    fn is_folder(&self, folder: BorrowedFd<'_>, name: &CStr) -> Result<bool, StuckReason> {
         let opened = self.guard.open(folder, name)?;
         Ok(see(opened.as_fd())?.is_folder())
     }
@@ -207,27 +207,27 @@ impl Walk<'_> {
         folder: BorrowedFd<'_>,
         holder: Option<&Seen>,
         name: &CStr,
-    ) -> Result<(), Why> {
+    ) -> Result<(), StuckReason> {
         if self.purpose == Purpose::Remove {
             return match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
-                Err(Errno::ISDIR) => Err(Why::Changing),
+                Err(Errno::ISDIR) => Err(StuckReason::Changing),
                 unlinked => Ok(unlinked?),
             };
         }
         let opened = self.guard.open(folder, name)?;
         let seen = see(opened.as_fd())?;
         if seen.is_folder() {
-            return Err(Why::Changing);
+            return Err(StuckReason::Changing);
         }
         if seen.is_fixed {
-            return Err(Why::Fixed);
+            return Err(StuckReason::Fixed);
         }
         let user = geteuid();
         let owners = |holder: &&Seen| holder.is_sticky() && !user.is_root();
         if let Some(holder) = holder.filter(owners)
             && ![holder.uid, seen.uid].contains(&user.as_raw())
         {
-            return Err(Why::NotPermitted);
+            return Err(StuckReason::NotPermitted);
         }
         if seen.is_file() {
             self.bytes = self.bytes.saturating_add(seen.size);
@@ -236,7 +236,7 @@ impl Walk<'_> {
     }
 
     /// Ends with a folder of which everything below is done.
-    fn leave(&self, levels: &mut Vec<Level>) -> Result<(), Stuck> {
+    fn leave_folder(&self, levels: &mut Vec<Level>) -> Result<(), Stuck> {
         let Some(done) = levels.pop() else {
             return Ok(());
         };
@@ -247,12 +247,12 @@ impl Walk<'_> {
                 return Ok(());
             }
             let above = match levels.last() {
-                Some(level) => level.fd.as_ref().ok_or(Why::Changing)?.as_fd(),
+                Some(level) => level.fd.as_ref().ok_or(StuckReason::Changing)?.as_fd(),
                 None => self.above,
             };
             match rustix::fs::unlinkat(above, &done.name, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => Ok(()),
-                Err(Errno::NOTEMPTY | Errno::EXIST) => Err(Why::Changing),
+                Err(Errno::NOTEMPTY | Errno::EXIST) => Err(StuckReason::Changing),
                 Err(error) => Err(error.into()),
             }
         });
@@ -264,11 +264,11 @@ impl Walk<'_> {
     }
 
     /// Opens the last of the levels again, coming from the one below it.
-    fn open_last(&self, from: &Level, levels: &mut [Level]) -> Result<(), Why> {
+    fn open_last(&self, from: &Level, levels: &mut [Level]) -> Result<(), StuckReason> {
         if let Some(last) = levels.last_mut()
             && last.fd.is_none()
         {
-            let from = from.fd.as_ref().ok_or(Why::Changing)?;
+            let from = from.fd.as_ref().ok_or(StuckReason::Changing)?;
             last.fd = Some(self.guard.up(from.as_fd(), last.id)?);
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::{preflight, settings::Settings};
 impl Active<'_> {
     /// Says what a deploy would meet.
     pub(super) async fn plan(&mut self, plan: v1::Plan) -> Result<(), SessionError> {
-        let planned = preflight::answer(&self.shared.remover, self.journal, plan).await?;
+        let planned = preflight::plan(&self.shared.remover, self.journal, plan).await?;
         self.send(Message::Planned(planned)).await
     }
 
