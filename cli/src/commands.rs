@@ -15,7 +15,7 @@ pub(crate) mod deployment;
 pub(crate) mod device;
 pub(crate) mod enrollment;
 pub(crate) mod event;
-mod patience;
+mod reconnect;
 
 /// What every command that talks to a server starts from.
 pub(crate) struct Session {

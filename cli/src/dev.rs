@@ -52,18 +52,18 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     })?;
     let mut fleet = Fleet::new(home.path(), listener)?;
     let result = tokio::select! {
-        result = Box::pin(play(&args, home.path(), fleet.starter())) => result,
-        failure = fleet.death() => Err(failure),
+        result = Box::pin(run_demo(&args, home.path(), fleet.starter())) => result,
+        failure = fleet.first_failure() => Err(failure),
         () = asked_to_stop() => Err(Failure::new(Exit::Interrupted, "stopped before it was ready", "Run it again.")),
     };
     let result = match result {
-        Ok(Played { context, deployed }) if !args.once => {
+        Ok(Demo { context, deployed }) if !args.once => {
             if let Err(failure) = deployed {
                 say(&format!("error: {failure}"));
             }
-            stay(&args, context, &mut fleet).await
+            stay_up(&args, context, &mut fleet).await
         }
-        Ok(Played { deployed, .. }) => deployed,
+        Ok(Demo { deployed, .. }) => deployed,
         Err(failure) => Err(failure),
     };
     fleet.stop().await;
@@ -72,13 +72,13 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
 }
 
 /// What came of the first part.
-struct Played {
+struct Demo {
     context: Context,
     deployed: Result<(), Failure>,
 }
 
 /// From nothing to the result of the first deployment.
-async fn play(args: &DevArgs, home: &Path, starter: fleet::Starter) -> Result<Played, Failure> {
+async fn run_demo(args: &DevArgs, home: &Path, starter: fleet::Starter) -> Result<Demo, Failure> {
     let (context, client) = connect(home, &starter.server_url).await?;
     say(&format!(
         "Control plane at {}, data in {}",
@@ -114,7 +114,7 @@ async fn play(args: &DevArgs, home: &Path, starter: fleet::Starter) -> Result<Pl
         started.elapsed().as_millis()
     ));
     let deployed = finished.report(Printer::new(Format::Table));
-    Ok(Played { context, deployed })
+    Ok(Demo { context, deployed })
 }
 
 /// Waits for the files of the first start and a server that answers.
@@ -221,11 +221,11 @@ async fn push_example(home: &Path, client: &Client) -> Result<v1::Bundle, Failur
 }
 
 /// Leaves the fleet running, with a context to play with, until Ctrl-C.
-async fn stay(args: &DevArgs, context: Context, fleet: &mut Fleet) -> Result<(), Failure> {
+async fn stay_up(args: &DevArgs, context: Context, fleet: &mut Fleet) -> Result<(), Failure> {
     let registration = Registration::write(context)?;
     say(&registration.invitation());
     let result = tokio::select! {
-        failure = fleet.death() => Err(failure),
+        failure = fleet.first_failure() => Err(failure),
         () = asked_to_stop() => Ok(()),
     };
     say("Stopping.");

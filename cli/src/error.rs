@@ -11,7 +11,7 @@ use rustls::CertificateError;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::text::clean;
+use crate::text::printable;
 
 /// How the program ends when it does not end well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,8 +137,8 @@ impl From<Status> for Failure {
         if message.is_empty() {
             message = format!("the server answered: {}", status.code().description());
         }
-        let mut message = clean(&message);
-        if let Some((line, mark)) = place(&status) {
+        let mut message = printable(&message);
+        if let Some((line, mark)) = marked_line(&status) {
             message.push_str(&format!("\n    {line}\n    {}^", " ".repeat(mark)));
         }
         Self::new(exit, message, next)
@@ -154,9 +154,9 @@ pub(crate) fn reason(status: &Status) -> Option<Reason> {
 }
 
 /// The line of a text field that is wrong, and the character in it.
-fn place(status: &Status) -> Option<(String, usize)> {
+fn marked_line(status: &Status) -> Option<(String, usize)> {
     let info = status.get_details_error_info()?;
-    let line = clean(info.metadata.get(LINE)?);
+    let line = printable(info.metadata.get(LINE)?);
     let mark: usize = info.metadata.get(MARK)?.parse().ok()?;
     (mark <= line.chars().count()).then_some((line, mark))
 }
@@ -430,12 +430,12 @@ mod tests {
     #[test]
     fn a_mark_is_put_below_the_mistake() {
         let refused = |mark: &str| {
-            let place = [
+            let marked_line = [
                 (LINE.to_owned(), "site=berlin,".to_owned()),
                 (MARK.to_owned(), mark.to_owned()),
             ];
             let reason = Reason::InvalidArgument.as_str();
-            let details = ErrorDetails::with_error_info(reason, DOMAIN, place);
+            let details = ErrorDetails::with_error_info(reason, DOMAIN, marked_line);
             let status =
                 Status::with_error_details(Code::InvalidArgument, "a key was expected", details);
             Failure::from(status).message

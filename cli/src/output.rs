@@ -27,7 +27,9 @@ mod schedule;
 mod table;
 pub(crate) mod target;
 
-pub(crate) use crate::text::{Time, ago, bytes, clean, clean_lines, seconds, state_word, word};
+pub(crate) use crate::text::{
+    Time, ago, bytes, printable, printable_lines, seconds, state_word, word,
+};
 pub(crate) use table::Field;
 
 /// What the user asked for.

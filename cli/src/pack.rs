@@ -27,7 +27,7 @@ use tokio_tar::{Builder, EntryType, Header};
 use crate::{
     error::{Exit, Failure},
     files,
-    text::clean,
+    text::printable,
 };
 
 /// File with patterns, in gitignore's form, of what stays out of a bundle.
@@ -160,7 +160,7 @@ fn refused(error: &ArchiveError) -> Failure {
     };
     let cause =
         std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
-    Failure::new(Exit::Error, clean(&format!("{error}{cause}")), next)
+    Failure::new(Exit::Error, printable(&format!("{error}{cause}")), next)
 }
 
 /// What goes in: path within the bundle, and what is there. Sorted by the bytes of the path.

@@ -105,7 +105,7 @@ pub(crate) use state_word;
 
 /// One line without control characters: what a device or a stranger wrote must not drive the
 /// terminal.
-pub(crate) fn clean(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\n' | '\t' => ' ',
@@ -116,7 +116,7 @@ pub(crate) fn clean(text: &str) -> String {
 }
 
 /// Several lines, without control characters.
-pub(crate) fn clean_lines(text: &str) -> String {
+pub(crate) fn printable_lines(text: &str) -> String {
     text.replace("\r\n", "\n")
         .chars()
         .map(|c| match c {
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn devices_cannot_drive_the_terminal() {
-        assert_eq!(clean("a\x1b[31mb\nc"), "a\u{fffd}[31mb c");
-        assert_eq!(clean_lines("a\r\nb\x07"), "a\nb\u{fffd}");
+        assert_eq!(printable("a\x1b[31mb\nc"), "a\u{fffd}[31mb c");
+        assert_eq!(printable_lines("a\r\nb\x07"), "a\nb\u{fffd}");
     }
 }

@@ -17,9 +17,9 @@ mod rollout;
 
 /// Creates the deployment, and stays when asked to.
 pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failure> {
-    let meant = meant(&args.bundle)?;
+    let bundle_arg = parse_bundle_arg(&args.bundle)?;
     let rollout = rollout::rollout(args.rollout)?;
-    if args.plan && matches!(meant, Meant::Local(_)) {
+    if args.plan && matches!(bundle_arg, BundleArg::Local(_)) {
         return Err(Failure::usage(
             format!(
                 "`{}` is a file here, and a plan moves none of its bytes",
@@ -29,9 +29,9 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
         ));
     }
     let client = session.connect().await?;
-    let bundle = match meant {
-        Meant::Stored(reference) => reference,
-        Meant::Local(path) => {
+    let bundle = match bundle_arg {
+        BundleArg::Stored(reference) => reference,
+        BundleArg::Local(path) => {
             let (bundle, existed) = push::push(&client, path, None).await?;
             let reference = format!("{}:{}", bundle.name, bundle.version);
             say(&if existed {
@@ -105,19 +105,19 @@ fn with_devices(
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Meant<'a> {
+enum BundleArg<'a> {
     Stored(String),
     Local(&'a Path),
 }
 
 /// `name:version` and digests are on the server; everything else is a file or folder here.
-fn meant(text: &str) -> Result<Meant<'_>, Failure> {
+fn parse_bundle_arg(text: &str) -> Result<BundleArg<'_>, Failure> {
     let path = Path::new(text);
     if text.parse::<Digest>().is_ok() || (text.contains(':') && !text.contains('/')) {
-        return Ok(Meant::Stored(text.to_owned()));
+        return Ok(BundleArg::Stored(text.to_owned()));
     }
     if path.exists() {
-        return Ok(Meant::Local(path));
+        return Ok(BundleArg::Local(path));
     }
     Err(Failure::new(
         Exit::NotFoundOrConflict,
@@ -136,11 +136,17 @@ mod tests {
     fn references_and_paths_are_told_apart() {
         let digest = "ab".repeat(32);
         for stored in ["hello:1.0", digest.as_str()] {
-            assert_eq!(meant(stored).unwrap(), Meant::Stored(stored.to_owned()));
+            assert_eq!(
+                parse_bundle_arg(stored).unwrap(),
+                BundleArg::Stored(stored.to_owned())
+            );
         }
-        assert_eq!(meant("/tmp").unwrap(), Meant::Local(Path::new("/tmp")));
         assert_eq!(
-            meant("no-such-folder").unwrap_err().exit,
+            parse_bundle_arg("/tmp").unwrap(),
+            BundleArg::Local(Path::new("/tmp"))
+        );
+        assert_eq!(
+            parse_bundle_arg("no-such-folder").unwrap_err().exit,
             Exit::NotFoundOrConflict
         );
     }

@@ -3,7 +3,7 @@
 use kernex_proto::v1;
 use tonic::Status;
 
-use super::{Session, patience::Patience};
+use super::{Session, reconnect::ReconnectPolicy};
 use crate::{
     args::event::EventCommand,
     client::Client,
@@ -40,7 +40,7 @@ struct Watch {
 }
 
 /// How a stream ended.
-enum Ended {
+enum StreamEnd {
     /// Nobody reads the output any more.
     Unread,
     Stream,
@@ -48,18 +48,21 @@ enum Ended {
 
 impl Watch {
     async fn run(&mut self) -> Result<(), Failure> {
-        let mut patience = Patience::new();
+        let mut reconnect = ReconnectPolicy::new();
         loop {
-            let ended = match self.follow(&mut patience).await? {
-                Ok(Ended::Unread) => return Ok(()),
-                Ok(Ended::Stream) => None,
+            let end = match self.follow(&mut reconnect).await? {
+                Ok(StreamEnd::Unread) => return Ok(()),
+                Ok(StreamEnd::Stream) => None,
                 Err(status) => Some(status),
             };
-            patience.after(ended, say).await?;
+            reconnect.wait(end, say).await?;
         }
     }
 
-    async fn follow(&mut self, patience: &mut Patience) -> Result<Result<Ended, Status>, Failure> {
+    async fn follow(
+        &mut self,
+        reconnect: &mut ReconnectPolicy,
+    ) -> Result<Result<StreamEnd, Status>, Failure> {
         let request = v1::WatchEventsRequest {
             after: self.after.unwrap_or(0),
             from_now: self.after.is_none(),
@@ -71,17 +74,17 @@ impl Watch {
         loop {
             let message = match events.message().await {
                 Ok(Some(message)) => message,
-                Ok(None) => return Ok(Ok(Ended::Stream)),
+                Ok(None) => return Ok(Ok(StreamEnd::Stream)),
                 Err(status) => return Ok(Err(status)),
             };
-            patience.heard();
+            reconnect.note_message();
             self.after = self.after.max(Some(message.cursor));
             let Some(event) = message.event else {
                 continue;
             };
             self.after = self.after.max(Some(event.cursor));
             if self.is_wanted(&event.kind) && !self.printer.line(&EventView::from(event))? {
-                return Ok(Ok(Ended::Unread));
+                return Ok(Ok(StreamEnd::Unread));
             }
         }
     }

@@ -26,7 +26,7 @@ pub(super) struct Fleet {
     shutdown: Shutdown,
     agents: TaskTracker,
     agents_stop: CancellationToken,
-    died: mpsc::Receiver<Failure>,
+    failures: mpsc::Receiver<Failure>,
     starter: Starter,
 }
 
@@ -38,15 +38,15 @@ pub(super) struct Starter {
     home: PathBuf,
     agents: TaskTracker,
     stop: CancellationToken,
-    died: Deaths,
+    failures: FailureReports,
 }
 
 /// Tells about the first death; later ones follow from it.
 #[derive(Clone)]
-struct Deaths(mpsc::Sender<Failure>);
+struct FailureReports(mpsc::Sender<Failure>);
 
-impl Deaths {
-    fn tell(&self, who: &str, why: &anyhow::Error) {
+impl FailureReports {
+    fn report(&self, who: &str, why: &anyhow::Error) {
         let failure = Failure::new(
             Exit::Error,
             format!("{who} stopped: {why:#}"),
@@ -60,7 +60,7 @@ impl Deaths {
 /// Tells about a task that ends before it was asked to, by a panic too.
 struct Watched {
     who: String,
-    died: Deaths,
+    failures: FailureReports,
     stop: CancellationToken,
     ended: bool,
 }
@@ -71,11 +71,11 @@ impl Watched {
         let result = task.await;
         self.ended = true;
         match result {
-            Err(error) => self.died.tell(&self.who, &error),
+            Err(error) => self.failures.report(&self.who, &error),
             Ok(()) if self.stop.is_cancelled() => {}
             Ok(()) => self
-                .died
-                .tell(&self.who, &anyhow::anyhow!("nobody asked it to")),
+                .failures
+                .report(&self.who, &anyhow::anyhow!("nobody asked it to")),
         }
     }
 }
@@ -83,7 +83,8 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if !self.ended && !self.stop.is_cancelled() {
-            self.died.tell(&self.who, &anyhow::anyhow!("it panicked"));
+            self.failures
+                .report(&self.who, &anyhow::anyhow!("it panicked"));
         }
     }
 }
@@ -103,8 +104,8 @@ impl Fleet {
             listener.local_addr()
         };
         let address = prepare().map_err(|error| Failure::file("create", &folder, &error))?;
-        let (sender, died) = mpsc::channel(1);
-        let deaths = Deaths(sender);
+        let (sender, failures) = mpsc::channel(1);
+        let failure_reports = FailureReports(sender);
         let shutdown = Shutdown::new();
         let mut config = kernex_server::Config::for_dev(&folder);
         // Often enough to see something happen.
@@ -114,7 +115,7 @@ impl Fleet {
         let mut server = JoinSet::new();
         let watched = Watched {
             who: "the control plane".to_owned(),
-            died: deaths.clone(),
+            failures: failure_reports.clone(),
             stop: shutdown.soft.clone(),
             ended: false,
         };
@@ -125,13 +126,13 @@ impl Fleet {
         Ok(Self {
             server,
             shutdown,
-            died,
+            failures,
             starter: Starter {
                 server_url: format!("https://{address}"),
                 home: home.to_owned(),
                 agents: agents.clone(),
                 stop: agents_stop.clone(),
-                died: deaths,
+                failures: failure_reports,
             },
             agents,
             agents_stop,
@@ -144,8 +145,8 @@ impl Fleet {
     }
 
     /// Resolves when something stopped that should run.
-    pub(super) async fn death(&mut self) -> Failure {
-        match self.died.recv().await {
+    pub(super) async fn first_failure(&mut self) -> Failure {
+        match self.failures.recv().await {
             Some(failure) => failure,
             // A sender lives in `starter`, so this is never reached; waiting is right in any case.
             None => std::future::pending().await,
@@ -182,7 +183,7 @@ impl Starter {
             config.token = Some(token.clone());
             let watched = Watched {
                 who: name,
-                died: self.died.clone(),
+                failures: self.failures.clone(),
                 stop: self.stop.clone(),
                 ended: false,
             };

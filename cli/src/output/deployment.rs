@@ -4,7 +4,7 @@ use kernex_proto::v1;
 use serde::Serialize;
 
 use super::{
-    Details, Field, Time, View, ago, clean, counts::CountsView, phase::PhaseView,
+    Details, Field, Time, View, ago, counts::CountsView, phase::PhaseView, printable,
     schedule::ScheduleView, state_word, target::TargetView,
 };
 
@@ -51,7 +51,7 @@ impl From<v1::Deployment> for DeploymentView {
         let phases = wire.phases.into_iter().map(PhaseView::from);
         Self {
             phases: if is_finished {
-                phases.map(PhaseView::at_the_end).collect()
+                phases.map(PhaseView::once_finished).collect()
             } else {
                 phases.collect()
             },
@@ -63,7 +63,7 @@ impl From<v1::Deployment> for DeploymentView {
             schedule: wire
                 .schedule
                 .map(|schedule| ScheduleView::new(schedule, wire.opens_at)),
-            dynamic_selector: clean(&wire.dynamic_selector),
+            dynamic_selector: printable(&wire.dynamic_selector),
             id: wire.id,
             bundle: wire.bundle,
             digest: wire.digest,

@@ -65,7 +65,7 @@ impl From<v1::PhaseStatus> for PhaseView {
 
 impl PhaseView {
     /// As it stays once the deployment is finished: nothing of it is open any more.
-    pub(super) fn at_the_end(mut self) -> Self {
+    pub(super) fn once_finished(mut self) -> Self {
         if matches!(self.state, "open" | "soaking") {
             self.state = "ended";
         }

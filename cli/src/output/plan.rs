@@ -3,7 +3,7 @@
 use kernex_proto::v1::{self, PlanVerdict};
 use serde::Serialize;
 
-use super::{Field, Time, View, bytes, clean, state_word};
+use super::{Field, Time, View, bytes, printable, state_word};
 
 /// What a deployment would do on one device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -41,7 +41,7 @@ impl From<v1::DevicePlan> for PlanView {
                 .iter()
                 .map(|obstacle| ObstacleView {
                     reason: state_word!(v1::FailureReason, obstacle.reason, "FAILURE_REASON_"),
-                    message: clean(&obstacle.message),
+                    message: printable(&obstacle.message),
                 })
                 .collect(),
             attempts_ahead: answer.map_or(0, |answer| answer.attempts_ahead),
@@ -49,7 +49,7 @@ impl From<v1::DevicePlan> for PlanView {
             disk_free_bytes: answer.map(|answer| answer.disk_free_bytes),
             disk_needed_bytes: answer.map(|answer| answer.disk_needed_bytes),
             clock_skew_ms: answer.map(|_| wire.clock_skew_ms),
-            note: clean(&wire.note),
+            note: printable(&wire.note),
             device: wire.device_name,
             device_id: wire.device_id,
         }

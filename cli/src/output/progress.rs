@@ -10,9 +10,9 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::{
-    Printer, bytes, clean,
+    Printer, bytes,
     deployment::{DeploymentChange, DeploymentView},
-    say,
+    printable, say,
     target::{TargetView, failures},
 };
 
@@ -27,7 +27,7 @@ pub(crate) fn transfer(what: &str, total: u64) -> ProgressBar {
     ) {
         bar.set_style(style.progress_chars("=> "));
     }
-    bar.set_message(clean(what));
+    bar.set_message(printable(what));
     bar
 }
 
@@ -39,7 +39,7 @@ pub(crate) fn waiting(what: &str) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new_spinner();
-    bar.set_message(clean(what));
+    bar.set_message(printable(what));
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
 }
@@ -61,7 +61,7 @@ struct Rate {
     closed: u64,
     bytes: u64,
     downloads: HashMap<String, u64>,
-    words: String,
+    rate_text: String,
 }
 
 impl Rate {
@@ -74,7 +74,7 @@ impl Rate {
             closed: 0,
             bytes: 0,
             downloads: HashMap::new(),
-            words: String::new(),
+            rate_text: String::new(),
         }
     }
 
@@ -91,7 +91,7 @@ impl Rate {
     }
 
     /// ", 30 a minute, 2.0 MiB/s"
-    fn words(&mut self, closed: u64) -> &str {
+    fn rate_text(&mut self, closed: u64) -> &str {
         let passed = self.since.elapsed();
         if passed >= Self::WINDOW {
             let per = |count: u64, unit: u64| {
@@ -100,18 +100,18 @@ impl Rate {
                 )
                 .unwrap_or(u64::MAX)
             };
-            self.words.clear();
+            self.rate_text.clear();
             let devices = per(closed.saturating_sub(self.closed), 60);
             if devices > 0 {
-                self.words.push_str(&format!(", {devices} a minute"));
+                self.rate_text.push_str(&format!(", {devices} a minute"));
             }
             let speed = per(self.bytes, 1);
             if speed > 0 {
-                self.words.push_str(&format!(", {}/s", bytes(speed)));
+                self.rate_text.push_str(&format!(", {}/s", bytes(speed)));
             }
             (self.since, self.closed, self.bytes) = (Instant::now(), closed, 0);
         }
-        &self.words
+        &self.rate_text
     }
 }
 
@@ -178,17 +178,17 @@ impl Watching {
         }
         if let Some(bars) = &self.bars {
             let (closed, total) = deployment.closed();
-            let rate = self.rate.words(closed);
+            let rate = self.rate.rate_text(closed);
             bars.overall.set_length(total);
             bars.overall.set_position(closed);
             let standing = deployment.standing();
             let comma = if standing.is_empty() { "" } else { ", " };
             let message = format!("{}{rate}{comma}{standing}", deployment.sentence());
-            bars.overall.set_message(clean(&message));
+            bars.overall.set_message(printable(&message));
             return;
         }
         // Without a terminal a new phase or a pause is worth a line, a count is not.
-        let standing = clean(&deployment.standing());
+        let standing = printable(&deployment.standing());
         if standing != self.standing {
             if !standing.is_empty() {
                 say(&format!("  {standing}"));
@@ -211,7 +211,7 @@ impl Watching {
         } else {
             self.failed.remove(target.device());
         }
-        let line = clean(&format!("{}: {}", target.device(), target.sentence()));
+        let line = printable(&format!("{}: {}", target.device(), target.sentence()));
         match &mut self.bars {
             Some(bars) => {
                 bars.target(target, &line);

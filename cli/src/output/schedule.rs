@@ -3,7 +3,7 @@
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Field, Time, ago, clean, seconds};
+use super::{Field, Time, ago, printable, seconds};
 
 /// A deployment's schedule.
 #[derive(Debug, Clone, Serialize)]
@@ -21,7 +21,7 @@ impl ScheduleView {
     pub(crate) fn new(wire: v1::Schedule, opens_at: Option<prost_types::Timestamp>) -> Self {
         Self {
             start_at: Time::from_wire(wire.start_at),
-            windows: wire.windows.iter().map(|text| clean(text)).collect(),
+            windows: wire.windows.iter().map(|text| printable(text)).collect(),
             spread_seconds: wire.spread_seconds,
             deadline: Time::from_wire(wire.deadline),
             opens_at: Time::from_wire(opens_at),

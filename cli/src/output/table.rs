@@ -5,7 +5,7 @@
 
 use comfy_table::{Cell, Color, Table, presets};
 
-use super::clean;
+use super::printable;
 
 /// One cell: text, and how good the news is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Field {
 
     /// Empty text becomes a dash, so that columns can be cut apart by spaces.
     fn cell(self, color: bool) -> Cell {
-        let text = clean(&self.text);
+        let text = printable(&self.text);
         let cell = Cell::new(if text.is_empty() { "-" } else { &text });
         match self.color {
             Some(shade) if color => cell.fg(shade),
@@ -60,7 +60,7 @@ pub(super) fn line(row: Vec<Field>) -> String {
     let cells: Vec<String> = row
         .into_iter()
         .map(|field| {
-            let text = clean(&field.text);
+            let text = printable(&field.text);
             if text.is_empty() {
                 "-".to_owned()
             } else {

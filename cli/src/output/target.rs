@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Field, Time, View, ago, bytes, clean, state_word};
+use super::{Field, Time, View, ago, bytes, printable, state_word};
 
 /// One device within a deployment.
 #[derive(Debug, Clone, Serialize)]
@@ -174,7 +174,7 @@ pub(crate) fn failures(targets: &[TargetView]) -> Vec<String> {
             if more > 0 {
                 names.push_str(&format!(" and {more} more"));
             }
-            clean(&format!("{} failed with {reason}: {names}", devices.len()))
+            printable(&format!("{} failed with {reason}: {names}", devices.len()))
         })
         .collect()
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Between two tries to reach a server that went away.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Halts, and waits for the answers.
 pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure> {
@@ -36,7 +36,7 @@ pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure
     let printer = Printer::new(args.steer.output.output);
     let started = Instant::now();
     let mut halt = Halt::default();
-    let waited = tokio::time::timeout(args.timeout, answers(&client, &id, &mut halt)).await;
+    let waited = tokio::time::timeout(args.timeout, collect_answers(&client, &id, &mut halt)).await;
     if let Ok(Err(failure)) = waited {
         return Err(failure);
     }
@@ -83,7 +83,7 @@ struct Halt {
 
 /// Follows until nobody is missing, over restarts of the server: the same order again goes on
 /// telling.
-async fn answers(client: &Client, id: &str, halt: &mut Halt) -> Result<(), Failure> {
+async fn collect_answers(client: &Client, id: &str, halt: &mut Halt) -> Result<(), Failure> {
     let request_id = request_id();
     loop {
         match follow(client, id, &request_id, halt).await {
@@ -92,7 +92,7 @@ async fn answers(client: &Client, id: &str, halt: &mut Halt) -> Result<(), Failu
             Err(status) if is_passing(&status) => {}
             Err(status) => return Err(status.into()),
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 

@@ -9,11 +9,12 @@ use tonic::Status;
 use crate::{
     args::OutputArg,
     client::Client,
-    commands::{Session, patience::Patience},
+    commands::{Session, reconnect::ReconnectPolicy},
     error::{Exit, Failure},
     output::{
-        Printer, clean_lines,
+        Printer,
         deployment::DeploymentView,
+        printable_lines,
         progress::Watching,
         say,
         target::{TargetView, failures},
@@ -50,7 +51,7 @@ pub(crate) async fn show(
     let finished = if printer.for_people() {
         follow(client, id, limit).await?
     } else {
-        follow_on(client, id, limit, Watching::lines(printer)).await?
+        follow_until(client, id, limit, Watching::lines(printer)).await?
     };
     finished.report(printer)
 }
@@ -61,10 +62,10 @@ pub(crate) async fn follow(
     id: &str,
     limit: Option<Duration>,
 ) -> Result<Finished, Failure> {
-    follow_on(client, id, limit, Watching::new()).await
+    follow_until(client, id, limit, Watching::new()).await
 }
 
-async fn follow_on(
+async fn follow_until(
     client: &Client,
     id: &str,
     limit: Option<Duration>,
@@ -79,7 +80,7 @@ async fn follow_on(
         }
     };
     let result = tokio::select! {
-        result = to_the_end(client, id, &mut watching) => result,
+        result = follow_to_end(client, id, &mut watching) => result,
         () = wait => Err(Failure::new(Exit::TimedOut, format!("the deployment {id} is not finished yet"), resume)),
         _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "no longer watching", resume)),
     };
@@ -87,15 +88,15 @@ async fn follow_on(
     result
 }
 
-async fn to_the_end(
+async fn follow_to_end(
     client: &Client,
     id: &str,
     watching: &mut Watching,
 ) -> Result<Finished, Failure> {
     let mut targets = BTreeMap::new();
-    let mut patience = Patience::new();
+    let mut reconnect = ReconnectPolicy::new();
     loop {
-        let ended = match follow_stream(client, id, &mut targets, watching, &mut patience).await {
+        let ended = match follow_stream(client, id, &mut targets, watching, &mut reconnect).await {
             Ok(Some(deployment)) => {
                 return Ok(Finished {
                     deployment,
@@ -106,7 +107,7 @@ async fn to_the_end(
             Ok(None) => None,
             Err(status) => Some(status),
         };
-        patience.after(ended, |text| watching.say(text)).await?;
+        reconnect.wait(ended, |text| watching.say(text)).await?;
     }
 }
 
@@ -116,7 +117,7 @@ async fn follow_stream(
     id: &str,
     targets: &mut BTreeMap<String, v1::Target>,
     watching: &mut Watching,
-    patience: &mut Patience,
+    reconnect: &mut ReconnectPolicy,
 ) -> Result<Option<v1::Deployment>, Status> {
     let request = v1::WatchDeploymentRequest {
         deployment_id: id.to_owned(),
@@ -127,7 +128,7 @@ async fn follow_stream(
         .await?
         .into_inner();
     while let Some(change) = changes.message().await? {
-        patience.heard();
+        reconnect.note_message();
         for target in change.targets {
             // After a cut everything comes again.
             if targets.get(&target.id) != Some(&target) {
@@ -202,9 +203,9 @@ pub(crate) fn print_output(targets: &[TargetView]) {
     const MOST: usize = 5;
     const LINES: usize = 20;
     for target in targets.iter().filter(|target| target.failed()).take(MOST) {
-        let text = clean_lines(target.output_tail());
+        let text = printable_lines(target.output_tail());
         let lines: Vec<&str> = text.trim_end().lines().collect();
-        let message = crate::output::clean(target.message());
+        let message = crate::output::printable(target.message());
         if lines.is_empty() && message.is_empty() {
             continue;
         }

@@ -8,7 +8,7 @@ use tonic::Status;
 use crate::{
     args::OutputArg,
     client::Client,
-    commands::{Session, patience::Patience},
+    commands::{Session, reconnect::ReconnectPolicy},
     error::Failure,
     output::{
         Printer,
@@ -32,14 +32,14 @@ pub(super) async fn run(
         screen: printer.for_people() && std::io::stdout().is_terminal(),
         printer,
     };
-    let mut patience = Patience::new();
+    let mut reconnect = ReconnectPolicy::new();
     loop {
-        let ended = match watch.follow(&mut patience).await? {
+        let ended = match watch.follow(&mut reconnect).await? {
             Ok(true) => None,
             Ok(false) => return Ok(()),
             Err(status) => Some(status),
         };
-        patience.after(ended, say).await?;
+        reconnect.wait(ended, say).await?;
     }
 }
 
@@ -56,7 +56,10 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     /// Follows one stream; false when nobody reads the output any more.
-    async fn follow(&mut self, patience: &mut Patience) -> Result<Result<bool, Status>, Failure> {
+    async fn follow(
+        &mut self,
+        reconnect: &mut ReconnectPolicy,
+    ) -> Result<Result<bool, Status>, Failure> {
         let request = v1::WatchDevicesRequest {
             selector: self.selector.to_owned(),
             after: self.cursor,
@@ -73,7 +76,7 @@ impl Watch<'_> {
                 Ok(None) => return Ok(Ok(true)),
                 Err(status) => return Ok(Err(status)),
             };
-            patience.heard();
+            reconnect.note_message();
             let mut lines = Vec::new();
             if message.snapshot {
                 listed = Some(Vec::new());

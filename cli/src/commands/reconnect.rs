@@ -10,41 +10,41 @@ use crate::error::{Exit, Failure, is_passing};
 /// How long a server may be away before watching gives up.
 const LIMIT: Duration = Duration::from_secs(60);
 /// A restart of the server is not worth a word.
-const QUIET: Duration = Duration::from_secs(10);
+const WARN_AFTER: Duration = Duration::from_secs(10);
 /// Pauses between two tries: doubled from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// Patience with one server.
 #[derive(Debug)]
-pub(crate) struct Patience {
-    last_word: Instant,
+pub(crate) struct ReconnectPolicy {
+    last_message: Instant,
     pause: Duration,
-    told: bool,
+    has_warned: bool,
 }
 
-impl Patience {
+impl ReconnectPolicy {
     /// The server was here just now.
     pub(crate) fn new() -> Self {
         Self {
-            last_word: Instant::now(),
+            last_message: Instant::now(),
             pause: PAUSES.0,
-            told: false,
+            has_warned: false,
         }
     }
 
     /// The server said something.
-    pub(crate) fn heard(&mut self) {
+    pub(crate) fn note_message(&mut self) {
         *self = Self::new();
     }
 
     /// Waits before the next try, after a stream that ended with this status or just ended; fails
     /// when trying again makes no sense any more.
-    pub(crate) async fn after(
+    pub(crate) async fn wait(
         &mut self,
         ended: Option<Status>,
-        say: impl FnOnce(&str),
+        warn: impl FnOnce(&str),
     ) -> Result<(), Failure> {
-        let away = self.last_word.elapsed();
+        let away = self.last_message.elapsed();
         match ended {
             Some(status) if !is_passing(&status) || away >= LIMIT => {
                 return Err(Failure::from(status));
@@ -58,9 +58,9 @@ impl Patience {
             }
             Some(_) | None => {}
         }
-        if away >= QUIET && !self.told {
-            say("The connection was lost; trying again...");
-            self.told = true;
+        if away >= WARN_AFTER && !self.has_warned {
+            warn("The connection was lost; trying again...");
+            self.has_warned = true;
         }
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(PAUSES.1);
@@ -74,12 +74,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_passes_is_tried_again_and_what_does_not_is_told() {
-        let mut patience = Patience::new();
+        let mut reconnect = ReconnectPolicy::new();
         let quiet = |text: &str| panic!("said {text}");
-        assert!(patience.after(None, quiet).await.is_ok());
+        assert!(reconnect.wait(None, quiet).await.is_ok());
         let away = Some(Status::unavailable("the server is stopping"));
-        assert!(patience.after(away, quiet).await.is_ok());
+        assert!(reconnect.wait(away, quiet).await.is_ok());
         let refused = Some(Status::not_found("no such deployment"));
-        assert!(patience.after(refused, quiet).await.is_err());
+        assert!(reconnect.wait(refused, quiet).await.is_err());
     }
 }
