@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+
 /// Ceiling of the first wait.
 pub(crate) const FIRST: Duration = Duration::from_secs(1);
 /// Ceiling that is never exceeded, unless the configuration says less.
@@ -17,10 +19,10 @@ pub(crate) const STABLE: Duration = Duration::from_secs(60);
 const LONGEST_DIRECTED: Duration = Duration::from_secs(3600);
 
 /// The state of waiting.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Backoff {
-    ceiling: Duration,
-    longest: Duration,
+    policy: ExponentialBuilder,
+    ceilings: ExponentialBackoff,
 }
 
 impl Default for Backoff {
@@ -32,9 +34,13 @@ impl Default for Backoff {
 impl Backoff {
     /// Waits that never exceed `longest`.
     pub(crate) fn new(longest: Duration) -> Self {
+        let policy = ExponentialBuilder::new()
+            .with_min_delay(FIRST.min(longest))
+            .with_max_delay(longest)
+            .without_max_times();
         Self {
-            ceiling: FIRST.min(longest),
-            longest,
+            policy,
+            ceilings: policy.build(),
         }
     }
 
@@ -47,14 +53,13 @@ impl Backoff {
         random: f64,
     ) -> Duration {
         if lasted >= STABLE {
-            self.ceiling = FIRST.min(self.longest);
+            self.ceilings = self.policy.build();
         }
         if let Some(directed) = directed {
             return directed.min(LONGEST_DIRECTED);
         }
-        let wait = self.ceiling.mul_f64(random.clamp(0.0, 1.0));
-        self.ceiling = (self.ceiling * 2).min(self.longest);
-        wait
+        let ceiling = self.ceilings.next().unwrap_or(LONGEST);
+        ceiling.mul_f64(random.clamp(0.0, 1.0))
     }
 }
 

@@ -1,9 +1,11 @@
 //! What each command does: resolve the context, make one or two calls, print.
 
 use crate::{
-    client::Client,
+    args::OutputArg,
+    client::{Client, pages},
     context::{ConfigFile, process_env, resolve},
     error::{Exit, Failure},
+    output::{Printer, View},
 };
 
 pub(crate) mod bundle;
@@ -34,6 +36,22 @@ impl Session {
         let context = resolve(self.context.as_deref(), &process_env, &contexts)?;
         Client::connect(&context).await
     }
+}
+
+/// Fetches a list page by page, at most `limit` items of it, and prints it as views of type `V`.
+pub(crate) async fn print_pages<V, T, F, Fut>(
+    limit: Option<u32>,
+    output: OutputArg,
+    fetch: F,
+) -> Result<(), Failure>
+where
+    V: View + From<T>,
+    F: FnMut(u32, String) -> Fut,
+    Fut: Future<Output = Result<(Vec<T>, String), Failure>>,
+{
+    let items = pages(limit, fetch).await?;
+    let views: Vec<V> = items.into_iter().map(V::from).collect();
+    Printer::new(output.output).list(&views)
 }
 
 /// Asks before something that cannot be undone. Without a terminal nobody can be asked, so `--yes`

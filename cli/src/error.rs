@@ -6,7 +6,7 @@
 
 use std::{error::Error, fmt, io, path::Path};
 
-use kernex_proto::error::{DOMAIN, LINE, MARK, Reason};
+use kernex_proto::error::{DOMAIN, LINE, MARK, Reason, chain};
 use rustls::CertificateError;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -326,21 +326,6 @@ fn refused_certificate<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Certi
     inner
         .and_then(|inner| refused_certificate(inner))
         .or_else(|| refused_certificate(error.source()?))
-}
-
-/// An error with its causes, each said once.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

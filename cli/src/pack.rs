@@ -18,6 +18,7 @@ use ignore::WalkBuilder;
 use kernex_proto::{
     archive::{self, ArchiveError, Inspected, Limits},
     digest::{Digest, Hasher},
+    error::chain,
     manifest::{MANIFEST_FILE, Manifest},
 };
 use tempfile::{NamedTempFile, TempPath};
@@ -158,9 +159,7 @@ fn refused(error: &ArchiveError) -> Failure {
         ArchiveError::Corrupt(_) => "Pack it again with `kernexctl bundle pack DIR`.",
         ArchiveError::Io(_) => "Check the disk, then try again.",
     };
-    let cause =
-        std::error::Error::source(error).map_or_else(String::new, |cause| format!(": {cause}"));
-    Failure::new(Exit::Error, printable(&format!("{error}{cause}")), next)
+    Failure::new(Exit::Error, printable(&chain(error)), next)
 }
 
 /// What goes in: path within the bundle, and what is there. Sorted by the bytes of the path.

@@ -1,5 +1,7 @@
 //! The machine-readable reasons in `google.rpc.ErrorInfo`, shared so that clients match on them and
-//! not on texts.
+//! not on texts; and the one text of an error with its causes.
+
+use std::error::Error;
 
 /// Domain of every `ErrorInfo` Kernex sends.
 pub const DOMAIN: &str = "kernex.v1";
@@ -106,9 +108,58 @@ reasons! {
     Internal = "INTERNAL",
 }
 
+/// An error with all its causes on one line, each said once: "no connection: connection refused".
+#[must_use]
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some libraries repeat their cause in their own text.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Failed {
+        text: &'static str,
+        #[source]
+        source: Option<Box<Failed>>,
+    }
+
+    fn failed(text: &'static str, source: Option<Failed>) -> Failed {
+        let source = source.map(Box::new);
+        Failed { text, source }
+    }
+
+    #[test]
+    fn an_error_is_told_with_each_of_its_causes_once() {
+        let refused = || failed("connection refused", None);
+        let table = [
+            (refused(), "connection refused"),
+            (
+                failed("no session", Some(failed("no connection", Some(refused())))),
+                "no session: no connection: connection refused",
+            ),
+            (
+                failed("cannot connect: connection refused", Some(refused())),
+                "cannot connect: connection refused",
+            ),
+        ];
+        for (error, text) in table {
+            assert_eq!(chain(&error), text);
+        }
+    }
 
     #[test]
     fn every_reason_survives_its_text() {

@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+pub use kernex_proto::error::chain;
 use kernex_proto::error::{DOMAIN, LINE, MARK, Reason};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -132,23 +133,6 @@ pub fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
         Reason::Internal,
         "an internal error; the server's log has the details",
     )
-}
-
-/// An error with all its causes on one line.
-#[must_use]
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Some libraries repeat their cause in their own text.
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn details(reason: Reason) -> ErrorDetails {

@@ -7,6 +7,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
 use kernex_proto::{
     digest::{Digest, Hasher},
+    error::chain,
     v1::{self, agent_service_client::AgentServiceClient},
 };
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
@@ -287,17 +288,6 @@ async fn blocking<T: Send + 'static>(
 ) -> io::Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(io::Error::other)?
-}
-
-/// An error and what is below it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        text = format!("{text}: {error}");
-        below = error.source();
-    }
-    text
 }
 
 /// How one stream ended.

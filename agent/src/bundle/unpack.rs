@@ -11,6 +11,7 @@ use std::{
 
 use kernex_proto::{
     archive::{ArchiveError, Limits, inspect, unpack as unpack_archive},
+    error::chain,
     manifest::{Manifest, Unmet},
     v1,
 };
@@ -30,7 +31,7 @@ const PER_ENTRY: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnpackError {
     /// The archive will not do.
-    #[error("{}", with_source(.0))]
+    #[error("{}", chain(.0))]
     Archive(#[from] ArchiveError),
     /// The disk is too small.
     #[error(transparent)]
@@ -41,14 +42,6 @@ pub(crate) enum UnpackError {
     /// The file system said no.
     #[error("cannot unpack: {0}")]
     Io(#[from] io::Error),
-}
-
-/// The server shows one line, so the cause belongs into it.
-fn with_source(err: &ArchiveError) -> String {
-    match std::error::Error::source(err) {
-        Some(source) => format!("{err}: {source}"),
-        None => err.to_string(),
-    }
 }
 
 impl UnpackError {

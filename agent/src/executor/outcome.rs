@@ -1,6 +1,7 @@
 //! What an attempt's end means to the server; pure.
 
 use kernex_proto::{
+    error::chain,
     manifest::TRY_AGAIN_EXIT_CODE,
     v1::{AttemptState, FailureReason, Outcome, Step},
 };
@@ -115,7 +116,7 @@ impl StepError {
     }
 
     /// Something that should not happen.
-    pub(super) fn internal(what: &str, err: &dyn std::error::Error) -> Self {
+    pub(super) fn internal(what: &str, err: &(dyn std::error::Error + 'static)) -> Self {
         Self::failed(FailureReason::Internal, format!("{what}: {}", chain(err)))
     }
 
@@ -196,18 +197,6 @@ pub(super) fn after_script(
         ScriptEnd::Interrupted if stopped => Err(StepError::Stopped),
         ScriptEnd::Interrupted => Err(StepError::ShuttingDown),
     }
-}
-
-/// An error and its causes in one line.
-pub(super) fn chain(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        text.push_str(": ");
-        text.push_str(&err.to_string());
-        source = err.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use kernex_proto::v1;
 
-use super::{Session, confirm, present};
+use super::{Session, confirm, present, print_pages};
 use crate::{
     args::{Consent, EnrollmentCommand, OutputArg},
-    client::{pages, request_id},
+    client::request_id,
     error::Failure,
     output::{Printer, access::EnrollmentView, say},
 };
@@ -58,7 +58,7 @@ async fn create(
 
 async fn list(session: &Session, output: OutputArg) -> Result<(), Failure> {
     let client = &session.connect().await?;
-    let tokens = pages(None, |page_size, page_token| {
+    print_pages::<EnrollmentView, _, _, _>(None, output, |page_size, page_token| {
         let request = v1::ListEnrollmentTokensRequest {
             page_size,
             page_token,
@@ -72,9 +72,7 @@ async fn list(session: &Session, output: OutputArg) -> Result<(), Failure> {
             Ok((page.tokens, page.next_page_token))
         }
     })
-    .await?;
-    let views: Vec<EnrollmentView> = tokens.into_iter().map(EnrollmentView::from).collect();
-    Printer::new(output.output).list(&views)
+    .await
 }
 
 async fn revoke(session: &Session, id: String, consent: Consent) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tonic::Status;
 
 use crate::error::{Exit, Failure, is_passing};
@@ -11,14 +12,15 @@ use crate::error::{Exit, Failure, is_passing};
 const LIMIT: Duration = Duration::from_secs(60);
 /// A restart of the server is not worth a word.
 const WARN_AFTER: Duration = Duration::from_secs(10);
-/// Pauses between two tries: doubled from the first to the second.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// Pauses between two tries: doubled from the first up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Patience with one server.
+/// Decides whether a watch tries again, and when.
 #[derive(Debug)]
 pub(crate) struct ReconnectPolicy {
     last_message: Instant,
-    pause: Duration,
+    pauses: ExponentialBackoff,
     has_warned: bool,
 }
 
@@ -27,7 +29,11 @@ impl ReconnectPolicy {
     pub(crate) fn new() -> Self {
         Self {
             last_message: Instant::now(),
-            pause: PAUSES.0,
+            pauses: ExponentialBuilder::new()
+                .with_min_delay(FIRST_PAUSE)
+                .with_max_delay(LONGEST_PAUSE)
+                .without_max_times()
+                .build(),
             has_warned: false,
         }
     }
@@ -62,8 +68,8 @@ impl ReconnectPolicy {
             warn("The connection was lost; trying again...");
             self.has_warned = true;
         }
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(PAUSES.1);
+        let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE);
+        tokio::time::sleep(pause).await;
         Ok(())
     }
 }

@@ -4,16 +4,15 @@ use kernex_proto::v1;
 
 use crate::{
     args::OutputArg,
-    client::pages,
-    commands::Session,
+    commands::{Session, print_pages},
     error::Failure,
-    output::{Printer, deployment::DeploymentView},
+    output::deployment::DeploymentView,
 };
 
 /// Lists deployments, the newest first.
 pub(super) async fn run(session: &Session, limit: u32, output: OutputArg) -> Result<(), Failure> {
     let client = &session.connect().await?;
-    let deployments = pages(Some(limit), |page_size, page_token| {
+    print_pages::<DeploymentView, _, _, _>(Some(limit), output, |page_size, page_token| {
         let request = v1::ListDeploymentsRequest {
             page_size,
             page_token,
@@ -27,7 +26,5 @@ pub(super) async fn run(session: &Session, limit: u32, output: OutputArg) -> Res
             Ok((page.deployments, page.next_page_token))
         }
     })
-    .await?;
-    let views: Vec<DeploymentView> = deployments.into_iter().map(DeploymentView::from).collect();
-    Printer::new(output.output).list(&views)
+    .await
 }

@@ -4,10 +4,9 @@ use kernex_proto::v1;
 
 use crate::{
     args::OutputArg,
-    client::pages,
-    commands::Session,
+    commands::{Session, print_pages},
     error::Failure,
-    output::{Printer, device::HistoryView},
+    output::device::HistoryView,
 };
 
 /// Shows what was deployed to a device.
@@ -18,7 +17,7 @@ pub(super) async fn run(
     output: OutputArg,
 ) -> Result<(), Failure> {
     let client = &session.connect().await?;
-    let entries = pages(Some(limit), |page_size, page_token| {
+    print_pages::<HistoryView, _, _, _>(Some(limit), output, |page_size, page_token| {
         let request = v1::ListDeviceHistoryRequest {
             device: device.to_owned(),
             page_size,
@@ -33,7 +32,5 @@ pub(super) async fn run(
             Ok((page.entries, page.next_page_token))
         }
     })
-    .await?;
-    let views: Vec<HistoryView> = entries.into_iter().map(HistoryView::from).collect();
-    Printer::new(output.output).list(&views)
+    .await
 }

@@ -4,10 +4,9 @@ use kernex_proto::v1;
 
 use crate::{
     args::OutputArg,
-    client::pages,
-    commands::Session,
+    commands::{Session, print_pages},
     error::Failure,
-    output::{Printer, device::MetricView},
+    output::device::MetricView,
 };
 
 /// Shows sampled heartbeats.
@@ -18,7 +17,7 @@ pub(super) async fn run(
     output: OutputArg,
 ) -> Result<(), Failure> {
     let client = &session.connect().await?;
-    let samples = pages(Some(limit), |page_size, page_token| {
+    print_pages::<MetricView, _, _, _>(Some(limit), output, |page_size, page_token| {
         let request = v1::ListDeviceMetricsRequest {
             device: device.to_owned(),
             page_size,
@@ -33,7 +32,5 @@ pub(super) async fn run(
             Ok((page.samples, page.next_page_token))
         }
     })
-    .await?;
-    let views: Vec<MetricView> = samples.into_iter().map(MetricView::from).collect();
-    Printer::new(output.output).list(&views)
+    .await
 }
