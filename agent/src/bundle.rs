@@ -36,9 +36,7 @@ pub(crate) struct BundleDir {
 /// What a release folder holds; written before the folder gets its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReleaseMetadata {
-    /// Version of the bundle.
     pub(crate) version: String,
-    /// SHA-256 of the bundle.
     pub(crate) digest: String,
     /// Grows with each release of this journal; tells older from newer whatever the clocks say.
     pub(crate) order: u64,
@@ -74,7 +72,6 @@ impl BundleDir {
         Self::at(remover, name).root.is_dir()
     }
 
-    /// Every bundle directory there is.
     pub(crate) fn all(remover: &Remover) -> Vec<Self> {
         let names = fs::read_dir(remover.state_dir().join("bundles"));
         let names = names.into_iter().flatten().flatten();
@@ -84,12 +81,10 @@ impl BundleDir {
             .collect()
     }
 
-    /// Where releases lie.
     pub(crate) fn releases(&self) -> PathBuf {
         self.root.join("releases")
     }
 
-    /// One release.
     pub(crate) fn release(&self, folder: &str) -> PathBuf {
         self.releases().join(folder)
     }
@@ -289,7 +284,6 @@ fn make_room_now(remover: &Remover, needed: u64) -> io::Result<Result<(), NoRoom
     })
 }
 
-/// The disk is too small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not enough disk: {needed} bytes are needed and {free} are free")]
 pub(crate) struct NoRoom {

@@ -29,7 +29,6 @@ const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// A chunk of a bundle and what surrounds it; also bounds a command.
 const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
-/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     /// The address is not one.
@@ -52,7 +51,6 @@ pub(crate) enum ConnectError {
     Timeout(String),
 }
 
-/// An open connection.
 #[derive(Debug)]
 pub(crate) struct Connected {
     /// Calls on it, and on no other one.

@@ -24,13 +24,10 @@ const LOW: u64 = 128 * 1024;
 /// What is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
-    /// It is full.
     #[error("state_dir: no space")]
     NoSpace,
-    /// It can only be read.
     #[error("state_dir: read-only")]
     ReadOnly,
-    /// It fails.
     #[error("state_dir: input/output error")]
     Io,
 }

@@ -29,7 +29,6 @@ const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 /// something is in the way of after the second.
 const TIDY_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
-/// Runs attempts.
 pub(crate) struct Executor {
     pub(crate) config: Config,
     pub(crate) identity: Identity,
@@ -50,7 +49,6 @@ enum RunResult {
 }
 
 impl Executor {
-    /// Runs until shutdown.
     pub(crate) async fn run(self) {
         let mut link = self.shared.link.subscribe();
         tokio::select! {

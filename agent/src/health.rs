@@ -29,7 +29,6 @@ pub(crate) struct HealthWatch<'a> {
 }
 
 impl<'a> HealthWatch<'a> {
-    /// Nothing seen yet.
     pub(crate) fn new(health: &'a Health) -> Self {
         Self {
             health,
@@ -65,13 +64,11 @@ impl<'a> HealthWatch<'a> {
         HealthVerdict::Wait(next.min(held_at).max(now))
     }
 
-    /// Failed probes so far.
     pub(crate) fn failures(&self) -> u64 {
         self.failures
     }
 }
 
-/// Opens a connection.
 pub(crate) async fn probe_tcp(address: &str) -> Result<(), String> {
     TcpStream::connect(address)
         .await

@@ -12,7 +12,6 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Starts counting.
     pub(crate) fn new(state_dir: &Path) -> Self {
         let mut system = System::new().ok();
         if let Some(system) = &mut system {
@@ -51,7 +50,6 @@ impl Host {
     }
 }
 
-/// What this machine is.
 pub(crate) fn inventory() -> v1::Inventory {
     let mut memory_bytes = 0;
     if let Ok(mut system) = System::new() {
@@ -74,7 +72,6 @@ pub(crate) fn inventory() -> v1::Inventory {
 pub(crate) struct DiskSpace {
     /// What an ordinary user may still write.
     pub(crate) free: u64,
-    /// All of it.
     pub(crate) total: u64,
 }
 

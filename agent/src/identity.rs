@@ -31,7 +31,6 @@ const NEXT_KEY: &str = "device.key.next";
 /// Why the identity could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The file system said no.
     #[error("cannot access {path}", path = .0.display())]
     Io(PathBuf, #[source] io::Error),
     /// The key file holds something else.
@@ -150,7 +149,6 @@ impl DeviceKey {
 /// What enrolment gave, `device.json` in the state folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The device.
     pub device: DeviceId,
     /// Its name when it enrolled.
     pub name: String,

@@ -89,7 +89,6 @@ pub(crate) enum AckResult {
 /// What `current` names after an outcome, to be written with it.
 #[derive(Debug, Clone)]
 pub(crate) struct ReleaseChange {
-    /// Bundle name.
     pub(crate) name: String,
     /// The release, or `None` when there is none any more.
     pub(crate) release: Option<Release>,

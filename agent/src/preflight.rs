@@ -22,7 +22,6 @@ const USUAL_RATIO: u64 = 3;
 #[derive(Debug, Clone, Default)]
 struct Observed {
     free_bytes: u64,
-    /// What old releases would free.
     reclaimable_bytes: u64,
     active_digest: String,
     has_copy: bool,

@@ -103,7 +103,6 @@ impl Stuck {
         }
     }
 
-    /// Blames the tree.
     fn itself(why: StuckReason) -> Self {
         Self::below(&[], why)
     }
@@ -137,7 +136,6 @@ impl Stuck {
 }
 
 impl Remover {
-    /// For a state folder.
     pub(crate) fn new(state_dir: &Path) -> Self {
         Self::with(state_dir, LOOKUPS)
     }
@@ -150,7 +148,6 @@ impl Remover {
         }))
     }
 
-    /// The state folder.
     pub(crate) fn state_dir(&self) -> &Path {
         &self.0.state_dir
     }

@@ -44,15 +44,12 @@ pub(crate) struct Sandbox {
     closing: CancellationToken,
 }
 
-/// What to run.
 pub(crate) struct Script<'a> {
     /// A shell command, or a file in `dir`.
     pub(crate) script: &'a str,
-    /// Where it runs.
     pub(crate) dir: &'a Path,
     /// All of its environment.
     pub(crate) env: Vec<(String, String)>,
-    /// Names its descendants.
     pub(crate) marker: Marker,
     /// Time between SIGTERM and SIGKILL at the deadline.
     pub(crate) grace: Duration,
@@ -60,14 +57,11 @@ pub(crate) struct Script<'a> {
     pub(crate) spares: Option<i32>,
 }
 
-/// How a script ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ScriptEnd {
-    /// By itself.
     Exited(i32),
     /// By a signal that was not ours.
     Signalled(i32),
-    /// Killed at its deadline.
     TimedOut,
     /// Killed because its run was interrupted.
     Interrupted,
@@ -94,7 +88,6 @@ impl Sandbox {
         Self { tasks, closing }
     }
 
-    /// Starts a script.
     pub(crate) fn start(&self, script: Script<'_>) -> io::Result<Running<'_>> {
         let (reader, writer) = io::pipe()?;
         let (linkers, env): (Vec<_>, Vec<_>) = script
@@ -131,7 +124,6 @@ impl Sandbox {
 }
 
 impl Running<'_> {
-    /// Process id of the script.
     pub(crate) fn pid(&self) -> i32 {
         self.root.pid
     }

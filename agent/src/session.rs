@@ -89,7 +89,6 @@ impl SessionError {
 /// What the server said, and what keeps the agent from confirming it.
 type Greeting = (handshake::Welcome, Option<Fault>);
 
-/// Keeps the session.
 pub(crate) struct Sessions {
     pub(crate) config: Config,
     pub(crate) identity: Identity,

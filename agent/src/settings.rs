@@ -7,7 +7,6 @@ use kernex_proto::{manifest::DEFAULT_TIMEOUT_SECONDS, telemetry, v1};
 
 use crate::config::Config;
 
-/// Most free-form values.
 const MAX_VALUES: usize = 100;
 /// Longest free-form value, in bytes.
 const MAX_VALUE: usize = 8 * 1024;

@@ -52,7 +52,6 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Without a session.
     pub(crate) fn new(device_name: &str, settings: Settings, remover: Remover) -> Self {
         Self {
             link: watch::Sender::new(None),

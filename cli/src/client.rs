@@ -32,7 +32,6 @@ const LARGEST_MESSAGE: usize = 256 * 1024 * 1024;
 
 pub(crate) type Connection = Calls<Channel>;
 
-/// A connection that is open.
 #[derive(Clone)]
 pub(crate) struct Client {
     connection: Connection,
@@ -82,45 +81,37 @@ impl Client {
         })
     }
 
-    /// Tokens.
     pub(crate) fn access(&self) -> AccessServiceClient<Connection> {
         AccessServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    /// Bundles.
     pub(crate) fn bundles(&self) -> BundleServiceClient<Connection> {
         BundleServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    /// Deployments.
     pub(crate) fn deployments(&self) -> DeploymentServiceClient<Connection> {
         DeploymentServiceClient::new(self.connection.clone())
             .max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    /// Steering deployments.
     pub(crate) fn rollouts(&self) -> RolloutServiceClient<Connection> {
         RolloutServiceClient::new(self.connection.clone())
             .max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    /// Configurations of agents.
     pub(crate) fn configurations(&self) -> ConfigurationServiceClient<Connection> {
         ConfigurationServiceClient::new(self.connection.clone())
             .max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    /// Plans.
     pub(crate) fn plans(&self) -> PlanServiceClient<Connection> {
         PlanServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    /// Events.
     pub(crate) fn events(&self) -> EventServiceClient<Connection> {
         EventServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
-    /// Devices.
     pub(crate) fn devices(&self) -> DeviceServiceClient<Connection> {
         DeviceServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }

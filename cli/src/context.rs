@@ -30,7 +30,6 @@ const NO_CONTEXT: &str = if cfg!(feature = "dev") {
 pub(crate) struct Context {
     /// URL, `https://` or, on this machine only, `http://`.
     pub(crate) server: String,
-    /// Operator token.
     pub(crate) token: String,
     /// CA certificate, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,7 +50,6 @@ pub(crate) struct Contexts {
     pub(crate) contexts: BTreeMap<String, Context>,
 }
 
-/// The configuration file.
 #[derive(Debug, Clone)]
 pub(crate) struct ConfigFile {
     path: PathBuf,
@@ -89,7 +87,6 @@ impl ConfigFile {
         })
     }
 
-    /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -218,7 +215,6 @@ fn ca_from_env(env: Env<'_>) -> Result<Option<String>, Failure> {
         .transpose()
 }
 
-/// Reads a CA certificate.
 pub(crate) fn read_ca(path: &Path) -> Result<String, Failure> {
     let pem = fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
     if pem.contains("-----BEGIN CERTIFICATE-----") {

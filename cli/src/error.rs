@@ -46,7 +46,6 @@ impl Exit {
 pub(crate) struct Failure {
     /// How the program ends.
     pub(crate) exit: Exit,
-    /// What went wrong.
     pub(crate) message: String,
     /// What to do now.
     pub(crate) next: String,

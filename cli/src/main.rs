@@ -68,7 +68,6 @@ async fn traced(cli: Cli) -> Result<(), Failure> {
     result
 }
 
-/// Runs one command.
 async fn run(cli: Cli) -> Result<(), Failure> {
     let session = Session::new(cli.context);
     match cli.command {

@@ -51,7 +51,6 @@ pub(crate) enum Format {
 pub(crate) trait View: Serialize {
     /// What is said when there is nothing, on stderr.
     const EMPTY: &'static str;
-    /// Column titles.
     fn header(wide: bool) -> Vec<&'static str>;
     /// One cell per title.
     fn row(&self, wide: bool, now: Time) -> Vec<Field>;
@@ -61,7 +60,6 @@ pub(crate) trait View: Serialize {
 
 /// Something that can be shown alone, as titled lines.
 pub(crate) trait Details: View {
-    /// The lines.
     fn details(&self, wide: bool, now: Time) -> Vec<(&'static str, Field)>;
 }
 
@@ -100,7 +98,6 @@ impl Printer {
         matches!(self.format, Format::Wide)
     }
 
-    /// Prints a list.
     pub(crate) fn list<T: View>(self, items: &[T]) -> Result<(), Failure> {
         if items.is_empty() && self.for_people() {
             say(T::EMPTY);
@@ -109,7 +106,6 @@ impl Printer {
         emit(&self.render_list(items, Time::now())?)
     }
 
-    /// Prints one thing.
     pub(crate) fn one<T: Details>(self, item: &T) -> Result<(), Failure> {
         emit(&self.render_one(item, Time::now())?)
     }

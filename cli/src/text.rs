@@ -21,7 +21,6 @@ impl Time {
             .map(Self)
     }
 
-    /// For tests.
     #[cfg(test)]
     pub(crate) fn at(seconds: i64) -> Self {
         Self(Timestamp::from_second(seconds).unwrap())

@@ -31,22 +31,14 @@ pub(crate) enum FetchError {
     Refused(String),
     /// The bytes were not the bundle's, twice.
     #[error("the downloaded bytes have digest {found}, not {wanted}")]
-    Mismatch {
-        /// What was asked for.
-        wanted: Digest,
-        /// What came.
-        found: Digest,
-    },
-    /// The disk is too small.
+    Mismatch { wanted: Digest, found: Digest },
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
-    /// Writing failed.
     #[error("cannot write the download: {0}")]
     Io(#[from] io::Error),
 }
 
 impl FetchError {
-    /// What the server is told.
     pub(crate) fn reason(&self) -> v1::FailureReason {
         match self {
             Self::Refused(_) => v1::FailureReason::Download,
@@ -66,13 +58,10 @@ pub(crate) fn is_full(err: &io::Error) -> bool {
     )
 }
 
-/// One bundle to fetch.
 pub(crate) struct Fetch<'a> {
-    /// Its digest.
     pub(crate) digest: Digest,
     /// Its size in bytes; 0 when not known.
     pub(crate) size: u64,
-    /// Where to put it.
     pub(crate) path: &'a Path,
     /// Asks the file system for room, and makes it.
     pub(crate) remover: &'a Remover,
@@ -290,7 +279,6 @@ async fn blocking<T: Send + 'static>(
     done.map_err(io::Error::other)?
 }
 
-/// How one stream ended.
 #[derive(Debug)]
 enum StreamEnd {
     Complete,

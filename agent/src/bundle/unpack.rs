@@ -27,25 +27,21 @@ use crate::{crash::Act, durable};
 /// What a file takes beyond its bytes.
 const PER_ENTRY: u64 = 4096;
 
-/// Why there is no release.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnpackError {
     /// The archive will not do.
     #[error("{}", chain(.0))]
     Archive(#[from] ArchiveError),
-    /// The disk is too small.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
     /// The device is not what the bundle asks for.
     #[error(transparent)]
     Unmet(#[from] Unmet),
-    /// The file system said no.
     #[error("cannot unpack: {0}")]
     Io(#[from] io::Error),
 }
 
 impl UnpackError {
-    /// What the server is told.
     pub(crate) fn reason(&self) -> v1::FailureReason {
         match self {
             Self::Archive(err) => err.failure_reason(),

@@ -40,7 +40,6 @@ const FRAME: u32 = 256 * 1024;
 /// Where a rate is kept to, bytes come in small steps.
 const SMALL_FRAME: u32 = 16 * 1024;
 
-/// What went wrong with it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BulkError {
     /// The connection failed, or the other side speaks something else.
@@ -49,7 +48,6 @@ pub(crate) enum BulkError {
     /// The request could not be made.
     #[error("the request could not be sent")]
     Request(#[source] tonic::Status),
-    /// Nothing came.
     #[error("nothing came for {STALL:?}")]
     Stalled,
 }

@@ -16,7 +16,6 @@ pub(super) const MOST_WINDOW: u32 = 4 * 1024 * 1024;
 /// What a rate is measured over.
 const SAMPLE: Duration = Duration::from_millis(250);
 
-/// The pace of one download.
 #[derive(Debug)]
 pub(super) struct Pace {
     /// Most bytes a second.

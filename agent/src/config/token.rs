@@ -13,7 +13,6 @@ use anyhow::Context as _;
 /// Variable with the folder of the credentials that systemd hands to a unit (`LoadCredential=`).
 pub(super) const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
-/// Name of the credential.
 const CREDENTIAL: &str = "kernex-agent.token";
 
 /// Means standard input.

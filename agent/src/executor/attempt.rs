@@ -36,7 +36,6 @@ use scripts::ScriptRun;
 /// Execution time of a command that does not say.
 const DEFAULT_EXECUTION: Duration = Duration::from_secs(3600);
 
-/// One attempt at work.
 pub(super) struct Attempt<'a> {
     executor: &'a Executor,
     id: AttemptId,
@@ -68,7 +67,6 @@ struct Prepared {
 }
 
 impl<'a> Attempt<'a> {
-    /// An attempt about to run.
     pub(super) fn new(
         executor: &'a Executor,
         id: AttemptId,
@@ -102,7 +100,6 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Runs it to its end.
     pub(super) async fn run(mut self) -> RunResult {
         let mut result = match self.record.stage() {
             Some(Stage::Restarted(restarting)) => self.resume_after_restart(restarting).await,

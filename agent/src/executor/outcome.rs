@@ -14,18 +14,13 @@ const MESSAGE_LIMIT: usize = 4 * 1024;
 /// Why an attempt does not go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StepError {
-    /// It failed.
     Failed {
-        /// Why.
         reason: FailureReason,
-        /// In words.
         message: String,
         /// Exit code of the script, when one exited.
         exit_code: Option<i32>,
     },
-    /// An operator stopped it.
     Stopped,
-    /// The agent is stopping.
     ShuttingDown,
     /// `hooks.pre` asked to be asked again later.
     Deferred,
@@ -36,20 +31,16 @@ pub(super) enum StepError {
 /// What follows a script that ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AfterScript {
-    /// The next step.
     Next,
     /// A restart, then the next step.
     Restart,
 }
 
-/// A script that ran.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RanScript {
     /// What it is called in the manifest.
     pub(super) name: &'static str,
-    /// The step it belongs to.
     pub(super) step: Step,
-    /// Its limit.
     pub(super) limit_seconds: u64,
     /// It may ask for a restart.
     pub(super) may_restart: bool,

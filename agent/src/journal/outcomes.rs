@@ -14,7 +14,6 @@ use super::{
 /// An outcome to be told again.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PastOutcome {
-    /// The report.
     pub(crate) report: v1::Report,
     /// It was acknowledged before, so another acknowledgement changes nothing.
     pub(crate) buried: bool,

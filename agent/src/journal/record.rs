@@ -26,7 +26,6 @@ pub struct Record {
     /// An operator wants it stopped.
     #[prost(bool, tag = "6")]
     pub stop_requested: bool,
-    /// How it ended.
     #[prost(message, optional, tag = "7")]
     pub outcome: Option<v1::Outcome>,
     /// Seq of the outcome report.
@@ -35,7 +34,6 @@ pub struct Record {
     /// Trace context that travels with the outcome.
     #[prost(string, tag = "9")]
     pub traceparent: String,
-    /// When it was accepted.
     #[prost(message, optional, tag = "10")]
     pub accepted_at: Option<BootInstant>,
     /// Wall clock at the acknowledgement, for the age of a tombstone only.
@@ -71,7 +69,6 @@ pub struct Record {
 /// What an attempt that waits for a restart has to know after it.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Restarting {
-    /// Exit code of the script.
     #[prost(int32, optional, tag = "1")]
     pub exit_code: Option<i32>,
     /// Output so far.
@@ -131,7 +128,6 @@ pub enum Stage {
 /// An instant on the boot clock.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct BootInstant {
-    /// The boot it belongs to.
     #[prost(string, tag = "1")]
     pub boot_id: String,
     /// Milliseconds since that boot.
@@ -142,7 +138,6 @@ pub struct BootInstant {
 /// A step that was about to begin, and its process once known.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Started {
-    /// Which step.
     #[prost(enumeration = "v1::Step", tag = "1")]
     pub step: i32,
     /// Process id of the script; 0 when not known.
@@ -174,10 +169,8 @@ pub struct Switch {
 /// What `current` names under one bundle name.
 #[derive(Clone, PartialEq, Eq, prost::Message, serde::Serialize, serde::Deserialize)]
 pub struct Release {
-    /// Version of the bundle.
     #[prost(string, tag = "1")]
     pub version: String,
-    /// SHA-256 of the bundle.
     #[prost(string, tag = "2")]
     pub digest: String,
     /// Digest that was active before.

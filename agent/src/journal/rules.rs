@@ -20,11 +20,9 @@ pub enum StopDecision {
 /// What an acknowledgement is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckedReport {
-    /// The accepted report.
     Accepted,
     /// The request for another run.
     Deferred,
-    /// The outcome.
     Outcome,
 }
 

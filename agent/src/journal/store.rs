@@ -43,13 +43,10 @@ pub(crate) enum JournalError {
     /// Another agent uses this state folder.
     #[error("another kernex-agent is using {path}", path = .0.display())]
     InUse(PathBuf),
-    /// The file system said no.
     #[error("cannot access the journal")]
     Io(#[from] io::Error),
-    /// The database said no.
     #[error("the journal failed")]
     Database(#[source] Box<redb::Error>),
-    /// A record cannot be read.
     #[error("the journal holds a record that cannot be read")]
     Record(#[source] prost::DecodeError),
     /// The blocking task did not end.
@@ -160,7 +157,6 @@ impl Store {
         }
     }
 
-    /// The disk it lies on.
     pub(super) fn disk(&self) -> &Disk {
         &self.disk
     }
@@ -193,7 +189,6 @@ impl Store {
         written
     }
 
-    /// Runs a read.
     pub(super) fn read<T>(
         &self,
         body: impl FnOnce(&ReadTransaction) -> Result<T, JournalError>,

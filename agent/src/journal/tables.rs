@@ -60,7 +60,6 @@ pub(super) fn find(tx: &WriteTransaction, id: AttemptId) -> Result<Option<Record
         .transpose()?)
 }
 
-/// Writes a live record.
 pub(super) fn put_live(
     tx: &WriteTransaction,
     id: AttemptId,
@@ -71,7 +70,6 @@ pub(super) fn put_live(
     Ok(())
 }
 
-/// Every live record.
 pub(super) fn all_live(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
 ) -> Result<Vec<(AttemptId, Record)>, JournalError> {
@@ -109,7 +107,6 @@ pub(super) fn active_of(
     Ok(release.map(|release| release.to_active(&deploy.name)))
 }
 
-/// Writes what `current` names.
 pub(super) fn put_release(
     tx: &WriteTransaction,
     change: &ReleaseChange,

@@ -51,7 +51,6 @@ struct Level {
     id: FileId,
     /// Folders in it that are still to be walked.
     folders: Vec<CString>,
-    /// The mode to give back.
     was: Option<u32>,
 }
 

@@ -10,25 +10,16 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// What a script is told about its run.
 pub(crate) struct Context<'a> {
-    /// Device id.
     pub(crate) device_id: String,
-    /// Device name.
     pub(crate) device_name: &'a str,
-    /// Deployment id.
     pub(crate) deployment_id: &'a str,
-    /// Target id.
     pub(crate) target_id: String,
-    /// Number of the attempt.
     pub(crate) attempt: u32,
     /// Number of its run.
     pub(crate) run: u32,
-    /// The step.
     pub(crate) step: Step,
-    /// Bundle name.
     pub(crate) bundle_name: &'a str,
-    /// Bundle version.
     pub(crate) bundle_version: &'a str,
-    /// SHA-256 of the bundle.
     pub(crate) bundle_digest: &'a str,
     /// What outlives releases.
     pub(crate) state_dir: &'a Path,

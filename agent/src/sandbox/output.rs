@@ -20,7 +20,6 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Takes more output.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         let (head, rest) = bytes.split_at(bytes.len().min(HEAD - self.head.len()));
         self.head.extend_from_slice(head);

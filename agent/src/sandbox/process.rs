@@ -14,12 +14,10 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Reads one process.
     pub(super) fn read(pid: i32) -> Option<Self> {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
     }
 
-    /// Reads all of them.
     pub(super) fn all() -> Vec<Self> {
         fs::read_dir("/proc")
             .into_iter()

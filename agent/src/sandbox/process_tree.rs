@@ -26,7 +26,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Marker([Vec<u8>; 2]);
 
 impl Marker {
-    /// The marker of an attempt.
     pub(crate) fn new(id: AttemptId) -> Self {
         Self([
             format!("KERNEX_TARGET_ID={}", id.target).into_bytes(),
@@ -97,7 +96,6 @@ pub(super) struct OnlyScript {
 }
 
 impl OnlyScript {
-    /// A script starts.
     pub(super) fn begin() -> Self {
         let alone = RUNNING.fetch_add(1, Ordering::SeqCst) == 0;
         let number = STARTED.fetch_add(1, Ordering::SeqCst) + 1;

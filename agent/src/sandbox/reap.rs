@@ -34,7 +34,6 @@ pub(super) fn reap_orphans() {
 pub(crate) struct Reaper;
 
 impl Reaper {
-    /// Runs until `stop`.
     pub(crate) async fn run(stop: CancellationToken) {
         let mut deaths = match signal(SignalKind::child()) {
             Ok(deaths) => deaths,

@@ -18,10 +18,8 @@ use super::{
     process_tree::{Marker, Root, kill_tree},
 };
 
-/// A script that runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Stray {
-    /// The attempt it belongs to.
     pub(crate) id: AttemptId,
     /// Which step of it, as scripts spell it.
     pub(crate) step: String,
@@ -31,7 +29,6 @@ pub(crate) struct Stray {
 }
 
 impl Stray {
-    /// Process id of the script.
     pub(crate) fn pid(&self) -> i32 {
         self.root.pid
     }

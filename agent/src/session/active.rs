@@ -38,7 +38,6 @@ const LAST_ACKS: Duration = Duration::from_secs(2);
 /// How long a draining server may still acknowledge.
 const DRAIN_ACKS: Duration = Duration::from_secs(1);
 
-/// An open session.
 pub(super) struct Active<'a> {
     pub(super) config: &'a Config,
     pub(super) journal: &'a Journal,
@@ -256,7 +255,6 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Time between heartbeats.
     pub(super) fn heartbeat(&self) -> Duration {
         let configured = self.shared.settings().heartbeat;
         configured.unwrap_or(self.usual_heartbeat)

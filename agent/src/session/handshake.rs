@@ -44,24 +44,17 @@ const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
 /// Why a session did not open.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
-    /// The server said no.
     #[error("the server refused: {code:?}: {message}", code = .0.code(), message = .0.message())]
     Status(Box<Status>),
-    /// Nothing came.
     #[error("the server did not send {0} within {CONNECT_TIMEOUT:?}")]
     Timeout(&'static str),
-    /// The stream ended.
     #[error("the server ended the stream instead of sending {0}")]
     Ended(&'static str),
-    /// Something else came.
     #[error("the server sent {found} instead of {wanted}")]
     Unexpected {
-        /// What should have come.
         wanted: &'static str,
-        /// What came.
         found: &'static str,
     },
-    /// A field is wrong.
     #[error("the server's {0}")]
     Malformed(String),
     /// The server belongs to another cluster.
@@ -73,12 +66,10 @@ pub(super) enum HandshakeError {
              put back to an older version; in that case start once with `kernex-agent run --allow-downgrade`"
     )]
     Downgraded {
-        /// What the server offers.
         offered: u32,
         /// What was spoken before.
         before: u32,
     },
-    /// The key could not sign.
     #[error("cannot sign")]
     Sign(#[source] std::io::Error),
     /// The journal could not be read or written.
@@ -103,9 +94,7 @@ pub(super) struct Streams {
 /// What Welcome says, checked.
 #[derive(Debug, Clone)]
 pub(super) struct Welcome {
-    /// Number of the session.
     pub(super) epoch: u64,
-    /// Time between heartbeats.
     pub(super) heartbeat: Duration,
     /// Authorises downloads.
     pub(super) session_token: MetadataValue<Ascii>,
@@ -113,7 +102,6 @@ pub(super) struct Welcome {
     pub(super) trust_bundle_pem: String,
     /// Signature of the old CA over them.
     pub(super) trust_bundle_signature: Bytes,
-    /// The device's name.
     pub(super) device_name: String,
     /// Every outcome of the journal numbered up to this is recorded; none when the server does not
     /// say.
@@ -136,7 +124,6 @@ pub(super) struct Proof<'a> {
 /// What the server may ask of this agent beyond a plain deploy.
 const CAPABILITIES: [&str; 6] = ["stop", "plan", "configure", "defer", "health", "rollback"];
 
-/// Opens the stream.
 pub(super) async fn dial(
     mut client: AgentServiceClient<Channel>,
 ) -> Result<Streams, HandshakeError> {

@@ -11,7 +11,6 @@ mod pack;
 mod pull;
 pub(crate) mod push;
 
-/// Runs one of the verbs.
 pub(crate) async fn run(session: &Session, command: BundleCommand) -> Result<(), Failure> {
     match command {
         BundleCommand::Init { dir, name } => init::run(&dir, name),

@@ -4,7 +4,6 @@ use clap_complete::Shell;
 
 use crate::{error::Failure, output::emit};
 
-/// Prints the script.
 pub(crate) fn run(shell: Shell, command: &mut clap::Command) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, command, "kernexctl", &mut script);

@@ -8,7 +8,6 @@ mod get;
 mod list;
 mod set;
 
-/// Runs one of the verbs.
 pub(crate) async fn run(session: &Session, command: ConfigCommand) -> Result<(), Failure> {
     match command {
         ConfigCommand::Set(args) => set::run(session, *args).await,

@@ -12,7 +12,6 @@ use crate::{
     output::{Printer, access::ContextView, say},
 };
 
-/// Runs one of the verbs.
 pub(crate) fn run(command: ContextCommand) -> Result<(), Failure> {
     let file = ConfigFile::locate(&process_env)?;
     match command {

@@ -15,7 +15,6 @@ mod retry;
 mod rollback;
 pub(crate) mod watch;
 
-/// Runs one of the verbs.
 pub(crate) async fn run(session: &Session, command: DeploymentCommand) -> Result<(), Failure> {
     match command {
         DeploymentCommand::List { limit, output } => list::run(session, limit, output).await,

@@ -12,7 +12,6 @@ mod metrics;
 mod resolve;
 mod watch;
 
-/// Runs one of the verbs.
 pub(crate) async fn run(session: &Session, command: DeviceCommand) -> Result<(), Failure> {
     match command {
         DeviceCommand::List {

@@ -10,7 +10,6 @@ use crate::{
     output::{Printer, access::EnrollmentView, say},
 };
 
-/// Runs one of the verbs.
 pub(crate) async fn run(session: &Session, command: EnrollmentCommand) -> Result<(), Failure> {
     match command {
         EnrollmentCommand::Create {

@@ -11,7 +11,6 @@ use crate::{
     output::{Printer, event::EventView, say},
 };
 
-/// Runs one of the verbs.
 pub(crate) async fn run(session: &Session, command: EventCommand) -> Result<(), Failure> {
     match command {
         EventCommand::Watch {
@@ -39,7 +38,6 @@ struct Watch {
     printer: Printer,
 }
 
-/// How a stream ended.
 enum StreamEnd {
     /// Nobody reads the output any more.
     Unread,

@@ -15,7 +15,6 @@ const FILES: [(&str, &str, u32); 2] = [
     ),
 ];
 
-/// Writes them.
 pub(super) fn write(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     for (name, text, mode) in FILES {

@@ -20,7 +20,6 @@ const AGENTS_STOP: Duration = Duration::from_secs(8);
 /// The control plane has this long to drain.
 const SERVER_STOP: Duration = Duration::from_secs(5);
 
-/// Everything that runs.
 pub(super) struct Fleet {
     server: JoinSet<()>,
     shutdown: Shutdown,
@@ -66,7 +65,6 @@ struct Watched {
 }
 
 impl Watched {
-    /// Runs the task.
     async fn run(mut self, task: impl Future<Output = anyhow::Result<()>>) {
         let result = task.await;
         self.ended = true;
@@ -89,7 +87,6 @@ impl Drop for Watched {
     }
 }
 
-/// Folder of the control plane.
 pub(super) fn server_folder(home: &Path) -> PathBuf {
     home.join("server")
 }

@@ -8,7 +8,6 @@ use crate::{
 
 const NAME: &str = "dev";
 
-/// A context that was written.
 pub(super) struct Registration {
     file: ConfigFile,
     name: String,

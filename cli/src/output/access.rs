@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::{Details, Field, Time, View, ago, device::pairs};
 
-/// A context, without its token.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ContextView {
     pub(crate) name: String,

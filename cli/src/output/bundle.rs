@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use super::{Details, Field, Time, View, ago, bytes, state_word};
 
-/// A bundle.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct BundleView {
     name: String,

@@ -38,7 +38,6 @@ fn pairs<K: AsRef<str>>(map: &BTreeMap<K, String>) -> String {
     pairs.join(",")
 }
 
-/// A configuration.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ConfigurationView {
     name: String,

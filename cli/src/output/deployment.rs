@@ -8,7 +8,6 @@ use super::{
     schedule::ScheduleView, state_word, target::TargetView,
 };
 
-/// A deployment with its counts.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DeploymentView {
     id: String,
@@ -136,7 +135,6 @@ pub(crate) enum DeploymentChange {
         /// As it is now.
         deployment: Box<DeploymentView>,
     },
-    /// One device.
     Target {
         /// As it is now.
         target: Box<TargetView>,

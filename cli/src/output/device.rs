@@ -15,7 +15,6 @@ pub(crate) use change::{DeviceChange, fleet};
 use drift::DriftView;
 use leftover::LeftoversView;
 
-/// A device.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct DeviceView {
     id: String,
@@ -175,7 +174,6 @@ impl DeviceView {
         Some(format!("{why}; decide with {resolve}"))
     }
 
-    /// Its name alone.
     pub(crate) fn into_name(self) -> String {
         self.name
     }
@@ -338,7 +336,6 @@ fn disk(signs: VitalSignsView) -> String {
     )
 }
 
-/// A sampled heartbeat.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct MetricView {
     at: Option<Time>,

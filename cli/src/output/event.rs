@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::{Field, Time, View};
 
-/// One thing that happened.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct EventView {
     cursor: u64,

@@ -55,7 +55,6 @@ pub(crate) struct Watching {
     failed: BTreeMap<String, TargetView>,
 }
 
-/// How fast it goes.
 struct Rate {
     since: Instant,
     closed: u64,
@@ -168,7 +167,6 @@ impl Watching {
         }
     }
 
-    /// The counts changed.
     pub(crate) fn deployment(&mut self, deployment: &DeploymentView) {
         if let Some(printer) = self.lines {
             let deployment = Box::new(deployment.clone());
@@ -197,7 +195,6 @@ impl Watching {
         }
     }
 
-    /// A device changed.
     pub(crate) fn target(&mut self, target: &TargetView) {
         if let Some(printer) = self.lines {
             let target = Box::new(target.clone());

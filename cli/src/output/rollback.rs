@@ -29,7 +29,6 @@ impl From<v1::RollbackStep> for StepView {
 }
 
 impl StepView {
-    /// Whether the device goes back.
     pub(crate) fn goes_back(&self) -> bool {
         self.verdict == "go_back"
     }

@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use super::{Field, Time, ago, printable, seconds};
 
-/// A deployment's schedule.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ScheduleView {
     start_at: Option<Time>,
@@ -17,7 +16,6 @@ pub(crate) struct ScheduleView {
 }
 
 impl ScheduleView {
-    /// From the wire.
     pub(crate) fn new(wire: v1::Schedule, opens_at: Option<prost_types::Timestamp>) -> Self {
         Self {
             start_at: Time::from_wire(wire.start_at),

@@ -15,7 +15,6 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    /// Nothing special.
     pub(crate) fn plain(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -23,7 +22,6 @@ impl Field {
         }
     }
 
-    /// What it says.
     #[cfg(test)]
     pub(crate) fn text(&self) -> &str {
         &self.text
@@ -71,7 +69,6 @@ pub(super) fn line(row: Vec<Field>) -> String {
     cells.join("  ")
 }
 
-/// A table with titles.
 pub(super) fn columns(titles: &[&str], rows: Vec<Vec<Field>>, color: bool) -> String {
     let mut table = empty(color);
     table.set_header(titles.iter().map(Cell::new));
@@ -81,7 +78,6 @@ pub(super) fn columns(titles: &[&str], rows: Vec<Vec<Field>>, color: bool) -> St
     finish(table)
 }
 
-/// Titled lines.
 pub(super) fn lines(lines: Vec<(&'static str, Field)>, color: bool) -> String {
     let mut table = empty(color);
     for (title, field) in lines {

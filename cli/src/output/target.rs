@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use super::{Field, Time, View, ago, bytes, printable, state_word};
 
-/// One device within a deployment.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct TargetView {
     id: String,
@@ -77,7 +76,6 @@ impl From<v1::Target> for TargetView {
 }
 
 impl TargetView {
-    /// Device name.
     pub(crate) fn device(&self) -> &str {
         &self.device
     }

@@ -71,7 +71,6 @@ pub(in crate::executor) fn rollback_scripts(manifest: &Manifest) -> Vec<(&'stati
 
 /// What keeps a device from having gone back.
 enum RollbackError {
-    /// Something failed, in words.
     Failed(String),
     /// A restart; the journal has what follows it.
     Restarting,

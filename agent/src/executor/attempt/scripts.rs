@@ -24,11 +24,9 @@ use crate::{
 
 /// One script and the release it runs in.
 pub(super) struct ScriptRun<'r> {
-    /// The step it belongs to.
     pub(super) step: Step,
     /// What it is called in the manifest.
     pub(super) name: &'static str,
-    /// What to run.
     pub(super) script: &'r str,
     pub(super) bundle_dir: &'r BundleDir,
     /// Folder of the release it runs in.

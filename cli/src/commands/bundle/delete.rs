@@ -15,7 +15,6 @@ use crate::{
     output::{bytes, emit, say},
 };
 
-/// Deletes one bundle.
 pub(super) async fn run(session: &Session, bundle: &str, consent: Consent) -> Result<(), Failure> {
     confirm(
         consent,

@@ -10,7 +10,6 @@ use crate::{
     output::{Printer, bundle::BundleView},
 };
 
-/// Shows one bundle.
 pub(super) async fn run(session: &Session, bundle: &str, output: OutputArg) -> Result<(), Failure> {
     let bundle = find(&session.connect().await?, bundle).await?;
     Printer::new(output.output).one(&BundleView::from(bundle))

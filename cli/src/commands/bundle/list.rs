@@ -10,7 +10,6 @@ use crate::{
     output::{Printer, bundle::BundleView},
 };
 
-/// Lists bundles, the newest first.
 pub(super) async fn run(session: &Session, name: &str, output: OutputArg) -> Result<(), Failure> {
     let bundles = list(&session.connect().await?, name).await?;
     let views: Vec<BundleView> = bundles.into_iter().map(BundleView::from).collect();

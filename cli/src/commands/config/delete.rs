@@ -10,7 +10,6 @@ use crate::{
     output::say,
 };
 
-/// Deletes a configuration.
 pub(super) async fn run(session: &Session, name: String, consent: Consent) -> Result<(), Failure> {
     confirm(consent, &format!("Delete the configuration {name}?"))?;
     let client = session.connect().await?;

@@ -9,7 +9,6 @@ use crate::{
     output::{Printer, configuration::ConfigurationView},
 };
 
-/// Lists the configurations.
 pub(super) async fn run(session: &Session, output: OutputArg) -> Result<(), Failure> {
     let client = session.connect().await?;
     let answer = client

@@ -10,7 +10,6 @@ use crate::{
     output::{Printer, deployment::DeploymentView, say},
 };
 
-/// Stops a deployment.
 pub(super) async fn run(
     session: &Session,
     id: String,

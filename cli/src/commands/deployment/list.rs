@@ -9,7 +9,6 @@ use crate::{
     output::deployment::DeploymentView,
 };
 
-/// Lists deployments, the newest first.
 pub(super) async fn run(session: &Session, limit: u32, output: OutputArg) -> Result<(), Failure> {
     let client = &session.connect().await?;
     print_pages::<DeploymentView, _, _, _>(Some(limit), output, |page_size, page_token| {

@@ -5,7 +5,6 @@ use kernex_proto::v1;
 use super::outcome;
 use crate::{args::deployment::SteerArgs, client::request_id, commands::Session, error::Failure};
 
-/// Begins nothing more.
 pub(super) async fn run(
     session: &Session,
     args: SteerArgs,

@@ -5,7 +5,6 @@ use kernex_proto::v1;
 use super::outcome;
 use crate::{args::deployment::SteerArgs, client::request_id, commands::Session, error::Failure};
 
-/// Goes on.
 pub(super) async fn run(session: &Session, args: SteerArgs) -> Result<(), Failure> {
     let client = session.connect().await?;
     let request = v1::ResumeDeploymentRequest {

@@ -10,7 +10,6 @@ use crate::{
     error::Failure,
 };
 
-/// Tries failed devices again.
 pub(super) async fn run(session: &Session, args: RetryArgs) -> Result<(), Failure> {
     let client = session.connect().await?;
     let steer = args.steer;

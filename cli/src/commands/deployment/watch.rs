@@ -34,9 +34,7 @@ pub(super) async fn run(
 
 /// A deployment that is finished.
 pub(crate) struct Finished {
-    /// The deployment.
     deployment: v1::Deployment,
-    /// Its targets by device name.
     targets: Vec<TargetView>,
 }
 

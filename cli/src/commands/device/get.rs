@@ -9,7 +9,6 @@ use crate::{
     output::{Printer, device::DeviceView},
 };
 
-/// Shows one device.
 pub(super) async fn run(
     session: &Session,
     device: String,

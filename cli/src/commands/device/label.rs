@@ -10,7 +10,6 @@ use crate::{
     output::{Printer, device::DeviceView},
 };
 
-/// Sets and removes labels.
 pub(super) async fn run(
     session: &Session,
     device: String,

@@ -14,7 +14,6 @@ use crate::{
     },
 };
 
-/// Lists the devices that match.
 pub(super) async fn run(
     session: &Session,
     selector: &str,

@@ -9,7 +9,6 @@ use crate::{
     output::device::MetricView,
 };
 
-/// Shows sampled heartbeats.
 pub(super) async fn run(
     session: &Session,
     device: &str,

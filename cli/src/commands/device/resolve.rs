@@ -10,7 +10,6 @@ use crate::{
     output::{Printer, device::DeviceView},
 };
 
-/// Decides a conflict.
 pub(super) async fn run(
     session: &Session,
     device: String,

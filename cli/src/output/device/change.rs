@@ -29,17 +29,9 @@ pub(crate) fn fleet(devices: &[DeviceView]) -> String {
 #[serde(tag = "change", rename_all = "snake_case")]
 pub(crate) enum DeviceChange {
     /// A device as it is now.
-    Device {
-        /// All of it.
-        device: Box<DeviceView>,
-    },
+    Device { device: Box<DeviceView> },
     /// A device that is deleted, or not meant any more.
-    Removed {
-        /// Its id.
-        device_id: String,
-        /// Its name.
-        name: String,
-    },
+    Removed { device_id: String, name: String },
 }
 
 impl View for DeviceChange {
