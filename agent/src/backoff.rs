@@ -1,9 +1,14 @@
-//! How long to wait before connecting again: full jitter over a doubling ceiling.
+//! How long to wait before connecting again: full jitter below a doubling ceiling.
 //!
-//! Full jitter (anywhere between nothing and the ceiling) spreads a fleet that lost its server at
-//! once. The ceiling goes back to the start only after a session that lasted, so that a server
-//! which accepts and drops sessions is not hammered; what the server itself asks for wins over all
-//! of this.
+//! | failed connection | ceiling | wait |
+//! |---|---|---|
+//! | first | 1 s | 0 to 1 s |
+//! | second | 2 s | 0 to 2 s |
+//! | seventh and later | 60 s | 0 to 60 s |
+//!
+//! Full jitter spreads a fleet that lost its server at one moment. The ceiling returns to 1 s only
+//! after a session of at least a minute, so that a server which accepts and drops sessions is not
+//! flooded. A wait that the server asks for replaces all of this.
 
 use std::time::Duration;
 
@@ -11,14 +16,14 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
 /// Ceiling of the first wait.
 pub(crate) const FIRST: Duration = Duration::from_secs(1);
-/// Ceiling that is never exceeded, unless the configuration says less.
+/// Highest ceiling, unless the configuration says less.
 pub(crate) const LONGEST: Duration = Duration::from_secs(60);
-/// A session this long was a good one.
+/// After a session of this length the ceiling starts again.
 pub(crate) const STABLE: Duration = Duration::from_secs(60);
-/// Most the server may ask for, so that one wrong number does not lose a device for ever.
+/// Longest wait the server may ask for: one wrong number must not lose a device for ever.
 const LONGEST_DIRECTED: Duration = Duration::from_secs(3600);
 
-/// The state of waiting.
+/// Waits of one connection that is tried again and again.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     policy: ExponentialBuilder,

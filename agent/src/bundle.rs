@@ -1,8 +1,14 @@
 //! A bundle on the device: fetched, verified, unpacked, active.
 //!
-//! Per bundle name there is a bundle directory: `<state>/bundles/<name>/releases/<folder>/` with one folder
-//! per attempt, `current` naming one of them, `state/` for what outlives releases and
-//! `metadata/<folder>.json` saying what a folder holds.
+//! Each bundle name has a directory of its own:
+//!
+//! ```text
+//! <state>/bundles/<name>/
+//!   releases/<folder>/     one unpacked release for each attempt
+//!   about/<folder>.json    its metadata: version, digest, order
+//!   current                symbolic link to one of the releases
+//!   state/                 files that outlive releases (`$KERNEX_STATE_DIR`)
+//! ```
 
 use std::{fs, io, path::PathBuf};
 
@@ -23,7 +29,7 @@ pub(crate) mod fetch;
 pub(crate) mod running;
 pub(crate) mod unpack;
 
-/// Space that is left free, so that the journal can always say what happened.
+/// Space that is left free, so that the journal can always be written.
 pub(crate) const RESERVE: u64 = 2 * 1024 * 1024;
 
 /// The folders of one bundle name.
@@ -33,18 +39,18 @@ pub(crate) struct BundleDir {
     remover: Remover,
 }
 
-/// What a release folder holds; written before the folder gets its name.
+/// What a release folder holds. Written before the folder gets its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReleaseMetadata {
     pub(crate) version: String,
     pub(crate) digest: String,
-    /// Grows with each release of this journal; tells older from newer whatever the clocks say.
+    /// Grows with each release of this journal: orders releases without a clock.
     pub(crate) order: u64,
 }
 
 impl BundleDir {
-    /// The bundle directory of a bundle name, made when missing. The name comes from the wire and becomes a
-    /// path.
+    /// Opens the directory of a bundle name and makes it when it is missing. The name comes from
+    /// the wire and becomes a path, so it is checked.
     pub(crate) fn open(remover: &Remover, name: &str) -> io::Result<Self> {
         check_name("bundle name", name)
             .map_err(|err| io::Error::new(io::ErrorKind::InvalidInput, err))?;
@@ -67,7 +73,7 @@ impl BundleDir {
         }
     }
 
-    /// Whether this bundle name has a bundle directory.
+    /// Whether this bundle name has a directory.
     pub(crate) fn exists(remover: &Remover, name: &str) -> bool {
         Self::at(remover, name).root.is_dir()
     }
@@ -102,7 +108,7 @@ impl BundleDir {
         self.metadata_dir().join(format!("{folder}.json"))
     }
 
-    /// Says what a folder is going to hold.
+    /// Writes what a folder is going to hold.
     pub(crate) fn write_metadata(
         &self,
         folder: &str,
@@ -112,8 +118,8 @@ impl BundleDir {
         durable::replace(&self.metadata_path(folder), &json)
     }
 
-    /// Removes what a crash left: half-written descriptions, and those of releases that never came
-    /// to be.
+    /// Removes what a crash left: half-written metadata, and metadata of releases that were never
+    /// placed.
     fn sweep(&self) {
         durable::sweep(&self.metadata_dir());
         let described = fs::read_dir(self.metadata_dir()).into_iter().flatten();
@@ -127,9 +133,9 @@ impl BundleDir {
         durable::discard(&self.root.join("current.tmp"));
     }
 
-    /// Whether a release is meant to stay: the description of one that is to go is removed first.
+    /// Whether a release is kept: the metadata of one that is to be removed is removed first.
     fn has_metadata(&self, folder: &str) -> bool {
-        // Not being able to look is no reason to remove anything.
+        // An error here is no reason to remove anything.
         !matches!(self.metadata_path(folder).try_exists(), Ok(false))
     }
 
@@ -140,7 +146,7 @@ impl BundleDir {
 
     /// Whether a release folder is there and holds this bundle.
     pub(crate) fn holds(&self, folder: &str, digest: &str) -> bool {
-        // The description is written first, so it alone proves nothing.
+        // Metadata is written before the folder, so it alone proves nothing.
         self.release(folder).is_dir()
             && self
                 .metadata(folder)
@@ -165,7 +171,8 @@ impl BundleDir {
     }
 }
 
-/// Name of the folder of one attempt. The version is free text, so it is made fit for a path.
+/// Name of the folder of one attempt. The version is free text; characters that do not belong in a
+/// path become `_`.
 pub(crate) fn folder_name(version: &str, digest: Digest, attempt: AttemptId) -> String {
     let version: String = version
         .chars()
@@ -176,7 +183,7 @@ pub(crate) fn folder_name(version: &str, digest: Digest, attempt: AttemptId) -> 
         .take(64)
         .collect();
     let digest = digest.to_string();
-    // The front of a UUIDv7 is the time, which neighbours share; its end is random.
+    // A UUIDv7 begins with the time, which neighbours share; its end is random.
     let target = attempt.target.0.simple().to_string();
     format!(
         "{version}-{}-{}-{}",
@@ -189,10 +196,10 @@ pub(crate) fn folder_name(version: &str, digest: Digest, attempt: AttemptId) -> 
 }
 
 /// Makes the journal agree with what `current` really names; after damage to the journal this finds
-/// everything again. Sweeps the bundle directories on the way: nothing may be at work in them.
+/// everything again. It also sweeps the bundle directories, so no attempt may be running.
 ///
-/// What an attempt that goes on is about to leave, or has not shown to be good yet, is not taken
-/// for the device's release: the outcome says what that is.
+/// Names with an attempt that continues after a restart, or goes back, are left out: there the
+/// outcome will say what the device runs.
 pub(crate) fn reconcile(remover: &Remover, journal: &Journal) -> Result<(), JournalError> {
     let known = journal.releases()?;
     let under_way = names_under_way(journal)?;
@@ -237,7 +244,7 @@ pub(crate) fn reconcile(remover: &Remover, journal: &Journal) -> Result<(), Jour
     Ok(())
 }
 
-/// Bundle names with an attempt that goes on after the switch, or back.
+/// Bundle names with an attempt that continues after the switch, or goes back.
 fn names_under_way(journal: &Journal) -> Result<Vec<String>, JournalError> {
     let live = journal.live()?.into_iter();
     let under_way = live.filter(|(_, record)| {
@@ -251,7 +258,7 @@ fn names_under_way(journal: &Journal) -> Result<Vec<String>, JournalError> {
         .collect())
 }
 
-/// Tries again to remove releases that had to stay when they were to go.
+/// Tries again to remove releases that could not be removed before.
 pub(crate) fn retry_removals(remover: &Remover) -> io::Result<()> {
     for bundle_dir in BundleDir::all(remover) {
         activate::remove_old(&bundle_dir, usize::MAX)?;
@@ -259,7 +266,7 @@ pub(crate) fn retry_removals(remover: &Remover) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether so many more bytes fit; old releases make room when they do not.
+/// Whether `needed` more bytes fit; old releases are removed when they do not.
 pub(crate) async fn make_room(remover: &Remover, needed: u64) -> io::Result<Result<(), NoRoom>> {
     let remover = remover.clone();
     // Removing releases can take a while.

@@ -1,4 +1,4 @@
-//! Runs what the journal holds: one attempt at a time, oldest first, and only once a session has
+//! Runs the attempts in the journal: one at a time, the oldest first, and only after a session has
 //! confirmed this agent.
 
 use std::{sync::Arc, time::Duration};
@@ -23,10 +23,10 @@ mod recover;
 
 use attempt::Attempt;
 
-/// A journal that cannot be written is tried again this often.
+/// Pause before a journal that cannot be read or written is tried again.
 const JOURNAL_RETRY: Duration = Duration::from_secs(1);
-/// What could not be removed for want of descriptors or memory is tried again after the first, what
-/// something is in the way of after the second.
+/// Pauses before files that could not be removed are tried again: the first when descriptors or
+/// memory were short, the second otherwise.
 const TIDY_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(600));
 
 pub(crate) struct Executor {
@@ -40,11 +40,11 @@ pub(crate) struct Executor {
 
 /// How a run of an attempt ended.
 enum RunResult {
-    /// It is over; what `current` names may have changed.
+    /// It is over; the change says what `current` names now, when that changed.
     Over(Box<v1::Outcome>, Option<ReleaseChange>),
-    /// The journal has all that is needed to go on after the next start.
+    /// The agent stops; the journal has what is needed to continue after the next start.
     Later,
-    /// It waits for the server to grant another run.
+    /// `hooks.pre` asked for time: it waits until the server grants another run.
     Deferred,
 }
 
@@ -79,7 +79,8 @@ impl Executor {
 
     async fn attempt(&self, id: AttemptId) {
         let stops = self.shared.set_running(id);
-        // Read once a stop reaches it: one that came before is in the journal.
+        // Read after `set_running`: a stop that came before is in the journal, a later one cancels
+        // the tokens.
         let record = match self.journal.call(move |journal| journal.get(id)).await {
             Ok(Some(record)) if record.stage().is_some() => record,
             Ok(_) => return self.shared.clear_running(),
@@ -128,7 +129,7 @@ impl Executor {
         .await;
     }
 
-    /// Journals an outcome however long it takes: it must not be lost to a full disk.
+    /// Writes an outcome into the journal however long that takes: a full disk must not lose it.
     async fn conclude(
         &self,
         id: AttemptId,
@@ -143,7 +144,7 @@ impl Executor {
             duration_ms = outcome.duration_ms,
             "finished"
         );
-        // No step is told after the end.
+        // No progress is reported after the end.
         self.shared.progress.send_replace(None);
         loop {
             let (outcome, change, traceparent) =
@@ -161,7 +162,7 @@ impl Executor {
             }
             tokio::select! {
                 () = tokio::time::sleep(JOURNAL_RETRY) => {}
-                // Without an outcome the next start finds the attempt started and reports it
+                // Without an outcome the next start finds the attempt begun and reports it as
                 // interrupted.
                 () = self.shutdown.cancelled() => return,
             }
@@ -169,8 +170,8 @@ impl Executor {
         self.shared.reports.notify_one();
     }
 
-    /// Removes what could not be removed when its attempt ended. Says when to try again, if
-    /// anything is left. Only when nothing is at work.
+    /// Removes what could not be removed when its attempt ended. Returns when to try again, if
+    /// anything is left. Called only while no attempt runs.
     async fn retry_removals(&self) -> Option<Duration> {
         let remover = self.shared.remover.clone();
         let tidied = tokio::task::spawn_blocking(move || {
@@ -199,18 +200,18 @@ impl Executor {
         }
     }
 
-    /// What the agent goes by now.
+    /// The settings in force now.
     fn settings(&self) -> Arc<Settings> {
         self.shared.settings()
     }
 
-    /// Brings what a crash left in order; before anything else runs.
+    /// Repairs what a crash left. Runs before everything else.
     pub(crate) async fn recover(&self) -> Result<(), JournalError> {
         recover::recover(self).await
     }
 }
 
-/// The current trace context, or the given one when nothing is traced here.
+/// The trace context of the current span, or `given` when this agent does not trace.
 fn traceparent_or(given: &str) -> String {
     let current = telemetry::current_traceparent();
     if current.is_empty() {

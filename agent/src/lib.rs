@@ -1,10 +1,11 @@
 //! The agent of Kernex.
 //!
-//! The way of a command: [`session`] takes it in and writes it into the [`journal`]; the
+//! The way of a command: the [`session`] receives it and writes it into the [`journal`]. The
 //! [`executor`] finds it there, fetches and unpacks the [`bundle`], runs its scripts in the
-//! [`sandbox`], switches `current` and writes the outcome into the journal; the session sends it
-//! until it is acknowledged. Between them there are only hints: whatever must not be lost is on
-//! disk first. The words are explained in `docs/glossary.md`.
+//! [`sandbox`], switches `current` and writes the outcome into the journal. The session sends the
+//! outcome until it is acknowledged. Between session and executor there are only hints
+//! ([`shared`]): whatever must not be lost is on disk first. The words are explained in
+//! `docs/glossary.md`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,7 +62,7 @@ pub async fn enroll(config: &Config, token: &EnrollmentToken) -> anyhow::Result<
     Box::pin(enrollment::enroll(config, token, KeyChoice::Existing)).await
 }
 
-/// Enrols this machine with a new key, as a device of its own, whatever device it was before.
+/// Enrols this machine with a new key, as a new device, whatever device it was before.
 pub async fn enroll_anew(config: &Config, token: &EnrollmentToken) -> anyhow::Result<Identity> {
     private::restrict_state_dir(&config.state_dir).with_context(|| unusable(config))?;
     Box::pin(enrollment::enroll(config, token, KeyChoice::New)).await
@@ -74,11 +75,11 @@ fn unusable(config: &Config) -> String {
 /// Runs the agent until `shutdown`; enrols first when needed and a token is given.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     if let Err(error) = private::restrict_state_dir(&config.state_dir) {
-        // A disk that is read-only is waited for below.
+        // A read-only disk is waited for below.
         tracing::warn!(%error, "cannot see to it that the state folder is private");
     }
-    // An agent that waits for its network or its disk does not give up: nothing would start it
-    // again but a restart.
+    // An agent that waits for its network or its disk does not give up: only a reboot would start
+    // it again.
     let Some((mut identity, key, journal)) = start::start(&config, &shutdown).await? else {
         return Ok(());
     };
@@ -126,7 +127,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     result
 }
 
-/// Waits for the parts of the agent. The executor ends first, so that the session can still tell
+/// Waits for the parts of the agent. The executor ends first, so that the session can still send
 /// its last outcome.
 async fn supervise(
     executor: Executor,

@@ -14,13 +14,13 @@ use tonic::{
 
 use crate::channel::{self, BulkError, Calls, ConnectError};
 
-/// What others need of an open session.
+/// Address, token and device id of an open session.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     pub(crate) control_plane: ControlPlane,
     pub(crate) token: MetadataValue<Ascii>,
     pub(crate) device: MetadataValue<Ascii>,
-    /// Ends the session when downloads fail on it although it lives.
+    /// Cancelled when the server refuses the token of a session that is still open.
     pub(crate) invalidated: CancellationToken,
 }
 
@@ -39,7 +39,8 @@ impl Link {
         channel::connect_bulk(&self.control_plane, limit).await
     }
 
-    /// The server refuses its token, although the session lives; another one has to be opened.
+    /// Ends the session: the server refuses its token although the session is open. The next one
+    /// has another token.
     pub(crate) fn invalidate(&self) {
         self.invalidated.cancel();
     }

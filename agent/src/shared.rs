@@ -1,7 +1,14 @@
-//! How the session and the executor reach each other: hints and latest values only, nothing that
-//! could be lost.
+//! What the session and the executor share: hints and latest values only.
 //!
-//! Whatever must not be lost is in the journal; a hint says "look again".
+//! | field | written by | read by | if it is lost |
+//! |---|---|---|---|
+//! | `link` | session | downloads | the next session sets it |
+//! | `work` | session | executor | the executor looks into the journal at its next pass |
+//! | `reports` | executor | session | the session looks into the journal when it opens |
+//! | `progress` | executor, stops | session | only the newest matters |
+//! | `settings` | session | everybody | they are in the journal as well |
+//!
+//! Whatever must not be lost is in the journal. A hint only says: look there again.
 
 use std::sync::Arc;
 
@@ -16,36 +23,36 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{link::Link, removal::Remover, settings::Settings};
 
-/// What ends an attempt from outside.
+/// Tokens that end an attempt from outside.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stops {
-    /// All of it but going back.
+    /// Ends everything except going back.
     pub(crate) work: CancellationToken,
-    /// Going back.
+    /// Ends going back.
     pub(crate) going_back: CancellationToken,
 }
 
-/// The attempt at work.
+/// The attempt that the executor runs now.
 struct Running {
     id: AttemptId,
     stops: Stops,
-    /// Nothing that a stop ends runs any more.
+    /// Nothing runs any more that a stop would end; the device may be going back.
     has_work_ended: bool,
 }
 
 /// Latest values and hints of one agent.
 pub(crate) struct Shared {
-    /// The session, while it is open.
+    /// What downloads need of the session; none while no session is open.
     pub(crate) link: watch::Sender<Option<Link>>,
-    /// Something was accepted.
+    /// A command was accepted: the executor has work.
     pub(crate) work: Notify,
-    /// The journal holds a new report.
+    /// The journal holds a new report: the session has something to send.
     pub(crate) reports: Notify,
     /// The newest progress report.
     pub(crate) progress: watch::Sender<Option<v1::Report>>,
-    /// What the agent goes by.
+    /// The settings in force.
     pub(crate) settings: watch::Sender<Arc<Settings>>,
-    /// Removes what is not needed any more, and says what could not be removed.
+    /// Removes files, and knows what could not be removed.
     pub(crate) remover: Remover,
     running: Mutex<Option<Running>>,
     device_name: Mutex<String>,
@@ -65,12 +72,12 @@ impl Shared {
         }
     }
 
-    /// What the agent goes by now.
+    /// The settings in force now.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.borrow())
     }
 
-    /// Says which attempt is at work; the tokens end it.
+    /// Notes which attempt runs. The tokens that are returned end it.
     pub(crate) fn set_running(&self, id: AttemptId) -> Stops {
         let stops = Stops::default();
         *self.running.lock() = Some(Running {
@@ -81,13 +88,13 @@ impl Shared {
         stops
     }
 
-    /// Says that nothing is at work.
+    /// Notes that no attempt runs.
     pub(crate) fn clear_running(&self) {
         *self.running.lock() = None;
     }
 
-    /// Says that nothing which a stop ends runs of this attempt any more. A stop is answered by
-    /// that, whether it comes before or after.
+    /// Notes that nothing of this attempt runs any more that a stop would end. That answers a stop,
+    /// whether the stop comes before or after.
     pub(crate) fn mark_work_ended(&self, id: AttemptId) {
         if let Some(running) = self.running.lock().as_mut()
             && running.id == id
@@ -97,8 +104,8 @@ impl Shared {
         self.report_stopped(id);
     }
 
-    /// Ends an attempt if it is the one at work, which is what it returns. One that has been ended
-    /// already says so again.
+    /// Ends an attempt if it is the one that runs, and returns whether it is. One that was ended
+    /// before reports that again.
     pub(crate) fn stop(&self, id: AttemptId, going_back: bool) -> bool {
         let stops = {
             let running = self.running.lock();
@@ -119,16 +126,17 @@ impl Shared {
         true
     }
 
-    /// Tells how far an attempt is; only the newest matters.
+    /// Publishes how far an attempt is; only the newest report matters.
     pub(crate) fn report_progress(&self, id: AttemptId, mut progress: v1::Progress) {
-        // Asked while nobody else can tell, so that nothing older is told after a stop was.
+        // Decided under the lock of `progress`: no older report can follow the one that says
+        // stopped.
         self.progress.send_modify(|latest| {
             progress.stopped = self.is_stopped(id);
             *latest = Some(progress_report(id, progress));
         });
     }
 
-    /// Tells that a stop was carried out, if it was.
+    /// Publishes that a stop was carried out, if it was.
     fn report_stopped(&self, id: AttemptId) {
         self.progress.send_if_modified(|latest| {
             if !self.is_stopped(id) {
@@ -156,12 +164,12 @@ impl Shared {
         running.is_some_and(|running| running.has_work_ended && running.stops.work.is_cancelled())
     }
 
-    /// The device's name, as the server last said it.
+    /// The device's name in the newest Welcome.
     pub(crate) fn device_name(&self) -> String {
         self.device_name.lock().clone()
     }
 
-    /// The server said the device's name.
+    /// Keeps the name of a Welcome; an empty one changes nothing.
     pub(crate) fn set_device_name(&self, name: String) {
         if !name.is_empty() {
             *self.device_name.lock() = name;
@@ -169,7 +177,7 @@ impl Shared {
     }
 }
 
-/// How far an attempt is, as a report; it is neither kept nor acknowledged.
+/// A progress report, which is neither kept in the journal nor acknowledged.
 pub(crate) fn progress_report(id: AttemptId, progress: v1::Progress) -> v1::Report {
     v1::Report {
         attempt: Some(id.into()),

@@ -1,5 +1,5 @@
-//! What an agent needs before anything else: who it is, its key and its journal. Whatever may heal
-//! is waited for.
+//! What an agent needs before anything else: its identity, its key and its journal. It waits for
+//! errors that may go away by themselves (network, server, disk).
 
 use std::{path::Path, sync::Arc};
 
@@ -21,8 +21,7 @@ use crate::{
     shared::Shared,
 };
 
-/// Who this device is, with its key and a journal that can be written; `None` when `shutdown` came
-/// first.
+/// Identity, key and a journal that can be written; `None` when `shutdown` came first.
 pub(crate) async fn start(
     config: &Config,
     shutdown: &CancellationToken,
@@ -66,8 +65,7 @@ pub(crate) async fn start(
         return Ok(None);
     };
     while let Some(fault) = journal.call(|journal| Ok(journal.fault())).await? {
-        // A full one can be written still, with the space that is kept back: what was cut off is
-        // ended with it.
+        // A full disk has the reserve left: enough to end in the journal what was cut off.
         if fault == Fault::NoSpace
             && journal
                 .call(|journal| journal.confirm_epoch(0))
@@ -91,7 +89,7 @@ pub(crate) async fn start(
         if !sessions.run_until_disk_works(shutdown).await {
             return Ok(None);
         }
-        // Opened as at any other start: it is checked, and set aside if it is damaged.
+        // Opened again as at any start: checked, and set aside when it is damaged.
         drop(sessions);
         match open().await? {
             Some(opened) => journal = opened,
@@ -101,7 +99,8 @@ pub(crate) async fn start(
     Ok(Some((identity, key, journal)))
 }
 
-/// Tries again with the waits of a session that does not open, unless trying again cannot help.
+/// Tries until it works, with the waits of a session that does not open. Errors that trying again
+/// cannot help are returned.
 async fn retry_until_shutdown<T, F>(
     config: &Config,
     shutdown: &CancellationToken,
@@ -131,7 +130,8 @@ where
     }
 }
 
-/// Whether somebody has to change something that is not the network, the server or the disk.
+/// Whether an operator has to change something: the network, the server and the disk may recover by
+/// themselves.
 fn is_final(error: &anyhow::Error) -> bool {
     if let Some(error) = error.downcast_ref::<ConnectError>() {
         return matches!(

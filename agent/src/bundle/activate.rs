@@ -1,4 +1,4 @@
-//! Which release is `current`, changed by one rename, and which old ones may go.
+//! Which release is `current`, changed by one rename; and which old ones are removed.
 
 use std::{fs, io, os::unix::fs::symlink, path::Path};
 
@@ -19,8 +19,8 @@ pub(crate) fn current(bundle_dir: &BundleDir) -> io::Result<Option<String>> {
     }
 }
 
-/// Makes a release current, or none. Durable when it returns; at any cut `current` names the old or
-/// the new one.
+/// Makes a release current, or none. Durable when it returns; after a crash at any moment `current`
+/// names the old or the new one.
 pub(crate) fn switch(bundle_dir: &BundleDir, folder: Option<&str>) -> io::Result<()> {
     let current = bundle_dir.root.join(CURRENT);
     match folder {
@@ -50,8 +50,8 @@ pub(crate) fn switch(bundle_dir: &BundleDir, folder: Option<&str>) -> io::Result
     durable::sync_dir(&bundle_dir.root)
 }
 
-/// Removes a release that is not current. One that cannot be removed stays without a description:
-/// it does not count any more, nothing goes back to it, and [`remove_old`] tries again.
+/// Removes a release that is not current. One that cannot be removed stays without metadata: it is
+/// no longer counted, nothing goes back to it, and [`remove_old`] tries again.
 pub(crate) fn remove(bundle_dir: &BundleDir, folder: &str) -> io::Result<()> {
     if current(bundle_dir)?.as_deref() == Some(folder) {
         bundle_dir.remover.keep(&bundle_dir.release(folder));
@@ -59,14 +59,14 @@ pub(crate) fn remove(bundle_dir: &BundleDir, folder: &str) -> io::Result<()> {
     }
     Act::ReleaseRemove.before();
     durable::discard(&bundle_dir.metadata_path(folder));
-    // What stays is remembered, and told.
+    // What cannot be removed is remembered by the remover, and heartbeats report it.
     let _ = bundle_dir.remover.remove(&bundle_dir.release(folder));
     Act::ReleaseRemove.after();
     Ok(())
 }
 
-/// Removes all but the current release and the newest `keep` others, and those that were to go
-/// before and had to stay.
+/// Keeps the current release and the newest `keep` others; removes the rest, also those that could
+/// not be removed before.
 pub(crate) fn remove_old(bundle_dir: &BundleDir, keep: usize) -> io::Result<()> {
     let current = current(bundle_dir)?;
     let (mut others, to_go): (Vec<String>, Vec<String>) = fs::read_dir(bundle_dir.releases())?

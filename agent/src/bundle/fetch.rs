@@ -1,5 +1,5 @@
-//! Fetching a bundle: as often as it takes, from where the last try stopped, hashed while it is
-//! written.
+//! Fetching a bundle: tried until it works, each time from where the last try stopped, and hashed
+//! while it is written.
 
 use std::{fs::File, io, io::Write as _, num::NonZeroU64, path::Path, time::Duration};
 
@@ -16,11 +16,11 @@ use tonic::Code;
 use super::{NoRoom, make_room};
 use crate::{channel::Calls, durable, link::Link, removal::Remover};
 
-/// How long the server may take to begin.
+/// Most time until the server begins to answer.
 const BEGIN: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// Answers in a row that blame the session, after which another one is opened.
+/// After so many answers in a row that refuse the session, another one is opened.
 const MAX_REFUSALS: u32 = 3;
 
 /// Why a bundle could not be fetched.
@@ -63,18 +63,18 @@ pub(crate) struct Fetch<'a> {
     /// Its size in bytes; 0 when not known.
     pub(crate) size: u64,
     pub(crate) path: &'a Path,
-    /// Asks the file system for room, and makes it.
+    /// Knows the disk, and removes old releases when it is full.
     pub(crate) remover: &'a Remover,
     /// The live session, while there is one.
     pub(crate) link: watch::Receiver<Option<Link>>,
     /// Most bytes a second.
     pub(crate) limit: Option<NonZeroU64>,
-    /// Told the number of bytes so far.
+    /// Called with the number of bytes so far.
     pub(crate) progress: &'a (dyn Fn(u64) + Send + Sync),
 }
 
 impl Fetch<'_> {
-    /// Fetches and verifies. On an error, and when dropped, the caller removes the file.
+    /// Fetches and verifies. The caller removes the file on an error, and when this is dropped.
     pub(crate) async fn run(mut self) -> Result<(), FetchError> {
         match self.fetch_once().await {
             Err(FetchError::Mismatch { wanted, found }) => {
@@ -137,7 +137,7 @@ impl Fetch<'_> {
         }
     }
 
-    /// A session that has another token may do better.
+    /// The next session has another token.
     fn invalidate_session(&self) {
         if let Some(link) = &*self.link.borrow() {
             link.invalidate();
@@ -152,8 +152,7 @@ impl Fetch<'_> {
         let Some(link) = link else {
             return Ok(StreamEnd::Cut("the agent is stopping".to_owned()));
         };
-        // On a connection that died without a word nothing would ever come, and the session is who
-        // notices.
+        // Nothing would ever come on a connection that died silently; the session notices that.
         let mut session = self.link.clone();
         tokio::select! {
             ended = Box::pin(self.download(&link, sink)) => ended,
@@ -168,7 +167,7 @@ impl Fetch<'_> {
             Err(error) => return Ok(StreamEnd::Cut(chain(&error))),
         };
         tokio::select! {
-            // What has come is taken before an end of the connection is looked at.
+            // Read what has arrived before looking whether the connection ended.
             biased;
             ended = self.receive(client, link, sink) => ended,
             error = connection => Ok(StreamEnd::Cut(chain(&error))),
@@ -209,10 +208,10 @@ impl Fetch<'_> {
     }
 }
 
-/// Where the bytes go. They are hashed and written on a blocking thread, a chunk at a time and
-/// while the next one is received, so that neither the session nor the journal waits for long.
+/// Hashes and writes the bytes on a blocking thread, one chunk at a time, while the next one is
+/// received. So neither the session nor the journal waits long for a thread.
 struct Sink {
-    /// Taken along by whoever writes.
+    /// Absent while a blocking thread has it.
     written: Option<Written>,
     writing: Option<JoinHandle<io::Result<Written>>>,
     offset: u64,
@@ -238,8 +237,8 @@ impl Sink {
         })
     }
 
-    /// Waits for the chunk before, and has this one written. Who is dropped while waiting has not
-    /// written it.
+    /// Waits for the chunk before, then starts to write this one. When this is dropped while it
+    /// waits, the chunk is not written.
     async fn write(&mut self, chunk: Bytes) -> io::Result<()> {
         let mut written = self.take_written().await?;
         self.offset += chunk.len() as u64;
@@ -251,7 +250,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Syncs; says what the bytes hash to.
+    /// Syncs the file and returns the digest of its bytes.
     async fn finish(mut self) -> io::Result<Digest> {
         let written = self.take_written().await?;
         blocking(move || {
@@ -284,11 +283,11 @@ enum StreamEnd {
     Complete,
     Cleanly,
     Cut(String),
-    /// The server does not know the session.
+    /// The server refuses the session's token.
     SessionRefused(String),
 }
 
-/// The server saying no is final; anything else may be better next time.
+/// A clear refusal by the server is final; anything else is tried again.
 fn refused_or_cut(status: &tonic::Status) -> Result<StreamEnd, FetchError> {
     match status.code() {
         Code::NotFound
@@ -325,7 +324,7 @@ mod tests {
             Status::unavailable(""),
             Status::resource_exhausted(""),
             Status::cancelled(""),
-            // A connection that garbles is left with its download; the session has another one.
+            // A broken connection ends with its download; the session has another one.
             Status::unknown(""),
             Status::internal(""),
         ] {

@@ -1,4 +1,4 @@
-//! What really runs: what `current` names on the disk, not what the journal remembers of it.
+//! What really runs: what `current` names on the disk, not what the journal says.
 
 use kernex_proto::v1;
 
@@ -8,9 +8,9 @@ use crate::{
     removal::Remover,
 };
 
-/// What each bundle name stands for now. A release whose folder is gone, or a `current` that is,
-/// runs no more; one that somebody else switched is told as it is, without a digest when nothing
-/// says what it holds.
+/// The release that `current` names under each bundle name. Nothing is returned for a name whose
+/// release folder or `current` is gone. A `current` that somebody else switched is returned as it
+/// is, without a digest when the folder has no metadata.
 pub(crate) fn running_releases(
     remover: &Remover,
     journal: &Journal,
@@ -23,7 +23,7 @@ pub(crate) fn running_releases(
             let folder = match activate::current(&bundle_dir) {
                 Ok(folder) => folder?,
                 Err(error) => {
-                    // Not being able to look says nothing about what runs.
+                    // An error here says nothing about what runs.
                     tracing::warn!(bundle = name, %error, "cannot read what is current");
                     return Some(release.to_active(name));
                 }

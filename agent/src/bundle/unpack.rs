@@ -1,5 +1,5 @@
-//! From an archive to a release folder: looked through first, then room, then requirements, then
-//! unpacked aside and renamed into place.
+//! From an archive to a release folder: 1. read the whole archive and check it, 2. make room, 3.
+//! check the requirements, 4. unpack into a temporary folder and rename it into place.
 
 use std::{
     fs::{self, File},
@@ -24,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 use super::{BundleDir, NoRoom, ReleaseMetadata, fetch::is_full, make_room};
 use crate::{crash::Act, durable};
 
-/// What a file takes beyond its bytes.
+/// Disk space of a file beside its bytes.
 const PER_ENTRY: u64 = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnpackError {
-    /// The archive will not do.
+    /// The archive is refused.
     #[error("{}", chain(.0))]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
@@ -59,19 +59,19 @@ pub(crate) struct Place<'a> {
     pub(crate) bundle_dir: &'a BundleDir,
     /// Folder name of the release.
     pub(crate) folder: &'a str,
-    /// A folder that does not exist yet, on the same file system; the caller removes what is left
-    /// there.
+    /// Temporary folder on the same file system; does not exist yet. The caller removes what is
+    /// left of it.
     pub(crate) aside: &'a Path,
-    /// Ends the unpacking. Whoever only dropped it would have files appear behind the sweep:
-    /// writing goes on off the event loop.
+    /// Ends the unpacking. Dropping the future is not enough: a blocking thread would go on writing
+    /// files behind the sweep.
     pub(crate) halt: &'a CancellationToken,
 }
 
 /// Bytes of the archive that are in memory at once.
 const BUFFER: usize = 64 * 1024;
 
-/// An archive that cannot be read on once it is halted. Reading blocks: archives are read where
-/// that is no harm.
+/// An archive whose reads fail once it is halted. Reads block, so it is used on a blocking thread
+/// only.
 struct Halting {
     file: File,
     halt: CancellationToken,
@@ -101,9 +101,9 @@ impl AsyncRead for Halting {
     }
 }
 
-/// Walks an archive on a blocking thread, where it is inflated and small files are written; large
-/// ones and syncing single files go to the other one. There are two, so only one archive may be
-/// walked at a time, which is what running one attempt at a time comes to.
+/// Walks an archive on a blocking thread, which also inflates it and writes small files. Large
+/// files, and syncing single files, use another blocking thread. The runtime has two, so only one
+/// archive may be walked at a time; one attempt at a time sees to that.
 async fn walking<T, F>(
     walk: impl FnOnce() -> io::Result<F> + Send + 'static,
 ) -> Result<T, UnpackError>
@@ -116,8 +116,8 @@ where
     walked.await.map_err(io::Error::other)?
 }
 
-/// Unpacks an archive into a release folder and returns its manifest. Nothing is written before all
-/// of the archive was looked at.
+/// Unpacks an archive into a release folder and returns its manifest. Nothing is written before the
+/// whole archive was checked.
 pub(crate) async fn unpack(
     archive: &Path,
     place: &Place<'_>,
@@ -133,8 +133,8 @@ pub(crate) async fn unpack(
     let needed = seen
         .unpacked_bytes
         .saturating_add(seen.entries.saturating_mul(PER_ENTRY));
-    // What the bundle wants beside itself also makes old releases go; whether it is enough, the
-    // requirements say.
+    // Old releases also make room for the space that `requires` asks for; the check below decides
+    // whether it is enough.
     let beside = seen.manifest.requires.disk_bytes.unwrap_or(0);
     if beside != 0 {
         let _ = make_room(remover, needed.saturating_add(beside)).await?;
@@ -159,7 +159,7 @@ pub(crate) async fn unpack(
     let release = place.bundle_dir.release(place.folder);
     let remover = remover.clone();
     tokio::task::spawn_blocking(move || {
-        // Left by a try of the same attempt that was cut before it began; nothing ran in it.
+        // Left by an earlier try of the same attempt that ended before a script ran.
         remover.remove(&release).map_err(io::Error::other)?;
         Act::ReleasePlace.before();
         fs::rename(aside, release)?;

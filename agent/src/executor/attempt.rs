@@ -1,4 +1,4 @@
-//! One attempt from download to outcome, each step in the journal before it begins.
+//! One attempt from download to outcome. Each step is in the journal before it begins.
 
 use std::time::Duration;
 
@@ -43,14 +43,14 @@ pub(super) struct Attempt<'a> {
     deploy: &'a v1::Deploy,
     stops: Stops,
     output: Output,
-    /// Of the last script that exited.
+    /// Exit code of the last script that exited.
     exit_code: Option<i32>,
     accepted_at: Duration,
-    /// How long the command lets it take; going back may take as long again.
+    /// Time that the command allows; going back has as much again.
     execution: Duration,
     deadline: Duration,
     is_going_back: bool,
-    /// Something happened that may have changed what the device runs.
+    /// A step has begun that may have changed what the device runs.
     has_begun: bool,
 }
 
@@ -62,7 +62,7 @@ struct Prepared {
     manifest: Manifest,
     version: String,
     digest: String,
-    /// It was there before this attempt.
+    /// It is a copy that was on the device before this attempt.
     is_copy: bool,
 }
 
@@ -74,7 +74,7 @@ impl<'a> Attempt<'a> {
         deploy: &'a v1::Deploy,
         stops: Stops,
     ) -> Self {
-        // After a reboot the old instant means nothing; the time starts anew.
+        // After a reboot the old instant means nothing; the time starts again.
         let accepted_at = record
             .accepted_at
             .as_ref()
@@ -127,7 +127,7 @@ impl<'a> Attempt<'a> {
         });
         let _ = swept.await;
         match prepared {
-            // Nothing has begun that could not begin again.
+            // Everything so far can be done again.
             Err(StepError::ShuttingDown) => RunResult::Later,
             Err(stopped) => RunResult::Over(Box::new(stopped.into_outcome()), None),
             Ok(prepared) => {
@@ -137,7 +137,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Goes on after the restart that the script asked for.
+    /// Continues after the restart that the script asked for.
     async fn resume_after_restart(&mut self, restarting: Restarting) -> RunResult {
         tracing::info!("going on after the restart");
         self.output.push(restarting.output.as_bytes());
@@ -159,7 +159,7 @@ impl<'a> Attempt<'a> {
         self.finish_run(prepared, result).await
     }
 
-    /// What comes after a restart, if that came in time.
+    /// Runs the steps after a restart, if the restart came in time.
     async fn continue_after_restart(
         &mut self,
         prepared: &Prepared,
@@ -175,7 +175,7 @@ impl<'a> Attempt<'a> {
         self.run_post_switch_steps(prepared).await
     }
 
-    /// Goes on with going back.
+    /// Continues to go back after a restart of the agent.
     async fn resume_going_back(&mut self, failing: v1::Outcome) -> RunResult {
         if !failing.output_tail.is_empty() {
             self.output = Output::default();
@@ -190,7 +190,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The release of this attempt, as the journal and the disk have it.
+    /// The release of this attempt as the journal and the disk describe it.
     fn unpacked_release(&self) -> Result<Prepared, String> {
         let paths = self.rollback_paths().map_err(|err| err.to_string())?;
         Ok(Prepared {
@@ -223,7 +223,7 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    /// Hooks, script, switch and health: none of it but probes is ever repeated.
+    /// Runs hooks, script, switch and health. None of it is ever repeated, except probes.
     async fn execute(&mut self, prepared: &Prepared) -> Result<(), StepError> {
         if let Some(pre) = &prepared.manifest.hooks.pre {
             let run = prepared.run(Step::PreHook, "hooks.pre", pre);
@@ -260,7 +260,7 @@ impl<'a> Attempt<'a> {
             .map_err(|err| StepError::internal("cannot write to the journal", &err))
     }
 
-    /// What comes after the switch.
+    /// Runs the steps after the switch: the post script and health.
     async fn run_post_switch_steps(&mut self, prepared: &Prepared) -> Result<(), StepError> {
         if let Some((name, post)) = prepared.post_script() {
             let run = prepared.run(Step::PostHook, name, post);
@@ -271,8 +271,8 @@ impl<'a> Attempt<'a> {
         self.health(prepared).await
     }
 
-    /// The script has arranged for a restart: what comes after it is in the journal, and the agent
-    /// is not to go on before.
+    /// The script has arranged for a restart. Notes in the journal how to continue, then waits for
+    /// the restart.
     async fn await_restart(
         &mut self,
         prepared: &Prepared,
@@ -302,7 +302,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// What ends the part of it that is at work.
+    /// The token that stops the current part of the attempt.
     fn end_token(&self) -> &CancellationToken {
         if self.is_going_back {
             &self.stops.going_back
@@ -320,7 +320,8 @@ impl<'a> Attempt<'a> {
         )
     }
 
-    /// Waits, unless the attempt is to end before that.
+    /// Waits for `what`. Fails when the attempt is stopped, the agent stops, or the deadline passes
+    /// first.
     async fn unless_ended<T>(&self, what: impl Future<Output = T>) -> Result<T, StepError> {
         tokio::select! {
             done = what => Ok(done),
@@ -333,7 +334,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Journals that a step begins. Fails when the attempt was ended meanwhile.
+    /// Writes into the journal that a step begins. Fails when the attempt was stopped meanwhile.
     async fn begin_step(&mut self, step: Step) -> Result<(), StepError> {
         let (id, started) = (self.id, started(step));
         let may = self
@@ -350,7 +351,7 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// Tells how far it is; only the newest matters.
+    /// Reports how far it is; only the newest report matters.
     fn report(&self, step: Step, bytes_done: u64) {
         let bytes_total = if step == Step::Download {
             self.deploy.size_bytes
@@ -368,8 +369,8 @@ impl<'a> Attempt<'a> {
 }
 
 impl Prepared {
-    /// What puts the release to work before it is current. A copy with a rollback script needs only
-    /// that.
+    /// The script that runs before the switch. A copy with a rollback script runs only that one,
+    /// after the switch.
     fn deploy_script(&self) -> Option<&str> {
         match self.rollback_script() {
             Some(_) => None,
@@ -377,7 +378,7 @@ impl Prepared {
         }
     }
 
-    /// What puts it to work once it is current, and its name in the manifest.
+    /// The script that runs after the switch, with its name in the manifest.
     fn post_script(&self) -> Option<(&'static str, &str)> {
         let post = self.manifest.hooks.post.as_deref();
         self.rollback_script()
@@ -420,7 +421,7 @@ fn started(step: Step) -> Started {
     }
 }
 
-/// A restart that a script asked for and that came too late or not at all.
+/// The error of a restart that a script asked for and that came too late or never.
 fn no_restart(script: &str) -> StepError {
     StepError::failed(
         FailureReason::ScriptTimeout,

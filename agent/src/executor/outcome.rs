@@ -1,4 +1,4 @@
-//! What an attempt's end means to the server; pure.
+//! What the end of a script means, and which outcome an attempt ends with; pure.
 
 use kernex_proto::{
     error::chain,
@@ -11,7 +11,7 @@ use crate::{bundle::fetch::FetchError, bundle::unpack::UnpackError, sandbox::Scr
 /// Most bytes of an outcome's message.
 const MESSAGE_LIMIT: usize = 4 * 1024;
 
-/// Why an attempt does not go on.
+/// Why the steps of an attempt end early.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StepError {
     Failed {
@@ -24,11 +24,11 @@ pub(super) enum StepError {
     ShuttingDown,
     /// `hooks.pre` asked to be asked again later.
     Deferred,
-    /// The agent is stopping, and goes on after that.
+    /// The agent is stopping, and the attempt continues after that.
     Restarting,
 }
 
-/// What follows a script that ended well.
+/// What follows a script that succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AfterScript {
     Next,
@@ -46,14 +46,14 @@ pub(super) struct RanScript {
     pub(super) may_restart: bool,
 }
 
-/// What came of going back.
+/// How going back ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RollbackResult {
-    /// The release of this version is at work again.
+    /// The release of this version works again.
     To(String),
     /// There was no release before.
     Nothing,
-    /// The release of this version could not be brought back, and why.
+    /// The release of this version (empty when not known) does not work again, and why.
     Failed(String, String),
 }
 
@@ -73,7 +73,7 @@ pub(super) fn with_rollback_result(mut outcome: Outcome, back: &RollbackResult) 
             format!("going back to {to} failed: {why}")
         }
     };
-    // What failed first may be long; what became of it must not be cut off.
+    // The first message may be long; what is added must not be cut off.
     let room = MESSAGE_LIMIT.saturating_sub(more.len() + 2);
     outcome
         .message
@@ -86,7 +86,7 @@ pub(super) fn with_rollback_result(mut outcome: Outcome, back: &RollbackResult) 
 }
 
 impl StepError {
-    /// Why a script or a probe of going back did not do its work, as part of a sentence.
+    /// Why a rollback script or probe did not finish, as part of a sentence.
     pub(super) fn rollback_failure_text(self, what: &str) -> String {
         match self {
             Self::Failed { message, .. } => message,
@@ -106,7 +106,7 @@ impl StepError {
         }
     }
 
-    /// Something that should not happen.
+    /// An error that should not happen; `what` could not be done.
     pub(super) fn internal(what: &str, err: &(dyn std::error::Error + 'static)) -> Self {
         Self::failed(FailureReason::Internal, format!("{what}: {}", chain(err)))
     }

@@ -1,6 +1,6 @@
-//! After a crash: what was cut off is ended and undone, never run again. What goes back with a
-//! script, or goes on after a restart, is left to the executor, which begins only once a session
-//! has confirmed this agent.
+//! After a crash: what was cut off is ended and undone, never run again. Attempts that go back with
+//! a script, or continue after a restart, are left to the executor, which begins only after a
+//! session has confirmed this agent.
 
 use kernex_proto::{
     ids::{AttemptId, Digest},
@@ -27,7 +27,8 @@ pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
         match record.stage() {
             Some(Stage::CutOff) => interrupted(executor, id, record).await?,
             Some(Stage::GoingBack(_)) => kill(id, &record).await,
-            // What the script left running may be what restarts the machine, or the new program.
+            // A process that the script left running may be the one that restarts the machine or
+            // the agent.
             Some(Stage::Restarted(_) | Stage::Returning(..) | Stage::Fresh | Stage::Deferred)
             | None => {}
         }
@@ -36,7 +37,7 @@ pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
     executor
         .journal
         .call(move |journal| {
-            // What stays is remembered, and told.
+            // What cannot be removed is remembered, and heartbeats report it.
             let _ = remover.sweep();
             durable::sweep(remover.state_dir());
             if let Err(error) = bundle::retry_removals(&remover) {
@@ -47,8 +48,8 @@ pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
         .await
 }
 
-/// Ends scripts that the journal does not know: one that was set aside had begun them, and the
-/// server will be told that their attempts are lost.
+/// Kills scripts that the journal does not know. A journal that was set aside had begun them; their
+/// attempts will end as `journal_lost`.
 async fn end_strays(executor: &Executor) -> Result<(), JournalError> {
     let (device, state_dir) = (executor.identity.device, executor.config.state_dir.clone());
     let running = tokio::task::spawn_blocking(move || running_scripts(device, &state_dir));
@@ -75,7 +76,7 @@ async fn end_strays(executor: &Executor) -> Result<(), JournalError> {
 
 async fn kill(id: AttemptId, record: &Record) {
     let started = record.started.clone().unwrap_or_default();
-    // After a reboot its processes are gone, and the ids belong to others.
+    // After a reboot its processes are gone, and their ids belong to others.
     if started.boot_id == clock::boot_id() {
         kill_interrupted(started.pid, started.start_ticks, Marker::new(id)).await;
     }
@@ -95,7 +96,7 @@ async fn interrupted(
             let failing = failing(&record);
             let step = record.started.clone().unwrap_or_default().step();
             let outcome = match restore_current(&remover, id, &record) {
-                // The script of going back was itself cut off.
+                // A rollback script was cut off itself.
                 Ok(restored) if step == Step::Rollback => {
                     let version = restored.map_or_else(String::new, |restored| restored.version);
                     let why = match record
@@ -111,7 +112,7 @@ async fn interrupted(
                     with_rollback_result(failing, &RollbackResult::Failed(version, why))
                 }
                 Ok(_) if step == Step::PreHook => failing,
-                // The executor brings the release before back to work.
+                // The executor runs the scripts of the previous release.
                 Ok(Some(restored)) if restored.has_scripts => {
                     return journal.note_failure(id, failing);
                 }
@@ -132,7 +133,7 @@ async fn interrupted(
         .await
 }
 
-/// What the attempt ends with, apart from what comes of going back.
+/// The outcome of the attempt before it is known how going back ends.
 fn failing(record: &Record) -> v1::Outcome {
     if let Some(failing) = &record.failing {
         return failing.clone();
@@ -158,7 +159,7 @@ struct Restored {
     has_scripts: bool,
 }
 
-/// Goes back to the release before the switch, if the switch happened; says which one that is.
+/// Switches back to the previous release, if the switch happened, and returns what is current.
 fn restore_current(
     remover: &Remover,
     id: AttemptId,

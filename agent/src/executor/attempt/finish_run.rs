@@ -1,4 +1,4 @@
-//! What is left on the disk when an attempt ends, and what the journal is told about it.
+//! The end of an attempt: what stays on the disk, and what the journal records.
 
 use kernex_proto::v1::{self, AttemptState};
 
@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl Attempt<'_> {
-    /// Makes the disk fit the result: what has begun and failed goes back, a failed release goes.
+    /// Makes the disk fit the result: an attempt that had begun and failed goes back; a failed
+    /// release is removed.
     pub(super) async fn finish_run(
         &mut self,
         prepared: Prepared,
@@ -54,7 +55,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Notes that the server is to grant another run. The release stays for it.
+    /// Notes that the attempt waits for another run. Its release stays for that.
     async fn defer(&self, prepared: &Prepared) -> RunResult {
         let deferred = v1::Deferred {
             run: self.record.run(),
@@ -96,7 +97,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Digest the journal has under the bundle's name.
+    /// Digest that the journal has under the bundle's name.
     pub(super) async fn active_digest(&self) -> String {
         let known = self.executor.journal.call(Journal::releases).await;
         known
@@ -108,7 +109,7 @@ impl Attempt<'_> {
     }
 }
 
-/// What a script said last, for the list of those who wait.
+/// The last line of a script's output, shown while the attempt waits.
 fn last_line(output: &str) -> String {
     let line = output.lines().rev().find(|line| !line.trim().is_empty());
     let line = line.unwrap_or_default();

@@ -25,19 +25,19 @@ use crate::{
     sandbox::Output,
 };
 
-/// Where to go back from, and to.
+/// Which release to leave, and which to return to.
 pub(super) struct RollbackPaths {
     pub(super) bundle_dir: BundleDir,
     /// Folder of the release that failed.
     pub(super) from: String,
-    /// Folder of the release before.
+    /// Folder of the previous release, if there was one.
     pub(super) to: Option<String>,
-    /// The folder that failed was there before this attempt, and stays.
+    /// The failed release was on the device before this attempt, and stays.
     pub(super) keep: bool,
 }
 
 impl RollbackPaths {
-    /// The release before, to run its scripts in.
+    /// The previous release, prepared to run its scripts.
     fn previous_release(&self, manifest: Manifest) -> Prepared {
         let folder = self.to.clone().unwrap_or_default();
         let metadata = self.bundle_dir.metadata(&folder).unwrap_or_default();
@@ -53,7 +53,7 @@ impl RollbackPaths {
     }
 }
 
-/// The scripts that bring a release back to work, each with its name in the manifest.
+/// The scripts that make a release work again, each with its name in the manifest.
 pub(in crate::executor) fn rollback_scripts(manifest: &Manifest) -> Vec<(&'static str, String)> {
     match manifest.rollback_script() {
         Some(script) => vec![("rollback.script", script.to_owned())],
@@ -69,15 +69,15 @@ pub(in crate::executor) fn rollback_scripts(manifest: &Manifest) -> Vec<(&'stati
     }
 }
 
-/// What keeps a device from having gone back.
+/// Why a device has not gone back.
 enum RollbackError {
     Failed(String),
-    /// A restart; the journal has what follows it.
+    /// A script asked for a restart; the journal says how to continue.
     Restarting,
 }
 
 impl Attempt<'_> {
-    /// Goes back after `outcome`, which is what the attempt ends with if that goes well.
+    /// Goes back. The attempt ends with `outcome`, unless going back fails as well.
     pub(super) async fn go_back(
         &mut self,
         paths: RollbackPaths,
@@ -100,7 +100,7 @@ impl Attempt<'_> {
         let back = match self.restore_current(&paths).await {
             Ok(None) => RollbackResult::Nothing,
             Ok(Some(manifest)) => {
-                // After the next start it is the first thing to be done.
+                // The next start continues here first.
                 if !rollback_scripts(&manifest).is_empty() && self.executor.shutdown.is_cancelled()
                 {
                     return RunResult::Later;
@@ -120,8 +120,7 @@ impl Attempt<'_> {
         self.finish_going_back(paths, outcome, &back, change).await
     }
 
-    /// Goes on with going back after `outcome`, once the restart that a script of it asked for has
-    /// come.
+    /// Continues to go back after the restart that one of its scripts asked for.
     pub(super) async fn resume_after_rollback_restart(
         &mut self,
         returning: Returning,
@@ -161,7 +160,7 @@ impl Attempt<'_> {
         self.finish_going_back(paths, outcome, &back, change).await
     }
 
-    /// Nothing of the deploy runs any more, and going back has time of its own.
+    /// Nothing of the deploy runs any more. Going back has a deadline of its own.
     fn begin_going_back(&mut self, deadline: Duration) {
         self.is_going_back = true;
         self.deadline = deadline;
@@ -188,7 +187,7 @@ impl Attempt<'_> {
         RunResult::Over(Box::new(outcome), change)
     }
 
-    /// Makes the release before current; its manifest says what brings it back to work.
+    /// Makes the previous release current and returns its manifest, which names the scripts to run.
     async fn restore_current(&self, paths: &RollbackPaths) -> std::io::Result<Option<Manifest>> {
         let (bundle_dir, from, to) = (
             paths.bundle_dir.clone(),
@@ -210,7 +209,7 @@ impl Attempt<'_> {
         .unwrap_or_else(|err| Err(std::io::Error::other(err)))
     }
 
-    /// Runs what brings the release before back to work.
+    /// Runs the scripts that make the previous release work again.
     async fn run_rollback_scripts(
         &mut self,
         paths: &RollbackPaths,
@@ -249,8 +248,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// A script of going back has arranged for a restart: what comes after it is in the journal,
-    /// and the agent is not to go on before.
+    /// A rollback script has arranged for a restart. Notes in the journal how to continue, then
+    /// waits for the restart.
     async fn await_rollback_restart(&self, script: &str) -> Result<(), RollbackError> {
         let returning = Returning {
             script: script.to_owned(),
@@ -277,7 +276,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// What comes after the restart that `script` asked for: the scripts after it, and health as
+    /// Continues after the restart that `script` asked for: the scripts after it, then health as
     /// after a deploy.
     async fn finish_after_rollback_restart(
         &mut self,
@@ -289,7 +288,7 @@ impl Attempt<'_> {
             return Err(no_restart(script).rollback_failure_text(script));
         }
         let release = paths.previous_release(manifest);
-        // From here on a crash is one in the middle of going back.
+        // From here on a crash means that going back was cut off.
         self.begin_rollback(script).await?;
         let scripts = rollback_scripts(&release.manifest);
         let left = scripts
@@ -310,7 +309,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// The release that failed could not be left: that is what runs.
+    /// The failed release, when it is still current because switching back failed.
     async fn still_current(&self, paths: &RollbackPaths) -> Option<ReleaseChange> {
         if activate::current(&paths.bundle_dir).ok()?.as_ref() != Some(&paths.from) {
             return None;

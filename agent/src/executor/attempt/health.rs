@@ -24,7 +24,7 @@ impl Attempt<'_> {
         self.probe_until_healthy(prepared, health).await
     }
 
-    /// Probes within a step that has begun. It ends at the execution deadline at the latest.
+    /// Probes within a step that has begun, at most until the execution deadline.
     pub(super) async fn probe_until_healthy(
         &mut self,
         prepared: &Prepared,
@@ -59,7 +59,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// One probe: what it showed, or that the attempt is to end.
+    /// Runs one probe. The outer error ends the attempt; the inner one is a failed probe.
     async fn probe(
         &mut self,
         prepared: &Prepared,

@@ -1,4 +1,4 @@
-//! From a command to a release on the disk: all of it repeatable, so the journal still says
+//! From a command to a release on the disk. All of it can be repeated, so the journal still says
 //! `accepted`.
 
 use std::{
@@ -22,11 +22,11 @@ use crate::{
     executor::outcome::StepError,
 };
 
-/// Bytes of a download are told at most this often.
+/// Shortest pause between two progress reports of a download.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
 
 impl Attempt<'_> {
-    /// Download, verification and unpacking, or the copy that is there.
+    /// Downloads, verifies and unpacks the bundle, or uses the copy on the device.
     pub(super) async fn prepare(
         &self,
         archive: &Path,
@@ -45,8 +45,7 @@ impl Attempt<'_> {
                 "the bundle was not on the device within the execution time",
             ),
         };
-        // Files are written off the event loop, so they must come to rest before anybody sweeps
-        // them.
+        // A blocking thread writes files: wait until it has stopped before they are swept.
         halt.cancel();
         if let Ok(prepared) = preparing.await {
             discard(prepared).await;
@@ -78,8 +77,7 @@ impl Attempt<'_> {
             order: self.record.accepted_seq,
         };
         if let Some(copy) = self.copy(&bundle_dir, &folder) {
-            // It counts as the newest from now on, so that it outlives those that were here
-            // meanwhile.
+            // It becomes the newest release, so that it is kept longer than those that came since.
             bundle_dir
                 .write_metadata(&copy.folder, &metadata)
                 .map_err(internal)?;
@@ -133,8 +131,8 @@ impl Attempt<'_> {
         })
     }
 
-    /// The release that need not be fetched: the attempt's own from an earlier run, or the one to
-    /// go back to.
+    /// The release that need not be fetched: the attempt's own from an earlier run, or the one that
+    /// a rollback returns to.
     fn copy(&self, bundle_dir: &BundleDir, own: &str) -> Option<Prepared> {
         let folder = if self.record.run() > 1 && bundle_dir.holds(own, &self.deploy.digest) {
             own.to_owned()
@@ -162,9 +160,9 @@ impl Attempt<'_> {
     }
 }
 
-/// Removes a release that was finished just when nobody wanted it any more.
+/// Removes a release that was finished after its attempt had been stopped.
 async fn discard(prepared: Prepared) {
-    // A copy was there before the attempt and may be what the device runs.
+    // A copy was there before the attempt, and the device may run it.
     if prepared.is_copy {
         return;
     }

@@ -1,5 +1,5 @@
-//! The scripts of an attempt: each begins in the journal, runs in the sandbox and ends with one
-//! meaning.
+//! The scripts of an attempt: each is noted in the journal, runs in the sandbox, and its end has
+//! exactly one meaning.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -25,13 +25,13 @@ use crate::{
 /// One script and the release it runs in.
 pub(super) struct ScriptRun<'r> {
     pub(super) step: Step,
-    /// What it is called in the manifest.
+    /// Its name in the manifest.
     pub(super) name: &'static str,
     pub(super) script: &'r str,
     pub(super) bundle_dir: &'r BundleDir,
     /// Folder of the release it runs in.
     pub(super) folder: &'r str,
-    /// Folder of the release before.
+    /// Folder of the previous release.
     pub(super) previous: Option<&'r str>,
     pub(super) manifest: &'r Manifest,
     pub(super) version: &'r str,
@@ -39,7 +39,7 @@ pub(super) struct ScriptRun<'r> {
 }
 
 impl ScriptRun<'_> {
-    /// Whether exit code 75 says that it has arranged for a restart.
+    /// Whether exit code 75 means that it has arranged for a restart.
     fn may_restart(&self) -> bool {
         let puts_to_work = matches!(self.name, "deploy.script" | "rollback.script");
         puts_to_work && self.manifest.restart == Some(Restart::Expected)
@@ -47,7 +47,7 @@ impl ScriptRun<'_> {
 }
 
 impl Attempt<'_> {
-    /// Runs one script to its end; once begun it is never run again in this run of the attempt.
+    /// Runs one script. Once begun it is never run again in this run of the attempt.
     pub(super) async fn script(&mut self, run: &ScriptRun<'_>) -> Result<AfterScript, StepError> {
         let span = tracing::info_span!("script", step = environment::step_name(run.step));
         async {
@@ -70,7 +70,7 @@ impl Attempt<'_> {
         self.meaning_of_end(run, ended, limit)
     }
 
-    /// Runs a probe, which may be repeated and is not noted.
+    /// Runs a probe, which may be repeated and is not in the journal.
     pub(super) async fn run_probe(
         &mut self,
         run: &ScriptRun<'_>,
@@ -101,7 +101,7 @@ impl Attempt<'_> {
         after_script(&script, ended, self.end_token().is_cancelled())
     }
 
-    /// How long a script may take from now on.
+    /// Time limit of a script that starts now.
     fn limit(&self, manifest: &Manifest) -> Duration {
         let own = manifest.timeout();
         let left = self.deadline.saturating_sub(clock::since_boot());
@@ -137,8 +137,8 @@ impl Attempt<'_> {
         }
         let (stop, shutdown) = (self.end_token().clone(), self.executor.shutdown.clone());
         let rolls_back = self.is_going_back;
-        // What the script itself asked for may come before it ends; and a device should not be left
-        // half way back.
+        // Wait a little: the restart may be the one that the script asked for before it ended, and
+        // a device should not be left half way back.
         let shutdown_grace = if may_restart || rolls_back {
             settings.script_grace
         } else {
@@ -165,7 +165,7 @@ impl Attempt<'_> {
         Ok(ended)
     }
 
-    /// Should the agent die now, the next one finds the process by this, or else by its marker.
+    /// If the agent dies now, the next one finds the process by this entry, or by its marker.
     async fn note_process(&self, run: &ScriptRun<'_>, pid: i32, start_ticks: u64) {
         let id = self.id;
         let started = Started {
@@ -185,7 +185,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Trace context that scripts and reports carry.
+    /// Trace context for scripts and reports.
     pub(super) fn traceparent(&self) -> String {
         let command = self.record.command.as_ref();
         command
