@@ -1,12 +1,12 @@
 //! What the session and the executor share: hints and latest values only.
 //!
-//! | field | written by | read by | if it is lost |
-//! |---|---|---|---|
-//! | `link` | session | downloads | the next session sets it |
-//! | `work` | session | executor | the executor looks into the journal at its next pass |
-//! | `reports` | executor | session | the session looks into the journal when it opens |
-//! | `progress` | executor, stops | session | only the newest matters |
-//! | `settings` | session | everybody | they are in the journal as well |
+//! | field | what it says | where the truth is |
+//! |---|---|---|
+//! | `link` | a session is open, and how to download by it | in the session |
+//! | `work` | a command was accepted | in the journal |
+//! | `reports` | there is something to send | in the journal |
+//! | `progress` | how far an attempt is | nowhere: only the newest matters |
+//! | `settings` | what is in force | in the journal |
 //!
 //! Whatever must not be lost is in the journal. A hint only says: look there again.
 
