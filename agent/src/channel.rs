@@ -1,9 +1,8 @@
 //! Connections to the control plane.
 //!
-//! A session has one HTTP/2 connection and lives and dies with it: nothing below the session
-//! connects again. Only the server pings; a silent server is noticed by the session's own
-//! heartbeats. A download has a connection of its own while it lasts, so that nothing the session
-//! says or hears comes in line behind a bundle.
+//! A session has one HTTP/2 connection and ends with it: nothing below the session connects again.
+//! Only the server pings; the session notices a silent server by its own heartbeats. A download has
+//! a connection of its own while it lasts, so that no message of the session waits behind a bundle.
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
@@ -23,7 +22,7 @@ mod pace;
 /// How long connecting may take, TLS included; also the deadline of each step of a handshake.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Commands and acknowledgements need no more; bundles do not come this way.
+/// Enough for commands and acknowledgements; bundles use other connections.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// A chunk of a bundle and what surrounds it; also bounds a command.
@@ -34,7 +33,7 @@ pub(crate) enum ConnectError {
     /// The address is not one.
     #[error(transparent)]
     Address(AddressError),
-    /// TLS was promised at enrolment and would now be skipped, or the other way round.
+    /// The device enrolled with TLS and the address is without it, or the other way round.
     #[error("{0}")]
     Mismatch(&'static str),
     /// Could not connect or did not trust the other side.
@@ -53,14 +52,14 @@ pub(crate) enum ConnectError {
 
 #[derive(Debug)]
 pub(crate) struct Connected {
-    /// Calls on it, and on no other one.
+    /// A channel over this connection and no other.
     pub(crate) channel: Channel,
     /// What a session on it signs.
     pub(crate) binding: ChannelBinding,
 }
 
-/// Where the control plane is and whom to believe there. Without `trust` the address must be
-/// plaintext, with it it must be TLS.
+/// Where the control plane is and which CA to trust. Without `trust` the address must be plaintext;
+/// with it, TLS.
 pub(crate) fn control_plane(
     server: &str,
     trust: Option<Arc<PinnedCa>>,
@@ -76,7 +75,7 @@ pub(crate) fn control_plane(
     })
 }
 
-/// Makes one connection; whoever needs another one calls again.
+/// Makes one connection.
 pub(crate) async fn connect(control_plane: &ControlPlane) -> Result<Connected, ConnectError> {
     let server = || control_plane.address().to_owned();
     let connection = dial(control_plane).await?;

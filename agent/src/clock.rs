@@ -1,4 +1,4 @@
-//! The two clocks of a device: one that measures and one that is only shown.
+//! The two clocks of a device: the boot clock measures, the wall clock is only shown.
 //!
 //! Devices boot in 1970 and jump by years, so nothing is ever decided by the wall clock. Durations
 //! are measured with `CLOCK_BOOTTIME`, which keeps counting while the machine sleeps and means

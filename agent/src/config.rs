@@ -1,5 +1,4 @@
-//! What was typed becomes what is meant: flags win over `KERNEX_AGENT_*`, which win over the TOML
-//! file.
+//! From arguments to settings: flags win over `KERNEX_AGENT_*`, which win over the TOML file.
 
 use std::{
     num::NonZeroU64,

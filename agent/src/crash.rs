@@ -1,5 +1,5 @@
-//! What the agent does that a crash must not be able to spoil; each act has a crash point before it
-//! and one after it.
+//! Acts of the agent that a crash must not be able to spoil. Each has a crash point before it and
+//! one after it.
 
 kernex_proto::crash_points! {
     /// The guarded acts; `docs/crash-points.md` says what each is.

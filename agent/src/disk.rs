@@ -1,5 +1,5 @@
-//! The disk of the state folder: what is wrong with it, and a little space that is kept back on it,
-//! so that the journal can say what happened when everything else is full.
+//! The disk of the state folder: what is wrong with it, and a reserve of space, so that the journal
+//! can still be written when the disk is full.
 
 use std::{
     fs::{self, OpenOptions},
@@ -16,12 +16,12 @@ use rustix::{
     io::Errno,
 };
 
-/// Space that is kept back. An attempt takes a few kilobytes of the journal; this is room for many.
+/// Size of the reserve. An attempt takes a few kilobytes of the journal; this is room for many.
 const RESERVE: u64 = 1024 * 1024;
-/// With less than this the journal may not find room for what it has to say.
+/// With less free space than this the journal may fail to write.
 const LOW: u64 = 128 * 1024;
 
-/// What is wrong with it.
+/// A fault of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("state_dir: no space")]
@@ -33,14 +33,14 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// What an error says of the disk, if anything.
+    /// The fault that an error shows, if it is about the disk.
     pub(crate) fn of(error: &io::Error) -> Option<Self> {
         let errno = Errno::from_io_error(error)?;
         Some(match errno {
             Errno::NOSPC | Errno::DQUOT => Self::NoSpace,
             Errno::ROFS => Self::ReadOnly,
-            // A file system that was shut down, a medium that was pulled out, structures that need
-            // cleaning.
+            // Also a file system that was shut down, a medium that was removed, a file system that
+            // needs repair.
             Errno::IO
             | Errno::NODEV
             | Errno::NXIO
@@ -70,14 +70,14 @@ pub(crate) struct Disk {
 
 #[derive(Default)]
 struct State {
-    /// The space is kept back.
+    /// The reserve exists.
     has_reserve: bool,
-    /// What the journal last met; gone once it was written.
+    /// Fault of the last write to the journal; none when that worked.
     last_fault: Option<Fault>,
 }
 
 impl Disk {
-    /// Looks, and keeps space back if there is any.
+    /// Checks the disk, and fills the reserve if there is room.
     pub(crate) fn of(dir: &Path) -> Self {
         let disk = Self {
             dir: dir.to_owned(),
@@ -92,7 +92,7 @@ impl Disk {
         disk
     }
 
-    /// Only looked at: nothing is kept back and nothing given.
+    /// For checks only: the reserve is neither filled nor freed.
     pub(crate) fn without_reserve(path: &Path) -> Self {
         Self {
             dir: path.to_owned(),
@@ -100,16 +100,16 @@ impl Disk {
         }
     }
 
-    /// What is wrong now.
+    /// The fault now, as a check or the last write shows.
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.check().or_else(|| self.lock().last_fault)
     }
 
-    /// What looking shows. Where there is room again, space is kept back again.
+    /// The fault that a check shows. Fills the reserve again when there is room.
     pub(crate) fn check(&self) -> Option<Fault> {
         let stat = match statvfs(&self.dir) {
             Ok(stat) => stat,
-            // A folder that is not there yet has nothing wrong with it.
+            // A folder that does not exist yet is not a fault.
             Err(errno) => return Fault::of(&errno.into()),
         };
         if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
@@ -130,7 +130,7 @@ impl Disk {
         (!state.has_reserve || free < LOW).then_some(Fault::NoSpace)
     }
 
-    /// Gives the space that was kept back if the journal needs it now.
+    /// Frees the reserve if the journal needs the space now.
     pub(crate) fn free_reserve_if_low(&self) {
         let mut state = self.lock();
         let is_low = || {
@@ -141,11 +141,11 @@ impl Disk {
         }
     }
 
-    /// The journal was written, or met this.
+    /// Notes how a write to the journal ended.
     pub(crate) fn note_result(&self, fault: Option<Fault>) {
         let mut state = self.lock();
         state.last_fault = fault;
-        // A quota may be used up where there is space.
+        // A quota may be used up although the disk has space.
         if fault == Some(Fault::NoSpace) && state.has_reserve {
             self.free_reserve(&mut state);
         }
@@ -169,7 +169,7 @@ impl Disk {
                 .mode(0o600)
                 .open(&path)?;
             match fallocate(&file, FallocateFlags::empty(), 0, RESERVE) {
-                // Some file systems only give what is written.
+                // Some file systems reserve only by writing.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => io::copy(
                     &mut io::Read::take(io::repeat(0), RESERVE),
                     &mut io::BufWriter::new(&file),

@@ -1,4 +1,5 @@
-//! Files that survive a power cut: written aside, synced, moved into place, folder synced.
+//! Files that survive a power cut: write a temporary file, sync it, rename it into place, sync the
+//! folder.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -9,7 +10,7 @@ use std::{
 
 use crate::crash::Act;
 
-/// How the ending of a file that is being written begins; an id follows.
+/// Temporary files end in this and an id.
 const ASIDE: &str = "tmp-";
 
 /// Makes the entries of a folder durable.
@@ -117,8 +118,8 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a file that is only in the way; a leftover is harmless and swept at the next start.
-/// Folders are removed by [`crate::removal`] alone.
+/// Removes a temporary file. One that stays is harmless and swept at the next start. Folders are
+/// removed by [`crate::removal`] alone.
 pub(crate) fn discard(path: &Path) {
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound

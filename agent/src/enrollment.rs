@@ -22,7 +22,7 @@ use crate::{
     revoked::Revoked,
 };
 
-/// Said when nobody said where to enrol.
+/// Error when no address of a control plane was given.
 pub(crate) const NO_SERVER: &str =
     "the address of the control plane is missing; give --server https://HOST:7443";
 /// With which key a machine enrols.
@@ -30,7 +30,7 @@ pub(crate) const NO_SERVER: &str =
 pub(crate) enum KeyChoice {
     /// The one it has, made on the first use.
     Existing,
-    /// A new one, as a device of its own, whatever it was before.
+    /// A new one: the machine becomes a new device.
     New,
 }
 
@@ -63,7 +63,7 @@ pub(crate) async fn enroll(
         KeyChoice::New => next_key(config).await?,
     };
 
-    // A server without TLS has no CA to pin, and its tokens say so.
+    // A server without TLS has no CA to pin, and its tokens carry no pin.
     let plaintext = token.ca_pin == Digest([0; 32]);
     let trust = (!plaintext).then(|| PinnedCa::from_fingerprint(token.ca_pin));
     let control_plane = channel::control_plane(&server, trust.clone()).map_err(explain_connect)?;
@@ -112,7 +112,7 @@ pub(crate) async fn load_key(config: &Config) -> anyhow::Result<DeviceKey> {
     Ok(loaded.await??)
 }
 
-/// The key that is to take the place of the one there is. Refused while an agent works with that.
+/// The key that will replace the current one. Refused while an agent uses that.
 async fn next_key(config: &Config) -> anyhow::Result<DeviceKey> {
     let state_dir = config.state_dir.clone();
     let loaded = tokio::task::spawn_blocking(move || {
@@ -160,7 +160,7 @@ async fn call(
     }
 }
 
-/// Says what to do next.
+/// The error, with what to do next.
 fn explain(status: &tonic::Status) -> anyhow::Error {
     let message = status.message();
     if let Some(cause) = Revoked::of(status) {

@@ -1,4 +1,4 @@
-//! What this machine is and how it is.
+//! What this machine is (inventory) and how it is (vital signs).
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ impl Host {
             system.refresh_cpu_usage();
             system.refresh_memory();
             let cpu = f64::from(system.global_cpu_usage());
-            // Counters that step backwards give nonsense; nonsense is not sent.
+            // Counters that go backwards give no useful value; none is sent.
             signs.cpu_percent = if cpu.is_finite() {
                 cpu.clamp(0.0, 100.0)
             } else {

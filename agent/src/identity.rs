@@ -1,4 +1,5 @@
-//! Who this device is: its RSA-4096 key, made here and never leaving, and what enrolment gave it.
+//! Who this device is: its RSA-4096 key, which is made here and never leaves, and what enrolment
+//! returned.
 
 use std::{
     fs, io,
@@ -25,7 +26,7 @@ use crate::durable;
 
 /// The device's key, in the state folder.
 const KEY: &str = "device.key";
-/// The one that is to take its place.
+/// The key that will replace it.
 const NEXT_KEY: &str = "device.key.next";
 
 /// Why the identity could not be read or written.
@@ -39,7 +40,7 @@ pub enum IdentityError {
     /// The description of the device is damaged.
     #[error("{path} is damaged; enrol again to write it anew", path = .0.display())]
     BadDevice(PathBuf, #[source] serde_json::Error),
-    /// The number crate failed.
+    /// The key could not be generated or encoded.
     #[error("cannot make a device key")]
     Key(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -65,8 +66,7 @@ impl DeviceKey {
         Self::load_or_generate_as(state_dir, KEY)
     }
 
-    /// The same with the key that is to take the place of the one there is, see
-    /// [`Identity::begin_anew`].
+    /// The same for the key that will replace the current one, see [`Identity::begin_anew`].
     pub(crate) fn load_or_generate_next(state_dir: &Path) -> Result<Self, IdentityError> {
         Self::load_or_generate_as(state_dir, NEXT_KEY)
     }
@@ -146,7 +146,7 @@ impl DeviceKey {
     }
 }
 
-/// What enrolment gave, `device.json` in the state folder.
+/// What enrolment returned; `device.json` in the state folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub device: DeviceId,
@@ -170,7 +170,7 @@ struct DeviceFile {
     server: String,
     cluster: String,
     ca: String,
-    // Agents of before wrote none.
+    // Older agents wrote none.
     #[serde(default)]
     protocol_revision: u32,
 }
@@ -229,9 +229,9 @@ impl Identity {
 }
 
 impl Identity {
-    /// Puts this identity, with the next key, in the place of the one there is, whose journal is
-    /// set aside: what it remembers is of another device. Cut off in the middle, it is repeated
-    /// with the same next key and so the same device.
+    /// Replaces the current identity by this one, with the next key. The journal is set aside,
+    /// because it is about another device. After a crash in the middle this is repeated with the
+    /// same next key, and so becomes the same device.
     pub(crate) fn begin_anew(&self, state_dir: &Path) -> Result<(), IdentityError> {
         let rename = |from: PathBuf, to: PathBuf| match fs::rename(&from, &to) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -243,7 +243,7 @@ impl Identity {
             rename(state_dir.join("journal.redb"), state_dir.join(aside))?;
         }
         self.save(state_dir)?;
-        // Last: as long as it is there, all of this can be done again.
+        // Last: as long as the next key exists, all of this can be repeated.
         rename(state_dir.join(NEXT_KEY), state_dir.join(KEY))?;
         durable::sync_dir(state_dir).map_err(|err| IdentityError::Io(state_dir.to_owned(), err))
     }
@@ -300,7 +300,7 @@ mod tests {
         identity.save(dir.path()).unwrap();
         assert_eq!(Identity::load(dir.path()).unwrap(), Some(identity.clone()));
 
-        // As an agent of before wrote it.
+        // As an older agent wrote it.
         let path = Identity::path(dir.path());
         let text = fs::read_to_string(&path).unwrap();
         let text = text.replace(",\n  \"protocol_revision\": 2", "");

@@ -1,7 +1,8 @@
-//! The agent's durable memory: accepted before saying so, started before exec, outcome before
-//! reporting, and after the acknowledgement a tombstone, so that nothing is ever run twice.
+//! The agent's durable memory. Each fact is on disk before the agent acts on it: accepted before it
+//! says so, started before exec, outcome before it reports. After the acknowledgement a tombstone
+//! stays, so that nothing is ever run twice.
 //!
-//! Everything here is synchronous and durable when it returns; async callers go through
+//! Every function here is synchronous, and durable when it returns. Async callers use
 //! [`Journal::call`].
 
 use std::{
@@ -40,7 +41,8 @@ pub(crate) use store::JournalError;
 use store::{IDENTITY, LIVE, NUMBERS, RELEASES, Store, TOMBSTONE_ORDER, TOMBSTONES};
 use tables::{active_of, all_live, bury, find, live_record, next_seq, put_live, put_release};
 
-/// Attempts that may be open at once. The server sends one per bundle name, so this is far away.
+/// Attempts that may be open at once. The server sends one for each bundle name, so this is far
+/// more than is needed.
 const MAX_LIVE: u64 = 1024;
 
 /// The journal. Cheap to clone.
@@ -51,7 +53,7 @@ pub(crate) struct Journal {
     snapshot: Arc<Mutex<Snapshot>>,
 }
 
-/// What became of a command.
+/// Whether a command was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Acceptance {
     /// It is in the journal now.
@@ -62,7 +64,7 @@ pub(crate) enum Acceptance {
     Full,
 }
 
-/// What is to be done about a stop.
+/// What follows from a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopResult {
     /// It had not begun (or was never seen) and never will: the outcome is written.
@@ -86,7 +88,7 @@ pub(crate) enum AckResult {
     Nothing,
 }
 
-/// What `current` names after an outcome, to be written with it.
+/// What `current` names after an outcome; written together with it.
 #[derive(Debug, Clone)]
 pub(crate) struct ReleaseChange {
     pub(crate) name: String,
@@ -95,9 +97,9 @@ pub(crate) struct ReleaseChange {
 }
 
 impl Journal {
-    /// Opens the journal of a state folder. Returns where a damaged one was set aside. One that is
-    /// there on a disk that cannot be written is opened all the same: it says what it last held,
-    /// and everything else fails until the disk is well.
+    /// Opens the journal of a state folder. Returns the new path of a damaged one, which is set
+    /// aside. On a disk that cannot be written an existing journal is opened for reading: it
+    /// returns what it last held, and everything else fails until the disk works.
     pub(crate) fn open(path: &Path) -> Result<(Self, Option<PathBuf>), JournalError> {
         let (store, aside) = match Store::open(path, prepare) {
             Ok(opened) => opened,
@@ -133,12 +135,12 @@ impl Journal {
         Ok((journal, aside))
     }
 
-    /// What is wrong with the disk, as far as looking shows and the last write met.
+    /// What is wrong with the disk, as far as a look at it and the last write show.
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.store.disk().fault()
     }
 
-    /// What is wrong with the disk, tried by writing where looking shows nothing.
+    /// What is wrong with the disk; tries a write when a look at it shows nothing.
     pub(crate) fn probe_fault(&self) -> Option<Fault> {
         if let Some(fault) = self.store.disk().check() {
             return Some(fault);
@@ -166,7 +168,7 @@ impl Journal {
         self.snapshot.lock()
     }
 
-    /// Runs a journal operation off the event loop: each write waits for the disk.
+    /// Runs a journal operation on a blocking thread: each write waits for the disk.
     pub(crate) async fn call<T: Send + 'static>(
         &self,
         body: impl FnOnce(&Self) -> Result<T, JournalError> + Send + 'static,
@@ -194,7 +196,7 @@ impl Journal {
         }
     }
 
-    /// Writes an epoch down; never goes back.
+    /// Writes an epoch down. It never gets smaller.
     pub(crate) fn confirm_epoch(&self, epoch: u64) -> Result<(), JournalError> {
         self.write(Act::JournalEpoch, |tx| {
             let mut table = tx.open_table(NUMBERS)?;
@@ -204,7 +206,7 @@ impl Journal {
         })
     }
 
-    /// Takes a command in, unless the attempt is known.
+    /// Writes a command down, unless the attempt is known.
     pub(crate) fn accept(
         &self,
         id: AttemptId,
@@ -241,8 +243,8 @@ impl Journal {
         })
     }
 
-    /// Writes a stop down, also for an attempt never seen: should it come later, it is over
-    /// already.
+    /// Writes a stop down, also for an attempt never seen: if its command comes later, the attempt
+    /// is over already.
     pub(crate) fn stop(
         &self,
         id: AttemptId,
@@ -310,7 +312,7 @@ impl Journal {
         })
     }
 
-    /// Writes down that a restart may come at any moment and that the attempt goes on after it.
+    /// Writes down that a restart may come at any moment and that the attempt continues after it.
     pub(crate) fn note_restart(
         &self,
         id: AttemptId,
@@ -321,7 +323,7 @@ impl Journal {
         })
     }
 
-    /// Writes down that a restart may come at any moment and that going back goes on after it.
+    /// Writes down that a restart may come at any moment and that going back continues after it.
     pub(crate) fn note_rollback_restart(
         &self,
         id: AttemptId,
@@ -332,7 +334,7 @@ impl Journal {
         })
     }
 
-    /// Writes down what failed, before going back. What failed first stays.
+    /// Writes down what failed, before the device goes back. The first failure stays.
     pub(crate) fn note_failure(
         &self,
         id: AttemptId,
@@ -341,8 +343,8 @@ impl Journal {
         self.change(Act::JournalFailing, id, |record| record.fail(outcome))
     }
 
-    /// Writes an outcome and what is active now, in one step. An outcome that is there already
-    /// stands.
+    /// Writes an outcome and what is current now, in one step. An outcome that exists already
+    /// stays.
     pub(crate) fn finish(
         &self,
         id: AttemptId,
@@ -366,7 +368,7 @@ impl Journal {
         })
     }
 
-    /// Takes an acknowledgement in; after that of an outcome the attempt is a tombstone.
+    /// Notes an acknowledgement. After that of an outcome the attempt is a tombstone.
     pub(crate) fn acknowledge(
         &self,
         seq: u64,
@@ -418,7 +420,7 @@ impl Journal {
         })
     }
 
-    /// Corrects what `current` names, from what the disk says.
+    /// Corrects what `current` names, from what is on the disk.
     pub(crate) fn set_release(&self, change: ReleaseChange) -> Result<(), JournalError> {
         self.write(Act::JournalRelease, |tx| put_release(tx, &change))
     }

@@ -1,5 +1,5 @@
-//! What a deploy would meet on this device, said without doing any of it; the answer is a pure
-//! function of what was seen.
+//! What a deploy would meet on this device, without doing any of it. First the device is observed,
+//! then a pure function makes the answer.
 
 use std::io;
 
@@ -15,10 +15,10 @@ use crate::{
     removal::Remover,
 };
 
-/// Unpacked size of a bundle of which it is not known, as a multiple of its packed size.
+/// Guess of a bundle's unpacked size where it is not known: so many times its packed size.
 const USUAL_RATIO: u64 = 3;
 
-/// What was seen of the device.
+/// What was observed on the device.
 #[derive(Debug, Clone, Default)]
 struct Observed {
     free_bytes: u64,
@@ -28,7 +28,7 @@ struct Observed {
     attempts_ahead: u32,
 }
 
-/// Looks around and answers.
+/// Observes the device and answers.
 pub(crate) async fn plan(
     remover: &Remover,
     journal: &Journal,
@@ -62,7 +62,7 @@ fn observe(
         attempts_ahead: u32::try_from(ahead.count()).unwrap_or(u32::MAX),
         ..Observed::default()
     };
-    // A bundle directory is made on opening, and planning must leave nothing behind.
+    // Opening a bundle directory makes it, and planning must leave nothing behind.
     if BundleDir::exists(remover, &deploy.name) {
         let bundle_dir = BundleDir::open(remover, &deploy.name)?;
         facts.has_copy = bundle_dir.newest_of(&deploy.digest).is_some();
@@ -73,8 +73,8 @@ fn observe(
     Ok(facts)
 }
 
-/// Bytes of the releases that make room when the disk is short. One that cannot be removed makes
-/// none.
+/// Bytes of the releases that are removed when the disk is short. One that cannot be removed counts
+/// as nothing.
 fn reclaimable(remover: &Remover) -> io::Result<u64> {
     let mut bytes = 0;
     for bundle_dir in BundleDir::all(remover) {
@@ -88,7 +88,7 @@ fn reclaimable(remover: &Remover) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Bytes the deploy takes besides what `requires` wants free after it.
+/// Bytes that the deploy needs, with the free space that `requires` asks for.
 fn needed(plan: &v1::Plan, has_copy: bool) -> u64 {
     let deploy = plan.deploy.clone().unwrap_or_default();
     let beside = Manifest::parse(plan.manifest_json.as_bytes())
@@ -127,7 +127,7 @@ fn judge(plan: &v1::Plan, facts: &Observed) -> v1::Planned {
             let met = manifest.requires.check(
                 std::env::consts::OS,
                 std::env::consts::ARCH,
-                // The disk is judged below, with all that is needed at once.
+                // The disk is checked below, with everything that is needed at the same time.
                 u64::MAX,
             );
             if let Err(unmet) = met {

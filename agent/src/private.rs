@@ -1,5 +1,5 @@
-//! Who may look into the state folder: others pass through it to `bundles`, because programs of
-//! other users are started through `current`; everything else in it is for the agent alone.
+//! Modes of the state folder. Other users may pass through it to `bundles`, because their programs
+//! are started through `current`. Everything else in it is for the agent alone.
 
 use std::{fs, io, path::Path};
 
@@ -9,11 +9,10 @@ use crate::durable;
 
 /// The state folder: known names can be reached, nobody can list them.
 const STATE_FOLDER: u32 = 0o711;
-/// The folder with what is meant to be run.
+/// The folder with the programs to run.
 const BUNDLES: &str = "bundles";
 
-/// Makes the state folder when it is missing and takes away what others may do in it, whoever made
-/// it before.
+/// Makes the state folder when it is missing, and removes the rights of others in it.
 pub(crate) fn restrict_state_dir(state_dir: &Path) -> io::Result<()> {
     if !state_dir.is_dir() {
         durable::create_dir(state_dir)?;
@@ -59,7 +58,7 @@ mod tests {
             let mode = fs::metadata(state.join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o7777, after, "{name}");
         }
-        // Whoever wants it narrower keeps it so.
+        // A narrower mode stays.
         fs::set_permissions(&state, Permissions::from_mode(0o700)).unwrap();
         restrict_state_dir(&state).unwrap();
         let mode = fs::metadata(&state).unwrap().permissions().mode();

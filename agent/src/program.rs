@@ -63,7 +63,7 @@ fn show_journal(config: &Config) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     for attempt in attempts {
         match writeln!(out, "{attempt}") {
-            // Whoever reads has seen enough.
+            // The reader closed the pipe.
             Err(err) if err.kind() == std::io::ErrorKind::BrokenPipe => break,
             written => written?,
         }
@@ -71,7 +71,7 @@ fn show_journal(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first signal finishes up, a second one ends at once.
+/// The first signal stops the agent in good order, a second one at once.
 fn watch_signals(
     shutdown: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {

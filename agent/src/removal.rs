@@ -1,10 +1,10 @@
-//! The one way trees are removed: looked at first, moved into the trash as a whole, and removed
-//! there.
+//! The only way trees are removed: 1. walk the tree and check that all of it can be removed, 2.
+//! move it into the trash as a whole, 3. remove it there.
 //!
-//! Scripts leave more in a release than files: they mount folders of the machine in it, make things
-//! immutable, take their own rights away. So nothing is followed out of a tree, neither over a
-//! mount nor through a link, and a tree of which anything has to stay is left as it is, told of
-//! with each heartbeat, and tried again later.
+//! Scripts leave more in a release than files: they mount folders of the machine in it, make files
+//! immutable, take their own rights away. So no step leaves the tree, neither over a mount nor
+//! through a link. A tree of which anything cannot be removed stays as a whole, each heartbeat
+//! reports it, and it is tried again later.
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +35,7 @@ use walk::{Purpose, Walk};
 /// Where trees are removed, in the state folder.
 const TRASH: &str = "trash";
 
-/// What is left is named in heartbeats up to so many.
+/// Most leftovers that a heartbeat names.
 const NAMED: usize = 16;
 
 /// Longest path and reason in a heartbeat, in bytes.
@@ -49,7 +49,7 @@ pub(crate) struct Remover(Arc<Inner>);
 struct Inner {
     state_dir: PathBuf,
     lookups: &'static [Lookup],
-    /// Why it stays, by its path in the state folder.
+    /// What could not be removed, by path in the state folder, and why.
     left: Mutex<BTreeMap<String, String>>,
 }
 
@@ -71,7 +71,7 @@ impl From<Errno> for StuckReason {
     fn from(error: Errno) -> Self {
         match error {
             Errno::NOENT => Self::Gone,
-            // Of what is to be unlinked: it is a place where something is mounted.
+            // `unlink` returns this for a mount point.
             Errno::BUSY => Self::Mounted,
             Errno::ACCESS | Errno::PERM => Self::NotPermitted,
             Errno::LOOP => Self::Link,
@@ -87,13 +87,13 @@ impl From<Errno> for StuckReason {
 pub(crate) struct Stuck {
     /// Path in the state folder.
     path: String,
-    /// What is to blame, below that.
+    /// The entry that cannot be removed, below that; empty for the tree itself.
     at: String,
     why: StuckReason,
 }
 
 impl Stuck {
-    /// Blames the entry with these names below the tree.
+    /// The entry with these names below the tree is stuck.
     fn below(names: &[&CStr], why: StuckReason) -> Self {
         let names = names.iter().map(|name| name.to_string_lossy());
         Self {
@@ -107,7 +107,7 @@ impl Stuck {
         Self::below(&[], why)
     }
 
-    /// Whether it may well be removed in a moment: descriptors or memory were short.
+    /// Whether it can probably be removed in a moment: descriptors or memory were short.
     pub(crate) fn is_shortage(&self) -> bool {
         matches!(self.why, StuckReason::Shortage(_))
     }
@@ -152,8 +152,8 @@ impl Remover {
         &self.0.state_dir
     }
 
-    /// Removes a file or a tree of the state folder; what is not there is removed. What has to stay
-    /// is remembered.
+    /// Removes a file or a tree of the state folder. What does not exist counts as removed; what
+    /// cannot be removed is remembered.
     pub(crate) fn remove(&self, path: &Path) -> Result<(), Stuck> {
         let inside = path.strip_prefix(self.state_dir()).unwrap_or(path);
         let removed = self.try_remove(inside);
@@ -189,8 +189,8 @@ impl Remover {
         }
     }
 
-    /// Removes everything in a folder of the state folder. The first failure is returned, after all
-    /// was tried.
+    /// Removes everything in a folder of the state folder. Tries all of it, then returns the first
+    /// failure.
     pub(crate) fn clear(&self, folder: &str) -> Result<(), Stuck> {
         let path = self.state_dir().join(folder);
         let entries = match fs::read_dir(&path) {
@@ -206,7 +206,7 @@ impl Remover {
         result
     }
 
-    /// Removes what lies about for a moment only, and what a crash left in the trash.
+    /// Removes temporary files, and what a crash left in the trash.
     pub(crate) fn sweep(&self) -> Result<(), Stuck> {
         // Somebody may have removed it by hand.
         let is_gone = |path: &String| {
@@ -218,7 +218,7 @@ impl Remover {
         tmp.and(trash)
     }
 
-    /// Forgets that something could not be removed: it is needed after all.
+    /// Forgets that something could not be removed: it is needed again.
     pub(crate) fn keep(&self, path: &Path) {
         if let Ok(inside) = path.strip_prefix(self.state_dir()) {
             self.left().remove(&*inside.to_string_lossy());
@@ -240,7 +240,7 @@ impl Remover {
         Some(walk.bytes)
     }
 
-    /// What could not be removed, as heartbeats tell it; none when everything could.
+    /// What could not be removed, as heartbeats report it; none when there is nothing.
     pub(crate) fn leftovers(&self) -> Option<v1::Leftovers> {
         let left = self.left();
         let short = |text: &String| text[..text.floor_char_boundary(LONGEST)].to_owned();
@@ -299,7 +299,7 @@ impl Remover {
         match rename(guard, (&above, &name), (&trash, &trash_name)) {
             Ok(()) => {}
             Err(StuckReason::Gone) => return Ok(()),
-            // There is not even room for its new name: it is removed where it is.
+            // The disk has no room for the new name: remove the tree where it is.
             Err(StuckReason::Io(Errno::NOSPC | Errno::DQUOT)) => {
                 return walk(Purpose::Remove, &above, &name);
             }
@@ -354,14 +354,14 @@ fn trash(guard: Guard, state: &OwnedFd) -> Result<OwnedFd, StuckReason> {
     }
 }
 
-/// A name in the trash that nothing else has, and that still says what it was.
+/// A unique name in the trash that still shows what it was.
 fn trash_name(inside: &Path) -> CString {
     let was = inside.file_name().unwrap_or_default().to_string_lossy();
     let was = &was[..was.floor_char_boundary(180)];
     CString::new(format!("{}-{was}", uuid::Uuid::now_v7())).unwrap_or_default()
 }
 
-/// Moves a tree. That changes the folder itself, which takes the right to write into it.
+/// Moves a tree. Moving a folder changes its `..`, which needs the right to write into it.
 fn rename(
     guard: Guard,
     from: (&OwnedFd, &CString),

@@ -14,7 +14,7 @@ pub(crate) enum Revoked {
 }
 
 impl Revoked {
-    /// What a refusal says, when it says that.
+    /// Reads it from a refusal; `None` when the refusal has another reason.
     pub(crate) fn of(status: &Status) -> Option<Self> {
         match Reason::parse(&status.get_details_error_info()?.reason)? {
             Reason::DeviceDeleted => Some(Self::Deleted),
@@ -33,7 +33,7 @@ impl Revoked {
         }
     }
 
-    /// What to type, for whoever reads it on the device.
+    /// The next step, for a person at the device.
     pub(crate) const fn advice(self) -> &'static str {
         match self {
             Self::Deleted => {

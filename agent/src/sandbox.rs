@@ -1,8 +1,10 @@
-//! How a script runs: environment, process group, output cap, deadline, and nobody left behind.
+//! How a script runs: environment, process group, limit of output, deadline, and no process left
+//! behind.
 //!
-//! The agent is the subreaper of what it starts, so a process that loses its parent becomes the
-//! agent's child and cannot hide. A script that must end loses every descendant; a script that
-//! exits 0 may leave daemons running, and a pipe they inherited is neither waited for nor broken.
+//! The agent is the subreaper of its descendants: a process that loses its parent becomes a child
+//! of the agent and cannot hide. When a script must end, all its descendants are killed. A script
+//! that exits 0 may leave daemons running; the output pipe they inherited is neither waited for nor
+//! closed.
 
 use std::{
     io,
@@ -37,7 +39,7 @@ pub(crate) use strays::running_scripts;
 /// What runs every script.
 const SHELL: &str = "/bin/sh";
 
-/// Runs scripts and looks after what they leave.
+/// Runs scripts, and drains the pipes that survivors hold.
 #[derive(Debug, Clone)]
 pub(crate) struct Sandbox {
     tasks: TaskTracker,
@@ -53,17 +55,17 @@ pub(crate) struct Script<'a> {
     pub(crate) marker: Marker,
     /// Time between SIGTERM and SIGKILL at the deadline.
     pub(crate) grace: Duration,
-    /// An exit code after which survivors live, as after 0.
+    /// Another exit code after which descendants may live on, as after 0.
     pub(crate) spares: Option<i32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ScriptEnd {
     Exited(i32),
-    /// By a signal that was not ours.
+    /// By a signal that the agent did not send.
     Signalled(i32),
     TimedOut,
-    /// Killed because its run was interrupted.
+    /// Killed because the caller interrupted it.
     Interrupted,
 }
 
@@ -133,8 +135,8 @@ impl Running<'_> {
         self.root.start_ticks
     }
 
-    /// Waits for the end of the script, which comes at `deadline` (boot clock) or soon after
-    /// `interrupted` at the latest: that says how long it may tidy up.
+    /// Waits for the end of the script. It is killed at `deadline` (boot clock), and when
+    /// `interrupted` resolves, which says how long it may tidy up.
     pub(crate) async fn wait(
         mut self,
         output: &mut Output,
@@ -162,7 +164,7 @@ impl Running<'_> {
         if !spared {
             process_tree::kill_tree(self.root, self.marker.clone(), self.only_script.is_alone())
                 .await;
-            // A group that was killed leaves its leader to be waited for.
+            // The leader of a killed group still has to be reaped.
             self.child.wait().await?;
         }
         self.drain(output, &mut buffer);
@@ -182,13 +184,13 @@ impl Running<'_> {
         }
     }
 
-    /// Takes what is in the pipe now. Should a survivor hold the other end, it is read on and
-    /// thrown away: closing it would kill a daemon at its next line of output.
+    /// Reads what is in the pipe now. While a survivor holds the other end, a task reads on and
+    /// throws the output away: closing the pipe would kill a daemon at its next line of output.
     fn drain(&mut self, output: &mut Output, buffer: &mut [u8]) {
         let Some(mut pipe) = self.pipe.take() else {
             return;
         };
-        // A pipe holds 64 KiB; whoever refills it meanwhile is a survivor.
+        // A pipe holds 64 KiB; more than that comes from a survivor.
         for _ in 0..8 {
             match pipe.try_read(buffer) {
                 Ok(0) => return,
@@ -210,8 +212,8 @@ impl Running<'_> {
     }
 }
 
-/// Reads once; never ends after the end of the pipe, so that a select goes on with its other
-/// branches.
+/// Reads once. After the end of the pipe it never resolves, so that a select continues with its
+/// other branches.
 async fn read_some(pipe: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> usize {
     loop {
         match pipe {
@@ -233,12 +235,12 @@ fn script_end(status: ExitStatus) -> ScriptEnd {
 }
 
 /// The shell that runs a script. It is named in full: a manifest's `PATH` is for what the script
-/// itself calls. What the dynamic linker goes by is for that, too, so the shell sets it and hands
-/// over, and is not started with it.
+/// itself calls. So are variables of the dynamic linker: the shell is started without them, and
+/// sets them before it hands over to the script.
 fn shell(dir: &Path, script: &str, linkers: &[(String, String)]) -> std::process::Command {
     let file = Path::new(script);
     let is_file = is_file_inside(dir, file);
-    // The shell hands over to an executable file, so that `#!` lines and programs work as well.
+    // The shell execs an executable file, so that `#!` lines and programs work as well.
     let (what, how) = match is_file {
         true if is_executable(&dir.join(file)) => (Path::new(".").join(file), "exec \"$0\""),
         true => (Path::new(".").join(file), "exec /bin/sh \"$0\""),
@@ -259,8 +261,8 @@ fn shell(dir: &Path, script: &str, linkers: &[(String, String)]) -> std::process
     command
 }
 
-/// Whether a variable changes how the dynamic linker starts a program. Others that begin so mean
-/// nothing to it, and no shell could export them.
+/// Whether a variable changes how the dynamic linker starts a program. Names with other characters
+/// mean nothing to it, and no shell could export them.
 fn is_linkers(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     (name.starts_with("LD_") || name == "GLIBC_TUNABLES") && name.bytes().all(plain)

@@ -1,7 +1,7 @@
 //! The session with the control plane: kept open for as long as the agent lives.
 //!
-//! First connection, reconnection, restart and failover are one path: connect, prove who we are,
-//! say what we hold, send again what is not acknowledged, then wait for what comes.
+//! First connection, reconnection, restart and failover take one path: connect, authenticate, list
+//! the attempts in the journal, send again what is not acknowledged, then wait for messages.
 
 use std::{sync::Arc, time::Duration};
 
@@ -70,7 +70,7 @@ impl SessionError {
         }
     }
 
-    /// What the server wishes for the next connection.
+    /// The wait that the server, or the fault, asks for before the next connection.
     fn directed(&self) -> Option<Duration> {
         use tonic_types::StatusExt as _;
         match self {
@@ -78,7 +78,7 @@ impl SessionError {
             Self::Status(status) | Self::Handshake(HandshakeError::Status(status)) => {
                 status.get_details_retry_info()?.retry_delay
             }
-            // The next session says what is wrong, or what there is.
+            // The next session comes at once: it reports the fault, or works again.
             Self::Faulty(_) | Self::Recovered => Some(Duration::ZERO),
             Self::Journal(error) => error.fault().map(|_| Duration::ZERO),
             _ => None,
@@ -86,7 +86,7 @@ impl SessionError {
     }
 }
 
-/// What the server said, and what keeps the agent from confirming it.
+/// The Welcome, and the disk fault that keeps the agent from confirming it.
 type Greeting = (handshake::Welcome, Option<Fault>);
 
 pub(crate) struct Sessions {
@@ -98,8 +98,8 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
-    /// Keeps sessions that only say what is wrong with the state folder, until it is well. `false`
-    /// when `stop` came first.
+    /// Keeps sessions that only report the fault of the state folder, until the folder works.
+    /// `false` when `stop` came first.
     pub(crate) async fn run_until_disk_works(&mut self, stop: &CancellationToken) -> bool {
         let mut host = Host::new(&self.config.state_dir);
         let mut backoff = Backoff::new(self.config.max_reconnect_wait);
@@ -232,14 +232,15 @@ impl Sessions {
         Ok((link, (welcome, fault), streams))
     }
 
-    /// From now on no older revision of the protocol is spoken: nobody in between can ask for one.
+    /// Saves the revision of the protocol: an older one is refused from now on, so that nobody in
+    /// between can ask for it.
     fn remember_revision(&mut self, spoken: u32) {
         if spoken <= self.identity.protocol_revision {
             return;
         }
         self.identity.protocol_revision = spoken;
         if let Err(error) = Identity::remember_revision(&self.config.state_dir, spoken) {
-            // It holds while this process lives, and the next session tries again after a restart.
+            // It holds in this process; the first session after a restart saves it again.
             let error = &error as &dyn std::error::Error;
             tracing::error!(
                 error,
@@ -248,7 +249,7 @@ impl Sessions {
         }
     }
 
-    /// Takes a new trust bundle over if the CA trusted so far signed it.
+    /// Accepts a new trust bundle if the CA that is trusted so far signed it.
     fn rotate_trust(&mut self, welcome: &handshake::Welcome) {
         let (bundle, signature) = (&welcome.trust_bundle_pem, &welcome.trust_bundle_signature);
         if signature.is_empty() || *bundle == self.identity.ca_pem {

@@ -1,5 +1,5 @@
-//! What the agent goes by: as it was started, and over that the configuration the server last gave
-//! it.
+//! The settings in force: those the agent was started with, and over them the newest configuration
+//! of the server.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,7 +19,7 @@ const MAX_SCRIPT_TIME: Duration = Duration::from_secs(DEFAULT_TIMEOUT_SECONDS);
 /// Releases kept beside the current one when neither the device nor the server says.
 const KEEP_RELEASES: usize = 2;
 
-/// What the agent goes by now.
+/// The settings in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     /// Revision of the server's configuration; 0 when there is none.
@@ -34,8 +34,8 @@ pub(crate) struct Settings {
     pub(crate) max_script_time: Duration,
     /// Time between SIGTERM and SIGKILL.
     pub(crate) script_grace: Duration,
-    /// The same when an operator stops it: short unless the configuration says otherwise, because
-    /// somebody waits.
+    /// The same when an operator stops a script: short unless the configuration says otherwise,
+    /// because an operator waits.
     pub(crate) stop_grace: Duration,
     /// Releases kept beside the current one.
     pub(crate) keep_releases: usize,
@@ -59,8 +59,8 @@ impl Settings {
         }
     }
 
-    /// As the journal has it; one that this version cannot follow any more leaves the agent as it
-    /// was started.
+    /// From the configuration in the journal. One that this version refuses leaves the settings as
+    /// started.
     pub(crate) fn from_journal(config: &Config, kept: Option<&v1::Configure>) -> Self {
         let Some(kept) = kept else {
             return Self::new(config);
@@ -77,7 +77,7 @@ impl Settings {
         settings
     }
 
-    /// Makes the log follow.
+    /// Applies the log filter.
     pub(crate) fn set_log(&self, config: &Config) {
         if let Some(filter) = &config.log_filter
             && let Err(error) = filter.set(self.log.as_deref())
@@ -86,8 +86,9 @@ impl Settings {
         }
     }
 
-    /// As the server wants it, or why that cannot be. A configuration is taken as a whole or not at
-    /// all; where the device was started with a limit of its own, the smaller one holds.
+    /// From a configuration of the server, or why it is refused. A configuration is applied as a
+    /// whole or not at all. Where the device was started with a limit of its own, the smaller one
+    /// holds.
     pub(crate) fn configured(config: &Config, wanted: &v1::Configure) -> Result<Self, String> {
         let mut settings = Self::new(config);
         settings.revision = wanted.revision;

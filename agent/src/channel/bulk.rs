@@ -1,8 +1,8 @@
 //! A connection for one download, open while that lasts.
 //!
-//! What one connection carries comes in order, and a stop behind megabytes of a bundle comes late.
-//! So bundles have a connection of their own, and of that one the agent decides how much is on its
-//! way: hyper's window is fixed before the first byte, so here HTTP/2 is spoken by h2 itself.
+//! Messages on one connection arrive in order, so a stop behind megabytes of a bundle would be
+//! late. Therefore a download has its own connection, and the agent decides how many bytes are on
+//! their way on it. hyper fixes that window before the first byte, so this file uses h2 directly.
 
 use std::{
     num::NonZeroU64,
@@ -32,12 +32,12 @@ use super::{
     pace::{LEAST_WINDOW, MOST_WINDOW, Pace},
 };
 
-/// A download that brings nothing for this long is cut. Bytes count, not messages: a slow one is
-/// honest.
+/// A download that brings no byte for this long is cut. Bytes count, not messages: a slow download
+/// goes on.
 const STALL: Duration = Duration::from_secs(30);
 /// A chunk of a bundle in one frame instead of sixteen.
 const FRAME: u32 = 256 * 1024;
-/// Where a rate is kept to, bytes come in small steps.
+/// With a rate limit, bytes come in smaller steps.
 const SMALL_FRAME: u32 = 16 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +82,8 @@ where
     Ok((client, carry(connection, window)))
 }
 
-/// Does the work of a connection until it ends. Every frame that comes leads here, and so to the
-/// window that was last wished for.
+/// Drives a connection until it ends. Each frame that arrives wakes this, which then applies the
+/// newest window.
 async fn carry<T>(mut connection: client::Connection<T, Bytes>, window: Arc<AtomicU32>) -> BulkError
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -135,13 +135,13 @@ impl Service<Request<tonic::body::Body>> for Calls {
     }
 }
 
-/// The body of an answer: read no faster than allowed, and cut when nothing comes.
+/// The body of an answer: read no faster than allowed, and cut when no byte comes.
 #[derive(Debug)]
 pub(crate) struct Paced {
     stream: RecvStream,
     pace: Pace,
     window: Arc<AtomicU32>,
-    /// The end of a pause, or of the patience.
+    /// Ends a pause, or the wait for the next byte.
     alarm: Pin<Box<Sleep>>,
     is_pausing: bool,
 }
@@ -158,7 +158,7 @@ impl Paced {
         }
     }
 
-    /// Makes room for as much again, and pauses where a rate is kept to.
+    /// Lets the server send as many bytes again, and pauses when there is a rate limit.
     fn took(&mut self, bytes: usize) -> Result<(), h2::Error> {
         let now = Instant::now();
         let next = self.pace.read(bytes, now);

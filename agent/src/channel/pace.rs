@@ -1,19 +1,18 @@
 //! How fast a download may come, and how much of it may be on its way; pure.
 //!
-//! What is on its way queues somewhere on the narrowest link, and whatever the session says or
-//! hears queues behind it. So no more is asked for ahead than comes in half a second, whatever the
-//! link can hold.
+//! Bytes on their way queue before the narrowest link, and messages of the session queue behind
+//! them. So the window is never more than arrives in half a second.
 
 use std::{num::NonZeroU64, time::Duration};
 
 use tokio::time::Instant;
 
-/// Where every download begins, and what a slow one stays at.
+/// Window of every download at first, and of a slow one for ever.
 pub(super) const LEAST_WINDOW: u32 = 64 * 1024;
-/// What a fast one gets. Windows are promises, not memory: what they cost is what arrives faster
-/// than it is written.
+/// Largest window. A window is a promise, not memory: it costs only what arrives faster than it is
+/// written.
 pub(super) const MOST_WINDOW: u32 = 4 * 1024 * 1024;
-/// What a rate is measured over.
+/// Time over which the rate is measured.
 const SAMPLE: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
@@ -23,7 +22,7 @@ pub(super) struct Pace {
     window: u32,
     sample: u64,
     sample_began: Instant,
-    /// When everything read so far was due at the limit.
+    /// When everything read so far would have arrived at exactly the limit.
     due: Instant,
 }
 
@@ -54,13 +53,13 @@ impl Pace {
         }
         let nanos = bytes as u128 * 1_000_000_000 / u128::from(self.limit?.get());
         let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        // What was not used is not kept for later.
+        // Time that was not used is not saved for later.
         self.due = self.due.max(now) + takes;
         Some(self.due)
     }
 }
 
-/// What comes in half a second.
+/// Bytes that arrive in half a second.
 fn window(bytes: u64, elapsed: Duration) -> u32 {
     let half_second = u128::from(bytes) * 500 / elapsed.as_millis().max(1);
     let window = u32::try_from(half_second).unwrap_or(MOST_WINDOW);

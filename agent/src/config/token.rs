@@ -1,5 +1,5 @@
-//! Where the enrolment token comes from when it does not stand on the command line, where every
-//! user of the machine reads it.
+//! Where the enrolment token comes from when it is not on the command line, which every user of the
+//! machine can read.
 
 use std::{
     ffi::OsString,

@@ -1,5 +1,5 @@
-//! Outcomes in the order they were made, acknowledged or not: what a server that was restored from
-//! an older backup is told again.
+//! Outcomes in the order they were made, acknowledged or not: they are sent again to a server that
+//! was restored from an older backup.
 
 use kernex_proto::{ids::AttemptId, v1};
 use prost::Message as _;
@@ -11,23 +11,23 @@ use super::{
     tables::{all_live, parse_key},
 };
 
-/// An outcome to be told again.
+/// An outcome to be sent again.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PastOutcome {
     pub(crate) report: v1::Report,
-    /// It was acknowledged before, so another acknowledgement changes nothing.
+    /// It is a tombstone: another acknowledgement changes nothing.
     pub(crate) buried: bool,
 }
 
 impl Journal {
-    /// Every outcome numbered up to this has been acknowledged.
+    /// The number up to which every outcome has been acknowledged.
     pub(crate) fn acknowledged_seq(&self) -> Result<u64, JournalError> {
         let read = self.store.read(|tx| {
             let waits = live_outcomes(tx)?.first().map(|(seq, ..)| *seq);
             buried_before(tx, waits.unwrap_or(u64::MAX))
         });
         match read {
-            // Nothing is claimed of what cannot be read: too little only has outcomes told twice.
+            // Claim nothing of what cannot be read: a number too small only sends outcomes twice.
             Err(error) if error.fault().is_some() => Ok(0),
             read => read,
         }
@@ -77,7 +77,7 @@ impl Journal {
         })
     }
 
-    /// All that is known of one attempt, acknowledged or not.
+    /// All reports of one attempt, acknowledged or not.
     pub(crate) fn reports_of(&self, id: AttemptId) -> Result<Vec<v1::Report>, JournalError> {
         let Some(record) = self.get(id)? else {
             return Ok(Vec::new());
@@ -90,7 +90,7 @@ impl Journal {
         self.with_previous(known.into_iter().flatten().collect())
     }
 
-    /// Says of each outcome among reports which one comes before it.
+    /// Sets in each outcome the number of the outcome before it.
     pub(super) fn with_previous(
         &self,
         mut reports: Vec<v1::Report>,
@@ -110,7 +110,7 @@ fn is_outcome(report: &v1::Report) -> bool {
     matches!(report.event, Some(v1::report::Event::Outcome(_)))
 }
 
-/// Numbers of the outcomes that wait for their acknowledgement, in order.
+/// Numbers of the outcomes that are not acknowledged yet, in order.
 struct LiveOutcomes(Vec<u64>);
 
 impl LiveOutcomes {
@@ -118,7 +118,7 @@ impl LiveOutcomes {
         Self(live.iter().map(|(seq, ..)| *seq).collect())
     }
 
-    /// Says which outcome comes before this one, if it is one.
+    /// Sets the number of the outcome before this one, if the report is an outcome.
     fn set_previous(
         &self,
         tx: &ReadTransaction,

@@ -1,4 +1,4 @@
-//! What is asked of the journal; nothing here changes it.
+//! Queries of the journal; nothing here changes it.
 
 use kernex_proto::{ids::AttemptId, v1};
 use prost::Message as _;
@@ -14,13 +14,13 @@ impl Journal {
     /// Every attempt that is open or whose outcome is unacknowledged.
     pub(crate) fn live(&self) -> Result<Vec<(AttemptId, Record)>, JournalError> {
         match self.store.read(|tx| all_live(&tx.open_table(LIVE)?)) {
-            // It is what the journal held last; nothing can have been added since.
+            // The snapshot is what the journal held last: nothing can have been added since.
             Err(error) if error.fault().is_some() => Ok(self.snapshot().live.clone()),
             read => read,
         }
     }
 
-    /// One attempt, live or buried.
+    /// One attempt, open or a tombstone.
     pub(crate) fn get(&self, id: AttemptId) -> Result<Option<Record>, JournalError> {
         self.store.read(|tx| {
             let key = key(id);
@@ -52,7 +52,7 @@ impl Journal {
         self.with_previous(reports)
     }
 
-    /// Reports of attempts that wait for another run, for each session to tell.
+    /// Reports of attempts that wait for another run; each session sends them.
     pub(crate) fn deferred(&self) -> Result<Vec<v1::Report>, JournalError> {
         let live = self.live()?;
         Ok(live
@@ -61,7 +61,7 @@ impl Journal {
             .collect())
     }
 
-    /// The attempt to work on next: one that has begun comes first, then the oldest.
+    /// The attempt to run next: one that has begun comes first, then the oldest.
     pub(crate) fn next_ready(&self) -> Result<Option<AttemptId>, JournalError> {
         let rank = |record: &Record| match record.stage() {
             Some(Stage::GoingBack(_) | Stage::Returning(..) | Stage::Restarted(_)) => Some(0),

@@ -1,20 +1,19 @@
 //! What the journal keeps about an attempt and a release.
 //!
-//! Records are protobuf, like all else that must be read by later versions: a field added tomorrow
-//! is skipped today.
+//! Records are protobuf, because later and earlier versions read them: an unknown field is skipped.
 
 use kernex_proto::{ids::AttemptId, v1};
 
 /// Everything known about one attempt.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Record {
-    /// What was asked for; for a stop of an attempt never seen, that stop.
+    /// The command; for a stop of an attempt never seen, that stop.
     #[prost(message, optional, tag = "1")]
     pub command: Option<v1::Command>,
     /// Seq of the accepted report; 0 when there is none.
     #[prost(uint64, tag = "2")]
     pub accepted_seq: u64,
-    /// The accepted report needs no sending any more.
+    /// The accepted report is acknowledged.
     #[prost(bool, tag = "3")]
     pub accepted_acked: bool,
     /// The step that may have begun.
@@ -39,34 +38,34 @@ pub struct Record {
     /// Wall clock at the acknowledgement, for the age of a tombstone only.
     #[prost(int64, tag = "11")]
     pub acked_unix_seconds: i64,
-    /// `hooks.pre` asked to be asked again later, and was not yet.
+    /// `hooks.pre` asked for time, and the next run is not granted yet.
     #[prost(message, optional, tag = "12")]
     pub deferred: Option<v1::Deferred>,
     /// Seq of the deferred report.
     #[prost(uint64, tag = "13")]
     pub deferred_seq: u64,
-    /// The deferred report arrived; it is told again in each session all the same.
+    /// The deferred report is acknowledged. Each session sends it again all the same.
     #[prost(bool, tag = "14")]
     pub deferred_acked: bool,
     /// The script asked for a restart, which may come at any moment.
     #[prost(message, optional, tag = "15")]
     pub restarting: Option<Restarting>,
-    /// What failed; the device is going back to the release before. Becomes the outcome with what
-    /// came of that.
+    /// What failed; the device goes back to the previous release. Becomes the outcome, together
+    /// with how that ended.
     #[prost(message, optional, tag = "16")]
     pub failing: Option<v1::Outcome>,
-    /// The stop is to end going back as well.
+    /// The stop ends going back as well.
     #[prost(bool, tag = "17")]
     pub stop_going_back: bool,
     /// The stop came because the execution time was over on the server's clock.
     #[prost(bool, tag = "18")]
     pub overdue: bool,
-    /// A script of going back asked for a restart, which may come at any moment.
+    /// A rollback script asked for a restart, which may come at any moment.
     #[prost(message, optional, tag = "19")]
     pub returning: Option<Returning>,
 }
 
-/// What an attempt that waits for a restart has to know after it.
+/// How an attempt continues after the restart it waits for.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Restarting {
     #[prost(int32, optional, tag = "1")]
@@ -77,15 +76,15 @@ pub struct Restarting {
     /// Until when the attempt has to have ended; absent in journals of older agents.
     #[prost(message, optional, tag = "3")]
     pub deadline: Option<Deadline>,
-    /// It was the script that runs after the switch, so that only health is left.
+    /// The script that runs after the switch asked: only health is left.
     #[prost(bool, tag = "4")]
     pub after_switch: bool,
 }
 
-/// What going back has to know after a restart that a script of it asked for.
+/// How going back continues after the restart that one of its scripts asked for.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Returning {
-    /// The script, by its name in the manifest; those after it are left.
+    /// Name of that script in the manifest; the scripts after it are still to run.
     #[prost(string, tag = "1")]
     pub script: String,
     /// Output so far.
@@ -96,8 +95,8 @@ pub struct Returning {
     pub deadline: Option<Deadline>,
 }
 
-/// A deadline that outlives a restart of the machine as well as a clock can that nothing keeps
-/// going meanwhile.
+/// A deadline that survives a reboot. While the machine is off no clock counts, so then the time
+/// that was left counts from the boot.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Deadline {
     /// On the boot clock.
@@ -108,7 +107,7 @@ pub struct Deadline {
     pub left: u64,
 }
 
-/// Where an attempt without an outcome is to go on.
+/// Where an attempt without an outcome continues.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Stage {
     /// From the beginning: nothing of it has begun.
@@ -117,9 +116,9 @@ pub enum Stage {
     Deferred,
     /// After the restart its script asked for.
     Restarted(Restarting),
-    /// With going back; nothing of that has begun.
+    /// By going back; nothing of that has begun.
     GoingBack(v1::Outcome),
-    /// With going back, after the restart its script asked for.
+    /// In the middle of going back, after the restart its script asked for.
     Returning(Returning, v1::Outcome),
     /// Nowhere: a step that must not be repeated has begun.
     CutOff,
@@ -196,8 +195,8 @@ impl Deadline {
         }
     }
 
-    /// When it is on the clock of this boot, in milliseconds. After a reboot it counts what was
-    /// left from the start of the machine: how long that was off nothing here can tell.
+    /// The deadline on the clock of this boot, in milliseconds. After a reboot the time that was
+    /// left counts from the boot: nothing here can tell how long the machine was off.
     pub fn on(&self, boot_id: &str) -> u64 {
         match &self.at {
             Some(at) if at.boot_id == boot_id => at.millis,
@@ -207,7 +206,7 @@ impl Deadline {
 }
 
 impl Release {
-    /// As the wire says it.
+    /// As a message of the protocol.
     pub fn to_active(&self, name: &str) -> v1::ActiveRelease {
         v1::ActiveRelease {
             name: name.to_owned(),
@@ -229,7 +228,7 @@ impl Record {
         }
     }
 
-    /// Where it is to go on once the agent has started again; `None` when it is over.
+    /// Where the attempt continues after a start of the agent; `None` when it is over.
     pub fn stage(&self) -> Option<Stage> {
         use v1::Step;
         if self.outcome.is_some() {

@@ -1,12 +1,12 @@
-//! How a record may change: pure, so that histories of two machines with crashes between any two
-//! steps can be tested by the hundred thousand. [`Journal`](super::Journal) reads a record, asks
-//! one of these, and writes what it says, all in one transaction.
+//! How a record may change; pure. Tests run these rules and the server's against each other, with a
+//! crash between any two steps, in 100,000 histories. [`Journal`](super::Journal) reads a record,
+//! calls one of these functions and writes its result, all in one transaction.
 
 use kernex_proto::v1::{self, command::Action};
 
 use super::{BootInstant, Record, Started};
 
-/// What a stop makes of a record.
+/// What a stop does to a record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StopDecision {
     /// It had ended before; its outcome stands.
@@ -17,17 +17,17 @@ pub enum StopDecision {
     Unbegun(Record),
 }
 
-/// What an acknowledgement is about.
+/// The report that an acknowledgement is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckedReport {
     Accepted,
-    /// The request for another run.
+    /// The deferred report: the request for another run.
     Deferred,
     Outcome,
 }
 
 impl Record {
-    /// The record of a command that was just taken in.
+    /// The record of a command that was just accepted.
     #[must_use]
     pub fn accepted(command: &v1::Command, at: BootInstant, seq: u64) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl Record {
         }
     }
 
-    /// The record of a command that was never accepted and has ended all the same.
+    /// The record of a command that was refused: never accepted, and over.
     #[must_use]
     pub fn refused(command: &v1::Command, outcome: v1::Outcome, seq: u64) -> Self {
         Self {
@@ -50,8 +50,8 @@ impl Record {
         }
     }
 
-    /// The record of a deferred attempt once the command grants its next run; `None` when the
-    /// command says nothing new.
+    /// The record of a deferred attempt after `command` granted its next run; `None` when the
+    /// command grants nothing new.
     #[must_use]
     pub fn regranted(mut self, command: &v1::Command) -> Option<Self> {
         let waiting = self.deferred.as_ref().filter(|_| self.outcome.is_none())?;
@@ -63,7 +63,7 @@ impl Record {
         Some(self)
     }
 
-    /// What a stop makes of an attempt, also of one never seen.
+    /// What a stop does to an attempt, also to one never seen.
     #[must_use]
     pub fn stopped(known: Option<Self>, command: &v1::Command) -> StopDecision {
         let mut record = known.unwrap_or_else(|| Self {
@@ -80,10 +80,10 @@ impl Record {
         };
         record.stop_requested = true;
         record.overdue |= stop.overdue;
-        // It means what goes back by now. What goes back because of this very stop does so in
-        // peace.
+        // It ends going back only where the device goes back already. A device that goes back
+        // because of this stop is not interrupted.
         record.stop_going_back |= stop.going_back && record.failing.is_some();
-        // An attempt that is to go back has changed the device, whether or not a step of it runs
+        // An attempt that has to go back has changed the device, whether or not a step of it runs
         // now.
         if record.started.is_some() || record.failing.is_some() {
             StopDecision::UnderWay(record)
@@ -92,10 +92,10 @@ impl Record {
         }
     }
 
-    /// Notes that a step is about to begin. `false` when it must not: the attempt has ended or is
-    /// to end.
+    /// Notes that a step is about to begin. `false` when it must not, because the attempt has ended
+    /// or is being stopped.
     pub fn start(&mut self, started: Started) -> bool {
-        // Going back is what a stop leads to, so it takes another one to stop it.
+        // A stop leads to going back, so it takes another stop to end that.
         let unwanted = match started.step() {
             v1::Step::Rollback => self.stop_going_back,
             _ => self.stop_requested,
@@ -108,13 +108,13 @@ impl Record {
         open
     }
 
-    /// Notes that the attempt waits for another run. `false` when it has ended meanwhile or is to
-    /// end.
+    /// Notes that the attempt waits for another run. `false` when it has ended meanwhile or is
+    /// being stopped.
     pub fn defer(&mut self, deferred: v1::Deferred, traceparent: String, seq: u64) -> bool {
         if self.outcome.is_some() || self.stop_requested {
             return false;
         }
-        // The hook has ended, so nothing is under way; a stop ends the attempt at once.
+        // The hook has ended, so nothing runs: a stop can end the attempt at once.
         self.started = None;
         self.deferred = Some(deferred);
         self.deferred_seq = seq;
@@ -123,12 +123,12 @@ impl Record {
         true
     }
 
-    /// Notes what failed, before going back. What failed first stays.
+    /// Notes what failed, before the device goes back. The first failure stays.
     pub fn fail(&mut self, outcome: v1::Outcome) {
         self.failing.get_or_insert(outcome);
     }
 
-    /// Notes the outcome. `false` when there is one already: it stands.
+    /// Notes the outcome. `false` when there is one already, which stays.
     pub fn finish(&mut self, outcome: v1::Outcome, traceparent: String, seq: u64) -> bool {
         if self.outcome.is_some() {
             return false;
@@ -139,7 +139,7 @@ impl Record {
         true
     }
 
-    /// What a report of this record with the given number was about, if it has one.
+    /// Which report of this record has this number, if one has.
     #[must_use]
     pub fn report(&self, seq: u64) -> Option<AckedReport> {
         if seq == 0 {
@@ -155,7 +155,8 @@ impl Record {
         }
     }
 
-    /// Notes that a report arrived. The record of an outcome that arrived is to be buried.
+    /// Notes that a report was acknowledged. The caller turns the record of an acknowledged outcome
+    /// into a tombstone.
     pub fn acknowledge(&mut self, what: AckedReport) {
         match what {
             AckedReport::Accepted => self.accepted_acked = true,

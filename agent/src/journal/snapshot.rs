@@ -1,5 +1,5 @@
-//! What the journal last held, in memory: what a session says of it while the disk can be written
-//! or read no more.
+//! What the journal last held, kept in memory: a session reports it while the disk can no longer be
+//! read or written.
 
 use std::{
     fs,
@@ -20,10 +20,10 @@ use super::{
     tables::all_live,
 };
 
-/// A larger file is not read as a whole: an agent has little memory.
+/// Larger files are not read into memory: an agent has little.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
 
-/// As of the last write that reached the disk.
+/// The state after the last write that reached the disk.
 #[derive(Clone, Default)]
 pub(super) struct Snapshot {
     pub(super) epoch: u64,
@@ -31,7 +31,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    /// What a transaction leaves behind.
+    /// The state that a transaction is about to commit.
     pub(super) fn of(tx: &WriteTransaction) -> Result<Self, JournalError> {
         let numbers = tx.open_table(NUMBERS)?;
         Ok(Self {
@@ -40,8 +40,8 @@ impl Snapshot {
         })
     }
 
-    /// What a file holds that cannot be opened where it is, because that takes writing; `None` when
-    /// it says nothing.
+    /// Reads a file that cannot be opened in place, because opening takes writing. `None` when
+    /// nothing can be read from it.
     pub(super) fn read(path: &Path) -> Option<(JournalId, Self)> {
         if fs::metadata(path).ok()?.len() > MOST_BYTES {
             return None;

@@ -34,7 +34,7 @@ pub(super) const NUMBERS: TableDefinition<'static, &str, u64> = TableDefinition:
 /// The journal's own id, under `id`, and the server's `configuration`.
 pub(super) const IDENTITY: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("identity");
 
-/// An agent has little memory to spare and the journal is small.
+/// An agent has little memory, and the journal is small.
 const CACHE_BYTES: usize = 1024 * 1024;
 
 /// Why the journal could not be read or written.
@@ -80,7 +80,7 @@ impl From<prost::DecodeError> for JournalError {
 }
 
 impl JournalError {
-    /// What it says of the disk, if anything.
+    /// The disk fault behind this error, if there is one.
     pub(crate) fn fault(&self) -> Option<Fault> {
         match self {
             Self::Io(error) => Fault::of(error),
@@ -94,7 +94,7 @@ impl JournalError {
     }
 }
 
-/// The open database, or the wish to open it again.
+/// The database; `None` after an I/O error, until it is opened again.
 pub(super) struct Store {
     path: PathBuf,
     disk: Disk,
@@ -109,7 +109,7 @@ impl Store {
         check: impl Fn(&Self) -> Result<(), JournalError>,
     ) -> Result<(Self, Option<PathBuf>), JournalError> {
         let store = |database| Self::new(path, Some(database));
-        // A full disk has room for this much at least.
+        // Frees the reserve of a full disk: opening needs a little space.
         disk_of(path).free_reserve_if_low();
         match open_database(path).map(store) {
             Ok(store) => match check(&store) {
@@ -128,7 +128,7 @@ impl Store {
         }
     }
 
-    /// Opens a file that is there; a damaged one is left as it is.
+    /// Opens an existing file; a damaged one stays as it is.
     pub(super) fn existing(path: &Path) -> Result<Self, JournalError> {
         fs::metadata(path)?;
         let database = open_database(path).map_err(|trouble| match trouble {
@@ -142,7 +142,7 @@ impl Store {
         })
     }
 
-    /// A file that cannot be opened now; each call tries.
+    /// A file that cannot be opened now; each call tries again.
     pub(super) fn closed(path: &Path, met: Option<Fault>) -> Self {
         let store = Self::new(path, None);
         store.disk.note_result(met);
@@ -161,8 +161,7 @@ impl Store {
         &self.disk
     }
 
-    /// Runs a transaction and makes it durable before returning; `act` names it to whoever tests
-    /// crashes.
+    /// Runs a transaction and makes it durable before returning; `act` names its crash points.
     pub(super) fn write<T>(
         &self,
         act: Act,
@@ -237,7 +236,7 @@ fn open_database(path: &Path) -> Result<Database, Trouble> {
     let open = || {
         Builder::new()
             .set_cache_size(CACHE_BYTES)
-            // A torn file is found here and not as a panic in the middle of a deployment.
+            // Find a torn file here, and not by a panic in the middle of a deployment.
             .set_check_integrity_on_open(true)
             .create(path)
     };
@@ -262,7 +261,7 @@ fn open_database(path: &Path) -> Result<Database, Trouble> {
     })
 }
 
-/// Keeps the damaged file for whoever wants to look into it.
+/// Renames the damaged file, so that it can be examined.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
     for n in 1.. {
         let aside = path.with_extension(format!("redb.corrupt-{n}"));

@@ -17,10 +17,10 @@ use super::{
 const KEEP_TOMBSTONES: u64 = 10_000;
 /// Age until which the others are kept, in seconds.
 const KEEP_SECONDS: i64 = 90 * 24 * 3600;
-/// Of a tombstone's output only the end is kept: the server has it all.
+/// Bytes kept of the output in a tombstone: the server has all of it.
 const TOMBSTONE_OUTPUT: usize = 4 * 1024;
 
-/// Key of an attempt: target, then number, so that the tries of a target lie together.
+/// Key of an attempt: target, then number, so that the attempts of a target are neighbours.
 pub(super) fn key(id: AttemptId) -> [u8; 20] {
     let mut key = [0; 20];
     key[..16].copy_from_slice(id.target.0.as_bytes());
@@ -48,7 +48,7 @@ pub(super) fn live_record(
         .transpose()?)
 }
 
-/// The record of an attempt, live or buried.
+/// The record of an attempt, open or a tombstone.
 pub(super) fn find(tx: &WriteTransaction, id: AttemptId) -> Result<Option<Record>, JournalError> {
     if let Some(record) = live_record(tx, id)? {
         return Ok(Some(record));
@@ -91,7 +91,7 @@ pub(super) fn next_seq(tx: &WriteTransaction) -> Result<u64, JournalError> {
     Ok(seq)
 }
 
-/// What runs under the name of a deploy, as the wire says it.
+/// What runs under the bundle name of a deploy, as a message of the protocol.
 pub(super) fn active_of(
     tx: &WriteTransaction,
     deploy: Option<&v1::Deploy>,
@@ -143,7 +143,7 @@ pub(super) fn bury(
     prune(tx, unix_seconds, KEEP_TOMBSTONES)
 }
 
-/// Drops the oldest tombstones that are both surplus and old.
+/// Removes the oldest tombstones, those beyond the number and the age to keep.
 fn prune(tx: &WriteTransaction, unix_seconds: i64, keep: u64) -> Result<(), JournalError> {
     let mut order = tx.open_table(TOMBSTONE_ORDER)?;
     let mut buried = tx.open_table(TOMBSTONES)?;

@@ -1,8 +1,8 @@
 //! Opening what lies below the state folder without ever leaving its file system.
 //!
-//! Every step is one name below a folder that is open already. A name that leads over a mount, also
-//! one of the same file system, or through a symbolic link is not opened. What comes back can be
-//! used for nothing but looking and for steps further down, so opening it does nothing to it.
+//! Every step opens one name below an open folder. A name that leads over a mount (also one of the
+//! same file system) or through a symbolic link is refused. The descriptor (`O_PATH`) serves only
+//! for looking and for further steps, so opening changes nothing.
 
 use std::{ffi::CStr, fs, os::fd::AsRawFd as _};
 
@@ -14,7 +14,7 @@ use rustix::{
 
 use super::StuckReason;
 
-/// A way to see where another file system begins.
+/// A way to find out where another file system begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lookup {
     /// The kernel refuses to go over a mount (Linux 5.6).
@@ -23,7 +23,7 @@ pub(super) enum Lookup {
     MountId,
 }
 
-/// Those that are tried, the best first.
+/// All lookups; the best is tried first.
 pub(super) const LOOKUPS: &[Lookup] = &[Lookup::Openat2, Lookup::MountId];
 
 /// One mount, below which everything is opened.
@@ -33,7 +33,7 @@ pub(super) enum Guard {
     MountId(u64),
 }
 
-/// Which file something is.
+/// Identity of a file.
 pub(super) type FileId = (u32, u32, u64);
 
 /// What is known of an entry.
@@ -82,7 +82,7 @@ impl Guard {
         for guard in guards {
             match guard.open(folder.as_fd(), c".") {
                 Ok(_) => return Ok(guard),
-                // To have no descriptors left says nothing about the kernel.
+                // A lack of descriptors says nothing about the kernel.
                 Err(why @ StuckReason::Shortage(_)) => return Err(why),
                 // An old kernel does not know it, or a filter of system calls refuses it.
                 Err(_) => {}
@@ -142,8 +142,7 @@ fn openat2(
     name: &CStr,
     resolve: ResolveFlags,
 ) -> Result<OwnedFd, StuckReason> {
-    // Somebody may be renaming or mounting elsewhere just now; the kernel then asks to be asked
-    // again.
+    // A rename or mount elsewhere makes the kernel return EAGAIN: try again.
     const TRIES: usize = 64;
     let mut tries = 0;
     loop {
@@ -151,7 +150,7 @@ fn openat2(
         match rustix::fs::openat2(folder, name, FLAGS, Mode::empty(), resolve) {
             Err(Errno::AGAIN) if tries < TRIES => {}
             Err(Errno::AGAIN) => return Err(StuckReason::Changing),
-            // Of a single name: what is there is the root of another mount.
+            // For a single name this means: it is the root of another mount.
             Err(Errno::XDEV) => return Err(StuckReason::Mounted),
             opened => return Ok(opened?),
         }
@@ -178,7 +177,7 @@ pub(super) fn see(file: BorrowedFd<'_>) -> Result<Seen, StuckReason> {
                 .stx_attributes
                 .intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
         }),
-        // Then what is immutable shows only when it is to go.
+        // Then an immutable file is noticed only when it is removed.
         Err(Errno::NOSYS | Errno::PERM) => {
             let stat = rustix::fs::fstat(file)?;
             Ok(Seen {
@@ -197,7 +196,7 @@ pub(super) fn see(file: BorrowedFd<'_>) -> Result<Seen, StuckReason> {
     }
 }
 
-/// Changes the mode of what was opened, whatever its name is by now.
+/// Changes the mode of what was opened, also when it was renamed meanwhile.
 pub(super) fn set_mode(file: BorrowedFd<'_>, mode: u32) -> rustix::io::Result<()> {
     let mode = Mode::from_raw_mode(mode & 0o7777);
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());

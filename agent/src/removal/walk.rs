@@ -1,8 +1,8 @@
-//! The one walk over a tree: looking whether all of it can be removed, or removing it, from the
+//! The only walk over a tree: it checks whether all of it can be removed, or removes it, from the
 //! leaves up.
 //!
-//! It goes without recursion and keeps a bounded number of descriptors, however deep the tree is:
-//! the folders far above are closed and opened again by `..`, and have to be the very same then.
+//! It works without recursion and with a bounded number of descriptors, however deep the tree is:
+//! folders far above are closed and opened again by `..`, and must be the same then.
 
 use std::ffi::{CStr, CString};
 
@@ -26,7 +26,7 @@ pub(super) const OPEN: usize = 32;
 pub(super) enum Purpose {
     /// To see whether all of it can be removed, and how large it is. Changes nothing.
     Measure,
-    /// The same, also where that takes rights that have to be given first; they are taken back.
+    /// The same, and adds missing rights where it needs them; they are taken back afterwards.
     Look,
     /// To remove all of it.
     Remove,
@@ -42,11 +42,11 @@ pub(super) struct Walk<'a> {
     pub(super) bytes: u64,
 }
 
-/// A folder on the way to where the walk is.
+/// A folder between the top of the tree and where the walk is.
 struct Level {
     /// Its name in the folder above.
     name: CString,
-    /// Closed while the walk is far below it.
+    /// `None` while the walk is far below it.
     fd: Option<OwnedFd>,
     id: FileId,
     /// Folders in it that are still to be walked.
@@ -54,7 +54,8 @@ struct Level {
     was: Option<u32>,
 }
 
-/// Why a folder cannot be walked, and which entry of it is to blame, if it is not the folder.
+/// Why a folder cannot be walked, and which of its entries is the cause, if it is not the folder
+/// itself.
 struct WalkError(Option<CString>, StuckReason);
 
 impl From<StuckReason> for WalkError {
@@ -70,7 +71,7 @@ impl From<Errno> for WalkError {
 }
 
 impl Walk<'_> {
-    /// Walks; that the entry is not there is no failure.
+    /// Walks. An entry that does not exist is no failure.
     pub(super) fn run(&mut self, name: &CStr) -> Result<(), Stuck> {
         let mut levels = Vec::new();
         let walked = self.walk_levels(name, &mut levels);
@@ -163,8 +164,7 @@ impl Walk<'_> {
 
     /// Removes the files of a folder, or looks at them; returns its folders.
     fn files(&mut self, folder: BorrowedFd<'_>, seen: &Seen) -> Result<Vec<CString>, WalkError> {
-        // All names first: what is removed while a folder is being read may hide what comes after
-        // it.
+        // Read all names first: removing entries while reading a folder may hide others.
         let mut entries = Vec::new();
         for entry in Dir::new(open_to_read(folder)?)? {
             let entry = entry?;
@@ -234,7 +234,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Ends with a folder of which everything below is done.
+    /// Leaves a folder after everything below it is done, and removes it.
     fn leave_folder(&self, levels: &mut Vec<Level>) -> Result<(), Stuck> {
         let Some(done) = levels.pop() else {
             return Ok(());
@@ -262,7 +262,7 @@ impl Walk<'_> {
         })
     }
 
-    /// Opens the last of the levels again, coming from the one below it.
+    /// Opens the last level again, by `..` from the one below it.
     fn open_last(&self, from: &Level, levels: &mut [Level]) -> Result<(), StuckReason> {
         if let Some(last) = levels.last_mut()
             && last.fd.is_none()
@@ -273,10 +273,10 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Gives rights back all the way up, after a walk that came to an early end.
+    /// Takes added rights back all the way up, after a walk that ended early.
     fn unwind(&self, mut levels: Vec<Level>) {
         while let Some(done) = levels.pop() {
-            // Where the way up is gone there is nothing to give back to.
+            // When the way up is gone, nothing is left to restore.
             let _ = self.open_last(&done, &mut levels);
             give_back(done.fd.as_ref(), done.was);
         }

@@ -1,14 +1,15 @@
-//! What a script finds in its environment: an allow-list, then the manifest's, then Kernex's own.
+//! The environment of a script: a few variables of the agent, then the manifest's, then Kernex's
+//! own. Later ones win.
 
 use std::{collections::BTreeMap, path::Path};
 
 use kernex_proto::v1::Step;
 
-/// The only variables of the agent's own environment that pass.
+/// The only variables of the agent's own environment that a script gets.
 const PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What a script is told about its run.
+/// What a script learns about its run.
 pub(crate) struct Context<'a> {
     pub(crate) device_id: String,
     pub(crate) device_name: &'a str,
@@ -23,9 +24,9 @@ pub(crate) struct Context<'a> {
     pub(crate) bundle_digest: &'a str,
     /// What outlives releases.
     pub(crate) state_dir: &'a Path,
-    /// The release at work.
+    /// Folder of the release that the script belongs to.
     pub(crate) release_dir: &'a Path,
-    /// The one before, if there is one.
+    /// Folder of the previous release, if there is one.
     pub(crate) previous_release_dir: Option<&'a Path>,
     /// W3C trace context.
     pub(crate) traceparent: &'a str,

@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 
 use kernex_proto::OUTPUT_TAIL_LIMIT;
 
-/// What is kept from the start.
+/// Bytes kept of the beginning.
 const HEAD: usize = 4 * 1024;
 /// Room for the line that says how much is missing.
 const GAP_LINE: usize = 64;
-/// What is kept from the end.
+/// Bytes kept of the end.
 const TAIL: usize = OUTPUT_TAIL_LIMIT - HEAD - GAP_LINE;
 
-/// Takes any amount of output and keeps a bounded part.
+/// Keeps a bounded part of any amount of output.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     head: Vec<u8>,

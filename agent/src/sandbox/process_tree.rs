@@ -1,9 +1,13 @@
-//! Finding and ending every descendant of a script, also those that left its session and lost their
-//! parents.
+//! Finding and killing every descendant of a script, also those that left its session and lost
+//! their parents.
 //!
-//! A process belongs to a script when it descends from it, shares its group, carries the marker of
-//! the attempt in its environment, or (having wiped even that) is an orphan that appeared while
-//! this script was the only one in this process.
+//! A process belongs to a script when one of these holds:
+//!
+//! * it descends from the script;
+//! * it is in the script's process group;
+//! * it has the marker of the attempt in its environment;
+//! * it has no marker at all, and is an orphan that appeared while this script was the only one that
+//!   ran in this process.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,7 +21,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::{process::Process, reap};
 
-/// How long killing is repeated; only a process stuck in the kernel outlives this.
+/// How often killing is repeated; only a process stuck in the kernel survives that.
 const ROUNDS: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -59,7 +63,7 @@ impl Marker {
     }
 }
 
-/// What a process's environment says.
+/// Whose marker a process has in its environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mark {
     Ours,
@@ -75,7 +79,7 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// A process just started; not reaped yet, so it is there.
+    /// A process that was just started; it is not reaped yet, so `/proc` shows it.
     pub(super) fn of(pid: i32) -> Self {
         Self {
             pid,
@@ -87,8 +91,8 @@ impl Root {
 static RUNNING: AtomicU64 = AtomicU64::new(0);
 static STARTED: AtomicU64 = AtomicU64::new(0);
 
-/// Whether a script has this process for itself. Orphans become children of the process and not of
-/// one of the agents in it, which makes this a fact of the process as well.
+/// Knows whether a script is the only one that runs in this process. Orphans become children of the
+/// process and not of one of its agents, so the counters are global.
 #[derive(Debug)]
 pub(super) struct OnlyScript {
     alone: bool,
@@ -102,7 +106,7 @@ impl OnlyScript {
         Self { alone, number }
     }
 
-    /// Whether no other script ran since.
+    /// Whether no other script has run since `begin`.
     pub(super) fn is_alone(&self) -> bool {
         self.alone && STARTED.load(Ordering::SeqCst) == self.number
     }
@@ -114,7 +118,7 @@ impl Drop for OnlyScript {
     }
 }
 
-/// Who belongs to a script, out of a process table. `alone`: no other script runs under `me`.
+/// The processes of a script, from a process table. `alone`: no other script runs under `me`.
 fn members_of(
     table: &[Process],
     root: Root,
@@ -131,7 +135,7 @@ fn members_of(
         }
         let is_root = root_alive && process.pid == root.pid;
         let in_group = process.group == root.pid && process.session == me.session;
-        // An older session leader means that it belongs to a daemon that an earlier script left.
+        // A session leader older than the script belongs to a daemon of an earlier script.
         let orphan = process.parent == me.pid
             && process.is_orphan(&me)
             && start_of
@@ -172,7 +176,7 @@ pub(super) fn terminate_group(root: Root) {
     }
 }
 
-/// SIGKILL to all of a script's family, again and again until none is left.
+/// SIGKILL to all processes of a script, repeated until none is left.
 pub(super) async fn kill_tree(root: Root, marker: Marker, alone: bool) {
     for _ in 0..ROUNDS {
         let marker = marker.clone();
@@ -185,10 +189,10 @@ pub(super) async fn kill_tree(root: Root, marker: Marker, alone: bool) {
     tracing::error!(pid = root.pid, "processes of a script survive SIGKILL");
 }
 
-/// Kills what an interrupted script left behind, before an agent restart. `pid` is 0 when it was
-/// never learnt.
+/// Kills the processes of a script that was interrupted before this agent started. `pid` is 0 when
+/// the journal does not know it.
 pub(crate) async fn kill_interrupted(pid: i32, start_ticks: u64, marker: Marker) {
-    // The root is followed only if it is still the same process; marked ones are found either way.
+    // Follow the root only if it is still the same process; marked processes are found either way.
     let same = Process::read(pid).is_some_and(|p| pid > 1 && p.start_ticks == start_ticks);
     let root = Root {
         pid: if same { pid } else { -1 },
@@ -214,8 +218,8 @@ fn kill(process: &Process) {
     };
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(fd) => {
-            // The descriptor pins whichever process has the id now; the start time says whether it
-            // is the one meant.
+            // The descriptor pins the process that has the id now; the start time says whether it
+            // is the right one.
             if Process::read(process.pid).map(|now| now.start_ticks) == Some(process.start_ticks) {
                 let _ = rustix::process::pidfd_send_signal(fd, Signal::KILL);
             }

@@ -1,4 +1,4 @@
-//! Burying orphans: a subreaper has to wait for processes it never started.
+//! Reaping orphans: a subreaper has to wait for processes it never started.
 
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::process::Process;
 
-/// Deaths come in bursts; one look at the process table is enough for each.
+/// Processes end in bursts; one look at the process table is enough for each burst.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Waits for every dead orphan. Children started by this process are left to whoever started them.
+/// Reaps every dead orphan. Children that this process started are left to the code that started
+/// them.
 pub(super) fn reap_orphans() {
     let Some(me) = i32::try_from(std::process::id())
         .ok()
@@ -30,7 +31,7 @@ pub(super) fn reap_orphans() {
     }
 }
 
-/// Buries the survivors of successful scripts when their time comes.
+/// Reaps the survivors of successful scripts when they end.
 pub(crate) struct Reaper;
 
 impl Reaper {

@@ -1,9 +1,8 @@
-//! Scripts that still run and that nobody here knows of: a journal that was set aside cannot say
-//! what it had begun.
+//! Scripts that still run and are not in the journal: one that was set aside had begun them.
 //!
-//! What tells a script from a daemon that an ended script left: the agent makes each script the
-//! leader of a process group, in the agent's own session. What was put into the background has lost
-//! that leader, and what was daemonised has a session of its own.
+//! How to tell a script from a daemon that an ended script left: the agent makes each script the
+//! leader of a process group, in the agent's own session. A background process has lost that
+//! leader; a daemon has a session of its own.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,7 +20,7 @@ use super::{
 #[derive(Debug, Clone)]
 pub(crate) struct Stray {
     pub(crate) id: AttemptId,
-    /// Which step of it, as scripts spell it.
+    /// Its step, as in `KERNEX_STEP`.
     pub(crate) step: String,
     /// "name:version".
     pub(crate) bundle: String,
@@ -48,7 +47,7 @@ pub(crate) fn running_scripts(device: DeviceId, state_dir: &Path) -> Vec<Stray> 
         process.pid == process.group
             && process.pid != process.session
             && !process.zombie
-            // An agent that its own script started, to replace this one, is not to kill it.
+            // A script may have started this agent, to replace the old one; that script is spared.
             && !above.contains(&process.pid)
     };
     let of = |process: &Process| {

@@ -29,13 +29,13 @@ mod resend;
 
 use resend::Resend;
 
-/// A message that is not taken for this long means that the server does not read.
+/// A message that cannot be sent for this long means that the server does not read.
 pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// Silence that is always allowed.
+/// Silence of the server that is always allowed.
 pub(super) const LEAST_SILENCE: Duration = Duration::from_secs(30);
-/// How long a stopping agent waits for its last reports to arrive.
+/// How long a stopping agent waits for the acknowledgements of its last reports.
 const LAST_ACKS: Duration = Duration::from_secs(2);
-/// How long a draining server may still acknowledge.
+/// How long an agent waits for acknowledgements of a draining server.
 const DRAIN_ACKS: Duration = Duration::from_secs(1);
 
 pub(super) struct Active<'a> {
@@ -45,15 +45,16 @@ pub(super) struct Active<'a> {
     host: &'a mut Host,
     streams: Streams,
     epoch: u64,
-    /// As the server said in its Welcome.
+    /// Time between heartbeats in the Welcome; the configuration may replace it.
     usual_heartbeat: Duration,
     ticks: Interval,
     heartbeat_seq: u64,
-    /// Up to where the server has the outcomes of this journal, as it said in its Welcome.
+    /// The resume mark in the Welcome: the server has the outcomes of this journal up to this
+    /// number.
     recorded_seq: Option<u64>,
-    /// Reports sent in this session; sent again only in the next, or when asked for again.
+    /// Reports sent in this session. They are sent again in the next one, or when the server asks.
     pub(super) sent: HashSet<u64>,
-    /// Outcomes that the server has lost and is told again.
+    /// Outcomes that the server has lost and that are being sent again.
     resend: Option<Resend>,
 }
 
@@ -84,8 +85,7 @@ impl<'a> Active<'a> {
         }
     }
 
-    /// Runs until the end of the session, which comes early once it is `invalidated`; `Ok` when `stop`
-    /// ended it.
+    /// Runs until the session ends, or `invalidated` ends it; `Ok` when `stop` did.
     pub(super) async fn run(
         mut self,
         invalidated: &CancellationToken,
@@ -155,7 +155,8 @@ impl<'a> Active<'a> {
                     "the server is going away"
                 );
                 self.send_reports().await?;
-                // What it still acknowledges need not be sent again; how this ends does not matter.
+                // Reports that it still acknowledges need not be sent again. How the wait ends does
+                // not matter.
                 let _ = self.await_acks(DRAIN_ACKS).await;
                 Err(SessionError::Drained(after))
             }
@@ -199,7 +200,7 @@ impl<'a> Active<'a> {
         let is_running = self.shared.stop(id, going_back);
         match stopped {
             StopResult::UnderWay if is_running => Ok(()),
-            // It waits for its turn to go on or to go back.
+            // It waits for the executor, to continue or to go back: nothing of it runs now.
             StopResult::UnderWay => {
                 let progress = v1::Progress {
                     step: v1::Step::Rollback.into(),
@@ -236,7 +237,7 @@ impl<'a> Active<'a> {
         self.sent.remove(&seq);
         self.continue_resend().await?;
         match (acked, disposition) {
-            // This server cannot ask again, and waiting for it would be for ever.
+            // This server does not know deferred attempts: waiting for a grant would never end.
             (AckResult::Deferred(id), Disposition::Refused | Disposition::Unknown) => {
                 let why =
                     "hooks.pre asked to be asked again later, which this server does not know";
@@ -260,7 +261,7 @@ impl<'a> Active<'a> {
         configured.unwrap_or(self.usual_heartbeat)
     }
 
-    /// Heartbeats come at the pace of the settings from now on.
+    /// Applies a changed time between heartbeats.
     pub(super) fn restart_heartbeats(&mut self) {
         self.ticks = ticks(self.heartbeat());
     }
@@ -270,7 +271,7 @@ impl<'a> Active<'a> {
         configured.unwrap_or_else(|| (self.heartbeat() * 3).max(LEAST_SILENCE))
     }
 
-    /// Tells of each attempt that waits for another run, acknowledged or not: a grant may have been
+    /// Reports each attempt that waits for another run, acknowledged or not: a grant may have been
     /// lost.
     async fn send_deferred(&mut self) -> Result<(), SessionError> {
         for report in self.journal.call(Journal::deferred).await? {
@@ -281,8 +282,8 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
-    /// The server does not want what was accepted: it ends unless its scripts have begun. Those
-    /// finish, and what they did is told.
+    /// The server does not want an accepted attempt: it ends, unless its scripts have begun. Those
+    /// finish, and their outcome is reported.
     async fn give_up(
         &mut self,
         id: AttemptId,
@@ -319,8 +320,8 @@ impl<'a> Active<'a> {
                 ))
             })
             .await?;
-        // With the space that was kept back what is under way can still be told; nothing new is
-        // begun after that.
+        // On a full disk the reserve is enough to report what is in progress; nothing new is
+        // accepted after that.
         if let Some(fault) = fault
             && (is_idle || fault != Fault::NoSpace)
         {
@@ -339,7 +340,7 @@ impl<'a> Active<'a> {
         self.send(Message::Heartbeat(heartbeat)).await
     }
 
-    /// Sends what is not acknowledged and was not sent in this session.
+    /// Sends the reports that are not acknowledged and were not sent in this session.
     pub(super) async fn send_reports(&mut self) -> Result<(), SessionError> {
         for report in self.journal.call(Journal::unacknowledged).await? {
             let waits = is_outcome(&report) && self.waits_for_resend(report.seq);
@@ -350,9 +351,8 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
-    /// Sends what is known of one attempt, acknowledged or not: the server asked for it again.
-    /// Outcomes that were made before and wait to be sent go first, so that they are recorded in
-    /// their order.
+    /// Sends all reports of one attempt, acknowledged or not: the server asked for it again. Older
+    /// outcomes that wait to be sent go first, so that outcomes are recorded in their order.
     async fn resend_reports_of(&mut self, id: AttemptId) -> Result<(), SessionError> {
         let known = self
             .journal
@@ -374,7 +374,7 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
-    /// Listens only for acknowledgements, until all have come or the time is up.
+    /// Reads only acknowledgements, until all have come or the time is over.
     async fn await_acks(&mut self, limit: Duration) -> Result<(), SessionError> {
         let end = Instant::now() + limit;
         while !self.journal.call(Journal::unacknowledged).await?.is_empty() {
@@ -400,7 +400,7 @@ impl<'a> Active<'a> {
         if let Some(act) = act {
             act.before();
         }
-        // When the stream ended, reading it on says why.
+        // A closed channel means that the stream ended; reading it says why.
         if timeout(SEND_TIMEOUT, self.streams.up.send(message))
             .await
             .is_err()
@@ -418,7 +418,7 @@ fn is_outcome(report: &v1::Report) -> bool {
     matches!(report.event, Some(Event::Outcome(_)))
 }
 
-/// What sending a message is called where crashes are tested.
+/// The crash point of sending a message.
 fn crash_point_of(message: &Message) -> Option<Act> {
     Some(match message {
         Message::Heartbeat(_) => Act::SendHeartbeat,
@@ -440,7 +440,7 @@ pub(super) fn ticks(pace: Duration) -> Interval {
     ticks
 }
 
-/// Whether an acceptance with this answer is not worth going on with.
+/// Whether this answer to an acceptance means that the server does not want the attempt.
 fn is_unwanted(disposition: Disposition) -> bool {
     match disposition {
         Disposition::Late | Disposition::Unknown | Disposition::Refused => true,

@@ -1,4 +1,4 @@
-//! What the server asks of the device itself rather than of an attempt: a plan, a configuration.
+//! Commands about the device and not about an attempt: a plan, a configuration.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use super::{SessionError, active::Active};
 use crate::{preflight, settings::Settings};
 
 impl Active<'_> {
-    /// Says what a deploy would meet.
+    /// Answers what a deploy would meet.
     pub(super) async fn plan(&mut self, plan: v1::Plan) -> Result<(), SessionError> {
         let planned = preflight::plan(&self.shared.remover, self.journal, plan).await?;
         self.send(Message::Planned(planned)).await
     }
 
-    /// Takes a configuration over, or says why not.
+    /// Applies a configuration, or answers why not.
     pub(super) async fn configure(&mut self, wanted: v1::Configure) -> Result<(), SessionError> {
         let revision = wanted.revision;
         let refusal = match Settings::configured(self.config, &wanted) {
             Ok(settings) => {
-                // It has to outlive a restart before anybody is told that it applies.
+                // It has to survive a restart before the agent answers that it applies.
                 self.journal
                     .call(move |journal| journal.configure(&wanted))
                     .await?;

@@ -1,6 +1,7 @@
-//! A session of an agent that cannot write its state folder: it says how the machine is and what is
-//! wrong, and takes no command, because it could not write that down. It never confirms its number;
-//! once the folder is well, another session is opened, which tells what the journal really holds.
+//! The session of an agent that cannot write its state folder. Its heartbeats say how the machine
+//! is and what is wrong. It accepts no command, because it could not write one down, and it never
+//! confirms its epoch. When the folder works again, another session is opened, which lists what the
+//! journal really holds.
 
 use kernex_proto::v1::{
     self, device_session_request::Message, device_session_response::Message as Down,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{clock, disk::Fault, host::Host, journal::Journal};
 
-/// Runs until the folder is well or the session ends; `Ok` when `stop` ended it.
+/// Runs until the folder works or the session ends; `Ok` when `stop` ended it.
 pub(super) async fn run(
     journal: &Journal,
     host: &mut Host,
@@ -42,7 +43,7 @@ pub(super) async fn run(
                 }
             }
             _ = ticks.tick() => {
-                // Not at once, so that a disk that is well by fits and starts does not make a
+                // Not with the first heartbeat: a disk that works now and then must not make a
                 // session each time.
                 if seq > 0 {
                     match journal.call(|journal| Ok(journal.probe_fault())).await? {
@@ -61,7 +62,7 @@ pub(super) async fn run(
                 let message = v1::DeviceSessionRequest {
                     message: Some(Message::Heartbeat(heartbeat)),
                 };
-                // When the stream ended, reading it on says why.
+                // A closed channel means that the stream ended; reading it says why.
                 if timeout(SEND_TIMEOUT, streams.up.send(message)).await.is_err() {
                     return Err(SessionError::Stuck);
                 }

@@ -37,7 +37,7 @@ use crate::{
     journal::{Journal, JournalError},
 };
 
-/// Messages waiting to be sent. Reports wait in the journal, so this only evens out bursts.
+/// Messages waiting to be sent. Reports wait in the journal, so this queue only evens out bursts.
 const OUTBOUND: usize = 64;
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -60,7 +60,7 @@ pub(super) enum HandshakeError {
     /// The server belongs to another cluster.
     #[error("the server belongs to cluster {0}; this device enrolled in another")]
     OtherCluster(String),
-    /// Somebody in between may want the weaker proof.
+    /// Somebody in between may be asking for the weaker proof.
     #[error(
         "the server offers protocol revision {offered}, but {before} was spoken with it before: either somebody is in between, or it was \
              put back to an older version; in that case start once with `kernex-agent run --allow-downgrade`"
@@ -108,16 +108,16 @@ pub(super) struct Welcome {
     pub(super) recorded_seq: Option<u64>,
     /// The revision of the protocol this session speaks.
     pub(super) protocol_revision: u32,
-    /// What is held here and not to be gone on with.
+    /// Stops of attempts in this journal, to be handled before anything continues.
     pub(super) stops: Vec<(AttemptId, v1::Command)>,
 }
 
-/// With what a device proves who it is.
+/// What a device needs to authenticate.
 pub(super) struct Proof<'a> {
     pub(super) identity: &'a Identity,
     pub(super) key: &'a DeviceKey,
     pub(super) journal: &'a Journal,
-    /// The connection it does so on.
+    /// The TLS connection that the signature is bound to.
     pub(super) binding: ChannelBinding,
 }
 
@@ -138,8 +138,9 @@ pub(super) async fn dial(
     })
 }
 
-/// Proves who we are and says what we hold. The epoch is on disk when this returns, unless the disk
-/// has a fault, known before or met now: then nothing is confirmed, and the fault is returned.
+/// Authenticates and lists the attempts in the journal. The epoch is on disk when this returns,
+/// unless the disk has a fault, known before or found now: then nothing is confirmed, and the fault
+/// is returned.
 pub(super) async fn shake_hands(
     streams: &mut Streams,
     proof: &Proof<'_>,
@@ -160,7 +161,7 @@ pub(super) async fn shake_hands(
     let epoch = welcome.epoch;
     let stops = welcome.stops.clone();
     let confirmed = journal.call(move |journal| {
-        // Before anything goes on that waits for this session.
+        // Before anything continues that waits for this session.
         for (id, command) in stops {
             let stopped = journal.stop(id, &command)?;
             tracing::info!(command = %id, ?stopped, "got a stop with the session");
@@ -255,7 +256,7 @@ async fn expect_welcome(
     })
 }
 
-/// The attempt that a command of Welcome stops; it says nothing else.
+/// The attempt that a command in Welcome stops; other commands are ignored.
 fn stop(command: v1::Command) -> Option<(AttemptId, v1::Command)> {
     let id = AttemptId::try_from(command.attempt.as_ref()?).ok()?;
     matches!(command.action, Some(v1::command::Action::Stop(_))).then_some((id, command))
@@ -267,7 +268,7 @@ pub(super) fn metadata(text: &str) -> Result<MetadataValue<Ascii>, HandshakeErro
         .map_err(|_| HandshakeError::Malformed("session token cannot travel as metadata".into()))
 }
 
-/// What this device has to say, not signed yet.
+/// The Hello of this device, not signed yet.
 async fn unsigned_hello(proof: &Proof<'_>, last_epoch: u64) -> Result<v1::Hello, HandshakeError> {
     let mut nonce = [0; NONCE_LEN];
     UnwrapErr(SysRng).fill_bytes(&mut nonce);
@@ -296,8 +297,8 @@ async fn unsigned_hello(proof: &Proof<'_>, last_epoch: u64) -> Result<v1::Hello,
     })
 }
 
-/// Signs it as the revision asks for: all of it on this connection, or a few of its fields for a
-/// server of before.
+/// Signs a Hello as the revision asks: all of it, bound to this connection; or a few of its fields,
+/// for an older server.
 async fn sign(
     proof: &Proof<'_>,
     challenge: &v1::Challenge,

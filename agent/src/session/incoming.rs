@@ -1,4 +1,4 @@
-//! What a message from the server asks of this agent; pure.
+//! What a message from the server asks of this agent; a pure function, tested by tables.
 
 use std::time::Duration;
 
@@ -10,23 +10,23 @@ use kernex_proto::{
 /// A message, understood.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Incoming {
-    /// Take it in and say so.
+    /// Write it into the journal and report that it is accepted.
     Accept(AttemptId, v1::Command),
-    /// It cannot be done; say so with an outcome.
+    /// It cannot be done: answer with an outcome.
     Refuse(AttemptId, v1::Command, v1::Outcome),
     /// End an attempt.
     Stop(AttemptId, v1::Command),
-    /// Say what a deploy would meet.
+    /// Answer what a deploy would meet.
     Plan(v1::Plan),
-    /// Take a configuration over.
+    /// Apply a configuration.
     Configure(v1::Configure),
-    /// Not known here; say so.
+    /// It is not known here: answer so.
     Unsupported(v1::Unsupported),
     /// A report arrived.
     Ack(u64, v1::Disposition),
     /// Come back later.
     Drain(Duration),
-    /// Nothing to do; hearing it was all.
+    /// Nothing to do: it only shows that the server lives.
     Nothing,
     /// It is for another session.
     Fenced(u64),
@@ -104,7 +104,7 @@ fn flaw(deploy: &v1::Deploy) -> Option<String> {
         .map(|err| err.to_string())
 }
 
-/// The outcome of something that was never tried.
+/// The outcome of a command that was never tried.
 pub(super) fn failed(reason: FailureReason, message: String) -> v1::Outcome {
     v1::Outcome {
         state: v1::AttemptState::Failed.into(),

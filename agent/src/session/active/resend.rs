@@ -8,22 +8,23 @@ use kernex_proto::v1::device_session_request::Message;
 
 use super::{Active, SessionError};
 
-/// Outcomes that are under way at once: the next ones go out when all of these are acknowledged, so
-/// that a device which tells a year again needs no more memory than one that tells a day.
+/// Outcomes sent at once. The next ones follow when all of these are acknowledged, so that sending
+/// a year of outcomes needs no more memory than sending a day.
 const AT_ONCE: usize = 16;
 
-/// How far the telling has come.
+/// How far sending again has come.
 #[derive(Debug)]
 pub(super) struct Resend {
-    /// Outcomes up to this are told.
+    /// Outcomes up to this number were sent.
     through: u64,
-    /// Those that are under way, and whether they had been acknowledged before.
+    /// Outcomes that were sent and not acknowledged yet, and whether they had been acknowledged in
+    /// an earlier session.
     waiting: HashMap<u64, bool>,
 }
 
 impl Active<'_> {
-    /// Begins to tell again what is above `recorded`, when that is not what waits for its
-    /// acknowledgement anyway.
+    /// Begins to send the outcomes above `recorded` again, if any of them was acknowledged before.
+    /// Without such a one they wait for their acknowledgement anyway.
     pub(super) async fn begin_resend(&mut self, recorded: Option<u64>) -> Result<(), SessionError> {
         let Some(recorded) = recorded else {
             return Ok(());
@@ -46,7 +47,7 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Sends the next outcomes; ends the telling when there are none.
+    /// Sends the next outcomes; ends when there are none.
     async fn send_next_lost(&mut self) -> Result<(), SessionError> {
         let Some(resend) = &mut self.resend else {
             return Ok(());
@@ -59,7 +60,7 @@ impl Active<'_> {
         let Some(last) = next.last() else {
             tracing::info!("every outcome the server had lost is told again");
             self.resend = None;
-            // What ended in this moment.
+            // Reports of attempts that ended meanwhile.
             return self.send_reports().await;
         };
         resend.through = last.report.seq;
@@ -74,16 +75,16 @@ impl Active<'_> {
         Ok(())
     }
 
-    /// Whether an outcome has to wait for its turn behind those that are told again: the server
-    /// takes what it hears last for what runs.
+    /// Whether an outcome has to wait behind those that are sent again: to the server, the last
+    /// outcome says what the device runs.
     pub(super) fn waits_for_resend(&self, seq: u64) -> bool {
         self.resend
             .as_ref()
             .is_some_and(|resend| seq > resend.through)
     }
 
-    /// One of those that are under way may be acknowledged. Says whether that is all there is to do
-    /// about it.
+    /// Notes an acknowledgement. Returns whether nothing else is to be done about it, because the
+    /// outcome is a tombstone already.
     pub(super) async fn acknowledge_resent(&mut self, seq: u64) -> Result<bool, SessionError> {
         let Some(resend) = &mut self.resend else {
             return Ok(false);
@@ -92,7 +93,7 @@ impl Active<'_> {
         Ok(buried.unwrap_or(false))
     }
 
-    /// Goes on once all that is under way has been acknowledged.
+    /// Continues once everything that was sent is acknowledged.
     pub(super) async fn continue_resend(&mut self) -> Result<(), SessionError> {
         if self
             .resend
