@@ -1,5 +1,8 @@
-//! The only way trees are removed: 1. walk the tree and check that all of it can be removed, 2.
-//! move it into the trash as a whole, 3. remove it there.
+//! The only way trees are removed:
+//!
+//! 1. walk the tree and check that all of it can be removed;
+//! 2. move it into the trash as a whole, by one rename;
+//! 3. remove it there, from the leaves up.
 //!
 //! Scripts leave more in a release than files: they mount folders of the machine in it, make files
 //! immutable, take their own rights away. So no step leaves the tree, neither over a mount nor

@@ -1,5 +1,9 @@
-//! From an archive to a release folder: 1. read the whole archive and check it, 2. make room, 3.
-//! check the requirements, 4. unpack into a temporary folder and rename it into place.
+//! From an archive to a release folder:
+//!
+//! 1. read the whole archive and check it; nothing is written yet;
+//! 2. make room on the disk;
+//! 3. check the requirements of the manifest;
+//! 4. unpack into a temporary folder, sync it, and rename it into place.
 
 use std::{
     fs::{self, File},

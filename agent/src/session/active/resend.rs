@@ -1,6 +1,7 @@
-//! Telling the server again what its database has lost: one that was restored from an older backup
-//! says up to where it has the outcomes of this journal, and gets those above, acknowledged ones
-//! too, in the order they were made.
+//! Sends outcomes again that the server has lost: its database was restored from an older backup.
+//!
+//! Example: the journal has the outcomes 3, 5 and 8, all acknowledged. Welcome says that the server
+//! has them up to 3. The agent sends 5 and 8 again, in this order, and new outcomes after them.
 
 use std::collections::HashMap;
 
