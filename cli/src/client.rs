@@ -55,7 +55,7 @@ impl Client {
                 ),
                 error => unreachable(&error),
             })?
-            // Only the server pings; this notices a server that is gone without a word.
+            // Servers ping their callers; this notices a server that disappeared silently.
             .keepalive(Duration::from_secs(20));
         let endpoint = control_plane
             .endpoint()
@@ -117,7 +117,7 @@ impl Client {
     }
 }
 
-/// The CA of a context; dates count.
+/// The CA of a context. Dates of certificates are checked.
 fn trusted(ca: &str) -> Result<Arc<PinnedCa>, Failure> {
     PinnedCa::from_pem(ca, Dates::Count).ok_or_else(|| {
         Failure::usage(

@@ -19,18 +19,18 @@ pub(crate) mod enrollment;
 pub(crate) mod event;
 mod reconnect;
 
-/// What every command that talks to a server starts from.
+/// The start of every command that talks to a server.
 pub(crate) struct Session {
     context: Option<String>,
 }
 
 impl Session {
-    /// With the context that was typed, if one was.
+    /// With the context of `--context`, if it was given.
     pub(crate) const fn new(context: Option<String>) -> Self {
         Self { context }
     }
 
-    /// Connects to the server that is meant.
+    /// Connects to the server of the context.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         let contexts = ConfigFile::locate(&process_env)?.read()?;
         let context = resolve(self.context.as_deref(), &process_env, &contexts)?;
@@ -54,8 +54,8 @@ where
     Printer::new(output.output).list(&views)
 }
 
-/// Asks before something that cannot be undone. Without a terminal nobody can be asked, so `--yes`
-/// is needed.
+/// Asks before something that cannot be undone. Without a terminal it cannot ask, so `--yes` is
+/// needed.
 pub(crate) fn confirm(consent: crate::args::Consent, question: &str) -> Result<(), Failure> {
     use std::io::{BufRead as _, IsTerminal as _, Write as _};
     if consent.yes {
@@ -83,7 +83,7 @@ pub(crate) fn confirm(consent: crate::args::Consent, question: &str) -> Result<(
     ))
 }
 
-/// A field of an answer that every server of this protocol fills.
+/// Takes a field of an answer that every server fills.
 pub(crate) fn present<T>(field: Option<T>, name: &str) -> Result<T, Failure> {
     field.ok_or_else(|| {
         Failure::new(

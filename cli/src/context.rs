@@ -1,8 +1,8 @@
 //! Which control plane to talk to: the configuration file, the environment and `--context`,
 //! resolved in one place.
 //!
-//! The file holds secrets, so its folder is 0700 and it is 0600, and it is replaced as a whole: a
-//! reader sees the old one or the new one. Writers take turns by a lock on the folder.
+//! The file holds secrets, so its mode is 0600 and that of its folder 0700. It is replaced as a
+//! whole: a reader sees the old one or the new one. Writers take turns by a lock on the folder.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ use crate::{
     files,
 };
 
-/// What to do without a context.
+/// The next step when there is no context.
 const NO_CONTEXT: &str = if cfg!(feature = "dev") {
     "Run `kernexctl context add NAME --server URL --ca FILE --token-file FILE`, or try `kernexctl dev`."
 } else {
@@ -42,10 +42,10 @@ pub(crate) struct Context {
 /// The content of the configuration file.
 #[derive(Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Contexts {
-    /// Name of the context that is used when none is asked for.
+    /// Name of the context that is used when none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) current: Option<String>,
-    /// All of them by name.
+    /// All contexts by name.
     #[serde(default)]
     pub(crate) contexts: BTreeMap<String, Context>,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Contexts {
 #[derive(Debug, Clone)]
 pub(crate) struct ConfigFile {
     path: PathBuf,
-    /// Whether the folder is Kernex's own, and goes when nothing is left to keep.
+    /// Whether the folder belongs to Kernex, and is removed when nothing is left in it.
     own_folder: bool,
 }
 
@@ -91,7 +91,7 @@ impl ConfigFile {
         &self.path
     }
 
-    /// Reads it; a file that is not there is an empty one.
+    /// Reads it. A missing file counts as an empty one.
     pub(crate) fn read(&self) -> Result<Contexts, Failure> {
         let text = match fs::read_to_string(&self.path) {
             Ok(text) => text,
@@ -112,7 +112,7 @@ impl ConfigFile {
         })
     }
 
-    /// Changes it, safe against others who do the same at this moment.
+    /// Changes it under the lock, so that two writers cannot overwrite each other.
     pub(crate) fn change<T>(
         &self,
         change: impl FnOnce(&mut Contexts) -> Result<T, Failure>,
@@ -159,9 +159,8 @@ impl ConfigFile {
     }
 }
 
-/// Decides which server to talk to. A context that was typed wins; then `KERNEX_SERVER` with its
-/// own token and CA, so that no token ever travels to another server; then `KERNEX_CONTEXT`; then
-/// the current context.
+/// Decides which server to talk to. In this order: `--context`; `KERNEX_SERVER` with its own token
+/// and CA, so that no token is ever sent to another server; `KERNEX_CONTEXT`; the current context.
 pub(crate) fn resolve(
     typed: Option<&str>,
     env: Env<'_>,
@@ -226,7 +225,7 @@ pub(crate) fn read_ca(path: &Path) -> Result<String, Failure> {
     ))
 }
 
-/// Checks a server URL and completes it. Tokens never travel in the clear, except within this
+/// Checks a server URL and completes it. Tokens are never sent unencrypted, except within this
 /// machine.
 pub(crate) fn check_server(text: &str) -> Result<String, Failure> {
     let complete = if text.contains("://") {

@@ -1,8 +1,8 @@
-//! `dev`: a whole fleet on this machine, in this process, over the same wire as everywhere.
+//! `dev`: a whole fleet in this process, over the same protocol as everywhere.
 //!
-//! A control plane with SQLite and some agents run as tasks; they talk gRPC over TLS on the
-//! loopback address, enrol with a token, get the example bundle, and stay for as long as somebody
-//! wants to play.
+//! A control plane with SQLite and some agents run as tasks. They talk gRPC over TLS on the
+//! loopback address; the agents enrol with a token and get the example bundle. All of it stays up
+//! until Ctrl-C.
 
 use std::{
     net::TcpListener,
@@ -31,16 +31,16 @@ mod registration;
 use fleet::Fleet;
 use registration::Registration;
 
-/// The control plane has this long to answer for the first time.
+/// Most time until the control plane answers for the first time.
 const SERVER_START: Duration = Duration::from_secs(30);
 /// Keys of RSA-4096 take seconds each, more in an unoptimised build.
 const DEVICES_START: Duration = Duration::from_secs(300);
-/// The example takes milliseconds; this is for a machine that is out of breath.
+/// The example takes milliseconds; this is for a very slow machine.
 const DEPLOYMENT: Duration = Duration::from_secs(120);
 /// Label of every device here, to deploy by.
 const LABEL: (&str, &str) = ("fleet", "dev");
 
-/// Starts everything, shows a deployment, and stays up unless told otherwise.
+/// Starts everything, shows a deployment, and stays up, unless `--once` is given.
 pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let home = Home::new(args.data_dir.clone())?;
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| {
@@ -71,13 +71,13 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     result
 }
 
-/// What came of the first part.
+/// What the demonstration leaves: a context, and how the deployment ended.
 struct Demo {
     context: Context,
     deployed: Result<(), Failure>,
 }
 
-/// From nothing to the result of the first deployment.
+/// Runs the demonstration, from an empty folder to the result of the first deployment.
 async fn run_demo(args: &DevArgs, home: &Path, starter: fleet::Starter) -> Result<Demo, Failure> {
     let (context, client) = connect(home, &starter.server_url).await?;
     say(&format!(
@@ -220,7 +220,7 @@ async fn push_example(home: &Path, client: &Client) -> Result<v1::Bundle, Failur
     Ok(bundle)
 }
 
-/// Leaves the fleet running, with a context to play with, until Ctrl-C.
+/// Leaves the fleet running, with a context to try commands, until Ctrl-C.
 async fn stay_up(args: &DevArgs, context: Context, fleet: &mut Fleet) -> Result<(), Failure> {
     let registration = Registration::write(context)?;
     say(&registration.invitation());
@@ -248,7 +248,7 @@ async fn asked_to_stop() {
     }
 }
 
-/// Where everything is kept: the folder that was given, or a temporary one.
+/// The folder for everything: the one that was given, or a temporary one.
 enum Home {
     Given(PathBuf),
     Temporary(tempfile::TempDir),

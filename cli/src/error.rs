@@ -1,7 +1,7 @@
-//! What went wrong, in one sentence, with the next step and the exit code: the only table of its
-//! kind here.
+//! What went wrong, in one sentence, with the next step and the exit code. This is the only such
+//! table.
 //!
-//! Scripts rely on the exit codes, people on the next step; neither ever matches on the text of an
+//! Scripts rely on the exit codes, people on the next step. Nothing here matches on the text of an
 //! error.
 
 use std::{error::Error, fmt, io, path::Path};
@@ -13,10 +13,10 @@ use tonic_types::StatusExt as _;
 
 use crate::text::printable;
 
-/// How the program ends when it does not end well.
+/// The exit code of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Anything that has no code of its own.
+    /// Everything without a code of its own.
     Error = 1,
     /// The command line is wrong.
     Usage = 2,
@@ -24,9 +24,9 @@ pub(crate) enum Exit {
     DeploymentFailed = 3,
     /// No token, a bad token, or too low a role.
     NotAllowed = 4,
-    /// No such thing, or it is in the way of something else.
+    /// It does not exist, or it conflicts with something else.
     NotFoundOrConflict = 5,
-    /// Waiting took longer than asked for; the deployment goes on.
+    /// Waiting took longer than `--timeout`; the deployment continues.
     TimedOut = 6,
     /// The control plane does not answer.
     Unreachable = 7,
@@ -41,13 +41,13 @@ impl Exit {
     }
 }
 
-/// One failure as a person should read it.
+/// One failure, as it is printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// How the program ends.
+    /// The exit code.
     pub(crate) exit: Exit,
     pub(crate) message: String,
-    /// What to do now.
+    /// The next step.
     pub(crate) next: String,
 }
 
@@ -160,7 +160,7 @@ fn marked_line(status: &Status) -> Option<(String, usize)> {
     (mark <= line.chars().count()).then_some((line, mark))
 }
 
-/// Whether asking again in a moment makes sense.
+/// Whether trying again in a moment makes sense.
 pub(crate) fn is_passing(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Cancelled)
         // A connection cut in the middle of a stream comes as `Unknown` with the transport's error
@@ -315,12 +315,12 @@ fn by_code(code: Code) -> (Exit, &'static str) {
     }
 }
 
-/// Why TLS did not believe the server, when that is among the causes.
+/// Why TLS refused the server's certificate, when that is among the causes.
 fn refused_certificate<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
     if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
         return Some(why);
     }
-    // The source of an `io::Error` is not the error in it but the source of that.
+    // `source()` of an `io::Error` skips the error inside it and returns the source of that.
     let inner = error.downcast_ref().and_then(io::Error::get_ref);
     inner
         .and_then(|inner| refused_certificate(inner))
@@ -406,7 +406,7 @@ mod tests {
         }
         assert!(next(CertificateError::NotValidForName).contains("--public-address"));
         assert!(next(CertificateError::Expired).contains("Check that the server runs"));
-        // Only what TLS says counts, not what a text says.
+        // Only the error of TLS counts, not a text.
         let said = Failure::unreachable("https://h", &io::Error::other("UnknownIssuer"));
         assert!(said.next.contains("Check that the server runs"));
     }

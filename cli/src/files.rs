@@ -1,8 +1,7 @@
-//! What files are on this platform: who may read them, who may run them, and how writers take
-//! turns.
+//! Files on this platform: who may read and run them, and how writers take turns.
 //!
-//! Unix says it in modes. Elsewhere the user's own folder keeps others out, and what can be run is
-//! told by how a file begins.
+//! Unix has modes. Elsewhere the user's own folder keeps others out, and the first bytes of a file
+//! show whether it can be run.
 
 use std::{
     fs::{File, Metadata, OpenOptions},
@@ -19,7 +18,7 @@ pub(crate) fn make_private_folder(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Makes a file that must not be there yet. The mode counts on Unix.
+/// Makes a file that must not exist yet. The mode is used on Unix only.
 pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -30,14 +29,14 @@ pub(crate) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     options.open(path)
 }
 
-/// Leaves a file to its owner alone.
+/// Makes a file private to its owner.
 #[cfg(unix)]
 pub(crate) fn keep_private(file: &File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }
 
-/// Leaves a file to its owner alone, as its folder does.
+/// The folder makes the file private to its owner.
 #[cfg(not(unix))]
 pub(crate) fn keep_private(_: &File) -> io::Result<()> {
     Ok(())
@@ -50,7 +49,7 @@ pub(crate) fn share(path: &Path) -> io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
 }
 
-/// Lets everybody read a file whom its folder lets in.
+/// The folder decides who may read the file.
 #[cfg(not(unix))]
 pub(crate) fn share(_: &Path) -> io::Result<()> {
     Ok(())
@@ -91,8 +90,7 @@ pub(crate) fn mode(path: &Path, metadata: &Metadata) -> io::Result<u32> {
     Ok(if can_be_run(&start) { 0o755 } else { 0o644 })
 }
 
-/// Whether Linux would run a file that begins so: a script that names its interpreter, or a
-/// program.
+/// Whether Linux would run a file with these first bytes: a script with `#!`, or a program.
 #[cfg(any(not(unix), test))]
 fn can_be_run(start: &[u8]) -> bool {
     start.starts_with(b"#!") || start.starts_with(b"\x7fELF")

@@ -1,7 +1,6 @@
 //! `kernexctl`, the operator's program: arguments in, one command, an exit code out.
 //!
-//! Data goes to stdout, everything said goes to stderr, and every failure names the next step (see
-//! `error`).
+//! Data goes to stdout, messages go to stderr, and every failure names the next step (see `error`).
 
 mod args;
 mod client;
@@ -30,8 +29,8 @@ use crate::{
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // One provider for all TLS in this process; a second call would only say that it is there
-    // already.
+    // One crypto provider for all TLS in this process; a second call returns an error, which says
+    // only that it is set.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -1,8 +1,8 @@
-//! How results are printed: data on stdout, talk on stderr, the same words everywhere.
+//! How results are printed: data on stdout, messages on stderr, the same words everywhere.
 //!
-//! A command hands over view structs; this module decides between a table, JSON, YAML and bare
-//! names. The field names of the views are what scripts rely on, so views are written by hand and
-//! not derived from the wire.
+//! A command passes view structs; this module prints them as a table, JSON, YAML or names only.
+//! Scripts rely on the field names of the views, so views are written by hand and not derived from
+//! the protocol.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -49,7 +49,7 @@ pub(crate) enum Format {
 
 /// Something that can be listed.
 pub(crate) trait View: Serialize {
-    /// What is said when there is nothing, on stderr.
+    /// Message on stderr when a list is empty.
     const EMPTY: &'static str;
     fn header(wide: bool) -> Vec<&'static str>;
     /// One cell per title.
@@ -79,7 +79,7 @@ impl Printer {
         }
     }
 
-    /// A printer that behaves as in a pipe.
+    /// A printer that prints as into a pipe.
     #[cfg(test)]
     pub(crate) const fn plain(format: Format) -> Self {
         Self {
@@ -110,19 +110,19 @@ impl Printer {
         emit(&self.render_one(item, Time::now())?)
     }
 
-    /// Prints one thing of a stream as one line; false when nobody reads any more.
+    /// Prints one item of a stream as one line; false when the output is closed.
     pub(crate) fn line<T: View>(self, item: &T) -> Result<bool, Failure> {
         write_out(&self.render_line(item, Time::now())?)
     }
 
-    /// Draws a list anew on a terminal, with a line below it; false when nobody looks any more.
+    /// Draws a list again on a terminal, with a line below it; false when the output is closed.
     pub(crate) fn screen<T: View>(self, items: &[T], below: &str) -> Result<bool, Failure> {
         const HOME_AND_CLEAR: &str = "\x1b[H\x1b[2J";
         let list = self.render_list(items, Time::now())?;
         write_out(&format!("{HOME_AND_CLEAR}{list}\n{below}\n"))
     }
 
-    /// One thing of a stream as one line; pure, for tests.
+    /// One item of a stream as one line; pure, for tests.
     pub(crate) fn render_line<T: View>(self, item: &T, now: Time) -> Result<String, Failure> {
         Ok(match self.format {
             Format::Json => {
@@ -150,7 +150,7 @@ impl Printer {
         })
     }
 
-    /// One thing as text; pure, for tests.
+    /// One item as text; pure, for tests.
     pub(crate) fn render_one<T: Details>(self, item: &T, now: Time) -> Result<String, Failure> {
         Ok(match self.format {
             Format::Json => json(item)?,
@@ -181,12 +181,12 @@ fn unprintable(error: &dyn std::error::Error) -> Failure {
     )
 }
 
-/// Writes data to stdout. A reader that has seen enough (`| head`) is no error.
+/// Writes data to stdout. A closed pipe (`| head`) is no error.
 pub(crate) fn emit(text: &str) -> Result<(), Failure> {
     write_out(text).map(|_| ())
 }
 
-/// The same; false when the reader has seen enough.
+/// Writes data to stdout; false when the pipe is closed.
 fn write_out(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout
@@ -203,7 +203,7 @@ fn write_out(text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Talks on stderr; that nobody listens is no error.
+/// Prints a message on stderr. A closed stderr is no error.
 pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

@@ -1,9 +1,8 @@
-//! Makes a bundle of a folder, always the same bytes for the same files, whoever packs them, where
-//! and when.
+//! Makes a bundle of a folder. The same files give the same bytes, on any machine and at any time.
 //!
 //! Entries are sorted by path; owners, times and the gzip header are fixed. Modes are those of the
-//! files, without the right of group and others to write: that depends on who checked them out.
-//! What was made is read back with the code the server and the devices use, so a bundle they would
+//! files, without write permission for group and others, which depends on the umask of a checkout.
+//! The archive is read back with the code of the server and the agents, so a bundle that they would
 //! refuse is never written.
 
 use std::{
@@ -31,7 +30,7 @@ use crate::{
     text::printable,
 };
 
-/// File with patterns, in gitignore's form, of what stays out of a bundle.
+/// File with patterns (as in .gitignore) of files to leave out of a bundle.
 pub(crate) const IGNORE_FILE: &str = ".kernexignore";
 
 /// A checked archive on disk.
@@ -60,7 +59,7 @@ impl Packed {
         format!("{}-{}.tar.gz", manifest.name_or_default(), manifest.version)
     }
 
-    /// Gives the archive its place, replacing what was there.
+    /// Moves the archive to its path and replaces what was there.
     pub(crate) fn keep(self, path: &Path) -> Result<(), Failure> {
         files::share(&self.file)
             .and_then(|()| self.file.persist(path).map_err(|error| error.error))
@@ -101,7 +100,7 @@ pub(crate) async fn pack(
     })
 }
 
-/// Reads a bundle as the server and the devices will.
+/// Reads a bundle with the code of the server and the agents.
 pub(crate) async fn inspect(path: &Path) -> Result<Inspected, Failure> {
     let file = tokio::fs::File::open(path)
         .await
@@ -131,7 +130,7 @@ pub(crate) fn digest(path: &Path) -> Result<(Digest, u64), Failure> {
     read().map_err(|error| Failure::file("read", path, &error))
 }
 
-/// The manifest is looked at first: its mistakes are the most likely ones.
+/// The manifest is checked first: mistakes in it are the most likely.
 fn check_manifest(dir: &Path) -> Result<(), Failure> {
     let path = dir.join(MANIFEST_FILE);
     let bytes = fs::read(&path).map_err(|error| match error.kind() {
@@ -162,7 +161,7 @@ fn refused(error: &ArchiveError) -> Failure {
     Failure::new(Exit::Error, printable(&chain(error)), next)
 }
 
-/// What goes in: path within the bundle, and what is there. Sorted by the bytes of the path.
+/// The entries to pack: path within the bundle, and metadata. Sorted by the bytes of the path.
 fn entries(dir: &Path, leave_out: Option<&Path>) -> Result<BTreeMap<PathBuf, Metadata>, Failure> {
     let leave_out = leave_out.and_then(|path| fs::canonicalize(path).ok());
     let walk = WalkBuilder::new(dir)
@@ -279,7 +278,7 @@ async fn add(
         header.set_size(size);
         tar.append_data(&mut header, inside, (&mut file).take(size))
             .await?;
-        // A file that shrank leaves the archive short, one that grew leaves it torn.
+        // A file that changed its size meanwhile would damage the archive.
         if file.metadata().await?.len() != size {
             return Err(io::Error::other("it changed while it was packed"));
         }
@@ -287,7 +286,7 @@ async fn add(
     }
 }
 
-/// What of a mode is packed: 0600 stays 0600, 0664 becomes 0644.
+/// The mode to pack: 0600 stays 0600, 0664 becomes 0644.
 fn mode(path: &Path, metadata: &Metadata) -> io::Result<u32> {
     Ok(files::mode(path, metadata)? & 0o755)
 }

@@ -1,4 +1,4 @@
-//! Words, times and sizes for people, and making safe what devices say.
+//! Words, times and sizes for people; and text from devices without control characters.
 
 use std::fmt;
 
@@ -83,7 +83,7 @@ pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
 }
 
-/// `ATTEMPT_STATE_RUNNING` -> `running`: the word of the design for a value of a wire enum.
+/// `ATTEMPT_STATE_RUNNING` -> `running`: the word for a value of a protocol enum.
 pub(crate) fn word(wire_name: &str, prefix: &str) -> String {
     wire_name
         .strip_prefix(prefix)
@@ -91,7 +91,8 @@ pub(crate) fn word(wire_name: &str, prefix: &str) -> String {
         .to_ascii_lowercase()
 }
 
-/// The word for a wire enum's number; a value of a newer server is `unknown`, not an error.
+/// The word for the number of a protocol enum; a value of a newer server is `unknown`, not an
+/// error.
 macro_rules! state_word {
     ($enum:ty, $value:expr, $prefix:literal) => {
         <$enum>::try_from($value).map_or_else(
@@ -102,7 +103,7 @@ macro_rules! state_word {
 }
 pub(crate) use state_word;
 
-/// One line without control characters: what a device or a stranger wrote must not drive the
+/// One line without control characters: text of a device or a stranger must not control the
 /// terminal.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()

@@ -14,8 +14,8 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // One row. The cursor is the number of the newest event; whoever writes events holds this
-        // row until it commits.
+        // One row. The cursor is the number of the newest event; a transaction that writes events
+        // locks this row until it commits.
         let cluster = Table::create()
             .table("cluster")
             .col(integer("id").primary_key())

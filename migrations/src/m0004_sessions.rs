@@ -1,4 +1,4 @@
-//! Live sessions, one row per device, and the journals a device ever came with.
+//! Live sessions, one row per device, and the journals that each device has used.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

@@ -69,7 +69,7 @@ impl MigrationTrait for Migration {
         manager
             .create_index(index("attempts", ["deployment_id", "updated_at"]))
             .await?;
-        // The queue: only what the agent may still hold or is still to get.
+        // The queue: attempts that the agent may hold or is still to get.
         let mut queue = index("attempts", ["device_id", "bundle_name", "generation"]);
         manager
             .create_index(queue.and_where(Expr::col("unresolved")).to_owned())

@@ -1,4 +1,4 @@
-//! Reports about attempts this database does not know, kept aside for a human.
+//! Reports about attempts this database does not know, kept for an operator to look at.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

@@ -1,5 +1,4 @@
-//! What agents go by: configurations for devices or by selector, and per device what came of
-//! putting them together.
+//! Configurations of agents, for one device or by selector, and the merged result of each device.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -40,7 +39,7 @@ impl MigrationTrait for Migration {
             .table("device_configurations")
             .col(uuid("device_id").primary_key())
             .col(big_integer("revision"))
-            // What the device should work by, as it is pushed.
+            // The merged configuration, as it is pushed.
             .col(binary("configure"))
             // Where the newest revision was pushed; -1 when nowhere yet.
             .col(big_integer("sent_epoch"))

@@ -1,4 +1,4 @@
-//! Attempts whose `hooks.pre` asked to be asked again later, and the run they are granted next.
+//! Attempts whose `hooks.pre` asked for time, and the run they are granted next.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

@@ -31,7 +31,7 @@ impl MigrationTrait for Migration {
             .col(big_integer_null("opened_at"))
             .col(big_integer_null("passed_at"))
             .col(big_integer_null("soaked_at"))
-            // Failures an operator saw and went on over.
+            // Failures that an operator accepted.
             .col(big_integer("forgiven"))
             .primary_key(&mut key(["deployment_id", "number"]))
             .foreign_key(
@@ -45,7 +45,7 @@ impl MigrationTrait for Migration {
         // The times are facts about phases now.
         alter(manager, |table| table.drop_column("phase_opened_at")).await?;
         alter(manager, |table| table.drop_column("phase_soaked_at")).await?;
-        // Without phases everything was released when the deployment was made.
+        // Without phases every target was opened when the deployment was made.
         let count = || integer("phase_count").default(0).to_owned();
         alter(manager, |table| table.add_column(count())).await?;
         alter(manager, |table| {
@@ -64,7 +64,7 @@ impl MigrationTrait for Migration {
         manager
             .create_index(planned.and_where(Expr::col("phase_count").gt(0)).to_owned())
             .await?;
-        // Releases go by this within a phase.
+        // Targets of a phase are opened in this order.
         let rank = Table::alter()
             .table("targets")
             .add_column(big_integer("rank").default(0))
@@ -97,7 +97,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Changes one thing about the table; SQLite takes no more at a time.
+/// Changes one thing about the table; SQLite allows one change at a time.
 async fn alter(
     manager: &SchemaManager<'_>,
     change: impl FnOnce(&mut TableAlterStatement) -> &mut TableAlterStatement,

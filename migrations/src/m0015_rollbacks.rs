@@ -1,4 +1,4 @@
-//! What a device ran before and after each attempt, and deployments that take another one back.
+//! What a device ran before and after each attempt, and deployments that roll another one back.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

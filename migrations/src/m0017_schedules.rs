@@ -1,5 +1,5 @@
-//! When the targets of a deployment may begin, and which devices it goes on taking in. Most
-//! deployments have no such row.
+//! When the targets of a deployment may begin, and which devices join it later. Most deployments
+//! have no such row.
 
 use sea_orm_migration::{prelude::*, schema::*};
 
@@ -25,8 +25,7 @@ impl MigrationTrait for Migration {
             .col(big_integer_null("deadline"))
             // Whether what was open at the deadline has been closed.
             .col(boolean("deadline_passed"))
-            // Devices that come to match it later are taken in too; none for the devices of the
-            // order only.
+            // Devices that match it later join; null for a fixed set of devices.
             .col(text_null("selector"))
             // Failures in a row after which a device is left out, as it was set when the order was
             // given; 0 for never.

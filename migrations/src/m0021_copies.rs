@@ -1,4 +1,4 @@
-//! What tells the copies of a device apart once an operator has decided between them.
+//! How the copies of a device are told apart after an operator has decided between them.
 //!
 //! `journals.confirmed_epoch`: newest epoch confirmed in this journal while its device is
 //! conflicted, else 0. `journals.given_up_below`: copies of this journal that know no epoch as new

@@ -1,9 +1,8 @@
-//! Up to where the outcomes of a journal are in this database; what a restored database lacks is
-//! above it.
+//! The resume mark of a journal: its outcomes up to this number are in the database. A restored
+//! database lacks those above.
 //!
 //! `journals.recorded_seq`: every outcome of the journal numbered up to this has been recorded
-//! here; null while nobody knows, which is so until the first session of an agent that says what
-//! was acknowledged to it.
+//! here; null until the first session of an agent that says what was acknowledged to it.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

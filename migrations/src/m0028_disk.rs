@@ -12,7 +12,7 @@ impl MigrationTrait for Migration {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // "no space", "read-only" or "input/output error"; none while it is well.
+        // "no space", "read-only" or "input/output error"; null while it works.
         let fault = Table::alter()
             .table("devices")
             .add_column(text_null("disk_fault"))

@@ -1,4 +1,4 @@
-//! What is remembered of how a device proved itself.
+//! How a device authenticated last.
 //!
 //! `devices.protocol_revision`: newest revision of the session protocol its key has spoken, else 0;
 //! an older one is refused. `devices.conflict`: why the device is conflicted, else empty.

@@ -1,7 +1,7 @@
-//! Reading bundles that anybody may have made: the server checks them on upload, the agent unpacks
-//! them, and both walk the same code, so that what was accepted is what arrives.
+//! Reads bundles from untrusted sources. The server checks them on upload and the agent unpacks
+//! them with the same code, so that a bundle the server accepted is one the agent accepts.
 //!
-//! Reading and judging is the same on each platform. Writing, the feature `unpack`, is for Unix.
+//! Reading and checking work on every platform. Writing (feature `unpack`) is for Unix.
 //!
 //! Rejected, never skipped: anything but regular files, folders, relative symbolic links that stay
 //! inside and hard links to an earlier file (unpacked as copies). [`unpack`] keeps symbolic links
@@ -89,7 +89,7 @@ impl TryFrom<v1::BundleFormat> for Format {
     }
 }
 
-/// How much an archive may become.
+/// Limits of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Most bytes of the unpacked files together, and of the tar stream.
@@ -101,7 +101,7 @@ pub struct Limits {
     pub max_ratio: u64,
 }
 
-/// Room for a large program with its assets; a bomb is far beyond.
+/// Enough for a large program with its assets; an archive bomb is far beyond.
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -112,14 +112,14 @@ impl Default for Limits {
     }
 }
 
-/// What was found in an archive that will do.
+/// What a valid archive holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inspected {
     /// How it is compressed.
     pub format: Format,
     /// The manifest, byte for byte.
     pub manifest_json: Vec<u8>,
-    /// The same, read and checked.
+    /// The manifest, parsed and checked.
     pub manifest: Manifest,
     /// Bytes of all files once unpacked; hard links count as the copies they become.
     pub unpacked_bytes: u64,
@@ -127,7 +127,7 @@ pub struct Inspected {
     pub entries: u64,
 }
 
-/// Why an archive will not do, or could not be unpacked.
+/// Why an archive is refused or could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// It holds something that is never unpacked.
@@ -147,7 +147,7 @@ pub enum ArchiveError {
     /// A limit was hit.
     #[error("the archive is too large: its {what} above the limit of {limit}")]
     TooLarge {
-        /// What there is too much of, with its verb.
+        /// What is too much, with its verb ("unpacked bytes are").
         what: &'static str,
         /// The limit.
         limit: u64,
@@ -178,7 +178,7 @@ impl ArchiveError {
         matches!(self, Self::Io(error) if matches!(error.kind(), StorageFull | QuotaExceeded))
     }
 
-    /// What a device reports.
+    /// The reason that a device reports.
     #[must_use]
     pub fn failure_reason(&self) -> v1::FailureReason {
         match self {
@@ -193,7 +193,7 @@ impl ArchiveError {
     }
 }
 
-/// Walks the whole archive and writes nothing.
+/// Checks the whole archive and writes nothing.
 pub async fn inspect<R>(reader: R, limits: &Limits) -> Result<Inspected, ArchiveError>
 where
     R: AsyncRead + Unpin + Send,
@@ -202,14 +202,14 @@ where
     Ok(walked.inspected)
 }
 
-/// Walks the whole archive and writes its files into `into`, an empty folder or one to be made.
+/// Checks the whole archive and writes its files into `into`, which is empty or does not exist.
 ///
 /// The one top-level folder that holds the manifest, if there is one, is left out. Files and
 /// folders are synced before this returns; the caller syncs the parent of `into` (it will rename it
-/// anyway). When the archive will not do, and when the future is dropped, the caller removes `into`
-/// with what was written so far.
+/// anyway). After an error, and when the future is dropped, the caller removes `into` with what was
+/// written so far.
 ///
-/// Blocks the thread it runs on, now and then for long.
+/// Blocks its thread, sometimes for long.
 #[cfg(feature = "unpack")]
 pub async fn unpack<R>(reader: R, into: &Path, limits: &Limits) -> Result<Inspected, ArchiveError>
 where

@@ -1,8 +1,8 @@
-//! How messages become bytes: as prost does it, in buffers that begin small.
+//! How messages become bytes: as in prost, but with small buffers at first.
 //!
-//! By default every call has 8 KiB for each direction from its first moment on, and a control plane
-//! holds ten thousand calls that say a hundred bytes a minute. Here a buffer is as large as what it
-//! holds: 256 bytes, or the message that comes.
+//! By default every call has 8 KiB for each direction from the start, and a control plane has ten
+//! thousand calls that send a hundred bytes a minute. Here a buffer has 256 bytes, or the size of a
+//! larger message.
 
 use std::marker::PhantomData;
 

@@ -21,13 +21,13 @@ use crate::{handshake::ChannelBinding, trust::PinnedCa};
 
 const HTTP2: &[u8] = b"h2";
 
-/// What is spoken on.
+/// TCP, or TLS over it.
 pub type Transport = Either<TcpStream, TlsStream<TcpStream>>;
 
 /// An address cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AddressError {
-    /// It is none.
+    /// The text is no address.
     #[error("`{0}` is not an address like https://kernex.example.com:7443")]
     Malformed(String),
     /// TLS cannot be verified.
@@ -44,10 +44,10 @@ pub enum AddressError {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// Nobody took it.
+    /// The TCP connection failed.
     #[error("TCP failed")]
     Tcp(#[source] Box<dyn Error + Send + Sync>),
-    /// It would go over a network in the clear.
+    /// It would be plaintext over a network.
     #[error(
         "`{0}` is not this machine, and plaintext (http://) is for loopback addresses only; use https://"
     )]
@@ -63,7 +63,7 @@ pub enum DialError {
     TooSlow(Duration),
 }
 
-/// Where a control plane is and whom to believe there. Each connection follows the same rules.
+/// Where a control plane is, and which CA to trust there. Each connection follows the same rules.
 #[derive(Clone)]
 pub struct ControlPlane {
     address: String,
@@ -80,12 +80,12 @@ impl fmt::Debug for ControlPlane {
     }
 }
 
-/// A connection on which nothing was said yet.
+/// A connection on which nothing was sent yet.
 #[derive(Debug)]
 pub struct Connection {
-    /// What is spoken on.
+    /// Carries the bytes.
     pub io: Transport,
-    /// Which connection it is, as both ends see it.
+    /// What identifies this connection to both ends.
     pub binding: ChannelBinding,
 }
 
@@ -126,7 +126,7 @@ impl ControlPlane {
         })
     }
 
-    /// Asks the other machine after so long a silence whether it is still there.
+    /// After this much silence, asks the other machine whether it is still there.
     #[must_use]
     pub fn keepalive(mut self, after: Duration) -> Self {
         self.keepalive = Some(after);
@@ -186,7 +186,7 @@ impl ControlPlane {
         })
     }
 
-    /// Plaintext: whatever the name means elsewhere, only addresses of this machine are tried.
+    /// Plaintext: only addresses of this machine are tried, whatever the name resolves to.
     async fn connect_here(&self) -> Result<TcpStream, DialError> {
         let failed = |error: io::Error| DialError::Tcp(error.into());
         let port = self.origin.port_u16().unwrap_or(80);
@@ -208,7 +208,7 @@ impl ControlPlane {
     /// are set on it before.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
-        // TLS is done below, so tonic is not to look for it; calls still say where they really go.
+        // TLS is below tonic, so tonic must not look for it. Calls still carry the real address.
         Endpoint::from_static("http://kernex.invalid").origin(self.origin.clone())
     }
 

@@ -20,7 +20,7 @@ pub enum Side {
     After,
 }
 
-/// Passes a point; returns unless this very pass was asked for.
+/// Passes a point. Dies if this pass of this point is armed.
 #[cfg(all(feature = "crash-points", debug_assertions))]
 pub fn pass(act: &str, side: Side) {
     armed::pass(act, side);
@@ -136,7 +136,7 @@ mod armed {
     fn die() -> ! {
         let _ =
             rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        // The signal is on its way; nothing may happen any more.
+        // The signal is on its way; do nothing until it arrives.
         loop {
             std::thread::park();
         }

@@ -42,10 +42,9 @@ reasons! {
     Unauthenticated = "UNAUTHENTICATED",
     /// The key that was proved is of a device that was deleted. It never works again.
     DeviceDeleted = "DEVICE_DELETED",
-    /// The key that was proved is not its device's any more: another one took the device over. It
-    /// never works again.
+    /// The key that was proved was replaced by another one for its device. It never works again.
     KeyReplaced = "KEY_REPLACED",
-    /// The role is too low, or the thing is not the caller's.
+    /// The role is too low, or it does not belong to the caller.
     NotAllowed = "NOT_ALLOWED",
     /// No such thing.
     NotFound = "NOT_FOUND",
@@ -78,13 +77,13 @@ reasons! {
     /// The agent says it has a session number that this server never gave; the device is
     /// conflicted.
     EpochNotIssued = "EPOCH_NOT_ISSUED",
-    /// The server takes newer revisions of the session protocol only.
+    /// The server accepts newer revisions of the session protocol only.
     ProtocolTooOld = "PROTOCOL_TOO_OLD",
     /// The device spoke a newer revision of the session protocol before, or says that it could.
     ProtocolDowngraded = "PROTOCOL_DOWNGRADED",
     /// The device is not conflicted; there is nothing to decide.
     NotConflicted = "NOT_CONFLICTED",
-    /// It does not stand where that makes sense.
+    /// The state of the deployment does not allow it.
     WrongState = "WRONG_STATE",
     /// It is finished already.
     Finished = "FINISHED",

@@ -25,8 +25,8 @@ const ENROLL_PURPOSE: &[u8] = b"kernex.v1.enroll";
 const SESSION_PURPOSE: &[u8] = b"kernex.v2.session";
 const SESSION_PURPOSE_V1: &[u8] = b"kernex.v1.session";
 
-/// What ties a handshake to the one TLS connection it runs over (RFC 9266, `tls-exporter`): both
-/// ends compute the same 32 bytes, and whoever ends TLS between them computes others.
+/// Binds a handshake to its TLS connection (RFC 9266, `tls-exporter`): both ends compute the same
+/// 32 bytes; somebody who ends TLS between them gets other bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChannelBinding(Option<[u8; Self::LEN]>);
 
@@ -120,7 +120,7 @@ impl SessionTranscript<'_> {
 /// A `Hello` is not what its revision asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidHello {
-    /// Something stands beside a body, so that it is not clear what counts.
+    /// Another field is set beside the body, so that it is not clear which counts.
     #[error("fields stand beside the body")]
     Beside,
     /// The body is no `Hello`.
@@ -131,12 +131,12 @@ pub enum InvalidHello {
     Nested,
 }
 
-/// A `Hello` as its sender meant it.
+/// A `Hello` that was read, with the bytes that are signed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReadHello {
-    /// What it says; without a body.
+    /// Its fields; `body` is empty.
     pub hello: v1::Hello,
-    /// The bytes that are signed, since revision 2; what it says was read from them.
+    /// The signed bytes, since revision 2; the fields were read from them.
     pub body: Option<Bytes>,
 }
 

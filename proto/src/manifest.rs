@@ -1,8 +1,7 @@
-//! What `manifest.json` may say, checked once so that nobody downstream has to doubt it.
+//! What `manifest.json` may say. It is checked once, here, so that all other code can trust it.
 //!
-//! Fields this version does not know are kept, because a bundle outlives the agent that first reads
-//! it. Every refusal names the field by its path and says why, because an operator reads it far
-//! from the file.
+//! Unknown fields are kept, because a bundle may be newer than the agent that reads it. Every error
+//! names the field by its path and says why, because an operator reads it far from the file.
 
 mod fields;
 mod health;
@@ -34,8 +33,7 @@ pub const MAX_TIMEOUT_SECONDS: u64 = 86_400;
 /// for a restart: `EX_TEMPFAIL` of `sysexits.h`.
 pub const TRY_AGAIN_EXIT_CODE: i32 = 75;
 
-/// How long a `hooks.pre` that asks for it is left alone when the manifest does not say, in
-/// seconds.
+/// Seconds until a `hooks.pre` that asked for time runs again, when the manifest does not say.
 pub const DEFAULT_RETRY_SECONDS: u64 = 60;
 
 /// Bundle name when neither manifest nor upload gives one.
@@ -50,7 +48,7 @@ pub struct Manifest {
     pub name: Option<String>,
     /// Version, the only field that must be there.
     pub version: String,
-    /// How the bundle is put to work.
+    /// How the bundle is deployed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deploy: Option<Deploy>,
     /// Scripts around the switch of `current`.
@@ -76,7 +74,7 @@ pub struct Manifest {
     pub extra: Map<String, Value>,
 }
 
-/// How the bundle is put to work.
+/// How the bundle is deployed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Deploy {
     /// Shell command, or a file in the bundle; run with `/bin/sh` in the release's folder.
@@ -113,7 +111,7 @@ impl Hooks {
 /// How to go back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Rollback {
-    /// Brings this release back to work after a newer one failed; run in this release's folder in
+    /// Makes this release work again after a newer one failed; run in this release's folder in
     /// place of `deploy.script` and `hooks.post`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub script: Option<String>,
@@ -128,11 +126,11 @@ pub enum Restart {
     Expected,
 }
 
-/// Why a manifest will not do: which field, and what is wrong with it.
+/// Why a manifest is not valid: which field, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{MANIFEST_FILE}: {field}{why}", field = Named(.field))]
 pub struct ManifestError {
-    /// Path of the field, like `deploy.timeout_seconds`; empty when the whole file is meant.
+    /// Path of the field, like `deploy.timeout_seconds`; empty for the whole file.
     pub field: String,
     /// What is wrong, as the rest of a sentence that starts with the field.
     pub why: String,
@@ -203,14 +201,14 @@ impl Manifest {
         self.rollback.as_ref()?.script.as_deref()
     }
 
-    /// Limit for each script as the manifest wishes it; the agent caps it.
+    /// Limit for each script in the manifest; the agent caps it.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         let wished = self.deploy.as_ref().and_then(|d| d.timeout_seconds);
         Duration::from_secs(wished.unwrap_or(DEFAULT_TIMEOUT_SECONDS))
     }
 
-    /// How long a `hooks.pre` that asked for it is left alone.
+    /// Time until a `hooks.pre` that asked for time runs again.
     #[must_use]
     pub fn retry_after(&self) -> Duration {
         Duration::from_secs(self.hooks.retry_seconds.unwrap_or(DEFAULT_RETRY_SECONDS))

@@ -7,8 +7,8 @@ use std::{
     path::Path,
 };
 
-/// Takes away every right beyond `most`, set-id and sticky bits among them. A path that is gone, or
-/// that only somebody else can change, is left as it is; the latter is said in the log.
+/// Removes every mode bit beyond `most`, also set-id and sticky bits. A path that does not exist,
+/// or that belongs to another user, stays as it is; the latter is logged.
 ///
 /// # Errors
 /// When the path cannot be looked at, or its file system refuses.

@@ -79,7 +79,7 @@ impl std::fmt::Debug for LogFilter {
 }
 
 impl LogFilter {
-    /// Logs by another filter from now on; `None` is the one the process was started with.
+    /// Uses another filter from now on; `None` is the one the process was started with.
     pub fn set(&self, text: Option<&str>) -> Result<(), TelemetryError> {
         let filter = filter(text.unwrap_or(&self.default))?;
         // It fails only after the logs themselves are gone.
@@ -165,7 +165,7 @@ fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
         })
 }
 
-/// An environment variable that says something.
+/// An environment variable that is set and not empty.
 fn set(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.trim().is_empty())
 }

@@ -1,4 +1,4 @@
-//! Trust in the control plane: its CA is pinned, and nobody else's certificate is believed.
+//! Trust in the control plane: its CA is pinned, and no other certificate is accepted.
 //!
 //! The chain has to lead to the pinned CA, the leaf has to be made for servers (`serverAuth`), and
 //! its name has to be the one we dialled. A device may boot in 1970 or in 2099, so agents ignore
@@ -33,7 +33,7 @@ pub enum Dates {
     Ignored,
 }
 
-/// What is believed about the server's CA.
+/// What is known about the server's CA.
 #[derive(Debug)]
 enum Trust {
     /// These CA certificates, from an earlier enrolment.
@@ -73,7 +73,7 @@ impl PinnedCa {
         })
     }
 
-    /// The CA that a fingerprint turned out to mean, PEM.
+    /// The CA that matched the fingerprint, PEM.
     #[must_use]
     pub fn learnt_pem(&self) -> Option<String> {
         match &self.trust {
@@ -94,9 +94,8 @@ impl PinnedCa {
             .map(anchor_from_trusted_cert)
             .collect::<Result<Vec<_>, _>>()
             .map_err(bad_certificate)?;
-        // Dates are checked by the library whether one wants it or not. A date that does not fit
-        // says which one would, so the check is repeated at that instant; a chain of two needs two
-        // repetitions at most.
+        // The library always checks dates. Its error says which instant would be valid, so the
+        // check is repeated at that instant; a chain of two needs two repetitions at most.
         for _ in 0..4 {
             match leaf.verify_for_usage(
                 self.algorithms.all,
@@ -167,8 +166,8 @@ impl ServerCertVerifier for PinnedCa {
     }
 }
 
-/// Whether one of the CA certificates of `trusted_pem` signed `bundle_pem`, which then takes their
-/// place.
+/// Whether one of the CA certificates of `trusted_pem` signed `bundle_pem`, which is to replace
+/// them.
 #[must_use]
 pub fn rotation_is_signed(trusted_pem: &str, bundle_pem: &str, signature: &[u8]) -> bool {
     let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;

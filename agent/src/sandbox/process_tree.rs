@@ -6,8 +6,8 @@
 //! * it descends from the script;
 //! * it is in the script's process group;
 //! * it has the marker of the attempt in its environment;
-//! * it has no marker at all, and is an orphan that appeared while this script was the only one that
-//!   ran in this process.
+//! * it has no marker at all, and is an orphan that appeared while this script was the only one in
+//!   this process.
 
 use std::{
     collections::{HashMap, HashSet},

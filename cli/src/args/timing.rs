@@ -1,4 +1,4 @@
-//! When a deployment's work may begin, as it is typed.
+//! Options of `deploy` that say when work may begin.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! What every call gets on its way to the control plane: a span, the token, the trace and, when it
-//! answers once, a deadline.
+//! is not a stream, a deadline.
 //!
-//! The name of the method is the path of the request, and the schema says which methods answer
-//! once; so a caller names neither.
+//! The path of the request names the method, and the schema says which methods answer once. So
+//! callers name neither.
 
 use std::{
     collections::HashSet,
@@ -28,7 +28,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The methods that answer once, such as `kernex.v1.DeviceService/GetDevice`.
 static ANSWERED_ONCE: LazyLock<HashSet<String>> = LazyLock::new(|| {
-    // It was compiled in; a test reads it.
+    // It is compiled in; a test reads it.
     let set = prost_types::FileDescriptorSet::decode(kernex_proto::DESCRIPTORS).unwrap_or_default();
     let mut names = HashSet::new();
     for file in &set.file {
@@ -44,7 +44,7 @@ static ANSWERED_ONCE: LazyLock<HashSet<String>> = LazyLock::new(|| {
     names
 });
 
-/// A channel whose calls are prepared.
+/// A channel that adds these to every call.
 #[derive(Clone)]
 pub(crate) struct Calls<S> {
     channel: S,

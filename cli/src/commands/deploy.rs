@@ -15,7 +15,7 @@ use crate::{
 mod plan;
 mod rollout;
 
-/// Creates the deployment, and stays when asked to.
+/// Creates the deployment, and watches it with `--watch`.
 pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failure> {
     let bundle_arg = parse_bundle_arg(&args.bundle)?;
     let rollout = rollout::rollout(args.rollout)?;
@@ -39,7 +39,7 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
             } else {
                 format!("Pushed {reference}.")
             });
-            // The digest says exactly these bytes.
+            // The digest names exactly these bytes.
             bundle.digest
         }
     };
@@ -88,8 +88,7 @@ pub(crate) async fn create(
     present(answer.deployment, "deployment")
 }
 
-/// What looks like an id is one; names and ids are otherwise never confused, a name may not be a
-/// UUID.
+/// Sorts devices into ids and names. A text in the form of a UUID is an id: no name has that form.
 fn with_devices(
     mut request: v1::CreateDeploymentRequest,
     devices: Vec<String>,
@@ -110,7 +109,8 @@ enum BundleArg<'a> {
     Local(&'a Path),
 }
 
-/// `name:version` and digests are on the server; everything else is a file or folder here.
+/// `name:version` and digests mean a bundle on the server; everything else is a local file or
+/// folder.
 fn parse_bundle_arg(text: &str) -> Result<BundleArg<'_>, Failure> {
     let path = Path::new(text);
     if text.parse::<Digest>().is_ok() || (text.contains(':') && !text.contains('/')) {

@@ -1,4 +1,4 @@
-//! `device`: who is there, how they are, what they run. One file a verb.
+//! `device`: which there are, how they are, what they run. One file a verb.
 
 use super::Session;
 use crate::{args::DeviceCommand, error::Failure};

@@ -32,14 +32,14 @@ pub(crate) async fn run(session: &Session, command: EventCommand) -> Result<(), 
 
 struct Watch {
     client: Client,
-    /// The last event seen; none begins with whatever comes next.
+    /// The last event seen; with none the watch begins with the next one.
     after: Option<u64>,
     kinds: Vec<String>,
     printer: Printer,
 }
 
 enum StreamEnd {
-    /// Nobody reads the output any more.
+    /// The output is closed.
     Unread,
     Stream,
 }

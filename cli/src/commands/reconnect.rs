@@ -1,5 +1,10 @@
-//! How a watch goes on after its stream was cut: quietly, for as long as the server may reasonably
-//! be away.
+//! The reconnect policy of watches: how one continues after its stream was cut.
+//!
+//! | server is away for | what happens |
+//! |---|---|
+//! | less than 10 s | tries again, without a message |
+//! | 10 s to 60 s | prints one message, tries again |
+//! | more than 60 s, or an error that cannot pass | the watch fails |
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +13,9 @@ use tonic::Status;
 
 use crate::error::{Exit, Failure, is_passing};
 
-/// How long a server may be away before watching gives up.
+/// How long a server may be away before the watch gives up.
 const LIMIT: Duration = Duration::from_secs(60);
-/// A restart of the server is not worth a word.
+/// A server that is away for less than this is not mentioned: it may be restarting.
 const WARN_AFTER: Duration = Duration::from_secs(10);
 /// Pauses between two tries: doubled from the first up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -25,7 +30,7 @@ pub(crate) struct ReconnectPolicy {
 }
 
 impl ReconnectPolicy {
-    /// The server was here just now.
+    /// A policy for a server that has just answered.
     pub(crate) fn new() -> Self {
         Self {
             last_message: Instant::now(),
@@ -38,13 +43,13 @@ impl ReconnectPolicy {
         }
     }
 
-    /// The server said something.
+    /// The server sent a message: everything starts again.
     pub(crate) fn note_message(&mut self) {
         *self = Self::new();
     }
 
-    /// Waits before the next try, after a stream that ended with this status or just ended; fails
-    /// when trying again makes no sense any more.
+    /// Waits before the next try, after a stream ended with this status or without one. Fails when
+    /// trying again makes no sense.
     pub(crate) async fn wait(
         &mut self,
         ended: Option<Status>,

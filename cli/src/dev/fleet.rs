@@ -1,5 +1,5 @@
-//! The tasks of `dev`: one control plane, some agents, their stop signals, and who notices when one
-//! dies.
+//! The tasks of `dev`: one control plane, some agents, their stop tokens, and the report when one
+//! of them fails.
 
 use std::{
     future::Future,
@@ -15,9 +15,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::error::{Exit, Failure};
 
-/// Agents have this long to leave.
+/// Most time for the agents to stop.
 const AGENTS_STOP: Duration = Duration::from_secs(8);
-/// The control plane has this long to drain.
+/// Most time for the control plane to drain.
 const SERVER_STOP: Duration = Duration::from_secs(5);
 
 pub(super) struct Fleet {
@@ -29,7 +29,7 @@ pub(super) struct Fleet {
     starter: Starter,
 }
 
-/// Starts devices; a handle of its own, so that the fleet can be watched meanwhile.
+/// Starts devices. A handle of its own, so that the fleet can be watched at the same time.
 #[derive(Clone)]
 pub(super) struct Starter {
     /// Where the control plane listens.
@@ -40,7 +40,7 @@ pub(super) struct Starter {
     failures: FailureReports,
 }
 
-/// Tells about the first death; later ones follow from it.
+/// Reports the first task that failed; later failures follow from it.
 #[derive(Clone)]
 struct FailureReports(mpsc::Sender<Failure>);
 
@@ -51,12 +51,12 @@ impl FailureReports {
             format!("{who} stopped: {why:#}"),
             "Run it again with RUST_LOG=info to see more.",
         );
-        // Full means that another one was first.
+        // A full queue means that another one was first.
         let _ = self.0.try_send(failure);
     }
 }
 
-/// Tells about a task that ends before it was asked to, by a panic too.
+/// Reports a task that ends before it was asked to, also by a panic.
 struct Watched {
     who: String,
     failures: FailureReports,
@@ -105,7 +105,7 @@ impl Fleet {
         let failure_reports = FailureReports(sender);
         let shutdown = Shutdown::new();
         let mut config = kernex_server::Config::for_dev(&folder);
-        // Often enough to see something happen.
+        // Short, so that something can be seen.
         config.heartbeat_interval = Duration::from_secs(5);
         config.drain_deadline = SERVER_STOP;
 
@@ -141,7 +141,7 @@ impl Fleet {
         self.starter.clone()
     }
 
-    /// Resolves when something stopped that should run.
+    /// Resolves when something has stopped that should run.
     pub(super) async fn first_failure(&mut self) -> Failure {
         match self.failures.recv().await {
             Some(failure) => failure,
@@ -150,7 +150,7 @@ impl Fleet {
         }
     }
 
-    /// Stops the agents first, so that they leave in peace, then the control plane.
+    /// Stops the agents first, so that they can say goodbye, then the control plane.
     pub(super) async fn stop(mut self) {
         self.agents_stop.cancel();
         self.agents.close();
@@ -169,8 +169,8 @@ impl Fleet {
 }
 
 impl Starter {
-    /// Starts all devices at once: making a key keeps one processor busy, so they share what there
-    /// is.
+    /// Starts all devices at once: making a key keeps one processor busy, so they share the
+    /// processors.
     pub(super) fn start_devices(&self, count: u16, token: &EnrollmentToken) {
         for number in 1..=count {
             let name = format!("device-{number}");

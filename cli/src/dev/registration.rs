@@ -1,5 +1,4 @@
-//! The context of a running `dev`: there while it runs, gone afterwards, and never in the way of
-//! another one.
+//! The context of a running `dev`: it exists while `dev` runs, and never replaces another context.
 
 use crate::{
     context::{ConfigFile, Context, Contexts, process_env},
@@ -16,8 +15,7 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    /// Writes it. It becomes the current one only when there is none: nobody's other fleet is taken
-    /// away.
+    /// Writes it. It becomes the current context only when there is none.
     pub(super) fn write(context: Context) -> Result<Self, Failure> {
         Self::write_to(ConfigFile::locate(&process_env)?, context)
     }
@@ -37,7 +35,7 @@ impl Registration {
         })
     }
 
-    /// What to try now.
+    /// What to try next, as text for the user.
     pub(super) fn invitation(&self) -> String {
         let name = &self.name;
         let with = if self.current {
@@ -53,7 +51,7 @@ impl Registration {
         )
     }
 
-    /// Takes it away again, unless somebody put something else in its place.
+    /// Removes it again, unless another context has its name now.
     pub(super) fn remove(self) -> Result<(), Failure> {
         self.file.change(|all| {
             if all.contexts.get(&self.name) == Some(&self.context) {
@@ -67,8 +65,7 @@ impl Registration {
     }
 }
 
-/// `dev`, or `dev-2` and so on while another one runs or somebody gave that name to a context of
-/// their own.
+/// `dev`; or `dev-2` and so on, while another `dev` runs or a context of the user has that name.
 fn free_name(all: &Contexts, lives: impl Fn(u32) -> bool) -> String {
     let taken = |name: &str| match all.contexts.get(name) {
         None => false,

@@ -34,7 +34,7 @@ impl View for ContextView {
     }
 }
 
-/// An enrolment token; its text is there only right after it was made.
+/// An enrolment token. Its text is known only right after it was made.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct EnrollmentView {
     id: String,
@@ -120,7 +120,7 @@ impl View for EnrollmentView {
         row
     }
 
-    /// The token's text while it is known: it is what a script wants from `create -o name`.
+    /// The token's text while it is known: scripts use `create -o name` to get it.
     fn name(&self) -> String {
         self.token.clone().unwrap_or_else(|| self.id.clone())
     }

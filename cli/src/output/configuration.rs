@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Details, Field, Time, View, ago};
 
-/// Settings as they are typed, without those that are not given.
+/// Settings by name, without those that are not set.
 fn settings_of(settings: Option<v1::AgentSettings>) -> BTreeMap<&'static str, String> {
     let settings = settings.unwrap_or_default();
     let number = |value: Option<u64>| value.map(|value| value.to_string());

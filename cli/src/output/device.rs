@@ -392,7 +392,7 @@ pub(crate) struct HistoryView {
     /// What the device ran once it was over; empty when nothing, or not yet known.
     active_version: String,
     active_digest: String,
-    /// The deployment it took back; empty when it was no rollback.
+    /// The deployment it rolled back; empty when it was no rollback.
     rolls_back: String,
 }
 

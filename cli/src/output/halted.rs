@@ -64,7 +64,8 @@ impl HaltedView {
     }
 }
 
-/// How many devices stand how, the most first: "2 stopped, 1 ended as failed (interrupted)".
+/// How many devices have which standing, the most frequent first: "2 stopped, 1 ended as failed
+/// (interrupted)".
 pub(crate) fn summary(devices: &[HaltedView]) -> String {
     let mut counts = BTreeMap::<String, usize>::new();
     for device in devices {

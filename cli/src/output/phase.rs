@@ -64,7 +64,7 @@ impl From<v1::PhaseStatus> for PhaseView {
 }
 
 impl PhaseView {
-    /// As it stays once the deployment is finished: nothing of it is open any more.
+    /// The phase after its deployment finished: it is not open any more.
     pub(super) fn once_finished(mut self) -> Self {
         if matches!(self.state, "open" | "soaking") {
             self.state = "ended";

@@ -28,7 +28,7 @@ struct ObstacleView {
     message: String,
 }
 
-/// A clock that is this far off is worth a word, in milliseconds.
+/// A clock that is off by more than this is mentioned, in milliseconds.
 const NOTABLE_SKEW: u64 = 60_000;
 
 impl From<v1::DevicePlan> for PlanView {

@@ -1,5 +1,4 @@
-//! Progress on stderr: bars on a terminal, plain lines for a watch in a pipe, nothing in the way of
-//! the data.
+//! Progress on stderr: bars on a terminal, plain lines in a pipe. The data on stdout stays clean.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,7 +30,7 @@ pub(crate) fn transfer(what: &str, total: u64) -> ProgressBar {
     bar
 }
 
-/// A spinner for something without a measure; said as a line when stderr is not a terminal.
+/// A spinner for something without a measure; a line when stderr is not a terminal.
 #[cfg(feature = "dev")]
 pub(crate) fn waiting(what: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
@@ -44,11 +43,11 @@ pub(crate) fn waiting(what: &str) -> ProgressBar {
     bar
 }
 
-/// Shows a deployment as it goes on.
+/// Shows the progress of a deployment.
 pub(crate) struct Watching {
     bars: Option<Bars>,
     said: HashMap<String, String>,
-    /// Prints each change on stdout instead of talking.
+    /// Prints each change on stdout instead of messages on stderr.
     lines: Option<Printer>,
     rate: Rate,
     standing: String,
@@ -64,7 +63,7 @@ struct Rate {
 }
 
 impl Rate {
-    /// A shorter while says nothing.
+    /// A rate over a shorter time says nothing.
     const WINDOW: Duration = Duration::from_secs(2);
 
     fn new() -> Self {
@@ -170,7 +169,8 @@ impl Watching {
     pub(crate) fn deployment(&mut self, deployment: &DeploymentView) {
         if let Some(printer) = self.lines {
             let deployment = Box::new(deployment.clone());
-            // Nobody reading is no reason to stop following: the exit code still says how it ended.
+            // A closed output is no reason to stop: the exit code still says how the deployment
+            // ended.
             let _ = printer.line(&DeploymentChange::Deployment { deployment });
             return;
         }
@@ -185,7 +185,7 @@ impl Watching {
             bars.overall.set_message(printable(&message));
             return;
         }
-        // Without a terminal a new phase or a pause is worth a line, a count is not.
+        // Without a terminal a new phase or a pause gets a line; a new count does not.
         let standing = printable(&deployment.standing());
         if standing != self.standing {
             if !standing.is_empty() {
@@ -216,7 +216,8 @@ impl Watching {
                 bars.failures.set_message(failures(&failed).join("\n"));
             }
             None => {
-                // Bytes would be a flood of lines; a new state or step is worth one.
+                // A new state or step gets a line; a line for each change of bytes would be too
+                // many.
                 let known = target.phase();
                 if self.said.get(target.device()) != Some(&known) {
                     say(&format!("  {line}"));
@@ -226,7 +227,7 @@ impl Watching {
         }
     }
 
-    /// Says something between the bars.
+    /// Prints a message above the bars.
     pub(crate) fn say(&self, text: &str) {
         match &self.bars {
             Some(bars) => bars.group.suspend(|| say(text)),
@@ -234,7 +235,7 @@ impl Watching {
         }
     }
 
-    /// Takes the bars away.
+    /// Removes the bars.
     pub(crate) fn finish(self) {
         if let Some(bars) = self.bars {
             for bar in bars.devices.into_values() {

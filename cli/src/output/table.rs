@@ -1,13 +1,13 @@
-//! Tables without lines: columns two spaces apart, the same on a terminal and in a pipe, where
-//! colours go.
+//! Tables without lines: columns two spaces apart, the same on a terminal and in a pipe, except for
+//! colours.
 //!
-//! Rows are never broken to fit: what is copied from a narrow terminal is what a script would see.
+//! Rows are never broken to fit a terminal, so that copied text is what a script would get.
 
 use comfy_table::{Cell, Color, Table, presets};
 
 use super::printable;
 
-/// One cell: text, and how good the news is.
+/// One cell: its text, and whether it is good or bad news.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Field {
     text: String,
@@ -27,7 +27,7 @@ impl Field {
         &self.text
     }
 
-    /// A state word in the colour of its news; unknown words stay plain.
+    /// A word for a state, in its colour; unknown words have none.
     pub(crate) fn state(word: &str) -> Self {
         let color = match word {
             "online" | "succeeded" => Some(Color::Green),

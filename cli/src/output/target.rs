@@ -19,7 +19,7 @@ pub(crate) struct TargetView {
     step: String,
     bytes_done: u64,
     bytes_total: u64,
-    /// A stop was carried out; how it ended is yet to come.
+    /// A stop was carried out; the outcome has not come yet.
     stopped: bool,
     /// Empty unless failed.
     reason: String,
@@ -103,7 +103,7 @@ impl TargetView {
         (self.step == "download").then_some(self.bytes_done)
     }
 
-    /// State and step, without what changes all the time.
+    /// State and step, without the numbers that change all the time.
     pub(crate) fn phase(&self) -> String {
         let stopped = if self.stopped { " stopped" } else { "" };
         format!("{} {}{stopped}", self.state, self.step)

@@ -1,18 +1,18 @@
 //! Making many files durable at once.
 //!
-//! The first ones are synced one by one, which a few of them are done with sooner than with
-//! everything that other programs have written to the same disk. Beyond that one `syncfs` does for
-//! all, where it reports what could not be written: Linux 5.8 or later, and a file system that does
-//! on `syncfs` what it does on `fsync`.
+//! The first ones are synced one by one: for a few files that is faster than `syncfs`, which also
+//! writes the data of all other programs. Beyond that one `syncfs` replaces many `fsync`, where it
+//! reports write errors: Linux 5.8 or later, and a file system that does on `syncfs` what it does
+//! on `fsync`.
 
 use std::{fs::File, io, path::Path, path::PathBuf};
 
 use rustix::io::Errno;
 
-/// So many files and folders are synced one by one.
+/// Number of files and folders that are synced one by one.
 const EACH: u64 = 128;
 
-/// Linux tells of what could not be written in the answer to `syncfs` from this version on.
+/// From this version on, Linux returns write errors from `syncfs`.
 const TELLS: (u64, u64) = (5, 8);
 
 /// ext2, ext3 and ext4; XFS; Btrfs; F2FS; tmpfs. Others may leave out what only `fsync` asks of
@@ -21,9 +21,9 @@ const TRUSTED: [u64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102
 
 /// How the files below one folder become durable.
 pub(super) struct Durable {
-    /// Opened before anything is written: it is told of every failure since.
+    /// Opened before anything is written, so that it learns of every error since.
     volume: File,
-    /// Whether one sync may do for many.
+    /// Whether one `syncfs` may replace many `fsync`.
     together: bool,
     /// Files and folders so far.
     count: u64,
@@ -66,7 +66,7 @@ impl Durable {
         if self.together && self.count > EACH {
             match rustix::fs::syncfs(&self.volume) {
                 Ok(()) => {}
-                // A filter of system calls does not know it.
+                // A filter of system calls refuses it.
                 Err(Errno::NOSYS | Errno::PERM) => {
                     for path in all() {
                         File::open(path)?.sync_all()?;
@@ -75,13 +75,13 @@ impl Durable {
                 Err(error) => return Err(error.into()),
             }
         }
-        // This also asks a file system that has stopped, of which some kernels say nothing in the
-        // answer to `syncfs`.
+        // This also fails on a file system that was shut down, which some kernels do not report
+        // from `syncfs`.
         File::open(folder)?.sync_all()
     }
 }
 
-/// Whether a kernel of this release, as in `6.1.0-13-amd64`, tells of failures.
+/// Whether a kernel of this release, such as `6.1.0-13-amd64`, reports errors.
 fn tells(release: &str) -> bool {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     let mut number = || numbers.next().and_then(|text| text.parse().ok());

@@ -1,9 +1,9 @@
-//! What a name in an archive may look like; pure, so that it can be tested to death.
+//! Which names an archive may contain; pure functions, tested with many inputs.
 
 /// Longest path, in bytes; the rest of the kernel's 4096 belongs to the folder it is unpacked into.
 const MAX_PATH_BYTES: usize = 2048;
 
-/// Deepest nesting; a real tree stays far below, a made-up one costs memory at each level.
+/// Deepest nesting. Real trees are far below; an invented one would cost memory at each level.
 const MAX_DEPTH: usize = 128;
 
 /// Longest name of a single file.
@@ -11,8 +11,8 @@ const MAX_NAME_BYTES: usize = 255;
 
 /// A path within an archive: plain components with `/` between them; empty is the root.
 ///
-/// These are the archive's own bytes, so that each platform judges an archive alike, those whose
-/// own paths look different too. In their order a folder comes before what it holds.
+/// The bytes are those of the archive, so that every platform decides alike. In their order a
+/// folder comes before its content.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct EntryPath(Vec<u8>);
 

@@ -1,5 +1,6 @@
-//! From compressed bytes to the tar stream, metered on both sides, so that a bomb is noticed while
-//! it unfolds and a failing disk or network is told from a damaged archive.
+//! From compressed bytes to the tar stream. Both sides are counted, so that an archive bomb is
+//! noticed while it is read, and an error of the disk or network is not taken for a damaged
+//! archive.
 
 use std::{
     io::{self, Cursor},
@@ -16,7 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader, C
 
 use super::{ArchiveError, Format, Limits};
 
-/// Below this the ratio says nothing: a small log file shrinks very well.
+/// Below this size the ratio is not checked: small files can shrink very well.
 const RATIO_FLOOR: u64 = 64 * 1024 * 1024;
 
 /// Most zero bytes after the last entry; GNU tar pads to 10 KiB.
@@ -52,8 +53,8 @@ impl Meter {
         }
     }
 
-    /// Lets this many bytes of the tar stream through from here on. The tar reader collects long
-    /// names in memory; this keeps them small.
+    /// Allows this many more bytes of the tar stream. The tar reader collects long names in memory;
+    /// this limits them.
     pub(super) fn allow(&self, bytes: u64) {
         let now = self.unpacked.load(Relaxed);
         self.allowed.store(now.saturating_add(bytes), Relaxed);
@@ -64,7 +65,7 @@ impl Meter {
         self.ended.load(Relaxed)
     }
 
-    /// What an error of the tar reader really was.
+    /// The real cause behind an error of the tar reader.
     pub(super) fn explain(&self, error: io::Error) -> ArchiveError {
         match self.hit.load(Relaxed) {
             BYTES_HIT => too_many_bytes(&self.limits),

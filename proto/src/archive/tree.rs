@@ -1,5 +1,4 @@
-//! Every path an archive has named so far: the place where duplicates, wrong parents and too many
-//! entries show.
+//! Every path of the archive so far: finds duplicates, wrong parents and too many entries.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +14,7 @@ const MAX_NAME_BYTES: u64 = 64 * 1024 * 1024;
 /// Most steps taken to follow all symbolic links: a real bundle needs some ten for each.
 const MAX_LINK_STEPS: u64 = 2_000_000;
 
-/// What stands at a path.
+/// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Node {
     /// A folder, with its mode once its own entry came.
@@ -33,7 +32,7 @@ pub(super) struct Tree {
     name_bytes: u64,
 }
 
-/// A walk that came to a good end.
+/// The result of a complete walk.
 pub(super) struct Walked {
     pub(super) inspected: Inspected,
     #[cfg(feature = "unpack")]
@@ -57,7 +56,7 @@ impl Tree {
         let mut above = path.parent();
         while let Some(parent) = above.filter(|parent| !parent.is_root()) {
             match self.nodes.get(&parent) {
-                // Whatever is above a known folder was checked when that came.
+                // The parents of a known folder were checked when it came.
                 Some(Node::Folder { .. }) => break,
                 Some(_) => return Err(refuse("is placed inside something that is not a folder")),
                 None => {}

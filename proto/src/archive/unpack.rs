@@ -1,10 +1,11 @@
-//! Writing what the walk found good: into a staging folder, synced, and only then in place.
+//! Writes the entries that passed the checks: into a staging folder, synced, and only then into
+//! place.
 //!
-//! During the walk there is no symbolic link below the staging folder and every parent was made
-//! here, so a path of plain components cannot lead elsewhere; files are made with `O_EXCL`, folders
+//! During the walk there is no symbolic link below the staging folder, and every parent was made
+//! here. So a path of plain components cannot lead elsewhere. Files are made with `O_EXCL`, folders
 //! with a `mkdir` that must succeed.
 //!
-//! Folders, small files and copies are written where the walk runs, which has to be a thread that
+//! Folders, small files and copies are written on the thread of the walk, which must be one that
 //! may block: there can be very many of them, and each hand-over would cost more than the file.
 
 use std::{
@@ -44,7 +45,7 @@ pub(super) struct Disk {
 pub(super) enum Writing {
     /// All of it so far.
     Small { path: PathBuf, bytes: Vec<u8> },
-    /// It has outgrown the memory.
+    /// It is larger than the memory for small files.
     Large(tokio::fs::File),
 }
 
@@ -86,7 +87,8 @@ impl Writing {
 }
 
 impl Disk {
-    /// Makes `into` if it is not there, insists on its being empty, and stages below it.
+    /// Makes `into` if it does not exist, fails if it is not empty, and makes a staging folder
+    /// below it.
     pub(super) fn prepare(into: &Path) -> io::Result<Self> {
         fs::create_dir_all(into)?;
         if fs::read_dir(into)?.next().is_some() {
@@ -184,7 +186,7 @@ impl Disk {
         })
     }
 
-    /// Lets what still runs come to an end; what was written stays for the caller to remove.
+    /// Waits for running writes to end; the caller removes what was written.
     pub(super) async fn abandon(mut self) {
         while self.syncs.join_next().await.is_some() {}
     }
@@ -214,7 +216,7 @@ fn on_disk(path: &EntryPath) -> &Path {
     Path::new(OsStr::from_bytes(path.as_bytes()))
 }
 
-/// Nobody else looks in before the modes of the archive are set.
+/// Private until the modes of the archive are set.
 fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
 }

@@ -1,5 +1,5 @@
-//! The one walk through an archive: each entry is judged, entered into the tree and, when
-//! unpacking, written.
+//! The only walk through an archive: each entry is checked, added to the tree and, when unpacking,
+//! written.
 
 use std::io;
 
@@ -23,11 +23,11 @@ const HEADER_ALLOWANCE: u64 = 1024 * 1024;
 /// Bytes of a file that are in memory at once.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// Neither user nor group may be taken over by running a file, and a sticky file means nothing.
-/// Folders lose these bits: on shared disks every folder has one.
+/// Set-id bits would let a file run as another user or group; a sticky file has no meaning. Folders
+/// lose these bits: on shared disks every folder has one.
 const SPECIAL_BITS: u32 = 0o7000;
 
-/// What of a mode survives: nobody but the owner changes what runs on a device.
+/// The part of a mode that is kept: only the owner may change what runs on a device.
 const KEPT_BITS: u32 = 0o755;
 
 /// Walks the whole archive; writes it to `disk` if there is one.

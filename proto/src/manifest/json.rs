@@ -1,5 +1,5 @@
-//! JSON without surprises: a key that comes twice is refused, because two readers would take two
-//! different values, and what a reviewer's tool showed would not be what runs.
+//! Strict JSON: a key that comes twice is refused. Two readers could use two different values, and
+//! what a reviewer's tool shows would not be what runs.
 
 use std::fmt;
 

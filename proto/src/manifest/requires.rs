@@ -11,10 +11,10 @@ use super::{
 /// What the device must offer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Requires {
-    /// Operating systems that will do, in the words of [`std::env::consts::OS`].
+    /// Allowed operating systems, in the words of [`std::env::consts::OS`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub os: Option<OneOf>,
-    /// Processor architectures that will do, in the words of [`std::env::consts::ARCH`].
+    /// Allowed processor architectures, in the words of [`std::env::consts::ARCH`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub arch: Option<OneOf>,
     /// Free bytes needed beside the unpacked bundle.

@@ -25,7 +25,8 @@ pub(super) async fn run(session: &Session, bundle: &str, consent: Consent) -> Re
     Ok(())
 }
 
-/// With `--gc`: deletes what the server does not refuse to delete; names it on stdout, one a line.
+/// With `--gc`: tries to delete every bundle; the server refuses those that are needed. Prints the
+/// deleted ones, one a line.
 pub(super) async fn collect(
     session: &Session,
     older_than: Duration,
@@ -36,7 +37,7 @@ pub(super) async fn collect(
         "Delete every bundle that no device and no deployment needs?",
     )?;
     let client = session.connect().await?;
-    // What claims to come from the future is young.
+    // A time in the future counts as new.
     let age = |bundle: &v1::Bundle| {
         let created = bundle.created_at.unwrap_or_default().seconds;
         let seconds = Timestamp::now().as_second().saturating_sub(created);
@@ -56,7 +57,7 @@ pub(super) async fn collect(
             }
             Err(status) => match reason(&status) {
                 Some(Reason::InUse) => needed += 1,
-                // Somebody else was faster.
+                // Somebody else has deleted it meanwhile.
                 Some(Reason::NotFound) => {}
                 _ => return Err(status.into()),
             },

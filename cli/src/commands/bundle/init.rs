@@ -6,7 +6,7 @@ use kernex_proto::ids::check_name;
 
 use crate::{error::Failure, files, output::say, pack::IGNORE_FILE};
 
-/// Writes the files of a small bundle; what is there already stays.
+/// Writes the files of a small bundle; existing files stay.
 pub(super) fn run(dir: &Path, name: Option<String>) -> Result<(), Failure> {
     fs::create_dir_all(dir).map_err(|error| Failure::file("create", dir, &error))?;
     let name = match name {
@@ -52,7 +52,7 @@ pub(super) fn run(dir: &Path, name: Option<String>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A good name made of the folder's.
+/// A valid bundle name made of the folder's name.
 fn folder_name(dir: &Path) -> String {
     let full = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     let name: String = full

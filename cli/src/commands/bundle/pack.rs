@@ -17,8 +17,8 @@ pub(super) async fn run(dir: &Path, output: Option<PathBuf>) -> Result<(), Failu
         Some(Some(parent)) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
-    // Without a name the file is called after the manifest, which may be packed into itself only on
-    // a second run.
+    // Without a name the file gets its name from the manifest. On a second run that file may be in
+    // the folder; it is left out.
     let guess = match &output {
         Some(path) => Some(path.clone()),
         None => usual_name(dir),

@@ -1,4 +1,4 @@
-//! `bundle pull`: moves a bundle down, with a bar, and believes nothing but the digest.
+//! `bundle pull`: downloads a bundle, with a progress bar, and checks its digest.
 
 use std::path::{Path, PathBuf};
 
@@ -17,10 +17,10 @@ use crate::{
     pack,
 };
 
-/// How often a download that breaks off goes on from where it was.
+/// How often a download that breaks off is resumed.
 const MOST_RESUMES: u32 = 5;
 
-/// Fetches, and names the file on stdout.
+/// Downloads a bundle and prints the name of its file.
 pub(super) async fn run(
     session: &Session,
     bundle: &str,
@@ -31,7 +31,8 @@ pub(super) async fn run(
     emit(&format!("{}\n", path.display()))
 }
 
-/// Fetches a bundle into a file, which appears only when it is whole and right. Says which file.
+/// Downloads a bundle into a file, which appears only when it is complete and correct. Returns its
+/// path.
 async fn pull(client: &Client, bundle: &str, output: Option<PathBuf>) -> Result<PathBuf, Failure> {
     let bundle = find(client, bundle).await?;
     let path = output.unwrap_or_else(|| usual_name(&bundle).into());
@@ -71,7 +72,7 @@ async fn pull(client: &Client, bundle: &str, output: Option<PathBuf>) -> Result<
     Ok(path)
 }
 
-/// The server's words become part of a path, so they are checked like anyone else's.
+/// Name and version come from the server and become part of a path, so they are checked.
 fn usual_name(bundle: &v1::Bundle) -> String {
     let extension = match bundle.format() {
         v1::BundleFormat::TarZst => "tar.zst",

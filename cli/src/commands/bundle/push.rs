@@ -1,4 +1,4 @@
-//! `bundle push`: moves a bundle up, with a bar.
+//! `bundle push`: uploads a bundle, with a progress bar.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ use crate::{
     pack,
 };
 
-/// Pushes, and shows what the server has now.
+/// Uploads, and prints the bundle as the server has it.
 pub(super) async fn run(
     session: &Session,
     path: &Path,
@@ -30,7 +30,8 @@ pub(super) async fn run(
     Printer::new(output.output).one(&BundleView::from(bundle))
 }
 
-/// Pushes an archive, or a folder after packing it. Says whether the same bytes were there already.
+/// Uploads an archive, or a folder after packing it. Also returns whether the server had the same
+/// bytes already.
 pub(crate) async fn push(
     client: &Client,
     path: &Path,
@@ -41,7 +42,7 @@ pub(crate) async fn push(
         let packed = pack::pack(path, &std::env::temp_dir(), None).await?;
         return upload(client, &packed.file, packed.digest, packed.size, name).await;
     }
-    // Found out here, a mistake costs no upload.
+    // Checked here first, so that a mistake costs no upload.
     pack::inspect(path).await?;
     let (digest, size) = pack::digest(path)?;
     upload(client, path, digest, size, name).await
@@ -70,8 +71,8 @@ async fn upload(
     let chunks = futures::stream::unfold(file, move |mut file| {
         let moved = moved.clone();
         async move {
-            // A file that cannot be read to its end gives other bytes than the digest says, and is
-            // refused.
+            // When the file cannot be read to its end, the digest does not match, and the server
+            // refuses it.
             let chunk = read_chunk(&mut file)
                 .await
                 .ok()

@@ -1,4 +1,4 @@
-//! `deploy --plan`: who would do what and who would fail, before anything is touched.
+//! `deploy --plan`: which devices would run it and which would fail, before anything is changed.
 
 use kernex_proto::v1;
 
@@ -8,7 +8,7 @@ use crate::{
     output::{Printer, Time, plan::PlanView, say},
 };
 
-/// Asks, prints, and fails when a device would.
+/// Asks the devices, prints their answers, and fails when a device would fail.
 pub(super) async fn run(
     client: &Client,
     deployment: v1::CreateDeploymentRequest,

@@ -1,4 +1,4 @@
-//! What is typed about phases becomes a rollout of the contract.
+//! From options and files about phases to the `Rollout` of the protocol.
 
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
@@ -17,7 +17,8 @@ use crate::{
     yaml,
 };
 
-/// A rollout as a file says it. What the file leaves open, the command line may say.
+/// A rollout as it is written in a file. Options of the command line fill in what the file leaves
+/// out.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Written {
@@ -31,7 +32,7 @@ struct Written {
     on_failure: Option<OnFailure>,
 }
 
-/// One phase of it.
+/// One phase in the file.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct WrittenPhase {
@@ -70,7 +71,7 @@ impl TryFrom<String> for Pause {
     }
 }
 
-/// The rollout that is meant; none when nothing was said.
+/// The rollout from file and options; none when neither says anything.
 pub(super) fn rollout(args: RolloutArgs) -> Result<Option<v1::Rollout>, Failure> {
     let said = args.canary.is_some()
         || args.phases.is_some()

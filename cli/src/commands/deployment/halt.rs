@@ -1,4 +1,4 @@
-//! `deployment halt`: stop now, and see who has stopped.
+//! `deployment halt`: stop now, and see which devices have stopped.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Between two tries to reach a server that went away.
+/// Pause between two tries to reach a server that went away.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Halts, and waits for the answers.
@@ -73,16 +73,16 @@ pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure
     Ok(())
 }
 
-/// What was told of a halt so far.
+/// The answers to a halt so far.
 #[derive(Debug, Default)]
 struct Halt {
-    /// By name.
+    /// Devices by name.
     devices: BTreeMap<String, v1::HaltedDevice>,
     done_before: u32,
 }
 
-/// Follows until nobody is missing, over restarts of the server: the same order again goes on
-/// telling.
+/// Collects answers until none is missing, over restarts of the server: the same request id
+/// continues the same halt.
 async fn collect_answers(client: &Client, id: &str, halt: &mut Halt) -> Result<(), Failure> {
     let request_id = request_id();
     loop {

@@ -1,4 +1,4 @@
-//! What the verbs that steer a deployment say: how it stands now, and what to do next.
+//! What the verbs that steer a deployment print: its state now, and the next step.
 
 use kernex_proto::v1;
 
@@ -9,7 +9,7 @@ use crate::{
     output::{Printer, deployment::DeploymentView, say},
 };
 
-/// Prints the deployment, and for people the next step.
+/// Prints the deployment and, for people, the next step.
 pub(super) fn show(
     args: &SteerArgs,
     deployment: Option<v1::Deployment>,

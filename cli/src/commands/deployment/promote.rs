@@ -10,7 +10,7 @@ use crate::{
     error::Failure,
 };
 
-/// Opens the next phase, the one that is the next as this operator sees it.
+/// Opens the phase that is next when this command looks.
 pub(super) async fn run(session: &Session, args: PromoteArgs) -> Result<(), Failure> {
     let client = session.connect().await?;
     let steer = args.steer;
@@ -44,7 +44,7 @@ async fn next_phase(client: &Client, id: &str) -> Result<u32, Failure> {
         .into_inner();
     let deployment = present(answer.deployment, "deployment")?;
     let last = deployment.phases.len() as u32;
-    // The server says best why there is no next one.
+    // The server explains best why there is no next one.
     Ok(if deployment.phase < last {
         deployment.phase + 1
     } else {

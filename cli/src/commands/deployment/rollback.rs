@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// Plans or commits it, and stays when asked to.
+/// Plans or orders a rollback, and watches it with `--watch`.
 pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Failure> {
     if !args.plan {
         confirm(

@@ -1,5 +1,5 @@
-//! `deployment watch`: follows a deployment to its end, over lost connections and restarts of the
-//! server.
+//! `deployment watch`: follows a deployment until it is finished, over lost connections and
+//! restarts of the server.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Follows one that was made before.
+/// Follows a deployment that was created before.
 pub(super) async fn run(
     session: &Session,
     id: &str,
@@ -38,8 +38,8 @@ pub(crate) struct Finished {
     targets: Vec<TargetView>,
 }
 
-/// Follows until finished, `limit` or Ctrl-C, and prints what came of it; for programs every
-/// change, as a line.
+/// Follows until finished, `limit` or Ctrl-C, and prints the result; for programs each change as a
+/// line.
 pub(crate) async fn show(
     client: &Client,
     id: &str,
@@ -54,7 +54,7 @@ pub(crate) async fn show(
     finished.report(printer)
 }
 
-/// Follows until finished, `limit` or Ctrl-C. Whatever ends the watch, the deployment goes on.
+/// Follows until finished, `limit` or Ctrl-C. The end of the watch does not end the deployment.
 pub(crate) async fn follow(
     client: &Client,
     id: &str,
@@ -101,7 +101,7 @@ async fn follow_to_end(
                     targets: by_device(targets),
                 });
             }
-            // The server ended the stream early, as when it stops.
+            // The server ended the stream early, for example because it stops.
             Ok(None) => None,
             Err(status) => Some(status),
         };
@@ -128,7 +128,7 @@ async fn follow_stream(
     while let Some(change) = changes.message().await? {
         reconnect.note_message();
         for target in change.targets {
-            // After a cut everything comes again.
+            // After a reconnect the server sends all targets again.
             if targets.get(&target.id) != Some(&target) {
                 watching.target(&TargetView::from(target.clone()));
                 targets.insert(target.id.clone(), target);
@@ -196,7 +196,7 @@ impl Finished {
     }
 }
 
-/// Says what the scripts of failed devices printed last; of a few, not of a thousand.
+/// Prints the last output of failed devices, of a few at most.
 pub(crate) fn print_output(targets: &[TargetView]) {
     const MOST: usize = 5;
     const LINES: usize = 20;

@@ -10,7 +10,7 @@ use crate::{
     output::say,
 };
 
-/// Deletes a device, and says what became of its work.
+/// Deletes a device, and prints what became of its open work.
 pub(super) async fn run(
     session: &Session,
     device: String,
@@ -35,7 +35,7 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// What became of something a deleted device had in flight.
+/// What became of one thing that a deleted device had in flight.
 fn stopped(work: &v1::StoppedWork) -> String {
     let v1::StoppedWork {
         bundle,

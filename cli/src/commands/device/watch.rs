@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Follows the devices a selector means until nobody reads any more.
+/// Follows the devices that match a selector, until the output is closed.
 pub(super) async fn run(
     session: &Session,
     selector: &str,
@@ -46,7 +46,7 @@ pub(super) async fn run(
 struct Watch<'a> {
     client: Client,
     selector: &'a str,
-    /// Where to go on after a cut; 0 asks for everything.
+    /// Where to continue after a reconnect; 0 asks for everything.
     cursor: u64,
     devices: BTreeMap<String, DeviceView>,
     /// The whole list is drawn again with each change, instead of a line for each.
@@ -55,7 +55,7 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// Follows one stream; false when nobody reads the output any more.
+    /// Follows one stream; false when the output is closed.
     async fn follow(
         &mut self,
         reconnect: &mut ReconnectPolicy,
@@ -68,7 +68,7 @@ impl Watch<'_> {
             Ok(changes) => changes.into_inner(),
             Err(status) => return Ok(Err(status)),
         };
-        // Ids of a list that is sent anew; what is not among them is gone.
+        // Ids of a snapshot that is being sent; devices that are not in it are gone.
         let mut listed: Option<Vec<String>> = None;
         loop {
             let message = match changes.message().await {

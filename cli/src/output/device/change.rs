@@ -30,7 +30,7 @@ pub(crate) fn fleet(devices: &[DeviceView]) -> String {
 pub(crate) enum DeviceChange {
     /// A device as it is now.
     Device { device: Box<DeviceView> },
-    /// A device that is deleted, or not meant any more.
+    /// A device that is deleted, or does not match any more.
     Removed { device_id: String, name: String },
 }
 
