@@ -139,7 +139,7 @@ async fn supervise(
     let mut parts = JoinSet::new();
     let stop = session_stop.clone();
     parts.spawn(async move {
-        sessions.keep(stop).await;
+        sessions.run(stop).await;
         "session"
     });
     let reaper_stop = closing.clone();

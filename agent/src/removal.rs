@@ -222,7 +222,7 @@ impl Remover {
     }
 
     /// Forgets that something could not be removed: it is needed again.
-    pub(crate) fn keep(&self, path: &Path) {
+    pub(crate) fn forget_leftover(&self, path: &Path) {
         if let Ok(inside) = path.strip_prefix(self.state_dir()) {
             self.left().remove(&*inside.to_string_lossy());
         }

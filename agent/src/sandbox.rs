@@ -70,7 +70,7 @@ pub(crate) enum ScriptEnd {
 }
 
 /// A script that was started.
-pub(crate) struct Running<'a> {
+pub(crate) struct RunningScript<'a> {
     sandbox: &'a Sandbox,
     child: Child,
     pipe: Option<pipe::Receiver>,
@@ -90,7 +90,7 @@ impl Sandbox {
         Self { tasks, closing }
     }
 
-    pub(crate) fn start(&self, script: Script<'_>) -> io::Result<Running<'_>> {
+    pub(crate) fn start(&self, script: Script<'_>) -> io::Result<RunningScript<'_>> {
         let (reader, writer) = io::pipe()?;
         let (linkers, env): (Vec<_>, Vec<_>) = script
             .env
@@ -112,7 +112,7 @@ impl Sandbox {
             .id()
             .and_then(|pid| i32::try_from(pid).ok())
             .ok_or_else(|| io::Error::other("the script has no process id"))?;
-        Ok(Running {
+        Ok(RunningScript {
             sandbox: self,
             pipe: Some(pipe::Receiver::from_owned_fd(reader.into())?),
             root: Root::of(pid),
@@ -125,7 +125,7 @@ impl Sandbox {
     }
 }
 
-impl Running<'_> {
+impl RunningScript<'_> {
     pub(crate) fn pid(&self) -> i32 {
         self.root.pid
     }

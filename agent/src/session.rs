@@ -148,7 +148,7 @@ impl Sessions {
     }
 
     /// Connects again and again until `stop`.
-    pub(crate) async fn keep(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut host = Host::new(&self.config.state_dir);
         let mut backoff = Backoff::new(self.config.max_reconnect_wait);
         while !stop.is_cancelled() {

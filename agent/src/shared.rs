@@ -25,7 +25,7 @@ use crate::{link::Link, removal::Remover, settings::Settings};
 
 /// Tokens that end an attempt from outside.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stops {
+pub(crate) struct StopTokens {
     /// Ends everything except going back.
     pub(crate) work: CancellationToken,
     /// Ends going back.
@@ -33,9 +33,9 @@ pub(crate) struct Stops {
 }
 
 /// The attempt that the executor runs now.
-struct Running {
+struct RunningAttempt {
     id: AttemptId,
-    stops: Stops,
+    stops: StopTokens,
     /// Nothing runs any more that a stop would end; the device may be going back.
     has_work_ended: bool,
 }
@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     pub(crate) settings: watch::Sender<Arc<Settings>>,
     /// Removes files, and knows what could not be removed.
     pub(crate) remover: Remover,
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<RunningAttempt>>,
     device_name: Mutex<String>,
 }
 
@@ -78,9 +78,9 @@ impl Shared {
     }
 
     /// Notes which attempt runs. The tokens that are returned end it.
-    pub(crate) fn set_running(&self, id: AttemptId) -> Stops {
-        let stops = Stops::default();
-        *self.running.lock() = Some(Running {
+    pub(crate) fn set_running(&self, id: AttemptId) -> StopTokens {
+        let stops = StopTokens::default();
+        *self.running.lock() = Some(RunningAttempt {
             id,
             stops: stops.clone(),
             has_work_ended: false,

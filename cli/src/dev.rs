@@ -21,7 +21,7 @@ use crate::{
     commands::{bundle::push, deploy, deployment::watch, device},
     context::Context,
     error::{Exit, Failure},
-    output::{Format, Printer, progress::waiting, say},
+    output::{Format, Printer, print_note, progress::waiting},
 };
 
 mod example;
@@ -59,7 +59,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Failure> {
     let result = match result {
         Ok(Demo { context, deployed }) if !args.once => {
             if let Err(failure) = deployed {
-                say(&format!("error: {failure}"));
+                print_note(&format!("error: {failure}"));
             }
             stay_up(&args, context, &mut fleet).await
         }
@@ -80,7 +80,7 @@ struct Demo {
 /// Runs the demonstration, from an empty folder to the result of the first deployment.
 async fn run_demo(args: &DevArgs, home: &Path, starter: fleet::Starter) -> Result<Demo, Failure> {
     let (context, client) = connect(home, &starter.server_url).await?;
-    say(&format!(
+    print_note(&format!(
         "Control plane at {}, data in {}",
         context.server,
         home.display()
@@ -104,12 +104,12 @@ async fn run_demo(args: &DevArgs, home: &Path, starter: fleet::Starter) -> Resul
         },
     )
     .await?;
-    say(&format!(
+    print_note(&format!(
         "Deploying {} to {}={}:",
         deployment.bundle, LABEL.0, LABEL.1
     ));
     let finished = watch::follow(&client, &deployment.id, Some(DEPLOYMENT)).await?;
-    say(&format!(
+    print_note(&format!(
         "From the order to the last report: {} ms",
         started.elapsed().as_millis()
     ));
@@ -202,7 +202,7 @@ async fn wait_online(client: &Client, devices: u16) -> Result<(), Failure> {
     let result = online.await;
     bar.finish_and_clear();
     result?;
-    say(&format!(
+    print_note(&format!(
         "{devices} devices are online after {:.1} s",
         started.elapsed().as_secs_f64()
     ));
@@ -213,7 +213,7 @@ async fn push_example(home: &Path, client: &Client) -> Result<v1::Bundle, Failur
     let folder = home.join("hello");
     example::write(&folder).map_err(|error| Failure::file("write", &folder, &error))?;
     let (bundle, _) = push::push(client, &folder, None).await?;
-    say(&format!(
+    print_note(&format!(
         "Packed and pushed examples/hello as {}:{}",
         bundle.name, bundle.version
     ));
@@ -223,12 +223,12 @@ async fn push_example(home: &Path, client: &Client) -> Result<v1::Bundle, Failur
 /// Leaves the fleet running, with a context to try commands, until Ctrl-C.
 async fn stay_up(args: &DevArgs, context: Context, fleet: &mut Fleet) -> Result<(), Failure> {
     let registration = Registration::write(context)?;
-    say(&registration.invitation());
+    print_note(&registration.invitation());
     let result = tokio::select! {
         failure = fleet.first_failure() => Err(failure),
         () = asked_to_stop() => Ok(()),
     };
-    say("Stopping.");
+    print_note("Stopping.");
     if args.data_dir.is_none() {
         registration.remove()?;
     }
@@ -280,7 +280,7 @@ impl Home {
         if let Self::Temporary(folder) = self {
             let path = folder.path().to_owned();
             if let Err(error) = folder.close() {
-                say(&format!(
+                print_note(&format!(
                     "warning: `{}` could not be removed: {error}",
                     path.display()
                 ));

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            output::say(&format!(
+            output::print_note(&format!(
                 "error: cannot start: {error}\n  next: Check the limits of this user (`ulimit -a`)."
             ));
             return ExitCode::FAILURE;
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     match runtime.block_on(traced(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::say(&format!("error: {failure}"));
+            output::print_note(&format!("error: {failure}"));
             ExitCode::from(failure.exit.code())
         }
     }
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 async fn traced(cli: Cli) -> Result<(), Failure> {
     let telemetry = telemetry::init("kernexctl", "warn", LogFormat::Text);
     if let Err(error) = &telemetry {
-        output::say(&format!("warning: no traces: {error}"));
+        output::print_note(&format!("warning: no traces: {error}"));
     }
     let span = tracing::info_span!("kernexctl", otel.name = cli.command.title());
     let result = Box::pin(run(cli)).instrument(span).await;

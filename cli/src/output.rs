@@ -100,7 +100,7 @@ impl Printer {
 
     pub(crate) fn list<T: View>(self, items: &[T]) -> Result<(), Failure> {
         if items.is_empty() && self.for_people() {
-            say(T::EMPTY);
+            print_note(T::EMPTY);
             return Ok(());
         }
         emit(&self.render_list(items, Time::now())?)
@@ -204,7 +204,7 @@ fn write_out(text: &str) -> Result<bool, Failure> {
 }
 
 /// Prints a message on stderr. A closed stderr is no error.
-pub(crate) fn say(text: &str) {
+pub(crate) fn print_note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 

@@ -60,7 +60,7 @@ impl Packed {
     }
 
     /// Moves the archive to its path and replaces what was there.
-    pub(crate) fn keep(self, path: &Path) -> Result<(), Failure> {
+    pub(crate) fn move_to(self, path: &Path) -> Result<(), Failure> {
         files::share(&self.file)
             .and_then(|()| self.file.persist(path).map_err(|error| error.error))
             .map_err(|error| Failure::file("write", path, &error))

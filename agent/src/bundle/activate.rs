@@ -54,7 +54,9 @@ pub(crate) fn switch(bundle_dir: &BundleDir, folder: Option<&str>) -> io::Result
 /// no longer counted, nothing goes back to it, and [`remove_old`] tries again.
 pub(crate) fn remove(bundle_dir: &BundleDir, folder: &str) -> io::Result<()> {
     if current(bundle_dir)?.as_deref() == Some(folder) {
-        bundle_dir.remover.keep(&bundle_dir.release(folder));
+        bundle_dir
+            .remover
+            .forget_leftover(&bundle_dir.release(folder));
         return Ok(());
     }
     Act::ReleaseRemove.before();

@@ -79,12 +79,12 @@ where
     let client = AgentServiceClient::with_origin(calls, origin)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    Ok((client, carry(connection, window)))
+    Ok((client, drive(connection, window)))
 }
 
 /// Drives a connection until it ends. Each frame that arrives wakes this, which then applies the
 /// newest window.
-async fn carry<T>(mut connection: client::Connection<T, Bytes>, window: Arc<AtomicU32>) -> BulkError
+async fn drive<T>(mut connection: client::Connection<T, Bytes>, window: Arc<AtomicU32>) -> BulkError
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -159,7 +159,7 @@ impl Paced {
     }
 
     /// Lets the server send as many bytes again, and pauses when there is a rate limit.
-    fn took(&mut self, bytes: usize) -> Result<(), h2::Error> {
+    fn note_read(&mut self, bytes: usize) -> Result<(), h2::Error> {
         let now = Instant::now();
         let next = self.pace.read(bytes, now);
         self.window.store(self.pace.window(), Ordering::Relaxed);
@@ -184,7 +184,7 @@ impl Body for Paced {
         }
         match self.stream.poll_data(cx) {
             Poll::Ready(Some(Ok(data))) => {
-                self.took(data.len())?;
+                self.note_read(data.len())?;
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),

@@ -19,7 +19,7 @@ use crate::{
     clock, durable,
     journal::{Deadline, Record, Restarting, Stage, Started, Switch},
     sandbox::Output,
-    shared::Stops,
+    shared::StopTokens,
 };
 
 mod finish_run;
@@ -41,7 +41,7 @@ pub(super) struct Attempt<'a> {
     id: AttemptId,
     record: &'a Record,
     deploy: &'a v1::Deploy,
-    stops: Stops,
+    stops: StopTokens,
     output: Output,
     /// Exit code of the last script that exited.
     exit_code: Option<i32>,
@@ -72,7 +72,7 @@ impl<'a> Attempt<'a> {
         id: AttemptId,
         record: &'a Record,
         deploy: &'a v1::Deploy,
-        stops: Stops,
+        stops: StopTokens,
     ) -> Self {
         // After a reboot the old instant means nothing; the time starts again.
         let accepted_at = record

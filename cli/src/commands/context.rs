@@ -9,7 +9,7 @@ use crate::{
     args::{ContextCommand, OutputArg},
     context::{ConfigFile, Context, check_server, process_env, read_ca},
     error::{Exit, Failure},
-    output::{Printer, access::ContextView, say},
+    output::{Printer, access::ContextView, print_note},
 };
 
 pub(crate) fn run(command: ContextCommand) -> Result<(), Failure> {
@@ -71,11 +71,11 @@ fn add(file: &ConfigFile, name: &str, context: Context) -> Result<(), Failure> {
         all.contexts.insert(name.to_owned(), context);
         Ok(all.current.get_or_insert_with(|| name.to_owned()).clone())
     })?;
-    say(&format!(
+    print_note(&format!(
         "Context `{name}` is stored in `{}`.",
         file.path().display()
     ));
-    say(&if current == name {
+    print_note(&if current == name {
         "It is the current one; try `kernexctl device list`.".to_owned()
     } else {
         format!("The current one is `{current}`; change that with `kernexctl context use {name}`.")
@@ -92,7 +92,7 @@ fn make_current(file: &ConfigFile, name: String) -> Result<(), Failure> {
                 "See which there are with `kernexctl context list`.",
             ));
         }
-        say(&format!("`{name}` is the current context now."));
+        print_note(&format!("`{name}` is the current context now."));
         all.current = Some(name);
         Ok(())
     })

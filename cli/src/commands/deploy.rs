@@ -9,7 +9,7 @@ use crate::{
     args::DeployArgs,
     client::{Client, request_id},
     error::{Exit, Failure},
-    output::{Printer, deployment::DeploymentView, say},
+    output::{Printer, deployment::DeploymentView, print_note},
 };
 
 mod plan;
@@ -34,7 +34,7 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
         BundleArg::Local(path) => {
             let (bundle, existed) = push::push(&client, path, None).await?;
             let reference = format!("{}:{}", bundle.name, bundle.version);
-            say(&if existed {
+            print_note(&if existed {
                 format!("The server has {reference} already.")
             } else {
                 format!("Pushed {reference}.")
@@ -64,11 +64,11 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
         let id = deployment.id.clone();
         printer.list(&[DeploymentView::from(deployment)])?;
         if printer.for_people() {
-            say(&format!("Watch it with `kernexctl deployment watch {id}`."));
+            print_note(&format!("Watch it with `kernexctl deployment watch {id}`."));
         }
         return Ok(());
     }
-    say(&format!(
+    print_note(&format!(
         "Deployment {} of {}",
         deployment.id, deployment.bundle
     ));

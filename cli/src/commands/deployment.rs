@@ -7,12 +7,12 @@ mod cancel;
 mod get;
 mod halt;
 mod list;
-mod outcome;
 mod pause;
 mod promote;
 mod resume;
 mod retry;
 mod rollback;
+mod steer_result;
 pub(crate) mod watch;
 
 pub(crate) async fn run(session: &Session, command: DeploymentCommand) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use crate::{
     args::{Consent, EnrollmentCommand, OutputArg},
     client::request_id,
     error::Failure,
-    output::{Printer, access::EnrollmentView, say},
+    output::{Printer, access::EnrollmentView, print_note},
 };
 
 pub(crate) async fn run(session: &Session, command: EnrollmentCommand) -> Result<(), Failure> {
@@ -48,7 +48,7 @@ async fn create(
     let printer = Printer::new(output.output);
     printer.one(&view)?;
     if printer.for_people() {
-        say(
+        print_note(
             "The token is shown only now. Put it into a file; on the device: `kernex-agent enroll --server URL --token-file FILE`.",
         );
     }
@@ -82,7 +82,7 @@ async fn revoke(session: &Session, id: String, consent: Consent) -> Result<(), F
         request_id: request_id(),
     };
     client.access().revoke_enrollment_token(request).await?;
-    say(&format!(
+    print_note(&format!(
         "The token {id} is revoked; devices that used it stay."
     ));
     Ok(())

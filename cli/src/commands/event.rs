@@ -8,7 +8,7 @@ use crate::{
     args::event::EventCommand,
     client::Client,
     error::Failure,
-    output::{Printer, event::EventView, say},
+    output::{Printer, event::EventView, print_note},
 };
 
 pub(crate) async fn run(session: &Session, command: EventCommand) -> Result<(), Failure> {
@@ -53,7 +53,7 @@ impl Watch {
                 Ok(StreamEnd::Stream) => None,
                 Err(status) => Some(status),
             };
-            reconnect.wait(end, say).await?;
+            reconnect.wait(end, print_note).await?;
         }
     }
 

@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::{
     Printer, bytes,
     deployment::{DeploymentChange, DeploymentView},
-    printable, say,
+    print_note, printable,
     target::{TargetView, failures},
 };
 
@@ -34,7 +34,7 @@ pub(crate) fn transfer(what: &str, total: u64) -> ProgressBar {
 #[cfg(feature = "dev")]
 pub(crate) fn waiting(what: &str) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
-        say(what);
+        print_note(what);
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new_spinner();
@@ -189,7 +189,7 @@ impl Watching {
         let standing = printable(&deployment.standing());
         if standing != self.standing {
             if !standing.is_empty() {
-                say(&format!("  {standing}"));
+                print_note(&format!("  {standing}"));
             }
             self.standing = standing;
         }
@@ -220,7 +220,7 @@ impl Watching {
                 // many.
                 let known = target.phase();
                 if self.said.get(target.device()) != Some(&known) {
-                    say(&format!("  {line}"));
+                    print_note(&format!("  {line}"));
                     self.said.insert(target.device().to_owned(), known);
                 }
             }
@@ -228,10 +228,10 @@ impl Watching {
     }
 
     /// Prints a message above the bars.
-    pub(crate) fn say(&self, text: &str) {
+    pub(crate) fn print_note(&self, text: &str) {
         match &self.bars {
-            Some(bars) => bars.group.suspend(|| say(text)),
-            None => say(text),
+            Some(bars) => bars.group.suspend(|| print_note(text)),
+            None => print_note(text),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     client::{Client, request_id},
     commands::{Session, confirm},
     error::{Failure, reason},
-    output::{bytes, emit, say},
+    output::{bytes, emit, print_note},
 };
 
 pub(super) async fn run(session: &Session, bundle: &str, consent: Consent) -> Result<(), Failure> {
@@ -21,7 +21,7 @@ pub(super) async fn run(session: &Session, bundle: &str, consent: Consent) -> Re
         &format!("Delete the bundle {bundle} from the server?"),
     )?;
     delete(&session.connect().await?, bundle).await?;
-    say(&format!("The bundle {bundle} is deleted."));
+    print_note(&format!("The bundle {bundle} is deleted."));
     Ok(())
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn collect(
             },
         }
     }
-    say(&format!(
+    print_note(&format!(
         "{deleted} bundles with {} are deleted, {needed} are needed.",
         bytes(freed)
     ));

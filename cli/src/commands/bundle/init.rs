@@ -4,7 +4,7 @@ use std::{fs, io::Write as _, path::Path};
 
 use kernex_proto::ids::check_name;
 
-use crate::{error::Failure, files, output::say, pack::IGNORE_FILE};
+use crate::{error::Failure, files, output::print_note, pack::IGNORE_FILE};
 
 /// Writes the files of a small bundle; existing files stay.
 pub(super) fn run(dir: &Path, name: Option<String>) -> Result<(), Failure> {
@@ -41,14 +41,14 @@ pub(super) fn run(dir: &Path, name: Option<String>) -> Result<(), Failure> {
         let created = files::create_new(&path, mode)
             .and_then(|mut created| created.write_all(text.as_bytes()));
         match created {
-            Ok(()) => say(&format!("Wrote {}", path.display())),
+            Ok(()) => print_note(&format!("Wrote {}", path.display())),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                say(&format!("Kept {}, which was there", path.display()));
+                print_note(&format!("Kept {}, which was there", path.display()));
             }
             Err(error) => return Err(Failure::file("write", &path, &error)),
         }
     }
-    say(&format!("Next: `kernexctl bundle push {}`", dir.display()));
+    print_note(&format!("Next: `kernexctl bundle push {}`", dir.display()));
     Ok(())
 }
 

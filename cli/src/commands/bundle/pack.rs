@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     error::Failure,
-    output::{bytes, emit, say},
+    output::{bytes, emit, print_note},
     pack,
 };
 
@@ -25,7 +25,7 @@ pub(super) async fn run(dir: &Path, output: Option<PathBuf>) -> Result<(), Failu
     };
     let packed = pack::pack(dir, &near, guess.as_deref()).await?;
     let path = output.unwrap_or_else(|| packed.file_name().into());
-    say(&format!(
+    print_note(&format!(
         "Packed {} with {} entries, {} ({} unpacked), SHA-256 {}",
         packed.reference(),
         packed.inspected.entries,
@@ -33,7 +33,7 @@ pub(super) async fn run(dir: &Path, output: Option<PathBuf>) -> Result<(), Failu
         bytes(packed.inspected.unpacked_bytes),
         packed.digest
     ));
-    packed.keep(&path)?;
+    packed.move_to(&path)?;
     emit(&format!("{}\n", path.display()))
 }
 

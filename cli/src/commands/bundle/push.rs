@@ -11,7 +11,7 @@ use crate::{
     client::Client,
     commands::{Session, present},
     error::Failure,
-    output::{Printer, bundle::BundleView, progress::transfer, say},
+    output::{Printer, bundle::BundleView, print_note, progress::transfer},
     pack,
 };
 
@@ -25,7 +25,7 @@ pub(super) async fn run(
     let client = session.connect().await?;
     let (bundle, existed) = push(&client, path, name).await?;
     if existed {
-        say("The same bytes were there already.");
+        print_note("The same bytes were there already.");
     }
     Printer::new(output.output).one(&BundleView::from(bundle))
 }

@@ -7,7 +7,7 @@ use crate::{
     client::request_id,
     commands::{Session, confirm},
     error::Failure,
-    output::say,
+    output::print_note,
 };
 
 pub(super) async fn run(session: &Session, name: String, consent: Consent) -> Result<(), Failure> {
@@ -21,7 +21,7 @@ pub(super) async fn run(session: &Session, name: String, consent: Consent) -> Re
         .configurations()
         .delete_configuration(request)
         .await?;
-    say(&format!(
+    print_note(&format!(
         "Deleted {name}; it no longer applies to its devices."
     ));
     Ok(())

@@ -5,7 +5,7 @@ use kernex_proto::v1;
 use crate::{
     client::Client,
     error::{Exit, Failure},
-    output::{Printer, Time, plan::PlanView, say},
+    output::{Printer, Time, plan::PlanView, print_note},
 };
 
 /// Asks the devices, prints their answers, and fails when a device would fail.
@@ -21,7 +21,7 @@ pub(super) async fn run(
     let devices: Vec<PlanView> = plan.devices.into_iter().map(PlanView::from).collect();
     printer.list(&devices)?;
     if let Some(at) = Time::from_wire(plan.opens_at) {
-        say(&format!("Nothing would begin before {at}."));
+        print_note(&format!("Nothing would begin before {at}."));
     }
     verdict(&plan.bundle, &devices)
 }
@@ -31,7 +31,7 @@ fn verdict(bundle: &str, devices: &[PlanView]) -> Result<(), Failure> {
     let unknown = devices.iter().filter(|plan| plan.is_unknown()).count();
     let all = devices.len();
     if unknown > 0 {
-        say(&format!(
+        print_note(&format!(
             "{unknown} of {all} devices could not be asked; a deployment waits for them until its delivery timeout."
         ));
     }
@@ -42,6 +42,6 @@ fn verdict(bundle: &str, devices: &[PlanView]) -> Result<(), Failure> {
             "See the notes above; nothing was changed.",
         ));
     }
-    say("Nothing was changed. Leave `--plan` out to deploy.");
+    print_note("Nothing was changed. Leave `--plan` out to deploy.");
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::{
     client::request_id,
     commands::{Session, confirm, present},
     error::Failure,
-    output::{Printer, deployment::DeploymentView, say},
+    output::{Printer, deployment::DeploymentView, print_note},
 };
 
 pub(super) async fn run(
@@ -35,7 +35,7 @@ pub(super) async fn run(
     let stopping = deployment.state() != v1::DeploymentState::Finished;
     printer.list(&[DeploymentView::from(deployment)])?;
     if stopping && printer.for_people() {
-        say(&format!(
+        print_note(&format!(
             "Some devices have not answered yet; watch them with `kernexctl deployment watch {id}`."
         ));
     }

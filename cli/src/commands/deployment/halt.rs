@@ -16,7 +16,7 @@ use crate::{
     output::{
         Printer,
         halted::{HaltedView, summary},
-        say,
+        print_note,
     },
 };
 
@@ -60,14 +60,14 @@ pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure
     }
     if printer.for_people() {
         if all > 0 {
-            say(&format!(
+            print_note(&format!(
                 "Halted within {} ms, all of {all} devices acknowledged: {}.",
                 took.as_millis(),
                 summary(&views)
             ));
         }
         if halt.done_before > 0 {
-            say(&format!("{} devices were done before.", halt.done_before));
+            print_note(&format!("{} devices were done before.", halt.done_before));
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::outcome;
+use super::steer_result;
 use crate::{args::deployment::SteerArgs, client::request_id, commands::Session, error::Failure};
 
 pub(super) async fn run(
@@ -25,5 +25,5 @@ pub(super) async fn run(
         "Devices finish what they have begun. Continue with `kernexctl deployment resume {}`.",
         args.id
     );
-    outcome::show(&args, answer.deployment, &next)
+    steer_result::print(&args, answer.deployment, &next)
 }

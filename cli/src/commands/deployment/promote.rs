@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::outcome;
+use super::steer_result;
 use crate::{
     args::deployment::PromoteArgs,
     client::{Client, request_id},
@@ -29,7 +29,7 @@ pub(super) async fn run(session: &Session, args: PromoteArgs) -> Result<(), Fail
         .await?
         .into_inner();
     let next = format!("Phase {phase} is open.");
-    outcome::show(&steer, answer.deployment, &next)
+    steer_result::print(&steer, answer.deployment, &next)
 }
 
 /// Naming the phase keeps two operators who decide at the same time from opening two.

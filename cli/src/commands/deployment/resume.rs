@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::outcome;
+use super::steer_result;
 use crate::{args::deployment::SteerArgs, client::request_id, commands::Session, error::Failure};
 
 pub(super) async fn run(session: &Session, args: SteerArgs) -> Result<(), Failure> {
@@ -17,5 +17,5 @@ pub(super) async fn run(session: &Session, args: SteerArgs) -> Result<(), Failur
         .await?
         .into_inner();
     let next = format!("Watch it with `kernexctl deployment watch {}`.", args.id);
-    outcome::show(&args, answer.deployment, &next)
+    steer_result::print(&args, answer.deployment, &next)
 }

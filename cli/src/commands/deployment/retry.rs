@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::outcome;
+use super::steer_result;
 use crate::{
     args::deployment::RetryArgs,
     client::request_id,
@@ -38,5 +38,5 @@ pub(super) async fn run(session: &Session, args: RetryArgs) -> Result<(), Failur
             steer.id
         ));
     }
-    outcome::show(&steer, Some(deployment), &next)
+    steer_result::print(&steer, Some(deployment), &next)
 }

@@ -9,9 +9,8 @@ use crate::{
     commands::{Session, confirm, present},
     error::{Exit, Failure},
     output::{
-        Printer,
+        Printer, print_note,
         rollback::{RollbackView, StepView},
-        say,
     },
 };
 
@@ -50,13 +49,13 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
     let id = deployment.id.clone();
     if printer.for_people() {
         printer.list(&steps)?;
-        say(&format!("Deployment {id} rolls {} back.", args.id));
+        print_note(&format!("Deployment {id} rolls {} back.", args.id));
     }
     if args.watch {
         return watch::show(&client, &id, args.timeout, printer).await;
     }
     if printer.for_people() {
-        say(&format!("Watch it with `kernexctl deployment watch {id}`."));
+        print_note(&format!("Watch it with `kernexctl deployment watch {id}`."));
         return Ok(());
     }
     printer.one(&RollbackView::new(deployment, steps))
@@ -64,7 +63,7 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
 
 fn verdict(id: &str, steps: &[StepView]) -> Result<(), Failure> {
     if steps.iter().any(StepView::goes_back) {
-        say("Nothing was changed. Leave `--plan` out to roll back.");
+        print_note("Nothing was changed. Leave `--plan` out to roll back.");
         return Ok(());
     }
     Err(Failure::new(

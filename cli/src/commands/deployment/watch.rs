@@ -14,9 +14,8 @@ use crate::{
     output::{
         Printer,
         deployment::DeploymentView,
-        printable_lines,
+        print_note, printable_lines,
         progress::Watching,
-        say,
         target::{TargetView, failures},
     },
 };
@@ -105,7 +104,9 @@ async fn follow_to_end(
             Ok(None) => None,
             Err(status) => Some(status),
         };
-        reconnect.wait(ended, |text| watching.say(text)).await?;
+        reconnect
+            .wait(ended, |text| watching.print_note(text))
+            .await?;
     }
 }
 
@@ -160,14 +161,14 @@ impl Finished {
             printer.list(&self.targets)?;
             print_output(&self.targets);
             for line in failures(&self.targets) {
-                say(&line);
+                print_note(&line);
             }
         }
         let id = &self.deployment.id;
         let (word, next) = match self.deployment.result() {
             v1::DeploymentResult::Succeeded => {
                 if printer.for_people() {
-                    say(&format!(
+                    print_note(&format!(
                         "The deployment of {} succeeded: {sentence}.",
                         self.deployment.bundle
                     ));
@@ -207,9 +208,9 @@ pub(crate) fn print_output(targets: &[TargetView]) {
         if lines.is_empty() && message.is_empty() {
             continue;
         }
-        say(&format!("--- {}: {message}", target.device()));
+        print_note(&format!("--- {}: {message}", target.device()));
         for line in lines.iter().skip(lines.len().saturating_sub(LINES)) {
-            say(&format!("    {line}"));
+            print_note(&format!("    {line}"));
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     client::request_id,
     commands::{Session, confirm},
     error::Failure,
-    output::say,
+    output::print_note,
 };
 
 /// Deletes a device, and prints what became of its open work.
@@ -27,9 +27,9 @@ pub(super) async fn run(
     };
     let answer = client.devices().delete_device(request).await?.into_inner();
     for work in &answer.work {
-        say(&stopped(work));
+        print_note(&stopped(work));
     }
-    say(&format!(
+    print_note(&format!(
         "The device {device} is deleted; its agent cannot come back with that key."
     ));
     Ok(())

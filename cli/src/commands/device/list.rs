@@ -10,7 +10,7 @@ use crate::{
     output::{
         Printer,
         device::{DeviceView, fleet},
-        say,
+        print_note,
     },
 };
 
@@ -24,7 +24,7 @@ pub(super) async fn run(
     let printer = Printer::new(output.output);
     printer.list(&views)?;
     if printer.for_people() && !views.is_empty() {
-        say(&fleet(&views));
+        print_note(&fleet(&views));
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::{
     output::{
         Printer,
         device::{DeviceChange, DeviceView, fleet},
-        say,
+        print_note,
     },
 };
 
@@ -39,7 +39,7 @@ pub(super) async fn run(
             Ok(false) => return Ok(()),
             Err(status) => Some(status),
         };
-        reconnect.wait(ended, say).await?;
+        reconnect.wait(ended, print_note).await?;
     }
 }
 

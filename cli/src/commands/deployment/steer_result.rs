@@ -6,11 +6,11 @@ use crate::{
     args::deployment::SteerArgs,
     commands::present,
     error::Failure,
-    output::{Printer, deployment::DeploymentView, say},
+    output::{Printer, deployment::DeploymentView, print_note},
 };
 
 /// Prints the deployment and, for people, the next step.
-pub(super) fn show(
+pub(super) fn print(
     args: &SteerArgs,
     deployment: Option<v1::Deployment>,
     next: &str,
@@ -19,7 +19,7 @@ pub(super) fn show(
     let deployment = present(deployment, "deployment")?;
     printer.list(&[DeploymentView::from(deployment)])?;
     if printer.for_people() {
-        say(next);
+        print_note(next);
     }
     Ok(())
 }
