@@ -67,88 +67,151 @@ impl Site {
     }
 }
 
-both_databases! {
-    async fn a_halt_overtakes_a_download_on_a_narrow_link(database) {
-        let site = Site::new(database, 20).await;
-        // Whole it would take more than two minutes.
-        site.proxy.throttle(150_000);
-        let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
-        site.until_downloaded(1 << 20).await;
-        let before = site.proxy.bytes_down();
-        let halted = Ctl::on(&site.server).json(&["deployment", "halt", &id, "--yes", "--timeout", "60s"]);
-        let passed = site.proxy.bytes_down() - before;
-        assert_eq!(halted[0]["acknowledged"], true, "{halted}");
-        assert_eq!(halted[0]["state"], "cancelled", "{halted}");
-        // What passes is the clock here: a second is 150 kB, and a busy machine takes some.
-        assert!(passed < 2 << 20, "{passed} bytes came before the halt was acknowledged");
-    }
+both_databases![
+    a_halt_overtakes_a_download_on_a_narrow_link,
+    heartbeats_go_on_while_a_slow_link_is_full_of_a_download,
+    a_download_has_a_connection_while_it_lasts,
+    a_download_whose_connection_is_lost_goes_on_and_the_session_does_not_notice,
+    a_download_is_no_faster_than_the_device_allows,
+];
 
-    async fn heartbeats_go_on_while_a_slow_link_is_full_of_a_download(database) {
-        let site = Site::new(database, 20).await;
-        let impatient = ["config", "set", "impatient", "--to", "*", "--silence", "10s"];
-        let _ = Ctl::on(&site.server).ok(&impatient);
-        wait_for("the agent to be impatient", || async {
-            seen(site.agent.process().has_said("took the configuration over", 0), ())
-        }).await;
-        let before = site.agent.process().said();
-        site.proxy.throttle(40_000);
-        let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
-        site.until_downloaded(256 << 10).await;
-        let seen_at = site.operator.device("edge-1").await.last_seen;
-        // Longer than the agent waits for a word of the server.
-        site.until_downloaded(768 << 10).await;
-        let device = site.operator.online("edge-1").await;
-        assert!(device.last_seen.map(|at| at.seconds) > seen_at.map(|at| at.seconds), "{device:?}");
-        let log = site.agent.process();
-        assert!(!log.has_said("session open", before), "the session was lost: {}", log.tail());
-        assert!(!log.has_said("the download was cut", before), "{}", log.tail());
-        site.proxy.throttle(0);
-        assert_eq!(site.operator.finished(&id).await.result(), DeploymentResult::Succeeded);
-    }
+async fn a_halt_overtakes_a_download_on_a_narrow_link(database: Database) {
+    let site = Site::new(database, 20).await;
+    // Whole it would take more than two minutes.
+    site.proxy.throttle(150_000);
+    let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
+    site.until_downloaded(1 << 20).await;
+    let before = site.proxy.bytes_down();
+    let halted =
+        Ctl::on(&site.server).json(&["deployment", "halt", &id, "--yes", "--timeout", "60s"]);
+    let passed = site.proxy.bytes_down() - before;
+    assert_eq!(halted[0]["acknowledged"], true, "{halted}");
+    assert_eq!(halted[0]["state"], "cancelled", "{halted}");
+    // What passes is the clock here: a second is 150 kB, and a busy machine takes some.
+    assert!(
+        passed < 2 << 20,
+        "{passed} bytes came before the halt was acknowledged"
+    );
+}
 
-    async fn a_download_has_a_connection_while_it_lasts(database) {
-        let site = Site::new(database, 4).await;
-        assert_eq!(site.proxy.open(), 1, "the session's");
-        site.proxy.throttle(400_000);
-        let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
-        site.until_downloaded(512 << 10).await;
-        assert_eq!(site.proxy.open(), 2, "the session's and the download's");
-        site.proxy.throttle(0);
-        assert_eq!(site.operator.finished(&id).await.result(), DeploymentResult::Succeeded);
-        wait_for("the download's connection to be closed", || async {
-            seen(site.proxy.open() == 1, site.proxy.open())
-        }).await;
-    }
+async fn heartbeats_go_on_while_a_slow_link_is_full_of_a_download(database: Database) {
+    let site = Site::new(database, 20).await;
+    let impatient = [
+        "config",
+        "set",
+        "impatient",
+        "--to",
+        "*",
+        "--silence",
+        "10s",
+    ];
+    let _ = Ctl::on(&site.server).ok(&impatient);
+    wait_for("the agent to be impatient", || async {
+        seen(
+            site.agent
+                .process()
+                .has_said("took the configuration over", 0),
+            (),
+        )
+    })
+    .await;
+    let before = site.agent.process().said();
+    site.proxy.throttle(40_000);
+    let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
+    site.until_downloaded(256 << 10).await;
+    let seen_at = site.operator.device("edge-1").await.last_seen;
+    // Longer than the agent waits for a word of the server.
+    site.until_downloaded(768 << 10).await;
+    let device = site.operator.online("edge-1").await;
+    assert!(
+        device.last_seen.map(|at| at.seconds) > seen_at.map(|at| at.seconds),
+        "{device:?}"
+    );
+    let log = site.agent.process();
+    assert!(
+        !log.has_said("session open", before),
+        "the session was lost: {}",
+        log.tail()
+    );
+    assert!(
+        !log.has_said("the download was cut", before),
+        "{}",
+        log.tail()
+    );
+    site.proxy.throttle(0);
+    assert_eq!(
+        site.operator.finished(&id).await.result(),
+        DeploymentResult::Succeeded
+    );
+}
 
-    async fn a_download_whose_connection_is_lost_goes_on_and_the_session_does_not_notice(database) {
-        const SIZE: u64 = 8 << 20;
-        let site = Site::new(database, 8).await;
-        let before = (site.agent.process().said(), site.proxy.bytes_down());
-        site.proxy.throttle(1 << 20);
-        let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
-        for part in [SIZE / 4, SIZE / 2] {
-            site.until_downloaded(part).await;
-            site.proxy.drop_newest();
-        }
-        wait_for("the download to be cut", || async {
-            seen(site.agent.process().has_said("the download was cut", before.0), ())
-        }).await;
-        assert_eq!(site.operator.finished(&id).await.result(), DeploymentResult::Succeeded);
-        let log = site.agent.process();
-        assert!(!log.has_said("session open", before.0), "{}", log.tail());
-        let passed = site.proxy.bytes_down() - before.1;
-        assert!(passed < SIZE * 13 / 10, "{passed} bytes for a bundle of {SIZE}: it was not taken up where it was");
-    }
+async fn a_download_has_a_connection_while_it_lasts(database: Database) {
+    let site = Site::new(database, 4).await;
+    assert_eq!(site.proxy.open(), 1, "the session's");
+    site.proxy.throttle(400_000);
+    let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
+    site.until_downloaded(512 << 10).await;
+    assert_eq!(site.proxy.open(), 2, "the session's and the download's");
+    site.proxy.throttle(0);
+    assert_eq!(
+        site.operator.finished(&id).await.result(),
+        DeploymentResult::Succeeded
+    );
+    wait_for("the download's connection to be closed", || async {
+        seen(site.proxy.open() == 1, site.proxy.open())
+    })
+    .await;
+}
 
-    async fn a_download_is_no_faster_than_the_device_allows(database) {
-        let limited = AgentOptions::named("edge-1").env("KERNEX_AGENT_MAX_DOWNLOAD_RATE", "1MiB");
-        let site = Site::with(database, 4, limited).await;
-        let begun = Instant::now();
-        let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
-        assert_eq!(site.operator.finished(&id).await.result(), DeploymentResult::Succeeded);
-        // It may be slower on a busy machine, never faster; one window is not held back.
-        assert!(begun.elapsed() > Duration::from_secs(3), "{:?}", begun.elapsed());
+async fn a_download_whose_connection_is_lost_goes_on_and_the_session_does_not_notice(
+    database: Database,
+) {
+    const SIZE: u64 = 8 << 20;
+    let site = Site::new(database, 8).await;
+    let before = (site.agent.process().said(), site.proxy.bytes_down());
+    site.proxy.throttle(1 << 20);
+    let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
+    for part in [SIZE / 4, SIZE / 2] {
+        site.until_downloaded(part).await;
+        site.proxy.drop_newest();
     }
+    wait_for("the download to be cut", || async {
+        seen(
+            site.agent
+                .process()
+                .has_said("the download was cut", before.0),
+            (),
+        )
+    })
+    .await;
+    assert_eq!(
+        site.operator.finished(&id).await.result(),
+        DeploymentResult::Succeeded
+    );
+    let log = site.agent.process();
+    assert!(!log.has_said("session open", before.0), "{}", log.tail());
+    let passed = site.proxy.bytes_down() - before.1;
+    assert!(
+        passed < SIZE * 13 / 10,
+        "{passed} bytes for a bundle of {SIZE}: it was not taken up where it was"
+    );
+}
+
+async fn a_download_is_no_faster_than_the_device_allows(database: Database) {
+    let limited = AgentOptions::named("edge-1").env("KERNEX_AGENT_MAX_DOWNLOAD_RATE", "1MiB");
+    let site = Site::with(database, 4, limited).await;
+    let begun = Instant::now();
+    let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
+    assert_eq!(
+        site.operator.finished(&id).await.result(),
+        DeploymentResult::Succeeded
+    );
+    // It may be slower on a busy machine, never faster; one window is not held back.
+    assert!(
+        begun.elapsed() > Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

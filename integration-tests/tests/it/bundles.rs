@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kernex_integration_tests::{
-    BundleBuilder, ServerOptions, TestServer, both_databases,
+    BundleBuilder, Database, ServerOptions, TestServer, both_databases,
     bundle::{Kind, noisy, write_large},
     operator::Operator,
     wait::seen,
@@ -52,294 +52,477 @@ fn reason(status: &Status) -> String {
         .unwrap_or_default()
 }
 
-both_databases! {
-    async fn a_bundle_comes_back_byte_for_byte(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let archive = noisy("app", "1.0", 3, "true").await;
-        let bundle = operator.push(&archive).await;
-        assert_eq!((bundle.name.as_str(), bundle.version.as_str()), ("app", "1.0"));
-        assert_eq!(bundle.digest, kernex_proto::ids::Digest::of(&archive).to_string());
-        assert_eq!(bundle.size_bytes, archive.len() as u64);
-        assert_eq!(names(&operator).await, ["app:1.0"]);
-        for key in ["app:1.0", &bundle.digest] {
-            let request = GetBundleRequest { bundle: key.to_owned() };
-            let found = operator.bundles().get_bundle(request).await.unwrap().into_inner().bundle;
-            assert_eq!(found.as_ref(), Some(&bundle));
-            assert_eq!(fetch(&operator, key, 0).await.unwrap(), archive);
-        }
-        let offset = 1_000_001;
-        assert_eq!(fetch(&operator, "app:1.0", offset).await.unwrap(), archive[1_000_001..]);
-        let beyond = fetch(&operator, "app:1.0", archive.len() as u64 + 1).await.unwrap_err();
-        assert!(matches!(beyond.code(), Code::InvalidArgument | Code::OutOfRange), "{beyond}");
-        let unknown = fetch(&operator, "app:2.0", 0).await.unwrap_err();
-        assert_eq!(unknown.code(), Code::NotFound);
-    }
+both_databases![
+    a_bundle_comes_back_byte_for_byte,
+    a_target_downloads_byte_for_byte_and_resumes_at_any_offset,
+    a_reader_who_leaves_in_the_middle_leaves_no_file_open,
+    sixty_four_readers_at_once_need_little_memory,
+    the_same_bytes_again_are_the_same_bundle,
+    an_upload_can_name_the_bundle,
+    an_aborted_upload_leaves_nothing,
+    an_upload_that_is_not_what_it_promised_is_refused,
+    unsafe_archives_are_refused_at_the_door,
+    a_manifest_that_will_not_do_is_refused_with_field_and_reason,
+    plain_archives_of_every_kind_are_welcome,
+    a_bundle_that_is_needed_is_not_deleted,
+    roles_limit_what_a_token_may_do,
+    two_hundred_mebibytes_pass_in_flat_memory,
+];
 
-    async fn a_target_downloads_byte_for_byte_and_resumes_at_any_offset(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut device = server.raw_device("edge-1").await;
-        let mut session = device.connect(&server).await;
-        let archive = noisy("app", "1.0", 2, "true").await;
-        let bundle = operator.push(&archive).await;
-        operator.deploy(&bundle, &["edge-1"]).await;
-        let (_, deploy) = session.deploy_command().await;
-        assert_eq!(session.download(&deploy.digest, 0).await.unwrap(), archive);
-        assert_eq!(session.download(&deploy.digest, 777_777).await.unwrap(), archive[777_777..]);
-        let rest = session.download(&deploy.digest, archive.len() as u64).await.unwrap();
-        assert!(rest.is_empty(), "nothing is left at the end");
-    }
-
-    async fn a_reader_who_leaves_in_the_middle_leaves_no_file_open(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut device = server.raw_device("edge-1").await;
-        let mut session = device.connect(&server).await;
-        // More than windows and buffers hold, so that the server has to wait for its readers.
-        let bundle = operator.push(&noisy("app", "1.0", 8, "true").await).await;
-        operator.deploy(&bundle, &["edge-1"]).await;
-        let (_, deploy) = session.deploy_command().await;
-        let open = || {
-            let files = server.process().open_below(&server.data().join("bundles"));
-            async move { files.len() }
+async fn a_bundle_comes_back_byte_for_byte(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let archive = noisy("app", "1.0", 3, "true").await;
+    let bundle = operator.push(&archive).await;
+    assert_eq!(
+        (bundle.name.as_str(), bundle.version.as_str()),
+        ("app", "1.0")
+    );
+    assert_eq!(
+        bundle.digest,
+        kernex_proto::ids::Digest::of(&archive).to_string()
+    );
+    assert_eq!(bundle.size_bytes, archive.len() as u64);
+    assert_eq!(names(&operator).await, ["app:1.0"]);
+    for key in ["app:1.0", &bundle.digest] {
+        let request = GetBundleRequest {
+            bundle: key.to_owned(),
         };
-        let mut download = session.begin_download(&deploy.digest).await.unwrap();
-        let request = FetchBundleRequest { bundle: "app:1.0".into(), offset: 0 };
-        let mut fetch = operator.bundles().fetch_bundle(request).await.unwrap().into_inner();
-        assert!(download.message().await.unwrap().is_some());
-        assert!(fetch.message().await.unwrap().is_some());
-        assert_eq!(open().await, 2, "both are held back by who reads them");
-        drop((download, fetch));
-        wait_for("the server to close both files", || async {
-            let files = open().await;
-            seen(files == 0, files)
-        }).await;
-        let whole = session.download(&deploy.digest, 0).await.unwrap();
-        assert_eq!(whole.len() as u64, bundle.size_bytes);
+        let found = operator
+            .bundles()
+            .get_bundle(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .bundle;
+        assert_eq!(found.as_ref(), Some(&bundle));
+        assert_eq!(fetch(&operator, key, 0).await.unwrap(), archive);
     }
+    let offset = 1_000_001;
+    assert_eq!(
+        fetch(&operator, "app:1.0", offset).await.unwrap(),
+        archive[1_000_001..]
+    );
+    let beyond = fetch(&operator, "app:1.0", archive.len() as u64 + 1)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(beyond.code(), Code::InvalidArgument | Code::OutOfRange),
+        "{beyond}"
+    );
+    let unknown = fetch(&operator, "app:2.0", 0).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+}
 
-    async fn sixty_four_readers_at_once_need_little_memory(database) {
-        const READERS: u64 = 64;
-        let options = ServerOptions::default().env("KERNEX_MAX_STREAMS_PER_TOKEN", READERS.to_string());
-        let server = TestServer::start_with(database, options).await;
-        let operator = server.operator();
-        let archive = noisy("app", "1.0", 4, "true").await;
-        operator.push(&archive).await;
-        let before = server.process().peak_memory();
-        let mut readers = tokio::task::JoinSet::new();
-        let token = std::fs::read_to_string(server.data().join("admin.token")).unwrap();
-        for _ in 0..READERS {
-            // A connection for each, as devices have.
-            let operator = Operator::new(server.channel().await, token.trim());
-            readers.spawn(async move { fetch(&operator, "app:1.0", 0).await });
-        }
-        while let Some(read) = readers.join_next().await {
-            assert!(read.unwrap().unwrap() == archive, "other bytes came");
-        }
-        let grown = server.process().peak_memory() - before;
-        // For each: two pieces in hand, what HTTP/2 holds back, and a record of TLS; not its
-        // bundle.
-        assert!(grown < READERS << 20, "the server grew by {grown} bytes");
+async fn a_target_downloads_byte_for_byte_and_resumes_at_any_offset(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut device = server.raw_device("edge-1").await;
+    let mut session = device.connect(&server).await;
+    let archive = noisy("app", "1.0", 2, "true").await;
+    let bundle = operator.push(&archive).await;
+    operator.deploy(&bundle, &["edge-1"]).await;
+    let (_, deploy) = session.deploy_command().await;
+    assert_eq!(session.download(&deploy.digest, 0).await.unwrap(), archive);
+    assert_eq!(
+        session.download(&deploy.digest, 777_777).await.unwrap(),
+        archive[777_777..]
+    );
+    let rest = session
+        .download(&deploy.digest, archive.len() as u64)
+        .await
+        .unwrap();
+    assert!(rest.is_empty(), "nothing is left at the end");
+}
+
+async fn a_reader_who_leaves_in_the_middle_leaves_no_file_open(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut device = server.raw_device("edge-1").await;
+    let mut session = device.connect(&server).await;
+    // More than windows and buffers hold, so that the server has to wait for its readers.
+    let bundle = operator.push(&noisy("app", "1.0", 8, "true").await).await;
+    operator.deploy(&bundle, &["edge-1"]).await;
+    let (_, deploy) = session.deploy_command().await;
+    let open = || {
+        let files = server.process().open_below(&server.data().join("bundles"));
+        async move { files.len() }
+    };
+    let mut download = session.begin_download(&deploy.digest).await.unwrap();
+    let request = FetchBundleRequest {
+        bundle: "app:1.0".into(),
+        offset: 0,
+    };
+    let mut fetch = operator
+        .bundles()
+        .fetch_bundle(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(download.message().await.unwrap().is_some());
+    assert!(fetch.message().await.unwrap().is_some());
+    assert_eq!(open().await, 2, "both are held back by who reads them");
+    drop((download, fetch));
+    wait_for("the server to close both files", || async {
+        let files = open().await;
+        seen(files == 0, files)
+    })
+    .await;
+    let whole = session.download(&deploy.digest, 0).await.unwrap();
+    assert_eq!(whole.len() as u64, bundle.size_bytes);
+}
+
+async fn sixty_four_readers_at_once_need_little_memory(database: Database) {
+    const READERS: u64 = 64;
+    let options = ServerOptions::default().env("KERNEX_MAX_STREAMS_PER_TOKEN", READERS.to_string());
+    let server = TestServer::start_with(database, options).await;
+    let operator = server.operator();
+    let archive = noisy("app", "1.0", 4, "true").await;
+    operator.push(&archive).await;
+    let before = server.process().peak_memory();
+    let mut readers = tokio::task::JoinSet::new();
+    let token = std::fs::read_to_string(server.data().join("admin.token")).unwrap();
+    for _ in 0..READERS {
+        // A connection for each, as devices have.
+        let operator = Operator::new(server.channel().await, token.trim());
+        readers.spawn(async move { fetch(&operator, "app:1.0", 0).await });
     }
-
-    async fn the_same_bytes_again_are_the_same_bundle(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
-        let first = operator.push(&archive).await;
-        assert_eq!(operator.push(&archive).await, first);
-        assert_eq!(server.blobs().len(), 1);
-        let other = BundleBuilder::script("app", "1.0", "false").gzip().await;
-        let refused = operator.try_push(&other).await.unwrap_err();
-        assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
-        assert_eq!(names(&operator).await, ["app:1.0"]);
-        assert_eq!(server.blobs().len(), 1, "the refused bytes are gone");
+    while let Some(read) = readers.join_next().await {
+        assert!(read.unwrap().unwrap() == archive, "other bytes came");
     }
+    let grown = server.process().peak_memory() - before;
+    // For each: two pieces in hand, what HTTP/2 holds back, and a record of TLS; not its
+    // bundle.
+    assert!(grown < READERS << 20, "the server grew by {grown} bytes");
+}
 
-    async fn an_upload_can_name_the_bundle(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let archive = BundleBuilder::with_manifest(&json!({"version": "1.0"})).gzip().await;
-        assert_eq!(operator.push(&archive).await.name, "default");
-        let archive = BundleBuilder::script("inside", "2.0", "true").gzip().await;
-        let begin = UploadBegin { name: "outside".into(), ..Default::default() };
-        let bundle = operator.try_push_as(&archive, begin).await.unwrap();
-        assert_eq!((bundle.name.as_str(), bundle.version.as_str()), ("outside", "2.0"));
-        let begin = UploadBegin { name: "../up".into(), ..Default::default() };
-        let refused = operator.try_push_as(&archive, begin).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument);
+async fn the_same_bytes_again_are_the_same_bundle(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
+    let first = operator.push(&archive).await;
+    assert_eq!(operator.push(&archive).await, first);
+    assert_eq!(server.blobs().len(), 1);
+    let other = BundleBuilder::script("app", "1.0", "false").gzip().await;
+    let refused = operator.try_push(&other).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+    assert_eq!(names(&operator).await, ["app:1.0"]);
+    assert_eq!(server.blobs().len(), 1, "the refused bytes are gone");
+}
+
+async fn an_upload_can_name_the_bundle(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let archive = BundleBuilder::with_manifest(&json!({"version": "1.0"}))
+        .gzip()
+        .await;
+    assert_eq!(operator.push(&archive).await.name, "default");
+    let archive = BundleBuilder::script("inside", "2.0", "true").gzip().await;
+    let begin = UploadBegin {
+        name: "outside".into(),
+        ..Default::default()
+    };
+    let bundle = operator.try_push_as(&archive, begin).await.unwrap();
+    assert_eq!(
+        (bundle.name.as_str(), bundle.version.as_str()),
+        ("outside", "2.0")
+    );
+    let begin = UploadBegin {
+        name: "../up".into(),
+        ..Default::default()
+    };
+    let refused = operator.try_push_as(&archive, begin).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}
+
+async fn an_aborted_upload_leaves_nothing(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let archive = noisy("app", "1.0", 2, "true").await;
+    let half = Bytes::copy_from_slice(&archive[..archive.len() / 2]);
+    let begun = tokio_stream::once(half).chain(tokio_stream::pending());
+    let upload = operator.try_push_stream(UploadBegin::default(), begun);
+    let cut = tokio::time::timeout(Duration::from_millis(700), upload).await;
+    assert!(cut.is_err(), "the upload was still going on");
+    wait_for("the half upload to be swept", || async {
+        let files = server.blobs();
+        seen(files.is_empty(), files)
+    })
+    .await;
+    assert!(names(&operator).await.is_empty());
+    operator.push(&archive).await;
+}
+
+async fn an_upload_that_is_not_what_it_promised_is_refused(database: Database) {
+    let options = ServerOptions::default().env("KERNEX_MAX_BUNDLE_SIZE", "1MiB");
+    let server = TestServer::start_with(database, options).await;
+    let operator = server.operator();
+    let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
+    let begin = UploadBegin {
+        digest: "0".repeat(64),
+        ..Default::default()
+    };
+    let refused = operator.try_push_as(&archive, begin).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::InvalidArgument, "DIGEST_MISMATCH")
+    );
+
+    let large = noisy("app", "2.0", 2, "true").await;
+    let refused = operator.try_push(&large).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::ResourceExhausted, "TOO_LARGE")
+    );
+    let begin = UploadBegin {
+        size_bytes: 2 << 20,
+        ..Default::default()
+    };
+    let refused = operator
+        .try_push_stream(begin, tokio_stream::pending())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.code(),
+        Code::ResourceExhausted,
+        "refused before a byte was sent"
+    );
+    assert!(server.blobs().is_empty(), "{:?}", server.blobs());
+    assert!(names(&operator).await.is_empty());
+}
+
+async fn unsafe_archives_are_refused_at_the_door(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let good = || BundleBuilder::script("app", "1.0", "true");
+    let hostile = [
+        (
+            "absolute path",
+            good().raw("/etc/evil", Kind::File, 0o644, "", b"x"),
+        ),
+        (
+            "path upwards",
+            good().raw("a/../../evil", Kind::File, 0o644, "", b"x"),
+        ),
+        ("absolute link", good().symlink("link", "/etc/passwd")),
+        ("link out", good().symlink("link", "../../outside")),
+        (
+            "hard link to nothing",
+            good().raw("link", Kind::HardLink, 0o644, "nowhere", b""),
+        ),
+        (
+            "hard link out",
+            good().raw("link", Kind::HardLink, 0o644, "/etc/passwd", b""),
+        ),
+        (
+            "device node",
+            good().raw("null", Kind::Device, 0o666, "", b""),
+        ),
+        ("named pipe", good().raw("pipe", Kind::Pipe, 0o666, "", b"")),
+        ("set-id bit", good().file_with_mode("su", 0o4755, "x")),
+        ("the same file twice", good().file("a", "1").file("a", "2")),
+    ];
+    for (what, builder) in hostile {
+        let refused = operator
+            .try_push(&builder.gzip().await)
+            .await
+            .expect_err(what);
+        assert_eq!(refused.code(), Code::InvalidArgument, "{what}: {refused}");
+        assert_eq!(reason(&refused), "UNSAFE_ARCHIVE", "{what}: {refused}");
     }
+    let bomb = good().file("zeros", vec![0; 64 << 20]).gzip().await;
+    let refused = operator.try_push(&bomb).await.unwrap_err();
+    assert!(
+        matches!(reason(&refused).as_str(), "UNSAFE_ARCHIVE" | "TOO_LARGE"),
+        "{refused}"
+    );
+    assert!(server.blobs().is_empty(), "{:?}", server.blobs());
+}
 
-    async fn an_aborted_upload_leaves_nothing(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let archive = noisy("app", "1.0", 2, "true").await;
-        let half = Bytes::copy_from_slice(&archive[..archive.len() / 2]);
-        let begun = tokio_stream::once(half).chain(tokio_stream::pending());
-        let upload = operator.try_push_stream(UploadBegin::default(), begun);
-        let cut = tokio::time::timeout(Duration::from_millis(700), upload).await;
-        assert!(cut.is_err(), "the upload was still going on");
-        wait_for("the half upload to be swept", || async {
-            let files = server.blobs();
-            seen(files.is_empty(), files)
-        }).await;
-        assert!(names(&operator).await.is_empty());
-        operator.push(&archive).await;
+async fn a_manifest_that_will_not_do_is_refused_with_field_and_reason(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let none = BundleBuilder::empty().file("run.sh", "true").gzip().await;
+    let refused = operator.try_push(&none).await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::InvalidArgument, "MANIFEST_MISSING")
+    );
+    for (manifest, field) in [
+        (json!({"name": "app"}), "version"),
+        (json!({"version": "1.0", "name": "no/slash"}), "name"),
+        (
+            json!({"version": "1.0", "deploy": {"timeout_seconds": "soon"}}),
+            "timeout_seconds",
+        ),
+        (json!({"version": 1}), "version"),
+    ] {
+        let archive = BundleBuilder::with_manifest(&manifest).gzip().await;
+        let refused = operator.try_push(&archive).await.unwrap_err();
+        assert_eq!(
+            reason(&refused),
+            "MANIFEST_INVALID",
+            "{manifest}: {refused}"
+        );
+        assert!(refused.message().contains(field), "{manifest}: {refused}");
     }
+    let garbage = operator
+        .try_push(b"this is not an archive at all")
+        .await
+        .unwrap_err();
+    assert_eq!(garbage.code(), Code::InvalidArgument);
+    let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
+    let torn = operator
+        .try_push(&archive[..archive.len() - 20])
+        .await
+        .unwrap_err();
+    assert_eq!(torn.code(), Code::InvalidArgument);
+    assert!(names(&operator).await.is_empty());
+}
 
-    async fn an_upload_that_is_not_what_it_promised_is_refused(database) {
-        let options = ServerOptions::default().env("KERNEX_MAX_BUNDLE_SIZE", "1MiB");
-        let server = TestServer::start_with(database, options).await;
-        let operator = server.operator();
-        let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
-        let begin = UploadBegin { digest: "0".repeat(64), ..Default::default() };
-        let refused = operator.try_push_as(&archive, begin).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "DIGEST_MISMATCH"));
-
-        let large = noisy("app", "2.0", 2, "true").await;
-        let refused = operator.try_push(&large).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "TOO_LARGE"));
-        let begin = UploadBegin { size_bytes: 2 << 20, ..Default::default() };
-        let refused = operator.try_push_stream(begin, tokio_stream::pending()).await.unwrap_err();
-        assert_eq!(refused.code(), Code::ResourceExhausted, "refused before a byte was sent");
-        assert!(server.blobs().is_empty(), "{:?}", server.blobs());
-        assert!(names(&operator).await.is_empty());
+async fn plain_archives_of_every_kind_are_welcome(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let _agent = server.agent("edge-1").await;
+    let manifest = |version: &str| json!({"version": version, "x-unknown": [1, 2]}).to_string();
+    let flat = BundleBuilder::empty()
+        .file("manifest.json", manifest("1"))
+        .file("a", "flat");
+    let below = BundleBuilder::empty()
+        .below("app-2")
+        .file("manifest.json", manifest("2"))
+        .file("a", "below");
+    let late = BundleBuilder::empty()
+        .file("a", "late")
+        .file("manifest.json", manifest("3"));
+    let zstd = BundleBuilder::empty()
+        .file("manifest.json", manifest("4"))
+        .file("a", "zstd");
+    for archive in [
+        flat.gzip().await,
+        below.gzip().await,
+        late.gzip().await,
+        zstd.zstd().await,
+    ] {
+        let bundle = operator.push(&archive).await;
+        let target = operator.deploy_and_finish(&bundle, "edge-1").await;
+        assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
     }
+    let versions = operator.device("edge-1").await.releases;
+    assert_eq!(versions[0].version, "4");
+}
 
-    async fn unsafe_archives_are_refused_at_the_door(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let good = || BundleBuilder::script("app", "1.0", "true");
-        let hostile = [
-            ("absolute path", good().raw("/etc/evil", Kind::File, 0o644, "", b"x")),
-            ("path upwards", good().raw("a/../../evil", Kind::File, 0o644, "", b"x")),
-            ("absolute link", good().symlink("link", "/etc/passwd")),
-            ("link out", good().symlink("link", "../../outside")),
-            ("hard link to nothing", good().raw("link", Kind::HardLink, 0o644, "nowhere", b"")),
-            ("hard link out", good().raw("link", Kind::HardLink, 0o644, "/etc/passwd", b"")),
-            ("device node", good().raw("null", Kind::Device, 0o666, "", b"")),
-            ("named pipe", good().raw("pipe", Kind::Pipe, 0o666, "", b"")),
-            ("set-id bit", good().file_with_mode("su", 0o4755, "x")),
-            ("the same file twice", good().file("a", "1").file("a", "2")),
-        ];
-        for (what, builder) in hostile {
-            let refused = operator.try_push(&builder.gzip().await).await.expect_err(what);
-            assert_eq!(refused.code(), Code::InvalidArgument, "{what}: {refused}");
-            assert_eq!(reason(&refused), "UNSAFE_ARCHIVE", "{what}: {refused}");
-        }
-        let bomb = good().file("zeros", vec![0; 64 << 20]).gzip().await;
-        let refused = operator.try_push(&bomb).await.unwrap_err();
-        assert!(matches!(reason(&refused).as_str(), "UNSAFE_ARCHIVE" | "TOO_LARGE"), "{refused}");
-        assert!(server.blobs().is_empty(), "{:?}", server.blobs());
-    }
-
-    async fn a_manifest_that_will_not_do_is_refused_with_field_and_reason(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let none = BundleBuilder::empty().file("run.sh", "true").gzip().await;
-        let refused = operator.try_push(&none).await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::InvalidArgument, "MANIFEST_MISSING"));
-        for (manifest, field) in [
-            (json!({"name": "app"}), "version"),
-            (json!({"version": "1.0", "name": "no/slash"}), "name"),
-            (json!({"version": "1.0", "deploy": {"timeout_seconds": "soon"}}), "timeout_seconds"),
-            (json!({"version": 1}), "version"),
-        ] {
-            let archive = BundleBuilder::with_manifest(&manifest).gzip().await;
-            let refused = operator.try_push(&archive).await.unwrap_err();
-            assert_eq!(reason(&refused), "MANIFEST_INVALID", "{manifest}: {refused}");
-            assert!(refused.message().contains(field), "{manifest}: {refused}");
-        }
-        let garbage = operator.try_push(b"this is not an archive at all").await.unwrap_err();
-        assert_eq!(garbage.code(), Code::InvalidArgument);
-        let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
-        let torn = operator.try_push(&archive[..archive.len() - 20]).await.unwrap_err();
-        assert_eq!(torn.code(), Code::InvalidArgument);
-        assert!(names(&operator).await.is_empty());
-    }
-
-    async fn plain_archives_of_every_kind_are_welcome(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let _agent = server.agent("edge-1").await;
-        let manifest = |version: &str| json!({"version": version, "x-unknown": [1, 2]}).to_string();
-        let flat = BundleBuilder::empty().file("manifest.json", manifest("1")).file("a", "flat");
-        let below = BundleBuilder::empty().below("app-2").file("manifest.json", manifest("2")).file("a", "below");
-        let late = BundleBuilder::empty().file("a", "late").file("manifest.json", manifest("3"));
-        let zstd = BundleBuilder::empty().file("manifest.json", manifest("4")).file("a", "zstd");
-        for archive in [flat.gzip().await, below.gzip().await, late.gzip().await, zstd.zstd().await] {
-            let bundle = operator.push(&archive).await;
-            let target = operator.deploy_and_finish(&bundle, "edge-1").await;
-            assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
-        }
-        let versions = operator.device("edge-1").await.releases;
-        assert_eq!(versions[0].version, "4");
-    }
-
-    async fn a_bundle_that_is_needed_is_not_deleted(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let _agent = server.agent("edge-1").await;
-        let needed = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
-        let spare = operator.push(&BundleBuilder::script("spare", "1.0", "true").gzip().await).await;
-        operator.deploy_and_finish(&needed, "edge-1").await;
-        let delete = |bundle: &str| {
-            let request = DeleteBundleRequest { bundle: bundle.to_owned(), ..Default::default() };
-            let mut client = operator.bundles();
-            async move { client.delete_bundle(request).await }
-        };
-        let refused = delete("app:1.0").await.unwrap_err();
-        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "IN_USE"));
-        delete(&spare.digest).await.unwrap();
-        assert_eq!(names(&operator).await, ["app:1.0"]);
-        assert_eq!(server.blobs().len(), 1);
-    }
-
-    async fn roles_limit_what_a_token_may_do(database) {
-        let server = TestServer::start(database).await;
-        let admin = server.operator();
-        let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
-        let make = CreateOperatorTokenRequest {
-            name: "looker".into(),
-            role: Role::Viewer.into(),
+async fn a_bundle_that_is_needed_is_not_deleted(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let _agent = server.agent("edge-1").await;
+    let needed = operator
+        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+        .await;
+    let spare = operator
+        .push(&BundleBuilder::script("spare", "1.0", "true").gzip().await)
+        .await;
+    operator.deploy_and_finish(&needed, "edge-1").await;
+    let delete = |bundle: &str| {
+        let request = DeleteBundleRequest {
+            bundle: bundle.to_owned(),
             ..Default::default()
         };
-        let text = admin.access().create_operator_token(make).await.unwrap().into_inner().text;
-        let viewer = admin.with_token(&text);
-        assert_eq!(viewer.who_am_i().await.unwrap().name, "looker");
-        assert!(names(&viewer).await.is_empty(), "reading is allowed");
-        let refused = viewer.try_push(&archive).await.unwrap_err();
-        assert_eq!(refused.code(), Code::PermissionDenied);
-        for stranger in [admin.anonymous(), admin.with_token("kxo1.wrong")] {
-            let refused = stranger.try_push(&archive).await.unwrap_err();
-            assert_eq!(refused.code(), Code::Unauthenticated);
-            assert_eq!(stranger.who_am_i().await.unwrap_err().code(), Code::Unauthenticated);
-        }
+        let mut client = operator.bundles();
+        async move { client.delete_bundle(request).await }
+    };
+    let refused = delete("app:1.0").await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::FailedPrecondition, "IN_USE")
+    );
+    delete(&spare.digest).await.unwrap();
+    assert_eq!(names(&operator).await, ["app:1.0"]);
+    assert_eq!(server.blobs().len(), 1);
+}
+
+async fn roles_limit_what_a_token_may_do(database: Database) {
+    let server = TestServer::start(database).await;
+    let admin = server.operator();
+    let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
+    let make = CreateOperatorTokenRequest {
+        name: "looker".into(),
+        role: Role::Viewer.into(),
+        ..Default::default()
+    };
+    let text = admin
+        .access()
+        .create_operator_token(make)
+        .await
+        .unwrap()
+        .into_inner()
+        .text;
+    let viewer = admin.with_token(&text);
+    assert_eq!(viewer.who_am_i().await.unwrap().name, "looker");
+    assert!(names(&viewer).await.is_empty(), "reading is allowed");
+    let refused = viewer.try_push(&archive).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    for stranger in [admin.anonymous(), admin.with_token("kxo1.wrong")] {
+        let refused = stranger.try_push(&archive).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated);
+        assert_eq!(
+            stranger.who_am_i().await.unwrap_err().code(),
+            Code::Unauthenticated
+        );
     }
+}
 
-    async fn two_hundred_mebibytes_pass_in_flat_memory(database) {
-        const ALLOWED: u64 = 64 << 20;
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let agent = server.agent("edge-1").await;
-        let small = BundleBuilder::script("app", "0.1", "true").gzip().await;
-        operator.deploy_and_finish(&operator.push(&small).await, "edge-1").await;
-        let before = (server.process().peak_memory(), agent.process().peak_memory());
+async fn two_hundred_mebibytes_pass_in_flat_memory(database: Database) {
+    const ALLOWED: u64 = 64 << 20;
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let agent = server.agent("edge-1").await;
+    let small = BundleBuilder::script("app", "0.1", "true").gzip().await;
+    operator
+        .deploy_and_finish(&operator.push(&small).await, "edge-1")
+        .await;
+    let before = (
+        server.process().peak_memory(),
+        agent.process().peak_memory(),
+    );
 
-        let path = server.scratch().join("large.tar.gz");
-        write_large(&path, "app", 200, "test $(wc -c < payload.bin) -eq 209715200").await.unwrap();
-        let file = tokio::fs::File::open(&path).await.unwrap();
-        let chunks = tokio_util::io::ReaderStream::with_capacity(file, kernex_proto::CHUNK_SIZE);
-        let chunks = chunks.map(|chunk| chunk.expect("the file can be read"));
-        let bundle = operator.try_push_stream(UploadBegin::default(), chunks).await.unwrap();
-        let id = operator.deploy(&bundle, &["edge-1"]).await;
-        operator.finished_within(&id, Duration::from_secs(300)).await;
-        let target = operator.target(&id).await;
-        assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
+    let path = server.scratch().join("large.tar.gz");
+    write_large(
+        &path,
+        "app",
+        200,
+        "test $(wc -c < payload.bin) -eq 209715200",
+    )
+    .await
+    .unwrap();
+    let file = tokio::fs::File::open(&path).await.unwrap();
+    let chunks = tokio_util::io::ReaderStream::with_capacity(file, kernex_proto::CHUNK_SIZE);
+    let chunks = chunks.map(|chunk| chunk.expect("the file can be read"));
+    let bundle = operator
+        .try_push_stream(UploadBegin::default(), chunks)
+        .await
+        .unwrap();
+    let id = operator.deploy(&bundle, &["edge-1"]).await;
+    operator
+        .finished_within(&id, Duration::from_secs(300))
+        .await;
+    let target = operator.target(&id).await;
+    assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
 
-        let after = (server.process().peak_memory(), agent.process().peak_memory());
-        assert!(after.0 - before.0 < ALLOWED, "the server grew from {} to {} bytes", before.0, after.0);
-        assert!(after.1 - before.1 < ALLOWED, "the agent grew from {} to {} bytes", before.1, after.1);
-    }
+    let after = (
+        server.process().peak_memory(),
+        agent.process().peak_memory(),
+    );
+    assert!(
+        after.0 - before.0 < ALLOWED,
+        "the server grew from {} to {} bytes",
+        before.0,
+        after.0
+    );
+    assert!(
+        after.1 - before.1 < ALLOWED,
+        "the agent grew from {} to {} bytes",
+        before.1,
+        after.1
+    );
 }

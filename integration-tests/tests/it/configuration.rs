@@ -2,7 +2,7 @@
 //! reason.
 
 use kernex_integration_tests::{
-    AgentOptions, BundleBuilder, Ctl, TestServer, both_databases, wait::seen, wait_for,
+    AgentOptions, BundleBuilder, Ctl, Database, TestServer, both_databases, wait::seen, wait_for,
 };
 use kernex_proto::v1::{AttemptState, FailureReason};
 use serde_json::Value;
@@ -21,81 +21,154 @@ async fn in_state(ctl: &Ctl<'_>, device: &str, state: &str, revision: u64) -> Va
     .await
 }
 
-both_databases! {
-    async fn a_configuration_reaches_those_it_means_and_stays(database) {
-        let mut server = TestServer::start(database).await;
-        let berlin = AgentOptions::named("edge-1").label("site", "berlin");
-        let mut agent = server.agent_with(berlin).await;
-        let _other = server.agent("edge-2").await;
-        let ctl = Ctl::on(&server);
-        let _ = ctl.ok(&["config", "set", "berlin", "--to", "site=berlin", "--value", "SITE=berlin", "--max-script", "2s"]);
-        let applied = in_state(&ctl, "edge-1", "applied", 1).await;
-        assert_eq!(applied["values"]["SITE"], "berlin");
-        assert_eq!(ctl.json(&["config", "get", "edge-2"])["state"], "none");
+both_databases![
+    a_configuration_reaches_those_it_means_and_stays,
+    a_configuration_that_cannot_be_is_refused_and_the_one_before_stays,
+    a_device_that_is_away_gets_its_configuration_when_it_comes_back,
+];
 
-        // The device's own wins, and what it does not say stays.
-        let _ = ctl.ok(&["config", "set", "one", "--device", "edge-1", "--value", "SITE=cellar", "--heartbeat", "1s"]);
-        let applied = in_state(&ctl, "edge-1", "applied", 2).await;
-        assert_eq!(applied["settings"]["max_script_seconds"], "2", "{applied}");
+async fn a_configuration_reaches_those_it_means_and_stays(database: Database) {
+    let mut server = TestServer::start(database).await;
+    let berlin = AgentOptions::named("edge-1").label("site", "berlin");
+    let mut agent = server.agent_with(berlin).await;
+    let _other = server.agent("edge-2").await;
+    let ctl = Ctl::on(&server);
+    let _ = ctl.ok(&[
+        "config",
+        "set",
+        "berlin",
+        "--to",
+        "site=berlin",
+        "--value",
+        "SITE=berlin",
+        "--max-script",
+        "2s",
+    ]);
+    let applied = in_state(&ctl, "edge-1", "applied", 1).await;
+    assert_eq!(applied["values"]["SITE"], "berlin");
+    assert_eq!(ctl.json(&["config", "get", "edge-2"])["state"], "none");
 
-        // Both ends may restart.
-        agent.kill();
-        server.stop();
-        server.start_again().await;
-        agent.start_again();
-        let operator = server.operator();
-        operator.online("edge-1").await;
-        let ctl = Ctl::on(&server);
-        let script = "echo $KERNEX_CONFIG_SITE; sleep 3600";
-        let bundle = operator.push(&BundleBuilder::script("app", "1.0", script).gzip().await).await;
-        let target = operator.deploy_and_finish(&bundle, "edge-1").await;
-        assert_eq!(target.reason(), FailureReason::ScriptTimeout, "{target:?}");
-        assert_eq!(target.output_tail, "cellar\n");
+    // The device's own wins, and what it does not say stays.
+    let _ = ctl.ok(&[
+        "config",
+        "set",
+        "one",
+        "--device",
+        "edge-1",
+        "--value",
+        "SITE=cellar",
+        "--heartbeat",
+        "1s",
+    ]);
+    let applied = in_state(&ctl, "edge-1", "applied", 2).await;
+    assert_eq!(applied["settings"]["max_script_seconds"], "2", "{applied}");
 
-        let _ = ctl.ok(&["config", "delete", "one", "--yes"]);
-        let applied = in_state(&ctl, "edge-1", "applied", 3).await;
-        assert_eq!(applied["values"]["SITE"], "berlin");
-        // A label that goes takes what it meant along.
-        let _ = ctl.ok(&["device", "label", "edge-1", "site-"]);
-        let applied = in_state(&ctl, "edge-1", "applied", 4).await;
-        assert!(applied["values"].as_object().unwrap().is_empty(), "{applied}");
-    }
+    // Both ends may restart.
+    agent.kill();
+    server.stop();
+    server.start_again().await;
+    agent.start_again();
+    let operator = server.operator();
+    operator.online("edge-1").await;
+    let ctl = Ctl::on(&server);
+    let script = "echo $KERNEX_CONFIG_SITE; sleep 3600";
+    let bundle = operator
+        .push(&BundleBuilder::script("app", "1.0", script).gzip().await)
+        .await;
+    let target = operator.deploy_and_finish(&bundle, "edge-1").await;
+    assert_eq!(target.reason(), FailureReason::ScriptTimeout, "{target:?}");
+    assert_eq!(target.output_tail, "cellar\n");
 
-    async fn a_configuration_that_cannot_be_is_refused_and_the_one_before_stays(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let ctl = Ctl::on(&server);
-        let _agent = server.agent("edge-1").await;
-        let _ = ctl.ok(&["config", "set", "all", "--to", "*", "--value", "A=1"]);
-        in_state(&ctl, "edge-1", "applied", 1).await;
-        let _ = ctl.ok(&["config", "set", "all", "--to", "*", "--value", "A=2", "--log", "=loud="]);
-        let refused = in_state(&ctl, "edge-1", "refused", 2).await;
-        assert!(refused["refusal"].as_str().unwrap().contains("log"), "{refused}");
-        assert_eq!(refused["active_revision"], 1);
-        let script = "test $KERNEX_CONFIG_A = 1";
-        let bundle = operator.push(&BundleBuilder::script("app", "1.0", script).gzip().await).await;
-        let target = operator.deploy_and_finish(&bundle, "edge-1").await;
-        assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
+    let _ = ctl.ok(&["config", "delete", "one", "--yes"]);
+    let applied = in_state(&ctl, "edge-1", "applied", 3).await;
+    assert_eq!(applied["values"]["SITE"], "berlin");
+    // A label that goes takes what it meant along.
+    let _ = ctl.ok(&["device", "label", "edge-1", "site-"]);
+    let applied = in_state(&ctl, "edge-1", "applied", 4).await;
+    assert!(
+        applied["values"].as_object().unwrap().is_empty(),
+        "{applied}"
+    );
+}
 
-        // What no agent could take is refused by the server.
-        assert_eq!(ctl.run(&["config", "set", "x", "--to", "*", "--value", "A-B=1"]).code, Some(2));
-        assert_eq!(ctl.run(&["config", "set", "x", "--to", "a=b,", "--value", "A=1"]).code, Some(2));
-        assert_eq!(ctl.run(&["config", "set", "x", "--device", "nobody", "--value", "A=1"]).code, Some(5));
-        assert_eq!(ctl.run(&["config", "set", "all", "--to", "*", "--value", "A=3", "--revision", "1"]).code, Some(5));
-        assert_eq!(ctl.run(&["config", "delete", "nobody", "--yes"]).code, Some(5));
-    }
+async fn a_configuration_that_cannot_be_is_refused_and_the_one_before_stays(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let ctl = Ctl::on(&server);
+    let _agent = server.agent("edge-1").await;
+    let _ = ctl.ok(&["config", "set", "all", "--to", "*", "--value", "A=1"]);
+    in_state(&ctl, "edge-1", "applied", 1).await;
+    let _ = ctl.ok(&[
+        "config", "set", "all", "--to", "*", "--value", "A=2", "--log", "=loud=",
+    ]);
+    let refused = in_state(&ctl, "edge-1", "refused", 2).await;
+    assert!(
+        refused["refusal"].as_str().unwrap().contains("log"),
+        "{refused}"
+    );
+    assert_eq!(refused["active_revision"], 1);
+    let script = "test $KERNEX_CONFIG_A = 1";
+    let bundle = operator
+        .push(&BundleBuilder::script("app", "1.0", script).gzip().await)
+        .await;
+    let target = operator.deploy_and_finish(&bundle, "edge-1").await;
+    assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
 
-    async fn a_device_that_is_away_gets_its_configuration_when_it_comes_back(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let ctl = Ctl::on(&server);
-        let mut agent = server.agent("edge-1").await;
-        agent.stop();
-        operator.offline("edge-1").await;
-        let _ = ctl.ok(&["config", "set", "one", "--device", "edge-1", "--heartbeat", "30s"]);
-        agent.start_again();
-        in_state(&ctl, "edge-1", "applied", 1).await;
-        let listed = ctl.json(&["config", "list"]);
-        assert_eq!(listed[0]["name"], "one");
-    }
+    // What no agent could take is refused by the server.
+    assert_eq!(
+        ctl.run(&["config", "set", "x", "--to", "*", "--value", "A-B=1"])
+            .code,
+        Some(2)
+    );
+    assert_eq!(
+        ctl.run(&["config", "set", "x", "--to", "a=b,", "--value", "A=1"])
+            .code,
+        Some(2)
+    );
+    assert_eq!(
+        ctl.run(&["config", "set", "x", "--device", "nobody", "--value", "A=1"])
+            .code,
+        Some(5)
+    );
+    assert_eq!(
+        ctl.run(&[
+            "config",
+            "set",
+            "all",
+            "--to",
+            "*",
+            "--value",
+            "A=3",
+            "--revision",
+            "1"
+        ])
+        .code,
+        Some(5)
+    );
+    assert_eq!(
+        ctl.run(&["config", "delete", "nobody", "--yes"]).code,
+        Some(5)
+    );
+}
+
+async fn a_device_that_is_away_gets_its_configuration_when_it_comes_back(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let ctl = Ctl::on(&server);
+    let mut agent = server.agent("edge-1").await;
+    agent.stop();
+    operator.offline("edge-1").await;
+    let _ = ctl.ok(&[
+        "config",
+        "set",
+        "one",
+        "--device",
+        "edge-1",
+        "--heartbeat",
+        "30s",
+    ]);
+    agent.start_again();
+    in_state(&ctl, "edge-1", "applied", 1).await;
+    let listed = ctl.json(&["config", "list"]);
+    assert_eq!(listed[0]["name"], "one");
 }

@@ -36,55 +36,101 @@ fn complaint(mut command: Command) -> String {
     said
 }
 
-both_databases! {
-    async fn health_and_reflection_answer(database) {
-        let server = TestServer::start(database).await;
-        let channel = server.channel().await;
-        let check = HealthCheckRequest { service: String::new() };
-        let health = HealthClient::new(channel.clone()).check(check).await.unwrap().into_inner();
-        assert_eq!(health.status(), ServingStatus::Serving);
+both_databases![
+    health_and_reflection_answer,
+    everything_is_there_after_a_restart,
+    migrating_by_hand_is_enough_and_harmless,
+];
 
-        let request = ServerReflectionRequest {
-            host: String::new(),
-            message_request: Some(MessageRequest::ListServices(String::new())),
-        };
-        let mut client = ServerReflectionClient::new(channel);
-        let asked = client.server_reflection_info(tokio_stream::once(request.clone())).await;
-        assert_eq!(asked.unwrap_err().code(), Code::Unauthenticated, "the schema is for viewers");
-        let token = std::fs::read_to_string(server.data().join("admin.token")).unwrap();
-        let mut asked = tonic::Request::new(tokio_stream::once(request));
-        let bearer = format!("Bearer {}", token.trim());
-        asked.metadata_mut().insert("authorization", bearer.parse().unwrap());
-        let answers = client.server_reflection_info(asked).await.unwrap();
-        let answer = answers.into_inner().message().await.unwrap().unwrap().message_response;
-        let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
-        let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
-        for name in ["AgentService", "DeviceService", "BundleService", "DeploymentService", "AccessService"] {
-            assert!(names.contains(&format!("kernex.v1.{name}").as_str()), "{names:?}");
-        }
+async fn health_and_reflection_answer(database: Database) {
+    let server = TestServer::start(database).await;
+    let channel = server.channel().await;
+    let check = HealthCheckRequest {
+        service: String::new(),
+    };
+    let health = HealthClient::new(channel.clone())
+        .check(check)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(health.status(), ServingStatus::Serving);
+
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut client = ServerReflectionClient::new(channel);
+    let asked = client
+        .server_reflection_info(tokio_stream::once(request.clone()))
+        .await;
+    assert_eq!(
+        asked.unwrap_err().code(),
+        Code::Unauthenticated,
+        "the schema is for viewers"
+    );
+    let token = std::fs::read_to_string(server.data().join("admin.token")).unwrap();
+    let mut asked = tonic::Request::new(tokio_stream::once(request));
+    let bearer = format!("Bearer {}", token.trim());
+    asked
+        .metadata_mut()
+        .insert("authorization", bearer.parse().unwrap());
+    let answers = client.server_reflection_info(asked).await.unwrap();
+    let answer = answers
+        .into_inner()
+        .message()
+        .await
+        .unwrap()
+        .unwrap()
+        .message_response;
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else {
+        panic!("{answer:?}")
+    };
+    let names: Vec<&str> = list
+        .service
+        .iter()
+        .map(|service| service.name.as_str())
+        .collect();
+    for name in [
+        "AgentService",
+        "DeviceService",
+        "BundleService",
+        "DeploymentService",
+        "AccessService",
+    ] {
+        assert!(
+            names.contains(&format!("kernex.v1.{name}").as_str()),
+            "{names:?}"
+        );
     }
+}
 
-    async fn everything_is_there_after_a_restart(database) {
-        let mut server = TestServer::start(database).await;
-        server.raw_device("edge-1").await;
-        let before = server.operator().device("edge-1").await;
-        let cluster = server.operator().who_am_i().await.unwrap().cluster_id;
-        server.stop();
-        server.start_again().await;
-        assert_eq!(server.operator().device("edge-1").await, before);
-        assert_eq!(server.operator().who_am_i().await.unwrap().cluster_id, cluster);
-    }
+async fn everything_is_there_after_a_restart(database: Database) {
+    let mut server = TestServer::start(database).await;
+    server.raw_device("edge-1").await;
+    let before = server.operator().device("edge-1").await;
+    let cluster = server.operator().who_am_i().await.unwrap().cluster_id;
+    server.stop();
+    server.start_again().await;
+    assert_eq!(server.operator().device("edge-1").await, before);
+    assert_eq!(
+        server.operator().who_am_i().await.unwrap().cluster_id,
+        cluster
+    );
+}
 
-    async fn migrating_by_hand_is_enough_and_harmless(database) {
-        let folder = tempfile::tempdir().unwrap();
-        let url = database.fresh_url(folder.path()).await;
-        for _ in 0..2 {
-            let mut migrate = command("migrate");
-            migrate.arg("--data-dir").arg(folder.path());
-            migrate.args(url.iter().flat_map(|url| ["--database-url", url.as_str()]));
-            let output = migrate.output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        }
+async fn migrating_by_hand_is_enough_and_harmless(database: Database) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = database.fresh_url(folder.path()).await;
+    for _ in 0..2 {
+        let mut migrate = command("migrate");
+        migrate.arg("--data-dir").arg(folder.path());
+        migrate.args(url.iter().flat_map(|url| ["--database-url", url.as_str()]));
+        let output = migrate.output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 

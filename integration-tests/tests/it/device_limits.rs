@@ -6,8 +6,8 @@ use std::{
 };
 
 use kernex_integration_tests::{
-    BundleBuilder, RawIdentity, RawSession, ServerOptions, TestServer, both_databases, http::Plain,
-    raw_agent::succeeded, server::free_port, wait::seen, wait_for,
+    BundleBuilder, Database, RawIdentity, RawSession, ServerOptions, TestServer, both_databases,
+    http::Plain, raw_agent::succeeded, server::free_port, wait::seen, wait_for,
 };
 use kernex_proto::{
     ids::{AttemptId, Digest, TargetId},
@@ -62,53 +62,84 @@ fn runs(name: &str, version: &str) -> report::Event {
     }))
 }
 
-both_databases! {
-    async fn outcomes_without_end_are_heard_later_and_none_is_lost(database) {
-        let (server, http, _device, mut session) = monitored(database).await;
-        let operator = server.operator();
-        let _honest = server.agent("honest").await;
-        let bundle = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
-        let began = Instant::now();
-        let saying = session.sender();
-        let count = 700;
-        let flood = async move {
-            for seq in 1..=count {
-                // The first tells of a bundle that no later one names.
-                let event = if seq == 1 { runs("first", "7") } else { runs("app", &seq.to_string()) };
-                assert!(saying.say(made_up(seq, event)).await, "the session ended at {seq}");
-            }
-        };
-        let mut waiting: BTreeSet<u64> = (1..=count).collect();
-        let acknowledged = async {
-            while !waiting.is_empty() {
-                let ack = session.next_where(|message| match message {
+both_databases![
+    outcomes_without_end_are_heard_later_and_none_is_lost,
+    progress_without_end_is_dropped_and_the_outcome_behind_it_is_not,
+    drift_without_end_is_told_sixty_times_and_goes_when_it_is_over,
+];
+
+async fn outcomes_without_end_are_heard_later_and_none_is_lost(database: Database) {
+    let (server, http, _device, mut session) = monitored(database).await;
+    let operator = server.operator();
+    let _honest = server.agent("honest").await;
+    let bundle = operator
+        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+        .await;
+    let began = Instant::now();
+    let saying = session.sender();
+    let count = 700;
+    let flood = async move {
+        for seq in 1..=count {
+            // The first tells of a bundle that no later one names.
+            let event = if seq == 1 {
+                runs("first", "7")
+            } else {
+                runs("app", &seq.to_string())
+            };
+            assert!(
+                saying.say(made_up(seq, event)).await,
+                "the session ended at {seq}"
+            );
+        }
+    };
+    let mut waiting: BTreeSet<u64> = (1..=count).collect();
+    let acknowledged = async {
+        while !waiting.is_empty() {
+            let ack = session
+                .next_where(|message| match message {
                     down::Message::Ack(ack) => Some(ack),
                     _ => None,
-                }).await;
-                assert_eq!(ack.disposition(), Disposition::Unknown);
-                assert!(waiting.remove(&ack.seq), "{} twice", ack.seq);
-            }
-        };
-        tokio::join!(flood, acknowledged, operator.deploy_and_finish(&bundle, "honest"));
-        let least = Duration::from_secs((count - 200) / 50 - 1);
-        assert!(began.elapsed() > least, "all were heard after {:?}", began.elapsed());
-        assert!(beyond(&http, "messages").await > 100.0);
-        assert!(beyond(&http, "unknown_reports").await >= (count - 300) as f64);
-        // What runs is known of each bundle, however long ago it was told.
-        let device = operator.device("rogue").await;
-        let shown: Vec<_> = device.releases.iter().map(|release| (release.name.as_str(), release.version.as_str())).collect();
-        assert_eq!(shown, [("app", "700"), ("first", "7")]);
-    }
+                })
+                .await;
+            assert_eq!(ack.disposition(), Disposition::Unknown);
+            assert!(waiting.remove(&ack.seq), "{} twice", ack.seq);
+        }
+    };
+    tokio::join!(
+        flood,
+        acknowledged,
+        operator.deploy_and_finish(&bundle, "honest")
+    );
+    let least = Duration::from_secs((count - 200) / 50 - 1);
+    assert!(
+        began.elapsed() > least,
+        "all were heard after {:?}",
+        began.elapsed()
+    );
+    assert!(beyond(&http, "messages").await > 100.0);
+    assert!(beyond(&http, "unknown_reports").await >= (count - 300) as f64);
+    // What runs is known of each bundle, however long ago it was told.
+    let device = operator.device("rogue").await;
+    let shown: Vec<_> = device
+        .releases
+        .iter()
+        .map(|release| (release.name.as_str(), release.version.as_str()))
+        .collect();
+    assert_eq!(shown, [("app", "700"), ("first", "7")]);
+}
 
-    async fn progress_without_end_is_dropped_and_the_outcome_behind_it_is_not(database) {
-        let (server, http, _device, mut session) = monitored(database).await;
-        let operator = server.operator();
-        let bundle = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
-        let deployment = operator.deploy(&bundle, &["rogue"]).await;
-        let (command, deploy) = session.deploy_command().await;
-        assert_eq!(session.accept(&command, 1).await, Disposition::Applied);
-        for done in 0..400 {
-            session.send(up::Message::Report(Report {
+async fn progress_without_end_is_dropped_and_the_outcome_behind_it_is_not(database: Database) {
+    let (server, http, _device, mut session) = monitored(database).await;
+    let operator = server.operator();
+    let bundle = operator
+        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+        .await;
+    let deployment = operator.deploy(&bundle, &["rogue"]).await;
+    let (command, deploy) = session.deploy_command().await;
+    assert_eq!(session.accept(&command, 1).await, Disposition::Applied);
+    for done in 0..400 {
+        session
+            .send(up::Message::Report(Report {
                 attempt: command.attempt.clone(),
                 event: Some(report::Event::Progress(Progress {
                     step: Step::Download.into(),
@@ -117,53 +148,73 @@ both_databases! {
                     stopped: false,
                 })),
                 ..Report::default()
-            })).await;
-        }
-        assert_eq!(session.outcome(&command, 2, succeeded(&deploy)).await, Disposition::Applied);
-        assert_eq!(operator.target(&deployment).await.state(), AttemptState::Succeeded);
-        let dropped = beyond(&http, "progress").await;
-        assert!((100.0..400.0).contains(&dropped), "{dropped}");
+            }))
+            .await;
     }
+    assert_eq!(
+        session.outcome(&command, 2, succeeded(&deploy)).await,
+        Disposition::Applied
+    );
+    assert_eq!(
+        operator.target(&deployment).await.state(),
+        AttemptState::Succeeded
+    );
+    let dropped = beyond(&http, "progress").await;
+    assert!((100.0..400.0).contains(&dropped), "{dropped}");
+}
 
-    async fn drift_without_end_is_told_sixty_times_and_goes_when_it_is_over(database) {
-        let (server, http, _device, session) = monitored(database).await;
-        let operator = server.operator();
-        let beat = async |seq, versions: &[(String, String)]| {
-            let releases = versions.iter().map(|(name, version)| ActiveRelease {
-                name: name.clone(),
-                version: version.clone(),
-                digest: Digest::of(version.as_bytes()).to_string(),
-                ..ActiveRelease::default()
-            });
-            session.send(up::Message::Heartbeat(Heartbeat {
+async fn drift_without_end_is_told_sixty_times_and_goes_when_it_is_over(database: Database) {
+    let (server, http, _device, session) = monitored(database).await;
+    let operator = server.operator();
+    let beat = async |seq, versions: &[(String, String)]| {
+        let releases = versions.iter().map(|(name, version)| ActiveRelease {
+            name: name.clone(),
+            version: version.clone(),
+            digest: Digest::of(version.as_bytes()).to_string(),
+            ..ActiveRelease::default()
+        });
+        session
+            .send(up::Message::Heartbeat(Heartbeat {
                 seq,
                 vital_signs: Some(VitalSigns::default()),
                 releases: releases.collect(),
                 ..Heartbeat::default()
-            })).await;
-        };
-        let made_up = |round: u64| -> Vec<_> {
-            (0..256).map(|n| (format!("made-up-{n:03}"), round.to_string())).collect()
-        };
-        for round in 1..=5 {
-            beat(round, &made_up(round)).await;
-            wait_for("the heartbeat to be judged", async || {
-                let held = beyond(&http, "events").await;
-                seen(held >= round as f64, held)
-            }).await;
-        }
-        assert_eq!(operator.device("rogue").await.drifts.len(), 60);
-        let mut far: Vec<_> = made_up(6);
-        far.push(("one-more".into(), "1".into()));
-        beat(6, &far).await;
-        beat(7, &[("../../etc".into(), "1".into())]).await;
-        wait_for("both to be passed over", async || {
-            let passed = beyond(&http, "releases").await;
-            seen(passed >= 2.0, passed)
-        }).await;
-        beat(8, &[]).await;
-        operator.device_where("rogue", "to settle", |device| device.drifts.is_empty()).await;
-        let kinds = operator.event_kinds("device.settled").await;
-        assert_eq!(kinds.iter().filter(|kind| *kind == "device.drifted").count(), 60);
+            }))
+            .await;
+    };
+    let made_up = |round: u64| -> Vec<_> {
+        (0..256)
+            .map(|n| (format!("made-up-{n:03}"), round.to_string()))
+            .collect()
+    };
+    for round in 1..=5 {
+        beat(round, &made_up(round)).await;
+        wait_for("the heartbeat to be judged", async || {
+            let held = beyond(&http, "events").await;
+            seen(held >= round as f64, held)
+        })
+        .await;
     }
+    assert_eq!(operator.device("rogue").await.drifts.len(), 60);
+    let mut far: Vec<_> = made_up(6);
+    far.push(("one-more".into(), "1".into()));
+    beat(6, &far).await;
+    beat(7, &[("../../etc".into(), "1".into())]).await;
+    wait_for("both to be passed over", async || {
+        let passed = beyond(&http, "releases").await;
+        seen(passed >= 2.0, passed)
+    })
+    .await;
+    beat(8, &[]).await;
+    operator
+        .device_where("rogue", "to settle", |device| device.drifts.is_empty())
+        .await;
+    let kinds = operator.event_kinds("device.settled").await;
+    assert_eq!(
+        kinds
+            .iter()
+            .filter(|kind| *kind == "device.drifted")
+            .count(),
+        60
+    );
 }

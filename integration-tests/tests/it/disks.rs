@@ -53,109 +53,155 @@ async fn told(operator: &Operator, many: usize) -> Vec<String> {
     kinds
 }
 
-both_databases! {
-    async fn a_device_that_cannot_write_anything_down_is_seen_and_gets_no_commands_until_it_can(database) {
-        let server = TestServer::start(database).await;
-        let (ctl, operator) = (Ctl::on(&server), server.operator());
-        let mut sick = server.raw_device("sick").await;
-        let mut well = server.raw_device("well").await;
-        sick.connect(&server).await.heartbeat(1).await;
-        let mut ailing = sick.connect_ailing(&server, DiskFault::NoSpace).await;
-        let mut healthy = well.connect(&server).await;
-        shows(&operator, "sick", DiskFault::NoSpace).await;
-        let listed = ctl.json(&["device", "list", "-l", "kernex.io/name=sick"]);
-        assert_eq!((&listed[0]["status"], &listed[0]["disk_fault"]), (&"online".into(), &"no_space".into()));
-        assert!(ctl.ok(&["device", "list"]).contains("online, state_dir: no space"));
-        assert!(ctl.ok(&["device", "get", "sick"]).contains("state_dir: no space"));
+both_databases![
+    a_device_that_cannot_write_anything_down_is_seen_and_gets_no_commands_until_it_can,
+    a_session_that_was_not_confirmed_is_for_heartbeats_only,
+    an_ailing_session_ends_like_any_other,
+    an_agent_without_a_network_tries_to_enrol_until_it_can,
+];
 
-        let app = bundle(&operator, "1.0").await;
-        let plan = ctl.run(&["deploy", "--plan", "app:1.0", "--device", "sick"]);
-        assert_eq!(plan.code, Some(3), "{}", plan.stderr);
-        assert!(plan.stdout.contains("state_dir: no space"), "{}", plan.stdout);
-        let id = operator.deploy(&app, &["sick", "well"]).await;
-        // The other one has it, so it would be here by now as well.
-        healthy.deploy_command().await;
-        for seq in 2..5 {
-            ailing.heartbeat_with(seq, DiskFault::NoSpace).await;
-        }
-        let states = operator.targets(&id).await;
-        let state = states.iter().find(|target| target.device_name == "sick").unwrap().state();
-        assert_eq!(state, AttemptState::Pending, "{states:?}");
-        drop(ailing);
+async fn a_device_that_cannot_write_anything_down_is_seen_and_gets_no_commands_until_it_can(
+    database: Database,
+) {
+    let server = TestServer::start(database).await;
+    let (ctl, operator) = (Ctl::on(&server), server.operator());
+    let mut sick = server.raw_device("sick").await;
+    let mut well = server.raw_device("well").await;
+    sick.connect(&server).await.heartbeat(1).await;
+    let mut ailing = sick.connect_ailing(&server, DiskFault::NoSpace).await;
+    let mut healthy = well.connect(&server).await;
+    shows(&operator, "sick", DiskFault::NoSpace).await;
+    let listed = ctl.json(&["device", "list", "-l", "kernex.io/name=sick"]);
+    assert_eq!(
+        (&listed[0]["status"], &listed[0]["disk_fault"]),
+        (&"online".into(), &"no_space".into())
+    );
+    assert!(
+        ctl.ok(&["device", "list"])
+            .contains("online, state_dir: no space")
+    );
+    assert!(
+        ctl.ok(&["device", "get", "sick"])
+            .contains("state_dir: no space")
+    );
 
-        // The number it never confirmed proves nothing: the same journal is back, with the number
-        // from before.
-        let mut back = sick.connect(&server).await;
-        back.deploy_command().await;
-        back.heartbeat(1).await;
-        let device = operator.device_where("sick", "to be well again", |device| {
+    let app = bundle(&operator, "1.0").await;
+    let plan = ctl.run(&["deploy", "--plan", "app:1.0", "--device", "sick"]);
+    assert_eq!(plan.code, Some(3), "{}", plan.stderr);
+    assert!(
+        plan.stdout.contains("state_dir: no space"),
+        "{}",
+        plan.stdout
+    );
+    let id = operator.deploy(&app, &["sick", "well"]).await;
+    // The other one has it, so it would be here by now as well.
+    healthy.deploy_command().await;
+    for seq in 2..5 {
+        ailing.heartbeat_with(seq, DiskFault::NoSpace).await;
+    }
+    let states = operator.targets(&id).await;
+    let state = states
+        .iter()
+        .find(|target| target.device_name == "sick")
+        .unwrap()
+        .state();
+    assert_eq!(state, AttemptState::Pending, "{states:?}");
+    drop(ailing);
+
+    // The number it never confirmed proves nothing: the same journal is back, with the number
+    // from before.
+    let mut back = sick.connect(&server).await;
+    back.deploy_command().await;
+    back.heartbeat(1).await;
+    let device = operator
+        .device_where("sick", "to be well again", |device| {
             device.disk_fault() == DiskFault::Unspecified
-        }).await;
-        assert_eq!(device.status(), DeviceStatus::Online, "it is no copy");
-        assert_eq!(told(&operator, 2).await, ["device.disk_fault", "device.disk_recovered"]);
-    }
+        })
+        .await;
+    assert_eq!(device.status(), DeviceStatus::Online, "it is no copy");
+    assert_eq!(
+        told(&operator, 2).await,
+        ["device.disk_fault", "device.disk_recovered"]
+    );
+}
 
-    async fn a_session_that_was_not_confirmed_is_for_heartbeats_only(database) {
-        let server = TestServer::start(database).await;
-        let device = server.raw_device("edge-1").await;
-        let accepted = Report {
-            attempt: None,
-            seq: 1,
-            event: Some(Event::Accepted(Accepted {})),
-            ..Report::default()
-        };
-        for message in [Up::Report(accepted), Up::Ready(Ready { epoch: 1 })] {
-            let mut ailing = device.connect_ailing(&server, DiskFault::IoError).await;
-            ailing.heartbeat_with(2, DiskFault::IoError).await;
-            ailing.send(message).await;
-            assert_eq!(ailing.end().await, Code::InvalidArgument);
-        }
-        // Without a fault there is no reason not to confirm.
-        let silent = silent(&server, &device).await;
-        assert_eq!(silent, Code::InvalidArgument);
+async fn a_session_that_was_not_confirmed_is_for_heartbeats_only(database: Database) {
+    let server = TestServer::start(database).await;
+    let device = server.raw_device("edge-1").await;
+    let accepted = Report {
+        attempt: None,
+        seq: 1,
+        event: Some(Event::Accepted(Accepted {})),
+        ..Report::default()
+    };
+    for message in [Up::Report(accepted), Up::Ready(Ready { epoch: 1 })] {
+        let mut ailing = device.connect_ailing(&server, DiskFault::IoError).await;
+        ailing.heartbeat_with(2, DiskFault::IoError).await;
+        ailing.send(message).await;
+        assert_eq!(ailing.end().await, Code::InvalidArgument);
     }
+    // Without a fault there is no reason not to confirm.
+    let silent = silent(&server, &device).await;
+    assert_eq!(silent, Code::InvalidArgument);
+}
 
-    async fn an_ailing_session_ends_like_any_other(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut device = server.raw_device("edge-1").await;
-        let mut older = device.connect_ailing(&server, DiskFault::ReadOnly).await;
-        let mut newer = device.connect_ailing(&server, DiskFault::ReadOnly).await;
-        assert_eq!(older.end().await, Code::Aborted, "a newer one took over");
-        shows(&operator, "edge-1", DiskFault::ReadOnly).await;
-        let mut whole = device.connect(&server).await;
-        assert_eq!(newer.end().await, Code::Aborted);
-        whole.heartbeat(1).await;
-        let mut last = device.connect_ailing(&server, DiskFault::IoError).await;
-        assert!(Ctl::on(&server).run(&["device", "delete", "edge-1", "--yes"]).code == Some(0));
-        assert_eq!(last.end().await, Code::Unauthenticated);
-    }
+async fn an_ailing_session_ends_like_any_other(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut device = server.raw_device("edge-1").await;
+    let mut older = device.connect_ailing(&server, DiskFault::ReadOnly).await;
+    let mut newer = device.connect_ailing(&server, DiskFault::ReadOnly).await;
+    assert_eq!(older.end().await, Code::Aborted, "a newer one took over");
+    shows(&operator, "edge-1", DiskFault::ReadOnly).await;
+    let mut whole = device.connect(&server).await;
+    assert_eq!(newer.end().await, Code::Aborted);
+    whole.heartbeat(1).await;
+    let mut last = device.connect_ailing(&server, DiskFault::IoError).await;
+    assert!(
+        Ctl::on(&server)
+            .run(&["device", "delete", "edge-1", "--yes"])
+            .code
+            == Some(0)
+    );
+    assert_eq!(last.end().await, Code::Unauthenticated);
+}
 
-    async fn an_agent_without_a_network_tries_to_enrol_until_it_can(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let proxy = Proxy::to(server.port()).await;
-        proxy.cut();
-        let token = operator.enrollment_token(&[]).await;
-        let state = server.scratch().join("late");
-        agent::place_key(&state, server.new_key());
-        let mut command = agent::bare_command("run");
-        command
-            .args(["--server", &proxy.url(), "--token", &token, "--name", "late"])
-            .arg("--state-dir")
-            .arg(&state)
-            .env("KERNEX_AGENT_MAX_RECONNECT_SECONDS", "1");
-        let process = Process::spawn("late", command, &server.scratch().join("late.log"));
-        wait_for("it to have tried more than once", || async {
-            let tries = process.log().matches("cannot enrol; trying again").count();
-            seen(tries > 2, process.log())
-        }).await;
-        proxy.heal();
-        wait_for("it to have enrolled", || async {
-            operator.try_device("late").await.map_err(|status| status.to_string())
-        }).await;
-        operator.online("late").await;
-    }
+async fn an_agent_without_a_network_tries_to_enrol_until_it_can(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let proxy = Proxy::to(server.port()).await;
+    proxy.cut();
+    let token = operator.enrollment_token(&[]).await;
+    let state = server.scratch().join("late");
+    agent::place_key(&state, server.new_key());
+    let mut command = agent::bare_command("run");
+    command
+        .args([
+            "--server",
+            &proxy.url(),
+            "--token",
+            &token,
+            "--name",
+            "late",
+        ])
+        .arg("--state-dir")
+        .arg(&state)
+        .env("KERNEX_AGENT_MAX_RECONNECT_SECONDS", "1");
+    let process = Process::spawn("late", command, &server.scratch().join("late.log"));
+    wait_for("it to have tried more than once", || async {
+        let tries = process.log().matches("cannot enrol; trying again").count();
+        seen(tries > 2, process.log())
+    })
+    .await;
+    proxy.heal();
+    wait_for("it to have enrolled", || async {
+        operator
+            .try_device("late")
+            .await
+            .map_err(|status| status.to_string())
+    })
+    .await;
+    operator.online("late").await;
 }
 
 /// How a session ends that says neither Ready nor what is wrong.

@@ -19,134 +19,211 @@ use kernex_proto::{
 };
 use tonic::Code;
 
-both_databases! {
-    async fn a_device_enrols_and_can_be_listed_and_read(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let token = operator.enrollment_token(&[("site", "berlin")]).await;
-        let device = RawIdentity::enrol(&server, &token, server.new_key(), "edge-1").await.unwrap();
-        server.raw_device("edge-2").await;
+both_databases![
+    a_device_enrols_and_can_be_listed_and_read,
+    lists_come_in_pages,
+    the_same_key_is_the_same_device_and_uses_nothing_up,
+    a_name_held_by_another_key_is_refused,
+    without_proof_of_the_key_nothing_is_learnt,
+    a_revoked_token_lets_nobody_in,
+    a_new_key_takes_a_device_over_with_a_replace_token,
+];
 
-        let list = |selector: &str| {
-            let request = ListDevicesRequest { selector: selector.into(), ..Default::default() };
-            let mut client = operator.devices();
-            async move { client.list_devices(request).await.unwrap().into_inner().devices }
+async fn a_device_enrols_and_can_be_listed_and_read(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let token = operator.enrollment_token(&[("site", "berlin")]).await;
+    let device = RawIdentity::enrol(&server, &token, server.new_key(), "edge-1")
+        .await
+        .unwrap();
+    server.raw_device("edge-2").await;
+
+    let list = |selector: &str| {
+        let request = ListDevicesRequest {
+            selector: selector.into(),
+            ..Default::default()
         };
-        let names: Vec<String> = list("").await.into_iter().map(|device| device.name).collect();
-        assert_eq!(names, ["edge-1", "edge-2"], "oldest first");
-        let berlin = list("site=berlin").await;
-        assert_eq!(berlin.len(), 1);
-        assert_eq!(berlin[0].id, device.device.to_string());
-
-        let by_name = operator.device("edge-1").await;
-        assert_eq!(by_name, operator.device(&device.device.to_string()).await);
-        assert_eq!(by_name.labels["site"], "berlin");
-        assert_eq!(by_name.status(), DeviceStatus::Offline);
-        let key = kernex_proto::ids::Digest::of(&device.public_key());
-        assert_eq!(by_name.key_fingerprint, key.to_string());
-        assert_eq!(operator.try_device("edge-9").await.unwrap_err().code(), Code::NotFound);
-    }
-
-    async fn lists_come_in_pages(database) {
-        let server = TestServer::start(database).await;
-        for name in ["a", "b", "c"] {
-            server.raw_device(name).await;
+        let mut client = operator.devices();
+        async move {
+            client
+                .list_devices(request)
+                .await
+                .unwrap()
+                .into_inner()
+                .devices
         }
-        let mut client = server.operator().devices();
-        let mut request = ListDevicesRequest { page_size: 2, ..Default::default() };
-        let first = client.list_devices(request.clone()).await.unwrap().into_inner();
-        assert_eq!(first.devices.len(), 2);
-        request.page_token = first.next_page_token;
-        let second = client.list_devices(request.clone()).await.unwrap().into_inner();
-        assert_eq!(second.devices.len(), 1);
-        assert_eq!(second.devices[0].name, "c");
-        assert!(second.next_page_token.is_empty());
-        request.page_token = "not a token".into();
-        let refused = client.list_devices(request).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument);
+    };
+    let names: Vec<String> = list("")
+        .await
+        .into_iter()
+        .map(|device| device.name)
+        .collect();
+    assert_eq!(names, ["edge-1", "edge-2"], "oldest first");
+    let berlin = list("site=berlin").await;
+    assert_eq!(berlin.len(), 1);
+    assert_eq!(berlin[0].id, device.device.to_string());
+
+    let by_name = operator.device("edge-1").await;
+    assert_eq!(by_name, operator.device(&device.device.to_string()).await);
+    assert_eq!(by_name.labels["site"], "berlin");
+    assert_eq!(by_name.status(), DeviceStatus::Offline);
+    let key = kernex_proto::ids::Digest::of(&device.public_key());
+    assert_eq!(by_name.key_fingerprint, key.to_string());
+    assert_eq!(
+        operator.try_device("edge-9").await.unwrap_err().code(),
+        Code::NotFound
+    );
+}
+
+async fn lists_come_in_pages(database: Database) {
+    let server = TestServer::start(database).await;
+    for name in ["a", "b", "c"] {
+        server.raw_device(name).await;
     }
+    let mut client = server.operator().devices();
+    let mut request = ListDevicesRequest {
+        page_size: 2,
+        ..Default::default()
+    };
+    let first = client
+        .list_devices(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(first.devices.len(), 2);
+    request.page_token = first.next_page_token;
+    let second = client
+        .list_devices(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(second.devices.len(), 1);
+    assert_eq!(second.devices[0].name, "c");
+    assert!(second.next_page_token.is_empty());
+    request.page_token = "not a token".into();
+    let refused = client.list_devices(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}
 
-    async fn the_same_key_is_the_same_device_and_uses_nothing_up(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let token = operator.enrollment_token(&[]).await;
-        let key = server.new_key();
-        let first = RawIdentity::enrol(&server, &token, key, "edge-1").await.unwrap();
-        let again = RawIdentity::enrol(&server, &token, key, "edge-1").await.unwrap();
-        assert_eq!(first.device, again.device);
+async fn the_same_key_is_the_same_device_and_uses_nothing_up(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let token = operator.enrollment_token(&[]).await;
+    let key = server.new_key();
+    let first = RawIdentity::enrol(&server, &token, key, "edge-1")
+        .await
+        .unwrap();
+    let again = RawIdentity::enrol(&server, &token, key, "edge-1")
+        .await
+        .unwrap();
+    assert_eq!(first.device, again.device);
 
-        let other = RawIdentity::enrol(&server, &token, server.new_key(), "edge-2").await;
-        assert_eq!(other.unwrap_err().code(), Code::Unauthenticated, "the one use is used up");
-        let list = ListEnrollmentTokensRequest::default();
-        let tokens = operator.access().list_enrollment_tokens(list).await.unwrap().into_inner();
-        assert_eq!((tokens.tokens[0].uses_left, tokens.tokens[0].uses_total), (0, 1));
+    let other = RawIdentity::enrol(&server, &token, server.new_key(), "edge-2").await;
+    assert_eq!(
+        other.unwrap_err().code(),
+        Code::Unauthenticated,
+        "the one use is used up"
+    );
+    let list = ListEnrollmentTokensRequest::default();
+    let tokens = operator
+        .access()
+        .list_enrollment_tokens(list)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (tokens.tokens[0].uses_left, tokens.tokens[0].uses_total),
+        (0, 1)
+    );
+}
+
+async fn a_name_held_by_another_key_is_refused(database: Database) {
+    let server = TestServer::start(database).await;
+    server.raw_device("edge-1").await;
+    let token = server.operator().enrollment_token(&[]).await;
+    let taken = RawIdentity::enrol(&server, &token, server.new_key(), "edge-1").await;
+    assert_eq!(taken.unwrap_err().code(), Code::AlreadyExists);
+    let free = RawIdentity::enrol(&server, &token, server.new_key(), "edge-2").await;
+    assert_eq!(free.unwrap().name, "edge-2", "a refusal uses nothing up");
+}
+
+async fn without_proof_of_the_key_nothing_is_learnt(database: Database) {
+    let server = TestServer::start(database).await;
+    let known = server.raw_device("edge-1").await;
+    let text = server.operator().enrollment_token(&[]).await;
+    let token: EnrollmentToken = text.parse().unwrap();
+    let other = keys::key(server.new_key());
+    let good = enroll_request(&token, &other, "edge-2");
+
+    let mut altered_nonce = good.clone();
+    altered_nonce.nonce = vec![0; 32].into();
+    let mut stolen_key = good.clone();
+    stolen_key.public_key = known.public_key().into();
+    let mut wrong_secret = good.clone();
+    wrong_secret.token_secret = "AAAA".repeat(10) + "AAA";
+    let mut unknown_token = good.clone();
+    unknown_token.token_id = known.device.to_string();
+    let mut texts = Vec::new();
+    for bad in [altered_nonce, stolen_key, wrong_secret, unknown_token] {
+        let refused = enrol(&server, bad).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+        texts.push(refused.message().to_owned());
     }
+    texts.dedup();
+    assert_eq!(texts.len(), 1, "one vague answer for all: {texts:?}");
+    assert_eq!(enrol(&server, good).await.unwrap().device_name, "edge-2");
+}
 
-    async fn a_name_held_by_another_key_is_refused(database) {
-        let server = TestServer::start(database).await;
-        server.raw_device("edge-1").await;
-        let token = server.operator().enrollment_token(&[]).await;
-        let taken = RawIdentity::enrol(&server, &token, server.new_key(), "edge-1").await;
-        assert_eq!(taken.unwrap_err().code(), Code::AlreadyExists);
-        let free = RawIdentity::enrol(&server, &token, server.new_key(), "edge-2").await;
-        assert_eq!(free.unwrap().name, "edge-2", "a refusal uses nothing up");
-    }
+async fn a_revoked_token_lets_nobody_in(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let text = operator.enrollment_token(&[]).await;
+    let token: EnrollmentToken = text.parse().unwrap();
+    let request = RevokeEnrollmentTokenRequest {
+        token_id: token.id.to_string(),
+        ..Default::default()
+    };
+    operator
+        .access()
+        .revoke_enrollment_token(request)
+        .await
+        .unwrap();
+    let refused = RawIdentity::enrol(&server, &text, server.new_key(), "edge-1").await;
+    assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+}
 
-    async fn without_proof_of_the_key_nothing_is_learnt(database) {
-        let server = TestServer::start(database).await;
-        let known = server.raw_device("edge-1").await;
-        let text = server.operator().enrollment_token(&[]).await;
-        let token: EnrollmentToken = text.parse().unwrap();
-        let other = keys::key(server.new_key());
-        let good = enroll_request(&token, &other, "edge-2");
-
-        let mut altered_nonce = good.clone();
-        altered_nonce.nonce = vec![0; 32].into();
-        let mut stolen_key = good.clone();
-        stolen_key.public_key = known.public_key().into();
-        let mut wrong_secret = good.clone();
-        wrong_secret.token_secret = "AAAA".repeat(10) + "AAA";
-        let mut unknown_token = good.clone();
-        unknown_token.token_id = known.device.to_string();
-        let mut texts = Vec::new();
-        for bad in [altered_nonce, stolen_key, wrong_secret, unknown_token] {
-            let refused = enrol(&server, bad).await.unwrap_err();
-            assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
-            texts.push(refused.message().to_owned());
-        }
-        texts.dedup();
-        assert_eq!(texts.len(), 1, "one vague answer for all: {texts:?}");
-        assert_eq!(enrol(&server, good).await.unwrap().device_name, "edge-2");
-    }
-
-    async fn a_revoked_token_lets_nobody_in(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let text = operator.enrollment_token(&[]).await;
-        let token: EnrollmentToken = text.parse().unwrap();
-        let request = RevokeEnrollmentTokenRequest { token_id: token.id.to_string(), ..Default::default() };
-        operator.access().revoke_enrollment_token(request).await.unwrap();
-        let refused = RawIdentity::enrol(&server, &text, server.new_key(), "edge-1").await;
-        assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
-    }
-
-    async fn a_new_key_takes_a_device_over_with_a_replace_token(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut old = server.raw_device("edge-1").await;
-        let mut session = old.connect(&server).await;
-        let token = operator.enrollment_token_for(CreateEnrollmentTokenRequest {
+async fn a_new_key_takes_a_device_over_with_a_replace_token(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut old = server.raw_device("edge-1").await;
+    let mut session = old.connect(&server).await;
+    let token = operator
+        .enrollment_token_for(CreateEnrollmentTokenRequest {
             replaces_device: "edge-1".into(),
             ..Default::default()
-        }).await;
-        let mut new = RawIdentity::enrol(&server, &token, server.new_key(), "").await.unwrap();
-        assert_eq!((new.device, new.name.as_str()), (old.device, "edge-1"), "the device stays itself");
-        assert_eq!(session.end().await, Code::Unauthenticated, "its session ends");
-        let refused = old.try_connect(&server).await.unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated, "the old key is revoked");
-        let _session = new.connect(&server).await;
-        operator.online("edge-1").await;
-    }
+        })
+        .await;
+    let mut new = RawIdentity::enrol(&server, &token, server.new_key(), "")
+        .await
+        .unwrap();
+    assert_eq!(
+        (new.device, new.name.as_str()),
+        (old.device, "edge-1"),
+        "the device stays itself"
+    );
+    assert_eq!(
+        session.end().await,
+        Code::Unauthenticated,
+        "its session ends"
+    );
+    let refused = old.try_connect(&server).await.unwrap_err();
+    assert_eq!(
+        refused.code(),
+        Code::Unauthenticated,
+        "the old key is revoked"
+    );
+    let _session = new.connect(&server).await;
+    operator.online("edge-1").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

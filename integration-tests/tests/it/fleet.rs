@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use kernex_integration_tests::{
-    BundleBuilder, Fleet, TestServer, both_databases,
+    BundleBuilder, Database, Fleet, TestServer, both_databases,
     fleet::{Connector, LABEL, Options, Pace, Roster},
     wait::{LIMIT, seen},
     wait_for,
@@ -25,43 +25,46 @@ async fn deploy_to_all(server: &TestServer, version: &str) -> String {
     made.expect("the deployment is accepted")
 }
 
-both_databases! {
-    /// Every agent gets each deployment once and its outcome is committed, cut or not.
-    async fn a_fleet_that_is_cut_comes_back_and_loses_no_command(database) {
-        let server = TestServer::start(database).await;
-        let ca = std::fs::read(server.data().join("ca.pem")).expect("the CA can be read");
-        let roster = Roster::enrol(&server, AGENTS).await;
-        let options = Options {
-            pace: Pace::Every(Duration::from_millis(500)),
-            ..Options::default()
-        };
-        let fleet = Fleet::start(Connector::new(server.port(), &ca), &roster, options)
-            .expect("there are descriptors");
-        fleet.all_online(LIMIT).await;
-        let first = deploy_to_all(&server, "1.0").await;
-        fleet.cut();
-        let second = deploy_to_all(&server, "2.0").await;
-        // What was not taken before the newer deployment came never starts.
-        server.operator().finished(&first).await;
-        let last = server.operator().finished(&second).await;
-        assert_eq!(last.result(), DeploymentResult::Succeeded);
-        let settled = wait_for("every outcome to be acknowledged", || async {
-            let tally = fleet.counters().tally();
-            let online = tally.online == AGENTS as u64;
-            seen(online && tally.outcomes == tally.deploys, tally)
-        });
-        let tally = settled.await;
-        assert!(tally.deploys >= AGENTS as u64, "{tally:?}");
-        assert_eq!((tally.repeated, tally.not_applied), (0, 0), "{tally:?}");
-        // A command that is on its way when the newer deployment comes runs all the same; that is
-        // told, not hidden.
-        let targets = server.operator().targets(&first).await;
-        let late: Vec<_> = targets.iter().filter(|target| target.late_outcome).collect();
-        assert_eq!(tally.late, late.len() as u64, "{tally:?}");
-        for target in late {
-            assert_eq!(target.state(), AttemptState::Superseded, "{target:?}");
-        }
-        assert!(tally.opened >= 2 * AGENTS as u64, "{tally:?}");
-        assert!(tally.heartbeat_acks > 0, "{tally:?}");
+both_databases![a_fleet_that_is_cut_comes_back_and_loses_no_command,];
+
+/// Every agent gets each deployment once and its outcome is committed, cut or not.
+async fn a_fleet_that_is_cut_comes_back_and_loses_no_command(database: Database) {
+    let server = TestServer::start(database).await;
+    let ca = std::fs::read(server.data().join("ca.pem")).expect("the CA can be read");
+    let roster = Roster::enrol(&server, AGENTS).await;
+    let options = Options {
+        pace: Pace::Every(Duration::from_millis(500)),
+        ..Options::default()
+    };
+    let fleet = Fleet::start(Connector::new(server.port(), &ca), &roster, options)
+        .expect("there are descriptors");
+    fleet.all_online(LIMIT).await;
+    let first = deploy_to_all(&server, "1.0").await;
+    fleet.cut();
+    let second = deploy_to_all(&server, "2.0").await;
+    // What was not taken before the newer deployment came never starts.
+    server.operator().finished(&first).await;
+    let last = server.operator().finished(&second).await;
+    assert_eq!(last.result(), DeploymentResult::Succeeded);
+    let settled = wait_for("every outcome to be acknowledged", || async {
+        let tally = fleet.counters().tally();
+        let online = tally.online == AGENTS as u64;
+        seen(online && tally.outcomes == tally.deploys, tally)
+    });
+    let tally = settled.await;
+    assert!(tally.deploys >= AGENTS as u64, "{tally:?}");
+    assert_eq!((tally.repeated, tally.not_applied), (0, 0), "{tally:?}");
+    // A command that is on its way when the newer deployment comes runs all the same; that is
+    // told, not hidden.
+    let targets = server.operator().targets(&first).await;
+    let late: Vec<_> = targets
+        .iter()
+        .filter(|target| target.late_outcome)
+        .collect();
+    assert_eq!(tally.late, late.len() as u64, "{tally:?}");
+    for target in late {
+        assert_eq!(target.state(), AttemptState::Superseded, "{target:?}");
     }
+    assert!(tally.opened >= 2 * AGENTS as u64, "{tally:?}");
+    assert!(tally.heartbeat_acks > 0, "{tally:?}");
 }

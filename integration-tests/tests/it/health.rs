@@ -3,102 +3,140 @@
 
 use std::fs;
 
-use kernex_integration_tests::{BundleBuilder, TestServer, both_databases, wait::seen, wait_for};
+use kernex_integration_tests::{
+    BundleBuilder, Database, TestServer, both_databases, wait::seen, wait_for,
+};
 use kernex_proto::v1::{AttemptState, CreateDeploymentRequest, FailureReason, Step};
 use serde_json::json;
 
-both_databases! {
-    async fn a_release_has_to_hold_its_health_before_it_has_succeeded(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let agent = server.agent("edge-1").await;
-        let gate = server.scratch().join("healthy");
-        let health = json!({
-            "command": format!("test -e {}", gate.display()),
-            "interval_seconds": 1, "retries": 1000, "hold_seconds": 1,
-        });
-        let archive = BundleBuilder::with_manifest(&json!({"name": "app", "version": "1.0", "health": health}));
-        let bundle = operator.push(&archive.gzip().await).await;
-        let id = operator.deploy(&bundle, &["edge-1"]).await;
-        wait_for("the target to be in its health check", || async {
-            let target = operator.target(&id).await;
-            seen(target.progress.as_ref().is_some_and(|now| now.step() == Step::Health), target)
-        }).await;
-        assert!(agent.current("app").is_some(), "the release is current while it is watched");
-        fs::write(&gate, "").unwrap();
-        operator.finished(&id).await;
-        let target = operator.target(&id).await;
-        assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
-    }
+both_databases![
+    a_release_has_to_hold_its_health_before_it_has_succeeded,
+    an_agent_killed_during_health_goes_back_and_says_so,
+    a_pre_hook_that_asks_for_time_is_asked_again_and_each_run_runs_once,
+    a_pre_hook_that_always_asks_for_time_ends_with_the_execution_time,
+];
 
-    async fn an_agent_killed_during_health_goes_back_and_says_so(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut agent = server.agent("edge-1").await;
-        let good = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
-        operator.deploy_and_finish(&good, "edge-1").await;
-        let health = json!({"command": "true", "interval_seconds": 1, "hold_seconds": 3600});
-        let archive = BundleBuilder::with_manifest(&json!({"name": "app", "version": "2.0", "health": health}));
-        let bad = operator.push(&archive.gzip().await).await;
-        let id = operator.deploy(&bad, &["edge-1"]).await;
-        wait_for("the target to be in its health check", || async {
-            let target = operator.target(&id).await;
-            seen(target.progress.as_ref().is_some_and(|now| now.step() == Step::Health), target)
-        }).await;
-        agent.kill();
-        agent.start_again();
-        operator.finished(&id).await;
+async fn a_release_has_to_hold_its_health_before_it_has_succeeded(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let agent = server.agent("edge-1").await;
+    let gate = server.scratch().join("healthy");
+    let health = json!({
+        "command": format!("test -e {}", gate.display()),
+        "interval_seconds": 1, "retries": 1000, "hold_seconds": 1,
+    });
+    let archive =
+        BundleBuilder::with_manifest(&json!({"name": "app", "version": "1.0", "health": health}));
+    let bundle = operator.push(&archive.gzip().await).await;
+    let id = operator.deploy(&bundle, &["edge-1"]).await;
+    wait_for("the target to be in its health check", || async {
         let target = operator.target(&id).await;
-        assert_eq!(target.reason(), FailureReason::Interrupted, "{target:?}");
-        assert!(target.message.ends_with("; went back to 1.0"), "{target:?}");
-        assert_eq!(operator.device("edge-1").await.releases[0].digest, good.digest);
-    }
+        seen(
+            target
+                .progress
+                .as_ref()
+                .is_some_and(|now| now.step() == Step::Health),
+            target,
+        )
+    })
+    .await;
+    assert!(
+        agent.current("app").is_some(),
+        "the release is current while it is watched"
+    );
+    fs::write(&gate, "").unwrap();
+    operator.finished(&id).await;
+    let target = operator.target(&id).await;
+    assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
+}
 
-    async fn a_pre_hook_that_asks_for_time_is_asked_again_and_each_run_runs_once(database) {
-        let mut server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut agent = server.agent("edge-1").await;
-        let lines = server.scratch().join("runs");
-        let pre = format!("echo $KERNEX_RUN >> {}; test $KERNEX_RUN -ge 3 || exit 75", lines.display());
-        let archive = BundleBuilder::with_manifest(&json!({
-            "name": "app", "version": "1.0", "hooks": {"pre": pre, "retry_seconds": 2},
-        }));
-        let bundle = operator.push(&archive.gzip().await).await;
-        let id = operator.deploy(&bundle, &["edge-1"]).await;
-        let runs = || fs::read_to_string(&lines).unwrap_or_default();
-        wait_for("the first run to be over", || async {
-            let log = agent.process().log();
-            seen(log.contains("asks to be run again later"), log)
-        }).await;
-        // Neither side may forget it, nor grant a run twice.
-        server.kill();
-        agent.kill();
-        server.start_again().await;
-        agent.start_again();
-        let operator = server.operator();
-        operator.finished(&id).await;
+async fn an_agent_killed_during_health_goes_back_and_says_so(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut agent = server.agent("edge-1").await;
+    let good = operator
+        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+        .await;
+    operator.deploy_and_finish(&good, "edge-1").await;
+    let health = json!({"command": "true", "interval_seconds": 1, "hold_seconds": 3600});
+    let archive =
+        BundleBuilder::with_manifest(&json!({"name": "app", "version": "2.0", "health": health}));
+    let bad = operator.push(&archive.gzip().await).await;
+    let id = operator.deploy(&bad, &["edge-1"]).await;
+    wait_for("the target to be in its health check", || async {
         let target = operator.target(&id).await;
-        assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
-        assert_eq!(runs(), "1\n2\n3\n");
-    }
+        seen(
+            target
+                .progress
+                .as_ref()
+                .is_some_and(|now| now.step() == Step::Health),
+            target,
+        )
+    })
+    .await;
+    agent.kill();
+    agent.start_again();
+    operator.finished(&id).await;
+    let target = operator.target(&id).await;
+    assert_eq!(target.reason(), FailureReason::Interrupted, "{target:?}");
+    assert!(target.message.ends_with("; went back to 1.0"), "{target:?}");
+    assert_eq!(
+        operator.device("edge-1").await.releases[0].digest,
+        good.digest
+    );
+}
 
-    async fn a_pre_hook_that_always_asks_for_time_ends_with_the_execution_time(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let agent = server.agent("edge-1").await;
-        let archive = BundleBuilder::with_manifest(&json!({
-            "name": "app", "version": "1.0", "hooks": {"pre": "exit 75", "retry_seconds": 1},
-        }));
-        let bundle = operator.push(&archive.gzip().await).await;
-        let id = operator.deploy_for(CreateDeploymentRequest {
+async fn a_pre_hook_that_asks_for_time_is_asked_again_and_each_run_runs_once(database: Database) {
+    let mut server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut agent = server.agent("edge-1").await;
+    let lines = server.scratch().join("runs");
+    let pre = format!(
+        "echo $KERNEX_RUN >> {}; test $KERNEX_RUN -ge 3 || exit 75",
+        lines.display()
+    );
+    let archive = BundleBuilder::with_manifest(&json!({
+        "name": "app", "version": "1.0", "hooks": {"pre": pre, "retry_seconds": 2},
+    }));
+    let bundle = operator.push(&archive.gzip().await).await;
+    let id = operator.deploy(&bundle, &["edge-1"]).await;
+    let runs = || fs::read_to_string(&lines).unwrap_or_default();
+    wait_for("the first run to be over", || async {
+        let log = agent.process().log();
+        seen(log.contains("asks to be run again later"), log)
+    })
+    .await;
+    // Neither side may forget it, nor grant a run twice.
+    server.kill();
+    agent.kill();
+    server.start_again().await;
+    agent.start_again();
+    let operator = server.operator();
+    operator.finished(&id).await;
+    let target = operator.target(&id).await;
+    assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
+    assert_eq!(runs(), "1\n2\n3\n");
+}
+
+async fn a_pre_hook_that_always_asks_for_time_ends_with_the_execution_time(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let agent = server.agent("edge-1").await;
+    let archive = BundleBuilder::with_manifest(&json!({
+        "name": "app", "version": "1.0", "hooks": {"pre": "exit 75", "retry_seconds": 1},
+    }));
+    let bundle = operator.push(&archive.gzip().await).await;
+    let id = operator
+        .deploy_for(CreateDeploymentRequest {
             bundle: bundle.digest.clone(),
             device_names: vec!["edge-1".into()],
             execution_timeout_seconds: 5,
             ..Default::default()
-        }).await.unwrap();
-        operator.finished(&id).await;
-        let target = operator.target(&id).await;
-        assert_eq!(target.state(), AttemptState::Expired, "{target:?}");
-        assert_eq!(agent.current("app"), None);
-    }
+        })
+        .await
+        .unwrap();
+    operator.finished(&id).await;
+    let target = operator.target(&id).await;
+    assert_eq!(target.state(), AttemptState::Expired, "{target:?}");
+    assert_eq!(agent.current("app"), None);
 }

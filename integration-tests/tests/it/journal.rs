@@ -4,8 +4,8 @@
 use std::{fs, path::Path};
 
 use kernex_integration_tests::{
-    BundleBuilder, TestAgent, TestServer, both_databases, fake_server::FakeServer, wait::seen,
-    wait_for,
+    BundleBuilder, Database, TestAgent, TestServer, both_databases, fake_server::FakeServer,
+    wait::seen, wait_for,
 };
 use kernex_proto::v1::{
     AttemptRef, AttemptState, Deploy, FailureReason, HeldAttempt, Plan, Stop, command,
@@ -302,28 +302,42 @@ async fn what_a_restored_server_has_lost_is_told_again_in_order_and_not_all_at_o
     let _ = outcomes(&mut server, 1).await;
 }
 
-both_databases! {
-    async fn a_script_of_a_journal_that_was_set_aside_is_ended_before_anything_else_starts(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut agent = server.agent("edge-1").await;
-        let witness = server.scratch().join("pid");
-        let script = format!("echo $$ > {}; while true; do sleep 0.05; done", witness.display());
-        let bundle = operator.push(&BundleBuilder::script("app", "1.0", &script).gzip().await).await;
-        let id = operator.deploy(&bundle, &["edge-1"]).await;
-        let pid = wait_for("the script to run", || async {
-            let text = fs::read_to_string(&witness).unwrap_or_default().trim().to_owned();
-            seen(!text.is_empty(), text)
-        }).await;
-        agent.kill();
-        fs::write(agent.state.join("journal.redb"), vec![0xa5; 100_000]).unwrap();
-        agent.start_again();
-        operator.finished(&id).await;
-        let target = operator.target(&id).await;
-        assert_eq!(target.reason(), FailureReason::JournalLost, "{target:?}");
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
-        let said = agent.process().tail();
-        assert!(said.contains("A SCRIPT RUNS THAT THE JOURNAL DOES NOT KNOW") && said.contains("app:1.0"), "{said}");
-    }
+both_databases![a_script_of_a_journal_that_was_set_aside_is_ended_before_anything_else_starts,];
+
+async fn a_script_of_a_journal_that_was_set_aside_is_ended_before_anything_else_starts(
+    database: Database,
+) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut agent = server.agent("edge-1").await;
+    let witness = server.scratch().join("pid");
+    let script = format!(
+        "echo $$ > {}; while true; do sleep 0.05; done",
+        witness.display()
+    );
+    let bundle = operator
+        .push(&BundleBuilder::script("app", "1.0", &script).gzip().await)
+        .await;
+    let id = operator.deploy(&bundle, &["edge-1"]).await;
+    let pid = wait_for("the script to run", || async {
+        let text = fs::read_to_string(&witness)
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
+        seen(!text.is_empty(), text)
+    })
+    .await;
+    agent.kill();
+    fs::write(agent.state.join("journal.redb"), vec![0xa5; 100_000]).unwrap();
+    agent.start_again();
+    operator.finished(&id).await;
+    let target = operator.target(&id).await;
+    assert_eq!(target.reason(), FailureReason::JournalLost, "{target:?}");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    let said = agent.process().tail();
+    assert!(
+        said.contains("A SCRIPT RUNS THAT THE JOURNAL DOES NOT KNOW") && said.contains("app:1.0"),
+        "{said}"
+    );
 }

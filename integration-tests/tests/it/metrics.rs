@@ -27,91 +27,140 @@ fn value(scrape: &str, series: &str) -> f64 {
         .expect("a number")
 }
 
-both_databases! {
-    async fn figures_follow_what_happens_and_name_no_device(database) {
-        let (server, http) = monitored(database).await;
-        let operator = server.operator();
-        let _agent = server.agent("edge-of-the-world").await;
-        let bundle = operator.push(&BundleBuilder::script("thermostat", "1.0", "true").gzip().await).await;
-        operator.deploy_and_finish(&bundle, "edge-of-the-world").await;
-        let size = bundle.size_bytes as f64;
-        let scrape = wait_for("every figure to show it", || async {
-            let scrape = http.get("/metrics").await.body;
-            let all = [
-                ("kernex_heartbeat_flush_size_count", 1.0..f64::MAX),
-                ("kernex_sessions", 1.0..2.0),
-                ("kernex_handshakes_total{result=\"opened\"}", 1.0..f64::MAX),
-                ("kernex_handshakes_total{result=\"unauthenticated\"}", 0.0..1.0),
-                ("kernex_push_latency_seconds_count", 1.0..2.0),
-                ("kernex_deployments{state=\"finished\"}", 1.0..2.0),
-                ("kernex_bundle_bytes_total{direction=\"up\"}", size..size + 1.0),
-                ("kernex_bundle_bytes_total{direction=\"down\"}", size..f64::MAX),
-                ("kernex_transactions_total{result=\"committed\"}", 5.0..f64::MAX),
-                ("kernex_connections_open", 2.0..f64::MAX),
-                ("kernex_watchers", 0.0..1.0),
-            ];
-            let shown = all.iter().all(|(series, range)| range.contains(&value(&scrape, series)));
-            seen(shown, scrape.clone()).map(|_| scrape)
-        }).await;
-        let device = operator.device("edge-of-the-world").await;
-        for secret in [&device.name, &device.id, &bundle.digest, &bundle.name] {
-            assert!(!scrape.contains(secret.as_str()), "{secret} is in\n{scrape}");
-        }
-    }
+both_databases![
+    figures_follow_what_happens_and_name_no_device,
+    devices_that_drift_are_counted_until_they_settle,
+    a_refused_handshake_and_a_watch_are_counted,
+];
 
-    async fn devices_that_drift_are_counted_until_they_settle(database) {
-        let (server, http) = monitored(database).await;
-        let operator = server.operator();
-        let agents = [server.agent("edge-1").await, server.agent("edge-2").await];
-        let drifted = async |wanted: f64| {
-            wait_for(&format!("{wanted} to be counted"), || async {
-                let counted = value(&http.get("/metrics").await.body, "kernex_devices_drifted");
-                seen(counted == wanted, counted)
-            }).await
-        };
-        let bundles = [
-            operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await,
-            operator.push(&BundleBuilder::script("db", "1.0", "true").gzip().await).await,
+async fn figures_follow_what_happens_and_name_no_device(database: Database) {
+    let (server, http) = monitored(database).await;
+    let operator = server.operator();
+    let _agent = server.agent("edge-of-the-world").await;
+    let bundle = operator
+        .push(
+            &BundleBuilder::script("thermostat", "1.0", "true")
+                .gzip()
+                .await,
+        )
+        .await;
+    operator
+        .deploy_and_finish(&bundle, "edge-of-the-world")
+        .await;
+    let size = bundle.size_bytes as f64;
+    let scrape = wait_for("every figure to show it", || async {
+        let scrape = http.get("/metrics").await.body;
+        let all = [
+            ("kernex_heartbeat_flush_size_count", 1.0..f64::MAX),
+            ("kernex_sessions", 1.0..2.0),
+            ("kernex_handshakes_total{result=\"opened\"}", 1.0..f64::MAX),
+            (
+                "kernex_handshakes_total{result=\"unauthenticated\"}",
+                0.0..1.0,
+            ),
+            ("kernex_push_latency_seconds_count", 1.0..2.0),
+            ("kernex_deployments{state=\"finished\"}", 1.0..2.0),
+            (
+                "kernex_bundle_bytes_total{direction=\"up\"}",
+                size..size + 1.0,
+            ),
+            (
+                "kernex_bundle_bytes_total{direction=\"down\"}",
+                size..f64::MAX,
+            ),
+            (
+                "kernex_transactions_total{result=\"committed\"}",
+                5.0..f64::MAX,
+            ),
+            ("kernex_connections_open", 2.0..f64::MAX),
+            ("kernex_watchers", 0.0..1.0),
         ];
-        for agent in &agents {
-            for bundle in &bundles {
-                operator.deploy_and_finish(bundle, &agent.name).await;
-            }
-        }
-        drifted(0.0).await;
-        // A device counts once, however much of it drifts.
-        for name in ["app", "db"] {
-            fs::remove_file(agents[0].state.join("bundles").join(name).join("current")).unwrap();
-        }
-        operator.device_where("edge-1", "to drift in both", |device| device.drifts.len() == 2).await;
-        drifted(1.0).await;
-        for bundle in &bundles {
-            operator.deploy_and_finish(bundle, "edge-1").await;
-        }
-        drifted(0.0).await;
+        let shown = all
+            .iter()
+            .all(|(series, range)| range.contains(&value(&scrape, series)));
+        seen(shown, scrape.clone()).map(|_| scrape)
+    })
+    .await;
+    let device = operator.device("edge-of-the-world").await;
+    for secret in [&device.name, &device.id, &bundle.digest, &bundle.name] {
+        assert!(
+            !scrape.contains(secret.as_str()),
+            "{secret} is in\n{scrape}"
+        );
     }
+}
 
-    async fn a_refused_handshake_and_a_watch_are_counted(database) {
-        let (server, http) = monitored(database).await;
-        let operator = server.operator();
-        let mut device = server.raw_device("edge-1").await;
-        device.device = kernex_proto::ids::DeviceId::generate();
-        assert!(device.try_connect(&server).await.is_err());
-        let request = kernex_proto::v1::WatchEventsRequest::default();
-        let mut watch = operator.events().watch_events(request).await.unwrap().into_inner();
-        watch.message().await.unwrap();
-        wait_for("both to be counted", || async {
-            let scrape = http.get("/metrics").await.body;
-            let refused = value(&scrape, "kernex_handshakes_total{result=\"unauthenticated\"}");
-            let watchers = value(&scrape, "kernex_watchers");
-            seen((refused, watchers) == (1.0, 1.0), (refused, watchers))
-        }).await;
-        drop(watch);
-        wait_for("the watch to be gone", || async {
-            let watchers = value(&http.get("/metrics").await.body, "kernex_watchers");
-            seen(watchers == 0.0, watchers)
-        }).await;
+async fn devices_that_drift_are_counted_until_they_settle(database: Database) {
+    let (server, http) = monitored(database).await;
+    let operator = server.operator();
+    let agents = [server.agent("edge-1").await, server.agent("edge-2").await];
+    let drifted = async |wanted: f64| {
+        wait_for(&format!("{wanted} to be counted"), || async {
+            let counted = value(&http.get("/metrics").await.body, "kernex_devices_drifted");
+            seen(counted == wanted, counted)
+        })
+        .await
+    };
+    let bundles = [
+        operator
+            .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+            .await,
+        operator
+            .push(&BundleBuilder::script("db", "1.0", "true").gzip().await)
+            .await,
+    ];
+    for agent in &agents {
+        for bundle in &bundles {
+            operator.deploy_and_finish(bundle, &agent.name).await;
+        }
     }
+    drifted(0.0).await;
+    // A device counts once, however much of it drifts.
+    for name in ["app", "db"] {
+        fs::remove_file(agents[0].state.join("bundles").join(name).join("current")).unwrap();
+    }
+    operator
+        .device_where("edge-1", "to drift in both", |device| {
+            device.drifts.len() == 2
+        })
+        .await;
+    drifted(1.0).await;
+    for bundle in &bundles {
+        operator.deploy_and_finish(bundle, "edge-1").await;
+    }
+    drifted(0.0).await;
+}
+
+async fn a_refused_handshake_and_a_watch_are_counted(database: Database) {
+    let (server, http) = monitored(database).await;
+    let operator = server.operator();
+    let mut device = server.raw_device("edge-1").await;
+    device.device = kernex_proto::ids::DeviceId::generate();
+    assert!(device.try_connect(&server).await.is_err());
+    let request = kernex_proto::v1::WatchEventsRequest::default();
+    let mut watch = operator
+        .events()
+        .watch_events(request)
+        .await
+        .unwrap()
+        .into_inner();
+    watch.message().await.unwrap();
+    wait_for("both to be counted", || async {
+        let scrape = http.get("/metrics").await.body;
+        let refused = value(
+            &scrape,
+            "kernex_handshakes_total{result=\"unauthenticated\"}",
+        );
+        let watchers = value(&scrape, "kernex_watchers");
+        seen((refused, watchers) == (1.0, 1.0), (refused, watchers))
+    })
+    .await;
+    drop(watch);
+    wait_for("the watch to be gone", || async {
+        let watchers = value(&http.get("/metrics").await.body, "kernex_watchers");
+        seen(watchers == 0.0, watchers)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

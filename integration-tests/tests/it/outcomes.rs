@@ -1,7 +1,7 @@
 //! What a device says about an attempt, and what the control plane makes of it.
 
 use kernex_integration_tests::{
-    BundleBuilder, RawIdentity, RawSession, TestServer, both_databases,
+    BundleBuilder, Database, RawIdentity, RawSession, TestServer, both_databases,
     operator::Operator,
     raw_agent::{failed, succeeded},
 };
@@ -47,12 +47,33 @@ async fn told(database: kernex_integration_tests::Database) -> Told {
     }
 }
 
-both_databases! {
-    async fn success_finishes_the_deployment(database) {
-        let mut told = told(database).await;
-        assert_eq!(told.session.accept(&told.command, 1).await, Disposition::Applied);
-        assert_eq!(told.operator.target(&told.deployment).await.state(), AttemptState::Accepted);
-        told.session.send(up::Message::Report(Report {
+both_databases![
+    success_finishes_the_deployment,
+    failure_finishes_it_with_the_detail,
+    an_outcome_that_makes_no_sense_is_refused,
+    the_same_outcome_twice_is_applied_once,
+    an_outcome_after_the_deadline_is_kept_as_late,
+    a_device_that_is_not_a_target_is_refused,
+    downloads_end_with_the_attempt_and_with_the_session,
+    a_report_of_an_unknown_attempt_is_answered_and_kept_aside,
+    an_accepted_attempt_missing_from_the_journal_is_closed,
+    an_attempt_that_is_held_stays_open_over_reconnects,
+    a_command_that_was_not_accepted_is_pushed_again_in_the_next_session,
+    a_device_that_does_not_know_the_command_fails_it,
+];
+
+async fn success_finishes_the_deployment(database: Database) {
+    let mut told = told(database).await;
+    assert_eq!(
+        told.session.accept(&told.command, 1).await,
+        Disposition::Applied
+    );
+    assert_eq!(
+        told.operator.target(&told.deployment).await.state(),
+        AttemptState::Accepted
+    );
+    told.session
+        .send(up::Message::Report(Report {
             attempt: told.command.attempt.clone(),
             event: Some(report::Event::Progress(Progress {
                 step: Step::Download.into(),
@@ -61,177 +82,305 @@ both_databases! {
                 stopped: false,
             })),
             ..Default::default()
-        })).await;
-        let target = told.operator.target_in(&told.deployment, &[AttemptState::Running]).await;
-        assert_eq!(target.progress.unwrap().step(), Step::Download);
-        let outcome = succeeded(&told.deploy);
-        assert_eq!(told.session.outcome(&told.command, 2, outcome).await, Disposition::Applied);
-        let deployment = told.operator.finished(&told.deployment).await;
-        assert_eq!(deployment.result(), DeploymentResult::Succeeded);
-        let device = told.operator.device("edge-1").await;
-        assert_eq!(device.releases[0].digest, told.deploy.digest);
-    }
+        }))
+        .await;
+    let target = told
+        .operator
+        .target_in(&told.deployment, &[AttemptState::Running])
+        .await;
+    assert_eq!(target.progress.unwrap().step(), Step::Download);
+    let outcome = succeeded(&told.deploy);
+    assert_eq!(
+        told.session.outcome(&told.command, 2, outcome).await,
+        Disposition::Applied
+    );
+    let deployment = told.operator.finished(&told.deployment).await;
+    assert_eq!(deployment.result(), DeploymentResult::Succeeded);
+    let device = told.operator.device("edge-1").await;
+    assert_eq!(device.releases[0].digest, told.deploy.digest);
+}
 
-    async fn failure_finishes_it_with_the_detail(database) {
-        let mut told = told(database).await;
-        let outcome = Outcome {
-            exit_code: Some(7),
-            output_tail: "the last words\n".into(),
-            ..failed(FailureReason::ScriptFailed, "deploy.script exited with 7")
-        };
-        // Accepted may get lost on the way: an outcome jumps forward from any open state.
-        assert_eq!(told.session.outcome(&told.command, 1, outcome).await, Disposition::Applied);
-        assert_eq!(told.operator.finished(&told.deployment).await.result(), DeploymentResult::Failed);
-        let target = told.operator.target(&told.deployment).await;
-        assert_eq!((target.state(), target.reason()), (AttemptState::Failed, FailureReason::ScriptFailed));
-        assert_eq!(target.exit_code, Some(7));
-        assert_eq!(target.message, "deploy.script exited with 7");
-        assert_eq!(target.output_tail, "the last words\n");
-        assert!(told.operator.device("edge-1").await.releases.is_empty());
-    }
+async fn failure_finishes_it_with_the_detail(database: Database) {
+    let mut told = told(database).await;
+    let outcome = Outcome {
+        exit_code: Some(7),
+        output_tail: "the last words\n".into(),
+        ..failed(FailureReason::ScriptFailed, "deploy.script exited with 7")
+    };
+    // Accepted may get lost on the way: an outcome jumps forward from any open state.
+    assert_eq!(
+        told.session.outcome(&told.command, 1, outcome).await,
+        Disposition::Applied
+    );
+    assert_eq!(
+        told.operator.finished(&told.deployment).await.result(),
+        DeploymentResult::Failed
+    );
+    let target = told.operator.target(&told.deployment).await;
+    assert_eq!(
+        (target.state(), target.reason()),
+        (AttemptState::Failed, FailureReason::ScriptFailed)
+    );
+    assert_eq!(target.exit_code, Some(7));
+    assert_eq!(target.message, "deploy.script exited with 7");
+    assert_eq!(target.output_tail, "the last words\n");
+    assert!(told.operator.device("edge-1").await.releases.is_empty());
+}
 
-    async fn an_outcome_that_makes_no_sense_is_refused(database) {
-        let mut told = told(database).await;
-        told.session.accept(&told.command, 1).await;
-        let before = told.operator.target(&told.deployment).await;
-        let running = Outcome { state: AttemptState::Running.into(), ..Default::default() };
-        let expired = Outcome { state: AttemptState::Expired.into(), ..Default::default() };
-        let no_reason = Outcome { state: AttemptState::Failed.into(), ..Default::default() };
-        let unknown = Outcome { state: 4711, ..Default::default() };
-        for (seq, outcome) in (2..).zip([running, expired, no_reason, unknown, Outcome::default()]) {
-            let disposition = told.session.outcome(&told.command, seq, outcome.clone()).await;
-            assert_eq!(disposition, Disposition::Refused, "{outcome:?}");
-        }
-        assert_eq!(told.operator.target(&told.deployment).await, before, "nothing changed");
-        let outcome = succeeded(&told.deploy);
-        assert_eq!(told.session.outcome(&told.command, 9, outcome).await, Disposition::Applied);
+async fn an_outcome_that_makes_no_sense_is_refused(database: Database) {
+    let mut told = told(database).await;
+    told.session.accept(&told.command, 1).await;
+    let before = told.operator.target(&told.deployment).await;
+    let running = Outcome {
+        state: AttemptState::Running.into(),
+        ..Default::default()
+    };
+    let expired = Outcome {
+        state: AttemptState::Expired.into(),
+        ..Default::default()
+    };
+    let no_reason = Outcome {
+        state: AttemptState::Failed.into(),
+        ..Default::default()
+    };
+    let unknown = Outcome {
+        state: 4711,
+        ..Default::default()
+    };
+    for (seq, outcome) in (2..).zip([running, expired, no_reason, unknown, Outcome::default()]) {
+        let disposition = told
+            .session
+            .outcome(&told.command, seq, outcome.clone())
+            .await;
+        assert_eq!(disposition, Disposition::Refused, "{outcome:?}");
     }
+    assert_eq!(
+        told.operator.target(&told.deployment).await,
+        before,
+        "nothing changed"
+    );
+    let outcome = succeeded(&told.deploy);
+    assert_eq!(
+        told.session.outcome(&told.command, 9, outcome).await,
+        Disposition::Applied
+    );
+}
 
-    async fn the_same_outcome_twice_is_applied_once(database) {
-        let mut told = told(database).await;
-        let outcome = succeeded(&told.deploy);
-        told.session.accept(&told.command, 1).await;
-        assert_eq!(told.session.outcome(&told.command, 2, outcome.clone()).await, Disposition::Applied);
-        let after = told.operator.target(&told.deployment).await;
-        let mut session = told.device.connect(&told.server).await;
-        assert_eq!(session.outcome(&told.command, 2, outcome).await, Disposition::Duplicate);
-        assert_eq!(told.operator.target(&told.deployment).await, after);
-    }
+async fn the_same_outcome_twice_is_applied_once(database: Database) {
+    let mut told = told(database).await;
+    let outcome = succeeded(&told.deploy);
+    told.session.accept(&told.command, 1).await;
+    assert_eq!(
+        told.session
+            .outcome(&told.command, 2, outcome.clone())
+            .await,
+        Disposition::Applied
+    );
+    let after = told.operator.target(&told.deployment).await;
+    let mut session = told.device.connect(&told.server).await;
+    assert_eq!(
+        session.outcome(&told.command, 2, outcome).await,
+        Disposition::Duplicate
+    );
+    assert_eq!(told.operator.target(&told.deployment).await, after);
+}
 
-    async fn an_outcome_after_the_deadline_is_kept_as_late(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut device = server.raw_device("edge-1").await;
-        let mut session = device.connect(&server).await;
-        let bundle = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
-        let id = operator.deploy_for(CreateDeploymentRequest {
+async fn an_outcome_after_the_deadline_is_kept_as_late(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut device = server.raw_device("edge-1").await;
+    let mut session = device.connect(&server).await;
+    let bundle = operator
+        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+        .await;
+    let id = operator
+        .deploy_for(CreateDeploymentRequest {
             bundle: bundle.digest.clone(),
             device_names: vec!["edge-1".into()],
             execution_timeout_seconds: 1,
             ..Default::default()
-        }).await.unwrap();
-        let (command, deploy) = session.deploy_command().await;
-        session.accept(&command, 1).await;
-        operator.target_in(&id, &[AttemptState::Expired]).await;
-        assert_eq!(session.outcome(&command, 2, succeeded(&deploy)).await, Disposition::Late);
-        let target = operator.target(&id).await;
-        assert_eq!(target.state(), AttemptState::Expired, "a closed attempt stays as it is");
-        assert!(target.late_outcome);
-        let device = operator.device("edge-1").await;
-        assert_eq!(device.releases[0].digest, bundle.digest, "it is known to run all the same");
-        assert_eq!(session.outcome(&command, 2, succeeded(&deploy)).await, Disposition::Duplicate);
-    }
+        })
+        .await
+        .unwrap();
+    let (command, deploy) = session.deploy_command().await;
+    session.accept(&command, 1).await;
+    operator.target_in(&id, &[AttemptState::Expired]).await;
+    assert_eq!(
+        session.outcome(&command, 2, succeeded(&deploy)).await,
+        Disposition::Late
+    );
+    let target = operator.target(&id).await;
+    assert_eq!(
+        target.state(),
+        AttemptState::Expired,
+        "a closed attempt stays as it is"
+    );
+    assert!(target.late_outcome);
+    let device = operator.device("edge-1").await;
+    assert_eq!(
+        device.releases[0].digest, bundle.digest,
+        "it is known to run all the same"
+    );
+    assert_eq!(
+        session.outcome(&command, 2, succeeded(&deploy)).await,
+        Disposition::Duplicate
+    );
+}
 
-    async fn a_device_that_is_not_a_target_is_refused(database) {
-        let told = told(database).await;
-        let mut other = told.server.raw_device("edge-2").await;
-        let mut session = other.connect(&told.server).await;
-        let outcome = succeeded(&told.deploy);
-        assert_eq!(session.outcome(&told.command, 1, outcome).await, Disposition::Refused);
-        let target = told.operator.target(&told.deployment).await;
-        assert!(matches!(target.state(), AttemptState::Pending | AttemptState::Sent), "{target:?}");
-        session.heartbeat(1).await;
-        let refused = session.download(&told.deploy.digest, 0).await.unwrap_err();
-        assert_eq!(refused.code(), Code::PermissionDenied);
-        let token = told.session.welcome.session_token.clone();
-        let borrowed = session.download_as(&token, &told.deploy.digest, 0).await.unwrap_err();
-        assert_eq!(borrowed.code(), Code::Unauthenticated, "the token is another device's");
-        session.heartbeat(2).await;
-        assert!(told.operator.device("edge-2").await.releases.is_empty());
-    }
+async fn a_device_that_is_not_a_target_is_refused(database: Database) {
+    let told = told(database).await;
+    let mut other = told.server.raw_device("edge-2").await;
+    let mut session = other.connect(&told.server).await;
+    let outcome = succeeded(&told.deploy);
+    assert_eq!(
+        session.outcome(&told.command, 1, outcome).await,
+        Disposition::Refused
+    );
+    let target = told.operator.target(&told.deployment).await;
+    assert!(
+        matches!(target.state(), AttemptState::Pending | AttemptState::Sent),
+        "{target:?}"
+    );
+    session.heartbeat(1).await;
+    let refused = session.download(&told.deploy.digest, 0).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let token = told.session.welcome.session_token.clone();
+    let borrowed = session
+        .download_as(&token, &told.deploy.digest, 0)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        borrowed.code(),
+        Code::Unauthenticated,
+        "the token is another device's"
+    );
+    session.heartbeat(2).await;
+    assert!(told.operator.device("edge-2").await.releases.is_empty());
+}
 
-    async fn downloads_end_with_the_attempt_and_with_the_session(database) {
-        let mut told = told(database).await;
-        told.session.download(&told.deploy.digest, 0).await.unwrap();
-        let old_token = told.session.welcome.session_token.clone();
-        let mut session = told.device.connect(&told.server).await;
-        let refused = session.download_as(&old_token, &told.deploy.digest, 0).await.unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated, "the token died with its session");
-        session.download(&told.deploy.digest, 0).await.unwrap();
-        session.outcome(&told.command, 1, succeeded(&told.deploy)).await;
-        let refused = session.download(&told.deploy.digest, 0).await.unwrap_err();
-        assert_eq!(refused.code(), Code::PermissionDenied, "the attempt is closed");
-    }
+async fn downloads_end_with_the_attempt_and_with_the_session(database: Database) {
+    let mut told = told(database).await;
+    told.session.download(&told.deploy.digest, 0).await.unwrap();
+    let old_token = told.session.welcome.session_token.clone();
+    let mut session = told.device.connect(&told.server).await;
+    let refused = session
+        .download_as(&old_token, &told.deploy.digest, 0)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.code(),
+        Code::Unauthenticated,
+        "the token died with its session"
+    );
+    session.download(&told.deploy.digest, 0).await.unwrap();
+    session
+        .outcome(&told.command, 1, succeeded(&told.deploy))
+        .await;
+    let refused = session.download(&told.deploy.digest, 0).await.unwrap_err();
+    assert_eq!(
+        refused.code(),
+        Code::PermissionDenied,
+        "the attempt is closed"
+    );
+}
 
-    async fn a_report_of_an_unknown_attempt_is_answered_and_kept_aside(database) {
-        let mut told = told(database).await;
-        let stranger = AttemptId { target: TargetId::generate(), number: 1 };
-        let stranger = Command { attempt: Some(stranger.into()), ..Default::default() };
-        let outcome = succeeded(&told.deploy);
-        assert_eq!(told.session.outcome(&stranger, 1, outcome.clone()).await, Disposition::Unknown);
-        // The target exists, the number does not: as after a database was restored.
-        let known = told.command.attempt.clone().unwrap();
-        let later = AttemptRef { attempt: 9, ..known };
-        let later = Command { attempt: Some(later), ..Default::default() };
-        assert_eq!(told.session.outcome(&later, 2, outcome).await, Disposition::Unknown);
-        told.session.heartbeat(1).await;
-    }
+async fn a_report_of_an_unknown_attempt_is_answered_and_kept_aside(database: Database) {
+    let mut told = told(database).await;
+    let stranger = AttemptId {
+        target: TargetId::generate(),
+        number: 1,
+    };
+    let stranger = Command {
+        attempt: Some(stranger.into()),
+        ..Default::default()
+    };
+    let outcome = succeeded(&told.deploy);
+    assert_eq!(
+        told.session.outcome(&stranger, 1, outcome.clone()).await,
+        Disposition::Unknown
+    );
+    // The target exists, the number does not: as after a database was restored.
+    let known = told.command.attempt.clone().unwrap();
+    let later = AttemptRef {
+        attempt: 9,
+        ..known
+    };
+    let later = Command {
+        attempt: Some(later),
+        ..Default::default()
+    };
+    assert_eq!(
+        told.session.outcome(&later, 2, outcome).await,
+        Disposition::Unknown
+    );
+    told.session.heartbeat(1).await;
+}
 
-    async fn an_accepted_attempt_missing_from_the_journal_is_closed(database) {
-        let mut told = told(database).await;
-        told.session.accept(&told.command, 1).await;
-        drop(told.session);
-        // A new journal that knows nothing of it: the disk was wiped.
-        told.device.journal = kernex_proto::ids::JournalId::generate();
-        let mut session = told.device.connect(&told.server).await;
-        session.heartbeat(1).await;
-        told.operator.finished(&told.deployment).await;
-        let target = told.operator.target(&told.deployment).await;
-        assert_eq!((target.state(), target.reason()), (AttemptState::Failed, FailureReason::JournalLost));
-    }
+async fn an_accepted_attempt_missing_from_the_journal_is_closed(database: Database) {
+    let mut told = told(database).await;
+    told.session.accept(&told.command, 1).await;
+    drop(told.session);
+    // A new journal that knows nothing of it: the disk was wiped.
+    told.device.journal = kernex_proto::ids::JournalId::generate();
+    let mut session = told.device.connect(&told.server).await;
+    session.heartbeat(1).await;
+    told.operator.finished(&told.deployment).await;
+    let target = told.operator.target(&told.deployment).await;
+    assert_eq!(
+        (target.state(), target.reason()),
+        (AttemptState::Failed, FailureReason::JournalLost)
+    );
+}
 
-    async fn an_attempt_that_is_held_stays_open_over_reconnects(database) {
-        let mut told = told(database).await;
-        told.session.accept(&told.command, 1).await;
-        drop(told.session);
-        let mut session = told.device
-            .connect_holding(&told.server, &told.command, AttemptState::Running)
-            .await;
-        session.heartbeat(1).await;
-        let target = told.operator.target(&told.deployment).await;
-        assert!(matches!(target.state(), AttemptState::Accepted | AttemptState::Running), "{target:?}");
-        let outcome = succeeded(&told.deploy);
-        assert_eq!(session.outcome(&told.command, 2, outcome).await, Disposition::Applied);
-    }
+async fn an_attempt_that_is_held_stays_open_over_reconnects(database: Database) {
+    let mut told = told(database).await;
+    told.session.accept(&told.command, 1).await;
+    drop(told.session);
+    let mut session = told
+        .device
+        .connect_holding(&told.server, &told.command, AttemptState::Running)
+        .await;
+    session.heartbeat(1).await;
+    let target = told.operator.target(&told.deployment).await;
+    assert!(
+        matches!(
+            target.state(),
+            AttemptState::Accepted | AttemptState::Running
+        ),
+        "{target:?}"
+    );
+    let outcome = succeeded(&told.deploy);
+    assert_eq!(
+        session.outcome(&told.command, 2, outcome).await,
+        Disposition::Applied
+    );
+}
 
-    async fn a_command_that_was_not_accepted_is_pushed_again_in_the_next_session(database) {
-        let mut told = told(database).await;
-        drop(told.session);
-        let mut session = told.device.connect(&told.server).await;
-        let (command, _) = session.deploy_command().await;
-        assert_eq!(command.attempt, told.command.attempt, "the same attempt, not a new one");
-        assert_eq!(command.epoch, session.welcome.epoch);
-    }
+async fn a_command_that_was_not_accepted_is_pushed_again_in_the_next_session(database: Database) {
+    let mut told = told(database).await;
+    drop(told.session);
+    let mut session = told.device.connect(&told.server).await;
+    let (command, _) = session.deploy_command().await;
+    assert_eq!(
+        command.attempt, told.command.attempt,
+        "the same attempt, not a new one"
+    );
+    assert_eq!(command.epoch, session.welcome.epoch);
+}
 
-    async fn a_device_that_does_not_know_the_command_fails_it(database) {
-        let mut told = told(database).await;
-        told.session.send(up::Message::Unsupported(kernex_proto::v1::Unsupported {
+async fn a_device_that_does_not_know_the_command_fails_it(database: Database) {
+    let mut told = told(database).await;
+    told.session
+        .send(up::Message::Unsupported(kernex_proto::v1::Unsupported {
             attempt: told.command.attempt.clone(),
             detail: "deploy is not for me".into(),
-        })).await;
-        told.operator.finished(&told.deployment).await;
-        let target = told.operator.target(&told.deployment).await;
-        assert_eq!((target.state(), target.reason()), (AttemptState::Failed, FailureReason::Unsupported));
-        told.session.heartbeat(1).await;
-    }
+        }))
+        .await;
+    told.operator.finished(&told.deployment).await;
+    let target = told.operator.target(&told.deployment).await;
+    assert_eq!(
+        (target.state(), target.reason()),
+        (AttemptState::Failed, FailureReason::Unsupported)
+    );
+    told.session.heartbeat(1).await;
 }

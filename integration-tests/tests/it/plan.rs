@@ -1,7 +1,7 @@
 //! Asking the fleet what a deployment would meet: answers, exit codes, and that nothing moves.
 
 use kernex_integration_tests::{
-    BundleBuilder, Ctl, TestServer, both_databases, wait::seen, wait_for,
+    BundleBuilder, Ctl, Database, TestServer, both_databases, wait::seen, wait_for,
 };
 use kernex_proto::v1::AttemptState;
 use serde_json::{Value, json};
@@ -15,58 +15,108 @@ fn verdicts(plans: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-both_databases! {
-    async fn a_plan_says_who_would_do_what_and_moves_nothing(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let ctl = Ctl::on(&server);
-        let agent = server.agent("edge-1").await;
-        let mut away = server.agent("edge-2").await;
-        operator.online("edge-2").await;
-        away.stop();
-        operator.offline("edge-2").await;
+both_databases![
+    a_plan_says_who_would_do_what_and_moves_nothing,
+    a_plan_of_what_is_not_there_fails_like_a_deployment,
+];
 
-        let fine = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
-        let plan = ctl.run(&["deploy", "app:1.0", "--device", "edge-1", "edge-2", "--plan", "-o", "json"]);
-        assert_eq!(plan.code, Some(0), "{}", plan.stderr);
-        let plans: Value = serde_json::from_str(&plan.stdout).expect("JSON");
-        let wanted = [("edge-1", "would_run"), ("edge-2", "offline")];
-        assert_eq!(verdicts(&plans), wanted.map(|(device, verdict)| (device.to_owned(), verdict.to_owned())));
-        assert!(plan.stderr.contains("1 of 2 devices could not be asked"), "{}", plan.stderr);
-        assert!(ctl.json(&["deployment", "list"]).as_array().unwrap().is_empty());
-        assert!(agent.releases("app").is_empty() && agent.leftovers().is_empty());
+async fn a_plan_says_who_would_do_what_and_moves_nothing(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let ctl = Ctl::on(&server);
+    let agent = server.agent("edge-1").await;
+    let mut away = server.agent("edge-2").await;
+    operator.online("edge-2").await;
+    away.stop();
+    operator.offline("edge-2").await;
 
-        operator.deploy_and_finish(&fine, "edge-1").await;
+    let fine = operator
+        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+        .await;
+    let plan = ctl.run(&[
+        "deploy", "app:1.0", "--device", "edge-1", "edge-2", "--plan", "-o", "json",
+    ]);
+    assert_eq!(plan.code, Some(0), "{}", plan.stderr);
+    let plans: Value = serde_json::from_str(&plan.stdout).expect("JSON");
+    let wanted = [("edge-1", "would_run"), ("edge-2", "offline")];
+    assert_eq!(
+        verdicts(&plans),
+        wanted.map(|(device, verdict)| (device.to_owned(), verdict.to_owned()))
+    );
+    assert!(
+        plan.stderr.contains("1 of 2 devices could not be asked"),
+        "{}",
+        plan.stderr
+    );
+    assert!(
+        ctl.json(&["deployment", "list"])
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    assert!(agent.releases("app").is_empty() && agent.leftovers().is_empty());
+
+    operator.deploy_and_finish(&fine, "edge-1").await;
+    let plans = ctl.json(&["deploy", "app:1.0", "--device", "edge-1", "--plan"]);
+    assert_eq!(plans[0]["verdict"], "already_active", "{plans}");
+
+    let alien = json!({"name": "app", "version": "9.0", "requires": {"arch": "pdp11", "disk_bytes": 1_u64 << 62}});
+    operator
+        .push(&BundleBuilder::with_manifest(&alien).gzip().await)
+        .await;
+    let plan = ctl.run(&[
+        "deploy", "app:9.0", "--device", "edge-1", "--plan", "-o", "json",
+    ]);
+    assert_eq!(plan.code, Some(3), "{}", plan.stderr);
+    let plans: Value = serde_json::from_str(&plan.stdout).expect("JSON");
+    let reasons: Vec<_> = plans[0]["obstacles"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["reason"])
+        .collect();
+    assert_eq!(reasons, ["requirements", "disk_full"], "{plans}");
+
+    let slow = operator
+        .push(
+            &BundleBuilder::script("slow", "1.0", "sleep 3600")
+                .gzip()
+                .await,
+        )
+        .await;
+    let id = operator.deploy(&slow, &["edge-1"]).await;
+    operator.target_in(&id, &[AttemptState::Running]).await;
+    wait_for("the device to be busy", || async {
         let plans = ctl.json(&["deploy", "app:1.0", "--device", "edge-1", "--plan"]);
-        assert_eq!(plans[0]["verdict"], "already_active", "{plans}");
+        seen(plans[0]["attempts_ahead"] == 1, plans)
+    })
+    .await;
+    let _ = ctl.ok(&["deployment", "cancel", &id, "--yes"]);
+    operator.finished(&id).await;
+}
 
-        let alien = json!({"name": "app", "version": "9.0", "requires": {"arch": "pdp11", "disk_bytes": 1_u64 << 62}});
-        operator.push(&BundleBuilder::with_manifest(&alien).gzip().await).await;
-        let plan = ctl.run(&["deploy", "app:9.0", "--device", "edge-1", "--plan", "-o", "json"]);
-        assert_eq!(plan.code, Some(3), "{}", plan.stderr);
-        let plans: Value = serde_json::from_str(&plan.stdout).expect("JSON");
-        let reasons: Vec<_> = plans[0]["obstacles"].as_array().unwrap().iter().map(|one| &one["reason"]).collect();
-        assert_eq!(reasons, ["requirements", "disk_full"], "{plans}");
-
-        let slow = operator.push(&BundleBuilder::script("slow", "1.0", "sleep 3600").gzip().await).await;
-        let id = operator.deploy(&slow, &["edge-1"]).await;
-        operator.target_in(&id, &[AttemptState::Running]).await;
-        wait_for("the device to be busy", || async {
-            let plans = ctl.json(&["deploy", "app:1.0", "--device", "edge-1", "--plan"]);
-            seen(plans[0]["attempts_ahead"] == 1, plans)
-        }).await;
-        let _ = ctl.ok(&["deployment", "cancel", &id, "--yes"]);
-        operator.finished(&id).await;
-    }
-
-    async fn a_plan_of_what_is_not_there_fails_like_a_deployment(database) {
-        let server = TestServer::start(database).await;
-        let ctl = Ctl::on(&server);
-        let _agent = server.agent("edge-1").await;
-        assert_eq!(ctl.run(&["deploy", "app:1.0", "--device", "edge-1", "--plan"]).code, Some(5));
-        server.operator().push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
-        assert_eq!(ctl.run(&["deploy", "app:1.0", "--device", "nobody", "--plan"]).code, Some(5));
-        let local = server.scratch().to_str().unwrap().to_owned();
-        assert_eq!(ctl.run(&["deploy", &local, "--device", "edge-1", "--plan"]).code, Some(2));
-    }
+async fn a_plan_of_what_is_not_there_fails_like_a_deployment(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    let _agent = server.agent("edge-1").await;
+    assert_eq!(
+        ctl.run(&["deploy", "app:1.0", "--device", "edge-1", "--plan"])
+            .code,
+        Some(5)
+    );
+    server
+        .operator()
+        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+        .await;
+    assert_eq!(
+        ctl.run(&["deploy", "app:1.0", "--device", "nobody", "--plan"])
+            .code,
+        Some(5)
+    );
+    let local = server.scratch().to_str().unwrap().to_owned();
+    assert_eq!(
+        ctl.run(&["deploy", &local, "--device", "edge-1", "--plan"])
+            .code,
+        Some(2)
+    );
 }

@@ -1,7 +1,7 @@
 //! A server whose database is put back to an older backup learns from its devices what has happened
 //! since.
 
-use kernex_integration_tests::{BundleBuilder, TestServer, both_databases};
+use kernex_integration_tests::{BundleBuilder, Database, TestServer, both_databases};
 use kernex_proto::v1::{AttemptState, CancelDeploymentRequest};
 
 async fn push(server: &TestServer, version: &str, script: &str) -> kernex_proto::v1::Bundle {
@@ -9,44 +9,75 @@ async fn push(server: &TestServer, version: &str, script: &str) -> kernex_proto:
     server.operator().push(&bundle.gzip().await).await
 }
 
-both_databases! {
-    async fn a_database_restored_from_an_older_backup_learns_every_outcome_since(database) {
-        let mut server = TestServer::start(database).await;
-        let agent = server.agent("edge-1").await;
-        let first = push(&server, "1.0", "true").await;
-        server.operator().deploy_and_finish(&first, "edge-1").await;
-        let gate = server.scratch().join("gate");
-        let script = format!("while [ ! -e {} ]; do sleep 0.1; done", gate.display());
-        let second = push(&server, "2.0", &script).await;
-        let known = server.operator().deploy(&second, &["edge-1"]).await;
-        server.operator().target_in(&known, &[AttemptState::Running]).await;
-        let backup = server.back_up().await.unwrap();
-        // Stopped and answered on a day that is lost; and then two orders of which nobody will
-        // know.
-        let operator = server.operator();
-        operator.online("edge-1").await;
-        let cancel = CancelDeploymentRequest { deployment_id: known.clone(), ..Default::default() };
-        operator.deployments().cancel_deployment(cancel).await.unwrap();
-        operator.finished(&known).await;
-        assert_eq!(operator.target(&known).await.state(), AttemptState::Cancelled);
-        let third = push(&server, "3.0", "true").await;
-        operator.deploy_and_finish(&third, "edge-1").await;
-        let fourth = push(&server, "4.0", "exit 1").await;
-        operator.deploy_and_finish(&fourth, "edge-1").await;
-        assert_eq!(agent.current_file("app", "manifest.json").map(|text| text.contains("3.0")), Some(true));
+both_databases![a_database_restored_from_an_older_backup_learns_every_outcome_since,];
 
-        server.restore(&backup).await.unwrap();
-        server.start_again().await;
-        // An operator closes it in the restored rows, before or after its device is back: its
-        // outcome is known all the same.
-        let operator = server.operator();
-        let cancel = CancelDeploymentRequest { deployment_id: known.clone(), ..Default::default() };
-        let _ = operator.deployments().cancel_deployment(cancel).await;
-        let target = operator.target_in(&known, &[AttemptState::Cancelled]).await;
-        assert_eq!(target.state(), AttemptState::Cancelled, "{target:?}");
-        operator.device_where("edge-1", "to be known to run what it runs", |device| {
-            device.releases.iter().any(|release| release.version == "3.0")
-        }).await;
-        assert!(agent.process().log().contains("the server has lost outcomes"));
-    }
+async fn a_database_restored_from_an_older_backup_learns_every_outcome_since(database: Database) {
+    let mut server = TestServer::start(database).await;
+    let agent = server.agent("edge-1").await;
+    let first = push(&server, "1.0", "true").await;
+    server.operator().deploy_and_finish(&first, "edge-1").await;
+    let gate = server.scratch().join("gate");
+    let script = format!("while [ ! -e {} ]; do sleep 0.1; done", gate.display());
+    let second = push(&server, "2.0", &script).await;
+    let known = server.operator().deploy(&second, &["edge-1"]).await;
+    server
+        .operator()
+        .target_in(&known, &[AttemptState::Running])
+        .await;
+    let backup = server.back_up().await.unwrap();
+    // Stopped and answered on a day that is lost; and then two orders of which nobody will
+    // know.
+    let operator = server.operator();
+    operator.online("edge-1").await;
+    let cancel = CancelDeploymentRequest {
+        deployment_id: known.clone(),
+        ..Default::default()
+    };
+    operator
+        .deployments()
+        .cancel_deployment(cancel)
+        .await
+        .unwrap();
+    operator.finished(&known).await;
+    assert_eq!(
+        operator.target(&known).await.state(),
+        AttemptState::Cancelled
+    );
+    let third = push(&server, "3.0", "true").await;
+    operator.deploy_and_finish(&third, "edge-1").await;
+    let fourth = push(&server, "4.0", "exit 1").await;
+    operator.deploy_and_finish(&fourth, "edge-1").await;
+    assert_eq!(
+        agent
+            .current_file("app", "manifest.json")
+            .map(|text| text.contains("3.0")),
+        Some(true)
+    );
+
+    server.restore(&backup).await.unwrap();
+    server.start_again().await;
+    // An operator closes it in the restored rows, before or after its device is back: its
+    // outcome is known all the same.
+    let operator = server.operator();
+    let cancel = CancelDeploymentRequest {
+        deployment_id: known.clone(),
+        ..Default::default()
+    };
+    let _ = operator.deployments().cancel_deployment(cancel).await;
+    let target = operator.target_in(&known, &[AttemptState::Cancelled]).await;
+    assert_eq!(target.state(), AttemptState::Cancelled, "{target:?}");
+    operator
+        .device_where("edge-1", "to be known to run what it runs", |device| {
+            device
+                .releases
+                .iter()
+                .any(|release| release.version == "3.0")
+        })
+        .await;
+    assert!(
+        agent
+            .process()
+            .log()
+            .contains("the server has lost outcomes")
+    );
 }

@@ -200,199 +200,350 @@ async fn prepared(server: &TestServer) -> (String, String) {
     (large.digest, deployment)
 }
 
-both_databases! {
-    async fn a_replaced_key_with_an_open_session_hears_nothing_and_nothing_it_says_counts(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut old = server.raw_device("edge-1").await;
-        let mut session = old.connect(&server).await;
-        let bundle = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
-        let before = operator.deploy(&bundle, &["edge-1"]).await;
-        let (command, deploy) = session.deploy_command().await;
-        session.accept(&command, 1).await;
+both_databases![
+    a_replaced_key_with_an_open_session_hears_nothing_and_nothing_it_says_counts,
+    a_deleted_device_is_told_so_when_it_proves_its_key_and_nobody_else_is,
+    a_device_that_is_deleted_stops_what_it_does_and_can_enrol_as_a_new_one,
+    a_deletion_says_what_was_not_answered,
+    whatever_goes_on_by_a_token_ends_when_it_is_revoked,
+    whatever_goes_on_by_a_token_ends_when_it_expires,
+    who_revokes_the_token_of_the_call_is_answered,
+    a_download_of_a_replaced_key_ends,
+];
 
-        let mut new = replace(&server, "edge-1").await;
-        let forged = Report {
-            attempt: command.attempt.clone(),
-            seq: 2,
-            event: Some(report::Event::Outcome(succeeded(&deploy))),
-            ..Default::default()
-        };
-        session.send(up::Message::Report(forged)).await;
-        let other = operator.push(&BundleBuilder::script("app", "2.0", "true").gzip().await).await;
-        let after = operator.deploy(&other, &["edge-1"]).await;
-        let (status, commanded) = soon("the old session", session_end(&mut session)).await;
-        assert_eq!((status.code(), reason(&status)), (Code::Unauthenticated, Some(Reason::KeyReplaced)), "{status}");
-        assert!(!commanded, "it was given something to do");
-        let refused = old.try_connect(&server).await.unwrap_err();
-        assert_eq!(reason(&refused), Some(Reason::KeyReplaced), "{refused}");
-        assert!(refused.message().contains("edge-1") && refused.message().contains("new key"), "{refused}");
+async fn a_replaced_key_with_an_open_session_hears_nothing_and_nothing_it_says_counts(
+    database: Database,
+) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut old = server.raw_device("edge-1").await;
+    let mut session = old.connect(&server).await;
+    let bundle = operator
+        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+        .await;
+    let before = operator.deploy(&bundle, &["edge-1"]).await;
+    let (command, deploy) = session.deploy_command().await;
+    session.accept(&command, 1).await;
 
-        let mut session = new.connect(&server).await;
-        let (command, deploy) = session.deploy_command().await;
-        assert_eq!(deploy.version, "2.0");
-        session.accept(&command, 1).await;
-        session.outcome(&command, 2, succeeded(&deploy)).await;
-        operator.finished(&after).await;
-        let target = operator.target(&before).await;
-        assert_eq!(target.state(), AttemptState::Failed, "not what the old key said: {target:?}");
-        let releases = operator.device("edge-1").await.releases;
-        assert_eq!(releases.len(), 1);
-        assert_eq!((releases[0].version.as_str(), releases[0].previous_digest.as_str()), ("2.0", ""));
+    let mut new = replace(&server, "edge-1").await;
+    let forged = Report {
+        attempt: command.attempt.clone(),
+        seq: 2,
+        event: Some(report::Event::Outcome(succeeded(&deploy))),
+        ..Default::default()
+    };
+    session.send(up::Message::Report(forged)).await;
+    let other = operator
+        .push(&BundleBuilder::script("app", "2.0", "true").gzip().await)
+        .await;
+    let after = operator.deploy(&other, &["edge-1"]).await;
+    let (status, commanded) = soon("the old session", session_end(&mut session)).await;
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (Code::Unauthenticated, Some(Reason::KeyReplaced)),
+        "{status}"
+    );
+    assert!(!commanded, "it was given something to do");
+    let refused = old.try_connect(&server).await.unwrap_err();
+    assert_eq!(reason(&refused), Some(Reason::KeyReplaced), "{refused}");
+    assert!(
+        refused.message().contains("edge-1") && refused.message().contains("new key"),
+        "{refused}"
+    );
+
+    let mut session = new.connect(&server).await;
+    let (command, deploy) = session.deploy_command().await;
+    assert_eq!(deploy.version, "2.0");
+    session.accept(&command, 1).await;
+    session.outcome(&command, 2, succeeded(&deploy)).await;
+    operator.finished(&after).await;
+    let target = operator.target(&before).await;
+    assert_eq!(
+        target.state(),
+        AttemptState::Failed,
+        "not what the old key said: {target:?}"
+    );
+    let releases = operator.device("edge-1").await.releases;
+    assert_eq!(releases.len(), 1);
+    assert_eq!(
+        (
+            releases[0].version.as_str(),
+            releases[0].previous_digest.as_str()
+        ),
+        ("2.0", "")
+    );
+}
+
+async fn a_deleted_device_is_told_so_when_it_proves_its_key_and_nobody_else_is(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut device = server.raw_device("edge-1").await;
+    let mut stranger = device.clone();
+    stranger.key = server.raw_device("edge-2").await.key;
+    let mut session = device.connect(&server).await;
+    let request = DeleteDeviceRequest {
+        device: "edge-1".into(),
+        ..Default::default()
+    };
+    operator.devices().delete_device(request).await.unwrap();
+    let (status, _) = soon("the session", session_end(&mut session)).await;
+    assert_eq!(
+        (status.code(), reason(&status)),
+        (Code::Unauthenticated, Some(Reason::DeviceDeleted)),
+        "{status}"
+    );
+    let told = device.try_connect(&server).await.unwrap_err();
+    assert_eq!(
+        (told.code(), reason(&told)),
+        (Code::Unauthenticated, Some(Reason::DeviceDeleted)),
+        "{told}"
+    );
+    assert!(told.message().contains("edge-1"), "{told}");
+    let vague = stranger.try_connect(&server).await.unwrap_err();
+    assert_eq!(
+        (vague.code(), reason(&vague)),
+        (Code::Unauthenticated, Some(Reason::Unauthenticated)),
+        "{vague}"
+    );
+
+    let token = operator.enrollment_token(&[]).await;
+    let again = RawIdentity::enrol_with(&server, &token, device.key.clone(), "edge-1")
+        .await
+        .unwrap_err();
+    assert_eq!(
+        reason(&again),
+        Some(Reason::DeviceDeleted),
+        "the key is the cause, whatever the token is: {again}"
+    );
+    let fresh = RawIdentity::enrol(&server, &token, server.new_key(), "edge-1")
+        .await
+        .unwrap();
+    assert_ne!(fresh.device, device.device);
+}
+
+async fn a_device_that_is_deleted_stops_what_it_does_and_can_enrol_as_a_new_one(
+    database: Database,
+) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut agent = server.agent("edge-1").await;
+    let before = operator.device("edge-1").await.id;
+    let (begun, ended) = (
+        server.scratch().join("begun"),
+        server.scratch().join("ended"),
+    );
+    let script = format!(
+        "date > {}; sleep 30; date > {}",
+        begun.display(),
+        ended.display()
+    );
+    let bundle = operator
+        .push(&BundleBuilder::script("app", "1.0", &script).gzip().await)
+        .await;
+    let deployment = operator.deploy(&bundle, &["edge-1"]).await;
+    wait_for("the script to begin", || async {
+        seen(begun.exists(), "not yet")
+    })
+    .await;
+
+    let deleted = Ctl::on(&server).run(&["device", "delete", "edge-1", "--yes"]);
+    assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+    assert!(
+        deleted.stderr.contains("app:1.0: stopped, cancelled"),
+        "{}",
+        deleted.stderr
+    );
+    assert!(!ended.exists(), "the script went on");
+    let target = operator.target(&deployment).await;
+    assert_eq!(target.state(), AttemptState::Cancelled, "{target:?}");
+    let told = || async {
+        let log = agent.process().log();
+        let told =
+            log.contains("this device was deleted from the server") && log.contains("--new-key");
+        seen(told, log.lines().last().unwrap_or_default().to_owned())
+    };
+    wait_for("the agent to say why", told).await;
+
+    let token = operator.enrollment_token(&[]).await;
+    let state = agent.state.clone();
+    let enroll = |more: &[&str]| {
+        let mut command = bare_command("enroll");
+        command.args([
+            "--server",
+            &server.url(),
+            "--token",
+            &token,
+            "--name",
+            "edge-1",
+        ]);
+        let output = command
+            .args(more)
+            .arg("--state-dir")
+            .arg(&state)
+            .output()
+            .unwrap();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (enrolled, why) = enroll(&[]);
+    assert!(
+        !enrolled && why.contains("edge-1") && why.contains("deleted") && why.contains("--new-key"),
+        "{why}"
+    );
+    assert!(!why.contains("refused the token"), "{why}");
+    let (enrolled, why) = enroll(&["--new-key"]);
+    assert!(!enrolled && why.contains("stop the agent first"), "{why}");
+    agent.stop();
+    let (enrolled, why) = enroll(&["--new-key"]);
+    assert!(enrolled, "{why}");
+    assert!(state.join(format!("journal.redb.of-{before}")).exists());
+    agent.start_again();
+    assert_ne!(operator.online("edge-1").await.id, before);
+    assert!(!ended.exists());
+}
+
+async fn a_deletion_says_what_was_not_answered(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let bundle = operator
+        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+        .await;
+    let mut deaf = server.raw_device("edge-1").await;
+    let mut session = deaf.connect(&server).await;
+    operator.deploy(&bundle, &["edge-1"]).await;
+    let (command, _) = session.deploy_command().await;
+    session.accept(&command, 1).await;
+    let request = DeleteDeviceRequest {
+        device: "edge-1".into(),
+        request_id: "018f3c1f-6e00-7000-8000-000000000001".into(),
+    };
+    let answer = operator
+        .devices()
+        .delete_device(request.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    let told: Vec<_> = answer
+        .work
+        .iter()
+        .map(|work| (work.bundle.as_str(), work.answered))
+        .collect();
+    assert_eq!(told, [("app:1.0", false)]);
+    let (status, commanded) = soon("the session", session_end(&mut session)).await;
+    assert!(
+        commanded && reason(&status) == Some(Reason::DeviceDeleted),
+        "it was told to stop first: {status}"
+    );
+    let again = operator
+        .devices()
+        .delete_device(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(again, answer, "the same request has the same answer");
+
+    let mut away = server.raw_device("edge-2").await;
+    let mut session = away.connect(&server).await;
+    operator.deploy(&bundle, &["edge-2"]).await;
+    let (command, _) = session.deploy_command().await;
+    session.accept(&command, 1).await;
+    drop(session);
+    operator.offline("edge-2").await;
+    let deleted = Ctl::on(&server).run(&["device", "delete", "edge-2", "--yes"]);
+    assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
+    assert!(
+        deleted
+            .stderr
+            .contains("app:1.0: the device did not answer; its script may still run"),
+        "{}",
+        deleted.stderr
+    );
+}
+
+async fn whatever_goes_on_by_a_token_ends_when_it_is_revoked(database: Database) {
+    let server = TestServer::start(database).await;
+    let (bundle, deployment) = prepared(&server).await;
+    let eve = somebody(&server, 0).await;
+    eve.operator.who_am_i().await.expect("the token works");
+    let streams = Streams::open(&server, &eve, &bundle, &deployment).await;
+    revoke(&server, &eve.token_id).await;
+    let refused = eve.operator.who_am_i().await.unwrap_err();
+    assert_eq!(
+        refused.code(),
+        Code::Unauthenticated,
+        "though it was looked up a moment ago"
+    );
+    for (what, status) in streams.ends().await {
+        assert_eq!(status.code(), Code::Unauthenticated, "{what}: {status}");
     }
+    server.operator().who_am_i().await.expect("others go on");
+}
 
-    async fn a_deleted_device_is_told_so_when_it_proves_its_key_and_nobody_else_is(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut device = server.raw_device("edge-1").await;
-        let mut stranger = device.clone();
-        stranger.key = server.raw_device("edge-2").await.key;
-        let mut session = device.connect(&server).await;
-        let request = DeleteDeviceRequest { device: "edge-1".into(), ..Default::default() };
-        operator.devices().delete_device(request).await.unwrap();
-        let (status, _) = soon("the session", session_end(&mut session)).await;
-        assert_eq!((status.code(), reason(&status)), (Code::Unauthenticated, Some(Reason::DeviceDeleted)), "{status}");
-        let told = device.try_connect(&server).await.unwrap_err();
-        assert_eq!((told.code(), reason(&told)), (Code::Unauthenticated, Some(Reason::DeviceDeleted)), "{told}");
-        assert!(told.message().contains("edge-1"), "{told}");
-        let vague = stranger.try_connect(&server).await.unwrap_err();
-        assert_eq!((vague.code(), reason(&vague)), (Code::Unauthenticated, Some(Reason::Unauthenticated)), "{vague}");
-
-        let token = operator.enrollment_token(&[]).await;
-        let again = RawIdentity::enrol_with(&server, &token, device.key.clone(), "edge-1").await.unwrap_err();
-        assert_eq!(reason(&again), Some(Reason::DeviceDeleted), "the key is the cause, whatever the token is: {again}");
-        let fresh = RawIdentity::enrol(&server, &token, server.new_key(), "edge-1").await.unwrap();
-        assert_ne!(fresh.device, device.device);
+async fn whatever_goes_on_by_a_token_ends_when_it_expires(database: Database) {
+    let server = TestServer::start(database).await;
+    let (bundle, deployment) = prepared(&server).await;
+    let eve = somebody(&server, 15).await;
+    let streams = Streams::open(&server, &eve, &bundle, &deployment).await;
+    for (what, status) in streams.ends().await {
+        assert_eq!(status.code(), Code::Unauthenticated, "{what}: {status}");
+        assert!(status.message().contains("expired"), "{what}: {status}");
     }
+    assert_eq!(
+        eve.operator.who_am_i().await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
+}
 
-    async fn a_device_that_is_deleted_stops_what_it_does_and_can_enrol_as_a_new_one(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut agent = server.agent("edge-1").await;
-        let before = operator.device("edge-1").await.id;
-        let (begun, ended) = (server.scratch().join("begun"), server.scratch().join("ended"));
-        let script = format!("date > {}; sleep 30; date > {}", begun.display(), ended.display());
-        let bundle = operator.push(&BundleBuilder::script("app", "1.0", &script).gzip().await).await;
-        let deployment = operator.deploy(&bundle, &["edge-1"]).await;
-        wait_for("the script to begin", || async { seen(begun.exists(), "not yet") }).await;
+async fn who_revokes_the_token_of_the_call_is_answered(database: Database) {
+    let server = TestServer::start(database).await;
+    let request = CreateOperatorTokenRequest {
+        name: "ada".into(),
+        role: Role::Admin.into(),
+        ..Default::default()
+    };
+    let made = server
+        .operator()
+        .access()
+        .create_operator_token(request)
+        .await
+        .unwrap()
+        .into_inner();
+    let ada = server.operator().with_token(&made.text);
+    let request = RevokeOperatorTokenRequest {
+        token_id: made.token_id,
+        ..Default::default()
+    };
+    ada.access()
+        .revoke_operator_token(request)
+        .await
+        .expect("it is answered");
+    assert_eq!(
+        ada.who_am_i().await.unwrap_err().code(),
+        Code::Unauthenticated
+    );
+}
 
-        let deleted = Ctl::on(&server).run(&["device", "delete", "edge-1", "--yes"]);
-        assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
-        assert!(deleted.stderr.contains("app:1.0: stopped, cancelled"), "{}", deleted.stderr);
-        assert!(!ended.exists(), "the script went on");
-        let target = operator.target(&deployment).await;
-        assert_eq!(target.state(), AttemptState::Cancelled, "{target:?}");
-        let told = || async {
-            let log = agent.process().log();
-            let told = log.contains("this device was deleted from the server") && log.contains("--new-key");
-            seen(told, log.lines().last().unwrap_or_default().to_owned())
-        };
-        wait_for("the agent to say why", told).await;
-
-        let token = operator.enrollment_token(&[]).await;
-        let state = agent.state.clone();
-        let enroll = |more: &[&str]| {
-            let mut command = bare_command("enroll");
-            command.args(["--server", &server.url(), "--token", &token, "--name", "edge-1"]);
-            let output = command.args(more).arg("--state-dir").arg(&state).output().unwrap();
-            (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
-        };
-        let (enrolled, why) = enroll(&[]);
-        assert!(!enrolled && why.contains("edge-1") && why.contains("deleted") && why.contains("--new-key"), "{why}");
-        assert!(!why.contains("refused the token"), "{why}");
-        let (enrolled, why) = enroll(&["--new-key"]);
-        assert!(!enrolled && why.contains("stop the agent first"), "{why}");
-        agent.stop();
-        let (enrolled, why) = enroll(&["--new-key"]);
-        assert!(enrolled, "{why}");
-        assert!(state.join(format!("journal.redb.of-{before}")).exists());
-        agent.start_again();
-        assert_ne!(operator.online("edge-1").await.id, before);
-        assert!(!ended.exists());
-    }
-
-    async fn a_deletion_says_what_was_not_answered(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let bundle = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
-        let mut deaf = server.raw_device("edge-1").await;
-        let mut session = deaf.connect(&server).await;
-        operator.deploy(&bundle, &["edge-1"]).await;
-        let (command, _) = session.deploy_command().await;
-        session.accept(&command, 1).await;
-        let request = DeleteDeviceRequest { device: "edge-1".into(), request_id: "018f3c1f-6e00-7000-8000-000000000001".into() };
-        let answer = operator.devices().delete_device(request.clone()).await.unwrap().into_inner();
-        let told: Vec<_> = answer.work.iter().map(|work| (work.bundle.as_str(), work.answered)).collect();
-        assert_eq!(told, [("app:1.0", false)]);
-        let (status, commanded) = soon("the session", session_end(&mut session)).await;
-        assert!(commanded && reason(&status) == Some(Reason::DeviceDeleted), "it was told to stop first: {status}");
-        let again = operator.devices().delete_device(request).await.unwrap().into_inner();
-        assert_eq!(again, answer, "the same request has the same answer");
-
-        let mut away = server.raw_device("edge-2").await;
-        let mut session = away.connect(&server).await;
-        operator.deploy(&bundle, &["edge-2"]).await;
-        let (command, _) = session.deploy_command().await;
-        session.accept(&command, 1).await;
-        drop(session);
-        operator.offline("edge-2").await;
-        let deleted = Ctl::on(&server).run(&["device", "delete", "edge-2", "--yes"]);
-        assert_eq!(deleted.code, Some(0), "{}", deleted.stderr);
-        assert!(deleted.stderr.contains("app:1.0: the device did not answer; its script may still run"), "{}", deleted.stderr);
-    }
-
-    async fn whatever_goes_on_by_a_token_ends_when_it_is_revoked(database) {
-        let server = TestServer::start(database).await;
-        let (bundle, deployment) = prepared(&server).await;
-        let eve = somebody(&server, 0).await;
-        eve.operator.who_am_i().await.expect("the token works");
-        let streams = Streams::open(&server, &eve, &bundle, &deployment).await;
-        revoke(&server, &eve.token_id).await;
-        let refused = eve.operator.who_am_i().await.unwrap_err();
-        assert_eq!(refused.code(), Code::Unauthenticated, "though it was looked up a moment ago");
-        for (what, status) in streams.ends().await {
-            assert_eq!(status.code(), Code::Unauthenticated, "{what}: {status}");
-        }
-        server.operator().who_am_i().await.expect("others go on");
-    }
-
-    async fn whatever_goes_on_by_a_token_ends_when_it_expires(database) {
-        let server = TestServer::start(database).await;
-        let (bundle, deployment) = prepared(&server).await;
-        let eve = somebody(&server, 15).await;
-        let streams = Streams::open(&server, &eve, &bundle, &deployment).await;
-        for (what, status) in streams.ends().await {
-            assert_eq!(status.code(), Code::Unauthenticated, "{what}: {status}");
-            assert!(status.message().contains("expired"), "{what}: {status}");
-        }
-        assert_eq!(eve.operator.who_am_i().await.unwrap_err().code(), Code::Unauthenticated);
-    }
-
-    async fn who_revokes_the_token_of_the_call_is_answered(database) {
-        let server = TestServer::start(database).await;
-        let request = CreateOperatorTokenRequest { name: "ada".into(), role: Role::Admin.into(), ..Default::default() };
-        let made = server.operator().access().create_operator_token(request).await.unwrap().into_inner();
-        let ada = server.operator().with_token(&made.text);
-        let request = RevokeOperatorTokenRequest { token_id: made.token_id, ..Default::default() };
-        ada.access().revoke_operator_token(request).await.expect("it is answered");
-        assert_eq!(ada.who_am_i().await.unwrap_err().code(), Code::Unauthenticated);
-    }
-
-    async fn a_download_of_a_replaced_key_ends(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let large = operator.push(&bundle::noisy("large", "1.0", 24, "true").await).await;
-        let mut old = server.raw_device("edge-1").await;
-        let mut session = old.connect(&server).await;
-        operator.deploy(&large, &["edge-1"]).await;
-        let (_, deploy) = session.deploy_command().await;
-        let download = session.begin_download(&deploy.digest).await.expect("it may");
-        replace(&server, "edge-1").await;
-        let (status, read) = soon("the download", end(download)).await;
-        let bytes: usize = read.iter().map(|piece| piece.chunk.len()).sum();
-        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
-        assert!((bytes as u64) < large.size_bytes, "all of it came: {bytes}");
-    }
+async fn a_download_of_a_replaced_key_ends(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let large = operator
+        .push(&bundle::noisy("large", "1.0", 24, "true").await)
+        .await;
+    let mut old = server.raw_device("edge-1").await;
+    let mut session = old.connect(&server).await;
+    operator.deploy(&large, &["edge-1"]).await;
+    let (_, deploy) = session.deploy_command().await;
+    let download = session
+        .begin_download(&deploy.digest)
+        .await
+        .expect("it may");
+    replace(&server, "edge-1").await;
+    let (status, read) = soon("the download", end(download)).await;
+    let bytes: usize = read.iter().map(|piece| piece.chunk.len()).sum();
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+    assert!((bytes as u64) < large.size_bytes, "all of it came: {bytes}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,9 @@
 
 use std::{fs, path::Path};
 
-use kernex_integration_tests::{Ctl, Operator, TestAgent, TestServer, binaries, both_databases};
+use kernex_integration_tests::{
+    Ctl, Database, Operator, TestAgent, TestServer, binaries, both_databases,
+};
 use kernex_proto::v1::{DeploymentResult, Device};
 use serde_json::Value;
 
@@ -75,81 +77,142 @@ fn told(entries: &[[String; 4]]) -> Vec<[&str; 4]> {
         .collect()
 }
 
-both_databases! {
-    async fn a_canary_fails_the_deployment_takes_itself_back_and_the_fix_goes_out_in_phases(database) {
-        let server = TestServer::start(database).await;
-        let (ctl, operator) = (Ctl::on(&server), server.operator());
-        let agents = server.agents(DEVICES).await;
-        let seat = server.scratch().join("seat");
-        let value = format!("SEAT={}", seat.display());
-        let _ = ctl.ok(&["config", "set", "seats", "--to", "*", "--value", &value]);
+both_databases![a_canary_fails_the_deployment_takes_itself_back_and_the_fix_goes_out_in_phases,];
 
-        // 1.0 is everywhere.
-        let first = ctl.run(&["deploy", &example("1.0"), "--to", "*", "--watch"]);
-        assert_eq!(first.code, Some(0), "{}", first.stderr);
-        runs_everywhere(&operator, &agents, "1.0").await;
+async fn a_canary_fails_the_deployment_takes_itself_back_and_the_fix_goes_out_in_phases(
+    database: Database,
+) {
+    let server = TestServer::start(database).await;
+    let (ctl, operator) = (Ctl::on(&server), server.operator());
+    let agents = server.agents(DEVICES).await;
+    let seat = server.scratch().join("seat");
+    let value = format!("SEAT={}", seat.display());
+    let _ = ctl.ok(&["config", "set", "seats", "--to", "*", "--value", &value]);
 
-        // 2.0 looks well to everybody who is asked, and is tried on three.
-        let _ = ctl.ok(&["bundle", "push", &example("2.0")]);
-        let plan = ctl.json(&["deploy", "--plan", "app:2.0", "--to", "*"]);
-        assert_eq!(plan.as_array().map(Vec::len), Some(DEVICES), "{plan}");
-        let second = ctl.run(&[
-            "deploy", "app:2.0", "--to", "*", "--canary", "3", "--max-failures", "1", "--on-failure", "rollback", "--watch",
-        ]);
-        assert_eq!(second.code, Some(3), "{}", second.stderr);
-        assert!(second.stderr.contains("2 failed with health_check"), "{}", second.stderr);
-        let bad = ctl.json(&["deployment", "list", "--limit", "2"]);
-        let (back, bad) = (&bad[0], text(&bad[1], "id").to_owned());
-        let bad = ctl.json(&["deployment", "get", &bad]);
-        assert_eq!(text(&bad, "result"), "failed", "{bad}");
-        assert_eq!(text(&bad, "paused_reason"), "phase 1: 2 of 3 failed, more than the 1 allowed", "{bad}");
-        let failed = states(&bad, "failed");
-        assert_eq!(failed.len(), 2, "{bad}");
-        for target in &failed {
-            assert_eq!(text(target, "reason"), "health_check", "{target}");
-            assert!(text(target, "message").ends_with("; went back to 1.0"), "{target}");
-            assert_eq!(text(target, "active_version"), "1.0", "{target}");
-        }
-        assert_eq!(states(&bad, "cancelled").len(), DEVICES - 3, "the others were never told: {bad}");
-        let canary = states(&bad, "succeeded");
-        assert_eq!(canary.len(), 1, "{bad}");
-        let canary = text(canary[0], "device");
-        assert_eq!(fs::read_link(&seat).unwrap().to_str(), Some(canary));
+    // 1.0 is everywhere.
+    let first = ctl.run(&["deploy", &example("1.0"), "--to", "*", "--watch"]);
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    runs_everywhere(&operator, &agents, "1.0").await;
 
-        // The one that was well goes back too, without anybody asking for it.
-        assert_eq!((text(back, "rolls_back"), text(back, "created_by")), (text(&bad, "id"), "kernex"), "{back}");
-        assert_eq!(operator.finished(text(back, "id")).await.result(), DeploymentResult::Succeeded);
-        runs_everywhere(&operator, &agents, "1.0").await;
+    // 2.0 looks well to everybody who is asked, and is tried on three.
+    let _ = ctl.ok(&["bundle", "push", &example("2.0")]);
+    let plan = ctl.json(&["deploy", "--plan", "app:2.0", "--to", "*"]);
+    assert_eq!(plan.as_array().map(Vec::len), Some(DEVICES), "{plan}");
+    let second = ctl.run(&[
+        "deploy",
+        "app:2.0",
+        "--to",
+        "*",
+        "--canary",
+        "3",
+        "--max-failures",
+        "1",
+        "--on-failure",
+        "rollback",
+        "--watch",
+    ]);
+    assert_eq!(second.code, Some(3), "{}", second.stderr);
+    assert!(
+        second.stderr.contains("2 failed with health_check"),
+        "{}",
+        second.stderr
+    );
+    let bad = ctl.json(&["deployment", "list", "--limit", "2"]);
+    let (back, bad) = (&bad[0], text(&bad[1], "id").to_owned());
+    let bad = ctl.json(&["deployment", "get", &bad]);
+    assert_eq!(text(&bad, "result"), "failed", "{bad}");
+    assert_eq!(
+        text(&bad, "paused_reason"),
+        "phase 1: 2 of 3 failed, more than the 1 allowed",
+        "{bad}"
+    );
+    let failed = states(&bad, "failed");
+    assert_eq!(failed.len(), 2, "{bad}");
+    for target in &failed {
+        assert_eq!(text(target, "reason"), "health_check", "{target}");
+        assert!(
+            text(target, "message").ends_with("; went back to 1.0"),
+            "{target}"
+        );
+        assert_eq!(text(target, "active_version"), "1.0", "{target}");
+    }
+    assert_eq!(
+        states(&bad, "cancelled").len(),
+        DEVICES - 3,
+        "the others were never told: {bad}"
+    );
+    let canary = states(&bad, "succeeded");
+    assert_eq!(canary.len(), 1, "{bad}");
+    let canary = text(canary[0], "device");
+    assert_eq!(fs::read_link(&seat).unwrap().to_str(), Some(canary));
 
-        // The fix goes out in phases.
-        let third = ctl.run(&["deploy", &example("2.1"), "--to", "*", "--phases", "10%,50%,100%", "--soak", "1s", "--watch"]);
-        assert_eq!(third.code, Some(0), "{}", third.stderr);
-        for standing in ["phase 1 of 3", "phase 2 of 3", "phase 3 of 3"] {
-            assert!(third.stderr.contains(standing), "{}", third.stderr);
-        }
-        let fixed = newest(&ctl);
-        let sizes: Vec<_> = fixed["phases"].as_array().unwrap().iter().map(|phase| {
-            (phase["counts"]["succeeded"].as_u64(), text(phase, "state"))
-        }).collect();
-        assert_eq!(sizes, [(Some(3), "passed"), (Some(12), "passed"), (Some(15), "ended")], "{fixed}");
-        runs_everywhere(&operator, &agents, "2.1").await;
+    // The one that was well goes back too, without anybody asking for it.
+    assert_eq!(
+        (text(back, "rolls_back"), text(back, "created_by")),
+        (text(&bad, "id"), "kernex"),
+        "{back}"
+    );
+    assert_eq!(
+        operator.finished(text(back, "id")).await.result(),
+        DeploymentResult::Succeeded
+    );
+    runs_everywhere(&operator, &agents, "1.0").await;
 
-        // And all of it stays on record.
-        assert_eq!(told(&history(&ctl, canary)), [
+    // The fix goes out in phases.
+    let third = ctl.run(&[
+        "deploy",
+        &example("2.1"),
+        "--to",
+        "*",
+        "--phases",
+        "10%,50%,100%",
+        "--soak",
+        "1s",
+        "--watch",
+    ]);
+    assert_eq!(third.code, Some(0), "{}", third.stderr);
+    for standing in ["phase 1 of 3", "phase 2 of 3", "phase 3 of 3"] {
+        assert!(third.stderr.contains(standing), "{}", third.stderr);
+    }
+    let fixed = newest(&ctl);
+    let sizes: Vec<_> = fixed["phases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|phase| (phase["counts"]["succeeded"].as_u64(), text(phase, "state")))
+        .collect();
+    assert_eq!(
+        sizes,
+        [
+            (Some(3), "passed"),
+            (Some(12), "passed"),
+            (Some(15), "ended")
+        ],
+        "{fixed}"
+    );
+    runs_everywhere(&operator, &agents, "2.1").await;
+
+    // And all of it stays on record.
+    assert_eq!(
+        told(&history(&ctl, canary)),
+        [
             ["app:2.1", "succeeded", "", "2.1"],
             ["app:1.0", "succeeded", "", "1.0"],
             ["app:2.0", "succeeded", "", "2.0"],
             ["app:1.0", "succeeded", "", "1.0"],
-        ]);
-        for target in failed {
-            assert_eq!(told(&history(&ctl, text(target, "device"))), [
+        ]
+    );
+    for target in failed {
+        assert_eq!(
+            told(&history(&ctl, text(target, "device"))),
+            [
                 ["app:2.1", "succeeded", "", "2.1"],
                 ["app:2.0", "failed", "health_check", "1.0"],
                 ["app:1.0", "succeeded", "", "1.0"],
-            ]);
-        }
-        let untouched = text(states(&bad, "cancelled")[0], "device");
-        let history = history(&ctl, untouched);
-        assert_eq!(told(&history)[1][..3], ["app:2.0", "cancelled", ""]);
+            ]
+        );
     }
+    let untouched = text(states(&bad, "cancelled")[0], "device");
+    let history = history(&ctl, untouched);
+    assert_eq!(told(&history)[1][..3], ["app:2.0", "cancelled", ""]);
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use kernex_integration_tests::{
-    BundleBuilder, Ctl, TestServer, both_databases,
+    BundleBuilder, Ctl, Database, TestServer, both_databases,
     wait::{seen, wait_for},
 };
 use kernex_proto::v1::DeploymentState;
@@ -21,100 +21,173 @@ fn changes(ctl: &Ctl<'_>, words: &[&str]) -> (Vec<Value>, Option<i32>) {
     (changes, code)
 }
 
-both_databases! {
-    async fn a_canary_is_deployed_watched_paused_promoted_and_retried(database) {
-        let server = TestServer::start(database).await;
-        let ctl = Ctl::on(&server);
-        let operator = server.operator();
-        let fixed = server.scratch().join("fixed");
-        let mut agents = Vec::new();
-        for name in ["edge-1", "edge-2", "edge-3"] {
-            agents.push(server.agent(name).await);
-        }
-        let script = format!("test -e {}", fixed.display());
-        let _ = operator.push(&BundleBuilder::script("app", "1.0", &script).gzip().await).await;
-        let made = ctl.json(&["deploy", "app:1.0", "--to", "*", "--canary", "1", "--max-in-flight", "5", "--budget", "rack=2"]);
-        let id = made[0]["id"].as_str().expect("an id").to_owned();
-        wait_for("the canary to fail", || async {
-            let deployment = operator.deployment(&id).await;
-            seen(deployment.state() == DeploymentState::Paused, deployment)
-        }).await;
-        let shown = ctl.ok(&["deployment", "get", &id]);
-        assert!(shown.contains("phase 1: 1 of 1 failed") && shown.contains("waiting"), "{shown}");
-        let json = ctl.json(&["deployment", "get", &id]);
-        assert_eq!(json["phases"][0]["state"], "open", "{json}");
-        assert_eq!(json["phases"][1]["counts"]["held"], 2, "{json}");
+both_databases![
+    a_canary_is_deployed_watched_paused_promoted_and_retried,
+    a_program_reads_a_line_for_each_change_of_a_deployment_and_of_its_rollback,
+    phases_come_from_a_file_and_wait_for_approval,
+];
 
-        fs::write(&fixed, "").unwrap();
-        let retried = ctl.run(&["deployment", "retry", &id]);
-        assert_eq!(retried.code, Some(0), "{}", retried.stderr);
-        assert!(retried.stderr.contains("1 devices are tried again") && retried.stderr.contains("resume"), "{}", retried.stderr);
-        let _ = ctl.ok(&["deployment", "resume", &id]);
-        let watched = ctl.run(&["deployment", "watch", &id, "--timeout", "90s"]);
-        assert_eq!(watched.code, Some(0), "{}\n{}", watched.stdout, watched.stderr);
-        let promoted = ctl.run(&["deployment", "promote", &id]);
-        assert_eq!(promoted.code, Some(5), "it is finished: {}", promoted.stderr);
+async fn a_canary_is_deployed_watched_paused_promoted_and_retried(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    let operator = server.operator();
+    let fixed = server.scratch().join("fixed");
+    let mut agents = Vec::new();
+    for name in ["edge-1", "edge-2", "edge-3"] {
+        agents.push(server.agent(name).await);
     }
+    let script = format!("test -e {}", fixed.display());
+    let _ = operator
+        .push(&BundleBuilder::script("app", "1.0", &script).gzip().await)
+        .await;
+    let made = ctl.json(&[
+        "deploy",
+        "app:1.0",
+        "--to",
+        "*",
+        "--canary",
+        "1",
+        "--max-in-flight",
+        "5",
+        "--budget",
+        "rack=2",
+    ]);
+    let id = made[0]["id"].as_str().expect("an id").to_owned();
+    wait_for("the canary to fail", || async {
+        let deployment = operator.deployment(&id).await;
+        seen(deployment.state() == DeploymentState::Paused, deployment)
+    })
+    .await;
+    let shown = ctl.ok(&["deployment", "get", &id]);
+    assert!(
+        shown.contains("phase 1: 1 of 1 failed") && shown.contains("waiting"),
+        "{shown}"
+    );
+    let json = ctl.json(&["deployment", "get", &id]);
+    assert_eq!(json["phases"][0]["state"], "open", "{json}");
+    assert_eq!(json["phases"][1]["counts"]["held"], 2, "{json}");
 
-    async fn a_program_reads_a_line_for_each_change_of_a_deployment_and_of_its_rollback(database) {
-        let server = TestServer::start(database).await;
-        let (ctl, operator) = (Ctl::on(&server), server.operator());
-        let _agent = server.agent("edge-1").await;
-        for (version, script) in [("1.0", "true"), ("2.0", "true"), ("3.0", "exit 4")] {
-            let _ = operator.push(&BundleBuilder::script("app", version, script).gzip().await).await;
-        }
-        let first = ctl.run(&["deploy", "app:1.0", "--to", "*", "--watch"]);
-        assert_eq!(first.code, Some(0), "{}", first.stderr);
-        let (changes, code) = changes(&ctl, &["deploy", "app:2.0", "--to", "*", "--watch"]);
-        assert_eq!(code, Some(0), "{changes:?}");
-        let succeeded = |change: &Value| change["target"]["state"] == "succeeded" && change["target"]["device"] == "edge-1";
-        assert!(changes.iter().any(succeeded), "{changes:?}");
-        let last = &changes.last().unwrap()["deployment"];
-        assert_eq!(last["result"], "succeeded", "{changes:?}");
-        let id = last["id"].as_str().unwrap();
-        let (changes, code) = self::changes(&ctl, &["deployment", "rollback", id, "--yes", "--watch"]);
-        assert_eq!(code, Some(0), "{changes:?}");
-        assert!(changes.iter().any(succeeded), "{changes:?}");
-        let last = &changes.last().unwrap()["deployment"];
-        assert_eq!((&last["result"], last["rolls_back"].as_str()), (&"succeeded".into(), Some(id)), "{changes:?}");
-        let (changes, code) = self::changes(&ctl, &["deploy", "app:3.0", "--to", "*", "--watch"]);
-        assert_eq!(code, Some(3), "{changes:?}");
-        let failed = |change: &Value| change["target"]["reason"] == "script_failed" && change["target"]["exit_code"] == 4;
-        assert!(changes.iter().any(failed), "{changes:?}");
-        assert_eq!(changes.last().unwrap()["deployment"]["result"], "failed", "{changes:?}");
+    fs::write(&fixed, "").unwrap();
+    let retried = ctl.run(&["deployment", "retry", &id]);
+    assert_eq!(retried.code, Some(0), "{}", retried.stderr);
+    assert!(
+        retried.stderr.contains("1 devices are tried again") && retried.stderr.contains("resume"),
+        "{}",
+        retried.stderr
+    );
+    let _ = ctl.ok(&["deployment", "resume", &id]);
+    let watched = ctl.run(&["deployment", "watch", &id, "--timeout", "90s"]);
+    assert_eq!(
+        watched.code,
+        Some(0),
+        "{}\n{}",
+        watched.stdout,
+        watched.stderr
+    );
+    let promoted = ctl.run(&["deployment", "promote", &id]);
+    assert_eq!(
+        promoted.code,
+        Some(5),
+        "it is finished: {}",
+        promoted.stderr
+    );
+}
+
+async fn a_program_reads_a_line_for_each_change_of_a_deployment_and_of_its_rollback(
+    database: Database,
+) {
+    let server = TestServer::start(database).await;
+    let (ctl, operator) = (Ctl::on(&server), server.operator());
+    let _agent = server.agent("edge-1").await;
+    for (version, script) in [("1.0", "true"), ("2.0", "true"), ("3.0", "exit 4")] {
+        let _ = operator
+            .push(&BundleBuilder::script("app", version, script).gzip().await)
+            .await;
     }
+    let first = ctl.run(&["deploy", "app:1.0", "--to", "*", "--watch"]);
+    assert_eq!(first.code, Some(0), "{}", first.stderr);
+    let (changes, code) = changes(&ctl, &["deploy", "app:2.0", "--to", "*", "--watch"]);
+    assert_eq!(code, Some(0), "{changes:?}");
+    let succeeded = |change: &Value| {
+        change["target"]["state"] == "succeeded" && change["target"]["device"] == "edge-1"
+    };
+    assert!(changes.iter().any(succeeded), "{changes:?}");
+    let last = &changes.last().unwrap()["deployment"];
+    assert_eq!(last["result"], "succeeded", "{changes:?}");
+    let id = last["id"].as_str().unwrap();
+    let (changes, code) = self::changes(&ctl, &["deployment", "rollback", id, "--yes", "--watch"]);
+    assert_eq!(code, Some(0), "{changes:?}");
+    assert!(changes.iter().any(succeeded), "{changes:?}");
+    let last = &changes.last().unwrap()["deployment"];
+    assert_eq!(
+        (&last["result"], last["rolls_back"].as_str()),
+        (&"succeeded".into(), Some(id)),
+        "{changes:?}"
+    );
+    let (changes, code) = self::changes(&ctl, &["deploy", "app:3.0", "--to", "*", "--watch"]);
+    assert_eq!(code, Some(3), "{changes:?}");
+    let failed = |change: &Value| {
+        change["target"]["reason"] == "script_failed" && change["target"]["exit_code"] == 4
+    };
+    assert!(changes.iter().any(failed), "{changes:?}");
+    assert_eq!(
+        changes.last().unwrap()["deployment"]["result"],
+        "failed",
+        "{changes:?}"
+    );
+}
 
-    async fn phases_come_from_a_file_and_wait_for_approval(database) {
-        let server = TestServer::start(database).await;
-        let ctl = Ctl::on(&server);
-        let operator = server.operator();
-        let mut agents = Vec::new();
-        for name in ["edge-1", "edge-2"] {
-            agents.push(server.agent(name).await);
-        }
-        let file = server.scratch().join("rollout.yaml");
-        fs::write(&file, "phases:\n- size: 1\n  max-failures: 10%\napprove: true\n").unwrap();
-        let _ = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
-        let made = ctl.json(&["deploy", "app:1.0", "--to", "*", "--phases", file.to_str().unwrap()]);
-        let id = made[0]["id"].as_str().expect("an id").to_owned();
-        wait_for("the operator to be asked", || async {
-            let deployment = operator.deployment(&id).await;
-            seen(deployment.state() == DeploymentState::AwaitingApproval, deployment)
-        }).await;
-        let _ = ctl.ok(&["deployment", "pause", &id, "--reason", "lunch"]);
-        assert!(ctl.ok(&["deployment", "get", &id]).contains("lunch"));
-        let _ = ctl.ok(&["deployment", "approve", &id]);
-        operator.finished(&id).await;
+async fn phases_come_from_a_file_and_wait_for_approval(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    let operator = server.operator();
+    let mut agents = Vec::new();
+    for name in ["edge-1", "edge-2"] {
+        agents.push(server.agent(name).await);
+    }
+    let file = server.scratch().join("rollout.yaml");
+    fs::write(
+        &file,
+        "phases:\n- size: 1\n  max-failures: 10%\napprove: true\n",
+    )
+    .unwrap();
+    let _ = operator
+        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+        .await;
+    let made = ctl.json(&[
+        "deploy",
+        "app:1.0",
+        "--to",
+        "*",
+        "--phases",
+        file.to_str().unwrap(),
+    ]);
+    let id = made[0]["id"].as_str().expect("an id").to_owned();
+    wait_for("the operator to be asked", || async {
+        let deployment = operator.deployment(&id).await;
+        seen(
+            deployment.state() == DeploymentState::AwaitingApproval,
+            deployment,
+        )
+    })
+    .await;
+    let _ = ctl.ok(&["deployment", "pause", &id, "--reason", "lunch"]);
+    assert!(ctl.ok(&["deployment", "get", &id]).contains("lunch"));
+    let _ = ctl.ok(&["deployment", "approve", &id]);
+    operator.finished(&id).await;
 
-        for wrong in [
-            &["--phases", "5,2"][..],
-            &["--phases", "1,200%"],
-            &["--success", "101"],
-            &["--budget", "rack"],
-            &["--phases", "no-such-file.yaml"],
-        ] {
-            let done = ctl.run(&[&["deploy", "app:1.0", "--to", "*"], wrong].concat());
-            assert!(matches!(done.code, Some(1 | 2)), "{wrong:?}: {}", done.stderr);
-        }
+    for wrong in [
+        &["--phases", "5,2"][..],
+        &["--phases", "1,200%"],
+        &["--success", "101"],
+        &["--budget", "rack"],
+        &["--phases", "no-such-file.yaml"],
+    ] {
+        let done = ctl.run(&[&["deploy", "app:1.0", "--to", "*"], wrong].concat());
+        assert!(
+            matches!(done.code, Some(1 | 2)),
+            "{wrong:?}: {}",
+            done.stderr
+        );
     }
 }

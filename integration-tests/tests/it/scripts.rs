@@ -3,7 +3,7 @@
 use std::fs;
 
 use kernex_integration_tests::{
-    BundleBuilder, TestAgent, TestServer, both_databases, operator::Operator,
+    BundleBuilder, Database, TestAgent, TestServer, both_databases, operator::Operator,
     process::processes_with, wait::seen, wait_for,
 };
 use kernex_proto::v1::{
@@ -45,114 +45,186 @@ async fn nothing_runs_with(marker: &str) {
     .await;
 }
 
-both_databases! {
-    async fn a_script_that_fails_keeps_the_previous_release_current(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let agent = server.agent("edge-1").await;
-        let good = with_a_good_release(&operator, &agent).await;
-        let script = "echo to-stdout; echo to-stderr >&2; exit 7";
-        let archive = BundleBuilder::script("app", "2.0", script).file("version", "2.0").gzip().await;
-        let bad = operator.push(&archive).await;
-        let target = operator.deploy_and_finish(&bad, "edge-1").await;
-        failed_with(&target, FailureReason::ScriptFailed);
-        assert_eq!(target.exit_code, Some(7));
-        assert!(target.output_tail.contains("to-stdout") && target.output_tail.contains("to-stderr"), "{target:?}");
-        assert_eq!(agent.current_file("app", "version").as_deref(), Some("1.0"));
-        assert_eq!(operator.device("edge-1").await.releases[0].digest, good.digest);
-    }
+both_databases![
+    a_script_that_fails_keeps_the_previous_release_current,
+    a_script_past_its_limit_dies_with_all_its_descendants,
+    cancelling_kills_a_running_script,
+    hooks_run_around_the_switch_and_can_say_no,
+    a_device_that_is_not_what_the_bundle_asks_for_says_so,
+];
 
-    async fn a_script_past_its_limit_dies_with_all_its_descendants(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let agent = server.agent("edge-1").await;
-        with_a_good_release(&operator, &agent).await;
-        let marker = format!("7{}", server.port());
-        let script = format!(
-            "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep {marker}1' & (sleep {marker}2 &) ; sleep {marker}3; sleep {marker}4"
-        );
-        let bundle = push(&operator, json!({
+async fn a_script_that_fails_keeps_the_previous_release_current(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let agent = server.agent("edge-1").await;
+    let good = with_a_good_release(&operator, &agent).await;
+    let script = "echo to-stdout; echo to-stderr >&2; exit 7";
+    let archive = BundleBuilder::script("app", "2.0", script)
+        .file("version", "2.0")
+        .gzip()
+        .await;
+    let bad = operator.push(&archive).await;
+    let target = operator.deploy_and_finish(&bad, "edge-1").await;
+    failed_with(&target, FailureReason::ScriptFailed);
+    assert_eq!(target.exit_code, Some(7));
+    assert!(
+        target.output_tail.contains("to-stdout") && target.output_tail.contains("to-stderr"),
+        "{target:?}"
+    );
+    assert_eq!(agent.current_file("app", "version").as_deref(), Some("1.0"));
+    assert_eq!(
+        operator.device("edge-1").await.releases[0].digest,
+        good.digest
+    );
+}
+
+async fn a_script_past_its_limit_dies_with_all_its_descendants(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let agent = server.agent("edge-1").await;
+    with_a_good_release(&operator, &agent).await;
+    let marker = format!("7{}", server.port());
+    let script = format!(
+        "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep {marker}1' & (sleep {marker}2 &) ; sleep {marker}3; sleep {marker}4"
+    );
+    let bundle = push(
+        &operator,
+        json!({
             "name": "app", "version": "2.0", "deploy": {"script": script, "timeout_seconds": 2},
-        })).await;
-        let target = operator.deploy_and_finish(&bundle, "edge-1").await;
-        failed_with(&target, FailureReason::ScriptTimeout);
-        nothing_runs_with(&format!("sleep {marker}")).await;
-        assert_eq!(agent.current_file("app", "version").as_deref(), Some("1.0"));
-    }
+        }),
+    )
+    .await;
+    let target = operator.deploy_and_finish(&bundle, "edge-1").await;
+    failed_with(&target, FailureReason::ScriptTimeout);
+    nothing_runs_with(&format!("sleep {marker}")).await;
+    assert_eq!(agent.current_file("app", "version").as_deref(), Some("1.0"));
+}
 
-    async fn cancelling_kills_a_running_script(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let agent = server.agent("edge-1").await;
-        with_a_good_release(&operator, &agent).await;
-        let marker = format!("8{}", server.port());
-        let bundle = push(&operator, json!({
+async fn cancelling_kills_a_running_script(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let agent = server.agent("edge-1").await;
+    with_a_good_release(&operator, &agent).await;
+    let marker = format!("8{}", server.port());
+    let bundle = push(
+        &operator,
+        json!({
             "name": "app", "version": "2.0", "deploy": {"script": format!("sleep {marker}")},
-        })).await;
-        let id = operator.deploy(&bundle, &["edge-1"]).await;
-        wait_for("the script to run", || async {
-            let running = processes_with(&format!("sleep {marker}"));
-            seen(!running.is_empty(), running)
-        }).await;
-        let request = CancelDeploymentRequest { deployment_id: id.clone(), ..Default::default() };
-        operator.deployments().cancel_deployment(request).await.unwrap();
-        assert_eq!(operator.finished(&id).await.result(), DeploymentResult::Cancelled);
-        assert_eq!(operator.target(&id).await.state(), AttemptState::Cancelled);
-        nothing_runs_with(&format!("sleep {marker}")).await;
-        assert_eq!(agent.current_file("app", "version").as_deref(), Some("1.0"));
-    }
+        }),
+    )
+    .await;
+    let id = operator.deploy(&bundle, &["edge-1"]).await;
+    wait_for("the script to run", || async {
+        let running = processes_with(&format!("sleep {marker}"));
+        seen(!running.is_empty(), running)
+    })
+    .await;
+    let request = CancelDeploymentRequest {
+        deployment_id: id.clone(),
+        ..Default::default()
+    };
+    operator
+        .deployments()
+        .cancel_deployment(request)
+        .await
+        .unwrap();
+    assert_eq!(
+        operator.finished(&id).await.result(),
+        DeploymentResult::Cancelled
+    );
+    assert_eq!(operator.target(&id).await.state(), AttemptState::Cancelled);
+    nothing_runs_with(&format!("sleep {marker}")).await;
+    assert_eq!(agent.current_file("app", "version").as_deref(), Some("1.0"));
+}
 
-    async fn hooks_run_around_the_switch_and_can_say_no(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let agent = server.agent("edge-1").await;
-        with_a_good_release(&operator, &agent).await;
-        let said_no = push(&operator, json!({
+async fn hooks_run_around_the_switch_and_can_say_no(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let agent = server.agent("edge-1").await;
+    with_a_good_release(&operator, &agent).await;
+    let said_no = push(
+        &operator,
+        json!({
             "name": "app", "version": "2.0",
             "hooks": {"pre": "echo not on a Friday; exit 3"},
             "deploy": {"script": "touch \"$KERNEX_STATE_DIR/ran\""},
-        })).await;
-        let target = operator.deploy_and_finish(&said_no, "edge-1").await;
-        failed_with(&target, FailureReason::Refused);
-        assert!(target.output_tail.contains("not on a Friday"), "{target:?}");
-        assert_eq!(agent.current_file("app", "version").as_deref(), Some("1.0"));
+        }),
+    )
+    .await;
+    let target = operator.deploy_and_finish(&said_no, "edge-1").await;
+    failed_with(&target, FailureReason::Refused);
+    assert!(target.output_tail.contains("not on a Friday"), "{target:?}");
+    assert_eq!(agent.current_file("app", "version").as_deref(), Some("1.0"));
 
-        let bad_end = BundleBuilder::with_manifest(&json!({
-            "name": "app", "version": "3.0", "hooks": {"post": "exit 4"},
-        })).file("version", "3.0").gzip().await;
-        let target = operator.deploy_and_finish(&operator.push(&bad_end).await, "edge-1").await;
-        failed_with(&target, FailureReason::ScriptFailed);
-        assert_eq!(agent.current_file("app", "version").as_deref(), Some("1.0"), "switched back");
-        assert_eq!(operator.device("edge-1").await.releases[0].version, "1.0");
+    let bad_end = BundleBuilder::with_manifest(&json!({
+        "name": "app", "version": "3.0", "hooks": {"post": "exit 4"},
+    }))
+    .file("version", "3.0")
+    .gzip()
+    .await;
+    let target = operator
+        .deploy_and_finish(&operator.push(&bad_end).await, "edge-1")
+        .await;
+    failed_with(&target, FailureReason::ScriptFailed);
+    assert_eq!(
+        agent.current_file("app", "version").as_deref(),
+        Some("1.0"),
+        "switched back"
+    );
+    assert_eq!(operator.device("edge-1").await.releases[0].version, "1.0");
 
-        let witness = server.scratch().join("witness");
-        let look = format!("cat ../../current/version >> {0}; echo >> {0}", witness.display());
-        let in_order = BundleBuilder::with_manifest(&json!({
-            "name": "app", "version": "4.0",
-            "hooks": {"pre": look, "post": look}, "deploy": {"script": look},
-        })).file("version", "4.0").gzip().await;
-        let target = operator.deploy_and_finish(&operator.push(&in_order).await, "edge-1").await;
-        assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
-        let seen = fs::read_to_string(&witness).unwrap();
-        assert_eq!(seen.split_whitespace().collect::<Vec<_>>(), ["1.0", "1.0", "4.0"]);
-    }
+    let witness = server.scratch().join("witness");
+    let look = format!(
+        "cat ../../current/version >> {0}; echo >> {0}",
+        witness.display()
+    );
+    let in_order = BundleBuilder::with_manifest(&json!({
+        "name": "app", "version": "4.0",
+        "hooks": {"pre": look, "post": look}, "deploy": {"script": look},
+    }))
+    .file("version", "4.0")
+    .gzip()
+    .await;
+    let target = operator
+        .deploy_and_finish(&operator.push(&in_order).await, "edge-1")
+        .await;
+    assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
+    let seen = fs::read_to_string(&witness).unwrap();
+    assert_eq!(
+        seen.split_whitespace().collect::<Vec<_>>(),
+        ["1.0", "1.0", "4.0"]
+    );
+}
 
-    async fn a_device_that_is_not_what_the_bundle_asks_for_says_so(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let agent = server.agent("edge-1").await;
-        for (version, requires) in [("1", json!({"os": "plan9"})), ("2", json!({"arch": "pdp11"}))] {
-            let bundle = push(&operator, json!({"name": "app", "version": version, "requires": requires})).await;
-            let target = operator.deploy_and_finish(&bundle, "edge-1").await;
-            failed_with(&target, FailureReason::Requirements);
-            assert!(target.message.contains("plan9") || target.message.contains("pdp11"), "{target:?}");
-        }
-        let here = json!({"os": "linux", "arch": std::env::consts::ARCH});
-        let bundle = push(&operator, json!({"name": "app", "version": "3", "requires": here})).await;
+async fn a_device_that_is_not_what_the_bundle_asks_for_says_so(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let agent = server.agent("edge-1").await;
+    for (version, requires) in [
+        ("1", json!({"os": "plan9"})),
+        ("2", json!({"arch": "pdp11"})),
+    ] {
+        let bundle = push(
+            &operator,
+            json!({"name": "app", "version": version, "requires": requires}),
+        )
+        .await;
         let target = operator.deploy_and_finish(&bundle, "edge-1").await;
-        assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
-        assert!(agent.current("app").is_some());
+        failed_with(&target, FailureReason::Requirements);
+        assert!(
+            target.message.contains("plan9") || target.message.contains("pdp11"),
+            "{target:?}"
+        );
     }
+    let here = json!({"os": "linux", "arch": std::env::consts::ARCH});
+    let bundle = push(
+        &operator,
+        json!({"name": "app", "version": "3", "requires": here}),
+    )
+    .await;
+    let target = operator.deploy_and_finish(&bundle, "edge-1").await;
+    assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
+    assert!(agent.current("app").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

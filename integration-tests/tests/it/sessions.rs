@@ -32,243 +32,350 @@ async fn refused(
     opening.say(hello).await.expect_err("it has to be refused")
 }
 
-both_databases! {
-    async fn a_handshake_that_proves_nothing_teaches_nothing(database) {
-        let server = TestServer::start(database).await;
-        let device = server.raw_device("edge-1").await;
-        let other = server.raw_device("edge-2").await;
-        let before = server.operator().device("edge-1").await;
-        let mut wrong_key = device.clone();
-        wrong_key.key = other.key.clone();
-        let mut nobody = device.clone();
-        nobody.device = kernex_proto::ids::DeviceId::generate();
+both_databases![
+    a_handshake_that_proves_nothing_teaches_nothing,
+    a_replayed_handshake_is_refused,
+    a_deleted_device_loses_its_session_and_cannot_come_back,
+    a_malformed_message_closes_only_its_own_session,
+    what_comes_before_its_turn_is_refused,
+    a_message_the_server_does_not_know_is_answered_and_the_session_stays,
+    a_newer_session_ends_the_older,
+    two_copies_of_a_device_are_noticed_and_an_operator_decides,
+    who_does_not_say_hello_is_shown_out,
+    a_connection_that_says_nothing_is_closed,
+    a_stopping_server_tells_its_sessions_and_ends_in_time,
+    agents_come_back_after_a_server_was_killed,
+    a_peer_that_falls_silent_is_offline_within_half_a_minute,
+];
 
-        let refusals = [
-            ("another key", refused(&server, &wrong_key, |_, _| {}).await),
-            ("no such device", refused(&server, &nobody, |_, _| {}).await),
-            ("altered journal", refused(&server, &device, |_, hello| {
+async fn a_handshake_that_proves_nothing_teaches_nothing(database: Database) {
+    let server = TestServer::start(database).await;
+    let device = server.raw_device("edge-1").await;
+    let other = server.raw_device("edge-2").await;
+    let before = server.operator().device("edge-1").await;
+    let mut wrong_key = device.clone();
+    wrong_key.key = other.key.clone();
+    let mut nobody = device.clone();
+    nobody.device = kernex_proto::ids::DeviceId::generate();
+
+    let refusals = [
+        ("another key", refused(&server, &wrong_key, |_, _| {}).await),
+        ("no such device", refused(&server, &nobody, |_, _| {}).await),
+        (
+            "altered journal",
+            refused(&server, &device, |_, hello| {
                 hello.journal_id = JournalId::generate().to_string();
-            }).await),
-            ("altered boot id", refused(&server, &device, |_, hello| hello.boot_id.push('x')).await),
-            ("altered nonce", refused(&server, &device, |_, hello| {
+            })
+            .await,
+        ),
+        (
+            "altered boot id",
+            refused(&server, &device, |_, hello| hello.boot_id.push('x')).await,
+        ),
+        (
+            "altered nonce",
+            refused(&server, &device, |_, hello| {
                 hello.client_nonce = vec![0; 32].into();
-            }).await),
-            ("another device's name on it", refused(&server, &device, |_, hello| {
+            })
+            .await,
+        ),
+        (
+            "another device's name on it",
+            refused(&server, &device, |_, hello| {
                 hello.device_id = other.device.to_string();
-            }).await),
-            ("no signature", refused(&server, &device, |_, hello| hello.signature.clear()).await),
-        ];
-        for (what, status) in &refusals {
-            assert_eq!(status.code(), Code::Unauthenticated, "{what}: {status}");
-            assert_eq!(status.message(), refusals[0].1.message(), "{what}");
-        }
-        assert_eq!(server.operator().device("edge-1").await, before, "nothing changed");
+            })
+            .await,
+        ),
+        (
+            "no signature",
+            refused(&server, &device, |_, hello| hello.signature.clear()).await,
+        ),
+    ];
+    for (what, status) in &refusals {
+        assert_eq!(status.code(), Code::Unauthenticated, "{what}: {status}");
+        assert_eq!(status.message(), refusals[0].1.message(), "{what}");
     }
+    assert_eq!(
+        server.operator().device("edge-1").await,
+        before,
+        "nothing changed"
+    );
+}
 
-    async fn a_replayed_handshake_is_refused(database) {
-        let server = TestServer::start(database).await;
-        let mut device = server.raw_device("edge-1").await;
-        let opening = Opening::new(&server).await.unwrap();
-        let recorded = opening.hello(&device);
-        drop(opening.say(recorded.clone()).await.unwrap());
-        let replayed = refused(&server, &device, |_, hello| *hello = recorded).await;
-        assert_eq!(replayed.code(), Code::Unauthenticated);
-        let mut session = device.connect(&server).await;
-        session.heartbeat(1).await;
-    }
+async fn a_replayed_handshake_is_refused(database: Database) {
+    let server = TestServer::start(database).await;
+    let mut device = server.raw_device("edge-1").await;
+    let opening = Opening::new(&server).await.unwrap();
+    let recorded = opening.hello(&device);
+    drop(opening.say(recorded.clone()).await.unwrap());
+    let replayed = refused(&server, &device, |_, hello| *hello = recorded).await;
+    assert_eq!(replayed.code(), Code::Unauthenticated);
+    let mut session = device.connect(&server).await;
+    session.heartbeat(1).await;
+}
 
-    async fn a_deleted_device_loses_its_session_and_cannot_come_back(database) {
-        let server = TestServer::start(database).await;
-        let mut device = server.raw_device("edge-1").await;
-        let mut session = device.connect(&server).await;
-        server.operator().online("edge-1").await;
-        let request = DeleteDeviceRequest { device: "edge-1".into(), ..Default::default() };
-        server.operator().devices().delete_device(request).await.unwrap();
-        let ended = session.end().await;
-        assert_eq!(ended, Code::Unauthenticated);
-        let back = device.try_connect(&server).await.unwrap_err();
-        assert_eq!(back.code(), Code::Unauthenticated);
-        let gone = server.operator().try_device("edge-1").await.unwrap_err();
-        assert_eq!(gone.code(), Code::NotFound);
-    }
+async fn a_deleted_device_loses_its_session_and_cannot_come_back(database: Database) {
+    let server = TestServer::start(database).await;
+    let mut device = server.raw_device("edge-1").await;
+    let mut session = device.connect(&server).await;
+    server.operator().online("edge-1").await;
+    let request = DeleteDeviceRequest {
+        device: "edge-1".into(),
+        ..Default::default()
+    };
+    server
+        .operator()
+        .devices()
+        .delete_device(request)
+        .await
+        .unwrap();
+    let ended = session.end().await;
+    assert_eq!(ended, Code::Unauthenticated);
+    let back = device.try_connect(&server).await.unwrap_err();
+    assert_eq!(back.code(), Code::Unauthenticated);
+    let gone = server.operator().try_device("edge-1").await.unwrap_err();
+    assert_eq!(gone.code(), Code::NotFound);
+}
 
-    async fn a_malformed_message_closes_only_its_own_session(database) {
-        let server = TestServer::start(database).await;
-        let mut bystander = server.raw_device("bystander").await;
-        let mut witness = bystander.connect(&server).await;
-        let mut device = server.raw_device("edge-1").await;
-        let nonsense = AttemptRef { target_id: "nonsense".into(), attempt: 1 };
-        let hello = Opening::new(&server).await.unwrap().hello(&device);
-        let bad = [
-            ("Hello twice", up::Message::Hello(hello)),
-            ("Ready twice", up::Message::Ready(Ready { epoch: 1 })),
-            ("a report about no attempt", up::Message::Report(Report {
+async fn a_malformed_message_closes_only_its_own_session(database: Database) {
+    let server = TestServer::start(database).await;
+    let mut bystander = server.raw_device("bystander").await;
+    let mut witness = bystander.connect(&server).await;
+    let mut device = server.raw_device("edge-1").await;
+    let nonsense = AttemptRef {
+        target_id: "nonsense".into(),
+        attempt: 1,
+    };
+    let hello = Opening::new(&server).await.unwrap().hello(&device);
+    let bad = [
+        ("Hello twice", up::Message::Hello(hello)),
+        ("Ready twice", up::Message::Ready(Ready { epoch: 1 })),
+        (
+            "a report about no attempt",
+            up::Message::Report(Report {
                 seq: 1,
                 event: Some(report::Event::Outcome(Outcome::default())),
                 ..Default::default()
-            })),
-            ("a report about nonsense", up::Message::Report(Report {
+            }),
+        ),
+        (
+            "a report about nonsense",
+            up::Message::Report(Report {
                 attempt: Some(nonsense),
                 seq: 1,
                 event: Some(report::Event::Outcome(Outcome::default())),
                 ..Default::default()
-            })),
-        ];
-        for (what, message) in bad {
-            let mut session = device.connect(&server).await;
-            session.heartbeat(1).await;
-            session.send(message).await;
-            assert_eq!(session.end().await, Code::InvalidArgument, "{what}");
-        }
+            }),
+        ),
+    ];
+    for (what, message) in bad {
         let mut session = device.connect(&server).await;
-        session.send_bytes(&b"\xff\xff\xff\xff"[..]).await;
-        assert_eq!(session.end().await, Code::InvalidArgument, "bytes that are no message");
-        witness.heartbeat(1).await;
+        session.heartbeat(1).await;
+        session.send(message).await;
+        assert_eq!(session.end().await, Code::InvalidArgument, "{what}");
     }
+    let mut session = device.connect(&server).await;
+    session.send_bytes(&b"\xff\xff\xff\xff"[..]).await;
+    assert_eq!(
+        session.end().await,
+        Code::InvalidArgument,
+        "bytes that are no message"
+    );
+    witness.heartbeat(1).await;
+}
 
-    async fn what_comes_before_its_turn_is_refused(database) {
-        let server = TestServer::start(database).await;
-        let mut device = server.raw_device("edge-1").await;
-        for first in [
-            up::Message::Ready(Ready { epoch: 1 }),
-            up::Message::Heartbeat(Heartbeat::default()),
-        ] {
-            let opening = Opening::new(&server).await.unwrap();
-            let status = opening.say_first(first).await.unwrap_err();
-            assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-        }
+async fn what_comes_before_its_turn_is_refused(database: Database) {
+    let server = TestServer::start(database).await;
+    let mut device = server.raw_device("edge-1").await;
+    for first in [
+        up::Message::Ready(Ready { epoch: 1 }),
+        up::Message::Heartbeat(Heartbeat::default()),
+    ] {
         let opening = Opening::new(&server).await.unwrap();
-        let hello = opening.hello(&device);
-        let mut session = opening.say(hello).await.unwrap();
-        session.send(up::Message::Ready(Ready { epoch: session.welcome.epoch + 7 })).await;
-        assert_eq!(session.end().await, Code::InvalidArgument, "an epoch nobody gave");
-        device.last_epoch = session.welcome.epoch;
-        device.connect(&server).await.heartbeat(1).await;
+        let status = opening.say_first(first).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     }
+    let opening = Opening::new(&server).await.unwrap();
+    let hello = opening.hello(&device);
+    let mut session = opening.say(hello).await.unwrap();
+    session
+        .send(up::Message::Ready(Ready {
+            epoch: session.welcome.epoch + 7,
+        }))
+        .await;
+    assert_eq!(
+        session.end().await,
+        Code::InvalidArgument,
+        "an epoch nobody gave"
+    );
+    device.last_epoch = session.welcome.epoch;
+    device.connect(&server).await.heartbeat(1).await;
+}
 
-    async fn a_message_the_server_does_not_know_is_answered_and_the_session_stays(database) {
-        let server = TestServer::start(database).await;
-        let mut device = server.raw_device("edge-1").await;
-        let mut session = device.connect(&server).await;
-        // Field 99, a message with one string: something a later version might send.
-        session.send_bytes(&b"\x9a\x06\x05\x0a\x03new"[..]).await;
-        session.next_where(|message| match message {
+async fn a_message_the_server_does_not_know_is_answered_and_the_session_stays(database: Database) {
+    let server = TestServer::start(database).await;
+    let mut device = server.raw_device("edge-1").await;
+    let mut session = device.connect(&server).await;
+    // Field 99, a message with one string: something a later version might send.
+    session.send_bytes(&b"\x9a\x06\x05\x0a\x03new"[..]).await;
+    session
+        .next_where(|message| match message {
             down::Message::Unsupported(unsupported) => Some(unsupported),
             _ => None,
-        }).await;
-        session.heartbeat(1).await;
-        assert_eq!(server.operator().online("edge-1").await.epoch, session.welcome.epoch);
-    }
+        })
+        .await;
+    session.heartbeat(1).await;
+    assert_eq!(
+        server.operator().online("edge-1").await.epoch,
+        session.welcome.epoch
+    );
+}
 
-    async fn a_newer_session_ends_the_older(database) {
-        let server = TestServer::start(database).await;
-        let mut device = server.raw_device("edge-1").await;
-        let mut older = device.connect(&server).await;
-        older.heartbeat(1).await;
-        let mut newer = device.connect(&server).await;
-        assert!(newer.welcome.epoch > older.welcome.epoch);
-        assert_eq!(older.end().await, Code::Aborted);
-        newer.heartbeat(1).await;
-        assert_eq!(server.operator().device("edge-1").await.status(), DeviceStatus::Online);
-    }
+async fn a_newer_session_ends_the_older(database: Database) {
+    let server = TestServer::start(database).await;
+    let mut device = server.raw_device("edge-1").await;
+    let mut older = device.connect(&server).await;
+    older.heartbeat(1).await;
+    let mut newer = device.connect(&server).await;
+    assert!(newer.welcome.epoch > older.welcome.epoch);
+    assert_eq!(older.end().await, Code::Aborted);
+    newer.heartbeat(1).await;
+    assert_eq!(
+        server.operator().device("edge-1").await.status(),
+        DeviceStatus::Online
+    );
+}
 
-    async fn two_copies_of_a_device_are_noticed_and_an_operator_decides(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut device = server.raw_device("edge-1").await;
-        let mut copy = device.clone();
-        device.connect(&server).await.heartbeat(1).await;
-        device.connect(&server).await.heartbeat(1).await;
-        // The copy left before the sessions above: its epoch is older than one that was confirmed.
-        let mut session = copy.connect(&server).await;
-        session.heartbeat(1).await;
-        operator.device_where("edge-1", "to be conflicted", |device| {
+async fn two_copies_of_a_device_are_noticed_and_an_operator_decides(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut device = server.raw_device("edge-1").await;
+    let mut copy = device.clone();
+    device.connect(&server).await.heartbeat(1).await;
+    device.connect(&server).await.heartbeat(1).await;
+    // The copy left before the sessions above: its epoch is older than one that was confirmed.
+    let mut session = copy.connect(&server).await;
+    session.heartbeat(1).await;
+    operator
+        .device_where("edge-1", "to be conflicted", |device| {
             device.status() == DeviceStatus::Conflicted
-        }).await;
-        session.heartbeat(2).await;
-        let shown = Ctl::on(&server).ok(&["device", "get", "edge-1"]);
-        assert!(shown.contains("conflicted"), "{shown}");
-        let bundle = operator.push(&BundleBuilder::script("app", "1.0", "true").gzip().await).await;
-        let request = CreateDeploymentRequest { bundle: bundle.digest, device_names: vec!["edge-1".into()], ..Default::default() };
-        operator.deploy_for(request).await.unwrap();
-        let resolved = Ctl::on(&server).run(&["device", "resolve", "edge-1", "--yes"]);
-        assert_eq!(resolved.code, Some(0), "{}", resolved.stderr);
-        // The copy that confirmed last is kept: it comes back, says what it holds, and works again.
-        session.next_where(|message| matches!(message, down::Message::Drain(_)).then_some(())).await;
-        let mut session = copy.connect(&server).await;
-        session.deploy_command().await;
-        let refused = device.try_connect(&server).await.unwrap_err();
-        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-        assert!(refused.message().contains("new key"), "{refused}");
-        session.heartbeat(1).await;
-        assert_eq!(operator.device("edge-1").await.status(), DeviceStatus::Online);
-        let again = Ctl::on(&server).run(&["device", "resolve", "edge-1", "--yes"]);
-        assert!(again.code == Some(5) && again.stderr.contains("not conflicted"), "{}", again.stderr);
-    }
+        })
+        .await;
+    session.heartbeat(2).await;
+    let shown = Ctl::on(&server).ok(&["device", "get", "edge-1"]);
+    assert!(shown.contains("conflicted"), "{shown}");
+    let bundle = operator
+        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+        .await;
+    let request = CreateDeploymentRequest {
+        bundle: bundle.digest,
+        device_names: vec!["edge-1".into()],
+        ..Default::default()
+    };
+    operator.deploy_for(request).await.unwrap();
+    let resolved = Ctl::on(&server).run(&["device", "resolve", "edge-1", "--yes"]);
+    assert_eq!(resolved.code, Some(0), "{}", resolved.stderr);
+    // The copy that confirmed last is kept: it comes back, says what it holds, and works again.
+    session
+        .next_where(|message| matches!(message, down::Message::Drain(_)).then_some(()))
+        .await;
+    let mut session = copy.connect(&server).await;
+    session.deploy_command().await;
+    let refused = device.try_connect(&server).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("new key"), "{refused}");
+    session.heartbeat(1).await;
+    assert_eq!(
+        operator.device("edge-1").await.status(),
+        DeviceStatus::Online
+    );
+    let again = Ctl::on(&server).run(&["device", "resolve", "edge-1", "--yes"]);
+    assert!(
+        again.code == Some(5) && again.stderr.contains("not conflicted"),
+        "{}",
+        again.stderr
+    );
+}
 
-    async fn who_does_not_say_hello_is_shown_out(database) {
-        let server = TestServer::start(database).await;
-        let opening = Opening::new(&server).await.unwrap();
-        let silence = opening.silence();
-        let status = tokio::time::timeout(Duration::from_secs(20), silence).await;
-        let status = status.expect("within 10 seconds, and some");
-        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
-    }
+async fn who_does_not_say_hello_is_shown_out(database: Database) {
+    let server = TestServer::start(database).await;
+    let opening = Opening::new(&server).await.unwrap();
+    let silence = opening.silence();
+    let status = tokio::time::timeout(Duration::from_secs(20), silence).await;
+    let status = status.expect("within 10 seconds, and some");
+    assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+}
 
-    async fn a_connection_that_says_nothing_is_closed(database) {
-        let server = TestServer::start(database).await;
-        let mut silent = tokio::net::TcpStream::connect(("127.0.0.1", server.port())).await.unwrap();
-        let mut secure = server.tls_stream().await;
-        let ends = async {
-            // Neither says a word; the one behind TLS gets the server's first frames and then its
-            // end.
-            let mut rest = Vec::new();
-            let _ = silent.read_to_end(&mut rest).await;
-            let _ = secure.read_to_end(&mut rest).await;
-        };
-        tokio::time::timeout(Duration::from_secs(25), ends).await.expect("within 10 seconds, and some");
-    }
+async fn a_connection_that_says_nothing_is_closed(database: Database) {
+    let server = TestServer::start(database).await;
+    let mut silent = tokio::net::TcpStream::connect(("127.0.0.1", server.port()))
+        .await
+        .unwrap();
+    let mut secure = server.tls_stream().await;
+    let ends = async {
+        // Neither says a word; the one behind TLS gets the server's first frames and then its
+        // end.
+        let mut rest = Vec::new();
+        let _ = silent.read_to_end(&mut rest).await;
+        let _ = secure.read_to_end(&mut rest).await;
+    };
+    tokio::time::timeout(Duration::from_secs(25), ends)
+        .await
+        .expect("within 10 seconds, and some");
+}
 
-    async fn a_stopping_server_tells_its_sessions_and_ends_in_time(database) {
-        let mut server = TestServer::start(database).await;
-        let mut device = server.raw_device("edge-1").await;
-        let mut session = device.connect(&server).await;
-        session.heartbeat(1).await;
-        let stop = tokio::task::spawn_blocking(move || server.stop());
-        session.next_where(|message| match message {
+async fn a_stopping_server_tells_its_sessions_and_ends_in_time(database: Database) {
+    let mut server = TestServer::start(database).await;
+    let mut device = server.raw_device("edge-1").await;
+    let mut session = device.connect(&server).await;
+    session.heartbeat(1).await;
+    let stop = tokio::task::spawn_blocking(move || server.stop());
+    session
+        .next_where(|message| match message {
             down::Message::Drain(drain) => Some(drain),
             _ => None,
-        }).await;
-        // The session stays open on our side; the server has to end all the same, and well.
-        stop.await.expect("the server stops in time with exit code 0");
-    }
+        })
+        .await;
+    // The session stays open on our side; the server has to end all the same, and well.
+    stop.await
+        .expect("the server stops in time with exit code 0");
+}
 
-    async fn agents_come_back_after_a_server_was_killed(database) {
-        let mut server = TestServer::start(database).await;
-        let agent = server.agent("edge-1").await;
-        let before = server.operator().device("edge-1").await.epoch;
-        server.kill();
-        server.start_again().await;
-        let device = server.operator().device_where("edge-1", "to be back", |device| {
+async fn agents_come_back_after_a_server_was_killed(database: Database) {
+    let mut server = TestServer::start(database).await;
+    let agent = server.agent("edge-1").await;
+    let before = server.operator().device("edge-1").await.epoch;
+    server.kill();
+    server.start_again().await;
+    let device = server
+        .operator()
+        .device_where("edge-1", "to be back", |device| {
             device.status() == DeviceStatus::Online && device.epoch > before
-        }).await;
-        assert_eq!(device.name, agent.name);
-    }
+        })
+        .await;
+    assert_eq!(device.name, agent.name);
+}
 
-    async fn a_peer_that_falls_silent_is_offline_within_half_a_minute(database) {
-        let server = TestServer::start(database).await;
-        let proxy = Proxy::to(server.port()).await;
-        let _agent = server.agent_with(AgentOptions::named("edge-1").through(&proxy)).await;
-        proxy.stall();
-        let operator = server.operator();
-        wait_for_within(Duration::from_secs(40), "the silent device to be offline", || async {
+async fn a_peer_that_falls_silent_is_offline_within_half_a_minute(database: Database) {
+    let server = TestServer::start(database).await;
+    let proxy = Proxy::to(server.port()).await;
+    let _agent = server
+        .agent_with(AgentOptions::named("edge-1").through(&proxy))
+        .await;
+    proxy.stall();
+    let operator = server.operator();
+    wait_for_within(
+        Duration::from_secs(40),
+        "the silent device to be offline",
+        || async {
             let device = operator.device("edge-1").await;
             kernex_integration_tests::wait::seen(device.status() == DeviceStatus::Offline, device)
-        }).await;
-        proxy.cut();
-        proxy.heal();
-        operator.online("edge-1").await;
-    }
+        },
+    )
+    .await;
+    proxy.cut();
+    proxy.heal();
+    operator.online("edge-1").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

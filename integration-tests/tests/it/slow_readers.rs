@@ -298,133 +298,203 @@ impl Attack {
     }
 }
 
-both_databases! {
-    async fn whoever_reads_nothing_of_any_stream_stops_nobody_else(database) {
-        // As many as anybody likes, and for as long: it is not the limits that this rests on.
-        let world = World::start(database, &[
+both_databases![
+    whoever_reads_nothing_of_any_stream_stops_nobody_else,
+    whoever_reads_nothing_is_cut_off_and_its_places_come_back,
+    one_token_cannot_take_every_upload,
+    a_slow_download_is_honest,
+];
+
+async fn whoever_reads_nothing_of_any_stream_stops_nobody_else(database: Database) {
+    // As many as anybody likes, and for as long: it is not the limits that this rests on.
+    let world = World::start(
+        database,
+        &[
             ("KERNEX_MAX_STREAMS_PER_TOKEN", "10000"),
             ("KERNEX_STALL_LIMIT", "1h"),
-        ]).await;
-        let shut = world.connector(SHUT);
-        let mut attacks = tokio::task::JoinSet::new();
-        for (number, path) in streaming().into_iter().enumerate() {
-            let call = world.call(path, &world.admin);
-            let attack = Attack::open(&shut, number, &world.admin, &call, MANY).await;
-            attacks.spawn(attack.closed());
-        }
-        let watches = 3.0 * MANY as f64;
-        wait_for("the watches to be held", || async {
-            let held = world.figure("kernex_watchers").await;
-            seen(held == watches, held)
-        }).await;
-        for round in 0..3 {
-            world.answers(round).await;
-        }
-        assert_eq!(world.figure("kernex_watchers").await, watches, "they are still held");
-        attacks.abort_all();
-        wait_for("everything to be given back", || async {
-            let held = world.figure("kernex_watchers").await;
-            seen(held == 0.0, held)
-        }).await;
+        ],
+    )
+    .await;
+    let shut = world.connector(SHUT);
+    let mut attacks = tokio::task::JoinSet::new();
+    for (number, path) in streaming().into_iter().enumerate() {
+        let call = world.call(path, &world.admin);
+        let attack = Attack::open(&shut, number, &world.admin, &call, MANY).await;
+        attacks.spawn(attack.closed());
     }
+    let watches = 3.0 * MANY as f64;
+    wait_for("the watches to be held", || async {
+        let held = world.figure("kernex_watchers").await;
+        seen(held == watches, held)
+    })
+    .await;
+    for round in 0..3 {
+        world.answers(round).await;
+    }
+    assert_eq!(
+        world.figure("kernex_watchers").await,
+        watches,
+        "they are still held"
+    );
+    attacks.abort_all();
+    wait_for("everything to be given back", || async {
+        let held = world.figure("kernex_watchers").await;
+        seen(held == 0.0, held)
+    })
+    .await;
+}
 
-    async fn whoever_reads_nothing_is_cut_off_and_its_places_come_back(database) {
-        let world = World::start(database, &[
+async fn whoever_reads_nothing_is_cut_off_and_its_places_come_back(database: Database) {
+    let world = World::start(
+        database,
+        &[
             ("KERNEX_MAX_STREAMS_PER_TOKEN", "8"),
             ("KERNEX_STALL_LIMIT", "1s"),
-        ]).await;
-        let shut = world.connector(SHUT);
-        for (number, path) in streaming().into_iter().enumerate() {
-            let token = world.token(format!("slow-{number}")).await;
-            let call = world.call(path, &token);
-            // All the places of the token that the RPC counts for, and one more call that is
-            // refused.
-            let attack = Attack::open(&shut, number, &world.admin, &call, 9).await;
-            let closed = tokio::time::timeout(Duration::from_secs(90), attack.closed()).await;
-            assert!(closed.is_ok(), "{path}: the connection is still open");
-            let slow = world.operator.with_token(&token);
-            wait_for(&format!("the places of {path} to come back"), || async {
-                let mut watches = Vec::new();
-                for _ in 0..8 {
-                    let watch = slow.events().watch_events(WatchEventsRequest::default()).await;
-                    watches.push(watch.map_err(|status| status.to_string())?);
-                }
-                Ok::<_, String>(())
-            }).await;
-        }
-        let (ended, cut) = (
-            world.figure("kernex_slow_readers_total{result=\"ended\"}").await,
-            world.figure("kernex_slow_readers_total{result=\"disconnected\"}").await,
-        );
-        assert!(ended >= 8.0 && cut >= 8.0, "{ended} {cut}");
-        assert!(world.figure("kernex_token_limit_total").await >= 8.0);
-        let log = fs::read_to_string(world.server.scratch().join("server.log")).expect("a log");
-        assert!(log.contains("a connection is closed: an answer on it is not taken"), "{log}");
-        // Eight at a time, and not nine.
-        let mut watches = Vec::new();
-        for _ in 0..8 {
-            let watch = world.operator.events().watch_events(WatchEventsRequest::default()).await;
-            watches.push(watch.expect("a place is there"));
-        }
-        let ninth = world.operator.events().watch_events(WatchEventsRequest::default()).await;
-        let refused = ninth.expect_err("there are eight");
-        assert_eq!(refused.code(), Code::ResourceExhausted);
-        assert!(refused.message().contains("8 streams") && refused.message().contains("--max-streams-per-token"), "{refused}");
-        drop(watches.pop());
-        wait_for("the place to come back", || async {
-            let again = world.operator.events().watch_events(WatchEventsRequest::default()).await;
-            again.map_err(|status| status.to_string())
-        }).await;
-        world.answers(0).await;
-    }
-
-    async fn one_token_cannot_take_every_upload(database) {
-        let world = World::start(database, &[]).await;
-        let staging = world.server.data().join("bundles/tmp");
-        let mut idle = tokio::task::JoinSet::new();
-        for _ in 0..4 {
-            let operator = world.operator.clone();
-            idle.spawn(async move {
-                operator.try_push_stream(UploadBegin::default(), tokio_stream::pending()).await
-            });
-        }
-        wait_for("four uploads to begin", || async {
-            let files = fs::read_dir(&staging).map(Iterator::count).unwrap_or(0);
-            seen(files == 4, files)
-        }).await;
-        let archive = BundleBuilder::script("other", "1.0", "true").gzip().await;
-        let refused = world.operator.try_push(&archive).await.expect_err("there are four");
-        assert_eq!(refused.code(), Code::ResourceExhausted);
-        let reason = refused.get_details_error_info().map(|info| info.reason);
-        assert_eq!(reason.as_deref(), Some("TOKEN_LIMIT"), "{refused}");
-        let token = world.token("another".into()).await;
-        let other = world.operator.with_token(&token);
-        other.try_push(&archive).await.expect("another token has its own places");
-        idle.abort_all();
-        wait_for("the places to come back", || async {
-            world.operator.try_push(&archive).await.map_err(|status| status.to_string())
-        }).await;
-    }
-
-    async fn a_slow_download_is_honest(database) {
-        let world = World::start(database, &[("KERNEX_STALL_LIMIT", "4s")]).await;
-        let few = Windows { stream: 8, ..Windows::QUIET };
-        let call = world.call("/kernex.v1.AgentService/DownloadBundle", &world.admin);
-        let mut wire = world.connector(few).connect(0).await.expect("it connects");
-        let calls = wire.calls.clone();
-        let reading = async {
-            let (mut sender, mut receiver) = calls.open(call.path, &call.metadata).await?;
-            call.say(&mut sender)?;
-            let mut taken = 0;
-            // Eight bytes at a time, for three times as long as nothing would be borne.
-            for _ in 0..60 {
-                taken += receiver.skip().await?;
-                tokio::time::sleep(Duration::from_millis(200)).await;
+        ],
+    )
+    .await;
+    let shut = world.connector(SHUT);
+    for (number, path) in streaming().into_iter().enumerate() {
+        let token = world.token(format!("slow-{number}")).await;
+        let call = world.call(path, &token);
+        // All the places of the token that the RPC counts for, and one more call that is
+        // refused.
+        let attack = Attack::open(&shut, number, &world.admin, &call, 9).await;
+        let closed = tokio::time::timeout(Duration::from_secs(90), attack.closed()).await;
+        assert!(closed.is_ok(), "{path}: the connection is still open");
+        let slow = world.operator.with_token(&token);
+        wait_for(&format!("the places of {path} to come back"), || async {
+            let mut watches = Vec::new();
+            for _ in 0..8 {
+                let watch = slow
+                    .events()
+                    .watch_events(WatchEventsRequest::default())
+                    .await;
+                watches.push(watch.map_err(|status| status.to_string())?);
             }
-            Ok::<_, WireError>(taken)
-        };
-        let taken = wire.during(reading).await.expect("it is not cut off");
-        assert!(taken > 0 && taken < 64 * 1024, "{taken}");
-        assert_eq!(world.figure("kernex_slow_readers_total{result=\"ended\"}").await, 0.0);
+            Ok::<_, String>(())
+        })
+        .await;
     }
+    let (ended, cut) = (
+        world
+            .figure("kernex_slow_readers_total{result=\"ended\"}")
+            .await,
+        world
+            .figure("kernex_slow_readers_total{result=\"disconnected\"}")
+            .await,
+    );
+    assert!(ended >= 8.0 && cut >= 8.0, "{ended} {cut}");
+    assert!(world.figure("kernex_token_limit_total").await >= 8.0);
+    let log = fs::read_to_string(world.server.scratch().join("server.log")).expect("a log");
+    assert!(
+        log.contains("a connection is closed: an answer on it is not taken"),
+        "{log}"
+    );
+    // Eight at a time, and not nine.
+    let mut watches = Vec::new();
+    for _ in 0..8 {
+        let watch = world
+            .operator
+            .events()
+            .watch_events(WatchEventsRequest::default())
+            .await;
+        watches.push(watch.expect("a place is there"));
+    }
+    let ninth = world
+        .operator
+        .events()
+        .watch_events(WatchEventsRequest::default())
+        .await;
+    let refused = ninth.expect_err("there are eight");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(
+        refused.message().contains("8 streams")
+            && refused.message().contains("--max-streams-per-token"),
+        "{refused}"
+    );
+    drop(watches.pop());
+    wait_for("the place to come back", || async {
+        let again = world
+            .operator
+            .events()
+            .watch_events(WatchEventsRequest::default())
+            .await;
+        again.map_err(|status| status.to_string())
+    })
+    .await;
+    world.answers(0).await;
+}
+
+async fn one_token_cannot_take_every_upload(database: Database) {
+    let world = World::start(database, &[]).await;
+    let staging = world.server.data().join("bundles/tmp");
+    let mut idle = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let operator = world.operator.clone();
+        idle.spawn(async move {
+            operator
+                .try_push_stream(UploadBegin::default(), tokio_stream::pending())
+                .await
+        });
+    }
+    wait_for("four uploads to begin", || async {
+        let files = fs::read_dir(&staging).map(Iterator::count).unwrap_or(0);
+        seen(files == 4, files)
+    })
+    .await;
+    let archive = BundleBuilder::script("other", "1.0", "true").gzip().await;
+    let refused = world
+        .operator
+        .try_push(&archive)
+        .await
+        .expect_err("there are four");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let reason = refused.get_details_error_info().map(|info| info.reason);
+    assert_eq!(reason.as_deref(), Some("TOKEN_LIMIT"), "{refused}");
+    let token = world.token("another".into()).await;
+    let other = world.operator.with_token(&token);
+    other
+        .try_push(&archive)
+        .await
+        .expect("another token has its own places");
+    idle.abort_all();
+    wait_for("the places to come back", || async {
+        world
+            .operator
+            .try_push(&archive)
+            .await
+            .map_err(|status| status.to_string())
+    })
+    .await;
+}
+
+async fn a_slow_download_is_honest(database: Database) {
+    let world = World::start(database, &[("KERNEX_STALL_LIMIT", "4s")]).await;
+    let few = Windows {
+        stream: 8,
+        ..Windows::QUIET
+    };
+    let call = world.call("/kernex.v1.AgentService/DownloadBundle", &world.admin);
+    let mut wire = world.connector(few).connect(0).await.expect("it connects");
+    let calls = wire.calls.clone();
+    let reading = async {
+        let (mut sender, mut receiver) = calls.open(call.path, &call.metadata).await?;
+        call.say(&mut sender)?;
+        let mut taken = 0;
+        // Eight bytes at a time, for three times as long as nothing would be borne.
+        for _ in 0..60 {
+            taken += receiver.skip().await?;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok::<_, WireError>(taken)
+    };
+    let taken = wire.during(reading).await.expect("it is not cut off");
+    assert!(taken > 0 && taken < 64 * 1024, "{taken}");
+    assert_eq!(
+        world
+            .figure("kernex_slow_readers_total{result=\"ended\"}")
+            .await,
+        0.0
+    );
 }

@@ -176,15 +176,20 @@ async fn a_thousand_get_in(server: &TestServer, connector: Connector) {
     assert_eq!(before.lost, 0, "{before:?}");
 }
 
-both_databases! {
-    async fn a_thousand_agents_behind_one_address_get_in_while_a_stranger_attacks_from_there(database) {
-        let server = with(database, &[("RUST_LOG", "info")]).await;
-        let one = connector(&server).behind(Ipv4Addr::new(127, 7, 0, 1));
-        a_thousand_get_in(&server, one).await;
-        let operator = server.operator();
-        let newcomer = server.channel().await;
-        drop((operator.who_am_i().await.expect("an operator is answered"), newcomer));
-    }
+both_databases![a_thousand_agents_behind_one_address_get_in_while_a_stranger_attacks_from_there,];
+
+async fn a_thousand_agents_behind_one_address_get_in_while_a_stranger_attacks_from_there(
+    database: Database,
+) {
+    let server = with(database, &[("RUST_LOG", "info")]).await;
+    let one = connector(&server).behind(Ipv4Addr::new(127, 7, 0, 1));
+    a_thousand_get_in(&server, one).await;
+    let operator = server.operator();
+    let newcomer = server.channel().await;
+    drop((
+        operator.who_am_i().await.expect("an operator is answered"),
+        newcomer,
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -282,19 +287,21 @@ async fn a_stranger_has_eight_calls_and_a_hello_of_bounded_size() {
     .await;
 }
 
-both_databases! {
-    async fn an_idle_connection_is_closed_although_it_answers_pings_and_a_session_is_not(database) {
-        let server = with(database, &[("KERNEX_PROBATION", "1s")]).await;
-        let mut device = server.raw_device("edge-1").await;
-        let mut session = device.connect(&server).await;
-        let mut driven = Driven::default();
-        let calls = driven.drive(connector(&server).connect(0).await.expect("connects"));
-        driven.one_ends().await;
-        drop(calls);
-        // The session is older than that by now.
-        session.heartbeat(1).await;
-        assert!(server.process().log().contains("a stranger was refused"));
-    }
+both_databases![an_idle_connection_is_closed_although_it_answers_pings_and_a_session_is_not,];
+
+async fn an_idle_connection_is_closed_although_it_answers_pings_and_a_session_is_not(
+    database: Database,
+) {
+    let server = with(database, &[("KERNEX_PROBATION", "1s")]).await;
+    let mut device = server.raw_device("edge-1").await;
+    let mut session = device.connect(&server).await;
+    let mut driven = Driven::default();
+    let calls = driven.drive(connector(&server).connect(0).await.expect("connects"));
+    driven.one_ends().await;
+    drop(calls);
+    // The session is older than that by now.
+    session.heartbeat(1).await;
+    assert!(server.process().log().contains("a stranger was refused"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

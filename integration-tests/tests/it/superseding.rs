@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use kernex_integration_tests::{BundleBuilder, TestAgent, TestServer, both_databases};
+use kernex_integration_tests::{BundleBuilder, Database, TestAgent, TestServer, both_databases};
 use kernex_proto::v1::{AttemptState, Bundle, CancelDeploymentRequest};
 use rustix::process::Signal;
 
@@ -32,43 +32,75 @@ async fn pushed_and_never_taken(server: &TestServer, agent: &mut TestAgent) -> S
     older
 }
 
-both_databases! {
-    async fn an_older_order_that_was_never_taken_gives_way_to_a_newer_one(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut agent = server.agent("edge-1").await;
-        let older = pushed_and_never_taken(&server, &mut agent).await;
-        let newer = operator.deploy(&app(&server, "3.0").await, &["edge-1"]).await;
-        agent.start_again();
-        operator.finished(&newer).await;
-        assert_eq!(operator.target(&newer).await.state(), AttemptState::Succeeded);
-        assert_eq!(operator.target(&older).await.state(), AttemptState::Superseded);
-        assert_eq!(ran(&agent), ["3.0"]);
-        // And at once when the list came before the order.
-        agent.signal(Signal::STOP);
-        let again = operator.deploy(&app(&server, "4.0").await, &["edge-1"]).await;
-        operator.target_in(&again, &[AttemptState::Sent]).await;
-        agent.kill();
-        agent.start_again();
-        operator.finished(&again).await;
-        assert_eq!(ran(&agent), ["3.0", "4.0"], "nothing newer came, so it is still wanted");
-    }
+both_databases![
+    an_older_order_that_was_never_taken_gives_way_to_a_newer_one,
+    a_stop_of_what_was_never_taken_needs_no_answer,
+];
 
-    async fn a_stop_of_what_was_never_taken_needs_no_answer(database) {
-        let server = TestServer::start(database).await;
-        let operator = server.operator();
-        let mut agent = server.agent("edge-1").await;
-        let older = pushed_and_never_taken(&server, &mut agent).await;
-        let cancel = CancelDeploymentRequest { deployment_id: older.clone(), ..Default::default() };
-        operator.deployments().cancel_deployment(cancel).await.unwrap();
-        let target = operator.target(&older).await;
-        assert!(target.state() == AttemptState::Sent && target.stop_requested, "the device may have it: {target:?}");
-        agent.start_again();
-        operator.finished(&older).await;
-        let target = operator.target(&older).await;
-        assert!(target.state() == AttemptState::Cancelled && !target.late_outcome, "{target:?}");
-        let newer = operator.deploy(&app(&server, "2.0").await, &["edge-1"]).await;
-        operator.finished(&newer).await;
-        assert_eq!(ran(&agent), ["2.0"]);
-    }
+async fn an_older_order_that_was_never_taken_gives_way_to_a_newer_one(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut agent = server.agent("edge-1").await;
+    let older = pushed_and_never_taken(&server, &mut agent).await;
+    let newer = operator
+        .deploy(&app(&server, "3.0").await, &["edge-1"])
+        .await;
+    agent.start_again();
+    operator.finished(&newer).await;
+    assert_eq!(
+        operator.target(&newer).await.state(),
+        AttemptState::Succeeded
+    );
+    assert_eq!(
+        operator.target(&older).await.state(),
+        AttemptState::Superseded
+    );
+    assert_eq!(ran(&agent), ["3.0"]);
+    // And at once when the list came before the order.
+    agent.signal(Signal::STOP);
+    let again = operator
+        .deploy(&app(&server, "4.0").await, &["edge-1"])
+        .await;
+    operator.target_in(&again, &[AttemptState::Sent]).await;
+    agent.kill();
+    agent.start_again();
+    operator.finished(&again).await;
+    assert_eq!(
+        ran(&agent),
+        ["3.0", "4.0"],
+        "nothing newer came, so it is still wanted"
+    );
+}
+
+async fn a_stop_of_what_was_never_taken_needs_no_answer(database: Database) {
+    let server = TestServer::start(database).await;
+    let operator = server.operator();
+    let mut agent = server.agent("edge-1").await;
+    let older = pushed_and_never_taken(&server, &mut agent).await;
+    let cancel = CancelDeploymentRequest {
+        deployment_id: older.clone(),
+        ..Default::default()
+    };
+    operator
+        .deployments()
+        .cancel_deployment(cancel)
+        .await
+        .unwrap();
+    let target = operator.target(&older).await;
+    assert!(
+        target.state() == AttemptState::Sent && target.stop_requested,
+        "the device may have it: {target:?}"
+    );
+    agent.start_again();
+    operator.finished(&older).await;
+    let target = operator.target(&older).await;
+    assert!(
+        target.state() == AttemptState::Cancelled && !target.late_outcome,
+        "{target:?}"
+    );
+    let newer = operator
+        .deploy(&app(&server, "2.0").await, &["edge-1"])
+        .await;
+    operator.finished(&newer).await;
+    assert_eq!(ran(&agent), ["2.0"]);
 }

@@ -1,6 +1,6 @@
 //! Bundles by name and digest, and who keeps them.
 
-use kernex_integration_tests::both_databases;
+use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{ids::Digest, v1};
 use kernex_server::store::{NewBundle, Page, StoreError};
 use uuid::Uuid;
@@ -19,49 +19,105 @@ fn new(name: &str, version: &str, bytes: &[u8]) -> NewBundle {
     }
 }
 
-both_databases! {
-    async fn the_same_bytes_are_the_same_bundle_and_others_are_refused(database) {
-        let fixture = Fixture::new(database).await;
-        let insert = async |bundle| fixture.store.insert_bundle(&caller("UploadBundle"), bundle).await;
-        let (first, existed) = insert(new("app", "1", b"x")).await.unwrap();
-        assert!(!existed);
-        assert_eq!(insert(new("app", "1", b"x")).await.unwrap(), (first.clone(), true));
-        assert!(matches!(insert(new("app", "1", b"y")).await, Err(StoreError::AlreadyExists { .. })));
-        assert!(!insert(new("twin", "1", b"x")).await.unwrap().1, "the same bytes may have two names");
-        assert_eq!(fixture.store.get_bundle("app:1").await.unwrap(), first);
-        assert_eq!(fixture.store.get_bundle(&first.digest.to_string()).await.unwrap(), first);
-        assert!(matches!(fixture.store.get_bundle("app:2").await, Err(StoreError::NotFound { .. })));
-        let page = fixture.store.list_bundles(None, Page::first(1)).await.unwrap();
-        assert_eq!((page.items[0].name.as_str(), page.next.is_some()), ("twin", true));
-        let named = fixture.store.list_bundles(Some("app"), Page::first(10)).await.unwrap();
-        assert_eq!(named.items, [first]);
-    }
+both_databases![
+    the_same_bytes_are_the_same_bundle_and_others_are_refused,
+    a_bundle_somebody_needs_is_not_deleted,
+];
 
-    async fn a_bundle_somebody_needs_is_not_deleted(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        let bundle = fixture.bundle("app", "1").await;
-        fixture.bundle("app", "2").await;
-        fixture.bundle("app", "3").await;
-        let delete = async |reference| fixture.store.delete_bundle(&caller("DeleteBundle"), reference).await;
-        let deployment = fixture.deploy("app:1", &[&device]).await;
-        assert!(matches!(delete("app:1").await, Err(StoreError::InUse { .. })), "an open target");
-        let (attempt, _) = fixture.target(&deployment, &device).await;
-        fixture.report(&device, attempt, succeeded("1", b"1")).await;
-        assert!(matches!(delete("app:1").await, Err(StoreError::InUse { .. })), "a device runs it");
-        let second = fixture.deploy("app:2", &[&device]).await;
-        let (attempt, _) = fixture.target(&second, &device).await;
-        fixture.report(&device, attempt, succeeded("2", b"2")).await;
-        assert!(matches!(delete("app:1").await, Err(StoreError::InUse { .. })), "a device may go back to it");
-        let third = fixture.deploy("app:3", &[&device]).await;
-        let (attempt, _) = fixture.target(&third, &device).await;
-        fixture.report(&device, attempt, succeeded("3", b"3")).await;
-        assert!(fixture.store.digest_in_use(bundle.digest).await.unwrap());
-        let request = repeated("DeleteBundle", Uuid::now_v7());
-        for _ in 0..2 {
-            let gone = fixture.store.delete_bundle(&request, "app:1").await.unwrap();
-            assert_eq!(gone.digest, bundle.digest);
-        }
-        assert!(!fixture.store.digest_in_use(bundle.digest).await.unwrap());
+async fn the_same_bytes_are_the_same_bundle_and_others_are_refused(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let insert = async |bundle| {
+        fixture
+            .store
+            .insert_bundle(&caller("UploadBundle"), bundle)
+            .await
+    };
+    let (first, existed) = insert(new("app", "1", b"x")).await.unwrap();
+    assert!(!existed);
+    assert_eq!(
+        insert(new("app", "1", b"x")).await.unwrap(),
+        (first.clone(), true)
+    );
+    assert!(matches!(
+        insert(new("app", "1", b"y")).await,
+        Err(StoreError::AlreadyExists { .. })
+    ));
+    assert!(
+        !insert(new("twin", "1", b"x")).await.unwrap().1,
+        "the same bytes may have two names"
+    );
+    assert_eq!(fixture.store.get_bundle("app:1").await.unwrap(), first);
+    assert_eq!(
+        fixture
+            .store
+            .get_bundle(&first.digest.to_string())
+            .await
+            .unwrap(),
+        first
+    );
+    assert!(matches!(
+        fixture.store.get_bundle("app:2").await,
+        Err(StoreError::NotFound { .. })
+    ));
+    let page = fixture
+        .store
+        .list_bundles(None, Page::first(1))
+        .await
+        .unwrap();
+    assert_eq!(
+        (page.items[0].name.as_str(), page.next.is_some()),
+        ("twin", true)
+    );
+    let named = fixture
+        .store
+        .list_bundles(Some("app"), Page::first(10))
+        .await
+        .unwrap();
+    assert_eq!(named.items, [first]);
+}
+
+async fn a_bundle_somebody_needs_is_not_deleted(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    let bundle = fixture.bundle("app", "1").await;
+    fixture.bundle("app", "2").await;
+    fixture.bundle("app", "3").await;
+    let delete = async |reference| {
+        fixture
+            .store
+            .delete_bundle(&caller("DeleteBundle"), reference)
+            .await
+    };
+    let deployment = fixture.deploy("app:1", &[&device]).await;
+    assert!(
+        matches!(delete("app:1").await, Err(StoreError::InUse { .. })),
+        "an open target"
+    );
+    let (attempt, _) = fixture.target(&deployment, &device).await;
+    fixture.report(&device, attempt, succeeded("1", b"1")).await;
+    assert!(
+        matches!(delete("app:1").await, Err(StoreError::InUse { .. })),
+        "a device runs it"
+    );
+    let second = fixture.deploy("app:2", &[&device]).await;
+    let (attempt, _) = fixture.target(&second, &device).await;
+    fixture.report(&device, attempt, succeeded("2", b"2")).await;
+    assert!(
+        matches!(delete("app:1").await, Err(StoreError::InUse { .. })),
+        "a device may go back to it"
+    );
+    let third = fixture.deploy("app:3", &[&device]).await;
+    let (attempt, _) = fixture.target(&third, &device).await;
+    fixture.report(&device, attempt, succeeded("3", b"3")).await;
+    assert!(fixture.store.digest_in_use(bundle.digest).await.unwrap());
+    let request = repeated("DeleteBundle", Uuid::now_v7());
+    for _ in 0..2 {
+        let gone = fixture
+            .store
+            .delete_bundle(&request, "app:1")
+            .await
+            .unwrap();
+        assert_eq!(gone.digest, bundle.digest);
     }
+    assert!(!fixture.store.digest_in_use(bundle.digest).await.unwrap());
 }

@@ -1,6 +1,6 @@
 //! Devices as operators change them, and their heartbeats.
 
-use kernex_integration_tests::both_databases;
+use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{ids::DeviceId, v1};
 use kernex_server::{
     domain::{attempt::State, rollout::DeploymentResult, selector::Selector},
@@ -27,161 +27,343 @@ fn beat(device: DeviceId, epoch: u64, cpu_percent: f64) -> HeartbeatRow {
     }
 }
 
-both_databases! {
-    async fn labels_change_with_their_revision(database) {
-        let fixture = Fixture::new(database).await;
-        fixture.device("edge-1").await;
-        let update = async |caller, set: &[(&str, &str)], remove: &[&str], revision| {
-            let set = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            let remove = remove.iter().map(|key| (*key).to_owned()).collect();
-            fixture.store.update_labels(caller, "edge-1", set, remove, revision).await
+both_databases![
+    labels_change_with_their_revision,
+    lists_page_by_key_and_obey_the_selector,
+    the_database_leaves_out_nothing_that_a_selector_means,
+    a_deleted_device_leaves_its_history_and_closes_its_attempts,
+    what_is_known_of_a_session_is_not_asked_again_and_does_no_harm_when_it_is_wrong,
+    heartbeats_keep_the_latest_and_a_sample_a_minute,
+];
+
+async fn labels_change_with_their_revision(database: Database) {
+    let fixture = Fixture::new(database).await;
+    fixture.device("edge-1").await;
+    let update = async |caller, set: &[(&str, &str)], remove: &[&str], revision| {
+        let set = set
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        let remove = remove.iter().map(|key| (*key).to_owned()).collect();
+        fixture
+            .store
+            .update_labels(caller, "edge-1", set, remove, revision)
+            .await
+    };
+    let request = repeated("UpdateDeviceLabels", Uuid::now_v7());
+    let changed = update(&request, &[("env", "prod")], &["site"], 1)
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            changed.labels.len(),
+            changed.labels["env"].as_str(),
+            changed.revision
+        ),
+        (1, "prod", 2)
+    );
+    assert_eq!(
+        update(&request, &[("env", "prod")], &["site"], 1)
+            .await
+            .unwrap(),
+        changed
+    );
+    assert!(matches!(
+        update(&reused(&request), &[("env", "dev")], &[], 1).await,
+        Err(StoreError::RequestIdReused)
+    ));
+    let plain = caller("UpdateDeviceLabels");
+    assert!(matches!(
+        update(&plain, &[], &["env"], 1).await,
+        Err(StoreError::Conflict { revision: 2, .. })
+    ));
+    for bad in ["kernex.io/name", "bad key", ""] {
+        assert!(
+            matches!(
+                update(&plain, &[(bad, "x")], &[], 0).await,
+                Err(StoreError::Invalid { .. })
+            ),
+            "{bad}"
+        );
+    }
+}
+
+async fn lists_page_by_key_and_obey_the_selector(database: Database) {
+    let fixture = Fixture::new(database).await;
+    for n in 0..5 {
+        fixture.device(&format!("edge-{n}")).await;
+    }
+    let selector = Selector::parse("site=berlin,kernex.io/name notin (edge-2)").unwrap();
+    let mut names = Vec::new();
+    let mut page = Page::first(3);
+    loop {
+        let paged = fixture
+            .store
+            .list_devices(&selector, page.clone())
+            .await
+            .unwrap();
+        assert!(paged.items.len() <= 3);
+        names.extend(paged.items.into_iter().map(|device| device.name));
+        let Some(next) = paged.next else { break };
+        page.token = Some(next);
+    }
+    assert_eq!(names, ["edge-0", "edge-1", "edge-3", "edge-4"]);
+    page.token = Some("nonsense".into());
+    let error = fixture.store.list_devices(&selector, page).await;
+    assert!(matches!(
+        error,
+        Err(StoreError::Invalid {
+            field: "page_token",
+            ..
+        })
+    ));
+}
+
+async fn the_database_leaves_out_nothing_that_a_selector_means(database: Database) {
+    let fixture = Fixture::new(database).await;
+    for (n, env) in ["prod", "dev", "prod", ""].into_iter().enumerate() {
+        let name = format!("edge-{n}");
+        fixture.device(&name).await;
+        let set = [("env".to_owned(), env.to_owned())].into();
+        fixture
+            .store
+            .update_labels(&caller("UpdateDeviceLabels"), &name, set, Vec::new(), 0)
+            .await
+            .unwrap();
+    }
+    fixture.bundle("app", "1").await;
+    let many: Vec<String> = (1..3_000).map(|n| format!("edge-{n}")).collect();
+    let many = format!("kernex.io/name in ({})", many.join(","));
+    let table: [(&str, &[&str]); 13] = [
+        ("kernex.io/name=edge-1", &["edge-1"]),
+        (
+            "kernex.io/name in (edge-3,nobody,edge-0)",
+            &["edge-0", "edge-3"],
+        ),
+        ("kernex.io/name=nobody", &[]),
+        ("kernex.io/name=edge-1\0", &[]),
+        (&many, &["edge-1", "edge-2", "edge-3"]),
+        (
+            "kernex.io/os=linux,kernex.io/arch=x86_64",
+            &["edge-0", "edge-1", "edge-2", "edge-3"],
+        ),
+        ("kernex.io/os=plan9", &[]),
+        ("kernex.io/agent-version=", &[]),
+        ("env=prod", &["edge-0", "edge-2"]),
+        ("env=", &["edge-3"]),
+        ("env in (dev, ),site=berlin", &["edge-1", "edge-3"]),
+        ("env=prod,env=dev", &[]),
+        ("env=prod,kernex.io/name!=edge-0,!gpu", &["edge-2"]),
+    ];
+    for (text, meant) in table {
+        let selector = Selector::parse(text).unwrap();
+        let listed = fixture
+            .store
+            .list_devices(&selector, Page::first(100))
+            .await
+            .unwrap();
+        let names: Vec<String> = listed.items.into_iter().map(|device| device.name).collect();
+        assert_eq!(names, meant, "{text}");
+        let order = Fixture::order("app:1", &[]);
+        let order = NewDeployment {
+            selector: Some(selector),
+            ..order
         };
-        let request = repeated("UpdateDeviceLabels", Uuid::now_v7());
-        let changed = update(&request, &[("env", "prod")], &["site"], 1).await.unwrap();
-        assert_eq!((changed.labels.len(), changed.labels["env"].as_str(), changed.revision), (1, "prod", 2));
-        assert_eq!(update(&request, &[("env", "prod")], &["site"], 1).await.unwrap(), changed);
-        assert!(matches!(update(&reused(&request), &[("env", "dev")], &[], 1).await, Err(StoreError::RequestIdReused)));
-        let plain = caller("UpdateDeviceLabels");
-        assert!(matches!(update(&plain, &[], &["env"], 1).await, Err(StoreError::Conflict { revision: 2, .. })));
-        for bad in ["kernex.io/name", "bad key", ""] {
-            assert!(matches!(update(&plain, &[(bad, "x")], &[], 0).await, Err(StoreError::Invalid { .. })), "{bad}");
+        match fixture
+            .store
+            .create_deployment(&caller("CreateDeployment"), order)
+            .await
+        {
+            Ok(created) => assert_eq!(created.devices.len(), meant.len(), "{text}"),
+            Err(StoreError::NoTargets) => assert!(meant.is_empty(), "{text}"),
+            Err(error) => panic!("{text}: {error}"),
         }
     }
+}
 
-    async fn lists_page_by_key_and_obey_the_selector(database) {
-        let fixture = Fixture::new(database).await;
-        for n in 0..5 {
-            fixture.device(&format!("edge-{n}")).await;
-        }
-        let selector = Selector::parse("site=berlin,kernex.io/name notin (edge-2)").unwrap();
-        let mut names = Vec::new();
-        let mut page = Page::first(3);
-        loop {
-            let paged = fixture.store.list_devices(&selector, page.clone()).await.unwrap();
-            assert!(paged.items.len() <= 3);
-            names.extend(paged.items.into_iter().map(|device| device.name));
-            let Some(next) = paged.next else { break };
-            page.token = Some(next);
-        }
-        assert_eq!(names, ["edge-0", "edge-1", "edge-3", "edge-4"]);
-        page.token = Some("nonsense".into());
-        let error = fixture.store.list_devices(&selector, page).await;
-        assert!(matches!(error, Err(StoreError::Invalid { field: "page_token", .. })));
+async fn a_deleted_device_leaves_its_history_and_closes_its_attempts(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    fixture.bundle("app", "1").await;
+    let opened = fixture.session(&device, 0, &[]).await;
+    let deployment = fixture.deploy("app:1", &[&device]).await;
+    let (attempt, _) = fixture.target(&deployment, &device).await;
+    fixture
+        .report(&device, attempt, ReportEvent::Accepted)
+        .await;
+    fixture
+        .store
+        .record_heartbeats(&[beat(device.id, opened.epoch, 1.0)])
+        .await
+        .unwrap();
+    let request = repeated("DeleteDevice", Uuid::now_v7());
+    for _ in 0..2 {
+        assert_eq!(
+            fixture
+                .store
+                .delete_device(&request, "edge-1", &[])
+                .await
+                .unwrap()
+                .device,
+            device.id.0
+        );
     }
+    assert!(matches!(
+        fixture.store.get_device("edge-1").await,
+        Err(StoreError::NotFound { .. })
+    ));
+    assert!(
+        fixture
+            .store
+            .device_keys(&[device.id])
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert!(
+        fixture
+            .open(fixture.opening(&device, 1, &[]))
+            .await
+            .is_err()
+    );
+    assert_eq!(fixture.state(&deployment, &device).await, State::Cancelled);
+    let done = fixture
+        .store
+        .get_deployment(deployment.deployment.id)
+        .await
+        .unwrap();
+    assert_eq!(done.result, Some(DeploymentResult::Cancelled));
+    fixture.close(device.id, opened.epoch).await.unwrap();
+    fixture.device("edge-1").await;
+}
 
-    async fn the_database_leaves_out_nothing_that_a_selector_means(database) {
-        let fixture = Fixture::new(database).await;
-        for (n, env) in ["prod", "dev", "prod", ""].into_iter().enumerate() {
-            let name = format!("edge-{n}");
-            fixture.device(&name).await;
-            let set = [("env".to_owned(), env.to_owned())].into();
-            fixture.store.update_labels(&caller("UpdateDeviceLabels"), &name, set, Vec::new(), 0).await.unwrap();
-        }
-        fixture.bundle("app", "1").await;
-        let many: Vec<String> = (1..3_000).map(|n| format!("edge-{n}")).collect();
-        let many = format!("kernex.io/name in ({})", many.join(","));
-        let table: [(&str, &[&str]); 13] = [
-            ("kernex.io/name=edge-1", &["edge-1"]),
-            ("kernex.io/name in (edge-3,nobody,edge-0)", &["edge-0", "edge-3"]),
-            ("kernex.io/name=nobody", &[]),
-            ("kernex.io/name=edge-1\0", &[]),
-            (&many, &["edge-1", "edge-2", "edge-3"]),
-            ("kernex.io/os=linux,kernex.io/arch=x86_64", &["edge-0", "edge-1", "edge-2", "edge-3"]),
-            ("kernex.io/os=plan9", &[]),
-            ("kernex.io/agent-version=", &[]),
-            ("env=prod", &["edge-0", "edge-2"]),
-            ("env=", &["edge-3"]),
-            ("env in (dev, ),site=berlin", &["edge-1", "edge-3"]),
-            ("env=prod,env=dev", &[]),
-            ("env=prod,kernex.io/name!=edge-0,!gpu", &["edge-2"]),
-        ];
-        for (text, meant) in table {
-            let selector = Selector::parse(text).unwrap();
-            let listed = fixture.store.list_devices(&selector, Page::first(100)).await.unwrap();
-            let names: Vec<String> = listed.items.into_iter().map(|device| device.name).collect();
-            assert_eq!(names, meant, "{text}");
-            let order = Fixture::order("app:1", &[]);
-            let order = NewDeployment { selector: Some(selector), ..order };
-            match fixture.store.create_deployment(&caller("CreateDeployment"), order).await {
-                Ok(created) => assert_eq!(created.devices.len(), meant.len(), "{text}"),
-                Err(StoreError::NoTargets) => assert!(meant.is_empty(), "{text}"),
-                Err(error) => panic!("{text}: {error}"),
-            }
-        }
-    }
+async fn what_is_known_of_a_session_is_not_asked_again_and_does_no_harm_when_it_is_wrong(
+    database: Database,
+) {
+    let fixture = Fixture::new(database).await;
+    let (one, gone) = (
+        fixture.device("edge-1").await,
+        fixture.device("edge-2").await,
+    );
+    let old = fixture.session(&one, 0, &[]).await.epoch;
+    let theirs = fixture.session(&gone, 0, &[]).await.epoch;
+    let first = [beat(one.id, old, 1.0), beat(gone.id, theirs, 1.0)];
+    let read = fixture
+        .store
+        .record_heartbeats(&first)
+        .await
+        .unwrap()
+        .sampled;
+    assert_eq!(read.len(), 2);
+    let known = |mut row: HeartbeatRow| {
+        row.sampled_at = read.get(&row.device).copied();
+        row
+    };
+    let written =
+        async |rows: &[HeartbeatRow]| fixture.store.record_heartbeats(rows).await.unwrap().sampled;
+    let percent = async || {
+        fixture
+            .store
+            .get_device("edge-1")
+            .await
+            .unwrap()
+            .vital_signs
+            .unwrap()
+            .cpu_percent
+    };
+    assert!(
+        written(&[known(beat(one.id, old, 2.0))]).await.is_empty(),
+        "nothing was read"
+    );
+    assert_eq!(percent().await, 2.0);
+    // A newer session of the device opened elsewhere, and the other one was deleted.
+    let new = fixture.session(&one, old, &[]).await.epoch;
+    written(&[beat(one.id, new, 3.0)]).await;
+    fixture
+        .store
+        .delete_device(&repeated("DeleteDevice", Uuid::now_v7()), "edge-2", &[])
+        .await
+        .unwrap();
+    written(&[
+        known(beat(one.id, old, 4.0)),
+        known(beat(gone.id, theirs, 4.0)),
+    ])
+    .await;
+    assert_eq!(percent().await, 3.0, "of the newer session");
+    fixture.clock.advance(MINUTE * 2);
+    assert_eq!(
+        written(&[known(beat(one.id, new, 5.0))]).await.len(),
+        1,
+        "its history was due"
+    );
+    assert_eq!(percent().await, 5.0);
+}
 
-    async fn a_deleted_device_leaves_its_history_and_closes_its_attempts(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        fixture.bundle("app", "1").await;
-        let opened = fixture.session(&device, 0, &[]).await;
-        let deployment = fixture.deploy("app:1", &[&device]).await;
-        let (attempt, _) = fixture.target(&deployment, &device).await;
-        fixture.report(&device, attempt, ReportEvent::Accepted).await;
-        fixture.store.record_heartbeats(&[beat(device.id, opened.epoch, 1.0)]).await.unwrap();
-        let request = repeated("DeleteDevice", Uuid::now_v7());
-        for _ in 0..2 {
-            assert_eq!(fixture.store.delete_device(&request, "edge-1", &[]).await.unwrap().device, device.id.0);
-        }
-        assert!(matches!(fixture.store.get_device("edge-1").await, Err(StoreError::NotFound { .. })));
-        assert!(fixture.store.device_keys(&[device.id]).await.unwrap().is_empty());
-        assert!(fixture.open(fixture.opening(&device, 1, &[])).await.is_err());
-        assert_eq!(fixture.state(&deployment, &device).await, State::Cancelled);
-        let done = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
-        assert_eq!(done.result, Some(DeploymentResult::Cancelled));
-        fixture.close(device.id, opened.epoch).await.unwrap();
-        fixture.device("edge-1").await;
-    }
-
-    async fn what_is_known_of_a_session_is_not_asked_again_and_does_no_harm_when_it_is_wrong(database) {
-        let fixture = Fixture::new(database).await;
-        let (one, gone) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
-        let old = fixture.session(&one, 0, &[]).await.epoch;
-        let theirs = fixture.session(&gone, 0, &[]).await.epoch;
-        let first = [beat(one.id, old, 1.0), beat(gone.id, theirs, 1.0)];
-        let read = fixture.store.record_heartbeats(&first).await.unwrap().sampled;
-        assert_eq!(read.len(), 2);
-        let known = |mut row: HeartbeatRow| {
-            row.sampled_at = read.get(&row.device).copied();
-            row
-        };
-        let written = async |rows: &[HeartbeatRow]| fixture.store.record_heartbeats(rows).await.unwrap().sampled;
-        let percent = async || fixture.store.get_device("edge-1").await.unwrap().vital_signs.unwrap().cpu_percent;
-        assert!(written(&[known(beat(one.id, old, 2.0))]).await.is_empty(), "nothing was read");
-        assert_eq!(percent().await, 2.0);
-        // A newer session of the device opened elsewhere, and the other one was deleted.
-        let new = fixture.session(&one, old, &[]).await.epoch;
-        written(&[beat(one.id, new, 3.0)]).await;
-        fixture.store.delete_device(&repeated("DeleteDevice", Uuid::now_v7()), "edge-2", &[]).await.unwrap();
-        written(&[known(beat(one.id, old, 4.0)), known(beat(gone.id, theirs, 4.0))]).await;
-        assert_eq!(percent().await, 3.0, "of the newer session");
-        fixture.clock.advance(MINUTE * 2);
-        assert_eq!(written(&[known(beat(one.id, new, 5.0))]).await.len(), 1, "its history was due");
-        assert_eq!(percent().await, 5.0);
-    }
-
-    async fn heartbeats_keep_the_latest_and_a_sample_a_minute(database) {
-        let fixture = Fixture::new(database).await;
-        let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
-        let epoch = fixture.session(&one, 0, &[]).await.epoch;
-        let old = fixture.session(&two, 0, &[]).await.epoch;
-        fixture.session(&two, old, &[]).await;
-        let gone = DeviceId::generate();
-        let rows = vec![beat(one.id, epoch, 1.0), beat(one.id, epoch, 2.0), beat(two.id, old, 9.0), beat(gone, 1, 1.0)];
-        fixture.store.record_heartbeats(&rows).await.unwrap();
-        let seen = fixture.store.get_device("edge-1").await.unwrap();
-        assert_eq!(seen.vital_signs.unwrap().cpu_percent, 2.0);
-        assert!(fixture.store.get_device("edge-2").await.unwrap().vital_signs.is_none(), "an older session's");
-        fixture.store.record_heartbeats(&[beat(one.id, epoch, f64::NAN)]).await.unwrap();
-        let samples = async || fixture.store.list_metrics("edge-1", Page::first(1)).await.unwrap();
-        assert_eq!(samples().await.next, None);
-        fixture.clock.advance(MINUTE * 2);
-        fixture.store.record_heartbeats(&[beat(one.id, epoch, 4.0)]).await.unwrap();
-        let newest = samples().await;
-        assert_eq!(newest.items[0].vital_signs.cpu_percent, 4.0);
-        let rest = fixture.store.list_metrics("edge-1", Page { size: 1, token: newest.next }).await.unwrap();
-        assert_eq!((rest.items[0].vital_signs.cpu_percent, rest.next), (2.0, None));
-        let later = fixture.store.get_device("edge-1").await.unwrap();
-        assert!(later.last_seen > seen.last_seen);
-    }
+async fn heartbeats_keep_the_latest_and_a_sample_a_minute(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let (one, two) = (
+        fixture.device("edge-1").await,
+        fixture.device("edge-2").await,
+    );
+    let epoch = fixture.session(&one, 0, &[]).await.epoch;
+    let old = fixture.session(&two, 0, &[]).await.epoch;
+    fixture.session(&two, old, &[]).await;
+    let gone = DeviceId::generate();
+    let rows = vec![
+        beat(one.id, epoch, 1.0),
+        beat(one.id, epoch, 2.0),
+        beat(two.id, old, 9.0),
+        beat(gone, 1, 1.0),
+    ];
+    fixture.store.record_heartbeats(&rows).await.unwrap();
+    let seen = fixture.store.get_device("edge-1").await.unwrap();
+    assert_eq!(seen.vital_signs.unwrap().cpu_percent, 2.0);
+    assert!(
+        fixture
+            .store
+            .get_device("edge-2")
+            .await
+            .unwrap()
+            .vital_signs
+            .is_none(),
+        "an older session's"
+    );
+    fixture
+        .store
+        .record_heartbeats(&[beat(one.id, epoch, f64::NAN)])
+        .await
+        .unwrap();
+    let samples = async || {
+        fixture
+            .store
+            .list_metrics("edge-1", Page::first(1))
+            .await
+            .unwrap()
+    };
+    assert_eq!(samples().await.next, None);
+    fixture.clock.advance(MINUTE * 2);
+    fixture
+        .store
+        .record_heartbeats(&[beat(one.id, epoch, 4.0)])
+        .await
+        .unwrap();
+    let newest = samples().await;
+    assert_eq!(newest.items[0].vital_signs.cpu_percent, 4.0);
+    let rest = fixture
+        .store
+        .list_metrics(
+            "edge-1",
+            Page {
+                size: 1,
+                token: newest.next,
+            },
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        (rest.items[0].vital_signs.cpu_percent, rest.next),
+        (2.0, None)
+    );
+    let later = fixture.store.get_device("edge-1").await.unwrap();
+    assert!(later.last_seen > seen.last_seen);
 }

@@ -1,6 +1,6 @@
 //! Heartbeats against outcomes, in whatever order they arrive.
 
-use kernex_integration_tests::both_databases;
+use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{ids::Digest, v1};
 use kernex_server::store::{HeartbeatRow, ReportEvent};
 
@@ -39,70 +39,129 @@ async fn told(fixture: &Fixture) -> Vec<String> {
         .collect()
 }
 
-both_databases! {
-    async fn a_heartbeat_that_overtakes_its_outcome_is_no_drift(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        fixture.bundle("app", "1").await;
-        let epoch = fixture.session(&device, 0, &[]).await.epoch;
-        let deployment = fixture.deploy("app:1", &[&device]).await;
-        let (attempt, _) = fixture.target(&deployment, &device).await;
-        // Pushed, but nobody has noted that yet.
-        let early = || vec![beat(&device, epoch, Some(&[("app", "1")]))];
-        fixture.store.record_heartbeats(&early()).await.unwrap();
-        fixture.report(&device, attempt, ReportEvent::Accepted).await;
-        fixture.store.record_heartbeats(&early()).await.unwrap();
-        assert!(drifts(&fixture).await.is_empty());
-        fixture.report(&device, attempt, succeeded("1", b"1")).await;
-        // Sent before the outcome: the recorder takes its releases away.
-        fixture.store.record_heartbeats(&[beat(&device, epoch, None)]).await.unwrap();
-        fixture.store.record_heartbeats(&early()).await.unwrap();
-        assert!(drifts(&fixture).await.is_empty());
-        assert!(told(&fixture).await.is_empty());
-    }
+both_databases![
+    a_heartbeat_that_overtakes_its_outcome_is_no_drift,
+    what_differs_drifts_since_it_was_first_seen_and_is_told_once,
+    an_outcome_settles_what_drifted_and_a_waiting_order_does_not,
+];
 
-    async fn what_differs_drifts_since_it_was_first_seen_and_is_told_once(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        fixture.bundle("app", "1").await;
-        let epoch = fixture.session(&device, 0, &[]).await.epoch;
-        let deployment = fixture.deploy("app:1", &[&device]).await;
-        let (attempt, _) = fixture.target(&deployment, &device).await;
-        fixture.report(&device, attempt, succeeded("1", b"1")).await;
-        let other: &[_] = &[("app", "2"), ("extra", "9")];
-        fixture.store.record_heartbeats(&[beat(&device, epoch, Some(other))]).await.unwrap();
-        let first = drifts(&fixture).await;
-        assert_eq!(first.iter().map(|drift| (drift.name.as_str(), drift.expected_version.as_str(), drift.actual_version.as_str())).collect::<Vec<_>>(), [("app", "1", "2"), ("extra", "", "9")]);
-        fixture.clock.advance(MINUTE);
-        fixture.store.record_heartbeats(&[beat(&device, epoch, Some(other))]).await.unwrap();
-        assert_eq!(drifts(&fixture).await, first);
-        let newer = fixture.session(&device, epoch, &[]).await.epoch;
-        fixture.store.record_heartbeats(&[beat(&device, epoch, Some(&[("app", "1")]))]).await.unwrap();
-        assert_eq!(drifts(&fixture).await, first, "an older session has nothing to say");
-        fixture.store.record_heartbeats(&[beat(&device, newer, Some(&[("app", "2")]))]).await.unwrap();
-        assert_eq!(drifts(&fixture).await, first[..1]);
-        fixture.store.record_heartbeats(&[beat(&device, newer, Some(&[("app", "1")]))]).await.unwrap();
-        assert!(drifts(&fixture).await.is_empty());
-        assert_eq!(told(&fixture).await, ["device.drifted", "device.drifted", "device.settled"]);
-    }
+async fn a_heartbeat_that_overtakes_its_outcome_is_no_drift(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    fixture.bundle("app", "1").await;
+    let epoch = fixture.session(&device, 0, &[]).await.epoch;
+    let deployment = fixture.deploy("app:1", &[&device]).await;
+    let (attempt, _) = fixture.target(&deployment, &device).await;
+    // Pushed, but nobody has noted that yet.
+    let early = || vec![beat(&device, epoch, Some(&[("app", "1")]))];
+    fixture.store.record_heartbeats(&early()).await.unwrap();
+    fixture
+        .report(&device, attempt, ReportEvent::Accepted)
+        .await;
+    fixture.store.record_heartbeats(&early()).await.unwrap();
+    assert!(drifts(&fixture).await.is_empty());
+    fixture.report(&device, attempt, succeeded("1", b"1")).await;
+    // Sent before the outcome: the recorder takes its releases away.
+    fixture
+        .store
+        .record_heartbeats(&[beat(&device, epoch, None)])
+        .await
+        .unwrap();
+    fixture.store.record_heartbeats(&early()).await.unwrap();
+    assert!(drifts(&fixture).await.is_empty());
+    assert!(told(&fixture).await.is_empty());
+}
 
-    async fn an_outcome_settles_what_drifted_and_a_waiting_order_does_not(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        fixture.bundle("app", "1").await;
-        fixture.bundle("app", "2").await;
-        let epoch = fixture.session(&device, 0, &[]).await.epoch;
-        let deployment = fixture.deploy("app:1", &[&device]).await;
-        let (attempt, _) = fixture.target(&deployment, &device).await;
-        fixture.report(&device, attempt, succeeded("1", b"1")).await;
-        fixture.store.record_heartbeats(&[beat(&device, epoch, Some(&[]))]).await.unwrap();
-        assert_eq!(drifts(&fixture).await.len(), 1);
-        let next = fixture.deploy("app:2", &[&device]).await;
-        fixture.store.record_heartbeats(&[beat(&device, epoch, Some(&[("app", "2")]))]).await.unwrap();
-        assert_eq!(drifts(&fixture).await.len(), 1, "judged by its outcome only");
-        let (attempt, _) = fixture.target(&next, &device).await;
-        fixture.report(&device, attempt, succeeded("2", b"2")).await;
-        assert!(drifts(&fixture).await.is_empty());
-        assert_eq!(told(&fixture).await, ["device.drifted", "device.settled"]);
-    }
+async fn what_differs_drifts_since_it_was_first_seen_and_is_told_once(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    fixture.bundle("app", "1").await;
+    let epoch = fixture.session(&device, 0, &[]).await.epoch;
+    let deployment = fixture.deploy("app:1", &[&device]).await;
+    let (attempt, _) = fixture.target(&deployment, &device).await;
+    fixture.report(&device, attempt, succeeded("1", b"1")).await;
+    let other: &[_] = &[("app", "2"), ("extra", "9")];
+    fixture
+        .store
+        .record_heartbeats(&[beat(&device, epoch, Some(other))])
+        .await
+        .unwrap();
+    let first = drifts(&fixture).await;
+    assert_eq!(
+        first
+            .iter()
+            .map(|drift| (
+                drift.name.as_str(),
+                drift.expected_version.as_str(),
+                drift.actual_version.as_str()
+            ))
+            .collect::<Vec<_>>(),
+        [("app", "1", "2"), ("extra", "", "9")]
+    );
+    fixture.clock.advance(MINUTE);
+    fixture
+        .store
+        .record_heartbeats(&[beat(&device, epoch, Some(other))])
+        .await
+        .unwrap();
+    assert_eq!(drifts(&fixture).await, first);
+    let newer = fixture.session(&device, epoch, &[]).await.epoch;
+    fixture
+        .store
+        .record_heartbeats(&[beat(&device, epoch, Some(&[("app", "1")]))])
+        .await
+        .unwrap();
+    assert_eq!(
+        drifts(&fixture).await,
+        first,
+        "an older session has nothing to say"
+    );
+    fixture
+        .store
+        .record_heartbeats(&[beat(&device, newer, Some(&[("app", "2")]))])
+        .await
+        .unwrap();
+    assert_eq!(drifts(&fixture).await, first[..1]);
+    fixture
+        .store
+        .record_heartbeats(&[beat(&device, newer, Some(&[("app", "1")]))])
+        .await
+        .unwrap();
+    assert!(drifts(&fixture).await.is_empty());
+    assert_eq!(
+        told(&fixture).await,
+        ["device.drifted", "device.drifted", "device.settled"]
+    );
+}
+
+async fn an_outcome_settles_what_drifted_and_a_waiting_order_does_not(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    fixture.bundle("app", "1").await;
+    fixture.bundle("app", "2").await;
+    let epoch = fixture.session(&device, 0, &[]).await.epoch;
+    let deployment = fixture.deploy("app:1", &[&device]).await;
+    let (attempt, _) = fixture.target(&deployment, &device).await;
+    fixture.report(&device, attempt, succeeded("1", b"1")).await;
+    fixture
+        .store
+        .record_heartbeats(&[beat(&device, epoch, Some(&[]))])
+        .await
+        .unwrap();
+    assert_eq!(drifts(&fixture).await.len(), 1);
+    let next = fixture.deploy("app:2", &[&device]).await;
+    fixture
+        .store
+        .record_heartbeats(&[beat(&device, epoch, Some(&[("app", "2")]))])
+        .await
+        .unwrap();
+    assert_eq!(
+        drifts(&fixture).await.len(),
+        1,
+        "judged by its outcome only"
+    );
+    let (attempt, _) = fixture.target(&next, &device).await;
+    fixture.report(&device, attempt, succeeded("2", b"2")).await;
+    assert!(drifts(&fixture).await.is_empty());
+    assert_eq!(told(&fixture).await, ["device.drifted", "device.settled"]);
 }

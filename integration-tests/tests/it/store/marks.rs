@@ -1,7 +1,7 @@
 //! Up to where the outcomes of a journal are recorded, and what a device that is ahead of the rows
 //! teaches them.
 
-use kernex_integration_tests::both_databases;
+use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{
     ids::{AttemptId, Digest, JournalId, TargetId},
     v1::{self, Disposition},
@@ -57,133 +57,222 @@ async fn opened(
     opened
 }
 
-both_databases! {
-    async fn the_mark_goes_over_an_outcome_only_when_none_is_missing_before_it(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        let mut epoch = opened(&fixture, &device, 0, Some(0)).await.epoch;
-        let mut mark = async || {
-            let opened = opened(&fixture, &device, epoch, Some(0)).await;
-            epoch = opened.epoch;
-            opened.recorded_seq
-        };
-        let told = async |places: &[(u64, u64)]| {
-            let reports: Vec<_> = places.iter().map(|place| {
-                outcome(&device, nowhere(), *place, failed(v1::FailureReason::Internal))
-            }).collect();
-            let answers = fixture.store.apply_reports(&reports).await.unwrap();
-            assert!(answers.iter().all(|answer| *answer == Some(Disposition::Unknown)), "{answers:?}");
-        };
-        assert_eq!(mark().await, Some(0), "nothing of a journal that is new here was ever recorded here");
-        told(&[(0, 2)]).await;
-        assert_eq!(mark().await, Some(2));
-        told(&[(5, 7)]).await;
-        assert_eq!(mark().await, Some(2), "the one before it is missing");
-        told(&[(2, 5), (5, 7)]).await;
-        assert_eq!(mark().await, Some(7));
-        told(&[(0, 2), (9, 11), (7, 9), (2, 5)]).await;
-        assert_eq!(mark().await, Some(11), "in whatever order they come");
-        told(&[(0, 2), (13, 15)]).await;
-        assert_eq!(mark().await, Some(11), "what comes again takes nothing back");
-        told(&[(0, 2), (11, 13)]).await;
-        assert_eq!(mark().await, Some(13), "one that is behind a gap counts when it comes again");
-        told(&[(5, 7), (13, 15)]).await;
-        assert_eq!(mark().await, Some(15));
-    }
+both_databases![
+    the_mark_goes_over_an_outcome_only_when_none_is_missing_before_it,
+    whatever_becomes_of_an_outcome_it_is_dealt_with,
+    an_agent_that_does_not_say_is_told_what_is_known_and_raises_nothing,
+    copies_are_not_told_and_the_one_that_is_kept_tells_everything_again,
+    a_device_that_is_ahead_of_the_rows_has_not_failed_to_take_what_it_does_not_list,
+    an_outcome_that_nobody_here_knows_teaches_what_runs,
+];
 
-    async fn whatever_becomes_of_an_outcome_it_is_dealt_with(database) {
-        let fixture = Fixture::new(database).await;
-        let (device, other) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
-        fixture.bundle("app", "1").await;
-        let epoch = opened(&fixture, &device, 0, Some(0)).await.epoch;
-        let first = fixture.deploy("app:1", &[&device]).await;
-        let (attempt, _) = fixture.target(&first, &device).await;
-        let foreign = fixture.deploy("app:1", &[&other]).await;
-        let (foreign, _) = fixture.target(&foreign, &other).await;
-        let senseless = ReportEvent::Outcome(v1::Outcome::default());
-        let reports = [
-            outcome(&device, attempt, (0, 2), succeeded("1", b"1")),
-            outcome(&device, attempt, (0, 2), succeeded("1", b"1")),
-            outcome(&device, foreign, (2, 3), succeeded("1", b"1")),
-            outcome(&device, attempt, (3, 4), senseless),
-            outcome(&device, nowhere(), (4, 5), succeeded("1", b"1")),
-        ];
+async fn the_mark_goes_over_an_outcome_only_when_none_is_missing_before_it(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    let mut epoch = opened(&fixture, &device, 0, Some(0)).await.epoch;
+    let mut mark = async || {
+        let opened = opened(&fixture, &device, epoch, Some(0)).await;
+        epoch = opened.epoch;
+        opened.recorded_seq
+    };
+    let told = async |places: &[(u64, u64)]| {
+        let reports: Vec<_> = places
+            .iter()
+            .map(|place| {
+                outcome(
+                    &device,
+                    nowhere(),
+                    *place,
+                    failed(v1::FailureReason::Internal),
+                )
+            })
+            .collect();
         let answers = fixture.store.apply_reports(&reports).await.unwrap();
-        assert_eq!(answers, [Disposition::Applied, Disposition::Duplicate, Disposition::Refused, Disposition::Refused, Disposition::Unknown].map(Some));
-        let after = opened(&fixture, &device, epoch, Some(5)).await;
-        assert_eq!(after.recorded_seq, Some(5));
-        // A report of another journal of the same device, or of one that is known nowhere, raises
-        // nothing of this one.
-        let stranger = Device { journal: JournalId::generate(), ..device.clone() };
-        let report = outcome(&stranger, nowhere(), (5, 9), succeeded("1", b"1"));
+        assert!(
+            answers
+                .iter()
+                .all(|answer| *answer == Some(Disposition::Unknown)),
+            "{answers:?}"
+        );
+    };
+    assert_eq!(
+        mark().await,
+        Some(0),
+        "nothing of a journal that is new here was ever recorded here"
+    );
+    told(&[(0, 2)]).await;
+    assert_eq!(mark().await, Some(2));
+    told(&[(5, 7)]).await;
+    assert_eq!(mark().await, Some(2), "the one before it is missing");
+    told(&[(2, 5), (5, 7)]).await;
+    assert_eq!(mark().await, Some(7));
+    told(&[(0, 2), (9, 11), (7, 9), (2, 5)]).await;
+    assert_eq!(mark().await, Some(11), "in whatever order they come");
+    told(&[(0, 2), (13, 15)]).await;
+    assert_eq!(
+        mark().await,
+        Some(11),
+        "what comes again takes nothing back"
+    );
+    told(&[(0, 2), (11, 13)]).await;
+    assert_eq!(
+        mark().await,
+        Some(13),
+        "one that is behind a gap counts when it comes again"
+    );
+    told(&[(5, 7), (13, 15)]).await;
+    assert_eq!(mark().await, Some(15));
+}
+
+async fn whatever_becomes_of_an_outcome_it_is_dealt_with(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let (device, other) = (
+        fixture.device("edge-1").await,
+        fixture.device("edge-2").await,
+    );
+    fixture.bundle("app", "1").await;
+    let epoch = opened(&fixture, &device, 0, Some(0)).await.epoch;
+    let first = fixture.deploy("app:1", &[&device]).await;
+    let (attempt, _) = fixture.target(&first, &device).await;
+    let foreign = fixture.deploy("app:1", &[&other]).await;
+    let (foreign, _) = fixture.target(&foreign, &other).await;
+    let senseless = ReportEvent::Outcome(v1::Outcome::default());
+    let reports = [
+        outcome(&device, attempt, (0, 2), succeeded("1", b"1")),
+        outcome(&device, attempt, (0, 2), succeeded("1", b"1")),
+        outcome(&device, foreign, (2, 3), succeeded("1", b"1")),
+        outcome(&device, attempt, (3, 4), senseless),
+        outcome(&device, nowhere(), (4, 5), succeeded("1", b"1")),
+    ];
+    let answers = fixture.store.apply_reports(&reports).await.unwrap();
+    assert_eq!(
+        answers,
+        [
+            Disposition::Applied,
+            Disposition::Duplicate,
+            Disposition::Refused,
+            Disposition::Refused,
+            Disposition::Unknown
+        ]
+        .map(Some)
+    );
+    let after = opened(&fixture, &device, epoch, Some(5)).await;
+    assert_eq!(after.recorded_seq, Some(5));
+    // A report of another journal of the same device, or of one that is known nowhere, raises
+    // nothing of this one.
+    let stranger = Device {
+        journal: JournalId::generate(),
+        ..device.clone()
+    };
+    let report = outcome(&stranger, nowhere(), (5, 9), succeeded("1", b"1"));
+    fixture.store.apply_reports(&[report]).await.unwrap();
+    assert_eq!(
+        opened(&fixture, &device, after.epoch, Some(5))
+            .await
+            .recorded_seq,
+        Some(5)
+    );
+}
+
+async fn an_agent_that_does_not_say_is_told_what_is_known_and_raises_nothing(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    let epoch = opened(&fixture, &device, 0, None).await.epoch;
+    let report = IncomingReport {
+        place: None,
+        ..outcome(&device, nowhere(), (0, 0), succeeded("1", b"1"))
+    };
+    fixture.store.apply_reports(&[report]).await.unwrap();
+    assert_eq!(
+        opened(&fixture, &device, epoch, None).await.recorded_seq,
+        Some(0)
+    );
+}
+
+async fn copies_are_not_told_and_the_one_that_is_kept_tells_everything_again(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    let first = opened(&fixture, &device, 0, Some(0)).await;
+    let report = outcome(&device, nowhere(), (0, 4), succeeded("1", b"1"));
+    fixture.store.apply_reports(&[report]).await.unwrap();
+    let second = opened(&fixture, &device, first.epoch, Some(4)).await;
+    assert_eq!(second.recorded_seq, Some(4));
+    let copy = opened(&fixture, &device, 0, Some(0)).await;
+    assert_eq!((copy.conflicted, copy.recorded_seq), (true, None));
+    fixture
+        .store
+        .resolve_device(&caller("ResolveDevice"), "edge-1", false)
+        .await
+        .unwrap();
+    let kept = opened(&fixture, &device, copy.epoch, Some(4)).await;
+    assert_eq!((kept.conflicted, kept.recorded_seq), (false, Some(0)));
+}
+
+async fn a_device_that_is_ahead_of_the_rows_has_not_failed_to_take_what_it_does_not_list(
+    database: Database,
+) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    fixture.bundle("app", "1").await;
+    fixture.bundle("app", "2").await;
+    let epoch = opened(&fixture, &device, 0, Some(0)).await.epoch;
+    let first = fixture.deploy("app:1", &[&device]).await;
+    let (attempt, _) = fixture.target(&first, &device).await;
+    fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
+    fixture.deploy("app:2", &[&device]).await;
+    // The rows are of a day on which it was under way; the device has ended it since, and was
+    // acknowledged.
+    let epoch = opened(&fixture, &device, epoch, Some(2)).await.epoch;
+    assert_eq!(fixture.state(&first, &device).await, State::Sent);
+    let told = outcome(&device, attempt, (0, 2), succeeded("1", b"1"));
+    assert_eq!(
+        fixture.store.apply_reports(&[told]).await.unwrap(),
+        [Some(Disposition::Applied)]
+    );
+    assert_eq!(fixture.due(&device, epoch).await[0].0, "deploy app:2");
+}
+
+async fn an_outcome_that_nobody_here_knows_teaches_what_runs(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    opened(&fixture, &device, 0, Some(0)).await;
+    let runs = async || {
+        let releases = fixture.store.get_device("edge-1").await.unwrap().releases;
+        releases
+            .into_iter()
+            .map(|release| release.version)
+            .collect::<Vec<_>>()
+    };
+    let told = async |place, version: &str| {
+        let report = outcome(
+            &device,
+            nowhere(),
+            place,
+            succeeded(version, version.as_bytes()),
+        );
         fixture.store.apply_reports(&[report]).await.unwrap();
-        assert_eq!(opened(&fixture, &device, after.epoch, Some(5)).await.recorded_seq, Some(5));
-    }
-
-    async fn an_agent_that_does_not_say_is_told_what_is_known_and_raises_nothing(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        let epoch = opened(&fixture, &device, 0, None).await.epoch;
-        let report = IncomingReport { place: None, ..outcome(&device, nowhere(), (0, 0), succeeded("1", b"1")) };
-        fixture.store.apply_reports(&[report]).await.unwrap();
-        assert_eq!(opened(&fixture, &device, epoch, None).await.recorded_seq, Some(0));
-    }
-
-    async fn copies_are_not_told_and_the_one_that_is_kept_tells_everything_again(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        let first = opened(&fixture, &device, 0, Some(0)).await;
-        let report = outcome(&device, nowhere(), (0, 4), succeeded("1", b"1"));
-        fixture.store.apply_reports(&[report]).await.unwrap();
-        let second = opened(&fixture, &device, first.epoch, Some(4)).await;
-        assert_eq!(second.recorded_seq, Some(4));
-        let copy = opened(&fixture, &device, 0, Some(0)).await;
-        assert_eq!((copy.conflicted, copy.recorded_seq), (true, None));
-        fixture.store.resolve_device(&caller("ResolveDevice"), "edge-1", false).await.unwrap();
-        let kept = opened(&fixture, &device, copy.epoch, Some(4)).await;
-        assert_eq!((kept.conflicted, kept.recorded_seq), (false, Some(0)));
-    }
-
-    async fn a_device_that_is_ahead_of_the_rows_has_not_failed_to_take_what_it_does_not_list(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        fixture.bundle("app", "1").await;
-        fixture.bundle("app", "2").await;
-        let epoch = opened(&fixture, &device, 0, Some(0)).await.epoch;
-        let first = fixture.deploy("app:1", &[&device]).await;
-        let (attempt, _) = fixture.target(&first, &device).await;
-        fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
-        fixture.deploy("app:2", &[&device]).await;
-        // The rows are of a day on which it was under way; the device has ended it since, and was
-        // acknowledged.
-        let epoch = opened(&fixture, &device, epoch, Some(2)).await.epoch;
-        assert_eq!(fixture.state(&first, &device).await, State::Sent);
-        let told = outcome(&device, attempt, (0, 2), succeeded("1", b"1"));
-        assert_eq!(fixture.store.apply_reports(&[told]).await.unwrap(), [Some(Disposition::Applied)]);
-        assert_eq!(fixture.due(&device, epoch).await[0].0, "deploy app:2");
-    }
-
-    async fn an_outcome_that_nobody_here_knows_teaches_what_runs(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        opened(&fixture, &device, 0, Some(0)).await;
-        let runs = async || {
-            let releases = fixture.store.get_device("edge-1").await.unwrap().releases;
-            releases.into_iter().map(|release| release.version).collect::<Vec<_>>()
-        };
-        let told = async |place, version: &str| {
-            let report = outcome(&device, nowhere(), place, succeeded(version, version.as_bytes()));
-            fixture.store.apply_reports(&[report]).await.unwrap();
-        };
-        told((0, 2), "1").await;
-        told((2, 5), "2").await;
-        assert_eq!(runs().await, ["2"]);
-        told((0, 2), "1").await;
-        assert_eq!(runs().await, ["2"], "what was told before is older");
-        let nonsense = v1::ActiveRelease { name: "../app".into(), digest: Digest::of(b"x").to_string(), ..Default::default() };
-        let ReportEvent::Outcome(good) = succeeded("3", b"3") else { panic!("it is an outcome") };
-        let nonsense = ReportEvent::Outcome(v1::Outcome { active: Some(nonsense), ..good });
-        fixture.store.apply_reports(&[outcome(&device, nowhere(), (5, 6), nonsense)]).await.unwrap();
-        assert_eq!(runs().await, ["2"]);
-    }
+    };
+    told((0, 2), "1").await;
+    told((2, 5), "2").await;
+    assert_eq!(runs().await, ["2"]);
+    told((0, 2), "1").await;
+    assert_eq!(runs().await, ["2"], "what was told before is older");
+    let nonsense = v1::ActiveRelease {
+        name: "../app".into(),
+        digest: Digest::of(b"x").to_string(),
+        ..Default::default()
+    };
+    let ReportEvent::Outcome(good) = succeeded("3", b"3") else {
+        panic!("it is an outcome")
+    };
+    let nonsense = ReportEvent::Outcome(v1::Outcome {
+        active: Some(nonsense),
+        ..good
+    });
+    fixture
+        .store
+        .apply_reports(&[outcome(&device, nowhere(), (5, 6), nonsense)])
+        .await
+        .unwrap();
+    assert_eq!(runs().await, ["2"]);
 }

@@ -1,7 +1,7 @@
 //! What a revoked key says is not written down, whoever proves to hold one is told why, and
 //! replicas hear of it.
 
-use kernex_integration_tests::both_databases;
+use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{
     ids::Digest,
     v1::{ActiveRelease, Configure, Configured, Disposition, VitalSigns},
@@ -52,112 +52,273 @@ fn heartbeat(device: &Device, epoch: u64) -> HeartbeatRow {
     }
 }
 
-both_databases! {
-    async fn nothing_a_replaced_key_says_is_written_down(database) {
-        let fixture = Fixture::new(database).await;
-        let (device, other) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
-        fixture.bundle("app", "1").await;
-        let everywhere = Scope::Selector(Selector::parse("*").unwrap());
-        let wanted = Configure { values: [("SITE".to_owned(), "berlin".to_owned())].into(), ..Default::default() };
-        fixture.store.set_configuration(&caller("SetConfiguration"), "all", &everywhere, &wanted, 0).await.unwrap();
-        fixture.store.reconcile_configurations(&[device.id]).await.unwrap();
-        let epoch = fixture.session(&device, 0, &[]).await.epoch;
-        fixture.session(&other, 0, &[]).await;
-        let deployment = fixture.deploy("app:1", &[&device, &other]).await;
-        let (attempt, _) = fixture.target(&deployment, &device).await;
-        let (others, _) = fixture.target(&deployment, &other).await;
-        fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
-        assert_eq!(fixture.report_in(&device, epoch, attempt, ReportEvent::Accepted).await, Some(Disposition::Applied));
+both_databases![
+    nothing_a_replaced_key_says_is_written_down,
+    nothing_a_deleted_device_says_is_written_down,
+    a_revoked_key_is_remembered_for_ninety_days_and_told_why,
+    replicas_hear_of_what_was_revoked_after_a_number,
+    a_revocation_is_told_once_it_has_committed_and_never_before,
+];
 
-        let new = replace(&fixture, &device, b"new disk").await;
-        assert_eq!(fixture.report_in(&device, epoch, attempt, succeeded("forged", b"forged")).await, None);
-        let answer = Configured { revision: 1, applied: true, active_revision: 1, ..Default::default() };
-        fixture.store.configured(device.id, epoch, &answer).await.unwrap();
-        fixture.store.record_heartbeats(&[heartbeat(&device, epoch)]).await.unwrap();
-        assert_eq!(fixture.report(&other, others, ReportEvent::Accepted).await, Disposition::Applied, "others go on");
+async fn nothing_a_replaced_key_says_is_written_down(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let (device, other) = (
+        fixture.device("edge-1").await,
+        fixture.device("edge-2").await,
+    );
+    fixture.bundle("app", "1").await;
+    let everywhere = Scope::Selector(Selector::parse("*").unwrap());
+    let wanted = Configure {
+        values: [("SITE".to_owned(), "berlin".to_owned())].into(),
+        ..Default::default()
+    };
+    fixture
+        .store
+        .set_configuration(&caller("SetConfiguration"), "all", &everywhere, &wanted, 0)
+        .await
+        .unwrap();
+    fixture
+        .store
+        .reconcile_configurations(&[device.id])
+        .await
+        .unwrap();
+    let epoch = fixture.session(&device, 0, &[]).await.epoch;
+    fixture.session(&other, 0, &[]).await;
+    let deployment = fixture.deploy("app:1", &[&device, &other]).await;
+    let (attempt, _) = fixture.target(&deployment, &device).await;
+    let (others, _) = fixture.target(&deployment, &other).await;
+    fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
+    assert_eq!(
+        fixture
+            .report_in(&device, epoch, attempt, ReportEvent::Accepted)
+            .await,
+        Some(Disposition::Applied)
+    );
 
-        let shown = fixture.store.get_device("edge-1").await.unwrap();
-        assert!(shown.releases.is_empty() && shown.drifts.is_empty(), "{shown:?}");
-        assert!(shown.vital_signs.is_none_or(|signs| signs.cpu_percent == 0.0), "no vital signs of it");
-        let configured = fixture.store.device_configuration("edge-1").await.unwrap().unwrap();
-        assert_eq!(configured.active_revision, 0);
-        assert_eq!(fixture.state(&deployment, &device).await, State::Accepted);
+    let new = replace(&fixture, &device, b"new disk").await;
+    assert_eq!(
+        fixture
+            .report_in(&device, epoch, attempt, succeeded("forged", b"forged"))
+            .await,
+        None
+    );
+    let answer = Configured {
+        revision: 1,
+        applied: true,
+        active_revision: 1,
+        ..Default::default()
+    };
+    fixture
+        .store
+        .configured(device.id, epoch, &answer)
+        .await
+        .unwrap();
+    fixture
+        .store
+        .record_heartbeats(&[heartbeat(&device, epoch)])
+        .await
+        .unwrap();
+    assert_eq!(
+        fixture.report(&other, others, ReportEvent::Accepted).await,
+        Disposition::Applied,
+        "others go on"
+    );
 
-        let opened = fixture.session(&new, 0, &[]).await;
-        assert!(opened.epoch > epoch && !opened.conflicted);
-        assert_eq!(fixture.state(&deployment, &device).await, State::Failed, "the new machine does not have it");
-        let late = fixture.report_in(&new, opened.epoch, attempt, succeeded("1", b"1")).await;
-        assert_eq!(late, Some(Disposition::Late), "its own words count");
+    let shown = fixture.store.get_device("edge-1").await.unwrap();
+    assert!(
+        shown.releases.is_empty() && shown.drifts.is_empty(),
+        "{shown:?}"
+    );
+    assert!(
+        shown
+            .vital_signs
+            .is_none_or(|signs| signs.cpu_percent == 0.0),
+        "no vital signs of it"
+    );
+    let configured = fixture
+        .store
+        .device_configuration("edge-1")
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(configured.active_revision, 0);
+    assert_eq!(fixture.state(&deployment, &device).await, State::Accepted);
+
+    let opened = fixture.session(&new, 0, &[]).await;
+    assert!(opened.epoch > epoch && !opened.conflicted);
+    assert_eq!(
+        fixture.state(&deployment, &device).await,
+        State::Failed,
+        "the new machine does not have it"
+    );
+    let late = fixture
+        .report_in(&new, opened.epoch, attempt, succeeded("1", b"1"))
+        .await;
+    assert_eq!(late, Some(Disposition::Late), "its own words count");
+}
+
+async fn nothing_a_deleted_device_says_is_written_down(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    fixture.bundle("app", "1").await;
+    let epoch = fixture.session(&device, 0, &[]).await.epoch;
+    let deployment = fixture.deploy("app:1", &[&device]).await;
+    let (attempt, _) = fixture.target(&deployment, &device).await;
+    fixture
+        .report_in(&device, epoch, attempt, ReportEvent::Accepted)
+        .await;
+    fixture
+        .store
+        .delete_device(&caller("DeleteDevice"), "edge-1", &[])
+        .await
+        .unwrap();
+    assert_eq!(
+        fixture
+            .report_in(&device, epoch, attempt, succeeded("1", b"1"))
+            .await,
+        None
+    );
+    let (_, target) = fixture.target(&deployment, &device).await;
+    assert_eq!(
+        (target.state, target.late_outcome),
+        (State::Cancelled, false),
+        "{target:?}"
+    );
+}
+
+async fn a_revoked_key_is_remembered_for_ninety_days_and_told_why(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let old = fixture.device("edge-1").await;
+    let new = replace(&fixture, &old, b"new disk").await;
+    fixture
+        .store
+        .delete_device(&caller("DeleteDevice"), "edge-1", &[])
+        .await
+        .unwrap();
+    let keys = fixture
+        .store
+        .revoked_keys(&[old.id])
+        .await
+        .unwrap()
+        .remove(&old.id)
+        .unwrap();
+    let told: Vec<_> = keys
+        .iter()
+        .map(|key| (key.key.digest, key.cause, key.device_name.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (new.key, Cause::Deleted, "edge-1"),
+            (old.key, Cause::Replaced, "edge-1")
+        ],
+        "the newest first"
+    );
+
+    let id = fixture.token(token(9)).await;
+    let again = || fixture.store.enroll(enrolment(id, "edge-1", b"new disk"));
+    let refused = again().await;
+    assert!(
+        matches!(&refused, Err(BindKeyError::KeyRevoked { cause: Cause::Deleted, device_name }) if device_name == "edge-1"),
+        "{refused:?}"
+    );
+    fixture.clock.advance(REVOCATIONS_KEPT + HOUR);
+    fixture.store.prune(Retention::default()).await.unwrap();
+    assert!(
+        fixture
+            .store
+            .revoked_keys(&[old.id])
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let id = fixture.token(token(1)).await;
+    let forgotten = fixture
+        .store
+        .enroll(enrolment(id, "edge-1", b"new disk"))
+        .await
+        .unwrap();
+    assert_ne!(
+        forgotten.device, old.id,
+        "another device, as any key would be"
+    );
+}
+
+async fn replicas_hear_of_what_was_revoked_after_a_number(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let other = Store::open(&fixture.url, Clock::system()).await.unwrap();
+    let device = fixture.device("edge-1").await;
+    let epoch = fixture.session(&device, 0, &[]).await.epoch;
+    let before = other.revocation_number().await.unwrap();
+    assert!(other.revoked_after(before).await.unwrap().is_empty());
+    replace(&fixture, &device, b"new disk").await;
+    let between = other.revocation_number().await.unwrap();
+    assert_eq!(between, before + 1);
+    let new = NewOperatorToken {
+        name: "ada".into(),
+        role: Role::Viewer,
+        hash: Digest::of(b"a"),
+        ttl: HOUR,
+    };
+    let made = fixture
+        .store
+        .create_operator_token(&caller("CreateOperatorToken"), new)
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        // Twice is once.
+        fixture
+            .store
+            .revoke_operator_token(&caller("RevokeOperatorToken"), made.id)
+            .await
+            .unwrap();
     }
+    let keys = Revocation::Keys {
+        device: device.id,
+        epoch,
+        cause: Cause::Replaced,
+    };
+    assert_eq!(other.revocation_number().await.unwrap(), between + 1);
+    assert_eq!(
+        other.revoked_after(before).await.unwrap(),
+        [keys, Revocation::Token(made.id)]
+    );
+    assert_eq!(
+        other.revoked_after(between).await.unwrap(),
+        [Revocation::Token(made.id)]
+    );
+    other.close().await.unwrap();
+}
 
-    async fn nothing_a_deleted_device_says_is_written_down(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        fixture.bundle("app", "1").await;
-        let epoch = fixture.session(&device, 0, &[]).await.epoch;
-        let deployment = fixture.deploy("app:1", &[&device]).await;
-        let (attempt, _) = fixture.target(&deployment, &device).await;
-        fixture.report_in(&device, epoch, attempt, ReportEvent::Accepted).await;
-        fixture.store.delete_device(&caller("DeleteDevice"), "edge-1", &[]).await.unwrap();
-        assert_eq!(fixture.report_in(&device, epoch, attempt, succeeded("1", b"1")).await, None);
-        let (_, target) = fixture.target(&deployment, &device).await;
-        assert_eq!((target.state, target.late_outcome), (State::Cancelled, false), "{target:?}");
-    }
-
-    async fn a_revoked_key_is_remembered_for_ninety_days_and_told_why(database) {
-        let fixture = Fixture::new(database).await;
-        let old = fixture.device("edge-1").await;
-        let new = replace(&fixture, &old, b"new disk").await;
-        fixture.store.delete_device(&caller("DeleteDevice"), "edge-1", &[]).await.unwrap();
-        let keys = fixture.store.revoked_keys(&[old.id]).await.unwrap().remove(&old.id).unwrap();
-        let told: Vec<_> = keys.iter().map(|key| (key.key.digest, key.cause, key.device_name.as_str())).collect();
-        assert_eq!(told, [(new.key, Cause::Deleted, "edge-1"), (old.key, Cause::Replaced, "edge-1")], "the newest first");
-
-        let id = fixture.token(token(9)).await;
-        let again = || fixture.store.enroll(enrolment(id, "edge-1", b"new disk"));
-        let refused = again().await;
-        assert!(matches!(&refused, Err(BindKeyError::KeyRevoked { cause: Cause::Deleted, device_name }) if device_name == "edge-1"), "{refused:?}");
-        fixture.clock.advance(REVOCATIONS_KEPT + HOUR);
-        fixture.store.prune(Retention::default()).await.unwrap();
-        assert!(fixture.store.revoked_keys(&[old.id]).await.unwrap().is_empty());
-        let id = fixture.token(token(1)).await;
-        let forgotten = fixture.store.enroll(enrolment(id, "edge-1", b"new disk")).await.unwrap();
-        assert_ne!(forgotten.device, old.id, "another device, as any key would be");
-    }
-
-    async fn replicas_hear_of_what_was_revoked_after_a_number(database) {
-        let fixture = Fixture::new(database).await;
-        let other = Store::open(&fixture.url, Clock::system()).await.unwrap();
-        let device = fixture.device("edge-1").await;
-        let epoch = fixture.session(&device, 0, &[]).await.epoch;
-        let before = other.revocation_number().await.unwrap();
-        assert!(other.revoked_after(before).await.unwrap().is_empty());
-        replace(&fixture, &device, b"new disk").await;
-        let between = other.revocation_number().await.unwrap();
-        assert_eq!(between, before + 1);
-        let new = NewOperatorToken { name: "ada".into(), role: Role::Viewer, hash: Digest::of(b"a"), ttl: HOUR };
-        let made = fixture.store.create_operator_token(&caller("CreateOperatorToken"), new).await.unwrap();
-        for _ in 0..2 {
-            // Twice is once.
-            fixture.store.revoke_operator_token(&caller("RevokeOperatorToken"), made.id).await.unwrap();
+async fn a_revocation_is_told_once_it_has_committed_and_never_before(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    fixture
+        .store
+        .revocations()
+        .listen(move |revoked| tell.send(revoked).unwrap());
+    let missing = fixture
+        .store
+        .delete_device(&caller("DeleteDevice"), "edge-9", &[])
+        .await;
+    assert!(
+        missing.is_err() && told.try_recv().is_err(),
+        "nothing was revoked"
+    );
+    fixture
+        .store
+        .delete_device(&caller("DeleteDevice"), "edge-1", &[])
+        .await
+        .unwrap();
+    let heard = told.try_recv().unwrap();
+    assert_eq!(
+        heard,
+        Revocation::Keys {
+            device: device.id,
+            epoch: 0,
+            cause: Cause::Deleted
         }
-        let keys = Revocation::Keys { device: device.id, epoch, cause: Cause::Replaced };
-        assert_eq!(other.revocation_number().await.unwrap(), between + 1);
-        assert_eq!(other.revoked_after(before).await.unwrap(), [keys, Revocation::Token(made.id)]);
-        assert_eq!(other.revoked_after(between).await.unwrap(), [Revocation::Token(made.id)]);
-        other.close().await.unwrap();
-    }
-
-    async fn a_revocation_is_told_once_it_has_committed_and_never_before(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-        fixture.store.revocations().listen(move |revoked| tell.send(revoked).unwrap());
-        let missing = fixture.store.delete_device(&caller("DeleteDevice"), "edge-9", &[]).await;
-        assert!(missing.is_err() && told.try_recv().is_err(), "nothing was revoked");
-        fixture.store.delete_device(&caller("DeleteDevice"), "edge-1", &[]).await.unwrap();
-        let heard = told.try_recv().unwrap();
-        assert_eq!(heard, Revocation::Keys { device: device.id, epoch: 0, cause: Cause::Deleted });
-        assert!(told.try_recv().is_err(), "once");
-    }
+    );
+    assert!(told.try_recv().is_err(), "once");
 }

@@ -1,6 +1,6 @@
 //! Taking a deployment back, as rows: who goes where, and why others do not.
 
-use kernex_integration_tests::both_databases;
+use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::v1::FailureReason;
 use kernex_server::{
     domain::{
@@ -63,114 +63,278 @@ fn went_back() -> ReportEvent {
     failed
 }
 
-both_databases! {
-    async fn each_step_back_goes_to_what_ran_before_that_deployment(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        for version in ["1", "2", "3"] {
-            fixture.bundle("app", version).await;
-        }
-        let first = run(&fixture, "1", &[&device]).await;
-        let second = run(&fixture, "2", &[&device]).await;
-        let third = run(&fixture, "3", &[&device]).await;
-        let to = |version: &str| vec![(RollbackVerdict::GoBack, Some(format!("app:{version}")))];
-        assert_eq!(verdicts(&fixture, &third).await, to("2"));
-        assert_eq!(verdicts(&fixture, &second).await, [(RollbackVerdict::MovedOn, None)]);
-        let rolled = fixture.store.roll_back(&caller("RollbackDeployment"), rollback(&third)).await.unwrap();
-        let epoch = fixture.session(&device, 0, &[]).await.epoch;
-        let due = fixture.store.due_commands(&[(device.id, epoch)]).await.unwrap().remove(0);
-        let DueKind::Deploy(deploy) = &due.kind else { panic!("{due:?}") };
-        assert!(deploy.go_back && deploy.version == "2", "{deploy:?}");
-        fixture.report(&device, due.attempt, succeeded("2", b"2")).await;
-        assert_eq!(verdicts(&fixture, &third).await, [(RollbackVerdict::AlreadyThere, None)]);
-        assert_eq!(verdicts(&fixture, &second).await, to("1"), "not to what was rolled back");
-        assert_eq!(verdicts(&fixture, &rolled.created).await, to("3"), "a rollback is a deployment");
-        assert_eq!(verdicts(&fixture, &first).await, [(RollbackVerdict::MovedOn, None)]);
-        let again = run(&fixture, "2", &[&device]).await;
-        assert_eq!(verdicts(&fixture, &again).await, [(RollbackVerdict::AlreadyThere, None)], "the same again changed nothing");
-    }
+both_databases![
+    each_step_back_goes_to_what_ran_before_that_deployment,
+    what_is_unproven_or_gone_is_no_place_to_go,
+    the_same_request_rolls_back_once,
+    a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to,
+    a_failure_nobody_can_go_back_from_pauses,
+];
 
-    async fn what_is_unproven_or_gone_is_no_place_to_go(database) {
-        let fixture = Fixture::new(database).await;
-        let (one, two, three) = (fixture.device("edge-1").await, fixture.device("edge-2").await, fixture.device("edge-3").await);
-        for version in ["1", "2", "3"] {
-            fixture.bundle("app", version).await;
-        }
-        run(&fixture, "1", &[&one, &two, &three]).await;
-        let unwanted = fixture.deploy("app:2", &[&one]).await;
-        let (attempt, _) = fixture.target(&unwanted, &one).await;
-        // It failed, and the device could not leave it.
-        let mut stuck = failed(FailureReason::RollbackFailed);
-        if let ReportEvent::Outcome(outcome) = &mut stuck
-            && let ReportEvent::Outcome(active) = succeeded("2", b"2")
-        {
-            outcome.active = active.active;
-        }
-        fixture.report(&one, attempt, stuck).await;
-        assert_eq!(verdicts(&fixture, &unwanted).await, [(RollbackVerdict::GoBack, Some("app:1".into()))]);
-        let third = run(&fixture, "3", &[&one, &two, &three]).await;
-        fixture.store.delete_device(&caller("DeleteDevice"), "edge-3", &[]).await.unwrap();
-        let told = verdicts(&fixture, &third).await;
-        assert_eq!(told, [(RollbackVerdict::Unproven, None), (RollbackVerdict::GoBack, Some("app:1".into())), (RollbackVerdict::DeviceGone, None)]);
-        let kept = fixture.store.delete_bundle(&caller("DeleteBundle"), "app:1").await;
-        assert!(matches!(kept, Err(StoreError::InUse { .. })), "{kept:?}");
+async fn each_step_back_goes_to_what_ran_before_that_deployment(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    for version in ["1", "2", "3"] {
+        fixture.bundle("app", version).await;
     }
+    let first = run(&fixture, "1", &[&device]).await;
+    let second = run(&fixture, "2", &[&device]).await;
+    let third = run(&fixture, "3", &[&device]).await;
+    let to = |version: &str| vec![(RollbackVerdict::GoBack, Some(format!("app:{version}")))];
+    assert_eq!(verdicts(&fixture, &third).await, to("2"));
+    assert_eq!(
+        verdicts(&fixture, &second).await,
+        [(RollbackVerdict::MovedOn, None)]
+    );
+    let rolled = fixture
+        .store
+        .roll_back(&caller("RollbackDeployment"), rollback(&third))
+        .await
+        .unwrap();
+    let epoch = fixture.session(&device, 0, &[]).await.epoch;
+    let due = fixture
+        .store
+        .due_commands(&[(device.id, epoch)])
+        .await
+        .unwrap()
+        .remove(0);
+    let DueKind::Deploy(deploy) = &due.kind else {
+        panic!("{due:?}")
+    };
+    assert!(deploy.go_back && deploy.version == "2", "{deploy:?}");
+    fixture
+        .report(&device, due.attempt, succeeded("2", b"2"))
+        .await;
+    assert_eq!(
+        verdicts(&fixture, &third).await,
+        [(RollbackVerdict::AlreadyThere, None)]
+    );
+    assert_eq!(
+        verdicts(&fixture, &second).await,
+        to("1"),
+        "not to what was rolled back"
+    );
+    assert_eq!(
+        verdicts(&fixture, &rolled.created).await,
+        to("3"),
+        "a rollback is a deployment"
+    );
+    assert_eq!(
+        verdicts(&fixture, &first).await,
+        [(RollbackVerdict::MovedOn, None)]
+    );
+    let again = run(&fixture, "2", &[&device]).await;
+    assert_eq!(
+        verdicts(&fixture, &again).await,
+        [(RollbackVerdict::AlreadyThere, None)],
+        "the same again changed nothing"
+    );
+}
 
-    async fn the_same_request_rolls_back_once(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        fixture.bundle("app", "1").await;
-        fixture.bundle("app", "2").await;
-        let first = run(&fixture, "1", &[&device]).await;
-        let second = run(&fixture, "2", &[&device]).await;
-        let request = repeated("RollbackDeployment", Uuid::now_v7());
-        let once = fixture.store.roll_back(&request, rollback(&second)).await.unwrap();
-        let again = fixture.store.roll_back(&request, rollback(&second)).await.unwrap();
-        assert_eq!(once.created.deployment.id, again.created.deployment.id);
-        let other = fixture.store.roll_back(&reused(&request), rollback(&first)).await;
-        assert!(matches!(other, Err(StoreError::RequestIdReused)), "{other:?}");
-        let nothing = fixture.store.roll_back(&caller("RollbackDeployment"), rollback(&first)).await;
-        let Err(StoreError::NothingToRollBack(why)) = nothing else { panic!("{nothing:?}") };
-        assert_eq!(why, "edge-1: runs something else since, from a later deployment");
-        assert!(fixture.kinds_of_events().await.contains(&"deployment.rolled_back".to_owned()));
+async fn what_is_unproven_or_gone_is_no_place_to_go(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let (one, two, three) = (
+        fixture.device("edge-1").await,
+        fixture.device("edge-2").await,
+        fixture.device("edge-3").await,
+    );
+    for version in ["1", "2", "3"] {
+        fixture.bundle("app", version).await;
     }
+    run(&fixture, "1", &[&one, &two, &three]).await;
+    let unwanted = fixture.deploy("app:2", &[&one]).await;
+    let (attempt, _) = fixture.target(&unwanted, &one).await;
+    // It failed, and the device could not leave it.
+    let mut stuck = failed(FailureReason::RollbackFailed);
+    if let ReportEvent::Outcome(outcome) = &mut stuck
+        && let ReportEvent::Outcome(active) = succeeded("2", b"2")
+    {
+        outcome.active = active.active;
+    }
+    fixture.report(&one, attempt, stuck).await;
+    assert_eq!(
+        verdicts(&fixture, &unwanted).await,
+        [(RollbackVerdict::GoBack, Some("app:1".into()))]
+    );
+    let third = run(&fixture, "3", &[&one, &two, &three]).await;
+    fixture
+        .store
+        .delete_device(&caller("DeleteDevice"), "edge-3", &[])
+        .await
+        .unwrap();
+    let told = verdicts(&fixture, &third).await;
+    assert_eq!(
+        told,
+        [
+            (RollbackVerdict::Unproven, None),
+            (RollbackVerdict::GoBack, Some("app:1".into())),
+            (RollbackVerdict::DeviceGone, None)
+        ]
+    );
+    let kept = fixture
+        .store
+        .delete_bundle(&caller("DeleteBundle"), "app:1")
+        .await;
+    assert!(matches!(kept, Err(StoreError::InUse { .. })), "{kept:?}");
+}
 
-    async fn a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to(database) {
-        let fixture = Fixture::new(database).await;
-        let devices = [fixture.device("edge-1").await, fixture.device("edge-2").await, fixture.device("edge-3").await];
-        let all: Vec<&Device> = devices.iter().collect();
-        fixture.bundle("app", "1").await;
-        fixture.bundle("app", "2").await;
-        run(&fixture, "1", &all).await;
-        let order = NewDeployment { rollout: Some(returning()), ..Fixture::order("app:2", &all) };
-        let deployment = fixture.store.create_deployment(&caller("CreateDeployment"), order).await.unwrap();
-        let done = fixture.target(&deployment, &devices[0]).await.0;
-        fixture.report(&devices[0], done, succeeded("2", b"2")).await;
-        let broken = fixture.target(&deployment, &devices[1]).await.0;
-        fixture.report(&devices[1], broken, went_back()).await;
-        let told = fixture.store.advance_rollouts().await.unwrap().devices;
-        assert!(told.contains(&devices[0].id), "{told:?}");
-        let failed = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
-        assert_eq!((failed.state, failed.result), (DeploymentState::Finished, Some(DeploymentResult::Failed)));
-        assert_eq!(fixture.state(&deployment, &devices[2]).await, State::Cancelled, "it had not begun");
-        let newest = fixture.store.list_deployments(Page::first(1)).await.unwrap().items.remove(0);
-        assert_eq!((newest.rolls_back, newest.bundle.as_str(), newest.created_by.as_str()), (Some(failed.id), "app:1", "kernex"));
-        assert_eq!(fixture.targets(newest.id).await.iter().map(|target| target.device).collect::<Vec<_>>(), [devices[0].id]);
-        fixture.store.advance_rollouts().await.unwrap();
-        assert_eq!(fixture.store.list_deployments(Page::first(10)).await.unwrap().items.len(), 3, "once");
-    }
+async fn the_same_request_rolls_back_once(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    fixture.bundle("app", "1").await;
+    fixture.bundle("app", "2").await;
+    let first = run(&fixture, "1", &[&device]).await;
+    let second = run(&fixture, "2", &[&device]).await;
+    let request = repeated("RollbackDeployment", Uuid::now_v7());
+    let once = fixture
+        .store
+        .roll_back(&request, rollback(&second))
+        .await
+        .unwrap();
+    let again = fixture
+        .store
+        .roll_back(&request, rollback(&second))
+        .await
+        .unwrap();
+    assert_eq!(once.created.deployment.id, again.created.deployment.id);
+    let other = fixture
+        .store
+        .roll_back(&reused(&request), rollback(&first))
+        .await;
+    assert!(
+        matches!(other, Err(StoreError::RequestIdReused)),
+        "{other:?}"
+    );
+    let nothing = fixture
+        .store
+        .roll_back(&caller("RollbackDeployment"), rollback(&first))
+        .await;
+    let Err(StoreError::NothingToRollBack(why)) = nothing else {
+        panic!("{nothing:?}")
+    };
+    assert_eq!(
+        why,
+        "edge-1: runs something else since, from a later deployment"
+    );
+    assert!(
+        fixture
+            .kinds_of_events()
+            .await
+            .contains(&"deployment.rolled_back".to_owned())
+    );
+}
 
-    async fn a_failure_nobody_can_go_back_from_pauses(database) {
-        let fixture = Fixture::new(database).await;
-        let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
-        fixture.bundle("app", "1").await;
-        let order = NewDeployment { rollout: Some(returning()), ..Fixture::order("app:1", &[&one, &two]) };
-        let deployment = fixture.store.create_deployment(&caller("CreateDeployment"), order).await.unwrap();
-        let (attempt, _) = fixture.target(&deployment, &one).await;
-        fixture.report(&one, attempt, failed(FailureReason::ScriptFailed)).await;
-        fixture.store.advance_rollouts().await.unwrap();
-        let paused = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
-        assert_eq!(paused.state, DeploymentState::Paused, "{paused:?}");
-        assert!(fixture.kinds_of_events().await.contains(&"deployment.rollback_refused".to_owned()));
-    }
+async fn a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let devices = [
+        fixture.device("edge-1").await,
+        fixture.device("edge-2").await,
+        fixture.device("edge-3").await,
+    ];
+    let all: Vec<&Device> = devices.iter().collect();
+    fixture.bundle("app", "1").await;
+    fixture.bundle("app", "2").await;
+    run(&fixture, "1", &all).await;
+    let order = NewDeployment {
+        rollout: Some(returning()),
+        ..Fixture::order("app:2", &all)
+    };
+    let deployment = fixture
+        .store
+        .create_deployment(&caller("CreateDeployment"), order)
+        .await
+        .unwrap();
+    let done = fixture.target(&deployment, &devices[0]).await.0;
+    fixture
+        .report(&devices[0], done, succeeded("2", b"2"))
+        .await;
+    let broken = fixture.target(&deployment, &devices[1]).await.0;
+    fixture.report(&devices[1], broken, went_back()).await;
+    let told = fixture.store.advance_rollouts().await.unwrap().devices;
+    assert!(told.contains(&devices[0].id), "{told:?}");
+    let failed = fixture
+        .store
+        .get_deployment(deployment.deployment.id)
+        .await
+        .unwrap();
+    assert_eq!(
+        (failed.state, failed.result),
+        (DeploymentState::Finished, Some(DeploymentResult::Failed))
+    );
+    assert_eq!(
+        fixture.state(&deployment, &devices[2]).await,
+        State::Cancelled,
+        "it had not begun"
+    );
+    let newest = fixture
+        .store
+        .list_deployments(Page::first(1))
+        .await
+        .unwrap()
+        .items
+        .remove(0);
+    assert_eq!(
+        (
+            newest.rolls_back,
+            newest.bundle.as_str(),
+            newest.created_by.as_str()
+        ),
+        (Some(failed.id), "app:1", "kernex")
+    );
+    assert_eq!(
+        fixture
+            .targets(newest.id)
+            .await
+            .iter()
+            .map(|target| target.device)
+            .collect::<Vec<_>>(),
+        [devices[0].id]
+    );
+    fixture.store.advance_rollouts().await.unwrap();
+    assert_eq!(
+        fixture
+            .store
+            .list_deployments(Page::first(10))
+            .await
+            .unwrap()
+            .items
+            .len(),
+        3,
+        "once"
+    );
+}
+
+async fn a_failure_nobody_can_go_back_from_pauses(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let (one, two) = (
+        fixture.device("edge-1").await,
+        fixture.device("edge-2").await,
+    );
+    fixture.bundle("app", "1").await;
+    let order = NewDeployment {
+        rollout: Some(returning()),
+        ..Fixture::order("app:1", &[&one, &two])
+    };
+    let deployment = fixture
+        .store
+        .create_deployment(&caller("CreateDeployment"), order)
+        .await
+        .unwrap();
+    let (attempt, _) = fixture.target(&deployment, &one).await;
+    fixture
+        .report(&one, attempt, failed(FailureReason::ScriptFailed))
+        .await;
+    fixture.store.advance_rollouts().await.unwrap();
+    let paused = fixture
+        .store
+        .get_deployment(deployment.deployment.id)
+        .await
+        .unwrap();
+    assert_eq!(paused.state, DeploymentState::Paused, "{paused:?}");
+    assert!(
+        fixture
+            .kinds_of_events()
+            .await
+            .contains(&"deployment.rollback_refused".to_owned())
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kernex_integration_tests::both_databases;
+use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{ids::AttemptId, v1::Disposition};
 use kernex_server::{
     clock::Timestamp,
@@ -47,185 +47,380 @@ async fn deploy(
         .await
 }
 
-both_databases! {
-    async fn nothing_begins_outside_its_windows_and_what_has_begun_goes_on(database) {
-        let fixture = Fixture::new(database).await;
-        let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
-        fixture.bundle("app", "1").await;
-        let windows = vec![window(fixture.store.now(), HOUR * 2)];
-        let schedule = Schedule { windows, ..Schedule::default() };
-        let deployment = deploy(&fixture, schedule.clone(), &[&one, &two]).await.unwrap();
-        let shown = &deployment.deployment;
-        assert_eq!((shown.state, shown.schedule.as_ref()), (DeploymentState::Active, Some(&schedule)));
-        let opens = shown.opens_at.expect("it is closed now");
-        assert!(opens.since(fixture.store.now()) > HOUR && opens.since(fixture.store.now()) <= HOUR * 2, "{opens:?}");
-        let (epoch_one, epoch_two) = (fixture.session(&one, 0, &[]).await.epoch, fixture.session(&two, 0, &[]).await.epoch);
-        assert!(fixture.due(&one, epoch_one).await.is_empty(), "the window is closed");
-        fixture.clock.advance(HOUR * 2);
-        assert_eq!(fixture.due(&one, epoch_one).await.len(), 1);
-        assert_eq!(fixture.store.get_deployment(shown.id).await.unwrap().opens_at, None);
-        let (attempt, _) = fixture.target(&deployment, &one).await;
-        assert_eq!(fixture.report(&one, attempt, ReportEvent::Accepted).await, Disposition::Applied);
-        fixture.clock.advance(HOUR);
-        assert!(fixture.due(&two, epoch_two).await.is_empty(), "it is closed again");
-        assert_eq!(fixture.store.expire_due().await.unwrap(), 1, "the execution timeout goes on counting");
-        assert_eq!(fixture.due(&one, epoch_one + 1).await[0].0, "stop", "and stops pass at any time");
-        assert_eq!(fixture.state(&deployment, &two).await, State::Pending);
-        fixture.clock.advance(DAY - HOUR);
-        assert_eq!(fixture.due(&two, epoch_two).await.len(), 1, "the next day");
+both_databases![
+    nothing_begins_outside_its_windows_and_what_has_begun_goes_on,
+    a_clock_that_jumped_opens_no_window_and_ends_no_soak,
+    a_spread_gives_each_device_a_moment_of_its_own,
+    a_scheduled_deployment_is_held_until_its_start,
+    a_scheduled_deployment_can_be_cancelled_before_its_start,
+    a_deadline_closes_what_waits_and_calls_back_what_runs,
+    schedules_under_which_nothing_could_begin_are_refused,
+];
+
+async fn nothing_begins_outside_its_windows_and_what_has_begun_goes_on(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let (one, two) = (
+        fixture.device("edge-1").await,
+        fixture.device("edge-2").await,
+    );
+    fixture.bundle("app", "1").await;
+    let windows = vec![window(fixture.store.now(), HOUR * 2)];
+    let schedule = Schedule {
+        windows,
+        ..Schedule::default()
+    };
+    let deployment = deploy(&fixture, schedule.clone(), &[&one, &two])
+        .await
+        .unwrap();
+    let shown = &deployment.deployment;
+    assert_eq!(
+        (shown.state, shown.schedule.as_ref()),
+        (DeploymentState::Active, Some(&schedule))
+    );
+    let opens = shown.opens_at.expect("it is closed now");
+    assert!(
+        opens.since(fixture.store.now()) > HOUR && opens.since(fixture.store.now()) <= HOUR * 2,
+        "{opens:?}"
+    );
+    let (epoch_one, epoch_two) = (
+        fixture.session(&one, 0, &[]).await.epoch,
+        fixture.session(&two, 0, &[]).await.epoch,
+    );
+    assert!(
+        fixture.due(&one, epoch_one).await.is_empty(),
+        "the window is closed"
+    );
+    fixture.clock.advance(HOUR * 2);
+    assert_eq!(fixture.due(&one, epoch_one).await.len(), 1);
+    assert_eq!(
+        fixture
+            .store
+            .get_deployment(shown.id)
+            .await
+            .unwrap()
+            .opens_at,
+        None
+    );
+    let (attempt, _) = fixture.target(&deployment, &one).await;
+    assert_eq!(
+        fixture.report(&one, attempt, ReportEvent::Accepted).await,
+        Disposition::Applied
+    );
+    fixture.clock.advance(HOUR);
+    assert!(
+        fixture.due(&two, epoch_two).await.is_empty(),
+        "it is closed again"
+    );
+    assert_eq!(
+        fixture.store.expire_due().await.unwrap(),
+        1,
+        "the execution timeout goes on counting"
+    );
+    assert_eq!(
+        fixture.due(&one, epoch_one + 1).await[0].0,
+        "stop",
+        "and stops pass at any time"
+    );
+    assert_eq!(fixture.state(&deployment, &two).await, State::Pending);
+    fixture.clock.advance(DAY - HOUR);
+    assert_eq!(fixture.due(&two, epoch_two).await.len(), 1, "the next day");
+}
+
+async fn a_clock_that_jumped_opens_no_window_and_ends_no_soak(database: Database) {
+    const LONG: i64 = 2 * 3600 + 1800;
+    let fixture = Fixture::new(database).await;
+    let one = fixture.device("edge-1").await;
+    let others = [
+        fixture.device("edge-2").await,
+        fixture.device("edge-3").await,
+    ];
+    let epoch = fixture.session(&one, 0, &[]).await.epoch;
+    fixture.bundle("app", "1").await;
+    fixture.bundle("other", "1").await;
+    let windows = vec![window(fixture.store.now(), HOUR * 2)];
+    deploy(
+        &fixture,
+        Schedule {
+            windows,
+            ..Schedule::default()
+        },
+        &[&one],
+    )
+    .await
+    .unwrap();
+    let canary = Phase {
+        size: Amount::Count(1),
+        soak: HOUR,
+        ..Phase::REST
+    };
+    let rollout = Rollout {
+        phases: vec![canary],
+        ..Rollout::at_once()
+    };
+    let soaking = NewDeployment {
+        rollout: Some(rollout.checked().unwrap()),
+        delivery: DAY * 3,
+        ..Fixture::order("other:1", &[&others[0], &others[1]])
+    };
+    let soaking = fixture
+        .store
+        .create_deployment(&caller("CreateDeployment"), soaking)
+        .await
+        .unwrap();
+    let targets = fixture.targets(soaking.deployment.id).await;
+    let first = targets
+        .iter()
+        .find(|target| target.state == State::Pending)
+        .expect("the canary");
+    let attempt = AttemptId {
+        target: first.id,
+        number: 1,
+    };
+    let canary = others
+        .iter()
+        .find(|device| device.id == first.device)
+        .unwrap();
+    fixture.report(canary, attempt, ReportEvent::Accepted).await;
+    fixture.report(canary, attempt, succeeded("1", b"1")).await;
+
+    fixture.clock.jump(LONG);
+    assert_eq!(
+        fixture.store.advance_rollouts().await.unwrap().applied,
+        0,
+        "nobody knows since when it would soak"
+    );
+    assert!(
+        fixture.due(&one, epoch).await.is_empty(),
+        "the window may not be open at all"
+    );
+    fixture.clock.jump(-LONG);
+    assert_eq!(
+        fixture.store.advance_rollouts().await.unwrap().applied,
+        1,
+        "now it soaks"
+    );
+    fixture.clock.jump(LONG);
+    let advanced = fixture.store.advance_rollouts().await.unwrap();
+    assert_eq!(
+        (advanced.applied, advanced.wake),
+        (0, None),
+        "nobody knows whether it has"
+    );
+    fixture.clock.jump(-LONG);
+    fixture.clock.advance(HOUR * 2 + MINUTE);
+    let advanced = fixture.store.advance_rollouts().await.unwrap();
+    assert_eq!(advanced.devices.len(), 1, "an hour has passed");
+    assert_eq!(
+        fixture.due(&one, epoch).await.len(),
+        1,
+        "and the window is open"
+    );
+}
+
+async fn a_spread_gives_each_device_a_moment_of_its_own(database: Database) {
+    let fixture = Fixture::new(database).await;
+    fixture.bundle("app", "1").await;
+    let mut devices = Vec::new();
+    for n in 0..20 {
+        devices.push(fixture.device(&format!("edge-{n}")).await);
     }
-
-    async fn a_clock_that_jumped_opens_no_window_and_ends_no_soak(database) {
-        const LONG: i64 = 2 * 3600 + 1800;
-        let fixture = Fixture::new(database).await;
-        let one = fixture.device("edge-1").await;
-        let others = [fixture.device("edge-2").await, fixture.device("edge-3").await];
-        let epoch = fixture.session(&one, 0, &[]).await.epoch;
-        fixture.bundle("app", "1").await;
-        fixture.bundle("other", "1").await;
-        let windows = vec![window(fixture.store.now(), HOUR * 2)];
-        deploy(&fixture, Schedule { windows, ..Schedule::default() }, &[&one]).await.unwrap();
-        let canary = Phase { size: Amount::Count(1), soak: HOUR, ..Phase::REST };
-        let rollout = Rollout { phases: vec![canary], ..Rollout::at_once() };
-        let soaking = NewDeployment {
-            rollout: Some(rollout.checked().unwrap()),
-            delivery: DAY * 3,
-            ..Fixture::order("other:1", &[&others[0], &others[1]])
-        };
-        let soaking = fixture.store.create_deployment(&caller("CreateDeployment"), soaking).await.unwrap();
-        let targets = fixture.targets(soaking.deployment.id).await;
-        let first = targets.iter().find(|target| target.state == State::Pending).expect("the canary");
-        let attempt = AttemptId { target: first.id, number: 1 };
-        let canary = others.iter().find(|device| device.id == first.device).unwrap();
-        fixture.report(canary, attempt, ReportEvent::Accepted).await;
-        fixture.report(canary, attempt, succeeded("1", b"1")).await;
-
-        fixture.clock.jump(LONG);
-        assert_eq!(fixture.store.advance_rollouts().await.unwrap().applied, 0, "nobody knows since when it would soak");
-        assert!(fixture.due(&one, epoch).await.is_empty(), "the window may not be open at all");
-        fixture.clock.jump(-LONG);
-        assert_eq!(fixture.store.advance_rollouts().await.unwrap().applied, 1, "now it soaks");
-        fixture.clock.jump(LONG);
-        let advanced = fixture.store.advance_rollouts().await.unwrap();
-        assert_eq!((advanced.applied, advanced.wake), (0, None), "nobody knows whether it has");
-        fixture.clock.jump(-LONG);
-        fixture.clock.advance(HOUR * 2 + MINUTE);
-        let advanced = fixture.store.advance_rollouts().await.unwrap();
-        assert_eq!(advanced.devices.len(), 1, "an hour has passed");
-        assert_eq!(fixture.due(&one, epoch).await.len(), 1, "and the window is open");
+    let all: Vec<&Device> = devices.iter().collect();
+    let schedule = Schedule {
+        spread: HOUR,
+        ..Schedule::default()
+    };
+    deploy(&fixture, schedule, &all).await.unwrap();
+    let sessions: Vec<_> = devices.iter().map(|device| (device.id, 1)).collect();
+    let mut before = 0;
+    let mut steps = 0;
+    for _ in 0..6 {
+        fixture.clock.advance(MINUTE * 10);
+        let due = fixture.store.due_commands(&sessions).await.unwrap().len();
+        assert!(due >= before, "what is due stays due");
+        steps += usize::from(due > before);
+        before = due;
     }
+    assert_eq!(before, devices.len(), "everybody within the hour");
+    assert!(steps > 2, "they came at {steps} moments only");
+}
 
-    async fn a_spread_gives_each_device_a_moment_of_its_own(database) {
-        let fixture = Fixture::new(database).await;
-        fixture.bundle("app", "1").await;
-        let mut devices = Vec::new();
-        for n in 0..20 {
-            devices.push(fixture.device(&format!("edge-{n}")).await);
+async fn a_scheduled_deployment_is_held_until_its_start(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    fixture.bundle("app", "1").await;
+    let start = fixture.store.now().plus(DAY * 5);
+    let schedule = Schedule {
+        start: Some(start),
+        ..Schedule::default()
+    };
+    let deployment = deploy(&fixture, schedule, &[&device]).await.unwrap();
+    assert_eq!(deployment.deployment.state, DeploymentState::Scheduled);
+    assert_eq!(deployment.deployment.opens_at, Some(start));
+    assert_eq!(fixture.state(&deployment, &device).await, State::Held);
+    let epoch = fixture.session(&device, 0, &[]).await.epoch;
+    let advanced = fixture.store.advance_rollouts().await.unwrap();
+    assert_eq!((advanced.applied, advanced.wake), (0, Some(start)));
+    fixture
+        .store
+        .pause_deployment(&caller("PauseDeployment"), deployment.deployment.id, "")
+        .await
+        .unwrap();
+    let (resumed, _) = fixture
+        .store
+        .resume_deployment(&caller("ResumeDeployment"), deployment.deployment.id)
+        .await
+        .unwrap();
+    assert_eq!(resumed.state, DeploymentState::Scheduled, "it still waits");
+    fixture.clock.advance(DAY * 4);
+    assert_eq!(
+        fixture.store.expire_due().await.unwrap(),
+        0,
+        "the time for delivery begins with the start"
+    );
+    fixture.clock.advance(DAY);
+    let advanced = fixture.store.advance_rollouts().await.unwrap();
+    assert_eq!(advanced.devices, [device.id]);
+    assert_eq!(fixture.due(&device, epoch).await.len(), 1);
+    let (attempt, _) = fixture.target(&deployment, &device).await;
+    fixture.report(&device, attempt, succeeded("1", b"1")).await;
+    fixture.store.advance_rollouts().await.unwrap();
+    let done = fixture
+        .store
+        .get_deployment(deployment.deployment.id)
+        .await
+        .unwrap();
+    assert_eq!(done.result, Some(DeploymentResult::Succeeded));
+    assert!(
+        fixture
+            .kinds_of_events()
+            .await
+            .contains(&"deployment.started".to_owned())
+    );
+}
+
+async fn a_scheduled_deployment_can_be_cancelled_before_its_start(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    fixture.bundle("app", "1").await;
+    let schedule = Schedule {
+        start: Some(fixture.store.now().plus(DAY)),
+        ..Schedule::default()
+    };
+    let deployment = deploy(&fixture, schedule, &[&device]).await.unwrap();
+    let (cancelled, _) = fixture
+        .store
+        .cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id)
+        .await
+        .unwrap();
+    assert_eq!(
+        (cancelled.state, cancelled.result),
+        (DeploymentState::Finished, Some(DeploymentResult::Cancelled))
+    );
+    fixture.clock.advance(DAY * 2);
+    fixture.store.advance_rollouts().await.unwrap();
+    assert_eq!(fixture.state(&deployment, &device).await, State::Cancelled);
+}
+
+async fn a_deadline_closes_what_waits_and_calls_back_what_runs(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let (one, two) = (
+        fixture.device("edge-1").await,
+        fixture.device("edge-2").await,
+    );
+    fixture.bundle("app", "1").await;
+    let deadline = fixture.store.now().plus(MINUTE / 2);
+    let schedule = Schedule {
+        deadline: Some(deadline),
+        ..Schedule::default()
+    };
+    let deployment = deploy(&fixture, schedule, &[&one, &two]).await.unwrap();
+    let epoch = fixture.session(&one, 0, &[]).await.epoch;
+    let (attempt, _) = fixture.target(&deployment, &one).await;
+    fixture.report(&one, attempt, ReportEvent::Accepted).await;
+    assert_eq!(fixture.store.expire_due().await.unwrap(), 0);
+    fixture.clock.advance(MINUTE / 2);
+    assert_eq!(fixture.store.expire_due().await.unwrap(), 2);
+    assert_eq!(fixture.store.expire_due().await.unwrap(), 0);
+    let done = fixture
+        .store
+        .get_deployment(deployment.deployment.id)
+        .await
+        .unwrap();
+    assert_eq!(
+        (done.counts.expired, done.result),
+        (2, Some(DeploymentResult::Failed))
+    );
+    assert_eq!(
+        fixture.due(&one, epoch).await,
+        [("stop".to_owned(), attempt)]
+    );
+    assert_eq!(
+        fixture.report(&one, attempt, succeeded("1", b"1")).await,
+        Disposition::Late
+    );
+    let (_, target) = fixture.target(&deployment, &one).await;
+    assert!(
+        target.state == State::Expired && target.late_outcome,
+        "what it did is kept beside"
+    );
+}
+
+async fn schedules_under_which_nothing_could_begin_are_refused(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    fixture.bundle("app", "1").await;
+    let now = fixture.store.now();
+    let past = Window::parse("2020-02-03 00:00-24:00 UTC").unwrap();
+    let year = Window::parse("2199-02-03 00:00-24:00 UTC").unwrap();
+    let table = [
+        (
+            "schedule.windows",
+            Schedule {
+                windows: vec![past],
+                ..Schedule::default()
+            },
+        ),
+        (
+            "schedule.windows",
+            Schedule {
+                windows: vec![year],
+                ..Schedule::default()
+            },
+        ),
+        (
+            "schedule.deadline",
+            Schedule {
+                deadline: Some(now),
+                ..Schedule::default()
+            },
+        ),
+        (
+            "schedule.deadline",
+            Schedule {
+                windows: vec![window(now, HOUR * 2)],
+                deadline: Some(now.plus(HOUR)),
+                ..Schedule::default()
+            },
+        ),
+        (
+            "schedule.spread_seconds",
+            Schedule {
+                spread: DAY * 2,
+                ..Schedule::default()
+            },
+        ),
+    ];
+    for (wanted, schedule) in table {
+        let text = format!("{schedule:?}");
+        match deploy(&fixture, schedule, &[&device]).await {
+            Err(StoreError::Invalid { field, .. }) => assert_eq!(field, wanted, "{text}"),
+            other => panic!("{text}: {other:?}"),
         }
-        let all: Vec<&Device> = devices.iter().collect();
-        let schedule = Schedule { spread: HOUR, ..Schedule::default() };
-        deploy(&fixture, schedule, &all).await.unwrap();
-        let sessions: Vec<_> = devices.iter().map(|device| (device.id, 1)).collect();
-        let mut before = 0;
-        let mut steps = 0;
-        for _ in 0..6 {
-            fixture.clock.advance(MINUTE * 10);
-            let due = fixture.store.due_commands(&sessions).await.unwrap().len();
-            assert!(due >= before, "what is due stays due");
-            steps += usize::from(due > before);
-            before = due;
-        }
-        assert_eq!(before, devices.len(), "everybody within the hour");
-        assert!(steps > 2, "they came at {steps} moments only");
     }
-
-    async fn a_scheduled_deployment_is_held_until_its_start(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        fixture.bundle("app", "1").await;
-        let start = fixture.store.now().plus(DAY * 5);
-        let schedule = Schedule { start: Some(start), ..Schedule::default() };
-        let deployment = deploy(&fixture, schedule, &[&device]).await.unwrap();
-        assert_eq!(deployment.deployment.state, DeploymentState::Scheduled);
-        assert_eq!(deployment.deployment.opens_at, Some(start));
-        assert_eq!(fixture.state(&deployment, &device).await, State::Held);
-        let epoch = fixture.session(&device, 0, &[]).await.epoch;
-        let advanced = fixture.store.advance_rollouts().await.unwrap();
-        assert_eq!((advanced.applied, advanced.wake), (0, Some(start)));
-        fixture.store.pause_deployment(&caller("PauseDeployment"), deployment.deployment.id, "").await.unwrap();
-        let (resumed, _) = fixture.store.resume_deployment(&caller("ResumeDeployment"), deployment.deployment.id).await.unwrap();
-        assert_eq!(resumed.state, DeploymentState::Scheduled, "it still waits");
-        fixture.clock.advance(DAY * 4);
-        assert_eq!(fixture.store.expire_due().await.unwrap(), 0, "the time for delivery begins with the start");
-        fixture.clock.advance(DAY);
-        let advanced = fixture.store.advance_rollouts().await.unwrap();
-        assert_eq!(advanced.devices, [device.id]);
-        assert_eq!(fixture.due(&device, epoch).await.len(), 1);
-        let (attempt, _) = fixture.target(&deployment, &device).await;
-        fixture.report(&device, attempt, succeeded("1", b"1")).await;
-        fixture.store.advance_rollouts().await.unwrap();
-        let done = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
-        assert_eq!(done.result, Some(DeploymentResult::Succeeded));
-        assert!(fixture.kinds_of_events().await.contains(&"deployment.started".to_owned()));
-    }
-
-    async fn a_scheduled_deployment_can_be_cancelled_before_its_start(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        fixture.bundle("app", "1").await;
-        let schedule = Schedule { start: Some(fixture.store.now().plus(DAY)), ..Schedule::default() };
-        let deployment = deploy(&fixture, schedule, &[&device]).await.unwrap();
-        let (cancelled, _) = fixture.store.cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id).await.unwrap();
-        assert_eq!((cancelled.state, cancelled.result), (DeploymentState::Finished, Some(DeploymentResult::Cancelled)));
-        fixture.clock.advance(DAY * 2);
-        fixture.store.advance_rollouts().await.unwrap();
-        assert_eq!(fixture.state(&deployment, &device).await, State::Cancelled);
-    }
-
-    async fn a_deadline_closes_what_waits_and_calls_back_what_runs(database) {
-        let fixture = Fixture::new(database).await;
-        let (one, two) = (fixture.device("edge-1").await, fixture.device("edge-2").await);
-        fixture.bundle("app", "1").await;
-        let deadline = fixture.store.now().plus(MINUTE / 2);
-        let schedule = Schedule { deadline: Some(deadline), ..Schedule::default() };
-        let deployment = deploy(&fixture, schedule, &[&one, &two]).await.unwrap();
-        let epoch = fixture.session(&one, 0, &[]).await.epoch;
-        let (attempt, _) = fixture.target(&deployment, &one).await;
-        fixture.report(&one, attempt, ReportEvent::Accepted).await;
-        assert_eq!(fixture.store.expire_due().await.unwrap(), 0);
-        fixture.clock.advance(MINUTE / 2);
-        assert_eq!(fixture.store.expire_due().await.unwrap(), 2);
-        assert_eq!(fixture.store.expire_due().await.unwrap(), 0);
-        let done = fixture.store.get_deployment(deployment.deployment.id).await.unwrap();
-        assert_eq!((done.counts.expired, done.result), (2, Some(DeploymentResult::Failed)));
-        assert_eq!(fixture.due(&one, epoch).await, [("stop".to_owned(), attempt)]);
-        assert_eq!(fixture.report(&one, attempt, succeeded("1", b"1")).await, Disposition::Late);
-        let (_, target) = fixture.target(&deployment, &one).await;
-        assert!(target.state == State::Expired && target.late_outcome, "what it did is kept beside");
-    }
-
-    async fn schedules_under_which_nothing_could_begin_are_refused(database) {
-        let fixture = Fixture::new(database).await;
-        let device = fixture.device("edge-1").await;
-        fixture.bundle("app", "1").await;
-        let now = fixture.store.now();
-        let past = Window::parse("2020-02-03 00:00-24:00 UTC").unwrap();
-        let year = Window::parse("2199-02-03 00:00-24:00 UTC").unwrap();
-        let table = [
-            ("schedule.windows", Schedule { windows: vec![past], ..Schedule::default() }),
-            ("schedule.windows", Schedule { windows: vec![year], ..Schedule::default() }),
-            ("schedule.deadline", Schedule { deadline: Some(now), ..Schedule::default() }),
-            ("schedule.deadline", Schedule { windows: vec![window(now, HOUR * 2)], deadline: Some(now.plus(HOUR)), ..Schedule::default() }),
-            ("schedule.spread_seconds", Schedule { spread: DAY * 2, ..Schedule::default() }),
-        ];
-        for (wanted, schedule) in table {
-            let text = format!("{schedule:?}");
-            match deploy(&fixture, schedule, &[&device]).await {
-                Err(StoreError::Invalid { field, .. }) => assert_eq!(field, wanted, "{text}"),
-                other => panic!("{text}: {other:?}"),
-            }
-        }
-        let dates = fixture.store.list_deployments(kernex_server::store::Page::first(10)).await.unwrap();
-        assert!(dates.items.is_empty(), "nothing was written");
-    }
+    let dates = fixture
+        .store
+        .list_deployments(kernex_server::store::Page::first(10))
+        .await
+        .unwrap();
+    assert!(dates.items.is_empty(), "nothing was written");
 }

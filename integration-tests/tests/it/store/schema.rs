@@ -10,26 +10,35 @@ use sea_orm_migration::{MigratorTrait, sea_orm::Database as Db};
 
 use super::fixture::Fixture;
 
-both_databases! {
-    async fn every_change_can_be_reverted_and_made_again(database) {
-        let fixture = Fixture::new(database).await;
-        let cluster = fixture.store.cluster_id().await.unwrap();
-        fixture.store.migrate().await.unwrap();
-        assert_eq!(fixture.store.cluster_id().await.unwrap(), cluster);
-        fixture.store.clone().close().await.unwrap();
-        let db = Db::connect(&fixture.url).await.unwrap();
-        Migrator::down(&db, None).await.unwrap();
-        Migrator::up(&db, None).await.unwrap();
-        db.close().await.unwrap();
-    }
+both_databases![
+    every_change_can_be_reverted_and_made_again,
+    a_database_that_is_gone_is_unavailable,
+];
 
-    async fn a_database_that_is_gone_is_unavailable(database) {
-        let fixture = Fixture::new(database).await;
-        fixture.store.ping().await.unwrap();
-        fixture.store.clone().close().await.unwrap();
-        assert!(matches!(fixture.store.ping().await, Err(StoreError::Unavailable(_))));
-        assert!(matches!(fixture.store.expire_due().await, Err(StoreError::Unavailable(_))));
-    }
+async fn every_change_can_be_reverted_and_made_again(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let cluster = fixture.store.cluster_id().await.unwrap();
+    fixture.store.migrate().await.unwrap();
+    assert_eq!(fixture.store.cluster_id().await.unwrap(), cluster);
+    fixture.store.clone().close().await.unwrap();
+    let db = Db::connect(&fixture.url).await.unwrap();
+    Migrator::down(&db, None).await.unwrap();
+    Migrator::up(&db, None).await.unwrap();
+    db.close().await.unwrap();
+}
+
+async fn a_database_that_is_gone_is_unavailable(database: Database) {
+    let fixture = Fixture::new(database).await;
+    fixture.store.ping().await.unwrap();
+    fixture.store.clone().close().await.unwrap();
+    assert!(matches!(
+        fixture.store.ping().await,
+        Err(StoreError::Unavailable(_))
+    ));
+    assert!(matches!(
+        fixture.store.expire_due().await,
+        Err(StoreError::Unavailable(_))
+    ));
 }
 
 #[tokio::test]
