@@ -460,7 +460,7 @@ fn comments_are_no_wider_than_code() {
 }
 
 #[test]
-fn a_comment_is_wide_wherever_it_begins() {
+fn the_width_of_a_comment_counts_its_indentation() {
     let wide = "x".repeat(WIDTH);
     assert!(is_too_wide(&format!("    /// {wide}")));
     assert!(!is_too_wide(&format!("// {}", &wide[3..])));
@@ -494,7 +494,7 @@ fn what_goes_up_is_found_and_the_longest_path_says_the_floor() {
 }
 
 #[test]
-fn a_circle_is_found_however_it_is_spelt() {
+fn an_import_circle_is_found_however_it_is_written() {
     type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a [&'a str]]);
     let table: [Case<'_>; 6] = [
         (

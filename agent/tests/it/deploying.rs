@@ -118,7 +118,7 @@ async fn a_bundle_that_is_gone_fails_with_the_servers_words() {
 }
 
 #[tokio::test]
-async fn what_the_device_is_not_is_said() {
+async fn an_unmet_requirement_is_named_in_the_outcome() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let table = [
@@ -142,7 +142,7 @@ async fn what_the_device_is_not_is_said() {
 }
 
 #[tokio::test]
-async fn a_failure_leaves_or_brings_back_the_previous_release() {
+async fn after_a_failure_the_previous_release_is_current() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let good = bench.archive(&json!({"version": "good"}));
@@ -231,7 +231,7 @@ async fn a_stop_ends_a_download_that_hangs() {
 }
 
 #[tokio::test]
-async fn a_stop_that_comes_first_wins() {
+async fn a_stop_before_its_command_keeps_it_from_running() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let script = format!("echo ran >> {}", bench.witness().display());
@@ -251,7 +251,7 @@ async fn a_stop_that_comes_first_wins() {
 }
 
 #[tokio::test]
-async fn what_the_agent_does_not_know_is_answered_and_the_session_stays() {
+async fn unknown_messages_are_answered_unsupported_and_the_session_stays() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     session.send(None).await;

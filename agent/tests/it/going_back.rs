@@ -24,7 +24,7 @@ fn good(bench: &Bench, rollback: bool) -> Value {
 }
 
 #[tokio::test]
-async fn whatever_fails_after_the_start_brings_the_release_before_back() {
+async fn a_failure_at_any_step_brings_the_previous_release_back() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     for (with_rollback, bad, reason, wanted) in [
@@ -88,7 +88,7 @@ async fn a_pre_hook_that_refuses_leaves_everything_as_it_was() {
 }
 
 #[tokio::test]
-async fn without_a_release_before_it_says_so() {
+async fn a_failure_without_a_previous_release_says_so() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let bad = bench.archive(&json!({"version": "bad", "hooks": {"post": "exit 3"}}));
@@ -103,7 +103,7 @@ async fn without_a_release_before_it_says_so() {
 }
 
 #[tokio::test]
-async fn going_back_that_fails_says_what_failed_first_and_then() {
+async fn a_failed_rollback_names_both_failures() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let bundle = bench.archive(&json!({"version": "good", "rollback": {"script": "exit 4"}}));
@@ -123,7 +123,7 @@ async fn going_back_that_fails_says_what_failed_first_and_then() {
 }
 
 #[tokio::test]
-async fn a_crash_brings_the_release_before_back_with_its_script_once_a_session_confirms() {
+async fn after_a_crash_the_rollback_script_waits_for_a_confirmed_session() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let bundle = bench.archive(&good(&bench, true));
@@ -148,7 +148,7 @@ async fn a_crash_brings_the_release_before_back_with_its_script_once_a_session_c
 }
 
 #[tokio::test]
-async fn a_crash_while_going_back_does_not_run_its_script_again() {
+async fn a_crash_while_going_back_does_not_run_the_rollback_script_again() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let rollback = format!("{}; sleep 1000", says(&bench, "rollback"));
@@ -175,7 +175,7 @@ async fn a_crash_while_going_back_does_not_run_its_script_again() {
 }
 
 #[tokio::test]
-async fn a_tidy_stop_leaves_going_back_to_the_next_start() {
+async fn a_graceful_stop_leaves_going_back_to_the_next_start() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let bundle = bench.archive(&good(&bench, true));
@@ -219,7 +219,7 @@ async fn a_stop_kills_the_script_and_goes_back() {
 }
 
 #[tokio::test]
-async fn an_order_to_go_back_uses_the_copy_on_the_device() {
+async fn a_rollback_command_uses_the_release_on_the_device() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let old = bench.archive(&good(&bench, true));

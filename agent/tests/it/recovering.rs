@@ -66,7 +66,7 @@ async fn a_repeated_command_is_answered_from_the_journal_also_after_a_restart() 
 }
 
 #[tokio::test]
-async fn a_tidy_stop_kills_the_script_and_still_tells() {
+async fn a_graceful_stop_kills_the_script_and_reports_interrupted() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let bundle = bench.archive(&json!({"version": "1", "deploy": {"script": "sleep 1000"}}));
@@ -135,7 +135,7 @@ async fn a_crash_after_the_switch_switches_back() {
 }
 
 #[tokio::test]
-async fn what_had_not_begun_is_resumed_after_a_crash() {
+async fn an_attempt_that_had_not_begun_is_resumed_after_a_crash() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let bundle = bench.archive(&json!({"version": "1"}));
@@ -161,7 +161,7 @@ async fn what_had_not_begun_is_resumed_after_a_crash() {
 }
 
 #[tokio::test]
-async fn an_acceptance_the_server_does_not_want_is_given_up() {
+async fn an_attempt_the_server_does_not_know_is_given_up() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let bundle = bench.archive(&json!({"version": "1"}));
@@ -178,7 +178,7 @@ async fn an_acceptance_the_server_does_not_want_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_damaged_journal_costs_the_journal_and_not_the_identity() {
+async fn a_damaged_journal_is_replaced_and_the_identity_is_kept() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let journal = session.hello.journal_id.clone();
@@ -200,7 +200,7 @@ async fn a_damaged_journal_costs_the_journal_and_not_the_identity() {
 }
 
 #[tokio::test]
-async fn a_script_whose_journal_was_set_aside_is_found_and_ended() {
+async fn a_script_whose_journal_was_set_aside_is_found_and_killed() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     // A daemon of a release that is at work has the same marks and is nobody's business.

@@ -25,7 +25,7 @@ fn deferred(report: v1::Report) -> (u64, v1::Deferred) {
 }
 
 #[tokio::test]
-async fn each_run_runs_once_however_often_it_is_granted() {
+async fn each_run_runs_once_even_when_it_is_granted_twice() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let bundle = bench.archive(&hesitant(&bench));
@@ -79,7 +79,7 @@ async fn each_run_runs_once_however_often_it_is_granted() {
 }
 
 #[tokio::test]
-async fn others_are_worked_on_while_one_waits_and_a_stop_ends_the_waiting() {
+async fn other_attempts_run_while_one_is_deferred_and_a_stop_ends_the_deferral() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let bundle = bench.archive(&hesitant(&bench));
@@ -135,7 +135,7 @@ fn restarting(bench: &Bench, script: &str) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn after_the_restart_its_script_asked_for_an_attempt_goes_on_with_what_follows() {
+async fn after_the_restart_it_asked_for_an_attempt_continues() {
     for crash in [true, false] {
         let mut bench = Bench::new().await;
         let mut session = bench.server.session().await;
@@ -245,7 +245,7 @@ async fn a_restart_that_comes_too_late_is_a_failure_and_the_device_goes_back() {
 }
 
 #[tokio::test]
-async fn what_the_server_says_is_over_does_not_go_on_when_the_device_is_back() {
+async fn after_a_restart_an_attempt_the_server_stopped_does_not_continue() {
     for (overdue, state) in [
         (true, AttemptState::Failed),
         (false, AttemptState::Cancelled),
@@ -298,7 +298,7 @@ fn returning(bench: &Bench, with_rollback: bool) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn going_back_to_a_release_that_asks_for_a_restart_goes_on_with_health_after_it() {
+async fn going_back_to_a_release_that_asks_for_a_restart_continues_after_it() {
     for (with_rollback, wanted) in [
         (true, "rollback rollback\nhealth health\n"),
         (false, "script rollback\npost rollback\nhealth health\n"),
@@ -330,7 +330,7 @@ async fn going_back_to_a_release_that_asks_for_a_restart_goes_on_with_health_aft
 }
 
 #[tokio::test]
-async fn going_back_whose_restart_does_not_come_or_proves_nothing_has_failed() {
+async fn going_back_fails_when_its_restart_does_not_come_or_health_fails() {
     for comes in [true, false] {
         let mut bench = Bench::new().await;
         let mut session = bench.server.session().await;
@@ -373,7 +373,7 @@ async fn going_back_whose_restart_does_not_come_or_proves_nothing_has_failed() {
 }
 
 #[tokio::test]
-async fn an_order_to_go_back_goes_on_after_the_restart_that_its_script_asked_for() {
+async fn a_rollback_command_continues_after_the_restart_it_asked_for() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let old = bench.archive(&returning(&bench, true));
@@ -405,7 +405,7 @@ async fn an_order_to_go_back_goes_on_after_the_restart_that_its_script_asked_for
 }
 
 #[tokio::test]
-async fn exit_75_without_a_word_about_a_restart_is_a_failure() {
+async fn exit_75_without_an_expected_restart_is_a_failure() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let bundle = bench.archive(&json!({"version": "1", "deploy": {"script": "exit 75"}}));
@@ -416,7 +416,7 @@ async fn exit_75_without_a_word_about_a_restart_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_run_of_an_attempt_never_seen_is_taken() {
+async fn a_later_run_of_an_unknown_attempt_is_accepted() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let bundle = bench.archive(&json!({"version": "1"}));

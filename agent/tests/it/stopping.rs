@@ -43,7 +43,7 @@ async fn until_says(bench: &Bench, file: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_stop_is_answered_when_the_script_is_dead_and_before_the_device_went_back() {
+async fn a_stop_is_answered_when_the_script_is_dead_and_before_going_back() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let good = bench.archive(&slow_to_return(&bench));
@@ -73,7 +73,7 @@ async fn a_stop_is_answered_when_the_script_is_dead_and_before_the_device_went_b
 }
 
 #[tokio::test]
-async fn an_answer_that_was_lost_with_its_session_is_given_again() {
+async fn an_answer_to_a_stop_is_repeated_in_the_next_session() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let good = bench.archive(&slow_to_return(&bench));
@@ -138,7 +138,7 @@ async fn going_back_that_is_stopped_leaves_its_script_unfinished_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_stop_of_going_back_that_finds_a_script_of_the_deploy_lets_the_device_go_back() {
+async fn a_stop_meant_for_going_back_does_not_prevent_it() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let good = bench.archive(&json!({"version": "good", "rollback": {"script": "true"}}));
@@ -155,7 +155,7 @@ async fn a_stop_of_going_back_that_finds_a_script_of_the_deploy_lets_the_device_
 }
 
 #[tokio::test]
-async fn going_back_that_goes_on_after_a_restart_of_the_agent_is_stopped_like_any_other() {
+async fn going_back_can_be_stopped_after_a_restart_of_the_agent() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let good = bench.archive(&slow_to_return(&bench));
@@ -181,7 +181,7 @@ async fn going_back_that_goes_on_after_a_restart_of_the_agent_is_stopped_like_an
 }
 
 #[tokio::test]
-async fn going_back_that_hangs_ends_with_the_time_it_has() {
+async fn going_back_that_hangs_ends_at_its_deadline() {
     let mut bench = Bench::new().await;
     let mut session = bench.server.session().await;
     let good = bench.archive(&slow_to_return(&bench));
@@ -219,7 +219,7 @@ struct ProgressOfBefore {
 }
 
 #[test]
-fn a_server_of_before_reads_progress_without_what_it_does_not_know() {
+fn an_old_server_can_read_new_progress_reports() {
     let told = Progress {
         step: Step::Script.into(),
         bytes_done: 3,

@@ -70,9 +70,9 @@ impl Site {
 both_databases![
     a_halt_overtakes_a_download_on_a_narrow_link,
     heartbeats_go_on_while_a_slow_link_is_full_of_a_download,
-    a_download_has_a_connection_while_it_lasts,
-    a_download_whose_connection_is_lost_goes_on_and_the_session_does_not_notice,
-    a_download_is_no_faster_than_the_device_allows,
+    a_download_has_a_connection_of_its_own_while_it_lasts,
+    a_download_resumes_after_its_connection_is_lost_and_the_session_stays,
+    a_download_keeps_to_the_rate_limit_of_the_device,
 ];
 
 async fn a_halt_overtakes_a_download_on_a_narrow_link(database: Database) {
@@ -145,7 +145,7 @@ async fn heartbeats_go_on_while_a_slow_link_is_full_of_a_download(database: Data
     );
 }
 
-async fn a_download_has_a_connection_while_it_lasts(database: Database) {
+async fn a_download_has_a_connection_of_its_own_while_it_lasts(database: Database) {
     let site = Site::new(database, 4).await;
     assert_eq!(site.proxy.open(), 1, "the session's");
     site.proxy.throttle(400_000);
@@ -163,9 +163,7 @@ async fn a_download_has_a_connection_while_it_lasts(database: Database) {
     .await;
 }
 
-async fn a_download_whose_connection_is_lost_goes_on_and_the_session_does_not_notice(
-    database: Database,
-) {
+async fn a_download_resumes_after_its_connection_is_lost_and_the_session_stays(database: Database) {
     const SIZE: u64 = 8 << 20;
     let site = Site::new(database, 8).await;
     let before = (site.agent.process().said(), site.proxy.bytes_down());
@@ -197,7 +195,7 @@ async fn a_download_whose_connection_is_lost_goes_on_and_the_session_does_not_no
     );
 }
 
-async fn a_download_is_no_faster_than_the_device_allows(database: Database) {
+async fn a_download_keeps_to_the_rate_limit_of_the_device(database: Database) {
     let limited = AgentOptions::named("edge-1").env("KERNEX_AGENT_MAX_DOWNLOAD_RATE", "1MiB");
     let site = Site::with(database, 4, limited).await;
     let begun = Instant::now();

@@ -54,19 +54,19 @@ fn reason(status: &Status) -> String {
 
 both_databases![
     a_bundle_comes_back_byte_for_byte,
-    a_target_downloads_byte_for_byte_and_resumes_at_any_offset,
-    a_reader_who_leaves_in_the_middle_leaves_no_file_open,
+    an_agent_downloads_byte_for_byte_and_resumes_at_any_offset,
+    a_download_that_is_given_up_leaves_no_file_open,
     sixty_four_readers_at_once_need_little_memory,
     the_same_bytes_again_are_the_same_bundle,
     an_upload_can_name_the_bundle,
     an_aborted_upload_leaves_nothing,
-    an_upload_that_is_not_what_it_promised_is_refused,
-    unsafe_archives_are_refused_at_the_door,
-    a_manifest_that_will_not_do_is_refused_with_field_and_reason,
-    plain_archives_of_every_kind_are_welcome,
-    a_bundle_that_is_needed_is_not_deleted,
+    an_upload_that_does_not_match_its_header_is_refused,
+    unsafe_archives_are_refused_at_upload,
+    an_invalid_manifest_is_refused_with_field_and_reason,
+    ordinary_archives_of_every_format_are_accepted,
+    a_bundle_in_use_is_not_deleted,
     roles_limit_what_a_token_may_do,
-    two_hundred_mebibytes_pass_in_flat_memory,
+    an_upload_of_two_hundred_mebibytes_needs_little_memory,
 ];
 
 async fn a_bundle_comes_back_byte_for_byte(database: Database) {
@@ -114,7 +114,7 @@ async fn a_bundle_comes_back_byte_for_byte(database: Database) {
     assert_eq!(unknown.code(), Code::NotFound);
 }
 
-async fn a_target_downloads_byte_for_byte_and_resumes_at_any_offset(database: Database) {
+async fn an_agent_downloads_byte_for_byte_and_resumes_at_any_offset(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
@@ -135,7 +135,7 @@ async fn a_target_downloads_byte_for_byte_and_resumes_at_any_offset(database: Da
     assert!(rest.is_empty(), "nothing is left at the end");
 }
 
-async fn a_reader_who_leaves_in_the_middle_leaves_no_file_open(database: Database) {
+async fn a_download_that_is_given_up_leaves_no_file_open(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
@@ -253,7 +253,7 @@ async fn an_aborted_upload_leaves_nothing(database: Database) {
     operator.push(&archive).await;
 }
 
-async fn an_upload_that_is_not_what_it_promised_is_refused(database: Database) {
+async fn an_upload_that_does_not_match_its_header_is_refused(database: Database) {
     let options = ServerOptions::default().env("KERNEX_MAX_BUNDLE_SIZE", "1MiB");
     let server = TestServer::start_with(database, options).await;
     let operator = server.operator();
@@ -291,7 +291,7 @@ async fn an_upload_that_is_not_what_it_promised_is_refused(database: Database) {
     assert!(names(&operator).await.is_empty());
 }
 
-async fn unsafe_archives_are_refused_at_the_door(database: Database) {
+async fn unsafe_archives_are_refused_at_upload(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let good = || BundleBuilder::script("app", "1.0", "true");
@@ -339,7 +339,7 @@ async fn unsafe_archives_are_refused_at_the_door(database: Database) {
     assert!(server.blobs().is_empty(), "{:?}", server.blobs());
 }
 
-async fn a_manifest_that_will_not_do_is_refused_with_field_and_reason(database: Database) {
+async fn an_invalid_manifest_is_refused_with_field_and_reason(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let none = BundleBuilder::empty().file("run.sh", "true").gzip().await;
@@ -380,7 +380,7 @@ async fn a_manifest_that_will_not_do_is_refused_with_field_and_reason(database: 
     assert!(names(&operator).await.is_empty());
 }
 
-async fn plain_archives_of_every_kind_are_welcome(database: Database) {
+async fn ordinary_archives_of_every_format_are_accepted(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let _agent = server.agent("edge-1").await;
@@ -412,7 +412,7 @@ async fn plain_archives_of_every_kind_are_welcome(database: Database) {
     assert_eq!(versions[0].version, "4");
 }
 
-async fn a_bundle_that_is_needed_is_not_deleted(database: Database) {
+async fn a_bundle_in_use_is_not_deleted(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let _agent = server.agent("edge-1").await;
@@ -472,7 +472,7 @@ async fn roles_limit_what_a_token_may_do(database: Database) {
     }
 }
 
-async fn two_hundred_mebibytes_pass_in_flat_memory(database: Database) {
+async fn an_upload_of_two_hundred_mebibytes_needs_little_memory(database: Database) {
     const ALLOWED: u64 = 64 << 20;
     let server = TestServer::start(database).await;
     let operator = server.operator();

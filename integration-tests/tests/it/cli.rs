@@ -10,12 +10,12 @@ use kernex_proto::v1::{CreateOperatorTokenRequest, Role};
 const NOT_FOUND: Option<i32> = Some(5);
 
 both_databases![
-    the_whole_way_from_a_folder_to_a_device,
-    what_nothing_needs_is_collected,
+    a_folder_is_packed_pushed_and_deployed_to_a_device,
+    unused_bundles_are_garbage_collected,
     exit_codes_say_what_happened,
 ];
 
-async fn the_whole_way_from_a_folder_to_a_device(database: Database) {
+async fn a_folder_is_packed_pushed_and_deployed_to_a_device(database: Database) {
     let server = TestServer::start(database).await;
     let ctl = Ctl::on(&server);
     let app = server.scratch().join("app");
@@ -74,7 +74,7 @@ async fn the_whole_way_from_a_folder_to_a_device(database: Database) {
     assert!(yaml.contains("name: edge-1"), "{yaml}");
 }
 
-async fn what_nothing_needs_is_collected(database: Database) {
+async fn unused_bundles_are_garbage_collected(database: Database) {
     let server = TestServer::start(database).await;
     let ctl = Ctl::on(&server);
     let _agent = server.agent("edge-1").await;
@@ -177,7 +177,7 @@ async fn exit_codes_say_what_happened(database: Database) {
 }
 
 #[test]
-fn a_control_plane_that_is_not_there_is_exit_code_seven_and_says_what_to_do() {
+fn an_unreachable_server_is_exit_code_seven_with_a_next_step() {
     let home = tempfile::tempdir().unwrap();
     let mut list = Ctl::at(home.path()).command(&["device", "list"]);
     list.env("KERNEX_SERVER", format!("http://127.0.0.1:{}", free_port()))
@@ -193,7 +193,7 @@ fn a_control_plane_that_is_not_there_is_exit_code_seven_and_says_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_of_another_ca_and_one_of_another_name_have_a_next_step_of_their_own() {
+async fn a_wrong_ca_and_a_wrong_host_name_each_have_a_next_step() {
     let server = TestServer::start(Database::Sqlite).await;
     let stranger = TestServer::start(Database::Sqlite).await;
     let home = tempfile::tempdir().unwrap();
@@ -224,7 +224,7 @@ fn without_a_context_it_says_how_to_make_one() {
 }
 
 #[test]
-fn packing_the_same_files_gives_the_same_bytes_and_honours_kernexignore() {
+fn packing_is_reproducible_and_honours_kernexignore() {
     let home = tempfile::tempdir().unwrap();
     let ctl = Ctl::at(home.path());
     for copy in ["one", "two"] {
@@ -244,7 +244,7 @@ fn packing_the_same_files_gives_the_same_bytes_and_honours_kernexignore() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_that_leaves_early_is_fine() {
+async fn a_closed_pipe_is_no_error() {
     let server = TestServer::start(Database::Sqlite).await;
     let ctl = Ctl::on(&server);
     server.raw_device("edge-1").await;

@@ -22,12 +22,12 @@ async fn in_state(ctl: &Ctl<'_>, device: &str, state: &str, revision: u64) -> Va
 }
 
 both_databases![
-    a_configuration_reaches_those_it_means_and_stays,
-    a_configuration_that_cannot_be_is_refused_and_the_one_before_stays,
-    a_device_that_is_away_gets_its_configuration_when_it_comes_back,
+    a_configuration_reaches_the_devices_it_selects_and_stays,
+    an_invalid_configuration_is_refused_and_the_previous_one_stays,
+    an_offline_device_gets_its_configuration_when_it_comes_back,
 ];
 
-async fn a_configuration_reaches_those_it_means_and_stays(database: Database) {
+async fn a_configuration_reaches_the_devices_it_selects_and_stays(database: Database) {
     let mut server = TestServer::start(database).await;
     let berlin = AgentOptions::named("edge-1").label("site", "berlin");
     let mut agent = server.agent_with(berlin).await;
@@ -91,7 +91,7 @@ async fn a_configuration_reaches_those_it_means_and_stays(database: Database) {
     );
 }
 
-async fn a_configuration_that_cannot_be_is_refused_and_the_one_before_stays(database: Database) {
+async fn an_invalid_configuration_is_refused_and_the_previous_one_stays(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let ctl = Ctl::on(&server);
@@ -151,7 +151,7 @@ async fn a_configuration_that_cannot_be_is_refused_and_the_one_before_stays(data
     );
 }
 
-async fn a_device_that_is_away_gets_its_configuration_when_it_comes_back(database: Database) {
+async fn an_offline_device_gets_its_configuration_when_it_comes_back(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let ctl = Ctl::on(&server);

@@ -38,8 +38,8 @@ fn complaint(mut command: Command) -> String {
 
 both_databases![
     health_and_reflection_answer,
-    everything_is_there_after_a_restart,
-    migrating_by_hand_is_enough_and_harmless,
+    a_restarted_server_still_has_everything,
+    migrating_by_hand_is_enough_and_may_be_repeated,
 ];
 
 async fn health_and_reflection_answer(database: Database) {
@@ -104,7 +104,7 @@ async fn health_and_reflection_answer(database: Database) {
     }
 }
 
-async fn everything_is_there_after_a_restart(database: Database) {
+async fn a_restarted_server_still_has_everything(database: Database) {
     let mut server = TestServer::start(database).await;
     server.raw_device("edge-1").await;
     let before = server.operator().device("edge-1").await;
@@ -118,7 +118,7 @@ async fn everything_is_there_after_a_restart(database: Database) {
     );
 }
 
-async fn migrating_by_hand_is_enough_and_harmless(database: Database) {
+async fn migrating_by_hand_is_enough_and_may_be_repeated(database: Database) {
     let folder = tempfile::tempdir().unwrap();
     let url = database.fresh_url(folder.path()).await;
     for _ in 0..2 {
@@ -135,7 +135,7 @@ async fn migrating_by_hand_is_enough_and_harmless(database: Database) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_first_start_keeps_its_secrets_and_says_what_comes_next() {
+async fn the_first_start_prints_no_secret_and_says_the_next_step() {
     let server = TestServer::start(Database::Sqlite).await;
     for secret in ["ca.key", "server.key", "admin.token"] {
         let mode = fs::metadata(server.data().join(secret))
@@ -182,7 +182,7 @@ async fn plaintext_is_refused_on_a_tls_port() {
 }
 
 #[test]
-fn a_port_in_use_is_said_in_one_sentence() {
+fn a_port_in_use_is_reported_in_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -199,7 +199,7 @@ fn a_port_in_use_is_said_in_one_sentence() {
 }
 
 #[test]
-fn an_unwritable_folder_is_said_in_one_sentence() {
+fn an_unwritable_folder_is_reported_in_one_sentence() {
     // A file where the folder should be: nobody can write there, not even root.
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
@@ -212,7 +212,7 @@ fn an_unwritable_folder_is_said_in_one_sentence() {
 }
 
 #[test]
-fn a_database_that_does_not_answer_is_said_in_one_sentence() {
+fn a_database_that_does_not_answer_is_reported_in_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let mut serve = command("serve");
     serve.arg("--data-dir").arg(folder.path());
@@ -230,7 +230,7 @@ fn a_database_that_does_not_answer_is_said_in_one_sentence() {
 }
 
 #[test]
-fn bad_settings_are_said_before_anything_happens() {
+fn bad_settings_are_reported_before_anything_else_happens() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("kernex.toml");
     fs::write(&file, "lisen = \"127.0.0.1:1\"\n").unwrap();

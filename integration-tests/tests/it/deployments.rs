@@ -15,23 +15,23 @@ use serde_json::json;
 use tonic::Code;
 
 both_databases![
-    a_bundle_reaches_a_device_runs_and_its_truth_comes_back,
+    a_deployment_runs_on_its_device_and_its_outcome_is_recorded,
     a_pending_deployment_reaches_a_device_that_connects_later,
     a_pending_deployment_outlives_a_killed_server,
-    an_online_device_is_told_at_once,
+    an_online_device_gets_its_command_at_once,
     the_command_names_the_bundle,
-    three_devices_at_once_get_it_exactly_once_each,
-    a_newer_deployment_takes_the_place_of_one_that_has_not_started,
-    what_was_pushed_a_moment_ago_is_not_taken_for_never_begun,
-    cancelling_ends_what_has_not_started_at_once,
-    a_stop_reaches_a_device_that_was_away,
+    three_devices_at_once_each_get_one_command,
+    a_newer_deployment_supersedes_one_that_has_not_begun,
+    a_newer_deployment_waits_for_an_attempt_that_was_just_pushed,
+    cancelling_closes_targets_that_have_not_begun_at_once,
+    a_stop_reaches_a_device_that_was_offline,
     targets_are_chosen_by_id_name_and_label,
     the_same_request_again_is_the_same_deployment,
-    one_that_cannot_be_reached_expires,
+    a_target_that_cannot_be_reached_expires,
     watchers_see_a_snapshot_every_change_and_the_end,
 ];
 
-async fn a_bundle_reaches_a_device_runs_and_its_truth_comes_back(database: Database) {
+async fn a_deployment_runs_on_its_device_and_its_outcome_is_recorded(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
@@ -143,7 +143,7 @@ async fn a_pending_deployment_outlives_a_killed_server(database: Database) {
     server.operator().finished(&id).await;
 }
 
-async fn an_online_device_is_told_at_once(database: Database) {
+async fn an_online_device_gets_its_command_at_once(database: Database) {
     // Nothing but the push itself can bring the command in time: no heartbeat is due for an
     // hour.
     let options = ServerOptions::default().env("KERNEX_HEARTBEAT_INTERVAL", "1h");
@@ -194,7 +194,7 @@ async fn the_command_names_the_bundle(database: Database) {
     );
 }
 
-async fn three_devices_at_once_get_it_exactly_once_each(database: Database) {
+async fn three_devices_at_once_each_get_one_command(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let witness = server.scratch().join("witness");
@@ -236,7 +236,7 @@ async fn three_devices_at_once_get_it_exactly_once_each(database: Database) {
     assert_eq!(lines, ["edge-1", "edge-2", "edge-3"]);
 }
 
-async fn a_newer_deployment_takes_the_place_of_one_that_has_not_started(database: Database) {
+async fn a_newer_deployment_supersedes_one_that_has_not_begun(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
@@ -274,7 +274,7 @@ async fn a_newer_deployment_takes_the_place_of_one_that_has_not_started(database
     );
 }
 
-async fn what_was_pushed_a_moment_ago_is_not_taken_for_never_begun(database: Database) {
+async fn a_newer_deployment_waits_for_an_attempt_that_was_just_pushed(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
@@ -306,7 +306,7 @@ async fn what_was_pushed_a_moment_ago_is_not_taken_for_never_begun(database: Dat
     );
 }
 
-async fn cancelling_ends_what_has_not_started_at_once(database: Database) {
+async fn cancelling_closes_targets_that_have_not_begun_at_once(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     server.raw_device("edge-1").await;
@@ -334,7 +334,7 @@ async fn cancelling_ends_what_has_not_started_at_once(database: Database) {
     assert_eq!(again.code(), Code::FailedPrecondition);
 }
 
-async fn a_stop_reaches_a_device_that_was_away(database: Database) {
+async fn a_stop_reaches_a_device_that_was_offline(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
@@ -474,7 +474,7 @@ async fn the_same_request_again_is_the_same_deployment(database: Database) {
     );
 }
 
-async fn one_that_cannot_be_reached_expires(database: Database) {
+async fn a_target_that_cannot_be_reached_expires(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     server.raw_device("edge-1").await;

@@ -6,7 +6,7 @@ use kernex_integration_tests::{Ctl, process::Process, wait::seen, wait_for};
 use rustix::process::Signal;
 
 #[test]
-fn once_deploys_the_example_and_leaves_nothing_behind() {
+fn dev_once_deploys_the_example_and_leaves_nothing_behind() {
     let home = tempfile::tempdir().unwrap();
     let temporary = home.path().join("tmp");
     fs::create_dir(&temporary).unwrap();
@@ -31,7 +31,7 @@ fn once_deploys_the_example_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_stays_up_with_a_context_until_it_is_told_to_go() {
+async fn dev_stays_up_until_it_is_interrupted() {
     let home = tempfile::tempdir().unwrap();
     let ctl = Ctl::at(home.path());
     let data = home.path().join("fleet");

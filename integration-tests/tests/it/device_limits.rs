@@ -63,12 +63,12 @@ fn runs(name: &str, version: &str) -> report::Event {
 }
 
 both_databases![
-    outcomes_without_end_are_heard_later_and_none_is_lost,
-    progress_without_end_is_dropped_and_the_outcome_behind_it_is_not,
-    drift_without_end_is_told_sixty_times_and_goes_when_it_is_over,
+    a_flood_of_outcomes_is_slowed_down_and_none_is_lost,
+    a_flood_of_progress_is_dropped_and_the_outcome_after_it_is_not,
+    endless_drift_makes_sixty_events_and_settles_when_it_ends,
 ];
 
-async fn outcomes_without_end_are_heard_later_and_none_is_lost(database: Database) {
+async fn a_flood_of_outcomes_is_slowed_down_and_none_is_lost(database: Database) {
     let (server, http, _device, mut session) = monitored(database).await;
     let operator = server.operator();
     let _honest = server.agent("honest").await;
@@ -128,7 +128,7 @@ async fn outcomes_without_end_are_heard_later_and_none_is_lost(database: Databas
     assert_eq!(shown, [("app", "700"), ("first", "7")]);
 }
 
-async fn progress_without_end_is_dropped_and_the_outcome_behind_it_is_not(database: Database) {
+async fn a_flood_of_progress_is_dropped_and_the_outcome_after_it_is_not(database: Database) {
     let (server, http, _device, mut session) = monitored(database).await;
     let operator = server.operator();
     let bundle = operator
@@ -163,7 +163,7 @@ async fn progress_without_end_is_dropped_and_the_outcome_behind_it_is_not(databa
     assert!((100.0..400.0).contains(&dropped), "{dropped}");
 }
 
-async fn drift_without_end_is_told_sixty_times_and_goes_when_it_is_over(database: Database) {
+async fn endless_drift_makes_sixty_events_and_settles_when_it_ends(database: Database) {
     let (server, http, _device, session) = monitored(database).await;
     let operator = server.operator();
     let beat = async |seq, versions: &[(String, String)]| {

@@ -54,15 +54,13 @@ async fn told(operator: &Operator, many: usize) -> Vec<String> {
 }
 
 both_databases![
-    a_device_that_cannot_write_anything_down_is_seen_and_gets_no_commands_until_it_can,
-    a_session_that_was_not_confirmed_is_for_heartbeats_only,
-    an_ailing_session_ends_like_any_other,
-    an_agent_without_a_network_tries_to_enrol_until_it_can,
+    a_device_that_cannot_write_is_shown_and_gets_no_commands_until_it_can,
+    an_unconfirmed_session_may_send_only_heartbeats,
+    a_session_with_a_disk_fault_ends_like_any_other,
+    an_agent_without_a_network_keeps_trying_to_enrol,
 ];
 
-async fn a_device_that_cannot_write_anything_down_is_seen_and_gets_no_commands_until_it_can(
-    database: Database,
-) {
+async fn a_device_that_cannot_write_is_shown_and_gets_no_commands_until_it_can(database: Database) {
     let server = TestServer::start(database).await;
     let (ctl, operator) = (Ctl::on(&server), server.operator());
     let mut sick = server.raw_device("sick").await;
@@ -125,7 +123,7 @@ async fn a_device_that_cannot_write_anything_down_is_seen_and_gets_no_commands_u
     );
 }
 
-async fn a_session_that_was_not_confirmed_is_for_heartbeats_only(database: Database) {
+async fn an_unconfirmed_session_may_send_only_heartbeats(database: Database) {
     let server = TestServer::start(database).await;
     let device = server.raw_device("edge-1").await;
     let accepted = Report {
@@ -145,7 +143,7 @@ async fn a_session_that_was_not_confirmed_is_for_heartbeats_only(database: Datab
     assert_eq!(silent, Code::InvalidArgument);
 }
 
-async fn an_ailing_session_ends_like_any_other(database: Database) {
+async fn a_session_with_a_disk_fault_ends_like_any_other(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
@@ -166,7 +164,7 @@ async fn an_ailing_session_ends_like_any_other(database: Database) {
     assert_eq!(last.end().await, Code::Unauthenticated);
 }
 
-async fn an_agent_without_a_network_tries_to_enrol_until_it_can(database: Database) {
+async fn an_agent_without_a_network_keeps_trying_to_enrol(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let proxy = Proxy::to(server.port()).await;
@@ -349,7 +347,7 @@ async fn an_agent_on_a_read_only_disk_says_so_and_goes_on_once_it_can_write() {
     not(kernex_disks),
     ignore = "needs root, mkfs.ext4 and loop devices; fails instead with CI=true"
 )]
-async fn an_agent_whose_disk_fails_stays_in_sight_and_is_itself_after_the_repair() {
+async fn an_agent_whose_disk_fails_stays_online_and_recovers_after_the_repair() {
     let disk = DiskImage::new(64).expect(NO_DISKS);
     let (server, mut agent) = with_state(disk.path().join("state")).await;
     let operator = server.operator();

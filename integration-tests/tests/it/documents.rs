@@ -138,7 +138,7 @@ fn sources(folder: &Path, found: &mut String) {
 }
 
 #[test]
-fn every_test_that_a_promise_names_exists() {
+fn every_test_named_in_the_documents_exists() {
     let mut code = String::new();
     for (crate_, folder) in [
         ("proto", "src"),

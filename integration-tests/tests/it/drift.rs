@@ -30,13 +30,13 @@ fn switch(agent: &TestAgent, version: &str) {
 }
 
 both_databases![
-    a_release_switched_by_hand_is_drift_until_it_is_switched_back,
+    a_release_that_is_switched_by_hand_drifts_until_it_is_switched_back,
     a_deployment_settles_a_device_that_drifted,
-    many_deployments_with_quick_heartbeats_never_look_like_drift,
+    many_deployments_with_frequent_heartbeats_show_no_drift,
     a_release_that_crashes_in_a_loop_does_not_succeed,
 ];
 
-async fn a_release_switched_by_hand_is_drift_until_it_is_switched_back(database: Database) {
+async fn a_release_that_is_switched_by_hand_drifts_until_it_is_switched_back(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let ctl = Ctl::on(&server);
@@ -128,7 +128,7 @@ async fn a_deployment_settles_a_device_that_drifted(database: Database) {
     );
 }
 
-async fn many_deployments_with_quick_heartbeats_never_look_like_drift(database: Database) {
+async fn many_deployments_with_frequent_heartbeats_show_no_drift(database: Database) {
     let options = kernex_integration_tests::ServerOptions::default()
         .env("KERNEX_HEARTBEAT_INTERVAL", "100ms");
     let server = TestServer::start_with(database, options).await;

@@ -22,11 +22,11 @@ use tonic::Code;
 both_databases![
     a_device_enrols_and_can_be_listed_and_read,
     lists_come_in_pages,
-    the_same_key_is_the_same_device_and_uses_nothing_up,
+    a_device_that_enrols_again_uses_up_no_token,
     a_name_held_by_another_key_is_refused,
-    without_proof_of_the_key_nothing_is_learnt,
+    enrolment_without_proof_of_the_key_reveals_nothing,
     a_revoked_token_lets_nobody_in,
-    a_new_key_takes_a_device_over_with_a_replace_token,
+    a_replace_token_gives_the_device_to_a_new_key,
 ];
 
 async fn a_device_enrols_and_can_be_listed_and_read(database: Database) {
@@ -105,7 +105,7 @@ async fn lists_come_in_pages(database: Database) {
     assert_eq!(refused.code(), Code::InvalidArgument);
 }
 
-async fn the_same_key_is_the_same_device_and_uses_nothing_up(database: Database) {
+async fn a_device_that_enrols_again_uses_up_no_token(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let token = operator.enrollment_token(&[]).await;
@@ -147,7 +147,7 @@ async fn a_name_held_by_another_key_is_refused(database: Database) {
     assert_eq!(free.unwrap().name, "edge-2", "a refusal uses nothing up");
 }
 
-async fn without_proof_of_the_key_nothing_is_learnt(database: Database) {
+async fn enrolment_without_proof_of_the_key_reveals_nothing(database: Database) {
     let server = TestServer::start(database).await;
     let known = server.raw_device("edge-1").await;
     let text = server.operator().enrollment_token(&[]).await;
@@ -192,7 +192,7 @@ async fn a_revoked_token_lets_nobody_in(database: Database) {
     assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
 }
 
-async fn a_new_key_takes_a_device_over_with_a_replace_token(database: Database) {
+async fn a_replace_token_gives_the_device_to_a_new_key(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut old = server.raw_device("edge-1").await;

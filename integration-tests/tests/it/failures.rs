@@ -18,10 +18,10 @@ fn failed_with(target: &Target, reason: FailureReason) {
 
 both_databases![
     a_download_that_is_cut_resumes_where_it_was,
-    a_download_does_not_outlive_its_session_on_a_link_that_died_without_a_word,
+    a_download_ends_with_its_session_on_a_silently_dead_link,
     a_download_over_a_dead_link_is_tried_again,
-    a_bundle_that_is_gone_fails_the_download,
-    bytes_flipped_in_the_store_are_noticed,
+    a_bundle_missing_from_the_store_fails_the_download,
+    a_bundle_damaged_in_the_store_is_noticed,
     a_report_that_cannot_be_delivered_is_kept_and_applied_once,
     a_report_survives_a_killed_server_and_a_restarted_agent,
 ];
@@ -70,9 +70,7 @@ async fn a_download_that_is_cut_resumes_where_it_was(database: Database) {
     );
 }
 
-async fn a_download_does_not_outlive_its_session_on_a_link_that_died_without_a_word(
-    database: Database,
-) {
+async fn a_download_ends_with_its_session_on_a_silently_dead_link(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let proxy = Proxy::to(server.port()).await;
@@ -144,7 +142,7 @@ async fn a_download_over_a_dead_link_is_tried_again(database: Database) {
     );
 }
 
-async fn a_bundle_that_is_gone_fails_the_download(database: Database) {
+async fn a_bundle_missing_from_the_store_fails_the_download(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
@@ -158,7 +156,7 @@ async fn a_bundle_that_is_gone_fails_the_download(database: Database) {
     assert!(agent.releases("app").is_empty());
 }
 
-async fn bytes_flipped_in_the_store_are_noticed(database: Database) {
+async fn a_bundle_damaged_in_the_store_is_noticed(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;

@@ -110,21 +110,19 @@ async fn stop(session: &mut RawSession, of: &Command) {
 }
 
 both_databases![
-    a_halt_names_who_has_answered_and_reaches_the_others_when_they_are_back,
-    a_halt_is_acknowledged_when_the_script_is_dead_and_the_device_goes_back_after_that,
-    a_halt_ends_what_is_seen_going_back_and_names_the_script_that_is_unfinished,
-    a_cancellation_lets_a_device_go_back_in_peace,
-    what_ended_before_it_heard_of_the_halt_is_told_as_it_ended,
-    who_does_not_know_the_answer_is_waited_for_until_its_outcome,
-    a_halt_kills_the_scripts_that_run,
-    a_halt_aborts_a_download_and_leaves_nothing_of_it_on_the_disk,
-    who_does_not_answer_in_time_is_named_and_the_command_says_so,
+    a_halt_names_who_answered_and_reaches_offline_devices_later,
+    a_halt_is_acknowledged_before_the_device_goes_back,
+    a_second_halt_stops_going_back_and_names_the_unfinished_script,
+    a_cancel_does_not_interrupt_going_back,
+    an_attempt_that_ended_before_the_halt_keeps_its_outcome,
+    an_old_agent_acknowledges_a_halt_by_its_outcome,
+    a_halt_kills_running_scripts,
+    a_halt_aborts_a_download_and_leaves_no_file_of_it,
+    devices_that_do_not_answer_a_halt_in_time_are_named,
     two_hundred_downloads_are_halted_together,
 ];
 
-async fn a_halt_names_who_has_answered_and_reaches_the_others_when_they_are_back(
-    database: Database,
-) {
+async fn a_halt_names_who_answered_and_reaches_offline_devices_later(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut here = server.raw_device("here").await;
@@ -185,9 +183,7 @@ async fn a_halt_names_who_has_answered_and_reaches_the_others_when_they_are_back
     assert_eq!(over.code(), Code::FailedPrecondition);
 }
 
-async fn a_halt_is_acknowledged_when_the_script_is_dead_and_the_device_goes_back_after_that(
-    database: Database,
-) {
+async fn a_halt_is_acknowledged_before_the_device_goes_back(database: Database) {
     let server = TestServer::start(database).await;
     let (ctl, operator, scratch) = (
         Ctl::on(&server),
@@ -253,9 +249,7 @@ async fn a_halt_is_acknowledged_when_the_script_is_dead_and_the_device_goes_back
     );
 }
 
-async fn a_halt_ends_what_is_seen_going_back_and_names_the_script_that_is_unfinished(
-    database: Database,
-) {
+async fn a_second_halt_stops_going_back_and_names_the_unfinished_script(database: Database) {
     for halted_before in [false, true] {
         let server = TestServer::start(database).await;
         let (ctl, operator, scratch) = (
@@ -313,7 +307,7 @@ async fn a_halt_ends_what_is_seen_going_back_and_names_the_script_that_is_unfini
     }
 }
 
-async fn a_cancellation_lets_a_device_go_back_in_peace(database: Database) {
+async fn a_cancel_does_not_interrupt_going_back(database: Database) {
     let server = TestServer::start(database).await;
     let (ctl, operator, scratch) = (
         Ctl::on(&server),
@@ -358,7 +352,7 @@ async fn a_cancellation_lets_a_device_go_back_in_peace(database: Database) {
     );
 }
 
-async fn what_ended_before_it_heard_of_the_halt_is_told_as_it_ended(database: Database) {
+async fn an_attempt_that_ended_before_the_halt_keeps_its_outcome(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
@@ -399,7 +393,7 @@ async fn what_ended_before_it_heard_of_the_halt_is_told_as_it_ended(database: Da
 }
 
 /// An agent of before never says `stopped`; a new one says it before its outcome.
-async fn who_does_not_know_the_answer_is_waited_for_until_its_outcome(database: Database) {
+async fn an_old_agent_acknowledges_a_halt_by_its_outcome(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut sessions = Vec::new();
@@ -452,7 +446,7 @@ async fn who_does_not_know_the_answer_is_waited_for_until_its_outcome(database: 
     );
 }
 
-async fn a_halt_kills_the_scripts_that_run(database: Database) {
+async fn a_halt_kills_running_scripts(database: Database) {
     let server = TestServer::start(database).await;
     let ctl = Ctl::on(&server);
     let operator = server.operator();
@@ -481,7 +475,7 @@ async fn a_halt_kills_the_scripts_that_run(database: Database) {
     );
 }
 
-async fn a_halt_aborts_a_download_and_leaves_nothing_of_it_on_the_disk(database: Database) {
+async fn a_halt_aborts_a_download_and_leaves_no_file_of_it(database: Database) {
     let server = TestServer::start(database).await;
     let (ctl, operator) = (Ctl::on(&server), server.operator());
     let proxy = Proxy::to(server.port()).await;
@@ -527,7 +521,7 @@ async fn a_halt_aborts_a_download_and_leaves_nothing_of_it_on_the_disk(database:
     assert_eq!(agent.leftovers(), Vec::<std::path::PathBuf>::new());
 }
 
-async fn who_does_not_answer_in_time_is_named_and_the_command_says_so(database: Database) {
+async fn devices_that_do_not_answer_a_halt_in_time_are_named(database: Database) {
     let server = TestServer::start(database).await;
     let ctl = Ctl::on(&server);
     let operator = server.operator();

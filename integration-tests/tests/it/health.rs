@@ -10,13 +10,13 @@ use kernex_proto::v1::{AttemptState, CreateDeploymentRequest, FailureReason, Ste
 use serde_json::json;
 
 both_databases![
-    a_release_has_to_hold_its_health_before_it_has_succeeded,
-    an_agent_killed_during_health_goes_back_and_says_so,
-    a_pre_hook_that_asks_for_time_is_asked_again_and_each_run_runs_once,
-    a_pre_hook_that_always_asks_for_time_ends_with_the_execution_time,
+    a_release_succeeds_after_it_held_its_health,
+    an_agent_killed_during_health_goes_back_and_reports_it,
+    a_deferred_pre_hook_is_run_again_and_each_run_runs_once,
+    a_pre_hook_that_defers_forever_ends_with_the_execution_time,
 ];
 
-async fn a_release_has_to_hold_its_health_before_it_has_succeeded(database: Database) {
+async fn a_release_succeeds_after_it_held_its_health(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
@@ -50,7 +50,7 @@ async fn a_release_has_to_hold_its_health_before_it_has_succeeded(database: Data
     assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
 }
 
-async fn an_agent_killed_during_health_goes_back_and_says_so(database: Database) {
+async fn an_agent_killed_during_health_goes_back_and_reports_it(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
@@ -86,7 +86,7 @@ async fn an_agent_killed_during_health_goes_back_and_says_so(database: Database)
     );
 }
 
-async fn a_pre_hook_that_asks_for_time_is_asked_again_and_each_run_runs_once(database: Database) {
+async fn a_deferred_pre_hook_is_run_again_and_each_run_runs_once(database: Database) {
     let mut server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
@@ -118,7 +118,7 @@ async fn a_pre_hook_that_asks_for_time_is_asked_again_and_each_run_runs_once(dat
     assert_eq!(runs(), "1\n2\n3\n");
 }
 
-async fn a_pre_hook_that_always_asks_for_time_ends_with_the_execution_time(database: Database) {
+async fn a_pre_hook_that_defers_forever_ends_with_the_execution_time(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;

@@ -7,7 +7,7 @@ use kernex_proto::v1::{
 
 both_databases![
     a_heartbeat_updates_last_seen_and_the_vital_signs,
-    a_real_agent_says_what_its_machine_is_and_how_it_is,
+    a_real_agent_reports_its_inventory_and_vital_signs,
     a_device_is_online_while_its_agent_runs,
 ];
 
@@ -66,7 +66,7 @@ async fn a_heartbeat_updates_last_seen_and_the_vital_signs(database: Database) {
     assert_eq!(samples[0].vital_signs, Some(vital_signs));
 }
 
-async fn a_real_agent_says_what_its_machine_is_and_how_it_is(database: Database) {
+async fn a_real_agent_reports_its_inventory_and_vital_signs(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let _agent = server.agent("edge-1").await;

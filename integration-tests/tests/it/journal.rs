@@ -122,7 +122,7 @@ async fn a_stop_for_an_attempt_that_never_came_keeps_it_from_running() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_agent_does_not_know_is_answered_unsupported_and_the_session_stays() {
+async fn an_unknown_command_is_answered_unsupported_and_the_session_stays() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = FakeServer::start().await;
     let _agent = server.agent(folder.path());
@@ -152,7 +152,7 @@ async fn what_the_agent_does_not_know_is_answered_unsupported_and_the_session_st
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn accepted_comes_before_anything_runs_and_sequence_numbers_are_kept() {
+async fn accepted_is_sent_before_anything_runs_and_sequence_numbers_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let mut server = FakeServer::start().await;
     let mut agent = server.agent(folder.path());
@@ -197,7 +197,7 @@ async fn accepted_comes_before_anything_runs_and_sequence_numbers_are_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_downloads_cannot_prove_is_given_up_for_a_new_one() {
+async fn a_refused_download_makes_the_agent_open_a_new_session() {
     let folder = tempfile::tempdir().unwrap();
     let witness = folder.path().join("witness");
     let mut server = FakeServer::start().await;
@@ -260,7 +260,7 @@ async fn restart(server: &mut FakeServer, agent: &mut TestAgent, recorded: Optio
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_restored_server_has_lost_is_told_again_in_order_and_not_all_at_once() {
+async fn outcomes_a_restored_server_lost_are_sent_again_in_order_and_in_pages() {
     const AT_ONCE: usize = 16;
     let folder = tempfile::tempdir().unwrap();
     let mut server = FakeServer::start().await;
@@ -302,11 +302,9 @@ async fn what_a_restored_server_has_lost_is_told_again_in_order_and_not_all_at_o
     let _ = outcomes(&mut server, 1).await;
 }
 
-both_databases![a_script_of_a_journal_that_was_set_aside_is_ended_before_anything_else_starts,];
+both_databases![a_script_of_a_damaged_journal_is_killed_before_anything_else_starts];
 
-async fn a_script_of_a_journal_that_was_set_aside_is_ended_before_anything_else_starts(
-    database: Database,
-) {
+async fn a_script_of_a_damaged_journal_is_killed_before_anything_else_starts(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;

@@ -28,12 +28,12 @@ fn value(scrape: &str, series: &str) -> f64 {
 }
 
 both_databases![
-    figures_follow_what_happens_and_name_no_device,
+    metrics_follow_what_happens_and_name_no_device,
     devices_that_drift_are_counted_until_they_settle,
     a_refused_handshake_and_a_watch_are_counted,
 ];
 
-async fn figures_follow_what_happens_and_name_no_device(database: Database) {
+async fn metrics_follow_what_happens_and_name_no_device(database: Database) {
     let (server, http) = monitored(database).await;
     let operator = server.operator();
     let _agent = server.agent("edge-of-the-world").await;
@@ -216,7 +216,7 @@ fn queries(value: &Value, names: &mut BTreeSet<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_say_alive_and_ready_and_not_ready_while_it_drains() {
+async fn the_readiness_probe_fails_while_the_server_drains() {
     let (mut server, http) = monitored(Database::Sqlite).await;
     assert_eq!(http.get("/healthz").await.status, 200);
     assert_eq!(http.get("/readyz").await.status, 200);
@@ -246,7 +246,7 @@ async fn probes_say_alive_and_ready_and_not_ready_while_it_drains() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_a_scrape_is_refused_and_who_says_nothing_is_cut_off() {
+async fn requests_other_than_scrapes_are_refused_and_silent_clients_cut_off() {
     let (_server, http) = monitored(Database::Sqlite).await;
     let silent = http.send(b"GET /metrics HT").await;
     let unknown = http.get("/etc/passwd").await;
@@ -265,7 +265,7 @@ async fn what_is_not_a_scrape_is_refused_and_who_says_nothing_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_of_metrics_in_use_is_said_in_one_sentence() {
+async fn a_metrics_port_in_use_is_reported_in_one_sentence() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();

@@ -48,21 +48,21 @@ async fn told(database: kernex_integration_tests::Database) -> Told {
 }
 
 both_databases![
-    success_finishes_the_deployment,
-    failure_finishes_it_with_the_detail,
-    an_outcome_that_makes_no_sense_is_refused,
+    a_successful_outcome_finishes_the_deployment,
+    a_failed_outcome_finishes_the_deployment_with_its_detail,
+    an_invalid_outcome_is_refused,
     the_same_outcome_twice_is_applied_once,
     an_outcome_after_the_deadline_is_kept_as_late,
-    a_device_that_is_not_a_target_is_refused,
+    the_report_of_a_device_that_is_not_a_target_is_refused,
     downloads_end_with_the_attempt_and_with_the_session,
-    a_report_of_an_unknown_attempt_is_answered_and_kept_aside,
+    a_report_of_an_unknown_attempt_is_acknowledged_and_kept_aside,
     an_accepted_attempt_missing_from_the_journal_is_closed,
-    an_attempt_that_is_held_stays_open_over_reconnects,
+    an_attempt_in_the_journal_stays_open_over_reconnects,
     a_command_that_was_not_accepted_is_pushed_again_in_the_next_session,
-    a_device_that_does_not_know_the_command_fails_it,
+    an_unsupported_command_fails_its_attempt,
 ];
 
-async fn success_finishes_the_deployment(database: Database) {
+async fn a_successful_outcome_finishes_the_deployment(database: Database) {
     let mut told = told(database).await;
     assert_eq!(
         told.session.accept(&told.command, 1).await,
@@ -100,7 +100,7 @@ async fn success_finishes_the_deployment(database: Database) {
     assert_eq!(device.releases[0].digest, told.deploy.digest);
 }
 
-async fn failure_finishes_it_with_the_detail(database: Database) {
+async fn a_failed_outcome_finishes_the_deployment_with_its_detail(database: Database) {
     let mut told = told(database).await;
     let outcome = Outcome {
         exit_code: Some(7),
@@ -127,7 +127,7 @@ async fn failure_finishes_it_with_the_detail(database: Database) {
     assert!(told.operator.device("edge-1").await.releases.is_empty());
 }
 
-async fn an_outcome_that_makes_no_sense_is_refused(database: Database) {
+async fn an_invalid_outcome_is_refused(database: Database) {
     let mut told = told(database).await;
     told.session.accept(&told.command, 1).await;
     let before = told.operator.target(&told.deployment).await;
@@ -227,7 +227,7 @@ async fn an_outcome_after_the_deadline_is_kept_as_late(database: Database) {
     );
 }
 
-async fn a_device_that_is_not_a_target_is_refused(database: Database) {
+async fn the_report_of_a_device_that_is_not_a_target_is_refused(database: Database) {
     let told = told(database).await;
     let mut other = told.server.raw_device("edge-2").await;
     let mut session = other.connect(&told.server).await;
@@ -284,7 +284,7 @@ async fn downloads_end_with_the_attempt_and_with_the_session(database: Database)
     );
 }
 
-async fn a_report_of_an_unknown_attempt_is_answered_and_kept_aside(database: Database) {
+async fn a_report_of_an_unknown_attempt_is_acknowledged_and_kept_aside(database: Database) {
     let mut told = told(database).await;
     let stranger = AttemptId {
         target: TargetId::generate(),
@@ -332,7 +332,7 @@ async fn an_accepted_attempt_missing_from_the_journal_is_closed(database: Databa
     );
 }
 
-async fn an_attempt_that_is_held_stays_open_over_reconnects(database: Database) {
+async fn an_attempt_in_the_journal_stays_open_over_reconnects(database: Database) {
     let mut told = told(database).await;
     told.session.accept(&told.command, 1).await;
     drop(told.session);
@@ -368,7 +368,7 @@ async fn a_command_that_was_not_accepted_is_pushed_again_in_the_next_session(dat
     assert_eq!(command.epoch, session.welcome.epoch);
 }
 
-async fn a_device_that_does_not_know_the_command_fails_it(database: Database) {
+async fn an_unsupported_command_fails_its_attempt(database: Database) {
     let mut told = told(database).await;
     told.session
         .send(up::Message::Unsupported(kernex_proto::v1::Unsupported {

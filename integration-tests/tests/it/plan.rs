@@ -16,11 +16,11 @@ fn verdicts(plans: &Value) -> Vec<(String, String)> {
 }
 
 both_databases![
-    a_plan_says_who_would_do_what_and_moves_nothing,
-    a_plan_of_what_is_not_there_fails_like_a_deployment,
+    a_plan_says_what_each_device_would_do_and_changes_nothing,
+    a_plan_of_an_unknown_bundle_fails_like_a_deployment,
 ];
 
-async fn a_plan_says_who_would_do_what_and_moves_nothing(database: Database) {
+async fn a_plan_says_what_each_device_would_do_and_changes_nothing(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let ctl = Ctl::on(&server);
@@ -95,7 +95,7 @@ async fn a_plan_says_who_would_do_what_and_moves_nothing(database: Database) {
     operator.finished(&id).await;
 }
 
-async fn a_plan_of_what_is_not_there_fails_like_a_deployment(database: Database) {
+async fn a_plan_of_an_unknown_bundle_fails_like_a_deployment(database: Database) {
     let server = TestServer::start(database).await;
     let ctl = Ctl::on(&server);
     let _agent = server.agent("edge-1").await;

@@ -31,7 +31,7 @@ fn all_below(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_data_folder_that_was_open_to_all_is_closed_at_the_start() {
+async fn a_world_readable_data_folder_is_closed_at_the_start() {
     let mut server = TestServer::start(Database::Sqlite).await;
     let operator = server.operator();
     let archive = BundleBuilder::script("app", "1.0", "true").gzip().await;
@@ -58,7 +58,7 @@ async fn a_data_folder_that_was_open_to_all_is_closed_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn others_reach_what_runs_and_nothing_else_whatever_the_umask() {
+async fn other_users_can_read_only_the_current_release_whatever_the_umask() {
     let server = TestServer::start(Database::Sqlite).await;
     let operator = server.operator();
     let archive = BundleBuilder::script("app", "1.0", "true")

@@ -61,17 +61,17 @@ async fn ready(session: &mut RawSession, device: &mut RawIdentity) {
 }
 
 both_databases![
-    nothing_in_a_hello_can_be_changed_on_its_way,
+    no_field_of_hello_can_be_changed_on_its_way,
     a_proof_is_good_on_its_own_connection_only,
-    who_ends_tls_in_between_gets_no_session,
+    a_tls_interceptor_gets_no_session,
     an_agent_refuses_to_be_relayed,
-    an_agent_of_before_gets_in_until_the_server_wants_better,
-    a_device_does_not_go_back_to_an_older_proof_unless_an_operator_lets_it,
-    a_made_up_session_number_is_a_conflict_and_locks_nobody_out,
-    without_tls_the_proof_holds_on_loopback,
+    an_old_agent_gets_in_unless_the_server_requires_a_newer_protocol,
+    a_device_cannot_go_back_to_an_older_proof_unless_an_operator_allows_it,
+    a_made_up_epoch_is_a_conflict_and_locks_nobody_out,
+    without_tls_the_proof_works_on_loopback,
 ];
 
-async fn nothing_in_a_hello_can_be_changed_on_its_way(database: Database) {
+async fn no_field_of_hello_can_be_changed_on_its_way(database: Database) {
     let server = TestServer::start(database).await;
     let mut device = server.raw_device("edge-1").await;
     let before = server.operator().device("edge-1").await;
@@ -146,7 +146,7 @@ async fn a_proof_is_good_on_its_own_connection_only(database: Database) {
     device.connect(&server).await.heartbeat(1).await;
 }
 
-async fn who_ends_tls_in_between_gets_no_session(database: Database) {
+async fn a_tls_interceptor_gets_no_session(database: Database) {
     let server = TestServer::start(database).await;
     let between = Interceptor::before(&server).await;
     let mut device = server.raw_device("edge-1").await;
@@ -214,7 +214,7 @@ async fn an_agent_refuses_to_be_relayed(database: Database) {
         .await;
 }
 
-async fn an_agent_of_before_gets_in_until_the_server_wants_better(database: Database) {
+async fn an_old_agent_gets_in_unless_the_server_requires_a_newer_protocol(database: Database) {
     let server = TestServer::start(database).await;
     let mut old = server.raw_device("edge-1").await;
     old.protocol_revision = 1;
@@ -249,7 +249,7 @@ async fn an_agent_of_before_gets_in_until_the_server_wants_better(database: Data
     old.connect(&strict).await.heartbeat(1).await;
 }
 
-async fn a_device_does_not_go_back_to_an_older_proof_unless_an_operator_lets_it(
+async fn a_device_cannot_go_back_to_an_older_proof_unless_an_operator_allows_it(
     database: Database,
 ) {
     let server = TestServer::start(database).await;
@@ -292,7 +292,7 @@ async fn a_device_does_not_go_back_to_an_older_proof_unless_an_operator_lets_it(
     assert_eq!(reason(&refused), Some(Reason::ProtocolDowngraded));
 }
 
-async fn a_made_up_session_number_is_a_conflict_and_locks_nobody_out(database: Database) {
+async fn a_made_up_epoch_is_a_conflict_and_locks_nobody_out(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
@@ -330,7 +330,7 @@ async fn a_made_up_session_number_is_a_conflict_and_locks_nobody_out(database: D
     );
 }
 
-async fn without_tls_the_proof_holds_on_loopback(database: Database) {
+async fn without_tls_the_proof_works_on_loopback(database: Database) {
     let server = TestServer::start_with(database, ServerOptions::default().plaintext()).await;
     let mut device = server.raw_device("edge-1").await;
     device.connect(&server).await.heartbeat(1).await;
@@ -342,7 +342,7 @@ async fn without_tls_the_proof_holds_on_loopback(database: Database) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_takes_an_old_server_first_and_no_older_one_afterwards() {
+async fn an_agent_accepts_an_old_server_until_it_met_a_newer_one() {
     let folder = tempfile::tempdir().unwrap();
     let server = FakeServer::start().await;
     server.announce(0);

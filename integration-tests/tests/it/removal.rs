@@ -171,7 +171,7 @@ async fn a_failed_release_with_a_mount(database: Database) {
     not(kernex_disks),
     ignore = "mounting needs root; fails instead with CI=true"
 )]
-async fn a_failed_release_with_a_mount_stays_and_is_told_sqlite() {
+async fn a_failed_release_with_a_mount_stays_and_is_reported_sqlite() {
     Box::pin(a_failed_release_with_a_mount(Database::Sqlite)).await;
 }
 
@@ -180,7 +180,7 @@ async fn a_failed_release_with_a_mount_stays_and_is_told_sqlite() {
     not(all(kernex_disks, kernex_postgres)),
     ignore = "mounting needs root, and there has to be PostgreSQL; fails instead with CI=true"
 )]
-async fn a_failed_release_with_a_mount_stays_and_is_told_postgres() {
+async fn a_failed_release_with_a_mount_stays_and_is_reported_postgres() {
     Box::pin(a_failed_release_with_a_mount(Database::Postgres)).await;
 }
 
@@ -189,7 +189,7 @@ async fn a_failed_release_with_a_mount_stays_and_is_told_postgres() {
     not(kernex_disks),
     ignore = "mounting needs root; fails instead with CI=true"
 )]
-async fn old_releases_with_mounts_stay_until_those_are_gone() {
+async fn old_releases_stay_until_their_mounts_are_gone() {
     let server = TestServer::start(Database::Sqlite).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
@@ -266,7 +266,7 @@ async fn a_release_with_a_mount_that_was_stopped_or_cut_off_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_tree_that_a_crash_left_in_the_trash_goes_at_the_next_start() {
+async fn a_folder_that_a_crash_left_in_the_trash_is_removed_at_the_next_start() {
     let server = TestServer::start(Database::Sqlite).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;

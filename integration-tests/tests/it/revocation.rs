@@ -201,19 +201,17 @@ async fn prepared(server: &TestServer) -> (String, String) {
 }
 
 both_databases![
-    a_replaced_key_with_an_open_session_hears_nothing_and_nothing_it_says_counts,
-    a_deleted_device_is_told_so_when_it_proves_its_key_and_nobody_else_is,
-    a_device_that_is_deleted_stops_what_it_does_and_can_enrol_as_a_new_one,
-    a_deletion_says_what_was_not_answered,
-    whatever_goes_on_by_a_token_ends_when_it_is_revoked,
-    whatever_goes_on_by_a_token_ends_when_it_expires,
-    who_revokes_the_token_of_the_call_is_answered,
+    a_replaced_key_with_an_open_session_gets_nothing_and_is_not_recorded,
+    only_the_holder_of_the_key_learns_that_its_device_was_deleted,
+    a_deleted_device_stops_its_work_and_can_enrol_as_a_new_one,
+    a_deletion_names_attempts_that_were_not_answered,
+    open_calls_of_a_token_end_when_it_is_revoked,
+    open_calls_of_a_token_end_when_it_expires,
+    a_caller_that_revokes_its_own_token_gets_an_answer,
     a_download_of_a_replaced_key_ends,
 ];
 
-async fn a_replaced_key_with_an_open_session_hears_nothing_and_nothing_it_says_counts(
-    database: Database,
-) {
+async fn a_replaced_key_with_an_open_session_gets_nothing_and_is_not_recorded(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut old = server.raw_device("edge-1").await;
@@ -274,7 +272,7 @@ async fn a_replaced_key_with_an_open_session_hears_nothing_and_nothing_it_says_c
     );
 }
 
-async fn a_deleted_device_is_told_so_when_it_proves_its_key_and_nobody_else_is(database: Database) {
+async fn only_the_holder_of_the_key_learns_that_its_device_was_deleted(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
@@ -321,9 +319,7 @@ async fn a_deleted_device_is_told_so_when_it_proves_its_key_and_nobody_else_is(d
     assert_ne!(fresh.device, device.device);
 }
 
-async fn a_device_that_is_deleted_stops_what_it_does_and_can_enrol_as_a_new_one(
-    database: Database,
-) {
+async fn a_deleted_device_stops_its_work_and_can_enrol_as_a_new_one(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
@@ -404,7 +400,7 @@ async fn a_device_that_is_deleted_stops_what_it_does_and_can_enrol_as_a_new_one(
     assert!(!ended.exists());
 }
 
-async fn a_deletion_says_what_was_not_answered(database: Database) {
+async fn a_deletion_names_attempts_that_were_not_answered(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let bundle = operator
@@ -462,7 +458,7 @@ async fn a_deletion_says_what_was_not_answered(database: Database) {
     );
 }
 
-async fn whatever_goes_on_by_a_token_ends_when_it_is_revoked(database: Database) {
+async fn open_calls_of_a_token_end_when_it_is_revoked(database: Database) {
     let server = TestServer::start(database).await;
     let (bundle, deployment) = prepared(&server).await;
     let eve = somebody(&server, 0).await;
@@ -481,7 +477,7 @@ async fn whatever_goes_on_by_a_token_ends_when_it_is_revoked(database: Database)
     server.operator().who_am_i().await.expect("others go on");
 }
 
-async fn whatever_goes_on_by_a_token_ends_when_it_expires(database: Database) {
+async fn open_calls_of_a_token_end_when_it_expires(database: Database) {
     let server = TestServer::start(database).await;
     let (bundle, deployment) = prepared(&server).await;
     let eve = somebody(&server, 15).await;
@@ -496,7 +492,7 @@ async fn whatever_goes_on_by_a_token_ends_when_it_expires(database: Database) {
     );
 }
 
-async fn who_revokes_the_token_of_the_call_is_answered(database: Database) {
+async fn a_caller_that_revokes_its_own_token_gets_an_answer(database: Database) {
     let server = TestServer::start(database).await;
     let request = CreateOperatorTokenRequest {
         name: "ada".into(),
@@ -551,7 +547,7 @@ async fn a_download_of_a_replaced_key_ends(database: Database) {
     not(kernex_postgres),
     ignore = "no PostgreSQL here: install it (Debian: apt install postgresql) or set KERNEX_TEST_POSTGRES_URL"
 )]
-async fn what_one_replica_revokes_ends_on_the_other() {
+async fn a_revocation_on_one_replica_ends_sessions_on_the_other() {
     let first = TestServer::start(Database::Postgres).await;
     let second = first.replica().await;
     let mut old = first.raw_device("edge-1").await;

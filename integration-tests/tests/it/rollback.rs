@@ -10,15 +10,15 @@ use kernex_proto::v1::{AttemptState, CreateDeploymentRequest, FailureReason, Ste
 use serde_json::json;
 
 both_databases![
-    a_device_goes_back_by_itself_and_both_ends_agree,
-    going_back_that_fails_is_told_with_what_failed_first,
-    an_agent_that_replaces_itself_goes_on_with_health,
-    going_back_to_an_agent_that_replaces_itself_goes_on_with_health,
-    a_device_that_comes_back_after_its_time_is_told_before_it_goes_on,
-    a_machine_that_stops_at_once_after_exit_75_goes_on,
+    a_failed_release_goes_back_and_server_and_device_agree,
+    a_failed_rollback_reports_both_failures,
+    an_agent_that_replaces_itself_continues_with_health,
+    going_back_to_an_agent_that_replaces_itself_continues_with_health,
+    a_device_back_after_its_execution_time_is_stopped_before_it_goes_on,
+    a_machine_that_stops_right_after_exit_75_continues,
 ];
 
-async fn a_device_goes_back_by_itself_and_both_ends_agree(database: Database) {
+async fn a_failed_release_goes_back_and_server_and_device_agree(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
@@ -57,7 +57,7 @@ async fn a_device_goes_back_by_itself_and_both_ends_agree(database: Database) {
     );
 }
 
-async fn going_back_that_fails_is_told_with_what_failed_first(database: Database) {
+async fn a_failed_rollback_reports_both_failures(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let _agent = server.agent("edge-1").await;
@@ -82,7 +82,7 @@ async fn going_back_that_fails_is_told_with_what_failed_first(database: Database
     );
 }
 
-async fn an_agent_that_replaces_itself_goes_on_with_health(database: Database) {
+async fn an_agent_that_replaces_itself_continues_with_health(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
@@ -109,7 +109,7 @@ async fn an_agent_that_replaces_itself_goes_on_with_health(database: Database) {
     assert!(agent.current("agent").is_some());
 }
 
-async fn going_back_to_an_agent_that_replaces_itself_goes_on_with_health(database: Database) {
+async fn going_back_to_an_agent_that_replaces_itself_continues_with_health(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
@@ -163,7 +163,7 @@ async fn going_back_to_an_agent_that_replaces_itself_goes_on_with_health(databas
     );
 }
 
-async fn a_device_that_comes_back_after_its_time_is_told_before_it_goes_on(database: Database) {
+async fn a_device_back_after_its_execution_time_is_stopped_before_it_goes_on(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
@@ -213,7 +213,7 @@ async fn a_device_that_comes_back_after_its_time_is_told_before_it_goes_on(datab
     );
 }
 
-async fn a_machine_that_stops_at_once_after_exit_75_goes_on(database: Database) {
+async fn a_machine_that_stops_right_after_exit_75_continues(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;

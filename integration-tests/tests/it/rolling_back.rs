@@ -21,14 +21,16 @@ async fn by_device(operator: &Operator, id: &str) -> Vec<Target> {
 }
 
 both_databases![
-    each_device_returns_to_what_it_ran_before_and_needs_no_download,
-    a_copy_that_is_gone_is_fetched_again,
-    a_deployment_that_goes_on_is_stopped_by_its_rollback,
-    what_cannot_go_back_is_refused_with_its_reason,
-    the_cli_rolls_back_watches_and_shows_the_history,
+    a_rollback_returns_each_device_to_its_previous_release_without_download,
+    a_rollback_downloads_a_release_that_is_gone,
+    a_rollback_stops_its_deployment_first,
+    an_impossible_rollback_is_refused_with_its_reason,
+    kernexctl_rolls_back_watches_and_shows_the_history,
 ];
 
-async fn each_device_returns_to_what_it_ran_before_and_needs_no_download(database: Database) {
+async fn a_rollback_returns_each_device_to_its_previous_release_without_download(
+    database: Database,
+) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agents = [
@@ -119,7 +121,7 @@ async fn each_device_returns_to_what_it_ran_before_and_needs_no_download(databas
     assert_eq!(operator.device("edge-2").await.releases[0].version, "2.0");
 }
 
-async fn a_copy_that_is_gone_is_fetched_again(database: Database) {
+async fn a_rollback_downloads_a_release_that_is_gone(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
@@ -156,7 +158,7 @@ async fn a_copy_that_is_gone_is_fetched_again(database: Database) {
     );
 }
 
-async fn a_deployment_that_goes_on_is_stopped_by_its_rollback(database: Database) {
+async fn a_rollback_stops_its_deployment_first(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agents = [server.agent("edge-1").await, server.agent("edge-2").await];
@@ -208,7 +210,7 @@ async fn a_deployment_that_goes_on_is_stopped_by_its_rollback(database: Database
     }
 }
 
-async fn what_cannot_go_back_is_refused_with_its_reason(database: Database) {
+async fn an_impossible_rollback_is_refused_with_its_reason(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let ctl = Ctl::on(&server);
@@ -241,7 +243,7 @@ async fn what_cannot_go_back_is_refused_with_its_reason(database: Database) {
     assert_eq!(unknown.code, Some(5), "{}", unknown.stderr);
 }
 
-async fn the_cli_rolls_back_watches_and_shows_the_history(database: Database) {
+async fn kernexctl_rolls_back_watches_and_shows_the_history(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let ctl = Ctl::on(&server);

@@ -77,11 +77,9 @@ fn told(entries: &[[String; 4]]) -> Vec<[&str; 4]> {
         .collect()
 }
 
-both_databases![a_canary_fails_the_deployment_takes_itself_back_and_the_fix_goes_out_in_phases,];
+both_databases![a_canary_fails_and_is_rolled_back_and_the_fix_goes_out_in_phases];
 
-async fn a_canary_fails_the_deployment_takes_itself_back_and_the_fix_goes_out_in_phases(
-    database: Database,
-) {
+async fn a_canary_fails_and_is_rolled_back_and_the_fix_goes_out_in_phases(database: Database) {
     let server = TestServer::start(database).await;
     let (ctl, operator) = (Ctl::on(&server), server.operator());
     let agents = server.agents(DEVICES).await;

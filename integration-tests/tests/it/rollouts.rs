@@ -184,16 +184,16 @@ fn field(status: &Status) -> String {
 
 both_databases![
     each_phase_opens_when_the_one_before_succeeded,
-    a_canary_that_fails_pauses_and_touches_nobody_else_until_it_is_fixed,
-    failures_within_the_limit_are_borne_and_one_more_pauses,
+    a_failed_canary_pauses_the_rollout_until_it_is_fixed,
+    failures_within_the_limit_are_tolerated_and_one_more_pauses,
     a_phase_soaks_before_the_next_one_opens,
-    no_more_are_in_flight_than_allowed,
+    no_more_targets_are_in_flight_than_allowed,
     a_budget_holds_for_each_value_of_its_label,
-    an_operator_approves_each_phase_and_two_do_not_open_two,
-    what_is_paused_begins_nowhere_not_even_on_a_device_that_comes_back,
+    an_operator_approves_each_phase_and_approving_twice_opens_one,
+    a_paused_deployment_begins_nowhere_not_even_on_a_device_that_comes_back,
     a_retry_waits_until_the_device_has_answered_the_attempt_before,
-    a_device_a_newer_deployment_has_reached_is_left_out_of_a_retry,
-    rollouts_that_make_no_sense_are_refused_with_the_field,
+    a_retry_leaves_out_devices_that_a_newer_deployment_has_reached,
+    invalid_rollouts_are_refused_with_the_field,
     two_servers_open_each_phase_once_and_one_that_is_killed_loses_nothing,
     a_rollout_goes_on_after_the_server_was_killed,
 ];
@@ -228,7 +228,7 @@ async fn each_phase_opens_when_the_one_before_succeeded(database: Database) {
     assert_eq!((done.phase, done.counts.unwrap().succeeded), (3, 4));
 }
 
-async fn a_canary_that_fails_pauses_and_touches_nobody_else_until_it_is_fixed(database: Database) {
+async fn a_failed_canary_pauses_the_rollout_until_it_is_fixed(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let witness = server.scratch().join("witness");
@@ -287,7 +287,7 @@ async fn a_canary_that_fails_pauses_and_touches_nobody_else_until_it_is_fixed(da
     );
 }
 
-async fn failures_within_the_limit_are_borne_and_one_more_pauses(database: Database) {
+async fn failures_within_the_limit_are_tolerated_and_one_more_pauses(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut fleet = Fleet::of(&server, &["a", "b", "c", "d"]).await;
@@ -347,7 +347,7 @@ async fn a_phase_soaks_before_the_next_one_opens(database: Database) {
     );
 }
 
-async fn no_more_are_in_flight_than_allowed(database: Database) {
+async fn no_more_targets_are_in_flight_than_allowed(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut fleet = Fleet::of(&server, &["a", "b", "c", "d", "e"]).await;
@@ -408,7 +408,7 @@ async fn a_budget_holds_for_each_value_of_its_label(database: Database) {
     assert_eq!(racks(&second), ["a", "b", "n"]);
 }
 
-async fn an_operator_approves_each_phase_and_two_do_not_open_two(database: Database) {
+async fn an_operator_approves_each_phase_and_approving_twice_opens_one(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut fleet = Fleet::of(&server, &["a", "b", "c"]).await;
@@ -438,7 +438,9 @@ async fn an_operator_approves_each_phase_and_two_do_not_open_two(database: Datab
     );
 }
 
-async fn what_is_paused_begins_nowhere_not_even_on_a_device_that_comes_back(database: Database) {
+async fn a_paused_deployment_begins_nowhere_not_even_on_a_device_that_comes_back(
+    database: Database,
+) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
@@ -529,7 +531,7 @@ async fn a_retry_waits_until_the_device_has_answered_the_attempt_before(database
     );
 }
 
-async fn a_device_a_newer_deployment_has_reached_is_left_out_of_a_retry(database: Database) {
+async fn a_retry_leaves_out_devices_that_a_newer_deployment_has_reached(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut fleet = Fleet::of(&server, &["a", "b"]).await;
@@ -550,7 +552,7 @@ async fn a_device_a_newer_deployment_has_reached_is_left_out_of_a_retry(database
     assert_eq!(other.code(), Code::FailedPrecondition, "{other}");
 }
 
-async fn rollouts_that_make_no_sense_are_refused_with_the_field(database: Database) {
+async fn invalid_rollouts_are_refused_with_the_field(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     server.raw_device("edge-1").await;

@@ -23,7 +23,7 @@ fn changes(ctl: &Ctl<'_>, words: &[&str]) -> (Vec<Value>, Option<i32>) {
 
 both_databases![
     a_canary_is_deployed_watched_paused_promoted_and_retried,
-    a_program_reads_a_line_for_each_change_of_a_deployment_and_of_its_rollback,
+    a_watch_prints_a_json_line_for_each_change,
     phases_come_from_a_file_and_wait_for_approval,
 ];
 
@@ -93,9 +93,7 @@ async fn a_canary_is_deployed_watched_paused_promoted_and_retried(database: Data
     );
 }
 
-async fn a_program_reads_a_line_for_each_change_of_a_deployment_and_of_its_rollback(
-    database: Database,
-) {
+async fn a_watch_prints_a_json_line_for_each_change(database: Database) {
     let server = TestServer::start(database).await;
     let (ctl, operator) = (Ctl::on(&server), server.operator());
     let _agent = server.agent("edge-1").await;

@@ -32,10 +32,10 @@ both_databases![
     a_deployment_begins_at_its_start,
     each_device_of_a_spread_is_shown_with_its_moment,
     each_device_of_a_spread_begins_at_its_moment_and_not_before,
-    a_deadline_stops_what_runs,
-    schedules_that_make_no_sense_are_refused_at_the_place,
-    a_dynamic_deployment_reaches_a_device_that_enrols_and_one_that_is_labelled,
-    a_device_that_keeps_failing_is_left_out_while_the_others_get_it,
+    a_deadline_stops_running_targets,
+    invalid_schedules_are_refused_with_the_field,
+    a_dynamic_deployment_reaches_devices_that_enrol_or_are_labelled_later,
+    a_device_that_keeps_failing_is_left_out_and_the_others_go_on,
 ];
 
 async fn a_window_holds_a_connected_device_back_and_another_lets_it_begin(database: Database) {
@@ -230,7 +230,7 @@ async fn each_device_of_a_spread_begins_at_its_moment_and_not_before(database: D
     assert!(count > 0, "every moment was past when it was looked at");
 }
 
-async fn a_deadline_stops_what_runs(database: Database) {
+async fn a_deadline_stops_running_targets(database: Database) {
     let server = TestServer::start(database).await;
     let (operator, ctl) = (server.operator(), Ctl::on(&server));
     let agent = server.agent("edge-1").await;
@@ -261,7 +261,7 @@ async fn a_deadline_stops_what_runs(database: Database) {
     drop(agent);
 }
 
-async fn schedules_that_make_no_sense_are_refused_at_the_place(database: Database) {
+async fn invalid_schedules_are_refused_with_the_field(database: Database) {
     let server = TestServer::start(database).await;
     let (operator, ctl) = (server.operator(), Ctl::on(&server));
     let _device = server.raw_device("edge-1").await;
@@ -320,9 +320,7 @@ async fn schedules_that_make_no_sense_are_refused_at_the_place(database: Databas
     );
 }
 
-async fn a_dynamic_deployment_reaches_a_device_that_enrols_and_one_that_is_labelled(
-    database: Database,
-) {
+async fn a_dynamic_deployment_reaches_devices_that_enrol_or_are_labelled_later(database: Database) {
     let server = TestServer::start(database).await;
     let (operator, ctl) = (server.operator(), Ctl::on(&server));
     operator
@@ -377,7 +375,7 @@ async fn a_dynamic_deployment_reaches_a_device_that_enrols_and_one_that_is_label
     );
 }
 
-async fn a_device_that_keeps_failing_is_left_out_while_the_others_get_it(database: Database) {
+async fn a_device_that_keeps_failing_is_left_out_and_the_others_go_on(database: Database) {
     let server = TestServer::start(database).await;
     let (operator, ctl) = (server.operator(), Ctl::on(&server));
     let _bad = server.agent("edge-1").await;

@@ -49,8 +49,8 @@ both_databases![
     a_script_that_fails_keeps_the_previous_release_current,
     a_script_past_its_limit_dies_with_all_its_descendants,
     cancelling_kills_a_running_script,
-    hooks_run_around_the_switch_and_can_say_no,
-    a_device_that_is_not_what_the_bundle_asks_for_says_so,
+    hooks_run_around_the_switch_and_can_refuse,
+    a_device_that_does_not_meet_the_requirements_fails_with_the_reason,
 ];
 
 async fn a_script_that_fails_keeps_the_previous_release_current(database: Database) {
@@ -137,7 +137,7 @@ async fn cancelling_kills_a_running_script(database: Database) {
     assert_eq!(agent.current_file("app", "version").as_deref(), Some("1.0"));
 }
 
-async fn hooks_run_around_the_switch_and_can_say_no(database: Database) {
+async fn hooks_run_around_the_switch_and_can_refuse(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
@@ -196,7 +196,7 @@ async fn hooks_run_around_the_switch_and_can_say_no(database: Database) {
     );
 }
 
-async fn a_device_that_is_not_what_the_bundle_asks_for_says_so(database: Database) {
+async fn a_device_that_does_not_meet_the_requirements_fails_with_the_reason(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
@@ -228,7 +228,7 @@ async fn a_device_that_is_not_what_the_bundle_asks_for_says_so(database: Databas
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_script_finds_what_it_needs_in_its_environment_and_nothing_else() {
+async fn the_environment_of_a_script_holds_what_is_documented_and_nothing_else() {
     let server = TestServer::start(kernex_integration_tests::Database::Sqlite).await;
     let operator = server.operator();
     let options =
@@ -268,7 +268,7 @@ async fn a_script_finds_what_it_needs_in_its_environment_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_successful_script_leaves_running_lives_and_is_not_waited_for() {
+async fn a_process_left_by_a_successful_script_lives_on() {
     let server = TestServer::start(kernex_integration_tests::Database::Sqlite).await;
     let operator = server.operator();
     let _agent = server.agent("edge-1").await;

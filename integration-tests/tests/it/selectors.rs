@@ -6,12 +6,12 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 both_databases![
-    built_in_labels_come_from_what_the_device_says_of_itself,
-    labels_of_kernex_cannot_be_set_by_anybody,
-    a_mistake_is_marked_under_its_character,
+    built_in_labels_come_from_the_inventory_of_the_device,
+    built_in_labels_cannot_be_set,
+    a_mistake_in_a_selector_is_marked_under_its_character,
 ];
 
-async fn built_in_labels_come_from_what_the_device_says_of_itself(database: Database) {
+async fn built_in_labels_come_from_the_inventory_of_the_device(database: Database) {
     let server = TestServer::start(database).await;
     let ctl = Ctl::on(&server);
     let _agent = server
@@ -57,7 +57,7 @@ async fn built_in_labels_come_from_what_the_device_says_of_itself(database: Data
     let _ = ctl.ok(&["config", "set", "here", "--to", &mine, "--heartbeat", "1s"]);
 }
 
-async fn labels_of_kernex_cannot_be_set_by_anybody(database: Database) {
+async fn built_in_labels_cannot_be_set(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let _device = server.raw_device("edge-1").await;
@@ -78,7 +78,7 @@ async fn labels_of_kernex_cannot_be_set_by_anybody(database: Database) {
     assert_eq!(token.code, Some(2), "{}", token.stderr);
 }
 
-async fn a_mistake_is_marked_under_its_character(database: Database) {
+async fn a_mistake_in_a_selector_is_marked_under_its_character(database: Database) {
     let server = TestServer::start(database).await;
     let ctl = Ctl::on(&server);
     for command in [

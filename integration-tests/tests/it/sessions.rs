@@ -33,22 +33,22 @@ async fn refused(
 }
 
 both_databases![
-    a_handshake_that_proves_nothing_teaches_nothing,
+    a_refused_handshake_reveals_nothing,
     a_replayed_handshake_is_refused,
     a_deleted_device_loses_its_session_and_cannot_come_back,
-    a_malformed_message_closes_only_its_own_session,
-    what_comes_before_its_turn_is_refused,
-    a_message_the_server_does_not_know_is_answered_and_the_session_stays,
+    a_malformed_message_ends_only_its_own_session,
+    messages_out_of_order_are_refused_in_a_handshake,
+    an_unknown_message_is_answered_and_the_session_stays,
     a_newer_session_ends_the_older,
     two_copies_of_a_device_are_noticed_and_an_operator_decides,
-    who_does_not_say_hello_is_shown_out,
+    a_session_without_hello_is_closed,
     a_connection_that_says_nothing_is_closed,
     a_stopping_server_tells_its_sessions_and_ends_in_time,
     agents_come_back_after_a_server_was_killed,
-    a_peer_that_falls_silent_is_offline_within_half_a_minute,
+    a_silent_device_is_offline_within_half_a_minute,
 ];
 
-async fn a_handshake_that_proves_nothing_teaches_nothing(database: Database) {
+async fn a_refused_handshake_reveals_nothing(database: Database) {
     let server = TestServer::start(database).await;
     let device = server.raw_device("edge-1").await;
     let other = server.raw_device("edge-2").await;
@@ -137,7 +137,7 @@ async fn a_deleted_device_loses_its_session_and_cannot_come_back(database: Datab
     assert_eq!(gone.code(), Code::NotFound);
 }
 
-async fn a_malformed_message_closes_only_its_own_session(database: Database) {
+async fn a_malformed_message_ends_only_its_own_session(database: Database) {
     let server = TestServer::start(database).await;
     let mut bystander = server.raw_device("bystander").await;
     let mut witness = bystander.connect(&server).await;
@@ -184,7 +184,7 @@ async fn a_malformed_message_closes_only_its_own_session(database: Database) {
     witness.heartbeat(1).await;
 }
 
-async fn what_comes_before_its_turn_is_refused(database: Database) {
+async fn messages_out_of_order_are_refused_in_a_handshake(database: Database) {
     let server = TestServer::start(database).await;
     let mut device = server.raw_device("edge-1").await;
     for first in [
@@ -212,7 +212,7 @@ async fn what_comes_before_its_turn_is_refused(database: Database) {
     device.connect(&server).await.heartbeat(1).await;
 }
 
-async fn a_message_the_server_does_not_know_is_answered_and_the_session_stays(database: Database) {
+async fn an_unknown_message_is_answered_and_the_session_stays(database: Database) {
     let server = TestServer::start(database).await;
     let mut device = server.raw_device("edge-1").await;
     let mut session = device.connect(&server).await;
@@ -297,7 +297,7 @@ async fn two_copies_of_a_device_are_noticed_and_an_operator_decides(database: Da
     );
 }
 
-async fn who_does_not_say_hello_is_shown_out(database: Database) {
+async fn a_session_without_hello_is_closed(database: Database) {
     let server = TestServer::start(database).await;
     let opening = Opening::new(&server).await.unwrap();
     let silence = opening.silence();
@@ -356,7 +356,7 @@ async fn agents_come_back_after_a_server_was_killed(database: Database) {
     assert_eq!(device.name, agent.name);
 }
 
-async fn a_peer_that_falls_silent_is_offline_within_half_a_minute(database: Database) {
+async fn a_silent_device_is_offline_within_half_a_minute(database: Database) {
     let server = TestServer::start(database).await;
     let proxy = Proxy::to(server.port()).await;
     let _agent = server

@@ -299,13 +299,13 @@ impl Attack {
 }
 
 both_databases![
-    whoever_reads_nothing_of_any_stream_stops_nobody_else,
-    whoever_reads_nothing_is_cut_off_and_its_places_come_back,
+    a_client_that_reads_nothing_of_any_stream_delays_nobody_else,
+    a_client_that_reads_nothing_is_cut_off_and_its_streams_are_freed,
     one_token_cannot_take_every_upload,
-    a_slow_download_is_honest,
+    a_slow_download_is_not_cut_off,
 ];
 
-async fn whoever_reads_nothing_of_any_stream_stops_nobody_else(database: Database) {
+async fn a_client_that_reads_nothing_of_any_stream_delays_nobody_else(database: Database) {
     // As many as anybody likes, and for as long: it is not the limits that this rests on.
     let world = World::start(
         database,
@@ -344,7 +344,7 @@ async fn whoever_reads_nothing_of_any_stream_stops_nobody_else(database: Databas
     .await;
 }
 
-async fn whoever_reads_nothing_is_cut_off_and_its_places_come_back(database: Database) {
+async fn a_client_that_reads_nothing_is_cut_off_and_its_streams_are_freed(database: Database) {
     let world = World::start(
         database,
         &[
@@ -469,7 +469,7 @@ async fn one_token_cannot_take_every_upload(database: Database) {
     .await;
 }
 
-async fn a_slow_download_is_honest(database: Database) {
+async fn a_slow_download_is_not_cut_off(database: Database) {
     let world = World::start(database, &[("KERNEX_STALL_LIMIT", "4s")]).await;
     let few = Windows {
         stream: 8,

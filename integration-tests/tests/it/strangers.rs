@@ -176,11 +176,9 @@ async fn a_thousand_get_in(server: &TestServer, connector: Connector) {
     assert_eq!(before.lost, 0, "{before:?}");
 }
 
-both_databases![a_thousand_agents_behind_one_address_get_in_while_a_stranger_attacks_from_there,];
+both_databases![a_thousand_agents_get_in_while_a_stranger_attacks_from_their_address];
 
-async fn a_thousand_agents_behind_one_address_get_in_while_a_stranger_attacks_from_there(
-    database: Database,
-) {
+async fn a_thousand_agents_get_in_while_a_stranger_attacks_from_their_address(database: Database) {
     let server = with(database, &[("RUST_LOG", "info")]).await;
     let one = connector(&server).behind(Ipv4Addr::new(127, 7, 0, 1));
     a_thousand_get_in(&server, one).await;
@@ -193,7 +191,7 @@ async fn a_thousand_agents_behind_one_address_get_in_while_a_stranger_attacks_fr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_agents_behind_one_proxy_get_in_while_a_stranger_attacks_from_there() {
+async fn a_thousand_agents_get_in_while_a_stranger_attacks_from_their_proxy() {
     let settings = [
         ("RUST_LOG", "info"),
         ("KERNEX_TRUSTED_PROXIES", "127.9.0.1"),
@@ -205,7 +203,7 @@ async fn a_thousand_agents_behind_one_proxy_get_in_while_a_stranger_attacks_from
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn endless_enrolments_are_refused_before_they_are_kept_and_their_connections_end() {
+async fn endless_enrolments_are_refused_unread_and_their_connections_end() {
     let server = with(Database::Sqlite, &[("KERNEX_PROBATION", "3s")]).await;
     let (connector, mut driven) = (connector(&server), Driven::default());
     let before = server.process().memory_kib();
@@ -287,11 +285,9 @@ async fn a_stranger_has_eight_calls_and_a_hello_of_bounded_size() {
     .await;
 }
 
-both_databases![an_idle_connection_is_closed_although_it_answers_pings_and_a_session_is_not,];
+both_databases![an_idle_connection_that_answers_pings_is_closed_and_a_session_is_not];
 
-async fn an_idle_connection_is_closed_although_it_answers_pings_and_a_session_is_not(
-    database: Database,
-) {
+async fn an_idle_connection_that_answers_pings_is_closed_and_a_session_is_not(database: Database) {
     let server = with(database, &[("KERNEX_PROBATION", "1s")]).await;
     let mut device = server.raw_device("edge-1").await;
     let mut session = device.connect(&server).await;
@@ -305,7 +301,7 @@ async fn an_idle_connection_is_closed_although_it_answers_pings_and_a_session_is
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_of_one_source_are_few_and_who_is_known_does_not_count() {
+async fn strangers_of_one_source_are_limited_and_known_clients_are_not() {
     let settings = [
         ("KERNEX_MAX_STRANGERS_PER_SOURCE", "4"),
         ("KERNEX_PROBATION", "10m"),
@@ -328,7 +324,7 @@ async fn strangers_of_one_source_are_few_and_who_is_known_does_not_count() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn strangers_in_every_place_make_room_and_probes_are_answered() {
+async fn strangers_make_room_for_known_clients_and_probes_are_answered() {
     let http = Plain::at(free_port());
     let options = ServerOptions::default()
         .env("KERNEX_METRICS_LISTEN", http.address())
@@ -377,7 +373,7 @@ async fn strangers_in_every_place_make_room_and_probes_are_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_does_not_grow_with_what_strangers_make_up() {
+async fn strangers_cannot_make_the_log_grow() {
     let server = with(Database::Sqlite, &[("RUST_LOG", "info")]).await;
     let connector = connector(&server).behind(Ipv4Addr::new(127, 7, 0, 1));
     let made_up: &'static str = Box::leak(format!("/made.up.{}/Call", "x".repeat(8_000)).into());
@@ -408,7 +404,7 @@ async fn the_log_does_not_grow_with_what_strangers_make_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn guesses_beyond_some_are_refused_and_who_is_right_gets_in_from_the_same_address() {
+async fn guessing_is_limited_and_the_right_token_gets_in_from_the_same_address() {
     let server = TestServer::start(Database::Sqlite).await;
     let connector = connector(&server).behind(Ipv4Addr::new(127, 7, 0, 1));
     let mut driven = Driven::default();
@@ -445,7 +441,7 @@ async fn guesses_beyond_some_are_refused_and_who_is_right_gets_in_from_the_same_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_behind_a_trusted_proxy_are_who_its_header_says() {
+async fn the_header_of_a_trusted_proxy_names_the_source() {
     let settings = [
         ("KERNEX_TRUSTED_PROXIES", "127.9.0.1,10.0.0.0/8"),
         ("RUST_LOG", "info"),
@@ -515,7 +511,7 @@ async fn a_trusted_proxy_without_a_header_is_named_in_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn health_is_watched_by_a_few_on_one_connection() {
+async fn health_watches_are_limited_on_one_connection() {
     let server = TestServer::start(Database::Sqlite).await;
     let mut driven = Driven::default();
     let calls = driven.drive(connector(&server).connect(0).await.expect("connects"));

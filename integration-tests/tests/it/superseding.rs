@@ -33,11 +33,11 @@ async fn pushed_and_never_taken(server: &TestServer, agent: &mut TestAgent) -> S
 }
 
 both_databases![
-    an_older_order_that_was_never_taken_gives_way_to_a_newer_one,
-    a_stop_of_what_was_never_taken_needs_no_answer,
+    an_older_attempt_that_was_never_received_is_superseded,
+    stopping_an_attempt_that_was_never_received_needs_no_answer,
 ];
 
-async fn an_older_order_that_was_never_taken_gives_way_to_a_newer_one(database: Database) {
+async fn an_older_attempt_that_was_never_received_is_superseded(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
@@ -72,7 +72,7 @@ async fn an_older_order_that_was_never_taken_gives_way_to_a_newer_one(database: 
     );
 }
 
-async fn a_stop_of_what_was_never_taken_needs_no_answer(database: Database) {
+async fn stopping_an_attempt_that_was_never_received_needs_no_answer(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;

@@ -88,7 +88,7 @@ async fn one_trace_runs_from_deploy_through_the_server_into_the_script() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_is_not_there_holds_nobody_up() {
+async fn a_missing_collector_delays_nothing() {
     let nowhere = format!(
         "http://127.0.0.1:{}",
         kernex_integration_tests::server::free_port()

@@ -292,7 +292,7 @@ proptest! {
     #![proptest_config(histories(60_000))]
 
     #[test]
-    fn nothing_is_lost_or_run_twice_or_made_up(
+    fn random_histories_lose_repeat_and_invent_nothing(
         ops in prop::collection::vec(op(), 0..60),
         has_way_back: bool,
     ) {
@@ -304,7 +304,7 @@ proptest! {
     #![proptest_config(histories(40_000))]
 
     #[test]
-    fn nor_when_the_database_is_restored_from_an_older_backup(
+    fn random_histories_with_restored_backups_lose_repeat_and_invent_nothing(
         ops in prop::collection::vec(op_or_restore(), 0..60),
         has_way_back: bool,
     ) {
@@ -313,7 +313,7 @@ proptest! {
 }
 
 #[test]
-fn a_push_of_an_older_session_noted_late_hides_nothing() {
+fn a_push_that_is_written_down_late_hides_nothing() {
     let connect = Op::Connect(Reach::Ready);
     let both = [Op::ServerTakes(Death::None), Op::AgentTakes(Death::None)];
     let mut ops = vec![Op::Dispatch, both[1]];

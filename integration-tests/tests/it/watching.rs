@@ -30,14 +30,14 @@ async fn until(
 }
 
 both_databases![
-    devices_are_watched_from_a_snapshot_on_and_resumed_after_a_cut,
-    a_device_that_stops_matching_leaves_the_watch_and_an_old_cursor_begins_anew,
-    a_device_that_drifts_and_one_with_a_copy_are_seen_by_whoever_watches,
-    events_are_followed_from_a_cursor_and_a_cursor_that_never_was_is_refused,
-    the_cli_watches_on_over_a_restart_of_the_server,
+    a_watch_begins_with_a_snapshot_and_resumes_after_a_cut,
+    a_watch_drops_devices_that_stop_matching_and_replaces_old_cursors,
+    a_watch_shows_drift_and_copies,
+    events_are_followed_from_a_cursor_and_an_invalid_cursor_is_refused,
+    a_watch_by_kernexctl_survives_a_restart_of_the_server,
 ];
 
-async fn devices_are_watched_from_a_snapshot_on_and_resumed_after_a_cut(database: Database) {
+async fn a_watch_begins_with_a_snapshot_and_resumes_after_a_cut(database: Database) {
     let mut server = TestServer::start(database).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
@@ -111,9 +111,7 @@ async fn devices_are_watched_from_a_snapshot_on_and_resumed_after_a_cut(database
     assert_eq!(gone.removed, [id]);
 }
 
-async fn a_device_that_stops_matching_leaves_the_watch_and_an_old_cursor_begins_anew(
-    database: Database,
-) {
+async fn a_watch_drops_devices_that_stop_matching_and_replaces_old_cursors(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let _device = server.raw_device("edge-1").await;
@@ -167,7 +165,7 @@ async fn a_device_that_stops_matching_leaves_the_watch_and_an_old_cursor_begins_
     assert_eq!(refused.code(), Code::InvalidArgument);
 }
 
-async fn a_device_that_drifts_and_one_with_a_copy_are_seen_by_whoever_watches(database: Database) {
+async fn a_watch_shows_drift_and_copies(database: Database) {
     let server = TestServer::start(database).await;
     let (ctl, operator) = (Ctl::on(&server), server.operator());
     let agent = server.agent("edge-1").await;
@@ -256,9 +254,7 @@ async fn a_device_that_drifts_and_one_with_a_copy_are_seen_by_whoever_watches(da
     until(&mut watch, |message| message.devices.iter().any(free)).await;
 }
 
-async fn events_are_followed_from_a_cursor_and_a_cursor_that_never_was_is_refused(
-    database: Database,
-) {
+async fn events_are_followed_from_a_cursor_and_an_invalid_cursor_is_refused(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let now = WatchEventsRequest {
@@ -302,7 +298,7 @@ async fn events_are_followed_from_a_cursor_and_a_cursor_that_never_was_is_refuse
     assert_eq!(refused.code(), Code::OutOfRange, "{refused:?}");
 }
 
-async fn the_cli_watches_on_over_a_restart_of_the_server(database: Database) {
+async fn a_watch_by_kernexctl_survives_a_restart_of_the_server(database: Database) {
     let mut server = TestServer::start(database).await;
     let mut agent = server.agent("edge-1").await;
     let gate = server.scratch().join("gate");

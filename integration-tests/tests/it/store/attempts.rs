@@ -20,22 +20,22 @@ use super::fixture::{
 };
 
 both_databases![
-    an_order_gives_the_commands_that_wait_for_nothing,
+    creating_a_deployment_returns_the_commands_that_are_due,
     a_deployment_runs_from_order_to_result,
-    reports_that_make_no_sense_change_nothing,
+    invalid_reports_change_nothing,
     reports_of_one_batch_apply_in_order,
-    one_attempt_a_name_and_the_oldest_first,
+    a_device_gets_one_attempt_per_bundle_name_and_the_oldest_first,
     a_cancel_ends_what_waits_and_asks_what_runs_to_stop,
-    what_was_pushed_and_never_taken_closes_as_if_it_had_never_been_pushed,
-    a_halt_ends_what_goes_back_only_once_that_was_shown,
-    what_became_of_each_device_of_a_halt_is_told,
-    whoever_decides_knows_what_was_pushed_and_not_written,
+    an_attempt_pushed_but_never_received_is_cancelled_at_once,
+    a_halt_stops_going_back_only_after_the_operator_saw_it,
+    a_halt_says_what_became_of_each_device,
+    a_cancel_knows_of_pushes_that_are_not_written_yet,
     a_push_that_crossed_a_cancel_is_called_back,
-    deadlines_close_attempts_and_late_outcomes_are_facts_beside_them,
+    a_deadline_closes_an_attempt_and_its_late_outcome_changes_no_state,
     the_same_request_gives_the_same_deployment,
 ];
 
-async fn an_order_gives_the_commands_that_wait_for_nothing(database: Database) {
+async fn creating_a_deployment_returns_the_commands_that_are_due(database: Database) {
     let fixture = Fixture::new(database).await;
     let (free, busy) = (
         fixture.device("edge-1").await,
@@ -222,7 +222,7 @@ async fn a_deployment_runs_from_order_to_result(database: Database) {
     }
 }
 
-async fn reports_that_make_no_sense_change_nothing(database: Database) {
+async fn invalid_reports_change_nothing(database: Database) {
     let fixture = Fixture::new(database).await;
     let (one, two) = (
         fixture.device("edge-1").await,
@@ -297,7 +297,7 @@ async fn reports_of_one_batch_apply_in_order(database: Database) {
     assert_eq!(fixture.state(&deployment, &device).await, State::Succeeded);
 }
 
-async fn one_attempt_a_name_and_the_oldest_first(database: Database) {
+async fn a_device_gets_one_attempt_per_bundle_name_and_the_oldest_first(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     for (name, version) in [("app", "1"), ("app", "2"), ("db", "1")] {
@@ -401,7 +401,7 @@ async fn a_cancel_ends_what_waits_and_asks_what_runs_to_stop(database: Database)
     assert!(matches!(again, Err(StoreError::Finished)));
 }
 
-async fn what_was_pushed_and_never_taken_closes_as_if_it_had_never_been_pushed(database: Database) {
+async fn an_attempt_pushed_but_never_received_is_cancelled_at_once(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     for version in ["1", "2", "3"] {
@@ -467,7 +467,7 @@ async fn what_was_pushed_and_never_taken_closes_as_if_it_had_never_been_pushed(d
     assert!(fixture.due(&device, epoch).await.is_empty());
 }
 
-async fn a_halt_ends_what_goes_back_only_once_that_was_shown(database: Database) {
+async fn a_halt_stops_going_back_only_after_the_operator_saw_it(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;
@@ -560,7 +560,7 @@ async fn a_halt_ends_what_goes_back_only_once_that_was_shown(database: Database)
     );
 }
 
-async fn what_became_of_each_device_of_a_halt_is_told(database: Database) {
+async fn a_halt_says_what_became_of_each_device(database: Database) {
     let fixture = Fixture::new(database).await;
     fixture.bundle("app", "1").await;
     let mut devices = Vec::new();
@@ -643,7 +643,7 @@ async fn what_became_of_each_device_of_a_halt_is_told(database: Database) {
     assert_eq!(halt.done_before, 1);
 }
 
-async fn whoever_decides_knows_what_was_pushed_and_not_written(database: Database) {
+async fn a_cancel_knows_of_pushes_that_are_not_written_yet(database: Database) {
     let fixture = Fixture::new(database).await;
     let (one, two) = (
         fixture.device("edge-1").await,
@@ -734,7 +734,7 @@ async fn a_push_that_crossed_a_cancel_is_called_back(database: Database) {
     assert_eq!(fixture.due(&device, epoch).await[0].0, "deploy app:1");
 }
 
-async fn deadlines_close_attempts_and_late_outcomes_are_facts_beside_them(database: Database) {
+async fn a_deadline_closes_an_attempt_and_its_late_outcome_changes_no_state(database: Database) {
     let fixture = Fixture::new(database).await;
     let (one, two) = (
         fixture.device("edge-1").await,

@@ -20,11 +20,11 @@ fn new(name: &str, version: &str, bytes: &[u8]) -> NewBundle {
 }
 
 both_databases![
-    the_same_bytes_are_the_same_bundle_and_others_are_refused,
-    a_bundle_somebody_needs_is_not_deleted,
+    the_same_bytes_are_the_same_bundle_and_different_bytes_are_refused,
+    a_bundle_in_use_cannot_be_deleted,
 ];
 
-async fn the_same_bytes_are_the_same_bundle_and_others_are_refused(database: Database) {
+async fn the_same_bytes_are_the_same_bundle_and_different_bytes_are_refused(database: Database) {
     let fixture = Fixture::new(database).await;
     let insert = async |bundle| {
         fixture
@@ -76,7 +76,7 @@ async fn the_same_bytes_are_the_same_bundle_and_others_are_refused(database: Dat
     assert_eq!(named.items, [first]);
 }
 
-async fn a_bundle_somebody_needs_is_not_deleted(database: Database) {
+async fn a_bundle_in_use_cannot_be_deleted(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let bundle = fixture.bundle("app", "1").await;

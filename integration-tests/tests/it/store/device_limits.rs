@@ -36,12 +36,12 @@ fn made_up(device: &Device, name: &str, version: &str, output: &str) -> Incoming
 }
 
 both_databases![
-    of_what_nobody_asked_for_the_newest_is_kept,
-    bundles_that_no_order_named_do_not_pile_up,
-    a_disk_that_is_sick_every_second_is_shown_and_told_sixty_times,
+    of_reports_of_unknown_attempts_the_newest_are_kept,
+    a_device_cannot_make_up_more_than_256_bundle_names,
+    a_disk_that_fails_again_and_again_makes_sixty_events,
 ];
 
-async fn of_what_nobody_asked_for_the_newest_is_kept(database: Database) {
+async fn of_reports_of_unknown_attempts_the_newest_are_kept(database: Database) {
     let fixture = Fixture::new(database).await;
     let (rogue, honest) = (
         fixture.device("edge-1").await,
@@ -89,7 +89,7 @@ async fn of_what_nobody_asked_for_the_newest_is_kept(database: Database) {
     assert_eq!(dropped, 1000 - kept.len() as u64);
 }
 
-async fn bundles_that_no_order_named_do_not_pile_up(database: Database) {
+async fn a_device_cannot_make_up_more_than_256_bundle_names(database: Database) {
     let fixture = Fixture::new(database).await;
     let rogue = fixture.device("edge-1").await;
     for batch in 0..10 {
@@ -124,7 +124,7 @@ async fn bundles_that_no_order_named_do_not_pile_up(database: Database) {
     assert_eq!(known().await, 257);
 }
 
-async fn a_disk_that_is_sick_every_second_is_shown_and_told_sixty_times(database: Database) {
+async fn a_disk_that_fails_again_and_again_makes_sixty_events(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let epoch = fixture.session(&device, 0, &[]).await.epoch;

@@ -30,9 +30,9 @@ fn beat(device: DeviceId, epoch: u64, cpu_percent: f64) -> HeartbeatRow {
 both_databases![
     labels_change_with_their_revision,
     lists_page_by_key_and_obey_the_selector,
-    the_database_leaves_out_nothing_that_a_selector_means,
+    a_selector_in_sql_finds_every_device_that_matches,
     a_deleted_device_leaves_its_history_and_closes_its_attempts,
-    what_is_known_of_a_session_is_not_asked_again_and_does_no_harm_when_it_is_wrong,
+    a_heartbeat_reads_no_cached_rows_and_a_stale_cache_does_no_harm,
     heartbeats_keep_the_latest_and_a_sample_a_minute,
 ];
 
@@ -119,7 +119,7 @@ async fn lists_page_by_key_and_obey_the_selector(database: Database) {
     ));
 }
 
-async fn the_database_leaves_out_nothing_that_a_selector_means(database: Database) {
+async fn a_selector_in_sql_finds_every_device_that_matches(database: Database) {
     let fixture = Fixture::new(database).await;
     for (n, env) in ["prod", "dev", "prod", ""].into_iter().enumerate() {
         let name = format!("edge-{n}");
@@ -237,9 +237,7 @@ async fn a_deleted_device_leaves_its_history_and_closes_its_attempts(database: D
     fixture.device("edge-1").await;
 }
 
-async fn what_is_known_of_a_session_is_not_asked_again_and_does_no_harm_when_it_is_wrong(
-    database: Database,
-) {
+async fn a_heartbeat_reads_no_cached_rows_and_a_stale_cache_does_no_harm(database: Database) {
     let fixture = Fixture::new(database).await;
     let (one, gone) = (
         fixture.device("edge-1").await,

@@ -40,12 +40,12 @@ async fn told(fixture: &Fixture) -> Vec<String> {
 }
 
 both_databases![
-    a_heartbeat_that_overtakes_its_outcome_is_no_drift,
-    what_differs_drifts_since_it_was_first_seen_and_is_told_once,
-    an_outcome_settles_what_drifted_and_a_waiting_order_does_not,
+    a_heartbeat_that_arrives_before_its_outcome_is_no_drift,
+    drift_is_dated_by_its_first_heartbeat_and_makes_one_event,
+    an_outcome_settles_drift_and_a_waiting_deployment_does_not,
 ];
 
-async fn a_heartbeat_that_overtakes_its_outcome_is_no_drift(database: Database) {
+async fn a_heartbeat_that_arrives_before_its_outcome_is_no_drift(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;
@@ -72,7 +72,7 @@ async fn a_heartbeat_that_overtakes_its_outcome_is_no_drift(database: Database) 
     assert!(told(&fixture).await.is_empty());
 }
 
-async fn what_differs_drifts_since_it_was_first_seen_and_is_told_once(database: Database) {
+async fn drift_is_dated_by_its_first_heartbeat_and_makes_one_event(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;
@@ -134,7 +134,7 @@ async fn what_differs_drifts_since_it_was_first_seen_and_is_told_once(database: 
     );
 }
 
-async fn an_outcome_settles_what_drifted_and_a_waiting_order_does_not(database: Database) {
+async fn an_outcome_settles_drift_and_a_waiting_deployment_does_not(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;

@@ -66,12 +66,12 @@ async fn devices_in(fixture: &Fixture, deployment: &CreatedDeployment) -> Vec<St
 
 both_databases![
     devices_join_when_they_enrol_are_labelled_or_tell_what_they_are,
-    nobody_joins_what_is_paused_and_everybody_does_once_it_goes_on,
-    it_ends_by_its_deadline,
-    it_ends_by_an_order_also_when_nothing_is_open,
-    a_newer_order_takes_the_place_of_held_phases_and_of_scheduled_ones,
-    a_device_that_is_deleted_leaves_its_deployment_and_the_rest_goes_on,
-    a_bundle_that_is_needed_is_not_deleted_and_one_that_is_gone_is_said_so,
+    devices_join_a_paused_deployment_only_when_it_is_resumed,
+    a_dynamic_deployment_ends_by_its_deadline,
+    a_dynamic_deployment_ends_by_an_order_also_when_no_target_is_open,
+    a_newer_deployment_supersedes_held_and_scheduled_targets,
+    a_deleted_device_leaves_its_deployment_and_the_others_go_on,
+    a_bundle_in_use_is_not_deleted_and_a_missing_one_is_named,
 ];
 
 async fn devices_join_when_they_enrol_are_labelled_or_tell_what_they_are(database: Database) {
@@ -141,7 +141,7 @@ async fn devices_join_when_they_enrol_are_labelled_or_tell_what_they_are(databas
     );
 }
 
-async fn nobody_joins_what_is_paused_and_everybody_does_once_it_goes_on(database: Database) {
+async fn devices_join_a_paused_deployment_only_when_it_is_resumed(database: Database) {
     let fixture = Fixture::new(database).await;
     fixture.bundle("app", "1").await;
     let one = fixture.device("edge-1").await;
@@ -188,7 +188,7 @@ async fn nobody_joins_what_is_paused_and_everybody_does_once_it_goes_on(database
     );
 }
 
-async fn it_ends_by_its_deadline(database: Database) {
+async fn a_dynamic_deployment_ends_by_its_deadline(database: Database) {
     let fixture = Fixture::new(database).await;
     fixture.bundle("app", "1").await;
     let one = fixture.device("edge-1").await;
@@ -235,7 +235,7 @@ async fn it_ends_by_its_deadline(database: Database) {
     );
 }
 
-async fn it_ends_by_an_order_also_when_nothing_is_open(database: Database) {
+async fn a_dynamic_deployment_ends_by_an_order_also_when_no_target_is_open(database: Database) {
     let fixture = Fixture::new(database).await;
     fixture.bundle("app", "1").await;
     for rollout in [None, Some(Rollout::at_once())] {
@@ -261,7 +261,7 @@ async fn it_ends_by_an_order_also_when_nothing_is_open(database: Database) {
     }
 }
 
-async fn a_newer_order_takes_the_place_of_held_phases_and_of_scheduled_ones(database: Database) {
+async fn a_newer_deployment_supersedes_held_and_scheduled_targets(database: Database) {
     let fixture = Fixture::new(database).await;
     for version in ["1", "2"] {
         fixture.bundle("app", version).await;
@@ -342,7 +342,7 @@ async fn a_newer_order_takes_the_place_of_held_phases_and_of_scheduled_ones(data
     assert_eq!(fixture.state(&newest, &one).await, State::Pending);
 }
 
-async fn a_device_that_is_deleted_leaves_its_deployment_and_the_rest_goes_on(database: Database) {
+async fn a_deleted_device_leaves_its_deployment_and_the_others_go_on(database: Database) {
     let fixture = Fixture::new(database).await;
     fixture.bundle("app", "1").await;
     let (one, two) = (
@@ -382,9 +382,7 @@ async fn a_device_that_is_deleted_leaves_its_deployment_and_the_rest_goes_on(dat
     );
 }
 
-async fn a_bundle_that_is_needed_is_not_deleted_and_one_that_is_gone_is_said_so(
-    database: Database,
-) {
+async fn a_bundle_in_use_is_not_deleted_and_a_missing_one_is_named(database: Database) {
     let fixture = Fixture::new(database).await;
     fixture.bundle("app", "1").await;
     let device = fixture.device("edge-1").await;

@@ -7,14 +7,14 @@ use kernex_server::store::{BindKeyError, NewEnrollmentToken, NewOperatorToken, P
 use super::fixture::{Fixture, HOUR, caller, enrolment, token};
 
 both_databases![
-    the_same_key_gets_the_same_device_and_uses_nothing_up,
-    a_name_held_by_another_key_is_taken,
+    the_same_key_gets_the_same_device_and_uses_up_no_token,
+    a_name_held_by_another_key_cannot_be_enrolled,
     tokens_that_are_wrong_revoked_or_expired_let_nobody_in,
     a_replacing_key_takes_the_device_over_and_the_old_one_is_revoked,
     operator_tokens_work_until_they_expire_or_are_revoked,
 ];
 
-async fn the_same_key_gets_the_same_device_and_uses_nothing_up(database: Database) {
+async fn the_same_key_gets_the_same_device_and_uses_up_no_token(database: Database) {
     let fixture = Fixture::new(database).await;
     let id = fixture.token(token(1)).await;
     let first = fixture
@@ -50,7 +50,7 @@ async fn the_same_key_gets_the_same_device_and_uses_nothing_up(database: Databas
     assert_eq!(device.inventory.hostname, "nul inside");
 }
 
-async fn a_name_held_by_another_key_is_taken(database: Database) {
+async fn a_name_held_by_another_key_cannot_be_enrolled(database: Database) {
     let fixture = Fixture::new(database).await;
     let id = fixture.token(token(2)).await;
     fixture

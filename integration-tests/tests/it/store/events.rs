@@ -11,11 +11,11 @@ use tokio::task::JoinSet;
 use super::fixture::{Fixture, HOUR, caller, enrolment, token};
 
 both_databases![
-    cursors_have_no_gaps_whoever_writes_at_the_same_time,
-    what_grows_is_pruned,
+    concurrent_writers_leave_no_gap_between_cursors,
+    old_events_and_samples_are_pruned,
 ];
 
-async fn cursors_have_no_gaps_whoever_writes_at_the_same_time(database: Database) {
+async fn concurrent_writers_leave_no_gap_between_cursors(database: Database) {
     let fixture = Fixture::new(database).await;
     let id = fixture.token(token(40)).await;
     // A second server on the same database, as far as the store can tell.
@@ -66,7 +66,7 @@ async fn cursors_have_no_gaps_whoever_writes_at_the_same_time(database: Database
     assert_eq!(left.items[0].uses_left, 0);
 }
 
-async fn what_grows_is_pruned(database: Database) {
+async fn old_events_and_samples_are_pruned(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let epoch = fixture.session(&device, 0, &[]).await.epoch;

@@ -13,9 +13,9 @@ use super::fixture::{Fixture, succeeded, token};
 /// More than a thirtieth of the bind limit, which is what a row of the widest table takes.
 const DEVICES: u32 = 900;
 
-both_databases![a_fleet_is_ordered_pushed_and_reported_in_bulk,];
+both_databases![a_deployment_to_a_whole_fleet_is_written_in_bulk];
 
-async fn a_fleet_is_ordered_pushed_and_reported_in_bulk(database: Database) {
+async fn a_deployment_to_a_whole_fleet_is_written_in_bulk(database: Database) {
     let fixture = Fixture::new(database).await;
     let id = fixture.token(token(DEVICES)).await;
     let mut devices = Vec::new();

@@ -58,15 +58,15 @@ async fn opened(
 }
 
 both_databases![
-    the_mark_goes_over_an_outcome_only_when_none_is_missing_before_it,
-    whatever_becomes_of_an_outcome_it_is_dealt_with,
-    an_agent_that_does_not_say_is_told_what_is_known_and_raises_nothing,
-    copies_are_not_told_and_the_one_that_is_kept_tells_everything_again,
-    a_device_that_is_ahead_of_the_rows_has_not_failed_to_take_what_it_does_not_list,
-    an_outcome_that_nobody_here_knows_teaches_what_runs,
+    the_resume_mark_never_passes_a_missing_outcome,
+    the_resume_mark_passes_outcomes_of_every_disposition,
+    an_agent_that_sends_no_places_raises_no_resume_mark,
+    copies_get_no_resume_mark_and_the_kept_one_sends_everything_again,
+    after_a_restore_an_unlisted_attempt_is_not_taken_for_never_received,
+    an_outcome_of_an_unknown_attempt_updates_what_the_device_runs,
 ];
 
-async fn the_mark_goes_over_an_outcome_only_when_none_is_missing_before_it(database: Database) {
+async fn the_resume_mark_never_passes_a_missing_outcome(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let mut epoch = opened(&fixture, &device, 0, Some(0)).await.epoch;
@@ -124,7 +124,7 @@ async fn the_mark_goes_over_an_outcome_only_when_none_is_missing_before_it(datab
     assert_eq!(mark().await, Some(15));
 }
 
-async fn whatever_becomes_of_an_outcome_it_is_dealt_with(database: Database) {
+async fn the_resume_mark_passes_outcomes_of_every_disposition(database: Database) {
     let fixture = Fixture::new(database).await;
     let (device, other) = (
         fixture.device("edge-1").await,
@@ -174,7 +174,7 @@ async fn whatever_becomes_of_an_outcome_it_is_dealt_with(database: Database) {
     );
 }
 
-async fn an_agent_that_does_not_say_is_told_what_is_known_and_raises_nothing(database: Database) {
+async fn an_agent_that_sends_no_places_raises_no_resume_mark(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let epoch = opened(&fixture, &device, 0, None).await.epoch;
@@ -189,7 +189,7 @@ async fn an_agent_that_does_not_say_is_told_what_is_known_and_raises_nothing(dat
     );
 }
 
-async fn copies_are_not_told_and_the_one_that_is_kept_tells_everything_again(database: Database) {
+async fn copies_get_no_resume_mark_and_the_kept_one_sends_everything_again(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let first = opened(&fixture, &device, 0, Some(0)).await;
@@ -208,9 +208,7 @@ async fn copies_are_not_told_and_the_one_that_is_kept_tells_everything_again(dat
     assert_eq!((kept.conflicted, kept.recorded_seq), (false, Some(0)));
 }
 
-async fn a_device_that_is_ahead_of_the_rows_has_not_failed_to_take_what_it_does_not_list(
-    database: Database,
-) {
+async fn after_a_restore_an_unlisted_attempt_is_not_taken_for_never_received(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;
@@ -232,7 +230,7 @@ async fn a_device_that_is_ahead_of_the_rows_has_not_failed_to_take_what_it_does_
     assert_eq!(fixture.due(&device, epoch).await[0].0, "deploy app:2");
 }
 
-async fn an_outcome_that_nobody_here_knows_teaches_what_runs(database: Database) {
+async fn an_outcome_of_an_unknown_attempt_updates_what_the_device_runs(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     opened(&fixture, &device, 0, Some(0)).await;

@@ -38,12 +38,12 @@ async fn fail(fixture: &Fixture, device: &Device, reason: FailureReason) {
 }
 
 both_databases![
-    after_so_many_failures_a_device_is_left_out_with_the_reason,
+    after_repeated_failures_a_device_is_left_out_with_the_reason,
     a_deployment_to_penalised_devices_only_is_finished_at_once,
-    a_success_opens_the_box,
+    a_success_lifts_the_penalty,
 ];
 
-async fn after_so_many_failures_a_device_is_left_out_with_the_reason(database: Database) {
+async fn after_repeated_failures_a_device_is_left_out_with_the_reason(database: Database) {
     let fixture = Fixture::new(database).await;
     let (bad, good) = (
         fixture.device("edge-1").await,
@@ -137,7 +137,7 @@ async fn a_deployment_to_penalised_devices_only_is_finished_at_once(database: Da
     assert_eq!(done.result, Some(DeploymentResult::Succeeded));
 }
 
-async fn a_success_opens_the_box(database: Database) {
+async fn a_success_lifts_the_penalty(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;

@@ -53,14 +53,14 @@ fn heartbeat(device: &Device, epoch: u64) -> HeartbeatRow {
 }
 
 both_databases![
-    nothing_a_replaced_key_says_is_written_down,
-    nothing_a_deleted_device_says_is_written_down,
-    a_revoked_key_is_remembered_for_ninety_days_and_told_why,
-    replicas_hear_of_what_was_revoked_after_a_number,
-    a_revocation_is_told_once_it_has_committed_and_never_before,
+    reports_under_a_replaced_key_are_not_recorded,
+    reports_of_a_deleted_device_are_not_recorded,
+    a_revoked_key_is_refused_with_its_cause_for_ninety_days,
+    a_replica_reads_the_revocations_after_a_given_number,
+    a_revocation_is_announced_after_its_commit_and_never_before,
 ];
 
-async fn nothing_a_replaced_key_says_is_written_down(database: Database) {
+async fn reports_under_a_replaced_key_are_not_recorded(database: Database) {
     let fixture = Fixture::new(database).await;
     let (device, other) = (
         fixture.device("edge-1").await,
@@ -157,7 +157,7 @@ async fn nothing_a_replaced_key_says_is_written_down(database: Database) {
     assert_eq!(late, Some(Disposition::Late), "its own words count");
 }
 
-async fn nothing_a_deleted_device_says_is_written_down(database: Database) {
+async fn reports_of_a_deleted_device_are_not_recorded(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;
@@ -186,7 +186,7 @@ async fn nothing_a_deleted_device_says_is_written_down(database: Database) {
     );
 }
 
-async fn a_revoked_key_is_remembered_for_ninety_days_and_told_why(database: Database) {
+async fn a_revoked_key_is_refused_with_its_cause_for_ninety_days(database: Database) {
     let fixture = Fixture::new(database).await;
     let old = fixture.device("edge-1").await;
     let new = replace(&fixture, &old, b"new disk").await;
@@ -244,7 +244,7 @@ async fn a_revoked_key_is_remembered_for_ninety_days_and_told_why(database: Data
     );
 }
 
-async fn replicas_hear_of_what_was_revoked_after_a_number(database: Database) {
+async fn a_replica_reads_the_revocations_after_a_given_number(database: Database) {
     let fixture = Fixture::new(database).await;
     let other = Store::open(&fixture.url, Clock::system()).await.unwrap();
     let device = fixture.device("edge-1").await;
@@ -290,7 +290,7 @@ async fn replicas_hear_of_what_was_revoked_after_a_number(database: Database) {
     other.close().await.unwrap();
 }
 
-async fn a_revocation_is_told_once_it_has_committed_and_never_before(database: Database) {
+async fn a_revocation_is_announced_after_its_commit_and_never_before(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();

@@ -64,14 +64,14 @@ fn went_back() -> ReportEvent {
 }
 
 both_databases![
-    each_step_back_goes_to_what_ran_before_that_deployment,
-    what_is_unproven_or_gone_is_no_place_to_go,
+    each_rollback_returns_to_what_ran_before_its_deployment,
+    a_rollback_never_goes_to_a_failed_or_deleted_release,
     the_same_request_rolls_back_once,
     a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to,
-    a_failure_nobody_can_go_back_from_pauses,
+    a_failure_without_a_previous_release_pauses_the_deployment,
 ];
 
-async fn each_step_back_goes_to_what_ran_before_that_deployment(database: Database) {
+async fn each_rollback_returns_to_what_ran_before_its_deployment(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     for version in ["1", "2", "3"] {
@@ -131,7 +131,7 @@ async fn each_step_back_goes_to_what_ran_before_that_deployment(database: Databa
     );
 }
 
-async fn what_is_unproven_or_gone_is_no_place_to_go(database: Database) {
+async fn a_rollback_never_goes_to_a_failed_or_deleted_release(database: Database) {
     let fixture = Fixture::new(database).await;
     let (one, two, three) = (
         fixture.device("edge-1").await,
@@ -304,7 +304,7 @@ async fn a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to(da
     );
 }
 
-async fn a_failure_nobody_can_go_back_from_pauses(database: Database) {
+async fn a_failure_without_a_previous_release_pauses_the_deployment(database: Database) {
     let fixture = Fixture::new(database).await;
     let (one, two) = (
         fixture.device("edge-1").await,

@@ -48,16 +48,16 @@ async fn deploy(
 }
 
 both_databases![
-    nothing_begins_outside_its_windows_and_what_has_begun_goes_on,
-    a_clock_that_jumped_opens_no_window_and_ends_no_soak,
+    attempts_begin_only_inside_their_window_and_may_end_outside,
+    a_clock_that_jumps_opens_no_window_and_ends_no_soak,
     a_spread_gives_each_device_a_moment_of_its_own,
     a_scheduled_deployment_is_held_until_its_start,
     a_scheduled_deployment_can_be_cancelled_before_its_start,
-    a_deadline_closes_what_waits_and_calls_back_what_runs,
-    schedules_under_which_nothing_could_begin_are_refused,
+    a_deadline_expires_waiting_targets_and_stops_running_ones,
+    schedules_in_which_nothing_could_begin_are_refused,
 ];
 
-async fn nothing_begins_outside_its_windows_and_what_has_begun_goes_on(database: Database) {
+async fn attempts_begin_only_inside_their_window_and_may_end_outside(database: Database) {
     let fixture = Fixture::new(database).await;
     let (one, two) = (
         fixture.device("edge-1").await,
@@ -126,7 +126,7 @@ async fn nothing_begins_outside_its_windows_and_what_has_begun_goes_on(database:
     assert_eq!(fixture.due(&two, epoch_two).await.len(), 1, "the next day");
 }
 
-async fn a_clock_that_jumped_opens_no_window_and_ends_no_soak(database: Database) {
+async fn a_clock_that_jumps_opens_no_window_and_ends_no_soak(database: Database) {
     const LONG: i64 = 2 * 3600 + 1800;
     let fixture = Fixture::new(database).await;
     let one = fixture.device("edge-1").await;
@@ -321,7 +321,7 @@ async fn a_scheduled_deployment_can_be_cancelled_before_its_start(database: Data
     assert_eq!(fixture.state(&deployment, &device).await, State::Cancelled);
 }
 
-async fn a_deadline_closes_what_waits_and_calls_back_what_runs(database: Database) {
+async fn a_deadline_expires_waiting_targets_and_stops_running_ones(database: Database) {
     let fixture = Fixture::new(database).await;
     let (one, two) = (
         fixture.device("edge-1").await,
@@ -365,7 +365,7 @@ async fn a_deadline_closes_what_waits_and_calls_back_what_runs(database: Databas
     );
 }
 
-async fn schedules_under_which_nothing_could_begin_are_refused(database: Database) {
+async fn schedules_in_which_nothing_could_begin_are_refused(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;

@@ -42,7 +42,7 @@ async fn a_database_that_is_gone_is_unavailable(database: Database) {
 }
 
 #[tokio::test]
-async fn commits_stay_in_the_log_of_sqlite_until_they_are_moved_beside_it() {
+async fn sqlite_keeps_commits_in_its_log_until_a_checkpoint() {
     let fixture = Fixture::new(Database::Sqlite).await;
     for n in 0..300 {
         fixture.device(&format!("edge-{n}")).await;

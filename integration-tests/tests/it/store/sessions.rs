@@ -24,22 +24,22 @@ use super::fixture::{Device, Fixture, MINUTE, caller, succeeded, token};
 
 both_databases![
     epochs_grow_and_the_newest_session_wins,
-    steps_of_many_sessions_commit_together_and_a_refused_one_changes_nothing,
-    sessions_that_open_together_settle_what_each_of_them_holds,
+    session_steps_commit_together_and_a_refused_one_changes_nothing,
+    sessions_that_open_in_one_transaction_are_reconciled_apart,
     online_means_a_session_and_a_live_lease,
-    a_replica_that_stops_takes_its_sessions_along,
+    when_a_replica_stops_its_sessions_end,
     a_copy_is_recognised_and_gets_no_commands_until_resolved,
-    of_two_journals_the_one_that_confirmed_last_is_kept,
-    a_number_that_was_never_given_is_a_conflict_and_locks_nobody_out,
-    a_device_nobody_connected_as_survives_a_made_up_number,
-    a_database_of_an_older_backup_takes_the_agents_number,
-    an_older_revision_than_before_is_refused_until_an_operator_allows_it,
-    a_session_that_went_on_elsewhere_is_lost_here,
-    a_clock_that_jumps_makes_nothing_late,
-    a_journal_that_was_replaced_does_not_come_back,
-    an_accepted_attempt_missing_from_the_list_has_lost_its_journal,
-    rows_of_an_older_backup_ask_the_same_journal_again,
-    the_list_says_what_was_received_although_no_report_came,
+    of_two_journals_the_last_confirmed_one_is_kept,
+    an_epoch_that_was_never_issued_is_a_conflict_and_locks_nobody_out,
+    a_made_up_epoch_before_the_first_session_locks_nobody_out,
+    after_a_restore_the_epoch_of_the_agent_is_taken_over,
+    an_older_protocol_revision_is_refused_until_an_operator_allows_it,
+    a_session_ends_when_another_replica_opens_a_newer_one,
+    a_clock_that_jumps_expires_nothing,
+    a_journal_that_was_replaced_is_refused,
+    an_accepted_attempt_that_a_device_does_not_list_fails_as_journal_lost,
+    after_a_restore_an_attempt_is_pushed_again_to_the_same_journal,
+    an_attempt_that_a_device_lists_counts_as_accepted,
     downloads_need_the_live_token_and_an_open_attempt,
 ];
 
@@ -67,9 +67,7 @@ async fn epochs_grow_and_the_newest_session_wins(database: Database) {
     assert_eq!(fixture.session(&device, 77, &[]).await.epoch, 78);
 }
 
-async fn steps_of_many_sessions_commit_together_and_a_refused_one_changes_nothing(
-    database: Database,
-) {
+async fn session_steps_commit_together_and_a_refused_one_changes_nothing(database: Database) {
     let fixture = Fixture::new(database).await;
     let (first, second) = (
         fixture.device("edge-1").await,
@@ -139,7 +137,7 @@ async fn steps_of_many_sessions_commit_together_and_a_refused_one_changes_nothin
     );
 }
 
-async fn sessions_that_open_together_settle_what_each_of_them_holds(database: Database) {
+async fn sessions_that_open_in_one_transaction_are_reconciled_apart(database: Database) {
     let fixture = Fixture::new(database).await;
     let devices = [
         fixture.device("edge-1").await,
@@ -222,7 +220,7 @@ async fn online_means_a_session_and_a_live_lease(database: Database) {
     );
 }
 
-async fn a_replica_that_stops_takes_its_sessions_along(database: Database) {
+async fn when_a_replica_stops_its_sessions_end(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.session(&device, 0, &[]).await;
@@ -287,7 +285,7 @@ async fn a_copy_is_recognised_and_gets_no_commands_until_resolved(database: Data
     assert!(matches!(again, Err(StoreError::NotConflicted(_))));
 }
 
-async fn of_two_journals_the_one_that_confirmed_last_is_kept(database: Database) {
+async fn of_two_journals_the_last_confirmed_one_is_kept(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let mut reinstalled = device.clone();
@@ -322,7 +320,7 @@ async fn of_two_journals_the_one_that_confirmed_last_is_kept(database: Database)
     );
 }
 
-async fn a_number_that_was_never_given_is_a_conflict_and_locks_nobody_out(database: Database) {
+async fn an_epoch_that_was_never_issued_is_a_conflict_and_locks_nobody_out(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let shown = async || fixture.store.get_device("edge-1").await.unwrap();
@@ -367,7 +365,7 @@ async fn a_number_that_was_never_given_is_a_conflict_and_locks_nobody_out(databa
     assert!(!fresh.conflicted && fresh.epoch == back.epoch + 1);
 }
 
-async fn a_device_nobody_connected_as_survives_a_made_up_number(database: Database) {
+async fn a_made_up_epoch_before_the_first_session_locks_nobody_out(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let refused = fixture.open(fixture.opening(&device, u64::MAX, &[])).await;
@@ -381,7 +379,7 @@ async fn a_device_nobody_connected_as_survives_a_made_up_number(database: Databa
     assert!(!first.conflicted && first.epoch == 1);
 }
 
-async fn a_database_of_an_older_backup_takes_the_agents_number(database: Database) {
+async fn after_a_restore_the_epoch_of_the_agent_is_taken_over(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let opened = fixture.session(&device, EPOCHS_FORGOTTEN, &[]).await;
@@ -389,7 +387,7 @@ async fn a_database_of_an_older_backup_takes_the_agents_number(database: Databas
     assert_eq!(opened.epoch, EPOCHS_FORGOTTEN + 1);
 }
 
-async fn an_older_revision_than_before_is_refused_until_an_operator_allows_it(database: Database) {
+async fn an_older_protocol_revision_is_refused_until_an_operator_allows_it(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     let opening = |revision, last| OpenSession {
@@ -437,7 +435,7 @@ async fn an_older_revision_than_before_is_refused_until_an_operator_allows_it(da
     );
 }
 
-async fn a_session_that_went_on_elsewhere_is_lost_here(database: Database) {
+async fn a_session_ends_when_another_replica_opens_a_newer_one(database: Database) {
     let fixture = Fixture::new(database).await;
     let (device, other) = (
         fixture.device("edge-1").await,
@@ -469,7 +467,7 @@ async fn a_session_that_went_on_elsewhere_is_lost_here(database: Database) {
     );
 }
 
-async fn a_clock_that_jumps_makes_nothing_late(database: Database) {
+async fn a_clock_that_jumps_expires_nothing(database: Database) {
     const YEAR: i64 = 365 * 24 * 3600;
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
@@ -508,7 +506,7 @@ async fn a_clock_that_jumps_makes_nothing_late(database: Database) {
     assert_eq!(fixture.store.expire_due().await.unwrap(), 2);
 }
 
-async fn a_journal_that_was_replaced_does_not_come_back(database: Database) {
+async fn a_journal_that_was_replaced_is_refused(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.session(&device, 0, &[]).await;
@@ -518,7 +516,7 @@ async fn a_journal_that_was_replaced_does_not_come_back(database: Database) {
     assert!(fixture.session(&device, 9, &[]).await.conflicted);
 }
 
-async fn an_accepted_attempt_missing_from_the_list_has_lost_its_journal(database: Database) {
+async fn an_accepted_attempt_that_a_device_does_not_list_fails_as_journal_lost(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;
@@ -559,7 +557,7 @@ async fn an_accepted_attempt_missing_from_the_list_has_lost_its_journal(database
     );
 }
 
-async fn rows_of_an_older_backup_ask_the_same_journal_again(database: Database) {
+async fn after_a_restore_an_attempt_is_pushed_again_to_the_same_journal(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;
@@ -594,7 +592,7 @@ async fn rows_of_an_older_backup_ask_the_same_journal_again(database: Database) 
     );
 }
 
-async fn the_list_says_what_was_received_although_no_report_came(database: Database) {
+async fn an_attempt_that_a_device_lists_counts_as_accepted(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;
