@@ -1,11 +1,11 @@
 //! The whole agent against a control plane made by hand, which can do what a real one never would.
 
-mod asked;
 mod bench;
+mod deferral_and_restart;
 mod deploying;
 mod fake_server;
-mod going_back;
 mod health;
+mod plans_and_configuration;
+mod previous_release;
 mod recovering;
-mod runs;
 mod stopping;
