@@ -37,6 +37,7 @@ mod scripts;
 mod selectors;
 mod sessions;
 mod slow_readers;
+mod small_disks;
 mod store;
 mod strangers;
 mod superseding;

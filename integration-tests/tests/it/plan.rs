@@ -43,6 +43,11 @@ async fn a_plan_says_what_each_device_would_do_and_changes_nothing(database: Dat
         verdicts(&plans),
         wanted.map(|(device, verdict)| (device.to_owned(), verdict.to_owned()))
     );
+    let needed = plans[0]["disk_needed_bytes"].as_u64().unwrap();
+    assert!(
+        (fine.size_bytes..64 << 20).contains(&needed),
+        "archive, release and a reserve: {plans}"
+    );
     assert!(
         plan.stderr.contains("1 of 2 devices could not be asked"),
         "{}",

@@ -17,3 +17,4 @@ mod rollbacks;
 mod schedules;
 mod schema;
 mod sessions;
+mod stale_writes;
