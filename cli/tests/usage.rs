@@ -1,9 +1,8 @@
-//! What the program does before it talks to anybody: usage, exit codes, and where words and data
-//! go.
+//! What `kernexctl` does before it connects: usage, exit codes, stdout and stderr.
 
 use assert_cmd::Command;
 
-/// The program in a world of its own.
+/// `kernexctl` with a home and a configuration of its own.
 fn kernexctl(home: &tempfile::TempDir) -> Command {
     let mut command = Command::cargo_bin("kernexctl").unwrap();
     command

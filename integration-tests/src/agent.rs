@@ -17,7 +17,7 @@ use crate::{
     server::{TestServer, clear_settings},
 };
 
-/// What a test wants different.
+/// Settings of a server under test. The default is a server with TLS and a fresh database.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
     name: String,
@@ -70,7 +70,6 @@ impl AgentOptions {
         self.url.clone().unwrap_or_else(|| url.to_owned())
     }
 
-    /// Adds one variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));

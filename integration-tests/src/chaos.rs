@@ -27,7 +27,6 @@ pub mod evidence;
 pub mod history;
 pub mod hostile;
 pub mod kills;
-pub mod load;
 pub mod network;
 pub mod postgres;
 pub mod power;
@@ -36,6 +35,7 @@ pub mod rows;
 pub mod storm;
 pub mod traffic;
 pub mod witness;
+pub mod workload;
 pub mod world;
 
 pub use history::History;
@@ -44,12 +44,12 @@ pub use world::{World, WorldOptions};
 
 use crate::Database;
 
-/// How much of a scenario to run.
+/// Parameters of one run of a scenario.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Every decision the harness takes comes from it; what the machines make of it is theirs.
     pub seed: u64,
-    /// Faults to do.
+    /// Number of faults.
     pub count: usize,
     /// Where the control plane keeps its rows.
     pub database: Database,
@@ -78,9 +78,9 @@ type Running<'a> = Pin<Box<dyn Future<Output = Result<Figures, Failure>> + Send 
 /// A kind of fault.
 #[derive(Clone, Copy)]
 pub struct Scenario {
-    /// As it is typed.
+    /// Name on the command line.
     pub name: &'static str,
-    /// What it does, in a line.
+    /// One line for `list`.
     pub about: &'static str,
     /// Faults in CI, on each of its databases.
     pub ci: usize,
@@ -148,14 +148,16 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "storm",
-        about: "a whole fleet of light agents cut off at once, in the middle of a deployment to all of it",
+        about: "a whole fleet of light agents cut off at once, in the middle of a deployment to \
+                all of it",
         ci: 500,
         databases: &[Database::Sqlite],
         run: |plan| Box::pin(storm::run(plan)),
     },
     Scenario {
         name: "clones",
-        about: "a copied disk, clocks that jump a year either way, a server restored from an older backup",
+        about: "a copied disk, clocks that jump a year either way, a server restored from an older \
+                backup",
         ci: 1,
         databases: BOTH,
         run: |plan| Box::pin(clones::run(plan)),

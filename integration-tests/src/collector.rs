@@ -21,14 +21,14 @@ use tonic::{Request, Response, Status, transport::Server};
 
 /// A span and the program it came from.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct ReceivedSpan {
     /// `service.name` of the program.
     pub service: String,
     /// The span.
     pub span: Span,
 }
 
-type Spans = Arc<Mutex<Vec<Seen>>>;
+type Spans = Arc<Mutex<Vec<ReceivedSpan>>>;
 
 /// A running collector.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Collector {
 
     /// Everything received so far.
     #[must_use]
-    pub fn spans(&self) -> Vec<Seen> {
+    pub fn spans(&self) -> Vec<ReceivedSpan> {
         self.spans.lock().clone()
     }
 }
@@ -101,7 +101,7 @@ impl TraceService for Receiver {
                 .scope_spans
                 .into_iter()
                 .flat_map(|scope| scope.spans);
-            kept.extend(spans.map(|span| Seen {
+            kept.extend(spans.map(|span| ReceivedSpan {
                 service: service.clone(),
                 span,
             }));

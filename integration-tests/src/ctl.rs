@@ -22,19 +22,18 @@ pub struct Ctl<'a> {
     home: &'a Path,
 }
 
-/// What a command did.
+/// Result of a command.
 #[derive(Debug)]
-pub struct Done {
+pub struct CtlOutput {
     /// Exit code; `None` when a signal ended it.
     pub code: Option<i32>,
     /// Data.
     pub stdout: String,
-    /// Talk.
     pub stderr: String,
 }
 
 impl<'a> Ctl<'a> {
-    /// Someone who has done nothing yet.
+    /// `kernexctl` with an empty home.
     #[must_use]
     pub fn at(home: &'a Path) -> Self {
         Self { home }
@@ -81,7 +80,7 @@ impl<'a> Ctl<'a> {
     /// # Panics
     /// When it cannot be started.
     #[must_use]
-    pub fn run(&self, words: &[&str]) -> Done {
+    pub fn run(&self, words: &[&str]) -> CtlOutput {
         self.command(words)
             .output()
             .expect("kernexctl can be started")
@@ -120,7 +119,7 @@ impl<'a> Ctl<'a> {
     }
 }
 
-impl From<Output> for Done {
+impl From<Output> for CtlOutput {
     fn from(output: Output) -> Self {
         Self {
             code: output.status.code(),

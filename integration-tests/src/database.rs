@@ -27,7 +27,8 @@ impl Database {
                 // meanwhile.
                 let shared = tokio::task::spawn_blocking(Postgres::shared);
                 let postgres = shared.await.expect("PostgreSQL starts").expect(
-                    "no PostgreSQL here: install it (Debian: apt install postgresql) or set KERNEX_TEST_POSTGRES_URL",
+                    "no PostgreSQL here: install it (Debian: apt install postgresql) \
+                     or set KERNEX_TEST_POSTGRES_URL",
                 );
                 Some(postgres.fresh_url().await)
             }

@@ -7,10 +7,10 @@
 //! a fleet: see [`room`].
 
 mod agent;
-mod beats;
+mod behaviour;
 mod counters;
+mod heartbeats;
 mod journal;
-mod orders;
 mod roster;
 mod wire;
 
@@ -26,11 +26,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{agent::Agent, orders::Orders};
+use self::{agent::Agent, behaviour::Behaviour};
 pub use self::{
     agent::Received,
-    counters::{Counters, Latencies, Tally},
-    orders::{Backoff, Deploys, Options, Pace},
+    behaviour::{Backoff, DeployBehaviour, HeartbeatPace, Options},
+    counters::{CounterSnapshot, Counters, Latencies},
     roster::{Identity, LABEL, Pool, Roster},
     wire::{Calls, Connector, Receiver, Sender, Windows, Wire, WireError},
 };
@@ -53,12 +53,12 @@ pub fn room() -> usize {
     usize::try_from(limit.saturating_sub(OWN_DESCRIPTORS)).unwrap_or(usize::MAX)
 }
 
-/// Light agents at work; dropped, they are gone without a word.
+/// Running light agents. Dropping it cuts their connections without a goodbye.
 #[derive(Debug)]
 pub struct Fleet {
     agents: usize,
     counters: Arc<Counters>,
-    orders: watch::Sender<Orders>,
+    orders: watch::Sender<Behaviour>,
     _tasks: JoinSet<()>,
 }
 
@@ -89,7 +89,7 @@ impl Fleet {
             )));
         }
         let counters = Arc::<Counters>::default();
-        let orders = watch::Sender::new(Orders::new(&options));
+        let orders = watch::Sender::new(Behaviour::new(&options));
         let openings = Arc::new(Semaphore::new(options.openings));
         let mut tasks = JoinSet::new();
         for (number, identity) in roster.identities.iter().enumerate() {
@@ -120,7 +120,7 @@ impl Fleet {
         self.agents
     }
 
-    /// What happened so far.
+    /// The counts so far.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -147,12 +147,12 @@ impl Fleet {
     }
 
     /// Changes how often heartbeats are sent.
-    pub fn pace(&self, pace: Pace) {
+    pub fn pace(&self, pace: HeartbeatPace) {
         self.orders.send_modify(|orders| orders.pace = pace);
     }
 
     /// Changes what is done with deploys that arrive from now on.
-    pub fn deploys(&self, deploys: Deploys) {
+    pub fn deploys(&self, deploys: DeployBehaviour) {
         self.orders.send_modify(|orders| orders.deploys = deploys);
     }
 }

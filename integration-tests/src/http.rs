@@ -11,27 +11,26 @@ use tokio::{
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A port of this machine that speaks HTTP.
+/// An HTTP client of a port of this machine.
 #[derive(Debug, Clone, Copy)]
-pub struct Plain(u16);
+pub struct HttpClient(u16);
 
-/// An answer.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct HttpResponse {
     /// Its status; 0 when the connection was cut instead.
     pub status: u16,
     /// Status line and headers.
     pub head: String,
-    /// The rest.
+    /// Body.
     pub body: String,
 }
 
-/// A request that is not complete.
+/// A request of which only a part was sent.
 #[derive(Debug)]
-pub struct Unfinished(TcpStream);
+pub struct PartialRequest(TcpStream);
 
-impl Plain {
-    /// Speaks to this port.
+impl HttpClient {
+    /// A client of this port.
     #[must_use]
     pub fn at(port: u16) -> Self {
         Self(port)
@@ -44,7 +43,7 @@ impl Plain {
     }
 
     /// `GET`s a path.
-    pub async fn get(self, path: &str) -> Answer {
+    pub async fn get(self, path: &str) -> HttpResponse {
         self.request("GET", path).await
     }
 
@@ -52,17 +51,17 @@ impl Plain {
     ///
     /// # Panics
     /// When nobody answers in time.
-    pub async fn request(self, method: &str, path: &str) -> Answer {
+    pub async fn request(self, method: &str, path: &str) -> HttpResponse {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: {}\r\n\r\n",
             self.address()
         );
-        let Unfinished(stream) = self.send(request.as_bytes()).await;
+        let PartialRequest(stream) = self.send(request.as_bytes()).await;
         let bytes = rest(stream).await;
         let text = String::from_utf8_lossy(&bytes);
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
-        Answer {
+        HttpResponse {
             status: status.unwrap_or(0),
             head: head.to_owned(),
             body: body.to_owned(),
@@ -73,17 +72,17 @@ impl Plain {
     ///
     /// # Panics
     /// When nobody listens.
-    pub async fn send(self, bytes: &[u8]) -> Unfinished {
+    pub async fn send(self, bytes: &[u8]) -> PartialRequest {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.0))
             .await
             .expect("somebody listens");
         // A server that has heard enough closes; what it says then is what the test looks at.
         let _ = stream.write_all(bytes).await;
-        Unfinished(stream)
+        PartialRequest(stream)
     }
 }
 
-impl Unfinished {
+impl PartialRequest {
     /// Waits until the other side ends it.
     ///
     /// # Panics

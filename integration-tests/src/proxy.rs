@@ -15,16 +15,16 @@ use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 mod frames;
 mod link;
-mod road;
+mod throttle;
 mod trap;
 
 pub use frames::Protocol;
-use road::Road;
-pub use trap::{Deed, Trap, Way};
+use throttle::Throttle;
+pub use trap::{Direction, MessageFault, Trap};
 
-/// How the network is.
+/// State of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Weather {
+enum NetworkState {
     /// Bytes pass.
     Fair,
     /// Connections stay up and nothing passes.
@@ -35,7 +35,7 @@ enum Weather {
 
 #[derive(Debug)]
 struct Shared {
-    weather: watch::Sender<Weather>,
+    state: watch::Sender<NetworkState>,
     down: AtomicU64,
     up: AtomicU64,
     // Bytes towards the agent after which the network is cut by itself.
@@ -51,8 +51,8 @@ struct Shared {
     abandoned: watch::Sender<u64>,
     // Bytes a second in each direction; 0 is as fast as it goes.
     rate: watch::Sender<u64>,
-    up_road: Road,
-    down_road: Road,
+    up_throttle: Throttle,
+    down_throttle: Throttle,
     trap: Mutex<Option<Trap>>,
     sprung: watch::Sender<u64>,
     protocol: Protocol,
@@ -71,10 +71,10 @@ impl Shared {
         self.trap.lock()
     }
 
-    fn road(&self, way: Way) -> &Road {
-        match way {
-            Way::Up => &self.up_road,
-            Way::Down => &self.down_road,
+    fn throttle(&self, direction: Direction) -> &Throttle {
+        match direction {
+            Direction::Up => &self.up_throttle,
+            Direction::Down => &self.down_throttle,
         }
     }
 }
@@ -106,7 +106,7 @@ impl Proxy {
         let address = listener.local_addr().expect("it has an address");
         let rate = watch::Sender::new(0);
         let shared = Arc::new(Shared {
-            weather: watch::Sender::new(Weather::Fair),
+            state: watch::Sender::new(NetworkState::Fair),
             down: AtomicU64::new(0),
             up: AtomicU64::new(0),
             cut_at: AtomicU64::new(u64::MAX),
@@ -115,8 +115,8 @@ impl Proxy {
             dropped: watch::Sender::new(0),
             dropped_one: watch::Sender::new(0),
             abandoned: watch::Sender::new(0),
-            up_road: Road::new(rate.subscribe()),
-            down_road: Road::new(rate.subscribe()),
+            up_throttle: Throttle::new(rate.subscribe()),
+            down_throttle: Throttle::new(rate.subscribe()),
             rate,
             trap: Mutex::default(),
             sprung: watch::Sender::new(0),
@@ -131,7 +131,7 @@ impl Proxy {
         }
     }
 
-    /// Where an agent finds it.
+    /// Its URL for agents.
     #[must_use]
     pub fn url(&self) -> String {
         match self.shared.protocol {
@@ -142,12 +142,12 @@ impl Proxy {
 
     /// Resets every connection and lets no new one through.
     pub fn cut(&self) {
-        self.shared.weather.send_replace(Weather::Cut);
+        self.shared.state.send_replace(NetworkState::Cut);
     }
 
     /// Keeps connections up and passes nothing: a dead peer that was not announced.
     pub fn stall(&self) {
-        self.shared.weather.send_replace(Weather::Stalled);
+        self.shared.state.send_replace(NetworkState::Stalled);
     }
 
     /// Resets every connection; new ones pass.
@@ -171,8 +171,8 @@ impl Proxy {
     pub fn throttle(&self, bytes_a_second: u64) {
         self.shared.rate.send_replace(bytes_a_second);
         if bytes_a_second == 0 {
-            self.shared.up_road.clear();
-            self.shared.down_road.clear();
+            self.shared.up_throttle.clear();
+            self.shared.down_throttle.clear();
         }
     }
 
@@ -187,12 +187,12 @@ impl Proxy {
         let _ = sprung.wait_for(|_| self.shared.trap().is_none()).await;
     }
 
-    /// Lets everything pass again.
+    /// Ends every fault.
     pub fn heal(&self) {
         *self.shared.trap() = None;
         self.throttle(0);
         self.shared.cut_at.store(u64::MAX, Ordering::SeqCst);
-        self.shared.weather.send_replace(Weather::Fair);
+        self.shared.state.send_replace(NetworkState::Fair);
     }
 
     /// Cuts by itself once this many more bytes went towards the agent.
@@ -204,7 +204,7 @@ impl Proxy {
     /// Whether the network is cut.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        *self.shared.weather.borrow() == Weather::Cut
+        *self.shared.state.borrow() == NetworkState::Cut
     }
 
     /// Bytes that went towards the agent.

@@ -36,7 +36,7 @@ mod codec;
 mod session;
 
 use codec::AnyBytes;
-pub use session::{RawSession, Saying, failed, succeeded};
+pub use session::{RawSession, SessionSender, failed, succeeded};
 
 /// How long the server may take to say the next thing.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,15 +44,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A device whose key the test holds.
 #[derive(Debug, Clone)]
 pub struct RawIdentity {
-    /// Its id.
     pub device: DeviceId,
-    /// Its name.
     pub name: String,
     /// The cluster it enrolled in.
     pub cluster: ClusterId,
     /// Its private key.
     pub key: PrivateKey,
-    /// Its journal.
     pub journal: JournalId,
     /// The newest epoch it wrote down.
     pub last_epoch: u64,

@@ -1,4 +1,4 @@
-//! What repeated measurements say: their middle, their range, and whether one build is worse than
+//! Statistics of repeated measurements: median, range, and whether one build is slower than
 //! another.
 
 /// Rounds of both sides before one is called worse than the other.
@@ -10,11 +10,11 @@ const MARGIN: f64 = 0.05;
 /// How one build compares with another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// Worse beyond doubt.
+    /// Significantly worse.
     Worse,
-    /// Better beyond doubt.
+    /// Significantly better.
     Better,
-    /// Neither.
+    /// No significant difference.
     Same,
     /// Not enough rounds to say.
     TooFew,

@@ -164,7 +164,7 @@ impl TestServer {
             .expect("the server accepts connections")
     }
 
-    /// A connection behind TLS on which nothing was said yet.
+    /// A TLS connection on which nothing was sent yet.
     ///
     /// # Panics
     /// When the server does not take it.

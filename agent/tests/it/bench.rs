@@ -1,4 +1,4 @@
-//! An agent in this process, its state folder, and the words tests use about both.
+//! A test bench: an agent that runs in this process, with its state folder and a fake server.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ fn key_pem() -> &'static [u8] {
     })
 }
 
-/// Waits for a condition that nobody announces, but not for ever.
+/// Polls a condition until it holds; panics after 30 seconds.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let held = async {
         while !holds() {
@@ -89,25 +89,25 @@ impl Bench {
         self.agent = Some((agent, shutdown));
     }
 
-    /// A tidy stop.
+    /// Stops the agent gracefully.
     pub(crate) async fn stop(&mut self) {
         self.ask_to_stop();
         self.stopped().await;
     }
 
-    /// The beginning of a tidy stop.
+    /// Begins a graceful stop.
     pub(crate) fn ask_to_stop(&self) {
         let (_, shutdown) = self.agent.as_ref().unwrap();
         shutdown.cancel();
     }
 
-    /// The end of it.
+    /// Waits for the end of a graceful stop.
     pub(crate) async fn stopped(&mut self) {
         let (agent, _) = self.agent.take().unwrap();
         agent.await.unwrap().unwrap();
     }
 
-    /// As near to a crash as one process allows: everything is dropped where it stands.
+    /// Simulates a crash: drops every task of the agent where it stands.
     pub(crate) async fn crash(&mut self) {
         let (agent, _) = self.agent.take().unwrap();
         agent.abort();
@@ -118,12 +118,12 @@ impl Bench {
         self.dir.path().join("state")
     }
 
-    /// A file that scripts write into.
+    /// The file that test scripts append to.
     pub(crate) fn witness(&self) -> PathBuf {
         self.dir.path().join("witness")
     }
 
-    /// A file beside it.
+    /// A file beside the witness.
     pub(crate) fn near(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

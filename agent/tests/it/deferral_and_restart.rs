@@ -1,4 +1,4 @@
-//! A pre hook that asks to be asked again, and scripts that wait for a restart.
+//! Deferred pre hooks (`exit 75`), and scripts that expect a restart of the agent.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::bench::{Bench, attempt, until};
 
-/// A pre hook that says yes at its third run.
+/// A bundle whose pre hook succeeds at its third run.
 fn hesitant(bench: &Bench) -> serde_json::Value {
     let witness = bench.witness().display().to_string();
     let pre =

@@ -1,4 +1,4 @@
-//! Deploys that go well and deploys that do not.
+//! Deploys that succeed and deploys that fail, step by step.
 
 use std::time::Duration;
 

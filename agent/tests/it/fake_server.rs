@@ -1,4 +1,4 @@
-//! A control plane that does exactly what a test tells it.
+//! A fake server that does exactly what a test tells it.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! Health: what is probed, what it leads to, and what a crash in the middle does.
+//! Health checks: probes, their consequences, and crashes in the middle.
 
 use std::time::Duration;
 

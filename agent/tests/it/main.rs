@@ -1,4 +1,4 @@
-//! The whole agent against a control plane made by hand, which can do what a real one never would.
+//! The whole agent against a fake server, which can do what a real one never would.
 
 mod bench;
 mod deferral_and_restart;

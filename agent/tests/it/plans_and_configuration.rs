@@ -1,4 +1,4 @@
-//! What the server asks of the device itself: plans and configurations.
+//! Commands that deploy nothing: plans and configurations.
 
 use kernex_proto::v1::{
     self, FailureReason, command::Action, device_session_request::Message,

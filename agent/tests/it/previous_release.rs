@@ -1,4 +1,4 @@
-//! Going back by itself after a failure, and by order to a release that is still there.
+//! Returning to the previous release: by itself after a failure, and by a rollback command.
 
 use kernex_proto::v1::{self, AttemptState, FailureReason, Step, command::Action};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! A stop is answered when what ran is dead; what comes of going back is told afterwards, and is
-//! stopped only by an order.
+//! Stops: answered when the running script is dead. The device then goes back and reports the
+//! outcome; only an explicit halt stops that.
 
 use std::{fs, time::Duration};
 
@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 
 use crate::bench::{Bench, attempt, until};
 
-/// A release that takes its time to come back: until there is a file `back`, and it leaves its
-/// process id.
+/// A release whose rollback script waits for a file `back` and writes down its process id.
 fn slow_to_return(bench: &Bench) -> Value {
     let script = format!(
         "echo $$ > {pid}; until test -e {gate}; do sleep 0.02; done",
@@ -20,7 +19,7 @@ fn slow_to_return(bench: &Bench) -> Value {
     json!({"version": "good", "rollback": {"script": script}})
 }
 
-/// A script that says its process id and then ignores whoever asks it to end.
+/// A script that writes down its process id and ignores SIGTERM.
 fn stubborn(bench: &Bench) -> Value {
     let script = format!(
         "trap '' TERM; echo $$ > {}; while true; do sleep 0.05; done",
@@ -207,7 +206,7 @@ async fn going_back_that_hangs_ends_at_its_deadline() {
     assert!(!bench.lives(&pid(&bench, "returning")));
 }
 
-/// Progress as servers of before know it.
+/// Progress as older servers know it.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ProgressOfBefore {
     #[prost(int32, tag = "1")]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use kernex_integration_tests::{
     BundleBuilder, Fleet,
-    fleet::{Deploys, Pace, Received},
+    fleet::{DeployBehaviour, HeartbeatPace, Received},
     wait::{seen, wait_for_within},
 };
 use tokio::{sync::mpsc, time::sleep};
@@ -47,7 +47,7 @@ async fn round(bench: &mut Bench, rows: &[Row], agents: usize, side: Side) -> an
         "0".repeat(64)
     };
     let empty = subject.usage.memory();
-    let (fleet, received) = subject.fleet(Deploys::Succeed)?;
+    let (fleet, received) = subject.fleet(DeployBehaviour::Succeed)?;
     fleet.all_online(LIMIT).await;
     let mut round = Round {
         bench,
@@ -134,13 +134,13 @@ impl Round<'_> {
         let time = self
             .bench
             .time(Duration::from_secs(15), Duration::from_secs(2));
-        self.fleet.pace(Pace::Closed);
+        self.fleet.pace(HeartbeatPace::Closed);
         sleep(time / 5).await;
         let (before, cpu) = (self.acknowledged(), self.subject.usage.cpu());
         sleep(time).await;
         let done = (self.acknowledged() - before) as f64;
         let used = self.subject.usage.cpu().saturating_sub(cpu).as_secs_f64();
-        self.fleet.pace(Pace::Never);
+        self.fleet.pace(HeartbeatPace::Never);
         self.add(
             "heartbeats per server core, closed loop",
             "1/s",
@@ -149,13 +149,13 @@ impl Round<'_> {
         );
         // About 5,000 a second, however many they are.
         let interval = Duration::from_micros(200) * u32::try_from(self.fleet.agents()).unwrap_or(1);
-        self.fleet.pace(Pace::Every(interval));
+        self.fleet.pace(HeartbeatPace::Every(interval));
         sleep(interval).await;
         let _warm = self.fleet.counters().heartbeat.take();
         let before = self.acknowledged();
         let used = self.cpu_during(time).await;
         let done = (self.acknowledged() - before) as f64;
-        self.fleet.pace(Pace::Never);
+        self.fleet.pace(HeartbeatPace::Never);
         let latencies = self.fleet.counters().heartbeat.take();
         self.add(
             "processor time per heartbeat, 5,000/s",

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use kernex_integration_tests::{BundleBuilder, Operator, fleet::Deploys, samples::median};
+use kernex_integration_tests::{BundleBuilder, Operator, fleet::DeployBehaviour, samples::median};
 use kernex_proto::v1::{ListDevicesRequest, ListTargetsRequest};
 
 use crate::{
@@ -47,7 +47,7 @@ async fn measure(bench: &mut Bench, side: Side, devices: usize) -> anyhow::Resul
     let names: Vec<String> = names.collect();
     let whole = subject.roster.clone();
     subject.roster = whole.first(CONNECTED);
-    let (fleet, _received) = subject.fleet(Deploys::Succeed)?;
+    let (fleet, _received) = subject.fleet(DeployBehaviour::Succeed)?;
     let begun = Instant::now();
     fleet.all_online(LIMIT).await;
     let all = (CONNECTED * DEPLOYMENTS) as u64;

@@ -8,7 +8,7 @@ use std::{
 
 use kernex_integration_tests::{
     Fleet, Operator, ServerOptions, TestServer,
-    fleet::{Backoff, Connector, Deploys, LABEL, Options, Pace, Received, Roster},
+    fleet::{Backoff, Connector, DeployBehaviour, HeartbeatPace, LABEL, Options, Received, Roster},
     process::{Process, on_core},
     server::free_port,
     wait_for,
@@ -111,12 +111,12 @@ impl Subject {
     /// Starts the fleet; commands that arrive come out of the receiver.
     pub(crate) fn fleet(
         &self,
-        deploys: Deploys,
+        deploys: DeployBehaviour,
     ) -> anyhow::Result<(Fleet, mpsc::UnboundedReceiver<Received>)> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let agents = self.roster.identities.len() as u64;
         let options = Options {
-            pace: Pace::Never,
+            pace: HeartbeatPace::Never,
             deploys,
             backoff: Backoff {
                 first: Duration::from_millis(1),

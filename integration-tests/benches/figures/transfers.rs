@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use kernex_integration_tests::{
     bundle,
-    fleet::{Deploys, Received, Windows},
+    fleet::{DeployBehaviour, Received, Windows},
 };
 use kernex_proto::{
     CHUNK_SIZE, DEVICE_ID_KEY, SESSION_TOKEN_KEY,
@@ -63,7 +63,7 @@ pub(crate) async fn run(bench: &mut Bench, rows: &[Row]) -> anyhow::Result<()> {
         // Their sessions stay: without them their tokens are worth nothing.
         let mut fleets = Vec::new();
         for side in &sides {
-            let (fleet, received) = side.fleet(Deploys::Accept)?;
+            let (fleet, received) = side.fleet(DeployBehaviour::Accept)?;
             fleet.all_online(LIMIT).await;
             fleets.push((fleet, received));
         }

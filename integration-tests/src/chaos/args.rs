@@ -2,8 +2,8 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Hurts a real control plane and real agents, heals them, and checks that nothing was lost, run
-/// twice or made up.
+/// Injects faults into a real server and real agents, ends the faults, and checks that nothing was
+/// lost, run twice or made up.
 ///
 /// The programs under test are debug builds of this workspace, with all of their assertions;
 /// KERNEX_TEST_BINARIES names a folder with others. A failure prints the seed and the history, and
@@ -16,7 +16,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What can be done.
+/// The verbs of `kernex-chaos`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run every scenario with the number of faults that CI takes, on each of its databases.
@@ -31,7 +31,6 @@ pub enum Command {
     List,
 }
 
-/// One scenario.
 #[derive(Debug, Args)]
 pub struct Run {
     /// Its name, as `list` shows it.
@@ -51,10 +50,9 @@ pub struct Run {
     pub devices: Option<u16>,
 }
 
-/// A database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
-    /// The embedded one.
+    /// SQLite, the embedded default.
     Sqlite,
     /// PostgreSQL, as installed or as `KERNEX_TEST_POSTGRES_URL` says.
     Postgres,

@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use super::witness::{BundleFacts, Entry};
+use super::witness::{BundleContents, Entry};
 
 mod releases;
 mod rules;
@@ -17,22 +17,22 @@ pub const CLOSED: [&str; 5] = ["succeeded", "failed", "cancelled", "expired", "s
 
 /// Everything there is to judge by. Ids are hex without dashes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct SettledWorld {
     /// Bundles that were made, by digest.
-    pub bundles: BTreeMap<String, BundleFacts>,
+    pub bundles: BTreeMap<String, BundleContents>,
     /// The table of targets.
     pub targets: Vec<TargetRow>,
     /// The table of attempts.
     pub attempts: Vec<AttemptRow>,
     /// Different rows that one closed attempt was ever seen with, in order; one each when all is
     /// well.
-    pub closings: BTreeMap<AttemptKey, Vec<Closing>>,
+    pub closings: BTreeMap<AttemptKey, Vec<ClosedState>>,
     /// Reports the server kept aside because it knew no such attempt.
     pub unknown_reports: usize,
     /// Device id and epoch of every session that was opened, as often as it was.
     pub sessions: Vec<(String, u64)>,
     /// What each device shows.
-    pub devices: Vec<DeviceFacts>,
+    pub devices: Vec<SettledDevice>,
     /// Temporary files and the like on the server's side.
     pub server_leftovers: Vec<String>,
 }
@@ -43,7 +43,6 @@ pub type AttemptKey = (String, u32);
 /// One target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TargetRow {
-    /// Its id.
     pub id: String,
     /// Of which deployment.
     pub deployment: String,
@@ -93,8 +92,8 @@ impl AttemptRow {
 
     /// What may never change again, once it is closed.
     #[must_use]
-    pub fn closing(&self) -> Option<Closing> {
-        self.is_closed().then(|| Closing {
+    pub fn closing(&self) -> Option<ClosedState> {
+        self.is_closed().then(|| ClosedState {
             state: self.state.clone(),
             reason: self.reason.clone(),
             closed_at: self.closed_at,
@@ -102,9 +101,9 @@ impl AttemptRow {
     }
 }
 
-/// How an attempt closed.
+/// The final state of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closing {
+pub struct ClosedState {
     /// Its state.
     pub state: String,
     /// Why it failed.
@@ -115,10 +114,8 @@ pub struct Closing {
 
 /// What one device shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DeviceFacts {
-    /// Its id.
+pub struct SettledDevice {
     pub id: String,
-    /// Its name.
     pub name: String,
     /// Lines of its witness.
     pub witness: Vec<String>,
@@ -152,7 +149,6 @@ pub struct JournalRow {
 /// The release that is current under one name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Current {
-    /// Bundle name.
     pub name: String,
     /// Digest it was unpacked from, as its description says; empty when there is none.
     pub digest: String,
@@ -187,12 +183,12 @@ pub enum Rule {
     NothingLeft,
 }
 
-/// A broken promise.
+/// A broken rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which.
+    /// The rule.
     pub rule: Rule,
-    /// Where and how.
+    /// Where and how it was broken.
     pub detail: String,
 }
 
@@ -202,10 +198,9 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What was judged and found good.
+/// Counts of a check that passed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Targets.
     pub targets: usize,
     /// Attempts by how they ended: `failed(interrupted)`, say.
     pub endings: BTreeMap<String, usize>,
@@ -215,13 +210,12 @@ pub struct Summary {
     pub witness_lines: usize,
     /// Outcomes in all journals.
     pub journalled: usize,
-    /// Sessions.
     pub sessions: usize,
     /// Releases compared entry by entry.
     pub releases: usize,
 }
 
-/// Collects what is broken.
+/// Collects violations.
 #[derive(Debug, Default)]
 struct Findings(Vec<Violation>);
 
@@ -234,8 +228,8 @@ impl Findings {
     }
 }
 
-/// Holds every rule against the facts.
-pub fn check(facts: &Facts) -> Result<Summary, Vec<Violation>> {
+/// Checks every rule.
+pub fn check(facts: &SettledWorld) -> Result<Summary, Vec<Violation>> {
     let mut findings = Findings::default();
     rules::terminal(facts, &mut findings);
     rules::witnesses(facts, &mut findings);
@@ -251,7 +245,7 @@ pub fn check(facts: &Facts) -> Result<Summary, Vec<Violation>> {
     }
 }
 
-fn summary(facts: &Facts) -> Summary {
+fn summary(facts: &SettledWorld) -> Summary {
     let mut endings = BTreeMap::new();
     for attempt in &facts.attempts {
         let ending = match &attempt.reason {
@@ -261,7 +255,7 @@ fn summary(facts: &Facts) -> Summary {
         *endings.entry(ending).or_default() += 1;
     }
     let late = facts.attempts.iter().filter(|row| row.late_state.is_some());
-    let outcomes = |device: &DeviceFacts| {
+    let outcomes = |device: &SettledDevice| {
         let ended = device.journal.iter().filter(|row| row.outcome.is_some());
         ended.count()
     };

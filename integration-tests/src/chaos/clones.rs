@@ -11,7 +11,7 @@ use kernex_proto::v1::{DeviceStatus, ResolveDeviceRequest};
 use rand::RngExt as _;
 use tokio::{task::block_in_place, time::sleep};
 
-use super::{Failure, Figures, Plan, World, WorldOptions, load::Load, witness::Witness};
+use super::{Failure, Figures, Plan, World, WorldOptions, witness::Witness, workload::Workload};
 use crate::{
     AgentOptions, ServerOptions, agent,
     wait::{seen, wait_for},
@@ -21,7 +21,7 @@ const DEVICES: usize = 4;
 
 const YEAR: i64 = 365 * 24 * 3600;
 
-/// Does all three `plan.count` times and judges after each.
+/// Makes all three faults `plan.count` times and checks the rules after each.
 pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     let clock = tempfile::NamedTempFile::with_prefix("kernex-clock-").map_err(failed)?;
     let file = clock.path().display().to_string();
@@ -102,7 +102,8 @@ async fn clone(world: &mut World, number: usize, figures: &mut Figures) -> Resul
     if world.witness(&name).size() != before || witness.size() != 0 {
         return Err(Failure::new(format!("a copy of {name} ran {order}")).with_dump(world.dump()));
     }
-    // The wrong one is switched off, the right one is seen again, and the operator says so.
+    // One of the two is switched off. The operator resolves the conflict once the other one is
+    // seen again.
     let (kept, other) = if keeps_copy {
         (&mut copy, &mut world.agents[place])
     } else {
@@ -188,7 +189,7 @@ async fn clocks(world: &mut World, file: &Path, figures: &mut Figures) -> Result
     if world.traffic.decide(|rng| rng.random()) {
         jumps.reverse();
     }
-    let load = Load::begin(world, 2);
+    let load = Workload::begin(world, 2);
     for jump in jumps {
         for seconds in [jump, 0] {
             let millis = world.traffic.decide(|rng| rng.random_range(500..3000));
@@ -212,14 +213,14 @@ async fn clocks(world: &mut World, file: &Path, figures: &mut Figures) -> Result
 /// The server's folder and database are copied, the fleet goes on, and the server is put back to
 /// the copies.
 async fn restore(world: &mut World, figures: &mut Figures) -> Result<(), Failure> {
-    let load = Load::begin(world, 2);
+    let load = Workload::begin(world, 2);
     pause(world).await;
     load.end(world, figures).await?;
     let backup = world.server.back_up().await.map_err(failed)?;
     world.plan.history.note("made a backup");
     let known = world.traffic.orders();
     // What was ordered before is still under way now.
-    let load = Load::begin(world, 2);
+    let load = Workload::begin(world, 2);
     pause(world).await;
     load.end(world, figures).await?;
     world.server.restore(&backup).await.map_err(failed)?;

@@ -21,10 +21,10 @@ use crate::binaries;
 /// Scenarios that CI runs at once: each spends much of its time waiting for programs to come up.
 const CI_AT_ONCE: usize = 3;
 
-/// Between two words about a run that takes long.
+/// Interval of progress messages.
 const BETWEEN_WORDS: Duration = Duration::from_secs(60);
 
-/// Exit code after Ctrl-C, as shells have it.
+/// Exit code after Ctrl-C, as in shells.
 const INTERRUPTED: u8 = 130;
 
 /// Runs the program with the arguments of this process.
@@ -88,9 +88,9 @@ fn seed_or(seed: Option<u64>) -> u64 {
     seed.unwrap_or_else(rand::random)
 }
 
-/// Runs them, so many at once, and prints each when it has ended.
+/// Runs scenarios side by side and prints each when it has ended.
 async fn run_all(plans: Vec<(&'static Scenario, Plan)>, at_once: usize) -> ExitCode {
-    // Before the first clock starts; a failure to build is no finding.
+    // Build first: a failed build is no finding, and its time must not count.
     let _ = binaries::path("kernex-agent");
     let mut failed = 0;
     let mut waiting = plans.into_iter();
@@ -117,7 +117,7 @@ async fn run_all(plans: Vec<(&'static Scenario, Plan)>, at_once: usize) -> ExitC
     }
 }
 
-/// Runs one and prints what came of it; says whether it was good.
+/// Runs one and prints its result; returns whether it passed.
 async fn one(scenario: &'static Scenario, plan: Plan) -> bool {
     let title = format!(
         "{} on {:?}, {} faults, seed {}",
@@ -145,7 +145,7 @@ async fn one(scenario: &'static Scenario, plan: Plan) -> bool {
     }
 }
 
-/// Says now and then how far it is; long runs take an hour.
+/// Prints progress; long runs take an hour.
 async fn told(title: &str, plan: &Plan) -> Infallible {
     let start = Instant::now();
     loop {
@@ -178,13 +178,11 @@ fn rounded(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs())
 }
 
-/// Results.
 fn say(text: &str) {
-    // A reader that is gone wants no more.
+    // A closed pipe is no error.
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Talk.
 fn say_aside(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

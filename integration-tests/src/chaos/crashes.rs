@@ -27,7 +27,7 @@ use super::{
     Failure, Figures, Plan, World,
     kills::{broken, watch},
     power::remembered,
-    rows::Rows,
+    rows::RawDatabase,
 };
 use crate::{
     TestAgent,
@@ -38,7 +38,7 @@ mod apart;
 mod points;
 mod provoke;
 
-use points::{Means, Program, Shot};
+use points::{ArmedPoint, Program, Trigger};
 use provoke::{Newcomer, Provoker};
 
 const AGENTS: usize = 6;
@@ -49,36 +49,36 @@ const FEW_AGENTS: usize = 3;
 /// Most worlds whose servers die, at once.
 const WORLDS: usize = 3;
 
-/// Points taken between two judgements of a server's world.
+/// Crash points of a server before each check of the rules.
 const ROUND: usize = 60;
 
-/// A point that is not passed by then never is.
+/// A point that is not passed by then counts as never passed.
 const LIMIT: Duration = Duration::from_secs(240);
 
 const BETWEEN_GLANCES: Duration = Duration::from_millis(10);
 
-/// Between two provocations of the same point. Each deployment supersedes the one before where that
-/// has not begun, so on a busy machine none would ever begin if they came faster.
+/// Pause between two triggers of the same point. Each deployment supersedes the one before where
+/// that has not begun, so on a busy machine none would ever begin if they came faster.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Takes every point `plan.count` times.
+/// Crashes at every point `plan.count` times.
 pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     let start = Instant::now();
     let mut rng = StdRng::seed_from_u64(plan.seed);
-    let mut shots = |program| {
-        let mut shots: Vec<Shot> = points::of(program)
+    let mut arm_all = |program| {
+        let mut armed_points: Vec<ArmedPoint> = points::of(program)
             .into_iter()
             .flat_map(|point| (0..plan.count).map(move |time| (point, time)))
-            .map(|(point, time)| point.shot(time, &mut rng))
+            .map(|(point, time)| point.arm(time, &mut rng))
             .collect();
-        shots.shuffle(&mut rng);
-        let (apart, common): (Vec<_>, Vec<_>) = shots
+        armed_points.shuffle(&mut rng);
+        let (apart, common): (Vec<_>, Vec<_>) = armed_points
             .into_iter()
-            .partition(|shot| shot.means == Means::Apart);
+            .partition(|armed| armed.trigger == Trigger::Apart);
         (apart, common)
     };
-    let (mut rare, agents) = shots(Program::Agent);
-    let (more_rare, servers) = shots(Program::Server);
+    let (mut rare, agents) = arm_all(Program::Agent);
+    let (more_rare, servers) = arm_all(Program::Server);
     rare.extend(more_rare);
 
     let mut running = JoinSet::new();
@@ -111,16 +111,16 @@ fn in_world(plan: &Plan, name: &str) -> Plan {
     }
 }
 
-async fn kill_agents(plan: &Plan, shots: Vec<Shot>) -> Result<Figures, Failure> {
+async fn kill_agents(plan: &Plan, armed_points: Vec<ArmedPoint>) -> Result<Figures, Failure> {
     let mut figures = Figures::default();
     let mut world = World::start(plan, plan.devices.unwrap_or(AGENTS)).await?;
-    figures.count("crashes", shots.len());
-    figures.count("crashes of agents", shots.len());
-    let queue = Arc::new(Mutex::new(VecDeque::from(shots)));
+    figures.count("crashes", armed_points.len());
+    figures.count("crashes of agents", armed_points.len());
+    let queue = Arc::new(Mutex::new(VecDeque::from(armed_points)));
     let over = CancellationToken::new();
     let mut watching = JoinSet::new();
     watching.spawn(watch(
-        Rows::of(&world.server),
+        RawDatabase::of(&world.server),
         std::mem::take(&mut world.closings),
         over.clone(),
     ));
@@ -151,16 +151,16 @@ async fn kill_agents(plan: &Plan, shots: Vec<Shot>) -> Result<Figures, Failure> 
 async fn take_all(
     mut agent: TestAgent,
     provoker: Provoker,
-    queue: Arc<Mutex<VecDeque<Shot>>>,
+    queue: Arc<Mutex<VecDeque<ArmedPoint>>>,
     plan: Plan,
 ) -> (TestAgent, Result<(), Failure>) {
-    // However the others fare, each point is taken by one.
+    // Each point is taken by one agent, whatever happens to the others.
     let next = || queue.lock().pop_front();
-    while let Some(shot) = next() {
+    while let Some(armed) = next() {
         let start = Instant::now();
-        let taken = take_agent(&mut agent, &shot, &provoker).await;
+        let taken = take_agent(&mut agent, &armed, &provoker).await;
         plan.history.note(format_args!(
-            "{} {shot}: {:.1?}",
+            "{} {armed}: {:.1?}",
             agent.name,
             start.elapsed()
         ));
@@ -176,20 +176,20 @@ async fn take_all(
 
 async fn take_agent(
     agent: &mut TestAgent,
-    shot: &Shot,
+    armed: &ArmedPoint,
     provoker: &Provoker,
 ) -> Result<(), Failure> {
-    let armed = shot.armed();
+    let setting = armed.setting();
     let end = tokio::time::Instant::now() + LIMIT;
-    let mut provoking = Box::pin(provoke(provoker, shot.means));
+    let mut provoking = Box::pin(provoke(provoker, armed.trigger));
     agent.kill();
     loop {
-        agent.start_again_with(Some((VARIABLE, &armed)));
+        agent.start_again_with(Some((VARIABLE, &setting)));
         let status = tokio::select! {
             status = ended(agent) => status,
             never = &mut provoking => match never {},
             () = tokio::time::sleep_until(end) => {
-                let what = format!("{shot} was never passed by {}", agent.name);
+                let what = format!("{armed} was never passed by {}", agent.name);
                 return Err(Failure::new(what).with_dump(agent.process().tail()));
             }
         };
@@ -198,15 +198,15 @@ async fn take_agent(
         }
         // Some scripts ask for a restart of the agent; anything else is no way to end.
         if !status.success() && status.signal() != Some(Signal::TERM.as_raw()) {
-            let what = format!("{} ended with {status} on the way to {shot}", agent.name);
+            let what = format!("{} ended with {status} on the way to {armed}", agent.name);
             return Err(Failure::new(what).with_dump(agent.process().tail()));
         }
     }
 }
 
-async fn provoke(provoker: &Provoker, means: Means) -> Infallible {
+async fn provoke(provoker: &Provoker, trigger: Trigger) -> Infallible {
     loop {
-        provoker.once(means).await;
+        provoker.once(trigger).await;
         sleep(PAUSE).await;
     }
 }
@@ -224,13 +224,13 @@ fn was_killed(status: ExitStatus) -> bool {
     status.signal() == Some(Signal::KILL.as_raw())
 }
 
-async fn kill_servers(plan: &Plan, shots: Vec<Shot>) -> Result<Figures, Failure> {
+async fn kill_servers(plan: &Plan, armed_points: Vec<ArmedPoint>) -> Result<Figures, Failure> {
     let mut figures = Figures::default();
     let mut world = World::start(plan, FEW_AGENTS).await?;
     let newcomer = Newcomer::of(&world.server).await;
     let mut acknowledged = BTreeSet::new();
     let mut summary = None;
-    for round in shots.chunks(ROUND) {
+    for round in armed_points.chunks(ROUND) {
         acknowledged.extend(round_of_servers(&mut world, &newcomer, round).await?);
         figures.count("crashes", round.len());
         figures.count("crashes of the server", round.len());
@@ -248,18 +248,18 @@ async fn kill_servers(plan: &Plan, shots: Vec<Shot>) -> Result<Figures, Failure>
 async fn round_of_servers(
     world: &mut World,
     newcomer: &Newcomer,
-    shots: &[Shot],
+    armed_points: &[ArmedPoint],
 ) -> Result<Vec<String>, Failure> {
     let over = CancellationToken::new();
     let mut watching = JoinSet::new();
     watching.spawn(watch(
-        Rows::of(&world.server),
+        RawDatabase::of(&world.server),
         std::mem::take(&mut world.closings),
         over.clone(),
     ));
     let mut provoking = JoinSet::new();
     let mut missed = None;
-    for shot in shots {
+    for armed in armed_points {
         let start = Instant::now();
         let done = CancellationToken::new();
         let device = world.agents[world.traffic.decide(|rng| rng.random_range(0..FEW_AGENTS))]
@@ -269,15 +269,15 @@ async fn round_of_servers(
         world.server.kill();
         world
             .server
-            .spawn_again_with(Some((VARIABLE, &shot.armed())));
+            .spawn_again_with(Some((VARIABLE, &armed.setting())));
         // What was begun is finished once the server is back, so these end after it has died.
-        provoking.spawn(keep_provoking(provoker, shot.means, done.clone()));
-        let taken = take_server(world, shot).await;
+        provoking.spawn(keep_provoking(provoker, armed.trigger, done.clone()));
+        let taken = take_server(world, armed).await;
         done.cancel();
         world
             .plan
             .history
-            .note(format_args!("{shot}: {:.1?}", start.elapsed()));
+            .note(format_args!("{armed}: {:.1?}", start.elapsed()));
         if let Err(failure) = taken {
             missed = Some(failure);
             break;
@@ -296,10 +296,14 @@ async fn round_of_servers(
     missed.map_or(Ok(acknowledged), Err)
 }
 
-async fn keep_provoking(provoker: Provoker, means: Means, done: CancellationToken) -> Vec<String> {
+async fn keep_provoking(
+    provoker: Provoker,
+    trigger: Trigger,
+    done: CancellationToken,
+) -> Vec<String> {
     let mut acknowledged = Vec::new();
     while !done.is_cancelled() {
-        acknowledged.extend(provoker.once(means).await);
+        acknowledged.extend(provoker.once(trigger).await);
         tokio::select! {
             () = done.cancelled() => {}
             () = sleep(PAUSE) => {}
@@ -308,9 +312,9 @@ async fn keep_provoking(provoker: Provoker, means: Means, done: CancellationToke
     acknowledged
 }
 
-async fn take_server(world: &mut World, shot: &Shot) -> Result<(), Failure> {
+async fn take_server(world: &mut World, armed: &ArmedPoint) -> Result<(), Failure> {
     let end = Instant::now() + LIMIT;
-    if shot.means == Means::Drain {
+    if armed.trigger == Trigger::Drain {
         // The rows may still show the sessions of the server before; one of this server's own has
         // to be there.
         let said = world.server.process().said();
@@ -325,11 +329,11 @@ async fn take_server(world: &mut World, shot: &Shot) -> Result<(), Failure> {
         match world.server.ended() {
             Some(status) if was_killed(status) => return Ok(()),
             Some(status) => {
-                let what = format!("the server ended with {status} on the way to {shot}");
+                let what = format!("the server ended with {status} on the way to {armed}");
                 return Err(Failure::new(what).with_dump(world.server.process().tail()));
             }
             None if Instant::now() > end => {
-                let what = format!("{shot} was never passed");
+                let what = format!("{armed} was never passed");
                 return Err(Failure::new(what).with_dump(world.server.process().tail()));
             }
             None => sleep(BETWEEN_GLANCES).await,

@@ -13,7 +13,7 @@ use rand::{RngExt as _, rngs::StdRng};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::time::sleep;
 
-use super::{Failure, Figures, Plan, World, WorldOptions, load::Load, power::skipped};
+use super::{Failure, Figures, Plan, World, WorldOptions, power::skipped, workload::Workload};
 use crate::{
     AgentOptions, ServerOptions,
     disk_image::{self, TinyDisk},
@@ -21,27 +21,26 @@ use crate::{
 
 const DEVICES: usize = 6;
 
-/// Faults between two judgements.
+/// Faults before each check of the rules.
 const ROUND: usize = 15;
 
 const DEVICE_KILOBYTES: u64 = 12 << 10;
 const SERVER_KILOBYTES: u64 = 512 << 10;
 
-/// What is taken from whom.
+/// Which resource runs out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Want {
-    /// All but so many bytes of the disk.
+enum Shortage {
+    /// The disk, but for so many bytes.
     Space(u64),
-    /// All but so many descriptors.
+    /// Descriptors, but for so many.
     Descriptors(u64),
 }
 
-/// One fault.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
-    /// A device by its place, or the server.
+    /// Index of the device; the server when there is none.
     device: Option<usize>,
-    want: Want,
+    shortage: Shortage,
     after: Duration,
     lasts: Duration,
 }
@@ -49,27 +48,27 @@ struct Fault {
 impl Fault {
     fn draw(rng: &mut StdRng, devices: usize) -> Self {
         let device = rng.random_bool(0.7).then(|| rng.random_range(0..devices));
-        let want = if rng.random_bool(0.7) {
+        let shortage = if rng.random_bool(0.7) {
             // Mostly in the middle of a file, a commit or an archive; sometimes not one byte.
-            Want::Space(match rng.random_range(0..4) {
+            Shortage::Space(match rng.random_range(0..4) {
                 0 => 0,
                 1 => rng.random_range(0..16_384),
                 2 => rng.random_range(0..131_072),
                 _ => rng.random_range(0..1_048_576),
             })
         } else {
-            Want::Descriptors(rng.random_range(0..4))
+            Shortage::Descriptors(rng.random_range(0..4))
         };
         Self {
             device,
-            want,
+            shortage,
             after: Duration::from_millis(rng.random_range(0..500)),
             lasts: Duration::from_millis(rng.random_range(200..2500)),
         }
     }
 }
 
-/// Takes things away `plan.count` times and judges after every round.
+/// Makes `plan.count` shortages and checks the rules after every round.
 pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     if let Err(why) = disk_image::available() {
         return skipped(plan, &why);
@@ -84,7 +83,7 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     while left > 0 {
         let faults = left.min(ROUND);
         left -= faults;
-        let load = Load::begin(&mut world, 2);
+        let load = Workload::begin(&mut world, 2);
         for _ in 0..faults {
             let fault = world.traffic.decide(|rng| Fault::draw(rng, devices));
             disks.strike(&mut world, fault, &mut figures).await?;
@@ -145,14 +144,14 @@ impl Disks {
             None => ("server".to_owned(), world.server.process(), &self.server),
         };
         world.plan.history.note(format_args!("{who}: {fault:?}"));
-        match fault.want {
-            Want::Space(left) => {
+        match fault.shortage {
+            Shortage::Space(left) => {
                 disk.fill(left).map_err(no_disk)?;
                 sleep(fault.lasts).await;
                 disk.empty().map_err(no_disk)?;
                 figures.count("full disks", 1);
             }
-            Want::Descriptors(more) => {
+            Shortage::Descriptors(more) => {
                 let pid = process.pid();
                 limit_descriptors(pid, Some(open_descriptors(pid) + more)).map_err(no_limit)?;
                 sleep(fault.lasts).await;

@@ -1,4 +1,4 @@
-//! What lies on devices, in their journals, in the process table and in the server's log.
+//! Reads what is left after a scenario: devices, journals, the process table and the server's log.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::agent;
 
-/// What `current` of every bundle name in a state folder leads to.
+/// The current release of every bundle name in a state folder.
 #[must_use]
 pub fn currents(state: &Path) -> Vec<Current> {
     let mut found = Vec::new();
@@ -97,7 +97,7 @@ fn journal_row(line: &str) -> Option<JournalRow> {
     })
 }
 
-/// Files in a state folder that only ever lie there for a moment.
+/// Temporary files in a state folder.
 #[must_use]
 pub fn temporary(state: &Path) -> Vec<String> {
     let mut found: Vec<PathBuf> = children(&state.join("tmp"));

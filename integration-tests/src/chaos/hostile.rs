@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::timeout};
 
-use self::{attacks::ATTACKS, honest::Honest, target::Target};
+use self::{attacks::ATTACKS, honest::HonestFleet, target::Target};
 use super::{Failure, Figures, Plan};
 use crate::samples::median;
 
@@ -49,7 +49,7 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     let whole = plan.count >= WHOLE;
     let usual = if whole { DEVICES.0 } else { DEVICES.1 };
     let devices = plan.devices.unwrap_or(usual);
-    let mut honest = Honest::start(plan.database, devices).await?;
+    let mut honest = HonestFleet::start(plan.database, devices).await?;
     let target = Arc::new(Target::new(&honest, whole).await?);
     let pairs = if whole { PAIRS } else { 1 };
     let time = Duration::from_secs(plan.count as u64) / u32::try_from(pairs).unwrap_or(1);

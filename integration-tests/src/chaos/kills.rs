@@ -11,31 +11,31 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Failure, Figures, History, Plan, World, rows::Rows, traffic::Traffic, witness::Witness,
-    world::Closings,
+    Failure, Figures, History, Plan, World, rows::RawDatabase, traffic::Traffic, witness::Witness,
+    world::ClosedAttempts,
 };
 use crate::{TestAgent, TestServer};
 
 const DEVICES: usize = 8;
 
-/// Kills between two judgements.
+/// Kills before each check of the rules.
 const ROUND: usize = 40;
 
 /// Operators who deploy at once.
 const OPERATORS: usize = 2;
 
-/// How long an agent is waited for to begin with something.
+/// Longest wait for an agent to begin some work.
 const WORK_LIMIT: Duration = Duration::from_secs(2);
 
 const BETWEEN_GLANCES: Duration = Duration::from_millis(4);
 
-/// How often closed attempts are looked at while things are being killed.
+/// Interval between two looks at closed attempts.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(150);
 
 /// Most worlds at once: one alone spends half of its time waiting for its server to come up.
 const WORLDS: usize = 3;
 
-/// Kills `plan.count` times and judges after every round.
+/// Kills `plan.count` times and checks the rules after every round.
 pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     let start = Instant::now();
     let worlds = (plan.count / ROUND).clamp(1, WORLDS);
@@ -98,7 +98,7 @@ async fn round(world: &mut World, kills: usize, figures: &mut Figures) -> Result
     }
     let mut watching = JoinSet::new();
     watching.spawn(watch(
-        Rows::of(&world.server),
+        RawDatabase::of(&world.server),
         std::mem::take(&mut world.closings),
         over.clone(),
     ));
@@ -131,16 +131,16 @@ async fn round(world: &mut World, kills: usize, figures: &mut Figures) -> Result
     Ok(())
 }
 
-/// When to kill.
+/// When a program is killed.
 #[derive(Debug, Clone, Copy)]
-enum Moment {
+enum KillTime {
     /// So many milliseconds from now.
     After(u64),
     /// So many milliseconds after it has begun to work on something; soon, if it does not.
     AtWork(u64),
 }
 
-impl Moment {
+impl KillTime {
     fn draw(rng: &mut StdRng) -> Self {
         match rng.random_range(0..8) {
             // In the middle of its start.
@@ -175,7 +175,7 @@ async fn kill_agent(
     history: History,
 ) -> TestAgent {
     for _ in 0..kills {
-        let moment = traffic.decide(Moment::draw);
+        let moment = traffic.decide(KillTime::draw);
         moment.come(&agent.state, &witness).await;
         agent.kill();
         history.note(format_args!("killed {} at {moment:?}", agent.name));
@@ -201,7 +201,7 @@ async fn kill_server(server: &mut TestServer, kills: usize, traffic: &Traffic, h
     server.answers().await;
 }
 
-/// Deploys until told to stop; returns how often.
+/// Deploys until it is stopped; returns how often.
 pub(super) async fn keep_deploying(traffic: Traffic, over: CancellationToken) -> usize {
     let mut deployed = 0;
     while !over.is_cancelled() {
@@ -214,7 +214,11 @@ pub(super) async fn keep_deploying(traffic: Traffic, over: CancellationToken) ->
 
 /// Looks at closed attempts until told to stop; a database that is away for a moment is looked at
 /// again.
-pub(super) async fn watch(rows: Rows, mut closings: Closings, over: CancellationToken) -> Closings {
+pub(super) async fn watch(
+    rows: RawDatabase,
+    mut closings: ClosedAttempts,
+    over: CancellationToken,
+) -> ClosedAttempts {
     while !over.is_cancelled() {
         if let Ok(attempts) = rows.attempts().await {
             closings.observe(&attempts);

@@ -24,9 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Failure, Figures, History, Plan, World, WorldOptions,
-    checker::{self, Facts, Rule},
+    checker::{self, Rule, SettledWorld},
     kills::{broken, keep_deploying, watch},
-    rows::Rows,
+    rows::RawDatabase,
     traffic::Traffic,
 };
 use crate::{AgentOptions, Proxy, ServerOptions, TestAgent, proxy::Protocol};
@@ -37,10 +37,10 @@ use fault::Fault;
 
 const DEVICES: usize = 8;
 
-/// Faults between two judgements.
+/// Faults before each check of the rules.
 const ROUND: usize = 100;
 
-/// One fault in so many is a turned bit without TLS.
+/// Every so many faults, one is a flipped bit without TLS.
 const PLAIN_SHARE: usize = 5;
 
 /// Silence after which agents give a session up, instead of the half minute that suits real
@@ -48,12 +48,12 @@ const PLAIN_SHARE: usize = 5;
 /// is only slow make it slower.
 const SILENCE: Duration = Duration::from_secs(6);
 
-/// An agent that is not back by then hangs.
+/// An agent that has no session by then counts as hung.
 const BACK_LIMIT: Duration = Duration::from_secs(60);
 
 const BETWEEN_GLANCES: Duration = Duration::from_millis(50);
 
-/// What still has to hold when a valid message may turn into another on its way.
+/// Rules that hold even when a flipped bit makes another valid message.
 const STILL_HOLDS: [Rule; 4] = [
     Rule::OnceOnly,
     Rule::OneSession,
@@ -61,7 +61,7 @@ const STILL_HOLDS: [Rule; 4] = [
     Rule::NothingLeft,
 ];
 
-/// Hurts the network `plan.count` times and judges after every round.
+/// Makes `plan.count` network faults and checks the rules after every round.
 pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     let start = Instant::now();
     let plain = plan.count / PLAIN_SHARE;
@@ -172,7 +172,7 @@ async fn round(
     orders.spawn(keep_deploying(world.traffic.clone(), over.clone()));
     let mut watching = JoinSet::new();
     watching.spawn(watch(
-        Rows::of(&world.server),
+        RawDatabase::of(&world.server),
         std::mem::take(&mut world.closings),
         over.clone(),
     ));
@@ -207,7 +207,7 @@ async fn round(
     hung.map_or(Ok(()), Err)
 }
 
-/// One agent behind its network.
+/// One agent with its own proxy.
 struct Victim {
     agent: TestAgent,
     proxy: Arc<Proxy>,
@@ -228,7 +228,7 @@ impl Victim {
             }
             figures.count("faults", 1);
             figures.count(fault.name(self.protocol), 1);
-            // Some come while the agent is just getting up again.
+            // Some faults meet an agent that is still starting.
             let millis = self.traffic.decide(|rng| match rng.random_ratio(1, 3) {
                 true => 0,
                 false => rng.random_range(0..600),
@@ -314,8 +314,7 @@ async fn said_within(agent: &TestAgent, words: &str, since: u64, limit: Duration
     true
 }
 
-/// Everything comes to rest, nothing fell over, and what does not depend on what a message said
-/// holds.
+/// Waits for rest and checks the rules that do not depend on the content of messages.
 async fn judge_plain(world: &mut World, figures: &mut Figures) -> Result<(), Failure> {
     world.heal().await;
     world.online().await;
@@ -342,7 +341,7 @@ async fn judge_plain(world: &mut World, figures: &mut Figures) -> Result<(), Fai
 
 /// Leaves out what scripts said on devices that got a command for a target nobody has: its target
 /// was garbled, and the right one came after it, as it must. Says how many these are.
-fn excuse(facts: &mut Facts) -> usize {
+fn excuse(facts: &mut SettledWorld) -> usize {
     let ordered: BTreeSet<&str> = facts.targets.iter().map(|it| it.id.as_str()).collect();
     let misled = facts.devices.iter_mut().filter(|device| {
         let mut journal = device.journal.iter();

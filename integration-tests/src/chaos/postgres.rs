@@ -6,15 +6,15 @@ use std::{collections::BTreeMap, time::Duration};
 use rand::RngExt as _;
 use tokio::{task::block_in_place, time::sleep};
 
-use super::{Failure, Figures, Plan, World, WorldOptions, load::Load};
+use super::{Failure, Figures, Plan, World, WorldOptions, workload::Workload};
 use crate::{ServerOptions, postgres::Postgres};
 
 const DEVICES: usize = 6;
 
-/// Outages between two judgements.
+/// Outages before each check of the rules.
 const ROUND: usize = 3;
 
-/// Stops the database `plan.count` times and judges after every round.
+/// Stops the database `plan.count` times and checks the rules after every round.
 pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     let Some(mut postgres) = block_in_place(Postgres::private) else {
         return super::power::skipped(plan, "PostgreSQL is not installed here");
@@ -29,7 +29,7 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     while left > 0 {
         let outages = left.min(ROUND);
         left -= outages;
-        let load = Load::begin(&mut world, 2);
+        let load = Workload::begin(&mut world, 2);
         for _ in 0..outages {
             outage(&mut world, &mut postgres, &mut figures).await?;
         }
@@ -61,7 +61,7 @@ async fn outage(
         )
     });
     sleep(Duration::from_millis(before)).await;
-    // A judgement has started the agents again.
+    // The check has started the agents again.
     world.all_back().await?;
     let epochs = epochs(world).await;
     block_in_place(|| postgres.stop_hard());
@@ -69,7 +69,7 @@ async fn outage(
         .plan
         .history
         .note(format_args!("PostgreSQL is away for {lasts} ms"));
-    // Somebody wants in meanwhile.
+    // A device connects meanwhile.
     let agent = &mut world.agents[restarted];
     agent.kill();
     agent.start_again();
@@ -81,7 +81,8 @@ async fn outage(
     for (name, epoch) in self::epochs(world).await {
         if name != newcomer && epochs.get(&name) != Some(&epoch) {
             return Err(Failure::new(format!(
-                "the session of {name} did not outlive {lasts} ms without the database: it was {:?} and is {epoch}",
+                "the session of {name} did not outlive {lasts} ms without the database: \
+                 it was {:?} and is {epoch}",
                 epochs.get(&name)
             ))
             .with_dump(world.dump()));

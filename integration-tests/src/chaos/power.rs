@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Failure, Figures, History, Plan, World, WorldOptions,
     kills::{broken, watch},
-    rows::Rows,
+    rows::RawDatabase,
     traffic::Traffic,
 };
 use crate::{
@@ -29,7 +29,7 @@ use crate::{
 
 const DEVICES: usize = 8;
 
-/// Cuts between two judgements.
+/// Power cuts before each check of the rules.
 const ROUND: usize = 100;
 
 /// Of the cuts, how many are of the server's disk.
@@ -38,7 +38,7 @@ const SERVER_SHARE: f64 = 0.15;
 const DEVICE_MEGABYTES: u64 = 128;
 const SERVER_MEGABYTES: u64 = 1024;
 
-/// Cuts `plan.count` times and judges after every round.
+/// Cuts power `plan.count` times and checks the rules after every round.
 pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     if let Err(why) = disk_image::available() {
         return skipped(plan, &why);
@@ -69,7 +69,7 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
     Ok(figures)
 }
 
-/// Says loudly that nothing was shown; where it has to be shown, that is a failure.
+/// Prints that the scenario was skipped; in CI that is a failure.
 pub(super) fn skipped(plan: &Plan, why: &str) -> Result<Figures, Failure> {
     if std::env::var("CI").is_ok_and(|value| value == "true" || value == "1") {
         return Err(Failure::new(why));
@@ -110,7 +110,7 @@ impl Disks {
     }
 }
 
-/// Sorts as it counts.
+/// Numbered, so that names sort.
 fn name(number: usize) -> String {
     format!("edge-{number:02}")
 }
@@ -142,7 +142,7 @@ async fn round(
     orders.spawn(keep_ordering(traffic.clone(), over.clone()));
     let mut watching = JoinSet::new();
     watching.spawn(watch(
-        Rows::of(&world.server),
+        RawDatabase::of(&world.server),
         std::mem::take(&mut world.closings),
         over.clone(),
     ));
@@ -231,7 +231,7 @@ fn cut(disk: &DiskImage, kill: impl FnOnce()) -> Result<(), Failure> {
     disk.restore_power().map_err(no_disk)
 }
 
-/// Deploys until told to stop; returns what the server said yes to.
+/// Deploys until it is stopped; returns the deployments that the server acknowledged.
 async fn keep_ordering(traffic: Traffic, over: CancellationToken) -> Vec<String> {
     let mut acknowledged = Vec::new();
     while !over.is_cancelled() {
@@ -247,7 +247,7 @@ pub(super) async fn remembered(
     world: &World,
     acknowledged: &BTreeSet<String>,
 ) -> Result<(), Failure> {
-    let tables = Rows::of(&world.server).tables().await;
+    let tables = RawDatabase::of(&world.server).tables().await;
     let tables = tables.map_err(|error| Failure::new(format!("no rows: {error}")))?;
     let there: BTreeSet<String> = tables
         .targets

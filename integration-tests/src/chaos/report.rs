@@ -1,11 +1,11 @@
-//! What a scenario gives back: numbers when all is well, and everything there is to see when it is
-//! not.
+//! Results of a scenario: figures when it passes, and everything that helps to see why when it
+//! fails.
 
 use std::{collections::BTreeMap, fmt};
 
 use super::checker::{Summary, Violation};
 
-/// How the name of a figure begins that is a maximum and no sum.
+/// Prefix of figures that are maxima, not sums.
 const SLOWEST: &str = "slowest ";
 
 /// Name and number of what was counted.
@@ -13,12 +13,12 @@ const SLOWEST: &str = "slowest ";
 pub struct Figures(BTreeMap<String, f64>);
 
 impl Figures {
-    /// Counts something.
+    /// Adds one.
     pub fn add(&mut self, name: &str, number: impl Into<f64>) {
         *self.0.entry(name.to_owned()).or_default() += number.into();
     }
 
-    /// Counts as many as there are.
+    /// Adds `number`.
     pub fn count(&mut self, name: &str, number: usize) {
         #[expect(clippy::cast_precision_loss, reason = "nobody counts to 2^52 here")]
         self.add(name, number as f64);
@@ -51,7 +51,7 @@ impl Figures {
         }
     }
 
-    /// Counts what a judgement found good.
+    /// Adds the summary of a check.
     pub fn judged(&mut self, summary: &Summary) {
         self.count("targets", summary.targets);
         self.count("late outcomes", summary.late);
@@ -63,7 +63,7 @@ impl Figures {
         }
     }
 
-    /// One figure; 0 when it was never counted.
+    /// One figure; 0 when it is absent.
     #[must_use]
     pub fn get(&self, name: &str) -> f64 {
         self.0.get(name).copied().unwrap_or_default()
@@ -92,7 +92,7 @@ pub struct Failure {
     pub what: String,
     /// Rules that were broken.
     pub violations: Vec<Violation>,
-    /// Whatever helps to see why: rows, witness lines, ends of logs.
+    /// Rows, witness lines and ends of logs that help to see why.
     pub dump: String,
 }
 

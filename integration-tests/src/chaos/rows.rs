@@ -1,5 +1,5 @@
-//! The database as it is, read past the server: every look is a connection of its own, so that
-//! nothing keeps a disk busy.
+//! Reads the database past the server. Every read has a connection of its own, so that nothing
+//! keeps a disk busy.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -11,21 +11,17 @@ use sqlx::{
 use super::checker::{AttemptRow, TargetRow};
 use crate::TestServer;
 
-/// Where the rows are.
+/// The database of a server, read directly.
 #[derive(Debug, Clone)]
-pub enum Rows {
-    /// A file.
+pub enum RawDatabase {
     Sqlite(PathBuf),
-    /// A URL.
     Postgres(String),
 }
 
-/// What the tables hold that the rules speak of.
+/// The rows that the rules need.
 #[derive(Debug, Clone, Default)]
 pub struct Tables {
-    /// Every target.
     pub targets: Vec<TargetRow>,
-    /// Every attempt.
     pub attempts: Vec<AttemptRow>,
     /// Device name and id.
     pub devices: BTreeMap<String, String>,
@@ -38,7 +34,7 @@ pub struct Tables {
 /// A row, every column as text.
 type Texts = Vec<Option<String>>;
 
-impl Rows {
+impl RawDatabase {
     /// The rows of a server.
     #[must_use]
     pub fn of(server: &TestServer) -> Self {
@@ -48,7 +44,6 @@ impl Rows {
         }
     }
 
-    /// Every attempt.
     pub async fn attempts(&self) -> Result<Vec<AttemptRow>, sqlx::Error> {
         Ok(self
             .read(&[ATTEMPTS])
@@ -59,7 +54,7 @@ impl Rows {
             .collect())
     }
 
-    /// All of it, as of about now; nothing is expected to be going on.
+    /// All tables; expects that nothing changes meanwhile.
     pub async fn tables(&self) -> Result<Tables, sqlx::Error> {
         let queries = [
             "SELECT {id}, {deployment_id}, {device_id}, digest, [latest_attempt] FROM targets",
@@ -122,7 +117,8 @@ impl Rows {
     }
 }
 
-const ATTEMPTS: &str = "SELECT {target_id}, [number], state, reason, [unresolved], [answered], [closed_at], late_state, \
+const ATTEMPTS: &str = "SELECT {target_id}, [number], state, reason, [unresolved], [answered], \
+    [closed_at], late_state, \
      late_reason FROM attempts";
 
 fn spell(query: &str, before: &str, after: &str) -> String {
@@ -154,7 +150,7 @@ fn target(mut row: Texts) -> Option<TargetRow> {
 }
 
 fn attempt(mut row: Texts) -> Option<AttemptRow> {
-    // The databases disagree about how a truth is spelt.
+    // SQLite and PostgreSQL write booleans differently.
     let truth = |text: Option<String>| text.is_some_and(|text| text == "1" || text == "true");
     Some(AttemptRow {
         target: row[0].take()?,

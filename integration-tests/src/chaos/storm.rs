@@ -20,10 +20,10 @@ use crate::{
 /// Devices that stay connected.
 const STEADY: usize = 16;
 
-/// Everybody is back within this.
+/// Limit until every agent is back.
 const BACK: Duration = Duration::from_secs(60);
 
-/// Time for first connections and for the end of deployments, which nobody promised.
+/// Limit for first connections and for the end of deployments; no promise is about these.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Longest a device that stayed connected may wait for its command to be done.
@@ -138,7 +138,7 @@ async fn back(fleet: &Fleet, opened_before: u64) -> Instant {
 async fn steadily(
     operator: &Operator,
     fleet: &Fleet,
-    before: &crate::fleet::Tally,
+    before: &crate::fleet::CounterSnapshot,
     devices: Vec<String>,
 ) -> Result<Vec<Duration>, Failure> {
     let agents = fleet.agents() as u64;

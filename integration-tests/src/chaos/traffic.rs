@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     History,
-    witness::{BundleFacts, WitnessedBundle},
+    witness::{BundleContents, WitnessedBundle},
 };
 use crate::Operator;
 
@@ -29,7 +29,7 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 pub struct Traffic {
     operator: Operator,
     devices: Arc<Mutex<Vec<String>>>,
-    bundles: Arc<Mutex<BTreeMap<String, BundleFacts>>>,
+    bundles: Arc<Mutex<BTreeMap<String, BundleContents>>>,
     orders: Arc<Mutex<Vec<String>>>,
     history: History,
     rng: Arc<Mutex<StdRng>>,
@@ -57,7 +57,7 @@ impl Traffic {
 
     /// Everything that was made so far, by digest.
     #[must_use]
-    pub fn bundles(&self) -> BTreeMap<String, BundleFacts> {
+    pub fn bundles(&self) -> BTreeMap<String, BundleContents> {
         self.bundles.lock().clone()
     }
 

@@ -1,4 +1,4 @@
-//! What scripts themselves say they did, line by line, on a disk the agent knows nothing about.
+//! Witness files: each script records its own start and end, in a file the agent does not know.
 //!
 //! Every step of a bundle made here appends `start deployment attempt step run digest` to its
 //! device's witness file when it begins, and `end` with the same words when it is through, each by
@@ -52,7 +52,7 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// A witness in file `path`, told to whoever runs from `state`.
+    /// A witness in the file `path` for the scripts of the state folder `state`.
     pub fn place(path: PathBuf, state: &Path) -> io::Result<Self> {
         let mut pointer = fs::File::create(state.join(POINTER))?;
         writeln!(pointer, "{}", path.display())?;
@@ -61,18 +61,18 @@ impl Witness {
         Ok(Self { path })
     }
 
-    /// Has whoever runs from `state` write into it as well.
+    /// Makes scripts of a second state folder write to this witness as well.
     pub fn follow(&self, state: &Path) -> io::Result<()> {
         Self::place(self.path.clone(), state).map(drop)
     }
 
-    /// Grows whenever a step begins or ends.
+    /// Length of the file; it grows when a step begins or ends.
     #[must_use]
     pub fn size(&self) -> u64 {
         fs::metadata(&self.path).map_or(0, |meta| meta.len())
     }
 
-    /// All of its lines; none when nothing was ever run.
+    /// All lines; none before the first step.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let text = fs::read_to_string(&self.path).unwrap_or_default();
@@ -80,12 +80,10 @@ impl Witness {
     }
 }
 
-/// What is known about a bundle from making it.
+/// What a bundle contains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BundleFacts {
-    /// Bundle name.
+pub struct BundleContents {
     pub name: String,
-    /// Version.
     pub version: String,
     /// Steps that run something, as scripts spell them: `pre_hook`, `script`, `post_hook`.
     pub steps: BTreeSet<String>,
@@ -120,22 +118,22 @@ impl Entry {
 
 /// How a step behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Manner {
+pub struct StepBehaviour {
     /// Milliseconds it takes.
     pub millis: u64,
     /// Its exit code.
     pub exit: u8,
 }
 
-impl Manner {
-    /// At once, to be asked again (`pre_hook`) or to have the agent restarted (`script`).
+impl StepBehaviour {
+    /// Exits with 75 at once: a `pre_hook` is deferred, a `script` expects a restart.
     pub const AGAIN: Self = Self {
         millis: 0,
         exit: 75,
     };
-    /// At once and badly.
+    /// Fails at once.
     pub const BAD: Self = Self { millis: 0, exit: 1 };
-    /// At once and well.
+    /// Succeeds at once.
     pub const QUICK: Self = Self { millis: 0, exit: 0 };
 
     fn command(self, step: &str) -> String {
@@ -148,17 +146,17 @@ impl Manner {
     }
 }
 
-/// A bundle whose steps bear witness.
+/// A bundle whose steps write to the witness.
 #[derive(Debug, Clone)]
 pub struct WitnessedBundle {
     name: String,
     version: String,
-    steps: BTreeMap<&'static str, Manner>,
+    steps: BTreeMap<&'static str, StepBehaviour>,
     files: Vec<(String, Vec<u8>, bool)>,
 }
 
 impl WitnessedBundle {
-    /// A bundle that runs nothing yet.
+    /// A bundle without steps.
     #[must_use]
     pub fn new(name: &str, version: &str) -> Self {
         Self {
@@ -169,14 +167,13 @@ impl WitnessedBundle {
         }
     }
 
-    /// Gives it `pre_hook`, `script` or `post_hook`.
+    /// Adds a step: `pre_hook`, `script` or `post_hook`.
     #[must_use]
-    pub fn step(mut self, step: &'static str, manner: Manner) -> Self {
+    pub fn step(mut self, step: &'static str, manner: StepBehaviour) -> Self {
         self.steps.insert(step, manner);
         self
     }
 
-    /// Adds a file.
     #[must_use]
     pub fn file(mut self, path: &str, content: Vec<u8>, executable: bool) -> Self {
         self.files.push((path.to_owned(), content, executable));
@@ -214,8 +211,8 @@ impl WitnessedBundle {
         bundle
     }
 
-    /// The archive, and what is to be found of it on a device.
-    pub async fn build(&self) -> (Vec<u8>, BundleFacts) {
+    /// The archive and its contents.
+    pub async fn build(&self) -> (Vec<u8>, BundleContents) {
         let command = |step| self.steps.get(step).map(|manner| manner.command(step));
         let mut manifest = json!({ "name": self.name, "version": self.version });
         if let Some(script) = command("script") {
@@ -229,10 +226,10 @@ impl WitnessedBundle {
         if !hooks.is_empty() {
             manifest["hooks"] = hooks.into();
         }
-        if self.steps.get("pre_hook") == Some(&Manner::AGAIN) {
+        if self.steps.get("pre_hook") == Some(&StepBehaviour::AGAIN) {
             manifest["hooks"]["retry_seconds"] = 1.into();
         }
-        if self.steps.get("script") == Some(&Manner::AGAIN) {
+        if self.steps.get("script") == Some(&StepBehaviour::AGAIN) {
             manifest["restart"] = "expected".into();
         }
         let mut files = vec![
@@ -253,7 +250,7 @@ impl WitnessedBundle {
         }
         builder = builder.symlink("link", "witness.sh");
         entries.insert("link".to_owned(), Entry::Link("witness.sh".to_owned()));
-        let facts = BundleFacts {
+        let facts = BundleContents {
             name: self.name.clone(),
             version: self.version.clone(),
             steps: self.steps.keys().map(|&step| step.to_owned()).collect(),
@@ -263,14 +260,14 @@ impl WitnessedBundle {
     }
 }
 
-fn manner(rng: &mut impl RngExt) -> Manner {
+fn manner(rng: &mut impl RngExt) -> StepBehaviour {
     let millis = match rng.random_range(0..10) {
         0..3 => 0,
         3..8 => rng.random_range(10..300),
         _ => rng.random_range(300..1500),
     };
     let exit = u8::from(rng.random_bool(0.12));
-    Manner { millis, exit }
+    StepBehaviour { millis, exit }
 }
 
 #[cfg(test)]
@@ -293,7 +290,7 @@ mod tests {
         ];
         let mut expected = Vec::new();
         for (step, exit, words) in runs {
-            let manner = Manner { millis: 5, exit };
+            let manner = StepBehaviour { millis: 5, exit };
             let status = Command::new("sh")
                 .args(["-c", &manner.command("post_hook")])
                 .current_dir(folder.path())
@@ -316,7 +313,7 @@ mod tests {
     #[tokio::test]
     async fn a_bundle_says_what_is_in_it() {
         let bundle = WitnessedBundle::new("app", "1")
-            .step("post_hook", Manner::QUICK)
+            .step("post_hook", StepBehaviour::QUICK)
             .file("a/b", b"x".to_vec(), true);
         let (_, facts) = bundle.build().await;
         assert!(facts.steps.contains("post_hook") && facts.steps.len() == 1);

@@ -11,9 +11,9 @@ use tokio::{task::block_in_place, time::Instant};
 
 use super::{
     Failure, Figures, Plan,
-    checker::{AttemptKey, AttemptRow, Closing, Summary},
+    checker::{AttemptKey, AttemptRow, ClosedState, Summary},
     evidence,
-    rows::Rows,
+    rows::RawDatabase,
     traffic::Traffic,
     witness::Witness,
 };
@@ -45,18 +45,18 @@ pub struct World {
     /// What was planned.
     pub plan: Plan,
     /// What attempts were seen to close as.
-    pub closings: Closings,
+    pub closings: ClosedAttempts,
     witnesses: BTreeMap<String, Witness>,
     /// Deployments that a restored server never heard of.
     forgotten: BTreeSet<String>,
 }
 
-/// How closed attempts looked whenever somebody looked.
+/// The states that each closed attempt was ever seen in.
 #[derive(Debug, Clone, Default)]
-pub struct Closings(BTreeMap<AttemptKey, Vec<Closing>>);
+pub struct ClosedAttempts(BTreeMap<AttemptKey, Vec<ClosedState>>);
 
-impl Closings {
-    /// Takes in what the table says now.
+impl ClosedAttempts {
+    /// Adds what the table shows now.
     pub fn observe(&mut self, attempts: &[AttemptRow]) {
         for attempt in attempts {
             if let Some(closing) = attempt.closing() {
@@ -100,7 +100,7 @@ impl World {
             agents: Vec::new(),
             traffic,
             plan: plan.clone(),
-            closings: Closings::default(),
+            closings: ClosedAttempts::default(),
             witnesses: BTreeMap::new(),
             forgotten: BTreeSet::new(),
         }
@@ -193,7 +193,7 @@ impl World {
     /// Waits until every attempt is closed and resolved.
     pub async fn settle(&mut self) -> Result<Duration, Failure> {
         let start = Instant::now();
-        let rows = Rows::of(&self.server);
+        let rows = RawDatabase::of(&self.server);
         loop {
             let attempts = rows.attempts().await.map_err(unreadable)?;
             self.closings.observe(&attempts);
@@ -219,13 +219,13 @@ impl World {
     pub fn forget(&mut self, deployments: Vec<String>) {
         let ids = deployments.into_iter().map(|id| id.replace('-', ""));
         self.forgotten.extend(ids);
-        self.closings = Closings::default();
+        self.closings = ClosedAttempts::default();
     }
 
     /// Waits until the server takes each device to run what it runs.
     pub async fn known_again(&self) -> Result<(), Failure> {
         let end = Instant::now() + SETTLE_LIMIT;
-        let rows = Rows::of(&self.server);
+        let rows = RawDatabase::of(&self.server);
         loop {
             let tables = rows.tables().await.map_err(unreadable)?;
             let unknown: Vec<String> = self

@@ -1,4 +1,4 @@
-//! The pretender's side of the wire: it believes every Hello and answers as the test prepared.
+//! gRPC service of the fake server: it accepts every Hello and answers as the test prepared.
 
 use std::{
     pin::Pin,
@@ -113,7 +113,7 @@ async fn serve_session(
     while let Ok(Some(request)) = requests.message().await {
         let message = match request.message {
             Some(up::Message::Hello(hello)) => {
-                // It lets everybody in, so the signature is nobody's concern; what is said is.
+                // Every agent is let in, so the signature is not checked.
                 let read = ReadHello::of(hello).expect("agents say good Hellos");
                 up::Message::Hello(read.hello)
             }

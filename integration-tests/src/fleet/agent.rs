@@ -1,4 +1,4 @@
-//! One light agent: connects, proves who it is, beats, answers, and comes back when it is cut.
+//! One light agent: connects, proves its identity, sends heartbeats, answers commands, reconnects.
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -21,11 +21,11 @@ use tokio::{
 use tonic_types::StatusExt as _;
 
 use super::{
-    Connector, Counters, Identity, Options, Pace, Pool,
-    beats::Beats,
+    Connector, Counters, HeartbeatPace, Identity, Options, Pool,
+    behaviour::Behaviour,
     counters::count,
-    journal::{Journal, Settled},
-    orders::Orders,
+    heartbeats::Heartbeats,
+    journal::{AcknowledgedReport, Journal},
     wire::{Receiver, Sender, Wire, WireError},
 };
 
@@ -39,15 +39,15 @@ const OPENING_LIMIT: Duration = Duration::from_secs(20);
 pub struct Received {
     /// Which agent of the roster.
     pub agent: usize,
-    /// When.
+    /// When it arrived.
     pub at: Instant,
-    /// What.
+    /// The command.
     pub command: Command,
     /// The session token, for downloads.
     pub session_token: String,
 }
 
-/// What one agent works with.
+/// Everything one light agent needs.
 #[derive(Debug)]
 pub(super) struct Agent {
     pub(super) number: usize,
@@ -57,13 +57,13 @@ pub(super) struct Agent {
     pub(super) options: Options,
     pub(super) openings: Arc<Semaphore>,
     pub(super) counters: Arc<Counters>,
-    pub(super) orders: watch::Receiver<Orders>,
+    pub(super) orders: watch::Receiver<Behaviour>,
     pub(super) received: Option<mpsc::UnboundedSender<Received>>,
 }
 
 /// What outlives a connection.
 #[derive(Debug, Default)]
-struct Memory {
+struct AgentState {
     last_epoch: u64,
     journal: Journal,
     release: Option<ActiveRelease>,
@@ -77,9 +77,9 @@ struct Session {
 }
 
 impl Agent {
-    /// Never returns; it ends by being dropped.
+    /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
-        let mut memory = Memory::default();
+        let mut memory = AgentState::default();
         let mut failures = 0;
         sleep(self.options.spread.mul_f64(rand::random())).await;
         loop {
@@ -122,7 +122,7 @@ impl Agent {
         }
     }
 
-    async fn open(&mut self, memory: &mut Memory) -> Result<Session, WireError> {
+    async fn open(&mut self, memory: &mut AgentState) -> Result<Session, WireError> {
         // Cuts ordered while it is away do not concern it.
         self.orders.mark_unchanged();
         let mut wire = self.connector.connect(self.number).await?;
@@ -162,7 +162,7 @@ impl Agent {
         identity: &Identity,
         challenge: &Challenge,
         binding: &ChannelBinding,
-        memory: &Memory,
+        memory: &AgentState,
     ) -> Result<Hello, WireError> {
         let hello = Hello {
             device_id: identity.device.to_string(),
@@ -189,11 +189,12 @@ impl Agent {
             .ok_or(WireError::NotGrpc("a Challenge nobody can sign"))
     }
 
-    /// Beats and answers until the session ends; returns how long the server asked to stay away.
+    /// Sends heartbeats and answers until the session ends; returns how long the server asked it to
+    /// wait.
     async fn live(
         &mut self,
         session: Session,
-        memory: &mut Memory,
+        memory: &mut AgentState,
     ) -> Result<Option<Duration>, WireError> {
         let Session {
             mut wire,
@@ -205,8 +206,8 @@ impl Agent {
             say(&mut up, up::Message::Report(report))?;
         }
         let mut orders = *self.orders.borrow();
-        let mut beats = Beats::new(&welcome, orders.pace);
-        if orders.pace == Pace::Closed {
+        let mut beats = Heartbeats::new(&welcome, orders.pace);
+        if orders.pace == HeartbeatPace::Closed {
             self.beat(&mut up, &mut beats, memory)?;
         }
         loop {
@@ -222,7 +223,7 @@ impl Agent {
                         if let Some(took) = beats.acknowledged(ack.seq) {
                             self.counters.heartbeat.record(took);
                         }
-                        if orders.pace == Pace::Closed {
+                        if orders.pace == HeartbeatPace::Closed {
                             self.beat(&mut up, &mut beats, memory)?;
                         }
                     }
@@ -242,7 +243,7 @@ impl Agent {
                     }
                     if new.pace != orders.pace {
                         beats.set(&welcome, new.pace);
-                        if new.pace == Pace::Closed {
+                        if new.pace == HeartbeatPace::Closed {
                             self.beat(&mut up, &mut beats, memory)?;
                         }
                     }
@@ -252,7 +253,12 @@ impl Agent {
         }
     }
 
-    fn beat(&self, up: &mut Sender, beats: &mut Beats, memory: &Memory) -> Result<(), WireError> {
+    fn beat(
+        &self,
+        up: &mut Sender,
+        beats: &mut Heartbeats,
+        memory: &AgentState,
+    ) -> Result<(), WireError> {
         let heartbeat = Heartbeat {
             seq: beats.sent(),
             vital_signs: Some(VitalSigns {
@@ -274,9 +280,9 @@ impl Agent {
         &self,
         message: down::Message,
         welcome: &Welcome,
-        orders: Orders,
+        orders: Behaviour,
         up: &mut Sender,
-        memory: &mut Memory,
+        memory: &mut AgentState,
     ) -> Result<(), WireError> {
         match message {
             down::Message::Command(command) => {
@@ -285,7 +291,7 @@ impl Agent {
                 if let Some(received) = &self.received {
                     let session_token = welcome.session_token.clone();
                     let agent = self.number;
-                    // Nobody listens any more at the end of a run.
+                    // At the end of a run the receiver is gone.
                     let _ = received.send(Received {
                         agent,
                         at,
@@ -297,13 +303,13 @@ impl Agent {
             down::Message::Ack(ack) => {
                 let settled = memory.journal.acknowledge(&ack);
                 match settled {
-                    Some(Settled::Accepted) => count(&self.counters.accepted),
-                    Some(Settled::Outcome) => count(&self.counters.outcomes),
+                    Some(AcknowledgedReport::Accepted) => count(&self.counters.accepted),
+                    Some(AcknowledgedReport::Outcome) => count(&self.counters.outcomes),
                     None => {}
                 }
                 match ack.disposition() {
                     Disposition::Applied | Disposition::Duplicate => {}
-                    Disposition::Late if settled == Some(Settled::Outcome) => {
+                    Disposition::Late if settled == Some(AcknowledgedReport::Outcome) => {
                         count(&self.counters.late);
                     }
                     Disposition::Late => {}
@@ -318,16 +324,16 @@ impl Agent {
     fn act(
         &self,
         command: &Command,
-        orders: Orders,
+        orders: Behaviour,
         up: &mut Sender,
-        memory: &mut Memory,
+        memory: &mut AgentState,
     ) -> Result<(), WireError> {
         let reports = match &command.action {
             Some(command::Action::Deploy(deploy)) => {
                 match memory.journal.take(command, deploy, orders.deploys) {
                     Some(reports) => {
                         count(&self.counters.deploys);
-                        if orders.deploys == super::Deploys::Succeed {
+                        if orders.deploys == super::DeployBehaviour::Succeed {
                             memory.release = Some(ActiveRelease {
                                 name: deploy.name.clone(),
                                 version: deploy.version.clone(),
@@ -374,7 +380,7 @@ fn say(up: &mut Sender, message: up::Message) -> Result<(), WireError> {
     })
 }
 
-/// How long the server wants it to stay away.
+/// How long the server asks it to wait before it reconnects.
 fn asked(error: &WireError) -> Option<Duration> {
     match error {
         WireError::Status(status) => status.get_details_retry_info()?.retry_delay,

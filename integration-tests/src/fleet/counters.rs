@@ -1,4 +1,4 @@
-//! What a fleet saw, counted.
+//! Counters of a fleet.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -33,7 +33,7 @@ pub struct Counters {
 
 /// [`Counters`] at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct CounterSnapshot {
     /// Agents whose session is open.
     pub online: u64,
     /// Sessions opened.
@@ -65,8 +65,8 @@ pub struct Tally {
 impl Counters {
     /// All counts now.
     #[must_use]
-    pub fn tally(&self) -> Tally {
-        Tally {
+    pub fn tally(&self) -> CounterSnapshot {
+        CounterSnapshot {
             online: self.online.load(Relaxed),
             opened: self.opened.load(Relaxed),
             refused: self.refused.load(Relaxed),

@@ -7,13 +7,12 @@ use kernex_proto::v1::{
     Accepted, Ack, AttemptRef, AttemptState, Command, Deploy, HeldAttempt, Outcome, Report, report,
 };
 
-use super::Deploys;
+use super::DeployBehaviour;
 use crate::raw_agent::succeeded;
 
 /// An attempt's name: target, number.
 type Key = (String, u32);
 
-/// The journal.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     seq: u64,
@@ -28,20 +27,20 @@ struct Attempt {
     state: AttemptState,
 }
 
-/// What a report that is now acknowledged was about.
+/// Which report was acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Settled {
+pub(super) enum AcknowledgedReport {
     Accepted,
     Outcome,
 }
 
 impl Journal {
-    /// Takes a deploy; `None` when it was taken before.
+    /// Accepts a deploy; `None` when it is a repetition.
     pub(super) fn take(
         &mut self,
         command: &Command,
         deploy: &Deploy,
-        deploys: Deploys,
+        deploys: DeployBehaviour,
     ) -> Option<Vec<Report>> {
         let reference = command.attempt.clone()?;
         let key = (reference.target_id.clone(), reference.attempt);
@@ -49,12 +48,12 @@ impl Journal {
             return None;
         }
         let (events, state) = match deploys {
-            Deploys::Ignore => return Some(Vec::new()),
-            Deploys::Accept => (
+            DeployBehaviour::Ignore => return Some(Vec::new()),
+            DeployBehaviour::Accept => (
                 vec![report::Event::Accepted(Accepted {})],
                 AttemptState::Accepted,
             ),
-            Deploys::Succeed => (
+            DeployBehaviour::Succeed => (
                 vec![
                     report::Event::Accepted(Accepted {}),
                     report::Event::Outcome(succeeded(deploy)),
@@ -84,11 +83,11 @@ impl Journal {
     }
 
     /// Forgets an acknowledged report.
-    pub(super) fn acknowledge(&mut self, ack: &Ack) -> Option<Settled> {
+    pub(super) fn acknowledge(&mut self, ack: &Ack) -> Option<AcknowledgedReport> {
         let report = self.unacknowledged.remove(&ack.seq)?;
         match report.event? {
-            report::Event::Accepted(_) => Some(Settled::Accepted),
-            report::Event::Outcome(_) => Some(Settled::Outcome),
+            report::Event::Accepted(_) => Some(AcknowledgedReport::Accepted),
+            report::Event::Outcome(_) => Some(AcknowledgedReport::Outcome),
             _ => None,
         }
     }
@@ -160,27 +159,41 @@ mod tests {
     fn an_attempt_is_taken_once_and_held_until_its_outcome_is_acknowledged() {
         let mut journal = Journal::default();
         let (command, deploy) = command();
-        let reports = journal.take(&command, &deploy, Deploys::Succeed);
+        let reports = journal.take(&command, &deploy, DeployBehaviour::Succeed);
         assert_eq!(reports.expect("is new").len(), 2);
-        assert!(journal.take(&command, &deploy, Deploys::Succeed).is_none());
+        assert!(
+            journal
+                .take(&command, &deploy, DeployBehaviour::Succeed)
+                .is_none()
+        );
         assert_eq!(journal.held().len(), 1);
         let ack = |seq| Ack {
             seq,
             ..Ack::default()
         };
-        assert_eq!(journal.acknowledge(&ack(1)), Some(Settled::Accepted));
+        assert_eq!(
+            journal.acknowledge(&ack(1)),
+            Some(AcknowledgedReport::Accepted)
+        );
         assert_eq!(journal.unacknowledged().len(), 1);
-        assert_eq!(journal.acknowledge(&ack(2)), Some(Settled::Outcome));
+        assert_eq!(
+            journal.acknowledge(&ack(2)),
+            Some(AcknowledgedReport::Outcome)
+        );
         assert_eq!(journal.acknowledge(&ack(2)), None);
         assert!(journal.held().is_empty());
-        assert!(journal.take(&command, &deploy, Deploys::Succeed).is_none());
+        assert!(
+            journal
+                .take(&command, &deploy, DeployBehaviour::Succeed)
+                .is_none()
+        );
     }
 
     #[test]
     fn a_stop_ends_what_runs_and_what_never_came() {
         let mut journal = Journal::default();
         let (command, deploy) = command();
-        journal.take(&command, &deploy, Deploys::Accept);
+        journal.take(&command, &deploy, DeployBehaviour::Accept);
         let running = command.attempt.expect("is there");
         assert_eq!(journal.stop(&running).len(), 1);
         assert!(journal.stop(&running).is_empty());

@@ -129,15 +129,12 @@ impl Pool {
 /// One device of a fleet.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// Its id.
     pub device: DeviceId,
-    /// Its name.
     pub name: String,
     /// Which key of the pool it holds.
     pub key: usize,
-    /// The digest its key goes by.
+    /// The digest of its key row.
     pub digest: Digest,
-    /// Its journal.
     pub journal: JournalId,
 }
 

@@ -36,16 +36,16 @@ type Driver = client::Connection<Io, Bytes>;
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// TCP or TLS.
+    /// A fault of TCP or TLS.
     #[error("the connection failed")]
     Io(#[from] io::Error),
-    /// HTTP/2.
+    /// A fault of HTTP/2.
     #[error("HTTP/2 failed")]
     Http(#[from] h2::Error),
-    /// The server said so.
+    /// The server ended the call with a status.
     #[error("the server ended the call")]
     Status(Box<Status>),
-    /// What came is no gRPC.
+    /// The bytes are no gRPC message.
     #[error("what came is not gRPC: {0}")]
     NotGrpc(&'static str),
 }
@@ -75,7 +75,7 @@ impl Windows {
         frame: 16_384,
     };
 
-    /// For bytes in bulk.
+    /// Large windows, for downloads.
     pub const BULK: Self = Self {
         stream: 4 << 20,
         connection: 8 << 20,
@@ -83,7 +83,7 @@ impl Windows {
     };
 }
 
-/// Where connections seem to come from.
+/// Source address of connections.
 #[derive(Debug, Clone, Copy)]
 enum Origin {
     /// Each agent from an address of its own.
@@ -124,7 +124,7 @@ impl Connector {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"h2".to_vec()];
-        // A fleet that comes back after a restart pays for whole handshakes.
+        // No resumption: a fleet that reconnects after a restart makes full handshakes.
         tls.resumption = Resumption::disabled();
         Self {
             server: (Ipv4Addr::LOCALHOST, port).into(),

@@ -18,10 +18,10 @@ use tokio::{
 };
 
 use super::{
-    Shared, Way, Weather,
+    Direction, NetworkState, Shared,
     frames::Frames,
-    road::Ticket,
-    trap::{Sprung, look},
+    throttle::QueuePlace,
+    trap::{Passage, look},
 };
 
 /// Bytes passed at once where a rate is kept to.
@@ -29,14 +29,14 @@ const SIP: usize = 512;
 /// Bytes of one connection and direction that are on their way; what a receiver that does not read
 /// holds up is its own.
 const CREDIT: usize = 64 * 1024;
-/// Buffers of the kernel where a rate is kept to: what waits is to wait in the road's queue.
+/// Buffers of the kernel where a rate is kept to: what waits is to wait in the throttle's queue.
 const NARROW: usize = 32 * 1024;
 
 /// Bytes on their way.
-struct Parcel {
+struct QueuedBytes {
     bytes: Vec<u8>,
-    /// Its turn on the road, where a rate is kept to.
-    ticket: Option<Ticket>,
+    /// Its turn in the queue, where a rate is kept to.
+    place: Option<QueuePlace>,
     _credit: OwnedSemaphorePermit,
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn accept(listener: TcpListener, ports: Vec<u16>, shared: Arc<S
     let mut links = JoinSet::new();
     let mut turns = ports.into_iter().cycle();
     while let (Ok((agent, _)), Some(port)) = (listener.accept().await, turns.next()) {
-        if *shared.weather.borrow() != Weather::Cut {
+        if *shared.state.borrow() != NetworkState::Cut {
             links.spawn(link(agent, port, Arc::clone(&shared)));
         }
         while links.try_join_next().is_some() {}
@@ -52,7 +52,7 @@ pub(super) async fn accept(listener: TcpListener, ports: Vec<u16>, shared: Arc<S
 }
 
 async fn link(agent: TcpStream, port: u16, shared: Arc<Shared>) {
-    let mut weather = shared.weather.subscribe();
+    let mut state = shared.state.subscribe();
     let (mut dropped, mut abandoned) = (shared.dropped.subscribe(), shared.abandoned.subscribe());
     let mut dropped_one = shared.dropped_one.subscribe();
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await else {
@@ -65,9 +65,9 @@ async fn link(agent: TcpStream, port: u16, shared: Arc<Shared>) {
     let (mut from_agent, mut to_agent) = agent.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     tokio::select! {
-        _ = pump(&mut from_agent, &mut to_server, &shared, Way::Up) => return,
-        _ = pump(&mut from_server, &mut to_agent, &shared, Way::Down) => return,
-        _ = weather.wait_for(|now| *now == Weather::Cut) => return,
+        _ = pump(&mut from_agent, &mut to_server, &shared, Direction::Up) => return,
+        _ = pump(&mut from_server, &mut to_agent, &shared, Direction::Down) => return,
+        _ = state.wait_for(|now| *now == NetworkState::Cut) => return,
         _ = dropped.changed() => return,
         _ = dropped_one.wait_for(|one| *one == number) => return,
         _ = abandoned.changed() => {}
@@ -101,15 +101,15 @@ async fn pump(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
     shared: &Shared,
-    way: Way,
+    direction: Direction,
 ) -> io::Result<()> {
-    let (onto_road, road) = mpsc::unbounded_channel();
-    let (off_road, arrived) = mpsc::unbounded_channel();
-    // Three stages, so that a receiver that does not read keeps no place on the road.
+    let (to_queue, queued) = mpsc::unbounded_channel();
+    let (from_queue, arrived) = mpsc::unbounded_channel();
+    // Three stages, so that a receiver that does not read keeps no place in the queue.
     tokio::try_join!(
-        collect(from, shared, way, onto_road),
-        travel(road, shared, off_road),
-        deliver(arrived, to, shared, way),
+        collect(from, shared, direction, to_queue),
+        travel(queued, shared, from_queue),
+        deliver(arrived, to, shared, direction),
     )?;
     Ok(())
 }
@@ -118,15 +118,15 @@ async fn pump(
 async fn collect(
     from: &mut OwnedReadHalf,
     shared: &Shared,
-    way: Way,
-    onto_road: mpsc::UnboundedSender<Parcel>,
+    direction: Direction,
+    to_queue: mpsc::UnboundedSender<QueuedBytes>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; CREDIT / 2];
-    let mut frames = Frames::new(shared.protocol, way == Way::Up);
+    let mut frames = Frames::new(shared.protocol, direction == Direction::Up);
     let credit = Arc::new(Semaphore::new(CREDIT));
     let mut is_narrow = false;
     loop {
-        let is_slow = shared.road(way).is_slow();
+        let is_slow = shared.throttle(direction).is_slow();
         if is_slow && !is_narrow {
             is_narrow = true;
             narrow(from.as_ref())?;
@@ -138,72 +138,72 @@ async fn collect(
         }
         let bytes = &mut buffer[..read];
         let begins = frames.begins(bytes);
-        let (sprung, has_sprung) = {
+        let (passage, has_sprung) = {
             let mut trap = shared.trap();
             let was_laid = trap.is_some();
-            let sprung = look(&mut trap, way, &begins, bytes);
-            (sprung, was_laid && trap.is_none())
+            let passage = look(&mut trap, direction, &begins, bytes);
+            (passage, was_laid && trap.is_none())
         };
         if has_sprung {
             shared.sprung.send_modify(|number| *number += 1);
         }
-        let (passes, ends) = match sprung {
-            Sprung::Ends(passes) => (passes, true),
+        let (passes, ends) = match passage {
+            Passage::Ends(passes) => (passes, true),
             _ => (read, false),
         };
         let permits = u32::try_from(passes).map_err(io::Error::other)?;
         let credit = Arc::clone(&credit).acquire_many_owned(permits).await;
-        let parcel = Parcel {
+        let parcel = QueuedBytes {
             bytes: bytes[..passes].to_vec(),
-            ticket: shared.road(way).enter(permits).await,
+            place: shared.throttle(direction).enter(permits).await,
             _credit: credit.map_err(io::Error::other)?,
         };
-        let _ = onto_road.send(parcel);
+        let _ = to_queue.send(parcel);
         if ends {
             return Ok(());
         }
     }
 }
 
-/// What waits is to wait in the road's queue, and not in those of the kernel.
+/// What waits is to wait in the throttle's queue, and not in those of the kernel.
 fn narrow(socket: &TcpStream) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_recv_buffer_size(NARROW)?;
     socket.set_send_buffer_size(NARROW)
 }
 
-/// Takes each parcel along the road.
+/// Passes on what waits, at the rate.
 async fn travel(
-    mut road: mpsc::UnboundedReceiver<Parcel>,
+    mut queued: mpsc::UnboundedReceiver<QueuedBytes>,
     shared: &Shared,
-    off_road: mpsc::UnboundedSender<Parcel>,
+    from_queue: mpsc::UnboundedSender<QueuedBytes>,
 ) -> io::Result<()> {
     let mut rate = shared.rate.subscribe();
-    while let Some(mut parcel) = road.recv().await {
-        if let Some(ticket) = parcel.ticket.take() {
-            ticket.travelled(&mut rate).await;
+    while let Some(mut parcel) = queued.recv().await {
+        if let Some(place) = parcel.place.take() {
+            place.travelled(&mut rate).await;
         }
-        let _ = off_road.send(parcel);
+        let _ = from_queue.send(parcel);
     }
     Ok(())
 }
 
-/// Hands over what arrived, while the weather is fair.
+/// Hands over what arrived, while the network lets bytes pass.
 async fn deliver(
-    mut arrived: mpsc::UnboundedReceiver<Parcel>,
+    mut arrived: mpsc::UnboundedReceiver<QueuedBytes>,
     to: &mut OwnedWriteHalf,
     shared: &Shared,
-    way: Way,
+    direction: Direction,
 ) -> io::Result<()> {
-    let mut weather = shared.weather.subscribe();
+    let mut state = shared.state.subscribe();
     while let Some(parcel) = arrived.recv().await {
-        let _ = weather.wait_for(|now| *now == Weather::Fair).await;
+        let _ = state.wait_for(|now| *now == NetworkState::Fair).await;
         to.write_all(&parcel.bytes).await?;
         let length = parcel.bytes.len() as u64;
-        if way == Way::Down {
+        if direction == Direction::Down {
             let passed = shared.down.fetch_add(length, Ordering::SeqCst) + length;
             if passed >= shared.cut_at.load(Ordering::SeqCst) {
-                shared.weather.send_replace(Weather::Cut);
+                shared.state.send_replace(NetworkState::Cut);
             }
         } else {
             shared.up.fetch_add(length, Ordering::SeqCst);

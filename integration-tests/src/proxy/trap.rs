@@ -1,8 +1,8 @@
-//! What is to happen to one message on its way.
+//! A fault for one chosen message that passes the proxy.
 
-/// Which way a message goes.
+/// Direction of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     /// From the agent to the server.
     Up,
     /// From the server to the agent.
@@ -11,7 +11,7 @@ pub enum Way {
 
 /// What happens to the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
+pub enum MessageFault {
     /// The connection ends before it.
     CutBefore,
     /// The connection ends so many bytes after its beginning, or as far as they came in one piece.
@@ -20,49 +20,49 @@ pub enum Deed {
     Flip(usize, u8),
 }
 
-/// A deed, and how many messages pass before it.
+/// A fault, and how many messages pass before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trap {
-    /// Which way it looks.
-    pub way: Way,
-    /// Messages that pass.
+    /// Messages of this direction count.
+    pub direction: Direction,
+    /// Messages that pass unharmed first.
     pub passes: usize,
-    /// What happens to the one after them.
-    pub deed: Deed,
+    /// What happens to the next one.
+    pub fault: MessageFault,
 }
 
-/// What is left to do with a piece of a stream.
+/// How to go on after a piece of a stream was looked at.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Sprung {
-    /// Nothing happened, or only garbling.
+pub(super) enum Passage {
+    /// Pass it on; bits may have been flipped in it.
     Passes,
-    /// Only so many bytes go through, and then the connection ends.
+    /// Pass on so many bytes and end the connection.
     Ends(usize),
 }
 
 /// Looks at a piece in which messages begin at `begins`. The trap is gone once it has sprung.
 pub(super) fn look(
     slot: &mut Option<Trap>,
-    way: Way,
+    direction: Direction,
     begins: &[usize],
     bytes: &mut [u8],
-) -> Sprung {
-    let Some(trap) = slot.as_mut().filter(|trap| trap.way == way) else {
-        return Sprung::Passes;
+) -> Passage {
+    let Some(trap) = slot.as_mut().filter(|trap| trap.direction == direction) else {
+        return Passage::Passes;
     };
     let Some(&begin) = begins.get(trap.passes) else {
         trap.passes -= begins.len();
-        return Sprung::Passes;
+        return Passage::Passes;
     };
-    let deed = trap.deed;
+    let fault = trap.fault;
     *slot = None;
     let last = bytes.len() - 1;
-    match deed {
-        Deed::CutBefore => Sprung::Ends(begin),
-        Deed::CutInside(offset) => Sprung::Ends((begin + offset).min(last)),
-        Deed::Flip(offset, bit) => {
+    match fault {
+        MessageFault::CutBefore => Passage::Ends(begin),
+        MessageFault::CutInside(offset) => Passage::Ends((begin + offset).min(last)),
+        MessageFault::Flip(offset, bit) => {
             bytes[(begin + offset).min(last)] ^= 1 << (bit % 8);
-            Sprung::Passes
+            Passage::Passes
         }
     }
 }
@@ -73,30 +73,41 @@ mod tests {
 
     #[test]
     fn a_trap_springs_at_its_message_and_only_once() {
-        let trap = |deed| Trap {
-            way: Way::Down,
+        let trap = |fault| Trap {
+            direction: Direction::Down,
             passes: 3,
-            deed,
+            fault,
         };
         let table = [
-            (Deed::CutBefore, Sprung::Ends(4), [0; 8]),
-            (Deed::CutInside(2), Sprung::Ends(6), [0; 8]),
-            (Deed::CutInside(99), Sprung::Ends(7), [0; 8]),
-            (Deed::Flip(1, 3), Sprung::Passes, [0, 0, 0, 0, 0, 8, 0, 0]),
-            (Deed::Flip(99, 8), Sprung::Passes, [0, 0, 0, 0, 0, 0, 0, 1]),
+            (MessageFault::CutBefore, Passage::Ends(4), [0; 8]),
+            (MessageFault::CutInside(2), Passage::Ends(6), [0; 8]),
+            (MessageFault::CutInside(99), Passage::Ends(7), [0; 8]),
+            (
+                MessageFault::Flip(1, 3),
+                Passage::Passes,
+                [0, 0, 0, 0, 0, 8, 0, 0],
+            ),
+            (
+                MessageFault::Flip(99, 8),
+                Passage::Passes,
+                [0, 0, 0, 0, 0, 0, 0, 1],
+            ),
         ];
-        for (deed, expected, garbled) in table {
-            let (mut slot, mut bytes) = (Some(trap(deed)), [0; 8]);
+        for (fault, expected, garbled) in table {
+            let (mut slot, mut bytes) = (Some(trap(fault)), [0; 8]);
             assert_eq!(
-                look(&mut slot, Way::Up, &[0, 2, 4, 5], &mut bytes),
-                Sprung::Passes
+                look(&mut slot, Direction::Up, &[0, 2, 4, 5], &mut bytes),
+                Passage::Passes
             );
             assert_eq!(
-                look(&mut slot, Way::Down, &[0, 2], &mut bytes),
-                Sprung::Passes
+                look(&mut slot, Direction::Down, &[0, 2], &mut bytes),
+                Passage::Passes
             );
             assert_eq!(bytes, [0; 8]);
-            assert_eq!(look(&mut slot, Way::Down, &[1, 4], &mut bytes), expected);
+            assert_eq!(
+                look(&mut slot, Direction::Down, &[1, 4], &mut bytes),
+                expected
+            );
             assert_eq!((bytes, slot), (garbled, None));
         }
     }

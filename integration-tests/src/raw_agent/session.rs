@@ -28,9 +28,9 @@ pub struct RawSession {
 
 /// The agent's half of a session, to send while somebody else listens.
 #[derive(Debug, Clone)]
-pub struct Saying(mpsc::Sender<Bytes>);
+pub struct SessionSender(mpsc::Sender<Bytes>);
 
-impl Saying {
+impl SessionSender {
     /// Sends a message; false when the session is over.
     pub async fn say(&self, message: up::Message) -> bool {
         let message = DeviceSessionRequest {
@@ -43,8 +43,8 @@ impl Saying {
 impl RawSession {
     /// The half that sends.
     #[must_use]
-    pub fn sender(&self) -> Saying {
-        Saying(self.up.clone())
+    pub fn sender(&self) -> SessionSender {
+        SessionSender(self.up.clone())
     }
 
     /// Sends a message.

@@ -1,4 +1,4 @@
-//! Ways into a control plane under test.
+//! gRPC channels to a server under test.
 
 use std::{error::Error, fs, path::Path, time::Duration};
 
@@ -29,7 +29,7 @@ fn control_plane(data: &Path, port: u16, plaintext: bool) -> Result<ControlPlane
     Ok(ControlPlane::new(&url(port, plaintext), trust, PATIENCE)?)
 }
 
-/// One connection after another, as operators have them.
+/// A channel that reconnects, as operators use.
 pub(super) async fn dial(data: &Path, port: u16, plaintext: bool) -> Result<Channel, String> {
     let dialled = async {
         let control_plane = control_plane(data, port, plaintext)?;

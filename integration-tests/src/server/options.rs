@@ -1,8 +1,8 @@
-//! How a control plane under test differs from the usual one.
+//! Settings of a server under test.
 
 use std::path::{Path, PathBuf};
 
-/// What a test wants different.
+/// Settings of a server under test. The default is a server with TLS and a fresh database.
 #[derive(Debug, Clone, Default)]
 pub struct ServerOptions {
     /// Environment such as `KERNEX_MAX_BUNDLE_SIZE`.
@@ -23,49 +23,48 @@ pub struct ServerOptions {
 }
 
 impl ServerOptions {
-    /// Adds one variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.env.push((name.to_owned(), value.into()));
         self
     }
 
-    /// Puts its data folder somewhere else.
+    /// Sets the data folder.
     #[must_use]
     pub fn data(mut self, folder: PathBuf) -> Self {
         self.data = Some(folder);
         self
     }
 
-    /// Uses this database.
+    /// Sets `--database-url`.
     #[must_use]
     pub fn database(mut self, url: String) -> Self {
         self.database = Some(url);
         self
     }
 
-    /// Has it speak without TLS.
+    /// Turns TLS off.
     #[must_use]
     pub fn plaintext(mut self) -> Self {
         self.plaintext = true;
         self
     }
 
-    /// Lets it have so many descriptors.
+    /// Limits its open descriptors.
     #[must_use]
     pub fn descriptors(mut self, most: u64) -> Self {
         self.descriptors = Some(most);
         self
     }
 
-    /// Keeps it on one core.
+    /// Pins it to one core.
     #[must_use]
     pub fn core(mut self, core: Option<usize>) -> Self {
         self.core = core;
         self
     }
 
-    /// Starts the program of another build.
+    /// Starts this `kernex-server` instead of the one under test.
     #[must_use]
     pub fn program(mut self, program: Option<PathBuf>) -> Self {
         self.program = program;

@@ -1,7 +1,7 @@
-//! The attempt on the server and the journal on the agent as two machines that talk over a link
-//! which loses what it likes, with crashes of either between any two steps. The rules are those the
-//! programs run; only the shells around them (SQL, redb, gRPC, processes) are left out here, and
-//! shown by `kernex-chaos` instead.
+//! A model of one server and one agent. The attempt on the server and the journal on the agent are
+//! two state machines. Their link may lose anything, and either may crash between any two steps.
+//! The rules are those the programs run; only the shells around them (SQL, redb, gRPC, processes)
+//! are left out here, and shown by `kernex-chaos` instead.
 
 mod agent;
 mod ops;
@@ -22,12 +22,12 @@ use kernex_server::{
 };
 use proptest::{prelude::*, test_runner::Config};
 
-use agent::{Agent, Luck, Witnessed};
-use ops::{Death, Op, Reach, op, op_or_restore};
+use agent::{Agent, ScriptEnd, ScriptRun};
+use ops::{CrashPoint, HandshakeStage, Op, op, op_or_restore};
 use server::{Rows, Server};
 
-/// Rounds in which a healed pair has to come to rest.
-const ENOUGH: usize = 200;
+/// Most rounds until both are at rest once faults have ended.
+const MAX_ROUNDS: usize = 200;
 /// Most targets in one history.
 const TARGETS: usize = 3;
 
@@ -39,7 +39,7 @@ struct World {
     down: VecDeque<Down>,
     stragglers: VecDeque<v1::Report>,
     now: u64,
-    witness: BTreeMap<Witnessed, u32>,
+    witness: BTreeMap<ScriptRun, u32>,
     closed: BTreeMap<AttemptId, (State, Option<FailureReason>)>,
     backup: Option<Rows>,
     was_restored: bool,
@@ -53,39 +53,40 @@ impl World {
     fn act(&mut self, op: Op) {
         let now = self.now();
         match op {
-            Op::Order { held } => {
+            Op::Deploy { held } => {
                 if self.server.rows.attempts.len() < TARGETS {
                     self.server.order(held, now);
                 }
             }
-            Op::Release => {
+            Op::OpenTargets => {
                 let deadline = now.plus(server::DELIVERY);
                 self.server.all(Fact::Released { deadline }, now);
             }
             Op::Cancel => self.server.all(Closing::Cancel, now),
             Op::Halt => self.server.all(Closing::Halt, now),
             Op::Retry => self.server.retry(now),
-            Op::Time(seconds) => {
+            Op::TimePasses(seconds) => {
                 self.now += u64::from(seconds);
                 let now = self.now();
                 self.server.all(Closing::Tick, now);
             }
             Op::Dispatch => self.down.extend(self.server.dispatch(now)),
             Op::WriteBehind => self.server.write_behind(now),
-            Op::ServerTakes(death) => self.server_takes(death),
-            Op::AgentTakes(death) => self.agent_takes(death),
+            Op::ServerReceives(crash_point) => self.server_receives(crash_point),
+            Op::AgentReceives(crash_point) => self.agent_receives(crash_point),
             Op::Straggler => {
                 if let Some(report) = self.stragglers.pop_front() {
                     self.server.report(&report, now);
                 }
             }
-            Op::Work(luck) => {
+            Op::ExecutorStep(script_end) => {
                 let witness = &mut self.witness;
-                self.agent
-                    .work(luck, &mut |seen| *witness.entry(seen).or_default() += 1);
+                self.agent.work(script_end, &mut |seen| {
+                    *witness.entry(seen).or_default() += 1
+                });
                 self.up.extend(self.agent.unsent());
             }
-            Op::Connect(reach) => self.connect(reach),
+            Op::Connect(stage) => self.connect(stage),
             Op::Cut => self.cut(),
             Op::ServerCrash => self.server_crash(),
             Op::AgentCrash => self.agent_crash(),
@@ -95,42 +96,42 @@ impl World {
         self.check();
     }
 
-    fn server_takes(&mut self, death: Death) {
+    fn server_receives(&mut self, crash_point: CrashPoint) {
         let Some(report) = self.up.pop_front() else {
             return;
         };
-        if death != Death::BeforeCommit {
+        if crash_point != CrashPoint::BeforeCommit {
             let now = self.now();
             let answer = self.server.report(&report, now);
-            if death == Death::None {
+            if crash_point == CrashPoint::None {
                 self.down.extend(answer);
             }
         }
-        if death != Death::None {
+        if crash_point != CrashPoint::None {
             self.server_crash();
         }
     }
 
-    fn agent_takes(&mut self, death: Death) {
+    fn agent_receives(&mut self, crash_point: CrashPoint) {
         let Some(message) = self.down.pop_front() else {
             return;
         };
-        if death != Death::BeforeCommit {
+        if crash_point != CrashPoint::BeforeCommit {
             let answers = match &message {
                 Down::Command(command) => self.agent.command(command),
                 Down::Ack(ack) => self.agent.acknowledged(ack),
                 _ => Vec::new(),
             };
-            if death == Death::None {
+            if crash_point == CrashPoint::None {
                 self.up.extend(answers);
             }
         }
-        if death != Death::None {
+        if crash_point != CrashPoint::None {
             self.agent_crash();
         }
     }
 
-    fn connect(&mut self, reach: Reach) {
+    fn connect(&mut self, stage: HandshakeStage) {
         self.cut();
         let now = self.now();
         let (disk, held) = (&self.agent.disk, self.agent.held());
@@ -138,11 +139,11 @@ impl World {
             .server
             .open(disk.epoch, &held, disk.acknowledged(), now);
         let recorded = self.server.rows.recorded;
-        if reach == Reach::Opened {
+        if stage == HandshakeStage::Opened {
             return;
         }
         self.agent.welcome(epoch);
-        if reach == Reach::Welcomed {
+        if stage == HandshakeStage::Welcomed {
             self.agent.session = None;
             return;
         }
@@ -150,7 +151,7 @@ impl World {
         self.up.extend(self.agent.opened(recorded));
     }
 
-    /// What was under way may have reached the server's memory.
+    /// The session breaks. Reports on their way may still reach the recorder later.
     fn cut(&mut self) {
         self.stragglers.append(&mut self.up);
         self.down.clear();
@@ -174,12 +175,12 @@ impl World {
             self.server_crash();
             self.server.rows = rows;
             self.was_restored = true;
-            // What the lost rows said is not held against those that are back.
+            // The restored rows may differ from the lost ones.
             self.closed.clear();
         }
     }
 
-    /// What holds after every step.
+    /// Invariants after every step.
     fn check(&mut self) {
         for (seen, times) in &self.witness {
             assert_eq!(*times, 1, "{seen:?} ran {times} times");
@@ -197,26 +198,26 @@ impl World {
         }
     }
 
-    /// No more faults: the two have to come to rest, and agree.
-    fn heal(&mut self) {
-        for _ in 0..ENOUGH {
+    /// Ends all faults: both have to come to rest and agree.
+    fn end_faults(&mut self) {
+        for _ in 0..MAX_ROUNDS {
             if self.agent.awaits_restart() {
                 self.act(Op::AgentCrash);
             }
             if self.server.session.is_none() || self.agent.session != self.server.session {
-                self.act(Op::Connect(Reach::Ready));
+                self.act(Op::Connect(HandshakeStage::Ready));
             }
             self.act(Op::Straggler);
-            self.act(Op::Time(1));
-            self.act(Op::Release);
+            self.act(Op::TimePasses(1));
+            self.act(Op::OpenTargets);
             self.act(Op::Dispatch);
             self.act(Op::WriteBehind);
             while !self.down.is_empty() {
-                self.act(Op::AgentTakes(Death::None));
+                self.act(Op::AgentReceives(CrashPoint::None));
             }
-            self.act(Op::Work(Luck::Good));
+            self.act(Op::ExecutorStep(ScriptEnd::Success));
             while !self.up.is_empty() {
-                self.act(Op::ServerTakes(Death::None));
+                self.act(Op::ServerReceives(CrashPoint::None));
             }
             let quiet = self.down.is_empty() && self.stragglers.is_empty();
             if quiet && self.server.is_at_rest() && self.agent.disk.live.is_empty() {
@@ -224,7 +225,7 @@ impl World {
             }
         }
         panic!(
-            "no rest after {ENOUGH} rounds: {:#?}\n{:#?}",
+            "no rest after {MAX_ROUNDS} rounds: {:#?}\n{:#?}",
             self.server, self.agent
         );
     }
@@ -269,16 +270,16 @@ impl World {
     }
 }
 
-/// A history, healed and judged.
-fn play(ops: &[Op], has_way_back: bool) {
+/// Plays a history, ends all faults and checks the result.
+fn play(ops: &[Op], has_rollback_script: bool) {
     let mut world = World::default();
-    world.agent.has_way_back = has_way_back;
-    world.act(Op::Order { held: false });
-    world.act(Op::Connect(Reach::Ready));
+    world.agent.has_rollback_script = has_rollback_script;
+    world.act(Op::Deploy { held: false });
+    world.act(Op::Connect(HandshakeStage::Ready));
     for op in ops {
         world.act(*op);
     }
-    world.heal();
+    world.end_faults();
 }
 
 fn histories(cases: u32) -> Config {
@@ -294,9 +295,9 @@ proptest! {
     #[test]
     fn random_histories_lose_repeat_and_invent_nothing(
         ops in prop::collection::vec(op(), 0..60),
-        has_way_back: bool,
+        has_rollback_script: bool,
     ) {
-        play(&ops, has_way_back);
+        play(&ops, has_rollback_script);
     }
 }
 
@@ -306,18 +307,24 @@ proptest! {
     #[test]
     fn random_histories_with_restored_backups_lose_repeat_and_invent_nothing(
         ops in prop::collection::vec(op_or_restore(), 0..60),
-        has_way_back: bool,
+        has_rollback_script: bool,
     ) {
-        play(&ops, has_way_back);
+        play(&ops, has_rollback_script);
     }
 }
 
 #[test]
 fn a_push_that_is_written_down_late_hides_nothing() {
-    let connect = Op::Connect(Reach::Ready);
-    let both = [Op::ServerTakes(Death::None), Op::AgentTakes(Death::None)];
+    let connect = Op::Connect(HandshakeStage::Ready);
+    let both = [
+        Op::ServerReceives(CrashPoint::None),
+        Op::AgentReceives(CrashPoint::None),
+    ];
     let mut ops = vec![Op::Dispatch, both[1]];
-    ops.extend([Op::Work(Luck::Good), Op::Work(Luck::Good)]);
+    ops.extend([
+        Op::ExecutorStep(ScriptEnd::Success),
+        Op::ExecutorStep(ScriptEnd::Success),
+    ]);
     ops.extend(both);
     ops.extend([Op::AgentCrash, Op::Backup, connect]);
     ops.extend(both);

@@ -1,4 +1,4 @@
-//! Bundles on the server: what comes in, what comes out, and what is refused at the door.
+//! Bundles on the server: upload, download, deletion and refused archives.
 
 use std::time::Duration;
 

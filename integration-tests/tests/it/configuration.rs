@@ -1,5 +1,5 @@
-//! What agents go by, changed while they run: at once, after restarts, by label, and refused with a
-//! reason.
+//! Configurations of running agents: applied at once, kept over restarts, chosen by label, or
+//! refused with a reason.
 
 use kernex_integration_tests::{
     AgentOptions, BundleBuilder, Ctl, Database, TestServer, both_databases, wait::seen, wait_for,

@@ -1,4 +1,4 @@
-//! An order from its creation to its end, with devices that behave.
+//! A deployment from its creation to its end, on devices that work.
 
 use std::{fs, time::Duration};
 

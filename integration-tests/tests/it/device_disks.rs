@@ -1,5 +1,5 @@
-//! Devices whose state folder is full, read-only or failing: seen, left alone, and back as soon as
-//! they can be.
+//! Devices whose state folder is full, read-only or failing: shown with the fault, without
+//! commands, and back after the repair.
 
 use kernex_integration_tests::{
     AgentOptions, BundleBuilder, Ctl, Database, Operator, Proxy, RawIdentity, TestServer, agent,

@@ -1,4 +1,4 @@
-//! A device that says more than any device does: it is heard later, and nobody else waits for it.
+//! Limits of a device: one that sends too much is slowed down, and nobody else waits for it.
 
 use std::{
     collections::BTreeSet,
@@ -7,7 +7,7 @@ use std::{
 
 use kernex_integration_tests::{
     BundleBuilder, Database, RawIdentity, RawSession, ServerOptions, TestServer, both_databases,
-    http::Plain, raw_agent::succeeded, server::free_port, wait::seen, wait_for,
+    http::HttpClient, raw_agent::succeeded, server::free_port, wait::seen, wait_for,
 };
 use kernex_proto::{
     ids::{AttemptId, Digest, TargetId},
@@ -20,8 +20,8 @@ use kernex_proto::{
 /// A server with a device of the test's own, and where its figures are.
 async fn monitored(
     database: kernex_integration_tests::Database,
-) -> (TestServer, Plain, RawIdentity, RawSession) {
-    let http = Plain::at(free_port());
+) -> (TestServer, HttpClient, RawIdentity, RawSession) {
+    let http = HttpClient::at(free_port());
     let options = ServerOptions::default().env("KERNEX_METRICS_LISTEN", http.address());
     let server = TestServer::start_with(database, options).await;
     let mut device = server.raw_device("rogue").await;
@@ -29,8 +29,8 @@ async fn monitored(
     (server, http, device, session)
 }
 
-/// How often a device went beyond one of its limits.
-async fn beyond(http: &Plain, limit: &str) -> f64 {
+/// How often a device exceeded this limit.
+async fn beyond(http: &HttpClient, limit: &str) -> f64 {
     let scrape = http.get("/metrics").await.body;
     let series = format!("kernex_device_limits_total{{limit=\"{limit}\"}} ");
     let line = scrape.lines().find_map(|line| line.strip_prefix(&series));
@@ -38,7 +38,7 @@ async fn beyond(http: &Plain, limit: &str) -> f64 {
     value.parse().expect("a number")
 }
 
-/// A report of an attempt that nobody has ordered.
+/// A report of an attempt that does not exist.
 fn made_up(seq: u64, event: report::Event) -> up::Message {
     let attempt = AttemptId {
         target: TargetId::generate(),

@@ -1,4 +1,4 @@
-//! What the documents say about the contract and the files is held against them.
+//! Documents are checked against the contract, the tests and the files they name.
 
 use std::{
     collections::BTreeSet,

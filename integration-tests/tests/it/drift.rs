@@ -1,4 +1,4 @@
-//! Devices that run something else than their last outcome said: noticed, shown, told, and settled.
+//! Drift: devices that run something else than their last outcome said.
 
 use std::{fs, os::unix::fs::symlink};
 

@@ -1,4 +1,4 @@
-//! How devices get in, and who does not.
+//! Enrolment: who becomes a device, and who is refused.
 
 use std::{fs, os::unix::fs::PermissionsExt as _};
 

@@ -1,4 +1,4 @@
-//! The network and the store let the control plane down; the truth arrives all the same.
+//! Failures of the network and of the bundle store: reports and downloads arrive all the same.
 
 use std::fs;
 

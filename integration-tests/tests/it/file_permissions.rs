@@ -1,4 +1,4 @@
-//! What is private on disk, whatever the umask is and whoever made it before.
+//! Permissions of files and folders, whatever the umask and whoever made them.
 
 use std::{
     fs::{self, Permissions},

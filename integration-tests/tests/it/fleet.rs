@@ -1,11 +1,10 @@
-//! Many light agents in one process: they come, take commands, and come back when all are cut at
-//! once.
+//! A fleet of light agents: they connect, get commands, and reconnect when all are cut at once.
 
 use std::time::Duration;
 
 use kernex_integration_tests::{
     BundleBuilder, Database, Fleet, TestServer, both_databases,
-    fleet::{Connector, LABEL, Options, Pace, Roster},
+    fleet::{Connector, HeartbeatPace, LABEL, Options, Roster},
     wait::{LIMIT, seen},
     wait_for,
 };
@@ -33,7 +32,7 @@ async fn a_fleet_that_is_cut_comes_back_and_loses_no_command(database: Database)
     let ca = std::fs::read(server.data().join("ca.pem")).expect("the CA can be read");
     let roster = Roster::enrol(&server, AGENTS).await;
     let options = Options {
-        pace: Pace::Every(Duration::from_millis(500)),
+        pace: HeartbeatPace::Every(Duration::from_millis(500)),
         ..Options::default()
     };
     let fleet = Fleet::start(Connector::new(server.port(), &ca), &roster, options)

@@ -1,5 +1,5 @@
-//! Stop now: every device that is connected hears it at once, and the operator hears what became of
-//! each.
+//! `deployment halt`: every connected device hears it at once, and the operator hears what became
+//! of each.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
@@ -27,7 +27,7 @@ async fn halt(operator: &Operator, id: &str) -> Result<Streaming<HaltDeploymentR
     Ok(answer.into_inner())
 }
 
-/// Follows a halt until so many are missing; who stands how by name.
+/// Reads a halt until so many devices are missing; collects the standing of each by name.
 async fn until(
     stream: &mut Streaming<HaltDeploymentResponse>,
     devices: &mut BTreeMap<String, HaltedDevice>,
@@ -55,8 +55,7 @@ fn cancelled() -> Outcome {
     }
 }
 
-/// A release that comes back only once there is a file `back`, and leaves the process id of its
-/// script.
+/// A release whose rollback script waits for a file `back` and writes down its process id.
 fn slow_to_return(scratch: &Path) -> Value {
     let script = format!(
         "echo $$ > {}; until test -e {}; do sleep 0.05; done",
@@ -66,7 +65,7 @@ fn slow_to_return(scratch: &Path) -> Value {
     json!({"name": "app", "version": "1.0", "rollback": {"script": script}})
 }
 
-/// A script that leaves its process id and ignores whoever asks it to end.
+/// A script that writes down its process id and ignores SIGTERM.
 fn stubborn(scratch: &Path) -> Value {
     let script = format!(
         "trap '' TERM; echo $$ > {}; while true; do sleep 0.05; done",
@@ -392,7 +391,7 @@ async fn an_attempt_that_ended_before_the_halt_keeps_its_outcome(database: Datab
     assert_eq!(devices.len(), 1, "what was done before is counted only");
 }
 
-/// An agent of before never says `stopped`; a new one says it before its outcome.
+/// An old agent never reports `stopped`; a new one does before its outcome.
 async fn an_old_agent_acknowledges_a_halt_by_its_outcome(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
@@ -485,7 +484,7 @@ async fn a_halt_aborts_a_download_and_leaves_no_file_of_it(database: Database) {
     let bundle = operator
         .push(&bundle::noisy("app", "1.0", 32, "true").await)
         .await;
-    // Whole it would take a minute.
+    // The whole download would take a minute.
     proxy.throttle(512 << 10);
     let id = operator.deploy(&bundle, &["edge-1"]).await;
     let begun = || {

@@ -1,4 +1,5 @@
-//! How a device proves itself: all of Hello, on this one connection, and never by less than before.
+//! How a device proves its identity: the signature covers all of Hello and this one connection, and
+//! neither side goes back to an older proof.
 
 use kernex_integration_tests::{
     Ctl, Database, RawSession, ServerOptions, TestAgent, TestServer, both_databases,
@@ -20,7 +21,7 @@ use kernex_proto::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// A field, and what somebody does to it.
+/// A field and a change to it.
 type Change = (&'static str, fn(&mut Hello));
 
 /// The machine-readable reason of a refusal.
@@ -35,7 +36,7 @@ async fn opening(server: &TestServer) -> Opening {
         .expect("the server says Challenge")
 }
 
-/// Goes to the server by way of somebody in between who has the CA's key.
+/// Connects through a TLS interceptor that has the CA's key.
 async fn opening_through(server: &TestServer, between: &Interceptor) -> Opening {
     let ca = std::fs::read_to_string(server.data().join("ca.pem")).expect("a CA");
     let trust = PinnedCa::from_pem(&ca, Dates::Count);
@@ -237,7 +238,7 @@ async fn an_old_agent_gets_in_unless_the_server_requires_a_newer_protocol(databa
         log.contains("protocol too old") && log.contains("--min-protocol"),
         "{log}"
     );
-    // Who does not hold the key is told nothing.
+    // Without the key, nothing is revealed.
     let mut stranger = old.clone();
     stranger.key = strict.raw_device("edge-2").await.key;
     let refused = stranger
@@ -377,7 +378,7 @@ async fn an_agent_accepts_an_old_server_until_it_met_a_newer_one() {
     refuses(&server, &mut agent).await;
 }
 
-/// The server says from now on that it is one of before.
+/// Makes the server speak the older protocol from now on.
 async fn refuses(server: &FakeServer, agent: &mut TestAgent) {
     server.announce(0);
     agent.stop();

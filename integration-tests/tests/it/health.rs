@@ -1,5 +1,4 @@
-//! Health checks and pre hooks that ask for time, from an operator's order to what the server knows
-//! afterwards.
+//! Health checks and deferred pre hooks, from the operator's command to the state on the server.
 
 use std::fs;
 

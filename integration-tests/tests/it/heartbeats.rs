@@ -1,4 +1,4 @@
-//! Signs of life: what a device says about itself, and whether it is there.
+//! Heartbeats: what a device says about itself, and whether it is online.
 
 use kernex_integration_tests::{Database, TestServer, both_databases, wait::seen, wait_for};
 use kernex_proto::v1::{

@@ -1,5 +1,4 @@
-//! What the agent remembers, and what it says to a server that repeats itself or speaks of things
-//! to come.
+//! The agent's journal: repeated commands, commands it does not know, restored servers.
 
 use std::{fs, path::Path};
 
@@ -216,7 +215,7 @@ async fn a_refused_download_makes_the_agent_open_a_new_session() {
     assert_eq!(lines(&witness), 1);
 }
 
-/// A deploy of nothing, which the agent refuses with an outcome.
+/// An invalid deploy, which the agent answers with a failed outcome at once.
 fn nothing() -> Option<command::Action> {
     Some(command::Action::Deploy(Deploy::default()))
 }

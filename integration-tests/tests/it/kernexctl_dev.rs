@@ -1,4 +1,4 @@
-//! `kernexctl dev`: a whole fleet in one command, for a person with a fresh clone.
+//! `kernexctl dev`: a server and agents in one command.
 
 use std::{fs, time::Duration};
 

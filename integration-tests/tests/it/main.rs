@@ -1,4 +1,4 @@
-//! One binary with every behaviour that needs real processes; one module per area.
+//! Tests with real processes, in one binary; one module per area.
 
 mod attempt_model;
 mod bundles;

@@ -1,18 +1,17 @@
-//! What machines that watch the server see: figures that follow what happens, probes that tell the
-//! truth, a dashboard that asks for nothing that is not there.
+//! Metrics, probes and the dashboard of the server.
 
 use std::{collections::BTreeSet, fs, net::TcpListener};
 
 use kernex_integration_tests::{
-    BundleBuilder, Database, ServerOptions, TestServer, both_databases, http::Plain,
+    BundleBuilder, Database, ServerOptions, TestServer, both_databases, http::HttpClient,
     server::free_port, wait::seen, wait_for,
 };
 use kernex_proto::v1::UploadBegin;
 use rustix::process::Signal;
 use serde_json::Value;
 
-async fn monitored(database: Database) -> (TestServer, Plain) {
-    let http = Plain::at(free_port());
+async fn monitored(database: Database) -> (TestServer, HttpClient) {
+    let http = HttpClient::at(free_port());
     let options = ServerOptions::default().env("KERNEX_METRICS_LISTEN", http.address());
     (TestServer::start_with(database, options).await, http)
 }

@@ -1,4 +1,4 @@
-//! What a device says about an attempt, and what the control plane makes of it.
+//! Reports of a device, and what the server makes of them.
 
 use kernex_integration_tests::{
     BundleBuilder, Database, RawIdentity, RawSession, TestServer, both_databases,

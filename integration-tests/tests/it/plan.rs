@@ -1,4 +1,4 @@
-//! Asking the fleet what a deployment would meet: answers, exit codes, and that nothing moves.
+//! Plans: verdicts, exit codes, and that nothing changes on the devices.
 
 use kernex_integration_tests::{
     BundleBuilder, Ctl, Database, TestServer, both_databases, wait::seen, wait_for,

@@ -1,5 +1,5 @@
-//! Releases that leave more behind than files: what is mounted in them is never touched, and what
-//! stays is told.
+//! Removing releases in which something is mounted: mounts are never touched, and what stays is
+//! reported.
 
 use std::{
     fs,

@@ -1,5 +1,5 @@
-//! A server whose database is put back to an older backup learns from its devices what has happened
-//! since.
+//! After its database was restored from an older backup, a server learns from the devices what
+//! happened since.
 
 use kernex_integration_tests::{BundleBuilder, Database, TestServer, both_databases};
 use kernex_proto::v1::{AttemptState, CancelDeploymentRequest};

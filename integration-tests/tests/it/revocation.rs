@@ -1,5 +1,4 @@
-//! What is revoked works nowhere any more, and at once: sessions, streams, uploads, downloads and
-//! tokens that were looked up before.
+//! Revocation ends everything at once: sessions, streams, uploads, downloads and cached tokens.
 
 use std::{future::Future, time::Duration};
 
@@ -71,7 +70,7 @@ async fn replace(server: &TestServer, device: &str) -> RawIdentity {
     new.expect("the new key takes the device over")
 }
 
-/// Someone with a token of their own.
+/// An operator with a token of its own.
 struct Somebody {
     operator: Operator,
     token_id: String,
@@ -111,7 +110,7 @@ async fn revoke(server: &TestServer, token_id: &str) {
     revoked.expect("the token is revoked");
 }
 
-/// What goes on by somebody's token, each with a name.
+/// Open calls of one token, each with a name.
 struct Streams {
     read: JoinSet<(&'static str, Status)>,
     /// Not read yet, so that it is not at its end.
@@ -119,7 +118,7 @@ struct Streams {
 }
 
 impl Streams {
-    /// Opens one of each.
+    /// Opens one call of each kind.
     async fn open(server: &TestServer, eve: &Somebody, bundle: &str, deployment: &str) -> Self {
         let operator = &eve.operator;
         // On a connection of its own: what is not read holds back whatever else is on it.
@@ -178,7 +177,7 @@ impl Streams {
         }
     }
 
-    /// How each of them ends.
+    /// How each call ends.
     async fn ends(mut self) -> Vec<(&'static str, Status)> {
         let mut ends = Vec::new();
         while let Some(ended) = soon("a stream", self.read.join_next()).await {

@@ -1,5 +1,5 @@
-//! A device that goes back by itself: what it runs, what the server is told, and what survives a
-//! restart it asked for.
+//! A device that goes back by itself after a failure: what it runs, what it reports, and what
+//! survives a restart that a script asked for.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Taking a deployment back: where each device goes, what it needs for that, and which are left as
-//! they are.
+//! `deployment rollback`: which release each device returns to, what it needs for that, and which
+//! devices stay as they are.
 
 use std::fs;
 
@@ -50,7 +50,7 @@ async fn a_rollback_returns_each_device_to_its_previous_release_without_download
         operator.finished(&deployed).await.result(),
         DeploymentResult::Succeeded
     );
-    // Nothing could be fetched any more.
+    // Nothing can be downloaded any more.
     for bundle in [&old, &other] {
         fs::remove_file(server.blob(&bundle.digest)).unwrap();
     }

@@ -1,5 +1,4 @@
-//! Deployments that proceed in phases: what opens the next one, what pauses, and what an operator
-//! may do about it.
+//! Rollouts in phases: what opens the next phase, what pauses, and what an operator may do then.
 
 use std::{collections::HashMap, fs, time::Duration};
 

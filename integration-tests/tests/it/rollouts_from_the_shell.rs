@@ -1,4 +1,4 @@
-//! Rollouts from the shell: what is typed, what is shown, and how it exits.
+//! Rollouts with `kernexctl`: commands, output and exit codes.
 
 use std::fs;
 

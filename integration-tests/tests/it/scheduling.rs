@@ -1,5 +1,4 @@
-//! Starts, windows, deadlines, devices that join later and devices that are left out, as an
-//! operator meets them.
+//! Scheduling: starts, windows, spreads, deadlines, devices that join later and penalised devices.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What runs on a device: success, failure, limits, hooks, and that nothing is left running.
+//! Scripts on a device: success, failure, limits, hooks, and that no process is left.
 
 use std::fs;
 

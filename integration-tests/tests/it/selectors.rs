@@ -1,4 +1,4 @@
-//! What a selector means, everywhere one can be written, and how a mistake in one is shown.
+//! Selectors: built-in labels, and how a mistake is shown.
 
 use kernex_integration_tests::{AgentOptions, Ctl, Database, TestServer, both_databases};
 use kernex_proto::v1::{ListDevicesRequest, UpdateDeviceLabelsRequest};

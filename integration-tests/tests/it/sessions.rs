@@ -1,4 +1,4 @@
-//! Opening a session, keeping it, and what ends it - and only it.
+//! Sessions: the handshake, and what ends a session.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use kernex_proto::{
 use tokio::io::AsyncReadExt as _;
 use tonic::{Code, Status};
 
-/// Says a `Hello` that has to be refused; returns the refusal.
+/// Sends a `Hello` that has to be refused; returns the refusal.
 async fn refused(
     server: &TestServer,
     identity: &RawIdentity,

@@ -1,6 +1,6 @@
-//! Peers that do not read. HTTP/2 lets a peer grant no room at all, and what that stops has to be
-//! its own stream and nothing else: on *every* streaming RPC there is, found in the descriptors, so
-//! that a new one cannot be forgotten.
+//! Clients that do not read. HTTP/2 lets a client grant a window of 0 bytes. That may stop its own
+//! stream and nothing else, on *every* streaming RPC: they are found in the descriptors, so that a
+//! new one cannot be forgotten.
 
 use std::{fs, time::Duration};
 
@@ -8,7 +8,7 @@ use kernex_integration_tests::{
     BundleBuilder, Database, Operator, ServerOptions, TestServer, both_databases,
     bundle::noisy,
     fleet::{Calls, Connector, Receiver, Sender, Windows, Wire, WireError},
-    http::Plain,
+    http::HttpClient,
     raw_agent::RawSession,
     server::free_port,
     wait::seen,
@@ -82,7 +82,7 @@ fn streaming() -> Vec<&'static str> {
 /// that may download.
 struct World {
     server: TestServer,
-    http: Plain,
+    http: HttpClient,
     operator: Operator,
     session: RawSession,
     digest: String,
@@ -93,7 +93,7 @@ struct World {
 
 impl World {
     async fn start(database: Database, settings: &[(&str, &str)]) -> Self {
-        let http = Plain::at(free_port());
+        let http = HttpClient::at(free_port());
         // Its device says nothing for as long as the test takes.
         let mut options = ServerOptions::default()
             .env("KERNEX_METRICS_LISTEN", http.address())
@@ -482,7 +482,7 @@ async fn a_slow_download_is_not_cut_off(database: Database) {
         let (mut sender, mut receiver) = calls.open(call.path, &call.metadata).await?;
         call.say(&mut sender)?;
         let mut taken = 0;
-        // Eight bytes at a time, for three times as long as nothing would be borne.
+        // Eight bytes at a time, for three times as long as a stream without progress may live.
         for _ in 0..60 {
             taken += receiver.skip().await?;
             tokio::time::sleep(Duration::from_millis(200)).await;

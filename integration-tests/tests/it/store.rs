@@ -1,4 +1,4 @@
-//! The store alone, on both databases: what it promises whatever runs above it.
+//! The store alone, on both databases.
 
 mod attempts;
 mod bundles;

@@ -1,5 +1,5 @@
-//! Strangers: connections on which nothing has authenticated cost little, end in time, and stand in
-//! nobody's way.
+//! Strangers: connections on which nothing has authenticated cost little, end in time, and keep
+//! nobody out.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use kernex_integration_tests::{
     Database, Fleet, ServerOptions, TestServer, both_databases,
     fleet::{Calls, Connector, Options, Roster, Sender, Wire, WireError},
-    http::Plain,
+    http::HttpClient,
     server::free_port,
     wait::seen,
     wait::wait_for_within,
@@ -325,7 +325,7 @@ async fn strangers_of_one_source_are_limited_and_known_clients_are_not() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_make_room_for_known_clients_and_probes_are_answered() {
-    let http = Plain::at(free_port());
+    let http = HttpClient::at(free_port());
     let options = ServerOptions::default()
         .env("KERNEX_METRICS_LISTEN", http.address())
         .descriptors(256);

@@ -1,5 +1,5 @@
-//! What was handed to a session and never taken gives way to what came after it, and to a stop: an
-//! older order never runs after a newer one.
+//! An attempt that was pushed and never received gives way to a newer deployment and to a stop, so
+//! that an older deployment never runs after a newer one.
 
 use std::fs;
 

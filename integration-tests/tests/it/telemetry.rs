@@ -1,10 +1,10 @@
-//! One trace from the operator's command to the script on the device and back.
+//! Traces: one from the operator's command to the script on the device and back.
 
 use std::collections::BTreeSet;
 
 use kernex_integration_tests::{
     AgentOptions, Ctl, Database, ServerOptions, TestServer,
-    collector::{Collector, Seen},
+    collector::{Collector, ReceivedSpan},
     wait_for,
 };
 
@@ -37,7 +37,7 @@ async fn one_trace_runs_from_deploy_through_the_server_into_the_script() {
             .iter()
             .map(|seen| seen.span.trace_id.clone())
             .collect();
-        let of = |id: &Vec<u8>| -> Vec<Seen> {
+        let of = |id: &Vec<u8>| -> Vec<ReceivedSpan> {
             spans
                 .iter()
                 .filter(|seen| &seen.span.trace_id == id)
@@ -55,7 +55,7 @@ async fn one_trace_runs_from_deploy_through_the_server_into_the_script() {
                     .all(|step| spans.iter().any(|seen| seen.span.name.contains(step)))
         });
         whole.ok_or_else(|| {
-            let told = |seen: &Seen| {
+            let told = |seen: &ReceivedSpan| {
                 format!(
                     "{} {} {}",
                     hex::encode(&seen.span.trace_id),

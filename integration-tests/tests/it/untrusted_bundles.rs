@@ -1,5 +1,4 @@
-//! A device trusts no bundle: what the server's own check would never let through is refused here
-//! as well.
+//! A device checks every bundle itself, also for what the server would have refused.
 
 use kernex_integration_tests::{BundleBuilder, TestAgent, bundle::Kind, fake_server::FakeServer};
 use kernex_proto::v1::{AttemptState, FailureReason, Outcome};

@@ -1,4 +1,4 @@
-//! Watching: a snapshot, then changes, and on from the same place after a cut.
+//! Watches: a snapshot, then changes, resumed with a cursor after a cut.
 
 use kernex_integration_tests::{
     BundleBuilder, Ctl, Database, TestServer, both_databases, wait::LIMIT,

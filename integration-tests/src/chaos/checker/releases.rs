@@ -1,9 +1,9 @@
 //! Rules about what lies on a device: the current release, and what should not lie there any more.
 
-use super::{Current, DeviceFacts, Facts, Findings, Rule};
+use super::{Current, Findings, Rule, SettledDevice, SettledWorld};
 
-/// `current` is complete and known to the server.
-pub(super) fn current(facts: &Facts, findings: &mut Findings) {
+/// `current` is complete, and the server knows it.
+pub(super) fn current(facts: &SettledWorld, findings: &mut Findings) {
     for device in &facts.devices {
         for current in &device.currents {
             complete(facts, device, current, findings);
@@ -29,7 +29,12 @@ pub(super) fn current(facts: &Facts, findings: &mut Findings) {
     }
 }
 
-fn complete(facts: &Facts, device: &DeviceFacts, current: &Current, findings: &mut Findings) {
+fn complete(
+    facts: &SettledWorld,
+    device: &SettledDevice,
+    current: &Current,
+    findings: &mut Findings,
+) {
     let place = format!("{}: current {}", device.name, current.name);
     let mut broken = |detail: String| findings.add(Rule::CurrentComplete, detail);
     let Some(entries) = &current.entries else {
@@ -55,8 +60,8 @@ fn complete(facts: &Facts, device: &DeviceFacts, current: &Current, findings: &m
     }
 }
 
-/// Nothing is left running, lying about or open.
-pub(super) fn nothing_left(facts: &Facts, findings: &mut Findings) {
+/// No process, temporary file or descriptor is left.
+pub(super) fn nothing_left(facts: &SettledWorld, findings: &mut Findings) {
     for device in &facts.devices {
         for (kind, left) in [
             ("process", &device.processes),

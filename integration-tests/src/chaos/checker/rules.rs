@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{AttemptKey, AttemptRow, DeviceFacts, Facts, Findings, Rule, TargetRow};
+use super::{AttemptKey, AttemptRow, Findings, Rule, SettledDevice, SettledWorld, TargetRow};
 
-/// Every target reached its end, and nobody holds any of it any more.
-pub(super) fn terminal(facts: &Facts, findings: &mut Findings) {
+/// Every target is closed and resolved, and no agent still works on it.
+pub(super) fn terminal(facts: &SettledWorld, findings: &mut Findings) {
     let attempts: BTreeMap<AttemptKey, &AttemptRow> =
         facts.attempts.iter().map(|row| (row.key(), row)).collect();
     for target in &facts.targets {
@@ -27,7 +27,7 @@ pub(super) fn terminal(facts: &Facts, findings: &mut Findings) {
     }
 }
 
-/// A line of a witness, taken apart.
+/// A parsed line of a witness file.
 struct Line<'a> {
     complete: bool,
     deployment: String,
@@ -54,11 +54,11 @@ fn parse(line: &str) -> Option<Line<'_>> {
     words.next().is_none().then_some(parsed)
 }
 
-/// How a step begins that brings the release before back to work.
+/// Prefix of the steps of a rollback on the device.
 const GOING_BACK: &str = "rollback.";
 
 /// Whether a step ran from the bundle that was ordered or, going back, from one of the same name.
-fn belongs(facts: &Facts, line: &Line<'_>, target: &TargetRow) -> bool {
+fn belongs(facts: &SettledWorld, line: &Line<'_>, target: &TargetRow) -> bool {
     let name = |digest: &str| facts.bundles.get(digest).map(|bundle| &bundle.name);
     line.digest == target.digest
         || line.step.starts_with(GOING_BACK)
@@ -66,7 +66,7 @@ fn belongs(facts: &Facts, line: &Line<'_>, target: &TargetRow) -> bool {
 }
 
 /// What ran was ordered and ran once; what succeeded ran to its end.
-pub(super) fn witnesses(facts: &Facts, findings: &mut Findings) {
+pub(super) fn witnesses(facts: &SettledWorld, findings: &mut Findings) {
     let targets: BTreeMap<(&str, &str), &TargetRow> = facts
         .targets
         .iter()
@@ -95,7 +95,7 @@ pub(super) fn witnesses(facts: &Facts, findings: &mut Findings) {
                 let detail = format!("{place}, but ordered was {}", target.digest);
                 findings.add(Rule::NothingInvented, detail);
             }
-            // A probe may look as often as it likes.
+            // Health probes may repeat.
             let once = line.step != "health";
             if !seen.insert((key.clone(), line.step, line.run, line.complete)) && once {
                 findings.add(Rule::OnceOnly, format!("{place} is there again"));
@@ -113,7 +113,7 @@ pub(super) fn witnesses(facts: &Facts, findings: &mut Findings) {
 }
 
 fn succeeded(
-    facts: &Facts,
+    facts: &SettledWorld,
     complete: &BTreeMap<AttemptKey, BTreeMap<&str, usize>>,
     findings: &mut Findings,
 ) {
@@ -153,7 +153,7 @@ fn succeeded(
 }
 
 /// Every journalled outcome is in the table, once, and was acknowledged.
-pub(super) fn journals(facts: &Facts, findings: &mut Findings) {
+pub(super) fn journals(facts: &SettledWorld, findings: &mut Findings) {
     let rows: BTreeMap<AttemptKey, &AttemptRow> =
         facts.attempts.iter().map(|row| (row.key(), row)).collect();
     for device in &facts.devices {
@@ -200,12 +200,12 @@ pub(super) fn journals(facts: &Facts, findings: &mut Findings) {
     }
 }
 
-/// An outcome in the table that no journal has was made up.
-fn invented(facts: &Facts, findings: &mut Findings) {
+/// Every outcome in the table is in a journal.
+fn invented(facts: &SettledWorld, findings: &mut Findings) {
     let journalled: BTreeSet<AttemptKey> = facts
         .devices
         .iter()
-        .flat_map(|device: &DeviceFacts| &device.journal)
+        .flat_map(|device: &SettledDevice| &device.journal)
         .filter(|entry| entry.outcome.is_some())
         .map(|entry| (entry.target.clone(), entry.number))
         .collect();
@@ -218,7 +218,7 @@ fn invented(facts: &Facts, findings: &mut Findings) {
 }
 
 /// Closed attempts never changed.
-pub(super) fn closed(facts: &Facts, findings: &mut Findings) {
+pub(super) fn closed(facts: &SettledWorld, findings: &mut Findings) {
     let rows: BTreeMap<AttemptKey, &AttemptRow> =
         facts.attempts.iter().map(|row| (row.key(), row)).collect();
     for (key, seen) in &facts.closings {
@@ -234,7 +234,7 @@ pub(super) fn closed(facts: &Facts, findings: &mut Findings) {
 }
 
 /// No epoch of a device was ever given twice.
-pub(super) fn sessions(facts: &Facts, findings: &mut Findings) {
+pub(super) fn sessions(facts: &SettledWorld, findings: &mut Findings) {
     let mut seen = BTreeSet::new();
     for session in &facts.sessions {
         if !seen.insert(session) {

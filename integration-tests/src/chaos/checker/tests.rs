@@ -6,8 +6,8 @@ use super::*;
 const APP: &str = "aaaa";
 const OLD: &str = "bbbb";
 
-fn bundle(name: &str) -> BundleFacts {
-    BundleFacts {
+fn bundle(name: &str) -> BundleContents {
+    BundleContents {
         name: name.to_owned(),
         version: "1".to_owned(),
         steps: ["pre_hook", "script"].map(str::to_owned).into(),
@@ -52,7 +52,7 @@ fn entry(target: &str, state: &str, reason: Option<&str>) -> JournalRow {
 
 /// Two devices: on the first one deployment succeeded, on the second it was cut off; a later one
 /// was taken back and the device had finished it all the same.
-fn good() -> Facts {
+fn good() -> SettledWorld {
     let attempts = vec![
         attempt("t1", "succeeded", None),
         attempt("t2", "failed", Some("interrupted")),
@@ -77,7 +77,7 @@ fn good() -> Facts {
     let current = |digest: &str| Current {
         name: "app".to_owned(),
         digest: digest.to_owned(),
-        // What scripts add is theirs.
+        // Files that scripts added are allowed.
         entries: Some(
             BTreeMap::from([("log".to_owned(), Entry::file(b"", false))])
                 .into_iter()
@@ -90,7 +90,7 @@ fn good() -> Facts {
     for attempt in &attempts {
         closings.insert(attempt.key(), vec![attempt.closing().unwrap()]);
     }
-    Facts {
+    SettledWorld {
         bundles: BTreeMap::from([
             (APP.to_owned(), bundle("app")),
             (OLD.to_owned(), bundle("app")),
@@ -114,16 +114,16 @@ fn good() -> Facts {
             .map(|(device, epoch)| (device.to_owned(), epoch))
             .into(),
         devices: vec![
-            DeviceFacts {
+            SettledDevice {
                 id: "one".to_owned(),
                 name: "edge-1".to_owned(),
                 witness: whole("d-1", APP),
                 journal: vec![entry("t1", "succeeded", None)],
                 currents: vec![current(APP)],
                 known: known(APP),
-                ..DeviceFacts::default()
+                ..SettledDevice::default()
             },
-            DeviceFacts {
+            SettledDevice {
                 id: "two".to_owned(),
                 name: "edge-2".to_owned(),
                 witness: [
@@ -137,7 +137,7 @@ fn good() -> Facts {
                 ],
                 currents: vec![current(OLD)],
                 known: known(OLD),
-                ..DeviceFacts::default()
+                ..SettledDevice::default()
             },
         ],
         server_leftovers: Vec::new(),
@@ -159,7 +159,7 @@ fn a_good_history_passes_and_is_summed_up() {
 }
 
 /// Breaks the good history and expects this rule to be among those named.
-fn caught(rule: Rule, how: &str, break_it: impl FnOnce(&mut Facts)) {
+fn caught(rule: Rule, how: &str, break_it: impl FnOnce(&mut SettledWorld)) {
     let mut facts = good();
     break_it(&mut facts);
     assert_ne!(facts, good(), "{how}: nothing was broken");
@@ -197,7 +197,7 @@ fn a_step_that_ran_twice_is_caught() {
 }
 
 /// The second device goes back with both scripts of the release before.
-fn going_back(facts: &mut Facts, digest: &str) {
+fn going_back(facts: &mut SettledWorld, digest: &str) {
     for step in ["rollback.script", "rollback.post_hook"] {
         let lines = ["start", "end"].map(|word| format!("{word} d-1 1 {step} 1 {digest}"));
         facts.devices[1].witness.extend(lines);
@@ -225,7 +225,7 @@ fn going_back_runs_the_scripts_of_the_release_before_and_each_once() {
 #[test]
 fn a_run_that_nobody_ordered_is_caught() {
     let edit = |from: &'static str, to: &'static str| {
-        move |facts: &mut Facts| {
+        move |facts: &mut SettledWorld| {
             let line = &mut facts.devices[1].witness[0];
             *line = line.replace(from, to);
         }
@@ -304,7 +304,7 @@ fn an_outcome_that_still_waits_on_a_device_is_caught() {
 #[test]
 fn a_closed_attempt_that_changed_is_caught() {
     let key = ("t2".to_owned(), 1);
-    let other = Closing {
+    let other = ClosedState {
         state: "expired".to_owned(),
         reason: None,
         closed_at: Some(1),
@@ -339,7 +339,7 @@ fn two_sessions_of_one_epoch_are_caught() {
 #[test]
 fn a_current_release_that_is_not_the_bundle_is_caught() {
     let entries = |edit: fn(&mut BTreeMap<String, Entry>)| {
-        move |facts: &mut Facts| edit(facts.devices[0].currents[0].entries.as_mut().unwrap())
+        move |facts: &mut SettledWorld| edit(facts.devices[0].currents[0].entries.as_mut().unwrap())
     };
     caught(Rule::CurrentComplete, "leads nowhere", |facts| {
         facts.devices[0].currents[0].entries = None;

@@ -1,4 +1,4 @@
-//! The points there are, and how each is brought about.
+//! All crash points, and what triggers each.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl Program {
 
 /// What makes a program pass a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Means {
+pub(super) enum Trigger {
     /// It is passed by starting, and by the sessions that come of it.
     Start,
     /// A deployment that goes well.
@@ -45,7 +45,7 @@ pub(super) enum Means {
     FailFirst,
     /// A new configuration of the device.
     Configure,
-    /// A question before a deployment.
+    /// A plan.
     Plan,
     /// A device that enrols.
     Enrol,
@@ -55,67 +55,66 @@ pub(super) enum Means {
     DeleteBundle,
     /// A server that is told to stop.
     Drain,
-    /// Something of its own.
+    /// None of these: [`apart`](super::apart) has code for it.
     Apart,
 }
 
 /// Files that the first start of a server makes: two keys, two certificates, a token.
 const PRIVATE_FILES: usize = 5;
 
-/// One point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Point {
     pub(super) program: Program,
     pub(super) act: &'static str,
     side: &'static str,
-    means: Means,
+    trigger: Trigger,
 }
 
-/// One time that a point is taken.
+/// A crash point, armed for one start of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shot {
+pub(super) struct ArmedPoint {
     pub(super) program: Program,
     pub(super) act: &'static str,
     side: &'static str,
-    /// Which pass.
+    /// Crash at this pass, counted from 1.
     pub(super) nth: usize,
-    pub(super) means: Means,
+    pub(super) trigger: Trigger,
 }
 
 impl Point {
-    pub(super) fn shot(self, time: usize, rng: &mut StdRng) -> Shot {
-        let nth = match self.means {
+    pub(super) fn arm(self, time: usize, rng: &mut StdRng) -> ArmedPoint {
+        let nth = match self.trigger {
             // The files of a first start, one after another.
             _ if self.act == "file.private" => 1 + time % PRIVATE_FILES,
-            Means::Deploy if time > 0 => rng.random_range(1..=2),
+            Trigger::Deploy if time > 0 => rng.random_range(1..=2),
             _ => 1,
         };
         let Self {
             program,
             act,
             side,
-            means,
+            trigger,
         } = self;
-        Shot {
+        ArmedPoint {
             program,
             act,
             side,
             nth,
-            means,
+            trigger,
         }
     }
 }
 
-impl Shot {
-    /// What the program is told.
-    pub(super) fn armed(&self) -> String {
+impl ArmedPoint {
+    /// The value of the environment variable that arms the point.
+    pub(super) fn setting(&self) -> String {
         format!("{}.{}#{}", self.act, self.side, self.nth)
     }
 }
 
-impl fmt::Display for Shot {
+impl fmt::Display for ArmedPoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of the {}", self.armed(), self.program.name())
+        write!(f, "{} of the {}", self.setting(), self.program.name())
     }
 }
 
@@ -123,46 +122,46 @@ impl fmt::Display for Shot {
 pub(super) fn of(program: Program) -> Vec<Point> {
     listed(PAGE, program.name())
         .flat_map(|act| {
-            let means = means(program, act);
+            let trigger = trigger(program, act);
             ["before", "after"].map(|side| Point {
                 program,
                 act,
                 side,
-                means,
+                trigger,
             })
         })
         .collect()
 }
 
 /// A new act is passed by deployments, or says here what passes it.
-fn means(program: Program, act: &str) -> Means {
+fn trigger(program: Program, act: &str) -> Trigger {
     match (program, act) {
-        (Program::Agent, "journal.open" | "journal.epoch") => Means::Start,
-        (Program::Agent, "send.hello" | "send.ready" | "send.heartbeat") => Means::Start,
-        (Program::Agent, "journal.stop") => Means::Cancel,
-        (Program::Agent, "journal.defer" | "send.deferred") => Means::Defer,
-        (Program::Agent, "journal.restart") => Means::Restart,
-        (Program::Agent, "journal.return") => Means::Return,
-        (Program::Agent, "journal.failing" | "release.remove" | "trash.move") => Means::Fail,
-        (Program::Agent, "current.clear") => Means::FailFirst,
-        (Program::Agent, "journal.configure" | "send.configured") => Means::Configure,
-        (Program::Agent, "send.planned") => Means::Plan,
-        (Program::Agent, "journal.set-aside" | "journal.refuse") => Means::Apart,
-        (Program::Agent, "journal.release" | "file.create") => Means::Apart,
-        (Program::Server, "file.private") => Means::Apart,
-        (Program::Server, "blob.delete") => Means::DeleteBundle,
+        (Program::Agent, "journal.open" | "journal.epoch") => Trigger::Start,
+        (Program::Agent, "send.hello" | "send.ready" | "send.heartbeat") => Trigger::Start,
+        (Program::Agent, "journal.stop") => Trigger::Cancel,
+        (Program::Agent, "journal.defer" | "send.deferred") => Trigger::Defer,
+        (Program::Agent, "journal.restart") => Trigger::Restart,
+        (Program::Agent, "journal.return") => Trigger::Return,
+        (Program::Agent, "journal.failing" | "release.remove" | "trash.move") => Trigger::Fail,
+        (Program::Agent, "current.clear") => Trigger::FailFirst,
+        (Program::Agent, "journal.configure" | "send.configured") => Trigger::Configure,
+        (Program::Agent, "send.planned") => Trigger::Plan,
+        (Program::Agent, "journal.set-aside" | "journal.refuse") => Trigger::Apart,
+        (Program::Agent, "journal.release" | "file.create") => Trigger::Apart,
+        (Program::Server, "file.private") => Trigger::Apart,
+        (Program::Server, "blob.delete") => Trigger::DeleteBundle,
         // Deploys that are answered at once are noted with the answer.
-        (Program::Server, "commit.sent" | "commit.cancel" | "push.stop") => Means::Cancel,
-        (Program::Server, "commit.enroll") => Means::Enrol,
-        (Program::Server, "commit.session" | "commit.ready" | "commit.close") => Means::Start,
-        (Program::Server, "commit.heartbeats" | "commit.beside") => Means::Start,
-        (Program::Server, "push.challenge" | "push.welcome" | "ack.heartbeat") => Means::Start,
-        (Program::Server, "commit.runs" | "push.run") => Means::Defer,
-        (Program::Server, "commit.expiry") => Means::Expire,
-        (Program::Server, "commit.other" | "push.configure") => Means::Configure,
-        (Program::Server, "push.plan") => Means::Plan,
-        (Program::Server, "push.drain") => Means::Drain,
-        (Program::Agent | Program::Server, _) => Means::Deploy,
+        (Program::Server, "commit.sent" | "commit.cancel" | "push.stop") => Trigger::Cancel,
+        (Program::Server, "commit.enroll") => Trigger::Enrol,
+        (Program::Server, "commit.session" | "commit.ready" | "commit.close") => Trigger::Start,
+        (Program::Server, "commit.heartbeats" | "commit.beside") => Trigger::Start,
+        (Program::Server, "push.challenge" | "push.welcome" | "ack.heartbeat") => Trigger::Start,
+        (Program::Server, "commit.runs" | "push.run") => Trigger::Defer,
+        (Program::Server, "commit.expiry") => Trigger::Expire,
+        (Program::Server, "commit.other" | "push.configure") => Trigger::Configure,
+        (Program::Server, "push.plan") => Trigger::Plan,
+        (Program::Server, "push.drain") => Trigger::Drain,
+        (Program::Agent | Program::Server, _) => Trigger::Deploy,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What brings a program to a point: each an order to one device, given until the server has it.
+//! Triggers of crash points: each is a command for one device, repeated until the server has it.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -10,12 +10,12 @@ use rand::RngExt as _;
 use tokio::{process::Command, time::sleep};
 use uuid::Uuid;
 
-use super::points::Means;
+use super::points::Trigger;
 use crate::{
     TestServer, agent,
     chaos::{
         traffic::Traffic,
-        witness::{Manner, WitnessedBundle},
+        witness::{StepBehaviour, WitnessedBundle},
     },
 };
 
@@ -31,7 +31,7 @@ const RESTARTED: Duration = Duration::from_secs(3);
 /// Longest a question or an enrolment may take.
 const ASKING: Duration = Duration::from_secs(20);
 
-/// Gives orders for one device.
+/// Triggers crash points with commands for one device.
 #[derive(Debug, Clone)]
 pub(super) struct Provoker {
     traffic: Traffic,
@@ -48,7 +48,7 @@ pub(super) struct Newcomer {
 }
 
 impl Newcomer {
-    /// One that a server lets in.
+    /// Enrols it for the first time.
     pub(super) async fn of(server: &TestServer) -> Self {
         let state = server.scratch().join("newcomer");
         agent::place_key(&state, server.new_key());
@@ -77,20 +77,22 @@ impl Provoker {
         }
     }
 
-    /// Does it once; the order, if it was one.
-    pub(super) async fn once(&self, means: Means) -> Option<String> {
+    /// Fires a trigger once; returns the deployment, if it made one.
+    pub(super) async fn once(&self, trigger: Trigger) -> Option<String> {
         let serial: u32 = self.traffic.decide(|rng| rng.random());
         let bundle = WitnessedBundle::new("app", &format!("1.{serial}"));
-        match means {
-            Means::Start | Means::Drain | Means::Apart => None,
-            Means::Deploy => {
+        match trigger {
+            Trigger::Start | Trigger::Drain | Trigger::Apart => None,
+            Trigger::Deploy => {
                 let content = serial.to_be_bytes().repeat(4000);
                 let whole = ["pre_hook", "script", "post_hook"].iter();
-                let whole = whole.fold(bundle, |bundle, step| bundle.step(step, Manner::QUICK));
+                let whole = whole.fold(bundle, |bundle, step| {
+                    bundle.step(step, StepBehaviour::QUICK)
+                });
                 self.deploy(whole.file("data", content, false)).await
             }
-            Means::Cancel => {
-                let slow = Manner {
+            Trigger::Cancel => {
+                let slow = StepBehaviour {
                     millis: 5000,
                     exit: 0,
                 };
@@ -99,42 +101,52 @@ impl Provoker {
                 self.traffic.cancel(&id).await;
                 Some(id)
             }
-            Means::Defer => {
-                let again = bundle.step("pre_hook", Manner::AGAIN);
-                self.deploy(again.step("script", Manner::QUICK)).await
+            Trigger::Defer => {
+                let again = bundle.step("pre_hook", StepBehaviour::AGAIN);
+                self.deploy(again.step("script", StepBehaviour::QUICK))
+                    .await
             }
-            Means::Restart => self.deploy(bundle.step("script", Manner::AGAIN)).await,
-            Means::Return => {
+            Trigger::Restart => {
+                self.deploy(bundle.step("script", StepBehaviour::AGAIN))
+                    .await
+            }
+            Trigger::Return => {
                 let good = WitnessedBundle::new("app", &format!("0.{serial}"));
-                self.deploy(good.step("script", Manner::AGAIN)).await?;
+                self.deploy(good.step("script", StepBehaviour::AGAIN))
+                    .await?;
                 sleep(RESTARTED).await;
-                self.deploy(bundle.step("script", Manner::BAD)).await
+                self.deploy(bundle.step("script", StepBehaviour::BAD)).await
             }
-            Means::Fail => {
+            Trigger::Fail => {
                 let good = WitnessedBundle::new("app", &format!("0.{serial}"));
-                self.deploy(good.step("script", Manner::QUICK)).await?;
+                self.deploy(good.step("script", StepBehaviour::QUICK))
+                    .await?;
                 sleep(UNDER_WAY).await;
-                self.deploy(bundle.step("script", Manner::BAD)).await
+                self.deploy(bundle.step("script", StepBehaviour::BAD)).await
             }
-            Means::FailFirst => {
+            Trigger::FailFirst => {
                 let first = WitnessedBundle::new(&format!("first-{serial}"), "1.0");
-                let first = first.step("script", Manner::QUICK);
-                self.deploy(first.step("post_hook", Manner::BAD)).await
+                let first = first.step("script", StepBehaviour::QUICK);
+                self.deploy(first.step("post_hook", StepBehaviour::BAD))
+                    .await
             }
-            Means::Configure => self.configure(serial).await,
-            Means::Plan => self.plan(bundle.step("script", Manner::QUICK)).await,
-            Means::Enrol => self.enrol().await,
-            Means::Expire => {
+            Trigger::Configure => self.configure(serial).await,
+            Trigger::Plan => self.plan(bundle.step("script", StepBehaviour::QUICK)).await,
+            Trigger::Enrol => self.enrol().await,
+            Trigger::Expire => {
                 // Its server has just come up, so the device is mostly not back yet.
                 let request = CreateDeploymentRequest {
                     device_names: vec![self.device.clone()],
                     delivery_timeout_seconds: 1,
                     ..CreateDeploymentRequest::default()
                 };
-                let bundle = bundle.step("script", Manner::QUICK);
+                let bundle = bundle.step("script", StepBehaviour::QUICK);
                 self.traffic.order(&bundle, request).await
             }
-            Means::DeleteBundle => self.delete(bundle.step("script", Manner::QUICK)).await,
+            Trigger::DeleteBundle => {
+                self.delete(bundle.step("script", StepBehaviour::QUICK))
+                    .await
+            }
         }
     }
 

@@ -13,13 +13,13 @@ mod strangers;
 
 type Attacking = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A way to do harm.
+/// One kind of attack.
 #[derive(Clone, Copy)]
 pub(super) struct Attack {
     pub(super) name: &'static str,
-    /// How many do it side by side.
+    /// Attackers side by side.
     pub(super) attackers: usize,
-    /// One of them, with its number.
+    /// Runs one attacker, given its number.
     pub(super) run: fn(Arc<Target>, usize) -> Attacking,
 }
 
@@ -45,7 +45,7 @@ macro_rules! attack {
 }
 
 pub(super) const ATTACKS: &[Attack] = &[
-    // Nobody is known: no key, no token.
+    // Without a key or a token.
     attack!("rapid reset", 2, floods::rapid_reset),
     attack!("endless continuation", 2, floods::continuation),
     attack!("huge headers", 2, floods::huge_headers),
@@ -64,7 +64,7 @@ pub(super) const ATTACKS: &[Attack] = &[
     attack!("guessed tokens", 4, strangers::guessed_tokens),
     attack!("guessed enrolments", 4, strangers::guessed_enrolments),
     attack!("health watches", 8, strangers::health_watches),
-    // A viewer, an operator and a device that are known, and mean harm.
+    // With the token of a viewer or an operator, or with a device's key.
     attack!("watches nobody reads", 1, insiders::stalled_watches),
     attack!("uploads that stand still", 1, insiders::idle_uploads),
     attack!("an endless upload", 1, insiders::endless_upload),

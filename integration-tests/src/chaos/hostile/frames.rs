@@ -9,14 +9,13 @@ pub(super) const CONTINUATION: u8 = 0x9;
 
 pub(super) const END_HEADERS: u8 = 0x4;
 
-/// What a client says first, with settings that change nothing.
+/// The connection preface with empty settings.
 pub(super) fn greeting() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend(frame(SETTINGS, 0, 0, &[]));
     bytes
 }
 
-/// A frame.
 pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len())
         .unwrap_or(u32::MAX)

@@ -1,5 +1,4 @@
-//! Those who only want to work: light agents, and an operator who deploys to one of them after the
-//! other.
+//! Honest users: light agents, and an operator who deploys to one after the other.
 
 use std::{
     sync::Arc,
@@ -14,22 +13,22 @@ use super::{mib, soon};
 use crate::{
     BundleBuilder, Database, Fleet, Operator, ServerOptions, TestServer,
     chaos::Failure,
-    fleet::{Connector, Options, Received, Roster, Tally},
-    http::Plain,
+    fleet::{Connector, CounterSnapshot, Options, Received, Roster},
+    http::HttpClient,
     server::free_port,
 };
 
-/// Between two looks at the server.
+/// Interval between two looks at the server.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Between two orders: people are slower, pipelines are not.
+/// Pause between two deployments; pipelines deploy as fast as this.
 const ORDER: Duration = Duration::from_millis(20);
 
-/// Time for the first connections, which nobody promised.
+/// Limit for the first connections; no promise is about these.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The server, its fleet, and its operator.
-pub(super) struct Honest {
+pub(super) struct HonestFleet {
     pub(super) server: Arc<TestServer>,
     pub(super) connector: Connector,
     operator: Operator,
@@ -37,12 +36,12 @@ pub(super) struct Honest {
     received: mpsc::UnboundedReceiver<Received>,
     devices: Vec<String>,
     bundle: String,
-    probes: Plain,
+    probes: HttpClient,
     next: usize,
 }
 
-/// What a while of work was like.
-pub(super) struct Work {
+/// What was measured while honest users worked.
+pub(super) struct Measured {
     /// The wait of all but one in a hundred pushes, from the order to the device.
     pub(super) wait: Duration,
     /// The most memory the server held, in bytes.
@@ -51,9 +50,9 @@ pub(super) struct Work {
     pub(super) log: u64,
 }
 
-impl Honest {
+impl HonestFleet {
     pub(super) async fn start(database: Database, devices: usize) -> Result<Self, Failure> {
-        let probes = Plain::at(free_port());
+        let probes = HttpClient::at(free_port());
         let options = ServerOptions::default()
             .env("KERNEX_HEARTBEAT_INTERVAL", "10s")
             .env("KERNEX_METRICS_LISTEN", probes.address())
@@ -88,7 +87,7 @@ impl Honest {
     }
 
     /// Works for a while. Whatever is refused, lost or not ready is a failure.
-    pub(super) async fn work(&mut self, time: Duration) -> Result<Work, Failure> {
+    pub(super) async fn work(&mut self, time: Duration) -> Result<Measured, Failure> {
         let end = Instant::now() + time;
         let (before, said) = (self.fleet.counters().tally(), self.log_length());
         let mut waits =
@@ -118,7 +117,7 @@ impl Honest {
         if ended(&after) > ended(&before) {
             return Err(self.failed(format!("honest devices were refused or lost: {after:?}")));
         }
-        Ok(Work {
+        Ok(Measured {
             wait: Duration::from_micros(waits.value_at_quantile(0.99)),
             memory,
             log: self.log_length().saturating_sub(said),
@@ -166,7 +165,7 @@ impl Honest {
 }
 
 /// Sessions that did not go as they should.
-fn ended(tally: &Tally) -> u64 {
+fn ended(tally: &CounterSnapshot) -> u64 {
     tally.refused + tally.failed + tally.lost + tally.repeated + tally.late + tally.not_applied
 }
 
@@ -191,7 +190,7 @@ async fn push(
 }
 
 /// Looks at the server until `end`; the most memory it held. It has to be ready all the time.
-async fn watch(probes: Plain, pid: u32, end: Instant) -> Result<u64, Failure> {
+async fn watch(probes: HttpClient, pid: u32, end: Instant) -> Result<u64, Failure> {
     let mut most = 0;
     loop {
         most = most.max(anonymous(pid));

@@ -14,7 +14,7 @@ use kernex_proto::v1::{CreateOperatorTokenRequest, Role};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::honest::Honest;
+use super::honest::HonestFleet;
 use crate::{
     TestServer,
     chaos::Failure,
@@ -25,7 +25,7 @@ use crate::{
 /// All attackers come from one address, far from those of the fleet.
 const ADDRESS: usize = 500_000;
 
-/// What is attacked, and with what.
+/// The server under attack and the credentials of the attackers.
 pub(super) struct Target {
     pub(super) server: Arc<TestServer>,
     /// Whether attacks have their whole strength.
@@ -38,7 +38,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) async fn new(honest: &Honest, whole: bool) -> Result<Self, Failure> {
+    pub(super) async fn new(honest: &HonestFleet, whole: bool) -> Result<Self, Failure> {
         let server = Arc::clone(&honest.server);
         Ok(Self {
             viewer: token(&server, "hostile-viewer", Role::Viewer).await?,
@@ -60,17 +60,17 @@ impl Target {
         }
     }
 
-    /// An attacker has done something.
+    /// Counts one action of an attacker.
     pub(super) fn did(&self) {
         self.done.fetch_add(1, Relaxed);
     }
 
-    /// How much attackers have done since the last time somebody asked.
+    /// Actions since the last call.
     pub(super) fn done(&self) -> usize {
         self.done.swap(0, Relaxed)
     }
 
-    /// The device whose owner is not what it should be.
+    /// The device whose key the attacker has.
     pub(super) fn rogue(&self) -> RawIdentity {
         let rogue = self.rogue.lock();
         rogue.clone()
@@ -81,17 +81,17 @@ impl Target {
         *self.rogue.lock() = rogue;
     }
 
-    /// Bytes to the server, before TLS.
+    /// A plain TCP connection.
     pub(super) async fn tcp(&self) -> std::io::Result<TcpStream> {
         TcpStream::connect((Ipv4Addr::LOCALHOST, self.server.port())).await
     }
 
-    /// A connection behind TLS on which nothing was said yet.
+    /// A TLS connection on which nothing was sent yet.
     pub(super) async fn tls(&self) -> Result<TlsStream<TcpStream>, WireError> {
         self.connector.tls(ADDRESS).await
     }
 
-    /// A connection behind HTTP/2, for calls.
+    /// An HTTP/2 connection.
     pub(super) async fn wire(&self, stream_window: u32) -> Result<Wire, WireError> {
         let windows = Windows {
             stream: stream_window,

@@ -2,9 +2,9 @@
 
 use rand::{RngExt as _, rngs::StdRng};
 
-use crate::proxy::{Deed, Protocol, Trap, Way};
+use crate::proxy::{Direction, MessageFault, Protocol, Trap};
 
-/// What happens to the network of one agent.
+/// A fault of one agent's network.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fault {
     /// Every connection is reset, and none is to be had for a while.
@@ -44,15 +44,19 @@ impl Fault {
 
     fn message(rng: &mut StdRng, garbled: bool) -> Self {
         let is_fresh = rng.random_bool(0.7);
-        let deed = match garbled {
-            true => Deed::Flip(rng.random_range(0..200), rng.random_range(0..8)),
-            false if rng.random_bool(0.5) => Deed::CutBefore,
-            false => Deed::CutInside(rng.random_range(1..100)),
+        let fault = match garbled {
+            true => MessageFault::Flip(rng.random_range(0..200), rng.random_range(0..8)),
+            false if rng.random_bool(0.5) => MessageFault::CutBefore,
+            false => MessageFault::CutInside(rng.random_range(1..100)),
         };
         let trap = Trap {
-            way: if rng.random() { Way::Up } else { Way::Down },
+            direction: if rng.random() {
+                Direction::Up
+            } else {
+                Direction::Down
+            },
             passes: rng.random_range(0..if is_fresh { 24 } else { 6 }),
-            deed,
+            fault,
         };
         Self::Message { trap, is_fresh }
     }
@@ -63,15 +67,15 @@ impl Fault {
             Self::HalfOpen => "half-open",
             Self::Stall { .. } => "stalls",
             Self::Throttle { .. } => "throttles",
-            Self::Message { trap, .. } => match (trap.deed, protocol) {
-                (Deed::CutBefore | Deed::CutInside(_), _) => "torn messages",
-                (Deed::Flip(..), Protocol::Tls) => "turned bits",
-                (Deed::Flip(..), Protocol::Http2) => "turned bits without TLS",
+            Self::Message { trap, .. } => match (trap.fault, protocol) {
+                (MessageFault::CutBefore | MessageFault::CutInside(_), _) => "torn messages",
+                (MessageFault::Flip(..), Protocol::Tls) => "turned bits",
+                (MessageFault::Flip(..), Protocol::Http2) => "turned bits without TLS",
             },
         }
     }
 
-    /// Whether no session can go on after it.
+    /// Whether it ends every open session.
     pub(super) fn must_reconnect(self, protocol: Protocol) -> bool {
         match self {
             Self::Cut { .. } | Self::HalfOpen => true,
@@ -79,7 +83,7 @@ impl Fault {
             // Bytes 1 and 2 of a record are a version that means nothing any more and that TLS 1.3
             // has ignored.
             Self::Message { trap, .. } => {
-                protocol == Protocol::Tls && !matches!(trap.deed, Deed::Flip(1 | 2, _))
+                protocol == Protocol::Tls && !matches!(trap.fault, MessageFault::Flip(1 | 2, _))
             }
         }
     }

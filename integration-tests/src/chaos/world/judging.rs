@@ -10,9 +10,9 @@ use tokio::{task::JoinSet, time::Instant};
 use super::{BETWEEN_LOOKS, World, unreadable};
 use crate::chaos::{
     Failure,
-    checker::{self, DeviceFacts, Facts, JournalRow, Summary, TargetRow},
+    checker::{self, JournalRow, SettledDevice, SettledWorld, Summary, TargetRow},
     evidence,
-    rows::Rows,
+    rows::RawDatabase,
 };
 
 /// How long something may lie about that goes away by itself.
@@ -33,7 +33,7 @@ impl World {
     }
 
     /// The facts as they are; stops the agents and starts them again.
-    pub async fn facts(&mut self) -> Result<Facts, Failure> {
+    pub async fn facts(&mut self) -> Result<SettledWorld, Failure> {
         let mut descriptors = BTreeMap::new();
         let mut processes = BTreeMap::new();
         let places = self.agents.iter().map(|agent| {
@@ -50,13 +50,16 @@ impl World {
             processes.insert(name, running);
         }
         let journals = self.journals().await?;
-        let tables = Rows::of(&self.server).tables().await.map_err(unreadable)?;
+        let tables = RawDatabase::of(&self.server)
+            .tables()
+            .await
+            .map_err(unreadable)?;
         self.closings.observe(&tables.attempts);
         let mut devices = Vec::new();
         for agent in &self.agents {
             let name = agent.name.clone();
             let id = tables.devices.get(&name).cloned().unwrap_or_default();
-            devices.push(DeviceFacts {
+            devices.push(SettledDevice {
                 witness: self.remembered_lines(&name),
                 journal: self.remembered_rows(&journals[&name], &tables.targets),
                 currents: evidence::currents(&agent.state),
@@ -71,7 +74,7 @@ impl World {
         for agent in &mut self.agents {
             agent.start_again();
         }
-        Ok(Facts {
+        Ok(SettledWorld {
             bundles: self.traffic.bundles(),
             targets: tables.targets,
             attempts: tables.attempts,

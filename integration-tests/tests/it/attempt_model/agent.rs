@@ -1,5 +1,5 @@
-//! The agent's half: the disk a crash leaves, and one script at a time. The rules are the
-//! product's.
+//! The agent of the model: what is on its disk, and one script at a time. It calls the rules of the
+//! real agent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,42 +24,41 @@ pub(super) struct Disk {
     pub(super) running: String,
 }
 
-/// Outcomes that the server has lost and is told again.
+/// Outcomes that a restored server has lost and that are sent again.
 #[derive(Debug)]
-struct Again {
+struct Resending {
     through: u64,
     waiting: BTreeSet<u64>,
 }
 
-/// Outcomes that are told again at once.
-const AT_ONCE: usize = 2;
+/// Outcomes that are sent again at a time.
+const PAGE: usize = 2;
 
 /// How a script ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Luck {
-    Good,
-    Bad,
-    /// Exit code 75.
-    TryAgain,
+pub(super) enum ScriptEnd {
+    Success,
+    Failure,
+    Exit75,
 }
 
 /// Where the executor is with its one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum ExecutorState {
     /// About to journal the start of a step.
     Before(Step),
     /// Journalled, not run.
     Begun(Step),
-    /// Run, not told.
-    Ran(Step, Luck),
-    /// Waiting for the restart its script asked for.
+    /// Run, its end not journalled yet.
+    Ran(Step, ScriptEnd),
+    /// Waiting for the restart that its script asked for.
     Restart,
     /// About to go on with going back after such a restart.
     Returned,
 }
 
 /// A script that ran, as a witness would see it.
-pub(super) type Witnessed = (AttemptId, Step, u32);
+pub(super) type ScriptRun = (AttemptId, Step, u32);
 
 /// The agent.
 #[derive(Debug, Default)]
@@ -69,12 +68,12 @@ pub(super) struct Agent {
     /// A Welcome has confirmed it since it started.
     confirmed: bool,
     sent: BTreeSet<u64>,
-    again: Option<Again>,
-    running: Option<(AttemptId, At)>,
+    again: Option<Resending>,
+    running: Option<(AttemptId, ExecutorState)>,
     /// Progress that was not sent yet.
     told: Vec<v1::Report>,
-    /// The release before has scripts that bring it back to work.
-    pub(super) has_way_back: bool,
+    /// The previous release has rollback scripts.
+    pub(super) has_rollback_script: bool,
 }
 
 impl Disk {
@@ -168,7 +167,7 @@ impl Agent {
         let outcomes = self.disk.outcomes();
         let mut above = outcomes.range(recorded + 1..);
         if above.any(|(_, id)| self.disk.tombstones.contains_key(id)) {
-            self.again = Some(Again {
+            self.again = Some(Resending {
                 through: recorded,
                 waiting: BTreeSet::new(),
             });
@@ -188,7 +187,7 @@ impl Agent {
         let Some(again) = self.again.as_mut().filter(|again| again.waiting.is_empty()) else {
             return Vec::new();
         };
-        let next: Vec<_> = outcomes.range(again.through + 1..).take(AT_ONCE).collect();
+        let next: Vec<_> = outcomes.range(again.through + 1..).take(PAGE).collect();
         let Some((last, _)) = next.last() else {
             self.again = None;
             return self.unsent();
@@ -340,7 +339,7 @@ impl Agent {
                     outcome(AttemptState::Failed, FailureReason::RollbackFailed),
                 ),
                 Step::PreHook => self.disk.finish(id, failing),
-                _ if self.has_way_back => {
+                _ if self.has_rollback_script => {
                     if let Some(record) = self.disk.live.get_mut(&id) {
                         record.fail(failing);
                     }
@@ -351,28 +350,30 @@ impl Agent {
     }
 
     /// One small step of the executor; the scripts it runs go to the witness.
-    pub(super) fn work(&mut self, luck: Luck, witness: &mut impl FnMut(Witnessed)) {
+    pub(super) fn work(&mut self, script_end: ScriptEnd, witness: &mut impl FnMut(ScriptRun)) {
         if !self.confirmed {
             return;
         }
         match self.running {
             None => self.running = self.next_ready(),
-            Some((id, at)) => self.running = self.go_on(id, at, luck, witness).map(|at| (id, at)),
+            Some((id, at)) => {
+                self.running = self.go_on(id, at, script_end, witness).map(|at| (id, at))
+            }
         }
     }
 
     /// Whether it waits for a restart and nothing else.
     pub(super) fn awaits_restart(&self) -> bool {
-        matches!(self.running, Some((_, At::Restart)))
+        matches!(self.running, Some((_, ExecutorState::Restart)))
     }
 
-    fn next_ready(&self) -> Option<(AttemptId, At)> {
+    fn next_ready(&self) -> Option<(AttemptId, ExecutorState)> {
         let ready = self.disk.live.iter().filter_map(|(id, record)| {
             let (rank, at) = match record.stage()? {
-                Stage::GoingBack(_) => (0, At::Before(Step::Rollback)),
-                Stage::Returning(..) => (0, At::Returned),
-                Stage::Restarted(_) => (0, At::Before(Step::Activate)),
-                Stage::Fresh => (1, At::Before(Step::PreHook)),
+                Stage::GoingBack(_) => (0, ExecutorState::Before(Step::Rollback)),
+                Stage::Returning(..) => (0, ExecutorState::Returned),
+                Stage::Restarted(_) => (0, ExecutorState::Before(Step::Activate)),
+                Stage::Fresh => (1, ExecutorState::Before(Step::PreHook)),
                 Stage::Deferred | Stage::CutOff => return None,
             };
             Some(((rank, record.accepted_seq), (*id, at)))
@@ -383,12 +384,12 @@ impl Agent {
     fn go_on(
         &mut self,
         id: AttemptId,
-        at: At,
-        luck: Luck,
-        witness: &mut impl FnMut(Witnessed),
-    ) -> Option<At> {
+        at: ExecutorState,
+        script_end: ScriptEnd,
+        witness: &mut impl FnMut(ScriptRun),
+    ) -> Option<ExecutorState> {
         match at {
-            At::Before(step) => {
+            ExecutorState::Before(step) => {
                 let record = self.disk.live.get_mut(&id)?;
                 let begun = record.started.clone().map(|started| started.step());
                 let may = record.start(Started {
@@ -399,7 +400,7 @@ impl Agent {
                     if step == Step::Rollback {
                         self.told.push(going_back(id, record.stop_requested));
                     }
-                    return Some(At::Begun(step));
+                    return Some(ExecutorState::Begun(step));
                 }
                 let cancelled = outcome(AttemptState::Cancelled, FailureReason::Unspecified);
                 if step == Step::Rollback {
@@ -415,36 +416,40 @@ impl Agent {
                     Some(_) => self.go_back(id, cancelled),
                 }
             }
-            At::Begun(step) => {
+            ExecutorState::Begun(step) => {
                 let run = self.disk.live.get(&id)?.run();
                 if step != Step::Activate {
                     witness((id, step, run));
                 }
-                Some(At::Ran(step, luck))
+                Some(ExecutorState::Ran(step, script_end))
             }
-            At::Ran(step, luck) => self.after(id, step, luck),
-            At::Restart => Some(At::Restart),
-            At::Returned => {
+            ExecutorState::Ran(step, script_end) => self.after(id, step, script_end),
+            ExecutorState::Restart => Some(ExecutorState::Restart),
+            ExecutorState::Returned => {
                 let record = self.disk.live.get_mut(&id)?;
                 let may = record.start(Started {
                     step: Step::Rollback.into(),
                     ..Started::default()
                 });
-                // Whatever is left of it goes as lucky as any script.
-                self.after(id, Step::Rollback, if may { luck } else { Luck::Bad })
+                // What is left of it may fail like any script.
+                self.after(
+                    id,
+                    Step::Rollback,
+                    if may { script_end } else { ScriptEnd::Failure },
+                )
             }
         }
     }
 
-    fn after(&mut self, id: AttemptId, step: Step, luck: Luck) -> Option<At> {
+    fn after(&mut self, id: AttemptId, step: Step, script_end: ScriptEnd) -> Option<ExecutorState> {
         let failed = |reason| outcome(AttemptState::Failed, reason);
-        match (step, luck) {
-            (Step::PreHook, Luck::Good) => Some(At::Before(Step::Script)),
-            (Step::PreHook, Luck::Bad) => {
+        match (step, script_end) {
+            (Step::PreHook, ScriptEnd::Success) => Some(ExecutorState::Before(Step::Script)),
+            (Step::PreHook, ScriptEnd::Failure) => {
                 self.disk.finish(id, failed(FailureReason::Refused));
                 None
             }
-            (Step::PreHook, Luck::TryAgain) => {
+            (Step::PreHook, ScriptEnd::Exit75) => {
                 let seq = self.disk.next_seq();
                 let record = self.disk.live.get_mut(&id)?;
                 let deferred = v1::Deferred {
@@ -458,29 +463,29 @@ impl Agent {
                 }
                 None
             }
-            (Step::Script, Luck::Good) => Some(At::Before(Step::Activate)),
-            (Step::Script, Luck::TryAgain) => {
+            (Step::Script, ScriptEnd::Success) => Some(ExecutorState::Before(Step::Activate)),
+            (Step::Script, ScriptEnd::Exit75) => {
                 let record = self.disk.live.get_mut(&id)?;
                 record.restarting = Some(Restarting::default());
-                Some(At::Restart)
+                Some(ExecutorState::Restart)
             }
-            (Step::Activate, _) => Some(At::Before(Step::PostHook)),
-            (Step::PostHook, Luck::Good) => {
+            (Step::Activate, _) => Some(ExecutorState::Before(Step::PostHook)),
+            (Step::PostHook, ScriptEnd::Success) => {
                 self.disk.finish(
                     id,
                     outcome(AttemptState::Succeeded, FailureReason::Unspecified),
                 );
                 None
             }
-            (Step::Rollback, Luck::TryAgain) => {
+            (Step::Rollback, ScriptEnd::Exit75) => {
                 let record = self.disk.live.get_mut(&id)?;
                 record.returning = Some(Returning::default());
-                Some(At::Restart)
+                Some(ExecutorState::Restart)
             }
-            (Step::Rollback, luck) => {
+            (Step::Rollback, script_end) => {
                 let failing = self.disk.live.get(&id)?.failing.clone();
                 let lost = failed(FailureReason::RollbackFailed);
-                let good = failing.filter(|_| luck == Luck::Good);
+                let good = failing.filter(|_| script_end == ScriptEnd::Success);
                 self.disk.finish(id, good.unwrap_or(lost));
                 None
             }
@@ -488,10 +493,10 @@ impl Agent {
         }
     }
 
-    fn go_back(&mut self, id: AttemptId, failing: v1::Outcome) -> Option<At> {
+    fn go_back(&mut self, id: AttemptId, failing: v1::Outcome) -> Option<ExecutorState> {
         self.disk.live.get_mut(&id)?.fail(failing.clone());
-        if self.has_way_back {
-            return Some(At::Before(Step::Rollback));
+        if self.has_rollback_script {
+            return Some(ExecutorState::Before(Step::Rollback));
         }
         self.disk.finish(id, failing);
         None

@@ -1,33 +1,34 @@
-//! What can happen to the two machines, and how often it does in a random history.
+//! Steps of a history, and how often each is drawn.
 
 use proptest::prelude::*;
 
-use super::agent::Luck;
+use super::agent::ScriptEnd;
 
 /// Something that happens.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Op {
-    Order {
+    Deploy {
         held: bool,
     },
-    Release,
+    OpenTargets,
     Cancel,
     Halt,
     Retry,
     /// Seconds go by, and deadlines are looked at.
-    Time(u16),
+    TimePasses(u16),
     Dispatch,
     WriteBehind,
     /// The server takes the next report in; it may die before the answer is out, or before the
     /// commit.
-    ServerTakes(Death),
+    ServerReceives(CrashPoint),
     /// The agent takes the next message in; likewise.
-    AgentTakes(Death),
+    AgentReceives(CrashPoint),
     /// A report of a session that is over reaches the recorder after all.
     Straggler,
-    Work(Luck),
+    /// One small step of the agent's executor; a script it runs ends like this.
+    ExecutorStep(ScriptEnd),
     /// Connecting gets this far.
-    Connect(Reach),
+    Connect(HandshakeStage),
     Cut,
     ServerCrash,
     AgentCrash,
@@ -36,50 +37,58 @@ pub(super) enum Op {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Death {
+pub(super) enum CrashPoint {
     None,
     BeforeCommit,
     AfterCommit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(super) enum HandshakeStage {
     Opened,
     Welcomed,
     Ready,
 }
 
-fn luck() -> impl Strategy<Value = Luck> {
-    prop_oneof![6 => Just(Luck::Good), 2 => Just(Luck::Bad), 1 => Just(Luck::TryAgain)]
-}
-
-fn death() -> impl Strategy<Value = Death> {
+fn script_end() -> impl Strategy<Value = ScriptEnd> {
     prop_oneof![
-        8 => Just(Death::None),
-        1 => Just(Death::BeforeCommit),
-        1 => Just(Death::AfterCommit),
+        6 => Just(ScriptEnd::Success),
+        2 => Just(ScriptEnd::Failure),
+        1 => Just(ScriptEnd::Exit75),
     ]
 }
 
-fn reach() -> impl Strategy<Value = Reach> {
-    prop_oneof![6 => Just(Reach::Ready), 1 => Just(Reach::Opened), 1 => Just(Reach::Welcomed)]
+fn crash_point() -> impl Strategy<Value = CrashPoint> {
+    prop_oneof![
+        8 => Just(CrashPoint::None),
+        1 => Just(CrashPoint::BeforeCommit),
+        1 => Just(CrashPoint::AfterCommit),
+    ]
+}
+
+fn stage() -> impl Strategy<Value = HandshakeStage> {
+    prop_oneof![
+        6 => Just(HandshakeStage::Ready),
+        1 => Just(HandshakeStage::Opened),
+        1 => Just(HandshakeStage::Welcomed),
+    ]
 }
 
 pub(super) fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        2 => any::<bool>().prop_map(|held| Op::Order { held }),
-        1 => Just(Op::Release),
+        2 => any::<bool>().prop_map(|held| Op::Deploy { held }),
+        1 => Just(Op::OpenTargets),
         1 => Just(Op::Cancel),
         1 => Just(Op::Halt),
         1 => Just(Op::Retry),
-        1 => (0..400_u16).prop_map(Op::Time),
+        1 => (0..400_u16).prop_map(Op::TimePasses),
         8 => Just(Op::Dispatch),
         4 => Just(Op::WriteBehind),
-        10 => death().prop_map(Op::ServerTakes),
-        10 => death().prop_map(Op::AgentTakes),
+        10 => crash_point().prop_map(Op::ServerReceives),
+        10 => crash_point().prop_map(Op::AgentReceives),
         2 => Just(Op::Straggler),
-        16 => luck().prop_map(Op::Work),
-        6 => reach().prop_map(Op::Connect),
+        16 => script_end().prop_map(Op::ExecutorStep),
+        6 => stage().prop_map(Op::Connect),
         1 => Just(Op::Cut),
         1 => Just(Op::ServerCrash),
         2 => Just(Op::AgentCrash),

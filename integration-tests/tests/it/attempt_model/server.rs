@@ -1,5 +1,5 @@
-//! The server's half: the rows a commit leaves, and what a crash forgets. The rules are the
-//! product's.
+//! The server of the model: committed rows, and memory that a crash loses. It calls the rules of
+//! the real server.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

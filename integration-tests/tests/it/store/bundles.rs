@@ -1,4 +1,4 @@
-//! Bundles by name and digest, and who keeps them.
+//! Bundles by name and digest, and what keeps them from being deleted.
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{ids::Digest, v1};

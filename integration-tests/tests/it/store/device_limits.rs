@@ -1,4 +1,4 @@
-//! What a device makes the database keep, however much it says.
+//! Limits on what the database keeps of one device.
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{

@@ -1,4 +1,4 @@
-//! Heartbeats against outcomes, in whatever order they arrive.
+//! Drift: heartbeats are compared with outcomes, in whatever order they arrive.
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{ids::Digest, v1};

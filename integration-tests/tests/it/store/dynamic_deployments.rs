@@ -1,4 +1,4 @@
-//! Deployments that go on taking devices in, and older ones that give way.
+//! Dynamic deployments: devices that match later join, and newer deployments supersede older ones.
 
 use std::time::Duration;
 

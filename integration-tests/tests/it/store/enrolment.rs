@@ -1,4 +1,4 @@
-//! Which keys get which devices, and which tokens let them.
+//! Enrolment keys and tokens.
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::ids::{Digest, TokenId};

@@ -1,4 +1,4 @@
-//! Events in commit order, and what is kept how long.
+//! Events in commit order, and how long rows are kept.
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::v1;

@@ -1,4 +1,4 @@
-//! A store with a database of its own and the words to fill it.
+//! A store with a database of its own, and helpers to fill it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Orders for more devices than one statement can name.
+//! Deployments to more devices than one SQL statement has parameters for.
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{ids::AttemptId, v1::Disposition};

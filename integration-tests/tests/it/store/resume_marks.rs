@@ -1,5 +1,5 @@
-//! Up to where the outcomes of a journal are recorded, and what a device that is ahead of the rows
-//! teaches them.
+//! The resume mark: up to which outcome a journal is recorded, and what a restored database learns
+//! from a device that is ahead of it.
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{

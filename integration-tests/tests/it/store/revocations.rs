@@ -1,5 +1,5 @@
-//! What a revoked key says is not written down, whoever proves to hold one is told why, and
-//! replicas hear of it.
+//! Revoked keys: their reports are not recorded, their holders are told why, and replicas hear of
+//! it.
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{

@@ -1,4 +1,4 @@
-//! Taking a deployment back, as rows: who goes where, and why others do not.
+//! Rollback plans: which release each device returns to, and why some cannot.
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::v1::FailureReason;

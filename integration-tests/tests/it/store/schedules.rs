@@ -1,4 +1,4 @@
-//! When attempts become due: starts, windows, spreads and deadlines, with a clock the test moves.
+//! Schedules: starts, windows, spreads and deadlines, with a clock that the test moves.
 
 use std::time::Duration;
 

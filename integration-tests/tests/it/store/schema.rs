@@ -1,4 +1,4 @@
-//! The schema goes forwards and backwards.
+//! Migrations, and errors of the database.
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_migrations::Migrator;

@@ -1,4 +1,4 @@
-//! Numbers of sessions, copies of devices, and what an agent's list of attempts settles.
+//! Sessions in the database: epochs, copies, and the list of attempts in a Hello.
 
 use std::time::Duration;
 

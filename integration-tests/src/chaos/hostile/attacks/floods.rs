@@ -17,10 +17,10 @@ use super::super::{
 
 const PATH: &str = "/kernex.v1.DeviceService/GetDevice";
 
-/// Frames sent in one go.
+/// Frames sent at once.
 const AT_ONCE: usize = 100;
 
-/// Between two goes: ten thousand frames a second.
+/// Pause between two bursts: ten thousand frames a second.
 const BETWEEN: Duration = Duration::from_millis(10);
 
 /// The largest frame a server takes that has not said otherwise.

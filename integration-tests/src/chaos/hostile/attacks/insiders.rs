@@ -24,10 +24,10 @@ const DEVICES: &str = "/kernex.v1.DeviceService/WatchDevices";
 const EVENTS: &str = "/kernex.v1.EventService/WatchEvents";
 const UPLOAD: &str = "/kernex.v1.BundleService/UploadBundle";
 
-/// How long one try holds what it holds, unless it is thrown out.
+/// How long an attacker holds its connection, unless the server ends it.
 const HELD: Duration = Duration::from_secs(60);
 
-/// The window of a client that wants answers.
+/// The window of a client that reads answers.
 const WINDOW: u32 = 65_535;
 
 /// Between two messages of a device: a thousand a second.
@@ -85,7 +85,7 @@ pub(super) async fn idle_uploads(target: &Target, _: usize) {
     let _ = wire.during(uploading).await;
 }
 
-/// Noise that never ends.
+/// An endless body of random bytes.
 pub(super) async fn endless_upload(target: &Target, _: usize) {
     let bearer = [("authorization", format!("Bearer {}", target.operator))];
     let Ok(mut wire) = target.wire(WINDOW).await else {

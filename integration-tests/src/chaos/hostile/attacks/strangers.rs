@@ -17,13 +17,13 @@ const SESSION: &str = "/kernex.v1.AgentService/DeviceSession";
 const WHO_AM_I: &str = "/kernex.v1.AccessService/WhoAmI";
 const HEALTH: &str = "/grpc.health.v1.Health/Watch";
 
-/// How long one try holds what it holds, unless it is thrown out.
+/// How long an attacker holds its connection, unless the server ends it.
 const HELD: Duration = Duration::from_secs(60);
 
 /// Between two guesses of one guesser.
 const GUESS: Duration = Duration::from_millis(2);
 
-/// The window of a client that wants answers.
+/// The window of a client that reads answers.
 const WINDOW: u32 = 65_535;
 
 pub(super) async fn silent_tcp(target: &Target, _: usize) {

@@ -7,19 +7,19 @@ use std::{
 
 use kernex_proto::v1::Welcome;
 
-use super::Pace;
+use super::HeartbeatPace;
 
 /// When heartbeats are due, and the ones on their way.
 #[derive(Debug)]
-pub(super) struct Beats {
+pub(super) struct Heartbeats {
     seq: u64,
     pub(super) interval: Option<Duration>,
     pub(super) next: Instant,
     on_their_way: VecDeque<(u64, Instant)>,
 }
 
-impl Beats {
-    pub(super) fn new(welcome: &Welcome, pace: Pace) -> Self {
+impl Heartbeats {
+    pub(super) fn new(welcome: &Welcome, pace: HeartbeatPace) -> Self {
         let mut beats = Self {
             seq: 0,
             interval: None,
@@ -31,11 +31,11 @@ impl Beats {
     }
 
     /// The first one comes at a random moment, so that a fleet's beats are spread.
-    pub(super) fn set(&mut self, welcome: &Welcome, pace: Pace) {
+    pub(super) fn set(&mut self, welcome: &Welcome, pace: HeartbeatPace) {
         self.interval = match pace {
-            Pace::Asked => Some(Duration::from_millis(welcome.heartbeat_interval_ms)),
-            Pace::Every(interval) => Some(interval),
-            Pace::Closed | Pace::Never => None,
+            HeartbeatPace::Asked => Some(Duration::from_millis(welcome.heartbeat_interval_ms)),
+            HeartbeatPace::Every(interval) => Some(interval),
+            HeartbeatPace::Closed | HeartbeatPace::Never => None,
         };
         if let Some(interval) = self.interval {
             self.next = Instant::now() + interval.mul_f64(rand::random());

@@ -10,12 +10,12 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Bytes that wait for the road. Who comes when it is full waits outside, in turn.
+/// Most bytes that wait. A sender that finds the queue full waits for its turn.
 const QUEUE: usize = 32 * 1024;
 
-/// One direction.
+/// The limited rate and the queue of one direction.
 #[derive(Debug)]
-pub(super) struct Road {
+pub(super) struct Throttle {
     /// Bytes a second; 0 is as fast as it goes.
     rate: watch::Receiver<u64>,
     queue: Arc<Semaphore>,
@@ -25,12 +25,12 @@ pub(super) struct Road {
 
 /// A place in the queue, and when it ends.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(super) struct QueuePlace {
     _place: OwnedSemaphorePermit,
     passes: Instant,
 }
 
-impl Road {
+impl Throttle {
     pub(super) fn new(rate: watch::Receiver<u64>) -> Self {
         Self {
             rate,
@@ -45,7 +45,7 @@ impl Road {
     }
 
     /// Waits for room in the queue; none is needed where no rate is kept to.
-    pub(super) async fn enter(&self, bytes: u32) -> Option<Ticket> {
+    pub(super) async fn enter(&self, bytes: u32) -> Option<QueuePlace> {
         if !self.is_slow() {
             return None;
         }
@@ -57,7 +57,7 @@ impl Road {
         let mut free = self.free.lock();
         let takes = Duration::from_secs(u64::from(bytes)).checked_div(rate)?;
         *free = (*free).max(Instant::now()) + takes;
-        Some(Ticket {
+        Some(QueuePlace {
             _place: place,
             passes: *free,
         })
@@ -69,7 +69,7 @@ impl Road {
     }
 }
 
-impl Ticket {
+impl QueuePlace {
     /// Waits until the bytes have passed, or until no rate is kept to any more.
     pub(super) async fn travelled(self, rate: &mut watch::Receiver<u64>) {
         tokio::select! {
@@ -83,29 +83,29 @@ impl Ticket {
 mod tests {
     use super::*;
 
-    fn road(rate: u64) -> (watch::Sender<u64>, Road) {
+    fn throttle(rate: u64) -> (watch::Sender<u64>, Throttle) {
         let (sender, rate) = watch::channel(rate);
-        (sender, Road::new(rate))
+        (sender, Throttle::new(rate))
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_comes_last_waits_for_what_is_in_the_queue_and_no_longer() {
-        let (_rate, road) = road(32 * 1024);
+        let (_rate, throttle) = throttle(32 * 1024);
         let begun = Instant::now();
         // Fills the queue, and would go on.
         let mut bulk = Vec::new();
         for _ in 0..QUEUE / 1024 {
-            bulk.push(road.enter(1024).await.expect("a rate is kept to"));
+            bulk.push(throttle.enter(1024).await.expect("a rate is kept to"));
         }
-        let mut rate = road.rate.clone();
+        let mut rate = throttle.rate.clone();
         let others = async {
-            for ticket in bulk {
-                ticket.travelled(&mut rate).await;
+            for place in bulk {
+                place.travelled(&mut rate).await;
             }
         };
         let control = async {
-            let ticket = road.enter(100).await.expect("a rate is kept to");
-            ticket.travelled(&mut road.rate.clone()).await;
+            let place = throttle.enter(100).await.expect("a rate is kept to");
+            place.travelled(&mut throttle.rate.clone()).await;
             begun.elapsed()
         };
         let ((), took) = tokio::join!(others, control);
@@ -115,14 +115,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_waits_passes_when_the_rate_is_lifted() {
-        let (rate, road) = road(1);
-        let ticket = road.enter(1024).await.expect("a rate is kept to");
+        let (rate, throttle) = throttle(1);
+        let place = throttle.enter(1024).await.expect("a rate is kept to");
         let begun = Instant::now();
-        let mut seen = road.rate.clone();
+        let mut seen = throttle.rate.clone();
         let lift = async { rate.send_replace(0) };
-        tokio::join!(ticket.travelled(&mut seen), lift);
-        road.clear();
+        tokio::join!(place.travelled(&mut seen), lift);
+        throttle.clear();
         assert_eq!(begun.elapsed(), Duration::ZERO);
-        assert!(road.enter(1024).await.is_none(), "no rate is kept to");
+        assert!(throttle.enter(1024).await.is_none(), "no rate is kept to");
     }
 }

@@ -1,4 +1,4 @@
-//! What a fleet is told to do, before it starts and while it runs.
+//! Options of a fleet: how agents send heartbeats, answer deploys and reconnect.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 
 /// When an agent sends its heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum HeartbeatPace {
     /// As often as Welcome asks for.
     Asked,
     /// At this interval, whatever the server does: open loop.
@@ -19,7 +19,7 @@ pub enum Pace {
 
 /// What an agent does with a deploy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deploys {
+pub enum DeployBehaviour {
     /// Accepts it and reports that it succeeded.
     Succeed,
     /// Accepts it and leaves it running.
@@ -59,9 +59,9 @@ impl Backoff {
 #[derive(Debug, Clone)]
 pub struct Options {
     /// When heartbeats are sent.
-    pub pace: Pace,
+    pub pace: HeartbeatPace,
     /// What becomes of deploys.
-    pub deploys: Deploys,
+    pub deploys: DeployBehaviour,
     /// How agents come back.
     pub backoff: Backoff,
     /// First connections are spread over this time.
@@ -75,8 +75,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            pace: Pace::Asked,
-            deploys: Deploys::Succeed,
+            pace: HeartbeatPace::Asked,
+            deploys: DeployBehaviour::Succeed,
             backoff: Backoff::default(),
             spread: Duration::ZERO,
             openings: Semaphore::MAX_PERMITS,
@@ -84,15 +84,15 @@ impl Default for Options {
     }
 }
 
-/// What all agents look at while they run.
+/// What all agents of a fleet do; changed while they run.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Orders {
+pub(super) struct Behaviour {
     pub(super) cuts: u64,
-    pub(super) pace: Pace,
-    pub(super) deploys: Deploys,
+    pub(super) pace: HeartbeatPace,
+    pub(super) deploys: DeployBehaviour,
 }
 
-impl Orders {
+impl Behaviour {
     pub(super) fn new(options: &Options) -> Self {
         Self {
             cuts: 0,

@@ -10,21 +10,21 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Figures, World,
     kills::{broken, watch},
-    rows::Rows,
+    rows::RawDatabase,
     traffic::Traffic,
-    world::Closings,
+    world::ClosedAttempts,
 };
 use crate::chaos::Failure;
 
-/// Work that goes on until [`Load::end`].
+/// Operators who deploy, until [`Workload::end`].
 #[derive(Debug)]
-pub struct Load {
+pub struct Workload {
     over: CancellationToken,
     orders: JoinSet<usize>,
-    watching: JoinSet<Closings>,
+    watching: JoinSet<ClosedAttempts>,
 }
 
-impl Load {
+impl Workload {
     /// Has so many operators deploy at once.
     pub fn begin(world: &mut World, operators: usize) -> Self {
         let over = CancellationToken::new();
@@ -34,7 +34,7 @@ impl Load {
         }
         let mut watching = JoinSet::new();
         watching.spawn(watch(
-            Rows::of(&world.server),
+            RawDatabase::of(&world.server),
             std::mem::take(&mut world.closings),
             over.clone(),
         ));
