@@ -85,7 +85,8 @@ impl Fleet {
         let (agents, room) = (roster.identities.len(), room());
         if agents > room {
             return Err(io::Error::other(format!(
-                "{agents} agents need as many descriptors and this process may open {room}; raise the hard limit (ulimit -Hn)"
+                "{agents} agents need as many descriptors and this process may open {room}; \
+                 raise the hard limit (ulimit -Hn)"
             )));
         }
         let counters = Arc::<Counters>::default();

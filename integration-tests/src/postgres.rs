@@ -183,7 +183,8 @@ pub async fn duplicate(url: &str, name: &str) -> Result<String, sqlx::Error> {
         format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
         // Backends of a server that was killed take a moment to notice; a second of patience each.
         format!(
-            "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = '{original}'"
+            "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity \
+             WHERE datname = '{original}'"
         ),
         format!("CREATE DATABASE {name} TEMPLATE {original}"),
     ];

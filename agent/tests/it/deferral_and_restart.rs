@@ -238,7 +238,8 @@ async fn a_restart_that_comes_too_late_is_a_failure_and_the_device_goes_back() {
     );
     assert_eq!(
         outcome.message,
-        "the restart that deploy.script asked for did not come within the execution time; went back to good"
+        "the restart that deploy.script asked for did not come within the execution time; \
+         went back to good"
     );
     assert_eq!(bench.witnessed(), "script\n", "nothing went on");
     assert_eq!(bench.current().as_deref(), Some("good"));

@@ -20,10 +20,11 @@ async fn a_deploy_runs_its_steps_in_order_and_reports_what_is_active() {
         let witness = witness.display();
         format!("echo {step} $KERNEX_STEP $(readlink ../../current || echo none) >> {witness}")
     };
+    let hello = "echo hello from $KERNEX_DEVICE_NAME $KERNEX_DEPLOYMENT_ID";
     let bundle = bench.archive(&json!({
         "version": "1.0",
         "hooks": {"pre": line("pre"), "post": line("post")},
-        "deploy": {"script": format!("{}; echo hello from $KERNEX_DEVICE_NAME $KERNEX_DEPLOYMENT_ID", line("script"))},
+        "deploy": {"script": format!("{}; {hello}", line("script"))},
     }));
     let digest = bench.server.serve(&bundle, &[]);
     let id = attempt();

@@ -126,7 +126,8 @@ async fn going_back_that_is_stopped_leaves_its_script_unfinished_and_says_so() {
         assert_eq!(outcome.reason(), FailureReason::RollbackFailed);
         assert!(
             outcome.message.ends_with(
-                "going back to good failed: rollback.script was stopped by an operator and is unfinished"
+                "going back to good failed: rollback.script was stopped by an operator \
+                 and is unfinished"
             ),
             "{outcome:?}"
         );

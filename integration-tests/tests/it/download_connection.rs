@@ -16,7 +16,7 @@ use kernex_integration_tests::{
 use kernex_proto::v1::{Bundle, DeploymentResult};
 
 /// A server, an agent behind a link of its own, and a bundle of so many megabytes.
-struct Site {
+struct Setup {
     server: TestServer,
     operator: Operator,
     proxy: Proxy,
@@ -24,7 +24,7 @@ struct Site {
     bundle: Bundle,
 }
 
-impl Site {
+impl Setup {
     async fn new(database: Database, megabytes: usize) -> Self {
         Self::with(database, megabytes, AgentOptions::named("edge-1")).await
     }
@@ -76,15 +76,15 @@ both_databases![
 ];
 
 async fn a_halt_overtakes_a_download_on_a_narrow_link(database: Database) {
-    let site = Site::new(database, 20).await;
+    let setup = Setup::new(database, 20).await;
     // Whole it would take more than two minutes.
-    site.proxy.throttle(150_000);
-    let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
-    site.until_downloaded(1 << 20).await;
-    let before = site.proxy.bytes_down();
+    setup.proxy.throttle(150_000);
+    let id = setup.operator.deploy(&setup.bundle, &["edge-1"]).await;
+    setup.until_downloaded(1 << 20).await;
+    let before = setup.proxy.bytes_down();
     let halted =
-        Ctl::on(&site.server).json(&["deployment", "halt", &id, "--yes", "--timeout", "60s"]);
-    let passed = site.proxy.bytes_down() - before;
+        Ctl::on(&setup.server).json(&["deployment", "halt", &id, "--yes", "--timeout", "60s"]);
+    let passed = setup.proxy.bytes_down() - before;
     assert_eq!(halted[0]["acknowledged"], true, "{halted}");
     assert_eq!(halted[0]["state"], "cancelled", "{halted}");
     // What passes is the clock here: a second is 150 kB, and a busy machine takes some.
@@ -95,7 +95,7 @@ async fn a_halt_overtakes_a_download_on_a_narrow_link(database: Database) {
 }
 
 async fn heartbeats_go_on_while_a_slow_link_is_full_of_a_download(database: Database) {
-    let site = Site::new(database, 20).await;
+    let setup = Setup::new(database, 20).await;
     let impatient = [
         "config",
         "set",
@@ -105,29 +105,30 @@ async fn heartbeats_go_on_while_a_slow_link_is_full_of_a_download(database: Data
         "--silence",
         "10s",
     ];
-    let _ = Ctl::on(&site.server).ok(&impatient);
+    let _ = Ctl::on(&setup.server).ok(&impatient);
     wait_for("the agent to be impatient", || async {
         seen(
-            site.agent
+            setup
+                .agent
                 .process()
                 .has_said("took the configuration over", 0),
             (),
         )
     })
     .await;
-    let before = site.agent.process().said();
-    site.proxy.throttle(40_000);
-    let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
-    site.until_downloaded(256 << 10).await;
-    let seen_at = site.operator.device("edge-1").await.last_seen;
+    let before = setup.agent.process().said();
+    setup.proxy.throttle(40_000);
+    let id = setup.operator.deploy(&setup.bundle, &["edge-1"]).await;
+    setup.until_downloaded(256 << 10).await;
+    let seen_at = setup.operator.device("edge-1").await.last_seen;
     // Longer than the agent waits for a word of the server.
-    site.until_downloaded(768 << 10).await;
-    let device = site.operator.online("edge-1").await;
+    setup.until_downloaded(768 << 10).await;
+    let device = setup.operator.online("edge-1").await;
     assert!(
         device.last_seen.map(|at| at.seconds) > seen_at.map(|at| at.seconds),
         "{device:?}"
     );
-    let log = site.agent.process();
+    let log = setup.agent.process();
     assert!(
         !log.has_said("session open", before),
         "the session was lost: {}",
@@ -138,44 +139,45 @@ async fn heartbeats_go_on_while_a_slow_link_is_full_of_a_download(database: Data
         "{}",
         log.tail()
     );
-    site.proxy.throttle(0);
+    setup.proxy.throttle(0);
     assert_eq!(
-        site.operator.finished(&id).await.result(),
+        setup.operator.finished(&id).await.result(),
         DeploymentResult::Succeeded
     );
 }
 
 async fn a_download_has_a_connection_of_its_own_while_it_lasts(database: Database) {
-    let site = Site::new(database, 4).await;
-    assert_eq!(site.proxy.open(), 1, "the session's");
-    site.proxy.throttle(400_000);
-    let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
-    site.until_downloaded(512 << 10).await;
-    assert_eq!(site.proxy.open(), 2, "the session's and the download's");
-    site.proxy.throttle(0);
+    let setup = Setup::new(database, 4).await;
+    assert_eq!(setup.proxy.open(), 1, "the session's");
+    setup.proxy.throttle(400_000);
+    let id = setup.operator.deploy(&setup.bundle, &["edge-1"]).await;
+    setup.until_downloaded(512 << 10).await;
+    assert_eq!(setup.proxy.open(), 2, "the session's and the download's");
+    setup.proxy.throttle(0);
     assert_eq!(
-        site.operator.finished(&id).await.result(),
+        setup.operator.finished(&id).await.result(),
         DeploymentResult::Succeeded
     );
     wait_for("the download's connection to be closed", || async {
-        seen(site.proxy.open() == 1, site.proxy.open())
+        seen(setup.proxy.open() == 1, setup.proxy.open())
     })
     .await;
 }
 
 async fn a_download_resumes_after_its_connection_is_lost_and_the_session_stays(database: Database) {
     const SIZE: u64 = 8 << 20;
-    let site = Site::new(database, 8).await;
-    let before = (site.agent.process().said(), site.proxy.bytes_down());
-    site.proxy.throttle(1 << 20);
-    let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
+    let setup = Setup::new(database, 8).await;
+    let before = (setup.agent.process().said(), setup.proxy.bytes_down());
+    setup.proxy.throttle(1 << 20);
+    let id = setup.operator.deploy(&setup.bundle, &["edge-1"]).await;
     for part in [SIZE / 4, SIZE / 2] {
-        site.until_downloaded(part).await;
-        site.proxy.drop_newest();
+        setup.until_downloaded(part).await;
+        setup.proxy.drop_newest();
     }
     wait_for("the download to be cut", || async {
         seen(
-            site.agent
+            setup
+                .agent
                 .process()
                 .has_said("the download was cut", before.0),
             (),
@@ -183,12 +185,12 @@ async fn a_download_resumes_after_its_connection_is_lost_and_the_session_stays(d
     })
     .await;
     assert_eq!(
-        site.operator.finished(&id).await.result(),
+        setup.operator.finished(&id).await.result(),
         DeploymentResult::Succeeded
     );
-    let log = site.agent.process();
+    let log = setup.agent.process();
     assert!(!log.has_said("session open", before.0), "{}", log.tail());
-    let passed = site.proxy.bytes_down() - before.1;
+    let passed = setup.proxy.bytes_down() - before.1;
     assert!(
         passed < SIZE * 13 / 10,
         "{passed} bytes for a bundle of {SIZE}: it was not taken up where it was"
@@ -197,11 +199,11 @@ async fn a_download_resumes_after_its_connection_is_lost_and_the_session_stays(d
 
 async fn a_download_keeps_to_the_rate_limit_of_the_device(database: Database) {
     let limited = AgentOptions::named("edge-1").env("KERNEX_AGENT_MAX_DOWNLOAD_RATE", "1MiB");
-    let site = Site::with(database, 4, limited).await;
+    let setup = Setup::with(database, 4, limited).await;
     let begun = Instant::now();
-    let id = site.operator.deploy(&site.bundle, &["edge-1"]).await;
+    let id = setup.operator.deploy(&setup.bundle, &["edge-1"]).await;
     assert_eq!(
-        site.operator.finished(&id).await.result(),
+        setup.operator.finished(&id).await.result(),
         DeploymentResult::Succeeded
     );
     // It may be slower on a busy machine, never faster; one window is not held back.

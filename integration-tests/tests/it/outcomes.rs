@@ -15,8 +15,8 @@ use kernex_proto::{
 };
 use tonic::Code;
 
-/// A device with an open session that was told to deploy, and the order.
-struct Told {
+/// A device with an open session that got a deploy command.
+struct Setup {
     server: TestServer,
     operator: Operator,
     device: RawIdentity,
@@ -26,7 +26,7 @@ struct Told {
     deploy: Deploy,
 }
 
-async fn told(database: kernex_integration_tests::Database) -> Told {
+async fn setup(database: kernex_integration_tests::Database) -> Setup {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let mut device = server.raw_device("edge-1").await;
@@ -36,7 +36,7 @@ async fn told(database: kernex_integration_tests::Database) -> Told {
         .await;
     let deployment = operator.deploy(&bundle, &["edge-1"]).await;
     let (command, deploy) = session.deploy_command().await;
-    Told {
+    Setup {
         server,
         operator,
         device,
@@ -63,18 +63,19 @@ both_databases![
 ];
 
 async fn a_successful_outcome_finishes_the_deployment(database: Database) {
-    let mut told = told(database).await;
+    let mut setup = setup(database).await;
     assert_eq!(
-        told.session.accept(&told.command, 1).await,
+        setup.session.accept(&setup.command, 1).await,
         Disposition::Applied
     );
     assert_eq!(
-        told.operator.target(&told.deployment).await.state(),
+        setup.operator.target(&setup.deployment).await.state(),
         AttemptState::Accepted
     );
-    told.session
+    setup
+        .session
         .send(up::Message::Report(Report {
-            attempt: told.command.attempt.clone(),
+            attempt: setup.command.attempt.clone(),
             event: Some(report::Event::Progress(Progress {
                 step: Step::Download.into(),
                 bytes_done: 10,
@@ -84,24 +85,24 @@ async fn a_successful_outcome_finishes_the_deployment(database: Database) {
             ..Default::default()
         }))
         .await;
-    let target = told
+    let target = setup
         .operator
-        .target_in(&told.deployment, &[AttemptState::Running])
+        .target_in(&setup.deployment, &[AttemptState::Running])
         .await;
     assert_eq!(target.progress.unwrap().step(), Step::Download);
-    let outcome = succeeded(&told.deploy);
+    let outcome = succeeded(&setup.deploy);
     assert_eq!(
-        told.session.outcome(&told.command, 2, outcome).await,
+        setup.session.outcome(&setup.command, 2, outcome).await,
         Disposition::Applied
     );
-    let deployment = told.operator.finished(&told.deployment).await;
+    let deployment = setup.operator.finished(&setup.deployment).await;
     assert_eq!(deployment.result(), DeploymentResult::Succeeded);
-    let device = told.operator.device("edge-1").await;
-    assert_eq!(device.releases[0].digest, told.deploy.digest);
+    let device = setup.operator.device("edge-1").await;
+    assert_eq!(device.releases[0].digest, setup.deploy.digest);
 }
 
 async fn a_failed_outcome_finishes_the_deployment_with_its_detail(database: Database) {
-    let mut told = told(database).await;
+    let mut setup = setup(database).await;
     let outcome = Outcome {
         exit_code: Some(7),
         output_tail: "the last words\n".into(),
@@ -109,14 +110,14 @@ async fn a_failed_outcome_finishes_the_deployment_with_its_detail(database: Data
     };
     // Accepted may get lost on the way: an outcome jumps forward from any open state.
     assert_eq!(
-        told.session.outcome(&told.command, 1, outcome).await,
+        setup.session.outcome(&setup.command, 1, outcome).await,
         Disposition::Applied
     );
     assert_eq!(
-        told.operator.finished(&told.deployment).await.result(),
+        setup.operator.finished(&setup.deployment).await.result(),
         DeploymentResult::Failed
     );
-    let target = told.operator.target(&told.deployment).await;
+    let target = setup.operator.target(&setup.deployment).await;
     assert_eq!(
         (target.state(), target.reason()),
         (AttemptState::Failed, FailureReason::ScriptFailed)
@@ -124,13 +125,13 @@ async fn a_failed_outcome_finishes_the_deployment_with_its_detail(database: Data
     assert_eq!(target.exit_code, Some(7));
     assert_eq!(target.message, "deploy.script exited with 7");
     assert_eq!(target.output_tail, "the last words\n");
-    assert!(told.operator.device("edge-1").await.releases.is_empty());
+    assert!(setup.operator.device("edge-1").await.releases.is_empty());
 }
 
 async fn an_invalid_outcome_is_refused(database: Database) {
-    let mut told = told(database).await;
-    told.session.accept(&told.command, 1).await;
-    let before = told.operator.target(&told.deployment).await;
+    let mut setup = setup(database).await;
+    setup.session.accept(&setup.command, 1).await;
+    let before = setup.operator.target(&setup.deployment).await;
     let running = Outcome {
         state: AttemptState::Running.into(),
         ..Default::default()
@@ -148,41 +149,42 @@ async fn an_invalid_outcome_is_refused(database: Database) {
         ..Default::default()
     };
     for (seq, outcome) in (2..).zip([running, expired, no_reason, unknown, Outcome::default()]) {
-        let disposition = told
+        let disposition = setup
             .session
-            .outcome(&told.command, seq, outcome.clone())
+            .outcome(&setup.command, seq, outcome.clone())
             .await;
         assert_eq!(disposition, Disposition::Refused, "{outcome:?}");
     }
     assert_eq!(
-        told.operator.target(&told.deployment).await,
+        setup.operator.target(&setup.deployment).await,
         before,
         "nothing changed"
     );
-    let outcome = succeeded(&told.deploy);
+    let outcome = succeeded(&setup.deploy);
     assert_eq!(
-        told.session.outcome(&told.command, 9, outcome).await,
+        setup.session.outcome(&setup.command, 9, outcome).await,
         Disposition::Applied
     );
 }
 
 async fn the_same_outcome_twice_is_applied_once(database: Database) {
-    let mut told = told(database).await;
-    let outcome = succeeded(&told.deploy);
-    told.session.accept(&told.command, 1).await;
+    let mut setup = setup(database).await;
+    let outcome = succeeded(&setup.deploy);
+    setup.session.accept(&setup.command, 1).await;
     assert_eq!(
-        told.session
-            .outcome(&told.command, 2, outcome.clone())
+        setup
+            .session
+            .outcome(&setup.command, 2, outcome.clone())
             .await,
         Disposition::Applied
     );
-    let after = told.operator.target(&told.deployment).await;
-    let mut session = told.device.connect(&told.server).await;
+    let after = setup.operator.target(&setup.deployment).await;
+    let mut session = setup.device.connect(&setup.server).await;
     assert_eq!(
-        session.outcome(&told.command, 2, outcome).await,
+        session.outcome(&setup.command, 2, outcome).await,
         Disposition::Duplicate
     );
-    assert_eq!(told.operator.target(&told.deployment).await, after);
+    assert_eq!(setup.operator.target(&setup.deployment).await, after);
 }
 
 async fn an_outcome_after_the_deadline_is_kept_as_late(database: Database) {
@@ -228,25 +230,25 @@ async fn an_outcome_after_the_deadline_is_kept_as_late(database: Database) {
 }
 
 async fn the_report_of_a_device_that_is_not_a_target_is_refused(database: Database) {
-    let told = told(database).await;
-    let mut other = told.server.raw_device("edge-2").await;
-    let mut session = other.connect(&told.server).await;
-    let outcome = succeeded(&told.deploy);
+    let setup = setup(database).await;
+    let mut other = setup.server.raw_device("edge-2").await;
+    let mut session = other.connect(&setup.server).await;
+    let outcome = succeeded(&setup.deploy);
     assert_eq!(
-        session.outcome(&told.command, 1, outcome).await,
+        session.outcome(&setup.command, 1, outcome).await,
         Disposition::Refused
     );
-    let target = told.operator.target(&told.deployment).await;
+    let target = setup.operator.target(&setup.deployment).await;
     assert!(
         matches!(target.state(), AttemptState::Pending | AttemptState::Sent),
         "{target:?}"
     );
     session.heartbeat(1).await;
-    let refused = session.download(&told.deploy.digest, 0).await.unwrap_err();
+    let refused = session.download(&setup.deploy.digest, 0).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
-    let token = told.session.welcome.session_token.clone();
+    let token = setup.session.welcome.session_token.clone();
     let borrowed = session
-        .download_as(&token, &told.deploy.digest, 0)
+        .download_as(&token, &setup.deploy.digest, 0)
         .await
         .unwrap_err();
     assert_eq!(
@@ -255,16 +257,20 @@ async fn the_report_of_a_device_that_is_not_a_target_is_refused(database: Databa
         "the token is another device's"
     );
     session.heartbeat(2).await;
-    assert!(told.operator.device("edge-2").await.releases.is_empty());
+    assert!(setup.operator.device("edge-2").await.releases.is_empty());
 }
 
 async fn downloads_end_with_the_attempt_and_with_the_session(database: Database) {
-    let mut told = told(database).await;
-    told.session.download(&told.deploy.digest, 0).await.unwrap();
-    let old_token = told.session.welcome.session_token.clone();
-    let mut session = told.device.connect(&told.server).await;
+    let mut setup = setup(database).await;
+    setup
+        .session
+        .download(&setup.deploy.digest, 0)
+        .await
+        .unwrap();
+    let old_token = setup.session.welcome.session_token.clone();
+    let mut session = setup.device.connect(&setup.server).await;
     let refused = session
-        .download_as(&old_token, &told.deploy.digest, 0)
+        .download_as(&old_token, &setup.deploy.digest, 0)
         .await
         .unwrap_err();
     assert_eq!(
@@ -272,11 +278,11 @@ async fn downloads_end_with_the_attempt_and_with_the_session(database: Database)
         Code::Unauthenticated,
         "the token died with its session"
     );
-    session.download(&told.deploy.digest, 0).await.unwrap();
+    session.download(&setup.deploy.digest, 0).await.unwrap();
     session
-        .outcome(&told.command, 1, succeeded(&told.deploy))
+        .outcome(&setup.command, 1, succeeded(&setup.deploy))
         .await;
-    let refused = session.download(&told.deploy.digest, 0).await.unwrap_err();
+    let refused = session.download(&setup.deploy.digest, 0).await.unwrap_err();
     assert_eq!(
         refused.code(),
         Code::PermissionDenied,
@@ -285,7 +291,7 @@ async fn downloads_end_with_the_attempt_and_with_the_session(database: Database)
 }
 
 async fn a_report_of_an_unknown_attempt_is_acknowledged_and_kept_aside(database: Database) {
-    let mut told = told(database).await;
+    let mut setup = setup(database).await;
     let stranger = AttemptId {
         target: TargetId::generate(),
         number: 1,
@@ -294,13 +300,13 @@ async fn a_report_of_an_unknown_attempt_is_acknowledged_and_kept_aside(database:
         attempt: Some(stranger.into()),
         ..Default::default()
     };
-    let outcome = succeeded(&told.deploy);
+    let outcome = succeeded(&setup.deploy);
     assert_eq!(
-        told.session.outcome(&stranger, 1, outcome.clone()).await,
+        setup.session.outcome(&stranger, 1, outcome.clone()).await,
         Disposition::Unknown
     );
     // The target exists, the number does not: as after a database was restored.
-    let known = told.command.attempt.clone().unwrap();
+    let known = setup.command.attempt.clone().unwrap();
     let later = AttemptRef {
         attempt: 9,
         ..known
@@ -310,22 +316,22 @@ async fn a_report_of_an_unknown_attempt_is_acknowledged_and_kept_aside(database:
         ..Default::default()
     };
     assert_eq!(
-        told.session.outcome(&later, 2, outcome).await,
+        setup.session.outcome(&later, 2, outcome).await,
         Disposition::Unknown
     );
-    told.session.heartbeat(1).await;
+    setup.session.heartbeat(1).await;
 }
 
 async fn an_accepted_attempt_missing_from_the_journal_is_closed(database: Database) {
-    let mut told = told(database).await;
-    told.session.accept(&told.command, 1).await;
-    drop(told.session);
+    let mut setup = setup(database).await;
+    setup.session.accept(&setup.command, 1).await;
+    drop(setup.session);
     // A new journal that knows nothing of it: the disk was wiped.
-    told.device.journal = kernex_proto::ids::JournalId::generate();
-    let mut session = told.device.connect(&told.server).await;
+    setup.device.journal = kernex_proto::ids::JournalId::generate();
+    let mut session = setup.device.connect(&setup.server).await;
     session.heartbeat(1).await;
-    told.operator.finished(&told.deployment).await;
-    let target = told.operator.target(&told.deployment).await;
+    setup.operator.finished(&setup.deployment).await;
+    let target = setup.operator.target(&setup.deployment).await;
     assert_eq!(
         (target.state(), target.reason()),
         (AttemptState::Failed, FailureReason::JournalLost)
@@ -333,15 +339,15 @@ async fn an_accepted_attempt_missing_from_the_journal_is_closed(database: Databa
 }
 
 async fn an_attempt_in_the_journal_stays_open_over_reconnects(database: Database) {
-    let mut told = told(database).await;
-    told.session.accept(&told.command, 1).await;
-    drop(told.session);
-    let mut session = told
+    let mut setup = setup(database).await;
+    setup.session.accept(&setup.command, 1).await;
+    drop(setup.session);
+    let mut session = setup
         .device
-        .connect_holding(&told.server, &told.command, AttemptState::Running)
+        .connect_holding(&setup.server, &setup.command, AttemptState::Running)
         .await;
     session.heartbeat(1).await;
-    let target = told.operator.target(&told.deployment).await;
+    let target = setup.operator.target(&setup.deployment).await;
     assert!(
         matches!(
             target.state(),
@@ -349,38 +355,39 @@ async fn an_attempt_in_the_journal_stays_open_over_reconnects(database: Database
         ),
         "{target:?}"
     );
-    let outcome = succeeded(&told.deploy);
+    let outcome = succeeded(&setup.deploy);
     assert_eq!(
-        session.outcome(&told.command, 2, outcome).await,
+        session.outcome(&setup.command, 2, outcome).await,
         Disposition::Applied
     );
 }
 
 async fn a_command_that_was_not_accepted_is_pushed_again_in_the_next_session(database: Database) {
-    let mut told = told(database).await;
-    drop(told.session);
-    let mut session = told.device.connect(&told.server).await;
+    let mut setup = setup(database).await;
+    drop(setup.session);
+    let mut session = setup.device.connect(&setup.server).await;
     let (command, _) = session.deploy_command().await;
     assert_eq!(
-        command.attempt, told.command.attempt,
+        command.attempt, setup.command.attempt,
         "the same attempt, not a new one"
     );
     assert_eq!(command.epoch, session.welcome.epoch);
 }
 
 async fn an_unsupported_command_fails_its_attempt(database: Database) {
-    let mut told = told(database).await;
-    told.session
+    let mut setup = setup(database).await;
+    setup
+        .session
         .send(up::Message::Unsupported(kernex_proto::v1::Unsupported {
-            attempt: told.command.attempt.clone(),
+            attempt: setup.command.attempt.clone(),
             detail: "deploy is not for me".into(),
         }))
         .await;
-    told.operator.finished(&told.deployment).await;
-    let target = told.operator.target(&told.deployment).await;
+    setup.operator.finished(&setup.deployment).await;
+    let target = setup.operator.target(&setup.deployment).await;
     assert_eq!(
         (target.state(), target.reason()),
         (AttemptState::Failed, FailureReason::Unsupported)
     );
-    told.session.heartbeat(1).await;
+    setup.session.heartbeat(1).await;
 }

@@ -15,21 +15,21 @@ use kernex_proto::v1::{
 };
 
 /// Folders that scripts mount, and the end of those mounts: before anything is removed with them.
-struct Machine {
+struct Mounts {
     folder: tempfile::TempDir,
     state: PathBuf,
 }
 
-impl Machine {
+impl Mounts {
     fn new(agent: &TestAgent) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("data")).unwrap();
-        let machine = Self {
+        let mounts = Self {
             folder,
             state: agent.state.clone(),
         };
-        fs::write(machine.data().join("kept"), "kept").unwrap();
-        machine
+        fs::write(mounts.data().join("kept"), "kept").unwrap();
+        mounts
     }
 
     /// What the scripts mount.
@@ -77,7 +77,7 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
+impl Drop for Mounts {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for point in self.mounts().iter().rev() {
@@ -117,11 +117,11 @@ async fn a_failed_release_with_a_mount(database: Database) {
     let server = TestServer::start(database).await;
     let operator = server.operator();
     let agent = server.agent("edge-1").await;
-    let machine = Machine::new(&agent);
-    let script = machine.mounting("rootfs/data", "exit 3");
+    let mounts = Mounts::new(&agent);
+    let script = mounts.mounting("rootfs/data", "exit 3");
     let target = deploy(&operator, "1.0", &script).await;
     assert_eq!(target.reason(), FailureReason::ScriptFailed, "{target:?}");
-    machine.is_untouched();
+    mounts.is_untouched();
     let device = left(&operator, 1).await;
     let named = &device.leftovers.unwrap().named[0];
     assert!(
@@ -155,14 +155,14 @@ async fn a_failed_release_with_a_mount(database: Database) {
         4,
         "two beside the current one, and that"
     );
-    machine.unmount();
+    mounts.unmount();
     deploy(&operator, "6.0", "true").await;
     assert_eq!(left(&operator, 0).await.leftovers, None);
     wait_for("it to be removed", || async {
         seen(agent.releases("app").len() == 3, agent.releases("app"))
     })
     .await;
-    machine.is_untouched();
+    mounts.is_untouched();
     assert_eq!(trash(&agent.state), 0);
 }
 
@@ -193,24 +193,24 @@ async fn old_releases_stay_until_their_mounts_are_gone() {
     let server = TestServer::start(Database::Sqlite).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
-    let machine = Machine::new(&agent);
+    let mounts = Mounts::new(&agent);
     for version in ["1", "2", "3", "4", "5"] {
-        let target = deploy(&operator, version, &machine.mounting("d", "true")).await;
+        let target = deploy(&operator, version, &mounts.mounting("d", "true")).await;
         assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
     }
     left(&operator, 2).await;
-    machine.is_untouched();
+    mounts.is_untouched();
     assert_eq!(agent.releases("app").len(), 5);
     // A start looks again: what is still in the way still stays, what is not goes.
     agent.kill();
     agent.start_again();
     left(&operator, 2).await;
     agent.stop();
-    machine.unmount();
+    mounts.unmount();
     agent.start_again();
     left(&operator, 0).await;
     assert_eq!(agent.releases("app").len(), 3, "two beside the current one");
-    machine.is_untouched();
+    mounts.is_untouched();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -222,11 +222,11 @@ async fn a_release_with_a_mount_that_was_stopped_or_cut_off_is_left_alone() {
     let server = TestServer::start(Database::Sqlite).await;
     let operator = server.operator();
     let mut agent = server.agent("edge-1").await;
-    let machine = Machine::new(&agent);
-    let script = machine.mounting("d", "exec sleep 600.5");
+    let mounts = Mounts::new(&agent);
+    let script = mounts.mounting("d", "exec sleep 600.5");
 
     let halted = begin(&operator, "1.0", &script).await;
-    machine.has_begun().await;
+    mounts.has_begun().await;
     let request = HaltDeploymentRequest {
         deployment_id: halted.clone(),
         ..Default::default()
@@ -235,11 +235,11 @@ async fn a_release_with_a_mount_that_was_stopped_or_cut_off_is_left_alone() {
     let states = [AttemptState::Cancelled, AttemptState::Failed];
     operator.target_in(&halted, &states).await;
     left(&operator, 1).await;
-    machine.is_untouched();
+    mounts.is_untouched();
 
-    fs::remove_file(machine.begun()).unwrap();
+    fs::remove_file(mounts.begun()).unwrap();
     let cancelled = begin(&operator, "2.0", &script).await;
-    machine.has_begun().await;
+    mounts.has_begun().await;
     let request = CancelDeploymentRequest {
         deployment_id: cancelled.clone(),
         ..Default::default()
@@ -251,18 +251,18 @@ async fn a_release_with_a_mount_that_was_stopped_or_cut_off_is_left_alone() {
         .unwrap();
     operator.target_in(&cancelled, &states).await;
     left(&operator, 2).await;
-    machine.is_untouched();
+    mounts.is_untouched();
 
-    fs::remove_file(machine.begun()).unwrap();
+    fs::remove_file(mounts.begun()).unwrap();
     let cut_off = begin(&operator, "3.0", &script).await;
-    machine.has_begun().await;
+    mounts.has_begun().await;
     agent.kill();
     agent.start_again();
     let target = operator.target_in(&cut_off, &states).await;
     assert_eq!(target.reason(), FailureReason::Interrupted, "{target:?}");
     left(&operator, 3).await;
-    machine.is_untouched();
-    assert_eq!(machine.mounts().len(), 3);
+    mounts.is_untouched();
+    assert_eq!(mounts.mounts().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

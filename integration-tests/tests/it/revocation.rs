@@ -71,13 +71,13 @@ async fn replace(server: &TestServer, device: &str) -> RawIdentity {
 }
 
 /// An operator with a token of its own.
-struct Somebody {
+struct TokenHolder {
     operator: Operator,
     token_id: String,
     token: String,
 }
 
-async fn somebody(server: &TestServer, ttl_seconds: u64) -> Somebody {
+async fn token_holder(server: &TestServer, ttl_seconds: u64) -> TokenHolder {
     let request = CreateOperatorTokenRequest {
         name: "eve".into(),
         role: Role::Operator.into(),
@@ -90,7 +90,7 @@ async fn somebody(server: &TestServer, ttl_seconds: u64) -> Somebody {
         .create_operator_token(request)
         .await;
     let made = made.expect("a token is made").into_inner();
-    Somebody {
+    TokenHolder {
         operator: Operator::new(server.channel().await, &made.text),
         token_id: made.token_id,
         token: made.text,
@@ -119,7 +119,7 @@ struct Streams {
 
 impl Streams {
     /// Opens one call of each kind.
-    async fn open(server: &TestServer, eve: &Somebody, bundle: &str, deployment: &str) -> Self {
+    async fn open(server: &TestServer, eve: &TokenHolder, bundle: &str, deployment: &str) -> Self {
         let operator = &eve.operator;
         // On a connection of its own: what is not read holds back whatever else is on it.
         let fetching = Operator::new(server.channel().await, &eve.token);
@@ -460,7 +460,7 @@ async fn a_deletion_names_attempts_that_were_not_answered(database: Database) {
 async fn open_calls_of_a_token_end_when_it_is_revoked(database: Database) {
     let server = TestServer::start(database).await;
     let (bundle, deployment) = prepared(&server).await;
-    let eve = somebody(&server, 0).await;
+    let eve = token_holder(&server, 0).await;
     eve.operator.who_am_i().await.expect("the token works");
     let streams = Streams::open(&server, &eve, &bundle, &deployment).await;
     revoke(&server, &eve.token_id).await;
@@ -479,7 +479,7 @@ async fn open_calls_of_a_token_end_when_it_is_revoked(database: Database) {
 async fn open_calls_of_a_token_end_when_it_expires(database: Database) {
     let server = TestServer::start(database).await;
     let (bundle, deployment) = prepared(&server).await;
-    let eve = somebody(&server, 15).await;
+    let eve = token_holder(&server, 15).await;
     let streams = Streams::open(&server, &eve, &bundle, &deployment).await;
     for (what, status) in streams.ends().await {
         assert_eq!(status.code(), Code::Unauthenticated, "{what}: {status}");
@@ -552,7 +552,7 @@ async fn a_revocation_on_one_replica_ends_sessions_on_the_other() {
     let mut old = first.raw_device("edge-1").await;
     let mut session = old.connect(&second).await;
     session.heartbeat(1).await;
-    let eve = somebody(&second, 0).await;
+    let eve = token_holder(&second, 0).await;
     let events = WatchEventsRequest {
         from_now: true,
         ..Default::default()

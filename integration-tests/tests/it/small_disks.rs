@@ -68,7 +68,7 @@ async fn old_releases_make_room_for_a_bundle_that_needs_it_unpacked() {
     let _agent = server.agent_with(folder.path(), on_a_small_disk(&state));
     // Two of them are kept and fit beside each other; a third one does not.
     for version in ["1.0", "2.0", "3.0"] {
-        let deploy = server.bundle("app", inflating(version, 7).await);
+        let deploy = server.bundle("app", inflating(version, 8).await);
         let outcome = server.outcome_of(deploy).await;
         assert_eq!(
             outcome.state(),

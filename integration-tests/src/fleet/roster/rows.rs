@@ -99,7 +99,8 @@ pub(super) async fn copy(
         let mut statements = Vec::new();
         for copy in &COPIES {
             let columns = sqlx::query_scalar(
-                "SELECT column_name::text FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = $1",
+                "SELECT column_name::text FROM information_schema.columns \
+                 WHERE table_schema = current_schema() AND table_name = $1",
             );
             let columns: Vec<String> = columns.bind(copy.table).fetch_all(&mut db).await?;
             statements.push(copy.sql(&columns, |number| format!("${number}::uuid")));
