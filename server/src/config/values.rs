@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::ConfigError;
 
-/// Nothing is read yet: numbers are numbers, everything else is text.
+// No doc comment: clap would show it as what the command is about.
 #[derive(Debug, Default, Clone, Args, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Values {
