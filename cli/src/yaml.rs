@@ -57,8 +57,8 @@ mod tests {
     fn an_error_says_where() {
         let error = read::<BTreeMap<String, u8>>("one: 1\ntwo: many\n").unwrap_err();
         assert!(error.to_string().contains("line 2, column 6"), "{error}");
-        let error = refused("one: [1, 2\ntwo: 3\n");
-        assert!(error.contains("line 2"), "{error}");
+        let error = refused("one: 1\ntwo: [2\n");
+        assert!(error.contains("line 2, column 6"), "{error}");
     }
 
     #[test]

@@ -17,7 +17,11 @@ fn now() -> Timestamp {
 
 /// A window of an hour that opens in so many minutes.
 fn window(minutes: i64) -> String {
-    let clock = |at: Timestamp| at.to_zoned(TimeZone::UTC).strftime("%H:%M").to_string();
+    let clock = |at: Timestamp| {
+        at.to_zoned_datetime(TimeZone::UTC)
+            .strftime("%H:%M")
+            .to_string()
+    };
     let opens = now() + minutes.minutes();
     format!("daily {}-{} UTC", clock(opens), clock(opens + 60.minutes()))
 }
