@@ -288,12 +288,12 @@ fn files_of_the_server_use_their_own_floor_and_those_below() {
     assert!(upward.is_empty(), "these use a higher floor: {upward:#?}");
 }
 
-/// What of a path leads out of the rules: into the contract (but for its ids), a library for the
+/// What of a path leads out of the rules: into the contract (but for its ids and digests), a library for the
 /// wire or a database, or another part of the server (but for the type of its timestamps).
 fn leads_out_of_the_rules(path: &[String]) -> bool {
     let names: Vec<&str> = path.iter().map(String::as_str).collect();
     match names[..] {
-        ["kernex_proto", second, ..] => second != "ids",
+        ["kernex_proto", second, ..] => second != "ids" && second != "digest",
         ["kernex_proto"] => true,
         ["crate", second, ..] => second != "domain" && second != "clock",
         [first, ..] => matches!(

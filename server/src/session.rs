@@ -150,7 +150,7 @@ impl Sessions {
             // HTTP/2 takes nothing while the peer gives it no window, so the end of the stream may
             // never arrive.
             if !Box::pin(line.finish(verdict, self.settings.stall)).await {
-                connection.close("the end of a session on it was not taken");
+                connection.close("the end of a session on it was not read");
             }
         }
     }

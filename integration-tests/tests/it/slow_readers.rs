@@ -388,7 +388,7 @@ async fn a_client_that_reads_nothing_is_cut_off_and_its_streams_are_freed(databa
     assert!(world.figure("kernex_token_limit_total").await >= 8.0);
     let log = fs::read_to_string(world.server.scratch().join("server.log")).expect("a log");
     assert!(
-        log.contains("a connection is closed: an answer on it is not taken"),
+        log.contains("a connection is closed: an answer on it is not read"),
         "{log}"
     );
     // Eight at a time, and not nine.

@@ -101,18 +101,18 @@ impl Stalled {
         tracing::info!(method = %answer.method, caller = %answer.caller, seconds, "a stream is ended: its reader took nothing");
         self.metrics.edge.slow_readers.with_label("ended").inc();
         end.end(slow_reader(
-            format!("nothing of this stream was taken for {seconds} s; read faster, and go on where it was cut"),
+            format!("nothing of this stream was read for {seconds} s; read faster, and go on where it was cut"),
         ));
     }
 
     fn close(&self, answer: &Answer) {
-        tracing::info!(method = %answer.method, caller = %answer.caller, "a connection is closed: an answer on it is not taken");
+        tracing::info!(method = %answer.method, caller = %answer.caller, "a connection is closed: an answer on it is not read");
         self.metrics
             .edge
             .slow_readers
             .with_label("disconnected")
             .inc();
-        answer.connection.close("an answer on it was not taken");
+        answer.connection.close("an answer on it was not read");
     }
 }
 

@@ -134,7 +134,7 @@ async fn a_reader_who_takes_nothing_is_told_and_then_cut_off_and_one_who_takes_a
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(status.message().contains("30 s"), "{status}");
         let why = bad_connection.closed().await;
-        assert_eq!(why, "an answer on it was not taken");
+        assert_eq!(why, "an answer on it was not read");
         let cut = started.elapsed() - told;
         assert!(cut >= LIMIT && cut < LIMIT + second(3), "{cut:?}");
         stop.cancel();
