@@ -1,7 +1,7 @@
 //! `AccessService`: tokens for devices that enrol and for operators.
 //!
-//! Secrets are told once and stored as hashes. So a request that is repeated makes another token:
-//! what the first answer said is known to nobody here, and a token whose text was lost lets nobody
+//! A secret is in one answer and is stored only as a hash. So a repeated request makes another
+//! token: the server cannot repeat the first answer, and a token whose text was lost lets nobody
 //! in.
 
 use std::{sync::Arc, time::Duration};
@@ -174,7 +174,7 @@ impl AccessService for Access {
     }
 }
 
-/// How many devices a token lets in; taking a device over is for one key only.
+/// How many devices a token lets in. A token that replaces the key of a device works once.
 fn uses(request: &v1::CreateEnrollmentTokenRequest) -> Result<u32, Status> {
     match (request.uses, request.replaces_device.is_empty()) {
         (0, _) => Ok(1),

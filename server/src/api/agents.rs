@@ -30,10 +30,10 @@ use crate::{
     store::DownloadError,
 };
 
-/// Enrolments worked on at once. They have turns of their own, so that a flood of handshakes keeps
-/// nobody from enrolling.
+/// Enrolments at a time. They have permits of their own, so that a flood of handshakes cannot keep
+/// devices from enrolling.
 pub(crate) const ENROLMENTS: usize = 32;
-/// How long an enrolment waits for its turn before it is told to come back.
+/// How long an enrolment waits for its permit before it is told to come back.
 const ENROLMENT_WAIT: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl AgentService for Agents {
         request: Request<Streaming<DeviceSessionRequest>>,
     ) -> Result<Response<Outbound>, Status> {
         let peer = request.extensions().get::<Peer>();
-        // Without one the proof does not hold, unless it is plaintext.
+        // Without a peer the proof of a TLS connection cannot hold.
         let binding = peer.map_or(ChannelBinding::PLAINTEXT, |peer| peer.binding);
         let connection = connection(&request);
         connection.may_try(Credential::Hello)?;
@@ -105,7 +105,7 @@ impl AgentService for Agents {
         connection.may_try(Credential::Bearer)?;
         let DownloadBundleRequest { digest, offset } = request.into_inner();
         let digest = id("digest", &digest)?;
-        // First, so that no revocation falls between the two.
+        // Before the query, so that no revocation is missed.
         let hold = self.0.store.revocations().hold(Subject::Device(device));
         let bundle = self
             .0
@@ -116,7 +116,7 @@ impl AgentService for Agents {
         match &bundle {
             Err(DownloadError::Unauthenticated) => connection.failed(Credential::Bearer),
             Err(DownloadError::Store(_)) => {}
-            // The token was right, whatever became of the rest.
+            // The token was right, so the caller is known even where the download is refused.
             Ok(_) | Err(DownloadError::NotATarget | DownloadError::Gone) => connection.mark_known(),
         }
         let bundle = bundle?;
@@ -138,7 +138,7 @@ impl AgentService for Agents {
     }
 }
 
-/// Ends as unauthenticated once the keys of the device it goes to are revoked.
+/// Ends the stream as unauthenticated once the keys of its device are revoked.
 fn while_held(
     pieces: impl Stream<Item = Result<Bytes, Status>> + Send,
     hold: Hold,
@@ -163,13 +163,13 @@ fn while_held(
     }
 }
 
-/// What the call came on.
+/// The connection that the call came on.
 fn connection<T>(request: &Request<T>) -> ConnectionHandle {
     let connection = request.extensions().get::<ConnectionHandle>();
     connection.cloned().unwrap_or_default()
 }
 
-/// Device and hash of its session token.
+/// The device, and the hash of its session token.
 fn credentials(metadata: &MetadataMap) -> Option<(DeviceId, Digest)> {
     let text = |key| metadata.get(key)?.to_str().ok();
     let device = text(DEVICE_ID_KEY)?.parse().ok()?;

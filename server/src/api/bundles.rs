@@ -45,14 +45,13 @@ impl Bundles {
         let api = Arc::clone(&self.0);
         self.0.tasks.spawn(tracing::Span::current(), async move {
             let _only = api.bundle_changes.lock().await;
-            // Nobody may be left to hear it; it is done all the same.
+            // The caller may have hung up; the work is done.
             let _ = tell.send(work.await);
         });
         told.await.map_err(|_| going_away())?
     }
 
-    /// Makes the bytes a blob and then the bundle a row, so that a bundle that exists always has
-    /// its bytes.
+    /// Stores first the blob and then the row, so that a bundle that exists always has its bytes.
     async fn keep(&self, caller: Caller, upload: Upload) -> Result<(BundleRow, bool), Status> {
         let api = Arc::clone(&self.0);
         self.uninterrupted(async move {
@@ -161,8 +160,9 @@ impl BundleService for Bundles {
     }
 }
 
-/// Deletes bytes no bundle has. When that fails they only take room, and the same bytes will find
-/// them again; when it is not known whether a row came to be, they stay.
+/// Deletes a blob that belongs to no bundle. If that fails, the blob only takes space, and the next
+/// upload of the same bytes reuses it. If it is not known whether a row was written, the blob
+/// stays.
 async fn drop_unused(api: &Api, digest: Digest) {
     let done = match api.store.digest_in_use(digest).await {
         Ok(true) => return,

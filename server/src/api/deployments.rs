@@ -1,5 +1,5 @@
-//! `DeploymentService`: an operator's order becomes rows and a wake-up; what became of it is
-//! watched.
+//! `DeploymentService`: creates deployments, which are rows and a wake-up, and lets callers watch,
+//! cancel and roll back.
 
 mod watch;
 
@@ -59,7 +59,7 @@ impl DeploymentService for Deployments {
         if created.deployment.rollout.is_some() {
             self.0.wake_ups.wake_rollouts();
         }
-        // The devices hear of it first.
+        // So that the devices get their commands before the caller gets the answer.
         tokio::task::yield_now().await;
         tracing::info!(deployment = %created.deployment.id, bundle = created.deployment.bundle, devices, "deployment created");
         Ok(Response::new(CreateDeploymentResponse {
@@ -183,7 +183,8 @@ impl DeploymentService for Deployments {
     }
 }
 
-/// The trace an order belongs to. Without an exporter here the caller's is handed on as it came.
+/// The trace context that a deployment belongs to. Without an exporter here it is the caller's,
+/// unchanged.
 fn traceparent(metadata: &tonic::metadata::MetadataMap) -> String {
     let here = telemetry::current_traceparent();
     if here.is_empty() {

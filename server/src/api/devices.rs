@@ -1,4 +1,4 @@
-//! `DeviceService`: who is under management, how they are, what they run.
+//! `DeviceService`: which devices are managed, how they are, and what they run.
 
 mod watch;
 
@@ -28,18 +28,18 @@ use crate::{
     error::{going_away, invalid},
 };
 
-/// How long a device that is to be deleted may take to stop what it has in flight.
+/// How long a device that is deleted may take to stop its attempts.
 const STOPS: Duration = Duration::from_secs(5);
 
-/// When a device that was conflicted comes back for a session with commands.
+/// When a device comes back after its conflict was resolved, for a session with commands.
 const COME_BACK: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub struct Devices(pub(super) Arc<Api>);
 
 impl Devices {
-    /// Has a device that is to be deleted stop what it was given, and waits a moment for it to say
-    /// what became of that. One that is away is not waited for.
+    /// Tells a device that is deleted to stop its attempts, and waits a moment for its outcomes. It
+    /// does not wait for a device that is offline.
     async fn stop_work(&self, device: &str) -> Result<Vec<AttemptId>, Status> {
         let api = &self.0;
         let mut changes = api.store.changes();
@@ -62,7 +62,7 @@ impl Devices {
                 }
             }
         };
-        // What it has not answered by then is said in the answer.
+        // The answer names the attempts without an outcome.
         match tokio::time::timeout(STOPS, answered).await {
             Ok(Err(status)) => Err(status),
             Ok(Ok(())) | Err(_) => Ok(stopping.attempts),
@@ -137,8 +137,7 @@ impl DeviceService for Devices {
                 change.revision,
             )
             .await?;
-        // Other labels may mean another configuration, and deployments that it joins or that give
-        // way to those.
+        // With other labels the device may get another configuration and join other deployments.
         self.0.wake_ups.wake_configurations([device.id]);
         self.0.wake_ups.wake_rollouts();
         Ok(Response::new(UpdateDeviceLabelsResponse {
@@ -158,7 +157,7 @@ impl DeviceService for Devices {
             .store
             .delete_device(&caller, &device, &stopped)
             .await?;
-        // What was open on it is closed, and others may take its place.
+        // Its open attempts are closed, so others may be released.
         self.0.wake_ups.wake_rollouts();
         let work = deleted.work.into_iter().map(|work| StoppedWork {
             deployment_id: work.deployment.to_string(),
@@ -219,12 +218,11 @@ impl DeviceService for Devices {
                 request.get_ref().allow_downgrade,
             )
             .await?;
-        // A decision has ended the session in the rows; where there was nothing to decide it goes
-        // on.
+        // A decision has closed the session in the rows. Without one, the session goes on.
         let ended = device.status != DeviceStatus::Online;
         if let Some(session) = self.0.registry.get(device.id).filter(|_| ended) {
-            // The copy that is kept opens a session that counts, and says what it holds; another
-            // one is refused.
+            // The copy that was kept opens a new session and sends its list of attempts. Other
+            // copies are refused.
             session.end(EndReason::Drain {
                 reconnect_after: COME_BACK,
             });

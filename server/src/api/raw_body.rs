@@ -1,11 +1,11 @@
-//! Bundles on their way out: gRPC messages around bytes that are never copied.
+//! Sends the bytes of bundles as gRPC messages without copying them.
 //!
-//! tonic's encoder copies every message into one buffer. For a message that is a few bytes around
-//! 256 KiB that costs more than all else a download does, so its body is built here: the frame's
-//! head and the field's key, and then the piece as it was read. Requests, rights, refusals and
-//! headers stay tonic's: a handler returns [`answer`], whose body [`RawBodyService`] puts in the
-//! place of the one tonic made. The pieces are fed like the messages of any stream, one ahead of
-//! the peer.
+//! tonic's encoder copies each message into one buffer. For a message of 256 KiB and a few bytes
+//! around it, that costs more than everything else in a download. So the body is built here: the
+//! head of the frame and the key of the field, and then the piece as it was read. tonic still does
+//! the rest: requests, authorisation, refusals and headers. A handler returns [`answer`], and
+//! [`RawBodyService`] replaces the body that tonic made. The pieces are fed like the messages of
+//! any stream, one ahead of the peer.
 
 use std::{
     pin::pin,
@@ -39,7 +39,7 @@ const CHUNK: u32 = 1;
 /// Compression flag and length before a message.
 const GRPC_HEAD: usize = 5;
 
-/// What tonic is given to encode instead; never polled.
+/// The stream that tonic gets in its place; it is never polled.
 pub(super) type NeverPolled<T> = BoxStream<'static, Result<T, Status>>;
 
 /// A body that waits for [`RawBodyService`]. Extensions have to be cloned and shared, bodies
@@ -93,7 +93,7 @@ fn body(pieces: impl Stream<Item = Result<Bytes, Status>> + Send + 'static) -> B
     }))
 }
 
-/// What comes before the bytes: flag and length of the message, key and length of the field. An
+/// The bytes in front of a piece: flag and length of the message, key and length of the field. An
 /// empty field is left out.
 fn head(length: usize) -> Bytes {
     let field = match length as u64 {
@@ -118,7 +118,7 @@ impl<S: NamedService> NamedService for RawBodyService<S> {
     const NAME: &'static str = S::NAME;
 }
 
-/// A response of tonic's.
+/// A response as tonic makes it.
 type HttpResponse = http::Response<Body>;
 
 impl<S> Service<Request<Body>> for RawBodyService<S>

@@ -9,7 +9,7 @@ use crate::{
 
 impl From<Device> for v1::Device {
     fn from(device: Device) -> Self {
-        // A device that never had a session may have said nothing about itself.
+        // A device that never had a session may have sent no inventory.
         let known = device.epoch > 0 || device.inventory != v1::Inventory::default();
         Self {
             id: device.id.to_string(),

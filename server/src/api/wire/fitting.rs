@@ -1,4 +1,4 @@
-//! Answers that are no larger than clients take.
+//! Keeps answers below the size that clients accept.
 
 use prost::Message;
 use tonic::Status;
@@ -9,8 +9,8 @@ use crate::store::{Page, Paged, StoreError};
 /// and one item can have a manifest of 1 MiB in it.
 const MESSAGE_BUDGET: usize = 2 * 1024 * 1024;
 
-/// A page as messages, shortened where it would not fit into one answer; the token goes on from
-/// there.
+/// A page as messages. A page that does not fit into one answer is shortened, and its token goes on
+/// from there.
 pub(in crate::api) async fn fitting_page<T, M, F, A>(
     page: Page,
     list: F,

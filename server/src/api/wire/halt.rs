@@ -1,4 +1,4 @@
-//! What became of a device whose deployment was halted.
+//! Where a device of a halted deployment stands.
 
 use kernex_proto::v1;
 

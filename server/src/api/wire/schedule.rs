@@ -1,4 +1,4 @@
-//! When an order's targets may begin, and which devices it goes on taking in.
+//! When the targets of a deployment may begin, and which devices may join it later.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::{
     store::Terms,
 };
 
-/// Longest deadline after the start: as far away as anybody plans.
+/// Longest deadline after the start.
 const LONGEST: u64 = 10 * 366 * 24 * 3600;
 
-/// Reads the terms of an order; whether anything could begin under them is for the store to say,
+/// Reads the terms of a deployment. Whether anything can begin under them is checked by the store,
 /// which knows the time.
 pub(super) fn terms(
     request: &v1::CreateDeploymentRequest,

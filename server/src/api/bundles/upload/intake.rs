@@ -1,5 +1,5 @@
-//! The thread of an upload: bytes are hashed, written and looked through in one pass, away from the
-//! ones that serve calls.
+//! The thread of an upload. It hashes, writes and inspects the bytes in one pass, apart from the
+//! threads that serve calls.
 
 use std::{
     io,
@@ -29,20 +29,20 @@ enum Part {
     End,
 }
 
-/// What came of the bytes.
+/// What is known of the bytes once all have come.
 pub(super) struct ReceivedBytes {
-    /// Holds them, handed to the operating system.
+    /// Has written them, but not synced.
     pub(super) writer: BlobWriter,
-    /// How many there are.
+    /// How many bytes.
     pub(super) size: u64,
-    /// What they hash to.
+    /// Their digest.
     pub(super) digest: Digest,
-    /// What they hold: the archive is walked as devices will, so that none of them meets what the
-    /// server did not.
+    /// What is in the archive. It is read in the same way as on devices, so that no device finds
+    /// what the server did not see.
     pub(super) inspected: Result<Inspected, ArchiveError>,
 }
 
-/// The way to the thread. When it is dropped, the thread ends and leaves nothing.
+/// The channel to the thread. When it is dropped, the thread ends and leaves nothing behind.
 pub(super) struct Intake {
     parts: mpsc::Sender<Part>,
     received: JoinHandle<Result<ReceivedBytes, BlobError>>,
@@ -57,13 +57,13 @@ impl Intake {
 
     /// Hands bytes over; `false` when the thread has given up, and [`end`](Self::end) says why.
     pub(super) async fn give(&self, bytes: Bytes) -> bool {
-        // Nothing would be the end.
+        // Empty bytes would mean the end.
         bytes.is_empty() || self.parts.send(Part::Bytes(bytes)).await.is_ok()
     }
 
     /// Says that everything is there, and waits for what it is.
     pub(super) async fn end(self) -> Result<ReceivedBytes, BlobError> {
-        // Whoever is gone has its reason.
+        // If the thread has ended, its result says why.
         let _ = self.parts.send(Part::End).await;
         joined(self.received).await
     }
@@ -71,7 +71,7 @@ impl Intake {
     /// Gives up; nothing is left when this returns.
     pub(super) async fn abort(self) {
         drop(self.parts);
-        // It fails, as it has to.
+        // It fails, because the channel is closed.
         let _ = joined(self.received).await;
     }
 }
@@ -86,7 +86,7 @@ async fn joined(
     received?
 }
 
-/// Takes an upload in, on a thread that may block.
+/// Receives an upload, on a thread that may block.
 fn receive(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<ReceivedBytes, BlobError> {
     let mut tee = Tee {
         writer,
@@ -104,8 +104,8 @@ fn receive(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<ReceivedBy
         let error = io::Error::other("the walk through an archive waited");
         Err(ArchiveError::Io(error))
     });
-    // An archive that will not do is read to its end all the same: that other bytes came than were
-    // announced is what the caller is to hear first.
+    // An archive that is refused is read to its end as well: the caller hears first if other bytes
+    // came than were announced.
     while tee.failure.is_none() && !tee.ended {
         // The failure is kept.
         let _ = tee.next();
@@ -121,13 +121,14 @@ fn receive(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<ReceivedBy
     })
 }
 
-/// Hashes and writes what passes to whoever walks the archive. Reading from it blocks the thread.
+/// Hashes and writes the bytes that the inspection of the archive reads. Reading from it blocks the
+/// thread.
 struct Tee {
     writer: BlobWriter,
     parts: mpsc::Receiver<Part>,
     hash: Hasher,
     size: u64,
-    /// What was not read yet of the last piece.
+    /// The part of the last piece that was not read yet.
     rest: Bytes,
     ended: bool,
     failure: Option<BlobError>,
@@ -155,7 +156,7 @@ impl Tee {
         }
     }
 
-    /// Keeps the failure for who can name it; the walk only has to end.
+    /// Keeps the failure, which is reported later; the inspection only has to end.
     fn fail(&mut self, failure: BlobError) -> io::Error {
         self.failure = Some(failure);
         io::Error::other("the upload ended")
