@@ -20,7 +20,7 @@ pub struct AgentSettings {
     pub max_script_seconds: Option<u64>,
     /// From asking a script to end to killing it, in milliseconds.
     pub script_grace_ms: Option<u64>,
-    /// Releases of a bundle name that stay on the disk.
+    /// Releases of a bundle name that are kept beside the current one.
     pub keep_releases: Option<u32>,
 }
 
@@ -29,11 +29,11 @@ pub struct AgentSettings {
 pub struct AgentConfiguration {
     /// Settings of the agent.
     pub settings: AgentSettings,
-    /// Values for the environment of scripts, by name. An empty one takes an earlier one away.
+    /// Values for the environment of scripts, by name. An empty value removes an earlier one.
     pub values: BTreeMap<String, String>,
 }
 
-/// Puts configurations together, the later over the earlier, field by field.
+/// Merges configurations field by field; later ones win.
 #[must_use]
 pub fn merge<'a>(
     configurations: impl IntoIterator<Item = &'a AgentConfiguration>,
@@ -65,8 +65,8 @@ fn over(later: &AgentSettings, earlier: &AgentSettings) -> AgentSettings {
     }
 }
 
-/// Why values cannot be stored. What the settings may be is for the agents to say: a newer one may
-/// allow more.
+/// Checks values, and says why they cannot be stored. Settings are checked by agents: a newer agent
+/// may allow more.
 pub fn check_values<'a>(
     values: impl ExactSizeIterator<Item = (&'a String, &'a String)>,
 ) -> Result<(), String> {

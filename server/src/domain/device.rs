@@ -60,8 +60,7 @@ pub struct KnownJournals {
     pub issued_epoch: u64,
     /// Newest epoch the agent confirmed to have on disk.
     pub confirmed_epoch: u64,
-    /// An operator decided against copies of the journal that comes now whose newest epoch is older
-    /// than this.
+    /// An operator gave up all copies of this journal whose newest epoch is below this.
     pub given_up_below: u64,
 }
 
@@ -70,7 +69,7 @@ pub struct KnownJournals {
 pub enum ReturningJournal {
     /// The one that was in use; its list of attempts is complete.
     Same,
-    /// A new one: the first, or the old one was lost with its disk.
+    /// A new one: the device's first, or its disk was lost with the old one.
     Fresh,
     /// A copy of a journal that went on elsewhere.
     Fork,
@@ -202,9 +201,8 @@ mod tests {
             prop_assert!(next > issued && next > last);
         }
 
-        /// Whatever anybody with the key says: the number grows by what a restored backup may have
-        /// forgotten at most, and the agent that has the newest number it was given gets a newer
-        /// one.
+        /// Whatever a holder of the key says, the number grows at most by what a restored backup
+        /// may lack, and the honest agent gets a newer number than it had.
         #[test]
         fn no_lie_moves_the_number_away_from_the_honest_agent(
             issued in 0..1_u64 << 40,

@@ -9,10 +9,10 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use super::parse_error::ParseError;
 
-/// The prefix of what a device answers to without being labelled; operators cannot set such labels.
+/// The prefix of built-in labels, which come from what a device reports. Operators cannot set them.
 pub const RESERVED_PREFIX: &str = "kernex.io/";
 
-/// What stands behind [`RESERVED_PREFIX`].
+/// Names of the built-in labels, without [`RESERVED_PREFIX`].
 pub const BUILT_IN: [&str; 4] = ["name", "os", "arch", "agent-version"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -49,14 +49,14 @@ impl Selector {
         }
     }
 
-    /// Whether every device is meant.
+    /// Whether it matches every device.
     #[must_use]
     pub fn is_all(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Keys of which every device that is meant has one of these values, for those who look for
-    /// candidates.
+    /// Keys and values of the requirements that a matching device has to have one value of. The
+    /// store narrows its query by them.
     pub fn one_of(&self) -> impl Iterator<Item = (&str, &[String])> {
         self.0.iter().filter_map(|requirement| match requirement {
             Requirement::In(key, values) => Some((key.as_str(), values.as_slice())),
@@ -64,7 +64,7 @@ impl Selector {
         })
     }
 
-    /// Whether a device with these labels is meant.
+    /// Whether it matches a device with these labels.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.iter().all(|requirement| match requirement {

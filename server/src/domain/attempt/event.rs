@@ -34,11 +34,11 @@ pub enum Fact {
     },
     /// The agent reports how it ended.
     Outcome(Ending),
-    /// The agent's complete list has it, not ended.
+    /// It is in the agent's complete list, without an outcome.
     Held,
-    /// The agent's complete list has it, ended, its outcome still to come.
+    /// It is in the agent's complete list, and its outcome follows.
     HeldEnded,
-    /// The agent's complete list does not have it.
+    /// It is not in the agent's complete list.
     NotHeld,
 }
 
@@ -52,11 +52,11 @@ pub enum Closing {
     Halt,
     /// A newer deployment of the same bundle name was created.
     Supersede,
-    /// Its device has failed this bundle too often to get it again unasked.
+    /// Its device failed this bundle too often to get it again without an explicit retry.
     Penalise,
     /// Its device was deleted.
     DeviceGone,
-    /// The deadline of its deployment came.
+    /// The deadline of its deployment passed.
     Overdue,
     /// Time passed.
     Tick,

@@ -27,17 +27,17 @@ pub struct Drift {
 /// What is known of a device when a heartbeat is judged, by bundle name.
 #[derive(Debug, Clone, Default)]
 pub struct KnownReleases {
-    /// What its outcomes said.
+    /// What runs according to its outcomes.
     pub expected: BTreeMap<String, Running>,
     /// Names with an attempt that may be running: its outcome will say what runs.
     pub in_flux: BTreeSet<String>,
-    /// What drifts already.
+    /// Drifts that are known already.
     pub drifts: BTreeMap<String, Drift>,
 }
 
 impl KnownReleases {
-    /// What drifts once a device has said what it runs. A name in flux stays as it was: its
-    /// heartbeat and its outcome come on different ways, and only the outcome says which is right.
+    /// The drifts after a device has reported what it runs. A name in flux keeps its drift:
+    /// heartbeats and outcomes may overtake each other, and only the outcome is right.
     #[must_use]
     pub fn judge(
         &self,
@@ -69,7 +69,7 @@ impl KnownReleases {
     }
 }
 
-/// The same bytes are the same release whatever their version is called.
+/// Releases with the same bytes are the same, whatever their version is called.
 fn is_same(expected: Option<&Running>, actual: Option<&Running>) -> bool {
     expected.map(|release| &release.digest) == actual.map(|release| &release.digest)
 }

@@ -24,13 +24,13 @@ impl Percent {
         fits.then_some(Self(points as u32))
     }
 
-    /// As it is stored.
+    /// The number in the database.
     #[must_use]
     pub const fn points(self) -> u32 {
         self.0
     }
 
-    /// From what is stored.
+    /// From the number in the database.
     #[must_use]
     pub fn from_points(points: u32) -> Self {
         Self(points.min(Self::ALL.0))
@@ -119,7 +119,7 @@ pub struct Phase {
 }
 
 impl Phase {
-    /// Everything there is, with the strictest thresholds.
+    /// All targets, with the strictest thresholds.
     pub const REST: Self = Self {
         size: Amount::Share(Percent::ALL),
         success: None,
@@ -288,8 +288,7 @@ impl Rollout {
         sizes.collect()
     }
 
-    /// The place of each device in a deployment: its rank, by which releases are ordered, and its
-    /// phase, from 1.
+    /// The rank and the phase of each device in a deployment; phases count from 1.
     #[must_use]
     pub fn places(
         &self,

@@ -1,4 +1,4 @@
-//! One maintenance window: on which days, between which hours, by whose clock.
+//! One maintenance window: on which days, between which hours, in which time zone.
 //!
 //! `Mon-Fri 02:00-04:00 Europe/Berlin`, `Sat,Sun 22:00-06:00 UTC`,
 //! `daily 01:00-03:00 America/New_York`, `Dec 24 00:00-24:00 Europe/Paris`,
@@ -30,8 +30,8 @@ pub struct Window {
     days: Days,
     /// Minutes after midnight.
     from: i32,
-    /// Minutes after the same midnight, later than `from`; over a day's when it goes on into the
-    /// next.
+    /// Minutes after the same midnight, later than `from`. More than a day has when the window ends
+    /// on the next day.
     to: i32,
     zone: TimeZone,
     zone_name: String,
@@ -89,7 +89,7 @@ impl Window {
         self.zone.to_datetime(at).date()
     }
 
-    /// Whether it opens on this day at all.
+    /// Whether it opens on this day.
     pub(super) fn is_on(&self, date: Date) -> bool {
         match self.days {
             Days::Weekly(days) => days[date.weekday().to_monday_zero_offset() as usize],
@@ -98,8 +98,8 @@ impl Window {
         }
     }
 
-    /// When it is open because of this day, in order; nothing, one span, or two where a clock is
-    /// put back in between.
+    /// When it is open because of this day, in order: never, once, or twice if clocks are put back
+    /// in between.
     pub(super) fn openings(&self, date: Date) -> Vec<(Timestamp, Timestamp)> {
         if !self.is_on(date) {
             return Vec::new();
@@ -129,7 +129,7 @@ impl Window {
         spans
     }
 
-    /// The stretches around two local times in which the place keeps one distance to UTC.
+    /// The spans around two local times in which the offset from UTC does not change.
     fn offsets(&self, from: DateTime, to: DateTime) -> Vec<(Timestamp, Timestamp, Offset)> {
         let around = |time: DateTime, hours: i64| {
             let utc = Offset::UTC.to_timestamp(time).unwrap_or(Timestamp::MIN);
