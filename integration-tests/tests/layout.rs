@@ -393,7 +393,7 @@ fn every_status_of_the_server_comes_from_one_table() {
     read(&server, &Module::new(), &mut sources);
     let makers = sources.iter().flat_map(|(module, files)| {
         let lines = files.iter().flat_map(|source| makes_statuses(source));
-        lines.map(|line| (module.join("/"), line.trim()))
+        lines.map(move |line| (module.join("/"), line.trim()))
     });
     let is_of_the_table = |module: &str| module == "error" || module.starts_with("error/");
     let (of_the_table, others): (Vec<_>, Vec<_>) =
