@@ -68,8 +68,9 @@ async fn labels_change_with_their_revision(database: Database) {
             .unwrap(),
         changed
     );
+    let reused = reused(&request);
     assert!(matches!(
-        update(&reused(&request), &[("env", "dev")], &[], 1).await,
+        update(&reused, &[("env", "dev")], &[], 1).await,
         Err(StoreError::RequestIdReused)
     ));
     let plain = caller("UpdateDeviceLabels");

@@ -1,7 +1,7 @@
 //! Devices that failed a bundle too often get it by an explicit retry only.
 
 use kernex_integration_tests::{Database, both_databases};
-use kernex_proto::v1::FailureReason;
+use kernex_proto::v1;
 use kernex_server::{
     domain::{
         attempt::{FailureReason, State},
@@ -31,7 +31,7 @@ async fn deploy(fixture: &Fixture, bundle: &str, devices: &[&Device]) -> Created
         .unwrap()
 }
 
-async fn fail(fixture: &Fixture, device: &Device, reason: FailureReason) {
+async fn fail(fixture: &Fixture, device: &Device, reason: v1::FailureReason) {
     let deployment = deploy(fixture, "app:1", &[device]).await;
     let (attempt, _) = fixture.target(&deployment, device).await;
     fixture.report(device, attempt, failed(reason)).await;
@@ -51,9 +51,9 @@ async fn after_repeated_failures_a_device_is_left_out_with_the_reason(database: 
     );
     fixture.bundle("app", "1").await;
     fixture.bundle("app", "2").await;
-    fail(&fixture, &bad, FailureReason::ScriptFailed).await;
-    fail(&fixture, &bad, FailureReason::Download).await;
-    fail(&fixture, &bad, FailureReason::HealthCheck).await;
+    fail(&fixture, &bad, v1::FailureReason::ScriptFailed).await;
+    fail(&fixture, &bad, v1::FailureReason::Download).await;
+    fail(&fixture, &bad, v1::FailureReason::HealthCheck).await;
     let planning = fixture
         .store
         .planning(&order("app:1", &[&bad, &good], 2))
@@ -106,8 +106,8 @@ async fn a_deployment_to_penalised_devices_only_is_finished_at_once(database: Da
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;
-    fail(&fixture, &device, FailureReason::ScriptFailed).await;
-    fail(&fixture, &device, FailureReason::ScriptFailed).await;
+    fail(&fixture, &device, v1::FailureReason::ScriptFailed).await;
+    fail(&fixture, &device, v1::FailureReason::ScriptFailed).await;
     let created = deploy(&fixture, "app:1", &[&device]).await;
     let deployment = &created.deployment;
     assert_eq!(
@@ -141,11 +141,11 @@ async fn a_success_lifts_the_penalty(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
     fixture.bundle("app", "1").await;
-    fail(&fixture, &device, FailureReason::ScriptFailed).await;
+    fail(&fixture, &device, v1::FailureReason::ScriptFailed).await;
     let deployment = deploy(&fixture, "app:1", &[&device]).await;
     let (attempt, _) = fixture.target(&deployment, &device).await;
     fixture.report(&device, attempt, succeeded("1", b"1")).await;
-    fail(&fixture, &device, FailureReason::ScriptFailed).await;
+    fail(&fixture, &device, v1::FailureReason::ScriptFailed).await;
     let again = deploy(&fixture, "app:1", &[&device]).await;
     assert_eq!(fixture.state(&again, &device).await, State::Pending);
 }

@@ -163,7 +163,7 @@ fn replayed_relayed_and_unknown_hellos_get_one_answer() {
     ] {
         let status = Status::from(refused.expect_err("refused"));
         assert_eq!(status.code(), Code::Unauthenticated);
-        assert_eq!(status.message(), unauthenticated().message());
+        assert_eq!(status.message(), crate::error::unauthenticated().message());
     }
 }
 
