@@ -64,6 +64,7 @@ both_databases![
     copies_get_no_resume_mark_and_the_kept_one_sends_everything_again,
     after_a_restore_an_unlisted_attempt_is_not_taken_for_never_received,
     an_outcome_of_an_unknown_attempt_updates_what_the_device_runs,
+    a_kept_copy_that_sends_everything_again_ends_at_its_newest_outcome,
 ];
 
 async fn the_resume_mark_never_passes_a_missing_outcome(database: Database) {
@@ -273,4 +274,45 @@ async fn an_outcome_of_an_unknown_attempt_updates_what_the_device_runs(database:
         .await
         .unwrap();
     assert_eq!(runs().await, ["2"]);
+}
+
+async fn a_kept_copy_that_sends_everything_again_ends_at_its_newest_outcome(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    fixture.bundle("app", "2").await;
+    let epoch = opened(&fixture, &device, 0, Some(0)).await.epoch;
+    let known = fixture.deploy("app:2", &[&device]).await;
+    let (known, _) = fixture.target(&known, &device).await;
+    // A restored database does not know the first of the two.
+    let journal = [
+        outcome(&device, nowhere(), (0, 2), succeeded("1", b"1")),
+        outcome(&device, known, (2, 5), succeeded("2", b"2")),
+    ];
+    let runs = async || {
+        let device = fixture.store.get_device("edge-1").await.unwrap();
+        let [release] = device.releases.as_slice() else {
+            panic!("{:?}", device.releases)
+        };
+        release.version.clone()
+    };
+    fixture.store.apply_reports(&journal).await.unwrap();
+    assert_eq!(runs().await, "2");
+    let copy = opened(&fixture, &device, 0, Some(0)).await;
+    assert!(copy.conflicted && copy.epoch > epoch);
+    let resolve = caller("ResolveDevice");
+    let resolved = fixture.store.resolve_device(&resolve, "edge-1", false);
+    resolved.await.unwrap();
+    let kept = opened(&fixture, &device, copy.epoch, Some(5)).await;
+    assert_eq!(kept.recorded_seq, Some(0));
+    for resent in journal.each_ref() {
+        let resent = std::slice::from_ref(resent);
+        fixture.store.apply_reports(resent).await.unwrap();
+    }
+    assert_eq!(runs().await, "2");
+    // Below the mark nothing is news.
+    for old in journal.each_ref() {
+        let old = std::slice::from_ref(old);
+        fixture.store.apply_reports(old).await.unwrap();
+        assert_eq!(runs().await, "2");
+    }
 }

@@ -59,7 +59,7 @@ impl Store {
             let mut marks = Marks::default();
             if reports
                 .iter()
-                .any(|report| report.place.is_some() && batch.get(key(report.attempt)).is_none())
+                .any(|report| report.place.is_some() && !batch.is_open(key(report.attempt)))
             {
                 marks = Marks::of(&tx, reports).await?;
             }
@@ -85,7 +85,7 @@ impl Store {
                         v1::Disposition::Unknown
                     }
                     Some(entry) => {
-                        let disposition = apply_one(entry, report, tx.now, &mut releases);
+                        let disposition = apply_one(entry, report, is_news, tx.now, &mut releases);
                         if let ReportEvent::Deferred(asked) = &report.event
                             && disposition == v1::Disposition::Applied
                         {
@@ -131,6 +131,7 @@ fn learn_unknown(report: &IncomingReport, now: Timestamp, releases: &mut Release
 fn apply_one(
     entry: &mut Entry,
     report: &IncomingReport,
+    is_news: bool,
     now: Timestamp,
     releases: &mut Releases,
 ) -> v1::Disposition {
@@ -186,6 +187,16 @@ fn apply_one(
             before.digest
         });
         (row.active_version, row.active_digest) = (Some(after.version), Some(after.digest));
+    }
+    if let ReportEvent::Outcome(outcome) = &report.event
+        && matches!(verdict, Effect::Unchanged)
+        && is_news
+        && report.place.is_some()
+    {
+        // Nothing of the attempt is new. But its agent sends its outcomes again in their order, and
+        // an older one may have been unknown here and have named another release.
+        let (device, name) = (entry.row.device_id, &entry.row.bundle_name);
+        releases.learn(device, name, outcome.active.as_ref(), now);
     }
     let asks = matches!(report.event, ReportEvent::Deferred(_));
     disposition(&verdict, entry.facts(), asks).into()

@@ -102,6 +102,13 @@ impl<'a> Batch<'a> {
         self.entries.get_mut(&key)
     }
 
+    /// Whether an attempt was loaded and is open.
+    pub(crate) fn is_open(&self, key: (Uuid, i32)) -> bool {
+        self.entries
+            .get(&key)
+            .is_some_and(|entry| entry.facts().state.is_open())
+    }
+
     /// Every attempt that was loaded.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&(Uuid, i32), &mut Entry)> {
         self.entries.iter_mut()
