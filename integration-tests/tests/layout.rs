@@ -1,6 +1,7 @@
-//! How the source hangs together: what the files of a crate import of each other goes one way, and
-//! in the server from its upper floors to its lower ones, and its rules know neither the contract nor
-//! a database. All statuses of the server come from one table. And comments are no wider than code.
+//! How the source hangs together. Files of a crate import each other in one direction only. In the
+//! server that direction is from the upper floors to the lower ones, and its rules know neither the
+//! contract nor a database. All statuses of the server come from one table. Comments are no wider
+//! than code.
 //!
 //! A file and the folder of its name are one thing, so a file and those below it may know each
 //! other.
@@ -288,8 +289,8 @@ fn files_of_the_server_use_their_own_floor_and_those_below() {
     assert!(upward.is_empty(), "these use a higher floor: {upward:#?}");
 }
 
-/// What of a path leads out of the rules: into the contract (but for its ids and digests), a library for the
-/// wire or a database, or another part of the server (but for the type of its timestamps).
+/// Whether a path leads out of the rules: into the contract (but for its ids and digests), into a
+/// library for the wire or a database, or into another part of the server (but for its timestamps).
 fn leads_out_of_the_rules(path: &[String]) -> bool {
     let names: Vec<&str> = path.iter().map(String::as_str).collect();
     match names[..] {
