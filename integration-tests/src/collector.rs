@@ -24,13 +24,11 @@ use tonic::{Request, Response, Status, transport::Server};
 pub struct ReceivedSpan {
     /// `service.name` of the program.
     pub service: String,
-    /// The span.
     pub span: Span,
 }
 
 type Spans = Arc<Mutex<Vec<ReceivedSpan>>>;
 
-/// A running collector.
 #[derive(Debug)]
 pub struct Collector {
     address: SocketAddr,

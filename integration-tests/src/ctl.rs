@@ -1,4 +1,4 @@
-//! `kernexctl` as a person types it, with a home of its own.
+//! Runs `kernexctl` with a home of its own.
 
 use std::{
     path::Path,
@@ -16,7 +16,7 @@ use crate::{
     server::{TestServer, clear_settings},
 };
 
-/// A person at a terminal that is not one: outputs are pipes.
+/// `kernexctl` with one home. Its outputs are pipes, not a terminal.
 #[derive(Debug)]
 pub struct Ctl<'a> {
     home: &'a Path,
@@ -27,7 +27,7 @@ pub struct Ctl<'a> {
 pub struct CtlOutput {
     /// Exit code; `None` when a signal ended it.
     pub code: Option<i32>,
-    /// Data.
+    /// What it printed as data.
     pub stdout: String,
     pub stderr: String,
 }
@@ -39,7 +39,7 @@ impl<'a> Ctl<'a> {
         Self { home }
     }
 
-    /// Someone with a context for this server.
+    /// `kernexctl` with a context for this server.
     ///
     /// # Panics
     /// When the context cannot be added.

@@ -1,4 +1,4 @@
-//! A server the test speaks for: it sends a real agent what the real server never would.
+//! A fake server: it sends a real agent what the real server never would.
 //!
 //! It serves TLS with a CA of its own, lets every device in without looking, and then does what the
 //! test says: commands of any kind, bundles no upload would accept, bytes that are not what was
@@ -62,7 +62,7 @@ struct Shared {
     session: watch::Sender<Option<mpsc::Sender<Reply>>>,
     heard: mpsc::UnboundedSender<up::Message>,
     epoch: Mutex<u64>,
-    /// What it announces; 0 makes it a server of before.
+    /// The protocol revision it announces; 0 makes it an old server.
     protocol_revision: AtomicU32,
     /// Sessions up to this one are not known by their token.
     doubted: Mutex<u64>,
@@ -73,7 +73,7 @@ struct Shared {
     sessions: Mutex<JoinSet<()>>,
 }
 
-/// A running pretender with one device.
+/// A running fake server with one device.
 #[derive(Debug)]
 pub struct FakeServer {
     address: SocketAddr,
@@ -128,7 +128,7 @@ impl FakeServer {
         }
     }
 
-    /// Where the agent finds it.
+    /// Its URL for agents.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
@@ -182,7 +182,7 @@ impl FakeServer {
         bundles.insert(digest.to_owned(), answers);
     }
 
-    /// Announces this revision of the protocol from now on; 0 is what servers of before say.
+    /// Announces this protocol revision from now on; 0 makes it an old server.
     pub fn announce(&self, protocol_revision: u32) {
         self.shared
             .protocol_revision

@@ -1,5 +1,4 @@
-//! Plain HTTP as a scraper or a probe speaks it, one request a connection, and whatever bytes a
-//! test likes.
+//! A plain HTTP client, as scrapers and probes are: one request a connection, or any bytes.
 
 use std::{net::Ipv4Addr, time::Duration};
 

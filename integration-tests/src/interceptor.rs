@@ -1,5 +1,4 @@
-//! Somebody between agents and their server who has the key of the CA: ends TLS on both sides and
-//! passes on what is said, byte for byte.
+//! A TLS interceptor with the key of the CA: it ends TLS on both sides and passes on every byte.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -69,7 +68,7 @@ impl Interceptor {
         }
     }
 
-    /// Where it is found.
+    /// Its URL for agents.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
@@ -96,7 +95,7 @@ async fn pass(
     let _ = copy_bidirectional(&mut front, &mut back).await;
 }
 
-/// A certificate that everybody believes who pinned the CA.
+/// A server certificate signed by the CA, so that every agent accepts it.
 fn leaf(ca: &str, ca_key: &str) -> ServerConfig {
     let ca_key = KeyPair::from_pem(ca_key).expect("a key");
     let issuer = Issuer::from_ca_cert_pem(ca, ca_key).expect("a CA");

@@ -1,4 +1,4 @@
-//! An operator over gRPC: the calls a test makes most, and waiting for what comes of them.
+//! An operator over gRPC: the calls that tests make most, and waits for their results.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -41,7 +41,7 @@ impl Interceptor for Bearer {
 
 type Authorised = InterceptedService<Channel, Bearer>;
 
-/// Someone who may operate the fleet.
+/// A gRPC client with an operator token.
 #[derive(Debug, Clone)]
 pub struct Operator {
     channel: Channel,
@@ -62,7 +62,7 @@ impl Operator {
         }
     }
 
-    /// Someone without a token on the same connection.
+    /// The same connection without a token.
     #[must_use]
     pub fn anonymous(&self) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl Operator {
         }
     }
 
-    /// Someone with another token on the same connection.
+    /// The same connection with another token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self::new(self.channel.clone(), token)
@@ -81,49 +81,41 @@ impl Operator {
         InterceptedService::new(self.channel.clone(), self.bearer.clone())
     }
 
-    /// `DeviceService`.
     #[must_use]
     pub fn devices(&self) -> DeviceServiceClient<Authorised> {
         DeviceServiceClient::new(self.service())
     }
 
-    /// `BundleService`.
     #[must_use]
     pub fn bundles(&self) -> BundleServiceClient<Authorised> {
         BundleServiceClient::new(self.service())
     }
 
-    /// `DeploymentService`.
     #[must_use]
     pub fn deployments(&self) -> DeploymentServiceClient<Authorised> {
         DeploymentServiceClient::new(self.service())
     }
 
-    /// `PlanService`.
     #[must_use]
     pub fn plans(&self) -> PlanServiceClient<Authorised> {
         PlanServiceClient::new(self.service())
     }
 
-    /// `RolloutService`.
     #[must_use]
     pub fn rollouts(&self) -> RolloutServiceClient<Authorised> {
         RolloutServiceClient::new(self.service())
     }
 
-    /// `EventService`.
     #[must_use]
     pub fn events(&self) -> EventServiceClient<Authorised> {
         EventServiceClient::new(self.service())
     }
 
-    /// `AccessService`.
     #[must_use]
     pub fn access(&self) -> AccessServiceClient<Authorised> {
         AccessServiceClient::new(self.service())
     }
 
-    /// `ConfigurationService`.
     #[must_use]
     pub fn configurations(&self) -> ConfigurationServiceClient<Authorised> {
         ConfigurationServiceClient::new(self.service())
@@ -222,7 +214,7 @@ impl Operator {
         Ok(deployment.expect("an answer names the deployment").id)
     }
 
-    /// Takes a deployment back; returns what the server says.
+    /// Rolls a deployment back; returns the server's answer.
     pub async fn roll_back(&self, id: &str) -> Result<RollbackDeploymentResponse, Status> {
         let request = RollbackDeploymentRequest {
             deployment_id: id.to_owned(),

@@ -1,5 +1,5 @@
-//! A private PostgreSQL for the tests of one process: made by the installed `initdb`, reached by a
-//! socket in a folder of its own, gone with the process however that ends.
+//! A private PostgreSQL for the tests of one process. The installed `initdb` makes it, a socket in
+//! its own folder reaches it, and it ends with the process, even with one that is killed.
 //!
 //! `KERNEX_TEST_POSTGRES_URL` names a server to use instead; databases are made in it and left
 //! there.
@@ -28,7 +28,6 @@ const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
 /// Longest wait until a new server answers.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// A PostgreSQL server.
 #[derive(Debug)]
 pub struct Postgres {
     /// URL up to the slash before the database's name, and what follows the name.
@@ -45,7 +44,7 @@ struct Private {
 }
 
 impl Private {
-    /// Has the keeper do something.
+    /// Gives the keeper process a command.
     fn order(&mut self, order: &str) {
         use std::io::Write as _;
         let stdin = self.keeper.stdin.as_mut().expect("a pipe to the keeper");
@@ -62,7 +61,7 @@ impl Private {
 impl Drop for Private {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // Whether it went well is of no use to anybody any more.
+        // Nothing can be done about a failure here.
         let _ = self.keeper.wait();
     }
 }
@@ -118,7 +117,7 @@ impl Postgres {
         })
     }
 
-    /// Stops it as a crash does: connections break, nothing is finished.
+    /// Stops it as in a crash: connections break, transactions are lost.
     ///
     /// # Panics
     /// When it is not our own, or does not stop.

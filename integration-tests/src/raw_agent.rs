@@ -1,5 +1,4 @@
-//! An agent the test speaks for, message by message: it can lie, repeat itself and say what no
-//! agent says.
+//! An agent that a test speaks for, message by message. It can send what no real agent would.
 
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ mod session;
 use codec::AnyBytes;
 pub use session::{RawSession, SessionSender, failed, succeeded};
 
-/// How long the server may take to say the next thing.
+/// Longest wait for the next message of the server.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A device whose key the test holds.
@@ -51,9 +50,9 @@ pub struct RawIdentity {
     /// Its private key.
     pub key: PrivateKey,
     pub journal: JournalId,
-    /// The newest epoch it wrote down.
+    /// The newest epoch on its disk.
     pub last_epoch: u64,
-    /// Newest revision of the protocol it speaks; 1 makes it an agent of before.
+    /// Newest protocol revision it speaks; 1 makes it an old agent.
     pub protocol_revision: u32,
 }
 
@@ -89,7 +88,7 @@ impl RawIdentity {
         })
     }
 
-    /// Opens a session as a good agent does.
+    /// Opens a session as a real agent does.
     ///
     /// # Panics
     /// When the server refuses.
@@ -97,7 +96,7 @@ impl RawIdentity {
         self.try_connect(server).await.expect("the session opens")
     }
 
-    /// Opens a session as a good agent does, if the server lets it.
+    /// Opens a session as a real agent does; `Err` when the server refuses.
     pub async fn try_connect(&mut self, server: &TestServer) -> Result<RawSession, Status> {
         self.open(server, Vec::new()).await
     }
@@ -159,7 +158,7 @@ impl RawIdentity {
     }
 }
 
-/// A good enrolment request, ready to be spoilt.
+/// A valid enrolment request, for a test to change.
 #[must_use]
 pub fn enroll_request(token: &EnrollmentToken, key: &PrivateKey, name: &str) -> EnrollRequest {
     let public_key = public_key(key);
@@ -229,7 +228,7 @@ impl Opening {
         }
     }
 
-    /// A good `Hello` for this connection, signed; [`Self::say`] puts it as its revision asks for.
+    /// A valid `Hello` for this connection, signed; [`Self::say`] encodes it for its revision.
     #[must_use]
     pub fn hello(&self, identity: &RawIdentity) -> Hello {
         let mut hello = Hello {
@@ -295,7 +294,7 @@ impl Opening {
         ReadHello::sealed(ReadHello::body_of(&hello), signature)
     }
 
-    /// Says nothing and waits for the server to end it; returns how.
+    /// Sends nothing and waits until the server ends it; returns the status.
     ///
     /// # Panics
     /// When the server goes on.
@@ -306,7 +305,7 @@ impl Opening {
         }
     }
 
-    /// Says `Hello` and waits for `Welcome`; does not say `Ready`.
+    /// Sends `Hello` and waits for `Welcome`; does not send `Ready`.
     pub async fn say(self, hello: Hello) -> Result<RawSession, Status> {
         let device = hello.device_id.clone();
         let sealed = self.sealed(hello);
@@ -315,7 +314,7 @@ impl Opening {
         Ok(session)
     }
 
-    /// Says anything where `Hello` belongs.
+    /// Sends any message in place of `Hello`.
     pub async fn say_first(self, first: up::Message) -> Result<RawSession, Status> {
         let mut session = RawSession {
             welcome: Welcome::default(),

@@ -1,4 +1,5 @@
-//! The rules, over what is left when a world has settled. Pure: no disk, no database, no clock.
+//! The rules, checked over what is left when a world has settled. Pure: no disk, no database, no
+//! clock.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,10 +13,10 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-/// States an attempt never leaves.
+/// Final states.
 pub const CLOSED: [&str; 5] = ["succeeded", "failed", "cancelled", "expired", "superseded"];
 
-/// Everything there is to judge by. Ids are hex without dashes.
+/// Everything the rules look at. Ids are hex without dashes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SettledWorld {
     /// Bundles that were made, by digest.
@@ -37,10 +38,8 @@ pub struct SettledWorld {
     pub server_leftovers: Vec<String>,
 }
 
-/// Target id and number.
 pub type AttemptKey = (String, u32);
 
-/// One target.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TargetRow {
     pub id: String,
@@ -54,16 +53,12 @@ pub struct TargetRow {
     pub latest_attempt: u32,
 }
 
-/// One attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AttemptRow {
-    /// Its target.
     pub target: String,
-    /// Its number.
     pub number: u32,
-    /// As the table spells it.
+    /// State, as in the table.
     pub state: String,
-    /// Why it failed.
     pub reason: Option<String>,
     /// The agent may still hold it.
     pub unresolved: bool,
@@ -78,7 +73,6 @@ pub struct AttemptRow {
 }
 
 impl AttemptRow {
-    /// Target id and number.
     #[must_use]
     pub fn key(&self) -> AttemptKey {
         (self.target.clone(), self.number)
@@ -104,15 +98,13 @@ impl AttemptRow {
 /// The final state of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClosedState {
-    /// Its state.
     pub state: String,
-    /// Why it failed.
     pub reason: Option<String>,
     /// Microseconds.
     pub closed_at: Option<i64>,
 }
 
-/// What one device shows.
+/// What is left on one device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SettledDevice {
     pub id: String,
@@ -127,7 +119,6 @@ pub struct SettledDevice {
     pub known: BTreeMap<String, String>,
     /// Processes of scripts that are still there.
     pub processes: Vec<String>,
-    /// Temporary files.
     pub temporary: Vec<String>,
     /// Descriptors the agent holds and should not.
     pub descriptors: Vec<String>,
@@ -136,9 +127,7 @@ pub struct SettledDevice {
 /// One attempt as the agent remembers it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JournalRow {
-    /// Its target.
     pub target: String,
-    /// Its number.
     pub number: u32,
     /// It is a tombstone: the outcome was acknowledged.
     pub acknowledged: bool,
@@ -156,7 +145,7 @@ pub struct Current {
     pub entries: Option<BTreeMap<String, Entry>>,
 }
 
-/// What is promised.
+/// A rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     /// Every target's attempts are closed and resolved.

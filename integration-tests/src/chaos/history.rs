@@ -1,4 +1,4 @@
-//! What was done to a world and when, kept in memory and shown when something is wrong.
+//! A log of what the harness did to a world, shown when a scenario fails.
 
 use std::{fmt, sync::Arc, time::Instant};
 

@@ -1,5 +1,5 @@
-//! People with bad intent: strangers, a viewer, an operator and a device of the fleet, each doing
-//! its worst for a while, beside a fleet of light agents and an operator who only want to work.
+//! Attacks by strangers, by a viewer, by an operator and by a device of the fleet, each for a
+//! while, beside honest light agents and an honest operator.
 //!
 //! `count` is how many seconds each attack lasts. From [`WHOLE`] seconds on it is split into pairs
 //! of calm and attack, and what honest pushes have to wait is judged by the median of the pairs.
@@ -87,7 +87,7 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
             honest
                 .recovers(attack.name, memory + MEMORY / 4, BACK)
                 .await?;
-            // What honest work says is not theirs.
+            // Log lines of honest work do not count.
             let said = during.log.saturating_sub(before.log);
             let log = said as f64 * 60.0 / time.as_secs_f64();
             figures.most(
@@ -130,7 +130,7 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// What `work` gives, unless it takes longer than anybody would wait.
+/// The result of `work`, or a failure when it takes too long.
 async fn soon<T>(what: &str, work: impl Future<Output = T>) -> Result<T, Failure> {
     timeout(Duration::from_secs(60), work)
         .await

@@ -1,6 +1,6 @@
-//! A whole fleet cut off at once, in the middle of a deployment to all of it. Everybody has to be
-//! back within a minute, no command may be lost, and devices that stayed connected must not have to
-//! wait for those that come back.
+//! A whole fleet loses its connections at once, in the middle of a deployment to all of it. Every
+//! agent has to be back within a minute, no command may be lost, and devices that stayed connected
+//! must not wait for those that come back.
 //!
 //! The agents are light ones ([`fleet`](crate::fleet)): real connections, real signatures, no
 //! scripts. `count` is how many are cut.
@@ -71,7 +71,7 @@ pub async fn run(plan: &Plan) -> Result<Figures, Failure> {
         "cut all of them, after {} outcomes",
         before.outcomes
     ));
-    // Commands to those who stayed, again and again until everybody else is back.
+    // Deploys to the devices that stayed, until all others are back.
     let (back, waits) = tokio::join!(
         back(&fleet, before.opened),
         steadily(&operator, &fleet, &before, names(&steady))

@@ -1,5 +1,5 @@
-//! What the fleet is given to do: bundles that bear witness, on some of the devices, now and then
-//! taken back.
+//! Random deployments of a scenario: bundles with witnesses, to some of the devices; some are
+//! cancelled.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::Operator;
 
-/// Bundle names that are deployed: few, so that deployments meet.
+/// Bundle names that are deployed: few, so that deployments supersede each other.
 const NAMES: [&str; 3] = ["app", "base", "edge"];
 
 /// Longest an order is tried again while the server is away.
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
-/// An operator who does not tire. Clones share what they made.
+/// An operator who deploys at random. Clones share their bundles and deployments.
 #[derive(Debug, Clone)]
 pub struct Traffic {
     operator: Operator,
@@ -36,7 +36,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Traffic to no device yet.
+    /// No devices yet.
     #[must_use]
     pub fn new(operator: Operator, seed: u64, history: History) -> Self {
         Self {
@@ -87,7 +87,7 @@ impl Traffic {
         })
     }
 
-    /// Decides something by the seed.
+    /// A random decision, drawn by the seed.
     pub fn decide<T>(&self, how: impl FnOnce(&mut StdRng) -> T) -> T {
         how(&mut self.rng.lock())
     }
@@ -155,7 +155,7 @@ impl Traffic {
         Some(uploaded)
     }
 
-    /// Who gives the orders.
+    /// The operator.
     #[must_use]
     pub fn operator(&self) -> &Operator {
         &self.operator
@@ -170,7 +170,7 @@ impl Traffic {
         let cancel = || async {
             let mut deployments = self.operator.deployments();
             match deployments.cancel_deployment(request.clone()).await {
-                // It came to its end first.
+                // The deployment had finished first.
                 Err(status) if status.code() == tonic::Code::FailedPrecondition => Ok(false),
                 cancelled => cancelled.map(|_| true),
             }

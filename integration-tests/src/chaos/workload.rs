@@ -1,5 +1,4 @@
-//! A fleet at work while something is done to it: operators who deploy, and a look at closed
-//! attempts now and then.
+//! Background load of a scenario: operators who deploy, and regular looks at closed attempts.
 
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Has so many operators deploy at once.
+    /// Starts so many operators.
     pub fn begin(world: &mut World, operators: usize) -> Self {
         let over = CancellationToken::new();
         let mut orders = JoinSet::new();
@@ -45,7 +44,7 @@ impl Workload {
         }
     }
 
-    /// Lets them finish what they ordered.
+    /// Stops the operators once their last deployments are created.
     pub async fn end(mut self, world: &mut World, figures: &mut Figures) -> Result<(), Failure> {
         self.over.cancel();
         while let Some(deployed) = self.orders.join_next().await {

@@ -1,4 +1,4 @@
-//! One control plane with its devices, that can be hurt, healed and judged.
+//! A world: one server with its devices, for faults and checks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,30 +21,29 @@ use crate::{AgentOptions, ServerOptions, TestAgent, TestServer};
 
 mod judging;
 
-/// A healed world that has not come to rest after this never will.
+/// Longest time to come to rest after the faults have ended.
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
-/// How a world is made.
+/// Options of a world.
 #[derive(Debug, Clone, Default)]
 pub struct WorldOptions {
     /// Settings of the control plane.
     pub server: ServerOptions,
 }
 
-/// A control plane, its devices, and what is known about them.
+/// A server, its devices, and what is known about them.
 #[derive(Debug)]
 pub struct World {
     /// The control plane.
     pub server: TestServer,
-    /// The devices.
     pub agents: Vec<TestAgent>,
-    /// Gives the fleet something to do.
+    /// Deploys to the devices.
     pub traffic: Traffic,
-    /// What was planned.
+    /// The parameters of the scenario.
     pub plan: Plan,
-    /// What attempts were seen to close as.
+    /// Every state that closed attempts were seen in.
     pub closings: ClosedAttempts,
     witnesses: BTreeMap<String, Witness>,
     /// Deployments that a restored server never heard of.
@@ -254,7 +253,7 @@ impl World {
         }
     }
 
-    /// Heals, settles and checks; counts what there was into `figures`.
+    /// Ends faults, waits for rest and checks the rules; adds the counts to `figures`.
     pub async fn verify(&mut self, figures: &mut Figures) -> Result<Summary, Failure> {
         self.heal().await;
         self.all_back().await?;

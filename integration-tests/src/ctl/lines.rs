@@ -1,4 +1,4 @@
-//! A command that goes on: its data line by line, as it comes.
+//! A `kernexctl` that keeps running, such as a watch: its output line by line.
 
 use std::{
     io::{BufRead as _, BufReader},

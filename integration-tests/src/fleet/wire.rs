@@ -320,7 +320,6 @@ impl Calls {
 pub struct Sender(SendStream<Bytes>);
 
 impl Sender {
-    /// Sends a message.
     pub fn send(&mut self, message: &impl Message) -> Result<(), WireError> {
         let mut frame = head(message.encoded_len())?;
         message

@@ -1,4 +1,4 @@
-//! A codec that sends bytes as they are, so that a test can say what the schema does not know.
+//! A codec that sends bytes as they are, so that a test can send what the schema does not know.
 
 use bytes::{BufMut as _, Bytes};
 use kernex_proto::v1::{DeviceSessionRequest, DeviceSessionResponse};

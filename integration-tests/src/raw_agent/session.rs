@@ -15,10 +15,9 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
 
-/// An open session.
 #[derive(Debug)]
 pub struct RawSession {
-    /// How the server opened it.
+    /// The server's `Welcome`.
     pub welcome: Welcome,
     pub(super) device: String,
     pub(super) channel: Channel,
@@ -47,7 +46,6 @@ impl RawSession {
         SessionSender(self.up.clone())
     }
 
-    /// Sends a message.
     pub async fn send(&self, message: up::Message) {
         let message = DeviceSessionRequest {
             message: Some(message),
@@ -104,7 +102,7 @@ impl RawSession {
         }
     }
 
-    /// Reports and waits for what the server did with it.
+    /// Sends a report and waits for its disposition.
     pub async fn report(&mut self, report: Report) -> Disposition {
         let seq = report.seq;
         self.send(up::Message::Report(report)).await;

@@ -1,4 +1,4 @@
-//! Gathering the facts about a world that has come to rest, for the checker.
+//! Gathers what the checker needs from a world that has come to rest.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use crate::chaos::{
     rows::RawDatabase,
 };
 
-/// How long something may lie about that goes away by itself.
+/// How long temporary things may stay before they count as left behind.
 const TIDY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Sessions an agent gets to have its outcomes acknowledged before they count as lost.
@@ -175,7 +175,7 @@ impl World {
     }
 }
 
-/// What `look` still sees after a while; nothing as soon as it sees nothing.
+/// Polls `look` until it finds nothing; returns what is left after a while.
 async fn gone_soon(look: impl Fn() -> Vec<String>) -> Vec<String> {
     let end = Instant::now() + TIDY_LIMIT;
     loop {
