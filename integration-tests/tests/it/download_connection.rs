@@ -58,7 +58,7 @@ impl Setup {
     }
 
     async fn until_downloaded(&self, bytes: u64) {
-        // On a narrow link, and with other tests beside it, that takes its time.
+        // A narrow link is slow, and other tests run beside it.
         let limit = Duration::from_secs(300);
         wait_for_within(limit, "some of the download to be on the disk", || async {
             seen(self.downloaded() >= bytes, self.downloaded())
@@ -77,7 +77,7 @@ both_databases![
 
 async fn a_halt_overtakes_a_download_on_a_narrow_link(database: Database) {
     let setup = Setup::new(database, 20).await;
-    // Whole it would take more than two minutes.
+    // The whole download would take more than two minutes.
     setup.proxy.throttle(150_000);
     let id = setup.operator.deploy(&setup.bundle, &["edge-1"]).await;
     setup.until_downloaded(1 << 20).await;
@@ -87,7 +87,7 @@ async fn a_halt_overtakes_a_download_on_a_narrow_link(database: Database) {
     let passed = setup.proxy.bytes_down() - before;
     assert_eq!(halted[0]["acknowledged"], true, "{halted}");
     assert_eq!(halted[0]["state"], "cancelled", "{halted}");
-    // What passes is the clock here: a second is 150 kB, and a busy machine takes some.
+    // Bytes are the clock here, because the machine may be busy: 150 kB is one second.
     assert!(
         passed < 2 << 20,
         "{passed} bytes came before the halt was acknowledged"
@@ -121,7 +121,7 @@ async fn heartbeats_go_on_while_a_slow_link_is_full_of_a_download(database: Data
     let id = setup.operator.deploy(&setup.bundle, &["edge-1"]).await;
     setup.until_downloaded(256 << 10).await;
     let seen_at = setup.operator.device("edge-1").await.last_seen;
-    // Longer than the agent waits for a word of the server.
+    // Longer than the agent waits for a message of the server.
     setup.until_downloaded(768 << 10).await;
     let device = setup.operator.online("edge-1").await;
     assert!(
@@ -206,7 +206,7 @@ async fn a_download_keeps_to_the_rate_limit_of_the_device(database: Database) {
         setup.operator.finished(&id).await.result(),
         DeploymentResult::Succeeded
     );
-    // It may be slower on a busy machine, never faster; one window is not held back.
+    // A busy machine may be slower, never faster. The first window is not limited.
     assert!(
         begun.elapsed() > Duration::from_secs(3),
         "{:?}",
@@ -224,7 +224,8 @@ async fn a_download_may_come_from_another_replica_than_the_session_is_with() {
     let second = first.replica().await;
     let ports = vec![first.port(), second.port()];
     let proxy = Proxy::balancing(Protocol::Tls, ports).await;
-    // Enrols at the first, has its session with the second, and downloads from the first.
+    // The agent enrols at the first replica, has its session with the second, and downloads from
+    // the first.
     let agent = first
         .agent_with(AgentOptions::named("edge-1").through(&proxy))
         .await;

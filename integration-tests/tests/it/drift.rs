@@ -47,7 +47,7 @@ async fn a_release_that_is_switched_by_hand_drifts_until_it_is_switched_back(dat
     );
     operator.deploy_and_finish(&old, "edge-1").await;
     operator.deploy_and_finish(&new, "edge-1").await;
-    // What it runs was found to be as expected, and is so again in the end.
+    // The server compares its releases with a heartbeat or two before anything changes.
     let seen = |device: &Device| device.last_seen.expect("it was seen").seconds;
     let before = seen(&operator.device("edge-1").await);
     operator

@@ -87,7 +87,7 @@ async fn a_download_ends_with_its_session_on_a_silently_dead_link(database: Data
     })
     .await;
     let bundle = operator.push(&noisy("app", "1.0", 4, "true").await).await;
-    // So slow that it is still under way when the link dies.
+    // Slow, so that the download is still running when the link dies.
     proxy.throttle(64 << 10);
     let before = proxy.bytes_down();
     let id = operator.deploy(&bundle, &["edge-1"]).await;

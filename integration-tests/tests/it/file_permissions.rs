@@ -43,7 +43,7 @@ async fn a_world_readable_data_folder_is_closed_at_the_start() {
         fs::set_permissions(&path, Permissions::from_mode(open)).unwrap();
     }
     server.start_again().await;
-    // Nobody gets through the folder, so what is deeper needs no look.
+    // Others cannot enter the folder, so what is in it needs no check.
     assert_eq!(mode(&data), 0o700);
     for entry in fs::read_dir(&data).unwrap() {
         let path = entry.unwrap().path();

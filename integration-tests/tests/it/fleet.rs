@@ -41,7 +41,7 @@ async fn a_fleet_that_is_cut_comes_back_and_loses_no_command(database: Database)
     let first = deploy_to_all(&server, "1.0").await;
     fleet.cut();
     let second = deploy_to_all(&server, "2.0").await;
-    // What was not taken before the newer deployment came never starts.
+    // A command that was not received before the newer deployment never starts.
     server.operator().finished(&first).await;
     let last = server.operator().finished(&second).await;
     assert_eq!(last.result(), DeploymentResult::Succeeded);

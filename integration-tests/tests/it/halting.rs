@@ -74,7 +74,7 @@ fn stubborn(scratch: &Path) -> Value {
     json!({"name": "app", "version": "2.0", "deploy": {"script": script}})
 }
 
-/// Waits until a script has said its process id.
+/// Waits until a script has written its process id.
 async fn pid(file: &Path) -> String {
     wait_for("a script to say its process id", || async {
         let text = fs::read_to_string(file)
@@ -366,7 +366,7 @@ async fn an_attempt_that_ended_before_the_halt_keeps_its_outcome(database: Datab
     session.accept(&command, 1).await;
     let (theirs, deploy) = other.deploy_command().await;
     other.outcome(&theirs, 1, succeeded(&deploy)).await;
-    // It was cut off while the halt was on its way, and says so as soon as it is back.
+    // The script was cut off before the halt arrived; the agent reports that when it is back.
     drop(session);
     operator.offline("edge-1").await;
     let mut stream = halt(&operator, &id).await.unwrap();
@@ -545,10 +545,10 @@ async fn devices_that_do_not_answer_a_halt_in_time_are_named(database: Database)
     assert_eq!(asked.code, Some(2), "it asks first: {}", asked.stderr);
 }
 
-/// The latency is printed and not asserted: it is the machine's.
+/// The latency is printed and not asserted, because it depends on the machine.
 async fn two_hundred_downloads_are_halted_together(database: Database) {
     const DEVICES: usize = 200;
-    // Opening so many sessions one after another takes longer than one may be silent otherwise.
+    // No heartbeats: opening so many sessions takes longer than a session may usually be silent.
     let options = ServerOptions::default().env("KERNEX_HEARTBEAT_INTERVAL", "1h");
     let server = TestServer::start_with(database, options).await;
     let operator = server.operator();
@@ -558,7 +558,7 @@ async fn two_hundred_downloads_are_halted_together(database: Database) {
             ..Default::default()
         })
         .await;
-    // More than fits into the windows of a connection, so that nobody has it before the halt.
+    // Larger than the windows of a connection, so that no download ends before the halt.
     let archive = bundle::noisy("app", "1.0", 8, "true").await;
     let archive = operator.push(&archive).await;
     let mut sessions = Vec::new();

@@ -275,7 +275,8 @@ async fn two_copies_of_a_device_are_noticed_and_an_operator_decides(database: Da
     operator.deploy_for(request).await.unwrap();
     let resolved = Ctl::on(&server).run(&["device", "resolve", "edge-1", "--yes"]);
     assert_eq!(resolved.code, Some(0), "{}", resolved.stderr);
-    // The copy that confirmed last is kept: it comes back, says what it holds, and works again.
+    // The copy that confirmed last is kept: it opens a session with its list and gets commands
+    // again.
     session
         .next_where(|message| matches!(message, down::Message::Drain(_)).then_some(()))
         .await;
@@ -313,8 +314,8 @@ async fn a_connection_that_says_nothing_is_closed(database: Database) {
         .unwrap();
     let mut secure = server.tls_stream().await;
     let ends = async {
-        // Neither says a word; the one behind TLS gets the server's first frames and then its
-        // end.
+        // Both send nothing. The one behind TLS gets the first frames of the server and is then
+        // closed.
         let mut rest = Vec::new();
         let _ = silent.read_to_end(&mut rest).await;
         let _ = secure.read_to_end(&mut rest).await;

@@ -38,11 +38,11 @@ const WATCH: &str = "/grpc.health.v1.Health/Watch";
 /// A thousand agents in a debug build on a machine with other things to do.
 const LONG: Duration = Duration::from_secs(400);
 
-/// Between two tries of an attacker: it has this machine's processors, too, and shall not win by
-/// those.
+/// Pause between two tries of an attacker: it shares the processors of this machine and must not
+/// win by using them up.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A thousand agents and their attackers have the machine to themselves.
+/// Taken by tests with a thousand agents: one of them runs at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 fn connector(server: &TestServer) -> Connector {
@@ -74,7 +74,7 @@ fn status<T: std::fmt::Debug>(answer: Result<T, WireError>) -> Status {
     }
 }
 
-/// Says that nothing more comes; who was refused may have been told before.
+/// Ends the request; the server may have refused it before.
 fn finish(up: &mut Sender) {
     let _ = up.finish();
 }
@@ -102,7 +102,8 @@ impl Driven {
     }
 }
 
-/// Everything a stranger may try, from where a connector comes, until it is dropped.
+/// Runs every attack that a stranger can make, from the address of a connector, until it is
+/// dropped.
 fn attack(connector: &Connector, made: &Arc<AtomicU64>) -> JoinSet<()> {
     let mut attack = JoinSet::new();
     for number in 0..300 {
@@ -172,7 +173,7 @@ async fn a_thousand_get_in(server: &TestServer, connector: Connector) {
     let before = fleet.counters().tally();
     assert!(made.load(Relaxed) > 300, "the attack went on");
     drop(attack);
-    // Nobody of them was thrown out in the name of the others.
+    // None of them was disconnected because of the others.
     assert_eq!(before.lost, 0, "{before:?}");
 }
 
@@ -273,7 +274,7 @@ async fn a_stranger_has_eight_calls_and_a_hello_of_bounded_size() {
     let refused = status(down.next::<DeviceSessionResponse>().await);
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     assert!(refused.message().contains("too long"), "{refused}");
-    // Its place comes back with the end of its answer.
+    // The place is free again when the answer ends.
     wait_for("a place to come back", || async {
         let opened = calls.open(SESSION, &[]).await;
         let (_up, mut down) = opened.map_err(|error| error.to_string())?;
@@ -295,7 +296,7 @@ async fn an_idle_connection_that_answers_pings_is_closed_and_a_session_is_not(da
     let calls = driven.drive(connector(&server).connect(0).await.expect("connects"));
     driven.one_ends().await;
     drop(calls);
-    // The session is older than that by now.
+    // The session has lived longer than that by now.
     session.heartbeat(1).await;
     assert!(server.process().log().contains("a stranger was refused"));
 }
@@ -467,12 +468,12 @@ async fn the_header_of_a_trusted_proxy_names_the_source() {
     let answer = refused(&direct.proxied(proxy, Some(caller))).await;
     assert_eq!(answer.code(), Code::Unauthenticated);
     said("203.0.113.7").await;
-    // What the proxy asks by itself is its own.
+    // Requests of the proxy itself count for the proxy.
     let answer = refused(&direct.proxied(proxy, None)).await;
     assert_eq!(answer.code(), Code::Unauthenticated);
     let log = said("source=\"127.9.0.1\"").await;
     assert!(!log.contains("trusted-proxies"), "{log}");
-    // From the proxy's address and without its header.
+    // From the address of the proxy, without a header.
     let hidden = direct.behind(Ipv4Addr::new(127, 9, 0, 1)).connect(0).await;
     assert!(hidden.is_err());
     let counted = wait_for("it to be counted", || async {
@@ -483,7 +484,7 @@ async fn the_header_of_a_trusted_proxy_names_the_source() {
         )
     });
     counted.await;
-    // A header of somebody else is no TLS.
+    // A header from an address that is not trusted is no TLS.
     assert!(
         direct
             .proxied(Ipv4Addr::new(127, 9, 0, 2), Some(caller))

@@ -14,14 +14,14 @@ async fn app(server: &TestServer, version: &str) -> Bundle {
     server.operator().push(&bundle.gzip().await).await
 }
 
-/// The versions that ran, in order.
+/// Versions that ran, in order.
 fn ran(agent: &TestAgent) -> Vec<String> {
     let text = fs::read_to_string(agent.state.join("bundles/app/state/ran"));
     let text = text.unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }
 
-/// A deployment of app:1.0 that was pushed into the session of an agent that hung and died.
+/// Deploys app:1.0 into the session of an agent that hangs and is then killed.
 async fn pushed_and_never_taken(server: &TestServer, agent: &mut TestAgent) -> String {
     let operator = server.operator();
     agent.signal(Signal::STOP);
@@ -56,7 +56,7 @@ async fn an_older_attempt_that_was_never_received_is_superseded(database: Databa
         AttemptState::Superseded
     );
     assert_eq!(ran(&agent), ["3.0"]);
-    // And at once when the list came before the order.
+    // At once, when the list came before the deployment.
     agent.signal(Signal::STOP);
     let again = operator
         .deploy(&app(&server, "4.0").await, &["edge-1"])

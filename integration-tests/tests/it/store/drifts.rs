@@ -52,7 +52,7 @@ async fn a_heartbeat_that_arrives_before_its_outcome_is_no_drift(database: Datab
     let epoch = fixture.session(&device, 0, &[]).await.epoch;
     let deployment = fixture.deploy("app:1", &[&device]).await;
     let (attempt, _) = fixture.target(&deployment, &device).await;
-    // Pushed, but nobody has noted that yet.
+    // Pushed, and not written yet.
     let early = || vec![beat(&device, epoch, Some(&[("app", "1")]))];
     fixture.store.record_heartbeats(&early()).await.unwrap();
     fixture
@@ -61,7 +61,7 @@ async fn a_heartbeat_that_arrives_before_its_outcome_is_no_drift(database: Datab
     fixture.store.record_heartbeats(&early()).await.unwrap();
     assert!(drifts(&fixture).await.is_empty());
     fixture.report(&device, attempt, succeeded("1", b"1")).await;
-    // Sent before the outcome: the recorder takes its releases away.
+    // Sent before the outcome, so the recorder ignores its releases.
     fixture
         .store
         .record_heartbeats(&[beat(&device, epoch, None)])

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
-/// Number of a session that no revocation is about.
+/// An epoch later than every revocation.
 pub(super) const LATEST: u64 = i64::MAX as u64;
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
@@ -339,7 +339,7 @@ impl Fixture {
         self.target(deployment, device).await.1.state
     }
 
-    /// What is due, as "deploy name:version" and "stop", with the attempts.
+    /// The commands that are due, as "deploy name:version" or "stop", with their attempts.
     pub(super) async fn due(&self, device: &Device, epoch: u64) -> Vec<(String, AttemptId)> {
         let due = self
             .store
@@ -368,7 +368,7 @@ impl Fixture {
         answer.expect("no key of the device is revoked")
     }
 
-    /// Reports in the session of this number; none when its key is revoked.
+    /// Reports in the session with this epoch; `None` when its key is revoked.
     pub(super) async fn report_in(
         &self,
         device: &Device,
@@ -386,7 +386,7 @@ impl Fixture {
         self.store.apply_reports(&[report]).await.unwrap()[0]
     }
 
-    /// Reports of this device that are set aside: the bundle an outcome is about, and its bytes.
+    /// Reports of unknown attempts of this device: the bundle name and the size of each.
     pub(super) async fn unknown_reports(&self, device: &Device) -> Vec<(Option<String>, usize)> {
         let query = Query::select()
             .columns(["bundle_name", "report"])

@@ -121,7 +121,7 @@ async fn a_deployment_to_penalised_devices_only_is_finished_at_once(database: Da
         .unwrap();
     assert!(last.detail_json.contains("penalised"), "{last:?}");
 
-    // The explicit order runs it again, and may fail again.
+    // A retry runs it again, and it may fail again.
     let retry = caller("RetryDeployment");
     let retried = fixture
         .store

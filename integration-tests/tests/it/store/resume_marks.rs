@@ -13,7 +13,7 @@ use kernex_server::{
 
 use super::fixture::{Device, Fixture, caller, failed, succeeded};
 
-/// An outcome of a device with its place in the journal.
+/// An outcome with its place in the journal: its number and that of the one before it.
 fn outcome(
     device: &Device,
     attempt: AttemptId,
@@ -41,7 +41,7 @@ fn nowhere() -> AttemptId {
     }
 }
 
-/// Opens the session of a device that says up to where it was acknowledged.
+/// Opens a session of a device that knows up to which outcome it was acknowledged.
 async fn opened(
     fixture: &Fixture,
     device: &Device,
@@ -159,8 +159,7 @@ async fn the_resume_mark_passes_outcomes_of_every_disposition(database: Database
     );
     let after = opened(&fixture, &device, epoch, Some(5)).await;
     assert_eq!(after.recorded_seq, Some(5));
-    // A report of another journal of the same device, or of one that is known nowhere, raises
-    // nothing of this one.
+    // Reports of other journals do not raise the mark of this one.
     let stranger = Device {
         journal: JournalId::generate(),
         ..device.clone()
@@ -219,8 +218,8 @@ async fn after_a_restore_an_unlisted_attempt_is_not_taken_for_never_received(dat
     let (attempt, _) = fixture.target(&first, &device).await;
     fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
     fixture.deploy("app:2", &[&device]).await;
-    // The rows are of a day on which it was under way; the device has ended it since, and was
-    // acknowledged.
+    // These rows stand for a backup from before the outcome; the device has been acknowledged
+    // since.
     let epoch = opened(&fixture, &device, epoch, Some(2)).await.epoch;
     assert_eq!(fixture.state(&first, &device).await, State::Sent);
     let told = outcome(&device, attempt, (0, 2), succeeded("1", b"1"));

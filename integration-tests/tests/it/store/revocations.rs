@@ -18,7 +18,7 @@ use kernex_server::{
 
 use super::fixture::{Device, Fixture, HOUR, caller, enrolment, succeeded, token};
 
-/// Lets a new key take a device over.
+/// Enrols a new key for a device.
 async fn replace(fixture: &Fixture, device: &Device, key: &[u8]) -> Device {
     let replacing = NewEnrollmentToken {
         replaces_device: Some(device.name.clone()),

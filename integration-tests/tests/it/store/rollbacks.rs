@@ -46,7 +46,7 @@ async fn verdicts(
         .collect()
 }
 
-/// One phase that bears no failure, and is taken back when there is one.
+/// One phase that tolerates no failure and is rolled back after one.
 fn returning() -> Rollout {
     let mut rollout = Rollout::together();
     rollout.phases[0].max_failures = Amount::Count(0);
@@ -54,7 +54,7 @@ fn returning() -> Rollout {
     rollout
 }
 
-/// It failed, and the device runs what it ran before.
+/// A failed outcome of a device that went back to version 1.
 fn went_back() -> ReportEvent {
     let (mut failed, good) = (failed(FailureReason::ScriptFailed), succeeded("1", b"1"));
     if let (ReportEvent::Outcome(failed), ReportEvent::Outcome(good)) = (&mut failed, good) {
@@ -144,7 +144,7 @@ async fn a_rollback_never_goes_to_a_failed_or_deleted_release(database: Database
     run(&fixture, "1", &[&one, &two, &three]).await;
     let unwanted = fixture.deploy("app:2", &[&one]).await;
     let (attempt, _) = fixture.target(&unwanted, &one).await;
-    // It failed, and the device could not leave it.
+    // It fails, and so does going back.
     let mut stuck = failed(FailureReason::RollbackFailed);
     if let ReportEvent::Outcome(outcome) = &mut stuck
         && let ReportEvent::Outcome(active) = succeeded("2", b"2")

@@ -153,7 +153,7 @@ async fn sessions_that_open_in_one_transaction_are_reconciled_apart(database: Da
         fixture.report(device, attempt, ReportEvent::Accepted).await;
         attempts.push(attempt);
     }
-    // The first one claims what the other one has accepted, which has forgotten it.
+    // The first device lists both attempts; the second, which accepted one of them, lists none.
     let held = attempts
         .iter()
         .map(|attempt| (*attempt, State::Accepted))
@@ -203,7 +203,7 @@ async fn online_means_a_session_and_a_live_lease(database: Database) {
         .await
         .unwrap();
     assert_eq!(status().await, DeviceStatus::Online);
-    // A replica that stays silent loses its sessions for good.
+    // The sessions of a replica whose lease has run out end for good.
     fixture.clock.advance(MINUTE * 3);
     fixture.store.close_orphans().await.unwrap();
     fixture
@@ -348,7 +348,7 @@ async fn an_epoch_that_was_never_issued_is_a_conflict_and_locks_nobody_out(datab
             .count(),
         1
     );
-    // The honest agent is heard, gets no commands, and after the decision it works as before.
+    // The honest agent is connected without commands, until an operator resolves the conflict.
     let doubted = fixture.session(&device, honest.epoch, &[]).await;
     assert!(doubted.conflicted && doubted.epoch == honest.epoch + 1);
     fixture
@@ -359,8 +359,7 @@ async fn an_epoch_that_was_never_issued_is_a_conflict_and_locks_nobody_out(datab
     assert_eq!(shown().await.conflict, None);
     let back = fixture.session(&device, doubted.epoch, &[]).await;
     assert!(!back.conflicted && back.epoch == doubted.epoch + 1);
-    // An agent whose journal was led astray has to begin a new one; that is taken like any
-    // other.
+    // An agent that believed a made-up epoch has to begin a new journal, which is accepted.
     let fresh = fixture.session(&elsewhere, 0, &[]).await;
     assert!(!fresh.conflicted && fresh.epoch == back.epoch + 1);
 }
@@ -414,10 +413,10 @@ async fn an_older_protocol_revision_is_refused_until_an_operator_allows_it(datab
         .unwrap();
     assert_eq!(allowed.protocol_revision, 0);
     let third = fixture.open(opening(1, second.epoch)).await.unwrap();
-    // Once: what is spoken from now on counts again.
+    // Once only: the next revision is remembered again.
     let fourth = fixture.open(opening(2, third.epoch)).await.unwrap();
     assert!(fixture.open(opening(1, fourth.epoch)).await.is_err());
-    // A new key has spoken nothing yet.
+    // For a new key no revision is known yet.
     let replacing = NewEnrollmentToken {
         replaces_device: Some("edge-1".into()),
         ..token(1)
@@ -544,7 +543,7 @@ async fn an_accepted_attempt_that_a_device_does_not_list_fails_as_journal_lost(d
         (target.state, target.reason),
         (State::Failed, Some(FailureReason::JournalLost))
     );
-    // It turns up after all: a fact of its own.
+    // It arrives after all, as a late outcome.
     assert_eq!(
         fixture.report(&device, attempt, succeeded("1", b"1")).await,
         Disposition::Late
