@@ -145,7 +145,7 @@ impl World {
         self.targets.iter().filter(flying).filter(here).count()
     }
 
-    /// Judges an opened phase by the words of the brief, not by the planner's arithmetic.
+    /// Judges an opened phase by what an operator asked for, not by the planner's arithmetic.
     fn may_follow(&self, phase: &PhaseFacts) -> bool {
         let counts = &phase.counts;
         let failed = counts.failed + counts.expired;
