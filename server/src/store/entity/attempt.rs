@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// One numbered try of a target.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "attempts")]
 pub struct Model {
@@ -31,7 +30,7 @@ pub struct Model {
     pub message: String,
     /// What it is doing while it runs; a name of [`Step`](crate::domain::attempt::Step).
     pub step: Option<String>,
-    /// Progress of the step.
+    /// Bytes of the step that are done.
     pub bytes_done: i64,
     /// 0 when unknown.
     pub bytes_total: i64,
@@ -52,9 +51,9 @@ pub struct Model {
     pub stop_requested: bool,
     /// The stop ends going back as well.
     pub stop_going_back: bool,
-    /// The agent said that what the stop was to end runs no more.
+    /// The agent said that it is stopped; it may still go back.
     pub stopped: bool,
-    /// [`Sent`](crate::domain::attempt::Sent).
+    /// The sessions it was pushed in, encoded by [`Sent`](crate::domain::attempt::Sent).
     pub sent_epoch: i64,
     /// Newest session its stop was pushed in; 0 for none.
     pub stop_sent_epoch: i64,

@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// Who changed what.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "audit")]
 pub struct Model {

@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// A bundle.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "bundles")]
 pub struct Model {

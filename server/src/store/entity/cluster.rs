@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// The installation: one row.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "cluster")]
 pub struct Model {

@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// Settings and values for some devices.
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "configurations")]
 pub struct Model {

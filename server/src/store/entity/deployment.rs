@@ -1,8 +1,8 @@
-//! An order.
+//! A deployment: an operator's order, and where it stands.
 
 use sea_orm::entity::prelude::*;
 
-/// An order.
+/// A deployment.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "deployments")]
 pub struct Model {
@@ -37,9 +37,9 @@ pub struct Model {
     pub revision: i64,
     /// 0 when every target may begin with the order.
     pub phase_count: i32,
-    /// Most targets at work at once; null for no limit.
+    /// Most targets in flight at once; null for no limit.
     pub max_in_flight: Option<i64>,
-    /// A JSON object from label to the most targets at work for each value of it.
+    /// A JSON object from label to the most targets in flight for each value of it.
     pub budgets: String,
     /// An operator promotes each phase after the first.
     pub approval: bool,

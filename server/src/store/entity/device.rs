@@ -1,8 +1,7 @@
-//! One machine.
+//! A device: one machine under management.
 
 use sea_orm::entity::prelude::*;
 
-/// One machine.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "devices")]
 pub struct Model {

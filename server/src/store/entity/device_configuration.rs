@@ -1,8 +1,7 @@
-//! What one device should work by, and what it said about it.
+//! What one device should apply, and what it said about it.
 
 use sea_orm::entity::prelude::*;
 
-/// What one device should work by, and what it said about it.
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "device_configurations")]
 pub struct Model {

@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// Where a device runs something else than its last outcome said.
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "device_drifts")]
 pub struct Model {

@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// A key that speaks, or spoke, for a device.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "device_keys")]
 pub struct Model {

@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// A label of a device.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "device_labels")]
 pub struct Model {

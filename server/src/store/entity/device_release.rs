@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// What a device is known to run.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "device_releases")]
 pub struct Model {

@@ -1,8 +1,7 @@
-//! Which devices get in.
+//! A token that lets devices enrol.
 
 use sea_orm::entity::prelude::*;
 
-/// Which devices get in.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "enrollment_tokens")]
 pub struct Model {

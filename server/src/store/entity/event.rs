@@ -1,8 +1,7 @@
-//! One thing that happened.
+//! An event: something that happened, for watchers.
 
 use sea_orm::entity::prelude::*;
 
-/// One thing that happened.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "events")]
 pub struct Model {

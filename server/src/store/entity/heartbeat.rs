@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// The latest heartbeat of a device.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "heartbeats")]
 pub struct Model {

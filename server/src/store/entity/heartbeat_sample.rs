@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// A sampled heartbeat.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "heartbeat_samples")]
 pub struct Model {

@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// A journal a device came with.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "journals")]
 pub struct Model {

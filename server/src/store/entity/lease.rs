@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// A replica that lives until its lease runs out.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "leases")]
 pub struct Model {

@@ -1,8 +1,7 @@
-//! Who may operate.
+//! A token of an operator, without its secret.
 
 use sea_orm::entity::prelude::*;
 
-/// Who may operate.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "operator_tokens")]
 pub struct Model {

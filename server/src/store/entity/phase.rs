@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// A phase of a deployment.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "phases")]
 pub struct Model {

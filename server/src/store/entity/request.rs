@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// The answer to a request id.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "requests")]
 pub struct Model {

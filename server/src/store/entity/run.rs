@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// The next run of a deferred attempt.
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "runs")]
 pub struct Model {

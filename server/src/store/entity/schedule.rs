@@ -19,7 +19,7 @@ pub struct Model {
     pub deadline: Option<i64>,
     /// That was done.
     pub deadline_passed: bool,
-    /// Devices that come to match it later are taken in; null for the devices of the order
+    /// Devices that come to match it later are added; null for the devices of the order
     /// only.
     pub selector: Option<String>,
     /// Failures in a row after which a device is left out; 0 for never.

@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// The live session of a device.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "sessions")]
 pub struct Model {

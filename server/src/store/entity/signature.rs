@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// A detached signature of a bundle.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "signatures")]
 pub struct Model {

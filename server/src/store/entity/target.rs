@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// One device within one deployment.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "targets")]
 pub struct Model {

@@ -2,7 +2,6 @@
 
 use sea_orm::entity::prelude::*;
 
-/// A report about an attempt nobody knows.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "unknown_reports")]
 pub struct Model {
