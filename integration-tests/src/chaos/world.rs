@@ -146,12 +146,13 @@ impl World {
     }
 
     /// The same, with all there is to see when it takes too long.
-    pub async fn all_back(&self) -> Result<(), Failure> {
+    pub async fn all_back(&mut self) -> Result<(), Failure> {
         let operator = self.server.operator();
         let end = Instant::now() + SETTLE_LIMIT;
-        for agent in &self.agents {
+        let names: Vec<String> = self.agents.iter().map(|agent| agent.name.clone()).collect();
+        for name in names {
             loop {
-                let device = operator.try_device(&agent.name).await;
+                let device = operator.try_device(&name).await;
                 if device
                     .as_ref()
                     .is_ok_and(|device| device.status() == DeviceStatus::Online)
@@ -159,12 +160,10 @@ impl World {
                     break;
                 }
                 if Instant::now() > end {
-                    let what = format!(
-                        "{} is not back after {SETTLE_LIMIT:?}: {device:?}",
-                        agent.name
-                    );
+                    let what = format!("{name} is not back after {SETTLE_LIMIT:?}: {device:?}");
                     return Err(Failure::new(what).with_dump(self.dump()));
                 }
+                self.start_ended_agents();
                 tokio::time::sleep(BETWEEN_LOOKS).await;
             }
         }
@@ -181,12 +180,17 @@ impl World {
         if self.server.has_ended() {
             self.server.start_again().await;
         }
+        self.start_ended_agents();
+        self.plan.history.note("healed");
+    }
+
+    /// What systemd does on a device: an agent that a script restarts comes back.
+    fn start_ended_agents(&mut self) {
         for agent in &mut self.agents {
             if agent.has_ended() {
                 agent.start_again();
             }
         }
-        self.plan.history.note("healed");
     }
 
     /// Waits until every attempt is closed and resolved.
@@ -209,6 +213,7 @@ impl World {
                 dump.push(self.dump());
                 return Err(Failure::new(what).with_dump(dump.join("\n")));
             }
+            self.start_ended_agents();
             tokio::time::sleep(BETWEEN_LOOKS).await;
         }
     }
