@@ -28,5 +28,6 @@ pub(crate) mod run;
 pub(crate) mod schedule;
 pub(crate) mod session;
 pub(crate) mod signature;
+pub(crate) mod stored;
 pub(crate) mod target;
 pub(crate) mod unknown_report;

@@ -5,8 +5,8 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use governor::{Quota, RateLimiter, clock::DefaultClock, state::keyed::HashMapStateStore};
+use kernex_proto::ids::DeviceId;
 use prometheus_client::metrics::counter::Counter;
-use uuid::Uuid;
 
 use crate::metrics::Transactions;
 
@@ -18,7 +18,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 
 /// Who has caused how many.
 pub(crate) struct EventLimit {
-    devices: RateLimiter<Uuid, HashMapStateStore<Uuid>, DefaultClock>,
+    devices: RateLimiter<DeviceId, HashMapStateStore<DeviceId>, DefaultClock>,
     held_back: Counter,
 }
 
@@ -34,7 +34,7 @@ impl EventLimit {
     }
 
     /// Counts an event of a device; false when it has caused too many.
-    pub(crate) fn take(&self, device: Uuid) -> bool {
+    pub(crate) fn take(&self, device: DeviceId) -> bool {
         let taken = self.devices.check_key(&device).is_ok();
         if !taken {
             self.held_back.inc();
@@ -64,7 +64,7 @@ mod tests {
     fn a_device_causes_so_many_events_and_no_other_pays_for_it() {
         let figures = Transactions::default();
         let limit = EventLimit::new(&figures);
-        let (loud, quiet) = (Uuid::now_v7(), Uuid::now_v7());
+        let (loud, quiet) = (DeviceId::generate(), DeviceId::generate());
         let told = (0..1000).filter(|_| limit.take(loud)).count();
         assert_eq!(told, 60);
         assert!(limit.take(quiet));

@@ -1,18 +1,21 @@
 //! One numbered try of a target.
 
+use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "attempts")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub target_id: Uuid,
+    pub target_id: Stored<TargetId>,
     /// From 1; a retry is the next number.
     #[sea_orm(primary_key, auto_increment = false)]
     pub number: i32,
     /// The deployment of its target, kept here so that the queue is read without a join.
-    pub deployment_id: Uuid,
-    pub device_id: Uuid,
+    pub deployment_id: Stored<DeploymentId>,
+    pub device_id: Stored<DeviceId>,
     /// Attempts of one device and one bundle name run one after the other, by `generation`.
     pub bundle_name: String,
     /// Copied from the target: the device's count of orders when this one was given.

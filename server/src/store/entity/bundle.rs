@@ -2,11 +2,13 @@
 
 use sea_orm::entity::prelude::*;
 
+use crate::store::entity::stored::{BundleId, Stored};
+
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "bundles")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
+    pub id: Stored<BundleId>,
     pub name: String,
     pub version: String,
     /// SHA-256 of the bytes in lower-case hex. Two names may have the same bytes.

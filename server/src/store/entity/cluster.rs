@@ -1,6 +1,9 @@
 //! The installation: one row.
 
+use kernex_proto::ids::ClusterId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "cluster")]
@@ -9,7 +12,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i32,
     /// Tells this installation from others; devices sign it.
-    pub cluster_id: Uuid,
+    pub cluster_id: Stored<ClusterId>,
     /// Number of the newest event. Who writes events holds this row until the commit, so
     /// that cursors grow in commit order.
     pub event_cursor: i64,

@@ -1,6 +1,9 @@
 //! Settings and values for some devices.
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "configurations")]
@@ -9,7 +12,7 @@ pub struct Model {
     pub id: Uuid,
     pub name: String,
     /// The one device it is for; null when it has a selector.
-    pub device_id: Option<Uuid>,
+    pub device_id: Option<Stored<DeviceId>>,
     /// The devices it is for; null when it has a device.
     pub selector: Option<String>,
     /// Settings and values, as an encoded `Configure` of the contract.

@@ -1,13 +1,16 @@
 //! A deployment: an operator's order, and where it stands.
 
+use kernex_proto::ids::DeploymentId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 /// A deployment.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "deployments")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
+    pub id: Stored<DeploymentId>,
     pub bundle_name: String,
     /// Empty when a rollback returns devices to several versions; each target has its own.
     pub bundle_version: String,
@@ -47,7 +50,7 @@ pub struct Model {
     /// [`OnFailure`](crate::domain::rollout::OnFailure).
     pub on_failure: String,
     /// The deployment this one takes back.
-    pub rolls_back: Option<Uuid>,
+    pub rolls_back: Option<Stored<DeploymentId>>,
 }
 
 /// Joins are written where they are used.

@@ -1,12 +1,15 @@
 //! A device: one machine under management.
 
+use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "devices")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
+    pub id: Stored<DeviceId>,
     pub name: String,
     pub created_at: i64,
     /// Grows by one with each change an operator makes.
@@ -24,7 +27,7 @@ pub struct Model {
     /// Newest revision of the session protocol its key has spoken; an older one is refused.
     pub protocol_revision: i64,
     /// The agent's journal; null before the first session.
-    pub journal_id: Option<Uuid>,
+    pub journal_id: Option<Stored<JournalId>>,
     /// Last sign of life at a session's begin; heartbeats have their own time.
     pub last_seen: Option<i64>,
     pub agent_version: String,

@@ -1,12 +1,15 @@
 //! What one device should apply, and what it said about it.
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "device_configurations")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub device_id: Uuid,
+    pub device_id: Stored<DeviceId>,
     /// Grows by one with each change of `configure`.
     pub revision: i64,
     /// What the device should apply, as it is pushed: an encoded `Configure`.

@@ -1,12 +1,15 @@
 //! Where a device runs something else than its last outcome said.
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "device_drifts")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub device_id: Uuid,
+    pub device_id: Stored<DeviceId>,
     /// Bundle name.
     #[sea_orm(primary_key, auto_increment = false)]
     pub name: String,

@@ -1,6 +1,9 @@
 //! A key that speaks, or spoke, for a device.
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "device_keys")]
@@ -10,7 +13,7 @@ pub struct Model {
     pub digest: String,
     /// Its device. The row outlives the device, so that a revoked key can never enrol
     /// again.
-    pub device_id: Uuid,
+    pub device_id: Stored<DeviceId>,
     /// The public key, SPKI DER.
     pub der: Vec<u8>,
     pub created_at: i64,

@@ -1,6 +1,9 @@
 //! An event: something that happened, for watchers.
 
+use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "events")]
@@ -12,9 +15,9 @@ pub struct Model {
     /// In dotted lower case.
     pub kind: String,
     /// The device it is about.
-    pub device_id: Option<Uuid>,
+    pub device_id: Option<Stored<DeviceId>>,
     /// The deployment it is about.
-    pub deployment_id: Option<Uuid>,
+    pub deployment_id: Option<Stored<DeploymentId>>,
     /// More, as a JSON object.
     pub detail: String,
 }

@@ -1,12 +1,15 @@
 //! The latest heartbeat of a device.
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "heartbeats")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub device_id: Uuid,
+    pub device_id: Stored<DeviceId>,
     pub cpu_percent: f64,
     pub memory_used_mb: i64,
     pub memory_total_mb: i64,

@@ -1,12 +1,15 @@
 //! A sampled heartbeat.
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "heartbeat_samples")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub device_id: Uuid,
+    pub device_id: Stored<DeviceId>,
     /// When it was received; at most one a minute of each device.
     #[sea_orm(primary_key, auto_increment = false)]
     pub at: i64,

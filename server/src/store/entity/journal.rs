@@ -1,14 +1,17 @@
 //! A journal a device came with.
 
+use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "journals")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub device_id: Uuid,
+    pub device_id: Stored<DeviceId>,
     #[sea_orm(primary_key, auto_increment = false)]
-    pub journal_id: Uuid,
+    pub journal_id: Stored<JournalId>,
     pub first_seen: i64,
     /// When another journal took over.
     pub retired_at: Option<i64>,

@@ -1,12 +1,15 @@
 //! A token of an operator, without its secret.
 
+use kernex_proto::ids::TokenId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "operator_tokens")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
+    pub id: Stored<TokenId>,
     /// Who it is for.
     pub name: String,
     /// A name of `Role`.

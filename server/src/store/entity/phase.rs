@@ -1,12 +1,15 @@
 //! A phase of a deployment.
 
+use kernex_proto::ids::DeploymentId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "phases")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub deployment_id: Uuid,
+    pub deployment_id: Stored<DeploymentId>,
     /// From 1.
     #[sea_orm(primary_key, auto_increment = false)]
     pub number: i32,

@@ -1,12 +1,15 @@
 //! The next run of a deferred attempt.
 
+use kernex_proto::ids::TargetId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "runs")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub target_id: Uuid,
+    pub target_id: Stored<TargetId>,
     #[sea_orm(primary_key, auto_increment = false)]
     pub number: i32,
     /// The run to grant, or the one that was granted last.

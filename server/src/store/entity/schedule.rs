@@ -1,13 +1,16 @@
 //! When a deployment's targets may begin.
 
+use kernex_proto::ids::DeploymentId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 /// When a deployment's targets may begin, and which devices it goes on taking in.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "schedules")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub deployment_id: Uuid,
+    pub deployment_id: Stored<DeploymentId>,
     /// Nothing begins earlier.
     pub start_at: Option<i64>,
     /// A JSON array of texts. Targets may begin while any of them is open; always when

@@ -1,14 +1,17 @@
 //! One device within one deployment.
 
+use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "targets")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub id: Uuid,
-    pub deployment_id: Uuid,
-    pub device_id: Uuid,
+    pub id: Stored<TargetId>,
+    pub deployment_id: Stored<DeploymentId>,
+    pub device_id: Stored<DeviceId>,
     /// Name of the device when the target was made.
     pub device_name: String,
     /// The bundle stands here and not on the deployment alone: going back can give a fleet

@@ -1,6 +1,9 @@
 //! A report about an attempt nobody knows.
 
+use kernex_proto::ids::{DeviceId, TargetId};
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "unknown_reports")]
@@ -8,9 +11,9 @@ pub struct Model {
     /// Grows with time.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    pub device_id: Uuid,
+    pub device_id: Stored<DeviceId>,
     /// What the device calls it; there is no such target here.
-    pub target_id: Uuid,
+    pub target_id: Stored<TargetId>,
     pub number: i32,
     /// `accepted` or `outcome`.
     pub kind: String,

@@ -7,7 +7,6 @@ use sea_orm::{
     ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter,
     sea_query::{Expr, ExprTrait},
 };
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -18,7 +17,7 @@ use crate::{
             store::Store,
             values::{named, unsigned},
         },
-        entity::{attempt, target},
+        entity::{attempt, stored::Stored, target},
     },
 };
 
@@ -68,7 +67,7 @@ pub(crate) fn is_unresolved() -> Expr {
 /// The attempt of a row.
 pub(crate) fn id(row: &attempt::Model) -> AttemptId {
     AttemptId {
-        target: TargetId(row.target_id),
+        target: row.target_id.0,
         number: u32::try_from(row.number).unwrap_or(0),
     }
 }
@@ -103,22 +102,22 @@ pub(crate) fn facts(row: &attempt::Model) -> Result<Attempt, DbErr> {
 }
 
 /// How an attempt is named in its table.
-pub(crate) fn key(id: AttemptId) -> (Uuid, i32) {
-    (id.target.0, i32::try_from(id.number).unwrap_or(0))
+pub(crate) fn key(id: AttemptId) -> (Stored<TargetId>, i32) {
+    (Stored(id.target), i32::try_from(id.number).unwrap_or(0))
 }
 
 impl Store {
     /// Whether a device has answered all it was given.
     pub async fn has_answered(&self, device: DeviceId) -> Result<bool> {
         let open = attempt::Entity::find()
-            .filter(unresolved_of(device.0))
+            .filter(unresolved_of(Stored(device)))
             .one(self.reader())
             .await?;
         Ok(open.is_none())
     }
 }
 
-pub(crate) fn unresolved_of(device: Uuid) -> Condition {
+pub(crate) fn unresolved_of(device: Stored<DeviceId>) -> Condition {
     Condition::all()
         .add(attempt::Column::DeviceId.eq(device))
         .add(is_unresolved())

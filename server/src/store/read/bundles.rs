@@ -56,9 +56,7 @@ impl Store {
             query = query.filter(bundle::Column::Id.lt(after));
         }
         let rows = query.all(self.reader()).await?;
-        let paged = Paged::from_surplus(rows, page.limit(), "bundles", |row| {
-            row.id.as_bytes().to_vec()
-        });
+        let paged = Paged::from_surplus(rows, page.limit(), "bundles", |row| row.id.bytes());
         Ok(Paged {
             items: paged
                 .items
@@ -139,7 +137,7 @@ pub(crate) fn parse_format(text: &str) -> Option<v1::BundleFormat> {
 
 pub(crate) fn bundle_from(row: bundle::Model) -> Result<BundleRow, DbErr> {
     Ok(BundleRow {
-        id: row.id,
+        id: row.id.uuid(),
         digest: digest(&row.digest)?,
         size: unsigned(row.size),
         format: named("format", &row.format, parse_format)?,

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use kernex_proto::{
-    ids::{AttemptId, DeviceId, TargetId},
+    ids::{AttemptId, DeploymentId, DeviceId, TargetId},
     v1,
 };
 use sea_orm::DbErr;
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -17,7 +16,10 @@ use crate::{
             error::Result,
             values::{named, unsigned},
         },
-        entity::{bundle, deployment, signature},
+        entity::{
+            bundle, deployment, signature,
+            stored::{BundleId, Stored},
+        },
         read::{bundles::parse_format, due_rows::Row},
     },
 };
@@ -69,7 +71,7 @@ pub(crate) fn of_open_targets(
         format: &bundle.format,
     };
     let execution = micros(order.execution_us);
-    let mut deploy = content.deploy(order.id, execution, false)?;
+    let mut deploy = content.deploy(order.id.0, execution, false)?;
     deploy.signatures = signatures.iter().map(self::signature).collect();
     let command = |(device, target)| DueCommand {
         device,
@@ -85,9 +87,9 @@ pub(crate) fn of_open_targets(
 }
 
 /// A stop.
-pub(crate) fn stop(row: &Row) -> (Option<Uuid>, DueCommand) {
+pub(crate) fn stop(row: &Row) -> (Option<Stored<BundleId>>, DueCommand) {
     let command = DueCommand {
-        device: DeviceId(row.device_id),
+        device: row.device_id.0,
         attempt: attempt_id(row),
         run: run(row),
         kind: DueKind::Stop(v1::Stop {
@@ -103,7 +105,10 @@ pub(crate) fn stop(row: &Row) -> (Option<Uuid>, DueCommand) {
 }
 
 /// A deploy, with its bundle, whose signatures are still to be added.
-pub(crate) fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, DueCommand)>> {
+pub(crate) fn deploy(
+    row: &Row,
+    now: Timestamp,
+) -> Result<Option<(Option<Stored<BundleId>>, DueCommand)>> {
     let (Some(size), Some(format)) = (row.size, row.format.as_deref()) else {
         // A bundle with an open target cannot be deleted here, so somebody changed the database by
         // hand.
@@ -118,9 +123,9 @@ pub(crate) fn deploy(row: &Row, now: Timestamp) -> Result<Option<(Option<Uuid>, 
         format,
     };
     let execution = micros(row.execution_us);
-    let deploy = content.deploy(row.deployment_id, execution, row.rolls_back.is_some())?;
+    let deploy = content.deploy(row.deployment_id.0, execution, row.rolls_back.is_some())?;
     let command = DueCommand {
-        device: DeviceId(row.device_id),
+        device: row.device_id.0,
         attempt: attempt_id(row),
         run: run(row),
         kind: DueKind::Deploy(Box::new(deploy)),
@@ -156,7 +161,7 @@ struct Content<'a> {
 impl Content<'_> {
     fn deploy(
         &self,
-        deployment: Uuid,
+        deployment: DeploymentId,
         execution: Duration,
         go_back: bool,
     ) -> Result<v1::Deploy, DbErr> {
@@ -180,7 +185,7 @@ fn micros(value: i64) -> Duration {
 
 fn attempt_id(row: &Row) -> AttemptId {
     AttemptId {
-        target: TargetId(row.target_id),
+        target: row.target_id.0,
         number: u32::try_from(row.number).unwrap_or(0),
     }
 }

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use kernex_proto::{ids::DeviceId, v1};
 use prost::Message as _;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -20,7 +19,7 @@ use crate::{
             store::Store,
             values::{signed, unsigned},
         },
-        entity::{configuration, device, device_configuration},
+        entity::{configuration, device, device_configuration, stored::Stored},
         read::{devices::find_device, selectors::matching},
     },
 };
@@ -92,7 +91,7 @@ impl Store {
         &self,
         devices: &[DeviceId],
     ) -> Result<Vec<device_configuration::Model>> {
-        let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
+        let ids: Vec<Stored<DeviceId>> = devices.iter().copied().map(Stored).collect();
         let known = self.known_configurations(&ids).await?;
         let configurations = all(self.reader()).await?;
         if configurations.is_empty() && known.is_empty() {
@@ -102,7 +101,7 @@ impl Store {
             .filter(device::Column::Id.is_in(padded(ids)))
             .all(self.reader())
             .await?;
-        let mut meant: BTreeMap<Uuid, Vec<AgentConfiguration>> = BTreeMap::new();
+        let mut meant: BTreeMap<Stored<DeviceId>, Vec<AgentConfiguration>> = BTreeMap::new();
         for row in &rows {
             meant.entry(row.id).or_default();
         }
@@ -156,8 +155,8 @@ impl Store {
 
     async fn known_configurations(
         &self,
-        ids: &[Uuid],
-    ) -> Result<BTreeMap<Uuid, device_configuration::Model>> {
+        ids: &[Stored<DeviceId>],
+    ) -> Result<BTreeMap<Stored<DeviceId>, device_configuration::Model>> {
         let rows = device_configuration::Entity::find()
             .filter(device_configuration::Column::DeviceId.is_in(padded(ids.iter().copied())))
             .all(self.reader())
@@ -172,10 +171,11 @@ impl Store {
     ) -> Result<Vec<(DeviceId, v1::Configure)>> {
         let mut due = Vec::new();
         for chunk in sessions.chunks(ID_CHUNK) {
-            let ids: Vec<Uuid> = chunk.iter().map(|(device, _)| device.0).collect();
+            let ids: Vec<Stored<DeviceId>> =
+                chunk.iter().map(|(device, _)| Stored(*device)).collect();
             let known = self.known_configurations(&ids).await?;
             for (device, epoch) in chunk {
-                if let Some(row) = known.get(&device.0)
+                if let Some(row) = known.get(&Stored(*device))
                     && row.sent_epoch < signed(*epoch)
                 {
                     due.push((*device, decode(&row.configure)?));

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use kernex_proto::ids::DeploymentId;
 use sea_orm::{
     ConnectionTrait, ExprTrait, FromQueryResult,
     sea_query::{Expr, Func, Query, TableRef},
 };
-use uuid::Uuid;
 
 use crate::{
     domain::{
@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         db::{error::Result, store::Store, values::named},
-        entity::{attempt, deployment, target},
+        entity::{attempt, deployment, stored::Stored, target},
         read::attempts::{is_latest, state},
     },
 };
@@ -26,11 +26,11 @@ pub(crate) type PhaseCounts = BTreeMap<i32, Counts>;
 /// Counts of the targets of deployments, phase by phase.
 pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
     db: &C,
-    deployments: &[Uuid],
-) -> Result<BTreeMap<Uuid, PhaseCounts>> {
+    deployments: &[Stored<DeploymentId>],
+) -> Result<BTreeMap<Stored<DeploymentId>, PhaseCounts>> {
     #[derive(FromQueryResult)]
     struct Row {
-        deployment_id: Uuid,
+        deployment_id: Stored<DeploymentId>,
         phase: i32,
         state: String,
         reason: Option<String>,
@@ -56,7 +56,7 @@ pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
             ("a", attempt::Column::Reason),
         ])
         .to_owned();
-    let mut counts = BTreeMap::<Uuid, PhaseCounts>::new();
+    let mut counts = BTreeMap::<Stored<DeploymentId>, PhaseCounts>::new();
     for row in db.query_all(&query).await? {
         let row = Row::from_query_result(&row, "")?;
         let state = state(&row.state)?;

@@ -2,7 +2,6 @@
 
 use kernex_proto::ids::{DeploymentId, DeviceId, Digest};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -20,7 +19,7 @@ use crate::{
             transaction::Tx,
             values::{digest, named, unsigned},
         },
-        entity::{deployment, phase, schedule, target},
+        entity::{deployment, phase, schedule, stored::Stored, target},
         read::{
             commands::DueCommand,
             counts::{PhaseCounts, counts_by_phase, sum_of_phases},
@@ -105,10 +104,8 @@ impl Store {
             query = query.filter(deployment::Column::Id.lt(after));
         }
         let rows = query.all(self.reader()).await?;
-        let paged = Paged::from_surplus(rows, page.limit(), "deployments", |row| {
-            row.id.as_bytes().to_vec()
-        });
-        let ids: Vec<Uuid> = paged.items.iter().map(|row| row.id).collect();
+        let paged = Paged::from_surplus(rows, page.limit(), "deployments", |row| row.id.bytes());
+        let ids: Vec<Stored<DeploymentId>> = paged.items.iter().map(|row| row.id).collect();
         let mut counts = counts_by_phase(self.reader(), &ids).await?;
         let mut phases = phases(self.reader(), &ids).await?;
         let mut schedules = schedules::rows_of(self.reader(), &ids).await?;
@@ -140,17 +137,17 @@ pub(crate) async fn devices_of(tx: &Tx, deployment: DeploymentId) -> Result<Vec<
         .select_only()
         .column(target::Column::DeviceId)
         .filter(target::Column::DeploymentId.eq(deployment.0))
-        .into_tuple::<Uuid>()
+        .into_tuple::<Stored<DeviceId>>()
         .all(&tx.db)
         .await?;
-    Ok(ids.into_iter().map(DeviceId).collect())
+    Ok(ids.into_iter().map(|id| id.0).collect())
 }
 
 pub(crate) async fn deployment_row<C: ConnectionTrait>(
     db: &C,
     id: DeploymentId,
 ) -> Result<deployment::Model> {
-    let row = deployment::Entity::find_by_id(id.0).one(db).await?;
+    let row = deployment::Entity::find_by_id(Stored(id)).one(db).await?;
     row.ok_or_else(|| not_found("deployment", id))
 }
 
@@ -159,11 +156,16 @@ pub(crate) async fn find_deployment<C: ConnectionTrait>(
     id: DeploymentId,
 ) -> Result<Deployment> {
     let row = deployment_row(db, id).await?;
-    let counts = counts_by_phase(db, &[id.0]).await?.remove(&id.0);
+    let counts = counts_by_phase(db, &[Stored(id)])
+        .await?
+        .remove(&Stored(id));
     let phases = if row.phase_count == 0 {
         Vec::new()
     } else {
-        phases(db, &[id.0]).await?.remove(&id.0).unwrap_or_default()
+        phases(db, &[Stored(id)])
+            .await?
+            .remove(&Stored(id))
+            .unwrap_or_default()
     };
     let schedule = schedules::find(db, id).await?;
     deployment_from(row, &phases, &counts.unwrap_or_default(), schedule.as_ref())
@@ -198,7 +200,7 @@ fn deployment_from(
         phases: statuses(phases, counts),
         phase: u32::try_from(row.phase).unwrap_or(0),
         counts: sum_of_phases(counts),
-        id: DeploymentId(row.id),
+        id: row.id.0,
         digest: Some(row.digest.as_str())
             .filter(|text| !text.is_empty())
             .map(digest)
@@ -208,7 +210,7 @@ fn deployment_from(
         } else {
             format!("{}:{}", row.bundle_name, row.bundle_version)
         },
-        rolls_back: row.rolls_back.map(DeploymentId),
+        rolls_back: row.rolls_back.map(|id| id.0),
         state: named("state", &row.state, DeploymentState::parse)?,
         result: row
             .result

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 
 use kernex_proto::ids::{DeviceId, Digest, TokenId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
-use uuid::Uuid;
 
 use crate::{
     revocations::{Cause, Revocation},
@@ -16,7 +15,7 @@ use crate::{
             transaction::Tx,
             values::{digest, signed, unsigned},
         },
-        entity::{cluster, device_key, operator_token},
+        entity::{cluster, device_key, operator_token, stored::Stored},
     },
 };
 
@@ -61,7 +60,7 @@ impl Store {
                     digest: digest(&row.digest)?,
                     der: row.der,
                 };
-                Ok((DeviceId(row.device_id), key))
+                Ok((row.device_id.0, key))
             })
             .collect()
     }
@@ -83,7 +82,7 @@ impl Store {
                 .all(self.reader())
                 .await?;
             for row in rows {
-                let theirs = keys.entry(DeviceId(row.device_id)).or_default();
+                let theirs = keys.entry(row.device_id.0).or_default();
                 if theirs.len() < TRIED
                     && let Some(key) = revoked_key(row)?
                 {
@@ -107,7 +106,7 @@ impl Store {
 
     /// Everything that was revoked after the transaction of this number, by any replica.
     pub async fn revoked_after(&self, number: u64) -> Result<Vec<Revocation>> {
-        let keys: Vec<(Uuid, Option<i64>, Option<String>)> = device_key::Entity::find()
+        let keys: Vec<(Stored<DeviceId>, Option<i64>, Option<String>)> = device_key::Entity::find()
             .select_only()
             .columns([
                 device_key::Column::DeviceId,
@@ -121,19 +120,19 @@ impl Store {
             .await?;
         let keys = keys.into_iter().filter_map(|(device, epoch, because)| {
             Some(Revocation::Keys {
-                device: DeviceId(device),
+                device: device.0,
                 epoch: unsigned(epoch?),
                 cause: Cause::parse(&because?)?,
             })
         });
-        let tokens: Vec<Uuid> = operator_token::Entity::find()
+        let tokens: Vec<Stored<TokenId>> = operator_token::Entity::find()
             .select_only()
             .column(operator_token::Column::Id)
             .filter(operator_token::Column::Revocation.gt(signed(number)))
             .into_tuple()
             .all(self.reader())
             .await?;
-        let tokens = tokens.into_iter().map(|id| Revocation::Token(TokenId(id)));
+        let tokens = tokens.into_iter().map(|id| Revocation::Token(id.0));
         Ok(keys.chain(tokens).collect())
     }
 
@@ -142,18 +141,18 @@ impl Store {
     pub(crate) async fn silenced(
         &self,
         tx: &Tx,
-        devices: impl IntoIterator<Item = Uuid>,
-    ) -> Result<HashMap<Uuid, u64>> {
+        devices: impl IntoIterator<Item = Stored<DeviceId>>,
+    ) -> Result<HashMap<Stored<DeviceId>, u64>> {
         // SQLite: only this process writes, and a key that was revoked before it started has no
         // session in it.
         if self.is_alone() && !self.revocations().any() {
             return Ok(HashMap::new());
         }
-        let devices: BTreeSet<Uuid> = devices.into_iter().collect();
-        let devices: Vec<Uuid> = devices.into_iter().collect();
+        let devices: BTreeSet<Stored<DeviceId>> = devices.into_iter().collect();
+        let devices: Vec<Stored<DeviceId>> = devices.into_iter().collect();
         let mut silenced = HashMap::new();
         for chunk in devices.chunks(ID_CHUNK) {
-            let rows: Vec<(Uuid, Option<i64>)> = device_key::Entity::find()
+            let rows: Vec<(Stored<DeviceId>, Option<i64>)> = device_key::Entity::find()
                 .select_only()
                 .columns([
                     device_key::Column::DeviceId,

@@ -7,7 +7,6 @@ use kernex_proto::{
     v1,
 };
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -23,7 +22,10 @@ use crate::{
             store::Store,
             values::{clean, digest, unsigned},
         },
-        entity::{device, device_drift, device_key, device_release, heartbeat, lease, session},
+        entity::{
+            device, device_drift, device_key, device_release, heartbeat, lease, session,
+            stored::Stored,
+        },
         read::{
             leftovers,
             selectors::{Labels, candidates, labels_of, matching},
@@ -79,7 +81,7 @@ impl Store {
     /// Devices that a selector matches, oldest first.
     pub async fn list_devices(&self, selector: &Selector, page: Page) -> Result<Paged<Device>> {
         let limit = page.limit() as usize;
-        let mut after = page.after_id("devices")?;
+        let mut after = page.after_id("devices")?.map(|id| Stored(DeviceId(id)));
         let mut found = Vec::new();
         // Only the domain knows what a selector means, so rows are read in runs until the page is
         // full.
@@ -98,9 +100,7 @@ impl Store {
                 break;
             }
         }
-        let rows = Paged::from_surplus(found, limit as u64, "devices", |(row, _)| {
-            row.id.as_bytes().to_vec()
-        });
+        let rows = Paged::from_surplus(found, limit as u64, "devices", |(row, _)| row.id.bytes());
         Ok(Paged {
             items: self.hydrate(self.reader(), rows.items).await?,
             next: rows.next,
@@ -119,7 +119,7 @@ impl Store {
         selector: &Selector,
         ids: &BTreeSet<DeviceId>,
     ) -> Result<Vec<Device>> {
-        let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+        let ids: Vec<_> = ids.iter().copied().map(Stored).collect();
         let mut devices = Vec::new();
         for chunk in ids.chunks(ID_CHUNK) {
             let rows = device::Entity::find()
@@ -153,7 +153,7 @@ impl Store {
         db: &C,
         rows: Vec<(device::Model, Labels)>,
     ) -> Result<Vec<Device>> {
-        let ids: Vec<Uuid> = rows.iter().map(|(row, _)| row.id).collect();
+        let ids: Vec<Stored<DeviceId>> = rows.iter().map(|(row, _)| row.id).collect();
         let online = self.online(db, &ids).await?;
         let mut beats = by_device(
             heartbeat::Entity::find()
@@ -214,7 +214,7 @@ impl Store {
                     vital_signs: beat.as_ref().map(|beat| from_sample(&sample_of(beat))),
                     labels,
                     disk_fault: row.disk_fault.as_deref().and_then(DiskFault::parse),
-                    id: DeviceId(row.id),
+                    id: row.id.0,
                     last_seen: row.last_seen.max(beat_at).map(Timestamp),
                     inventory: v1::Inventory {
                         os: row.os,
@@ -243,8 +243,8 @@ impl Store {
     pub(crate) async fn online<C: ConnectionTrait>(
         &self,
         db: &C,
-        ids: &[Uuid],
-    ) -> Result<BTreeSet<Uuid>> {
+        ids: &[Stored<DeviceId>],
+    ) -> Result<BTreeSet<Stored<DeviceId>>> {
         let leases = lease::Entity::find()
             .filter(lease::Column::ExpiresAt.gt(self.now().0))
             .all(db)
@@ -272,8 +272,11 @@ fn status(row: &device::Model, online: bool) -> DeviceStatus {
     }
 }
 
-fn by_device<T>(rows: Vec<T>, device: impl Fn(&T) -> Uuid) -> BTreeMap<Uuid, Vec<T>> {
-    let mut map = BTreeMap::<Uuid, Vec<T>>::new();
+fn by_device<T>(
+    rows: Vec<T>,
+    device: impl Fn(&T) -> Stored<DeviceId>,
+) -> BTreeMap<Stored<DeviceId>, Vec<T>> {
+    let mut map = BTreeMap::<Stored<DeviceId>, Vec<T>>::new();
     for row in rows {
         map.entry(device(&row)).or_default().push(row);
     }
@@ -285,8 +288,8 @@ pub(crate) async fn find_device<C: ConnectionTrait>(
     db: &C,
     id_or_name: &str,
 ) -> Result<device::Model> {
-    if let Ok(id) = Uuid::try_parse(id_or_name)
-        && let Some(row) = device::Entity::find_by_id(id).one(db).await?
+    if let Ok(id) = id_or_name.parse::<DeviceId>()
+        && let Some(row) = device::Entity::find_by_id(Stored(id)).one(db).await?
     {
         return Ok(row);
     }

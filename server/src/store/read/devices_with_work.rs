@@ -8,11 +8,10 @@ use sea_orm::{
     ConnectionTrait,
     sea_query::{Expr, ExprTrait as _, Query, SelectStatement, TableRef},
 };
-use uuid::Uuid;
 
 use crate::store::{
     db::{error::Result, store::Store},
-    entity::{attempt, device_configuration, session},
+    entity::{attempt, device_configuration, session, stored::Stored},
 };
 
 impl Store {
@@ -48,7 +47,7 @@ impl Store {
     async fn devices(&self, query: &SelectStatement) -> Result<HashSet<DeviceId>> {
         let rows = self.reader().query_all(query).await?;
         rows.iter()
-            .map(|row| Ok(DeviceId(row.try_get::<Uuid>("", "device_id")?)))
+            .map(|row| Ok(row.try_get::<Stored<DeviceId>>("", "device_id")?.0))
             .collect()
     }
 }

@@ -12,7 +12,7 @@ use crate::store::{
         error::{Result, StoreError},
         store::Store,
     },
-    entity::{attempt, bundle, session, target},
+    entity::{attempt, bundle, session, stored::Stored, target},
     read::{
         attempts::opened_states,
         bundles::{BundleRow, bundle_from},
@@ -44,7 +44,7 @@ impl Store {
         token_hash: Digest,
         digest: Digest,
     ) -> Result<BundleRow, DownloadError> {
-        let session = session::Entity::find_by_id(device.0)
+        let session = session::Entity::find_by_id(Stored(device))
             .one(self.reader())
             .await
             .map_err(StoreError::from)?;

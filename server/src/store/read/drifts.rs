@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use kernex_proto::v1;
+use kernex_proto::{ids::DeviceId, v1};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect,
     sea_query::{Expr, Func, Query},
 };
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -18,7 +17,7 @@ use crate::{
     },
     store::{
         db::{error::Result, sizes::padded, store::Store, transaction::Tx, values::clean},
-        entity::{attempt, device_drift, device_release},
+        entity::{attempt, device_drift, device_release, stored::Stored},
         read::attempts::is_unresolved,
     },
 };
@@ -56,9 +55,9 @@ impl Store {
 /// What outcomes said and which drifts are recorded. Names in flux are read apart.
 pub(crate) async fn known_releases<C: ConnectionTrait>(
     db: &C,
-    ids: &[Uuid],
-) -> Result<BTreeMap<Uuid, KnownReleases>> {
-    let mut known = BTreeMap::<Uuid, KnownReleases>::new();
+    ids: &[Stored<DeviceId>],
+) -> Result<BTreeMap<Stored<DeviceId>, KnownReleases>> {
+    let mut known = BTreeMap::<Stored<DeviceId>, KnownReleases>::new();
     let releases = device_release::Entity::find()
         .filter(device_release::Column::DeviceId.is_in(padded(ids.iter().copied())))
         .all(db)
@@ -91,7 +90,10 @@ pub(crate) async fn known_releases<C: ConnectionTrait>(
 
 /// Bundle names with an attempt that is open or not answered. A held attempt has not begun
 /// anywhere.
-pub(crate) async fn names_in_flux(tx: &Tx, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
+pub(crate) async fn names_in_flux(
+    tx: &Tx,
+    ids: &[Stored<DeviceId>],
+) -> Result<Vec<(Stored<DeviceId>, String)>> {
     Ok(attempt::Entity::find()
         .select_only()
         .columns([attempt::Column::DeviceId, attempt::Column::BundleName])

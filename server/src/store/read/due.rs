@@ -7,7 +7,6 @@ use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
 };
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -18,7 +17,10 @@ use crate::{
     },
     store::{
         db::{error::Result, sizes::ID_CHUNK, store::Store, values::signed},
-        entity::signature,
+        entity::{
+            signature,
+            stored::{BundleId, Stored},
+        },
         read::{
             commands::{self, DueCommand, DueKind},
             due_rows::{Row, queue},
@@ -40,11 +42,11 @@ impl Store {
         let read = self.in_flight().moment();
         let time = self.time();
         let now = time.unwrap_or_else(|| self.now());
-        let epochs: BTreeMap<Uuid, i64> = sessions
+        let epochs: BTreeMap<Stored<DeviceId>, i64> = sessions
             .iter()
-            .map(|(id, epoch)| (id.0, signed(*epoch)))
+            .map(|(id, epoch)| (Stored(*id), signed(*epoch)))
             .collect();
-        let devices: Vec<Uuid> = epochs.keys().copied().collect();
+        let devices: Vec<Stored<DeviceId>> = epochs.keys().copied().collect();
         let mut due = Vec::new();
         let mut schedules = ScheduleCache::default();
         for chunk in devices.chunks(ID_CHUNK) {
@@ -73,8 +75,12 @@ impl Store {
         Ok(due.map(|due| DueCommand { read, ..due }).collect())
     }
 
-    async fn add_signatures(&self, due: &mut [(Option<Uuid>, DueCommand)]) -> Result<()> {
-        let bundles: BTreeSet<Uuid> = due.iter().filter_map(|(bundle, _)| *bundle).collect();
+    async fn add_signatures(
+        &self,
+        due: &mut [(Option<Stored<BundleId>>, DueCommand)],
+    ) -> Result<()> {
+        let bundles: BTreeSet<Stored<BundleId>> =
+            due.iter().filter_map(|(bundle, _)| *bundle).collect();
         if bundles.is_empty() {
             return Ok(());
         }
@@ -120,7 +126,7 @@ fn is_at_work(row: &Row) -> bool {
 /// The schedules of deployments, each read once. They only delay beginnings: stops, and further
 /// runs of what has begun, are not held back.
 #[derive(Default)]
-struct ScheduleCache(BTreeMap<Uuid, Option<Schedule>>);
+struct ScheduleCache(BTreeMap<Stored<DeploymentId>, Option<Schedule>>);
 
 impl ScheduleCache {
     /// Whether time allows an attempt to begin.
@@ -142,7 +148,7 @@ impl ScheduleCache {
         };
         // Its time for delivery began when it was opened.
         let released = Timestamp(row.delivery_deadline.saturating_sub(row.delivery_us));
-        let share = Share::new(DeploymentId(row.deployment_id), DeviceId(row.device_id));
+        let share = Share::new(row.deployment_id.0, row.device_id.0);
         schedule.is_due(released, share, now)
     }
 }

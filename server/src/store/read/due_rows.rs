@@ -1,22 +1,26 @@
 //! The unresolved attempts of some devices, with everything a command says about them.
 
+use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::{
     FromQueryResult,
     sea_query::{Expr, ExprTrait, IntoColumnRef, Order, Query, SelectStatement, TableRef},
 };
-use uuid::Uuid;
 
 use crate::store::{
     db::sizes::padded,
-    entity::{attempt, bundle, deployment, device, run, schedule, target},
+    entity::{
+        attempt, bundle, deployment, device, run, schedule,
+        stored::{BundleId, Stored},
+        target,
+    },
 };
 
 /// An unresolved attempt with everything a command says about it.
 #[derive(FromQueryResult)]
 pub(crate) struct Row {
-    pub(crate) target_id: Uuid,
+    pub(crate) target_id: Stored<TargetId>,
     pub(crate) number: i32,
-    pub(crate) device_id: Uuid,
+    pub(crate) device_id: Stored<DeviceId>,
     pub(crate) state: String,
     pub(crate) sent_epoch: i64,
     pub(crate) stop_requested: bool,
@@ -25,14 +29,14 @@ pub(crate) struct Row {
     pub(crate) updated_at: i64,
     pub(crate) delivery_deadline: i64,
     pub(crate) execution_us: i64,
-    pub(crate) deployment_id: Uuid,
+    pub(crate) deployment_id: Stored<DeploymentId>,
     pub(crate) deployment_state: String,
     pub(crate) traceparent: String,
-    pub(crate) rolls_back: Option<Uuid>,
+    pub(crate) rolls_back: Option<Stored<DeploymentId>>,
     pub(crate) bundle_name: String,
     pub(crate) bundle_version: String,
     pub(crate) digest: String,
-    pub(crate) bundle_id: Option<Uuid>,
+    pub(crate) bundle_id: Option<Stored<BundleId>>,
     pub(crate) size: Option<i64>,
     pub(crate) format: Option<String>,
     pub(crate) run: Option<i32>,
@@ -44,7 +48,7 @@ pub(crate) struct Row {
 }
 
 /// The unresolved attempts of some devices, those that come first in front.
-pub(crate) fn queue(devices: &[Uuid]) -> SelectStatement {
+pub(crate) fn queue(devices: &[Stored<DeviceId>]) -> SelectStatement {
     let mut query = Query::select();
     for column in [
         attempt::Column::TargetId,

@@ -2,18 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kernex_proto::ids::DeploymentId;
+use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder,
     sea_query::{Expr, ExprTrait, Query, TableRef},
 };
-use uuid::Uuid;
 
 use crate::{
     domain::rollout::DeploymentState,
     store::{
         db::{error::Result, sizes::ID_CHUNK, transaction::Tx},
-        entity::{bundle, deployment, schedule, target},
+        entity::{bundle, deployment, schedule, stored::Stored, target},
         read::{schedules, selected_devices::SelectedDevice},
     },
 };
@@ -33,7 +32,7 @@ pub(crate) async fn accepting_devices(
     if let Some(only) = only {
         query = query.filter(schedule::Column::DeploymentId.eq(only.0));
     }
-    let mut terms: BTreeMap<Uuid, schedule::Model> = query
+    let mut terms: BTreeMap<Stored<DeploymentId>, schedule::Model> = query
         .all(&tx.db)
         .await?
         .into_iter()
@@ -63,7 +62,7 @@ pub(crate) async fn accepting_devices(
 pub(crate) async fn may_still_deploy<C: ConnectionTrait>(
     db: &C,
     bundle: &bundle::Model,
-) -> Result<Option<Uuid>> {
+) -> Result<Option<Stored<DeploymentId>>> {
     let query = Query::select()
         .column(("p", deployment::Column::Id))
         .from_as(schedule::Entity, "s")
@@ -88,9 +87,9 @@ pub(crate) async fn may_still_deploy<C: ConnectionTrait>(
 pub(crate) async fn already_targeted(
     tx: &Tx,
     row: &deployment::Model,
-    devices: &BTreeMap<Uuid, SelectedDevice>,
-) -> Result<BTreeSet<Uuid>> {
-    let ids: Vec<Uuid> = devices.keys().copied().collect();
+    devices: &BTreeMap<Stored<DeviceId>, SelectedDevice>,
+) -> Result<BTreeSet<Stored<DeviceId>>> {
+    let ids: Vec<Stored<DeviceId>> = devices.keys().copied().collect();
     let mut found = BTreeSet::new();
     for chunk in ids.chunks(ID_CHUNK) {
         let newer = Expr::col(("p", deployment::Column::CreatedAt)).gt(row.created_at);

@@ -62,8 +62,8 @@ impl Store {
             cursor: unsigned(row.cursor),
             at: Timestamp(row.at),
             kind: row.kind,
-            device: row.device_id.map(DeviceId),
-            deployment: row.deployment_id.map(DeploymentId),
+            device: row.device_id.map(|id| id.0),
+            deployment: row.deployment_id.map(|id| id.0),
             detail_json: row.detail,
         });
         Ok(rows.collect())

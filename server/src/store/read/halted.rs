@@ -7,7 +7,6 @@ use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter,
     sea_query::{Condition, Expr, ExprTrait, Order, Query, TableRef},
 };
-use uuid::Uuid;
 
 use crate::{
     domain::{
@@ -16,7 +15,7 @@ use crate::{
     },
     store::{
         db::{error::Result, sizes::ID_CHUNK, store::Store},
-        entity::{attempt, deployment, target},
+        entity::{attempt, deployment, stored::Stored, target},
         read::{
             attempts::{reason, state},
             deployments::deployment_row,
@@ -62,7 +61,7 @@ pub struct HaltStatus {
 
 #[derive(FromQueryResult)]
 struct Row {
-    device_id: Uuid,
+    device_id: Stored<DeviceId>,
     device_name: String,
     state: String,
     reason: Option<String>,
@@ -103,7 +102,7 @@ impl Store {
                 _ => devices.push((row, facts)),
             }
         }
-        let ids: Vec<Uuid> = devices.iter().map(|(row, _)| row.device_id).collect();
+        let ids: Vec<Stored<DeviceId>> = devices.iter().map(|(row, _)| row.device_id).collect();
         let mut online = BTreeSet::new();
         for chunk in ids.chunks(ID_CHUNK) {
             online.extend(self.online(self.reader(), chunk).await?);
@@ -112,7 +111,7 @@ impl Store {
         let devices = devices.into_iter().map(|(row, facts)| {
             let online = online.contains(&row.device_id);
             Ok(HaltedDevice {
-                device: DeviceId(row.device_id),
+                device: row.device_id.0,
                 online,
                 state: facts.state,
                 reason: reason(row.reason.as_deref())?,

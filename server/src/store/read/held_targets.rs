@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use kernex_proto::ids::{DeploymentId, TargetId};
 use sea_orm::{
     ConnectionTrait, FromQueryResult,
     sea_query::{Alias, Condition, Expr, ExprTrait, Func, Order, Query, SelectStatement, TableRef},
 };
-use uuid::Uuid;
 
 use crate::{
     domain::{
@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         db::error::Result,
-        entity::{attempt, device_label, target},
+        entity::{attempt, device_label, stored::Stored, target},
         read::attempts::{is_latest, opened_states},
     },
 };
@@ -28,11 +28,11 @@ const MOST_CANDIDATES: u64 = 20_000;
 /// Held targets of the phases up to `through`, in their order, as many as the limits allow.
 pub(crate) async fn choose_held<C: ConnectionTrait>(
     db: &C,
-    deployment: Uuid,
+    deployment: Stored<DeploymentId>,
     through: u32,
     at_most: u32,
     budgets: &[Budget],
-) -> Result<Vec<Uuid>> {
+) -> Result<Vec<Stored<TargetId>>> {
     let mut in_flight = Vec::with_capacity(budgets.len());
     for budget in budgets {
         in_flight.push(in_flight_by_label(db, deployment, budget).await?);
@@ -44,15 +44,16 @@ pub(crate) async fn choose_held<C: ConnectionTrait>(
             .map(|index| row.try_get::<Option<String>>("", &format!("value{index}")))
             .collect::<Result<_, _>>()?;
         found.push(Candidate {
-            target: row.try_get("", "id")?,
+            target: row.try_get::<Stored<TargetId>>("", "id")?.uuid(),
             values,
         });
     }
-    Ok(choose(found, budgets, in_flight, at_most))
+    let chosen = choose(found, budgets, in_flight, at_most);
+    Ok(chosen.into_iter().map(|id| Stored(TargetId(id))).collect())
 }
 
 /// Latest attempts of a deployment's targets that may still change.
-fn unresolved_attempts(deployment: Uuid) -> SelectStatement {
+fn unresolved_attempts(deployment: Stored<DeploymentId>) -> SelectStatement {
     Query::select()
         .from_as(attempt::Entity, "a")
         .inner_join(TableRef::from(target::Entity).alias("t"), is_latest())
@@ -74,7 +75,7 @@ fn with_label(query: &mut SelectStatement, alias: &str, label: &str) {
 /// Targets in flight by the value of a budget's label.
 async fn in_flight_by_label<C: ConnectionTrait>(
     db: &C,
-    deployment: Uuid,
+    deployment: Stored<DeploymentId>,
     budget: &Budget,
 ) -> Result<InFlight> {
     #[derive(FromQueryResult)]
@@ -98,7 +99,7 @@ async fn in_flight_by_label<C: ConnectionTrait>(
 }
 
 fn candidates(
-    deployment: Uuid,
+    deployment: Stored<DeploymentId>,
     through: u32,
     at_most: u32,
     budgets: &[Budget],

@@ -1,11 +1,10 @@
 //! Every target that a device ever had, newest first.
 
-use kernex_proto::ids::{DeploymentId, Digest};
+use kernex_proto::ids::{DeploymentId, Digest, TargetId};
 use sea_orm::{
     ConnectionTrait, FromQueryResult,
     sea_query::{Expr, ExprTrait, Order, Query, TableRef},
 };
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -17,7 +16,7 @@ use crate::{
             store::Store,
             values::digest,
         },
-        entity::{attempt, deployment, target},
+        entity::{attempt, deployment, stored::Stored, target},
         read::{
             attempts::{is_latest, reason, state},
             devices::find_device,
@@ -54,8 +53,8 @@ pub struct HistoryEntry {
 
 #[derive(FromQueryResult)]
 struct Row {
-    id: Uuid,
-    deployment_id: Uuid,
+    id: Stored<TargetId>,
+    deployment_id: Stored<DeploymentId>,
     bundle_name: String,
     bundle_version: String,
     digest: String,
@@ -67,7 +66,7 @@ struct Row {
     closed_at: Option<i64>,
     active_version: Option<String>,
     active_digest: Option<String>,
-    rolls_back: Option<Uuid>,
+    rolls_back: Option<Stored<DeploymentId>>,
 }
 
 impl Store {
@@ -116,9 +115,7 @@ impl Store {
             .iter()
             .map(|row| Row::from_query_result(row, ""))
             .collect::<Result<Vec<_>, _>>()?;
-        let paged = Paged::from_surplus(rows, page.limit(), "history", |row| {
-            row.id.as_bytes().to_vec()
-        });
+        let paged = Paged::from_surplus(rows, page.limit(), "history", |row| row.id.bytes());
         let next = paged.next;
         let items = paged.items.into_iter().map(entry).collect::<Result<_>>()?;
         Ok(Paged { items, next })
@@ -127,7 +124,7 @@ impl Store {
 
 fn entry(row: Row) -> Result<HistoryEntry> {
     Ok(HistoryEntry {
-        deployment: DeploymentId(row.deployment_id),
+        deployment: row.deployment_id.0,
         bundle: format!("{}:{}", row.bundle_name, row.bundle_version),
         digest: digest(&row.digest)?,
         attempt: u32::try_from(row.number).unwrap_or(0),
@@ -138,6 +135,6 @@ fn entry(row: Row) -> Result<HistoryEntry> {
         closed_at: row.closed_at.map(Timestamp),
         active_version: row.active_version.unwrap_or_default(),
         active_digest: row.active_digest.unwrap_or_default(),
-        rolls_back: row.rolls_back.map(DeploymentId),
+        rolls_back: row.rolls_back.map(|id| id.0),
     })
 }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::{
     ConnectionTrait, DbErr, FromQueryResult,
     sea_query::{Expr, ExprTrait, Query, TableRef},
 };
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -20,14 +20,14 @@ use crate::{
             error::Result,
             sizes::{ID_CHUNK, padded},
         },
-        entity::{attempt, target},
+        entity::{attempt, stored::Stored, target},
         read::attempts,
     },
 };
 
 #[derive(FromQueryResult)]
 struct Row {
-    device_id: Uuid,
+    device_id: Stored<DeviceId>,
     state: String,
     reason: Option<String>,
     closed_at: Option<i64>,
@@ -41,15 +41,15 @@ struct Row {
 pub(crate) async fn penalties<C: ConnectionTrait>(
     db: &C,
     digest: &str,
-    devices: &[Uuid],
+    devices: &[Stored<DeviceId>],
     after: u32,
-) -> Result<BTreeMap<Uuid, Penalty>> {
+) -> Result<BTreeMap<Stored<DeviceId>, Penalty>> {
     let mut penalties = BTreeMap::new();
     if after == 0 {
         return Ok(penalties);
     }
     for chunk in devices.chunks(ID_CHUNK) {
-        let mut past = BTreeMap::<Uuid, Vec<PastOutcome>>::new();
+        let mut past = BTreeMap::<Stored<DeviceId>, Vec<PastOutcome>>::new();
         let mut query = Query::select();
         for column in [
             attempt::Column::DeviceId,

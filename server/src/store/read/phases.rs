@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use kernex_proto::ids::DeploymentId;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -17,16 +17,19 @@ use crate::{
             sizes::ID_CHUNK,
             values::{named, unsigned},
         },
-        entity::{deployment, phase},
+        entity::{deployment, phase, stored::Stored},
         read::counts::PhaseCounts,
     },
 };
 
 /// Phases of many deployments, in order.
-pub(crate) type Phases = BTreeMap<Uuid, Vec<phase::Model>>;
+pub(crate) type Phases = BTreeMap<Stored<DeploymentId>, Vec<phase::Model>>;
 
 /// Phases of some deployments.
-pub(crate) async fn phases<C: ConnectionTrait>(db: &C, deployments: &[Uuid]) -> Result<Phases> {
+pub(crate) async fn phases<C: ConnectionTrait>(
+    db: &C,
+    deployments: &[Stored<DeploymentId>],
+) -> Result<Phases> {
     let mut phases = Phases::new();
     for chunk in deployments.chunks(ID_CHUNK) {
         let rows = phase::Entity::find()

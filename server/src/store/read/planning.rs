@@ -1,7 +1,6 @@
 //! What a deployment would be, to ask its devices about it before it is ordered. Changes nothing.
 
 use kernex_proto::{ids::DeviceId, v1};
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -12,6 +11,7 @@ use crate::{
             store::Store,
             values::{named, unsigned},
         },
+        entity::stored::Stored,
         read::{
             bundles::{find_bundle, parse_format},
             new_deployment::NewDeployment,
@@ -58,7 +58,7 @@ impl Store {
         let now = self.now();
         let schedule = new.terms.schedule_at(now, new.delivery)?;
         let may_have_failed = devices.values().filter(|device| device.may_have_failed);
-        let ids: Vec<Uuid> = may_have_failed.map(|device| device.id).collect();
+        let ids: Vec<Stored<DeviceId>> = may_have_failed.map(|device| device.id).collect();
         let after = new.terms.penalty_after;
         let penalties = penalties(self.reader(), &bundle.digest, &ids, after).await?;
         Ok(Planning {
@@ -76,7 +76,7 @@ impl Store {
             devices: devices
                 .into_values()
                 .map(|row| PlannedDevice {
-                    id: DeviceId(row.id),
+                    id: row.id.0,
                     name: row.name,
                     conflicted: row.conflicted,
                     penalty: penalties.get(&row.id).copied(),

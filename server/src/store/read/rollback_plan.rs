@@ -3,12 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kernex_proto::ids::{DeploymentId, DeviceId};
+use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::{Expr, ExprTrait, Query, TableRef},
 };
-use uuid::Uuid;
 
 use crate::{
     domain::{
@@ -22,7 +21,7 @@ use crate::{
             store::Store,
             values::digest,
         },
-        entity::{attempt, bundle, deployment, device, device_release, target},
+        entity::{attempt, bundle, deployment, device, device_release, stored::Stored, target},
         read::attempts::state,
     },
 };
@@ -42,7 +41,7 @@ pub struct RollbackTarget {
 impl Store {
     /// What a rollback would do.
     pub async fn plan_rollback(&self, id: DeploymentId) -> Result<Vec<RollbackTarget>> {
-        let row = deployment::Entity::find_by_id(id.0)
+        let row = deployment::Entity::find_by_id(Stored(id))
             .one(self.reader())
             .await?
             .ok_or_else(|| not_found("deployment", id))?;
@@ -54,7 +53,7 @@ impl Store {
 pub(crate) fn rollback_target(planned: &PlannedTarget) -> RollbackTarget {
     let bundle = planned.bundle.as_ref();
     RollbackTarget {
-        device: DeviceId(planned.target.device_id),
+        device: planned.target.device_id.0,
         device_name: planned.target.device_name.clone(),
         verdict: planned.verdict,
         bundle: bundle.map(|bundle| format!("{}:{}", bundle.name, bundle.version)),
@@ -91,7 +90,7 @@ pub(crate) async fn plan<C: ConnectionTrait>(
     }
     let mut planned = Vec::with_capacity(targets.len());
     for chunk in targets.chunks(ID_CHUNK) {
-        let ids: Vec<Uuid> = chunk.iter().map(|target| target.device_id).collect();
+        let ids: Vec<Stored<DeviceId>> = chunk.iter().map(|target| target.device_id).collect();
         let mut devices = devices(db, &ids).await?;
         let runs = running_releases(db, &row.bundle_name, &ids).await?;
         let proven = succeeded_digests(db, &row.bundle_name, &ids).await?;
@@ -159,7 +158,7 @@ fn facts(
 /// The columns of an attempt that matter here. Its output may be long, and is not read.
 #[derive(sea_orm::FromQueryResult)]
 struct AttemptRow {
-    target_id: Uuid,
+    target_id: Stored<TargetId>,
     state: String,
     late_state: Option<String>,
     unresolved: bool,
@@ -170,8 +169,8 @@ struct AttemptRow {
 /// The tries of each target, oldest first.
 async fn attempts_of<C: ConnectionTrait>(
     db: &C,
-    deployment: Uuid,
-) -> Result<BTreeMap<Uuid, Vec<AttemptRow>>> {
+    deployment: Stored<DeploymentId>,
+) -> Result<BTreeMap<Stored<TargetId>, Vec<AttemptRow>>> {
     let rows = attempt::Entity::find()
         .select_only()
         .columns([
@@ -187,7 +186,7 @@ async fn attempts_of<C: ConnectionTrait>(
         .into_model::<AttemptRow>()
         .all(db)
         .await?;
-    let mut tries = BTreeMap::<Uuid, Vec<AttemptRow>>::new();
+    let mut tries = BTreeMap::<Stored<TargetId>, Vec<AttemptRow>>::new();
     for row in rows {
         tries.entry(row.target_id).or_default().push(row);
     }
@@ -196,8 +195,8 @@ async fn attempts_of<C: ConnectionTrait>(
 
 async fn devices<C: ConnectionTrait>(
     db: &C,
-    ids: &[Uuid],
-) -> Result<BTreeMap<Uuid, device::Model>> {
+    ids: &[Stored<DeviceId>],
+) -> Result<BTreeMap<Stored<DeviceId>, device::Model>> {
     let rows = device::Entity::find()
         .filter(device::Column::Id.is_in(ids.iter().copied()))
         .all(db)
@@ -209,8 +208,8 @@ async fn devices<C: ConnectionTrait>(
 async fn running_releases<C: ConnectionTrait>(
     db: &C,
     name: &str,
-    ids: &[Uuid],
-) -> Result<BTreeMap<Uuid, device_release::Model>> {
+    ids: &[Stored<DeviceId>],
+) -> Result<BTreeMap<Stored<DeviceId>, device_release::Model>> {
     let rows = device_release::Entity::find()
         .filter(device_release::Column::Name.eq(name))
         .filter(device_release::Column::DeviceId.is_in(ids.iter().copied()))
@@ -223,8 +222,8 @@ async fn running_releases<C: ConnectionTrait>(
 async fn succeeded_digests<C: ConnectionTrait>(
     db: &C,
     name: &str,
-    ids: &[Uuid],
-) -> Result<BTreeSet<(Uuid, String)>> {
+    ids: &[Stored<DeviceId>],
+) -> Result<BTreeSet<(Stored<DeviceId>, String)>> {
     let succeeded = State::Succeeded.as_str();
     let query = Query::select()
         .distinct()

@@ -7,7 +7,6 @@ use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter,
     sea_query::{Expr, ExprTrait},
 };
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -17,7 +16,7 @@ use crate::{
     },
     store::{
         db::{error::Result, sizes::ID_CHUNK, transaction::Tx, values::unsigned},
-        entity::{deployment, schedule},
+        entity::{deployment, schedule, stored::Stored},
         read::new_deployment::Terms,
     },
 };
@@ -25,8 +24,8 @@ use crate::{
 /// Rows of those deployments that have one.
 pub(crate) async fn rows_of<C: ConnectionTrait>(
     db: &C,
-    deployments: &[Uuid],
-) -> Result<BTreeMap<Uuid, schedule::Model>> {
+    deployments: &[Stored<DeploymentId>],
+) -> Result<BTreeMap<Stored<DeploymentId>, schedule::Model>> {
     let mut found = BTreeMap::new();
     for chunk in deployments.chunks(ID_CHUNK) {
         let rows = schedule::Entity::find()
@@ -43,7 +42,9 @@ pub(crate) async fn find<C: ConnectionTrait>(
     db: &C,
     deployment: DeploymentId,
 ) -> Result<Option<schedule::Model>> {
-    Ok(schedule::Entity::find_by_id(deployment.0).one(db).await?)
+    Ok(schedule::Entity::find_by_id(Stored(deployment))
+        .one(db)
+        .await?)
 }
 
 /// Whether a deployment may still add devices.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
     QuerySelect, Select,
     sea_query::{Expr, ExprTrait, Query, TableRef},
 };
-use uuid::Uuid;
 
 use crate::{
     domain::{attempt::State, selector::Selector},
@@ -17,7 +17,7 @@ use crate::{
             sizes::{ID_CHUNK, padded},
             values::clean,
         },
-        entity::{attempt, bundle, device, target},
+        entity::{attempt, bundle, device, stored::Stored, target},
         read::{
             attempts::is_unresolved,
             new_deployment::NewDeployment,
@@ -29,7 +29,7 @@ use crate::{
 /// What an order has to know of a device. Not the whole row: an order may be about the whole fleet.
 #[derive(Debug, Clone, FromQueryResult)]
 pub(crate) struct SelectedDevice {
-    pub(crate) id: Uuid,
+    pub(crate) id: Stored<DeviceId>,
     pub(crate) name: String,
     pub(crate) generation: i64,
     pub(crate) conflicted: bool,
@@ -59,9 +59,9 @@ pub(crate) async fn select_devices<C: ConnectionTrait>(
     db: &C,
     new: &NewDeployment,
     bundle: &bundle::Model,
-) -> Result<BTreeMap<Uuid, SelectedDevice>> {
+) -> Result<BTreeMap<Stored<DeviceId>, SelectedDevice>> {
     let mut devices = BTreeMap::new();
-    let ids: Vec<Uuid> = new.device_ids.iter().map(|id| id.0).collect();
+    let ids: Vec<Stored<DeviceId>> = new.device_ids.iter().copied().map(Stored).collect();
     for chunk in ids.chunks(ID_CHUNK) {
         let named =
             device::Entity::find().filter(device::Column::Id.is_in(padded(chunk.iter().copied())));
@@ -97,9 +97,9 @@ async fn select_by_label<C: ConnectionTrait>(
     db: &C,
     selector: &Selector,
     bundle: &bundle::Model,
-    devices: &mut BTreeMap<Uuid, SelectedDevice>,
+    devices: &mut BTreeMap<Stored<DeviceId>, SelectedDevice>,
 ) -> Result<()> {
-    let mut after = Uuid::nil();
+    let mut after = Stored::nil();
     loop {
         let run = candidates(selector)
             .filter(device::Column::Id.gt(after))

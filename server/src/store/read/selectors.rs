@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
 };
-use uuid::Uuid;
 
 use crate::{
     domain::selector::{BUILT_IN, RESERVED_PREFIX, Selector},
@@ -16,7 +16,7 @@ use crate::{
             sizes::{ID_CHUNK, padded},
             values::clean,
         },
-        entity::{device, device_label},
+        entity::{device, device_label, stored::Stored},
     },
 };
 
@@ -53,9 +53,9 @@ fn devices_with_label(key: &str, values: Vec<String>) -> sea_orm::sea_query::Sel
 /// Labels of many devices.
 pub(crate) async fn labels_of<C: ConnectionTrait>(
     db: &C,
-    devices: &[Uuid],
-) -> Result<BTreeMap<Uuid, Labels>> {
-    let mut labels = BTreeMap::<Uuid, Labels>::new();
+    devices: &[Stored<DeviceId>],
+) -> Result<BTreeMap<Stored<DeviceId>, Labels>> {
+    let mut labels = BTreeMap::<Stored<DeviceId>, Labels>::new();
     for chunk in devices.chunks(ID_CHUNK) {
         let rows = device_label::Entity::find()
             .filter(device_label::Column::DeviceId.is_in(padded(chunk.iter().copied())))
@@ -77,7 +77,7 @@ pub(crate) async fn matching<C: ConnectionTrait>(
     selector: &Selector,
     rows: Vec<device::Model>,
 ) -> Result<Vec<(device::Model, Labels)>> {
-    let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+    let ids: Vec<Stored<DeviceId>> = rows.iter().map(|row| row.id).collect();
     let mut labels = labels_of(db, &ids).await?;
     let rows = rows.into_iter().map(|row| {
         let labels = labels.remove(&row.id).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kernex_proto::ids::DeviceId;
+use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{
     ColumnTrait, EntityTrait, FromQueryResult, JoinType, QueryFilter, QuerySelect,
     sea_query::{Expr, ExprTrait as _, Query},
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::store::{
     db::{error::Result, sizes::padded, store::Store, transaction::Tx, values::signed},
-    entity::{device, session},
+    entity::{device, session, stored::Stored},
 };
 
 impl Store {
@@ -23,7 +23,7 @@ impl Store {
         replica: Uuid,
         here: &[(DeviceId, u64)],
     ) -> Result<Vec<(DeviceId, u64)>> {
-        let held: BTreeSet<(Uuid, i64)> = session::Entity::find()
+        let held: BTreeSet<(Stored<DeviceId>, i64)> = session::Entity::find()
             .select_only()
             .columns([session::Column::DeviceId, session::Column::Epoch])
             .filter(session::Column::Replica.eq(replica))
@@ -34,13 +34,13 @@ impl Store {
             .collect();
         let lost = here
             .iter()
-            .filter(|(device, epoch)| !held.contains(&(device.0, signed(*epoch))));
+            .filter(|(device, epoch)| !held.contains(&(Stored(*device), signed(*epoch))));
         Ok(lost.copied().collect())
     }
 
     /// Whether this is the session of its device.
     pub async fn is_session(&self, device: DeviceId, epoch: u64) -> Result<bool> {
-        let session = session::Entity::find_by_id(device.0)
+        let session = session::Entity::find_by_id(Stored(device))
             .one(self.reader())
             .await?;
         Ok(session.is_some_and(|session| session.epoch == signed(epoch)))
@@ -50,9 +50,9 @@ impl Store {
 /// An open session and what events and copies need of its device.
 #[derive(FromQueryResult)]
 pub(crate) struct DeviceSession {
-    pub(crate) device_id: Uuid,
+    pub(crate) device_id: Stored<DeviceId>,
     pub(crate) epoch: i64,
-    pub(crate) journal_id: Uuid,
+    pub(crate) journal_id: Stored<JournalId>,
     pub(crate) name: String,
     pub(crate) conflicted: bool,
 }
@@ -61,10 +61,10 @@ pub(crate) struct DeviceSession {
 pub(crate) async fn still_open(
     tx: &Tx,
     numbered: &[(DeviceId, u64)],
-) -> Result<BTreeMap<Uuid, DeviceSession>> {
-    let asked: BTreeMap<Uuid, i64> = numbered
+) -> Result<BTreeMap<Stored<DeviceId>, DeviceSession>> {
+    let asked: BTreeMap<Stored<DeviceId>, i64> = numbered
         .iter()
-        .map(|(device, epoch)| (device.0, signed(*epoch)))
+        .map(|(device, epoch)| (Stored(*device), signed(*epoch)))
         .collect();
     let device = session::Entity::belongs_to(device::Entity)
         .from(session::Column::DeviceId)

@@ -5,7 +5,6 @@ use sea_orm::{
     ConnectionTrait, DbBackend, FromQueryResult,
     sea_query::{Expr, ExprTrait, Order, Query, SelectStatement, TableRef},
 };
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -22,7 +21,7 @@ use crate::{
             store::Store,
             values::unsigned,
         },
-        entity::{attempt, deployment, target},
+        entity::{attempt, deployment, stored::Stored, target},
         read::{
             attempts::{is_latest, reason, state, step},
             deployments::deployment_row,
@@ -92,9 +91,9 @@ const CHANGE_OUTPUT: i32 = 4096;
 
 #[derive(FromQueryResult)]
 struct Row {
-    id: Uuid,
-    deployment_id: Uuid,
-    device_id: Uuid,
+    id: Stored<TargetId>,
+    deployment_id: Stored<DeploymentId>,
+    device_id: Stored<DeviceId>,
     device_name: String,
     bundle_name: String,
     bundle_version: String,
@@ -124,7 +123,7 @@ impl Store {
         let deployment = deployment_row(self.reader(), id).await?;
         let start_times = self.start_times(&deployment).await?;
         let limit = Ord::min(page.limit(), MAX_TARGETS);
-        let mut query = select(id.0, None);
+        let mut query = select(Stored(id), None);
         query
             .order_by(("t", target::Column::Id), Order::Asc)
             .limit(limit + 1);
@@ -141,7 +140,7 @@ impl Store {
             })
             .count();
         let limit = Ord::min(limit, Ord::max(fitting, 1) as u64);
-        let paged = Paged::from_surplus(rows, limit, "targets", |row| row.id.as_bytes().to_vec());
+        let paged = Paged::from_surplus(rows, limit, "targets", |row| row.id.bytes());
         Ok(Paged {
             items: paged
                 .items
@@ -155,7 +154,7 @@ impl Store {
     /// Targets whose latest attempt changed at or after an instant, oldest change first, with the
     /// end of their output; pass the newest `updated_at` seen so far.
     pub async fn changed_targets(&self, id: DeploymentId, since: Timestamp) -> Result<Vec<Target>> {
-        let mut query = select(id.0, Some(self.reader().get_database_backend()));
+        let mut query = select(Stored(id), Some(self.reader().get_database_backend()));
         query
             .and_where(Expr::col(("a", attempt::Column::UpdatedAt)).gte(since.0))
             .order_by(("a", attempt::Column::UpdatedAt), Order::Asc)
@@ -177,7 +176,7 @@ impl Store {
         let (Some(now), None) = (self.time(), row.finished_at) else {
             return Ok(None);
         };
-        let Some(terms) = schedules::find(self.reader(), DeploymentId(row.id)).await? else {
+        let Some(terms) = schedules::find(self.reader(), row.id.0).await? else {
             return Ok(None);
         };
         let schedule = schedules::from_row(&terms)?.schedule;
@@ -200,7 +199,7 @@ impl Store {
 
 /// Targets with their latest attempts. The output is whole, or cut in the database where the whole
 /// fleet is read.
-fn select(deployment: Uuid, cut_on: Option<DbBackend>) -> SelectStatement {
+fn select(deployment: Stored<DeploymentId>, cut_on: Option<DbBackend>) -> SelectStatement {
     let mut query = Query::select();
     for column in [
         target::Column::Id,
@@ -264,7 +263,7 @@ impl StartTimes {
             State::Held if self.waits && row.phase == 1 => self.now,
             _ => return None,
         };
-        let share = Share::new(DeploymentId(row.deployment_id), DeviceId(row.device_id));
+        let share = Share::new(row.deployment_id.0, row.device_id.0);
         let at = self.schedule.begins_at(released, share, self.now);
         at.filter(|at| *at > self.now)
     }
@@ -282,9 +281,9 @@ fn target_from(row: Row, start_times: Option<&StartTimes>) -> Result<Target> {
             stopped: row.stopped,
         });
     Ok(Target {
-        id: TargetId(row.id),
-        deployment: DeploymentId(row.deployment_id),
-        device: DeviceId(row.device_id),
+        id: row.id.0,
+        deployment: row.deployment_id.0,
+        device: row.device_id.0,
         device_name: row.device_name,
         bundle: format!("{}:{}", row.bundle_name, row.bundle_version),
         attempt: u32::try_from(row.number).unwrap_or(0),

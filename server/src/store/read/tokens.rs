@@ -77,7 +77,7 @@ impl Store {
             .await?;
         row.map(|row| {
             Ok(Principal {
-                token_id: TokenId(row.id),
+                token_id: row.id.0,
                 role: named("role", &row.role, Role::parse)?,
                 name: row.name,
                 expires_at: Timestamp(row.expires_at),
@@ -101,16 +101,14 @@ impl Store {
             query = query.filter(enrollment_token::Column::Id.lt(after));
         }
         let rows = query.all(self.reader()).await?;
-        let paged = Paged::from_surplus(rows, page.limit(), "tokens", |row| {
-            row.id.as_bytes().to_vec()
-        });
+        let paged = Paged::from_surplus(rows, page.limit(), "tokens", |row| row.id.bytes());
         Ok(paged.map(token_from))
     }
 }
 
 pub(crate) fn token_from(row: enrollment_token::Model) -> EnrollmentTokenRow {
     EnrollmentTokenRow {
-        id: TokenId(row.id),
+        id: row.id.0,
         uses_left: u32::try_from(row.uses_left).unwrap_or(0),
         uses_total: u32::try_from(row.uses_total).unwrap_or(0),
         expires_at: Timestamp(row.expires_at),

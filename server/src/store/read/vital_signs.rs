@@ -1,12 +1,11 @@
 //! Vital signs between the contract and rows. The latest heartbeat of a device and a sample of its
 //! history have the same numbers; this is the one place that names them all.
 
-use kernex_proto::v1;
-use uuid::Uuid;
+use kernex_proto::{ids::DeviceId, v1};
 
 use crate::store::{
     db::values::{signed, unsigned},
-    entity::{heartbeat, heartbeat_sample},
+    entity::{heartbeat, heartbeat_sample, stored::Stored},
 };
 
 /// The vital signs of a sample.
@@ -22,7 +21,11 @@ pub(crate) fn from_sample(row: &heartbeat_sample::Model) -> v1::VitalSigns {
 }
 
 /// A sample of what a device said at an instant.
-pub(crate) fn to_sample(device: Uuid, at: i64, said: &v1::VitalSigns) -> heartbeat_sample::Model {
+pub(crate) fn to_sample(
+    device: Stored<DeviceId>,
+    at: i64,
+    said: &v1::VitalSigns,
+) -> heartbeat_sample::Model {
     heartbeat_sample::Model {
         device_id: device,
         at,

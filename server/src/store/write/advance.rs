@@ -10,7 +10,6 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait},
 };
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -26,7 +25,7 @@ use crate::{
             transaction::Deciding,
             values::unsigned,
         },
-        entity::{deployment, phase, schedule},
+        entity::{deployment, phase, schedule, stored::Stored},
         read::{
             counts::{PhaseCounts, counts_by_phase},
             held_targets::choose_held,
@@ -76,7 +75,7 @@ impl Store {
             .order_by_asc(deployment::Column::Id)
             .all(db)
             .await?;
-        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+        let ids: Vec<Stored<DeploymentId>> = rows.iter().map(|row| row.id).collect();
         let mut advanced = Advanced {
             open: rows.len(),
             ..Advanced::default()
@@ -92,7 +91,7 @@ impl Store {
             if self.is_idle(&row, &next.actions).await? {
                 continue;
             }
-            let id = DeploymentId(row.id);
+            let id = row.id.0;
             match self
                 .decide(|tx| async move { advance_deployment(&tx, id).await })
                 .await
@@ -127,7 +126,7 @@ impl Store {
 fn next_actions(
     row: &deployment::Model,
     phases: &Phases,
-    counts: &BTreeMap<Uuid, PhaseCounts>,
+    counts: &BTreeMap<Stored<DeploymentId>, PhaseCounts>,
     schedule: Option<&schedule::Model>,
     now: Option<Timestamp>,
 ) -> Result<Plan> {
@@ -152,13 +151,16 @@ pub(crate) async fn advance_deployment(
     tx: &Deciding,
     id: DeploymentId,
 ) -> Result<(usize, Vec<DeviceId>)> {
-    let Some(row) = deployment::Entity::find_by_id(id.0).one(&tx.db).await? else {
+    let Some(row) = deployment::Entity::find_by_id(Stored(id))
+        .one(&tx.db)
+        .await?
+    else {
         return Ok((0, Vec::new()));
     };
     if row.phase_count == 0 {
         return Ok((0, Vec::new()));
     }
-    let ids = [id.0];
+    let ids = [Stored(id)];
     let (phases, counts) = (
         phases(&tx.db, &ids).await?,
         counts_by_phase(&tx.db, &ids).await?,
@@ -232,7 +234,7 @@ async fn roll_back(
     reason: PauseReason,
 ) -> Result<Option<Vec<DeviceId>>> {
     let new = NewRollback {
-        deployment: DeploymentId(row.id),
+        deployment: row.id.0,
         delivery: Duration::from_micros(unsigned(row.delivery_us)),
         execution: Duration::from_micros(unsigned(row.execution_us)),
         traceparent: row.traceparent.clone(),
@@ -258,7 +260,7 @@ async fn roll_back(
             let detail = json!({ "reason": reason, "why": why });
             tx.event(
                 "deployment.rollback_refused",
-                Subject::Deployment(DeploymentId(row.id)),
+                Subject::Deployment(row.id.0),
                 detail,
             );
             Ok(None)

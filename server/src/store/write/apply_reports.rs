@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use kernex_proto::{OUTPUT_TAIL_LIMIT, ids::check_name, v1};
+use kernex_proto::{
+    OUTPUT_TAIL_LIMIT,
+    ids::{DeviceId, TargetId, check_name},
+    v1,
+};
 use sea_orm::{ColumnTrait, Condition};
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -17,7 +20,7 @@ use crate::{
             store::Store,
             values::{head, signed, tail},
         },
-        entity::attempt,
+        entity::{attempt, stored::Stored},
         read::attempts::key,
         write::{
             change_attempts::{Batch, Entry},
@@ -38,11 +41,11 @@ impl Store {
         reports: &[IncomingReport],
     ) -> Result<Vec<Option<v1::Disposition>>> {
         self.write_as(Act::CommitReports, |tx| async move {
-            let targets: BTreeSet<Uuid> = reports
+            let targets: BTreeSet<Stored<TargetId>> = reports
                 .iter()
-                .map(|report| report.attempt.target.0)
+                .map(|report| Stored(report.attempt.target))
                 .collect();
-            let targets: Vec<Uuid> = targets.into_iter().collect();
+            let targets: Vec<Stored<TargetId>> = targets.into_iter().collect();
             let mut batch = Batch::new(&tx);
             for chunk in targets.chunks(ID_CHUNK) {
                 let named = Condition::all()
@@ -50,10 +53,10 @@ impl Store {
                 batch.load(named, None).await?;
             }
             let silenced = self
-                .silenced(&tx, reports.iter().map(|report| report.device.0))
+                .silenced(&tx, reports.iter().map(|report| Stored(report.device)))
                 .await?;
             let is_silenced = |report: &IncomingReport| {
-                let newest = silenced.get(&report.device.0);
+                let newest = silenced.get(&Stored(report.device));
                 newest.is_some_and(|newest| report.epoch <= *newest)
             };
             let mut marks = Marks::default();
@@ -108,11 +111,11 @@ impl Store {
 }
 
 /// The devices whose outcomes are among these reports.
-fn reporting(reports: &[IncomingReport]) -> BTreeSet<Uuid> {
+fn reporting(reports: &[IncomingReport]) -> BTreeSet<Stored<DeviceId>> {
     reports
         .iter()
         .filter(|report| matches!(report.event, ReportEvent::Outcome(_)))
-        .map(|report| report.device.0)
+        .map(|report| Stored(report.device))
         .collect()
 }
 
@@ -122,9 +125,9 @@ fn learn_unknown(report: &IncomingReport, now: Timestamp, releases: &mut Release
     if let ReportEvent::Outcome(outcome) = &report.event
         && let Some(active) = &outcome.active
         && check_name("bundle name", &active.name).is_ok()
-        && releases.has_room(report.device.0, &active.name)
+        && releases.has_room(Stored(report.device), &active.name)
     {
-        releases.learn(report.device.0, &active.name, Some(active), now);
+        releases.learn(Stored(report.device), &active.name, Some(active), now);
     }
 }
 
@@ -135,7 +138,7 @@ fn apply_one(
     now: Timestamp,
     releases: &mut Releases,
 ) -> v1::Disposition {
-    if entry.row.device_id != report.device.0 {
+    if entry.row.device_id.0 != report.device {
         tracing::warn!(device = %report.device, attempt = %report.attempt, "a device reported about a target that is not its own");
         return v1::Disposition::Refused;
     }

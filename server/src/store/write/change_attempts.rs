@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kernex_proto::ids::{DeploymentId, DeviceId};
+use kernex_proto::ids::TargetId;
 use sea_orm::{
     Condition, DbErr, EntityTrait, ExprTrait, Iterable, QueryFilter, QuerySelect,
     sea_query::{Expr, OnConflict},
 };
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -24,7 +23,7 @@ use crate::{
             transaction::{Deciding, Tx},
             values::signed,
         },
-        entity::attempt,
+        entity::{attempt, stored::Stored},
         read::attempts::{facts, id, key},
         write::finish::finish_deployments,
     },
@@ -45,7 +44,7 @@ pub(crate) struct Entry {
 pub(crate) struct Batch<'a> {
     tx: &'a Tx,
     decision: Option<&'a DecisionGuard>,
-    entries: BTreeMap<(Uuid, i32), Entry>,
+    entries: BTreeMap<(Stored<TargetId>, i32), Entry>,
 }
 
 impl<'a> Batch<'a> {
@@ -98,19 +97,21 @@ impl<'a> Batch<'a> {
     }
 
     /// One attempt, if it was loaded.
-    pub(crate) fn get(&mut self, key: (Uuid, i32)) -> Option<&mut Entry> {
+    pub(crate) fn get(&mut self, key: (Stored<TargetId>, i32)) -> Option<&mut Entry> {
         self.entries.get_mut(&key)
     }
 
     /// Whether an attempt was loaded and is open.
-    pub(crate) fn is_open(&self, key: (Uuid, i32)) -> bool {
+    pub(crate) fn is_open(&self, key: (Stored<TargetId>, i32)) -> bool {
         self.entries
             .get(&key)
             .is_some_and(|entry| entry.facts().state.is_open())
     }
 
     /// Every attempt that was loaded.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&(Uuid, i32), &mut Entry)> {
+    pub(crate) fn iter_mut(
+        &mut self,
+    ) -> impl Iterator<Item = (&(Stored<TargetId>, i32), &mut Entry)> {
         self.entries.iter_mut()
     }
 
@@ -127,7 +128,7 @@ impl<'a> Batch<'a> {
         let (mut going_on, mut others) = (Vec::new(), Vec::new());
         for entry in self.entries.into_values().filter(|entry| entry.dirty) {
             if entry.before.is_open() && !entry.facts.state.is_open() {
-                closed_in.insert(DeploymentId(entry.row.deployment_id));
+                closed_in.insert(entry.row.deployment_id.0);
             }
             announce(tx, &entry);
             if entry.was_unresolved == entry.row.unresolved {
@@ -256,7 +257,7 @@ fn announce(tx: &Tx, entry: &Entry) {
     }
     tx.event(
         format!("attempt.{kind}"),
-        Subject::Both(DeviceId(row.device_id), DeploymentId(row.deployment_id)),
+        Subject::Both(row.device_id.0, row.deployment_id.0),
         detail,
     );
 }

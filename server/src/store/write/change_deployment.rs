@@ -6,7 +6,6 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait},
 };
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::rollout::DeploymentState,
@@ -17,7 +16,7 @@ use crate::{
             transaction::{Deciding, Tx},
             values::named,
         },
-        entity::{attempt, deployment, phase},
+        entity::{attempt, deployment, phase, stored::Stored},
         read::attempts::is_unresolved,
     },
 };
@@ -43,7 +42,7 @@ impl DeploymentChange {
     /// changes of phases. After it says paused, nothing of the deployment is pushed.
     pub(crate) async fn write(&self, tx: &Deciding, row: &deployment::Model) -> Result<()> {
         if self.state == DeploymentState::Paused {
-            hold_back(tx, DeploymentId(row.id)).await?;
+            hold_back(tx, row.id.0).await?;
         }
         let written = deployment::Entity::update_many()
             .col_expr(deployment::Column::State, Expr::value(self.state.as_str()))
@@ -70,7 +69,7 @@ impl DeploymentChange {
 
 /// Keeps the attempts of a deployment from being pushed until the transaction is over.
 async fn hold_back(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
-    let waiting: Vec<(Uuid, i32)> = attempt::Entity::find()
+    let waiting: Vec<(Stored<TargetId>, i32)> = attempt::Entity::find()
         .select_only()
         .columns([attempt::Column::TargetId, attempt::Column::Number])
         .filter(attempt::Column::DeploymentId.eq(deployment.0))
@@ -79,7 +78,7 @@ async fn hold_back(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
         .all(&tx.db)
         .await?;
     let waiting = waiting.into_iter().map(|(target, number)| AttemptId {
-        target: TargetId(target),
+        target: target.0,
         number: u32::try_from(number).unwrap_or(0),
     });
     // What was pushed before goes on. Nothing of these rows is written, so the pushes stay noted

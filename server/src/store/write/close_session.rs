@@ -17,7 +17,7 @@ use crate::{
             store::Store,
             transaction::Tx,
         },
-        entity::{device, lease, session},
+        entity::{device, lease, session, stored::Stored},
         read::sessions::still_open,
     },
 };
@@ -81,29 +81,29 @@ pub(crate) async fn close_sessions(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Res
     let sessions = still_open(tx, numbered).await?;
     delete(tx, sessions.keys().copied()).await?;
     for (device, session) in &sessions {
-        tx.device_event("device.offline", DeviceId(*device), &session.name);
+        tx.device_event("device.offline", device.0, &session.name);
     }
     Ok(())
 }
 
 /// Ends the sessions of these devices.
-async fn close_sessions_of(tx: &Tx, ids: &[Uuid]) -> Result<()> {
+async fn close_sessions_of(tx: &Tx, ids: &[Stored<DeviceId>]) -> Result<()> {
     for chunk in ids.chunks(ID_CHUNK) {
         let ids = || chunk.iter().copied();
         delete(tx, ids()).await?;
         for device in devices(tx, ids()).await? {
-            tx.device_event("device.offline", DeviceId(device.id), &device.name);
+            tx.device_event("device.offline", device.id.0, &device.name);
         }
     }
     Ok(())
 }
 
-async fn delete(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<()> {
+async fn delete(tx: &Tx, ids: impl Iterator<Item = Stored<DeviceId>>) -> Result<()> {
     let ended = session::Entity::delete_many().filter(session::Column::DeviceId.is_in(padded(ids)));
     Ok(tx.db.later(ended.as_query()).await?)
 }
 
-async fn devices(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<Vec<NamedDevice>> {
+async fn devices(tx: &Tx, ids: impl Iterator<Item = Stored<DeviceId>>) -> Result<Vec<NamedDevice>> {
     let rows = device::Entity::find()
         .select_only()
         .columns([device::Column::Id, device::Column::Name])
@@ -117,6 +117,6 @@ async fn devices(tx: &Tx, ids: impl Iterator<Item = Uuid>) -> Result<Vec<NamedDe
 /// What events need of a device.
 #[derive(FromQueryResult)]
 struct NamedDevice {
-    id: Uuid,
+    id: Stored<DeviceId>,
     name: String,
 }

@@ -1,6 +1,6 @@
 //! Setting and removing configurations.
 
-use kernex_proto::{ids::DeviceId, v1};
+use kernex_proto::v1;
 use prost::Message as _;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel};
 use serde_json::json;
@@ -76,7 +76,7 @@ impl Store {
             audit(&tx, caller, name, detail.clone()).await?;
             tx.event(
                 "configuration.changed",
-                device_id.map_or(Subject::Nothing, |id| Subject::Device(DeviceId(id))),
+                device_id.map_or(Subject::Nothing, |id| Subject::Device(id.0)),
                 detail,
             );
             remember(&tx, caller, &()).await?;
@@ -100,7 +100,7 @@ impl Store {
             tx.event(
                 "configuration.deleted",
                 row.device_id
-                    .map_or(Subject::Nothing, |id| Subject::Device(DeviceId(id))),
+                    .map_or(Subject::Nothing, |id| Subject::Device(id.0)),
                 detail,
             );
             remember(&tx, caller, &()).await

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use kernex_proto::ids::{DeviceId, JournalId};
+use kernex_proto::ids::DeviceId;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryTrait, sea_query::Expr};
-use uuid::Uuid;
 
 use crate::store::{
     db::{
@@ -12,7 +11,7 @@ use crate::store::{
         sizes::padded,
         transaction::Tx,
     },
-    entity::{device, session},
+    entity::{device, session, stored::Stored},
     read::sessions::{DeviceSession, session_epoch, still_open},
     write::copies,
 };
@@ -27,13 +26,7 @@ pub(crate) async fn confirm_sessions(
     let mut sound = Vec::with_capacity(sessions.len());
     for (device, session) in &sessions {
         if session.conflicted {
-            copies::confirm(
-                tx,
-                DeviceId(*device),
-                JournalId(session.journal_id),
-                session.epoch,
-            )
-            .await?;
+            copies::confirm(tx, device.0, session.journal_id.0, session.epoch).await?;
         } else {
             sound.push(*device);
         }
@@ -58,24 +51,24 @@ pub(crate) async fn mark_ailing(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result
 async fn mark_online(
     tx: &Tx,
     numbered: &[(DeviceId, u64)],
-) -> Result<BTreeMap<Uuid, DeviceSession>> {
+) -> Result<BTreeMap<Stored<DeviceId>, DeviceSession>> {
     let sessions = still_open(tx, numbered).await?;
     let shown = session::Entity::update_many()
         .col_expr(session::Column::ConfirmedAt, Expr::value(tx.now.0))
         .filter(session::Column::DeviceId.is_in(padded(sessions.keys().copied())));
     tx.db.later(shown.as_query()).await?;
     for (device, session) in &sessions {
-        tx.device_event("device.online", DeviceId(*device), &session.name);
+        tx.device_event("device.online", device.0, &session.name);
     }
     Ok(sessions)
 }
 
 fn answers(
     numbered: &[(DeviceId, u64)],
-    sessions: &BTreeMap<Uuid, DeviceSession>,
+    sessions: &BTreeMap<Stored<DeviceId>, DeviceSession>,
 ) -> Vec<Result<()>> {
     let answer = |(device, epoch): &(DeviceId, u64)| {
-        let is_open = sessions.contains_key(&device.0);
+        let is_open = sessions.contains_key(&Stored(*device));
         let missing = || not_found("session", format_args!("{device}#{epoch}"));
         is_open.then_some(()).ok_or_else(missing)
     };

@@ -15,15 +15,15 @@ use crate::{
     domain::device::Conflict,
     store::{
         db::{error::Result, sizes::insert_all, transaction::Tx},
-        entity::{device, journal},
+        entity::{device, journal, stored::Stored},
     },
 };
 
 /// A journal that the device did not come with before takes over from the one in use.
 pub(crate) async fn begin(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
-    add(tx, DeviceId(row.id), journal).await?;
-    retire_others(tx, DeviceId(row.id), journal).await?;
-    row.journal_id = Some(journal.0);
+    add(tx, row.id.0, journal).await?;
+    retire_others(tx, row.id.0, journal).await?;
+    row.journal_id = Some(Stored(journal));
     // What the old journal confirmed says nothing about the new one.
     row.confirmed_epoch = 0;
     Ok(())
@@ -33,7 +33,7 @@ pub(crate) async fn begin(tx: &Tx, row: &mut device::Model, journal: JournalId) 
 /// one copy among several.
 pub(crate) async fn conflict(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
     doubt(tx, row, Conflict::Copies).await?;
-    add(tx, DeviceId(row.id), journal).await
+    add(tx, row.id.0, journal).await
 }
 
 /// The same without a second journal that could be kept.
@@ -42,7 +42,7 @@ pub(crate) async fn doubt(tx: &Tx, row: &mut device::Model, why: Conflict) -> Re
         return Ok(());
     }
     if let Some(in_use) = row.journal_id {
-        confirm(tx, DeviceId(row.id), JournalId(in_use), row.confirmed_epoch).await?;
+        confirm(tx, row.id.0, in_use.0, row.confirmed_epoch).await?;
     }
     row.conflicted = true;
     row.conflict = why.to_string();
@@ -82,8 +82,8 @@ pub(crate) async fn forget(tx: &Tx, row: &mut device::Model) -> Result<()> {
 
 async fn add(tx: &Tx, device: DeviceId, journal: JournalId) -> Result<()> {
     let new = journal::Model {
-        device_id: device.0,
-        journal_id: journal.0,
+        device_id: Stored(device),
+        journal_id: Stored(journal),
         first_seen: tx.now.0,
         retired_at: None,
         confirmed_epoch: 0,

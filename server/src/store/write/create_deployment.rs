@@ -19,7 +19,7 @@ use crate::{
             store::Store,
             transaction::Deciding,
         },
-        entity::deployment,
+        entity::{deployment, stored::Stored},
         read::{
             bundles::find_signed_bundle,
             commands,
@@ -83,18 +83,20 @@ pub(crate) async fn fan_out(
         .rollout
         .clone()
         .or_else(|| waits.then(Rollout::together));
-    let ids: Vec<Uuid> = devices.keys().copied().collect();
+    let ids: Vec<Stored<DeviceId>> = devices.keys().copied().collect();
     let may_be_busy = devices.values().filter(|device| device.may_be_busy);
-    let may_be_busy: Vec<Uuid> = may_be_busy.map(|device| device.id).collect();
+    let may_be_busy: Vec<Stored<DeviceId>> = may_be_busy.map(|device| device.id).collect();
     let busy = supersede(tx, &may_be_busy, &bundle.name).await?;
     let mut row = deployment_of(tx, caller, new, &bundle, rollout.as_ref());
     if waits {
         row.state = DeploymentState::Scheduled.as_str().to_owned();
     }
-    let id = DeploymentId(row.id);
+    let id = row.id.0;
+    let devices_in_order = || devices.keys().map(|device| device.uuid());
     let places = rollout
         .iter()
-        .flat_map(|rollout| rollout.places(id.0, devices.keys().copied()))
+        .flat_map(|rollout| rollout.places(id.0, devices_in_order()))
+        .map(|(device, place)| (Stored(DeviceId(device)), place))
         .collect();
     insert_all::<deployment::Entity>(&tx.db, vec![row.clone()], None).await?;
     if let Some(rollout) = &rollout {
@@ -112,8 +114,10 @@ pub(crate) async fn fan_out(
     let mut due = Vec::new();
     let deployment = if is_plain {
         let waiting = inserted.targets.into_iter().filter(|(device, _)| {
-            let conflicted = devices.get(&device.0).is_none_or(|row| row.conflicted);
-            !conflicted && !busy.contains(&device.0)
+            let conflicted = devices
+                .get(&Stored(*device))
+                .is_none_or(|row| row.conflicted);
+            !conflicted && !busy.contains(&Stored(*device))
         });
         // Whoever decides about these reads their rows after this commit.
         let read = tx.decision().moment();
@@ -129,7 +133,7 @@ pub(crate) async fn fan_out(
     };
     Ok(CreatedDeployment {
         deployment,
-        devices: ids.into_iter().map(DeviceId).collect(),
+        devices: ids.into_iter().map(|id| id.0).collect(),
         due,
     })
 }

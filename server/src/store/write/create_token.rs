@@ -9,7 +9,7 @@ use crate::{
     clock::Timestamp,
     store::{
         db::{error::Result, sizes::insert_all, store::Store},
-        entity::{enrollment_token, operator_token},
+        entity::{enrollment_token, operator_token, stored::Stored},
         read::{
             devices::find_device,
             tokens::{EnrollmentTokenRow, Role, token_from},
@@ -67,7 +67,7 @@ impl Store {
             let id = TokenId(tx.new_id());
             let expires_at = tx.now.plus(new.ttl);
             let row = operator_token::Model {
-                id: id.0,
+                id: Stored(id),
                 name: new.name.clone(),
                 role: new.role.as_str().to_owned(),
                 hash: new.hash.to_string(),
@@ -104,7 +104,7 @@ impl Store {
             };
             let uses = i32::try_from(new.uses.max(1)).unwrap_or(i32::MAX);
             let row = enrollment_token::Model {
-                id: new.id.0,
+                id: Stored(new.id),
                 secret_hash: new.secret_hash.to_string(),
                 uses_total: uses,
                 uses_left: uses,

@@ -1,5 +1,6 @@
 //! Deleting a bundle that nobody needs.
 
+use kernex_proto::ids::DeploymentId;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter,
     sea_query::{Expr, ExprTrait, Query, TableRef},
@@ -14,7 +15,11 @@ use crate::store::{
         store::Store,
         transaction::Tx,
     },
-    entity::{attempt, bundle, device_release, target},
+    entity::{
+        attempt, bundle, device_release,
+        stored::{BundleId, Stored},
+        target,
+    },
     read::{
         attempts::open_states,
         bundles::{BundleRow, bundle_from, find_bundle},
@@ -69,7 +74,7 @@ struct StoredBundle {
 impl From<bundle::Model> for StoredBundle {
     fn from(row: bundle::Model) -> Self {
         Self {
-            id: row.id,
+            id: row.id.uuid(),
             name: row.name,
             version: row.version,
             digest: row.digest,
@@ -83,7 +88,7 @@ impl From<bundle::Model> for StoredBundle {
 impl From<StoredBundle> for bundle::Model {
     fn from(row: StoredBundle) -> Self {
         Self {
-            id: row.id,
+            id: Stored(BundleId(row.id)),
             name: row.name,
             version: row.version,
             digest: row.digest,
@@ -112,7 +117,7 @@ async fn needed_by(tx: &Tx, row: &bundle::Model) -> Result<Option<String>> {
         .limit(1)
         .to_owned();
     if let Some(open) = tx.db.query_one(&query).await? {
-        let deployment: Uuid = open.try_get("", "deployment_id")?;
+        let deployment: Stored<DeploymentId> = open.try_get("", "deployment_id")?;
         return Ok(Some(format!(
             "deployment {deployment} has not finished with it"
         )));

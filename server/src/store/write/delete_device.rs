@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use kernex_proto::ids::{AttemptId, DeviceId};
+use kernex_proto::ids::{AttemptId, DeviceId, TargetId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -20,7 +20,7 @@ use crate::{
             store::Store,
             transaction::Tx,
         },
-        entity::{attempt, device, target},
+        entity::{attempt, device, stored::Stored, target},
         read::{
             attempts::{key, unresolved_of},
             devices::find_device,
@@ -89,7 +89,8 @@ impl Store {
             let row = find_device(&tx.db, id_or_name).await?;
             let mut batch = Batch::deciding(&tx);
             batch.load(unresolved_of(row.id), None).await?;
-            let mut given: BTreeSet<(Uuid, i32)> = stopped.iter().copied().map(key).collect();
+            let mut given: BTreeSet<(Stored<TargetId>, i32)> =
+                stopped.iter().copied().map(key).collect();
             for (key, entry) in batch.iter_mut() {
                 let state = entry.facts().state;
                 if !matches!(state, State::Held | State::Pending) {
@@ -102,14 +103,14 @@ impl Store {
             revoke_keys(&tx, &row, Cause::Deleted).await?;
             device::Entity::delete_by_id(row.id).exec(&tx.db).await?;
             let deleted = Deleted {
-                device: row.id,
+                device: row.id.uuid(),
                 work,
             };
             remember(&tx, caller, &deleted).await?;
             let unanswered = deleted.work.iter().filter(|work| !work.answered).count();
             let detail = json!({ "name": row.name, "unanswered": unanswered });
             audit(&tx, caller, row.id, detail.clone()).await?;
-            tx.event("device.deleted", Subject::Device(DeviceId(row.id)), detail);
+            tx.event("device.deleted", Subject::Device(row.id.0), detail);
             Ok(deleted)
         })
         .await
@@ -117,16 +118,20 @@ impl Store {
 }
 
 /// The state of these attempts of a device, with its deployment.
-async fn work(tx: &Tx, device: Uuid, given: &BTreeSet<(Uuid, i32)>) -> Result<Vec<StoppedWork>> {
+async fn work(
+    tx: &Tx,
+    device: Stored<DeviceId>,
+    given: &BTreeSet<(Stored<TargetId>, i32)>,
+) -> Result<Vec<StoppedWork>> {
     let mut work = Vec::with_capacity(given.len());
-    let given: Vec<(Uuid, i32)> = given.iter().copied().collect();
+    let given: Vec<(Stored<TargetId>, i32)> = given.iter().copied().collect();
     for chunk in given.chunks(ID_CHUNK) {
         let ids = || padded(chunk.iter().map(|(target, _)| *target));
-        let versions: HashMap<Uuid, String> = target::Entity::find()
+        let versions: HashMap<Stored<TargetId>, String> = target::Entity::find()
             .select_only()
             .columns([target::Column::Id, target::Column::BundleVersion])
             .filter(target::Column::Id.is_in(ids()))
-            .into_tuple::<(Uuid, String)>()
+            .into_tuple::<(Stored<TargetId>, String)>()
             .all(&tx.db)
             .await?
             .into_iter()
@@ -142,7 +147,7 @@ async fn work(tx: &Tx, device: Uuid, given: &BTreeSet<(Uuid, i32)>) -> Result<Ve
             }
             let version = versions.get(&row.target_id).map_or("", String::as_str);
             work.push(StoppedWork {
-                deployment: row.deployment_id,
+                deployment: row.deployment_id.uuid(),
                 bundle: format!("{}:{version}", row.bundle_name),
                 attempt: u32::try_from(row.number).unwrap_or(0),
                 // The attempt was closed here before the device answered; its own answer is how it

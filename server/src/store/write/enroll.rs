@@ -8,7 +8,6 @@ use kernex_proto::{
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     crash::Act,
@@ -21,7 +20,9 @@ use crate::{
             transaction::{Deciding, Tx},
             values::clean,
         },
-        entity::{device, device_key, device_label, enrollment_token, heartbeat, session},
+        entity::{
+            device, device_key, device_label, enrollment_token, heartbeat, session, stored::Stored,
+        },
         read::device_keys::{RevokedKey, revoked_key},
         write::{
             audit::audit,
@@ -113,7 +114,7 @@ async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
             None => BindKeyError::NotAuthenticated("the key is revoked"),
         });
     }
-    let token = enrollment_token::Entity::find_by_id(new.token.0)
+    let token = enrollment_token::Entity::find_by_id(Stored(new.token))
         .one(&tx.db)
         .await
         .map_err(StoreError::from)?;
@@ -137,7 +138,7 @@ async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
         Some(device) => take_over(tx, new, device).await?,
         None => add(tx, new, &token).await?,
     };
-    bind_key(tx, new, enrolled.device.0).await?;
+    bind_key(tx, new, Stored(enrolled.device)).await?;
     enrollment_token::Entity::update_many()
         .col_expr(
             enrollment_token::Column::UsesLeft,
@@ -172,14 +173,14 @@ async fn known_device(tx: &Tx, key: device_key::Model) -> Decision {
         .map_err(StoreError::from)?;
     let device = device.ok_or(BindKeyError::NotAuthenticated("the key's device is gone"))?;
     Ok(Enrolled {
-        device: DeviceId(device.id),
+        device: device.id.0,
         name: device.name,
     })
 }
 
 /// A re-imaged machine becomes the device it was. Its history stays; its old key is revoked and its
 /// session ends.
-async fn take_over(tx: &Tx, new: &EnrollDevice, id: Uuid) -> Decision {
+async fn take_over(tx: &Tx, new: &EnrollDevice, id: Stored<DeviceId>) -> Decision {
     let device = device::Entity::find_by_id(id)
         .one(&tx.db)
         .await
@@ -205,7 +206,7 @@ async fn take_over(tx: &Tx, new: &EnrollDevice, id: Uuid) -> Decision {
     copies::forget(tx, &mut row).await?;
     device_row::update(tx, row).await?;
     Ok(Enrolled {
-        device: DeviceId(id),
+        device: id.0,
         name: device.name,
     })
 }
@@ -221,7 +222,7 @@ async fn add(tx: &Tx, new: &EnrollDevice, token: &enrollment_token::Model) -> De
     }
     let id = DeviceId(tx.new_id());
     let row = device::Model {
-        id: id.0,
+        id: Stored(id),
         name: clean(&new.name),
         created_at: tx.now.0,
         revision: 1,
@@ -246,7 +247,7 @@ async fn add(tx: &Tx, new: &EnrollDevice, token: &enrollment_token::Model) -> De
     insert_all::<device::Entity>(&tx.db, vec![described(row, &new.inventory)], None).await?;
     let labels: BTreeMap<String, String> = serde_json::from_str(&token.labels).unwrap_or_default();
     let labels = labels.into_iter().map(|(key, value)| device_label::Model {
-        device_id: id.0,
+        device_id: Stored(id),
         key,
         value,
     });
@@ -257,7 +258,7 @@ async fn add(tx: &Tx, new: &EnrollDevice, token: &enrollment_token::Model) -> De
     })
 }
 
-async fn bind_key(tx: &Tx, new: &EnrollDevice, device: Uuid) -> Result<()> {
+async fn bind_key(tx: &Tx, new: &EnrollDevice, device: Stored<DeviceId>) -> Result<()> {
     let row = device_key::Model {
         digest: new.key.to_string(),
         device_id: device,

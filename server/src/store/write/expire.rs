@@ -4,14 +4,13 @@ use kernex_proto::ids::DeploymentId;
 use sea_orm::{
     ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
-use uuid::Uuid;
 
 use crate::{
     crash::Act,
     domain::attempt::{Closing, State},
     store::{
         db::{error::Result, store::Store, transaction::Deciding},
-        entity::{attempt, schedule},
+        entity::{attempt, schedule, stored::Stored},
         read::{
             attempts::{is_unresolved, open_states},
             schedules::is_pending,
@@ -86,7 +85,7 @@ pub(crate) async fn close_overdue(tx: &Deciding) -> Result<(u64, bool)> {
     let Some(now) = tx.time() else {
         return Ok((0, false));
     };
-    let overdue: Vec<Uuid> = schedule::Entity::find()
+    let overdue: Vec<Stored<DeploymentId>> = schedule::Entity::find()
         .select_only()
         .column(schedule::Column::DeploymentId)
         .filter(schedule::Column::Deadline.lte(now.0))
@@ -116,6 +115,6 @@ pub(crate) async fn close_overdue(tx: &Deciding) -> Result<(u64, bool)> {
     }
     let closed = batch.save().await?;
     let more = overdue.len() as u64 == OVERDUE_CHUNK;
-    finish_deployments(tx, overdue.into_iter().map(DeploymentId).collect()).await?;
+    finish_deployments(tx, overdue.into_iter().map(|id| id.0).collect()).await?;
     Ok((closed, more))
 }

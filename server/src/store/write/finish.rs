@@ -10,7 +10,7 @@ use crate::{
     domain::rollout::DeploymentState,
     store::{
         db::{error::Result, new_event::Subject, transaction::Tx},
-        entity::{attempt, deployment},
+        entity::{attempt, deployment, stored::Stored},
         read::{
             attempts::{is_unresolved, open_states},
             counts::{counts_by_phase, sum_of_phases},
@@ -35,7 +35,9 @@ pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<DeploymentI
         if open.is_some() {
             continue;
         }
-        let row = deployment::Entity::find_by_id(id.0).one(&tx.db).await?;
+        let row = deployment::Entity::find_by_id(Stored(id))
+            .one(&tx.db)
+            .await?;
         if row.is_some_and(|row| row.phase_count == 0) {
             finish(tx, id).await?;
         }
@@ -45,13 +47,18 @@ pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<DeploymentI
 
 /// Finishes a deployment if it has no open target left and takes no more devices in.
 pub(crate) async fn finish(tx: &Tx, id: DeploymentId) -> Result<()> {
-    let Some(row) = deployment::Entity::find_by_id(id.0).one(&tx.db).await? else {
+    let Some(row) = deployment::Entity::find_by_id(Stored(id))
+        .one(&tx.db)
+        .await?
+    else {
         return Ok(());
     };
     if accepts_devices(&row, schedules::find(&tx.db, id).await?.as_ref()) {
         return Ok(());
     }
-    let counts = counts_by_phase(&tx.db, &[id.0]).await?.remove(&id.0);
+    let counts = counts_by_phase(&tx.db, &[Stored(id)])
+        .await?
+        .remove(&Stored(id));
     let counts = counts.as_ref().map(sum_of_phases).unwrap_or_default();
     let finished = DeploymentState::Finished.as_str();
     let Some(result) = counts

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use kernex_proto::{ids::DeviceId, v1};
-use uuid::Uuid;
 
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, store::entity::stored::Stored};
 
 /// What one device said last.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,4 +27,4 @@ pub struct HeartbeatRow {
 }
 
 /// The newest heartbeat of each device.
-pub(crate) type Newest<'a> = BTreeMap<Uuid, &'a HeartbeatRow>;
+pub(crate) type Newest<'a> = BTreeMap<Stored<DeviceId>, &'a HeartbeatRow>;

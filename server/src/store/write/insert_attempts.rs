@@ -5,7 +5,6 @@ use sea_orm::{
     ActiveModelTrait, ActiveValue, DbErr, ExprTrait, IntoActiveModel, Iterable,
     sea_query::{Expr, Query},
 };
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -16,7 +15,7 @@ use crate::{
             sizes::{ID_CHUNK, padded},
             transaction::Tx,
         },
-        entity::{attempt, target},
+        entity::{attempt, stored::Stored, target},
         write::change_attempts::write_facts,
     },
 };
@@ -35,10 +34,10 @@ pub(crate) struct NewAttempt<'a> {
 impl NewAttempt<'_> {
     pub(crate) fn into_row(self, now: Timestamp) -> attempt::Model {
         let mut row = attempt::Model {
-            target_id: self.target.0,
+            target_id: Stored(self.target),
             number: self.number,
-            deployment_id: self.deployment.0,
-            device_id: self.device.0,
+            deployment_id: Stored(self.deployment),
+            device_id: Stored(self.device),
             bundle_name: self.bundle_name.to_owned(),
             generation: self.generation,
             revision: 1,
@@ -82,7 +81,11 @@ impl NewAttempt<'_> {
 
 /// Inserts attempts that differ only in their targets, which are inserted already: the database
 /// copies the rest from `alike` and from the targets.
-pub(crate) async fn insert_alike(tx: &Tx, alike: attempt::Model, targets: &[Uuid]) -> Result<()> {
+pub(crate) async fn insert_alike(
+    tx: &Tx,
+    alike: attempt::Model,
+    targets: &[Stored<TargetId>],
+) -> Result<()> {
     use attempt::Column as C;
     let alike = alike.into_active_model();
     for chunk in targets.chunks(ID_CHUNK) {

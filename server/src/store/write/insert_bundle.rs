@@ -14,7 +14,10 @@ use crate::{
             store::Store,
             values::{clean, signed},
         },
-        entity::{bundle, signature},
+        entity::{
+            bundle, signature,
+            stored::{BundleId, Stored},
+        },
         read::bundles::{BundleRow, bundle_from, by_reference},
         write::{audit::audit, replay::Caller},
     },
@@ -61,7 +64,7 @@ impl Store {
                 });
             }
             let row = bundle::Model {
-                id: tx.new_id(),
+                id: Stored(BundleId(tx.new_id())),
                 name: new.name.clone(),
                 version: new.version.clone(),
                 digest: new.digest.to_string(),

@@ -6,7 +6,7 @@ use crate::{
     domain::rollout::{Amount, Budget, Percent, Rollout},
     store::{
         db::{error::Result, sizes::insert_all, transaction::Tx, values::signed},
-        entity::phase,
+        entity::{phase, stored::Stored},
     },
 };
 
@@ -19,7 +19,7 @@ pub(crate) async fn insert_phases(
         let (size_count, size_points) = columns(phase.size);
         let (failures_count, failures_points) = columns(phase.max_failures);
         phase::Model {
-            deployment_id: deployment.0,
+            deployment_id: Stored(deployment),
             number,
             size_count,
             size_points,

@@ -7,7 +7,6 @@ use std::{collections::BTreeMap, time::Duration};
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::{rollback::RollbackVerdict, rollout::DeploymentState},
@@ -18,7 +17,10 @@ use crate::{
             sizes::insert_all,
             transaction::Deciding,
         },
-        entity::{bundle, deployment},
+        entity::{
+            bundle, deployment,
+            stored::{BundleId, Stored},
+        },
         read::{
             deployments::{CreatedDeployment, created_deployment},
             new_deployment::{NewDeployment, Terms},
@@ -95,18 +97,16 @@ pub(crate) async fn insert_rollback(
         match cause {
             RollbackCause::Operator => {
                 let by = json!({ "by": caller.name });
-                tx.event(
-                    "deployment.cancelled",
-                    Subject::Deployment(DeploymentId(row.id)),
-                    by,
-                );
+                tx.event("deployment.cancelled", Subject::Deployment(row.id.0), by);
                 cancel(tx, row).await?
             }
             RollbackCause::Failure => stop(tx, row, row.cancelled_at).await?,
         }
     };
-    let mut returning: BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, SelectedDevice>)> =
-        BTreeMap::new();
+    let mut returning: BTreeMap<
+        Stored<BundleId>,
+        (bundle::Model, BTreeMap<Stored<DeviceId>, SelectedDevice>),
+    > = BTreeMap::new();
     for planned in going {
         if let (Some(device), Some(bundle)) = (planned.device, planned.bundle) {
             let (_, devices) = returning
@@ -128,7 +128,10 @@ async fn commit(
     caller: &Caller,
     new: &NewRollback,
     row: &deployment::Model,
-    returning: &BTreeMap<Uuid, (bundle::Model, BTreeMap<Uuid, SelectedDevice>)>,
+    returning: &BTreeMap<
+        Stored<BundleId>,
+        (bundle::Model, BTreeMap<Stored<DeviceId>, SelectedDevice>),
+    >,
 ) -> Result<DeploymentId> {
     let order_of = NewDeployment {
         bundle: String::new(),
@@ -150,11 +153,11 @@ async fn commit(
         // Each target says which version it is.
         (ordered.bundle_version, ordered.digest) = (String::new(), String::new());
     }
-    let id = DeploymentId(ordered.id);
+    let id = ordered.id.0;
     insert_all::<deployment::Entity>(&tx.db, vec![ordered.clone()], None).await?;
     let mut count = 0;
     for (bundle, devices) in returning.values() {
-        let ids: Vec<Uuid> = devices.keys().copied().collect();
+        let ids: Vec<Stored<DeviceId>> = devices.keys().copied().collect();
         supersede(tx, &ids, &bundle.name).await?;
         let theirs = deployment::Model {
             bundle_version: bundle.version.clone(),
@@ -168,11 +171,7 @@ async fn commit(
     audit(tx, caller, id, detail.clone()).await?;
     tx.event("deployment.created", Subject::Deployment(id), detail);
     let by = json!({ "by": caller.name, "rollback": id.0 });
-    tx.event(
-        "deployment.rolled_back",
-        Subject::Deployment(DeploymentId(row.id)),
-        by,
-    );
+    tx.event("deployment.rolled_back", Subject::Deployment(row.id.0), by);
     Ok(id)
 }
 

@@ -7,7 +7,7 @@ use crate::{
     domain::schedule::Schedule,
     store::{
         db::{error::Result, sizes::insert_all, transaction::Tx},
-        entity::schedule,
+        entity::{schedule, stored::Stored},
         read::new_deployment::Terms,
     },
 };
@@ -24,7 +24,7 @@ pub(crate) async fn insert(
     }
     let windows: Vec<String> = schedule.windows.iter().map(ToString::to_string).collect();
     let row = schedule::Model {
-        deployment_id: deployment.0,
+        deployment_id: Stored(deployment),
         start_at: schedule.start.map(|at| at.0),
         windows: json!(windows).to_string(),
         spread_us: i64::try_from(schedule.spread.as_micros()).unwrap_or(i64::MAX),

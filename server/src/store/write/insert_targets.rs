@@ -8,7 +8,6 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait},
 };
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -25,7 +24,7 @@ use crate::{
             transaction::Tx,
             values::{clean, unsigned},
         },
-        entity::{attempt, bundle, deployment, device, target},
+        entity::{attempt, bundle, deployment, device, stored::Stored, target},
         read::{
             new_deployment::NewDeployment, penalties::penalties, selected_devices::SelectedDevice,
         },
@@ -46,7 +45,7 @@ pub(crate) fn deployment_of(
 ) -> deployment::Model {
     let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
     deployment::Model {
-        id: tx.new_id(),
+        id: Stored(DeploymentId(tx.new_id())),
         bundle_name: bundle.name.clone(),
         bundle_version: bundle.version.clone(),
         digest: bundle.digest.clone(),
@@ -87,10 +86,10 @@ pub(crate) async fn insert_targets(
     tx: &Tx,
     row: &deployment::Model,
     penalty_after: u32,
-    devices: &BTreeMap<Uuid, SelectedDevice>,
-    places: &BTreeMap<Uuid, TargetPlace>,
+    devices: &BTreeMap<Stored<DeviceId>, SelectedDevice>,
+    places: &BTreeMap<Stored<DeviceId>, TargetPlace>,
 ) -> Result<Inserted> {
-    let ids: Vec<Uuid> = devices.keys().copied().collect();
+    let ids: Vec<Stored<DeviceId>> = devices.keys().copied().collect();
     for chunk in ids.chunks(ID_CHUNK) {
         let next = Expr::col(device::Column::Generation).add(1);
         let update = device::Entity::update_many()
@@ -99,7 +98,7 @@ pub(crate) async fn insert_targets(
         tx.db.later(update.as_query()).await?;
     }
     let may_have_failed = devices.values().filter(|device| device.may_have_failed);
-    let may_have_failed: Vec<Uuid> = may_have_failed.map(|device| device.id).collect();
+    let may_have_failed: Vec<Stored<DeviceId>> = may_have_failed.map(|device| device.id).collect();
     let penalties = penalties(&tx.db, &row.digest, &may_have_failed, penalty_after).await?;
     let execution = Duration::from_micros(unsigned(row.execution_us));
     // Without phases every target is opened with the order.
@@ -109,11 +108,11 @@ pub(crate) async fn insert_targets(
         let deadline = Timestamp(tx.now.0.saturating_add(row.delivery_us));
         Attempt::new(State::Pending, deadline, execution)
     };
-    let attempt = |device, target, generation| NewAttempt {
-        target: TargetId(target),
+    let attempt = |device: Stored<DeviceId>, target: Stored<TargetId>, generation| NewAttempt {
+        target: target.0,
         number: 1,
-        deployment: DeploymentId(row.id),
-        device: DeviceId(device),
+        deployment: row.id.0,
+        device: device.0,
         bundle_name: &row.bundle_name,
         generation,
         facts: facts.clone(),
@@ -123,7 +122,7 @@ pub(crate) async fn insert_targets(
     for device in devices.values() {
         let place = places.get(&device.id).copied().unwrap_or_default();
         let target = target::Model {
-            id: tx.new_id(),
+            id: Stored(TargetId(tx.new_id())),
             deployment_id: row.id,
             device_id: device.id,
             device_name: device.name.clone(),
@@ -150,11 +149,11 @@ pub(crate) async fn insert_targets(
         penalised: penalties.len(),
         targets: targets
             .iter()
-            .map(|target| (DeviceId(target.device_id), TargetId(target.id)))
+            .map(|target| (target.device_id.0, target.id.0))
             .collect(),
     };
     insert_all::<target::Entity>(&tx.db, targets, None).await?;
-    let one_of_them = attempt(Uuid::nil(), Uuid::nil(), 0).into_row(tx.now);
+    let one_of_them = attempt(Stored::nil(), Stored::nil(), 0).into_row(tx.now);
     insert_alike(tx, one_of_them, &alike).await?;
     insert_all::<attempt::Entity>(&tx.db, closed, None).await?;
     Ok(inserted)
@@ -170,7 +169,7 @@ fn penalised(tx: &Tx, mut attempt: NewAttempt<'_>, penalty: &Penalty) -> attempt
     let detail = json!({ "target": row.target_id, "attempt": row.number, "reason": row.reason });
     tx.event(
         "attempt.failed",
-        Subject::Both(DeviceId(row.device_id), DeploymentId(row.deployment_id)),
+        Subject::Both(row.device_id.0, row.deployment_id.0),
         detail,
     );
     row

@@ -11,13 +11,12 @@ use std::collections::BTreeMap;
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::rollout::{TargetPlace, rank},
     store::{
         db::{error::Result, new_event::Subject, sizes::ID_CHUNK, transaction::Deciding},
-        entity::device,
+        entity::{device, stored::Stored},
         read::{
             dynamic::{DynamicDeployment, accepting_devices, already_targeted},
             schedules,
@@ -60,7 +59,7 @@ pub(crate) async fn join_every_device(tx: &Deciding, deployment: DeploymentId) -
     let Some(selector) = schedules::from_row(&dynamic.1)?.dynamic else {
         return Ok(());
     };
-    let mut after = Uuid::nil();
+    let mut after = Stored::nil();
     loop {
         let rows = candidates(&selector)
             .filter(device::Column::Id.gt(after))
@@ -87,17 +86,18 @@ async fn add_targets(
     let Some(selector) = &terms.dynamic else {
         return Ok(());
     };
-    let mut joining: BTreeMap<Uuid, SelectedDevice> = matching(&tx.db, selector, devices)
-        .await?
-        .into_iter()
-        .map(|(device, _)| (device.id, device.into()))
-        .collect();
+    let mut joining: BTreeMap<Stored<DeviceId>, SelectedDevice> =
+        matching(&tx.db, selector, devices)
+            .await?
+            .into_iter()
+            .map(|(device, _)| (device.id, device.into()))
+            .collect();
     let taken = already_targeted(tx, row, &joining).await?;
     joining.retain(|id, _| !taken.contains(id));
     if joining.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = joining.keys().copied().collect();
+    let ids: Vec<Stored<DeviceId>> = joining.keys().copied().collect();
     supersede(tx, &ids, &row.bundle_name).await?;
     // Phase 1 when none is open yet.
     let phase = if row.phase_count > 0 {
@@ -105,8 +105,8 @@ async fn add_targets(
     } else {
         0
     };
-    let place = |device: &Uuid| TargetPlace {
-        rank: rank(row.id, *device),
+    let place = |device: &Stored<DeviceId>| TargetPlace {
+        rank: rank(row.id.uuid(), device.uuid()),
         phase,
     };
     let places = ids.iter().map(|id| (*id, place(id))).collect();
@@ -115,10 +115,10 @@ async fn add_targets(
         let detail = json!({ "name": device.name });
         tx.event(
             "deployment.joined",
-            Subject::Both(DeviceId(device.id), DeploymentId(row.id)),
+            Subject::Both(device.id.0, row.id.0),
             detail,
         );
     }
-    advance_deployment(tx, DeploymentId(row.id)).await?;
-    finish_deployments(tx, [DeploymentId(row.id)].into()).await
+    advance_deployment(tx, row.id.0).await?;
+    finish_deployments(tx, [row.id.0].into()).await
 }

@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use kernex_proto::ids::DeviceId;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, sea_query::OnConflict};
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -25,7 +24,7 @@ use crate::{
             transaction::Tx,
             values::signed,
         },
-        entity::{device, device_drift},
+        entity::{device, device_drift, stored::Stored},
         read::drifts::{known_releases, names_in_flux, reported_releases},
         write::heartbeat_row::{HeartbeatRow, Newest},
     },
@@ -37,7 +36,7 @@ pub(crate) struct Compared {
     /// Those that run what is expected.
     pub(crate) fit: HashSet<DeviceId>,
     /// Those that seem to have started or stopped drifting.
-    pub(crate) suspects: Vec<Uuid>,
+    pub(crate) suspects: Vec<Stored<DeviceId>>,
 }
 
 /// Compares heartbeats with what is known of their devices, where that was not done before.
@@ -53,14 +52,14 @@ pub(crate) async fn compare<C: ConnectionTrait>(
     if news.is_empty() {
         return Ok(());
     }
-    let ids: Vec<Uuid> = news.iter().map(|(device, _)| device.0).collect();
+    let ids: Vec<Stored<DeviceId>> = news.iter().map(|(device, _)| Stored(*device)).collect();
     let mut known = known_releases(db, &ids).await?;
     for (device, releases) in news {
-        let known = known.remove(&device.0).unwrap_or_default();
+        let known = known.remove(&Stored(device)).unwrap_or_default();
         if known.judge(&reported_releases(releases), Timestamp(0)) == known.drifts {
             compared.fit.insert(device);
         } else {
-            compared.suspects.push(device.0);
+            compared.suspects.push(Stored(device));
         }
     }
     Ok(())
@@ -68,7 +67,11 @@ pub(crate) async fn compare<C: ConnectionTrait>(
 
 impl Store {
     /// Judges devices that seem to have started or stopped drifting.
-    pub(crate) async fn judge_drifts(&self, newest: &Newest<'_>, suspects: &[Uuid]) -> Result<()> {
+    pub(crate) async fn judge_drifts(
+        &self,
+        newest: &Newest<'_>,
+        suspects: &[Stored<DeviceId>],
+    ) -> Result<()> {
         if suspects.is_empty() {
             return Ok(());
         }
@@ -82,7 +85,12 @@ impl Store {
     }
 }
 
-async fn judge(tx: &Tx, newest: &Newest<'_>, ids: &[Uuid], limit: &EventLimit) -> Result<()> {
+async fn judge(
+    tx: &Tx,
+    newest: &Newest<'_>,
+    ids: &[Stored<DeviceId>],
+    limit: &EventLimit,
+) -> Result<()> {
     let devices = device::Entity::find()
         .filter(device::Column::Id.is_in(padded(ids.iter().copied())))
         .all(&tx.db)
@@ -130,7 +138,7 @@ async fn write(
     let changed: BTreeMap<&String, &Drift> = now
         .iter()
         .filter(|(name, drift)| before.get(*name) != Some(drift))
-        .take_while(|_| limit.take(device.id))
+        .take_while(|_| limit.take(device.id.0))
         .collect();
     for (name, drift) in &changed {
         let word = |running: &Option<Running>| running.as_ref().map(|it| it.version.clone());
@@ -138,11 +146,7 @@ async fn write(
         tracing::info!(device = %device.id, bundle = name, expected, actual, "a device runs something else than its last outcome said");
         let detail =
             json!({ "name": device.name, "bundle": name, "expected": expected, "actual": actual });
-        tx.event(
-            "device.drifted",
-            Subject::Device(DeviceId(device.id)),
-            detail,
-        );
+        tx.event("device.drifted", Subject::Device(device.id.0), detail);
     }
     let rows = changed
         .into_iter()
@@ -157,21 +161,24 @@ async fn write(
         .to_owned();
     insert_all::<device_drift::Entity>(&tx.db, rows.collect(), Some(newer)).await?;
     if now.is_empty() && !before.is_empty() {
-        tx.device_event("device.settled", DeviceId(device.id), &device.name);
+        tx.device_event("device.settled", device.id.0, &device.name);
     }
     Ok(())
 }
 
 /// Removes the drifts of these bundle names: an outcome has just said what runs.
-pub(crate) async fn clear_drifts(tx: &Tx, told: &BTreeSet<(Uuid, String)>) -> Result<()> {
-    let devices: BTreeSet<Uuid> = told.iter().map(|(device, _)| *device).collect();
-    let devices: Vec<Uuid> = devices.into_iter().collect();
+pub(crate) async fn clear_drifts(
+    tx: &Tx,
+    told: &BTreeSet<(Stored<DeviceId>, String)>,
+) -> Result<()> {
+    let devices: BTreeSet<Stored<DeviceId>> = told.iter().map(|(device, _)| *device).collect();
+    let devices: Vec<Stored<DeviceId>> = devices.into_iter().collect();
     for chunk in devices.chunks(ID_CHUNK) {
         let drifting = device_drift::Entity::find()
             .filter(device_drift::Column::DeviceId.is_in(padded(chunk.iter().copied())))
             .all(&tx.db)
             .await?;
-        let mut left: BTreeMap<Uuid, usize> = BTreeMap::new();
+        let mut left: BTreeMap<Stored<DeviceId>, usize> = BTreeMap::new();
         for row in drifting {
             let key = (row.device_id, row.name);
             let settled = told.contains(&key);
@@ -181,7 +188,7 @@ pub(crate) async fn clear_drifts(tx: &Tx, told: &BTreeSet<(Uuid, String)>) -> Re
             }
         }
         let settled = left.into_iter().filter(|(_, left)| *left == 0);
-        let settled: Vec<Uuid> = settled.map(|(device, _)| device).collect();
+        let settled: Vec<Stored<DeviceId>> = settled.map(|(device, _)| device).collect();
         if settled.is_empty() {
             continue;
         }
@@ -190,13 +197,13 @@ pub(crate) async fn clear_drifts(tx: &Tx, told: &BTreeSet<(Uuid, String)>) -> Re
             .all(&tx.db)
             .await?;
         for device in rows {
-            tx.device_event("device.settled", DeviceId(device.id), &device.name);
+            tx.device_event("device.settled", device.id.0, &device.name);
         }
     }
     Ok(())
 }
 
-fn row_of(device: Uuid, name: &str, drift: &Drift) -> device_drift::Model {
+fn row_of(device: Stored<DeviceId>, name: &str, drift: &Drift) -> device_drift::Model {
     let split = |running: &Option<Running>| {
         let digest = running.as_ref().map(|running| running.digest.clone());
         let version = running.as_ref().map(|running| running.version.clone());

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use kernex_proto::{OUTPUT_TAIL_LIMIT, v1};
+use kernex_proto::{OUTPUT_TAIL_LIMIT, ids::DeviceId, v1};
 use prost::Message as _;
 use sea_orm::{
     ColumnTrait, EntityTrait, PaginatorTrait as _, QueryFilter, QueryOrder, QuerySelect,
@@ -20,7 +20,7 @@ use crate::store::{
         transaction::Tx,
         values::{clean, head, tail},
     },
-    entity::unknown_report,
+    entity::{stored::Stored, unknown_report},
     read::attempts::key,
     write::report::{IncomingReport, MAX_MESSAGE, ReportEvent},
 };
@@ -43,7 +43,7 @@ pub(crate) fn row(tx: &Tx, report: &IncomingReport) -> Option<unknown_report::Mo
     let (target_id, number) = key(report.attempt);
     Some(unknown_report::Model {
         id: tx.new_id(),
-        device_id: report.device.0,
+        device_id: Stored(report.device),
         target_id,
         number,
         kind: kind.to_owned(),
@@ -85,7 +85,8 @@ impl Store {
         tx: &Tx,
         reports: Vec<unknown_report::Model>,
     ) -> Result<()> {
-        let devices: BTreeSet<Uuid> = reports.iter().map(|report| report.device_id).collect();
+        let devices: BTreeSet<Stored<DeviceId>> =
+            reports.iter().map(|report| report.device_id).collect();
         let first_stays = OnConflict::columns([
             unknown_report::Column::DeviceId,
             unknown_report::Column::TargetId,
@@ -104,7 +105,7 @@ impl Store {
 }
 
 /// Says how many it dropped.
-async fn drop_older(tx: &Tx, device: Uuid) -> Result<u64> {
+async fn drop_older(tx: &Tx, device: Stored<DeviceId>) -> Result<u64> {
     let theirs =
         || unknown_report::Entity::find().filter(unknown_report::Column::DeviceId.eq(device));
     if theirs().count(&tx.db).await? <= KEPT as u64 + SLACK {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use kernex_proto::ids::DeviceId;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::json;
 use uuid::Uuid;
@@ -71,8 +70,8 @@ impl Store {
             update(&tx, row.clone()).await?;
             remember(&tx, caller, &row.id).await?;
             audit(&tx, caller, row.id, json!({ "set": set, "remove": remove })).await?;
-            tx.device_event("device.labelled", DeviceId(row.id), &row.name);
-            join_deployments(&tx, &[DeviceId(row.id)]).await?;
+            tx.device_event("device.labelled", row.id.0, &row.name);
+            join_deployments(&tx, &[row.id.0]).await?;
             let whole = self.whole(&tx.db, row).await?;
             if whole.labels.len() > MAX_LABELS {
                 return Err(invalid_labels(format!(

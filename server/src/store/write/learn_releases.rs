@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kernex_proto::{ids::Digest, v1};
+use kernex_proto::{
+    ids::{DeviceId, Digest},
+    v1,
+};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::OnConflict};
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -15,7 +17,7 @@ use crate::{
             transaction::Tx,
             values::clean,
         },
-        entity::device_release,
+        entity::{device_release, stored::Stored},
         read::devices::release_from,
         write::judge_drifts,
     },
@@ -25,7 +27,7 @@ use crate::{
 const MAX_NAMES: usize = 256;
 
 /// A device and a bundle name.
-type Key = (Uuid, String);
+type Key = (Stored<DeviceId>, String);
 
 /// The releases of some devices while outcomes change them.
 #[derive(Debug, Default)]
@@ -38,9 +40,9 @@ pub(crate) struct Releases {
 
 impl Releases {
     /// What these devices are known to run.
-    pub(crate) async fn of(tx: &Tx, devices: BTreeSet<Uuid>) -> Result<Self> {
+    pub(crate) async fn of(tx: &Tx, devices: BTreeSet<Stored<DeviceId>>) -> Result<Self> {
         let mut releases = Self::default();
-        let devices: Vec<Uuid> = devices.into_iter().collect();
+        let devices: Vec<Stored<DeviceId>> = devices.into_iter().collect();
         for chunk in devices.chunks(ID_CHUNK) {
             let rows = device_release::Entity::find()
                 .filter(device_release::Column::DeviceId.is_in(padded(chunk.iter().copied())))
@@ -55,14 +57,14 @@ impl Releases {
     }
 
     /// What runs under a name; without a digest when nothing does.
-    pub(crate) fn running(&self, device: Uuid, name: &str) -> v1::ActiveRelease {
+    pub(crate) fn running(&self, device: Stored<DeviceId>, name: &str) -> v1::ActiveRelease {
         let row = self.known.get(&(device, name.to_owned()));
         row.cloned().map(release_from).unwrap_or_default()
     }
 
     /// Whether a device may report a bundle name that no deployment gave it. A device that makes
     /// names up has no end of them.
-    pub(crate) fn has_room(&self, device: Uuid, name: &str) -> bool {
+    pub(crate) fn has_room(&self, device: Stored<DeviceId>, name: &str) -> bool {
         let known = self.known.range((device, String::new())..);
         let mut known = known.take_while(|((of, _), _)| *of == device);
         self.known.contains_key(&(device, name.to_owned())) || known.nth(MAX_NAMES - 1).is_none()
@@ -71,7 +73,7 @@ impl Releases {
     /// Takes in what an outcome says about a name.
     pub(crate) fn learn(
         &mut self,
-        device: Uuid,
+        device: Stored<DeviceId>,
         name: &str,
         active: Option<&v1::ActiveRelease>,
         now: Timestamp,

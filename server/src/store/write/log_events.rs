@@ -10,7 +10,7 @@ use crate::{
     clock::Timestamp,
     store::{
         db::{batching::Db, error::Result, new_event::NewEvent, sizes::insert_all},
-        entity::{cluster, event},
+        entity::{cluster, event, stored::Stored},
     },
 };
 
@@ -46,8 +46,8 @@ async fn write_events(db: &Db, now: Timestamp, events: Vec<NewEvent>) -> Result<
             cursor: first + index as i64,
             at: now.0,
             kind: event.kind,
-            device_id: event.subject.device().map(|id| id.0),
-            deployment_id: event.subject.deployment().map(|id| id.0),
+            device_id: event.subject.device().map(Stored),
+            deployment_id: event.subject.deployment().map(Stored),
             detail: event.detail.to_string(),
         });
     insert_all::<event::Entity>(db, rows.collect(), None).await?;

@@ -7,7 +7,7 @@ use sea_orm_migration::MigratorTrait;
 
 use crate::store::{
     db::{error::Result, raw, sizes::insert_all, store::Store},
-    entity::cluster,
+    entity::{cluster, stored::Stored},
 };
 
 impl Store {
@@ -27,16 +27,16 @@ impl Store {
     /// The id of this installation, made on first use.
     pub async fn cluster_id(&self) -> Result<ClusterId> {
         if let Some(row) = cluster::Entity::find().one(self.reader()).await? {
-            return Ok(ClusterId(row.cluster_id));
+            return Ok(row.cluster_id.0);
         }
         self.write(|tx| async move {
             if let Some(row) = cluster::Entity::find().one(&tx.db).await? {
-                return Ok(ClusterId(row.cluster_id));
+                return Ok(row.cluster_id.0);
             }
             let id = ClusterId(tx.new_id());
             let row = cluster::Model {
                 id: 1,
-                cluster_id: id.0,
+                cluster_id: Stored(id),
                 event_cursor: 0,
                 created_at: tx.now.0,
                 revocations: 0,

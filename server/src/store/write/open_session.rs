@@ -9,7 +9,6 @@ use sea_orm::{
     ColumnTrait, EntityTrait, Iterable, QueryFilter, QuerySelect, QueryTrait,
     sea_query::{Expr, OnConflict},
 };
-use uuid::Uuid;
 
 use crate::{
     domain::device::{Conflict, KnownJournals, ReturningJournal, next_epoch, recognise},
@@ -20,7 +19,7 @@ use crate::{
             transaction::{Deciding, Tx},
             values::{clean, signed, unsigned},
         },
-        entity::{device, device_key, journal, session},
+        entity::{device, device_key, journal, session, stored::Stored},
         read::sessions::session_epoch,
         write::{
             copies,
@@ -43,11 +42,11 @@ pub(crate) async fn open_sessions(
     let mut answers = Vec::with_capacity(opens.len());
     let mut openings = Vec::with_capacity(opens.len());
     for open in opens {
-        let Some(row) = devices.remove(&open.device.0) else {
+        let Some(row) = devices.remove(&Stored(open.device)) else {
             answers.push(Err(not_found("device key", open.key)));
             continue;
         };
-        let journal = journals.get(&(open.device.0, open.journal.0));
+        let journal = journals.get(&(Stored(open.device), Stored(open.journal)));
         match recognise_device(tx, open, row, journal).await {
             Ok(opening) => {
                 answers.push(Ok(opening.answer()));
@@ -69,7 +68,7 @@ pub(crate) async fn open_sessions(
     begin_marks(tx, &openings).await?;
     let mut stops = reconcile_attempts(tx, &openings).await?;
     for (open, answer) in opens.iter().zip(&mut answers) {
-        if let (Ok(opened), Some(stops)) = (answer, stops.remove(&open.device.0)) {
+        if let (Ok(opened), Some(stops)) = (answer, stops.remove(&Stored(open.device))) {
             opened.stops = stops;
         }
     }
@@ -83,8 +82,11 @@ pub(crate) async fn open_sessions(
 }
 
 /// Those devices whose key still speaks for them.
-async fn speaking_devices(tx: &Tx, opens: &[&OpenSession]) -> Result<HashMap<Uuid, device::Model>> {
-    let keys: Vec<(Uuid, String)> = device_key::Entity::find()
+async fn speaking_devices(
+    tx: &Tx,
+    opens: &[&OpenSession],
+) -> Result<HashMap<Stored<DeviceId>, device::Model>> {
+    let keys: Vec<(Stored<DeviceId>, String)> = device_key::Entity::find()
         .select_only()
         .columns([device_key::Column::DeviceId, device_key::Column::Digest])
         .filter(
@@ -94,9 +96,9 @@ async fn speaking_devices(tx: &Tx, opens: &[&OpenSession]) -> Result<HashMap<Uui
         .into_tuple()
         .all(&tx.db)
         .await?;
-    let keys: HashMap<Uuid, String> = keys.into_iter().collect();
+    let keys: HashMap<Stored<DeviceId>, String> = keys.into_iter().collect();
     let speaking = opens.iter().filter(|open| {
-        keys.get(&open.device.0)
+        keys.get(&Stored(open.device))
             .is_some_and(|digest| *digest == open.key.to_string())
     });
     let devices = device::Entity::find()
@@ -109,7 +111,7 @@ async fn speaking_devices(tx: &Tx, opens: &[&OpenSession]) -> Result<HashMap<Uui
 async fn journals(
     tx: &Tx,
     opens: &[&OpenSession],
-) -> Result<HashMap<(Uuid, Uuid), journal::Model>> {
+) -> Result<HashMap<(Stored<DeviceId>, Stored<JournalId>), journal::Model>> {
     let rows = journal::Entity::find()
         .filter(journal::Column::DeviceId.is_in(padded(opens.iter().map(|open| open.device.0))))
         .filter(journal::Column::JournalId.is_in(padded(opens.iter().map(|open| open.journal.0))))
@@ -129,7 +131,7 @@ async fn recognise_device<'a>(
     journal: Option<&journal::Model>,
 ) -> Result<SessionOpening<'a>> {
     let known = KnownJournals {
-        journal: before.journal_id.map(JournalId),
+        journal: before.journal_id.map(|id| id.0),
         retired: journal.is_some_and(|journal| journal.retired_at.is_some()),
         given_up_below: journal.map_or(0, |journal| unsigned(journal.given_up_below)),
         issued_epoch: unsigned(before.epoch),
@@ -164,7 +166,7 @@ async fn recognise_device<'a>(
             if !before.conflicted {
                 let mut row = before;
                 copies::doubt(tx, &mut row, Conflict::EpochNotIssued).await?;
-                tx.device_event("device.conflicted", DeviceId(row.id), &row.name);
+                tx.device_event("device.conflicted", row.id.0, &row.name);
                 update(tx, row).await?;
             }
             return Err(error);
@@ -177,7 +179,7 @@ async fn recognise_device<'a>(
     row.boot_id = clean(&open.boot_id);
     if row.conflicted && !before.conflicted {
         tracing::warn!(device = %open.device, journal = %open.journal, "two copies of a device were seen");
-        tx.device_event("device.conflicted", DeviceId(row.id), &row.name);
+        tx.device_event("device.conflicted", row.id.0, &row.name);
     }
     let known_mark = match (journal, returned) {
         (Some(journal), _) => journal.recorded_seq.map(unsigned),
@@ -201,7 +203,7 @@ async fn write_sessions(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> 
         epoch: opening.row.epoch,
         replica: opening.open.replica,
         token_hash: opening.open.token_hash.to_string(),
-        journal_id: opening.open.journal.0,
+        journal_id: Stored(opening.open.journal),
         opened_at: tx.now.0,
         confirmed_at: None,
     });

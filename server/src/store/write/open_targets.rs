@@ -32,7 +32,7 @@ pub(crate) async fn open_targets(
         batch.load(held, None).await?;
         for (_, entry) in batch.iter_mut() {
             let _ = entry.apply(Fact::Released { deadline }, tx.now);
-            devices.push(DeviceId(entry.row.device_id));
+            devices.push(entry.row.device_id.0);
         }
         batch.save().await?;
     }

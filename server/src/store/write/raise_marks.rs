@@ -8,12 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kernex_proto::ids::DeviceId;
+use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{
     ColumnTrait, EntityTrait, QueryFilter,
     sea_query::{Expr, ExprTrait, Query, TableRef, UpdateStatement, ValueTuple},
 };
-use uuid::Uuid;
 
 use crate::store::{
     db::{
@@ -23,12 +22,12 @@ use crate::store::{
         transaction::Tx,
         values::{signed, unsigned},
     },
-    entity::journal,
+    entity::{journal, stored::Stored},
     write::report::{IncomingReport, ReportPlace},
 };
 
 /// A journal of a device.
-type Key = (Uuid, Uuid);
+type Key = (Stored<DeviceId>, Stored<JournalId>);
 
 /// Outcomes of one journal with none missing between them: the number of the one before the first,
 /// and that of the last.
@@ -47,9 +46,9 @@ impl Marks {
     pub(crate) async fn of(tx: &Tx, reports: &[IncomingReport]) -> Result<Self> {
         let places = reports
             .iter()
-            .filter_map(|report| Some((report.device.0, report.place?)));
-        let (devices, journals): (BTreeSet<Uuid>, BTreeSet<Uuid>) = places
-            .map(|(device, place)| (device, place.journal.0))
+            .filter_map(|report| Some((Stored(report.device), report.place?)));
+        let (devices, journals): (BTreeSet<Stored<DeviceId>>, BTreeSet<Stored<JournalId>>) = places
+            .map(|(device, place)| (device, Stored(place.journal)))
             .unzip();
         let rows = journal::Entity::find()
             .filter(journal::Column::DeviceId.is_in(padded(devices)))
@@ -66,7 +65,7 @@ impl Marks {
     /// Passes over an outcome. True when its number is above all before it, so that what it says of
     /// the device is newer.
     pub(crate) fn pass(&mut self, device: DeviceId, place: ReportPlace) -> bool {
-        match self.0.get_mut(&(device.0, place.journal.0)) {
+        match self.0.get_mut(&(Stored(device), Stored(place.journal))) {
             Some(mark) if place.seq <= *mark => false,
             Some(mark) => {
                 *mark = place.seq;
@@ -94,7 +93,7 @@ fn rounds(reports: &[IncomingReport]) -> Vec<Vec<(Key, Stretch)>> {
         let Some(place) = report.place.filter(|place| place.after < place.seq) else {
             continue;
         };
-        let of = (report.device.0, place.journal.0);
+        let of = (Stored(report.device), Stored(place.journal));
         places.entry(of).or_default().push(Stretch {
             after: place.after,
             through: place.seq,

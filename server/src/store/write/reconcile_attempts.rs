@@ -4,11 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kernex_proto::{
-    ids::{AttemptId, TargetId},
+    ids::{AttemptId, DeviceId, TargetId},
     v1,
 };
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QuerySelect};
-use uuid::Uuid;
 
 use crate::{
     domain::{
@@ -21,14 +20,14 @@ use crate::{
             sizes::{ID_CHUNK, padded},
             transaction::{Deciding, Tx},
         },
-        entity::{attempt, target},
+        entity::{attempt, stored::Stored, target},
         read::attempts::is_unresolved,
         write::{change_attempts::Batch, session_opening::SessionOpening},
     },
 };
 
 /// Stops of what devices hold.
-type Stops = HashMap<Uuid, Vec<(AttemptId, v1::Stop)>>;
+type Stops = HashMap<Stored<DeviceId>, Vec<(AttemptId, v1::Stop)>>;
 
 /// Compares both lists and applies the difference. The list of a copy says nothing about its
 /// device, so conflicted devices are left out.
@@ -46,13 +45,13 @@ pub(crate) async fn reconcile_attempts(
     tx: &Deciding,
     openings: &[SessionOpening<'_>],
 ) -> Result<Stops> {
-    let openings: BTreeMap<Uuid, &SessionOpening<'_>> = openings
+    let openings: BTreeMap<Stored<DeviceId>, &SessionOpening<'_>> = openings
         .iter()
         .filter(|opening| !opening.row.conflicted)
         .map(|opening| (opening.row.id, opening))
         .collect();
     // Also by device: a device cannot hold an attempt of another one.
-    let held: HashMap<(Uuid, AttemptId), State> = openings
+    let held: HashMap<(Stored<DeviceId>, AttemptId), State> = openings
         .iter()
         .flat_map(|(device, opening)| {
             let held = opening.open.held.iter();
@@ -66,7 +65,10 @@ pub(crate) async fn reconcile_attempts(
     // known.
     let mut batch = Batch::deciding(tx);
     batch.load(theirs, None).await?;
-    let named: Vec<Uuid> = held.keys().map(|(_, attempt)| attempt.target.0).collect();
+    let named: Vec<Stored<TargetId>> = held
+        .keys()
+        .map(|(_, attempt)| Stored(attempt.target))
+        .collect();
     for chunk in named.chunks(ID_CHUNK) {
         let named = Condition::all()
             .add(attempt::Column::TargetId.is_in(padded(chunk.iter().copied())))
@@ -80,7 +82,7 @@ pub(crate) async fn reconcile_attempts(
             continue;
         };
         let id = AttemptId {
-            target: TargetId(key.0),
+            target: key.0.0,
             number: u32::try_from(key.1).unwrap_or(0),
         };
         let held = held.get(&(entry.row.device_id, id));
@@ -137,9 +139,9 @@ pub(crate) async fn reconcile_attempts(
 /// when that order was given.
 async fn newest_generations(
     tx: &Tx,
-    devices: &BTreeSet<Uuid>,
-) -> Result<HashMap<(Uuid, String), i64>> {
-    let rows: Vec<(Uuid, String, i64)> = target::Entity::find()
+    devices: &BTreeSet<Stored<DeviceId>>,
+) -> Result<HashMap<(Stored<DeviceId>, String), i64>> {
+    let rows: Vec<(Stored<DeviceId>, String, i64)> = target::Entity::find()
         .select_only()
         .columns([target::Column::DeviceId, target::Column::BundleName])
         .column_as(target::Column::Generation.max(), "newest")

@@ -11,7 +11,7 @@ use crate::store::{
         store::Store,
         values::{clean, signed},
     },
-    entity::device_configuration,
+    entity::{device_configuration, stored::Stored},
 };
 
 impl Store {
@@ -24,14 +24,14 @@ impl Store {
         answer: &v1::Configured,
     ) -> Result<()> {
         self.write(|tx| async move {
-            let silenced = self.silenced(&tx, [device.0]).await?;
+            let silenced = self.silenced(&tx, [Stored(device)]).await?;
             if silenced
-                .get(&device.0)
+                .get(&Stored(device))
                 .is_some_and(|newest| epoch <= *newest)
             {
                 return Ok(());
             }
-            let row = device_configuration::Entity::find_by_id(device.0);
+            let row = device_configuration::Entity::find_by_id(Stored(device));
             let Some(mut row) = row.one(&tx.db).await? else {
                 return Ok(());
             };
@@ -46,7 +46,7 @@ impl Store {
                 row.refusal = refusal[..refusal.floor_char_boundary(1024)].to_owned();
                 "configuration.refused"
             };
-            if (news || !answer.applied) && self.event_limit().take(device.0) {
+            if (news || !answer.applied) && self.event_limit().take(device) {
                 let detail = json!({ "revision": answer.revision, "refusal": row.refusal });
                 tx.event(kind, Subject::Device(device), detail);
             }

@@ -8,7 +8,7 @@ use crate::{
     domain::device::DiskFault,
     store::{
         db::{error::Result, new_event::Subject, store::Store, values::signed},
-        entity::device,
+        entity::{device, stored::Stored},
     },
 };
 
@@ -22,7 +22,7 @@ impl Store {
         fault: Option<DiskFault>,
     ) -> Result<()> {
         self.write(|tx| async move {
-            let row = device::Entity::find_by_id(id.0)
+            let row = device::Entity::find_by_id(Stored(id))
                 .filter(device::Column::Epoch.eq(signed(epoch)))
                 .one(&tx.db)
                 .await?;
@@ -45,7 +45,7 @@ impl Store {
                 ),
                 None => ("device.disk_recovered", json!({ "name": row.name })),
             };
-            if self.event_limit().take(id.0) {
+            if self.event_limit().take(id) {
                 tx.event(kind, Subject::Device(id), what);
             }
             Ok(())

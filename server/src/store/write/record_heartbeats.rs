@@ -12,7 +12,6 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait, OnConflict, Query, SelectStatement, TableRef},
 };
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
@@ -26,7 +25,7 @@ use crate::{
             transaction::Tx,
             values::signed,
         },
-        entity::{device, heartbeat, heartbeat_sample},
+        entity::{device, heartbeat, heartbeat_sample, stored::Stored},
         read::{
             leftovers,
             vital_signs::{sample_of, to_sample},
@@ -55,7 +54,7 @@ impl Store {
     /// dropped.
     pub async fn record_heartbeats(&self, rows: &[HeartbeatRow]) -> Result<RecordedHeartbeats> {
         // The last one of each device wins; sorted, so that replicas lock rows in one order.
-        let newest: Newest<'_> = rows.iter().map(|row| (row.device.0, row)).collect();
+        let newest: Newest<'_> = rows.iter().map(|row| (Stored(row.device), row)).collect();
         let newest = &newest;
         if newest.is_empty() {
             return Ok(RecordedHeartbeats::default());
@@ -103,7 +102,7 @@ async fn current<'a>(
 ) -> Result<Vec<Current<'a>>> {
     let known = |row: &HeartbeatRow| row.sampled_at.filter(|_| trusted);
     let unknown = rows.iter().filter(|row| known(row).is_none());
-    let unknown: Vec<Uuid> = unknown.map(|row| row.device.0).collect();
+    let unknown: Vec<Stored<DeviceId>> = unknown.map(|row| Stored(row.device)).collect();
     let mut read = HashMap::with_capacity(unknown.len());
     if !unknown.is_empty() {
         for row in tx.db.query_all(&stored_heartbeats(&unknown)).await? {
@@ -120,7 +119,7 @@ async fn current<'a>(
                 is_news: false,
             });
         }
-        let before = read.get(&row.device.0)?;
+        let before = read.get(&Stored(row.device))?;
         (signed(row.epoch) >= before.epoch).then_some(Current {
             row,
             sampled_at: before.sampled_at.map(Timestamp),
@@ -174,13 +173,13 @@ async fn record(
 /// What is known of a device before its heartbeat is written.
 #[derive(FromQueryResult)]
 struct StoredHeartbeat {
-    id: Uuid,
+    id: Stored<DeviceId>,
     epoch: i64,
     /// When its history was last added to.
     sampled_at: Option<i64>,
 }
 
-fn stored_heartbeats(ids: &[Uuid]) -> SelectStatement {
+fn stored_heartbeats(ids: &[Stored<DeviceId>]) -> SelectStatement {
     Query::select()
         .columns([("d", device::Column::Id), ("d", device::Column::Epoch)])
         .column(("h", heartbeat::Column::SampledAt))
@@ -200,7 +199,7 @@ fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: Timestamp) -> heartbeat:
         .flatten()
         .map(|release| json!({ "name": release.name, "version": release.version, "digest": release.digest }))
         .collect();
-    let sample = to_sample(row.device.0, now.0, &row.vital_signs);
+    let sample = to_sample(Stored(row.device), now.0, &row.vital_signs);
     heartbeat::Model {
         device_id: sample.device_id,
         cpu_percent: sample.cpu_percent,

@@ -14,7 +14,7 @@ use crate::{
             transaction::Tx,
             values::signed,
         },
-        entity::{device, journal, session},
+        entity::{device, journal, session, stored::Stored},
         read::devices::{Device, find_device},
         write::{
             audit::audit,
@@ -58,7 +58,7 @@ impl Store {
             update(&tx, row.clone()).await?;
             if decided {
                 session::Entity::delete_by_id(row.id).exec(&tx.db).await?;
-                tx.device_event("device.resolved", DeviceId(row.id), &row.name);
+                tx.device_event("device.resolved", row.id.0, &row.name);
             }
             remember(&tx, caller, &row.id).await?;
             let detail = json!({
@@ -92,7 +92,11 @@ async fn keep_last(tx: &Tx, row: &mut device::Model) -> Result<()> {
 
 /// Records which copies are refused: those of other journals, and copies of the kept journal that
 /// confirmed less than `kept`. When no copy ever confirmed a session, the next one to come is kept.
-async fn decide(tx: &Tx, device: Uuid, kept: Option<(Uuid, i64)>) -> Result<()> {
+async fn decide(
+    tx: &Tx,
+    device: Stored<DeviceId>,
+    kept: Option<(Stored<JournalId>, i64)>,
+) -> Result<()> {
     // Copies of one journal give the same numbers to different outcomes, so the copy that is kept
     // has to send all of its own again.
     let theirs = || {
@@ -124,5 +128,5 @@ async fn decide(tx: &Tx, device: Uuid, kept: Option<(Uuid, i64)>) -> Result<()> 
         .filter(journal::Column::JournalId.ne(journal))
         .exec(&tx.db)
         .await?;
-    retire_others(tx, DeviceId(device), JournalId(journal)).await
+    retire_others(tx, device.0, journal.0).await
 }

@@ -8,7 +8,6 @@ use sea_orm::{
     sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement, TableRef},
 };
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::{
     domain::{
@@ -23,7 +22,7 @@ use crate::{
             transaction::Tx,
             values::{clean, unsigned},
         },
-        entity::{attempt, bundle, deployment, device, phase, target},
+        entity::{attempt, bundle, deployment, device, phase, stored::Stored, target},
         read::{
             attempts::is_latest,
             counts::counts_by_phase,
@@ -54,13 +53,13 @@ pub struct Retried {
 /// A target whose latest attempt failed or expired.
 #[derive(FromQueryResult)]
 struct Failed {
-    target_id: Uuid,
+    target_id: Stored<TargetId>,
     number: i32,
-    device_id: Uuid,
+    device_id: Stored<DeviceId>,
     bundle_name: String,
     generation: i64,
     /// None when the device was deleted.
-    here: Option<Uuid>,
+    here: Option<Stored<DeviceId>>,
     /// Newest generation ordered for the device under the bundle's name.
     newest: Option<i64>,
 }
@@ -81,7 +80,7 @@ impl Store {
             let row = deployment_row(&tx.db, id).await?;
             may_retry(&tx, id, &row).await?;
             let only = named_devices(&tx, id, devices).await?;
-            let (again, left_out) = failed(&tx, id.0, only.as_ref()).await?;
+            let (again, left_out) = failed(&tx, Stored(id), only.as_ref()).await?;
             if again.is_empty() {
                 let why = match left_out {
                     0 => "has no target that failed",
@@ -134,14 +133,17 @@ async fn named_devices(
     tx: &Tx,
     id: DeploymentId,
     devices: &[String],
-) -> Result<Option<BTreeSet<Uuid>>> {
+) -> Result<Option<BTreeSet<Stored<DeviceId>>>> {
     if devices.is_empty() {
         return Ok(None);
     }
     let mut found = BTreeSet::new();
     let mut missing: BTreeSet<&str> = devices.iter().map(String::as_str).collect();
     for chunk in devices.chunks(ID_CHUNK) {
-        let ids = chunk.iter().filter_map(|text| Uuid::try_parse(text).ok());
+        let ids = chunk
+            .iter()
+            .filter_map(|text| text.parse().ok())
+            .map(Stored::<DeviceId>);
         let named = Condition::any()
             .add(target::Column::DeviceName.is_in(chunk.iter().map(|text| clean(text))))
             .add(target::Column::DeviceId.is_in(ids));
@@ -168,8 +170,8 @@ async fn named_devices(
 /// Failed targets that can be tried again, and how many cannot.
 async fn failed(
     tx: &Tx,
-    deployment: Uuid,
-    only: Option<&BTreeSet<Uuid>>,
+    deployment: Stored<DeploymentId>,
+    only: Option<&BTreeSet<Stored<DeviceId>>>,
 ) -> Result<(Vec<Failed>, u32)> {
     let mut again = Vec::new();
     let mut left_out = 0;
@@ -188,7 +190,7 @@ async fn failed(
     Ok((again, left_out))
 }
 
-fn failed_targets(deployment: Uuid) -> SelectStatement {
+fn failed_targets(deployment: Stored<DeploymentId>) -> SelectStatement {
     let newest = Query::select()
         .expr(Expr::col(("n", attempt::Column::Generation)).max())
         .from_as(attempt::Entity, "n")
@@ -237,7 +239,7 @@ async fn insert_attempts(tx: &Tx, row: &deployment::Model, again: Vec<Failed>) -
         let deadline = crate::clock::Timestamp(tx.now.0.saturating_add(row.delivery_us));
         Attempt::new(State::Pending, deadline, execution)
     };
-    let targets: Vec<Uuid> = again.iter().map(|failed| failed.target_id).collect();
+    let targets: Vec<Stored<TargetId>> = again.iter().map(|failed| failed.target_id).collect();
     for chunk in targets.chunks(ID_CHUNK) {
         target::Entity::update_many()
             .col_expr(
@@ -250,10 +252,10 @@ async fn insert_attempts(tx: &Tx, row: &deployment::Model, again: Vec<Failed>) -
     }
     let rows = again.iter().map(|failed| {
         NewAttempt {
-            target: TargetId(failed.target_id),
+            target: failed.target_id.0,
             number: failed.number + 1,
-            deployment: DeploymentId(row.id),
-            device: DeviceId(failed.device_id),
+            deployment: row.id.0,
+            device: failed.device_id.0,
             bundle_name: &failed.bundle_name,
             generation: failed.generation,
             facts: facts.clone(),
@@ -286,7 +288,9 @@ async fn reopen(tx: &Tx, row: &deployment::Model) -> Result<()> {
 
 /// Failures that are tried again count again.
 async fn no_more_forgiven_than_failed(tx: &Tx, id: DeploymentId) -> Result<()> {
-    let counts = counts_by_phase(&tx.db, &[id.0]).await?.remove(&id.0);
+    let counts = counts_by_phase(&tx.db, &[Stored(id)])
+        .await?
+        .remove(&Stored(id));
     let failed: BTreeMap<i32, i64> = counts
         .unwrap_or_default()
         .into_iter()

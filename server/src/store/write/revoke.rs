@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use kernex_proto::ids::{DeviceId, TokenId};
+use kernex_proto::ids::TokenId;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter,
     sea_query::{Expr, ExprTrait, Query},
@@ -44,7 +44,7 @@ pub(crate) async fn revoke_keys(tx: &Tx, device: &device::Model, cause: Cause) -
         .exec(&tx.db)
         .await?;
     tx.revoked(Revocation::Keys {
-        device: DeviceId(device.id),
+        device: device.id.0,
         epoch: unsigned(device.epoch),
         cause,
     });

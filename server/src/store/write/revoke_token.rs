@@ -9,14 +9,16 @@ use crate::store::{
         error::{Result, not_found},
         store::Store,
     },
-    entity::{enrollment_token, operator_token},
+    entity::{enrollment_token, operator_token, stored::Stored},
     write::{audit::audit, replay::Caller, revoke::revoke_token},
 };
 
 impl Store {
     pub async fn revoke_operator_token(&self, caller: &Caller, id: TokenId) -> Result<()> {
         self.write(|tx| async move {
-            let known = operator_token::Entity::find_by_id(id.0).one(&tx.db).await?;
+            let known = operator_token::Entity::find_by_id(Stored(id))
+                .one(&tx.db)
+                .await?;
             let row = known.ok_or_else(|| not_found("operator token", id))?;
             if row.revoked_at.is_some() {
                 return Ok(());
@@ -30,7 +32,7 @@ impl Store {
     /// Revokes an enrolment token; devices that used it stay.
     pub async fn revoke_enrollment_token(&self, caller: &Caller, id: TokenId) -> Result<()> {
         self.write(|tx| async move {
-            let known = enrollment_token::Entity::find_by_id(id.0)
+            let known = enrollment_token::Entity::find_by_id(Stored(id))
                 .one(&tx.db)
                 .await?;
             let row = known.ok_or_else(|| not_found("enrolment token", id))?;

@@ -9,7 +9,7 @@ use crate::store::{
         error::{Result, not_found},
         store::Store,
     },
-    entity::deployment,
+    entity::{deployment, stored::Stored},
     read::{
         deployments::created_deployment,
         rollback_plan::{plan, rollback_target},
@@ -25,7 +25,7 @@ impl Store {
     pub async fn roll_back(&self, caller: &Caller, new: NewRollback) -> Result<RolledBack> {
         let new = &new;
         self.decide(|tx| async move {
-            let row = deployment::Entity::find_by_id(new.deployment.0)
+            let row = deployment::Entity::find_by_id(Stored(new.deployment))
                 .one(&tx.db)
                 .await?;
             let row = row.ok_or_else(|| not_found("deployment", new.deployment))?;

@@ -12,7 +12,7 @@ use crate::{
             new_event::Subject,
             transaction::Tx,
         },
-        entity::phase,
+        entity::{phase, stored::Stored},
         read::{
             counts::counts_by_phase,
             deployments::{Deployment, devices_of, find_deployment},
@@ -41,7 +41,9 @@ pub(crate) fn set_active(change: &mut DeploymentChange) {
 
 /// Failures of the open phases count no more: an operator has seen them.
 pub(crate) async fn forgive(tx: &Tx, id: DeploymentId, open: u32) -> Result<()> {
-    let counts = counts_by_phase(&tx.db, &[id.0]).await?.remove(&id.0);
+    let counts = counts_by_phase(&tx.db, &[Stored(id)])
+        .await?
+        .remove(&Stored(id));
     for (number, counts) in counts.unwrap_or_default() {
         let failed = counts.failed + counts.expired;
         if failed == 0 || number == 0 || number > open as i32 {

@@ -53,7 +53,7 @@ async fn stop_as(
         .filter(deployment::Column::Id.eq(row.id))
         .exec(&tx.db)
         .await?;
-    let id = DeploymentId(row.id);
+    let id = row.id.0;
     let (devices, _) = stop_attempts(tx, id, how).await?;
     // No target may be left open now. The planner does nothing more for a deployment that stops.
     if row.phase_count == 0 {
@@ -79,7 +79,7 @@ pub(crate) async fn stop_attempts(
     let mut devices = Vec::with_capacity(batch.len());
     for (_, entry) in batch.iter_mut() {
         let _ = entry.close(tx, how, tx.now);
-        devices.push(DeviceId(entry.row.device_id));
+        devices.push(entry.row.device_id.0);
     }
     Ok((devices, batch.save().await?))
 }

@@ -1,7 +1,6 @@
 //! Stops everything that a device still has to do, before it is deleted.
 
-use kernex_proto::ids::{AttemptId, DeviceId};
-use uuid::Uuid;
+use kernex_proto::ids::{AttemptId, DeviceId, TargetId};
 
 use crate::{
     crash::Act,
@@ -11,6 +10,7 @@ use crate::{
             error::{Result, StoreError},
             store::Store,
         },
+        entity::stored::Stored,
         read::{attempts::unresolved_of, devices::find_device},
         write::change_attempts::Batch,
     },
@@ -46,24 +46,24 @@ impl Store {
                     }
                 }
                 batch.save().await?;
-                Ok(Some((DeviceId(row.id), attempts)))
+                Ok(Some((row.id.0, attempts)))
             })
             .await?;
         let Some((device, attempts)) = stopping else {
             return Ok(None);
         };
-        let online = self.online(self.reader(), &[device.0]).await?;
+        let online = self.online(self.reader(), &[Stored(device)]).await?;
         Ok(Some(Stopping {
             device,
             attempts,
-            online: online.contains(&device.0),
+            online: online.contains(&Stored(device)),
         }))
     }
 }
 
-fn attempt_id(key: &(Uuid, i32)) -> AttemptId {
+fn attempt_id(key: &(Stored<TargetId>, i32)) -> AttemptId {
     AttemptId {
-        target: kernex_proto::ids::TargetId(key.0),
+        target: key.0.0,
         number: u32::try_from(key.1).unwrap_or(0),
     }
 }

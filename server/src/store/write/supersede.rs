@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use kernex_proto::ids::DeviceId;
 use sea_orm::{ColumnTrait, Condition};
-use uuid::Uuid;
 
 use crate::{
     domain::attempt::Closing,
@@ -13,7 +13,7 @@ use crate::{
             sizes::{ID_CHUNK, padded},
             transaction::Deciding,
         },
-        entity::attempt,
+        entity::{attempt, stored::Stored},
         read::attempts::is_unresolved,
         write::change_attempts::Batch,
     },
@@ -23,9 +23,9 @@ use crate::{
 /// devices that still have an unresolved attempt: the new one has to wait there.
 pub(crate) async fn supersede(
     tx: &Deciding,
-    devices: &[Uuid],
+    devices: &[Stored<DeviceId>],
     bundle_name: &str,
-) -> Result<BTreeSet<Uuid>> {
+) -> Result<BTreeSet<Stored<DeviceId>>> {
     let mut busy = BTreeSet::new();
     for chunk in devices.chunks(ID_CHUNK) {
         let mut batch = Batch::deciding(tx);
