@@ -9,7 +9,7 @@ use std::{fmt, str::FromStr};
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
-use crate::ids::InvalidId;
+use crate::invalid_id::InvalidId;
 
 /// SHA-256 of a bundle's bytes, of a public key or of a token. As text: 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

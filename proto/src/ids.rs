@@ -4,17 +4,7 @@ use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
-pub use crate::digest::Digest;
-
-/// A string that is not the identifier it should be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{value}` is not a valid {kind}")]
-pub struct InvalidId {
-    /// What was expected.
-    pub kind: &'static str,
-    /// What came.
-    pub value: String,
-}
+pub use crate::{digest::Digest, invalid_id::InvalidId};
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {

@@ -15,6 +15,7 @@ pub mod digest;
 pub mod error;
 pub mod handshake;
 pub mod ids;
+mod invalid_id;
 pub mod manifest;
 #[cfg(unix)]
 pub mod private;
