@@ -145,13 +145,26 @@ fn room_is_made_by_who_waits_first_and_then_by_the_oldest() {
 
 #[test]
 fn a_server_slower_than_the_patience_still_finishes_somebody() {
+    // Chance decides who is turned away, so one run says little.
+    const RUNS: u32 = 24;
+    let ends: Vec<(u32, u32)> = (0..u64::from(RUNS)).map(slow_server).collect();
+    let finished: u32 = ends.iter().map(|(finished, _)| finished).sum();
+    // It could finish 427 in each if it worked on those only that it lets finish.
+    assert!(
+        finished > RUNS * 427 / 3,
+        "finished, and turned away: {ends:?}"
+    );
+}
+
+/// How many a server finished that is too slow for those who come, and how many were turned away.
+fn slow_server(seed: u64) -> (u32, u32) {
     // Everybody inside is worked on at the same pace, and needs three times the patience while all
     // places are taken.
     let (most, work) = (64, 3.0 * PATIENCE.as_secs_f64() / 64.0);
     let mut now = Instant::now();
-    let mut crowd = Crowd::new(limits(most), 7);
+    let mut crowd = Crowd::new(limits(most), seed);
     let mut inside = HashMap::<u64, f64>::new();
-    let (mut finished, mut turned_away) = (0, 0);
+    let (mut finished, mut turned_away) = (0u32, 0u32);
     let step = Duration::from_millis(10);
     for _ in 0..4000 {
         let mut actions = Vec::new();
@@ -185,11 +198,7 @@ fn a_server_slower_than_the_patience_still_finishes_somebody() {
         }
         now += step;
     }
-    // It could finish 427 if it worked on those only that it lets finish.
-    assert!(
-        finished > 427 / 3,
-        "{finished} finished, {turned_away} were turned away"
-    );
+    (finished, turned_away)
 }
 
 proptest! {
