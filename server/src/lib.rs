@@ -15,6 +15,7 @@
 
 pub mod api;
 mod assembly;
+mod backoff;
 pub mod blobs;
 pub mod clock;
 pub mod config;

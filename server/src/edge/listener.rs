@@ -4,6 +4,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use backon::ExponentialBackoff;
 use ipnet::IpNet;
 use kernex_proto::handshake::ChannelBinding;
 use rustix::{
@@ -21,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backoff::doubling,
     edge::connections::{Connection, ConnectionHandle, Peer, Strangers, Transport, proxied},
     error::chain,
     metrics::{GaugeGuard, Metrics},
@@ -43,6 +45,11 @@ const UNSENT: u32 = 128 * 1024;
 
 /// A peer that has not finished its TLS handshake by then is dropped.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Pause after the first error of `accept` in a row.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// Longest one.
+const LONGEST_PAUSE: Duration = Duration::from_millis(1280);
 
 /// Binds, and says in one sentence why it could not.
 pub fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
@@ -263,9 +270,13 @@ async fn handshake(
 
 /// Waits longer after each error in a row: with no descriptor left, accepting again at once only
 /// costs processor time.
-#[derive(Debug, Default)]
-pub(crate) struct Pause {
-    step: u32,
+#[derive(Debug)]
+pub(crate) struct Pause(ExponentialBackoff);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self(doubling(FIRST_PAUSE, LONGEST_PAUSE))
+    }
 }
 
 impl Pause {
@@ -279,15 +290,9 @@ impl Pause {
         if theirs {
             return;
         }
-        let wait = self.next();
+        let wait = self.0.next().unwrap_or(LONGEST_PAUSE);
         tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "cannot accept a connection");
         tokio::time::sleep(wait).await;
-    }
-
-    fn next(&mut self) -> Duration {
-        let wait = Duration::from_millis(10 << self.step);
-        self.step = (self.step + 1).min(7);
-        wait
     }
 }
 
@@ -333,8 +338,8 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_limit() {
-        let mut pause = Pause::default();
-        let waits: Vec<_> = (0..10).map(|_| pause.next().as_millis()).collect();
+        let pause = Pause::default();
+        let waits: Vec<_> = pause.0.take(10).map(|wait| wait.as_millis()).collect();
         assert_eq!(waits[0], 10);
         assert_eq!(waits[9], 1280);
     }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Latest, Submission, heartbeat_cache::HeartbeatCache};
 use crate::{
+    backoff::doubling,
     crash::Act,
     delivery::{
         registry::{EndReason, Registry},
@@ -182,7 +183,7 @@ impl Worker {
         rows: Vec<IncomingReport>,
         stop: &CancellationToken,
     ) -> Vec<Option<v1::Disposition>> {
-        let mut wait = BACKOFF.0;
+        let mut waits = doubling(BACKOFF.0, BACKOFF.1);
         let mut failures = 0;
         loop {
             let error = match self.store.apply_reports(&rows).await {
@@ -199,12 +200,12 @@ impl Worker {
             if failures == TOGETHER {
                 return self.apply_each(rows).await;
             }
+            let wait = waits.next().unwrap_or(BACKOFF.1);
             tracing::warn!(error = %chain(&error), reports = rows.len(), wait_ms = wait.as_millis() as u64, "reports wait for the store");
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => {}
             }
-            wait = (wait * 2).min(BACKOFF.1);
         }
     }
 

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    backoff::leave_alone,
     delivery::wake_ups::WakeUps,
     error::chain,
     store::{Advanced, Store},
@@ -48,7 +49,7 @@ pub(crate) async fn run(store: Store, wake_ups: Arc<WakeUps>, stop: Cancellation
             }
         };
         // A round that takes long is started less often, however many wake-ups come.
-        let spare = asked.elapsed().saturating_mul(3).min(LONGEST_PAUSE);
+        let spare = leave_alone(asked.elapsed(), LONGEST_PAUSE);
         if stop
             .run_until_cancelled(tokio::time::sleep(spare))
             .await

@@ -21,6 +21,7 @@ use tonic::Status;
 
 use crate::{
     api::{Awaited, await_change, feed::WatcherPermit, wire::fitting::fitting},
+    backoff::leave_alone,
     clock::Timestamp,
     domain::rollout::DeploymentState,
     error::going_away,
@@ -96,7 +97,7 @@ impl Shown {
     /// Expensive reads are made less often: a watcher uses the store for at most a quarter of the
     /// time.
     fn pause(&self) -> Duration {
-        self.cost.saturating_mul(3).min(LONGEST_PAUSE)
+        leave_alone(self.cost, LONGEST_PAUSE)
     }
 
     /// Targets that differ from what was sent before.

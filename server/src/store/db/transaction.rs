@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
+    backoff::doubling,
     clock::Timestamp,
     crash::Act,
     delivery::in_flight::DecisionGuard,
@@ -44,6 +45,9 @@ use crate::{
 };
 
 const MAX_TRIES: u32 = 12;
+
+/// Ceilings of the pauses between tries: the first and the highest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(8), Duration::from_millis(1024));
 
 /// An open transaction in which attempts may be closed. It has leave to decide: attempts that it
 /// loads are not pushed until it commits, and pushes before that are known.
@@ -205,6 +209,7 @@ impl Store {
         T: Send,
     {
         let mut tries = 1;
+        let mut ceilings = doubling(RETRY.0, RETRY.1);
         let started = std::time::Instant::now();
         let figures = self.figures();
         loop {
@@ -217,9 +222,9 @@ impl Store {
                     tracing::debug!(tries, %error, "transaction runs again");
                     figures.ended.with_label("retried").inc();
                     // Full jitter, so that two that collided do not collide again.
-                    let most = 4u64 << Ord::min(tries, 8);
-                    let pause = rand::rng().random_range(1..=most);
-                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                    let ceiling = ceilings.next().unwrap_or(RETRY.1);
+                    let pause = ceiling.mul_f64(rand::rng().random());
+                    tokio::time::sleep(pause).await;
                     tries += 1;
                 }
                 Ok(value) => {
