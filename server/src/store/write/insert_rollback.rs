@@ -40,6 +40,10 @@ use crate::{
 /// A release that succeeded on a device once is never left out as one that failed there too often.
 const NO_PENALTY: u32 = 0;
 
+/// Bundles, and the devices that return to each.
+type Returning =
+    BTreeMap<Stored<BundleId>, (bundle::Model, BTreeMap<Stored<DeviceId>, SelectedDevice>)>;
+
 /// An order to take a deployment back.
 #[derive(Debug, Clone)]
 pub struct NewRollback {
@@ -103,10 +107,7 @@ pub(crate) async fn insert_rollback(
             RollbackCause::Failure => stop(tx, row, row.cancelled_at).await?,
         }
     };
-    let mut returning: BTreeMap<
-        Stored<BundleId>,
-        (bundle::Model, BTreeMap<Stored<DeviceId>, SelectedDevice>),
-    > = BTreeMap::new();
+    let mut returning = Returning::new();
     for planned in going {
         if let (Some(device), Some(bundle)) = (planned.device, planned.bundle) {
             let (_, devices) = returning
@@ -128,10 +129,7 @@ async fn commit(
     caller: &Caller,
     new: &NewRollback,
     row: &deployment::Model,
-    returning: &BTreeMap<
-        Stored<BundleId>,
-        (bundle::Model, BTreeMap<Stored<DeviceId>, SelectedDevice>),
-    >,
+    returning: &Returning,
 ) -> Result<DeploymentId> {
     let order_of = NewDeployment {
         bundle: String::new(),
