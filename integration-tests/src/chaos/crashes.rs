@@ -4,7 +4,7 @@
 //!
 //! Agents and servers die in worlds of their own, so that each point is passed by what it is about;
 //! both dying at once is for `kills`. What happens once in the life of a machine is taken
-//! [`apart`].
+//! `apart.rs`.
 
 use std::{
     collections::{BTreeSet, VecDeque},
