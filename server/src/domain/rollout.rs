@@ -1,7 +1,7 @@
 //! How a deployment proceeds over its targets, when it is finished, and how it ended. All of that
 //! follows from counts and time.
 //!
-//! [`Rollout`] is what an operator asked for, [`plan`] says what to do next, [`choose`] which
+//! [`Rollout`] is what an operator asked for, [`plan`] says what to do next, [`mod@choose`] which
 //! targets that means.
 
 use super::{attempt::State, named_enum};

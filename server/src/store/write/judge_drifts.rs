@@ -3,7 +3,7 @@
 //!
 //! Many heartbeats are compared at once, without the writers' lock. Only where something seems to
 //! have changed is the device judged again under the lock, because an outcome may be about to be
-//! written: see [`Known::judge`].
+//! written: see [`KnownReleases::judge`](crate::domain::device::drift::KnownReleases::judge).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
