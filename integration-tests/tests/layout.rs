@@ -58,7 +58,7 @@ const FLOORS: [&[&str]; 14] = [
     &["delivery/in_flight", "metrics", "revocations"],
     &["wire"],
     &["domain"],
-    &["clock", "crash", "lifecycle", "signature"],
+    &["backoff", "clock", "crash", "lifecycle", "signature"],
 ];
 
 /// Path of a module below the root of its crate, which has none.

@@ -4,8 +4,8 @@
 //! Reading and checking work on every platform. Writing (feature `unpack`) is for Unix.
 //!
 //! Rejected, never skipped: anything but regular files, folders, relative symbolic links that stay
-//! inside and hard links to an earlier file (unpacked as copies). [`fn@unpack`] keeps symbolic links
-//! back until every file is written, so nothing is ever written through one.
+//! inside and hard links to an earlier file (unpacked as copies). [`fn@unpack`] keeps symbolic
+//! links back until every file is written, so nothing is ever written through one.
 
 #[cfg(feature = "unpack")]
 mod durable;

@@ -52,7 +52,8 @@ impl Stream for Outbound {
     }
 }
 
-/// The two ends of a new stream: what the response carries, and what [`Sessions`](super::Sessions) writes to.
+/// The two ends of a new stream: what the response carries, and what
+/// [`Sessions`](super::Sessions) writes to.
 #[must_use]
 pub fn outbound() -> (Outbound, OutboundSender) {
     let (sender, queue) = mpsc::channel(OUTBOUND_QUEUE);
