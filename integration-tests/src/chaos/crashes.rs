@@ -3,7 +3,7 @@
 //! that is never passed is a failure.
 //!
 //! Agents and servers die in worlds of their own, so that each point is passed by what it is about;
-//! both dying at once is for `kills`. What happens once in the life of a machine is taken
+//! both dying at once is for `kills`. What happens once in the life of a machine is taken by
 //! `apart.rs`.
 
 use std::{
