@@ -6,7 +6,7 @@
 //! is missing in between, in whatever order outcomes arrive. Outcomes that were refused, late,
 //! repeated or about an unknown attempt have been dealt with, and count.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{
@@ -62,16 +62,19 @@ impl Marks {
         Ok(Self(marks.collect()))
     }
 
-    /// Passes over an outcome. True when its number is above all before it, so that what it says of
-    /// the device is newer.
+    /// Passes over an outcome. True when its number is above all before it, in the rows and in this
+    /// batch, so that what it says of the device is newer.
     pub(crate) fn pass(&mut self, device: DeviceId, place: ReportPlace) -> bool {
-        match self.0.get_mut(&(Stored(device), Stored(place.journal))) {
-            Some(mark) if place.seq <= *mark => false,
-            Some(mark) => {
-                *mark = place.seq;
+        match self.0.entry((Stored(device), Stored(place.journal))) {
+            Entry::Occupied(mark) if place.seq <= *mark.get() => false,
+            Entry::Occupied(mut mark) => {
+                mark.insert(place.seq);
                 true
             }
-            None => true,
+            Entry::Vacant(mark) => {
+                mark.insert(place.seq);
+                true
+            }
         }
     }
 }
