@@ -4,7 +4,7 @@ use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use kernex_proto::telemetry;
+use kernex_proto::{service, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -31,7 +31,12 @@ async fn start(args: Args) -> anyhow::Result<()> {
     signals.spawn(watch_signals(shutdown.clone())?);
     let result = match command {
         Command::Enroll { new_key } => Box::pin(enroll(&config, new_key)).await,
-        Command::Run { .. } => Box::pin(crate::run(config, shutdown)).await,
+        Command::Run { .. } => {
+            signals.spawn(service::watchdog(shutdown.clone()));
+            // From here on it waits for whatever is not there, such as the network or its server.
+            service::ready("not connected yet");
+            Box::pin(crate::run(config, shutdown)).await
+        }
         Command::Journal => show_journal(&config),
     };
     guard.shutdown().await;
@@ -85,6 +90,7 @@ fn watch_signals(
             }
             if first {
                 tracing::info!("stopping");
+                service::stopping();
                 shutdown.cancel();
             } else {
                 std::process::exit(1);

@@ -5,7 +5,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kernex_proto::trust::{self, Dates, PinnedCa};
+use kernex_proto::{
+    error::chain,
+    service,
+    trust::{self, Dates, PinnedCa},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -138,6 +142,11 @@ impl Sessions {
                 revoked.advice()
             );
         }
+        service::status(&format!(
+            "not connected to {}: {}",
+            self.identity.server,
+            chain(error)
+        ));
         tracing::warn!(
             error = error as &dyn std::error::Error,
             server = self.identity.server,
@@ -187,6 +196,10 @@ impl Sessions {
             server = self.identity.server,
             "session open"
         );
+        service::status(&format!(
+            "connected to {} as {}",
+            self.identity.server, welcome.device_name
+        ));
         if let Some(fault) = fault {
             return faulty::run(&self.journal, host, &welcome, streams, fault, stop).await;
         }

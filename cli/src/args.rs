@@ -156,6 +156,14 @@ pub(crate) enum ContextCommand {
         /// Name of the context
         name: String,
     },
+    /// Write a context as a file for clients in other languages: server, pin of its CA, token
+    Export {
+        /// Name of the context (default: the current one)
+        name: Option<String>,
+        /// Where to write it, readable for you alone (default: standard output)
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
     /// List contexts
     List {
         #[command(flatten)]

@@ -129,6 +129,11 @@ impl TestServer {
         self.database_url.as_deref()
     }
 
+    /// Keeps its rows in another database from the next start on.
+    pub fn use_database(&mut self, url: String) {
+        self.database_url = Some(url);
+    }
+
     /// Its data folder.
     #[must_use]
     pub fn data(&self) -> PathBuf {

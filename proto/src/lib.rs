@@ -19,6 +19,8 @@ mod invalid_id;
 pub mod manifest;
 #[cfg(unix)]
 pub mod private;
+#[cfg(all(unix, feature = "service"))]
+pub mod service;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
 #[cfg(feature = "connect")]

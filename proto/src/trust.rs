@@ -185,6 +185,13 @@ pub fn rotation_is_signed(trusted_pem: &str, bundle_pem: &str, signature: &[u8])
         })
 }
 
+/// The fingerprint by which the CA of a PEM text is pinned, the first one when there are several;
+/// `None` when there is none.
+#[must_use]
+pub fn pin_of(pem: &str) -> Option<Digest> {
+    fingerprint(parse_pem(pem)?.first()?)
+}
+
 fn fingerprint(ca: &CertificateDer<'_>) -> Option<Digest> {
     let anchor = anchor_from_trusted_cert(ca).ok()?;
     Some(Digest::of(&spki_for_anchor(&anchor)))

@@ -48,6 +48,23 @@ pub enum Command {
     CheckConfig(Options),
     /// Write a new admin token into the data folder, when every other token is lost or expired.
     AdminToken(Options),
+    /// Copy every row of the stopped server's database to another one, which has to be empty: from
+    /// SQLite to PostgreSQL, or back. Keys and bundles stay where they are.
+    CopyDatabase {
+        /// `postgres://...` or `sqlite://...`: where to copy to.
+        #[arg(
+            long,
+            env = "KERNEX_COPY_TO",
+            value_name = "URL",
+            hide_env_values = true
+        )]
+        to: String,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Ask the server on this machine, at `--metrics-listen`, whether it is ready; for health
+    /// checks of containers.
+    Probe(Options),
 }
 
 /// Everything that can be set, as typed. The file given with `--config` knows the same names, with
@@ -121,7 +138,8 @@ pub struct Config {
     pub answers: AnswerLimits,
     /// How long events, audit entries and samples are kept.
     pub retention: Retention,
-    /// Print the CA pin and the next command to standard output at the first start.
+    /// This is a program of its own: print the CA pin and the next command to standard output at
+    /// the first start, and tell the service manager how it is.
     pub announce: bool,
 }
 

@@ -4,7 +4,7 @@
 //! From outside to inside: `listener` accepts and does TLS with the certificate of `tls`,
 //! `connections` speaks HTTP/2, `observe` puts a span around each call, `auth` says who calls, and
 //! `answers` feeds and measures what goes back. `monitor` is the other listener, for metrics and
-//! probes. Handlers and sessions stand above this floor: they are given the caller, and a handle of
+//! probes; `probe` asks it. Handlers and sessions stand above this floor: they are given the caller, and a handle of
 //! the connection.
 
 pub mod answers;
@@ -13,4 +13,5 @@ pub(crate) mod connections;
 pub mod listener;
 pub(crate) mod monitor;
 pub mod observe;
+pub mod probe;
 pub mod tls;

@@ -39,6 +39,8 @@ mod supervise;
 mod upkeep;
 pub mod wire;
 
+use anyhow::Context as _;
+
 pub use config::Config;
 pub use lifecycle::Shutdown;
 pub use supervise::run;
@@ -58,6 +60,30 @@ async fn migrate_open(config: &Config) -> anyhow::Result<()> {
     store.migrate().await?;
     store.close().await?;
     Ok(())
+}
+
+/// Copies every row to the database at `to`. The server has to be stopped.
+pub async fn copy_database(config: &Config, to: &str) -> anyhow::Result<Vec<store::CopiedTable>> {
+    let _lock = startup::data_folder(&config.data_dir)?;
+    let clock = clock::Clock::system();
+    let source = startup::database(config, clock.clone()).await?;
+    // Replicas on other machines do not show in the data folder.
+    let patience = upkeep::LEASE + std::time::Duration::from_secs(5);
+    let unused = source.wait_until_unused(patience).await;
+    unused.context("cannot copy the database named by --database-url")?;
+    source.migrate().await?;
+    let target = Config {
+        database_url: to.to_owned(),
+        ..config.clone()
+    };
+    let target = startup::database(&target, clock)
+        .await
+        .context("--to cannot be used")?;
+    target.migrate_schema().await?;
+    let copied = source.copy_to(&target).await?;
+    target.close().await?;
+    source.close().await?;
+    Ok(copied)
 }
 
 /// Writes a new admin token into the data folder; the way back in when every other token is lost or

@@ -8,7 +8,8 @@ use clap::Parser as _;
 use kernex_server::{
     Config, Shutdown,
     config::{Cli, Command},
-    edge::{listener, observe},
+    edge::{listener, observe, probe::probe},
+    store::CopiedTable,
 };
 
 #[tokio::main]
@@ -35,6 +36,12 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
             print_valid(&Config::resolve(options)?);
             Ok(())
         }
+        Command::CopyDatabase { to, options } => {
+            let copied = kernex_server::copy_database(&Config::resolve(options)?, &to).await?;
+            print_copied(&copied);
+            Ok(())
+        }
+        Command::Probe(options) => probe(Config::resolve(options)?.network.metrics_listen),
     }
 }
 
@@ -44,6 +51,16 @@ fn print_valid(config: &Config) {
         "The configuration is valid: data in {}, listening on {}.",
         config.data_dir.display(),
         config.network.listen
+    );
+}
+
+#[expect(clippy::print_stdout, reason = "the answer to what was asked")]
+fn print_copied(copied: &[CopiedTable]) {
+    for table in copied.iter().filter(|table| table.rows > 0) {
+        println!("{:>10} {}", table.rows, table.name);
+    }
+    println!(
+        "Copied. Start the server with the new --database-url and the same data folder, and never again on the old database."
     );
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use kernex_proto::{ids::ClusterId, private::restrict};
+use kernex_proto::{ids::ClusterId, private::restrict, service};
 
 use crate::{
     api::access::operator_token,
@@ -166,13 +166,17 @@ pub(crate) async fn admin_token(store: &Store, folder: &Path) -> anyhow::Result<
     Ok(())
 }
 
-/// Says that the server is up; at the first start also what to type next.
+/// Says that the server is up, to the log and to a service manager; at the first start also what to
+/// type next.
 #[expect(
     clippy::print_stdout,
     reason = "what an operator copies is data, not a log line"
 )]
 pub(crate) fn announce(config: &Config, foundation: &Foundation, address: std::net::SocketAddr) {
     tracing::info!(%address, tls = foundation.identity.is_some(), cluster = %foundation.cluster, "listening");
+    if config.announce {
+        service::ready(&format!("listening on {address}"));
+    }
     if !(config.announce && foundation.first) {
         return;
     }

@@ -78,6 +78,9 @@ pub use write::{
     session_opening::{HeldAttempt, OpenSession, OpenedSession},
 };
 
+// Moving to another database.
+pub use write::copy_database::{CopiedTable, CopyError};
+
 // What happened, and how long it is kept.
 pub use read::events::{EventBounds, EventRow};
 pub use write::prune::Retention;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use kernex_proto::service;
 use rand::RngExt as _;
 use uuid::Uuid;
 
@@ -57,6 +58,9 @@ pub async fn run(
     let server = Assembly::new(foundation, replica, tasks.clone(), shutdown.soft.clone());
     let mut parts = Parts::default();
     let connections_closed = server.start(&config, listener, monitoring, heard, &mut parts)?;
+    if config.announce {
+        parts.start("watchdog", service::watchdog(server.last.clone()));
+    }
     announce(&config, &server.foundation, address);
 
     let failure = tokio::select! {
@@ -70,6 +74,9 @@ pub async fn run(
         tracing::error!(error = format!("{failure:#}"), "stopping after a failure");
     }
     shutdown.soft.cancel();
+    if config.announce {
+        service::stopping();
+    }
 
     let drained = server.registry.drain(reconnect_delay);
     tracing::info!(sessions = drained, "stopping");

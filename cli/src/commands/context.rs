@@ -1,5 +1,7 @@
 //! `context`: which control plane to talk to.
 
+mod export;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -27,6 +29,7 @@ pub(crate) fn run(command: ContextCommand) -> Result<(), Failure> {
         }
         ContextCommand::Use { name } => make_current(&file, name),
         ContextCommand::List { output } => list(&file, output),
+        ContextCommand::Export { name, file: to } => export::run(&file, name.as_deref(), to),
     }
 }
 

@@ -118,6 +118,8 @@ fn the_fingerprint_learns_the_ca() {
     verify(&verifier, &ca.leaf("kernex.test"), &ca.der(), 0).unwrap();
     let learnt = verifier.learnt_pem().unwrap();
     assert_eq!(parse_pem(&learnt).unwrap(), [ca.der()]);
+    assert_eq!(pin_of(&learnt), Some(ca.pin()));
+    assert_eq!(pin_of("no certificate"), None);
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub(crate) mod close_session;
 pub(crate) mod configure;
 pub(crate) mod confirm_session;
 pub(crate) mod copies;
+pub(crate) mod copy_database;
 pub(crate) mod create_deployment;
 pub(crate) mod create_token;
 pub(crate) mod defer;

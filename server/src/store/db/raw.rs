@@ -40,6 +40,15 @@ pub(super) async fn move_log(db: &DatabaseConnection) -> Result<()> {
     Ok(())
 }
 
+/// Lets the statements of a transaction take as long as they need.
+pub(crate) async fn no_time_limit(db: &impl ConnectionTrait) -> Result<()> {
+    if db.get_database_backend() == DbBackend::Postgres {
+        db.execute_unprepared("SET LOCAL statement_timeout = 0")
+            .await?;
+    }
+    Ok(())
+}
+
 /// Makes replicas that migrate at the same time take turns; the lock lives as long as the
 /// connection.
 pub(crate) async fn lock_migrations(db: &DatabaseConnection) -> Result<Option<sqlx::PgConnection>> {

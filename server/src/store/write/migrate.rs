@@ -11,8 +11,16 @@ use crate::store::{
 };
 
 impl Store {
-    /// Brings the schema up to date. Replicas that start together wait for each other.
+    /// Brings the schema up to date, and makes the installation when there is none. Replicas that
+    /// start together wait for each other.
     pub async fn migrate(&self) -> Result<()> {
+        self.migrate_schema().await?;
+        self.cluster_id().await?;
+        Ok(())
+    }
+
+    /// Brings the schema up to date and writes no row.
+    pub async fn migrate_schema(&self) -> Result<()> {
         let lock = raw::lock_migrations(self.writer()).await?;
         let outcome = Migrator::up(self.writer(), None).await;
         if let Some(lock) = lock {
@@ -20,7 +28,6 @@ impl Store {
             let _ = sqlx::Connection::close(lock).await;
         }
         outcome?;
-        self.cluster_id().await?;
         Ok(())
     }
 

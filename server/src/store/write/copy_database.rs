@@ -1,0 +1,262 @@
+//! Moving everything to another database: from SQLite to PostgreSQL, or back.
+
+use std::time::Duration;
+
+use futures::TryStreamExt as _;
+use sea_orm::{
+    AccessMode, ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbBackend, DbErr, EntityName,
+    EntityTrait, IntoActiveModel, IsolationLevel, PaginatorTrait, QueryFilter, TransactionOptions,
+    TransactionTrait,
+};
+
+use crate::store::{
+    db::{
+        batching::Db,
+        error::{Result, StoreError},
+        raw::no_time_limit,
+        sizes::insert_all,
+        store::Store,
+    },
+    entity::{
+        attempt, audit, bundle, cluster, configuration, deployment, device, device_configuration,
+        device_drift, device_key, device_label, device_release, enrollment_token, event, heartbeat,
+        heartbeat_sample, journal, lease, operator_token, phase, request, run, schedule, session,
+        signature, target, unknown_report,
+    },
+};
+
+/// Rows that are in memory at a time.
+const PIECE: usize = 1024;
+
+/// Between two looks at whether a server still uses the database.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What was copied of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopiedTable {
+    /// Its name.
+    pub name: &'static str,
+    pub rows: u64,
+}
+
+/// Why nothing was copied.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// Somebody may still write to what is read.
+    #[error("a server still uses the database that is to be copied; stop it first")]
+    InUse,
+    /// What is there would be mixed with what comes.
+    #[error("the database to copy to is not empty: it has rows in `{0}`; give it an empty one")]
+    NotEmpty(&'static str),
+    /// A database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Does the same with every table, in an order in which each comes after those it names.
+macro_rules! each_table {
+    ($do:ident) => {
+        $do![
+            cluster,
+            lease,
+            request,
+            operator_token,
+            enrollment_token,
+            audit,
+            event,
+            device,
+            device_key,
+            device_label,
+            journal,
+            session,
+            heartbeat,
+            heartbeat_sample,
+            bundle,
+            signature,
+            device_release,
+            device_drift,
+            deployment,
+            phase,
+            schedule,
+            target,
+            attempt,
+            run,
+            unknown_report,
+            configuration,
+            device_configuration,
+        ]
+    };
+}
+
+impl Store {
+    /// Waits until no server uses this database: one that was stopped or killed counts as using it
+    /// until its lease runs out. A file is used by one server, whom the data folder tells.
+    pub async fn wait_until_unused(&self, limit: Duration) -> Result<(), CopyError> {
+        if self.is_alone() {
+            return Ok(());
+        }
+        let unused = async {
+            loop {
+                let alive = self.write_beside(|tx| async move {
+                    let alive = lease::Column::ExpiresAt.gt(tx.now.0);
+                    let alive = lease::Entity::find().filter(alive).count(&tx.db).await?;
+                    Ok(alive > 0)
+                });
+                if !alive.await? {
+                    return Ok(());
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(limit, unused)
+            .await
+            .unwrap_or(Err(CopyError::InUse))
+    }
+
+    /// Copies every row to another database, which has this version's schema and is empty. All of
+    /// them are there in the end, or none.
+    pub async fn copy_to(&self, target: &Self) -> Result<Vec<CopiedTable>, CopyError> {
+        let copied = target.write(|tx| async move {
+            if let Some(table) = first_with_rows(&tx.db).await? {
+                return Ok(Err(CopyError::NotEmpty(table)));
+            }
+            no_time_limit(&tx.db).await?;
+            // Made with the schema, and known by no device.
+            cluster::Entity::delete_many().exec(&tx.db).await?;
+            let source = self.snapshot().await?;
+            let copied = copy_tables(&source, &tx.db).await?;
+            source.rollback().await?;
+            check_counts(&copied, &tx.db).await?;
+            Ok(Ok(copied))
+        });
+        copied.await?
+    }
+
+    /// All rows as they are at one moment, however long it takes to read them.
+    async fn snapshot(&self) -> Result<DatabaseTransaction> {
+        let is_postgres = self.reader().get_database_backend() == DbBackend::Postgres;
+        let options = TransactionOptions {
+            isolation_level: is_postgres.then_some(IsolationLevel::RepeatableRead),
+            access_mode: is_postgres.then_some(AccessMode::ReadOnly),
+            sqlite_transaction_mode: None,
+        };
+        let snapshot = self.reader().begin_with_options(options).await?;
+        no_time_limit(&snapshot).await?;
+        Ok(snapshot)
+    }
+}
+
+/// A table with rows in it; the one row that the schema comes with does not count.
+async fn first_with_rows(db: &Db) -> Result<Option<&'static str>> {
+    macro_rules! look {
+        ($first:ident, $($table:ident),+ $(,)?) => {$(
+            if $table::Entity::find().one(db).await?.is_some() {
+                return Ok(Some($table::Entity.table_name()));
+            }
+        )+};
+    }
+    each_table!(look);
+    Ok(None)
+}
+
+async fn copy_tables(source: &DatabaseTransaction, db: &Db) -> Result<Vec<CopiedTable>> {
+    let mut copied = Vec::new();
+    macro_rules! copy {
+        ($($table:ident),+ $(,)?) => {$(
+            copied.push(Box::pin(copy_table::<$table::Entity>(source, db)).await?);
+        )+};
+    }
+    each_table!(copy);
+    Ok(copied)
+}
+
+async fn copy_table<E>(source: &DatabaseTransaction, db: &Db) -> Result<CopiedTable>
+where
+    E: EntityTrait,
+    E::Model: IntoActiveModel<E::ActiveModel> + Send,
+    E::ActiveModel: ActiveModelTrait<Entity = E> + Send,
+{
+    let mut rows = 0;
+    let stream = E::find().stream(source).await?;
+    let mut pieces = std::pin::pin!(stream.try_chunks(PIECE));
+    while let Some(piece) = pieces.try_next().await.map_err(|failed| failed.1)? {
+        rows += piece.len() as u64;
+        insert_all::<E>(db, piece, None).await?;
+    }
+    Ok(CopiedTable {
+        name: E::default().table_name(),
+        rows,
+    })
+}
+
+/// Nothing of it stays when a row did not arrive.
+async fn check_counts(copied: &[CopiedTable], db: &Db) -> Result<()> {
+    let mut copied = copied.iter();
+    macro_rules! count {
+        ($($table:ident),+ $(,)?) => {$(
+            let there = $table::Entity::find().count(db).await?;
+            if let Some(CopiedTable { name, rows }) = copied.next()
+                && *rows != there
+            {
+                let what = format!("{rows} rows of `{name}` were read and {there} are written");
+                return Err(DbErr::Custom(what).into());
+            }
+        )+};
+    }
+    each_table!(count);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use sea_orm::{ConnectionTrait as _, Statement};
+
+    use super::*;
+    use crate::clock::Clock;
+
+    async fn empty(folder: &tempfile::TempDir, name: &str) -> Store {
+        let url = format!("sqlite://{}", folder.path().join(name).display());
+        let store = Store::open(&url, Clock::system()).await.expect("opens");
+        store.migrate_schema().await.expect("migrates");
+        store
+    }
+
+    #[tokio::test]
+    async fn every_table_of_the_schema_is_copied() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let source = empty(&folder, "source.db").await;
+        let cluster = source.cluster_id().await.expect("it is made");
+        let target = empty(&folder, "target.db").await;
+        let copied = source.copy_to(&target).await.expect("it is copied");
+        let copied: BTreeSet<String> = copied.iter().map(|table| table.name.to_owned()).collect();
+        let tables = Statement::from_string(
+            DbBackend::Sqlite,
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT LIKE 'seaql_%'",
+        );
+        let tables = source.reader().query_all_raw(tables).await.expect("asks");
+        let tables: BTreeSet<String> = tables
+            .iter()
+            .map(|row| row.try_get("", "name").expect("a name"))
+            .collect();
+        assert_eq!(copied, tables);
+        assert_eq!(target.cluster_id().await.expect("it is there"), cluster);
+    }
+
+    #[tokio::test]
+    async fn a_database_with_rows_is_left_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (source, target) = (empty(&folder, "a.db").await, empty(&folder, "b.db").await);
+        source.cluster_id().await.expect("it is made");
+        let cluster = target.cluster_id().await.expect("it is made");
+        let lease = target.renew_lease(uuid::Uuid::new_v4(), LOOK);
+        lease.await.expect("it is written");
+        let refused = source.copy_to(&target).await.expect_err("it is refused");
+        assert!(
+            matches!(refused, CopyError::NotEmpty("leases")),
+            "{refused}"
+        );
+        assert_eq!(target.cluster_id().await.expect("it is there"), cluster);
+    }
+}
