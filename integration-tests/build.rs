@@ -1,5 +1,5 @@
 //! Finds out which tests can run here, so that the ones that cannot are shown as ignored:
-//! PostgreSQL may be missing, and disks of a test's own need root.
+//! PostgreSQL or promtool may be missing, and disks of a test's own need root.
 
 use std::{env, fs, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -9,6 +9,7 @@ const DEBIAN: &str = "/usr/lib/postgresql";
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(kernex_postgres)");
     println!("cargo:rustc-check-cfg=cfg(kernex_disks)");
+    println!("cargo:rustc-check-cfg=cfg(kernex_promtool)");
     for variable in ["KERNEX_TEST_POSTGRES_URL", "CI", "PATH"] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
@@ -24,6 +25,14 @@ fn main() {
              Install it (Debian: apt install postgresql) or set KERNEX_TEST_POSTGRES_URL"
         );
     }
+    if in_ci || is_on_path("promtool") {
+        println!("cargo:rustc-cfg=kernex_promtool");
+    } else {
+        println!(
+            "cargo:warning=no promtool here: the tests of the alerts are ignored. \
+             Install it (Debian: apt install prometheus)"
+        );
+    }
     if in_ci || has_disks() {
         println!("cargo:rustc-cfg=kernex_disks");
     } else {
@@ -32,6 +41,11 @@ fn main() {
              They need root, mkfs.ext4 and loop devices"
         );
     }
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| folder.join(program).exists())
 }
 
 /// Whether disks can be made, formatted and mounted; `/proc/self` belongs to whoever runs this.
@@ -45,8 +59,7 @@ fn has_disks() -> bool {
 }
 
 fn installed() -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let on_path = env::split_paths(&path).any(|folder| folder.join("initdb").exists());
+    let on_path = is_on_path("initdb");
     let versions = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
     on_path
         || versions

@@ -4,12 +4,12 @@
 //! Only the server pings; the session notices a silent server by its own heartbeats. A download has
 //! a connection of its own while it lasts, so that no message of the session waits behind a bundle.
 
-use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use std::{num::NonZeroU64, time::Duration};
 
 use kernex_proto::{
-    connect::{AddressError, Connection, ControlPlane, DialError},
+    connect::{AddressError, Connection, ControlPlane, DialError, proxy::Proxies},
     handshake::ChannelBinding,
-    trust::PinnedCa,
+    trust::ServerTrust,
     v1::agent_service_client::AgentServiceClient,
 };
 use tonic::transport::Channel;
@@ -62,9 +62,11 @@ pub(crate) struct Connected {
 /// with it, TLS.
 pub(crate) fn control_plane(
     server: &str,
-    trust: Option<Arc<PinnedCa>>,
+    trust: Option<ServerTrust>,
+    proxies: &Proxies,
 ) -> Result<ControlPlane, ConnectError> {
-    ControlPlane::new(server, trust, CONNECT_TIMEOUT).map_err(|error| match error {
+    let control_plane = ControlPlane::verified_by(server, trust, CONNECT_TIMEOUT);
+    let control_plane = control_plane.map_err(|error| match error {
         AddressError::NoTls(_) => ConnectError::Mismatch(
             "this device enrolled over TLS; the address must start with https://",
         ),
@@ -72,7 +74,8 @@ pub(crate) fn control_plane(
             "this device enrolled without TLS, so it knows no CA; the address must start with http://",
         ),
         other => ConnectError::Address(other),
-    })
+    })?;
+    Ok(control_plane.through(proxies))
 }
 
 /// Makes one connection.
@@ -130,11 +133,20 @@ pub(crate) fn client(channel: Channel) -> AgentServiceClient<Channel> {
 
 #[cfg(test)]
 mod tests {
+    use kernex_proto::trust::PinnedCa;
+
     use super::*;
+
+    fn control_plane(
+        server: &str,
+        trust: Option<ServerTrust>,
+    ) -> Result<ControlPlane, ConnectError> {
+        super::control_plane(server, trust, &Proxies::default())
+    }
 
     #[test]
     fn an_address_that_would_skip_tls_is_refused() {
-        let trust = PinnedCa::from_fingerprint(kernex_proto::ids::Digest([1; 32]));
+        let trust: ServerTrust = PinnedCa::from_fingerprint(kernex_proto::ids::Digest([1; 32]));
         for (server, trust) in [
             ("http://localhost:1", Some(trust)),
             ("https://localhost:1", None),

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use kernex_proto::{
+    connect::proxy::Proxies,
     handshake::EnrollmentToken,
     telemetry::{LogFilter, LogFormat},
     units,
@@ -42,9 +43,29 @@ pub struct Args {
         value_name = "DIR"
     )]
     state_dir: Option<PathBuf>,
-    /// Address of the control plane, e.g. https://kernex.example.com:7443.
-    #[arg(long, global = true, env = "KERNEX_AGENT_SERVER", value_name = "URL")]
-    server: Option<String>,
+    /// Address of the control plane, e.g. https://kernex.example.com:7443. May be repeated, or hold
+    /// several with commas between them, for a control plane with replicas: the next one is used
+    /// when one cannot be reached.
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_SERVER",
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    server: Vec<String>,
+    /// HTTP proxy on the way to the control plane, e.g. http://proxy.example.com:3128; an empty one
+    /// is none [default: `https_proxy` or `all_proxy` of the environment, but for what `no_proxy`
+    /// names]. A user's name and password may stand in it; everybody on this machine can read a
+    /// command line, so put it into the environment or the file then.
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_PROXY",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    proxy: Option<String>,
     /// Enrolment token, from `kernexctl enrollment create`. Everybody on this machine can read a
     /// command line: prefer --token-file.
     #[arg(
@@ -157,7 +178,8 @@ enum LogStyle {
 #[serde(deny_unknown_fields)]
 struct File {
     state_dir: Option<PathBuf>,
-    server: Option<String>,
+    server: Option<Addresses>,
+    proxy: Option<String>,
     token: Option<String>,
     token_file: Option<PathBuf>,
     name: Option<String>,
@@ -167,13 +189,32 @@ struct File {
     max_download_rate: Option<String>,
 }
 
+/// One address, or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Addresses {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl From<Addresses> for Vec<String> {
+    fn from(addresses: Addresses) -> Self {
+        match addresses {
+            Addresses::One(address) => vec![address],
+            Addresses::Several(addresses) => addresses,
+        }
+    }
+}
+
 /// Settings of one agent.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Folder for the key, the journal and the bundles.
     pub state_dir: PathBuf,
-    /// Address of the control plane; `None` takes the one of the enrolment.
-    pub server: Option<String>,
+    /// Addresses of the control plane, the first one first; none takes the one of the enrolment.
+    pub servers: Vec<String>,
+    /// Which proxy leads to it.
+    pub proxies: Proxies,
     /// Lets a new device in.
     pub token: Option<EnrollmentToken>,
     /// Wished device name; `None` takes the host name.
@@ -201,7 +242,8 @@ impl Config {
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
             state_dir: state_dir.into(),
-            server: None,
+            servers: Vec::new(),
+            proxies: Proxies::default(),
             token: None,
             name: None,
             max_script_time: None,
@@ -241,7 +283,12 @@ impl Args {
                 allow_downgrade: true
             }
         );
-        config.server = self.server.or(file.server);
+        config.servers = match self.server {
+            typed if !typed.is_empty() => typed,
+            _ => file.server.map(Vec::from).unwrap_or_default(),
+        };
+        let proxy = self.proxy.or(file.proxy);
+        config.proxies = Proxies::new(proxy.as_deref(), |name| std::env::var(name).ok())?;
         config.name = self.name.or(file.name);
         if let Some(name) = &config.name {
             kernex_proto::ids::check_name("device name", name)?;
@@ -311,6 +358,39 @@ mod tests {
         assert_eq!(config.name.as_deref(), Some("b"));
         assert_eq!(config.keep_releases, Some(7));
         assert_eq!(config.max_download_rate, NonZeroU64::new(500 << 10));
+    }
+
+    #[test]
+    fn servers_may_be_several_wherever_they_are_given() {
+        let both = ["https://a:1", "https://b:1"];
+        let repeated = parse(&["--server", both[0], "--server", both[1]]).unwrap();
+        assert_eq!(repeated.servers, both);
+        assert_eq!(
+            parse(&["--server", "https://a:1,https://b:1"])
+                .unwrap()
+                .servers,
+            both
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        std::fs::write(file.path(), "server = [\"https://a:1\", \"https://b:1\"]\n").unwrap();
+        assert_eq!(parse(&["--config", path]).unwrap().servers, both);
+        std::fs::write(file.path(), "server = \"https://a:1\"\n").unwrap();
+        assert_eq!(parse(&["--config", path]).unwrap().servers, [both[0]]);
+        let typed = parse(&["--config", path, "--server", both[1]]).unwrap();
+        assert_eq!(typed.servers, [both[1]]);
+    }
+
+    #[test]
+    fn a_proxy_that_cannot_be_used_is_refused_without_its_password() {
+        let error = parse(&["--proxy", "socks5://ada:secret@p:1"]).unwrap_err();
+        let said = format!("{error:#}");
+        assert!(
+            said.contains("--proxy") && !said.contains("secret"),
+            "{said}"
+        );
+        assert!(parse(&["--proxy", "http://ada:secret@p:1"]).is_ok());
+        assert!(parse(&["--proxy", ""]).is_ok());
     }
 
     #[test]

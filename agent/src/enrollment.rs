@@ -1,12 +1,14 @@
 //! Enrolment: this machine's key becomes a device. Safe to repeat: the same key gets the same
 //! device.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kernex_proto::{
-    handshake::{EnrollTranscript, EnrollmentToken, NONCE_LEN},
+    handshake::{EnrollTranscript, EnrollmentToken, NONCE_LEN, WebPki},
     ids::Digest,
-    trust::PinnedCa,
+    trust::{PinnedCa, ServerTrust, SystemRoots},
     v1,
 };
 use prost::bytes::Bytes;
@@ -14,7 +16,7 @@ use rand::{Rng as _, rand_core::UnwrapErr, rngs::SysRng};
 use tonic::Code;
 
 use crate::{
-    channel::{self, CONNECT_TIMEOUT},
+    channel::{self, CONNECT_TIMEOUT, ConnectError, Connected},
     config::Config,
     host,
     identity::{DeviceKey, Identity},
@@ -53,11 +55,10 @@ pub(crate) async fn enroll(
         );
     }
     let protocol_revision = known.as_ref().map_or(0, |known| known.protocol_revision);
-    let server = config
-        .server
-        .clone()
-        .or_else(|| known.map(|known| known.server))
-        .context(NO_SERVER)?;
+    let servers = match config.servers.as_slice() {
+        [] => vec![known.context(NO_SERVER)?.server],
+        configured => configured.to_vec(),
+    };
     let key = match with {
         KeyChoice::Existing => load_key(config).await?,
         KeyChoice::New => next_key(config).await?,
@@ -65,9 +66,13 @@ pub(crate) async fn enroll(
 
     // A server without TLS has no CA to pin, and its tokens carry no pin.
     let plaintext = token.ca_pin == Digest([0; 32]);
-    let trust = (!plaintext).then(|| PinnedCa::from_fingerprint(token.ca_pin));
-    let control_plane = channel::control_plane(&server, trust.clone()).map_err(explain_connect)?;
-    let connected = channel::connect(&control_plane)
+    let pinned =
+        (!plaintext && token.webpki.is_none()).then(|| PinnedCa::from_fingerprint(token.ca_pin));
+    let trust: Option<ServerTrust> = match &token.webpki {
+        Some(WebPki { name, since }) => Some(Arc::new(SystemRoots::load_pinned(name, *since)?)),
+        None => pinned.clone().map(|pinned| pinned as _),
+    };
+    let (server, connected) = connect_to_any(servers, trust, config)
         .await
         .map_err(explain_connect)?;
     let response = call(connected.channel, config, token, &key).await?;
@@ -89,12 +94,13 @@ pub(crate) async fn enroll(
         name: response.device_name,
         server,
         cluster,
-        ca_pem: match trust {
-            Some(trust) => trust
+        ca_pem: match pinned {
+            Some(pinned) => pinned
                 .learnt_pem()
                 .context("the connection was not verified")?,
             None => String::new(),
         },
+        webpki: token.webpki.clone(),
         protocol_revision,
     };
     match with {
@@ -103,6 +109,33 @@ pub(crate) async fn enroll(
     }
     tracing::info!(device = %identity.device, name = identity.name, "enrolled");
     Ok(identity)
+}
+
+/// Connects to the first of these addresses where that works; gives that address, too. The error is
+/// that of the last one.
+async fn connect_to_any(
+    servers: Vec<String>,
+    trust: Option<ServerTrust>,
+    config: &Config,
+) -> Result<(String, Connected), ConnectError> {
+    let mut left = servers.len();
+    let mut servers = servers.into_iter();
+    loop {
+        let server = servers.next().unwrap_or_default();
+        left = left.saturating_sub(1);
+        let connected = async {
+            let control_plane = channel::control_plane(&server, trust.clone(), &config.proxies)?;
+            channel::connect(&control_plane).await
+        };
+        match connected.await {
+            Ok(connected) => return Ok((server, connected)),
+            Err(error) if left == 0 => return Err(error),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(server, error, "cannot enrol there; trying the next address");
+            }
+        }
+    }
 }
 
 /// The device key, made on the first use.

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kernex_proto::{ids::AttemptId, telemetry, v1};
+use kernex_proto::{ids::AttemptId, telemetry, v1, words};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -20,6 +20,7 @@ use crate::{
 mod attempt;
 mod outcome;
 mod recover;
+mod spans;
 
 use attempt::Attempt;
 
@@ -101,11 +102,15 @@ impl Executor {
         }
         let command = record.command.clone().unwrap_or_default();
         let deploy = record.deploy().cloned().unwrap_or_default();
-        let span = tracing::info_span!(
+        let span = spans::step_span!(
             "deploy",
+            otel.kind = "consumer",
+            device = %self.identity.device,
+            device.name = self.shared.device_name(),
             command = %id,
             deployment = deploy.deployment_id,
             bundle = %format_args!("{}:{}", deploy.name, deploy.version),
+            trace_id = tracing::field::Empty,
         );
         telemetry::set_parent(&span, &command.traceparent);
         async {
@@ -137,10 +142,12 @@ impl Executor {
         change: Option<ReleaseChange>,
         traceparent: String,
     ) {
+        spans::mark_outcome(&tracing::Span::current(), &outcome);
         tracing::info!(
-            state = outcome.state().as_str_name(),
-            reason = outcome.reason().as_str_name(),
-            message = outcome.message,
+            state = words::state(outcome.state()),
+            reason = words::reason(outcome.reason()),
+            exit_code = outcome.exit_code,
+            why = Some(outcome.message.as_str()).filter(|why| !why.is_empty()),
             duration_ms = outcome.duration_ms,
             "finished"
         );

@@ -8,8 +8,9 @@ use std::{
 };
 
 use kernex_proto::{
-    handshake::DEVICE_KEY_BITS,
+    handshake::{DEVICE_KEY_BITS, WebPki},
     ids::{ClusterId, DeviceId, Digest},
+    trust::{Dates, PinnedCa, ServerTrust, SystemRoots, SystemRootsError},
 };
 use rand::rngs::SysRng;
 use rsa::{
@@ -43,6 +44,15 @@ pub enum IdentityError {
     /// The key could not be generated or encoded.
     #[error("cannot make a device key")]
     Key(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why it cannot be told which server to trust.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TrustError {
+    #[error("the pinned CA in device.json cannot be read")]
+    BadCa,
+    #[error(transparent)]
+    Roots(#[from] SystemRootsError),
 }
 
 /// The device's key pair. Signs; is never used to decrypt.
@@ -156,11 +166,20 @@ pub struct Identity {
     pub server: String,
     /// The cluster it belongs to.
     pub cluster: ClusterId,
-    /// CA certificates to trust, PEM; empty when the server runs without TLS.
+    /// CA certificates to trust, PEM; empty when the server runs without TLS, and with `webpki`.
     pub ca_pem: String,
+    /// How the server is known instead, when the enrolment token said so. `since` is the newest
+    /// instant that the server has told.
+    pub webpki: Option<WebPki>,
     /// Newest revision of the session protocol that was spoken with it; an older one is refused
     /// from then on. 0 before the first session.
     pub protocol_revision: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WebPkiFile {
+    name: String,
+    since: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -170,6 +189,8 @@ struct DeviceFile {
     server: String,
     cluster: String,
     ca: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    webpki: Option<WebPkiFile>,
     // Older agents wrote none.
     #[serde(default)]
     protocol_revision: u32,
@@ -197,6 +218,10 @@ impl Identity {
             name: file.name,
             server: file.server,
             ca_pem: file.ca,
+            webpki: file.webpki.map(|file| WebPki {
+                name: file.name,
+                since: file.since,
+            }),
             protocol_revision: file.protocol_revision,
         }))
     }
@@ -210,6 +235,34 @@ impl Identity {
         stored.save(state_dir)
     }
 
+    /// Writes down the newest instant that the server has told and changes nothing else.
+    pub(crate) fn remember_time(state_dir: &Path, since: u64) -> Result<(), IdentityError> {
+        let Some(mut stored) = Self::load(state_dir)? else {
+            return Ok(());
+        };
+        let Some(webpki) = &mut stored.webpki else {
+            return Ok(());
+        };
+        webpki.since = webpki.since.max(since);
+        stored.save(state_dir)
+    }
+
+    /// How its server is known; none without TLS. Reads files where that is by the authorities of
+    /// this machine.
+    pub(crate) fn trust(&self) -> Result<Option<ServerTrust>, TrustError> {
+        if let Some(WebPki { name, since }) = &self.webpki {
+            let roots = SystemRoots::load_pinned(name, *since)?;
+            return Ok(Some(Arc::new(roots)));
+        }
+        match self.ca_pem.as_str() {
+            "" => Ok(None),
+            pem => match PinnedCa::from_pem(pem, Dates::Ignored) {
+                Some(pinned) => Ok(Some(pinned)),
+                None => Err(TrustError::BadCa),
+            },
+        }
+    }
+
     /// Writes it in one step.
     pub fn save(&self, state_dir: &Path) -> Result<(), IdentityError> {
         let path = Self::path(state_dir);
@@ -219,6 +272,10 @@ impl Identity {
             server: self.server.clone(),
             cluster: self.cluster.to_string(),
             ca: self.ca_pem.clone(),
+            webpki: self.webpki.as_ref().map(|webpki| WebPkiFile {
+                name: webpki.name.clone(),
+                since: webpki.since,
+            }),
             protocol_revision: self.protocol_revision,
         };
         let mut json = serde_json::to_vec_pretty(&file)
@@ -295,6 +352,7 @@ mod tests {
             server: "https://localhost:7443".into(),
             cluster: ClusterId::generate(),
             ca_pem: "pem".into(),
+            webpki: None,
             protocol_revision: 2,
         };
         identity.save(dir.path()).unwrap();
@@ -310,5 +368,29 @@ mod tests {
             ..identity
         };
         assert_eq!(Identity::load(dir.path()).unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn the_newest_instant_told_only_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity {
+            device: DeviceId::generate(),
+            name: "edge-1".into(),
+            server: "https://kernex.example:7443".into(),
+            cluster: ClusterId::generate(),
+            ca_pem: String::new(),
+            webpki: Some(WebPki {
+                name: "kernex.example".into(),
+                since: 100,
+            }),
+            protocol_revision: 2,
+        };
+        identity.save(dir.path()).unwrap();
+        let since = |told| {
+            Identity::remember_time(dir.path(), told).unwrap();
+            let stored = Identity::load(dir.path()).unwrap().unwrap();
+            stored.webpki.unwrap().since
+        };
+        assert_eq!([since(300), since(200)], [300, 300]);
     }
 }

@@ -35,6 +35,7 @@ mod program;
 mod removal;
 mod revoked;
 mod sandbox;
+mod servers;
 mod session;
 mod settings;
 mod shared;
@@ -49,6 +50,7 @@ use executor::Executor;
 use journal::Journal;
 use removal::Remover;
 use sandbox::{Reaper, Sandbox};
+use servers::Servers;
 use session::Sessions;
 use settings::Settings;
 use shared::Shared;
@@ -113,6 +115,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
         .await
         .context("cannot bring in order what was cut off")?;
     let sessions = Sessions {
+        servers: Servers::new(&config, &identity),
         config,
         identity,
         key,

@@ -84,12 +84,12 @@ fn watch_signals(
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
         for first in [true, false] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            let signal = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
             if first {
-                tracing::info!("stopping");
+                tracing::info!(signal, "stopping");
                 service::stopping();
                 shutdown.cancel();
             } else {

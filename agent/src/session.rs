@@ -5,11 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use kernex_proto::{
-    error::chain,
-    service,
-    trust::{self, Dates, PinnedCa},
-};
+use kernex_proto::{error::chain, service, trust};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,10 +15,11 @@ use crate::{
     config::Config,
     disk::Fault,
     host::Host,
-    identity::{DeviceKey, Identity},
+    identity::{DeviceKey, Identity, TrustError},
     journal::{Journal, JournalError},
     link::Link,
     revoked::Revoked,
+    servers::Servers,
     shared::Shared,
 };
 
@@ -59,8 +56,8 @@ enum SessionError {
     Faulty(Fault),
     #[error("the state folder is well again")]
     Recovered,
-    #[error("the pinned CA in device.json cannot be read")]
-    BadCa,
+    #[error("it is not known which server to trust")]
+    Trust(#[from] TrustError),
 }
 
 impl SessionError {
@@ -94,6 +91,7 @@ impl SessionError {
 type Greeting = (handshake::Welcome, Option<Fault>);
 
 pub(crate) struct Sessions {
+    pub(crate) servers: Servers,
     pub(crate) config: Config,
     pub(crate) identity: Identity,
     pub(crate) key: DeviceKey,
@@ -122,6 +120,9 @@ impl Sessions {
             };
             let wait = backoff.next(lasted, error.directed(), rand::random());
             self.log_disconnect(&error, lasted, wait);
+            if opened.is_none() {
+                self.servers.advance();
+            }
             if stop
                 .run_until_cancelled(tokio::time::sleep(wait))
                 .await
@@ -144,12 +145,12 @@ impl Sessions {
         }
         service::status(&format!(
             "not connected to {}: {}",
-            self.identity.server,
+            self.servers.current(),
             chain(error)
         ));
         tracing::warn!(
             error = error as &dyn std::error::Error,
-            server = self.identity.server,
+            server = self.servers.current(),
             lasted_ms = lasted.as_millis(),
             wait_ms = wait.as_millis(),
             "not connected; will connect again"
@@ -170,6 +171,9 @@ impl Sessions {
             };
             let wait = backoff.next(lasted, error.directed(), rand::random());
             self.log_disconnect(&error, lasted, wait);
+            if opened.is_none() {
+                self.servers.advance();
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
@@ -193,12 +197,13 @@ impl Sessions {
         tracing::info!(
             device = %self.identity.device,
             session = welcome.epoch,
-            server = self.identity.server,
+            server = self.servers.current(),
             "session open"
         );
         service::status(&format!(
             "connected to {} as {}",
-            self.identity.server, welcome.device_name
+            self.servers.current(),
+            welcome.device_name
         ));
         if let Some(fault) = fault {
             return faulty::run(&self.journal, host, &welcome, streams, fault, stop).await;
@@ -206,6 +211,7 @@ impl Sessions {
         self.shared.set_device_name(welcome.device_name.clone());
         self.remember_revision(welcome.protocol_revision);
         self.rotate_trust(&welcome);
+        self.remember_time(&welcome);
         let invalidated = link.invalidated.clone();
         self.shared.link.send_replace(Some(link));
         let session = active::Active::new(
@@ -220,11 +226,9 @@ impl Sessions {
     }
 
     async fn open(&self) -> Result<(Link, Greeting, handshake::Streams), SessionError> {
-        let trust = match self.identity.ca_pem.as_str() {
-            "" => None,
-            pem => Some(PinnedCa::from_pem(pem, Dates::Ignored).ok_or(SessionError::BadCa)?),
-        };
-        let control_plane = channel::control_plane(&self.identity.server, trust)?;
+        let trust = self.identity.trust()?;
+        let (server, proxies) = (self.servers.current(), &self.config.proxies);
+        let control_plane = channel::control_plane(server, trust, proxies)?;
         let channel::Connected { channel, binding } = channel::connect(&control_plane).await?;
         let mut streams = handshake::dial(channel::client(channel)).await?;
         let journal = &self.journal;
@@ -258,6 +262,26 @@ impl Sessions {
             tracing::error!(
                 error,
                 "cannot save which revision of the protocol was spoken"
+            );
+        }
+    }
+
+    /// Saves the newest instant that the server has told, where certificates count by it. Once a
+    /// day is enough: they live for weeks.
+    fn remember_time(&mut self, welcome: &handshake::Welcome) {
+        const DAY: u64 = 24 * 3600;
+        let Some(webpki) = &mut self.identity.webpki else {
+            return;
+        };
+        if welcome.server_seconds < webpki.since.saturating_add(DAY) {
+            return;
+        }
+        webpki.since = welcome.server_seconds;
+        if let Err(error) = Identity::remember_time(&self.config.state_dir, webpki.since) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "cannot save the newest instant that the server has told"
             );
         }
     }

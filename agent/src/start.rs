@@ -16,6 +16,7 @@ use crate::{
     identity::{DeviceKey, Identity, IdentityError},
     journal::{Journal, JournalError},
     removal::Remover,
+    servers::Servers,
     session::Sessions,
     settings::Settings,
     shared::Shared,
@@ -32,7 +33,7 @@ pub(crate) async fn start(
         "cannot read who this device is",
         || async { Ok(Identity::load(&config.state_dir)?) },
     );
-    let mut identity = match (known.await?, &config.token) {
+    let identity = match (known.await?, &config.token) {
         (None, _) => return Ok(None),
         (Some(Some(identity)), _) => identity,
         (Some(None), None) => anyhow::bail!(
@@ -40,7 +41,7 @@ pub(crate) async fn start(
              from `kernexctl enrollment create`)"
         ),
         (Some(None), Some(token)) => {
-            config.server.as_ref().context(enrollment::NO_SERVER)?;
+            config.servers.first().context(enrollment::NO_SERVER)?;
             let enrol = || crate::enroll(config, token);
             match retry_until_shutdown(config, shutdown, "cannot enrol", enrol).await? {
                 Some(identity) => identity,
@@ -48,9 +49,6 @@ pub(crate) async fn start(
             }
         }
     };
-    if let Some(server) = &config.server {
-        identity.server.clone_from(server);
-    }
     let load = || enrollment::load_key(config);
     let Some(key) =
         retry_until_shutdown(config, shutdown, "cannot read the device key", load).await?
@@ -76,6 +74,7 @@ pub(crate) async fn start(
         }
         let settings = Settings::new(config);
         let mut sessions = Sessions {
+            servers: Servers::new(config, &identity),
             config: config.clone(),
             identity: identity.clone(),
             key: key.clone(),

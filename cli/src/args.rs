@@ -30,6 +30,7 @@ Environment:
   KERNEX_CONTEXT                context to use when --context is not given
   KERNEX_SERVER, KERNEX_TOKEN, KERNEX_CA
                                 server URL, token and CA file, instead of a context
+  https_proxy, no_proxy         proxy to the server, and what needs none; KERNEX_PROXY wins
   NO_COLOR                      no colours";
 
 fn after_help() -> String {
@@ -47,6 +48,16 @@ pub(crate) struct Cli {
     /// Context (server and token) to use
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) context: Option<String>,
+    /// HTTP proxy on the way to the server; an empty one is none [default: `https_proxy` of the
+    /// environment, but for what `no_proxy` names]
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_PROXY",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub(crate) proxy: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -141,7 +152,8 @@ pub(crate) enum ContextCommand {
         /// Server URL, e.g. https://kernex.example:7443
         #[arg(long, value_name = "URL")]
         server: String,
-        /// The server's `ca.pem`; its content is stored
+        /// The server's `ca.pem`; its content is stored. `system` for the authorities that this
+        /// machine trusts, where the server was given a certificate of one of them
         #[arg(long, value_name = "FILE")]
         ca: Option<PathBuf>,
         /// File with the operator token; its content is stored
@@ -188,6 +200,10 @@ pub(crate) enum EnrollmentCommand {
         /// Let one new key take over this device, e.g. after a re-imaged disk
         #[arg(long, value_name = "DEVICE", conflicts_with = "labels")]
         replace: Option<String>,
+        /// Have devices know the server by a certificate of this name from an authority that they
+        /// trust (`--tls-cert` of the server), instead of by the pin of its CA
+        #[arg(long, value_name = "NAME")]
+        webpki: Option<String>,
         #[command(flatten)]
         output: OutputArg,
     },

@@ -7,8 +7,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use kernex_proto::{
-    connect::{AddressError, ControlPlane},
-    trust::{Dates, PinnedCa},
+    connect::{AddressError, ControlPlane, proxy::Proxies},
+    trust::{Dates, PinnedCa, ServerTrust, SystemRoots},
     v1::{
         access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
         configuration_service_client::ConfigurationServiceClient,
@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 
 use self::calls::Calls;
 use crate::{
-    context::Context,
+    context::{Context, SYSTEM_CA, process_env},
     error::{Exit, Failure},
 };
 
@@ -38,16 +38,31 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects; the server has to be there.
+    /// Connects, through the proxy of the environment if there is one; the server has to be there.
+    #[cfg(feature = "dev")]
     pub(crate) async fn connect(context: &Context) -> Result<Self, Failure> {
+        Self::connect_by(context, None).await
+    }
+
+    /// The same by a proxy that was typed.
+    pub(crate) async fn connect_by(
+        context: &Context,
+        proxy: Option<&str>,
+    ) -> Result<Self, Failure> {
         let server = &context.server;
         let trust = match context.ca.as_deref() {
             Some(ca) if server.starts_with("https://") => Some(trusted(ca)?),
             _ => None,
         };
+        let proxies = Proxies::new(proxy, process_env).map_err(|error| {
+            Failure::usage(
+                error.to_string(),
+                "Correct `--proxy`, KERNEX_PROXY or `https_proxy`; `--proxy ''` goes without one.",
+            )
+        })?;
         let unreachable =
             |error: &(dyn std::error::Error + 'static)| Failure::unreachable(server, error);
-        let control_plane = ControlPlane::new(server, trust, CONNECT_TIMEOUT)
+        let control_plane = ControlPlane::verified_by(server, trust, CONNECT_TIMEOUT)
             .map_err(|error| match error {
                 AddressError::NoCa(_) => Failure::usage(
                     format!("the CA of {server} is not known"),
@@ -56,7 +71,8 @@ impl Client {
                 error => unreachable(&error),
             })?
             // Servers ping their callers; this notices a server that disappeared silently.
-            .keepalive(Duration::from_secs(20));
+            .keepalive(Duration::from_secs(20))
+            .through(&proxies);
         let endpoint = control_plane
             .endpoint()
             .user_agent(concat!("kernexctl/", env!("CARGO_PKG_VERSION")))
@@ -118,13 +134,23 @@ impl Client {
 }
 
 /// The CA of a context. Dates of certificates are checked.
-fn trusted(ca: &str) -> Result<Arc<PinnedCa>, Failure> {
-    PinnedCa::from_pem(ca, Dates::Count).ok_or_else(|| {
+fn trusted(ca: &str) -> Result<ServerTrust, Failure> {
+    if ca == SYSTEM_CA {
+        let roots = SystemRoots::load().map_err(|error| {
+            Failure::usage(
+                error.to_string(),
+                "Or take the `ca.pem` of the server's data folder: `kernexctl context add ... --ca FILE`.",
+            )
+        })?;
+        return Ok(Arc::new(roots));
+    }
+    let pinned = PinnedCa::from_pem(ca, Dates::Count).ok_or_else(|| {
         Failure::usage(
             "the CA of the context is not a certificate in PEM",
             "Take a fresh `ca.pem` from the server's data folder.",
         )
-    })
+    })?;
+    Ok(pinned)
 }
 
 /// The id that makes a change safe to repeat.

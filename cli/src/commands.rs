@@ -22,19 +22,20 @@ mod reconnect;
 /// The start of every command that talks to a server.
 pub(crate) struct Session {
     context: Option<String>,
+    proxy: Option<String>,
 }
 
 impl Session {
-    /// With the context of `--context`, if it was given.
-    pub(crate) const fn new(context: Option<String>) -> Self {
-        Self { context }
+    /// With the context of `--context` and the proxy of `--proxy`, where they were given.
+    pub(crate) const fn new(context: Option<String>, proxy: Option<String>) -> Self {
+        Self { context, proxy }
     }
 
     /// Connects to the server of the context.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         let contexts = ConfigFile::locate(&process_env)?.read()?;
         let context = resolve(self.context.as_deref(), &process_env, &contexts)?;
-        Client::connect(&context).await
+        Client::connect_by(&context, self.proxy.as_deref()).await
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Context {
     /// URL, `https://` or, on this machine only, `http://`.
     pub(crate) server: String,
     pub(crate) token: String,
-    /// CA certificate, PEM.
+    /// CA certificate, PEM, or [`SYSTEM_CA`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ca: Option<String>,
     /// Process that runs this server, when `kernexctl dev` made the context.
@@ -214,7 +214,14 @@ fn ca_from_env(env: Env<'_>) -> Result<Option<String>, Failure> {
         .transpose()
 }
 
+/// The CA of a context that trusts what its machine trusts.
+pub(crate) const SYSTEM_CA: &str = "system";
+
+/// The certificates of a file; [`SYSTEM_CA`] is no file.
 pub(crate) fn read_ca(path: &Path) -> Result<String, Failure> {
+    if path == Path::new(SYSTEM_CA) {
+        return Ok(SYSTEM_CA.to_owned());
+    }
     let pem = fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
     if pem.contains("-----BEGIN CERTIFICATE-----") {
         return Ok(pem);

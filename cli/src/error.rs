@@ -6,7 +6,10 @@
 
 use std::{error::Error, fmt, io, path::Path};
 
-use kernex_proto::error::{DOMAIN, LINE, MARK, Reason, chain};
+use kernex_proto::{
+    connect::DialError,
+    error::{DOMAIN, LINE, MARK, Reason, chain},
+};
 use rustls::CertificateError;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -88,6 +91,10 @@ impl Failure {
             Some(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
                 "The server's certificate was not made by the CA of this context: take a fresh `ca.pem` from the server's \
                  data folder and run `kernexctl context add NAME --server URL --ca ca.pem ...` again."
+            }
+            None if is_of_proxy(error) => {
+                "Check `--proxy`, `https_proxy` and `no_proxy`; a user's name and password stand in the proxy's URL, as in \
+                 http://NAME:PASSWORD@HOST:PORT. `--proxy ''` goes without one."
             }
             Some(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -313,6 +320,13 @@ fn by_code(code: Code) -> (Exit, &'static str) {
         ),
         Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss => by_reason(Reason::Internal),
     }
+}
+
+/// Whether a proxy is among the causes.
+fn is_of_proxy(error: &(dyn Error + 'static)) -> bool {
+    let dial = error.downcast_ref::<DialError>();
+    dial.is_some_and(|dial| matches!(dial, DialError::Proxy(..)))
+        || error.source().is_some_and(is_of_proxy)
 }
 
 /// Why TLS refused the server's certificate, when that is among the causes.

@@ -59,8 +59,23 @@ async fn traced(cli: Cli) -> Result<(), Failure> {
     if let Err(error) = &telemetry {
         output::print_note(&format!("warning: no traces: {error}"));
     }
-    let span = tracing::info_span!("kernexctl", otel.name = cli.command.title());
-    let result = Box::pin(run(cli)).instrument(span).await;
+    let span = tracing::info_span!(
+        "kernexctl",
+        otel.name = cli.command.title(),
+        otel.status_code = tracing::field::Empty,
+        otel.status_description = tracing::field::Empty,
+        process.exit.code = tracing::field::Empty,
+    );
+    let result = Box::pin(run(cli)).instrument(span.clone()).await;
+    let code = result
+        .as_ref()
+        .map_or_else(|failure| failure.exit.code(), |()| 0);
+    span.record("process.exit.code", code);
+    if let Err(failure) = &result {
+        span.record("otel.status_code", "ERROR");
+        span.record("otel.status_description", failure.message.as_str());
+    }
+    drop(span);
     if let Ok(guard) = telemetry {
         guard.shutdown().await;
     }
@@ -68,7 +83,7 @@ async fn traced(cli: Cli) -> Result<(), Failure> {
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
-    let session = Session::new(cli.context);
+    let session = Session::new(cli.context, cli.proxy);
     match cli.command {
         Command::Context(command) => commands::context::run(command),
         Command::Enrollment(command) => commands::enrollment::run(&session, command).await,

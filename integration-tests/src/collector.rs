@@ -1,6 +1,7 @@
 //! An OpenTelemetry collector on loopback that keeps every span it is sent.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
 };
@@ -24,7 +25,27 @@ use tonic::{Request, Response, Status, transport::Server};
 pub struct ReceivedSpan {
     /// `service.name` of the program.
     pub service: String,
+    /// All that the program says of itself.
+    pub resource: BTreeMap<String, String>,
     pub span: Span,
+}
+
+impl ReceivedSpan {
+    /// An attribute as text; none when the span has none of that name.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<String> {
+        let found = self.span.attributes.iter().find(|it| it.key == name)?;
+        text(found.value.as_ref()?.value.as_ref()?)
+    }
+}
+
+fn text(value: &any_value::Value) -> Option<String> {
+    match value {
+        any_value::Value::StringValue(text) => Some(text.clone()),
+        any_value::Value::IntValue(number) => Some(number.to_string()),
+        any_value::Value::BoolValue(is_set) => Some(is_set.to_string()),
+        _ => None,
+    }
 }
 
 type Spans = Arc<Mutex<Vec<ReceivedSpan>>>;
@@ -89,18 +110,18 @@ impl TraceService for Receiver {
                 .resource
                 .map(|it| it.attributes)
                 .unwrap_or_default();
-            let name = attributes.into_iter().find(|it| it.key == "service.name");
-            let name = name.and_then(|it| it.value).and_then(|it| it.value);
-            let service = match name {
-                Some(any_value::Value::StringValue(text)) => text,
-                _ => String::new(),
-            };
+            let attributes = attributes.into_iter();
+            let known: BTreeMap<String, String> = attributes
+                .filter_map(|it| Some((it.key, text(&it.value?.value?)?)))
+                .collect();
+            let service = known.get("service.name").cloned().unwrap_or_default();
             let spans = resource
                 .scope_spans
                 .into_iter()
                 .flat_map(|scope| scope.spans);
             kept.extend(spans.map(|span| ReceivedSpan {
                 service: service.clone(),
+                resource: known.clone(),
                 span,
             }));
         }

@@ -153,6 +153,7 @@ impl FakeServer {
             id: TokenId::generate(),
             cluster: self.shared.cluster,
             ca_pin: self.pin,
+            webpki: None,
             secret: [7; 32],
         };
         token.to_text()

@@ -6,15 +6,16 @@
 //! [`ctl::Ctl`] runs `kernexctl`. What no well-behaved program would do is done from here:
 //! [`raw_agent`] is an agent that can say anything, [`fake_server`] a server that can send
 //! anything, [`fleet`] ten thousand light agents in one process, [`proxy`] a network that can be
-//! cut, [`interceptor`] somebody in between who has the CA's key, [`bundle`] makes archives no
-//! honest tool makes. Tests wait for conditions ([`wait`]), never for time, and each runs on both
-//! databases ([`both_databases`]).
+//! cut, [`connect_proxy`] a site's only way out, [`interceptor`] somebody in between who has the
+//! CA's key, [`bundle`] makes archives no honest tool makes. Tests wait for conditions ([`wait`]),
+//! never for time, and each runs on both databases ([`both_databases`]).
 
 pub mod agent;
 pub mod binaries;
 pub mod bundle;
 pub mod chaos;
 pub mod collector;
+pub mod connect_proxy;
 pub mod ctl;
 pub mod database;
 pub mod disk_image;

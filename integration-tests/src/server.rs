@@ -312,7 +312,9 @@ fn command_of(program: &Path, verb: &str) -> Command {
 pub fn clear_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if text.starts_with("KERNEX") || text.starts_with("OTEL_") || text == "RUST_LOG" {
+        let is_proxy = text.to_ascii_lowercase().ends_with("_proxy");
+        if text.starts_with("KERNEX") || text.starts_with("OTEL_") || text == "RUST_LOG" || is_proxy
+        {
             command.env_remove(&name);
         }
     }

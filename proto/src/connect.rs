@@ -8,7 +8,10 @@
 use std::{error::Error, fmt, future::ready, io, sync::Arc, time::Duration};
 
 use http::Uri;
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use hyper_util::{
+    client::legacy::connect::{HttpConnector, proxy::Tunnel},
+    rt::TokioIo,
+};
 use rustls::{ClientConfig, client::Resumption, crypto::aws_lc_rs, version::TLS13};
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
@@ -17,7 +20,13 @@ use tokio_util::either::Either;
 use tonic::transport::{Channel, Endpoint};
 use tower::{ServiceExt as _, service_fn};
 
-use crate::{handshake::ChannelBinding, trust::PinnedCa};
+use self::proxy::{Proxies, Proxy};
+use crate::{
+    handshake::ChannelBinding,
+    trust::{PinnedCa, ServerTrust},
+};
+
+pub mod proxy;
 
 const HTTP2: &[u8] = b"h2";
 
@@ -47,6 +56,9 @@ pub enum DialError {
     /// The TCP connection failed.
     #[error("TCP failed")]
     Tcp(#[source] Box<dyn Error + Send + Sync>),
+    /// The proxy on the way did not lead there.
+    #[error("the proxy {0} does not lead there")]
+    Proxy(String, #[source] Box<dyn Error + Send + Sync>),
     /// It would be plaintext over a network.
     #[error(
         "`{0}` is not this machine, and plaintext (http://) is for loopback addresses only; use https://"
@@ -72,6 +84,7 @@ pub struct ControlPlane {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     limit: Duration,
     keepalive: Option<Duration>,
+    proxy: Option<Proxy>,
 }
 
 impl fmt::Debug for ControlPlane {
@@ -95,6 +108,15 @@ impl ControlPlane {
     pub fn new(
         address: &str,
         trust: Option<Arc<PinnedCa>>,
+        limit: Duration,
+    ) -> Result<Self, AddressError> {
+        Self::verified_by(address, trust.map(|trust| trust as _), limit)
+    }
+
+    /// The same with another way to know a server.
+    pub fn verified_by(
+        address: &str,
+        trust: Option<ServerTrust>,
         limit: Duration,
     ) -> Result<Self, AddressError> {
         let malformed = || AddressError::Malformed(address.to_owned());
@@ -123,7 +145,16 @@ impl ControlPlane {
             tls,
             limit,
             keepalive: None,
+            proxy: None,
         })
+    }
+
+    /// Goes through the proxy that these rules put on the way, if there is one. Plaintext never
+    /// does: it is for this machine.
+    #[must_use]
+    pub fn through(mut self, proxies: &Proxies) -> Self {
+        self.proxy = proxies.on_the_way_to(&self.origin);
+        self
     }
 
     /// After this much silence, asks the other machine whether it is still there.
@@ -164,11 +195,14 @@ impl ControlPlane {
         http.set_nodelay(true);
         http.set_keepalive(self.keepalive);
         http.set_connect_timeout(Some(self.limit));
-        let stream = http
-            .oneshot(self.origin.clone())
-            .await
-            .map_err(|error| DialError::Tcp(error.into()))?
-            .into_inner();
+        let stream = match &self.proxy {
+            None => http
+                .oneshot(self.origin.clone())
+                .await
+                .map_err(|error| DialError::Tcp(error.into()))?,
+            Some(proxy) => self.tunnel(http, proxy).await?,
+        };
+        let stream = stream.into_inner();
         let stream = tls
             .connect(name.clone(), stream)
             .await
@@ -184,6 +218,21 @@ impl ControlPlane {
             io: Either::Right(stream),
             binding: ChannelBinding::exported(exported),
         })
+    }
+
+    /// A connection that a proxy has joined with one to the control plane. The name is looked up by
+    /// the proxy.
+    async fn tunnel(
+        &self,
+        http: HttpConnector,
+        proxy: &Proxy,
+    ) -> Result<TokioIo<TcpStream>, DialError> {
+        let mut tunnel = Tunnel::new(proxy.uri(), http);
+        if let Some(authorization) = proxy.authorization() {
+            tunnel = tunnel.with_auth(authorization);
+        }
+        let joined = tunnel.oneshot(self.origin.clone()).await;
+        joined.map_err(|error| DialError::Proxy(proxy.shown(), error.into()))
     }
 
     /// Plaintext: only addresses of this machine are tried, whatever the name resolves to.
@@ -240,7 +289,7 @@ impl Connection {
     }
 }
 
-fn tls13(trust: Arc<PinnedCa>) -> Result<ClientConfig, rustls::Error> {
+fn tls13(trust: ServerTrust) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?

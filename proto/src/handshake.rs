@@ -21,6 +21,14 @@ pub const NONCE_LEN: usize = 32;
 /// Modulus size of a device key, in bits.
 pub const DEVICE_KEY_BITS: usize = 4096;
 
+/// What a peer that pins the server's CA names among the authorities it accepts (RFC 8446, 4.2.4):
+/// the subject `CN=Kernex CA`, DER. A server that was given a certificate of another authority
+/// shows such a peer the one of its own CA.
+pub const CA_HINT: &[u8] = &[
+    0x30, 0x14, 0x31, 0x12, 0x30, 0x10, 0x06, 0x03, 0x55, 0x04, 0x03, 0x0c, 0x09, b'K', b'e', b'r',
+    b'n', b'e', b'x', b' ', b'C', b'A',
+];
+
 const ENROLL_PURPOSE: &[u8] = b"kernex.v1.enroll";
 const SESSION_PURPOSE: &[u8] = b"kernex.v2.session";
 const SESSION_PURPOSE_V1: &[u8] = b"kernex.v1.session";
@@ -238,7 +246,21 @@ fn transcript(fields: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// The one string an agent needs: `kxe1.<token id>.<cluster id>.<CA pin>.<secret>`.
+/// A server that agents know by a certificate of an authority of their own machine, instead of by
+/// the pin of its CA. Only whoever holds an enrolment token can say so, in its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebPki {
+    /// The name that the certificate has to have.
+    pub name: String,
+    /// When that was said, in seconds since 1970: certificates that were over then are refused.
+    pub since: u64,
+}
+
+/// What follows an enrolment token in its text, before the name and the instant of [`WebPki`].
+const WEBPKI: &str = "webpki";
+
+/// The one string an agent needs: `kxe1.<token id>.<cluster id>.<CA pin>.<secret>`, and for
+/// [`WebPki`] `.webpki.<name>.<seconds>` behind it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EnrollmentToken {
     /// The token.
@@ -250,6 +272,8 @@ pub struct EnrollmentToken {
     pub ca_pin: Digest,
     /// 32 random bytes.
     pub secret: [u8; 32],
+    /// How else the server is known.
+    pub webpki: Option<WebPki>,
 }
 
 /// Secrets do not belong in logs.
@@ -259,6 +283,7 @@ impl fmt::Debug for EnrollmentToken {
             .field("id", &self.id)
             .field("cluster", &self.cluster)
             .field("ca_pin", &self.ca_pin)
+            .field("webpki", &self.webpki)
             .finish_non_exhaustive()
     }
 }
@@ -267,13 +292,18 @@ impl EnrollmentToken {
     /// The text handed to an operator, once.
     #[must_use]
     pub fn to_text(&self) -> String {
-        format!(
+        let mut text = format!(
             "kxe1.{}.{}.{}.{}",
             URL_SAFE_NO_PAD.encode(self.id.0.as_bytes()),
             URL_SAFE_NO_PAD.encode(self.cluster.0.as_bytes()),
             URL_SAFE_NO_PAD.encode(self.ca_pin.0),
             URL_SAFE_NO_PAD.encode(self.secret),
-        )
+        );
+        if let Some(WebPki { name, since }) = &self.webpki {
+            let name = URL_SAFE_NO_PAD.encode(name);
+            text.push_str(&format!(".{WEBPKI}.{name}.{since}"));
+        }
+        text
     }
 }
 
@@ -295,12 +325,30 @@ impl FromStr for EnrollmentToken {
             cluster: ClusterId(uuid::Uuid::from_bytes(field(parts.next())?)),
             ca_pin: Digest(field(parts.next())?),
             secret: field(parts.next())?,
+            webpki: match parts.next() {
+                None => None,
+                Some(WEBPKI) => Some(webpki(parts.next(), parts.next())?),
+                Some(_) => return Err(InvalidEnrollmentToken),
+            },
         };
         if parts.next().is_some() {
             return Err(InvalidEnrollmentToken);
         }
         Ok(token)
     }
+}
+
+fn webpki(name: Option<&str>, since: Option<&str>) -> Result<WebPki, InvalidEnrollmentToken> {
+    let name = name.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok());
+    let name = name.and_then(|bytes| String::from_utf8(bytes).ok());
+    Ok(WebPki {
+        name: name
+            .filter(|name| !name.is_empty() && name.len() <= 253)
+            .ok_or(InvalidEnrollmentToken)?,
+        since: since
+            .and_then(|text| text.parse().ok())
+            .ok_or(InvalidEnrollmentToken)?,
+    })
 }
 
 fn field<const N: usize>(part: Option<&str>) -> Result<[u8; N], InvalidEnrollmentToken> {
@@ -325,12 +373,13 @@ mod tests {
         }
 
         #[test]
-        fn tokens_survive_their_text(id in any::<[u8; 16]>(), cluster in any::<[u8; 16]>(), pin in any::<[u8; 32]>(), secret in any::<[u8; 32]>()) {
+        fn tokens_survive_their_text(id in any::<[u8; 16]>(), cluster in any::<[u8; 16]>(), pin in any::<[u8; 32]>(), secret in any::<[u8; 32]>(), name in prop::option::of("[a-z.]{1,40}"), since in any::<u64>()) {
             let token = EnrollmentToken {
                 id: TokenId(uuid::Uuid::from_bytes(id)),
                 cluster: ClusterId(uuid::Uuid::from_bytes(cluster)),
                 ca_pin: Digest(pin),
                 secret,
+                webpki: name.map(|name| WebPki { name, since }),
             };
             prop_assert_eq!(token.to_text().parse(), Ok(token));
         }

@@ -26,6 +26,7 @@ pub mod telemetry;
 #[cfg(feature = "connect")]
 pub mod trust;
 pub mod units;
+pub mod words;
 
 /// Messages, clients and servers of package `kernex.v1`.
 #[expect(clippy::doc_markdown, reason = "generated code")]

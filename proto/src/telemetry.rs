@@ -6,15 +6,22 @@
 //! cost. The other `OTEL_*` variables mean what the OpenTelemetry specification says.
 
 mod context;
+mod exporter;
+mod lines;
 
-use std::{env, io::IsTerminal as _, sync::Arc, time::Duration};
+use std::{
+    env,
+    io::{IsTerminal as _, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
-use tracing::{Level, Subscriber};
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::{Dispatch, Level, Subscriber, dispatcher};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, filter::filter_fn, fmt, layer::SubscriberExt as _,
-    registry::LookupSpan, reload, util::SubscriberInitExt as _,
+    EnvFilter, Layer, Registry, filter::filter_fn, layer::SubscriberExt as _, registry::LookupSpan,
+    reload, util::SubscriberInitExt as _,
 };
 
 pub use self::context::{current_traceparent, extract, inject, set_parent};
@@ -53,6 +60,31 @@ pub enum TelemetryError {
     /// Logs are set up already.
     #[error("logs are set up already")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
+}
+
+/// A status code as traces, logs and metrics spell it, such as `NOT_FOUND`.
+#[must_use]
+pub const fn code_name(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
 }
 
 /// Keeps the exporter; call [`shutdown`](Self::shutdown) last, or the latest spans are lost.
@@ -138,18 +170,23 @@ pub fn init(
         set: Arc::new(move |filter| handle.reload(filter).is_ok()),
     };
     let provider = if wanted(set) {
-        Some(provider(service)?)
+        Some(exporter::provider(service)?)
     } else {
         None
     };
     let traces = provider
         .as_ref()
         .map(|provider| trace_layer(provider, service));
+    let exporting = lines::Exporting::default();
+    let lines = log_layer(format, Arc::clone(&exporting));
     Registry::default()
         .with(traces)
-        .with(log_layer(format).with_filter(filter))
+        .with(lines.with_filter(filter))
         .try_init()
         .map_err(TelemetryError::Twice)?;
+    if provider.is_some() {
+        let _ = exporting.set(dispatcher::get_default(Dispatch::downgrade));
+    }
     Ok(TelemetryGuard {
         provider,
         log_filter,
@@ -177,25 +214,6 @@ fn wanted(set: impl Fn(&str) -> Option<String>) -> bool {
     endpoint.is_some() && !disabled
 }
 
-fn provider(service: &'static str) -> Result<SdkTracerProvider, TelemetryError> {
-    if tokio::runtime::Handle::try_current().is_err() {
-        return Err(TelemetryError::NoRuntime);
-    }
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
-        .with_tonic()
-        .build()
-        .map_err(TelemetryError::Exporter)?;
-    let resource = Resource::builder();
-    let resource = match set("OTEL_SERVICE_NAME") {
-        Some(name) => resource.with_service_name(name),
-        None => resource.with_service_name(service),
-    };
-    Ok(SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
-        .with_resource(resource.build())
-        .build())
-}
-
 /// Spans of Kernex only: those of the transport would trace the exporter exporting.
 fn trace_layer<S>(provider: &SdkTracerProvider, service: &'static str) -> impl Layer<S> + use<S>
 where
@@ -203,6 +221,12 @@ where
 {
     tracing_opentelemetry::layer()
         .with_tracer(provider.tracer(service))
+        // Where in the code, on which thread and how busy: for a profiler, not for a trace.
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_target(false)
+        .with_level(false)
         .with_filter(
             filter_fn(|metadata| {
                 metadata.target().starts_with("kernex") && *metadata.level() <= Level::INFO
@@ -211,22 +235,15 @@ where
         )
 }
 
-fn log_layer<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+fn log_layer<S>(format: LogFormat, exporting: lines::Exporting) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let layer = fmt::layer().with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => {
-            let colours = std::io::stderr().is_terminal() && set("NO_COLOR").is_none();
-            layer.with_ansi(colours).boxed()
-        }
-        LogFormat::Json => layer
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .boxed(),
-    }
+    let colours = std::io::stderr().is_terminal() && set("NO_COLOR").is_none();
+    lines::Lines::new(format, colours, exporting, |line: &str| {
+        // With nobody to read it, a line is lost.
+        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    })
 }
 
 #[cfg(test)]

@@ -8,18 +8,23 @@
 
 use std::sync::Arc;
 
+pub use self::system::{SystemRoots, SystemRootsError};
 use parking_lot::Mutex;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rustls::{
-    CertificateError, DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
+    SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls13_signature},
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert, spki_for_anchor};
 
-use crate::ids::Digest;
+use crate::{handshake::CA_HINT, ids::Digest};
+
+/// A way to know a server by its certificate.
+pub type ServerTrust = Arc<dyn ServerCertVerifier>;
 
 /// The purpose `serverAuth`, 1.3.6.1.5.5.7.3.1, as certificates carry it.
 const SERVER_AUTH: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
@@ -48,6 +53,8 @@ pub struct PinnedCa {
     trust: Trust,
     dates: Dates,
     algorithms: WebPkiSupportedAlgorithms,
+    /// Told to the server, which may have another certificate for peers that do not pin its CA.
+    hint: [DistinguishedName; 1],
 }
 
 impl PinnedCa {
@@ -70,6 +77,7 @@ impl PinnedCa {
             trust,
             dates,
             algorithms: aws_lc_rs::default_provider().signature_verification_algorithms,
+            hint: [CA_HINT.to_vec().into()],
         })
     }
 
@@ -164,6 +172,10 @@ impl ServerCertVerifier for PinnedCa {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        Some(&self.hint)
+    }
 }
 
 /// Whether one of the CA certificates of `trusted_pem` signed `bundle_pem`, which is to replace
@@ -227,5 +239,6 @@ fn bad_certificate(err: webpki::Error) -> Error {
     })
 }
 
+mod system;
 #[cfg(test)]
 mod tests;

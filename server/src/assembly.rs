@@ -22,7 +22,7 @@ use crate::{
         auth::{AuthLayer, Authenticator},
         connections::{Connections, Router, StrangerLimits, Strangers},
         listener::{self, Acceptance},
-        monitor::Monitor,
+        monitor::{Look, Monitor},
         observe::TraceLayer,
     },
     lifecycle::Tasks,
@@ -130,7 +130,7 @@ impl Assembly {
         parts.start("feed", Arc::clone(&api.feed).run(self.soft.clone()));
         let service = ServiceBuilder::new()
             .map_response(Measured::wrap)
-            .layer(TraceLayer)
+            .layer(TraceLayer::new(Arc::clone(&self.metrics)))
             .layer(AuthLayer(api.authenticator.clone()))
             .layer(answers)
             .service(Router::new(api::agents(api), routes));
@@ -191,10 +191,9 @@ impl Assembly {
         if !self.foundation.store.is_alone() {
             parts.start("revocations", upkeep::revocations(store(), heard, last()));
         }
-        let metrics = Arc::clone(&self.metrics);
         parts.start(
             "expiry",
-            upkeep::expiry(store(), registry(), wake_ups(), metrics, soft()),
+            upkeep::expiry(store(), registry(), wake_ups(), soft()),
         );
         parts.start("checkpoints", upkeep::checkpoints(store(), last()));
         parts.start(
@@ -220,14 +219,16 @@ impl Assembly {
     }
 
     fn monitor(&self, recorder: Recorder) -> Monitor {
-        Monitor::new(
-            Arc::clone(&self.metrics),
-            self.foundation.store.clone(),
-            Arc::clone(&self.registry),
-            Arc::clone(&self.wake_ups),
+        let look = Look {
+            metrics: Arc::clone(&self.metrics),
+            store: self.foundation.store.clone(),
+            registry: Arc::clone(&self.registry),
+            wake_ups: Arc::clone(&self.wake_ups),
             recorder,
-            self.soft.clone(),
-        )
+            blobs: self.foundation.blobs.clone(),
+            identity: self.foundation.identity.clone(),
+        };
+        Monitor::new(look, self.soft.clone())
     }
 
     fn sessions(

@@ -64,6 +64,15 @@ pub enum BlobError {
     Store(#[source] object_store::Error),
 }
 
+/// A disk, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// What this user may still write.
+    pub free: u64,
+    /// All of it.
+    pub size: u64,
+}
+
 /// Where blobs are. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Blobs(Arc<BlobFolder>);
@@ -99,6 +108,17 @@ impl Blobs {
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.0.folder.is_some()
+    }
+
+    /// The disk that bundles are on; none where they are not files here, or it cannot be seen.
+    /// Blocks.
+    #[must_use]
+    pub fn disk(&self) -> Option<Disk> {
+        let seen = rustix::fs::statvfs(self.0.folder.as_ref()?).ok()?;
+        Some(Disk {
+            free: seen.f_bavail.saturating_mul(seen.f_frsize),
+            size: seen.f_blocks.saturating_mul(seen.f_frsize),
+        })
     }
 
     pub async fn begin(&self) -> Result<BlobWriter, BlobError> {

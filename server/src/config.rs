@@ -15,7 +15,11 @@ use ipnet::IpNet;
 use kernex_proto::{PROTOCOL_REVISION, telemetry::LogFormat, units::size};
 
 use self::{units::duration, values::Values};
-use crate::{domain::penalty, edge::answers::AnswerLimits, store::Retention};
+use crate::{
+    domain::penalty,
+    edge::{answers::AnswerLimits, tls::GivenFiles},
+    store::Retention,
+};
 
 /// Largest bundle when nothing else is said: 4 GiB.
 pub const DEFAULT_MAX_BUNDLE_SIZE: u64 = 4 << 30;
@@ -104,6 +108,9 @@ pub enum ConfigError {
         /// What is expected.
         why: String,
     },
+    /// A certificate without its key, or the other way round, or with --plaintext.
+    #[error("--tls-cert and --tls-key belong together, and --plaintext needs neither")]
+    HalfCertificate,
     /// Plaintext beyond this machine.
     #[error("--plaintext is allowed on a loopback address only, and {0} is not one")]
     PlaintextInPublic(SocketAddr),
@@ -152,12 +159,28 @@ pub struct NetworkConfig {
     pub metrics_listen: Option<SocketAddr>,
     /// Further names for the certificate.
     pub public_addresses: Vec<String>,
+    /// A certificate that somebody else made.
+    pub tls: Option<GivenFiles>,
     /// Serve without TLS.
     pub plaintext: bool,
     /// Proxies whose word about the caller's address is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether the schema is told to everybody.
     pub open_reflection: bool,
+}
+
+impl NetworkConfig {
+    /// Names of this server beyond those of its machine: what it was told, and the address it
+    /// listens on when that is a single one.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let mut names = self.public_addresses.clone();
+        let listen = self.listen.ip();
+        if !listen.is_unspecified() {
+            names.push(listen.to_canonical().to_string());
+        }
+        names
+    }
 }
 
 /// Limits of connections on which nothing has authenticated.
@@ -183,6 +206,7 @@ impl Config {
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
                 metrics_listen: None,
                 public_addresses: Vec::new(),
+                tls: None,
                 plaintext: false,
                 trusted_proxies: Vec::new(),
                 open_reflection: false,
@@ -369,6 +393,13 @@ impl Config {
             config.min_protocol = revision;
         }
         config.network.plaintext = values.plaintext;
+        config.network.tls = match (values.tls_cert, values.tls_key) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) if !values.plaintext => {
+                Some(GivenFiles { certificate, key })
+            }
+            _ => return Err(ConfigError::HalfCertificate),
+        };
         if config.network.plaintext && !config.network.listen.ip().is_loopback() {
             return Err(ConfigError::PlaintextInPublic(config.network.listen));
         }

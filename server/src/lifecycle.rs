@@ -39,15 +39,15 @@ impl Shutdown {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         for token in [&self.soft, &self.hard] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            let signal = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
             if token.is_cancelled() {
                 // Somebody else asked already, so this signal is the second one.
                 self.hard.cancel();
             }
-            tracing::info!("signal received");
+            tracing::info!(signal, "signal received");
             token.cancel();
         }
         Ok(())

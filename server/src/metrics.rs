@@ -6,21 +6,40 @@
 //! alerts work before the first event.
 
 mod instruments;
+mod labels;
+mod process;
+mod rpc;
 
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram, info::Info},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
 
-pub use self::instruments::{GaugeGuard, Labelled, observe, set};
-use self::instruments::{seconds, sizes};
-use crate::domain::rollout::DeploymentState;
+pub use self::{
+    instruments::{Counters, GaugeGuard, Labelled, observe, set},
+    labels::{CERTIFICATES, TOKEN_ENDS},
+    rpc::RpcMetrics,
+};
+use self::{
+    instruments::{seconds, sizes},
+    labels::{
+        CONNECTION_RESULTS, DEVICE_LIMITS, ENDED_WITHOUT_REASON, HANDSHAKE_RESULTS, REFUSAL_REASONS,
+    },
+    process::ProcessFigures,
+};
+use crate::domain::{
+    attempt::FailureReason,
+    device::DeviceStatus,
+    rollout::{DeploymentResult, DeploymentState},
+};
 
 /// Every figure. One for the whole server, shared by its parts.
 #[derive(Debug)]
 pub struct Metrics {
     /// What happens on connections.
     pub edge: EdgeMetrics,
+    /// Calls by method.
+    pub rpc: RpcMetrics,
     /// Session handshakes by result: `opened`, or why not.
     pub handshakes: Labelled<Counter>,
     /// Sessions that are open now; read at a scrape.
@@ -37,10 +56,22 @@ pub struct Metrics {
     pub session_flush: Histogram,
     /// Deployments by state; read at a scrape.
     pub deployments: Labelled<Gauge>,
+    /// Devices by status; read at a scrape.
+    pub devices: Labelled<Gauge>,
+    /// Devices by the version of their agent, of which agents say what they like: few versions are
+    /// named, and the rest are together. Read at a scrape.
+    pub agents: Family<[(&'static str, String); 1], Gauge>,
     /// Devices that run something else than their last outcome said; read at a scrape.
     pub drifted: Gauge,
-    /// Attempts that ended at their deadline.
-    pub expired: Counter,
+    /// Operator tokens by when they end; read at a scrape.
+    pub operator_tokens: Labelled<Gauge>,
+    /// When certificates end, in seconds since 1970, by [`CERTIFICATES`]; 0 for one that is not
+    /// there. Read at a scrape.
+    pub certificates: Labelled<Gauge>,
+    /// The disk of the bundle store, in bytes; read at a scrape.
+    pub bundle_store: Labelled<Gauge>,
+    /// Connections to the database by pool and by what they do; read at a scrape.
+    pub pool: Family<[(&'static str, &'static str); 2], Gauge>,
     /// What devices said beyond their limits, by [`DEVICE_LIMITS`].
     pub device_limits: Labelled<Counter>,
     /// What the store does.
@@ -90,6 +121,7 @@ impl Metrics {
     pub fn new(store: Transactions) -> Self {
         Self {
             edge: EdgeMetrics::new(),
+            rpc: RpcMetrics::new(),
             handshakes: Labelled::new("result", HANDSHAKE_RESULTS),
             sessions: Gauge::default(),
             push: seconds(),
@@ -101,8 +133,16 @@ impl Metrics {
                 "state",
                 DeploymentState::ALL.iter().map(|state| state.as_str()),
             ),
+            devices: Labelled::new(
+                "status",
+                DeviceStatus::ALL.iter().map(|status| status.as_str()),
+            ),
+            agents: Family::default(),
             drifted: Gauge::default(),
-            expired: Counter::default(),
+            operator_tokens: Labelled::new("ends", TOKEN_ENDS),
+            certificates: Labelled::new("certificate", CERTIFICATES),
+            bundle_store: Labelled::new("kind", ["bundles", "free", "size"]),
+            pool: Family::default(),
             device_limits: store.device_limits.clone(),
             store,
         }
@@ -111,7 +151,9 @@ impl Metrics {
     /// The names, as they are scraped. Counters are shown with `_total`.
     #[must_use]
     pub fn registry(&self) -> Registry {
-        let mut registry = Registry::with_prefix("kernex");
+        let mut all = Registry::default();
+        all.register_collector(Box::new(ProcessFigures));
+        let registry = all.sub_registry_with_prefix("kernex");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program", build);
         registry.register(
@@ -187,11 +229,34 @@ impl Metrics {
             "Devices that run something else than their last outcome said",
             self.drifted.clone(),
         );
+        registry.register("devices", "Devices by status", self.devices.0.clone());
         registry.register(
-            "attempts_expired",
-            "Attempts that ended at their deadline",
-            self.expired.clone(),
+            "agents",
+            "Devices by the version of their agent; beyond the most frequent ones they are together",
+            self.agents.clone(),
         );
+        registry.register(
+            "operator_tokens",
+            "Operator tokens that work, by when they end: within a week, or later",
+            self.operator_tokens.0.clone(),
+        );
+        registry.register(
+            "certificate_expiry_timestamp_seconds",
+            "When certificates end, in seconds since 1970; 0 where there is none",
+            self.certificates.0.clone(),
+        );
+        registry.register_with_unit(
+            "bundle_store",
+            "The disk of the bundle store: what bundles take, what is free, and its size",
+            Unit::Bytes,
+            self.bundle_store.0.clone(),
+        );
+        registry.register(
+            "store_connections",
+            "Connections to the database, by pool and by what they do",
+            self.pool.clone(),
+        );
+        self.rpc.register(registry);
         registry.register(
             "slow_readers",
             "Readers that took nothing of an answer, by what was ended: their stream, or their connection",
@@ -207,64 +272,10 @@ impl Metrics {
             "What devices said beyond their limits: messages heard later, progress dropped, releases of heartbeats not looked at, obstacles of plans dropped, events held back, older reports of unknown attempts dropped",
             self.device_limits.0.clone(),
         );
-        self.store.register(&mut registry);
-        registry
+        self.store.register(registry);
+        all
     }
 }
-
-/// What can become of a connection before something on it has authenticated: TLS done, refused or
-/// too slow, no descriptor for it, no header from a trusted proxy; or it was closed as a stranger.
-const CONNECTION_RESULTS: [&str; 8] = [
-    "accepted",
-    "refused",
-    "timed_out",
-    "failed",
-    "proxy_header",
-    "unproven",
-    "crowded",
-    "evicted",
-];
-
-/// Why a stranger was refused.
-const REFUSAL_REASONS: [&str; 12] = [
-    "unauthenticated",
-    "unknown_method",
-    "busy",
-    "too_slow",
-    "too_long",
-    "malformed",
-    "hello",
-    "other",
-    "proxy_header",
-    "unproven",
-    "crowded",
-    "evicted",
-];
-
-/// What can become of a session handshake.
-const HANDSHAKE_RESULTS: [&str; 11] = [
-    "opened",
-    "malformed",
-    "unauthenticated",
-    "protocol_too_old",
-    "protocol_downgraded",
-    "revoked",
-    "too_slow",
-    "overloaded",
-    "draining",
-    "gone",
-    "store",
-];
-
-/// What a device may do only so much of.
-const DEVICE_LIMITS: [&str; 6] = [
-    "messages",
-    "progress",
-    "releases",
-    "obstacles",
-    "events",
-    "unknown_reports",
-];
 
 /// What the store counts about its transactions.
 #[derive(Debug, Clone)]
@@ -275,6 +286,10 @@ pub struct Transactions {
     pub took: Histogram,
     /// What devices said beyond their limits.
     pub device_limits: Labelled<Counter>,
+    /// Attempts that were closed on this replica, by how and, for failed ones, why.
+    pub attempts_ended: Counters<2>,
+    /// Deployments that finished on this replica, by result.
+    pub deployments_finished: Counters<1>,
 }
 
 impl Default for Transactions {
@@ -283,6 +298,17 @@ impl Default for Transactions {
             ended: Labelled::new("result", ["committed", "rolled_back", "retried"]),
             took: seconds(),
             device_limits: Labelled::new("limit", DEVICE_LIMITS),
+            attempts_ended: Counters::new(
+                ["result", "reason"],
+                FailureReason::ALL
+                    .iter()
+                    .map(|reason| ["failed", reason.as_str()])
+                    .chain(ENDED_WITHOUT_REASON.map(|result| [result, ""])),
+            ),
+            deployments_finished: Counters::new(
+                ["result"],
+                DeploymentResult::ALL.iter().map(|result| [result.as_str()]),
+            ),
         }
     }
 }
@@ -293,6 +319,16 @@ impl Transactions {
             "transactions",
             "Transactions by how they ended; a retried one counts again",
             self.ended.0.clone(),
+        );
+        registry.register(
+            "attempts",
+            "Attempts that were closed on this replica, by result and, for failed ones, reason",
+            self.attempts_ended.family.clone(),
+        );
+        registry.register(
+            "deployments_finished",
+            "Deployments that finished on this replica, by result",
+            self.deployments_finished.family.clone(),
         );
         registry.register_with_unit(
             "transaction",
@@ -321,6 +357,12 @@ mod tests {
             "kernex_queue{queue=\"reports\"} 0",
             "kernex_deployments{state=\"awaiting_approval\"} 0",
             "kernex_devices_drifted 0",
+            "kernex_devices{status=\"offline\"} 0",
+            "kernex_attempts_total{result=\"failed\",reason=\"script_failed\"} 0",
+            "kernex_attempts_total{result=\"succeeded\",reason=\"\"} 0",
+            "kernex_deployments_finished_total{result=\"failed\"} 0",
+            "kernex_certificate_expiry_timestamp_seconds{certificate=\"server\"} 0",
+            "process_open_fds ",
             "kernex_push_latency_seconds_count 0",
             "kernex_bundle_bytes_total{direction=\"down\"} 0",
             "kernex_transactions_total{result=\"committed\"} 0",

@@ -196,7 +196,7 @@ impl Sessions {
             };
             match decide_for(session, wake) {
                 Decision::Ignore(what) => {
-                    span.in_scope(|| tracing::debug!(what, "message ignored"));
+                    span.in_scope(|| tracing::debug!(why = what, "message ignored"));
                 }
                 Decision::Reply(replies) => {
                     for reply in replies {
@@ -273,7 +273,16 @@ impl Sessions {
             // Nobody traces it, and spans for a whole fleet cost time.
             Span::none()
         } else {
-            let span = tracing::info_span!("report", device = %session.device, session = session.epoch, command = %attempt);
+            let span = tracing::info_span!(
+                "report",
+                otel.kind = "consumer",
+                otel.status_code = tracing::field::Empty,
+                "error.type" = tracing::field::Empty,
+                device = %session.device,
+                session = session.epoch,
+                command = %attempt,
+                trace_id = tracing::field::Empty,
+            );
             kernex_proto::telemetry::set_parent(&span, &traceparent);
             span
         };

@@ -62,9 +62,10 @@ pub(crate) async fn prepare(config: &Config) -> anyhow::Result<Foundation> {
     let identity = if config.network.plaintext {
         None
     } else {
-        let identity = Identity::open(
+        let identity = Identity::open_with(
             &config.data_dir,
-            &config.network.public_addresses,
+            &config.network.names(),
+            config.network.tls.clone(),
             clock.clone(),
         )?;
         Some(Arc::new(identity))
@@ -180,11 +181,8 @@ pub(crate) fn announce(config: &Config, foundation: &Foundation, address: std::n
     if !(config.announce && foundation.first) {
         return;
     }
-    let host = config
-        .network
-        .public_addresses
-        .first()
-        .map_or("localhost", String::as_str);
+    let names = config.network.names();
+    let host = names.first().map_or("localhost", String::as_str);
     let host = if host.contains(':') {
         format!("[{host}]")
     } else {

@@ -46,6 +46,7 @@ pub use read::{
     configurations::{Configuration, DeviceConfiguration, Scope},
     device_keys::DeviceKey,
     devices::Device,
+    fleet_counts::FleetCounts,
     history::HistoryEntry,
     metrics::MetricSample,
 };

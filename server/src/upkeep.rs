@@ -16,7 +16,6 @@ use crate::{
     },
     edge::tls::Identity,
     error::chain,
-    metrics::Metrics,
     store::{LEASE_GRACE, Retention, Store, StoreError},
 };
 
@@ -36,6 +35,8 @@ const EXPIRE: Duration = Duration::from_secs(1);
 const CHECKPOINT: Duration = Duration::from_secs(5);
 const PRUNE: Duration = Duration::from_secs(10 * 60);
 const CHECK_CERTIFICATE: Duration = Duration::from_secs(3600);
+/// Time between looks at the files of a certificate that the server was given.
+const RELOAD_CERTIFICATE: Duration = Duration::from_secs(10);
 
 /// Keeps this replica's lease alive until `stop`, ends the sessions of replicas that let theirs run
 /// out, and those here that went on elsewhere.
@@ -118,7 +119,6 @@ pub(crate) async fn expiry(
     store: Store,
     registry: Arc<Registry>,
     wake_ups: Arc<WakeUps>,
-    metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
     let expiring = async {
@@ -134,7 +134,6 @@ pub(crate) async fn expiry(
                 Ok(0) => {}
                 Ok(expired) => {
                     tracing::info!(expired, "attempts expired");
-                    metrics.expired.inc_by(expired);
                     wake_ups.wake_rollouts();
                     wake_ups.wake_devices(registry.online().into_iter().map(|(device, _)| device));
                 }
@@ -188,24 +187,45 @@ pub(crate) async fn pruning(store: Store, retention: Retention, stop: Cancellati
     run_until(stop, pruning).await;
 }
 
-/// Renews the server's certificate a month before it ends, without a restart.
+/// Renews the server's certificate a month before it ends, and takes over what replaces the one it
+/// was given, without a restart.
 pub(crate) async fn certificate(identity: Arc<Identity>, stop: CancellationToken) {
     let renewing = async {
-        let mut ticks = interval_of(CHECK_CERTIFICATE);
+        let (mut renewals, mut looks) = (
+            interval_of(CHECK_CERTIFICATE),
+            interval_of(RELOAD_CERTIFICATE),
+        );
         loop {
-            ticks.tick().await;
             let identity = Arc::clone(&identity);
-            match tokio::task::spawn_blocking(move || identity.renew()).await {
-                Ok(Ok(false)) => {}
-                Ok(Ok(true)) => tracing::info!("server certificate renewed"),
-                Ok(Err(error)) => {
-                    tracing::error!(error = format!("{error:#}"), "certificate not renewed");
+            tokio::select! {
+                _ = renewals.tick() => {
+                    let renewed = tokio::task::spawn_blocking(move || identity.renew()).await;
+                    told_certificate(renewed, "the server's own certificate was renewed");
                 }
-                Err(error) => tracing::error!(%error, "certificate not renewed"),
+                _ = looks.tick() => {
+                    let loaded = tokio::task::spawn_blocking(move || identity.reload()).await;
+                    told_certificate(loaded, "the certificate of --tls-cert was loaded again");
+                }
             }
         }
     };
     run_until(stop, renewing).await;
+}
+
+fn told_certificate(changed: Result<anyhow::Result<bool>, tokio::task::JoinError>, what: &str) {
+    match changed {
+        Ok(Ok(false)) => {}
+        Ok(Ok(true)) => tracing::info!("{what}"),
+        Ok(Err(error)) => {
+            tracing::error!(
+                error = format!("{error:#}"),
+                "a certificate cannot be taken over; the one before stays"
+            );
+        }
+        Err(error) => {
+            tracing::error!(%error, "a certificate cannot be taken over; the one before stays");
+        }
+    }
 }
 
 fn interval_of(period: Duration) -> Interval {

@@ -5,6 +5,7 @@
 use kernex_proto::{
     ids::{AttemptId, Digest},
     v1::{self, Step},
+    words,
 };
 
 use super::{
@@ -17,7 +18,7 @@ use crate::{
     clock, durable,
     journal::{Journal, JournalError, Record, Stage},
     removal::Remover,
-    sandbox::{Marker, environment::step_name, kill_interrupted, running_scripts},
+    sandbox::{Marker, kill_interrupted, running_scripts},
 };
 
 /// Ends every attempt that had begun, sweeps temporary files and checks what is current.
@@ -146,7 +147,7 @@ fn failing(record: &Record) -> v1::Outcome {
             v1::FailureReason::Interrupted,
             format!(
                 "the agent or the machine stopped during the step {}",
-                step_name(step)
+                words::step(step)
             ),
         )
     };

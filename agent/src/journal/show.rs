@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use kernex_proto::{ids::AttemptId, v1};
+use kernex_proto::{ids::AttemptId, words};
 use prost::Message as _;
 use redb::ReadableTable as _;
 use serde_json::{Value, json};
@@ -39,12 +39,10 @@ pub(crate) fn attempts(path: &Path) -> Result<Vec<Value>, JournalError> {
 fn row(id: AttemptId, record: &Record, acknowledged: bool) -> Value {
     let deploy = record.deploy();
     let outcome = record.outcome.as_ref().map(|outcome| {
-        let reason = outcome.reason();
         json!({
             "seq": record.outcome_seq,
-            "state": word(outcome.state().as_str_name(), "ATTEMPT_STATE_"),
-            "reason": (reason != v1::FailureReason::Unspecified)
-                .then(|| word(reason.as_str_name(), "FAILURE_REASON_")),
+            "state": words::state(outcome.state()),
+            "reason": words::reason(outcome.reason()),
             "message": outcome.message,
         })
     });
@@ -54,21 +52,17 @@ fn row(id: AttemptId, record: &Record, acknowledged: bool) -> Value {
         "name": deploy.map(|deploy| &deploy.name),
         "version": deploy.map(|deploy| &deploy.version),
         "digest": deploy.map(|deploy| &deploy.digest),
-        "state": word(record.state().as_str_name(), "ATTEMPT_STATE_"),
-        "step": record.started.as_ref().map(|started| word(started.step().as_str_name(), "STEP_")),
+        "state": words::state(record.state()),
+        "step": record.started.as_ref().map(|started| words::step(started.step())),
         "stop_requested": record.stop_requested,
         "outcome": outcome,
         "acknowledged": acknowledged,
     })
 }
 
-fn word(name: &str, prefix: &str) -> String {
-    name.trim_start_matches(prefix).to_ascii_lowercase()
-}
-
 #[cfg(test)]
 mod tests {
-    use kernex_proto::ids::TargetId;
+    use kernex_proto::{ids::TargetId, v1};
 
     use super::*;
     use crate::journal::{BootInstant, Journal};

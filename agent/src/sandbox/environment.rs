@@ -1,9 +1,13 @@
 //! The environment of a script: a few variables of the agent, then the manifest's, then Kernex's
-//! own. Later ones win.
+//! own. Later ones win. The variables of proxies pass without the name and the password of a user.
 
 use std::{collections::BTreeMap, path::Path};
 
-use kernex_proto::v1::Step;
+use kernex_proto::{
+    connect::proxy::{VARIABLES, without_credentials},
+    v1::Step,
+    words,
+};
 
 /// The only variables of the agent's own environment that a script gets.
 const PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
@@ -48,6 +52,11 @@ impl Context<'_> {
                 env.insert(name.to_owned(), value);
             }
         }
+        for name in VARIABLES {
+            if let Some(value) = outer(name) {
+                env.insert(name.to_owned(), without_credentials(&value));
+            }
+        }
         env.extend(manifest.clone());
         let path = |path: &Path| path.to_string_lossy().into_owned();
         let own = [
@@ -58,7 +67,7 @@ impl Context<'_> {
             ("ATTEMPT", self.attempt.to_string()),
             ("RUN", self.run.to_string()),
             ("AGENT_PID", std::process::id().to_string()),
-            ("STEP", step_name(self.step)),
+            ("STEP", words::step(self.step)),
             ("BUNDLE_NAME", self.bundle_name.to_owned()),
             ("BUNDLE_VERSION", self.bundle_version.to_owned()),
             ("BUNDLE_DIGEST", self.bundle_digest.to_owned()),
@@ -80,13 +89,6 @@ impl Context<'_> {
         }
         env.into_iter().collect()
     }
-}
-
-/// A step as scripts and logs spell it, e.g. `pre_hook`.
-pub(crate) fn step_name(step: Step) -> String {
-    step.as_str_name()
-        .trim_start_matches("STEP_")
-        .to_ascii_lowercase()
 }
 
 #[cfg(test)]
@@ -118,7 +120,13 @@ mod tests {
         ]);
         let outer = |name: &str| {
             assert_ne!(name, "KERNEX_AGENT_TOKEN");
-            (name == "TZ").then(|| "UTC".to_owned())
+            let value = match name {
+                "TZ" => "UTC",
+                "https_proxy" | "HTTPS_PROXY" => "http://ada:secret@p:3128",
+                "no_proxy" => "localhost,.example",
+                _ => return None,
+            };
+            Some(value.to_owned())
         };
         let env: BTreeMap<_, _> = context.environment(&manifest, outer).into_iter().collect();
         assert_eq!(env["KERNEX_TARGET_ID"], "t");
@@ -127,6 +135,9 @@ mod tests {
         assert_eq!(env["KERNEX_PREVIOUS_RELEASE_DIR"], "");
         assert_eq!(env["APP_MODE"], "prod");
         assert_eq!(env["TZ"], "UTC");
+        assert_eq!(env["https_proxy"], "http://p:3128");
+        assert_eq!(env["HTTPS_PROXY"], "http://p:3128");
+        assert_eq!(env["no_proxy"], "localhost,.example");
         assert_eq!(env["PATH"], DEFAULT_PATH);
         assert!(!env.contains_key("TRACEPARENT"));
     }

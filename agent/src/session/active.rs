@@ -5,6 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use kernex_proto::{
     ids::AttemptId,
     v1::{self, Disposition, command::Action, device_session_request::Message, report::Event},
+    words,
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -230,7 +231,7 @@ impl<'a> Active<'a> {
             .await?;
         tracing::debug!(
             seq,
-            disposition = disposition.as_str_name(),
+            disposition = words::disposition(disposition),
             ?acked,
             "acknowledged"
         );
@@ -299,7 +300,7 @@ impl<'a> Active<'a> {
             })
             .await?;
         if stopped == StopResult::Cancelled {
-            tracing::warn!(command = %id, disposition = disposition.as_str_name(), "given up");
+            tracing::warn!(command = %id, disposition = words::disposition(disposition), "given up");
             self.shared.stop(id, false);
             self.send_reports().await?;
         }

@@ -110,6 +110,8 @@ pub(super) struct Welcome {
     pub(super) protocol_revision: u32,
     /// Stops of attempts in this journal, to be handled before anything continues.
     pub(super) stops: Vec<(AttemptId, v1::Command)>,
+    /// The server's clock, in seconds since 1970; 0 when it does not say.
+    pub(super) server_seconds: u64,
 }
 
 /// What a device needs to authenticate.
@@ -154,7 +156,9 @@ pub(super) async fn shake_hands(
     Act::SendHello.before();
     send(streams, up::Message::Hello(hello)).await?;
     Act::SendHello.after();
-    let welcome = expect_welcome(&mut streams.down, last_epoch, revision).await?;
+    let mut welcome = expect_welcome(&mut streams.down, last_epoch, revision).await?;
+    let told = challenge.server_time.map_or(0, |time| time.seconds);
+    welcome.server_seconds = u64::try_from(told).unwrap_or(0);
     if fault.is_some() {
         return Ok((welcome, fault));
     }
@@ -253,6 +257,7 @@ async fn expect_welcome(
         recorded_seq: welcome.recorded_seq,
         protocol_revision,
         stops: welcome.stops.into_iter().filter_map(stop).collect(),
+        server_seconds: 0,
     })
 }
 

@@ -11,6 +11,7 @@ fn identity() -> Identity {
         server: String::new(),
         cluster: ClusterId::generate(),
         ca_pem: String::new(),
+        webpki: None,
         protocol_revision: 0,
     }
 }

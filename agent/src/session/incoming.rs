@@ -43,7 +43,7 @@ pub(super) fn understand(message: Option<Message>, epoch: u64) -> Incoming {
         Some(Message::HeartbeatAck(_)) => Incoming::Nothing,
         Some(Message::Unsupported(unsupported)) => {
             tracing::warn!(
-                detail = unsupported.detail,
+                why = unsupported.detail,
                 "the server does not know a message of ours"
             );
             Incoming::Nothing

@@ -76,12 +76,13 @@ impl Bench {
 
     pub(crate) fn start(&mut self) {
         let mut config = Config::new(self.state_dir());
-        config.server = Some(format!("http://{}", self.server.address));
+        config.servers = vec![format!("http://{}", self.server.address)];
         config.script_grace = Duration::from_millis(300);
         config.token = Some(EnrollmentToken {
             id: TokenId::generate(),
             cluster: self.server.cluster,
             ca_pin: Digest([0; 32]),
+            webpki: None,
             secret: [1; 32],
         });
         let shutdown = CancellationToken::new();

@@ -16,6 +16,7 @@ use std::{
 
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
+use kernex_proto::telemetry::code_name;
 use prost::Message as _;
 use tonic::{Code, Status, body::Body, metadata::MetadataMap};
 use tower::Service;
@@ -113,22 +114,22 @@ impl<S> Calls<S> {
 }
 
 fn span(method: &str) -> Span {
-    let (service, name) = method.split_once('/').unwrap_or((method, ""));
     tracing::info_span!(
         "rpc",
         otel.name = method,
         otel.kind = "client",
-        rpc.system = "grpc",
-        rpc.service = service,
-        rpc.method = name,
-        rpc.grpc.status_code = tracing::field::Empty,
+        rpc.system.name = "grpc",
+        rpc.method = method,
+        rpc.response.status_code = tracing::field::Empty,
+        "error.type" = tracing::field::Empty,
         otel.status_code = tracing::field::Empty,
     )
 }
 
 fn record(span: &Span, code: Code) {
-    span.record("rpc.grpc.status_code", i32::from(code));
+    span.record("rpc.response.status_code", code_name(code));
     if code != Code::Ok {
+        span.record("error.type", code_name(code));
         span.record("otel.status_code", "ERROR");
     }
 }

@@ -44,7 +44,8 @@ fn context(
     if ca.is_none() && server.starts_with("https://") {
         return Err(Failure::usage(
             format!("the CA of {server} is not given"),
-            "Add `--ca FILE` with the `ca.pem` of the server's data folder.",
+            "Add `--ca FILE` with the `ca.pem` of the server's data folder, or `--ca system` where its certificate is from \
+             an authority that this machine trusts.",
         ));
     }
     let token = match (token, token_file) {

@@ -1,12 +1,15 @@
 //! `enrollment`: tokens that let devices in.
 
-use kernex_proto::v1;
+use kernex_proto::{
+    handshake::{EnrollmentToken, WebPki},
+    v1,
+};
 
 use super::{Session, confirm, present, print_pages};
 use crate::{
     args::{Consent, EnrollmentCommand, OutputArg},
     client::request_id,
-    error::Failure,
+    error::{Exit, Failure},
     output::{Printer, access::EnrollmentView, print_note},
 };
 
@@ -17,6 +20,7 @@ pub(crate) async fn run(session: &Session, command: EnrollmentCommand) -> Result
             ttl,
             labels,
             replace,
+            webpki,
             output,
         } => {
             let request = v1::CreateEnrollmentTokenRequest {
@@ -26,7 +30,7 @@ pub(crate) async fn run(session: &Session, command: EnrollmentCommand) -> Result
                 replaces_device: replace.unwrap_or_default(),
                 request_id: request_id(),
             };
-            create(session, request, output).await
+            create(session, request, webpki, output).await
         }
         EnrollmentCommand::List { output } => list(session, output).await,
         EnrollmentCommand::Revoke { id, consent } => revoke(session, id, consent).await,
@@ -36,15 +40,23 @@ pub(crate) async fn run(session: &Session, command: EnrollmentCommand) -> Result
 async fn create(
     session: &Session,
     request: v1::CreateEnrollmentTokenRequest,
+    webpki: Option<String>,
     output: OutputArg,
 ) -> Result<(), Failure> {
+    if let Some(name) = &webpki {
+        check_name(name)?;
+    }
     let client = session.connect().await?;
     let answer = client
         .access()
         .create_enrollment_token(request)
         .await?
         .into_inner();
-    let view = EnrollmentView::from(present(answer.token, "token")?).with_text(answer.text);
+    let text = match webpki {
+        Some(name) => known_by_name(&answer.text, name)?,
+        None => answer.text,
+    };
+    let view = EnrollmentView::from(present(answer.token, "token")?).with_text(text);
     let printer = Printer::new(output.output);
     printer.one(&view)?;
     if printer.for_people() {
@@ -53,6 +65,37 @@ async fn create(
         );
     }
     Ok(())
+}
+
+fn check_name(name: &str) -> Result<(), Failure> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    let is_name = !name.is_empty() && name.len() <= 253 && name.bytes().all(plain);
+    if is_name {
+        return Ok(());
+    }
+    Err(Failure::usage(
+        format!("`{name}` is not a name that a certificate can have"),
+        "Write the server's host name, without scheme and port: `--webpki kernex.example.com`.",
+    ))
+}
+
+/// The text of a token by which devices know the server by a name, with the authorities of their
+/// machines. Only the text says so: the server is not asked.
+fn known_by_name(text: &str, name: String) -> Result<String, Failure> {
+    let mut token: EnrollmentToken = text.parse().map_err(|_| {
+        Failure::new(
+            Exit::Error,
+            "the server made a token of a kind that this kernexctl does not know",
+            "Use a kernexctl of the server's version.",
+        )
+    })?;
+    // What was over by then is refused for ever.
+    let now = jiff::Timestamp::now().as_second();
+    token.webpki = Some(WebPki {
+        name,
+        since: u64::try_from(now).unwrap_or(0),
+    });
+    Ok(token.to_text())
 }
 
 async fn list(session: &Session, output: OutputArg) -> Result<(), Failure> {

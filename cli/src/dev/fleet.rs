@@ -175,7 +175,7 @@ impl Starter {
         for number in 1..=count {
             let name = format!("device-{number}");
             let mut config = kernex_agent::Config::new(self.home.join("devices").join(&name));
-            config.server = Some(self.server_url.clone());
+            config.servers = vec![self.server_url.clone()];
             config.name = Some(name.clone());
             config.token = Some(token.clone());
             let watched = Watched {

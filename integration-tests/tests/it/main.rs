@@ -1,5 +1,6 @@
 //! Tests with real processes, in one binary; one module per area.
 
+mod alerts;
 mod attempt_model;
 mod bundles;
 mod cli;
@@ -22,7 +23,9 @@ mod health;
 mod heartbeats;
 mod journal;
 mod kernexctl_dev;
+mod logs;
 mod metrics;
+mod network;
 mod outcomes;
 mod plan;
 mod release_removal;

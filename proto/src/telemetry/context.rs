@@ -8,7 +8,9 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_opentelemetry::{OpenTelemetrySpanExt as _, SetParentError};
+
+use super::lines::TRACE_ID;
 
 const HEADER: &str = "traceparent";
 
@@ -41,13 +43,17 @@ pub fn current_traceparent() -> String {
 }
 
 /// Continues the trace of a `traceparent` in `span`; one that is empty or malformed changes
-/// nothing.
+/// nothing. Where nothing is exported, a field `trace_id` of the span is filled instead.
 ///
 /// Call it before the span is entered: a span that has started keeps its parent.
 pub fn set_parent(span: &tracing::Span, traceparent: &str) {
     if let Some(parent) = parse(traceparent) {
-        // Fails when nothing is traced or the span has started, and neither is worth a word.
-        let _ = span.set_parent(parent);
+        let trace = parent.span().span_context().trace_id();
+        // It also fails when the span has started, which is not worth a word.
+        if let Err(SetParentError::LayerNotFound) = span.set_parent(parent) {
+            // Nobody exports it; its log lines name the trace all the same.
+            span.record(TRACE_ID, tracing::field::display(trace));
+        }
     }
 }
 

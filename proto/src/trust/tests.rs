@@ -6,10 +6,10 @@ use rcgen::{
     date_time_ymd,
 };
 
-struct Ca(CertifiedIssuer<'static, KeyPair>);
+pub(super) struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 impl Ca {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.not_before = date_time_ymd(2020, 1, 1);
@@ -17,7 +17,7 @@ impl Ca {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn leaf(&self, name: &str) -> CertificateDer<'static> {
+    pub(super) fn leaf(&self, name: &str) -> CertificateDer<'static> {
         self.leaf_for(name, vec![ExtendedKeyUsagePurpose::ServerAuth])
     }
 
@@ -34,7 +34,7 @@ impl Ca {
         params.signed_by(&key, &self.0).unwrap().der().clone()
     }
 
-    fn der(&self) -> CertificateDer<'static> {
+    pub(super) fn der(&self) -> CertificateDer<'static> {
         self.0.der().clone()
     }
 

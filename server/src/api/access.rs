@@ -74,6 +74,7 @@ impl AccessService for Access {
             cluster: self.0.settings.cluster,
             ca_pin: self.0.settings.ca_pin,
             secret: secret(),
+            webpki: None,
         };
         let new = NewEnrollmentToken {
             id: token.id,

@@ -50,7 +50,6 @@ impl DeploymentService for Deployments {
             self.0.settings.penalty_after,
         )?;
         let created = self.0.store.create_deployment(&caller, new).await?;
-        let devices = created.devices.len();
         let pushed: HashSet<_> = created.due.iter().map(|due| due.device).collect();
         let others = created.devices.into_iter();
         let others = others.filter(|device| !pushed.contains(device));
@@ -61,7 +60,6 @@ impl DeploymentService for Deployments {
         }
         // So that the devices get their commands before the caller gets the answer.
         tokio::task::yield_now().await;
-        tracing::info!(deployment = %created.deployment.id, bundle = created.deployment.bundle, devices, "deployment created");
         Ok(Response::new(CreateDeploymentResponse {
             deployment: Some(created.deployment.into()),
         }))
@@ -131,7 +129,6 @@ impl DeploymentService for Deployments {
         let caller = caller(&request, "CancelDeployment", &request.get_ref().request_id)?;
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
         let (deployment, devices) = self.0.store.cancel_deployment(&caller, id).await?;
-        tracing::info!(deployment = %id, devices = devices.len(), "deployment cancelled");
         self.0.wake_ups.wake_devices(devices);
         self.0.wake_ups.wake_rollouts();
         Ok(Response::new(CancelDeploymentResponse {
@@ -173,7 +170,6 @@ impl DeploymentService for Deployments {
         }
         let rolled = self.0.store.roll_back(&caller, new).await?;
         let created = rolled.created;
-        tracing::info!(deployment = %created.deployment.id, rolls_back = request.deployment_id, devices = created.devices.len(), "deployment rolled back");
         self.0.wake_ups.wake_devices(rolled.stopped);
         self.0.wake_ups.wake_devices(created.devices);
         Ok(Response::new(RollbackDeploymentResponse {

@@ -5,7 +5,7 @@ mod halt;
 use std::sync::Arc;
 
 use kernex_proto::{
-    ids::{DeploymentId, DeviceId},
+    ids::DeviceId,
     v1::{
         HaltDeploymentRequest, HaltDeploymentResponse, PauseDeploymentRequest,
         PauseDeploymentResponse, PromoteDeploymentRequest, PromoteDeploymentResponse,
@@ -28,9 +28,8 @@ const MOST_NAMED: usize = 10_000;
 pub struct Rollouts(pub(super) Arc<Api>);
 
 impl Rollouts {
-    /// Logs what was done to a deployment, and wakes its devices and the planner.
-    fn announce(&self, id: DeploymentId, what: &'static str, devices: Vec<DeviceId>) {
-        tracing::info!(deployment = %id, devices = devices.len(), what);
+    /// Wakes the devices of a deployment and the planner.
+    fn wake(&self, devices: Vec<DeviceId>) {
         self.0.wake_ups.wake_devices(devices);
         self.0.wake_ups.wake_rollouts();
     }
@@ -47,7 +46,7 @@ impl RolloutService for Rollouts {
         let id = id("deployment_id", &request.deployment_id)?;
         let store = &self.0.store;
         let deployment = store.pause_deployment(&caller, id, &request.reason).await?;
-        self.announce(id, "deployment paused", Vec::new());
+        self.wake(Vec::new());
         Ok(Response::new(PauseDeploymentResponse {
             deployment: Some(deployment.into()),
         }))
@@ -60,7 +59,7 @@ impl RolloutService for Rollouts {
         let caller = caller(&request, "ResumeDeployment", &request.get_ref().request_id)?;
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
         let (deployment, devices) = self.0.store.resume_deployment(&caller, id).await?;
-        self.announce(id, "deployment resumed", devices);
+        self.wake(devices);
         Ok(Response::new(ResumeDeploymentResponse {
             deployment: Some(deployment.into()),
         }))
@@ -76,7 +75,7 @@ impl RolloutService for Rollouts {
         let wanted = (request.phase > 0).then_some(request.phase);
         let store = &self.0.store;
         let (deployment, devices) = store.promote_deployment(&caller, id, wanted).await?;
-        self.announce(id, "deployment promoted", devices);
+        self.wake(devices);
         Ok(Response::new(PromoteDeploymentResponse {
             deployment: Some(deployment.into()),
         }))
@@ -98,7 +97,7 @@ impl RolloutService for Rollouts {
         let done = store
             .retry_deployment(&caller, id, &request.devices)
             .await?;
-        self.announce(id, "failed targets retried", done.devices);
+        self.wake(done.devices);
         Ok(Response::new(RetryDeploymentResponse {
             deployment: Some(done.deployment.into()),
             retried: done.retried,
@@ -117,7 +116,7 @@ impl RolloutService for Rollouts {
         // Before the halt, so that no answer of a device is missed.
         let changes = self.0.store.changes();
         let (_, devices) = self.0.store.halt_deployment(&caller, id).await?;
-        self.announce(id, "deployment halted", devices);
+        self.wake(devices);
         let answers = halt::follow(self.0.store.clone(), id, changes, self.0.draining.clone());
         Ok(fed(FEW, answers))
     }

@@ -35,6 +35,29 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
 }
 
 #[test]
+fn a_server_is_named_after_what_it_was_told_and_where_it_listens() {
+    let names = |flags: &[&str]| {
+        let config = Config::resolve(from_flags(flags)).expect("resolves");
+        config.network.names()
+    };
+    assert_eq!(names(&["--listen", "0.0.0.0:1"]), [""; 0]);
+    assert_eq!(names(&["--listen", "[::]:1"]), [""; 0]);
+    assert_eq!(names(&["--listen", "10.2.3.4:1"]), ["10.2.3.4"]);
+    let both = [
+        "--listen",
+        "[2001:db8::1]:1",
+        "--public-address",
+        "k.example",
+    ];
+    assert_eq!(names(&both), ["k.example", "2001:db8::1"]);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "tls_cert = \"c.pem\"\n").expect("written");
+    let path = file.path().to_str().expect("utf-8");
+    let half = Config::resolve(from_flags(&["--config", path])).expect_err("has no key");
+    assert!(half.to_string().contains("--tls-key"), "{half}");
+}
+
+#[test]
 fn proxies_are_addresses_and_networks() {
     let flags = [
         "--trusted-proxies",
@@ -74,6 +97,15 @@ fn mistakes_are_one_clear_sentence() {
         (vec!["--trusted-proxies", "10.0.0.0/40"], "10.0.0.0/8"),
         (vec!["--probation", "5ms"], "15s"),
         (vec!["--plaintext"], "loopback"),
+        (
+            vec![
+                "--listen=127.0.0.1:1",
+                "--plaintext",
+                "--tls-cert=a",
+                "--tls-key=b",
+            ],
+            "--plaintext needs neither",
+        ),
         (vec!["--config", "/does/not/exist"], "cannot read"),
         (vec!["--config", path], "lisen"),
     ] {

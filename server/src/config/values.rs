@@ -31,6 +31,13 @@ pub(super) struct Values {
         value_delimiter = ','
     )]
     pub(super) public_address: Vec<String>,
+    /// PEM file with a certificate from an authority of yours and those that lead to it, for
+    /// callers that do not pin the server's own CA. Read again when it changes.
+    #[arg(long, env = "KERNEX_TLS_CERT", value_name = "FILE")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// PEM file with the private key of that certificate.
+    #[arg(long, env = "KERNEX_TLS_KEY", value_name = "FILE")]
+    pub(super) tls_key: Option<PathBuf>,
     /// `postgres://...` or `sqlite://...` [default: kernex.db in the data folder].
     #[arg(
         long,
@@ -114,6 +121,8 @@ impl Values {
             } else {
                 self.public_address
             },
+            tls_cert: self.tls_cert.or(below.tls_cert),
+            tls_key: self.tls_key.or(below.tls_key),
             database_url: self.database_url.or(below.database_url),
             bundle_store: self.bundle_store.or(below.bundle_store),
             max_bundle_size: self.max_bundle_size.or(below.max_bundle_size),

@@ -253,9 +253,11 @@ impl Pusher<'_> {
         } else {
             let span = tracing::info_span!(
                 "push",
+                otel.kind = "producer",
                 device = %due.device,
                 session = epoch,
                 command = %due.attempt,
+                trace_id = tracing::field::Empty,
             );
             telemetry::set_parent(&span, &due.traceparent);
             span

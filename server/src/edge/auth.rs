@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 pub use self::{
     lease::Lease,
-    policy::{Policy, known_path, policy},
+    policy::{Policy, known_path, known_paths, policy},
 };
 use self::{
     lease::{LeaseEnd, Leased},
@@ -270,6 +270,7 @@ where
                 Err(status) => return Ok(status.into_http()),
             };
             let goes_on = answers_go_on(path);
+            tracing::Span::current().record("caller", &*principal.name);
             request.extensions_mut().insert(principal);
             request.extensions_mut().insert(lease.ended_by());
             request.extensions_mut().insert(lease.clone());

@@ -20,14 +20,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    delivery::{registry::Registry, wake_ups::WakeUps},
-    edge::listener::Pause,
-    error::chain,
-    metrics::{Metrics, set},
-    recorder::Recorder,
-    store::Store,
-};
+pub(crate) use self::look::Look;
+use crate::edge::listener::Pause;
+
+mod look;
 
 /// Requests answered at once. Two scrapers, some probes, and nobody else.
 const CONNECTIONS: usize = 16;
@@ -40,34 +36,19 @@ const HEAD_LIMIT: usize = 16 * 1024;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What a scrape looks at.
+/// Answers scrapes and probes.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     exposition: Exposition,
-    metrics: Arc<Metrics>,
-    store: Store,
-    registry: Arc<Registry>,
-    wake_ups: Arc<WakeUps>,
-    recorder: Recorder,
+    look: Look,
     draining: CancellationToken,
 }
 
 impl Monitor {
-    pub(crate) fn new(
-        metrics: Arc<Metrics>,
-        store: Store,
-        registry: Arc<Registry>,
-        wake_ups: Arc<WakeUps>,
-        recorder: Recorder,
-        draining: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(look: Look, draining: CancellationToken) -> Self {
         Self {
-            exposition: metrics.registry(),
-            metrics,
-            store,
-            registry,
-            wake_ups,
-            recorder,
+            exposition: look.metrics.registry(),
+            look,
             draining,
         }
     }
@@ -129,8 +110,8 @@ impl Monitor {
         }
         match request.uri().path() {
             "/metrics" => {
-                self.read_gauges().await;
-                let mut figures = String::with_capacity(16 * 1024);
+                self.look.read_gauges().await;
+                let mut figures = String::with_capacity(64 * 1024);
                 match prometheus_text::encode(&mut figures, &self.exposition) {
                     Ok(()) => text(StatusCode::OK, prometheus_text::CONTENT_TYPE, figures),
                     Err(error) => {
@@ -153,48 +134,13 @@ impl Monitor {
         }
     }
 
-    /// Reads what is not counted but looked up.
-    async fn read_gauges(&self) {
-        let metrics = &self.metrics;
-        set(&metrics.sessions, self.registry.len());
-        set(
-            &metrics.waiting.with_label("hints"),
-            self.wake_ups.waiting_devices(),
-        );
-        let waiting = self.recorder.backlog();
-        set(&metrics.waiting.with_label("reports"), waiting.reports);
-        set(
-            &metrics.waiting.with_label("heartbeats"),
-            waiting.heartbeats,
-        );
-        set(&metrics.waiting.with_label("progress"), waiting.progress);
-        match tokio::time::timeout(PROBE_LIMIT, self.store.for_operators().deployment_counts())
-            .await
-        {
-            Ok(Ok(counts)) => {
-                for (state, count) in counts {
-                    set(&metrics.deployments.with_label(state.as_str()), count);
-                }
-            }
-            // The last counts stay; that the database does not answer shows elsewhere.
-            Ok(Err(error)) => tracing::debug!(error = %chain(&error), "deployments not counted"),
-            Err(_) => tracing::debug!("deployments not counted in time"),
-        }
-        match tokio::time::timeout(PROBE_LIMIT, self.store.for_operators().drifted_devices()).await
-        {
-            Ok(Ok(count)) => set(&metrics.drifted, count),
-            Ok(Err(error)) => tracing::debug!(error = %chain(&error), "drift not counted"),
-            Err(_) => tracing::debug!("drift not counted in time"),
-        }
-    }
-
     async fn readiness(&self) -> Result<(), &'static str> {
         if self.draining.is_cancelled() {
             return Err("the server is stopping\n");
         }
         // Over the connections that sessions have: what operators wait for does not make a server
         // unfit for its fleet.
-        match tokio::time::timeout(PROBE_LIMIT, self.store.ping()).await {
+        match tokio::time::timeout(PROBE_LIMIT, self.look.store.ping()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err("the database does not answer\n"),
         }

@@ -1,18 +1,33 @@
-//! Logs and traces: one span per RPC, with the caller's trace as its parent and the field names of
-//! the RPC conventions.
+//! Logs, traces and figures of RPCs: one span per RPC, with the caller's trace as its parent and
+//! the field names of OpenTelemetry's conventions for RPC.
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use http::{HeaderMap, Request, Response};
-use kernex_proto::telemetry::{self, LogFormat, TelemetryError, TelemetryGuard};
-use tonic::{Code, body::Body};
+use http::{Request, Response};
+use kernex_proto::{
+    error::{DOMAIN, Reason},
+    telemetry::{self, LogFormat, TelemetryError, TelemetryGuard, code_name},
+};
+use tonic::{Code, Status, body::Body};
+use tonic_types::StatusExt as _;
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field};
 
-use crate::edge::{auth::known_path, connections::ConnectionHandle};
+use crate::{
+    edge::{
+        auth::{known_path, known_paths},
+        connections::ConnectionHandle,
+    },
+    metrics::Metrics,
+};
+
+/// Most bytes of why a call was refused that a log line has.
+const WHY: usize = 512;
 
 /// Shown without `RUST_LOG`.
 const DEFAULT_FILTER: &str = "info,sqlx=warn,sea_orm_migration=warn,h2=warn,hyper=warn,tower=warn";
@@ -23,21 +38,36 @@ pub fn init(format: LogFormat) -> Result<TelemetryGuard, TelemetryError> {
     telemetry::init("kernex-server", DEFAULT_FILTER, format)
 }
 
-/// Puts a span around every RPC.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TraceLayer;
+/// Puts a span around every RPC, and counts it.
+#[derive(Debug, Clone)]
+pub struct TraceLayer(Arc<Metrics>);
+
+impl TraceLayer {
+    /// Counts in `metrics`, where every method is from now on.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        for method in known_paths() {
+            metrics.rpc.prepare(method);
+        }
+        Self(metrics)
+    }
+}
 
 impl<S> Layer<S> for TraceLayer {
     type Service = TraceService<S>;
 
     fn layer(&self, inner: S) -> TraceService<S> {
-        TraceService { inner }
+        TraceService {
+            inner,
+            metrics: Arc::clone(&self.0),
+        }
     }
 }
 
 #[derive(Debug, Clone)]
 pub struct TraceService<S> {
     inner: S,
+    metrics: Arc<Metrics>,
 }
 
 impl<S> Service<Request<Body>> for TraceService<S>
@@ -55,7 +85,9 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let span = rpc_span(&request);
+        let method = known_path(request.uri().path());
+        let span = rpc_span(&request, method);
+        let metrics = Arc::clone(&self.metrics);
         let connection = request.extensions().get::<ConnectionHandle>().cloned();
         let started = std::time::Instant::now();
         let response = span.in_scope(|| self.inner.call(request));
@@ -63,13 +95,22 @@ where
         Box::pin(
             async move {
                 let response = response.await?;
-                let code = code(response.headers());
-                span.record("rpc.grpc.status_code", code);
-                let duration_ms = started.elapsed().as_millis() as u64;
-                if code == 0 {
-                    tracing::debug!(duration_ms, "rpc answered");
-                } else {
-                    refused(code, duration_ms, connection.as_ref());
+                // That of a call that failed before its first message; later ones travel in the
+                // trailers.
+                let status = Status::from_header_map(response.headers());
+                let code = status.as_ref().map_or(Code::Ok, Status::code);
+                let took = started.elapsed();
+                metrics.rpc.answered(method, code_name(code), took);
+                span.record("rpc.response.status_code", code_name(code));
+                match status.filter(|_| code != Code::Ok) {
+                    None => tracing::debug!(duration_ms = millis(took), "rpc answered"),
+                    Some(status) => {
+                        if is_our_fault(code) {
+                            span.record("otel.status_code", "ERROR");
+                            span.record("error.type", code_name(code));
+                        }
+                        refused(&status, took, connection.as_ref());
+                    }
                 }
                 Ok(response)
             }
@@ -78,16 +119,43 @@ where
     }
 }
 
+fn millis(took: Duration) -> u64 {
+    u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether a span of a server counts as failed with this status; the others are the caller's
+/// business.
+const fn is_our_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
+}
+
 /// A refusal is the caller's business; what is the server's own was logged where it happened. A
 /// stranger's is counted, and named once a source and minute.
-fn refused(code: i64, duration_ms: u64, connection: Option<&ConnectionHandle>) {
+fn refused(status: &Status, took: Duration, connection: Option<&ConnectionHandle>) {
+    let (code, duration_ms) = (status.code(), millis(took));
+    let mut why = status.message();
+    why = &why[..why.floor_char_boundary(WHY)];
     match connection.filter(|connection| connection.is_stranger()) {
         Some(stranger) => {
-            let code = Code::from_i32(i32::try_from(code).unwrap_or_default());
-            tracing::debug!(?code, duration_ms, "rpc refused");
+            tracing::debug!(why, duration_ms, "rpc refused");
             stranger.refused(reason(code), &code);
         }
-        None => tracing::info!(code, duration_ms, "rpc refused"),
+        None => {
+            let info = status.get_details_error_info();
+            let reason = info
+                .filter(|info| info.domain == DOMAIN)
+                .and_then(|info| Reason::parse(&info.reason))
+                .map(Reason::as_str);
+            tracing::info!(reason, why, duration_ms, "rpc refused");
+        }
     }
 }
 
@@ -104,18 +172,19 @@ const fn reason(code: Code) -> &'static str {
     }
 }
 
-fn rpc_span(request: &Request<Body>) -> Span {
-    let path = known_path(request.uri().path());
-    let (service, method) = path.split_once('/').unwrap_or((path, ""));
+fn rpc_span(request: &Request<Body>, method: &'static str) -> Span {
     let span = tracing::info_span!(
         "rpc",
-        otel.name = path,
+        otel.name = method,
         otel.kind = "server",
-        rpc.system = "grpc",
-        rpc.service = service,
+        otel.status_code = field::Empty,
+        rpc.system.name = "grpc",
         rpc.method = method,
-        rpc.grpc.status_code = field::Empty,
+        rpc.response.status_code = field::Empty,
+        "error.type" = field::Empty,
         client.address = field::Empty,
+        caller = field::Empty,
+        trace_id = field::Empty,
     );
     if let Some(connection) = request.extensions().get::<ConnectionHandle>() {
         span.record("client.address", field::display(connection.ip()));
@@ -125,13 +194,4 @@ fn rpc_span(request: &Request<Body>) -> Span {
         telemetry::set_parent(&span, parent);
     }
     span
-}
-
-/// The status of a call that failed before its first message; later ones travel in the trailers.
-fn code(headers: &HeaderMap) -> i64 {
-    headers
-        .get("grpc-status")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0)
 }

@@ -1,5 +1,5 @@
 //! Certificates: a CA for twenty years, a leaf for ninety days that renews itself while the server
-//! runs.
+//! runs, and beside it one that somebody else made, where there is one.
 
 use std::{
     io::Write as _,
@@ -24,7 +24,11 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+pub use self::given::GivenFiles;
+use self::given::{Given, pins_our_ca};
 use crate::{clock::Clock, crash::Act};
+
+mod given;
 
 const CA_LIFE: Duration = Duration::days(20 * 365);
 const LEAF_LIFE: Duration = Duration::days(90);
@@ -45,11 +49,18 @@ pub struct Identity {
 
 /// Hands rustls the newest leaf; swapped while handshakes go on.
 #[derive(Debug)]
-struct Leaf(ArcSwap<CertifiedKey>);
+struct Leaf {
+    own: ArcSwap<CertifiedKey>,
+    /// For everybody who does not pin our CA.
+    given: Option<Given>,
+}
 
 impl ResolvesServerCert for Leaf {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        match &self.given {
+            Some(given) if !pins_our_ca(&hello) => Some(given.current()),
+            _ => Some(self.own.load_full()),
+        }
     }
 }
 
@@ -57,6 +68,16 @@ impl Identity {
     /// Loads what the folder holds and writes what is missing, due for renewal, or without one of
     /// the names.
     pub fn open(folder: &Path, public: &[String], clock: Clock) -> anyhow::Result<Self> {
+        Self::open_with(folder, public, None, clock)
+    }
+
+    /// The same beside a certificate that somebody else made.
+    pub fn open_with(
+        folder: &Path,
+        public: &[String],
+        given: Option<GivenFiles>,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
         let names = names(public);
         let files = Files(folder);
         if !files.ca().exists() {
@@ -69,7 +90,10 @@ impl Identity {
         if must_issue(&files, &names, now(&clock)?)? {
             issue(&files, &names, now(&clock)?)?;
         }
-        let leaf = Arc::new(Leaf(ArcSwap::from_pointee(load(&files)?)));
+        let leaf = Arc::new(Leaf {
+            own: ArcSwap::from_pointee(load(&files)?),
+            given: given.map(Given::load).transpose()?,
+        });
         Ok(Self {
             folder: folder.to_owned(),
             names,
@@ -100,8 +124,34 @@ impl Identity {
             return Ok(false);
         }
         issue(&files, &self.names, at)?;
-        self.leaf.0.store(Arc::new(load(&files)?));
+        self.leaf.own.store(Arc::new(load(&files)?));
         Ok(true)
+    }
+
+    /// Loads the certificate that somebody else made again when its files have changed; says
+    /// whether it did.
+    pub fn reload(&self) -> anyhow::Result<bool> {
+        self.leaf.given.as_ref().map_or(Ok(false), Given::reload)
+    }
+
+    /// When its certificates end, in seconds since 1970, by what they are; see
+    /// [`CERTIFICATES`](crate::metrics::CERTIFICATES).
+    #[must_use]
+    pub fn ends(&self) -> Vec<(&'static str, i64)> {
+        let end = |kind, certificate: Option<&CertificateDer<'_>>| {
+            let (_, parsed) = X509Certificate::from_der(certificate?).ok()?;
+            Some((kind, parsed.validity().not_after.timestamp()))
+        };
+        let own = self.leaf.own.load();
+        let ca = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).ok();
+        let given = self.leaf.given.as_ref().map(Given::current);
+        let given = given.as_ref().and_then(|given| given.cert.first());
+        let all = [
+            end("server", own.cert.first()),
+            end("ca", ca.as_ref()),
+            end("given", given),
+        ];
+        all.into_iter().flatten().collect()
     }
 
     /// TLS 1.3 with HTTP/2 and nothing else.
@@ -367,6 +417,21 @@ mod tests {
         let second = Identity::open(dir.path(), &names, Clock::system()).expect("opens again");
         assert_eq!(first.ca_pin(), second.ca_pin());
         assert_ne!(leaf, read(&dir.path().join("server.pem")).expect("reads"));
+    }
+
+    #[test]
+    fn certificates_say_when_they_end() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let identity = Identity::open(dir.path(), &[], Clock::system()).expect("opens");
+        let ends = identity.ends();
+        let days = |kind| {
+            let (_, ends) = ends.iter().find(|(known, _)| *known == kind).expect(kind);
+            let now = now(&Clock::system()).expect("a clock").unix_timestamp();
+            (ends - now) / (24 * 3600)
+        };
+        assert!((89..=90).contains(&days("server")), "{ends:?}");
+        assert!((7299..=7300).contains(&days("ca")), "{ends:?}");
+        assert_eq!(ends.len(), 2);
     }
 
     #[test]

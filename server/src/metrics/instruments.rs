@@ -1,8 +1,9 @@
 //! The kinds of figures that [`Metrics`](super::Metrics) is made of, and how they are moved.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use prometheus_client::metrics::{
+    counter::Counter,
     family::Family,
     gauge::Gauge,
     histogram::{Histogram, exponential_buckets},
@@ -34,6 +35,47 @@ impl<M: Clone + Default> Labelled<M> {
     #[must_use]
     pub fn with_label(&self, value: &'static str) -> M {
         self.0.get_or_create_owned(&[(self.1, value)])
+    }
+}
+
+/// A counter for each of some fixed combinations of labels. Others are not counted, so that what is
+/// counted cannot make series.
+#[derive(Debug, Clone)]
+pub struct Counters<const N: usize> {
+    pub(super) family: Family<[(&'static str, &'static str); N], Counter>,
+    known: Arc<BTreeMap<[&'static str; N], Counter>>,
+}
+
+impl<const N: usize> Counters<N> {
+    pub(super) fn new(
+        labels: [&'static str; N],
+        known: impl IntoIterator<Item = [&'static str; N]>,
+    ) -> Self {
+        let family = Family::<[(&'static str, &'static str); N], Counter>::default();
+        let made = known.into_iter().map(|values| {
+            let pairs = std::array::from_fn(|at| (labels[at], values[at]));
+            (values, family.get_or_create_owned(&pairs))
+        });
+        let known = Arc::new(made.collect());
+        Self { family, known }
+    }
+
+    /// Counts one, when these values are known.
+    pub fn inc(&self, values: [&str; N]) {
+        if let Some(counter) = self.find(values) {
+            counter.inc();
+        }
+    }
+
+    /// What was counted; none for values that are not known.
+    #[must_use]
+    pub fn get(&self, values: [&str; N]) -> Option<u64> {
+        self.find(values).map(Counter::get)
+    }
+
+    fn find<'a>(&'a self, values: [&'a str; N]) -> Option<&'a Counter> {
+        let known: &'a BTreeMap<[&'a str; N], Counter> = &self.known;
+        known.get(&values)
     }
 }
 

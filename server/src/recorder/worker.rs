@@ -6,6 +6,7 @@ use std::{collections::HashSet, slice, sync::Arc, time::Duration};
 use kernex_proto::{
     ids::{AttemptId, DeviceId},
     v1::{self, device_session_response::Message},
+    words,
 };
 use tokio::{
     sync::mpsc,
@@ -21,6 +22,7 @@ use crate::{
         registry::{EndReason, Registry},
         wake_ups::WakeUps,
     },
+    domain::attempt::{Ending, FailureReason},
     error::chain,
     metrics::{Metrics, observe},
     store::{IncomingReport, ReportEvent, Store, StoreError},
@@ -34,6 +36,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// Failures of a whole batch, not counting a store that does not answer, before its reports are
 /// tried one by one.
 const TOGETHER: u32 = 4;
+/// Most bytes of what a device says about an outcome that a log line has.
+const WHY: usize = 512;
 /// Waits after a failed write: doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -138,9 +142,7 @@ impl Worker {
                 report.session.end(EndReason::Unrecorded);
                 continue;
             };
-            report.span.in_scope(|| {
-                tracing::debug!(seq = report.seq, ?disposition, "report recorded");
-            });
+            report.span.in_scope(|| log_recorded(&report, disposition));
             if matches!(report.event, ReportEvent::Accepted)
                 && disposition == v1::Disposition::Applied
                 && let Some(waited) = self.registry.waited_for_push(device, report.attempt)
@@ -252,6 +254,41 @@ impl Worker {
             }
         }
     }
+}
+
+/// Tells what a device has said and what became of it. The end of an attempt is for everybody.
+fn log_recorded(report: &Submission, disposition: v1::Disposition) {
+    let disposition = words::disposition(disposition);
+    // Most spans here are none, because nobody traces the report.
+    let (device, session) = (report.session.device, report.session.epoch);
+    let command = report.attempt;
+    let ReportEvent::Outcome(outcome) = &report.event else {
+        tracing::debug!(%device, session, %command, seq = report.seq, disposition, "report recorded");
+        return;
+    };
+    let ending = Ending::try_from(outcome).ok();
+    let reason = ending.and_then(Ending::reason).map(FailureReason::as_str);
+    if let Some(reason) = reason {
+        report.span.record("otel.status_code", "ERROR");
+        report.span.record("error.type", reason);
+    }
+    tracing::info!(
+        %device,
+        session,
+        %command,
+        state = ending.map(|ending| ending.state().as_str()),
+        reason,
+        exit_code = outcome.exit_code,
+        why = Some(outcome.message.as_str()).filter(|why| !why.is_empty()).map(short),
+        duration_ms = outcome.duration_ms,
+        disposition,
+        "attempt ended"
+    );
+}
+
+/// As much of a device's sentence as a log line has.
+fn short(text: &str) -> &str {
+    &text[..text.floor_char_boundary(WHY)]
 }
 
 /// The reports in order, then the progress of attempts of which they say nothing newer.

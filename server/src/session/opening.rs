@@ -147,7 +147,7 @@ impl Sessions {
 
 /// Notes why a stream did not become a session. Of strangers the log speaks once a minute.
 pub(super) fn log_refusal(refusal: &HandshakeError, connection: &ConnectionHandle) {
-    let reason = chain(refusal);
+    let why = chain(refusal);
     if matches!(
         refusal,
         HandshakeError::NotAuthenticated(_) | HandshakeError::Malformed(_)
@@ -155,10 +155,10 @@ pub(super) fn log_refusal(refusal: &HandshakeError, connection: &ConnectionHandl
         connection.failed(Credential::Hello);
     }
     if connection.is_stranger() {
-        tracing::debug!(reason, "session refused");
-        connection.refused("hello", &reason);
+        tracing::debug!(reason = refusal.label(), why, "session refused");
+        connection.refused("hello", &why);
     } else {
-        tracing::info!(reason, "session refused");
+        tracing::info!(reason = refusal.label(), why, "session refused");
     }
 }
 

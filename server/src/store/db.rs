@@ -13,5 +13,6 @@ pub(crate) mod raw;
 pub(crate) mod sizes;
 pub(crate) mod stamps;
 pub(crate) mod store;
+pub(crate) mod tell;
 pub(crate) mod transaction;
 pub(crate) mod values;

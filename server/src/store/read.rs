@@ -15,6 +15,7 @@ pub(crate) mod due;
 pub(crate) mod due_rows;
 pub(crate) mod dynamic;
 pub(crate) mod events;
+pub(crate) mod fleet_counts;
 pub(crate) mod halted;
 pub(crate) mod held_targets;
 pub(crate) mod history;

@@ -12,6 +12,7 @@ use kernex_proto::{
     manifest::Manifest,
     v1::{self, Step},
 };
+use tracing::Instrument as _;
 
 use super::{Attempt, Prepared, no_restart, on_this_boot};
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
     executor::{
         RunResult,
         outcome::{AfterScript, RollbackResult, StepError, with_rollback_result},
+        spans::{mark_outcome, step_span},
     },
     journal::{Release, ReleaseChange, Returning},
     sandbox::Output,
@@ -81,8 +83,20 @@ impl Attempt<'_> {
     pub(super) async fn go_back(
         &mut self,
         paths: RollbackPaths,
-        mut outcome: v1::Outcome,
+        outcome: v1::Outcome,
     ) -> RunResult {
+        let span = step_span!("rollback", release = paths.to.as_deref());
+        let gone = self.go_back_to(paths, outcome).instrument(span.clone());
+        let result = Box::pin(gone).await;
+        if let RunResult::Over(outcome, _) = &result
+            && outcome.reason() == v1::FailureReason::RollbackFailed
+        {
+            mark_outcome(&span, outcome);
+        }
+        result
+    }
+
+    async fn go_back_to(&mut self, paths: RollbackPaths, mut outcome: v1::Outcome) -> RunResult {
         outcome.output_tail = self.output.text();
         self.begin_going_back(clock::since_boot().saturating_add(self.execution));
         let (id, failing) = (self.id, outcome.clone());

@@ -37,7 +37,10 @@ impl Attempt<'_> {
             let sent = clock::since_boot();
             let probed = self
                 .probe(prepared, health)
-                .instrument(tracing::info_span!("probe"))
+                .instrument(tracing::info_span!(
+                    "probe",
+                    process.exit.code = tracing::field::Empty
+                ))
                 .await?;
             match watch.observe(probed.is_ok(), sent, clock::since_boot()) {
                 HealthVerdict::Healthy => return Ok(()),

@@ -13,13 +13,15 @@ use kernex_proto::{
     v1::{FailureReason, Step},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use super::{Attempt, Prepared};
 use crate::{
     bundle::{BundleDir, ReleaseMetadata, activate, fetch::Fetch, folder_name, unpack},
     clock, durable,
-    executor::outcome::StepError,
+    executor::{
+        outcome::StepError,
+        spans::{observed, step_span},
+    },
 };
 
 /// Shortest pause between two progress reports of a download.
@@ -104,11 +106,12 @@ impl Attempt<'_> {
             progress: &progress,
         };
         let bytes = self.deploy.size_bytes;
-        let fetched = fetch
-            .run()
-            .instrument(tracing::info_span!("download", bytes));
-        let fetched = halt.run_until_cancelled(fetched).await;
-        fetched.ok_or(StepError::Stopped)??;
+        let fetched = async {
+            let fetched = halt.run_until_cancelled(fetch.run()).await;
+            fetched.ok_or(StepError::Stopped)??;
+            Ok(())
+        };
+        observed(step_span!("download", bytes), fetched).await?;
 
         self.report(Step::Unpack, 0);
         let place = unpack::Place {
@@ -117,9 +120,8 @@ impl Attempt<'_> {
             aside,
             halt,
         };
-        let manifest = unpack::unpack(archive, &place, &metadata)
-            .instrument(tracing::info_span!("unpack"))
-            .await?;
+        let unpacked = async { Ok(unpack::unpack(archive, &place, &metadata).await?) };
+        let manifest = observed(step_span!("unpack"), unpacked).await?;
         Ok(Prepared {
             bundle_dir,
             folder,

@@ -6,8 +6,9 @@ use std::{path::PathBuf, time::Duration};
 use kernex_proto::{
     manifest::{Manifest, Restart},
     v1::Step,
+    words,
 };
-use tracing::Instrument as _;
+use tracing::Span;
 
 use super::{Attempt, started};
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     crash::Act,
     executor::{
         outcome::{AfterScript, RanScript, StepError, after_script},
+        spans::{observed, step_span},
         traceparent_or,
     },
     journal::Started,
@@ -49,15 +51,14 @@ impl ScriptRun<'_> {
 impl Attempt<'_> {
     /// Runs one script. Once begun it is never run again in this run of the attempt.
     pub(super) async fn script(&mut self, run: &ScriptRun<'_>) -> Result<AfterScript, StepError> {
-        let span = tracing::info_span!("script", step = environment::step_name(run.step));
-        async {
+        let span = step_span!("script", step = words::step(run.step), script = run.name);
+        let done = async {
             self.begin_step(run.step).await?;
             let limit = self.limit(run.manifest);
             let ended = self.run_within(run, limit).await?;
             self.meaning_of_end(run, ended, limit)
-        }
-        .instrument(span)
-        .await
+        };
+        observed(span, done).await
     }
 
     /// Runs one script of a step that has begun.
@@ -157,6 +158,9 @@ impl Attempt<'_> {
             .wait(&mut self.output, deadline, interrupted)
             .await
             .map_err(internal)?;
+        if let ScriptEnd::Exited(code) = ended {
+            Span::current().record("process.exit.code", code);
+        }
         if let ScriptEnd::Exited(code) = ended
             && !rolls_back
         {

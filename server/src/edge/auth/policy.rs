@@ -99,10 +99,21 @@ pub fn policy(path: &str) -> Option<Policy> {
     entry(path).map(|(_, policy)| *policy)
 }
 
+/// What a path is called that is none of ours.
+const UNKNOWN: &str = "unknown";
+
 /// A path as logs and traces may name it: what a caller made up is never repeated.
 #[must_use]
 pub fn known_path(path: &str) -> &'static str {
-    entry(path).map_or("unknown", |(known, _)| known.trim_start_matches('/'))
+    entry(path).map_or(UNKNOWN, |(known, _)| known.trim_start_matches('/'))
+}
+
+/// Every path that [`known_path`] gives.
+pub fn known_paths() -> impl Iterator<Item = &'static str> {
+    let ours = POLICIES
+        .iter()
+        .map(|(path, _)| path.trim_start_matches('/'));
+    ours.chain([UNKNOWN])
 }
 
 fn entry(path: &str) -> Option<&'static (&'static str, Policy)> {

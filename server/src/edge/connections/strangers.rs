@@ -169,7 +169,7 @@ impl Watch for Strangers {
         tracing::info!(
             source,
             reason,
-            detail,
+            why = detail,
             untold,
             "a stranger was refused; the next minute's from there are only counted"
         );

@@ -37,6 +37,7 @@ impl Subject {
 }
 
 /// Something that happened in a transaction.
+#[derive(Debug)]
 pub(crate) struct NewEvent {
     /// In dotted lower case.
     pub(crate) kind: String,
@@ -44,8 +45,10 @@ pub(crate) struct NewEvent {
     pub(crate) subject: Subject,
     /// More, as a JSON object.
     pub(crate) detail: Value,
+    /// Of a deployment that is traced; what is logged about the event names that trace.
+    pub(crate) traceparent: String,
 }
 
 /// Writes the events of a transaction, as its last statements before the commit.
 pub(crate) type LogEvents =
-    for<'a> fn(&'a Db, Timestamp, Vec<NewEvent>) -> BoxFuture<'a, Result<()>>;
+    for<'a> fn(&'a Db, Timestamp, &'a [NewEvent]) -> BoxFuture<'a, Result<()>>;

@@ -64,6 +64,27 @@ pub(super) struct Inner {
     log_events: LogEvents,
 }
 
+/// Connections of a pool that are in use, and those that could be.
+fn usage_of(pool: &DatabaseConnection) -> (usize, usize) {
+    let usage = |open: u32, idle: usize, most: u32| {
+        let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        let busy = size(open).saturating_sub(idle);
+        (busy, size(most).saturating_sub(busy))
+    };
+    match pool.get_database_backend() {
+        DbBackend::Postgres => {
+            let pool = pool.get_postgres_connection_pool();
+            let most = pool.options().get_max_connections();
+            usage(pool.size(), pool.num_idle(), most)
+        }
+        _ => {
+            let pool = pool.get_sqlite_connection_pool();
+            let most = pool.options().get_max_connections();
+            usage(pool.size(), pool.num_idle(), most)
+        }
+    }
+}
+
 impl Store {
     /// Connects to a database. `log_events` writes the events of a transaction; its table is not
     /// known on this floor.
@@ -143,6 +164,22 @@ impl Store {
     #[must_use]
     pub fn figures(&self) -> &Transactions {
         &self.0.figures
+    }
+
+    /// Connections to the database: the pool, what they do, and how many they are.
+    #[must_use]
+    pub(crate) fn connections(&self) -> Vec<(&'static str, &'static str, usize)> {
+        let mut pools = vec![
+            ("sessions", &self.0.sessions.reader),
+            ("operators", &self.0.operators.reader),
+        ];
+        if self.is_alone() {
+            pools.push(("writer", &self.0.sessions.writer));
+        }
+        let usage = pools.into_iter().map(|(name, pool)| (name, usage_of(pool)));
+        usage
+            .flat_map(|(name, (busy, free))| [(name, "busy", busy), (name, "free", free)])
+            .collect()
     }
 
     /// Who is told of what is revoked.

@@ -41,6 +41,7 @@ use crate::{
         new_event::{LogEvents, NewEvent, Subject},
         raw::postgres_now,
         store::Store,
+        tell::tell,
     },
 };
 
@@ -97,10 +98,22 @@ impl Tx {
 
     /// Writes an event at commit.
     pub(crate) fn event(&self, kind: impl Into<String>, subject: Subject, detail: Value) {
+        self.event_of_trace(kind, subject, detail, String::new());
+    }
+
+    /// The same for a deployment, with the trace it was ordered in.
+    pub(crate) fn event_of_trace(
+        &self,
+        kind: impl Into<String>,
+        subject: Subject,
+        detail: Value,
+        traceparent: String,
+    ) {
         let event = NewEvent {
             kind: kind.into(),
             subject,
             detail,
+            traceparent,
         };
         self.events.lock().push(event);
     }
@@ -120,14 +133,15 @@ impl Tx {
         self.changed.store(true, Ordering::Relaxed);
     }
 
-    async fn commit(self, log_events: LogEvents) -> Result<bool> {
+    /// Gives the events that were written, and whether watchers are to be woken.
+    async fn commit(self, log_events: LogEvents) -> Result<(Vec<NewEvent>, bool)> {
         let events = self.events.into_inner();
         let changed = !events.is_empty() || self.changed.load(Ordering::Relaxed);
         if !events.is_empty() {
-            log_events(&self.db, self.now, events).await?;
+            log_events(&self.db, self.now, &events).await?;
         }
         self.db.commit().await?;
-        Ok(changed)
+        Ok((events, changed))
     }
 }
 
@@ -279,8 +293,9 @@ impl Store {
                     self.revocations().begin();
                 }
                 act.before();
-                let changed = tx.commit(self.log_events()).await?;
+                let (events, changed) = tx.commit(self.log_events()).await?;
                 act.after();
+                tell(&events, self.figures());
                 self.revocations().publish(&revoked);
                 if changed {
                     self.wake();

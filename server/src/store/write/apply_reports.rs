@@ -139,7 +139,7 @@ fn apply_one(
     releases: &mut Releases,
 ) -> v1::Disposition {
     if entry.row.device_id.0 != report.device {
-        tracing::warn!(device = %report.device, attempt = %report.attempt, "a device reported about a target that is not its own");
+        tracing::warn!(device = %report.device, command = %report.attempt, "a device reported about a target that is not its own");
         return v1::Disposition::Refused;
     }
     let fact = match &report.event {
@@ -160,7 +160,7 @@ fn apply_one(
         ReportEvent::Outcome(outcome) => match Ending::try_from(outcome) {
             Ok(ending) => Fact::Outcome(ending),
             Err(why) => {
-                tracing::warn!(device = %report.device, attempt = %report.attempt, why, "an outcome was refused");
+                tracing::warn!(device = %report.device, command = %report.attempt, why, "an outcome was refused");
                 return v1::Disposition::Refused;
             }
         },

@@ -74,10 +74,11 @@ pub(crate) async fn finish(tx: &Tx, id: DeploymentId) -> Result<()> {
         .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
         .filter(deployment::Column::Id.eq(id.0));
     tx.db.later(update.as_query()).await?;
-    tx.event(
+    tx.event_of_trace(
         "deployment.finished",
         Subject::Deployment(id),
         json!({ "result": result.as_str() }),
+        row.traceparent,
     );
     Ok(())
 }

@@ -16,15 +16,15 @@ use crate::{
 
 /// Writes events under the next cursors. Writers are serial, so cursors grow in the order of
 /// commits.
-pub(crate) fn log_events(
-    db: &Db,
+pub(crate) fn log_events<'a>(
+    db: &'a Db,
     now: Timestamp,
-    events: Vec<NewEvent>,
-) -> BoxFuture<'_, Result<()>> {
+    events: &'a [NewEvent],
+) -> BoxFuture<'a, Result<()>> {
     Box::pin(write_events(db, now, events))
 }
 
-async fn write_events(db: &Db, now: Timestamp, events: Vec<NewEvent>) -> Result<()> {
+async fn write_events(db: &Db, now: Timestamp, events: &[NewEvent]) -> Result<()> {
     let count = events.len() as i64;
     let advance = Query::update()
         .table(cluster::Entity)
@@ -40,12 +40,12 @@ async fn write_events(db: &Db, now: Timestamp, events: Vec<NewEvent>) -> Result<
         .ok_or_else(|| DbErr::RecordNotFound("the cluster row; was the schema migrated?".into()))?;
     let first = row.try_get::<i64>("", "event_cursor")? - count + 1;
     let rows = events
-        .into_iter()
+        .iter()
         .enumerate()
         .map(|(index, event)| event::Model {
             cursor: first + index as i64,
             at: now.0,
-            kind: event.kind,
+            kind: event.kind.clone(),
             device_id: event.subject.device().map(Stored),
             deployment_id: event.subject.deployment().map(Stored),
             detail: event.detail.to_string(),

@@ -44,12 +44,15 @@ impl Store {
                 DeploymentState::Finished => return Err(StoreError::Finished),
             }
             change.state = DeploymentState::Paused;
-            change.paused_reason = match clean(reason.trim()) {
-                reason if reason.is_empty() => format!("by {}", caller.name),
-                reason => reason,
-            };
+            let given = clean(reason.trim());
+            let mut detail = json!({ "by": caller.name });
+            if given.is_empty() {
+                change.paused_reason = format!("by {}", caller.name);
+            } else {
+                detail["reason"] = json!(given);
+                change.paused_reason = given;
+            }
             change.write(&tx, &row).await?;
-            let detail = json!({ "by": caller.name, "reason": change.paused_reason });
             record_change(&tx, caller, id, "deployment.paused", detail).await?;
             remember(&tx, caller, &id.0).await?;
             find_deployment(&tx.db, id).await

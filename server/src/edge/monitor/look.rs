@@ -1,0 +1,171 @@
+//! What a scrape looks up: everything that is not counted as it happens.
+//!
+//! Each question has little time. One that is not answered leaves its last figures; that the
+//! database does not answer shows elsewhere.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use crate::{
+    blobs::Blobs,
+    delivery::{registry::Registry, wake_ups::WakeUps},
+    edge::tls::Identity,
+    error::chain,
+    metrics::{Metrics, set},
+    recorder::Recorder,
+    store::{Store, StoreError},
+};
+
+/// A question to the database that takes longer is left.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Versions of agents that are named; the others are together.
+const VERSIONS: usize = 12;
+/// What the others are called.
+const OTHER: &str = "other";
+
+/// What a scrape looks at.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) store: Store,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) wake_ups: Arc<WakeUps>,
+    pub(crate) recorder: Recorder,
+    pub(crate) blobs: Blobs,
+    pub(crate) identity: Option<Arc<Identity>>,
+}
+
+impl Look {
+    pub(super) async fn read_gauges(&self) {
+        self.read_memory();
+        self.read_database().await;
+        self.read_disk().await;
+    }
+
+    fn read_memory(&self) {
+        let metrics = &self.metrics;
+        set(&metrics.sessions, self.registry.len());
+        let waiting = self.recorder.backlog();
+        for (queue, length) in [
+            ("hints", self.wake_ups.waiting_devices()),
+            ("reports", waiting.reports),
+            ("heartbeats", waiting.heartbeats),
+            ("progress", waiting.progress),
+        ] {
+            set(&metrics.waiting.with_label(queue), length);
+        }
+        for (pool, doing, connections) in self.store.connections() {
+            let labels = [("pool", pool), ("state", doing)];
+            set(&metrics.pool.get_or_create_owned(&labels), connections);
+        }
+        let Some(identity) = &self.identity else {
+            return;
+        };
+        for (certificate, ends) in identity.ends() {
+            metrics.certificates.with_label(certificate).set(ends);
+        }
+    }
+
+    async fn read_database(&self) {
+        let (metrics, store) = (&self.metrics, self.store.for_operators());
+        if let Some(counts) = ask("deployments", store.deployment_counts()).await {
+            for (state, count) in counts {
+                set(&metrics.deployments.with_label(state.as_str()), count);
+            }
+        }
+        if let Some(count) = ask("drift", store.drifted_devices()).await {
+            set(&metrics.drifted, count);
+        }
+        if let Some(counts) = ask("devices", store.fleet_counts()).await {
+            for (status, count) in &counts.by_status {
+                set(&metrics.devices.with_label(status.as_str()), *count);
+            }
+            let versions = most_frequent(counts.by_version);
+            metrics.agents.clear();
+            for (version, count) in versions {
+                let labels = [("version", version)];
+                set(&metrics.agents.get_or_create_owned(&labels), count);
+            }
+        }
+        if let Some(counts) = ask("tokens", store.token_counts()).await {
+            for (ends, count) in counts {
+                set(&metrics.operator_tokens.with_label(ends), count);
+            }
+        }
+        if let Some(bytes) = ask("bundles", store.bundle_bytes()).await {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            metrics.bundle_store.with_label("bundles").set(bytes);
+        }
+    }
+
+    async fn read_disk(&self) {
+        let blobs = self.blobs.clone();
+        // A network file system may take its time.
+        let looking = tokio::task::spawn_blocking(move || blobs.disk());
+        match tokio::time::timeout(LIMIT, looking).await {
+            Ok(Ok(Some(disk))) => {
+                for (kind, bytes) in [("free", disk.free), ("size", disk.size)] {
+                    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+                    self.metrics.bundle_store.with_label(kind).set(bytes);
+                }
+            }
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the disk was not looked at"),
+            Err(_) => tracing::debug!("the disk was not looked at in time"),
+        }
+    }
+}
+
+async fn ask<T>(what: &str, question: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
+    match tokio::time::timeout(LIMIT, question).await {
+        Ok(Ok(answer)) => Some(answer),
+        Ok(Err(error)) => {
+            tracing::debug!(what, error = %chain(&error), "not counted");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(what, "not counted in time");
+            None
+        }
+    }
+}
+
+/// The versions that most devices have. Agents say what they like, so only what looks like a
+/// version is named, and only a few of them.
+fn most_frequent(counts: Vec<(String, usize)>) -> Vec<(String, usize)> {
+    let (mut named, strange): (Vec<_>, Vec<_>) = counts
+        .into_iter()
+        .partition(|(version, _)| looks_like_version(version));
+    named.sort_by(|(one, few), (other, many)| many.cmp(few).then_with(|| one.cmp(other)));
+    let rest = named.split_off(named.len().min(VERSIONS));
+    let others: usize = rest.iter().chain(&strange).map(|(_, count)| count).sum();
+    // Also where there are none, so that the figure is there from the first scrape on.
+    named.push((OTHER.to_owned(), others));
+    named
+}
+
+fn looks_like_version(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'+');
+    let begins = text
+        .bytes()
+        .next()
+        .is_some_and(|first| first.is_ascii_digit());
+    begins && text.len() <= 32 && text.bytes().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_versions_are_named_whatever_agents_say() {
+        let mut counts: Vec<_> = (1..=20).map(|n| (format!("1.{n}.0"), n)).collect();
+        counts.push(("evil\"} 1\n".to_owned(), 3));
+        counts.push((String::new(), 4));
+        let named = most_frequent(counts);
+        assert_eq!(named.len(), VERSIONS + 1);
+        assert_eq!(named[0], ("1.20.0".to_owned(), 20));
+        let rest: usize = (1..=8).sum();
+        assert_eq!(named[VERSIONS], (OTHER.to_owned(), rest + 7));
+        assert_eq!(most_frequent(Vec::new()), [(OTHER.to_owned(), 0)]);
+    }
+}

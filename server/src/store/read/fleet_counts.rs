@@ -1,0 +1,135 @@
+//! Figures of the whole fleet, for those who watch the server.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, FromQueryResult, PaginatorTrait,
+    QueryFilter, QuerySelect,
+    prelude::Uuid,
+    sea_query::{Expr, Func, Query},
+};
+
+use crate::{
+    domain::device::DeviceStatus,
+    metrics::TOKEN_ENDS,
+    store::{
+        db::{error::Result, store::Store, values::unsigned},
+        entity::{bundle, device, lease, operator_token, session},
+    },
+};
+
+/// A token that ends within this counts as ending soon: a week, in microseconds.
+const SOON: i64 = 7 * 24 * 3600 * 1_000_000;
+
+/// Devices, counted.
+#[derive(Debug, Default)]
+pub struct FleetCounts {
+    pub by_status: BTreeMap<DeviceStatus, usize>,
+    /// By the version of the agent, as it says it.
+    pub by_version: Vec<(String, usize)>,
+}
+
+impl Store {
+    /// Every device once by its status and once by the version of its agent.
+    pub async fn fleet_counts(&self) -> Result<FleetCounts> {
+        #[derive(FromQueryResult)]
+        struct Row {
+            agent_version: String,
+            conflicted: bool,
+            n: i64,
+        }
+        let grouped = |only_online: Option<&[Uuid]>| {
+            let mut query = Query::select();
+            query
+                .columns([
+                    ("d", device::Column::AgentVersion),
+                    ("d", device::Column::Conflicted),
+                ])
+                .expr_as(Func::count(Expr::col(("d", device::Column::Id))), "n")
+                .from_as(device::Entity, "d")
+                .group_by_columns([
+                    ("d", device::Column::AgentVersion),
+                    ("d", device::Column::Conflicted),
+                ]);
+            if let Some(replicas) = only_online {
+                let sessions = Query::select()
+                    .column(session::Column::DeviceId)
+                    .from(session::Entity)
+                    .and_where(Expr::col(session::Column::ConfirmedAt).is_not_null())
+                    .and_where(Expr::col(session::Column::Replica).is_in(replicas.iter().copied()))
+                    .to_owned();
+                query.and_where(Expr::col(("d", device::Column::Id)).in_subquery(sessions));
+            }
+            query
+        };
+        let leases = lease::Entity::find()
+            .filter(lease::Column::ExpiresAt.gt(self.now().0))
+            .all(self.reader())
+            .await?;
+        let replicas: Vec<Uuid> = leases.into_iter().map(|lease| lease.replica).collect();
+        let read = async |query| {
+            let rows = self.reader().query_all(&query).await?;
+            rows.iter()
+                .map(|row| Row::from_query_result(row, ""))
+                .collect::<std::result::Result<Vec<_>, _>>()
+        };
+        let (all, online) = (
+            read(grouped(None)).await?,
+            read(grouped(Some(&replicas))).await?,
+        );
+        let mut counts = FleetCounts::default();
+        let size = |n: i64| usize::try_from(n).unwrap_or(usize::MAX);
+        let online: usize = online
+            .iter()
+            .filter(|row| !row.conflicted)
+            .map(|row| size(row.n))
+            .sum();
+        let mut by_version = BTreeMap::<String, usize>::new();
+        let (mut in_all, mut conflicted) = (0, 0);
+        for row in all {
+            in_all += size(row.n);
+            if row.conflicted {
+                conflicted += size(row.n);
+            }
+            *by_version.entry(row.agent_version).or_default() += size(row.n);
+        }
+        // Read a moment later than the sum, so it may be larger.
+        let offline = in_all.saturating_sub(conflicted).saturating_sub(online);
+        counts.by_status.insert(DeviceStatus::Offline, offline);
+        counts.by_status.insert(DeviceStatus::Online, online);
+        counts
+            .by_status
+            .insert(DeviceStatus::Conflicted, conflicted);
+        counts.by_version = by_version.into_iter().collect();
+        Ok(counts)
+    }
+
+    /// Operator tokens that work, by when they end, as in [`TOKEN_ENDS`].
+    pub async fn token_counts(&self) -> Result<[(&'static str, usize); 2]> {
+        let now = self.now().0;
+        let working = operator_token::Entity::find()
+            .filter(operator_token::Column::RevokedAt.is_null())
+            .filter(operator_token::Column::ExpiresAt.gt(now));
+        let later = working
+            .clone()
+            .filter(operator_token::Column::ExpiresAt.gt(now.saturating_add(SOON)));
+        let (all, later) = (
+            working.count(self.reader()).await?,
+            later.count(self.reader()).await?,
+        );
+        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        let [soon, far] = TOKEN_ENDS;
+        Ok([(soon, size(all.saturating_sub(later))), (far, size(later))])
+    }
+
+    /// Bytes of all bundles together.
+    pub async fn bundle_bytes(&self) -> Result<u64> {
+        let sizes: Vec<i64> = bundle::Entity::find()
+            .select_only()
+            .column(bundle::Column::Size)
+            .into_tuple()
+            .all(self.reader())
+            .await?;
+        Ok(sizes.into_iter().map(unsigned).sum())
+    }
+}
