@@ -2,9 +2,10 @@
 
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "kernex/v1/access.proto",
     "kernex/v1/agent.proto",
+    "kernex/v1/audit.proto",
     "kernex/v1/bundle.proto",
     "kernex/v1/configuration.proto",
     "kernex/v1/deployment.proto",

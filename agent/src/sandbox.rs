@@ -16,7 +16,6 @@ use std::{
 
 use tokio::{
     io::AsyncReadExt as _,
-    net::unix::pipe,
     process::{Child, Command},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,12 +24,14 @@ use crate::clock;
 
 pub(crate) mod environment;
 mod output;
+mod pipes;
 mod process;
 mod process_tree;
 mod reap;
 mod strays;
 
 pub(crate) use output::Output;
+use pipes::Pipes;
 pub(crate) use process_tree::{Marker, kill_interrupted};
 use process_tree::{OnlyScript, Root};
 pub(crate) use reap::Reaper;
@@ -73,7 +74,7 @@ pub(crate) enum ScriptEnd {
 pub(crate) struct RunningScript<'a> {
     sandbox: &'a Sandbox,
     child: Child,
-    pipe: Option<pipe::Receiver>,
+    pipes: Pipes,
     root: Root,
     only_script: OnlyScript,
     marker: Marker,
@@ -91,7 +92,8 @@ impl Sandbox {
     }
 
     pub(crate) fn start(&self, script: Script<'_>) -> io::Result<RunningScript<'_>> {
-        let (reader, writer) = io::pipe()?;
+        let (out_reader, out_writer) = io::pipe()?;
+        let (err_reader, err_writer) = io::pipe()?;
         let (linkers, env): (Vec<_>, Vec<_>) = script
             .env
             .into_iter()
@@ -102,8 +104,8 @@ impl Sandbox {
             .env_clear()
             .envs(env)
             .stdin(Stdio::null())
-            .stdout(writer.try_clone()?)
-            .stderr(writer)
+            .stdout(out_writer)
+            .stderr(err_writer)
             .process_group(0);
         confine(&mut command);
         let only_script = OnlyScript::begin();
@@ -114,7 +116,7 @@ impl Sandbox {
             .ok_or_else(|| io::Error::other("the script has no process id"))?;
         Ok(RunningScript {
             sandbox: self,
-            pipe: Some(pipe::Receiver::from_owned_fd(reader.into())?),
+            pipes: Pipes::new(out_reader, err_reader)?,
             root: Root::of(pid),
             child,
             only_script,
@@ -148,7 +150,7 @@ impl RunningScript<'_> {
         let ended = loop {
             tokio::select! {
                 status = self.child.wait() => break script_end(status?),
-                read = read_some(&mut self.pipe, &mut buffer) => output.push(&buffer[..read]),
+                (stream, read) = self.pipes.read_some(&mut buffer) => output.push(stream, &buffer[..read]),
                 () = clock::sleep_until(deadline) => break ScriptEnd::TimedOut,
                 grace = &mut interrupted => {
                     self.grace = grace;
@@ -178,50 +180,27 @@ impl RunningScript<'_> {
         loop {
             tokio::select! {
                 _ = self.child.wait() => break,
-                read = read_some(&mut self.pipe, buffer) => output.push(&buffer[..read]),
+                (stream, read) = self.pipes.read_some(buffer) => output.push(stream, &buffer[..read]),
                 () = clock::sleep_until(end) => break,
             }
         }
     }
 
-    /// Reads what is in the pipe now. While a survivor holds the other end, a task reads on and
+    /// Reads what is in the pipes now. While a survivor holds the other end, a task reads on and
     /// throws the output away: closing the pipe would kill a daemon at its next line of output.
     fn drain(&mut self, output: &mut Output, buffer: &mut [u8]) {
-        let Some(mut pipe) = self.pipe.take() else {
-            return;
-        };
-        // A pipe holds 64 KiB; more than that comes from a survivor.
-        for _ in 0..8 {
-            match pipe.try_read(buffer) {
-                Ok(0) => return,
-                Ok(read) => output.push(&buffer[..read]),
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => return,
-            }
-        }
-        let closing = self.sandbox.closing.clone();
-        self.sandbox.tasks.spawn(async move {
-            let mut sink = [0; 1024];
-            loop {
-                tokio::select! {
-                    read = pipe.read(&mut sink) => if !matches!(read, Ok(1..)) { return },
-                    () = closing.cancelled() => return,
+        for (stream, mut pipe) in self.pipes.take_open(output, buffer) {
+            let closing = self.sandbox.closing.clone();
+            tracing::trace!(?stream, "a survivor holds a pipe of its script");
+            self.sandbox.tasks.spawn(async move {
+                let mut sink = [0; 1024];
+                loop {
+                    tokio::select! {
+                        read = pipe.read(&mut sink) => if !matches!(read, Ok(1..)) { return },
+                        () = closing.cancelled() => return,
+                    }
                 }
-            }
-        });
-    }
-}
-
-/// Reads once. After the end of the pipe it never resolves, so that a select continues with its
-/// other branches.
-async fn read_some(pipe: &mut Option<pipe::Receiver>, buffer: &mut [u8]) -> usize {
-    loop {
-        match pipe {
-            None => std::future::pending().await,
-            Some(open) => match open.read(buffer).await {
-                Ok(0) | Err(_) => *pipe = None,
-                Ok(read) => return read,
-            },
+            });
         }
     }
 }

@@ -6,13 +6,16 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 
 use crate::output::Format;
 
+pub(crate) mod audit;
 pub(crate) mod config;
 pub(crate) mod deployment;
 pub(crate) mod event;
 pub(crate) mod rollback;
 pub(crate) mod rollout;
-mod times;
+pub(crate) mod script_output;
+pub(crate) mod times;
 mod timing;
+pub(crate) mod token;
 mod values;
 
 pub(crate) use values::{LabelChange, parse_duration};
@@ -86,6 +89,14 @@ pub(crate) enum Command {
     /// Deployments and what became of them
     #[command(subcommand)]
     Deployment(deployment::DeploymentCommand),
+    /// What the scripts of a device's last run printed, or those of a deployment
+    Output(script_output::ScriptOutputArgs),
+    /// Tokens of operators: who may do what
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Who changed what, and who was refused
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// What happens in the fleet, as it happens
     #[command(subcommand)]
     Event(event::EventCommand),
@@ -118,6 +129,9 @@ impl Command {
             Self::Deploy(_) => "kernexctl deploy",
             Self::Config(_) => "kernexctl config",
             Self::Deployment(_) => "kernexctl deployment",
+            Self::Output(_) => "kernexctl output",
+            Self::Token(_) => "kernexctl token",
+            Self::Audit(_) => "kernexctl audit",
             Self::Event(_) => "kernexctl event",
             Self::Dev { .. } => "kernexctl dev",
             Self::Completion { .. } => "kernexctl completion",
@@ -391,6 +405,9 @@ pub(crate) struct DeployArgs {
     /// How long a device may take once it has begun (default 1h)
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) execution_timeout: Option<Duration>,
+    /// A note for whoever reads the order later
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
     #[command(flatten)]
     pub(crate) timing: timing::TimingArgs,
     #[command(flatten)]

@@ -10,7 +10,8 @@ use kernex_proto::{
     connect::{AddressError, ControlPlane, proxy::Proxies},
     trust::{Dates, PinnedCa, ServerTrust, SystemRoots},
     v1::{
-        access_service_client::AccessServiceClient, bundle_service_client::BundleServiceClient,
+        access_service_client::AccessServiceClient, audit_service_client::AuditServiceClient,
+        bundle_service_client::BundleServiceClient,
         configuration_service_client::ConfigurationServiceClient,
         deployment_service_client::DeploymentServiceClient,
         device_service_client::DeviceServiceClient, event_service_client::EventServiceClient,
@@ -99,6 +100,10 @@ impl Client {
 
     pub(crate) fn access(&self) -> AccessServiceClient<Connection> {
         AccessServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
+    pub(crate) fn audit(&self) -> AuditServiceClient<Connection> {
+        AuditServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
     pub(crate) fn bundles(&self) -> BundleServiceClient<Connection> {

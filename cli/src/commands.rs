@@ -8,6 +8,7 @@ use crate::{
     output::{Printer, View},
 };
 
+pub(crate) mod audit;
 pub(crate) mod bundle;
 pub(crate) mod completion;
 pub(crate) mod config;
@@ -18,6 +19,8 @@ pub(crate) mod device;
 pub(crate) mod enrollment;
 pub(crate) mod event;
 mod reconnect;
+pub(crate) mod script_output;
+pub(crate) mod token;
 
 /// The start of every command that talks to a server.
 pub(crate) struct Session {

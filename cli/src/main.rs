@@ -92,6 +92,9 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Deploy(args) => commands::deploy::run(&session, *args).await,
         Command::Config(command) => commands::config::run(&session, command).await,
         Command::Deployment(command) => commands::deployment::run(&session, command).await,
+        Command::Output(args) => commands::script_output::run(&session, args).await,
+        Command::Token(command) => commands::token::run(&session, command).await,
+        Command::Audit(command) => commands::audit::run(&session, command).await,
         Command::Event(command) => commands::event::run(&session, command).await,
         #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(args).await,

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::error::{Exit, Failure};
 
 pub(crate) mod access;
+pub(crate) mod audit;
 pub(crate) mod bundle;
 pub(crate) mod configuration;
 mod counts;
@@ -19,13 +20,16 @@ pub(crate) mod deployment;
 pub(crate) mod device;
 pub(crate) mod event;
 pub(crate) mod halted;
+mod order;
 pub(crate) mod phase;
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod rollback;
 mod schedule;
+pub(crate) mod script_output;
 mod table;
 pub(crate) mod target;
+pub(crate) mod token;
 
 pub(crate) use crate::text::{
     Time, ago, bytes, printable, printable_lines, seconds, state_word, word,

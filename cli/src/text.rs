@@ -26,6 +26,11 @@ impl Time {
         Self(Timestamp::from_second(seconds).unwrap())
     }
 
+    /// RFC 3339 without the part of a second.
+    pub(crate) fn to_seconds(self) -> String {
+        Timestamp::from_second(self.unix()).map_or_else(|_| self.to_string(), |at| at.to_string())
+    }
+
     /// Seconds since the Unix epoch.
     pub(crate) fn unix(self) -> i64 {
         self.0.as_second()

@@ -36,6 +36,10 @@ mod m0027_stops;
 mod m0028_disk;
 mod m0029_hello;
 mod m0030_unknown;
+mod m0031w_audit;
+mod m0032w_away;
+mod m0033w_orders;
+mod m0034w_outputs;
 
 /// Applies and reverts the changes in order.
 #[derive(Debug)]
@@ -69,6 +73,10 @@ impl MigratorTrait for Migrator {
             Box::new(m0028_disk::Migration),
             Box::new(m0029_hello::Migration),
             Box::new(m0030_unknown::Migration),
+            Box::new(m0031w_audit::Migration),
+            Box::new(m0032w_away::Migration),
+            Box::new(m0033w_orders::Migration),
+            Box::new(m0034w_outputs::Migration),
         ]
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`v1`] holds the stubs generated from `kernex/v1/*.proto`; the modules beside it hold what the
 //! schema alone cannot say: trusted identifiers, the bundle manifest, the signed transcripts of the
-//! handshakes, the text of an enrolment token and the reasons carried by errors. The words are
+//! handshakes, the texts of tokens and the reasons carried by errors. The words are
 //! explained in `docs/glossary.md`.
 
 #[cfg(feature = "archive")]
@@ -17,6 +17,7 @@ pub mod handshake;
 pub mod ids;
 mod invalid_id;
 pub mod manifest;
+pub mod operator_token;
 #[cfg(unix)]
 pub mod private;
 #[cfg(all(unix, feature = "service"))]

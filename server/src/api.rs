@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod agents;
+pub mod audit;
 pub mod bundles;
 pub mod configurations;
 pub mod deployments;
@@ -23,7 +24,7 @@ use kernex_proto::{
     ids::{ClusterId, Digest},
     v1::{
         access_service_server::AccessServiceServer, agent_service_server::AgentServiceServer,
-        bundle_service_server::BundleServiceServer,
+        audit_service_server::AuditServiceServer, bundle_service_server::BundleServiceServer,
         configuration_service_server::ConfigurationServiceServer,
         deployment_service_server::DeploymentServiceServer,
         device_service_server::DeviceServiceServer, event_service_server::EventServiceServer,
@@ -164,6 +165,11 @@ pub fn routes(api: &Arc<Api>) -> Routes {
     .add_service(limited!(
         AccessServiceServer,
         access::Access(Arc::clone(api)),
+        REQUEST_LIMIT
+    ))
+    .add_service(limited!(
+        AuditServiceServer,
+        audit::Audit(Arc::clone(api)),
         REQUEST_LIMIT
     ))
 }

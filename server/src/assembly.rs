@@ -127,6 +127,8 @@ impl Assembly {
         parts.start("stalled", answers.stalled().run(self.last.clone()));
         let watched = api::health::watch(self.foundation.store.clone(), health, self.soft.clone());
         parts.start("health", watched);
+        let sightings = upkeep::sightings(api.authenticator.clone(), self.last.clone());
+        parts.start("sightings", sightings);
         parts.start("feed", Arc::clone(&api.feed).run(self.soft.clone()));
         let service = ServiceBuilder::new()
             .map_response(Measured::wrap)
@@ -188,9 +190,7 @@ impl Assembly {
             "lease",
             upkeep::lease(store(), registry(), self.replica, last()),
         );
-        if !self.foundation.store.is_alone() {
-            parts.start("revocations", upkeep::revocations(store(), heard, last()));
-        }
+        parts.start("revocations", upkeep::revocations(store(), heard, last()));
         parts.start(
             "expiry",
             upkeep::expiry(store(), registry(), wake_ups(), soft()),

@@ -50,8 +50,6 @@ pub enum Command {
     Migrate(Options),
     /// Read flags, environment and file, say what is wrong with them, and change nothing.
     CheckConfig(Options),
-    /// Write a new admin token into the data folder, when every other token is lost or expired.
-    AdminToken(Options),
     /// Copy every row of the stopped server's database to another one, which has to be empty: from
     /// SQLite to PostgreSQL, or back. Keys and bundles stay where they are.
     CopyDatabase {
@@ -69,6 +67,15 @@ pub enum Command {
     /// Ask the server on this machine, at `--metrics-listen`, whether it is ready; for health
     /// checks of containers.
     Probe(Options),
+    /// Write a new admin token into `admin.token` in the data folder, when every other token is
+    /// lost or expired. The server may run meanwhile.
+    AdminToken {
+        /// Revoke the admin tokens that the first start and this command made before.
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        options: Options,
+    },
 }
 
 /// Everything that can be set, as typed. The file given with `--config` knows the same names, with
@@ -332,6 +339,14 @@ impl Config {
                 &text,
                 |text| duration(text).filter(|d| *d >= Duration::from_secs(60)),
                 "write a duration of at least 1m, such as 7d",
+            )?;
+        }
+        if let Some(text) = values.audit_retention {
+            config.retention.audit = parse(
+                "--audit-retention",
+                &text,
+                |text| duration(text).filter(|d| *d >= Duration::from_secs(3600)),
+                "write a duration of at least 1h, such as 365d",
             )?;
         }
         if let Some(text) = values.log_format {

@@ -15,6 +15,7 @@ pub mod rollback;
 pub mod rollout;
 pub mod schedule;
 pub mod selector;
+pub mod waiting;
 
 /// Declares an enum whose values have names, in the database as in events and logs.
 macro_rules! named_enum {

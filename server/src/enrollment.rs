@@ -1,5 +1,7 @@
 //! How a device gets in: its key, the proof that it holds it, and the token that vouches for it.
 
+use std::net::IpAddr;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kernex_proto::{
     handshake::{DEVICE_KEY_BITS, EnrollTranscript, NONCE_LEN},
@@ -51,8 +53,10 @@ pub async fn enroll(
     store: &Store,
     cluster: ClusterId,
     request: v1::EnrollRequest,
+    address: IpAddr,
 ) -> Result<v1::EnrollResponse, EnrollmentError> {
-    let device = check(cluster, request)?;
+    let mut device = check(cluster, request)?;
+    device.address = Some(address);
     let enrolled = store.enroll(device).await.map_err(|error| match error {
         BindKeyError::NotAuthenticated(why) => EnrollmentError::NotAuthenticated(why),
         BindKeyError::KeyRevoked { cause, device_name } => {
@@ -112,6 +116,7 @@ fn check(cluster: ClusterId, request: v1::EnrollRequest) -> Result<EnrollDevice,
         key,
         name: wished.clone(),
         inventory,
+        address: None,
     })
 }
 

@@ -43,6 +43,7 @@ use anyhow::Context as _;
 
 pub use config::Config;
 pub use lifecycle::Shutdown;
+pub use startup::AdminTokenFile;
 pub use supervise::run;
 
 /// Brings the database to this version's schema.
@@ -87,10 +88,10 @@ pub async fn copy_database(config: &Config, to: &str) -> anyhow::Result<Vec<stor
 }
 
 /// Writes a new admin token into the data folder; the way back in when every other token is lost or
-/// expired.
-pub async fn admin_token(config: &Config) -> anyhow::Result<()> {
+/// expired. With `replace` those that the server made before are revoked.
+pub async fn admin_token(config: &Config, replace: bool) -> anyhow::Result<AdminTokenFile> {
     let store = startup::database(config, clock::Clock::system()).await?;
-    startup::admin_token(&store, &config.data_dir).await?;
+    let written = startup::new_admin_token(&store, &config.data_dir, replace).await?;
     store.close().await?;
-    Ok(())
+    Ok(written)
 }

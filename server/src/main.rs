@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use kernex_server::{
-    Config, Shutdown,
+    AdminTokenFile, Config, Shutdown,
     config::{Cli, Command},
     edge::{listener, observe, probe::probe},
     store::CopiedTable,
@@ -29,8 +29,13 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(options) => serve(Config::resolve(options)?).await,
         Command::Migrate(options) => kernex_server::migrate(&Config::resolve(options)?).await,
-        Command::AdminToken(options) => {
-            kernex_server::admin_token(&Config::resolve(options)?).await
+        Command::AdminToken { replace, options } => {
+            let config = Config::resolve(options)?;
+            print_admin_token(
+                &kernex_server::admin_token(&config, replace).await?,
+                replace,
+            );
+            Ok(())
         }
         Command::CheckConfig(options) => {
             print_valid(&Config::resolve(options)?);
@@ -62,6 +67,30 @@ fn print_copied(copied: &[CopiedTable]) {
     println!(
         "Copied. Start the server with the new --database-url and the same data folder, and never again on the old database."
     );
+}
+
+#[expect(clippy::print_stdout, reason = "says what was done")]
+fn print_admin_token(written: &AdminTokenFile, replaced: bool) {
+    let AdminTokenFile { made, path } = written;
+    let until = made.token.expires_at.to_proto();
+    println!(
+        "The new admin token `{}` is in {}; it works until {until}. What was in that file before is gone.",
+        made.name,
+        path.display(),
+    );
+    for earlier in &made.earlier {
+        let (name, id) = (&earlier.name, earlier.id);
+        if replaced {
+            println!(
+                "`{name}` ({id}) is revoked; a server that runs hears of it within 5 seconds."
+            );
+        } else {
+            println!(
+                "`{name}` ({id}) still works until {}. To end it: kernexctl token revoke {id}, or --replace here.",
+                earlier.expires_at.to_proto()
+            );
+        }
+    }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

@@ -32,7 +32,7 @@ pub use self::{
     outbound::{Outbound, OutboundSender, outbound},
 };
 use self::{
-    decide::{Decision, Wake, decide, decide_ailing},
+    decide::{Decision, Wake, decide, decide_ailing, leaving},
     handshake::HandshakeError,
     opening::log_refusal,
 };
@@ -43,7 +43,10 @@ use crate::{
         registry::{EndReason, Registry, SessionHandle},
         wake_ups::WakeUps,
     },
-    domain::device::DiskFault,
+    domain::device::{
+        DiskFault,
+        away::{Away, AwayReason},
+    },
     edge::connections::ConnectionHandle,
     error::chain,
     metrics::Metrics,
@@ -138,8 +141,9 @@ impl Sessions {
                             reconnect_after: Duration::from_secs(1),
                         });
                     }
-                    let verdict = self.serve_messages(&mut inbound, &session, &span).await;
-                    Box::pin(self.close(&session).instrument(span.clone())).await;
+                    let (away, verdict) = self.serve_messages(&mut inbound, &session, &span).await;
+                    let away = of_status(away, verdict.as_ref());
+                    Box::pin(self.close(&session, away).instrument(span.clone())).await;
                     verdict
                 }
                 Err(refusal) => {
@@ -155,14 +159,14 @@ impl Sessions {
         }
     }
 
-    /// Waits, decides, acts, until something ends it. Returns the status that says why, or none for
-    /// a good end.
+    /// Waits, decides, acts, until something ends it. Returns why the device is away then, and the
+    /// status that says so, or none for a good end.
     async fn serve_messages<S>(
         &self,
         inbound: &mut S,
         session: &Arc<SessionHandle>,
         span: &Span,
-    ) -> Option<Status>
+    ) -> (AwayReason, Option<Status>)
     where
         S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin,
     {
@@ -194,6 +198,7 @@ impl Sessions {
                     Wake::Silent
                 }
             };
+            let leaving = leaving(&wake);
             match decide_for(session, wake) {
                 Decision::Ignore(what) => {
                     span.in_scope(|| tracing::debug!(why = what, "message ignored"));
@@ -234,17 +239,17 @@ impl Sessions {
                     // In a box, like everything else that a quiet session does not do, so that its
                     // memory is given back.
                     if !Box::pin(self.queue_report(session, report)).await {
-                        return Some(HandshakeError::Draining.into());
+                        return (AwayReason::Drained, Some(HandshakeError::Draining.into()));
                     }
                 }
-                Decision::Finish(status) => return status,
+                Decision::Finish(status) => return (leaving, status),
                 Decision::Drain(reconnect_after) => {
                     Act::PushDrain.before();
                     session.send(Down::Drain(v1::Drain {
                         reconnect_after_ms: reconnect_after.as_millis() as u64,
                     }));
                     Act::PushDrain.after();
-                    return None;
+                    return (leaving, None);
                 }
             }
         }
@@ -322,21 +327,30 @@ impl Sessions {
         }
     }
 
-    async fn close(&self, session: &SessionHandle) {
+    async fn close(&self, session: &SessionHandle, away: Away) {
         self.registry.remove(session.device, session.epoch);
-        tracing::info!("session closed");
+        tracing::info!(reason = %away.reason, detail = away.detail, "session closed");
         // A stopping server closes the rows of all its sessions in one go.
         if !self.draining.is_cancelled() {
-            self.mark_closed(session.device, session.epoch).await;
+            self.mark_closed(session.device, session.epoch, away).await;
         }
     }
 
-    async fn mark_closed(&self, device: DeviceId, epoch: u64) {
-        if let Err(error) = self.committer.close(device, epoch).await {
+    async fn mark_closed(&self, device: DeviceId, epoch: u64, away: Away) {
+        if let Err(error) = self.committer.close(device, epoch, away).await {
             // The lease of this replica or the next session puts it right.
             tracing::warn!(error = %chain(&error), "session not marked as closed");
         }
     }
+}
+
+/// The reason with what the status says, where that tells more.
+fn of_status(reason: AwayReason, status: Option<&Status>) -> Away {
+    let detail = match (reason, status) {
+        (AwayReason::Malformed, Some(status)) => status.message().to_owned(),
+        _ => String::new(),
+    };
+    Away { reason, detail }
 }
 
 /// Decides, and counts a message of the device. It is a function of its own, so that its variables

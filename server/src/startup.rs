@@ -5,13 +5,17 @@ use std::{
     fs::{File, TryLockError},
     io,
     os::unix::fs::DirBuilderExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use kernex_proto::{ids::ClusterId, private::restrict, service};
+use kernex_proto::{
+    ids::{ClusterId, Digest},
+    private::restrict,
+    service,
+};
 
 use crate::{
     api::access::operator_token,
@@ -19,11 +23,13 @@ use crate::{
     clock::Clock,
     config::Config,
     edge::tls::{Identity, sweep_private, write_private},
-    store::{Caller, NewOperatorToken, Role, Store, StoreError},
+    store::{AdminToken, Caller, NewOperatorToken, Origin, Role, Store, StoreError},
 };
 
 /// A database that has not answered by then counts as not answering.
 const DATABASE_LIMIT: Duration = Duration::from_secs(5);
+/// The file with the text of the server's admin token.
+const ADMIN_FILE: &str = "admin.token";
 /// Life of the first token; operators make shorter ones of their own.
 const ADMIN_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -72,7 +78,7 @@ pub(crate) async fn prepare(config: &Config) -> anyhow::Result<Foundation> {
     };
     let first = !store.has_operator_token().await?;
     if first {
-        admin_token(&store, &config.data_dir).await?;
+        first_admin_token(&store, &config.data_dir).await?;
     }
     Ok(Foundation {
         clock,
@@ -147,24 +153,79 @@ fn keep_private(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes an admin token and writes it to its file.
-pub(crate) async fn admin_token(store: &Store, folder: &Path) -> anyhow::Result<()> {
+/// An admin token that the server made, and where its text is.
+#[derive(Debug)]
+pub struct AdminTokenFile {
+    /// The token, and those before it.
+    pub made: AdminToken,
+    /// The file with its text.
+    pub path: PathBuf,
+}
+
+/// Makes the first admin token and writes it to its file.
+async fn first_admin_token(store: &Store, folder: &Path) -> anyhow::Result<()> {
     let (text, hash) = operator_token();
     // The file goes first: a token in the database that nobody has would lock everybody out.
-    write_private(&folder.join("admin.token"), format!("{text}\n").as_bytes())?;
-    let caller = Caller {
+    write_private(&folder.join(ADMIN_FILE), format!("{text}\n").as_bytes())?;
+    let new = admin_of(hash);
+    store
+        .create_operator_token(&itself("FirstStart"), new)
+        .await?;
+    Ok(())
+}
+
+/// Makes another one. The file of the one before is replaced once the new one works: whoever tries
+/// this without a database keeps what is there.
+pub(crate) async fn new_admin_token(
+    store: &Store,
+    folder: &Path,
+    replace: bool,
+) -> anyhow::Result<AdminTokenFile> {
+    let path = folder.join(ADMIN_FILE);
+    let waiting = folder.join("admin.token.new");
+    let (text, hash) = operator_token();
+    write_private(&waiting, format!("{text}\n").as_bytes())?;
+    let made = store
+        .create_admin_token(&itself("AdminToken"), admin_of(hash), replace)
+        .await;
+    let made = match made {
+        Ok(made) => made,
+        Err(error) => {
+            // It never worked, so nobody misses it.
+            let _ = std::fs::remove_file(&waiting);
+            return Err(error).context(
+                "no token was made; is this the data folder and the database of the server?",
+            );
+        }
+    };
+    std::fs::rename(&waiting, &path)
+        .and_then(|()| File::open(folder)?.sync_all())
+        .with_context(|| {
+            format!(
+                "the token works and is in {}; move it yourself",
+                waiting.display()
+            )
+        })?;
+    Ok(AdminTokenFile { made, path })
+}
+
+/// What the server does by itself.
+fn itself(method: &'static str) -> Caller {
+    Caller {
         name: "kernex-server".into(),
         request: None,
-        method: "FirstStart",
-    };
-    let token = NewOperatorToken {
+        method,
+        origin: Origin::default(),
+    }
+}
+
+fn admin_of(hash: Digest) -> NewOperatorToken {
+    NewOperatorToken {
         name: "admin".into(),
         role: Role::Admin,
         hash,
         ttl: ADMIN_TTL,
-    };
-    store.create_operator_token(&caller, token).await?;
-    Ok(())
+    }
 }
 
 /// Says that the server is up, to the log and to a service manager; at the first start also what to

@@ -24,12 +24,16 @@ pub use db::{
 };
 
 // Who changes something, and requests that are repeated.
-pub use write::replay::{Caller, RequestKey};
+pub use write::replay::{Caller, Origin, RequestKey};
+
+// The audit, and who used a token or was refused.
+pub use read::audit::{AuditEntry, AuditFilter, AuditResult};
+pub use write::record_sightings::{Refusal, TokenUse};
 
 // Tokens of operators and for enrolment, and who enrols.
-pub use read::tokens::{EnrollmentTokenRow, Principal, Role};
+pub use read::tokens::{EnrollmentTokenRow, KnownToken, OperatorTokenRow, Principal, Role};
 pub use write::{
-    create_token::{NewEnrollmentToken, NewOperatorToken, OperatorToken},
+    create_token::{AdminToken, NewEnrollmentToken, NewOperatorToken, OperatorToken},
     enroll::{BindKeyError, EnrollDevice, Enrolled},
 };
 
@@ -53,13 +57,14 @@ pub use read::{
 
 // Deployments: what is ordered, what it would mean, where its phases and targets stand.
 pub use read::{
-    deployments::{CreatedDeployment, Deployment},
+    deployments::{CreatedDeployment, Deployment, Order},
     halted::{HaltStatus, HaltedDevice},
     new_deployment::{NewDeployment, Terms},
     phases::PhaseStatus,
     planning::{PlannedDevice, Planning},
     rollback_plan::RollbackTarget,
     targets::{StepProgress, Target},
+    waiting::Waiting,
 };
 pub use write::{
     advance::Advanced,

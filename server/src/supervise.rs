@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{
     assembly::Assembly,
     config::Config,
+    domain::device::away::AwayReason,
     edge::listener,
     error::chain,
     lifecycle::{Shutdown, Tasks},
@@ -44,7 +45,10 @@ pub async fn run(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let replica = Uuid::new_v4();
-    foundation.store.close_replica_sessions(replica).await?;
+    foundation
+        .store
+        .close_replica_sessions(replica, AwayReason::ServerGone)
+        .await?;
     foundation.store.renew_lease(replica, upkeep::LEASE).await?;
     // Before anybody is let in.
     let heard = foundation.store.revocation_number().await?;
@@ -107,7 +111,10 @@ pub async fn run(
 
 async fn release_replica(store: Store, replica: Uuid) {
     let leaving = async {
-        if let Err(error) = store.close_replica_sessions(replica).await {
+        if let Err(error) = store
+            .close_replica_sessions(replica, AwayReason::Drained)
+            .await
+        {
             tracing::warn!(error = %chain(&error), "sessions not marked as closed; the lease will end them");
         }
         if let Err(error) = store.close().await {

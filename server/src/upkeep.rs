@@ -14,7 +14,7 @@ use crate::{
         registry::{EndReason, Registry},
         wake_ups::WakeUps,
     },
-    edge::tls::Identity,
+    edge::{auth::Authenticator, tls::Identity},
     error::chain,
     store::{LEASE_GRACE, Retention, Store, StoreError},
 };
@@ -29,6 +29,10 @@ const COMPARE_ALONE: Duration = Duration::from_secs(60);
 /// Between two looks at whether another replica revoked something; what is revoked here is told at
 /// once.
 const LISTEN: Duration = Duration::from_millis(500);
+/// The same when nobody else writes to this database; `kernex-server admin-token` may revoke.
+const LISTEN_ALONE: Duration = Duration::from_secs(5);
+const WRITE_SIGHTINGS: Duration = Duration::from_secs(30);
+const LAST_SIGHTINGS: Duration = Duration::from_secs(1);
 const EXPIRE: Duration = Duration::from_secs(1);
 /// Rare enough: after each checkpoint the log begins anew with a header, which costs fewer than one
 /// commit in a hundred.
@@ -86,15 +90,19 @@ async fn end_lost(store: &Store, registry: &Registry, replica: Uuid) -> Result<(
     Ok(())
 }
 
-/// Hears of what other replicas revoke after the transaction of number `seen`. One row says whether
+/// Hears of what others revoke after the transaction of number `seen`. One row says whether
 /// there is anything.
 pub(crate) async fn revocations(store: Store, mut seen: u64, stop: CancellationToken) {
     let looking = async {
-        let mut ticks = interval_of(LISTEN);
+        let mut ticks = interval_of(if store.is_alone() {
+            LISTEN_ALONE
+        } else {
+            LISTEN
+        });
         loop {
             ticks.tick().await;
             if let Err(error) = read_revocations(&store, &mut seen).await {
-                tracing::warn!(error = %chain(&error), "revocations of other replicas not looked at");
+                tracing::warn!(error = %chain(&error), "what others revoked was not looked at");
             }
         }
     };
@@ -111,6 +119,25 @@ async fn read_revocations(store: &Store, seen: &mut u64) -> Result<(), StoreErro
         *seen = newest;
     }
     Ok(())
+}
+
+/// Writes who used which token, and who was refused, and once more at the end.
+pub(crate) async fn sightings(authenticator: Authenticator, stop: CancellationToken) {
+    let write = async || {
+        if let Err(error) = authenticator.write_sightings().await {
+            tracing::warn!(error = %chain(&error), "who used which token was not written");
+        }
+    };
+    let writing = async {
+        let mut ticks = interval_of(WRITE_SIGHTINGS);
+        loop {
+            ticks.tick().await;
+            write().await;
+        }
+    };
+    run_until(stop, writing).await;
+    // The database may be what makes the stop slow.
+    let _ = tokio::time::timeout(LAST_SIGHTINGS, write()).await;
 }
 
 /// Closes attempts that are past their deadline, and wakes the dispatcher for devices that may go

@@ -140,7 +140,7 @@ impl<'a> Attempt<'a> {
     /// Continues after the restart that the script asked for.
     async fn resume_after_restart(&mut self, restarting: Restarting) -> RunResult {
         tracing::info!("going on after the restart");
-        self.output.push(restarting.output.as_bytes());
+        self.output = Output::of_earlier(&restarting.output, &restarting.output_marks);
         self.exit_code = restarting.exit_code;
         self.has_begun = true;
         if let Some(deadline) = &restarting.deadline {
@@ -178,8 +178,7 @@ impl<'a> Attempt<'a> {
     /// Continues to go back after a restart of the agent.
     async fn resume_going_back(&mut self, failing: v1::Outcome) -> RunResult {
         if !failing.output_tail.is_empty() {
-            self.output = Output::default();
-            self.output.push(failing.output_tail.as_bytes());
+            self.output = Output::of_earlier(&failing.output_tail, &failing.output_marks);
         }
         match self.rollback_paths() {
             Ok(paths) => self.go_back(paths, failing).await,
@@ -279,9 +278,11 @@ impl<'a> Attempt<'a> {
         after_switch: bool,
     ) -> Result<(), StepError> {
         self.note_switch(prepared).await?;
+        let (output, output_marks) = self.output.marked();
         let restarting = Restarting {
             exit_code: self.exit_code,
-            output: self.output.text(),
+            output,
+            output_marks,
             deadline: Some(self.durable_deadline()),
             after_switch,
         };

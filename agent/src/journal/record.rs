@@ -79,6 +79,9 @@ pub struct Restarting {
     /// The script that runs after the switch asked: only health is left.
     #[prost(bool, tag = "4")]
     pub after_switch: bool,
+    /// Whose the parts of the output are; none in journals of older agents.
+    #[prost(message, repeated, tag = "5")]
+    pub output_marks: Vec<v1::OutputMark>,
 }
 
 /// How going back continues after the restart that one of its scripts asked for.
@@ -93,6 +96,9 @@ pub struct Returning {
     /// Until when the device has to have gone back.
     #[prost(message, optional, tag = "3")]
     pub deadline: Option<Deadline>,
+    /// Whose the parts of the output are; none in journals of older agents.
+    #[prost(message, repeated, tag = "4")]
+    pub output_marks: Vec<v1::OutputMark>,
 }
 
 /// A deadline that survives a reboot. While the machine is off no clock counts, so then the time

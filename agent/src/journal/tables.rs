@@ -133,6 +133,8 @@ pub(super) fn bury(
     record.acked_unix_seconds = unix_seconds;
     if let Some(outcome) = &mut record.outcome {
         shorten(&mut outcome.output_tail);
+        // They are about the whole of it.
+        outcome.output_marks.clear();
     }
     let key = key(id);
     tx.open_table(LIVE)?.remove(key.as_slice())?;

@@ -38,20 +38,7 @@ impl Bench {
         limit: Duration,
         interrupted: impl Future<Output = ()>,
     ) -> (ScriptEnd, String) {
-        let mut env = vec![
-            ("PATH".into(), std::env::var("PATH").unwrap()),
-            ("KERNEX_TARGET_ID".into(), self.id.target.to_string()),
-            ("KERNEX_ATTEMPT".into(), self.id.number.to_string()),
-        ];
-        env.extend(self.env.clone());
-        let script = Script {
-            script,
-            dir: self.dir.path(),
-            env,
-            marker: Marker::new(self.id),
-            grace: Duration::from_millis(300),
-            spares: Some(75),
-        };
+        let script = self.script(script);
         let mut output = Output::default();
         let running = self.sandbox.start(script).unwrap();
         let deadline = clock::since_boot() + limit;
@@ -63,6 +50,23 @@ impl Bench {
             .await
             .unwrap();
         (ended, output.text())
+    }
+
+    fn script<'a>(&'a self, script: &'a str) -> Script<'a> {
+        let mut env = vec![
+            ("PATH".into(), std::env::var("PATH").unwrap()),
+            ("KERNEX_TARGET_ID".into(), self.id.target.to_string()),
+            ("KERNEX_ATTEMPT".into(), self.id.number.to_string()),
+        ];
+        env.extend(self.env.clone());
+        Script {
+            script,
+            dir: self.dir.path(),
+            env,
+            marker: Marker::new(self.id),
+            grace: Duration::from_millis(300),
+            spares: Some(75),
+        }
     }
 
     fn pid(&self, file: &str) -> i32 {
@@ -78,13 +82,41 @@ impl Bench {
 const LONG: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn exit_code_and_both_outputs_are_kept_in_order() {
+async fn exit_code_and_both_outputs_are_kept() {
     let bench = Bench::new();
     let (ended, output) = bench
         .run("echo out; echo err >&2; echo more; exit 3", LONG)
         .await;
     assert_eq!(ended, ScriptEnd::Exited(3));
-    assert_eq!(output, "out\nerr\nmore\n");
+    // Each stream keeps its order; between the two it is that in which they are read.
+    let lines = |from: &[&str]| {
+        let lines = output.lines().filter(|line| from.contains(line));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(lines(&["out", "more"]), ["out", "more"]);
+    assert_eq!(lines(&["err"]), ["err"]);
+    assert_eq!(output.lines().count(), 3);
+}
+
+#[tokio::test]
+async fn what_is_said_is_told_from_what_is_complained_about() {
+    use kernex_proto::v1::OutputStream::{Stderr, Stdout};
+
+    let bench = Bench::new();
+    let mut output = Output::default();
+    output.begin(kernex_proto::v1::Step::Script);
+    let script = bench.script("echo out; sleep 0.3; echo err >&2; sleep 0.3; echo more");
+    let running = bench.sandbox.start(script).unwrap();
+    let deadline = clock::since_boot() + LONG;
+    let ended = running.wait(&mut output, deadline, std::future::pending());
+    assert_eq!(ended.await.unwrap(), ScriptEnd::Exited(0));
+    let (text, marks) = output.marked();
+    assert_eq!(text, "out\nerr\nmore\n");
+    let marks: Vec<_> = marks
+        .iter()
+        .map(|mark| (mark.start, mark.stream()))
+        .collect();
+    assert_eq!(marks, [(0, Stdout), (4, Stderr), (8, Stdout)]);
 }
 
 #[tokio::test]

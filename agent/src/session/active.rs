@@ -141,7 +141,7 @@ impl<'a> Active<'a> {
             Incoming::Refuse(id, command, outcome) => {
                 tracing::warn!(command = %id, why = outcome.message, "refused a command");
                 self.journal
-                    .call(move |journal| journal.refuse(id, &command, outcome))
+                    .call(move |journal| journal.refuse(id, &command, *outcome))
                     .await?;
                 self.resend_reports_of(id).await
             }

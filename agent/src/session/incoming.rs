@@ -13,7 +13,7 @@ pub(super) enum Incoming {
     /// Write it into the journal and report that it is accepted.
     Accept(AttemptId, v1::Command),
     /// It cannot be done: answer with an outcome.
-    Refuse(AttemptId, v1::Command, v1::Outcome),
+    Refuse(AttemptId, v1::Command, Box<v1::Outcome>),
     /// End an attempt.
     Stop(AttemptId, v1::Command),
     /// Answer what a deploy would meet.
@@ -80,14 +80,14 @@ fn understand_command(command: v1::Command, epoch: u64) -> Incoming {
             None => Incoming::Accept(id, command),
             Some(why) => {
                 let outcome = failed(FailureReason::Internal, why);
-                Incoming::Refuse(id, command, outcome)
+                Incoming::Refuse(id, command, Box::new(outcome))
             }
         },
         Some(Action::Stop(_)) => Incoming::Stop(id, command),
         Some(Action::Configure(_) | Action::Plan(_)) | None => {
             let why = "this agent does not know the command; it may be too old";
             let outcome = failed(FailureReason::Unsupported, why.to_owned());
-            Incoming::Refuse(id, command, outcome)
+            Incoming::Refuse(id, command, Box::new(outcome))
         }
     }
 }

@@ -26,6 +26,9 @@ pub(crate) struct RollbackArgs {
     /// How long a device may take once it has begun (default 1h)
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub(crate) execution_timeout: Option<Duration>,
+    /// A note for whoever reads the order later
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
     #[command(flatten)]
     pub(crate) consent: Consent,
     #[command(flatten)]

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kernex_proto::operator_token;
+
 use crate::{
     args::{ContextCommand, OutputArg},
     context::{ConfigFile, Context, check_server, process_env, read_ca},
@@ -62,6 +64,12 @@ fn context(
             "Take the one of the server's `admin.token`, or ask an administrator for one.",
         ));
     }
+    operator_token::check(&token).map_err(|why| {
+        Failure::usage(
+            why.to_string(),
+            "Copy the token whole: the server's `admin.token`, or what `kernexctl token create` shows.",
+        )
+    })?;
     Ok(Context {
         server,
         token,

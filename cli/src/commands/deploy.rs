@@ -51,6 +51,7 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
         request_id: request_id(),
         schedule: args.timing.schedule(),
         dynamic: args.timing.dynamic,
+        message: args.message.unwrap_or_default(),
         rollout,
         ..Default::default()
     };

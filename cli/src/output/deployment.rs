@@ -4,8 +4,8 @@ use kernex_proto::v1;
 use serde::Serialize;
 
 use super::{
-    Details, Field, Time, View, ago, counts::CountsView, phase::PhaseView, printable,
-    schedule::ScheduleView, state_word, target::TargetView,
+    Details, Field, Time, View, ago, counts::CountsView, order::OrderView, phase::PhaseView,
+    printable, schedule::ScheduleView, state_word, target::TargetView,
 };
 
 #[derive(Debug, Clone, Serialize)]
@@ -32,6 +32,8 @@ pub(crate) struct DeploymentView {
     /// Empty for a fixed set of devices.
     #[serde(skip_serializing_if = "String::is_empty")]
     dynamic_selector: String,
+    /// What was ordered.
+    order: OrderView,
     #[serde(skip_serializing_if = "Option::is_none")]
     targets: Option<Vec<TargetView>>,
 }
@@ -47,8 +49,10 @@ impl From<v1::Deployment> for DeploymentView {
             }
         };
         let is_finished = wire.state() == v1::DeploymentState::Finished;
+        let order = OrderView::new(&wire);
         let phases = wire.phases.into_iter().map(PhaseView::from);
         Self {
+            order,
             phases: if is_finished {
                 phases.map(PhaseView::once_finished).collect()
             } else {
@@ -210,12 +214,14 @@ impl Details for DeploymentView {
             (
                 "Started",
                 Field::plain(format!(
-                    "{} by {}",
+                    "{} by {}{}",
                     ago(self.created_at, now),
-                    self.created_by
+                    self.created_by,
+                    self.order.from()
                 )),
             ),
         ];
+        lines.extend(self.order.details());
         if !self.dynamic_selector.is_empty() {
             let whom = format!("also devices that match {} later", self.dynamic_selector);
             lines.push(("Takes", Field::plain(whom)));

@@ -7,10 +7,12 @@ use serde::Serialize;
 
 use super::{Details, Field, Time, View, ago, bytes, seconds, state_word, word};
 
+mod away;
 mod change;
 mod drift;
 mod leftover;
 
+use away::sentence;
 pub(crate) use change::{DeviceChange, fleet};
 use drift::DriftView;
 use leftover::LeftoversView;
@@ -41,6 +43,12 @@ pub(crate) struct DeviceView {
     /// What is wrong with the disk of its agent's state folder: "no_space", "read_only",
     /// "io_error", or empty.
     disk_fault: String,
+    /// When its last session ended; null while it has one.
+    away_since: Option<Time>,
+    /// Why it is away: "silent", "refused"...; empty while it has a session.
+    away_reason: String,
+    /// More about that in words.
+    away_detail: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -96,6 +104,12 @@ impl From<v1::Device> for DeviceView {
                 v1::DiskFault::Unspecified => String::new(),
                 _ => state_word!(v1::DiskFault, wire.disk_fault, "DISK_FAULT_"),
             },
+            away_since: Time::from_wire(wire.away_since),
+            away_reason: match wire.away_reason() {
+                v1::AwayReason::Unspecified => String::new(),
+                _ => state_word!(v1::AwayReason, wire.away_reason, "AWAY_REASON_"),
+            },
+            away_detail: wire.away_detail,
             status: state_word!(v1::DeviceStatus, wire.status, "DEVICE_STATUS_"),
             labels: wire.labels.into_iter().collect(),
             last_seen: Time::from_wire(wire.last_seen),
@@ -135,9 +149,12 @@ impl From<v1::Device> for DeviceView {
 }
 
 impl DeviceView {
-    /// "online", "online, drifted", or "online, state_dir: no space"
+    /// "online", "offline: silent", "online, drifted", or "online, state_dir: no space"
     fn status(&self) -> String {
         let mut status = self.status.clone();
+        if status == "offline" && !self.away_reason.is_empty() {
+            status = format!("offline: {}", self.away_reason.replace('_', " "));
+        }
         if !self.drifts.is_empty() {
             status.push_str(", drifted");
         }
@@ -267,6 +284,10 @@ impl Details for DeviceView {
             ),
             ("Key", Field::plain(&self.key_fingerprint)),
         ];
+        let away = sentence(&self.away_reason, &self.away_detail, self.away_since, now);
+        if let Some(away) = away {
+            lines.insert(3, ("Away", Field::plain(away)));
+        }
         if let Some(conflict) = self.conflict() {
             lines.push(("Conflict", Field::plain(conflict)));
         }

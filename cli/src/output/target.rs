@@ -34,6 +34,10 @@ pub(crate) struct TargetView {
     active_digest: String,
     /// When it may begin; null unless it waits for that.
     opens_at: Option<Time>,
+    /// "device", "window", "room"...; empty unless it waits.
+    waits_for: String,
+    /// Why its device is away, which budget, which deployment.
+    waits_detail: String,
 }
 
 impl From<v1::Target> for TargetView {
@@ -71,6 +75,8 @@ impl From<v1::Target> for TargetView {
             active_version: wire.active_version,
             active_digest: wire.active_digest,
             opens_at: Time::from_wire(wire.opens_at),
+            waits_for: named(state_word!(v1::WaitReason, wire.waits_for, "WAIT_REASON_")),
+            waits_detail: wire.waits_detail,
         }
     }
 }
@@ -117,6 +123,32 @@ impl TargetView {
     /// What went wrong, in words.
     pub(crate) fn message(&self) -> &str {
         &self.message
+    }
+
+    /// What it waits for: "begins in 3m", "its device is away: silent"; empty when for nothing.
+    fn waits(&self, now: Time) -> String {
+        let more = match self.waits_detail.as_str() {
+            "" => String::new(),
+            detail => format!(": {}", printable(&detail.replace('_', " "))),
+        };
+        if let (Some(at), "" | "start" | "window") = (self.opens_at, self.waits_for.as_str()) {
+            return format!("begins {}", ago(Some(at), now));
+        }
+        match self.waits_for.as_str() {
+            "start" => "waits for its start".to_owned(),
+            "phase" => "waits for its phase".to_owned(),
+            "approval" => "waits for approval".to_owned(),
+            "paused" => format!("paused{more}"),
+            "room" => "waits for its turn".to_owned(),
+            "budget" => format!("waits for its turn within a budget{more}"),
+            "conflict" => "its device is conflicted".to_owned(),
+            "device" => format!("its device is away{more}"),
+            "disk" => "the disk of its device is sick".to_owned(),
+            "deployment" => format!("waits for another deployment: {}", self.waits_detail),
+            "answer" => "waits for its device's answer".to_owned(),
+            "window" => "waits for its window".to_owned(),
+            _ => String::new(),
+        }
     }
 
     /// "running download, 1.0 MiB of 2.0 MiB", "failed: script_failed (exit code 3)".
@@ -194,9 +226,9 @@ impl View for TargetView {
             .strip_prefix(&self.state)
             .unwrap_or(&sentence)
             .trim_start_matches([':', ',', ' ']);
-        let detail = match self.opens_at {
-            Some(at) if detail.is_empty() => format!("begins {}", ago(Some(at), now)),
-            _ => detail.to_owned(),
+        let detail = match detail {
+            "" => self.waits(now),
+            detail => detail.to_owned(),
         };
         let mut row = vec![
             Field::plain(&self.device),
@@ -268,6 +300,15 @@ mod tests {
                 }),
                 ..target("edge-4", v1::AttemptState::Pending)
             },
+            v1::Target {
+                waits_for: v1::WaitReason::Device.into(),
+                waits_detail: "server_gone".into(),
+                ..target("edge-6", v1::AttemptState::Pending)
+            },
+            v1::Target {
+                waits_for: v1::WaitReason::Room.into(),
+                ..target("edge-7", v1::AttemptState::Held)
+            },
         ]
         .into_iter()
         .map(TargetView::from)
@@ -276,12 +317,14 @@ mod tests {
             .render_list(&targets, Time::at(110))
             .unwrap();
         insta::assert_snapshot!(text, @r"
-        DEVICE  STATE      DETAIL                          CHANGED
-        edge-1  succeeded  -                               10s ago
-        edge-2  running    download, 1.00 MiB of 4.00 MiB  10s ago
-        edge-5  running    going back, stopped             10s ago
-        edge-3  failed     script_failed (exit code 3)     10s ago
-        edge-4  pending    begins in 3m                    10s ago
+        DEVICE  STATE      DETAIL                           CHANGED
+        edge-1  succeeded  -                                10s ago
+        edge-2  running    download, 1.00 MiB of 4.00 MiB   10s ago
+        edge-5  running    going back, stopped              10s ago
+        edge-3  failed     script_failed (exit code 3)      10s ago
+        edge-4  pending    begins in 3m                     10s ago
+        edge-6  pending    its device is away: server gone  10s ago
+        edge-7  held       waits for its turn               10s ago
         ");
     }
 

@@ -74,6 +74,8 @@ fn the_table_of_services_names_each_service_and_its_file() {
 /// Which section of the glossary explains which enum of the contract.
 const EXPLAINED: &[(&str, &str)] = &[
     ("AttemptState", "Attempt"),
+    ("AuditResult", "Access and trust"),
+    ("AwayReason", "Device"),
     ("DeploymentResult", "Deployment"),
     ("DeploymentState", "Deployment"),
     ("DeviceConflict", "Device"),
@@ -83,10 +85,12 @@ const EXPLAINED: &[(&str, &str)] = &[
     ("FailureReason", "Failure reason"),
     ("HaltStanding", "Halt standing"),
     ("OnFailure", "Phase"),
+    ("OutputStream", "Step"),
     ("PlanVerdict", "Plan verdict"),
     ("Role", "Access and trust"),
     ("RollbackVerdict", "Rollback verdict"),
     ("Step", "Step"),
+    ("WaitReason", "Waiting"),
 ];
 
 /// File formats are explained where bundles are.

@@ -6,15 +6,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kernex_proto::{
     handshake::EnrollmentToken,
     ids::Digest,
+    operator_token,
     v1::{
         self, CreateEnrollmentTokenRequest, CreateEnrollmentTokenResponse,
         CreateOperatorTokenRequest, CreateOperatorTokenResponse, ListEnrollmentTokensRequest,
-        ListEnrollmentTokensResponse, RevokeEnrollmentTokenRequest, RevokeEnrollmentTokenResponse,
-        RevokeOperatorTokenRequest, RevokeOperatorTokenResponse, WhoAmIRequest, WhoAmIResponse,
+        ListEnrollmentTokensResponse, ListOperatorTokensRequest, ListOperatorTokensResponse,
+        RevokeEnrollmentTokenRequest, RevokeEnrollmentTokenResponse, RevokeOperatorTokenRequest,
+        RevokeOperatorTokenResponse, WhoAmIRequest, WhoAmIResponse,
         access_service_server::AccessService,
     },
 };
@@ -39,6 +40,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const MAX_USES: u32 = 1_000_000;
 /// Longest name on an operator token, in characters.
 const MAX_NAME: usize = 100;
+/// How names begin by which the server signs what it does itself, and for enrolment tokens.
+const RESERVED: [&str; 2] = ["kernex", "token"];
 
 #[derive(Debug)]
 pub struct Access(pub(super) Arc<Api>);
@@ -46,7 +49,7 @@ pub struct Access(pub(super) Arc<Api>);
 /// A fresh operator token and the hash that is stored of it.
 #[must_use]
 pub fn operator_token() -> (String, Digest) {
-    let text = format!("kxo1.{}", URL_SAFE_NO_PAD.encode(secret()));
+    let text = operator_token::generate(|bytes| UnwrapErr(SysRng).fill_bytes(bytes));
     let hash = Digest::of(text.as_bytes());
     (text, hash)
 }
@@ -147,6 +150,21 @@ impl AccessService for Access {
         }))
     }
 
+    async fn list_operator_tokens(
+        &self,
+        request: Request<ListOperatorTokensRequest>,
+    ) -> Result<Response<ListOperatorTokensResponse>, Status> {
+        let request = request.into_inner();
+        let page = page(request.page_size, request.page_token)?;
+        self.0.authenticator.write_sightings().await?;
+        let (tokens, next_page_token) =
+            fitting_page(page, |page| self.0.store.list_operator_tokens(page)).await?;
+        Ok(Response::new(ListOperatorTokensResponse {
+            tokens,
+            next_page_token,
+        }))
+    }
+
     async fn revoke_operator_token(
         &self,
         request: Request<RevokeOperatorTokenRequest>,
@@ -156,7 +174,8 @@ impl AccessService for Access {
             "RevokeOperatorToken",
             &request.get_ref().request_id,
         )?;
-        let id = id("token_id", &request.get_ref().token_id)?;
+        let named = &request.get_ref().token_id;
+        let id = self.0.store.operator_token_id(named).await?;
         self.0.store.revoke_operator_token(&caller, id).await?;
         Ok(Response::new(RevokeOperatorTokenResponse {}))
     }
@@ -171,6 +190,8 @@ impl AccessService for Access {
             role: v1::Role::from(principal.role).into(),
             cluster_id: self.0.settings.cluster.to_string(),
             server_version: env!("CARGO_PKG_VERSION").into(),
+            token_id: principal.token_id.to_string(),
+            expires_at: Some(principal.expires_at.to_proto()),
         }))
     }
 }
@@ -185,19 +206,27 @@ fn uses(request: &v1::CreateEnrollmentTokenRequest) -> Result<u32, Status> {
     }
 }
 
-/// The name is shown as the author of changes, so it has to be readable; mail addresses are
-/// welcome.
+/// The name is shown as the author of changes, so it has to be readable, and none that the server
+/// writes for itself; mail addresses are welcome.
 fn check_operator(name: &str) -> Result<(), Status> {
-    let good = !name.trim().is_empty()
+    let readable = !name.is_empty()
+        && name.trim() == name
         && name.chars().count() <= MAX_NAME
         && !name.chars().any(char::is_control);
-    if good {
-        return Ok(());
+    if !readable {
+        return Err(invalid(
+            "name",
+            format!("it has to be 1 to {MAX_NAME} printable characters, without spaces around"),
+        ));
     }
-    Err(invalid(
-        "name",
-        format!("it has to be 1 to {MAX_NAME} printable characters"),
-    ))
+    let lower = name.to_lowercase();
+    match RESERVED.iter().find(|word| lower.starts_with(**word)) {
+        None => Ok(()),
+        Some(word) => Err(invalid(
+            "name",
+            format!("names that begin with `{word}` are the server's own; choose another"),
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -220,9 +249,15 @@ mod tests {
 
     #[test]
     fn operator_names_are_readable() {
-        assert!(check_operator("ada@example.com").is_ok());
-        for bad in [" ", "a\nb", &"x".repeat(101)] {
+        for good in ["ada@example.com", "ci kernex", "Ada Lovelace"] {
+            assert!(check_operator(good).is_ok(), "{good}");
+        }
+        let long = "x".repeat(101);
+        for bad in ["", " ", " ada", "ada ", "a\nb", long.as_str()] {
             assert!(check_operator(bad).is_err(), "{bad}");
+        }
+        for reserved in ["kernex", "kernex-server", "Kernex", "token 0193"] {
+            assert!(check_operator(reserved).is_err(), "{reserved}");
         }
     }
 }

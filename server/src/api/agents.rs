@@ -58,6 +58,7 @@ impl AgentService for Agents {
             &self.0.sessions.store,
             self.0.settings.cluster,
             request.into_inner(),
+            connection.ip(),
         )
         .await;
         match &enrolled {

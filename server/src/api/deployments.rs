@@ -9,10 +9,11 @@ use kernex_proto::{
     telemetry,
     v1::{
         CancelDeploymentRequest, CancelDeploymentResponse, CreateDeploymentRequest,
-        CreateDeploymentResponse, GetDeploymentRequest, GetDeploymentResponse,
-        ListDeploymentsRequest, ListDeploymentsResponse, ListTargetsRequest, ListTargetsResponse,
-        RollbackDeploymentRequest, RollbackDeploymentResponse, WatchDeploymentRequest,
-        WatchDeploymentResponse, deployment_service_server::DeploymentService,
+        CreateDeploymentResponse, GetDeploymentRequest, GetDeploymentResponse, GetTargetRequest,
+        GetTargetResponse, ListDeploymentsRequest, ListDeploymentsResponse, ListTargetsRequest,
+        ListTargetsResponse, RollbackDeploymentRequest, RollbackDeploymentResponse,
+        WatchDeploymentRequest, WatchDeploymentResponse,
+        deployment_service_server::DeploymentService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -20,7 +21,7 @@ use tonic::{Request, Response, Status};
 use super::{
     Api,
     wire::{
-        deployment::{DELIVERY, EXECUTION, order},
+        deployment::{DELIVERY, EXECUTION, note, order},
         fields::{id, page, seconds},
         fitting::fitting_page,
     },
@@ -105,6 +106,21 @@ impl DeploymentService for Deployments {
         }))
     }
 
+    async fn get_target(
+        &self,
+        request: Request<GetTargetRequest>,
+    ) -> Result<Response<GetTargetResponse>, Status> {
+        let request = request.into_inner();
+        let deployment = match request.deployment_id.as_str() {
+            "" => None,
+            text => Some(id("deployment_id", text)?),
+        };
+        let target = self.0.store.get_target(&request.device, deployment).await?;
+        Ok(Response::new(GetTargetResponse {
+            target: Some(target.into()),
+        }))
+    }
+
     type WatchDeploymentStream = Fed<WatchDeploymentResponse>;
 
     async fn watch_deployment(
@@ -160,6 +176,7 @@ impl DeploymentService for Deployments {
                 EXECUTION,
             )?,
             traceparent,
+            message: note(request.message)?,
         };
         if request.plan {
             let steps = self.0.store.plan_rollback(new.deployment).await?;

@@ -241,6 +241,7 @@ mod tests {
                 name: "ada".into(),
                 request: None,
                 method: "UploadBundle",
+                origin: crate::store::Origin::default(),
             };
             let bundle = crate::store::NewBundle {
                 name: "app".into(),

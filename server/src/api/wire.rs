@@ -2,6 +2,7 @@
 //! One file a thing; what single words mean is in [`crate::wire`].
 
 mod access;
+pub(super) mod audit;
 mod bundle;
 pub(super) mod configuration;
 pub(super) mod deployment;

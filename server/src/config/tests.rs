@@ -92,6 +92,7 @@ fn mistakes_are_one_clear_sentence() {
         (vec!["--max-uploads-per-token", "0"], "at least 1"),
         (vec!["--max-plans-per-token", "0"], "at least 1"),
         (vec!["--stall-limit", "1ms"], "100ms"),
+        (vec!["--audit-retention", "5m"], "365d"),
         (vec!["--database-url", "mysql://u:p@h/d"], "postgres://"),
         (vec!["--public-address", "http://x:1"], "without port"),
         (vec!["--trusted-proxies", "10.0.0.0/40"], "10.0.0.0/8"),

@@ -104,6 +104,9 @@ pub(super) struct Values {
     /// older agents [default: 1].
     #[arg(long, env = "KERNEX_MIN_PROTOCOL", value_name = "REVISION")]
     pub(super) min_protocol: Option<u32>,
+    /// How long the audit is kept [default: 365d].
+    #[arg(long, env = "KERNEX_AUDIT_RETENTION", value_name = "DURATION")]
+    pub(super) audit_retention: Option<String>,
     /// How long sampled heartbeats are kept [default: 7d].
     #[arg(long, env = "KERNEX_METRICS_RETENTION", value_name = "DURATION")]
     pub(super) metrics_retention: Option<String>,
@@ -146,6 +149,7 @@ impl Values {
             max_plans_per_token: self.max_plans_per_token.or(below.max_plans_per_token),
             stall_limit: self.stall_limit.or(below.stall_limit),
             min_protocol: self.min_protocol.or(below.min_protocol),
+            audit_retention: self.audit_retention.or(below.audit_retention),
             metrics_retention: self.metrics_retention.or(below.metrics_retention),
         }
     }

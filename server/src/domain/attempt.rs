@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 
 mod answer;
 mod event;
+mod output;
 mod run;
 mod sent;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod words;
 
 pub use answer::{Disposition, disposition};
 pub use event::{Closing, Event, Fact};
+pub use output::{OutputMark, OutputStream, fitting};
 pub use run::{Deferral, next_run};
 pub use sent::Sent;
 pub use words::{Ending, FailureReason, State, Step};

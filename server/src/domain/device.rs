@@ -5,6 +5,7 @@ use kernex_proto::ids::JournalId;
 
 use super::named_enum;
 
+pub mod away;
 pub mod drift;
 
 named_enum! {

@@ -5,6 +5,7 @@
 
 mod lease;
 mod policy;
+mod sightings;
 
 use std::{
     collections::HashMap,
@@ -29,12 +30,15 @@ pub use self::{
 use self::{
     lease::{LeaseEnd, Leased},
     policy::answers_go_on,
+    sightings::Sightings,
 };
 use crate::{
     edge::connections::{ConnectionHandle, Credential},
     error::{invalid, no_such_method, role_needed, token_needed, unauthenticated},
     revocations::Subject,
-    store::{Caller, Principal, RequestKey, Role, Store, StoreError},
+    store::{
+        AuditResult, Caller, KnownToken, Origin, Principal, RequestKey, Role, Store, StoreError,
+    },
 };
 
 /// How long the answer about a token is trusted. A revocation ends it at once; this limit is for
@@ -48,6 +52,7 @@ const CACHE_SIZE: usize = 1024;
 pub struct Authenticator {
     store: Store,
     cache: Arc<Mutex<HashMap<Digest, CachedPrincipal>>>,
+    sightings: Arc<Sightings>,
     open_reflection: bool,
 }
 
@@ -68,6 +73,9 @@ impl std::fmt::Debug for Authenticator {
 /// An operator who may call, and for how long that holds.
 type Authorised = (Principal, Lease);
 
+/// The token does not work; whose it was, if it ever did.
+struct Unknown(Option<Principal>);
+
 impl Authenticator {
     /// Looks tokens up in `store`. With `open_reflection` everybody may ask for the schema.
     #[must_use]
@@ -75,20 +83,36 @@ impl Authenticator {
         Self {
             store,
             cache: Arc::default(),
+            sightings: Arc::default(),
             open_reflection,
         }
     }
 
-    async fn find(&self, token: &str) -> Result<Option<Authorised>, StoreError> {
+    /// Writes down who used which token, and who was refused. What cannot be written is tried again
+    /// with the next.
+    pub(crate) async fn write_sightings(&self) -> Result<(), StoreError> {
+        let (uses, refusals) = self.sightings.take();
+        if uses.is_empty() && refusals.is_empty() {
+            return Ok(());
+        }
+        let written = self.store.record_sightings(&uses, &refusals).await;
+        if written.is_err() {
+            self.sightings.put_back(uses, refusals);
+        }
+        written
+    }
+
+    async fn find(&self, token: &str) -> Result<Result<Authorised, Unknown>, StoreError> {
         let hash = Digest::of(token.as_bytes());
         let revocations = self.store.revocations();
         loop {
             let revoked = revocations.tokens();
             let principal = match self.remembered(hash, revoked) {
                 Some(principal) => principal,
-                None => match self.store.find_principal(hash).await? {
-                    Some(principal) => principal,
-                    None => return Ok(None),
+                None => match self.store.find_token(hash).await? {
+                    Some(KnownToken::Works(principal)) => principal,
+                    Some(KnownToken::Ended(principal)) => return Ok(Err(Unknown(Some(principal)))),
+                    None => return Ok(Err(Unknown(None))),
                 },
             };
             let hold = revocations.hold(Subject::Token(principal.token_id));
@@ -98,7 +122,7 @@ impl Authenticator {
             }
             self.remember(hash, &principal, revoked);
             let lease = Lease::new(hold, principal.expires_at, self.store.clone());
-            return Ok(Some((principal, lease)));
+            return Ok(Ok((principal, lease)));
         }
     }
 
@@ -163,15 +187,28 @@ impl Authenticator {
         {
             connection.may_try(Credential::Bearer)?;
         }
-        let authorised = self.find(token).await?.ok_or_else(|| {
+        let found = self.find(token).await?;
+        let refused = |who: Option<&Principal>, result| {
+            let path = known_path(path);
+            let method = path.rsplit_once('/').map_or(path, |(_, method)| method);
+            let now = self.store.now();
+            self.sightings
+                .refused(who, method, result, now, connection.ip());
+        };
+        let authorised = found.map_err(|Unknown(who)| {
             connection.failed(Credential::Bearer);
+            refused(who.as_ref(), AuditResult::Unauthenticated);
             unauthenticated()
         })?;
         connection.mark_known();
         let principal = &authorised.0;
         if principal.role < role {
+            refused(Some(principal), AuditResult::Denied);
             return Err(role_needed(role, &principal.name, principal.role));
         }
+        let now = self.store.now();
+        self.sightings
+            .used(principal.token_id, now, connection.ip());
         Ok(Some(authorised))
     }
 }
@@ -204,10 +241,16 @@ pub fn caller<T: prost::Message>(
 
 /// The caller of a mutation that comes as a stream, which has no request id.
 pub fn uploader<T>(request: &tonic::Request<T>, method: &'static str) -> Result<Caller, Status> {
+    let principal = principal(request)?;
+    let connection = request.extensions().get::<ConnectionHandle>();
     Ok(Caller {
-        name: principal(request)?.name.clone(),
+        name: principal.name.clone(),
         request: None,
         method,
+        origin: Origin {
+            token: Some(principal.token_id),
+            address: connection.map(ConnectionHandle::ip),
+        },
     })
 }
 
@@ -310,10 +353,11 @@ mod tests {
             name: "ada".into(),
             request: None,
             method: "CreateOperatorToken",
+            origin: Origin::default(),
         };
         let make = async |text: &str| {
             let new = NewOperatorToken {
-                name: "eve".into(),
+                name: format!("eve, {text}"),
                 role: Role::Viewer,
                 hash: Digest::of(text.as_bytes()),
                 ttl: Duration::from_secs(3600),
@@ -322,7 +366,7 @@ mod tests {
             made.expect("a token is made").id
         };
         let authenticator = Authenticator::new(store.clone(), false);
-        let works = async |text: &str| authenticator.find(text).await.expect("asks").is_some();
+        let works = async |text: &str| authenticator.find(text).await.expect("asks").is_ok();
         let expiring = make("expiring").await;
         let revoked = make("revoked").await;
         assert!(works("expiring").await && works("revoked").await && !works("guessed").await);
@@ -337,7 +381,7 @@ mod tests {
             .find("expiring")
             .await
             .expect("asks")
-            .expect("works");
+            .unwrap_or_else(|_| panic!("it works"));
         assert_eq!(principal.token_id, expiring);
         clock.advance(Duration::from_secs(3599));
         assert!(works("expiring").await);

@@ -35,6 +35,7 @@ pub(crate) use self::{
     guesses::Credential,
     handle::ConnectionHandle,
     router::Router,
+    source::Source,
     strangers::Strangers,
 };
 use crate::error::chain;

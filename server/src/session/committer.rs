@@ -21,6 +21,7 @@ use super::{
     handshake::{Challenge, HandshakeError, Hello, verify},
 };
 use crate::{
+    domain::device::away::Away,
     error::chain,
     metrics::Metrics,
     store::{OpenSession, OpenedSession, SessionChange, SessionChanged, Store, StoreError},
@@ -96,9 +97,14 @@ impl SessionCommitter {
         self.submit(Request::Change(change)).await.map(drop)
     }
 
-    /// Ends a session, unless a newer one took over.
-    pub async fn close(&self, device: DeviceId, epoch: u64) -> Result<(), HandshakeError> {
-        let change = SessionChange::Close(device, epoch);
+    /// Ends a session and notes why, unless a newer one took over.
+    pub async fn close(
+        &self,
+        device: DeviceId,
+        epoch: u64,
+        away: Away,
+    ) -> Result<(), HandshakeError> {
+        let change = SessionChange::Close(device, epoch, away);
         self.submit(Request::Change(change)).await.map(drop)
     }
 
@@ -330,8 +336,12 @@ async fn commit_one(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{clock::Clock, metrics::Transactions};
+    use crate::{clock::Clock, domain::device::away::AwayReason, metrics::Transactions};
     use prometheus_client::encoding::prometheus_text::encode;
+
+    fn away() -> Away {
+        AwayReason::Closed.into()
+    }
 
     #[tokio::test]
     async fn a_refused_change_is_answered_alone_and_after_a_stop_nothing_waits() {
@@ -345,7 +355,7 @@ mod tests {
         let asking = async {
             let nobody = DeviceId::generate();
             let (confirmed, closed) =
-                tokio::join!(changes.confirm(nobody, 1), changes.close(nobody, 1));
+                tokio::join!(changes.confirm(nobody, 1), changes.close(nobody, 1, away()));
             assert!(
                 matches!(
                     confirmed,
@@ -367,7 +377,7 @@ mod tests {
             scrape.contains("kernex_session_flush_size_count 1"),
             "{scrape}"
         );
-        let late = changes.close(DeviceId::generate(), 1).await;
+        let late = changes.close(DeviceId::generate(), 1, away()).await;
         assert!(matches!(late, Err(HandshakeError::Draining)), "{late:?}");
     }
 }

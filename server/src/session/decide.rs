@@ -14,6 +14,7 @@ use tonic::Status;
 use super::handshake::undecodable;
 use crate::{
     delivery::registry::EndReason,
+    domain::device::away::AwayReason,
     error::{malformed, silent},
     store::ReportEvent,
 };
@@ -83,6 +84,25 @@ pub(super) struct Report {
     pub(super) attempt: AttemptId,
     pub(super) event: ReportEvent,
     pub(super) traceparent: String,
+}
+
+/// Why the device is away if this ends its session.
+pub(super) fn leaving(wake: &Wake) -> AwayReason {
+    match wake {
+        Wake::Ended(why) => match why {
+            EndReason::Replaced => AwayReason::Replaced,
+            EndReason::SlowConsumer => AwayReason::SlowConsumer,
+            EndReason::Revoked(_) => AwayReason::Revoked,
+            EndReason::Unrecorded => AwayReason::Unrecorded,
+            EndReason::Drain { .. } => AwayReason::Drained,
+        },
+        Wake::Broken(status) if undecodable(status) => AwayReason::Malformed,
+        Wake::Broken(_) => AwayReason::Cut,
+        Wake::Closed => AwayReason::Closed,
+        Wake::Silent => AwayReason::Silent,
+        // A message ends a session only when it makes no sense.
+        Wake::Message(_) => AwayReason::Malformed,
+    }
 }
 
 /// Decides for an agent that cannot write its state folder and has confirmed nothing: it may send
@@ -325,6 +345,20 @@ mod tests {
     #[test]
     fn each_end_has_its_status() {
         let wait = Duration::from_millis(300);
+        let away = |why| leaving(&Wake::Ended(why));
+        assert_eq!(away(EndReason::Replaced), AwayReason::Replaced);
+        assert_eq!(away(EndReason::SlowConsumer), AwayReason::SlowConsumer);
+        assert_eq!(away(EndReason::Unrecorded), AwayReason::Unrecorded);
+        assert_eq!(
+            away(EndReason::Revoked(Cause::Replaced)),
+            AwayReason::Revoked
+        );
+        assert_eq!(leaving(&Wake::Closed), AwayReason::Closed);
+        assert_eq!(leaving(&Wake::Silent), AwayReason::Silent);
+        let lost = Wake::Broken(Status::unavailable("gone"));
+        assert_eq!(leaving(&lost), AwayReason::Cut);
+        let garbled = Wake::Broken(Status::internal("failed to decode"));
+        assert_eq!(leaving(&garbled), AwayReason::Malformed);
         let end = |why| decide(Wake::Ended(why));
         assert_eq!(code(&end(EndReason::Replaced)), Some(Code::Aborted));
         assert_eq!(

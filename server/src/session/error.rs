@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kernex_proto::error::chain;
+
 use crate::{revocations::Cause, store::StoreError};
 
 /// Why a stream did not become a session.
@@ -65,6 +67,30 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// Why a device was refused that had proved who it is, and may be shown with that. Anybody can
+    /// name a device; and what passes by itself is no reason.
+    pub(crate) fn of_a_proven_device(&self) -> Option<String> {
+        match self {
+            Self::ProtocolTooOld { .. }
+            | Self::ProtocolDowngraded { .. }
+            | Self::Store(
+                StoreError::CopyGivenUp(_)
+                | StoreError::EpochNotIssued { .. }
+                | StoreError::ProtocolDowngraded { .. },
+            ) => Some(chain(self)),
+            // The key of another machine: a newer one speaks for the device.
+            Self::KeyRevoked { .. }
+            | Self::Malformed(_)
+            | Self::NotAuthenticated(_)
+            | Self::TooSlow
+            | Self::Overloaded { .. }
+            | Self::Draining
+            | Self::Gone
+            | Self::Store(_)
+            | Self::Unanswered => None,
+        }
+    }
+
     /// The label it is counted by.
     #[must_use]
     pub const fn label(&self) -> &'static str {

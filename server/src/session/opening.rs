@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use kernex_proto::{
     handshake::ChannelBinding,
-    ids::{AttemptId, Digest},
+    ids::{AttemptId, DeviceId, Digest},
     v1::{
         self, DeviceSessionRequest, DeviceSessionResponse, device_session_response::Message as Down,
     },
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     crash::Act,
     delivery::registry::{EndReason, SessionHandle},
+    domain::device::away::{Away, AwayReason},
     edge::connections::{ConnectionHandle, Credential},
     error::chain,
 };
@@ -62,7 +63,14 @@ impl Sessions {
                 token_hash,
                 replica: self.settings.replica,
             };
-            self.committer.open(claim).await?
+            self.committer.open(claim).await
+        };
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(refusal) => {
+                Box::pin(self.note_refusal(device, &refusal)).await;
+                return Err(refusal);
+            }
         };
         connection.mark_known();
         let epoch = opened.epoch;
@@ -94,7 +102,10 @@ impl Sessions {
         let answered = match confirmed.await {
             Ok(answered) => answered,
             Err(refusal) => {
-                self.mark_closed(device, epoch).await;
+                let detail = chain(&refusal);
+                let reason = AwayReason::Refused;
+                self.mark_closed(device, epoch, Away { reason, detail })
+                    .await;
                 return Err(refusal);
             }
         };
@@ -108,10 +119,13 @@ impl Sessions {
             match decide::heartbeat(*heartbeat) {
                 Decision::Heartbeat { seq, row } => self.record_heartbeat(&session, seq, row).await,
                 _ => {
-                    self.mark_closed(device, epoch).await;
-                    return Err(HandshakeError::Malformed(
-                        "Heartbeat: it makes no sense".into(),
-                    ));
+                    let refusal = HandshakeError::Malformed("Heartbeat: it makes no sense".into());
+                    let away = Away {
+                        reason: AwayReason::Malformed,
+                        detail: refusal.to_string(),
+                    };
+                    self.mark_closed(device, epoch, away).await;
+                    return Err(refusal);
                 }
             }
         }
@@ -132,6 +146,16 @@ impl Sessions {
             self.wake_ups.wake_configurations([device]);
         }
         Ok(session)
+    }
+
+    /// Shows of a device that proved who it is that it was not let in.
+    async fn note_refusal(&self, device: DeviceId, refusal: &HandshakeError) {
+        let Some(why) = refusal.of_a_proven_device() else {
+            return;
+        };
+        if let Err(error) = self.store.note_refusal(device, &why).await {
+            tracing::warn!(error = %chain(&error), "why a device was refused was not noted");
+        }
     }
 
     async fn admission_permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, HandshakeError> {

@@ -1,6 +1,7 @@
 //! Questions, one file for each thing they are about. Nothing here changes a row.
 
 pub(crate) mod attempts;
+pub(crate) mod audit;
 pub(crate) mod bundles;
 pub(crate) mod commands;
 pub(crate) mod configurations;
@@ -22,6 +23,7 @@ pub(crate) mod history;
 pub(crate) mod leftovers;
 pub(crate) mod metrics;
 pub(crate) mod new_deployment;
+pub(crate) mod output;
 pub(crate) mod penalties;
 pub(crate) mod phases;
 pub(crate) mod planning;
@@ -33,3 +35,4 @@ pub(crate) mod sessions;
 pub(crate) mod targets;
 pub(crate) mod tokens;
 pub(crate) mod vital_signs;
+pub(crate) mod waiting;

@@ -6,7 +6,7 @@ use kernex_proto::v1;
 
 use super::same_words;
 use crate::domain::attempt::{
-    Deferral, Disposition, Ending, FailureReason, State, Step, StopOrder,
+    Deferral, Disposition, Ending, FailureReason, OutputMark, OutputStream, State, Step, StopOrder,
 };
 
 same_words!(State, v1::AttemptState:
@@ -19,6 +19,36 @@ same_words!(FailureReason, v1::FailureReason:
 
 same_words!(Step, v1::Step:
     Download, Verify, Unpack, PreHook, Script, Activate, PostHook, Health, Rollback);
+
+impl From<&v1::OutputMark> for OutputMark {
+    fn from(wire: &v1::OutputMark) -> Self {
+        Self {
+            start: wire.start,
+            step: Step::try_from(wire.step()).ok(),
+            stream: match wire.stream() {
+                v1::OutputStream::Unspecified => OutputStream::Mixed,
+                v1::OutputStream::Stdout => OutputStream::Stdout,
+                v1::OutputStream::Stderr => OutputStream::Stderr,
+            },
+        }
+    }
+}
+
+impl From<OutputMark> for v1::OutputMark {
+    fn from(mark: OutputMark) -> Self {
+        let stream = match mark.stream {
+            OutputStream::Mixed => v1::OutputStream::Unspecified,
+            OutputStream::Stdout => v1::OutputStream::Stdout,
+            OutputStream::Stderr => v1::OutputStream::Stderr,
+        };
+        let step = mark.step.map(v1::Step::from).unwrap_or_default();
+        Self {
+            start: mark.start,
+            step: step.into(),
+            stream: stream.into(),
+        }
+    }
+}
 
 /// Reads an outcome; an error says why it makes no sense.
 impl TryFrom<&v1::Outcome> for Ending {

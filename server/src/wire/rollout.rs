@@ -8,6 +8,7 @@ use crate::domain::{
     halt::HaltStanding,
     rollback::RollbackVerdict,
     rollout::{Counts, DeploymentResult, DeploymentState, OnFailure},
+    waiting::WaitReason,
 };
 
 same_words!(DeploymentState, v1::DeploymentState:
@@ -34,3 +35,8 @@ impl From<Counts> for v1::TargetCounts {
         }
     }
 }
+same_words!(
+    WaitReason,
+    v1::WaitReason: Start, Phase, Approval, Paused, Room, Budget, Window, Conflict, Device, Disk,
+    Deployment, Answer
+);

@@ -20,12 +20,12 @@ impl Attempt<'_> {
         match result {
             Ok(()) => {
                 let change = self.activated(&prepared).await;
-                let outcome = v1::Outcome {
+                let mut outcome = v1::Outcome {
                     state: AttemptState::Succeeded.into(),
                     exit_code: self.exit_code,
-                    output_tail: self.output.text(),
                     ..v1::Outcome::default()
                 };
+                self.output.put_into(&mut outcome);
                 RunResult::Over(Box::new(outcome), Some(change))
             }
             Err(StepError::Deferred) => self.defer(&prepared).await,
@@ -49,7 +49,7 @@ impl Attempt<'_> {
                     }
                 }
                 let mut outcome = stopped.into_outcome();
-                outcome.output_tail = self.output.text();
+                self.output.put_into(&mut outcome);
                 RunResult::Over(Box::new(outcome), None)
             }
         }
@@ -79,7 +79,7 @@ impl Attempt<'_> {
             Err(err) => StepError::internal("cannot write to the journal", &err),
         };
         let mut outcome = stopped.into_outcome();
-        outcome.output_tail = self.output.text();
+        self.output.put_into(&mut outcome);
         RunResult::Over(Box::new(outcome), None)
     }
 

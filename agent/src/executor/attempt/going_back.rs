@@ -97,7 +97,7 @@ impl Attempt<'_> {
     }
 
     async fn go_back_to(&mut self, paths: RollbackPaths, mut outcome: v1::Outcome) -> RunResult {
-        outcome.output_tail = self.output.text();
+        self.output.put_into(&mut outcome);
         self.begin_going_back(clock::since_boot().saturating_add(self.execution));
         let (id, failing) = (self.id, outcome.clone());
         let noted = self
@@ -141,8 +141,7 @@ impl Attempt<'_> {
         outcome: v1::Outcome,
     ) -> RunResult {
         tracing::info!("going on with going back after the restart");
-        self.output = Output::default();
-        self.output.push(returning.output.as_bytes());
+        self.output = Output::of_earlier(&returning.output, &returning.output_marks);
         let usual = clock::since_boot().saturating_add(self.execution);
         let kept = returning.deadline.as_ref().map(on_this_boot);
         self.begin_going_back(kept.unwrap_or(usual).min(usual));
@@ -197,7 +196,7 @@ impl Attempt<'_> {
             }
         }
         let mut outcome = with_rollback_result(outcome, back);
-        outcome.output_tail = self.output.text();
+        self.output.put_into(&mut outcome);
         RunResult::Over(Box::new(outcome), change)
     }
 
@@ -265,9 +264,11 @@ impl Attempt<'_> {
     /// A rollback script has arranged for a restart. Notes in the journal how to continue, then
     /// waits for the restart.
     async fn await_rollback_restart(&self, script: &str) -> Result<(), RollbackError> {
+        let (output, output_marks) = self.output.marked();
         let returning = Returning {
             script: script.to_owned(),
-            output: self.output.text(),
+            output,
+            output_marks,
             deadline: Some(self.durable_deadline()),
         };
         let id = self.id;

@@ -154,6 +154,7 @@ impl Attempt<'_> {
                 }
             }
         };
+        self.output.begin(run.step);
         let ended = running
             .wait(&mut self.output, deadline, interrupted)
             .await

@@ -33,6 +33,7 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
         delivery_timeout_seconds: seconds(args.delivery_timeout),
         execution_timeout_seconds: seconds(args.execution_timeout),
         request_id: request_id(),
+        message: args.message.unwrap_or_default(),
     };
     let answer = client
         .deployments()

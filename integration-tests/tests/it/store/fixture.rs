@@ -9,10 +9,10 @@ use kernex_proto::{
 };
 use kernex_server::{
     clock::{Clock, Timestamp},
-    domain::{attempt::State, selector::Selector},
+    domain::{attempt::State, device::away::AwayReason, selector::Selector},
     store::{
         BundleRow, Caller, CreatedDeployment, DueKind, EnrollDevice, HeldAttempt, IncomingReport,
-        NewBundle, NewDeployment, NewEnrollmentToken, OpenSession, OpenedSession, Page,
+        NewBundle, NewDeployment, NewEnrollmentToken, OpenSession, OpenedSession, Origin, Page,
         ReportEvent, RequestKey, SessionChange, SessionChanged, Store, StoreError, Target, Terms,
     },
 };
@@ -49,6 +49,7 @@ pub(super) fn caller(method: &'static str) -> Caller {
         name: "ada".into(),
         request: None,
         method,
+        origin: Origin::default(),
     }
 }
 
@@ -93,6 +94,7 @@ pub(super) fn enrolment(token: TokenId, name: &str, key: &[u8]) -> EnrollDevice 
         key: Digest::of(key),
         name: name.into(),
         inventory: inventory(),
+        address: None,
     }
 }
 
@@ -242,9 +244,13 @@ impl Fixture {
     }
 
     pub(super) async fn close(&self, device: DeviceId, epoch: u64) -> Result<(), StoreError> {
-        self.change(SessionChange::Close(device, epoch))
-            .await
-            .map(drop)
+        self.change(SessionChange::Close(
+            device,
+            epoch,
+            AwayReason::Closed.into(),
+        ))
+        .await
+        .map(drop)
     }
 
     async fn change(&self, change: SessionChange) -> Result<SessionChanged, StoreError> {
@@ -283,6 +289,7 @@ impl Fixture {
             traceparent: "00-trace".into(),
             rollout: None,
             terms: Terms::default(),
+            message: String::new(),
         }
     }
 

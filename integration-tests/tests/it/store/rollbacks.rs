@@ -22,6 +22,7 @@ fn rollback(of: &CreatedDeployment) -> NewRollback {
         delivery: HOUR,
         execution: MINUTE,
         traceparent: String::new(),
+        message: String::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use kernex_proto::{
 use kernex_server::{
     domain::{
         attempt::{FailureReason, State},
-        device::{Conflict, DeviceStatus, EPOCHS_FORGOTTEN},
+        device::{Conflict, DeviceStatus, EPOCHS_FORGOTTEN, away::AwayReason},
     },
     store::{
         DownloadError, NewEnrollmentToken, OpenSession, ReportEvent, SessionChange, SessionChanged,
@@ -105,7 +105,7 @@ async fn session_steps_commit_together_and_a_refused_one_changes_nothing(databas
         SessionChange::Confirm(first.id, 1),
         SessionChange::Confirm(first.id, 2),
         SessionChange::Confirm(second.id, 1),
-        SessionChange::Close(second.id, 1),
+        SessionChange::Close(second.id, 1, AwayReason::Closed.into()),
     ];
     let answers = fixture.store.change_sessions(&steps).await.unwrap();
     assert!(
@@ -226,7 +226,7 @@ async fn when_a_replica_stops_its_sessions_end(database: Database) {
     fixture.session(&device, 0, &[]).await;
     fixture
         .store
-        .close_replica_sessions(fixture.replica)
+        .close_replica_sessions(fixture.replica, AwayReason::Drained)
         .await
         .unwrap();
     assert_eq!(

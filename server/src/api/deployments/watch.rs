@@ -189,6 +189,7 @@ mod tests {
             opens_at: None,
             dynamic: None,
             rolls_back: None,
+            order: crate::store::Order::default(),
         }
     }
 
@@ -206,6 +207,7 @@ mod tests {
             message: String::new(),
             exit_code: None,
             output_tail: "x".repeat(output),
+            output_marks: Vec::new(),
             late_outcome: false,
             stop_requested: false,
             updated_at: Timestamp(updated_at),
@@ -213,6 +215,7 @@ mod tests {
             active_digest: String::new(),
             active_version: String::new(),
             opens_at: None,
+            waiting: None,
         }
     }
 

@@ -150,6 +150,8 @@ mod tests {
                 kind: kind.into(),
                 device: Some(id),
                 deployment: None,
+                device_name: None,
+                bundle: None,
                 detail_json: "{}".into(),
             };
             assert_eq!(touched(&[event]).contains(&id), expected, "{kind}");

@@ -64,14 +64,39 @@ pub(in crate::api) fn order(
         )?,
         traceparent,
         rollout: request.rollout.map(rollout).transpose()?,
+        message: note(request.message)?,
     })
+}
+
+/// Longest note to an order, in characters.
+const MAX_NOTE: usize = 1000;
+
+/// What the maker of an order notes about it.
+pub(in crate::api) fn note(text: String) -> Result<String, Status> {
+    let readable = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    if text.chars().count() <= MAX_NOTE && text.chars().all(readable) {
+        return Ok(text.trim().to_owned());
+    }
+    Err(invalid(
+        "message",
+        format!("it has to be at most {MAX_NOTE} printable characters"),
+    ))
 }
 
 impl From<Deployment> for v1::Deployment {
     fn from(deployment: Deployment) -> Self {
         let result = deployment.result.map(v1::DeploymentResult::from);
         let phases = deployment.phases.into_iter().map(v1::PhaseStatus::from);
+        let order = deployment.order;
+        let token = order.token.map(|id| id.to_string());
         Self {
+            selector: order.selector,
+            named_devices: order.named_devices,
+            message: order.message,
+            created_from: order.from,
+            token_id: token.unwrap_or_default(),
+            delivery_timeout_seconds: order.delivery.as_secs(),
+            execution_timeout_seconds: order.execution.as_secs(),
             id: deployment.id.to_string(),
             bundle: deployment.bundle,
             digest: deployment
@@ -120,6 +145,29 @@ mod tests {
         let new = order(request(), String::new(), 3).unwrap();
         assert_eq!((new.delivery, new.execution), (DELIVERY, EXECUTION));
         assert!(new.selector.is_some_and(|selector| selector.is_all()));
+    }
+
+    #[test]
+    fn a_note_is_short_and_readable() {
+        let noted = |text: &str| {
+            let message = text.to_owned();
+            order(
+                v1::CreateDeploymentRequest {
+                    message,
+                    ..request()
+                },
+                String::new(),
+                3,
+            )
+        };
+        assert_eq!(
+            noted(" the fix\nfor 17 ").unwrap().message,
+            "the fix\nfor 17"
+        );
+        assert!(noted(&"x".repeat(1000)).is_ok());
+        for bad in ["\u{1b}[31m", &"x".repeat(1001)] {
+            assert!(noted(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -10,6 +10,10 @@ use crate::{
 impl From<Device> for v1::Device {
     fn from(device: Device) -> Self {
         // A device that never had a session may have sent no inventory.
+        let (away_reason, away_detail) = match device.away {
+            Some(away) => (v1::AwayReason::from(away.reason), away.detail),
+            None => (v1::AwayReason::Unspecified, String::new()),
+        };
         let known = device.epoch > 0 || device.inventory != v1::Inventory::default();
         Self {
             id: device.id.to_string(),
@@ -36,6 +40,9 @@ impl From<Device> for v1::Device {
                 .conflict
                 .map_or(v1::DeviceConflict::Unspecified, Into::into)
                 .into(),
+            away_since: device.away_since.map(Timestamp::to_proto),
+            away_reason: away_reason.into(),
+            away_detail,
         }
     }
 }

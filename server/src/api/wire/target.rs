@@ -6,6 +6,10 @@ use crate::{clock::Timestamp, store::Target};
 
 impl From<Target> for v1::Target {
     fn from(target: Target) -> Self {
+        let (waits_for, waits_detail) = match target.waiting {
+            Some(waiting) => (v1::WaitReason::from(waiting.reason), waiting.detail),
+            None => (v1::WaitReason::Unspecified, String::new()),
+        };
         let reason = target.reason.map(v1::FailureReason::from);
         Self {
             id: target.id.to_string(),
@@ -25,6 +29,7 @@ impl From<Target> for v1::Target {
             message: target.message,
             exit_code: target.exit_code,
             output_tail: target.output_tail,
+            output_marks: target.output_marks.into_iter().map(Into::into).collect(),
             late_outcome: target.late_outcome,
             stop_requested: target.stop_requested,
             updated_at: Some(target.updated_at.to_proto()),
@@ -32,6 +37,8 @@ impl From<Target> for v1::Target {
             active_digest: target.active_digest,
             active_version: target.active_version,
             opens_at: target.opens_at.map(Timestamp::to_proto),
+            waits_for: waits_for.into(),
+            waits_detail,
         }
     }
 }

@@ -41,6 +41,7 @@ const POLICIES: &[(&str, Policy)] = &[
     ("/kernex.v1.DeploymentService/GetDeployment", VIEWER),
     ("/kernex.v1.DeploymentService/ListDeployments", VIEWER),
     ("/kernex.v1.DeploymentService/ListTargets", VIEWER),
+    ("/kernex.v1.DeploymentService/GetTarget", VIEWER),
     ("/kernex.v1.DeploymentService/WatchDeployment", VIEWER),
     ("/kernex.v1.DeploymentService/CancelDeployment", OPERATOR),
     ("/kernex.v1.RolloutService/PauseDeployment", OPERATOR),
@@ -65,8 +66,10 @@ const POLICIES: &[(&str, Policy)] = &[
     ("/kernex.v1.AccessService/ListEnrollmentTokens", VIEWER),
     ("/kernex.v1.AccessService/RevokeEnrollmentToken", OPERATOR),
     ("/kernex.v1.AccessService/CreateOperatorToken", ADMIN),
+    ("/kernex.v1.AccessService/ListOperatorTokens", ADMIN),
     ("/kernex.v1.AccessService/RevokeOperatorToken", ADMIN),
     ("/kernex.v1.AccessService/WhoAmI", VIEWER),
+    ("/kernex.v1.AuditService/ListAuditEntries", ADMIN),
     ("/grpc.health.v1.Health/Check", Policy::Open),
     ("/grpc.health.v1.Health/Watch", Policy::Open),
     (

@@ -41,6 +41,8 @@ pub struct Model {
     pub exit_code: Option<i32>,
     /// The end of the script's output.
     pub output_tail: String,
+    /// Of which step and stream its parts are: a JSON array of `[place, step, stream]`, or empty.
+    pub output_marks: String,
     /// How long it took on the device.
     pub duration_ms: Option<i64>,
     /// What the device ran once it was over: null before the outcome, empty when nothing

@@ -1,6 +1,9 @@
-//! Who changed what.
+//! Who changed what, and who was refused.
 
+use kernex_proto::ids::TokenId;
 use sea_orm::entity::prelude::*;
+
+use crate::store::entity::stored::Stored;
 
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "audit")]
@@ -8,7 +11,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     pub at: i64,
-    /// Name on the token of who changed it.
+    /// Name on the token of who called; empty when nobody was recognised.
     pub principal: String,
     /// The method that was called.
     pub method: String,
@@ -18,6 +21,14 @@ pub struct Model {
     pub detail: String,
     /// The id the caller gave the request.
     pub request_id: Option<Uuid>,
+    /// The operator token of who called; null for others, and in rows of earlier versions.
+    pub token_id: Option<Stored<TokenId>>,
+    /// Where the call came from; null for the server itself, and in rows of earlier versions.
+    pub address: Option<String>,
+    /// A name of `AuditResult`.
+    pub result: String,
+    /// How many alike it stands for.
+    pub count: i64,
 }
 
 /// Joins are written where they are used.

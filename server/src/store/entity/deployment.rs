@@ -1,6 +1,6 @@
 //! A deployment: an operator's order, and where it stands.
 
-use kernex_proto::ids::DeploymentId;
+use kernex_proto::ids::{DeploymentId, TokenId};
 use sea_orm::entity::prelude::*;
 
 use crate::store::entity::stored::Stored;
@@ -51,6 +51,16 @@ pub struct Model {
     pub on_failure: String,
     /// The deployment this one takes back.
     pub rolls_back: Option<Stored<DeploymentId>>,
+    /// The selector of the order; empty when it had none.
+    pub selector: String,
+    /// How many devices the order named one by one.
+    pub named_devices: i64,
+    /// What its maker noted.
+    pub message: String,
+    /// The address the order came from; null for the server itself.
+    pub created_from: Option<String>,
+    /// The operator token it was given with.
+    pub token_id: Option<Stored<TokenId>>,
 }
 
 /// Joins are written where they are used.

@@ -41,6 +41,12 @@ pub struct Model {
     pub memory_bytes: i64,
     /// What is wrong with the disk of the agent's state folder; null while it is well.
     pub disk_fault: Option<String>,
+    /// When its last session ended; null while there is one, and where nobody noted the end.
+    pub away_since: Option<i64>,
+    /// A name of `AwayReason`, or empty.
+    pub away_reason: String,
+    /// More in words.
+    pub away_detail: String,
 }
 
 /// Joins are written where they are used.

@@ -22,6 +22,10 @@ pub struct Model {
     pub revoked_at: Option<i64>,
     /// Number of the transaction that revoked it.
     pub revocation: Option<i64>,
+    /// When it was used last, to half a minute.
+    pub last_used_at: Option<i64>,
+    /// From which address.
+    pub last_used_from: Option<String>,
 }
 
 /// Joins are written where they are used.

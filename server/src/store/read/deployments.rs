@@ -1,6 +1,8 @@
 //! Deployments with all that is derived from their targets.
 
-use kernex_proto::ids::{DeploymentId, DeviceId, Digest};
+use std::time::Duration;
+
+use kernex_proto::ids::{DeploymentId, DeviceId, Digest, TokenId};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::{
@@ -67,6 +69,27 @@ pub struct Deployment {
     pub opens_at: Option<Timestamp>,
     /// Devices that come to match this selector are added.
     pub dynamic: Option<Selector>,
+    /// What was ordered.
+    pub order: Order,
+}
+
+/// What an order said, beside its bundle, rollout and schedule.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Order {
+    /// Empty when it had none.
+    pub selector: String,
+    /// How many devices it named one by one.
+    pub named_devices: u32,
+    /// What its maker noted.
+    pub message: String,
+    /// The address it came from; empty for the server itself.
+    pub from: String,
+    /// The operator token it was given with.
+    pub token: Option<TokenId>,
+    /// How long an attempt may wait for its device.
+    pub delivery: Duration,
+    /// How long an attempt may take once accepted.
+    pub execution: Duration,
 }
 
 impl Deployment {
@@ -193,6 +216,15 @@ fn deployment_from(
         .then(|| rollout(&row, phases))
         .transpose()?;
     Ok(Deployment {
+        order: Order {
+            selector: row.selector,
+            named_devices: u32::try_from(row.named_devices).unwrap_or(u32::MAX),
+            message: row.message,
+            from: row.created_from.unwrap_or_default(),
+            token: row.token_id.map(|id| id.0),
+            delivery: Duration::from_micros(unsigned(row.delivery_us)),
+            execution: Duration::from_micros(unsigned(row.execution_us)),
+        },
         schedule: schedule.filter(|schedule| *schedule != Schedule::default()),
         opens_at: None,
         dynamic,

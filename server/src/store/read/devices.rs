@@ -11,7 +11,10 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder
 use crate::{
     clock::Timestamp,
     domain::{
-        device::{Conflict, DeviceStatus, DiskFault},
+        device::{
+            Conflict, DeviceStatus, DiskFault,
+            away::{Away, AwayReason},
+        },
         selector::Selector,
     },
     store::{
@@ -75,6 +78,10 @@ pub struct Device {
     pub protocol_revision: u32,
     /// Why it is conflicted, when it is.
     pub conflict: Option<Conflict>,
+    /// Why it is away; none while it has a session.
+    pub away: Option<Away>,
+    /// Since when; none while it has a session, and when nobody noted it.
+    pub away_since: Option<Timestamp>,
 }
 
 impl Store {
@@ -193,7 +200,10 @@ impl Store {
                 // Tables are read one after another. A heartbeat that was written in between is a
                 // sign of life as well.
                 let beat_at = beat.as_ref().map(|beat| beat.at);
+                let away = (!online.contains(&row.id)).then(|| away_of(&row));
                 Ok(Device {
+                    away_since: row.away_since.filter(|_| away.is_some()).map(Timestamp),
+                    away,
                     status: status(&row, online.contains(&row.id)),
                     key: key.map_or(Ok(Digest([0; 32])), |key| digest(&key.digest))?,
                     releases: releases
@@ -269,6 +279,19 @@ fn status(row: &device::Model, online: bool) -> DeviceStatus {
         DeviceStatus::Online
     } else {
         DeviceStatus::Offline
+    }
+}
+
+/// Why a device without a session is away.
+pub(crate) fn away_of(row: &device::Model) -> Away {
+    // Of a session that nobody ended its replica died, or an earlier version ended it.
+    let unnoted = match row.epoch {
+        0 => AwayReason::NeverConnected,
+        _ => AwayReason::ServerGone,
+    };
+    Away {
+        reason: AwayReason::parse(&row.away_reason).unwrap_or(unnoted),
+        detail: row.away_detail.clone(),
     }
 }
 

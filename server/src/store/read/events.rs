@@ -1,5 +1,7 @@
 //! What happened, in commit order.
 
+use std::collections::{BTreeSet, HashMap};
+
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
@@ -8,10 +10,11 @@ use crate::{
     store::{
         db::{
             error::Result,
+            sizes::{ID_CHUNK, padded},
             store::Store,
             values::{signed, unsigned},
         },
-        entity::{cluster, event},
+        entity::{cluster, deployment, device, event, stored::Stored},
     },
 };
 
@@ -28,6 +31,10 @@ pub struct EventRow {
     pub device: Option<DeviceId>,
     /// The deployment it is about.
     pub deployment: Option<DeploymentId>,
+    /// Name of the device, while it exists.
+    pub device_name: Option<String>,
+    /// The bundle of the deployment: "name:version", or only the name.
+    pub bundle: Option<String>,
     /// More, as a JSON object.
     pub detail_json: String,
 }
@@ -58,15 +65,71 @@ impl Store {
             .limit(u64::from(limit.max(1)))
             .all(self.reader())
             .await?;
+        let names = self.names_of(&rows).await?;
+        let bundles = self.bundles_of(&rows).await?;
         let rows = rows.into_iter().map(|row| EventRow {
             cursor: unsigned(row.cursor),
             at: Timestamp(row.at),
             kind: row.kind,
+            device_name: row.device_id.and_then(|id| names.get(&id).cloned()),
+            bundle: row.deployment_id.and_then(|id| bundles.get(&id).cloned()),
             device: row.device_id.map(|id| id.0),
             deployment: row.deployment_id.map(|id| id.0),
             detail_json: row.detail,
         });
         Ok(rows.collect())
+    }
+
+    /// The names of the devices that events are about. Events are read once for all watchers, so
+    /// this costs less than to write them with each event.
+    async fn names_of(&self, rows: &[event::Model]) -> Result<HashMap<Stored<DeviceId>, String>> {
+        let ids: BTreeSet<Stored<DeviceId>> = rows.iter().filter_map(|row| row.device_id).collect();
+        let ids: Vec<Stored<DeviceId>> = ids.into_iter().collect();
+        let mut names = HashMap::new();
+        for chunk in ids.chunks(ID_CHUNK) {
+            let found: Vec<(Stored<DeviceId>, String)> = device::Entity::find()
+                .select_only()
+                .columns([device::Column::Id, device::Column::Name])
+                .filter(device::Column::Id.is_in(padded(chunk.iter().copied())))
+                .into_tuple()
+                .all(self.reader())
+                .await?;
+            names.extend(found);
+        }
+        Ok(names)
+    }
+
+    /// The bundles of the deployments that events are about.
+    async fn bundles_of(
+        &self,
+        rows: &[event::Model],
+    ) -> Result<HashMap<Stored<DeploymentId>, String>> {
+        let ids: BTreeSet<Stored<DeploymentId>> =
+            rows.iter().filter_map(|row| row.deployment_id).collect();
+        let ids: Vec<Stored<DeploymentId>> = ids.into_iter().collect();
+        let mut bundles = HashMap::new();
+        for chunk in ids.chunks(ID_CHUNK) {
+            let found: Vec<(Stored<DeploymentId>, String, String)> = deployment::Entity::find()
+                .select_only()
+                .columns([
+                    deployment::Column::Id,
+                    deployment::Column::BundleName,
+                    deployment::Column::BundleVersion,
+                ])
+                .filter(deployment::Column::Id.is_in(padded(chunk.iter().copied())))
+                .into_tuple()
+                .all(self.reader())
+                .await?;
+            bundles.extend(
+                found
+                    .into_iter()
+                    .map(|(id, name, version)| match version.as_str() {
+                        "" => (id, name),
+                        version => (id, format!("{name}:{version}")),
+                    }),
+            );
+        }
+        Ok(bundles)
     }
 
     /// Which events are kept.

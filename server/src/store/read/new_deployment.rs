@@ -30,6 +30,8 @@ pub struct NewDeployment {
     pub rollout: Option<Rollout>,
     /// When its targets may begin, and which devices are added later.
     pub terms: Terms,
+    /// What its maker notes about it.
+    pub message: String,
 }
 
 /// What an order says about time, later devices and penalties.

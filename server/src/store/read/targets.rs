@@ -9,13 +9,13 @@ use sea_orm::{
 use crate::{
     clock::Timestamp,
     domain::{
-        attempt::{FailureReason, State, Step},
+        attempt::{FailureReason, OutputMark, State, Step},
         rollout::DeploymentState,
         schedule::{Schedule, Share},
     },
     store::{
         db::{
-            error::Result,
+            error::{Result, not_found},
             page::{Page, Paged},
             raw::end_of,
             store::Store,
@@ -25,7 +25,10 @@ use crate::{
         read::{
             attempts::{is_latest, reason, state, step},
             deployments::deployment_row,
+            devices::find_device,
+            output::marks_from,
             schedules,
+            waiting::{Waiting, WaitingTarget},
         },
     },
 };
@@ -53,6 +56,8 @@ pub struct Target {
     pub exit_code: Option<i32>,
     /// Tail of the script's output.
     pub output_tail: String,
+    /// Of which step and stream its parts are; none when that is not known.
+    pub output_marks: Vec<OutputMark>,
     /// An outcome other than `cancelled` arrived after the attempt was closed.
     pub late_outcome: bool,
     /// A stop was asked for and not answered yet.
@@ -67,6 +72,8 @@ pub struct Target {
     pub active_version: String,
     /// When it may begin, while only time holds it back.
     pub opens_at: Option<Timestamp>,
+    /// What it waits for; none once its device has begun, and where that was not looked at.
+    pub waiting: Option<Waiting>,
 }
 
 /// How far a step is.
@@ -82,6 +89,9 @@ pub struct StepProgress {
 
 /// Most targets in one page, because each may carry 64 KiB of output.
 const MAX_TARGETS: u64 = 200;
+
+/// Most targets that are looked at for what they wait for.
+const MOST_WAITING: usize = 1000;
 
 /// Most output in one page, in bytes; the next page has the rest.
 const MAX_OUTPUT: usize = 2 * 1024 * 1024;
@@ -107,6 +117,7 @@ struct Row {
     bytes_total: i64,
     exit_code: Option<i32>,
     output_tail: String,
+    output_marks: String,
     stop_requested: bool,
     stopped: bool,
     late_state: Option<String>,
@@ -142,13 +153,37 @@ impl Store {
         let limit = Ord::min(limit, Ord::max(fitting, 1) as u64);
         let paged = Paged::from_surplus(rows, limit, "targets", |row| row.id.bytes());
         Ok(Paged {
-            items: paged
-                .items
-                .into_iter()
-                .map(|row| target_from(row, start_times.as_ref()))
-                .collect::<Result<_>>()?,
+            items: self
+                .targets_from(&deployment, paged.items, start_times.as_ref())
+                .await?,
             next: paged.next,
         })
+    }
+
+    /// The target of a device, by its id or name, in this deployment; without one the newest that
+    /// it has begun. With all of its output.
+    pub async fn get_target(&self, device: &str, of: Option<DeploymentId>) -> Result<Target> {
+        let missing = || not_found("target of the device", device);
+        let device = find_device(self.reader(), device).await?;
+        let mut query = select_all(None);
+        query
+            .and_where(Expr::col(("t", target::Column::DeviceId)).eq(device.id))
+            .order_by(("t", target::Column::Id), Order::Desc)
+            .limit(1);
+        match of {
+            Some(deployment) => {
+                query.and_where(Expr::col(("t", target::Column::DeploymentId)).eq(deployment.0))
+            }
+            None => query.and_where(Expr::col(("a", attempt::Column::AcceptedAt)).is_not_null()),
+        };
+        let rows = self.rows(&query).await?;
+        let id = rows.first().ok_or_else(missing)?.deployment_id.0;
+        let deployment = deployment_row(self.reader(), id).await?;
+        let start_times = self.start_times(&deployment).await?;
+        let targets = self
+            .targets_from(&deployment, rows, start_times.as_ref())
+            .await?;
+        targets.into_iter().next().ok_or_else(missing)
     }
 
     /// Targets whose latest attempt changed at or after an instant, oldest change first, with the
@@ -165,9 +200,46 @@ impl Store {
         }
         let deployment = deployment_row(self.reader(), id).await?;
         let start_times = self.start_times(&deployment).await?;
-        rows.into_iter()
-            .map(|row| target_from(row, start_times.as_ref()))
-            .collect()
+        self.targets_from(&deployment, rows, start_times.as_ref())
+            .await
+    }
+
+    /// Targets from rows, with what they wait for.
+    async fn targets_from(
+        &self,
+        deployment: &deployment::Model,
+        rows: Vec<Row>,
+        start_times: Option<&StartTimes>,
+    ) -> Result<Vec<Target>> {
+        let mut targets = Vec::with_capacity(rows.len());
+        let mut waiting = Vec::new();
+        for row in rows {
+            let may_wait = WaitingTarget {
+                target: row.id,
+                number: row.number,
+                device: row.device_id,
+                phase: row.phase,
+                state: state(&row.state)?,
+                waits_for_time: false,
+            };
+            let target = target_from(row, start_times)?;
+            if matches!(target.state, State::Held | State::Pending | State::Sent) {
+                waiting.push(WaitingTarget {
+                    waits_for_time: target.opens_at.is_some(),
+                    ..may_wait
+                });
+            }
+            targets.push(target);
+        }
+        // A whole fleet that has just been opened is about to change anyway.
+        if waiting.len() > MOST_WAITING || deployment.finished_at.is_some() {
+            return Ok(targets);
+        }
+        let mut found = self.waiting(deployment, &waiting).await?;
+        for target in &mut targets {
+            target.waiting = found.remove(&Stored(target.id));
+        }
+        Ok(targets)
     }
 
     /// When targets of this deployment may start; none when time does not hold them back, or when
@@ -197,9 +269,16 @@ impl Store {
     }
 }
 
+/// Targets of a deployment with their latest attempts.
+fn select(deployment: Stored<DeploymentId>, cut_on: Option<DbBackend>) -> SelectStatement {
+    let mut query = select_all(cut_on);
+    query.and_where(Expr::col(("t", target::Column::DeploymentId)).eq(deployment));
+    query
+}
+
 /// Targets with their latest attempts. The output is whole, or cut in the database where the whole
 /// fleet is read.
-fn select(deployment: Stored<DeploymentId>, cut_on: Option<DbBackend>) -> SelectStatement {
+fn select_all(cut_on: Option<DbBackend>) -> SelectStatement {
     let mut query = Query::select();
     for column in [
         target::Column::Id,
@@ -232,15 +311,16 @@ fn select(deployment: Stored<DeploymentId>, cut_on: Option<DbBackend>) -> Select
         query.column(("a", column));
     }
     let output = Expr::col(("a", attempt::Column::OutputTail));
-    let output: Expr = match cut_on {
-        None => output,
-        Some(database) => end_of(output, CHANGE_OUTPUT, database),
+    // Marks are about the whole.
+    let (output, marks): (Expr, Expr) = match cut_on {
+        None => (output, Expr::col(("a", attempt::Column::OutputMarks))),
+        Some(database) => (end_of(output, CHANGE_OUTPUT, database), Expr::value("")),
     };
     query
         .expr_as(output, "output_tail")
+        .expr_as(marks, "output_marks")
         .from_as(target::Entity, "t")
-        .inner_join(TableRef::from(attempt::Entity).alias("a"), is_latest())
-        .and_where(Expr::col(("t", target::Column::DeploymentId)).eq(deployment));
+        .inner_join(TableRef::from(attempt::Entity).alias("a"), is_latest());
     query
 }
 
@@ -293,6 +373,7 @@ fn target_from(row: Row, start_times: Option<&StartTimes>) -> Result<Target> {
         message: row.message,
         exit_code: row.exit_code,
         output_tail: row.output_tail,
+        output_marks: marks_from(&row.output_marks),
         // An agent that answers a stop which came too late says nothing new.
         late_outcome: row
             .late_state
@@ -303,5 +384,6 @@ fn target_from(row: Row, start_times: Option<&StartTimes>) -> Result<Target> {
         active_digest: row.active_digest.unwrap_or_default(),
         active_version: row.active_version.unwrap_or_default(),
         opens_at,
+        waiting: None,
     })
 }

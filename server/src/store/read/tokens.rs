@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use kernex_proto::ids::{Digest, TokenId};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::{
     clock::Timestamp,
     domain::named_enum,
     store::{
         db::{
-            error::Result,
+            error::{Result, not_found},
             page::{Page, Paged},
             store::Store,
-            values::named,
+            values::{clean, named},
         },
         entity::{enrollment_token, operator_token},
     },
@@ -44,6 +44,37 @@ pub struct Principal {
     pub expires_at: Timestamp,
 }
 
+/// The token behind a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnownToken {
+    /// It works.
+    Works(Principal),
+    /// It has expired or was revoked.
+    Ended(Principal),
+}
+
+/// An operator token without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorTokenRow {
+    pub id: TokenId,
+    /// Who it is for.
+    pub name: String,
+    /// What they may do.
+    pub role: Role,
+    /// Who made it.
+    pub created_by: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it stops working.
+    pub expires_at: Timestamp,
+    /// When it was revoked.
+    pub revoked_at: Option<Timestamp>,
+    /// When it was used last.
+    pub last_used_at: Option<Timestamp>,
+    /// From where then; empty before the first time.
+    pub last_used_from: String,
+}
+
 /// An enrolment token without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnrollmentTokenRow {
@@ -69,21 +100,60 @@ pub struct EnrollmentTokenRow {
 impl Store {
     /// The holder of a token that works now.
     pub async fn find_principal(&self, hash: Digest) -> Result<Option<Principal>> {
+        Ok(match self.find_token(hash).await? {
+            Some(KnownToken::Works(principal)) => Some(principal),
+            Some(KnownToken::Ended(_)) | None => None,
+        })
+    }
+
+    /// The token behind a secret, also one that works no more.
+    pub async fn find_token(&self, hash: Digest) -> Result<Option<KnownToken>> {
         let row = operator_token::Entity::find()
             .filter(operator_token::Column::Hash.eq(hash.to_string()))
-            .filter(operator_token::Column::RevokedAt.is_null())
-            .filter(operator_token::Column::ExpiresAt.gt(self.steady_now().0))
             .one(self.reader())
             .await?;
-        row.map(|row| {
-            Ok(Principal {
-                token_id: row.id.0,
-                role: named("role", &row.role, Role::parse)?,
-                name: row.name,
-                expires_at: Timestamp(row.expires_at),
-            })
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        let works = row.revoked_at.is_none() && row.expires_at > self.steady_now().0;
+        let principal = Principal {
+            token_id: row.id.0,
+            role: named("role", &row.role, Role::parse)?,
+            name: row.name,
+            expires_at: Timestamp(row.expires_at),
+        };
+        Ok(Some(match works {
+            true => KnownToken::Works(principal),
+            false => KnownToken::Ended(principal),
+        }))
+    }
+
+    /// Operator tokens, newest first, with those that work no more.
+    pub async fn list_operator_tokens(&self, page: Page) -> Result<Paged<OperatorTokenRow>> {
+        let mut query = operator_token::Entity::find()
+            .order_by_desc(operator_token::Column::Id)
+            .limit(page.limit() + 1);
+        if let Some(after) = page.after_id("operator_tokens")? {
+            query = query.filter(operator_token::Column::Id.lt(after));
+        }
+        let rows = query.all(self.reader()).await?;
+        let list = "operator_tokens";
+        let paged = Paged::from_surplus(rows, page.limit(), list, |row| row.id.bytes());
+        let items = paged.items.into_iter().map(operator_token_from);
+        Ok(Paged {
+            items: items.collect::<Result<_>>()?,
+            next: paged.next,
         })
-        .transpose()
+    }
+
+    /// The id of an operator token: by that id, or by the name of one that works.
+    pub async fn operator_token_id(&self, id_or_name: &str) -> Result<TokenId> {
+        if let Ok(id) = id_or_name.parse::<TokenId>() {
+            return Ok(id);
+        }
+        let found = working_token(self.reader(), &clean(id_or_name), self.steady_now()).await?;
+        let row = found.ok_or_else(|| not_found("operator token that works", id_or_name))?;
+        Ok(row.id.0)
     }
 
     /// Whether any operator token was ever made: the first start makes one.
@@ -104,6 +174,36 @@ impl Store {
         let paged = Paged::from_surplus(rows, page.limit(), "tokens", |row| row.id.bytes());
         Ok(paged.map(token_from))
     }
+}
+
+/// The operator token of this name that works.
+pub(crate) async fn working_token<C: ConnectionTrait>(
+    db: &C,
+    name: &str,
+    now: Timestamp,
+) -> Result<Option<operator_token::Model>> {
+    let row = operator_token::Entity::find()
+        .filter(operator_token::Column::Name.eq(name))
+        .filter(operator_token::Column::RevokedAt.is_null())
+        .filter(operator_token::Column::ExpiresAt.gt(now.0))
+        .order_by_desc(operator_token::Column::Id)
+        .one(db)
+        .await?;
+    Ok(row)
+}
+
+pub(crate) fn operator_token_from(row: operator_token::Model) -> Result<OperatorTokenRow> {
+    Ok(OperatorTokenRow {
+        id: row.id.0,
+        role: named("role", &row.role, Role::parse)?,
+        name: row.name,
+        created_by: row.created_by,
+        created_at: Timestamp(row.created_at),
+        expires_at: Timestamp(row.expires_at),
+        revoked_at: row.revoked_at.map(Timestamp),
+        last_used_at: row.last_used_at.map(Timestamp),
+        last_used_from: row.last_used_from.unwrap_or_default(),
+    })
 }
 
 pub(crate) fn token_from(row: enrollment_token::Model) -> EnrollmentTokenRow {

@@ -37,7 +37,7 @@ use crate::{
             finish::finish,
             insert_rollback::{NewRollback, RollbackCause, insert_rollback},
             open_targets::open_targets,
-            replay::Caller,
+            replay::{Caller, Origin},
         },
     },
 };
@@ -238,11 +238,13 @@ async fn roll_back(
         delivery: Duration::from_micros(unsigned(row.delivery_us)),
         execution: Duration::from_micros(unsigned(row.execution_us)),
         traceparent: row.traceparent.clone(),
+        message: reason.to_string(),
     };
     let server = Caller {
         name: "kernex".to_owned(),
         request: None,
         method: "OnFailure",
+        origin: Origin::default(),
     };
     let reason = reason.to_string();
     match insert_rollback(tx, &server, &new, row, RollbackCause::Failure).await {

@@ -12,7 +12,7 @@ use sea_orm::{ColumnTrait, Condition};
 use crate::{
     clock::Timestamp,
     crash::Act,
-    domain::attempt::{Effect, Ending, Fact, Sent, Step, disposition},
+    domain::attempt::{Effect, Ending, Fact, OutputMark, Sent, Step, disposition, fitting},
     store::{
         db::{
             error::Result,
@@ -21,7 +21,7 @@ use crate::{
             values::{head, signed, tail},
         },
         entity::{attempt, stored::Stored},
-        read::attempts::key,
+        read::{attempts::key, output::marks_text},
         write::{
             change_attempts::{Batch, Entry},
             defer::defer,
@@ -216,6 +216,13 @@ fn write_outcome(row: &mut attempt::Model, outcome: &v1::Outcome, late: bool) {
     } else {
         row.message = message;
         row.exit_code = outcome.exit_code;
+        let marks = outcome.output_marks.iter().map(OutputMark::from);
+        row.output_marks = if output_tail == outcome.output_tail {
+            marks_text(&fitting(&output_tail, marks.collect()))
+        } else {
+            // They are about the text as it came.
+            String::new()
+        };
         row.output_tail = output_tail;
     }
 }

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::store::{
     db::{error::Result, sizes::insert_all, transaction::Tx},
-    entity::audit,
+    entity::{audit, stored::Stored},
+    read::audit::AuditResult,
     write::replay::Caller,
 };
 
@@ -22,6 +23,10 @@ pub(crate) async fn audit(
         subject: subject.to_string(),
         detail: detail.to_string(),
         request_id: caller.request.map(|request| request.id),
+        token_id: caller.origin.token.map(Stored),
+        address: caller.origin.address.map(|address| address.to_string()),
+        result: AuditResult::Ok.as_str().to_owned(),
+        count: 1,
     };
     insert_all::<audit::Entity>(&tx.db, vec![row], None).await?;
     Ok(())

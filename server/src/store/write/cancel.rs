@@ -47,7 +47,7 @@ impl Store {
             tx.event(
                 "deployment.cancelled",
                 Subject::Deployment(id),
-                json!({ "by": caller.name }),
+                caller.made(json!({ "devices": devices.len() })),
             );
             Ok((find_deployment(&tx.db, id).await?, devices))
         })

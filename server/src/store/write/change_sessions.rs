@@ -7,6 +7,7 @@ use kernex_proto::ids::DeviceId;
 
 use crate::{
     crash::Act,
+    domain::device::away::Away,
     store::{
         db::{error::Result, store::Store, transaction::Deciding},
         write::{
@@ -27,8 +28,8 @@ pub enum SessionChange {
     Confirm(DeviceId, u64),
     /// The agent cannot write the epoch down. The device is online and gets no commands.
     Ail(DeviceId, u64),
-    /// Close it, unless a newer one took over.
-    Close(DeviceId, u64),
+    /// Close it and note why, unless a newer one took over.
+    Close(DeviceId, u64, Away),
 }
 
 /// What a change came to.
@@ -44,7 +45,7 @@ impl SessionChange {
     const fn device(&self) -> DeviceId {
         match self {
             Self::Open(opening) => opening.device,
-            Self::Confirm(device, _) | Self::Ail(device, _) | Self::Close(device, _) => *device,
+            Self::Confirm(device, _) | Self::Ail(device, _) | Self::Close(device, _, _) => *device,
         }
     }
 
@@ -110,7 +111,9 @@ async fn commit_round(
             SessionChange::Open(opening) => opens.push((place, &**opening)),
             SessionChange::Confirm(device, epoch) => confirms.push((place, (*device, *epoch))),
             SessionChange::Ail(device, epoch) => ailing.push((place, (*device, *epoch))),
-            SessionChange::Close(device, epoch) => closes.push((place, (*device, *epoch))),
+            SessionChange::Close(device, epoch, away) => {
+                closes.push((place, (*device, *epoch, away)));
+            }
         }
     }
     if !opens.is_empty() {
@@ -146,16 +149,18 @@ async fn commit_round(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::device::away::AwayReason;
 
     #[test]
     fn a_device_takes_its_steps_one_after_the_other() {
         let [one, two] = [DeviceId::generate(), DeviceId::generate()];
+        let close = |device, epoch| SessionChange::Close(device, epoch, AwayReason::Closed.into());
         let changes = [
-            SessionChange::Close(one, 1),
+            close(one, 1),
             SessionChange::Confirm(two, 5),
             SessionChange::Confirm(one, 2),
-            SessionChange::Close(one, 2),
-            SessionChange::Close(two, 5),
+            close(one, 2),
+            close(two, 5),
         ];
         let table: [(&[SessionChange], &[&[usize]]); 3] = [
             (&[], &[]),

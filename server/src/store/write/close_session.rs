@@ -5,17 +5,22 @@ use std::time::Duration;
 use kernex_proto::ids::DeviceId;
 use sea_orm::{
     ColumnTrait, Condition, EntityTrait, FromQueryResult, QueryFilter, QuerySelect, QueryTrait,
+    sea_query::Expr,
 };
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
     crash::Act,
+    domain::device::away::{Away, AwayReason},
     store::{
         db::{
             error::Result,
+            new_event::Subject,
             sizes::{ID_CHUNK, padded},
             store::Store,
             transaction::Tx,
+            values::head,
         },
         entity::{device, lease, session, stored::Stored},
         read::sessions::still_open,
@@ -25,15 +30,18 @@ use crate::{
 /// How long after its lease ran out a replica keeps its sessions. It may only have been slow.
 pub const LEASE_GRACE: Duration = Duration::from_secs(60);
 
+/// Longest detail of a reason that is kept, in bytes.
+const MAX_DETAIL: usize = 1024;
+
 impl Store {
     /// Ends every session of a replica that starts or stops, and those that no live replica holds.
-    pub async fn close_replica_sessions(&self, replica: Uuid) -> Result<()> {
+    pub async fn close_replica_sessions(&self, replica: Uuid, why: AwayReason) -> Result<()> {
         let mut theirs = Condition::any().add(session::Column::Replica.eq(replica));
         if self.is_alone() {
             // SQLite: the others were held by an earlier process with the same file.
             theirs = Condition::all();
         }
-        self.close_where(theirs).await?;
+        self.close_where(theirs, why).await?;
         self.write_beside(|tx| async move {
             lease::Entity::delete_by_id(replica).exec(&tx.db).await?;
             Ok(())
@@ -57,10 +65,10 @@ impl Store {
         let orphans = Condition::all()
             .add(session::Column::Replica.is_not_in(alive.into_iter().map(|lease| lease.replica)))
             .add(session::Column::OpenedAt.lt(before));
-        self.close_where(orphans).await
+        self.close_where(orphans, AwayReason::ServerGone).await
     }
 
-    async fn close_where(&self, which: Condition) -> Result<()> {
+    async fn close_where(&self, which: Condition, why: AwayReason) -> Result<()> {
         let which = &which;
         self.write_as(Act::CommitClose, |tx| async move {
             let ended = session::Entity::find()
@@ -70,29 +78,67 @@ impl Store {
                 .into_tuple()
                 .all(&tx.db)
                 .await?;
-            close_sessions_of(&tx, &ended).await
+            close_sessions_of(&tx, &ended, &why.into()).await
         })
         .await
     }
 }
 
-/// Ends sessions, unless newer ones took over.
-pub(crate) async fn close_sessions(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<()> {
-    let sessions = still_open(tx, numbered).await?;
+/// Ends sessions and notes why, unless newer ones took over.
+pub(crate) async fn close_sessions(tx: &Tx, ended: &[(DeviceId, u64, &Away)]) -> Result<()> {
+    let numbered: Vec<(DeviceId, u64)> = ended.iter().map(|one| (one.0, one.1)).collect();
+    let sessions = still_open(tx, &numbered).await?;
     delete(tx, sessions.keys().copied()).await?;
-    for (device, session) in &sessions {
-        tx.device_event("device.offline", device.0, &session.name);
+    // Most that end together end for one reason.
+    let mut alike: Vec<(&Away, Vec<Stored<DeviceId>>)> = Vec::new();
+    for (device, _, away) in ended {
+        let Some(session) = sessions.get(&Stored(*device)) else {
+            continue;
+        };
+        announce(tx, *device, &session.name, away);
+        match alike.iter_mut().find(|(known, _)| known == away) {
+            Some((_, devices)) => devices.push(Stored(*device)),
+            None => alike.push((*away, vec![Stored(*device)])),
+        }
+    }
+    for (away, devices) in alike {
+        note(tx, devices, away).await?;
     }
     Ok(())
 }
 
+fn announce(tx: &Tx, device: DeviceId, name: &str, away: &Away) {
+    let mut detail = json!({ "name": name, "reason": away.reason.as_str() });
+    if !away.detail.is_empty() {
+        detail["message"] = json!(away.detail);
+    }
+    tx.event("device.offline", Subject::Device(device), detail);
+}
+
+/// Notes of devices whose session has ended since when they are away, and why.
+async fn note(tx: &Tx, devices: Vec<Stored<DeviceId>>, away: &Away) -> Result<()> {
+    let noted = device::Entity::update_many()
+        .col_expr(device::Column::AwaySince, Expr::value(tx.now.0))
+        .col_expr(
+            device::Column::AwayReason,
+            Expr::value(away.reason.as_str()),
+        )
+        .col_expr(
+            device::Column::AwayDetail,
+            Expr::value(head(&away.detail, MAX_DETAIL)),
+        )
+        .filter(device::Column::Id.is_in(padded(devices)));
+    Ok(tx.db.later(noted.as_query()).await?)
+}
+
 /// Ends the sessions of these devices.
-async fn close_sessions_of(tx: &Tx, ids: &[Stored<DeviceId>]) -> Result<()> {
+async fn close_sessions_of(tx: &Tx, ids: &[Stored<DeviceId>], away: &Away) -> Result<()> {
     for chunk in ids.chunks(ID_CHUNK) {
         let ids = || chunk.iter().copied();
         delete(tx, ids()).await?;
+        note(tx, chunk.to_vec(), away).await?;
         for device in devices(tx, ids()).await? {
-            tx.device_event("device.offline", device.id.0, &device.name);
+            announce(tx, device.id.0, &device.name, away);
         }
     }
     Ok(())

@@ -77,7 +77,7 @@ impl Store {
             tx.event(
                 "configuration.changed",
                 device_id.map_or(Subject::Nothing, |id| Subject::Device(id.0)),
-                detail,
+                caller.made(detail),
             );
             remember(&tx, caller, &()).await?;
             from_row(row)
@@ -101,7 +101,7 @@ impl Store {
                 "configuration.deleted",
                 row.device_id
                     .map_or(Subject::Nothing, |id| Subject::Device(id.0)),
-                detail,
+                caller.made(detail),
             );
             remember(&tx, caller, &()).await
         })

@@ -106,7 +106,11 @@ pub(crate) async fn fan_out(
     let inserted = insert_targets(tx, &row, new.terms.penalty_after, &devices, &places).await?;
     let detail = json!({ "bundle": format!("{}:{}", bundle.name, bundle.version), "devices": devices.len() });
     audit(tx, caller, id, detail.clone()).await?;
-    tx.event("deployment.created", Subject::Deployment(id), detail);
+    tx.event(
+        "deployment.created",
+        Subject::Deployment(id),
+        caller.made(detail),
+    );
     let is_plain = inserted.penalised == 0
         && rollout.is_none()
         && schedule == Schedule::default()

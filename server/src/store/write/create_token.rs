@@ -3,18 +3,27 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kernex_proto::ids::{Digest, TokenId};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use serde_json::json;
 
 use crate::{
     clock::Timestamp,
     store::{
-        db::{error::Result, sizes::insert_all, store::Store},
+        db::{
+            error::{Result, StoreError},
+            sizes::insert_all,
+            store::Store,
+            transaction::Tx,
+        },
         entity::{enrollment_token, operator_token, stored::Stored},
         read::{
             devices::find_device,
-            tokens::{EnrollmentTokenRow, Role, token_from},
+            tokens::{
+                EnrollmentTokenRow, OperatorTokenRow, Role, operator_token_from, token_from,
+                working_token,
+            },
         },
-        write::{audit::audit, label_device::check_labels, replay::Caller},
+        write::{audit::audit, label_device::check_labels, replay::Caller, revoke::revoke_token},
     },
 };
 
@@ -37,6 +46,16 @@ pub struct OperatorToken {
     pub id: TokenId,
     /// When it stops working.
     pub expires_at: Timestamp,
+}
+
+/// The admin token that the server made for whoever has its data folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminToken {
+    pub token: OperatorToken,
+    /// `admin`, or with a number when that is taken.
+    pub name: String,
+    /// Those of the server before it that work, or worked until now.
+    pub earlier: Vec<OperatorTokenRow>,
 }
 
 /// An enrolment token to make.
@@ -64,28 +83,61 @@ impl Store {
     ) -> Result<OperatorToken> {
         let new = &new;
         self.write(|tx| async move {
-            let id = TokenId(tx.new_id());
-            let expires_at = tx.now.plus(new.ttl);
-            let row = operator_token::Model {
-                id: Stored(id),
-                name: new.name.clone(),
-                role: new.role.as_str().to_owned(),
-                hash: new.hash.to_string(),
-                created_by: caller.name.clone(),
-                created_at: tx.now.0,
-                expires_at: expires_at.0,
-                revoked_at: None,
-                revocation: None,
-            };
-            insert_all::<operator_token::Entity>(&tx.db, vec![row], None).await?;
-            audit(
-                &tx,
-                caller,
-                id,
-                json!({ "name": new.name, "role": new.role.as_str() }),
-            )
-            .await?;
-            Ok(OperatorToken { id, expires_at })
+            if working_token(&tx.db, &new.name, tx.now).await?.is_some() {
+                return Err(StoreError::AlreadyExists {
+                    kind: "operator token",
+                    id: new.name.clone(),
+                    why: ", and works; choose another name, or revoke it first".into(),
+                });
+            }
+            insert_operator_token(&tx, caller, new).await
+        })
+        .await
+    }
+
+    /// Makes an admin token under the name that `new` has, or with a number behind it while that
+    /// is taken. With `replace` those that the same caller made before are revoked.
+    pub async fn create_admin_token(
+        &self,
+        caller: &Caller,
+        new: NewOperatorToken,
+        replace: bool,
+    ) -> Result<AdminToken> {
+        let new = &new;
+        self.write(|tx| async move {
+            let earlier = operator_token::Entity::find()
+                .filter(operator_token::Column::CreatedBy.eq(caller.name.as_str()))
+                .filter(operator_token::Column::RevokedAt.is_null())
+                .filter(operator_token::Column::ExpiresAt.gt(tx.now.0))
+                .order_by_asc(operator_token::Column::Id)
+                .all(&tx.db)
+                .await?;
+            if replace {
+                for row in &earlier {
+                    revoke_token(&tx, row.id.0).await?;
+                    audit(
+                        &tx,
+                        caller,
+                        row.id,
+                        json!({ "name": row.name, "revoked": true }),
+                    )
+                    .await?;
+                }
+            }
+            let mut new = new.clone();
+            let base = new.name.clone();
+            let mut number = 1;
+            while working_token(&tx.db, &new.name, tx.now).await?.is_some() {
+                number += 1;
+                new.name = format!("{base}-{number}");
+            }
+            let token = insert_operator_token(&tx, caller, &new).await?;
+            let earlier = earlier.into_iter().map(operator_token_from);
+            Ok(AdminToken {
+                token,
+                name: new.name,
+                earlier: earlier.collect::<Result<_>>()?,
+            })
         })
         .await
     }
@@ -124,4 +176,30 @@ impl Store {
         })
         .await
     }
+}
+
+async fn insert_operator_token(
+    tx: &Tx,
+    caller: &Caller,
+    new: &NewOperatorToken,
+) -> Result<OperatorToken> {
+    let id = TokenId(tx.new_id());
+    let expires_at = tx.now.plus(new.ttl);
+    let row = operator_token::Model {
+        id: Stored(id),
+        name: new.name.clone(),
+        role: new.role.as_str().to_owned(),
+        hash: new.hash.to_string(),
+        created_by: caller.name.clone(),
+        created_at: tx.now.0,
+        expires_at: expires_at.0,
+        revoked_at: None,
+        revocation: None,
+        last_used_at: None,
+        last_used_from: None,
+    };
+    insert_all::<operator_token::Entity>(&tx.db, vec![row], None).await?;
+    let detail = json!({ "name": new.name, "role": new.role.as_str() });
+    audit(tx, caller, id, detail).await?;
+    Ok(OperatorToken { id, expires_at })
 }

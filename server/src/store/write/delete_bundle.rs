@@ -52,7 +52,7 @@ impl Store {
             let detail =
                 json!({ "bundle": format!("{}:{}", row.name, row.version), "digest": row.digest });
             audit(&tx, caller, reference, detail.clone()).await?;
-            tx.event("bundle.deleted", Subject::Nothing, detail);
+            tx.event("bundle.deleted", Subject::Nothing, caller.made(detail));
             Ok(bundle_from(row)?)
         })
         .await

@@ -110,7 +110,11 @@ impl Store {
             let unanswered = deleted.work.iter().filter(|work| !work.answered).count();
             let detail = json!({ "name": row.name, "unanswered": unanswered });
             audit(&tx, caller, row.id, detail.clone()).await?;
-            tx.event("device.deleted", Subject::Device(row.id.0), detail);
+            tx.event(
+                "device.deleted",
+                Subject::Device(row.id.0),
+                caller.made(detail),
+            );
             Ok(deleted)
         })
         .await

@@ -1,6 +1,6 @@
 //! Enrolment: a key is bound to a device, once, by a token that allows it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use kernex_proto::{
     ids::{DeviceId, Digest, TokenId},
@@ -11,10 +11,12 @@ use serde_json::json;
 
 use crate::{
     crash::Act,
+    domain::device::away::AwayReason,
     revocations::Cause,
     store::{
         db::{
             error::{Result, StoreError},
+            new_event::Subject,
             sizes::insert_all,
             store::Store,
             transaction::{Deciding, Tx},
@@ -29,7 +31,7 @@ use crate::{
             copies,
             device_row::{self, described},
             join::join_deployments,
-            replay::Caller,
+            replay::{Caller, Origin},
             revoke::revoke_keys,
         },
     },
@@ -50,6 +52,8 @@ pub struct EnrollDevice {
     pub name: String,
     /// What the machine is.
     pub inventory: v1::Inventory,
+    /// Where it asks from.
+    pub address: Option<IpAddr>,
 }
 
 /// The device behind a key.
@@ -152,10 +156,15 @@ async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
         name: format!("token {}", new.token),
         request: None,
         method: "Enroll",
+        origin: Origin {
+            token: None,
+            address: new.address,
+        },
     };
     let detail = json!({ "name": enrolled.name, "key": new.key.to_string(), "replaces": token.replaces_name });
     audit(tx, &agent, enrolled.device, detail).await?;
-    tx.device_event("device.enrolled", enrolled.device, &enrolled.name);
+    let detail = agent.made(json!({ "name": enrolled.name, "replaces": token.replaces_name }));
+    tx.event("device.enrolled", Subject::Device(enrolled.device), detail);
     join_deployments(tx, &[enrolled.device]).await?;
     Ok(enrolled)
 }
@@ -204,6 +213,9 @@ async fn take_over(tx: &Tx, new: &EnrollDevice, id: Stored<DeviceId>) -> Decisio
         .await
         .map_err(StoreError::from)?;
     copies::forget(tx, &mut row).await?;
+    row.away_since = Some(tx.now.0);
+    row.away_reason = AwayReason::Revoked.as_str().to_owned();
+    row.away_detail = "another key took the device over".to_owned();
     device_row::update(tx, row).await?;
     Ok(Enrolled {
         device: id.0,
@@ -243,6 +255,9 @@ async fn add(tx: &Tx, new: &EnrollDevice, token: &enrollment_token::Model) -> De
         cpu_count: 0,
         memory_bytes: 0,
         disk_fault: None,
+        away_since: None,
+        away_reason: String::new(),
+        away_detail: String::new(),
     };
     insert_all::<device::Entity>(&tx.db, vec![described(row, &new.inventory)], None).await?;
     let labels: BTreeMap<String, String> = serde_json::from_str(&token.labels).unwrap_or_default();

@@ -43,7 +43,7 @@ impl Store {
                 return Err(StoreError::Finished);
             }
             if is_news {
-                let detail = json!({ "by": caller.name, "devices": devices.len() });
+                let detail = json!({ "devices": devices.len() });
                 record_change(&tx, caller, id, "deployment.halted", detail).await?;
             }
             remember(&tx, caller, &id.0).await?;

@@ -50,6 +50,7 @@ impl NewAttempt<'_> {
             bytes_total: 0,
             exit_code: None,
             output_tail: String::new(),
+            output_marks: String::new(),
             duration_ms: None,
             active_version: None,
             active_digest: None,

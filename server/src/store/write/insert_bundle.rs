@@ -91,7 +91,7 @@ impl Store {
                 .await?;
             let detail = json!({ "bundle": reference, "digest": row.digest });
             audit(&tx, caller, &reference, detail.clone()).await?;
-            tx.event("bundle.uploaded", Subject::Nothing, detail);
+            tx.event("bundle.uploaded", Subject::Nothing, caller.made(detail));
             Ok((bundle_from(row)?, false))
         })
         .await

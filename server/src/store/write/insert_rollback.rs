@@ -55,6 +55,8 @@ pub struct NewRollback {
     pub execution: Duration,
     /// W3C trace context of the order, empty when there is none.
     pub traceparent: String,
+    /// What its maker notes about it.
+    pub message: String,
 }
 
 /// A rollback that was committed.
@@ -100,7 +102,7 @@ pub(crate) async fn insert_rollback(
     } else {
         match cause {
             RollbackCause::Operator => {
-                let by = json!({ "by": caller.name });
+                let by = caller.made(json!({}));
                 tx.event("deployment.cancelled", Subject::Deployment(row.id.0), by);
                 cancel(tx, row).await?
             }
@@ -141,6 +143,7 @@ async fn commit(
         traceparent: new.traceparent.clone(),
         rollout: None,
         terms: Terms::default(),
+        message: new.message.clone(),
     };
     let Some((first, _)) = returning.values().next() else {
         return Err(StoreError::NoTargets);
@@ -167,8 +170,12 @@ async fn commit(
     }
     let detail = json!({ "bundle": row.bundle_name, "devices": count, "rolls_back": row.id });
     audit(tx, caller, id, detail.clone()).await?;
-    tx.event("deployment.created", Subject::Deployment(id), detail);
-    let by = json!({ "by": caller.name, "rollback": id.0 });
+    tx.event(
+        "deployment.created",
+        Subject::Deployment(id),
+        caller.made(detail),
+    );
+    let by = caller.made(json!({ "rollback": id.0 }));
     tx.event("deployment.rolled_back", Subject::Deployment(row.id.0), by);
     Ok(id)
 }

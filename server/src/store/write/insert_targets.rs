@@ -70,6 +70,15 @@ pub(crate) fn deployment_of(
             .as_str()
             .to_owned(),
         rolls_back: None,
+        selector: new
+            .selector
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        named_devices: (new.device_ids.len() + new.device_names.len()) as i64,
+        message: new.message.clone(),
+        created_from: caller.origin.address.map(|address| address.to_string()),
+        token_id: caller.origin.token.map(Stored),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
+            new_event::Subject,
             sizes::insert_all,
             store::Store,
             values::{signed, unsigned},
@@ -70,7 +71,12 @@ impl Store {
             update(&tx, row.clone()).await?;
             remember(&tx, caller, &row.id).await?;
             audit(&tx, caller, row.id, json!({ "set": set, "remove": remove })).await?;
-            tx.device_event("device.labelled", row.id.0, &row.name);
+            let detail = json!({ "name": row.name, "set": set, "remove": remove });
+            tx.event(
+                "device.labelled",
+                Subject::Device(row.id.0),
+                caller.made(detail),
+            );
             join_deployments(&tx, &[row.id.0]).await?;
             let whole = self.whole(&tx.db, row).await?;
             if whole.labels.len() > MAX_LABELS {

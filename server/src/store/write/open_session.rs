@@ -175,6 +175,9 @@ async fn recognise_device<'a>(
     row = described(row, &open.inventory);
     row.epoch = signed(next_epoch(&known, open.last_epoch));
     row.last_seen = Some(tx.now.0);
+    row.away_since = None;
+    row.away_reason.clear();
+    row.away_detail.clear();
     row.agent_version = clean(&open.agent_version);
     row.boot_id = clean(&open.boot_id);
     if row.conflicted && !before.conflicted {
@@ -231,6 +234,9 @@ async fn write_devices(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> {
         let update = device::Entity::update_many()
             .col_expr(device::Column::Epoch, session_epoch())
             .col_expr(device::Column::LastSeen, Expr::value(tx.now.0))
+            .col_expr(device::Column::AwaySince, Expr::value(None::<i64>))
+            .col_expr(device::Column::AwayReason, Expr::value(""))
+            .col_expr(device::Column::AwayDetail, Expr::value(""))
             .filter(device::Column::Id.is_in(ids));
         tx.db.later(update.as_query()).await?;
     }

@@ -46,7 +46,7 @@ impl Store {
             change.write(&tx, &row).await?;
             advance_deployment(&tx, id).await?;
             join_every_device(&tx, id).await?;
-            let detail = json!({ "by": caller.name, "phase": next });
+            let detail = json!({ "phase": next });
             record_change(&tx, caller, id, "deployment.promoted", detail).await?;
             remember(&tx, caller, &id.0).await?;
             steered(&tx, id).await

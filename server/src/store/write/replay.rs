@@ -4,9 +4,12 @@
 //! those of tomorrow too, and the contract's maps are sorted, so that the same request has the same
 //! bytes each time. See `docs/decisions/0036-request-hashes-over-the-encoded-request.md`.
 
-use kernex_proto::ids::Digest;
+use std::net::IpAddr;
+
+use kernex_proto::ids::{Digest, TokenId};
 use sea_orm::{EntityTrait, sea_query::OnConflict};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::store::{
@@ -18,7 +21,7 @@ use crate::store::{
     entity::request,
 };
 
-/// Who changes something: for the audit, and for requests that are repeated.
+/// Who changes something: for the audit, for events, and for requests that are repeated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// Name on the operator's token.
@@ -27,6 +30,27 @@ pub struct Caller {
     pub request: Option<RequestKey>,
     /// The method that was called.
     pub method: &'static str,
+    /// Where the call came from.
+    pub origin: Origin,
+}
+
+/// Where a call came from; nothing is known of what the server does by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The operator token.
+    pub token: Option<TokenId>,
+    /// The address, without port.
+    pub address: Option<IpAddr>,
+}
+
+impl Caller {
+    /// The details of an event that says who made it.
+    pub(crate) fn made(&self, mut detail: Value) -> Value {
+        if let Some(fields) = detail.as_object_mut() {
+            fields.insert("by".to_owned(), Value::from(self.name.as_str()));
+        }
+        detail
+    }
 }
 
 /// Tells a request from others, and a repetition from another request under the same id.

@@ -6,10 +6,11 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    domain::device::EVERY_COPY,
+    domain::device::{EVERY_COPY, away::AwayReason},
     store::{
         db::{
             error::{Result, StoreError},
+            new_event::Subject,
             store::Store,
             transaction::Tx,
             values::signed,
@@ -53,12 +54,16 @@ impl Store {
             let decided = row.conflicted;
             if decided {
                 keep_last(&tx, &mut row).await?;
+                row.away_since = Some(tx.now.0);
+                row.away_reason = AwayReason::Resolved.as_str().to_owned();
+                row.away_detail = format!("by {}", caller.name);
             }
             row.revision += 1;
             update(&tx, row.clone()).await?;
             if decided {
                 session::Entity::delete_by_id(row.id).exec(&tx.db).await?;
-                tx.device_event("device.resolved", row.id.0, &row.name);
+                let detail = caller.made(json!({ "name": row.name }));
+                tx.event("device.resolved", Subject::Device(row.id.0), detail);
             }
             remember(&tx, caller, &row.id).await?;
             let detail = json!({

@@ -44,7 +44,7 @@ impl Store {
             change.write(&tx, &row).await?;
             advance_deployment(&tx, id).await?;
             join_every_device(&tx, id).await?;
-            let detail = json!({ "by": caller.name });
+            let detail = json!({});
             record_change(&tx, caller, id, "deployment.resumed", detail).await?;
             remember(&tx, caller, &id.0).await?;
             steered(&tx, id).await

@@ -93,7 +93,7 @@ impl Store {
             reopen(&tx, &row).await?;
             no_more_forgiven_than_failed(&tx, id).await?;
             advance_deployment(&tx, id).await?;
-            let detail = json!({ "by": caller.name, "targets": retried, "left_out": left_out });
+            let detail = json!({ "targets": retried, "left_out": left_out });
             record_change(&tx, caller, id, "deployment.retried", detail).await?;
             remember(&tx, caller, &(retried, left_out)).await?;
             retried_as(&tx, id, retried, left_out).await

@@ -105,6 +105,9 @@ impl SessionOpening<'_> {
         let numbered = device::Model {
             epoch: self.row.epoch,
             last_seen: self.row.last_seen,
+            away_since: None,
+            away_reason: String::new(),
+            away_detail: String::new(),
             ..self.before.clone()
         };
         numbered != self.row

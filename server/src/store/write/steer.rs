@@ -68,7 +68,7 @@ pub(crate) async fn record_change(
     detail: Value,
 ) -> Result<()> {
     audit(tx, caller, id, detail.clone()).await?;
-    tx.event(kind, Subject::Deployment(id), detail);
+    tx.event(kind, Subject::Deployment(id), caller.made(detail));
     Ok(())
 }
 

@@ -1,0 +1,24 @@
+//! `output ...`, as typed.
+
+use clap::{ArgGroup, Args};
+
+use super::OutputArg;
+
+/// `output ...`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("whose").required(true).multiple(true).args(["device", "deployment"]))]
+pub(crate) struct ScriptOutputArgs {
+    /// Name or id of a device; with --deployment only what it printed there
+    pub(crate) device: Option<String>,
+    /// What devices printed in this deployment
+    #[arg(long, value_name = "ID")]
+    pub(crate) deployment: Option<String>,
+    /// Only the text, without headings and marks
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Of a deployment: at most so many devices, those that failed first
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+}

@@ -1,0 +1,241 @@
+//! What scripts printed, with steps apart and the two streams marked.
+
+use kernex_proto::v1;
+use serde::Serialize;
+
+use super::{Field, Time, View, ago, printable, printable_lines, state_word, target::TargetView};
+
+/// What the scripts of one target printed.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ScriptOutputView {
+    device: String,
+    deployment_id: String,
+    bundle: String,
+    attempt: u32,
+    state: String,
+    /// Empty unless failed.
+    reason: String,
+    message: String,
+    exit_code: Option<i32>,
+    updated_at: Option<Time>,
+    output: Vec<PieceView>,
+    #[serde(skip)]
+    sentence: String,
+}
+
+/// A part of the output, of one step and stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct PieceView {
+    /// "pre_hook", "script", "post_hook", "health", "rollback"; empty when not known.
+    step: String,
+    /// "stdout" or "stderr"; empty when they were not told apart.
+    stream: String,
+    text: String,
+}
+
+impl From<v1::Target> for ScriptOutputView {
+    fn from(wire: v1::Target) -> Self {
+        let output = pieces(&wire.output_tail, &wire.output_marks);
+        let sentence = TargetView::from(wire.clone()).sentence();
+        let reason = match wire.reason() {
+            v1::FailureReason::Unspecified => String::new(),
+            _ => state_word!(v1::FailureReason, wire.reason, "FAILURE_REASON_"),
+        };
+        Self {
+            state: state_word!(v1::AttemptState, wire.state, "ATTEMPT_STATE_"),
+            updated_at: Time::from_wire(wire.updated_at),
+            device: wire.device_name,
+            deployment_id: wire.deployment_id,
+            bundle: wire.bundle,
+            attempt: wire.attempt,
+            reason,
+            message: wire.message,
+            exit_code: wire.exit_code,
+            output,
+            sentence,
+        }
+    }
+}
+
+/// A text cut apart at its marks. Without them it is one piece.
+fn pieces(text: &str, marks: &[v1::OutputMark]) -> Vec<PieceView> {
+    let unmarked = [v1::OutputMark::default()];
+    let begins_marked = marks.first().is_some_and(|mark| mark.start == 0);
+    let marks = unmarked
+        .iter()
+        .filter(|_| !begins_marked)
+        .chain(marks)
+        .collect::<Vec<_>>();
+    let ends = marks.iter().skip(1).map(|mark| mark.start as usize);
+    let ends = ends.chain([text.len()]);
+    marks
+        .iter()
+        .zip(ends)
+        .filter_map(|(mark, end)| {
+            let text = text.get(mark.start as usize..end.min(text.len()))?;
+            let known = |word: String| {
+                if word == "unspecified" {
+                    String::new()
+                } else {
+                    word
+                }
+            };
+            (!text.is_empty()).then(|| PieceView {
+                step: known(state_word!(v1::Step, mark.step, "STEP_")),
+                stream: known(state_word!(v1::OutputStream, mark.stream, "OUTPUT_STREAM_")),
+                text: text.to_owned(),
+            })
+        })
+        .collect()
+}
+
+impl ScriptOutputView {
+    /// Only the text.
+    pub(crate) fn raw(&self) -> String {
+        self.output
+            .iter()
+            .map(|piece| piece.text.as_str())
+            .collect()
+    }
+
+    /// A heading, then each step under one of its own, with a mark before each line: `|` for what
+    /// was said, `!` for standard error.
+    pub(crate) fn text(&self, now: Time) -> String {
+        let (device, bundle) = (printable(&self.device), printable(&self.bundle));
+        let when = ago(self.updated_at, now);
+        let mut text = format!("{device}: {bundle}, {}, {when}\n", self.sentence);
+        if !self.message.is_empty() {
+            text.push_str(&format!("  {}\n", printable(&self.message)));
+        }
+        if self.output.is_empty() {
+            text.push_str("  (nothing was printed)\n");
+        }
+        let mut step = None;
+        for piece in &self.output {
+            if step != Some(&piece.step) {
+                text.push_str(&format!("--- {}\n", title(&piece.step)));
+                step = Some(&piece.step);
+            }
+            let mark = if piece.stream == "stderr" { '!' } else { '|' };
+            for line in printable_lines(&piece.text).lines() {
+                text.push_str(&format!("{mark} {line}\n"));
+            }
+        }
+        text
+    }
+}
+
+/// The script of a step, by its name in the manifest.
+fn title(step: &str) -> &str {
+    match step {
+        "pre_hook" => "hooks.pre",
+        "script" => "deploy.script",
+        "post_hook" => "hooks.post",
+        "health" => "health",
+        "rollback" => "going back",
+        "" => "output",
+        other => other,
+    }
+}
+
+impl View for ScriptOutputView {
+    const EMPTY: &'static str = "Nothing was printed.";
+
+    fn header(_wide: bool) -> Vec<&'static str> {
+        vec!["DEVICE", "BUNDLE", "STATE", "CHANGED"]
+    }
+
+    fn row(&self, _wide: bool, now: Time) -> Vec<Field> {
+        vec![
+            Field::plain(&self.device),
+            Field::plain(&self.bundle),
+            Field::state(&self.state),
+            Field::plain(ago(self.updated_at, now)),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.device.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target() -> v1::Target {
+        let mark = |start, step: v1::Step, stream: v1::OutputStream| v1::OutputMark {
+            start,
+            step: step.into(),
+            stream: stream.into(),
+        };
+        let (stdout, stderr) = (v1::OutputStream::Stdout, v1::OutputStream::Stderr);
+        v1::Target {
+            device_name: "edge-1".into(),
+            bundle: "app:1.0".into(),
+            state: v1::AttemptState::Failed.into(),
+            reason: v1::FailureReason::ScriptFailed.into(),
+            exit_code: Some(7),
+            message: "deploy.script exited with 7".into(),
+            output_tail: "ready\none\nbad \x1b[31m\nback\n".into(),
+            output_marks: vec![
+                mark(0, v1::Step::PreHook, stdout),
+                mark(6, v1::Step::Script, stdout),
+                mark(10, v1::Step::Script, stderr),
+                mark(20, v1::Step::Rollback, stdout),
+            ],
+            updated_at: Some(prost_types::Timestamp {
+                seconds: 100,
+                nanos: 0,
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn steps_are_apart_and_the_streams_are_marked() {
+        let view = ScriptOutputView::from(target());
+        insta::assert_snapshot!(view.text(Time::at(160)), @r"
+        edge-1: app:1.0, failed: script_failed (exit code 7), 1m ago
+          deploy.script exited with 7
+        --- hooks.pre
+        | ready
+        --- deploy.script
+        | one
+        ! bad �[31m
+        --- going back
+        | back
+        ");
+        assert_eq!(view.raw(), target().output_tail);
+    }
+
+    #[test]
+    fn output_of_an_older_agent_is_one_piece() {
+        let unmarked = v1::Target {
+            output_marks: Vec::new(),
+            ..target()
+        };
+        let view = ScriptOutputView::from(unmarked);
+        assert_eq!(view.output.len(), 1);
+        assert_eq!(
+            (view.output[0].step.as_str(), view.output[0].stream.as_str()),
+            ("", "")
+        );
+        let silent = v1::Target {
+            output_tail: String::new(),
+            output_marks: Vec::new(),
+            ..target()
+        };
+        let text = ScriptOutputView::from(silent).text(Time::at(160));
+        assert!(text.contains("nothing was printed"), "{text}");
+        // Marks that make no sense lose no text.
+        let wrong = v1::Target {
+            output_marks: vec![v1::OutputMark {
+                start: 99,
+                ..Default::default()
+            }],
+            ..target()
+        };
+        assert_eq!(ScriptOutputView::from(wrong).raw(), target().output_tail);
+    }
+}

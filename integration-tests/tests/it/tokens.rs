@@ -1,0 +1,251 @@
+//! Operator tokens and the audit, from the shell.
+
+use kernex_integration_tests::{
+    Ctl, Database, TestServer, both_databases, ctl::CtlOutput, server, wait::seen, wait_for,
+};
+use kernex_proto::operator_token;
+use serde_json::Value;
+
+both_databases![
+    a_token_is_made_used_seen_and_revoked_from_the_shell,
+    a_name_has_one_working_token_and_some_names_are_the_servers,
+    the_audit_tells_who_did_what_from_where_and_who_was_refused,
+    the_admin_token_command_says_what_it_did_and_can_replace_the_first,
+];
+
+/// Runs `kernexctl` with another token.
+fn with_token(server: &TestServer, ctl: &Ctl<'_>, token: &str, words: &[&str]) -> CtlOutput {
+    let mut command = ctl.command(words);
+    command
+        .env("KERNEX_TOKEN", token)
+        .env("KERNEX_SERVER", server.url())
+        .env("KERNEX_CA", server.data().join("ca.pem"));
+    command.output().expect("kernexctl can be started").into()
+}
+
+/// The text of a new token.
+fn make(ctl: &Ctl<'_>, name: &str, role: &str) -> String {
+    let text = ctl.ok(&["token", "create", name, "--role", role, "-o", "name"]);
+    text.trim().to_owned()
+}
+
+fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
+    let all = list.as_array().expect("a list");
+    let found = all.iter().find(|token| token["name"] == name);
+    found.unwrap_or_else(|| panic!("no {name} in {list}"))
+}
+
+async fn a_token_is_made_used_seen_and_revoked_from_the_shell(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    let text = make(&ctl, "ci", "operator");
+    assert_eq!(operator_token::check(&text), Ok(()), "{text}");
+    let tokens = ctl.json(&["token", "list"]);
+    let ci = named(&tokens, "ci");
+    assert_eq!(
+        (&ci["role"], &ci["created_by"]),
+        (&"operator".into(), &"admin".into())
+    );
+    assert!(ci["last_used_at"].is_null(), "{ci}");
+    let admin = named(&tokens, "admin");
+    assert_eq!(admin["last_used_from"], "127.0.0.1");
+
+    let used = with_token(&server, &ctl, &text, &["device", "list"]);
+    assert_eq!(used.code, Some(0), "{}", used.stderr);
+    // The list asks for what is not written yet.
+    let tokens = ctl.json(&["token", "list"]);
+    let ci = named(&tokens, "ci");
+    assert!(ci["last_used_at"].is_string(), "{ci}");
+    assert_eq!(ci["last_used_from"], "127.0.0.1");
+    let shown = ctl.ok(&["token", "list"]);
+    assert!(!shown.contains(&text), "a secret is shown once");
+
+    let _ = ctl.ok(&["token", "revoke", "ci", "--yes"]);
+    let refused = with_token(&server, &ctl, &text, &["device", "list"]);
+    assert_eq!(refused.code, Some(4), "{}", refused.stderr);
+    let working = ctl.json(&["token", "list"]);
+    assert_eq!(working.as_array().map(Vec::len), Some(1), "{working}");
+    let all = ctl.json(&["token", "list", "--all"]);
+    assert!(named(&all, "ci")["revoked_at"].is_string(), "{all}");
+    // The rows of the database have no secret either.
+    let again = ctl.run(&["token", "revoke", "ci", "--yes"]);
+    assert_eq!(again.code, Some(5), "{}", again.stderr);
+}
+
+async fn a_name_has_one_working_token_and_some_names_are_the_servers(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    make(&ctl, "ci", "viewer");
+    let create = |name: &str| ctl.run(&["token", "create", name, "--role", "viewer"]);
+    let taken = create("ci");
+    assert_eq!(taken.code, Some(5), "{}", taken.stderr);
+    assert!(taken.stderr.contains("token revoke"), "{}", taken.stderr);
+    for reserved in ["kernex", "kernex-server", "Kernex bot", "token 1", " ci"] {
+        let refused = create(reserved);
+        assert_eq!(refused.code, Some(2), "{reserved}: {}", refused.stderr);
+    }
+    // The name of a token that has ended is free.
+    let _ = ctl.ok(&["token", "revoke", "ci", "--yes"]);
+    make(&ctl, "ci", "viewer");
+    // Half a token is told from one that does not work, before anybody is asked.
+    let half = ctl.run(&[
+        "context",
+        "add",
+        "x",
+        "--server",
+        &server.url(),
+        "--ca",
+        &server.data().join("ca.pem").to_string_lossy(),
+        "--token",
+        "kxo2_abc",
+    ]);
+    assert_eq!(half.code, Some(2), "{}", half.stderr);
+    assert!(half.stderr.contains("not whole"), "{}", half.stderr);
+}
+
+async fn the_audit_tells_who_did_what_from_where_and_who_was_refused(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    let looker = make(&ctl, "looker", "viewer");
+    for _ in 0..3 {
+        let denied = with_token(&server, &ctl, &looker, &["token", "list"]);
+        assert_eq!(denied.code, Some(4), "{}", denied.stderr);
+    }
+    let _ = ctl.ok(&["token", "revoke", "looker", "--yes"]);
+    for token in [looker.as_str(), "kxo1.guessed"] {
+        let refused = with_token(&server, &ctl, token, &["device", "list"]);
+        assert_eq!(refused.code, Some(4), "{}", refused.stderr);
+    }
+
+    let audit = |words: &[&str]| ctl.json(&[&["audit", "list"], words].concat());
+    let all = audit(&[]);
+    let created = audit(&["--method", "CreateOperatorToken", "--by", "admin"]);
+    let created = &created[0];
+    assert_eq!(
+        (&created["result"], &created["count"]),
+        (&"ok".into(), &1.into())
+    );
+    assert_eq!(created["address"], "127.0.0.1");
+    assert_eq!(created["detail"]["name"], "looker");
+    let admin = ctl.json(&["token", "list"]);
+    assert_eq!(created["token_id"], named(&admin, "admin")["id"]);
+    assert!(created["at"].is_string() && created["request_id"].is_string());
+
+    let denied = audit(&["--result", "denied"]);
+    let denied = denied.as_array().expect("a list");
+    assert!(
+        denied.iter().all(|entry| entry["principal"] == "looker"),
+        "{denied:?}"
+    );
+    assert!(
+        denied
+            .iter()
+            .all(|entry| entry["method"] == "ListOperatorTokens")
+    );
+    let count: u64 = denied
+        .iter()
+        .filter_map(|entry| entry["count"].as_u64())
+        .sum();
+    assert_eq!(count, 3, "{denied:?}");
+
+    let failed = audit(&["--result", "unauthenticated", "--since", "1h"]);
+    let failed = failed.as_array().expect("a list");
+    // A token that has ended is recognised; one that never worked is nobody's.
+    let whose: Vec<&str> = failed
+        .iter()
+        .filter_map(|entry| entry["principal"].as_str())
+        .collect();
+    assert!(
+        whose.contains(&"looker") && whose.contains(&""),
+        "{failed:?}"
+    );
+    assert!(
+        failed.iter().all(|entry| entry["method"] == "ListDevices"),
+        "{failed:?}"
+    );
+
+    // Newest first, and what is cut is said.
+    let ids: Vec<&str> = all
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry["id"].as_str())
+        .collect();
+    assert!(
+        ids.len() > 3 && ids.is_sorted_by(|one, next| one > next),
+        "{ids:?}"
+    );
+    let cut = ctl.run(&["audit", "list", "--limit", "1"]);
+    assert!(cut.stderr.contains("there are more"), "{}", cut.stderr);
+    assert!(
+        audit(&["--until", "1h"])
+            .as_array()
+            .is_some_and(Vec::is_empty)
+    );
+    let viewer = make(&ctl, "other", "operator");
+    let refused = with_token(&server, &ctl, &viewer, &["audit", "list"]);
+    assert_eq!(refused.code, Some(4), "{}", refused.stderr);
+}
+
+async fn the_admin_token_command_says_what_it_did_and_can_replace_the_first(database: Database) {
+    let server = TestServer::start(database).await;
+    let ctl = Ctl::on(&server);
+    let file = server.data().join("admin.token");
+    let text = || {
+        std::fs::read_to_string(&file)
+            .expect("a token")
+            .trim()
+            .to_owned()
+    };
+    let admin_token = |words: &[&str]| -> CtlOutput {
+        let mut command = server::command("admin-token");
+        command.arg("--data-dir").arg(server.data()).args(words);
+        if let Some(url) = server.database_url() {
+            command.env("KERNEX_DATABASE_URL", url);
+        }
+        command.output().expect("it can be started").into()
+    };
+    let first = text();
+    let another = admin_token(&[]);
+    assert_eq!(another.code, Some(0), "{}", another.stderr);
+    let second = text();
+    assert_ne!(first, second);
+    assert!(another.stdout.contains("`admin-2`"), "{}", another.stdout);
+    assert!(
+        another.stdout.contains("`admin`") && another.stdout.contains("still works"),
+        "{}",
+        another.stdout
+    );
+    for token in [&first, &second] {
+        let used = with_token(&server, &ctl, token, &["device", "list"]);
+        assert_eq!(used.code, Some(0), "{}", used.stderr);
+    }
+
+    let replaced = admin_token(&["--replace"]);
+    assert_eq!(replaced.code, Some(0), "{}", replaced.stderr);
+    assert!(
+        replaced.stdout.contains("is revoked"),
+        "{}",
+        replaced.stdout
+    );
+    let third = text();
+    let used = with_token(&server, &ctl, &third, &["token", "list", "-o", "json"]);
+    assert_eq!(used.code, Some(0), "{}", used.stderr);
+    let list: Value = serde_json::from_str(&used.stdout).expect("JSON");
+    assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
+    assert_eq!(list[0]["name"], "admin");
+    // The server that runs hears of it.
+    for token in [&first, &second] {
+        wait_for("the replaced token to be refused", || async {
+            let used = with_token(&server, &ctl, token, &["device", "list"]);
+            seen(used.code == Some(4), used)
+        })
+        .await;
+    }
+    // Nowhere to write is one sentence, and no token.
+    let nowhere = server::command("admin-token")
+        .args(["--data-dir", "/does/not/exist"])
+        .output()
+        .expect("it can be started");
+    assert!(!nowhere.status.success());
+}

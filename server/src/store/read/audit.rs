@@ -1,0 +1,135 @@
+//! The audit: who changed what, and who was refused.
+
+use kernex_proto::ids::TokenId;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use uuid::Uuid;
+
+use crate::{
+    clock::Timestamp,
+    domain::named_enum,
+    store::{
+        db::{
+            error::Result,
+            page::{Page, Paged},
+            store::Store,
+            values::{clean, named, unsigned},
+        },
+        entity::audit,
+    },
+};
+
+named_enum! {
+    /// What came of a call.
+    AuditResult {
+        /// It changed something.
+        Ok = "ok",
+        /// The role of the caller did not allow it.
+        Denied = "denied",
+        /// The token of the caller does not work.
+        Unauthenticated = "unauthenticated",
+    }
+}
+
+/// What somebody changed, or was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    pub id: Uuid,
+    /// When.
+    pub at: Timestamp,
+    /// Name on the token of who called; empty when nobody was recognised.
+    pub principal: String,
+    /// The operator token.
+    pub token: Option<TokenId>,
+    /// Where the call came from; empty for the server itself.
+    pub address: String,
+    /// The method that was called.
+    pub method: String,
+    /// What it was about, by id or name.
+    pub subject: String,
+    /// What came of it.
+    pub result: AuditResult,
+    /// How many alike it stands for.
+    pub count: u64,
+    /// The id the caller gave the request.
+    pub request_id: Option<Uuid>,
+    /// More, as a JSON object.
+    pub detail_json: String,
+}
+
+/// Which entries are asked for; what is empty lets everything through.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditFilter {
+    /// Name on the token of who called.
+    pub principal: String,
+    pub method: String,
+    /// What it was about, by id or name.
+    pub subject: String,
+    /// The operator token.
+    pub token: Option<TokenId>,
+    /// Exactly as entries show it.
+    pub address: String,
+    pub result: Option<AuditResult>,
+    /// Not before.
+    pub since: Option<Timestamp>,
+    /// Before.
+    pub until: Option<Timestamp>,
+}
+
+impl Store {
+    /// Entries of the audit, newest first.
+    pub async fn list_audit(&self, filter: &AuditFilter, page: Page) -> Result<Paged<AuditEntry>> {
+        let mut query = audit::Entity::find()
+            .order_by_desc(audit::Column::Id)
+            .limit(page.limit() + 1);
+        for (column, wanted) in [
+            (audit::Column::Principal, &filter.principal),
+            (audit::Column::Method, &filter.method),
+            (audit::Column::Subject, &filter.subject),
+            (audit::Column::Address, &filter.address),
+        ] {
+            if !wanted.is_empty() {
+                query = query.filter(column.eq(clean(wanted)));
+            }
+        }
+        if let Some(token) = filter.token {
+            query = query.filter(audit::Column::TokenId.eq(token.0));
+        }
+        if let Some(result) = filter.result {
+            query = query.filter(audit::Column::Result.eq(result.as_str()));
+        }
+        if let Some(since) = filter.since {
+            query = query.filter(audit::Column::At.gte(since.0));
+        }
+        if let Some(until) = filter.until {
+            query = query.filter(audit::Column::At.lt(until.0));
+        }
+        if let Some(after) = page.after_id("audit")? {
+            query = query.filter(audit::Column::Id.lt(after));
+        }
+        let rows = query.all(self.reader()).await?;
+        let paged = Paged::from_surplus(rows, page.limit(), "audit", |row| {
+            row.id.as_bytes().to_vec()
+        });
+        let items = paged.items.into_iter().map(entry_from);
+        Ok(Paged {
+            items: items.collect::<Result<_>>()?,
+            next: paged.next,
+        })
+    }
+}
+
+fn entry_from(row: audit::Model) -> Result<AuditEntry> {
+    Ok(AuditEntry {
+        id: row.id,
+        at: Timestamp(row.at),
+        principal: row.principal,
+        token: row.token_id.map(|id| id.0),
+        address: row.address.unwrap_or_default(),
+        method: row.method,
+        subject: row.subject,
+        result: named("audit result", &row.result, AuditResult::parse)?,
+        count: unsigned(row.count),
+        request_id: row.request_id,
+        detail_json: row.detail,
+    })
+}
