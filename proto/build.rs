@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "kernex/v1/access.proto",
     "kernex/v1/agent.proto",
     "kernex/v1/audit.proto",
@@ -10,6 +10,7 @@ const FILES: [&str; 11] = [
     "kernex/v1/configuration.proto",
     "kernex/v1/deployment.proto",
     "kernex/v1/device.proto",
+    "kernex/v1/fleet.proto",
     "kernex/v1/phase.proto",
     "kernex/v1/plan.proto",
     "kernex/v1/rollout.proto",

@@ -87,6 +87,23 @@ impl BundleDir {
             .collect()
     }
 
+    /// Every bundle name that has a directory; nothing is made.
+    pub(crate) fn seen(remover: &Remover) -> Vec<Self> {
+        let names = fs::read_dir(remover.state_dir().join("bundles"));
+        let names = names.into_iter().flatten().flatten();
+        names
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| check_name("bundle name", name).is_ok())
+            .map(|name| Self::at(remover, &name))
+            .collect()
+    }
+
+    /// The bundle's name.
+    pub(crate) fn name(&self) -> &str {
+        let name = self.root.file_name();
+        name.and_then(|name| name.to_str()).unwrap_or_default()
+    }
+
     pub(crate) fn releases(&self) -> PathBuf {
         self.root.join("releases")
     }

@@ -165,6 +165,16 @@ pub enum Command {
     },
     /// Show what the journal of a stopped agent remembers, one JSON object per attempt.
     Journal,
+    /// Show how the agent on this machine is: enrolled, running, connected, and what it runs; exits
+    /// 1 unless all is well. It may run beside the agent.
+    Status {
+        /// As one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Look for what keeps this machine from its control plane: state folder, disk, enrolment,
+    /// clock, name, network, TLS; exits 1 when something is wrong. It may run beside the agent.
+    Doctor,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

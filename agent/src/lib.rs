@@ -21,6 +21,7 @@ mod clock;
 mod config;
 mod crash;
 mod disk;
+mod doctor;
 mod durable;
 mod enrollment;
 mod executor;
@@ -40,6 +41,7 @@ mod session;
 mod settings;
 mod shared;
 mod start;
+mod status;
 
 pub use config::{Args, Command, Config};
 pub use identity::{DeviceKey, Identity, IdentityError};

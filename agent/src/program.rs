@@ -38,6 +38,8 @@ async fn start(args: Args) -> anyhow::Result<()> {
             Box::pin(crate::run(config, shutdown)).await
         }
         Command::Journal => show_journal(&config),
+        Command::Status { json } => show_status(&config, json),
+        Command::Doctor => Box::pin(examine(&config)).await,
     };
     guard.shutdown().await;
     result
@@ -73,6 +75,32 @@ fn show_journal(config: &Config) -> anyhow::Result<()> {
             written => written?,
         }
     }
+    Ok(())
+}
+
+fn show_status(config: &Config, json: bool) -> anyhow::Result<()> {
+    let status = crate::status::look(config)?;
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(&status)?)?;
+    } else {
+        writeln!(out, "{}", status.lines().join("\n"))?;
+    }
+    anyhow::ensure!(
+        status.is_well(),
+        "the agent is not connected; `kernex-agent doctor` looks for the reason"
+    );
+    Ok(())
+}
+
+async fn examine(config: &Config) -> anyhow::Result<()> {
+    let checks = crate::doctor::checks(config).await;
+    let mut out = std::io::stdout().lock();
+    for check in &checks {
+        writeln!(out, "{}", check.text())?;
+    }
+    let failed = checks.iter().filter(|check| !check.is_good()).count();
+    anyhow::ensure!(failed == 0, "{failed} of {} checks failed", checks.len());
     Ok(())
 }
 

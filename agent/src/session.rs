@@ -21,6 +21,7 @@ use crate::{
     revoked::Revoked,
     servers::Servers,
     shared::Shared,
+    status::{self, Noted},
 };
 
 mod active;
@@ -155,6 +156,11 @@ impl Sessions {
             wait_ms = wait.as_millis(),
             "not connected; will connect again"
         );
+        let noted = Noted::Closed {
+            error: &chain(error),
+            wait,
+        };
+        status::note(&self.config.state_dir, self.servers.current(), &noted);
     }
 
     /// Connects again and again until `stop`.
@@ -205,6 +211,8 @@ impl Sessions {
             self.servers.current(),
             welcome.device_name
         ));
+        let noted = Noted::Open(welcome.epoch);
+        status::note(&self.config.state_dir, self.servers.current(), &noted);
         if let Some(fault) = fault {
             return faulty::run(&self.journal, host, &welcome, streams, fault, stop).await;
         }

@@ -4,12 +4,16 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
-use crate::output::Format;
+use crate::complete;
 
 pub(crate) mod audit;
 pub(crate) mod config;
 pub(crate) mod deployment;
+pub(crate) mod device;
 pub(crate) mod event;
+mod examples;
+pub(crate) mod listing;
+mod output;
 pub(crate) mod rollback;
 pub(crate) mod rollout;
 pub(crate) mod script_output;
@@ -17,9 +21,13 @@ pub(crate) mod times;
 mod timing;
 pub(crate) mod token;
 mod values;
+pub(crate) mod verbs;
+mod words;
 
-pub(crate) use values::{LabelChange, parse_duration};
-use values::{parse_label, parse_label_change};
+pub(crate) use examples::with_examples;
+pub(crate) use output::OutputArg;
+use values::parse_label;
+pub(crate) use values::{LabelChange, parse_duration, parse_label_change};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -29,11 +37,12 @@ Exit codes:
   3  the deployment failed      7  the control plane cannot be reached
 
 Environment:
-  KERNEXCTL_CONFIG                 configuration file (default ~/.config/kernex/config.toml)
+  KERNEXCTL_CONFIG              configuration file (default ~/.config/kernex/config.toml)
   KERNEX_CONTEXT                context to use when --context is not given
   KERNEX_SERVER, KERNEX_TOKEN, KERNEX_CA
                                 server URL, token and CA file, instead of a context
   https_proxy, no_proxy         proxy to the server, and what needs none; KERNEX_PROXY wins
+  COLUMNS                       width that tables are cut to (default: that of the terminal)
   NO_COLOR                      no colours";
 
 fn after_help() -> String {
@@ -49,7 +58,7 @@ fn after_help() -> String {
 #[command(name = "kernexctl", version, after_help = after_help(), propagate_version = true)]
 pub(crate) struct Cli {
     /// Context (server and token) to use
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", add = complete::contexts())]
     pub(crate) context: Option<String>,
     /// HTTP proxy on the way to the server; an empty one is none [default: `https_proxy` of the
     /// environment, but for what `no_proxy` names]
@@ -61,6 +70,8 @@ pub(crate) struct Cli {
         hide_env_values = true
     )]
     pub(crate) proxy: Option<String>,
+    #[command(flatten)]
+    _output: output::Everywhere,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -69,25 +80,34 @@ pub(crate) struct Cli {
 /// The nouns, and the three verbs that stand alone.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// The whole fleet in a few lines: how devices are, what they run, what is open and what failed
+    #[command(visible_alias = "fleet")]
+    Status {
+        /// At most this many of each list
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+        limit: u32,
+        #[command(flatten)]
+        output: OutputArg,
+    },
     /// Which control plane to talk to
-    #[command(subcommand)]
+    #[command(subcommand, alias = "contexts")]
     Context(ContextCommand),
     /// Tokens that let devices in
-    #[command(subcommand)]
+    #[command(subcommand, alias = "enrollments")]
     Enrollment(EnrollmentCommand),
     /// Devices: who is there, how they are, what they run
-    #[command(subcommand)]
+    #[command(subcommand, alias = "devices")]
     Device(DeviceCommand),
     /// Bundles: make, push and fetch them
-    #[command(subcommand)]
+    #[command(subcommand, alias = "bundles")]
     Bundle(BundleCommand),
     /// Put a bundle on devices
     Deploy(Box<DeployArgs>),
     /// Settings of agents: heartbeats, limits, logs and values for scripts
-    #[command(subcommand)]
+    #[command(subcommand, alias = "configs")]
     Config(config::ConfigCommand),
     /// Deployments and what became of them
-    #[command(subcommand)]
+    #[command(subcommand, alias = "deployments")]
     Deployment(deployment::DeploymentCommand),
     /// What the scripts of a device's last run printed, or those of a deployment
     Output(script_output::ScriptOutputArgs),
@@ -98,8 +118,47 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// What happens in the fleet, as it happens
-    #[command(subcommand)]
+    #[command(subcommand, alias = "events")]
     Event(event::EventCommand),
+    /// The verb first: list things, or show one
+    #[command(subcommand, visible_aliases = ["describe", "list", "ls"])]
+    Get(verbs::GetCommand),
+    /// The verb first: delete one thing
+    #[command(subcommand, visible_alias = "rm")]
+    Delete(verbs::DeleteCommand),
+    /// Wait until a device or a deployment is as it should be
+    #[command(subcommand)]
+    Wait(verbs::WaitCommand),
+    /// Say what a word means that a table or an error shows, e.g. superseded or disk_full
+    Explain {
+        /// The word; without one, all of them
+        word: Option<String>,
+    },
+    /// Look for what is wrong between this machine and the server: name, network, TLS, clock, token
+    /// and version
+    Doctor {
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Write what somebody who helps has to know into a file, without secrets
+    SupportBundle {
+        /// File to write, as JSON
+        #[arg(default_value = "kernex-support.json")]
+        file: PathBuf,
+    },
+    /// Who the server takes you for
+    Whoami {
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// The versions of this program and of the server, and whether they belong together
+    Version {
+        /// Do not ask the server
+        #[arg(long)]
+        client: bool,
+        #[command(flatten)]
+        output: OutputArg,
+    },
     /// Run a whole fleet on this machine: a control plane and some devices, with a first deployment
     #[cfg(feature = "dev")]
     Dev(DevArgs),
@@ -111,10 +170,15 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         _args: Vec<std::ffi::OsString>,
     },
-    /// Print a completion script for a shell
+    /// Print a script that completes commands, and names by asking the server
     Completion {
         /// The shell
         shell: clap_complete::Shell,
+    },
+    /// Write a manual page for every command
+    Man {
+        /// Folder to write them into
+        dir: PathBuf,
     },
 }
 
@@ -122,6 +186,7 @@ impl Command {
     /// Name of the command in traces.
     pub(crate) const fn title(&self) -> &'static str {
         match self {
+            Self::Status { .. } => "kernexctl status",
             Self::Context(_) => "kernexctl context",
             Self::Enrollment(_) => "kernexctl enrollment",
             Self::Device(_) => "kernexctl device",
@@ -133,18 +198,19 @@ impl Command {
             Self::Token(_) => "kernexctl token",
             Self::Audit(_) => "kernexctl audit",
             Self::Event(_) => "kernexctl event",
+            Self::Get(_) => "kernexctl get",
+            Self::Delete(_) => "kernexctl delete",
+            Self::Wait(_) => "kernexctl wait",
+            Self::Explain { .. } => "kernexctl explain",
+            Self::SupportBundle { .. } => "kernexctl support-bundle",
+            Self::Doctor { .. } => "kernexctl doctor",
+            Self::Whoami { .. } => "kernexctl whoami",
+            Self::Version { .. } => "kernexctl version",
+            Self::Man { .. } => "kernexctl man",
             Self::Dev { .. } => "kernexctl dev",
             Self::Completion { .. } => "kernexctl completion",
         }
     }
-}
-
-/// How to print.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct OutputArg {
-    /// How to print the result
-    #[arg(short, long, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
-    pub(crate) output: Format,
 }
 
 /// Consent given in advance.
@@ -163,6 +229,9 @@ pub(crate) enum ContextCommand {
     Add {
         /// Name of the context
         name: String,
+        /// Take the place of a context of this name for another server
+        #[arg(long)]
+        replace: bool,
         /// Server URL, e.g. https://kernex.example:7443
         #[arg(long, value_name = "URL")]
         server: String,
@@ -180,6 +249,7 @@ pub(crate) enum ContextCommand {
     /// Make a context the current one
     Use {
         /// Name of the context
+        #[arg(add = complete::contexts())]
         name: String,
     },
     /// Write a context as a file for clients in other languages: server, pin of its CA, token
@@ -191,9 +261,29 @@ pub(crate) enum ContextCommand {
         file: Option<PathBuf>,
     },
     /// List contexts
+    #[command(visible_alias = "ls")]
     List {
         #[command(flatten)]
         output: OutputArg,
+    },
+    /// Print the name of the context that is used
+    Current,
+    /// Give a context another name
+    Rename {
+        /// Its name
+        #[arg(add = complete::contexts())]
+        name: String,
+        /// Its new name
+        to: String,
+    },
+    /// Forget a context and its token
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Name of the context
+        #[arg(add = complete::contexts())]
+        name: String,
+        #[command(flatten)]
+        consent: Consent,
     },
 }
 
@@ -239,37 +329,48 @@ pub(crate) enum EnrollmentCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeviceCommand {
     /// List devices
+    #[command(visible_alias = "ls")]
     List {
-        /// Only devices with these labels, e.g. 'site=berlin,env in (prod,stage),!canary'
-        #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
-        selector: String,
+        #[command(flatten)]
+        filter: device::DeviceFilterArgs,
+        #[command(flatten)]
+        list: listing::ListArgs,
         /// Stay and show what changes, until interrupted; in a pipe and with -o json a line for
         /// each change
-        #[arg(short, long)]
+        #[arg(short, long, conflicts_with_all = ["limit", "sort", "columns", "no_headers"])]
         watch: bool,
         #[command(flatten)]
         output: OutputArg,
     },
-    /// Show one device
+    /// Show devices
+    #[command(visible_aliases = ["describe", "show"])]
     Get {
-        /// Name or id
-        device: String,
+        /// Name or id (repeatable)
+        #[arg(required = true, value_name = "DEVICE", add = complete::devices())]
+        devices: Vec<String>,
         #[command(flatten)]
         output: OutputArg,
     },
-    /// Set and remove labels
+    /// Set and remove labels of one device, or of all that match
     Label {
-        /// Name or id
-        device: String,
+        /// Name or id; not with --selector
+        #[arg(value_name = "DEVICE", required_unless_present = "selector", add = complete::devices())]
+        device: Option<String>,
         /// `key=value` sets, `key-` removes
-        #[arg(required = true, value_parser = parse_label_change, value_name = "KEY=VALUE|KEY-")]
-        changes: Vec<LabelChange>,
+        #[arg(value_name = "KEY=VALUE|KEY-")]
+        changes: Vec<String>,
+        /// Every device with these labels, e.g. 'site=berlin'; '*' means every device
+        #[arg(short = 'l', long, value_name = "SELECTOR")]
+        selector: Option<String>,
+        #[command(flatten)]
+        consent: Consent,
         #[command(flatten)]
         output: OutputArg,
     },
     /// Show sampled heartbeats, newest first
     Metrics {
         /// Name or id
+        #[arg(add = complete::devices())]
         device: String,
         /// At most this many
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
@@ -280,6 +381,7 @@ pub(crate) enum DeviceCommand {
     /// Show what was deployed to a device, newest first
     History {
         /// Name or id
+        #[arg(add = complete::devices())]
         device: String,
         /// At most this many
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
@@ -290,6 +392,7 @@ pub(crate) enum DeviceCommand {
     /// Decide a conflict: the copy that connected last stays, the others need new keys
     Resolve {
         /// Name or id
+        #[arg(add = complete::devices())]
         device: String,
         /// Accept an older revision of the session protocol than before, once, as after an older
         /// agent was put on the device; works without a conflict as well
@@ -301,8 +404,10 @@ pub(crate) enum DeviceCommand {
         output: OutputArg,
     },
     /// Delete a device: its key is revoked and its open work cancelled
+    #[command(visible_alias = "rm")]
     Delete {
         /// Name or id
+        #[arg(add = complete::devices())]
         device: String,
         #[command(flatten)]
         consent: Consent,
@@ -325,9 +430,8 @@ pub(crate) enum BundleCommand {
     Pack {
         /// Folder with a manifest.json
         dir: PathBuf,
-        /// File to write (default: NAME-VERSION.tar.gz here)
-        #[arg(short, long, value_name = "FILE")]
-        output: Option<PathBuf>,
+        #[command(flatten)]
+        file: output::FileArg,
     },
     /// Upload an archive, or a folder after packing it
     Push {
@@ -341,31 +445,37 @@ pub(crate) enum BundleCommand {
     },
     /// Download an archive
     Pull {
-        /// name:version or digest
+        /// name:version, a digest or its first 12 digits, or a name for its newest version
+        #[arg(add = complete::bundles())]
         bundle: String,
-        /// File to write (default: NAME-VERSION.tar.gz here)
-        #[arg(short, long, value_name = "FILE")]
-        output: Option<PathBuf>,
+        #[command(flatten)]
+        file: output::FileArg,
     },
     /// List bundles, newest first
+    #[command(visible_alias = "ls")]
     List {
         /// Only bundles of this name
         #[arg(long, default_value = "", hide_default_value = true)]
         name: String,
         #[command(flatten)]
+        list: listing::ListArgs,
+        #[command(flatten)]
         output: OutputArg,
     },
     /// Show one bundle
+    #[command(visible_aliases = ["describe", "show"])]
     Get {
-        /// name:version or digest
+        /// name:version, a digest or its first 12 digits, or a name for its newest version
+        #[arg(add = complete::bundles())]
         bundle: String,
         #[command(flatten)]
         output: OutputArg,
     },
     /// Delete a bundle, or with --gc every bundle, that no device and no deployment needs
+    #[command(visible_alias = "rm")]
     Delete {
-        /// name:version or digest
-        #[arg(required_unless_present = "gc", conflicts_with = "gc")]
+        /// name:version, or a digest or its first 12 digits
+        #[arg(required_unless_present = "gc", conflicts_with = "gc", add = complete::bundles())]
         bundle: Option<String>,
         /// Every bundle that nothing needs
         #[arg(long)]
@@ -382,17 +492,25 @@ pub(crate) enum BundleCommand {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("where").required(true).multiple(true).args(["to", "devices"]))]
 pub(crate) struct DeployArgs {
-    /// name:version, a digest, or a local archive or folder that is pushed first
+    /// name:version, a digest or its first 12 digits, a local archive or folder that is pushed
+    /// first, or a name for its newest version
+    #[arg(add = complete::bundles())]
     pub(crate) bundle: String,
     /// Devices with these labels, e.g. 'site=berlin,!canary'; '*' means every device
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) to: Option<String>,
     /// A device by name or id (repeatable)
-    #[arg(long = "device", value_name = "DEVICE", num_args = 1..)]
+    #[arg(long = "device", value_name = "DEVICE", num_args = 1.., add = complete::devices())]
     pub(crate) devices: Vec<String>,
+    /// A name for the deployment, which commands take instead of its id
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
     /// Ask the devices what would happen, without changing anything; exits 3 when one would fail
     #[arg(long, conflicts_with = "watch")]
     pub(crate) plan: bool,
+    /// With --plan: print the answer of every device, not only the first ten
+    #[arg(long, requires = "plan")]
+    pub(crate) all: bool,
     /// Stay and show what happens; exits 3 when the deployment fails
     #[arg(short, long)]
     pub(crate) watch: bool,

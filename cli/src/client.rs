@@ -7,7 +7,11 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use http::HeaderValue;
 use kernex_proto::{
-    connect::{AddressError, ControlPlane, proxy::Proxies},
+    connect::{
+        AddressError, ControlPlane,
+        doctor::{Step, examine},
+        proxy::Proxies,
+    },
     trust::{Dates, PinnedCa, ServerTrust, SystemRoots},
     v1::{
         access_service_client::AccessServiceClient, audit_service_client::AuditServiceClient,
@@ -15,7 +19,8 @@ use kernex_proto::{
         configuration_service_client::ConfigurationServiceClient,
         deployment_service_client::DeploymentServiceClient,
         device_service_client::DeviceServiceClient, event_service_client::EventServiceClient,
-        plan_service_client::PlanServiceClient, rollout_service_client::RolloutServiceClient,
+        fleet_service_client::FleetServiceClient, plan_service_client::PlanServiceClient,
+        rollout_service_client::RolloutServiceClient,
     },
 };
 use tonic::transport::Channel;
@@ -78,6 +83,9 @@ impl Client {
             .endpoint()
             .user_agent(concat!("kernexctl/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| unreachable(&error))?;
+        if server.starts_with("http://") {
+            Box::pin(refuse_tls(server)).await?;
+        }
         let mut bearer: HeaderValue =
             format!("Bearer {}", context.token.trim())
                 .parse()
@@ -133,8 +141,30 @@ impl Client {
         EventServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
     }
 
+    pub(crate) fn fleet(&self) -> FleetServiceClient<Connection> {
+        FleetServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+
     pub(crate) fn devices(&self) -> DeviceServiceClient<Connection> {
         DeviceServiceClient::new(self.connection.clone()).max_decoding_message_size(LARGEST_MESSAGE)
+    }
+}
+
+/// A port with TLS would only cut the first call off. So plaintext, which stays on this machine, is
+/// tried first.
+async fn refuse_tls(server: &str) -> Result<(), Failure> {
+    let now = crate::text::Time::now().unix();
+    let findings = examine(server, None, Dates::Count, now, CONNECT_TIMEOUT).await;
+    let at_tls = findings
+        .into_iter()
+        .find(|finding| finding.step == Step::Tls);
+    match at_tls.map(|finding| (finding.text, finding.next)) {
+        Some((text, Some(next))) => Err(Failure::new(
+            Exit::Unreachable,
+            format!("cannot reach {server}: {text}"),
+            next,
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -163,28 +193,107 @@ pub(crate) fn request_id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
 
+/// Which page of a list is asked for.
+pub(crate) struct PageRequest {
+    /// At most this many items.
+    pub(crate) size: u32,
+    /// `next` of the page before; empty for the first.
+    pub(crate) token: String,
+    /// Whether the server is to count all items.
+    pub(crate) count: bool,
+}
+
+/// A page of a list.
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    /// Token of the next page; empty on the last one.
+    pub(crate) next: String,
+    /// How many items there are on all pages, when the server counted them.
+    pub(crate) total: Option<u64>,
+}
+
+/// The first items of a list.
+pub(crate) struct Listed<T> {
+    pub(crate) items: Vec<T>,
+    /// How many there are, as far as it is known.
+    pub(crate) total: Option<u64>,
+    /// Whether there are more than these.
+    pub(crate) more: bool,
+}
+
+/// Fetches page after page, up to `limit` items, and how many there are. A server that does not
+/// know filters would answer with everything, so `filtered` lists need its count.
+pub(crate) async fn counted_pages<T, F, Fut>(
+    limit: Option<u32>,
+    filtered: bool,
+    mut fetch: F,
+) -> Result<Listed<T>, Failure>
+where
+    F: FnMut(PageRequest) -> Fut,
+    Fut: Future<Output = Result<Page<T>, Failure>>,
+{
+    /// The most that servers give at once.
+    const PAGE: usize = 1000;
+    let most = limit.map_or(usize::MAX, |limit| limit as usize);
+    let mut items = Vec::new();
+    let mut token = String::new();
+    let mut total = None;
+    let mut count = filtered || limit.is_some();
+    while items.len() < most {
+        let size = PAGE.min(most - items.len()) as u32;
+        let page = fetch(PageRequest { size, token, count }).await?;
+        if count && filtered && page.total.is_none() {
+            return Err(Failure::new(
+                Exit::Error,
+                "the server is older than this program and knows no filters",
+                "Leave the filters out, or update the server.",
+            ));
+        }
+        total = total.or(page.total);
+        count = false;
+        items.extend(page.items);
+        token = page.next;
+        if token.is_empty() {
+            total = total.or_else(|| Some(items.len() as u64));
+            break;
+        }
+    }
+    let more = !token.is_empty() || items.len() > most;
+    items.truncate(most);
+    Ok(Listed { items, total, more })
+}
+
 /// Fetches page after page, up to `limit` items. `fetch` gets the page size and token and returns
 /// the next token.
-pub(crate) async fn pages<T, F, Fut>(limit: Option<u32>, mut fetch: F) -> Result<Vec<T>, Failure>
+pub(crate) async fn pages<T, F, Fut>(limit: Option<u32>, fetch: F) -> Result<Vec<T>, Failure>
 where
     F: FnMut(u32, String) -> Fut,
     Fut: Future<Output = Result<(Vec<T>, String), Failure>>,
 {
-    const PAGE: usize = 200;
-    let limit = limit.map_or(usize::MAX, |limit| limit as usize);
-    let mut items = Vec::new();
-    let mut token = String::new();
-    while items.len() < limit {
-        let size = PAGE.min(limit - items.len()) as u32;
-        let (page, next) = fetch(size, token).await?;
-        items.extend(page);
-        if next.is_empty() {
-            break;
+    Ok(uncounted_pages(limit, fetch).await?.items)
+}
+
+/// The same, and whether there are more.
+pub(crate) async fn uncounted_pages<T, F, Fut>(
+    limit: Option<u32>,
+    mut fetch: F,
+) -> Result<Listed<T>, Failure>
+where
+    F: FnMut(u32, String) -> Fut,
+    Fut: Future<Output = Result<(Vec<T>, String), Failure>>,
+{
+    counted_pages(limit, false, |page: PageRequest| {
+        let page = fetch(page.size, page.token);
+        async move {
+            let (items, next) = page.await?;
+            Ok(Page {
+                items,
+                next,
+                total: None,
+            })
         }
-        token = next;
-    }
-    items.truncate(limit);
-    Ok(items)
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -206,5 +315,35 @@ mod tests {
         assert_eq!(pages(None, fetch).await.unwrap().len(), 450);
         assert_eq!(pages(Some(7), fetch).await.unwrap(), [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(pages(Some(250), fetch).await.unwrap().len(), 250);
+    }
+
+    #[tokio::test]
+    async fn a_list_is_counted_once_and_a_server_without_filters_is_noticed() {
+        let asked = std::cell::Cell::new(0);
+        let answer = |page: PageRequest, knows: bool| {
+            asked.set(asked.get() + u32::from(page.count));
+            let start: u32 = page.token.parse().unwrap_or(0);
+            let end = (start + page.size).min(2500);
+            async move {
+                Ok(Page {
+                    items: (start..end).collect(),
+                    next: if end < 2500 {
+                        end.to_string()
+                    } else {
+                        String::new()
+                    },
+                    total: (knows && page.count).then_some(2500),
+                })
+            }
+        };
+        let listed = counted_pages(Some(1500), true, |page| answer(page, true)).await;
+        let listed = listed.unwrap();
+        assert_eq!((listed.items.len(), listed.total), (1500, Some(2500)));
+        assert_eq!(asked.get(), 1);
+        let all = counted_pages(None, false, |page| answer(page, false)).await;
+        assert_eq!(all.unwrap().total, Some(2500));
+        assert_eq!(asked.get(), 1, "nothing is cut, so nothing is counted");
+        let old = counted_pages(None, true, |page| answer(page, false)).await;
+        assert!(old.is_err_and(|failure| failure.message.contains("older")));
     }
 }

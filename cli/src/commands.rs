@@ -2,10 +2,10 @@
 
 use crate::{
     args::OutputArg,
-    client::{Client, pages},
-    context::{ConfigFile, process_env, resolve},
+    client::{Client, uncounted_pages},
+    context::{ConfigFile, Context, process_env, resolve},
     error::{Exit, Failure},
-    output::{Printer, View},
+    output::{Printer, View, print_note},
 };
 
 pub(crate) mod audit;
@@ -16,11 +16,19 @@ pub(crate) mod context;
 pub(crate) mod deploy;
 pub(crate) mod deployment;
 pub(crate) mod device;
+pub(crate) mod doctor;
 pub(crate) mod enrollment;
 pub(crate) mod event;
+pub(crate) mod explain;
+pub(crate) mod man;
 mod reconnect;
 pub(crate) mod script_output;
+pub(crate) mod status;
+pub(crate) mod support;
 pub(crate) mod token;
+pub(crate) mod verbs;
+pub(crate) mod version;
+pub(crate) mod wait;
 
 /// The start of every command that talks to a server.
 pub(crate) struct Session {
@@ -34,11 +42,15 @@ impl Session {
         Self { context, proxy }
     }
 
+    /// The server to talk to, and what is needed for that.
+    pub(crate) fn context(&self) -> Result<Context, Failure> {
+        let contexts = ConfigFile::locate(&process_env)?.read()?;
+        resolve(self.context.as_deref(), &process_env, &contexts)
+    }
+
     /// Connects to the server of the context.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
-        let contexts = ConfigFile::locate(&process_env)?.read()?;
-        let context = resolve(self.context.as_deref(), &process_env, &contexts)?;
-        Client::connect_by(&context, self.proxy.as_deref()).await
+        Client::connect_by(&self.context()?, self.proxy.as_deref()).await
     }
 }
 
@@ -53,9 +65,16 @@ where
     F: FnMut(u32, String) -> Fut,
     Fut: Future<Output = Result<(Vec<T>, String), Failure>>,
 {
-    let items = pages(limit, fetch).await?;
-    let views: Vec<V> = items.into_iter().map(V::from).collect();
-    Printer::new(output.output).list(&views)
+    let listed = uncounted_pages(limit, fetch).await?;
+    let views: Vec<V> = listed.items.into_iter().map(V::from).collect();
+    Printer::new(output.output).list(&views)?;
+    if listed.more {
+        print_note(&format!(
+            "There are more than these {}; a higher `--limit` prints them.",
+            views.len()
+        ));
+    }
+    Ok(())
 }
 
 /// Asks before something that cannot be undone. Without a terminal it cannot ask, so `--yes` is

@@ -4,10 +4,10 @@
 //! Scripts rely on the exit codes, people on the next step. Nothing here matches on the text of an
 //! error.
 
-use std::{error::Error, fmt, io, path::Path};
+use std::{error::Error, fmt, path::Path};
 
 use kernex_proto::{
-    connect::DialError,
+    connect::{DialError, doctor::tls_error},
     error::{DOMAIN, LINE, MARK, Reason, chain},
 };
 use rustls::CertificateError;
@@ -87,7 +87,30 @@ impl Failure {
 
     /// The control plane cannot be reached.
     pub(crate) fn unreachable(server: &str, error: &(dyn Error + 'static)) -> Self {
+        if let Some(rustls::Error::InvalidMessage(_)) = tls_error(error) {
+            return Self::new(
+                Exit::Unreachable,
+                format!("cannot reach {server}: the port does not speak TLS"),
+                "Check the port; http:// is for a server without TLS on this machine.",
+            );
+        }
         let next = match refused_certificate(error) {
+            Some(
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. },
+            ) => {
+                return Self::new(
+                    Exit::Unreachable,
+                    format!(
+                        "cannot reach {server}: {}; the clock of this machine shows {}",
+                        chain(error),
+                        crate::text::Time::now()
+                    ),
+                    "Set the clock if it is wrong; if it is right, restart the server, which renews its certificate.",
+                );
+            }
             Some(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
                 "The server's certificate was not made by the CA of this context: take a fresh `ca.pem` from the server's \
                  data folder and run `kernexctl context add NAME --server URL --ca ca.pem ...` again."
@@ -103,7 +126,8 @@ impl Failure {
                  `--public-address` for this one."
             }
             _ => {
-                "Check that the server runs and that this address is right (`kernexctl context list`)."
+                "Check that the server runs and that this address is right (`kernexctl context list`); `kernexctl doctor` looks \
+                 at each step."
             }
         };
         Self::new(
@@ -126,6 +150,8 @@ impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let (exit, next) = match reason(&status) {
             Some(reason) => by_reason(reason),
+            // The connection was cut in the middle: no server said that.
+            None if is_cut(&status) => by_code(Code::Unavailable),
             None => by_code(status.code()),
         };
         let mut message = status.message().to_owned();
@@ -137,7 +163,10 @@ impl From<Status> for Failure {
                 }
             }
         }
-        if let (true, Some(source)) = (status.code() == Code::Unavailable, status.source()) {
+        if let (true, Some(source)) = (
+            status.code() == Code::Unavailable || is_cut(&status),
+            status.source(),
+        ) {
             message = format!("{message}: {}", chain(source));
         }
         if message.is_empty() {
@@ -167,12 +196,16 @@ fn marked_line(status: &Status) -> Option<(String, usize)> {
     (mark <= line.chars().count()).then_some((line, mark))
 }
 
+/// Whether the connection broke in the middle of the call.
+fn is_cut(status: &Status) -> bool {
+    matches!(status.code(), Code::Unknown | Code::Internal) && status.source().is_some()
+}
+
 /// Whether trying again in a moment makes sense.
 pub(crate) fn is_passing(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Cancelled)
-        // A connection cut in the middle of a stream comes as `Unknown` with the transport's error
-        // behind it.
-        || (status.code() == Code::Unknown && status.source().is_some())
+        // It comes as an unknown or internal error with the transport's error behind it.
+        || is_cut(status)
         || matches!(reason(status), Some(Reason::Draining | Reason::Overloaded | Reason::SlowConsumer))
 }
 
@@ -331,18 +364,16 @@ fn is_of_proxy(error: &(dyn Error + 'static)) -> bool {
 
 /// Why TLS refused the server's certificate, when that is among the causes.
 fn refused_certificate<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
-    if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
-        return Some(why);
+    match tls_error(error)? {
+        rustls::Error::InvalidCertificate(why) => Some(why),
+        _ => None,
     }
-    // `source()` of an `io::Error` skips the error inside it and returns the source of that.
-    let inner = error.downcast_ref().and_then(io::Error::get_ref);
-    inner
-        .and_then(|inner| refused_certificate(inner))
-        .or_else(|| refused_certificate(error.source()?))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
     use tonic_types::ErrorDetails;
 
@@ -419,7 +450,16 @@ mod tests {
             assert!(next(why).contains("fresh `ca.pem`"));
         }
         assert!(next(CertificateError::NotValidForName).contains("--public-address"));
-        assert!(next(CertificateError::Expired).contains("Check that the server runs"));
+        assert!(next(CertificateError::Expired).contains("Set the clock"));
+        assert!(next(CertificateError::NotValidYet).contains("Set the clock"));
+        let message = rustls::InvalidMessage::InvalidContentType;
+        let tls = io::Error::new(
+            io::ErrorKind::InvalidData,
+            rustls::Error::InvalidMessage(message),
+        );
+        let dial = kernex_proto::connect::DialError::Tls(tls);
+        let plain = Failure::unreachable("https://h", &io::Error::other(dial));
+        assert!(plain.message.contains("does not speak TLS"), "{plain}");
         // Only the error of TLS counts, not a text.
         let said = Failure::unreachable("https://h", &io::Error::other("UnknownIssuer"));
         assert!(said.next.contains("Check that the server runs"));

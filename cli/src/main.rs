@@ -5,6 +5,7 @@
 mod args;
 mod client;
 mod commands;
+mod complete;
 mod context;
 #[cfg(feature = "dev")]
 mod dev;
@@ -17,7 +18,8 @@ mod yaml;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
+use clap_complete::CompleteEnv;
 use kernex_proto::telemetry::{self, LogFormat};
 use tracing::Instrument as _;
 
@@ -28,10 +30,14 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
     // One crypto provider for all TLS in this process; a second call returns an error, which says
     // only that it is set.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // A shell that asks for suggestions gets them, and nothing else happens.
+    CompleteEnv::with_factory(command)
+        .var(complete::VARIABLE)
+        .complete();
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -51,6 +57,11 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit.code())
         }
     }
+}
+
+/// The command line, with examples below each help.
+fn command() -> clap::Command {
+    args::with_examples(Cli::command())
 }
 
 /// Runs the command within the span that a deployment's trace starts with.
@@ -85,6 +96,7 @@ async fn traced(cli: Cli) -> Result<(), Failure> {
 async fn run(cli: Cli) -> Result<(), Failure> {
     let session = Session::new(cli.context, cli.proxy);
     match cli.command {
+        Command::Status { limit, output } => commands::status::run(&session, limit, output).await,
         Command::Context(command) => commands::context::run(command),
         Command::Enrollment(command) => commands::enrollment::run(&session, command).await,
         Command::Device(command) => commands::device::run(&session, command).await,
@@ -96,6 +108,17 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Token(command) => commands::token::run(&session, command).await,
         Command::Audit(command) => commands::audit::run(&session, command).await,
         Command::Event(command) => commands::event::run(&session, command).await,
+        Command::Get(command) => Box::pin(commands::verbs::get(&session, command)).await,
+        Command::Delete(command) => Box::pin(commands::verbs::delete(&session, command)).await,
+        Command::Wait(command) => Box::pin(commands::wait::run(&session, command)).await,
+        Command::Explain { word } => commands::explain::run(word.as_deref()),
+        Command::Doctor { output } => Box::pin(commands::doctor::run(&session, output)).await,
+        Command::SupportBundle { file } => Box::pin(commands::support::run(&session, &file)).await,
+        Command::Whoami { output } => commands::version::whoami(&session, output).await,
+        Command::Version { client, output } => {
+            commands::version::version(&session, client, output).await
+        }
+        Command::Man { dir } => commands::man::run(&dir, command()),
         #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(args).await,
         #[cfg(not(feature = "dev"))]
@@ -103,6 +126,6 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             "this kernexctl was built without `dev`, which brings a server and agents along",
             "Build it on Linux with its usual features: `cargo build --release -p kernexctl`.",
         )),
-        Command::Completion { shell } => commands::completion::run(shell, &mut Cli::command()),
+        Command::Completion { shell } => commands::completion::run(shell),
     }
 }

@@ -18,8 +18,10 @@ pub(crate) mod configuration;
 mod counts;
 pub(crate) mod deployment;
 pub(crate) mod device;
+pub(crate) mod doctor;
 pub(crate) mod event;
 pub(crate) mod halted;
+pub(crate) mod listing;
 mod order;
 pub(crate) mod phase;
 pub(crate) mod plan;
@@ -27,12 +29,14 @@ pub(crate) mod progress;
 pub(crate) mod rollback;
 mod schedule;
 pub(crate) mod script_output;
+pub(crate) mod status;
 mod table;
 pub(crate) mod target;
 pub(crate) mod token;
+pub(crate) mod whoami;
 
 pub(crate) use crate::text::{
-    Time, ago, bytes, printable, printable_lines, seconds, state_word, word,
+    Time, ago, bytes, printable, printable_lines, seconds, short_digest, short_id, state_word, word,
 };
 pub(crate) use table::Field;
 
@@ -45,6 +49,8 @@ pub(crate) enum Format {
     Wide,
     /// JSON with stable field names and RFC 3339 times
     Json,
+    /// The same, one object a line
+    Jsonl,
     /// The same as YAML
     Yaml,
     /// Names or ids only, one a line
@@ -72,14 +78,18 @@ pub(crate) trait Details: View {
 pub(crate) struct Printer {
     format: Format,
     color: bool,
+    /// Columns of the terminal, where there is one.
+    width: Option<usize>,
 }
 
 impl Printer {
     /// A printer for this process's stdout.
     pub(crate) fn new(format: Format) -> Self {
+        let terminal = io::stdout().is_terminal();
         Self {
             format,
-            color: io::stdout().is_terminal() && color_wanted(),
+            color: terminal && color_wanted(),
+            width: table::terminal_width(),
         }
     }
 
@@ -89,6 +99,7 @@ impl Printer {
         Self {
             format,
             color: false,
+            width: None,
         }
     }
 
@@ -129,7 +140,7 @@ impl Printer {
     /// One item of a stream as one line; pure, for tests.
     pub(crate) fn render_line<T: View>(self, item: &T, now: Time) -> Result<String, Failure> {
         Ok(match self.format {
-            Format::Json => {
+            Format::Json | Format::Jsonl => {
                 serde_json::to_string(item).map_err(|error| unprintable(&error))? + "\n"
             }
             Format::Yaml => format!("---\n{}", yaml(item)?),
@@ -142,6 +153,7 @@ impl Printer {
     pub(crate) fn render_list<T: View>(self, items: &[T], now: Time) -> Result<String, Failure> {
         Ok(match self.format {
             Format::Json => json(&items)?,
+            Format::Jsonl => items.iter().map(json_line).collect::<Result<_, _>>()?,
             Format::Yaml => yaml(&items)?,
             Format::Name => items.iter().map(|item| item.name() + "\n").collect(),
             Format::Table | Format::Wide => {
@@ -149,15 +161,22 @@ impl Printer {
                     .iter()
                     .map(|item| item.row(self.wide(), now))
                     .collect();
-                table::columns(&T::header(self.wide()), rows, self.color)
+                self.table(Some(&T::header(self.wide())), rows)
             }
         })
+    }
+
+    /// Rows as a table, within the width of the terminal unless all of it was asked for.
+    fn table(self, titles: Option<&[&str]>, rows: Vec<Vec<Field>>) -> String {
+        let width = self.width.filter(|_| !self.wide());
+        table::columns(titles, rows, self.color, width)
     }
 
     /// One item as text; pure, for tests.
     pub(crate) fn render_one<T: Details>(self, item: &T, now: Time) -> Result<String, Failure> {
         Ok(match self.format {
             Format::Json => json(item)?,
+            Format::Jsonl => json_line(item)?,
             Format::Yaml => yaml(item)?,
             Format::Name => item.name() + "\n",
             Format::Table | Format::Wide => {
@@ -169,6 +188,12 @@ impl Printer {
 
 fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
     serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|error| unprintable(&error))
+}
+
+fn json_line<T: Serialize + ?Sized>(value: &T) -> Result<String, Failure> {
+    serde_json::to_string(value)
         .map(|text| text + "\n")
         .map_err(|error| unprintable(&error))
 }

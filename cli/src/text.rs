@@ -83,6 +83,19 @@ pub(crate) fn seconds(total: u64) -> String {
     }
 }
 
+/// The first digits of an id: the moment it was made, which commands take instead of all of it. What
+/// is no id stays whole.
+pub(crate) fn short_id(id: &str) -> &str {
+    const DIGITS: usize = "01a22470-1f3c".len();
+    const WHOLE: usize = 36;
+    id.get(..DIGITS).filter(|_| id.len() == WHOLE).unwrap_or(id)
+}
+
+/// The first digits of a digest, which commands take instead of all of it.
+pub(crate) fn short_digest(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
 /// "512 B", "1.5 MiB".
 pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()

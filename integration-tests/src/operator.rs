@@ -11,8 +11,9 @@ use kernex_proto::v1::{
     bundle_service_client::BundleServiceClient,
     configuration_service_client::ConfigurationServiceClient,
     deployment_service_client::DeploymentServiceClient, device_service_client::DeviceServiceClient,
-    event_service_client::EventServiceClient, plan_service_client::PlanServiceClient,
-    rollout_service_client::RolloutServiceClient, upload_bundle_request,
+    event_service_client::EventServiceClient, fleet_service_client::FleetServiceClient,
+    plan_service_client::PlanServiceClient, rollout_service_client::RolloutServiceClient,
+    upload_bundle_request,
 };
 use tokio_stream::Stream;
 use tonic::{
@@ -104,6 +105,11 @@ impl Operator {
     #[must_use]
     pub fn rollouts(&self) -> RolloutServiceClient<Authorised> {
         RolloutServiceClient::new(self.service())
+    }
+
+    #[must_use]
+    pub fn fleet(&self) -> FleetServiceClient<Authorised> {
+        FleetServiceClient::new(self.service())
     }
 
     #[must_use]

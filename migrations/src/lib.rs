@@ -36,6 +36,7 @@ mod m0027_stops;
 mod m0028_disk;
 mod m0029_hello;
 mod m0030_unknown;
+mod m0031l_names;
 mod m0031w_audit;
 mod m0032w_away;
 mod m0033w_orders;
@@ -77,6 +78,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0032w_away::Migration),
             Box::new(m0033w_orders::Migration),
             Box::new(m0034w_outputs::Migration),
+            Box::new(m0031l_names::Migration),
         ]
     }
 }

@@ -28,6 +28,8 @@ use crate::{
 
 pub mod proxy;
 
+pub mod doctor;
+
 const HTTP2: &[u8] = b"h2";
 
 /// TCP, or TLS over it.

@@ -11,6 +11,7 @@ pub mod deployments;
 pub mod devices;
 pub mod events;
 pub mod feed;
+pub mod fleet;
 pub mod health;
 pub mod plan;
 mod raw_body;
@@ -28,7 +29,8 @@ use kernex_proto::{
         configuration_service_server::ConfigurationServiceServer,
         deployment_service_server::DeploymentServiceServer,
         device_service_server::DeviceServiceServer, event_service_server::EventServiceServer,
-        plan_service_server::PlanServiceServer, rollout_service_server::RolloutServiceServer,
+        fleet_service_server::FleetServiceServer, plan_service_server::PlanServiceServer,
+        rollout_service_server::RolloutServiceServer,
     },
 };
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -160,6 +162,11 @@ pub fn routes(api: &Arc<Api>) -> Routes {
     .add_service(limited!(
         PlanServiceServer,
         plan::Plans(Arc::clone(api)),
+        REQUEST_LIMIT
+    ))
+    .add_service(limited!(
+        FleetServiceServer,
+        fleet::Fleet(Arc::clone(api)),
         REQUEST_LIMIT
     ))
     .add_service(limited!(

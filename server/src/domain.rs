@@ -6,10 +6,13 @@
 //! [`crate::wire`].
 
 pub mod attempt;
+pub mod bundle_reference;
 pub mod configuration;
 pub mod device;
+pub mod event_kinds;
 pub mod halt;
 pub mod parse_error;
+pub mod pattern;
 pub mod penalty;
 pub mod rollback;
 pub mod rollout;

@@ -48,8 +48,10 @@ pub use write::insert_bundle::NewBundle;
 // Devices, and what is to be on each.
 pub use read::{
     configurations::{Configuration, DeviceConfiguration, Scope},
+    device_filter::DeviceFilter,
     device_keys::DeviceKey,
     devices::Device,
+    fleet::{AgentVersionCount, DeviceCounts, FleetSummary, ReleaseCount},
     fleet_counts::FleetCounts,
     history::HistoryEntry,
     metrics::MetricSample,
@@ -57,12 +59,14 @@ pub use read::{
 
 // Deployments: what is ordered, what it would mean, where its phases and targets stand.
 pub use read::{
+    deployment_filter::{DeploymentFilter, IdPrefix},
     deployments::{CreatedDeployment, Deployment, Order},
     halted::{HaltStatus, HaltedDevice},
     new_deployment::{NewDeployment, Terms},
     phases::PhaseStatus,
     planning::{PlannedDevice, Planning},
     rollback_plan::RollbackTarget,
+    target_filter::TargetFilter,
     targets::{StepProgress, Target},
     waiting::Waiting,
 };

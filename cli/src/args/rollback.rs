@@ -9,7 +9,8 @@ use super::{Consent, OutputArg, parse_duration};
 /// `deployment rollback ...`
 #[derive(Debug, Args)]
 pub(crate) struct RollbackArgs {
-    /// The deployment to roll back
+    /// The deployment to roll back: its id, or the first digits of it
+    #[arg(add = crate::complete::deployments())]
     pub(crate) id: String,
     /// Only say which device would go back to what, and why others would not
     #[arg(long, conflicts_with = "watch")]

@@ -1,6 +1,7 @@
 //! What can be typed and what it means.
 
 use super::*;
+use crate::output::Format;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(line.split_whitespace())
@@ -40,34 +41,73 @@ fn a_context_needs_exactly_one_token() {
 fn labels_are_set_and_removed() {
     let cli = parse("kernexctl device label edge-1 site=berlin canary- --context x").unwrap();
     assert_eq!(cli.context.as_deref(), Some("x"));
-    let Command::Device(DeviceCommand::Label { changes, .. }) = cli.command else {
+    let Command::Device(DeviceCommand::Label {
+        device, changes, ..
+    }) = cli.command
+    else {
         panic!()
     };
-    assert_eq!(
-        changes,
-        [
-            LabelChange::Set("site".into(), "berlin".into()),
-            LabelChange::Remove("canary".into())
-        ]
-    );
-    assert!(parse("kernexctl device label edge-1").is_err());
-    assert!(parse("kernexctl device label edge-1 nonsense").is_err());
+    assert_eq!(device.as_deref(), Some("edge-1"));
+    assert_eq!(changes, ["site=berlin", "canary-"]);
+    assert!(parse("kernexctl device label").is_err());
+    assert!(parse("kernexctl device label -l site=berlin wave=2").is_ok());
 }
 
 #[test]
 fn output_means_a_format_for_lists_and_a_file_for_packing() {
-    let Command::Bundle(BundleCommand::Pack { output, .. }) =
+    let Command::Bundle(BundleCommand::Pack { file, .. }) =
         parse("kernexctl bundle pack . -o a.tar.gz")
             .unwrap()
             .command
     else {
         panic!()
     };
-    assert_eq!(output, Some("a.tar.gz".into()));
+    assert_eq!(file.path, Some("a.tar.gz".into()));
     let Command::Device(DeviceCommand::List { output, .. }) =
         parse("kernexctl device list -o json").unwrap().command
     else {
         panic!()
     };
     assert_eq!(output.output, Format::Json);
+}
+
+#[test]
+fn a_format_may_stand_anywhere() {
+    for line in [
+        "kernexctl -o json device list",
+        "kernexctl device -o json list",
+        "kernexctl device list --output=json",
+        "kernexctl -o yaml device list -o json",
+    ] {
+        let Command::Device(DeviceCommand::List { output, .. }) = parse(line).unwrap().command
+        else {
+            panic!()
+        };
+        assert_eq!(output.output, Format::Json, "{line}");
+    }
+    assert!(parse("kernexctl -o nonsense device list").is_err());
+    let Command::Device(DeviceCommand::List { output, .. }) =
+        parse("kernexctl device list").unwrap().command
+    else {
+        panic!()
+    };
+    assert_eq!(output.output, Format::Table);
+}
+
+#[test]
+fn the_verb_may_come_first() {
+    for line in [
+        "kernexctl get devices",
+        "kernexctl get devices -l site=berlin --status offline -o wide",
+        "kernexctl get device edge-1",
+        "kernexctl describe deployment 01a22470-1f3c",
+        "kernexctl ls bundles",
+        "kernexctl device ls",
+        "kernexctl devices list",
+        "kernexctl rm device edge-1 --yes",
+        "kernexctl delete bundle tool:1.0",
+        "kernexctl fleet",
+    ] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
 }

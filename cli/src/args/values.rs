@@ -53,7 +53,7 @@ pub(super) fn parse_label(text: &str) -> Result<(String, String), String> {
 }
 
 /// Reads `key=value` or `key-`.
-pub(super) fn parse_label_change(text: &str) -> Result<LabelChange, String> {
+pub(crate) fn parse_label_change(text: &str) -> Result<LabelChange, String> {
     if let Ok((key, value)) = parse_label(text) {
         return Ok(LabelChange::Set(key, value));
     }

@@ -16,22 +16,28 @@ use crate::{
     output::{Printer, access::ContextView, print_note},
 };
 
+mod change;
+
 pub(crate) fn run(command: ContextCommand) -> Result<(), Failure> {
     let file = ConfigFile::locate(&process_env)?;
     match command {
         ContextCommand::Add {
             name,
+            replace,
             server,
             ca,
             token_file,
             token,
         } => {
             let context = context(&server, ca.as_deref(), token_file, token)?;
-            add(&file, &name, context)
+            add(&file, &name, context, replace)
         }
         ContextCommand::Use { name } => make_current(&file, name),
         ContextCommand::List { output } => list(&file, output),
         ContextCommand::Export { name, file: to } => export::run(&file, name.as_deref(), to),
+        ContextCommand::Current => change::current(&file),
+        ContextCommand::Rename { name, to } => change::rename(&file, &name, to),
+        ContextCommand::Delete { name, consent } => change::delete(&file, &name, consent),
     }
 }
 
@@ -78,8 +84,16 @@ fn context(
     })
 }
 
-fn add(file: &ConfigFile, name: &str, context: Context) -> Result<(), Failure> {
+fn add(file: &ConfigFile, name: &str, context: Context, replace: bool) -> Result<(), Failure> {
     let current = file.change(|all| {
+        let before = all.contexts.get(name).map(|before| &before.server);
+        if let Some(other) = before.filter(|other| **other != context.server && !replace) {
+            return Err(Failure::new(
+                Exit::NotFoundOrConflict,
+                format!("the context `{name}` is there already, for {other}"),
+                "Choose another name, or add `--replace`.",
+            ));
+        }
         all.contexts.insert(name.to_owned(), context);
         Ok(all.current.get_or_insert_with(|| name.to_owned()).clone())
     })?;

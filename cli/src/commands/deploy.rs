@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use kernex_proto::{ids::Digest, v1};
+use kernex_proto::{
+    ids::{Digest, check_name},
+    v1,
+};
 
 use super::{Session, bundle::push, deployment::watch, present};
 use crate::{
@@ -53,12 +56,13 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
         dynamic: args.timing.dynamic,
         message: args.message.unwrap_or_default(),
         rollout,
+        name: args.name.unwrap_or_default(),
         ..Default::default()
     };
     let request = with_devices(request, args.devices);
     let printer = Printer::new(args.output.output);
     if args.plan {
-        return plan::run(&client, request, printer).await;
+        return plan::run(&client, request, printer, args.all).await;
     }
     let deployment = create(&client, request).await?;
     if !args.watch {
@@ -111,7 +115,7 @@ enum BundleArg<'a> {
 }
 
 /// `name:version` and digests mean a bundle on the server; everything else is a local file or
-/// folder.
+/// folder, if there is one, or else the name of a bundle on the server.
 fn parse_bundle_arg(text: &str) -> Result<BundleArg<'_>, Failure> {
     let path = Path::new(text);
     if text.parse::<Digest>().is_ok() || (text.contains(':') && !text.contains('/')) {
@@ -120,10 +124,13 @@ fn parse_bundle_arg(text: &str) -> Result<BundleArg<'_>, Failure> {
     if path.exists() {
         return Ok(BundleArg::Local(path));
     }
+    if check_name("bundle name", text).is_ok() {
+        return Ok(BundleArg::Stored(text.to_owned()));
+    }
     Err(Failure::new(
         Exit::NotFoundOrConflict,
         format!(
-            "`{text}` is no bundle of the form name:version or a digest, and there is no such file or folder"
+            "`{text}` is no name of a bundle, no name:version and no digest, and there is no such file or folder"
         ),
         "See the bundles with `kernexctl bundle list`, or check the path.",
     ))
@@ -147,7 +154,11 @@ mod tests {
             BundleArg::Local(Path::new("/tmp"))
         );
         assert_eq!(
-            parse_bundle_arg("no-such-folder").unwrap_err().exit,
+            parse_bundle_arg("tool").unwrap(),
+            BundleArg::Stored("tool".to_owned())
+        );
+        assert_eq!(
+            parse_bundle_arg("no/such/folder").unwrap_err().exit,
             Exit::NotFoundOrConflict
         );
     }

@@ -6,9 +6,10 @@ use crate::{args::deployment::DeploymentCommand, error::Failure};
 mod cancel;
 mod get;
 mod halt;
-mod list;
+pub(crate) mod list;
 mod pause;
 mod promote;
+pub(crate) mod resolve;
 mod resume;
 mod retry;
 mod rollback;
@@ -17,8 +18,17 @@ pub(crate) mod watch;
 
 pub(crate) async fn run(session: &Session, command: DeploymentCommand) -> Result<(), Failure> {
     match command {
-        DeploymentCommand::List { limit, output } => list::run(session, limit, output).await,
-        DeploymentCommand::Get { id, output } => get::run(session, id, output).await,
+        DeploymentCommand::List {
+            filter,
+            list,
+            output,
+        } => list::run(session, filter, list, output).await,
+        DeploymentCommand::Get {
+            id,
+            filter,
+            list,
+            output,
+        } => get::run(session, id, filter, list, output).await,
         DeploymentCommand::Watch {
             id,
             timeout,

@@ -15,19 +15,31 @@ mod watch;
 pub(crate) async fn run(session: &Session, command: DeviceCommand) -> Result<(), Failure> {
     match command {
         DeviceCommand::List {
-            selector,
+            filter,
             watch: true,
             output,
-        } => watch::run(session, &selector, output).await,
+            ..
+        } => watch::run(session, &filter, output).await,
         DeviceCommand::List {
-            selector, output, ..
-        } => list::run(session, &selector, output).await,
-        DeviceCommand::Get { device, output } => get::run(session, device, output).await,
+            filter,
+            list,
+            output,
+            ..
+        } => list::run(session, filter, list, output).await,
+        DeviceCommand::Get { devices, output } => get::run(session, devices, output).await,
         DeviceCommand::Label {
             device,
             changes,
+            selector,
+            consent,
             output,
-        } => label::run(session, device, changes, output).await,
+        } => match selector {
+            Some(selector) => {
+                let changes = device.into_iter().chain(changes);
+                label::run_for_all(session, &selector, changes.collect(), consent).await
+            }
+            None => label::run(session, device.unwrap_or_default(), changes, output).await,
+        },
         DeviceCommand::Metrics {
             device,
             limit,

@@ -64,6 +64,7 @@ impl Watch {
         let request = v1::WatchEventsRequest {
             after: self.after.unwrap_or(0),
             from_now: self.after.is_none(),
+            kinds: self.kinds.clone(),
         };
         let mut events = match self.client.events().watch_events(request).await {
             Ok(events) => events.into_inner(),

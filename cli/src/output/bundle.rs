@@ -3,7 +3,7 @@
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Details, Field, Time, View, ago, bytes, state_word};
+use super::{Details, Field, Time, View, ago, bytes, short_digest, state_word};
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct BundleView {
@@ -51,7 +51,7 @@ impl View for BundleView {
         let digest = if wide {
             &self.digest
         } else {
-            self.digest.get(..12).unwrap_or(&self.digest)
+            short_digest(&self.digest)
         };
         let mut row = vec![
             Field::plain(self.name()),

@@ -5,12 +5,14 @@ use serde::Serialize;
 
 use super::{
     Details, Field, Time, View, ago, counts::CountsView, order::OrderView, phase::PhaseView,
-    printable, schedule::ScheduleView, state_word, target::TargetView,
+    printable, schedule::ScheduleView, short_id, state_word, target::TargetView,
 };
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DeploymentView {
     id: String,
+    /// What its maker calls it; empty for nothing.
+    name: String,
     bundle: String,
     digest: String,
     state: String,
@@ -68,6 +70,7 @@ impl From<v1::Deployment> for DeploymentView {
                 .map(|schedule| ScheduleView::new(schedule, wire.opens_at)),
             dynamic_selector: printable(&wire.dynamic_selector),
             id: wire.id,
+            name: wire.name,
             bundle: wire.bundle,
             digest: wire.digest,
             paused_reason: wire.paused_reason,
@@ -119,6 +122,11 @@ impl DeploymentView {
     /// How many targets are closed, and how many there are.
     pub(crate) fn closed(&self) -> (u64, u64) {
         self.counts.closed()
+    }
+
+    /// How many targets there are.
+    pub(crate) fn targets_in_all(&self) -> u64 {
+        self.counts.closed().1
     }
 
     fn stands(&self) -> &str {
@@ -174,14 +182,15 @@ impl View for DeploymentView {
     fn header(wide: bool) -> Vec<&'static str> {
         let mut titles = vec!["ID", "BUNDLE", "STATE", "TARGETS", "STARTED"];
         if wide {
-            titles.extend(["FINISHED", "BY", "DIGEST"]);
+            titles.extend(["FINISHED", "BY", "NAME", "DIGEST"]);
         }
         titles
     }
 
     fn row(&self, wide: bool, now: Time) -> Vec<Field> {
+        let id = if wide { &self.id } else { short_id(&self.id) };
         let mut row = vec![
-            Field::plain(&self.id),
+            Field::plain(id),
             Field::plain(&self.bundle),
             Field::state(self.stands()),
             Field::plain(self.sentence()),
@@ -193,6 +202,7 @@ impl View for DeploymentView {
                     .map_or_else(String::new, |at| ago(Some(at), now)),
             ));
             row.push(Field::plain(&self.created_by));
+            row.push(Field::plain(&self.name));
             row.push(Field::plain(&self.digest));
         }
         row
@@ -221,6 +231,9 @@ impl Details for DeploymentView {
                 )),
             ),
         ];
+        if !self.name.is_empty() {
+            lines.insert(1, ("Name", Field::plain(&self.name)));
+        }
         lines.extend(self.order.details());
         if !self.dynamic_selector.is_empty() {
             let whom = format!("also devices that match {} later", self.dynamic_selector);

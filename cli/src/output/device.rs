@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Details, Field, Time, View, ago, bytes, seconds, state_word, word};
+use super::{
+    Details, Field, Time, View, ago, bytes, seconds, short_digest, short_id, state_word, word,
+};
 
 mod away;
 mod change;
@@ -332,7 +334,7 @@ impl Details for DeviceView {
                     "{}:{} ({}), since {}",
                     release.name,
                     release.version,
-                    release.digest.get(..12).unwrap_or(&release.digest),
+                    short_digest(&release.digest),
                     ago(release.since, now)
                 )),
             ));
@@ -478,7 +480,11 @@ impl View for HistoryView {
                 self.closed_at
                     .map_or_else(String::new, |at| ago(Some(at), now)),
             ),
-            Field::plain(&self.deployment_id),
+            Field::plain(if wide {
+                &self.deployment_id
+            } else {
+                short_id(&self.deployment_id)
+            }),
         ];
         if wide {
             row.push(Field::plain(self.attempt.to_string()));

@@ -65,6 +65,11 @@ impl PlanView {
         )
     }
 
+    /// What would happen, in one word.
+    pub(crate) fn verdict(&self) -> &str {
+        &self.verdict
+    }
+
     /// Whether the device could not be asked.
     pub(crate) fn is_unknown(&self) -> bool {
         matches!(self.verdict.as_str(), "offline" | "no_answer")

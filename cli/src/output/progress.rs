@@ -18,6 +18,12 @@ use super::{
 /// Most devices that get a line of their own at a time; a fleet does not fit on a screen.
 const MOST_LINES: usize = 12;
 
+/// Most devices whose changes are told one by one in a pipe, and most failures beside those.
+const MOST_TOLD: usize = 10;
+
+/// Time between two counts of the others.
+const COUNTED_EVERY: Duration = Duration::from_secs(5);
+
 /// A bar for bytes; hidden when stderr is not a terminal.
 pub(crate) fn transfer(what: &str, total: u64) -> ProgressBar {
     let bar = ProgressBar::new(total);
@@ -52,6 +58,32 @@ pub(crate) struct Watching {
     rate: Rate,
     standing: String,
     failed: BTreeMap<String, TargetView>,
+    others: Others,
+}
+
+/// Devices beyond those that are told one by one; only counts are told of them.
+#[derive(Default)]
+struct Others {
+    /// Whether there are any.
+    exist: bool,
+    /// Failures that were told all the same.
+    failures: usize,
+    /// The counts that were told last, and when.
+    told: Option<(String, Instant)>,
+}
+
+impl Others {
+    /// Counts that are to be told now.
+    fn news(&mut self, counts: String, finished: bool) -> Option<String> {
+        let due = self.told.as_ref().is_none_or(|(said, at)| {
+            *said != counts && (finished || at.elapsed() >= COUNTED_EVERY)
+        });
+        if !self.exist || !due {
+            return None;
+        }
+        self.told = Some((counts.clone(), Instant::now()));
+        Some(counts)
+    }
 }
 
 struct Rate {
@@ -163,6 +195,7 @@ impl Watching {
             rate: Rate::new(),
             failed: BTreeMap::new(),
             standing: String::new(),
+            others: Others::default(),
         }
     }
 
@@ -193,6 +226,10 @@ impl Watching {
             }
             self.standing = standing;
         }
+        let (closed, total) = deployment.closed();
+        if let Some(counts) = self.others.news(deployment.sentence(), closed == total) {
+            print_note(&format!("  {}", printable(&counts)));
+        }
     }
 
     pub(crate) fn target(&mut self, target: &TargetView) {
@@ -219,12 +256,23 @@ impl Watching {
                 // A new state or step gets a line; a line for each change of bytes would be too
                 // many.
                 let known = target.phase();
-                if self.said.get(target.device()) != Some(&known) {
+                if self.is_told(target) && self.said.get(target.device()) != Some(&known) {
                     print_note(&format!("  {line}"));
                     self.said.insert(target.device().to_owned(), known);
                 }
             }
         }
+    }
+
+    /// Whether a device is one of the few whose changes are told one by one.
+    fn is_told(&mut self, target: &TargetView) -> bool {
+        if self.said.len() < MOST_TOLD || self.said.contains_key(target.device()) {
+            return true;
+        }
+        self.others.exist = true;
+        let fails = target.failed() && self.others.failures < MOST_TOLD;
+        self.others.failures += usize::from(fails);
+        fails
     }
 
     /// Prints a message above the bars.

@@ -1,14 +1,15 @@
 //! Tables without lines: columns two spaces apart, the same on a terminal and in a pipe, except for
-//! colours.
+//! colours and width.
 //!
-//! Rows are never broken to fit a terminal, so that copied text is what a script would get.
+//! Rows are never broken. On a terminal long cells are cut so that a row fits, but never those of
+//! the first column, which name things; a pipe gets everything.
 
 use comfy_table::{Cell, Color, Table, presets};
 
 use super::printable;
 
 /// One cell: its text, and whether it is good or bad news.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Field {
     text: String,
     color: Option<Color>,
@@ -69,13 +70,64 @@ pub(super) fn line(row: Vec<Field>) -> String {
     cells.join("  ")
 }
 
-pub(super) fn columns(titles: &[&str], rows: Vec<Vec<Field>>, color: bool) -> String {
+/// A table with or without titles; at most `width` characters wide, as far as cells can be cut.
+pub(super) fn columns(
+    titles: Option<&[&str]>,
+    mut rows: Vec<Vec<Field>>,
+    color: bool,
+    width: Option<usize>,
+) -> String {
+    if let Some(width) = width {
+        fit(titles.unwrap_or_default(), &mut rows, width);
+    }
     let mut table = empty(color);
-    table.set_header(titles.iter().map(Cell::new));
+    if let Some(titles) = titles {
+        table.set_header(titles.iter().map(Cell::new));
+    }
     for row in rows {
         table.add_row(row.into_iter().map(|field| field.cell(color)));
     }
     finish(table)
+}
+
+/// Space between two columns.
+const GAP: usize = 2;
+/// No cell is cut shorter than this.
+const SHORTEST: usize = 8;
+
+/// Cuts cells until rows fit: always in the column that is widest.
+fn fit(titles: &[&str], rows: &mut [Vec<Field>], width: usize) {
+    let length = |text: &str| text.chars().count();
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let mut widths: Vec<usize> = (0..count)
+        .map(|at| {
+            let cells = rows.iter().filter_map(|row| row.get(at));
+            let longest = cells.map(|field| length(&field.text)).max();
+            let title = titles.get(at).map_or(0, |title| length(title));
+            longest.unwrap_or(0).max(title)
+        })
+        .collect();
+    let least = |at: usize| {
+        titles
+            .get(at)
+            .map_or(0, |title| length(title))
+            .max(SHORTEST)
+    };
+    while widths.iter().sum::<usize>() + GAP * count.saturating_sub(1) > width {
+        let widest = (1..count).filter(|&at| widths[at] > least(at));
+        let Some(at) = widest.max_by_key(|&at| widths[at]) else {
+            break;
+        };
+        widths[at] -= 1;
+    }
+    for row in rows {
+        for (at, field) in row.iter_mut().enumerate().skip(1) {
+            if length(&field.text) > widths[at] {
+                field.text = field.text.chars().take(widths[at] - 1).collect();
+                field.text.push('…');
+            }
+        }
+    }
 }
 
 pub(super) fn lines(lines: Vec<(&'static str, Field)>, color: bool) -> String {
@@ -104,4 +156,40 @@ fn finish(mut table: Table) -> String {
     let mut text = table.trim_fmt();
     text.push('\n');
     text
+}
+
+/// Columns of the terminal that stdout is, if it is one; `COLUMNS` says otherwise.
+pub(super) fn terminal_width() -> Option<usize> {
+    let said = std::env::var("COLUMNS").ok();
+    let said = said.and_then(|text| text.parse().ok());
+    let width = said.or_else(|| Table::new().width().map(usize::from));
+    width.filter(|width| *width > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_cells_are_cut_to_a_terminal_but_never_a_name() {
+        let row = |cells: [&str; 3]| cells.map(Field::plain).to_vec();
+        let labels = "site=berlin,rack=1,".repeat(10);
+        let rows = || vec![row(["edge-1", "online", &labels]), row(["edge-2", "", ""])];
+        let titles: &[&str] = &["NAME", "STATUS", "LABELS"];
+        let text = columns(Some(titles), rows(), false, Some(40));
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 40),
+            "{text}"
+        );
+        assert!(
+            text.contains("edge-1  online  site=berlin,rack=1"),
+            "{text}"
+        );
+        assert!(text.contains('…'), "{text}");
+        let whole = columns(Some(titles), rows(), false, None);
+        assert!(whole.contains(&labels), "{whole}");
+        let name = "n".repeat(60);
+        let text = columns(None, vec![row([&name, "online", &labels])], false, Some(40));
+        assert!(text.starts_with(&name), "{text}");
+    }
 }

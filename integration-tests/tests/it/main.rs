@@ -23,6 +23,7 @@ mod health;
 mod heartbeats;
 mod journal;
 mod kernexctl_dev;
+mod lists;
 mod logs;
 mod metrics;
 mod network;

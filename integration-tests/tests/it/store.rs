@@ -8,6 +8,7 @@ mod drifts;
 mod dynamic_deployments;
 mod enrolment;
 mod events;
+mod filters;
 mod fixture;
 mod fleet;
 mod penalties;

@@ -128,6 +128,7 @@ async fn a_watch_drops_devices_that_stop_matching_and_replaces_old_cursors(datab
     let request = WatchDevicesRequest {
         selector: "site=berlin".into(),
         after: 0,
+        ..Default::default()
     };
     let mut watch = operator
         .devices()
@@ -146,6 +147,7 @@ async fn a_watch_drops_devices_that_stop_matching_and_replaces_old_cursors(datab
     let request = WatchDevicesRequest {
         selector: String::new(),
         after: u64::MAX >> 1,
+        ..Default::default()
     };
     let mut watch = operator
         .devices()
@@ -160,6 +162,7 @@ async fn a_watch_drops_devices_that_stop_matching_and_replaces_old_cursors(datab
     let request = WatchDevicesRequest {
         selector: "a in (".into(),
         after: 0,
+        ..Default::default()
     };
     let refused = operator.devices().watch_devices(request).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);

@@ -23,6 +23,7 @@ use super::{
     wire::{
         deployment::{DELIVERY, EXECUTION, note, order},
         fields::{id, page, seconds},
+        filter::{deployment_filter, target_filter},
         fitting::fitting_page,
     },
 };
@@ -83,11 +84,18 @@ impl DeploymentService for Deployments {
     ) -> Result<Response<ListDeploymentsResponse>, Status> {
         let request = request.into_inner();
         let page = page(request.page_size, request.page_token)?;
+        let filter = deployment_filter(request.filter)?;
         let (deployments, next_page_token) =
-            fitting_page(page, |page| self.0.store.list_deployments(page)).await?;
+            fitting_page(page, |page| self.0.store.list_deployments(&filter, page)).await?;
+        let total = if request.count {
+            Some(self.0.store.count_deployments(&filter).await?)
+        } else {
+            None
+        };
         Ok(Response::new(ListDeploymentsResponse {
             deployments,
             next_page_token,
+            total,
         }))
     }
 
@@ -98,11 +106,18 @@ impl DeploymentService for Deployments {
         let request = request.into_inner();
         let id = id("deployment_id", &request.deployment_id)?;
         let page = page(request.page_size, request.page_token)?;
+        let filter = target_filter(request.filter)?;
         let (targets, next_page_token) =
-            fitting_page(page, |page| self.0.store.list_targets(id, page)).await?;
+            fitting_page(page, |page| self.0.store.list_targets(id, &filter, page)).await?;
+        let total = if request.count {
+            Some(self.0.store.count_targets(id, &filter).await?)
+        } else {
+            None
+        };
         Ok(Response::new(ListTargetsResponse {
             targets,
             next_page_token,
+            total,
         }))
     }
 

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, Awaited, await_change,
-    wire::{fields::page, fitting::fitting_page, selector::any_selector},
+    wire::{fields::page, filter::device_filter, fitting::fitting_page},
 };
 use crate::{
     delivery::registry::EndReason,
@@ -77,13 +77,19 @@ impl DeviceService for Devices {
         request: Request<ListDevicesRequest>,
     ) -> Result<Response<ListDevicesResponse>, Status> {
         let request = request.into_inner();
-        let selector = any_selector("selector", &request.selector)?;
+        let filter = device_filter(&request.selector, request.filter)?;
         let page = page(request.page_size, request.page_token)?;
         let (devices, next_page_token) =
-            fitting_page(page, |page| self.0.store.list_devices(&selector, page)).await?;
+            fitting_page(page, |page| self.0.store.list_devices(&filter, page)).await?;
+        let total = if request.count {
+            Some(self.0.store.count_devices(&filter).await?)
+        } else {
+            None
+        };
         Ok(Response::new(ListDevicesResponse {
             devices,
             next_page_token,
+            total,
         }))
     }
 
@@ -94,8 +100,14 @@ impl DeviceService for Devices {
         request: Request<WatchDevicesRequest>,
     ) -> Result<Response<Self::WatchDevicesStream>, Status> {
         let request = request.into_inner();
-        let selector = any_selector("selector", &request.selector)?;
-        let answers = watch::follow(Arc::clone(&self.0), selector, request.after).await?;
+        let filter = device_filter(&request.selector, request.filter)?;
+        if filter.seen_within.is_some() || filter.unseen_for.is_some() {
+            return Err(invalid(
+                "filter",
+                "a watch has no filter by the last sign of life: time alone is no change",
+            ));
+        }
+        let answers = watch::follow(Arc::clone(&self.0), filter, request.after).await?;
         Ok(super::watch(&self.0.metrics, FEW, answers))
     }
 

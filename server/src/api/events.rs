@@ -8,8 +8,11 @@ use kernex_proto::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, feed::Start, watch};
-use crate::edge::answers::{Fed, MANY};
+use super::{Api, feed::Start, watch, wire::filter::event_kinds};
+use crate::{
+    domain::event_kinds::is_of,
+    edge::answers::{Fed, MANY},
+};
 
 #[derive(Debug)]
 pub struct Events(pub(super) Arc<Api>);
@@ -28,6 +31,8 @@ impl EventService for Events {
         } else {
             Start::After(request.after)
         };
+        let kinds = event_kinds(request.kinds)?;
+        let wanted = move |kind: &str| kinds.is_empty() || kinds.iter().any(|of| is_of(kind, of));
         let mut follower = self.0.feed.follow(start, self.0.draining.clone()).await?;
         let answers = try_stream! {
             if request.from_now {
@@ -35,9 +40,17 @@ impl EventService for Events {
                 yield WatchEventsResponse { event: None, cursor: follower.cursor() };
             }
             loop {
+                let mut sent = None;
                 for event in follower.next().await? {
                     let cursor = event.cursor;
-                    yield WatchEventsResponse { event: Some(event.into()), cursor };
+                    if wanted(&event.kind) {
+                        sent = Some(cursor);
+                        yield WatchEventsResponse { event: Some(event.into()), cursor };
+                    }
+                }
+                if sent != Some(follower.cursor()) {
+                    // So that a watcher who is cut does not read again what is of other kinds.
+                    yield WatchEventsResponse { event: None, cursor: follower.cursor() };
                 }
             }
         };

@@ -15,7 +15,7 @@ use crate::{
     output::{bytes, emit, print_note},
 };
 
-pub(super) async fn run(session: &Session, bundle: &str, consent: Consent) -> Result<(), Failure> {
+pub(crate) async fn run(session: &Session, bundle: &str, consent: Consent) -> Result<(), Failure> {
     confirm(
         consent,
         &format!("Delete the bundle {bundle} from the server?"),

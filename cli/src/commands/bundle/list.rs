@@ -3,17 +3,23 @@
 use kernex_proto::v1;
 
 use crate::{
-    args::OutputArg,
+    args::{OutputArg, listing::ListArgs},
     client::{Client, pages},
     commands::Session,
     error::Failure,
-    output::{Printer, bundle::BundleView},
+    output::{bundle::BundleView, listing::Listing},
 };
 
-pub(super) async fn run(session: &Session, name: &str, output: OutputArg) -> Result<(), Failure> {
+pub(super) async fn run(
+    session: &Session,
+    name: &str,
+    args: ListArgs,
+    output: OutputArg,
+) -> Result<(), Failure> {
     let bundles = list(&session.connect().await?, name).await?;
     let views: Vec<BundleView> = bundles.into_iter().map(BundleView::from).collect();
-    Printer::new(output.output).list(&views)
+    Listing::new(args, output).print(views, None, "bundle")?;
+    Ok(())
 }
 
 /// All bundles of a name, or of every name when it is empty.

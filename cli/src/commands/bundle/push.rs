@@ -1,16 +1,17 @@
 //! `bundle push`: uploads a bundle, with a progress bar.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use kernex_proto::{CHUNK_SIZE, ids::Digest, v1};
 use tokio::io::AsyncReadExt as _;
+use tonic::Status;
 
 use crate::{
     args::OutputArg,
     client::Client,
     commands::{Session, present},
-    error::Failure,
+    error::{Failure, is_passing},
     output::{Printer, bundle::BundleView, print_note, progress::transfer},
     pack,
 };
@@ -48,6 +49,13 @@ pub(crate) async fn push(
     upload(client, path, digest, size, name).await
 }
 
+/// How often an upload is begun, when connections break.
+const MOST_TRIES: u32 = 5;
+/// Time before the first of these; doubled for each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Uploads, again when the connection breaks: bytes that are there already are recognised by their
+/// digest, so nothing is stored twice.
 async fn upload(
     client: &Client,
     path: &Path,
@@ -55,6 +63,33 @@ async fn upload(
     size: u64,
     name: Option<&str>,
 ) -> Result<(v1::Bundle, bool), Failure> {
+    let mut pause = FIRST_PAUSE;
+    let mut tries = 1;
+    loop {
+        let status = match upload_once(client, path, digest, size, name).await? {
+            Ok(answer) => return Ok((present(answer.bundle, "bundle")?, answer.existed)),
+            Err(status) => status,
+        };
+        if !is_passing(&status) || tries == MOST_TRIES {
+            return Err(status.into());
+        }
+        print_note(&format!(
+            "The connection broke; pushing again ({tries} of {}).",
+            MOST_TRIES - 1
+        ));
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+        tries += 1;
+    }
+}
+
+async fn upload_once(
+    client: &Client,
+    path: &Path,
+    digest: Digest,
+    size: u64,
+    name: Option<&str>,
+) -> Result<Result<v1::UploadBundleResponse, Status>, Failure> {
     let file = tokio::fs::File::open(path)
         .await
         .map_err(|error| Failure::file("read", path, &error))?;
@@ -90,8 +125,7 @@ async fn upload(
     let messages = futures::StreamExt::chain(futures::stream::iter([begin]), chunks);
     let answer = client.bundles().upload_bundle(messages).await;
     bar.finish_and_clear();
-    let answer = answer?.into_inner();
-    Ok((present(answer.bundle, "bundle")?, answer.existed))
+    Ok(answer.map(tonic::Response::into_inner))
 }
 
 async fn read_chunk(file: &mut tokio::fs::File) -> std::io::Result<Bytes> {

@@ -1,11 +1,13 @@
 //! `deploy --plan`: which devices would run it and which would fail, before anything is changed.
 
+use std::collections::BTreeMap;
+
 use kernex_proto::v1;
 
 use crate::{
     client::Client,
     error::{Exit, Failure},
-    output::{Printer, Time, plan::PlanView, print_note},
+    output::{Printer, Time, listing::counted, plan::PlanView, print_note},
 };
 
 /// Asks the devices, prints their answers, and fails when a device would fail.
@@ -13,17 +15,47 @@ pub(super) async fn run(
     client: &Client,
     deployment: v1::CreateDeploymentRequest,
     printer: Printer,
+    all: bool,
 ) -> Result<(), Failure> {
     let request = v1::PlanDeploymentRequest {
         deployment: Some(deployment),
     };
     let plan = client.plans().plan_deployment(request).await?.into_inner();
     let devices: Vec<PlanView> = plan.devices.into_iter().map(PlanView::from).collect();
-    printer.list(&devices)?;
+    show(printer, &devices, all)?;
     if let Some(at) = Time::from_wire(plan.opens_at) {
         print_note(&format!("Nothing would begin before {at}."));
     }
     verdict(&plan.bundle, &devices)
+}
+
+/// Devices that are told one by one.
+const FEW: usize = 10;
+
+/// Prints all answers of a few devices, and of many the counts and those that need a look first.
+fn show(printer: Printer, devices: &[PlanView], all: bool) -> Result<(), Failure> {
+    if devices.len() <= FEW || all || printer.wide() || !printer.for_people() {
+        return printer.list(devices);
+    }
+    let mut first: Vec<&PlanView> = devices.iter().collect();
+    first.sort_by_key(|plan| (!plan.would_fail(), !plan.is_unknown()));
+    let shown: Vec<PlanView> = first.into_iter().take(FEW).cloned().collect();
+    printer.list(&shown)?;
+    let mut counts = BTreeMap::<&str, u64>::new();
+    for plan in devices {
+        *counts.entry(plan.verdict()).or_default() += 1;
+    }
+    let counts: Vec<String> = counts
+        .into_iter()
+        .map(|(verdict, n)| format!("{n} {verdict}"))
+        .collect();
+    print_note(&format!(
+        "{}: {}. {} more are shown with `--all`.",
+        counted(devices.len() as u64, "device"),
+        counts.join(", "),
+        devices.len() - shown.len()
+    ));
+    Ok(())
 }
 
 fn verdict(bundle: &str, devices: &[PlanView]) -> Result<(), Failure> {

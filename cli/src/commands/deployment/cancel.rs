@@ -2,6 +2,7 @@
 
 use kernex_proto::v1;
 
+use super::resolve::resolve;
 use crate::{
     args::{Consent, OutputArg},
     client::request_id,
@@ -21,6 +22,7 @@ pub(super) async fn run(
         &format!("Stop the deployment {id}? What runs on devices is killed."),
     )?;
     let client = session.connect().await?;
+    let id = resolve(&client, &id).await?;
     let request = v1::CancelDeploymentRequest {
         deployment_id: id.clone(),
         request_id: request_id(),

@@ -2,18 +2,37 @@
 
 use kernex_proto::v1;
 
-use super::watch;
+use super::{resolve::resolve, watch};
 use crate::{
-    args::OutputArg,
-    client::{Client, pages},
+    args::{OutputArg, deployment::TargetFilterArgs, listing::ListArgs},
+    client::{Client, Listed, Page, counted_pages},
     commands::{Session, present},
     error::Failure,
-    output::{Printer, deployment::DeploymentView, emit, target::TargetView},
+    output::{
+        Printer,
+        deployment::DeploymentView,
+        emit,
+        listing::{Listing, counted},
+        print_note,
+        target::TargetView,
+    },
 };
 
+/// Targets that are all shown to people.
+const FEW: u32 = 50;
+/// Of more than those, this many that failed or are under way.
+const NOTABLE: u32 = 20;
+
 /// Shows one deployment with its targets.
-pub(super) async fn run(session: &Session, id: String, output: OutputArg) -> Result<(), Failure> {
+pub(super) async fn run(
+    session: &Session,
+    id: String,
+    filter: TargetFilterArgs,
+    list: ListArgs,
+    output: OutputArg,
+) -> Result<(), Failure> {
     let client = session.connect().await?;
+    let id = resolve(&client, &id).await?;
     let request = v1::GetDeploymentRequest {
         deployment_id: id.clone(),
     };
@@ -23,30 +42,85 @@ pub(super) async fn run(session: &Session, id: String, output: OutputArg) -> Res
         .await?
         .into_inner();
     let view = DeploymentView::from(present(answer.deployment, "deployment")?);
-    let targets = targets(&client, &id).await?;
     let printer = Printer::new(output.output);
+    let filter = filter.filter();
+    let everything = filter.is_none() && list.limit.is_none() && list.sort.is_none();
+    if printer.for_people() && everything && view.targets_in_all() > u64::from(FEW) {
+        return show_notable(&client, &id, &view, printer).await;
+    }
+    let listing = Listing::new(list, output).without_usual();
+    let found = targets(&client, &id, listing.fetched(), filter).await?;
     if !printer.for_people() {
+        let (targets, _) = listing.chosen(views(found.items), found.total)?;
         return printer.one(&view.with_targets(targets));
     }
-    printer.one(&view)?;
+    show_itself(&view, printer)?;
+    let shown = listing.print(views(found.items), found.total, "target")?;
+    if printer.wide() {
+        watch::print_output(&shown);
+    }
+    Ok(())
+}
+
+fn show_itself(view: &DeploymentView, printer: Printer) -> Result<(), Failure> {
+    printer.one(view)?;
     emit("\n")?;
     if !view.phases().is_empty() {
         printer.list(view.phases())?;
         emit("\n")?;
     }
-    printer.list(&targets)?;
+    Ok(())
+}
+
+/// Of many targets, shows those that failed or are under way.
+async fn show_notable(
+    client: &Client,
+    id: &str,
+    view: &DeploymentView,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let states = [
+        v1::AttemptState::Failed,
+        v1::AttemptState::Expired,
+        v1::AttemptState::Running,
+        v1::AttemptState::Accepted,
+    ];
+    let filter = v1::TargetFilter {
+        states: states.map(i32::from).to_vec(),
+        ..v1::TargetFilter::default()
+    };
+    let found = targets(client, id, Some(NOTABLE), Some(filter)).await?;
+    show_itself(view, printer)?;
+    let shown = views(found.items);
+    if !shown.is_empty() {
+        printer.list(&shown)?;
+    }
+    let all = view.targets_in_all();
+    let left = counted(all.saturating_sub(shown.len() as u64), "target");
+    print_note(&format!(
+        "{left} not shown: first those that failed or are under way, {} of them. Choose with `--state`, `--reason` or \
+         `--device`; `--limit 0` prints all.",
+        found.total.unwrap_or(shown.len() as u64)
+    ));
     if printer.wide() {
-        watch::print_output(&targets);
+        watch::print_output(&shown);
     }
     Ok(())
 }
 
-async fn targets(client: &Client, id: &str) -> Result<Vec<TargetView>, Failure> {
-    let targets = pages(None, |page_size, page_token| {
+async fn targets(
+    client: &Client,
+    id: &str,
+    limit: Option<u32>,
+    filter: Option<v1::TargetFilter>,
+) -> Result<Listed<v1::Target>, Failure> {
+    counted_pages(limit, filter.is_some(), |page| {
         let request = v1::ListTargetsRequest {
             deployment_id: id.to_owned(),
-            page_size,
-            page_token,
+            page_size: page.size,
+            page_token: page.token,
+            filter: filter.clone(),
+            count: page.count,
         };
         async move {
             let page = client
@@ -54,11 +128,19 @@ async fn targets(client: &Client, id: &str) -> Result<Vec<TargetView>, Failure> 
                 .list_targets(request)
                 .await?
                 .into_inner();
-            Ok((page.targets, page.next_page_token))
+            Ok(Page {
+                items: page.targets,
+                next: page.next_page_token,
+                total: page.total,
+            })
         }
     })
-    .await?;
+    .await
+}
+
+/// By the names of their devices.
+fn views(targets: Vec<v1::Target>) -> Vec<TargetView> {
     let mut views: Vec<TargetView> = targets.into_iter().map(TargetView::from).collect();
     views.sort_by(|a, b| a.device().cmp(b.device()));
-    Ok(views)
+    views
 }

@@ -8,6 +8,7 @@ use std::{
 use kernex_proto::v1;
 use tonic::Status;
 
+use super::resolve::resolve;
 use crate::{
     args::deployment::HaltArgs,
     client::{Client, request_id},
@@ -33,6 +34,7 @@ pub(super) async fn run(session: &Session, args: HaltArgs) -> Result<(), Failure
         ),
     )?;
     let client = session.connect().await?;
+    let id = resolve(&client, &id).await?;
     let printer = Printer::new(args.steer.output.output);
     let started = Instant::now();
     let mut halt = Halt::default();

@@ -3,18 +3,42 @@
 use kernex_proto::v1;
 
 use crate::{
-    args::OutputArg,
-    commands::{Session, print_pages},
+    args::{OutputArg, deployment::DeploymentFilterArgs, listing::ListArgs},
+    client::{Client, Listed, Page, counted_pages},
+    commands::Session,
     error::Failure,
-    output::deployment::DeploymentView,
+    output::{deployment::DeploymentView, listing::Listing},
 };
 
-pub(super) async fn run(session: &Session, limit: u32, output: OutputArg) -> Result<(), Failure> {
-    let client = &session.connect().await?;
-    print_pages::<DeploymentView, _, _, _>(Some(limit), output, |page_size, page_token| {
+/// Deployments when nobody says how many: there are more every day.
+const USUAL: u32 = 50;
+
+pub(super) async fn run(
+    session: &Session,
+    filter: DeploymentFilterArgs,
+    list: ListArgs,
+    output: OutputArg,
+) -> Result<(), Failure> {
+    let listing = Listing::new(list, output).usually(USUAL);
+    let client = session.connect().await?;
+    let found = fetch(&client, listing.fetched(), filter.filter()).await?;
+    let views = found.items.into_iter().map(DeploymentView::from).collect();
+    listing.print(views, found.total, "deployment")?;
+    Ok(())
+}
+
+/// The newest deployments that a filter takes.
+pub(crate) async fn fetch(
+    client: &Client,
+    limit: Option<u32>,
+    filter: Option<v1::DeploymentFilter>,
+) -> Result<Listed<v1::Deployment>, Failure> {
+    counted_pages(limit, filter.is_some(), |page| {
         let request = v1::ListDeploymentsRequest {
-            page_size,
-            page_token,
+            page_size: page.size,
+            page_token: page.token,
+            filter: filter.clone(),
+            count: page.count,
         };
         async move {
             let page = client
@@ -22,7 +46,11 @@ pub(super) async fn run(session: &Session, limit: u32, output: OutputArg) -> Res
                 .list_deployments(request)
                 .await?
                 .into_inner();
-            Ok((page.deployments, page.next_page_token))
+            Ok(Page {
+                items: page.deployments,
+                next: page.next_page_token,
+                total: page.total,
+            })
         }
     })
     .await

@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::steer_result;
+use super::{resolve::resolve, steer_result};
 use crate::{args::deployment::SteerArgs, client::request_id, commands::Session, error::Failure};
 
 pub(super) async fn run(
@@ -11,8 +11,9 @@ pub(super) async fn run(
     reason: Option<String>,
 ) -> Result<(), Failure> {
     let client = session.connect().await?;
+    let id = resolve(&client, &args.id).await?;
     let request = v1::PauseDeploymentRequest {
-        deployment_id: args.id.clone(),
+        deployment_id: id.clone(),
         reason: reason.unwrap_or_default(),
         request_id: request_id(),
     };
@@ -22,8 +23,7 @@ pub(super) async fn run(
         .await?
         .into_inner();
     let next = format!(
-        "Devices finish what they have begun. Continue with `kernexctl deployment resume {}`.",
-        args.id
+        "Devices finish what they have begun. Continue with `kernexctl deployment resume {id}`."
     );
     steer_result::print(&args, answer.deployment, &next)
 }

@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::steer_result;
+use super::{resolve::resolve, steer_result};
 use crate::{
     args::deployment::PromoteArgs,
     client::{Client, request_id},
@@ -14,12 +14,13 @@ use crate::{
 pub(super) async fn run(session: &Session, args: PromoteArgs) -> Result<(), Failure> {
     let client = session.connect().await?;
     let steer = args.steer;
+    let id = resolve(&client, &steer.id).await?;
     let phase = match args.phase {
         Some(phase) => phase,
-        None => next_phase(&client, &steer.id).await?,
+        None => next_phase(&client, &id).await?,
     };
     let request = v1::PromoteDeploymentRequest {
-        deployment_id: steer.id.clone(),
+        deployment_id: id,
         phase,
         request_id: request_id(),
     };

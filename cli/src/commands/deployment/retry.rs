@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::steer_result;
+use super::{resolve::resolve, steer_result};
 use crate::{
     args::deployment::RetryArgs,
     client::request_id,
@@ -13,8 +13,9 @@ use crate::{
 pub(super) async fn run(session: &Session, args: RetryArgs) -> Result<(), Failure> {
     let client = session.connect().await?;
     let steer = args.steer;
+    let id = resolve(&client, &steer.id).await?;
     let request = v1::RetryDeploymentRequest {
-        deployment_id: steer.id.clone(),
+        deployment_id: id.clone(),
         devices: args.devices,
         request_id: request_id(),
     };
@@ -35,7 +36,7 @@ pub(super) async fn run(session: &Session, args: RetryArgs) -> Result<(), Failur
     if deployment.state() == v1::DeploymentState::Paused {
         next.push_str(&format!(
             " It is paused: `kernexctl deployment resume {}` lets them begin.",
-            steer.id
+            id
         ));
     }
     steer_result::print(&steer, Some(deployment), &next)

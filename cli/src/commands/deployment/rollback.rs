@@ -2,7 +2,7 @@
 
 use kernex_proto::v1;
 
-use super::watch;
+use super::{resolve::resolve, watch};
 use crate::{
     args::rollback::RollbackArgs,
     client::request_id,
@@ -26,9 +26,10 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
         )?;
     }
     let client = session.connect().await?;
+    let rolled_back = resolve(&client, &args.id).await?;
     let seconds = |limit: Option<std::time::Duration>| limit.map_or(0, |limit| limit.as_secs());
     let request = v1::RollbackDeploymentRequest {
-        deployment_id: args.id.clone(),
+        deployment_id: rolled_back.clone(),
         plan: args.plan,
         delivery_timeout_seconds: seconds(args.delivery_timeout),
         execution_timeout_seconds: seconds(args.execution_timeout),
@@ -44,13 +45,13 @@ pub(super) async fn run(session: &Session, args: RollbackArgs) -> Result<(), Fai
     let steps: Vec<StepView> = answer.steps.into_iter().map(StepView::from).collect();
     if args.plan {
         printer.list(&steps)?;
-        return verdict(&args.id, &steps);
+        return verdict(&rolled_back, &steps);
     }
     let deployment = present(answer.deployment, "deployment")?;
     let id = deployment.id.clone();
     if printer.for_people() {
         printer.list(&steps)?;
-        print_note(&format!("Deployment {id} rolls {} back.", args.id));
+        print_note(&format!("Deployment {id} rolls {rolled_back} back."));
     }
     if args.watch {
         return watch::show(&client, &id, args.timeout, printer).await;

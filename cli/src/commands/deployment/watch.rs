@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use kernex_proto::v1;
 use tonic::Status;
 
+use super::resolve::resolve;
 use crate::{
     args::OutputArg,
     client::Client,
@@ -14,6 +15,7 @@ use crate::{
     output::{
         Printer,
         deployment::DeploymentView,
+        listing::counted,
         print_note, printable_lines,
         progress::Watching,
         target::{TargetView, failures},
@@ -28,6 +30,7 @@ pub(super) async fn run(
     output: OutputArg,
 ) -> Result<(), Failure> {
     let client = session.connect().await?;
+    let id = &resolve(&client, id).await?;
     show(&client, id, limit, Printer::new(output.output)).await
 }
 
@@ -158,7 +161,7 @@ impl Finished {
         let view = DeploymentView::from(self.deployment.clone());
         let sentence = view.sentence();
         if printer.for_people() {
-            printer.list(&self.targets)?;
+            print_targets(printer, &self.deployment.id, &self.targets)?;
             print_output(&self.targets);
             for line in failures(&self.targets) {
                 print_note(&line);
@@ -195,6 +198,24 @@ impl Finished {
             next,
         ))
     }
+}
+
+/// Prints targets: all of a few, and of many those without success.
+fn print_targets(printer: Printer, id: &str, targets: &[TargetView]) -> Result<(), Failure> {
+    const FEW: usize = 10;
+    if targets.len() <= FEW || printer.wide() {
+        return printer.list(targets);
+    }
+    let failed = targets.iter().filter(|target| target.failed());
+    let shown: Vec<TargetView> = failed.take(FEW).cloned().collect();
+    if !shown.is_empty() {
+        printer.list(&shown)?;
+    }
+    let left = counted((targets.len() - shown.len()) as u64, "target");
+    print_note(&format!(
+        "{left} not shown: `kernexctl deployment get {id} --limit 0` prints all."
+    ));
+    Ok(())
 }
 
 /// Prints the last output of failed devices, of a few at most.

@@ -6,7 +6,7 @@ use kernex_proto::v1;
 use tonic::Status;
 
 use crate::{
-    args::OutputArg,
+    args::{OutputArg, device::DeviceFilterArgs},
     client::Client,
     commands::{Session, reconnect::ReconnectPolicy},
     error::Failure,
@@ -20,13 +20,13 @@ use crate::{
 /// Follows the devices that match a selector, until the output is closed.
 pub(super) async fn run(
     session: &Session,
-    selector: &str,
+    filter: &DeviceFilterArgs,
     output: OutputArg,
 ) -> Result<(), Failure> {
     let printer = Printer::new(output.output);
     let mut watch = Watch {
         client: session.connect().await?,
-        selector,
+        filter,
         cursor: 0,
         devices: BTreeMap::new(),
         screen: printer.for_people() && std::io::stdout().is_terminal(),
@@ -45,7 +45,7 @@ pub(super) async fn run(
 
 struct Watch<'a> {
     client: Client,
-    selector: &'a str,
+    filter: &'a DeviceFilterArgs,
     /// Where to continue after a reconnect; 0 asks for everything.
     cursor: u64,
     devices: BTreeMap<String, DeviceView>,
@@ -61,8 +61,9 @@ impl Watch<'_> {
         reconnect: &mut ReconnectPolicy,
     ) -> Result<Result<bool, Status>, Failure> {
         let request = v1::WatchDevicesRequest {
-            selector: self.selector.to_owned(),
+            selector: self.filter.selector.clone(),
             after: self.cursor,
+            filter: self.filter.filter(),
         };
         let mut changes = match self.client.devices().watch_devices(request).await {
             Ok(changes) => changes.into_inner(),

@@ -11,7 +11,7 @@ use kernex_server::{
         halt::HaltStanding,
         rollout::{DeploymentResult, DeploymentState},
     },
-    store::{DueCommand, IncomingReport, Page, ReportEvent, StoreError},
+    store::{DeploymentFilter, DueCommand, IncomingReport, Page, ReportEvent, StoreError},
 };
 use uuid::Uuid;
 
@@ -834,7 +834,7 @@ async fn the_same_request_gives_the_same_deployment(database: Database) {
     assert_eq!(
         fixture
             .store
-            .list_deployments(Page::first(10))
+            .list_deployments(&DeploymentFilter::default(), Page::first(10))
             .await
             .unwrap()
             .items

@@ -100,7 +100,7 @@ async fn lists_page_by_key_and_obey_the_selector(database: Database) {
     loop {
         let paged = fixture
             .store
-            .list_devices(&selector, page.clone())
+            .list_devices(&selector.clone().into(), page.clone())
             .await
             .unwrap();
         assert!(paged.items.len() <= 3);
@@ -110,7 +110,7 @@ async fn lists_page_by_key_and_obey_the_selector(database: Database) {
     }
     assert_eq!(names, ["edge-0", "edge-1", "edge-3", "edge-4"]);
     page.token = Some("nonsense".into());
-    let error = fixture.store.list_devices(&selector, page).await;
+    let error = fixture.store.list_devices(&selector.into(), page).await;
     assert!(matches!(
         error,
         Err(StoreError::Invalid {
@@ -160,7 +160,7 @@ async fn a_selector_in_sql_finds_every_device_that_matches(database: Database) {
         let selector = Selector::parse(text).unwrap();
         let listed = fixture
             .store
-            .list_devices(&selector, Page::first(100))
+            .list_devices(&selector.clone().into(), Page::first(100))
             .await
             .unwrap();
         let names: Vec<String> = listed.items.into_iter().map(|device| device.name).collect();

@@ -13,7 +13,8 @@ use kernex_server::{
     store::{
         BundleRow, Caller, CreatedDeployment, DueKind, EnrollDevice, HeldAttempt, IncomingReport,
         NewBundle, NewDeployment, NewEnrollmentToken, OpenSession, OpenedSession, Origin, Page,
-        ReportEvent, RequestKey, SessionChange, SessionChanged, Store, StoreError, Target, Terms,
+        ReportEvent, RequestKey, SessionChange, SessionChanged, Store, StoreError, Target,
+        TargetFilter, Terms,
     },
 };
 use sea_orm_migration::sea_orm::{
@@ -314,7 +315,7 @@ impl Fixture {
 
     pub(super) async fn targets(&self, deployment: DeploymentId) -> Vec<Target> {
         self.store
-            .list_targets(deployment, Page::first(1000))
+            .list_targets(deployment, &TargetFilter::default(), Page::first(1000))
             .await
             .unwrap()
             .items

@@ -5,7 +5,7 @@ use kernex_proto::{ids::AttemptId, v1::Disposition};
 use kernex_server::{
     clock::Timestamp,
     domain::rollout::DeploymentResult,
-    store::{DueCommand, IncomingReport, Page, ReportEvent},
+    store::{DueCommand, IncomingReport, Page, ReportEvent, TargetFilter},
 };
 
 use super::fixture::{Fixture, succeeded, token};
@@ -71,7 +71,7 @@ async fn a_deployment_to_a_whole_fleet_is_written_in_bulk(database: Database) {
     );
     let first = fixture
         .store
-        .list_targets(deployment.id, Page::first(1000))
+        .list_targets(deployment.id, &TargetFilter::default(), Page::first(1000))
         .await
         .unwrap();
     assert!(

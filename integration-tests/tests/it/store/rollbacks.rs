@@ -9,7 +9,8 @@ use kernex_server::{
         rollout::{Amount, DeploymentResult, DeploymentState, OnFailure, Rollout},
     },
     store::{
-        CreatedDeployment, DueKind, NewDeployment, NewRollback, Page, ReportEvent, StoreError,
+        CreatedDeployment, DeploymentFilter, DueKind, NewDeployment, NewRollback, Page,
+        ReportEvent, StoreError,
     },
 };
 use uuid::Uuid;
@@ -269,7 +270,7 @@ async fn a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to(da
     );
     let newest = fixture
         .store
-        .list_deployments(Page::first(1))
+        .list_deployments(&DeploymentFilter::default(), Page::first(1))
         .await
         .unwrap()
         .items
@@ -295,7 +296,7 @@ async fn a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to(da
     assert_eq!(
         fixture
             .store
-            .list_deployments(Page::first(10))
+            .list_deployments(&DeploymentFilter::default(), Page::first(10))
             .await
             .unwrap()
             .items

@@ -419,7 +419,10 @@ async fn schedules_in_which_nothing_could_begin_are_refused(database: Database) 
     }
     let dates = fixture
         .store
-        .list_deployments(kernex_server::store::Page::first(10))
+        .list_deployments(
+            &kernex_server::store::DeploymentFilter::default(),
+            kernex_server::store::Page::first(10),
+        )
         .await
         .unwrap();
     assert!(dates.items.is_empty(), "nothing was written");

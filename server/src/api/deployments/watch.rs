@@ -25,7 +25,7 @@ use crate::{
     clock::Timestamp,
     domain::rollout::DeploymentState,
     error::going_away,
-    store::{Deployment, MAX_PAGE, OperatorStore, Page, StoreError, Target},
+    store::{Deployment, MAX_PAGE, OperatorStore, Page, StoreError, Target, TargetFilter},
 };
 
 /// Longest pause between two reads, to spare the store.
@@ -125,8 +125,9 @@ fn fingerprint(target: &v1::Target) -> u64 {
 async fn all_targets(store: &OperatorStore, id: DeploymentId) -> Result<Vec<Target>, StoreError> {
     let mut targets = Vec::new();
     let mut page = Page::first(MAX_PAGE);
+    let every = TargetFilter::default();
     loop {
-        let paged = store.list_targets(id, page).await?;
+        let paged = store.list_targets(id, &every, page).await?;
         targets.extend(paged.items);
         if paged.next.is_none() {
             return Ok(targets);
@@ -171,6 +172,7 @@ mod tests {
 
     fn deployment() -> Deployment {
         Deployment {
+            name: String::new(),
             id: DeploymentId::generate(),
             bundle: "hello:1.0".into(),
             digest: Some(Digest::of(b"")),

@@ -16,15 +16,14 @@ use crate::{
         feed::{Follower, Start},
         wire::fitting::fitting,
     },
-    domain::selector::Selector,
-    store::{EventRow, MAX_PAGE, Page},
+    store::{DeviceFilter, EventRow, MAX_PAGE, Page},
 };
 
-/// Follows the devices that a selector matches. The watcher has seen events up to `after`; 0 asks
+/// Follows the devices that a filter takes. The watcher has seen events up to `after`; 0 asks
 /// for all devices first.
 pub(super) async fn follow(
     api: Arc<Api>,
-    selector: Selector,
+    filter: DeviceFilter,
     after: u64,
 ) -> Result<impl Stream<Item = Result<v1::WatchDevicesResponse, Status>> + Send, Status> {
     let (mut follower, from_the_start) = begin(&api, after).await?;
@@ -33,7 +32,7 @@ pub(super) async fn follow(
             let mut page = Page::first(MAX_PAGE);
             let mut first = true;
             loop {
-                let paged = api.store.list_devices(&selector, page).await?;
+                let paged = api.store.list_devices(&filter, page).await?;
                 let last = paged.next.is_none();
                 let devices = paged.items.into_iter().map(v1::Device::from).collect();
                 // A device that changes meanwhile is sent again afterwards.
@@ -53,7 +52,7 @@ pub(super) async fn follow(
             if touched.is_empty() {
                 continue;
             }
-            let devices = api.store.devices_among(&selector, &touched).await?;
+            let devices = api.store.devices_among(&filter, &touched).await?;
             let mut gone = touched;
             for device in &devices {
                 gone.remove(&device.id);

@@ -107,6 +107,7 @@ impl From<Deployment> for v1::Deployment {
             result: result.unwrap_or_default().into(),
             paused_reason: deployment.paused_reason,
             counts: Some(deployment.counts.into()),
+            name: deployment.name,
             created_by: deployment.created_by,
             created_at: Some(deployment.created_at.to_proto()),
             finished_at: deployment.finished_at.map(Timestamp::to_proto),

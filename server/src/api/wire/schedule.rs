@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kernex_proto::v1;
+use kernex_proto::{ids::check_name, v1};
 use tonic::Status;
 
 use crate::{
@@ -47,6 +47,7 @@ pub(super) fn terms(
         }
     };
     Ok(Terms {
+        name: name(&request.name)?,
         schedule: Schedule {
             start: instant("schedule.start_at", wire.start_at.as_ref())?,
             windows: windows.collect::<Result<_, _>>()?,
@@ -58,6 +59,20 @@ pub(super) fn terms(
         dynamic,
         penalty_after,
     })
+}
+
+/// A name that nobody takes for the beginning of an id.
+fn name(text: &str) -> Result<String, Status> {
+    let is_id = |b: u8| b.is_ascii_hexdigit() || b == b'-';
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    check_name("deployment name", text).map_err(|error| invalid("name", error.to_string()))?;
+    if text.bytes().all(is_id) {
+        let why = "it looks like an id: use a letter after f, a dot or an underscore";
+        return Err(invalid("name", why));
+    }
+    Ok(text.to_owned())
 }
 
 fn instant(

@@ -62,6 +62,7 @@ const POLICIES: &[(&str, Policy)] = &[
         VIEWER,
     ),
     ("/kernex.v1.EventService/WatchEvents", VIEWER),
+    ("/kernex.v1.FleetService/GetFleetSummary", VIEWER),
     ("/kernex.v1.AccessService/CreateEnrollmentToken", OPERATOR),
     ("/kernex.v1.AccessService/ListEnrollmentTokens", VIEWER),
     ("/kernex.v1.AccessService/RevokeEnrollmentToken", OPERATOR),

@@ -49,6 +49,8 @@ pub struct Model {
     /// What happens when too many targets failed; a name of
     /// [`OnFailure`](crate::domain::rollout::OnFailure).
     pub on_failure: String,
+    /// What its maker calls it; empty for nothing. No two have the same name.
+    pub name: String,
     /// The deployment this one takes back.
     pub rolls_back: Option<Stored<DeploymentId>>,
     /// The selector of the order; empty when it had none.

@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
+    domain::bundle_reference::BundleReference,
     store::{
         db::{
-            error::{Result, not_found},
+            error::{Result, StoreError, not_found},
             page::{Page, Paged},
             store::Store,
             values::{clean, digest, named, unsigned},
@@ -19,6 +20,9 @@ use crate::{
         entity::{bundle, signature},
     },
 };
+
+/// Rows read for the first digits of a digest; the same bytes rarely have more names than that.
+const MOST_ALIKE: u64 = 100;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BundleRow {
@@ -39,7 +43,8 @@ pub struct BundleRow {
 }
 
 impl Store {
-    /// A bundle by "name:version" or digest.
+    /// A bundle by "name:version", by its digest or the first 12 digits of it, or the newest of a
+    /// name.
     pub async fn get_bundle(&self, reference: &str) -> Result<BundleRow> {
         Ok(bundle_from(find_bundle(self.reader(), reference).await?)?)
     }
@@ -77,7 +82,7 @@ impl Store {
     }
 }
 
-/// A bundle by "name:version" or digest; the oldest of those with the same bytes.
+/// A bundle by its reference, see [`Store::get_bundle`]; the oldest of those with the same bytes.
 pub(crate) async fn find_bundle<C: ConnectionTrait>(
     db: &C,
     reference: &str,
@@ -102,6 +107,9 @@ pub(crate) async fn find_signed_bundle<C: ConnectionTrait>(
         .all(db)
         .await?;
     let (bundles, signatures): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    if BundleReference::parse(reference).is_short() {
+        same_bytes(reference, &bundles)?;
+    }
     let bundle = bundles.into_iter().next();
     let bundle = bundle.ok_or_else(|| not_found("bundle", reference))?;
     // The same bytes may have other names, too.
@@ -114,16 +122,40 @@ pub(crate) async fn by_reference<C: ConnectionTrait>(
     db: &C,
     reference: &str,
 ) -> Result<Option<bundle::Model>> {
-    Ok(referred(reference).one(db).await?)
+    if !BundleReference::parse(reference).is_short() {
+        return Ok(referred(reference).one(db).await?);
+    }
+    let rows = referred(reference).limit(MOST_ALIKE).all(db).await?;
+    same_bytes(reference, &rows)?;
+    Ok(rows.into_iter().next())
 }
 
+/// Refuses the first digits of a digest that name several.
+fn same_bytes(reference: &str, rows: &[bundle::Model]) -> Result<()> {
+    if rows.windows(2).all(|pair| pair[0].digest == pair[1].digest) {
+        return Ok(());
+    }
+    Err(StoreError::Invalid {
+        field: "bundle",
+        why: format!("the digests of several bundles begin with `{reference}`; write more of it"),
+    })
+}
+
+/// By name and version the one, by digest the oldest with these bytes, by name the newest.
 fn referred(reference: &str) -> Select<bundle::Entity> {
-    let query = bundle::Entity::find().order_by_asc(bundle::Column::Id);
-    match reference.split_once(':') {
-        Some((name, version)) => query
-            .filter(bundle::Column::Name.eq(clean(name)))
-            .filter(bundle::Column::Version.eq(clean(version))),
-        None => query.filter(bundle::Column::Digest.eq(clean(reference))),
+    let query = bundle::Entity::find();
+    match BundleReference::parse(reference) {
+        BundleReference::Version(name, version) => query
+            .filter(bundle::Column::Name.eq(clean(&name)))
+            .filter(bundle::Column::Version.eq(clean(&version)))
+            .order_by_asc(bundle::Column::Id),
+        BundleReference::Digest(digits) => query
+            .filter(bundle::Column::Digest.starts_with(digits))
+            .order_by_asc(bundle::Column::Digest)
+            .order_by_asc(bundle::Column::Id),
+        BundleReference::Name(name) => query
+            .filter(bundle::Column::Name.eq(clean(&name)))
+            .order_by_desc(bundle::Column::Id),
     }
 }
 

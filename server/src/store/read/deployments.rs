@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use kernex_proto::ids::{DeploymentId, DeviceId, Digest, TokenId};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+};
 
 use crate::{
     clock::Timestamp,
@@ -19,12 +21,13 @@ use crate::{
             page::{Page, Paged},
             store::Store,
             transaction::Tx,
-            values::{digest, named, unsigned},
+            values::{clean, digest, named as known, unsigned},
         },
         entity::{deployment, phase, schedule, stored::Stored, target},
         read::{
             commands::DueCommand,
             counts::{PhaseCounts, counts_by_phase, sum_of_phases},
+            deployment_filter::DeploymentFilter,
             phases::{PhaseStatus, phases, rollout, statuses},
             schedules,
         },
@@ -47,6 +50,8 @@ pub struct Deployment {
     pub paused_reason: String,
     /// Derived from the targets.
     pub counts: Counts,
+    /// What its maker calls it; empty for nothing.
+    pub name: String,
     /// Who made it.
     pub created_by: String,
     /// When it was made.
@@ -118,9 +123,14 @@ impl Store {
             .seen_at(self.now()))
     }
 
-    /// Deployments, newest first.
-    pub async fn list_deployments(&self, page: Page) -> Result<Paged<Deployment>> {
-        let mut query = deployment::Entity::find()
+    /// Deployments that a filter takes, newest first.
+    pub async fn list_deployments(
+        &self,
+        filter: &DeploymentFilter,
+        page: Page,
+    ) -> Result<Paged<Deployment>> {
+        let mut query = filter
+            .found()
             .order_by_desc(deployment::Column::Id)
             .limit(page.limit() + 1);
         if let Some(after) = page.after_id("deployments")? {
@@ -128,21 +138,34 @@ impl Store {
         }
         let rows = query.all(self.reader()).await?;
         let paged = Paged::from_surplus(rows, page.limit(), "deployments", |row| row.id.bytes());
-        let ids: Vec<Stored<DeploymentId>> = paged.items.iter().map(|row| row.id).collect();
+        Ok(Paged {
+            items: self.whole_deployments(paged.items).await?,
+            next: paged.next,
+        })
+    }
+
+    /// How many deployments a filter takes.
+    pub async fn count_deployments(&self, filter: &DeploymentFilter) -> Result<u64> {
+        Ok(filter.found().count(self.reader()).await?)
+    }
+
+    /// Adds what other tables have about these deployments, one query a table.
+    pub(crate) async fn whole_deployments(
+        &self,
+        rows: Vec<deployment::Model>,
+    ) -> Result<Vec<Deployment>> {
+        let ids: Vec<Stored<DeploymentId>> = rows.iter().map(|row| row.id).collect();
         let mut counts = counts_by_phase(self.reader(), &ids).await?;
         let mut phases = phases(self.reader(), &ids).await?;
         let mut schedules = schedules::rows_of(self.reader(), &ids).await?;
         let now = self.now();
-        let whole = paged.items.into_iter().map(|row| {
+        let whole = rows.into_iter().map(|row| {
             let counts = counts.remove(&row.id).unwrap_or_default();
             let phases = phases.remove(&row.id).unwrap_or_default();
             let schedule = schedules.remove(&row.id);
             Ok(deployment_from(row, &phases, &counts, schedule.as_ref())?.seen_at(now))
         });
-        Ok(Paged {
-            items: whole.collect::<Result<_>>()?,
-            next: paged.next,
-        })
+        whole.collect()
     }
 }
 
@@ -152,6 +175,18 @@ pub(crate) async fn created_deployment(tx: &Tx, id: DeploymentId) -> Result<Crea
         devices: devices_of(tx, id).await?,
         due: Vec::new(),
     })
+}
+
+/// The deployment of this name; none has an empty one.
+pub(crate) async fn named<C: ConnectionTrait>(db: &C, name: &str) -> Result<Option<DeploymentId>> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let row = deployment::Entity::find()
+        .filter(deployment::Column::Name.eq(clean(name)))
+        .one(db)
+        .await?;
+    Ok(row.map(|row| row.id.0))
 }
 
 /// Every device of a deployment.
@@ -243,12 +278,13 @@ fn deployment_from(
             format!("{}:{}", row.bundle_name, row.bundle_version)
         },
         rolls_back: row.rolls_back.map(|id| id.0),
-        state: named("state", &row.state, DeploymentState::parse)?,
+        state: known("state", &row.state, DeploymentState::parse)?,
         result: row
             .result
-            .map(|text| named("result", &text, DeploymentResult::parse))
+            .map(|text| known("result", &text, DeploymentResult::parse))
             .transpose()?,
         paused_reason: row.paused_reason,
+        name: row.name,
         created_by: row.created_by,
         created_at: Timestamp(row.created_at),
         finished_at: row.finished_at.map(Timestamp),

@@ -6,16 +6,16 @@ use kernex_proto::{
     ids::{DeviceId, Digest},
     v1,
 };
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+};
+use uuid::Uuid;
 
 use crate::{
     clock::Timestamp,
-    domain::{
-        device::{
-            Conflict, DeviceStatus, DiskFault,
-            away::{Away, AwayReason},
-        },
-        selector::Selector,
+    domain::device::{
+        Conflict, DeviceStatus, DiskFault,
+        away::{Away, AwayReason},
     },
     store::{
         db::{
@@ -30,8 +30,9 @@ use crate::{
             stored::Stored,
         },
         read::{
+            device_filter::DeviceFilter,
             leftovers,
-            selectors::{Labels, candidates, labels_of, matching},
+            selectors::{Labels, labels_of, matching},
             vital_signs::{from_sample, sample_of},
         },
     },
@@ -85,15 +86,18 @@ pub struct Device {
 }
 
 impl Store {
-    /// Devices that a selector matches, oldest first.
-    pub async fn list_devices(&self, selector: &Selector, page: Page) -> Result<Paged<Device>> {
+    /// Devices that a filter takes, oldest first.
+    pub async fn list_devices(&self, filter: &DeviceFilter, page: Page) -> Result<Paged<Device>> {
         let limit = page.limit() as usize;
         let mut after = page.after_id("devices")?.map(|id| Stored(DeviceId(id)));
+        let replicas = self.live_replicas(self.reader()).await?;
+        let candidates = filter.candidates(self.now(), &replicas);
         let mut found = Vec::new();
         // Only the domain knows what a selector means, so rows are read in runs until the page is
         // full.
         loop {
-            let mut query = candidates(selector)
+            let mut query = candidates
+                .clone()
                 .order_by_asc(device::Column::Id)
                 .limit(SCAN);
             if let Some(after) = after {
@@ -102,7 +106,7 @@ impl Store {
             let rows = query.all(self.reader()).await?;
             let last_run = (rows.len() as u64) < SCAN;
             after = rows.last().map(|row| row.id).or(after);
-            found.extend(matching(self.reader(), selector, rows).await?);
+            found.extend(taken(self.reader(), filter, rows).await?);
             if last_run || found.len() > limit {
                 break;
             }
@@ -114,27 +118,55 @@ impl Store {
         })
     }
 
+    /// How many devices a filter takes.
+    pub async fn count_devices(&self, filter: &DeviceFilter) -> Result<u64> {
+        let replicas = self.live_replicas(self.reader()).await?;
+        let candidates = filter.candidates(self.now(), &replicas);
+        if filter.is_exact() {
+            return Ok(candidates.count(self.reader()).await?);
+        }
+        let mut count = 0;
+        let mut after = Stored::nil();
+        loop {
+            let rows = candidates
+                .clone()
+                .filter(device::Column::Id.gt(after))
+                .order_by_asc(device::Column::Id)
+                .limit(ID_CHUNK as u64)
+                .all(self.reader())
+                .await?;
+            let Some(last) = rows.last() else {
+                return Ok(count);
+            };
+            after = last.id;
+            count += taken(self.reader(), filter, rows).await?.len() as u64;
+        }
+    }
+
     /// One device by id or name.
     pub async fn get_device(&self, id_or_name: &str) -> Result<Device> {
         let row = find_device(self.reader(), id_or_name).await?;
         self.whole(self.reader(), row).await
     }
 
-    /// Those of these devices that exist and that a selector matches, oldest first.
+    /// Those of these devices that exist and that a filter takes, oldest first.
     pub async fn devices_among(
         &self,
-        selector: &Selector,
+        filter: &DeviceFilter,
         ids: &BTreeSet<DeviceId>,
     ) -> Result<Vec<Device>> {
+        let replicas = self.live_replicas(self.reader()).await?;
+        let candidates = filter.candidates(self.now(), &replicas);
         let ids: Vec<_> = ids.iter().copied().map(Stored).collect();
         let mut devices = Vec::new();
         for chunk in ids.chunks(ID_CHUNK) {
-            let rows = device::Entity::find()
+            let rows = candidates
+                .clone()
                 .filter(device::Column::Id.is_in(chunk.to_vec()))
                 .order_by_asc(device::Column::Id)
                 .all(self.reader())
                 .await?;
-            let rows = matching(self.reader(), selector, rows).await?;
+            let rows = taken(self.reader(), filter, rows).await?;
             devices.extend(self.hydrate(self.reader(), rows).await?);
         }
         Ok(devices)
@@ -255,14 +287,11 @@ impl Store {
         db: &C,
         ids: &[Stored<DeviceId>],
     ) -> Result<BTreeSet<Stored<DeviceId>>> {
-        let leases = lease::Entity::find()
-            .filter(lease::Column::ExpiresAt.gt(self.now().0))
-            .all(db)
-            .await?;
+        let replicas = self.live_replicas(db).await?;
         let sessions = session::Entity::find()
             .filter(session::Column::DeviceId.is_in(ids.iter().copied()))
             .filter(session::Column::ConfirmedAt.is_not_null())
-            .filter(session::Column::Replica.is_in(leases.into_iter().map(|lease| lease.replica)))
+            .filter(session::Column::Replica.is_in(replicas))
             .all(db)
             .await?;
         Ok(sessions
@@ -270,6 +299,25 @@ impl Store {
             .map(|session| session.device_id)
             .collect())
     }
+
+    /// The servers whose lease has not ended; only their sessions count.
+    pub(crate) async fn live_replicas<C: ConnectionTrait>(&self, db: &C) -> Result<Vec<Uuid>> {
+        let leases = lease::Entity::find()
+            .filter(lease::Column::ExpiresAt.gt(self.now().0))
+            .all(db)
+            .await?;
+        Ok(leases.into_iter().map(|lease| lease.replica).collect())
+    }
+}
+
+/// Those of the candidates that a filter takes, with their labels.
+async fn taken<C: ConnectionTrait>(
+    db: &C,
+    filter: &DeviceFilter,
+    mut rows: Vec<device::Model>,
+) -> Result<Vec<(device::Model, Labels)>> {
+    rows.retain(|row| filter.takes_name(&row.name));
+    matching(db, &filter.selector, rows).await
 }
 
 fn status(row: &device::Model, online: bool) -> DeviceStatus {

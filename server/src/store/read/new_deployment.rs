@@ -34,9 +34,11 @@ pub struct NewDeployment {
     pub message: String,
 }
 
-/// What an order says about time, later devices and penalties.
+/// What an order says about its name, time, later devices and penalties.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Terms {
+    /// What its maker calls it; empty for nothing.
+    pub name: String,
     /// When its targets may begin.
     pub schedule: Schedule,
     /// Its deadline as a time after the start, where it is not given as an instant.

@@ -89,6 +89,8 @@ pub(crate) fn from_row(row: &schedule::Model) -> Result<Terms> {
     };
     let dynamic = row.selector.as_deref().map(Selector::parse).transpose();
     Ok(Terms {
+        // It stands with the deployment.
+        name: String::new(),
         schedule: read(row.start_at, &row.windows, row.spread_us, row.deadline)
             .map_err(unreadable)?,
         deadline_after: None,

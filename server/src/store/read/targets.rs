@@ -3,7 +3,7 @@
 use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::{
     ConnectionTrait, DbBackend, FromQueryResult,
-    sea_query::{Expr, ExprTrait, Order, Query, SelectStatement, TableRef},
+    sea_query::{Expr, ExprTrait, Func, Order, Query, SelectStatement, TableRef},
 };
 
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
             devices::find_device,
             output::marks_from,
             schedules,
+            target_filter::TargetFilter,
             waiting::{Waiting, WaitingTarget},
         },
     },
@@ -128,13 +129,19 @@ struct Row {
 }
 
 impl Store {
-    /// Targets of one deployment. A page may be shorter than asked for: their output is limited
-    /// too.
-    pub async fn list_targets(&self, id: DeploymentId, page: Page) -> Result<Paged<Target>> {
+    /// Targets of one deployment that a filter takes. A page may be shorter than asked for: their
+    /// output is limited too.
+    pub async fn list_targets(
+        &self,
+        id: DeploymentId,
+        filter: &TargetFilter,
+        page: Page,
+    ) -> Result<Paged<Target>> {
         let deployment = deployment_row(self.reader(), id).await?;
         let start_times = self.start_times(&deployment).await?;
         let limit = Ord::min(page.limit(), MAX_TARGETS);
         let mut query = select(Stored(id), None);
+        filter.narrow(&mut query);
         query
             .order_by(("t", target::Column::Id), Order::Asc)
             .limit(limit + 1);
@@ -152,9 +159,11 @@ impl Store {
             .count();
         let limit = Ord::min(limit, Ord::max(fitting, 1) as u64);
         let paged = Paged::from_surplus(rows, limit, "targets", |row| row.id.bytes());
+        let mut rows = paged.items;
+        rows.retain(|row| filter.takes_name(&row.device_name));
         Ok(Paged {
             items: self
-                .targets_from(&deployment, paged.items, start_times.as_ref())
+                .targets_from(&deployment, rows, start_times.as_ref())
                 .await?,
             next: paged.next,
         })
@@ -184,6 +193,28 @@ impl Store {
             .targets_from(&deployment, rows, start_times.as_ref())
             .await?;
         targets.into_iter().next().ok_or_else(missing)
+    }
+
+    /// How many targets of one deployment a filter takes.
+    pub async fn count_targets(&self, id: DeploymentId, filter: &TargetFilter) -> Result<u64> {
+        let mut query = select(Stored(id), None);
+        filter.narrow(&mut query);
+        query.clear_selects();
+        if filter.is_exact() {
+            query.expr_as(Func::count(Expr::col(("t", target::Column::Id))), "n");
+            let row = self.reader().query_one(&query).await?;
+            return Ok(unsigned(
+                row.map_or(Ok(0), |row| row.try_get::<i64>("", "n"))?,
+            ));
+        }
+        query.column(("t", target::Column::DeviceName));
+        let rows = self.reader().query_all(&query).await?;
+        let mut count = 0;
+        for row in rows {
+            let name: String = row.try_get("", "device_name")?;
+            count += u64::from(filter.takes_name(&name));
+        }
+        Ok(count)
     }
 
     /// Targets whose latest attempt changed at or after an instant, oldest change first, with the

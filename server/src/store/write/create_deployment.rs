@@ -24,7 +24,7 @@ use crate::{
             bundles::find_signed_bundle,
             commands,
             deployments::{
-                CreatedDeployment, all_targets_open, created_deployment, find_deployment,
+                CreatedDeployment, all_targets_open, created_deployment, find_deployment, named,
             },
             new_deployment::NewDeployment,
             selected_devices::select_devices,
@@ -71,6 +71,13 @@ pub(crate) async fn fan_out(
     caller: &Caller,
     new: &NewDeployment,
 ) -> Result<CreatedDeployment> {
+    if let Some(other) = named(&tx.db, &new.terms.name).await? {
+        return Err(StoreError::AlreadyExists {
+            kind: "deployment",
+            id: new.terms.name.clone(),
+            why: format!(": it is {other}"),
+        });
+    }
     let (bundle, signatures) = find_signed_bundle(&tx.db, &new.bundle).await?;
     let devices = select_devices(&tx.db, new, &bundle).await?;
     if devices.is_empty() && new.terms.dynamic.is_none() {

@@ -8,26 +8,29 @@ use sea_orm::{
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::store::{
-    db::{
-        error::{Result, StoreError},
-        new_event::Subject,
-        store::Store,
-        transaction::Tx,
-    },
-    entity::{
-        attempt, bundle, device_release,
-        stored::{BundleId, Stored},
-        target,
-    },
-    read::{
-        attempts::open_states,
-        bundles::{BundleRow, bundle_from, find_bundle},
-        dynamic::may_still_deploy,
-    },
-    write::{
-        audit::audit,
-        replay::{Caller, remember, replayed},
+use crate::{
+    domain::bundle_reference::BundleReference,
+    store::{
+        db::{
+            error::{Result, StoreError},
+            new_event::Subject,
+            store::Store,
+            transaction::Tx,
+        },
+        entity::{
+            attempt, bundle, device_release,
+            stored::{BundleId, Stored},
+            target,
+        },
+        read::{
+            attempts::open_states,
+            bundles::{BundleRow, bundle_from, find_bundle},
+            dynamic::may_still_deploy,
+        },
+        write::{
+            audit::audit,
+            replay::{Caller, remember, replayed},
+        },
     },
 };
 
@@ -38,6 +41,12 @@ impl Store {
         self.write(|tx| async move {
             if let Some(row) = replayed::<StoredBundle>(&tx, caller).await? {
                 return Ok(bundle_from(row.into())?);
+            }
+            if let BundleReference::Name(_) = BundleReference::parse(reference) {
+                return Err(StoreError::Invalid {
+                    field: "bundle",
+                    why: format!("`{reference}` names no version; say which is to be deleted"),
+                });
             }
             let row = find_bundle(&tx.db, reference).await?;
             if let Some(why) = needed_by(&tx, &row).await? {

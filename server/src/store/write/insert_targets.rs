@@ -69,6 +69,7 @@ pub(crate) fn deployment_of(
             .map_or(OnFailure::Pause, |rollout| rollout.on_failure)
             .as_str()
             .to_owned(),
+        name: new.terms.name.clone(),
         rolls_back: None,
         selector: new
             .selector

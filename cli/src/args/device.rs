@@ -1,0 +1,73 @@
+//! Which devices a list has, as typed.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use kernex_proto::v1;
+
+use super::values::parse_duration;
+
+/// Whether a device can be reached, as typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Status {
+    Online,
+    Offline,
+    Conflicted,
+}
+
+/// Filters of `device list`. All that are given have to hold.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Filters")]
+pub(crate) struct DeviceFilterArgs {
+    /// Only devices with these labels, e.g. 'site=berlin,env in (prod,stage),!canary'
+    #[arg(short = 'l', long, default_value = "", hide_default_value = true)]
+    pub(crate) selector: String,
+    /// Only devices with this status (repeatable)
+    #[arg(long = "status", value_enum, value_delimiter = ',')]
+    statuses: Vec<Status>,
+    /// The same as --status conflicted
+    #[arg(long)]
+    conflicted: bool,
+    /// Only devices that run something else than their last outcome said
+    #[arg(long)]
+    drifted: bool,
+    /// Only devices whose agent has this version (repeatable)
+    #[arg(long = "agent-version", value_name = "VERSION", value_delimiter = ',')]
+    agent_versions: Vec<String>,
+    /// Only devices that run this bundle: a name, name:version, or a digest as tables show it
+    #[arg(long = "bundle", value_name = "BUNDLE", visible_alias = "runs")]
+    runs: Option<String>,
+    /// Only devices that were seen within this time, e.g. 10m
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    seen_within: Option<Duration>,
+    /// Only devices that were not seen for this long, or never
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    unseen_for: Option<Duration>,
+    /// Only devices of this name; * stands for any text, ? for one character
+    #[arg(long, value_name = "PATTERN")]
+    name: Option<String>,
+}
+
+impl DeviceFilterArgs {
+    /// As it is sent to the server; none when only labels count.
+    pub(crate) fn filter(&self) -> Option<v1::DeviceFilter> {
+        let conflicted = self.conflicted.then_some(Status::Conflicted);
+        let statuses = self.statuses.iter().copied().chain(conflicted);
+        let filter = v1::DeviceFilter {
+            statuses: statuses
+                .map(|status| match status {
+                    Status::Online => v1::DeviceStatus::Online.into(),
+                    Status::Offline => v1::DeviceStatus::Offline.into(),
+                    Status::Conflicted => v1::DeviceStatus::Conflicted.into(),
+                })
+                .collect(),
+            agent_versions: self.agent_versions.clone(),
+            runs: self.runs.clone().unwrap_or_default(),
+            drifted: self.drifted.then_some(true),
+            seen_within_seconds: self.seen_within.map_or(0, |age| age.as_secs()),
+            unseen_for_seconds: self.unseen_for.map_or(0, |age| age.as_secs()),
+            name: self.name.clone().unwrap_or_default(),
+        };
+        (filter != v1::DeviceFilter::default()).then_some(filter)
+    }
+}

@@ -1,0 +1,145 @@
+//! Names are completed by asking the server. A shell waits for the answer, so there is little time
+//! for it, and every error is no suggestion.
+
+use std::{ffi::OsStr, time::Duration};
+
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use kernex_proto::v1;
+
+use crate::{
+    client::Client,
+    commands::Session,
+    context::{ConfigFile, process_env},
+    error::Failure,
+    text::{short_id, state_word},
+};
+
+/// The environment variable by which a shell's script asks for suggestions.
+pub(crate) const VARIABLE: &str = "KERNEXCTL_COMPLETE";
+
+/// How long a shell is kept waiting.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Most suggestions; nobody reads more.
+const MOST: u32 = 100;
+
+/// Names of devices.
+pub(crate) fn devices() -> ArgValueCompleter {
+    asking(async |client, typed| {
+        let request = v1::ListDevicesRequest {
+            page_size: MOST,
+            filter: Some(v1::DeviceFilter {
+                name: format!("{typed}*"),
+                ..v1::DeviceFilter::default()
+            }),
+            ..v1::ListDevicesRequest::default()
+        };
+        let page = client.devices().list_devices(request).await?.into_inner();
+        let named = page.devices.into_iter().map(|device| {
+            let status = state_word!(v1::DeviceStatus, device.status, "DEVICE_STATUS_");
+            (device.name, status)
+        });
+        Ok(named.collect())
+    })
+}
+
+/// Ids of the newest deployments, by their first digits.
+pub(crate) fn deployments() -> ArgValueCompleter {
+    asking(async |client, _| {
+        let request = v1::ListDeploymentsRequest {
+            page_size: MOST,
+            ..v1::ListDeploymentsRequest::default()
+        };
+        let page = client
+            .deployments()
+            .list_deployments(request)
+            .await?
+            .into_inner();
+        let named = page.deployments.into_iter().map(|deployment| {
+            let state = state_word!(v1::DeploymentState, deployment.state, "DEPLOYMENT_STATE_");
+            (
+                short_id(&deployment.id).to_owned(),
+                format!("{} {state}", deployment.bundle),
+            )
+        });
+        Ok(named.collect())
+    })
+}
+
+/// Bundles as name:version, newest first.
+pub(crate) fn bundles() -> ArgValueCompleter {
+    asking(async |client, typed| {
+        let (name, _) = typed.split_once(':').unwrap_or_default();
+        let request = v1::ListBundlesRequest {
+            name: name.to_owned(),
+            page_size: MOST,
+            ..v1::ListBundlesRequest::default()
+        };
+        let page = client.bundles().list_bundles(request).await?.into_inner();
+        let named = page.bundles.into_iter().map(|bundle| {
+            let pushed = crate::text::bytes(bundle.size_bytes);
+            (format!("{}:{}", bundle.name, bundle.version), pushed)
+        });
+        Ok(named.collect())
+    })
+}
+
+/// Names of contexts, which are in a file here.
+pub(crate) fn contexts() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let contexts = ConfigFile::locate(&process_env).and_then(|file| file.read());
+        let contexts = contexts.unwrap_or_default().contexts.into_iter();
+        let named = contexts.map(|(name, context)| (name, context.server));
+        suggestions(typed, named.collect())
+    })
+}
+
+/// A completer that asks the server of the context that is typed, or of the current one.
+fn asking<F>(ask: F) -> ArgValueCompleter
+where
+    F: AsyncFn(&Client, &str) -> Result<Vec<(String, String)>, Failure> + Send + Sync + 'static,
+{
+    ArgValueCompleter::new(move |typed: &OsStr| {
+        let text = typed.to_string_lossy();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let Ok(runtime) = runtime else {
+            return Vec::new();
+        };
+        let answer = runtime.block_on(async {
+            let asked = async {
+                let client = Box::pin(Session::new(typed_context(), None).connect()).await?;
+                ask(&client, &text).await
+            };
+            tokio::time::timeout(PATIENCE, asked).await
+        });
+        match answer {
+            Ok(Ok(named)) => suggestions(typed, named),
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        }
+    })
+}
+
+/// What `--context` says on the line that is completed.
+fn typed_context() -> Option<String> {
+    let mut words = std::env::args().skip_while(|word| word != "--").skip(1);
+    while let Some(word) = words.next() {
+        if word == "--context" {
+            return words.next();
+        }
+        if let Some(name) = word.strip_prefix("--context=") {
+            return Some(name.to_owned());
+        }
+    }
+    None
+}
+
+fn suggestions(typed: &OsStr, named: Vec<(String, String)>) -> Vec<CompletionCandidate> {
+    let typed = typed.to_string_lossy();
+    let fitting = named
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(&*typed));
+    fitting
+        .map(|(name, help)| CompletionCandidate::new(name).help(Some(help.into())))
+        .collect()
+}

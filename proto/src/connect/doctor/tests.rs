@@ -1,0 +1,176 @@
+//! Each fault between two machines is named, over real sockets of this one.
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    date_time_ymd,
+};
+use rustls::{ServerConfig, crypto::aws_lc_rs};
+use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(5);
+/// In the summer of 2026.
+const NOW: i64 = 1_782_900_000;
+
+/// Years in which a certificate is valid.
+type Years = (i32, i32);
+const VALID: Years = (2000, 4000);
+
+/// Servers that end with the test.
+#[derive(Default)]
+struct Servers(JoinSet<()>);
+
+impl Servers {
+    async fn listen(&mut self) -> (u16, TcpListener) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        (listener.local_addr().unwrap().port(), listener)
+    }
+
+    /// A server with TLS, for a name, and the PEM of its CA.
+    async fn tls(&mut self, name: &str, years: Years, alpn: &[u8]) -> (u16, String) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_before = date_time_ymd(years.0, 1, 1);
+        params.not_after = date_time_ymd(years.1, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &ca).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone(), ca.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let (port, listener) = self.listen().await;
+        self.0.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    let _ = stream.shutdown().await;
+                }
+            }
+        });
+        (port, ca.pem())
+    }
+
+    /// A server that answers everybody with these bytes; with none it says nothing.
+    async fn plain(&mut self, answer: &'static [u8]) -> u16 {
+        let (port, listener) = self.listen().await;
+        self.0.spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.write_all(answer).await;
+                if !answer.is_empty() {
+                    let _ = stream.read(&mut [0; 64]).await;
+                }
+                held.push(stream);
+            }
+        });
+        port
+    }
+}
+
+/// The step that failed and what was said of it; every step before is good.
+async fn fault(address: &str, ca: Option<&str>, now: i64, limit: Duration) -> (Step, String) {
+    let findings = examine(address, ca, Dates::Count, now, limit).await;
+    let fault = first_fault(&findings).unwrap_or_else(|| panic!("{address}: {findings:?}"));
+    assert_eq!(findings.last(), Some(fault), "{findings:?}");
+    assert!(
+        fault.next.as_ref().is_some_and(|next| next.ends_with('.')),
+        "{fault:?}"
+    );
+    (fault.step, fault.text.clone())
+}
+
+#[tokio::test]
+async fn each_fault_on_the_way_to_a_control_plane_is_named() {
+    let mut servers = Servers::default();
+    let (good, ca) = servers.tls("127.0.0.1", VALID, b"h2").await;
+    let (_, other_ca) = servers.tls("127.0.0.1", VALID, b"h2").await;
+    let (elsewhere, elsewhere_ca) = servers.tls("kernex.example", VALID, b"h2").await;
+    let (expired, expired_ca) = servers.tls("127.0.0.1", (2000, 2001), b"h2").await;
+    let (early, early_ca) = servers.tls("127.0.0.1", (3000, 3001), b"h2").await;
+    let (old_http, old_http_ca) = servers.tls("127.0.0.1", VALID, b"http/1.1").await;
+    let web = servers.plain(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    let (closed, listener) = servers.listen().await;
+    drop(listener);
+    let https = |port: u16| format!("https://127.0.0.1:{port}");
+    let http = |port: u16| format!("http://127.0.0.1:{port}");
+    let table = [
+        ("nonsense:".to_owned(), None, Step::Address, "no address"),
+        ("ftp://h:1".to_owned(), None, Step::Address, "neither https"),
+        (
+            "https://kernex.invalid:7443".to_owned(),
+            None,
+            Step::Dns,
+            "kernex.invalid",
+        ),
+        (https(closed), Some(&ca), Step::Tcp, "nothing listens"),
+        (https(web), Some(&ca), Step::Tls, "does not speak TLS"),
+        (http(good), None, Step::Tls, "expect"),
+        (http(web), None, Step::Tls, "does not speak HTTP/2"),
+        (https(old_http), Some(&old_http_ca), Step::Tls, ""),
+        (https(good), None, Step::Certificate, "not known here"),
+        (
+            https(good),
+            Some(&other_ca),
+            Step::Certificate,
+            "not made by the CA",
+        ),
+        (
+            https(elsewhere),
+            Some(&elsewhere_ca),
+            Step::Name,
+            "other names",
+        ),
+        (
+            https(expired),
+            Some(&expired_ca),
+            Step::Certificate,
+            "has expired",
+        ),
+        (https(early), Some(&early_ca), Step::Clock, "not valid yet"),
+    ];
+    for (address, ca, step, text) in table {
+        let found = fault(&address, ca.map(String::as_str), NOW, LIMIT).await;
+        assert_eq!(found.0, step, "{address}: {found:?}");
+        // A port with TLS answers with an alert, closes or resets.
+        let said = text == "expect" && (found.1.contains("speaks TLS") || found.1.contains(text));
+        assert!(said || found.1.contains(text), "{address}: {found:?}");
+    }
+    let silent = servers.plain(b"").await;
+    let short = Duration::from_millis(300);
+    for address in [https(silent), http(silent)] {
+        let found = fault(
+            &address,
+            address.starts_with("https").then_some(ca.as_str()),
+            NOW,
+            short,
+        );
+        assert_eq!(found.await.0, Step::Tls, "{address}");
+    }
+    let findings = examine(&https(good), Some(&ca), Dates::Count, NOW, LIMIT).await;
+    assert_eq!(first_fault(&findings), None, "{findings:?}");
+    let steps: Vec<&str> = findings
+        .iter()
+        .map(|finding| finding.step.as_str())
+        .collect();
+    assert_eq!(steps, ["clock", "tcp", "tls", "certificate", "name"]);
+    // In 1970 the clock is named first.
+    let findings = examine(&https(good), Some(&ca), Dates::Ignored, 60, LIMIT).await;
+    assert_eq!(first_fault(&findings).unwrap().step, Step::Clock);
+}
