@@ -6,6 +6,7 @@
 //! <state>/bundles/<name>/
 //!   releases/<folder>/     one unpacked release for each attempt
 //!   about/<folder>.json    its metadata: version, digest, order
+//!   archives/<digest>      archives of the bundles that releases are kept of
 //!   current                symbolic link to one of the releases
 //!   state/                 files that outlive releases (`$KERNEX_STATE_DIR`)
 //! ```
@@ -25,6 +26,7 @@ use crate::{
 };
 
 pub(crate) mod activate;
+pub(crate) mod archives;
 pub(crate) mod fetch;
 pub(crate) mod running;
 pub(crate) mod unpack;
@@ -278,12 +280,13 @@ fn names_under_way(journal: &Journal) -> Result<Vec<String>, JournalError> {
 /// Tries again to remove releases that could not be removed before.
 pub(crate) fn retry_removals(remover: &Remover) -> io::Result<()> {
     for bundle_dir in BundleDir::all(remover) {
-        activate::remove_old(&bundle_dir, usize::MAX)?;
+        activate::retry_removals(&bundle_dir)?;
     }
     Ok(())
 }
 
-/// Whether `needed` more bytes fit; old releases are removed when they do not.
+/// Whether `needed` more bytes fit. When they do not, archives that are kept are removed, and then
+/// old releases.
 pub(crate) async fn make_room(remover: &Remover, needed: u64) -> io::Result<Result<(), NoRoom>> {
     let remover = remover.clone();
     // Removing releases can take a while.
@@ -294,6 +297,11 @@ pub(crate) async fn make_room(remover: &Remover, needed: u64) -> io::Result<Resu
 
 fn make_room_now(remover: &Remover, needed: u64) -> io::Result<Result<(), NoRoom>> {
     let wanted = needed.saturating_add(RESERVE);
+    if crate::host::disk_space(remover.state_dir())?.free >= wanted {
+        return Ok(Ok(()));
+    }
+    // Archives can be had again; going back to a release would need a download.
+    archives::tidy(remover, 0);
     if crate::host::disk_space(remover.state_dir())?.free >= wanted {
         return Ok(Ok(()));
     }

@@ -123,6 +123,16 @@ pub struct Args {
         value_name = "SIZE"
     )]
     max_download_rate: Option<String>,
+    /// Most disk for archives of the bundles whose releases are kept, e.g. 2GiB, or 0 for none.
+    /// What is there is not downloaded again; it goes first when the disk is short [default: a tenth
+    /// of the state folder's file system].
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_MAX_ARCHIVE_SPACE",
+        value_name = "SIZE"
+    )]
+    max_archive_space: Option<String>,
     /// What to log, e.g. `info` or `kernex_agent=debug`.
     #[arg(
         long,
@@ -197,6 +207,7 @@ struct File {
     keep_releases: Option<usize>,
     max_reconnect_seconds: Option<u64>,
     max_download_rate: Option<String>,
+    max_archive_space: Option<String>,
 }
 
 /// One address, or several.
@@ -240,6 +251,9 @@ pub struct Config {
     pub max_reconnect_wait: Duration,
     /// Most bytes a second a download may take.
     pub max_download_rate: Option<NonZeroU64>,
+    /// Most bytes that the archives which are kept may take together; `None` is a tenth of the file
+    /// system.
+    pub max_archive_space: Option<u64>,
     /// Forgets at the start which revision of the protocol was spoken.
     pub allow_downgrade: bool,
     /// Lets a configuration from the server change what is logged; `None` where others own the log.
@@ -261,6 +275,7 @@ impl Config {
             keep_releases: None,
             max_reconnect_wait: backoff::LONGEST,
             max_download_rate: None,
+            max_archive_space: None,
             allow_downgrade: false,
             log_filter: None,
         }
@@ -336,6 +351,19 @@ impl Args {
             };
             config.max_download_rate = Some(rate);
         }
+        if let Some(text) = self.max_archive_space.or(file.max_archive_space) {
+            let space = match text.trim() {
+                "0" => Some(0),
+                text => units::size(text),
+            };
+            if space.is_none() {
+                bail!(
+                    "--max-archive-space `{text}` does not make sense: write a number of bytes such as 500MiB or 2GiB, or 0 \
+                     to keep no archives"
+                );
+            }
+            config.max_archive_space = space;
+        }
         Ok(config)
     }
 }
@@ -360,13 +388,16 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(
             file.path(),
-            "name = \"a\"\nkeep_releases = 7\nmax_download_rate = \"500KiB\"\n",
+            "name = \"a\"\nkeep_releases = 7\nmax_download_rate = \"500KiB\"\nmax_archive_space = \"2GiB\"\n",
         )
         .unwrap();
         let path = file.path().to_str().unwrap();
         let config = parse(&["--config", path, "--name", "b"]).unwrap();
         assert_eq!(config.name.as_deref(), Some("b"));
         assert_eq!(config.keep_releases, Some(7));
+        assert_eq!(config.max_archive_space, Some(2 << 30));
+        let none = parse(&["--config", path, "--max-archive-space", "0"]);
+        assert_eq!(none.unwrap().max_archive_space, Some(0));
         assert_eq!(config.max_download_rate, NonZeroU64::new(500 << 10));
     }
 
@@ -418,6 +449,12 @@ mod tests {
         assert!(parse(&["--name", "../x"]).is_err());
         assert!(parse(&["--max-script-seconds", "0"]).is_err());
         assert!(parse(&["--max-reconnect-seconds", "0"]).is_err());
+        for space in ["much", "-1", "1GB"] {
+            assert!(
+                parse(&[&format!("--max-archive-space={space}")]).is_err(),
+                "{space}"
+            );
+        }
         for rate in ["0", "1023", "fast", "-1", "1Mbit"] {
             assert!(
                 parse(&[&format!("--max-download-rate={rate}")]).is_err(),

@@ -25,6 +25,7 @@ kernex_proto::crash_points! {
         FileReplace = "file.replace",
         ReleasePlace = "release.place",
         ReleaseRemove = "release.remove",
+        ArchiveKeep = "archive.keep",
         TrashMove = "trash.move",
         CurrentSwitch = "current.switch",
         CurrentClear = "current.clear",

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
-    bundle::{self, BundleDir, activate},
+    bundle::{self, BundleDir, activate, archives},
     config::Config,
     identity::Identity,
     journal::{Journal, JournalError, ReleaseChange},
@@ -198,8 +198,11 @@ impl Executor {
 
     async fn remove_old_releases(&self, name: String) {
         let (remover, keep) = (self.shared.remover.clone(), self.settings().keep_releases);
+        let setting = self.config.max_archive_space;
         let collected = tokio::task::spawn_blocking(move || {
-            activate::remove_old(&BundleDir::open(&remover, &name)?, keep)
+            let removed = activate::remove_old(&BundleDir::open(&remover, &name)?, keep);
+            archives::tidy(&remover, archives::limit(&remover, setting));
+            removed
         })
         .await;
         if let Ok(Err(error)) = collected {

@@ -75,6 +75,12 @@ pub(crate) struct DiskSpace {
     pub(crate) total: u64,
 }
 
+/// Whether programs on this file system may not be started.
+pub(crate) fn is_noexec(path: &Path) -> std::io::Result<bool> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_flag.contains(rustix::fs::StatVfsMountFlags::NOEXEC))
+}
+
 /// Space of the file system that holds a path.
 pub(crate) fn disk_space(path: &Path) -> std::io::Result<DiskSpace> {
     let stat = rustix::fs::statvfs(path)?;

@@ -9,7 +9,7 @@ use kernex_proto::{
 };
 
 use crate::{
-    bundle::{self, BundleDir, activate},
+    bundle::{self, BundleDir, activate, archives, unpack::PER_ENTRY},
     clock, host,
     journal::{Journal, JournalError},
     removal::Remover,
@@ -24,7 +24,11 @@ struct Observed {
     free_bytes: u64,
     reclaimable_bytes: u64,
     active_digest: String,
-    has_copy: bool,
+    /// A release of the bundle, which a rollback returns to.
+    has_release: bool,
+    /// The archive of the bundle.
+    has_archive: bool,
+    noexec: bool,
     attempts_ahead: u32,
 }
 
@@ -60,23 +64,27 @@ fn observe(
         free_bytes: host::disk_space(remover.state_dir())?.free,
         active_digest: active.map_or_else(String::new, |(_, release)| release.digest),
         attempts_ahead: u32::try_from(ahead.count()).unwrap_or(u32::MAX),
+        noexec: host::is_noexec(remover.state_dir())?,
         ..Observed::default()
     };
     // Opening a bundle directory makes it, and planning must leave nothing behind.
     if BundleDir::exists(remover, &deploy.name) {
         let bundle_dir = BundleDir::open(remover, &deploy.name)?;
-        facts.has_copy = bundle_dir.newest_of(&deploy.digest).is_some();
+        facts.has_release = bundle_dir.newest_of(&deploy.digest).is_some();
+        // Hashing it takes longer than an answer may; one that is damaged is downloaded again.
+        let kept = archives::kept_bytes(&bundle_dir, &deploy.digest);
+        facts.has_archive = kept.is_some_and(|kept| [0, kept].contains(&deploy.size_bytes));
     }
-    if facts.free_bytes < needed(plan, facts.has_copy) {
-        facts.reclaimable_bytes = reclaimable(remover)?;
+    if facts.free_bytes < needed(plan, &facts) {
+        facts.reclaimable_bytes = reclaimable(remover, &deploy)?;
     }
     Ok(facts)
 }
 
-/// Bytes of the releases that are removed when the disk is short. One that cannot be removed counts
-/// as nothing.
-fn reclaimable(remover: &Remover) -> io::Result<u64> {
-    let mut bytes = 0;
+/// Bytes of the archives and releases that are removed when the disk is short. One that cannot be
+/// removed counts as nothing, and so does the archive that the deploy would use.
+fn reclaimable(remover: &Remover, deploy: &v1::Deploy) -> io::Result<u64> {
+    let mut bytes = archives::bytes_beside(remover, &deploy.name, &deploy.digest);
     for bundle_dir in BundleDir::all(remover) {
         let current = activate::current(&bundle_dir)?;
         for release in std::fs::read_dir(bundle_dir.releases())?.flatten() {
@@ -89,21 +97,25 @@ fn reclaimable(remover: &Remover) -> io::Result<u64> {
 }
 
 /// Bytes that the deploy needs, with the free space that `requires` asks for.
-fn needed(plan: &v1::Plan, has_copy: bool) -> u64 {
+fn needed(plan: &v1::Plan, facts: &Observed) -> u64 {
     let deploy = plan.deploy.clone().unwrap_or_default();
     let beside = Manifest::parse(plan.manifest_json.as_bytes())
         .ok()
         .and_then(|manifest| manifest.requires.disk_bytes)
         .unwrap_or(0);
-    if deploy.go_back && has_copy {
+    if deploy.go_back && facts.has_release {
         return 0;
     }
+    // As the deploy itself counts it.
     let unpacked = match plan.unpacked_bytes {
-        0 => deploy.size_bytes.saturating_mul(USUAL_RATIO),
-        bytes => bytes,
+        0 if plan.entries == 0 => deploy.size_bytes.saturating_mul(USUAL_RATIO),
+        bytes => bytes.saturating_add(plan.entries.saturating_mul(PER_ENTRY)),
     };
-    deploy
-        .size_bytes
+    let fetched = match facts.has_archive {
+        true => 0,
+        false => deploy.size_bytes,
+    };
+    fetched
         .saturating_add(unpacked)
         .saturating_add(beside)
         .saturating_add(bundle::RESERVE)
@@ -111,8 +123,8 @@ fn needed(plan: &v1::Plan, has_copy: bool) -> u64 {
 
 fn judge(plan: &v1::Plan, facts: &Observed) -> v1::Planned {
     let deploy = plan.deploy.clone().unwrap_or_default();
-    let has_copy = deploy.go_back && facts.has_copy;
-    let disk_needed_bytes = needed(plan, facts.has_copy);
+    let has_copy = facts.has_archive || deploy.go_back && facts.has_release;
+    let disk_needed_bytes = needed(plan, facts);
     let mut obstacles = Vec::new();
     let mut obstacle = |reason: FailureReason, message: String| {
         obstacles.push(v1::Obstacle {
@@ -150,6 +162,7 @@ fn judge(plan: &v1::Plan, facts: &Observed) -> v1::Planned {
         disk_free_bytes: facts.free_bytes,
         disk_needed_bytes,
         device_time: None,
+        noexec: facts.noexec,
     }
 }
 
@@ -169,6 +182,7 @@ mod tests {
             plan_id: "p".into(),
             manifest_json: manifest.to_string(),
             unpacked_bytes: 5000,
+            entries: 2,
         }
     }
 
@@ -187,7 +201,7 @@ mod tests {
     fn what_would_fail_is_said_with_the_reason_it_would_fail_with() {
         use FailureReason::{DiskFull, ManifestInvalid, Requirements};
         let small = Observed {
-            free_bytes: bundle::RESERVE + 5999,
+            free_bytes: bundle::RESERVE + 5999 + 2 * PER_ENTRY,
             ..Observed::default()
         };
         let cleared = Observed {
@@ -216,15 +230,34 @@ mod tests {
     fn what_runs_already_and_what_need_not_be_fetched_is_seen() {
         let facts = Observed {
             active_digest: "d".into(),
-            has_copy: true,
+            has_release: true,
             attempts_ahead: 2,
+            noexec: true,
             ..roomy()
         };
         let mut ask = plan(json!({"version": "1"}));
         let planned = judge(&ask, &facts);
         assert!(planned.already_active && !planned.has_copy);
+        assert!(planned.noexec);
         assert_eq!(planned.attempts_ahead, 2);
-        assert_eq!(planned.disk_needed_bytes, bundle::RESERVE + 6000);
+        let unpacked = bundle::RESERVE + 5000 + 2 * PER_ENTRY;
+        assert_eq!(planned.disk_needed_bytes, unpacked + 1000);
+        let kept = Observed {
+            has_archive: true,
+            ..facts.clone()
+        };
+        let planned = judge(&ask, &kept);
+        assert!(planned.has_copy);
+        assert_eq!(planned.disk_needed_bytes, unpacked);
+        let guessed = v1::Plan {
+            unpacked_bytes: 0,
+            entries: 0,
+            ..ask.clone()
+        };
+        assert_eq!(
+            judge(&guessed, &facts).disk_needed_bytes,
+            bundle::RESERVE + 4000
+        );
         ask.deploy.as_mut().unwrap().go_back = true;
         let planned = judge(&ask, &facts);
         assert!(planned.has_copy);

@@ -35,6 +35,7 @@ Exit codes:
   1  error                      5  not found, or in conflict
   2  wrong usage                6  waiting took too long
   3  the deployment failed      7  the control plane cannot be reached
+                                8  it waits for an operator: paused, or not approved
 
 Environment:
   KERNEXCTL_CONFIG              configuration file (default ~/.config/kernex/config.toml)
@@ -511,7 +512,8 @@ pub(crate) struct DeployArgs {
     /// With --plan: print the answer of every device, not only the first ten
     #[arg(long, requires = "plan")]
     pub(crate) all: bool,
-    /// Stay and show what happens; exits 3 when the deployment fails
+    /// Stay and show what happens; exits 3 when the deployment fails, and outside a terminal 8 when
+    /// it waits for an operator
     #[arg(short, long)]
     pub(crate) watch: bool,
     /// With --watch: give up waiting after this long (exit code 6); the deployment goes on

@@ -26,6 +26,7 @@ mod order;
 pub(crate) mod phase;
 pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod reader;
 pub(crate) mod rollback;
 mod schedule;
 pub(crate) mod script_output;

@@ -2,9 +2,10 @@
 
 use std::{
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 mod lines;
@@ -14,6 +15,7 @@ pub use lines::Lines;
 use crate::{
     binaries,
     server::{TestServer, clear_settings},
+    wait::wait_for,
 };
 
 /// `kernexctl` with one home. Its outputs are pipes, not a terminal.
@@ -94,6 +96,28 @@ impl<'a> Ctl<'a> {
     #[must_use]
     pub fn lines(&self, words: &[&str]) -> Lines {
         Lines::of(self.command(words))
+    }
+
+    /// Runs a command whose output nobody reads: the pipe is closed once it has started. Returns
+    /// its exit code.
+    ///
+    /// # Panics
+    /// When it cannot be started, or does not end in time.
+    pub async fn unread(&self, words: &[&str]) -> Option<i32> {
+        let mut command = self.command(words);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("kernexctl can be started");
+        drop(child.stdout.take());
+        let child = Mutex::new(child);
+        let what = format!("kernexctl {words:?} to end");
+        let status = wait_for(&what, || async {
+            let ended = child.lock().try_wait().expect("it can be waited for");
+            ended.ok_or_else(|| "it goes on".to_owned())
+        });
+        status.await.code()
     }
 
     /// Runs a command that has to succeed; returns its data.

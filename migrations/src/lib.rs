@@ -37,8 +37,11 @@ mod m0028_disk;
 mod m0029_hello;
 mod m0030_unknown;
 mod m0031l_names;
+mod m0031m_endings;
 mod m0031w_audit;
+mod m0032m_deferrals;
 mod m0032w_away;
+mod m0033m_unpacked;
 mod m0033w_orders;
 mod m0034w_outputs;
 
@@ -79,6 +82,9 @@ impl MigratorTrait for Migrator {
             Box::new(m0033w_orders::Migration),
             Box::new(m0034w_outputs::Migration),
             Box::new(m0031l_names::Migration),
+            Box::new(m0031m_endings::Migration),
+            Box::new(m0032m_deferrals::Migration),
+            Box::new(m0033m_unpacked::Migration),
         ]
     }
 }

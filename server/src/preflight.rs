@@ -112,7 +112,8 @@ pub async fn ask(
                     deploy: Some(planning.deploy.clone()),
                     plan_id: question.id().to_owned(),
                     manifest_json: planning.manifest_json.clone(),
-                    unpacked_bytes: 0,
+                    unpacked_bytes: planning.unpacked_bytes,
+                    entries: planning.entries,
                 })),
                 ..v1::Command::default()
             };

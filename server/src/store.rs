@@ -67,7 +67,7 @@ pub use read::{
     planning::{PlannedDevice, Planning},
     rollback_plan::RollbackTarget,
     target_filter::TargetFilter,
-    targets::{StepProgress, Target},
+    targets::{LateOutcome, StepProgress, Target, TargetDeferral},
     waiting::Waiting,
 };
 pub use write::{
@@ -78,7 +78,10 @@ pub use write::{
 };
 
 // Sessions of devices: how they open and end, which commands are due in them, what comes in.
-pub use read::commands::{DueCommand, DueKind};
+pub use read::{
+    commands::{DueCommand, DueKind},
+    due::Due,
+};
 pub use write::{
     change_sessions::{SessionChange, SessionChanged},
     close_session::LEASE_GRACE,

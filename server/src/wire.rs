@@ -17,9 +17,10 @@ mod rollout;
 pub struct Unspecified;
 
 /// Pairs the words of an enum of the rules with those of the contract; a word that only one of them
-/// has does not compile.
+/// has does not compile. After `and` come words that are only on the wire, each with the word that
+/// it is a part of.
 macro_rules! same_words {
-    ($word:ty, $wire:ty: $($variant:ident),+ $(,)?) => {
+    ($word:ty, $wire:ty: $($variant:ident),+ $(,)? $(and $($part:ident of $whole:ident),+)?) => {
         impl From<$word> for $wire {
             fn from(word: $word) -> Self {
                 match word {
@@ -34,6 +35,7 @@ macro_rules! same_words {
             fn try_from(wire: $wire) -> Result<Self, Self::Error> {
                 match wire {
                     $(<$wire>::$variant => Ok(Self::$variant),)+
+                    $($(<$wire>::$part => Ok(Self::$whole),)+)?
                     <$wire>::Unspecified => Err($crate::wire::Unspecified),
                 }
             }

@@ -1,8 +1,8 @@
 //! Which release is `current`, changed by one rename; and which old ones are removed.
 
-use std::{fs, io, os::unix::fs::symlink, path::Path};
+use std::{cmp::Reverse, collections::BTreeSet, fs, io, os::unix::fs::symlink, path::Path};
 
-use super::BundleDir;
+use super::{BundleDir, ReleaseMetadata, archives};
 use crate::{crash::Act, durable};
 
 const CURRENT: &str = "current";
@@ -59,42 +59,104 @@ pub(crate) fn remove(bundle_dir: &BundleDir, folder: &str) -> io::Result<()> {
             .forget_leftover(&bundle_dir.release(folder));
         return Ok(());
     }
+    let held = bundle_dir.metadata(folder);
     Act::ReleaseRemove.before();
     durable::discard(&bundle_dir.metadata_path(folder));
     // What cannot be removed is remembered by the remover, and heartbeats report it.
     let _ = bundle_dir.remover.remove(&bundle_dir.release(folder));
     Act::ReleaseRemove.after();
+    if let Some(held) = held {
+        archives::forget(bundle_dir, &held.digest);
+    }
     Ok(())
 }
 
-/// Keeps the current release and the newest `keep` others; removes the rest, also those that could
-/// not be removed before.
+/// Keeps the current release and the newest one of each of `keep` other digests; removes the rest,
+/// also those that could not be removed before. No attempt of the bundle name may have switched: it
+/// may go back to a release of the same digest.
 pub(crate) fn remove_old(bundle_dir: &BundleDir, keep: usize) -> io::Result<()> {
     let current = current(bundle_dir)?;
-    let (mut others, to_go): (Vec<String>, Vec<String>) = fs::read_dir(bundle_dir.releases())?
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|folder| current.as_ref() != Some(folder))
-        .partition(|folder| bundle_dir.has_metadata(folder));
-    let order = |folder: &String| {
-        bundle_dir
-            .metadata(folder)
-            .map_or(0, |metadata| metadata.order)
+    let (others, to_go) = beside(bundle_dir, current.as_deref())?;
+    let described = |folder: String| Described {
+        metadata: bundle_dir.metadata(&folder),
+        folder,
     };
-    others.sort_by_cached_key(|folder| std::cmp::Reverse((order(folder), folder.clone())));
-    for folder in others.iter().skip(keep) {
+    let others = others.into_iter().map(described).collect();
+    let old = surplus(current.map(described).as_ref(), others, keep);
+    for folder in &old {
         tracing::info!(release = folder, "removing an old release");
     }
-    for folder in others.iter().skip(keep).chain(&to_go) {
+    for folder in old.iter().chain(&to_go) {
         remove(bundle_dir, folder)?;
     }
     Ok(())
 }
 
+/// Tries again to remove what could not be removed before.
+pub(crate) fn retry_removals(bundle_dir: &BundleDir) -> io::Result<()> {
+    let current = current(bundle_dir)?;
+    let (_, to_go) = beside(bundle_dir, current.as_deref())?;
+    for folder in &to_go {
+        remove(bundle_dir, folder)?;
+    }
+    Ok(())
+}
+
+/// The releases beside the current one: those that are kept, and those that were to be removed.
+fn beside(bundle_dir: &BundleDir, current: Option<&str>) -> io::Result<(Vec<String>, Vec<String>)> {
+    let folders = fs::read_dir(bundle_dir.releases())?.flatten();
+    Ok(folders
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|folder| current != Some(folder))
+        .partition(|folder| bundle_dir.has_metadata(folder)))
+}
+
+/// A release folder, and what it holds where that can be read.
+#[derive(Debug, Clone)]
+struct Described {
+    folder: String,
+    metadata: Option<ReleaseMetadata>,
+}
+
+impl Described {
+    fn order(&self) -> u64 {
+        self.metadata.as_ref().map_or(0, |metadata| metadata.order)
+    }
+
+    /// What a place is counted by. A release that nothing is known of is unlike any other.
+    fn content(&self) -> &str {
+        let digest = self.metadata.as_ref().map(|metadata| &metadata.digest);
+        digest
+            .filter(|digest| !digest.is_empty())
+            .unwrap_or(&self.folder)
+    }
+}
+
+/// The releases that are not kept. To go back needs one release of a digest, so a further one takes
+/// no place from another digest: deploying the same bundle again must not push out what was there
+/// before it. A copy of what is current is kept only while it is newer: then its attempt goes on.
+fn surplus(current: Option<&Described>, mut others: Vec<Described>, keep: usize) -> Vec<String> {
+    others.sort_by_cached_key(|other| Reverse((other.order(), other.folder.clone())));
+    let mut kept = BTreeSet::new();
+    let mut old = Vec::new();
+    for other in &others {
+        let content = other.content();
+        let is_replaced = current.is_some_and(|current| {
+            current.content() == content && other.order() <= current.order()
+        });
+        if is_replaced || kept.contains(content) || kept.len() >= keep {
+            old.push(other.folder.clone());
+        } else {
+            kept.insert(content);
+        }
+    }
+    old
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{bundle::ReleaseMetadata, removal::Remover};
+    use crate::removal::Remover;
 
     fn bundle_dir_with(dir: &Path, folders: &[&str]) -> BundleDir {
         let bundle_dir = BundleDir::open(&Remover::new(dir), "app").unwrap();
@@ -102,7 +164,7 @@ mod tests {
             fs::create_dir(bundle_dir.release(folder)).unwrap();
             let metadata = ReleaseMetadata {
                 version: String::new(),
-                digest: String::new(),
+                digest: format!("digest of {folder}"),
                 order: order as u64,
             };
             bundle_dir.write_metadata(folder, &metadata).unwrap();
@@ -147,5 +209,42 @@ mod tests {
             .collect();
         left.sort();
         assert_eq!(left, ["a", "d", "e"]);
+    }
+
+    #[test]
+    fn places_are_counted_by_digest() {
+        let release = |folder: &str, digest: &str, order| Described {
+            folder: folder.to_owned(),
+            metadata: Some(ReleaseMetadata {
+                version: String::new(),
+                digest: digest.to_owned(),
+                order,
+            }),
+        };
+        let unknown = |folder: &str| Described {
+            folder: folder.to_owned(),
+            metadata: None,
+        };
+        let old = |current: &Described, others: &[Described], keep| {
+            let mut old = surplus(Some(current), others.to_vec(), keep);
+            old.sort();
+            old
+        };
+        let (one, two, again) = (
+            release("one", "1", 1),
+            release("two", "2", 2),
+            release("again", "2", 3),
+        );
+        let now = release("now", "2", 4);
+        let others = [one.clone(), two, again];
+        assert_eq!(old(&now, &others, 2), ["again", "two"], "1 stays");
+        assert_eq!(old(&now, &others, 0), ["again", "one", "two"]);
+        let other = release("other", "3", 5);
+        assert_eq!(old(&other, &others, 2), ["two"], "the newest of each");
+        assert_eq!(old(&other, &others, 1), ["one", "two"]);
+        // The attempt of the newest waits for its next run.
+        let waiting = release("waiting", "2", 9);
+        assert_eq!(old(&now, &[waiting, one], 2), [""; 0]);
+        assert_eq!(old(&now, &[unknown("x"), unknown("y")], 1), ["x"]);
     }
 }

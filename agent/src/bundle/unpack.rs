@@ -29,7 +29,7 @@ use super::{BundleDir, NoRoom, ReleaseMetadata, fetch::is_full, make_room};
 use crate::{crash::Act, durable};
 
 /// Disk space of a file beside its bytes.
-const PER_ENTRY: u64 = 4096;
+pub(crate) const PER_ENTRY: u64 = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnpackError {

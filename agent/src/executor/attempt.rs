@@ -64,6 +64,8 @@ struct Prepared {
     digest: String,
     /// It is a copy that was on the device before this attempt.
     is_copy: bool,
+    /// Nothing of it was downloaded for this run.
+    was_here: bool,
 }
 
 impl<'a> Attempt<'a> {
@@ -200,6 +202,7 @@ impl<'a> Attempt<'a> {
             folder: paths.from,
             previous: paths.to,
             is_copy: paths.keep,
+            was_here: false,
         })
     }
 
@@ -392,6 +395,14 @@ impl Prepared {
         match self.rollback_script() {
             Some(_) => "rollback.script",
             None => "deploy.script",
+        }
+    }
+
+    /// What an outcome says about the download that was not needed.
+    fn was_here_text(&self) -> &'static str {
+        match self.was_here {
+            true => "nothing was moved: the bundle was on the device",
+            false => "",
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
     outcome::{RollbackResult, StepError, with_rollback_result},
 };
 use crate::{
-    bundle::{self, BundleDir, activate, folder_name},
+    bundle::{self, BundleDir, activate, archives, folder_name},
     clock, durable,
     journal::{Journal, JournalError, Record, Stage},
     removal::Remover,
@@ -35,6 +35,7 @@ pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
         }
     }
     let remover = executor.shared.remover.clone();
+    let setting = executor.config.max_archive_space;
     executor
         .journal
         .call(move |journal| {
@@ -44,7 +45,9 @@ pub(super) async fn recover(executor: &Executor) -> Result<(), JournalError> {
             if let Err(error) = bundle::retry_removals(&remover) {
                 tracing::warn!(%error, "cannot look for old releases");
             }
-            bundle::reconcile(&remover, journal)
+            bundle::reconcile(&remover, journal)?;
+            archives::tidy(&remover, archives::limit(&remover, setting));
+            Ok(())
         })
         .await
 }

@@ -39,6 +39,7 @@ async fn planned(session: &mut Session, digest: &str, manifest: &Value) -> v1::P
         plan_id: "plan-1".into(),
         manifest_json: manifest.to_string(),
         unpacked_bytes: 5000,
+        entries: 1,
     };
     ask(session, Action::Plan(plan)).await;
     loop {

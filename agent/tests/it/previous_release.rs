@@ -255,7 +255,7 @@ async fn a_rollback_command_uses_the_release_on_the_device() {
     // Once it is current again it is told as what runs after the switch.
     assert_eq!(bench.witnessed(), "rollback post_hook good\n");
 
-    // The copy is gone: it is fetched, and put to work like any new release.
+    // The copy is gone, and its archive: it is fetched, and put to work like any new release.
     let newer = bench.archive(&json!({"version": "newer"}));
     let digest = bench.server.serve(&newer, &[]);
     session.deployed(digest, &newer).await;
@@ -265,6 +265,7 @@ async fn a_rollback_command_uses_the_release_on_the_device() {
                 .unwrap();
         }
     }
+    std::fs::remove_dir_all(bench.state_dir().join("bundles/app/archives")).unwrap();
     bench.server.serve(&old, &[]);
     session
         .command(&attempt(), go_back(old_digest.to_string()))

@@ -144,7 +144,8 @@ pub(crate) enum DeploymentCommand {
         #[command(flatten)]
         output: OutputArg,
     },
-    /// Watch a deployment until it is finished; exits 3 when it failed
+    /// Watch a deployment until it is finished; exits 3 when it failed, and outside a terminal 8
+    /// when it waits for an operator
     Watch {
         /// Deployment: its id, the first digits of it, or its name
         #[arg(add = complete::deployments())]

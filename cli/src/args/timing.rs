@@ -33,7 +33,18 @@ pub(crate) struct TimingArgs {
     pub(crate) dynamic: bool,
 }
 
+/// A start may have passed by so much: typing takes a while, and clocks differ.
+const START_PASSED: Duration = Duration::from_secs(60);
+
 impl TimingArgs {
+    /// Whether the start lies in the past, by the clock of this machine.
+    pub(crate) fn starts_in_the_past(&self, now: Timestamp) -> bool {
+        self.at.is_some_and(|at| {
+            let passed = now.as_second().saturating_sub(at.as_second());
+            passed > START_PASSED.as_secs().cast_signed()
+        })
+    }
+
     /// As it is sent to the server; none when no flag was given.
     pub(crate) fn schedule(&self) -> Option<v1::Schedule> {
         let wire = |time: Timestamp| prost_types::Timestamp {

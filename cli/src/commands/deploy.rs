@@ -22,6 +22,12 @@ mod rollout;
 pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failure> {
     let bundle_arg = parse_bundle_arg(&args.bundle)?;
     let rollout = rollout::rollout(args.rollout)?;
+    if args.timing.starts_in_the_past(jiff::Timestamp::now()) {
+        return Err(Failure::usage(
+            "the time of `--at` has passed already",
+            "Name a later time, or leave `--at` out to begin at once.",
+        ));
+    }
     if args.plan && matches!(bundle_arg, BundleArg::Local(_)) {
         return Err(Failure::usage(
             format!(

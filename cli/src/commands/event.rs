@@ -8,7 +8,7 @@ use crate::{
     args::event::EventCommand,
     client::Client,
     error::Failure,
-    output::{Printer, event::EventView, print_note},
+    output::{Printer, event::EventView, print_note, reader},
 };
 
 pub(crate) async fn run(session: &Session, command: EventCommand) -> Result<(), Failure> {
@@ -48,7 +48,11 @@ impl Watch {
     async fn run(&mut self) -> Result<(), Failure> {
         let mut reconnect = ReconnectPolicy::new();
         loop {
-            let end = match self.follow(&mut reconnect).await? {
+            let followed = tokio::select! {
+                followed = self.follow(&mut reconnect) => followed?,
+                () = reader::gone() => return Ok(()),
+            };
+            let end = match followed {
                 Ok(StreamEnd::Unread) => return Ok(()),
                 Ok(StreamEnd::Stream) => None,
                 Err(status) => Some(status),

@@ -26,6 +26,10 @@ pub(crate) struct DeploymentView {
     revision: u64,
     /// The deployment it rolls back; empty when it is no rollback.
     rolls_back: String,
+    /// Why it ended itself; empty otherwise.
+    ended_reason: String,
+    /// The newest deployment that took it back; empty when none did.
+    rolled_back_by: String,
     /// Number of the newest open phase; 0 without phases.
     phase: u32,
     phases: Vec<PhaseView>,
@@ -46,7 +50,8 @@ impl From<v1::Deployment> for DeploymentView {
             v1::DeploymentResult::Unspecified => String::new(),
             v1::DeploymentResult::Succeeded
             | v1::DeploymentResult::Failed
-            | v1::DeploymentResult::Cancelled => {
+            | v1::DeploymentResult::Cancelled
+            | v1::DeploymentResult::Superseded => {
                 state_word!(v1::DeploymentResult, wire.result, "DEPLOYMENT_RESULT_")
             }
         };
@@ -77,6 +82,8 @@ impl From<v1::Deployment> for DeploymentView {
             created_by: wire.created_by,
             revision: wire.revision,
             rolls_back: wire.rolls_back,
+            ended_reason: wire.ended_reason,
+            rolled_back_by: wire.rolled_back_by,
             phase: wire.phase,
             targets: None,
         }
@@ -248,12 +255,18 @@ impl Details for DeploymentView {
         if !self.rolls_back.is_empty() {
             lines.push(("Takes back", Field::plain(&self.rolls_back)));
         }
+        if !self.rolled_back_by.is_empty() {
+            lines.push(("Taken back by", Field::plain(&self.rolled_back_by)));
+        }
         if !self.phases.is_empty() {
             let phase = format!("{} of {}", self.phase, self.phases.len());
             lines.push(("Phase", Field::plain(phase)));
         }
         if !self.paused_reason.is_empty() {
             lines.push(("Paused", Field::plain(&self.paused_reason)));
+        }
+        if !self.ended_reason.is_empty() {
+            lines.push(("Why", Field::plain(&self.ended_reason)));
         }
         lines
     }

@@ -211,13 +211,25 @@ impl DeviceView {
         pairs(&self.labels)
     }
 
-    fn releases(&self) -> String {
-        let names: Vec<String> = self
-            .releases
-            .iter()
-            .map(|release| format!("{}:{}", release.name, release.version))
-            .collect();
+    /// What it runs: where it drifts what it says itself, elsewhere what its last outcome said.
+    fn runs(&self) -> String {
+        let told = self.releases.iter().map(|release| {
+            let drift = self.drift(&release.name);
+            drift.map_or_else(
+                || format!("{}:{}", release.name, release.version),
+                DriftView::runs,
+            )
+        });
+        let untold = self.drifts.iter().filter(|drift| {
+            let is_told = |release: &ReleaseView| release.name == drift.name();
+            !self.releases.iter().any(is_told)
+        });
+        let names: Vec<String> = told.chain(untold.map(DriftView::runs)).collect();
         names.join(", ")
+    }
+
+    fn drift(&self, name: &str) -> Option<&DriftView> {
+        self.drifts.iter().find(|drift| drift.name() == name)
     }
 }
 
@@ -246,7 +258,7 @@ impl View for DeviceView {
             Field::plain(&self.name),
             Field::state(&self.status()),
             Field::plain(ago(self.last_seen, now)),
-            Field::plain(self.releases()),
+            Field::plain(self.runs()),
             Field::plain(self.labels()),
         ];
         if wide {
@@ -328,8 +340,12 @@ impl Details for DeviceView {
             lines.push(("Not removed", Field::plain(sentence)));
         }
         for release in &self.releases {
+            let title = match self.drift(&release.name) {
+                Some(_) => "Expected",
+                None => "Runs",
+            };
             lines.push((
-                "Runs",
+                title,
                 Field::plain(format!(
                     "{}:{} ({}), since {}",
                     release.name,

@@ -14,6 +14,8 @@ pub(crate) struct PlanView {
     obstacles: Vec<ObstacleView>,
     attempts_ahead: u32,
     download_needed: bool,
+    /// Programs of the bundle cannot be started on the device, only text for the shell.
+    noexec: bool,
     disk_free_bytes: Option<u64>,
     disk_needed_bytes: Option<u64>,
     clock_skew_ms: Option<i64>,
@@ -46,6 +48,7 @@ impl From<v1::DevicePlan> for PlanView {
                 .collect(),
             attempts_ahead: answer.map_or(0, |answer| answer.attempts_ahead),
             download_needed: answer.is_none_or(|answer| !answer.has_copy),
+            noexec: answer.is_some_and(|answer| answer.noexec),
             disk_free_bytes: answer.map(|answer| answer.disk_free_bytes),
             disk_needed_bytes: answer.map(|answer| answer.disk_needed_bytes),
             clock_skew_ms: answer.map(|_| wire.clock_skew_ms),
@@ -83,6 +86,14 @@ impl PlanView {
             .collect();
         if !self.note.is_empty() {
             notes.push(self.note.clone());
+        }
+        if !self.download_needed {
+            notes.push("nothing to download".to_owned());
+        }
+        if self.noexec {
+            notes.push(
+                "its state folder is mounted noexec: no program can be started there".to_owned(),
+            );
         }
         if self.attempts_ahead > 0 {
             notes.push(format!("busy, {} ahead", self.attempts_ahead));
@@ -151,6 +162,17 @@ mod tests {
             attempts_ahead: 2,
             ..v1::Planned::default()
         };
+        let there = v1::Planned {
+            has_copy: true,
+            noexec: true,
+            ..v1::Planned::default()
+        };
+        let mut there = plan(PlanVerdict::AlreadyActive, Some(there));
+        there.clock_skew_ms = None;
+        assert_eq!(
+            there.notes(),
+            "nothing to download; its state folder is mounted noexec: no program can be started there"
+        );
         let failing = plan(PlanVerdict::WouldFail, Some(full));
         assert!(failing.would_fail() && !failing.is_unknown());
         assert_eq!(

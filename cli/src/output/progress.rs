@@ -8,6 +8,8 @@ use std::{
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::error::Failure;
+
 use super::{
     Printer, bytes,
     deployment::{DeploymentChange, DeploymentView},
@@ -199,13 +201,11 @@ impl Watching {
         }
     }
 
-    pub(crate) fn deployment(&mut self, deployment: &DeploymentView) {
+    /// Shows where the deployment stands; false when nobody reads it any more.
+    pub(crate) fn deployment(&mut self, deployment: &DeploymentView) -> Result<bool, Failure> {
         if let Some(printer) = self.lines {
             let deployment = Box::new(deployment.clone());
-            // A closed output is no reason to stop: the exit code still says how the deployment
-            // ended.
-            let _ = printer.line(&DeploymentChange::Deployment { deployment });
-            return;
+            return printer.line(&DeploymentChange::Deployment { deployment });
         }
         if let Some(bars) = &self.bars {
             let (closed, total) = deployment.closed();
@@ -216,7 +216,7 @@ impl Watching {
             let comma = if standing.is_empty() { "" } else { ", " };
             let message = format!("{}{rate}{comma}{standing}", deployment.sentence());
             bars.overall.set_message(printable(&message));
-            return;
+            return Ok(true);
         }
         // Without a terminal a new phase or a pause gets a line; a new count does not.
         let standing = printable(&deployment.standing());
@@ -230,13 +230,14 @@ impl Watching {
         if let Some(counts) = self.others.news(deployment.sentence(), closed == total) {
             print_note(&format!("  {}", printable(&counts)));
         }
+        Ok(true)
     }
 
-    pub(crate) fn target(&mut self, target: &TargetView) {
+    /// Shows one device; false when nobody reads it any more.
+    pub(crate) fn target(&mut self, target: &TargetView) -> Result<bool, Failure> {
         if let Some(printer) = self.lines {
             let target = Box::new(target.clone());
-            let _ = printer.line(&DeploymentChange::Target { target });
-            return;
+            return printer.line(&DeploymentChange::Target { target });
         }
         self.rate.target(target);
         if target.failed() {
@@ -262,6 +263,7 @@ impl Watching {
                 }
             }
         }
+        Ok(true)
     }
 
     /// Whether a device is one of the few whose changes are told one by one.

@@ -38,17 +38,74 @@ pub(crate) struct TargetView {
     waits_for: String,
     /// Why its device is away, which budget, which deployment.
     waits_detail: String,
+    /// The outcome that came after it was closed; null when none did.
+    late: Option<LateView>,
+    /// What it waits for while `deferred`; null otherwise.
+    deferral: Option<DeferralView>,
+}
+
+/// An outcome that came late.
+#[derive(Debug, Clone, Serialize)]
+struct LateView {
+    state: String,
+    /// Empty unless failed.
+    reason: String,
+    message: String,
+    exit_code: Option<i32>,
+    output_tail: String,
+    at: Option<Time>,
+}
+
+/// What a pre hook that asked for time said, and when it runs again.
+#[derive(Debug, Clone, Serialize)]
+struct DeferralView {
+    message: String,
+    until: Option<Time>,
+    run: u32,
+}
+
+/// The empty text instead of `unspecified`.
+fn named(text: String) -> String {
+    if text == "unspecified" {
+        String::new()
+    } else {
+        text
+    }
+}
+
+impl From<v1::LateOutcome> for LateView {
+    fn from(wire: v1::LateOutcome) -> Self {
+        Self {
+            state: state_word!(v1::AttemptState, wire.state, "ATTEMPT_STATE_"),
+            reason: named(state_word!(
+                v1::FailureReason,
+                wire.reason,
+                "FAILURE_REASON_"
+            )),
+            at: Time::from_wire(wire.at),
+            message: wire.message,
+            exit_code: wire.exit_code,
+            output_tail: wire.output_tail,
+        }
+    }
+}
+
+impl LateView {
+    /// "then failed late: script_failed (exit code 3)"
+    fn sentence(&self) -> String {
+        let mut text = format!("then {} late", self.state);
+        if !self.reason.is_empty() {
+            text.push_str(&format!(": {}", self.reason));
+        }
+        if let Some(code) = self.exit_code.filter(|code| *code != 0) {
+            text.push_str(&format!(" (exit code {code})"));
+        }
+        text
+    }
 }
 
 impl From<v1::Target> for TargetView {
     fn from(wire: v1::Target) -> Self {
-        let named = |text: String| {
-            if text == "unspecified" {
-                String::new()
-            } else {
-                text
-            }
-        };
         let progress = wire.progress.unwrap_or_default();
         Self {
             state: state_word!(v1::AttemptState, wire.state, "ATTEMPT_STATE_"),
@@ -77,6 +134,12 @@ impl From<v1::Target> for TargetView {
             opens_at: Time::from_wire(wire.opens_at),
             waits_for: named(state_word!(v1::WaitReason, wire.waits_for, "WAIT_REASON_")),
             waits_detail: wire.waits_detail,
+            late: wire.late.map(LateView::from),
+            deferral: wire.deferral.map(|deferral| DeferralView {
+                message: deferral.message,
+                until: Time::from_wire(deferral.until),
+                run: deferral.run,
+            }),
         }
     }
 }
@@ -101,7 +164,7 @@ impl TargetView {
 
     /// Whether the device has begun.
     pub(crate) fn at_work(&self) -> bool {
-        matches!(self.state.as_str(), "accepted" | "running")
+        matches!(self.state.as_str(), "accepted" | "running" | "deferred")
     }
 
     /// Bytes of the bundle that are on the device, while it is fetched.
@@ -179,8 +242,19 @@ impl TargetView {
         } else if self.stop_requested {
             text.push_str(", asked to stop");
         }
-        if self.late_outcome {
-            text.push_str(", with a late outcome");
+        if self.state == "succeeded" && !self.message.is_empty() {
+            text.push_str(&format!(": {}", self.message));
+        }
+        if let Some(deferral) = self.deferral.as_ref().filter(|_| self.state == "deferred")
+            && !deferral.message.is_empty()
+        {
+            text.push_str(&format!(": {}", deferral.message));
+        }
+        match &self.late {
+            Some(late) => text.push_str(&format!(", {}", late.sentence())),
+            // A server of before says no more.
+            None if self.late_outcome => text.push_str(", with a late outcome"),
+            None => {}
         }
         text
     }
@@ -229,6 +303,14 @@ impl View for TargetView {
         let detail = match detail {
             "" => self.waits(now),
             detail => detail.to_owned(),
+        };
+        let until = self.deferral.as_ref().and_then(|deferral| deferral.until);
+        let detail = match until {
+            Some(until) if self.state == "deferred" => {
+                let comma = if detail.is_empty() { "" } else { ", " };
+                format!("{detail}{comma}again {}", ago(Some(until), now))
+            }
+            _ => detail,
         };
         let mut row = vec![
             Field::plain(&self.device),
@@ -303,11 +385,36 @@ mod tests {
             v1::Target {
                 waits_for: v1::WaitReason::Device.into(),
                 waits_detail: "server_gone".into(),
-                ..target("edge-6", v1::AttemptState::Pending)
+                ..target("edge-9", v1::AttemptState::Pending)
             },
             v1::Target {
                 waits_for: v1::WaitReason::Room.into(),
-                ..target("edge-7", v1::AttemptState::Held)
+                ..target("edge-10", v1::AttemptState::Held)
+            },
+            v1::Target {
+                deferral: Some(v1::TargetDeferral {
+                    message: "3 players online".into(),
+                    until: Some(prost_types::Timestamp {
+                        seconds: 130,
+                        nanos: 0,
+                    }),
+                    run: 2,
+                }),
+                ..target("edge-6", v1::AttemptState::Deferred)
+            },
+            v1::Target {
+                late_outcome: true,
+                late: Some(v1::LateOutcome {
+                    state: v1::AttemptState::Failed.into(),
+                    reason: v1::FailureReason::ScriptFailed.into(),
+                    exit_code: Some(4),
+                    ..Default::default()
+                }),
+                ..target("edge-7", v1::AttemptState::Expired)
+            },
+            v1::Target {
+                message: "nothing was moved".into(),
+                ..target("edge-8", v1::AttemptState::Succeeded)
             },
         ]
         .into_iter()
@@ -317,14 +424,17 @@ mod tests {
             .render_list(&targets, Time::at(110))
             .unwrap();
         insta::assert_snapshot!(text, @r"
-        DEVICE  STATE      DETAIL                           CHANGED
-        edge-1  succeeded  -                                10s ago
-        edge-2  running    download, 1.00 MiB of 4.00 MiB   10s ago
-        edge-5  running    going back, stopped              10s ago
-        edge-3  failed     script_failed (exit code 3)      10s ago
-        edge-4  pending    begins in 3m                     10s ago
-        edge-6  pending    its device is away: server gone  10s ago
-        edge-7  held       waits for its turn               10s ago
+        DEVICE   STATE      DETAIL                                         CHANGED
+        edge-1   succeeded  -                                              10s ago
+        edge-2   running    download, 1.00 MiB of 4.00 MiB                 10s ago
+        edge-5   running    going back, stopped                            10s ago
+        edge-3   failed     script_failed (exit code 3)                    10s ago
+        edge-4   pending    begins in 3m                                   10s ago
+        edge-9   pending    its device is away: server gone                10s ago
+        edge-10  held       waits for its turn                             10s ago
+        edge-6   deferred   3 players online, again in 20s                 10s ago
+        edge-7   expired    then failed late: script_failed (exit code 4)  10s ago
+        edge-8   succeeded  nothing was moved                              10s ago
         ");
     }
 

@@ -167,6 +167,9 @@ async fn an_offline_device_gets_its_configuration_when_it_comes_back(database: D
         "--heartbeat",
         "30s",
     ]);
+    let away = ctl.json(&["config", "get", "edge-1"]);
+    assert_eq!(away["state"], "pending", "{away}");
+    assert_eq!(away["settings"]["heartbeat_interval_ms"], "30000", "{away}");
     agent.start_again();
     in_state(&ctl, "edge-1", "applied", 1).await;
     let listed = ctl.json(&["config", "list"]);

@@ -84,6 +84,11 @@ async fn a_release_that_is_switched_by_hand_drifts_until_it_is_switched_back(dat
         "{}",
         listed.stderr
     );
+    assert!(
+        listed.stdout.contains("app:1.0 (not 2.0)"),
+        "{}",
+        listed.stdout
+    );
     let shown = ctl.ok(&["device", "get", "edge-1"]);
     assert!(shown.contains("app runs 1.0 instead of 2.0"), "{shown}");
     switch(&agent, "2.0");

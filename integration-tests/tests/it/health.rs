@@ -1,9 +1,9 @@
 //! Health checks and deferred pre hooks, from the operator's command to the state on the server.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use kernex_integration_tests::{
-    BundleBuilder, Database, TestServer, both_databases, wait::seen, wait_for,
+    BundleBuilder, Ctl, Database, TestServer, both_databases, wait::seen, wait_for,
 };
 use kernex_proto::v1::{AttemptState, CreateDeploymentRequest, FailureReason, Step};
 use serde_json::json;
@@ -12,6 +12,7 @@ both_databases![
     a_release_succeeds_after_it_held_its_health,
     an_agent_killed_during_health_goes_back_and_reports_it,
     a_deferred_pre_hook_is_run_again_and_each_run_runs_once,
+    a_deferred_device_says_what_it_waits_for_and_until_when,
     a_pre_hook_that_defers_forever_ends_with_the_execution_time,
 ];
 
@@ -115,6 +116,52 @@ async fn a_deferred_pre_hook_is_run_again_and_each_run_runs_once(database: Datab
     let target = operator.target(&id).await;
     assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
     assert_eq!(runs(), "1\n2\n3\n");
+}
+
+async fn a_deferred_device_says_what_it_waits_for_and_until_when(database: Database) {
+    const PAUSE: Duration = Duration::from_secs(6);
+    let server = TestServer::start(database).await;
+    let (operator, ctl) = (server.operator(), Ctl::on(&server));
+    let _agent = server.agent("edge-1").await;
+    let lines = server.scratch().join("runs");
+    let pre = format!(
+        "date +%s%3N >> {}; echo 3 players online; test $KERNEX_RUN -ge 2 || exit 75",
+        lines.display()
+    );
+    let archive = BundleBuilder::with_manifest(&json!({
+        "name": "app", "version": "1.0",
+        "hooks": {"pre": pre, "retry_seconds": PAUSE.as_secs()},
+    }));
+    let bundle = operator.push(&archive.gzip().await).await;
+    let id = operator.deploy(&bundle, &["edge-1"]).await;
+    let target = operator.target_in(&id, &[AttemptState::Deferred]).await;
+    let deferral = target.deferral.unwrap();
+    assert_eq!(
+        (deferral.message.as_str(), deferral.run),
+        ("3 players online", 2)
+    );
+    let shown = ctl.ok(&["deployment", "get", &id]);
+    for said in ["deferred", "3 players online, again in"] {
+        assert!(shown.contains(said), "{said}: {shown}");
+    }
+    operator.finished(&id).await;
+    let target = operator.target(&id).await;
+    assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
+    assert_eq!(target.deferral, None);
+    let runs = fs::read_to_string(&lines).unwrap();
+    let runs: Vec<u64> = runs.lines().map(|line| line.parse().unwrap()).collect();
+    let until = deferral.until.unwrap();
+    let until = u64::try_from(until.seconds).unwrap() * 1000;
+    let waited = Duration::from_millis(runs[1].saturating_sub(until));
+    // A look at everybody every five seconds would not do; a busy machine may.
+    assert!(
+        waited < Duration::from_secs(4),
+        "{waited:?} after its moment"
+    );
+    assert!(
+        runs[1] - runs[0] >= 5_900,
+        "not before its moment: {runs:?}"
+    );
 }
 
 async fn a_pre_hook_that_defers_forever_ends_with_the_execution_time(database: Database) {

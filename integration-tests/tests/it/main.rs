@@ -1,6 +1,7 @@
 //! Tests with real processes, in one binary; one module per area.
 
 mod alerts;
+mod archives;
 mod attempt_model;
 mod bundles;
 mod cli;

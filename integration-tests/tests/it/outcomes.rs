@@ -218,6 +218,9 @@ async fn an_outcome_after_the_deadline_is_kept_as_late(database: Database) {
         "a closed attempt stays as it is"
     );
     assert!(target.late_outcome);
+    let late = target.late.unwrap();
+    assert_eq!(late.state(), AttemptState::Succeeded, "{late:?}");
+    assert!(late.at.is_some(), "{late:?}");
     let device = operator.device("edge-1").await;
     assert_eq!(
         device.releases[0].digest, bundle.digest,

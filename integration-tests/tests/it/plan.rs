@@ -17,6 +17,7 @@ fn verdicts(plans: &Value) -> Vec<(String, String)> {
 
 both_databases![
     a_plan_says_what_each_device_would_do_and_changes_nothing,
+    a_plan_knows_what_a_bundle_takes_unpacked,
     a_plan_of_an_unknown_bundle_fails_like_a_deployment,
 ];
 
@@ -98,6 +99,25 @@ async fn a_plan_says_what_each_device_would_do_and_changes_nothing(database: Dat
     .await;
     let _ = ctl.ok(&["deployment", "cancel", &id, "--yes"]);
     operator.finished(&id).await;
+}
+
+async fn a_plan_knows_what_a_bundle_takes_unpacked(database: Database) {
+    let server = TestServer::start(database).await;
+    let (operator, ctl) = (server.operator(), Ctl::on(&server));
+    let _agent = server.agent("edge-1").await;
+    // Packs well, but not like a bomb.
+    let content: Vec<u8> = (0..4096_u32)
+        .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes().repeat(256))
+        .collect();
+    let unpacked = content.len() as u64;
+    let archive = BundleBuilder::script("large", "1.0", "true").file("large", content);
+    let large = operator.push(&archive.gzip().await).await;
+    assert!(large.size_bytes * 4 < unpacked, "a guess would be too low");
+    let plan = ctl.json(&["deploy", "large:1.0", "--device", "edge-1", "--plan"]);
+    let needed = plan[0]["disk_needed_bytes"].as_u64().unwrap();
+    let known = large.size_bytes + unpacked;
+    assert!((known..known + (3 << 20)).contains(&needed), "{plan}");
+    assert_eq!(plan[0]["download_needed"], true, "{plan}");
 }
 
 async fn a_plan_of_an_unknown_bundle_fails_like_a_deployment(database: Database) {

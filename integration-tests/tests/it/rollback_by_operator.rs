@@ -138,6 +138,7 @@ async fn a_rollback_downloads_a_release_that_is_gone(database: Database) {
             fs::remove_dir_all(release).unwrap();
         }
     }
+    fs::remove_dir_all(agent.state.join("bundles/app/archives")).unwrap();
     let back = operator
         .roll_back(&deployed)
         .await

@@ -564,6 +564,13 @@ async fn invalid_rollouts_are_refused_with_the_field(database: Database) {
         ("rollout.phases[1].count", phases(vec![count(5), count(2)])),
         ("rollout.phases[0].size", phases(vec![Phase::default()])),
         (
+            "rollout.approval",
+            Rollout {
+                approval: true,
+                ..Rollout::default()
+            },
+        ),
+        (
             "rollout.budgets[0].max",
             Rollout {
                 budgets: vec![DisruptionBudget {

@@ -25,6 +25,9 @@ both_databases![
     a_canary_is_deployed_watched_paused_promoted_and_retried,
     a_watch_prints_a_json_line_for_each_change,
     phases_come_from_a_file_and_wait_for_approval,
+    a_watch_outside_a_terminal_ends_where_an_operator_has_to_decide,
+    a_rollback_of_canaries_that_all_failed_ends_the_deployment_and_the_watch,
+    a_watch_ends_with_its_reader,
 ];
 
 async fn a_canary_is_deployed_watched_paused_promoted_and_retried(database: Database) {
@@ -187,5 +190,103 @@ async fn phases_come_from_a_file_and_wait_for_approval(database: Database) {
             "{wrong:?}: {}",
             done.stderr
         );
+    }
+}
+
+async fn a_watch_outside_a_terminal_ends_where_an_operator_has_to_decide(database: Database) {
+    let server = TestServer::start(database).await;
+    let (ctl, operator) = (Ctl::on(&server), server.operator());
+    let _agents = [server.agent("edge-1").await, server.agent("edge-2").await];
+    for (version, script) in [("1.0", "true"), ("2.0", "exit 3")] {
+        let _ = operator
+            .push(&BundleBuilder::script("app", version, script).gzip().await)
+            .await;
+    }
+    let canary = ["--to", "*", "--canary", "1", "--watch"];
+    let approved = [&["deploy", "app:1.0", "--approve"][..], &canary].concat();
+    let paused = [&["deploy", "app:2.0"][..], &canary].concat();
+    for (words, why, next) in [
+        (
+            approved,
+            "waits for approval of phase 2",
+            "deployment approve",
+        ),
+        (
+            paused,
+            "is paused: phase 1: 1 of 1 failed",
+            "deployment resume",
+        ),
+    ] {
+        let ended = ctl.run(&words);
+        assert_eq!(ended.code, Some(8), "{words:?}: {}", ended.stderr);
+        for said in [why, next] {
+            assert!(ended.stderr.contains(said), "{said}: {}", ended.stderr);
+        }
+    }
+    // For programs too: the last line shows where it stands.
+    let newest = ctl.json(&["deployment", "list", "--limit", "1"]);
+    let id = newest[0]["id"].as_str().unwrap();
+    let (changes, code) = changes(&ctl, &["deployment", "watch", id]);
+    assert_eq!(code, Some(8), "{changes:?}");
+    assert_eq!(
+        changes.last().unwrap()["deployment"]["state"],
+        "paused",
+        "{changes:?}"
+    );
+}
+
+async fn a_rollback_of_canaries_that_all_failed_ends_the_deployment_and_the_watch(
+    database: Database,
+) {
+    let server = TestServer::start(database).await;
+    let (ctl, operator) = (Ctl::on(&server), server.operator());
+    let mut agents = Vec::new();
+    for name in ["edge-1", "edge-2", "edge-3"] {
+        agents.push(server.agent(name).await);
+    }
+    let _ = operator
+        .push(&BundleBuilder::script("app", "1.0", "exit 3").gzip().await)
+        .await;
+    let ended = ctl.run(&[
+        "deploy",
+        "app:1.0",
+        "--to",
+        "*",
+        "--canary",
+        "2",
+        "--max-failures",
+        "1",
+        "--on-failure",
+        "rollback",
+        "--watch",
+    ]);
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    let why = "phase 1: 2 of 2 failed, more than the 1 allowed; no device could go back: \
+               edge-1, edge-2, edge-3: never ran the bundle successfully";
+    assert!(ended.stderr.contains(why), "{}", ended.stderr);
+    let newest = ctl.json(&["deployment", "list", "--limit", "1"]);
+    let shown = &newest[0];
+    assert_eq!(shown["result"], "failed", "{shown}");
+    assert_eq!(shown["ended_reason"], why, "{shown}");
+    assert_eq!(shown["paused_reason"], "", "{shown}");
+    assert_eq!(shown["counts"]["cancelled"], 1, "nobody asked it: {shown}");
+}
+
+async fn a_watch_ends_with_its_reader(database: Database) {
+    let server = TestServer::start(database).await;
+    let (ctl, operator) = (Ctl::on(&server), server.operator());
+    server.raw_device("edge-1").await;
+    let bundle = operator
+        .push(&BundleBuilder::script("app", "1.0", "true").gzip().await)
+        .await;
+    let id = operator.deploy(&bundle, &["edge-1"]).await;
+    for (words, code) in [
+        (&["deployment", "watch", id.as_str()][..], 130),
+        (&["deployment", "watch", id.as_str(), "-o", "json"], 130),
+        (&["event", "watch"], 0),
+        (&["device", "list", "--watch"], 0),
+    ] {
+        let ended = ctl.unread(words).await;
+        assert_eq!(ended, Some(code), "{words:?}");
     }
 }

@@ -296,6 +296,10 @@ async fn invalid_schedules_are_refused_with_the_field(database: Database) {
         (&["--deadline", "2020-02-03T00:00:00Z"], "passed already"),
         (&["--spread", "2d"], "at most a day"),
         (&["--at", "tomorrow"], "not a time"),
+        (&["--at", "2020-01-01T00:00:00Z"], "has passed already"),
+        (&["--approve"], "begins at once"),
+        (&["--soak", "1m"], "begins at once"),
+        (&["--success", "95%"], "begins at once"),
         (&["--at", "2027-02-03 04:05"], "names no time zone"),
         (&["--dynamic"], "--to"),
     ] {

@@ -84,6 +84,7 @@ async fn planned(server: &mut FakeServer, deploy: &Deploy, unpacked_bytes: u64) 
         plan_id: "plan".into(),
         manifest_json: json!({"name": "app", "version": "1.0"}).to_string(),
         unpacked_bytes,
+        entries: 0,
     };
     server.command(Some(command::Action::Plan(plan))).await;
     let is_planned = |message| match message {

@@ -250,6 +250,8 @@ mod tests {
                 size: 1,
                 format: kernex_proto::v1::BundleFormat::TarGz,
                 manifest_json: "{}".into(),
+                unpacked_bytes: 0,
+                entries: 0,
                 signatures: Vec::new(),
             };
             let inserted = store.insert_bundle(&caller, bundle).await;

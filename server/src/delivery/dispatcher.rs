@@ -16,6 +16,7 @@ use tracing::Span;
 use crate::{
     crash::Act,
     delivery::{
+        moments::Moments,
         registry::{Pushed, Registry},
         wake_ups::WakeUps,
     },
@@ -50,6 +51,7 @@ pub async fn run(
     let mut next_reconciled = Instant::now();
     // Until when wake-ups gather.
     let mut gather_until = Instant::now();
+    let mut moments = Moments::default();
     loop {
         let everybody = tokio::select! {
             () = stop.cancelled() => return,
@@ -64,11 +66,16 @@ pub async fn run(
                 }
                 continue;
             }
+            () = tokio::time::sleep_until(moments.first().unwrap_or(next_full)), if moments.first().is_some() => {
+                wake_ups.wake_devices(moments.take_due(Instant::now()));
+                continue;
+            }
             () = tokio::time::sleep_until(next_full) => true,
         };
-        let pusher = Pusher {
+        let mut pusher = Pusher {
             store: &store,
             registry: &registry,
+            moments: &mut moments,
         };
         let mut pending = wake_ups.take_pending();
         let looks = pending.commands.len();
@@ -159,23 +166,26 @@ async fn configure(
 struct Pusher<'a> {
     store: &'a Store,
     registry: &'a Registry,
+    moments: &'a mut Moments,
 }
 
 impl Pusher<'_> {
     /// A pass over all devices that are here and have an open attempt.
-    async fn pass_over_everybody(&self) -> Result<usize, StoreError> {
+    async fn pass_over_everybody(&mut self) -> Result<usize, StoreError> {
         let waiting = self.store.devices_with_attempts().await?;
         self.pass(self.registry.online_of(&waiting)).await
     }
 
     /// One pass: asks what is due for these sessions and pushes what was not pushed in them yet.
     /// Returns how many commands it pushed.
-    async fn pass(&self, sessions: Vec<(DeviceId, u64)>) -> Result<usize, StoreError> {
+    async fn pass(&mut self, sessions: Vec<(DeviceId, u64)>) -> Result<usize, StoreError> {
         if sessions.is_empty() {
             return Ok(0);
         }
-        let due = self.store.due_commands(&sessions).await?;
-        self.push(due, &sessions).await
+        let due = self.store.due(&sessions).await?;
+        let looked_at = sessions.iter().map(|(device, _)| *device);
+        self.moments.replace(looked_at, due.soon, Instant::now());
+        self.push(due.commands, &sessions).await
     }
 
     /// Pushes what was just committed.

@@ -45,8 +45,10 @@ named_enum! {
         Succeeded = "succeeded",
         /// Some target failed or expired.
         Failed = "failed",
-        /// It was cancelled, or newer deployments superseded the rest of it.
+        /// It was cancelled.
         Cancelled = "cancelled",
+        /// Newer deployments of the same bundle name replaced what was left of it.
+        Superseded = "superseded",
     }
 }
 
@@ -127,6 +129,8 @@ impl Counts {
             DeploymentResult::Cancelled
         } else if self.failed + self.expired + self.penalised > 0 {
             DeploymentResult::Failed
+        } else if self.superseded > 0 {
+            DeploymentResult::Superseded
         } else {
             DeploymentResult::Cancelled
         })

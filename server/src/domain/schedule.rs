@@ -122,17 +122,32 @@ impl Schedule {
         }
     }
 
-    /// Whether a target that was released at `released` may begin now. Without a time that can be
-    /// trusted it may only if nothing delays it.
+    /// How long a target that was released at `released` has to wait until it may begin, when that
+    /// is at most `soon`; none for later, and for never. Zero when it may begin now. Without a time
+    /// that can be trusted it may begin only if nothing delays it.
     #[must_use]
-    pub fn is_due(&self, released: Timestamp, share: Share, now: Option<Timestamp>) -> bool {
-        let Some(now) = now else {
-            return self.is_at_once();
+    pub fn begins_within(
+        &self,
+        soon: Duration,
+        released: Timestamp,
+        share: Share,
+        time: Option<Timestamp>,
+    ) -> Option<Duration> {
+        let Some(now) = time else {
+            return self.is_at_once().then_some(Duration::ZERO);
         };
-        match self.gate(now) {
-            Gate::Open { since, until } => now >= self.moment(since, until, released, share),
-            Gate::Closed { .. } => false,
-        }
+        let opened = match self.gate(now) {
+            // Looking for openings takes long.
+            Gate::Closed { until } => self.gate(until.filter(|until| *until <= now.plus(soon))?),
+            open @ Gate::Open { .. } => open,
+        };
+        let Gate::Open { since, until } = opened else {
+            return None;
+        };
+        let moment = self.moment(since, until, released, share);
+        // 0 when it has passed.
+        let wait = moment.since(now);
+        (wait <= soon).then_some(wait)
     }
 
     /// When a target that was released at `released` may begin, as far as is known now; `None` is

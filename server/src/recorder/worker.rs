@@ -133,7 +133,7 @@ impl Worker {
             }
         }
         let dispositions = self.apply(rows, stop).await;
-        let mut moved = HashSet::new();
+        let (mut moved, mut deferred) = (HashSet::new(), HashSet::new());
         for (report, disposition) in batch.drain(..).zip(dispositions) {
             let device = report.session.device;
             let Some(disposition) = disposition else {
@@ -158,6 +158,9 @@ impl Worker {
                 self.registry.attempt_closed(device, report.attempt);
                 moved.insert(device);
             }
+            if matches!(report.event, ReportEvent::Deferred(_)) {
+                deferred.insert(device);
+            }
             // The agent keeps only reports with a number, so only those are acknowledged.
             if report.seq != 0 {
                 let ack = v1::Ack {
@@ -174,6 +177,8 @@ impl Worker {
         if !moved.is_empty() {
             self.wake_ups.wake_rollouts();
         }
+        // Its next run is due at a moment that nobody knows of yet.
+        self.wake_ups.wake_devices(deferred);
         self.wake_ups.wake_devices(moved);
     }
 

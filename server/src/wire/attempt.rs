@@ -10,7 +10,8 @@ use crate::domain::attempt::{
 };
 
 same_words!(State, v1::AttemptState:
-    Held, Pending, Sent, Accepted, Running, Succeeded, Failed, Cancelled, Expired, Superseded);
+    Held, Pending, Sent, Accepted, Running, Succeeded, Failed, Cancelled, Expired, Superseded
+    and Deferred of Running);
 
 same_words!(FailureReason, v1::FailureReason:
     Download, DigestMismatch, UnsafeArchive, ManifestMissing, ManifestInvalid, Requirements,

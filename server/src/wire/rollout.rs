@@ -13,7 +13,7 @@ use crate::domain::{
 
 same_words!(DeploymentState, v1::DeploymentState:
     Scheduled, Active, Paused, AwaitingApproval, Stopping, Finished);
-same_words!(DeploymentResult, v1::DeploymentResult: Succeeded, Failed, Cancelled);
+same_words!(DeploymentResult, v1::DeploymentResult: Succeeded, Failed, Cancelled, Superseded);
 same_words!(OnFailure, v1::OnFailure: Pause, Rollback);
 same_words!(HaltStanding, v1::HaltStanding:
     NotAnswered, Offline, NeverBegun, Stopped, GoingBack, Ended);

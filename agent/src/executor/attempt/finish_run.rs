@@ -22,6 +22,7 @@ impl Attempt<'_> {
                 let change = self.activated(&prepared).await;
                 let mut outcome = v1::Outcome {
                     state: AttemptState::Succeeded.into(),
+                    message: prepared.was_here_text().to_owned(),
                     exit_code: self.exit_code,
                     ..v1::Outcome::default()
                 };

@@ -51,6 +51,7 @@ impl RollbackPaths {
             digest: metadata.digest,
             manifest,
             is_copy: true,
+            was_here: true,
         }
     }
 }

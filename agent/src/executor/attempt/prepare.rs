@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Attempt, Prepared};
 use crate::{
-    bundle::{BundleDir, ReleaseMetadata, activate, fetch::Fetch, folder_name, unpack},
+    bundle::{BundleDir, ReleaseMetadata, activate, archives, fetch::Fetch, folder_name, unpack},
     clock, durable,
     executor::{
         outcome::StepError,
@@ -28,7 +28,8 @@ use crate::{
 const PROGRESS_PAUSE: Duration = Duration::from_millis(250);
 
 impl Attempt<'_> {
-    /// Downloads, verifies and unpacks the bundle, or uses the copy on the device.
+    /// Verifies and unpacks the bundle, from the archive that is kept or after a download; or uses
+    /// the copy on the device.
     pub(super) async fn prepare(
         &self,
         archive: &Path,
@@ -87,6 +88,76 @@ impl Attempt<'_> {
             return Ok(Prepared { previous, ..copy });
         }
 
+        let was_here = self.lend(halt, &bundle_dir, digest, archive).await?;
+        if !was_here {
+            self.download(halt, digest, archive).await?;
+        }
+        self.report(Step::Unpack, 0);
+        let place = unpack::Place {
+            bundle_dir: &bundle_dir,
+            folder: &folder,
+            aside,
+            halt,
+        };
+        let unpacked = async { Ok(unpack::unpack(archive, &place, &metadata).await?) };
+        let manifest = observed(step_span!("unpack"), unpacked).await?;
+        self.keep(&bundle_dir, digest, archive).await;
+        Ok(Prepared {
+            bundle_dir,
+            folder,
+            previous,
+            manifest,
+            version: metadata.version,
+            digest: metadata.digest,
+            is_copy: false,
+            was_here,
+        })
+    }
+
+    /// Takes the archive that is kept on the device, if there is one and it is whole.
+    async fn lend(
+        &self,
+        halt: &CancellationToken,
+        bundle_dir: &BundleDir,
+        digest: Digest,
+        archive: &Path,
+    ) -> Result<bool, StepError> {
+        if archives::kept_bytes(bundle_dir, &self.deploy.digest).is_none() {
+            return Ok(false);
+        }
+        self.report(Step::Verify, 0);
+        let lent = async {
+            archives::lend(bundle_dir, digest, archive, halt)
+                .await
+                .map_err(|err| StepError::internal("cannot use the archive on the device", &err))
+        };
+        let lent = observed(step_span!("verify"), lent).await?;
+        if lent {
+            tracing::info!(%digest, "using the archive on the device");
+        }
+        Ok(lent)
+    }
+
+    /// Keeps the archive for the next time. An attempt does not fail because that fails.
+    async fn keep(&self, bundle_dir: &BundleDir, digest: Digest, archive: &Path) {
+        let (bundle_dir, archive) = (bundle_dir.clone(), archive.to_owned());
+        let remover = self.executor.shared.remover.clone();
+        let setting = self.executor.config.max_archive_space;
+        let kept = tokio::task::spawn_blocking(move || {
+            let limit = archives::limit(&remover, setting);
+            archives::keep(&bundle_dir, digest, &archive, limit)
+        });
+        if let Ok(Err(error)) = kept.await {
+            tracing::warn!(%error, "cannot keep the archive; it would be downloaded again");
+        }
+    }
+
+    async fn download(
+        &self,
+        halt: &CancellationToken,
+        digest: Digest,
+        archive: &Path,
+    ) -> Result<(), StepError> {
         self.report(Step::Download, 0);
         let last = Mutex::new(Instant::now());
         let progress = |done| {
@@ -100,7 +171,7 @@ impl Attempt<'_> {
             digest,
             size: self.deploy.size_bytes,
             path: archive,
-            remover,
+            remover: &self.executor.shared.remover,
             link: self.executor.shared.link.subscribe(),
             limit: self.executor.config.max_download_rate,
             progress: &progress,
@@ -111,26 +182,7 @@ impl Attempt<'_> {
             fetched.ok_or(StepError::Stopped)??;
             Ok(())
         };
-        observed(step_span!("download", bytes), fetched).await?;
-
-        self.report(Step::Unpack, 0);
-        let place = unpack::Place {
-            bundle_dir: &bundle_dir,
-            folder: &folder,
-            aside,
-            halt,
-        };
-        let unpacked = async { Ok(unpack::unpack(archive, &place, &metadata).await?) };
-        let manifest = observed(step_span!("unpack"), unpacked).await?;
-        Ok(Prepared {
-            bundle_dir,
-            folder,
-            previous,
-            manifest,
-            version: metadata.version,
-            digest: metadata.digest,
-            is_copy: false,
-        })
+        observed(step_span!("download", bytes), fetched).await
     }
 
     /// The release that need not be fetched: the attempt's own from an earlier run, or the one that
@@ -153,6 +205,8 @@ impl Attempt<'_> {
         Some(Prepared {
             bundle_dir: bundle_dir.clone(),
             is_copy: folder != own,
+            // Its own may have been downloaded by an earlier run.
+            was_here: folder != own,
             folder,
             previous: None,
             manifest,

@@ -104,6 +104,7 @@ pub(super) fn rollout(args: RolloutArgs) -> Result<Option<v1::Rollout>, Failure>
         (None, None) => Written::default(),
     };
     if written.phases.is_empty() {
+        refuse_what_needs_phases(&args, &written)?;
         written.phases.push(sized(Amount::Percent(100.0)));
     }
     let mut budgets = written.budgets;
@@ -128,6 +129,24 @@ pub(super) fn rollout(args: RolloutArgs) -> Result<Option<v1::Rollout>, Failure>
         }
         .into(),
     }))
+}
+
+/// Without phases every device begins at once, and these would mean nothing.
+fn refuse_what_needs_phases(args: &RolloutArgs, written: &Written) -> Result<(), Failure> {
+    let needing = [
+        ("--approve", args.approve || written.approve),
+        ("--soak", args.soak.is_some()),
+        ("--success", args.success.is_some()),
+    ];
+    match needing.into_iter().find(|(_, said)| *said) {
+        None => Ok(()),
+        Some((flag, _)) => Err(Failure::usage(
+            format!(
+                "`{flag}` is about what comes after a phase, and without phases every device begins at once"
+            ),
+            "Name phases as well: `--canary 1`, or `--phases 1,10%,100%`.",
+        )),
+    }
 }
 
 fn of_contract(phase: WrittenPhase, args: &RolloutArgs) -> v1::Phase {
@@ -190,6 +209,42 @@ mod tests {
         );
         assert_eq!((phase.soak_seconds, phase.success_percent), (60, None));
         assert_eq!(rollout.budgets[0].label, "rack");
+    }
+
+    #[test]
+    fn what_needs_phases_is_refused_without_them() {
+        let minute = Some(Duration::from_secs(60));
+        let alone = [
+            RolloutArgs {
+                approve: true,
+                ..RolloutArgs::default()
+            },
+            RolloutArgs {
+                soak: minute,
+                max_in_flight: Some(5),
+                ..RolloutArgs::default()
+            },
+            RolloutArgs {
+                success: Some(95.0),
+                ..RolloutArgs::default()
+            },
+        ];
+        for asked in alone {
+            let refused = rollout(asked.clone()).unwrap_err();
+            assert_eq!(refused.exit, Exit::Usage, "{asked:?}");
+            let phased = RolloutArgs {
+                canary: Some(1),
+                ..asked
+            };
+            assert!(rollout(phased).unwrap().is_some());
+        }
+        // These mean something for everybody at once, too.
+        let together = RolloutArgs {
+            max_failures: Some(Amount::Count(3)),
+            on_failure: Some(OnFailure::Rollback),
+            ..RolloutArgs::default()
+        };
+        assert!(rollout(together).unwrap().is_some());
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! `deployment watch`: follows a deployment until it is finished, over lost connections and
 //! restarts of the server.
+//!
+//! A wait that only an operator can end is said on a terminal, where one may sit, and is an end
+//! with an exit code of its own elsewhere: a pipeline must not hang on it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
 use kernex_proto::v1;
+use tokio::time::timeout;
 use tonic::Status;
 
 use super::resolve::resolve;
@@ -16,11 +20,16 @@ use crate::{
         Printer,
         deployment::DeploymentView,
         listing::counted,
-        print_note, printable_lines,
+        print_note, printable, printable_lines,
         progress::Watching,
+        reader,
         target::{TargetView, failures},
     },
 };
+
+/// How long a deployment has to wait for an operator before the watch ends: what was under way may
+/// still be on its way to be told.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Follows a deployment that was created before.
 pub(super) async fn run(
@@ -82,10 +91,20 @@ async fn follow_until(
     let result = tokio::select! {
         result = follow_to_end(client, id, &mut watching) => result,
         () = wait => Err(Failure::new(Exit::TimedOut, format!("the deployment {id} is not finished yet"), resume)),
+        () = reader::gone() => Err(unread(id)),
         _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "no longer watching", resume)),
     };
     watching.finish();
     result
+}
+
+/// Nobody reads what is printed.
+fn unread(id: &str) -> Failure {
+    Failure::new(
+        Exit::Interrupted,
+        "no longer watching: nobody reads the output",
+        format!("The deployment continues. Watch it with `kernexctl deployment watch {id}`."),
+    )
 }
 
 async fn follow_to_end(
@@ -93,59 +112,147 @@ async fn follow_to_end(
     id: &str,
     watching: &mut Watching,
 ) -> Result<Finished, Failure> {
-    let mut targets = BTreeMap::new();
-    let mut reconnect = ReconnectPolicy::new();
+    let mut follow = Follow {
+        client,
+        id,
+        has_operator: std::io::stdout().is_terminal(),
+        targets: BTreeMap::new(),
+        asked: String::new(),
+        reconnect: ReconnectPolicy::new(),
+    };
     loop {
-        let ended = match follow_stream(client, id, &mut targets, watching, &mut reconnect).await {
+        let ended = match follow.stream(watching).await? {
             Ok(Some(deployment)) => {
                 return Ok(Finished {
                     deployment,
-                    targets: by_device(targets),
+                    targets: by_device(follow.targets),
                 });
             }
             // The server ended the stream early, for example because it stops.
             Ok(None) => None,
             Err(status) => Some(status),
         };
-        reconnect
-            .wait(ended, |text| watching.print_note(text))
-            .await?;
+        let wait = follow
+            .reconnect
+            .wait(ended, |text| watching.print_note(text));
+        wait.await?;
     }
 }
 
-/// Follows one stream; `None` when it ended before the deployment did.
-async fn follow_stream(
-    client: &Client,
-    id: &str,
-    targets: &mut BTreeMap<String, v1::Target>,
-    watching: &mut Watching,
-    reconnect: &mut ReconnectPolicy,
-) -> Result<Option<v1::Deployment>, Status> {
-    let request = v1::WatchDeploymentRequest {
-        deployment_id: id.to_owned(),
-    };
-    let mut changes = client
-        .deployments()
-        .watch_deployment(request)
-        .await?
-        .into_inner();
-    while let Some(change) = changes.message().await? {
-        reconnect.note_message();
-        for target in change.targets {
-            // After a reconnect the server sends all targets again.
-            if targets.get(&target.id) != Some(&target) {
-                watching.target(&TargetView::from(target.clone()));
-                targets.insert(target.id.clone(), target);
+/// One watch over all its streams.
+struct Follow<'a> {
+    client: &'a Client,
+    id: &'a str,
+    /// Somebody may sit at the terminal and decide.
+    has_operator: bool,
+    targets: BTreeMap<String, v1::Target>,
+    /// What the operator was asked last.
+    asked: String,
+    reconnect: ReconnectPolicy,
+}
+
+impl Follow<'_> {
+    /// Follows one stream; `None` when it ended before the deployment did.
+    async fn stream(
+        &mut self,
+        watching: &mut Watching,
+    ) -> Result<Result<Option<v1::Deployment>, Status>, Failure> {
+        let request = v1::WatchDeploymentRequest {
+            deployment_id: self.id.to_owned(),
+        };
+        let mut changes = match self.client.deployments().watch_deployment(request).await {
+            Ok(changes) => changes.into_inner(),
+            Err(status) => return Ok(Err(status)),
+        };
+        // Set while it waits for an operator and nobody is here.
+        let mut undecided: Option<Failure> = None;
+        loop {
+            let next = match undecided.take() {
+                None => changes.message().await,
+                Some(failure) => match timeout(SETTLED, changes.message()).await {
+                    Ok(next) => next,
+                    Err(_) => return Err(failure),
+                },
+            };
+            let change = match next {
+                Ok(Some(change)) => change,
+                Ok(None) => return Ok(Ok(None)),
+                Err(status) => return Ok(Err(status)),
+            };
+            self.reconnect.note_message();
+            for target in change.targets {
+                // After a reconnect the server sends all targets again.
+                if self.targets.get(&target.id) != Some(&target) {
+                    if !watching.target(&TargetView::from(target.clone()))? {
+                        return Err(unread(self.id));
+                    }
+                    self.targets.insert(target.id.clone(), target);
+                }
             }
-        }
-        if let Some(deployment) = change.deployment {
-            watching.deployment(&DeploymentView::from(deployment.clone()));
+            let Some(deployment) = change.deployment else {
+                continue;
+            };
+            if !watching.deployment(&DeploymentView::from(deployment.clone()))? {
+                return Err(unread(self.id));
+            }
             if deployment.state() == v1::DeploymentState::Finished {
-                return Ok(Some(deployment));
+                return Ok(Ok(Some(deployment)));
             }
+            undecided = self.ask(&deployment, watching);
         }
     }
-    Ok(None)
+
+    /// Says on a terminal that an operator has to decide, once for each wait; elsewhere gives the
+    /// failure that the watch ends with.
+    fn ask(&mut self, deployment: &v1::Deployment, watching: &Watching) -> Option<Failure> {
+        let Some(failure) = waits_for_operator(deployment) else {
+            self.asked.clear();
+            return None;
+        };
+        if !self.has_operator {
+            return Some(failure);
+        }
+        if failure.message != self.asked {
+            watching.print_note(&failure.to_string());
+            self.asked = failure.message;
+        }
+        None
+    }
+}
+
+/// What to say when nothing more happens until an operator decides. What devices have begun goes on
+/// without one, and may finish the deployment.
+fn waits_for_operator(deployment: &v1::Deployment) -> Option<Failure> {
+    let counts = deployment.counts.unwrap_or_default();
+    if counts.in_progress > 0 {
+        return None;
+    }
+    let id = &deployment.id;
+    let (why, next) = match deployment.state() {
+        v1::DeploymentState::Paused => (
+            format!("is paused: {}", printable(&deployment.paused_reason)),
+            format!(
+                "Go on with `kernexctl deployment resume {id}`, try again what failed with `deployment retry {id}`, \
+                 or end it with `deployment rollback {id}` or `deployment cancel {id}`."
+            ),
+        ),
+        v1::DeploymentState::AwaitingApproval => (
+            format!("waits for approval of phase {}", deployment.phase + 1),
+            format!(
+                "Open it with `kernexctl deployment approve {id}`, or end the deployment with `deployment cancel {id}`."
+            ),
+        ),
+        _ => return None,
+    };
+    Some(Failure::new(
+        Exit::NeedsOperator,
+        format!(
+            "the deployment of {} {why}; {}",
+            deployment.bundle,
+            DeploymentView::from(deployment.clone()).sentence()
+        ),
+        next,
+    ))
 }
 
 fn by_device(targets: BTreeMap<String, v1::Target>) -> Vec<TargetView> {
@@ -168,6 +275,16 @@ impl Finished {
             }
         }
         let id = &self.deployment.id;
+        let mut why = String::new();
+        if !self.deployment.ended_reason.is_empty() {
+            why.push_str(&format!("; {}", printable(&self.deployment.ended_reason)));
+        }
+        if !self.deployment.rolled_back_by.is_empty() {
+            why.push_str(&format!(
+                "; taken back by {}",
+                self.deployment.rolled_back_by
+            ));
+        }
         let (word, next) = match self.deployment.result() {
             v1::DeploymentResult::Succeeded => {
                 if printer.for_people() {
@@ -182,6 +299,10 @@ impl Finished {
                 "was cancelled",
                 format!("See `kernexctl deployment get {id} -o wide`."),
             ),
+            v1::DeploymentResult::Superseded => (
+                "was superseded",
+                "A newer deployment took its place; see `kernexctl deployment list`.".to_owned(),
+            ),
             v1::DeploymentResult::Failed | v1::DeploymentResult::Unspecified => (
                 "failed",
                 format!(
@@ -192,7 +313,7 @@ impl Finished {
         Err(Failure::new(
             Exit::DeploymentFailed,
             format!(
-                "the deployment of {} {word}: {sentence}",
+                "the deployment of {} {word}: {sentence}{why}",
                 self.deployment.bundle
             ),
             next,
@@ -232,6 +353,46 @@ pub(crate) fn print_output(targets: &[TargetView]) {
         print_note(&format!("--- {}: {message}", target.device()));
         for line in lines.iter().skip(lines.len().saturating_sub(LINES)) {
             print_note(&format!("    {line}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_wait_that_an_operator_has_to_end_ends_a_watch() {
+        use v1::DeploymentState as S;
+        let deployment = |state: S, in_progress| v1::Deployment {
+            id: "d1".into(),
+            bundle: "app:1".into(),
+            state: state.into(),
+            phase: 1,
+            paused_reason: "phase 1: 1 of 1 failed".into(),
+            counts: Some(v1::TargetCounts {
+                total: 3,
+                in_progress,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        for state in [S::Scheduled, S::Active, S::Stopping, S::Finished] {
+            assert_eq!(waits_for_operator(&deployment(state, 0)), None, "{state:?}");
+        }
+        for (state, why, next) in [
+            (S::Paused, "1 of 1 failed", "kernexctl deployment resume d1"),
+            (
+                S::AwaitingApproval,
+                "approval of phase 2",
+                "kernexctl deployment approve d1",
+            ),
+        ] {
+            assert_eq!(waits_for_operator(&deployment(state, 1)), None, "{state:?}");
+            let failure = waits_for_operator(&deployment(state, 0)).unwrap();
+            assert_eq!(failure.exit.code(), 8);
+            assert!(failure.message.contains(why), "{failure}");
+            assert!(failure.next.contains(next), "{failure}");
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     output::{
         Printer,
         device::{DeviceChange, DeviceView, fleet},
-        print_note,
+        print_note, reader,
     },
 };
 
@@ -34,7 +34,11 @@ pub(super) async fn run(
     };
     let mut reconnect = ReconnectPolicy::new();
     loop {
-        let ended = match watch.follow(&mut reconnect).await? {
+        let followed = tokio::select! {
+            followed = watch.follow(&mut reconnect) => followed?,
+            () = reader::gone() => return Ok(()),
+        };
+        let ended = match followed {
             Ok(true) => None,
             Ok(false) => return Ok(()),
             Err(status) => Some(status),

@@ -31,13 +31,37 @@ impl From<v1::Drift> for DriftView {
     }
 }
 
+/// A version, or what stands for it.
+fn word(version: &str, digest: &str) -> Option<String> {
+    match (version.is_empty(), digest.is_empty()) {
+        (false, _) => Some(version.to_owned()),
+        (true, false) => Some(digest.get(..12).unwrap_or(digest).to_owned()),
+        (true, true) => None,
+    }
+}
+
 impl DriftView {
+    /// The bundle name it is about.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// "app:1.0 (not 2.0)", "app:none (not 2.0)", or "app:1.0 (not expected)".
+    pub(super) fn runs(&self) -> String {
+        let actual = word(&self.actual_version, &self.actual_digest);
+        let expected = word(&self.expected_version, &self.expected_digest);
+        format!(
+            "{}:{} (not {})",
+            self.name,
+            actual.as_deref().unwrap_or("none"),
+            expected.as_deref().unwrap_or("expected")
+        )
+    }
+
     /// "app runs 2.0 instead of 1.0, since 5m ago"
     pub(super) fn sentence(&self, now: Time) -> String {
-        let word = |version: &str, digest: &str| match (version.is_empty(), digest.is_empty()) {
-            (false, _) => version.to_owned(),
-            (true, false) => digest.get(..12).unwrap_or(digest).to_owned(),
-            (true, true) => "nothing known".to_owned(),
+        let word = |version: &str, digest: &str| {
+            word(version, digest).unwrap_or_else(|| "nothing known".to_owned())
         };
         format!(
             "{} runs {} instead of {}, since {}",

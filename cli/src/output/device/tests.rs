@@ -50,6 +50,34 @@ fn a_table_has_no_lines_and_no_trailing_spaces() {
 }
 
 #[test]
+fn a_device_that_drifts_shows_what_it_runs() {
+    let drift = |name: &str, actual: &str, expected: &str| {
+        DriftView::from(v1::Drift {
+            name: name.into(),
+            actual_version: actual.into(),
+            expected_version: expected.into(),
+            ..Default::default()
+        })
+    };
+    let mut drifted = DeviceView {
+        drifts: vec![drift("hello", "0.9", "1.0"), drift("extra", "7", "")],
+        ..device()
+    };
+    assert_eq!(
+        drifted.runs(),
+        "hello:0.9 (not 1.0), extra:7 (not expected)"
+    );
+    let titles = |device: &DeviceView| -> Vec<&'static str> {
+        let lines = device.details(false, Time::at(0)).into_iter();
+        lines.map(|(title, _)| title).collect()
+    };
+    assert!(titles(&drifted).contains(&"Expected") && !titles(&drifted).contains(&"Runs"));
+    drifted.drifts = vec![drift("hello", "", "1.0")];
+    assert_eq!(drifted.runs(), "hello:none (not 1.0)");
+    assert!(titles(&device()).contains(&"Runs"));
+}
+
+#[test]
 fn json_has_stable_names_and_rfc_3339_times() {
     let text = Printer::plain(Format::Json)
         .render_list(&[device()], Time::at(0))

@@ -730,7 +730,7 @@ async fn a_push_that_crossed_a_cancel_is_called_back(database: Database) {
         Disposition::Late
     );
     let (_, target) = fixture.target(&deployment, &device).await;
-    assert!(target.state == State::Cancelled && !target.late_outcome);
+    assert!(target.state == State::Cancelled && !target.late.is_some());
     assert_eq!(fixture.due(&device, epoch).await[0].0, "deploy app:1");
 }
 
@@ -779,7 +779,7 @@ async fn a_deadline_closes_an_attempt_and_its_late_outcome_changes_no_state(data
         Disposition::Duplicate
     );
     let (_, target) = fixture.target(&deployment, &one).await;
-    assert!(target.state == State::Expired && target.late_outcome && !target.stop_requested);
+    assert!(target.state == State::Expired && target.late.is_some() && !target.stop_requested);
     assert_eq!(
         fixture.due(&one, epoch).await[0].1,
         fixture.target(&next, &one).await.0

@@ -15,6 +15,8 @@ fn new(name: &str, version: &str, bytes: &[u8]) -> NewBundle {
         size: bytes.len() as u64,
         format: v1::BundleFormat::TarZst,
         manifest_json: r#"{"version":"1"}"#.into(),
+        unpacked_bytes: 1000,
+        entries: 3,
         signatures: Vec::new(),
     }
 }

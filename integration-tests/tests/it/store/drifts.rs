@@ -2,9 +2,9 @@
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{ids::Digest, v1};
-use kernex_server::store::{HeartbeatRow, ReportEvent};
+use kernex_server::store::{HeartbeatRow, ReportEvent, StoreError};
 
-use super::fixture::{Device, Fixture, MINUTE, succeeded};
+use super::fixture::{Device, Fixture, MINUTE, caller, succeeded};
 
 fn beat(device: &Device, epoch: u64, runs: Option<&[(&str, &str)]>) -> HeartbeatRow {
     let releases = |runs: &[(&str, &str)]| {
@@ -43,6 +43,7 @@ both_databases![
     a_heartbeat_that_arrives_before_its_outcome_is_no_drift,
     drift_is_dated_by_its_first_heartbeat_and_makes_one_event,
     an_outcome_settles_drift_and_a_waiting_deployment_does_not,
+    a_bundle_that_a_device_runs_is_kept_whatever_its_outcome_said,
 ];
 
 async fn a_heartbeat_that_arrives_before_its_outcome_is_no_drift(database: Database) {
@@ -164,4 +165,30 @@ async fn an_outcome_settles_drift_and_a_waiting_deployment_does_not(database: Da
     fixture.report(&device, attempt, succeeded("2", b"2")).await;
     assert!(drifts(&fixture).await.is_empty());
     assert_eq!(told(&fixture).await, ["device.drifted", "device.settled"]);
+}
+
+async fn a_bundle_that_a_device_runs_is_kept_whatever_its_outcome_said(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    for version in ["1", "7"] {
+        fixture.bundle("app", version).await;
+    }
+    let epoch = fixture.session(&device, 0, &[]).await.epoch;
+    let deployment = fixture.deploy("app:1", &[&device]).await;
+    let (attempt, _) = fixture.target(&deployment, &device).await;
+    fixture.report(&device, attempt, succeeded("1", b"1")).await;
+    let runs = [beat(&device, epoch, Some(&[("app", "7")]))];
+    fixture.store.record_heartbeats(&runs).await.unwrap();
+    let delete = async || {
+        let caller = caller("DeleteBundle");
+        fixture.store.delete_bundle(&caller, "app:7").await
+    };
+    let refused = delete().await.unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::InUse { why, .. } if why.contains("was to run something else")),
+        "{refused:?}"
+    );
+    let back = [beat(&device, epoch, Some(&[("app", "1")]))];
+    fixture.store.record_heartbeats(&back).await.unwrap();
+    delete().await.unwrap();
 }

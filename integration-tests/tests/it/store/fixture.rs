@@ -266,6 +266,8 @@ impl Fixture {
             size: 42,
             format: v1::BundleFormat::TarGz,
             manifest_json: "{}".into(),
+            unpacked_bytes: 1000,
+            entries: 3,
             signatures: vec![v1::BundleSignature {
                 key_id: "release".into(),
                 algorithm: "rsa-pss-sha256".into(),

@@ -180,7 +180,7 @@ async fn reports_of_a_deleted_device_are_not_recorded(database: Database) {
     );
     let (_, target) = fixture.target(&deployment, &device).await;
     assert_eq!(
-        (target.state, target.late_outcome),
+        (target.state, target.late.is_some()),
         (State::Cancelled, false),
         "{target:?}"
     );

@@ -70,7 +70,8 @@ both_databases![
     a_rollback_never_goes_to_a_failed_or_deleted_release,
     the_same_request_rolls_back_once,
     a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to,
-    a_failure_without_a_previous_release_pauses_the_deployment,
+    a_failure_that_no_device_can_go_back_from_ends_the_deployment,
+    a_retry_goes_on_after_such_an_end,
 ];
 
 async fn each_rollback_returns_to_what_ran_before_its_deployment(database: Database) {
@@ -306,7 +307,7 @@ async fn a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to(da
     );
 }
 
-async fn a_failure_without_a_previous_release_pauses_the_deployment(database: Database) {
+async fn a_failure_that_no_device_can_go_back_from_ends_the_deployment(database: Database) {
     let fixture = Fixture::new(database).await;
     let (one, two) = (
         fixture.device("edge-1").await,
@@ -327,16 +328,48 @@ async fn a_failure_without_a_previous_release_pauses_the_deployment(database: Da
         .report(&one, attempt, failed(FailureReason::ScriptFailed))
         .await;
     fixture.store.advance_rollouts().await.unwrap();
-    let paused = fixture
+    let ended = fixture
         .store
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
-    assert_eq!(paused.state, DeploymentState::Paused, "{paused:?}");
-    assert!(
-        fixture
-            .kinds_of_events()
-            .await
-            .contains(&"deployment.rollback_refused".to_owned())
+    assert_eq!(ended.state, DeploymentState::Finished, "{ended:?}");
+    assert_eq!(ended.result, Some(DeploymentResult::Failed), "{ended:?}");
+    assert_eq!(
+        ended.ended_reason,
+        "phase 1: 1 of 2 failed; no device could go back: edge-1, edge-2: never ran the bundle successfully"
     );
+    assert_eq!((ended.counts.failed, ended.counts.cancelled), (1, 1));
+    assert_eq!(ended.rolled_back_by, None);
+    let events = fixture.kinds_of_events().await;
+    for kind in ["deployment.rollback_refused", "deployment.finished"] {
+        assert!(events.contains(&kind.to_owned()), "{kind}: {events:?}");
+    }
+}
+
+async fn a_retry_goes_on_after_such_an_end(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let one = fixture.device("edge-1").await;
+    fixture.bundle("app", "1").await;
+    let order = NewDeployment {
+        rollout: Some(returning()),
+        ..Fixture::order("app:1", &[&one])
+    };
+    let deployment = fixture
+        .store
+        .create_deployment(&caller("CreateDeployment"), order)
+        .await
+        .unwrap();
+    let (attempt, _) = fixture.target(&deployment, &one).await;
+    fixture
+        .report(&one, attempt, failed(FailureReason::ScriptFailed))
+        .await;
+    fixture.store.advance_rollouts().await.unwrap();
+    let retried = fixture
+        .store
+        .retry_deployment(&caller("RetryDeployment"), deployment.deployment.id, &[])
+        .await
+        .unwrap();
+    assert_eq!(retried.deployment.state, DeploymentState::Active);
+    assert_eq!(retried.deployment.ended_reason, "");
 }

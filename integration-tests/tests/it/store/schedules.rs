@@ -51,6 +51,7 @@ both_databases![
     attempts_begin_only_inside_their_window_and_may_end_outside,
     a_clock_that_jumps_opens_no_window_and_ends_no_soak,
     a_spread_gives_each_device_a_moment_of_its_own,
+    what_comes_due_soon_is_told_with_its_moment,
     a_scheduled_deployment_is_held_until_its_start,
     a_scheduled_deployment_can_be_cancelled_before_its_start,
     a_deadline_expires_waiting_targets_and_stops_running_ones,
@@ -244,6 +245,32 @@ async fn a_spread_gives_each_device_a_moment_of_its_own(database: Database) {
     assert!(steps > 2, "they came at {steps} moments only");
 }
 
+async fn what_comes_due_soon_is_told_with_its_moment(database: Database) {
+    let fixture = Fixture::new(database).await;
+    fixture.bundle("app", "1").await;
+    let device = fixture.device("edge-1").await;
+    let schedule = Schedule {
+        spread: HOUR,
+        ..Schedule::default()
+    };
+    let deployment = deploy(&fixture, schedule, &[&device]).await.unwrap();
+    let sessions = [(device.id, 1)];
+    let target = fixture.targets(deployment.deployment.id).await.remove(0);
+    let wait = target.opens_at.unwrap().since(fixture.store.now());
+    let few = Duration::from_secs(3);
+    fixture.clock.advance(wait.saturating_sub(few * 10));
+    let due = fixture.store.due(&sessions).await.unwrap();
+    assert!(due.commands.is_empty() && due.soon.is_empty(), "{due:?}");
+    fixture.clock.advance(few * 9);
+    let due = fixture.store.due(&sessions).await.unwrap();
+    assert!(due.commands.is_empty(), "{due:?}");
+    assert_eq!(due.soon.len(), 1, "{due:?}");
+    assert!(due.soon[0].1 <= few, "{due:?}");
+    fixture.clock.advance(few);
+    let due = fixture.store.due(&sessions).await.unwrap();
+    assert_eq!((due.commands.len(), due.soon.len()), (1, 0), "{due:?}");
+}
+
 async fn a_scheduled_deployment_is_held_until_its_start(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
@@ -360,7 +387,7 @@ async fn a_deadline_expires_waiting_targets_and_stops_running_ones(database: Dat
     );
     let (_, target) = fixture.target(&deployment, &one).await;
     assert!(
-        target.state == State::Expired && target.late_outcome,
+        target.state == State::Expired && target.late.is_some(),
         "what it did is kept beside"
     );
 }

@@ -549,7 +549,7 @@ async fn an_accepted_attempt_that_a_device_does_not_list_fails_as_journal_lost(d
         Disposition::Late
     );
     let (_, target) = fixture.target(&deployment, &device).await;
-    assert!(target.state == State::Failed && target.late_outcome);
+    assert!(target.state == State::Failed && target.late.is_some());
     assert_eq!(
         fixture.store.get_device("edge-1").await.unwrap().releases[0].version,
         "1"

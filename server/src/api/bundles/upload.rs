@@ -206,6 +206,8 @@ impl Announced {
             size,
             format: inspected.format.into(),
             manifest_json,
+            unpacked_bytes: inspected.unpacked_bytes,
+            entries: inspected.entries,
             signatures: self.signatures,
         })
     }

@@ -192,6 +192,8 @@ mod tests {
             dynamic: None,
             rolls_back: None,
             order: crate::store::Order::default(),
+            ended_reason: String::new(),
+            rolled_back_by: None,
         }
     }
 
@@ -210,7 +212,6 @@ mod tests {
             exit_code: None,
             output_tail: "x".repeat(output),
             output_marks: Vec::new(),
-            late_outcome: false,
             stop_requested: false,
             updated_at: Timestamp(updated_at),
             phase: 0,
@@ -218,6 +219,8 @@ mod tests {
             active_version: String::new(),
             opens_at: None,
             waiting: None,
+            late: None,
+            deferral: None,
         }
     }
 

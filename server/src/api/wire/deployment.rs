@@ -125,6 +125,11 @@ impl From<Deployment> for v1::Deployment {
                 .rolls_back
                 .map(|id| id.to_string())
                 .unwrap_or_default(),
+            ended_reason: deployment.ended_reason,
+            rolled_back_by: deployment
+                .rolled_back_by
+                .map(|id| id.to_string())
+                .unwrap_or_default(),
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use kernex_proto::v1;
 
-use crate::{clock::Timestamp, store::Target};
+use crate::{
+    clock::Timestamp,
+    store::{LateOutcome, Target, TargetDeferral},
+};
 
 impl From<Target> for v1::Target {
     fn from(target: Target) -> Self {
@@ -18,7 +21,11 @@ impl From<Target> for v1::Target {
             device_name: target.device_name,
             bundle: target.bundle,
             attempt: target.attempt,
-            state: v1::AttemptState::from(target.state).into(),
+            state: match target.deferral {
+                Some(_) => v1::AttemptState::Deferred,
+                None => v1::AttemptState::from(target.state),
+            }
+            .into(),
             progress: target.progress.map(|progress| v1::Progress {
                 step: v1::Step::from(progress.step).into(),
                 bytes_done: progress.bytes_done,
@@ -30,7 +37,7 @@ impl From<Target> for v1::Target {
             exit_code: target.exit_code,
             output_tail: target.output_tail,
             output_marks: target.output_marks.into_iter().map(Into::into).collect(),
-            late_outcome: target.late_outcome,
+            late_outcome: target.late.is_some(),
             stop_requested: target.stop_requested,
             updated_at: Some(target.updated_at.to_proto()),
             phase: target.phase,
@@ -39,6 +46,32 @@ impl From<Target> for v1::Target {
             opens_at: target.opens_at.map(Timestamp::to_proto),
             waits_for: waits_for.into(),
             waits_detail,
+            late: target.late.map(v1::LateOutcome::from),
+            deferral: target.deferral.map(v1::TargetDeferral::from),
+        }
+    }
+}
+
+impl From<LateOutcome> for v1::LateOutcome {
+    fn from(late: LateOutcome) -> Self {
+        let reason = late.reason.map(v1::FailureReason::from);
+        Self {
+            state: v1::AttemptState::from(late.state).into(),
+            reason: reason.unwrap_or_default().into(),
+            message: late.message,
+            exit_code: late.exit_code,
+            output_tail: late.output_tail,
+            at: late.at.map(Timestamp::to_proto),
+        }
+    }
+}
+
+impl From<TargetDeferral> for v1::TargetDeferral {
+    fn from(deferral: TargetDeferral) -> Self {
+        Self {
+            message: deferral.message,
+            until: Some(deferral.until.to_proto()),
+            run: deferral.run,
         }
     }
 }

@@ -234,6 +234,9 @@ pub fn plan(facts: &RolloutFacts, gate: Gate, now: Option<Timestamp>) -> Plan {
         S::Scheduled | S::Paused | S::Stopping => {}
     }
     if all_closed {
+        if matches!(facts.state, S::Active | S::AwaitingApproval) {
+            pass_last(facts, &mut plan);
+        }
         plan.actions.push(Action::Finish);
         return plan;
     }
@@ -251,6 +254,20 @@ pub fn plan(facts: &RolloutFacts, gate: Gate, now: Option<Timestamp>) -> Plan {
     let open = advance(facts, gate, now, &mut plan);
     release(facts, gate, open, &mut plan);
     plan
+}
+
+/// Marks the phase that its deployment ends with, which no look may have found in time.
+fn pass_last(facts: &RolloutFacts, plan: &mut Plan) {
+    let last = facts.opened().last();
+    let Some(phase) = last.filter(|phase| phase.is_reached()) else {
+        return;
+    };
+    if phase.passed_at.is_none() {
+        plan.actions.push(Action::Passed(facts.open));
+    }
+    if phase.soaked_at.is_none() && !phase.soaks() {
+        plan.actions.push(Action::Soaked(facts.open));
+    }
 }
 
 /// Marks what the newest phase has reached and opens what may open; says which phase is the newest

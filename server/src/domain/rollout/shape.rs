@@ -246,8 +246,24 @@ impl Rollout {
         if self.phases.len() > MAX_PHASES {
             return Err(wrong("phases", format!("there are at most {MAX_PHASES}")));
         }
+        self.check_single_phase()?;
         self.check_budgets()?;
         Ok(self)
+    }
+
+    /// What is between two phases is not said of one: it would be taken and mean nothing.
+    fn check_single_phase(&self) -> Result<(), InvalidRollout> {
+        const ALONE: &str = "with one phase everything begins at once; name a smaller phase first";
+        let [only] = self.phases.as_slice() else {
+            return Ok(());
+        };
+        if self.approval {
+            return Err(wrong("approval", ALONE));
+        }
+        if !only.soak.is_zero() {
+            return Err(wrong("phases[0].soak_seconds", ALONE));
+        }
+        Ok(())
     }
 
     fn check_budgets(&self) -> Result<(), InvalidRollout> {

@@ -60,11 +60,12 @@ fn asked() -> impl Strategy<Value = Asked> {
                     label: "rack".into(),
                     max,
                 });
+                let phases: Vec<Phase> = phases.collect();
                 let rollout = Rollout {
-                    phases: phases.collect(),
+                    approval: approval && !phases.is_empty(),
+                    phases,
                     max_in_flight,
                     budgets: budgets.into_iter().collect(),
-                    approval,
                     on_failure: OnFailure::Pause,
                 };
                 Asked {

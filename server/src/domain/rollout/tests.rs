@@ -127,6 +127,20 @@ fn what_makes_no_sense_is_refused_with_its_field() {
         (rollout(&(1..=101).map(count).collect::<Vec<_>>()), "phases"),
         (
             Rollout {
+                approval: true,
+                ..Rollout::at_once()
+            },
+            "approval",
+        ),
+        (
+            rollout(&[Phase {
+                soak: MINUTE,
+                ..Phase::REST
+            }]),
+            "phases[0].soak_seconds",
+        ),
+        (
+            Rollout {
                 budgets: vec![budget("", 1)],
                 ..Rollout::at_once()
             },

@@ -34,6 +34,12 @@ fn open(since: &str, until: &str) -> Gate {
     }
 }
 
+/// Whether a target may begin at this moment.
+fn is_due(schedule: &Schedule, released: Timestamp, share: Share, now: Option<Timestamp>) -> bool {
+    let waits = schedule.begins_within(Duration::from_secs(3600), released, share, now);
+    waits == Some(Duration::ZERO)
+}
+
 #[test]
 fn a_start_holds_everything_back_and_windows_count_after_it() {
     let mut schedule = windows(&["daily 02:00-04:00 UTC"]);
@@ -157,7 +163,7 @@ fn a_target_that_is_released_late_waits_its_share_from_then() {
     ];
     for (released, now, wanted) in table {
         assert_eq!(
-            schedule.is_due(at(released), half, Some(at(now))),
+            is_due(&schedule, at(released), half, Some(at(now))),
             wanted,
             "{released} {now}"
         );
@@ -226,19 +232,44 @@ fn while_nobody_knows_the_time_nothing_begins_that_waits_for_one() {
     ];
     for schedule in delays {
         assert!(!schedule.gate_by(None).is_open(), "{schedule:?}");
-        assert!(!schedule.is_due(released, Share(0), None), "{schedule:?}");
+        assert!(!is_due(&schedule, released, Share(0), None), "{schedule:?}");
         assert_eq!(schedule.gate_by(Some(released)), schedule.gate(released));
     }
     let spread = Schedule {
         spread: Duration::from_secs(600),
         ..Schedule::default()
     };
-    assert!(spread.gate_by(None).is_open() && !spread.is_due(released, Share(0), None));
+    assert!(spread.gate_by(None).is_open() && !is_due(&spread, released, Share(0), None));
     let at_once = Schedule {
         deadline: Some(released),
         ..Schedule::default()
     };
-    assert!(at_once.gate_by(None).is_open() && at_once.is_due(released, Share(0), None));
+    assert!(at_once.gate_by(None).is_open() && is_due(&at_once, released, Share(0), None));
+}
+
+#[test]
+fn a_moment_that_is_near_is_told_to_the_microsecond() {
+    let seconds = Duration::from_secs;
+    let half = Share(1 << 31);
+    let schedule = Schedule {
+        spread: seconds(600),
+        ..windows(&["daily 02:00-04:00 UTC"])
+    };
+    let released = at("2026-11-25T00:00:00Z");
+    let table = [
+        // It begins at 02:05; the window is open, or will be soon, or not so soon.
+        ("2026-11-25T02:04:00Z", 60, Some(60)),
+        ("2026-11-25T02:04:00Z", 59, None),
+        ("2026-11-25T01:59:00Z", 360, Some(360)),
+        ("2026-11-25T01:59:00Z", 359, None),
+        ("2026-11-25T01:59:00Z", 30, None),
+        ("2026-11-25T02:05:00Z", 0, Some(0)),
+        ("2026-11-25T03:00:00Z", 0, Some(0)),
+    ];
+    for (now, soon, wanted) in table {
+        let told = schedule.begins_within(seconds(soon), released, half, Some(at(now)));
+        assert_eq!(told, wanted.map(seconds), "{now} within {soon} s");
+    }
 }
 
 proptest! {
@@ -272,7 +303,7 @@ proptest! {
         let schedule = Schedule { spread: Duration::from_secs(spread), ..windows(&["daily 02:00-04:00 UTC"]) };
         let released = at("2026-11-25T02:00:00Z").plus(Duration::from_secs(released));
         let last = Timestamp(at("2026-11-25T04:00:00Z").0 - 1);
-        prop_assert!(schedule.is_due(released, Share(share), Some(last)));
+        prop_assert!(is_due(&schedule, released, Share(share), Some(last)));
     }
 
     #[test]

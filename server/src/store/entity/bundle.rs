@@ -22,6 +22,10 @@ pub struct Model {
     /// Name on the token of who uploaded it.
     pub created_by: String,
     pub created_at: i64,
+    /// Bytes of its files once unpacked; 0 when it was uploaded before that was counted.
+    pub unpacked_bytes: i64,
+    /// Files, folders and links; 0 likewise.
+    pub entries: i64,
 }
 
 /// Joins are written where they are used.

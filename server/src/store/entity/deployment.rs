@@ -63,6 +63,10 @@ pub struct Model {
     pub created_from: Option<String>,
     /// The operator token it was given with.
     pub token_id: Option<Stored<TokenId>>,
+    /// Why it ended itself; empty otherwise.
+    pub ended_reason: String,
+    /// The newest deployment that takes this one back.
+    pub rolled_back_by: Option<Stored<DeploymentId>>,
 }
 
 /// Joins are written where they are used.

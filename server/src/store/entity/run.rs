@@ -16,6 +16,8 @@ pub struct Model {
     pub run: i32,
     /// When to grant it; null once it was pushed.
     pub due_at: Option<i64>,
+    /// What `hooks.pre` said when it asked for time.
+    pub message: String,
 }
 
 /// Joins are written where they are used.

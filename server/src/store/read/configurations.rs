@@ -69,22 +69,27 @@ impl Store {
         rows.into_iter().map(from_row).collect()
     }
 
-    /// The configuration of one device; none when none ever applied to it.
+    /// The configuration of one device; none when none ever applied to it. Rows of devices that are
+    /// away follow when they come; what will apply then is said now.
     pub async fn device_configuration(&self, device: &str) -> Result<Option<DeviceConfiguration>> {
         let device = find_device(self.reader(), device).await?;
-        let row = device_configuration::Entity::find_by_id(device.id);
-        row.one(self.reader())
-            .await?
-            .map(|row| {
-                Ok(DeviceConfiguration {
-                    wanted: decode(&row.configure)?,
-                    active_revision: unsigned(row.active_revision),
-                    refused_revision: unsigned(row.refused_revision),
-                    refusal: row.refusal,
-                    answered_at: row.answered_at.map(Timestamp),
-                })
+        let row = match self.changed_configurations(&[device.id.0]).await?.pop() {
+            Some(changed) => Some(changed),
+            None => {
+                let stored = device_configuration::Entity::find_by_id(device.id);
+                stored.one(self.reader()).await?
+            }
+        };
+        row.map(|row| {
+            Ok(DeviceConfiguration {
+                wanted: decode(&row.configure)?,
+                active_revision: unsigned(row.active_revision),
+                refused_revision: unsigned(row.refused_revision),
+                refusal: row.refusal,
+                answered_at: row.answered_at.map(Timestamp),
             })
-            .transpose()
+        })
+        .transpose()
     }
 
     pub(crate) async fn changed_configurations(

@@ -68,6 +68,10 @@ pub struct Deployment {
     pub phase: u32,
     /// The deployment this one takes back.
     pub rolls_back: Option<DeploymentId>,
+    /// Why it ended itself, empty otherwise.
+    pub ended_reason: String,
+    /// The newest deployment that takes this one back.
+    pub rolled_back_by: Option<DeploymentId>,
     /// When its targets may begin; none when nothing delays them.
     pub schedule: Option<Schedule>,
     /// When they may begin next; none while they may.
@@ -99,7 +103,9 @@ pub struct Order {
 
 impl Deployment {
     pub(crate) fn seen_at(mut self, now: Timestamp) -> Self {
-        let waits = self.state != DeploymentState::Finished;
+        // What has begun waits for no time.
+        let waits = self.counts.held + self.counts.pending > 0 || self.dynamic.is_some();
+        let waits = waits && self.state != DeploymentState::Finished;
         let schedule = self.schedule.as_ref().filter(|_| waits);
         self.opens_at = schedule.and_then(|schedule| schedule.opens_at(now));
         self
@@ -247,6 +253,7 @@ fn deployment_from(
         Some(terms) => (Some(terms.schedule), terms.dynamic),
         None => (None, None),
     };
+    let state = known("state", &row.state, DeploymentState::parse)?;
     let rollout = (row.phase_count > 0)
         .then(|| rollout(&row, phases))
         .transpose()?;
@@ -278,13 +285,19 @@ fn deployment_from(
             format!("{}:{}", row.bundle_name, row.bundle_version)
         },
         rolls_back: row.rolls_back.map(|id| id.0),
-        state: known("state", &row.state, DeploymentState::parse)?,
+        rolled_back_by: row.rolled_back_by.map(|id| id.0),
+        ended_reason: row.ended_reason,
+        state,
         result: row
             .result
             .map(|text| known("result", &text, DeploymentResult::parse))
             .transpose()?,
-        paused_reason: row.paused_reason,
         name: row.name,
+        // The row keeps it after the pause is over.
+        paused_reason: match state {
+            DeploymentState::Paused => row.paused_reason,
+            _ => String::new(),
+        },
         created_by: row.created_by,
         created_at: Timestamp(row.created_at),
         finished_at: row.finished_at.map(Timestamp),

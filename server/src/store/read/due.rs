@@ -1,7 +1,10 @@
 //! Which commands are due. The rows are the queue; this reads its head for the sessions of this
 //! replica.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{
@@ -29,7 +32,25 @@ use crate::{
     },
 };
 
+/// How far ahead moments are told at which time alone makes something due. Who asks less often
+/// misses some.
+const SOON: Duration = Duration::from_secs(10);
+
+/// What is due for some devices.
+#[derive(Debug, Default)]
+pub struct Due {
+    pub commands: Vec<DueCommand>,
+    /// Devices for which time alone makes something due, and after how long: at most ten seconds.
+    /// The same device may be in it several times.
+    pub soon: Vec<(DeviceId, Duration)>,
+}
+
 impl Store {
+    /// The commands that are due for these devices in these sessions; see [`Self::due`].
+    pub async fn due_commands(&self, sessions: &[(DeviceId, u64)]) -> Result<Vec<DueCommand>> {
+        Ok(self.due(sessions).await?.commands)
+    }
+
     /// The commands that are due for these devices in these sessions: the oldest unresolved attempt
     /// of each bundle name, if it was not pushed in this session, and every stop that was not
     /// pushed in it. Both also when they were pushed, and nothing has been heard for [`UNHEARD`].
@@ -38,7 +59,7 @@ impl Store {
     /// Pushes are written later ([`mark_sent`](Self::mark_sent),
     /// [`mark_stops_sent`](Self::mark_stops_sent)). Who asks again before that gets the same
     /// commands.
-    pub async fn due_commands(&self, sessions: &[(DeviceId, u64)]) -> Result<Vec<DueCommand>> {
+    pub async fn due(&self, sessions: &[(DeviceId, u64)]) -> Result<Due> {
         let read = self.in_flight().moment();
         let time = self.time();
         let now = time.unwrap_or_else(|| self.now());
@@ -47,7 +68,7 @@ impl Store {
             .map(|(id, epoch)| (Stored(*id), signed(*epoch)))
             .collect();
         let devices: Vec<Stored<DeviceId>> = epochs.keys().copied().collect();
-        let mut due = Vec::new();
+        let (mut due, mut soon) = (Vec::new(), Vec::new());
         let mut schedules = ScheduleCache::default();
         for chunk in devices.chunks(ID_CHUNK) {
             let mut head = None;
@@ -61,18 +82,23 @@ impl Store {
                     if row.stop_sent_epoch < epoch || is_unheard(&row, time) {
                         due.push(commands::stop(&row));
                     }
-                } else if is_head
-                    && (is_new(&row, epoch, time)
-                        && (is_at_work(&row) || schedules.allows_start(&row, time))
-                        || is_granted(&row, now))
-                {
-                    due.extend(commands::deploy(&row, now)?);
+                } else if is_head {
+                    let waits = wait(&row, epoch, time, now, &mut schedules);
+                    match waits {
+                        Some(Duration::ZERO) => due.extend(commands::deploy(&row, now)?),
+                        Some(wait) => soon.push((row.device_id.0, wait)),
+                        None => {}
+                    }
                 }
             }
         }
         self.add_signatures(&mut due).await?;
-        let due = due.into_iter().map(|(_, command)| command);
-        Ok(due.map(|due| DueCommand { read, ..due }).collect())
+        let commands = due.into_iter().map(|(_, command)| command);
+        let commands = commands.map(|due| DueCommand { read, ..due });
+        Ok(Due {
+            commands: commands.collect(),
+            soon,
+        })
     }
 
     async fn add_signatures(
@@ -98,6 +124,23 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// How long the first attempt of a queue has to wait until it is due: not at all when it is, and
+/// none when time alone does not make it due soon.
+fn wait(
+    row: &Row,
+    epoch: i64,
+    time: Option<Timestamp>,
+    now: Timestamp,
+    schedules: &mut ScheduleCache,
+) -> Option<Duration> {
+    let begins = match is_new(row, epoch, time) {
+        true if is_at_work(row) => Some(Duration::ZERO),
+        true => schedules.begins_within(row, time),
+        false => None,
+    };
+    begins.into_iter().chain(granted_within(row, now)).min()
 }
 
 /// Whether it waits for its device and was not pushed in this session. While the clock is not
@@ -129,10 +172,10 @@ fn is_at_work(row: &Row) -> bool {
 struct ScheduleCache(BTreeMap<Stored<DeploymentId>, Option<Schedule>>);
 
 impl ScheduleCache {
-    /// Whether time allows an attempt to begin.
-    fn allows_start(&mut self, row: &Row, now: Option<Timestamp>) -> bool {
+    /// How long an attempt has to wait until time allows it to begin, when that is soon.
+    fn begins_within(&mut self, row: &Row, now: Option<Timestamp>) -> Option<Duration> {
         let Some(windows) = &row.windows else {
-            return true;
+            return Some(Duration::ZERO);
         };
         let schedule = self.0.entry(row.deployment_id).or_insert_with(|| {
             let read = schedules::read(row.start_at, windows, row.spread_us.unwrap_or(0), None);
@@ -143,17 +186,18 @@ impl ScheduleCache {
             })
             .ok()
         });
-        let Some(schedule) = schedule else {
-            return false;
-        };
+        let schedule = schedule.as_ref()?;
         // Its time for delivery began when it was opened.
         let released = Timestamp(row.delivery_deadline.saturating_sub(row.delivery_us));
         let share = Share::new(row.deployment_id.0, row.device_id.0);
-        schedule.is_due(released, share, now)
+        schedule.begins_within(SOON, released, share, now)
     }
 }
 
-/// Whether the device asked for more time, and that time has come.
-fn is_granted(row: &Row, now: Timestamp) -> bool {
-    is_at_work(row) && row.run_due_at.is_some_and(|due| due <= now.0)
+/// How long until the time that the device asked for is over, when that is soon.
+fn granted_within(row: &Row, now: Timestamp) -> Option<Duration> {
+    let due = Timestamp(row.run_due_at.filter(|_| is_at_work(row))?);
+    // 0 when it has passed.
+    let wait = due.since(now);
+    (wait <= SOON).then_some(wait)
 }

@@ -49,11 +49,23 @@ pub struct Terms {
     pub penalty_after: u32,
 }
 
+/// A start may have passed by so much when the order comes: it was on its way, and clocks differ.
+const START_PASSED: Duration = Duration::from_secs(60);
+
 impl Terms {
     /// The schedule of an order that is given now, or what is wrong with it. An attempt waits at
     /// most `delivery`.
     pub(crate) fn schedule_at(&self, now: Timestamp, delivery: Duration) -> Result<Schedule> {
         let mut schedule = self.schedule.clone();
+        if let Some(passed) = schedule.start
+            && passed.plus(START_PASSED) < now
+        {
+            // It would begin at once, which was not asked for.
+            return Err(StoreError::Invalid {
+                field: "schedule.start_at",
+                why: "it has passed already; leave it out to begin at once".to_owned(),
+            });
+        }
         let start = schedule.start.map_or(now, |start| start.max(now));
         if schedule.deadline.is_none() {
             schedule.deadline = self.deadline_after.map(|after| start.plus(after));

@@ -28,6 +28,10 @@ pub struct Planning {
     pub deploy: v1::Deploy,
     /// The bundle's manifest.
     pub manifest_json: String,
+    /// Bytes of the bundle's files once unpacked; 0 when not known.
+    pub unpacked_bytes: u64,
+    /// Its files, folders and links; 0 when not known.
+    pub entries: u64,
     /// When work could begin, where that is not at once.
     pub opens_at: Option<Timestamp>,
     /// The devices it means, by id.
@@ -73,6 +77,8 @@ impl Store {
             },
             opens_at: schedule.opens_at(now),
             manifest_json: bundle.manifest_json,
+            unpacked_bytes: unsigned(bundle.unpacked_bytes),
+            entries: unsigned(bundle.entries),
             devices: devices
                 .into_values()
                 .map(|row| PlannedDevice {

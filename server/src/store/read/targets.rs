@@ -21,7 +21,7 @@ use crate::{
             store::Store,
             values::unsigned,
         },
-        entity::{attempt, deployment, stored::Stored, target},
+        entity::{attempt, deployment, run, stored::Stored, target},
         read::{
             attempts::{is_latest, reason, state, step},
             deployments::deployment_row,
@@ -59,8 +59,6 @@ pub struct Target {
     pub output_tail: String,
     /// Of which step and stream its parts are; none when that is not known.
     pub output_marks: Vec<OutputMark>,
-    /// An outcome other than `cancelled` arrived after the attempt was closed.
-    pub late_outcome: bool,
     /// A stop was asked for and not answered yet.
     pub stop_requested: bool,
     /// When the latest attempt last changed.
@@ -75,6 +73,36 @@ pub struct Target {
     pub opens_at: Option<Timestamp>,
     /// What it waits for; none once its device has begun, and where that was not looked at.
     pub waiting: Option<Waiting>,
+    /// The outcome that arrived after the attempt was closed, if it says something new.
+    pub late: Option<LateOutcome>,
+    /// What it waits for whose `hooks.pre` asked for time.
+    pub deferral: Option<TargetDeferral>,
+}
+
+/// An outcome that arrived after its attempt was closed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LateOutcome {
+    pub state: State,
+    /// Why it failed.
+    pub reason: Option<FailureReason>,
+    /// What went wrong in words.
+    pub message: String,
+    /// Exit code of the script.
+    pub exit_code: Option<i32>,
+    /// Tail of the script's output.
+    pub output_tail: String,
+    pub at: Option<Timestamp>,
+}
+
+/// What a target waits for whose `hooks.pre` asked for time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetDeferral {
+    /// What the hook said.
+    pub message: String,
+    /// When it may run again.
+    pub until: Timestamp,
+    /// Number of that run.
+    pub run: u32,
 }
 
 /// How far a step is.
@@ -122,10 +150,18 @@ struct Row {
     stop_requested: bool,
     stopped: bool,
     late_state: Option<String>,
+    late_reason: Option<String>,
+    late_message: Option<String>,
+    late_exit_code: Option<i32>,
+    late_output_tail: Option<String>,
+    late_at: Option<i64>,
     updated_at: i64,
     active_digest: Option<String>,
     active_version: Option<String>,
     delivery_deadline: i64,
+    run: Option<i32>,
+    run_due_at: Option<i64>,
+    run_message: Option<String>,
 }
 
 impl Store {
@@ -154,6 +190,7 @@ impl Store {
             .iter()
             .take_while(|row| {
                 output += row.output_tail.len();
+                output += row.late_output_tail.as_ref().map_or(0, String::len);
                 output <= MAX_OUTPUT
             })
             .count();
@@ -334,6 +371,10 @@ fn select_all(cut_on: Option<DbBackend>) -> SelectStatement {
         attempt::Column::StopRequested,
         attempt::Column::Stopped,
         attempt::Column::LateState,
+        attempt::Column::LateReason,
+        attempt::Column::LateMessage,
+        attempt::Column::LateExitCode,
+        attempt::Column::LateAt,
         attempt::Column::UpdatedAt,
         attempt::Column::ActiveDigest,
         attempt::Column::ActiveVersion,
@@ -341,17 +382,35 @@ fn select_all(cut_on: Option<DbBackend>) -> SelectStatement {
     ] {
         query.column(("a", column));
     }
-    let output = Expr::col(("a", attempt::Column::OutputTail));
+    for (column, name) in [
+        (attempt::Column::OutputTail, "output_tail"),
+        (attempt::Column::LateOutputTail, "late_output_tail"),
+    ] {
+        let output = Expr::col(("a", column));
+        let output: Expr = match cut_on {
+            None => output,
+            Some(database) => end_of(output, CHANGE_OUTPUT, database),
+        };
+        query.expr_as(output, name);
+    }
     // Marks are about the whole.
-    let (output, marks): (Expr, Expr) = match cut_on {
-        None => (output, Expr::col(("a", attempt::Column::OutputMarks))),
-        Some(database) => (end_of(output, CHANGE_OUTPUT, database), Expr::value("")),
+    let marks: Expr = match cut_on {
+        None => Expr::col(("a", attempt::Column::OutputMarks)),
+        Some(_) => Expr::value(""),
     };
     query
-        .expr_as(output, "output_tail")
         .expr_as(marks, "output_marks")
+        .column(("r", run::Column::Run))
+        .expr_as(Expr::col(("r", run::Column::DueAt)), "run_due_at")
+        .expr_as(Expr::col(("r", run::Column::Message)), "run_message")
         .from_as(target::Entity, "t")
-        .inner_join(TableRef::from(attempt::Entity).alias("a"), is_latest());
+        .inner_join(TableRef::from(attempt::Entity).alias("a"), is_latest())
+        .left_join(
+            TableRef::from(run::Entity).alias("r"),
+            Expr::col(("r", run::Column::TargetId))
+                .equals(("a", attempt::Column::TargetId))
+                .and(Expr::col(("r", run::Column::Number)).equals(("a", attempt::Column::Number))),
+        );
     query
 }
 
@@ -391,6 +450,28 @@ fn target_from(row: Row, start_times: Option<&StartTimes>) -> Result<Target> {
             bytes_total: unsigned(row.bytes_total),
             stopped: row.stopped,
         });
+    let is_at_work = matches!(state, State::Accepted | State::Running);
+    let due = row.run_due_at.filter(|_| is_at_work && !row.stop_requested);
+    let deferral = due.map(|due| TargetDeferral {
+        message: row.run_message.unwrap_or_default(),
+        until: Timestamp(due),
+        run: row.run.and_then(|run| u32::try_from(run).ok()).unwrap_or(0),
+    });
+    // An agent that answers a stop which came too late says nothing new.
+    let late_state = row
+        .late_state
+        .filter(|late| late != State::Cancelled.as_str());
+    let late = match late_state {
+        None => None,
+        Some(text) => Some(LateOutcome {
+            state: self::state(&text)?,
+            reason: self::reason(row.late_reason.as_deref())?,
+            message: row.late_message.unwrap_or_default(),
+            exit_code: row.late_exit_code,
+            output_tail: row.late_output_tail.unwrap_or_default(),
+            at: row.late_at.map(Timestamp),
+        }),
+    };
     Ok(Target {
         id: row.id.0,
         deployment: row.deployment_id.0,
@@ -405,10 +486,6 @@ fn target_from(row: Row, start_times: Option<&StartTimes>) -> Result<Target> {
         exit_code: row.exit_code,
         output_tail: row.output_tail,
         output_marks: marks_from(&row.output_marks),
-        // An agent that answers a stop which came too late says nothing new.
-        late_outcome: row
-            .late_state
-            .is_some_and(|late| late != State::Cancelled.as_str()),
         stop_requested: row.stop_requested,
         updated_at: Timestamp(row.updated_at),
         phase: u32::try_from(row.phase).unwrap_or(0),
@@ -416,5 +493,7 @@ fn target_from(row: Row, start_times: Option<&StartTimes>) -> Result<Target> {
         active_version: row.active_version.unwrap_or_default(),
         opens_at,
         waiting: None,
+        late,
+        deferral,
     })
 }

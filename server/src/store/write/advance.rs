@@ -38,6 +38,7 @@ use crate::{
             insert_rollback::{NewRollback, RollbackCause, insert_rollback},
             open_targets::open_targets,
             replay::{Caller, Origin},
+            stop::stop,
         },
     },
 };
@@ -170,9 +171,8 @@ pub(crate) async fn advance_deployment(
     let mut change = DeploymentChange::of(&row)?;
     let mut devices = Vec::new();
     for action in &plan.actions {
-        if let Action::RollBack(reason) = action
-            && let Some(told) = Box::pin(roll_back(tx, &row, *reason)).await?
-        {
+        if let Action::RollBack(reason) = action {
+            let told = Box::pin(roll_back(tx, &row, *reason)).await?;
             // It is stopped now, and not paused.
             return Ok((plan.actions.len(), told));
         }
@@ -202,7 +202,7 @@ pub(crate) async fn advance_deployment(
                 let detail = json!({ "reason": reason.to_string() });
                 tx.event("deployment.paused", Subject::Deployment(id), detail);
             }
-            // No device can go back; an event has said so. It pauses like any other.
+            // Was done above.
             Action::RollBack(_) => {}
             Action::AwaitApproval => {
                 change.state = DeploymentState::AwaitingApproval;
@@ -227,12 +227,13 @@ pub(crate) async fn advance_deployment(
 }
 
 /// Stops a deployment that failed and returns its devices to what they ran before; gives the
-/// devices to tell, or none when no device can go back.
+/// devices to tell. Where no device can go back it ends as failed all the same: nobody is to wait
+/// for an operator who had said what is to happen.
 async fn roll_back(
     tx: &Deciding,
     row: &deployment::Model,
     reason: PauseReason,
-) -> Result<Option<Vec<DeviceId>>> {
+) -> Result<Vec<DeviceId>> {
     let new = NewRollback {
         deployment: row.id.0,
         delivery: Duration::from_micros(unsigned(row.delivery_us)),
@@ -249,14 +250,10 @@ async fn roll_back(
     let reason = reason.to_string();
     match insert_rollback(tx, &server, &new, row, RollbackCause::Failure).await {
         Ok(rolled) => {
-            deployment::Entity::update_many()
-                .col_expr(deployment::Column::PausedReason, Expr::value(reason))
-                .filter(deployment::Column::Id.eq(row.id))
-                .exec(&tx.db)
-                .await?;
+            note_end(tx, row, reason).await?;
             let mut told = rolled.stopped;
             told.extend(rolled.created.devices);
-            Ok(Some(told))
+            Ok(told)
         }
         Err(StoreError::NothingToRollBack(why)) => {
             let detail = json!({ "reason": reason, "why": why });
@@ -265,8 +262,20 @@ async fn roll_back(
                 Subject::Deployment(row.id.0),
                 detail,
             );
-            Ok(None)
+            let told = stop(tx, row, row.cancelled_at).await?;
+            note_end(tx, row, format!("{reason}; no device could go back: {why}")).await?;
+            Ok(told)
         }
         Err(error) => Err(error),
     }
+}
+
+/// Writes why a deployment ended itself. Its state was changed before.
+async fn note_end(tx: &Deciding, row: &deployment::Model, reason: String) -> Result<()> {
+    deployment::Entity::update_many()
+        .col_expr(deployment::Column::EndedReason, Expr::value(reason))
+        .filter(deployment::Column::Id.eq(row.id))
+        .exec(&tx.db)
+        .await?;
+    Ok(())
 }

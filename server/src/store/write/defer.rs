@@ -4,18 +4,37 @@
 //! lost is repeated: the agent still waits, and says so in its next session. It takes each run
 //! once, so repeating does no harm.
 
-use kernex_proto::{ids::AttemptId, v1};
-use sea_orm::{EntityTrait, sea_query::OnConflict};
+use kernex_proto::{
+    ids::{AttemptId, TargetId},
+    v1,
+};
+use sea_orm::{
+    ColumnTrait, EntityTrait, QueryFilter,
+    sea_query::{Expr, OnConflict},
+};
 
 use crate::{
     clock::Timestamp,
     domain::attempt::{Deferral, next_run},
     store::{
-        db::{error::Result, sizes::insert_all, transaction::Tx},
-        entity::run,
+        db::{error::Result, sizes::insert_all, transaction::Tx, values::head},
+        entity::{attempt, run, stored::Stored},
         read::attempts::key,
+        write::report::MAX_MESSAGE,
     },
 };
+
+/// Lets watchers see that an attempt waits for a run, or no longer: they read by its last change.
+pub(crate) async fn show_change(tx: &Tx, (target, number): (Stored<TargetId>, i32)) -> Result<()> {
+    attempt::Entity::update_many()
+        .col_expr(attempt::Column::UpdatedAt, Expr::value(tx.now.0))
+        .filter(attempt::Column::TargetId.eq(target))
+        .filter(attempt::Column::Number.eq(number))
+        .exec(&tx.db)
+        .await?;
+    tx.touch();
+    Ok(())
+}
 
 /// Notes that an attempt waits for its next run.
 pub(crate) async fn defer(tx: &Tx, asked: &[(AttemptId, v1::Deferred)]) -> Result<()> {
@@ -38,11 +57,13 @@ pub(crate) async fn defer(tx: &Tx, asked: &[(AttemptId, v1::Deferred)]) -> Resul
             number,
             run: i32::try_from(granted).unwrap_or(i32::MAX),
             due_at: Some(due.0),
+            message: head(&deferred.message, MAX_MESSAGE),
         };
         let newer = OnConflict::columns([run::Column::TargetId, run::Column::Number])
-            .update_columns([run::Column::Run, run::Column::DueAt])
+            .update_columns([run::Column::Run, run::Column::DueAt, run::Column::Message])
             .to_owned();
         insert_all::<run::Entity>(&tx.db, vec![row], Some(newer)).await?;
+        show_change(tx, (target_id, number)).await?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::{
             transaction::Tx,
         },
         entity::{
-            attempt, bundle, device_release,
+            attempt, bundle, device_drift, device_release,
             stored::{BundleId, Stored},
             target,
         },
@@ -106,6 +106,8 @@ impl From<StoredBundle> for bundle::Model {
             manifest_json: String::new(),
             created_by: String::new(),
             created_at: row.created_at,
+            unpacked_bytes: 0,
+            entries: 0,
         }
     }
 }
@@ -145,5 +147,22 @@ async fn needed_by(tx: &Tx, row: &bundle::Model) -> Result<Option<String>> {
         )
         .one(&tx.db)
         .await?;
-    Ok(runs.map(|release| format!("device {} runs it or may go back to it", release.device_id)))
+    if let Some(release) = runs {
+        return Ok(Some(format!(
+            "device {} runs it or may go back to it",
+            release.device_id
+        )));
+    }
+    // Whatever its last outcome said.
+    let drifted = device_drift::Entity::find()
+        .filter(device_drift::Column::Name.eq(&row.name))
+        .filter(device_drift::Column::ActualDigest.eq(&row.digest))
+        .one(&tx.db)
+        .await?;
+    Ok(drifted.map(|drift| {
+        format!(
+            "device {} runs it, and was to run something else",
+            drift.device_id
+        )
+    }))
 }

@@ -1,7 +1,10 @@
 //! Adding a bundle whose bytes are stored.
 
 use kernex_proto::{ids::Digest, v1};
-use sea_orm::sea_query::OnConflict;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter,
+    sea_query::{Expr, OnConflict},
+};
 use serde_json::json;
 
 use crate::{
@@ -38,6 +41,10 @@ pub struct NewBundle {
     pub format: v1::BundleFormat,
     /// The manifest as it stands in the archive.
     pub manifest_json: String,
+    /// Bytes of its files once unpacked.
+    pub unpacked_bytes: u64,
+    /// Files, folders and links.
+    pub entries: u64,
     /// Detached signatures.
     pub signatures: Vec<v1::BundleSignature>,
 }
@@ -55,6 +62,9 @@ impl Store {
             let reference = format!("{}:{}", new.name, new.version);
             if let Some(row) = by_reference(&tx.db, &reference).await? {
                 if row.digest == new.digest.to_string() {
+                    if row.entries == 0 {
+                        count(&tx.db, &row, new).await?;
+                    }
                     return Ok((bundle_from(row)?, true));
                 }
                 return Err(StoreError::AlreadyExists {
@@ -75,6 +85,8 @@ impl Store {
                 manifest_json: new.manifest_json.replace('\0', ""),
                 created_by: caller.name.clone(),
                 created_at: tx.now.0,
+                unpacked_bytes: signed(new.unpacked_bytes),
+                entries: signed(new.entries),
             };
             insert_all::<bundle::Entity>(&tx.db, vec![row.clone()], None).await?;
             let signatures = new.signatures.iter().map(|signature| signature::Model {
@@ -96,6 +108,20 @@ impl Store {
         })
         .await
     }
+}
+
+/// Notes what a bundle needs on a device, which was not counted when it came first.
+async fn count<C: ConnectionTrait>(db: &C, row: &bundle::Model, new: &NewBundle) -> Result<()> {
+    bundle::Entity::update_many()
+        .col_expr(
+            bundle::Column::UnpackedBytes,
+            Expr::value(signed(new.unpacked_bytes)),
+        )
+        .col_expr(bundle::Column::Entries, Expr::value(signed(new.entries)))
+        .filter(bundle::Column::Id.eq(row.id))
+        .exec(db)
+        .await?;
+    Ok(())
 }
 
 fn format_name(format: v1::BundleFormat) -> Result<&'static str> {

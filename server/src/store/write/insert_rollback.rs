@@ -6,6 +6,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
+use sea_orm::{
+    ColumnTrait, EntityTrait, QueryFilter,
+    sea_query::{Expr, ExprTrait},
+};
 use serde_json::json;
 
 use crate::{
@@ -175,21 +179,39 @@ async fn commit(
         Subject::Deployment(id),
         caller.made(detail),
     );
+    deployment::Entity::update_many()
+        .col_expr(deployment::Column::RolledBackBy, Expr::value(Stored(id)))
+        .col_expr(
+            deployment::Column::Revision,
+            Expr::col(deployment::Column::Revision).add(1),
+        )
+        .filter(deployment::Column::Id.eq(row.id))
+        .exec(&tx.db)
+        .await?;
     let by = caller.made(json!({ "rollback": id.0 }));
     tx.event("deployment.rolled_back", Subject::Deployment(row.id.0), by);
     Ok(id)
 }
 
-/// Why nothing is done, of the first few devices.
+/// Why nothing is done, for each reason with the first few of its devices.
 fn reasons(steps: &[RollbackTarget]) -> String {
     const MOST: usize = 8;
-    let mut text: Vec<String> = steps
-        .iter()
-        .take(MOST)
-        .map(|step| format!("{}: {}", step.device_name, step.verdict.words()))
-        .collect();
-    if steps.len() > MOST {
-        text.push(format!("and {} more", steps.len() - MOST));
+    let mut verdicts: Vec<(RollbackVerdict, Vec<&str>)> = Vec::new();
+    for step in steps {
+        match verdicts
+            .iter_mut()
+            .find(|(verdict, _)| *verdict == step.verdict)
+        {
+            Some((_, devices)) => devices.push(&step.device_name),
+            None => verdicts.push((step.verdict, vec![&step.device_name])),
+        }
     }
-    text.join("; ")
+    let texts = verdicts.into_iter().map(|(verdict, devices)| {
+        let mut names = devices[..devices.len().min(MOST)].join(", ");
+        if devices.len() > MOST {
+            names.push_str(&format!(" and {} more", devices.len() - MOST));
+        }
+        format!("{names}: {}", verdict.words())
+    });
+    texts.collect::<Vec<_>>().join("; ")
 }

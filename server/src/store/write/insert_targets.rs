@@ -52,6 +52,8 @@ pub(crate) fn deployment_of(
         state: DeploymentState::Active.as_str().to_owned(),
         result: None,
         paused_reason: String::new(),
+        ended_reason: String::new(),
+        rolled_back_by: None,
         phase: 0,
         delivery_us: micros(new.delivery),
         execution_us: micros(new.execution),

@@ -15,7 +15,10 @@ use crate::{
         },
         entity::{attempt, device_configuration, run},
         read::attempts::key,
-        write::change_attempts::{Batch, Entry},
+        write::{
+            change_attempts::{Batch, Entry},
+            defer::show_change,
+        },
     },
 };
 
@@ -94,6 +97,7 @@ impl Store {
                     .filter(run::Column::Run.eq(i32::try_from(*granted).unwrap_or(i32::MAX)))
                     .exec(&tx.db)
                     .await?;
+                show_change(&tx, (target, number)).await?;
             }
             Ok(())
         })

@@ -278,6 +278,7 @@ async fn reopen(tx: &Tx, row: &deployment::Model) -> Result<()> {
         .col_expr(deployment::Column::State, Expr::value(state))
         .col_expr(deployment::Column::Result, Expr::value(None::<String>))
         .col_expr(deployment::Column::FinishedAt, Expr::value(None::<i64>))
+        .col_expr(deployment::Column::EndedReason, Expr::value(""))
         .col_expr(deployment::Column::Revision, Expr::value(row.revision + 1))
         .filter(deployment::Column::Id.eq(row.id))
         .exec(&tx.db)

@@ -104,7 +104,7 @@ fn the_next_step_follows_the_table() {
                 2,
                 vec![phase(count(1), &[DONE]), phase(Phase::REST, &[DONE, DONE])],
             ),
-            vec![Action::Finish],
+            [passed(2).to_vec(), vec![Action::Finish]].concat(),
         ),
         (
             "a failure with nobody left to spare",
