@@ -11,6 +11,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use kernex_proto::{
     connect::proxy::Proxies,
     handshake::EnrollmentToken,
+    manifest::Manifest,
+    near,
     telemetry::{LogFilter, LogFormat},
     units,
 };
@@ -133,6 +135,17 @@ pub struct Args {
         value_name = "SIZE"
     )]
     max_archive_space: Option<String>,
+    /// Whether scripts can never get more rights than the agent has, by sudo for example:
+    /// `manifest` lets the bundle's manifest say so, `always` and `never` are said here [default:
+    /// manifest].
+    #[arg(
+        long,
+        global = true,
+        env = "KERNEX_AGENT_NO_NEW_PRIVS",
+        value_enum,
+        value_name = "WHEN"
+    )]
+    no_new_privs: Option<NoNewPrivs>,
     /// What to log, e.g. `info` or `kernex_agent=debug`.
     #[arg(
         long,
@@ -173,6 +186,8 @@ pub enum Command {
         #[arg(long)]
         allow_downgrade: bool,
     },
+    /// Read flags, environment and file, say what is wrong with them, and change nothing.
+    CheckConfig,
     /// Show what the journal of a stopped agent remembers, one JSON object per attempt.
     Journal,
     /// Show how the agent on this machine is: enrolled, running, connected, and what it runs; exits
@@ -193,6 +208,30 @@ enum LogStyle {
     Json,
 }
 
+/// Whether scripts, and what they start, can never get more rights than the agent has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoNewPrivs {
+    /// As the manifest says: they cannot, unless it asks for it.
+    #[default]
+    Manifest,
+    /// They cannot, whatever the manifest says.
+    Always,
+    /// They can, whatever the manifest says.
+    Never,
+}
+
+impl NoNewPrivs {
+    /// Whether the scripts of a bundle may get more rights.
+    pub(crate) fn allows_more(self, manifest: &Manifest) -> bool {
+        match self {
+            Self::Manifest => manifest.allows_new_privs(),
+            Self::Always => false,
+            Self::Never => true,
+        }
+    }
+}
+
 /// The TOML file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -208,6 +247,7 @@ struct File {
     max_reconnect_seconds: Option<u64>,
     max_download_rate: Option<String>,
     max_archive_space: Option<String>,
+    no_new_privs: Option<NoNewPrivs>,
 }
 
 /// One address, or several.
@@ -254,6 +294,8 @@ pub struct Config {
     /// Most bytes that the archives which are kept may take together; `None` is a tenth of the file
     /// system.
     pub max_archive_space: Option<u64>,
+    /// Whether scripts can never get more rights than the agent has.
+    pub no_new_privs: NoNewPrivs,
     /// Forgets at the start which revision of the protocol was spoken.
     pub allow_downgrade: bool,
     /// Lets a configuration from the server change what is logged; `None` where others own the log.
@@ -261,11 +303,13 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults, with a state folder.
+    /// The defaults, with a state folder. Scripts get paths in it and run in folders of their own,
+    /// so a relative one counts from where the agent is now.
     #[must_use]
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        let state_dir = state_dir.into();
         Self {
-            state_dir: state_dir.into(),
+            state_dir: std::path::absolute(&state_dir).unwrap_or(state_dir),
             servers: Vec::new(),
             proxies: Proxies::default(),
             token: None,
@@ -276,6 +320,7 @@ impl Config {
             max_reconnect_wait: backoff::LONGEST,
             max_download_rate: None,
             max_archive_space: None,
+            no_new_privs: NoNewPrivs::default(),
             allow_downgrade: false,
             log_filter: None,
         }
@@ -301,7 +346,12 @@ impl Args {
             .transpose()?
             .unwrap_or_default();
         let state_dir = self.state_dir.or(file.state_dir);
-        let mut config = Config::new(state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into()));
+        let state_dir = state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into());
+        let state_dir = std::path::absolute(&state_dir).with_context(|| {
+            let shown = state_dir.display();
+            format!("--state-dir `{shown}` does not name a folder: write an absolute path")
+        })?;
+        let mut config = Config::new(state_dir);
         config.allow_downgrade = matches!(
             self.command,
             Command::Run {
@@ -364,6 +414,7 @@ impl Args {
             }
             config.max_archive_space = space;
         }
+        config.no_new_privs = self.no_new_privs.or(file.no_new_privs).unwrap_or_default();
         Ok(config)
     }
 }
@@ -371,8 +422,44 @@ impl Args {
 fn read_file(path: &Path) -> anyhow::Result<File> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-    toml::from_str(&text)
-        .with_context(|| format!("the configuration file {} is not valid", path.display()))
+    let not_valid = || format!("the configuration file {} is not valid", path.display());
+    let table: toml::Table = toml::from_str(&text).with_context(not_valid)?;
+    let known = settings(|argument| Some(argument.get_id().as_str().to_owned()));
+    let known = known
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !NOT_IN_FILE.contains(name));
+    let strangers = near::strangers(table.keys().map(String::as_str), known, "");
+    if !strangers.is_empty() {
+        let all: Vec<String> = strangers.iter().map(ToString::to_string).collect();
+        return Err(anyhow::anyhow!(all.join("; ")).context(not_valid()));
+    }
+    toml::from_str(&text).with_context(not_valid)
+}
+
+/// What only the command line and the environment say: it counts before the file is read.
+const NOT_IN_FILE: [&str; 5] = ["config", "log", "log_format", "help", "version"];
+
+/// Something of each setting.
+fn settings(name: impl Fn(&clap::Arg) -> Option<String>) -> Vec<String> {
+    let command = <Args as clap::CommandFactory>::command();
+    command.get_arguments().filter_map(name).collect()
+}
+
+/// Variables of the environment that look like settings and are none.
+pub(crate) fn strange_variables(
+    environment: impl Iterator<Item = std::ffi::OsString>,
+) -> Vec<near::Stranger> {
+    let known = settings(|argument| Some(argument.get_env()?.to_str()?.to_owned()));
+    let given: Vec<String> = environment
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.starts_with("KERNEX_AGENT"))
+        .collect();
+    near::strangers(
+        given.iter().map(String::as_str),
+        known.iter().map(String::as_str),
+        "KERNEX_AGENT_",
+    )
 }
 
 #[cfg(test)]
@@ -432,6 +519,65 @@ mod tests {
         );
         assert!(parse(&["--proxy", "http://ada:secret@p:1"]).is_ok());
         assert!(parse(&["--proxy", ""]).is_ok());
+    }
+
+    #[test]
+    fn a_relative_state_folder_counts_from_where_the_agent_is() {
+        let here = std::env::current_dir().unwrap();
+        let config = parse(&["--state-dir", "./edge-1"]).unwrap();
+        assert_eq!(config.state_dir, here.join("edge-1"));
+        assert_eq!(Config::new("edge-1").state_dir, here.join("edge-1"));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "state_dir = \"\"\n").unwrap();
+        let why = parse(&["--config", file.path().to_str().unwrap()]).unwrap_err();
+        let why = format!("{why:#}");
+        assert!(why.contains("absolute path"), "{why}");
+    }
+
+    #[test]
+    fn a_mistyped_setting_is_named_with_what_was_meant() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "keep_relases = 3\nlog = \"info\"\n").unwrap();
+        let why = parse(&["--config", file.path().to_str().unwrap()]).unwrap_err();
+        let why = format!("{why:#}");
+        assert!(why.contains("did you mean `keep_releases`?"), "{why}");
+        assert!(why.contains("`log`"), "{why}");
+        let names = ["KERNEX_AGENT_SERVR", "KERNEX_AGENT_SERVER", "KERNEX_LISTEN"];
+        let strange = strange_variables(names.map(Into::into).into_iter());
+        assert_eq!(strange.len(), 1);
+        assert!(strange[0].to_string().contains("`KERNEX_AGENT_SERVER`"));
+    }
+
+    /// The list of names for the file comes from the flags; it must not name one that the file does
+    /// not know.
+    #[test]
+    fn the_file_knows_each_setting() {
+        for name in settings(|argument| Some(argument.get_id().as_str().to_owned())) {
+            if NOT_IN_FILE.contains(&name.as_str()) {
+                continue;
+            }
+            let Err(error) = toml::from_str::<File>(&format!("{name} = []")) else {
+                continue;
+            };
+            let why = error.to_string();
+            assert!(!why.contains("unknown field"), "{why}");
+        }
+    }
+
+    #[test]
+    fn the_device_decides_about_new_privileges_unless_it_leaves_it_to_the_manifest() {
+        let manifest = |text: &str| Manifest::parse(text.as_bytes()).unwrap();
+        let asks = manifest(r#"{"version": "1", "no_new_privs": false}"#);
+        let plain = manifest(r#"{"version": "1"}"#);
+        for (flags, for_asking, for_plain) in [
+            (&[][..], true, false),
+            (&["--no-new-privs", "always"], false, false),
+            (&["--no-new-privs", "never"], true, true),
+        ] {
+            let config = parse(flags).unwrap();
+            assert_eq!(config.no_new_privs.allows_more(&asks), for_asking);
+            assert_eq!(config.no_new_privs.allows_more(&plain), for_plain);
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ mod shared;
 mod start;
 mod status;
 
-pub use config::{Args, Command, Config};
+pub use config::{Args, Command, Config, NoNewPrivs};
 pub use identity::{DeviceKey, Identity, IdentityError};
 pub use program::main;
 

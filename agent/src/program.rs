@@ -22,6 +22,9 @@ pub async fn main() -> ExitCode {
 }
 
 async fn start(args: Args) -> anyhow::Result<()> {
+    if args.command == Command::CheckConfig {
+        return check_config(&args.into_config()?);
+    }
     let guard = telemetry::init("kernex-agent", &args.log, args.log_format())?;
     let command = args.command;
     let mut config = args.into_config()?;
@@ -40,6 +43,7 @@ async fn start(args: Args) -> anyhow::Result<()> {
         Command::Journal => show_journal(&config),
         Command::Status { json } => show_status(&config, json),
         Command::Doctor => Box::pin(examine(&config)).await,
+        Command::CheckConfig => check_config(&config),
     };
     guard.shutdown().await;
     result
@@ -59,6 +63,32 @@ async fn enroll(config: &Config, new_key: bool) -> anyhow::Result<()> {
         "enrolled as {} ({}); start the agent with `kernex-agent run`",
         identity.name,
         identity.device
+    )?;
+    Ok(())
+}
+
+/// Says that the configuration is valid, and which variables look like settings and are none.
+fn check_config(config: &Config) -> anyhow::Result<()> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let strangers = crate::config::strange_variables(names);
+    let (mistyped, others): (Vec<_>, Vec<_>) = strangers
+        .iter()
+        .partition(|stranger| stranger.meant.is_some());
+    for other in others {
+        writeln!(std::io::stderr(), "note: environment: {other}")?;
+    }
+    if !mistyped.is_empty() {
+        let all: Vec<String> = mistyped.iter().map(ToString::to_string).collect();
+        anyhow::bail!("the environment is not valid: {}", all.join("; "));
+    }
+    let server = match config.servers.as_slice() {
+        [] => "the one of the enrolment".to_owned(),
+        servers => servers.join(", "),
+    };
+    writeln!(
+        std::io::stdout(),
+        "The configuration is valid: state in {}, server {server}.",
+        config.state_dir.display()
     )?;
     Ok(())
 }

@@ -22,7 +22,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::clock;
 
+pub(crate) mod account;
 pub(crate) mod environment;
+mod interpreter;
 mod output;
 mod pipes;
 mod process;
@@ -58,6 +60,8 @@ pub(crate) struct Script<'a> {
     pub(crate) grace: Duration,
     /// Another exit code after which descendants may live on, as after 0.
     pub(crate) spares: Option<i32>,
+    /// Whether it, and what it starts, may get rights that the agent has not got.
+    pub(crate) new_privs: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +111,7 @@ impl Sandbox {
             .stdout(out_writer)
             .stderr(err_writer)
             .process_group(0);
-        confine(&mut command);
+        confine(&mut command, script.new_privs);
         let only_script = OnlyScript::begin();
         let child = Command::from(command).spawn()?;
         let pid = child
@@ -217,13 +221,19 @@ fn script_end(status: ExitStatus) -> ScriptEnd {
 /// itself calls. So are variables of the dynamic linker: the shell is started without them, and
 /// sets them before it hands over to the script.
 fn shell(dir: &Path, script: &str, linkers: &[(String, String)]) -> std::process::Command {
-    let file = Path::new(script);
+    let file = Path::new(script.trim());
     let is_file = is_file_inside(dir, file);
-    // The shell execs an executable file, so that `#!` lines and programs work as well.
+    // The shell execs an executable file, so that `#!` lines and programs work as well. Archives
+    // that were made on Windows have no such bit, so the line counts without it too.
     let (what, how) = match is_file {
-        true if is_executable(&dir.join(file)) => (Path::new(".").join(file), "exec \"$0\""),
-        true => (Path::new(".").join(file), "exec /bin/sh \"$0\""),
-        false => (script.into(), "exec /bin/sh -c \"$0\""),
+        true if is_executable(&dir.join(file)) => {
+            (Path::new(".").join(file), "exec \"$0\"".to_owned())
+        }
+        true => (
+            Path::new(".").join(file),
+            format!("exec {} \"$0\"", interpreter::of(&dir.join(file))),
+        ),
+        false => (script.into(), "exec /bin/sh -c \"$0\"".to_owned()),
     };
     let mut command = std::process::Command::new(SHELL);
     if linkers.is_empty() && !is_file {
@@ -247,7 +257,8 @@ fn is_linkers(name: &str) -> bool {
     (name.starts_with("LD_") || name == "GLIBC_TUNABLES") && name.bytes().all(plain)
 }
 
-/// Whether the script is a file of the bundle rather than a command.
+/// Whether the script is a file of the bundle rather than a command. One that a symbolic link puts
+/// elsewhere is not looked at: the shell may follow it, by itself.
 fn is_file_inside(dir: &Path, file: &Path) -> bool {
     let stays = file.components().all(|part| {
         matches!(
@@ -255,7 +266,13 @@ fn is_file_inside(dir: &Path, file: &Path) -> bool {
             std::path::Component::Normal(_) | std::path::Component::CurDir
         )
     });
-    stays && !file.as_os_str().is_empty() && dir.join(file).is_file()
+    if !stays || file.as_os_str().is_empty() {
+        return false;
+    }
+    match (dir.canonicalize(), dir.join(file).canonicalize()) {
+        (Ok(dir), Ok(file)) => file.starts_with(dir) && file.is_file(),
+        _ => false,
+    }
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -264,12 +281,12 @@ fn is_executable(path: &Path) -> bool {
         .is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0)
 }
 
-/// No new privileges, and no descriptors of the agent's own parent.
+/// No new privileges unless they are allowed, and no descriptors of the agent's own parent.
 #[expect(
     unsafe_code,
     reason = "between fork and exec only system calls are made: two prctl-like calls on memory taken before the fork"
 )]
-fn confine(command: &mut std::process::Command) {
+fn confine(command: &mut std::process::Command, new_privs: bool) {
     let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
         .into_iter()
         .flatten()
@@ -281,7 +298,9 @@ fn confine(command: &mut std::process::Command) {
     // never closed or owned, and one that is not open any more gives an error that is ignored.
     unsafe {
         command.pre_exec(move || {
-            rustix::thread::set_no_new_privs(true)?;
+            if !new_privs {
+                rustix::thread::set_no_new_privs(true)?;
+            }
             for fd in &open {
                 let fd = std::os::fd::BorrowedFd::borrow_raw(*fd);
                 let _ = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC);

@@ -14,6 +14,7 @@ pub(crate) mod event;
 mod examples;
 pub(crate) mod listing;
 mod output;
+pub(crate) mod pack;
 pub(crate) mod rollback;
 pub(crate) mod rollout;
 pub(crate) mod script_output;
@@ -433,6 +434,8 @@ pub(crate) enum BundleCommand {
         dir: PathBuf,
         #[command(flatten)]
         file: output::FileArg,
+        #[command(flatten)]
+        args: pack::PackArgs,
     },
     /// Upload an archive, or a folder after packing it
     Push {
@@ -441,6 +444,8 @@ pub(crate) enum BundleCommand {
         /// Name on the server, instead of the manifest's
         #[arg(long)]
         name: Option<String>,
+        #[command(flatten)]
+        args: pack::PackArgs,
         #[command(flatten)]
         output: OutputArg,
     },
@@ -528,6 +533,8 @@ pub(crate) struct DeployArgs {
     /// A note for whoever reads the order later
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) message: Option<String>,
+    #[command(flatten)]
+    pub(crate) pack: pack::PackArgs,
     #[command(flatten)]
     pub(crate) timing: timing::TimingArgs,
     #[command(flatten)]

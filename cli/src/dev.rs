@@ -16,7 +16,7 @@ use kernex_proto::{
 };
 
 use crate::{
-    args::DevArgs,
+    args::{DevArgs, pack::PackArgs},
     client::{Client, request_id},
     commands::{bundle::push, deploy, deployment::watch, device},
     context::Context,
@@ -212,7 +212,7 @@ async fn wait_online(client: &Client, devices: u16) -> Result<(), Failure> {
 async fn push_example(home: &Path, client: &Client) -> Result<v1::Bundle, Failure> {
     let folder = home.join("hello");
     example::write(&folder).map_err(|error| Failure::file("write", &folder, &error))?;
-    let (bundle, _) = push::push(client, &folder, None).await?;
+    let (bundle, _) = push::push(client, &folder, None, PackArgs::default()).await?;
     print_note(&format!(
         "Packed and pushed examples/hello as {}:{}",
         bundle.name, bundle.version

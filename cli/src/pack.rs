@@ -3,30 +3,34 @@
 //! Entries are sorted by path; owners, times and the gzip header are fixed. Modes are those of the
 //! files, without write permission for group and others, which depends on the umask of a checkout.
 //! The archive is read back with the code of the server and the agents, so a bundle that they would
-//! refuse is never written.
+//! refuse is never written. Everything that is wrong with it is said at once.
+
+mod entries;
+mod gzip;
+mod tar;
 
 use std::{
-    collections::BTreeMap,
-    fs::{self, Metadata},
+    fs,
     io::{self, Read as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use async_compression::{Level, tokio::write::GzipEncoder};
-use ignore::WalkBuilder;
 use kernex_proto::{
-    archive::{self, ArchiveError, Inspected, Limits},
+    archive::{
+        self, ArchiveError, Finding, Findings, Format, Inspected, Limits, check_manifest,
+        check_upload,
+    },
     digest::{Digest, Hasher},
     error::chain,
-    manifest::{MANIFEST_FILE, Manifest},
+    manifest::MANIFEST_FILE,
 };
 use tempfile::{NamedTempFile, TempPath};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_tar::{Builder, EntryType, Header};
 
 use crate::{
+    args::pack::PackArgs,
     error::{Exit, Failure},
     files,
+    output::{print_note, progress::transfer},
     text::printable,
 };
 
@@ -44,6 +48,8 @@ pub(crate) struct Packed {
     pub(crate) size: u64,
     /// What is in it.
     pub(crate) inspected: Inspected,
+    /// What is worth a look.
+    pub(crate) notes: Vec<Finding>,
 }
 
 impl Packed {
@@ -56,7 +62,8 @@ impl Packed {
     /// The usual file name.
     pub(crate) fn file_name(&self) -> String {
         let manifest = &self.inspected.manifest;
-        format!("{}-{}.tar.gz", manifest.name_or_default(), manifest.version)
+        let (name, version) = (manifest.name_or_default(), &manifest.version);
+        format!("{name}-{version}.{}", self.inspected.format.extension())
     }
 
     /// Moves the archive to its path and replaces what was there.
@@ -73,42 +80,77 @@ pub(crate) async fn pack(
     dir: &Path,
     near: &Path,
     leave_out: Option<&Path>,
+    args: PackArgs,
 ) -> Result<Packed, Failure> {
-    check_manifest(dir)?;
-    let (root, left_out) = (dir.to_owned(), leave_out.map(Path::to_owned));
-    let entries = tokio::task::spawn_blocking(move || entries(&root, left_out.as_deref()))
-        .await
-        .map_err(|error| {
-            Failure::new(
-                Exit::Error,
-                format!("packing broke off: {error}"),
-                "Try again.",
-            )
-        })??;
-
-    let file =
-        NamedTempFile::new_in(near).map_err(|error| Failure::file("write in", near, &error))?;
-    let (file, path) = file.into_parts();
-    write(dir, entries, tokio::fs::File::from_std(file)).await?;
+    read_manifest(dir, args.allow_unknown)?;
+    let format = if args.zstd {
+        Format::TarZst
+    } else {
+        Format::TarGz
+    };
+    let (root, near) = (dir.to_owned(), near.to_owned());
+    let left_out = leave_out.map(Path::to_owned);
+    let packing = tokio::task::spawn_blocking(move || {
+        let (entries, refused) = entries::find(&root, left_out.as_deref())?;
+        // Made only now: `near` may be the folder itself.
+        let file = NamedTempFile::new_in(&near)
+            .map_err(|error| Failure::file("write in", &near, &error))?;
+        let (file, path) = file.into_parts();
+        tar::write(&root, &entries, format, file)?;
+        Ok::<_, Failure>((path, refused))
+    });
+    let (path, mut refused) = packing.await.map_err(|error| {
+        Failure::new(
+            Exit::Error,
+            format!("packing broke off: {error}"),
+            "Try again.",
+        )
+    })??;
     let (digest, size) = digest(&path)?;
-    let inspected = inspect(&path).await?;
+    let checked = check(&path, args.allow_unknown).await;
+    let (inspected, notes) = match checked {
+        Ok(checked) if refused.is_empty() => (checked.inspected, checked.notes),
+        Ok(_) => return Err(self::refused(&ArchiveError::Unsafe(refused))),
+        Err(ArchiveError::Unsafe(more) | ArchiveError::Mistaken(more)) if !refused.is_empty() => {
+            refused.append(more);
+            return Err(self::refused(&ArchiveError::Unsafe(refused)));
+        }
+        Err(error) => return Err(self::refused(&error)),
+    };
     Ok(Packed {
         file: path,
         digest,
         size,
         inspected,
+        notes,
     })
 }
 
-/// Reads a bundle with the code of the server and the agents.
-pub(crate) async fn inspect(path: &Path) -> Result<Inspected, Failure> {
-    let file = tokio::fs::File::open(path)
+/// Reads a bundle with the code of the server and the agents, and says what is worth a look.
+pub(crate) async fn inspect(path: &Path, allow_unknown: bool) -> Result<Inspected, Failure> {
+    let checked = check(path, allow_unknown)
         .await
-        .map_err(|error| Failure::file("read", path, &error))?;
-    let reader = tokio::io::BufReader::new(file);
-    archive::inspect(reader, &Limits::default())
-        .await
-        .map_err(|error| refused(&error))
+        .map_err(|error| refused(&error))?;
+    print_notes(&checked.notes);
+    Ok(checked.inspected)
+}
+
+async fn check(path: &Path, allow_unknown: bool) -> Result<archive::Checked, ArchiveError> {
+    let file = fs::File::open(path).map_err(ArchiveError::Io)?;
+    let bar = transfer("checking", file.metadata().map_or(0, |file| file.len()));
+    let file = io::BufReader::with_capacity(256 * 1024, file);
+    let reader = tar::Blocking(bar.wrap_read(file));
+    // How much it may hold is for the server to say.
+    let checked = check_upload(reader, &Limits::of_own_files(), allow_unknown).await;
+    bar.finish_and_clear();
+    checked
+}
+
+/// Says what is worth a look.
+pub(crate) fn print_notes(notes: &[Finding]) {
+    for note in notes {
+        print_note(&printable(&format!("note: {}", note.with_way_out())));
+    }
 }
 
 /// SHA-256 and size of a file.
@@ -130,8 +172,8 @@ pub(crate) fn digest(path: &Path) -> Result<(Digest, u64), Failure> {
     read().map_err(|error| Failure::file("read", path, &error))
 }
 
-/// The manifest is checked first: mistakes in it are the most likely.
-fn check_manifest(dir: &Path) -> Result<(), Failure> {
+/// What is wrong with the manifest by itself is said first: mistakes in it are the most likely.
+fn read_manifest(dir: &Path, allow_unknown: bool) -> Result<(), Failure> {
     let path = dir.join(MANIFEST_FILE);
     let bytes = fs::read(&path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Failure::new(
@@ -141,158 +183,55 @@ fn check_manifest(dir: &Path) -> Result<(), Failure> {
         ),
         _ => Failure::file("read", &path, &error),
     })?;
-    Manifest::parse(&bytes).map_err(|error| refused(&ArchiveError::from(error)))?;
+    check_manifest(&bytes, allow_unknown).map_err(|error| refused(&error))?;
     Ok(())
 }
 
+/// The encoder or the disk does not take what is written.
+fn unwritten(error: io::Error) -> Failure {
+    Failure::new(
+        Exit::Error,
+        format!("cannot write the archive: {error}"),
+        "Check the disk, then try again.",
+    )
+}
+
 fn refused(error: &ArchiveError) -> Failure {
+    if let Some(findings) = error.findings() {
+        return all_refused(findings);
+    }
     let next = match error {
-        ArchiveError::Unsafe { .. } => {
-            "Remove it or leave it out with `.kernexignore`; links have to be relative and stay inside."
-        }
         ArchiveError::ManifestMissing => {
             "Put a manifest.json at its top; `kernexctl bundle init` writes one."
         }
-        ArchiveError::ManifestInvalid(_) => "Correct that field of manifest.json.",
         ArchiveError::TooLarge { .. } => "Leave files out with `.kernexignore`.",
         ArchiveError::Corrupt(_) => "Pack it again with `kernexctl bundle pack DIR`.",
         ArchiveError::Io(_) => "Check the disk, then try again.",
+        ArchiveError::ManifestInvalid(_) | ArchiveError::Unsafe(_) | ArchiveError::Mistaken(_) => {
+            "Correct that field of manifest.json."
+        }
     };
     Failure::new(Exit::Error, printable(&chain(error)), next)
 }
 
-/// The entries to pack: path within the bundle, and metadata. Sorted by the bytes of the path.
-fn entries(dir: &Path, leave_out: Option<&Path>) -> Result<BTreeMap<PathBuf, Metadata>, Failure> {
-    let leave_out = leave_out.and_then(|path| fs::canonicalize(path).ok());
-    let walk = WalkBuilder::new(dir)
-        .standard_filters(false)
-        .add_custom_ignore_filename(IGNORE_FILE)
-        .filter_entry(|entry| entry.file_name() != ".git" && entry.file_name() != IGNORE_FILE)
-        .build();
-    let mut entries = BTreeMap::new();
-    for entry in walk {
-        let entry = entry.map_err(|error| {
-            Failure::new(
-                Exit::Error,
-                format!("cannot walk `{}`: {error}", dir.display()),
-                "Check the folder.",
-            )
-        })?;
-        let path = entry.path();
-        let Ok(inside) = path.strip_prefix(dir) else {
-            continue;
-        };
-        if inside.as_os_str().is_empty() {
-            continue;
+/// Everything that is wrong, a line each, and all ways out.
+fn all_refused(findings: &Findings) -> Failure {
+    let mut message = match findings.kept() {
+        [one] => format!("this bundle is refused: {}", printable(&one.to_string())),
+        all => {
+            let mut message = "this bundle is refused:".to_owned();
+            for finding in all {
+                message.push_str("\n  ");
+                message.push_str(&printable(&finding.to_string()));
+            }
+            message
         }
-        if leave_out.is_some() && fs::canonicalize(path).ok() == leave_out {
-            continue;
-        }
-        let metadata =
-            fs::symlink_metadata(path).map_err(|error| Failure::file("read", path, &error))?;
-        let kind = metadata.file_type();
-        if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
-            return Err(Failure::new(
-                Exit::Error,
-                format!(
-                    "`{}` is no file, folder or link and cannot be part of a bundle",
-                    path.display()
-                ),
-                format!("Remove it, or leave it out with a line in `{IGNORE_FILE}`."),
-            ));
-        }
-        if kind.is_file()
-            && files::mode(path, &metadata).map_err(|error| Failure::file("read", path, &error))?
-                & 0o7000
-                != 0
-        {
-            return Err(Failure::new(
-                Exit::Error,
-                format!(
-                    "`{}` has a set-user-id, set-group-id or sticky bit, which no bundle may have",
-                    path.display()
-                ),
-                format!(
-                    "Remove it with `chmod u-s,g-s,-t`, or leave the file out with a line in `{IGNORE_FILE}`."
-                ),
-            ));
-        }
-        entries.insert(inside.to_owned(), metadata);
-    }
-    Ok(entries)
-}
-
-async fn write(
-    dir: &Path,
-    entries: BTreeMap<PathBuf, Metadata>,
-    file: tokio::fs::File,
-) -> Result<(), Failure> {
-    // The level is part of what makes the bytes the same; the encoder writes no time and no name.
-    let gzip = GzipEncoder::with_quality(file, Level::Precise(6));
-    let mut tar = Builder::new_non_terminated(gzip);
-    for (inside, metadata) in entries {
-        let path = dir.join(&inside);
-        add(&mut tar, &inside, &path, &metadata)
-            .await
-            .map_err(|error| Failure::file("pack", &path, &error))?;
-    }
-    let finish = async {
-        let mut gzip = tar.into_inner().await?;
-        gzip.shutdown().await?;
-        gzip.into_inner().sync_all().await
     };
-    finish.await.map_err(|error| {
-        Failure::new(
-            Exit::Error,
-            format!("cannot write the archive: {error}"),
-            "Check the disk, then try again.",
-        )
-    })
-}
-
-async fn add(
-    tar: &mut Builder<GzipEncoder<tokio::fs::File>>,
-    inside: &Path,
-    path: &Path,
-    metadata: &Metadata,
-) -> io::Result<()> {
-    let mut header = Header::new_gnu();
-    header.set_mtime(0);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_size(0);
-    if metadata.is_dir() {
-        header.set_entry_type(EntryType::Directory);
-        header.set_mode(mode(path, metadata)?);
-        tar.append_data(&mut header, inside, io_empty()).await
-    } else if metadata.is_symlink() {
-        header.set_entry_type(EntryType::Symlink);
-        header.set_mode(0o777);
-        header.set_link_name(tokio::fs::read_link(path).await?)?;
-        tar.append_data(&mut header, inside, io_empty()).await
-    } else {
-        let mut file = tokio::fs::File::open(path).await?;
-        let size = file.metadata().await?.len();
-        header.set_entry_type(EntryType::Regular);
-        header.set_mode(mode(path, metadata)?);
-        header.set_size(size);
-        tar.append_data(&mut header, inside, (&mut file).take(size))
-            .await?;
-        // A file that changed its size meanwhile would damage the archive.
-        if file.metadata().await?.len() != size {
-            return Err(io::Error::other("it changed while it was packed"));
-        }
-        Ok(())
+    let left = findings.total() - findings.kept().len() as u64;
+    if left > 0 {
+        message.push_str(&format!("\n  and {left} more"));
     }
-}
-
-/// The mode to pack: 0600 stays 0600, 0664 becomes 0644.
-fn mode(path: &Path, metadata: &Metadata) -> io::Result<u32> {
-    Ok(files::mode(path, metadata)? & 0o755)
-}
-
-fn io_empty() -> tokio::io::Empty {
-    tokio::io::empty()
+    Failure::new(Exit::Error, message, findings.ways_out().join("\n        "))
 }
 
 #[cfg(all(test, unix))]

@@ -172,6 +172,7 @@ impl FakeServer {
             signatures: Vec::new(),
             execution_ms: 600_000,
             go_back: false,
+            limits: None,
         };
         self.serve(&deploy.digest, vec![bytes]);
         deploy

@@ -4,14 +4,19 @@
 //! Reading and checking work on every platform. Writing (feature `unpack`) is for Unix.
 //!
 //! Rejected, never skipped: anything but regular files, folders, relative symbolic links that stay
-//! inside and hard links to an earlier file (unpacked as copies). [`fn@unpack`] keeps symbolic
-//! links back until every file is written, so nothing is ever written through one.
+//! inside and hard links to an earlier file (unpacked as copies). Other symbolic links have to be
+//! asked for by the manifest. [`fn@unpack`] keeps symbolic links back until every file is written,
+//! so nothing is ever written through one. A refusal names every entry that is refused.
 
 #[cfg(feature = "unpack")]
 mod durable;
+mod findings;
+#[cfg(feature = "lint")]
+mod lint;
 mod path;
 mod pax;
 mod reader;
+mod start;
 mod tree;
 #[cfg_attr(not(feature = "unpack"), path = "archive/no_unpack.rs")]
 mod unpack;
@@ -23,6 +28,9 @@ use std::path::Path;
 
 use tokio::io::AsyncRead;
 
+pub use self::findings::{Finding, Findings};
+#[cfg(feature = "lint")]
+pub use self::lint::{Checked, check_manifest, check_upload};
 #[cfg(feature = "unpack")]
 use self::unpack::Disk;
 use crate::{
@@ -48,7 +56,10 @@ impl Format {
     pub fn sniff(start: &[u8]) -> Option<Self> {
         match start {
             [0x1f, 0x8b, ..] => Some(Self::TarGz),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Self::TarZst),
+            // A frame, or one that is to be skipped: parallel and seekable writers begin with it.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+                Some(Self::TarZst)
+            }
             _ => None,
         }
     }
@@ -96,9 +107,45 @@ pub struct Limits {
     pub max_unpacked_bytes: u64,
     /// Most files, folders and links, counting folders that are only implied by a path.
     pub max_entries: u64,
-    /// Most bytes of the tar stream for each compressed byte, once the stream is longer than 64
-    /// MiB.
+    /// Most bytes of the tar stream for each compressed byte, once the stream is longer than 1
+    /// GiB.
     pub max_ratio: u64,
+}
+
+impl Limits {
+    /// For files of one's own, which the server judges later: none but what memory asks for.
+    #[must_use]
+    pub const fn of_own_files() -> Self {
+        Self {
+            max_unpacked_bytes: u64::MAX,
+            max_entries: 10_000_000,
+            max_ratio: u64::MAX,
+        }
+    }
+}
+
+/// What a server sent; what it does not say is as ever.
+impl From<Option<v1::ArchiveLimits>> for Limits {
+    fn from(sent: Option<v1::ArchiveLimits>) -> Self {
+        let sent = sent.unwrap_or_default();
+        let usual = Self::default();
+        let or = |sent: u64, usual: u64| if sent == 0 { usual } else { sent };
+        Self {
+            max_unpacked_bytes: or(sent.max_unpacked_bytes, usual.max_unpacked_bytes),
+            max_entries: or(sent.max_entries, usual.max_entries),
+            max_ratio: or(sent.max_ratio, usual.max_ratio),
+        }
+    }
+}
+
+impl From<Limits> for v1::ArchiveLimits {
+    fn from(limits: Limits) -> Self {
+        Self {
+            max_unpacked_bytes: limits.max_unpacked_bytes,
+            max_entries: limits.max_entries,
+            max_ratio: limits.max_ratio,
+        }
+    }
 }
 
 /// Enough for a large program with its assets; an archive bomb is far beyond.
@@ -130,14 +177,13 @@ pub struct Inspected {
 /// Why an archive is refused or could not be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// It holds something that is never unpacked.
-    #[error("unsafe archive: `{entry}` {why}")]
-    Unsafe {
-        /// The entry, as the archive names it.
-        entry: String,
-        /// The rest of a sentence that starts with the entry.
-        why: String,
-    },
+    /// It holds something that is never unpacked. Before it is kept, what else is wrong with it is
+    /// among these.
+    #[error("unsafe archive: {0}")]
+    Unsafe(Findings),
+    /// Its manifest was surely meant otherwise, or its scripts cannot run.
+    #[error("the bundle would not do what it says: {0}")]
+    Mistaken(Findings),
     /// No manifest at the root, nor in the one top-level folder.
     #[error("the archive has no {MANIFEST_FILE} at its root, nor in its only top-level folder")]
     ManifestMissing,
@@ -161,13 +207,16 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
-    fn unsafe_entry(entry: &[u8], why: impl Into<String>) -> Self {
-        // Enough to find the entry; an error travels in a Status of a few KiB.
-        const SHOWN: usize = 200;
-        let shown = entry.get(..SHOWN).unwrap_or(entry);
-        Self::Unsafe {
-            entry: shown.escape_ascii().to_string(),
-            why: why.into(),
+    fn unsafe_entry(entry: &[u8], why: impl Into<String>, way_out: &'static str) -> Self {
+        Self::Unsafe(Finding::entry(entry, why, way_out).into())
+    }
+
+    /// Everything that is wrong, when it is more than one sentence.
+    #[must_use]
+    pub fn findings(&self) -> Option<&Findings> {
+        match self {
+            Self::Unsafe(findings) | Self::Mistaken(findings) => Some(findings),
+            _ => None,
         }
     }
 
@@ -182,11 +231,11 @@ impl ArchiveError {
     #[must_use]
     pub fn failure_reason(&self) -> v1::FailureReason {
         match self {
-            Self::Unsafe { .. } | Self::TooLarge { .. } | Self::Corrupt(_) => {
+            Self::Unsafe(_) | Self::TooLarge { .. } | Self::Corrupt(_) => {
                 v1::FailureReason::UnsafeArchive
             }
             Self::ManifestMissing => v1::FailureReason::ManifestMissing,
-            Self::ManifestInvalid(_) => v1::FailureReason::ManifestInvalid,
+            Self::ManifestInvalid(_) | Self::Mistaken(_) => v1::FailureReason::ManifestInvalid,
             Self::Io(_) if self.is_disk_full() => v1::FailureReason::DiskFull,
             Self::Io(_) => v1::FailureReason::Internal,
         }
@@ -198,8 +247,8 @@ pub async fn inspect<R>(reader: R, limits: &Limits) -> Result<Inspected, Archive
 where
     R: AsyncRead + Unpin + Send,
 {
-    let walked = walk::walk(reader, limits, &mut None).await?;
-    Ok(walked.inspected)
+    let seen = walk::walk(reader, limits, &mut None).await?;
+    Ok(seen.accept()?.inspected)
 }
 
 /// Checks the whole archive and writes its files into `into`, which is empty or does not exist.
@@ -216,7 +265,8 @@ where
     R: AsyncRead + Unpin + Send,
 {
     let mut disk = Some(Disk::prepare(into).map_err(ArchiveError::Io)?);
-    let walked = walk::walk(reader, limits, &mut disk).await;
+    let seen = walk::walk(reader, limits, &mut disk).await;
+    let walked = seen.and_then(walk::Seen::accept);
     let Some(mut disk) = disk else {
         unreachable!("the walk only borrows the disk");
     };

@@ -17,6 +17,7 @@ pub mod handshake;
 pub mod ids;
 mod invalid_id;
 pub mod manifest;
+pub mod near;
 pub mod operator_token;
 #[cfg(unix)]
 pub mod private;

@@ -7,6 +7,9 @@ mod fields;
 mod health;
 mod json;
 mod requires;
+mod schema;
+mod table;
+mod unknown;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,6 +19,8 @@ use serde_json::{Map, Value};
 use self::fields::Fields;
 pub use self::health::{Health, Probe};
 pub use self::requires::{OneOf, Requires, Unmet};
+pub use self::schema::schema;
+pub use self::unknown::{UnknownField, unknown_fields};
 
 /// Name of the manifest within the archive.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -69,6 +74,13 @@ pub struct Manifest {
     /// Whether the script may ask for a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<Restart>,
+    /// Which symbolic links the archive may hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub links: Option<Links>,
+    /// Whether scripts can never get more rights than the agent has; see
+    /// [`Manifest::allows_new_privs`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_new_privs: Option<bool>,
     /// Fields this version does not know.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
@@ -126,6 +138,17 @@ pub enum Restart {
     Expected,
 }
 
+/// Which symbolic links the archive may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Links {
+    /// Relative ones that stay inside the bundle.
+    Inside,
+    /// Also absolute ones and such as lead out: a Python environment or a root file system has
+    /// them. Kernex makes them and never writes or reads through them.
+    Any,
+}
+
 /// Why a manifest is not valid: which field, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{MANIFEST_FILE}: {field}{why}", field = Named(.field))]
@@ -167,20 +190,39 @@ impl ManifestError {
 impl Manifest {
     /// Reads and checks a manifest.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
-        if bytes.len() > MAX_MANIFEST_BYTES {
-            return Err(ManifestError::file(format!(
-                "the file is larger than {MAX_MANIFEST_BYTES} bytes"
-            )));
-        }
-        // Some editors put a byte order mark in front; JSON knows none.
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        let value = json::read(bytes).map_err(|error| {
-            ManifestError::file(match error.classify() {
-                serde_json::error::Category::Data => error.to_string(),
-                _ => format!("this is not JSON: {error}"),
-            })
-        })?;
-        Self::try_from(value)
+        Self::try_from(read_json(bytes)?)
+    }
+
+    /// Whether its archive may hold symbolic links that are absolute or lead out.
+    #[must_use]
+    pub fn allows_any_link(&self) -> bool {
+        self.links == Some(Links::Any)
+    }
+
+    /// Whether its scripts, and what they start, may get rights that the agent has not got.
+    #[must_use]
+    pub fn allows_new_privs(&self) -> bool {
+        self.no_new_privs == Some(false)
+    }
+
+    /// Every script, with the field that names it.
+    pub fn scripts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let probe = match &self.health {
+            Some(Health {
+                probe: Probe::Command(command),
+                ..
+            }) => Some(command.as_str()),
+            _ => None,
+        };
+        let all = [
+            ("hooks.pre", self.hooks.pre.as_deref()),
+            ("deploy.script", self.script()),
+            ("hooks.post", self.hooks.post.as_deref()),
+            ("health.command", probe),
+            ("rollback.script", self.rollback_script()),
+        ];
+        all.into_iter()
+            .filter_map(|(field, script)| Some((field, script?)))
     }
 
     /// The bundle's name, `default` when the manifest gives none.
@@ -215,6 +257,23 @@ impl Manifest {
     }
 }
 
+/// The JSON of a manifest, whatever fields it has.
+pub fn read_json(bytes: &[u8]) -> Result<Value, ManifestError> {
+    if bytes.len() > MAX_MANIFEST_BYTES {
+        return Err(ManifestError::file(format!(
+            "the file is larger than {MAX_MANIFEST_BYTES} bytes"
+        )));
+    }
+    // Some editors put a byte order mark in front; JSON knows none.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    json::read(bytes).map_err(|error| {
+        ManifestError::file(match error.classify() {
+            serde_json::error::Category::Data => error.to_string(),
+            _ => format!("this is not JSON: {error}"),
+        })
+    })
+}
+
 impl TryFrom<Value> for Manifest {
     type Error = ManifestError;
 
@@ -224,7 +283,7 @@ impl TryFrom<Value> for Manifest {
             name: top.take("name", fields::name)?,
             version: top
                 .take("version", fields::version)?
-                .ok_or_else(|| ManifestError::field("version", "is missing"))?,
+                .ok_or_else(|| ManifestError::field("version", top.missing("version")))?,
             deploy: top.object("deploy", |f| {
                 Ok(Deploy {
                     script: f.take("script", fields::script)?,
@@ -249,6 +308,8 @@ impl TryFrom<Value> for Manifest {
             env: top.map("env", fields::env)?,
             requires: top.object("requires", Requires::read)?.unwrap_or_default(),
             restart: top.take("restart", fields::restart)?,
+            links: top.take("links", fields::links)?,
+            no_new_privs: top.take("no_new_privs", |value| fields::flag(&value))?,
             extra: Map::new(),
         };
         Ok(Self {

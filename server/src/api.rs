@@ -22,6 +22,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
 use kernex_proto::{
+    archive::Limits,
     ids::{ClusterId, Digest},
     v1::{
         access_service_server::AccessServiceServer, agent_service_server::AgentServiceServer,
@@ -104,6 +105,8 @@ pub struct ApiSettings {
     pub ca_pin: Digest,
     /// Largest bundle in bytes.
     pub max_bundle_size: u64,
+    /// How much a bundle may hold.
+    pub archive_limits: Limits,
     /// Failures of a bundle in a row after which a device is left out.
     pub penalty_after: u32,
 }

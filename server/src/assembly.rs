@@ -3,7 +3,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use kernex_proto::ids::Digest;
+use kernex_proto::{archive::Limits, ids::Digest};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, Semaphore},
@@ -183,7 +183,10 @@ impl Assembly {
         let registry = || Arc::clone(&self.registry);
         let wake_ups = || Arc::clone(&self.wake_ups);
         let (soft, last) = (|| self.soft.clone(), || self.last.clone());
-        let dispatcher = dispatcher::run(store(), registry(), wake_ups(), soft());
+        // Agents know the usual ones, and a deploy is sent to a whole fleet.
+        let limits = config.archive_limits;
+        let limits = (limits != Limits::default()).then(|| limits.into());
+        let dispatcher = dispatcher::run(store(), registry(), wake_ups(), limits, soft());
         parts.start("dispatcher", dispatcher);
         parts.start("rollouts", open_phases::run(store(), wake_ups(), soft()));
         parts.start(
@@ -283,6 +286,7 @@ impl Assembly {
                 cluster: self.foundation.cluster,
                 ca_pin: identity.map_or(Digest([0; 32]), |identity| identity.ca_pin()),
                 max_bundle_size: config.max_bundle_size,
+                archive_limits: config.archive_limits,
                 penalty_after: config.penalty_after,
             },
         })

@@ -5,6 +5,7 @@ mod units;
 mod values;
 
 use std::{
+    ffi::OsString,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -12,7 +13,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
-use kernex_proto::{PROTOCOL_REVISION, telemetry::LogFormat, units::size};
+use kernex_proto::{PROTOCOL_REVISION, archive::Limits, near, telemetry::LogFormat, units::size};
 
 use self::{units::duration, values::Values};
 use crate::{
@@ -134,6 +135,8 @@ pub struct Config {
     pub bundle_store: String,
     /// Largest bundle in bytes.
     pub max_bundle_size: u64,
+    /// How much a bundle may hold, here and on devices.
+    pub archive_limits: Limits,
     /// Addresses, and who is answered there.
     pub network: NetworkConfig,
     /// Limits of connections on which nothing has authenticated.
@@ -209,6 +212,7 @@ impl Config {
             database_url: sqlite_url(&data_dir),
             bundle_store: data_dir.join("bundles").to_string_lossy().into_owned(),
             max_bundle_size: DEFAULT_MAX_BUNDLE_SIZE,
+            archive_limits: Limits::default(),
             network: NetworkConfig {
                 listen: SocketAddr::from(([127, 0, 0, 1], 0)),
                 metrics_listen: None,
@@ -296,6 +300,36 @@ impl Config {
                 size,
                 "write a number of bytes or a size such as 500MiB or 4GiB",
             )?;
+        }
+        let archives = &mut config.archive_limits;
+        if let Some(text) = values.max_unpacked_size {
+            archives.max_unpacked_bytes = parse(
+                "--max-unpacked-size",
+                &text,
+                |text| size(text).filter(|bytes| *bytes > 0),
+                "write a number of bytes or a size such as 500MiB or 64GiB",
+            )?;
+        }
+        for (setting, typed, meant) in [
+            (
+                "--max-bundle-entries",
+                values.max_bundle_entries,
+                &mut archives.max_entries,
+            ),
+            (
+                "--max-compression-ratio",
+                values.max_compression_ratio,
+                &mut archives.max_ratio,
+            ),
+        ] {
+            if let Some(number) = typed {
+                *meant = parse(
+                    setting,
+                    &number.to_string(),
+                    |_| (number > 0).then_some(number),
+                    "write a number of at least 1",
+                )?;
+            }
         }
         if let Some(text) = values.heartbeat_interval {
             config.heartbeat_interval = parse(
@@ -420,6 +454,35 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// Variables of other programs of Kernex, and of its scripts and tests.
+const OTHERS: [&str; 4] = [
+    "KERNEX_SERVER",
+    "KERNEX_TOKEN",
+    "KERNEX_CA",
+    "KERNEX_CONTEXT",
+];
+
+/// Variables of the environment that look like settings of the server and are none.
+pub fn strange_variables(environment: impl Iterator<Item = OsString>) -> Vec<near::Stranger> {
+    let mut known = values::settings(|argument| Some(argument.get_env()?.to_str()?.to_owned()));
+    known.push("KERNEX_CONFIG".to_owned());
+    let is_ours = |name: &String| {
+        name.starts_with("KERNEX_")
+            && !name.starts_with("KERNEX_AGENT_")
+            && !name.starts_with("KERNEX_TEST_")
+            && !OTHERS.contains(&name.as_str())
+    };
+    let given: Vec<String> = environment
+        .filter_map(|name| name.into_string().ok())
+        .filter(is_ours)
+        .collect();
+    near::strangers(
+        given.iter().map(String::as_str),
+        known.iter().map(String::as_str),
+        "KERNEX_",
+    )
 }
 
 fn sqlite_url(data_dir: &Path) -> String {

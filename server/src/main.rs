@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use kernex_server::{
     AdminTokenFile, Config, Shutdown,
-    config::{Cli, Command},
+    config::{Cli, Command, strange_variables},
     edge::{listener, observe, probe::probe},
     store::CopiedTable,
 };
@@ -38,7 +38,9 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::CheckConfig(options) => {
-            print_valid(&Config::resolve(options)?);
+            let config = Config::resolve(options)?;
+            check_environment()?;
+            print_valid(&config);
             Ok(())
         }
         Command::CopyDatabase { to, options } => {
@@ -48,6 +50,23 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
         }
         Command::Probe(options) => probe(Config::resolve(options)?.network.metrics_listen),
     }
+}
+
+/// Refuses mistyped names of settings in the environment, which have no effect.
+fn check_environment() -> anyhow::Result<()> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let strangers = strange_variables(names);
+    let (mistyped, others): (Vec<_>, Vec<_>) = strangers
+        .iter()
+        .partition(|stranger| stranger.meant.is_some());
+    for other in others {
+        eprintln!("note: environment: {other}");
+    }
+    if mistyped.is_empty() {
+        return Ok(());
+    }
+    let all: Vec<String> = mistyped.iter().map(ToString::to_string).collect();
+    anyhow::bail!("the environment is not valid: {}", all.join("; "))
 }
 
 #[expect(clippy::print_stdout, reason = "the answer to what was asked")]

@@ -66,6 +66,8 @@ pub(crate) struct Place<'a> {
     /// Temporary folder on the same file system; does not exist yet. The caller removes what is
     /// left of it.
     pub(crate) aside: &'a Path,
+    /// How much the archive may hold.
+    pub(crate) limits: Limits,
     /// Ends the unpacking. Dropping the future is not enough: a blocking thread would go on writing
     /// files behind the sweep.
     pub(crate) halt: &'a CancellationToken,
@@ -128,10 +130,11 @@ pub(crate) async fn unpack(
     metadata: &ReleaseMetadata,
 ) -> Result<Manifest, UnpackError> {
     let remover = &place.bundle_dir.remover;
+    let limits = place.limits;
     let source = (archive.to_owned(), place.halt.clone());
     let seen = walking(move || {
         let reader = Halting::open(&source.0, &source.1)?;
-        Ok(async move { inspect(reader, &Limits::default()).await })
+        Ok(async move { inspect(reader, &limits).await })
     });
     let seen = seen.await?;
     let needed = seen
@@ -155,7 +158,7 @@ pub(crate) async fn unpack(
     let aside = place.aside.to_owned();
     let unpacked = walking(move || {
         let reader = Halting::open(&source.0, &source.1)?;
-        Ok(async move { unpack_archive(reader, &aside, &Limits::default()).await })
+        Ok(async move { unpack_archive(reader, &aside, &limits).await })
     });
     unpacked.await?;
     place.bundle_dir.write_metadata(place.folder, metadata)?;

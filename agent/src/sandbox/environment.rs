@@ -9,12 +9,16 @@ use kernex_proto::{
     words,
 };
 
+use super::account::Account;
+
 /// The only variables of the agent's own environment that a script gets.
-const PASSED: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
+const PASSED: [&str; 3] = ["PATH", "LANG", "TZ"];
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a script learns about its run.
 pub(crate) struct Context<'a> {
+    /// Who it runs as.
+    pub(crate) account: Account,
     pub(crate) device_id: String,
     pub(crate) device_name: &'a str,
     pub(crate) deployment_id: &'a str,
@@ -57,8 +61,12 @@ impl Context<'_> {
                 env.insert(name.to_owned(), without_credentials(&value));
             }
         }
-        env.extend(manifest.clone());
         let path = |path: &Path| path.to_string_lossy().into_owned();
+        env.insert("HOME".to_owned(), path(&self.account.home));
+        for name in ["USER", "LOGNAME"] {
+            env.insert(name.to_owned(), self.account.name.clone());
+        }
+        env.extend(manifest.clone());
         let own = [
             ("DEVICE_ID", self.device_id.clone()),
             ("DEVICE_NAME", self.device_name.to_owned()),
@@ -98,6 +106,10 @@ mod tests {
     #[test]
     fn secrets_of_the_agent_do_not_pass_and_ours_win() {
         let context = Context {
+            account: Account {
+                name: "kernex".into(),
+                home: "/home/kernex".into(),
+            },
             device_id: "d".into(),
             device_name: "edge-1",
             deployment_id: "x",
@@ -117,6 +129,7 @@ mod tests {
         let manifest = BTreeMap::from([
             ("KERNEX_TARGET_ID".to_owned(), "forged".to_owned()),
             ("APP_MODE".to_owned(), "prod".to_owned()),
+            ("LOGNAME".to_owned(), "mine".to_owned()),
         ]);
         let outer = |name: &str| {
             assert_ne!(name, "KERNEX_AGENT_TOKEN");
@@ -139,6 +152,8 @@ mod tests {
         assert_eq!(env["HTTPS_PROXY"], "http://p:3128");
         assert_eq!(env["no_proxy"], "localhost,.example");
         assert_eq!(env["PATH"], DEFAULT_PATH);
+        assert_eq!(env["HOME"], "/home/kernex");
+        assert_eq!((&*env["USER"], &*env["LOGNAME"]), ("kernex", "mine"));
         assert!(!env.contains_key("TRACEPARENT"));
     }
 }

@@ -11,6 +11,7 @@ struct Bench {
     dir: tempfile::TempDir,
     id: AttemptId,
     env: Vec<(String, String)>,
+    new_privs: bool,
 }
 
 impl Bench {
@@ -25,6 +26,7 @@ impl Bench {
                 number: 1,
             },
             env: Vec::new(),
+            new_privs: false,
         }
     }
 
@@ -66,6 +68,7 @@ impl Bench {
             marker: Marker::new(self.id),
             grace: Duration::from_millis(300),
             spares: Some(75),
+            new_privs: self.new_privs,
         }
     }
 
@@ -77,6 +80,51 @@ impl Bench {
     fn alive(&self, file: &str) -> bool {
         process::Process::read(self.pid(file)).is_some_and(|process| !process.zombie)
     }
+}
+
+#[tokio::test]
+async fn new_privileges_are_out_of_reach_unless_they_are_allowed() {
+    let mut bench = Bench::new();
+    for (new_privs, wanted) in [(false, "NoNewPrivs:\t1\n"), (true, "NoNewPrivs:\t0\n")] {
+        bench.new_privs = new_privs;
+        let (ended, output) = bench.run("grep NoNewPrivs /proc/self/status", LONG).await;
+        assert_eq!(ended, ScriptEnd::Exited(0));
+        assert_eq!(output, wanted);
+    }
+}
+
+#[tokio::test]
+async fn the_line_of_the_interpreter_counts_without_the_bit() {
+    let bench = Bench::new();
+    for (name, text, wanted) in [
+        (
+            "awk.txt",
+            "#!/usr/bin/env -S awk -f\nBEGIN { print \"awk\" }\n",
+            "awk\n",
+        ),
+        ("sh", "#!/bin/sh -e\nfalse\necho on\n", ""),
+        ("none", "echo plain\n", "plain\n"),
+        ("empty", "#!\necho plain\n", "plain\n"),
+        ("quo'te", "#! /bin/sh\necho quoted\n", "quoted\n"),
+    ] {
+        fs::write(bench.dir.path().join(name), text).unwrap();
+        let (_, output) = bench.run(name, LONG).await;
+        assert_eq!(output, wanted, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_out_of_the_release_is_not_looked_at() {
+    let bench = Bench::new();
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    fs::write(outside.path(), "echo outside\n").unwrap();
+    std::os::unix::fs::symlink(outside.path(), bench.dir.path().join("run.sh")).unwrap();
+    // It is no file of the bundle, so the shell gets it as a command, and it is not executable.
+    let (ended, output) = bench.run("./run.sh", LONG).await;
+    assert_eq!(ended, ScriptEnd::Exited(126), "{output}");
+    std::os::unix::fs::symlink("real.sh", bench.dir.path().join("inside.sh")).unwrap();
+    fs::write(bench.dir.path().join("real.sh"), "echo inside\n").unwrap();
+    assert_eq!(bench.run("inside.sh", LONG).await.1, "inside\n");
 }
 
 const LONG: Duration = Duration::from_secs(20);

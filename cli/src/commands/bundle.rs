@@ -16,10 +16,13 @@ pub(crate) use delete::run as delete_one;
 pub(crate) async fn run(session: &Session, command: BundleCommand) -> Result<(), Failure> {
     match command {
         BundleCommand::Init { dir, name } => init::run(&dir, name),
-        BundleCommand::Pack { dir, file } => pack::run(&dir, file.path).await,
-        BundleCommand::Push { path, name, output } => {
-            push::run(session, &path, name.as_deref(), output).await
-        }
+        BundleCommand::Pack { dir, file, args } => pack::run(&dir, file.path, args).await,
+        BundleCommand::Push {
+            path,
+            name,
+            args,
+            output,
+        } => push::run(session, &path, name.as_deref(), args, output).await,
         BundleCommand::Pull { bundle, file } => pull::run(session, &bundle, file.path).await,
         BundleCommand::List { name, list, output } => list::run(session, &name, list, output).await,
         BundleCommand::Get { bundle, output } => get::run(session, &bundle, output).await,

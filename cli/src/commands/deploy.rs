@@ -41,7 +41,7 @@ pub(crate) async fn run(session: &Session, args: DeployArgs) -> Result<(), Failu
     let bundle = match bundle_arg {
         BundleArg::Stored(reference) => reference,
         BundleArg::Local(path) => {
-            let (bundle, existed) = push::push(&client, path, None).await?;
+            let (bundle, existed) = push::push(&client, path, None, args.pack).await?;
             let reference = format!("{}:{}", bundle.name, bundle.version);
             print_note(&if existed {
                 format!("The server has {reference} already.")

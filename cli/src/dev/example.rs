@@ -33,9 +33,11 @@ mod tests {
     async fn the_example_is_a_good_bundle() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path()).unwrap();
-        let packed = crate::pack::pack(folder.path(), &std::env::temp_dir(), None)
+        let args = crate::args::pack::PackArgs::default();
+        let packed = crate::pack::pack(folder.path(), &std::env::temp_dir(), None, args)
             .await
             .unwrap();
+        assert_eq!(packed.notes, []);
         assert_eq!(packed.reference(), "hello:1.0.0");
         assert_eq!(packed.inspected.entries, 2);
     }

@@ -24,7 +24,16 @@ fn folder() -> tempfile::TempDir {
 }
 
 async fn packed(dir: &Path) -> Packed {
-    pack(dir, &std::env::temp_dir(), None).await.unwrap()
+    let args = PackArgs::default();
+    pack(dir, &std::env::temp_dir(), None, args).await.unwrap()
+}
+
+/// Why it is not packed.
+async fn refusal(dir: &Path) -> Failure {
+    let args = PackArgs::default();
+    pack(dir, &std::env::temp_dir(), None, args)
+        .await
+        .unwrap_err()
 }
 
 async fn names(packed: &Packed) -> Vec<(String, u32)> {
@@ -99,9 +108,7 @@ async fn a_file_with_a_set_id_bit_is_named_and_not_packed() {
     let dir = folder();
     let mode = fs::Permissions::from_mode(0o4755);
     fs::set_permissions(dir.path().join("bin/run"), mode).unwrap();
-    let failure = pack(dir.path(), &std::env::temp_dir(), None)
-        .await
-        .unwrap_err();
+    let failure = refusal(dir.path()).await;
     let said = format!("{failure:?}");
     assert!(
         said.contains("bin/run") && said.contains("set-user-id"),
@@ -117,7 +124,10 @@ async fn what_is_ignored_stays_out() {
     fs::create_dir(dir.path().join(".git")).unwrap();
     let out = dir.path().join("app-1.0.tar.gz");
     fs::write(&out, "an older archive").unwrap();
-    let packed = pack(dir.path(), dir.path(), Some(&out)).await.unwrap();
+    let args = PackArgs::default();
+    let packed = pack(dir.path(), dir.path(), Some(&out), args)
+        .await
+        .unwrap();
     let found: Vec<_> = names(&packed)
         .await
         .into_iter()
@@ -137,21 +147,15 @@ async fn what_is_ignored_stays_out() {
 async fn a_folder_that_will_not_do_is_refused_with_a_next_step() {
     let dir = folder();
     std::os::unix::fs::symlink("/etc/passwd", dir.path().join("leak")).unwrap();
-    let failure = pack(dir.path(), &std::env::temp_dir(), None)
-        .await
-        .unwrap_err();
+    let failure = refusal(dir.path()).await;
     assert!(failure.message.contains("leak"), "{failure}");
 
     fs::write(dir.path().join("manifest.json"), "{}").unwrap();
-    let failure = pack(dir.path(), &std::env::temp_dir(), None)
-        .await
-        .unwrap_err();
+    let failure = refusal(dir.path()).await;
     assert!(failure.message.contains("version"), "{failure}");
 
     fs::remove_file(dir.path().join("manifest.json")).unwrap();
-    let failure = pack(dir.path(), &std::env::temp_dir(), None)
-        .await
-        .unwrap_err();
+    let failure = refusal(dir.path()).await;
     assert!(failure.next.contains("bundle init"), "{failure}");
 }
 
@@ -167,4 +171,84 @@ async fn long_paths_survive() {
             .iter()
             .any(|(name, _)| name.ends_with(&"f".repeat(90)))
     );
+}
+
+/// Long enough for several blocks, and for a disk that is sometimes slow.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_folder_gives_the_same_bytes_each_time_in_both_forms() {
+    let dir = folder();
+    let mut state = 7_u64;
+    let mut noise = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        u8::try_from(state >> 58).unwrap()
+    };
+    for name in ["one", "two"] {
+        let bytes: Vec<u8> = (0..3_000_000).map(|_| noise()).collect();
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    for zstd in [false, true] {
+        let args = PackArgs {
+            zstd,
+            ..PackArgs::default()
+        };
+        let mut digests = Vec::new();
+        for _ in 0..4 {
+            let packed = pack(dir.path(), &std::env::temp_dir(), None, args)
+                .await
+                .unwrap();
+            let ending = if zstd { "tar.zst" } else { "tar.gz" };
+            assert_eq!(packed.file_name(), format!("app-1.0.{ending}"));
+            assert!(packed.size < 5_500_000, "{}", packed.size);
+            digests.push(packed.digest);
+        }
+        digests.dedup();
+        assert_eq!(digests.len(), 1, "zstd: {zstd}");
+    }
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_is_said_at_once() {
+    let dir = folder();
+    fs::write(
+        dir.path().join("manifest.json"),
+        r#"{"version": "1", "deploy": {"scirpt": "x"}, "hooks": {"pre": "./chekc.sh"}}"#,
+    )
+    .unwrap();
+    fs::write(dir.path().join("check.sh"), "echo\n").unwrap();
+    for name in ["zebra-one", "zebra-two"] {
+        std::os::unix::fs::symlink("/etc", dir.path().join(name)).unwrap();
+    }
+    let mode = fs::Permissions::from_mode(0o4755);
+    fs::set_permissions(dir.path().join("bin/run"), mode).unwrap();
+    let failure = refusal(dir.path()).await;
+    for part in [
+        "`bin/run`",
+        "`zebra-one`",
+        "`zebra-two`",
+        "did you mean `deploy.script`?",
+        "did you mean `./check.sh`?",
+    ] {
+        assert!(failure.message.contains(part), "{failure}");
+    }
+    for part in [
+        "chmod u-s",
+        "`\"links\": \"any\"`",
+        "--allow-unknown",
+        "`exec`",
+    ] {
+        assert!(failure.next.contains(part), "{failure}");
+    }
+
+    let args = PackArgs {
+        allow_unknown: true,
+        ..PackArgs::default()
+    };
+    let manifest = r#"{"version": "1", "links": "any", "deploy": {"scirpt": "x"}}"#;
+    fs::write(dir.path().join("manifest.json"), manifest).unwrap();
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(dir.path().join("bin/run"), mode).unwrap();
+    let packed = pack(dir.path(), &std::env::temp_dir(), None, args).await;
+    assert_eq!(packed.unwrap().notes.len(), 1);
 }

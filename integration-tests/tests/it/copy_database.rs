@@ -60,7 +60,7 @@ async fn a_fleet_goes_on_after_its_rows_moved_and_moved_back(database: Database)
     let mut agent = server.agent("edge-1").await;
     server
         .operator()
-        .label("edge-1", &[("site", "Zürich")])
+        .label("edge-1", &[("site", "zurich")])
         .await;
     deploy(&server, "1.0", "echo one; exit 0").await;
     deploy(&server, "2.0", "echo 'two \u{1f980}'; exit 3").await;

@@ -3,6 +3,7 @@
 mod alerts;
 mod archives;
 mod attempt_model;
+mod bundle_mistakes;
 mod bundles;
 mod cli;
 mod configuration;

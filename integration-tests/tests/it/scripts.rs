@@ -243,6 +243,11 @@ async fn the_environment_of_a_script_holds_what_is_documented_and_nothing_else()
     let output = operator.target(&id).await.output_tail;
     for line in [
         "COLOUR=green",
+        "HOME=/",
+        "USER=",
+        "LOGNAME=",
+        "KERNEX_RELEASE_DIR=/",
+        "KERNEX_STATE_DIR=/",
         "KERNEX_DEVICE_NAME=edge-1",
         "KERNEX_BUNDLE_NAME=app",
         "KERNEX_BUNDLE_VERSION=1.0",
@@ -265,6 +270,88 @@ async fn the_environment_of_a_script_holds_what_is_documented_and_nothing_else()
         "state outlives releases: {target:?}"
     );
     drop(agent);
+}
+
+/// Every path that a script gets is absolute, however the agent was told its state folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relative_state_folder_gives_scripts_absolute_paths() {
+    let server = TestServer::start(Database::Sqlite).await;
+    let operator = server.operator();
+    let here = std::env::current_dir().unwrap();
+    let up = "../".repeat(here.components().count() - 1);
+    let state = server.scratch().join("relative").join("edge-1");
+    let relative = format!(
+        "{up}{}",
+        state.display().to_string().trim_start_matches('/')
+    );
+    let options = kernex_integration_tests::AgentOptions::named("edge-1").state(relative.into());
+    let agent = server.agent_with(options).await;
+    let script = "set -e; cd \"$KERNEX_RELEASE_DIR\"; cd /; ls \"$KERNEX_RELEASE_DIR/manifest.json\"; \
+                  echo kept > \"$KERNEX_STATE_DIR/kept\"; ls -d \"${KERNEX_PREVIOUS_RELEASE_DIR:-/}\"";
+    for version in ["1.0", "2.0"] {
+        let bundle = push(
+            &operator,
+            json!({"name": "app", "version": version, "deploy": {"script": script}}),
+        )
+        .await;
+        let target = operator.deploy_and_finish(&bundle, "edge-1").await;
+        assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
+    }
+    assert!(state.join("bundles/app/state/kept").exists());
+    drop(agent);
+}
+
+/// An archive that was made on Windows has no execute bits; its `#!` lines count all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_without_the_bit_runs_with_its_interpreter_and_one_with_links_out_runs() {
+    let server = TestServer::start(Database::Sqlite).await;
+    let operator = server.operator();
+    let _agent = server.agent("edge-1").await;
+    let manifest = json!({
+        "name": "app", "version": "1.0", "links": "any",
+        "deploy": {"script": "./install.awk"}, "hooks": {"post": "[ \"$(readlink etc)\" = /etc ]"},
+    });
+    let archive = BundleBuilder::with_manifest(&manifest)
+        .file(
+            "install.awk",
+            "#!/usr/bin/env -S awk -f\nBEGIN { print \"awk was here\" }\n",
+        )
+        .symlink("etc", "/etc")
+        .gzip()
+        .await;
+    let bundle = operator.push(&archive).await;
+    let target = operator.deploy_and_finish(&bundle, "edge-1").await;
+    assert_eq!(target.state(), AttemptState::Succeeded, "{target:?}");
+    assert!(target.output_tail.contains("awk was here"), "{target:?}");
+}
+
+/// The manifest asks for it, and the device has the last word.
+#[tokio::test(flavor = "multi_thread")]
+async fn new_privileges_are_for_the_manifest_to_ask_and_the_device_to_give() {
+    let server = TestServer::start(Database::Sqlite).await;
+    let operator = server.operator();
+    let strict = kernex_integration_tests::AgentOptions::named("strict")
+        .env("KERNEX_AGENT_NO_NEW_PRIVS", "always");
+    let _agents = [
+        server.agent("edge-1").await,
+        server.agent_with(strict).await,
+    ];
+    for (version, asks, device, wanted) in [
+        ("1", json!(false), "edge-1", "NoNewPrivs:\t0"),
+        ("2", json!(null), "edge-1", "NoNewPrivs:\t1"),
+        ("3", json!(false), "strict", "NoNewPrivs:\t1"),
+    ] {
+        let bundle = push(
+            &operator,
+            json!({
+                "name": "app", "version": version, "no_new_privs": asks,
+                "deploy": {"script": "grep NoNewPrivs /proc/self/status"},
+            }),
+        )
+        .await;
+        let target = operator.deploy_and_finish(&bundle, device).await;
+        assert!(target.output_tail.contains(wanted), "{version}: {target:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! A device checks every bundle itself, also for what the server would have refused.
 
 use kernex_integration_tests::{BundleBuilder, TestAgent, bundle::Kind, fake_server::FakeServer};
-use kernex_proto::v1::{AttemptState, FailureReason, Outcome};
+use kernex_proto::v1::{ArchiveLimits, AttemptState, FailureReason, Outcome};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -70,7 +70,6 @@ async fn an_unsafe_archive_is_not_unpacked_at_all() {
         ("named pipe", good().raw("pipe", Kind::Pipe, 0o666, "", b"")),
         ("set-id bit", good().file_with_mode("su", 0o4755, "x")),
         ("the same file twice", good().file("innocent", "y")),
-        ("a bomb", good().file("zeros", vec![0; 64 << 20])),
     ];
     for (what, builder) in hostile {
         let outcome = device.refuses(what, builder.gzip().await).await;
@@ -83,6 +82,53 @@ async fn an_unsafe_archive_is_not_unpacked_at_all() {
     }
     let leftovers = device.agent.leftovers();
     assert!(leftovers.is_empty(), "{leftovers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_follows_the_limits_that_come_with_a_deploy() {
+    let mut device = device().await;
+    let archive = BundleBuilder::script("app", "1.0", "true")
+        .file("zeros", vec![0; 2 << 20])
+        .gzip()
+        .await;
+    let mut deploy = device.server.bundle("app", archive);
+    for (limits, what) in [
+        (
+            ArchiveLimits {
+                max_unpacked_bytes: 1 << 20,
+                ..ArchiveLimits::default()
+            },
+            "unpacked size",
+        ),
+        (
+            ArchiveLimits {
+                max_entries: 1,
+                ..ArchiveLimits::default()
+            },
+            "number of entries",
+        ),
+    ] {
+        deploy.limits = Some(limits);
+        let outcome = device.server.outcome_of(deploy.clone()).await;
+        assert_eq!(outcome.reason(), FailureReason::UnsafeArchive);
+        assert!(outcome.message.contains(what), "{outcome:?}");
+    }
+    deploy.limits = Some(ArchiveLimits {
+        max_unpacked_bytes: 4 << 20,
+        ..ArchiveLimits::default()
+    });
+    let outcome = device.server.outcome_of(deploy).await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_keeps_names_that_the_server_would_refuse() {
+    let mut device = device().await;
+    let manifest = json!({"version": "1.0", "deploy": {"scirpt": "true"}, "helth": {}});
+    let archive = BundleBuilder::with_manifest(&manifest).gzip().await;
+    let deploy = device.server.bundle("app", archive);
+    let outcome = device.server.outcome_of(deploy).await;
+    assert_eq!(outcome.state(), AttemptState::Succeeded, "{outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

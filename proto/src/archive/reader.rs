@@ -17,8 +17,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader, C
 
 use super::{ArchiveError, Format, Limits};
 
-/// Below this size the ratio is not checked: small files can shrink very well.
-const RATIO_FLOOR: u64 = 64 * 1024 * 1024;
+/// Below this size the ratio is not checked: an empty image of a disk shrinks very well.
+const RATIO_FLOOR: u64 = 1024 * 1024 * 1024;
+
+const REPACK: &str = "Pack it again with `kernexctl bundle pack DIR`.";
 
 /// Most zero bytes after the last entry; GNU tar pads to 10 KiB.
 const MAX_PADDING: u64 = 1024 * 1024;
@@ -73,7 +75,9 @@ impl Meter {
                 what: "compression ratio is",
                 limit: self.limits.max_ratio,
             },
-            ALLOWANCE_HIT => ArchiveError::unsafe_entry(b"header", "is larger than any real one"),
+            ALLOWANCE_HIT => {
+                ArchiveError::unsafe_entry(b"header", "is larger than any real one", REPACK)
+            }
             _ if self.source_failed.load(Relaxed) => ArchiveError::Io(error),
             _ => ArchiveError::Corrupt(error),
         }
@@ -161,9 +165,18 @@ impl<R: AsyncRead + Unpin + Send> TarStream<R> {
             .map_err(|error| meter.explain(error))?;
         let format = Format::sniff(&start).ok_or_else(|| corrupt("it is neither gzip nor zstd"))?;
         let whole = BufReader::with_capacity(64 * 1024, Cursor::new(start).chain(source));
+        // Parallel compressors write several members or frames, which together are one file.
         let decoder = match format {
-            Format::TarGz => Decoder::Gz(GzipDecoder::new(whole)),
-            Format::TarZst => Decoder::Zst(ZstdDecoder::new(whole)),
+            Format::TarGz => {
+                let mut decoder = GzipDecoder::new(whole);
+                decoder.multiple_members(true);
+                Decoder::Gz(decoder)
+            }
+            Format::TarZst => {
+                let mut decoder = ZstdDecoder::new(whole);
+                decoder.multiple_members(true);
+                Decoder::Zst(decoder)
+            }
         };
         let stream = Self {
             decoder,
@@ -173,13 +186,14 @@ impl<R: AsyncRead + Unpin + Send> TarStream<R> {
     }
 
     /// Reads what follows the last entry: zeros only, then nothing, neither here nor behind the
-    /// compressed data.
+    /// last member or frame.
     pub(super) async fn finish(mut self) -> Result<(), ArchiveError> {
         let meter = self.meter.clone();
         if meter.ended() {
             return Err(corrupt("it ends without the closing zero block"));
         }
-        let trailing = || ArchiveError::unsafe_entry(b"end of archive", "is followed by more data");
+        let trailing =
+            || ArchiveError::unsafe_entry(b"end of archive", "is followed by more data", REPACK);
         meter.allow(u64::MAX);
         let mut buffer = vec![0; 16 * 1024];
         let mut padding = 0;

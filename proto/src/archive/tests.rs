@@ -2,6 +2,8 @@
 
 mod friendly;
 mod hostile;
+#[cfg(feature = "lint")]
+mod linted;
 mod making;
 mod random;
 
@@ -46,6 +48,17 @@ fn a_full_disk_is_told_from_other_failures() {
     assert_eq!(reason(enospc), v1::FailureReason::DiskFull);
     assert_eq!(reason(edquot), v1::FailureReason::DiskFull);
     assert_eq!(reason(eio), v1::FailureReason::Internal);
+}
+
+#[test]
+fn limits_travel_and_what_is_not_said_is_as_ever() {
+    let limits = Limits {
+        max_unpacked_bytes: 5,
+        max_entries: 6,
+        max_ratio: 7,
+    };
+    assert_eq!(Limits::from(Some(limits.into())), limits);
+    assert_eq!(Limits::from(None), Limits::default());
 }
 
 /// Callers run both on a pool of threads.

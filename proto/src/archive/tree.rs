@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    ArchiveError, Inspected, Limits,
+    ArchiveError, Finding, Findings, Inspected, Limits,
     path::{self, EntryPath},
+    start::Start,
 };
 use crate::manifest::MANIFEST_FILE;
 
@@ -19,8 +20,16 @@ const MAX_LINK_STEPS: u64 = 2_000_000;
 pub(super) enum Node {
     /// A folder, with its mode once its own entry came.
     Folder { mode: Option<u32> },
-    /// A regular file.
-    File { mode: u32, size: u64 },
+    /// A regular file. How it starts is known once its bytes were read.
+    File {
+        mode: u32,
+        size: u64,
+        #[cfg_attr(
+            not(feature = "lint"),
+            expect(dead_code, reason = "read when bundles are made")
+        )]
+        start: Start,
+    },
     /// A symbolic link, not made before the end.
     Symlink { target: Vec<u8> },
 }
@@ -42,6 +51,22 @@ pub(super) struct Walked {
     pub(super) root: EntryPath,
 }
 
+/// The refusal when there are more entries than allowed.
+pub(super) fn too_many_entries(limits: &Limits) -> ArchiveError {
+    ArchiveError::TooLarge {
+        what: "number of entries is",
+        limit: limits.max_entries,
+    }
+}
+
+/// How to have an entry that came twice once.
+const ONCE: &str = "Name each file once when packing: `tar czf app.tar.gz .` has the manifest in it, \
+                    `tar czf app.tar.gz manifest.json .` has it twice.";
+
+/// How to have links that lead elsewhere.
+const LINKS: &str = "Make links relative and let them stay inside, or ask for them as they are with \
+                     `\"links\": \"any\"` in manifest.json.";
+
 impl Tree {
     /// Adds an entry under a path that [`path::entry_path`] made, and returns the folders it
     /// implied, outermost first.
@@ -51,7 +76,7 @@ impl Tree {
         node: Node,
         limits: &Limits,
     ) -> Result<Vec<EntryPath>, ArchiveError> {
-        let refuse = |why: &str| ArchiveError::unsafe_entry(path.as_bytes(), why);
+        let refuse = |why: &str| ArchiveError::unsafe_entry(path.as_bytes(), why, ONCE);
         let mut implied = Vec::new();
         let mut above = path.parent();
         while let Some(parent) = above.filter(|parent| !parent.is_root()) {
@@ -92,10 +117,7 @@ impl Tree {
             });
         }
         if self.len() >= limits.max_entries {
-            return Err(ArchiveError::TooLarge {
-                what: "number of entries is",
-                limit: limits.max_entries,
-            });
+            return Err(too_many_entries(limits));
         }
         self.nodes.insert(path, node);
         Ok(())
@@ -103,6 +125,13 @@ impl Tree {
 
     pub(super) fn get(&self, path: &EntryPath) -> Option<&Node> {
         self.nodes.get(path)
+    }
+
+    /// Notes how a file starts, once that is known.
+    pub(super) fn note_start(&mut self, path: &EntryPath, seen: Start) {
+        if let Some(Node::File { start, .. }) = self.nodes.get_mut(path) {
+            *start = seen;
+        }
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -122,38 +151,37 @@ impl Tree {
         if is_file(&root.join(manifest)) {
             return Some(root);
         }
-        let top: Vec<&EntryPath> = self
+        // macOS puts such things beside a folder; they do not hide it, and are left out with it.
+        let is_litter = |path: &EntryPath| match path.as_bytes() {
+            b"__MACOSX" => !is_file(path),
+            b".DS_Store" => is_file(path),
+            name => name.starts_with(b"._") && is_file(path),
+        };
+        let mut top = self
             .iter()
             .map(|(path, _)| path)
-            .filter(|path| path.depth() == 1)
-            .collect();
-        // macOS puts a file `._app` with attributes beside a folder `app`; it goes the way of the
-        // folder.
-        let only = *top
-            .iter()
-            .find(|path| !(is_file(path) && path.as_bytes().starts_with(b"._")))?;
-        let companion = [b"._", only.as_bytes()].concat();
-        let alone = top
-            .iter()
-            .all(|path| *path == only || (is_file(path) && path.as_bytes() == companion));
-        (alone && is_file(&only.join(manifest))).then(|| only.clone())
+            .filter(|path| path.depth() == 1 && !is_litter(path));
+        let only = top.next()?;
+        (top.next().is_none() && is_file(&only.join(manifest))).then(|| only.clone())
     }
 
-    /// Checks that no symbolic link leads out of `root`.
-    pub(super) fn check_links(&self, root: &EntryPath) -> Result<(), ArchiveError> {
+    /// Finds every symbolic link that is absolute or leads out of `root`.
+    pub(super) fn check_links(&self, root: &EntryPath, refused: &mut Findings) {
         let link_at = |path: &EntryPath| match self.get(&root.join(path.as_bytes())) {
             Some(Node::Symlink { target }) => Some(target.as_slice()),
             _ => None,
         };
         let mut steps = MAX_LINK_STEPS;
         for (whole, node) in self.iter() {
-            if let Node::Symlink { .. } = node {
-                // Nothing but the companion file stands outside of the root.
-                let path = whole.below(root).unwrap_or_else(|| whole.clone());
-                path::stays_inside(&path, link_at, &mut steps)
-                    .map_err(|why| ArchiveError::unsafe_entry(whole.as_bytes(), why))?;
+            // What stands outside of the root is litter, and never made.
+            let Some(path) = whole.below(root) else {
+                continue;
+            };
+            if let Node::Symlink { .. } = node
+                && let Err(why) = path::stays_inside(&path, link_at, &mut steps)
+            {
+                refused.push(Finding::entry(whole.as_bytes(), why, LINKS));
             }
         }
-        Ok(())
     }
 }

@@ -143,18 +143,23 @@ impl Disk {
             done.map_err(io::Error::other)??;
         }
         let mut folders = Vec::new();
+        let mut litter = Vec::new();
+        let on_stage = |path| self.stage.join(on_disk(path));
         for (path, node) in walked.tree.iter() {
+            let is_inside = path.below(&walked.root).is_some();
             match node {
-                Node::Symlink { target } => {
-                    symlink(OsStr::from_bytes(target), self.stage.join(on_disk(path)))?
+                // Beside the folder that is the bundle; its links were not made.
+                Node::Folder { .. } if !is_inside => litter.push(on_stage(path)),
+                Node::File { .. } if !is_inside => fs::remove_file(on_stage(path))?,
+                Node::Symlink { target } if is_inside => {
+                    symlink(OsStr::from_bytes(target), on_stage(path))?;
                 }
                 Node::Folder { mode } => folders.push((on_disk(path), mode.unwrap_or(0o755))),
-                // The companion of the folder that is the bundle.
-                Node::File { .. } if path.below(&walked.root).is_none() => {
-                    fs::remove_file(self.stage.join(on_disk(path)))?;
-                }
-                Node::File { .. } => {}
+                Node::File { .. } | Node::Symlink { .. } => {}
             }
+        }
+        for folder in litter.iter().rev() {
+            fs::remove_dir(folder)?;
         }
         for (path, mode) in folders.iter().rev() {
             let folder = File::open(self.stage.join(path))?;

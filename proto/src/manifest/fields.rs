@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{MAX_TIMEOUT_SECONDS, ManifestError, Restart};
+use super::{Links, MAX_TIMEOUT_SECONDS, ManifestError, Restart, unknown};
 use crate::ids::check_name;
 
 /// Longest script text, in bytes: the kernel refuses a single argument of 128 KiB.
@@ -72,6 +72,14 @@ impl Fields {
                 Err(why) => Err(ManifestError::field(format!("{name}.{key}"), why)),
             })
             .collect()
+    }
+
+    /// Says that a field is missing, and what was perhaps meant to be it.
+    pub(super) fn missing(&self, name: &str) -> String {
+        match unknown::instead_of(name, &self.left) {
+            Some(instead) => format!("is missing; is `{instead}` meant to be it?"),
+            None => "is missing".to_owned(),
+        }
     }
 
     /// What nobody took.
@@ -173,6 +181,20 @@ pub(super) fn env(name: &str, value: Value) -> Result<String, String> {
         return Err("must not contain a NUL character".to_owned());
     }
     Ok(value)
+}
+
+pub(super) fn flag(value: &Value) -> Result<bool, String> {
+    value
+        .as_bool()
+        .ok_or_else(|| wanted("true or false", value))
+}
+
+pub(super) fn links(value: Value) -> Result<Links, String> {
+    match text(value)?.as_str() {
+        "inside" => Ok(Links::Inside),
+        "any" => Ok(Links::Any),
+        _ => Err("must be `inside` or `any`".to_owned()),
+    }
 }
 
 pub(super) fn restart(value: Value) -> Result<Restart, String> {

@@ -10,16 +10,8 @@ use serde_json::Value;
 use super::{
     MAX_TIMEOUT_SECONDS, ManifestError,
     fields::{self, Fields},
+    table::{DEFAULT_INTERVAL_SECONDS, DEFAULT_PROBE_SECONDS, DEFAULT_RETRIES, MAX_RETRIES},
 };
-
-/// Seconds between two probes when the manifest does not say.
-const DEFAULT_INTERVAL_SECONDS: u64 = 5;
-/// Seconds one probe may take when the manifest does not say.
-const DEFAULT_PROBE_SECONDS: u64 = 5;
-/// Failed probes that are forgiven when the manifest does not say.
-const DEFAULT_RETRIES: u64 = 3;
-/// Most failed probes that may be forgiven.
-const MAX_RETRIES: u64 = 10_000;
 
 /// How a release shows that it is healthy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

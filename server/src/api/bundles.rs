@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::upload::Upload;
+use self::upload::{Allowed, Upload};
 use super::{
     Api, raw_body,
     wire::{fields::page, fitting::fitting_page},
@@ -86,8 +86,13 @@ impl BundleService for Bundles {
             }
             message
         });
-        let upload =
-            upload::receive(&self.0.blobs, self.0.settings.max_bundle_size, messages).await?;
+        let settings = &self.0.settings;
+        let allowed = Allowed {
+            size: settings.max_bundle_size,
+            limits: settings.archive_limits,
+        };
+        let mut upload = upload::receive(&self.0.blobs, allowed, messages).await?;
+        let notes = std::mem::take(&mut upload.notes);
         let (bundle, existed) = self.keep(caller, upload).await?;
         tracing::info!(
             bundle = %format_args!("{}:{}", bundle.name, bundle.version),
@@ -99,6 +104,7 @@ impl BundleService for Bundles {
         Ok(Response::new(UploadBundleResponse {
             bundle: Some(bundle.into()),
             existed,
+            notes,
         }))
     }
 

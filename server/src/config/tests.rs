@@ -87,6 +87,9 @@ fn mistakes_are_one_clear_sentence() {
         (vec!["--listen", "here"], "ADDRESS:PORT"),
         (vec!["--metrics-listen", "9090"], "turn it off"),
         (vec!["--max-bundle-size", "4 parsecs"], "4GiB"),
+        (vec!["--max-unpacked-size", "0"], "64GiB"),
+        (vec!["--max-bundle-entries", "0"], "at least 1"),
+        (vec!["--max-compression-ratio", "0"], "at least 1"),
         (vec!["--heartbeat-interval", "1ms"], "100ms"),
         (vec!["--max-streams-per-token", "0"], "at least 1"),
         (vec!["--max-uploads-per-token", "0"], "at least 1"),
@@ -108,7 +111,7 @@ fn mistakes_are_one_clear_sentence() {
             "--plaintext needs neither",
         ),
         (vec!["--config", "/does/not/exist"], "cannot read"),
-        (vec!["--config", path], "lisen"),
+        (vec!["--config", path], "did you mean `listen`?"),
     ] {
         let error = Config::resolve(from_flags(&flags))
             .expect_err(part)
@@ -116,5 +119,39 @@ fn mistakes_are_one_clear_sentence() {
         assert!(error.contains(part), "{error}");
         assert!(!error.contains('\n'), "{error}");
         assert!(!error.contains("u:p"), "a password was shown: {error}");
+    }
+}
+
+#[test]
+fn a_variable_that_looks_like_a_setting_is_told() {
+    let names = [
+        "KERNEX_LISTEN",
+        "KERNEX_LISEN",
+        "KERNEX_CONFIG",
+        "KERNEX_AGENT_NAME",
+        "KERNEX_TOKEN",
+        "KERNEX_OUR_OWN_THING",
+        "PATH",
+    ];
+    let said: Vec<String> = strange_variables(names.map(OsString::from).into_iter())
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "`KERNEX_LISEN` is no setting; did you mean `KERNEX_LISTEN`?",
+            "`KERNEX_OUR_OWN_THING` is no setting",
+        ]
+    );
+}
+
+/// The list of names for the file comes from the flags.
+#[test]
+fn the_file_knows_each_setting() {
+    for name in values::settings(|argument| Some(argument.get_id().as_str().to_owned())) {
+        let error = toml::from_str::<Values>(&format!("{name} = {{}}")).expect_err(&name);
+        let why = error.to_string();
+        assert!(!why.contains("unknown field"), "{why}");
     }
 }

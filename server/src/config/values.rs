@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use kernex_proto::near;
 use serde::Deserialize;
 
 use super::ConfigError;
@@ -52,6 +53,17 @@ pub(super) struct Values {
     /// Largest bundle, such as 4GiB [default: 4GiB].
     #[arg(long, env = "KERNEX_MAX_BUNDLE_SIZE", value_name = "SIZE")]
     pub(super) max_bundle_size: Option<String>,
+    /// Most bytes of the files of a bundle once unpacked, such as 64GiB; agents follow it [default:
+    /// 16GiB].
+    #[arg(long, env = "KERNEX_MAX_UNPACKED_SIZE", value_name = "SIZE")]
+    pub(super) max_unpacked_size: Option<String>,
+    /// Most files, folders and links of a bundle; agents follow it [default: 250000].
+    #[arg(long, env = "KERNEX_MAX_BUNDLE_ENTRIES", value_name = "N")]
+    pub(super) max_bundle_entries: Option<u64>,
+    /// Most unpacked bytes for each compressed byte of a bundle, counted above 1 GiB; agents follow
+    /// it [default: 200].
+    #[arg(long, env = "KERNEX_MAX_COMPRESSION_RATIO", value_name = "N")]
+    pub(super) max_compression_ratio: Option<u64>,
     /// Time between heartbeats of an agent [default: 20s].
     #[arg(long, env = "KERNEX_HEARTBEAT_INTERVAL", value_name = "DURATION")]
     pub(super) heartbeat_interval: Option<String>,
@@ -129,6 +141,9 @@ impl Values {
             database_url: self.database_url.or(below.database_url),
             bundle_store: self.bundle_store.or(below.bundle_store),
             max_bundle_size: self.max_bundle_size.or(below.max_bundle_size),
+            max_unpacked_size: self.max_unpacked_size.or(below.max_unpacked_size),
+            max_bundle_entries: self.max_bundle_entries.or(below.max_bundle_entries),
+            max_compression_ratio: self.max_compression_ratio.or(below.max_compression_ratio),
             heartbeat_interval: self.heartbeat_interval.or(below.heartbeat_interval),
             log_format: self.log_format.or(below.log_format),
             plaintext: self.plaintext || below.plaintext,
@@ -160,9 +175,26 @@ impl Values {
             path: path.to_owned(),
             source,
         })?;
-        toml::from_str(&text).map_err(|error| ConfigError::NotValid {
+        let not_valid = |why: String| ConfigError::NotValid {
             path: path.to_owned(),
-            why: error.to_string().trim().replace('\n', " "),
-        })
+            why,
+        };
+        let damaged =
+            |error: toml::de::Error| not_valid(error.to_string().trim().replace('\n', " "));
+        let table: toml::Table = toml::from_str(&text).map_err(damaged)?;
+        let known = settings(|argument| Some(argument.get_id().as_str().to_owned()));
+        let names = table.keys().map(String::as_str);
+        let strangers = near::strangers(names, known.iter().map(String::as_str), "");
+        if !strangers.is_empty() {
+            let all: Vec<String> = strangers.iter().map(ToString::to_string).collect();
+            return Err(not_valid(all.join("; ")));
+        }
+        toml::from_str(&text).map_err(damaged)
     }
+}
+
+/// Something of each setting.
+pub(super) fn settings(of: impl Fn(&clap::Arg) -> Option<String>) -> Vec<String> {
+    let command = Values::augment_args(clap::Command::new("kernex-server"));
+    command.get_arguments().filter_map(of).collect()
 }

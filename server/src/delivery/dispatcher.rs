@@ -40,11 +40,12 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Commands that are pushed in one go before sessions get to write them.
 const AT_ONCE: usize = 64;
 
-/// Pushes what is due until `stop`.
+/// Pushes what is due until `stop`. `limits` go with each deploy.
 pub async fn run(
     store: Store,
     registry: Arc<Registry>,
     wake_ups: Arc<WakeUps>,
+    limits: Option<v1::ArchiveLimits>,
     stop: CancellationToken,
 ) {
     let mut next_full = Instant::now() + BUSY;
@@ -76,6 +77,7 @@ pub async fn run(
             store: &store,
             registry: &registry,
             moments: &mut moments,
+            limits,
         };
         let mut pending = wake_ups.take_pending();
         let looks = pending.commands.len();
@@ -167,6 +169,8 @@ struct Pusher<'a> {
     store: &'a Store,
     registry: &'a Registry,
     moments: &'a mut Moments,
+    /// How much the archives may hold that devices fetch; `None` leaves it to the agents.
+    limits: Option<v1::ArchiveLimits>,
 }
 
 impl Pusher<'_> {
@@ -275,7 +279,7 @@ impl Pusher<'_> {
         let _entered = span.enter();
         act.before();
         // A session that cannot take it is over; the next one finds the row as it is.
-        if !session.send(Message::Command(command(due, epoch))) {
+        if !session.send(Message::Command(command(due, epoch, self.limits))) {
             flight.undo_push(attempt, epoch);
             return None;
         }
@@ -285,10 +289,10 @@ impl Pusher<'_> {
     }
 }
 
-fn command(due: DueCommand, epoch: u64) -> v1::Command {
+fn command(due: DueCommand, epoch: u64, limits: Option<v1::ArchiveLimits>) -> v1::Command {
     let action = match due.kind {
         DueKind::Stop(stop) => Action::Stop(stop),
-        DueKind::Deploy(deploy) => Action::Deploy(*deploy),
+        DueKind::Deploy(deploy) => Action::Deploy(v1::Deploy { limits, ..*deploy }),
     };
     v1::Command {
         attempt: Some(due.attempt.into()),

@@ -101,14 +101,21 @@ impl From<StoreError> for Status {
 #[must_use]
 pub fn archive(error: &ArchiveError) -> Status {
     let (code, reason) = match error {
-        ArchiveError::Unsafe { .. } => (Code::InvalidArgument, Reason::UnsafeArchive),
+        ArchiveError::Unsafe(_) => (Code::InvalidArgument, Reason::UnsafeArchive),
         ArchiveError::ManifestMissing => (Code::InvalidArgument, Reason::ManifestMissing),
-        ArchiveError::ManifestInvalid(_) => (Code::InvalidArgument, Reason::ManifestInvalid),
+        ArchiveError::ManifestInvalid(_) | ArchiveError::Mistaken(_) => {
+            (Code::InvalidArgument, Reason::ManifestInvalid)
+        }
         ArchiveError::TooLarge { .. } => (Code::InvalidArgument, Reason::TooLarge),
         ArchiveError::Corrupt(_) => (Code::InvalidArgument, Reason::InvalidArgument),
         ArchiveError::Io(_) => return internal(error),
     };
-    status(code, reason, error.to_string())
+    let text = match error.findings() {
+        // What to do about them is known here better than to whoever called.
+        Some(findings) => format!("{error}; what helps: {}", findings.ways_out().join(" ")),
+        None => error.to_string(),
+    };
+    status(code, reason, text)
 }
 
 impl From<EnrollmentError> for Status {

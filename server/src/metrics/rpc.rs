@@ -11,12 +11,15 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+type ByMethod = [(&'static str, &'static str); 1];
+type ByMethodAndCode = [(&'static str, &'static str); 2];
+
 /// Calls that were answered. Methods are those of the contract, and `unknown` for all others, so
 /// that no caller can make series.
 #[derive(Debug)]
 pub struct RpcMetrics {
-    answered: Family<[(&'static str, &'static str); 2], Counter>,
-    took: Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>,
+    answered: Family<ByMethodAndCode, Counter>,
+    took: Family<ByMethod, Histogram, fn() -> Histogram>,
 }
 
 impl RpcMetrics {

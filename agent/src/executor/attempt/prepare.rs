@@ -97,6 +97,7 @@ impl Attempt<'_> {
             bundle_dir: &bundle_dir,
             folder: &folder,
             aside,
+            limits: self.deploy.limits.into(),
             halt,
         };
         let unpacked = async { Ok(unpack::unpack(archive, &place, &metadata).await?) };

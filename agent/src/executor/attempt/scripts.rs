@@ -21,7 +21,7 @@ use crate::{
         traceparent_or,
     },
     journal::Started,
-    sandbox::{Marker, Script, ScriptEnd, environment},
+    sandbox::{Marker, Script, ScriptEnd, account, environment},
 };
 
 /// One script and the release it runs in.
@@ -128,6 +128,7 @@ impl Attempt<'_> {
                 marker: Marker::new(self.id),
                 grace: settings.script_grace,
                 spares: may_restart.then_some(kernex_proto::manifest::TRY_AGAIN_EXIT_CODE),
+                new_privs: self.executor.config.no_new_privs.allows_more(run.manifest),
             })
             .map_err(internal)?;
         Act::ScriptStart.after();
@@ -200,7 +201,9 @@ impl Attempt<'_> {
 
     fn environment(&self, run: &ScriptRun<'_>) -> Vec<(String, String)> {
         let previous: Option<PathBuf> = run.previous.map(|folder| run.bundle_dir.release(folder));
+        let outer = |name: &str| std::env::var(name).ok();
         environment::Context {
+            account: account::own(outer, &run.bundle_dir.state()),
             device_id: self.executor.identity.device.to_string(),
             device_name: &self.executor.shared.device_name(),
             deployment_id: &self.deploy.deployment_id,
@@ -217,6 +220,6 @@ impl Attempt<'_> {
             traceparent: &self.traceparent(),
             configuration: &self.executor.settings().values,
         }
-        .environment(&run.manifest.env, |name| std::env::var(name).ok())
+        .environment(&run.manifest.env, outer)
     }
 }

@@ -87,7 +87,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("My app");
         run(&dir, None).unwrap();
-        let packed = pack::pack(&dir, &std::env::temp_dir(), None).await.unwrap();
+        let args = crate::args::pack::PackArgs::default();
+        let packed = pack::pack(&dir, &std::env::temp_dir(), None, args)
+            .await
+            .unwrap();
+        assert_eq!(packed.notes, []);
         assert_eq!(packed.reference(), "My-app:0.1.0");
         fs::write(dir.join("deploy.sh"), "mine").unwrap();
         run(&dir, Some("other".into())).unwrap();

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt as _;
 use tonic::Status;
 
 use crate::{
-    args::OutputArg,
+    args::{OutputArg, pack::PackArgs},
     client::Client,
     commands::{Session, present},
     error::{Failure, is_passing},
@@ -21,10 +21,11 @@ pub(super) async fn run(
     session: &Session,
     path: &Path,
     name: Option<&str>,
+    args: PackArgs,
     output: OutputArg,
 ) -> Result<(), Failure> {
     let client = session.connect().await?;
-    let (bundle, existed) = push(&client, path, name).await?;
+    let (bundle, existed) = push(&client, path, name, args).await?;
     if existed {
         print_note("The same bytes were there already.");
     }
@@ -37,16 +38,25 @@ pub(crate) async fn push(
     client: &Client,
     path: &Path,
     name: Option<&str>,
+    args: PackArgs,
 ) -> Result<(v1::Bundle, bool), Failure> {
     let metadata = std::fs::metadata(path).map_err(|error| Failure::file("read", path, &error))?;
+    let begin = |digest: Digest, size_bytes| v1::UploadBegin {
+        size_bytes,
+        digest: digest.to_string(),
+        name: name.unwrap_or_default().to_owned(),
+        signatures: Vec::new(),
+        allow_unknown: args.allow_unknown,
+    };
     if metadata.is_dir() {
-        let packed = pack::pack(path, &std::env::temp_dir(), None).await?;
-        return upload(client, &packed.file, packed.digest, packed.size, name).await;
+        let packed = pack::pack(path, &std::env::temp_dir(), None, args).await?;
+        pack::print_notes(&packed.notes);
+        return upload(client, &packed.file, begin(packed.digest, packed.size)).await;
     }
     // Checked here first, so that a mistake costs no upload.
-    pack::inspect(path).await?;
+    pack::inspect(path, args.allow_unknown).await?;
     let (digest, size) = pack::digest(path)?;
-    upload(client, path, digest, size, name).await
+    upload(client, path, begin(digest, size)).await
 }
 
 /// How often an upload is begun, when connections break.
@@ -59,14 +69,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 async fn upload(
     client: &Client,
     path: &Path,
-    digest: Digest,
-    size: u64,
-    name: Option<&str>,
+    begin: v1::UploadBegin,
 ) -> Result<(v1::Bundle, bool), Failure> {
     let mut pause = FIRST_PAUSE;
     let mut tries = 1;
     loop {
-        let status = match upload_once(client, path, digest, size, name).await? {
+        let status = match upload_once(client, path, begin.clone()).await? {
             Ok(answer) => return Ok((present(answer.bundle, "bundle")?, answer.existed)),
             Err(status) => status,
         };
@@ -86,21 +94,14 @@ async fn upload(
 async fn upload_once(
     client: &Client,
     path: &Path,
-    digest: Digest,
-    size: u64,
-    name: Option<&str>,
+    begin: v1::UploadBegin,
 ) -> Result<Result<v1::UploadBundleResponse, Status>, Failure> {
     let file = tokio::fs::File::open(path)
         .await
         .map_err(|error| Failure::file("read", path, &error))?;
-    let bar = transfer("pushing", size);
+    let bar = transfer("pushing", begin.size_bytes);
     let begin = v1::UploadBundleRequest {
-        message: Some(v1::upload_bundle_request::Message::Begin(v1::UploadBegin {
-            size_bytes: size,
-            digest: digest.to_string(),
-            name: name.unwrap_or_default().to_owned(),
-            signatures: Vec::new(),
-        })),
+        message: Some(v1::upload_bundle_request::Message::Begin(begin)),
     };
     let moved = bar.clone();
     let chunks = futures::stream::unfold(file, move |mut file| {

@@ -52,7 +52,8 @@ impl Fleet {
             (second, "app:1", succeeded("1", b"1")),
             (third, "app:2", failed(v1::FailureReason::DiskFull)),
         ] {
-            fixture.session(device, 0, &[]).await;
+            let session = fixture.session(device, 0, &[]).await;
+            assert_eq!(session.epoch, 1, "the first one");
             let deployment = fixture.deploy(version, &[device]).await;
             let (attempt, _) = fixture.target(&deployment, device).await;
             fixture.report(device, attempt, event).await;

@@ -65,7 +65,6 @@ both_databases![
     after_a_restore_an_unlisted_attempt_is_not_taken_for_never_received,
     an_outcome_of_an_unknown_attempt_updates_what_the_device_runs,
     a_kept_copy_that_sends_everything_again_ends_at_its_newest_outcome,
-    an_older_outcome_that_comes_twice_in_one_batch_changes_nothing,
 ];
 
 async fn the_resume_mark_never_passes_a_missing_outcome(database: Database) {
@@ -315,31 +314,4 @@ async fn a_kept_copy_that_sends_everything_again_ends_at_its_newest_outcome(data
         fixture.store.apply_reports(old).await.unwrap();
         assert_eq!(runs().await, "2");
     }
-}
-
-/// A restored server pushes a command again that the device has answered: the answer comes once more,
-/// behind newer outcomes.
-async fn an_older_outcome_that_comes_twice_in_one_batch_changes_nothing(database: Database) {
-    let fixture = Fixture::new(database).await;
-    let device = fixture.device("edge-1").await;
-    let epoch = opened(&fixture, &device, 0, Some(0)).await.epoch;
-    let mut attempts = Vec::new();
-    for version in ["1", "2"] {
-        fixture.bundle("app", version).await;
-        let deployment = fixture.deploy(&format!("app:{version}"), &[&device]).await;
-        let (attempt, _) = fixture.target(&deployment, &device).await;
-        fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
-        attempts.push(attempt);
-    }
-    let older = outcome(&device, attempts[0], (0, 2), succeeded("1", b"1"));
-    let newer = outcome(&device, attempts[1], (2, 5), succeeded("2", b"2"));
-    let batch = [older.clone(), newer, older];
-    fixture.store.apply_reports(&batch).await.unwrap();
-    let device = fixture.store.get_device("edge-1").await.unwrap();
-    let runs: Vec<_> = device
-        .releases
-        .into_iter()
-        .map(|release| release.version)
-        .collect();
-    assert_eq!(runs, ["2"]);
 }

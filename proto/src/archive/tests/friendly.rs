@@ -149,6 +149,54 @@ async fn attribute_files_of_macos_are_ordinary_files() {
 }
 
 #[tokio::test]
+async fn litter_of_macos_beside_the_folder_does_not_hide_it() {
+    let archive = Tar::default()
+        .file(".DS_Store", b"view")
+        .folder("__MACOSX/")
+        .file("__MACOSX/app/._run.sh", b"attributes")
+        .symlink("__MACOSX/link", "/etc")
+        .file("._app", b"attributes")
+        .file("._other", b"attributes")
+        .folder("app/")
+        .file("app/manifest.json", MANIFEST)
+        .file("app/.DS_Store", b"mine now")
+        .gz()
+        .await;
+    let scratch = tempfile::tempdir().unwrap();
+    let unpacked = unpack_at(&archive, scratch.path()).await.unwrap();
+    assert_eq!(unpacked, look(&archive).await.unwrap());
+    let names: Vec<_> = contents(scratch.path())
+        .into_iter()
+        .map(|(name, ..)| name)
+        .collect();
+    assert_eq!(names, [".DS_Store", "manifest.json"]);
+}
+
+#[tokio::test]
+async fn what_parallel_compressors_write_is_one_file() {
+    let tar = Tar::bundle().file("data", &[9; 20_000]).closed();
+    let (a, b) = tar.split_at(700);
+    let skipped = [0x5e, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 2];
+    for archive in [
+        [gz(a).await, gz(b"").await, gz(b).await].concat(),
+        [zst(a).await, zst(b).await].concat(),
+        [
+            &skipped[..],
+            &zst(a).await,
+            &skipped[..],
+            &zst(b).await,
+            &skipped[..],
+        ]
+        .concat(),
+    ] {
+        let scratch = tempfile::tempdir().unwrap();
+        unpack_at(&archive, scratch.path()).await.unwrap();
+        let data = fs::read(scratch.path().join("data")).unwrap();
+        assert_eq!(data, [9; 20_000]);
+    }
+}
+
+#[tokio::test]
 async fn a_folder_may_be_named_after_what_is_in_it() {
     let archive = Tar::bundle()
         .file("d/e/x", b"x")

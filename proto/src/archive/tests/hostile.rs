@@ -78,6 +78,8 @@ async fn hard_links_go_to_an_earlier_file_only() {
     refused(bundle().hard_link("a", "a"), "a", why).await;
     refused(bundle().hard_link("a", "/etc/passwd"), "a", "leads out").await;
     refused(bundle().hard_link("a", "../x"), "a", "leads out").await;
+    let again = bundle().hard_link("./manifest.json", "manifest.json");
+    refused(again, "manifest.json", "itself").await;
 }
 
 #[tokio::test]
@@ -134,6 +136,8 @@ async fn headers_that_readers_disagree_on_are_refused() {
         .entry(EntryType::XHeader, "x", "", 0o644, sparse)
         .file("holes", b"");
     refused(tar, "holes", "sparse").await;
+    let tar = bundle().entry(EntryType::Other(b'D'), "d/", "", 0o755, b"Ya\0\0");
+    refused(tar, "d", "incremental").await;
     let tar = bundle().entry(EntryType::Symlink, "s", "x", 0o777, b"data");
     refused(tar, "s", "has data").await;
 }
@@ -157,8 +161,6 @@ async fn trailing_data_is_refused() {
         gz(&more).await,
         zst(&more).await,
         [good.clone(), good.clone()].concat(),
-        [good.clone(), vec![0]].concat(),
-        [zst(&bundle().closed()).await, b"x".to_vec()].concat(),
     ] {
         let error = look(&archive).await.unwrap_err();
         assert!(
@@ -166,6 +168,64 @@ async fn trailing_data_is_refused() {
             "{error}"
         );
     }
+    for archive in [
+        [good.clone(), vec![0]].concat(),
+        [good, b"more than a header".to_vec()].concat(),
+        [zst(&bundle().closed()).await, b"x".to_vec()].concat(),
+    ] {
+        let error = look(&archive).await.unwrap_err();
+        assert!(matches!(error, ArchiveError::Corrupt(_)), "{error}");
+    }
+}
+
+/// A good, long tar in several members and frames, as parallel compressors write it.
+#[tokio::test]
+async fn an_archive_of_several_members_is_refused_wherever_it_is_cut() {
+    let tar = bundle().file("data", &[7; 3000]).closed();
+    let (a, b) = tar.split_at(1000);
+    let skipped = [0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
+    let first = [gz(a).await, gz(b).await].concat();
+    let second = [&skipped[..], &zst(a).await, &skipped[..], &zst(b).await].concat();
+    for whole in [first, second] {
+        for end in 0..whole.len() {
+            assert!(look(&whole[..end]).await.is_err(), "cut at {end}");
+        }
+        assert!(look(&whole).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn every_entry_that_is_refused_is_named_with_a_way_out() {
+    let tar = bundle()
+        .symlink("zebra-one", "/a")
+        .file("up/../../x", &[1; 5000])
+        .symlink("zebra-two", "/b")
+        .file("good", b"x")
+        .entry(EntryType::Fifo, "pipe", "", 0o644, b"")
+        .file("good", b"twice");
+    let archive = tar.gz().await;
+    let scratch = tempfile::tempdir().unwrap();
+    let error = unpack_at(&archive, scratch.path()).await.unwrap_err();
+    nothing_in_place(scratch.path());
+    let findings = error.findings().unwrap();
+    let names: Vec<&str> = findings.kept().iter().map(|f| f.subject.as_str()).collect();
+    assert_eq!(
+        names,
+        ["up/../../x", "pipe", "good", "zebra-one", "zebra-two"]
+    );
+    let ways = findings.ways_out().join(" ");
+    assert!(ways.contains("\"links\": \"any\""), "{ways}");
+    assert_eq!(findings.ways_out().len(), 4, "{ways}");
+}
+
+#[tokio::test]
+async fn endlessly_many_refused_entries_are_too_many() {
+    let tar = (0..30).fold(bundle(), |tar, _| tar.symlink("../x", "y"));
+    let error = inspect(&tar.gz().await[..], &limits(100_000, 20)).await;
+    assert!(
+        matches!(error, Err(ArchiveError::TooLarge { .. })),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -223,10 +283,59 @@ async fn bombs_are_defused() {
     let error = inspect(&many[..], &limits(100_000, 7)).await.unwrap_err();
     assert!(error.to_string().contains("number of entries"), "{error}");
     assert!(inspect(&many[..], &limits(100_000, 8)).await.is_ok());
+}
 
-    let zeros = bundle().file("zeros", &vec![0; 70 * 1024 * 1024]);
-    let error = look(&zst(&zeros.closed()).await).await.unwrap_err();
+/// An image of an empty disk, of this many bytes.
+async fn zeros(size: u64) -> Result<Inspected, ArchiveError> {
+    use tokio::io::AsyncReadExt as _;
+    let mut header = tokio_tar::Header::new_ustar();
+    header.set_path("disk.img").unwrap();
+    header.set_entry_type(EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_size(size);
+    header.set_cksum();
+    let start = [bundle().0, header.as_bytes().to_vec()].concat();
+    let tar = io::Cursor::new(start).chain(tokio::io::repeat(0).take(size + 1024));
+    let tar = tokio::io::BufReader::with_capacity(256 * 1024, tar);
+    let archive = async_compression::tokio::bufread::ZstdEncoder::new(tar);
+    inspect(archive, &Limits::default()).await
+}
+
+#[tokio::test]
+async fn an_empty_image_may_shrink_very_well_and_a_bomb_may_not() {
+    let seen = zeros(256 << 20).await.unwrap();
+    assert_eq!(seen.entries, 2);
+    let error = zeros((1 << 30) + (1 << 20)).await.unwrap_err();
     assert!(error.to_string().contains("compression ratio"), "{error}");
+}
+
+#[tokio::test]
+async fn what_leads_out_is_made_only_for_a_manifest_that_asks_for_it() {
+    let manifest = br#"{"version": "1", "links": "any"}"#;
+    let tar = |manifest| {
+        Tar::default()
+            .symlink("venv/bin/python", "/usr/bin/python3")
+            .symlink("up", "../..")
+            .symlink("etc", "/etc")
+            .file("manifest.json", manifest)
+    };
+    refused(tar(MANIFEST), "venv/bin/python", "absolute path").await;
+    refused(tar(MANIFEST), "up", "leads out").await;
+    let scratch = tempfile::tempdir().unwrap();
+    let archive = tar(manifest).gz().await;
+    let unpacked = unpack_at(&archive, scratch.path()).await.unwrap();
+    assert_eq!(unpacked.entries, 6);
+    for (link, target) in [
+        ("venv/bin/python", "/usr/bin/python3"),
+        ("up", "../.."),
+        ("etc", "/etc"),
+    ] {
+        let made = std::fs::read_link(scratch.path().join(link)).unwrap();
+        assert_eq!(made, Path::new(target));
+    }
+    // Nothing goes through them either.
+    let through = tar(manifest).file("etc/passwd", b"x");
+    refused(through, "etc/passwd", "not a folder").await;
 }
 
 #[tokio::test]

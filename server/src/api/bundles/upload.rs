@@ -7,7 +7,7 @@ mod intake;
 use std::time::Duration;
 
 use kernex_proto::{
-    archive::Inspected,
+    archive::{Finding, Inspected, Limits},
     ids::{Digest, check_name},
     v1::{self, upload_bundle_request::Message},
 };
@@ -33,6 +33,8 @@ const LEAST_RATE: u64 = 16 * 1024;
 /// Most signatures of a bundle: they travel with every deploy.
 const MAX_SIGNATURES: usize = 16;
 const MAX_SIGNATURE_BYTES: usize = 4096;
+/// Most notes in an answer.
+const MAX_NOTES: usize = 50;
 
 /// Bytes that were checked and can become a bundle.
 pub(super) struct Upload {
@@ -40,13 +42,24 @@ pub(super) struct Upload {
     pub(super) blob: StagedBlob,
     /// What is known of them.
     pub(super) bundle: NewBundle,
+    /// What is worth a look in them, a sentence each.
+    pub(super) notes: Vec<String>,
+}
+
+/// How much is taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Allowed {
+    /// Bytes of a bundle.
+    pub(super) size: u64,
+    /// What it may hold.
+    pub(super) limits: Limits,
 }
 
 /// Receives the messages of one upload. The bytes go to a thread of their own. Dropping this future
 /// leaves nothing behind either.
 pub(super) async fn receive<S>(
     blobs: &Blobs,
-    max_size: u64,
+    allowed: Allowed,
     mut messages: S,
 ) -> Result<Upload, Status>
 where
@@ -54,7 +67,7 @@ where
 {
     let started = Instant::now();
     let begin = match next(&mut messages, IDLE).await? {
-        Some(Message::Begin(begin)) => Announced::check(begin, max_size)?,
+        Some(Message::Begin(begin)) => Announced::check(begin, allowed.size)?,
         Some(Message::Chunk(_)) | None => return Err(invalid("begin", "it has to come first")),
     };
     let writer = blobs.begin().await?;
@@ -63,17 +76,23 @@ where
     {
         return Err(BlobError::NoSpace.into());
     }
-    let intake = Intake::start(writer);
-    if let Err(status) = forward(&mut messages, &intake, max_size, started).await {
+    let intake = Intake::start(writer, allowed.limits, begin.allow_unknown);
+    if let Err(status) = forward(&mut messages, &intake, allowed.size, started).await {
         intake.abort().await;
         return Err(status);
     }
     let received = intake.end().await?;
     begin.compare(received.size, received.digest)?;
-    let inspected = received.inspected.map_err(|error| archive(&error))?;
-    let bundle = begin.bundle(received.size, received.digest, inspected)?;
+    let checked = received.checked.map_err(|error| archive(&error))?;
+    let notes = checked.notes.iter();
+    let notes = notes.map(Finding::with_way_out).take(MAX_NOTES).collect();
+    let bundle = begin.bundle(received.size, received.digest, checked.inspected)?;
     let blob = received.writer.sync().await?;
-    Ok(Upload { blob, bundle })
+    Ok(Upload {
+        blob,
+        bundle,
+        notes,
+    })
 }
 
 /// Hands all bytes to the thread, or as many as it takes.
@@ -155,6 +174,7 @@ struct Announced {
     digest: Option<Digest>,
     name: Option<String>,
     signatures: Vec<v1::BundleSignature>,
+    allow_unknown: bool,
 }
 
 impl Announced {
@@ -189,6 +209,7 @@ impl Announced {
             digest,
             name,
             signatures: begin.signatures,
+            allow_unknown: begin.allow_unknown,
         })
     }
 

@@ -30,7 +30,9 @@ fn results_follow_the_table() {
         (&[S::Succeeded, S::Failed], false, Some(R::Failed)),
         (&[S::Succeeded, S::Expired], false, Some(R::Failed)),
         (&[S::Failed, S::Cancelled], true, Some(R::Cancelled)),
-        (&[S::Superseded, S::Succeeded], false, Some(R::Cancelled)),
+        (&[S::Superseded, S::Succeeded], false, Some(R::Superseded)),
+        (&[S::Superseded, S::Failed], false, Some(R::Failed)),
+        (&[S::Superseded, S::Cancelled], true, Some(R::Cancelled)),
         (&[S::Cancelled], false, Some(R::Cancelled)),
         (&[], true, Some(R::Cancelled)),
     ];

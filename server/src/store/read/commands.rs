@@ -175,6 +175,8 @@ impl Content<'_> {
             signatures: Vec::new(),
             execution_ms: u64::try_from(execution.as_millis()).unwrap_or(u64::MAX),
             go_back,
+            // Settings of the server, known to the dispatcher.
+            limits: None,
         })
     }
 }

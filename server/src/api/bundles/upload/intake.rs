@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use futures::FutureExt as _;
 use kernex_proto::{
-    archive::{ArchiveError, Inspected, Limits, inspect},
+    archive::{ArchiveError, Checked, Limits, check_upload},
     digest::{Digest, Hasher},
 };
 use tokio::{
@@ -39,7 +39,7 @@ pub(super) struct ReceivedBytes {
     pub(super) digest: Digest,
     /// What is in the archive. It is read in the same way as on devices, so that no device finds
     /// what the server did not see.
-    pub(super) inspected: Result<Inspected, ArchiveError>,
+    pub(super) checked: Result<Checked, ArchiveError>,
 }
 
 /// The channel to the thread. When it is dropped, the thread ends and leaves nothing behind.
@@ -49,9 +49,10 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn start(writer: BlobWriter) -> Self {
+    pub(super) fn start(writer: BlobWriter, limits: Limits, allow_unknown: bool) -> Self {
         let (parts, incoming) = mpsc::channel(WAITING);
-        let received = tokio::task::spawn_blocking(move || receive(writer, incoming));
+        let received =
+            tokio::task::spawn_blocking(move || receive(writer, incoming, &limits, allow_unknown));
         Self { parts, received }
     }
 
@@ -87,7 +88,12 @@ async fn joined(
 }
 
 /// Receives an upload, on a thread that may block.
-fn receive(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<ReceivedBytes, BlobError> {
+fn receive(
+    writer: BlobWriter,
+    parts: mpsc::Receiver<Part>,
+    limits: &Limits,
+    allow_unknown: bool,
+) -> Result<ReceivedBytes, BlobError> {
     let mut tee = Tee {
         writer,
         parts,
@@ -99,8 +105,8 @@ fn receive(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<ReceivedBy
     };
     // The reader blocks instead of waiting, so the walk is over when it is polled for the first
     // time.
-    let walk = inspect(&mut tee, &Limits::default()).now_or_never();
-    let inspected = walk.unwrap_or_else(|| {
+    let walk = check_upload(&mut tee, limits, allow_unknown).now_or_never();
+    let checked = walk.unwrap_or_else(|| {
         let error = io::Error::other("the walk through an archive waited");
         Err(ArchiveError::Io(error))
     });
@@ -117,7 +123,7 @@ fn receive(writer: BlobWriter, parts: mpsc::Receiver<Part>) -> Result<ReceivedBy
         writer: tee.writer,
         size: tee.size,
         digest: tee.hash.finish(),
-        inspected,
+        checked,
     })
 }
 

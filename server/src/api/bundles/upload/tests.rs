@@ -26,7 +26,11 @@ async fn refused(messages: Messages) -> String {
     let blobs = Blobs::open(&folder.path().to_string_lossy())
         .await
         .expect("opens");
-    let status = receive(&blobs, 10, tokio_stream::iter(messages))
+    let allowed = Allowed {
+        size: 10,
+        limits: Limits::default(),
+    };
+    let status = receive(&blobs, allowed, tokio_stream::iter(messages))
         .await
         .map(|upload| upload.bundle)
         .expect_err("is refused");
@@ -136,7 +140,11 @@ async fn a_byte_now_and_then_does_not_keep_an_upload() {
         chunk(b"x")
     });
     let messages = Box::pin(first.chain(trickle));
-    let refused = receive(&blobs, 1 << 30, messages).await;
+    let allowed = Allowed {
+        size: 1 << 30,
+        limits: Limits::default(),
+    };
+    let refused = receive(&blobs, allowed, messages).await;
     let status = refused.map(|upload| upload.bundle).expect_err("is refused");
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert!(status.message().contains("16 KiB/s"), "{status}");
