@@ -37,6 +37,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".kernex.v1")
         // Bundle bytes and already encoded payloads travel without a copy.
         .bytes(".kernex.v1")
+        // An open session has room for any message of its device, and this is the largest.
+        .boxed(".kernex.v1.Outcome.active")
         .compile_fds(descriptors)?;
     Ok(())
 }

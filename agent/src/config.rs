@@ -126,8 +126,8 @@ pub struct Args {
     )]
     max_download_rate: Option<String>,
     /// Most disk for archives of the bundles whose releases are kept, e.g. 2GiB, or 0 for none.
-    /// What is there is not downloaded again; it goes first when the disk is short [default: a tenth
-    /// of the state folder's file system].
+    /// What is there is not downloaded again; it goes first when the disk is short [default: a
+    /// tenth of the state folder's file system].
     #[arg(
         long,
         global = true,

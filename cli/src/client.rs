@@ -45,7 +45,6 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects, through the proxy of the environment if there is one; the server has to be there.
-    #[cfg(feature = "dev")]
     pub(crate) async fn connect(context: &Context) -> Result<Self, Failure> {
         Self::connect_by(context, None).await
     }
@@ -254,7 +253,7 @@ where
         items.extend(page.items);
         token = page.next;
         if token.is_empty() {
-            total = total.or_else(|| Some(items.len() as u64));
+            total = total.or(Some(items.len() as u64));
             break;
         }
     }

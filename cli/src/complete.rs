@@ -8,8 +8,7 @@ use kernex_proto::v1;
 
 use crate::{
     client::Client,
-    commands::Session,
-    context::{ConfigFile, process_env},
+    context::{ConfigFile, process_env, resolve},
     error::Failure,
     text::{short_id, state_word},
 };
@@ -108,7 +107,9 @@ where
         };
         let answer = runtime.block_on(async {
             let asked = async {
-                let client = Box::pin(Session::new(typed_context(), None).connect()).await?;
+                let contexts = ConfigFile::locate(&process_env)?.read()?;
+                let context = resolve(typed_context().as_deref(), &process_env, &contexts)?;
+                let client = Box::pin(Client::connect(&context)).await?;
                 ask(&client, &text).await
             };
             tokio::time::timeout(PATIENCE, asked).await

@@ -83,8 +83,8 @@ pub(crate) fn seconds(total: u64) -> String {
     }
 }
 
-/// The first digits of an id: the moment it was made, which commands take instead of all of it. What
-/// is no id stays whole.
+/// The first digits of an id: the moment it was made, which commands take instead of all of it.
+/// What is no id stays whole.
 pub(crate) fn short_id(id: &str) -> &str {
     const DIGITS: usize = "01a22470-1f3c".len();
     const WHOLE: usize = 36;

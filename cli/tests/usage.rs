@@ -85,7 +85,7 @@ fn contexts_are_added_chosen_and_listed_without_their_tokens() {
         "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n",
     )
     .unwrap();
-    std::fs::write(home.path().join("token"), "secret\n").unwrap();
+    std::fs::write(home.path().join("token"), "kxo1.secret\n").unwrap();
     for name in ["a", "b"] {
         kernexctl(&home)
             .args([

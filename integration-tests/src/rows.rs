@@ -139,12 +139,14 @@ impl Rows {
             format!(
                 "INSERT INTO attempts (target_id, number, deployment_id, device_id, bundle_name, generation, revision, \
                  state, unresolved, reason, message, bytes_done, bytes_total, output_tail, stop_requested, sent_epoch, \
-                 delivery_deadline, execution_us, created_at, updated_at, closed_at, answered) \
-                 {numbers} SELECT t.id, 1, t.deployment_id, t.device_id, t.bundle_name, 1, 1, \
+                 stop_sent_epoch, delivery_deadline, execution_us, created_at, updated_at, closed_at, answered) \
+                 SELECT t.id, 1, t.deployment_id, t.device_id, t.bundle_name, 1, 1, \
                  CASE WHEN i % 100 = 2 THEN 'failed' ELSE 'succeeded' END, FALSE, \
                  CASE WHEN i % 100 = 2 THEN 'disk_full' END, CASE WHEN i % 100 = 2 THEN 'the disk is full' ELSE '' END, \
-                 0, 0, '', FALSE, 1, {now}, {hour}, {now}, {now}, {now}, TRUE \
-                 FROM n JOIN targets t ON t.deployment_id = {deployment} AND t.device_name = '{prefix}' || n.i"
+                 0, 0, '', FALSE, 1, 0, {now}, {hour}, {now}, {now}, {now}, TRUE \
+                 FROM (SELECT targets.*, CAST(SUBSTR(device_name, {digits}) AS INTEGER) AS i FROM targets \
+                 WHERE deployment_id = {deployment}) t",
+                digits = prefix.chars().count() + 1
             ),
         ]
     }

@@ -4,8 +4,8 @@
 //! From outside to inside: `listener` accepts and does TLS with the certificate of `tls`,
 //! `connections` speaks HTTP/2, `observe` puts a span around each call, `auth` says who calls, and
 //! `answers` feeds and measures what goes back. `monitor` is the other listener, for metrics and
-//! probes; `probe` asks it. Handlers and sessions stand above this floor: they are given the caller, and a handle of
-//! the connection.
+//! probes; `probe` asks it. Handlers and sessions stand above this floor: they are given the
+//! caller, and a handle of the connection.
 
 pub mod answers;
 pub mod auth;

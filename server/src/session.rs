@@ -12,6 +12,7 @@ mod outbound;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use futures::{FutureExt as _, future::BoxFuture};
 use kernex_proto::{
     handshake::ChannelBinding,
     ids::{ClusterId, DeviceId},
@@ -142,8 +143,8 @@ impl Sessions {
                         });
                     }
                     let (away, verdict) = self.serve_messages(&mut inbound, &session, &span).await;
-                    let away = of_status(away, verdict.as_ref());
-                    Box::pin(self.close(&session, away).instrument(span.clone())).await;
+                    self.closing(&session, of_status(away, verdict.as_ref()), &span)
+                        .await;
                     verdict
                 }
                 Err(refusal) => {
@@ -198,8 +199,8 @@ impl Sessions {
                     Wake::Silent
                 }
             };
-            let leaving = leaving(&wake);
-            match decide_for(session, wake) {
+            let (leaving, decision) = decide_for(session, wake);
+            match decision {
                 Decision::Ignore(what) => {
                     span.in_scope(|| tracing::debug!(why = what, "message ignored"));
                 }
@@ -327,6 +328,16 @@ impl Sessions {
         }
     }
 
+    /// In a box, so that an open session has no room for its end.
+    fn closing<'a>(
+        &'a self,
+        session: &'a SessionHandle,
+        away: Away,
+        span: &Span,
+    ) -> BoxFuture<'a, ()> {
+        self.close(session, away).instrument(span.clone()).boxed()
+    }
+
     async fn close(&self, session: &SessionHandle, away: Away) {
         self.registry.remove(session.device, session.epoch);
         tracing::info!(reason = %away.reason, detail = away.detail, "session closed");
@@ -353,9 +364,11 @@ fn of_status(reason: AwayReason, status: Option<&Status>) -> Away {
     Away { reason, detail }
 }
 
-/// Decides, and counts a message of the device. It is a function of its own, so that its variables
-/// take no room in the future of an open session.
-fn decide_for(session: &SessionHandle, wake: Wake) -> Decision {
+/// Decides, and counts a message of the device; says why the device is away if the session ends by
+/// it. It is a function of its own, so that its variables take no room in the future of an open
+/// session.
+fn decide_for(session: &SessionHandle, wake: Wake) -> (AwayReason, Decision) {
+    let leaving = leaving(&wake);
     let decision = match session.is_ailing() {
         false => decide(wake),
         true => decide_ailing(wake),
@@ -363,7 +376,7 @@ fn decide_for(session: &SessionHandle, wake: Wake) -> Decision {
     if decision.is_counted() {
         session.count_message();
     }
-    decision
+    (leaving, decision)
 }
 
 #[cfg(test)]

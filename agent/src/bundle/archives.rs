@@ -2,8 +2,8 @@
 //!
 //! `archives/<digest>` in a bundle directory: one for each digest that a release is kept of, as far
 //! as the setting of disk allows. It is only ever a copy of what the server has. So it may go at
-//! any moment, and it goes first when the disk is short. Its bytes are hashed before each use: scripts,
-//! disks and power cuts may have changed them.
+//! any moment, and it goes first when the disk is short. Its bytes are hashed before each use:
+//! scripts, disks and power cuts may have changed them.
 
 use std::{
     collections::BTreeMap,

@@ -95,7 +95,7 @@ pub(super) fn next_seq(tx: &WriteTransaction) -> Result<u64, JournalError> {
 pub(super) fn active_of(
     tx: &WriteTransaction,
     deploy: Option<&v1::Deploy>,
-) -> Result<Option<v1::ActiveRelease>, JournalError> {
+) -> Result<Option<Box<v1::ActiveRelease>>, JournalError> {
     let Some(deploy) = deploy else {
         return Ok(None);
     };
@@ -104,7 +104,7 @@ pub(super) fn active_of(
     let release = bytes
         .map(|bytes| Release::decode(bytes.value()))
         .transpose()?;
-    Ok(release.map(|release| release.to_active(&deploy.name)))
+    Ok(release.map(|release| Box::new(release.to_active(&deploy.name))))
 }
 
 pub(super) fn put_release(

@@ -197,6 +197,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "output",
+        &[
+            "kernexctl output edge-1",
+            "kernexctl output --deployment ID --raw",
+        ],
+    ),
+    (
         "token create",
         &["kernexctl token create ci --role operator --ttl 90d"],
     ),

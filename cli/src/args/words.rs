@@ -1,5 +1,5 @@
-//! Words of the contract as typed: the values of an enum in lower case, so that what is shown can be
-//! typed, and a word of a newer version needs no line here.
+//! Words of the contract as typed: the values of an enum in lower case, so that what is shown can
+//! be typed, and a word of a newer version needs no line here.
 
 use clap::builder::PossibleValuesParser;
 use kernex_proto::v1;

@@ -92,7 +92,7 @@ mod tests {
             found.map(|entry| entry.section).collect::<Vec<_>>()
         };
         assert_eq!(sections("disk_full"), ["Failure reason"]);
-        assert_eq!(sections("Superseded"), ["Attempt"]);
+        assert!(sections("Superseded").contains(&"Attempt"));
         assert_eq!(sections("canary").len(), 1);
         assert_eq!(sections("nonsense"), [""; 0]);
         assert!(entries.iter().all(|entry| !entry.meaning.is_empty()));

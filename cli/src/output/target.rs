@@ -197,6 +197,10 @@ impl TargetView {
         if let (Some(at), "" | "start" | "window") = (self.opens_at, self.waits_for.as_str()) {
             return format!("begins {}", ago(Some(at), now));
         }
+        let away = format!("its device is away{more}");
+        if let (Some(at), "device") = (self.opens_at, self.waits_for.as_str()) {
+            return format!("begins {}; {away}", ago(Some(at), now));
+        }
         match self.waits_for.as_str() {
             "start" => "waits for its start".to_owned(),
             "phase" => "waits for its phase".to_owned(),
@@ -205,7 +209,7 @@ impl TargetView {
             "room" => "waits for its turn".to_owned(),
             "budget" => format!("waits for its turn within a budget{more}"),
             "conflict" => "its device is conflicted".to_owned(),
-            "device" => format!("its device is away{more}"),
+            "device" => away,
             "disk" => "the disk of its device is sick".to_owned(),
             "deployment" => format!("waits for another deployment: {}", self.waits_detail),
             "answer" => "waits for its device's answer".to_owned(),

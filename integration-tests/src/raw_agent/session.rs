@@ -228,12 +228,12 @@ pub fn succeeded(deploy: &Deploy) -> Outcome {
         state: AttemptState::Succeeded.into(),
         output_tail: "done\n".into(),
         exit_code: Some(0),
-        active: Some(ActiveRelease {
+        active: Some(Box::new(ActiveRelease {
             name: deploy.name.clone(),
             version: deploy.version.clone(),
             digest: deploy.digest.clone(),
             ..Default::default()
-        }),
+        })),
         duration_ms: 5,
         ..Default::default()
     }

@@ -228,7 +228,7 @@ async fn an_impossible_rollback_is_refused_with_its_reason(database: Database) {
     assert!(
         refused
             .stderr
-            .contains("edge-1: never ran the bundle successfully"),
+            .contains("edge-1, edge-2: never ran the bundle successfully"),
         "{}",
         refused.stderr
     );

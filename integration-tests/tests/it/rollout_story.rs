@@ -120,7 +120,7 @@ async fn a_canary_fails_and_is_rolled_back_and_the_fix_goes_out_in_phases(databa
     let bad = ctl.json(&["deployment", "get", &bad]);
     assert_eq!(text(&bad, "result"), "failed", "{bad}");
     assert_eq!(
-        text(&bad, "paused_reason"),
+        text(&bad, "ended_reason"),
         "phase 1: 2 of 3 failed, more than the 1 allowed",
         "{bad}"
     );

@@ -39,6 +39,7 @@ pub const ALL: &[&str] = &[
     "device.labelled",
     "device.offline",
     "device.online",
+    "device.refused",
     "device.resolved",
     "device.settled",
 ];

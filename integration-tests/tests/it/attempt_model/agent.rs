@@ -118,10 +118,10 @@ impl Disk {
         if outcome.state() == AttemptState::Succeeded {
             self.running = id.to_string();
         }
-        outcome.active = Some(v1::ActiveRelease {
+        outcome.active = Some(Box::new(v1::ActiveRelease {
             digest: self.running.clone(),
             ..v1::ActiveRelease::default()
-        });
+        }));
         if let Some(record) = self.live.get_mut(&id) {
             record.finish(outcome, String::new(), seq);
         }

@@ -343,7 +343,7 @@ async fn a_device_gets_one_attempt_per_bundle_name_and_the_oldest_first(database
         .get_deployment(second.deployment.id)
         .await
         .unwrap();
-    assert_eq!(second.result, Some(DeploymentResult::Cancelled));
+    assert_eq!(second.result, Some(DeploymentResult::Superseded));
 }
 
 async fn a_cancel_ends_what_waits_and_asks_what_runs_to_stop(database: Database) {
@@ -730,7 +730,7 @@ async fn a_push_that_crossed_a_cancel_is_called_back(database: Database) {
         Disposition::Late
     );
     let (_, target) = fixture.target(&deployment, &device).await;
-    assert!(target.state == State::Cancelled && !target.late.is_some());
+    assert!(target.state == State::Cancelled && target.late.is_none());
     assert_eq!(fixture.due(&device, epoch).await[0].0, "deploy app:1");
 }
 

@@ -23,12 +23,12 @@ fn made_up(device: &Device, name: &str, version: &str, output: &str) -> Incoming
         event: ReportEvent::Outcome(v1::Outcome {
             state: v1::AttemptState::Succeeded.into(),
             output_tail: output.into(),
-            active: Some(v1::ActiveRelease {
+            active: Some(Box::new(v1::ActiveRelease {
                 name: name.into(),
                 version: version.into(),
                 digest: Digest::of(version.as_bytes()).to_string(),
                 ..Default::default()
-            }),
+            })),
             ..Default::default()
         }),
         place: None,

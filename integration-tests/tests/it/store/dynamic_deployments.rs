@@ -333,7 +333,10 @@ async fn a_newer_deployment_supersedes_held_and_scheduled_targets(database: Data
         .unwrap();
     assert_eq!(
         (done.state, done.result),
-        (DeploymentState::Finished, Some(DeploymentResult::Cancelled))
+        (
+            DeploymentState::Finished,
+            Some(DeploymentResult::Superseded)
+        )
     );
 
     let newest = fixture.deploy("app:1", &[&one]).await;

@@ -114,12 +114,12 @@ pub(super) fn succeeded(version: &str, bytes: &[u8]) -> ReportEvent {
         state: v1::AttemptState::Succeeded.into(),
         exit_code: Some(0),
         output_tail: "done\0".into(),
-        active: Some(v1::ActiveRelease {
+        active: Some(Box::new(v1::ActiveRelease {
             name: "app".into(),
             version: version.into(),
             digest: Digest::of(bytes).to_string(),
             ..Default::default()
-        }),
+        })),
         ..Default::default()
     })
 }

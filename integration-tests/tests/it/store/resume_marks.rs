@@ -264,7 +264,7 @@ async fn an_outcome_of_an_unknown_attempt_updates_what_the_device_runs(database:
         panic!("it is an outcome")
     };
     let nonsense = ReportEvent::Outcome(v1::Outcome {
-        active: Some(nonsense),
+        active: Some(Box::new(nonsense)),
         ..good
     });
     fixture

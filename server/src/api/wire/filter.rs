@@ -1,5 +1,5 @@
-//! What lists leave out: each word of a filter is checked, and an unknown one is refused rather than
-//! taken for "any".
+//! What lists leave out: each word of a filter is checked, and an unknown one is refused rather
+//! than taken for "any".
 
 use std::time::Duration;
 

@@ -21,7 +21,8 @@ use parking_lot::Mutex;
 use kernex_proto::ids::DeviceId;
 use rand::RngExt as _;
 use sea_orm::{
-    ConnectionTrait, DbBackend, DbErr, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, IsolationLevel,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -252,6 +253,17 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// All rows as they are at one moment, however many queries it takes to read them.
+    pub(crate) async fn snapshot(&self) -> Result<DatabaseTransaction> {
+        let is_postgres = self.reader().get_database_backend() == DbBackend::Postgres;
+        let options = TransactionOptions {
+            isolation_level: is_postgres.then_some(IsolationLevel::RepeatableRead),
+            access_mode: is_postgres.then_some(AccessMode::ReadOnly),
+            sqlite_transaction_mode: None,
+        };
+        Ok(self.reader().begin_with_options(options).await?)
     }
 
     async fn attempt<T, F, Fut>(&self, act: Act, lock: bool, work: &F) -> Result<T>

@@ -145,8 +145,12 @@ impl Store {
 
     /// One device by id or name.
     pub async fn get_device(&self, id_or_name: &str) -> Result<Device> {
-        let row = find_device(self.reader(), id_or_name).await?;
-        self.whole(self.reader(), row).await
+        // Whether it has a session and why it is away are in two tables.
+        let snapshot = self.snapshot().await?;
+        let row = find_device(&snapshot, id_or_name).await?;
+        let device = self.whole(&snapshot, row).await?;
+        snapshot.commit().await?;
+        Ok(device)
     }
 
     /// Those of these devices that exist and that a filter takes, oldest first.

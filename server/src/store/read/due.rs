@@ -36,6 +36,9 @@ use crate::{
 /// misses some.
 const SOON: Duration = Duration::from_secs(10);
 
+/// Least time a further run is given. With less it would only be killed: the attempt expires.
+const LEAST_RUN: Duration = Duration::from_secs(1);
+
 /// What is due for some devices.
 #[derive(Debug, Default)]
 pub struct Due {
@@ -199,5 +202,9 @@ fn granted_within(row: &Row, now: Timestamp) -> Option<Duration> {
     let due = Timestamp(row.run_due_at.filter(|_| is_at_work(row))?);
     // 0 when it has passed.
     let wait = due.since(now);
-    (wait <= SOON).then_some(wait)
+    let is_late = row.execution_deadline.is_some_and(|end| {
+        let begins = Ord::max(due, now);
+        Timestamp(end).since(begins) < LEAST_RUN
+    });
+    (wait <= SOON && !is_late).then_some(wait)
 }

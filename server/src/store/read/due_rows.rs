@@ -29,6 +29,7 @@ pub(crate) struct Row {
     pub(crate) updated_at: i64,
     pub(crate) delivery_deadline: i64,
     pub(crate) execution_us: i64,
+    pub(crate) execution_deadline: Option<i64>,
     pub(crate) deployment_id: Stored<DeploymentId>,
     pub(crate) deployment_state: String,
     pub(crate) traceparent: String,
@@ -62,6 +63,7 @@ pub(crate) fn queue(devices: &[Stored<DeviceId>]) -> SelectStatement {
         attempt::Column::UpdatedAt,
         attempt::Column::DeliveryDeadline,
         attempt::Column::ExecutionUs,
+        attempt::Column::ExecutionDeadline,
         attempt::Column::DeploymentId,
         attempt::Column::BundleName,
     ] {

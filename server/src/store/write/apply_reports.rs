@@ -179,7 +179,7 @@ fn apply_one(
         releases.learn(
             row.device_id,
             &row.bundle_name,
-            outcome.active.as_ref(),
+            outcome.active.as_deref(),
             now,
         );
         let after = releases.running(row.device_id, &row.bundle_name);
@@ -199,7 +199,7 @@ fn apply_one(
         // Nothing of the attempt is new. But its agent sends its outcomes again in their order, and
         // an older one may have been unknown here and have named another release.
         let (device, name) = (entry.row.device_id, &entry.row.bundle_name);
-        releases.learn(device, name, outcome.active.as_ref(), now);
+        releases.learn(device, name, outcome.active.as_deref(), now);
     }
     let asks = matches!(report.event, ReportEvent::Deferred(_));
     disposition(&verdict, entry.facts(), asks).into()

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use sea_orm::{
-    AccessMode, ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbBackend, DbErr, EntityName,
-    EntityTrait, IntoActiveModel, IsolationLevel, PaginatorTrait, QueryFilter, TransactionOptions,
-    TransactionTrait,
+    ActiveModelTrait, ColumnTrait, DatabaseTransaction, DbErr, EntityName, EntityTrait,
+    IntoActiveModel, PaginatorTrait, QueryFilter,
 };
 
 use crate::store::{
@@ -124,25 +123,14 @@ impl Store {
             // Made with the schema, and known by no device.
             cluster::Entity::delete_many().exec(&tx.db).await?;
             let source = self.snapshot().await?;
+            // However long it takes.
+            no_time_limit(&source).await?;
             let copied = copy_tables(&source, &tx.db).await?;
             source.rollback().await?;
             check_counts(&copied, &tx.db).await?;
             Ok(Ok(copied))
         });
         copied.await?
-    }
-
-    /// All rows as they are at one moment, however long it takes to read them.
-    async fn snapshot(&self) -> Result<DatabaseTransaction> {
-        let is_postgres = self.reader().get_database_backend() == DbBackend::Postgres;
-        let options = TransactionOptions {
-            isolation_level: is_postgres.then_some(IsolationLevel::RepeatableRead),
-            access_mode: is_postgres.then_some(AccessMode::ReadOnly),
-            sqlite_transaction_mode: None,
-        };
-        let snapshot = self.reader().begin_with_options(options).await?;
-        no_time_limit(&snapshot).await?;
-        Ok(snapshot)
     }
 }
 
@@ -211,7 +199,7 @@ async fn check_counts(copied: &[CopiedTable], db: &Db) -> Result<()> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use sea_orm::{ConnectionTrait as _, Statement};
+    use sea_orm::{ConnectionTrait as _, DbBackend, Statement};
 
     use super::*;
     use crate::clock::Clock;

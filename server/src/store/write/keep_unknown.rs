@@ -55,12 +55,14 @@ pub(crate) fn row(tx: &Tx, report: &IncomingReport) -> Option<unknown_report::Mo
 
 /// An outcome cut to the sizes that are kept.
 fn bounded(outcome: &v1::Outcome) -> v1::Outcome {
-    let active = outcome.active.as_ref().map(|active| v1::ActiveRelease {
-        name: clean(&active.name),
-        version: clean(&active.version),
-        digest: clean(&active.digest),
-        previous_digest: clean(&active.previous_digest),
-        since: None,
+    let active = outcome.active.as_deref().map(|active| {
+        Box::new(v1::ActiveRelease {
+            name: clean(&active.name),
+            version: clean(&active.version),
+            digest: clean(&active.digest),
+            previous_digest: clean(&active.previous_digest),
+            since: None,
+        })
     });
     v1::Outcome {
         message: head(&outcome.message, MAX_MESSAGE),
@@ -73,7 +75,7 @@ fn bounded(outcome: &v1::Outcome) -> v1::Outcome {
 /// What an outcome says runs now.
 fn told(event: &ReportEvent) -> Option<&v1::ActiveRelease> {
     match event {
-        ReportEvent::Outcome(outcome) => outcome.active.as_ref(),
+        ReportEvent::Outcome(outcome) => outcome.active.as_deref(),
         _ => None,
     }
 }
