@@ -6,6 +6,7 @@ mod values;
 
 use std::{
     ffi::OsString,
+    fmt,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -310,27 +311,16 @@ impl Config {
                 "write a number of bytes or a size such as 500MiB or 64GiB",
             )?;
         }
-        for (setting, typed, meant) in [
-            (
-                "--max-bundle-entries",
-                values.max_bundle_entries,
-                &mut archives.max_entries,
-            ),
-            (
-                "--max-compression-ratio",
-                values.max_compression_ratio,
-                &mut archives.max_ratio,
-            ),
-        ] {
-            if let Some(number) = typed {
-                *meant = parse(
-                    setting,
-                    &number.to_string(),
-                    |_| (number > 0).then_some(number),
-                    "write a number of at least 1",
-                )?;
-            }
-        }
+        take_count(
+            "--max-bundle-entries",
+            values.max_bundle_entries,
+            &mut archives.max_entries,
+        )?;
+        take_count(
+            "--max-compression-ratio",
+            values.max_compression_ratio,
+            &mut archives.max_ratio,
+        )?;
         if let Some(text) = values.heartbeat_interval {
             config.heartbeat_interval = parse(
                 "--heartbeat-interval",
@@ -396,32 +386,21 @@ impl Config {
             )?;
         }
         let most = &mut config.answers.most;
-        for (setting, typed, meant) in [
-            (
-                "--max-streams-per-token",
-                values.max_streams_per_token,
-                &mut most.streams,
-            ),
-            (
-                "--max-uploads-per-token",
-                values.max_uploads_per_token,
-                &mut most.uploads,
-            ),
-            (
-                "--max-plans-per-token",
-                values.max_plans_per_token,
-                &mut most.plans,
-            ),
-        ] {
-            if let Some(number) = typed {
-                *meant = parse(
-                    setting,
-                    &number.to_string(),
-                    |_| (number > 0).then_some(number),
-                    "write a number of at least 1",
-                )?;
-            }
-        }
+        take_count(
+            "--max-streams-per-token",
+            values.max_streams_per_token,
+            &mut most.streams,
+        )?;
+        take_count(
+            "--max-uploads-per-token",
+            values.max_uploads_per_token,
+            &mut most.uploads,
+        )?;
+        take_count(
+            "--max-plans-per-token",
+            values.max_plans_per_token,
+            &mut most.plans,
+        )?;
         if let Some(text) = values.stall_limit {
             config.answers.stall = parse(
                 "--stall-limit",
@@ -500,6 +479,23 @@ fn parse<T>(
         value: value.to_owned(),
         why: why.to_owned(),
     })
+}
+
+/// Takes a number that was typed, if one was; it has to be at least 1.
+fn take_count<N>(setting: &'static str, typed: Option<N>, meant: &mut N) -> Result<(), ConfigError>
+where
+    N: Copy + fmt::Display + PartialOrd + From<u8>,
+{
+    let Some(number) = typed else {
+        return Ok(());
+    };
+    *meant = parse(
+        setting,
+        &number.to_string(),
+        |_| (number >= N::from(1)).then_some(number),
+        "write a number of at least 1",
+    )?;
+    Ok(())
 }
 
 /// An address is a network of one.
