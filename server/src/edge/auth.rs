@@ -3,42 +3,35 @@
 //! A path without a policy does not exist: it is answered `UNIMPLEMENTED` here, and a test walks
 //! the descriptors so that no RPC of ours can be forgotten.
 
+mod caller;
+mod layer;
 mod lease;
 mod policy;
 mod sightings;
 
 use std::{
     collections::HashMap,
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
-use http::{HeaderMap, Request, Response, header::AUTHORIZATION};
+use http::{HeaderMap, header::AUTHORIZATION};
 use kernex_proto::ids::Digest;
-use tonic::{Status, body::Body};
-use tower::{Layer, Service};
-use uuid::Uuid;
+use parking_lot::{Mutex, MutexGuard};
+use tonic::Status;
 
+use self::sightings::Sightings;
 pub use self::{
+    caller::{caller, principal, uploader},
+    layer::{AuthLayer, AuthService},
     lease::Lease,
     policy::{Policy, known_path, known_paths, policy},
 };
-use self::{
-    lease::{LeaseEnd, Leased},
-    policy::answers_go_on,
-    sightings::Sightings,
-};
 use crate::{
     edge::connections::{ConnectionHandle, Credential},
-    error::{invalid, no_such_method, role_needed, token_needed, unauthenticated},
+    error::{no_such_method, role_needed, token_needed, unauthenticated},
     revocations::Subject,
-    store::{
-        AuditResult, Caller, KnownToken, Origin, Principal, RequestKey, Role, Store, StoreError,
-    },
+    store::{AuditResult, KnownToken, Principal, Role, Store, StoreError},
 };
 
 /// How long the answer about a token is trusted. A revocation ends it at once; this limit is for
@@ -219,119 +212,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// The caller of a mutation, for audit and for requests that are safe to repeat.
-pub fn caller<T: prost::Message>(
-    request: &tonic::Request<T>,
-    method: &'static str,
-    request_id: &str,
-) -> Result<Caller, Status> {
-    let key = match request_id {
-        "" => None,
-        text => {
-            let id = Uuid::try_parse(text)
-                .map_err(|_| invalid("request_id", "it has to be a UUID, or empty"))?;
-            Some(RequestKey::new(id, request.get_ref()))
-        }
-    };
-    Ok(Caller {
-        request: key,
-        ..uploader(request, method)?
-    })
-}
-
-/// The caller of a mutation that comes as a stream, which has no request id.
-pub fn uploader<T>(request: &tonic::Request<T>, method: &'static str) -> Result<Caller, Status> {
-    let principal = principal(request)?;
-    let connection = request.extensions().get::<ConnectionHandle>();
-    Ok(Caller {
-        name: principal.name.clone(),
-        request: None,
-        method,
-        origin: Origin {
-            token: Some(principal.token_id),
-            address: connection.map(ConnectionHandle::ip),
-        },
-    })
-}
-
-/// The operator behind a request that passed the layer.
-pub fn principal<T>(request: &tonic::Request<T>) -> Result<&Principal, Status> {
-    request
-        .extensions()
-        .get::<Principal>()
-        .ok_or_else(unauthenticated)
-}
-
-/// Puts [`Authenticator`] in front of every service.
-#[derive(Debug, Clone)]
-pub struct AuthLayer(pub Authenticator);
-
-impl<S> Layer<S> for AuthLayer {
-    type Service = AuthService<S>;
-
-    fn layer(&self, inner: S) -> AuthService<S> {
-        AuthService {
-            inner,
-            authenticator: self.0.clone(),
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub struct AuthService<S> {
-    inner: S,
-    authenticator: Authenticator,
-}
-
-impl<S> Service<Request<Body>> for AuthService<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // The service that was polled ready is the one that must be called; its clone stays for the
-        // next request.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
-        let authenticator = self.authenticator.clone();
-        Box::pin(async move {
-            let path = request.uri().path();
-            let connection = request.extensions().get::<ConnectionHandle>();
-            let connection = connection.cloned().unwrap_or_default();
-            let allowed = authenticator.allow(path, request.headers(), &connection);
-            let (principal, lease) = match allowed.await {
-                Ok(Some(authorised)) => authorised,
-                Ok(None) => return inner.call(request).await,
-                Err(status) => return Ok(status.into_http()),
-            };
-            let goes_on = answers_go_on(path);
-            tracing::Span::current().record("caller", &*principal.name);
-            request.extensions_mut().insert(principal);
-            request.extensions_mut().insert(lease.ended_by());
-            request.extensions_mut().insert(lease.clone());
-            let mut over: LeaseEnd = Box::pin(lease.ended());
-            let response = tokio::select! {
-                // Who revokes the token of this very call is answered.
-                biased;
-                response = inner.call(request) => response?,
-                status = &mut over => return Ok(status.into_http()),
-            };
-            if !goes_on {
-                return Ok(response);
-            }
-            Ok(response.map(|body| Body::new(Leased::new(body, over))))
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -339,7 +219,7 @@ mod tests {
 
     use crate::{
         clock::Clock,
-        store::{NewOperatorToken, Role},
+        store::{Caller, NewOperatorToken, Origin, Role},
     };
 
     #[tokio::test]

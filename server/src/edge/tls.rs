@@ -1,40 +1,37 @@
 //! Certificates: a CA for twenty years, a leaf for ninety days that renews itself while the server
 //! runs, and beside it one that somebody else made, where there is one.
 
+mod given;
+mod issue;
+mod private_file;
+
 use std::{
-    io::Write as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use kernex_proto::ids::Digest;
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
-};
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use time::{Duration, OffsetDateTime};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-pub use self::given::GivenFiles;
-use self::given::{Given, pins_our_ca};
-use crate::{clock::Clock, crash::Act};
-
-mod given;
-
-const CA_LIFE: Duration = Duration::days(20 * 365);
-const LEAF_LIFE: Duration = Duration::days(90);
-const RENEW_BEFORE: Duration = Duration::days(30);
-/// Certificates begin this long before now, because the clocks of peers may be behind.
-const CLOCK_SLACK: Duration = Duration::days(1);
+pub use self::{
+    given::GivenFiles,
+    private_file::{sweep_private, write_private},
+};
+use self::{
+    given::{Given, pins_our_ca},
+    issue::{Files, issue, load, make_ca, must_issue, names, read},
+};
+use crate::clock::Clock;
 
 /// The server's identity on the wire, kept in the data folder.
 #[derive(Debug)]
@@ -167,205 +164,14 @@ impl Identity {
     }
 }
 
-/// SHA-256 of a certificate's public key, SPKI DER.
-pub fn pin(certificate: &[u8]) -> anyhow::Result<Digest> {
-    let (_, parsed) = X509Certificate::from_der(certificate).context("not a certificate")?;
-    Ok(Digest::of(parsed.public_key().raw))
-}
-
-/// Writes a file that appears whole or not at all, readable by its owner only.
-pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let failed = || format!("cannot write {}", path.display());
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    // The temporary file is made with mode 0600.
-    let mut file = tempfile::Builder::new()
-        .prefix(UNFINISHED)
-        .tempfile_in(folder)
-        .with_context(failed)?;
-    file.write_all(content).with_context(failed)?;
-    file.as_file().sync_all().with_context(failed)?;
-    Act::FilePrivate.before();
-    file.persist(path).with_context(failed)?;
-    Act::FilePrivate.after();
-    std::fs::File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .with_context(failed)
-}
-
-/// How the name of a private file begins that is being written.
-const UNFINISHED: &str = ".private-";
-
-/// Removes private files that an earlier process died over; there may be keys in them.
-pub fn sweep_private(folder: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-struct Files<'a>(&'a Path);
-
-impl Files<'_> {
-    fn ca(&self) -> PathBuf {
-        self.0.join("ca.pem")
-    }
-    fn ca_key(&self) -> PathBuf {
-        self.0.join("ca.key")
-    }
-    fn leaf(&self) -> PathBuf {
-        self.0.join("server.pem")
-    }
-    fn leaf_key(&self) -> PathBuf {
-        self.0.join("server.key")
-    }
-}
-
 fn now(clock: &Clock) -> anyhow::Result<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp(clock.now().0 / 1_000_000).context("the clock is off")
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-/// What the certificate must name: this machine in every usual spelling, and what the operator
-/// asked for.
-fn names(public: &[String]) -> Vec<String> {
-    let mut names = vec!["localhost".into(), "127.0.0.1".into(), "::1".into()];
-    let host = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    for name in public.iter().cloned().chain([host]) {
-        let usable = !name.is_empty() && name.is_ascii() && name != "(none)";
-        if usable && !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
-}
-
-fn make_ca(files: &Files<'_>, at: OffsetDateTime) -> anyhow::Result<()> {
-    // Without a leaf nothing was ever signed: a first start died between the two files, and nobody
-    // knows that key.
-    let is_known = files.leaf().exists() || files.leaf_key().exists();
-    if files.ca_key().exists() && is_known {
-        bail!(
-            "{} is there without {}; put the certificate back or remove the key to start anew",
-            files.ca_key().display(),
-            files.ca().display()
-        );
-    }
-    let key = KeyPair::generate()?;
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "Kernex CA");
-    params.not_before = at - CLOCK_SLACK;
-    params.not_after = at + CA_LIFE;
-    let certificate = params.self_signed(&key)?;
-    // The key goes first: a certificate without its key could never issue anything.
-    write_private(&files.ca_key(), key.serialize_pem().as_bytes())?;
-    write_private(&files.ca(), certificate.pem().as_bytes())
-}
-
-/// True when a leaf is missing, due, without one of the names, or from another CA. A leaf without
-/// `ca.key` beside it was put there by somebody else and is left alone.
-fn must_issue(files: &Files<'_>, names: &[String], at: OffsetDateTime) -> anyhow::Result<bool> {
-    if !files.leaf().exists() || !files.leaf_key().exists() {
-        return Ok(true);
-    }
-    let chain = read(&files.leaf())?;
-    let leaf = CertificateDer::from_pem_slice(chain.as_bytes())
-        .with_context(|| format!("{} is not a PEM certificate", files.leaf().display()))?;
-    let (_, leaf) = X509Certificate::from_der(&leaf)
-        .with_context(|| format!("{} is not a certificate", files.leaf().display()))?;
-    let due = leaf.validity().not_after.to_datetime() - at < RENEW_BEFORE;
-    let ca = read(&files.ca())?;
-    let foreign = !chain.trim_end().ends_with(ca.trim_end());
-    let lacking = !names.iter().all(|name| covers(&leaf, name));
-    if !(due || foreign || lacking) {
-        return Ok(false);
-    }
-    if !files.ca_key().exists() {
-        if due {
-            tracing::warn!(
-                "the server certificate ends soon and there is no CA key here to renew it"
-            );
-        }
-        return Ok(false);
-    }
-    Ok(true)
-}
-
-fn covers(leaf: &X509Certificate<'_>, name: &str) -> bool {
-    let Ok(Some(names)) = leaf.subject_alternative_name() else {
-        return false;
-    };
-    names
-        .value
-        .general_names
-        .iter()
-        .any(|entry| match (entry, name.parse()) {
-            (GeneralName::DNSName(dns), Err(_)) => *dns == name,
-            (GeneralName::IPAddress(bytes), Ok(std::net::IpAddr::V4(ip))) => ip.octets() == **bytes,
-            (GeneralName::IPAddress(bytes), Ok(std::net::IpAddr::V6(ip))) => ip.octets() == **bytes,
-            _ => false,
-        })
-}
-
-fn issue(files: &Files<'_>, names: &[String], at: OffsetDateTime) -> anyhow::Result<()> {
-    let ca_pem = read(&files.ca())?;
-    let ca_key = KeyPair::from_pem(&read(&files.ca_key())?)
-        .with_context(|| format!("{} is not a private key", files.ca_key().display()))?;
-    let issuer = Issuer::from_ca_cert_pem(&ca_pem, ca_key)?;
-    let key = KeyPair::generate()?;
-    let mut params = CertificateParams::default();
-    for name in names {
-        let entry = match name.parse() {
-            Ok(ip) => SanType::IpAddress(ip),
-            Err(_) => SanType::DnsName(
-                name.as_str()
-                    .try_into()
-                    .with_context(|| format!("`{name}` cannot stand in a certificate"))?,
-            ),
-        };
-        params.subject_alt_names.push(entry);
-    }
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "Kernex server");
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    params.use_authority_key_identifier_extension = true;
-    params.not_before = at - CLOCK_SLACK;
-    params.not_after = at + LEAF_LIFE;
-    let leaf = params.signed_by(&key, &issuer)?;
-    // Leaf and CA travel together: an agent that enrols meets the CA here and compares it with its
-    // token's pin.
-    let chain = format!("{}{}", leaf.pem(), ca_pem);
-    write_private(&files.leaf_key(), key.serialize_pem().as_bytes())?;
-    write_private(&files.leaf(), chain.as_bytes())
-}
-
-fn load(files: &Files<'_>) -> anyhow::Result<CertifiedKey> {
-    let chain = CertificateDer::pem_file_iter(files.leaf())
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| format!("cannot read {}", files.leaf().display()))?;
-    let key = PrivateKeyDer::from_pem_file(files.leaf_key())
-        .with_context(|| format!("cannot read {}", files.leaf_key().display()))?;
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).with_context(|| {
-        format!(
-            "{} and {} do not belong together",
-            files.leaf().display(),
-            files.leaf_key().display()
-        )
-    })
+/// SHA-256 of a certificate's public key, SPKI DER.
+pub fn pin(certificate: &[u8]) -> anyhow::Result<Digest> {
+    let (_, parsed) = X509Certificate::from_der(certificate).context("not a certificate")?;
+    Ok(Digest::of(parsed.public_key().raw))
 }
 
 #[cfg(test)]
@@ -395,17 +201,6 @@ mod tests {
             format!("{error:#}").contains("put the certificate back"),
             "{error:#}"
         );
-    }
-
-    #[test]
-    fn an_unfinished_private_file_is_swept_and_nothing_else() {
-        let dir = tempfile::tempdir().expect("a folder");
-        write_private(&dir.path().join("ca.key"), b"k").expect("writes");
-        std::fs::write(dir.path().join(".private-Xy1"), "k").expect("writes");
-        sweep_private(dir.path()).expect("sweeps");
-        let left = std::fs::read_dir(dir.path()).expect("reads");
-        let names: Vec<_> = left.flatten().map(|entry| entry.file_name()).collect();
-        assert_eq!(names, ["ca.key"]);
     }
 
     #[test]

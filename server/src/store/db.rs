@@ -10,6 +10,7 @@ pub(crate) mod ids;
 pub(crate) mod new_event;
 pub(crate) mod page;
 pub(crate) mod raw;
+pub(crate) mod run_transaction;
 pub(crate) mod sizes;
 pub(crate) mod stamps;
 pub(crate) mod store;

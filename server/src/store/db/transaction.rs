@@ -4,8 +4,10 @@
 //! Writers are serial on both databases: SQLite has one writer connection and `BEGIN IMMEDIATE`,
 //! PostgreSQL takes one advisory lock for the length of the transaction. That is what makes cursors
 //! of events grow in commit order, deployments finish exactly once and deadlines compare with one
-//! clock, and group commit keeps it cheap. [`Store::write_beside`] is for rows nobody else writes
+//! clock, and group commit keeps it cheap. `Store::write_beside` is for rows nobody else writes
 //! (heartbeats, leases) and takes no lock.
+//!
+//! This file has what a closure is given; `run_transaction` has how it is run.
 
 use std::{
     ops::Deref,
@@ -13,43 +15,25 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
-
-use parking_lot::Mutex;
 
 use kernex_proto::ids::DeviceId;
-use rand::RngExt as _;
-use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, IsolationLevel,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
-};
+use parking_lot::Mutex;
+use sea_orm::DbErr;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    backoff::doubling,
     clock::Timestamp,
-    crash::Act,
     delivery::in_flight::DecisionGuard,
-    metrics::observe,
     revocations::Revocation,
     store::db::{
         batching::Db,
-        error::{Result, StoreError},
-        failures::is_retryable,
+        error::Result,
         ids::Ids,
         new_event::{LogEvents, NewEvent, Subject},
-        raw::postgres_now,
-        store::Store,
-        tell::tell,
     },
 };
-
-const MAX_TRIES: u32 = 12;
-
-/// Ceilings of the pauses between tries: the first and the highest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(8), Duration::from_millis(1024));
 
 /// An open transaction in which attempts may be closed. It has leave to decide: attempts that it
 /// loads are not pushed until it commits, and pushes before that are known.
@@ -67,6 +51,10 @@ impl Deref for Deciding {
 }
 
 impl Deciding {
+    pub(crate) fn new(tx: Arc<Tx>, decision: Arc<DecisionGuard>) -> Self {
+        Self { tx, decision }
+    }
+
     /// The leave to decide.
     pub(crate) fn decision(&self) -> &DecisionGuard {
         &self.decision
@@ -87,6 +75,20 @@ pub(crate) struct Tx {
 }
 
 impl Tx {
+    /// A transaction that was begun in `db` and is stamped `now`, by a clock that `is_timely` when
+    /// it is to be trusted.
+    pub(crate) fn new(db: Db, now: Timestamp, is_timely: bool) -> Self {
+        Self {
+            db,
+            now,
+            is_timely,
+            ids: Ids::at(now),
+            events: Mutex::default(),
+            revoked: Mutex::default(),
+            changed: AtomicBool::new(false),
+        }
+    }
+
     /// The same instant, for decisions by time alone; none while the clock is not trusted.
     pub(crate) fn time(&self) -> Option<Timestamp> {
         self.is_timely.then_some(self.now)
@@ -134,8 +136,13 @@ impl Tx {
         self.changed.store(true, Ordering::Relaxed);
     }
 
+    /// What is revoked at commit; nothing is told of it any more.
+    pub(crate) fn take_revoked(&mut self) -> Vec<Revocation> {
+        std::mem::take(self.revoked.get_mut())
+    }
+
     /// Gives the events that were written, and whether watchers are to be woken.
-    async fn commit(self, log_events: LogEvents) -> Result<(Vec<NewEvent>, bool)> {
+    pub(crate) async fn commit(self, log_events: LogEvents) -> Result<(Vec<NewEvent>, bool)> {
         let events = self.events.into_inner();
         let changed = !events.is_empty() || self.changed.load(Ordering::Relaxed);
         if !events.is_empty() {
@@ -144,258 +151,8 @@ impl Tx {
         self.db.commit().await?;
         Ok((events, changed))
     }
-}
 
-impl Store {
-    /// Runs `work` in a transaction, again when the database asks for it. `work` must not keep the
-    /// handle it is given.
-    pub(crate) async fn write<T, F, Fut>(&self, work: F) -> Result<T>
-    where
-        F: Fn(Arc<Tx>) -> Fut + Send,
-        Fut: Future<Output = Result<T>> + Send,
-        T: Send,
-    {
-        self.write_as(Act::CommitOther, work).await
-    }
-
-    /// [`write`](Self::write) with a name for whoever tests crashes.
-    pub(crate) async fn write_as<T, F, Fut>(&self, act: Act, work: F) -> Result<T>
-    where
-        F: Fn(Arc<Tx>) -> Fut + Send,
-        Fut: Future<Output = Result<T>> + Send,
-        T: Send,
-    {
-        Box::pin(self.run(act, true, work)).await
-    }
-
-    /// [`write_as`](Self::write_as) for changes that may close attempts, or keep them from
-    /// beginning.
-    pub(crate) async fn decide_as<T, F, Fut>(&self, act: Act, work: F) -> Result<T>
-    where
-        F: Fn(Deciding) -> Fut + Send + Sync,
-        Fut: Future<Output = Result<T>> + Send,
-        T: Send,
-    {
-        let decision = Arc::new(self.in_flight().begin_decision());
-        let deciding = |tx| {
-            let decision = Arc::clone(&decision);
-            work(Deciding { tx, decision })
-        };
-        let decided = self.write_as(act, deciding).await?;
-        decision.mark_committed();
-        Ok(decided)
-    }
-
-    /// The same under no name of its own.
-    pub(crate) async fn decide<T, F, Fut>(&self, work: F) -> Result<T>
-    where
-        F: Fn(Deciding) -> Fut + Send + Sync,
-        Fut: Future<Output = Result<T>> + Send,
-        T: Send,
-    {
-        self.decide_as(Act::CommitOther, work).await
-    }
-
-    /// Like [`write`](Self::write) without the writers' lock: for rows nobody else writes, and no
-    /// events.
-    pub(crate) async fn write_beside<T, F, Fut>(&self, work: F) -> Result<T>
-    where
-        F: Fn(Arc<Tx>) -> Fut + Send,
-        Fut: Future<Output = Result<T>> + Send,
-        T: Send,
-    {
-        self.write_beside_as(Act::CommitBeside, work).await
-    }
-
-    /// [`write_beside`](Self::write_beside) with a name for whoever tests crashes.
-    pub(crate) async fn write_beside_as<T, F, Fut>(&self, act: Act, work: F) -> Result<T>
-    where
-        F: Fn(Arc<Tx>) -> Fut + Send,
-        Fut: Future<Output = Result<T>> + Send,
-        T: Send,
-    {
-        Box::pin(self.run(act, false, work)).await
-    }
-
-    async fn run<T, F, Fut>(&self, act: Act, lock: bool, work: F) -> Result<T>
-    where
-        F: Fn(Arc<Tx>) -> Fut + Send,
-        Fut: Future<Output = Result<T>> + Send,
-        T: Send,
-    {
-        let mut tries = 1;
-        let mut ceilings = doubling(RETRY.0, RETRY.1);
-        let started = std::time::Instant::now();
-        let figures = self.figures();
-        loop {
-            match self.attempt(act, lock, &work).await {
-                Err(StoreError::Db(error)) if is_retryable(&error) => {
-                    if tries >= MAX_TRIES {
-                        figures.ended.with_label("rolled_back").inc();
-                        return Err(StoreError::Unavailable(format!("it stays busy: {error}")));
-                    }
-                    tracing::debug!(tries, %error, "transaction runs again");
-                    figures.ended.with_label("retried").inc();
-                    // Full jitter, so that two that collided do not collide again.
-                    let ceiling = ceilings.next().unwrap_or(RETRY.1);
-                    let pause = ceiling.mul_f64(rand::rng().random());
-                    tokio::time::sleep(pause).await;
-                    tries += 1;
-                }
-                Ok(value) => {
-                    figures.ended.with_label("committed").inc();
-                    observe(&figures.took, started.elapsed());
-                    return Ok(value);
-                }
-                Err(error) => {
-                    figures.ended.with_label("rolled_back").inc();
-                    return Err(error);
-                }
-            }
-        }
-    }
-
-    /// All rows as they are at one moment, however many queries it takes to read them.
-    pub(crate) async fn snapshot(&self) -> Result<DatabaseTransaction> {
-        let is_postgres = self.reader().get_database_backend() == DbBackend::Postgres;
-        let options = TransactionOptions {
-            isolation_level: is_postgres.then_some(IsolationLevel::RepeatableRead),
-            access_mode: is_postgres.then_some(AccessMode::ReadOnly),
-            sqlite_transaction_mode: None,
-        };
-        Ok(self.reader().begin_with_options(options).await?)
-    }
-
-    async fn attempt<T, F, Fut>(&self, act: Act, lock: bool, work: &F) -> Result<T>
-    where
-        F: Fn(Arc<Tx>) -> Fut + Send,
-        Fut: Future<Output = Result<T>> + Send,
-        T: Send,
-    {
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let db = Db::new(self.writer().begin_with_options(options).await?);
-        let (now, is_timely) = match db.get_database_backend() {
-            DbBackend::Postgres => self.stamp_from(postgres_now(&db, lock).await?),
-            _ => self.stamp(),
-        };
-        let tx = Arc::new(Tx {
-            db,
-            now,
-            is_timely,
-            ids: Ids::at(now),
-            events: Mutex::default(),
-            revoked: Mutex::default(),
-            changed: AtomicBool::new(false),
-        });
-        let outcome = work(Arc::clone(&tx)).await;
-        let Some(mut tx) = Arc::into_inner(tx) else {
-            return Err(StoreError::Db(DbErr::Custom(
-                "a transaction outlived its closure".into(),
-            )));
-        };
-        match outcome {
-            Ok(value) => {
-                let revoked = std::mem::take(&mut tx.revoked);
-                let revoked = revoked.into_inner();
-                if !revoked.is_empty() {
-                    // No other writer can come in between.
-                    self.revocations().begin();
-                }
-                act.before();
-                let (events, changed) = tx.commit(self.log_events()).await?;
-                act.after();
-                tell(&events, self.figures());
-                self.revocations().publish(&revoked);
-                if changed {
-                    self.wake();
-                }
-                Ok(value)
-            }
-            Err(error) => {
-                // A failed rollback means a dead connection, which the pool drops. The first error
-                // is the one to report.
-                if let Err(rollback) = tx.db.rollback().await {
-                    tracing::debug!(error = %rollback, "rollback failed");
-                }
-                Err(error)
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Clock;
-
-    #[tokio::test]
-    async fn what_is_committed_after_the_disk_was_full_is_there() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let url = format!("sqlite://{}", dir.path().join("test.db").display());
-        let store = Store::open(&url, Clock::system()).await.expect("opens");
-        store.migrate().await.expect("migrates");
-        let write = async |kind: &str, size: usize| {
-            let detail = &json!("x".repeat(size));
-            store
-                .write(|tx| async move {
-                    tx.event(kind, Subject::Nothing, detail.clone());
-                    Ok(())
-                })
-                .await
-        };
-        // No more pages than there are: as full as a disk can be.
-        let full = "PRAGMA max_page_count = 1";
-        store
-            .writer()
-            .execute_unprepared(full)
-            .await
-            .expect("limits it");
-        let refused = write("large", 1 << 20).await;
-        assert!(
-            matches!(refused, Err(StoreError::Unavailable(_))),
-            "{refused:?}"
-        );
-        for round in 0..3 {
-            let failed = store.write(|_| async { Err::<(), _>(StoreError::NoTargets) });
-            assert!(
-                matches!(failed.await, Err(StoreError::NoTargets)),
-                "{round}"
-            );
-            write("small", 1).await.expect("there is room again");
-            let events = store
-                .events_after(0, 10)
-                .await
-                .expect("another connection reads");
-            assert_eq!(events.len(), round + 1);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_clock_that_jumps_while_a_transaction_waits_for_its_turn_is_not_trusted() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let url = format!("sqlite://{}", dir.path().join("test.db").display());
-        let clock = Clock::system();
-        let store = Store::open(&url, clock.clone()).await.expect("opens");
-        store.migrate().await.expect("migrates");
-        let time = async || store.write(|tx| async move { Ok(tx.time()) }).await;
-        assert!(time().await.expect("writes").is_some());
-        let (begun, jump) = (&tokio::sync::Notify::new(), &clock);
-        let first = store.write(|_| async move {
-            begun.notify_one();
-            // The other one asks meanwhile, and gets its turn after the jump.
-            tokio::task::yield_now().await;
-            jump.jump(365 * 24 * 3600);
-            Ok(())
-        });
-        let second = async {
-            begun.notified().await;
-            time().await
-        };
-        let (first, second) = tokio::join!(first, second);
-        first.expect("writes");
-        assert_eq!(second.expect("writes"), None);
+    pub(crate) async fn rollback(self) -> std::result::Result<(), DbErr> {
+        self.db.rollback().await
     }
 }
