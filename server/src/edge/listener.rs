@@ -1,10 +1,9 @@
-//! The accept loop: capped, calm when descriptors run out, and never held up by a slow TLS
-//! handshake. What is accepted is a stranger (`connections/strangers.rs`) until something on it has
+//! The listener for agents and operators. Connections are capped, and a slow TLS handshake holds
+//! nobody else up. A connection is a stranger (`connections/strangers.rs`) until something on it has
 //! authenticated.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use backon::ExponentialBackoff;
 use ipnet::IpNet;
 use kernex_proto::handshake::ChannelBinding;
 use rustix::{
@@ -15,15 +14,16 @@ use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
     time::timeout_at,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backoff::doubling,
-    edge::connections::{Connection, ConnectionHandle, Peer, Strangers, Transport, proxied},
+    edge::{
+        accept::accept_each,
+        connections::{Connection, ConnectionHandle, Peer, Strangers, Transport, proxied},
+    },
     error::chain,
     metrics::{GaugeGuard, Metrics},
 };
@@ -45,11 +45,6 @@ const UNSENT: u32 = 128 * 1024;
 
 /// A peer that has not finished its TLS handshake by then is dropped.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
-
-/// Pause after the first error of `accept` in a row.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// Longest one.
-const LONGEST_PAUSE: Duration = Duration::from_millis(1280);
 
 /// Binds, and says in one sentence why it could not.
 pub fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
@@ -119,55 +114,44 @@ pub(crate) async fn accept(
     stop: CancellationToken,
 ) {
     keep_little_unsent(&listener);
-    let how = Arc::new(how);
-    let places = Arc::new(Semaphore::new(how.most));
-    let mut handshakes = JoinSet::new();
-    let mut pause = Pause::default();
-    loop {
-        // Both branches are cancel-safe; finished handshakes are reaped as they end.
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = handshakes.join_next(), if !handshakes.is_empty() => continue,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                pause = Pause::default();
-                let place = tokio::select! {
-                    () = stop.cancelled() => break,
-                    place = acquire_place(&places, &how.strangers) => place,
-                };
-                let Some(place) = place else { break };
-                let (how, serve) = (Arc::clone(&how), serve.clone());
-                handshakes.spawn(async move {
-                    let presence = how.strangers.arrive();
-                    let (io, peer) = match establish(stream, address, presence.handle(), &how).await
-                    {
-                        Ok(opened) => opened,
-                        Err(Some(result)) => {
-                            how.metrics.edge.connections.with_label(result).inc();
-                            return;
-                        }
-                        // It was counted where that was decided.
-                        Err(None) => return,
-                    };
-                    how.metrics.edge.connections.with_label("accepted").inc();
-                    let counted = GaugeGuard::new(&how.metrics.edge.connections_open);
-                    serve(Connection::new(io, presence, peer, place, counted));
-                });
+    let how = &Arc::new(how);
+    let places = &Arc::new(Semaphore::new(how.most));
+    accept_each(
+        listener,
+        || acquire_place(places, &how.strangers),
+        |stream, address, place| open(stream, address, place, Arc::clone(how), serve.clone()),
+        |error| {
+            how.metrics.edge.connections.with_label("failed").inc();
+            if is_out_of_descriptors(error) {
+                how.strangers.make_room();
             }
-            Err(error) => {
-                how.metrics.edge.connections.with_label("failed").inc();
-                if is_out_of_descriptors(&error) {
-                    how.strangers.make_room();
-                }
-                pause.after(&error).await;
-            }
+        },
+        stop,
+    )
+    .await;
+}
+
+/// Opens what was accepted, and has it served. It may take its time: others do not wait for it.
+async fn open(
+    stream: TcpStream,
+    address: SocketAddr,
+    place: OwnedSemaphorePermit,
+    how: Arc<Acceptance>,
+    serve: impl Fn(Connection),
+) {
+    let presence = how.strangers.arrive();
+    let (io, peer) = match establish(stream, address, presence.handle(), &how).await {
+        Ok(opened) => opened,
+        Err(Some(result)) => {
+            how.metrics.edge.connections.with_label(result).inc();
+            return;
         }
-    }
-    // The port is free for a successor as soon as the stop begins.
-    drop(listener);
-    handshakes.shutdown().await;
+        // It was counted where that was decided.
+        Err(None) => return,
+    };
+    how.metrics.edge.connections.with_label("accepted").inc();
+    let counted = GaugeGuard::new(&how.metrics.edge.connections_open);
+    serve(Connection::new(io, presence, peer, place, counted));
 }
 
 /// Accepted connections inherit the option from the listener, which saves a system call for each.
@@ -268,34 +252,6 @@ async fn handshake(
     }
 }
 
-/// Waits longer after each error in a row: with no descriptor left, accepting again at once only
-/// costs processor time.
-#[derive(Debug)]
-pub(crate) struct Pause(ExponentialBackoff);
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self(doubling(FIRST_PAUSE, LONGEST_PAUSE))
-    }
-}
-
-impl Pause {
-    pub(crate) async fn after(&mut self, error: &io::Error) {
-        let theirs = matches!(
-            error.kind(),
-            io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::Interrupted
-        );
-        if theirs {
-            return;
-        }
-        let wait = self.0.next().unwrap_or(LONGEST_PAUSE);
-        tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "cannot accept a connection");
-        tokio::time::sleep(wait).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,13 +290,5 @@ mod tests {
         for (descriptors, expected) in table {
             assert_eq!(connections(descriptors), expected, "{descriptors:?}");
         }
-    }
-
-    #[test]
-    fn pauses_grow_to_a_limit() {
-        let pause = Pause::default();
-        let waits: Vec<_> = pause.0.take(10).map(|wait| wait.as_millis()).collect();
-        assert_eq!(waits[0], 10);
-        assert_eq!(waits[9], 1280);
     }
 }

@@ -16,12 +16,11 @@ use prometheus_client::{encoding::prometheus_text, registry::Registry as Exposit
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::look::Look;
-use crate::edge::listener::Pause;
+use crate::edge::accept::accept_each;
 
 mod look;
 
@@ -55,32 +54,22 @@ impl Monitor {
 
     /// Answers on `listener` until `stop`.
     pub(crate) async fn serve(self, listener: TcpListener, stop: CancellationToken) {
-        let monitor = Arc::new(self);
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut connections = JoinSet::new();
-        let mut pause = Pause::default();
-        loop {
-            let place = tokio::select! {
-                () = stop.cancelled() => return,
-                place = Arc::clone(&places).acquire_owned() => place,
-            };
-            let accepted = tokio::select! {
-                () = stop.cancelled() => return,
-                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, address)) => {
-                    pause = Pause::default();
-                    let monitor = Arc::clone(&monitor);
-                    connections.spawn(async move {
-                        let _place = place;
-                        monitor.serve_one(stream, address).await;
-                    });
+        let monitor = &Arc::new(self);
+        let places = &Arc::new(Semaphore::new(CONNECTIONS));
+        accept_each(
+            listener,
+            || async { Arc::clone(places).acquire_owned().await.ok() },
+            |stream, address, place| {
+                let monitor = Arc::clone(monitor);
+                async move {
+                    monitor.serve_one(stream, address).await;
+                    drop(place);
                 }
-                Err(error) => pause.after(&error).await,
-            }
-        }
+            },
+            |_| {},
+            stop,
+        )
+        .await;
     }
 
     async fn serve_one(self: Arc<Self>, stream: TcpStream, address: SocketAddr) {
