@@ -45,7 +45,7 @@ impl PlanQuestions {
     pub fn ask(&self, device: DeviceId) -> Question<'_> {
         let (sender, answer) = oneshot::channel();
         let id = Uuid::new_v4().to_string();
-        self.lock().insert((device, id.clone()), sender);
+        self.waiting.lock().insert((device, id.clone()), sender);
         Question {
             plans: self,
             device,
@@ -56,17 +56,13 @@ impl PlanQuestions {
 
     /// Takes a device's answer in; one that nobody waits for any more is dropped.
     pub fn answer(&self, device: DeviceId, answer: v1::Planned) {
-        let asked = self.lock().remove(&(device, answer.plan_id.clone()));
+        let asked = self
+            .waiting
+            .lock()
+            .remove(&(device, answer.plan_id.clone()));
         if let Some(asked) = asked {
             let _ = asked.send(answer);
         }
-    }
-
-    fn lock(
-        &self,
-    ) -> parking_lot::MutexGuard<'_, HashMap<(DeviceId, String), oneshot::Sender<v1::Planned>>>
-    {
-        self.waiting.lock()
     }
 }
 
@@ -89,7 +85,7 @@ impl Question<'_> {
 impl Drop for Question<'_> {
     fn drop(&mut self) {
         let key = (self.device, std::mem::take(&mut self.id));
-        self.plans.lock().remove(&key);
+        self.plans.waiting.lock().remove(&key);
     }
 }
 
@@ -295,6 +291,6 @@ mod tests {
     async fn a_question_without_an_answer_ends_and_is_forgotten() {
         let plans = PlanQuestions::default();
         assert_eq!(plans.ask(device()).wait().await, None);
-        assert!(plans.lock().is_empty());
+        assert!(plans.waiting.lock().is_empty());
     }
 }

@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use kernex_proto::ids::{DeviceId, TokenId};
 use tokio_util::sync::CancellationToken;
@@ -110,15 +110,8 @@ struct SharedHold {
 
 impl fmt::Debug for Revocations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = self.0.lock().len();
+        let held = self.0.holds.lock().len();
         f.debug_struct("Revocations").field("held", &held).finish()
-    }
-}
-
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Subject, SharedHold>> {
-        // No code under this lock can leave the map half changed.
-        self.holds.lock()
     }
 }
 
@@ -152,7 +145,7 @@ impl Revocations {
                 Revocation::Token(_) => &self.0.tokens,
             };
             count.fetch_add(1, Ordering::SeqCst);
-            let ended = self.0.lock().remove(&one.subject());
+            let ended = self.0.holds.lock().remove(&one.subject());
             if let Some(held) = ended {
                 held.ended.cancel();
             }
@@ -178,7 +171,7 @@ impl Revocations {
     /// Ends when `subject` is revoked from now on.
     #[must_use]
     pub fn hold(&self, subject: Subject) -> Hold {
-        let mut holds = self.0.lock();
+        let mut holds = self.0.holds.lock();
         let held = holds.entry(subject).or_insert_with(|| SharedHold {
             ended: CancellationToken::new(),
             number: self.0.made.fetch_add(1, Ordering::Relaxed),
@@ -228,7 +221,7 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let mut holds = self.of.lock();
+        let mut holds = self.of.holds.lock();
         // Once revoked it was taken out; whoever is there then came later.
         if let Some(held) = holds.get_mut(&self.subject)
             && held.number == self.number
@@ -258,9 +251,13 @@ mod tests {
         let later = revocations.hold(Subject::Token(one));
         assert!(!later.is_revoked(), "who comes later asks the database");
         drop((first, same));
-        assert_eq!(revocations.0.lock().len(), 2, "those were taken out before");
+        assert_eq!(
+            revocations.0.holds.lock().len(),
+            2,
+            "those were taken out before"
+        );
         drop((later, other));
-        assert_eq!(revocations.0.lock().len(), 0);
+        assert_eq!(revocations.0.holds.lock().len(), 0);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use kernex_proto::ids::{AttemptId, DeviceId};
 use tokio::{sync::Notify, time::Instant};
@@ -83,14 +83,14 @@ impl InFlight {
     /// The moment at which somebody begins to read what is due.
     #[must_use]
     pub fn moment(&self) -> u64 {
-        self.lock().moment
+        self.table.lock().moment
     }
 
     /// Whether a command that begins something, whose row was read at `read`, may be pushed.
     /// Otherwise its device is looked at again.
     #[must_use]
     pub fn may_push(&self, device: DeviceId, attempt: AttemptId, read: u64) -> bool {
-        let may = self.lock().may_push(device, attempt, read);
+        let may = self.table.lock().may_push(device, attempt, read);
         if !may {
             self.refused.notify_one();
         }
@@ -102,7 +102,7 @@ impl InFlight {
     #[must_use]
     pub fn record_push(&self, device: DeviceId, attempt: AttemptId, epoch: u64, read: u64) -> bool {
         let (may, began) = {
-            let mut table = self.lock();
+            let mut table = self.table.lock();
             let may = table.may_push(device, attempt, read);
             let began = may && table.since.is_none();
             if may {
@@ -122,19 +122,19 @@ impl InFlight {
 
     /// Removes a push that the session could not take.
     pub fn undo_push(&self, attempt: AttemptId, epoch: u64) {
-        self.lock().mark_written(attempt, epoch);
+        self.table.lock().mark_written(attempt, epoch);
     }
 
     /// A report about this attempt is written. It also shows that the attempt was pushed, so
     /// nothing is left to write.
     pub fn mark_answered(&self, attempt: AttemptId) {
-        self.lock().handed.remove(&attempt);
+        self.table.lock().handed.remove(&attempt);
     }
 
     /// Waits until something has to be written.
     pub async fn wait_for_unwritten(&self) {
         loop {
-            let since = self.lock().since;
+            let since = self.table.lock().since;
             match since {
                 Some(since) => return tokio::time::sleep_until(since + BEHIND).await,
                 None => self.began.notified().await,
@@ -144,7 +144,7 @@ impl InFlight {
 
     /// The pushes to write now. They stay in here until [`Self::mark_written`].
     pub(crate) fn unwritten(&self) -> Vec<(AttemptId, u64)> {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         // For the next try, should this one fail.
         table.since = (!table.handed.is_empty()).then(Instant::now);
         table
@@ -156,7 +156,7 @@ impl InFlight {
 
     /// These pushes are in the rows.
     pub(crate) fn mark_written(&self, pushes: &[(AttemptId, u64)]) {
-        let mut table = self.lock();
+        let mut table = self.table.lock();
         for (attempt, epoch) in pushes {
             table.mark_written(*attempt, *epoch);
         }
@@ -165,7 +165,7 @@ impl InFlight {
     /// Waits for devices that have to be looked at again, because a push to them was refused.
     pub async fn wait_for_refused(&self) -> HashSet<DeviceId> {
         loop {
-            let again = std::mem::take(&mut self.lock().again);
+            let again = std::mem::take(&mut self.table.lock().again);
             if !again.is_empty() {
                 return again;
             }
@@ -181,10 +181,6 @@ impl InFlight {
             marked: Mutex::default(),
             noted: Mutex::default(),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock()
     }
 }
 
@@ -240,7 +236,7 @@ impl DecisionGuard {
         attempts: impl IntoIterator<Item = AttemptId>,
     ) -> Vec<(AttemptId, u64)> {
         let mut marked = self.marked.lock();
-        let mut table = self.flight.lock();
+        let mut table = self.flight.table.lock();
         table.moment += 1;
         let (moment, now) = (table.moment, Instant::now());
         let mut pushes = Vec::new();
@@ -286,7 +282,7 @@ impl Drop for DecisionGuard {
             return;
         }
         let refused = {
-            let mut table = self.flight.lock();
+            let mut table = self.flight.table.lock();
             table.moment += 1;
             let (moment, now) = (table.moment, Instant::now());
             for attempt in marked {

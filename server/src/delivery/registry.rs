@@ -14,7 +14,7 @@ use std::{
 };
 
 use kernex_proto::ids::{AttemptId, DeviceId};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use self::session_handle::{OUTBOUND_QUEUE, RecordingPermit, SessionHandle};
@@ -58,7 +58,7 @@ impl Registry {
     /// there.
     pub fn insert(&self, handle: Arc<SessionHandle>) -> bool {
         let older = {
-            let mut sessions = self.lock();
+            let mut sessions = self.sessions.lock();
             if let Some(present) = sessions.get(&handle.device)
                 && present.handle.epoch >= handle.epoch
             {
@@ -80,7 +80,7 @@ impl Registry {
 
     /// Takes the session out, unless a newer one has taken its place. Says whether it was there.
     pub fn remove(&self, device: DeviceId, epoch: u64) -> bool {
-        let mut sessions = self.lock();
+        let mut sessions = self.sessions.lock();
         let present = sessions
             .get(&device)
             .is_some_and(|entry| entry.handle.epoch == epoch);
@@ -94,7 +94,7 @@ impl Registry {
     /// number. It is gone at once, so nothing is pushed into it any more.
     pub fn revoke(&self, device: DeviceId, epoch: u64, cause: Cause) {
         let revoked = {
-            let mut sessions = self.lock();
+            let mut sessions = self.sessions.lock();
             let present = sessions.get(&device);
             if present.is_none_or(|entry| entry.handle.epoch > epoch) {
                 return;
@@ -109,7 +109,8 @@ impl Registry {
     /// The live session of a device.
     #[must_use]
     pub fn get(&self, device: DeviceId) -> Option<Arc<SessionHandle>> {
-        self.lock()
+        self.sessions
+            .lock()
             .get(&device)
             .map(|entry| Arc::clone(&entry.handle))
     }
@@ -117,7 +118,7 @@ impl Registry {
     /// Every device that is here, with the number of its session.
     #[must_use]
     pub fn online(&self) -> Vec<(DeviceId, u64)> {
-        let sessions = self.lock();
+        let sessions = self.sessions.lock();
         sessions
             .iter()
             .map(|(device, entry)| (*device, entry.handle.epoch))
@@ -127,7 +128,7 @@ impl Registry {
     /// Those of `devices` that are here.
     #[must_use]
     pub fn online_of(&self, devices: &HashSet<DeviceId>) -> Vec<(DeviceId, u64)> {
-        let sessions = self.lock();
+        let sessions = self.sessions.lock();
         devices
             .iter()
             .filter_map(|device| Some((*device, sessions.get(device)?.handle.epoch)))
@@ -137,13 +138,13 @@ impl Registry {
     /// How many devices are here.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lock().len()
+        self.sessions.lock().len()
     }
 
     /// True when no device is here.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.sessions.lock().is_empty()
     }
 
     /// Claims a push of this command in this session; `None` when it was pushed a short time ago or
@@ -156,7 +157,7 @@ impl Registry {
         what: Pushed,
         waited: Duration,
     ) -> Option<Arc<SessionHandle>> {
-        let mut sessions = self.lock();
+        let mut sessions = self.sessions.lock();
         let entry = sessions.get_mut(&device)?;
         if entry.handle.epoch != epoch || entry.handle.is_ailing() {
             return None;
@@ -179,7 +180,7 @@ impl Registry {
 
     /// Gives up a claim: the command is not pushed after all.
     pub fn unclaim_push(&self, device: DeviceId, epoch: u64, what: Pushed) {
-        let mut sessions = self.lock();
+        let mut sessions = self.sessions.lock();
         let entry = sessions.get_mut(&device);
         if let Some(entry) = entry.filter(|entry| entry.handle.epoch == epoch) {
             entry.pushed.remove(&what);
@@ -190,7 +191,7 @@ impl Registry {
     /// time the device was away is not counted.
     #[must_use]
     pub fn waited_for_push(&self, device: DeviceId, attempt: AttemptId) -> Option<Duration> {
-        let sessions = self.lock();
+        let sessions = self.sessions.lock();
         let push = sessions
             .get(&device)?
             .pushed
@@ -202,7 +203,7 @@ impl Registry {
     /// have read its row before that; a long session does not collect them.
     pub fn attempt_closed(&self, device: DeviceId, attempt: AttemptId) {
         let now = Instant::now();
-        let mut sessions = self.lock();
+        let mut sessions = self.sessions.lock();
         let Some(entry) = sessions.get_mut(&device) else {
             return;
         };
@@ -227,7 +228,7 @@ impl Registry {
     /// Ends every session, spread over time so that they do not come back in one wave.
     pub fn drain(&self, mut reconnect_after: impl FnMut() -> Duration) -> usize {
         let all: Vec<_> = {
-            let sessions = self.lock();
+            let sessions = self.sessions.lock();
             sessions
                 .values()
                 .map(|entry| Arc::clone(&entry.handle))
@@ -243,7 +244,7 @@ impl Registry {
 
     /// What must hold at any moment; tests call it after each step.
     pub fn check_invariants(&self) -> Result<(), String> {
-        for (device, entry) in self.lock().iter() {
+        for (device, entry) in self.sessions.lock().iter() {
             if entry.handle.device != *device {
                 return Err(format!(
                     "{device} holds a session of {}",
@@ -255,11 +256,6 @@ impl Registry {
             }
         }
         Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<DeviceId, LiveSession>> {
-        // No code under this lock can leave the map half changed.
-        self.sessions.lock()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use kernex_proto::ids::DeviceId;
 use tokio::{sync::Notify, time::Instant};
@@ -91,7 +91,7 @@ impl WakeUps {
         }
         let now = Instant::now();
         {
-            let mut waiting = self.lock();
+            let mut waiting = self.pending.lock();
             for command in commands {
                 waiting.add_fresh(command, now);
             }
@@ -102,7 +102,7 @@ impl WakeUps {
     fn wake(&self, devices: impl IntoIterator<Item = DeviceId>, configurations: bool) {
         let mut pending = false;
         {
-            let mut waiting = self.lock();
+            let mut waiting = self.pending.lock();
             for device in devices {
                 pending |= waiting.reread(device);
                 if configurations {
@@ -118,7 +118,7 @@ impl WakeUps {
     /// How many devices wait for the dispatcher.
     #[must_use]
     pub fn waiting_devices(&self) -> usize {
-        let waiting = self.lock();
+        let waiting = self.pending.lock();
         waiting.commands.len() + waiting.fresh.len()
     }
 
@@ -133,7 +133,7 @@ impl WakeUps {
     pub(super) async fn wait_for_devices(&self, from: Instant) {
         loop {
             let (fresh, looks) = {
-                let waiting = self.lock();
+                let waiting = self.pending.lock();
                 let looks = !(waiting.commands.is_empty() && waiting.configurations.is_empty());
                 (!waiting.fresh.is_empty(), looks)
             };
@@ -153,11 +153,7 @@ impl WakeUps {
     }
 
     pub(super) fn take_pending(&self) -> PendingWakeUps {
-        std::mem::take(&mut *self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, PendingWakeUps> {
-        self.pending.lock()
+        std::mem::take(&mut *self.pending.lock())
     }
 }
 

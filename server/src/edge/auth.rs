@@ -17,7 +17,7 @@ use std::{
 
 use http::{HeaderMap, header::AUTHORIZATION};
 use kernex_proto::ids::Digest;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tonic::Status;
 
 use self::sightings::Sightings;
@@ -121,7 +121,7 @@ impl Authenticator {
 
     /// Who was found a moment ago, unless a token was revoked since, or this one has expired.
     fn remembered(&self, hash: Digest, revoked: u64) -> Option<Principal> {
-        let cache = self.lock();
+        let cache = self.cache.lock();
         let known = cache.get(&hash)?;
         let holds = known.revoked == revoked
             && Instant::now() < known.until
@@ -131,7 +131,7 @@ impl Authenticator {
 
     fn remember(&self, hash: Digest, principal: &Principal, revoked: u64) {
         let now = Instant::now();
-        let mut cache = self.lock();
+        let mut cache = self.cache.lock();
         let until = match cache.get(&hash) {
             // From when it was looked up.
             Some(known) if known.revoked == revoked && now < known.until => return,
@@ -151,10 +151,6 @@ impl Authenticator {
                 },
             );
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, CachedPrincipal>> {
-        self.cache.lock()
     }
 
     async fn allow(
@@ -250,7 +246,7 @@ mod tests {
         let expiring = make("expiring").await;
         let revoked = make("revoked").await;
         assert!(works("expiring").await && works("revoked").await && !works("guessed").await);
-        assert_eq!(authenticator.lock().len(), 2, "they are remembered");
+        assert_eq!(authenticator.cache.lock().len(), 2, "they are remembered");
         store
             .revoke_operator_token(&caller, revoked)
             .await

@@ -80,7 +80,7 @@ async fn marks_do_not_pile_up_and_what_was_read_before_them_is_read_again() {
     let second = flight.begin_decision();
     let _ = second.hold([attempt()]);
     drop(second);
-    assert_eq!(flight.lock().marks.len(), 1);
+    assert_eq!(flight.table.lock().marks.len(), 1);
     assert!(
         !flight.may_push(device, attempt(), old),
         "nobody knows any more"

@@ -112,7 +112,11 @@ async fn what_has_ended_is_not_claimed_by_whoever_read_its_row_before() {
     }
     tokio::time::advance(UNHEARD).await;
     registry.attempt_closed(device, attempt());
-    let kept = registry.lock().get(&device).map(|entry| entry.pushed.len());
+    let kept = registry
+        .sessions
+        .lock()
+        .get(&device)
+        .map(|entry| entry.pushed.len());
     assert_eq!(kept, Some(1), "a long session does not collect them");
 }
 

@@ -5,7 +5,7 @@
 //! go along with the next statement that somebody waits for, or with the commit. A read sees every
 //! write before it.
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
     StatementBuilder, Values, prelude::async_trait::async_trait,
@@ -35,7 +35,7 @@ impl Db {
     pub(crate) async fn later(&self, write: &impl StatementBuilder) -> Result<(), DbErr> {
         let write = self.inner.get_database_backend().build(write);
         let values = {
-            let mut waiting = self.lock();
+            let mut waiting = self.waiting.lock();
             waiting.push(write);
             waiting.iter().map(values).sum::<usize>()
         };
@@ -56,7 +56,7 @@ impl Db {
 
     /// Runs what waits.
     async fn flush(&self) -> Result<(), DbErr> {
-        let waiting = std::mem::take(&mut *self.lock());
+        let waiting = std::mem::take(&mut *self.waiting.lock());
         for message in self.messages(waiting) {
             self.inner.execute_raw(message).await?;
         }
@@ -65,7 +65,7 @@ impl Db {
 
     /// Runs what waits; gives a statement to ask for an answer, with what can travel with it.
     async fn after_what_waits(&self, question: Statement) -> Result<Statement, DbErr> {
-        let mut waiting = std::mem::take(&mut *self.lock());
+        let mut waiting = std::mem::take(&mut *self.waiting.lock());
         waiting.push(question);
         let mut messages = self.messages(waiting);
         let last = messages.pop();
@@ -82,10 +82,6 @@ impl Db {
             DbBackend::Sqlite => joined(statements),
             _ => statements,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Statement>> {
-        self.waiting.lock()
     }
 }
 
