@@ -63,20 +63,19 @@ pub enum Revocation {
     Token(TokenId),
 }
 
-/// In whose name a call goes on.
+/// In whose name a call goes on. A revocation ends all calls in that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Subject {
-    /// A device's.
+pub enum Revocable {
     Device(DeviceId),
-    /// That of whoever has an operator token.
+    /// The operator token that the call came with.
     Token(TokenId),
 }
 
 impl Revocation {
-    const fn subject(self) -> Subject {
+    const fn subject(self) -> Revocable {
         match self {
-            Self::Keys { device, .. } => Subject::Device(device),
-            Self::Token(token) => Subject::Token(token),
+            Self::Keys { device, .. } => Revocable::Device(device),
+            Self::Token(token) => Revocable::Token(token),
         }
     }
 }
@@ -89,7 +88,7 @@ pub struct Revocations(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    holds: Mutex<HashMap<Subject, SharedHold>>,
+    holds: Mutex<HashMap<Revocable, SharedHold>>,
     /// Holds that were made so far.
     made: AtomicU64,
     /// Tokens and devices that were revoked, counted.
@@ -170,7 +169,7 @@ impl Revocations {
 
     /// Ends when `subject` is revoked from now on.
     #[must_use]
-    pub fn hold(&self, subject: Subject) -> Hold {
+    pub fn hold(&self, subject: Revocable) -> Hold {
         let mut holds = self.0.holds.lock();
         let held = holds.entry(subject).or_insert_with(|| SharedHold {
             ended: CancellationToken::new(),
@@ -191,7 +190,7 @@ impl Revocations {
 pub struct Hold {
     ended: CancellationToken,
     number: u64,
-    subject: Subject,
+    subject: Revocable,
     of: Arc<Inner>,
 }
 
@@ -242,13 +241,13 @@ mod tests {
     async fn a_hold_ends_with_its_own_subject_and_leaves_nothing() {
         let revocations = Revocations::default();
         let (one, two) = (TokenId::generate(), TokenId::generate());
-        let first = revocations.hold(Subject::Token(one));
-        let same = revocations.hold(Subject::Token(one));
-        let other = revocations.hold(Subject::Token(two));
+        let first = revocations.hold(Revocable::Token(one));
+        let same = revocations.hold(Revocable::Token(one));
+        let other = revocations.hold(Revocable::Token(two));
         revocations.publish(&[Revocation::Token(one)]);
         first.revoked().await;
         assert!(same.is_revoked() && !other.is_revoked());
-        let later = revocations.hold(Subject::Token(one));
+        let later = revocations.hold(Revocable::Token(one));
         assert!(!later.is_revoked(), "who comes later asks the database");
         drop((first, same));
         assert_eq!(

@@ -25,7 +25,7 @@ use crate::{
     },
     enrollment::{self, EnrollmentError},
     error::{busy, invalid, unauthenticated},
-    revocations::{Hold, Subject},
+    revocations::{Hold, Revocable},
     session::{self, Outbound},
     store::DownloadError,
 };
@@ -107,7 +107,7 @@ impl AgentService for Agents {
         let DownloadBundleRequest { digest, offset } = request.into_inner();
         let digest = id("digest", &digest)?;
         // Before the query, so that no revocation is missed.
-        let hold = self.0.store.revocations().hold(Subject::Device(device));
+        let hold = self.0.store.revocations().hold(Revocable::Device(device));
         let bundle = self
             .0
             .sessions

@@ -30,7 +30,7 @@ pub use self::{
 use crate::{
     edge::connections::{ConnectionHandle, Credential},
     error::{no_such_method, role_needed, token_needed, unauthenticated},
-    revocations::Subject,
+    revocations::Revocable,
     store::{AuditResult, KnownToken, Principal, Role, Store, StoreError},
 };
 
@@ -108,7 +108,7 @@ impl Authenticator {
                     None => return Ok(Err(Unknown(None))),
                 },
             };
-            let hold = revocations.hold(Subject::Token(principal.token_id));
+            let hold = revocations.hold(Revocable::Token(principal.token_id));
             if revocations.tokens() != revoked {
                 // What was read may be older than that, and the hold newer.
                 continue;
