@@ -1,10 +1,9 @@
-//! Group commit: what many sessions say goes to the store in one transaction, and only then is it
-//! acknowledged.
+//! Group commit: one transaction writes what many sessions said. Only then is it acknowledged.
 //!
-//! Reports wait in a bounded queue; while one batch commits the next one gathers. Heartbeats and
-//! progress are not queued: only the latest of each device and attempt is kept. When the store
-//! fails, the batch stays here and is tried again; the sessions feel it as a full queue, and agents
-//! as acks that are late.
+//! Reports wait in a bounded queue, and the next batch gathers while one commits. Heartbeats and
+//! progress are not queued: only the latest of each device or attempt is kept. When the store
+//! fails, the batch stays here and is tried again. Sessions notice a full queue, and agents notice
+//! late acknowledgements.
 
 mod heartbeat_cache;
 mod worker;
@@ -30,27 +29,28 @@ use crate::{
     store::{HeartbeatRow, ReportEvent, ReportPlace, Store},
 };
 
-/// Reports that may wait for a commit. Some seconds of a busy fleet; beyond it sessions stop
-/// reading until it moves.
+/// Reports that may wait for a commit: some seconds of a busy fleet. When the queue is full,
+/// sessions stop reading until there is room.
 const QUEUE: usize = 4096;
 
-/// A report with the session that waits for its ack.
+/// A report, and the session that waits for its acknowledgement.
 #[derive(Debug)]
 pub struct Submission {
     pub session: Arc<SessionHandle>,
     pub seq: u64,
-    /// Of an outcome: `seq` of the one before it in its journal, when the agent says.
+    /// `seq` of the outcome before this one in its journal, if this is an outcome and the agent
+    /// says so.
     pub previous_outcome: Option<u64>,
     pub attempt: AttemptId,
     pub event: ReportEvent,
-    /// The trace it belongs to; ends once the report is committed.
+    /// The span of the report's trace. It ends once the report is committed.
     pub span: Span,
-    /// Its turn among the reports of its session.
+    /// Makes room for the next report of its session when dropped.
     pub permit: RecordingPermit,
 }
 
 impl Submission {
-    /// Where it stands among the outcomes of its journal, if it is one of them.
+    /// Which outcome of its journal it is; `None` for other reports.
     fn place(&self) -> Option<ReportPlace> {
         let is_outcome = matches!(self.event, ReportEvent::Outcome(_));
         let after = self.previous_outcome.filter(|_| is_outcome)?;
@@ -62,7 +62,6 @@ impl Submission {
     }
 }
 
-/// The way in, shared by all sessions.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     reports: mpsc::Sender<Submission>,
@@ -77,14 +76,14 @@ struct Latest {
     changed: Notify,
 }
 
-/// How much waits for its write.
+/// What waits for its write, counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backlog {
-    /// Reports in the queue.
+    /// In the queue.
     pub reports: usize,
-    /// Devices with a heartbeat.
+    /// Devices whose heartbeat waits.
     pub heartbeats: usize,
-    /// Attempts with progress.
+    /// Attempts whose progress waits.
     pub progress: usize,
 }
 
@@ -104,7 +103,7 @@ impl Recorder {
         (Self { reports, latest }, worker.run(queue, stop))
     }
 
-    /// Queues a report; waits while the queue is full. False when the recorder has stopped.
+    /// Queues a report, and waits while the queue is full. False when the recorder has stopped.
     pub async fn report(&self, submission: Submission) -> bool {
         if matches!(submission.event, ReportEvent::Outcome(_))
             && let Some(row) = self
@@ -113,18 +112,17 @@ impl Recorder {
                 .lock()
                 .get_mut(&submission.session.device)
         {
-            // It was sent before the outcome, and is written after it.
+            // The heartbeat was sent before the outcome, and is written after it.
             row.releases = None;
         }
         if matches!(submission.event, ReportEvent::Progress(_)) {
-            // It is newer.
+            // The outcome is newer than the progress.
             let of = (submission.session.device, submission.attempt);
             self.latest.progress.lock().remove(&of);
         }
         self.reports.send(submission).await.is_ok()
     }
 
-    /// What waits for its write.
     #[must_use]
     pub fn backlog(&self) -> Backlog {
         Backlog {
@@ -145,7 +143,7 @@ impl Recorder {
         }
     }
 
-    /// Drops the heartbeat that waits, should it be of a session up to this number: its key is
+    /// Drops the heartbeat that waits if its session has at most this number, because its key is
     /// revoked.
     pub fn drop_heartbeat(&self, device: DeviceId, epoch: u64) {
         let mut heartbeats = self.latest.heartbeats.lock();
@@ -157,8 +155,8 @@ impl Recorder {
         }
     }
 
-    /// Keeps the latest progress of an attempt, said in the session of this number, for the next
-    /// write.
+    /// Keeps the latest progress of an attempt for the next write. It was reported in the session
+    /// `epoch`.
     pub fn progress(
         &self,
         device: DeviceId,

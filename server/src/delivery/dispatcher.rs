@@ -1,6 +1,6 @@
-//! The reconciler. A wake-up or a timer starts a pass; a pass loads what is due for the devices
-//! that are here and pushes it. It does not matter why it was started: the rows are the queue, so a
-//! lost wake-up or session loses nothing.
+//! The reconciler. A wake-up or a timer starts a pass. A pass loads what is due for the devices
+//! that are here and pushes it. The rows are the queue: why a pass was started does not matter, and
+//! a lost wake-up or session loses nothing.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -24,13 +24,13 @@ use crate::{
     store::{DueCommand, DueKind, Store, StoreError},
 };
 
-/// Between two passes over everybody when nothing happens.
+/// Between two passes over all devices when nothing happens.
 const CALM: Duration = Duration::from_secs(5);
 /// The same while there is work, or after a pass that failed.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// Between two checks whether everybody's configuration is still the right one; other replicas and
-/// labels change it too.
+/// Between two checks of the configuration of all devices. Other replicas and new labels change
+/// which one applies.
 const RECONCILED: Duration = Duration::from_secs(60);
 
 /// Pause after a pass over several devices, in which wake-ups gather for the next one. Fresh
@@ -50,7 +50,7 @@ pub async fn run(
 ) {
     let mut next_full = Instant::now() + BUSY;
     let mut next_reconciled = Instant::now();
-    // Until when wake-ups gather.
+    // Wake-ups gather until then.
     let mut gather_until = Instant::now();
     let mut moments = Moments::default();
     loop {
@@ -83,7 +83,7 @@ pub async fn run(
         let looks = pending.commands.len();
         let fresh = pending.take_fresh(Instant::now());
         if let Err(error) = pusher.push_fresh(fresh).await {
-            // The rows say that they wait, so they come up again.
+            // Their rows still say that they wait, so the next pass over all devices finds them.
             tracing::warn!(error = %chain(&error), "pushed commands are not noted");
         }
         let reconcile_all = everybody && Instant::now() >= next_reconciled;
@@ -97,7 +97,7 @@ pub async fn run(
             reconcile(&store, &reconciled).await?;
             let mut sessions = reconciled;
             if everybody && !reconcile_all {
-                // What could not be pushed when it changed.
+                // Changes that could not be pushed when they were made.
                 sessions = registry.online_of(&store.devices_to_configure().await?);
             }
             configure(&store, &registry, &sessions).await
@@ -111,7 +111,7 @@ pub async fn run(
         } else {
             pusher.pass(registry.online_of(&pending.commands)).await
         };
-        // A single wake-up makes the next one wait for nothing.
+        // After a single wake-up the next one does not wait.
         gather_until = Instant::now() + if looks > 1 { GATHER } else { Duration::ZERO };
         if everybody || result.is_err() {
             let pause = match &result {
@@ -133,8 +133,8 @@ async fn reconcile(store: &Store, sessions: &[(DeviceId, u64)]) -> Result<(), St
     store.reconcile_configurations(&devices).await
 }
 
-/// Pushes the configuration that applies to these devices, where that was not done in their
-/// sessions yet.
+/// Pushes the configuration that applies to each of these devices, unless its session has it
+/// already.
 async fn configure(
     store: &Store,
     registry: &Registry,
@@ -192,7 +192,7 @@ impl Pusher<'_> {
         self.push(due.commands, &sessions).await
     }
 
-    /// Pushes what was just committed.
+    /// Pushes commands that were committed a moment ago, without reading their rows.
     async fn push_fresh(&self, fresh: Vec<DueCommand>) -> Result<usize, StoreError> {
         if fresh.is_empty() {
             return Ok(0);
@@ -201,8 +201,8 @@ impl Pusher<'_> {
         self.push(fresh, &self.registry.online_of(&devices)).await
     }
 
-    /// Pushes commands into these sessions, where that was not done yet, and notes it. Returns how
-    /// many it pushed.
+    /// Pushes commands into these sessions, unless that was done, and notes it. Returns how many it
+    /// pushed.
     async fn push(
         &self,
         commands: Vec<DueCommand>,
@@ -225,10 +225,10 @@ impl Pusher<'_> {
                     None => {}
                 }
             }
-            // Sessions write what they were given while the next ones are given theirs.
+            // The sessions write what they have while the next ones get theirs.
             tokio::task::yield_now().await;
         }
-        // Written behind: when this fails the rows come up again, and the claims keep them from a
+        // Written later. When the write fails the rows come up again, and the claims prevent a
         // second push.
         if !runs.is_empty() {
             self.store.mark_runs_sent(&runs).await?;
@@ -251,7 +251,8 @@ impl Pusher<'_> {
             .claim_push(due.device, epoch, what, due.waited)?;
         let (device, attempt) = (due.device, due.attempt);
         let flight = self.store.in_flight();
-        // A command that begins something is not pushed while somebody decides about it.
+        // A command that begins something is not pushed while a decision about its attempt is under
+        // way.
         let may = match what {
             Pushed::Deploy(_) => flight.record_push(device, attempt, epoch, due.read),
             Pushed::Run(..) => flight.may_push(device, attempt, due.read),
@@ -262,7 +263,7 @@ impl Pusher<'_> {
             return None;
         }
         let span = if due.traceparent.is_empty() {
-            // Nobody traces it, and spans for a whole fleet cost time.
+            // Nobody traces this command, and a span for each device of a fleet costs time.
             Span::none()
         } else {
             let span = tracing::info_span!(
@@ -278,7 +279,8 @@ impl Pusher<'_> {
         };
         let _entered = span.enter();
         act.before();
-        // A session that cannot take it is over; the next one finds the row as it is.
+        // A session that cannot take the command has ended. The next session finds the row
+        // unchanged.
         if !session.send(Message::Command(command(due, epoch, self.limits))) {
             flight.undo_push(attempt, epoch);
             return None;

@@ -1,5 +1,3 @@
-//! Why the server ends a session.
-
 use std::time::Duration;
 
 use crate::revocations::Cause;
@@ -17,7 +15,7 @@ pub enum EndReason {
     Unrecorded,
     /// The server stops.
     Drain {
-        /// When the agent should come back.
+        /// The agent waits so long before it comes back.
         reconnect_after: Duration,
     },
 }

@@ -1,12 +1,12 @@
-//! The write-behind buffer of pushes, and the attempts that somebody is deciding about. This is the
-//! one place that knows both. So a command is never pushed after a decision against it, and a
-//! decision never takes a command for unpushed that is on its way.
-//!
+//! The write-behind buffer of pushes, and the attempts that a decision is under way about. Only
+//! this file knows both. So no command is pushed after a decision against it, and no decision takes
+//! a command for unpushed that is on its way.
 //! A decision holds the attempts it has read, from then until it is committed or given up, and is
-//! told which of them were pushed. A push is refused while its attempt is held, and after that if
-//! its row was read before the decision ended; the device of a refused push is looked at again.
-//! Each attempt is held alone and nobody waits: a decision about a whole fleet delays what it is
-//! about and nothing else.
+//! A decision holds each attempt that it has read, until it is committed or given up. It is told
+//! which of them were pushed. A push is refused while its attempt is held, and afterwards if its
+//! row was read before the decision ended. The dispatcher looks at the device of a refused push
+//! again. Attempts are held one by one and nobody waits: a decision about a whole fleet delays only
+//! what it is about.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -34,9 +34,9 @@ const PRUNED: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct InFlight {
     table: Mutex<Table>,
-    /// A push came, and none waited to be written before it.
+    /// Told when a push comes while no other waits to be written.
     began: Notify,
-    /// A device has to be looked at again.
+    /// Told when a push was refused, so that its device is looked at again.
     refused: Notify,
     /// Held by whoever writes the pushes to their rows.
     pub(crate) writing: tokio::sync::Mutex<()>,
@@ -46,27 +46,28 @@ pub struct InFlight {
 struct Table {
     /// The session each attempt was pushed in.
     handed: HashMap<AttemptId, u64>,
-    /// Since when the oldest of them waits to be written.
+    /// When the oldest of them was handed over.
     since: Option<Instant>,
     /// A counter: it grows when a decision begins to hold attempts or lets them go.
     moment: u64,
     marks: HashMap<AttemptId, Mark>,
-    /// The newest moment of which marks were dropped.
+    /// The newest moment among the marks that were dropped. A row that was read before it is read
+    /// again.
     dropped: u64,
     pruned: Option<Instant>,
     again: HashSet<DeviceId>,
 }
 
-/// Remembers that an attempt is being decided about, or was a short time ago.
+/// An attempt that a decision is under way about, or was a short time ago.
 #[derive(Debug)]
 struct Mark {
     /// When that began or ended last.
     moment: u64,
-    /// Decisions that hold it.
+    /// Decisions that hold the attempt now.
     holders: u32,
-    /// Whose push was refused meanwhile.
+    /// The device whose push was refused meanwhile.
     refused: Option<DeviceId>,
-    /// When it was let go.
+    /// When the last decision let it go.
     since: Instant,
 }
 
@@ -145,7 +146,7 @@ impl InFlight {
     /// The pushes to write now. They stay in here until [`Self::mark_written`].
     pub(crate) fn unwritten(&self) -> Vec<(AttemptId, u64)> {
         let mut table = self.table.lock();
-        // For the next try, should this one fail.
+        // Should this write fail, the next try is due after the same wait.
         table.since = (!table.handed.is_empty()).then(Instant::now);
         table
             .handed
@@ -203,7 +204,7 @@ impl Table {
         }
     }
 
-    /// It may have been pushed in a newer session meanwhile.
+    /// Not when it was pushed again meanwhile, in a newer session.
     fn mark_written(&mut self, attempt: AttemptId, epoch: u64) {
         if self.handed.get(&attempt) == Some(&epoch) {
             self.handed.remove(&attempt);

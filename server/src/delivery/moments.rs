@@ -1,5 +1,5 @@
-//! When devices are looked at although nothing happens to them: a further run or their share of a
-//! spread comes due. Only the near future is kept; the timer of the dispatcher finds the rest.
+//! Devices that become due by time alone: their next run, or their share of a spread. Only the near
+//! future is kept. The timer of the dispatcher finds the rest.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,7 +9,7 @@ use std::{
 use kernex_proto::ids::DeviceId;
 use tokio::time::Instant;
 
-/// Added to each moment: a look that is early finds nothing due yet.
+/// Added to each moment, because a look that comes early finds nothing due.
 const AFTER: Duration = Duration::from_millis(1);
 
 /// The next moment of each device that has one.
@@ -20,7 +20,7 @@ pub(super) struct Moments {
 }
 
 impl Moments {
-    /// Devices were looked at: what is known of them is now this.
+    /// Replaces what is known of devices that were just looked at.
     pub(super) fn replace(
         &mut self,
         looked_at: impl IntoIterator<Item = DeviceId>,
@@ -40,7 +40,7 @@ impl Moments {
         }
     }
 
-    /// When somebody is to be looked at.
+    /// The earliest of the moments.
     pub(super) fn first(&self) -> Option<Instant> {
         self.queue.first().map(|(at, _)| *at)
     }

@@ -1,5 +1,5 @@
-//! Which device is here, in which session: a synchronous phone book under a short lock, newest
-//! epoch wins.
+//! Which device is here, and in which session. A phone book under a short lock; the newest epoch
+//! wins.
 //!
 //! Nothing is sent, notified or awaited while the lock is held; callers take handles out and act on
 //! them.
@@ -24,7 +24,6 @@ use crate::{domain::attempt::UNHEARD, revocations::Cause};
 /// What was pushed into a session, so that each is pushed once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pushed {
-    /// A deploy.
     Deploy(AttemptId),
     /// A further run of a deploy that was deferred.
     Run(AttemptId, u32),
@@ -40,7 +39,7 @@ struct LiveSession {
 
 #[derive(Debug, Clone, Copy)]
 struct LastPush {
-    /// Since when it could have been pushed.
+    /// When it could have been pushed for the first time.
     due: Instant,
     /// When it was pushed last, or when its attempt ended.
     last: Instant,
@@ -54,7 +53,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Makes the handle the device's session and ends the older one. Refused when a newer one is
+    /// Makes the handle the device's session and ends the older one. False when a newer one is
     /// there.
     pub fn insert(&self, handle: Arc<SessionHandle>) -> bool {
         let older = {
@@ -78,7 +77,7 @@ impl Registry {
         true
     }
 
-    /// Takes the session out, unless a newer one has taken its place. Says whether it was there.
+    /// Takes the session out, unless a newer one has taken its place. True when it was there.
     pub fn remove(&self, device: DeviceId, epoch: u64) -> bool {
         let mut sessions = self.sessions.lock();
         let present = sessions
@@ -90,8 +89,8 @@ impl Registry {
         present
     }
 
-    /// Ends the device's session, should it have been opened with a key that is revoked: up to this
-    /// number. It is gone at once, so nothing is pushed into it any more.
+    /// Ends the device's session if its number is at most `epoch`, because the key it was opened
+    /// with is revoked. It leaves the registry at once, so nothing more is pushed into it.
     pub fn revoke(&self, device: DeviceId, epoch: u64, cause: Cause) {
         let revoked = {
             let mut sessions = self.sessions.lock();
@@ -147,8 +146,8 @@ impl Registry {
         self.sessions.lock().is_empty()
     }
 
-    /// Claims a push of this command in this session; `None` when it was pushed a short time ago or
-    /// the session is gone.
+    /// Claims a push of this command in this session. `None` when it was pushed a short time ago,
+    /// or when the session is gone.
     #[must_use]
     pub fn claim_push(
         &self,
@@ -187,8 +186,8 @@ impl Registry {
         }
     }
 
-    /// How long ago this deploy could first have been pushed in the session it was pushed in; the
-    /// time the device was away is not counted.
+    /// Time since this deploy could first have been pushed in its session. The time that the device
+    /// was away before does not count.
     #[must_use]
     pub fn waited_for_push(&self, device: DeviceId, attempt: AttemptId) -> Option<Duration> {
         let sessions = self.sessions.lock();
@@ -199,8 +198,8 @@ impl Registry {
         Some(push.due.elapsed())
     }
 
-    /// An attempt closed. It stays claimed for a while, because whoever is about to push it may
-    /// have read its row before that; a long session does not collect them.
+    /// Closes an attempt. Its claim stays for a while: somebody may be about to push it who read
+    /// its row before that. Then it is dropped, so that a long session does not collect claims.
     pub fn attempt_closed(&self, device: DeviceId, attempt: AttemptId) {
         let now = Instant::now();
         let mut sessions = self.sessions.lock();
@@ -242,7 +241,7 @@ impl Registry {
         all.len()
     }
 
-    /// What must hold at any moment; tests call it after each step.
+    /// Says what is wrong, if anything is. Tests call it after each step.
     pub fn check_invariants(&self) -> Result<(), String> {
         for (device, entry) in self.sessions.lock().iter() {
             if entry.handle.device != *device {

@@ -1,5 +1,5 @@
-//! The queue of wake-ups for the dispatcher: devices whose rows have to be read again, and commands
-//! that were committed a moment ago and so need not be read. It may lose everything: a timer finds
+//! The dispatcher's queue of wake-ups: devices whose rows have to be read again, and commands that
+//! were committed a moment ago and need not be read. It may lose everything, because a timer finds
 //! the same work in the rows.
 
 use std::{
@@ -14,14 +14,14 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::store::DueCommand;
 
-/// Most fresh commands that wait, some hundred bytes each.
+/// Fresh commands that may wait, some hundred bytes each.
 const FRESH: usize = 20_000;
 /// How long a command counts as fresh. After this its row is read again before it is pushed: it may
 /// have been paused or cancelled since its commit.
 const FRESH_FOR: Duration = Duration::from_millis(100);
 
-/// Devices that may have something due. It is a set, so a thousand wake-ups for one device make the
-/// dispatcher read its rows once.
+/// Devices that may have something due. A thousand wake-ups for one device make the dispatcher read
+/// its rows once, because this is a set.
 #[derive(Debug, Default)]
 pub struct WakeUps {
     pending: Mutex<PendingWakeUps>,
@@ -32,21 +32,21 @@ pub struct WakeUps {
 #[derive(Debug, Default)]
 pub(super) struct PendingWakeUps {
     pub(super) commands: HashSet<DeviceId>,
-    /// Those of them whose configuration may have changed. That is rare, and costly to find out.
+    /// Those devices whose configuration may have changed. That is rare, and costly to find out.
     pub(super) configurations: HashSet<DeviceId>,
-    /// Commands that were just committed, at most one for a device. A device that is in `commands`
-    /// is not in here.
+    /// Commands that were just committed, at most one for a device. None for a device in
+    /// `commands`, whose rows are read anyway.
     fresh: HashMap<DeviceId, (DueCommand, Instant)>,
 }
 
 impl PendingWakeUps {
-    /// The rows of this device have to be read. Says whether that was not known yet.
+    /// Has the rows of this device read. Says whether that was news.
     fn reread(&mut self, device: DeviceId) -> bool {
         self.fresh.remove(&device);
         self.commands.insert(device)
     }
 
-    /// Keeps the command as fresh if it is all that changed about its device and there is room.
+    /// Keeps the command as fresh if nothing else changed about its device and there is room.
     /// Otherwise the rows of the device are read.
     fn add_fresh(&mut self, command: DueCommand, now: Instant) {
         let device = command.device;
@@ -58,7 +58,7 @@ impl PendingWakeUps {
         }
     }
 
-    /// Takes the commands that are still fresh. The rows of the devices of all others are read.
+    /// Takes the commands that are still fresh. For all others the rows of their devices are read.
     pub(super) fn take_fresh(&mut self, now: Instant) -> Vec<DueCommand> {
         let mut fresh = Vec::with_capacity(self.fresh.len());
         for (device, (command, since)) in std::mem::take(&mut self.fresh) {
@@ -73,18 +73,18 @@ impl PendingWakeUps {
 }
 
 impl WakeUps {
-    /// Has the commands of these devices read and pushed soon.
+    /// Has the due commands of these devices read and pushed soon.
     pub fn wake_devices(&self, devices: impl IntoIterator<Item = DeviceId>) {
         self.wake(devices, false);
     }
 
-    /// Has their configurations checked as well: the devices have just come, or the configuration
-    /// or their labels changed.
+    /// The same, and their configurations are checked as well: the devices have just come, or their
+    /// labels or a configuration changed.
     pub fn wake_configurations(&self, devices: impl IntoIterator<Item = DeviceId>) {
         self.wake(devices, true);
     }
 
-    /// Has these commands pushed, which are due and were just committed.
+    /// Has these commands pushed. They are due and were committed a moment ago.
     pub fn push_fresh(&self, commands: Vec<DueCommand>) {
         if commands.is_empty() {
             return;
@@ -122,7 +122,7 @@ impl WakeUps {
         waiting.commands.len() + waiting.fresh.len()
     }
 
-    /// Has the deployments with phases looked at: an attempt ended, or an operator decided
+    /// Has deployments with phases looked at, because an attempt ended or an operator decided
     /// something.
     pub fn wake_rollouts(&self) {
         self.rollouts.notify_one();

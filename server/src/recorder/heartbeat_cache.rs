@@ -19,11 +19,10 @@ use crate::{
 /// outcomes at once, but an outcome of an older session may come in through another replica.
 const TRUSTED: Duration = Duration::from_secs(5 * 60);
 
-/// One entry for each device.
 #[derive(Debug, Default)]
 pub(super) struct HeartbeatCache(HashMap<DeviceId, CachedSession>);
 
-/// What is known of a device in one session.
+/// What is known of a device in its session.
 #[derive(Debug, PartialEq, Eq)]
 struct CachedSession {
     epoch: u64,

@@ -1,5 +1,5 @@
-//! The one task that writes: it gathers a batch while the one before commits, writes it in one
-//! transaction, and only then acknowledges it and wakes who waits for what ended.
+//! The one task that writes. It gathers a batch while the one before commits, and writes it in one
+//! transaction. Then it acknowledges it and wakes those who wait for attempts to end.
 
 use std::{collections::HashSet, slice, sync::Arc, time::Duration};
 
@@ -28,20 +28,19 @@ use crate::{
     store::{IncomingReport, ReportEvent, Store, StoreError},
 };
 
-/// Reports in one transaction; keeps its time and memory bounded (an outcome carries up to 64 KiB
-/// of output).
+/// Reports in one transaction. The limit keeps its time and its memory bounded: an outcome carries
+/// up to 64 KiB of output.
 const BATCH: usize = 1024;
 /// Longest time a heartbeat or a progress report waits for its write.
 const FLUSH: Duration = Duration::from_secs(1);
-/// Failures of a whole batch, not counting a store that does not answer, before its reports are
-/// tried one by one.
+/// Failed tries of a whole batch after which its reports are tried one by one. A store that does
+/// not answer does not count.
 const TOGETHER: u32 = 4;
-/// Most bytes of what a device says about an outcome that a log line has.
+/// Bytes of a device's text that a log line holds.
 const WHY: usize = 512;
 /// Waits after a failed write: doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
-/// Takes what waits and writes it, one batch after the other.
 pub(super) struct Worker {
     store: Store,
     registry: Arc<Registry>,
@@ -78,12 +77,12 @@ impl Worker {
         let mut flush = tokio::time::interval(FLUSH);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
-        // Progress is shown live but need not be written for each chunk.
+        // Progress is shown live, so it need not be written at once.
         let mut progress_due = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                // Takes everything that waits, up to a batch; cancel-safe.
+                // Takes all that waits, up to a batch. Cancel-safe.
                 count = queue.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         break;
@@ -98,7 +97,7 @@ impl Worker {
                 () = tokio::time::sleep_until(progress_due), if Instant::now() < progress_due => {}
             }
         }
-        // The last round: nobody sends any more, one attempt each.
+        // The last round. Nobody sends any more, and each report is tried once.
         queue.close();
         while queue.recv_many(&mut batch, BATCH).await > 0 {
             self.commit(&mut batch, &mut queue, &stop).await;
@@ -107,8 +106,8 @@ impl Worker {
         self.flush_heartbeats().await;
     }
 
-    /// Writes the batch and what progress there is, again and again until it is written; then
-    /// acknowledges.
+    /// Writes the batch with the progress that waits, again until it is written. Then acknowledges
+    /// it.
     async fn commit(
         &mut self,
         batch: &mut Vec<Submission>,
@@ -116,7 +115,8 @@ impl Worker {
         stop: &CancellationToken,
     ) {
         let progress: Vec<_> = self.latest.progress.lock().drain().collect();
-        // Reports that a session sent before this progress are in the queue by now, and come first.
+        // Reports that a session sent before this progress are in the queue by now. They come
+        // first.
         while batch.len() < BATCH
             && let Ok(submission) = queue.try_recv()
         {
@@ -137,8 +137,8 @@ impl Worker {
         for (report, disposition) in batch.drain(..).zip(dispositions) {
             let device = report.session.device;
             let Some(disposition) = disposition else {
-                // The agent still has it and sends it again in its next session, unless its key is
-                // revoked.
+                // The agent keeps the report and sends it again in its next session, unless its key
+                // is revoked.
                 report.session.end(EndReason::Unrecorded);
                 continue;
             };
@@ -172,19 +172,19 @@ impl Worker {
                 Act::AckReport.after();
             }
         }
-        // An attempt that ended may make the next one of its device due, or the next phase of its
-        // deployment.
+        // The end of an attempt may make the next one of its device due, or the next phase.
         if !moved.is_empty() {
             self.wake_ups.wake_rollouts();
         }
-        // Its next run is due at a moment that nobody knows of yet.
+        // Nobody has been told yet when their next run is due.
         self.wake_ups.wake_devices(deferred);
         self.wake_ups.wake_devices(moved);
     }
 
-    /// Applies the rows together. Waits for a store that does not answer; when it answers with an
-    /// error, the rows are tried one by one, so that one that trips over a defect does not hold up
-    /// the fleet. `None` was not written, and never will be when its key is revoked.
+    /// Applies the rows together. Waits for a store that does not answer. When it answers with an
+    /// error, the rows are tried one by one, so that a row that meets a defect does not hold up the
+    /// fleet. `None` for a row that was not written. Its agent sends it again, unless its key is
+    /// revoked.
     async fn apply(
         &self,
         rows: Vec<IncomingReport>,
@@ -252,7 +252,7 @@ impl Worker {
                 tracing::warn!(error = %chain(&error), devices = rows.len(), "heartbeats wait for the store");
                 let mut heartbeats = self.latest.heartbeats.lock();
                 for mut row in rows {
-                    // An outcome may have come meanwhile, and so may a newer one.
+                    // An outcome may have come meanwhile, or a newer heartbeat.
                     row.releases = None;
                     heartbeats.entry(row.device).or_insert(row);
                 }
@@ -261,10 +261,11 @@ impl Worker {
     }
 }
 
-/// Tells what a device has said and what became of it. The end of an attempt is for everybody.
+/// Logs what a device said and what became of it. Only the end of an attempt is logged at the usual
+/// level.
 fn log_recorded(report: &Submission, disposition: v1::Disposition) {
     let disposition = words::disposition(disposition);
-    // Most spans here are none, because nobody traces the report.
+    // Most spans are disabled here, because few reports are traced.
     let (device, session) = (report.session.device, report.session.epoch);
     let command = report.attempt;
     let ReportEvent::Outcome(outcome) = &report.event else {
@@ -291,12 +292,12 @@ fn log_recorded(report: &Submission, disposition: v1::Disposition) {
     );
 }
 
-/// As much of a device's sentence as a log line has.
+/// As much of a device's text as a log line holds.
 fn short(text: &str) -> &str {
     &text[..text.floor_char_boundary(WHY)]
 }
 
-/// The reports in order, then the progress of attempts of which they say nothing newer.
+/// The reports in order, then progress, but not of attempts whose reports say something newer.
 fn rows(
     batch: &[Submission],
     progress: Vec<((DeviceId, AttemptId), (u64, v1::Progress))>,

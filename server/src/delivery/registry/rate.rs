@@ -1,6 +1,6 @@
-//! Limits how many messages of a device are read in a second. A device that sends more is read
-//! later and nothing of it is refused: its messages wait on its own side. Only progress is dropped,
-//! because only the newest counts.
+//! Limits how many messages of a device are read in a second. Nothing that a device sends beyond
+//! that is refused: it waits on the device's side. Only progress is dropped, because only the
+//! newest counts.
 
 use std::{
     num::NonZeroU32,
@@ -23,7 +23,7 @@ const BURST: NonZeroU32 = NonZeroU32::new(200).unwrap();
 #[derive(Debug)]
 pub(super) struct MessageRate<C: Clock = DefaultClock> {
     limiter: RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>,
-    /// The last message was one too many, and has not been waited for.
+    /// The last message was one too many, and [`Self::wait`] was not called since.
     is_exceeded: AtomicBool,
 }
 
@@ -39,12 +39,12 @@ impl MessageRate {
             .store(self.take().is_err(), Ordering::Relaxed);
     }
 
-    /// Whether the last message was one too many.
+    /// Whether [`Self::wait`] has to be called before the next message is read.
     pub(super) fn is_exceeded(&self) -> bool {
         self.is_exceeded.load(Ordering::Relaxed)
     }
 
-    /// Waits until the device may be heard again.
+    /// Waits until the next message may be read.
     pub(super) async fn wait(&self) {
         while let Err(wait) = self.take() {
             tokio::time::sleep(wait).await;
