@@ -1,5 +1,5 @@
-//! One device's stream: after the handshake a loop of "wait, decide, act", where the decision is a
-//! pure function.
+//! One device's stream. After the handshake it is a loop: wait, decide, act. Deciding is a pure
+//! function.
 
 mod committer;
 mod decide;
@@ -56,57 +56,52 @@ use crate::{
     store::Store,
 };
 
-/// Handshakes worked on at once, which is what one transaction opens together
-/// ([`SessionCommitter`]). More of them would wait for each other longer than a handshake may take,
-/// and a returning fleet would write sessions that nobody waits for any more.
+/// Handshakes worked on at once: as many as one transaction opens together ([`SessionCommitter`]).
+/// More of them would wait for each other longer than a handshake may take. Then a fleet that comes
+/// back would have sessions written that nobody waits for any more.
 pub const HANDSHAKES: usize = 256;
 
 /// What every session needs; one for the whole server.
 #[derive(Debug)]
 pub struct Sessions {
-    /// Where sessions and what they say is written.
     pub store: Store,
-    /// Which device is here.
     pub registry: Arc<Registry>,
-    /// Commits what opens, is confirmed and closes, many at once.
+    /// Commits sessions that open, are confirmed or close, many at once.
     pub committer: SessionCommitter,
-    /// Where reports and heartbeats go.
     pub recorder: Recorder,
     /// Woken for a device that has just come.
     pub wake_ups: Arc<WakeUps>,
-    /// Questions to devices that wait for their answers.
+    /// Questions to devices whose answers have not come yet.
     pub plans: Arc<PlanQuestions>,
-    /// Server time for the challenge.
+    /// The time that Challenge tells agents.
     pub clock: Clock,
-    /// Limits how many handshakes are worked on at once.
+    /// One permit for each of the [`HANDSHAKES`].
     pub admission: Semaphore,
     pub metrics: Arc<Metrics>,
-    /// Set once the server stops; no session opens after that.
+    /// Cancelled once the server stops. No session opens after that.
     pub draining: CancellationToken,
-    /// What does not change while the server runs.
     pub settings: SessionSettings,
 }
 
-/// What agents are told and asked for.
+/// What agents are told and asked for. It does not change while the server runs.
 #[derive(Debug)]
 pub struct SessionSettings {
-    /// This installation.
     pub cluster: ClusterId,
-    /// This process among the replicas.
+    /// Tells this process from the other replicas.
     pub replica: Uuid,
     /// Time between heartbeats that Welcome asks for.
     pub heartbeat_interval: Duration,
-    /// Oldest revision of the protocol that an agent may prove itself by.
+    /// Oldest revision of the protocol that an agent may prove itself by; see `--min-protocol`.
     pub min_protocol: u32,
     /// The CA that agents trust, as PEM; empty without TLS.
     pub trust_bundle: String,
-    /// Time a peer has to take the end of its session.
+    /// A peer that has not taken the end of its session after this time has its connection closed.
     pub stall: Duration,
 }
 
 impl Sessions {
-    /// The whole life of one stream. `span` is entered for all that is rare; a heartbeat does
-    /// without.
+    /// The whole life of one stream. `span` is entered for everything but heartbeats, of which
+    /// there are too many.
     #[expect(
         clippy::manual_async_fn,
         reason = "a function that waits has the room of its arguments twice"
@@ -123,8 +118,7 @@ impl Sessions {
         S: Stream<Item = Result<DeviceSessionRequest, Status>> + Unpin + Send,
     {
         async move {
-            // In a box of its own, so that an open session does not keep the memory of its
-            // handshake.
+            // In a box, so that an open session does not keep the memory of its handshake.
             let opened = tokio::select! {
                 () = self.draining.cancelled() => Err(HandshakeError::Draining),
                 opened = Box::pin(self.open(&mut inbound, &line.sender, &connection, binding).instrument(span.clone())) => opened,
@@ -137,7 +131,7 @@ impl Sessions {
             let verdict = match opened {
                 Ok(session) => {
                     if self.draining.is_cancelled() {
-                        // It opened after the others were told to leave.
+                        // It opened after all others were told to leave.
                         session.end(EndReason::Drain {
                             reconnect_after: Duration::from_secs(1),
                         });
@@ -152,7 +146,7 @@ impl Sessions {
                     Some(refusal.into())
                 }
             };
-            // HTTP/2 takes nothing while the peer gives it no window, so the end of the stream may
+            // Without a window from its peer HTTP/2 sends nothing, so the end of the stream may
             // never arrive.
             if !Box::pin(line.finish(verdict, self.settings.stall)).await {
                 connection.close("the end of a session on it was not read");
@@ -160,8 +154,8 @@ impl Sessions {
         }
     }
 
-    /// Waits, decides, acts, until something ends it. Returns why the device is away then, and the
-    /// status that says so, or none for a good end.
+    /// Waits, decides and acts, until something ends the session. Returns why the device is away
+    /// from then on, and the status that says so; `None` after an end in good order.
     async fn serve_messages<S>(
         &self,
         inbound: &mut S,
@@ -237,8 +231,8 @@ impl Sessions {
                     silent.as_mut().reset(last_heard + silence());
                 }
                 Decision::Report(report) => {
-                    // In a box, like everything else that a quiet session does not do, so that its
-                    // memory is given back.
+                    // In a box, like all that a quiet session does not do, so that its memory is
+                    // given back.
                     if !Box::pin(self.queue_report(session, report)).await {
                         return (AwayReason::Drained, Some(HandshakeError::Draining.into()));
                     }
@@ -256,8 +250,8 @@ impl Sessions {
         }
     }
 
-    /// Waits while the device sends faster than it may. What it sends meanwhile waits on its own
-    /// side.
+    /// Waits while the device sends faster than it may. Its messages wait on its own side
+    /// meanwhile.
     async fn throttle(&self, session: &SessionHandle) {
         if session.exceeds_rate() {
             self.metrics.device_limits.with_label("messages").inc();
@@ -276,7 +270,7 @@ impl Sessions {
             traceparent,
         } = report;
         let span = if traceparent.is_empty() {
-            // Nobody traces it, and spans for a whole fleet cost time.
+            // Nobody traces this report, and a span for each device of a fleet costs time.
             Span::none()
         } else {
             let span = tracing::info_span!(
@@ -305,7 +299,7 @@ impl Sessions {
             };
             self.recorder.report(submission).await
         };
-        // A full queue holds this session back, but not its end.
+        // A full queue holds back what the session does, but not its end.
         tokio::select! {
             _ = session.ended() => true,
             queued = queued => queued,
@@ -315,7 +309,8 @@ impl Sessions {
     async fn record_configured(&self, session: &SessionHandle, answer: &v1::Configured) {
         self.throttle(session).await;
         if answer.heartbeat_interval_ms > 0 {
-            // A device may be asked for one heartbeat an hour; it is not lost because it is quiet.
+            // A configuration may ask for one heartbeat an hour. The device is not lost because it
+            // is quiet.
             session.set_heartbeat(Duration::from_millis(answer.heartbeat_interval_ms));
         }
         if let Err(error) = self
@@ -323,12 +318,12 @@ impl Sessions {
             .configured(session.device, session.epoch, answer)
             .await
         {
-            // It is pushed again in the next session, and answered again.
+            // The next session pushes the configuration again, and it is answered again.
             tracing::warn!(error = %chain(&error), "the answer to a configuration was not recorded");
         }
     }
 
-    /// In a box, so that an open session has no room for its end.
+    /// In a box, so that an open session keeps no room for its end.
     fn closing<'a>(
         &'a self,
         session: &'a SessionHandle,
@@ -341,7 +336,7 @@ impl Sessions {
     async fn close(&self, session: &SessionHandle, away: Away) {
         self.registry.remove(session.device, session.epoch);
         tracing::info!(reason = %away.reason, detail = away.detail, "session closed");
-        // A stopping server closes the rows of all its sessions in one go.
+        // A server that stops closes the rows of all its sessions in one go.
         if !self.draining.is_cancelled() {
             self.mark_closed(session.device, session.epoch, away).await;
         }
@@ -349,13 +344,13 @@ impl Sessions {
 
     async fn mark_closed(&self, device: DeviceId, epoch: u64, away: Away) {
         if let Err(error) = self.committer.close(device, epoch, away).await {
-            // The lease of this replica or the next session puts it right.
+            // The row is put right by the next session, or when the lease of this replica ends.
             tracing::warn!(error = %chain(&error), "session not marked as closed");
         }
     }
 }
 
-/// The reason with what the status says, where that tells more.
+/// Why the device is away, with the text of the status where that tells more.
 fn of_status(reason: AwayReason, status: Option<&Status>) -> Away {
     let detail = match (reason, status) {
         (AwayReason::Malformed, Some(status)) => status.message().to_owned(),
@@ -364,9 +359,8 @@ fn of_status(reason: AwayReason, status: Option<&Status>) -> Away {
     Away { reason, detail }
 }
 
-/// Decides, and counts a message of the device; says why the device is away if the session ends by
-/// it. It is a function of its own, so that its variables take no room in the future of an open
-/// session.
+/// Decides, and counts the message. Says as well why the device is away if its session ends now.
+/// The variables of a function of its own take no room in the future of an open session.
 fn decide_for(session: &SessionHandle, wake: Wake) -> (AwayReason, Decision) {
     let leaving = leaving(&wake);
     let decision = match session.is_ailing() {

@@ -1,10 +1,10 @@
-//! Group commit of sessions that open, are confirmed or close: while one batch of changes commits,
-//! the next one gathers.
+//! Group commit of sessions that open, are confirmed or close. The next batch of changes gathers
+//! while one commits.
 //!
-//! Each session still waits until its own change is durable: the list in Hello commits with the
-//! epoch, and only then does the agent hear of it. A session that comes alone does not wait for
-//! others. While many come, a batch gathers for [`PAUSE`] first, because a batch costs nearly the
-//! same for one session as for a hundred.
+//! Each session still waits until its own change is durable. The list in Hello commits with the
+//! epoch, and only then does the agent hear of it. A session that comes alone waits for nobody.
+//! While many come, a batch gathers for [`PAUSE`] first, because it costs nearly the same for one
+//! session as for a hundred.
 
 use std::{collections::HashMap, slice, sync::Arc, time::Duration};
 
@@ -27,27 +27,24 @@ use crate::{
     store::{OpenSession, OpenedSession, SessionChange, SessionChanged, Store, StoreError},
 };
 
-/// Changes that may wait: every handshake there can be at once, and as many sessions that end.
+/// Changes that may wait: all handshakes there can be at once, and as many ends.
 const QUEUE: usize = 2 * HANDSHAKES;
-/// Changes in one transaction; keeps the other writers from waiting long behind it.
+/// Changes in one transaction. More would keep the other writers waiting.
 const BATCH: usize = HANDSHAKES;
-/// From the end of one batch to the next one while many come, unless that is full before.
+/// Time from the end of one batch to the next while many come. A full batch does not wait.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The way in, shared by all sessions.
 #[derive(Debug, Clone)]
 pub struct SessionCommitter(mpsc::Sender<QueuedChange>);
 
-/// Who an agent says it is, with its proof; nothing of it is believed yet.
+/// Who an agent says it is, with its proof. Nothing of it is believed yet.
 #[derive(Debug)]
 pub struct Claim {
     /// What it had to sign.
     pub challenge: Challenge,
-    /// What it said.
     pub hello: Hello,
-    /// Hash of the session token it gets if it is right.
+    /// Hash of the session token that it gets if its proof holds.
     pub token_hash: Digest,
-    /// The replica it is connected to.
     pub replica: Uuid,
 }
 
@@ -66,8 +63,8 @@ enum Request {
 type Reply = oneshot::Sender<Result<SessionChanged, HandshakeError>>;
 
 impl SessionCommitter {
-    /// The way in, and the future that does the work until `stop`, after which it takes what still
-    /// waits.
+    /// A committer, and the future that does its work until `stop`. After that it takes the changes
+    /// that still wait.
     pub fn new(
         store: Store,
         metrics: Arc<Metrics>,
@@ -77,7 +74,7 @@ impl SessionCommitter {
         (Self(changes), run(store, metrics, queue, stop))
     }
 
-    /// Checks a claim against the device's key, and numbers and opens its session, durably.
+    /// Checks a claim against the device's key. Numbers the session and opens it, durably.
     pub async fn open(&self, claim: Claim) -> Result<OpenedSession, HandshakeError> {
         match self.submit(Request::Claim(Box::new(claim))).await? {
             SessionChanged::Opened(opened) => Ok(opened),
@@ -85,13 +82,13 @@ impl SessionCommitter {
         }
     }
 
-    /// Notes that the agent has the epoch on disk.
+    /// Notes that the agent has written the epoch to disk.
     pub async fn confirm(&self, device: DeviceId, epoch: u64) -> Result<(), HandshakeError> {
         let change = SessionChange::Confirm(device, epoch);
         self.submit(Request::Change(change)).await.map(drop)
     }
 
-    /// Notes that the device is here although its agent cannot write the epoch down.
+    /// Notes that the device is here, although its agent cannot write the epoch to disk.
     pub async fn mark_ailing(&self, device: DeviceId, epoch: u64) -> Result<(), HandshakeError> {
         let change = SessionChange::Ail(device, epoch);
         self.submit(Request::Change(change)).await.map(drop)
@@ -120,7 +117,7 @@ impl SessionCommitter {
 }
 
 impl Claim {
-    /// The session it is about, once its proof held.
+    /// The session to open, once the proof has held for this key.
     fn into_opening(self, key: Digest) -> OpenSession {
         let hello = self.hello;
         let protocol_revision = hello.revision();
@@ -141,7 +138,7 @@ impl Claim {
     }
 }
 
-/// How long the next batch gathers: whoever comes alone makes nobody wait.
+/// How long the next batch gathers. After a session that came alone, the next one waits for nobody.
 fn pause_after(taken: usize) -> Duration {
     if taken > 1 { PAUSE } else { Duration::ZERO }
 }
@@ -153,12 +150,12 @@ async fn run(
     stop: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
-    // Until when a batch gathers, however little there is in it.
+    // A batch gathers until then, however small it is.
     let mut gather_until = Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            // Takes everything that waits, up to a batch; cancel-safe.
+            // Takes all that waits, up to a batch. Cancel-safe.
             count = queue.recv_many(&mut batch, BATCH) => if count == 0 {
                 break;
             }
@@ -185,7 +182,7 @@ async fn run(
     }
 }
 
-/// Commits a batch in one transaction, and answers everybody.
+/// Commits a batch in one transaction, and answers each change.
 async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<QueuedChange>) {
     metrics.session_flush.observe(batch.len() as f64);
     let (changes, replies) = verify_claims(store, batch).await;
@@ -206,7 +203,7 @@ async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<QueuedChange>)
             let unavailable = || Err(StoreError::Unavailable(why.clone()).into());
             changes.iter().map(|_| unavailable()).collect()
         }
-        // A change that meets a defect must not keep the others out.
+        // A change that meets a defect does not keep the others out.
         Err(error) if changes.len() > 1 => {
             tracing::warn!(error = %chain(&error), sessions = changes.len(), "sessions are committed one by one");
             let mut answers = Vec::with_capacity(changes.len());
@@ -223,18 +220,18 @@ async fn commit(store: &Store, metrics: &Metrics, batch: &mut Vec<QueuedChange>)
         }
     };
     for (reply, answer) in replies.into_iter().zip(answers) {
-        // Nobody may be left to hear it; the next session or the lease puts it right.
+        // Maybe nobody hears the answer. The next session puts it right, or the end of the lease.
         let _ = reply.send(answer);
     }
 }
 
-/// Answers the claims that do not hold, and makes changes of the rest of a batch. One query brings
-/// the keys of all of them.
+/// Answers the claims that do not hold, and makes changes of the others. One query brings the keys
+/// of all of them.
 async fn verify_claims(
     store: &Store,
     batch: &mut Vec<QueuedChange>,
 ) -> (Vec<SessionChange>, Vec<Reply>) {
-    // An agent that went away meanwhile needs no number any more.
+    // An agent that left meanwhile needs no number any more.
     batch.retain(|waiting| {
         !matches!(waiting.request, Request::Claim(_)) || !waiting.reply.is_closed()
     });
@@ -279,7 +276,8 @@ async fn verify_claims(
     (changes, replies)
 }
 
-/// Tells why claims failed: vaguely, except to who proved to hold a key that was revoked.
+/// Tells agents why their claims failed. The answer is vague, unless the agent proved that it has a
+/// key that was revoked.
 async fn answer_failed_claims(store: &Store, failed: Vec<(Box<Claim>, Reply, HandshakeError)>) {
     if failed.is_empty() {
         return;
@@ -310,7 +308,7 @@ async fn answer_failed_claims(store: &Store, failed: Vec<(Box<Claim>, Reply, Han
     }
 }
 
-/// What an agent is told: that its device or key went away in the meantime is no news to a
+/// What an agent is told. It does not learn that its device or key went away meanwhile: it may be a
 /// stranger.
 fn refusal(change: &SessionChange, error: StoreError) -> HandshakeError {
     match (change, error) {

@@ -1,4 +1,4 @@
-//! The life of an open session as one pure table: what it waited for, and what it does about it.
+//! The life of an open session as one pure table: what it waited for, and what it does then.
 
 use std::time::Duration;
 
@@ -54,9 +54,9 @@ pub(super) enum Decision {
         row: Box<v1::Heartbeat>,
     },
     Progress(AttemptId, v1::Progress),
-    /// What a deploy would meet.
+    /// The answer to a plan: what a deploy would meet.
     Planned(v1::Planned),
-    /// What became of a configuration.
+    /// The answer to a configuration.
     Configured(v1::Configured),
     Report(Report),
     Finish(Option<Status>),
@@ -64,8 +64,8 @@ pub(super) enum Decision {
 }
 
 impl Decision {
-    /// Whether it counts among the messages a device may send in a second. Heartbeats do not: only
-    /// the newest is kept.
+    /// Whether it counts among the messages that a device may send in a second. Heartbeats do not,
+    /// because only the newest is kept.
     pub(super) const fn is_counted(&self) -> bool {
         !matches!(
             self,
@@ -74,19 +74,20 @@ impl Decision {
     }
 }
 
-/// What an agent says of an attempt.
+/// What an agent says about an attempt.
 #[derive(Debug)]
 pub(super) struct Report {
-    /// Number to acknowledge it by; 0 when nothing waits for that.
+    /// Number by which the report is acknowledged; 0 when no acknowledgement is expected.
     pub(super) seq: u64,
-    /// Of an outcome: number of the one before it in its journal; none when the agent does not say.
+    /// Number of the outcome before this one in its journal, if this is an outcome. `None` when the
+    /// agent does not say.
     pub(super) previous_outcome: Option<u64>,
     pub(super) attempt: AttemptId,
     pub(super) event: ReportEvent,
     pub(super) traceparent: String,
 }
 
-/// Why the device is away if this ends its session.
+/// Why the device is away, if its session ends now.
 pub(super) fn leaving(wake: &Wake) -> AwayReason {
     match wake {
         Wake::Ended(why) => match why {
@@ -100,13 +101,13 @@ pub(super) fn leaving(wake: &Wake) -> AwayReason {
         Wake::Broken(_) => AwayReason::Cut,
         Wake::Closed => AwayReason::Closed,
         Wake::Silent => AwayReason::Silent,
-        // A message ends a session only when it makes no sense.
+        // A message only ends a session when it makes no sense.
         Wake::Message(_) => AwayReason::Malformed,
     }
 }
 
-/// Decides for an agent that cannot write its state folder and has confirmed nothing: it may send
-/// heartbeats, and no more.
+/// Decides for an agent that cannot write its state folder and has confirmed nothing. It may only
+/// send heartbeats.
 pub(super) fn decide_ailing(wake: Wake) -> Decision {
     let is_more = matches!(&wake, Wake::Message(request)
         if !matches!(request.message, Some(Up::Heartbeat(_)) | None));
@@ -164,8 +165,8 @@ fn report(report: v1::Report) -> Decision {
         return bad("attempt is not valid");
     };
     let event = match report.event {
-        // A kind of report from a later version: it is answered and, when it waits for an ack, put
-        // to rest.
+        // A kind of report from a later version. It is answered, and acknowledged if the agent
+        // waits for that.
         None => {
             let mut replies = vec![unsupported(Some(reference), "report")];
             if report.seq != 0 {
@@ -176,8 +177,8 @@ fn report(report: v1::Report) -> Decision {
             }
             return Decision::Reply(replies);
         }
-        // Somebody waits for this, so it goes the way of what must not be late; nothing
-        // acknowledges it.
+        // An operator waits for this, so it is a report of its own and not the latest progress.
+        // Nothing acknowledges it.
         Some(Event::Progress(progress)) if progress.stopped => {
             return Decision::Report(Report {
                 seq: 0,
@@ -204,8 +205,8 @@ fn report(report: v1::Report) -> Decision {
     })
 }
 
-/// An agent that does not know a command will never run it: its attempt ends here, and nothing
-/// waits for an ack.
+/// An agent that does not know a command will never run it, so its attempt ends here. The agent
+/// expects no acknowledgement.
 fn not_known(answer: v1::Unsupported) -> Decision {
     let attempt = answer.attempt.as_ref().map(AttemptId::try_from);
     let Some(Ok(attempt)) = attempt else {

@@ -1,5 +1,3 @@
-//! Why a stream did not become a session.
-
 use std::time::Duration;
 
 use kernex_proto::error::chain;
@@ -12,44 +10,45 @@ pub enum HandshakeError {
     /// A message makes no sense, or came at the wrong time.
     #[error("{0}")]
     Malformed(String),
-    /// A proof failed.
+    /// The signature or the revision's proof does not hold.
     #[error("not authenticated: {0}")]
     NotAuthenticated(&'static str),
-    /// It was proved by a revision of the protocol that the server does not take any more.
+    /// The agent proved itself by a revision of the protocol that the server does not accept any
+    /// more.
     #[error(
         "protocol too old: the agent speaks revision {spoken}, and --min-protocol asks for {least}"
     )]
     ProtocolTooOld {
-        /// What it was proved by.
+        /// Revision that the proof was made by.
         spoken: u32,
-        /// What the server was started with.
+        /// The server's `--min-protocol`.
         least: u32,
     },
-    /// The agent knows a newer revision than the one it used, so somebody in between changed the
-    /// challenge.
+    /// The agent knows a newer revision than the one it used. Somebody between the two may have
+    /// changed the challenge.
     #[error(
         "protocol downgraded: the agent speaks revision {known} and used {spoken}; is somebody in between?"
     )]
     ProtocolDowngraded {
-        /// What it was proved by.
+        /// Revision that the proof was made by.
         spoken: u32,
-        /// What it says it could speak.
+        /// Newest revision that the agent says it knows.
         known: u32,
     },
-    /// The proof holds, for a key that was revoked.
+    /// The proof holds, but for a key that was revoked.
     #[error("the key of the device `{device_name}` is revoked: {because}", because = .cause.as_str())]
     KeyRevoked {
         cause: Cause,
-        /// Name of its device then.
+        /// Name of the device that had the key.
         device_name: String,
     },
-    /// The deadline passed.
+    /// It was no session yet at the handshake's deadline.
     #[error("the handshake took longer than 10 s")]
     TooSlow,
-    /// Too many handshakes at once.
+    /// There were too many handshakes at once.
     #[error("too many handshakes at once")]
     Overloaded {
-        /// When to come back.
+        /// When to try again.
         retry_after: Duration,
     },
     /// The server stops.
@@ -61,14 +60,14 @@ pub enum HandshakeError {
     /// The database refused or did not answer.
     #[error("the store failed")]
     Store(#[from] StoreError),
-    /// A step of the session went to the store among others, and no answer to it came back.
+    /// The change of this session was given to the committer, and no answer came.
     #[error("a step of the session was not answered")]
     Unanswered,
 }
 
 impl HandshakeError {
-    /// Why a device was refused that had proved who it is, and may be shown with that. Anybody can
-    /// name a device; and what passes by itself is no reason.
+    /// Why a device was refused that has proved who it is, in words for operators. `None` without a
+    /// proof, because anybody can name a device, and for a reason that passes by itself.
     pub(crate) fn of_a_proven_device(&self) -> Option<String> {
         match self {
             Self::ProtocolTooOld { .. }
@@ -78,7 +77,7 @@ impl HandshakeError {
                 | StoreError::EpochNotIssued { .. }
                 | StoreError::ProtocolDowngraded { .. },
             ) => Some(chain(self)),
-            // The key of another machine: a newer one speaks for the device.
+            // The key is another machine's. A newer key speaks for the device.
             Self::KeyRevoked { .. }
             | Self::Malformed(_)
             | Self::NotAuthenticated(_)
@@ -91,7 +90,7 @@ impl HandshakeError {
         }
     }
 
-    /// The label it is counted by.
+    /// The label that refusals are counted by.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {

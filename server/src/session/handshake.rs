@@ -1,8 +1,8 @@
-//! Challenge, Hello, Welcome, Ready: how a stream becomes a session, as functions over a `Stream`
-//! with one deadline.
+//! Challenge, Hello, Welcome, Ready: how a stream becomes a session. These are functions over a
+//! `Stream`, with one deadline for all four.
 //!
-//! Every failed proof is answered with the same vague `UNAUTHENTICATED`; the detail is for the
-//! server's log only. A proof that holds for a key that was revoked is answered in words.
+//! Each failed proof is answered with the same vague `UNAUTHENTICATED`; only the server's log has
+//! the detail. A proof that holds for a revoked key is answered in words.
 
 use std::time::Duration;
 
@@ -29,13 +29,13 @@ use crate::{
     store::{DeviceKey, HeldAttempt},
 };
 
-/// A stream that is not an open session by then is closed.
+/// A stream that is no open session by then is closed.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Attempts in one Hello; an agent resolves far fewer at a time.
+/// Attempts in one Hello. An agent has far fewer unresolved ones at a time.
 const MAX_HELD: usize = 10_000;
 
-/// What the server asked to be signed; lives in one connection only.
+/// What the server asks an agent to sign. Valid on one connection only.
 #[derive(Debug, Clone, Copy)]
 pub struct Challenge {
     nonce: [u8; NONCE_LEN],
@@ -45,8 +45,8 @@ pub struct Challenge {
 }
 
 impl Challenge {
-    /// A new challenge for a connection, to be answered by revision `least` of the protocol or a
-    /// newer one.
+    /// A new challenge for a connection. `least` is the oldest revision of the protocol that may
+    /// answer it.
     #[must_use]
     pub fn new(cluster: ClusterId, binding: ChannelBinding, least: u32) -> Self {
         let mut nonce = [0; NONCE_LEN];
@@ -70,23 +70,22 @@ impl Challenge {
     }
 }
 
-/// A Hello whose fields were checked; not yet proof of anything.
+/// A Hello whose fields were checked. It proves nothing yet.
 #[derive(Debug)]
 pub struct Hello {
     /// The device it claims to be.
     pub device: DeviceId,
-    /// Its journal.
     pub journal: JournalId,
-    /// What it still holds.
+    /// Attempts in its journal.
     pub held: Vec<HeldAttempt>,
-    /// The rest, as it is meant.
+    /// The other fields, as they came.
     pub wire: v1::Hello,
-    /// The bytes that are signed, since revision 2.
+    /// The bytes that are signed; from revision 2 on.
     body: Option<Bytes>,
 }
 
 impl Hello {
-    /// The revision of the protocol it is signed by.
+    /// The revision of the protocol that its signature is made by.
     #[must_use]
     pub const fn revision(&self) -> u32 {
         if self.body.is_some() { 2 } else { 1 }
@@ -151,14 +150,14 @@ where
 /// What an agent answers to Welcome.
 #[derive(Debug)]
 pub enum Readiness {
-    /// It has the epoch on disk.
+    /// The epoch is on its disk.
     Ready,
-    /// It cannot write it there, and says how it is.
+    /// Its disk cannot be written. Its first heartbeat says what is wrong.
     Ailing(Box<v1::Heartbeat>),
 }
 
-/// Waits for Ready with the epoch of Welcome, or for the heartbeat of an agent that cannot write
-/// its state folder.
+/// Waits for Ready with the epoch of Welcome. An agent that cannot write its state folder sends a
+/// heartbeat instead.
 pub async fn receive_ready<S>(
     inbound: &mut S,
     epoch: u64,
@@ -195,8 +194,8 @@ where
     }
 }
 
-/// What a failed read means: bytes that do not decode are the peer's fault, anything else is the
-/// connection's.
+/// What a failed read means. The peer is at fault when its bytes do not decode, and otherwise the
+/// connection is.
 fn broken(status: &Status) -> HandshakeError {
     if status.code() == Code::OutOfRange {
         HandshakeError::Malformed("a message is too long".into())
@@ -207,17 +206,17 @@ fn broken(status: &Status) -> HandshakeError {
     }
 }
 
-/// True when the peer sent bytes that are no message, or too many of them.
+/// Whether the peer sent bytes that are no message, or too many of them.
 #[must_use]
 pub fn undecodable(status: &Status) -> bool {
-    // tonic reports what prost and its own framing refuse under these codes, and a lost connection
-    // under others.
+    // tonic uses these codes for what prost and its own framing refuse, and other codes for a lost
+    // connection.
     matches!(status.code(), Code::Internal | Code::OutOfRange)
         && std::error::Error::source(status).is_none()
 }
 
-/// Checks the signature over this connection's challenge with the key the device enrolled with;
-/// returns which key that is.
+/// Checks the signature over this connection's challenge with the key that the device enrolled
+/// with. Returns which key that is.
 pub fn verify(
     challenge: &Challenge,
     hello: &Hello,

@@ -1,5 +1,5 @@
-//! What a heartbeat says: it is answered at once, kept for the recorder, and a disk that is not
-//! well is noted.
+//! What follows from a heartbeat: an answer at once, a row for the recorder, and a note when the
+//! disk is faulty.
 
 use kernex_proto::v1::{self, device_session_response::Message as Down};
 
@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Sessions {
-    /// Takes over everything a heartbeat says.
+    /// Answers a heartbeat, keeps what it says, and notes a fault of the disk.
     pub(super) async fn record_heartbeat(
         &self,
         session: &SessionHandle,

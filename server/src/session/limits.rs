@@ -1,19 +1,19 @@
-//! How much of one message of a device is looked at. How many messages are read in a second is in
+//! How much of one message of a device is used. How many messages are read in a second is in
 //! `delivery/registry/rate.rs`.
 
 use kernex_proto::{ids::check_name, v1};
 
-/// Releases in one heartbeat; a device has a handful of bundles.
+/// Releases in one heartbeat. A device has a handful of bundles.
 const MAX_RELEASES: usize = 256;
 /// Bytes of a version or a digest in a heartbeat.
 const MAX_WORD: usize = 256;
-/// Obstacles in the answer to a plan; there are not that many kinds.
+/// Obstacles in the answer to a plan. There are not that many kinds.
 const MAX_OBSTACLES: usize = 32;
-/// Bytes of the text of one.
+/// Bytes of the text of an obstacle.
 const MAX_OBSTACLE: usize = 1024;
 
-/// What a heartbeat says is active; none when it is more than any device has or no agent says, so
-/// that nothing is compared, written or told of it.
+/// The releases that a heartbeat names as active. `None` when there are more than any device has,
+/// or when one makes no sense: then nothing is compared and nothing is written.
 pub(super) fn releases(said: Vec<v1::ActiveRelease>) -> Option<Vec<v1::ActiveRelease>> {
     let is_sound = |release: &v1::ActiveRelease| {
         check_name("bundle name", &release.name).is_ok()
@@ -24,7 +24,7 @@ pub(super) fn releases(said: Vec<v1::ActiveRelease>) -> Option<Vec<v1::ActiveRel
     (said.len() <= MAX_RELEASES && said.iter().all(is_sound)).then_some(said)
 }
 
-/// The answer to a plan without what no agent says. True when something went.
+/// Cuts the answer to a plan to the limits. True when something was cut off.
 pub(super) fn shorten(answer: &mut v1::Planned) -> bool {
     let is_long = |obstacle: &v1::Obstacle| obstacle.message.len() > MAX_OBSTACLE;
     let is_much = answer.obstacles.len() > MAX_OBSTACLES || answer.obstacles.iter().any(is_long);

@@ -30,11 +30,11 @@ use crate::{
     error::chain,
 };
 
-/// How long a handshake waits for its turn before it is told to come back.
+/// How long a handshake waits for its turn. Then the agent is told to come back.
 const ADMISSION_WAIT: Duration = Duration::from_secs(3);
 
 impl Sessions {
-    /// Challenge to Ready. Only a session that is confirmed enters the registry.
+    /// Challenge to Ready. Only a confirmed session enters the registry.
     pub(super) async fn open<S>(
         &self,
         inbound: &mut S,
@@ -135,7 +135,7 @@ impl Sessions {
         if self.store.revocations().devices() != revoked {
             let stands = self.store.is_session(device, epoch).await;
             if !matches!(stands, Ok(true)) {
-                // It comes back and is told why.
+                // The agent comes back and is told why.
                 session.end(EndReason::Replaced);
             }
         }
@@ -148,7 +148,7 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Shows of a device that proved who it is that it was not let in.
+    /// Notes that a device was refused that has proved who it is, so that operators see it.
     async fn note_refusal(&self, device: DeviceId, refusal: &HandshakeError) {
         let Some(why) = refusal.of_a_proven_device() else {
             return;
@@ -169,7 +169,7 @@ impl Sessions {
     }
 }
 
-/// Notes why a stream did not become a session. Of strangers the log speaks once a minute.
+/// Logs why a stream did not become a session: once a minute for strangers of one source.
 pub(super) fn log_refusal(refusal: &HandshakeError, connection: &ConnectionHandle) {
     let why = chain(refusal);
     if matches!(
@@ -197,7 +197,7 @@ fn send_handshake(
         .map_err(|_| HandshakeError::Gone)
 }
 
-/// A secret for downloads and the hash of it that is stored.
+/// A token for downloads in this session, and its hash, which is stored.
 fn session_token() -> (String, Digest) {
     let mut secret = [0; 32];
     UnwrapErr(SysRng).fill_bytes(&mut secret);
@@ -206,7 +206,7 @@ fn session_token() -> (String, Digest) {
     (text, hash)
 }
 
-/// The stops that `Welcome` tells of.
+/// The stops that Welcome carries.
 fn stop_commands(stops: Vec<(AttemptId, v1::Stop)>, epoch: u64) -> Vec<v1::Command> {
     let command = |(attempt, stop): (AttemptId, v1::Stop)| v1::Command {
         attempt: Some(attempt.into()),

@@ -1,4 +1,4 @@
-//! The sending half of a stream: a bounded queue, and an end that can overtake it.
+//! The sending half of a stream: a bounded queue, and an end that may overtake it.
 
 use std::{
     pin::Pin,
@@ -13,11 +13,11 @@ use tonic::Status;
 
 use crate::delivery::registry::OUTBOUND_QUEUE;
 
-/// What a session sends, and how it ends. An abrupt end overtakes the messages that still wait.
+/// What a session sends, and how it ends. An abrupt end overtakes the messages that wait.
 #[derive(Debug)]
 pub struct Outbound {
     queue: mpsc::Receiver<Box<DeviceSessionResponse>>,
-    /// `None` once the session ended in good order.
+    /// `None` once the session has ended in good order.
     verdict: Option<oneshot::Receiver<Status>>,
     over: bool,
 }
@@ -36,8 +36,8 @@ impl Stream for Outbound {
                     return Poll::Ready(Some(Err(status)));
                 }
                 Poll::Ready(Err(_)) => {
-                    // No verdict: what waits in the queue still goes out, and nothing more comes
-                    // in.
+                    // An end in good order: the messages in the queue still go out, and no more
+                    // come.
                     self.verdict = None;
                     self.queue.close();
                 }
@@ -45,15 +45,15 @@ impl Stream for Outbound {
             }
         }
         match self.queue.poll_recv(cx) {
-            // The verdict is about to come and wakes this task.
+            // The verdict is about to come, and wakes this task.
             Poll::Ready(None) if self.verdict.is_some() => Poll::Pending,
             other => other.map(|message| message.map(|message| Ok(*message))),
         }
     }
 }
 
-/// The two ends of a new stream: what the response carries, and what
-/// [`Sessions`](super::Sessions) writes to.
+/// The two ends of a new stream: the response carries the first, and [`Sessions`](super::Sessions)
+/// writes to the second.
 #[must_use]
 pub fn outbound() -> (Outbound, OutboundSender) {
     let (sender, queue) = mpsc::channel(OUTBOUND_QUEUE);
@@ -66,7 +66,6 @@ pub fn outbound() -> (Outbound, OutboundSender) {
     (outbound, OutboundSender { sender, end })
 }
 
-/// The session's end of [`Outbound`].
 #[derive(Debug)]
 pub struct OutboundSender {
     pub(super) sender: mpsc::Sender<Box<DeviceSessionResponse>>,
@@ -74,10 +73,10 @@ pub struct OutboundSender {
 }
 
 impl OutboundSender {
-    /// Ends the stream, with a status or in good order, and waits for its peer to take that; false
-    /// when it does not within `limit`.
+    /// Ends the stream, with a status or in good order, and waits until its peer has taken that.
+    /// False when it has not within `limit`.
     pub(super) async fn finish(self, verdict: Option<Status>, limit: Duration) -> bool {
-        // A peer that left has no use for it.
+        // A peer that has left does not need it.
         match verdict {
             Some(status) => drop(self.end.send(status)),
             None => drop(self.end),
