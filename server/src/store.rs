@@ -4,9 +4,9 @@
 //! uses `entity` (a table a file), which uses `db` (connection, transaction, batching, paging).
 //! No two files use each other.
 //!
-//! Every change goes through a transaction, which retries it, stamps it, writes
-//! its events in commit order and wakes [`Store::changes`]. Reads outside of it see committed rows
-//! only. Entities never leave this module.
+//! Every change goes through a transaction, which retries it, stamps it, writes its events in
+//! commit order and wakes [`Store::changes`]. Reads outside of one see committed rows only.
+//! Entities never leave this module.
 
 mod db;
 #[expect(unreachable_pub, reason = "the derive makes public items of rows")]
@@ -16,7 +16,6 @@ mod floors;
 mod read;
 mod write;
 
-// The database.
 pub use db::{
     error::{Result, StoreError},
     page::{MAX_PAGE, Page, Paged},
@@ -41,7 +40,7 @@ pub use write::{
 pub use read::device_keys::RevokedKey;
 pub use write::revoke::REVOCATIONS_KEPT;
 
-// Bundles without their bytes, and who may have the bytes.
+// Bundles without their bytes; which bytes a session may have.
 pub use read::{bundles::BundleRow, downloads::DownloadError};
 pub use write::insert_bundle::NewBundle;
 
@@ -57,7 +56,7 @@ pub use read::{
     metrics::MetricSample,
 };
 
-// Deployments: what is ordered, what it would mean, where its phases and targets stand.
+// Deployments: what is ordered, what it would mean, and where its phases and targets stand.
 pub use read::{
     deployment_filter::{DeploymentFilter, IdPrefix},
     deployments::{CreatedDeployment, Deployment, Order},
@@ -77,7 +76,7 @@ pub use write::{
     steer::Steered,
 };
 
-// Sessions of devices: how they open and end, which commands are due in them, what comes in.
+// Sessions of devices: how they open and end, which commands are due in them, and what comes in.
 pub use read::{
     commands::{DueCommand, DueKind},
     due::Due,

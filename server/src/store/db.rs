@@ -1,5 +1,5 @@
-//! The database itself: its connections, transactions, what travels together, lists by the page.
-//! Knows no table.
+//! The database itself: connections, transactions, batched statements, pages of lists. This floor
+//! knows no table.
 
 pub(crate) mod batching;
 pub(crate) mod connect;

@@ -1,4 +1,4 @@
-//! Changes, one verb a file; each runs in a transaction of its own or in that of its caller.
+//! Changes, one verb a file. Each runs in a transaction of its own or in that of its caller.
 
 pub(crate) mod advance;
 pub(crate) mod apply_reports;

@@ -1,7 +1,7 @@
 //! The connection of a transaction, which collects writes.
 //!
 //! SQLite runs on a thread of its own. Each statement by itself costs two changes of thread, which
-//! is more than most statements cost. So writes whose answers nobody needs [wait](Db::later), and
+//! is more than most statements cost. So writes whose answers nobody needs [wait](Db::later). They
 //! go along with the next statement that somebody waits for, or with the commit. A read sees every
 //! write before it.
 
@@ -12,11 +12,11 @@ use sea_orm::{
 };
 
 /// Most bound values of statements that go together. Larger statements cost more than the change of
-/// thread. And a connection caches prepared statements by their text, so long texts in all
-/// combinations would fill that cache.
+/// thread. And a connection caches prepared statements by their text: long texts in all
+/// combinations would fill its cache.
 const MOST_VALUES: usize = 128;
 
-/// An open transaction to ask.
+/// The connection of an open transaction.
 pub(crate) struct Db {
     inner: DatabaseTransaction,
     waiting: Mutex<Vec<Statement>>,
@@ -30,8 +30,8 @@ impl Db {
         }
     }
 
-    /// Runs a write later, in order, at the latest before the commit. When it fails, so does the
-    /// statement that it went along with.
+    /// Runs a write later, in order and before the commit. When it fails, the statement that it
+    /// went along with fails, too.
     pub(crate) async fn later(&self, write: &impl StatementBuilder) -> Result<(), DbErr> {
         let write = self.inner.get_database_backend().build(write);
         let values = {
@@ -54,7 +54,7 @@ impl Db {
         self.inner.rollback().await
     }
 
-    /// Runs what waits.
+    /// Runs the writes that wait.
     async fn flush(&self) -> Result<(), DbErr> {
         let waiting = std::mem::take(&mut *self.waiting.lock());
         for message in self.messages(waiting) {
@@ -63,7 +63,8 @@ impl Db {
         Ok(())
     }
 
-    /// Runs what waits; gives a statement to ask for an answer, with what can travel with it.
+    /// Runs the writes that wait. Returns the statement to run now: `question`, with what can go
+    /// along with it.
     async fn after_what_waits(&self, question: Statement) -> Result<Statement, DbErr> {
         let mut waiting = std::mem::take(&mut *self.waiting.lock());
         waiting.push(question);
@@ -75,7 +76,7 @@ impl Db {
         last.ok_or_else(|| DbErr::Custom("a question went missing".into()))
     }
 
-    /// What the database takes in one go: SQLite's driver runs a text of several statements,
+    /// Statements as the database takes them. SQLite's driver runs a text of several statements,
     /// PostgreSQL's takes one at a time.
     fn messages(&self, statements: Vec<Statement>) -> Vec<Statement> {
         match self.inner.get_database_backend() {
@@ -89,7 +90,7 @@ fn values(statement: &Statement) -> usize {
     statement.values.as_ref().map_or(0, |values| values.0.len())
 }
 
-/// Neighbours joined as long as they are small together.
+/// Joins neighbours as long as they are small together.
 fn joined(statements: Vec<Statement>) -> Vec<Statement> {
     let mut joined: Vec<Statement> = Vec::with_capacity(1);
     for next in statements {
@@ -114,7 +115,7 @@ impl ConnectionTrait for Db {
     }
 
     async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        // By itself, because it is asked for the number of its rows.
+        // Alone, because the caller is told how many rows it changed.
         self.flush().await?;
         self.inner.execute_raw(statement).await
     }

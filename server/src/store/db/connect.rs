@@ -1,5 +1,5 @@
-//! Opens the pools: for SQLite one writer and several readers, for PostgreSQL one pool for both.
-//! Operators have readers, or a pool, that sessions do not use.
+//! Opens the pools. SQLite has one writer and several readers, PostgreSQL one pool for both.
+//! Operators have readers or a pool of their own, so that sessions never wait for them.
 
 use std::time::Duration;
 
@@ -17,22 +17,22 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for a connection before the database counts as not answering.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Size of its log in pages (64 MiB) at which SQLite moves them into its file within a commit. They
-/// are moved [beside the commits](crate::store::Store::checkpoint) long before; this bounds the log
-/// when nobody does that, or when commits are faster.
+/// Pages in SQLite's log (64 MiB) at which a commit moves them into the file. They are moved
+/// [beside the commits](crate::store::Store::checkpoint) long before. This bounds the log when
+/// nobody does that, or when commits are faster.
 const SQLITE_CHECKPOINT: &str = "16384";
 
-/// Readers of SQLite for sessions, authentication and dispatch; they never block the writer.
+/// Readers of SQLite for sessions, authentication and dispatch. They never block the writer.
 const SQLITE_READERS: u32 = 4;
 
-/// And those for operators.
+/// Readers of SQLite for operators.
 const SQLITE_OPERATORS_READERS: u32 = 4;
 
-/// Connections to PostgreSQL, per replica: so many for sessions and as many for operators.
+/// Connections of a replica to PostgreSQL, for sessions; as many again are for operators.
 const POSTGRES_CONNECTIONS: u32 = 8;
 
-/// Rows that SQLite's thread may be ahead of whoever reads them. With the driver's fifty, reading
-/// the attempts of a batch of reports changes threads dozens of times.
+/// Rows that SQLite's thread may be ahead of the reader. With the driver's fifty, reading the
+/// attempts of a batch of reports changes threads dozens of times.
 const SQLITE_ROWS_AHEAD: usize = 1024;
 
 /// A pool to write with and a pool to read with.
@@ -42,8 +42,8 @@ pub(crate) struct Pools {
     pub(crate) reader: DatabaseConnection,
 }
 
-/// The pools of sessions and those of operators. SQLite's one writer is for both: transactions are
-/// short, and it has them wait in turn.
+/// The pools of sessions and those of operators. Both share SQLite's one writer: transactions are
+/// short, and they take turns.
 pub(crate) async fn connect(url: &str) -> Result<(Pools, Pools)> {
     if DbBackend::Sqlite.is_prefix_of(url) {
         let writer = Database::connect(sqlite(url, 1, false)).await?;
@@ -81,7 +81,7 @@ fn options(url: &str, connections: u32) -> ConnectOptions {
         .min_connections(1)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_timeout(ACQUIRE_TIMEOUT)
-        // Statements are seen in the spans around them; a line each would drown the log.
+        // Spans around statements show them. A line for each would drown the log.
         .sqlx_logging(false);
     options
 }
@@ -89,15 +89,15 @@ fn options(url: &str, connections: u32) -> ConnectOptions {
 fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
     let mut options = options(url, connections);
     options
-        // A connection that is replaced would lose the page cache for nothing.
+        // A new connection begins with an empty page cache.
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
         .map_sqlx_sqlite_pool_opts(|options| {
             options.after_release(|connection, _| {
-                // On a full disk SQLite rolls back by itself, and the rollback that follows fails:
-                // the driver goes on to believe that it is in a transaction, and what is committed
-                // from then on never may be.
+                // On a full disk SQLite rolls back by itself, and the driver's own rollback fails.
+                // The driver then still believes that it is in a transaction, and nothing that
+                // follows would ever be committed. So such a connection is not used again.
                 let usable = !connection.is_in_transaction();
                 Box::pin(async move { Ok(usable) })
             })
@@ -112,7 +112,7 @@ fn sqlite(url: &str, connections: u32, read_only: bool) -> ConnectOptions {
                 .busy_timeout(BUSY_TIMEOUT)
                 .row_buffer_size(SQLITE_ROWS_AHEAD)
                 .pragma("temp_store", "memory");
-            // In KiB. What readers do not keep the system has in its page cache.
+            // In KiB. The system's page cache has what readers do not keep.
             if read_only {
                 return options
                     .pragma("query_only", "on")

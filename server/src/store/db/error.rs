@@ -1,55 +1,44 @@
-//! Errors of the store.
-
 use std::fmt::Display;
 
 /// What the store answers.
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
-/// Why the store did not do it.
+/// Why the store did not do it. `kind` and `id` name a thing, as in "there is no device `edge-1`".
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The database does not answer.
+    /// The database does not answer; a caller may try again.
     #[error("the database does not answer: {0}")]
     Unavailable(String),
-    /// No such thing.
     #[error("there is no {kind} `{id}`")]
     NotFound {
-        /// What was looked for.
         kind: &'static str,
-        /// How it was named.
+        /// As the caller named it.
         id: String,
     },
-    /// The name is taken.
+    /// A name that has to be unique is taken.
     #[error("{kind} `{id}` exists already{why}")]
     AlreadyExists {
-        /// What exists.
         kind: &'static str,
-        /// Its name.
         id: String,
-        /// What is different about it, with a leading separator.
+        /// How the existing thing differs from the new one, with a leading separator.
         why: String,
     },
-    /// The revision moved on.
+    /// The caller's revision is not the current one.
     #[error("{kind} `{id}` has changed meanwhile: it is at revision {revision}; read it again")]
     Conflict {
-        /// What changed.
         kind: &'static str,
-        /// Its name.
         id: String,
-        /// Where it is now.
+        /// The current revision.
         revision: u64,
     },
-    /// Something needs it.
+    /// It cannot be deleted, because something needs it.
     #[error("{kind} `{id}` is in use: {why}")]
     InUse {
-        /// What is needed.
         kind: &'static str,
-        /// Its name.
         id: String,
-        /// By whom.
+        /// Who needs it, as the rest of a sentence.
         why: String,
     },
-    /// A field is wrong.
     #[error("{field}: {why}")]
     Invalid {
         /// Which field.
@@ -57,66 +46,61 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
-    /// Nothing matched.
+    /// No device matched an order.
     #[error("no device matched")]
     NoTargets,
-    /// A copy of a device that an operator decided against.
+    /// An operator decided against this copy of a device.
     #[error(
         "this copy of the device `{0}` was given up; enrol it as a device of its own, with a new key and an empty state folder"
     )]
     CopyGivenUp(String),
-    /// A session number that was never given.
+    /// The agent names a session number that the server never gave.
     #[error(
         "`{name}` says that its newest session was number {told}, and {issued} is the newest that was given; the device is conflicted until an operator decides (`kernexctl device resolve`)"
     )]
     EpochNotIssued {
-        /// Name of the device.
         name: String,
-        /// What the agent says.
+        /// The number that the agent says.
         told: u64,
-        /// What was given.
+        /// The newest number that was given.
         issued: u64,
     },
-    /// An older revision of the session protocol than the device spoke before.
+    /// The device spoke a newer revision of the session protocol before.
     #[error(
         "`{name}` spoke revision {before} of the protocol before and comes with {spoken} now: somebody may be in between, or its agent is an older one (`kernexctl device resolve --allow-downgrade`)"
     )]
     ProtocolDowngraded {
-        /// Name of the device.
         name: String,
-        /// What it comes with.
+        /// The revision that it speaks now.
         spoken: u32,
-        /// What it spoke before.
+        /// The newest revision that it ever spoke.
         before: u32,
     },
-    /// There is nothing to decide.
+    /// There is no conflict of this device to decide.
     #[error("the device `{0}` is not conflicted; there is nothing to resolve")]
     NotConflicted(String),
-    /// It does not stand where that makes sense.
+    /// The state of the thing does not allow the change.
     #[error("{kind} `{id}` {why}")]
     WrongState {
-        /// What was meant.
         kind: &'static str,
-        /// Its name.
         id: String,
-        /// How it stands, as the rest of a sentence.
+        /// Its state, as the rest of a sentence.
         why: String,
     },
-    /// It is finished already.
+    /// The deployment is finished already.
     #[error("it is finished already")]
     Finished,
     /// No device of a deployment can go back.
     #[error("no device can go back: {0}")]
     NothingToRollBack(String),
-    /// The same request id came with another body.
+    /// The request id came before, with another request.
     #[error("this request id was used for another request")]
     RequestIdReused,
-    /// The database failed.
+    /// The database failed in a way that does not pass.
     #[error("the database failed")]
     Db(#[source] sea_orm::DbErr),
 }
 
-/// There is no such thing.
 pub(crate) fn not_found(kind: &'static str, id: impl Display) -> StoreError {
     StoreError::NotFound {
         kind,

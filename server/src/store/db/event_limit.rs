@@ -1,6 +1,6 @@
-//! Limits the events that a device causes by what it reports of itself: drift, the state of its
-//! disk, its configuration. Watchers and the database pay for each event. What is shown of the
-//! device stays true; only the events are dropped.
+//! Limits the events that a device causes by its own reports: drift, the state of its disk, its
+//! configuration. Watchers and the database pay for each event. What is shown of the device stays
+//! true; only events are dropped.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -10,13 +10,13 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::metrics::Transactions;
 
-/// Events at once, which is an hour's worth.
+/// Events that a device may cause at once: an hour's worth.
 const BURST: NonZeroU32 = NonZeroU32::new(60).unwrap();
 
-/// And one more for each of these.
+/// After each of these it may cause one more.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// Who has caused how many.
+/// How many events each device has caused.
 pub(crate) struct EventLimit {
     devices: RateLimiter<DeviceId, HashMapStateStore<DeviceId>, DefaultClock>,
     held_back: Counter,
@@ -43,7 +43,7 @@ impl EventLimit {
         taken
     }
 
-    /// Forgets everybody who has caused none for an hour.
+    /// Forgets devices that have caused none for an hour.
     pub(crate) fn forget(&self) {
         self.devices.retain_recent();
         self.devices.shrink_to_fit();

@@ -7,7 +7,7 @@ use crate::store::db::error::StoreError;
 /// Whether the same transaction may succeed when it runs again.
 pub(crate) fn is_retryable(error: &DbErr) -> bool {
     if matches!(error, DbErr::RecordNotUpdated) {
-        // A compare-and-set that lost.
+        // Another writer changed the row between our read and our write.
         return true;
     }
     let (DbErr::Conn(source) | DbErr::Exec(source) | DbErr::Query(source)) = error else {
@@ -19,8 +19,8 @@ pub(crate) fn is_retryable(error: &DbErr) -> bool {
     let Some(code) = source.as_database_error().and_then(|error| error.code()) else {
         return false;
     };
-    // Both: a row whose device was deleted since it was looked at. PostgreSQL: serialization
-    // failure and deadlock. SQLite: busy and locked with their extended codes.
+    // Both databases: a row whose device was deleted since it was read. PostgreSQL: serialization
+    // failure and deadlock. SQLite: busy and locked, with their extended codes.
     matches!(
         code.as_ref(),
         "23503" | "787" | "40001" | "40P01" | "5" | "6" | "261" | "262" | "517"
@@ -69,8 +69,8 @@ fn is_unavailable_postgres(code: &str) -> bool {
     code.starts_with("08") || code.starts_with("57P") || matches!(code, "53100" | "53300" | "58030")
 }
 
-/// No room on the disk, no descriptor left, a disk that fails: all of it may pass. The low byte is
-/// the code, the rest says what was being done.
+/// No room on the disk, no descriptor left, a disk that fails: all of these may pass. The low byte
+/// is the code. The rest says what was being done.
 fn is_unavailable_sqlite(code: u32) -> bool {
     const IOERR: u32 = 10;
     const FULL: u32 = 13;

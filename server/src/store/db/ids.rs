@@ -1,8 +1,8 @@
 //! Ids of rows, made from the store's clock.
 //!
-//! A UUIDv7 begins with its time, so that "newest first" is an order of ids. The time is that of
-//! the transaction that makes the row, not of this machine: ids of one transaction grow in the
-//! order in which they were made, and those of a later transaction are greater, as its stamp is.
+//! A UUIDv7 begins with its time, so an order of ids is an order of time. The time is the stamp of
+//! the transaction that makes the row, not this machine's clock. Ids of one transaction grow in the
+//! order in which they are made. Those of a later transaction are greater, because its stamp is.
 //!
 //! ```text
 //! | 48 bits      | 4 | 12 + 20 bits                        | 2 | 42 bits |
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{clock::Timestamp, store::db::store::Store};
 
-/// Room for what one transaction makes before it borrows from the next microsecond.
+/// Bits for the ids of one transaction. After so many it borrows from the next microsecond.
 const COUNT_BITS: u32 = 22;
 
 /// Microseconds within a millisecond (10 bits), and the count.
@@ -45,7 +45,7 @@ impl Ids {
 
 /// The id that is number `count` of those made at `now`.
 fn time_ordered(now: Timestamp, count: u32) -> Uuid {
-    // Before 1970 there are no such ids; a clock that stands there still makes unique ones.
+    // Before 1970 there are no such ids. A clock that stands there still makes unique ones.
     let micros = u64::try_from(now.0).unwrap_or(0);
     let (seconds, micros) = (micros / 1_000_000, (micros % 1_000_000) as u32);
     let counter = (u128::from(micros % 1000) << COUNT_BITS) + u128::from(count);
@@ -58,7 +58,7 @@ fn time_ordered(now: Timestamp, count: u32) -> Uuid {
 }
 
 impl Store {
-    /// The id of a token to make, for whoever has to write it into the token's text first.
+    /// The id of a token that is still to be made, because the token's text carries it.
     #[must_use]
     pub fn next_token_id(&self) -> TokenId {
         TokenId(time_ordered(self.now(), 0))

@@ -1,4 +1,4 @@
-//! What a transaction tells those who watch, once it is committed.
+//! Events that a transaction writes at its commit. Watchers see them then.
 
 use futures::future::BoxFuture;
 use kernex_proto::ids::{DeploymentId, DeviceId};
@@ -39,16 +39,16 @@ impl Subject {
 /// Something that happened in a transaction.
 #[derive(Debug)]
 pub(crate) struct NewEvent {
-    /// In dotted lower case.
+    /// Its kind, such as `device.online`.
     pub(crate) kind: String,
-    /// What it is about.
     pub(crate) subject: Subject,
-    /// More, as a JSON object.
+    /// Further fields, as a JSON object.
     pub(crate) detail: Value,
-    /// Of a deployment that is traced; what is logged about the event names that trace.
+    /// Trace of the deployment's order, if it has one. What is logged about the event names it.
     pub(crate) traceparent: String,
 }
 
-/// Writes the events of a transaction, as its last statements before the commit.
+/// Writes the events of a transaction as its last statements. The table of events is not known on
+/// this floor.
 pub(crate) type LogEvents =
     for<'a> fn(&'a Db, Timestamp, &'a [NewEvent]) -> BoxFuture<'a, Result<()>>;

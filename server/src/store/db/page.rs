@@ -1,5 +1,5 @@
-//! Lists page by page. The token of a page is opaque and holds a key, so that a page costs the same
-//! wherever it is.
+//! Lists page by page. The token of a page is opaque and holds a key, so a page costs the same
+//! wherever it is in the list.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
@@ -9,23 +9,21 @@ use crate::store::db::error::{Result, StoreError};
 /// Largest page.
 pub const MAX_PAGE: u32 = 1000;
 
-/// Which page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// 1 to 1000.
+    /// From 1 to [`MAX_PAGE`].
     pub size: u32,
-    /// Where the page before ended.
+    /// Token of the page before; `None` for the first page.
     pub token: Option<String>,
 }
 
 impl Page {
-    /// The first page.
     #[must_use]
     pub const fn first(size: u32) -> Self {
         Self { size, token: None }
     }
 
-    /// The size, within its limits.
+    /// The size, cut to its limits.
     pub(crate) fn limit(&self) -> u64 {
         u64::from(self.size.clamp(1, MAX_PAGE))
     }
@@ -52,7 +50,7 @@ impl Page {
             return Ok(None);
         };
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
-        // A token of one list means nothing in another.
+        // A token of another list is refused.
         let key = bytes
             .strip_prefix(list.as_bytes())
             .and_then(|rest| rest.strip_prefix(b":"));
@@ -67,17 +65,16 @@ fn invalid() -> StoreError {
     }
 }
 
-/// A page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paged<T> {
     pub items: Vec<T>,
-    /// Token of the next page; none on the last.
+    /// Token of the next page; `None` on the last.
     pub next: Option<String>,
 }
 
 impl<T> Paged<T> {
-    /// Makes a page of rows read with a limit one above the page's; the surplus row only says that
-    /// there is more.
+    /// Makes a page of rows that were read with one row more than it holds. The surplus row only
+    /// says that there is another page.
     pub(crate) fn from_surplus(
         mut items: Vec<T>,
         limit: u64,
@@ -93,7 +90,7 @@ impl<T> Paged<T> {
         Self { items, next }
     }
 
-    /// The same page of something else.
+    /// The same page with each row converted.
     pub(crate) fn map<U>(self, f: impl FnMut(T) -> U) -> Paged<U> {
         Paged {
             items: self.items.into_iter().map(f).collect(),

@@ -1,6 +1,6 @@
-//! Every statement that is written as text. The ORM has no words for locks that are not about rows,
-//! for the clock of a database, for moving a log, or for the row that an insert met. Everything
-//! else is typed.
+//! Every statement that is written as text. The ORM has no words for a few things: locks that are
+//! not about rows, the clock of a database, moving a log, and the row that an insert met.
+//! Everything else is typed.
 
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement,
@@ -19,8 +19,8 @@ const WRITER_LOCK: i64 = 0x6b65_726e_6578;
 /// Key of the advisory lock of migrations: "kernexm" in ASCII.
 const MIGRATION_LOCK: i64 = 0x6b_6572_6e65_786d;
 
-/// Takes the lock and reads the database's clock in one round trip; the clock is read once the lock
-/// is held.
+/// Takes the lock, if asked to, and reads the database's clock in the same round trip. The clock is
+/// read once the lock is held.
 pub(super) async fn postgres_now(db: &Db, lock: bool) -> Result<i64> {
     let sql = if lock {
         "SELECT pg_advisory_xact_lock($1), (extract(epoch from clock_timestamp()) * 1000000)::bigint AS now"
@@ -40,7 +40,7 @@ pub(super) async fn move_log(db: &DatabaseConnection) -> Result<()> {
     Ok(())
 }
 
-/// Lets the statements of a transaction take as long as they need.
+/// Removes the time limit of the statements of a transaction.
 pub(crate) async fn no_time_limit(db: &impl ConnectionTrait) -> Result<()> {
     if db.get_database_backend() == DbBackend::Postgres {
         db.execute_unprepared("SET LOCAL statement_timeout = 0")
@@ -49,8 +49,8 @@ pub(crate) async fn no_time_limit(db: &impl ConnectionTrait) -> Result<()> {
     Ok(())
 }
 
-/// Makes replicas that migrate at the same time take turns; the lock lives as long as the
-/// connection.
+/// Makes replicas that migrate at the same time take turns. The lock is held as long as the
+/// connection lives.
 pub(crate) async fn lock_migrations(db: &DatabaseConnection) -> Result<Option<sqlx::PgConnection>> {
     if db.get_database_backend() != DbBackend::Postgres {
         return Ok(None);
@@ -68,12 +68,12 @@ fn unavailable(error: sqlx::Error) -> StoreError {
     DbErr::Conn(sea_orm::RuntimeErr::SqlxError(std::sync::Arc::new(error))).into()
 }
 
-/// In the `ON CONFLICT` of an insert: a column of the row that was to be inserted.
+/// In the `ON CONFLICT` of an insert: a column of the row that could not be inserted.
 pub(crate) fn inserted(column: impl IntoIden) -> Expr {
     Expr::col((Alias::new("excluded"), column))
 }
 
-/// A column of a list of values that is joined under a name, from 1.
+/// A column of a list of values, which is joined under a name. The first column is number 1.
 pub(crate) fn value(list: &'static str, number: u8) -> Expr {
     Expr::col((list, format!("column{number}")))
 }

@@ -1,5 +1,5 @@
-//! Runs the closure of a transaction: begin, stamp, commit, tell; again when the database asks for
-//! it.
+//! Runs the closure of a transaction: begin, stamp, work, commit, tell. It runs again when the
+//! database asks for that.
 
 use std::{
     sync::Arc,
@@ -33,8 +33,8 @@ const MAX_TRIES: u32 = 12;
 const RETRY: (Duration, Duration) = (Duration::from_millis(8), Duration::from_millis(1024));
 
 impl Store {
-    /// Runs `work` in a transaction, again when the database asks for it. `work` must not keep the
-    /// handle it is given.
+    /// Runs `work` in a transaction, and again when the database asks for that. `work` must not
+    /// keep the handle that it is given.
     pub(crate) async fn write<T, F, Fut>(&self, work: F) -> Result<T>
     where
         F: Fn(Arc<Tx>) -> Fut + Send,
@@ -44,7 +44,7 @@ impl Store {
         self.write_as(Act::CommitOther, work).await
     }
 
-    /// [`write`](Self::write) with a name for whoever tests crashes.
+    /// [`write`](Self::write) under a name by which tests of crashes know it.
     pub(crate) async fn write_as<T, F, Fut>(&self, act: Act, work: F) -> Result<T>
     where
         F: Fn(Arc<Tx>) -> Fut + Send,
@@ -72,7 +72,7 @@ impl Store {
         Ok(decided)
     }
 
-    /// The same under no name of its own.
+    /// [`decide_as`](Self::decide_as) without a name of its own.
     pub(crate) async fn decide<T, F, Fut>(&self, work: F) -> Result<T>
     where
         F: Fn(Deciding) -> Fut + Send + Sync,
@@ -82,8 +82,8 @@ impl Store {
         self.decide_as(Act::CommitOther, work).await
     }
 
-    /// Like [`write`](Self::write) without the writers' lock: for rows nobody else writes, and no
-    /// events.
+    /// [`write`](Self::write) without the writers' lock. For rows that nobody else writes, and
+    /// without events.
     pub(crate) async fn write_beside<T, F, Fut>(&self, work: F) -> Result<T>
     where
         F: Fn(Arc<Tx>) -> Fut + Send,
@@ -93,7 +93,7 @@ impl Store {
         self.write_beside_as(Act::CommitBeside, work).await
     }
 
-    /// [`write_beside`](Self::write_beside) with a name for whoever tests crashes.
+    /// [`write_beside`](Self::write_beside) under a name by which tests of crashes know it.
     pub(crate) async fn write_beside_as<T, F, Fut>(&self, act: Act, work: F) -> Result<T>
     where
         F: Fn(Arc<Tx>) -> Fut + Send,
@@ -141,7 +141,7 @@ impl Store {
         }
     }
 
-    /// All rows as they are at one moment, however many queries it takes to read them.
+    /// For reads that have to see the rows of one moment, in however many queries.
     pub(crate) async fn snapshot(&self) -> Result<DatabaseTransaction> {
         let is_postgres = self.reader().get_database_backend() == DbBackend::Postgres;
         let options = TransactionOptions {
@@ -178,7 +178,7 @@ impl Store {
             Ok(value) => {
                 let revoked = tx.take_revoked();
                 if !revoked.is_empty() {
-                    // No other writer can come in between.
+                    // No other writer can commit before this one.
                     self.revocations().begin();
                 }
                 act.before();
@@ -192,8 +192,8 @@ impl Store {
                 Ok(value)
             }
             Err(error) => {
-                // A failed rollback means a dead connection, which the pool drops. The first error
-                // is the one to report.
+                // The caller is told the first error. A rollback that fails means a dead
+                // connection, which the pool drops.
                 if let Err(rollback) = tx.rollback().await {
                     tracing::debug!(error = %rollback, "rollback failed");
                 }

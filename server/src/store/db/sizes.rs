@@ -1,5 +1,5 @@
-//! Statements about many rows, in few sizes. A connection caches prepared statements by their text;
-//! one statement for every number of rows would neither fit in that cache nor be used again.
+//! Statements about many rows, in few sizes. A connection caches prepared statements by their text.
+//! One statement for each number of rows would neither fit into that cache nor be used again.
 
 use sea_orm::{
     ActiveModelTrait, ConnectionTrait, EntityTrait, Insert, InsertMany, IntoActiveModel, Iterable,
@@ -11,13 +11,13 @@ use crate::store::db::{batching::Db, error::Result};
 /// Most ids in one `IN (...)`.
 pub(crate) const ID_CHUNK: usize = 4_096;
 
-/// Most bound values in one statement; both databases allow a little more.
+/// Most bound values in one statement. Both databases allow a little more.
 const BIND_LIMIT: usize = 30_000;
 
-/// Most rows in one `INSERT`; more of them cost no less each.
+/// Most rows in one `INSERT`. Larger ones cost no less for each row.
 const ROW_CHUNK: usize = 256;
 
-/// Inserts many rows in few statements, which [wait](Db::later).
+/// Inserts many rows in few statements. They [wait](Db::later).
 pub(crate) async fn insert_all<E>(
     db: &Db,
     rows: Vec<E::Model>,
@@ -34,7 +34,7 @@ where
     Ok(())
 }
 
-/// The same without waiting; says how many rows were written.
+/// The same at once. Returns how many rows were inserted.
 pub(crate) async fn insert_counted<E>(
     db: &Db,
     rows: Vec<E::Model>,
@@ -76,13 +76,12 @@ where
     })
 }
 
-/// The largest power of two that is neither more than `left` nor more than `most`; both are at
-/// least 1.
+/// The largest power of two that is at most `left` and at most `most`. Both are at least 1.
 fn piece(left: usize, most: usize) -> usize {
     1 << left.min(most).ilog2()
 }
 
-/// Values for an `IN (...)`, the last one repeated up to a power of two.
+/// Values for an `IN (...)`. The last one is repeated until their number is a power of two.
 pub(crate) fn padded<T: Clone>(values: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut values: Vec<T> = values.into_iter().collect();
     if let Some(last) = values.last().cloned() {

@@ -1,4 +1,4 @@
-//! The clock of the store: that of the database, kept from running back and from jumping.
+//! The store's clock: the clock of the database, kept from running back and from jumping.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -7,12 +7,13 @@ use crate::{
     store::db::store::Store,
 };
 
-/// How far the clock and the boot clock may run apart before deadlines are not trusted any more.
+/// Difference between the clock and the boot clock beyond which deadlines are not trusted.
 const MAX_DRIFT: Duration = Duration::from_secs(5 * 60);
 
 impl Store {
-    /// Now, on the database's clock. If that clock is set back far, time goes on from where it was:
-    /// deadlines that are set meanwhile would be overdue once the clock is right again.
+    /// Now, on the database's clock. When that clock is set back far, time goes on from where it
+    /// was. Otherwise deadlines that are set meanwhile would be overdue once the clock is right
+    /// again.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.now_at(self.0.clock.read())
@@ -31,7 +32,7 @@ impl Store {
         Timestamp(now)
     }
 
-    /// How far the clock for deadlines ran away from the boot clock since this process started.
+    /// How far the clock for deadlines has run away from the boot clock since this process started.
     #[must_use]
     pub fn clock_drift(&self) -> Duration {
         Duration::from_micros(self.drift(self.0.clock.read()).unsigned_abs())
@@ -44,7 +45,7 @@ impl Store {
         reading.drift.saturating_add(jumped)
     }
 
-    /// Now by the boot clock while the clock is not trusted: a jump locks nobody out.
+    /// Now; by the boot clock while the clock is not trusted, so that a jump locks nobody out.
     pub(crate) fn steady_now(&self) -> Timestamp {
         let drift = self.drift(self.0.clock.read());
         let now = self.now();
@@ -55,7 +56,8 @@ impl Store {
     }
 
     /// Whether deadlines count. While the clock is far from where it should be, nothing expires and
-    /// nothing old is deleted: until it is back, or until a restart accepts it.
+    /// nothing old is deleted. That ends when the clock is right again, or with a restart, which
+    /// accepts it.
     #[must_use]
     pub fn trusts_clock(&self) -> bool {
         self.trusts(self.0.clock.read())
@@ -65,20 +67,20 @@ impl Store {
         is_trusted(self.drift(reading))
     }
 
-    /// Now, for decisions by time alone; none while the clock is not trusted.
+    /// Now, for decisions that time alone makes; `None` while the clock is not trusted.
     pub(crate) fn time(&self) -> Option<Timestamp> {
-        // Both by one reading: after a jump between two, a wrong time would be trusted.
+        // One reading for both. A jump between two readings would make a wrong time trusted.
         let reading = self.0.clock.read();
         self.trusts(reading).then(|| self.now_at(reading))
     }
 
-    /// The stamp of a transaction by this machine's clock, and whether that is trusted.
+    /// The stamp of a transaction by this machine's clock, and whether the clock is trusted.
     pub(crate) fn stamp(&self) -> (Timestamp, bool) {
         let reading = self.0.clock.read();
         (self.stamp_at(self.now_at(reading).0), self.trusts(reading))
     }
 
-    /// The same by the clock of the database, which is compared with this machine's.
+    /// The same by the clock of the database, which is compared with this machine's clock.
     pub(crate) fn stamp_from(&self, database: i64) -> (Timestamp, bool) {
         let reading = self.0.clock.read();
         let now = database.saturating_add(reading.offset);
@@ -90,7 +92,7 @@ impl Store {
     }
 
     /// Stamps grow even where the clock stands still or steps back a little. A clock that is set
-    /// back further was wrong before; following the wrong one would keep every deadline wrong.
+    /// back further was wrong before. To go on from the wrong time would keep every deadline wrong.
     fn stamp_at(&self, now: i64) -> Timestamp {
         let back = i64::try_from(MAX_DRIFT.as_micros()).unwrap_or(i64::MAX);
         let next = |last: i64| {

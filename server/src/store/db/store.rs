@@ -1,4 +1,4 @@
-//! The database as the server holds it: its connections, and what all its users share.
+//! The database as the server holds it: its connections, and what all who use it share.
 
 use std::sync::{Arc, OnceLock, atomic::AtomicI64};
 
@@ -19,13 +19,13 @@ use crate::{
     },
 };
 
-/// The database over the connections for devices: sessions, authentication, dispatch and whatever
-/// keeps the server going. Clones share it.
+/// The database over the connections for devices: sessions, authentication, dispatch, upkeep.
+/// Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Store(pub(super) Arc<Inner>, Lane);
 
-/// The same database over connections of its own, for operators. However many of those are taken,
-/// and for however long, sessions do not wait.
+/// The same database over connections of its own, for operators. Sessions do not wait, however many
+/// of these are taken and for however long.
 #[derive(Debug, Clone)]
 pub struct OperatorStore(Store);
 
@@ -37,7 +37,7 @@ impl std::ops::Deref for OperatorStore {
     }
 }
 
-/// Which connections are used.
+/// Whose connections are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lane {
     Sessions,
@@ -49,12 +49,12 @@ pub(super) struct Inner {
     sessions: Pools,
     operators: Pools,
     pub(super) clock: Clock,
-    /// What the database's clock shows beyond this machine's, in microseconds; always zero on
+    /// Microseconds by which the database's clock is ahead of this machine's; always zero on
     /// SQLite.
     pub(super) ahead: AtomicI64,
-    /// The same at the first look; a database's clock can jump as well.
+    /// The same at the first reading. The clock of a database may jump, too.
     pub(super) first_ahead: OnceLock<i64>,
-    /// The newest stamp given to a transaction.
+    /// The newest stamp of a transaction.
     pub(super) last: AtomicI64,
     changes: watch::Sender<u64>,
     figures: Transactions,
@@ -64,7 +64,7 @@ pub(super) struct Inner {
     log_events: LogEvents,
 }
 
-/// Connections of a pool that are in use, and those that could be.
+/// How many connections of a pool are in use, and how many more could be.
 fn usage_of(pool: &DatabaseConnection) -> (usize, usize) {
     let usage = |open: u32, idle: usize, most: u32| {
         let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
@@ -108,7 +108,7 @@ impl Store {
         Ok(Self(Arc::new(inner), Lane::Sessions))
     }
 
-    /// The same, for what operators ask.
+    /// The same database over the connections for operators.
     #[must_use]
     pub fn for_operators(&self) -> OperatorStore {
         OperatorStore(Self(Arc::clone(&self.0), Lane::Operators))
@@ -144,29 +144,28 @@ impl Store {
         self.0.changes.subscribe()
     }
 
-    /// What was pushed and is not written yet, and what is being decided.
+    /// Pushes that are not in the rows yet, and attempts that are being decided about.
     #[must_use]
     pub fn in_flight(&self) -> &Arc<InFlight> {
         &self.0.in_flight
     }
 
-    /// How often each device may cause events.
+    /// Limits the events that each device may cause.
     pub(crate) fn event_limit(&self) -> &EventLimit {
         &self.0.event_limit
     }
 
-    /// Writes the events of a transaction.
     pub(super) fn log_events(&self) -> LogEvents {
         self.0.log_events
     }
 
-    /// What this store counts about its transactions.
+    /// The counters of this store's transactions.
     #[must_use]
     pub fn figures(&self) -> &Transactions {
         &self.0.figures
     }
 
-    /// Connections to the database: the pool, what they do, and how many they are.
+    /// Connections to the database: the pool, what they do, and their number.
     #[must_use]
     pub(crate) fn connections(&self) -> Vec<(&'static str, &'static str, usize)> {
         let mut pools = vec![
@@ -182,7 +181,7 @@ impl Store {
             .collect()
     }
 
-    /// Who is told of what is revoked.
+    /// Tells what is revoked.
     #[must_use]
     pub fn revocations(&self) -> &Revocations {
         &self.0.revocations
@@ -203,7 +202,7 @@ impl Store {
         }
     }
 
-    /// One machine, one database file: nobody else can have sessions in it.
+    /// Whether no other server can have sessions in this database: one machine, one file.
     pub(crate) fn is_alone(&self) -> bool {
         self.writer().get_database_backend() == DbBackend::Sqlite
     }

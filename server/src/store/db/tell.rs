@@ -1,7 +1,6 @@
-//! What a commit is told of beside the watchers: the log, and the figures that alerts look at.
-//!
-//! Each event is logged and counted here and nowhere else, so that a change is told alike whether
-//! an operator, a device or time brought it about. Within a call the line also has its caller.
+//! Logs and counts each event of a commit, here and nowhere else. So a change is told alike,
+//! whether an operator, a device or time brought it about. Within a call the log line names its
+//! caller as well.
 
 use serde_json::Value;
 
@@ -14,7 +13,7 @@ use crate::{
 pub(crate) fn tell(events: &[NewEvent], figures: &Transactions) {
     for event in events {
         match event.kind.split_once('.') {
-            // The recorder logs outcomes, with their session and trace.
+            // The recorder logs outcomes, because it knows their session and trace.
             Some(("attempt", state)) => count_attempt(state, &event.detail, figures),
             Some(("deployment", what)) => {
                 if what == "finished" {

@@ -1,11 +1,11 @@
 //! The only way to change rows: a closure that may run again, with isolation, retries, a timestamp
 //! and events around it.
 //!
-//! Writers are serial on both databases: SQLite has one writer connection and `BEGIN IMMEDIATE`,
-//! PostgreSQL takes one advisory lock for the length of the transaction. That is what makes cursors
-//! of events grow in commit order, deployments finish exactly once and deadlines compare with one
-//! clock, and group commit keeps it cheap. `Store::write_beside` is for rows nobody else writes
-//! (heartbeats, leases) and takes no lock.
+//! Writers are serial on both databases. SQLite has one writer connection and `BEGIN IMMEDIATE`.
+//! PostgreSQL takes one advisory lock for the length of the transaction. Therefore cursors of
+//! events grow in commit order, deployments finish exactly once, and deadlines compare with one
+//! clock. Group commit keeps that cheap. `Store::write_beside` takes no lock: it is for rows that
+//! nobody else writes, such as heartbeats and leases.
 //!
 //! This file has what a closure is given; `run_transaction` has how it is run.
 
@@ -35,8 +35,8 @@ use crate::{
     },
 };
 
-/// An open transaction in which attempts may be closed. It has leave to decide: attempts that it
-/// loads are not pushed until it commits, and pushes before that are known.
+/// An open transaction in which attempts may be closed. Attempts that it loads are not pushed until
+/// it commits, and it knows which were pushed before.
 pub(crate) struct Deciding {
     tx: Arc<Tx>,
     decision: Arc<DecisionGuard>,
@@ -55,17 +55,16 @@ impl Deciding {
         Self { tx, decision }
     }
 
-    /// The leave to decide.
+    /// Holds attempts back from being pushed.
     pub(crate) fn decision(&self) -> &DecisionGuard {
         &self.decision
     }
 }
 
-/// An open transaction.
 pub(crate) struct Tx {
-    /// Where to ask.
+    /// The connection to run statements on.
     pub(crate) db: Db,
-    /// The instant of this transaction; later than that of any transaction before it.
+    /// The stamp of this transaction, later than that of any transaction before it.
     pub(crate) now: Timestamp,
     is_timely: bool,
     ids: Ids,
@@ -75,8 +74,8 @@ pub(crate) struct Tx {
 }
 
 impl Tx {
-    /// A transaction that was begun in `db` and is stamped `now`, by a clock that `is_timely` when
-    /// it is to be trusted.
+    /// A transaction that was begun in `db` and is stamped `now`. `is_timely` says whether the
+    /// clock is trusted.
     pub(crate) fn new(db: Db, now: Timestamp, is_timely: bool) -> Self {
         Self {
             db,
@@ -89,7 +88,7 @@ impl Tx {
         }
     }
 
-    /// The same instant, for decisions by time alone; none while the clock is not trusted.
+    /// The stamp, for decisions that time alone makes; `None` while the clock is not trusted.
     pub(crate) fn time(&self) -> Option<Timestamp> {
         self.is_timely.then_some(self.now)
     }
@@ -104,7 +103,7 @@ impl Tx {
         self.event_of_trace(kind, subject, detail, String::new());
     }
 
-    /// The same for a deployment, with the trace it was ordered in.
+    /// The same about a deployment, with the trace in which it was ordered.
     pub(crate) fn event_of_trace(
         &self,
         kind: impl Into<String>,
@@ -126,7 +125,7 @@ impl Tx {
         self.event(kind, Subject::Device(device), json!({ "name": name }));
     }
 
-    /// Tells holders of it at commit.
+    /// Ends at commit what goes on in the name of a revoked key or token.
     pub(crate) fn revoked(&self, what: Revocation) {
         self.revoked.lock().push(what);
     }
@@ -136,12 +135,12 @@ impl Tx {
         self.changed.store(true, Ordering::Relaxed);
     }
 
-    /// What is revoked at commit; nothing is told of it any more.
+    /// Takes out what is revoked at commit.
     pub(crate) fn take_revoked(&mut self) -> Vec<Revocation> {
         std::mem::take(self.revoked.get_mut())
     }
 
-    /// Gives the events that were written, and whether watchers are to be woken.
+    /// Commits. Returns the events that were written, and whether watchers have to be woken.
     pub(crate) async fn commit(self, log_events: LogEvents) -> Result<(Vec<NewEvent>, bool)> {
         let events = self.events.into_inner();
         let changed = !events.is_empty() || self.changed.load(Ordering::Relaxed);

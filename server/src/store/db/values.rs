@@ -1,13 +1,13 @@
-//! Conversions between values of the program and of both databases: unsigned numbers, names,
-//! digests, texts from outside.
+//! Values between the program and both databases: unsigned numbers, names, digests, texts from
+//! outside.
 
 use kernex_proto::ids::Digest;
 use sea_orm::DbErr;
 
 use crate::store::db::error::Result;
 
-/// Parses a name that this program wrote. Any other text is from a newer version, or from another
-/// hand.
+/// Parses a name that this program wrote. Any other text comes from a newer version, or was written
+/// by hand.
 pub(crate) fn named<T>(
     what: &str,
     text: &str,
@@ -29,7 +29,7 @@ pub(crate) fn unsigned(value: i64) -> u64 {
 /// Longest text an agent says about its machine, in characters.
 const MAX_WORD: usize = 256;
 
-/// Text from outside in a form both databases store: short, and without NUL, which PostgreSQL
+/// Text from outside in a form that both databases store: short, and without NUL, which PostgreSQL
 /// refuses.
 pub(crate) fn clean(text: &str) -> String {
     text.chars().filter(|c| *c != '\0').take(MAX_WORD).collect()
@@ -47,7 +47,7 @@ pub(crate) fn head(text: &str, limit: usize) -> String {
     text[..text.floor_char_boundary(limit)].to_owned()
 }
 
-/// The end of a text, likewise.
+/// The end of a text, with the same limits.
 pub(crate) fn tail(text: &str, limit: usize) -> String {
     let text = text.replace('\0', "\u{fffd}");
     text[text.ceil_char_boundary(text.len().saturating_sub(limit))..].to_owned()

@@ -86,7 +86,6 @@ pub struct Model {
     pub late_at: Option<i64>,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

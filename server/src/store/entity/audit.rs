@@ -31,7 +31,6 @@ pub struct Model {
     pub count: i64,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

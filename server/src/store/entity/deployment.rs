@@ -69,7 +69,6 @@ pub struct Model {
     pub rolled_back_by: Option<Stored<DeploymentId>>,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

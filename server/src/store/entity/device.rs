@@ -49,7 +49,6 @@ pub struct Model {
     pub away_detail: String,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -26,7 +26,6 @@ pub struct Model {
     pub answered_at: Option<i64>,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

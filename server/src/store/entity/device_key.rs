@@ -28,7 +28,6 @@ pub struct Model {
     pub revocation: Option<i64>,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

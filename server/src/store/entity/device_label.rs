@@ -15,7 +15,6 @@ pub struct Model {
     pub value: String,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -22,7 +22,6 @@ pub struct Model {
     pub since: i64,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -29,7 +29,6 @@ pub struct Model {
     pub revoked_at: Option<i64>,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -24,7 +24,6 @@ pub struct Model {
     pub recorded_seq: Option<i64>,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

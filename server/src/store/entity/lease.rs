@@ -10,7 +10,6 @@ pub struct Model {
     pub expires_at: i64,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -28,7 +28,6 @@ pub struct Model {
     pub last_used_from: Option<String>,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

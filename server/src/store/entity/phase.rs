@@ -34,7 +34,6 @@ pub struct Model {
     pub forgiven: i64,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

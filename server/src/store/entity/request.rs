@@ -21,7 +21,6 @@ pub struct Model {
     pub created_at: i64,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

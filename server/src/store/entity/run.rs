@@ -20,7 +20,6 @@ pub struct Model {
     pub message: String,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

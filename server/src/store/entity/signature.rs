@@ -16,7 +16,6 @@ pub struct Model {
     pub signature: Vec<u8>,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -24,7 +24,6 @@ pub struct Model {
     pub bundle_name: Option<String>,
 }
 
-/// Joins are written where they are used.
 #[derive(Debug, Clone, Copy, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,6 +1,6 @@
 //! Moves deployments with phases on. The facts of all of them are read at once. What the planner
-//! decides about one is applied in a transaction of its own, which reads the facts again. Writers
-//! are serial, so several replicas may do this at the same time.
+//! decides about a deployment is applied in a transaction of its own, which reads the facts again.
+//! Writers are serial, so several replicas may do this at the same time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -43,23 +43,23 @@ use crate::{
     },
 };
 
-/// What a round over the open rollouts did.
+/// What a round over the deployments with phases did.
 #[derive(Debug, Default)]
 pub struct Advanced {
-    /// Deployments with phases that are not finished.
+    /// How many of them are not finished.
     pub open: usize,
-    /// Actions that were applied.
+    /// How many actions were applied.
     pub applied: usize,
-    /// Devices whose targets were opened; they are to be told.
+    /// Devices whose targets were opened; they have to be woken.
     pub devices: Vec<DeviceId>,
-    /// The next instant at which time alone makes something due.
+    /// The next instant at which something becomes due by time alone.
     pub wake: Option<Timestamp>,
-    /// Deployments that could not be moved on, and why.
+    /// Deployments that met an error, and which.
     pub failed: Vec<(DeploymentId, StoreError)>,
 }
 
-/// Selects deployments with phases. Written as the partial index has it: with a bound value the
-/// database would not use that index.
+/// Selects deployments with phases. Written like the condition of the partial index, which the
+/// database would not use for a bound value.
 fn has_phases() -> Expr {
     deployment::Column::PhaseCount
         .into_expr()
@@ -67,7 +67,7 @@ fn has_phases() -> Expr {
 }
 
 impl Store {
-    /// Moves every deployment with phases on, as far as it goes now.
+    /// Moves all deployments with phases on, as far as they go now.
     pub async fn advance_rollouts(&self) -> Result<Advanced> {
         let db = self.reader();
         let rows = deployment::Entity::find()
@@ -109,8 +109,8 @@ impl Store {
         Ok(advanced)
     }
 
-    /// Whether there is nothing to write. That is also so when budgets leave no room for what would
-    /// be opened.
+    /// Whether there is nothing to write. That is also so when budgets leave no room for the
+    /// targets that would be opened.
     async fn is_idle(&self, row: &deployment::Model, actions: &[Action]) -> Result<bool> {
         let [Action::Release { through, at_most }] = actions else {
             return Ok(actions.is_empty());
@@ -146,8 +146,8 @@ fn gate(schedule: Option<&schedule::Model>, now: Option<Timestamp>) -> Result<Ga
     Ok(schedules::from_row(row)?.schedule.gate_by(now))
 }
 
-/// Moves one deployment with phases on, by its rows as this transaction sees them. Gives the number
-/// of actions and the devices whose targets were opened.
+/// Moves one deployment with phases on, by its rows as this transaction sees them. Returns the
+/// number of actions, and the devices whose targets were opened.
 pub(crate) async fn advance_deployment(
     tx: &Deciding,
     id: DeploymentId,
@@ -202,7 +202,7 @@ pub(crate) async fn advance_deployment(
                 let detail = json!({ "reason": reason.to_string() });
                 tx.event("deployment.paused", Subject::Deployment(id), detail);
             }
-            // Was done above.
+            // It was done above.
             Action::RollBack(_) => {}
             Action::AwaitApproval => {
                 change.state = DeploymentState::AwaitingApproval;
@@ -214,7 +214,7 @@ pub(crate) async fn advance_deployment(
                 );
             }
             Action::Finish => {
-                // Writes the deployment itself; nothing else changes about it in the same step.
+                // `finish` writes the deployment. No other action changes it in the same step.
                 finish(tx, id).await?;
                 return Ok((plan.actions.len(), devices));
             }
@@ -226,9 +226,9 @@ pub(crate) async fn advance_deployment(
     Ok((plan.actions.len(), devices))
 }
 
-/// Stops a deployment that failed and returns its devices to what they ran before; gives the
-/// devices to tell. Where no device can go back it ends as failed all the same: nobody is to wait
-/// for an operator who had said what is to happen.
+/// Stops a deployment that failed and returns its devices to what they ran before. Returns the
+/// devices to wake. Where no device can go back, the deployment ends as failed all the same,
+/// because its operator has said already what is to happen.
 async fn roll_back(
     tx: &Deciding,
     row: &deployment::Model,
@@ -270,7 +270,7 @@ async fn roll_back(
     }
 }
 
-/// Writes why a deployment ended itself. Its state was changed before.
+/// Writes why a deployment has ended by itself. Its state was changed before.
 async fn note_end(tx: &Deciding, row: &deployment::Model, reason: String) -> Result<()> {
     deployment::Entity::update_many()
         .col_expr(deployment::Column::EndedReason, Expr::value(reason))

@@ -1,4 +1,4 @@
-//! What agents say, group-committed: many reports, one transaction, then their acks.
+//! Group commit of reports: one transaction applies many of them. Their acknowledgements follow.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ use crate::{
 };
 
 impl Store {
-    /// Applies reports in order, and gives the disposition of each after the commit. None for a
+    /// Applies reports in order. Returns the disposition of each after the commit. `None` for a
     /// report of a session whose key is revoked by now: nothing of it is written.
     pub async fn apply_reports(
         &self,
@@ -110,7 +110,7 @@ impl Store {
     }
 }
 
-/// The devices whose outcomes are among these reports.
+/// The devices that have an outcome among these reports.
 fn reporting(reports: &[IncomingReport]) -> BTreeSet<Stored<DeviceId>> {
     reports
         .iter()
@@ -119,7 +119,7 @@ fn reporting(reports: &[IncomingReport]) -> BTreeSet<Stored<DeviceId>> {
         .collect()
 }
 
-/// The attempt is unknown here, because the database was restored from a backup. What its outcome
+/// Learns from the outcome of an unknown attempt, which a restored database may have lost. What it
 /// says about the running release is true all the same.
 fn learn_unknown(report: &IncomingReport, now: Timestamp, releases: &mut Releases) {
     if let ReportEvent::Outcome(outcome) = &report.event
@@ -147,8 +147,8 @@ fn apply_one(
         ReportEvent::Accepted | ReportEvent::Deferred(_) => Fact::Accepted,
         ReportEvent::Progress(progress) => {
             let Ok(step) = Step::try_from(progress.step()) else {
-                // A newer agent may name a step that is unknown here. The state is known without
-                // it.
+                // A newer agent may name a step that is unknown here. Only the step is lost: the
+                // state is known without it.
                 return v1::Disposition::Duplicate;
             };
             Fact::Progress {
@@ -167,7 +167,7 @@ fn apply_one(
     };
     let verdict = entry.apply(fact, now);
     if matches!(verdict, Effect::Applied(_)) && !Sent(entry.row.sent_epoch).is_known() {
-        // The device answers it, so it was pushed, whether that was noted or not.
+        // The device answers the attempt, so it was pushed, whether that was noted or not.
         entry.row.sent_epoch = Sent::SOMETIME.0;
     }
     if let ReportEvent::Outcome(outcome) = &report.event
@@ -183,7 +183,7 @@ fn apply_one(
             now,
         );
         let after = releases.running(row.device_id, &row.bundle_name);
-        // Where no outcome has said what ran before, the device may know.
+        // No outcome has said what ran before, so the device's own word counts.
         row.previous_digest = Some(if before.digest.is_empty() {
             after.previous_digest
         } else {
@@ -196,8 +196,8 @@ fn apply_one(
         && is_news
         && report.place.is_some()
     {
-        // Nothing of the attempt is new. But its agent sends its outcomes again in their order, and
-        // an older one may have been unknown here and have named another release.
+        // Nothing of the attempt is new. But an agent that sends its outcomes again does so in
+        // order, and an older one may have been unknown here and have named another release.
         let (device, name) = (entry.row.device_id, &entry.row.bundle_name);
         releases.learn(device, name, outcome.active.as_deref(), now);
     }
@@ -220,7 +220,7 @@ fn write_outcome(row: &mut attempt::Model, outcome: &v1::Outcome, late: bool) {
         row.output_marks = if output_tail == outcome.output_tail {
             marks_text(&fitting(&output_tail, marks.collect()))
         } else {
-            // They are about the text as it came.
+            // The marks belong to the text as it came, and the text was changed.
             String::new()
         };
         row.output_tail = output_tail;

@@ -23,8 +23,8 @@ use crate::{
 };
 
 impl Store {
-    /// Stops a deployment. What was not pushed is cancelled, the rest is told to stop. Also gives
-    /// the devices to tell.
+    /// Stops a deployment. Attempts that were not pushed are cancelled; devices that have others
+    /// are told to stop them. Returns those devices as well.
     pub async fn cancel_deployment(
         &self,
         caller: &Caller,

@@ -31,7 +31,7 @@ use crate::{
 
 /// One attempt within a [`Batch`].
 pub(crate) struct Entry {
-    /// The row as it will be written.
+    /// The row as [`Batch::save`] will write it.
     pub(crate) row: attempt::Model,
     facts: Attempt,
     before: State,
@@ -40,7 +40,7 @@ pub(crate) struct Entry {
     dirty: bool,
 }
 
-/// Attempts that change together.
+/// Attempts that are changed and written together.
 pub(crate) struct Batch<'a> {
     tx: &'a Tx,
     decision: Option<&'a DecisionGuard>,
@@ -48,7 +48,6 @@ pub(crate) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Nothing loaded yet.
     pub(crate) fn new(tx: &'a Tx) -> Self {
         Self {
             tx,
@@ -57,8 +56,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The same for attempts that may be closed. From the moment they are loaded nothing of them is
-    /// pushed until the commit, and pushes before that moment are known.
+    /// The same for attempts that may be closed. From the moment they are loaded until the commit
+    /// they are not pushed, and pushes before that moment are known.
     pub(crate) fn deciding(tx: &'a Deciding) -> Self {
         Self {
             decision: Some(tx.decision()),
@@ -66,7 +65,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Adds the attempts that meet a condition.
+    /// Loads the attempts that meet a condition.
     pub(crate) async fn load(&mut self, condition: Condition, limit: Option<u64>) -> Result<()> {
         let query = attempt::Entity::find().filter(condition).limit(limit);
         let mut loaded = Vec::new();
@@ -96,7 +95,6 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// One attempt, if it was loaded.
     pub(crate) fn get(&mut self, key: (Stored<TargetId>, i32)) -> Option<&mut Entry> {
         self.entries.get_mut(&key)
     }
@@ -108,20 +106,18 @@ impl<'a> Batch<'a> {
             .is_some_and(|entry| entry.facts().state.is_open())
     }
 
-    /// Every attempt that was loaded.
     pub(crate) fn iter_mut(
         &mut self,
     ) -> impl Iterator<Item = (&(Stored<TargetId>, i32), &mut Entry)> {
         self.entries.iter_mut()
     }
 
-    /// How many were loaded.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Writes what changed, its events, and the deployments that are finished by it; says how many
-    /// attempts changed.
+    /// Writes the attempts that changed with their events, and finishes deployments that have no
+    /// open target left. Returns how many attempts changed.
     pub(crate) async fn save(self) -> Result<u64> {
         let tx = self.tx;
         let mut closed_in = BTreeSet::new();
@@ -150,18 +146,18 @@ impl<'a> Batch<'a> {
 }
 
 impl Entry {
-    /// What the rules look at.
+    /// The attempt as the rules see it.
     pub(crate) const fn facts(&self) -> &Attempt {
         &self.facts
     }
 
-    /// Applies what became known.
+    /// Applies a fact that became known.
     pub(crate) fn apply(&mut self, fact: Fact, now: Timestamp) -> Effect {
         self.happen(fact.into(), now)
     }
 
-    /// Applies a decision. Only a transaction with leave to decide may: it holds the attempt back
-    /// from being pushed, and knows what was pushed of it.
+    /// Applies a decision. Only a [`Deciding`] transaction may: it keeps the attempt from being
+    /// pushed, and knows whether it was.
     pub(crate) fn close(&mut self, _leave: &Deciding, closing: Closing, now: Timestamp) -> Effect {
         self.happen(closing.into(), now)
     }
@@ -176,8 +172,8 @@ impl Entry {
         verdict
     }
 
-    /// Notes that it was pushed in this session. A late note of a session that does not count any
-    /// more changes nothing.
+    /// Notes that the attempt was pushed in this session. A note that comes late, of a session that
+    /// does not count any more, changes nothing.
     pub(crate) fn note_push(&mut self, epoch: i64, now: Timestamp) {
         let before = Sent(self.row.sent_epoch);
         let noted = before.noted(epoch);
@@ -191,14 +187,14 @@ impl Entry {
         }
     }
 
-    /// The device's complete list does not have it, so pushes before this session do not count any
-    /// more.
+    /// The attempt is not in the device's complete list. Pushes before this session do not count
+    /// any more.
     pub(crate) fn take_push_back(&mut self, epoch: i64) {
         self.row.sent_epoch = Sent::again_from(epoch).0;
         self.mark_dirty();
     }
 
-    /// Marks a change of the row that the rules do not look at.
+    /// Has the row written although the rules see no change.
     pub(crate) fn mark_dirty(&mut self) {
         self.dirty = true;
     }
@@ -212,7 +208,8 @@ pub(crate) fn write_facts(row: &mut attempt::Model, facts: &Attempt, now: Timest
     row.unresolved = facts.unresolved;
     row.stop_requested = facts.stop_requested;
     if facts.stop_going_back && !row.stop_going_back {
-        // The stop that was pushed before did not end going back; this one has to be pushed.
+        // The stop that was pushed before did not end going back, so this one has to be pushed,
+        // too.
         row.stop_sent_epoch = 0;
     }
     row.stop_going_back = facts.stop_going_back;
@@ -237,7 +234,7 @@ fn announce(tx: &Tx, entry: &Entry) {
     let mut detail = json!({ "target": row.target_id, "attempt": row.number });
     let kind = if entry.before != now.state {
         match now.state {
-            // Nobody waits for these.
+            // Nobody waits for an event about these states.
             State::Held | State::Pending | State::Sent | State::Running => return,
             State::Accepted
             | State::Succeeded
@@ -262,9 +259,9 @@ fn announce(tx: &Tx, entry: &Entry) {
     );
 }
 
-/// Updates rows in bulk: an insert in which every row conflicts, and which updates a row only where
-/// its revision is the one that was read. The database writes index entries anew for every column
-/// that an update names, so only columns that may have changed are named.
+/// Updates rows in bulk, by an insert in which each row conflicts. A row is updated only where its
+/// revision is the one that was read. Only columns that may have changed are named, because the
+/// database writes index entries anew for each named column.
 async fn compare_and_set(
     tx: &Tx,
     mut rows: Vec<attempt::Model>,

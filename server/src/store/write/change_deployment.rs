@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// What changes about a deployment itself.
+/// The columns of a deployment that a step may change.
 pub(crate) struct DeploymentChange {
     pub(crate) state: DeploymentState,
     pub(crate) phase: u32,
@@ -29,7 +29,7 @@ pub(crate) struct DeploymentChange {
 }
 
 impl DeploymentChange {
-    /// Nothing yet.
+    /// The columns as they are.
     pub(crate) fn of(row: &deployment::Model) -> Result<Self, DbErr> {
         Ok(Self {
             state: named("state", &row.state, DeploymentState::parse)?,
@@ -38,8 +38,8 @@ impl DeploymentChange {
         })
     }
 
-    /// Writes it, if the deployment is still the one that was read. The revision also counts
-    /// changes of phases. After it says paused, nothing of the deployment is pushed.
+    /// Writes the columns if the deployment is still as it was read. Its revision also counts
+    /// changes of its phases. Once it is paused, nothing of it is pushed.
     pub(crate) async fn write(&self, tx: &Deciding, row: &deployment::Model) -> Result<()> {
         if self.state == DeploymentState::Paused {
             hold_back(tx, row.id.0).await?;
@@ -67,7 +67,7 @@ impl DeploymentChange {
     }
 }
 
-/// Keeps the attempts of a deployment from being pushed until the transaction is over.
+/// Keeps the attempts of a deployment from being pushed until the commit.
 async fn hold_back(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
     let waiting: Vec<(Stored<TargetId>, i32)> = attempt::Entity::find()
         .select_only()
@@ -81,13 +81,13 @@ async fn hold_back(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
         target: target.0,
         number: u32::try_from(number).unwrap_or(0),
     });
-    // What was pushed before goes on. Nothing of these rows is written, so the pushes stay noted
-    // where they are.
+    // Attempts that were pushed before go on. None of their rows is written here, so the notes of
+    // their pushes stay in the buffer.
     drop(tx.decision().hold(waiting));
     Ok(())
 }
 
-/// Opens a phase. The planner says afterwards which of its targets are opened.
+/// Opens a phase. The planner decides afterwards which of its targets are opened.
 pub(crate) async fn open_phase(tx: &Tx, id: DeploymentId, number: u32) -> Result<()> {
     mark_phase(tx, id, number, phase::Column::OpenedAt).await?;
     let detail = json!({ "phase": number });

@@ -1,5 +1,5 @@
 //! Opens, confirms and closes many sessions in one transaction. A fleet that comes back costs one
-//! transaction a batch, not three a device.
+//! transaction a batch instead of three a device.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,17 +22,16 @@ use crate::{
 /// One change of one session.
 #[derive(Debug, Clone)]
 pub enum SessionChange {
-    /// Open it under a new number, and reconcile the list of attempts that the agent holds.
+    /// Open it under a new number, and reconcile the attempts that the agent lists with the rows.
     Open(Box<OpenSession>),
-    /// Confirm it: the agent has the epoch on disk. From now on the device is online.
+    /// Confirm it, because the agent has the epoch on disk. The device is online from now on.
     Confirm(DeviceId, u64),
-    /// The agent cannot write the epoch down. The device is online and gets no commands.
+    /// The agent cannot write the epoch to disk. The device is online, and gets no commands.
     Ail(DeviceId, u64),
-    /// Close it and note why, unless a newer one took over.
+    /// Close it and note why, unless a newer one has taken over.
     Close(DeviceId, u64, Away),
 }
 
-/// What a change came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionChanged {
     /// The session has its number.
@@ -61,7 +60,7 @@ impl SessionChange {
 impl Store {
     /// Applies changes in one transaction, those of one device in order, and answers each after the
     /// commit. A change that is refused changes nothing, and the others go on. An error of the
-    /// database undoes them all.
+    /// database undoes all of them.
     pub async fn change_sessions(
         &self,
         changes: &[SessionChange],
@@ -81,8 +80,8 @@ impl Store {
     }
 }
 
-/// Changes that can be applied together, as indexes into the list: in each round a device has at
-/// most one.
+/// Changes that can be applied together, as indexes into the list. A round has at most one change
+/// of a device.
 fn rounds(changes: &[SessionChange]) -> Vec<Vec<usize>> {
     let mut rounds = Vec::<Vec<usize>>::new();
     let mut rounds_of = HashMap::<DeviceId, usize>::new();

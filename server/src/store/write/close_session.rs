@@ -1,4 +1,4 @@
-//! Ends sessions: one that closed, those of a replica, those that no live replica holds.
+//! Ends sessions: one that closed, those of a replica, and those that no living replica holds.
 
 use std::time::Duration;
 
@@ -27,18 +27,18 @@ use crate::{
     },
 };
 
-/// How long after its lease ran out a replica keeps its sessions. It may only have been slow.
+/// How long a replica keeps its sessions after the end of its lease. It may only have been slow.
 pub const LEASE_GRACE: Duration = Duration::from_secs(60);
 
-/// Longest detail of a reason that is kept, in bytes.
+/// Most bytes of the detail of a reason that are kept.
 const MAX_DETAIL: usize = 1024;
 
 impl Store {
-    /// Ends every session of a replica that starts or stops, and those that no live replica holds.
+    /// Ends all sessions of a replica that starts or stops, and those that no living replica holds.
     pub async fn close_replica_sessions(&self, replica: Uuid, why: AwayReason) -> Result<()> {
         let mut theirs = Condition::any().add(session::Column::Replica.eq(replica));
         if self.is_alone() {
-            // SQLite: the others were held by an earlier process with the same file.
+            // SQLite: an earlier process with the same file held all others.
             theirs = Condition::all();
         }
         self.close_where(theirs, why).await?;
@@ -50,9 +50,9 @@ impl Store {
         self.close_orphans().await
     }
 
-    /// Ends sessions of replicas whose lease ran out a while ago. Only a replica that could renew
-    /// its own lease all that time may call this: when the database was away, every lease ran out.
-    /// Does nothing while the clock is not trusted.
+    /// Ends sessions of replicas whose lease ended a while ago. Only a replica that could renew its
+    /// own lease all that time may call this: while the database is away, all leases end. Does
+    /// nothing while the clock is not trusted.
     pub async fn close_orphans(&self) -> Result<()> {
         let Some(now) = self.time() else {
             return Ok(());
@@ -84,12 +84,12 @@ impl Store {
     }
 }
 
-/// Ends sessions and notes why, unless newer ones took over.
+/// Ends sessions and notes why, unless newer ones have taken over.
 pub(crate) async fn close_sessions(tx: &Tx, ended: &[(DeviceId, u64, &Away)]) -> Result<()> {
     let numbered: Vec<(DeviceId, u64)> = ended.iter().map(|one| (one.0, one.1)).collect();
     let sessions = still_open(tx, &numbered).await?;
     delete(tx, sessions.keys().copied()).await?;
-    // Most that end together end for one reason.
+    // Most sessions that end together end for the same reason.
     let mut alike: Vec<(&Away, Vec<Stored<DeviceId>>)> = Vec::new();
     for (device, _, away) in ended {
         let Some(session) = sessions.get(&Stored(*device)) else {
@@ -115,7 +115,7 @@ fn announce(tx: &Tx, device: DeviceId, name: &str, away: &Away) {
     tx.event("device.offline", Subject::Device(device), detail);
 }
 
-/// Notes of devices whose session has ended since when they are away, and why.
+/// Notes since when devices are away, and why.
 async fn note(tx: &Tx, devices: Vec<Stored<DeviceId>>, away: &Away) -> Result<()> {
     let noted = device::Entity::update_many()
         .col_expr(device::Column::AwaySince, Expr::value(tx.now.0))
@@ -160,7 +160,7 @@ async fn devices(tx: &Tx, ids: impl Iterator<Item = Stored<DeviceId>>) -> Result
     Ok(rows)
 }
 
-/// What events need of a device.
+/// The columns of a device that an event needs.
 #[derive(FromQueryResult)]
 struct NamedDevice {
     id: Stored<DeviceId>,

@@ -25,7 +25,8 @@ use crate::store::{
 };
 
 impl Store {
-    /// Makes or replaces a configuration. `expected` is the revision it replaces; 0 replaces any.
+    /// Makes a configuration or replaces one. `expected` is the revision to replace; 0 replaces
+    /// any.
     pub async fn set_configuration(
         &self,
         caller: &Caller,

@@ -1,4 +1,4 @@
-//! Confirms sessions: the agent has the number on disk, or says that it cannot write it down.
+//! Confirms sessions: the agent has the number on disk, or says that it cannot write it there.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,8 @@ use crate::store::{
     write::copies,
 };
 
-/// Notes that agents have the numbers of their sessions on disk. Answers each in its place; the
-/// devices are different ones. A session that is refused has changed nothing.
+/// Notes that agents have the numbers of their sessions on disk. Answers each in its place. Each
+/// session is of another device. A session that is refused changes nothing.
 pub(crate) async fn confirm_sessions(
     tx: &Tx,
     numbered: &[(DeviceId, u64)],
@@ -31,7 +31,8 @@ pub(crate) async fn confirm_sessions(
             sound.push(*device);
         }
     }
-    // A session has the newest number of its device, so any confirmed number is smaller.
+    // A session has the newest number of its device, so a number that was confirmed before is
+    // smaller.
     let confirmed = device::Entity::update_many()
         .col_expr(device::Column::ConfirmedEpoch, session_epoch())
         .filter(device::Column::Id.is_in(padded(sound)));
@@ -39,15 +40,15 @@ pub(crate) async fn confirm_sessions(
     Ok(answers(numbered, &sessions))
 }
 
-/// Notes that devices are online whose agents cannot write the numbers of their sessions down.
-/// Answers each in its place. Such a number is not confirmed: the journal may come back with an
-/// older one.
+/// Notes that devices are online whose agents cannot write the numbers of their sessions to disk.
+/// Answers each in its place. Such a number is not confirmed, because the journal may come back
+/// with an older one.
 pub(crate) async fn mark_ailing(tx: &Tx, numbered: &[(DeviceId, u64)]) -> Result<Vec<Result<()>>> {
     let sessions = mark_online(tx, numbered).await?;
     Ok(answers(numbered, &sessions))
 }
 
-/// The devices are online from now on.
+/// Has the devices online from now on.
 async fn mark_online(
     tx: &Tx,
     numbered: &[(DeviceId, u64)],

@@ -1,9 +1,9 @@
-//! Copies of a device: which journals it came with, which of them are in use, and what an operator
-//! decided about the rest.
+//! Copies of a device: with which journals it came, which of them are in use, and what an operator
+//! decided about the others.
 //!
-//! A copied disk copies the journal too, so a journal alone does not tell copies apart; the newest
-//! epoch each copy has on its disk does. While a device is conflicted every copy goes on confirming
-//! epochs, and the one that confirmed last is the one that is kept.
+//! A copied disk has a copy of the journal, too, so a journal alone does not tell copies apart. The
+//! newest epoch that each copy has on its disk does. While a device is conflicted, all its copies
+//! go on confirming epochs. The one that confirmed last is the one that an operator keeps.
 
 use kernex_proto::ids::{DeviceId, JournalId};
 use sea_orm::{
@@ -19,24 +19,24 @@ use crate::{
     },
 };
 
-/// A journal that the device did not come with before takes over from the one in use.
+/// A journal that is new to this device takes over from the one in use.
 pub(crate) async fn begin(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
     add(tx, row.id.0, journal).await?;
     retire_others(tx, row.id.0, journal).await?;
     row.journal_id = Some(Stored(journal));
-    // What the old journal confirmed says nothing about the new one.
+    // The old journal's confirmations say nothing about the new one.
     row.confirmed_epoch = 0;
     Ok(())
 }
 
-/// From now on the device is conflicted. What the copy in use has confirmed counts as confirmed by
-/// one copy among several.
+/// Makes the device conflicted. From now on the epoch that the journal in use has confirmed is one
+/// copy's among several.
 pub(crate) async fn conflict(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
     doubt(tx, row, Conflict::Copies).await?;
     add(tx, row.id.0, journal).await
 }
 
-/// The same without a second journal that could be kept.
+/// Makes the device conflicted, without a second journal that could be kept.
 pub(crate) async fn doubt(tx: &Tx, row: &mut device::Model, why: Conflict) -> Result<()> {
     if row.conflicted {
         return Ok(());
@@ -49,7 +49,7 @@ pub(crate) async fn doubt(tx: &Tx, row: &mut device::Model, why: Conflict) -> Re
     Ok(())
 }
 
-/// A copy of a conflicted device has this epoch on its disk.
+/// Notes that a copy of a conflicted device has this epoch on its disk.
 pub(crate) async fn confirm(
     tx: &Tx,
     device: DeviceId,
@@ -66,7 +66,7 @@ pub(crate) async fn confirm(
     Ok(())
 }
 
-/// A new key speaks for the device: whatever copies there were belonged to the old one.
+/// Forgets all copies, because a new key speaks for the device: they belonged to the old key.
 pub(crate) async fn forget(tx: &Tx, row: &mut device::Model) -> Result<()> {
     journal::Entity::delete_many()
         .filter(journal::Column::DeviceId.eq(row.id))
@@ -88,7 +88,7 @@ async fn add(tx: &Tx, device: DeviceId, journal: JournalId) -> Result<()> {
         retired_at: None,
         confirmed_epoch: 0,
         given_up_below: 0,
-        // Nothing of a new journal was ever recorded here.
+        // Nothing of a new journal was recorded before.
         recorded_seq: Some(0),
     };
     let known = OnConflict::columns([journal::Column::DeviceId, journal::Column::JournalId])

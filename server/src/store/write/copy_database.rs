@@ -1,4 +1,4 @@
-//! Moving everything to another database: from SQLite to PostgreSQL, or back.
+//! Copies all rows to another database, from SQLite to PostgreSQL or back.
 
 use std::time::Duration;
 
@@ -33,7 +33,6 @@ const LOOK: Duration = Duration::from_millis(500);
 /// What was copied of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopiedTable {
-    /// Its name.
     pub name: &'static str,
     pub rows: u64,
 }
@@ -41,18 +40,17 @@ pub struct CopiedTable {
 /// Why nothing was copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// Somebody may still write to what is read.
+    /// A server may still write to the source.
     #[error("a server still uses the database that is to be copied; stop it first")]
     InUse,
-    /// What is there would be mixed with what comes.
+    /// The target has rows already, which would be mixed with the copied ones.
     #[error("the database to copy to is not empty: it has rows in `{0}`; give it an empty one")]
     NotEmpty(&'static str),
-    /// A database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Does the same with every table, in an order in which each comes after those it names.
+/// Does the same with each table. A table comes after all those that it refers to.
 macro_rules! each_table {
     ($do:ident) => {
         $do![
@@ -88,8 +86,9 @@ macro_rules! each_table {
 }
 
 impl Store {
-    /// Waits until no server uses this database: one that was stopped or killed counts as using it
-    /// until its lease runs out. A file is used by one server, whom the data folder tells.
+    /// Waits until no server uses this database. A server that was stopped or killed counts as
+    /// using it until its lease ends. SQLite's file has one server only, and the data folder shows
+    /// whether it runs.
     pub async fn wait_until_unused(&self, limit: Duration) -> Result<(), CopyError> {
         if self.is_alone() {
             return Ok(());
@@ -112,18 +111,18 @@ impl Store {
             .unwrap_or(Err(CopyError::InUse))
     }
 
-    /// Copies every row to another database, which has this version's schema and is empty. All of
-    /// them are there in the end, or none.
+    /// Copies all rows to another database, which has this version's schema and is empty. In the
+    /// end all rows are there, or none.
     pub async fn copy_to(&self, target: &Self) -> Result<Vec<CopiedTable>, CopyError> {
         let copied = target.write(|tx| async move {
             if let Some(table) = first_with_rows(&tx.db).await? {
                 return Ok(Err(CopyError::NotEmpty(table)));
             }
             no_time_limit(&tx.db).await?;
-            // Made with the schema, and known by no device.
+            // The schema came with this row, and no device knows it.
             cluster::Entity::delete_many().exec(&tx.db).await?;
             let source = self.snapshot().await?;
-            // However long it takes.
+            // A large table takes its time.
             no_time_limit(&source).await?;
             let copied = copy_tables(&source, &tx.db).await?;
             source.rollback().await?;
@@ -134,7 +133,7 @@ impl Store {
     }
 }
 
-/// A table with rows in it; the one row that the schema comes with does not count.
+/// A table with rows in it. The one row that comes with the schema does not count.
 async fn first_with_rows(db: &Db) -> Result<Option<&'static str>> {
     macro_rules! look {
         ($first:ident, $($table:ident),+ $(,)?) => {$(
@@ -177,7 +176,7 @@ where
     })
 }
 
-/// Nothing of it stays when a row did not arrive.
+/// An error when a row did not arrive. Then nothing of the copy stays.
 async fn check_counts(copied: &[CopiedTable], db: &Db) -> Result<()> {
     let mut copied = copied.iter();
     macro_rules! count {

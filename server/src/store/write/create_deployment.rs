@@ -1,4 +1,4 @@
-//! Creates a deployment: one order becomes a target and an attempt for each device, in one
+//! Creates a deployment. One order becomes a target and an attempt for each device, in one
 //! transaction.
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
@@ -43,7 +43,8 @@ use crate::{
 };
 
 impl Store {
-    /// Commits a deployment. The same request id gives the same deployment again, with its devices.
+    /// Commits a deployment. A repeated request id gets the same deployment again, with its
+    /// devices.
     pub async fn create_deployment(
         &self,
         caller: &Caller,
@@ -65,7 +66,7 @@ impl Store {
     }
 }
 
-/// Inserts the deployment, with a target and an attempt a device, and closes what it supersedes.
+/// Inserts the deployment with its targets and attempts, and closes what it supersedes.
 pub(crate) async fn fan_out(
     tx: &Deciding,
     caller: &Caller,
@@ -85,7 +86,7 @@ pub(crate) async fn fan_out(
     }
     let schedule = new.terms.schedule_at(tx.now, new.delivery)?;
     let waits = schedule.start.is_some_and(|start| start > tx.now);
-    // Targets that wait for the start are held, and the planner opens them.
+    // Targets that wait for the start are held. The planner opens them.
     let rollout = new
         .rollout
         .clone()
@@ -130,12 +131,12 @@ pub(crate) async fn fan_out(
                 .is_none_or(|row| row.conflicted);
             !conflicted && !busy.contains(&Stored(*device))
         });
-        // Whoever decides about these reads their rows after this commit.
+        // A later decision about these attempts reads their rows after this commit.
         let read = tx.decision().moment();
         due = commands::of_open_targets(&row, &bundle, &signatures, waiting, read)?;
         all_targets_open(row, ids.len())?
     } else {
-        // Targets that may begin at once are opened with the order.
+        // Targets that may begin at once are opened in the same transaction.
         advance::advance_deployment(tx, id).await?;
         if inserted.penalised > 0 {
             finish_deployments(tx, [id].into()).await?;

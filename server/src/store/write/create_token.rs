@@ -30,46 +30,38 @@ use crate::{
 /// An operator token to make.
 #[derive(Debug, Clone)]
 pub struct NewOperatorToken {
-    /// Who it is for.
+    /// Names its holder.
     pub name: String,
-    /// What they may do.
     pub role: Role,
     /// Hash of the secret.
     pub hash: Digest,
-    /// How long it works.
     pub ttl: Duration,
 }
 
-/// An operator token that was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OperatorToken {
     pub id: TokenId,
-    /// When it stops working.
     pub expires_at: Timestamp,
 }
 
-/// The admin token that the server made for whoever has its data folder.
+/// The admin token that the server made for the owner of its data folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminToken {
     pub token: OperatorToken,
-    /// `admin`, or with a number when that is taken.
+    /// `admin`, with a number behind it when that is taken.
     pub name: String,
-    /// Those of the server before it that work, or worked until now.
+    /// Admin tokens that the server made before. They work, or worked until now when replaced.
     pub earlier: Vec<OperatorTokenRow>,
 }
 
-/// An enrolment token to make.
 #[derive(Debug, Clone)]
 pub struct NewEnrollmentToken {
-    /// Its id, which its text carries.
     pub id: TokenId,
     /// Hash of the secret.
     pub secret_hash: Digest,
     /// How many new devices it lets in.
     pub uses: u32,
-    /// How long it works.
     pub ttl: Duration,
-    /// Labels each device gets.
     pub labels: BTreeMap<String, String>,
     /// Name or id of the device one new key may take over.
     pub replaces_device: Option<String>,
@@ -95,8 +87,8 @@ impl Store {
         .await
     }
 
-    /// Makes an admin token under the name that `new` has, or with a number behind it while that
-    /// is taken. With `replace` those that the same caller made before are revoked.
+    /// Makes an admin token under `new`'s name, with a number behind it while that is taken. With
+    /// `replace` the ones that the same caller made before are revoked.
     pub async fn create_admin_token(
         &self,
         caller: &Caller,

@@ -1,8 +1,8 @@
 //! Grants further runs of attempts whose `hooks.pre` asked for more time.
 //!
-//! The agent says which run asks. The next one is granted when its time has come. A grant that was
-//! lost is repeated: the agent still waits, and says so in its next session. It takes each run
-//! once, so repeating does no harm.
+//! The agent names the run that asks. The next one is granted when its time has come. A grant that
+//! was lost is repeated: the agent still waits, and says so in its next session. It runs each
+//! number once, so a repetition does no harm.
 
 use kernex_proto::{
     ids::{AttemptId, TargetId},
@@ -24,7 +24,8 @@ use crate::{
     },
 };
 
-/// Lets watchers see that an attempt waits for a run, or no longer: they read by its last change.
+/// Shows watchers that an attempt waits for a run, or waits no longer. They read attempts by the
+/// time of their last change.
 pub(crate) async fn show_change(tx: &Tx, (target, number): (Stored<TargetId>, i32)) -> Result<()> {
     attempt::Entity::update_many()
         .col_expr(attempt::Column::UpdatedAt, Expr::value(tx.now.0))
@@ -36,7 +37,7 @@ pub(crate) async fn show_change(tx: &Tx, (target, number): (Stored<TargetId>, i3
     Ok(())
 }
 
-/// Notes that an attempt waits for its next run.
+/// Notes that attempts wait for their next runs.
 pub(crate) async fn defer(tx: &Tx, asked: &[(AttemptId, v1::Deferred)]) -> Result<()> {
     for (attempt, deferred) in asked {
         let (target_id, number) = key(*attempt);

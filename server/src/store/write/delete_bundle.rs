@@ -35,7 +35,7 @@ use crate::{
 };
 
 impl Store {
-    /// Deletes a bundle, unless an open target or a device needs it. Its bytes may go when
+    /// Deletes a bundle, unless an open target or a device needs it. Its bytes may be deleted when
     /// [`digest_in_use`](Self::digest_in_use) says no.
     pub async fn delete_bundle(&self, caller: &Caller, reference: &str) -> Result<BundleRow> {
         self.write(|tx| async move {
@@ -68,7 +68,7 @@ impl Store {
     }
 }
 
-/// A bundle as the answer to a repeated deletion.
+/// A deleted bundle, as the answer to a repetition of its deletion.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct StoredBundle {
     id: Uuid,
@@ -153,7 +153,7 @@ async fn needed_by(tx: &Tx, row: &bundle::Model) -> Result<Option<String>> {
             release.device_id
         )));
     }
-    // Whatever its last outcome said.
+    // A device that drifted runs it although its last outcome names another one.
     let drifted = device_drift::Entity::find()
         .filter(device_drift::Column::Name.eq(&row.name))
         .filter(device_drift::Column::ActualDigest.eq(&row.digest))

@@ -1,5 +1,5 @@
-//! Deletes a device. What it has in flight is told to stop first, and how that ended is part of the
-//! answer.
+//! Deletes a device. Before that the device is told to stop what it has in flight. What became of
+//! that is part of the answer.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -34,32 +34,30 @@ use crate::{
     },
 };
 
-/// A device that was deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deleted {
-    /// Its id.
     pub device: Uuid,
     /// What it had in flight.
     pub work: Vec<StoppedWork>,
 }
 
-/// Something a deleted device had in flight, and what became of it.
+/// An attempt that a deleted device had in flight, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoppedWork {
     pub deployment: Uuid,
-    /// The bundle, as `name:version`.
+    /// The bundle as `name:version`.
     pub bundle: String,
-    /// Number of the attempt.
     pub attempt: u32,
-    /// How it is recorded.
+    /// The state that is recorded.
     pub state: String,
-    /// Whether the device said that it stopped, or how it ended; if not, its script may still run.
+    /// Whether the device answered the stop, or ended by itself. Otherwise its script may still
+    /// run.
     pub answered: bool,
-    /// What it said, in words.
+    /// What the device said.
     pub message: String,
 }
 
-/// The answer to a deletion as it is remembered. Earlier versions remembered only the device.
+/// The answer to a deletion, as it is kept for repetitions. Earlier versions kept only the device.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Remembered {
@@ -68,8 +66,8 @@ enum Remembered {
 }
 
 impl Store {
-    /// Deletes a device: its keys are revoked, its session ends, its open attempts are cancelled.
-    /// `stopped` are the attempts that it was told to stop before.
+    /// Deletes a device. Its keys are revoked, its session ends, and its open attempts are
+    /// cancelled. `stopped` are the attempts that it was told to stop before.
     pub async fn delete_device(
         &self,
         caller: &Caller,
@@ -121,7 +119,7 @@ impl Store {
     }
 }
 
-/// The state of these attempts of a device, with its deployment.
+/// These attempts of a device, with their deployments.
 async fn work(
     tx: &Tx,
     device: Stored<DeviceId>,
@@ -154,8 +152,8 @@ async fn work(
                 deployment: row.deployment_id.uuid(),
                 bundle: format!("{}:{version}", row.bundle_name),
                 attempt: u32::try_from(row.number).unwrap_or(0),
-                // The attempt was closed here before the device answered; its own answer is how it
-                // ended.
+                // The attempt was closed here before the device answered. The device's own answer
+                // says how it ended.
                 state: row.late_state.unwrap_or(row.state),
                 answered: row.answered || row.stopped,
                 message: row.late_message.unwrap_or(row.message),

@@ -18,7 +18,7 @@ pub(crate) async fn update(tx: &Tx, row: device::Model) -> Result<()> {
     Ok(())
 }
 
-/// What an agent says about its machine, cut to size.
+/// What an agent says about its machine, cut to the sizes of the columns.
 pub(crate) fn described(mut row: device::Model, inventory: &v1::Inventory) -> device::Model {
     row.os = clean(&inventory.os);
     row.arch = clean(&inventory.arch);

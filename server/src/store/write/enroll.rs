@@ -1,4 +1,4 @@
-//! Enrolment: a key is bound to a device, once, by a token that allows it.
+//! Enrolment: a token lets a key be bound to a device, once.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -37,53 +37,48 @@ use crate::{
     },
 };
 
-/// A device that proved to hold its key and asks to be enrolled.
+/// A device that has proved to hold its key and asks to be enrolled.
 #[derive(Debug, Clone)]
 pub struct EnrollDevice {
-    /// The enrolment token.
     pub token: TokenId,
-    /// Hash of the secret that came with it.
+    /// Hash of the token's secret.
     pub secret_hash: Digest,
     /// Public key, SPKI DER.
     pub key_der: Vec<u8>,
-    /// SHA-256 of that.
+    /// SHA-256 of `key_der`.
     pub key: Digest,
-    /// Wished name, checked already.
+    /// The name it asks for; checked already.
     pub name: String,
-    /// What the machine is.
+    /// What its machine is.
     pub inventory: v1::Inventory,
-    /// Where it asks from.
+    /// The address it calls from.
     pub address: Option<IpAddr>,
 }
 
-/// The device behind a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enrolled {
-    /// Its id.
     pub device: DeviceId,
-    /// The name it has, which is an older one when the key was known.
+    /// An older name when the key was bound before.
     pub name: String,
 }
 
-/// Why a key was not bound to a device.
+/// Why a key was not bound.
 #[derive(Debug, thiserror::Error)]
 pub enum BindKeyError {
-    /// The token or the key is not accepted. Callers are told no more than that; the text is for
-    /// the log.
+    /// The token or the key is not accepted. The text is for the log; callers only learn that it
+    /// failed.
     #[error("not authenticated: {0}")]
     NotAuthenticated(&'static str),
-    /// The key was revoked. Whoever asks has proved to hold it, and may know.
+    /// The key was revoked. The caller has proved to hold it, so it may know.
     #[error("the key is revoked: its device `{device_name}` was {because}", because = .cause.as_str())]
     KeyRevoked {
-        /// Why.
         cause: Cause,
-        /// Name of its device then.
+        /// Name of the device that had the key.
         device_name: String,
     },
-    /// Another key holds the name.
+    /// Another device has the name.
     #[error("the device name `{0}` is held by another key")]
     NameTaken(String),
-    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -91,14 +86,14 @@ pub enum BindKeyError {
 type Decision = Result<Enrolled, BindKeyError>;
 
 impl Store {
-    /// Binds a key to a device. A key that is bound already gets its device again and uses nothing
-    /// up.
+    /// Binds a key to a device. A key that is bound already gets its device again, and uses up
+    /// nothing of the token.
     pub async fn enroll(&self, new: EnrollDevice) -> Result<Enrolled, BindKeyError> {
         let new = &new;
         self.decide_as(Act::CommitEnroll, |tx| async move {
             match decide(&tx, new).await {
-                // Refusals are answers, not failures of the transaction; nothing was written before
-                // them.
+                // A refusal is an answer and not a failure of the transaction. Nothing was written
+                // before it.
                 Err(BindKeyError::Store(error)) => Err(error),
                 decision => Ok(decision),
             }
@@ -110,7 +105,7 @@ impl Store {
 async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
     let known = known_key(tx, new.key).await?;
     if let Some(revoked) = known.clone().filter(|key| key.revoked_at.is_some()) {
-        // This is said before the token is looked at: another token would not help.
+        // Said before the token is looked at, because another token would not help.
         return Err(match revoked_key(revoked)? {
             Some(RevokedKey {
                 cause, device_name, ..
@@ -187,8 +182,8 @@ async fn known_device(tx: &Tx, key: device_key::Model) -> Decision {
     })
 }
 
-/// A re-imaged machine becomes the device it was. Its history stays; its old key is revoked and its
-/// session ends.
+/// Gives a machine that was set up anew the device that it was. The device keeps its history. Its
+/// old key is revoked and its session ends.
 async fn take_over(tx: &Tx, new: &EnrollDevice, id: Stored<DeviceId>) -> Decision {
     let device = device::Entity::find_by_id(id)
         .one(&tx.db)

@@ -1,4 +1,4 @@
-//! Closes attempts that are past their deadline.
+//! Closes attempts whose deadline has passed.
 
 use kernex_proto::ids::DeploymentId;
 use sea_orm::{
@@ -19,14 +19,14 @@ use crate::{
     },
 };
 
-/// Deployments whose deadline is looked at in one transaction.
+/// Deployments past their deadline that one transaction closes.
 const OVERDUE_CHUNK: u64 = 20;
 
-/// Attempts that expire in one transaction.
+/// Attempts that one transaction closes.
 const EXPIRE_CHUNK: u64 = 1000;
 
 impl Store {
-    /// Closes attempts that are past their deadline; gives their number. Does nothing while the
+    /// Closes attempts whose deadline has passed, and returns their number. Does nothing while the
     /// clock is not trusted.
     pub async fn expire_due(&self) -> Result<u64> {
         let mut expired = 0;
@@ -55,7 +55,7 @@ impl Store {
 }
 
 async fn expire_chunk(tx: &Deciding) -> Result<u64> {
-    // Read within the transaction: the clock may have jumped while it waited for its turn.
+    // Read in the transaction: the clock may have jumped while it waited for its turn.
     let Some(now) = tx.time() else {
         return Ok(0);
     };
@@ -79,8 +79,8 @@ async fn expire_chunk(tx: &Deciding) -> Result<u64> {
     batch.save().await
 }
 
-/// Closes what is still open in deployments whose deadline has come; says how many attempts
-/// changed, and whether there is more to look at.
+/// Closes the open attempts of deployments whose deadline has passed. Returns how many attempts
+/// changed, and whether more deployments wait.
 pub(crate) async fn close_overdue(tx: &Deciding) -> Result<(u64, bool)> {
     let Some(now) = tx.time() else {
         return Ok((0, false));
@@ -98,7 +98,8 @@ pub(crate) async fn close_overdue(tx: &Deciding) -> Result<(u64, bool)> {
     if overdue.is_empty() {
         return Ok((0, false));
     }
-    // First, because a deployment that accepts devices finishes only once its deadline has passed.
+    // First, because a deployment that accepts devices does not finish before its deadline has
+    // passed.
     schedule::Entity::update_many()
         .col_expr(schedule::Column::DeadlinePassed, Expr::value(true))
         .filter(schedule::Column::DeploymentId.is_in(overdue.clone()))

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Finishes deployments without phases that have no open target left; the planner finishes the
-/// others. Writers are serial, so two that close the last two targets cannot both miss it.
+/// others. Writers are serial, so when two close the last two targets, one of them sees that.
 pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<DeploymentId>) -> Result<()> {
     for id in candidates {
         let open = attempt::Entity::find()
@@ -45,7 +45,7 @@ pub(crate) async fn finish_deployments(tx: &Tx, candidates: BTreeSet<DeploymentI
     Ok(())
 }
 
-/// Finishes a deployment if it has no open target left and takes no more devices in.
+/// Finishes a deployment that has no open target left and accepts no more devices.
 pub(crate) async fn finish(tx: &Tx, id: DeploymentId) -> Result<()> {
     let Some(row) = deployment::Entity::find_by_id(Stored(id))
         .one(&tx.db)

@@ -1,4 +1,4 @@
-//! Halts a deployment: also devices that are going back by now are stopped.
+//! Halts a deployment: it is cancelled, and devices that are going back stop that as well.
 
 use kernex_proto::ids::DeploymentId;
 use serde_json::json;
@@ -21,9 +21,9 @@ use crate::{
 };
 
 impl Store {
-    /// Cancels a deployment if that was not done before, and stops devices that go back. Also gives
-    /// the devices to tell. A finished deployment can be halted as long as a device has not
-    /// answered.
+    /// Cancels a deployment if that was not done before, and stops devices that are going back.
+    /// Returns the devices to wake as well. A finished deployment can be halted until all its
+    /// devices have answered.
     pub async fn halt_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
         self.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
@@ -32,7 +32,7 @@ impl Store {
             let row = deployment_row(&tx.db, id).await?;
             let is_finished = row.state == DeploymentState::Finished.as_str();
             let (devices, is_news) = if is_finished || row.cancelled_at.is_some() {
-                // Devices that have not answered are told again, this time to stop going back as
+                // Devices that have not answered are told again, and now to stop going back as
                 // well.
                 let (devices, told) = stop_attempts(&tx, id, Closing::Halt).await?;
                 (devices, told > 0)

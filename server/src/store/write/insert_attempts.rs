@@ -1,4 +1,4 @@
-//! New attempts: one row each, or many that differ in their targets alone.
+//! Inserts attempts: one row each, or many that only differ in their targets.
 
 use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::{
@@ -20,7 +20,6 @@ use crate::{
     },
 };
 
-/// A row of a new attempt.
 pub(crate) struct NewAttempt<'a> {
     pub(crate) target: TargetId,
     pub(crate) number: i32,
@@ -80,8 +79,8 @@ impl NewAttempt<'_> {
     }
 }
 
-/// Inserts attempts that differ only in their targets, which are inserted already: the database
-/// copies the rest from `alike` and from the targets.
+/// Inserts attempts that only differ in their targets, which are there already. The database copies
+/// the rest from `alike` and from the targets.
 pub(crate) async fn insert_alike(
     tx: &Tx,
     alike: attempt::Model,

@@ -29,15 +29,14 @@ use crate::{
 /// A bundle whose bytes are stored.
 #[derive(Debug, Clone)]
 pub struct NewBundle {
-    /// Name, from the manifest or the upload.
+    /// From the manifest or the upload.
     pub name: String,
-    /// Version, from the manifest.
+    /// From the manifest.
     pub version: String,
-    /// SHA-256 of the bytes.
+    /// SHA-256 of the archive.
     pub digest: Digest,
-    /// Size in bytes.
+    /// Size of the archive in bytes.
     pub size: u64,
-    /// How it is compressed.
     pub format: v1::BundleFormat,
     /// The manifest as it stands in the archive.
     pub manifest_json: String,
@@ -45,13 +44,13 @@ pub struct NewBundle {
     pub unpacked_bytes: u64,
     /// Files, folders and links.
     pub entries: u64,
-    /// Detached signatures.
+    /// Detached signatures that came with it.
     pub signatures: Vec<v1::BundleSignature>,
 }
 
 impl Store {
-    /// Adds a bundle. True when the same bytes were there under the same name and version; other
-    /// bytes under a name and version that is taken are `AlreadyExists`.
+    /// Adds a bundle. True when the same bytes were there under this name and version. Other bytes
+    /// there are `AlreadyExists`.
     pub async fn insert_bundle(
         &self,
         caller: &Caller,
@@ -80,8 +79,8 @@ impl Store {
                 digest: new.digest.to_string(),
                 size: signed(new.size),
                 format: format_name(new.format)?.to_owned(),
-                // JSON writes NUL as an escape, so a raw one stands in no valid manifest;
-                // PostgreSQL would refuse it.
+                // JSON writes NUL as an escape, so no valid manifest has a raw one. PostgreSQL
+                // would refuse it.
                 manifest_json: new.manifest_json.replace('\0', ""),
                 created_by: caller.name.clone(),
                 created_at: tx.now.0,
@@ -110,7 +109,7 @@ impl Store {
     }
 }
 
-/// Notes what a bundle needs on a device, which was not counted when it came first.
+/// Notes how large a bundle is once unpacked. That was not counted when it came first.
 async fn count<C: ConnectionTrait>(db: &C, row: &bundle::Model, new: &NewBundle) -> Result<()> {
     bundle::Entity::update_many()
         .col_expr(

@@ -37,7 +37,6 @@ pub(crate) async fn insert_phases(
     Ok(())
 }
 
-/// Limits by label, as they are stored.
 pub(crate) fn budgets_text(budgets: &[Budget]) -> String {
     let stored: serde_json::Map<_, _> = budgets
         .iter()
@@ -54,6 +53,6 @@ fn columns(amount: Amount) -> (Option<i64>, Option<i32>) {
 }
 
 pub(crate) fn points(share: Percent) -> i32 {
-    // At most ten thousand.
+    // At most ten thousand, so it fits.
     share.points() as i32
 }

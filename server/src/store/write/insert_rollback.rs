@@ -1,7 +1,7 @@
-//! Takes a deployment back: a new deployment brings each device back to what it ran before.
+//! Rolls a deployment back: a new deployment returns each device to what it ran before.
 //!
-//! Planned from rows alone, in statements whose number does not grow with the fleet, and in the
-//! transaction that commits it, so that what was planned is what is done.
+//! It is planned from rows alone, in the transaction that commits it, so what was planned is what
+//! is done. The number of statements does not grow with the fleet.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -41,43 +41,41 @@ use crate::{
     },
 };
 
-/// A release that succeeded on a device once is never left out as one that failed there too often.
+/// A release that succeeded on a device once is never left out because it failed there too often.
 const NO_PENALTY: u32 = 0;
 
-/// Bundles, and the devices that return to each.
+/// The bundles to return to, each with its devices.
 type Returning =
     BTreeMap<Stored<BundleId>, (bundle::Model, BTreeMap<Stored<DeviceId>, SelectedDevice>)>;
 
-/// An order to take a deployment back.
+/// An order to roll a deployment back.
 #[derive(Debug, Clone)]
 pub struct NewRollback {
-    /// Which one.
+    /// The deployment to roll back.
     pub deployment: DeploymentId,
-    /// How long an attempt may wait for its device.
+    /// How long an attempt may wait for its device to accept it.
     pub delivery: Duration,
     /// How long an attempt may take once accepted.
     pub execution: Duration,
     /// W3C trace context of the order, empty when there is none.
     pub traceparent: String,
-    /// What its maker notes about it.
+    /// The note of the operator.
     pub message: String,
 }
 
-/// A rollback that was committed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RolledBack {
     /// The new deployment.
     pub created: CreatedDeployment,
-    /// Every target of the one that is taken back, by device name.
+    /// Each target of the deployment that is rolled back, by device name.
     pub steps: Vec<RollbackTarget>,
-    /// Devices to be told that the one that is taken back stops.
+    /// Devices that have to be told to stop that deployment.
     pub stopped: Vec<DeviceId>,
 }
 
-/// Why a deployment is taken back.
+/// Why a deployment is rolled back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RollbackCause {
-    /// An operator wants it.
     Operator,
     /// Too many of its targets failed.
     Failure,
@@ -91,7 +89,8 @@ pub(crate) async fn insert_rollback(
     row: &deployment::Model,
     cause: RollbackCause,
 ) -> Result<RolledBack> {
-    // Planned before anything is stopped: an attempt that runs now may have changed its device.
+    // Planned before anything is stopped, because an attempt that runs now may have changed its
+    // device.
     let planned = plan(&tx.db, row).await?;
     let steps: Vec<RollbackTarget> = planned.iter().map(rollback_target).collect();
     let going: Vec<PlannedTarget> = planned
@@ -155,7 +154,7 @@ async fn commit(
     let mut ordered = deployment_of(tx, caller, &order_of, first, None);
     ordered.rolls_back = Some(row.id);
     if returning.len() > 1 {
-        // Each target says which version it is.
+        // Each target names its own version.
         (ordered.bundle_version, ordered.digest) = (String::new(), String::new());
     }
     let id = ordered.id.0;
@@ -193,7 +192,7 @@ async fn commit(
     Ok(id)
 }
 
-/// Why nothing is done, for each reason with the first few of its devices.
+/// Why no device can go back: each reason with the first few of its devices.
 fn reasons(steps: &[RollbackTarget]) -> String {
     const MOST: usize = 8;
     let mut verdicts: Vec<(RollbackVerdict, Vec<&str>)> = Vec::new();

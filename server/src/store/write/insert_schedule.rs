@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Writes the terms of a new deployment down, where it has any.
+/// Writes the terms of a new deployment, if it has any.
 pub(crate) async fn insert(
     tx: &Tx,
     deployment: DeploymentId,

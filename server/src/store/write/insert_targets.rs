@@ -1,4 +1,5 @@
-//! Targets and first attempts of an order, in statements whose number does not grow with the fleet.
+//! Inserts the targets and first attempts of an order. The number of statements does not grow with
+//! the fleet.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -85,15 +86,14 @@ pub(crate) fn deployment_of(
     }
 }
 
-/// Rows of an order's targets.
 pub(crate) struct Inserted {
-    /// How many were closed at once, because their devices failed the bundle too often.
+    /// Targets that were closed at once, because their devices have failed the bundle too often.
     pub(crate) penalised: usize,
-    /// Device and target.
+    /// Each device with its target.
     pub(crate) targets: Vec<(DeviceId, TargetId)>,
 }
 
-/// A target and its first attempt for each device.
+/// Inserts a target and its first attempt for each device.
 pub(crate) async fn insert_targets(
     tx: &Tx,
     row: &deployment::Model,
@@ -113,7 +113,7 @@ pub(crate) async fn insert_targets(
     let may_have_failed: Vec<Stored<DeviceId>> = may_have_failed.map(|device| device.id).collect();
     let penalties = penalties(&tx.db, &row.digest, &may_have_failed, penalty_after).await?;
     let execution = Duration::from_micros(unsigned(row.execution_us));
-    // Without phases every target is opened with the order.
+    // Without phases each target is opened with the order.
     let facts = if row.phase_count > 0 {
         Attempt::held(execution)
     } else {
@@ -141,7 +141,7 @@ pub(crate) async fn insert_targets(
             bundle_name: row.bundle_name.clone(),
             bundle_version: row.bundle_version.clone(),
             digest: row.digest.clone(),
-            // Writers are serial, so this is what the update above wrote.
+            // The value that the update above wrote, because writers are serial.
             generation: device.generation + 1,
             phase: place.phase as i32,
             latest_attempt: 1,
@@ -171,7 +171,7 @@ pub(crate) async fn insert_targets(
     Ok(inserted)
 }
 
-/// An attempt that is closed as failed before it began, with the reason.
+/// An attempt that is closed as failed before it began, because its device is penalised.
 fn penalised(tx: &Tx, mut attempt: NewAttempt<'_>, penalty: &Penalty) -> attempt::Model {
     if let Some(closed) = apply(&attempt.facts, Closing::Penalise, tx.now).changed() {
         attempt.facts = closed;

@@ -1,9 +1,8 @@
-//! Adds devices to deployments that accept more of them. A device that enrols, is labelled or
-//! reports something new about itself is matched in the same transaction, so none is missed between
-//! two looks.
+//! Adds devices to deployments that accept more of them. A device that enrols, gets labels or
+//! reports something new is matched in the same transaction, so that no device is missed.
 //!
-//! A device joins the current phase. It does not join a deployment that is paused (it is matched
-//! again on resume), nor one that a newer deployment of the same bundle name has already overtaken
+//! A device joins the current phase. It joins no paused deployment; it is matched again when that
+//! is resumed. It joins no deployment either that a newer one of the same bundle name has overtaken
 //! on this device.
 
 use std::collections::BTreeMap;
@@ -33,7 +32,7 @@ use crate::{
 /// Rows read at a time while a whole fleet is matched.
 const SCAN: u64 = 1_000;
 
-/// Adds devices to the deployments that they match by now.
+/// Adds devices to the deployments that match them by now.
 pub(crate) async fn join_deployments(tx: &Deciding, devices: &[DeviceId]) -> Result<()> {
     let dynamic = accepting_devices(tx, None).await?;
     if dynamic.is_empty() {
@@ -51,7 +50,7 @@ pub(crate) async fn join_deployments(tx: &Deciding, devices: &[DeviceId]) -> Res
     Ok(())
 }
 
-/// Adds every device that came to match a deployment while it accepted none.
+/// Adds the devices that began to match a deployment while it accepted none.
 pub(crate) async fn join_every_device(tx: &Deciding, deployment: DeploymentId) -> Result<()> {
     let Some(dynamic) = accepting_devices(tx, Some(deployment)).await?.pop() else {
         return Ok(());
@@ -99,7 +98,7 @@ async fn add_targets(
     }
     let ids: Vec<Stored<DeviceId>> = joining.keys().copied().collect();
     supersede(tx, &ids, &row.bundle_name).await?;
-    // Phase 1 when none is open yet.
+    // The first phase when none is open yet.
     let phase = if row.phase_count > 0 {
         Ord::max(u32::try_from(row.phase).unwrap_or(0), 1)
     } else {

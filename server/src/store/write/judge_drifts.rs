@@ -1,9 +1,9 @@
 //! Compares heartbeats with outcomes: which devices run something else than their last outcome
 //! said, and since when.
 //!
-//! Many heartbeats are compared at once, without the writers' lock. Only where something seems to
-//! have changed is the device judged again under the lock, because an outcome may be about to be
-//! written: see [`KnownReleases::judge`](crate::domain::device::drift::KnownReleases::judge).
+//! Many heartbeats are compared at once, without the writers' lock. A device that seems to have
+//! changed is judged again under the lock, because an outcome may be about to be written: see
+//! [`KnownReleases::judge`](crate::domain::device::drift::KnownReleases::judge).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -30,16 +30,16 @@ use crate::{
     },
 };
 
-/// Devices whose heartbeats were compared with what is known of them.
+/// What a comparison of heartbeats found.
 #[derive(Debug, Default)]
 pub(crate) struct Compared {
-    /// Those that run what is expected.
+    /// Devices that run what is expected.
     pub(crate) fit: HashSet<DeviceId>,
-    /// Those that seem to have started or stopped drifting.
+    /// Devices that seem to have started or stopped drifting.
     pub(crate) suspects: Vec<Stored<DeviceId>>,
 }
 
-/// Compares heartbeats with what is known of their devices, where that was not done before.
+/// Compares heartbeats with what is known of their devices, unless that was done before.
 pub(crate) async fn compare<C: ConnectionTrait>(
     db: &C,
     rows: &[&HeartbeatRow],
@@ -103,7 +103,7 @@ async fn judge(
         let Some(row) = newest.get(&device.id) else {
             continue;
         };
-        // A heartbeat of an older session is out of date.
+        // A heartbeat of an older session does not count.
         let (Some(releases), true) = (&row.releases, signed(row.epoch) >= device.epoch) else {
             continue;
         };
@@ -114,9 +114,9 @@ async fn judge(
     Ok(())
 }
 
-/// Writes which drifts have started or ended. When a device has used up its events, its new drift
-/// is not written either: with its next heartbeat it still counts as new, and is written once an
-/// event is allowed.
+/// Writes which drifts have started or ended. A device that has used up its events has its new
+/// drift not written either. The drift still counts as new in the next heartbeat, and is written
+/// once an event is allowed.
 async fn write(
     tx: &Tx,
     device: &device::Model,
@@ -166,7 +166,7 @@ async fn write(
     Ok(())
 }
 
-/// Removes the drifts of these bundle names: an outcome has just said what runs.
+/// Ends the drifts of these bundle names, because an outcome has just said what runs.
 pub(crate) async fn clear_drifts(
     tx: &Tx,
     told: &BTreeSet<(Stored<DeviceId>, String)>,

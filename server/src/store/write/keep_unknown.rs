@@ -1,6 +1,6 @@
-//! Keeps reports about attempts that this database does not know, for people to look at. The number
-//! is bounded: a device may know much that a restored database has forgotten, and may make it up as
-//! well.
+//! Keeps reports about attempts that this database does not know, for people to look at. Their
+//! number is bounded: a device may know much that a restored database has lost, and may also invent
+//! it.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -25,19 +25,20 @@ use crate::store::{
     write::report::{IncomingReport, MAX_MESSAGE, ReportEvent},
 };
 
-/// Reports kept of one device, beside the newest outcome of each bundle name.
+/// Reports that are kept of a device, besides the newest outcome of each bundle name.
 const KEPT: usize = 200;
 
-/// How many more may be there before the older ones are deleted, so that not every report has to
-/// look.
+/// Reports above that number before the oldest are deleted, so that not every report has to count
+/// them.
 const SLACK: u64 = 50;
 
-/// The row of a report; none for a report that is not worth keeping.
+/// The row of a report. `None` for a report that is not worth keeping.
 pub(crate) fn row(tx: &Tx, report: &IncomingReport) -> Option<unknown_report::Model> {
     let (kind, bytes) = match &report.event {
         ReportEvent::Accepted => ("accepted", Vec::new()),
         ReportEvent::Outcome(outcome) => ("outcome", bounded(outcome).encode_to_vec()),
-        // Progress of an unknown attempt is worth nothing. Nobody can answer what it asks for.
+        // Progress of an unknown attempt is worth nothing, and nobody can answer a request for more
+        // time.
         ReportEvent::Progress(_) | ReportEvent::Deferred(_) => return None,
     };
     let (target_id, number) = key(report.attempt);
@@ -53,7 +54,7 @@ pub(crate) fn row(tx: &Tx, report: &IncomingReport) -> Option<unknown_report::Mo
     })
 }
 
-/// An outcome cut to the sizes that are kept.
+/// The outcome, cut to the sizes that are kept.
 fn bounded(outcome: &v1::Outcome) -> v1::Outcome {
     let active = outcome.active.as_deref().map(|active| {
         Box::new(v1::ActiveRelease {
@@ -72,7 +73,7 @@ fn bounded(outcome: &v1::Outcome) -> v1::Outcome {
     }
 }
 
-/// What an outcome says runs now.
+/// The release that an outcome says runs now.
 fn told(event: &ReportEvent) -> Option<&v1::ActiveRelease> {
     match event {
         ReportEvent::Outcome(outcome) => outcome.active.as_deref(),
@@ -106,7 +107,7 @@ impl Store {
     }
 }
 
-/// Says how many it dropped.
+/// Deletes the oldest reports of a device, and returns how many.
 async fn drop_older(tx: &Tx, device: Stored<DeviceId>) -> Result<u64> {
     let theirs =
         || unknown_report::Entity::find().filter(unknown_report::Column::DeviceId.eq(device));
@@ -134,8 +135,8 @@ async fn drop_older(tx: &Tx, device: Stored<DeviceId>) -> Result<u64> {
     Ok(older.len() as u64)
 }
 
-/// Of a device's reports, the newest first, those that go: all but the first [`KEPT`] and the first
-/// of each bundle name.
+/// Which of a device's reports are deleted, given the newest first: all but the first [`KEPT`], and
+/// but the first of each bundle name.
 fn older(rows: Vec<(Uuid, Option<String>)>) -> Vec<Uuid> {
     let mut names = HashSet::new();
     let mut going = Vec::new();

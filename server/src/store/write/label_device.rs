@@ -31,7 +31,7 @@ use crate::{
 };
 
 impl Store {
-    /// Sets and removes labels; `revision` 0 changes whatever is there.
+    /// Sets labels and removes labels. `revision` is the one to change; 0 changes any.
     pub async fn update_labels(
         &self,
         caller: &Caller,
@@ -90,10 +90,10 @@ impl Store {
     }
 }
 
-/// Most labels of one device.
+/// Labels that a device may have.
 pub(crate) const MAX_LABELS: usize = 64;
 
-/// Checks labels somebody wants to set.
+/// Checks labels that a caller wants to set.
 pub(crate) fn check_labels(labels: &Labels) -> Result<()> {
     if labels.len() > MAX_LABELS {
         return Err(invalid_labels(format!(

@@ -23,23 +23,22 @@ use crate::{
     },
 };
 
-/// Most bundle names of one device. Beyond it only deployments add names.
+/// Most bundle names that a device may report. Beyond that only deployments add names.
 const MAX_NAMES: usize = 256;
 
-/// A device and a bundle name.
 type Key = (Stored<DeviceId>, String);
 
-/// The releases of some devices while outcomes change them.
+/// What some devices run, while outcomes change it.
 #[derive(Debug, Default)]
 pub(crate) struct Releases {
     known: BTreeMap<Key, device_release::Model>,
     changed: BTreeSet<Key>,
-    /// Names that an outcome reported, whether that changed anything or not.
+    /// Names that an outcome reported, whether it changed anything or not.
     told: BTreeSet<Key>,
 }
 
 impl Releases {
-    /// What these devices are known to run.
+    /// What is known to run on these devices.
     pub(crate) async fn of(tx: &Tx, devices: BTreeSet<Stored<DeviceId>>) -> Result<Self> {
         let mut releases = Self::default();
         let devices: Vec<Stored<DeviceId>> = devices.into_iter().collect();
@@ -62,15 +61,15 @@ impl Releases {
         row.cloned().map(release_from).unwrap_or_default()
     }
 
-    /// Whether a device may report a bundle name that no deployment gave it. A device that makes
-    /// names up has no end of them.
+    /// Whether a device may report a bundle name that no deployment gave it. A device that invents
+    /// names has no end of them.
     pub(crate) fn has_room(&self, device: Stored<DeviceId>, name: &str) -> bool {
         let known = self.known.range((device, String::new())..);
         let mut known = known.take_while(|((of, _), _)| *of == device);
         self.known.contains_key(&(device, name.to_owned())) || known.nth(MAX_NAMES - 1).is_none()
     }
 
-    /// Takes in what an outcome says about a name.
+    /// Takes over what an outcome says about a name.
     pub(crate) fn learn(
         &mut self,
         device: Stored<DeviceId>,
@@ -97,7 +96,6 @@ impl Releases {
         self.changed.insert(key);
     }
 
-    /// Writes what changed.
     pub(crate) async fn save(self, tx: &Tx) -> Result<()> {
         let mut rows = Vec::new();
         for key in &self.changed {
@@ -126,7 +124,7 @@ impl Releases {
     }
 }
 
-/// The row to write; none when nothing changed, so that `since` stays.
+/// The row to write. `None` when nothing has changed, so that `since` stays.
 fn release(
     key: &Key,
     active: &v1::ActiveRelease,
@@ -136,8 +134,8 @@ fn release(
     if before.is_some_and(|row| row.digest == active.digest && row.version == active.version) {
         return None;
     }
-    // The device goes back to what its last outcome said. Where none has said anything, the device
-    // may know.
+    // The device can go back to what its last outcome said before. Where no outcome has said
+    // anything, the device's own word counts.
     let told = before
         .map(|row| row.digest.as_str())
         .filter(|told| *told != active.digest);

@@ -1,4 +1,4 @@
-//! Writing a transaction's events, at its end and in commit order.
+//! Writes the events of a transaction, as its last statements and in commit order.
 
 use futures::future::BoxFuture;
 use sea_orm::{

@@ -1,4 +1,4 @@
-//! Notes what was pushed. These writes come behind the pushes; nobody waits for them.
+//! Notes what was pushed. Nobody waits for these writes, which follow the pushes.
 
 use kernex_proto::ids::{AttemptId, DeviceId};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, sea_query::Expr};
@@ -23,8 +23,8 @@ use crate::{
 };
 
 impl Store {
-    /// Writes every push that the rows do not have yet. What could not be written, because the
-    /// store failed or the caller went away, stays in the buffer.
+    /// Writes all pushes that are not in the rows yet. When the store fails or the caller goes
+    /// away, they stay in the buffer.
     pub async fn note_pushes(&self) -> Result<()> {
         let flight = self.in_flight();
         let _turn = flight.writing.lock().await;
@@ -34,14 +34,14 @@ impl Store {
         Ok(())
     }
 
-    /// Notes deploys that were pushed, and in which session. Written behind.
+    /// Notes deploys that were pushed, with the sessions they were pushed in.
     pub async fn mark_sent(&self, sent: &[(AttemptId, u64)]) -> Result<()> {
         self.mark(sent, |entry, epoch, now| entry.note_push(epoch, now))
             .await
     }
 
-    /// Notes stops that were pushed, in which session, and whether they also end going back. A stop
-    /// that was ordered since is another one and stays due.
+    /// Notes stops that were pushed, with the sessions they were pushed in and whether they end
+    /// going back. A stop that was ordered since is another one and stays due.
     pub async fn mark_stops_sent(&self, sent: &[(AttemptId, bool, u64)]) -> Result<()> {
         let (with, without): (Vec<_>, Vec<_>) =
             sent.iter().partition(|(_, going_back, _)| *going_back);
@@ -85,7 +85,7 @@ impl Store {
         Ok(())
     }
 
-    /// Notes runs that were pushed. Written behind.
+    /// Notes runs that were pushed.
     pub async fn mark_runs_sent(&self, sent: &[(AttemptId, u32)]) -> Result<()> {
         self.write_as(Act::CommitRuns, |tx| async move {
             for (attempt, granted) in sent {
@@ -104,7 +104,8 @@ impl Store {
         .await
     }
 
-    /// Notes what was pushed, and in which session. Written behind.
+    /// Notes the revisions of configurations that were pushed, with the sessions they were pushed
+    /// in.
     pub async fn mark_configurations_sent(&self, sent: &[(DeviceId, u64, u64)]) -> Result<()> {
         self.write(|tx| async move {
             for (device, revision, epoch) in sent {

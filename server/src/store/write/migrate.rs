@@ -11,15 +11,15 @@ use crate::store::{
 };
 
 impl Store {
-    /// Brings the schema up to date, and makes the installation when there is none. Replicas that
-    /// start together wait for each other.
+    /// Brings the schema up to date, and gives a new installation its id. Replicas that start
+    /// together wait for each other.
     pub async fn migrate(&self) -> Result<()> {
         self.migrate_schema().await?;
         self.cluster_id().await?;
         Ok(())
     }
 
-    /// Brings the schema up to date and writes no row.
+    /// Brings the schema up to date, and writes no row.
     pub async fn migrate_schema(&self) -> Result<()> {
         let lock = raw::lock_migrations(self.writer()).await?;
         let outcome = Migrator::up(self.writer(), None).await;

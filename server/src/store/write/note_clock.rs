@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::store::db::{error::Result, new_event::Subject, store::Store};
 
 impl Store {
-    /// Records that deadlines stopped counting because the clock jumped, or that they count again.
+    /// Records that deadlines do not count because the clock jumped, or that they count again.
     pub async fn note_clock(&self, trusted: bool) -> Result<()> {
         let kind = if trusted {
             "server.clock_steady"

@@ -1,4 +1,4 @@
-//! Notes that a device proved who it is and was not let in.
+//! Notes that a device proved who it is, and was refused.
 
 use kernex_proto::ids::DeviceId;
 use sea_orm::EntityTrait;
@@ -13,12 +13,12 @@ use crate::{
     },
 };
 
-/// Longest reason of a refusal that is kept, in bytes.
+/// Most bytes of the reason of a refusal that are kept.
 const MAX_DETAIL: usize = 1024;
 
 impl Store {
-    /// Shows of a device that it was refused, and why, unless it has a session or that is shown
-    /// already: it tries again and again.
+    /// Shows that a device was refused, and why. Does nothing while it has a session, or when that
+    /// is shown already: it tries again and again.
     pub async fn note_refusal(&self, device: DeviceId, why: &str) -> Result<()> {
         let why = &head(why, MAX_DETAIL);
         let is_news = |row: &device::Model| {
@@ -41,7 +41,7 @@ impl Store {
             let Some(mut row) = row.filter(is_news) else {
                 return Ok(());
             };
-            // It has been away since its last session ended.
+            // The device has been away since its last session ended.
             row.away_since = row.away_since.or(Some(tx.now.0));
             row.away_reason = AwayReason::Refused.as_str().to_owned();
             row.away_detail = why.clone();

@@ -1,6 +1,6 @@
 //! Opens many sessions at once. The rows of all of them are read together, each session is judged
 //! by itself, and what changed is written together. A fleet that comes back costs a dozen
-//! statements a batch, however many devices that is.
+//! statements a batch, however many devices that are.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Opens the sessions of different devices under new numbers, and answers each in its place. A
-/// session that is refused has changed nothing, except that its device may have become conflicted.
+/// session that is refused has changed nothing, but its device may have become conflicted.
 pub(crate) async fn open_sessions(
     tx: &Deciding,
     opens: &[&OpenSession],
@@ -81,7 +81,7 @@ pub(crate) async fn open_sessions(
     Ok(answers)
 }
 
-/// Those devices whose key still speaks for them.
+/// The devices whose key still speaks for them.
 async fn speaking_devices(
     tx: &Tx,
     opens: &[&OpenSession],
@@ -123,7 +123,7 @@ async fn journals(
         .collect())
 }
 
-/// Tells the device from its copies and gives the session its number.
+/// Tells the device from its copies, and gives the session its number.
 async fn recognise_device<'a>(
     tx: &Tx,
     open: &'a OpenSession,
@@ -150,7 +150,7 @@ async fn recognise_device<'a>(
     row.protocol_revision = spoken;
     match returned {
         ReturningJournal::Same => {}
-        // On a conflicted device a new journal is one more copy.
+        // A journal that is new to a conflicted device is one more copy.
         ReturningJournal::Fresh if row.conflicted => {
             copies::conflict(tx, &mut row, open.journal).await?
         }
@@ -186,7 +186,7 @@ async fn recognise_device<'a>(
     }
     let known_mark = match (journal, returned) {
         (Some(journal), _) => journal.recorded_seq.map(unsigned),
-        // Nothing of a new journal was ever recorded here.
+        // Nothing of a new journal was recorded before.
         (None, ReturningJournal::Fresh) => Some(0),
         (None, _) => None,
     };
@@ -225,7 +225,7 @@ async fn write_sessions(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> 
 }
 
 /// Most devices come back with nothing but a new number, which the row of the session has as well.
-/// Only the others are written whole.
+/// Only the other rows are written whole.
 async fn write_devices(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> {
     let (changed, numbered): (Vec<_>, Vec<_>) =
         openings.iter().partition(|opening| opening.is_changed());
@@ -249,7 +249,7 @@ async fn write_devices(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> {
     Ok(())
 }
 
-/// Notes up to where outcomes are recorded, for journals without such a mark. After an upgrade that
+/// Notes up to where outcomes are recorded, for journals without a mark. After an upgrade that
 /// happens once for each journal.
 async fn begin_marks(tx: &Tx, openings: &[SessionOpening<'_>]) -> Result<()> {
     for opening in openings.iter().filter(|opening| opening.begins_mark) {

@@ -24,8 +24,8 @@ use crate::{
 };
 
 impl Store {
-    /// Opens the next phase now; `wanted` is its number where the caller gave one. Failures up to
-    /// now count no more.
+    /// Opens the next phase now. A caller may name its number, `wanted`, to be sure which one.
+    /// Failures up to now are forgiven.
     pub async fn promote_deployment(
         &self,
         caller: &Caller,

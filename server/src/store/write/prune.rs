@@ -10,18 +10,16 @@ use crate::store::{
     write::revoke::REVOCATIONS_KEPT,
 };
 
-/// How long what grows is kept.
+/// How long rows are kept that would grow without end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Events.
     pub events: Duration,
-    /// Sampled heartbeats.
+    /// Samples of heartbeats.
     pub samples: Duration,
-    /// Audit rows.
     pub audit: Duration,
-    /// Answers to request ids.
+    /// Answers to repeated requests.
     pub requests: Duration,
-    /// Reports of attempts nobody knows.
+    /// Reports of attempts that the database does not know.
     pub unknown_reports: Duration,
 }
 
@@ -47,7 +45,7 @@ impl Store {
             return Ok(());
         };
         let before = |kept: Duration| now.minus(kept).0;
-        // A transaction each, so that none holds the writer for long.
+        // One transaction for each table, so that none holds the writer for long.
         self.delete(
             event::Entity::delete_many().filter(event::Column::At.lt(before(retention.events))),
         )

@@ -1,10 +1,10 @@
-//! Keeps a mark for each journal: every outcome numbered up to it is recorded. It is raised in the
-//! transaction that records them. An agent sends outcomes above the mark again. After a restore
-//! those are what the rows have lost; otherwise there are none.
+//! Keeps a mark for each journal: all outcomes numbered up to it are recorded. The transaction that
+//! records outcomes raises it. An agent sends outcomes above the mark again. After a restore those
+//! are the ones that the rows have lost; otherwise there are none.
 //!
-//! An outcome names the one before it in its journal, so the mark passes over it only when nothing
-//! is missing in between, in whatever order outcomes arrive. Outcomes that were refused, late,
-//! repeated or about an unknown attempt have been dealt with, and count.
+//! An outcome names the one before it in its journal. So the mark only passes an outcome when
+//! nothing is missing before it, in whatever order outcomes arrive. Outcomes that were refused,
+//! late, repeated or about an unknown attempt count, because nothing is left to do about them.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
@@ -26,23 +26,22 @@ use crate::store::{
     write::report::{IncomingReport, ReportPlace},
 };
 
-/// A journal of a device.
 type Key = (Stored<DeviceId>, Stored<JournalId>);
 
-/// Outcomes of one journal with none missing between them: the number of the one before the first,
-/// and that of the last.
+/// Outcomes of one journal with none missing between them: the number before the first, and the
+/// number of the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stretch {
     after: u64,
     through: u64,
 }
 
-/// The marks of some journals while a batch of reports goes over them.
+/// The marks of some journals, while the outcomes of a batch are read.
 #[derive(Debug, Default)]
 pub(crate) struct Marks(BTreeMap<Key, u64>);
 
 impl Marks {
-    /// Those of the journals in which these outcomes stand.
+    /// The marks of the journals that these outcomes are from.
     pub(crate) async fn of(tx: &Tx, reports: &[IncomingReport]) -> Result<Self> {
         let places = reports
             .iter()
@@ -62,8 +61,8 @@ impl Marks {
         Ok(Self(marks.collect()))
     }
 
-    /// Passes over an outcome. True when its number is above all before it, in the rows and in this
-    /// batch, so that what it says of the device is newer.
+    /// Passes an outcome. True when its number is above all before it, in the rows and in this
+    /// batch. Then what it says about the device is news.
     pub(crate) fn pass(&mut self, device: DeviceId, place: ReportPlace) -> bool {
         match self.0.entry((Stored(device), Stored(place.journal))) {
             Entry::Occupied(mark) if place.seq <= *mark.get() => false,
@@ -79,8 +78,8 @@ impl Marks {
     }
 }
 
-/// Raises the marks over the outcomes among these reports: one statement for all journals, unless
-/// some lack an outcome in between.
+/// Raises the marks over the outcomes among these reports. That is one statement for all journals,
+/// unless an outcome is missing in one.
 pub(crate) async fn raise_marks(tx: &Tx, reports: &[IncomingReport]) -> Result<()> {
     for round in rounds(reports) {
         tx.db.later(&statement(&round)).await?;
@@ -88,8 +87,7 @@ pub(crate) async fn raise_marks(tx: &Tx, reports: &[IncomingReport]) -> Result<(
     Ok(())
 }
 
-/// What is to be raised for each journal, in rounds: where a journal has several stretches, the
-/// lower ones come first.
+/// Which marks to raise, in rounds: of a journal with several stretches the lowest comes first.
 fn rounds(reports: &[IncomingReport]) -> Vec<Vec<(Key, Stretch)>> {
     let mut places = BTreeMap::<Key, Vec<Stretch>>::new();
     for report in reports {
@@ -114,7 +112,7 @@ fn rounds(reports: &[IncomingReport]) -> Vec<Vec<(Key, Stretch)>> {
     rounds
 }
 
-/// Stretches that overlap or follow one another as one.
+/// Joins stretches that overlap or follow one another.
 fn joined(mut places: Vec<Stretch>) -> Vec<Stretch> {
     places.sort_by_key(|place| (place.after, place.through));
     let mut joined = Vec::<Stretch>::with_capacity(1);

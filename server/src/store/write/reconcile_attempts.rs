@@ -1,5 +1,5 @@
-//! Reconciles the attempts that the server believes devices hold with those that devices say they
-//! hold.
+//! Reconciles attempts: those that the rows say a device holds, with those that the device says it
+//! holds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -26,21 +26,22 @@ use crate::{
     },
 };
 
-/// Stops of what devices hold.
+/// The stops of attempts that devices hold.
 type Stops = HashMap<Stored<DeviceId>, Vec<(AttemptId, v1::Stop)>>;
 
-/// Compares both lists and applies the difference. The list of a copy says nothing about its
-/// device, so conflicted devices are left out.
+/// Compares both lists and applies the difference. Conflicted devices are left out, because the
+/// list of a copy says nothing about its device. The journal is the same as before.
 ///
-/// The journal is the same, and an attempt it had accepted is not listed: it has ended and was
-/// acknowledged, and these rows come from an older backup. The attempt counts as never pushed. It
-/// is pushed again, and the device answers from its journal and runs nothing.
+/// * An attempt that is listed arrived, whether its push was noted or not.
+/// * One that the journal had accepted and does not list has ended and was acknowledged: these rows
+///   come from an older backup. It counts as never pushed. It is pushed again, and the device
+///   answers from its journal and runs nothing.
+/// * One that was pushed, is not accepted and is not listed never arrived. Like one that was never
+///   pushed it can be superseded and stopped at once. That is done here for orders that came
+///   meanwhile.
 ///
-/// An attempt that was pushed, not accepted and is not listed never arrived. Like one that was
-/// never pushed, it can be superseded and stopped at once; here that is done for orders that came
-/// meanwhile.
-///
-/// Gives the stops of attempts that devices hold, so that a device hears of them before it goes on.
+/// Returns the stops of attempts that devices hold, so that a device hears of them before it goes
+/// on.
 pub(crate) async fn reconcile_attempts(
     tx: &Deciding,
     openings: &[SessionOpening<'_>],
@@ -50,7 +51,7 @@ pub(crate) async fn reconcile_attempts(
         .filter(|opening| !opening.row.conflicted)
         .map(|opening| (opening.row.id, opening))
         .collect();
-    // Also by device: a device cannot hold an attempt of another one.
+    // With the device, because no device can hold an attempt of another one.
     let held: HashMap<(Stored<DeviceId>, AttemptId), State> = openings
         .iter()
         .flat_map(|(device, opening)| {
@@ -61,8 +62,7 @@ pub(crate) async fn reconcile_attempts(
     let theirs = Condition::all()
         .add(attempt::Column::DeviceId.is_in(padded(openings.keys().copied())))
         .add(is_unresolved());
-    // From here on nothing more is pushed into the older session, and what was pushed into it is
-    // known.
+    // From here on nothing is pushed into the older session, and what was pushed into it is known.
     let mut batch = Batch::deciding(tx);
     batch.load(theirs, None).await?;
     let named: Vec<Stored<TargetId>> = held
@@ -87,7 +87,7 @@ pub(crate) async fn reconcile_attempts(
         };
         let held = held.get(&(entry.row.device_id, id));
         if held.is_some() && !Sent(entry.row.sent_epoch).is_known() {
-            // It arrived, whether the push was noted or not.
+            // The attempt arrived, whether its push was noted or not.
             entry.row.sent_epoch = opening.row.epoch;
             entry.mark_dirty();
         }
@@ -98,21 +98,21 @@ pub(crate) async fn reconcile_attempts(
                 entry.take_push_back(opening.row.epoch);
                 continue;
             }
-            // It may have been accepted and have ended after the backup of these rows. It is pushed
-            // again, and the device says what became of it.
+            // The device may have accepted it and ended it after the backup of these rows. It is
+            // pushed again, and the device says what became of it.
             None if opening.is_ahead() && entry.facts().state == State::Sent => continue,
             None => Fact::NotHeld,
         };
         let was_sent = entry.facts().state == State::Sent;
         let changed = entry.apply(event, tx.now).changed().is_some();
         if changed && was_sent && event == Fact::NotHeld {
-            // A late note of that push must not count any more.
+            // A note of that push that comes late must not count.
             entry.take_push_back(opening.row.epoch);
             untaken.extend(entry.facts().untaken.then_some(entry.row.device_id));
         }
         let is_held = held.is_some_and(|state| state.is_open());
         if let Some(now) = tx.time().filter(|_| is_held) {
-            // Its deadline may have passed unseen.
+            // Its deadline may have passed while nobody looked.
             let _ = entry.close(tx, Closing::Tick, now);
         }
         if is_held && entry.facts().stop_requested {
@@ -135,8 +135,8 @@ pub(crate) async fn reconcile_attempts(
 }
 
 /// The newest generation of each bundle name that was ever ordered for these devices, whatever
-/// became of it. An older attempt that never arrived is superseded by it, as it would have been
-/// when that order was given.
+/// became of it. It supersedes an older attempt that never arrived, as it would have done when it
+/// was ordered.
 async fn newest_generations(
     tx: &Tx,
     devices: &BTreeSet<Stored<DeviceId>>,

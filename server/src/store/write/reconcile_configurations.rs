@@ -14,8 +14,8 @@ use crate::store::{
 };
 
 impl Store {
-    /// Gives each of these devices its next revision if the configuration that applies to it has
-    /// changed.
+    /// Gives each of these devices its next revision, if another configuration applies to it than
+    /// before.
     pub async fn reconcile_configurations(&self, devices: &[DeviceId]) -> Result<()> {
         for chunk in devices.chunks(ID_CHUNK) {
             let changed = self.changed_configurations(chunk).await?;
@@ -24,7 +24,7 @@ impl Store {
             }
             let changed = &changed;
             self.write(|tx| async move {
-                // Another replica may have seen the same change; the first to raise the revision
+                // Another replica may have seen the same change. The first to raise the revision
                 // wins.
                 let newer = OnConflict::column(device_configuration::Column::DeviceId)
                     .update_columns([

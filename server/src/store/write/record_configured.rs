@@ -15,8 +15,8 @@ use crate::store::{
 };
 
 impl Store {
-    /// Keeps what a device said about its configuration in the session of this number, unless its
-    /// key is revoked by now.
+    /// Keeps what a device said about its configuration in the session of this number, unless the
+    /// key of that session is revoked.
     pub async fn configured(
         &self,
         device: DeviceId,

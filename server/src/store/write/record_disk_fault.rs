@@ -13,8 +13,8 @@ use crate::{
 };
 
 impl Store {
-    /// Records what is wrong with the disk of a device, or that nothing is any more, and tells
-    /// watchers. An older session changes nothing.
+    /// Records the fault of a device's disk, or that there is none any more, and tells watchers. An
+    /// older session changes nothing.
     pub async fn record_disk_fault(
         &self,
         id: DeviceId,

@@ -37,12 +37,13 @@ use crate::{
     },
 };
 
-/// What became of heartbeats.
+/// What became of heartbeats that were recorded.
 #[derive(Debug, Default)]
 pub struct RecordedHeartbeats {
-    /// Devices whose releases were compared and are as expected.
+    /// Devices whose releases were compared, and are as expected.
     pub fit: HashSet<DeviceId>,
-    /// When the newest sample of a device was written, where that was read or has changed.
+    /// When the newest sample of a device was written. Only for devices where that was read, or has
+    /// changed.
     pub sampled: HashMap<DeviceId, Timestamp>,
 }
 
@@ -50,17 +51,18 @@ pub struct RecordedHeartbeats {
 const SAMPLE_EVERY: Duration = Duration::from_secs(60);
 
 impl Store {
-    /// Records the newest heartbeat of each device; those of older sessions and deleted devices are
-    /// dropped.
+    /// Records the newest heartbeat of each device. Those of older sessions and of deleted devices
+    /// are dropped.
     pub async fn record_heartbeats(&self, rows: &[HeartbeatRow]) -> Result<RecordedHeartbeats> {
-        // The last one of each device wins; sorted, so that replicas lock rows in one order.
+        // The last one of each device wins. They are sorted, so that replicas lock rows in one
+        // order.
         let newest: Newest<'_> = rows.iter().map(|row| (Stored(row.device), row)).collect();
         let newest = &newest;
         if newest.is_empty() {
             return Ok(RecordedHeartbeats::default());
         }
-        // The first try trusts what callers say of a device. When a row of a deleted device makes
-        // it fail, the second try reads.
+        // The first try believes what callers know of a device. When a row of a deleted device
+        // makes it fail, the second try reads.
         let trusted = &AtomicBool::new(true);
         let (sampled, compared) = self
             .write_beside_as(Act::CommitHeartbeats, |tx| async move {
@@ -87,14 +89,15 @@ impl Store {
 /// A heartbeat of a device's newest session.
 struct Current<'a> {
     row: &'a HeartbeatRow,
-    /// When its history was last added to.
+    /// When the newest sample of its history was written.
     sampled_at: Option<Timestamp>,
-    /// Whether that was read just now.
+    /// Whether `sampled_at` was read just now.
     is_news: bool,
 }
 
-/// Keeps heartbeats whose devices exist and have no newer session. A heartbeat that says when its
-/// history was last sampled was checked before. Writing it never replaces one of a newer session.
+/// Keeps the heartbeats whose devices exist and have no newer session. A heartbeat that says when
+/// its history was last sampled was checked before, and writing it never replaces one of a newer
+/// session.
 async fn current<'a>(
     tx: &Tx,
     rows: &[&'a HeartbeatRow],
@@ -130,7 +133,7 @@ async fn current<'a>(
 }
 
 /// Writes heartbeats. Readers take the last sign of life from them as well, so the row of the
-/// device is not touched.
+/// device is not written.
 async fn record(
     tx: &Tx,
     current: &[Current<'_>],
@@ -170,12 +173,12 @@ async fn record(
     Ok(())
 }
 
-/// What is known of a device before its heartbeat is written.
+/// What is stored about a device before its heartbeat is written.
 #[derive(FromQueryResult)]
 struct StoredHeartbeat {
     id: Stored<DeviceId>,
     epoch: i64,
-    /// When its history was last added to.
+    /// When the newest sample of its history was written.
     sampled_at: Option<i64>,
 }
 

@@ -1,5 +1,5 @@
-//! Writes who used which token, and who was refused. Nothing waits for it, so it travels in a
-//! transaction beside the others.
+//! Writes who used which token, and who was refused. Nobody waits for it, so it has a transaction
+//! beside the others.
 
 use std::net::IpAddr;
 
@@ -25,25 +25,22 @@ use crate::{
 pub struct TokenUse {
     pub token: TokenId,
     pub at: Timestamp,
-    /// Where it was used.
+    /// The caller's address.
     pub from: IpAddr,
 }
 
-/// Calls alike that were refused.
+/// Refused calls that are alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Name on the token; empty when nobody was recognised.
     pub principal: String,
     /// The operator token, if it is known.
     pub token: Option<TokenId>,
-    /// Where the calls came from.
     pub address: String,
-    /// What was called.
     pub method: &'static str,
     pub result: AuditResult,
-    /// When the last of them was.
+    /// When the last of them came.
     pub at: Timestamp,
-    /// How many there were.
     pub count: u64,
 }
 

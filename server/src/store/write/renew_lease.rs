@@ -1,4 +1,4 @@
-//! Saying that a replica lives.
+//! Renews the lease by which a replica counts as alive.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::store::{
 };
 
 impl Store {
-    /// Says that a replica lives for another `ttl`.
+    /// A replica counts as alive for another `ttl`.
     pub async fn renew_lease(&self, replica: Uuid, ttl: Duration) -> Result<()> {
         self.write_beside(|tx| async move {
             let row = lease::Model {

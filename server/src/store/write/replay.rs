@@ -1,8 +1,8 @@
 //! Changes that are safe to repeat: the same request gets its first answer again.
 //!
-//! Requests are told apart by a hash over their encoding. It covers every field of the contract,
-//! those of tomorrow too, and the contract's maps are sorted, so that the same request has the same
-//! bytes each time. See `docs/decisions/0036-request-hashes-over-the-encoded-request.md`.
+//! Requests are compared by a hash over their encoding. It covers all fields of the contract, also
+//! those that are added later. Maps of the contract are sorted, so the same request always has the
+//! same bytes. See `docs/decisions/0036-request-hashes-over-the-encoded-request.md`.
 
 use std::net::IpAddr;
 
@@ -21,30 +21,27 @@ use crate::store::{
     entity::request,
 };
 
-/// Who changes something: for the audit, for events, and for requests that are repeated.
+/// Who makes a change. The audit and events name it, and repeated requests are compared for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// Name on the operator's token.
     pub name: String,
-    /// What the answer is remembered under; none when the caller did not ask for that.
+    /// For a request that may be repeated: what its answer is kept under.
     pub request: Option<RequestKey>,
-    /// The method that was called.
     pub method: &'static str,
-    /// Where the call came from.
     pub origin: Origin,
 }
 
-/// Where a call came from; nothing is known of what the server does by itself.
+/// Where a call came from. All is `None` for what the server does by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Origin {
-    /// The operator token.
     pub token: Option<TokenId>,
-    /// The address, without port.
+    /// Without the port.
     pub address: Option<IpAddr>,
 }
 
 impl Caller {
-    /// The details of an event that says who made it.
+    /// Adds who made it to the details of an event.
     pub(crate) fn made(&self, mut detail: Value) -> Value {
         if let Some(fields) = detail.as_object_mut() {
             fields.insert("by".to_owned(), Value::from(self.name.as_str()));
@@ -53,20 +50,20 @@ impl Caller {
     }
 }
 
-/// Tells a request from others, and a repetition from another request under the same id.
+/// Tells a repetition from another request under the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestKey {
-    /// Chosen by the caller; the same one again gets the first answer.
+    /// The caller chose it. The same id again gets the first answer.
     pub id: Uuid,
-    /// Over the encoded request.
+    /// Of the encoded request.
     pub hash: Digest,
 }
 
-/// In front of a stored hash: what it was taken over. Another way to hash needs another mark.
+/// Stands before a stored hash and says what was hashed. Another way to hash needs another mark.
 const ENCODED: &str = "v2:";
 
 impl RequestKey {
-    /// The key of a request under an id that its caller chose.
+    /// The key of a request, under the id that its caller chose.
     pub fn new(id: Uuid, request: &impl prost::Message) -> Self {
         Self {
             id,
@@ -79,14 +76,14 @@ impl RequestKey {
     }
 
     /// Whether a row may be the answer to this request. A row without the mark is from a version
-    /// that hashed otherwise: nothing can be told from it, and the same id is taken for the same
-    /// request, because refusing it would answer an honest repetition with an error.
+    /// that hashed in another way, so its hash cannot be compared. The same id is then taken for
+    /// the same request: to refuse it would answer an honest repetition with an error.
     fn fits(&self, stored: &str) -> bool {
         !stored.starts_with(ENCODED) || stored == self.stored()
     }
 }
 
-/// The answer this request got before, if it comes again.
+/// The answer that this request got before, if it was made before.
 pub(crate) async fn replayed<T: DeserializeOwned>(tx: &Tx, caller: &Caller) -> Result<Option<T>> {
     let Some(request) = caller.request else {
         return Ok(None);
@@ -107,7 +104,7 @@ pub(crate) async fn replayed<T: DeserializeOwned>(tx: &Tx, caller: &Caller) -> R
     Ok(Some(answer))
 }
 
-/// Remembers the answer for repetitions.
+/// Keeps the answer for repetitions.
 pub(crate) async fn remember(tx: &Tx, caller: &Caller, answer: &impl Serialize) -> Result<()> {
     let Some(request) = caller.request else {
         return Ok(());
@@ -122,7 +119,7 @@ pub(crate) async fn remember(tx: &Tx, caller: &Caller, answer: &impl Serialize) 
         response,
         created_at: tx.now.0,
     };
-    // A caller without a replayed answer may still bring an id again; the first answer stays.
+    // A caller whose answer is not replayed may still use an id again. The first answer stays.
     let first_stays = OnConflict::columns([
         request::Column::Principal,
         request::Column::Method,

@@ -1,47 +1,40 @@
-//! One report of a device, as the store takes it.
-
 use kernex_proto::{
     ids::{AttemptId, DeviceId, JournalId},
     v1,
 };
 
-/// One report of one device.
+/// One report of a device, as the store takes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IncomingReport {
-    /// Whose session it came in.
     pub device: DeviceId,
-    /// Number of that session.
+    /// Number of the session it came in.
     pub epoch: u64,
     pub attempt: AttemptId,
-    /// What happened.
     pub event: ReportEvent,
-    /// Where it stands among the outcomes of its journal; none for all else, and when its agent
-    /// does not say.
+    /// Which outcome of its journal it is. `None` for other reports, and when the agent does not
+    /// say.
     pub place: Option<ReportPlace>,
 }
 
-/// Where an outcome stands in the journal of its device.
+/// Which outcome of its device's journal a report is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReportPlace {
     pub journal: JournalId,
     /// Number of the outcome before it; 0 when there is none.
     pub after: u64,
-    /// Its number.
     pub seq: u64,
 }
 
 /// What a report says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ReportEvent {
-    /// It is in the journal.
+    /// The attempt is in the journal.
     Accepted,
-    /// It goes on.
     Progress(v1::Progress),
-    /// It ended.
     Outcome(v1::Outcome),
-    /// Its `hooks.pre` asks to be asked again later.
+    /// The pre hook asked for more time.
     Deferred(v1::Deferred),
 }
 
-/// Longest message, in bytes.
+/// Most bytes of a message that are kept.
 pub(crate) const MAX_MESSAGE: usize = 4096;

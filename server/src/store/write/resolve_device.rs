@@ -27,9 +27,9 @@ use crate::{
 };
 
 impl Store {
-    /// Keeps the copy that confirmed a session last. The others are refused from now on; they need
-    /// keys of their own. An open session has to end, so that the copy that is kept opens one that
-    /// counts.
+    /// Keeps the copy that confirmed a session last. The others are refused from now on, and need
+    /// keys of their own. A session that is open has to end, so that the copy that is kept opens a
+    /// new one.
     ///
     /// With `allow_downgrade` the store also forgets which revision of the session protocol the
     /// device spoke, whether there is a conflict or not.
@@ -95,15 +95,16 @@ async fn keep_last(tx: &Tx, row: &mut device::Model) -> Result<()> {
     Ok(())
 }
 
-/// Records which copies are refused: those of other journals, and copies of the kept journal that
-/// confirmed less than `kept`. When no copy ever confirmed a session, the next one to come is kept.
+/// Records which copies are refused: those of other journals, and those of the kept journal that
+/// confirmed less than `kept`. When no copy ever confirmed a session, the next one that comes is
+/// kept.
 async fn decide(
     tx: &Tx,
     device: Stored<DeviceId>,
     kept: Option<(Stored<JournalId>, i64)>,
 ) -> Result<()> {
-    // Copies of one journal give the same numbers to different outcomes, so the copy that is kept
-    // has to send all of its own again.
+    // Copies of a journal number different outcomes alike, so the copy that is kept has to send all
+    // its outcomes again.
     let theirs = || {
         journal::Entity::update_many()
             .col_expr(journal::Column::RecordedSeq, Expr::value(Some(0_i64)))

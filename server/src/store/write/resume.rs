@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl Store {
-    /// Resumes a deployment that is paused. Failures up to now count no more.
+    /// Resumes a paused deployment. Failures up to now are forgiven.
     pub async fn resume_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
         self.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {

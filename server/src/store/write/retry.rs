@@ -37,16 +37,15 @@ use crate::{
     },
 };
 
-/// What a retry did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retried {
     pub deployment: Deployment,
-    /// How many targets got a new attempt.
+    /// Targets that got a new attempt.
     pub retried: u32,
-    /// How many failed targets did not: their device was deleted, or a newer deployment of the
-    /// bundle name has reached it.
+    /// Failed targets that got none: their device was deleted, or a newer deployment of the bundle
+    /// name has reached it.
     pub left_out: u32,
-    /// The devices to tell.
+    /// Devices that have to be woken.
     pub devices: Vec<DeviceId>,
 }
 
@@ -58,15 +57,15 @@ struct Failed {
     device_id: Stored<DeviceId>,
     bundle_name: String,
     generation: i64,
-    /// None when the device was deleted.
+    /// `None` when the device was deleted.
     here: Option<Stored<DeviceId>>,
-    /// Newest generation ordered for the device under the bundle's name.
+    /// Newest generation that was ordered for the device under the bundle's name.
     newest: Option<i64>,
 }
 
 impl Store {
-    /// Gives failed and expired targets a new attempt; only those of `devices`, by name or id, when
-    /// some are named.
+    /// Gives failed and expired targets a new attempt. When `devices` names some, by name or id,
+    /// only theirs.
     pub async fn retry_deployment(
         &self,
         caller: &Caller,
@@ -128,7 +127,7 @@ async fn may_retry(tx: &Tx, id: DeploymentId, row: &deployment::Model) -> Result
     }
 }
 
-/// The devices that are meant; none means all.
+/// The devices that the caller named; `None` for all.
 async fn named_devices(
     tx: &Tx,
     id: DeploymentId,
@@ -167,7 +166,7 @@ async fn named_devices(
     }
 }
 
-/// Failed targets that can be tried again, and how many cannot.
+/// The failed targets that can be tried again, and how many cannot.
 async fn failed(
     tx: &Tx,
     deployment: Stored<DeploymentId>,
@@ -229,8 +228,8 @@ fn failed_targets(deployment: Stored<DeploymentId>) -> SelectStatement {
     query
 }
 
-/// The next attempt of each; the queue of a device lets it wait until the agent has resolved the
-/// one before.
+/// Inserts the next attempt of each target. The queue of a device lets it wait until the agent has
+/// resolved the one before.
 async fn insert_attempts(tx: &Tx, row: &deployment::Model, again: Vec<Failed>) -> Result<()> {
     let execution = std::time::Duration::from_micros(unsigned(row.execution_us));
     let facts = if row.phase_count > 0 {
@@ -266,7 +265,7 @@ async fn insert_attempts(tx: &Tx, row: &deployment::Model, again: Vec<Failed>) -
     Ok(())
 }
 
-/// A deployment that had finished goes on; one that is paused stays so until it is resumed.
+/// Has a finished deployment go on. A paused one stays paused until it is resumed.
 async fn reopen(tx: &Tx, row: &deployment::Model) -> Result<()> {
     let finished = row.state == DeploymentState::Finished.as_str();
     let state = if finished {
@@ -287,7 +286,7 @@ async fn reopen(tx: &Tx, row: &deployment::Model) -> Result<()> {
     Ok(())
 }
 
-/// Failures that are tried again count again.
+/// Failures that are tried again count again, so no more of them are forgiven than are left.
 async fn no_more_forgiven_than_failed(tx: &Tx, id: DeploymentId) -> Result<()> {
     let counts = counts_by_phase(&tx.db, &[Stored(id)])
         .await?

@@ -1,8 +1,7 @@
-//! Revokes keys and tokens, in the transaction of whatever makes that necessary.
+//! Revokes keys and tokens, in the transaction that makes it necessary.
 //!
-//! Each transaction that revokes something takes a number, in the order of commits, and puts it on
-//! the rows. A replica that knows the newest number it has seen reads one row to learn that there
-//! is nothing new.
+//! Each such transaction takes a number, in the order of commits, and writes it on the rows. A
+//! replica remembers the newest number it has seen. One row tells it whether there is a newer one.
 
 use std::time::Duration;
 
@@ -20,11 +19,11 @@ use crate::{
     },
 };
 
-/// How long a revoked key is remembered. Until then its holder is told why it does not work.
+/// How long a revoked key is kept. Until then its holder is told why it does not work.
 pub const REVOCATIONS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// Revokes every key of a device. Its holders are told why for [`REVOCATIONS_KEPT`], and cannot
-/// enrol with it.
+/// Revokes all keys of a device. Their holders are told why for [`REVOCATIONS_KEPT`], and cannot
+/// enrol with them.
 pub(crate) async fn revoke_keys(tx: &Tx, device: &device::Model, cause: Cause) -> Result<()> {
     let number = next_number(tx).await?;
     device_key::Entity::update_many()
@@ -51,7 +50,6 @@ pub(crate) async fn revoke_keys(tx: &Tx, device: &device::Model, cause: Cause) -
     Ok(())
 }
 
-/// Revokes an operator token.
 pub(crate) async fn revoke_token(tx: &Tx, id: TokenId) -> Result<()> {
     let number = next_number(tx).await?;
     operator_token::Entity::update_many()

@@ -29,7 +29,7 @@ impl Store {
         .await
     }
 
-    /// Revokes an enrolment token; devices that used it stay.
+    /// Revokes an enrolment token. Devices that used it stay.
     pub async fn revoke_enrollment_token(&self, caller: &Caller, id: TokenId) -> Result<()> {
         self.write(|tx| async move {
             let known = enrollment_token::Entity::find_by_id(Stored(id))

@@ -21,7 +21,7 @@ use crate::store::{
 };
 
 impl Store {
-    /// Stops a deployment if it still goes on, and creates one that takes it back.
+    /// Stops a deployment if it still goes on, and creates one that returns its devices.
     pub async fn roll_back(&self, caller: &Caller, new: NewRollback) -> Result<RolledBack> {
         let new = &new;
         self.decide(|tx| async move {

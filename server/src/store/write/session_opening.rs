@@ -1,4 +1,4 @@
-//! A session that opens, between rows and rules.
+//! A session that is being opened: what came, what the rows say, and the answer.
 
 use kernex_proto::{
     ids::{AttemptId, DeviceId, Digest, JournalId},
@@ -18,65 +18,62 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct OpenSession {
     pub device: DeviceId,
-    /// The key it proved to hold.
+    /// The key that its proof holds for.
     pub key: Digest,
-    /// Its journal.
     pub journal: JournalId,
-    /// Newest epoch it has on disk.
+    /// Newest epoch that its journal has.
     pub last_epoch: u64,
-    /// Revision of the protocol it proved that by.
+    /// Revision of the protocol that its proof is made by.
     pub protocol_revision: u32,
     /// Changes with each boot.
     pub boot_id: String,
-    /// Version of the agent program.
     pub agent_version: String,
-    /// What the machine is.
+    /// What its machine is.
     pub inventory: v1::Inventory,
-    /// Every attempt that is open or not acknowledged in its journal. The list is complete.
+    /// Attempts in its journal that are open or not acknowledged. The list is complete.
     pub held: Vec<HeldAttempt>,
-    /// Every outcome numbered up to this was acknowledged to it; none when the agent does not say.
+    /// All its outcomes numbered up to this were acknowledged. `None` when the agent does not say.
     pub acknowledged_seq: Option<u64>,
-    /// Hash of the session token it is about to get.
+    /// Hash of the session token that it gets.
     pub token_hash: Digest,
-    /// The replica it is connected to.
+    /// The replica that it is connected to.
     pub replica: Uuid,
 }
 
 /// An attempt in an agent's journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldAttempt {
-    /// Which one.
     pub attempt: AttemptId,
-    /// Accepted, running, or a final state whose outcome waits for its ack.
+    /// Accepted, running, or a final state whose outcome waits for its acknowledgement.
     pub state: State,
 }
 
-/// The session's number, and what the agent has to know.
+/// The number of an opened session, and what Welcome tells the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenedSession {
-    /// Newest wins.
+    /// The newest one wins.
     pub epoch: u64,
-    /// Device name on the server.
+    /// Name of the device on the server.
     pub name: String,
-    /// Two copies were seen; it gets no commands.
+    /// Copies were seen. The device gets no commands.
     pub conflicted: bool,
-    /// Every outcome of its journal numbered up to this is recorded; none when that is not known.
+    /// All outcomes of its journal numbered up to this are recorded. `None` when that is not known.
     pub recorded_seq: Option<u64>,
-    /// What was last known to be wrong with the disk of its state folder.
+    /// The fault of the disk of its state folder, as it was last recorded.
     pub disk_fault: Option<DiskFault>,
-    /// Attempts that it holds and has to stop.
+    /// Attempts that the device holds and has to stop.
     pub stops: Vec<(AttemptId, v1::Stop)>,
 }
 
-/// A session that opens, between rows and rules.
+/// A session that is being opened, with the rows it is compared with.
 pub(crate) struct SessionOpening<'a> {
     pub(crate) open: &'a OpenSession,
     pub(crate) before: device::Model,
     pub(crate) row: device::Model,
     pub(crate) returned: ReturningJournal,
-    /// Up to where the outcomes of its journal are recorded.
+    /// All outcomes of its journal numbered up to this are recorded.
     pub(crate) recorded_seq: Option<u64>,
-    /// The rows have no mark for this journal, so it begins with what the agent says.
+    /// The rows have no mark for this journal, so the mark begins with what the agent says.
     pub(crate) begins_mark: bool,
 }
 
@@ -92,15 +89,15 @@ impl SessionOpening<'_> {
         }
     }
 
-    /// Whether the device got acknowledgements of outcomes that these rows do not have. Then the
-    /// rows come from an older backup, and attempts that are not listed may have ended since.
+    /// Whether outcomes were acknowledged to the device that these rows do not have. Then the rows
+    /// come from an older backup, and attempts that are not listed may have ended since.
     pub(crate) fn is_ahead(&self) -> bool {
         let acknowledged = self.open.acknowledged_seq.unwrap_or(0);
         self.recorded_seq
             .is_some_and(|recorded| recorded < acknowledged)
     }
 
-    /// Whether more than the number and the time of the row changed.
+    /// Whether more has changed than the number and the time of the row.
     pub(crate) fn is_changed(&self) -> bool {
         let numbered = device::Model {
             epoch: self.row.epoch,
@@ -113,7 +110,8 @@ impl SessionOpening<'_> {
         numbered != self.row
     }
 
-    /// Whether a selector may match it now and did not before, or the other way round.
+    /// Whether a selector may match the device now that did not match before, or the other way
+    /// round.
     pub(crate) fn is_news(&self) -> bool {
         built_in(&self.before) != built_in(&self.row)
     }

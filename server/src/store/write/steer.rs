@@ -1,4 +1,4 @@
-//! What pause, resume, promote, retry and halt have in common.
+//! Parts that pause, resume, promote, retry and halt share.
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
@@ -21,11 +21,11 @@ use crate::{
     },
 };
 
-/// A deployment after such a change, and the devices to tell.
+/// The changed deployment, and the devices that have to be woken.
 pub type Steered = (Deployment, Vec<DeviceId>);
 
-/// The error of a change that the state of the deployment does not allow; `why` ends a sentence
-/// about the deployment.
+/// The error of a change that the state of the deployment does not allow. `why` is the end of a
+/// sentence about the deployment.
 pub(crate) fn wrong_state(id: DeploymentId, why: impl Into<String>) -> StoreError {
     StoreError::WrongState {
         kind: "deployment",
@@ -39,7 +39,7 @@ pub(crate) fn set_active(change: &mut DeploymentChange) {
     change.paused_reason.clear();
 }
 
-/// Failures of the open phases count no more: an operator has seen them.
+/// Forgives the failures of the open phases: they count no more, because an operator has seen them.
 pub(crate) async fn forgive(tx: &Tx, id: DeploymentId, open: u32) -> Result<()> {
     let counts = counts_by_phase(&tx.db, &[Stored(id)])
         .await?

@@ -16,19 +16,18 @@ use crate::{
     },
 };
 
-/// Cancels a deployment that is not finished, because an operator wants it. Gives the devices to
-/// tell.
+/// Cancels a deployment that is not finished, for an operator. Returns the devices to wake.
 pub(crate) async fn cancel(tx: &Deciding, row: &deployment::Model) -> Result<Vec<DeviceId>> {
     stop(tx, row, Some(row.cancelled_at.unwrap_or(tx.now.0))).await
 }
 
-/// The same; devices that go back by now stop that as well.
+/// The same, and devices that are going back stop that as well.
 pub(crate) async fn halt(tx: &Deciding, row: &deployment::Model) -> Result<Vec<DeviceId>> {
     let cancelled_at = Some(row.cancelled_at.unwrap_or(tx.now.0));
     stop_as(tx, row, cancelled_at, Closing::Halt).await
 }
 
-/// Like [`cancel`]. Without a `cancelled_at` the result follows from the targets.
+/// [`cancel`] for any reason. Without a `cancelled_at` the result follows from the targets.
 pub(crate) async fn stop(
     tx: &Deciding,
     row: &deployment::Model,
@@ -55,7 +54,7 @@ async fn stop_as(
         .await?;
     let id = row.id.0;
     let (devices, _) = stop_attempts(tx, id, how).await?;
-    // No target may be left open now. The planner does nothing more for a deployment that stops.
+    // Maybe no target is open any more. The planner does nothing for a deployment that stops.
     if row.phase_count == 0 {
         finish_deployments(tx, [id].into()).await?;
     } else {
@@ -64,8 +63,8 @@ async fn stop_as(
     Ok(devices)
 }
 
-/// Tells the unresolved attempts of a deployment to stop. Gives the devices to tell, and for how
-/// many attempts the stop was new.
+/// Tells devices to stop the unresolved attempts of a deployment. Returns the devices to wake, and
+/// for how many attempts the stop was new.
 pub(crate) async fn stop_attempts(
     tx: &Deciding,
     deployment: DeploymentId,

@@ -16,19 +16,19 @@ use crate::{
     },
 };
 
-/// What a device that is to be deleted has in flight.
+/// What a device has in flight that is about to be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stopping {
     pub device: DeviceId,
-    /// Attempts that were pushed to it and that it has not answered.
+    /// Attempts that were pushed to it and are not answered.
     pub attempts: Vec<AttemptId>,
-    /// Whether it is online, so that it can be told.
+    /// Whether it is online, so that it hears of the stop.
     pub online: bool,
 }
 
 impl Store {
-    /// Cancels what was not pushed, and tells the device to stop the rest. None when there is no
-    /// such device.
+    /// Cancels the attempts that were not pushed, and tells the device to stop the others. `None`
+    /// when there is no such device.
     pub async fn stop_device(&self, id_or_name: &str) -> Result<Option<Stopping>> {
         let stopping = self
             .decide_as(Act::CommitCancel, |tx| async move {

@@ -1,4 +1,4 @@
-//! Lets a newer order supersede older ones.
+//! Has a newer order supersede older ones.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +19,8 @@ use crate::{
     },
 };
 
-/// Closes older attempts of the same bundle name that have not begun; the others go on. Gives the
-/// devices that still have an unresolved attempt: the new one has to wait there.
+/// Closes older attempts of the same bundle name that have not begun; the others go on. Returns the
+/// devices that still have an unresolved attempt. The new one has to wait there.
 pub(crate) async fn supersede(
     tx: &Deciding,
     devices: &[Stored<DeviceId>],
