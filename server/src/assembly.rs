@@ -22,7 +22,7 @@ use crate::{
         auth::{AuthLayer, Authenticator},
         connections::{Connections, Router, StrangerLimits, Strangers},
         listener::{self, Acceptance},
-        monitor::{Look, Monitor},
+        monitor::{Gauges, Monitor},
         observe::TraceLayer,
     },
     lifecycle::Tasks,
@@ -222,7 +222,7 @@ impl Assembly {
     }
 
     fn monitor(&self, recorder: Recorder) -> Monitor {
-        let look = Look {
+        let gauges = Gauges {
             metrics: Arc::clone(&self.metrics),
             store: self.foundation.store.clone(),
             registry: Arc::clone(&self.registry),
@@ -231,7 +231,7 @@ impl Assembly {
             blobs: self.foundation.blobs.clone(),
             identity: self.foundation.identity.clone(),
         };
-        Monitor::new(look, self.soft.clone())
+        Monitor::new(gauges, self.soft.clone())
     }
 
     fn sessions(

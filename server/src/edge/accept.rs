@@ -1,5 +1,5 @@
-//! The one accept loop. It is calm when descriptors run out, serves each connection in a task of its
-//! own, and frees the port as soon as its stop begins.
+//! The accept loop of both listeners. It is calm when descriptors run out, and a connection never
+//! waits for the task of another. The port is free as soon as the stop begins.
 //!
 //! Two listeners use it, each with its own rules:
 //!
@@ -22,7 +22,7 @@ use crate::backoff::doubling;
 
 /// Pause after the first error of `accept` in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// Longest one.
+/// Longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_millis(1280);
 
 /// Accepts connections until `stop`. `find_place` waits for a place for the connection that has

@@ -1,12 +1,16 @@
-//! How answers leave: fed by tasks of their own, bounded for each caller, and measured as their
-//! peers take them.
+//! How answers leave: tasks of their own feed them, each caller has so many at a time, and bytes
+//! are counted as peers take them.
 //!
-//! A peer decides how fast it reads, and with HTTP/2 it may decide not to read at all. It must not
-//! decide about anything else. So a stream's messages come from a task ([`fed`]); a caller has so
-//! many streams, uploads and plans at a time ([`slots`]); bytes are counted as they leave
-//! ([`measured`]); and who takes none is told so and then cut off ([`stalled`]). This layer does
-//! all of that around every call, by the shape its descriptor gives it: a handler only returns what
-//! [`fed`] made, and one that does not is refused.
+//! A peer decides how fast it reads, and with HTTP/2 it may not read at all. It must not decide
+//! about anything else.
+//!
+//! * A stream's messages come from a task ([`fed`]).
+//! * A caller has so many streams, uploads and plans at a time ([`slots`]).
+//! * Bytes are counted as they leave ([`measured`]).
+//! * A peer that takes none is told so, and then cut off ([`stalled`]).
+//!
+//! This layer does all of that around each call, by the shape that the descriptor gives it. A
+//! handler returns what [`fed`] made. A stream that was made in another way is refused.
 
 mod feeder;
 mod measured;
@@ -52,7 +56,7 @@ use crate::{
     store::Principal,
 };
 
-/// Every method that is served.
+/// Describes each method that is served.
 const DESCRIPTORS: &[&[u8]] = &[
     kernex_proto::DESCRIPTORS,
     tonic_health::pb::FILE_DESCRIPTOR_SET,
@@ -60,11 +64,10 @@ const DESCRIPTORS: &[&[u8]] = &[
     tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
 ];
 
-/// What peers may ask of the server at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerLimits {
     pub most: SlotLimits,
-    /// Time without a byte after which a reader counts as gone.
+    /// Time without a byte taken after which a reader counts as gone.
     pub stall: Duration,
 }
 
@@ -77,7 +80,6 @@ impl Default for AnswerLimits {
     }
 }
 
-/// The layer that does all of this around the services.
 #[derive(Debug, Clone)]
 pub(crate) struct AnswersLayer(Arc<Shared>);
 
@@ -92,7 +94,7 @@ struct Shared {
 }
 
 impl AnswersLayer {
-    /// Feeders are `tasks`; streams of libraries end with `draining`.
+    /// Feeders run as `tasks`. Streams of libraries end with `draining`.
     pub(crate) fn new(
         limits: AnswerLimits,
         tasks: Tasks,
@@ -109,7 +111,7 @@ impl AnswersLayer {
         })))
     }
 
-    /// The search for readers that do not read; somebody has to run it.
+    /// The search for peers that do not read. It has to be run as a task.
     pub(crate) fn stalled(&self) -> Arc<Stalled> {
         Arc::clone(&self.0.stalled)
     }
@@ -180,7 +182,7 @@ where
     }
 }
 
-/// Whose slot a call takes.
+/// The caller whose slot a call takes.
 fn slot_owner(request: &Request<Body>, connection: &ConnectionHandle) -> SlotOwner {
     if let Some(principal) = request.extensions().get::<Principal>() {
         return SlotOwner::Token(principal.token_id);
@@ -213,7 +215,7 @@ impl HandledCall {
         let feeder = response.extensions_mut().remove::<Feeder>();
         let theirs = response.extensions_mut().remove::<EndedBy>();
         if response.body().is_end_stream() {
-            // A refusal: nothing of it waits for the peer.
+            // A refusal is short, so nothing of it waits for the peer.
             return Ok(response);
         }
         match self.shape {
@@ -251,7 +253,7 @@ impl HandledCall {
 }
 
 impl Shared {
-    /// Gives a stream its task.
+    /// Starts the task that feeds a stream.
     fn feed(&self, pump: Pump, end: End) {
         self.tasks.spawn(Span::none(), async move {
             tokio::select! {
@@ -262,7 +264,7 @@ impl Shared {
         });
     }
 
-    /// Ends what would not end by itself when the server stops.
+    /// Ends a stream that would not end by itself when the server stops.
     fn stopping(&self) -> EndedBy {
         EndedBy {
             signal: self.draining.clone(),
@@ -271,7 +273,7 @@ impl Shared {
     }
 }
 
-/// How a call ended, as the last thing of its body.
+/// The status of a call, as the end of its body.
 pub(crate) fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     if status.add_header(&mut trailers).is_err() {

@@ -1,7 +1,7 @@
 //! Who may call what: one policy per RPC, enforced in one place before any handler runs.
 //!
-//! A path without a policy does not exist: it is answered `UNIMPLEMENTED` here, and a test walks
-//! the descriptors so that no RPC of ours can be forgotten.
+//! A path without a policy does not exist: it is answered `UNIMPLEMENTED` here. A test walks the
+//! descriptors, so that no RPC of ours is forgotten.
 
 mod caller;
 mod layer;
@@ -34,13 +34,13 @@ use crate::{
     store::{AuditResult, KnownToken, Principal, Role, Store, StoreError},
 };
 
-/// How long the answer about a token is trusted. A revocation ends it at once; this limit is for
-/// rows that were changed by hand.
+/// How long the answer about a token is trusted. A revocation ends it at once. This limit is for
+/// rows that somebody changed by hand.
 const CACHE_TTL: Duration = Duration::from_secs(5);
-/// Tokens remembered; operators and services of one control plane are far fewer.
+/// Tokens that are remembered. Operators and services of one control plane are far fewer.
 const CACHE_SIZE: usize = 1024;
 
-/// Finds out who a token belongs to.
+/// Finds out whose token a call brings, and whether it may call.
 #[derive(Clone)]
 pub struct Authenticator {
     store: Store,
@@ -49,7 +49,6 @@ pub struct Authenticator {
     open_reflection: bool,
 }
 
-/// The operator that was found for a token.
 struct CachedPrincipal {
     principal: Principal,
     until: Instant,
@@ -63,10 +62,10 @@ impl std::fmt::Debug for Authenticator {
     }
 }
 
-/// An operator who may call, and for how long that holds.
+/// An operator who may call, and for how long.
 type Authorised = (Principal, Lease);
 
-/// The token does not work; whose it was, if it ever did.
+/// The token does not work. Says whose it was, if it ever worked.
 struct Unknown(Option<Principal>);
 
 impl Authenticator {
@@ -81,8 +80,8 @@ impl Authenticator {
         }
     }
 
-    /// Writes down who used which token, and who was refused. What cannot be written is tried again
-    /// with the next.
+    /// Writes who used which token, and who was refused. What cannot be written is tried again the
+    /// next time.
     pub(crate) async fn write_sightings(&self) -> Result<(), StoreError> {
         let (uses, refusals) = self.sightings.take();
         if uses.is_empty() && refusals.is_empty() {
@@ -110,7 +109,8 @@ impl Authenticator {
             };
             let hold = revocations.hold(Revocable::Token(principal.token_id));
             if revocations.tokens() != revoked {
-                // What was read may be older than that, and the hold newer.
+                // A token was revoked meanwhile. The answer may be older than that, and the hold
+                // newer.
                 continue;
             }
             self.remember(hash, &principal, revoked);
@@ -119,7 +119,8 @@ impl Authenticator {
         }
     }
 
-    /// Who was found a moment ago, unless a token was revoked since, or this one has expired.
+    /// The operator that was found a moment ago. `None` when a token was revoked since, or when
+    /// this one has expired.
     fn remembered(&self, hash: Digest, revoked: u64) -> Option<Principal> {
         let cache = self.cache.lock();
         let known = cache.get(&hash)?;
@@ -133,7 +134,7 @@ impl Authenticator {
         let now = Instant::now();
         let mut cache = self.cache.lock();
         let until = match cache.get(&hash) {
-            // From when it was looked up.
+            // The limit counts from the first look-up.
             Some(known) if known.revoked == revoked && now < known.until => return,
             _ => now + CACHE_TTL,
         };

@@ -50,13 +50,13 @@ pub(crate) use self::{
 };
 use crate::error::chain;
 
-/// Calls that have limits of their own.
+/// These two calls have limits of their own.
 const ENROLL: &str = "/kernex.v1.AgentService/Enroll";
 const WATCH_HEALTH: &str = "/grpc.health.v1.Health/Watch";
-/// Longest time of an enrolment, the reading of the request included.
+/// Longest time of an enrolment. The reading of its request counts.
 const ENROLL_LIMIT: Duration = Duration::from_secs(10);
 
-/// All open connections, each served by a task.
+/// The open connections. A task serves each of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Connections<S> {
     http: http2::Builder<Executor>,
@@ -78,7 +78,7 @@ where
         + Send
         + 'static,
 {
-    /// Has no connections yet. After `stop` each of them ends when its calls have ended.
+    /// `stop` ends each connection when its calls have ended.
     pub(crate) fn new(service: S, stop: CancellationToken) -> Self {
         let tasks = TaskTracker::new();
         Self {
@@ -115,7 +115,8 @@ where
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(of.clone());
             let (service, of) = (service.clone(), of.clone());
-            // In a box, so that the stream of a session does not keep the memory of its call.
+            // In a box, so that the stream of a session does not keep the memory of the call that
+            // opened it.
             Box::pin(async move {
                 let call = match call {
                     Ok(call) => call,
@@ -131,14 +132,13 @@ where
         });
         let stop = self.stop.clone();
         let mut connection = self.http.serve_connection(TokioIo::new(connection), calls);
-        // Borrowed, not moved: moving it into `select!` would store it twice in the future of this
-        // task.
+        // Borrowed here: to move it into `select!` would store it twice in the future of this task.
         self.tasks.spawn(async move {
             let mut stopping = false;
             let ended = loop {
                 tokio::select! {
                     biased;
-                    // First, so that it wakes the reader, too (see `ConnectionHandle::closed`).
+                    // First, because this wakes the reader, too (see `ConnectionHandle::closed`).
                     why = handle.closed() => {
                         if handle.is_stranger() {
                             tracing::debug!(address = %handle.address(), why, "connection closed");
@@ -160,7 +160,7 @@ where
         });
     }
 
-    /// Waits until the last one is closed, after a stop.
+    /// Waits until all connections are closed. They are some time after a stop.
     pub(crate) async fn closed(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -173,20 +173,20 @@ fn protocol(executor: Executor) -> http2::Builder<Executor> {
     http.timer(CoalescingTimer::default())
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10))
-        // An agent needs two streams, an operator a few; a service that multiplexes many calls gets
-        // by with this.
+        // An agent needs two streams and an operator a few. A service that multiplexes many calls
+        // gets by with this.
         .max_concurrent_streams(256)
         .max_header_list_size(16 * 1024)
-        // Guards against floods of streams that are opened and reset at once.
+        // Against floods of streams that are opened and reset at once.
         .max_pending_accept_reset_streams(32)
         .max_local_error_reset_streams(64)
-        // Room for uploads over long distances; agents send little.
+        // Room for uploads over long distances. Agents send little.
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(2 << 20);
     http
 }
 
-/// Streams are tasks that are awaited together with their connections.
+/// Runs streams as tasks that are awaited together with the connections.
 #[derive(Debug, Clone)]
 struct Executor(TaskTracker);
 

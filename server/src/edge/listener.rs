@@ -28,25 +28,25 @@ use crate::{
     metrics::{GaugeGuard, Metrics},
 };
 
-/// One descriptor in sixteen is left to files, the database and other listeners; connections get
-/// the rest.
+/// One descriptor in sixteen is left to files, the database and other listeners. Connections get
+/// the others.
 const LEFT_TO_OTHERS: u64 = 16;
-/// At least so many are left to them, but at most half: the metrics listener answers even when all
-/// connections are taken.
+/// At least so many descriptors are left to them, but at most half. So the metrics listener answers
+/// even when all places are taken.
 const LEAST_TO_OTHERS: u64 = 64;
 
-/// Most connections, however many descriptors there are: quiet ones take some 3 GB by then.
+/// Most connections, however many descriptors there are. So many quiet ones take some 3 GB.
 const MAX_CONNECTIONS: u64 = 65_536;
 
 /// Unsent bytes of a connection that the kernel may hold. Nothing can overtake them, so they are
-/// few: a stop on the same connection as a download waits for 128 KiB and not for megabytes, and
+/// few. A stop on the same connection as a download waits for 128 KiB and not for megabytes. And
 /// the download of a slow peer waits in the file and not in memory.
 const UNSENT: u32 = 128 * 1024;
 
 /// A peer that has not finished its TLS handshake by then is dropped.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Binds, and says in one sentence why it could not.
+/// Binds. The error is one sentence that says why it could not.
 pub fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
     bind_as(address, "--listen")
 }
@@ -73,7 +73,7 @@ fn bind_as(address: SocketAddr, setting: &str) -> anyhow::Result<std::net::TcpLi
     })
 }
 
-/// Raises this process's limit on descriptors as far as it may; gives how many connections can be
+/// Raises this process's limit on descriptors as far as it may. Returns how many connections can be
 /// held at once, because each is a descriptor.
 pub(crate) fn room() -> usize {
     let limit = getrlimit(Resource::Nofile);
@@ -87,7 +87,7 @@ pub(crate) fn room() -> usize {
     connections(getrlimit(Resource::Nofile).current)
 }
 
-/// Connections within a limit on descriptors.
+/// How many connections a limit on descriptors allows.
 fn connections(descriptors: Option<u64>) -> usize {
     let descriptors = descriptors.unwrap_or(u64::MAX);
     let others = (descriptors / LEFT_TO_OTHERS).max(LEAST_TO_OTHERS.min(descriptors / 2));
@@ -97,11 +97,10 @@ fn connections(descriptors: Option<u64>) -> usize {
 
 pub(crate) struct Acceptance {
     pub(crate) most: usize,
-    /// Keys and certificate; none for plaintext.
+    /// Keys and certificate; `None` for plaintext.
     pub(crate) tls: Option<TlsAcceptor>,
-    /// Proxies whose word about the caller's address is believed.
+    /// Proxies that are believed when they say where a caller is.
     pub(crate) proxies: Vec<IpNet>,
-    /// Keeps connections on which nothing has authenticated.
     pub(crate) strangers: Arc<Strangers>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -131,7 +130,7 @@ pub(crate) async fn accept(
     .await;
 }
 
-/// Opens what was accepted, and has it served. It may take its time: others do not wait for it.
+/// Opens a connection and has it served. Others do not wait for it.
 async fn open(
     stream: TcpStream,
     address: SocketAddr,
@@ -146,7 +145,7 @@ async fn open(
             how.metrics.edge.connections.with_label(result).inc();
             return;
         }
-        // It was counted where that was decided.
+        // It was counted where it was closed.
         Err(None) => return,
     };
     how.metrics.edge.connections.with_label("accepted").inc();
@@ -154,14 +153,14 @@ async fn open(
     serve(Connection::new(io, presence, peer, place, counted));
 }
 
-/// Accepted connections inherit the option from the listener, which saves a system call for each.
+/// Accepted connections inherit the option from the listener. That saves a system call for each.
 fn keep_little_unsent(listener: &TcpListener) {
     if let Err(error) = SockRef::from(listener).set_tcp_notsent_lowat(UNSENT) {
         tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set");
     }
 }
 
-/// A place for one more connection; when all are taken, a stranger makes room.
+/// A place for one more connection. When all are taken, a stranger has to make room.
 async fn acquire_place(
     places: &Arc<Semaphore>,
     strangers: &Strangers,
@@ -185,8 +184,8 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// Does everything until a connection can be used: where it comes from, waiting for admission, and
-/// TLS. An error is the label it is counted by; none when it was closed as a stranger, which was
+/// Opens a connection: finds out where it comes from, waits until it is let inside, and does TLS.
+/// The error is the label that it is counted by; `None` when it was closed as a stranger and
 /// counted there.
 async fn establish(
     stream: TcpStream,
@@ -217,8 +216,8 @@ async fn establish(
     }
 }
 
-/// Does TLS, if there is any. Returns the transport with what its sessions are bound to; an error
-/// is the label it is counted by.
+/// Does TLS, if there is any. Returns the transport, and what the sessions on it are bound to. The
+/// error is the label that it is counted by.
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,

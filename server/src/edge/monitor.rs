@@ -1,9 +1,9 @@
 //! The listener for machines that watch the server: `/metrics` for Prometheus, `/healthz` and
 //! `/readyz` for orchestrators.
 //!
-//! Plain HTTP/1.1 on an address of its own, loopback unless somebody says otherwise. It has nothing
-//! to hide but nothing to give away either: no device, bundle or caller is named. A connection
-//! answers one request and is closed.
+//! Plain HTTP/1.1 on an address of its own, which is loopback unless configured. It has nothing to
+//! hide and gives nothing away: no device, bundle or caller is named. A connection answers one
+//! request and is closed.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -19,35 +19,34 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::look::Look;
+pub(crate) use self::gauges::Gauges;
 use crate::edge::accept::accept_each;
 
-mod look;
+mod gauges;
 
-/// Requests answered at once. Two scrapers, some probes, and nobody else.
+/// Requests that are answered at once: two scrapers and some probes.
 const CONNECTIONS: usize = 16;
-/// A request has to come and its answer has to go within this.
+/// From connection to answer.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
-/// A database that does not answer a probe by then counts as not answering.
+/// A database that has not answered by then counts as not answering.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// Largest head of a request.
 const HEAD_LIMIT: usize = 16 * 1024;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Answers scrapes and probes.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     exposition: Exposition,
-    look: Look,
+    gauges: Gauges,
     draining: CancellationToken,
 }
 
 impl Monitor {
-    pub(crate) fn new(look: Look, draining: CancellationToken) -> Self {
+    pub(crate) fn new(gauges: Gauges, draining: CancellationToken) -> Self {
         Self {
-            exposition: look.metrics.registry(),
-            look,
+            exposition: gauges.metrics.registry(),
+            gauges,
             draining,
         }
     }
@@ -99,7 +98,7 @@ impl Monitor {
         }
         match request.uri().path() {
             "/metrics" => {
-                self.look.read_gauges().await;
+                self.gauges.read_gauges().await;
                 let mut figures = String::with_capacity(64 * 1024);
                 match prometheus_text::encode(&mut figures, &self.exposition) {
                     Ok(()) => text(StatusCode::OK, prometheus_text::CONTENT_TYPE, figures),
@@ -109,7 +108,7 @@ impl Monitor {
                     }
                 }
             }
-            // That this is answered is the answer.
+            // The server is alive, because it answers.
             "/healthz" => text(StatusCode::OK, TEXT, "alive\n"),
             "/readyz" => match self.readiness().await {
                 Ok(()) => text(StatusCode::OK, TEXT, "ready\n"),
@@ -127,9 +126,9 @@ impl Monitor {
         if self.draining.is_cancelled() {
             return Err("the server is stopping\n");
         }
-        // Over the connections that sessions have: what operators wait for does not make a server
-        // unfit for its fleet.
-        match tokio::time::timeout(PROBE_LIMIT, self.look.store.ping()).await {
+        // Over the connections of sessions: operators who wait do not make a server unfit for its
+        // fleet.
+        match tokio::time::timeout(PROBE_LIMIT, self.gauges.store.ping()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err("the database does not answer\n"),
         }

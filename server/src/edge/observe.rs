@@ -1,5 +1,5 @@
-//! Logs, traces and figures of RPCs: one span per RPC, with the caller's trace as its parent and
-//! the field names of OpenTelemetry's conventions for RPC.
+//! Logs, traces and counts RPCs. One span for each, with the caller's trace as its parent and the
+//! field names of OpenTelemetry's conventions for RPC.
 
 use std::{
     pin::Pin,
@@ -26,24 +26,23 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Most bytes of why a call was refused that a log line has.
+/// Most bytes of the reason of a refusal that a log line has.
 const WHY: usize = 512;
 
-/// Shown without `RUST_LOG`.
+/// What is logged without `RUST_LOG`.
 const DEFAULT_FILTER: &str = "info,sqlx=warn,sea_orm_migration=warn,h2=warn,hyper=warn,tower=warn";
 
-/// Starts logs and, with an OTLP endpoint in the environment, traces. The guard writes out what
-/// waits when it is shut down.
+/// Starts logs, and traces when the environment names an OTLP endpoint. The guard writes what waits
+/// when it is shut down.
 pub fn init(format: LogFormat) -> Result<TelemetryGuard, TelemetryError> {
     telemetry::init("kernex-server", DEFAULT_FILTER, format)
 }
 
-/// Puts a span around every RPC, and counts it.
 #[derive(Debug, Clone)]
 pub struct TraceLayer(Arc<Metrics>);
 
 impl TraceLayer {
-    /// Counts in `metrics`, where every method is from now on.
+    /// Every method has its series in `metrics` from now on.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         for method in known_paths() {
@@ -95,8 +94,8 @@ where
         Box::pin(
             async move {
                 let response = response.await?;
-                // That of a call that failed before its first message; later ones travel in the
-                // trailers.
+                // The status of a call that failed before its first message. Otherwise it comes
+                // with the trailers.
                 let status = Status::from_header_map(response.headers());
                 let code = status.as_ref().map_or(Code::Ok, Status::code);
                 let took = started.elapsed();
@@ -123,8 +122,7 @@ fn millis(took: Duration) -> u64 {
     u64::try_from(took.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether a span of a server counts as failed with this status; the others are the caller's
-/// business.
+/// Whether this status is a failure of the server. The others are the caller's business.
 const fn is_our_fault(code: Code) -> bool {
     matches!(
         code,
@@ -137,8 +135,8 @@ const fn is_our_fault(code: Code) -> bool {
     )
 }
 
-/// A refusal is the caller's business; what is the server's own was logged where it happened. A
-/// stranger's is counted, and named once a source and minute.
+/// Logs a refusal, which is the caller's business. Failures of the server were logged where they
+/// happened. Those of strangers are counted, and logged once a minute for each source.
 fn refused(status: &Status, took: Duration, connection: Option<&ConnectionHandle>) {
     let (code, duration_ms) = (status.code(), millis(took));
     let mut why = status.message();
@@ -159,7 +157,7 @@ fn refused(status: &Status, took: Duration, connection: Option<&ConnectionHandle
     }
 }
 
-/// How the refusal of a stranger's call is counted.
+/// The label that the refusal of a stranger's call is counted by.
 const fn reason(code: Code) -> &'static str {
     match code {
         Code::Unauthenticated => "unauthenticated",

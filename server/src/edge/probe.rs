@@ -1,5 +1,5 @@
-//! Asks a server on this machine whether it is ready, as health checks of containers do: their
-//! images hold no other program that could.
+//! Asks a server on this machine whether it is ready. Health checks of containers use it, because
+//! their images hold no other program that could.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -9,12 +9,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-/// Longest wait for each step. A server that is well answers at once.
+/// Longest wait for each step. A healthy server answers at once.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Most that is read of an answer.
+/// Most bytes of an answer that are read.
 const ANSWER: u64 = 4096;
 
-/// Succeeds when the server whose metrics are at `address` is ready; otherwise says why it is not.
+/// Succeeds when the server with its metrics at `address` is ready. The error says why it is not.
 pub fn probe(address: Option<SocketAddr>) -> anyhow::Result<()> {
     let Some(address) = address else {
         bail!("there is no port to ask, because --metrics-listen is empty");
@@ -38,7 +38,7 @@ fn ask(address: SocketAddr) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Who listens on every address is asked on this machine's own.
+/// A listener on all addresses is asked on this machine's own.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {

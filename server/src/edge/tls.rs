@@ -1,5 +1,5 @@
-//! Certificates: a CA for twenty years, a leaf for ninety days that renews itself while the server
-//! runs, and beside it one that somebody else made, where there is one.
+//! The certificates of the server. It makes a CA for twenty years, and a leaf for ninety days that
+//! it renews while it runs. Beside them there may be one that somebody else made.
 
 mod given;
 mod issue;
@@ -33,7 +33,7 @@ use self::{
 };
 use crate::clock::Clock;
 
-/// The server's identity on the wire, kept in the data folder.
+/// The server's identity on the wire. It is kept in the data folder.
 #[derive(Debug)]
 pub struct Identity {
     folder: PathBuf,
@@ -44,11 +44,11 @@ pub struct Identity {
     ca_pin: Digest,
 }
 
-/// Hands rustls the newest leaf; swapped while handshakes go on.
+/// Hands rustls the newest leaf. It may be replaced while handshakes go on.
 #[derive(Debug)]
 struct Leaf {
     own: ArcSwap<CertifiedKey>,
-    /// For everybody who does not pin our CA.
+    /// For peers that do not pin our CA.
     given: Option<Given>,
 }
 
@@ -62,13 +62,13 @@ impl ResolvesServerCert for Leaf {
 }
 
 impl Identity {
-    /// Loads what the folder holds and writes what is missing, due for renewal, or without one of
-    /// the names.
+    /// Loads what the folder holds. Makes what is missing, what is due for renewal, and a leaf that
+    /// lacks one of the names.
     pub fn open(folder: &Path, public: &[String], clock: Clock) -> anyhow::Result<Self> {
         Self::open_with(folder, public, None, clock)
     }
 
-    /// The same beside a certificate that somebody else made.
+    /// The same, beside a certificate that somebody else made.
     pub fn open_with(
         folder: &Path,
         public: &[String],
@@ -101,7 +101,7 @@ impl Identity {
         })
     }
 
-    /// SHA-256 of the CA's public key (SPKI DER): what enrolment tokens carry.
+    /// SHA-256 of the CA's public key (SPKI DER). Enrolment tokens carry it.
     #[must_use]
     pub fn ca_pin(&self) -> Digest {
         self.ca_pin
@@ -113,7 +113,7 @@ impl Identity {
         &self.ca_pem
     }
 
-    /// Issues and loads a new leaf when the present one is due; says whether it did.
+    /// Issues and loads a new leaf when the present one is due. True when it did.
     pub fn renew(&self) -> anyhow::Result<bool> {
         let files = Files(&self.folder);
         let at = now(&self.clock)?;
@@ -125,13 +125,13 @@ impl Identity {
         Ok(true)
     }
 
-    /// Loads the certificate that somebody else made again when its files have changed; says
-    /// whether it did.
+    /// Loads the certificate that somebody else made, when its files have changed. True when it
+    /// did.
     pub fn reload(&self) -> anyhow::Result<bool> {
         self.leaf.given.as_ref().map_or(Ok(false), Given::reload)
     }
 
-    /// When its certificates end, in seconds since 1970, by what they are; see
+    /// When each certificate ends, in seconds since 1970, with its label; see
     /// [`CERTIFICATES`](crate::metrics::CERTIFICATES).
     #[must_use]
     pub fn ends(&self) -> Vec<(&'static str, i64)> {

@@ -1,10 +1,10 @@
-//! Each stream of answers is fed by a task of its own, through a small channel.
+//! Feeds each stream of answers by a task of its own, through a small channel.
 //!
-//! A response's body is polled when its peer has room for more, and not before: whatever waits
-//! inside of it waits for the peer. So a handler's stream is not the body. It runs in a task, whose
-//! messages the body only takes from a channel. The task asks for room first and for the next
-//! message then, so what waits for the peer is a stream between two messages, and that has to hold
-//! nothing that others need.
+//! The body of a response is polled when its peer has room for more, and not before. What waits
+//! inside of it waits for the peer. So the body is not the handler's stream: it only takes messages
+//! from a channel, and a task fills that. The task asks for room first and for the next message
+//! then. So what waits for the peer is a stream between two messages, which need not hold anything
+//! that others need.
 
 use std::{
     pin::{Pin, pin},
@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 
-/// Messages ahead of the peer for a stream whose messages may be large, or are rare.
+/// Messages ahead of the peer for a stream whose messages are large or rare.
 pub(crate) const FEW: usize = 1;
-/// Messages ahead of the peer for a stream of many small ones: a switch of tasks for each would
+/// Messages ahead of the peer for a stream of many small ones. A switch of tasks for each would
 /// cost more than the message.
 pub(crate) const MANY: usize = 64;
 
@@ -34,8 +34,8 @@ pub struct Fed<T> {
     over: bool,
 }
 
-/// A stream that is not running yet. It travels in the extensions of its response; the layer around
-/// all calls gives it a task, and refuses to send a stream of ours that has none.
+/// A stream that does not run yet. It travels in the extensions of its response. The layer around
+/// all calls starts a task for it, and refuses a stream of ours that has none.
 #[derive(Clone)]
 pub(crate) struct Feeder(Arc<Unstarted>);
 
@@ -44,10 +44,10 @@ struct Unstarted {
     end: End,
 }
 
-/// Moves messages until there are no more, or nobody is left to take them.
+/// Moves messages into a channel until there are no more, or until nobody takes them.
 pub(crate) type Pump = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A response with `source` as its messages, at most `ahead` of them before the peer takes one. An
+/// A response with the messages of `source`, at most `ahead` of them before the peer takes one. An
 /// error ends it.
 pub(crate) fn fed<T, S>(ahead: usize, source: S) -> Response<Fed<T>>
 where
@@ -60,8 +60,8 @@ where
     response
 }
 
-/// The two halves of [`fed`], for who makes a response by hand: without its [`Feeder`] in the
-/// extensions it is not sent.
+/// The two halves of [`fed`], for those who make a response by hand. Without its [`Feeder`] in the
+/// extensions the response is not sent.
 pub(crate) fn channel<T, S>(ahead: usize, source: S) -> (Fed<T>, Feeder)
 where
     T: Send + 'static,
@@ -82,7 +82,7 @@ where
 }
 
 impl Feeder {
-    /// Takes what is to run, and what ends it. None the second time.
+    /// Takes what has to run, and what ends it. `None` the second time.
     pub(crate) fn take(&self) -> Option<(Pump, End)> {
         let mut pump = self.0.pump.lock();
         Some((pump.take()?, self.0.end.clone()))
@@ -117,19 +117,19 @@ impl<T> Stream for Fed<T> {
         if self.over {
             return Poll::Ready(None);
         }
-        // An end from outside overtakes the messages that still wait.
+        // An end from outside overtakes the messages that wait.
         if let Some(status) = self.end.status() {
             self.over = true;
             return Poll::Ready(Some(Err(status)));
         }
         let item = ready!(self.items.poll_recv(context));
         self.over = !matches!(item, Some(Ok(_)));
-        // The task ends with its stream, or because somebody ended both.
+        // The task has ended with its stream, or because both were ended.
         Poll::Ready(item.or_else(|| self.end.status().map(Err)))
     }
 }
 
-/// How a stream is ended from outside. Clones mean the same stream.
+/// Ends a stream from outside. Clones end the same stream.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct End(Arc<State>);
 
@@ -141,14 +141,14 @@ struct State {
 }
 
 impl End {
-    /// Ends it: the feeder stops at once, and the peer is told why when it has room for it. The
-    /// first status counts.
+    /// Ends the stream. Its task stops at once, and the peer is told why when it has room for that.
+    /// The first status counts.
     pub(crate) fn end(&self, status: Status) {
         let _ = self.0.status.set(status);
         self.0.ended.cancel();
     }
 
-    /// Waits until it is ended, by whomever.
+    /// Waits until the stream is ended, by anybody.
     pub(super) async fn ended(&self) {
         let [first, second] = self
             .0
@@ -163,38 +163,38 @@ impl End {
         }
     }
 
-    /// Names who else ends it; once.
+    /// Names others who end the stream. Only the first call counts.
     pub(super) fn listen_to(&self, by: [Option<EndedBy>; 2]) {
         let _ = self.0.by.set(by);
     }
 
-    /// How it was ended, if it was.
+    /// How the stream was ended; `None` until then.
     pub(super) fn status(&self) -> Option<Status> {
         if let Some(status) = self.0.status.get() {
             return Some(status.clone());
         }
-        // Its feeder may be done, and then nobody else listens.
+        // Its task may be done, and then nobody else listens.
         let by = self.0.by.get()?.iter().flatten();
         let mut ended = by.filter(|by| by.signal.is_cancelled());
         ended.next().map(|by| by.status.clone())
     }
 }
 
-/// Ends a call from outside, with a status: put it into the extensions of a request before it is
-/// handled, or into those of the response to a stream. A call that was not answered yet is dropped
-/// and answered with the status; a stream is ended with it, ahead of what its peer has not taken,
-/// and what fed it is gone at once. A peer that takes nothing does not hear it: its connection is
-/// closed 30 s later.
+/// Ends a call from outside, with a status. Put it into the extensions of a request before it is
+/// handled, or into those of the response to a stream. A call that is not answered yet is dropped
+/// and answered with the status. A stream is ended with it, ahead of the messages that wait, and
+/// its task stops at once. A peer that takes nothing does not hear of it: its connection is closed
+/// 30 s later.
 #[derive(Debug, Clone)]
 pub(crate) struct EndedBy {
-    /// Cancelled when it has to end.
+    /// Cancelled when the call has to end.
     pub(crate) signal: CancellationToken,
-    /// What the caller is told then.
+    /// What the caller is told.
     pub(crate) status: Status,
 }
 
 impl EndedBy {
-    /// Waits for the signal; for ever when there is nobody to give one.
+    /// Waits for the signal; for ever when there is none.
     pub(super) async fn wait(by: Option<&Self>) -> Status {
         match by {
             Some(by) => {

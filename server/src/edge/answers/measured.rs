@@ -1,8 +1,8 @@
-//! How much of an answer its peer has taken, to the byte.
+//! Counts how much of an answer its peer has taken, to the byte.
 //!
-//! What a body hands out is wrapped. HTTP/2 writes as much of it as the peer's windows allow, and
-//! each byte that leaves is counted there: a download of a few bytes a second moves on between two
-//! messages, and one whose window is 0 does not.
+//! The bytes that a body hands out are wrapped. HTTP/2 writes as many of them as the peer's windows
+//! allow, and each byte that leaves is counted. So a download of a few bytes a second moves, also
+//! between two messages, and one whose window is 0 does not.
 
 use std::{
     pin::Pin,
@@ -23,19 +23,17 @@ use super::{
 };
 use crate::edge::connections::ConnectionHandle;
 
-/// One answer on its way. It lives as long as anything of it does: its body, or bytes that HTTP/2
-/// still holds.
+/// An answer on its way. It lives as long as its body does, or bytes of it that HTTP/2 still holds.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// Which call it answers, for the log.
+    /// For the log.
     pub(super) method: Arc<str>,
-    /// For whom, for the log.
+    /// For the log, and the owner of its slot.
     pub(super) caller: SlotOwner,
-    /// Ends its stream, if it is one.
+    /// Ends the stream, if the answer is one.
     pub(super) end: Option<End>,
-    /// What it goes over.
     pub(super) connection: ConnectionHandle,
-    /// The caller's place, given back with the last of it.
+    /// The caller's slot. It is free again after the last byte.
     pub(super) _slot: Option<StreamSlot>,
     offered: AtomicU64,
     taken: AtomicU64,
@@ -59,24 +57,23 @@ impl Answer {
         }
     }
 
-    /// Bytes that left so far.
+    /// Bytes that have left.
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
     /// Whether bytes wait for the peer.
     pub(super) fn is_waiting(&self) -> bool {
-        // What is offered grows first.
+        // What is offered grows before what is taken, so it is read second.
         let taken = self.taken();
         self.offered.load(Ordering::Relaxed) > taken
     }
 }
 
-/// A response's body as HTTP/2 gets it.
 #[derive(Debug)]
 pub(crate) struct Measured {
     body: Body,
-    /// None where nothing is measured.
+    /// `None` for answers that are not measured.
     answer: Option<Arc<Answer>>,
 }
 
@@ -85,7 +82,7 @@ impl Measured {
         Self { body, answer }
     }
 
-    /// Puts it in the place of the body that was made; the outermost thing around the services.
+    /// Replaces the body of a response. It is the outermost layer around the services.
     pub(crate) fn wrap(mut response: http::Response<Body>) -> http::Response<Self> {
         let answer = response.extensions_mut().remove::<Arc<Answer>>();
         response.map(|body| Self::new(body, answer))

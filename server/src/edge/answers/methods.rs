@@ -1,5 +1,5 @@
-//! What kind of call each method is, from the descriptors: a new one is bounded and fed without a
-//! word about it here.
+//! What kind of call each method is. The descriptors say so, and a new method is bounded and fed
+//! without a change here.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,37 +8,36 @@ use prost_types::FileDescriptorSet;
 
 use super::slots::SlotKind;
 
-/// The one stream of ours that is not fed by a [`Feeder`](super::Feeder). A session's task writes
-/// into a queue of its own and is closed when that overflows; a second task and queue for each of
-/// ten thousand sessions would cost too much memory.
+/// The one stream of ours without a [`Feeder`](super::Feeder). The task of a session writes into a
+/// queue of its own, and the session is closed when that overflows. A second task and queue for
+/// each of ten thousand sessions would cost too much memory.
 const SESSION: &str = "/kernex.v1.AgentService/DeviceSession";
 /// The one stream that gives an order. It has slots of its own, so that a token whose watches use
 /// all its slots can still halt.
 const HALT: &str = "/kernex.v1.RolloutService/HaltDeployment";
-/// The one call that asks a whole fleet while it waits.
+/// The one call that waits for a whole fleet to answer.
 const PLAN: &str = "/kernex.v1.PlanService/PlanDeployment";
-/// Packages whose handlers are ours.
+/// Package of the services whose handlers are ours.
 const OURS: &str = "kernex.";
 
-/// What a call is, seen from here.
+/// What kind of call a method is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     Single,
-    /// One answer, and a place until it is taken.
+    /// One answer. Its slot is taken until the peer has the answer.
     Bounded(SlotKind),
-    /// A stream of answers that its handler has fed.
+    /// A stream of answers that its handler made with `fed`.
     Stream(SlotKind),
-    /// A stream of a library's, whose handlers hold nothing that others need.
+    /// A stream of a library. Its handlers hold nothing that others need.
     Foreign,
     Session,
 }
 
-/// Every method that is served.
 #[derive(Debug)]
 pub(super) struct Methods(HashMap<Arc<str>, Shape>);
 
 impl Methods {
-    /// Of these encoded descriptor sets.
+    /// The methods of these encoded descriptor sets.
     pub(super) fn from_descriptors(descriptors: &[&[u8]]) -> Result<Self, prost::DecodeError> {
         let mut methods = HashMap::new();
         for set in descriptors {
@@ -57,7 +56,7 @@ impl Methods {
         Ok(Self(methods))
     }
 
-    /// The method of a path, if it is one.
+    /// The method that a path names; `None` when there is no such method.
     pub(super) fn find(&self, path: &str) -> Option<(&Arc<str>, Shape)> {
         let (path, shape) = self.0.get_key_value(path)?;
         Some((path, *shape))

@@ -1,6 +1,6 @@
 //! How many streams, uploads and plans a caller may have at a time. A slot is taken before the call
-//! is handled and given back with the last byte of its answer: a peer that does not read keeps its
-//! own slots, and nobody else's.
+//! is handled, and is free again after the last byte of its answer. So a peer that does not read
+//! only uses up its own slots.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -15,14 +15,13 @@ use tonic::Status;
 
 use crate::error::token_limit;
 
-/// Who has slots of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum SlotOwner {
-    /// Whoever holds an operator token.
+    /// An operator token.
     Token(TokenId),
-    /// A device, by the hash of its session's token.
+    /// A device, by the hash of its session token.
     Session(Digest),
-    /// A connection on which nobody is known.
+    /// A connection on which nothing has authenticated.
     Connection(usize),
 }
 
@@ -36,7 +35,6 @@ impl fmt::Display for SlotOwner {
     }
 }
 
-/// What a slot is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum SlotKind {
     Stream,
@@ -46,7 +44,8 @@ pub(super) enum SlotKind {
 }
 
 impl SlotKind {
-    /// What it is called, and the setting of the server that bounds it.
+    /// The name of the slot in messages, and the setting of the server that says how many there
+    /// are.
     pub(super) const fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Stream => ("streams", "--max-streams-per-token"),
@@ -57,14 +56,13 @@ impl SlotKind {
     }
 }
 
-/// How many of each a caller may have at a time.
+/// How many of each kind a caller may have at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotLimits {
-    /// Streams of answers: watches and downloads.
+    /// Watches and downloads.
     pub streams: u32,
-    /// Bundles on their way in.
     pub uploads: u32,
-    /// Plans that devices are asked about.
+    /// Plans that devices are being asked about.
     pub plans: u32,
 }
 
@@ -88,14 +86,14 @@ impl SlotLimits {
     }
 }
 
-/// The slots that are taken.
+/// The slots that each caller has taken.
 #[derive(Debug, Clone)]
 pub(super) struct StreamSlots {
     most: SlotLimits,
     taken: Arc<Mutex<HashMap<(SlotOwner, SlotKind), u32>>>,
 }
 
-/// A taken slot; it is free again when this is dropped.
+/// A slot that is taken. It is free again when this is dropped.
 #[derive(Debug)]
 pub(super) struct StreamSlot {
     caller: SlotOwner,
@@ -111,7 +109,7 @@ impl StreamSlots {
         }
     }
 
-    /// Takes a slot, unless the caller has as many as it may.
+    /// Takes a slot. An error when the caller has as many as it may.
     pub(super) fn take(&self, caller: SlotOwner, kind: SlotKind) -> Result<StreamSlot, Status> {
         let most = self.most.of_kind(kind);
         {

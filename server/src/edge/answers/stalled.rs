@@ -1,9 +1,8 @@
-//! Peers that do not read. A stream of which no byte was taken for a while is ended, and where that
-//! does not arrive either, because HTTP/2 asks for nothing while a window is 0, its connection is
-//! closed.
+//! Ends the answers of peers that do not read. A stream of which no byte was taken for a while is
+//! ended. With a window of 0 the peer does not see that either, and then its connection is closed.
 //!
-//! One task looks at all answers from time to time, so that sending a byte costs no more than
-//! counting it.
+//! One task checks all answers from time to time, so that a byte that is sent only has to be
+//! counted.
 
 use std::{
     sync::{Arc, Weak},
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::measured::Answer;
 use crate::{error::slow_reader, metrics::Metrics};
 
-/// Checks in one limit, which is therefore exact to a thirtieth.
+/// Checks within one limit, so the limit is exact to a thirtieth.
 const LOOKS: u32 = 30;
 /// Shortest pause between two checks.
 const CLOSEST: Duration = Duration::from_millis(10);
@@ -116,24 +115,23 @@ impl Stalled {
     }
 }
 
-/// An answer as it is.
+/// An answer at a check.
 #[derive(Debug, Clone, Copy)]
 struct AnswerState {
-    /// Bytes wait for the peer.
+    /// Whether bytes wait for the peer.
     waits: bool,
-    /// Bytes that left.
+    /// Bytes that have left.
     taken: u64,
-    /// It can be ended alone.
+    /// Whether it is a stream, which can be ended by itself.
     stream: bool,
-    /// It was ended.
     ended: bool,
 }
 
-/// What was seen of an answer before.
+/// An answer at earlier checks.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     taken: u64,
-    /// When it last moved, or had nothing to move.
+    /// When a byte last left, or when none waited.
     moved: Instant,
     ended: Option<Instant>,
 }
@@ -164,15 +162,15 @@ impl Seen {
         }
         let still = now.duration_since(self.moved);
         match self.ended {
-            // Whoever ended it: a peer that does not take the end of a stream within the limit does
-            // not read.
+            // It does not matter who ended it. A peer that has not taken the end of a stream within
+            // the limit does not read.
             Some(ended) if now.duration_since(ended) >= limit => StallAction::Close,
             Some(_) => StallAction::Leave,
             None if state.stream && still >= limit => {
                 self.ended = Some(now);
                 StallAction::End
             }
-            // It is no stream, so nothing can be ended: its last bytes are on their way.
+            // No stream, so it cannot be ended by itself: its last bytes are on their way.
             None if still >= limit * 2 => StallAction::Close,
             None => StallAction::Leave,
         }

@@ -1,4 +1,4 @@
-//! Who makes a request, as the layer found out, in the form that the store writes into the audit.
+//! Who makes a request, as the layer found out and as the store writes it into the audit.
 
 use tonic::Status;
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use crate::{
     store::{Caller, Origin, Principal, RequestKey},
 };
 
-/// The caller of a mutation, for audit and for requests that are safe to repeat.
+/// The caller of a change. The audit names it, and repeated requests are compared for it.
 pub fn caller<T: prost::Message>(
     request: &tonic::Request<T>,
     method: &'static str,
@@ -29,7 +29,7 @@ pub fn caller<T: prost::Message>(
     })
 }
 
-/// The caller of a mutation that comes as a stream, which has no request id.
+/// The caller of a change that comes as a stream. It has no request id.
 pub fn uploader<T>(request: &tonic::Request<T>, method: &'static str) -> Result<Caller, Status> {
     let principal = principal(request)?;
     let connection = request.extensions().get::<ConnectionHandle>();
@@ -44,7 +44,7 @@ pub fn uploader<T>(request: &tonic::Request<T>, method: &'static str) -> Result<
     })
 }
 
-/// The operator behind a request that passed the layer.
+/// The operator who makes a request that has passed the layer.
 pub fn principal<T>(request: &tonic::Request<T>) -> Result<&Principal, Status> {
     request
         .extensions()

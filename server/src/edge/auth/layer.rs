@@ -1,5 +1,5 @@
-//! The layer that asks the [`Authenticator`] before any service is called, and ends a call whose
-//! token is revoked or expires meanwhile.
+//! Asks the [`Authenticator`] before a service is called, and ends a call whose token is revoked or
+//! expires meanwhile.
 
 use std::{
     pin::Pin,
@@ -17,7 +17,6 @@ use super::{
 };
 use crate::edge::connections::ConnectionHandle;
 
-/// Puts [`Authenticator`] in front of every service.
 #[derive(Debug, Clone)]
 pub struct AuthLayer(pub Authenticator);
 
@@ -52,8 +51,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        // The service that was polled ready is the one that must be called; its clone stays for the
-        // next request.
+        // The service that was polled ready has to be called. Its clone stays for the next request.
         let clone = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let authenticator = self.authenticator.clone();
@@ -74,7 +72,7 @@ where
             request.extensions_mut().insert(lease.clone());
             let mut over: LeaseEnd = Box::pin(lease.ended());
             let response = tokio::select! {
-                // Who revokes the token of this very call is answered.
+                // First, so that a caller who revokes its own token is answered.
                 biased;
                 response = inner.call(request) => response?,
                 status = &mut over => return Ok(status.into_http()),

@@ -15,13 +15,13 @@ use crate::{
     clock::Timestamp, edge::answers::EndedBy, error::token_ended, revocations::Hold, store::Store,
 };
 
-/// Longest time between two looks at the clock, which somebody may set.
+/// Longest time between two readings of the clock, which somebody may set.
 const LOOK: Duration = Duration::from_secs(30);
 
 const REVOKED: &str = "the token was revoked";
 
 /// The right of a call to go on. It is in the extensions of the request, for handlers that go on
-/// after the answer began.
+/// after their answer began.
 #[derive(Debug, Clone)]
 pub struct Lease(Arc<Inner>);
 
@@ -41,8 +41,8 @@ impl Lease {
         }))
     }
 
-    /// What stops at once when the token is revoked, whatever its peer reads. An expiry is seen
-    /// where the answer is read.
+    /// Ends the call at once when the token is revoked, whether its peer reads or not. The end of
+    /// an expired token is seen where the answer is read.
     pub(super) fn ended_by(&self) -> EndedBy {
         EndedBy {
             signal: self.0.hold.signal(),
@@ -50,7 +50,7 @@ impl Lease {
         }
     }
 
-    /// Waits until the call may not go on, and says how it ends.
+    /// Waits until the call may not go on any more, and says how it ends.
     pub async fn ended(self) -> Status {
         loop {
             if self.0.hold.is_revoked() {
@@ -69,13 +69,13 @@ impl Lease {
     }
 }
 
-/// The end of a [`Lease`].
+/// The future of [`Lease::ended`].
 pub(super) type LeaseEnd = Pin<Box<dyn Future<Output = Status> + Send>>;
 
-/// An answer that goes on for as long as its lease.
+/// An answer that ends with its lease.
 pub(super) struct Leased {
     body: Body,
-    /// None once it is over.
+    /// `None` once the lease is over.
     over: Option<LeaseEnd>,
 }
 
@@ -101,7 +101,7 @@ impl hyper::body::Body for Leased {
         };
         if let Poll::Ready(status) = over.as_mut().poll(cx) {
             self.over = None;
-            // Whatever feeds it is dropped now, and not once the peer has read the end.
+            // What feeds it is dropped now, and not when the peer has read the end.
             self.body = Body::empty();
             return Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))));
         }

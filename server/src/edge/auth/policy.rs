@@ -1,17 +1,16 @@
-//! Every RPC and who may call it.
+//! Each RPC, and who may call it.
 
 use crate::store::Role;
 
-/// Who may call an RPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// Everybody: it tells nothing that is not public.
+    /// Everybody. The answer tells nothing that is not public.
     Open,
-    /// The schema: viewers, or everybody with `--open-reflection`.
+    /// The schema: for viewers, or for everybody with `--open-reflection`.
     Reflection,
-    /// Agents; the handler verifies the proof that is in the messages or the metadata.
+    /// Agents. The handler checks the proof that is in the messages or in the metadata.
     Agent,
-    /// Operators with at least this role.
+    /// Operators who have at least this role.
     Operator(Role),
 }
 
@@ -19,7 +18,6 @@ const VIEWER: Policy = Policy::Operator(Role::Viewer);
 const OPERATOR: Policy = Policy::Operator(Role::Operator);
 const ADMIN: Policy = Policy::Operator(Role::Admin);
 
-/// Every RPC there is.
 const POLICIES: &[(&str, Policy)] = &[
     ("/kernex.v1.AgentService/Enroll", Policy::Agent),
     ("/kernex.v1.AgentService/DeviceSession", Policy::Agent),
@@ -83,7 +81,7 @@ const POLICIES: &[(&str, Policy)] = &[
     ),
 ];
 
-/// Those of them for operators whose answers are streams.
+/// The operators' RPCs whose answers are streams.
 const STREAMS: [&str; 5] = [
     "/kernex.v1.DeviceService/WatchDevices",
     "/kernex.v1.BundleService/FetchBundle",
@@ -92,27 +90,26 @@ const STREAMS: [&str; 5] = [
     "/kernex.v1.EventService/WatchEvents",
 ];
 
-/// Whether an operator's call may go on after its answer began.
+/// Whether an operator's call goes on after its answer began.
 pub(super) fn answers_go_on(path: &str) -> bool {
     STREAMS.contains(&path)
 }
 
-/// The policy of a path.
 #[must_use]
 pub fn policy(path: &str) -> Option<Policy> {
     entry(path).map(|(_, policy)| *policy)
 }
 
-/// What a path is called that is none of ours.
+/// The name of all paths that are not ours.
 const UNKNOWN: &str = "unknown";
 
-/// A path as logs and traces may name it: what a caller made up is never repeated.
+/// A path as logs and traces may name it. A path that a caller invented is never repeated.
 #[must_use]
 pub fn known_path(path: &str) -> &'static str {
     entry(path).map_or(UNKNOWN, |(known, _)| known.trim_start_matches('/'))
 }
 
-/// Every path that [`known_path`] gives.
+/// All names that [`known_path`] gives.
 pub fn known_paths() -> impl Iterator<Item = &'static str> {
     let ours = POLICIES
         .iter()

@@ -1,5 +1,5 @@
-//! Who used which token, and who was refused: noted in memory with each call, and written together
-//! every half a minute, so that no call waits for it.
+//! Who used which token, and who was refused. Each call notes it in memory, and it is written every
+//! half a minute, so that no call waits for it.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -12,11 +12,10 @@ use crate::{
     store::{AuditResult, Principal, Refusal, TokenUse},
 };
 
-/// Most kinds of refusals that are told apart between two writes, and tokens whose use is noted.
-/// Whoever tries from more addresses than these is counted under none.
+/// Kinds of refusals that are told apart between two writes, and tokens whose use is noted.
+/// Refusals from further addresses are counted under no address.
 const MOST: usize = 1024;
 
-/// What was seen since the last write.
 #[derive(Debug, Default)]
 pub(super) struct Sightings(Mutex<Seen>);
 
@@ -26,7 +25,7 @@ struct Seen {
     refusals: HashMap<Alike, Refusal>,
 }
 
-/// What makes refusals alike.
+/// Refusals that are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Alike {
     token: Option<TokenId>,
@@ -44,7 +43,7 @@ impl Sightings {
         }
     }
 
-    /// A call was refused. `who` is whose token it was, if it ever worked.
+    /// A call was refused. `who` owns the token, if it ever worked.
     pub(super) fn refused(
         &self,
         who: Option<&Principal>,
@@ -53,7 +52,8 @@ impl Sightings {
         at: Timestamp,
         from: IpAddr,
     ) {
-        // One machine can have all addresses of its network; a known caller is told exactly.
+        // One machine can have all addresses of a network, so strangers are counted by network. The
+        // address of a known caller is kept.
         let address = match who {
             Some(_) => from.to_string(),
             None => Source::from(from).to_string(),
@@ -91,7 +91,7 @@ impl Sightings {
         refusal.count += 1;
     }
 
-    /// What is to be written, and forgotten here.
+    /// Takes what has to be written.
     pub(super) fn take(&self) -> (Vec<TokenUse>, Vec<Refusal>) {
         let seen = std::mem::take(&mut *self.0.lock());
         let uses = seen.uses.into_values().collect();

@@ -1,5 +1,5 @@
-//! Bodies of calls whose caller is not known: what comes in is measured before it is kept, and what
-//! goes out says when the call is over.
+//! Bodies of the calls of strangers. A message is measured before any of it is kept, and the answer
+//! tells when its call is over.
 
 use std::{
     pin::Pin,
@@ -14,15 +14,15 @@ use tonic::Status;
 use super::handle::{ConnectionHandle, OpenCall};
 use crate::error::{message_too_long, transport};
 
-/// Largest message of a stranger, which is a Hello that holds a lot.
+/// Largest message of a stranger: a Hello that lists many attempts.
 pub(super) const STRANGER_MESSAGE: u32 = 256 * 1024;
 /// Largest request to enrol. A real one has some 1,600 bytes.
 pub(super) const ENROLMENT: u32 = 16 * 1024;
-/// Compression flag and length before a message.
+/// Compression flag and length, which stand before a message.
 const HEAD: usize = 5;
 
-/// The body of a request. The length of each message is announced before it, and one that is too
-/// long is refused then: the decoder sets the whole room aside as soon as it knows the length.
+/// The body of a request. The length of a message comes before it, and a message that is too long
+/// is refused then: the decoder would set aside memory for all of it.
 #[derive(Debug)]
 pub(super) struct Inbound {
     body: Incoming,
@@ -30,12 +30,12 @@ pub(super) struct Inbound {
 }
 
 impl Inbound {
-    /// The body of a caller that is known; it has no limit here.
+    /// The body of a known caller's request. It has no limit here.
     pub(super) fn unlimited(body: Incoming) -> Self {
         Self { body, limit: None }
     }
 
-    /// A body with messages of at most `most` bytes, until the caller is known or for ever.
+    /// A body whose messages have at most `most` bytes: until the caller is known, or for ever.
     pub(super) fn measured(
         body: Incoming,
         most: u32,
@@ -87,15 +87,15 @@ impl Body for Inbound {
     }
 }
 
-/// Follows the framing of messages and finds those that are too long.
+/// Follows the framing of messages, and finds those that are too long.
 #[derive(Debug)]
 struct LengthLimit {
     most: u32,
     until_known: Option<ConnectionHandle>,
     head: [u8; HEAD],
-    /// Bytes of the head that are here.
+    /// Bytes of the head that have come.
     have: usize,
-    /// Bytes of the message that are to come.
+    /// Bytes of the message that are still to come.
     left: usize,
 }
 
@@ -106,7 +106,7 @@ impl LengthLimit {
             .is_some_and(|caller| !caller.is_stranger())
     }
 
-    /// Passes over bytes, or says which message is too long.
+    /// Passes these bytes on, or says which message is too long.
     fn check(&mut self, mut data: &[u8]) -> Result<(), Status> {
         while !data.is_empty() {
             let skipped = self.left.min(data.len());
@@ -132,7 +132,7 @@ impl LengthLimit {
 }
 
 pin_project! {
-    /// The body of an answer, which may count as a call until it is over.
+    /// The body of an answer. It may count as a call until it is over.
     pub(super) struct CountedBody<B> {
         #[pin]
         body: B,

@@ -1,4 +1,4 @@
-//! A timer that puts every deadline off to the end of a tick, so that many deadlines are one
+//! A timer that puts each deadline off to the end of a tick, so that many deadlines become one
 //! wake-up.
 
 use std::{
@@ -10,11 +10,11 @@ use hyper::rt::{Sleep, Timer};
 use hyper_util::rt::TokioTimer;
 
 /// Length of a tick. Ten thousand quiet connections need five hundred pings a second, and a wake-up
-/// costs more than a ping: with ticks there are twenty wake-ups a second. A push never waits for
-/// more pings than are due in one tick.
+/// costs more than a ping. With ticks there are twenty wake-ups a second. A push waits for no more
+/// pings than are due in one tick.
 const TICK: Duration = Duration::from_millis(50);
 
-/// The runtime's timer, with every moment put off to the end of its tick.
+/// The runtime's timer, with each deadline put off to the end of its tick.
 #[derive(Debug, Clone)]
 pub(super) struct CoalescingTimer {
     start: Instant,

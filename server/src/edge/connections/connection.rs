@@ -1,4 +1,4 @@
-//! One accepted connection: its bytes, where it came from, and its place under the cap.
+//! An accepted connection: its bytes, where it came from, and its place among the connections.
 
 use std::{
     io,
@@ -17,25 +17,25 @@ use tokio_rustls::server::TlsStream;
 use super::handle::{ConnectionHandle, Presence};
 use crate::metrics::GaugeGuard;
 
-/// Bytes that are read from a stranger: a large Hello and what surrounds it. What it sends beyond
-/// that stays in the network until something on the connection has authenticated, so that a
-/// stranger costs the same however much it sends.
+/// Bytes that are read from a stranger: a large Hello and what surrounds it. More bytes stay in the
+/// network until something on the connection has authenticated. So a stranger costs the same
+/// however much it sends.
 const STRANGER_BYTES: u32 = 320 * 1024;
 
-/// Where a request came from; found in its extensions.
+/// The connection a request came over. It is in the extensions of the request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer {
-    /// Which connection it is, as both ends see it.
+    /// Identifies the connection to both ends.
     pub(crate) binding: ChannelBinding,
 }
 
-/// One accepted connection. Its place under the cap is free again when it is dropped.
+/// An accepted connection. Its place is free again when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
     io: Transport,
     presence: Presence,
     peer: Peer,
-    /// What is left of [`STRANGER_BYTES`]; nothing once the caller is known.
+    /// What is left of [`STRANGER_BYTES`]; `None` once the caller is known.
     left: Option<u32>,
     _place: OwnedSemaphorePermit,
     _counted: GaugeGuard,
@@ -46,13 +46,12 @@ impl Connection {
         self.peer
     }
 
-    /// The connection as others see it.
     pub(crate) fn handle(&self) -> &ConnectionHandle {
         self.presence.handle()
     }
 
-    /// A connection that can be used, by somebody who is a stranger still. `counted` counts it
-    /// until it is dropped.
+    /// A connection that is ready, of a caller who is still a stranger. `counted` counts it until
+    /// it is dropped.
     pub(crate) fn new(
         io: Transport,
         presence: Presence,
@@ -70,7 +69,7 @@ impl Connection {
         }
     }
 
-    /// Whether nothing more is to be read for now. The connection's task waits for the handle,
+    /// Whether nothing more may be read for now. The task of the connection waits for the handle,
     /// which wakes it once the caller is known.
     fn is_read_out(&mut self) -> bool {
         if self.left.is_some() && !self.presence.handle().is_stranger() {

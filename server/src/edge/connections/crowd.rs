@@ -1,14 +1,17 @@
-//! Who among the strangers stays, who waits and who goes: pure bookkeeping, told the time and asked
-//! what to do.
+//! Decides which strangers stay, wait or go. Pure bookkeeping: it is told the time and says what to
+//! do.
 //!
 //! A stranger is a connection on which nothing has authenticated. It has
-//! [`StrangerLimits::probation`] in all. Only so many of one source are let inside; more of them
-//! wait in front, unread and without TLS, for a place. While some wait, those inside surely have
-//! [`StrangerLimits::patience`] only: an honest caller needs far less, so the oldest of those who
-//! merely hold a place makes room. They go one by one and slowly ([`StrangerLimits::pace`]),
-//! because a server that is slow itself must not turn away those it is working on. A place that is
-//! free goes to the newest of those who wait and to one drawn by lot, in turns: against many who
-//! hold on the newest gets in at once, and against many who keep coming everybody has a chance.
+//! [`StrangerLimits::probation`] in all. Only so many of one source are let inside. The others wait
+//! in front, unread and without TLS.
+//!
+//! While some wait, those inside are only sure of [`StrangerLimits::patience`]. An honest caller
+//! needs far less, so the oldest of those who merely hold a place makes room. They go one by one
+//! and slowly ([`StrangerLimits::pace`]), because a slow server must not turn away those it is
+//! working on.
+//!
+//! A free place goes in turns to the newest of those who wait and to one drawn by lot. Against many
+//! who hold on, the newest gets in at once. Against many who keep coming, everybody has a chance.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -20,43 +23,43 @@ use tokio::time::Instant;
 
 use super::source::Source;
 
-/// Waiting strangers of one source for each that may be inside.
+/// Strangers of a source that may wait, for each that may be inside.
 const WAITING: usize = 4;
 
-/// What strangers may have.
+/// How many strangers there may be, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StrangerLimits {
     /// Time from its arrival after which a stranger is closed.
     pub(crate) probation: Duration,
-    /// Time it surely has inside while others wait.
+    /// Time inside that a stranger is sure of while others wait.
     pub(crate) patience: Duration,
-    /// Strangers of one source inside; 0 for no limit.
+    /// Strangers of one source that may be inside; 0 for no limit.
     pub(crate) of_one_source: usize,
-    /// Connections of any kind.
+    /// Connections in all, strangers or not.
     pub(crate) in_all: usize,
 }
 
 impl StrangerLimits {
-    /// Time between two of `places` that are taken from their holders: at least half of them have
+    /// Time between two strangers who have to leave one of `places`. At least half of them have
     /// their whole probation.
     fn pace(&self, places: usize) -> Duration {
         self.probation / u32::try_from(2 * places.max(1)).unwrap_or(u32::MAX)
     }
 }
 
-/// Why a connection was closed by the server.
+/// Why the server closed a stranger's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// Nothing on it authenticated in time.
+    /// Nothing on it has authenticated in time.
     Unproven,
-    /// Too many strangers of its source.
+    /// There were too many strangers of its source.
     Crowded,
-    /// It made room for another connection.
+    /// It had to make room for another connection.
     Evicted,
 }
 
 impl Why {
-    /// The label it is counted by.
+    /// The label that closed strangers are counted by.
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Unproven => "unproven",
@@ -65,7 +68,7 @@ impl Why {
         }
     }
 
-    /// What the log says of it.
+    /// The text for the log.
     pub(super) const fn detail(self) -> &'static str {
         match self {
             Self::Unproven => "no call on it authenticated in time",
@@ -77,21 +80,20 @@ impl Why {
     }
 }
 
-/// What has to happen to a stranger.
+/// What has to be done with a stranger.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StrangerAction<L> {
     /// It may go on to TLS.
     Admit(L),
-    /// It has to be closed, and why.
     Close(L, Why),
 }
 
-/// What can be done for one more connection when every place is taken.
+/// How one more connection gets a place when all are taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Room<L> {
-    /// This stranger goes.
+    /// This stranger has to be closed.
     Made(L),
-    /// A stranger may go then, not before.
+    /// A stranger may have to go at this instant, and not before.
     At(Instant),
     /// There is no stranger.
     None,
@@ -102,7 +104,7 @@ struct Stranger<L> {
     link: L,
     arrived: Instant,
     source: Option<Source>,
-    /// When it came inside.
+    /// When it was let inside.
     inside: Option<Instant>,
 }
 
@@ -110,26 +112,26 @@ struct Stranger<L> {
 #[derive(Debug, Default)]
 struct SourcePlaces {
     inside: BTreeSet<(Instant, u64)>,
-    /// By arrival, but for those that took the place of one drawn by lot.
+    /// In the order of their arrival, but for those that were put where one drawn by lot had been.
     waiting: Vec<u64>,
-    /// No place is taken from its holder before.
+    /// No place is taken from its holder before this.
     not_before: Option<Instant>,
-    /// Whether the next place is drawn by lot.
+    /// Whether the next free place goes to one drawn by lot.
     by_lot: bool,
 }
 
-/// Every stranger there is. `L` is how one is reached.
+/// All strangers. `L` is the way to reach one.
 #[derive(Debug)]
 pub(super) struct Crowd<L> {
     limits: StrangerLimits,
     lot: StdRng,
     next: u64,
-    /// By arrival.
+    /// By number, so by arrival.
     strangers: BTreeMap<u64, Stranger<L>>,
     sources: HashMap<Source, SourcePlaces>,
-    /// Sources of which some wait.
+    /// Sources with strangers who wait.
     crowded: HashSet<Source>,
-    /// Nobody makes room for others before.
+    /// Nobody has to make room before this.
     not_before: Option<Instant>,
 }
 
@@ -150,12 +152,11 @@ impl<L: Clone> Crowd<L> {
         self.strangers.len()
     }
 
-    /// Whether some wait for others.
     pub(super) fn has_waiting(&self) -> bool {
         !self.crowded.is_empty()
     }
 
-    /// Adds a stranger whose source is not known yet.
+    /// Adds a stranger whose source is not known yet. Returns its number.
     pub(super) fn arrive(&mut self, link: L, now: Instant) -> u64 {
         let id = self.next;
         self.next += 1;
@@ -169,7 +170,7 @@ impl<L: Clone> Crowd<L> {
         id
     }
 
-    /// Says where a stranger comes from: it comes inside, or waits.
+    /// Says where a stranger comes from. It is let inside, or waits.
     pub(super) fn locate(
         &mut self,
         id: u64,
@@ -197,7 +198,7 @@ impl<L: Clone> Crowd<L> {
         source.map_or_else(Vec::new, |source| self.fill(source, now))
     }
 
-    /// Closes strangers whose time is over, and lets others in for them.
+    /// Closes the strangers whose time is over, and lets others in.
     pub(super) fn due(&mut self, now: Instant) -> Vec<StrangerAction<L>> {
         let mut actions = Vec::new();
         while let Some((&id, oldest)) = self.strangers.first_key_value() {
@@ -216,8 +217,8 @@ impl<L: Clone> Crowd<L> {
         actions
     }
 
-    /// Room for one more connection: somebody who only waits, or else the oldest stranger, once it
-    /// had its patience.
+    /// Finds room for one more connection. A stranger who waits has to go, or else the oldest one
+    /// inside, once its patience is over.
     pub(super) fn make_room(&mut self, now: Instant) -> Room<L> {
         let crowded = self.crowded.iter().next().copied();
         if let Some(unlucky) = crowded.and_then(|source| self.draw(source)) {
@@ -235,7 +236,7 @@ impl<L: Clone> Crowd<L> {
         self.not_before = Some(now + self.limits.pace(self.limits.in_all));
         let source = oldest.source;
         let gone = self.remove(id);
-        // Nobody of this source waits, or somebody of those would have gone.
+        // Nobody of this source waits, because they would have gone first.
         debug_assert!(source.is_none_or(|source| self.waiting(source) == 0));
         gone.map_or(Room::None, |stranger| Room::Made(stranger.link))
     }
@@ -251,7 +252,8 @@ impl<L: Clone> Crowd<L> {
         held.chain(probation).min()
     }
 
-    /// Lets in who waits, as far as there are places or somebody inside had its patience.
+    /// Lets in strangers who wait: as many as there are free places, and holders whose patience is
+    /// over.
     fn fill(&mut self, source: Source, now: Instant) -> Vec<StrangerAction<L>> {
         let mut actions = Vec::new();
         let most = match self.limits.of_one_source {
@@ -309,7 +311,7 @@ impl<L: Clone> Crowd<L> {
         Some(stranger)
     }
 
-    /// One of those who wait.
+    /// Draws one of those who wait, by lot.
     fn draw(&mut self, source: Source) -> Option<u64> {
         let waiting = &self.sources.get(&source)?.waiting;
         (!waiting.is_empty()).then(|| waiting[self.lot.random_range(0..waiting.len())])
@@ -321,7 +323,7 @@ impl<L: Clone> Crowd<L> {
             .map_or(0, |places| places.waiting.len())
     }
 
-    /// Notes whether some wait, and forgets what is empty.
+    /// Notes whether strangers of this source wait, and forgets a source without any.
     fn tidy(&mut self, source: Source) {
         let Some(places) = self.sources.get(&source) else {
             return;
@@ -338,7 +340,7 @@ impl<L: Clone> Crowd<L> {
 }
 
 impl SourcePlaces {
-    /// Whose place is taken next, and when.
+    /// Who has to leave its place next, and when.
     fn next_taken(&self, patience: Duration) -> Option<(Instant, u64)> {
         let (since, id) = self.inside.first().copied()?;
         let at = since + patience;

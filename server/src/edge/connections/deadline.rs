@@ -1,4 +1,5 @@
-//! A caller's deadline (`grpc-timeout`): the server stops working on a call that nobody waits for.
+//! A caller's deadline (`grpc-timeout`). When it has passed nobody waits for the answer, so the
+//! server stops working on it.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -7,12 +8,12 @@ use tonic::body::Body;
 
 use crate::error::call_too_slow;
 
-/// What the header says; nothing when it is absent or makes no sense.
+/// The deadline in the headers. `None` when there is none, or one that makes no sense.
 pub(super) fn from_headers(headers: &HeaderMap) -> Option<Duration> {
     parse(headers.get("grpc-timeout")?.to_str().ok()?)
 }
 
-/// At most eight digits and a unit, by the gRPC protocol over HTTP/2.
+/// At most eight digits and a unit, as gRPC's protocol over HTTP/2 says.
 fn parse(text: &str) -> Option<Duration> {
     let (amount, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if amount.is_empty() || amount.len() > 8 || !amount.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -30,12 +31,12 @@ fn parse(text: &str) -> Option<Duration> {
     })
 }
 
-/// The shorter of what a caller asks for and what a call may take.
+/// The shorter of the caller's deadline and the longest time of a call.
 pub(super) fn at_most(asked: Option<Duration>, longest: Duration) -> Duration {
     asked.map_or(longest, |asked| asked.min(longest))
 }
 
-/// Waits for the answer until `limit`, then answers DEADLINE_EXCEEDED instead. A stream that has
+/// Waits for the answer until `limit`. Then it answers DEADLINE_EXCEEDED instead. A stream that has
 /// begun by then goes on.
 pub(super) async fn within<B: From<Body>>(
     limit: Option<Duration>,

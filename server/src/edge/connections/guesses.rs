@@ -1,4 +1,4 @@
-//! Failed tries to authenticate, counted for each source.
+//! Counts failed tries to authenticate, for each source.
 
 use std::{
     hash::Hash,
@@ -18,23 +18,23 @@ use super::source::Source;
 
 /// Failures of each kind that a source may have at once.
 const BURST: NonZeroU32 = NonZeroU32::new(30).unwrap();
-/// Time after which it may have one more.
+/// After each of these it may have one more.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Most sources that are remembered. Beyond that, new sources share one count.
+/// Sources that are remembered. Those that come when there are so many share one count.
 const MOST: usize = 16_384;
-/// Between two looks at what can be forgotten while there are too many.
+/// Time between two searches for sources that can be forgotten, while there are too many.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What somebody tries to authenticate with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Credential {
-    /// A token of an operator or of a session.
+    /// An operator token or a session token.
     Bearer,
     Enrolment,
     Hello,
 }
 
-/// The source is nothing for those that came when there were too many.
+/// The source is `None` for those that share one count.
 type Key = (Credential, Option<Source>);
 
 /// How often each source has failed.
@@ -56,7 +56,8 @@ impl Default for Guesses {
 }
 
 impl Guesses {
-    /// Takes one of a source's failures, or says when there will be one.
+    /// Takes one of the failures that a source may have. The error says when there will be one
+    /// again.
     pub(super) fn take(&self, credential: Credential, source: Source) -> Result<(), Duration> {
         let remembered = self.limiter.len() < MOST || self.make_room();
         let key = (credential, remembered.then_some(source));
@@ -66,7 +67,7 @@ impl Guesses {
         })
     }
 
-    /// Forgets everybody who has not failed for long enough.
+    /// Forgets the sources that have not failed for long enough.
     pub(super) fn forget(&self) {
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();

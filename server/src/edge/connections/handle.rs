@@ -1,4 +1,4 @@
-//! A handle of a connection: for the calls on it, and for those who decide whether it may stay.
+//! The handle of a connection, for the calls on it and for those who decide whether it may stay.
 
 use std::{
     future::poll_fn,
@@ -17,59 +17,60 @@ use tonic::Status;
 use super::{guesses::Credential, source::Source};
 use crate::error::busy;
 
-/// When to try again what too many do at once.
+/// When to try again what was too much at once.
 const BUSY: Duration = Duration::from_secs(1);
 
-/// Unfinished calls a stranger may have.
+/// Unfinished calls that a stranger may have.
 pub(super) const STRANGER_CALLS: u16 = 8;
-/// Unfinished watches of the server's health on one connection, whosever it is.
+/// Unfinished watches of the server's health on one connection, also of a known caller.
 const WATCHES: u8 = 4;
 
-/// Something on it has authenticated.
+/// Flag: something on it has authenticated.
 const KNOWN: u8 = 1;
-/// It may be served.
+/// Flag: it was let inside.
 const INSIDE: u8 = 2;
-/// Something on it failed to authenticate.
+/// Flag: something on it has failed to authenticate.
 const FAILED: u8 = 4;
-/// It is no longer counted among the strangers.
+/// Flag: it is no longer counted among the strangers.
 const LEFT: u8 = 8;
 
-/// Who watches over connections on which nothing has authenticated, each known by its number.
+/// Watches over the strangers. Each has a number.
 pub(super) trait Watch: std::fmt::Debug + Send + Sync {
-    /// Says where the caller of a connection is.
+    /// Says where a stranger comes from.
     fn locate(&self, number: u64, source: Source);
-    /// A connection has authenticated or is gone.
+    /// A stranger has authenticated or is gone.
     fn forget(&self, number: u64);
-    /// Takes one of a source's failures, or says when there will be one.
+    /// Takes one of the failures that a source may have. The error says when there will be one
+    /// again.
     fn may_guess(&self, credential: Credential, source: Source) -> Result<(), Duration>;
-    /// A stranger was refused for this reason.
+    /// Counts and logs that a stranger was refused.
     fn refused(&self, source: Source, reason: &'static str, detail: &dyn std::fmt::Display);
 }
 
-/// Found in the extensions of each request. Clones mean the same connection.
+/// It is in the extensions of each request. Clones are handles of the same connection.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectionHandle(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     address: OnceLock<SocketAddr>,
-    /// Why it is to be closed, once it is.
+    /// Why it has to be closed; empty until then.
     why: OnceLock<&'static str>,
     task: AtomicWaker,
     flags: AtomicU8,
     watches: AtomicU8,
     calls: AtomicU16,
-    /// Who keeps the strangers, and its number among them.
+    /// The watch over the strangers, and its number there.
     stranger: OnceLock<(Arc<dyn Watch>, u64)>,
 }
 
 impl ConnectionHandle {
-    /// Makes the connection one of the strangers, by its number.
+    /// Makes the connection a stranger with this number.
     pub(super) fn set_stranger(&self, strangers: Arc<dyn Watch>, number: u64) {
         let _ = self.0.stranger.set((strangers, number));
     }
 
-    /// Closes the connection with everything on it, for a peer that would not take a smaller end.
+    /// Closes the connection with all calls on it, for a peer that would not read a smaller end.
     /// `why` goes to the log.
     pub(crate) fn close(&self, why: &'static str) {
         // The first reason counts.
@@ -82,7 +83,7 @@ impl ConnectionHandle {
         Arc::as_ptr(&self.0).addr()
     }
 
-    /// Waits until somebody closes it; for its task, which is the only one that may wait.
+    /// Waits until somebody closes the connection. Only its task may wait.
     pub(crate) async fn closed(&self) -> &'static str {
         poll_fn(|context| {
             self.0.task.register(context.waker());
@@ -98,12 +99,12 @@ impl ConnectionHandle {
         self.0.flags.load(SeqCst) & flag != 0
     }
 
-    /// Sets a flag and says whether it was not set before.
+    /// Sets a flag. True when it was not set before.
     fn set(&self, flag: u8) -> bool {
         self.0.flags.fetch_or(flag, SeqCst) & flag == 0
     }
 
-    /// Where the caller is, which a trusted proxy may have told.
+    /// Where the caller is. A trusted proxy may have said so.
     pub(crate) fn address(&self) -> SocketAddr {
         let unknown = || SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         self.0.address.get().copied().unwrap_or_else(unknown)
@@ -118,8 +119,8 @@ impl ConnectionHandle {
         self.address().ip().into()
     }
 
-    /// Tells where the caller is, and waits until a stranger from there may come inside. For its
-    /// task.
+    /// Says where the caller is, and waits until a stranger from there is let inside. Only the
+    /// connection's task may wait.
     pub(crate) async fn wait_for_admission(&self, address: SocketAddr) {
         let _ = self.0.address.set(address);
         match self.0.stranger.get() {
@@ -137,7 +138,7 @@ impl ConnectionHandle {
         .await;
     }
 
-    /// Lets a waiting stranger come inside.
+    /// Lets a stranger inside who waits.
     pub(super) fn admit(&self) {
         self.set(INSIDE);
         self.0.task.wake();
@@ -148,7 +149,7 @@ impl ConnectionHandle {
         !self.has(KNOWN)
     }
 
-    /// Something on it has authenticated: it has no time limit any more and does not count for its
+    /// Something on it has authenticated. It has no time limit any more, and does not count for its
     /// source.
     pub(crate) fn mark_known(&self) {
         if self.is_stranger() && self.set(KNOWN) {
@@ -165,9 +166,9 @@ impl ConnectionHandle {
         }
     }
 
-    /// Whether a try to authenticate goes on to be checked. A connection on which nothing failed
-    /// yet always has its try, so whoever is right gets in, whatever others at the same address do.
-    /// Further tries are paid in advance.
+    /// Whether a try to authenticate may go on. A connection on which nothing has failed always has
+    /// its try. So a right credential gets in, whatever others at the same address do. Further
+    /// tries are paid in advance.
     pub(crate) fn may_try(&self, credential: Credential) -> Result<(), Status> {
         if !self.is_stranger() || !self.has(FAILED) {
             return Ok(());
@@ -179,7 +180,7 @@ impl ConnectionHandle {
     /// A try to authenticate failed.
     pub(crate) fn failed(&self, credential: Credential) {
         if self.set(FAILED) {
-            // The first failure is counted afterwards, because it was tried without a count.
+            // The first failure is paid afterwards, because its try was free.
             let _ = self.pay_for_try(credential);
         }
     }
@@ -191,14 +192,14 @@ impl ConnectionHandle {
         })
     }
 
-    /// A stranger was refused: counted, and told once a source and minute.
+    /// Counts that a stranger was refused, and logs it once a minute for each source.
     pub(crate) fn refused(&self, reason: &'static str, detail: &dyn std::fmt::Display) {
         if let Some((strangers, _)) = self.0.stranger.get() {
             strangers.refused(self.source(), reason, detail);
         }
     }
 
-    /// [`Self::refused`], when where the caller is will never be known.
+    /// [`Self::refused`] for a connection whose real source will never be known.
     pub(crate) fn refused_at(
         &self,
         address: SocketAddr,
@@ -209,13 +210,14 @@ impl ConnectionHandle {
         self.refused(reason, detail);
     }
 
-    /// One more call, or why there cannot be one. What is given back counts until it is dropped.
+    /// Begins a call, or says why there cannot be one more. What is returned counts until it is
+    /// dropped.
     pub(super) fn begin_call(&self, watches_health: bool) -> Result<Option<OpenCall>, Status> {
         let stranger = self.is_stranger();
         if !stranger && !watches_health {
             return Ok(None);
         }
-        // Only this connection's task begins calls, so nobody counts between the look and the step.
+        // Only the task of this connection begins calls, so the counts do not change in between.
         if stranger && self.0.calls.load(SeqCst) >= STRANGER_CALLS {
             return Err(busy(
                 "too many unfinished calls on a connection on which none has authenticated",
@@ -254,7 +256,7 @@ impl Drop for OpenCall {
     }
 }
 
-/// Held by whoever has the connection; once it is dropped, the connection is gone.
+/// Held by the owner of the connection. When it is dropped, the connection is gone.
 #[derive(Debug)]
 pub(crate) struct Presence(ConnectionHandle);
 
@@ -270,7 +272,7 @@ impl Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        // Its calls may outlive it a little, and are a stranger's all the same.
+        // Its calls may outlive it a little, and stay a stranger's.
         self.0.leave_strangers();
     }
 }

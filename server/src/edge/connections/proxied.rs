@@ -1,4 +1,4 @@
-//! Callers behind a trusted proxy: the PROXY protocol, version 2, tells where they really are.
+//! Callers behind a trusted proxy. The PROXY protocol, version 2, tells where they really are.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -9,31 +9,27 @@ use tokio::{
     time::timeout,
 };
 
-/// The header is the first thing a proxy sends.
+/// Longest wait for the header, which is the first thing a proxy sends.
 const LIMIT: Duration = Duration::from_secs(5);
-/// What every header of version 2 begins with.
+/// Each header of version 2 begins with it.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, command, family and length.
+/// Bytes of the signature, command, family and length.
 const HEAD: usize = 16;
-/// Longest rest of a header. Addresses have 36 bytes at most; what else a proxy may tell is passed
-/// over.
+/// Longest rest of a header. Addresses have 36 bytes at most. Whatever else a proxy tells is
+/// skipped.
 const REST: usize = 2048;
 
 /// Why a connection of a trusted proxy cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyError {
-    /// Something else came.
     #[error(
         "it did not begin with a PROXY protocol header of version 2; have the proxy send one, or take it out of --trusted-proxies"
     )]
     NoHeader,
-    /// The header makes no sense.
     #[error("its PROXY protocol header is damaged or longer than {REST} bytes")]
     Damaged,
-    /// Nothing came, or not all of it.
     #[error("its PROXY protocol header did not come within {} s", LIMIT.as_secs())]
     TooSlow,
-    /// The connection broke.
     #[error("the connection broke within its PROXY protocol header")]
     Broken(#[source] io::Error),
 }
@@ -44,8 +40,8 @@ pub(crate) fn is_trusted(proxies: &[IpNet], peer: SocketAddr) -> bool {
     proxies.iter().any(|network| network.contains(&address))
 }
 
-/// Reads the header and not a byte more. Gives the caller's address, or the proxy's own for what it
-/// asks by itself.
+/// Reads the header and not a byte more. Returns the caller's address. For what a proxy asks by
+/// itself, that is the proxy's own address.
 pub(crate) async fn caller<S>(stream: &mut S, proxy: SocketAddr) -> Result<SocketAddr, ProxyError>
 where
     S: AsyncRead + Unpin,
@@ -61,8 +57,8 @@ where
     S: AsyncRead + Unpin,
 {
     let mut header = vec![0; HEAD];
-    // As soon as it can be told: a client that speaks TLS may wait for an answer to less than a
-    // head.
+    // Refused at the first byte that does not fit: a client that speaks TLS may wait for an answer
+    // after less than a head.
     stream.read_exact(&mut header[..1]).await.map_err(broken)?;
     if header[0] != SIGNATURE[0] {
         return Err(ProxyError::NoHeader);

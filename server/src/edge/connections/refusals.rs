@@ -1,4 +1,5 @@
-//! What the log says of refused strangers: one line a source and minute, however often they come.
+//! What the log says about refused strangers: one line a minute for each source, however often they
+//! come.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -9,13 +10,13 @@ use tokio::time::Instant;
 
 use super::source::Source;
 
-/// From one line about a source to the next.
+/// Time between two lines about a source.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Sources that are told apart within a pause; all others share one line.
+/// Sources that are told apart in that time. All others share one line.
 const MOST: usize = 1024;
 
-/// When the log last had a line about each source. The entry of `None` is shared by all sources
-/// that came when there were too many.
+/// When the log last had a line about each source. Sources that came when there were too many share
+/// the entry `None`.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(HashMap<Option<Source>, LastLogged>);
 
@@ -25,17 +26,17 @@ struct LastLogged {
     untold: u64,
 }
 
-/// A line that the log is to have.
+/// A line for the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct LogLine {
-    /// Whom it is about.
+    /// `None` for the sources that share a line.
     pub(super) source: Option<Source>,
     /// How many were refused since the last line about it.
     pub(super) untold: u64,
 }
 
 impl Refusals {
-    /// One more was refused; gives the line that is to be written about it, if any.
+    /// Notes one more refusal. Returns the line to log about it, if there is one.
     pub(super) fn note(&mut self, source: Source, now: Instant) -> Option<LogLine> {
         let mut source = Some(source);
         if self.0.len() >= MOST && !self.0.contains_key(&source) {

@@ -1,4 +1,4 @@
-//! Which service a call is for.
+//! Which service a call goes to.
 
 use std::{
     convert::Infallible,
@@ -10,9 +10,9 @@ use http::{Request, Response};
 use tonic::{body::Body, server::NamedService, service::Routes};
 use tower::Service;
 
-/// Sends calls of the agents' service there by its name alone, and all others through tonic's
-/// routes. A stream keeps the services it was reached through in memory for as long as it lives;
-/// sessions live long, so their way is short.
+/// Sends calls of the agents' service straight there, by name, and all others through tonic's
+/// routes. A stream keeps the services that it came through in memory. Sessions live long, so they
+/// come through few.
 #[derive(Debug, Clone)]
 pub(crate) struct Router<A> {
     agents: A,

@@ -5,13 +5,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-/// An IPv4 address, or the network half of an IPv6 address: one machine can have all addresses of
-/// its network.
+/// An IPv4 address, or the network half of an IPv6 address, because one machine can have all
+/// addresses of its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
-    /// One address.
     V4(Ipv4Addr),
-    /// One network, by the first half of its addresses.
+    /// The first half of its addresses.
     V6(u64),
 }
 

@@ -1,6 +1,5 @@
-//! Keeps the connections on which nothing has authenticated, and closes them in time.
-//!
-//! `crowd.rs` decides about them; here it is done, without a lock held.
+//! Keeps the connections on which nothing has authenticated, and closes them in time. `crowd.rs`
+//! decides about them. What it decides is done here, without a lock held.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -21,18 +20,18 @@ use super::{
 };
 use crate::metrics::{Metrics, set};
 
-/// Between two looks at whose time is over.
+/// Time between two checks for strangers whose time is over.
 const LOOK: Duration = Duration::from_millis(50);
-/// Between two looks at whose failures can be forgotten.
+/// Time between two checks for failures that can be forgotten.
 const FORGET: Duration = Duration::from_secs(60);
-/// Longest detail of a refusal in the log.
+/// Most bytes of the detail of a refusal in the log.
 const DETAIL: usize = 200;
 
 pub(crate) struct Strangers {
     crowd: Mutex<Crowd<ConnectionHandle>>,
     guesses: Guesses,
     refusals: Mutex<Refusals>,
-    /// There is something to wait for.
+    /// Told when a stranger comes that has a time limit.
     changed: Notify,
     metrics: Arc<Metrics>,
 }
@@ -69,7 +68,7 @@ impl Strangers {
         Presence::new(handle)
     }
 
-    /// Tries to make room for one more connection when every place is taken; gives when to try
+    /// Tries to make room for one more connection when all places are taken. Returns when to try
     /// again.
     pub(crate) fn make_room(&self) -> Instant {
         let now = Instant::now();

@@ -1,6 +1,6 @@
-//! A certificate that somebody else made, such as a public or a company's authority, for peers
-//! that do not pin the server's own CA. Whoever renews it replaces its files; a look at them now
-//! and then finds that.
+//! A certificate that somebody else made, such as a public or a company's authority, for peers that
+//! do not pin the server's own CA. It is renewed by replacing its files, which are checked now and
+//! then.
 
 use std::{
     fs,
@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use rustls::{crypto::aws_lc_rs, server::ClientHello, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
-/// Where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenFiles {
     /// PEM: the certificate, then those that lead to its authority.
@@ -24,12 +23,12 @@ pub struct GivenFiles {
     pub key: PathBuf,
 }
 
-/// The certificate as it was last read.
+/// The certificate as it was read last.
 #[derive(Debug)]
 pub(super) struct Given {
     files: GivenFiles,
     current: ArcSwap<CertifiedKey>,
-    /// Digest of the files at the last look, whether they could be used or not.
+    /// Digest of the files when they were read last, whether they could be used or not.
     seen: Mutex<Digest>,
 }
 
@@ -47,8 +46,8 @@ impl Given {
         self.current.load_full()
     }
 
-    /// Reads the files again; says whether they have changed. Files that cannot be used are an
-    /// error once, and what was read before stays.
+    /// Reads the files again. True when they have changed. Files that cannot be used are an error
+    /// once, and the certificate that was read before stays.
     pub(super) fn reload(&self) -> anyhow::Result<bool> {
         let content = Content::read(&self.files)?;
         let digest = content.digest();

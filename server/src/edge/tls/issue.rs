@@ -17,7 +17,7 @@ use super::private_file::write_private;
 const CA_LIFE: Duration = Duration::days(20 * 365);
 const LEAF_LIFE: Duration = Duration::days(90);
 const RENEW_BEFORE: Duration = Duration::days(30);
-/// Certificates begin this long before now, because the clocks of peers may be behind.
+/// Certificates are valid from so long before now, because the clocks of peers may be behind.
 const CLOCK_SLACK: Duration = Duration::days(1);
 
 /// The files of the server's own certificates.
@@ -42,8 +42,8 @@ pub(super) fn read(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// What the certificate must name: this machine in every usual spelling, and what the operator
-/// asked for.
+/// The names in the certificate: this machine in all usual spellings, and what the operator asked
+/// for.
 pub(super) fn names(public: &[String]) -> Vec<String> {
     let mut names = vec!["localhost".into(), "127.0.0.1".into(), "::1".into()];
     let host = rustix::system::uname()
@@ -60,8 +60,8 @@ pub(super) fn names(public: &[String]) -> Vec<String> {
 }
 
 pub(super) fn make_ca(files: &Files<'_>, at: OffsetDateTime) -> anyhow::Result<()> {
-    // Without a leaf nothing was ever signed: a first start died between the two files, and nobody
-    // knows that key.
+    // Without a leaf this key has signed nothing, and nobody knows it: a first start died between
+    // the two files.
     let is_known = files.leaf().exists() || files.leaf_key().exists();
     if files.ca_key().exists() && is_known {
         bail!(
@@ -85,8 +85,8 @@ pub(super) fn make_ca(files: &Files<'_>, at: OffsetDateTime) -> anyhow::Result<(
     write_private(&files.ca(), certificate.pem().as_bytes())
 }
 
-/// True when a leaf is missing, due, without one of the names, or from another CA. A leaf without
-/// `ca.key` beside it was put there by somebody else and is left alone.
+/// Whether a leaf has to be issued: it is missing, due, lacks a name, or is from another CA. A leaf
+/// without `ca.key` beside it was put there by somebody else, and stays.
 pub(super) fn must_issue(
     files: &Files<'_>,
     names: &[String],
@@ -161,8 +161,8 @@ pub(super) fn issue(files: &Files<'_>, names: &[String], at: OffsetDateTime) -> 
     params.not_before = at - CLOCK_SLACK;
     params.not_after = at + LEAF_LIFE;
     let leaf = params.signed_by(&key, &issuer)?;
-    // Leaf and CA travel together: an agent that enrols meets the CA here and compares it with its
-    // token's pin.
+    // The leaf comes with its CA. An agent that enrols sees the CA here, and compares it with the
+    // pin of its token.
     let chain = format!("{}{}", leaf.pem(), ca_pem);
     write_private(&files.leaf_key(), key.serialize_pem().as_bytes())?;
     write_private(&files.leaf(), chain.as_bytes())

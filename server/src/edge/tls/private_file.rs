@@ -10,7 +10,7 @@ use crate::crash::Act;
 /// Begins the name of a private file while it is being written.
 const UNFINISHED: &str = ".private-";
 
-/// Writes a file that appears whole or not at all, readable by its owner only.
+/// Writes a file that only its owner may read. It is there whole, or not at all.
 pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     let failed = || format!("cannot write {}", path.display());
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
@@ -29,7 +29,7 @@ pub fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
         .with_context(failed)
 }
 
-/// Removes private files that an earlier process died over; there may be keys in them.
+/// Removes the private files of a process that died while it wrote them. There may be keys in them.
 pub fn sweep_private(folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;

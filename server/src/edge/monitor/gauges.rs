@@ -1,7 +1,7 @@
-//! What a scrape looks up: everything that is not counted as it happens.
+//! Reads the figures of a scrape that are not counted as they happen.
 //!
-//! Each question has little time. One that is not answered leaves its last figures; that the
-//! database does not answer shows elsewhere.
+//! Each question has little time. One that is not answered keeps its last figures. Another figure
+//! shows that the database does not answer.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -15,16 +15,16 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// A question to the database that takes longer is left.
+/// Longest wait for a question to the database.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Versions of agents that are named; the others are together.
+/// Versions of agents that have a series of their own. The others share one.
 const VERSIONS: usize = 12;
-/// What the others are called.
+/// The label of the shared series.
 const OTHER: &str = "other";
 
-/// What a scrape looks at.
+/// Where the figures come from.
 #[derive(Debug)]
-pub(crate) struct Look {
+pub(crate) struct Gauges {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) store: Store,
     pub(crate) registry: Arc<Registry>,
@@ -34,7 +34,7 @@ pub(crate) struct Look {
     pub(crate) identity: Option<Arc<Identity>>,
 }
 
-impl Look {
+impl Gauges {
     pub(super) async fn read_gauges(&self) {
         self.read_memory();
         self.read_database().await;
@@ -99,7 +99,7 @@ impl Look {
 
     async fn read_disk(&self) {
         let blobs = self.blobs.clone();
-        // A network file system may take its time.
+        // A network file system may be slow.
         let looking = tokio::task::spawn_blocking(move || blobs.disk());
         match tokio::time::timeout(LIMIT, looking).await {
             Ok(Ok(Some(disk))) => {
@@ -129,8 +129,8 @@ async fn ask<T>(what: &str, question: impl Future<Output = Result<T, StoreError>
     }
 }
 
-/// The versions that most devices have. Agents say what they like, so only what looks like a
-/// version is named, and only a few of them.
+/// The versions that most devices have. Agents may say anything, so only what looks like a version
+/// is named, and only a few.
 fn most_frequent(counts: Vec<(String, usize)>) -> Vec<(String, usize)> {
     let (mut named, strange): (Vec<_>, Vec<_>) = counts
         .into_iter()
@@ -138,7 +138,7 @@ fn most_frequent(counts: Vec<(String, usize)>) -> Vec<(String, usize)> {
     named.sort_by(|(one, few), (other, many)| many.cmp(few).then_with(|| one.cmp(other)));
     let rest = named.split_off(named.len().min(VERSIONS));
     let others: usize = rest.iter().chain(&strange).map(|(_, count)| count).sum();
-    // Also where there are none, so that the figure is there from the first scrape on.
+    // Also when there are none, so that the series is there from the first scrape on.
     named.push((OTHER.to_owned(), others));
     named
 }
