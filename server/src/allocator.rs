@@ -1,5 +1,5 @@
-//! The program's allocator: jemalloc, which gives back what a storm of reconnections or a large
-//! upload needed. Why, and what else was tried:
+//! The program's allocator: jemalloc. It gives back what a storm of reconnections or a large upload
+//! needed. Why, and what else was tried:
 //! `docs/decisions/0017-the-server-allocates-with-jemalloc.md`.
 
 use tikv_jemallocator::Jemalloc;
@@ -7,9 +7,9 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
-/// What lives together lies together, in huge pages once they are full; a thread of jemalloc's own
-/// gives back what is free for ten seconds; large buffers begin with a page, of which a quiet
-/// connection touches the first alone. Read before `main`; `_RJEM_MALLOC_CONF` in the environment
+/// Full runs of pages become huge pages. A thread of jemalloc's own gives back what has been free
+/// for ten seconds. A large buffer begins with a page of its own, so that a quiet connection
+/// touches only its first page. Read before `main`; `_RJEM_MALLOC_CONF` in the environment
 /// overrides it.
 #[expect(
     unsafe_code,

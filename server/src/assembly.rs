@@ -1,5 +1,4 @@
-//! How the parts of the server are made and told of each other. How they live and end is in
-//! `supervise.rs`.
+//! Makes the parts of the server and connects them. How they live and end is in `supervise.rs`.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -35,17 +34,17 @@ use crate::{
     upkeep::{self, open_phases},
 };
 
-/// Time a stranger surely has while others wait for its place. An honest one needs far less.
+/// Time that a stranger is sure of while others wait for its place. An honest one needs far less.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What nearly every part is given.
+/// What most parts are given.
 pub(crate) struct Assembly {
     pub(crate) foundation: Foundation,
     pub(crate) replica: Uuid,
     pub(crate) registry: Arc<Registry>,
-    /// Asks everybody to finish.
+    /// Asks all parts to finish.
     pub(crate) soft: CancellationToken,
-    /// Ends those that outlast the sessions: who records, and who watches.
+    /// Ends the parts that outlast the sessions: the recorder, and those that watch.
     pub(crate) last: CancellationToken,
     wake_ups: Arc<WakeUps>,
     metrics: Arc<Metrics>,
@@ -71,9 +70,9 @@ impl Assembly {
         }
     }
 
-    /// Starts every part on bound listeners: the public one, and the one for metrics and probes.
-    /// `heard` is the number of the newest revocation that is known. What is returned waits until
-    /// the last connection is closed.
+    /// Starts all parts on bound listeners: the public one, and the one for metrics and probes.
+    /// `heard` is the number of the newest revocation that is known. The future that is returned
+    /// ends when the last connection is closed.
     pub(crate) fn start(
         &self,
         config: &Config,
@@ -100,7 +99,7 @@ impl Assembly {
         if let Some(listener) = monitoring {
             tracing::info!(address = %listener.local_addr()?, "metrics on /metrics, probes on /healthz and /readyz");
             let monitor = self.monitor(recorder.clone());
-            // Probes are answered while the server drains, too.
+            // Probes are answered during the drain, too.
             parts.start("metrics", monitor.serve(listener, self.last.clone()));
         }
         self.start_upkeep(config, heard, parts);
@@ -108,7 +107,6 @@ impl Assembly {
         self.serve(config, &api, listener, parts)
     }
 
-    /// Answers on the public listener.
     fn serve(
         &self,
         config: &Config,
@@ -123,7 +121,7 @@ impl Assembly {
             Arc::clone(&self.metrics),
             self.soft.clone(),
         )?;
-        // Also while the server drains, when peers that do not read hold up the stop.
+        // During the drain, too, when peers that do not read hold up the stop.
         parts.start("stalled", answers.stalled().run(self.last.clone()));
         let watched = api::health::watch(self.foundation.store.clone(), health, self.soft.clone());
         parts.start("health", watched);
@@ -177,13 +175,13 @@ impl Assembly {
         })
     }
 
-    /// Starts what goes on by itself: orders go out, deadlines pass, old rows go.
+    /// Starts what happens without a request: orders go out, deadlines pass, old rows go.
     fn start_upkeep(&self, config: &Config, heard: u64, parts: &mut Parts) {
         let store = || self.foundation.store.clone();
         let registry = || Arc::clone(&self.registry);
         let wake_ups = || Arc::clone(&self.wake_ups);
         let (soft, last) = (|| self.soft.clone(), || self.last.clone());
-        // Agents know the usual ones, and a deploy is sent to a whole fleet.
+        // Agents know the usual limits, and a deploy goes to a whole fleet.
         let limits = config.archive_limits;
         let limits = (limits != Limits::default()).then(|| limits.into());
         let dispatcher = dispatcher::run(store(), registry(), wake_ups(), limits, soft());
@@ -205,7 +203,7 @@ impl Assembly {
         );
     }
 
-    /// Sessions and reports of a revoked key end with the commit that revokes it.
+    /// Ends the sessions of a revoked key, and drops its reports, with the commit that revokes it.
     fn tell_of_revocations(&self, recorder: Recorder) {
         let registry = Arc::clone(&self.registry);
         self.foundation.store.revocations().listen(move |revoked| {

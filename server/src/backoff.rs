@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// Share of the time that a reader who comes again and again may use the store: one part of so
-/// many and one more.
+/// A reader that comes again and again waits so many times as long as its read took.
 const LEFT_ALONE: u32 = 3;
 
-/// Waits that double from `first` up to `longest`, without an end.
+/// Waits that double from `first` up to `longest`, and then go on.
 pub(crate) fn doubling(first: Duration, longest: Duration) -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(first)

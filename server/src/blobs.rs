@@ -1,9 +1,9 @@
-//! Bytes of bundles, by digest. Written to a temporary place first, so that an aborted upload
-//! leaves nothing and a blob that exists is whole.
+//! The bytes of bundles, by digest. They are written to a temporary place first, so that an aborted
+//! upload leaves nothing and a blob that exists is whole.
 //!
-//! In a folder a blob is `sha256/ab/ab12...`, made by a rename within the file system and synced
-//! with its folder; reads and deletions go through `object_store`, so that another store only needs
-//! its URL.
+//! In a folder a blob is `sha256/ab/ab12...`. It is renamed within the file system, and its folders
+//! are synced. Reads and deletions go through `object_store`, so that another store only needs its
+//! URL.
 
 use std::{
     io,
@@ -28,61 +28,55 @@ mod upload;
 use pieces::{ReadPermits, pieces_of};
 pub use upload::{BlobWriter, StagedBlob};
 
-/// Uploads under way are files in here.
+/// Folder of uploads that are under way.
 const STAGING: &str = "tmp";
 
-/// Uploads at once. Each has a thread and a file, and operators send few; those who send more are
-/// told to come back.
+/// Uploads at once. Each has a thread and a file. Operators send few; further ones are told to come
+/// back.
 const UPLOADS: usize = 64;
 
-/// Why bytes could not be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
-    /// The place cannot be used; the text says which and why.
+    /// The place cannot be used. The text names it and says why.
     #[error("{0}")]
     Location(String),
     /// No such bytes.
     #[error("no blob has the digest {0}")]
     NotFound(Digest),
-    /// As many uploads as there may be are under way.
+    /// There are as many uploads as there may be.
     #[error("too many bundles are being uploaded")]
     Busy,
-    /// The disk is full.
     #[error("no space is left for bundles")]
     NoSpace,
-    /// The file system failed.
     #[error("{doing}")]
     Io {
-        /// What was being done.
+        /// What was being done, such as `writing an upload`.
         doing: &'static str,
-        /// What came of it.
         #[source]
         source: io::Error,
     },
-    /// The object store failed.
     #[error("the object store failed")]
     Store(#[source] object_store::Error),
 }
 
-/// A disk, in bytes.
+/// The size of a disk, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disk {
     /// What this user may still write.
     pub free: u64,
-    /// All of it.
     pub size: u64,
 }
 
-/// Where blobs are. Clones share it.
+/// Where blobs are. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Blobs(Arc<BlobFolder>);
 
 #[derive(Debug)]
 struct BlobFolder {
     store: Arc<dyn ObjectStore>,
-    /// Where the store's own root is within what the URL names.
+    /// Path of the store's root within what the URL names.
     prefix: Key,
-    /// The folder itself, when blobs are files here.
+    /// The folder, when blobs are files.
     folder: Option<PathBuf>,
     staging: PathBuf,
     turns: ReadPermits,
@@ -90,8 +84,8 @@ struct BlobFolder {
 }
 
 impl Blobs {
-    /// Opens a folder (made when missing) or a URL of one. Of the object stores that the crate
-    /// knows only folders are built in.
+    /// Opens a folder, which is made when it is missing, or the URL of one. Of the stores that the
+    /// crate knows only folders are built in.
     pub async fn open(location: &str) -> Result<Self, BlobError> {
         let place = match location.split_once("://") {
             Some(("file", folder)) => local(Path::new(folder)).await,
@@ -104,14 +98,14 @@ impl Blobs {
         Ok(Self(Arc::new(place)))
     }
 
-    /// Whether the bytes are in this machine's file system, which no other replica sees.
+    /// Whether the bytes are in this machine's file system, where no other replica sees them.
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.0.folder.is_some()
     }
 
-    /// The disk that bundles are on; none where they are not files here, or it cannot be seen.
-    /// Blocks.
+    /// The disk that bundles are on. `None` when they are no files, or when the disk cannot be
+    /// read. Blocks.
     #[must_use]
     pub fn disk(&self) -> Option<Disk> {
         let seen = rustix::fs::statvfs(self.0.folder.as_ref()?).ok()?;
@@ -139,8 +133,8 @@ impl Blobs {
         Ok(self.size(digest).await?.is_some())
     }
 
-    /// The bytes from an offset, in pieces of up to 256 KiB; none when the offset is at or behind
-    /// the end.
+    /// The bytes from an offset, in pieces of up to 256 KiB. `None` when the offset is at the end
+    /// or behind it.
     pub async fn read(
         &self,
         digest: Digest,
@@ -167,7 +161,7 @@ impl Blobs {
                 error => BlobError::Store(error),
             })?;
         let stream = match found.payload {
-            // Read in whole pieces: the store's own stream of a file is one of 8 KiB pieces.
+            // In whole pieces: the store's own stream of a file has pieces of 8 KiB.
             GetResultPayload::File(file, _) => {
                 pieces_of(file, offset, size, self.0.turns.clone()).left_stream()
             }
@@ -179,7 +173,7 @@ impl Blobs {
         Ok(stream.right_stream())
     }
 
-    /// Deletes a blob; one that is not there is fine.
+    /// Deletes a blob. It is no error when there is none.
     pub async fn delete(&self, digest: Digest) -> Result<(), BlobError> {
         Act::BlobDelete.before();
         match self.0.store.delete(&self.0.key(digest)).await {
@@ -190,8 +184,8 @@ impl Blobs {
         Ok(())
     }
 
-    /// Deletes what aborted uploads of an earlier process left; says how many. Call it before
-    /// uploads begin.
+    /// Deletes what aborted uploads of an earlier process left, and returns how many. Call it
+    /// before uploads begin.
     pub async fn sweep_temporary(&self) -> Result<u64, BlobError> {
         let failed = failed("sweeping unfinished uploads");
         let mut entries = tokio::fs::read_dir(&self.0.staging)
@@ -240,7 +234,7 @@ async fn remote(location: &str) -> Result<BlobFolder, String> {
         .parse()
         .map_err(|error| format!("it is not a URL ({error})"))?;
     let (store, prefix) = object_store::parse_url(&url).map_err(|error| error.to_string())?;
-    // Uploads are inspected before they are kept, so they stand in a file for a while even here.
+    // Uploads are inspected before they are kept, so each is a file for a while even here.
     let staging = std::env::temp_dir().join(format!("kernex-uploads-{}", std::process::id()));
     tokio::fs::create_dir_all(&staging)
         .await
@@ -255,7 +249,7 @@ async fn remote(location: &str) -> Result<BlobFolder, String> {
     })
 }
 
-/// A large piece in pieces of up to 256 KiB, without copying.
+/// Splits a large piece into pieces of up to 256 KiB, without copying.
 fn split(mut bytes: Bytes) -> impl Stream<Item = Result<Bytes, BlobError>> + Send {
     let pieces = std::iter::from_fn(move || {
         if bytes.is_empty() {
@@ -267,7 +261,7 @@ fn split(mut bytes: Bytes) -> impl Stream<Item = Result<Bytes, BlobError>> + Sen
     futures::stream::iter(pieces)
 }
 
-/// Names what was being done; a full disk has a name of its own.
+/// An error with what was being done. A full disk has an error of its own.
 fn failed(doing: &'static str) -> impl Fn(io::Error) -> BlobError + Copy {
     move |source| match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => BlobError::NoSpace,

@@ -1,8 +1,8 @@
-//! The only place that reads the wall clock, so that tests can move it and nobody else needs to.
+//! The only place that reads the wall clock, so that tests can move it.
 //!
 //! Instants are microseconds since the Unix epoch, as the database stores them. Elapsed time is
-//! measured beside it on the boot clock, which nobody can set: when the two run apart, deadlines
-//! are not to be trusted.
+//! also measured on the boot clock, which nobody can set. When the two run apart, deadlines are not
+//! to be trusted.
 
 use std::{
     path::PathBuf,
@@ -20,7 +20,6 @@ const MICROS: i64 = 1_000_000;
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The instant as it stands on the wire.
     #[must_use]
     pub fn to_proto(self) -> prost_types::Timestamp {
         prost_types::Timestamp {
@@ -29,7 +28,7 @@ impl Timestamp {
         }
     }
 
-    /// An instant from the wire; none where it is out of any calendar.
+    /// `None` when it is outside of any calendar.
     #[must_use]
     pub fn from_proto(wire: &prost_types::Timestamp) -> Option<Self> {
         let nanos = (0..1_000_000_000)
@@ -39,19 +38,19 @@ impl Timestamp {
         Some(Self(micros.checked_add(i64::from(nanos) / 1000)?))
     }
 
-    /// Later by `by`; stays at the end of time instead of wrapping.
+    /// Stays at the end of time instead of wrapping.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
         Self(self.0.saturating_add(micros(by)))
     }
 
-    /// Earlier by `by`; stays at the beginning of time instead of wrapping.
+    /// Stays at the beginning of time instead of wrapping.
     #[must_use]
     pub fn minus(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(micros(by)))
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// How long after `earlier` this is. Zero when it is not after it.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0).max(0) as u64)
@@ -62,16 +61,16 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Reads the time. Clones share everything.
+/// Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Clock(Arc<Anchor>);
 
-/// Where wall clock and boot clock stood when the process began.
+/// What wall clock and boot clock showed when the process began.
 #[derive(Debug)]
 struct Anchor {
     wall: i64,
     boot: i64,
-    /// What the wall clock was jumped by when the process began.
+    /// How far tests had moved the wall clock by then.
     jumped: i64,
     offset: AtomicI64,
     jump: Jump,
@@ -80,27 +79,25 @@ struct Anchor {
 /// The clocks at one moment, in microseconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClockReading {
-    /// The machine's wall clock.
     pub(crate) wall: i64,
-    /// What tests added to it.
+    /// What tests have added.
     pub(crate) offset: i64,
-    /// How far it ran ahead of the boot clock since the clock was made.
+    /// How far the wall clock has run ahead of the boot clock since the clock was made.
     pub(crate) drift: i64,
 }
 
 impl ClockReading {
-    /// What the clock says.
     pub(crate) fn now(self) -> Timestamp {
         Timestamp(self.wall.saturating_add(self.offset))
     }
 }
 
-/// How tests jump the wall clock, which one process alone cannot do. Does nothing in release
+/// Lets tests jump the wall clock, which a single process cannot do. Does nothing in release
 /// builds.
 #[derive(Debug, Default)]
 struct Jump {
     micros: AtomicI64,
-    /// Seconds in a file that somebody outside writes.
+    /// A file with seconds, which a test writes.
     file: Option<PathBuf>,
 }
 
@@ -119,7 +116,7 @@ impl Jump {
 
 impl Clock {
     /// The machine's clock. Debug builds add the seconds in the file that `KERNEX_TEST_CLOCK_FILE`
-    /// names, because a process cannot be given a clock of its own otherwise.
+    /// names, because no process can be given a clock of its own.
     #[must_use]
     pub fn system() -> Self {
         let mut jump = Jump::default();
@@ -140,15 +137,15 @@ impl Clock {
         self.read().now()
     }
 
-    /// How far the wall clock ran ahead of the boot clock since this clock was made, in
-    /// microseconds.
+    /// Microseconds by which the wall clock has run ahead of the boot clock since this clock was
+    /// made.
     #[must_use]
     pub fn drift_micros(&self) -> i64 {
         self.read().drift
     }
 
-    /// Reads all clocks at one moment: two readings with a jump of the clock between them would not
-    /// fit together.
+    /// Reads all clocks at one moment. Two readings with a jump between them would not fit
+    /// together.
     pub(crate) fn read(&self) -> ClockReading {
         let (wall, boot) = (wall_clock(), boot_clock());
         let jump = self.0.jump.micros();
@@ -160,14 +157,14 @@ impl Clock {
         }
     }
 
-    /// Jumps the wall clock for tests, forwards or back.
+    /// Jumps the wall clock forwards or back, for tests.
     #[cfg(debug_assertions)]
     pub fn jump(&self, seconds: i64) {
         let micros = seconds.saturating_mul(MICROS);
         self.0.jump.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// Lets time pass for tests, without the drift a jumping wall clock has.
+    /// Lets time pass, for tests. Wall clock and boot clock do not run apart.
     #[cfg(debug_assertions)]
     pub fn advance(&self, by: Duration) {
         self.0.offset.fetch_add(micros(by), Ordering::Relaxed);
@@ -182,7 +179,7 @@ fn wall_clock() -> i64 {
     }
 }
 
-/// Counts through a suspended machine too, as deadlines do.
+/// Counts while the machine is suspended, too, as deadlines do.
 fn boot_clock() -> i64 {
     #[cfg(target_os = "linux")]
     let clock = rustix::time::ClockId::Boottime;

@@ -27,11 +27,11 @@ use crate::{
     store::Retention,
 };
 
-/// Largest bundle when nothing else is said: 4 GiB.
+/// Largest bundle by default: 4 GiB.
 pub const DEFAULT_MAX_BUNDLE_SIZE: u64 = 4 << 30;
 
-/// Strangers of one source when nothing else is said: a fleet behind one address comes back in
-/// turns of so many, each of which takes some tenths of a second.
+/// Strangers of one source by default. A fleet behind one address comes back in turns of so many,
+/// each of which takes some tenths of a second.
 const DEFAULT_STRANGERS: usize = 256;
 /// Enough for a slow device on a slow line to prove who it is.
 const DEFAULT_PROBATION: Duration = Duration::from_secs(15);
@@ -95,38 +95,36 @@ pub struct Options {
 /// What is wrong with the configuration, in one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file could not be read.
     #[error("cannot read the configuration file {}", path.display())]
     Unreadable {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// The file is not TOML or has a setting nobody knows.
+    /// The file is not TOML, or has a setting that does not exist.
     #[error("the configuration file {} is not valid: {why}", path.display())]
     NotValid {
         path: PathBuf,
-        /// Which line and why.
+        /// The line and the reason.
         why: String,
     },
-    /// A value does not mean anything.
     #[error("`{value}` is not valid for {setting}: {why}")]
     BadValue {
         /// The setting, as a flag.
         setting: &'static str,
-        /// What was given.
+        /// As it was typed.
         value: String,
-        /// What is expected.
+        /// What to write instead.
         why: String,
     },
-    /// A certificate without its key, or the other way round, or with --plaintext.
+    /// A certificate without its key, a key without its certificate, or either with --plaintext.
     #[error("--tls-cert and --tls-key belong together, and --plaintext needs neither")]
     HalfCertificate,
-    /// Plaintext beyond this machine.
+    /// Plaintext on an address that others can reach.
     #[error("--plaintext is allowed on a loopback address only, and {0} is not one")]
     PlaintextInPublic(SocketAddr),
 }
 
-/// What is meant.
+/// The settings as they are meant.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Folder for certificates, tokens, the default database and bundles.
@@ -137,9 +135,8 @@ pub struct Config {
     pub bundle_store: String,
     /// Largest bundle in bytes.
     pub max_bundle_size: u64,
-    /// How much a bundle may hold, here and on devices.
+    /// What a bundle may hold, here and on devices.
     pub archive_limits: Limits,
-    /// Addresses, and who is answered there.
     pub network: NetworkConfig,
     /// Limits of connections on which nothing has authenticated.
     pub strangers: StrangerConfig,
@@ -149,40 +146,39 @@ pub struct Config {
     pub min_protocol: u32,
     /// Format of the logs.
     pub log_format: LogFormat,
-    /// Longest soft stop.
+    /// Time after which a stop drops what is left.
     pub drain_deadline: Duration,
     /// Failures of a bundle in a row after which a device is left out; 0 for never.
     pub penalty_after: u32,
-    /// What callers may have under way, and how long they may read nothing of it.
+    /// What callers may have under way, and how long they may go without reading.
     pub answers: AnswerLimits,
     /// How long events, audit entries and samples are kept.
     pub retention: Retention,
-    /// This is a program of its own: print the CA pin and the next command to standard output at
-    /// the first start, and tell the service manager how it is.
+    /// This is a program of its own, and not part of another. The first start prints the CA's pin
+    /// and the next command to standard output, and the service manager is told how the server is.
     pub announce: bool,
 }
 
 /// Addresses, and who is answered there.
 #[derive(Debug, Clone)]
 pub struct NetworkConfig {
-    /// Where to listen; `run` gets the bound listener, this names it in messages.
+    /// Where to listen. The listener is bound already; this names it in messages.
     pub listen: SocketAddr,
-    /// Where to answer scrapes and probes; nowhere when there is none.
+    /// Where to answer scrapes and probes; `None` for nowhere.
     pub metrics_listen: Option<SocketAddr>,
     /// Further names for the certificate.
     pub public_addresses: Vec<String>,
     /// A certificate that somebody else made.
     pub tls: Option<GivenFiles>,
-    /// Serve without TLS.
     pub plaintext: bool,
-    /// Proxies whose word about the caller's address is believed.
+    /// Proxies that are believed when they say where a caller is.
     pub trusted_proxies: Vec<IpNet>,
-    /// Whether the schema is told to everybody.
+    /// Whether everybody may ask for the schema.
     pub open_reflection: bool,
 }
 
 impl NetworkConfig {
-    /// Names of this server beyond those of its machine: what it was told, and the address it
+    /// Names of this server beside those of its machine: the ones it was told, and the address it
     /// listens on when that is a single one.
     #[must_use]
     pub fn names(&self) -> Vec<String> {

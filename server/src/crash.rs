@@ -1,8 +1,8 @@
-//! What the server does that a crash must not be able to spoil; each act has a crash point before
-//! it and one after it.
+//! The acts of the server that a crash must not spoil. Each has a crash point before it and one
+//! after it.
 
 kernex_proto::crash_points! {
-    /// The guarded acts; `docs/crash-points.md` says what each is.
+    /// `docs/crash-points.md` says what each of them is.
     pub(crate) enum Act {
         FilePrivate = "file.private",
         BlobPlace = "blob.place",

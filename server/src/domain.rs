@@ -1,9 +1,9 @@
 //! The rules, free of wire, database and clock: what an attempt may become, when a deployment is
 //! finished, which devices a selector means, whether a returning journal is a copy.
 //!
-//! Everything here takes `now` and facts and returns what to do, so that tables and properties can
-//! test it. Of the contract's crate only the ids are used; what a message means here is said in
-//! [`crate::wire`].
+//! All functions take `now` and facts, and return what to do, so that tables and properties can
+//! test them. Of the contract's crate only the ids and the digest are used. What a message of the
+//! contract means here is in [`crate::wire`].
 
 pub mod attempt;
 pub mod bundle_reference;
@@ -20,7 +20,7 @@ pub mod schedule;
 pub mod selector;
 pub mod waiting;
 
-/// Declares an enum whose values have names, in the database as in events and logs.
+/// Declares an enum whose values have names in the database, in events and in logs.
 macro_rules! named_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -28,7 +28,7 @@ macro_rules! named_enum {
         pub enum $name { $($(#[$variant_doc])* $variant),+ }
 
         impl $name {
-            /// Every value, in order.
+            /// All values in order.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The name in the database, in events and in logs.
@@ -37,7 +37,6 @@ macro_rules! named_enum {
                 match self { $(Self::$variant => $text),+ }
             }
 
-            /// The value behind a name.
             #[must_use]
             pub fn parse(text: &str) -> Option<Self> {
                 match text { $($text => Some(Self::$variant),)+ _ => None }

@@ -1,5 +1,6 @@
-//! Everything that touches a socket: connections are accepted, kept short while nobody on them is
-//! known, and served; callers are authenticated; answers leave as fast as their peers read.
+//! Everything that touches a socket. Connections are accepted, kept short until something on them
+//! has authenticated, and served. Callers are authenticated. Answers leave as fast as their peers
+//! read.
 //!
 //! From outside to inside: `accept` has the loop of both listeners. `listener` does TLS with the
 //! certificate of `tls`, `connections` speaks HTTP/2, `observe` puts a span around each call,

@@ -1,4 +1,4 @@
-//! How a device gets in: its key, the proof that it holds it, and the token that vouches for it.
+//! How a device gets in: its key, the proof that it has it, and the token that lets it in.
 
 use std::net::IpAddr;
 
@@ -22,28 +22,21 @@ use crate::{
 /// Why a request to enrol was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollmentError {
-    /// A field makes no sense.
     #[error("{field}: {why}")]
-    Malformed {
-        /// Which.
-        field: &'static str,
-        /// What is wrong.
-        why: String,
-    },
-    /// A proof failed; the caller learns no more than that.
+    Malformed { field: &'static str, why: String },
+    /// A proof failed. The caller learns no more than that.
     #[error("not authenticated: {0}")]
     NotAuthenticated(&'static str),
     /// The key was revoked, and the caller has proved to hold it.
     #[error("the key is revoked")]
     KeyRevoked {
         cause: Cause,
-        /// Name of its device then.
+        /// Name of the device that had the key.
         device_name: String,
     },
-    /// Another key holds the name.
+    /// Another device has the name.
     #[error("the device name `{0}` is held by another key")]
     NameTaken(String),
-    /// The store failed.
     #[error("the store failed")]
     Store(#[source] StoreError),
 }
@@ -120,11 +113,11 @@ fn check(cluster: ClusterId, request: v1::EnrollRequest) -> Result<EnrollDevice,
     })
 }
 
-/// The public exponent of every device key. A small one makes forged signatures easier where a
-/// verifier errs.
+/// The public exponent of device keys. With a small one a verifier that errs accepts forged
+/// signatures more easily.
 const EXPONENT: u64 = 65537;
 
-/// A device key is RSA with exactly 4096 bits and the exponent 65537, in exactly one encoding: its
+/// A device key is RSA with 4096 bits and the exponent 65537, in exactly one encoding, because its
 /// digest names the device.
 fn check_key(der: &[u8]) -> Result<(), EnrollmentError> {
     let bad = |why: String| EnrollmentError::Malformed {
@@ -148,7 +141,7 @@ fn check_key(der: &[u8]) -> Result<(), EnrollmentError> {
     }
 }
 
-/// Bits of a big-endian number; zeros in front are none.
+/// Bits of a big-endian number, without zeros in front.
 fn bits(number: &[u8]) -> usize {
     let zeros = number.iter().take_while(|byte| **byte == 0).count();
     match &number[zeros..] {

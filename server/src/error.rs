@@ -1,10 +1,10 @@
-//! Every `tonic::Status` of the server is made here: a code, a reason clients match on, and details
-//! where they help. Nothing outside of this file and its folder makes one; a test reads the source
-//! for that.
+//! All `tonic::Status`es of the server are made here: a code, a reason that clients match on, and
+//! details where they help. Nothing outside of this file and its folder makes one. A test reads the
+//! source for that.
 //!
-//! `error/table.rs` has one entry for each error type of the server, `error/calls.rs` what any call
-//! may meet whatever it asks for, and this file what both are made of. What the caller may know is
-//! in the message; the whole chain goes to the log here, once.
+//! `error/table.rs` has one entry for each error type of the server. `error/calls.rs` has what any
+//! call may meet, whatever it asks for. This file has what both are made of. The message holds what
+//! the caller may know. The whole chain goes to the log here, once.
 
 use std::time::Duration;
 
@@ -28,13 +28,13 @@ pub use self::{
     table::archive,
 };
 
-/// When to try again after a short trouble of the server's own.
+/// When to try again after a short trouble of the server.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// When a key that was revoked may ask again: somebody may have restored the database.
+/// When a revoked key may try again. Somebody may have restored the database by then.
 const REVOKED: Duration = Duration::from_secs(10 * 60);
 
-/// Longest message in a Status; headers carry it, so it stays far below their limit.
+/// Longest message of a status in bytes. Headers carry it, so it is far below their limit.
 const MESSAGE_LIMIT: usize = 1024;
 
 /// A Status with its reason.
@@ -54,7 +54,7 @@ fn retry_later(code: Code, reason: Reason, message: &str, after: Duration) -> St
     Status::with_error_details(code, message, details)
 }
 
-/// `INVALID_ARGUMENT` naming the field.
+/// `INVALID_ARGUMENT` for a field of the request.
 #[must_use]
 pub fn invalid(field: &str, why: impl Into<String>) -> Status {
     let mut why = why.into();
@@ -64,8 +64,8 @@ pub fn invalid(field: &str, why: impl Into<String>) -> Status {
     Status::with_error_details(Code::InvalidArgument, format!("{field}: {why}"), details)
 }
 
-/// `INVALID_ARGUMENT` naming the field and the place in it. The line and the mark below it travel
-/// as metadata, so that programs can draw them.
+/// `INVALID_ARGUMENT` for a field, with the place in it. The line and the mark below it travel as
+/// metadata, so that programs can draw them.
 #[must_use]
 pub fn unreadable(field: &str, error: &ParseError) -> Status {
     let mut why = error.to_string();
@@ -84,13 +84,13 @@ pub fn malformed(why: &str) -> Status {
     status(Code::InvalidArgument, Reason::InvalidArgument, why)
 }
 
-/// How a session ends whose device sends no heartbeats.
+/// A session whose device has sent no heartbeats.
 #[must_use]
 pub fn silent() -> Status {
     Status::deadline_exceeded("no heartbeat for three intervals")
 }
 
-/// The one vague answer to every failed proof of identity.
+/// The one vague answer to all failed proofs of identity.
 #[must_use]
 pub fn unauthenticated() -> Status {
     status(
@@ -100,8 +100,8 @@ pub fn unauthenticated() -> Status {
     )
 }
 
-/// The one exception to that, for whoever proved to hold a key that was revoked: another try or
-/// another token is of no use.
+/// The one exception, for a caller who has proved to have a revoked key: no other try and no other
+/// token would help.
 #[must_use]
 pub fn revoked(cause: Cause, device_name: &str) -> Status {
     let device = match device_name {
@@ -124,7 +124,7 @@ pub fn revoked(cause: Cause, device_name: &str) -> Status {
     retry_later(Code::Unauthenticated, reason, &message, REVOKED)
 }
 
-/// A defect: the chain is logged, the caller learns nothing of it.
+/// A defect. The chain is logged, and the caller learns nothing of it.
 #[must_use]
 pub fn internal(error: &(dyn std::error::Error + 'static)) -> Status {
     tracing::error!(error = %chain(error), "internal error");

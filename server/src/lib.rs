@@ -1,12 +1,17 @@
 //! The Kernex control plane.
 //!
-//! A deployment's way through the house: `api::deployments` commits rows through `store` and leaves
-//! a wake-up; `delivery::dispatcher` asks the store what is due and pushes it through
-//! `delivery::registry` into the `session`s that are here; the agent's reports come back through
-//! `session` to `recorder`, which has `domain::attempt` decide and `store` commit many of them at
-//! once, and then acknowledges. `upkeep::open_phases` opens phase after phase as `domain::rollout`
-//! says. Watchers see each commit. The rows are the queue: a lost session, wake-up or server loses
-//! nothing, because a new session and a timer lead to the same dispatcher pass.
+//! The way of a deployment:
+//!
+//! * `api::deployments` commits rows through `store` and leaves a wake-up.
+//! * `delivery::dispatcher` asks the store what is due, and pushes it through `delivery::registry`
+//! into the `session`s that are here.
+//! * The agent's reports come back through `session` to `recorder`. `domain::attempt` decides about
+//! them, `store` commits many at once, and then they are acknowledged.
+//! * `upkeep::open_phases` opens one phase after the other, as `domain::rollout` says.
+//! * Watchers see each commit.
+//!
+//! The rows are the queue. A lost session, wake-up or server loses nothing, because a new session
+//! and a timer lead to the same dispatcher pass.
 //!
 //! [`run`] builds the parts, supervises them and takes them down again. To change how a device
 //! connects, open `session/handshake.rs`; what an attempt may become, `domain/attempt.rs`; who may
@@ -49,7 +54,7 @@ pub use supervise::run;
 /// Brings the database to this version's schema.
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     if config.database_url.starts_with("sqlite") {
-        // The folder is made here, and a running server is left alone.
+        // Makes the folder, and fails while a server runs in it.
         let _lock = startup::data_folder(&config.data_dir)?;
         return migrate_open(config).await;
     }
@@ -63,12 +68,12 @@ async fn migrate_open(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies every row to the database at `to`. The server has to be stopped.
+/// Copies all rows to the database at `to`. The server has to be stopped.
 pub async fn copy_database(config: &Config, to: &str) -> anyhow::Result<Vec<store::CopiedTable>> {
     let _lock = startup::data_folder(&config.data_dir)?;
     let clock = clock::Clock::system();
     let source = startup::database(config, clock.clone()).await?;
-    // Replicas on other machines do not show in the data folder.
+    // The data folder does not show replicas on other machines.
     let patience = upkeep::LEASE + std::time::Duration::from_secs(5);
     let unused = source.wait_until_unused(patience).await;
     unused.context("cannot copy the database named by --database-url")?;
@@ -87,8 +92,8 @@ pub async fn copy_database(config: &Config, to: &str) -> anyhow::Result<Vec<stor
     Ok(copied)
 }
 
-/// Writes a new admin token into the data folder; the way back in when every other token is lost or
-/// expired. With `replace` those that the server made before are revoked.
+/// Writes a new admin token into the data folder. That is the way back in when all other tokens are
+/// lost or expired. With `replace` the ones that the server made before are revoked.
 pub async fn admin_token(config: &Config, replace: bool) -> anyhow::Result<AdminTokenFile> {
     let store = startup::database(config, clock::Clock::system()).await?;
     let written = startup::new_admin_token(&store, &config.data_dir, replace).await?;

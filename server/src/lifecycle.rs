@@ -1,5 +1,5 @@
-//! How the server stops: a soft token to finish up, a hard one to drop everything, and owned tasks
-//! that are awaited.
+//! How the server stops. A soft token asks for an end, a hard one drops everything, and all tasks
+//! have an owner that waits for them.
 
 use std::{
     future::Future,
@@ -15,7 +15,7 @@ use tokio_util::{
 };
 use tracing::{Instrument, Span};
 
-/// Two tokens: `soft` asks everybody to finish, `hard` ends what has not. They are fields, never
+/// `soft` asks all parts to finish, and `hard` ends those that have not. They are fields, never
 /// statics.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
@@ -26,14 +26,13 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Two fresh tokens, nothing asked for yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The first SIGTERM or SIGINT asks softly, the second ends at once. Never returns before the
-    /// second signal.
+    /// The first SIGTERM or SIGINT asks softly, and the second ends at once. Never returns before
+    /// the second.
     pub async fn follow_signals(self) -> std::io::Result<()> {
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate())?;
@@ -44,7 +43,7 @@ impl Shutdown {
                 _ = interrupt.recv() => "SIGINT",
             };
             if token.is_cancelled() {
-                // Somebody else asked already, so this signal is the second one.
+                // The stop was asked for in another way, so this signal is the second one.
                 self.hard.cancel();
             }
             tracing::info!(signal, "signal received");
@@ -55,8 +54,7 @@ impl Shutdown {
 }
 
 pin_project! {
-    /// A task until something ends it; an async block that selects would have the task's room
-    /// twice.
+    /// A task with an end from outside. An async block that selects would hold the task twice.
     struct Until<F> {
         #[pin]
         task: F,
@@ -77,8 +75,8 @@ impl<F: Future<Output = ()>> Future for Until<F> {
     }
 }
 
-/// The one way to start a task: it has a name, an owner that waits for it, and the hard token ends
-/// it.
+/// The one way to start a task. It has a name and an owner that waits for it, and the hard token
+/// ends it.
 #[derive(Debug, Clone)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -86,7 +84,7 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Tasks that end with `shutdown.hard` at the latest.
+    /// Tasks that `shutdown.hard` ends at the latest.
     #[must_use]
     pub fn new(shutdown: &Shutdown) -> Self {
         Self {
@@ -95,7 +93,7 @@ impl Tasks {
         }
     }
 
-    /// Starts a task that belongs to one caller (a session, an upload).
+    /// Starts a task that belongs to a caller, such as a session or an upload.
     pub fn spawn<F>(&self, span: Span, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -114,7 +112,7 @@ impl Tasks {
         self.tracker.is_empty()
     }
 
-    /// Waits until every task has ended, at most `limit`; says whether all did.
+    /// Waits until all tasks have ended, for at most `limit`. True when all have.
     pub async fn finished(&self, limit: Duration) -> bool {
         self.tracker.close();
         tokio::time::timeout(limit, self.tracker.wait())

@@ -14,7 +14,7 @@ use kernex_server::{
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Whatever this program makes is for its own user: the database, bundles, keys.
+    // All files that this program makes are for its own user: the database, bundles, keys.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     match run_command(Cli::parse().command).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,7 +52,7 @@ async fn run_command(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// Refuses mistyped names of settings in the environment, which have no effect.
+/// Refuses mistyped names of settings in the environment. They would have no effect.
 fn check_environment() -> anyhow::Result<()> {
     let names = std::env::vars_os().map(|(name, _)| name);
     let strangers = strange_variables(names);
@@ -118,7 +118,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     let result = tokio::select! {
         result = kernex_server::run(config, listener, shutdown.clone()) => result,
-        // Waits for signals beside the server and ends only when they cannot be had.
+        // Waits for signals beside the server. Ends only when there can be none.
         error = signals(shutdown) => Err(error),
     };
     telemetry.shutdown().await;
@@ -128,7 +128,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn signals(shutdown: Shutdown) -> anyhow::Error {
     match shutdown.follow_signals().await {
         Err(error) => anyhow::Error::new(error).context("cannot listen for signals"),
-        // The second signal: the server drops everything by itself.
+        // After the second signal the server drops everything by itself.
         Ok(()) => std::future::pending().await,
     }
 }

@@ -1,9 +1,9 @@
-//! What the server counts about itself. The parts move these figures; a scrape (`edge/monitor.rs`)
-//! reads them.
+//! What the server counts about itself. Its parts move these figures, and a scrape
+//! (`edge/monitor.rs`) reads them.
 //!
-//! No label ever names a device, a bundle or a caller: the number of series stays the same however
-//! large the fleet is. Every series is there from the first scrape on, with zero, so that rates and
-//! alerts work before the first event.
+//! No label names a device, a bundle or a caller, so the number of series does not grow with the
+//! fleet. All series are there from the first scrape on, with zero, so that rates and alerts work
+//! before the first event.
 
 mod instruments;
 mod labels;
@@ -33,20 +33,18 @@ use crate::domain::{
     rollout::{DeploymentResult, DeploymentState},
 };
 
-/// Every figure. One for the whole server, shared by its parts.
+/// All figures. The parts of the server share one.
 #[derive(Debug)]
 pub struct Metrics {
-    /// What happens on connections.
     pub edge: EdgeMetrics,
-    /// Calls by method.
     pub rpc: RpcMetrics,
-    /// Session handshakes by result: `opened`, or why not.
+    /// Handshakes of sessions by result: `opened`, or why not.
     pub handshakes: Labelled<Counter>,
     /// Sessions that are open now; read at a scrape.
     pub sessions: Gauge,
     /// From the commit that made a deploy due to the commit of its acceptance.
     pub push: Histogram,
-    /// Things that wait, by queue: `reports`, `heartbeats`, `progress`, `hints`; read at a scrape.
+    /// Waiting things by queue: `reports`, `heartbeats`, `progress`, `hints`; read at a scrape.
     pub waiting: Labelled<Gauge>,
     /// Reports written together in one transaction.
     pub report_flush: Histogram,
@@ -58,12 +56,12 @@ pub struct Metrics {
     pub deployments: Labelled<Gauge>,
     /// Devices by status; read at a scrape.
     pub devices: Labelled<Gauge>,
-    /// Devices by the version of their agent, of which agents say what they like: few versions are
-    /// named, and the rest are together. Read at a scrape.
+    /// Devices by the version of their agent. Agents may say anything, so few versions are named,
+    /// and the others are one series. Read at a scrape.
     pub agents: Family<[(&'static str, String); 1], Gauge>,
     /// Devices that run something else than their last outcome said; read at a scrape.
     pub drifted: Gauge,
-    /// Operator tokens by when they end; read at a scrape.
+    /// Operator tokens by when they expire; read at a scrape.
     pub operator_tokens: Labelled<Gauge>,
     /// When certificates end, in seconds since 1970, by [`CERTIFICATES`]; 0 for one that is not
     /// there. Read at a scrape.
@@ -72,18 +70,16 @@ pub struct Metrics {
     pub bundle_store: Labelled<Gauge>,
     /// Connections to the database by pool and by what they do; read at a scrape.
     pub pool: Family<[(&'static str, &'static str); 2], Gauge>,
-    /// What devices said beyond their limits, by [`DEVICE_LIMITS`].
+    /// Messages of devices beyond their limits, by [`DEVICE_LIMITS`].
     pub device_limits: Labelled<Counter>,
-    /// What the store does.
     pub store: Transactions,
 }
 
-/// What happens on connections.
 #[derive(Debug)]
 pub struct EdgeMetrics {
-    /// Connections by what became of them as long as nothing on them had authenticated.
+    /// Connections by what became of them while they were strangers.
     pub connections: Labelled<Counter>,
-    /// Connections held now.
+    /// Connections that are open now.
     pub connections_open: Gauge,
     /// Connections on which nothing has authenticated.
     pub strangers: Gauge,
@@ -93,10 +89,10 @@ pub struct EdgeMetrics {
     pub bundle_bytes: Labelled<Counter>,
     /// Open watches of deployments and events.
     pub watchers: Gauge,
-    /// Readers that took nothing by what became of them: their stream `ended`, or their connection
+    /// Readers that took nothing, by what became of them: their stream `ended`, or their connection
     /// `disconnected`.
     pub slow_readers: Labelled<Counter>,
-    /// Calls refused because their token had as many under way as it may.
+    /// Calls that were refused because their token had as many under way as it may.
     pub token_limit: Counter,
 }
 
@@ -116,7 +112,7 @@ impl EdgeMetrics {
 }
 
 impl Metrics {
-    /// Every figure at zero, beside those the store keeps itself.
+    /// All figures at zero, beside those that the store has.
     #[must_use]
     pub fn new(store: Transactions) -> Self {
         Self {
@@ -148,7 +144,7 @@ impl Metrics {
         }
     }
 
-    /// The names, as they are scraped. Counters are shown with `_total`.
+    /// The names of the figures in a scrape. Counters get `_total` behind theirs.
     #[must_use]
     pub fn registry(&self) -> Registry {
         let mut all = Registry::default();
@@ -277,18 +273,17 @@ impl Metrics {
     }
 }
 
-/// What the store counts about its transactions.
 #[derive(Debug, Clone)]
 pub struct Transactions {
     /// By how they ended: `committed`, `rolled_back`, `retried`.
     pub ended: Labelled<Counter>,
-    /// How long the committed ones took, the wait for the writer included.
+    /// How long committed transactions took, with their wait for the writer.
     pub took: Histogram,
-    /// What devices said beyond their limits.
+    /// Messages of devices beyond their limits.
     pub device_limits: Labelled<Counter>,
-    /// Attempts that were closed on this replica, by how and, for failed ones, why.
+    /// Attempts that this replica closed, by state and, for failed ones, reason.
     pub attempts_ended: Counters<2>,
-    /// Deployments that finished on this replica, by result.
+    /// Deployments that this replica finished, by result.
     pub deployments_finished: Counters<1>,
 }
 

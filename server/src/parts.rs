@@ -1,12 +1,11 @@
-//! The long-lived tasks of the server by name: started here, watched and awaited, so that none dies
-//! silently.
+//! The long-lived tasks of the server, by name. They are started, watched and awaited here, so that
+//! none dies silently.
 
 use std::future::Future;
 
 use anyhow::anyhow;
 use tokio::task::JoinSet;
 
-/// The long-lived tasks by name.
 #[derive(Default)]
 pub(crate) struct Parts(JoinSet<&'static str>);
 
@@ -22,7 +21,7 @@ impl Parts {
         });
     }
 
-    /// Waits for a part that ends although nothing stops.
+    /// Waits until a part ends although nothing was asked to stop.
     pub(crate) async fn unexpected_end(&mut self) -> anyhow::Error {
         match self.0.join_next().await {
             Some(Ok(name)) => anyhow!("the part `{name}` ended by itself"),

@@ -1,7 +1,7 @@
-//! Asking devices live what a deploy would meet, before any of them is touched.
+//! Asks devices what a deploy would meet, before any of them is touched.
 //!
-//! Nothing of this is stored: a question lives as long as the call that asks it, and what a device
-//! did not answer in time is told as just that.
+//! Nothing is stored. A question lives as long as the call that asks it. A device that does not
+//! answer in time is shown as one that did not.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -22,16 +22,16 @@ use crate::{
     store::{PlannedDevice, Planning},
 };
 
-/// How long a device may take to look around.
+/// Time that a device has to answer.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
-/// Questions that wait for their answers.
+/// Questions whose answers have not come.
 #[derive(Debug, Default)]
 pub struct PlanQuestions {
     waiting: Mutex<HashMap<(DeviceId, String), oneshot::Sender<v1::Planned>>>,
 }
 
-/// One question; it is forgotten when this is dropped.
+/// A question to a device. It is forgotten when this is dropped.
 #[derive(Debug)]
 pub struct Question<'a> {
     plans: &'a PlanQuestions,
@@ -41,7 +41,6 @@ pub struct Question<'a> {
 }
 
 impl PlanQuestions {
-    /// A new question to a device.
     pub fn ask(&self, device: DeviceId) -> Question<'_> {
         let (sender, answer) = oneshot::channel();
         let id = Uuid::new_v4().to_string();
@@ -54,7 +53,7 @@ impl PlanQuestions {
         }
     }
 
-    /// Takes a device's answer in; one that nobody waits for any more is dropped.
+    /// Hands a device's answer to the call that waits. Without one the answer is dropped.
     pub fn answer(&self, device: DeviceId, answer: v1::Planned) {
         let asked = self
             .waiting
@@ -67,7 +66,7 @@ impl PlanQuestions {
 }
 
 impl Question<'_> {
-    /// The name the answer has to repeat.
+    /// The id that the answer has to repeat.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -89,7 +88,8 @@ impl Drop for Question<'_> {
     }
 }
 
-/// Asks every device of an order that is here, all at once, and says what each would meet, by name.
+/// Asks all devices of an order that are here, at the same time. Returns what each would meet, by
+/// name.
 pub async fn ask(
     planning: Planning,
     plans: &PlanQuestions,
@@ -113,7 +113,7 @@ pub async fn ask(
                 })),
                 ..v1::Command::default()
             };
-            // One that cannot take the question gives no answer either.
+            // A device that cannot take the question does not answer it either.
             Act::PushPlan.before();
             session.send(Message::Command(command));
             Act::PushPlan.after();
@@ -133,7 +133,7 @@ pub async fn ask(
     devices
 }
 
-/// What one device would meet; pure.
+/// What a deploy would meet on one device. Pure.
 fn judge(
     device: &PlannedDevice,
     here: bool,

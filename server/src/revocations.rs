@@ -1,10 +1,9 @@
-//! Revoked keys and tokens. When the transaction of a revocation has committed, it ends the
-//! sessions of the device and everything else that goes on in the name of the device or of the
-//! operator's token.
+//! Revoked keys and tokens. When the transaction of a revocation has committed, the sessions of the
+//! device end, and all calls that go on in the name of the device or of the operator's token.
 //!
 //! A call that lasts longer than one answer takes a [`Hold`] *before* it asks the database whether
-//! it may. So a revocation commits either before that question, which finds it, or after it, and
-//! then it ends the hold.
+//! it may go on. So a revocation either commits before that question, which finds it, or after it,
+//! and then it ends the hold.
 
 use std::{
     collections::HashMap,
@@ -20,7 +19,7 @@ use parking_lot::Mutex;
 use kernex_proto::ids::{DeviceId, TokenId};
 use tokio_util::sync::CancellationToken;
 
-/// Why a key is not valid for its device any more.
+/// Why a key was revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The device was deleted.
@@ -39,7 +38,6 @@ impl Cause {
         }
     }
 
-    /// The cause behind a name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text {
@@ -50,10 +48,10 @@ impl Cause {
     }
 }
 
-/// One thing that stopped being valid.
+/// A key or token that is not valid any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revocation {
-    /// Every key a device had.
+    /// All keys that a device had.
     Keys {
         device: DeviceId,
         /// Number of the newest session that can have been opened with one of them.
@@ -82,27 +80,27 @@ impl Revocation {
 
 type Listener = Box<dyn Fn(Revocation) + Send + Sync>;
 
-/// Tells what stopped being valid. Clones share it.
+/// Tells what was revoked. Clones share everything.
 #[derive(Clone, Default)]
 pub struct Revocations(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     holds: Mutex<HashMap<Revocable, SharedHold>>,
-    /// Holds that were made so far.
+    /// How many holds were made so far.
     made: AtomicU64,
-    /// Tokens and devices that were revoked, counted.
+    /// How many tokens and devices were revoked so far.
     tokens: AtomicU64,
     devices: AtomicU64,
-    /// Set before the first revocation of this process commits, and never taken back.
+    /// Set before the first revocation of this process commits, and never cleared.
     ever: AtomicBool,
     listener: OnceLock<Listener>,
 }
 
-/// What several holds of one subject share.
+/// What the holds of one subject share.
 struct SharedHold {
     ended: CancellationToken,
-    /// Tells this hold from an earlier one of the same subject.
+    /// Tells this entry from an earlier one of the same subject.
     number: u64,
     holders: usize,
 }
@@ -115,8 +113,8 @@ impl fmt::Debug for Revocations {
 }
 
 impl Revocations {
-    /// Has `listener` called with each revocation, on the thread that committed it; it may neither
-    /// wait nor take long. The first one stays.
+    /// Has `listener` called with each revocation, on the thread that committed it. It may neither
+    /// wait nor take long. Only the first listener stays.
     pub fn listen(&self, listener: impl Fn(Revocation) + Send + Sync + 'static) {
         let _ = self.0.listener.set(Box::new(listener));
     }
@@ -126,19 +124,20 @@ impl Revocations {
         self.0.ever.store(true, Ordering::SeqCst);
     }
 
-    /// Whether this process ever tried to revoke something, or heard of it.
+    /// Whether this process has ever tried to revoke something, or heard of a revocation.
     pub(crate) fn any(&self) -> bool {
         self.0.ever.load(Ordering::SeqCst)
     }
 
-    /// Tells of what has committed. Telling the same twice does no harm.
+    /// Tells what was committed. Telling it twice does no harm.
     pub(crate) fn publish(&self, revoked: &[Revocation]) {
         if revoked.is_empty() {
             return;
         }
         self.begin();
         for &one in revoked {
-            // Before the holds end: who takes one from now on asks the database afterwards.
+            // Counted before the holds end. A hold that is taken after that is checked against the
+            // database afterwards.
             let count = match one {
                 Revocation::Keys { .. } => &self.0.devices,
                 Revocation::Token(_) => &self.0.tokens,
@@ -154,8 +153,8 @@ impl Revocations {
         }
     }
 
-    /// Grows with each operator token that is revoked. What was read of tokens when it was less may
-    /// be old.
+    /// Grows with each revoked operator token. What was read about tokens when it was smaller may
+    /// be out of date.
     #[must_use]
     pub fn tokens(&self) -> u64 {
         self.0.tokens.load(Ordering::SeqCst)
@@ -167,7 +166,7 @@ impl Revocations {
         self.0.devices.load(Ordering::SeqCst)
     }
 
-    /// Ends when `subject` is revoked from now on.
+    /// A hold that ends when `subject` is revoked from now on.
     #[must_use]
     pub fn hold(&self, subject: Revocable) -> Hold {
         let mut holds = self.0.holds.lock();
@@ -186,7 +185,7 @@ impl Revocations {
     }
 }
 
-/// Says when its subject is revoked.
+/// Tells when its subject is revoked.
 pub struct Hold {
     ended: CancellationToken,
     number: u64,
@@ -201,18 +200,18 @@ impl fmt::Debug for Hold {
 }
 
 impl Hold {
-    /// Whether the subject was revoked since this was taken.
+    /// Whether the subject was revoked since this was made.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
         self.ended.is_cancelled()
     }
 
-    /// Cancelled once it is.
+    /// Cancelled when the subject is revoked.
     pub(crate) fn signal(&self) -> CancellationToken {
         self.ended.clone()
     }
 
-    /// Waits until it is.
+    /// Waits until the subject is revoked.
     pub async fn revoked(&self) {
         self.ended.cancelled().await;
     }
@@ -221,7 +220,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let mut holds = self.of.holds.lock();
-        // Once revoked it was taken out; whoever is there then came later.
+        // A revocation takes the entry out. One that is there now was made later.
         if let Some(held) = holds.get_mut(&self.subject)
             && held.number == self.number
         {

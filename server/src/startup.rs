@@ -1,5 +1,5 @@
 //! Before the first connection: the data folder, the database, the certificates and the first
-//! token, each with one clear sentence when it cannot be had.
+//! token. Each error is one clear sentence.
 
 use std::{
     fs::{File, TryLockError},
@@ -28,12 +28,12 @@ use crate::{
 
 /// A database that has not answered by then counts as not answering.
 const DATABASE_LIMIT: Duration = Duration::from_secs(5);
-/// The file with the text of the server's admin token.
+/// Name of the file with the admin token.
 const ADMIN_FILE: &str = "admin.token";
-/// Life of the first token; operators make shorter ones of their own.
+/// Life of the first token. Operators make themselves tokens with shorter ones.
 const ADMIN_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// What every part of the server is built on.
+/// What all parts of the server stand on.
 #[derive(Debug)]
 pub(crate) struct Foundation {
     pub(crate) clock: Clock,
@@ -41,9 +41,9 @@ pub(crate) struct Foundation {
     pub(crate) blobs: Blobs,
     pub(crate) cluster: ClusterId,
     pub(crate) identity: Option<Arc<Identity>>,
-    /// True when this start made the admin token.
+    /// This start made the admin token.
     pub(crate) first: bool,
-    /// Held for the life of the process.
+    /// Held until the process ends, so that no other server starts on this folder.
     _lock: File,
 }
 
@@ -91,14 +91,14 @@ pub(crate) async fn prepare(config: &Config) -> anyhow::Result<Foundation> {
     })
 }
 
-/// Opens the database and waits for its first answer.
+/// Opens the database, and waits for its first answer.
 pub(crate) async fn database(config: &Config, clock: Clock) -> anyhow::Result<Store> {
     let opened = async {
         let store = Store::open(&config.database_url, clock).await?;
         store.ping().await?;
         Ok::<_, StoreError>(store)
     };
-    // The URL may hold a password, so only its kind is named.
+    // Only the kind is named, because the URL may hold a password.
     let kind = config.database_url.split(':').next().unwrap_or_default();
     match tokio::time::timeout(DATABASE_LIMIT, opened).await {
         Ok(Ok(store)) => Ok(store),
@@ -111,10 +111,10 @@ pub(crate) async fn database(config: &Config, clock: Clock) -> anyhow::Result<St
     }
 }
 
-/// Makes the folder, finds out whether it can be written to, and keeps other servers out of it.
+/// Makes the folder, checks that it can be written to, and keeps other servers out of it.
 pub(crate) fn data_folder(folder: &Path) -> anyhow::Result<File> {
     let unusable = || format!("cannot write to the data folder {}", folder.display());
-    // Keys, tokens and the database are for this user only.
+    // For this user only: it holds keys, tokens and the database.
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -137,8 +137,7 @@ pub(crate) fn data_folder(folder: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// Takes away what others may do in the folder and with what is in it, whoever made it before:
-/// keys, tokens, the database.
+/// Takes away all rights of other users, also in what an earlier version or an operator made.
 fn keep_private(folder: &Path) -> io::Result<()> {
     restrict(folder, 0o700)?;
     for entry in std::fs::read_dir(folder)? {
@@ -153,19 +152,18 @@ fn keep_private(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// An admin token that the server made, and where its text is.
 #[derive(Debug)]
 pub struct AdminTokenFile {
-    /// The token, and those before it.
+    /// The token, and the ones before it.
     pub made: AdminToken,
-    /// The file with its text.
+    /// The file with the token's text.
     pub path: PathBuf,
 }
 
-/// Makes the first admin token and writes it to its file.
+/// Makes the first admin token, and writes it to its file.
 async fn first_admin_token(store: &Store, folder: &Path) -> anyhow::Result<()> {
     let (text, hash) = operator_token();
-    // The file goes first: a token in the database that nobody has would lock everybody out.
+    // The file goes first: a token in the database whose text is lost would lock everybody out.
     write_private(&folder.join(ADMIN_FILE), format!("{text}\n").as_bytes())?;
     let new = admin_of(hash);
     store
@@ -174,8 +172,8 @@ async fn first_admin_token(store: &Store, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes another one. The file of the one before is replaced once the new one works: whoever tries
-/// this without a database keeps what is there.
+/// Makes another admin token. The file of the one before is replaced once the new one works, so
+/// nothing is lost when there is no database.
 pub(crate) async fn new_admin_token(
     store: &Store,
     folder: &Path,
@@ -191,7 +189,7 @@ pub(crate) async fn new_admin_token(
     let made = match made {
         Ok(made) => made,
         Err(error) => {
-            // It never worked, so nobody misses it.
+            // Nobody misses a token that never worked.
             let _ = std::fs::remove_file(&waiting);
             return Err(error).context(
                 "no token was made; is this the data folder and the database of the server?",
@@ -209,7 +207,7 @@ pub(crate) async fn new_admin_token(
     Ok(AdminTokenFile { made, path })
 }
 
-/// What the server does by itself.
+/// The caller of what the server does by itself.
 fn itself(method: &'static str) -> Caller {
     Caller {
         name: "kernex-server".into(),
@@ -228,7 +226,7 @@ fn admin_of(hash: Digest) -> NewOperatorToken {
     }
 }
 
-/// Says that the server is up, to the log and to a service manager; at the first start also what to
+/// Tells the log and the service manager that the server is up. The first start also prints what to
 /// type next.
 #[expect(
     clippy::print_stdout,

@@ -1,5 +1,5 @@
-//! The life of the server: it starts, runs until it is asked to stop or a part fails, and ends in
-//! good order. How its parts are made is in `assembly.rs`.
+//! The life of the server. It starts, runs until it is asked to stop or one of its parts fails, and
+//! ends in good order. How its parts are made is in `assembly.rs`.
 
 use std::time::Duration;
 
@@ -20,13 +20,13 @@ use crate::{
     upkeep,
 };
 
-/// Writing the last reports and closing the database may take this long.
+/// Time for writing the last reports and closing the database.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// Agents are told to reconnect between these two times after a drain, in milliseconds.
+/// Milliseconds after a drain between which each agent is told to come back.
 const RECONNECT_MILLIS: (u64, u64) = (200, 5_200);
 
 /// Runs the control plane on a bound listener until it is asked to stop. An error means that it
-/// could not start or that one of its parts failed; a stop, soft or hard, is no error.
+/// could not start, or that one of its parts failed. A stop, soft or hard, is no error.
 pub async fn run(
     config: Config,
     listener: std::net::TcpListener,
@@ -50,10 +50,10 @@ pub async fn run(
         .close_replica_sessions(replica, AwayReason::ServerGone)
         .await?;
     foundation.store.renew_lease(replica, upkeep::LEASE).await?;
-    // Before anybody is let in.
+    // Read before the first connection.
     let heard = foundation.store.revocation_number().await?;
 
-    // Ends everything at the drain deadline even when nobody asks for a hard stop.
+    // Ends everything at the drain deadline, also when nobody asks for a hard stop.
     let tasks_shutdown = Shutdown {
         soft: shutdown.soft.clone(),
         hard: shutdown.hard.child_token(),
@@ -68,7 +68,7 @@ pub async fn run(
     announce(&config, &server.foundation, address);
 
     let failure = tokio::select! {
-        // A stop comes first: the parts end because of it.
+        // First, because the parts end when a stop is asked for.
         biased;
         () = shutdown.hard.cancelled() => None,
         () = shutdown.soft.cancelled() => None,
@@ -95,7 +95,7 @@ pub async fn run(
         () = shutdown.hard.cancelled() => {}
     }
     tasks_shutdown.hard.cancel();
-    // Sessions are over now, so nothing more reaches the recorder.
+    // The sessions are over, so nothing more reaches the recorder.
     server.last.cancel();
     tokio::select! {
         () = parts.finished() => {}

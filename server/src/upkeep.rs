@@ -1,5 +1,5 @@
-//! What time alone makes necessary: the lease, deadlines, a log that grows, retention, a
-//! certificate that ends.
+//! What has to be done because time passes: the lease, deadlines, the database's log, retention,
+//! certificates.
 
 pub(crate) mod open_phases;
 
@@ -22,14 +22,14 @@ use crate::{
 /// How long other replicas believe that this one lives.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
 const RENEW_LEASE: Duration = Duration::from_secs(5);
-/// Between two looks at whether sessions here went on elsewhere, when nobody else writes to this
-/// database: what this process itself ends is told at once, and a look at ten thousand rows is only
-/// for what came in between.
+/// Time between two comparisons of the sessions here with the rows, when no other replica writes to
+/// this database. What this process ends it knows at once. A comparison of ten thousand rows only
+/// finds what came in between.
 const COMPARE_ALONE: Duration = Duration::from_secs(60);
-/// Between two looks at whether another replica revoked something; what is revoked here is told at
+/// Time between two checks for revocations of other replicas. What is revoked here is known at
 /// once.
 const LISTEN: Duration = Duration::from_millis(500);
-/// The same when nobody else writes to this database; `kernex-server admin-token` may revoke.
+/// The same when no other replica writes to this database. `kernex-server admin-token` may revoke.
 const LISTEN_ALONE: Duration = Duration::from_secs(5);
 const WRITE_SIGHTINGS: Duration = Duration::from_secs(30);
 const LAST_SIGHTINGS: Duration = Duration::from_secs(1);
@@ -39,11 +39,11 @@ const EXPIRE: Duration = Duration::from_secs(1);
 const CHECKPOINT: Duration = Duration::from_secs(5);
 const PRUNE: Duration = Duration::from_secs(10 * 60);
 const CHECK_CERTIFICATE: Duration = Duration::from_secs(3600);
-/// Time between looks at the files of a certificate that the server was given.
+/// Time between two checks of the files of a certificate that the server was given.
 const RELOAD_CERTIFICATE: Duration = Duration::from_secs(10);
 
-/// Keeps this replica's lease alive until `stop`, ends the sessions of replicas that let theirs run
-/// out, and those here that went on elsewhere.
+/// Renews this replica's lease until `stop`. Ends the sessions of replicas whose lease has ended,
+/// and those here that went on at another replica.
 pub(crate) async fn lease(
     store: Store,
     registry: Arc<Registry>,
@@ -90,7 +90,7 @@ async fn end_lost(store: &Store, registry: &Registry, replica: Uuid) -> Result<(
     Ok(())
 }
 
-/// Hears of what others revoke after the transaction of number `seen`. One row says whether
+/// Hears of what others revoke after the transaction with the number `seen`. One row says whether
 /// there is anything.
 pub(crate) async fn revocations(store: Store, mut seen: u64, stop: CancellationToken) {
     let looking = async {
@@ -112,7 +112,7 @@ pub(crate) async fn revocations(store: Store, mut seen: u64, stop: CancellationT
 async fn read_revocations(store: &Store, seen: &mut u64) -> Result<(), StoreError> {
     let newest = store.revocation_number().await?;
     if newest != *seen {
-        // A database that was restored has lower numbers.
+        // A restored database has lower numbers.
         let revoked = store.revoked_after(newest.min(*seen)).await?;
         tracing::debug!(revoked = revoked.len(), "revocations heard of");
         store.revocations().publish(&revoked);
@@ -121,7 +121,7 @@ async fn read_revocations(store: &Store, seen: &mut u64) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Writes who used which token, and who was refused, and once more at the end.
+/// Writes who used which token, and who was refused; for the last time at the stop.
 pub(crate) async fn sightings(authenticator: Authenticator, stop: CancellationToken) {
     let write = async || {
         if let Err(error) = authenticator.write_sightings().await {
@@ -136,12 +136,12 @@ pub(crate) async fn sightings(authenticator: Authenticator, stop: CancellationTo
         }
     };
     run_until(stop, writing).await;
-    // The database may be what makes the stop slow.
+    // The stop may be slow because of the database.
     let _ = tokio::time::timeout(LAST_SIGHTINGS, write()).await;
 }
 
-/// Closes attempts that are past their deadline, and wakes the dispatcher for devices that may go
-/// on with something else.
+/// Closes attempts whose deadline has passed. Wakes the dispatcher for devices that may go on with
+/// something else.
 pub(crate) async fn expiry(
     store: Store,
     registry: Arc<Registry>,
@@ -186,7 +186,7 @@ async fn log_clock_trust(store: &Store, trusted: bool) {
     }
 }
 
-/// Keeps the database's log short, so that commits do not have to.
+/// Keeps the database's log short, so that commits need not.
 pub(crate) async fn checkpoints(store: Store, stop: CancellationToken) {
     let checkpointing = async {
         let mut ticks = interval_of(CHECKPOINT);
@@ -200,7 +200,7 @@ pub(crate) async fn checkpoints(store: Store, stop: CancellationToken) {
     run_until(stop, checkpointing).await;
 }
 
-/// Deletes what is older than its retention.
+/// Deletes rows that are older than their retention.
 pub(crate) async fn pruning(store: Store, retention: Retention, stop: CancellationToken) {
     let pruning = async {
         let mut ticks = interval_of(PRUNE);
@@ -214,8 +214,8 @@ pub(crate) async fn pruning(store: Store, retention: Retention, stop: Cancellati
     run_until(stop, pruning).await;
 }
 
-/// Renews the server's certificate a month before it ends, and takes over what replaces the one it
-/// was given, without a restart.
+/// Renews the server's certificate a month before it ends, and reads the one that it was given when
+/// that is replaced. Neither needs a restart.
 pub(crate) async fn certificate(identity: Arc<Identity>, stop: CancellationToken) {
     let renewing = async {
         let (mut renewals, mut looks) = (
@@ -261,7 +261,7 @@ fn interval_of(period: Duration) -> Interval {
     ticks
 }
 
-/// A stop does not wait for the database; what it cuts off is done again by the next start.
+/// A stop does not wait for the database. Work that it cuts off is done again by the next start.
 async fn run_until(stop: CancellationToken, work: impl Future<Output = Never>) {
     if let Some(never) = stop.run_until_cancelled(work).await {
         match never {}

@@ -1,4 +1,4 @@
-//! Reading a file piece by piece: from the page cache into the buffer that is sent, on blocking
+//! Reads a file piece by piece, from the page cache into the buffer that is sent, on blocking
 //! threads.
 
 use std::{fs::File, io, sync::Arc};
@@ -15,11 +15,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{BlobError, failed};
 
-/// Reads at once, over all downloads: enough for any disk, and no reason for hundreds of threads.
-/// Who waits for a slow peer does not hold one.
+/// Reads at once, over all downloads. That is enough for any disk, and hundreds of threads are not
+/// needed. A download that waits for a slow peer is not counted.
 const READS: usize = 16;
 
-/// Permits for reads of files: so many may be under way.
+/// One permit for each read that may be under way.
 #[derive(Debug, Clone)]
 pub(super) struct ReadPermits(Arc<Semaphore>);
 
@@ -29,11 +29,11 @@ impl Default for ReadPermits {
     }
 }
 
-/// A read under way; one that has not begun when this is dropped never does.
+/// A read that is under way. Dropping it before it has begun cancels it.
 type Reading = AbortOnDropHandle<io::Result<Vec<u8>>>;
 
-/// A file from an offset to `size`, in pieces of 256 KiB, each read when it is asked for: who sends
-/// them asks ahead. A file that is shorter ends where it ends.
+/// A file from an offset to `size`, in pieces of 256 KiB. Each is read when it is asked for, and
+/// the sender asks ahead. A file that is shorter ends where it ends.
 pub(super) fn pieces_of(
     file: File,
     offset: u64,
@@ -68,7 +68,7 @@ fn begin(file: &Arc<File>, at: u64, size: u64, turn: OwnedSemaphorePermit) -> Re
     }))
 }
 
-/// One piece, into memory that nobody cleared before.
+/// One piece, read into memory that was not cleared before.
 fn read(file: &File, at: u64, size: u64) -> io::Result<Vec<u8>> {
     let length = usize::try_from(size - at).map_or(CHUNK_SIZE, |left| left.min(CHUNK_SIZE));
     let mut piece = Vec::with_capacity(length);

@@ -1,5 +1,5 @@
-//! An upload on its way: a file that is being written, then one that is whole and durable, then a
-//! blob or nothing.
+//! An upload on its way. It is a file that is being written, then one that is whole and durable,
+//! then a blob or nothing.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ use crate::crash::Act;
 
 use super::{BlobError, BlobFolder, failed, pieces_of};
 
-/// An upload in progress; dropping it leaves nothing.
+/// An upload that is under way. Dropping it leaves nothing.
 #[derive(Debug)]
 pub struct BlobWriter {
     place: Arc<BlobFolder>,
@@ -26,7 +26,7 @@ pub struct BlobWriter {
     turn: OwnedSemaphorePermit,
 }
 
-/// Bytes that are all there, durably, but no blob yet; dropping it leaves nothing.
+/// Bytes that are whole and durable, but no blob yet. Dropping it leaves nothing.
 #[derive(Debug)]
 pub struct StagedBlob {
     place: Arc<BlobFolder>,
@@ -34,13 +34,13 @@ pub struct StagedBlob {
     _turn: OwnedSemaphorePermit,
 }
 
-/// A file that goes with its owner.
+/// A file that is deleted with its owner.
 #[derive(Debug)]
 struct Staged(PathBuf);
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // After a rename it is not there any more, and a sweep at start catches what stays.
+        // After the rename there is no such file. A sweep at the next start deletes what stays.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -62,21 +62,21 @@ impl BlobWriter {
         .await
     }
 
-    /// The file that holds what was written so far.
+    /// The file with what was written so far.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path.0
     }
 
-    /// Appends bytes. Blocks for as long as the disk needs.
+    /// Appends bytes. Blocks while the disk is slow.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         self.file
             .write_all(bytes)
             .map_err(failed("writing an upload"))
     }
 
-    /// Makes what was written durable. On its way to an object store it only stands here for a
-    /// moment.
+    /// Makes the written bytes durable. On their way to an object store they are only here for a
+    /// moment, and are not synced.
     pub async fn sync(self) -> Result<StagedBlob, BlobError> {
         blocking("syncing an upload", move || {
             if self.place.folder.is_some() {
@@ -93,8 +93,7 @@ impl BlobWriter {
 }
 
 impl StagedBlob {
-    /// Makes the bytes the blob of this digest, durably. That they have this digest is the caller's
-    /// word.
+    /// Makes the bytes the blob of this digest, durably. The caller vouches for the digest.
     pub async fn finish(self, digest: Digest) -> Result<(), BlobError> {
         let key = self.place.key(digest);
         if self.place.folder.is_none() {
@@ -125,7 +124,7 @@ impl StagedBlob {
     }
 }
 
-/// Work for a thread that may wait for the disk.
+/// Runs work on a thread that may wait for the disk.
 async fn blocking<T: Send + 'static>(
     doing: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,

@@ -13,7 +13,7 @@ const DEFAULT_LISTEN: &str = "0.0.0.0:7443";
 const DEFAULT_METRICS_LISTEN: &str = "127.0.0.1:7444";
 
 impl Config {
-    /// Merges flags and environment (already in `options`) with the file and the defaults.
+    /// Flags and environment are in `options` already. Adds the file and the defaults.
     pub fn resolve(options: Options) -> Result<Self, ConfigError> {
         let file = match &options.config {
             Some(path) => Values::read(path)?,
@@ -56,7 +56,7 @@ impl Config {
         if let Some(url) = values.database_url {
             let known = ["sqlite:", "postgres://", "postgresql://"];
             if !known.iter().any(|scheme| url.starts_with(scheme)) {
-                // The value may hold a password, so it is not repeated.
+                // The value may hold a password, so only its scheme is repeated.
                 return Err(ConfigError::BadValue {
                     setting: "--database-url",
                     value: url.split("://").next().unwrap_or("").to_owned(),
@@ -222,7 +222,7 @@ fn parse<T>(
     })
 }
 
-/// Takes a number that was typed, if one was; it has to be at least 1.
+/// Takes over a number that was typed, if one was. It has to be at least 1.
 fn take_count<N>(setting: &'static str, typed: Option<N>, meant: &mut N) -> Result<(), ConfigError>
 where
     N: Copy + fmt::Display + PartialOrd + From<u8>,
@@ -239,7 +239,7 @@ where
     Ok(())
 }
 
-/// An address is a network of one.
+/// A single address is a network of one.
 fn network(text: &str) -> Option<IpNet> {
     text.parse()
         .ok()

@@ -1,5 +1,5 @@
-//! Every setting as it was typed: as a flag, in the environment or in the file. What it means is
-//! found out in `config.rs`.
+//! All settings as they were typed: as flags, in the environment or in the file. What they mean is
+//! found out in `resolve.rs`.
 
 use std::path::{Path, PathBuf};
 

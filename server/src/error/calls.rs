@@ -1,4 +1,4 @@
-//! What any call may meet, whatever it asks for: before a handler runs, and while its stream goes
+//! What any call may meet, whatever it asks for: before its handler runs, and while its stream goes
 //! on.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use super::{RETRY, retry_later, status};
 use crate::store::Role;
 
-/// How what waits ends when the server stops: the caller comes back.
+/// The server stops. The caller comes back.
 #[must_use]
 pub fn going_away() -> Status {
     retry_later(
@@ -32,7 +32,7 @@ pub fn no_such_method() -> Status {
     Status::unimplemented("no such method")
 }
 
-/// The caller said nothing of who they are.
+/// The call brings no token.
 #[must_use]
 pub fn token_needed() -> Status {
     status(
@@ -80,7 +80,7 @@ pub fn cursor_gone(cursor: u64, oldest: u64, newest: u64) -> Status {
     )
 }
 
-/// A message has more bytes than whoever sends it may send.
+/// A message has more bytes than its sender may send.
 #[must_use]
 pub fn message_too_long(length: u32, most: u32) -> Status {
     Status::out_of_range(format!(
@@ -88,19 +88,19 @@ pub fn message_too_long(length: u32, most: u32) -> Status {
     ))
 }
 
-/// The time that the caller or the server gave a call is over.
+/// The deadline of the caller or of the server has passed.
 #[must_use]
 pub fn call_too_slow() -> Status {
     Status::deadline_exceeded("the time for this call is over")
 }
 
-/// What the connection below a call said.
+/// What the connection below a call reported.
 #[must_use]
 pub fn transport(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Status {
     Status::from_error(error.into())
 }
 
-/// A defect that only the shape of our own code can cause; it says what.
+/// A defect that only our own code can cause. `what` names it.
 #[must_use]
 pub fn defect(what: &'static str) -> Status {
     Status::internal(what)

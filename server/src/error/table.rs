@@ -1,4 +1,4 @@
-//! One entry for each error type of the server: which status it is.
+//! One entry for each error type of the server: which status it becomes.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
     store::{DownloadError, StoreError},
 };
 
-/// When a copy that nobody wants may ask again; somebody may have changed their mind.
+/// When a copy that was given up may try again. Somebody may have changed their mind.
 const GIVEN_UP: Duration = Duration::from_secs(60);
 
 fn unavailable() -> Status {
@@ -97,7 +97,7 @@ impl From<StoreError> for Status {
     }
 }
 
-/// What an archive that will not do means; a function, because neither type is of this crate.
+/// What is wrong with an archive. A function, because both types are of other crates.
 #[must_use]
 pub fn archive(error: &ArchiveError) -> Status {
     let (code, reason) = match error {
@@ -111,7 +111,7 @@ pub fn archive(error: &ArchiveError) -> Status {
         ArchiveError::Io(_) => return internal(error),
     };
     let text = match error.findings() {
-        // What to do about them is known here better than to whoever called.
+        // The findings know better than the caller what to do about them.
         Some(findings) => format!("{error}; what helps: {}", findings.ways_out().join(" ")),
         None => error.to_string(),
     };
@@ -123,7 +123,7 @@ impl From<EnrollmentError> for Status {
         match refused {
             EnrollmentError::Malformed { field, why } => invalid(field, why),
             EnrollmentError::NotAuthenticated(why) => {
-                // Who asks is a stranger, of whom the log speaks once a minute.
+                // The caller is a stranger, of whom the log speaks once a minute.
                 tracing::debug!(why, "enrolment refused");
                 unauthenticated()
             }
@@ -177,7 +177,7 @@ impl From<HandshakeError> for Status {
     fn from(refusal: HandshakeError) -> Self {
         match refusal {
             HandshakeError::Malformed(why) => malformed(&why),
-            // A slow handshake proved nothing either.
+            // A handshake that was too slow has proved nothing either.
             HandshakeError::NotAuthenticated(_) | HandshakeError::TooSlow => unauthenticated(),
             // The key was proved, so its owner may know what to do.
             HandshakeError::ProtocolTooOld { least, .. } => status(
@@ -205,7 +205,6 @@ impl From<HandshakeError> for Status {
     }
 }
 
-/// How the server ends a session.
 impl From<EndReason> for Status {
     fn from(end: EndReason) -> Self {
         match end {

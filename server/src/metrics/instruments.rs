@@ -9,7 +9,7 @@ use prometheus_client::metrics::{
     histogram::{Histogram, exponential_buckets},
 };
 
-/// One figure for each value of one label.
+/// One figure for each value of a label.
 #[derive(Debug)]
 pub struct Labelled<M>(
     pub(super) Family<[(&'static str, &'static str); 1], M>,
@@ -31,15 +31,15 @@ impl<M: Clone + Default> Labelled<M> {
         family
     }
 
-    /// The figure of one value; the handle is cheap and may be kept.
+    /// The figure of one value. The handle is cheap and may be kept.
     #[must_use]
     pub fn with_label(&self, value: &'static str) -> M {
         self.0.get_or_create_owned(&[(self.1, value)])
     }
 }
 
-/// A counter for each of some fixed combinations of labels. Others are not counted, so that what is
-/// counted cannot make series.
+/// A counter for each of some fixed combinations of labels. Others are not counted, so no value
+/// from outside can make a series.
 #[derive(Debug, Clone)]
 pub struct Counters<const N: usize> {
     pub(super) family: Family<[(&'static str, &'static str); N], Counter>,
@@ -60,14 +60,14 @@ impl<const N: usize> Counters<N> {
         Self { family, known }
     }
 
-    /// Counts one, when these values are known.
+    /// Counts one; nothing when the values are unknown.
     pub fn inc(&self, values: [&str; N]) {
         if let Some(counter) = self.find(values) {
             counter.inc();
         }
     }
 
-    /// What was counted; none for values that are not known.
+    /// The count; `None` when the values are unknown.
     #[must_use]
     pub fn get(&self, values: [&str; N]) -> Option<u64> {
         self.find(values).map(Counter::get)
@@ -79,7 +79,7 @@ impl<const N: usize> Counters<N> {
     }
 }
 
-/// Counts one in a gauge for as long as it lives.
+/// Counts one in a gauge until it is dropped.
 #[derive(Debug)]
 pub struct GaugeGuard(Gauge);
 
@@ -106,12 +106,12 @@ pub fn observe(histogram: &Histogram, took: Duration) {
     histogram.observe(took.as_secs_f64());
 }
 
-/// A quarter of a millisecond to four minutes.
+/// Buckets from a quarter of a millisecond to four minutes.
 pub(super) fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.000_25, 2.0, 20))
 }
 
-/// One to 16,384.
+/// Buckets from 1 to 16,384.
 pub(super) fn sizes() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 2.0, 15))
 }

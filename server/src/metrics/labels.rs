@@ -1,7 +1,7 @@
 //! The values of labels. There are no others, so the number of series is fixed.
 
-/// What can become of a connection before something on it has authenticated: TLS done, refused or
-/// too slow, no descriptor for it, no header from a trusted proxy; or it was closed as a stranger.
+/// What can become of a connection while it is a stranger: TLS done, refused or too slow, no
+/// descriptor for it, no header from a trusted proxy; or it was closed as a stranger.
 pub(super) const CONNECTION_RESULTS: [&str; 8] = [
     "accepted",
     "refused",
@@ -29,7 +29,7 @@ pub(super) const REFUSAL_REASONS: [&str; 12] = [
     "evicted",
 ];
 
-/// When the operator tokens that work end.
+/// When operator tokens expire that work now.
 pub const TOKEN_ENDS: [&str; 2] = ["within_7_days", "later"];
 
 /// Certificates: the one that the server made itself, its CA, and the one it was given.
@@ -50,7 +50,7 @@ pub(super) const HANDSHAKE_RESULTS: [&str; 11] = [
     "store",
 ];
 
-/// What a device may do only so much of.
+/// What a device may do only so often, or so much of.
 pub(super) const DEVICE_LIMITS: [&str; 6] = [
     "messages",
     "progress",

@@ -1,4 +1,4 @@
-//! What the kernel says of this process, under the names that every Prometheus client uses.
+//! What the kernel says about this process, under the names that Prometheus clients use.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use rustix::{
     process::{Resource, getrlimit},
 };
 
-/// Reads the figures anew at each scrape.
+/// Read anew at each scrape.
 #[derive(Debug)]
 pub(super) struct ProcessFigures;
 
@@ -21,7 +21,7 @@ pub(super) struct ProcessFigures;
 struct Stat {
     cpu_ticks: u64,
     threads: i64,
-    /// Ticks after the boot.
+    /// In ticks after the boot.
     started: u64,
     virtual_bytes: i64,
     resident_pages: i64,
@@ -29,7 +29,7 @@ struct Stat {
 
 impl Collector for ProcessFigures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        // A figure that cannot be read is left out, which an alert can see.
+        // A figure that cannot be read is left out. An alert can see that.
         let ticks = clock_ticks_per_second().max(1) as f64;
         if let Some(stat) = read("/proc/self/stat").as_deref().and_then(parse_stat) {
             let cpu = ConstCounter::new(stat.cpu_ticks as f64 / ticks);
@@ -56,7 +56,7 @@ impl Collector for ProcessFigures {
             }
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
-            // One of them is that of the folder itself.
+            // One of them is the folder that is being read.
             let open = i64::try_from(open.count()).unwrap_or(i64::MAX) - 1;
             gauge(&mut encoder, "process_open_fds", "Open descriptors", open)?;
         }
@@ -95,10 +95,11 @@ fn read(path: &str) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-/// The name of the program, in brackets, may hold anything; what counts follows the last bracket.
+/// The program's name stands in brackets and may hold anything, so only what follows the last
+/// bracket is read.
 fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
-    // The first of these is field 3 of `man 5 proc`.
+    // The first of these is field 3 in `man 5 proc`.
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let at = |number: usize| fields.get(number - 3).copied();
     let cpu = |number| at(number)?.parse::<u64>().ok();
@@ -111,7 +112,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// When the machine started, in seconds since 1970.
+/// Time of the boot, in seconds since 1970.
 fn boot_time(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("btime "))?;
     line.trim().parse().ok()

@@ -14,7 +14,7 @@ use prometheus_client::{
 type ByMethod = [(&'static str, &'static str); 1];
 type ByMethodAndCode = [(&'static str, &'static str); 2];
 
-/// Calls that were answered. Methods are those of the contract, and `unknown` for all others, so
+/// Calls that were answered. Methods are those of the contract and `unknown` for all others, so
 /// that no caller can make series.
 #[derive(Debug)]
 pub struct RpcMetrics {
@@ -30,13 +30,13 @@ impl RpcMetrics {
         }
     }
 
-    /// Puts a method there with zero, so that its first call shows in a rate.
+    /// Shows a method with zero, so that its first call shows in a rate.
     pub fn prepare(&self, method: &'static str) {
         let _ = self.counter(method, "OK");
     }
 
-    /// Counts a call that was answered with this status after this time. Of a stream that is when
-    /// it began.
+    /// Counts a call with its status and the time until its answer. For a stream that is the time
+    /// until it began.
     pub fn answered(&self, method: &'static str, code: &'static str, took: Duration) {
         self.counter(method, code).inc();
         self.took
@@ -64,7 +64,7 @@ impl RpcMetrics {
     }
 }
 
-/// A millisecond to half a minute.
+/// Buckets from a millisecond to half a minute.
 fn durations() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 3.0, 10))
 }

@@ -1,6 +1,6 @@
 //! Moves deployments with phases on. A wake-up (an attempt ended, an operator decided) or a timer
-//! starts a round; a round reads where the deployments stand and applies what the planner says.
-//! Losing a wake-up loses nothing.
+//! starts a round. A round reads where the deployments stand, and applies what the planner says. A
+//! lost wake-up loses nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,14 +14,14 @@ use crate::{
     store::{Advanced, Store},
 };
 
-/// Between two rounds while a rollout is open, or after a round that failed; other replicas and
-/// deadlines close attempts too.
+/// Time between two rounds while a deployment with phases is open, or after a round that failed.
+/// Other replicas and deadlines close attempts, too.
 const BUSY: Duration = Duration::from_secs(1);
-/// The same while none is.
+/// The same while none is open.
 const CALM: Duration = Duration::from_secs(5);
 /// How long the first wake-up waits for others.
 const SETTLE: Duration = Duration::from_millis(10);
-/// Longest pause that is taken to spare the store.
+/// Longest pause that spares the store.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Moves rollouts on until `stop`.
@@ -48,7 +48,7 @@ pub(crate) async fn run(store: Store, wake_ups: Arc<WakeUps>, stop: Cancellation
                 BUSY
             }
         };
-        // A round that takes long is started less often, however many wake-ups come.
+        // However many wake-ups come, a round that takes long is followed by a longer pause.
         let spare = leave_alone(asked.elapsed(), LONGEST_PAUSE);
         if stop
             .run_until_cancelled(tokio::time::sleep(spare))
@@ -61,7 +61,7 @@ pub(crate) async fn run(store: Store, wake_ups: Arc<WakeUps>, stop: Cancellation
     }
 }
 
-/// When the next round starts if no wake-up comes.
+/// How long until the next round if no wake-up comes.
 fn pause(advanced: &Advanced, store: &Store) -> Duration {
     if advanced.open == 0 {
         return CALM;

@@ -51,7 +51,7 @@ impl From<OutputMark> for v1::OutputMark {
     }
 }
 
-/// Reads an outcome; an error says why it makes no sense.
+/// Reads an outcome. The error says why it makes no sense.
 impl TryFrom<&v1::Outcome> for Ending {
     type Error = &'static str;
 
@@ -61,7 +61,7 @@ impl TryFrom<&v1::Outcome> for Ending {
             (Some(State::Succeeded), None) => Ok(Self::Succeeded),
             (Some(State::Cancelled), _) => Ok(Self::Cancelled),
             (Some(State::Failed), Some(reason)) => Ok(Self::Failed(reason)),
-            // A newer agent may know reasons this server does not.
+            // A newer agent may know a reason that this server does not.
             (Some(State::Failed), None) if outcome.reason != 0 => {
                 Ok(Self::Failed(FailureReason::Internal))
             }

@@ -1,4 +1,4 @@
-//! Configurations. Revisions are for whoever sends one to say.
+//! Configurations, without their revisions, which only the sender knows.
 
 use kernex_proto::v1;
 
@@ -23,7 +23,8 @@ impl From<AgentConfiguration> for v1::Configure {
     }
 }
 
-// Named one by one, so that a setting that the contract gets does not compile without them.
+// The fields are named one by one: when the contract gets another setting, this does not compile
+// without it.
 
 impl From<v1::AgentSettings> for AgentSettings {
     fn from(wire: v1::AgentSettings) -> Self {

@@ -1,5 +1,5 @@
-//! Deployments: where they stand and how they ended, what became of their targets when they were
-//! halted or rolled back, and how many are in which state.
+//! Deployments: where they stand and how they ended; what became of their targets when they were
+//! halted or rolled back; how many targets are in which state.
 
 use kernex_proto::v1;
 
