@@ -60,7 +60,7 @@ impl World {
             }
             Op::OpenTargets => {
                 let deadline = now.plus(server::DELIVERY);
-                self.server.all(Fact::Released { deadline }, now);
+                self.server.all(Fact::Opened { deadline }, now);
             }
             Op::Cancel => self.server.all(Closing::Cancel, now),
             Op::Halt => self.server.all(Closing::Halt, now),

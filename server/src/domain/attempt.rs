@@ -1,11 +1,14 @@
-//! How an attempt may change. `apply` is the only way its state changes; the store writes the
+//! How an attempt may change. `apply` is the only way to change its state. The store writes the
 //! result by compare-and-set.
 //!
-//! `held -> pending -> sent -> accepted -> running -> succeeded | failed`; from any open state
-//! `cancelled | expired | superseded`. A state never goes back, and a closed attempt stays closed.
-//! An outcome that arrives after that is kept beside it, once, as a late outcome. An attempt can be
-//! closed here while the device still runs it. It is then *unresolved*, until the agent answers or
-//! shows that it does not hold the attempt.
+//! `held -> pending -> sent -> accepted -> running -> succeeded
+//! failed`; from each open state also `cancelled
+//! expired
+//! superseded`. A state never goes back, and a closed attempt stays closed. An outcome that arrives
+//! after that is kept beside the state, once, as a late outcome.
+//!
+//! An attempt can be closed here while the device still runs it. Then it is *unresolved*, until the
+//! agent answers or shows that it does not hold the attempt.
 
 use std::time::Duration;
 
@@ -27,19 +30,18 @@ pub use run::{Deferral, next_run};
 pub use sent::Sent;
 pub use words::{Ending, FailureReason, State, Step};
 
-/// A command that was not answered for this long is pushed once more. Agents recognise a
-/// repetition. Without it, a command that was lost on the way would wait for the next session.
+/// A command that was not answered for this long is pushed once more, because it may have been lost
+/// on the way. Agents recognise a repetition.
 pub const UNHEARD: Duration = Duration::from_secs(30);
 
-/// The facts about an attempt that decide what may happen to it.
+/// The facts that decide what may happen to an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// Where it stands.
     pub state: State,
     pub reason: Option<FailureReason>,
-    /// What the device does, or did last.
+    /// What the device does now, or did last.
     pub step: Option<Step>,
-    /// Bytes done and bytes in all of that step.
+    /// Bytes of the step that are done, and bytes in all.
     pub bytes: (u64, u64),
     /// The agent may still hold it, so the next attempt of the same bundle name waits.
     pub unresolved: bool,
@@ -61,30 +63,29 @@ pub struct Attempt {
     pub delivery_deadline: Timestamp,
     /// How long it may take once accepted.
     pub execution: Duration,
-    /// Until when it must have ended; set once accepted.
+    /// Until when it must have ended. Set once it is accepted.
     pub execution_deadline: Option<Timestamp>,
-    /// When the agent had it in its journal.
+    /// When the agent wrote it to its journal.
     pub accepted_at: Option<Timestamp>,
     pub closed_at: Option<Timestamp>,
 }
 
-/// What a device is told to stop.
+/// A stop, as a device is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopOrder {
-    /// Going back to the previous release ends as well.
+    /// Going back to the previous release ends, too.
     pub going_back: bool,
-    /// The deadline of the attempt passed; nobody decided against it.
+    /// The deadline has passed; no operator stopped it.
     pub overdue: bool,
 }
 
-/// What an event did.
+/// What an event did to an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// The attempt is now this.
+    /// The attempt as it is now.
     Applied(Attempt),
-    /// The attempt had closed before; the facts beside its state are now this.
+    /// The attempt had closed before. Its state stays, and these are the facts beside it.
     Late(Attempt),
-    /// Nothing new.
     Unchanged,
 }
 
@@ -100,7 +101,7 @@ impl Effect {
 }
 
 impl Attempt {
-    /// A new attempt that waits for its phase, for as long as that takes.
+    /// A new attempt that waits for its phase.
     #[must_use]
     pub fn held(execution: Duration) -> Self {
         Self::new(State::Held, Timestamp(i64::MAX), execution)
@@ -128,7 +129,7 @@ impl Attempt {
         }
     }
 
-    /// Whether its device has accepted it and not reported an outcome yet.
+    /// Whether its device has accepted it, and has not reported an outcome.
     #[must_use]
     pub const fn is_at_work(&self) -> bool {
         matches!(self.state, State::Accepted | State::Running)
@@ -160,7 +161,7 @@ impl Attempt {
         self
     }
 
-    /// Whether nothing runs on the device any more that a stop was for, as far as the server knows.
+    /// Whether, as far as the server knows, nothing runs on the device that a stop was for.
     #[must_use]
     pub const fn is_stopped(&self) -> bool {
         self.stopped && !self.stop_going_back || !self.unresolved
@@ -175,8 +176,8 @@ impl Attempt {
         }
     }
 
-    /// Asks for a stop, and for the end of a rollback if one runs. False when that was asked for
-    /// before.
+    /// Asks for a stop, and with `with_going_back` for the end of a rollback as well. False when
+    /// that was asked for before.
     fn stop(&mut self, with_going_back: bool) -> bool {
         let ends_going_back =
             with_going_back && !self.stop_going_back && self.step == Some(Step::Rollback);
@@ -186,8 +187,8 @@ impl Attempt {
         is_news
     }
 
-    /// The agent holds an attempt that was closed here. The next attempt waits, and the agent is
-    /// told to stop.
+    /// The agent holds an attempt that was closed here. It is told to stop, and the next attempt
+    /// waits.
     fn call_back(mut self) -> Effect {
         if self.answered || (self.unresolved && self.stop_requested) {
             return Effect::Unchanged;
@@ -197,7 +198,7 @@ impl Attempt {
         Effect::Late(self)
     }
 
-    /// The agent runs an attempt that was closed here. Its step matters until it reports an
+    /// The agent runs an attempt that was closed here. Its step is of interest until it reports an
     /// outcome.
     fn late_progress(mut self, step: Step, stopped: bool) -> Effect {
         if self.answered {
@@ -207,7 +208,7 @@ impl Attempt {
         self.unresolved = true;
         self.stop_requested = true;
         self.stopped |= stopped;
-        // Only a rollback is noted; earlier steps say how the attempt was closed.
+        // Only a rollback is noted. Earlier steps say how far the attempt was when it was closed.
         if step == Step::Rollback {
             self.step = Some(step);
         }
@@ -218,14 +219,14 @@ impl Attempt {
     }
 }
 
-/// Applies an event, without changing what it is given.
+/// Applies an event. `attempt` itself stays as it is.
 #[must_use]
 pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Effect {
     use State as S;
     let mut next = attempt.clone();
     let event = event.into();
     match event {
-        Event::Fact(Fact::Released { deadline }) => match attempt.state {
+        Event::Fact(Fact::Opened { deadline }) => match attempt.state {
             S::Held => {
                 next.state = S::Pending;
                 next.delivery_deadline = deadline;
@@ -233,8 +234,8 @@ pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Effe
             }
             _ => Effect::Unchanged,
         },
-        // Pushes are written later. The attempt may have moved on, or have been closed as never
-        // pushed.
+        // Pushes are written later. The attempt may have changed meanwhile, or have been closed as
+        // never pushed.
         Event::Fact(Fact::Sent) => match attempt.state {
             S::Held | S::Pending => {
                 next.state = S::Sent;
@@ -314,7 +315,7 @@ pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Effe
                 }
             }
         }
-        // A device that may have begun goes on to the end. The newer attempt waits for it.
+        // A device that may have begun goes on to the end. The newer attempt waits.
         Event::Close(Closing::Supersede) if attempt.has_not_begun() => {
             Effect::Applied(next.close(S::Superseded, None, now))
         }
@@ -356,7 +357,7 @@ pub fn apply(attempt: &Attempt, event: impl Into<Event>, now: Timestamp) -> Effe
     }
 }
 
-/// The agent does not have a closed attempt, so nothing waits for it any more.
+/// The agent does not hold a closed attempt, so nothing waits for it any more.
 fn resolve(mut closed: Attempt) -> Effect {
     if !closed.unresolved {
         return Effect::Unchanged;
@@ -380,8 +381,8 @@ fn tick(attempt: Attempt, now: Timestamp) -> Effect {
 }
 
 fn expire(attempt: Attempt, now: Timestamp) -> Attempt {
-    // A pushed attempt may be running. It stays unresolved, and its device is told to stop as soon
-    // as it can be reached.
+    // An attempt that was pushed may be running. It stays unresolved, and its device is told to
+    // stop once it can be reached.
     let out_there = !attempt.has_not_begun();
     let mut closed = attempt.close(State::Expired, None, now);
     closed.unresolved = out_there;

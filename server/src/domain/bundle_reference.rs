@@ -1,24 +1,23 @@
 //! How people name a bundle: by its name, by name and version, or by its digest.
 
-/// Digits of a digest that name a bundle; tables show as many.
+/// Digits of a digest that are enough to name a bundle. Tables show as many.
 pub const SHORT_DIGEST: usize = 12;
 
-/// Digits of a whole digest.
 const WHOLE_DIGEST: usize = 64;
 
-/// What a text may name.
+/// What a text names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BundleReference {
-    /// Every version of a name. It may look like the beginning of a digest.
+    /// All versions of a name. The name may look like the beginning of a digest.
     Name(String),
-    /// One bundle.
+    /// Name and version.
     Version(String, String),
-    /// The bytes with this digest, or with a digest that begins like this.
+    /// A digest, or the beginning of one.
     Digest(String),
 }
 
 impl BundleReference {
-    /// What a text names; any text names something.
+    /// What a text names. Any text names something.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         if let Some((name, version)) = text.split_once(':') {
@@ -31,7 +30,7 @@ impl BundleReference {
         Self::Name(text.to_owned())
     }
 
-    /// Whether it is the beginning of a digest only.
+    /// Whether it is only the beginning of a digest.
     #[must_use]
     pub fn is_short(&self) -> bool {
         matches!(self, Self::Digest(digits) if digits.len() < WHOLE_DIGEST)

@@ -1,39 +1,37 @@
-//! Merges the configurations that apply to a device into the one it is sent; pure.
+//! Merges the configurations that apply to a device into the one that is sent. Pure.
 
 use std::collections::BTreeMap;
 
-/// Most values of one configuration.
 pub const MAX_VALUES: usize = 100;
 /// Longest value, in bytes.
 pub const MAX_VALUE: usize = 8 * 1024;
 
-/// What an operator may set of an agent; `None` leaves it as it is.
+/// Settings of an agent. `None` leaves one as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AgentSettings {
-    /// Between two heartbeats, in milliseconds.
+    /// Time between two heartbeats in milliseconds.
     pub heartbeat_interval_ms: Option<u64>,
-    /// How long a server may be silent before the agent connects anew, in milliseconds.
+    /// Milliseconds without a message from the server after which the agent connects anew.
     pub silence_timeout_ms: Option<u64>,
-    /// What is logged, such as `info` or `kernex_agent=debug`.
+    /// The filter of its log, such as `info` or `kernex_agent=debug`.
     pub log: Option<String>,
-    /// Longest time of a script, in seconds.
+    /// Longest time of a script in seconds.
     pub max_script_seconds: Option<u64>,
-    /// From asking a script to end to killing it, in milliseconds.
+    /// Milliseconds between asking a script to end and killing it.
     pub script_grace_ms: Option<u64>,
     /// Releases of a bundle name that are kept beside the current one.
     pub keep_releases: Option<u32>,
 }
 
-/// What one configuration says, or several together.
+/// One configuration, or several that were merged.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AgentConfiguration {
-    /// Settings of the agent.
     pub settings: AgentSettings,
     /// Values for the environment of scripts, by name. An empty value removes an earlier one.
     pub values: BTreeMap<String, String>,
 }
 
-/// Merges configurations field by field; later ones win.
+/// Merges configurations field by field. Later ones win.
 #[must_use]
 pub fn merge<'a>(
     configurations: impl IntoIterator<Item = &'a AgentConfiguration>,
@@ -65,8 +63,8 @@ fn over(later: &AgentSettings, earlier: &AgentSettings) -> AgentSettings {
     }
 }
 
-/// Checks values, and says why they cannot be stored. Settings are checked by agents: a newer agent
-/// may allow more.
+/// Checks values. The error says why they cannot be stored. Agents check settings, because a newer
+/// agent may allow more.
 pub fn check_values<'a>(
     values: impl ExactSizeIterator<Item = (&'a String, &'a String)>,
 ) -> Result<(), String> {

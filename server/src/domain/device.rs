@@ -11,11 +11,11 @@ pub mod drift;
 named_enum! {
     /// Whether a device can be reached now.
     DeviceStatus {
-        /// No live session.
+        /// It has no live session.
         Offline = "offline",
-        /// A session and a live server lease.
+        /// It has a session, and its server's lease is alive.
         Online = "online",
-        /// Two copies of it were seen; it gets no commands until an operator decides.
+        /// Copies of it were seen. It gets no commands until an operator decides.
         Conflicted = "conflicted",
     }
 }
@@ -35,56 +35,56 @@ named_enum! {
 named_enum! {
     /// Why a device is conflicted.
     Conflict {
-        /// Two copies of it were seen.
+        /// Copies of it were seen.
         Copies = "copies",
-        /// An agent with its key named a session number that was never given out.
+        /// An agent with its key named a session number that was never given.
         EpochNotIssued = "epoch_not_issued",
     }
 }
 
-/// How far an agent's newest epoch may be ahead of the newest one that the database knows. A
-/// database that was restored from an older backup lacks some, but never that many: it is a session
-/// a minute for two years.
+/// How far an agent's newest epoch may be ahead of the newest one in the database. A database that
+/// was restored from an older backup lacks some epochs, but never so many: that is a session a
+/// minute for two years.
 pub const EPOCHS_FORGOTTEN: u64 = 1 << 20;
 
-/// In [`KnownJournals::given_up_below`]: every copy of the journal.
+/// In [`KnownJournals::given_up_below`]: all copies of the journal.
 pub const EVERY_COPY: u64 = i64::MAX as u64;
 
-/// What the server knows of a device's journals before a session opens.
+/// What the server knows about a device's journals before a session opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownJournals {
-    /// The journal in use, if any session ever opened.
+    /// The journal in use; `None` before the first session.
     pub journal: Option<JournalId>,
     /// Whether the journal that comes now was in use before another one took over.
     pub retired: bool,
-    /// Newest epoch given out.
+    /// Newest epoch that was given.
     pub issued_epoch: u64,
-    /// Newest epoch the agent confirmed to have on disk.
+    /// Newest epoch that the agent confirmed to have on disk.
     pub confirmed_epoch: u64,
-    /// An operator gave up all copies of this journal whose newest epoch is below this.
+    /// An operator gave up the copies of this journal whose newest epoch is below this.
     pub given_up_below: u64,
 }
 
-/// What a journal that comes back is.
+/// What a journal is that comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReturningJournal {
-    /// The one that was in use; its list of attempts is complete.
+    /// The journal in use. Its list of attempts is complete.
     Same,
-    /// A new one: the device's first, or its disk was lost with the old one.
+    /// A new journal: the device's first, or its disk was lost with the old one.
     Fresh,
     /// A copy of a journal that went on elsewhere.
     Fork,
     /// A copy that an operator gave up.
     GivenUp,
-    /// It names an epoch that was never given out, so nothing it says is believed.
+    /// It names an epoch that was never given, so it is not believed.
     NotIssued,
 }
 
 /// Tells a device that comes back from a copy of it.
 ///
-/// A journal writes an epoch down before it confirms it, so the true owner never returns with less
-/// than what was confirmed; only a copy taken earlier does. An epoch that was issued and never
-/// confirmed proves nothing.
+/// A journal has an epoch on disk before it confirms it. So its true owner never comes back with
+/// less than was confirmed, and a copy that was taken earlier does. An epoch that was given and
+/// never confirmed proves nothing.
 #[must_use]
 pub fn recognise(known: &KnownJournals, journal: JournalId, last_epoch: u64) -> ReturningJournal {
     if last_epoch < known.given_up_below || known.given_up_below == EVERY_COPY {
@@ -105,9 +105,8 @@ pub fn recognise(known: &KnownJournals, journal: JournalId, last_epoch: u64) -> 
     ReturningJournal::Same
 }
 
-/// The number of the session that opens now, unless the journal is
-/// [`ReturningJournal::NotIssued`]. Taking the agent's own number into account keeps it growing
-/// even over a restored database.
+/// The number of the session that opens now, unless the journal is [`ReturningJournal::NotIssued`].
+/// The agent's own number counts, too, so numbers grow even over a restored database.
 #[must_use]
 pub fn next_epoch(known: &KnownJournals, last_epoch: u64) -> u64 {
     known.issued_epoch.max(last_epoch).saturating_add(1)

@@ -1,6 +1,6 @@
-//! The kinds of events there are. A watcher may ask for some of them, or for all of a subject.
+//! The kinds of events. A watcher may ask for some of them, or for all of a subject.
 
-/// Every kind, in dotted lower case.
+/// All kinds, such as `device.online`.
 pub const ALL: &[&str] = &[
     "attempt.accepted",
     "attempt.cancelled",
@@ -44,13 +44,13 @@ pub const ALL: &[&str] = &[
     "device.settled",
 ];
 
-/// Whether a kind, or all kinds of a subject, are of this name.
+/// Whether this is the name of a kind, or of the subject of a kind.
 #[must_use]
 pub fn exists(wanted: &str) -> bool {
     ALL.iter().any(|kind| is_of(kind, wanted))
 }
 
-/// Whether a kind is the one that is wanted, or of the subject that is wanted.
+/// Whether a kind is the wanted one, or of the wanted subject.
 #[must_use]
 pub fn is_of(kind: &str, wanted: &str) -> bool {
     kind == wanted

@@ -1,26 +1,25 @@
-//! Where a device of a halted deployment stands; pure.
+//! How a device of a halted deployment stands. Pure.
 
 use super::{attempt::State, named_enum};
 
 named_enum! {
-    /// Where a device of a halted deployment stands.
+    /// How a device of a halted deployment stands.
     HaltStanding {
         /// It was told to stop, and has not answered.
         NotAnswered = "not_answered",
-        /// It is offline, and is told to stop when it comes back.
+        /// It is offline. It is told to stop when it comes back.
         Offline = "offline",
         /// It had not begun, and never will.
         NeverBegun = "never_begun",
-        /// It stopped.
         Stopped = "stopped",
-        /// It stopped, and returns to the previous release.
+        /// It stopped, and goes back to the previous release.
         GoingBack = "going_back",
-        /// It had ended before the stop reached it.
+        /// It ended before the stop reached it.
         Ended = "ended",
     }
 }
 
-/// What a halt has to know of the attempts of one target.
+/// What has to be known about the attempts of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HaltFacts {
     /// State of the latest attempt.
@@ -34,7 +33,7 @@ pub struct HaltFacts {
 }
 
 impl HaltFacts {
-    /// The same with an earlier attempt added, which a retry may be waiting for.
+    /// The same with an earlier attempt, for which a retry may be waiting.
     #[must_use]
     pub const fn after(self, earlier: Self) -> Self {
         Self {
@@ -44,7 +43,6 @@ impl HaltFacts {
         }
     }
 
-    /// Where the device stands.
     #[must_use]
     pub const fn standing(self, online: bool) -> HaltStanding {
         match (self.may_run, online) {

@@ -1,21 +1,19 @@
 //! A parse error in a text that an operator wrote, with its place in it.
 
-/// Most characters of the text that are shown around the place.
+/// Characters of the text that are shown around the place.
 const SHOWN: usize = 100;
 
-/// The text is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at character {}: {why}", .at + 1)]
 pub struct ParseError {
     pub text: String,
-    /// Where, in characters from its start.
+    /// In characters from the start of the text.
     pub at: usize,
-    /// What is wrong there.
     pub why: String,
 }
 
 impl ParseError {
-    /// An error at a byte of a text.
+    /// An error at this byte of a text.
     pub(crate) fn at_byte(text: &str, byte: usize, why: impl Into<String>) -> Self {
         Self {
             text: text.to_owned(),
@@ -24,8 +22,7 @@ impl ParseError {
         }
     }
 
-    /// One line of the text around the place, and where in that line the place is, to put a mark
-    /// below it.
+    /// One line of the text around the place, and the position in that line for a mark below it.
     #[must_use]
     pub fn excerpt(&self) -> (String, usize) {
         let from = if self.text.chars().count() <= SHOWN {
@@ -34,7 +31,7 @@ impl ParseError {
             self.at.saturating_sub(SHOWN / 2)
         };
         let shown = self.text.chars().skip(from).take(SHOWN);
-        // A blank for what would move the mark away from its place.
+        // A control character would move the mark away from its place.
         let shown = shown.map(|c| if c.is_control() { ' ' } else { c });
         (shown.collect(), self.at - from)
     }

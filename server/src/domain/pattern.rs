@@ -1,11 +1,11 @@
-//! Patterns for names, as shells have them: `*` stands for any text, `?` for one character.
+//! Patterns for names, as in a shell: `*` stands for any text, `?` for one character.
 
-/// A pattern for a whole name. Letters count in their case.
+/// A pattern for a whole name. It tells capitals from small letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(String);
 
 impl Pattern {
-    /// The pattern of a text; every text is one.
+    /// Every text is a pattern.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.to_owned())
@@ -17,25 +17,25 @@ impl Pattern {
         &self.0
     }
 
-    /// What each matching name begins with.
+    /// What all matching names begin with.
     #[must_use]
     pub fn prefix(&self) -> &str {
         self.0.split(['*', '?']).next().unwrap_or_default()
     }
 
-    /// The only name it can match, when it has no wildcard.
+    /// The only name that matches, when there is no wildcard.
     #[must_use]
     pub fn only(&self) -> Option<&str> {
         (self.prefix().len() == self.0.len()).then_some(self.0.as_str())
     }
 
-    /// Whether it matches a name. The time is at most the product of both lengths.
+    /// Whether a name matches. Takes at most the product of both lengths.
     #[must_use]
     pub fn matches(&self, name: &str) -> bool {
         let pattern: Vec<char> = self.0.chars().collect();
         let name: Vec<char> = name.chars().collect();
         let (mut at, mut seen) = (0, 0);
-        // Where to go on with one character more for the last `*`.
+        // Where to go on when the last `*` stands for one character more.
         let mut again: Option<(usize, usize)> = None;
         while seen < name.len() {
             match pattern.get(at) {

@@ -1,5 +1,5 @@
-//! The penalty box. A device that failed the same bundle too often gets it again only by an
-//! explicit retry; pure.
+//! The penalty box. A device that has failed the same bundle too often gets it again only by an
+//! explicit retry. Pure.
 
 use super::attempt::{Ending, FailureReason};
 use crate::clock::Timestamp;
@@ -10,7 +10,7 @@ pub const DEFAULT_AFTER: u32 = 3;
 /// How one attempt of a bundle on a device ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PastOutcome {
-    /// When it became known.
+    /// When the outcome became known.
     pub at: Timestamp,
     pub ending: Ending,
 }
@@ -18,7 +18,7 @@ pub struct PastOutcome {
 /// Why a device is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Penalty {
-    /// How often it failed in a row.
+    /// Failures in a row.
     pub failures: u32,
     /// Why it failed the last time.
     pub last: FailureReason,
@@ -34,7 +34,8 @@ impl std::fmt::Display for Penalty {
     }
 }
 
-/// Whether the failures since the last success are `after` or more; 0 lets every device through.
+/// The penalty of a device with these past outcomes: `after` failures or more since its last
+/// success. 0 is never.
 #[must_use]
 pub fn penalty(mut past: Vec<PastOutcome>, after: u32) -> Option<Penalty> {
     past.sort_unstable_by_key(|past| std::cmp::Reverse(past.at));
@@ -54,8 +55,8 @@ pub fn penalty(mut past: Vec<PastOutcome>, after: u32) -> Option<Penalty> {
     Some(Penalty { failures, last })
 }
 
-/// Whether a failure says something about the bundle on this device. An interruption does: it is
-/// all that is seen of a bundle that crashes the machine.
+/// Whether a failure says something about the bundle on this device. An interruption does: when a
+/// bundle crashes the machine, nothing else is seen of it.
 const fn speaks_against(reason: FailureReason) -> bool {
     match reason {
         FailureReason::DigestMismatch

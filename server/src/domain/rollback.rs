@@ -1,4 +1,4 @@
-//! Which release a device returns to when a deployment is rolled back, and which devices stay as
+//! To which release a device returns when a deployment is rolled back, and which devices stay as
 //! they are.
 
 use kernex_proto::ids::Digest;
@@ -8,13 +8,13 @@ use super::{attempt::State, named_enum};
 named_enum! {
     /// What a rollback does with a device.
     RollbackVerdict {
-        /// It goes back.
+        /// It returns to what it ran before.
         GoBack = "go_back",
-        /// It runs what it ran before already.
+        /// It already runs what it ran before.
         AlreadyThere = "already_there",
         /// It never ran the deployment's bundle successfully.
         NeverRan = "never_ran",
-        /// It runs something else since, from a later deployment.
+        /// A later deployment put something else there.
         MovedOn = "moved_on",
         /// It had no release before.
         NoPrevious = "no_previous",
@@ -28,7 +28,7 @@ named_enum! {
 }
 
 impl RollbackVerdict {
-    /// For people, about the device.
+    /// The verdict in words, about the device.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
@@ -44,18 +44,18 @@ impl RollbackVerdict {
     }
 }
 
-/// What is known of a target of the deployment.
+/// What is known about a target of the deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RollbackFacts {
-    /// The device is still under management.
+    /// The device was not deleted.
     pub exists: bool,
-    /// Where its latest attempt stands.
+    /// State of its latest attempt.
     pub state: State,
     /// The agent may still hold that attempt.
     pub unresolved: bool,
-    /// What the deployment wanted to run.
+    /// The bundle of the deployment.
     pub wanted: Digest,
-    /// An outcome of the deployment said that its bundle is active.
+    /// An outcome of the deployment said that this bundle is active.
     pub took_effect: bool,
     /// What was active before that outcome.
     pub before: Option<Digest>,
@@ -69,10 +69,10 @@ impl RollbackFacts {
         self.unresolved && !matches!(self.state, State::Held | State::Pending)
     }
 
-    /// The digest that the device would return to. Whether it may is decided by [`may_return`].
+    /// The digest that the device would return to. [`may_return`] decides whether it may.
     ///
     /// # Errors
-    /// What keeps the device as it is.
+    /// Why the device stays as it is.
     pub fn destination(&self) -> Result<Digest, RollbackVerdict> {
         if !self.exists {
             return Err(RollbackVerdict::DeviceGone);
@@ -95,7 +95,7 @@ impl RollbackFacts {
         if !self.in_flight() {
             return Err(RollbackVerdict::NeverRan);
         }
-        // Its outcome is not known, so it returns to what it was known to run last.
+        // Its outcome is not known, so it returns to what it was last known to run.
         match self.runs {
             None => Err(RollbackVerdict::NoPrevious),
             Some(runs) if runs == self.wanted => Err(RollbackVerdict::AlreadyThere),
@@ -104,8 +104,8 @@ impl RollbackFacts {
     }
 }
 
-/// Whether a device may return to a release. The release has to have succeeded on this device once,
-/// and its bundle must not be deleted.
+/// Whether a device may return to a release: it has succeeded on this device, and its bundle is
+/// still there.
 #[must_use]
 pub const fn may_return(succeeded: bool, bundle_is_here: bool) -> RollbackVerdict {
     match (succeeded, bundle_is_here) {

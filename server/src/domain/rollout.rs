@@ -1,8 +1,8 @@
 //! How a deployment proceeds over its targets, when it is finished, and how it ended. All of that
 //! follows from counts and time.
 //!
-//! [`Rollout`] is what an operator asked for, [`plan`] says what to do next, [`mod@choose`] which
-//! targets that means.
+//! [`Rollout`] is what an operator asked for. [`plan`] says what to do next. [`mod@choose`] says
+//! which targets that means.
 
 use super::{attempt::State, named_enum};
 
@@ -23,17 +23,15 @@ pub use shape::{
 named_enum! {
     /// Where a deployment stands.
     DeploymentState {
-        /// Waits for its start.
         Scheduled = "scheduled",
-        /// Releases targets.
+        /// It opens targets.
         Active = "active",
-        /// Releases nothing more until resumed.
+        /// It opens no more targets until an operator resumes it.
         Paused = "paused",
-        /// Waits for an operator between phases.
+        /// It waits for an operator between two phases.
         AwaitingApproval = "awaiting_approval",
-        /// Was cancelled; some devices have not answered yet.
+        /// It was cancelled, and some devices have not answered.
         Stopping = "stopping",
-        /// Every target is closed.
         Finished = "finished",
     }
 }
@@ -41,11 +39,8 @@ named_enum! {
 named_enum! {
     /// How a finished deployment ended.
     DeploymentResult {
-        /// Every target succeeded.
         Succeeded = "succeeded",
-        /// Some target failed or expired.
         Failed = "failed",
-        /// It was cancelled.
         Cancelled = "cancelled",
         /// Newer deployments of the same bundle name replaced what was left of it.
         Superseded = "superseded",
@@ -55,9 +50,9 @@ named_enum! {
 /// Targets by the state of their latest attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Not released yet.
+    /// Not opened.
     pub held: u32,
-    /// Released, not accepted by the device.
+    /// Opened, and not accepted by the device.
     pub pending: u32,
     /// Accepted or running.
     pub in_progress: u32,
@@ -66,13 +61,12 @@ pub struct Counts {
     pub cancelled: u32,
     pub expired: u32,
     pub superseded: u32,
-    /// Not tried, because their devices failed the same bundle too often before. No threshold
-    /// counts them: they say nothing about this deployment.
+    /// Not begun, because their devices have failed the same bundle too often. No threshold counts
+    /// them: they say nothing about this deployment.
     pub penalised: u32,
 }
 
 impl Counts {
-    /// Adds `n` targets in `state`.
     pub fn add(&mut self, state: State, n: u32) {
         *match state {
             State::Held => &mut self.held,
@@ -99,7 +93,6 @@ impl Counts {
         self.penalised += other.penalised;
     }
 
-    /// Targets that are not closed.
     #[must_use]
     pub const fn open(&self) -> u32 {
         self.held + self.pending + self.in_progress
@@ -116,8 +109,8 @@ impl Counts {
             + self.penalised
     }
 
-    /// How a deployment with these targets ended; `None` while a target is open. An operator's
-    /// cancel names the result unless everything had succeeded by then.
+    /// How a deployment with these targets ended; `None` while a target is open. After a cancel the
+    /// result is cancelled, unless all targets had succeeded by then.
     #[must_use]
     pub const fn result(&self, cancelled: bool) -> Option<DeploymentResult> {
         if self.open() > 0 {

@@ -1,8 +1,8 @@
-//! When work may begin: not before an instant, only within windows, and not everywhere at once;
-//! pure.
+//! When work may begin: not before an instant, only within windows, and not everywhere at once.
+//! Pure.
 //!
-//! A schedule only delays a beginning. An attempt that has begun goes on to its end, even when its
-//! window closes meanwhile.
+//! A schedule only delays the beginning. An attempt that has begun goes on to its end, even when
+//! its window closes meanwhile.
 
 mod window;
 
@@ -15,14 +15,13 @@ pub use window::Window;
 
 use crate::clock::Timestamp;
 
-/// Longest spread. Openings are looked for in the days around now, and a longer spread would reach
+/// Longest spread. Openings are searched in the days around now, and a longer spread would reach
 /// beyond them.
 pub const MAX_SPREAD: Duration = Duration::from_secs(24 * 3600);
 
-/// Most windows of one deployment.
 pub const MAX_WINDOWS: usize = 50;
 
-/// How far ahead the next opening is searched: two leap days are at most eight years apart.
+/// How far ahead the next opening is searched. Two leap days are at most eight years apart.
 const HORIZON_DAYS: i32 = 9 * 366;
 
 /// When the targets of a deployment may begin.
@@ -30,7 +29,7 @@ const HORIZON_DAYS: i32 = 9 * 366;
 pub struct Schedule {
     /// Not before this.
     pub start: Option<Timestamp>,
-    /// Only while one of these is open; without any, always.
+    /// Only while one of these is open. Without any, always.
     pub windows: Vec<Window>,
     /// Targets begin at random moments within this time.
     pub spread: Duration,
@@ -38,7 +37,6 @@ pub struct Schedule {
     pub deadline: Option<Timestamp>,
 }
 
-/// Whether work may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
     /// It may, at least until `until`; `None` is for ever.
@@ -49,10 +47,7 @@ pub enum Gate {
         until: Option<Timestamp>,
     },
     /// Not before `until`; `None` is never again.
-    Closed {
-        /// When it opens next.
-        until: Option<Timestamp>,
-    },
+    Closed { until: Option<Timestamp> },
 }
 
 impl Gate {
@@ -62,7 +57,6 @@ impl Gate {
         until: None,
     };
 
-    /// Whether work may begin.
     #[must_use]
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Open { .. })
@@ -70,14 +64,14 @@ impl Gate {
 }
 
 impl Schedule {
-    /// Whether it delays nothing at all.
+    /// Whether it delays nothing.
     #[must_use]
     pub fn is_at_once(&self) -> bool {
         self.start.is_none() && self.windows.is_empty() && self.spread.is_zero()
     }
 
     /// Whether work may begin now. Without a time that can be trusted, nothing begins that waits
-    /// for a time.
+    /// for one.
     #[must_use]
     pub fn gate_by(&self, time: Option<Timestamp>) -> Gate {
         match time {
@@ -122,63 +116,58 @@ impl Schedule {
         }
     }
 
-    /// How long a target that was released at `released` has to wait until it may begin, when that
-    /// is at most `soon`; none for later, and for never. Zero when it may begin now. Without a time
-    /// that can be trusted it may begin only if nothing delays it.
+    /// How long a target that was opened at `opened` waits until it may begin, if that is at most
+    /// `soon`. `None` for later, and for never. Zero when it may begin now. Without a time that can
+    /// be trusted it may only begin if nothing delays it.
     #[must_use]
     pub fn begins_within(
         &self,
         soon: Duration,
-        released: Timestamp,
+        opened: Timestamp,
         share: Share,
         time: Option<Timestamp>,
     ) -> Option<Duration> {
         let Some(now) = time else {
             return self.is_at_once().then_some(Duration::ZERO);
         };
-        let opened = match self.gate(now) {
-            // Looking for openings takes long.
+        let gate = match self.gate(now) {
+            // A search for openings takes long.
             Gate::Closed { until } => self.gate(until.filter(|until| *until <= now.plus(soon))?),
             open @ Gate::Open { .. } => open,
         };
-        let Gate::Open { since, until } = opened else {
+        let Gate::Open { since, until } = gate else {
             return None;
         };
-        let moment = self.moment(since, until, released, share);
+        let moment = self.moment(since, until, opened, share);
         // 0 when it has passed.
         let wait = moment.since(now);
         (wait <= soon).then_some(wait)
     }
 
-    /// When a target that was released at `released` may begin, as far as is known now; `None` is
+    /// When a target that was opened at `opened` may begin, as far as is known now; `None` is
     /// never.
     #[must_use]
-    pub fn begins_at(
-        &self,
-        released: Timestamp,
-        share: Share,
-        now: Timestamp,
-    ) -> Option<Timestamp> {
-        let opened = match self.gate(now) {
+    pub fn begins_at(&self, opened: Timestamp, share: Share, now: Timestamp) -> Option<Timestamp> {
+        let gate = match self.gate(now) {
             Gate::Closed { until } => self.gate(until?),
             open @ Gate::Open { .. } => open,
         };
-        match opened {
-            Gate::Open { since, until } => Some(self.moment(since, until, released, share)),
+        match gate {
+            Gate::Open { since, until } => Some(self.moment(since, until, opened, share)),
             Gate::Closed { .. } => None,
         }
     }
 
-    /// When a target begins within an opening. Its share of the spread is counted from when it
-    /// could have begun, and an opening that is shorter than the spread has room for every share.
+    /// When a target begins within an opening. Its share of the spread counts from when it could
+    /// have begun. An opening that is shorter than the spread has room for all shares.
     fn moment(
         &self,
         since: Option<Timestamp>,
         until: Option<Timestamp>,
-        released: Timestamp,
+        opened: Timestamp,
         share: Share,
     ) -> Timestamp {
-        let from = since.map_or(released, |since| since.max(released));
+        let from = since.map_or(opened, |since| since.max(opened));
         let room = until.map_or(Duration::MAX, |until| until.since(from));
         from.plus(share.of(self.spread.min(room)))
     }
@@ -207,7 +196,7 @@ impl Schedule {
         next.min().map(timestamp)
     }
 
-    /// What is wrong with it at the time it is made, if anything: with which field, and what.
+    /// The field that is wrong when the schedule is made, and why; `None` for a good one.
     #[must_use]
     pub fn fault(&self, now: Timestamp) -> Option<(&'static str, String)> {
         if self.windows.len() > MAX_WINDOWS {
@@ -245,7 +234,7 @@ impl Schedule {
         (opens >= deadline).then(|| ("schedule.deadline", "no window opens before it".into()))
     }
 
-    /// The opening an instant lies in. Windows that touch are one.
+    /// The opening that an instant is in. Windows that touch are one.
     fn opening_at(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
         let at = instant(now);
         let mut spans: Vec<(Instant, Instant)> = Vec::new();
@@ -268,7 +257,7 @@ impl Schedule {
     }
 }
 
-/// A target's place within a spread, the same each time it is asked for.
+/// A target's place within a spread. It is always the same for that target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share(u32);
 
@@ -283,7 +272,7 @@ impl Share {
         Self(u32::from_be_bytes([a, b, c, d]))
     }
 
-    /// That part of a spread.
+    /// This share of a spread.
     fn of(self, spread: Duration) -> Duration {
         let micros = spread.as_micros().saturating_mul(u128::from(self.0)) >> 32;
         Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))

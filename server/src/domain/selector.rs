@@ -1,15 +1,15 @@
-//! Which devices an operator means: label selectors in the syntax known from Kubernetes.
+//! Which devices an operator means: label selectors, in the syntax of Kubernetes.
 //!
-//! `site=berlin,env in (prod, stage),tier!=db,gpu,!canary`; requirements are joined by commas and
-//! all must hold. Empty or `*` means every device. Beside its labels a device answers to the
-//! [built-in ones](BUILT_IN), as far as it has told about itself. As in Kubernetes, `!=` and
-//! `notin` also hold where the label is missing.
+//! `site=berlin,env in (prod, stage),tier!=db,gpu,!canary`. Commas join requirements, and all of
+//! them must hold. An empty text or `*` means every device. A device also has the [built-in
+//! labels](BUILT_IN), as far as it has reported them. As in Kubernetes, `!=` and `notin` also hold
+//! where the label is missing.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use super::parse_error::ParseError;
 
-/// The prefix of built-in labels, which come from what a device reports. Operators cannot set them.
+/// Prefix of the built-in labels. Operators cannot set these, because devices report them.
 pub const RESERVED_PREFIX: &str = "kernex.io/";
 
 /// Names of the built-in labels, without [`RESERVED_PREFIX`].
@@ -27,7 +27,6 @@ enum Requirement {
 }
 
 impl Selector {
-    /// Every device.
     #[must_use]
     pub const fn all() -> Self {
         Self(Vec::new())
@@ -49,14 +48,13 @@ impl Selector {
         }
     }
 
-    /// Whether it matches every device.
     #[must_use]
     pub fn is_all(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Keys and values of the requirements that a matching device has to have one value of. The
-    /// store narrows its query by them.
+    /// Keys and values of requirements that a matching device has one of. The store narrows its
+    /// query by them.
     pub fn one_of(&self) -> impl Iterator<Item = (&str, &[String])> {
         self.0.iter().filter_map(|requirement| match requirement {
             Requirement::In(key, values) => Some((key.as_str(), values.as_slice())),
@@ -64,7 +62,6 @@ impl Selector {
         })
     }
 
-    /// Whether it matches a device with these labels.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.iter().all(|requirement| match requirement {
@@ -84,7 +81,7 @@ impl FromStr for Selector {
     }
 }
 
-/// The canonical text; parsing it gives the same selector.
+/// The canonical text. It parses to the same selector.
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_all() {
@@ -111,8 +108,8 @@ impl fmt::Display for Selector {
     }
 }
 
-/// Checks the key of a label: an optional DNS prefix and a slash, then up to 63 of
-/// `a-z A-Z 0-9 . _ -` that begin and end with a letter or digit.
+/// Checks the key of a label: an optional DNS prefix with a slash, then up to 63 of `a-z A-Z 0-9 .
+/// _ -` that begin and end with a letter or digit.
 pub fn check_key(key: &str) -> Result<(), String> {
     let (prefix, name) = key
         .rsplit_once('/')
@@ -169,7 +166,7 @@ impl<'a> Parser<'a> {
         ParseError::at_byte(self.text, byte, why)
     }
 
-    /// The next character after blanks, left in place.
+    /// The next character after blanks. It stays in place.
     fn peek(&mut self) -> Option<char> {
         let rest = &self.text[self.at..];
         self.at += rest.len() - rest.trim_start().len();
@@ -185,7 +182,7 @@ impl<'a> Parser<'a> {
         found
     }
 
-    /// Everything up to a character that has a meaning of its own.
+    /// The text up to the next character that has a meaning.
     fn word(&mut self) -> (usize, &'a str) {
         self.peek();
         let start = self.at;
@@ -215,7 +212,7 @@ impl<'a> Parser<'a> {
 
     fn value(&mut self, key: &str) -> Result<String, ParseError> {
         let (at, word) = self.word();
-        // What devices tell about themselves, versions for instance, is freer than labels.
+        // What devices report, such as versions, is freer than labels.
         if !key.starts_with(RESERVED_PREFIX) || word.len() > 256 {
             check_value(word).map_err(|why| self.error(at, why))?;
         }

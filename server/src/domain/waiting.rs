@@ -1,4 +1,4 @@
-//! What a target waits for, that has not begun; pure.
+//! What a target waits for that has not begun. Pure.
 
 use super::{attempt::State, named_enum, rollout::DeploymentState};
 
@@ -32,18 +32,17 @@ named_enum! {
     }
 }
 
-/// What is known about a target that may wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitFacts {
     /// State of its latest attempt.
     pub state: State,
     /// Where its deployment stands.
     pub deployment: DeploymentState,
-    /// Its phase is open, or there are none.
+    /// Its phase is open, or the deployment has none.
     pub is_phase_open: bool,
-    /// As many are in flight as may be at once.
+    /// As many are in flight as may be.
     pub is_full: bool,
-    /// There are disruption budgets.
+    /// The deployment has disruption budgets.
     pub has_budgets: bool,
     /// Time alone holds it back.
     pub waits_for_time: bool,
@@ -51,14 +50,13 @@ pub struct WaitFacts {
     pub is_conflicted: bool,
     /// Its device has a session.
     pub is_online: bool,
-    /// The disk of its device is sick.
     pub is_disk_sick: bool,
     /// Something older of the same bundle name is not over on its device.
     pub is_behind: bool,
 }
 
-/// What a target waits for; none once its device has begun, or when it is over. What only a person
-/// can change comes before what changes by itself.
+/// What a target waits for. `None` once its device has begun, or when it is over. A reason that
+/// only a person can change comes before one that passes by itself.
 #[must_use]
 pub const fn waits_for(facts: &WaitFacts) -> Option<WaitReason> {
     let is_held = matches!(facts.state, State::Held);

@@ -3,21 +3,19 @@
 use super::{Ending, Step};
 use crate::clock::Timestamp;
 
-/// Something that happens to an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// Something became known.
     Fact(Fact),
-    /// An operator, or a deadline, closes it.
+    /// An operator or a deadline closes it.
     Close(Closing),
 }
 
-/// Something that became known of an attempt.
+/// Something that became known about an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fact {
     /// Its phase opened, and there was room for it.
-    Released {
-        /// Until when it may wait for its device from now on.
+    Opened {
+        /// Until when it may wait for its device.
         deadline: Timestamp,
     },
     /// It was pushed into a session.
@@ -27,9 +25,9 @@ pub enum Fact {
     /// The agent reports a step.
     Progress {
         step: Step,
-        /// Bytes done and bytes in all.
+        /// Bytes of the step that are done, and bytes in all.
         bytes: (u64, u64),
-        /// What a stop was for runs no more.
+        /// Nothing runs any more that a stop was for.
         stopped: bool,
     },
     /// The agent reports how it ended.
@@ -42,23 +40,23 @@ pub enum Fact {
     NotHeld,
 }
 
-/// A decision that closes an attempt, or stops it where the device may have begun. Only who knows
-/// what was pushed may take one.
+/// A decision that closes an attempt, or stops one that its device may have begun. Only a
+/// transaction that knows what was pushed may make one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
-    /// An operator cancels it. A rollback that runs on the device goes on.
+    /// An operator cancels it. A rollback on the device goes on.
     Cancel,
-    /// An operator halts it. A rollback that runs on the device ends as well.
+    /// An operator halts it. A rollback on the device ends, too.
     Halt,
     /// A newer deployment of the same bundle name was created.
     Supersede,
-    /// Its device failed this bundle too often to get it again without an explicit retry.
+    /// Its device failed this bundle too often to get it without an explicit retry.
     Penalise,
     /// Its device was deleted.
     DeviceGone,
     /// The deadline of its deployment passed.
     Overdue,
-    /// Time passed.
+    /// Time has passed, so one of its own deadlines may have.
     Tick,
 }
 

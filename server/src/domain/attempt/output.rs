@@ -1,4 +1,4 @@
-//! Of which step and stream the parts of a script's output are.
+//! Which step and stream each part of a script's output is from.
 
 use super::Step;
 use crate::domain::named_enum;
@@ -6,7 +6,7 @@ use crate::domain::named_enum;
 named_enum! {
     /// Which output of a script.
     OutputStream {
-        /// The two were not told apart.
+        /// The agent did not tell the two apart.
         Mixed = "mixed",
         /// Its standard output.
         Stdout = "stdout",
@@ -15,20 +15,20 @@ named_enum! {
     }
 }
 
-/// Whose output begins at a place in a text.
+/// Where in a text the output of a step and stream begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputMark {
-    /// The place, in bytes.
+    /// In bytes from the start of the text.
     pub start: u32,
-    /// The step it is from; none when that is not known.
+    /// `None` when it is not known.
     pub step: Option<Step>,
     pub stream: OutputStream,
 }
 
-/// Most marks of one text; an agent sends fewer.
+/// Marks of one text that are kept. Agents send fewer.
 const MOST: usize = 4096;
 
-/// The marks of a text, or none when they make no sense in it.
+/// The marks, or none when they make no sense in this text.
 #[must_use]
 pub fn fitting(text: &str, marks: Vec<OutputMark>) -> Vec<OutputMark> {
     let in_order = marks.is_sorted_by(|one, next| one.start <= next.start);

@@ -1,4 +1,4 @@
-//! Further runs of an attempt whose `hooks.pre` asked to be asked again later.
+//! Further runs of an attempt whose pre hook asked for more time.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::clock::Timestamp;
 /// Longest pause a device may ask for; its execution deadline usually comes first.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
-/// A device asks for another run later.
+/// A device asks for another run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deferral {
     /// The run that asks, from 1; 0 from an agent that does not count.
@@ -16,8 +16,8 @@ pub struct Deferral {
     pub pause: Duration,
 }
 
-/// Number and time of the next run, given the run that is known and when it is due. `None` when
-/// nothing has to be written, because that run waits already.
+/// Number and time of the next run, from the run that is known and when it is due. `None` when that
+/// run waits already.
 #[must_use]
 pub fn next_run(
     known: Option<(u32, Option<Timestamp>)>,
@@ -26,7 +26,8 @@ pub fn next_run(
 ) -> Option<(u32, Timestamp)> {
     let wanted = asks.run.max(1).saturating_add(1);
     match known {
-        // It was pushed, but the agent still asks for it, so it was lost: push it again at once.
+        // It was pushed and the agent still asks for it, so the push was lost. It is pushed again
+        // at once.
         Some((run, None)) if run >= wanted => Some((wanted, now)),
         Some((run, Some(_))) if run >= wanted => None,
         _ => Some((wanted, now.plus(asks.pause.min(LONGEST_PAUSE)))),

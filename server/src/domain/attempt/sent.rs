@@ -1,40 +1,41 @@
-//! In which session an attempt was last pushed, as one number in its row.
+//! In which session an attempt was pushed last, as one number in its row.
 
-/// Number of the newest session that a deploy was pushed in. 0: in none. Below zero, `-n`: what was
-/// pushed before session `n` no longer counts.
+/// Number of the newest session that a deploy was pushed in; 0 for none. `-n` is below zero: pushes
+/// before session `n` do not count any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sent(pub i64);
 
 impl Sent {
-    /// It arrived, in a session that nobody wrote down.
+    /// It arrived, in a session that was not noted.
     pub const SOMETIME: Self = Self(1);
 
-    /// To be pushed again, from this session on. Earlier pushes no longer count.
+    /// It has to be pushed again, in this session or a later one. Earlier pushes do not count any
+    /// more.
     #[must_use]
     pub const fn again_from(epoch: i64) -> Self {
         Self(-epoch)
     }
 
-    /// Whether it was pushed, but that push no longer counts.
+    /// Whether it was pushed, but the push does not count any more.
     #[must_use]
     pub const fn is_taken_back(self) -> bool {
         self.0 < 0
     }
 
-    /// Whether it was pushed, and that push counts.
+    /// Whether it was pushed, and the push counts.
     #[must_use]
     pub const fn is_known(self) -> bool {
         self.0 > 0
     }
 
-    /// Whether it was not pushed in this session yet.
+    /// Whether it has not been pushed in this session.
     #[must_use]
     pub const fn is_new_to(self, epoch: i64) -> bool {
         self.0 < epoch
     }
 
-    /// The same after a push in this session was written down. That may happen late, for a session
-    /// that no longer counts.
+    /// After a push in this session is noted. The note may come late, from a session that does not
+    /// count any more.
     #[must_use]
     pub const fn noted(self, epoch: i64) -> Self {
         if self.0 < epoch && -self.0 <= epoch {

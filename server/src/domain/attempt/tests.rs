@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 const EXECUTION: Duration = Duration::from_secs(60);
-const RELEASED: Event = Event::Fact(Fact::Released {
+const OPENED: Event = Event::Fact(Fact::Opened {
     deadline: Timestamp(3_000_000),
 });
 
@@ -39,8 +39,8 @@ fn states_follow_the_table() {
     });
     let failed = Event::Fact(Fact::Outcome(Ending::Failed(FailureReason::ScriptFailed)));
     let table = [
-        (S::Held, RELEASED, Some(S::Pending)),
-        (S::Pending, RELEASED, None),
+        (S::Held, OPENED, Some(S::Pending)),
+        (S::Pending, OPENED, None),
         (S::Pending, Event::Fact(Fact::Sent), Some(S::Sent)),
         (S::Running, Event::Fact(Fact::Sent), None),
         (S::Sent, Event::Fact(Fact::Accepted), Some(S::Accepted)),
@@ -243,7 +243,7 @@ fn stopped_is_an_answer_and_not_the_end() {
 
 fn any_event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        Just(RELEASED),
+        Just(OPENED),
         Just(Event::Fact(Fact::Sent)),
         Just(Event::Fact(Fact::Accepted)),
         (0..Step::ALL.len(), any::<u64>(), any::<bool>()).prop_map(|(step, done, stopped)| {

@@ -1,27 +1,22 @@
-//! The words attempts are spoken of in: states, reasons, steps and endings.
+//! The words for attempts: states, reasons, steps and endings.
 
 use crate::domain::named_enum;
 
 named_enum! {
-    /// State of an attempt.
     State {
         /// Its phase is not open.
         Held = "held",
-        /// Released; waits for the device.
+        /// Opened; waits for the device.
         Pending = "pending",
         /// Pushed into a session. Nothing depends on this state.
         Sent = "sent",
-        /// In the agent's journal.
         Accepted = "accepted",
-        /// Runs on the device.
         Running = "running",
         /// The release is active.
         Succeeded = "succeeded",
         /// Ended with a reason.
         Failed = "failed",
-        /// Stopped by an operator.
         Cancelled = "cancelled",
-        /// Its deadline passed.
         Expired = "expired",
         /// A newer deployment of the same bundle name took its place.
         Superseded = "superseded",
@@ -29,7 +24,6 @@ named_enum! {
 }
 
 impl State {
-    /// Whether the attempt may still change.
     #[must_use]
     pub const fn is_open(self) -> bool {
         match self {
@@ -50,7 +44,7 @@ named_enum! {
         DigestMismatch = "digest_mismatch",
         /// The archive has an entry that is not safe to unpack.
         UnsafeArchive = "unsafe_archive",
-        /// No manifest.json in the archive.
+        /// There is no manifest.json in the archive.
         ManifestMissing = "manifest_missing",
         /// manifest.json cannot be read, or lacks something.
         ManifestInvalid = "manifest_invalid",
@@ -58,7 +52,6 @@ named_enum! {
         Requirements = "requirements",
         /// `hooks.pre` refused.
         Refused = "refused",
-        /// Not enough disk.
         DiskFull = "disk_full",
         /// The script or a hook exited non-zero.
         ScriptFailed = "script_failed",
@@ -110,14 +103,14 @@ named_enum! {
 pub enum Ending {
     /// The release is active.
     Succeeded,
-    /// The release is not active, and why.
+    /// The release is not active; the reason says why.
     Failed(FailureReason),
     /// It was stopped before it was done.
     Cancelled,
 }
 
 impl Ending {
-    /// The state this ending closes an open attempt with.
+    /// The state in which this ending closes an open attempt.
     #[must_use]
     pub const fn state(self) -> State {
         match self {
@@ -127,7 +120,6 @@ impl Ending {
         }
     }
 
-    /// The reason, when it failed.
     #[must_use]
     pub const fn reason(self) -> Option<FailureReason> {
         match self {

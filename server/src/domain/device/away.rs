@@ -1,5 +1,3 @@
-//! Why a device is away.
-
 use crate::domain::named_enum;
 
 named_enum! {
@@ -34,11 +32,11 @@ named_enum! {
     }
 }
 
-/// Why a device is away, with what was said about it.
+/// Why a device is away, with what is known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Away {
     pub reason: AwayReason,
-    /// More in words; empty where the reason says it all.
+    /// In words; empty where the reason says it all.
     pub detail: String,
 }
 

@@ -4,32 +4,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Timestamp;
 
-/// A release, as far as drift has to tell releases apart.
+/// A release, with what drift compares.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Running {
-    /// Version, as the device or the outcome says.
+    /// As the device or the outcome says.
     pub version: String,
-    /// SHA-256 of the bundle; empty when the device cannot tell what it is.
+    /// SHA-256 of the bundle; empty when the device cannot tell.
     pub digest: String,
 }
 
 /// A device runs something else under a bundle name than its last outcome said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drift {
-    /// What the last outcome said; none when none said that anything runs.
+    /// What the last outcome said; `None` when none said that anything runs.
     pub expected: Option<Running>,
-    /// What the device says it runs; none when nothing.
+    /// What the device says that it runs; `None` for nothing.
     pub actual: Option<Running>,
-    /// Since when they differ.
+    /// When they differed for the first time.
     pub since: Timestamp,
 }
 
-/// What is known of a device when a heartbeat is judged, by bundle name.
+/// What is known about a device when a heartbeat is judged, by bundle name.
 #[derive(Debug, Clone, Default)]
 pub struct KnownReleases {
-    /// What runs according to its outcomes.
+    /// What runs, as its outcomes said.
     pub expected: BTreeMap<String, Running>,
-    /// Names with an attempt that may be running: its outcome will say what runs.
+    /// Names with an attempt that may be running. Its outcome will say what runs.
     pub in_flux: BTreeSet<String>,
     /// Drifts that are known already.
     pub drifts: BTreeMap<String, Drift>,
@@ -69,7 +69,7 @@ impl KnownReleases {
     }
 }
 
-/// Releases with the same bytes are the same, whatever their version is called.
+/// Releases with the same bytes are the same, whatever their versions.
 fn is_same(expected: Option<&Running>, actual: Option<&Running>) -> bool {
     expected.map(|release| &release.digest) == actual.map(|release| &release.digest)
 }

@@ -1,5 +1,5 @@
-//! Which held targets are released next when budgets limit how many devices of one label value run
-//! at a time.
+//! Which held targets are opened next, when budgets limit how many devices with one value of a
+//! label run at a time.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,20 @@ use uuid::Uuid;
 
 use super::shape::Budget;
 
-/// A held target that may be released.
+/// A held target that may be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     pub target: Uuid,
-    /// The value of its device for the label of each budget, in the order of the budgets; `None`
-    /// where the device lacks the label.
+    /// For each budget, in their order: the value of its label on this device. `None` where the
+    /// device lacks the label.
     pub values: Vec<Option<String>>,
 }
 
-/// Targets in flight by value of one budget's label. Devices without the label count as one value.
+/// Targets in flight by the value of one budget's label. All devices without the label share one
+/// value.
 pub type InFlight = BTreeMap<Option<String>, u32>;
 
-/// Takes candidates in order, and skips each one that any budget has no room for.
+/// Takes candidates in order. One for which a budget has no room is skipped.
 #[must_use]
 pub fn choose(
     candidates: Vec<Candidate>,

@@ -1,6 +1,6 @@
-//! What a deployment does next: a pure function of how it should proceed, counts and time.
+//! What a deployment does next: a pure function of what was asked for, counts and time.
 //!
-//! Only the planner opens phases, releases targets, pauses after failures and finishes a deployment
+//! Only the planner opens phases, opens targets, pauses after failures and finishes a deployment
 //! with phases. The store applies its actions in the transaction that read the facts.
 
 use super::{
@@ -9,65 +9,61 @@ use super::{
 };
 use crate::{clock::Timestamp, domain::schedule::Gate};
 
-/// What is known about one phase.
+/// What is known about a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PhaseFacts {
-    /// What was asked for.
     pub phase: Phase,
-    /// Its targets by state.
     pub counts: Counts,
     /// When it reached its success threshold.
     pub passed_at: Option<Timestamp>,
     /// When it had soaked as well.
     pub soaked_at: Option<Timestamp>,
-    /// Failures that an operator accepted by resuming. They no longer count.
+    /// Failures that an operator has accepted by resuming. They do not count any more.
     pub forgiven: u32,
 }
 
-/// What is known about one deployment.
+/// What is known about a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolloutFacts {
-    /// Where it stands.
     pub state: DeploymentState,
     /// Number of the newest open phase; 0 before the first.
     pub open: u32,
-    /// Every phase in order.
+    /// In order.
     pub phases: Vec<PhaseFacts>,
-    /// Most targets in flight.
+    /// Most targets that may be in flight; `None` for no limit.
     pub max_in_flight: Option<u32>,
     /// Whether an operator promotes each phase after the first.
     pub approval: bool,
     /// What happens when too many targets failed.
     pub on_failure: OnFailure,
-    /// More devices may still join, so it is not finished when every target is closed.
+    /// More devices may still join, so it is not finished when all targets are closed.
     pub lingers: bool,
 }
 
-/// Something to do, in order.
+/// A step of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// A scheduled deployment becomes active.
     Start,
-    Open(u32),
+    OpenPhase(u32),
     /// Up to `at_most` held targets of the phases up to `through` may begin, those of earlier
     /// phases first.
-    Release {
+    OpenTargets {
         /// Number of the newest phase to take from.
         through: u32,
-        /// How many; budgets may leave room for fewer, or for none.
+        /// Budgets may leave room for fewer, or for none.
         at_most: u32,
     },
     /// The phase reached its success threshold.
     Passed(u32),
-    /// The phase has soaked as well.
+    /// The phase has soaked, too.
     Soaked(u32),
-    /// Nothing more is released until an operator decides.
+    /// Nothing more is opened until an operator decides.
     Pause(PauseReason),
     /// Devices that were updated return to what they ran before.
     RollBack(PauseReason),
     /// An operator is asked to promote the next phase.
     AwaitApproval,
-    /// Every target is closed.
     Finish,
 }
 
@@ -84,7 +80,7 @@ pub enum PauseReason {
         of: u32,
         allowed: Amount,
     },
-    /// So many failed that the success threshold cannot be reached any more.
+    /// So many failed that the success threshold is out of reach.
     OutOfReach {
         /// Number of the phase.
         phase: u32,
@@ -128,14 +124,14 @@ impl std::fmt::Display for PauseReason {
 /// What to do now, and when to plan again if nothing happens before.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
-    /// To be done in this order.
+    /// In this order.
     pub actions: Vec<Action>,
     /// When time alone changes the plan.
     pub wake: Option<Timestamp>,
 }
 
 impl PhaseFacts {
-    /// How many targets the thresholds count, and how many of those failed.
+    /// How many targets the thresholds count, and how many of them failed.
     #[must_use]
     pub fn judged(&self) -> (u32, u32) {
         let counts = &self.counts;
@@ -146,7 +142,7 @@ impl PhaseFacts {
         (of, failed - forgiven)
     }
 
-    /// Why this phase, number `phase`, has failed.
+    /// Why this phase, with the number `phase`, has failed.
     fn failure(&self, phase: u32) -> Option<PauseReason> {
         let (of, failed) = self.judged();
         if failed == 0 {
@@ -175,7 +171,7 @@ impl PhaseFacts {
         !self.phase.soak.is_zero()
     }
 
-    /// Whether the success threshold is reached; only asked of a phase that has not failed.
+    /// Whether the success threshold is reached. Only asked about a phase that has not failed.
     fn is_reached(&self) -> bool {
         match self.phase.success {
             Some(success) => success.is_reached(self.counts.succeeded, self.judged().0),
@@ -185,7 +181,7 @@ impl PhaseFacts {
 }
 
 impl RolloutFacts {
-    /// Every target by state.
+    /// All targets by state.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let mut all = Counts::default();
@@ -206,9 +202,9 @@ impl RolloutFacts {
     }
 }
 
-/// What a deployment does next. The gate says whether time allows targets to begin: maintenance
-/// windows and a scheduled start say so, not the phases. Without a time that can be trusted counts
-/// decide alone: no phase soaks meanwhile.
+/// What a deployment does next. The gate says whether time allows targets to begin: a scheduled
+/// start and maintenance windows decide that, and not the phases. Without a time that can be
+/// trusted, counts decide alone, and no phase soaks.
 #[must_use]
 pub fn plan(facts: &RolloutFacts, gate: Gate, now: Option<Timestamp>) -> Plan {
     use DeploymentState as S;
@@ -252,11 +248,11 @@ pub fn plan(facts: &RolloutFacts, gate: Gate, now: Option<Timestamp>) -> Plan {
         S::Active | S::AwaitingApproval => {}
     }
     let open = advance(facts, gate, now, &mut plan);
-    release(facts, gate, open, &mut plan);
+    open_targets(facts, gate, open, &mut plan);
     plan
 }
 
-/// Marks the phase that its deployment ends with, which no look may have found in time.
+/// Marks the phase that its deployment ends with, which no round may have found in time.
 fn pass_last(facts: &RolloutFacts, plan: &mut Plan) {
     let last = facts.opened().last();
     let Some(phase) = last.filter(|phase| phase.is_reached()) else {
@@ -270,8 +266,8 @@ fn pass_last(facts: &RolloutFacts, plan: &mut Plan) {
     }
 }
 
-/// Marks what the newest phase has reached and opens what may open; says which phase is the newest
-/// then.
+/// Marks what the newest phase has reached, and opens the phases that may open. Returns the number
+/// of the newest phase then.
 fn advance(facts: &RolloutFacts, gate: Gate, now: Option<Timestamp>, plan: &mut Plan) -> u32 {
     let last = facts.phases.len() as u32;
     let mut open = facts.open;
@@ -310,12 +306,12 @@ fn advance(facts: &RolloutFacts, gate: Gate, now: Option<Timestamp>, plan: &mut 
             return open;
         }
         open += 1;
-        plan.actions.push(Action::Open(open));
+        plan.actions.push(Action::OpenPhase(open));
     }
 }
 
-/// Releases what the limit on targets in flight leaves room for.
-fn release(facts: &RolloutFacts, gate: Gate, through: u32, plan: &mut Plan) {
+/// Opens as many targets as the limit on targets in flight leaves room for.
+fn open_targets(facts: &RolloutFacts, gate: Gate, through: u32, plan: &mut Plan) {
     if let Gate::Closed { until } = gate {
         plan.wake = plan.wake.into_iter().chain(until).min();
         return;
@@ -333,6 +329,6 @@ fn release(facts: &RolloutFacts, gate: Gate, through: u32, plan: &mut Plan) {
         .sum();
     let at_most = held.min(room);
     if at_most > 0 {
-        plan.actions.push(Action::Release { through, at_most });
+        plan.actions.push(Action::OpenTargets { through, at_most });
     }
 }

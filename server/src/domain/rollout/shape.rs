@@ -1,5 +1,5 @@
-//! How an operator wants a deployment to proceed: phases, thresholds, limits; and which target
-//! falls into which phase.
+//! How an operator wants a deployment to proceed: phases, thresholds and limits. And which target
+//! is in which phase.
 
 use std::{fmt, time::Duration};
 
@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use crate::domain::named_enum;
 
-/// A share in hundredths of a percent: percentages have two decimals.
+/// A share in hundredths of a percent, because percentages have two decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Percent(u32);
 
 impl Percent {
-    /// Everything.
+    /// 100 percent.
     pub const ALL: Self = Self(10_000);
 
     /// Reads a number of 0 to 100 with at most two decimals.
@@ -24,19 +24,16 @@ impl Percent {
         fits.then_some(Self(points as u32))
     }
 
-    /// The number in the database.
     #[must_use]
     pub const fn points(self) -> u32 {
         self.0
     }
 
-    /// From the number in the database.
     #[must_use]
     pub fn from_points(points: u32) -> Self {
         Self(points.min(Self::ALL.0))
     }
 
-    /// The number on the wire.
     #[must_use]
     pub fn to_f64(self) -> f64 {
         f64::from(self.0) / 100.0
@@ -104,17 +101,16 @@ impl fmt::Display for Amount {
     }
 }
 
-/// A slice of the targets that is released together.
+/// A slice of the targets that is opened together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phase {
-    /// How many targets this phase and those before it take together.
+    /// How many targets this phase and those before it have together.
     pub size: Amount,
-    /// Share that has to succeed before the next phase opens. `None`: every target has to be
+    /// Share that has to succeed before the next phase opens. `None`: all targets have to be
     /// closed, with no more failures than allowed.
     pub success: Option<Percent>,
-    /// Failures that are allowed.
     pub max_failures: Amount,
-    /// Time between reaching the success threshold and the next phase.
+    /// Time from the success threshold to the next phase.
     pub soak: Duration,
 }
 
@@ -128,32 +124,30 @@ impl Phase {
     };
 }
 
-/// A limit on the devices with the same value of a label that run at a time.
+/// A limit on the devices with the same value of a label that may run at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Budget {
     pub label: String,
-    /// Most targets of one value in flight.
+    /// Most targets of one value that may be in flight.
     pub max: u32,
 }
 
 named_enum! {
-    /// What happens when the failure threshold of a phase is crossed.
+    /// What happens when a phase crosses its failure threshold.
     OnFailure {
-        /// Nothing more is released until an operator decides.
+        /// Nothing more is opened until an operator decides.
         Pause = "pause",
         /// It pauses, and devices that were updated return to what they ran before.
         Rollback = "rollback",
     }
 }
 
-/// How a deployment proceeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollout {
-    /// In order; the last one takes every target that is left.
+    /// In order. The last one has all targets that are left.
     pub phases: Vec<Phase>,
-    /// Most targets in flight; none means any number.
+    /// Most targets that may be in flight; `None` for no limit.
     pub max_in_flight: Option<u32>,
-    /// Limits by label.
     pub budgets: Vec<Budget>,
     /// Whether an operator promotes each phase after the first.
     pub approval: bool,
@@ -166,7 +160,7 @@ const MAX_PHASES: usize = 100;
 /// Most budgets of one deployment.
 const MAX_BUDGETS: usize = 8;
 
-/// What is wrong with a rollout, and in which field of it.
+/// What is wrong with a rollout, and in which of its fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidRollout {
     /// Path below the rollout, such as `phases[1].percent`.
@@ -182,7 +176,6 @@ fn wrong(field: impl Into<String>, why: impl Into<String>) -> InvalidRollout {
 }
 
 impl Rollout {
-    /// Every target in one phase.
     #[must_use]
     pub fn at_once() -> Self {
         Self {
@@ -194,8 +187,8 @@ impl Rollout {
         }
     }
 
-    /// Every target in one phase that allows any number of failures. Like a deployment without
-    /// phases, except that the planner opens it.
+    /// All targets in one phase that allows any number of failures. Like a deployment without
+    /// phases, but the planner opens it.
     #[must_use]
     pub fn together() -> Self {
         let mut rollout = Self::at_once();
@@ -203,8 +196,8 @@ impl Rollout {
         rollout
     }
 
-    /// Checks the rollout. Adds a last phase for the remaining targets if there is none; it has the
-    /// thresholds of the last one that was named.
+    /// Checks the rollout. Adds a last phase for the targets that are left, if there is none. It
+    /// has the thresholds of the last phase that was named.
     pub fn checked(mut self) -> Result<Self, InvalidRollout> {
         let mut last = (0, 0);
         for (index, phase) in self.phases.iter().enumerate() {
@@ -251,7 +244,7 @@ impl Rollout {
         Ok(self)
     }
 
-    /// What is between two phases is not said of one: it would be taken and mean nothing.
+    /// Refuses what only means something between two phases: it would be accepted and do nothing.
     fn check_single_phase(&self) -> Result<(), InvalidRollout> {
         const ALONE: &str = "with one phase everything begins at once; name a smaller phase first";
         let [only] = self.phases.as_slice() else {
@@ -293,7 +286,7 @@ impl Rollout {
         Ok(())
     }
 
-    /// How many targets each phase and those before it take together.
+    /// How many targets each phase and those before it have together.
     #[must_use]
     pub fn bounds(&self, total: u32) -> Vec<u32> {
         let mut reached = 0;
@@ -304,7 +297,7 @@ impl Rollout {
         sizes.collect()
     }
 
-    /// The rank and the phase of each device in a deployment; phases count from 1.
+    /// The rank and the phase of each device in a deployment. Phases count from 1.
     #[must_use]
     pub fn places(
         &self,
@@ -329,17 +322,17 @@ impl Rollout {
     }
 }
 
-/// Where a target stands in the order of a deployment.
+/// The place of a target in the order of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TargetPlace {
-    /// Targets are released in this order, lowest first.
+    /// Targets are opened in this order, the lowest first.
     pub rank: i64,
     /// Number of the phase, from 1; 0 without phases.
     pub phase: u32,
 }
 
-/// A number that looks random and is always the same for one deployment and device. So the canaries
-/// differ from one deployment to the next, and a repeated request gets the same order.
+/// A number that looks random, and is always the same for one deployment and device. So canaries
+/// differ between deployments, and a repeated request has the same order.
 #[must_use]
 pub fn rank(deployment: Uuid, device: Uuid) -> i64 {
     let digest = Digest::of(&[deployment.into_bytes(), device.into_bytes()].concat());

@@ -164,7 +164,7 @@ impl World {
 
     fn apply(&mut self, action: &Action) {
         match action {
-            Action::Open(number) => {
+            Action::OpenPhase(number) => {
                 assert_eq!(*number, self.facts.open + 1, "phases open one by one");
                 for before in &self.facts.phases[..self.facts.open as usize] {
                     assert!(before.passed_at.is_some(), "over one that did not pass");
@@ -177,7 +177,7 @@ impl World {
                 }
                 self.facts.open = *number;
             }
-            Action::Release { through, at_most } => {
+            Action::OpenTargets { through, at_most } => {
                 assert!(*through <= self.facts.open);
                 let candidates = self
                     .targets
@@ -235,10 +235,10 @@ impl World {
                     }
                 }
             }
-            let released = self.in_flight(None) - before;
-            // Budgets may leave no room for what the planner would release.
-            let idle = matches!(plan.actions[..], [] | [Action::Release { .. }]);
-            if idle && released == 0 {
+            let opened = self.in_flight(None) - before;
+            // Budgets may leave no room for what the planner would open.
+            let idle = matches!(plan.actions[..], [] | [Action::OpenTargets { .. }]);
+            if idle && opened == 0 {
                 return plan.wake;
             }
         }

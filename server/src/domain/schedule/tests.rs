@@ -151,7 +151,7 @@ fn a_target_that_is_released_late_waits_its_share_from_then() {
         ..windows(&["daily 02:00-04:00 UTC"])
     };
     let table = [
-        // Released before the opening: from the opening on.
+        // Opened before the window: from its opening on.
         ("2026-11-25T00:00:00Z", "2026-11-25T02:04:59Z", false),
         ("2026-11-25T00:00:00Z", "2026-11-25T02:05:00Z", true),
         ("2026-11-25T03:00:00Z", "2026-11-25T03:04:59Z", false),

@@ -1,11 +1,11 @@
 //! One maintenance window: on which days, between which hours, in which time zone.
 //!
-//! `Mon-Fri 02:00-04:00 Europe/Berlin`, `Sat,Sun 22:00-06:00 UTC`,
-//! `daily 01:00-03:00 America/New_York`, `Dec 24 00:00-24:00 Europe/Paris`,
-//! `2027-02-03 04:00-05:00 UTC`. A window is open while a clock on the wall of that place shows a
-//! time in it: an hour that is skipped in spring is no part of it, one that comes twice in autumn
-//! is in it twice. One that ends before it begins goes on after midnight and belongs to the day it
-//! opened on.
+//! `Mon-Fri 02:00-04:00 Europe/Berlin`, `Sat,Sun 22:00-06:00 UTC`, `daily 01:00-03:00
+//! America/New_York`, `Dec 24 00:00-24:00 Europe/Paris`, `2027-02-03 04:00-05:00 UTC`.
+//!
+//! A window is open while a clock on a wall in that zone shows a time within it. An hour that is
+//! skipped in spring is no part of it, and one that comes twice in autumn is in it twice. A window
+//! that ends before it begins goes on after midnight, and belongs to the day on which it opened.
 
 use std::fmt;
 
@@ -30,8 +30,8 @@ pub struct Window {
     days: Days,
     /// Minutes after midnight.
     from: i32,
-    /// Minutes after the same midnight, later than `from`. More than a day has when the window ends
-    /// on the next day.
+    /// Minutes after the same midnight, later than `from`. More than a day when the window ends on
+    /// the next day.
     to: i32,
     zone: TimeZone,
     zone_name: String,
@@ -50,8 +50,8 @@ impl Window {
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let words: Vec<(usize, &str)> = words(text).collect();
         let wrong = |at: usize, why: &str| Err(ParseError::at_byte(text, at, why));
-        // The hours are the one word with a colon; what is before them are the days, what comes
-        // after is the zone.
+        // The hours are the only word with a colon. The days stand before them, and the zone after
+        // them.
         let Some(hours) = words.iter().position(|(_, word)| word.contains(':')) else {
             return wrong(
                 text.len(),
@@ -84,12 +84,11 @@ impl Window {
         })
     }
 
-    /// The calendar day there.
+    /// The calendar day in the zone.
     pub(super) fn date(&self, at: Timestamp) -> Date {
         self.zone.to_datetime(at).date()
     }
 
-    /// Whether it opens on this day.
     pub(super) fn is_on(&self, date: Date) -> bool {
         match self.days {
             Days::Weekly(days) => days[date.weekday().to_monday_zero_offset() as usize],
@@ -98,8 +97,8 @@ impl Window {
         }
     }
 
-    /// When it is open because of this day, in order: never, once, or twice if clocks are put back
-    /// in between.
+    /// The spans in which it is open because of this day, in order: none, one, or two if clocks are
+    /// put back in between.
     pub(super) fn openings(&self, date: Date) -> Vec<(Timestamp, Timestamp)> {
         if !self.is_on(date) {
             return Vec::new();
@@ -129,13 +128,13 @@ impl Window {
         spans
     }
 
-    /// The spans around two local times in which the offset from UTC does not change.
+    /// The spans around two local times within which the offset from UTC stays the same.
     fn offsets(&self, from: DateTime, to: DateTime) -> Vec<(Timestamp, Timestamp, Offset)> {
         let around = |time: DateTime, hours: i64| {
             let utc = Offset::UTC.to_timestamp(time).unwrap_or(Timestamp::MIN);
             utc.checked_add(hours.hours()).unwrap_or(utc)
         };
-        // No place is further from UTC.
+        // No zone is further from UTC.
         let (mut begin, last) = (around(from, -30), around(to, 30));
         let mut stretches = Vec::new();
         let changes = self.zone.following(begin);
@@ -148,7 +147,7 @@ impl Window {
     }
 }
 
-/// The canonical text; parsing it gives the same window.
+/// The canonical text. It parses to the same window.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.days {
@@ -171,7 +170,7 @@ impl fmt::Display for Window {
     }
 }
 
-/// Words between blanks, with the bytes they begin at.
+/// The words, with the bytes they begin at.
 fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.split_whitespace()
         .map(move |word| (word.as_ptr() as usize - text.as_ptr() as usize, word))
@@ -201,7 +200,7 @@ fn days(text: &str, hours_at: usize, words: &[(usize, &str)]) -> Result<Days, Pa
                 return wrong(*at, format!("`{month}` is no month; write e.g. Feb 14"));
             };
             let month = index as i8 + 1;
-            // A leap year has every day there is.
+            // A leap year has all days there are.
             match day
                 .parse::<i8>()
                 .ok()
@@ -235,7 +234,7 @@ fn weekdays(text: &str, at: usize, list: &str) -> Result<Days, ParseError> {
         };
         let last_at = at + part.len() - last.len();
         let (first, last) = (find(first, at)?, find(last, last_at)?);
-        // Sat-Mon goes over the end of the week.
+        // `Sat-Mon` goes over the end of the week.
         let mut day = Weekday::from_monday_zero_offset(first as i8).unwrap_or(Weekday::Monday);
         loop {
             let index = day.to_monday_zero_offset() as usize;
@@ -270,7 +269,7 @@ fn span_of(text: &str, at: usize, span: &str) -> Result<(i32, i32), ParseError> 
     Ok((from, if to > from { to } else { to + DAY }))
 }
 
-/// Minutes after midnight of `HH:MM`.
+/// The minutes after midnight that `HH:MM` means.
 fn clock(text: &str, at: usize, word: &str, is_end: bool) -> Result<i32, ParseError> {
     let number = |text: &str| {
         let digits = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());

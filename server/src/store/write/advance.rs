@@ -112,7 +112,7 @@ impl Store {
     /// Whether there is nothing to write. That is also so when budgets leave no room for the
     /// targets that would be opened.
     async fn is_idle(&self, row: &deployment::Model, actions: &[Action]) -> Result<bool> {
-        let [Action::Release { through, at_most }] = actions else {
+        let [Action::OpenTargets { through, at_most }] = actions else {
             return Ok(actions.is_empty());
         };
         let budgets = budgets(row)?;
@@ -183,11 +183,11 @@ pub(crate) async fn advance_deployment(
                 change.state = DeploymentState::Active;
                 tx.event("deployment.started", Subject::Deployment(id), json!({}));
             }
-            Action::Open(number) => {
+            Action::OpenPhase(number) => {
                 open_phase(tx, id, *number).await?;
                 change.phase = *number;
             }
-            Action::Release { through, at_most } => {
+            Action::OpenTargets { through, at_most } => {
                 devices.extend(open_targets(tx, &row, *through, *at_most).await?);
             }
             Action::Passed(number) => {

@@ -31,7 +31,7 @@ pub(crate) async fn open_targets(
             .add(attempt::Column::State.eq(State::Held.as_str()));
         batch.load(held, None).await?;
         for (_, entry) in batch.iter_mut() {
-            let _ = entry.apply(Fact::Released { deadline }, tx.now);
+            let _ = entry.apply(Fact::Opened { deadline }, tx.now);
             devices.push(entry.row.device_id.0);
         }
         batch.save().await?;
