@@ -40,7 +40,6 @@ pub enum BlobError {
     /// The place cannot be used. The text names it and says why.
     #[error("{0}")]
     Location(String),
-    /// No such bytes.
     #[error("no blob has the digest {0}")]
     NotFound(Digest),
     /// There are as many uploads as there may be.

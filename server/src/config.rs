@@ -1,5 +1,5 @@
-//! The settings of the server: the command line, and what it means. Flags win over `KERNEX_*`, those
-//! over the file, those over the defaults.
+//! The settings of the server: the command line, and what it means. Flags win over `KERNEX_*`,
+//! those over the file, and that over the defaults.
 //!
 //! ```text
 //! flags, environment, file -> values (as typed) -> resolve (checked once) -> Config (as meant)
@@ -131,7 +131,6 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// `postgres://...` or `sqlite://...`.
     pub database_url: String,
-    /// Folder for bundles.
     pub bundle_store: String,
     /// Largest bundle in bytes.
     pub max_bundle_size: u64,
@@ -140,7 +139,6 @@ pub struct Config {
     pub network: NetworkConfig,
     /// Limits of connections on which nothing has authenticated.
     pub strangers: StrangerConfig,
-    /// Time between heartbeats.
     pub heartbeat_interval: Duration,
     /// Oldest revision of the session protocol that agents may prove themselves by.
     pub min_protocol: u32,

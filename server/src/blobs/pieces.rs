@@ -46,7 +46,7 @@ pub(super) fn pieces_of(
         while at < size {
             let turn = Arc::clone(&turns.0).acquire_owned().await;
             let turn = turn.map_err(io::Error::other).map_err(failed(READING))?;
-            let piece = begin(&file, at, size, turn).await.map_err(io::Error::other).and_then(|piece| piece);
+            let piece = begin_read(&file, at, size, turn).await.map_err(io::Error::other).and_then(|piece| piece);
             let piece = piece.map_err(failed(READING))?;
             if piece.is_empty() {
                 break;
@@ -59,7 +59,7 @@ pub(super) fn pieces_of(
 
 const READING: &str = "reading a bundle";
 
-fn begin(file: &Arc<File>, at: u64, size: u64, turn: OwnedSemaphorePermit) -> Reading {
+fn begin_read(file: &Arc<File>, at: u64, size: u64, turn: OwnedSemaphorePermit) -> Reading {
     let file = Arc::clone(file);
     AbortOnDropHandle::new(tokio::task::spawn_blocking(move || {
         let piece = read(&file, at, size);

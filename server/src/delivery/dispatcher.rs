@@ -25,13 +25,13 @@ use crate::{
 };
 
 /// Between two passes over all devices when nothing happens.
-const CALM: Duration = Duration::from_secs(5);
+const PASS_EVERY: Duration = Duration::from_secs(5);
 /// The same while there is work, or after a pass that failed.
-const BUSY: Duration = Duration::from_secs(1);
+const PASS_EVERY_BUSY: Duration = Duration::from_secs(1);
 
 /// Between two checks of the configuration of all devices. Other replicas and new labels change
 /// which one applies.
-const RECONCILED: Duration = Duration::from_secs(60);
+const RECONCILE_EVERY: Duration = Duration::from_secs(60);
 
 /// Pause after a pass over several devices, in which wake-ups gather for the next one. Fresh
 /// commands do not wait for it.
@@ -48,7 +48,7 @@ pub async fn run(
     limits: Option<v1::ArchiveLimits>,
     stop: CancellationToken,
 ) {
-    let mut next_full = Instant::now() + BUSY;
+    let mut next_full = Instant::now() + PASS_EVERY_BUSY;
     let mut next_reconciled = Instant::now();
     // Wake-ups gather until then.
     let mut gather_until = Instant::now();
@@ -88,7 +88,7 @@ pub async fn run(
         }
         let reconcile_all = everybody && Instant::now() >= next_reconciled;
         let reconciled = if reconcile_all {
-            next_reconciled = Instant::now() + RECONCILED;
+            next_reconciled = Instant::now() + RECONCILE_EVERY;
             registry.online()
         } else {
             registry.online_of(&pending.configurations)
@@ -115,11 +115,11 @@ pub async fn run(
         gather_until = Instant::now() + if looks > 1 { GATHER } else { Duration::ZERO };
         if everybody || result.is_err() {
             let pause = match &result {
-                Ok(0) => CALM,
-                Ok(_) => BUSY,
+                Ok(0) => PASS_EVERY,
+                Ok(_) => PASS_EVERY_BUSY,
                 Err(error) => {
                     tracing::warn!(error = %chain(error), "dispatch waits for the store");
-                    BUSY
+                    PASS_EVERY_BUSY
                 }
             };
             next_full = Instant::now() + pause;

@@ -13,7 +13,6 @@ pub enum EndReason {
     Revoked(Cause),
     /// A report could not be written; the agent keeps it and sends it again in its next session.
     Unrecorded,
-    /// The server stops.
     Drain {
         /// The agent waits so long before it comes back.
         reconnect_after: Duration,

@@ -21,14 +21,14 @@ use tokio::{sync::Notify, time::Instant};
 
 /// Longest time until a push is written to its row. Until then the row says pending, and the claim
 /// in the registry prevents a second push.
-const BEHIND: Duration = Duration::from_secs(2);
+const WRITE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long the end of a decision is remembered. A command whose row was read longer ago than that
 /// is read again.
-const KEPT: Duration = Duration::from_secs(60);
+const MARKS_KEPT: Duration = Duration::from_secs(60);
 
 /// Pause between two searches for marks that can be forgotten.
-const PRUNED: Duration = Duration::from_secs(10);
+const PRUNE_EVERY: Duration = Duration::from_secs(10);
 
 /// Pushes that are not in the rows yet, and decisions that are under way.
 #[derive(Debug, Default)]
@@ -137,7 +137,7 @@ impl InFlight {
         loop {
             let since = self.table.lock().since;
             match since {
-                Some(since) => return tokio::time::sleep_until(since + BEHIND).await,
+                Some(since) => return tokio::time::sleep_until(since + WRITE_WITHIN).await,
                 None => self.began.notified().await,
             }
         }
@@ -213,13 +213,13 @@ impl Table {
 
     /// Forgets old marks. `dropped` remembers the newest of them, so that older reads are refused.
     fn prune(&mut self, now: Instant) {
-        if self.pruned.is_some_and(|at| now - at < PRUNED) {
+        if self.pruned.is_some_and(|at| now - at < PRUNE_EVERY) {
             return;
         }
         self.pruned = Some(now);
         let dropped = &mut self.dropped;
         self.marks.retain(|_, mark| {
-            let keep = mark.holders > 0 || now - mark.since < KEPT;
+            let keep = mark.holders > 0 || now - mark.since < MARKS_KEPT;
             if !keep {
                 *dropped = (*dropped).max(mark.moment);
             }

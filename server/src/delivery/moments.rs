@@ -10,7 +10,7 @@ use kernex_proto::ids::DeviceId;
 use tokio::time::Instant;
 
 /// Added to each moment, because a look that comes early finds nothing due.
-const AFTER: Duration = Duration::from_millis(1);
+const MARGIN: Duration = Duration::from_millis(1);
 
 /// The next moment of each device that has one.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Moments {
             self.forget(device);
         }
         for (device, wait) in found {
-            let at = now + wait + AFTER;
+            let at = now + wait + MARGIN;
             if self.of.get(&device).is_none_or(|known| at < *known) {
                 self.forget(device);
                 self.queue.insert((at, device));
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(moments.first(), None);
         let found = vec![(one, seconds(3)), (two, seconds(2)), (one, seconds(1))];
         moments.replace([one, two], found, now);
-        assert_eq!(moments.first(), Some(now + seconds(1) + AFTER));
+        assert_eq!(moments.first(), Some(now + seconds(1) + MARGIN));
         assert!(moments.take_due(now).is_empty());
         assert_eq!(moments.take_due(now + seconds(2)), [one]);
         assert_eq!(moments.take_due(now + seconds(9)), [two]);

@@ -15,7 +15,7 @@ use tokio::{sync::Notify, time::Instant};
 use crate::store::DueCommand;
 
 /// Fresh commands that may wait, some hundred bytes each.
-const FRESH: usize = 20_000;
+const MOST_FRESH: usize = 20_000;
 /// How long a command counts as fresh. After this its row is read again before it is pushed: it may
 /// have been paused or cancelled since its commit.
 const FRESH_FOR: Duration = Duration::from_millis(100);
@@ -51,7 +51,7 @@ impl PendingWakeUps {
     fn add_fresh(&mut self, command: DueCommand, now: Instant) {
         let device = command.device;
         let is_alone = !self.commands.contains(&device) && !self.fresh.contains_key(&device);
-        if is_alone && self.fresh.len() < FRESH {
+        if is_alone && self.fresh.len() < MOST_FRESH {
             self.fresh.insert(device, (command, now));
         } else {
             self.reread(device);

@@ -3,10 +3,10 @@
 //!
 //! Two listeners use it, each with its own rules:
 //!
-//! | | a place for one more | what is done with a connection |
-//! |---|---|---|
-//! | `listener.rs`: agents and operators | when all are taken, a stranger makes room | TLS, then HTTP/2 |
-//! | `monitor.rs`: scrapes and probes | when all are taken, waits | one answer in HTTP/1.1 |
+//! * `listener.rs`, for agents and operators: when all places are taken, a stranger makes room. A
+//! connection does TLS and then HTTP/2.
+//! * `monitor.rs`, for scrapes and probes: when all places are taken, the next one waits. A
+//! connection has one answer in HTTP/1.1.
 
 use std::{io, net::SocketAddr, time::Duration};
 

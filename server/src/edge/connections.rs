@@ -1,14 +1,14 @@
 //! HTTP/2 on each accepted connection, by hyper, with tonic's services behind it.
 //!
 //! tonic's own server is not used because it keeps its connections to itself. Strangers are on
-//! probation here: a connection is closed by itself, its calls are counted, and what may be read
-//! of it is limited until something on it has authenticated. For all that the server has to hold
-//! the connection.
+//! probation here: a connection is closed by itself, its calls are counted, and what may be read of
+//! it is limited until something on it has authenticated. For all that the server has to hold the
+//! connection.
 //!
-//! What that gives, by the scenario `hostile` (SQLite, 1,000 agents, 25 attacks of 20 s each): under
-//! attack the server takes at most 85 MiB more than in peace, and 99 of 100 pushes arrive within
-//! 19.5 ms. What else it gave, pings in ticks and a smaller session, is in `docs/performance.md`,
-//! appendix C.
+//! What that gives, by the scenario `hostile` (SQLite, 1,000 agents, 25 attacks of 20 s each):
+//! under attack the server takes at most 85 MiB more than in peace, and 99 of 100 pushes arrive
+//! within 19.5 ms. What else it gave, pings in ticks and a smaller session, is in
+//! `docs/performance.md`, appendix C.
 //!
 //! Decisions: `docs/decisions/0022-connections-are-served-by-hyper.md`,
 //! `docs/decisions/0025-strangers-are-on-probation.md`.

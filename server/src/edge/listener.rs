@@ -1,6 +1,6 @@
 //! The listener for agents and operators. Connections are capped, and a slow TLS handshake holds
-//! nobody else up. A connection is a stranger (`connections/strangers.rs`) until something on it has
-//! authenticated.
+//! nobody else up. A connection is a stranger (`connections/strangers.rs`) until something on it
+//! has authenticated.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Most bytes of the reason of a refusal that a log line has.
-const WHY: usize = 512;
+const REASON_BYTES: usize = 512;
 
 /// What is logged without `RUST_LOG`.
 const DEFAULT_FILTER: &str = "info,sqlx=warn,sea_orm_migration=warn,h2=warn,hyper=warn,tower=warn";
@@ -140,7 +140,7 @@ const fn is_our_fault(code: Code) -> bool {
 fn refused(status: &Status, took: Duration, connection: Option<&ConnectionHandle>) {
     let (code, duration_ms) = (status.code(), millis(took));
     let mut why = status.message();
-    why = &why[..why.floor_char_boundary(WHY)];
+    why = &why[..why.floor_char_boundary(REASON_BYTES)];
     match connection.filter(|connection| connection.is_stranger()) {
         Some(stranger) => {
             tracing::debug!(why, duration_ms, "rpc refused");

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 /// Longest wait for each step. A healthy server answers at once.
-const LIMIT: Duration = Duration::from_secs(3);
+const STEP_LIMIT: Duration = Duration::from_secs(3);
 /// Most bytes of an answer that are read.
 const ANSWER: u64 = 4096;
 
@@ -29,9 +29,9 @@ pub fn probe(address: Option<SocketAddr>) -> anyhow::Result<()> {
 }
 
 fn ask(address: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_write_timeout(Some(LIMIT))?;
+    let mut stream = TcpStream::connect_timeout(&address, STEP_LIMIT)?;
+    stream.set_read_timeout(Some(STEP_LIMIT))?;
+    stream.set_write_timeout(Some(STEP_LIMIT))?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.take(ANSWER).read_to_end(&mut answer)?;

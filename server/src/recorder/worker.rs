@@ -37,7 +37,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// not answer does not count.
 const TOGETHER: u32 = 4;
 /// Bytes of a device's text that a log line holds.
-const WHY: usize = 512;
+const TEXT_BYTES: usize = 512;
 /// Waits after a failed write: doubled from the first to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -122,7 +122,7 @@ impl Worker {
         {
             batch.push(submission);
         }
-        let rows = rows(batch, progress);
+        let rows = incoming_reports(batch, progress);
         if rows.is_empty() {
             return;
         }
@@ -285,7 +285,7 @@ fn log_recorded(report: &Submission, disposition: v1::Disposition) {
         state = ending.map(|ending| ending.state().as_str()),
         reason,
         exit_code = outcome.exit_code,
-        why = Some(outcome.message.as_str()).filter(|why| !why.is_empty()).map(short),
+        why = Some(outcome.message.as_str()).filter(|why| !why.is_empty()).map(shorten),
         duration_ms = outcome.duration_ms,
         disposition,
         "attempt ended"
@@ -293,12 +293,12 @@ fn log_recorded(report: &Submission, disposition: v1::Disposition) {
 }
 
 /// As much of a device's text as a log line holds.
-fn short(text: &str) -> &str {
-    &text[..text.floor_char_boundary(WHY)]
+fn shorten(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_BYTES)]
 }
 
 /// The reports in order, then progress, but not of attempts whose reports say something newer.
-fn rows(
+fn incoming_reports(
     batch: &[Submission],
     progress: Vec<((DeviceId, AttemptId), (u64, v1::Progress))>,
 ) -> Vec<IncomingReport> {

@@ -3,7 +3,7 @@
 //!
 //! Each session still waits until its own change is durable. The list in Hello commits with the
 //! epoch, and only then does the agent hear of it. A session that comes alone waits for nobody.
-//! While many come, a batch gathers for [`PAUSE`] first, because it costs nearly the same for one
+//! While many come, a batch gathers for [`GATHER`] first, because it costs nearly the same for one
 //! session as for a hundred.
 
 use std::{collections::HashMap, slice, sync::Arc, time::Duration};
@@ -32,7 +32,7 @@ const QUEUE: usize = 2 * HANDSHAKES;
 /// Changes in one transaction. More would keep the other writers waiting.
 const BATCH: usize = HANDSHAKES;
 /// Time from the end of one batch to the next while many come. A full batch does not wait.
-const PAUSE: Duration = Duration::from_millis(200);
+const GATHER: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Clone)]
 pub struct SessionCommitter(mpsc::Sender<QueuedChange>);
@@ -140,7 +140,7 @@ impl Claim {
 
 /// How long the next batch gathers. After a session that came alone, the next one waits for nobody.
 fn pause_after(taken: usize) -> Duration {
-    if taken > 1 { PAUSE } else { Duration::ZERO }
+    if taken > 1 { GATHER } else { Duration::ZERO }
 }
 
 async fn run(

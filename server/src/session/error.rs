@@ -51,7 +51,6 @@ pub enum HandshakeError {
         /// When to try again.
         retry_after: Duration,
     },
-    /// The server stops.
     #[error("the server is stopping")]
     Draining,
     /// The agent went away.

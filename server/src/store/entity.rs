@@ -1,7 +1,7 @@
 //! One file per table, without logic. Nothing of this leaves the store.
 //!
-//! Times are microseconds since 1970 on the database's clock. A column without a comment is what its
-//! name says. `Relation` is empty in each file, because joins are written where they are used.
+//! Times are microseconds since 1970 on the database's clock. A column without a comment is what
+//! its name says. `Relation` is empty in each file, because joins are written where they are used.
 
 pub(crate) mod attempt;
 pub(crate) mod audit;

@@ -16,11 +16,11 @@ use crate::{
 
 /// Time between two rounds while a deployment with phases is open, or after a round that failed.
 /// Other replicas and deadlines close attempts, too.
-const BUSY: Duration = Duration::from_secs(1);
+const ROUND_EVERY_BUSY: Duration = Duration::from_secs(1);
 /// The same while none is open.
-const CALM: Duration = Duration::from_secs(5);
+const ROUND_EVERY: Duration = Duration::from_secs(5);
 /// How long the first wake-up waits for others.
-const SETTLE: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(10);
 /// Longest pause that spares the store.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -30,7 +30,7 @@ pub(crate) async fn run(store: Store, wake_ups: Arc<WakeUps>, stop: Cancellation
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = wake_ups.wait_for_rollouts() => tokio::time::sleep(SETTLE).await,
+            () = wake_ups.wait_for_rollouts() => tokio::time::sleep(GATHER).await,
             () = tokio::time::sleep_until(next) => {}
         }
         let asked = Instant::now();
@@ -45,7 +45,7 @@ pub(crate) async fn run(store: Store, wake_ups: Arc<WakeUps>, stop: Cancellation
             }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "rollouts wait for the store");
-                BUSY
+                ROUND_EVERY_BUSY
             }
         };
         // However many wake-ups come, a round that takes long is followed by a longer pause.
@@ -64,10 +64,10 @@ pub(crate) async fn run(store: Store, wake_ups: Arc<WakeUps>, stop: Cancellation
 /// How long until the next round if no wake-up comes.
 fn pause(advanced: &Advanced, store: &Store) -> Duration {
     if advanced.open == 0 {
-        return CALM;
+        return ROUND_EVERY;
     }
     match advanced.wake {
-        Some(wake) => wake.since(store.now()).clamp(SETTLE, BUSY),
-        None => BUSY,
+        Some(wake) => wake.since(store.now()).clamp(GATHER, ROUND_EVERY_BUSY),
+        None => ROUND_EVERY_BUSY,
     }
 }

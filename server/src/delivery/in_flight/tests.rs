@@ -12,15 +12,15 @@ fn attempt() -> AttemptId {
 #[tokio::test(start_paused = true)]
 async fn the_first_push_says_when_they_are_written_and_answers_leave_nothing_to_write() {
     let flight = InFlight::default();
-    let never = tokio::time::timeout(BEHIND * 100, flight.wait_for_unwritten()).await;
+    let never = tokio::time::timeout(WRITE_WITHIN * 100, flight.wait_for_unwritten()).await;
     assert!(never.is_err(), "there is nothing to write");
     let (device, first, second) = (DeviceId::generate(), attempt(), attempt());
     let begun = Instant::now();
     assert!(flight.record_push(device, first, 1, 0));
-    tokio::time::advance(BEHIND / 2).await;
+    tokio::time::advance(WRITE_WITHIN / 2).await;
     assert!(flight.record_push(device, second, 1, 0));
     flight.wait_for_unwritten().await;
-    assert_eq!(begun.elapsed(), BEHIND);
+    assert_eq!(begun.elapsed(), WRITE_WITHIN);
     flight.mark_answered(first);
     assert_eq!(flight.unwritten(), [(second, 1)]);
     assert!(
@@ -76,7 +76,7 @@ async fn marks_do_not_pile_up_and_what_was_read_before_them_is_read_again() {
     let first = flight.begin_decision();
     let _ = first.hold([attempt(), attempt()]);
     drop(first);
-    tokio::time::advance(KEPT + PRUNED).await;
+    tokio::time::advance(MARKS_KEPT + PRUNE_EVERY).await;
     let second = flight.begin_decision();
     let _ = second.hold([attempt()]);
     drop(second);

@@ -26,14 +26,14 @@ pub struct OutputMark {
 }
 
 /// Marks of one text that are kept. Agents send fewer.
-const MOST: usize = 4096;
+const MOST_MARKS: usize = 4096;
 
 /// The marks, or none when they make no sense in this text.
 #[must_use]
 pub fn fitting(text: &str, marks: Vec<OutputMark>) -> Vec<OutputMark> {
     let in_order = marks.is_sorted_by(|one, next| one.start <= next.start);
     let within = |mark: &OutputMark| text.is_char_boundary(mark.start as usize);
-    if marks.len() <= MOST && in_order && marks.iter().all(within) {
+    if marks.len() <= MOST_MARKS && in_order && marks.iter().all(within) {
         marks
     } else {
         Vec::new()
@@ -59,6 +59,6 @@ mod tests {
         for bad in [&[2][..], &[5], &[3, 1], &[u32::MAX]] {
             assert_eq!(kept(bad), 0, "{bad:?}");
         }
-        assert_eq!(kept(&[0; MOST + 1]), 0);
+        assert_eq!(kept(&[0; MOST_MARKS + 1]), 0);
     }
 }

@@ -18,7 +18,7 @@ use jiff::{
 use crate::domain::parse_error::ParseError;
 
 /// Minutes of a day.
-const DAY: i32 = 24 * 60;
+const DAY_MINUTES: i32 = 24 * 60;
 
 const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const MONTHS: [&str; 12] = [
@@ -160,8 +160,8 @@ impl fmt::Display for Window {
             Days::Yearly(month, day) => write!(f, "{} {day}", MONTHS[month as usize - 1])?,
             Days::Once(date) => write!(f, "{date}")?,
         }
-        let end = if self.to > DAY {
-            self.to - DAY
+        let end = if self.to > DAY_MINUTES {
+            self.to - DAY_MINUTES
         } else {
             self.to
         };
@@ -266,7 +266,7 @@ fn span_of(text: &str, at: usize, span: &str) -> Result<(i32, i32), ParseError> 
         let why = "it ends when it begins, so it never opens; the whole day is 00:00-24:00";
         return Err(ParseError::at_byte(text, to_at, why));
     }
-    Ok((from, if to > from { to } else { to + DAY }))
+    Ok((from, if to > from { to } else { to + DAY_MINUTES }))
 }
 
 /// The minutes after midnight that `HH:MM` means.
@@ -278,7 +278,7 @@ fn clock(text: &str, at: usize, word: &str, is_end: bool) -> Result<i32, ParseEr
     let minutes = word.split_once(':').and_then(|(hours, minutes)| {
         let (hours, minutes) = (number(hours)?, number(minutes)?);
         let minutes = (minutes < 60).then_some(hours * 60 + minutes)?;
-        (minutes < DAY || (is_end && minutes == DAY)).then_some(minutes)
+        (minutes < DAY_MINUTES || (is_end && minutes == DAY_MINUTES)).then_some(minutes)
     });
     minutes.ok_or_else(|| {
         let why = format!("`{word}` is no time of day; write e.g. 02:00");

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Longest time between two readings of the clock, which somebody may set.
-const LOOK: Duration = Duration::from_secs(30);
+const CHECK_EVERY: Duration = Duration::from_secs(30);
 
 const REVOKED: &str = "the token was revoked";
 
@@ -63,7 +63,7 @@ impl Lease {
             }
             tokio::select! {
                 () = self.0.hold.revoked() => {}
-                () = tokio::time::sleep(left.min(LOOK)) => {}
+                () = tokio::time::sleep(left.min(CHECK_EVERY)) => {}
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::{
 
 /// Kinds of refusals that are told apart between two writes, and tokens whose use is noted.
 /// Refusals from further addresses are counted under no address.
-const MOST: usize = 1024;
+const MOST_NOTED: usize = 1024;
 
 #[derive(Debug, Default)]
 pub(super) struct Sightings(Mutex<Seen>);
@@ -38,7 +38,7 @@ impl Sightings {
     /// A call was let through.
     pub(super) fn used(&self, token: TokenId, at: Timestamp, from: IpAddr) {
         let mut seen = self.0.lock();
-        if seen.uses.len() < MOST || seen.uses.contains_key(&token) {
+        if seen.uses.len() < MOST_NOTED || seen.uses.contains_key(&token) {
             seen.uses.insert(token, TokenUse { token, at, from });
         }
     }
@@ -66,7 +66,7 @@ impl Sightings {
         };
         let mut seen = self.0.lock();
         let mut principal = who.map_or("", |who| who.name.as_str());
-        if seen.refusals.len() >= MOST && !seen.refusals.contains_key(&alike) {
+        if seen.refusals.len() >= MOST_NOTED && !seen.refusals.contains_key(&alike) {
             alike = Alike {
                 token: None,
                 address: String::new(),
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn however_many_addresses_try_only_so_many_are_told_apart() {
         let seen = Sightings::default();
-        for number in 0..3 * MOST as u32 {
+        for number in 0..3 * MOST_NOTED as u32 {
             let from = address(number);
             seen.refused(
                 None,
@@ -203,8 +203,8 @@ mod tests {
             );
         }
         let (_, refusals) = seen.take();
-        assert_eq!(refusals.len(), MOST + 1);
+        assert_eq!(refusals.len(), MOST_NOTED + 1);
         let counts = refusals.iter().map(|one| one.count).sum::<u64>();
-        assert_eq!(counts, 3 * MOST as u64);
+        assert_eq!(counts, 3 * MOST_NOTED as u64);
     }
 }

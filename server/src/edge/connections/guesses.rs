@@ -21,9 +21,9 @@ const BURST: NonZeroU32 = NonZeroU32::new(30).unwrap();
 /// After each of these it may have one more.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Sources that are remembered. Those that come when there are so many share one count.
-const MOST: usize = 16_384;
+const MOST_SOURCES: usize = 16_384;
 /// Time between two searches for sources that can be forgotten, while there are too many.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// What somebody tries to authenticate with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,7 +59,7 @@ impl Guesses {
     /// Takes one of the failures that a source may have. The error says when there will be one
     /// again.
     pub(super) fn take(&self, credential: Credential, source: Source) -> Result<(), Duration> {
-        let remembered = self.limiter.len() < MOST || self.make_room();
+        let remembered = self.limiter.len() < MOST_SOURCES || self.make_room();
         let key = (credential, remembered.then_some(source));
         self.limiter.check_key(&key).map_err(|limited| {
             let wait = limited.wait_time_from(self.limiter.clock().now());
@@ -77,13 +77,13 @@ impl Guesses {
         let now = Instant::now();
         {
             let mut looked = self.looked.lock();
-            if now.duration_since(*looked) < LOOK {
+            if now.duration_since(*looked) < CHECK_EVERY {
                 return false;
             }
             *looked = now;
         }
         self.limiter.retain_recent();
-        self.limiter.len() < MOST
+        self.limiter.len() < MOST_SOURCES
     }
 }
 
@@ -114,11 +114,11 @@ mod tests {
     #[test]
     fn however_many_sources_there_are_only_so_many_are_remembered() {
         let guesses = Guesses::default();
-        for number in 0..2 * MOST as u32 {
+        for number in 0..2 * MOST_SOURCES as u32 {
             let _ = guesses.take(Credential::Bearer, source(number));
         }
         assert!(
-            guesses.limiter.len() <= MOST + 1,
+            guesses.limiter.len() <= MOST_SOURCES + 1,
             "{}",
             guesses.limiter.len()
         );

@@ -18,7 +18,7 @@ use super::{guesses::Credential, source::Source};
 use crate::error::busy;
 
 /// When to try again what was too much at once.
-const BUSY: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Unfinished calls that a stranger may have.
 pub(super) const STRANGER_CALLS: u16 = 8;
@@ -221,13 +221,13 @@ impl ConnectionHandle {
         if stranger && self.0.calls.load(SeqCst) >= STRANGER_CALLS {
             return Err(busy(
                 "too many unfinished calls on a connection on which none has authenticated",
-                BUSY,
+                RETRY_AFTER,
             ));
         }
         if watches_health && self.0.watches.load(SeqCst) >= WATCHES {
             return Err(busy(
                 "too many watches of the server's health on one connection",
-                BUSY,
+                RETRY_AFTER,
             ));
         }
         self.0.calls.fetch_add(1, SeqCst);

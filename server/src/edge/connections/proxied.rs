@@ -10,7 +10,7 @@ use tokio::{
 };
 
 /// Longest wait for the header, which is the first thing a proxy sends.
-const LIMIT: Duration = Duration::from_secs(5);
+const HEADER_LIMIT: Duration = Duration::from_secs(5);
 /// Each header of version 2 begins with it.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Bytes of the signature, command, family and length.
@@ -28,7 +28,7 @@ pub(crate) enum ProxyError {
     NoHeader,
     #[error("its PROXY protocol header is damaged or longer than {REST} bytes")]
     Damaged,
-    #[error("its PROXY protocol header did not come within {} s", LIMIT.as_secs())]
+    #[error("its PROXY protocol header did not come within {} s", HEADER_LIMIT.as_secs())]
     TooSlow,
     #[error("the connection broke within its PROXY protocol header")]
     Broken(#[source] io::Error),
@@ -46,7 +46,7 @@ pub(crate) async fn caller<S>(stream: &mut S, proxy: SocketAddr) -> Result<Socke
 where
     S: AsyncRead + Unpin,
 {
-    match timeout(LIMIT, read(stream, proxy)).await {
+    match timeout(HEADER_LIMIT, read(stream, proxy)).await {
         Ok(read) => read,
         Err(_) => Err(ProxyError::TooSlow),
     }

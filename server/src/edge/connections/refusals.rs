@@ -11,9 +11,9 @@ use tokio::time::Instant;
 use super::source::Source;
 
 /// Time between two lines about a source.
-const PAUSE: Duration = Duration::from_secs(60);
+const LINE_EVERY: Duration = Duration::from_secs(60);
 /// Sources that are told apart in that time. All others share one line.
-const MOST: usize = 1024;
+const MOST_SOURCES: usize = 1024;
 
 /// When the log last had a line about each source. Sources that came when there were too many share
 /// the entry `None`.
@@ -39,9 +39,9 @@ impl Refusals {
     /// Notes one more refusal. Returns the line to log about it, if there is one.
     pub(super) fn note(&mut self, source: Source, now: Instant) -> Option<LogLine> {
         let mut source = Some(source);
-        if self.0.len() >= MOST && !self.0.contains_key(&source) {
-            self.0.retain(|_, told| now < told.at + PAUSE);
-            source = source.filter(|_| self.0.len() < MOST);
+        if self.0.len() >= MOST_SOURCES && !self.0.contains_key(&source) {
+            self.0.retain(|_, told| now < told.at + LINE_EVERY);
+            source = source.filter(|_| self.0.len() < MOST_SOURCES);
         }
         let told = match self.0.entry(source) {
             Entry::Vacant(none) => {
@@ -50,7 +50,7 @@ impl Refusals {
             }
             Entry::Occupied(told) => told.into_mut(),
         };
-        if now < told.at + PAUSE {
+        if now < told.at + LINE_EVERY {
             told.untold += 1;
             return None;
         }
@@ -74,13 +74,13 @@ mod tests {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         let line = |source, untold| Some(LogLine { source, untold });
         assert_eq!(refusals.note(source(1), now), line(Some(source(1)), 0));
-        assert_eq!(refusals.note(source(1), now + PAUSE / 2), None);
+        assert_eq!(refusals.note(source(1), now + LINE_EVERY / 2), None);
         assert_eq!(
-            refusals.note(source(2), now + PAUSE / 2),
+            refusals.note(source(2), now + LINE_EVERY / 2),
             line(Some(source(2)), 0)
         );
         assert_eq!(
-            refusals.note(source(1), now + PAUSE),
+            refusals.note(source(1), now + LINE_EVERY),
             line(Some(source(1)), 1)
         );
     }
@@ -89,9 +89,9 @@ mod tests {
     fn many_sources_share_one_line_and_are_forgotten() {
         let (mut refusals, now) = (Refusals::default(), Instant::now());
         let lines = (0..100_000).filter_map(|number| refusals.note(source(number), now));
-        assert_eq!(lines.count(), MOST + 1);
-        assert!(refusals.0.len() <= MOST + 1);
-        let later = refusals.note(source(200_000), now + PAUSE);
+        assert_eq!(lines.count(), MOST_SOURCES + 1);
+        assert!(refusals.0.len() <= MOST_SOURCES + 1);
+        let later = refusals.note(source(200_000), now + LINE_EVERY);
         assert_eq!(later.and_then(|line| line.source), Some(source(200_000)));
         assert_eq!(refusals.0.len(), 1);
     }

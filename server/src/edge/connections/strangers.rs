@@ -21,11 +21,11 @@ use super::{
 use crate::metrics::{Metrics, set};
 
 /// Time between two checks for strangers whose time is over.
-const LOOK: Duration = Duration::from_millis(50);
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 /// Time between two checks for failures that can be forgotten.
-const FORGET: Duration = Duration::from_secs(60);
+const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// Most bytes of the detail of a refusal in the log.
-const DETAIL: usize = 200;
+const DETAIL_BYTES: usize = 200;
 
 pub(crate) struct Strangers {
     crowd: Mutex<Crowd<ConnectionHandle>>,
@@ -85,12 +85,12 @@ impl Strangers {
 
     /// Closes strangers whose time is over, until `stop`.
     pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut forget = Instant::now() + FORGET;
+        let mut forget = Instant::now() + FORGET_EVERY;
         while !stop.is_cancelled() {
             let now = Instant::now();
             if now >= forget {
                 self.guesses.forget();
-                forget = now + FORGET;
+                forget = now + FORGET_EVERY;
             }
             let (actions, next) = {
                 let mut crowd = self.crowd();
@@ -101,7 +101,7 @@ impl Strangers {
             self.apply(actions);
             let next = next
                 .unwrap_or(forget)
-                .clamp(now + LOOK, forget.max(now + LOOK));
+                .clamp(now + CHECK_EVERY, forget.max(now + CHECK_EVERY));
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = self.changed.notified() => {}
@@ -163,7 +163,7 @@ impl Watch for Strangers {
             return;
         };
         let mut detail = detail.to_string();
-        detail.truncate(detail.floor_char_boundary(DETAIL));
+        detail.truncate(detail.floor_char_boundary(DETAIL_BYTES));
         let source = source.map_or_else(|| "many".to_owned(), |source| source.to_string());
         tracing::info!(
             source,

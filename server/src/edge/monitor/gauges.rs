@@ -16,11 +16,11 @@ use crate::{
 };
 
 /// Longest wait for a question to the database.
-const LIMIT: Duration = Duration::from_secs(2);
+const QUESTION_LIMIT: Duration = Duration::from_secs(2);
 /// Versions of agents that have a series of their own. The others share one.
 const VERSIONS: usize = 12;
 /// The label of the shared series.
-const OTHER: &str = "other";
+const OTHER_VERSIONS: &str = "other";
 
 /// Where the figures come from.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Gauges {
         let blobs = self.blobs.clone();
         // A network file system may be slow.
         let looking = tokio::task::spawn_blocking(move || blobs.disk());
-        match tokio::time::timeout(LIMIT, looking).await {
+        match tokio::time::timeout(QUESTION_LIMIT, looking).await {
             Ok(Ok(Some(disk))) => {
                 for (kind, bytes) in [("free", disk.free), ("size", disk.size)] {
                     let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
@@ -116,7 +116,7 @@ impl Gauges {
 }
 
 async fn ask<T>(what: &str, question: impl Future<Output = Result<T, StoreError>>) -> Option<T> {
-    match tokio::time::timeout(LIMIT, question).await {
+    match tokio::time::timeout(QUESTION_LIMIT, question).await {
         Ok(Ok(answer)) => Some(answer),
         Ok(Err(error)) => {
             tracing::debug!(what, error = %chain(&error), "not counted");
@@ -139,7 +139,7 @@ fn most_frequent(counts: Vec<(String, usize)>) -> Vec<(String, usize)> {
     let rest = named.split_off(named.len().min(VERSIONS));
     let others: usize = rest.iter().chain(&strange).map(|(_, count)| count).sum();
     // Also when there are none, so that the series is there from the first scrape on.
-    named.push((OTHER.to_owned(), others));
+    named.push((OTHER_VERSIONS.to_owned(), others));
     named
 }
 
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(named.len(), VERSIONS + 1);
         assert_eq!(named[0], ("1.20.0".to_owned(), 20));
         let rest: usize = (1..=8).sum();
-        assert_eq!(named[VERSIONS], (OTHER.to_owned(), rest + 7));
-        assert_eq!(most_frequent(Vec::new()), [(OTHER.to_owned(), 0)]);
+        assert_eq!(named[VERSIONS], (OTHER_VERSIONS.to_owned(), rest + 7));
+        assert_eq!(most_frequent(Vec::new()), [(OTHER_VERSIONS.to_owned(), 0)]);
     }
 }

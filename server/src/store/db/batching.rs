@@ -80,7 +80,7 @@ impl Db {
     /// PostgreSQL's takes one at a time.
     fn messages(&self, statements: Vec<Statement>) -> Vec<Statement> {
         match self.inner.get_database_backend() {
-            DbBackend::Sqlite => joined(statements),
+            DbBackend::Sqlite => join_small(statements),
             _ => statements,
         }
     }
@@ -91,7 +91,7 @@ fn values(statement: &Statement) -> usize {
 }
 
 /// Joins neighbours as long as they are small together.
-fn joined(statements: Vec<Statement>) -> Vec<Statement> {
+fn join_small(statements: Vec<Statement>) -> Vec<Statement> {
     let mut joined: Vec<Statement> = Vec::with_capacity(1);
     for next in statements {
         match joined.last_mut() {
@@ -148,7 +148,7 @@ mod tests {
         };
         let plain = |text| Statement::from_string(DbBackend::Sqlite, text);
         let texts = |statements: Vec<Statement>| {
-            let joined = joined(statements).into_iter();
+            let joined = join_small(statements).into_iter();
             let counted = joined.map(|one| (values(&one), one.sql));
             counted.collect::<Vec<_>>()
         };

@@ -40,12 +40,7 @@ pub enum StoreError {
         why: String,
     },
     #[error("{field}: {why}")]
-    Invalid {
-        /// Which field.
-        field: &'static str,
-        /// What is wrong.
-        why: String,
-    },
+    Invalid { field: &'static str, why: String },
     /// No device matched an order.
     #[error("no device matched")]
     NoTargets,

@@ -67,7 +67,7 @@ where
         if rows.len() == 0 {
             return None;
         }
-        let size = piece(rows.len(), most);
+        let size = power_of_two(rows.len(), most);
         let insert = Insert::<E::ActiveModel>::many(rows.by_ref().take(size));
         Some(match &on_conflict {
             Some(on_conflict) => insert.on_conflict(on_conflict.clone()),
@@ -77,7 +77,7 @@ where
 }
 
 /// The largest power of two that is at most `left` and at most `most`. Both are at least 1.
-fn piece(left: usize, most: usize) -> usize {
+fn power_of_two(left: usize, most: usize) -> usize {
     1 << left.min(most).ilog2()
 }
 
@@ -103,8 +103,8 @@ mod tests {
         let pieces = |mut left: usize, most| {
             let mut pieces = Vec::new();
             while left > 0 {
-                pieces.push(piece(left, most));
-                left -= piece(left, most);
+                pieces.push(power_of_two(left, most));
+                left -= power_of_two(left, most);
             }
             pieces
         };

@@ -129,7 +129,6 @@ impl Store {
         Ok(())
     }
 
-    /// Closes every connection.
     pub async fn close(self) -> Result<()> {
         for pools in [&self.0.operators, &self.0.sessions] {
             pools.reader.close_by_ref().await?;

@@ -5,7 +5,6 @@ use sea_orm::entity::prelude::*;
 
 use crate::store::entity::stored::Stored;
 
-/// A deployment.
 #[derive(Debug, Clone, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "deployments")]
 pub struct Model {

@@ -135,11 +135,11 @@ fn next_actions(
     let phases = phases.get(&row.id).map_or(&[][..], Vec::as_slice);
     let mut facts = facts(row, phases, counts.get(&row.id).unwrap_or(&none))?;
     facts.lingers = accepts_devices(row, schedule);
-    Ok(plan(&facts, gate(schedule, now)?, now))
+    Ok(plan(&facts, schedule_gate(schedule, now)?, now))
 }
 
 /// Whether time allows targets of a deployment to begin.
-fn gate(schedule: Option<&schedule::Model>, now: Option<Timestamp>) -> Result<Gate> {
+fn schedule_gate(schedule: Option<&schedule::Model>, now: Option<Timestamp>) -> Result<Gate> {
     let Some(row) = schedule else {
         return Ok(Gate::ALWAYS_OPEN);
     };

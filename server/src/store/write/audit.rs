@@ -1,4 +1,4 @@
-//! The record of who changed what, in the transaction of the change.
+//! Writes who changed what, in the transaction of the change.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Cancelling a deployment.
+//! Cancels a deployment.
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use serde_json::json;

@@ -102,7 +102,7 @@ pub(crate) async fn close_sessions(tx: &Tx, ended: &[(DeviceId, u64, &Away)]) ->
         }
     }
     for (away, devices) in alike {
-        note(tx, devices, away).await?;
+        note_away(tx, devices, away).await?;
     }
     Ok(())
 }
@@ -116,7 +116,7 @@ fn announce(tx: &Tx, device: DeviceId, name: &str, away: &Away) {
 }
 
 /// Notes since when devices are away, and why.
-async fn note(tx: &Tx, devices: Vec<Stored<DeviceId>>, away: &Away) -> Result<()> {
+async fn note_away(tx: &Tx, devices: Vec<Stored<DeviceId>>, away: &Away) -> Result<()> {
     let noted = device::Entity::update_many()
         .col_expr(device::Column::AwaySince, Expr::value(tx.now.0))
         .col_expr(
@@ -136,7 +136,7 @@ async fn close_sessions_of(tx: &Tx, ids: &[Stored<DeviceId>], away: &Away) -> Re
     for chunk in ids.chunks(ID_CHUNK) {
         let ids = || chunk.iter().copied();
         delete(tx, ids()).await?;
-        note(tx, chunk.to_vec(), away).await?;
+        note_away(tx, chunk.to_vec(), away).await?;
         for device in devices(tx, ids()).await? {
             announce(tx, device.id.0, &device.name, away);
         }

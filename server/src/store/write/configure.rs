@@ -1,4 +1,4 @@
-//! Setting and removing configurations.
+//! Sets and removes configurations.
 
 use kernex_proto::v1;
 use prost::Message as _;

@@ -26,7 +26,7 @@ pub(crate) async fn confirm_sessions(
     let mut sound = Vec::with_capacity(sessions.len());
     for (device, session) in &sessions {
         if session.conflicted {
-            copies::confirm(tx, device.0, session.journal_id.0, session.epoch).await?;
+            copies::confirm_copy(tx, device.0, session.journal_id.0, session.epoch).await?;
         } else {
             sound.push(*device);
         }

@@ -20,8 +20,12 @@ use crate::{
 };
 
 /// A journal that is new to this device takes over from the one in use.
-pub(crate) async fn begin(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
-    add(tx, row.id.0, journal).await?;
+pub(crate) async fn begin_journal(
+    tx: &Tx,
+    row: &mut device::Model,
+    journal: JournalId,
+) -> Result<()> {
+    insert_journal(tx, row.id.0, journal).await?;
     retire_others(tx, row.id.0, journal).await?;
     row.journal_id = Some(Stored(journal));
     // The old journal's confirmations say nothing about the new one.
@@ -31,18 +35,18 @@ pub(crate) async fn begin(tx: &Tx, row: &mut device::Model, journal: JournalId) 
 
 /// Makes the device conflicted. From now on the epoch that the journal in use has confirmed is one
 /// copy's among several.
-pub(crate) async fn conflict(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
-    doubt(tx, row, Conflict::Copies).await?;
-    add(tx, row.id.0, journal).await
+pub(crate) async fn add_copy(tx: &Tx, row: &mut device::Model, journal: JournalId) -> Result<()> {
+    mark_conflicted(tx, row, Conflict::Copies).await?;
+    insert_journal(tx, row.id.0, journal).await
 }
 
 /// Makes the device conflicted, without a second journal that could be kept.
-pub(crate) async fn doubt(tx: &Tx, row: &mut device::Model, why: Conflict) -> Result<()> {
+pub(crate) async fn mark_conflicted(tx: &Tx, row: &mut device::Model, why: Conflict) -> Result<()> {
     if row.conflicted {
         return Ok(());
     }
     if let Some(in_use) = row.journal_id {
-        confirm(tx, row.id.0, in_use.0, row.confirmed_epoch).await?;
+        confirm_copy(tx, row.id.0, in_use.0, row.confirmed_epoch).await?;
     }
     row.conflicted = true;
     row.conflict = why.to_string();
@@ -50,7 +54,7 @@ pub(crate) async fn doubt(tx: &Tx, row: &mut device::Model, why: Conflict) -> Re
 }
 
 /// Notes that a copy of a conflicted device has this epoch on its disk.
-pub(crate) async fn confirm(
+pub(crate) async fn confirm_copy(
     tx: &Tx,
     device: DeviceId,
     journal: JournalId,
@@ -67,7 +71,7 @@ pub(crate) async fn confirm(
 }
 
 /// Forgets all copies, because a new key speaks for the device: they belonged to the old key.
-pub(crate) async fn forget(tx: &Tx, row: &mut device::Model) -> Result<()> {
+pub(crate) async fn forget_copies(tx: &Tx, row: &mut device::Model) -> Result<()> {
     journal::Entity::delete_many()
         .filter(journal::Column::DeviceId.eq(row.id))
         .exec(&tx.db)
@@ -80,7 +84,7 @@ pub(crate) async fn forget(tx: &Tx, row: &mut device::Model) -> Result<()> {
     Ok(())
 }
 
-async fn add(tx: &Tx, device: DeviceId, journal: JournalId) -> Result<()> {
+async fn insert_journal(tx: &Tx, device: DeviceId, journal: JournalId) -> Result<()> {
     let new = journal::Model {
         device_id: Stored(device),
         journal_id: Stored(journal),

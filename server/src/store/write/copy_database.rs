@@ -25,10 +25,10 @@ use crate::store::{
 };
 
 /// Rows that are in memory at a time.
-const PIECE: usize = 1024;
+const ROWS_AT_ONCE: usize = 1024;
 
 /// Between two looks at whether a server still uses the database.
-const LOOK: Duration = Duration::from_millis(500);
+const CHECK_EVERY: Duration = Duration::from_millis(500);
 
 /// What was copied of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl Store {
                 if !alive.await? {
                     return Ok(());
                 }
-                tokio::time::sleep(LOOK).await;
+                tokio::time::sleep(CHECK_EVERY).await;
             }
         };
         tokio::time::timeout(limit, unused)
@@ -165,7 +165,7 @@ where
 {
     let mut rows = 0;
     let stream = E::find().stream(source).await?;
-    let mut pieces = std::pin::pin!(stream.try_chunks(PIECE));
+    let mut pieces = std::pin::pin!(stream.try_chunks(ROWS_AT_ONCE));
     while let Some(piece) = pieces.try_next().await.map_err(|failed| failed.1)? {
         rows += piece.len() as u64;
         insert_all::<E>(db, piece, None).await?;
@@ -237,7 +237,7 @@ mod tests {
         let (source, target) = (empty(&folder, "a.db").await, empty(&folder, "b.db").await);
         source.cluster_id().await.expect("it is made");
         let cluster = target.cluster_id().await.expect("it is made");
-        let lease = target.renew_lease(uuid::Uuid::new_v4(), LOOK);
+        let lease = target.renew_lease(uuid::Uuid::new_v4(), CHECK_EVERY);
         lease.await.expect("it is written");
         let refused = source.copy_to(&target).await.expect_err("it is refused");
         assert!(

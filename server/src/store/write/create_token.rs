@@ -1,4 +1,4 @@
-//! Making operator tokens and enrolment tokens.
+//! Makes operator tokens and enrolment tokens.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Deleting a bundle that nobody needs.
+//! Deletes a bundle that nobody needs.
 
 use kernex_proto::ids::DeploymentId;
 use sea_orm::{

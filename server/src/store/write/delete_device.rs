@@ -97,7 +97,7 @@ impl Store {
                 let _ = entry.close(&tx, Closing::DeviceGone, tx.now);
             }
             batch.save().await?;
-            let work = work(&tx, row.id, &given).await?;
+            let work = stopped_work(&tx, row.id, &given).await?;
             revoke_keys(&tx, &row, Cause::Deleted).await?;
             device::Entity::delete_by_id(row.id).exec(&tx.db).await?;
             let deleted = Deleted {
@@ -120,7 +120,7 @@ impl Store {
 }
 
 /// These attempts of a device, with their deployments.
-async fn work(
+async fn stopped_work(
     tx: &Tx,
     device: Stored<DeviceId>,
     given: &BTreeSet<(Stored<TargetId>, i32)>,

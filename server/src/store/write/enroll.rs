@@ -91,7 +91,7 @@ impl Store {
     pub async fn enroll(&self, new: EnrollDevice) -> Result<Enrolled, BindKeyError> {
         let new = &new;
         self.decide_as(Act::CommitEnroll, |tx| async move {
-            match decide(&tx, new).await {
+            match decide_enrolment(&tx, new).await {
                 // A refusal is an answer and not a failure of the transaction. Nothing was written
                 // before it.
                 Err(BindKeyError::Store(error)) => Err(error),
@@ -102,7 +102,7 @@ impl Store {
     }
 }
 
-async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
+async fn decide_enrolment(tx: &Deciding, new: &EnrollDevice) -> Decision {
     let known = known_key(tx, new.key).await?;
     if let Some(revoked) = known.clone().filter(|key| key.revoked_at.is_some()) {
         // Said before the token is looked at, because another token would not help.
@@ -135,7 +135,7 @@ async fn decide(tx: &Deciding, new: &EnrollDevice) -> Decision {
     }
     let enrolled = match token.replaces_id {
         Some(device) => take_over(tx, new, device).await?,
-        None => add(tx, new, &token).await?,
+        None => add_device(tx, new, &token).await?,
     };
     bind_key(tx, new, Stored(enrolled.device)).await?;
     enrollment_token::Entity::update_many()
@@ -207,7 +207,7 @@ async fn take_over(tx: &Tx, new: &EnrollDevice, id: Stored<DeviceId>) -> Decisio
         .exec(&tx.db)
         .await
         .map_err(StoreError::from)?;
-    copies::forget(tx, &mut row).await?;
+    copies::forget_copies(tx, &mut row).await?;
     row.away_since = Some(tx.now.0);
     row.away_reason = AwayReason::Revoked.as_str().to_owned();
     row.away_detail = "another key took the device over".to_owned();
@@ -218,7 +218,7 @@ async fn take_over(tx: &Tx, new: &EnrollDevice, id: Stored<DeviceId>) -> Decisio
     })
 }
 
-async fn add(tx: &Tx, new: &EnrollDevice, token: &enrollment_token::Model) -> Decision {
+async fn add_device(tx: &Tx, new: &EnrollDevice, token: &enrollment_token::Model) -> Decision {
     let taken = device::Entity::find()
         .filter(device::Column::Name.eq(&new.name))
         .one(&tx.db)

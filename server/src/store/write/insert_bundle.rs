@@ -1,4 +1,4 @@
-//! Adding a bundle whose bytes are stored.
+//! Adds a bundle whose bytes are stored.
 
 use kernex_proto::{ids::Digest, v1};
 use sea_orm::{
@@ -62,7 +62,7 @@ impl Store {
             if let Some(row) = by_reference(&tx.db, &reference).await? {
                 if row.digest == new.digest.to_string() {
                     if row.entries == 0 {
-                        count(&tx.db, &row, new).await?;
+                        note_size(&tx.db, &row, new).await?;
                     }
                     return Ok((bundle_from(row)?, true));
                 }
@@ -110,7 +110,7 @@ impl Store {
 }
 
 /// Notes how large a bundle is once unpacked. That was not counted when it came first.
-async fn count<C: ConnectionTrait>(db: &C, row: &bundle::Model, new: &NewBundle) -> Result<()> {
+async fn note_size<C: ConnectionTrait>(db: &C, row: &bundle::Model, new: &NewBundle) -> Result<()> {
     bundle::Entity::update_many()
         .col_expr(
             bundle::Column::UnpackedBytes,

@@ -1,4 +1,4 @@
-//! The phases of a new deployment.
+//! Inserts the phases of a new deployment.
 
 use kernex_proto::ids::DeploymentId;
 

@@ -65,7 +65,6 @@ pub struct NewRollback {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct RolledBack {
-    /// The new deployment.
     pub created: CreatedDeployment,
     /// Each target of the deployment that is rolled back, by device name.
     pub steps: Vec<RollbackTarget>,

@@ -1,4 +1,4 @@
-//! The terms of a new deployment.
+//! Inserts the terms of a new deployment.
 
 use kernex_proto::ids::DeploymentId;
 use serde_json::json;

@@ -109,7 +109,7 @@ async fn judge(
         };
         let known = known.remove(&device.id).unwrap_or_default();
         let drifts = known.judge(&reported_releases(releases), tx.now);
-        write(tx, &device, &known.drifts, drifts, limit).await?;
+        write_drifts(tx, &device, &known.drifts, drifts, limit).await?;
     }
     Ok(())
 }
@@ -117,7 +117,7 @@ async fn judge(
 /// Writes which drifts have started or ended. A device that has used up its events has its new
 /// drift not written either. The drift still counts as new in the next heartbeat, and is written
 /// once an event is allowed.
-async fn write(
+async fn write_drifts(
     tx: &Tx,
     device: &device::Model,
     before: &BTreeMap<String, Drift>,

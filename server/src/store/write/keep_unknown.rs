@@ -26,7 +26,7 @@ use crate::store::{
 };
 
 /// Reports that are kept of a device, besides the newest outcome of each bundle name.
-const KEPT: usize = 200;
+const REPORTS_KEPT: usize = 200;
 
 /// Reports above that number before the oldest are deleted, so that not every report has to count
 /// them.
@@ -50,7 +50,7 @@ pub(crate) fn row(tx: &Tx, report: &IncomingReport) -> Option<unknown_report::Mo
         kind: kind.to_owned(),
         report: bytes,
         at: tx.now.0,
-        bundle_name: told(&report.event).map(|active| clean(&active.name)),
+        bundle_name: running_release(&report.event).map(|active| clean(&active.name)),
     })
 }
 
@@ -74,7 +74,7 @@ fn bounded(outcome: &v1::Outcome) -> v1::Outcome {
 }
 
 /// The release that an outcome says runs now.
-fn told(event: &ReportEvent) -> Option<&v1::ActiveRelease> {
+fn running_release(event: &ReportEvent) -> Option<&v1::ActiveRelease> {
     match event {
         ReportEvent::Outcome(outcome) => outcome.active.as_deref(),
         _ => None,
@@ -111,7 +111,7 @@ impl Store {
 async fn drop_older(tx: &Tx, device: Stored<DeviceId>) -> Result<u64> {
     let theirs =
         || unknown_report::Entity::find().filter(unknown_report::Column::DeviceId.eq(device));
-    if theirs().count(&tx.db).await? <= KEPT as u64 + SLACK {
+    if theirs().count(&tx.db).await? <= REPORTS_KEPT as u64 + SLACK {
         return Ok(0);
     }
     // Ids grow with time.
@@ -125,7 +125,7 @@ async fn drop_older(tx: &Tx, device: Stored<DeviceId>) -> Result<u64> {
         .into_tuple()
         .all(&tx.db)
         .await?;
-    let older = older(rows);
+    let older = rows_to_drop(rows);
     for chunk in older.chunks(ID_CHUNK) {
         unknown_report::Entity::delete_many()
             .filter(unknown_report::Column::Id.is_in(chunk.iter().copied()))
@@ -135,14 +135,14 @@ async fn drop_older(tx: &Tx, device: Stored<DeviceId>) -> Result<u64> {
     Ok(older.len() as u64)
 }
 
-/// Which of a device's reports are deleted, given the newest first: all but the first [`KEPT`], and
-/// but the first of each bundle name.
-fn older(rows: Vec<(Uuid, Option<String>)>) -> Vec<Uuid> {
+/// Which of a device's reports are deleted, given the newest first: all but the first
+/// [`REPORTS_KEPT`] ones, and but the first of each bundle name.
+fn rows_to_drop(rows: Vec<(Uuid, Option<String>)>) -> Vec<Uuid> {
     let mut names = HashSet::new();
     let mut going = Vec::new();
     for (place, (id, name)) in rows.into_iter().enumerate() {
-        let is_newest = name.is_some_and(|name| names.len() < KEPT && names.insert(name));
-        if place >= KEPT && !is_newest {
+        let is_newest = name.is_some_and(|name| names.len() < REPORTS_KEPT && names.insert(name));
+        if place >= REPORTS_KEPT && !is_newest {
             going.push(id);
         }
     }
@@ -155,18 +155,25 @@ mod tests {
 
     #[test]
     fn the_newest_of_each_name_and_the_newest_of_all_stay() {
-        let ids: Vec<Uuid> = (0..KEPT as u128 + 4).map(Uuid::from_u128).collect();
+        let ids: Vec<Uuid> = (0..REPORTS_KEPT as u128 + 4).map(Uuid::from_u128).collect();
         let named = |place: usize| match place {
             0 => Some("app"),
-            place if place == KEPT => Some("app"),
-            place if place == KEPT + 1 => Some("db"),
-            place if place == KEPT + 2 => Some("db"),
+            place if place == REPORTS_KEPT => Some("app"),
+            place if place == REPORTS_KEPT + 1 => Some("db"),
+            place if place == REPORTS_KEPT + 2 => Some("db"),
             _ => None,
         };
         let rows = ids.iter().enumerate();
         let rows = rows.map(|(place, id)| (*id, named(place).map(str::to_owned)));
-        let going = older(rows.collect());
-        assert_eq!(going, [ids[KEPT], ids[KEPT + 2], ids[KEPT + 3]]);
-        assert!(older(Vec::new()).is_empty());
+        let going = rows_to_drop(rows.collect());
+        assert_eq!(
+            going,
+            [
+                ids[REPORTS_KEPT],
+                ids[REPORTS_KEPT + 2],
+                ids[REPORTS_KEPT + 3]
+            ]
+        );
+        assert!(rows_to_drop(Vec::new()).is_empty());
     }
 }

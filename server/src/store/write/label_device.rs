@@ -1,4 +1,4 @@
-//! Setting and removing labels of a device.
+//! Sets and removes labels of a device.
 
 use std::collections::BTreeMap;
 

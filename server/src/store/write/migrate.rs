@@ -1,4 +1,4 @@
-//! Bringing the schema up to date.
+//! Brings the schema up to date.
 
 use kernex_migrations::Migrator;
 use kernex_proto::ids::ClusterId;

@@ -1,4 +1,4 @@
-//! Opening a database.
+//! Opens a database.
 
 use crate::{
     clock::Clock,

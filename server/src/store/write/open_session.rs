@@ -152,10 +152,10 @@ async fn recognise_device<'a>(
         ReturningJournal::Same => {}
         // A journal that is new to a conflicted device is one more copy.
         ReturningJournal::Fresh if row.conflicted => {
-            copies::conflict(tx, &mut row, open.journal).await?
+            copies::add_copy(tx, &mut row, open.journal).await?
         }
-        ReturningJournal::Fresh => copies::begin(tx, &mut row, open.journal).await?,
-        ReturningJournal::Fork => copies::conflict(tx, &mut row, open.journal).await?,
+        ReturningJournal::Fresh => copies::begin_journal(tx, &mut row, open.journal).await?,
+        ReturningJournal::Fork => copies::add_copy(tx, &mut row, open.journal).await?,
         ReturningJournal::GivenUp => return Err(StoreError::CopyGivenUp(row.name)),
         ReturningJournal::NotIssued => {
             let error = StoreError::EpochNotIssued {
@@ -165,7 +165,7 @@ async fn recognise_device<'a>(
             };
             if !before.conflicted {
                 let mut row = before;
-                copies::doubt(tx, &mut row, Conflict::EpochNotIssued).await?;
+                copies::mark_conflicted(tx, &mut row, Conflict::EpochNotIssued).await?;
                 tx.device_event("device.conflicted", row.id.0, &row.name);
                 update(tx, row).await?;
             }

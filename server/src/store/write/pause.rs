@@ -1,4 +1,4 @@
-//! Pausing a deployment.
+//! Pauses a deployment.
 
 use kernex_proto::ids::DeploymentId;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Opening the next phase of a deployment.
+//! Opens the next phase of a deployment.
 
 use kernex_proto::ids::DeploymentId;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Deleting what is older than its retention.
+//! Deletes what is older than its retention.
 
 use std::time::Duration;
 

@@ -102,7 +102,7 @@ fn rounds(reports: &[IncomingReport]) -> Vec<Vec<(Key, Stretch)>> {
     }
     let mut rounds = Vec::<Vec<(Key, Stretch)>>::new();
     for (of, places) in places {
-        for (round, stretch) in joined(places).into_iter().enumerate() {
+        for (round, stretch) in join_stretches(places).into_iter().enumerate() {
             if rounds.len() == round {
                 rounds.push(Vec::new());
             }
@@ -113,7 +113,7 @@ fn rounds(reports: &[IncomingReport]) -> Vec<Vec<(Key, Stretch)>> {
 }
 
 /// Joins stretches that overlap or follow one another.
-fn joined(mut places: Vec<Stretch>) -> Vec<Stretch> {
+fn join_stretches(mut places: Vec<Stretch>) -> Vec<Stretch> {
     places.sort_by_key(|place| (place.after, place.through));
     let mut joined = Vec::<Stretch>::with_capacity(1);
     for place in places {
@@ -170,7 +170,7 @@ mod tests {
         for (places, expected) in table {
             let places: Vec<_> = places.iter().copied().map(stretch).collect();
             let expected: Vec<_> = expected.iter().copied().map(stretch).collect();
-            assert_eq!(joined(places.clone()), expected, "{places:?}");
+            assert_eq!(join_stretches(places.clone()), expected, "{places:?}");
         }
     }
 }

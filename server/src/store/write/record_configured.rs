@@ -1,4 +1,4 @@
-//! What a device says about its configuration.
+//! Records what a device says about its configuration.
 
 use kernex_proto::{ids::DeviceId, v1};
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel};

@@ -1,4 +1,4 @@
-//! What is wrong with the disks of agents' state folders.
+//! Records what is wrong with the disks of agents' state folders.
 
 use kernex_proto::ids::DeviceId;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};

@@ -1,4 +1,4 @@
-//! Heartbeats of many sessions at once: the latest of each device, and a sampled history.
+//! Records heartbeats of many sessions at once: the latest of each device, and a sampled history.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -71,7 +71,7 @@ impl Store {
                 let (mut sampled, mut compared) = (HashMap::new(), Compared::default());
                 for chunk in rows.chunks(ID_CHUNK) {
                     let current = current(&tx, chunk, trusted).await?;
-                    record(&tx, &current, &mut sampled).await?;
+                    write_heartbeats(&tx, &current, &mut sampled).await?;
                     let current: Vec<_> = current.iter().map(|current| current.row).collect();
                     judge_drifts::compare(&tx.db, &current, &mut compared).await?;
                 }
@@ -134,7 +134,7 @@ async fn current<'a>(
 
 /// Writes heartbeats. Readers take the last sign of life from them as well, so the row of the
 /// device is not written.
-async fn record(
+async fn write_heartbeats(
     tx: &Tx,
     current: &[Current<'_>],
     sampled: &mut HashMap<DeviceId, Timestamp>,
@@ -144,7 +144,7 @@ async fn record(
     for current in current {
         let last = current.sampled_at;
         let last = last.filter(|last| tx.now.since(*last) < SAMPLE_EVERY);
-        let beat = beat(current.row, tx.now, last.unwrap_or(tx.now));
+        let beat = heartbeat_model(current.row, tx.now, last.unwrap_or(tx.now));
         if last.is_none() {
             samples.push(sample_of(&beat));
         }
@@ -195,7 +195,7 @@ fn stored_heartbeats(ids: &[Stored<DeviceId>]) -> SelectStatement {
         .to_owned()
 }
 
-fn beat(row: &HeartbeatRow, now: Timestamp, sampled_at: Timestamp) -> heartbeat::Model {
+fn heartbeat_model(row: &HeartbeatRow, now: Timestamp, sampled_at: Timestamp) -> heartbeat::Model {
     let releases: Vec<_> = row
         .releases
         .iter()

@@ -87,7 +87,7 @@ async fn keep_last(tx: &Tx, row: &mut device::Model) -> Result<()> {
         .one(&tx.db)
         .await?;
     let kept = kept.map(|journal| (journal.journal_id, journal.confirmed_epoch));
-    decide(tx, row.id, kept).await?;
+    refuse_other_copies(tx, row.id, kept).await?;
     row.conflicted = false;
     row.conflict = String::new();
     row.journal_id = kept.map(|(journal, _)| journal);
@@ -98,7 +98,7 @@ async fn keep_last(tx: &Tx, row: &mut device::Model) -> Result<()> {
 /// Records which copies are refused: those of other journals, and those of the kept journal that
 /// confirmed less than `kept`. When no copy ever confirmed a session, the next one that comes is
 /// kept.
-async fn decide(
+async fn refuse_other_copies(
     tx: &Tx,
     device: Stored<DeviceId>,
     kept: Option<(Stored<JournalId>, i64)>,

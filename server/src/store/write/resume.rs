@@ -1,4 +1,4 @@
-//! Going on with a deployment after a pause.
+//! Has a deployment go on after a pause.
 
 use kernex_proto::ids::DeploymentId;
 use serde_json::json;

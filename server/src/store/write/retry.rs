@@ -79,7 +79,7 @@ impl Store {
             let row = deployment_row(&tx.db, id).await?;
             may_retry(&tx, id, &row).await?;
             let only = named_devices(&tx, id, devices).await?;
-            let (again, left_out) = failed(&tx, Stored(id), only.as_ref()).await?;
+            let (again, left_out) = retryable_targets(&tx, Stored(id), only.as_ref()).await?;
             if again.is_empty() {
                 let why = match left_out {
                     0 => "has no target that failed",
@@ -167,7 +167,7 @@ async fn named_devices(
 }
 
 /// The failed targets that can be tried again, and how many cannot.
-async fn failed(
+async fn retryable_targets(
     tx: &Tx,
     deployment: Stored<DeploymentId>,
     only: Option<&BTreeSet<Stored<DeviceId>>>,

@@ -1,4 +1,4 @@
-//! Revoking operator tokens and enrolment tokens.
+//! Revokes operator tokens and enrolment tokens.
 
 use kernex_proto::ids::TokenId;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
