@@ -4,9 +4,9 @@
 //!
 //! * `api::deployments` commits rows through `store` and leaves a wake-up.
 //! * `delivery::dispatcher` asks the store what is due, and pushes it through `delivery::registry`
-//! into the `session`s that are here.
+//!   into the `session`s that are here.
 //! * The agent's reports come back through `session` to `recorder`. `domain::attempt` decides about
-//! them, `store` commits many at once, and then they are acknowledged.
+//!   them, `store` commits many at once, and then they are acknowledged.
 //! * `upkeep::open_phases` opens one phase after the other, as `domain::rollout` says.
 //! * Watchers see each commit.
 //!

@@ -4,9 +4,9 @@
 //! Two listeners use it, each with its own rules:
 //!
 //! * `listener.rs`, for agents and operators: when all places are taken, a stranger makes room. A
-//! connection does TLS and then HTTP/2.
+//!   connection does TLS and then HTTP/2.
 //! * `monitor.rs`, for scrapes and probes: when all places are taken, the next one waits. A
-//! connection has one answer in HTTP/1.1.
+//!   connection has one answer in HTTP/1.1.
 
 use std::{io, net::SocketAddr, time::Duration};
 
