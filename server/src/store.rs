@@ -84,7 +84,7 @@ pub use read::{
 pub use write::{
     change_sessions::{SessionChange, SessionChanged},
     close_session::LEASE_GRACE,
-    heartbeat_row::HeartbeatRow,
+    heartbeat_row::{CachedHeartbeat, HeartbeatRow},
     record_heartbeats::RecordedHeartbeats,
     report::{IncomingReport, ReportEvent, ReportPlace},
     session_opening::{HeldAttempt, OpenSession, OpenedSession},

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::{
     clock::Timestamp,
-    store::{HeartbeatRow, RecordedHeartbeats},
+    store::{CachedHeartbeat, HeartbeatRow, RecordedHeartbeats},
 };
 
 /// How long an entry is trusted. An outcome changes what is expected. This replica hears of its own
@@ -35,25 +35,30 @@ struct CachedSession {
 }
 
 impl HeartbeatCache {
-    /// Fills in what the store need not read or compare again for this heartbeat.
-    pub(super) fn fill_row(&self, row: &mut HeartbeatRow, now: Instant) {
+    /// Adds to a heartbeat what the store need not read or compare again.
+    pub(super) fn look_up(&self, row: HeartbeatRow, now: Instant) -> CachedHeartbeat {
         let is_trusted = |since: Instant| now.duration_since(since) < TRUSTED;
         let last = self.0.get(&row.device);
         let last = last.filter(|last| last.epoch == row.epoch && is_trusted(last.read_at));
-        row.sampled_at = last.map(|last| last.sampled_at);
-        row.fits = last
+        let sampled_at = last.map(|last| last.sampled_at);
+        let fits = last
             .and_then(|last| last.matched)
-            .is_some_and(|(said, since)| is_trusted(since) && hash(row) == Some(said));
+            .is_some_and(|(said, since)| is_trusted(since) && hash(&row) == Some(said));
+        CachedHeartbeat {
+            row,
+            fits,
+            sampled_at,
+        }
     }
 
     /// Takes over what the store found when it wrote these heartbeats.
     pub(super) fn learn_written(
         &mut self,
-        rows: &[HeartbeatRow],
+        written: &[CachedHeartbeat],
         recorded: &RecordedHeartbeats,
         now: Instant,
     ) {
-        for row in rows {
+        for CachedHeartbeat { row, fits, .. } in written {
             if let Some(&sampled_at) = recorded.sampled.get(&row.device) {
                 let last = self.0.entry(row.device).or_insert(CachedSession {
                     epoch: row.epoch,
@@ -69,7 +74,7 @@ impl HeartbeatCache {
             // A row that was not compared changes nothing. A mismatch drops the cached match: when
             // the device goes back to what matched before, it has to be compared again, so that its
             // drift ends.
-            if !row.fits
+            if !fits
                 && let Some(last) = self.0.get_mut(&row.device)
                 && last.epoch == row.epoch
             {
@@ -124,8 +129,6 @@ mod tests {
             vital_signs: VitalSigns::default(),
             releases,
             leftovers: None,
-            fits: false,
-            sampled_at: None,
         }
     }
 
@@ -142,13 +145,10 @@ mod tests {
     async fn only_the_same_words_in_the_same_session_fit_and_not_for_ever() {
         let now = Instant::now();
         let mut cache = HeartbeatCache::default();
-        let fits = |cache: &HeartbeatCache, mut row: HeartbeatRow, now| {
-            cache.fill_row(&mut row, now);
-            row.fits
-        };
-        cache.learn_written(&[row(1, None)], &recorded(true, Some(5)), now);
+        let fits = |cache: &HeartbeatCache, row: HeartbeatRow, now| cache.look_up(row, now).fits;
+        cache.learn_written(&[row(1, None).into()], &recorded(true, Some(5)), now);
         assert!(!fits(&cache, row(1, None), now));
-        cache.learn_written(&[row(1, runs("1"))], &recorded(true, None), now);
+        cache.learn_written(&[row(1, runs("1")).into()], &recorded(true, None), now);
         assert!(fits(&cache, row(1, runs("1")), now));
         for other in [
             row(1, runs("2")),
@@ -169,19 +169,16 @@ mod tests {
     async fn who_drifted_is_compared_again_when_it_says_what_fitted_before() {
         let now = Instant::now();
         let mut cache = HeartbeatCache::default();
-        cache.learn_written(&[row(1, runs("1"))], &recorded(true, Some(5)), now);
-        let mut drifted = row(1, runs("2"));
-        cache.fill_row(&mut drifted, now);
+        cache.learn_written(&[row(1, runs("1")).into()], &recorded(true, Some(5)), now);
+        let drifted = cache.look_up(row(1, runs("2")), now);
         cache.learn_written(&[drifted], &recorded(false, None), now);
-        let mut back = row(1, runs("1"));
-        cache.fill_row(&mut back, now);
+        let back = cache.look_up(row(1, runs("1")), now);
         assert!(!back.fits);
         cache.learn_written(&[back], &recorded(true, None), now);
-        let mut again = row(1, runs("1"));
-        cache.fill_row(&mut again, now);
+        let again = cache.look_up(row(1, runs("1")), now);
         assert!(again.fits);
-        cache.learn_written(&[again.clone()], &recorded(false, None), now);
-        cache.fill_row(&mut again, now);
+        cache.learn_written(&[again], &recorded(false, None), now);
+        let again = cache.look_up(row(1, runs("1")), now);
         assert!(again.fits, "it was not compared");
     }
 
@@ -190,22 +187,20 @@ mod tests {
         let now = Instant::now();
         let mut cache = HeartbeatCache::default();
         let sampled = |cache: &HeartbeatCache, epoch, now| {
-            let mut row = row(epoch, runs("1"));
-            cache.fill_row(&mut row, now);
-            row.sampled_at.map(|at| at.0)
+            let cached = cache.look_up(row(epoch, runs("1")), now);
+            cached.sampled_at.map(|at| at.0)
         };
         assert_eq!(sampled(&cache, 1, now), None);
-        cache.learn_written(&[row(1, runs("1"))], &recorded(true, Some(5)), now);
+        cache.learn_written(&[row(1, runs("1")).into()], &recorded(true, Some(5)), now);
         assert_eq!(sampled(&cache, 1, now), Some(5));
         assert_eq!(sampled(&cache, 2, now), None);
         assert_eq!(sampled(&cache, 1, now + TRUSTED), None);
         cache.forget_match(row(1, None).device);
         assert_eq!(sampled(&cache, 1, now), Some(5));
-        cache.learn_written(&[row(2, runs("1"))], &recorded(false, Some(7)), now);
+        cache.learn_written(&[row(2, runs("1")).into()], &recorded(false, Some(7)), now);
         assert_eq!(sampled(&cache, 1, now), None);
         assert_eq!(sampled(&cache, 2, now), Some(7));
-        let mut again = row(2, runs("1"));
-        cache.fill_row(&mut again, now);
+        let again = cache.look_up(row(2, runs("1")), now);
         assert!(!again.fits, "that was another session's");
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     domain::attempt::{Ending, FailureReason},
     error::chain,
     metrics::{Metrics, observe},
-    store::{IncomingReport, ReportEvent, Store, StoreError},
+    store::{CachedHeartbeat, IncomingReport, ReportEvent, Store, StoreError},
 };
 
 /// Reports in one transaction. The limit keeps its time and its memory bounded: an outcome carries
@@ -235,12 +235,12 @@ impl Worker {
     async fn flush_heartbeats(&mut self) {
         let now = Instant::now();
         let waiting: Vec<_> = self.latest.heartbeats.lock().drain().collect();
-        let mut rows: Vec<_> = waiting.into_iter().map(|(_, row)| row).collect();
+        let waiting = waiting.into_iter();
+        let rows: Vec<_> = waiting
+            .map(|(_, row)| self.cache.look_up(row, now))
+            .collect();
         if rows.is_empty() {
             return;
-        }
-        for row in &mut rows {
-            self.cache.fill_row(row, now);
         }
         self.metrics.heartbeat_flush.observe(rows.len() as f64);
         match self.store.record_heartbeats(&rows).await {
@@ -251,7 +251,7 @@ impl Worker {
             Err(error) => {
                 tracing::warn!(error = %chain(&error), devices = rows.len(), "heartbeats wait for the store");
                 let mut heartbeats = self.latest.heartbeats.lock();
-                for mut row in rows {
+                for CachedHeartbeat { mut row, .. } in rows {
                     // An outcome may have come meanwhile, or a newer heartbeat.
                     row.releases = None;
                     heartbeats.entry(row.device).or_insert(row);

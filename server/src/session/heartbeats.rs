@@ -41,8 +41,6 @@ impl Sessions {
             vital_signs: row.vital_signs.unwrap_or_default(),
             releases: releases.filter(|_| is_well),
             leftovers: row.leftovers,
-            fits: false,
-            sampled_at: None,
         });
     }
 

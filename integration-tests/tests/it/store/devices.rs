@@ -4,27 +4,26 @@ use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{ids::DeviceId, v1};
 use kernex_server::{
     domain::{attempt::State, rollout::DeploymentResult, selector::Selector},
-    store::{HeartbeatRow, NewDeployment, Page, ReportEvent, StoreError},
+    store::{CachedHeartbeat, HeartbeatRow, NewDeployment, Page, ReportEvent, StoreError},
 };
 use uuid::Uuid;
 
 use super::fixture::{Fixture, MINUTE, caller, repeated, reused};
 
-fn beat(device: DeviceId, epoch: u64, cpu_percent: f64) -> HeartbeatRow {
+fn beat(device: DeviceId, epoch: u64, cpu_percent: f64) -> CachedHeartbeat {
     let vital_signs = v1::VitalSigns {
         cpu_percent,
         memory_used_mb: u64::MAX,
         ..Default::default()
     };
-    HeartbeatRow {
+    let row = HeartbeatRow {
         device,
         epoch,
         vital_signs,
         releases: Some(Vec::new()),
         leftovers: None,
-        fits: false,
-        sampled_at: None,
-    }
+    };
+    row.into()
 }
 
 both_databases![
@@ -254,12 +253,13 @@ async fn a_heartbeat_reads_no_cached_rows_and_a_stale_cache_does_no_harm(databas
         .unwrap()
         .sampled;
     assert_eq!(read.len(), 2);
-    let known = |mut row: HeartbeatRow| {
-        row.sampled_at = read.get(&row.device).copied();
-        row
+    let known = |mut beat: CachedHeartbeat| {
+        beat.sampled_at = read.get(&beat.row.device).copied();
+        beat
     };
-    let written =
-        async |rows: &[HeartbeatRow]| fixture.store.record_heartbeats(rows).await.unwrap().sampled;
+    let written = async |rows: &[CachedHeartbeat]| {
+        fixture.store.record_heartbeats(rows).await.unwrap().sampled
+    };
     let percent = async || {
         fixture
             .store

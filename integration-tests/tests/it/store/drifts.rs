@@ -2,11 +2,11 @@
 
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{ids::Digest, v1};
-use kernex_server::store::{HeartbeatRow, ReportEvent, StoreError};
+use kernex_server::store::{CachedHeartbeat, HeartbeatRow, ReportEvent, StoreError};
 
 use super::fixture::{Device, Fixture, MINUTE, caller, succeeded};
 
-fn beat(device: &Device, epoch: u64, runs: Option<&[(&str, &str)]>) -> HeartbeatRow {
+fn beat(device: &Device, epoch: u64, runs: Option<&[(&str, &str)]>) -> CachedHeartbeat {
     let releases = |runs: &[(&str, &str)]| {
         runs.iter()
             .map(|(name, version)| v1::ActiveRelease {
@@ -17,15 +17,14 @@ fn beat(device: &Device, epoch: u64, runs: Option<&[(&str, &str)]>) -> Heartbeat
             })
             .collect()
     };
-    HeartbeatRow {
+    let row = HeartbeatRow {
         device: device.id,
         epoch,
         vital_signs: v1::VitalSigns::default(),
         releases: runs.map(releases),
         leftovers: None,
-        fits: false,
-        sampled_at: None,
-    }
+    };
+    row.into()
 }
 
 async fn drifts(fixture: &Fixture) -> Vec<v1::Drift> {

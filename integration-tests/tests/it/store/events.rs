@@ -76,10 +76,12 @@ async fn old_events_and_samples_are_pruned(database: Database) {
         vital_signs: v1::VitalSigns::default(),
         releases: Some(Vec::new()),
         leftovers: None,
-        fits: false,
-        sampled_at: None,
     };
-    fixture.store.record_heartbeats(&[beat]).await.unwrap();
+    fixture
+        .store
+        .record_heartbeats(&[beat.into()])
+        .await
+        .unwrap();
     fixture.store.prune(Retention::default()).await.unwrap();
     assert!(!fixture.kinds_of_events().await.is_empty());
     fixture.clock.advance(HOUR * 24 * 400);

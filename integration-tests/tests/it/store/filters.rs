@@ -71,11 +71,13 @@ impl Fleet {
             vital_signs: v1::VitalSigns::default(),
             releases: Some(vec![release]),
             leftovers: None,
-            fits: false,
-            sampled_at: None,
         };
         fixture.clock.advance(HOUR);
-        fixture.store.record_heartbeats(&[beat]).await.unwrap();
+        fixture
+            .store
+            .record_heartbeats(&[beat.into()])
+            .await
+            .unwrap();
         Self { fixture, devices }
     }
 

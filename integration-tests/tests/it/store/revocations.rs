@@ -47,8 +47,6 @@ fn heartbeat(device: &Device, epoch: u64) -> HeartbeatRow {
             ..Default::default()
         }]),
         leftovers: None,
-        fits: false,
-        sampled_at: None,
     }
 }
 
@@ -115,7 +113,7 @@ async fn reports_under_a_replaced_key_are_not_recorded(database: Database) {
         .unwrap();
     fixture
         .store
-        .record_heartbeats(&[heartbeat(&device, epoch)])
+        .record_heartbeats(&[heartbeat(&device, epoch).into()])
         .await
         .unwrap();
     assert_eq!(

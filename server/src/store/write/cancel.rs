@@ -1,6 +1,6 @@
 //! Cancels a deployment.
 
-use kernex_proto::ids::{DeploymentId, DeviceId};
+use kernex_proto::ids::DeploymentId;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -10,13 +10,12 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
-            new_event::Subject,
             store::Store,
         },
-        read::deployments::{Deployment, deployment_row, devices_of, find_deployment},
+        read::deployments::{deployment_row, find_deployment},
         write::{
-            audit::audit,
             replay::{Caller, remember, replayed},
+            steer::{Steered, record_change, steered},
             stop::cancel,
         },
     },
@@ -25,17 +24,10 @@ use crate::{
 impl Store {
     /// Stops a deployment. Attempts that were not pushed are cancelled; devices that have others
     /// are told to stop them. Returns those devices as well.
-    pub async fn cancel_deployment(
-        &self,
-        caller: &Caller,
-        id: DeploymentId,
-    ) -> Result<(Deployment, Vec<DeviceId>)> {
+    pub async fn cancel_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
         self.decide_as(Act::CommitCancel, |tx| async move {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
-                return Ok((
-                    find_deployment(&tx.db, id).await?,
-                    devices_of(&tx, id).await?,
-                ));
+                return steered(&tx, id).await;
             }
             let row = deployment_row(&tx.db, id).await?;
             if row.state == DeploymentState::Finished.as_str() {
@@ -43,12 +35,8 @@ impl Store {
             }
             let devices = cancel(&tx, &row).await?;
             remember(&tx, caller, &id.0).await?;
-            audit(&tx, caller, id, json!({ "devices": devices.len() })).await?;
-            tx.event(
-                "deployment.cancelled",
-                Subject::Deployment(id),
-                caller.made(json!({ "devices": devices.len() })),
-            );
+            let detail = json!({ "devices": devices.len() });
+            record_change(&tx, caller, id, "deployment.cancelled", detail).await?;
             Ok((find_deployment(&tx.db, id).await?, devices))
         })
         .await

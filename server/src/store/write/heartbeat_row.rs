@@ -1,10 +1,12 @@
+//! Heartbeats on their way into the store.
+
 use std::collections::BTreeMap;
 
 use kernex_proto::{ids::DeviceId, v1};
 
 use crate::{clock::Timestamp, store::entity::stored::Stored};
 
-/// The newest heartbeat of a device, as the store takes it.
+/// The newest heartbeat of a device, as its session received it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeartbeatRow {
     pub device: DeviceId,
@@ -15,12 +17,30 @@ pub struct HeartbeatRow {
     pub releases: Option<Vec<v1::ActiveRelease>>,
     /// Files that the agent could not remove.
     pub leftovers: Option<v1::Leftovers>,
-    /// The drift check can be skipped: its releases have not changed since they last matched, and
-    /// no outcome has come since.
+}
+
+/// A heartbeat to write, with what is known about its device already. What is known need not be
+/// read again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CachedHeartbeat {
+    pub row: HeartbeatRow,
+    /// Its releases have not changed since they last matched, and no outcome has come since. The
+    /// drift check is skipped.
     pub fits: bool,
     /// When a sample of its history was last written. `None` when that has to be read first, and
     /// whether the session is still the newest of its device.
     pub sampled_at: Option<Timestamp>,
 }
 
-pub(crate) type Newest<'a> = BTreeMap<Stored<DeviceId>, &'a HeartbeatRow>;
+impl From<HeartbeatRow> for CachedHeartbeat {
+    /// Nothing is known about the device.
+    fn from(row: HeartbeatRow) -> Self {
+        Self {
+            row,
+            fits: false,
+            sampled_at: None,
+        }
+    }
+}
+
+pub(crate) type Newest<'a> = BTreeMap<Stored<DeviceId>, &'a CachedHeartbeat>;

@@ -39,14 +39,14 @@ pub(crate) struct Compared {
     pub(crate) suspects: Vec<Stored<DeviceId>>,
 }
 
-/// Compares heartbeats with what is known of their devices, unless that was done before.
+/// Compares heartbeats with what is known of their devices.
 pub(crate) async fn compare<C: ConnectionTrait>(
     db: &C,
     rows: &[&HeartbeatRow],
     compared: &mut Compared,
 ) -> Result<()> {
-    let news = rows.iter().filter(|row| !row.fits);
-    let news: Vec<_> = news
+    let news: Vec<_> = rows
+        .iter()
         .filter_map(|row| Some((row.device, row.releases.as_ref()?)))
         .collect();
     if news.is_empty() {
@@ -100,7 +100,7 @@ async fn judge(
         known.entry(device).or_default().in_flux.insert(name);
     }
     for device in devices {
-        let Some(row) = newest.get(&device.id) else {
+        let Some(row) = newest.get(&device.id).map(|beat| &beat.row) else {
             continue;
         };
         // A heartbeat of an older session does not count.

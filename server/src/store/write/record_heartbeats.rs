@@ -31,7 +31,7 @@ use crate::{
             vital_signs::{sample_of, to_sample},
         },
         write::{
-            heartbeat_row::{HeartbeatRow, Newest},
+            heartbeat_row::{CachedHeartbeat, HeartbeatRow, Newest},
             judge_drifts::{self, Compared},
         },
     },
@@ -53,10 +53,13 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(60);
 impl Store {
     /// Records the newest heartbeat of each device. Those of older sessions and of deleted devices
     /// are dropped.
-    pub async fn record_heartbeats(&self, rows: &[HeartbeatRow]) -> Result<RecordedHeartbeats> {
+    pub async fn record_heartbeats(&self, rows: &[CachedHeartbeat]) -> Result<RecordedHeartbeats> {
         // The last one of each device wins. They are sorted, so that replicas lock rows in one
         // order.
-        let newest: Newest<'_> = rows.iter().map(|row| (Stored(row.device), row)).collect();
+        let newest: Newest<'_> = rows
+            .iter()
+            .map(|beat| (Stored(beat.row.device), beat))
+            .collect();
         let newest = &newest;
         if newest.is_empty() {
             return Ok(RecordedHeartbeats::default());
@@ -67,13 +70,14 @@ impl Store {
         let (sampled, compared) = self
             .write_beside_as(Act::CommitHeartbeats, |tx| async move {
                 let trusted = trusted.swap(false, Ordering::Relaxed);
-                let rows: Vec<&HeartbeatRow> = newest.values().copied().collect();
+                let beats: Vec<&CachedHeartbeat> = newest.values().copied().collect();
                 let (mut sampled, mut compared) = (HashMap::new(), Compared::default());
-                for chunk in rows.chunks(ID_CHUNK) {
+                for chunk in beats.chunks(ID_CHUNK) {
                     let current = current(&tx, chunk, trusted).await?;
                     write_heartbeats(&tx, &current, &mut sampled).await?;
-                    let current: Vec<_> = current.iter().map(|current| current.row).collect();
-                    judge_drifts::compare(&tx.db, &current, &mut compared).await?;
+                    let unchecked = current.iter().filter(|current| !current.fits);
+                    let unchecked: Vec<_> = unchecked.map(|current| current.row).collect();
+                    judge_drifts::compare(&tx.db, &unchecked, &mut compared).await?;
                 }
                 Ok((sampled, compared))
             })
@@ -89,6 +93,8 @@ impl Store {
 /// A heartbeat of a device's newest session.
 struct Current<'a> {
     row: &'a HeartbeatRow,
+    /// The drift check is skipped.
+    fits: bool,
     /// When the newest sample of its history was written.
     sampled_at: Option<Timestamp>,
     /// Whether `sampled_at` was read just now.
@@ -100,12 +106,12 @@ struct Current<'a> {
 /// session.
 async fn current<'a>(
     tx: &Tx,
-    rows: &[&'a HeartbeatRow],
+    beats: &[&'a CachedHeartbeat],
     trusted: bool,
 ) -> Result<Vec<Current<'a>>> {
-    let known = |row: &HeartbeatRow| row.sampled_at.filter(|_| trusted);
-    let unknown = rows.iter().filter(|row| known(row).is_none());
-    let unknown: Vec<Stored<DeviceId>> = unknown.map(|row| Stored(row.device)).collect();
+    let known = |beat: &CachedHeartbeat| beat.sampled_at.filter(|_| trusted);
+    let unknown = beats.iter().filter(|beat| known(beat).is_none());
+    let unknown: Vec<Stored<DeviceId>> = unknown.map(|beat| Stored(beat.row.device)).collect();
     let mut read = HashMap::with_capacity(unknown.len());
     if !unknown.is_empty() {
         for row in tx.db.query_all(&stored_heartbeats(&unknown)).await? {
@@ -113,11 +119,13 @@ async fn current<'a>(
             read.insert(before.id, before);
         }
     }
-    let current = rows.iter().filter_map(|row| {
-        let known = known(row);
+    let current = beats.iter().filter_map(|beat| {
+        let CachedHeartbeat { row, fits, .. } = beat;
+        let known = known(beat);
         if known.is_some() {
             return Some(Current {
                 row,
+                fits: *fits,
                 sampled_at: known,
                 is_news: false,
             });
@@ -125,6 +133,7 @@ async fn current<'a>(
         let before = read.get(&Stored(row.device))?;
         (signed(row.epoch) >= before.epoch).then_some(Current {
             row,
+            fits: *fits,
             sampled_at: before.sampled_at.map(Timestamp),
             is_news: true,
         })
