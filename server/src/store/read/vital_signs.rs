@@ -56,3 +56,27 @@ pub(crate) fn sample_of(beat: &heartbeat::Model) -> heartbeat_sample::Model {
         uptime_seconds: beat.uptime_seconds,
     }
 }
+
+/// The latest heartbeat with the vital signs of a sample, which was made of what the device said.
+pub(crate) fn to_latest(
+    sample: heartbeat_sample::Model,
+    epoch: i64,
+    sampled_at: i64,
+    releases: String,
+    leftovers: Option<String>,
+) -> heartbeat::Model {
+    heartbeat::Model {
+        device_id: sample.device_id,
+        cpu_percent: sample.cpu_percent,
+        memory_used_mb: sample.memory_used_mb,
+        memory_total_mb: sample.memory_total_mb,
+        disk_free_bytes: sample.disk_free_bytes,
+        disk_total_bytes: sample.disk_total_bytes,
+        uptime_seconds: sample.uptime_seconds,
+        epoch,
+        at: sample.at,
+        sampled_at,
+        releases,
+        leftovers,
+    }
+}

@@ -28,7 +28,7 @@ use crate::{
         entity::{device, heartbeat, heartbeat_sample, stored::Stored},
         read::{
             leftovers,
-            vital_signs::{sample_of, to_sample},
+            vital_signs::{sample_of, to_latest, to_sample},
         },
         write::{
             heartbeat_row::{CachedHeartbeat, HeartbeatRow, Newest},
@@ -211,19 +211,11 @@ fn heartbeat_model(row: &HeartbeatRow, now: Timestamp, sampled_at: Timestamp) ->
         .flatten()
         .map(|release| json!({ "name": release.name, "version": release.version, "digest": release.digest }))
         .collect();
-    let sample = to_sample(Stored(row.device), now.0, &row.vital_signs);
-    heartbeat::Model {
-        device_id: sample.device_id,
-        cpu_percent: sample.cpu_percent,
-        memory_used_mb: sample.memory_used_mb,
-        memory_total_mb: sample.memory_total_mb,
-        disk_free_bytes: sample.disk_free_bytes,
-        disk_total_bytes: sample.disk_total_bytes,
-        uptime_seconds: sample.uptime_seconds,
-        epoch: signed(row.epoch),
-        at: sample.at,
-        sampled_at: sampled_at.0,
-        releases: json!(releases).to_string(),
-        leftovers: row.leftovers.as_ref().and_then(leftovers::to_text),
-    }
+    to_latest(
+        to_sample(Stored(row.device), now.0, &row.vital_signs),
+        signed(row.epoch),
+        sampled_at.0,
+        json!(releases).to_string(),
+        row.leftovers.as_ref().and_then(leftovers::to_text),
+    )
 }
