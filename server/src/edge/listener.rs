@@ -118,7 +118,7 @@ pub(crate) async fn accept(
     accept_each(
         listener,
         || acquire_place(places, &how.strangers),
-        |stream, address, place| open(stream, address, place, Arc::clone(how), serve.clone()),
+        move |stream, address, place| open(stream, address, place, Arc::clone(how), serve.clone()),
         |error| {
             how.metrics.edge.connections.with_label("failed").inc();
             if is_out_of_descriptors(error) {

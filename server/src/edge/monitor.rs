@@ -57,7 +57,10 @@ impl Monitor {
         let places = &Arc::new(Semaphore::new(CONNECTIONS));
         accept_each(
             listener,
-            || async { Arc::clone(places).acquire_owned().await.ok() },
+            || {
+                let places = Arc::clone(places);
+                async move { places.acquire_owned().await.ok() }
+            },
             |stream, address, place| {
                 let monitor = Arc::clone(monitor);
                 async move {
