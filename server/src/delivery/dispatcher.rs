@@ -80,7 +80,7 @@ pub async fn run(
             limits,
         };
         let mut pending = wake_ups.take_pending();
-        let looks = pending.commands.len();
+        let woken = pending.commands.len();
         let fresh = pending.take_fresh(Instant::now());
         if let Err(error) = pusher.push_fresh(fresh).await {
             // Their rows still say that they wait, so the next pass over all devices finds them.
@@ -112,7 +112,7 @@ pub async fn run(
             pusher.pass(registry.online_of(&pending.commands)).await
         };
         // After a single wake-up the next one does not wait.
-        gather_until = Instant::now() + if looks > 1 { GATHER } else { Duration::ZERO };
+        gather_until = Instant::now() + if woken > 1 { GATHER } else { Duration::ZERO };
         if everybody || result.is_err() {
             let pause = match &result {
                 Ok(0) => PASS_EVERY,

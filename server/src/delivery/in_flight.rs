@@ -204,7 +204,7 @@ impl Table {
         }
     }
 
-    /// Not when it was pushed again meanwhile, in a newer session.
+    /// Removes a push that is written, unless the attempt was pushed again in a newer session.
     fn mark_written(&mut self, attempt: AttemptId, epoch: u64) {
         if self.handed.get(&attempt) == Some(&epoch) {
             self.handed.remove(&attempt);

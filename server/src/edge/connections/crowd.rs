@@ -183,9 +183,9 @@ impl<L: Clone> Crowd<L> {
         stranger.source = Some(source);
         let places = self.sources.entry(source).or_default();
         places.waiting.push(id);
-        let mut actions = self.fill(source, now);
+        let mut actions = self.admit_waiting(source, now);
         if self.waiting(source) > WAITING * self.limits.of_one_source {
-            let unlucky = self.draw(source).and_then(|id| self.remove(id));
+            let unlucky = self.draw_waiting(source).and_then(|id| self.remove(id));
             actions
                 .extend(unlucky.map(|stranger| StrangerAction::Close(stranger.link, Why::Crowded)));
         }
@@ -195,11 +195,11 @@ impl<L: Clone> Crowd<L> {
     /// Removes a stranger that has authenticated or is gone.
     pub(super) fn forget(&mut self, id: u64, now: Instant) -> Vec<StrangerAction<L>> {
         let source = self.remove(id).and_then(|stranger| stranger.source);
-        source.map_or_else(Vec::new, |source| self.fill(source, now))
+        source.map_or_else(Vec::new, |source| self.admit_waiting(source, now))
     }
 
     /// Closes the strangers whose time is over, and lets others in.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<StrangerAction<L>> {
+    pub(super) fn close_overdue(&mut self, now: Instant) -> Vec<StrangerAction<L>> {
         let mut actions = Vec::new();
         while let Some((&id, oldest)) = self.strangers.first_key_value() {
             if oldest.arrived + self.limits.probation > now {
@@ -208,11 +208,12 @@ impl<L: Clone> Crowd<L> {
             if let Some(stranger) = self.remove(id) {
                 actions.push(StrangerAction::Close(stranger.link, Why::Unproven));
                 let source = stranger.source;
-                actions.extend(source.map_or_else(Vec::new, |source| self.fill(source, now)));
+                actions
+                    .extend(source.map_or_else(Vec::new, |source| self.admit_waiting(source, now)));
             }
         }
         for source in self.crowded.iter().copied().collect::<Vec<_>>() {
-            actions.extend(self.fill(source, now));
+            actions.extend(self.admit_waiting(source, now));
         }
         actions
     }
@@ -221,7 +222,7 @@ impl<L: Clone> Crowd<L> {
     /// inside, once its patience is over.
     pub(super) fn make_room(&mut self, now: Instant) -> Room<L> {
         let crowded = self.crowded.iter().next().copied();
-        if let Some(unlucky) = crowded.and_then(|source| self.draw(source)) {
+        if let Some(unlucky) = crowded.and_then(|source| self.draw_waiting(source)) {
             return self
                 .remove(unlucky)
                 .map_or(Room::None, |stranger| Room::Made(stranger.link));
@@ -241,8 +242,8 @@ impl<L: Clone> Crowd<L> {
         gone.map_or(Room::None, |stranger| Room::Made(stranger.link))
     }
 
-    /// When [`Self::due`] may have something to do.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    /// When [`Self::close_overdue`] may have something to do.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         let oldest = self.strangers.first_key_value();
         let probation = oldest.map(|(_, oldest)| oldest.arrived + self.limits.probation);
         let held = self.crowded.iter().filter_map(|source| {
@@ -254,7 +255,7 @@ impl<L: Clone> Crowd<L> {
 
     /// Lets in strangers who wait: as many as there are free places, and holders whose patience is
     /// over.
-    fn fill(&mut self, source: Source, now: Instant) -> Vec<StrangerAction<L>> {
+    fn admit_waiting(&mut self, source: Source, now: Instant) -> Vec<StrangerAction<L>> {
         let mut actions = Vec::new();
         let most = match self.limits.of_one_source {
             0 => usize::MAX,
@@ -291,7 +292,7 @@ impl<L: Clone> Crowd<L> {
                 actions.push(StrangerAction::Admit(stranger.link.clone()));
             }
         }
-        self.tidy(source);
+        self.update_crowded(source);
         actions
     }
 
@@ -306,13 +307,13 @@ impl<L: Clone> Crowd<L> {
                 }
                 None => places.waiting.retain(|waiting| *waiting != id),
             }
-            self.tidy(source);
+            self.update_crowded(source);
         }
         Some(stranger)
     }
 
     /// Draws one of those who wait, by lot.
-    fn draw(&mut self, source: Source) -> Option<u64> {
+    fn draw_waiting(&mut self, source: Source) -> Option<u64> {
         let waiting = &self.sources.get(&source)?.waiting;
         (!waiting.is_empty()).then(|| waiting[self.lot.random_range(0..waiting.len())])
     }
@@ -324,7 +325,7 @@ impl<L: Clone> Crowd<L> {
     }
 
     /// Notes whether strangers of this source wait, and forgets a source without any.
-    fn tidy(&mut self, source: Source) {
+    fn update_crowded(&mut self, source: Source) {
         let Some(places) = self.sources.get(&source) else {
             return;
         };

@@ -94,9 +94,9 @@ impl Strangers {
             }
             let (actions, next) = {
                 let mut crowd = self.crowd();
-                let actions = crowd.due(now);
+                let actions = crowd.close_overdue(now);
                 set(&self.metrics.edge.strangers, crowd.len());
-                (actions, crowd.next_look())
+                (actions, crowd.next_deadline())
             };
             self.apply(actions);
             let next = next

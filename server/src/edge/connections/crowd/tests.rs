@@ -55,21 +55,24 @@ fn so_many_of_one_source_are_inside_and_the_next_waits_until_one_is_known() {
 fn who_holds_a_place_while_others_wait_makes_room_after_its_patience() {
     let now = Instant::now();
     let (mut crowd, _) = crowd(2, 4, now);
-    assert_eq!(crowd.next_look(), Some(now + PATIENCE));
-    assert_eq!(crowd.due(now + PATIENCE - Duration::from_millis(1)), []);
+    assert_eq!(crowd.next_deadline(), Some(now + PATIENCE));
+    assert_eq!(
+        crowd.close_overdue(now + PATIENCE - Duration::from_millis(1)),
+        []
+    );
     let late = now + PATIENCE;
     // The newest of those who wait gets it, and the next place is not taken at once.
     assert_eq!(
-        crowd.due(late),
+        crowd.close_overdue(late),
         [
             StrangerAction::Close(0, Why::Crowded),
             StrangerAction::Admit(3)
         ]
     );
     let next = late + limits(2).pace(2);
-    assert_eq!(crowd.next_look(), Some(next));
+    assert_eq!(crowd.next_deadline(), Some(next));
     assert_eq!(
-        crowd.due(next),
+        crowd.close_overdue(next),
         [
             StrangerAction::Close(1, Why::Crowded),
             StrangerAction::Admit(2)
@@ -82,12 +85,12 @@ fn nobody_makes_room_while_nobody_waits_and_the_probation_ends_all_the_same() {
     let now = Instant::now();
     let (mut crowd, _) = crowd(2, 2, now);
     let end = now + limits(2).probation;
-    assert_eq!(crowd.next_look(), Some(end));
-    assert_eq!(crowd.due(end - Duration::from_millis(1)), []);
+    assert_eq!(crowd.next_deadline(), Some(end));
+    assert_eq!(crowd.close_overdue(end - Duration::from_millis(1)), []);
     let closed = [0, 1].map(|link| StrangerAction::Close(link, Why::Unproven));
-    assert_eq!(crowd.due(end), closed);
+    assert_eq!(crowd.close_overdue(end), closed);
     assert_eq!((crowd.len(), crowd.sources.len()), (0, 0));
-    assert_eq!(crowd.next_look(), None);
+    assert_eq!(crowd.next_deadline(), None);
 }
 
 #[test]
@@ -95,7 +98,7 @@ fn the_time_of_who_waits_or_never_says_where_it_is_from_ends_too() {
     let now = Instant::now();
     let (mut crowd, _) = crowd(1, 2, now);
     crowd.arrive(2, now);
-    let actions = crowd.due(now + limits(1).probation);
+    let actions = crowd.close_overdue(now + limits(1).probation);
     let unproven = actions
         .iter()
         .filter(|action| matches!(action, StrangerAction::Close(..)))
@@ -171,7 +174,7 @@ fn slow_server(seed: u64) -> (u32, u32) {
         while crowd.len() < 3 * most {
             actions.extend(come(&mut crowd, source(1), now));
         }
-        actions.extend(crowd.due(now));
+        actions.extend(crowd.close_overdue(now));
         let share = step.as_secs_f64() / work / inside.len().max(1) as f64;
         for done in inside.values_mut() {
             *done += share;
@@ -229,7 +232,7 @@ proptest! {
                 },
                 _ => {
                     now += Duration::from_millis(millis);
-                    crowd.due(now)
+                    crowd.close_overdue(now)
                 }
             };
             for action in actions {
@@ -248,7 +251,7 @@ proptest! {
             }
             prop_assert_eq!(counted, here.len());
             prop_assert!(crowd.crowded.len() <= crowd.sources.len());
-            prop_assert_eq!(crowd.next_look().is_some(), !here.is_empty());
+            prop_assert_eq!(crowd.next_deadline().is_some(), !here.is_empty());
         }
     }
 }
