@@ -1,4 +1,4 @@
-//! Written, read from anywhere, aborted and swept.
+//! Blobs are written, read from any offset, aborted and swept.
 
 use super::*;
 
@@ -81,7 +81,7 @@ async fn more_uploads_than_there_may_be_are_told_to_come_back() {
         uploads.push(blobs.begin().await.unwrap());
     }
     assert!(matches!(blobs.begin().await, Err(BlobError::Busy)));
-    // A place is taken until the bytes are a blob or gone.
+    // The place is taken until the bytes are a blob, or gone.
     let last = uploads.pop().unwrap().sync().await.unwrap();
     assert!(matches!(blobs.begin().await, Err(BlobError::Busy)));
     last.finish(Digest::of(b"")).await.unwrap();

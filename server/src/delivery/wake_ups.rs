@@ -208,7 +208,7 @@ mod tests {
         assert!(never.is_err(), "there is nothing to take");
         let (begun, from) = (Instant::now(), Instant::now() + (from - begun));
         wake_ups.wake_devices([DeviceId::generate()]);
-        // Whoever waits may be called away meanwhile.
+        // The wait may be cancelled and begun again.
         let short =
             tokio::time::timeout(Duration::from_millis(5), wake_ups.wait_for_devices(from)).await;
         assert!(short.is_err(), "it is too early");

@@ -201,8 +201,8 @@ mod tests {
             prop_assert!(next > issued && next > last);
         }
 
-        /// Whatever a holder of the key says, the number grows at most by what a restored backup
-        /// may lack, and the honest agent gets a newer number than it had.
+        /// Whatever a holder of the key says, the number grows by at most what a restored backup
+        /// may lack. The honest agent still gets a newer number than it had.
         #[test]
         fn no_lie_moves_the_number_away_from_the_honest_agent(
             issued in 0..1_u64 << 40,
@@ -223,7 +223,7 @@ mod tests {
             prop_assert!(next_epoch(&state, honest) > honest);
         }
 
-        /// A backup that has forgotten fewer sessions than there can have been is no conflict.
+        /// A backup that lacks no more sessions than there can have been is no conflict.
         #[test]
         fn an_older_backup_is_no_conflict(issued in 0..1_u64 << 40, forgotten in 0..=EPOCHS_FORGOTTEN) {
             let journal = JournalId::generate();

@@ -72,7 +72,7 @@ mod tests {
         assert!(exists("deployment") && !exists("deployments") && !exists(""));
     }
 
-    /// The literals of the code that logs events.
+    /// The kinds that the code logs, read from its source.
     fn logged(folder: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

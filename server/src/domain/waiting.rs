@@ -211,7 +211,7 @@ mod tests {
         for (facts, expected) in table {
             assert_eq!(waits_for(&facts), Some(expected), "{facts:?}");
         }
-        // A window does not matter once it was pushed, nor while its device is away.
+        // A window does not matter once the command was pushed, nor while its device is away.
         let sent = WaitFacts {
             state: State::Sent,
             waits_for_time: true,

@@ -1,4 +1,4 @@
-//! What waits is written in order, and not lost when the recorder stops.
+//! Waiting reports are written in order, and not lost when the recorder stops.
 
 use super::*;
 use crate::clock::Clock;
@@ -28,7 +28,7 @@ async fn progress_is_never_written_before_the_acceptance_that_came_before_it() {
     let store = store(&dir).await;
     let (outbound, _queue) = mpsc::channel(8);
     let session = SessionHandle::new(DeviceId::generate(), 1, JournalId::generate(), outbound);
-    // Which of the two is looked at first is left to chance.
+    // Chance decides which of the two is taken first.
     for _ in 0..32 {
         let metrics = Arc::new(Metrics::new(store.figures().clone()));
         let stop = CancellationToken::new();

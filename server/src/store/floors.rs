@@ -13,7 +13,7 @@ use std::{
 /// From the lowest to the highest.
 const FLOORS: [&str; 4] = ["db", "entity", "read", "write"];
 
-/// What changes rows; none of it belongs where questions are asked.
+/// Calls that change rows. None of them belongs into `read`.
 const CHANGES: [&str; 8] = [
     ".write(",
     ".write_as(",
@@ -25,7 +25,7 @@ const CHANGES: [&str; 8] = [
     "delete_",
 ];
 
-/// What a database is told in its own text.
+/// Statements that are written as text.
 const RAW: [&str; 7] = [
     "SELECT ",
     "PRAGMA ",
@@ -70,8 +70,8 @@ fn code_only(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Every path that a text names under `crate::store`, each as its segments; groups in braces are
-/// spelled out.
+/// All paths of a text under `crate::store`, each as its segments. Groups in braces are spelled
+/// out.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices("crate::") {
@@ -88,7 +88,7 @@ fn paths(code: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// Reads one item of a `use` tree behind `prefix`; stops at what ends it.
+/// Reads one item of a `use` tree behind `prefix`. Stops at the end of the item.
 fn spell_out(
     rest: &mut std::iter::Peekable<std::str::Chars<'_>>,
     prefix: &mut Vec<String>,
@@ -131,7 +131,7 @@ fn spell_out(
     prefix.truncate(depth);
 }
 
-/// Which files each file uses.
+/// The files that each file uses.
 fn arrows(files: &BTreeMap<File, String>) -> BTreeMap<File, BTreeSet<File>> {
     let used = |(file, code): (&File, &String)| {
         let used = paths(code).into_iter().filter_map(|path| {
@@ -147,7 +147,7 @@ fn arrows(files: &BTreeMap<File, String>) -> BTreeMap<File, BTreeSet<File>> {
     files.iter().map(used).collect()
 }
 
-/// What is left when files that use nothing are taken away, again and again.
+/// The files that are left after those that use nothing are taken away, again and again.
 fn circles(mut arrows: BTreeMap<File, BTreeSet<File>>) -> BTreeSet<File> {
     loop {
         let left: BTreeSet<File> = arrows.keys().cloned().collect();

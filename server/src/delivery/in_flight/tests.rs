@@ -38,7 +38,7 @@ async fn a_push_and_a_decision_about_it_exclude_each_other_and_nothing_else() {
     let flight = Arc::new(InFlight::default());
     let (device, one, other) = (DeviceId::generate(), attempt(), attempt());
     let before = flight.moment();
-    // Pushed first: whoever decides is told.
+    // Pushed before the decision, which is told of it.
     assert!(flight.record_push(device, one, 7, before));
     let decision = flight.begin_decision();
     assert_eq!(decision.hold([one]), [(one, 7)]);
@@ -50,7 +50,7 @@ async fn a_push_and_a_decision_about_it_exclude_each_other_and_nothing_else() {
     decision.note_pushes(vec![(one, 7)]);
     decision.mark_committed();
     assert_eq!(flight.unwritten(), [], "it is in the rows now");
-    // Held: only this one waits, and it is looked at again once it is let go.
+    // Held: only this attempt waits, and its device is looked at again once it is let go.
     assert!(!flight.record_push(device, one, 7, flight.moment()));
     assert!(flight.record_push(device, other, 7, before));
     let second = flight.begin_decision();
@@ -62,7 +62,7 @@ async fn a_push_and_a_decision_about_it_exclude_each_other_and_nothing_else() {
     );
     drop(second);
     assert_eq!(flight.wait_for_refused().await, HashSet::from([device]));
-    // Let go: what was read before that is not pushed, what is read now is.
+    // Let go: a command whose row was read before that is not pushed. One that is read now is.
     assert!(!flight.record_push(device, one, 7, before));
     assert_eq!(flight.wait_for_refused().await, HashSet::from([device]));
     assert!(flight.record_push(device, one, 7, flight.moment()));

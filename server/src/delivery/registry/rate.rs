@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    /// How many messages are heard within a time when there are always more.
+    /// How many messages are read within a time, when there are always more.
     fn read_within(rate: &MessageRate<FakeRelativeClock>, mut left: Duration) -> u32 {
         let mut heard = 0;
         loop {
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(read_within(&rate, Duration::ZERO), BURST.get());
         let more = read_within(&rate, Duration::from_secs(10));
         assert!((495..=505).contains(&more), "{more}");
-        // Never more than a burst is saved.
+        // At most a burst is saved up.
         rate.limiter.clock().advance(Duration::from_secs(100_000));
         assert_eq!(read_within(&rate, Duration::ZERO), BURST.get());
     }

@@ -48,7 +48,7 @@ mod tests {
         };
         let table = [
             (None, 1, Some((2, later))),
-            // An agent that does not count says 0 for its first.
+            // An agent that does not count its runs says 0 for the first.
             (None, 0, Some((2, later))),
             (Some((2, Some(later))), 1, None),
             (Some((2, None)), 1, Some((2, now))),

@@ -1,4 +1,4 @@
-//! A table of every transition that matters, and properties over any sequence of events.
+//! A table of all transitions that matter, and properties over any sequence of events.
 
 use super::*;
 use proptest::prelude::*;
@@ -153,7 +153,7 @@ fn what_was_pushed_and_never_taken_closes_as_if_it_had_never_been_pushed() {
             !closed.stop_requested,
             "{event:?}: nobody is there to answer"
         );
-        // Pushed once more it may be there again.
+        // It is pushed once more, so it may have arrived.
         let pushed = apply(&untaken, Event::Fact(Fact::Sent), NOW)
             .changed()
             .unwrap();
@@ -161,7 +161,7 @@ fn what_was_pushed_and_never_taken_closes_as_if_it_had_never_been_pushed() {
         let left = apply(&pushed, event, NOW).changed();
         assert!(left.is_none_or(|left| left.unresolved), "{event:?}");
     }
-    // Whoever asked for the stop before need not wait for an answer.
+    // Nobody has to wait for the answer to the stop.
     let stopping = apply(&attempt(State::Sent), Event::Close(Closing::Cancel), NOW).changed();
     let never = apply(&stopping.unwrap(), Event::Fact(Fact::NotHeld), NOW).changed();
     let never = never.unwrap();
@@ -198,9 +198,9 @@ fn stopped_is_an_answer_and_not_the_end() {
     assert!(asked.stop_requested && !asked.stop_going_back && !asked.is_stopped());
     let stopped = then(&asked, at(Step::Script, true)).unwrap();
     assert!(stopped.is_stopped() && stopped.unresolved && stopped.state == State::Running);
-    // What was said before it and is written after it takes nothing back.
+    // A report from before the stop that is written after it takes nothing back.
     assert!(then(&stopped, at(Step::Unpack, false)).unwrap().stopped);
-    // Nothing shows that it goes back, so another halt has nothing more to end.
+    // Nothing shows that the device goes back, so another halt has nothing more to end.
     assert_eq!(
         apply(&stopped, Event::Close(Closing::Halt), NOW),
         Effect::Unchanged
@@ -220,7 +220,7 @@ fn stopped_is_an_answer_and_not_the_end() {
     let over = then(&halted, failed).unwrap();
     assert!(over.is_stopped() && !over.stop_going_back && !over.unresolved);
 
-    // One that failed by itself and goes back: a halt ends that at once, a cancellation does not.
+    // It failed by itself and goes back. A halt ends that at once, and a cancellation does not.
     let back = then(&attempt(State::Running), at(Step::Rollback, false)).unwrap();
     assert!(
         !then(&back, Event::Close(Closing::Cancel))
@@ -233,7 +233,7 @@ fn stopped_is_an_answer_and_not_the_end() {
             .stop_going_back
     );
 
-    // One that was closed here.
+    // An attempt that was closed here.
     let expired = then(&attempt(State::Running), Event::Close(Closing::Overdue)).unwrap();
     let stopped = apply(&expired, at(Step::Rollback, true), NOW);
     assert!(matches!(&stopped, Effect::Late(late) if late.is_stopped() && late.unresolved));
@@ -271,7 +271,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// How far along a state is; closed states are all the end.
+/// How far along a state is. Closed states are all the end.
 fn rank(state: State) -> u8 {
     match state {
         State::Held => 0,

@@ -1,5 +1,5 @@
-//! Random fleets under the planner: limits always hold, no phase opens over a failed gate, and
-//! every deployment ends.
+//! Random fleets under the planner: limits always hold, no phase opens over a failed gate, and all
+//! deployments end.
 
 use std::time::Duration;
 
@@ -256,7 +256,7 @@ proptest! {
             match world.facts.state {
                 DeploymentState::Finished | DeploymentState::Paused => break,
                 DeploymentState::AwaitingApproval => {
-                    // As promoting does.
+                    // As an operator does who promotes it.
                     world.facts.state = DeploymentState::Active;
                     world.facts.open += 1;
                     wake = world.settle();

@@ -1,4 +1,4 @@
-//! Starts, gates and spreads by tables; a spread reaches everybody in time. Windows have a module
+//! Tables of starts, gates and spreads; a spread reaches all targets in time. Windows have a file
 //! of their own.
 
 use super::*;
@@ -76,7 +76,7 @@ fn schedules_under_which_nothing_could_begin_are_refused() {
     let (night, past) = ("daily 02:00-04:00 UTC", "2026-11-25 10:00-11:00 UTC");
     let table = [
         (with(None, &[], None), None),
-        // A start in the past is at once.
+        // A start in the past begins at once.
         (with(Some("2026-11-01T00:00:00Z"), &[night], None), None),
         (with(None, &[night, past], None), Some("schedule.windows")),
         (
@@ -156,7 +156,7 @@ fn a_target_that_is_released_late_waits_its_share_from_then() {
         ("2026-11-25T00:00:00Z", "2026-11-25T02:05:00Z", true),
         ("2026-11-25T03:00:00Z", "2026-11-25T03:04:59Z", false),
         ("2026-11-25T03:00:00Z", "2026-11-25T03:05:00Z", true),
-        // Four minutes are left: its share is two of them.
+        // Four minutes are left, and its share is two of them.
         ("2026-11-25T03:56:00Z", "2026-11-25T03:57:59Z", false),
         ("2026-11-25T03:56:00Z", "2026-11-25T03:58:00Z", true),
         ("2026-11-25T03:56:00Z", "2026-11-25T04:00:00Z", false),
@@ -257,7 +257,7 @@ fn a_moment_that_is_near_is_told_to_the_microsecond() {
     };
     let released = at("2026-11-25T00:00:00Z");
     let table = [
-        // It begins at 02:05; the window is open, or will be soon, or not so soon.
+        // It begins at 02:05. The window is open, opens soon, or opens later than that.
         ("2026-11-25T02:04:00Z", 60, Some(60)),
         ("2026-11-25T02:04:00Z", 59, None),
         ("2026-11-25T01:59:00Z", 360, Some(360)),

@@ -1,4 +1,5 @@
-//! What is meant, what is refused and where, and that nothing makes the parser panic.
+//! What selectors mean, which are refused and at which place, and that no text makes the parser
+//! panic.
 
 use super::*;
 use proptest::prelude::*;

@@ -214,7 +214,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts how many messages were begun.
+    /// A stream that counts how many of its messages were begun.
     fn counted(begun: &Arc<AtomicUsize>) -> impl Stream<Item = Result<usize, Status>> + use<> {
         let begun = Arc::clone(begun);
         stream::iter(0..).map(move |number| {

@@ -44,7 +44,7 @@ impl Around {
         }
     }
 
-    /// One call on the connection, handled by `handle`.
+    /// Makes one call on the connection, which `handle` answers.
     async fn call<F>(
         &self,
         path: &str,
@@ -74,7 +74,7 @@ impl Around {
     }
 }
 
-/// What tonic makes of a handler's stream: frames that come from it, and its extensions.
+/// A response as tonic makes it of a handler's stream: frames and extensions.
 async fn watched() -> Response<Body> {
     let endless = stream::repeat_with(|| Ok::<_, Status>(Bytes::from_static(b"12345")));
     let (_, fed, extensions) = fed(FEW, endless).into_parts();
@@ -103,12 +103,12 @@ async fn a_stream_that_nothing_feeds_is_refused() {
     let around = Around::new();
     let response = around.call(WATCH, None, single).await;
     assert_eq!(code(&response), Some("13"));
-    // What has one answer has nothing to feed.
+    // A single answer has nothing to feed.
     let response = around.call(GET, None, single).await;
     assert_eq!(code(&response), None);
     let read = response.into_body().collect().await.expect("reads");
     assert_eq!(read.to_bytes(), "x");
-    // Nor has what is no method at all.
+    // A path that is no method has nothing to feed either.
     let response = around.call("/no/such", None, single).await;
     assert_eq!(code(&response), None);
 }

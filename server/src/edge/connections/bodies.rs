@@ -192,8 +192,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the bytes are cut into pieces, a message is refused exactly when its length is
-        /// told to be too much.
+        /// However the bytes are cut into pieces, a message is refused exactly when its announced
+        /// length is too large.
         #[test]
         fn a_message_is_refused_by_its_announced_length(
             lengths in prop::collection::vec(0u32..40, 1..8),

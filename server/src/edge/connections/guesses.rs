@@ -107,7 +107,7 @@ mod tests {
             .expect_err("too often");
         assert!(wait >= PERIOD, "{wait:?}");
         assert_eq!(guesses.take(Credential::Hello, source(2)), Ok(()));
-        // Enrolling is another matter.
+        // Enrolments are counted apart.
         assert_eq!(guesses.take(Credential::Enrolment, source(1)), Ok(()));
     }
 

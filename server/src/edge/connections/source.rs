@@ -44,7 +44,7 @@ mod tests {
         assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:1:2:3"));
         assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
         assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
-        // What a socket for both kinds calls an IPv4 address.
+        // An IPv4 address, as a socket for both kinds shows it.
         assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
         assert_eq!(source("192.0.2.1").to_string(), "192.0.2.1");
         assert_eq!(source("2001:db8::1").to_string(), "2001:db8::/64");

@@ -10,7 +10,7 @@ use rsa::{
 };
 use std::sync::OnceLock;
 
-/// Small enough to generate quickly; the size is checked at enrolment.
+/// Small, so that it is made quickly. The size is checked at enrolment only.
 fn private_key() -> &'static PrivateKey {
     static KEY: OnceLock<PrivateKey> = OnceLock::new();
     KEY.get_or_init(|| PrivateKey::new(&mut rand::rng(), 2048).expect("a key"))
@@ -73,13 +73,13 @@ fn seal(challenge: &Challenge, nonce: &[u8], body: Bytes) -> v1::Hello {
     ReadHello::sealed(body, signature)
 }
 
-/// As a new agent says it.
+/// Hello as a new agent sends it.
 fn hello(challenge: &Challenge) -> v1::Hello {
     let said = said();
     seal(challenge, &said.client_nonce, ReadHello::body_of(&said))
 }
 
-/// As an agent of before said it, or one that was made to believe in an old server.
+/// Hello as an older agent sends it, or one that was made to believe in an old server.
 fn hello_v1(challenge: &Challenge, known: u32) -> v1::Hello {
     let mut wire = said();
     wire.protocol_revision = known;
@@ -139,7 +139,7 @@ fn replayed_relayed_and_unknown_hellos_get_one_answer() {
     let here = challenge();
     let wire = hello(&here);
     assert!(checked(&here, wire.clone()).is_ok());
-    // Whoever ends TLS in between relays the nonce; the connection stays another one.
+    // Somebody who ends TLS in between can relay the nonce, but it is another connection.
     let relayed = Challenge {
         binding: ChannelBinding::exported([8; 32]),
         ..here
@@ -203,8 +203,8 @@ fn no_field_of_a_hello_can_be_changed_on_the_way() {
             "{field}: {refused:?}"
         );
     }
-    // Fields this version does not know are covered as well, and a good signature over them is
-    // good.
+    // Fields that this version does not know are covered, too, and a good signature over them
+    // holds.
     let mut wire = hello(&challenge);
     let unknown = |body: &Bytes| Bytes::from([body, [0xf8, 0x3f, 0x01].as_slice()].concat());
     wire.body = unknown(&wire.body);
@@ -265,7 +265,7 @@ fn an_older_revision_is_taken_from_agents_that_know_no_newer_one_until_the_serve
     };
     assert!(checked(&lenient, hello_v1(&lenient, 1)).is_ok());
     assert!(checked(&strict, hello(&strict)).is_ok());
-    // Those of tomorrow speak ours.
+    // Agents of later versions speak our revision, too.
     let mut tomorrow = said();
     tomorrow.protocol_revision = 7;
     let body = ReadHello::body_of(&tomorrow);
@@ -299,7 +299,7 @@ fn an_older_revision_is_taken_from_agents_that_know_no_newer_one_until_the_serve
         assert_eq!(status.code(), Code::FailedPrecondition);
         assert!(status.message().contains("revision"), "{status:?}");
     }
-    // Without the key nobody learns that.
+    // Without the key nobody is told.
     let mut forged = hello_v1(&strict, 1);
     forged.signature = vec![0; 256].into();
     let refused = checked(&strict, forged);

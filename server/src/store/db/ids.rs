@@ -123,10 +123,10 @@ mod tests {
         let (before, _) = today.get_timestamp().expect("a time").to_unix();
         assert!(seconds - before >= 24 * 3600, "{before} {seconds}");
         assert!(store.next_token_id().0 > last);
-        // A little back: stamps grow nevertheless, and so do ids.
+        // A little back: stamps still grow, and so do ids.
         clock.jump(-60);
         assert!(make().await.0 > last);
-        // Far back: the store's clock does not go along.
+        // Far back: the store's clock stays.
         clock.jump(-24 * 3600);
         assert!(make().await.0 > tomorrow);
     }

@@ -225,7 +225,7 @@ mod tests {
                 })
                 .await
         };
-        // No more pages than there are: as full as a disk can be.
+        // No more pages than there are now: like a full disk.
         let full = "PRAGMA max_page_count = 1";
         store
             .writer()
@@ -264,7 +264,7 @@ mod tests {
         let (begun, jump) = (&tokio::sync::Notify::new(), &clock);
         let first = store.write(|_| async move {
             begun.notify_one();
-            // The other one asks meanwhile, and gets its turn after the jump.
+            // The other transaction begins meanwhile, and has its turn after the jump.
             tokio::task::yield_now().await;
             jump.jump(365 * 24 * 3600);
             Ok(())

@@ -156,7 +156,7 @@ mod tests {
         };
     }
 
-    /// Every request with a `request_id`.
+    /// All requests with a `request_id`.
     const REQUESTS: [(&str, Hash); 18] = requests![
         CancelDeploymentRequest,
         CreateDeploymentRequest,
@@ -215,8 +215,8 @@ mod tests {
         bytes
     }
 
-    /// Messages that differ from an empty one in one field, whichever and however deep, with the
-    /// path of that field.
+    /// Messages that differ from an empty one in one field, however deep it is, each with the path
+    /// of that field.
     fn one_field_each(
         messages: &BTreeMap<String, DescriptorProto>,
         name: &str,

@@ -157,7 +157,7 @@ fn a_failed_gate_pauses_and_says_why() {
             &[FAILED, FAILED, DONE, SENT],
             "phase 1: 2 of 4 failed, so 60 % can no longer succeed",
         ),
-        // Who was cancelled is not there to be divided by.
+        // Cancelled targets do not count in the share.
         (
             count(4),
             &[FAILED, State::Cancelled, State::Superseded],
@@ -252,7 +252,7 @@ fn a_phase_soaks_after_it_passed() {
         over.actions,
         [Action::Soaked(1), Action::OpenPhase(2), open_targets(2, 1)]
     );
-    // One that fails while it soaks pauses all the same.
+    // A failure while the phase soaks pauses it all the same.
     facts.phases[0].counts.add(FAILED, 1);
     assert!(matches!(actions(&facts)[..], [Action::Pause(_)]));
 }

@@ -34,7 +34,7 @@ fn only_what_waits_and_does_not_move_is_ended_and_closed() {
         let verdict = seen.decide(waits(n), start + second(29 * n), LIMIT);
         assert_eq!(verdict, StallAction::Leave, "{n}");
     }
-    // A quiet watch has nothing to take.
+    // A quiet watch has no bytes to take.
     let mut seen = Seen::new(start);
     let quiet = AnswerState {
         waits: false,
@@ -60,14 +60,14 @@ fn only_what_waits_and_does_not_move_is_ended_and_closed() {
         seen.decide(ended, start + second(3659), LIMIT),
         StallAction::Leave
     );
-    // Once it was ended, a byte now and then does not keep it.
+    // Once it was ended, a byte now and then does not save it.
     let trickle = AnswerState { taken: 6, ..ended };
     assert_eq!(
         seen.decide(trickle, start + second(3660), LIMIT),
         StallAction::Close
     );
 
-    // One that was ended by others has as long to take its end.
+    // An answer that others ended has as long to take its end.
     let mut seen = Seen::new(start);
     assert_eq!(
         seen.decide(ended, start + second(1), LIMIT),

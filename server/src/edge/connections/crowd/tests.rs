@@ -61,7 +61,7 @@ fn who_holds_a_place_while_others_wait_makes_room_after_its_patience() {
         []
     );
     let late = now + PATIENCE;
-    // The newest of those who wait gets it, and the next place is not taken at once.
+    // The newest of those who wait gets the place, and the next place is not taken at once.
     assert_eq!(
         crowd.close_overdue(late),
         [
@@ -148,21 +148,21 @@ fn room_is_made_by_who_waits_first_and_then_by_the_oldest() {
 
 #[test]
 fn a_server_slower_than_the_patience_still_finishes_somebody() {
-    // Chance decides who is turned away, so one run says little.
+    // Chance decides who is turned away, so a single run says little.
     const RUNS: u32 = 24;
     let ends: Vec<(u32, u32)> = (0..u64::from(RUNS)).map(slow_server).collect();
     let finished: u32 = ends.iter().map(|(finished, _)| finished).sum();
-    // It could finish 427 in each if it worked on those only that it lets finish.
+    // It could finish 427 in each run if it only worked on those that it lets finish.
     assert!(
         finished > RUNS * 427 / 3,
         "finished, and turned away: {ends:?}"
     );
 }
 
-/// How many a server finished that is too slow for those who come, and how many were turned away.
+/// How many strangers a server finished that is too slow for them, and how many it turned away.
 fn slow_server(seed: u64) -> (u32, u32) {
-    // Everybody inside is worked on at the same pace, and needs three times the patience while all
-    // places are taken.
+    // All strangers inside are worked on at the same pace. While all places are taken, one needs
+    // three times the patience.
     let (most, work) = (64, 3.0 * PATIENCE.as_secs_f64() / 64.0);
     let mut now = Instant::now();
     let mut crowd = Crowd::new(limits(most), seed);

@@ -92,12 +92,12 @@ async fn whoever_has_not_failed_may_always_try() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     let details = tonic_types::StatusExt::get_error_details(&refused);
     assert!(details.retry_info().is_some(), "{refused:?}");
-    // From the same address.
+    // At the same address.
     let honest = stranger(&strangers).await;
     assert!(honest.handle().may_try(Credential::Bearer).is_ok());
     honest.handle().failed(Credential::Bearer);
     assert!(honest.handle().may_try(Credential::Bearer).is_err());
-    // Its own mistake before does not matter once it is known.
+    // Once it is known, its own mistake before does not matter.
     honest.handle().mark_known();
     assert!(honest.handle().may_try(Credential::Bearer).is_ok());
 }
@@ -143,7 +143,7 @@ async fn one_that_waits_comes_inside_when_another_is_known_or_gone_or_had_its_pa
             tokio::task::yield_now().await;
             drop(second);
         });
-        // The third only holds its place.
+        // The third does nothing and only holds its place.
         let _fourth = stranger(&strangers).await;
         assert!(third.handle().closed().await.contains("too many"));
         assert_eq!(metrics.edge.connections.with_label("crowded").get(), 1);
