@@ -14,37 +14,19 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
-
 use kernex_proto::ids::{DeviceId, TokenId};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// Why a key was revoked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Cause {
-    /// The device was deleted.
-    Deleted,
-    /// Another key took the device over.
-    Replaced,
-}
+use crate::domain::named_enum;
 
-impl Cause {
-    /// The name in the database and in events.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Deleted => "deleted",
-            Self::Replaced => "replaced",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "deleted" => Some(Self::Deleted),
-            "replaced" => Some(Self::Replaced),
-            _ => None,
-        }
+named_enum! {
+    /// Why a key was revoked.
+    Cause {
+        /// The device was deleted.
+        Deleted = "deleted",
+        /// Another key took the device over.
+        Replaced = "replaced",
     }
 }
 

@@ -15,7 +15,7 @@ pub struct HeartbeatRow {
     pub vital_signs: v1::VitalSigns,
     /// What the agent says is active. `None` when an outcome has come since, which knows better.
     pub releases: Option<Vec<v1::ActiveRelease>>,
-    /// Files that the agent could not remove.
+    /// Files and folders that the agent was to remove and could not.
     pub leftovers: Option<v1::Leftovers>,
 }
 
