@@ -5,13 +5,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use parking_lot::Mutex;
-
 use futures::future::join_all;
 use kernex_proto::{
     ids::DeviceId,
     v1::{self, PlanVerdict, command::Action, device_session_response::Message},
 };
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 

@@ -14,9 +14,8 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 use kernex_proto::ids::{AttemptId, DeviceId};
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 /// Longest time until a push is written to its row. Until then the row says pending, and the claim

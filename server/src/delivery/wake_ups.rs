@@ -7,9 +7,8 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 use kernex_proto::ids::DeviceId;
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::store::DueCommand;

@@ -12,9 +12,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use parking_lot::Mutex;
-
 use futures::{Stream, StreamExt as _};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};

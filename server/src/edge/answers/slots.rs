@@ -8,9 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::Mutex;
-
 use kernex_proto::ids::{Digest, TokenId};
+use parking_lot::Mutex;
 use tonic::Status;
 
 use crate::error::token_limit;

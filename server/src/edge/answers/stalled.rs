@@ -10,7 +10,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 

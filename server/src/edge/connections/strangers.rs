@@ -4,7 +4,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
-
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
