@@ -36,7 +36,7 @@ const SENT: State = State::Sent;
 const DONE: State = State::Succeeded;
 const FAILED: State = State::Failed;
 
-fn open_targets(through: u32, at_most: u32) -> Action {
+fn open(through: u32, at_most: u32) -> Action {
     Action::OpenTargets { through, at_most }
 }
 
@@ -55,18 +55,12 @@ fn the_next_step_follows_the_table() {
     let first = |states: &[State]| facts(1, vec![phase(count(1), states), rest()]);
     let of_three = |how, states: &[State]| facts(1, vec![phase(how, states), rest()]);
     let passed = |n| [Action::Passed(n), Action::Soaked(n)];
-    let onwards = || {
-        [
-            passed(1).to_vec(),
-            vec![Action::OpenPhase(2), open_targets(2, 2)],
-        ]
-        .concat()
-    };
+    let onwards = || [passed(1).to_vec(), vec![Action::OpenPhase(2), open(2, 2)]].concat();
     let table: Vec<(&str, RolloutFacts, Vec<Action>)> = vec![
         (
             "the first phase opens at once",
             facts(0, vec![phase(count(1), &[HELD]), rest()]),
-            vec![Action::OpenPhase(1), open_targets(1, 1)],
+            vec![Action::OpenPhase(1), open(1, 1)],
         ),
         ("it is awaited", first(&[SENT]), vec![]),
         ("it passes", first(&[DONE]), onwards()),
@@ -100,7 +94,7 @@ fn the_next_step_follows_the_table() {
                 passed(1).to_vec(),
                 vec![Action::OpenPhase(2)],
                 passed(2).to_vec(),
-                vec![Action::OpenPhase(3), open_targets(3, 2)],
+                vec![Action::OpenPhase(3), open(3, 2)],
             ]
             .concat(),
         ),
@@ -250,7 +244,7 @@ fn a_phase_soaks_after_it_passed() {
     let over = plan(&facts, Gate::ALWAYS_OPEN, Some(NOW.plus(MINUTE)));
     assert_eq!(
         over.actions,
-        [Action::Soaked(1), Action::OpenPhase(2), open_targets(2, 1)]
+        [Action::Soaked(1), Action::OpenPhase(2), open(2, 1)]
     );
     // A failure while the phase soaks pauses it all the same.
     facts.phases[0].counts.add(FAILED, 1);
@@ -280,7 +274,7 @@ fn limits_leave_room_for_what_is_in_flight() {
         max_in_flight: Some(2),
         ..facts(1, vec![phase(Phase::REST, &[HELD, HELD, HELD, SENT])])
     };
-    assert_eq!(actions(&facts), [open_targets(1, 1)]);
+    assert_eq!(actions(&facts), [open(1, 1)]);
     facts.phases[0].counts.add(State::Running, 1);
     assert_eq!(actions(&facts), []);
 }
@@ -302,10 +296,7 @@ fn without_a_time_that_can_be_trusted_counts_decide_alone() {
     soaks.phases[0].passed_at = Some(Timestamp(0));
     assert_eq!(unknown(&soaks), Plan::default(), "nor for how long it has");
     soaks.phases[0].soaked_at = Some(NOW);
-    assert_eq!(
-        unknown(&soaks).actions,
-        [Action::OpenPhase(2), open_targets(2, 1)]
-    );
+    assert_eq!(unknown(&soaks).actions, [Action::OpenPhase(2), open(2, 1)]);
     let at_once = two(phase(count(1), &[DONE]));
     assert_eq!(
         unknown(&at_once),
@@ -349,10 +340,7 @@ fn a_closed_gate_begins_nothing_but_still_judges() {
     };
     assert_eq!(plan(&scheduled, closed, Some(NOW)).actions, []);
     let started = actions(&scheduled);
-    assert_eq!(
-        started,
-        [Action::Start, Action::OpenPhase(1), open_targets(1, 1)]
-    );
+    assert_eq!(started, [Action::Start, Action::OpenPhase(1), open(1, 1)]);
 }
 
 #[test]
