@@ -37,7 +37,7 @@ use kernex_proto::{
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Response, Status, service::Routes};
+use tonic::{Request, Response, Status, service::Routes};
 
 use self::{feed::Feed, raw_body::RawBodyService};
 use crate::{
@@ -45,12 +45,12 @@ use crate::{
     delivery::{registry::Registry, wake_ups::WakeUps},
     edge::{
         answers::{Fed, fed},
-        auth::Authenticator,
+        auth::{Authenticator, principal},
     },
     lifecycle::Tasks,
     metrics::{GaugeGuard, Metrics},
     session::Sessions,
-    store::OperatorStore,
+    store::{OperatorStore, View},
 };
 
 /// Largest message of an operator: a chunk of a bundle, or a request with many devices.
@@ -67,7 +67,7 @@ pub(crate) type AgentsService = RawBodyService<AgentServiceServer<agents::Agents
 #[derive(Debug)]
 pub struct Api {
     /// Rows, over the connections of operators: what devices ask for goes over those of
-    /// [`Sessions`].
+    /// [`Sessions`]. Handlers ask through [`Api::view`].
     pub store: OperatorStore,
     /// The bytes of bundles.
     pub blobs: Blobs,
@@ -109,6 +109,13 @@ pub struct ApiSettings {
     pub archive_limits: Limits,
     /// Failures of a bundle in a row after which a device is left out.
     pub penalty_after: u32,
+}
+
+impl Api {
+    /// The store as the caller of this request may see it.
+    fn view<T>(&self, request: &Request<T>) -> Result<View, Status> {
+        Ok(self.store.view(principal(request)?.scope()))
+    }
 }
 
 macro_rules! limited {

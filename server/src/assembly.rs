@@ -31,6 +31,7 @@ use crate::{
     revocations::Revocation,
     session::{HANDSHAKES, SessionCommitter, SessionSettings, Sessions},
     startup::Foundation,
+    store::Scope,
     upkeep::{self, open_phases},
 };
 
@@ -264,8 +265,10 @@ impl Assembly {
 
     fn api(&self, config: &Config, committer: SessionCommitter, recorder: Recorder) -> Arc<Api> {
         let identity = self.foundation.identity.as_ref();
+        let operators = self.foundation.store.for_operators();
+        let feed = Feed::new(operators.view(Scope::Everything));
         Arc::new(Api {
-            store: self.foundation.store.for_operators(),
+            store: operators,
             blobs: self.foundation.blobs.clone(),
             registry: Arc::clone(&self.registry),
             wake_ups: Arc::clone(&self.wake_ups),
@@ -276,7 +279,7 @@ impl Assembly {
             sessions: Arc::new(self.sessions(config, committer, recorder)),
             tasks: self.tasks.clone(),
             metrics: Arc::clone(&self.metrics),
-            feed: Arc::new(Feed::new(self.foundation.store.for_operators())),
+            feed: Arc::new(feed),
             draining: self.soft.clone(),
             enrolments: Semaphore::new(ENROLMENTS),
             bundle_changes: Mutex::new(()),

@@ -23,7 +23,7 @@ use crate::{
     clock::Clock,
     config::Config,
     edge::tls::{Identity, sweep_private, write_private},
-    store::{AdminToken, Caller, NewOperatorToken, Origin, Role, Store, StoreError},
+    store::{AdminToken, Caller, NewOperatorToken, Origin, Role, Scope, Store, StoreError},
 };
 
 /// A database that has not answered by then counts as not answering.
@@ -167,6 +167,7 @@ async fn first_admin_token(store: &Store, folder: &Path) -> anyhow::Result<()> {
     write_private(&folder.join(ADMIN_FILE), format!("{text}\n").as_bytes())?;
     let new = admin_of(hash);
     store
+        .for_operators()
         .create_operator_token(&itself("FirstStart"), new)
         .await?;
     Ok(())
@@ -184,6 +185,7 @@ pub(crate) async fn new_admin_token(
     let (text, hash) = operator_token();
     write_private(&waiting, format!("{text}\n").as_bytes())?;
     let made = store
+        .for_operators()
         .create_admin_token(&itself("AdminToken"), admin_of(hash), replace)
         .await;
     let made = match made {
@@ -211,6 +213,7 @@ pub(crate) async fn new_admin_token(
 fn itself(method: &'static str) -> Caller {
     Caller {
         name: "kernex-server".into(),
+        scope: Scope::Everything,
         request: None,
         method,
         origin: Origin::default(),

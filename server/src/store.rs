@@ -4,6 +4,9 @@
 //! uses `entity` (a table a file), which uses `db` (connection, transaction, batching, paging).
 //! No two files use each other.
 //!
+//! Operators change through [`OperatorStore`], which wants their [`Caller`], and ask a [`View`],
+//! which is made with their [`Scope`]. The rest of the server uses [`Store`].
+//!
 //! Every change goes through a transaction, which retries it, stamps it, writes its events in
 //! commit order and wakes [`Store::changes`]. Reads outside of one see committed rows only.
 //! Entities never leave this module.
@@ -21,6 +24,9 @@ pub use db::{
     page::{MAX_PAGE, Page, Paged},
     store::{OperatorStore, Store},
 };
+
+// What a caller may see, and the store as they see it.
+pub use read::scope::{Scope, View};
 
 // Who changes something, and requests that are repeated.
 pub use write::replay::{Caller, Origin, RequestKey};
@@ -46,7 +52,7 @@ pub use write::insert_bundle::NewBundle;
 
 // Devices, and what is to be on each.
 pub use read::{
-    configurations::{Configuration, DeviceConfiguration, Scope},
+    configurations::{Configuration, ConfigurationScope, DeviceConfiguration},
     device_filter::DeviceFilter,
     device_keys::DeviceKey,
     devices::Device,

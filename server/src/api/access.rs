@@ -98,10 +98,11 @@ impl AccessService for Access {
         &self,
         request: Request<ListEnrollmentTokensRequest>,
     ) -> Result<Response<ListEnrollmentTokensResponse>, Status> {
+        let view = self.0.view(&request)?;
         let request = request.into_inner();
         let page = page(request.page_size, request.page_token)?;
         let (tokens, next_page_token) =
-            fitting_page(page, |page| self.0.store.list_enrollment_tokens(page)).await?;
+            fitting_page(page, |page| view.list_enrollment_tokens(page)).await?;
         Ok(Response::new(ListEnrollmentTokensResponse {
             tokens,
             next_page_token,
@@ -154,11 +155,12 @@ impl AccessService for Access {
         &self,
         request: Request<ListOperatorTokensRequest>,
     ) -> Result<Response<ListOperatorTokensResponse>, Status> {
+        let view = self.0.view(&request)?;
         let request = request.into_inner();
         let page = page(request.page_size, request.page_token)?;
         self.0.authenticator.write_sightings().await?;
         let (tokens, next_page_token) =
-            fitting_page(page, |page| self.0.store.list_operator_tokens(page)).await?;
+            fitting_page(page, |page| view.list_operator_tokens(page)).await?;
         Ok(Response::new(ListOperatorTokensResponse {
             tokens,
             next_page_token,
@@ -174,8 +176,8 @@ impl AccessService for Access {
             "RevokeOperatorToken",
             &request.get_ref().request_id,
         )?;
-        let named = &request.get_ref().token_id;
-        let id = self.0.store.operator_token_id(named).await?;
+        let view = self.0.view(&request)?;
+        let id = view.operator_token_id(&request.get_ref().token_id).await?;
         self.0.store.revoke_operator_token(&caller, id).await?;
         Ok(Response::new(RevokeOperatorTokenResponse {}))
     }

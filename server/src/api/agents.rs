@@ -107,7 +107,8 @@ impl AgentService for Agents {
         let DownloadBundleRequest { digest, offset } = request.into_inner();
         let digest = id("digest", &digest)?;
         // Before the query, so that no revocation is missed.
-        let hold = self.0.store.revocations().hold(Revocable::Device(device));
+        let revocations = self.0.sessions.store.revocations();
+        let hold = revocations.hold(Revocable::Device(device));
         let bundle = self
             .0
             .sessions

@@ -21,12 +21,13 @@ impl AuditService for Audit {
         &self,
         request: Request<ListAuditEntriesRequest>,
     ) -> Result<Response<ListAuditEntriesResponse>, Status> {
+        let view = self.0.view(&request)?;
         let request = request.into_inner();
         let filter = &filter(&request)?;
         let page = page(request.page_size, request.page_token)?;
         self.0.authenticator.write_sightings().await?;
         let (entries, next_page_token) =
-            fitting_page(page, |page| self.0.store.list_audit(filter, page)).await?;
+            fitting_page(page, |page| view.list_audit(filter, page)).await?;
         Ok(Response::new(ListAuditEntriesResponse {
             entries,
             next_page_token,

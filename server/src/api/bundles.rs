@@ -28,7 +28,7 @@ use super::{
 use crate::{
     edge::auth::{caller, uploader},
     error::{chain, going_away, invalid},
-    store::{BundleRow, Caller},
+    store::{BundleRow, Caller, Scope},
 };
 
 #[derive(Debug)]
@@ -114,8 +114,9 @@ impl BundleService for Bundles {
         &self,
         request: Request<FetchBundleRequest>,
     ) -> Result<Response<Self::FetchBundleStream>, Status> {
+        let view = self.0.view(&request)?;
         let FetchBundleRequest { bundle, offset } = request.into_inner();
-        let bundle = self.0.store.get_bundle(&bundle).await?;
+        let bundle = view.get_bundle(&bundle).await?;
         if offset > bundle.size {
             return Err(invalid("offset", "it is beyond the end of the bundle"));
         }
@@ -128,11 +129,12 @@ impl BundleService for Bundles {
         &self,
         request: Request<ListBundlesRequest>,
     ) -> Result<Response<ListBundlesResponse>, Status> {
+        let view = self.0.view(&request)?;
         let request = request.into_inner();
         let page = page(request.page_size, request.page_token)?;
         let name = (!request.name.is_empty()).then_some(request.name.as_str());
         let (bundles, next_page_token) =
-            fitting_page(page, |page| self.0.store.list_bundles(name, page)).await?;
+            fitting_page(page, |page| view.list_bundles(name, page)).await?;
         Ok(Response::new(ListBundlesResponse {
             bundles,
             next_page_token,
@@ -143,7 +145,8 @@ impl BundleService for Bundles {
         &self,
         request: Request<GetBundleRequest>,
     ) -> Result<Response<GetBundleResponse>, Status> {
-        let bundle = self.0.store.get_bundle(&request.get_ref().bundle).await?;
+        let view = self.0.view(&request)?;
+        let bundle = view.get_bundle(&request.get_ref().bundle).await?;
         Ok(Response::new(GetBundleResponse {
             bundle: Some(bundle.into()),
         }))
@@ -170,7 +173,9 @@ impl BundleService for Bundles {
 /// upload of the same bytes reuses it. If it is not known whether a row was written, the blob
 /// stays.
 async fn drop_unused(api: &Api, digest: Digest) {
-    let done = match api.store.digest_in_use(digest).await {
+    // The same bytes may be a bundle that the caller does not see.
+    let every = api.store.view(Scope::Everything);
+    let done = match every.digest_in_use(digest).await {
         Ok(true) => return,
         Ok(false) => api
             .blobs

@@ -69,9 +69,9 @@ impl ConfigurationService for Configurations {
 
     async fn list_configurations(
         &self,
-        _: Request<ListConfigurationsRequest>,
+        request: Request<ListConfigurationsRequest>,
     ) -> Result<Response<ListConfigurationsResponse>, Status> {
-        let configurations = self.0.store.list_configurations().await?;
+        let configurations = self.0.view(&request)?.list_configurations().await?;
         Ok(Response::new(ListConfigurationsResponse {
             configurations: configurations.into_iter().map(Into::into).collect(),
         }))
@@ -81,8 +81,8 @@ impl ConfigurationService for Configurations {
         &self,
         request: Request<GetDeviceConfigurationRequest>,
     ) -> Result<Response<GetDeviceConfigurationResponse>, Status> {
-        let device = &request.get_ref().device;
-        let answer = self.0.store.device_configuration(device).await?;
+        let view = self.0.view(&request)?;
+        let answer = view.device_configuration(&request.get_ref().device).await?;
         let known = answer.map(GetDeviceConfigurationResponse::from);
         Ok(Response::new(known.unwrap_or_default()))
     }

@@ -72,7 +72,7 @@ impl DeploymentService for Deployments {
         request: Request<GetDeploymentRequest>,
     ) -> Result<Response<GetDeploymentResponse>, Status> {
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
-        let deployment = self.0.store.get_deployment(id).await?;
+        let deployment = self.0.view(&request)?.get_deployment(id).await?;
         Ok(Response::new(GetDeploymentResponse {
             deployment: Some(deployment.into()),
         }))
@@ -82,13 +82,14 @@ impl DeploymentService for Deployments {
         &self,
         request: Request<ListDeploymentsRequest>,
     ) -> Result<Response<ListDeploymentsResponse>, Status> {
+        let view = self.0.view(&request)?;
         let request = request.into_inner();
         let page = page(request.page_size, request.page_token)?;
         let filter = deployment_filter(request.filter)?;
         let (deployments, next_page_token) =
-            fitting_page(page, |page| self.0.store.list_deployments(&filter, page)).await?;
+            fitting_page(page, |page| view.list_deployments(&filter, page)).await?;
         let total = if request.count {
-            Some(self.0.store.count_deployments(&filter).await?)
+            Some(view.count_deployments(&filter).await?)
         } else {
             None
         };
@@ -103,14 +104,15 @@ impl DeploymentService for Deployments {
         &self,
         request: Request<ListTargetsRequest>,
     ) -> Result<Response<ListTargetsResponse>, Status> {
+        let view = self.0.view(&request)?;
         let request = request.into_inner();
         let id = id("deployment_id", &request.deployment_id)?;
         let page = page(request.page_size, request.page_token)?;
         let filter = target_filter(request.filter)?;
         let (targets, next_page_token) =
-            fitting_page(page, |page| self.0.store.list_targets(id, &filter, page)).await?;
+            fitting_page(page, |page| view.list_targets(id, &filter, page)).await?;
         let total = if request.count {
-            Some(self.0.store.count_targets(id, &filter).await?)
+            Some(view.count_targets(id, &filter).await?)
         } else {
             None
         };
@@ -125,12 +127,13 @@ impl DeploymentService for Deployments {
         &self,
         request: Request<GetTargetRequest>,
     ) -> Result<Response<GetTargetResponse>, Status> {
+        let view = self.0.view(&request)?;
         let request = request.into_inner();
         let deployment = match request.deployment_id.as_str() {
             "" => None,
             text => Some(id("deployment_id", text)?),
         };
-        let target = self.0.store.get_target(&request.device, deployment).await?;
+        let target = view.get_target(&request.device, deployment).await?;
         Ok(Response::new(GetTargetResponse {
             target: Some(target.into()),
         }))
@@ -144,7 +147,7 @@ impl DeploymentService for Deployments {
     ) -> Result<Response<Self::WatchDeploymentStream>, Status> {
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
         let answers = watch::follow(
-            self.0.store.clone(),
+            self.0.view(&request)?,
             id,
             self.0.feed.watcher_permit()?,
             self.0.draining.clone(),
@@ -176,6 +179,7 @@ impl DeploymentService for Deployments {
             "RollbackDeployment",
             &request.get_ref().request_id,
         )?;
+        let view = self.0.view(&request)?;
         let traceparent = traceparent(request.metadata());
         let request = request.into_inner();
         let new = NewRollback {
@@ -194,7 +198,7 @@ impl DeploymentService for Deployments {
             message: note(request.message)?,
         };
         if request.plan {
-            let steps = self.0.store.plan_rollback(new.deployment).await?;
+            let steps = view.plan_rollback(new.deployment).await?;
             return Ok(Response::new(RollbackDeploymentResponse {
                 deployment: None,
                 steps: steps.into_iter().map(Into::into).collect(),

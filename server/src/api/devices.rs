@@ -26,6 +26,7 @@ use crate::{
         auth::caller,
     },
     error::{going_away, invalid},
+    store::View,
 };
 
 /// How long a device that is deleted may take to stop its attempts.
@@ -40,10 +41,10 @@ pub struct Devices(pub(super) Arc<Api>);
 impl Devices {
     /// Tells a device that is deleted to stop its attempts, and waits a moment for its outcomes. It
     /// does not wait for a device that is offline.
-    async fn stop_work(&self, device: &str) -> Result<Vec<AttemptId>, Status> {
+    async fn stop_work(&self, view: &View, device: &str) -> Result<Vec<AttemptId>, Status> {
         let api = &self.0;
-        let mut changes = api.store.changes();
-        let Some(stopping) = api.store.stop_device(device).await? else {
+        let mut changes = view.changes();
+        let Some(stopping) = api.store.stop_device(view.scope(), device).await? else {
             return Ok(Vec::new());
         };
         api.wake_ups.wake_rollouts();
@@ -54,7 +55,7 @@ impl Devices {
         let answered = async {
             loop {
                 changes.mark_unchanged();
-                if api.store.has_answered(stopping.device).await? {
+                if view.has_answered(stopping.device).await? {
                     return Ok(());
                 }
                 if let Awaited::Stop = await_change(&mut changes, &api.draining).await {
@@ -76,13 +77,14 @@ impl DeviceService for Devices {
         &self,
         request: Request<ListDevicesRequest>,
     ) -> Result<Response<ListDevicesResponse>, Status> {
+        let view = self.0.view(&request)?;
         let request = request.into_inner();
         let filter = device_filter(&request.selector, request.filter)?;
         let page = page(request.page_size, request.page_token)?;
         let (devices, next_page_token) =
-            fitting_page(page, |page| self.0.store.list_devices(&filter, page)).await?;
+            fitting_page(page, |page| view.list_devices(&filter, page)).await?;
         let total = if request.count {
-            Some(self.0.store.count_devices(&filter).await?)
+            Some(view.count_devices(&filter).await?)
         } else {
             None
         };
@@ -99,6 +101,7 @@ impl DeviceService for Devices {
         &self,
         request: Request<WatchDevicesRequest>,
     ) -> Result<Response<Self::WatchDevicesStream>, Status> {
+        let view = self.0.view(&request)?;
         let request = request.into_inner();
         let filter = device_filter(&request.selector, request.filter)?;
         if filter.seen_within.is_some() || filter.unseen_for.is_some() {
@@ -107,7 +110,7 @@ impl DeviceService for Devices {
                 "a watch has no filter by the last sign of life: time alone is no change",
             ));
         }
-        let answers = watch::follow(Arc::clone(&self.0), filter, request.after).await?;
+        let answers = watch::follow(Arc::clone(&self.0), view, filter, request.after).await?;
         Ok(super::watch(&self.0.metrics, FEW, answers))
     }
 
@@ -115,7 +118,8 @@ impl DeviceService for Devices {
         &self,
         request: Request<GetDeviceRequest>,
     ) -> Result<Response<GetDeviceResponse>, Status> {
-        let device = self.0.store.get_device(&request.get_ref().device).await?;
+        let view = self.0.view(&request)?;
+        let device = view.get_device(&request.get_ref().device).await?;
         Ok(Response::new(GetDeviceResponse {
             device: Some(device.into()),
         }))
@@ -162,8 +166,9 @@ impl DeviceService for Devices {
         request: Request<DeleteDeviceRequest>,
     ) -> Result<Response<DeleteDeviceResponse>, Status> {
         let caller = caller(&request, "DeleteDevice", &request.get_ref().request_id)?;
+        let view = self.0.view(&request)?;
         let device = request.into_inner().device;
-        let stopped = self.stop_work(&device).await?;
+        let stopped = self.stop_work(&view, &device).await?;
         let deleted = self
             .0
             .store
@@ -188,12 +193,11 @@ impl DeviceService for Devices {
         &self,
         request: Request<ListDeviceMetricsRequest>,
     ) -> Result<Response<ListDeviceMetricsResponse>, Status> {
+        let view = self.0.view(&request)?;
         let request = request.into_inner();
         let page = page(request.page_size, request.page_token)?;
-        let (samples, next_page_token) = fitting_page(page, |page| {
-            self.0.store.list_metrics(&request.device, page)
-        })
-        .await?;
+        let (samples, next_page_token) =
+            fitting_page(page, |page| view.list_metrics(&request.device, page)).await?;
         Ok(Response::new(ListDeviceMetricsResponse {
             samples,
             next_page_token,
@@ -204,12 +208,11 @@ impl DeviceService for Devices {
         &self,
         request: Request<ListDeviceHistoryRequest>,
     ) -> Result<Response<ListDeviceHistoryResponse>, Status> {
+        let view = self.0.view(&request)?;
         let request = request.into_inner();
         let page = page(request.page_size, request.page_token)?;
-        let (entries, next_page_token) = fitting_page(page, |page| {
-            self.0.store.list_history(&request.device, page)
-        })
-        .await?;
+        let (entries, next_page_token) =
+            fitting_page(page, |page| view.list_history(&request.device, page)).await?;
         Ok(Response::new(ListDeviceHistoryResponse {
             entries,
             next_page_token,

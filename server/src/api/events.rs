@@ -25,6 +25,7 @@ impl EventService for Events {
         &self,
         request: Request<WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let scope = self.0.view(&request)?.scope();
         let request = request.into_inner();
         let start = if request.from_now {
             Start::Now
@@ -33,7 +34,8 @@ impl EventService for Events {
         };
         let kinds = event_kinds(request.kinds)?;
         let wanted = move |kind: &str| kinds.is_empty() || kinds.iter().any(|of| is_of(kind, of));
-        let mut follower = self.0.feed.follow(start, self.0.draining.clone()).await?;
+        let draining = self.0.draining.clone();
+        let mut follower = self.0.feed.follow(scope, start, draining).await?;
         let answers = try_stream! {
             if request.from_now {
                 // Where to go on, should it be cut before anything happens.

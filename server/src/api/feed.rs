@@ -14,7 +14,7 @@ use tonic::Status;
 use super::{Awaited, await_change};
 use crate::{
     error::{busy, chain, cursor_gone, going_away, slow_reader},
-    store::{EventRow, OperatorStore},
+    store::{EventRow, Scope, View},
 };
 
 /// Events read at once.
@@ -30,7 +30,8 @@ type Batch = Arc<[EventRow]>;
 /// Hands the fleet's events round.
 #[derive(Debug)]
 pub struct Feed {
-    store: OperatorStore,
+    /// What the server sees: it reads for every watcher.
+    view: View,
     live: broadcast::Sender<Batch>,
     permits: Arc<Semaphore>,
 }
@@ -53,7 +54,9 @@ pub enum Start {
 /// One watcher's way through the events.
 #[derive(Debug)]
 pub struct Follower {
-    store: OperatorStore,
+    view: View,
+    /// What this watcher may see.
+    scope: Scope,
     live: broadcast::Receiver<Batch>,
     draining: CancellationToken,
     cursor: u64,
@@ -62,11 +65,11 @@ pub struct Follower {
 }
 
 impl Feed {
-    /// Nobody watches yet.
+    /// Nobody watches yet. `view` sees the events of every watcher.
     #[must_use]
-    pub fn new(store: OperatorStore) -> Self {
+    pub fn new(view: View) -> Self {
         Self {
-            store,
+            view,
             live: broadcast::Sender::new(KEPT),
             permits: Arc::new(Semaphore::new(MAX_WATCHERS)),
         }
@@ -74,7 +77,7 @@ impl Feed {
 
     /// Reads for as long as somebody watches, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut changes = self.store.changes();
+        let mut changes = self.view.changes();
         let mut cursor = None;
         loop {
             match await_change(&mut changes, &stop).await {
@@ -91,11 +94,11 @@ impl Feed {
         while self.live.receiver_count() > 0 {
             let Some(after) = *cursor else {
                 // Watchers read earlier events themselves.
-                *cursor = Some(self.store.event_bounds().await?.newest);
+                *cursor = Some(self.view.event_bounds().await?.newest);
                 let _ = self.live.send(Arc::new([]));
                 continue;
             };
-            let events = self.store.events_after(after, READ).await?;
+            let events = self.view.events_after(after, READ).await?;
             let Some(last) = events.last() else {
                 return Ok(());
             };
@@ -124,17 +127,18 @@ impl Feed {
             .map_err(|_| busy("too many watchers", Duration::from_secs(5)))
     }
 
-    /// Follows the events from `start` until `draining`.
+    /// Follows the events that `scope` shows, from `start` until `draining`.
     ///
     /// # Errors
     /// `OUT_OF_RANGE` when what follows `start` is not kept any more, or never was.
     pub async fn follow(
         &self,
+        scope: Scope,
         start: Start,
         draining: CancellationToken,
     ) -> Result<Follower, Status> {
         let permit = self.watcher_permit()?;
-        let bounds = self.store.event_bounds().await?;
+        let bounds = self.view.event_bounds().await?;
         let cursor = match start {
             Start::Now => bounds.newest,
             Start::After(cursor) if bounds.reach(cursor) => cursor,
@@ -143,7 +147,8 @@ impl Feed {
             }
         };
         Ok(Follower {
-            store: self.store.clone(),
+            view: self.view.clone(),
+            scope,
             live: self.live.subscribe(),
             draining,
             cursor,
@@ -160,16 +165,23 @@ impl Follower {
         self.cursor
     }
 
-    /// The next events, at least one.
+    /// The next events that the watcher may see; none when all that came are out of its sight.
     ///
     /// # Errors
     /// When the server stops, the store does not answer, or the watcher fell behind.
     pub async fn next(&mut self) -> Result<Vec<EventRow>, Status> {
+        let mut events = self.next_of_all().await?;
+        events.retain(|event| event.is_in(self.scope));
+        Ok(events)
+    }
+
+    /// The next events of the fleet, at least one.
+    async fn next_of_all(&mut self) -> Result<Vec<EventRow>, Status> {
         loop {
             if !self.caught_up {
                 // First, so that nothing falls between the two.
                 self.live = self.live.resubscribe();
-                let events = self.store.events_after(self.cursor, READ).await?;
+                let events = self.view.events_after(self.cursor, READ).await?;
                 self.caught_up = events.len() < READ as usize;
                 if let Some(last) = events.last() {
                     self.cursor = last.cursor;
@@ -235,10 +247,15 @@ mod tests {
         (store, dir)
     }
 
+    fn every(store: &Store) -> View {
+        store.for_operators().view(Scope::Everything)
+    }
+
     async fn happen(store: &Store, times: usize) {
         for n in 0..times {
             let caller = Caller {
                 name: "ada".into(),
+                scope: Scope::Everything,
                 request: None,
                 method: "UploadBundle",
                 origin: crate::store::Origin::default(),
@@ -254,7 +271,8 @@ mod tests {
                 entries: 0,
                 signatures: Vec::new(),
             };
-            let inserted = store.insert_bundle(&caller, bundle).await;
+            let operators = store.for_operators();
+            let inserted = operators.insert_bundle(&caller, bundle).await;
             inserted.expect("an event happens");
         }
     }
@@ -271,17 +289,17 @@ mod tests {
     #[tokio::test]
     async fn each_watcher_sees_every_event_once_wherever_it_begins() {
         let (store, _dir) = store().await;
-        let feed = Arc::new(Feed::new(store.for_operators()));
+        let feed = Arc::new(Feed::new(every(&store)));
         let stop = CancellationToken::new();
         let running = Arc::clone(&feed).run(stop.clone());
         let watching = async {
             happen(&store, 3).await;
             let mut early = feed
-                .follow(Start::After(1), stop.clone())
+                .follow(Scope::Everything, Start::After(1), stop.clone())
                 .await
                 .expect("follows");
             let mut late = feed
-                .follow(Start::Now, stop.clone())
+                .follow(Scope::Everything, Start::Now, stop.clone())
                 .await
                 .expect("follows");
             assert_eq!(feed.watchers(), 2);
@@ -293,7 +311,7 @@ mod tests {
             assert_eq!(feed.watchers(), 0);
             happen(&store, 1).await;
             let mut again = feed
-                .follow(Start::After(5), stop.clone())
+                .follow(Scope::Everything, Start::After(5), stop.clone())
                 .await
                 .expect("follows");
             assert_eq!(take(&mut again, 1).await, [6]);
@@ -307,14 +325,18 @@ mod tests {
     #[tokio::test]
     async fn one_that_does_not_keep_up_is_cut_off_and_told_where_to_go_on() {
         let (store, _dir) = store().await;
-        let feed = Feed::new(store.for_operators());
+        let feed = Feed::new(every(&store));
         happen(&store, 1).await;
         let mut slow = feed
-            .follow(Start::After(0), CancellationToken::new())
+            .follow(Scope::Everything, Start::After(0), CancellationToken::new())
             .await
             .expect("follows");
         assert_eq!(take(&mut slow, 1).await, [1]);
-        let row = store.events_after(0, 1).await.expect("reads").remove(0);
+        let row = every(&store)
+            .events_after(0, 1)
+            .await
+            .expect("reads")
+            .remove(0);
         for cursor in 2..KEPT as u64 + 3 {
             let event = EventRow {
                 cursor,
@@ -333,9 +355,11 @@ mod tests {
     #[tokio::test]
     async fn a_cursor_that_is_not_reached_any_more_is_refused() {
         let (store, _dir) = store().await;
-        let feed = Feed::new(store.for_operators());
+        let feed = Feed::new(every(&store));
         happen(&store, 1).await;
-        let ahead = feed.follow(Start::After(9), CancellationToken::new()).await;
+        let ahead = feed
+            .follow(Scope::Everything, Start::After(9), CancellationToken::new())
+            .await;
         assert_eq!(ahead.expect_err("never was").code(), Code::OutOfRange);
     }
 }

@@ -34,7 +34,7 @@ impl FleetService for Fleet {
                 ));
             }
         };
-        let summary = self.0.store.fleet_summary(limit).await?;
+        let summary = self.0.view(&request)?.fleet_summary(limit).await?;
         Ok(Response::new(summary.into()))
     }
 }

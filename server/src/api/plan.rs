@@ -20,6 +20,7 @@ impl PlanService for Plans {
         &self,
         request: Request<PlanDeploymentRequest>,
     ) -> Result<Response<PlanDeploymentResponse>, Status> {
+        let view = self.0.view(&request)?;
         let wanted = request.into_inner().deployment;
         let wanted = wanted.ok_or_else(|| invalid("deployment", "it is missing"))?;
         let new = order(
@@ -27,7 +28,7 @@ impl PlanService for Plans {
             telemetry::current_traceparent(),
             self.0.settings.penalty_after,
         )?;
-        let planning = self.0.store.planning(&new).await?;
+        let planning = view.planning(&new).await?;
         let bundle = format!("{}:{}", planning.deploy.name, planning.deploy.version);
         let digest = planning.deploy.digest.clone();
         let opens_at = planning.opens_at.map(Timestamp::to_proto);

@@ -114,10 +114,11 @@ impl RolloutService for Rollouts {
         let caller = caller(&request, "HaltDeployment", &request.get_ref().request_id)?;
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
         // Before the halt, so that no answer of a device is missed.
-        let changes = self.0.store.changes();
+        let view = self.0.view(&request)?;
+        let changes = view.changes();
         let (_, devices) = self.0.store.halt_deployment(&caller, id).await?;
         self.wake(devices);
-        let answers = halt::follow(self.0.store.clone(), id, changes, self.0.draining.clone());
+        let answers = halt::follow(view, id, changes, self.0.draining.clone());
         Ok(fed(FEW, answers))
     }
 }

@@ -216,7 +216,7 @@ mod tests {
 
     use crate::{
         clock::Clock,
-        store::{Caller, NewOperatorToken, Origin, Role},
+        store::{Caller, NewOperatorToken, Origin, Role, Scope},
     };
 
     #[tokio::test]
@@ -228,10 +228,12 @@ mod tests {
         store.migrate().await.expect("migrates");
         let caller = Caller {
             name: "ada".into(),
+            scope: Scope::Everything,
             request: None,
             method: "CreateOperatorToken",
             origin: Origin::default(),
         };
+        let operators = store.for_operators();
         let make = async |text: &str| {
             let new = NewOperatorToken {
                 name: format!("eve, {text}"),
@@ -239,7 +241,7 @@ mod tests {
                 hash: Digest::of(text.as_bytes()),
                 ttl: Duration::from_secs(3600),
             };
-            let made = store.create_operator_token(&caller, new).await;
+            let made = operators.create_operator_token(&caller, new).await;
             made.expect("a token is made").id
         };
         let authenticator = Authenticator::new(store.clone(), false);
@@ -248,7 +250,7 @@ mod tests {
         let revoked = make("revoked").await;
         assert!(works("expiring").await && works("revoked").await && !works("guessed").await);
         assert_eq!(authenticator.cache.lock().len(), 2, "they are remembered");
-        store
+        operators
             .revoke_operator_token(&caller, revoked)
             .await
             .expect("revokes");

@@ -208,6 +208,51 @@ fn who_asks_changes_nothing() {
 }
 
 #[test]
+fn what_operators_ask_begins_with_what_they_may_see() {
+    let mut views = 0;
+    for (file, code) in files() {
+        for view in code.split("impl View {\n").skip(1) {
+            let (view, _) = view.split_once("\n}").expect("its end");
+            let past = view.contains("Entity::find");
+            assert!(
+                !past,
+                "{file:?}: `self.rows()` begins a statement of a view"
+            );
+            views += 1;
+        }
+    }
+    assert!(views >= 15, "{views}: they were found");
+}
+
+/// The code of a folder and of those below it, by path.
+fn code_below(folder: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            code_below(&path, found);
+        } else {
+            let code = fs::read_to_string(&path).expect("source text");
+            found.insert(path.display().to_string(), code_only(&code));
+        }
+    }
+}
+
+#[test]
+fn handlers_take_what_may_be_seen_from_their_caller() {
+    let mut code = BTreeMap::new();
+    let api = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api");
+    code_below(&api, &mut code);
+    assert!(code.len() > 30, "{}: they were found", code.len());
+    code.retain(|_, code| code.contains("Scope::Everything"));
+    let files: Vec<&str> = code.keys().map(String::as_str).collect();
+    // The bytes of bundles are shared, so all bundles are asked before they are deleted.
+    assert!(
+        matches!(files[..], [one] if one.ends_with("api/bundles.rs")),
+        "{files:?}"
+    );
+}
+
+#[test]
 fn raw_text_stands_in_one_file() {
     let said = |code: &String| RAW.iter().any(|raw| code.contains(raw));
     let files = files();

@@ -32,6 +32,7 @@ pub(crate) mod phases;
 pub(crate) mod planning;
 pub(crate) mod rollback_plan;
 pub(crate) mod schedules;
+pub(crate) mod scope;
 pub(crate) mod selected_devices;
 pub(crate) mod selectors;
 pub(crate) mod sessions;

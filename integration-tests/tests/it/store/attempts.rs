@@ -78,7 +78,7 @@ async fn a_deployment_runs_from_order_to_result(database: Database) {
     assert_eq!(deployment.devices.len(), 2);
     assert_eq!(deployment.deployment.counts.pending, 2);
     let read = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -157,7 +157,7 @@ async fn a_deployment_runs_from_order_to_result(database: Database) {
 
     let (other, _) = fixture.target(&deployment, &two).await;
     let open = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -172,7 +172,7 @@ async fn a_deployment_runs_from_order_to_result(database: Database) {
         Disposition::Applied
     );
     let done = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -186,7 +186,7 @@ async fn a_deployment_runs_from_order_to_result(database: Database) {
         (Some(FailureReason::ScriptFailed), "it broke")
     );
     let history = fixture
-        .store
+        .view
         .list_history("edge-1", Page::first(10))
         .await
         .unwrap()
@@ -196,7 +196,7 @@ async fn a_deployment_runs_from_order_to_result(database: Database) {
         (State::Succeeded, "app:1")
     );
     let release = fixture
-        .store
+        .view
         .get_device("edge-1")
         .await
         .unwrap()
@@ -339,7 +339,7 @@ async fn a_device_gets_one_attempt_per_bundle_name_and_the_oldest_first(database
     assert_eq!(fixture.state(&second, &device).await, State::Superseded);
     assert_eq!(fixture.state(&third, &device).await, State::Pending);
     let second = fixture
-        .store
+        .view
         .get_deployment(second.deployment.id)
         .await
         .unwrap();
@@ -359,7 +359,7 @@ async fn a_cancel_ends_what_waits_and_asks_what_runs_to_stop(database: Database)
     fixture.report(&one, attempt, ReportEvent::Accepted).await;
     let request = repeated("CancelDeployment", Uuid::now_v7());
     let (stopping, devices) = fixture
-        .store
+        .operators
         .cancel_deployment(&request, deployment.deployment.id)
         .await
         .unwrap();
@@ -389,13 +389,13 @@ async fn a_cancel_ends_what_waits_and_asks_what_runs_to_stop(database: Database)
     let (_, target) = fixture.target(&deployment, &one).await;
     assert!(target.state == State::Cancelled && !target.stop_requested);
     let (replayed, _) = fixture
-        .store
+        .operators
         .cancel_deployment(&request, deployment.deployment.id)
         .await
         .unwrap();
     assert_eq!(replayed.result, Some(DeploymentResult::Cancelled));
     let again = fixture
-        .store
+        .operators
         .cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id)
         .await;
     assert!(matches!(again, Err(StoreError::Finished)));
@@ -449,14 +449,14 @@ async fn an_attempt_pushed_but_never_received_is_cancelled_at_once(database: Dat
     let (attempt, _) = fixture.target(&third, &device).await;
     fixture.store.mark_sent(&[(attempt, epoch)]).await.unwrap();
     let (stopping, _) = fixture
-        .store
+        .operators
         .cancel_deployment(&caller("CancelDeployment"), third.deployment.id)
         .await
         .unwrap();
     assert_eq!(stopping.state, DeploymentState::Stopping);
     let epoch = fixture.session(&device, epoch, &[]).await.epoch;
     let done = fixture
-        .store
+        .view
         .get_deployment(third.deployment.id)
         .await
         .unwrap();
@@ -475,7 +475,7 @@ async fn a_halt_stops_going_back_only_after_the_operator_saw_it(database: Databa
     let id = deployment.deployment.id;
     let (attempt, _) = fixture.target(&deployment, &device).await;
     let epoch = fixture.session(&device, 0, &[]).await.epoch;
-    let halted = || async { fixture.store.halted(id).await.unwrap().devices.remove(0) };
+    let halted = || async { fixture.view.halted(id).await.unwrap().devices.remove(0) };
     let progress = |step: v1::Step, stopped| {
         ReportEvent::Progress(v1::Progress {
             step: step.into(),
@@ -490,7 +490,7 @@ async fn a_halt_stops_going_back_only_after_the_operator_saw_it(database: Databa
         .report(&device, attempt, progress(v1::Step::Script, false))
         .await;
     let first = repeated("HaltDeployment", Uuid::now_v7());
-    fixture.store.halt_deployment(&first, id).await.unwrap();
+    fixture.operators.halt_deployment(&first, id).await.unwrap();
     assert_eq!(
         fixture.due(&device, epoch).await,
         [("stop".to_owned(), attempt)]
@@ -510,9 +510,9 @@ async fn a_halt_stops_going_back_only_after_the_operator_saw_it(database: Databa
     assert!(target.progress.unwrap().stopped && target.state == State::Running);
     // Neither the same order again nor another one has anything to end before the device is
     // seen going back.
-    fixture.store.halt_deployment(&first, id).await.unwrap();
+    fixture.operators.halt_deployment(&first, id).await.unwrap();
     fixture
-        .store
+        .operators
         .halt_deployment(&caller("HaltDeployment"), id)
         .await
         .unwrap();
@@ -522,13 +522,13 @@ async fn a_halt_stops_going_back_only_after_the_operator_saw_it(database: Databa
     fixture
         .report(&device, attempt, progress(v1::Step::Rollback, true))
         .await;
-    fixture.store.halt_deployment(&first, id).await.unwrap();
+    fixture.operators.halt_deployment(&first, id).await.unwrap();
     assert!(
         fixture.due(&device, epoch).await.is_empty(),
         "the same order again is no other order"
     );
     fixture
-        .store
+        .operators
         .halt_deployment(&caller("HaltDeployment"), id)
         .await
         .unwrap();
@@ -595,7 +595,7 @@ async fn a_halt_says_what_became_of_each_device(database: Database) {
         .await;
     fixture.clock.advance(MINUTE);
     fixture
-        .store
+        .operators
         .halt_deployment(&caller("HaltDeployment"), id)
         .await
         .unwrap();
@@ -616,7 +616,7 @@ async fn a_halt_says_what_became_of_each_device(database: Database) {
     fixture
         .report(going_back, attempts[1], ReportEvent::Progress(progress))
         .await;
-    let halt = fixture.store.halted(id).await.unwrap();
+    let halt = fixture.view.halted(id).await.unwrap();
     let stands = halt.devices.iter().map(|device| {
         (
             device.device_name.as_str(),
@@ -660,7 +660,7 @@ async fn a_cancel_knows_of_pushes_that_are_not_written_yet(database: Database) {
     let read = flight.moment();
     assert!(flight.record_push(one.id, pushed, epoch, read));
     fixture
-        .store
+        .operators
         .cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id)
         .await
         .unwrap();
@@ -690,7 +690,7 @@ async fn a_cancel_knows_of_pushes_that_are_not_written_yet(database: Database) {
     let (waiting, _) = fixture.target(&paused, &two).await;
     let read = flight.moment();
     fixture
-        .store
+        .operators
         .pause_deployment(&caller("PauseDeployment"), paused.deployment.id, "")
         .await
         .unwrap();
@@ -709,7 +709,7 @@ async fn a_push_that_crossed_a_cancel_is_called_back(database: Database) {
     let deployment = fixture.deploy("app:1", &[&device]).await;
     let (_, attempt) = fixture.due(&device, epoch).await.remove(0);
     fixture
-        .store
+        .operators
         .cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id)
         .await
         .unwrap();
@@ -751,7 +751,7 @@ async fn a_deadline_closes_an_attempt_and_its_late_outcome_changes_no_state(data
     fixture.clock.advance(HOUR);
     assert_eq!(fixture.store.expire_due().await.unwrap(), 1, "delivery");
     let done = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -793,12 +793,12 @@ async fn the_same_request_gives_the_same_deployment(database: Database) {
     fixture.bundle("app", "2").await;
     let request = repeated("CreateDeployment", Uuid::now_v7());
     let first = fixture
-        .store
+        .operators
         .create_deployment(&request, Fixture::order("app:1", &[&device]))
         .await
         .unwrap();
     let again = fixture
-        .store
+        .operators
         .create_deployment(&request, Fixture::order("app:1", &[&device]))
         .await
         .unwrap();
@@ -811,17 +811,17 @@ async fn the_same_request_gives_the_same_deployment(database: Database) {
         "what the first one gave has been pushed"
     );
     let other = fixture
-        .store
+        .operators
         .create_deployment(&reused(&request), Fixture::order("app:2", &[&device]))
         .await;
     assert!(matches!(other, Err(StoreError::RequestIdReused)));
     let empty = fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), Fixture::order("app:1", &[]))
         .await;
     assert!(matches!(empty, Err(StoreError::NoTargets)));
     let missing = fixture
-        .store
+        .operators
         .create_deployment(
             &caller("CreateDeployment"),
             Fixture::order("app:9", &[&device]),
@@ -833,7 +833,7 @@ async fn the_same_request_gives_the_same_deployment(database: Database) {
     ));
     assert_eq!(
         fixture
-            .store
+            .view
             .list_deployments(&DeploymentFilter::default(), Page::first(10))
             .await
             .unwrap()

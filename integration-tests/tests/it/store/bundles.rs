@@ -30,7 +30,7 @@ async fn the_same_bytes_are_the_same_bundle_and_different_bytes_are_refused(data
     let fixture = Fixture::new(database).await;
     let insert = async |bundle| {
         fixture
-            .store
+            .operators
             .insert_bundle(&caller("UploadBundle"), bundle)
             .await
     };
@@ -48,21 +48,21 @@ async fn the_same_bytes_are_the_same_bundle_and_different_bytes_are_refused(data
         !insert(new("twin", "1", b"x")).await.unwrap().1,
         "the same bytes may have two names"
     );
-    assert_eq!(fixture.store.get_bundle("app:1").await.unwrap(), first);
+    assert_eq!(fixture.view.get_bundle("app:1").await.unwrap(), first);
     assert_eq!(
         fixture
-            .store
+            .view
             .get_bundle(&first.digest.to_string())
             .await
             .unwrap(),
         first
     );
     assert!(matches!(
-        fixture.store.get_bundle("app:2").await,
+        fixture.view.get_bundle("app:2").await,
         Err(StoreError::NotFound { .. })
     ));
     let page = fixture
-        .store
+        .view
         .list_bundles(None, Page::first(1))
         .await
         .unwrap();
@@ -71,7 +71,7 @@ async fn the_same_bytes_are_the_same_bundle_and_different_bytes_are_refused(data
         ("twin", true)
     );
     let named = fixture
-        .store
+        .view
         .list_bundles(Some("app"), Page::first(10))
         .await
         .unwrap();
@@ -86,7 +86,7 @@ async fn a_bundle_in_use_cannot_be_deleted(database: Database) {
     fixture.bundle("app", "3").await;
     let delete = async |reference| {
         fixture
-            .store
+            .operators
             .delete_bundle(&caller("DeleteBundle"), reference)
             .await
     };
@@ -111,15 +111,15 @@ async fn a_bundle_in_use_cannot_be_deleted(database: Database) {
     let third = fixture.deploy("app:3", &[&device]).await;
     let (attempt, _) = fixture.target(&third, &device).await;
     fixture.report(&device, attempt, succeeded("3", b"3")).await;
-    assert!(fixture.store.digest_in_use(bundle.digest).await.unwrap());
+    assert!(fixture.view.digest_in_use(bundle.digest).await.unwrap());
     let request = repeated("DeleteBundle", Uuid::now_v7());
     for _ in 0..2 {
         let gone = fixture
-            .store
+            .operators
             .delete_bundle(&request, "app:1")
             .await
             .unwrap();
         assert_eq!(gone.digest, bundle.digest);
     }
-    assert!(!fixture.store.digest_in_use(bundle.digest).await.unwrap());
+    assert!(!fixture.view.digest_in_use(bundle.digest).await.unwrap());
 }

@@ -100,7 +100,7 @@ async fn a_device_cannot_make_up_more_than_256_bundle_names(database: Database) 
     }
     let known = async || {
         fixture
-            .store
+            .view
             .get_device("edge-1")
             .await
             .unwrap()
@@ -111,7 +111,7 @@ async fn a_device_cannot_make_up_more_than_256_bundle_names(database: Database) 
     // What is known is learnt all the same.
     let news = [made_up(&rogue, "made-up-0-0", "2", "")];
     fixture.store.apply_reports(&news).await.unwrap();
-    let device = fixture.store.get_device("edge-1").await.unwrap();
+    let device = fixture.view.get_device("edge-1").await.unwrap();
     let release = device
         .releases
         .iter()
@@ -144,6 +144,6 @@ async fn a_disk_that_fails_again_and_again_makes_sixty_events(database: Database
             .count(),
         60
     );
-    let shown = fixture.store.get_device("edge-1").await.unwrap();
+    let shown = fixture.view.get_device("edge-1").await.unwrap();
     assert_eq!(shown.disk_fault, Some(DiskFault::NoSpace));
 }

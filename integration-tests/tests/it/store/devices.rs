@@ -45,7 +45,7 @@ async fn labels_change_with_their_revision(database: Database) {
             .collect();
         let remove = remove.iter().map(|key| (*key).to_owned()).collect();
         fixture
-            .store
+            .operators
             .update_labels(caller, "edge-1", set, remove, revision)
             .await
     };
@@ -98,7 +98,7 @@ async fn lists_page_by_key_and_obey_the_selector(database: Database) {
     let mut page = Page::first(3);
     loop {
         let paged = fixture
-            .store
+            .view
             .list_devices(&selector.clone().into(), page.clone())
             .await
             .unwrap();
@@ -109,7 +109,7 @@ async fn lists_page_by_key_and_obey_the_selector(database: Database) {
     }
     assert_eq!(names, ["edge-0", "edge-1", "edge-3", "edge-4"]);
     page.token = Some("nonsense".into());
-    let error = fixture.store.list_devices(&selector.into(), page).await;
+    let error = fixture.view.list_devices(&selector.into(), page).await;
     assert!(matches!(
         error,
         Err(StoreError::Invalid {
@@ -126,7 +126,7 @@ async fn a_selector_in_sql_finds_every_device_that_matches(database: Database) {
         fixture.device(&name).await;
         let set = [("env".to_owned(), env.to_owned())].into();
         fixture
-            .store
+            .operators
             .update_labels(&caller("UpdateDeviceLabels"), &name, set, Vec::new(), 0)
             .await
             .unwrap();
@@ -158,7 +158,7 @@ async fn a_selector_in_sql_finds_every_device_that_matches(database: Database) {
     for (text, meant) in table {
         let selector = Selector::parse(text).unwrap();
         let listed = fixture
-            .store
+            .view
             .list_devices(&selector.clone().into(), Page::first(100))
             .await
             .unwrap();
@@ -170,7 +170,7 @@ async fn a_selector_in_sql_finds_every_device_that_matches(database: Database) {
             ..order
         };
         match fixture
-            .store
+            .operators
             .create_deployment(&caller("CreateDeployment"), order)
             .await
         {
@@ -200,7 +200,7 @@ async fn a_deleted_device_leaves_its_history_and_closes_its_attempts(database: D
     for _ in 0..2 {
         assert_eq!(
             fixture
-                .store
+                .operators
                 .delete_device(&request, "edge-1", &[])
                 .await
                 .unwrap()
@@ -209,7 +209,7 @@ async fn a_deleted_device_leaves_its_history_and_closes_its_attempts(database: D
         );
     }
     assert!(matches!(
-        fixture.store.get_device("edge-1").await,
+        fixture.view.get_device("edge-1").await,
         Err(StoreError::NotFound { .. })
     ));
     assert!(
@@ -228,7 +228,7 @@ async fn a_deleted_device_leaves_its_history_and_closes_its_attempts(database: D
     );
     assert_eq!(fixture.state(&deployment, &device).await, State::Cancelled);
     let done = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -262,7 +262,7 @@ async fn a_heartbeat_reads_no_cached_rows_and_a_stale_cache_does_no_harm(databas
     };
     let percent = async || {
         fixture
-            .store
+            .view
             .get_device("edge-1")
             .await
             .unwrap()
@@ -279,7 +279,7 @@ async fn a_heartbeat_reads_no_cached_rows_and_a_stale_cache_does_no_harm(databas
     let new = fixture.session(&one, old, &[]).await.epoch;
     written(&[beat(one.id, new, 3.0)]).await;
     fixture
-        .store
+        .operators
         .delete_device(&repeated("DeleteDevice", Uuid::now_v7()), "edge-2", &[])
         .await
         .unwrap();
@@ -315,11 +315,11 @@ async fn heartbeats_keep_the_latest_and_a_sample_a_minute(database: Database) {
         beat(gone, 1, 1.0),
     ];
     fixture.store.record_heartbeats(&rows).await.unwrap();
-    let seen = fixture.store.get_device("edge-1").await.unwrap();
+    let seen = fixture.view.get_device("edge-1").await.unwrap();
     assert_eq!(seen.vital_signs.unwrap().cpu_percent, 2.0);
     assert!(
         fixture
-            .store
+            .view
             .get_device("edge-2")
             .await
             .unwrap()
@@ -334,7 +334,7 @@ async fn heartbeats_keep_the_latest_and_a_sample_a_minute(database: Database) {
         .unwrap();
     let samples = async || {
         fixture
-            .store
+            .view
             .list_metrics("edge-1", Page::first(1))
             .await
             .unwrap()
@@ -349,7 +349,7 @@ async fn heartbeats_keep_the_latest_and_a_sample_a_minute(database: Database) {
     let newest = samples().await;
     assert_eq!(newest.items[0].vital_signs.cpu_percent, 4.0);
     let rest = fixture
-        .store
+        .view
         .list_metrics(
             "edge-1",
             Page {
@@ -363,6 +363,6 @@ async fn heartbeats_keep_the_latest_and_a_sample_a_minute(database: Database) {
         (rest.items[0].vital_signs.cpu_percent, rest.next),
         (2.0, None)
     );
-    let later = fixture.store.get_device("edge-1").await.unwrap();
+    let later = fixture.view.get_device("edge-1").await.unwrap();
     assert!(later.last_seen > seen.last_seen);
 }

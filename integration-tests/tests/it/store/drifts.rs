@@ -28,7 +28,7 @@ fn beat(device: &Device, epoch: u64, runs: Option<&[(&str, &str)]>) -> CachedHea
 }
 
 async fn drifts(fixture: &Fixture) -> Vec<v1::Drift> {
-    fixture.store.get_device("edge-1").await.unwrap().drifts
+    fixture.view.get_device("edge-1").await.unwrap().drifts
 }
 
 async fn told(fixture: &Fixture) -> Vec<String> {
@@ -180,7 +180,7 @@ async fn a_bundle_that_a_device_runs_is_kept_whatever_its_outcome_said(database:
     fixture.store.record_heartbeats(&runs).await.unwrap();
     let delete = async || {
         let caller = caller("DeleteBundle");
-        fixture.store.delete_bundle(&caller, "app:7").await
+        fixture.operators.delete_bundle(&caller, "app:7").await
     };
     let refused = delete().await.unwrap_err();
     assert!(

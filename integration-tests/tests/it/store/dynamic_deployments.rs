@@ -32,7 +32,7 @@ async fn dynamic(
     };
     change(&mut order);
     fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), order)
         .await
         .unwrap()
@@ -41,7 +41,7 @@ async fn dynamic(
 async fn label(fixture: &Fixture, device: &Device, key: &str, value: &str) {
     let set = [(key.to_owned(), value.to_owned())].into();
     fixture
-        .store
+        .operators
         .update_labels(
             &caller("UpdateDeviceLabels"),
             &device.name,
@@ -159,7 +159,7 @@ async fn devices_join_a_paused_deployment_only_when_it_is_resumed(database: Data
         .await;
     fixture.store.advance_rollouts().await.unwrap();
     let paused = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -172,7 +172,7 @@ async fn devices_join_a_paused_deployment_only_when_it_is_resumed(database: Data
     let two = fixture.device("edge-2").await;
     assert_eq!(devices_in(&fixture, &deployment).await, ["edge-1"]);
     fixture
-        .store
+        .operators
         .resume_deployment(&caller("ResumeDeployment"), deployment.deployment.id)
         .await
         .unwrap();
@@ -199,7 +199,7 @@ async fn a_dynamic_deployment_ends_by_its_deadline(database: Database) {
     let (attempt, _) = fixture.target(&deployment, &one).await;
     fixture.report(&one, attempt, succeeded("1", b"1")).await;
     let open = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -209,7 +209,7 @@ async fn a_dynamic_deployment_ends_by_its_deadline(database: Database) {
         "it waits for others"
     );
     let deleted = fixture
-        .store
+        .operators
         .delete_bundle(&caller("DeleteBundle"), "app:1")
         .await;
     assert!(
@@ -219,7 +219,7 @@ async fn a_dynamic_deployment_ends_by_its_deadline(database: Database) {
     fixture.clock.advance(HOUR);
     fixture.store.expire_due().await.unwrap();
     let done = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -250,7 +250,7 @@ async fn a_dynamic_deployment_ends_by_an_order_also_when_no_target_is_open(datab
             "nothing is left to do"
         );
         let (done, _) = fixture
-            .store
+            .operators
             .cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id)
             .await
             .unwrap();
@@ -279,7 +279,7 @@ async fn a_newer_deployment_supersedes_held_and_scheduled_targets(database: Data
         ..Fixture::order("app:1", &all)
     };
     let phased = fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), order)
         .await
         .unwrap();
@@ -308,7 +308,7 @@ async fn a_newer_deployment_supersedes_held_and_scheduled_targets(database: Data
         ..Fixture::order("app:2", &all)
     };
     let scheduled = fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), order)
         .await
         .unwrap();
@@ -327,7 +327,7 @@ async fn a_newer_deployment_supersedes_held_and_scheduled_targets(database: Data
     fixture.report(begun, attempt, succeeded("1", b"1")).await;
     fixture.store.advance_rollouts().await.unwrap();
     let done = fixture
-        .store
+        .view
         .get_deployment(phased.deployment.id)
         .await
         .unwrap();
@@ -357,14 +357,14 @@ async fn a_deleted_device_leaves_its_deployment_and_the_others_go_on(database: D
         ..Fixture::order("app:1", &[&one, &two])
     };
     let deployment = fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), order)
         .await
         .unwrap();
     let (attempt, _) = fixture.target(&deployment, &one).await;
     fixture.report(&one, attempt, ReportEvent::Accepted).await;
     fixture
-        .store
+        .operators
         .delete_device(&caller("DeleteDevice"), "edge-1", &[])
         .await
         .unwrap();
@@ -375,7 +375,7 @@ async fn a_deleted_device_leaves_its_deployment_and_the_others_go_on(database: D
     fixture.report(&two, other, succeeded("1", b"1")).await;
     fixture.store.advance_rollouts().await.unwrap();
     let done = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -402,12 +402,12 @@ async fn a_bundle_in_use_is_not_deleted_and_a_missing_one_is_named(database: Dat
         ..Fixture::order("app:1", &[&device])
     };
     let deployment = fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), order)
         .await
         .unwrap();
     let deleted = fixture
-        .store
+        .operators
         .delete_bundle(&caller("DeleteBundle"), "app:1")
         .await;
     assert!(
@@ -415,17 +415,17 @@ async fn a_bundle_in_use_is_not_deleted_and_a_missing_one_is_named(database: Dat
         "held targets need it too: {deleted:?}"
     );
     fixture
-        .store
+        .operators
         .cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id)
         .await
         .unwrap();
     fixture
-        .store
+        .operators
         .delete_bundle(&caller("DeleteBundle"), "app:1")
         .await
         .unwrap();
     let gone = fixture
-        .store
+        .operators
         .create_deployment(
             &caller("CreateDeployment"),
             Fixture::order("app:1", &[&device]),
@@ -436,7 +436,7 @@ async fn a_bundle_in_use_is_not_deleted_and_a_missing_one_is_named(database: Dat
         "{gone:?}"
     );
     let retried = fixture
-        .store
+        .operators
         .retry_deployment(&caller("RetryDeployment"), deployment.deployment.id, &[])
         .await;
     assert!(

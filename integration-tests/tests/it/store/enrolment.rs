@@ -29,7 +29,7 @@ async fn the_same_key_gets_the_same_device_and_uses_up_no_token(database: Databa
         .unwrap();
     assert_eq!(first, again);
     let tokens = fixture
-        .store
+        .view
         .list_enrollment_tokens(Page::first(10))
         .await
         .unwrap();
@@ -45,7 +45,7 @@ async fn the_same_key_gets_the_same_device_and_uses_up_no_token(database: Databa
         matches!(second, Err(BindKeyError::NotAuthenticated(_))),
         "{second:?}"
     );
-    let device = fixture.store.get_device("edge-1").await.unwrap();
+    let device = fixture.view.get_device("edge-1").await.unwrap();
     assert_eq!(device.labels["site"], "berlin");
     assert_eq!(device.inventory.hostname, "nul inside");
 }
@@ -64,7 +64,7 @@ async fn a_name_held_by_another_key_cannot_be_enrolled(database: Database) {
         .await;
     assert!(matches!(taken, Err(BindKeyError::NameTaken(name)) if name == "edge-1"));
     let tokens = fixture
-        .store
+        .view
         .list_enrollment_tokens(Page::first(10))
         .await
         .unwrap();
@@ -90,7 +90,7 @@ async fn tokens_that_are_wrong_revoked_or_expired_let_nobody_in(database: Databa
     ));
     let id = fixture.token(token(9)).await;
     fixture
-        .store
+        .operators
         .revoke_enrollment_token(&caller("RevokeEnrollmentToken"), id)
         .await
         .unwrap();
@@ -100,7 +100,7 @@ async fn tokens_that_are_wrong_revoked_or_expired_let_nobody_in(database: Databa
     ));
     assert!(
         fixture
-            .store
+            .view
             .list_enrollment_tokens(Page::first(1))
             .await
             .unwrap()
@@ -152,7 +152,7 @@ async fn operator_tokens_work_until_they_expire_or_are_revoked(database: Databas
         ttl: HOUR,
     };
     let made = fixture
-        .store
+        .operators
         .create_operator_token(&caller("CreateOperatorToken"), new(b"a"))
         .await
         .unwrap();
@@ -173,7 +173,7 @@ async fn operator_tokens_work_until_they_expire_or_are_revoked(database: Databas
             .is_none()
     );
     fixture
-        .store
+        .operators
         .revoke_operator_token(&caller("RevokeOperatorToken"), made.id)
         .await
         .unwrap();
@@ -186,7 +186,7 @@ async fn operator_tokens_work_until_they_expire_or_are_revoked(database: Databas
             .is_none()
     );
     fixture
-        .store
+        .operators
         .create_operator_token(&caller("CreateOperatorToken"), new(b"c"))
         .await
         .unwrap();

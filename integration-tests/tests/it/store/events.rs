@@ -39,7 +39,7 @@ async fn concurrent_writers_leave_no_gap_between_cursors(database: Database) {
         let after = seen.last().copied().unwrap_or(0);
         seen.extend(
             fixture
-                .store
+                .view
                 .events_after(after, 7)
                 .await
                 .unwrap()
@@ -59,7 +59,7 @@ async fn concurrent_writers_leave_no_gap_between_cursors(database: Database) {
     assert!(changes.has_changed().unwrap());
     changes.mark_unchanged();
     let left = fixture
-        .store
+        .view
         .list_enrollment_tokens(Page::first(1))
         .await
         .unwrap();
@@ -89,7 +89,7 @@ async fn old_events_and_samples_are_pruned(database: Database) {
     assert!(fixture.kinds_of_events().await.is_empty());
     assert!(
         fixture
-            .store
+            .view
             .list_metrics("edge-1", Page::first(1))
             .await
             .unwrap()
@@ -97,10 +97,10 @@ async fn old_events_and_samples_are_pruned(database: Database) {
             .is_empty()
     );
     fixture
-        .store
+        .operators
         .delete_device(&caller("DeleteDevice"), "edge-1", &[])
         .await
         .unwrap();
-    let events = fixture.store.events_after(0, 10).await.unwrap();
+    let events = fixture.view.events_after(0, 10).await.unwrap();
     assert!(events[0].cursor > 1, "cursors go on");
 }

@@ -88,7 +88,7 @@ impl Fleet {
         loop {
             let paged = self
                 .fixture
-                .store
+                .view
                 .list_devices(&filter, page.clone())
                 .await
                 .unwrap();
@@ -96,7 +96,7 @@ impl Fleet {
             let Some(next) = paged.next else { break };
             page.token = Some(next);
         }
-        let count = self.fixture.store.count_devices(&filter).await.unwrap();
+        let count = self.fixture.view.count_devices(&filter).await.unwrap();
         assert_eq!(count, names.len() as u64, "{filter:?}");
         names
     }
@@ -175,7 +175,7 @@ async fn devices_are_found_by_status_version_bundle_drift_age_and_name(database:
     }
     let ids = fleet.devices.iter().map(|device| device.id).collect();
     let online = status(&[DeviceStatus::Online]);
-    let among = fleet.fixture.store.devices_among(&online, &ids).await;
+    let among = fleet.fixture.view.devices_among(&online, &ids).await;
     let names: Vec<_> = among.unwrap().into_iter().map(|d| d.name).collect();
     assert_eq!(names, ["edge-1", "edge-2"]);
 }
@@ -227,12 +227,12 @@ async fn targets_are_found_by_state_reason_and_device(database: Database) {
     ];
     for (filter, expected) in table {
         let id = deployment.deployment.id;
-        let listed = fixture.store.list_targets(id, &filter, Page::first(100));
+        let listed = fixture.view.list_targets(id, &filter, Page::first(100));
         let listed = listed.await.unwrap();
         let mut names: Vec<_> = listed.items.into_iter().map(|t| t.device_name).collect();
         names.sort();
         assert_eq!(names, expected, "{filter:?}");
-        let count = fixture.store.count_targets(id, &filter).await.unwrap();
+        let count = fixture.view.count_targets(id, &filter).await.unwrap();
         assert_eq!(count, expected.len() as u64, "{filter:?}");
     }
 }
@@ -296,9 +296,9 @@ async fn deployments_are_found_by_state_bundle_maker_age_and_id(database: Databa
         (id("ffffffff"), 0),
     ];
     for (filter, expected) in table {
-        let listed = fixture.store.list_deployments(&filter, Page::first(100));
+        let listed = fixture.view.list_deployments(&filter, Page::first(100));
         assert_eq!(listed.await.unwrap().items.len(), expected, "{filter:?}");
-        let count = fixture.store.count_deployments(&filter).await.unwrap();
+        let count = fixture.view.count_deployments(&filter).await.unwrap();
         assert_eq!(count, expected as u64, "{filter:?}");
     }
 }
@@ -307,7 +307,7 @@ async fn the_summary_counts_the_fleet_and_names_what_is_open_and_what_failed(dat
     let fleet = Fleet::new(database).await;
     let fixture = &fleet.fixture;
     let open = fixture.deploy_to("app:1", "*").await.deployment;
-    let summary = fixture.store.fleet_summary(10).await.unwrap();
+    let summary = fixture.view.fleet_summary(10).await.unwrap();
     let counts = summary.devices;
     assert_eq!(
         (
@@ -345,7 +345,7 @@ async fn the_summary_counts_the_fleet_and_names_what_is_open_and_what_failed(dat
     assert_eq!(failed, [1]);
     // A second one, and a list of one says what it leaves out.
     fixture.deploy("app:2", &[&fleet.devices[3]]).await;
-    let short = fixture.store.fleet_summary(1).await.unwrap();
+    let short = fixture.view.fleet_summary(1).await.unwrap();
     assert_eq!(
         (
             short.agent_versions.len(),
@@ -371,11 +371,11 @@ async fn a_bundle_is_found_by_its_name_and_by_the_first_digits_of_its_digest(dat
         (&first[..12], "1"),
     ];
     for (reference, version) in table {
-        let found = fixture.store.get_bundle(reference).await.unwrap();
+        let found = fixture.view.get_bundle(reference).await.unwrap();
         assert_eq!(found.version, version, "{reference}");
     }
     for unknown in ["ap", "app:3", &first[..11], "ffffffffffff"] {
-        let missing = fixture.store.get_bundle(unknown).await;
+        let missing = fixture.view.get_bundle(unknown).await;
         assert!(
             matches!(missing, Err(StoreError::NotFound { .. })),
             "{unknown}"

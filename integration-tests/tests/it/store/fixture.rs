@@ -12,9 +12,9 @@ use kernex_server::{
     domain::{attempt::State, device::away::AwayReason, selector::Selector},
     store::{
         BundleRow, Caller, CreatedDeployment, DueKind, EnrollDevice, HeldAttempt, IncomingReport,
-        NewBundle, NewDeployment, NewEnrollmentToken, OpenSession, OpenedSession, Origin, Page,
-        ReportEvent, RequestKey, SessionChange, SessionChanged, Store, StoreError, Target,
-        TargetFilter, Terms,
+        NewBundle, NewDeployment, NewEnrollmentToken, OpenSession, OpenedSession, OperatorStore,
+        Origin, Page, ReportEvent, RequestKey, Scope, SessionChange, SessionChanged, Store,
+        StoreError, Target, TargetFilter, Terms, View,
     },
 };
 use sea_orm_migration::sea_orm::{
@@ -31,6 +31,10 @@ pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 pub(super) struct Fixture {
     pub(super) store: Store,
+    /// What operators change.
+    pub(super) operators: OperatorStore,
+    /// What operators ask.
+    pub(super) view: View,
     pub(super) clock: Clock,
     pub(super) replica: Uuid,
     pub(super) url: String,
@@ -48,6 +52,7 @@ pub(super) struct Device {
 pub(super) fn caller(method: &'static str) -> Caller {
     Caller {
         name: "ada".into(),
+        scope: Scope::Everything,
         request: None,
         method,
         origin: Origin::default(),
@@ -152,7 +157,10 @@ impl Fixture {
         store.migrate().await.unwrap();
         let replica = Uuid::now_v7();
         store.renew_lease(replica, HOUR * 24 * 365).await.unwrap();
+        let operators = store.for_operators();
         Self {
+            view: operators.view(Scope::Everything),
+            operators,
             store,
             clock,
             replica,
@@ -168,7 +176,7 @@ impl Fixture {
 
     pub(super) async fn token(&self, new: NewEnrollmentToken) -> TokenId {
         let id = new.id;
-        self.store
+        self.operators
             .create_enrollment_token(&caller("CreateEnrollmentToken"), new)
             .await
             .unwrap();
@@ -274,7 +282,7 @@ impl Fixture {
                 signature: vec![1, 2, 3].into(),
             }],
         };
-        self.store
+        self.operators
             .insert_bundle(&caller("UploadBundle"), new)
             .await
             .unwrap()
@@ -298,7 +306,7 @@ impl Fixture {
 
     pub(super) async fn deploy(&self, bundle: &str, devices: &[&Device]) -> CreatedDeployment {
         let order = Self::order(bundle, devices);
-        self.store
+        self.operators
             .create_deployment(&caller("CreateDeployment"), order)
             .await
             .unwrap()
@@ -309,14 +317,14 @@ impl Fixture {
             selector: Some(Selector::parse(selector).unwrap()),
             ..Self::order(bundle, &[])
         };
-        self.store
+        self.operators
             .create_deployment(&caller("CreateDeployment"), order)
             .await
             .unwrap()
     }
 
     pub(super) async fn targets(&self, deployment: DeploymentId) -> Vec<Target> {
-        self.store
+        self.view
             .list_targets(deployment, &TargetFilter::default(), Page::first(1000))
             .await
             .unwrap()
@@ -330,7 +338,7 @@ impl Fixture {
         device: &Device,
     ) -> (AttemptId, Target) {
         let targets = self
-            .store
+            .view
             .changed_targets(deployment.deployment.id, Timestamp(0))
             .await
             .unwrap();
@@ -413,7 +421,7 @@ impl Fixture {
     }
 
     pub(super) async fn kinds_of_events(&self) -> Vec<String> {
-        let events = self.store.events_after(0, 10_000).await.unwrap();
+        let events = self.view.events_after(0, 10_000).await.unwrap();
         events.into_iter().map(|event| event.kind).collect()
     }
 }

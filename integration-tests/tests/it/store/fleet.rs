@@ -55,14 +55,14 @@ async fn a_deployment_to_a_whole_fleet_is_written_in_bulk(database: Database) {
                 .all(|disposition| *disposition == Some(Disposition::Applied))
         );
     }
-    let done = fixture.store.get_deployment(deployment.id).await.unwrap();
+    let done = fixture.view.get_deployment(deployment.id).await.unwrap();
     assert_eq!(
         (done.counts.succeeded, done.result),
         (DEVICES, Some(DeploymentResult::Succeeded))
     );
     assert_eq!(
         fixture
-            .store
+            .view
             .changed_targets(deployment.id, Timestamp(0))
             .await
             .unwrap()
@@ -70,7 +70,7 @@ async fn a_deployment_to_a_whole_fleet_is_written_in_bulk(database: Database) {
         DEVICES as usize
     );
     let first = fixture
-        .store
+        .view
         .list_targets(deployment.id, &TargetFilter::default(), Page::first(1000))
         .await
         .unwrap();

@@ -25,7 +25,7 @@ fn order(bundle: &str, devices: &[&Device], penalty_after: u32) -> NewDeployment
 async fn deploy(fixture: &Fixture, bundle: &str, devices: &[&Device]) -> CreatedDeployment {
     let order = order(bundle, devices, 2);
     fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), order)
         .await
         .unwrap()
@@ -55,7 +55,7 @@ async fn after_repeated_failures_a_device_is_left_out_with_the_reason(database: 
     fail(&fixture, &bad, v1::FailureReason::Download).await;
     fail(&fixture, &bad, v1::FailureReason::HealthCheck).await;
     let planning = fixture
-        .store
+        .view
         .planning(&order("app:1", &[&bad, &good], 2))
         .await
         .unwrap();
@@ -91,7 +91,7 @@ async fn after_repeated_failures_a_device_is_left_out_with_the_reason(database: 
         "it is about these bytes only"
     );
     let off = fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), order("app:1", &[&bad], 0))
         .await
         .unwrap();
@@ -114,7 +114,7 @@ async fn a_deployment_to_penalised_devices_only_is_finished_at_once(database: Da
         (deployment.state, deployment.result),
         (DeploymentState::Finished, Some(DeploymentResult::Failed))
     );
-    let events = fixture.store.events_after(0, 10_000).await.unwrap();
+    let events = fixture.view.events_after(0, 10_000).await.unwrap();
     let last = events
         .iter()
         .rfind(|event| event.kind == "attempt.failed")
@@ -124,7 +124,7 @@ async fn a_deployment_to_penalised_devices_only_is_finished_at_once(database: Da
     // A retry runs it again, and it may fail again.
     let retry = caller("RetryDeployment");
     let retried = fixture
-        .store
+        .operators
         .retry_deployment(&retry, deployment.id, &[])
         .await
         .unwrap();
@@ -133,7 +133,7 @@ async fn a_deployment_to_penalised_devices_only_is_finished_at_once(database: Da
     let (attempt, _) = fixture.target(&created, &device).await;
     assert_eq!(attempt.number, 2);
     fixture.report(&device, attempt, succeeded("1", b"1")).await;
-    let done = fixture.store.get_deployment(deployment.id).await.unwrap();
+    let done = fixture.view.get_deployment(deployment.id).await.unwrap();
     assert_eq!(done.result, Some(DeploymentResult::Succeeded));
 }
 

@@ -200,7 +200,7 @@ async fn copies_get_no_resume_mark_and_the_kept_one_sends_everything_again(datab
     let copy = opened(&fixture, &device, 0, Some(0)).await;
     assert_eq!((copy.conflicted, copy.recorded_seq), (true, None));
     fixture
-        .store
+        .operators
         .resolve_device(&caller("ResolveDevice"), "edge-1", false)
         .await
         .unwrap();
@@ -235,7 +235,7 @@ async fn an_outcome_of_an_unknown_attempt_updates_what_the_device_runs(database:
     let device = fixture.device("edge-1").await;
     opened(&fixture, &device, 0, Some(0)).await;
     let runs = async || {
-        let releases = fixture.store.get_device("edge-1").await.unwrap().releases;
+        let releases = fixture.view.get_device("edge-1").await.unwrap().releases;
         releases
             .into_iter()
             .map(|release| release.version)
@@ -288,7 +288,7 @@ async fn a_kept_copy_that_sends_everything_again_ends_at_its_newest_outcome(data
         outcome(&device, known, (2, 5), succeeded("2", b"2")),
     ];
     let runs = async || {
-        let device = fixture.store.get_device("edge-1").await.unwrap();
+        let device = fixture.view.get_device("edge-1").await.unwrap();
         let [release] = device.releases.as_slice() else {
             panic!("{:?}", device.releases)
         };
@@ -299,7 +299,7 @@ async fn a_kept_copy_that_sends_everything_again_ends_at_its_newest_outcome(data
     let copy = opened(&fixture, &device, 0, Some(0)).await;
     assert!(copy.conflicted && copy.epoch > epoch);
     let resolve = caller("ResolveDevice");
-    let resolved = fixture.store.resolve_device(&resolve, "edge-1", false);
+    let resolved = fixture.operators.resolve_device(&resolve, "edge-1", false);
     resolved.await.unwrap();
     let kept = opened(&fixture, &device, copy.epoch, Some(5)).await;
     assert_eq!(kept.recorded_seq, Some(0));

@@ -11,8 +11,8 @@ use kernex_server::{
     domain::{attempt::State, selector::Selector},
     revocations::{Cause, Revocation},
     store::{
-        BindKeyError, HeartbeatRow, NewEnrollmentToken, NewOperatorToken, REVOCATIONS_KEPT,
-        ReportEvent, Retention, Role, Scope, Store,
+        BindKeyError, ConfigurationScope, HeartbeatRow, NewEnrollmentToken, NewOperatorToken,
+        REVOCATIONS_KEPT, ReportEvent, Retention, Role, Store,
     },
 };
 
@@ -65,13 +65,13 @@ async fn reports_under_a_replaced_key_are_not_recorded(database: Database) {
         fixture.device("edge-2").await,
     );
     fixture.bundle("app", "1").await;
-    let everywhere = Scope::Selector(Selector::parse("*").unwrap());
+    let everywhere = ConfigurationScope::Selector(Selector::parse("*").unwrap());
     let wanted = Configure {
         values: [("SITE".to_owned(), "berlin".to_owned())].into(),
         ..Default::default()
     };
     fixture
-        .store
+        .operators
         .set_configuration(&caller("SetConfiguration"), "all", &everywhere, &wanted, 0)
         .await
         .unwrap();
@@ -122,7 +122,7 @@ async fn reports_under_a_replaced_key_are_not_recorded(database: Database) {
         "others go on"
     );
 
-    let shown = fixture.store.get_device("edge-1").await.unwrap();
+    let shown = fixture.view.get_device("edge-1").await.unwrap();
     assert!(
         shown.releases.is_empty() && shown.drifts.is_empty(),
         "{shown:?}"
@@ -134,7 +134,7 @@ async fn reports_under_a_replaced_key_are_not_recorded(database: Database) {
         "no vital signs of it"
     );
     let configured = fixture
-        .store
+        .view
         .device_configuration("edge-1")
         .await
         .unwrap()
@@ -166,7 +166,7 @@ async fn reports_of_a_deleted_device_are_not_recorded(database: Database) {
         .report_in(&device, epoch, attempt, ReportEvent::Accepted)
         .await;
     fixture
-        .store
+        .operators
         .delete_device(&caller("DeleteDevice"), "edge-1", &[])
         .await
         .unwrap();
@@ -189,7 +189,7 @@ async fn a_revoked_key_is_refused_with_its_cause_for_ninety_days(database: Datab
     let old = fixture.device("edge-1").await;
     let new = replace(&fixture, &old, b"new disk").await;
     fixture
-        .store
+        .operators
         .delete_device(&caller("DeleteDevice"), "edge-1", &[])
         .await
         .unwrap();
@@ -259,14 +259,14 @@ async fn a_replica_reads_the_revocations_after_a_given_number(database: Database
         ttl: HOUR,
     };
     let made = fixture
-        .store
+        .operators
         .create_operator_token(&caller("CreateOperatorToken"), new)
         .await
         .unwrap();
     for _ in 0..2 {
         // Twice is once.
         fixture
-            .store
+            .operators
             .revoke_operator_token(&caller("RevokeOperatorToken"), made.id)
             .await
             .unwrap();
@@ -297,7 +297,7 @@ async fn a_revocation_is_announced_after_its_commit_and_never_before(database: D
         .revocations()
         .listen(move |revoked| tell.send(revoked).unwrap());
     let missing = fixture
-        .store
+        .operators
         .delete_device(&caller("DeleteDevice"), "edge-9", &[])
         .await;
     assert!(
@@ -305,7 +305,7 @@ async fn a_revocation_is_announced_after_its_commit_and_never_before(database: D
         "nothing was revoked"
     );
     fixture
-        .store
+        .operators
         .delete_device(&caller("DeleteDevice"), "edge-1", &[])
         .await
         .unwrap();

@@ -41,7 +41,7 @@ async fn verdicts(
     fixture: &Fixture,
     of: &CreatedDeployment,
 ) -> Vec<(RollbackVerdict, Option<String>)> {
-    let steps = fixture.store.plan_rollback(of.deployment.id).await.unwrap();
+    let steps = fixture.view.plan_rollback(of.deployment.id).await.unwrap();
     steps
         .into_iter()
         .map(|step| (step.verdict, step.bundle))
@@ -90,7 +90,7 @@ async fn each_rollback_returns_to_what_ran_before_its_deployment(database: Datab
         [(RollbackVerdict::MovedOn, None)]
     );
     let rolled = fixture
-        .store
+        .operators
         .roll_back(&caller("RollbackDeployment"), rollback(&third))
         .await
         .unwrap();
@@ -161,7 +161,7 @@ async fn a_rollback_never_goes_to_a_failed_or_deleted_release(database: Database
     );
     let third = run(&fixture, "3", &[&one, &two, &three]).await;
     fixture
-        .store
+        .operators
         .delete_device(&caller("DeleteDevice"), "edge-3", &[])
         .await
         .unwrap();
@@ -175,7 +175,7 @@ async fn a_rollback_never_goes_to_a_failed_or_deleted_release(database: Database
         ]
     );
     let kept = fixture
-        .store
+        .operators
         .delete_bundle(&caller("DeleteBundle"), "app:1")
         .await;
     assert!(matches!(kept, Err(StoreError::InUse { .. })), "{kept:?}");
@@ -190,18 +190,18 @@ async fn the_same_request_rolls_back_once(database: Database) {
     let second = run(&fixture, "2", &[&device]).await;
     let request = repeated("RollbackDeployment", Uuid::now_v7());
     let once = fixture
-        .store
+        .operators
         .roll_back(&request, rollback(&second))
         .await
         .unwrap();
     let again = fixture
-        .store
+        .operators
         .roll_back(&request, rollback(&second))
         .await
         .unwrap();
     assert_eq!(once.created.deployment.id, again.created.deployment.id);
     let other = fixture
-        .store
+        .operators
         .roll_back(&reused(&request), rollback(&first))
         .await;
     assert!(
@@ -209,7 +209,7 @@ async fn the_same_request_rolls_back_once(database: Database) {
         "{other:?}"
     );
     let nothing = fixture
-        .store
+        .operators
         .roll_back(&caller("RollbackDeployment"), rollback(&first))
         .await;
     let Err(StoreError::NothingToRollBack(why)) = nothing else {
@@ -243,7 +243,7 @@ async fn a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to(da
         ..Fixture::order("app:2", &all)
     };
     let deployment = fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), order)
         .await
         .unwrap();
@@ -256,7 +256,7 @@ async fn a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to(da
     let told = fixture.store.advance_rollouts().await.unwrap().devices;
     assert!(told.contains(&devices[0].id), "{told:?}");
     let failed = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -270,7 +270,7 @@ async fn a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to(da
         "it had not begun"
     );
     let newest = fixture
-        .store
+        .view
         .list_deployments(&DeploymentFilter::default(), Page::first(1))
         .await
         .unwrap()
@@ -296,7 +296,7 @@ async fn a_deployment_that_fails_too_often_is_taken_back_when_it_was_asked_to(da
     fixture.store.advance_rollouts().await.unwrap();
     assert_eq!(
         fixture
-            .store
+            .view
             .list_deployments(&DeploymentFilter::default(), Page::first(10))
             .await
             .unwrap()
@@ -319,7 +319,7 @@ async fn a_failure_that_no_device_can_go_back_from_ends_the_deployment(database:
         ..Fixture::order("app:1", &[&one, &two])
     };
     let deployment = fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), order)
         .await
         .unwrap();
@@ -329,7 +329,7 @@ async fn a_failure_that_no_device_can_go_back_from_ends_the_deployment(database:
         .await;
     fixture.store.advance_rollouts().await.unwrap();
     let ended = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -356,7 +356,7 @@ async fn a_retry_goes_on_after_such_an_end(database: Database) {
         ..Fixture::order("app:1", &[&one])
     };
     let deployment = fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), order)
         .await
         .unwrap();
@@ -366,7 +366,7 @@ async fn a_retry_goes_on_after_such_an_end(database: Database) {
         .await;
     fixture.store.advance_rollouts().await.unwrap();
     let retried = fixture
-        .store
+        .operators
         .retry_deployment(&caller("RetryDeployment"), deployment.deployment.id, &[])
         .await
         .unwrap();

@@ -42,7 +42,7 @@ async fn deploy(
         ..Fixture::order("app:1", devices)
     };
     fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), order)
         .await
 }
@@ -95,7 +95,7 @@ async fn attempts_begin_only_inside_their_window_and_may_end_outside(database: D
     assert_eq!(fixture.due(&one, epoch_one).await.len(), 1);
     assert_eq!(
         fixture
-            .store
+            .view
             .get_deployment(shown.id)
             .await
             .unwrap()
@@ -164,7 +164,7 @@ async fn a_clock_that_jumps_opens_no_window_and_ends_no_soak(database: Database)
         ..Fixture::order("other:1", &[&others[0], &others[1]])
     };
     let soaking = fixture
-        .store
+        .operators
         .create_deployment(&caller("CreateDeployment"), soaking)
         .await
         .unwrap();
@@ -288,12 +288,12 @@ async fn a_scheduled_deployment_is_held_until_its_start(database: Database) {
     let advanced = fixture.store.advance_rollouts().await.unwrap();
     assert_eq!((advanced.applied, advanced.wake), (0, Some(start)));
     fixture
-        .store
+        .operators
         .pause_deployment(&caller("PauseDeployment"), deployment.deployment.id, "")
         .await
         .unwrap();
     let (resumed, _) = fixture
-        .store
+        .operators
         .resume_deployment(&caller("ResumeDeployment"), deployment.deployment.id)
         .await
         .unwrap();
@@ -312,7 +312,7 @@ async fn a_scheduled_deployment_is_held_until_its_start(database: Database) {
     fixture.report(&device, attempt, succeeded("1", b"1")).await;
     fixture.store.advance_rollouts().await.unwrap();
     let done = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -335,7 +335,7 @@ async fn a_scheduled_deployment_can_be_cancelled_before_its_start(database: Data
     };
     let deployment = deploy(&fixture, schedule, &[&device]).await.unwrap();
     let (cancelled, _) = fixture
-        .store
+        .operators
         .cancel_deployment(&caller("CancelDeployment"), deployment.deployment.id)
         .await
         .unwrap();
@@ -369,7 +369,7 @@ async fn a_deadline_expires_waiting_targets_and_stops_running_ones(database: Dat
     assert_eq!(fixture.store.expire_due().await.unwrap(), 2);
     assert_eq!(fixture.store.expire_due().await.unwrap(), 0);
     let done = fixture
-        .store
+        .view
         .get_deployment(deployment.deployment.id)
         .await
         .unwrap();
@@ -445,7 +445,7 @@ async fn schedules_in_which_nothing_could_begin_are_refused(database: Database) 
         }
     }
     let dates = fixture
-        .store
+        .view
         .list_deployments(
             &kernex_server::store::DeploymentFilter::default(),
             kernex_server::store::Page::first(10),

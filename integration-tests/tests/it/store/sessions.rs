@@ -51,7 +51,7 @@ async fn epochs_grow_and_the_newest_session_wins(database: Database) {
     assert!(second.epoch > first.epoch && !second.conflicted);
     fixture.close(device.id, first.epoch).await.unwrap();
     assert_eq!(
-        fixture.store.get_device("edge-1").await.unwrap().status,
+        fixture.view.get_device("edge-1").await.unwrap().status,
         DeviceStatus::Online
     );
     assert!(matches!(
@@ -60,7 +60,7 @@ async fn epochs_grow_and_the_newest_session_wins(database: Database) {
     ));
     fixture.close(device.id, second.epoch).await.unwrap();
     assert_eq!(
-        fixture.store.get_device("edge-1").await.unwrap().status,
+        fixture.view.get_device("edge-1").await.unwrap().status,
         DeviceStatus::Offline
     );
     // A database restored from a backup knows less than its agents.
@@ -124,7 +124,7 @@ async fn session_steps_commit_together_and_a_refused_one_changes_nothing(databas
         .await
         .unwrap();
     let status =
-        async |device: &Device| fixture.store.get_device(&device.name).await.unwrap().status;
+        async |device: &Device| fixture.view.get_device(&device.name).await.unwrap().status;
     assert_eq!(status(&first).await, DeviceStatus::Online);
     assert_eq!(status(&second).await, DeviceStatus::Offline);
     assert_eq!(status(&stranger).await, DeviceStatus::Offline);
@@ -182,7 +182,7 @@ async fn sessions_that_open_in_one_transaction_are_reconciled_apart(database: Da
 async fn online_means_a_session_and_a_live_lease(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
-    let status = async || fixture.store.get_device("edge-1").await.unwrap().status;
+    let status = async || fixture.view.get_device("edge-1").await.unwrap().status;
     let opened = fixture
         .open(fixture.opening(&device, 0, &[]))
         .await
@@ -230,7 +230,7 @@ async fn when_a_replica_stops_its_sessions_end(database: Database) {
         .await
         .unwrap();
     assert_eq!(
-        fixture.store.get_device("edge-1").await.unwrap().status,
+        fixture.view.get_device("edge-1").await.unwrap().status,
         DeviceStatus::Offline
     );
 }
@@ -245,7 +245,7 @@ async fn a_copy_is_recognised_and_gets_no_commands_until_resolved(database: Data
     let copy = fixture.session(&device, first.epoch, &[]).await;
     assert!(copy.conflicted);
     assert_eq!(
-        fixture.store.get_device("edge-1").await.unwrap().status,
+        fixture.view.get_device("edge-1").await.unwrap().status,
         DeviceStatus::Conflicted
     );
     assert!(fixture.due(&device, copy.epoch).await.is_empty());
@@ -257,7 +257,7 @@ async fn a_copy_is_recognised_and_gets_no_commands_until_resolved(database: Data
         .await
         .unwrap();
     let resolved = fixture
-        .store
+        .operators
         .resolve_device(&caller("ResolveDevice"), "edge-1", false)
         .await
         .unwrap();
@@ -274,12 +274,12 @@ async fn a_copy_is_recognised_and_gets_no_commands_until_resolved(database: Data
         assert!(matches!(refused, Err(StoreError::CopyGivenUp(name)) if name == "edge-1"));
     }
     assert_eq!(
-        fixture.store.get_device("edge-1").await.unwrap().status,
+        fixture.view.get_device("edge-1").await.unwrap().status,
         DeviceStatus::Online,
         "undisturbed"
     );
     let again = fixture
-        .store
+        .operators
         .resolve_device(&caller("ResolveDevice"), "edge-1", false)
         .await;
     assert!(matches!(again, Err(StoreError::NotConflicted(_))));
@@ -304,7 +304,7 @@ async fn of_two_journals_the_last_confirmed_one_is_kept(database: Database) {
     );
     let new = fixture.session(&reinstalled, new.epoch, &[]).await;
     fixture
-        .store
+        .operators
         .resolve_device(&caller("ResolveDevice"), "edge-1", false)
         .await
         .unwrap();
@@ -323,7 +323,7 @@ async fn of_two_journals_the_last_confirmed_one_is_kept(database: Database) {
 async fn an_epoch_that_was_never_issued_is_a_conflict_and_locks_nobody_out(database: Database) {
     let fixture = Fixture::new(database).await;
     let device = fixture.device("edge-1").await;
-    let shown = async || fixture.store.get_device("edge-1").await.unwrap();
+    let shown = async || fixture.view.get_device("edge-1").await.unwrap();
     let honest = fixture.session(&device, 0, &[]).await;
     let mut elsewhere = device.clone();
     elsewhere.journal = JournalId::generate();
@@ -352,7 +352,7 @@ async fn an_epoch_that_was_never_issued_is_a_conflict_and_locks_nobody_out(datab
     let doubted = fixture.session(&device, honest.epoch, &[]).await;
     assert!(doubted.conflicted && doubted.epoch == honest.epoch + 1);
     fixture
-        .store
+        .operators
         .resolve_device(&caller("ResolveDevice"), "edge-1", false)
         .await
         .unwrap();
@@ -370,7 +370,7 @@ async fn a_made_up_epoch_before_the_first_session_locks_nobody_out(database: Dat
     let refused = fixture.open(fixture.opening(&device, u64::MAX, &[])).await;
     assert!(matches!(refused, Err(StoreError::EpochNotIssued { .. })));
     fixture
-        .store
+        .operators
         .resolve_device(&caller("ResolveDevice"), "edge-1", false)
         .await
         .unwrap();
@@ -400,14 +400,14 @@ async fn an_older_protocol_revision_is_refused_until_an_operator_allows_it(datab
         matches!(&refused, Err(StoreError::ProtocolDowngraded { name, spoken: 1, before: 2 }) if name == "edge-1"),
         "{refused:?}"
     );
-    let shown = fixture.store.get_device("edge-1").await.unwrap();
+    let shown = fixture.view.get_device("edge-1").await.unwrap();
     assert_eq!(
         (shown.epoch, shown.protocol_revision, shown.conflict),
         (second.epoch, 2, None),
         "nothing changed"
     );
     let allowed = fixture
-        .store
+        .operators
         .resolve_device(&caller("ResolveDevice"), "edge-1", true)
         .await
         .unwrap();
@@ -425,7 +425,7 @@ async fn an_older_protocol_revision_is_refused_until_an_operator_allows_it(datab
     fixture.enrol(replacing, "edge-1").await;
     assert_eq!(
         fixture
-            .store
+            .view
             .get_device("edge-1")
             .await
             .unwrap()
@@ -551,7 +551,7 @@ async fn an_accepted_attempt_that_a_device_does_not_list_fails_as_journal_lost(d
     let (_, target) = fixture.target(&deployment, &device).await;
     assert!(target.state == State::Failed && target.late.is_some());
     assert_eq!(
-        fixture.store.get_device("edge-1").await.unwrap().releases[0].version,
+        fixture.view.get_device("edge-1").await.unwrap().releases[0].version,
         "1"
     );
 }

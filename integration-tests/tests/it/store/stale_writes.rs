@@ -33,7 +33,7 @@ async fn a_stale_write_of_an_attempt_is_refused_and_decided_again() {
     uncommitted.execute(&accept).await.unwrap();
     // The cancel reads an attempt that nobody has accepted, and its write waits for the row.
     let (request, id) = (caller("CancelDeployment"), deployment.deployment.id);
-    let cancel = fixture.store.cancel_deployment(&request, id);
+    let cancel = fixture.operators.cancel_deployment(&request, id);
     let commit = async {
         wait_for("the cancel to wait for the row", || async {
             let waiting = "SELECT count(*) AS count FROM pg_stat_activity \

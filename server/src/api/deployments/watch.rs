@@ -25,7 +25,7 @@ use crate::{
     clock::Timestamp,
     domain::rollout::DeploymentState,
     error::going_away,
-    store::{Deployment, MAX_PAGE, OperatorStore, Page, StoreError, Target, TargetFilter},
+    store::{Deployment, MAX_PAGE, Page, StoreError, Target, TargetFilter, View},
 };
 
 /// Longest pause between two reads, to spare the store.
@@ -36,20 +36,20 @@ const OVERLAP: Duration = Duration::from_secs(2);
 
 /// Watches a deployment, which has to exist.
 pub(super) async fn follow(
-    store: OperatorStore,
+    view: View,
     id: DeploymentId,
     permit: WatcherPermit,
     draining: CancellationToken,
 ) -> Result<impl Stream<Item = Result<v1::WatchDeploymentResponse, Status>> + Send, Status> {
     // Before the first read, so that no change falls between the two.
-    let mut changes = store.changes();
-    let mut deployment = store.get_deployment(id).await?;
+    let mut changes = view.changes();
+    let mut deployment = view.get_deployment(id).await?;
     Ok(async_stream::try_stream! {
         let _permit = permit;
         let mut shown = Shown::default();
         // The deployment is always read before its targets: what shows it finished shows every
         // target closed.
-        let mut targets = shown.news(all_targets(&store, id).await?);
+        let mut targets = shown.news(all_targets(&view, id).await?);
         loop {
             let finished = deployment.state == DeploymentState::Finished;
             for message in messages(deployment.clone(), targets) {
@@ -66,12 +66,12 @@ pub(super) async fn follow(
                 tokio::time::sleep(shown.pause()).await;
                 changes.mark_unchanged();
                 let asked = Instant::now();
-                let now = store.get_deployment(id).await?;
+                let now = view.get_deployment(id).await?;
                 let found = if now.state == DeploymentState::Finished {
                     // The last word is complete, whatever the clocks did meanwhile.
-                    all_targets(&store, id).await?
+                    all_targets(&view, id).await?
                 } else {
-                    store.changed_targets(id, shown.newest.minus(OVERLAP)).await?
+                    view.changed_targets(id, shown.newest.minus(OVERLAP)).await?
                 };
                 shown.cost = asked.elapsed();
                 let news = shown.news(found);
@@ -122,12 +122,12 @@ fn fingerprint(target: &v1::Target) -> u64 {
     hasher.finish()
 }
 
-async fn all_targets(store: &OperatorStore, id: DeploymentId) -> Result<Vec<Target>, StoreError> {
+async fn all_targets(view: &View, id: DeploymentId) -> Result<Vec<Target>, StoreError> {
     let mut targets = Vec::new();
     let mut page = Page::first(MAX_PAGE);
     let every = TargetFilter::default();
     loop {
-        let paged = store.list_targets(id, &every, page).await?;
+        let paged = view.list_targets(id, &every, page).await?;
         targets.extend(paged.items);
         if paged.next.is_none() {
             return Ok(targets);

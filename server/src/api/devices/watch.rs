@@ -16,23 +16,24 @@ use crate::{
         feed::{Follower, Start},
         wire::fitting::fitting,
     },
-    store::{DeviceFilter, EventRow, MAX_PAGE, Page},
+    store::{DeviceFilter, EventRow, MAX_PAGE, Page, Scope, View},
 };
 
 /// Follows the devices that a filter takes. The watcher has seen events up to `after`; 0 asks
 /// for all devices first.
 pub(super) async fn follow(
     api: Arc<Api>,
+    view: View,
     filter: DeviceFilter,
     after: u64,
 ) -> Result<impl Stream<Item = Result<v1::WatchDevicesResponse, Status>> + Send, Status> {
-    let (mut follower, from_the_start) = begin(&api, after).await?;
+    let (mut follower, from_the_start) = begin(&api, view.scope(), after).await?;
     Ok(async_stream::try_stream! {
         if from_the_start {
             let mut page = Page::first(MAX_PAGE);
             let mut first = true;
             loop {
-                let paged = api.store.list_devices(&filter, page).await?;
+                let paged = view.list_devices(&filter, page).await?;
                 let last = paged.next.is_none();
                 let devices = paged.items.into_iter().map(v1::Device::from).collect();
                 // A device that changes meanwhile is sent again afterwards.
@@ -52,7 +53,7 @@ pub(super) async fn follow(
             if touched.is_empty() {
                 continue;
             }
-            let devices = api.store.devices_among(&filter, &touched).await?;
+            let devices = view.devices_among(&filter, &touched).await?;
             let mut gone = touched;
             for device in &devices {
                 gone.remove(&device.id);
@@ -68,11 +69,11 @@ pub(super) async fn follow(
 
 /// Where to begin, and whether all devices are sent first, as they are when the events after
 /// `after` are no longer kept.
-async fn begin(api: &Api, after: u64) -> Result<(Follower, bool), Status> {
+async fn begin(api: &Api, scope: Scope, after: u64) -> Result<(Follower, bool), Status> {
     if after > 0 {
         match api
             .feed
-            .follow(Start::After(after), api.draining.clone())
+            .follow(scope, Start::After(after), api.draining.clone())
             .await
         {
             Ok(follower) => return Ok((follower, false)),
@@ -80,7 +81,10 @@ async fn begin(api: &Api, after: u64) -> Result<(Follower, bool), Status> {
             Err(status) => return Err(status),
         }
     }
-    let follower = api.feed.follow(Start::Now, api.draining.clone()).await?;
+    let follower = api
+        .feed
+        .follow(scope, Start::Now, api.draining.clone())
+        .await?;
     Ok((follower, true))
 }
 

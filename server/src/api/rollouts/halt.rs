@@ -15,12 +15,12 @@ use crate::{
     api::{Awaited, await_change, wire::fitting::fitting},
     domain::halt::HaltStanding,
     error::going_away,
-    store::{HaltStatus, HaltedDevice, OperatorStore},
+    store::{HaltStatus, HaltedDevice, View},
 };
 
 /// Reports who has answered: all devices first, then changes, until every device has answered.
 pub(super) fn follow(
-    store: OperatorStore,
+    view: View,
     id: DeploymentId,
     mut changes: watch::Receiver<u64>,
     draining: CancellationToken,
@@ -30,11 +30,11 @@ pub(super) fn follow(
         let mut first = true;
         loop {
             changes.mark_unchanged();
-            let HaltStatus { devices, done_before } = store.halted(id).await?;
+            let HaltStatus { devices, done_before } = view.halted(id).await?;
             let waiting = waiting(&devices);
             let news = news(&mut shown, devices);
             if first || !news.is_empty() {
-                let deployment = store.get_deployment(id).await?;
+                let deployment = view.get_deployment(id).await?;
                 let message = v1::HaltDeploymentResponse {
                     deployment: Some(deployment.into()),
                     devices: Vec::new(),

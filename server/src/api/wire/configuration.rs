@@ -7,15 +7,17 @@ use super::selector::any_selector;
 use crate::{
     clock::Timestamp,
     error::invalid,
-    store::{Configuration, DeviceConfiguration, Scope},
+    store::{Configuration, ConfigurationScope, DeviceConfiguration},
 };
 
 /// Who a configuration is for.
-pub(in crate::api) fn scope(wire: Option<WireScope>) -> Result<Scope, Status> {
+pub(in crate::api) fn scope(wire: Option<WireScope>) -> Result<ConfigurationScope, Status> {
     match wire {
-        Some(WireScope::DeviceId(device)) if !device.is_empty() => Ok(Scope::Device(device)),
+        Some(WireScope::DeviceId(device)) if !device.is_empty() => {
+            Ok(ConfigurationScope::Device(device))
+        }
         Some(WireScope::Selector(text)) if !text.trim().is_empty() => {
-            any_selector("configuration.selector", &text).map(Scope::Selector)
+            any_selector("configuration.selector", &text).map(ConfigurationScope::Selector)
         }
         _ => Err(invalid(
             "configuration.scope",
@@ -29,8 +31,8 @@ impl From<Configuration> for v1::Configuration {
         Self {
             name: row.name,
             scope: Some(match row.scope {
-                Scope::Device(device) => WireScope::DeviceId(device),
-                Scope::Selector(selector) => WireScope::Selector(selector.to_string()),
+                ConfigurationScope::Device(device) => WireScope::DeviceId(device),
+                ConfigurationScope::Selector(selector) => WireScope::Selector(selector.to_string()),
             }),
             settings: row.configure.settings,
             values: row.configure.values,

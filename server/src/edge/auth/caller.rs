@@ -35,6 +35,7 @@ pub fn uploader<T>(request: &tonic::Request<T>, method: &'static str) -> Result<
     let connection = request.extensions().get::<ConnectionHandle>();
     Ok(Caller {
         name: principal.name.clone(),
+        scope: principal.scope(),
         request: None,
         method,
         origin: Origin {

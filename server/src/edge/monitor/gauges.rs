@@ -12,7 +12,7 @@ use crate::{
     error::chain,
     metrics::{Metrics, set},
     recorder::Recorder,
-    store::{Store, StoreError},
+    store::{Scope, Store, StoreError},
 };
 
 /// Longest wait for a question to the database.
@@ -66,16 +66,17 @@ impl Gauges {
     }
 
     async fn read_database(&self) {
-        let (metrics, store) = (&self.metrics, self.store.for_operators());
-        if let Some(counts) = ask("deployments", store.deployment_counts()).await {
+        let metrics = &self.metrics;
+        let view = self.store.for_operators().view(Scope::Everything);
+        if let Some(counts) = ask("deployments", view.deployment_counts()).await {
             for (state, count) in counts {
                 set(&metrics.deployments.with_label(state.as_str()), count);
             }
         }
-        if let Some(count) = ask("drift", store.drifted_devices()).await {
+        if let Some(count) = ask("drift", view.drifted_devices()).await {
             set(&metrics.drifted, count);
         }
-        if let Some(counts) = ask("devices", store.fleet_counts()).await {
+        if let Some(counts) = ask("devices", view.fleet_counts()).await {
             for (status, count) in &counts.by_status {
                 set(&metrics.devices.with_label(status.as_str()), *count);
             }
@@ -86,12 +87,12 @@ impl Gauges {
                 set(&metrics.agents.get_or_create_owned(&labels), count);
             }
         }
-        if let Some(counts) = ask("tokens", store.token_counts()).await {
+        if let Some(counts) = ask("tokens", view.token_counts()).await {
             for (ends, count) in counts {
                 set(&metrics.operator_tokens.with_label(ends), count);
             }
         }
-        if let Some(bytes) = ask("bundles", store.bundle_bytes()).await {
+        if let Some(bytes) = ask("bundles", view.bundle_bytes()).await {
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
             metrics.bundle_store.with_label("bundles").set(bytes);
         }

@@ -145,7 +145,7 @@ mod tests {
         let url = format!("sqlite://{}", dir.path().join("test.db").display());
         let store = Store::open(&url, Clock::system()).await.expect("opens");
         store.migrate().await.expect("migrates");
-        let operators = store.for_operators();
+        let operators = store.for_operators().0;
         let mut held = Vec::new();
         for _ in 0..super::SQLITE_OPERATORS_READERS {
             held.push(operators.reader().begin().await.expect("one more"));

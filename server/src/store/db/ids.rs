@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use kernex_proto::ids::TokenId;
 use uuid::Uuid;
 
-use crate::{clock::Timestamp, store::db::store::Store};
+use crate::{clock::Timestamp, store::db::store::OperatorStore};
 
 /// Bits for the ids of one transaction. After so many it borrows from the next microsecond.
 const COUNT_BITS: u32 = 22;
@@ -57,11 +57,11 @@ fn time_ordered(now: Timestamp, count: u32) -> Uuid {
     ))
 }
 
-impl Store {
+impl OperatorStore {
     /// The id of a token that is still to be made, because the token's text carries it.
     #[must_use]
     pub fn next_token_id(&self) -> TokenId {
-        TokenId(time_ordered(self.now(), 0))
+        TokenId(time_ordered(self.0.now(), 0))
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::clock::Clock;
+    use crate::{clock::Clock, store::Store};
 
     const NOON: Timestamp = Timestamp(1_764_417_600_123_456);
 
@@ -122,7 +122,7 @@ mod tests {
         let (seconds, _) = tomorrow.get_timestamp().expect("a time").to_unix();
         let (before, _) = today.get_timestamp().expect("a time").to_unix();
         assert!(seconds - before >= 24 * 3600, "{before} {seconds}");
-        assert!(store.next_token_id().0 > last);
+        assert!(store.for_operators().next_token_id().0 > last);
         // A little back: stamps still grow, and so do ids.
         clock.jump(-60);
         assert!(make().await.0 > last);

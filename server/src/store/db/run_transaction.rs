@@ -208,7 +208,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{clock::Clock, store::db::new_event::Subject};
+    use crate::{
+        clock::Clock,
+        store::{Scope, db::new_event::Subject},
+    };
 
     #[tokio::test]
     async fn what_is_committed_after_the_disk_was_full_is_there() {
@@ -245,6 +248,8 @@ mod tests {
             );
             write("small", 1).await.expect("there is room again");
             let events = store
+                .for_operators()
+                .view(Scope::Everything)
                 .events_after(0, 10)
                 .await
                 .expect("another connection reads");

@@ -26,16 +26,11 @@ pub struct Store(pub(super) Arc<Inner>, Lane);
 
 /// The same database over connections of its own, for operators. Sessions do not wait, however many
 /// of these are taken and for however long.
+///
+/// It gives no access to a [`Store`]. What operators change takes their `Caller`; what they ask is
+/// asked of a `View`, which is made with what they may see.
 #[derive(Debug, Clone)]
-pub struct OperatorStore(Store);
-
-impl std::ops::Deref for OperatorStore {
-    type Target = Store;
-
-    fn deref(&self) -> &Store {
-        &self.0
-    }
-}
+pub struct OperatorStore(pub(in crate::store) Store);
 
 /// Whose connections are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

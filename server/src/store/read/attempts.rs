@@ -14,10 +14,10 @@ use crate::{
     store::{
         db::{
             error::Result,
-            store::Store,
             values::{named, unsigned},
         },
         entity::{attempt, stored::Stored, target},
+        read::scope::View,
     },
 };
 
@@ -106,10 +106,11 @@ pub(crate) fn key(id: AttemptId) -> (Stored<TargetId>, i32) {
     (Stored(id.target), i32::try_from(id.number).unwrap_or(0))
 }
 
-impl Store {
+impl View {
     /// Whether a device has answered all it was given.
     pub async fn has_answered(&self, device: DeviceId) -> Result<bool> {
-        let open = attempt::Entity::find()
+        let open = self
+            .rows::<attempt::Entity>()
             .filter(unresolved_of(Stored(device)))
             .one(self.reader())
             .await?;

@@ -1,7 +1,7 @@
 //! The audit: who changed what, and who was refused.
 
 use kernex_proto::ids::TokenId;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
 use crate::{
@@ -11,10 +11,10 @@ use crate::{
         db::{
             error::Result,
             page::{Page, Paged},
-            store::Store,
             values::{clean, named, unsigned},
         },
         entity::audit,
+        read::scope::View,
     },
 };
 
@@ -75,10 +75,11 @@ pub struct AuditFilter {
     pub until: Option<Timestamp>,
 }
 
-impl Store {
+impl View {
     /// Entries of the audit, newest first.
     pub async fn list_audit(&self, filter: &AuditFilter, page: Page) -> Result<Paged<AuditEntry>> {
-        let mut query = audit::Entity::find()
+        let mut query = self
+            .rows::<audit::Entity>()
             .order_by_desc(audit::Column::Id)
             .limit(page.limit() + 1);
         for (column, wanted) in [

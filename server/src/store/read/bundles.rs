@@ -14,10 +14,10 @@ use crate::{
         db::{
             error::{Result, StoreError, not_found},
             page::{Page, Paged},
-            store::Store,
             values::{clean, digest, named, unsigned},
         },
         entity::{bundle, signature},
+        read::scope::{Scope, View},
     },
 };
 
@@ -42,16 +42,18 @@ pub struct BundleRow {
     pub created_at: Timestamp,
 }
 
-impl Store {
+impl View {
     /// A bundle by "name:version", by its digest or the first 12 digits of it, or the newest of a
     /// name.
     pub async fn get_bundle(&self, reference: &str) -> Result<BundleRow> {
-        Ok(bundle_from(find_bundle(self.reader(), reference).await?)?)
+        let row = find_bundle(self.reader(), self.scope, reference).await?;
+        Ok(bundle_from(row)?)
     }
 
     /// Bundles, newest first; only those of one name when given.
     pub async fn list_bundles(&self, name: Option<&str>, page: Page) -> Result<Paged<BundleRow>> {
-        let mut query = bundle::Entity::find()
+        let mut query = self
+            .rows::<bundle::Entity>()
             .order_by_desc(bundle::Column::Id)
             .limit(page.limit() + 1);
         if let Some(name) = name {
@@ -74,7 +76,8 @@ impl Store {
 
     /// Whether any bundle has these bytes; the same bytes may stand under two names.
     pub async fn digest_in_use(&self, digest: Digest) -> Result<bool> {
-        let any = bundle::Entity::find()
+        let any = self
+            .rows::<bundle::Entity>()
             .filter(bundle::Column::Digest.eq(digest.to_string()))
             .one(self.reader())
             .await?;
@@ -82,12 +85,13 @@ impl Store {
     }
 }
 
-/// A bundle by its reference, see [`Store::get_bundle`]; the oldest of those with the same bytes.
+/// A bundle by its reference, see [`View::get_bundle`]; the oldest of those with the same bytes.
 pub(crate) async fn find_bundle<C: ConnectionTrait>(
     db: &C,
+    scope: Scope,
     reference: &str,
 ) -> Result<bundle::Model> {
-    by_reference(db, reference)
+    by_reference(db, scope, reference)
         .await?
         .ok_or_else(|| not_found("bundle", reference))
 }
@@ -95,12 +99,13 @@ pub(crate) async fn find_bundle<C: ConnectionTrait>(
 /// A bundle with its detached signatures, by key.
 pub(crate) async fn find_signed_bundle<C: ConnectionTrait>(
     db: &C,
+    scope: Scope,
     reference: &str,
 ) -> Result<(bundle::Model, Vec<signature::Model>)> {
     let signatures = bundle::Entity::belongs_to(signature::Entity)
         .from(bundle::Column::Id)
         .to(signature::Column::BundleId);
-    let rows = referred(reference)
+    let rows = referred(scope, reference)
         .join(JoinType::LeftJoin, signatures.into())
         .order_by_asc(signature::Column::KeyId)
         .select_also(signature::Entity)
@@ -120,12 +125,13 @@ pub(crate) async fn find_signed_bundle<C: ConnectionTrait>(
 
 pub(crate) async fn by_reference<C: ConnectionTrait>(
     db: &C,
+    scope: Scope,
     reference: &str,
 ) -> Result<Option<bundle::Model>> {
     if !BundleReference::parse(reference).is_short() {
-        return Ok(referred(reference).one(db).await?);
+        return Ok(referred(scope, reference).one(db).await?);
     }
-    let rows = referred(reference).limit(MOST_ALIKE).all(db).await?;
+    let rows = referred(scope, reference).limit(MOST_ALIKE).all(db).await?;
     same_bytes(reference, &rows)?;
     Ok(rows.into_iter().next())
 }
@@ -142,8 +148,8 @@ fn same_bytes(reference: &str, rows: &[bundle::Model]) -> Result<()> {
 }
 
 /// By name and version the one, by digest the oldest with these bytes, by name the newest.
-fn referred(reference: &str) -> Select<bundle::Entity> {
-    let query = bundle::Entity::find();
+fn referred(scope: Scope, reference: &str) -> Select<bundle::Entity> {
+    let query = scope.rows::<bundle::Entity>();
     match BundleReference::parse(reference) {
         BundleReference::Version(name, version) => query
             .filter(bundle::Column::Name.eq(clean(&name)))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kernex_proto::{ids::DeviceId, v1};
 use prost::Message as _;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, Select};
 
 use crate::{
     clock::Timestamp,
@@ -20,13 +20,17 @@ use crate::{
             values::{signed, unsigned},
         },
         entity::{configuration, device, device_configuration, stored::Stored},
-        read::{devices::find_device, selectors::matching},
+        read::{
+            devices::find_device,
+            scope::{Scope, View},
+            selectors::matching,
+        },
     },
 };
 
 /// Who a configuration is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
+pub enum ConfigurationScope {
     /// One device; by id or name when it is given.
     Device(String),
     /// Every device the selector means.
@@ -38,7 +42,7 @@ pub struct Configuration {
     /// Unique name.
     pub name: String,
     /// Who it is for.
-    pub scope: Scope,
+    pub scope: ConfigurationScope,
     /// Settings and values. The revision in it is not used.
     pub configure: v1::Configure,
     /// Grows by one with each change.
@@ -62,21 +66,23 @@ pub struct DeviceConfiguration {
     pub answered_at: Option<Timestamp>,
 }
 
-impl Store {
+impl View {
     /// Every configuration, by name.
     pub async fn list_configurations(&self) -> Result<Vec<Configuration>> {
-        let rows = all(self.reader()).await?;
+        let rows = in_order(self.scope).all(self.reader()).await?;
         rows.into_iter().map(from_row).collect()
     }
 
     /// The configuration of one device; none when none ever applied to it. Rows of devices that are
     /// away follow when they come; what will apply then is said now.
     pub async fn device_configuration(&self, device: &str) -> Result<Option<DeviceConfiguration>> {
-        let device = find_device(self.reader(), device).await?;
-        let row = match self.changed_configurations(&[device.id.0]).await?.pop() {
+        let device = find_device(self.reader(), self.scope, device).await?;
+        let changed = self.store.changed_configurations(&[device.id.0]).await?;
+        let row = match changed.into_iter().next() {
             Some(changed) => Some(changed),
             None => {
-                let stored = device_configuration::Entity::find_by_id(device.id);
+                let stored = self.rows::<device_configuration::Entity>();
+                let stored = stored.filter(device_configuration::Column::DeviceId.eq(device.id));
                 stored.one(self.reader()).await?
             }
         };
@@ -91,14 +97,16 @@ impl Store {
         })
         .transpose()
     }
+}
 
+impl Store {
     pub(crate) async fn changed_configurations(
         &self,
         devices: &[DeviceId],
     ) -> Result<Vec<device_configuration::Model>> {
         let ids: Vec<Stored<DeviceId>> = devices.iter().copied().map(Stored).collect();
         let known = self.known_configurations(&ids).await?;
-        let configurations = all(self.reader()).await?;
+        let configurations = in_order(Scope::Everything).all(self.reader()).await?;
         if configurations.is_empty() && known.is_empty() {
             return Ok(Vec::new());
         }
@@ -191,17 +199,23 @@ impl Store {
     }
 }
 
-async fn all<C: sea_orm::ConnectionTrait>(db: &C) -> Result<Vec<configuration::Model>> {
-    let query = configuration::Entity::find().order_by_asc(configuration::Column::Name);
-    Ok(query.all(db).await?)
+/// Configurations, by name.
+fn in_order(scope: Scope) -> Select<configuration::Entity> {
+    scope
+        .rows::<configuration::Entity>()
+        .order_by_asc(configuration::Column::Name)
 }
 
-pub(crate) async fn by_name<C: sea_orm::ConnectionTrait>(
+pub(crate) async fn by_name<C: ConnectionTrait>(
     db: &C,
+    scope: Scope,
     name: &str,
 ) -> Result<Option<configuration::Model>> {
-    let query = configuration::Entity::find().filter(configuration::Column::Name.eq(name));
-    Ok(query.one(db).await?)
+    let query = scope.rows::<configuration::Entity>();
+    Ok(query
+        .filter(configuration::Column::Name.eq(name))
+        .one(db)
+        .await?)
 }
 
 fn decode(bytes: &[u8]) -> Result<v1::Configure> {
@@ -211,10 +225,10 @@ fn decode(bytes: &[u8]) -> Result<v1::Configure> {
 
 pub(crate) fn from_row(row: configuration::Model) -> Result<Configuration> {
     let scope = match (row.device_id, &row.selector) {
-        (Some(device), _) => Scope::Device(device.to_string()),
+        (Some(device), _) => ConfigurationScope::Device(device.to_string()),
         (None, selector) => {
             let text = selector.as_deref().unwrap_or_default();
-            Scope::Selector(Selector::parse(text).map_err(|error| {
+            ConfigurationScope::Selector(Selector::parse(text).map_err(|error| {
                 sea_orm::DbErr::Type(format!("the selector of {}: {error}", row.name))
             })?)
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kernex_proto::ids::DeploymentId;
 use sea_orm::{
-    ConnectionTrait, ExprTrait, FromQueryResult,
+    ColumnTrait, ConnectionTrait, ExprTrait, FromQueryResult, QuerySelect,
     sea_query::{Expr, Func, Query, TableRef},
 };
 
@@ -14,9 +14,12 @@ use crate::{
         rollout::{Counts, DeploymentState},
     },
     store::{
-        db::{error::Result, store::Store, values::named},
+        db::{error::Result, values::named},
         entity::{attempt, deployment, stored::Stored, target},
-        read::attempts::{is_latest, state},
+        read::{
+            attempts::{is_latest, state},
+            scope::View,
+        },
     },
 };
 
@@ -72,7 +75,7 @@ pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
     Ok(counts)
 }
 
-impl Store {
+impl View {
     /// How many deployments are in each state.
     pub async fn deployment_counts(&self) -> Result<Vec<(DeploymentState, usize)>> {
         #[derive(FromQueryResult)]
@@ -80,18 +83,20 @@ impl Store {
             state: String,
             n: i64,
         }
-        let query = Query::select()
+        let rows: Vec<Row> = self
+            .rows::<deployment::Entity>()
+            .select_only()
             .column(deployment::Column::State)
-            .expr_as(Func::count(Expr::col(deployment::Column::Id)), "n")
-            .from(deployment::Entity)
-            .group_by_col(deployment::Column::State)
-            .to_owned();
+            .column_as(deployment::Column::Id.count(), "n")
+            .group_by(deployment::Column::State)
+            .into_model()
+            .all(self.reader())
+            .await?;
         let mut counts = DeploymentState::ALL
             .iter()
             .map(|state| (*state, 0))
             .collect::<Vec<_>>();
-        for row in self.reader().query_all(&query).await? {
-            let row = Row::from_query_result(&row, "")?;
+        for row in rows {
             let state = named("state", &row.state, DeploymentState::parse)?;
             for (of, n) in &mut counts {
                 if *of == state {

@@ -1,7 +1,7 @@
 //! Which deployments a list has.
 
 use kernex_proto::ids::DeploymentId;
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, Select};
+use sea_orm::{ColumnTrait, Condition, QueryFilter, Select};
 use uuid::Uuid;
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     store::{
         db::values::clean,
         entity::{deployment, stored::Stored},
+        read::scope::Scope,
     },
 };
 
@@ -66,7 +67,7 @@ impl IdPrefix {
 
 impl DeploymentFilter {
     /// The deployments that are meant.
-    pub(crate) fn found(&self) -> Select<deployment::Entity> {
+    pub(crate) fn found(&self, scope: Scope) -> Select<deployment::Entity> {
         let mut all = Condition::all();
         if !self.states.is_empty() || !self.results.is_empty() {
             let states = self.states.iter().map(|state| state.as_str());
@@ -93,7 +94,7 @@ impl DeploymentFilter {
             let id = |uuid| Stored(DeploymentId(uuid));
             all = all.add(deployment::Column::Id.between(id(first), id(last)));
         }
-        deployment::Entity::find().filter(all)
+        scope.rows::<deployment::Entity>().filter(all)
     }
 }
 

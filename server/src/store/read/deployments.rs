@@ -19,7 +19,6 @@ use crate::{
         db::{
             error::{Result, not_found},
             page::{Page, Paged},
-            store::Store,
             transaction::Tx,
             values::{clean, digest, named as known, unsigned},
         },
@@ -30,6 +29,7 @@ use crate::{
             deployment_filter::DeploymentFilter,
             phases::{PhaseStatus, phases, rollout, statuses},
             schedules,
+            scope::{Scope, View},
         },
     },
 };
@@ -118,15 +118,16 @@ pub struct CreatedDeployment {
     pub deployment: Deployment,
     /// The devices to be told.
     pub devices: Vec<DeviceId>,
-    /// Commands that can be pushed at once, as [`Store::due_commands`] would give them.
+    /// Commands that can be pushed at once. They equal what
+    /// [`due_commands`](crate::store::Store::due_commands) would read.
     pub due: Vec<DueCommand>,
 }
 
-impl Store {
+impl View {
     pub async fn get_deployment(&self, id: DeploymentId) -> Result<Deployment> {
-        Ok(find_deployment(self.reader(), id)
-            .await?
-            .seen_at(self.now()))
+        let row = deployment_row(self.reader(), self.scope, id).await?;
+        let deployment = whole_deployment(self.reader(), row).await?;
+        Ok(deployment.seen_at(self.store.now()))
     }
 
     /// Deployments that a filter takes, newest first.
@@ -136,7 +137,7 @@ impl Store {
         page: Page,
     ) -> Result<Paged<Deployment>> {
         let mut query = filter
-            .found()
+            .found(self.scope)
             .order_by_desc(deployment::Column::Id)
             .limit(page.limit() + 1);
         if let Some(after) = page.after_id("deployments")? {
@@ -152,7 +153,7 @@ impl Store {
 
     /// How many deployments a filter takes.
     pub async fn count_deployments(&self, filter: &DeploymentFilter) -> Result<u64> {
-        Ok(filter.found().count(self.reader()).await?)
+        Ok(filter.found(self.scope).count(self.reader()).await?)
     }
 
     /// Adds what other tables have about these deployments, one query a table.
@@ -164,7 +165,7 @@ impl Store {
         let mut counts = counts_by_phase(self.reader(), &ids).await?;
         let mut phases = phases(self.reader(), &ids).await?;
         let mut schedules = schedules::rows_of(self.reader(), &ids).await?;
-        let now = self.now();
+        let now = self.store.now();
         let whole = rows.into_iter().map(|row| {
             let counts = counts.remove(&row.id).unwrap_or_default();
             let phases = phases.remove(&row.id).unwrap_or_default();
@@ -207,19 +208,35 @@ pub(crate) async fn devices_of(tx: &Tx, deployment: DeploymentId) -> Result<Vec<
     Ok(ids.into_iter().map(|id| id.0).collect())
 }
 
+/// The row of a deployment that somebody asks for.
 pub(crate) async fn deployment_row<C: ConnectionTrait>(
     db: &C,
+    scope: Scope,
     id: DeploymentId,
 ) -> Result<deployment::Model> {
-    let row = deployment::Entity::find_by_id(Stored(id)).one(db).await?;
+    let row = scope
+        .rows::<deployment::Entity>()
+        .filter(deployment::Column::Id.eq(id.0))
+        .one(db)
+        .await?;
     row.ok_or_else(|| not_found("deployment", id))
 }
 
+/// A deployment that was found before.
 pub(crate) async fn find_deployment<C: ConnectionTrait>(
     db: &C,
     id: DeploymentId,
 ) -> Result<Deployment> {
-    let row = deployment_row(db, id).await?;
+    let row = deployment_row(db, Scope::Everything, id).await?;
+    whole_deployment(db, row).await
+}
+
+/// Adds what other tables have about a deployment.
+async fn whole_deployment<C: ConnectionTrait>(
+    db: &C,
+    row: deployment::Model,
+) -> Result<Deployment> {
+    let id = row.id.0;
     let counts = counts_by_phase(db, &[Stored(id)])
         .await?
         .remove(&Stored(id));

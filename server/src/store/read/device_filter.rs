@@ -65,8 +65,14 @@ impl DeviceFilter {
             .is_none_or(|pattern| pattern.matches(name))
     }
 
-    /// Devices that may be meant: all that are, and perhaps more. `replicas` are those that live.
-    pub(crate) fn candidates(&self, now: Timestamp, replicas: &[Uuid]) -> Select<device::Entity> {
+    /// Those of `devices` that may be meant: all that are, and perhaps more. `replicas` are those
+    /// that live.
+    pub(crate) fn candidates(
+        &self,
+        devices: Select<device::Entity>,
+        now: Timestamp,
+        replicas: &[Uuid],
+    ) -> Select<device::Entity> {
         let mut all = Condition::all();
         if !self.statuses.is_empty() {
             let statuses = self.statuses.iter();
@@ -105,7 +111,7 @@ impl DeviceFilter {
                 None => Expr::col((device::Entity, device::Column::Name)).like(like(pattern)),
             });
         }
-        candidates(&self.selector).filter(all)
+        candidates(devices, &self.selector).filter(all)
     }
 }
 

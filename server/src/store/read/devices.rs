@@ -7,7 +7,8 @@ use kernex_proto::{
     v1,
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
+    QuerySelect, Select,
 };
 use uuid::Uuid;
 
@@ -32,6 +33,7 @@ use crate::{
         read::{
             device_filter::DeviceFilter,
             leftovers,
+            scope::{Scope, View},
             selectors::{Labels, labels_of, matching},
             vital_signs::{from_sample, sample_of},
         },
@@ -85,13 +87,12 @@ pub struct Device {
     pub away_since: Option<Timestamp>,
 }
 
-impl Store {
+impl View {
     /// Devices that a filter takes, oldest first.
     pub async fn list_devices(&self, filter: &DeviceFilter, page: Page) -> Result<Paged<Device>> {
         let limit = page.limit() as usize;
         let mut after = page.after_id("devices")?.map(|id| Stored(DeviceId(id)));
-        let replicas = self.live_replicas(self.reader()).await?;
-        let candidates = filter.candidates(self.now(), &replicas);
+        let candidates = self.candidates(filter).await?;
         let mut found = Vec::new();
         // Only the domain knows what a selector means, so rows are read in runs until the page is
         // full.
@@ -113,15 +114,14 @@ impl Store {
         }
         let rows = Paged::from_surplus(found, limit as u64, "devices", |(row, _)| row.id.bytes());
         Ok(Paged {
-            items: self.hydrate(self.reader(), rows.items).await?,
+            items: self.store.hydrate(self.reader(), rows.items).await?,
             next: rows.next,
         })
     }
 
     /// How many devices a filter takes.
     pub async fn count_devices(&self, filter: &DeviceFilter) -> Result<u64> {
-        let replicas = self.live_replicas(self.reader()).await?;
-        let candidates = filter.candidates(self.now(), &replicas);
+        let candidates = self.candidates(filter).await?;
         if filter.is_exact() {
             return Ok(candidates.count(self.reader()).await?);
         }
@@ -146,9 +146,9 @@ impl Store {
     /// One device by id or name.
     pub async fn get_device(&self, id_or_name: &str) -> Result<Device> {
         // Whether it has a session and why it is away are in two tables.
-        let snapshot = self.snapshot().await?;
-        let row = find_device(&snapshot, id_or_name).await?;
-        let device = self.whole(&snapshot, row).await?;
+        let snapshot = self.store.snapshot().await?;
+        let row = find_device(&snapshot, self.scope, id_or_name).await?;
+        let device = self.store.whole(&snapshot, row).await?;
         snapshot.commit().await?;
         Ok(device)
     }
@@ -159,8 +159,7 @@ impl Store {
         filter: &DeviceFilter,
         ids: &BTreeSet<DeviceId>,
     ) -> Result<Vec<Device>> {
-        let replicas = self.live_replicas(self.reader()).await?;
-        let candidates = filter.candidates(self.now(), &replicas);
+        let candidates = self.candidates(filter).await?;
         let ids: Vec<_> = ids.iter().copied().map(Stored).collect();
         let mut devices = Vec::new();
         for chunk in ids.chunks(ID_CHUNK) {
@@ -171,11 +170,18 @@ impl Store {
                 .all(self.reader())
                 .await?;
             let rows = taken(self.reader(), filter, rows).await?;
-            devices.extend(self.hydrate(self.reader(), rows).await?);
+            devices.extend(self.store.hydrate(self.reader(), rows).await?);
         }
         Ok(devices)
     }
 
+    async fn candidates(&self, filter: &DeviceFilter) -> Result<Select<device::Entity>> {
+        let replicas = self.store.live_replicas(self.reader()).await?;
+        Ok(filter.candidates(self.rows(), self.store.now(), &replicas))
+    }
+}
+
+impl Store {
     pub(crate) async fn whole<C: ConnectionTrait>(
         &self,
         db: &C,
@@ -361,17 +367,18 @@ fn by_device<T>(
 /// A device by id or name.
 pub(crate) async fn find_device<C: ConnectionTrait>(
     db: &C,
+    scope: Scope,
     id_or_name: &str,
 ) -> Result<device::Model> {
-    if let Ok(id) = id_or_name.parse::<DeviceId>()
-        && let Some(row) = device::Entity::find_by_id(Stored(id)).one(db).await?
-    {
-        return Ok(row);
+    let devices = || scope.rows::<device::Entity>();
+    if let Ok(id) = id_or_name.parse::<DeviceId>() {
+        let by_id = devices().filter(device::Column::Id.eq(id.0));
+        if let Some(row) = by_id.one(db).await? {
+            return Ok(row);
+        }
     }
-    let row = device::Entity::find()
-        .filter(device::Column::Name.eq(clean(id_or_name)))
-        .one(db)
-        .await?;
+    let by_name = devices().filter(device::Column::Name.eq(clean(id_or_name)));
+    let row = by_name.one(db).await?;
     row.ok_or_else(|| not_found("device", id_or_name))
 }
 

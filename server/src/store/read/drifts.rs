@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use kernex_proto::{ids::DeviceId, v1};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QuerySelect,
-    sea_query::{Expr, Func, Query},
+    sea_query::{Expr, Func},
 };
 
 use crate::{
@@ -16,9 +16,9 @@ use crate::{
         device::drift::{Drift, KnownReleases, Running},
     },
     store::{
-        db::{error::Result, sizes::padded, store::Store, transaction::Tx, values::clean},
+        db::{error::Result, sizes::padded, transaction::Tx, values::clean},
         entity::{attempt, device_drift, device_release, stored::Stored},
-        read::attempts::is_unresolved,
+        read::{attempts::is_unresolved, scope::View},
     },
 };
 
@@ -36,19 +36,18 @@ pub(crate) fn reported_releases(releases: &[v1::ActiveRelease]) -> BTreeMap<Stri
         .collect()
 }
 
-impl Store {
+impl View {
     /// How many devices drift now.
     pub async fn drifted_devices(&self) -> Result<usize> {
-        let query = Query::select()
-            .expr_as(
-                Func::count_distinct(Expr::col(device_drift::Column::DeviceId)),
-                "n",
-            )
-            .from(device_drift::Entity)
-            .to_owned();
-        let row = self.reader().query_one(&query).await?;
-        let n = row.map_or(Ok(0), |row| row.try_get::<i64>("", "n"))?;
-        Ok(usize::try_from(n).unwrap_or(0))
+        let devices = device_drift::Column::DeviceId.into_expr();
+        let n: Option<i64> = self
+            .rows::<device_drift::Entity>()
+            .select_only()
+            .column_as(Expr::from(Func::count_distinct(devices)), "n")
+            .into_tuple()
+            .one(self.reader())
+            .await?;
+        Ok(n.map_or(0, |n| usize::try_from(n).unwrap_or(0)))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::{
     clock::Timestamp,
@@ -11,10 +11,10 @@ use crate::{
         db::{
             error::Result,
             sizes::{ID_CHUNK, padded},
-            store::Store,
             values::{signed, unsigned},
         },
         entity::{cluster, deployment, device, event, stored::Stored},
+        read::scope::{Scope, View},
     },
 };
 
@@ -39,6 +39,17 @@ pub struct EventRow {
     pub detail_json: String,
 }
 
+impl EventRow {
+    /// Whether a watcher of this scope may see it. Events are read once for all watchers, so each
+    /// watcher's are chosen afterwards.
+    #[must_use]
+    pub const fn is_in(&self, scope: Scope) -> bool {
+        match scope {
+            Scope::Everything => true,
+        }
+    }
+}
+
 /// The cursors of the events that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventBounds {
@@ -56,10 +67,11 @@ impl EventBounds {
     }
 }
 
-impl Store {
+impl View {
     /// Events after a cursor, oldest first.
     pub async fn events_after(&self, cursor: u64, limit: u32) -> Result<Vec<EventRow>> {
-        let rows = event::Entity::find()
+        let rows = self
+            .rows::<event::Entity>()
             .filter(event::Column::Cursor.gt(signed(cursor)))
             .order_by_asc(event::Column::Cursor)
             .limit(u64::from(limit.max(1)))
@@ -87,7 +99,8 @@ impl Store {
         let ids: Vec<Stored<DeviceId>> = ids.into_iter().collect();
         let mut names = HashMap::new();
         for chunk in ids.chunks(ID_CHUNK) {
-            let found: Vec<(Stored<DeviceId>, String)> = device::Entity::find()
+            let found: Vec<(Stored<DeviceId>, String)> = self
+                .rows::<device::Entity>()
                 .select_only()
                 .columns([device::Column::Id, device::Column::Name])
                 .filter(device::Column::Id.is_in(padded(chunk.iter().copied())))
@@ -109,7 +122,8 @@ impl Store {
         let ids: Vec<Stored<DeploymentId>> = ids.into_iter().collect();
         let mut bundles = HashMap::new();
         for chunk in ids.chunks(ID_CHUNK) {
-            let found: Vec<(Stored<DeploymentId>, String, String)> = deployment::Entity::find()
+            let found: Vec<(Stored<DeploymentId>, String, String)> = self
+                .rows::<deployment::Entity>()
                 .select_only()
                 .columns([
                     deployment::Column::Id,
@@ -134,11 +148,13 @@ impl Store {
 
     /// Which events are kept.
     pub async fn event_bounds(&self) -> Result<EventBounds> {
-        let newest = cluster::Entity::find()
+        let newest = self
+            .rows::<cluster::Entity>()
             .one(self.reader())
             .await?
             .map_or(0, |row| row.event_cursor);
-        let oldest = event::Entity::find()
+        let oldest = self
+            .rows::<event::Entity>()
             .order_by_asc(event::Column::Cursor)
             .one(self.reader())
             .await?

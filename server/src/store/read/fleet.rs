@@ -3,11 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter,
-    QueryOrder, QuerySelect,
-    sea_query::{Expr, Func, Query, SelectStatement},
-};
+use sea_orm::{ColumnTrait, FromQueryResult, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::{
     clock::Timestamp,
@@ -16,11 +12,11 @@ use crate::{
         rollout::{DeploymentResult, DeploymentState},
     },
     store::{
-        db::{error::Result, store::Store, values::unsigned},
+        db::{error::Result, values::unsigned},
         entity::{deployment, device, device_drift, device_release},
         read::{
             deployment_filter::DeploymentFilter, deployments::Deployment,
-            device_filter::DeviceFilter,
+            device_filter::DeviceFilter, scope::View,
         },
     },
 };
@@ -78,7 +74,7 @@ pub struct ReleaseCount {
     pub devices: u64,
 }
 
-impl Store {
+impl View {
     /// Counts the fleet; at most `limit` of each list.
     pub async fn fleet_summary(&self, limit: u32) -> Result<FleetSummary> {
         let limit = limit.max(1);
@@ -99,7 +95,7 @@ impl Store {
         let open_deployments = self.newest_deployments(&open, limit).await?;
         let all_open = self.count_deployments(&open).await?;
         Ok(FleetSummary {
-            at: self.now(),
+            at: self.store.now(),
             devices: self.device_counts().await?,
             agent_versions,
             agent_versions_left,
@@ -117,10 +113,11 @@ impl Store {
             statuses: vec![status],
             ..DeviceFilter::default()
         };
-        let faults = device::Entity::find().filter(device::Column::DiskFault.is_not_null());
-        let never = device::Entity::find().filter(device::Column::LastSeen.is_null());
+        let devices = || self.rows::<device::Entity>();
+        let faults = devices().filter(device::Column::DiskFault.is_not_null());
+        let never = devices().filter(device::Column::LastSeen.is_null());
         Ok(DeviceCounts {
-            total: device::Entity::find().count(db).await?,
+            total: devices().count(db).await?,
             online: self.count_devices(&with(DeviceStatus::Online)).await?,
             offline: self.count_devices(&with(DeviceStatus::Offline)).await?,
             conflicted: self.count_devices(&with(DeviceStatus::Conflicted)).await?,
@@ -136,7 +133,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Deployment>> {
         let newest = filter
-            .found()
+            .found(self.scope)
             .order_by_desc(deployment::Column::Id)
             .limit(u64::from(limit))
             .all(self.reader())
@@ -151,22 +148,20 @@ impl Store {
             agent_version: String,
             devices: i64,
         }
-        let mut query = count_of(device::Column::Id);
-        query
+        let rows: Vec<Row> = self
+            .rows::<device::Entity>()
+            .select_only()
             .column(device::Column::AgentVersion)
-            .from(device::Entity)
-            .group_by_col(device::Column::AgentVersion);
-        let rows = self.reader().query_all(&query).await?;
-        let mut counts = rows
-            .iter()
-            .map(|row| {
-                let row = Row::from_query_result(row, "")?;
-                Ok(AgentVersionCount {
-                    agent_version: row.agent_version,
-                    devices: unsigned(row.devices),
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
+            .column_as(device::Column::Id.count(), "devices")
+            .group_by(device::Column::AgentVersion)
+            .into_model()
+            .all(self.reader())
+            .await?;
+        let counts = rows.into_iter().map(|row| AgentVersionCount {
+            agent_version: row.agent_version,
+            devices: unsigned(row.devices),
+        });
+        let mut counts: Vec<AgentVersionCount> = counts.collect();
         counts.sort_by(|a, b| (b.devices, &a.agent_version).cmp(&(a.devices, &b.agent_version)));
         Ok(counts)
     }
@@ -187,20 +182,19 @@ impl Store {
             actual_digest: Option<String>,
             devices: i64,
         }
-        let mut query = count_of(device_release::Column::DeviceId);
-        query
-            .columns([
-                device_release::Column::Name,
-                device_release::Column::Version,
-            ])
-            .from(device_release::Entity)
-            .group_by_columns([
-                device_release::Column::Name,
-                device_release::Column::Version,
-            ]);
+        let expected: Vec<Expected> = self
+            .rows::<device_release::Entity>()
+            .select_only()
+            .column(device_release::Column::Name)
+            .column(device_release::Column::Version)
+            .column_as(device_release::Column::DeviceId.count(), "devices")
+            .group_by(device_release::Column::Name)
+            .group_by(device_release::Column::Version)
+            .into_model()
+            .all(self.reader())
+            .await?;
         let mut counts = BTreeMap::<(String, String), i64>::new();
-        for row in self.reader().query_all(&query).await? {
-            let row = Expected::from_query_result(&row, "")?;
+        for row in expected {
             *counts.entry((row.name, row.version)).or_default() += row.devices;
         }
         let columns = [
@@ -209,13 +203,14 @@ impl Store {
             device_drift::Column::ActualVersion,
             device_drift::Column::ActualDigest,
         ];
-        let mut query = count_of(device_drift::Column::DeviceId);
-        query
+        let counted = self
+            .rows::<device_drift::Entity>()
+            .select_only()
             .columns(columns)
-            .from(device_drift::Entity)
-            .group_by_columns(columns);
-        for row in self.reader().query_all(&query).await? {
-            let row = Drifted::from_query_result(&row, "")?;
+            .column_as(device_drift::Column::DeviceId.count(), "devices");
+        let grouped = columns.into_iter().fold(counted, QuerySelect::group_by);
+        let drifted: Vec<Drifted> = grouped.into_model().all(self.reader()).await?;
+        for row in drifted {
             if let Some(expected) = counts.get_mut(&(row.name.clone(), row.expected_version)) {
                 *expected -= row.devices;
             }
@@ -237,13 +232,6 @@ impl Store {
         counts.sort_by_key(|count| std::cmp::Reverse(count.devices));
         Ok(counts)
     }
-}
-
-/// Counts rows as `devices`.
-fn count_of(column: impl sea_orm::sea_query::IntoColumnRef) -> SelectStatement {
-    Query::select()
-        .expr_as(Func::count(Expr::col(column)), "devices")
-        .to_owned()
 }
 
 /// The first of a list, and how many there are beyond.

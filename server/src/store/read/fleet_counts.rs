@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, FromQueryResult, PaginatorTrait,
-    QueryFilter, QuerySelect,
+    ColumnTrait, ExprTrait, FromQueryResult, PaginatorTrait, QueryFilter, QuerySelect, Select,
     prelude::Uuid,
-    sea_query::{Expr, Func, Query},
+    sea_query::{Expr, Query},
 };
 
 use crate::{
     domain::device::DeviceStatus,
     metrics::TOKEN_ENDS,
     store::{
-        db::{error::Result, store::Store, values::unsigned},
-        entity::{bundle, device, lease, operator_token, session},
+        db::{error::Result, values::unsigned},
+        entity::{bundle, device, operator_token, session},
+        read::scope::View,
     },
 };
 
@@ -29,7 +29,7 @@ pub struct FleetCounts {
     pub by_version: Vec<(String, usize)>,
 }
 
-impl Store {
+impl View {
     /// Every device once by its status and once by the version of its agent.
     pub async fn fleet_counts(&self) -> Result<FleetCounts> {
         #[derive(FromQueryResult)]
@@ -39,39 +39,28 @@ impl Store {
             n: i64,
         }
         let grouped = |only_online: Option<&[Uuid]>| {
-            let mut query = Query::select();
-            query
-                .columns([
-                    ("d", device::Column::AgentVersion),
-                    ("d", device::Column::Conflicted),
-                ])
-                .expr_as(Func::count(Expr::col(("d", device::Column::Id))), "n")
-                .from_as(device::Entity, "d")
-                .group_by_columns([
-                    ("d", device::Column::AgentVersion),
-                    ("d", device::Column::Conflicted),
-                ]);
-            if let Some(replicas) = only_online {
-                let sessions = Query::select()
-                    .column(session::Column::DeviceId)
-                    .from(session::Entity)
-                    .and_where(Expr::col(session::Column::ConfirmedAt).is_not_null())
-                    .and_where(Expr::col(session::Column::Replica).is_in(replicas.iter().copied()))
-                    .to_owned();
-                query.and_where(Expr::col(("d", device::Column::Id)).in_subquery(sessions));
-            }
-            query
+            let query = self
+                .rows::<device::Entity>()
+                .select_only()
+                .column(device::Column::AgentVersion)
+                .column(device::Column::Conflicted)
+                .column_as(device::Column::Id.count(), "n")
+                .group_by(device::Column::AgentVersion)
+                .group_by(device::Column::Conflicted);
+            let Some(replicas) = only_online else {
+                return query;
+            };
+            let sessions = Query::select()
+                .column(session::Column::DeviceId)
+                .from(session::Entity)
+                .and_where(Expr::col(session::Column::ConfirmedAt).is_not_null())
+                .and_where(Expr::col(session::Column::Replica).is_in(replicas.iter().copied()))
+                .to_owned();
+            query.filter(device::Column::Id.in_subquery(sessions))
         };
-        let leases = lease::Entity::find()
-            .filter(lease::Column::ExpiresAt.gt(self.now().0))
-            .all(self.reader())
-            .await?;
-        let replicas: Vec<Uuid> = leases.into_iter().map(|lease| lease.replica).collect();
-        let read = async |query| {
-            let rows = self.reader().query_all(&query).await?;
-            rows.iter()
-                .map(|row| Row::from_query_result(row, ""))
-                .collect::<std::result::Result<Vec<_>, _>>()
+        let replicas = self.store.live_replicas(self.reader()).await?;
+        let read = async |query: Select<device::Entity>| {
+            query.into_model::<Row>().all(self.reader()).await
         };
         let (all, online) = (
             read(grouped(None)).await?,
@@ -106,8 +95,9 @@ impl Store {
 
     /// Operator tokens that work, by when they end, as in [`TOKEN_ENDS`].
     pub async fn token_counts(&self) -> Result<[(&'static str, usize); 2]> {
-        let now = self.now().0;
-        let working = operator_token::Entity::find()
+        let now = self.store.now().0;
+        let working = self
+            .rows::<operator_token::Entity>()
             .filter(operator_token::Column::RevokedAt.is_null())
             .filter(operator_token::Column::ExpiresAt.gt(now));
         let later = working
@@ -124,7 +114,8 @@ impl Store {
 
     /// Bytes of all bundles together.
     pub async fn bundle_bytes(&self) -> Result<u64> {
-        let sizes: Vec<i64> = bundle::Entity::find()
+        let sizes: Vec<i64> = self
+            .rows::<bundle::Entity>()
             .select_only()
             .column(bundle::Column::Size)
             .into_tuple()

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter,
+    ColumnTrait, ConnectionTrait, FromQueryResult, PaginatorTrait, QueryFilter,
     sea_query::{Condition, Expr, ExprTrait, Order, Query, TableRef},
 };
 
@@ -14,11 +14,12 @@ use crate::{
         halt::{HaltFacts, HaltStanding},
     },
     store::{
-        db::{error::Result, sizes::ID_CHUNK, store::Store},
+        db::{error::Result, sizes::ID_CHUNK},
         entity::{attempt, deployment, stored::Stored, target},
         read::{
             attempts::{reason, state},
             deployments::deployment_row,
+            scope::View,
         },
     },
 };
@@ -82,11 +83,12 @@ impl Row {
     }
 }
 
-impl Store {
+impl View {
     /// What became of the devices of a halted deployment.
     pub async fn halted(&self, id: DeploymentId) -> Result<HaltStatus> {
-        let row = deployment_row(self.reader(), id).await?;
-        let targets = target::Entity::find()
+        let row = deployment_row(self.reader(), self.scope, id).await?;
+        let targets = self
+            .rows::<target::Entity>()
             .filter(target::Column::DeploymentId.eq(id.0))
             .count(self.reader())
             .await?;
@@ -105,7 +107,7 @@ impl Store {
         let ids: Vec<Stored<DeviceId>> = devices.iter().map(|(row, _)| row.device_id).collect();
         let mut online = BTreeSet::new();
         for chunk in ids.chunks(ID_CHUNK) {
-            online.extend(self.online(self.reader(), chunk).await?);
+            online.extend(self.store.online(self.reader(), chunk).await?);
         }
         let done_before = targets.saturating_sub(devices.len() as u64);
         let devices = devices.into_iter().map(|(row, facts)| {

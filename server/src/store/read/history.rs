@@ -13,13 +13,13 @@ use crate::{
         db::{
             error::Result,
             page::{Page, Paged},
-            store::Store,
             values::digest,
         },
         entity::{attempt, deployment, stored::Stored, target},
         read::{
             attempts::{is_latest, reason, state},
             devices::find_device,
+            scope::View,
         },
     },
 };
@@ -69,10 +69,10 @@ struct Row {
     rolls_back: Option<Stored<DeploymentId>>,
 }
 
-impl Store {
+impl View {
     /// Every target the device was part of, newest first.
     pub async fn list_history(&self, id_or_name: &str, page: Page) -> Result<Paged<HistoryEntry>> {
-        let device = find_device(self.reader(), id_or_name).await?;
+        let device = find_device(self.reader(), self.scope, id_or_name).await?;
         let mut query = Query::select();
         for column in [
             target::Column::Id,

@@ -1,7 +1,7 @@
 //! Sampled heartbeats: the history of the vital signs of a device.
 
 use kernex_proto::v1;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::{
     clock::Timestamp,
@@ -9,10 +9,9 @@ use crate::{
         db::{
             error::Result,
             page::{Page, Paged},
-            store::Store,
         },
         entity::heartbeat_sample,
-        read::{devices::find_device, vital_signs},
+        read::{devices::find_device, scope::View, vital_signs},
     },
 };
 
@@ -25,11 +24,12 @@ pub struct MetricSample {
     pub vital_signs: v1::VitalSigns,
 }
 
-impl Store {
+impl View {
     /// Sampled heartbeats, newest first.
     pub async fn list_metrics(&self, id_or_name: &str, page: Page) -> Result<Paged<MetricSample>> {
-        let device = find_device(self.reader(), id_or_name).await?;
-        let mut query = heartbeat_sample::Entity::find()
+        let device = find_device(self.reader(), self.scope, id_or_name).await?;
+        let mut query = self
+            .rows::<heartbeat_sample::Entity>()
             .filter(heartbeat_sample::Column::DeviceId.eq(device.id))
             .order_by_desc(heartbeat_sample::Column::At)
             .limit(page.limit() + 1);

@@ -8,7 +8,6 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
-            store::Store,
             values::{named, unsigned},
         },
         entity::stored::Stored,
@@ -16,6 +15,7 @@ use crate::{
             bundles::{find_bundle, parse_format},
             new_deployment::NewDeployment,
             penalties::penalties,
+            scope::View,
             selected_devices::select_devices,
         },
     },
@@ -51,15 +51,15 @@ pub struct PlannedDevice {
     pub disk_fault: Option<DiskFault>,
 }
 
-impl Store {
+impl View {
     /// What an order would be.
     pub async fn planning(&self, new: &NewDeployment) -> Result<Planning> {
-        let bundle = find_bundle(self.reader(), &new.bundle).await?;
-        let devices = select_devices(self.reader(), new, &bundle).await?;
+        let bundle = find_bundle(self.reader(), self.scope, &new.bundle).await?;
+        let devices = select_devices(self.reader(), self.scope, new, &bundle).await?;
         if devices.is_empty() && new.terms.dynamic.is_none() {
             return Err(StoreError::NoTargets);
         }
-        let now = self.now();
+        let now = self.store.now();
         let schedule = new.terms.schedule_at(now, new.delivery)?;
         let may_have_failed = devices.values().filter(|device| device.may_have_failed);
         let ids: Vec<Stored<DeviceId>> = may_have_failed.map(|device| device.id).collect();

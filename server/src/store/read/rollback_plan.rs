@@ -15,14 +15,9 @@ use crate::{
         rollback::{RollbackFacts, RollbackVerdict, may_return},
     },
     store::{
-        db::{
-            error::{Result, not_found},
-            sizes::ID_CHUNK,
-            store::Store,
-            values::digest,
-        },
+        db::{error::Result, sizes::ID_CHUNK, values::digest},
         entity::{attempt, bundle, deployment, device, device_release, stored::Stored, target},
-        read::attempts::state,
+        read::{attempts::state, deployments::deployment_row, scope::View},
     },
 };
 
@@ -38,13 +33,10 @@ pub struct RollbackTarget {
     pub bundle: Option<String>,
 }
 
-impl Store {
+impl View {
     /// What a rollback would do.
     pub async fn plan_rollback(&self, id: DeploymentId) -> Result<Vec<RollbackTarget>> {
-        let row = deployment::Entity::find_by_id(Stored(id))
-            .one(self.reader())
-            .await?
-            .ok_or_else(|| not_found("deployment", id))?;
+        let row = deployment_row(self.reader(), self.scope, id).await?;
         let planned = plan(self.reader(), &row).await?;
         Ok(planned.iter().map(rollback_target).collect())
     }

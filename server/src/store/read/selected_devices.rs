@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use kernex_proto::ids::DeviceId;
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-    QuerySelect, Select,
+    ColumnTrait, ConnectionTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Select,
     sea_query::{Expr, ExprTrait, Query, TableRef},
 };
 
@@ -21,6 +20,7 @@ use crate::{
         read::{
             attempts::is_unresolved,
             new_deployment::NewDeployment,
+            scope::Scope,
             selectors::{candidates, matching},
         },
     },
@@ -57,14 +57,16 @@ impl From<device::Model> for SelectedDevice {
 /// The union of what was named and selected, by id, for an order of this bundle.
 pub(crate) async fn select_devices<C: ConnectionTrait>(
     db: &C,
+    scope: Scope,
     new: &NewDeployment,
     bundle: &bundle::Model,
 ) -> Result<BTreeMap<Stored<DeviceId>, SelectedDevice>> {
     let mut devices = BTreeMap::new();
     let ids: Vec<Stored<DeviceId>> = new.device_ids.iter().copied().map(Stored).collect();
     for chunk in ids.chunks(ID_CHUNK) {
-        let named =
-            device::Entity::find().filter(device::Column::Id.is_in(padded(chunk.iter().copied())));
+        let named = scope
+            .rows::<device::Entity>()
+            .filter(device::Column::Id.is_in(padded(chunk.iter().copied())));
         let rows = read(db, named, bundle).await?;
         devices.extend(rows.into_iter().map(|row| (row.id, row)));
     }
@@ -73,12 +75,10 @@ pub(crate) async fn select_devices<C: ConnectionTrait>(
     }
     for chunk in new.device_names.chunks(ID_CHUNK) {
         let names = padded(chunk.iter().map(|name| clean(name)));
-        let rows = read(
-            db,
-            device::Entity::find().filter(device::Column::Name.is_in(names)),
-            bundle,
-        )
-        .await?;
+        let named = scope
+            .rows::<device::Entity>()
+            .filter(device::Column::Name.is_in(names));
+        let rows = read(db, named, bundle).await?;
         let missing = chunk
             .iter()
             .find(|name| rows.iter().all(|row| row.name != **name));
@@ -88,20 +88,21 @@ pub(crate) async fn select_devices<C: ConnectionTrait>(
         devices.extend(rows.into_iter().map(|row| (row.id, row)));
     }
     if let Some(selector) = &new.selector {
-        select_by_label(db, selector, bundle, &mut devices).await?;
+        select_by_label(db, scope, selector, bundle, &mut devices).await?;
     }
     Ok(devices)
 }
 
 async fn select_by_label<C: ConnectionTrait>(
     db: &C,
+    scope: Scope,
     selector: &Selector,
     bundle: &bundle::Model,
     devices: &mut BTreeMap<Stored<DeviceId>, SelectedDevice>,
 ) -> Result<()> {
     let mut after = Stored::nil();
     loop {
-        let run = candidates(selector)
+        let run = candidates(scope.rows(), selector)
             .filter(device::Column::Id.gt(after))
             .order_by_asc(device::Column::Id)
             .limit(ID_CHUNK as u64);

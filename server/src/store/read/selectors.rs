@@ -26,12 +26,15 @@ pub(crate) type Labels = BTreeMap<String, String>;
 /// With more values than this the database is not asked, and the domain chooses.
 const MAX_VALUES: usize = 1_024;
 
-/// Devices that a selector may match: all that it matches, and perhaps more.
-pub(crate) fn candidates(selector: &Selector) -> Select<device::Entity> {
+/// Those of `devices` that a selector may match: all that it matches, and perhaps more.
+pub(crate) fn candidates(
+    devices: Select<device::Entity>,
+    selector: &Selector,
+) -> Select<device::Entity> {
     let few = selector
         .one_of()
         .filter(|(_, values)| values.len() <= MAX_VALUES);
-    few.fold(device::Entity::find(), |query, (key, values)| {
+    few.fold(devices, |query, (key, values)| {
         let values = padded(values.iter().map(|value| clean(value)));
         match column(key) {
             Some(column) => query.filter(column.is_in(values)),

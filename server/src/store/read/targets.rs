@@ -18,7 +18,6 @@ use crate::{
             error::{Result, not_found},
             page::{Page, Paged},
             raw::end_of,
-            store::Store,
             values::unsigned,
         },
         entity::{attempt, deployment, run, stored::Stored, target},
@@ -28,6 +27,7 @@ use crate::{
             devices::find_device,
             output::marks_from,
             schedules,
+            scope::View,
             target_filter::TargetFilter,
             waiting::{Waiting, WaitingTarget},
         },
@@ -164,7 +164,7 @@ struct Row {
     run_message: Option<String>,
 }
 
-impl Store {
+impl View {
     /// Targets of one deployment that a filter takes. A page may be shorter than asked for: their
     /// output is limited too.
     pub async fn list_targets(
@@ -173,7 +173,7 @@ impl Store {
         filter: &TargetFilter,
         page: Page,
     ) -> Result<Paged<Target>> {
-        let deployment = deployment_row(self.reader(), id).await?;
+        let deployment = deployment_row(self.reader(), self.scope, id).await?;
         let start_times = self.start_times(&deployment).await?;
         let limit = Ord::min(page.limit(), MAX_TARGETS);
         let mut query = select(Stored(id), None);
@@ -184,7 +184,7 @@ impl Store {
         if let Some(after) = page.after_id("targets")? {
             query.and_where(Expr::col(("t", target::Column::Id)).gt(after));
         }
-        let rows = self.rows(&query).await?;
+        let rows = self.read(&query).await?;
         let mut output = 0;
         let fitting = rows
             .iter()
@@ -210,7 +210,7 @@ impl Store {
     /// it has begun. With all of its output.
     pub async fn get_target(&self, device: &str, of: Option<DeploymentId>) -> Result<Target> {
         let missing = || not_found("target of the device", device);
-        let device = find_device(self.reader(), device).await?;
+        let device = find_device(self.reader(), self.scope, device).await?;
         let mut query = select_all(None);
         query
             .and_where(Expr::col(("t", target::Column::DeviceId)).eq(device.id))
@@ -222,9 +222,9 @@ impl Store {
             }
             None => query.and_where(Expr::col(("a", attempt::Column::AcceptedAt)).is_not_null()),
         };
-        let rows = self.rows(&query).await?;
+        let rows = self.read(&query).await?;
         let id = rows.first().ok_or_else(missing)?.deployment_id.0;
-        let deployment = deployment_row(self.reader(), id).await?;
+        let deployment = deployment_row(self.reader(), self.scope, id).await?;
         let start_times = self.start_times(&deployment).await?;
         let targets = self
             .targets_from(&deployment, rows, start_times.as_ref())
@@ -234,6 +234,7 @@ impl Store {
 
     /// How many targets of one deployment a filter takes.
     pub async fn count_targets(&self, id: DeploymentId, filter: &TargetFilter) -> Result<u64> {
+        deployment_row(self.reader(), self.scope, id).await?;
         let mut query = select(Stored(id), None);
         filter.narrow(&mut query);
         query.clear_selects();
@@ -262,11 +263,11 @@ impl Store {
             .and_where(Expr::col(("a", attempt::Column::UpdatedAt)).gte(since.0))
             .order_by(("a", attempt::Column::UpdatedAt), Order::Asc)
             .order_by(("t", target::Column::Id), Order::Asc);
-        let rows = self.rows(&query).await?;
+        let rows = self.read(&query).await?;
         if rows.is_empty() {
             return Ok(Vec::new());
         }
-        let deployment = deployment_row(self.reader(), id).await?;
+        let deployment = deployment_row(self.reader(), self.scope, id).await?;
         let start_times = self.start_times(&deployment).await?;
         self.targets_from(&deployment, rows, start_times.as_ref())
             .await
@@ -303,7 +304,7 @@ impl Store {
         if waiting.len() > MOST_WAITING || deployment.finished_at.is_some() {
             return Ok(targets);
         }
-        let mut found = self.waiting(deployment, &waiting).await?;
+        let mut found = self.store.waiting(deployment, &waiting).await?;
         for target in &mut targets {
             target.waiting = found.remove(&Stored(target.id));
         }
@@ -313,7 +314,7 @@ impl Store {
     /// When targets of this deployment may start; none when time does not hold them back, or when
     /// the clock is not trusted.
     async fn start_times(&self, row: &deployment::Model) -> Result<Option<StartTimes>> {
-        let (Some(now), None) = (self.time(), row.finished_at) else {
+        let (Some(now), None) = (self.store.time(), row.finished_at) else {
             return Ok(None);
         };
         let Some(terms) = schedules::find(self.reader(), row.id.0).await? else {
@@ -328,7 +329,7 @@ impl Store {
         }))
     }
 
-    async fn rows(&self, query: &SelectStatement) -> Result<Vec<Row>> {
+    async fn read(&self, query: &SelectStatement) -> Result<Vec<Row>> {
         let rows = self.reader().query_all(query).await?;
         Ok(rows
             .iter()

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use kernex_proto::ids::{Digest, TokenId};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+};
 
 use crate::{
     clock::Timestamp,
@@ -16,6 +18,7 @@ use crate::{
             values::{clean, named},
         },
         entity::{enrollment_token, operator_token},
+        read::scope::{Scope, View},
     },
 };
 
@@ -42,6 +45,14 @@ pub struct Principal {
     pub role: Role,
     /// When the token stops working.
     pub expires_at: Timestamp,
+}
+
+impl Principal {
+    /// What they may see: everything, until tokens belong to tenants.
+    #[must_use]
+    pub const fn scope(&self) -> Scope {
+        Scope::Everything
+    }
 }
 
 /// The token behind a secret.
@@ -128,9 +139,18 @@ impl Store {
         }))
     }
 
+    /// Whether any operator token was ever made: the first start makes one.
+    pub async fn has_operator_token(&self) -> Result<bool> {
+        let any = operator_token::Entity::find().one(self.reader()).await?;
+        Ok(any.is_some())
+    }
+}
+
+impl View {
     /// Operator tokens, newest first, with those that work no more.
     pub async fn list_operator_tokens(&self, page: Page) -> Result<Paged<OperatorTokenRow>> {
-        let mut query = operator_token::Entity::find()
+        let mut query = self
+            .rows::<operator_token::Entity>()
             .order_by_desc(operator_token::Column::Id)
             .limit(page.limit() + 1);
         if let Some(after) = page.after_id("operator_tokens")? {
@@ -151,20 +171,17 @@ impl Store {
         if let Ok(id) = id_or_name.parse::<TokenId>() {
             return Ok(id);
         }
-        let found = working_token(self.reader(), &clean(id_or_name), self.steady_now()).await?;
+        let now = self.store.steady_now();
+        let tokens = self.rows();
+        let found = working_token(self.reader(), tokens, &clean(id_or_name), now).await?;
         let row = found.ok_or_else(|| not_found("operator token that works", id_or_name))?;
         Ok(row.id.0)
     }
 
-    /// Whether any operator token was ever made: the first start makes one.
-    pub async fn has_operator_token(&self) -> Result<bool> {
-        let any = operator_token::Entity::find().one(self.reader()).await?;
-        Ok(any.is_some())
-    }
-
     /// Enrolment tokens, newest first.
     pub async fn list_enrollment_tokens(&self, page: Page) -> Result<Paged<EnrollmentTokenRow>> {
-        let mut query = enrollment_token::Entity::find()
+        let mut query = self
+            .rows::<enrollment_token::Entity>()
             .order_by_desc(enrollment_token::Column::Id)
             .limit(page.limit() + 1);
         if let Some(after) = page.after_id("tokens")? {
@@ -176,13 +193,14 @@ impl Store {
     }
 }
 
-/// The operator token of this name that works.
+/// The one of these operator tokens that has this name and works.
 pub(crate) async fn working_token<C: ConnectionTrait>(
     db: &C,
+    tokens: Select<operator_token::Entity>,
     name: &str,
     now: Timestamp,
 ) -> Result<Option<operator_token::Model>> {
-    let row = operator_token::Entity::find()
+    let row = tokens
         .filter(operator_token::Column::Name.eq(name))
         .filter(operator_token::Column::RevokedAt.is_null())
         .filter(operator_token::Column::ExpiresAt.gt(now.0))

@@ -31,6 +31,7 @@ use crate::{
             held_targets::choose_held,
             phases::{Phases, budgets, facts, phases},
             schedules::{self, accepts_devices},
+            scope::Scope,
         },
         write::{
             change_deployment::{DeploymentChange, mark_phase, open_phase},
@@ -243,6 +244,7 @@ async fn roll_back(
     };
     let server = Caller {
         name: "kernex".to_owned(),
+        scope: Scope::Everything,
         request: None,
         method: "OnFailure",
         origin: Origin::default(),

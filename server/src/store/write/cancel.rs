@@ -10,7 +10,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
-            store::Store,
+            store::OperatorStore,
         },
         read::deployments::{deployment_row, find_deployment},
         write::{
@@ -21,15 +21,16 @@ use crate::{
     },
 };
 
-impl Store {
+impl OperatorStore {
     /// Stops a deployment. Attempts that were not pushed are cancelled; devices that have others
     /// are told to stop them. Returns those devices as well.
     pub async fn cancel_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
-        self.decide_as(Act::CommitCancel, |tx| async move {
+        let db = &self.0;
+        db.decide_as(Act::CommitCancel, |tx| async move {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return steered(&tx, id).await;
             }
-            let row = deployment_row(&tx.db, id).await?;
+            let row = deployment_row(&tx.db, caller.scope, id).await?;
             if row.state == DeploymentState::Finished.as_str() {
                 return Err(StoreError::Finished);
             }

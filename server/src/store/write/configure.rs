@@ -10,12 +10,12 @@ use crate::store::{
         error::{Result, StoreError, not_found},
         new_event::Subject,
         sizes::insert_all,
-        store::Store,
+        store::OperatorStore,
         values::{signed, unsigned},
     },
     entity::configuration,
     read::{
-        configurations::{Configuration, Scope, by_name, from_row},
+        configurations::{Configuration, ConfigurationScope, by_name, from_row},
         devices::find_device,
     },
     write::{
@@ -24,25 +24,26 @@ use crate::store::{
     },
 };
 
-impl Store {
+impl OperatorStore {
     /// Makes a configuration or replaces one. `expected` is the revision to replace; 0 replaces
     /// any.
     pub async fn set_configuration(
         &self,
         caller: &Caller,
         name: &str,
-        scope: &Scope,
+        scope: &ConfigurationScope,
         configure: &v1::Configure,
         expected: u64,
     ) -> Result<Configuration> {
-        self.write(|tx| async move {
+        let db = &self.0;
+        db.write(|tx| async move {
             if replayed::<()>(&tx, caller).await?.is_some() {
-                return by_name(&tx.db, name)
+                return by_name(&tx.db, caller.scope, name)
                     .await?
                     .map(from_row)
                     .ok_or_else(|| not_found("configuration", name))?;
             }
-            let known = by_name(&tx.db, name).await?;
+            let known = by_name(&tx.db, caller.scope, name).await?;
             let before = known.as_ref().map_or(0, |row| unsigned(row.revision));
             if expected != 0 && expected != before {
                 return Err(StoreError::Conflict {
@@ -52,8 +53,11 @@ impl Store {
                 });
             }
             let (device_id, selector) = match scope {
-                Scope::Device(device) => (Some(find_device(&tx.db, device).await?.id), None),
-                Scope::Selector(selector) => (None, Some(selector.to_string())),
+                ConfigurationScope::Device(device) => (
+                    Some(find_device(&tx.db, caller.scope, device).await?.id),
+                    None,
+                ),
+                ConfigurationScope::Selector(selector) => (None, Some(selector.to_string())),
             };
             let row = configuration::Model {
                 id: known.as_ref().map_or_else(|| tx.new_id(), |row| row.id),
@@ -87,11 +91,12 @@ impl Store {
     }
 
     pub async fn delete_configuration(&self, caller: &Caller, name: &str) -> Result<()> {
-        self.write(|tx| async move {
+        let db = &self.0;
+        db.write(|tx| async move {
             if replayed::<()>(&tx, caller).await?.is_some() {
                 return Ok(());
             }
-            let row = by_name(&tx.db, name).await?;
+            let row = by_name(&tx.db, caller.scope, name).await?;
             let row = row.ok_or_else(|| not_found("configuration", name))?;
             configuration::Entity::delete_by_id(row.id)
                 .exec(&tx.db)

@@ -16,7 +16,7 @@ use crate::{
             error::{Result, StoreError},
             new_event::Subject,
             sizes::insert_all,
-            store::Store,
+            store::OperatorStore,
             transaction::Deciding,
         },
         entity::{deployment, stored::Stored},
@@ -42,7 +42,7 @@ use crate::{
     },
 };
 
-impl Store {
+impl OperatorStore {
     /// Commits a deployment. A repeated request id gets the same deployment again, with its
     /// devices.
     pub async fn create_deployment(
@@ -50,8 +50,9 @@ impl Store {
         caller: &Caller,
         new: NewDeployment,
     ) -> Result<CreatedDeployment> {
+        let db = &self.0;
         let new = &new;
-        let mut created = self
+        let mut created = db
             .decide_as(Act::CommitDeployment, |tx| async move {
                 if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
                     return created_deployment(&tx, DeploymentId(id)).await;
@@ -61,7 +62,7 @@ impl Store {
                 Ok(created)
             })
             .await?;
-        created.deployment = created.deployment.seen_at(self.now());
+        created.deployment = created.deployment.seen_at(db.now());
         Ok(created)
     }
 }
@@ -79,8 +80,8 @@ pub(crate) async fn fan_out(
             why: format!(": it is {other}"),
         });
     }
-    let (bundle, signatures) = find_signed_bundle(&tx.db, &new.bundle).await?;
-    let devices = select_devices(&tx.db, new, &bundle).await?;
+    let (bundle, signatures) = find_signed_bundle(&tx.db, caller.scope, &new.bundle).await?;
+    let devices = select_devices(&tx.db, caller.scope, new, &bundle).await?;
     if devices.is_empty() && new.terms.dynamic.is_none() {
         return Err(StoreError::NoTargets);
     }

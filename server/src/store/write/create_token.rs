@@ -12,7 +12,7 @@ use crate::{
         db::{
             error::{Result, StoreError},
             sizes::insert_all,
-            store::Store,
+            store::OperatorStore,
             transaction::Tx,
         },
         entity::{enrollment_token, operator_token, stored::Stored},
@@ -67,15 +67,19 @@ pub struct NewEnrollmentToken {
     pub replaces_device: Option<String>,
 }
 
-impl Store {
+impl OperatorStore {
     pub async fn create_operator_token(
         &self,
         caller: &Caller,
         new: NewOperatorToken,
     ) -> Result<OperatorToken> {
+        let db = &self.0;
         let new = &new;
-        self.write(|tx| async move {
-            if working_token(&tx.db, &new.name, tx.now).await?.is_some() {
+        db.write(|tx| async move {
+            if working_token(&tx.db, operator_token::Entity::find(), &new.name, tx.now)
+                .await?
+                .is_some()
+            {
                 return Err(StoreError::AlreadyExists {
                     kind: "operator token",
                     id: new.name.clone(),
@@ -95,8 +99,9 @@ impl Store {
         new: NewOperatorToken,
         replace: bool,
     ) -> Result<AdminToken> {
+        let db = &self.0;
         let new = &new;
-        self.write(|tx| async move {
+        db.write(|tx| async move {
             let earlier = operator_token::Entity::find()
                 .filter(operator_token::Column::CreatedBy.eq(caller.name.as_str()))
                 .filter(operator_token::Column::RevokedAt.is_null())
@@ -119,7 +124,10 @@ impl Store {
             let mut new = new.clone();
             let base = new.name.clone();
             let mut number = 1;
-            while working_token(&tx.db, &new.name, tx.now).await?.is_some() {
+            while working_token(&tx.db, operator_token::Entity::find(), &new.name, tx.now)
+                .await?
+                .is_some()
+            {
                 number += 1;
                 new.name = format!("{base}-{number}");
             }
@@ -139,11 +147,12 @@ impl Store {
         caller: &Caller,
         new: NewEnrollmentToken,
     ) -> Result<EnrollmentTokenRow> {
+        let db = &self.0;
         check_labels(&new.labels)?;
         let new = &new;
-        self.write(|tx| async move {
+        db.write(|tx| async move {
             let replaces = match &new.replaces_device {
-                Some(device) => Some(find_device(&tx.db, device).await?),
+                Some(device) => Some(find_device(&tx.db, caller.scope, device).await?),
                 None => None,
             };
             let uses = i32::try_from(new.uses.max(1)).unwrap_or(i32::MAX);

@@ -14,7 +14,7 @@ use crate::{
         db::{
             error::{Result, StoreError},
             new_event::Subject,
-            store::Store,
+            store::OperatorStore,
             transaction::Tx,
         },
         entity::{
@@ -34,11 +34,12 @@ use crate::{
     },
 };
 
-impl Store {
+impl OperatorStore {
     /// Deletes a bundle, unless an open target or a device needs it. Its bytes may be deleted when
-    /// [`digest_in_use`](Self::digest_in_use) says no.
+    /// [`digest_in_use`](crate::store::View::digest_in_use) says no.
     pub async fn delete_bundle(&self, caller: &Caller, reference: &str) -> Result<BundleRow> {
-        self.write(|tx| async move {
+        let db = &self.0;
+        db.write(|tx| async move {
             if let Some(row) = replayed::<StoredBundle>(&tx, caller).await? {
                 return Ok(bundle_from(row.into())?);
             }
@@ -48,7 +49,7 @@ impl Store {
                     why: format!("`{reference}` names no version; say which is to be deleted"),
                 });
             }
-            let row = find_bundle(&tx.db, reference).await?;
+            let row = find_bundle(&tx.db, caller.scope, reference).await?;
             if let Some(why) = needed_by(&tx, &row).await? {
                 return Err(StoreError::InUse {
                     kind: "bundle",

@@ -17,7 +17,7 @@ use crate::{
             error::Result,
             new_event::Subject,
             sizes::{ID_CHUNK, padded},
-            store::Store,
+            store::OperatorStore,
             transaction::Tx,
         },
         entity::{attempt, device, stored::Stored, target},
@@ -65,7 +65,7 @@ enum Remembered {
     Device(Uuid),
 }
 
-impl Store {
+impl OperatorStore {
     /// Deletes a device. Its keys are revoked, its session ends, and its open attempts are
     /// cancelled. `stopped` are the attempts that it was told to stop before.
     pub async fn delete_device(
@@ -74,7 +74,8 @@ impl Store {
         id_or_name: &str,
         stopped: &[AttemptId],
     ) -> Result<Deleted> {
-        self.decide(|tx| async move {
+        let db = &self.0;
+        db.decide(|tx| async move {
             if let Some(remembered) = replayed::<Remembered>(&tx, caller).await? {
                 return Ok(match remembered {
                     Remembered::Deleted(deleted) => deleted,
@@ -84,7 +85,7 @@ impl Store {
                     },
                 });
             }
-            let row = find_device(&tx.db, id_or_name).await?;
+            let row = find_device(&tx.db, caller.scope, id_or_name).await?;
             let mut batch = Batch::deciding(&tx);
             batch.load(unresolved_of(row.id), None).await?;
             let mut given: BTreeSet<(Stored<TargetId>, i32)> =

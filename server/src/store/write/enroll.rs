@@ -25,7 +25,10 @@ use crate::{
         entity::{
             device, device_key, device_label, enrollment_token, heartbeat, session, stored::Stored,
         },
-        read::device_keys::{RevokedKey, revoked_key},
+        read::{
+            device_keys::{RevokedKey, revoked_key},
+            scope::Scope,
+        },
         write::{
             audit::audit,
             copies,
@@ -149,6 +152,7 @@ async fn decide_enrolment(tx: &Deciding, new: &EnrollDevice) -> Decision {
         .map_err(StoreError::from)?;
     let agent = Caller {
         name: format!("token {}", new.token),
+        scope: Scope::Everything,
         request: None,
         method: "Enroll",
         origin: Origin {

@@ -9,7 +9,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
-            store::Store,
+            store::OperatorStore,
         },
         read::deployments::deployment_row,
         write::{
@@ -20,16 +20,17 @@ use crate::{
     },
 };
 
-impl Store {
+impl OperatorStore {
     /// Cancels a deployment if that was not done before, and stops devices that are going back.
     /// Returns the devices to wake as well. A finished deployment can be halted until all its
     /// devices have answered.
     pub async fn halt_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
-        self.decide(|tx| async move {
+        let db = &self.0;
+        db.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return steered(&tx, id).await;
             }
-            let row = deployment_row(&tx.db, id).await?;
+            let row = deployment_row(&tx.db, caller.scope, id).await?;
             let is_finished = row.state == DeploymentState::Finished.as_str();
             let (devices, is_news) = if is_finished || row.cancelled_at.is_some() {
                 // Devices that have not answered are told again, and now to stop going back as

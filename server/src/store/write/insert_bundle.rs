@@ -14,7 +14,7 @@ use crate::{
             error::{Result, StoreError},
             new_event::Subject,
             sizes::insert_all,
-            store::Store,
+            store::OperatorStore,
             values::{clean, signed},
         },
         entity::{
@@ -48,7 +48,7 @@ pub struct NewBundle {
     pub signatures: Vec<v1::BundleSignature>,
 }
 
-impl Store {
+impl OperatorStore {
     /// Adds a bundle. True when the same bytes were there under this name and version. Other bytes
     /// there are `AlreadyExists`.
     pub async fn insert_bundle(
@@ -56,10 +56,11 @@ impl Store {
         caller: &Caller,
         new: NewBundle,
     ) -> Result<(BundleRow, bool)> {
+        let db = &self.0;
         let new = &new;
-        self.write_as(Act::CommitBundle, |tx| async move {
+        db.write_as(Act::CommitBundle, |tx| async move {
             let reference = format!("{}:{}", new.name, new.version);
-            if let Some(row) = by_reference(&tx.db, &reference).await? {
+            if let Some(row) = by_reference(&tx.db, caller.scope, &reference).await? {
                 if row.digest == new.digest.to_string() {
                     if row.entries == 0 {
                         note_size(&tx.db, &row, new).await?;

@@ -60,7 +60,7 @@ pub(crate) async fn join_every_device(tx: &Deciding, deployment: DeploymentId) -
     };
     let mut after = Stored::nil();
     loop {
-        let rows = candidates(&selector)
+        let rows = candidates(device::Entity::find(), &selector)
             .filter(device::Column::Id.gt(after))
             .order_by_asc(device::Column::Id)
             .limit(SCAN)

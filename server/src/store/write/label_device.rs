@@ -13,7 +13,7 @@ use crate::{
             error::{Result, StoreError},
             new_event::Subject,
             sizes::insert_all,
-            store::Store,
+            store::OperatorStore,
             values::{signed, unsigned},
         },
         entity::device_label,
@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-impl Store {
+impl OperatorStore {
     /// Sets labels and removes labels. `revision` is the one to change; 0 changes any.
     pub async fn update_labels(
         &self,
@@ -40,14 +40,15 @@ impl Store {
         remove: Vec<String>,
         revision: u64,
     ) -> Result<Device> {
+        let db = &self.0;
         check_labels(&set)?;
         let (set, remove) = (&set, &remove);
-        self.decide(|tx| async move {
+        db.decide(|tx| async move {
             if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
-                let row = find_device(&tx.db, &id.to_string()).await?;
-                return self.whole(&tx.db, row).await;
+                let row = find_device(&tx.db, caller.scope, &id.to_string()).await?;
+                return db.whole(&tx.db, row).await;
             }
-            let mut row = find_device(&tx.db, id_or_name).await?;
+            let mut row = find_device(&tx.db, caller.scope, id_or_name).await?;
             if revision != 0 && signed(revision) != row.revision {
                 return Err(StoreError::Conflict {
                     kind: "device",
@@ -78,7 +79,7 @@ impl Store {
                 caller.made(detail),
             );
             join_deployments(&tx, &[row.id.0]).await?;
-            let whole = self.whole(&tx.db, row).await?;
+            let whole = db.whole(&tx.db, row).await?;
             if whole.labels.len() > MAX_LABELS {
                 return Err(invalid_labels(format!(
                     "a device has at most {MAX_LABELS} labels"

@@ -9,7 +9,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
-            store::Store,
+            store::OperatorStore,
             values::clean,
         },
         read::deployments::{Deployment, deployment_row, find_deployment},
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-impl Store {
+impl OperatorStore {
     /// Pauses a deployment: nothing more of it begins.
     pub async fn pause_deployment(
         &self,
@@ -29,11 +29,12 @@ impl Store {
         id: DeploymentId,
         reason: &str,
     ) -> Result<Deployment> {
-        self.decide(|tx| async move {
+        let db = &self.0;
+        db.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return find_deployment(&tx.db, id).await;
             }
-            let row = deployment_row(&tx.db, id).await?;
+            let row = deployment_row(&tx.db, caller.scope, id).await?;
             let mut change = DeploymentChange::of(&row)?;
             match change.state {
                 DeploymentState::Scheduled

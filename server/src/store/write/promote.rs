@@ -9,7 +9,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
-            store::Store,
+            store::OperatorStore,
         },
         entity::deployment,
         read::deployments::deployment_row,
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-impl Store {
+impl OperatorStore {
     /// Opens the next phase now. A caller may name its number, `wanted`, to be sure which one.
     /// Failures up to now are forgiven.
     pub async fn promote_deployment(
@@ -32,11 +32,12 @@ impl Store {
         id: DeploymentId,
         wanted: Option<u32>,
     ) -> Result<Steered> {
-        self.decide(|tx| async move {
+        let db = &self.0;
+        db.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return steered(&tx, id).await;
             }
-            let row = deployment_row(&tx.db, id).await?;
+            let row = deployment_row(&tx.db, caller.scope, id).await?;
             let mut change = DeploymentChange::of(&row)?;
             let next = next_phase(id, &row, &change, wanted)?;
             forgive(&tx, id, change.phase).await?;

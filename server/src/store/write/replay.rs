@@ -19,6 +19,7 @@ use crate::store::{
         transaction::Tx,
     },
     entity::request,
+    read::scope::Scope,
 };
 
 /// Who makes a change. The audit and events name it, and repeated requests are compared for it.
@@ -26,6 +27,8 @@ use crate::store::{
 pub struct Caller {
     /// Name on the operator's token.
     pub name: String,
+    /// What they may see, and so what they may name.
+    pub scope: Scope,
     /// For a request that may be repeated: what its answer is kept under.
     pub request: Option<RequestKey>,
     pub method: &'static str,

@@ -11,7 +11,7 @@ use crate::{
         db::{
             error::{Result, StoreError},
             new_event::Subject,
-            store::Store,
+            store::OperatorStore,
             transaction::Tx,
             values::signed,
         },
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-impl Store {
+impl OperatorStore {
     /// Keeps the copy that confirmed a session last. The others are refused from now on, and need
     /// keys of their own. A session that is open has to end, so that the copy that is kept opens a
     /// new one.
@@ -39,12 +39,13 @@ impl Store {
         id_or_name: &str,
         allow_downgrade: bool,
     ) -> Result<Device> {
-        self.write(|tx| async move {
+        let db = &self.0;
+        db.write(|tx| async move {
             if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
-                let row = find_device(&tx.db, &id.to_string()).await?;
-                return self.whole(&tx.db, row).await;
+                let row = find_device(&tx.db, caller.scope, &id.to_string()).await?;
+                return db.whole(&tx.db, row).await;
             }
-            let mut row = find_device(&tx.db, id_or_name).await?;
+            let mut row = find_device(&tx.db, caller.scope, id_or_name).await?;
             if !row.conflicted && !allow_downgrade {
                 return Err(StoreError::NotConflicted(row.name));
             }
@@ -72,7 +73,7 @@ impl Store {
                 "allow_downgrade": allow_downgrade,
             });
             audit(&tx, caller, row.id, detail).await?;
-            self.whole(&tx.db, row).await
+            db.whole(&tx.db, row).await
         })
         .await
     }

@@ -9,7 +9,7 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
-            store::Store,
+            store::OperatorStore,
         },
         read::{deployments::deployment_row, schedules},
         write::{
@@ -22,14 +22,15 @@ use crate::{
     },
 };
 
-impl Store {
+impl OperatorStore {
     /// Resumes a paused deployment. Failures up to now are forgiven.
     pub async fn resume_deployment(&self, caller: &Caller, id: DeploymentId) -> Result<Steered> {
-        self.decide(|tx| async move {
+        let db = &self.0;
+        db.decide(|tx| async move {
             if replayed::<Uuid>(&tx, caller).await?.is_some() {
                 return steered(&tx, id).await;
             }
-            let row = deployment_row(&tx.db, id).await?;
+            let row = deployment_row(&tx.db, caller.scope, id).await?;
             let mut change = DeploymentChange::of(&row)?;
             match change.state {
                 DeploymentState::Paused => {}

@@ -18,7 +18,7 @@ use crate::{
         db::{
             error::{Result, StoreError},
             sizes::{ID_CHUNK, insert_all},
-            store::Store,
+            store::OperatorStore,
             transaction::Tx,
             values::{clean, unsigned},
         },
@@ -63,7 +63,7 @@ struct Failed {
     newest: Option<i64>,
 }
 
-impl Store {
+impl OperatorStore {
     /// Gives failed and expired targets a new attempt. When `devices` names some, by name or id,
     /// only theirs.
     pub async fn retry_deployment(
@@ -72,11 +72,12 @@ impl Store {
         id: DeploymentId,
         devices: &[String],
     ) -> Result<Retried> {
-        self.decide(|tx| async move {
+        let db = &self.0;
+        db.decide(|tx| async move {
             if let Some((retried, left_out)) = replayed::<(u32, u32)>(&tx, caller).await? {
                 return retried_as(&tx, id, retried, left_out).await;
             }
-            let row = deployment_row(&tx.db, id).await?;
+            let row = deployment_row(&tx.db, caller.scope, id).await?;
             may_retry(&tx, id, &row).await?;
             let only = named_devices(&tx, id, devices).await?;
             let (again, left_out) = retryable_targets(&tx, Stored(id), only.as_ref()).await?;

@@ -7,19 +7,20 @@ use serde_json::json;
 use crate::store::{
     db::{
         error::{Result, not_found},
-        store::Store,
+        store::OperatorStore,
     },
-    entity::{enrollment_token, operator_token, stored::Stored},
+    entity::{enrollment_token, operator_token},
     write::{audit::audit, replay::Caller, revoke::revoke_token},
 };
 
-impl Store {
+impl OperatorStore {
     pub async fn revoke_operator_token(&self, caller: &Caller, id: TokenId) -> Result<()> {
-        self.write(|tx| async move {
-            let known = operator_token::Entity::find_by_id(Stored(id))
-                .one(&tx.db)
-                .await?;
-            let row = known.ok_or_else(|| not_found("operator token", id))?;
+        let db = &self.0;
+        db.write(|tx| async move {
+            let known = caller.scope.rows::<operator_token::Entity>();
+            let known = known.filter(operator_token::Column::Id.eq(id.0));
+            let row = known.one(&tx.db).await?;
+            let row = row.ok_or_else(|| not_found("operator token", id))?;
             if row.revoked_at.is_some() {
                 return Ok(());
             }
@@ -31,11 +32,12 @@ impl Store {
 
     /// Revokes an enrolment token. Devices that used it stay.
     pub async fn revoke_enrollment_token(&self, caller: &Caller, id: TokenId) -> Result<()> {
-        self.write(|tx| async move {
-            let known = enrollment_token::Entity::find_by_id(Stored(id))
-                .one(&tx.db)
-                .await?;
-            let row = known.ok_or_else(|| not_found("enrolment token", id))?;
+        let db = &self.0;
+        db.write(|tx| async move {
+            let known = caller.scope.rows::<enrollment_token::Entity>();
+            let known = known.filter(enrollment_token::Column::Id.eq(id.0));
+            let row = known.one(&tx.db).await?;
+            let row = row.ok_or_else(|| not_found("enrolment token", id))?;
             if row.revoked_at.is_some() {
                 return Ok(());
             }

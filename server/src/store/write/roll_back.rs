@@ -1,17 +1,12 @@
 //! Rolls a deployment back because an operator wants it.
 
 use kernex_proto::ids::DeploymentId;
-use sea_orm::EntityTrait;
 use uuid::Uuid;
 
 use crate::store::{
-    db::{
-        error::{Result, not_found},
-        store::Store,
-    },
-    entity::{deployment, stored::Stored},
+    db::{error::Result, store::OperatorStore},
     read::{
-        deployments::created_deployment,
+        deployments::{created_deployment, deployment_row},
         rollback_plan::{plan, rollback_target},
     },
     write::{
@@ -20,15 +15,13 @@ use crate::store::{
     },
 };
 
-impl Store {
+impl OperatorStore {
     /// Stops a deployment if it still goes on, and creates one that returns its devices.
     pub async fn roll_back(&self, caller: &Caller, new: NewRollback) -> Result<RolledBack> {
+        let db = &self.0;
         let new = &new;
-        self.decide(|tx| async move {
-            let row = deployment::Entity::find_by_id(Stored(new.deployment))
-                .one(&tx.db)
-                .await?;
-            let row = row.ok_or_else(|| not_found("deployment", new.deployment))?;
+        db.decide(|tx| async move {
+            let row = deployment_row(&tx.db, caller.scope, new.deployment).await?;
             if let Some(id) = replayed::<Uuid>(&tx, caller).await? {
                 return Ok(RolledBack {
                     created: created_deployment(&tx, DeploymentId(id)).await?,

@@ -8,10 +8,10 @@ use crate::{
     store::{
         db::{
             error::{Result, StoreError},
-            store::Store,
+            store::OperatorStore,
         },
         entity::stored::Stored,
-        read::{attempts::unresolved_of, devices::find_device},
+        read::{attempts::unresolved_of, devices::find_device, scope::Scope},
         write::change_attempts::Batch,
     },
 };
@@ -26,13 +26,14 @@ pub struct Stopping {
     pub online: bool,
 }
 
-impl Store {
+impl OperatorStore {
     /// Cancels the attempts that were not pushed, and tells the device to stop the others. `None`
     /// when there is no such device.
-    pub async fn stop_device(&self, id_or_name: &str) -> Result<Option<Stopping>> {
-        let stopping = self
+    pub async fn stop_device(&self, scope: Scope, id_or_name: &str) -> Result<Option<Stopping>> {
+        let db = &self.0;
+        let stopping = db
             .decide_as(Act::CommitCancel, |tx| async move {
-                let row = match find_device(&tx.db, id_or_name).await {
+                let row = match find_device(&tx.db, scope, id_or_name).await {
                     Err(StoreError::NotFound { .. }) => return Ok(None),
                     row => row?,
                 };
@@ -52,7 +53,7 @@ impl Store {
         let Some((device, attempts)) = stopping else {
             return Ok(None);
         };
-        let online = self.online(self.reader(), &[Stored(device)]).await?;
+        let online = db.online(db.reader(), &[Stored(device)]).await?;
         Ok(Some(Stopping {
             device,
             attempts,
