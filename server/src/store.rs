@@ -55,7 +55,7 @@ pub use read::{
     configurations::{Configuration, ConfigurationScope, DeviceConfiguration},
     device_filter::DeviceFilter,
     device_keys::DeviceKey,
-    devices::Device,
+    device_rows::Device,
     fleet::{AgentVersionCount, DeviceCounts, FleetSummary, ReleaseCount},
     fleet_counts::FleetCounts,
     history::HistoryEntry,
@@ -72,7 +72,7 @@ pub use read::{
     planning::{PlannedDevice, Planning},
     rollback_plan::RollbackTarget,
     target_filter::TargetFilter,
-    targets::{LateOutcome, StepProgress, Target, TargetDeferral},
+    target_rows::{LateOutcome, StepProgress, Target, TargetDeferral},
     waiting::Waiting,
 };
 pub use write::{

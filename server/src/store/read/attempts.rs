@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use kernex_proto::ids::{AttemptId, DeviceId, TargetId};
-use sea_orm::{
-    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter,
-    sea_query::{Expr, ExprTrait},
-};
+use sea_orm::{ColumnTrait, Condition, DbErr, QueryFilter, sea_query::Expr};
 
 use crate::{
     clock::Timestamp,
@@ -16,7 +13,7 @@ use crate::{
             error::Result,
             values::{named, unsigned},
         },
-        entity::{attempt, stored::Stored, target},
+        entity::{attempt, stored::Stored},
         read::scope::View,
     },
 };
@@ -36,13 +33,6 @@ pub(crate) fn reason(text: Option<&str>) -> Result<Option<FailureReason>, DbErr>
 pub(crate) fn step(text: Option<&str>) -> Result<Option<Step>, DbErr> {
     let step = |text| named("step", text, Step::parse);
     text.map(step).transpose()
-}
-
-/// In a join of targets `t` and attempts `a`: the attempt is the latest of its target.
-pub(crate) fn is_latest() -> Expr {
-    Expr::col(("t", target::Column::Id))
-        .equals(("a", attempt::Column::TargetId))
-        .and(Expr::col(("t", target::Column::LatestAttempt)).equals(("a", attempt::Column::Number)))
 }
 
 /// Names of the states an attempt can still change in.

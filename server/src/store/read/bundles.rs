@@ -165,6 +165,14 @@ fn referred(scope: Scope, reference: &str) -> Select<bundle::Entity> {
     }
 }
 
+/// A bundle as it is shown: "name:version", or only the name where versions differ.
+pub(crate) fn shown_bundle(name: String, version: &str) -> String {
+    match version {
+        "" => name,
+        version => format!("{name}:{version}"),
+    }
+}
+
 pub(crate) fn parse_format(text: &str) -> Option<v1::BundleFormat> {
     match text {
         "tar.gz" => Some(v1::BundleFormat::TarGz),

@@ -17,7 +17,8 @@ use crate::{
         db::{error::Result, values::named},
         entity::{attempt, deployment, stored::Stored, target},
         read::{
-            attempts::{is_latest, state},
+            attempts::state,
+            joined::{is_latest, read_rows},
             scope::View,
         },
     },
@@ -60,8 +61,7 @@ pub(crate) async fn counts_by_phase<C: ConnectionTrait>(
         ])
         .to_owned();
     let mut counts = BTreeMap::<Stored<DeploymentId>, PhaseCounts>::new();
-    for row in db.query_all(&query).await? {
-        let row = Row::from_query_result(&row, "")?;
+    for row in read_rows::<Row, _>(db, &query).await? {
         let state = state(&row.state)?;
         let n = u32::try_from(row.n).unwrap_or(u32::MAX);
         let phases = counts.entry(row.deployment_id).or_default();

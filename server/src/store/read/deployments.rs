@@ -24,6 +24,7 @@ use crate::{
         },
         entity::{deployment, phase, schedule, stored::Stored, target},
         read::{
+            bundles::shown_bundle,
             commands::DueCommand,
             counts::{PhaseCounts, counts_by_phase, sum_of_phases},
             deployment_filter::DeploymentFilter,
@@ -296,11 +297,7 @@ fn deployment_from(
             .filter(|text| !text.is_empty())
             .map(digest)
             .transpose()?,
-        bundle: if row.bundle_version.is_empty() {
-            row.bundle_name
-        } else {
-            format!("{}:{}", row.bundle_name, row.bundle_version)
-        },
+        bundle: shown_bundle(row.bundle_name, &row.bundle_version),
         rolls_back: row.rolls_back.map(|id| id.0),
         rolled_back_by: row.rolled_back_by.map(|id| id.0),
         ended_reason: row.ended_reason,

@@ -16,6 +16,7 @@ use crate::store::{
     read::{
         attempts::opened_states,
         bundles::{BundleRow, bundle_from},
+        joined::is_of_target,
     },
 };
 
@@ -66,10 +67,7 @@ impl Store {
         let query = Query::select()
             .column(("a", attempt::Column::Number))
             .from_as(attempt::Entity, "a")
-            .inner_join(
-                TableRef::from(target::Entity).alias("t"),
-                Expr::col(("t", target::Column::Id)).equals(("a", attempt::Column::TargetId)),
-            )
+            .inner_join(TableRef::from(target::Entity).alias("t"), is_of_target())
             .and_where(Expr::col(("a", attempt::Column::DeviceId)).eq(device.0))
             .and_where(Expr::col(("a", attempt::Column::Unresolved)).eq(true))
             .and_where(Expr::col(("a", attempt::Column::State)).is_in(opened_states()))

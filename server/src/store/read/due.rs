@@ -7,9 +7,7 @@ use std::{
 };
 
 use kernex_proto::ids::{DeploymentId, DeviceId};
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
-};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::{
     clock::Timestamp,
@@ -27,6 +25,7 @@ use crate::{
         read::{
             commands::{self, DueCommand, DueKind},
             due_rows::{Row, queue},
+            joined::read_rows,
             schedules,
         },
     },
@@ -75,8 +74,7 @@ impl Store {
         let mut schedules = ScheduleCache::default();
         for chunk in devices.chunks(ID_CHUNK) {
             let mut head = None;
-            for row in self.reader().query_all(&queue(chunk)).await? {
-                let row = Row::from_query_result(&row, "")?;
+            for row in read_rows::<Row, _>(self.reader(), &queue(chunk)).await? {
                 let queue = (row.device_id, row.bundle_name.clone());
                 let is_head = head.as_ref() != Some(&queue);
                 head = Some(queue);

@@ -14,7 +14,10 @@ use crate::{
             values::{signed, unsigned},
         },
         entity::{cluster, deployment, device, event, stored::Stored},
-        read::scope::{Scope, View},
+        read::{
+            bundles::shown_bundle,
+            scope::{Scope, View},
+        },
     },
 };
 
@@ -134,14 +137,8 @@ impl View {
                 .into_tuple()
                 .all(self.reader())
                 .await?;
-            bundles.extend(
-                found
-                    .into_iter()
-                    .map(|(id, name, version)| match version.as_str() {
-                        "" => (id, name),
-                        version => (id, format!("{name}:{version}")),
-                    }),
-            );
+            let found = found.into_iter();
+            bundles.extend(found.map(|(id, name, version)| (id, shown_bundle(name, &version))));
         }
         Ok(bundles)
     }

@@ -19,6 +19,7 @@ use crate::{
         read::{
             attempts::{reason, state},
             deployments::deployment_row,
+            joined::{is_of_target, read_rows},
             scope::View,
         },
     },
@@ -149,18 +150,11 @@ async fn halted_rows<C: ConnectionTrait>(db: &C, row: &deployment::Model) -> Res
     query
         .column(("t", target::Column::DeviceName))
         .from_as(attempt::Entity, "a")
-        .inner_join(
-            TableRef::from(target::Entity).alias("t"),
-            Expr::col(("t", target::Column::Id)).equals(("a", attempt::Column::TargetId)),
-        )
+        .inner_join(TableRef::from(target::Entity).alias("t"), is_of_target())
         .and_where(Expr::col(("a", attempt::Column::DeploymentId)).eq(row.id))
         .cond_where(concerned)
         .order_by(("t", target::Column::DeviceName), Order::Asc)
         .order_by(("t", target::Column::Id), Order::Asc)
         .order_by(("a", attempt::Column::Number), Order::Asc);
-    let rows = db.query_all(&query).await?;
-    Ok(rows
-        .iter()
-        .map(|row| Row::from_query_result(row, ""))
-        .collect::<Result<_, _>>()?)
+    read_rows(db, &query).await
 }

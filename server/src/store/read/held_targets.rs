@@ -16,7 +16,10 @@ use crate::{
     store::{
         db::error::Result,
         entity::{attempt, device_label, stored::Stored, target},
-        read::attempts::{is_latest, opened_states},
+        read::{
+            attempts::opened_states,
+            joined::{is_latest, read_rows},
+        },
     },
 };
 
@@ -91,8 +94,7 @@ async fn in_flight_by_label<C: ConnectionTrait>(
         .and_where(Expr::col(("a", attempt::Column::State)).is_in(opened_states()))
         .group_by_col(("l", device_label::Column::Value));
     let mut found = BTreeMap::new();
-    for row in db.query_all(&query).await? {
-        let row = Row::from_query_result(&row, "")?;
+    for row in read_rows::<Row, _>(db, &query).await? {
         found.insert(row.value, u32::try_from(row.n).unwrap_or(u32::MAX));
     }
     Ok(found)

@@ -2,7 +2,7 @@
 
 use kernex_proto::ids::{DeploymentId, Digest, TargetId};
 use sea_orm::{
-    ConnectionTrait, FromQueryResult,
+    FromQueryResult,
     sea_query::{Expr, ExprTrait, Order, Query, TableRef},
 };
 
@@ -17,8 +17,10 @@ use crate::{
         },
         entity::{attempt, deployment, stored::Stored, target},
         read::{
-            attempts::{is_latest, reason, state},
+            attempts::{reason, state},
+            bundles::shown_bundle,
             devices::find_device,
+            joined::{is_latest, read_rows},
             scope::View,
         },
     },
@@ -110,11 +112,7 @@ impl View {
         if let Some(after) = page.after_id("history")? {
             query.and_where(Expr::col(("t", target::Column::Id)).lt(after));
         }
-        let rows = self.reader().query_all(&query).await?;
-        let rows = rows
-            .iter()
-            .map(|row| Row::from_query_result(row, ""))
-            .collect::<Result<Vec<_>, _>>()?;
+        let rows: Vec<Row> = read_rows(self.reader(), &query).await?;
         let paged = Paged::from_surplus(rows, page.limit(), "history", |row| row.id.bytes());
         let next = paged.next;
         let items = paged.items.into_iter().map(entry).collect::<Result<_>>()?;
@@ -125,7 +123,7 @@ impl View {
 fn entry(row: Row) -> Result<HistoryEntry> {
     Ok(HistoryEntry {
         deployment: row.deployment_id.0,
-        bundle: format!("{}:{}", row.bundle_name, row.bundle_version),
+        bundle: shown_bundle(row.bundle_name, &row.bundle_version),
         digest: digest(&row.digest)?,
         attempt: u32::try_from(row.number).unwrap_or(0),
         state: state(&row.state)?,

@@ -21,7 +21,10 @@ use crate::{
             sizes::{ID_CHUNK, padded},
         },
         entity::{attempt, stored::Stored, target},
-        read::attempts,
+        read::{
+            attempts,
+            joined::{is_of_target, read_rows},
+        },
     },
 };
 
@@ -64,17 +67,13 @@ pub(crate) async fn penalties<C: ConnectionTrait>(
         }
         query
             .from_as(target::Entity, "t")
-            .inner_join(
-                TableRef::from(attempt::Entity).alias("a"),
-                Expr::col(("a", attempt::Column::TargetId)).equals(("t", target::Column::Id)),
-            )
+            .inner_join(TableRef::from(attempt::Entity).alias("a"), is_of_target())
             .and_where(Expr::col(("t", target::Column::Digest)).eq(digest))
             .and_where(
                 Expr::col(("t", target::Column::DeviceId)).is_in(padded(chunk.iter().copied())),
             )
             .and_where(Expr::col(("a", attempt::Column::ClosedAt)).is_not_null());
-        for row in db.query_all(&query).await? {
-            let row = Row::from_query_result(&row, "")?;
+        for row in read_rows::<Row, _>(db, &query).await? {
             let theirs = past.entry(row.device_id).or_default();
             theirs.extend(fact(
                 row.closed_at,

@@ -17,7 +17,7 @@ use crate::{
     store::{
         db::{error::Result, sizes::ID_CHUNK, values::digest},
         entity::{attempt, bundle, deployment, device, device_release, stored::Stored, target},
-        read::{attempts::state, deployments::deployment_row, scope::View},
+        read::{attempts::state, deployments::deployment_row, joined::is_of_target, scope::View},
     },
 };
 
@@ -222,10 +222,7 @@ async fn succeeded_digests<C: ConnectionTrait>(
         .column(("t", target::Column::DeviceId))
         .column(("t", target::Column::Digest))
         .from_as(target::Entity, "t")
-        .inner_join(
-            TableRef::from(attempt::Entity).alias("a"),
-            Expr::col(("a", attempt::Column::TargetId)).equals(("t", target::Column::Id)),
-        )
+        .inner_join(TableRef::from(attempt::Entity).alias("a"), is_of_target())
         .and_where(Expr::col(("t", target::Column::DeviceId)).is_in(ids.iter().copied()))
         .and_where(Expr::col(("t", target::Column::BundleName)).eq(name))
         .and_where(

@@ -19,6 +19,7 @@ use crate::{
         entity::{attempt, bundle, device, stored::Stored, target},
         read::{
             attempts::is_unresolved,
+            joined::is_of_target,
             new_deployment::NewDeployment,
             scope::Scope,
             selectors::{candidates, matching},
@@ -163,10 +164,7 @@ fn has_failed(digest: &str) -> Expr {
     let attempts = Query::select()
         .column(("a", attempt::Column::TargetId))
         .from_as(target::Entity, "t")
-        .inner_join(
-            TableRef::from(attempt::Entity).alias("a"),
-            Expr::col(("a", attempt::Column::TargetId)).equals(("t", target::Column::Id)),
-        )
+        .inner_join(TableRef::from(attempt::Entity).alias("a"), is_of_target())
         .and_where(
             Expr::col(("t", target::Column::DeviceId)).equals((device::Entity, device::Column::Id)),
         )

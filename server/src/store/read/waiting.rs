@@ -23,7 +23,7 @@ use crate::{
         read::{
             attempts::is_unresolved,
             counts::{counts_by_phase, sum_of_phases},
-            devices::away_of,
+            device_rows::away_of,
             phases::budgets,
         },
     },

@@ -26,6 +26,7 @@ use crate::{
             attempts::open_states,
             bundles::{BundleRow, bundle_from, find_bundle},
             dynamic::may_still_deploy,
+            joined::is_of_target,
         },
         write::{
             audit::audit,
@@ -118,10 +119,7 @@ async fn needed_by(tx: &Tx, row: &bundle::Model) -> Result<Option<String>> {
     let query = Query::select()
         .column(("a", attempt::Column::DeploymentId))
         .from_as(attempt::Entity, "a")
-        .inner_join(
-            TableRef::from(target::Entity).alias("t"),
-            Expr::col(("t", target::Column::Id)).equals(("a", attempt::Column::TargetId)),
-        )
+        .inner_join(TableRef::from(target::Entity).alias("t"), is_of_target())
         .and_where(Expr::col(("t", target::Column::Digest)).eq(row.digest.as_str()))
         .and_where(Expr::col(("t", target::Column::BundleName)).eq(row.name.as_str()))
         .and_where(Expr::col(("t", target::Column::BundleVersion)).eq(row.version.as_str()))

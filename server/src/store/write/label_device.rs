@@ -17,10 +17,7 @@ use crate::{
             values::{signed, unsigned},
         },
         entity::device_label,
-        read::{
-            devices::{Device, find_device},
-            selectors::Labels,
-        },
+        read::{device_rows::Device, devices::find_device, selectors::Labels},
         write::{
             audit::audit,
             device_row::update,

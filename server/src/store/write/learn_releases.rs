@@ -18,7 +18,7 @@ use crate::{
             values::clean,
         },
         entity::{device_release, stored::Stored},
-        read::devices::release_from,
+        read::device_rows::release_from,
         write::judge_drifts,
     },
 };

@@ -16,7 +16,7 @@ use crate::{
             values::signed,
         },
         entity::{device, journal, session, stored::Stored},
-        read::devices::{Device, find_device},
+        read::{device_rows::Device, devices::find_device},
         write::{
             audit::audit,
             copies::retire_others,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kernex_proto::ids::{DeploymentId, DeviceId, TargetId};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter,
+    ColumnTrait, EntityTrait, FromQueryResult, QueryFilter,
     sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement, TableRef},
 };
 use serde_json::json;
@@ -24,9 +24,9 @@ use crate::{
         },
         entity::{attempt, bundle, deployment, device, phase, stored::Stored, target},
         read::{
-            attempts::is_latest,
             counts::counts_by_phase,
             deployments::{Deployment, deployment_row},
+            joined::{is_latest, read_rows},
         },
         write::{
             advance::advance_deployment,
@@ -175,8 +175,7 @@ async fn retryable_targets(
 ) -> Result<(Vec<Failed>, u32)> {
     let mut again = Vec::new();
     let mut left_out = 0;
-    for row in tx.db.query_all(&failed_targets(deployment)).await? {
-        let row = Failed::from_query_result(&row, "")?;
+    for row in read_rows::<Failed, _>(&tx.db, &failed_targets(deployment)).await? {
         if only.is_some_and(|only| !only.contains(&row.device_id)) {
             continue;
         }
