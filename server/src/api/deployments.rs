@@ -24,7 +24,7 @@ use super::{
         deployment::{DELIVERY, EXECUTION, note, order},
         fields::{id, page, seconds},
         filter::{deployment_filter, target_filter},
-        fitting::fitting_page,
+        fitting::{fitting_page, total},
     },
 };
 use crate::{
@@ -88,11 +88,7 @@ impl DeploymentService for Deployments {
         let filter = deployment_filter(request.filter)?;
         let (deployments, next_page_token) =
             fitting_page(page, |page| view.list_deployments(&filter, page)).await?;
-        let total = if request.count {
-            Some(view.count_deployments(&filter).await?)
-        } else {
-            None
-        };
+        let total = total(request.count, view.count_deployments(&filter)).await?;
         Ok(Response::new(ListDeploymentsResponse {
             deployments,
             next_page_token,
@@ -111,11 +107,7 @@ impl DeploymentService for Deployments {
         let filter = target_filter(request.filter)?;
         let (targets, next_page_token) =
             fitting_page(page, |page| view.list_targets(id, &filter, page)).await?;
-        let total = if request.count {
-            Some(view.count_targets(id, &filter).await?)
-        } else {
-            None
-        };
+        let total = total(request.count, view.count_targets(id, &filter)).await?;
         Ok(Response::new(ListTargetsResponse {
             targets,
             next_page_token,

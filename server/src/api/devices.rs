@@ -16,7 +16,11 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Api, Awaited, await_change,
-    wire::{fields::page, filter::device_filter, fitting::fitting_page},
+    wire::{
+        fields::page,
+        filter::device_filter,
+        fitting::{fitting_page, total},
+    },
 };
 use crate::{
     delivery::registry::EndReason,
@@ -83,11 +87,7 @@ impl DeviceService for Devices {
         let page = page(request.page_size, request.page_token)?;
         let (devices, next_page_token) =
             fitting_page(page, |page| view.list_devices(&filter, page)).await?;
-        let total = if request.count {
-            Some(view.count_devices(&filter).await?)
-        } else {
-            None
-        };
+        let total = total(request.count, view.count_devices(&filter)).await?;
         Ok(Response::new(ListDevicesResponse {
             devices,
             next_page_token,

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    api::{Awaited, await_change, feed::WatcherPermit, wire::fitting::fitting},
+    api::{Awaited, await_change, feed::WatcherPermit, wire::fitting::parts},
     backoff::leave_alone,
     clock::Timestamp,
     domain::rollout::DeploymentState,
@@ -141,23 +141,14 @@ async fn all_targets(view: &View, id: DeploymentId) -> Result<Vec<Target>, Store
 
 /// One message, or several where one would be larger than clients take. Only the last carries the
 /// deployment, so that nobody who sees it finished misses a target.
-fn messages(
-    deployment: Deployment,
-    mut targets: Vec<v1::Target>,
-) -> Vec<v1::WatchDeploymentResponse> {
-    let mut messages = Vec::new();
-    loop {
-        let rest = targets.split_off(fitting(&targets));
-        let last = rest.is_empty();
-        messages.push(v1::WatchDeploymentResponse {
+fn messages(deployment: Deployment, targets: Vec<v1::Target>) -> Vec<v1::WatchDeploymentResponse> {
+    let parts = parts(targets).into_iter();
+    let mut messages: Vec<_> = parts
+        .map(|targets| v1::WatchDeploymentResponse {
             deployment: None,
             targets,
-        });
-        if last {
-            break;
-        }
-        targets = rest;
-    }
+        })
+        .collect();
     if let Some(last) = messages.last_mut() {
         last.deployment = Some(deployment.into());
     }

@@ -14,7 +14,7 @@ use crate::{
     api::{
         Api,
         feed::{Follower, Start},
-        wire::fitting::fitting,
+        wire::fitting::parts,
     },
     store::{DeviceFilter, EventRow, MAX_PAGE, Page, Scope, View},
 };
@@ -106,23 +106,17 @@ fn touched(events: &[EventRow]) -> BTreeSet<DeviceId> {
 /// One message, or several where one would be larger than clients take; the last carries the
 /// cursor.
 fn messages(
-    mut devices: Vec<v1::Device>,
+    devices: Vec<v1::Device>,
     removed: Vec<String>,
     cursor: u64,
 ) -> Vec<v1::WatchDevicesResponse> {
-    let mut messages = Vec::new();
-    loop {
-        let rest = devices.split_off(fitting(&devices));
-        let last = rest.is_empty();
-        messages.push(v1::WatchDevicesResponse {
+    let parts = parts(devices).into_iter();
+    let mut messages: Vec<_> = parts
+        .map(|devices| v1::WatchDevicesResponse {
             devices,
             ..Default::default()
-        });
-        if last {
-            break;
-        }
-        devices = rest;
-    }
+        })
+        .collect();
     if let Some(last) = messages.last_mut() {
         last.removed = removed;
         last.cursor = cursor;

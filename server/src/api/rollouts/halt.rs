@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::{
-    api::{Awaited, await_change, wire::fitting::fitting},
+    api::{Awaited, await_change, wire::fitting::parts},
     domain::halt::HaltStanding,
     error::going_away,
     store::{HaltStatus, HaltedDevice, View},
@@ -87,20 +87,15 @@ fn news(
 /// One message, or several where one would be larger than clients take.
 fn messages(
     message: &v1::HaltDeploymentResponse,
-    mut devices: Vec<v1::HaltedDevice>,
+    devices: Vec<v1::HaltedDevice>,
 ) -> Vec<v1::HaltDeploymentResponse> {
-    let mut messages = Vec::new();
-    loop {
-        let rest = devices.split_off(fitting(&devices));
-        messages.push(v1::HaltDeploymentResponse {
+    let parts = parts(devices).into_iter();
+    parts
+        .map(|devices| v1::HaltDeploymentResponse {
             devices,
             ..message.clone()
-        });
-        if rest.is_empty() {
-            return messages;
-        }
-        devices = rest;
-    }
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -38,13 +38,37 @@ fn messages<T, M: From<T>>(paged: Paged<T>) -> (Vec<M>, String) {
 }
 
 /// How many of `items` fit into one message; at least one, unless there is none.
-pub(in crate::api) fn fitting<M: Message>(items: &[M]) -> usize {
+fn fitting<M: Message>(items: &[M]) -> usize {
     let mut bytes = 0;
     let over = items.iter().position(|item| {
         bytes += item.encoded_len();
         bytes > MESSAGE_BUDGET
     });
     over.map_or(items.len(), |index| index.max(1))
+}
+
+/// Items in parts that each fit into one message; one empty part when there are none.
+pub(in crate::api) fn parts<M: Message>(mut items: Vec<M>) -> Vec<Vec<M>> {
+    let mut parts = Vec::new();
+    loop {
+        let rest = items.split_off(fitting(&items));
+        parts.push(items);
+        if rest.is_empty() {
+            return parts;
+        }
+        items = rest;
+    }
+}
+
+/// How many items a whole list has, where the caller asked for that.
+pub(in crate::api) async fn total(
+    wanted: bool,
+    count: impl Future<Output = Result<u64, StoreError>>,
+) -> Result<Option<u64>, Status> {
+    match wanted {
+        true => Ok(Some(count.await?)),
+        false => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -62,5 +86,26 @@ mod tests {
         assert_eq!(fitting(&[item(10), item(10)]), 2);
         assert_eq!(fitting(&[item(MESSAGE_BUDGET), item(10)]), 1);
         assert_eq!(fitting(&[item(10), item(MESSAGE_BUDGET)]), 1);
+    }
+
+    #[test]
+    fn parts_hold_every_item_once_and_in_order() {
+        let item = |bytes: usize| v1::Target {
+            output_tail: "x".repeat(bytes),
+            ..Default::default()
+        };
+        let lengths = |items: Vec<v1::Target>| -> Vec<Vec<usize>> {
+            let parts = parts(items).into_iter();
+            parts
+                .map(|part| part.iter().map(|item| item.output_tail.len()).collect())
+                .collect()
+        };
+        let half = MESSAGE_BUDGET / 2;
+        assert_eq!(lengths(Vec::new()), [Vec::<usize>::new()]);
+        assert_eq!(lengths(vec![item(1), item(2)]), [vec![1, 2]]);
+        assert_eq!(
+            lengths(vec![item(1), item(half), item(half), item(2)]),
+            [vec![1, half], vec![half, 2]]
+        );
     }
 }
