@@ -1,10 +1,17 @@
 //! Devices as operators change them, and their heartbeats.
 
+use std::{cell::Cell, collections::BTreeSet};
+
 use kernex_integration_tests::{Database, both_databases};
 use kernex_proto::{ids::DeviceId, v1};
 use kernex_server::{
-    domain::{attempt::State, rollout::DeploymentResult, selector::Selector},
-    store::{CachedHeartbeat, HeartbeatRow, NewDeployment, Page, ReportEvent, StoreError},
+    domain::{
+        attempt::State, device::away::AwayReason, rollout::DeploymentResult, selector::Selector,
+    },
+    store::{
+        CachedHeartbeat, DeviceFilter, HeartbeatRow, NewDeployment, Page, ReportEvent,
+        SessionChange, StoreError,
+    },
 };
 use uuid::Uuid;
 
@@ -29,6 +36,7 @@ fn beat(device: DeviceId, epoch: u64, cpu_percent: f64) -> CachedHeartbeat {
 both_databases![
     labels_change_with_their_revision,
     lists_page_by_key_and_obey_the_selector,
+    a_list_shows_a_device_as_it_was_at_one_moment,
     a_selector_in_sql_finds_every_device_that_matches,
     a_deleted_device_leaves_its_history_and_closes_its_attempts,
     a_heartbeat_reads_no_cached_rows_and_a_stale_cache_does_no_harm,
@@ -117,6 +125,49 @@ async fn lists_page_by_key_and_obey_the_selector(database: Database) {
             ..
         })
     ));
+}
+
+async fn a_list_shows_a_device_as_it_was_at_one_moment(database: Database) {
+    let fixture = Fixture::new(database).await;
+    let device = fixture.device("edge-1").await;
+    let is_over = Cell::new(false);
+    let comes_and_goes = async {
+        for epoch in 0..200 {
+            let opening = Box::new(fixture.opening(&device, epoch, &[]));
+            let comes = [
+                SessionChange::Open(opening),
+                SessionChange::Confirm(device.id, epoch + 1),
+            ];
+            for done in fixture.store.change_sessions(&comes).await.unwrap() {
+                done.unwrap();
+            }
+            fixture.close(device.id, epoch + 1).await.unwrap();
+        }
+        is_over.set(true);
+    };
+    let is_listed = async {
+        let every = DeviceFilter::default();
+        let ids = BTreeSet::from([device.id]);
+        let mut times = 0;
+        while !is_over.get() {
+            let page = fixture.view.list_devices(&every, Page::first(10)).await;
+            let among = fixture.view.devices_among(&every, &ids).await;
+            for shown in page.unwrap().items.into_iter().chain(among.unwrap()) {
+                // The reason of its last session's end, never that of a server that died.
+                let reason = shown.away.map(|away| away.reason);
+                assert!(
+                    matches!(
+                        reason,
+                        None | Some(AwayReason::NeverConnected | AwayReason::Closed)
+                    ),
+                    "{reason:?}"
+                );
+                times += 1;
+            }
+        }
+        assert!(times > 20, "{times}: it was listed meanwhile");
+    };
+    tokio::join!(comes_and_goes, is_listed);
 }
 
 async fn a_selector_in_sql_finds_every_device_that_matches(database: Database) {

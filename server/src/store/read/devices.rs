@@ -1,4 +1,5 @@
-//! Which devices a list has, and one of them.
+//! Which devices a list has, and one of them. What is shown of a device is in several tables, and
+//! so each page is read in one snapshot.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +32,9 @@ impl View {
     pub async fn list_devices(&self, filter: &DeviceFilter, page: Page) -> Result<Paged<Device>> {
         let limit = page.limit() as usize;
         let mut after = page.after_id("devices")?.map(|id| Stored(DeviceId(id)));
-        let candidates = self.candidates(self.reader(), filter).await?;
+        // Whether a device has a session and why it is away are in two tables.
+        let snapshot = self.store.snapshot().await?;
+        let candidates = self.candidates(&snapshot, filter).await?;
         let mut found = Vec::new();
         // Only the domain knows what a selector means, so rows are read in runs until the page is
         // full.
@@ -43,16 +46,17 @@ impl View {
             if let Some(after) = after {
                 query = query.filter(device::Column::Id.gt(after));
             }
-            let rows = query.all(self.reader()).await?;
+            let rows = query.all(&snapshot).await?;
             let last_run = (rows.len() as u64) < SCAN;
             after = rows.last().map(|row| row.id).or(after);
-            found.extend(taken(self.reader(), filter, rows).await?);
+            found.extend(taken(&snapshot, filter, rows).await?);
             if last_run || found.len() > limit {
                 break;
             }
         }
         let rows = Paged::from_surplus(found, limit as u64, "devices", |(row, _)| row.id.bytes());
-        let items = self.store.hydrate(self.reader(), rows.items).await?;
+        let items = self.store.hydrate(&snapshot, rows.items).await?;
+        snapshot.commit().await?;
         Ok(Paged {
             items,
             next: rows.next,
@@ -85,7 +89,6 @@ impl View {
 
     /// One device by id or name.
     pub async fn get_device(&self, id_or_name: &str) -> Result<Device> {
-        // Whether it has a session and why it is away are in two tables.
         let snapshot = self.store.snapshot().await?;
         let row = find_device(&snapshot, self.scope, id_or_name).await?;
         let device = self.store.whole(&snapshot, row).await?;
@@ -99,7 +102,8 @@ impl View {
         filter: &DeviceFilter,
         ids: &BTreeSet<DeviceId>,
     ) -> Result<Vec<Device>> {
-        let candidates = self.candidates(self.reader(), filter).await?;
+        let snapshot = self.store.snapshot().await?;
+        let candidates = self.candidates(&snapshot, filter).await?;
         let ids: Vec<_> = ids.iter().copied().map(Stored).collect();
         let mut devices = Vec::new();
         for chunk in ids.chunks(ID_CHUNK) {
@@ -107,11 +111,12 @@ impl View {
                 .clone()
                 .filter(device::Column::Id.is_in(chunk.to_vec()))
                 .order_by_asc(device::Column::Id)
-                .all(self.reader())
+                .all(&snapshot)
                 .await?;
-            let rows = taken(self.reader(), filter, rows).await?;
-            devices.extend(self.store.hydrate(self.reader(), rows).await?);
+            let rows = taken(&snapshot, filter, rows).await?;
+            devices.extend(self.store.hydrate(&snapshot, rows).await?);
         }
+        snapshot.commit().await?;
         Ok(devices)
     }
 
