@@ -63,25 +63,21 @@ const RESPONSE_LIMIT: usize = 64 << 20;
 /// [`agents::Agents`] behind its gRPC.
 pub(crate) type AgentsService = RawBodyService<AgentServiceServer<agents::Agents>>;
 
-/// What the services share.
+/// The parts that the services share.
 #[derive(Debug)]
 pub struct Api {
     /// Rows, over the connections of operators: what devices ask for goes over those of
     /// [`Sessions`]. Handlers ask through [`Api::view`].
     pub store: OperatorStore,
-    /// The bytes of bundles.
     pub blobs: Blobs,
-    /// Which device is here.
+    /// Which devices have a session here.
     pub registry: Arc<Registry>,
     /// Woken when something may be due for a device.
     pub wake_ups: Arc<WakeUps>,
-    /// Says who calls.
     pub authenticator: Authenticator,
-    /// Sessions of agents.
     pub sessions: Arc<Sessions>,
-    /// Where sessions run.
+    /// Owns the tasks of sessions and of uploads.
     pub tasks: Tasks,
-    /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The fleet's events, for watchers.
     pub feed: Arc<Feed>,
@@ -92,14 +88,13 @@ pub struct Api {
     /// A bundle's row and bytes change together: an upload must not lose its bytes to a deletion of
     /// the same digest.
     pub bundle_changes: Mutex<()>,
-    /// What does not change while the server runs.
     pub settings: ApiSettings,
 }
 
-/// What handlers answer with or check against.
+/// Values that handlers answer with or check against. They do not change while the server runs.
 #[derive(Debug)]
 pub struct ApiSettings {
-    /// This installation.
+    /// The id of this installation.
     pub cluster: ClusterId,
     /// What enrolment tokens pin; zero without TLS.
     pub ca_pin: Digest,
@@ -197,8 +192,8 @@ enum Awaited {
     Stop,
 }
 
-/// Waits for a change in the store, and a moment more, so that many changes are read together.
-/// Returns after a while anyway: other replicas change rows too.
+/// Waits for a change in the store and then a moment more, so that many changes are read together.
+/// Returns after a while in any case: other replicas change rows too.
 async fn await_change(changes: &mut watch::Receiver<u64>, draining: &CancellationToken) -> Awaited {
     const SETTLE: Duration = Duration::from_millis(50);
     const ANYWAY: Duration = Duration::from_secs(2);

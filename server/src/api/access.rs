@@ -1,8 +1,8 @@
 //! `AccessService`: tokens for devices that enrol and for operators.
 //!
-//! A secret is in one answer and is stored only as a hash. So a repeated request makes another
-//! token: the server cannot repeat the first answer, and a token whose text was lost lets nobody
-//! in.
+//! A secret is in one answer, and the store keeps only its hash. So a repeated request makes
+//! another token: the server cannot repeat the first answer, and a token whose text was lost admits
+//! nobody.
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,13 +40,13 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const MAX_USES: u32 = 1_000_000;
 /// Longest name on an operator token, in characters.
 const MAX_NAME: usize = 100;
-/// How names begin by which the server signs what it does itself, and for enrolment tokens.
+/// Beginnings of names that the server uses for itself and for enrolment tokens.
 const RESERVED: [&str; 2] = ["kernex", "token"];
 
 #[derive(Debug)]
 pub struct Access(pub(super) Arc<Api>);
 
-/// A fresh operator token and the hash that is stored of it.
+/// The text of a new operator token, and its hash for the store.
 #[must_use]
 pub fn operator_token() -> (String, Digest) {
     let text = operator_token::generate(|bytes| UnwrapErr(SysRng).fill_bytes(bytes));
@@ -208,8 +208,8 @@ fn uses(request: &v1::CreateEnrollmentTokenRequest) -> Result<u32, Status> {
     }
 }
 
-/// The name is shown as the author of changes, so it has to be readable, and none that the server
-/// writes for itself; mail addresses are welcome.
+/// The name is shown as the author of changes. So it has to be readable and none of the server's
+/// own. A mail address is fine.
 fn check_operator(name: &str) -> Result<(), Status> {
     let readable = !name.is_empty()
         && name.trim() == name

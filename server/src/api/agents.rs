@@ -30,8 +30,8 @@ use crate::{
     store::DownloadError,
 };
 
-/// Enrolments at a time. They have permits of their own, so that a flood of handshakes cannot keep
-/// devices from enrolling.
+/// Most enrolments at a time. They have permits of their own, so that a flood of handshakes cannot
+/// keep devices from enrolling.
 pub(crate) const ENROLMENTS: usize = 32;
 /// How long an enrolment waits for its permit before it is told to come back.
 const ENROLMENT_WAIT: Duration = Duration::from_secs(3);
@@ -76,7 +76,7 @@ impl AgentService for Agents {
         request: Request<Streaming<DeviceSessionRequest>>,
     ) -> Result<Response<Outbound>, Status> {
         let peer = request.extensions().get::<Peer>();
-        // Without a peer the proof of a TLS connection cannot hold.
+        // Without a peer, a signature over a TLS connection does not verify.
         let binding = peer.map_or(ChannelBinding::PLAINTEXT, |peer| peer.binding);
         let connection = connection(&request);
         connection.may_try(Credential::Hello)?;
@@ -106,7 +106,7 @@ impl AgentService for Agents {
         connection.may_try(Credential::Bearer)?;
         let DownloadBundleRequest { digest, offset } = request.into_inner();
         let digest = id("digest", &digest)?;
-        // Before the query, so that no revocation is missed.
+        // Taken before the query, so that no revocation falls between the two.
         let revocations = self.0.sessions.store.revocations();
         let hold = revocations.hold(Revocable::Device(device));
         let bundle = self
@@ -127,7 +127,7 @@ impl AgentService for Agents {
         }
         tracing::debug!(%device, %digest, offset, "download begins");
         let bytes = self.0.blobs.read(digest, offset).await?;
-        // Also when the peer reads nothing.
+        // Ends the call even when the peer reads nothing.
         let ended_by = EndedBy {
             signal: hold.signal(),
             status: unauthenticated(),

@@ -1,7 +1,7 @@
 //! `BundleService`: bytes in, checked while they arrive; bytes out.
 //!
-//! The row says that a bundle exists, and the blob holds its bytes. The two change together, one
-//! upload or deletion at a time, and to the end even when the caller hangs up.
+//! The row says that a bundle exists, and the blob holds its bytes. Both change together, one
+//! upload or deletion at a time, and a change is finished even when the caller hangs up.
 
 pub(crate) mod upload;
 
@@ -169,9 +169,8 @@ impl BundleService for Bundles {
     }
 }
 
-/// Deletes a blob that belongs to no bundle. If that fails, the blob only takes space, and the next
-/// upload of the same bytes reuses it. If it is not known whether a row was written, the blob
-/// stays.
+/// Deletes a blob that belongs to no bundle. The blob stays when this fails, or when nobody knows
+/// whether a row was written. It only takes space then, and the next upload of the bytes reuses it.
 async fn drop_unused(api: &Api, digest: Digest) {
     // The same bytes may be a bundle that the caller does not see.
     let every = api.store.view(Scope::Everything);

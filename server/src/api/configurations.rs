@@ -89,7 +89,8 @@ impl ConfigurationService for Configurations {
 }
 
 impl Configurations {
-    /// Whom it means is found out by those who push.
+    /// Wakes every device that is here. The dispatcher finds out which of them get another
+    /// configuration.
     fn push(&self) {
         let online = self.0.registry.online();
         self.0

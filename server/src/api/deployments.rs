@@ -60,7 +60,7 @@ impl DeploymentService for Deployments {
         if created.deployment.rollout.is_some() {
             self.0.wake_ups.wake_rollouts();
         }
-        // So that the devices get their commands before the caller gets the answer.
+        // The devices get their commands before the caller gets the answer.
         tokio::task::yield_now().await;
         Ok(Response::new(CreateDeploymentResponse {
             deployment: Some(created.deployment.into()),

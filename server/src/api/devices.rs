@@ -36,7 +36,7 @@ use crate::{
 /// How long a device that is deleted may take to stop its attempts.
 const STOPS: Duration = Duration::from_secs(5);
 
-/// When a device comes back after its conflict was resolved, for a session with commands.
+/// How soon a device opens its next session after its conflict was resolved.
 const COME_BACK: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Devices {
                 }
             }
         };
-        // The answer names the attempts without an outcome.
+        // After the limit, the answer names the attempts without an outcome.
         match tokio::time::timeout(STOPS, answered).await {
             Ok(Err(status)) => Err(status),
             Ok(Ok(())) | Err(_) => Ok(stopping.attempts),
@@ -174,7 +174,7 @@ impl DeviceService for Devices {
             .store
             .delete_device(&caller, &device, &stopped)
             .await?;
-        // Its open attempts are closed, so others may be released.
+        // Its open attempts are closed, so other targets may be opened.
         self.0.wake_ups.wake_rollouts();
         let work = deleted.work.into_iter().map(|work| StoppedWork {
             deployment_id: work.deployment.to_string(),
@@ -233,7 +233,7 @@ impl DeviceService for Devices {
                 request.get_ref().allow_downgrade,
             )
             .await?;
-        // A decision has closed the session in the rows. Without one, the session goes on.
+        // A decision has ended the session in the rows. Without one, the session goes on.
         let ended = device.status != DeviceStatus::Online;
         if let Some(session) = self.0.registry.get(device.id).filter(|_| ended) {
             // The copy that was kept opens a new session and sends its list of attempts. Other

@@ -38,7 +38,7 @@ impl EventService for Events {
         let mut follower = self.0.feed.follow(scope, start, draining).await?;
         let answers = try_stream! {
             if request.from_now {
-                // Where to go on, should it be cut before anything happens.
+                // The watcher needs a cursor even if the stream ends before the first event.
                 yield WatchEventsResponse { event: None, cursor: follower.cursor() };
             }
             loop {
@@ -51,7 +51,7 @@ impl EventService for Events {
                     }
                 }
                 if sent != Some(follower.cursor()) {
-                    // So that a watcher who is cut does not read again what is of other kinds.
+                    // A watcher that comes back need not read again what is of other kinds.
                     yield WatchEventsResponse { event: None, cursor: follower.cursor() };
                 }
             }

@@ -1,4 +1,4 @@
-//! The events of the fleet for watchers: read from the store once, handed to all of them.
+//! The events of the fleet for watchers. The store is read once for all of them.
 //!
 //! A watcher first reads the events it has missed from the store, at its own pace. Then it gets
 //! each new batch from a broadcast channel. Cursors have no gaps, so it notices a missing event and
@@ -19,15 +19,15 @@ use crate::{
 
 /// Events read at once.
 const READ: u32 = 500;
-/// Batches that are kept for watchers that are not as quick: some seconds of a busy fleet.
+/// Batches kept for slower watchers: some seconds of a busy fleet.
 const KEPT: usize = 64;
 /// Most watchers at a time.
 const MAX_WATCHERS: usize = 1000;
 
-/// What is broadcast; an empty batch says only that events may have been missed.
+/// Events that are broadcast. An empty batch says that events may have been missed.
 type Batch = Arc<[EventRow]>;
 
-/// Hands the fleet's events round.
+/// Reads the fleet's events and broadcasts them.
 #[derive(Debug)]
 pub struct Feed {
     /// What the server sees: it reads for every watcher.
@@ -47,11 +47,11 @@ pub struct WatcherPermit {
 pub enum Start {
     /// After this event, or with the oldest that is kept when it is 0.
     After(u64),
-    /// With whatever comes next.
+    /// With the next event.
     Now,
 }
 
-/// One watcher's way through the events.
+/// The events as one watcher takes them.
 #[derive(Debug)]
 pub struct Follower {
     view: View,
@@ -103,7 +103,7 @@ impl Feed {
                 return Ok(());
             };
             *cursor = Some(last.cursor);
-            // Nobody left to take it is no error.
+            // It fails when the last watcher has gone meanwhile.
             let _ = self.live.send(events.into());
         }
         *cursor = None;
@@ -116,7 +116,7 @@ impl Feed {
         MAX_WATCHERS - self.permits.available_permits()
     }
 
-    /// A place for one more watcher, of whatever kind.
+    /// A place for one more watcher, of devices, of a deployment or of events.
     ///
     /// # Errors
     /// When there are too many.
@@ -179,7 +179,7 @@ impl Follower {
     async fn next_of_all(&mut self) -> Result<Vec<EventRow>, Status> {
         loop {
             if !self.caught_up {
-                // First, so that nothing falls between the two.
+                // Before the read, so that no event falls between the two.
                 self.live = self.live.resubscribe();
                 let events = self.view.events_after(self.cursor, READ).await?;
                 self.caught_up = events.len() < READ as usize;

@@ -14,7 +14,7 @@ use crate::{error::chain, store::Store};
 const WHOLE: &str = "";
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Adds health and both versions of reflection; the reporter says how the server is.
+/// Adds health and both versions of reflection. The reporter sets what health answers.
 pub fn add(routes: Routes) -> Result<(Routes, HealthReporter), Error> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let builder = || {
@@ -29,8 +29,7 @@ pub fn add(routes: Routes) -> Result<(Routes, HealthReporter), Error> {
     Ok((routes, reporter))
 }
 
-/// Says whether the server can do its work: that is, whether its database answers. Not serving once
-/// `stop` is asked for.
+/// Reports serving while the database answers, and not serving once `stop` is cancelled.
 pub async fn watch(store: Store, reporter: HealthReporter, stop: CancellationToken) {
     let mut serving = true;
     reporter

@@ -42,12 +42,12 @@ const GRPC_HEAD: usize = 5;
 /// The stream that tonic gets in its place; it is never polled.
 pub(super) type NeverPolled<T> = BoxStream<'static, Result<T, Status>>;
 
-/// A body that waits for [`RawBodyService`]. Extensions have to be cloned and shared, bodies
-/// cannot.
+/// A body that waits for [`RawBodyService`] in the extensions of a response. Those have to be
+/// cloned, which a body cannot be.
 #[derive(Clone)]
 struct RawBody(Arc<Mutex<Option<Body>>>);
 
-/// An answer of pieces, each a message whose one field is the bytes. A failure ends it as the
+/// An answer in pieces: each is a message whose one field is the bytes. A failure becomes the
 /// status of the call. `sent` counts the bytes.
 pub(super) fn answer<T, E>(
     pieces: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
@@ -118,7 +118,6 @@ impl<S: NamedService> NamedService for RawBodyService<S> {
     const NAME: &'static str = S::NAME;
 }
 
-/// A response as tonic makes it.
 type HttpResponse = http::Response<Body>;
 
 impl<S> Service<Request<Body>> for RawBodyService<S>

@@ -113,7 +113,7 @@ impl RolloutService for Rollouts {
     ) -> Result<Response<Self::HaltDeploymentStream>, Status> {
         let caller = caller(&request, "HaltDeployment", &request.get_ref().request_id)?;
         let id = id("deployment_id", &request.get_ref().deployment_id)?;
-        // Before the halt, so that no answer of a device is missed.
+        // Subscribed before the halt, so that no answer of a device is missed.
         let view = self.0.view(&request)?;
         let changes = view.changes();
         let (_, devices) = self.0.store.halt_deployment(&caller, id).await?;

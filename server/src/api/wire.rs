@@ -1,5 +1,5 @@
-//! Between the messages of operators and the house: requests are checked once, rows become answers.
-//! One file a thing; what single words mean is in [`crate::wire`].
+//! Conversions for operators: requests are checked, rows become answers. One file a thing. What
+//! single words mean is in [`crate::wire`].
 
 mod access;
 pub(super) mod audit;

@@ -25,10 +25,10 @@ use crate::{
 
 /// An upload ends when its caller sends nothing for this long.
 const IDLE: Duration = Duration::from_secs(60);
-/// An upload may take this long whatever it sends.
+/// Every upload may take this long.
 const GRACE: Duration = Duration::from_secs(600);
-/// Average bytes a second that a longer upload has to reach, so that nobody holds a place with a
-/// byte now and then.
+/// Average bytes a second that a longer upload has to reach, so that nobody holds a place by
+/// sending a byte now and then.
 const LEAST_RATE: u64 = 16 * 1024;
 /// Most signatures of a bundle: they travel with every deploy.
 const MAX_SIGNATURES: usize = 16;
@@ -38,25 +38,25 @@ const MAX_NOTES: usize = 50;
 
 /// Bytes that were checked and can become a bundle.
 pub(super) struct Upload {
-    /// Holds them, durably.
+    /// The bytes, synced to disk.
     pub(super) blob: StagedBlob,
-    /// What is known of them.
+    /// The row that they become.
     pub(super) bundle: NewBundle,
-    /// What is worth a look in them, a sentence each.
+    /// Findings that do not refuse the upload, a sentence each.
     pub(super) notes: Vec<String>,
 }
 
-/// How much is taken.
+/// Limits of an upload.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Allowed {
-    /// Bytes of a bundle.
+    /// Most bytes of a bundle.
     pub(super) size: u64,
     /// What it may hold.
     pub(super) limits: Limits,
 }
 
-/// Receives the messages of one upload. The bytes go to a thread of their own. Dropping this future
-/// leaves nothing behind either.
+/// Receives the messages of one upload. The bytes go to a thread of their own. Dropping the future
+/// leaves nothing behind.
 pub(super) async fn receive<S>(
     blobs: &Blobs,
     allowed: Allowed,
@@ -95,7 +95,7 @@ where
     })
 }
 
-/// Hands all bytes to the thread, or as many as it takes.
+/// Hands the bytes to the thread until all have come, or the thread takes no more.
 async fn forward<S>(
     messages: &mut S,
     intake: &Intake,
@@ -213,7 +213,7 @@ impl Announced {
         })
     }
 
-    /// The row that is to be, of bytes that were found good.
+    /// The row of bytes that passed every check.
     fn bundle(self, size: u64, digest: Digest, inspected: Inspected) -> Result<NewBundle, Status> {
         let manifest_json =
             String::from_utf8(inspected.manifest_json).map_err(|error| internal(&error))?;
@@ -244,7 +244,7 @@ impl Announced {
     }
 }
 
-/// Space where uploads are written; `None` when it cannot be told.
+/// Free bytes where uploads are written; none when the system does not tell.
 fn free_bytes(writer: &BlobWriter) -> Option<u64> {
     let folder = writer.path().parent()?;
     let stats = rustix::fs::statvfs(folder).ok()?;

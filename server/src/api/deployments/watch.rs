@@ -30,8 +30,7 @@ use crate::{
 
 /// Longest pause between two reads, to spare the store.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// Transactions are stamped before they commit, so one may appear behind a newer stamp by this
-/// much.
+/// A transaction is stamped before it commits, so its rows may appear this long after newer ones.
 const OVERLAP: Duration = Duration::from_secs(2);
 
 /// Watches a deployment, which has to exist.
@@ -41,14 +40,14 @@ pub(super) async fn follow(
     permit: WatcherPermit,
     draining: CancellationToken,
 ) -> Result<impl Stream<Item = Result<v1::WatchDeploymentResponse, Status>> + Send, Status> {
-    // Before the first read, so that no change falls between the two.
+    // Subscribed before the first read, so that no change falls between the two.
     let mut changes = view.changes();
     let mut deployment = view.get_deployment(id).await?;
     Ok(async_stream::try_stream! {
         let _permit = permit;
         let mut shown = Shown::default();
-        // The deployment is always read before its targets: what shows it finished shows every
-        // target closed.
+        // The deployment is always read before its targets. So an answer that shows it finished
+        // shows every target closed.
         let mut targets = shown.news(all_targets(&view, id).await?);
         loop {
             let finished = deployment.state == DeploymentState::Finished;
@@ -68,7 +67,7 @@ pub(super) async fn follow(
                 let asked = Instant::now();
                 let now = view.get_deployment(id).await?;
                 let found = if now.state == DeploymentState::Finished {
-                    // The last word is complete, whatever the clocks did meanwhile.
+                    // The last answer is complete even if a clock jumped meanwhile.
                     all_targets(&view, id).await?
                 } else {
                     view.changed_targets(id, shown.newest.minus(OVERLAP)).await?
@@ -84,7 +83,7 @@ pub(super) async fn follow(
     })
 }
 
-/// What the watcher knows already.
+/// What the watcher has been sent.
 #[derive(Debug, Default)]
 struct Shown {
     targets: HashMap<TargetId, u64>,
@@ -94,8 +93,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// Expensive reads are made less often: a watcher uses the store for at most a quarter of the
-    /// time.
+    /// The pause before the next read: a watcher uses the store for at most a quarter of the time.
     fn pause(&self) -> Duration {
         leave_alone(self.cost, LONGEST_PAUSE)
     }
@@ -140,7 +138,7 @@ async fn all_targets(view: &View, id: DeploymentId) -> Result<Vec<Target>, Store
 }
 
 /// One message, or several where one would be larger than clients take. Only the last carries the
-/// deployment, so that nobody who sees it finished misses a target.
+/// deployment: a client that sees it finished has every target.
 fn messages(deployment: Deployment, targets: Vec<v1::Target>) -> Vec<v1::WatchDeploymentResponse> {
     let parts = parts(targets).into_iter();
     let mut messages: Vec<_> = parts

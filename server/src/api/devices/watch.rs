@@ -1,8 +1,7 @@
 //! Devices, watched: all of them first, then changes, without end.
 //!
-//! The server remembers nothing of what it sent. Each event about a device makes it read that
-//! device again, many at once. So a watcher that comes back with its cursor is served like one that
-//! never left.
+//! The server does not remember what it sent. It reads a device again after each event about it,
+//! many at once. So a watcher that comes back with its cursor is served like one that never left.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -67,7 +66,7 @@ pub(super) async fn follow(
     })
 }
 
-/// Where to begin, and whether all devices are sent first, as they are when the events after
+/// Where to begin, and whether all devices are sent first. They are also when the events after
 /// `after` are no longer kept.
 async fn begin(api: &Api, scope: Scope, after: u64) -> Result<(Follower, bool), Status> {
     if after > 0 {
@@ -94,7 +93,7 @@ fn touched(events: &[EventRow]) -> BTreeSet<DeviceId> {
         let (subject, what) = event.kind.split_once('.').unwrap_or_default();
         match subject {
             "device" => true,
-            // What runs is known from outcomes.
+            // Only an outcome changes what a device runs.
             "attempt" => matches!(what, "succeeded" | "failed" | "cancelled" | "late"),
             _ => false,
         }

@@ -62,8 +62,8 @@ fn waiting(devices: &[HaltedDevice]) -> u32 {
     u32::try_from(missing.count()).unwrap_or(u32::MAX)
 }
 
-/// Devices that stand differently than was reported before. A device that is not waited for any
-/// more counts as ended: its attempt had expired without being accepted, for instance.
+/// Devices that changed since the last report. One that nobody waits for any more counts as ended:
+/// its attempt expired before it was accepted, for instance.
 fn news(
     shown: &mut HashMap<DeviceId, HaltedDevice>,
     mut devices: Vec<HaltedDevice>,

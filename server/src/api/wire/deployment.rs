@@ -17,12 +17,12 @@ use crate::{
     store::{Deployment, NewDeployment},
 };
 
-/// How long an order waits for its devices when nothing is said.
+/// How long an attempt may wait for its device, unless the order says.
 pub(in crate::api) const DELIVERY: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How long a device may take when nothing is said.
+/// How long an attempt may take, unless the order says.
 pub(in crate::api) const EXECUTION: Duration = Duration::from_secs(3600);
 
-/// What a caller asked for, checked.
+/// The order of a request, checked.
 pub(in crate::api) fn order(
     request: v1::CreateDeploymentRequest,
     traceparent: String,
@@ -71,7 +71,7 @@ pub(in crate::api) fn order(
 /// Longest note to an order, in characters.
 const MAX_NOTE: usize = 1000;
 
-/// What the maker of an order notes about it.
+/// The message of an order, checked.
 pub(in crate::api) fn note(text: String) -> Result<String, Status> {
     let readable = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
     if text.chars().count() <= MAX_NOTE && text.chars().all(readable) {

@@ -1,5 +1,5 @@
-//! Events of the fleet. What a row says as JSON is told in fields, so that no service has to know
-//! the JSON of each kind.
+//! Events of the fleet. The JSON of a row becomes fields, so that no client has to know the JSON of
+//! each kind.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::store::EventRow;
 
-/// Who makes what the server does by itself.
+/// The author of what the server does by itself.
 const SERVER: &str = "kernex";
 
 impl From<EventRow> for v1::Event {
@@ -17,7 +17,7 @@ impl From<EventRow> for v1::Event {
         let device = event.device.map(|device| device.to_string());
         let deployment = event.deployment.map(|deployment| deployment.to_string());
         let name = event.device_name.or_else(|| {
-            // A device that is gone has its name in what was said then.
+            // The event of a deleted device has its name.
             device.as_ref().map(|_| detail.text("name"))
         });
         Self {
@@ -37,7 +37,7 @@ impl From<EventRow> for v1::Event {
     }
 }
 
-/// Who made it happen; nobody but its device where that is empty.
+/// Who made it happen; empty where the device did.
 fn maker(kind: &str, detail: &Detail) -> String {
     let by = detail.text("by");
     let subject = kind.split('.').next().unwrap_or(kind);
@@ -88,7 +88,7 @@ fn details(kind: &str, detail: &Detail) -> Option<Details> {
     })
 }
 
-/// The JSON object of an event; what it has not is empty.
+/// The JSON object of an event. A field that is not there counts as empty.
 struct Detail(Map<String, Value>);
 
 impl Detail {

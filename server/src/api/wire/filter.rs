@@ -1,5 +1,4 @@
-//! What lists leave out: each word of a filter is checked, and an unknown one is refused rather
-//! than taken for "any".
+//! Filters of lists. An unknown word is refused, because it would otherwise mean "any".
 
 use std::time::Duration;
 
@@ -73,7 +72,7 @@ pub(in crate::api) fn target_filter(
     })
 }
 
-/// Kinds of events a watcher wants; each has to exist, or it would wait for ever.
+/// Kinds of events that a watcher wants. Each has to exist, or the watcher would wait for ever.
 pub(in crate::api) fn event_kinds(kinds: Vec<String>) -> Result<Vec<String>, Status> {
     let kinds = few("kinds", kinds)?;
     match kinds.iter().find(|kind| !event_kinds::exists(kind)) {

@@ -9,7 +9,7 @@ use crate::store::{Page, Paged, StoreError};
 /// and one item can have a manifest of 1 MiB in it.
 const MESSAGE_BUDGET: usize = 2 * 1024 * 1024;
 
-/// A page as messages. A page that does not fit into one answer is shortened, and its token goes on
+/// A page as messages. One that does not fit into an answer is shortened, and its token goes on
 /// from there.
 pub(in crate::api) async fn fitting_page<T, M, F, A>(
     page: Page,

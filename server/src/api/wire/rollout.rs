@@ -16,7 +16,7 @@ use crate::{
     store::PhaseStatus,
 };
 
-/// What a caller asked for, checked; the field names start at the rollout.
+/// The rollout of a request, checked. Errors name fields from the rollout on.
 pub(super) fn rollout(wire: v1::Rollout) -> Result<Rollout, Status> {
     let on_failure = match wire.on_failure() {
         v1::OnFailure::Unspecified | v1::OnFailure::Pause => OnFailure::Pause,

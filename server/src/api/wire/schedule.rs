@@ -18,8 +18,8 @@ use crate::{
 /// Longest deadline after the start.
 const LONGEST: u64 = 10 * 366 * 24 * 3600;
 
-/// Reads the terms of a deployment. Whether anything can begin under them is checked by the store,
-/// which knows the time.
+/// Reads the terms of a deployment. The store, which knows the time, checks whether anything can
+/// begin under them.
 pub(super) fn terms(
     request: &v1::CreateDeploymentRequest,
     selector: Option<&Selector>,
@@ -61,7 +61,7 @@ pub(super) fn terms(
     })
 }
 
-/// A name that nobody takes for the beginning of an id.
+/// A name that does not look like the beginning of an id.
 fn name(text: &str) -> Result<String, Status> {
     let is_id = |b: u8| b.is_ascii_hexdigit() || b == b'-';
     if text.is_empty() {

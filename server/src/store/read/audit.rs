@@ -30,41 +30,36 @@ named_enum! {
     }
 }
 
-/// What somebody changed, or was refused.
+/// A call that changed something or was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
     pub id: Uuid,
-    /// When.
     pub at: Timestamp,
-    /// Name on the token of who called; empty when nobody was recognised.
+    /// Name on the caller's token; empty when the token is not known.
     pub principal: String,
-    /// The operator token.
     pub token: Option<TokenId>,
     /// Where the call came from; empty for the server itself.
     pub address: String,
-    /// The method that was called.
     pub method: String,
     /// What it was about, by id or name.
     pub subject: String,
-    /// What came of it.
     pub result: AuditResult,
-    /// How many alike it stands for.
+    /// How many equal refusals it stands for.
     pub count: u64,
     /// The id the caller gave the request.
     pub request_id: Option<Uuid>,
-    /// More, as a JSON object.
+    /// Details of the change, as a JSON object.
     pub detail_json: String,
 }
 
-/// Which entries are asked for; what is empty lets everything through.
+/// Which entries are asked for. An empty field lets everything through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditFilter {
-    /// Name on the token of who called.
+    /// Name on the caller's token.
     pub principal: String,
     pub method: String,
     /// What it was about, by id or name.
     pub subject: String,
-    /// The operator token.
     pub token: Option<TokenId>,
     /// Exactly as entries show it.
     pub address: String,

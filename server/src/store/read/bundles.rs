@@ -1,4 +1,4 @@
-//! Bundles by name, version and digest; their bytes are elsewhere.
+//! Bundles by name, version and digest. Their bytes are in `blobs/`.
 
 use kernex_proto::{ids::Digest, v1};
 use sea_orm::{
@@ -34,7 +34,6 @@ pub struct BundleRow {
     pub digest: Digest,
     /// Size in bytes.
     pub size: u64,
-    /// How it is compressed.
     pub format: v1::BundleFormat,
     /// The manifest as it stands in the archive.
     pub manifest_json: String,
@@ -136,7 +135,7 @@ pub(crate) async fn by_reference<C: ConnectionTrait>(
     Ok(rows.into_iter().next())
 }
 
-/// Refuses the first digits of a digest that name several.
+/// Refuses the first digits of a digest that several bundles with other bytes share.
 fn same_bytes(reference: &str, rows: &[bundle::Model]) -> Result<()> {
     if rows.windows(2).all(|pair| pair[0].digest == pair[1].digest) {
         return Ok(());
@@ -147,7 +146,8 @@ fn same_bytes(reference: &str, rows: &[bundle::Model]) -> Result<()> {
     })
 }
 
-/// By name and version the one, by digest the oldest with these bytes, by name the newest.
+/// Bundles that a reference means, the best first. A version names one; a digest means the oldest
+/// with these bytes, a name the newest.
 fn referred(scope: Scope, reference: &str) -> Select<bundle::Entity> {
     let query = scope.rows::<bundle::Entity>();
     match BundleReference::parse(reference) {

@@ -1,4 +1,4 @@
-//! Commands as the contract has them: made from rows, or from an order that was just given.
+//! Commands in the words of the contract: made from rows, or from an order that was just given.
 
 use std::time::Duration;
 
@@ -27,14 +27,12 @@ use crate::{
 /// A command to push into a session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DueCommand {
-    /// Whose session.
     pub device: DeviceId,
     pub attempt: AttemptId,
     /// Which run of the attempt, from 1.
     pub run: u32,
-    /// What to do.
     pub kind: DueKind,
-    /// Time left for delivery and execution; for the agent's boot clock.
+    /// Time left for delivery and execution. The agent counts it on its boot clock.
     pub remaining: Duration,
     /// How long it has been due.
     pub waited: Duration,
@@ -86,7 +84,6 @@ pub(crate) fn of_open_targets(
     Ok(targets.map(command).collect())
 }
 
-/// A stop.
 pub(crate) fn stop(row: &Row) -> (Option<Stored<BundleId>>, DueCommand) {
     let command = DueCommand {
         device: row.device_id.0,

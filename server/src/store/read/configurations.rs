@@ -33,7 +33,7 @@ use crate::{
 pub enum ConfigurationScope {
     /// One device; by id or name when it is given.
     Device(String),
-    /// Every device the selector means.
+    /// Every device that the selector matches.
     Selector(Selector),
 }
 
@@ -41,13 +41,11 @@ pub enum ConfigurationScope {
 pub struct Configuration {
     /// Unique name.
     pub name: String,
-    /// Who it is for.
     pub scope: ConfigurationScope,
-    /// Settings and values. The revision in it is not used.
+    /// Settings and values; its own revision is 0.
     pub configure: v1::Configure,
     /// Grows by one with each change.
     pub revision: u64,
-    /// When it was changed last.
     pub updated_at: Timestamp,
 }
 
@@ -56,13 +54,13 @@ pub struct Configuration {
 pub struct DeviceConfiguration {
     /// What it should apply.
     pub wanted: v1::Configure,
-    /// Revision that it said it applies.
+    /// The revision that the device applies, as it said.
     pub active_revision: u64,
-    /// Revision that it refused last.
+    /// The revision that it refused last.
     pub refused_revision: u64,
-    /// Why.
+    /// Why it refused that, in its words.
     pub refusal: String,
-    /// When it last said something.
+    /// When it last said that it applies or refuses one.
     pub answered_at: Option<Timestamp>,
 }
 
@@ -73,8 +71,8 @@ impl View {
         rows.into_iter().map(from_row).collect()
     }
 
-    /// The configuration of one device; none when none ever applied to it. Rows of devices that are
-    /// away follow when they come; what will apply then is said now.
+    /// The configuration of one device; none when none ever applied to it. The row of a device that
+    /// is away is written when the device comes; this says now what will apply then.
     pub async fn device_configuration(&self, device: &str) -> Result<Option<DeviceConfiguration>> {
         let device = find_device(self.reader(), self.scope, device).await?;
         let changed = self.store.changed_configurations(&[device.id.0]).await?;
@@ -100,6 +98,7 @@ impl View {
 }
 
 impl Store {
+    /// What the rows of these devices should say, where they say something else.
     pub(crate) async fn changed_configurations(
         &self,
         devices: &[DeviceId],
@@ -177,7 +176,7 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.device_id, row)).collect())
     }
 
-    /// What was not pushed yet in these sessions.
+    /// Configurations that were not pushed yet in these sessions.
     pub async fn due_configurations(
         &self,
         sessions: &[(DeviceId, u64)],

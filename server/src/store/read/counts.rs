@@ -108,7 +108,6 @@ impl View {
     }
 }
 
-/// The sum over phases.
 pub(crate) fn sum_of_phases(phases: &PhaseCounts) -> Counts {
     let mut all = Counts::default();
     for counts in phases.values() {

@@ -17,14 +17,12 @@ use crate::{
     },
 };
 
-/// Which deployments are meant. All that is set has to hold; what is empty means any.
+/// Which deployments are meant. Every field that is set has to hold; an empty one means any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeploymentFilter {
-    /// It stands like one of these, or ended like one of `results`.
+    /// It is in one of these states, or it ended with one of `results`.
     pub states: Vec<DeploymentState>,
-    /// See `states`.
     pub results: Vec<DeploymentResult>,
-    /// Of this bundle.
     pub bundle: Option<BundleReference>,
     /// Made by this caller.
     pub created_by: Option<String>,
@@ -32,7 +30,7 @@ pub struct DeploymentFilter {
     pub since: Option<Timestamp>,
     /// Its id begins like this.
     pub id: Option<IdPrefix>,
-    /// Its maker calls it so.
+    /// The name that its maker gave it.
     pub name: Option<String>,
 }
 
@@ -44,7 +42,7 @@ pub struct IdPrefix {
 }
 
 impl IdPrefix {
-    /// Fewest digits; fewer would name what happened within hours.
+    /// Fewest digits. Ids begin with their time, so fewer digits would mean hours of deployments.
     const FEWEST: usize = 8;
 
     /// The ids that begin with these digits, with or without dashes.

@@ -43,21 +43,16 @@ pub struct Deployment {
     pub bundle: String,
     /// SHA-256 of the bundle; none when a rollback returns devices to different versions.
     pub digest: Option<Digest>,
-    /// Where it stands.
     pub state: DeploymentState,
-    /// How it ended.
     pub result: Option<DeploymentResult>,
     /// Why it is paused, empty otherwise.
     pub paused_reason: String,
     /// Derived from the targets.
     pub counts: Counts,
-    /// What its maker calls it; empty for nothing.
+    /// The name that its maker gave it, or empty.
     pub name: String,
-    /// Who made it.
     pub created_by: String,
-    /// When it was made.
     pub created_at: Timestamp,
-    /// When it finished.
     pub finished_at: Option<Timestamp>,
     /// Grows by one with each change of the deployment itself.
     pub revision: u64,
@@ -103,8 +98,9 @@ pub struct Order {
 }
 
 impl Deployment {
+    /// The same, with the next instant at which its targets may begin.
     pub(crate) fn seen_at(mut self, now: Timestamp) -> Self {
-        // What has begun waits for no time.
+        // Time holds back only what has not begun.
         let waits = self.counts.held + self.counts.pending > 0 || self.dynamic.is_some();
         let waits = waits && self.state != DeploymentState::Finished;
         let schedule = self.schedule.as_ref().filter(|_| waits);
@@ -117,7 +113,7 @@ impl Deployment {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreatedDeployment {
     pub deployment: Deployment,
-    /// The devices to be told.
+    /// The devices to wake.
     pub devices: Vec<DeviceId>,
     /// Commands that can be pushed at once. They equal what
     /// [`due_commands`](crate::store::Store::due_commands) would read.
@@ -185,7 +181,7 @@ pub(crate) async fn created_deployment(tx: &Tx, id: DeploymentId) -> Result<Crea
     })
 }
 
-/// The deployment of this name; none has an empty one.
+/// The deployment of this name. An empty name names none.
 pub(crate) async fn named<C: ConnectionTrait>(db: &C, name: &str) -> Result<Option<DeploymentId>> {
     if name.is_empty() {
         return Ok(None);
@@ -253,7 +249,7 @@ async fn whole_deployment<C: ConnectionTrait>(
     deployment_from(row, &phases, &counts.unwrap_or_default(), schedule.as_ref())
 }
 
-/// A new deployment whose targets are all open, without reading it.
+/// A new deployment whose targets are all open. It equals what would be read.
 pub(crate) fn all_targets_open(row: deployment::Model, targets: usize) -> Result<Deployment> {
     let mut counts = Counts::default();
     counts.add(State::Pending, u32::try_from(targets).unwrap_or(u32::MAX));
@@ -307,7 +303,7 @@ fn deployment_from(
             .map(|text| known("result", &text, DeploymentResult::parse))
             .transpose()?,
         name: row.name,
-        // The row keeps it after the pause is over.
+        // The row keeps the reason after the pause is over.
         paused_reason: match state {
             DeploymentState::Paused => row.paused_reason,
             _ => String::new(),

@@ -1,5 +1,5 @@
-//! Which devices a list has: labels, and what the columns of several tables say, as conditions of
-//! one statement. Only what the two databases compare differently is left to the program.
+//! Which devices a list has. A filter becomes conditions of one statement over several tables. The
+//! program chooses afterwards where the two databases compare differently.
 
 use std::time::Duration;
 
@@ -22,16 +22,14 @@ use crate::{
     },
 };
 
-/// Which devices are meant. All that is set has to hold; what is empty means any.
+/// Which devices are meant. Every field that is set has to hold; an empty one means any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeviceFilter {
-    /// Labels.
     pub selector: Selector,
-    /// One of these.
     pub statuses: Vec<DeviceStatus>,
     /// The version of the agent program is one of these.
     pub agent_versions: Vec<String>,
-    /// It runs this; where it drifted, what its heartbeats say counts.
+    /// It runs this. Where it drifted, its heartbeats count, not its outcomes.
     pub runs: Option<BundleReference>,
     /// Whether it runs something else than its last outcome said.
     pub drifted: Option<bool>,
@@ -58,15 +56,15 @@ impl DeviceFilter {
         self.selector.is_all() && self.name.is_none()
     }
 
-    /// Whether the program, too, takes a device of this name.
+    /// Whether the pattern matches this name. A database may find more, see [`like`].
     pub(crate) fn takes_name(&self, name: &str) -> bool {
         self.name
             .as_ref()
             .is_none_or(|pattern| pattern.matches(name))
     }
 
-    /// Those of `devices` that may be meant: all that are, and perhaps more. `replicas` are those
-    /// that live.
+    /// Those of `devices` that may be meant: all that are meant, and perhaps more. `replicas` are
+    /// the servers that live.
     pub(crate) fn candidates(
         &self,
         devices: Select<device::Entity>,
@@ -137,7 +135,7 @@ fn has_status(status: DeviceStatus, replicas: &[Uuid]) -> Condition {
     }
 }
 
-/// Its last outcome said so and nothing else was seen, or its heartbeats say so.
+/// The device runs this: its last outcome said so and it does not drift, or its heartbeats say so.
 fn runs(reference: &BundleReference) -> Condition {
     let release = |column| Expr::col((device_release::Entity, column));
     let drift = |column| Expr::col((device_drift::Entity, column));
@@ -198,7 +196,7 @@ fn was_seen_since(at: Timestamp) -> Condition {
             heartbeat::Column::DeviceId,
         )))
         .filter(heartbeat::Column::At.gte(at.0));
-    // Null is neither before nor after, so it is said apart, for the sake of the negation.
+    // A comparison with null is neither true nor false, and so would its negation be.
     let opened = device::Column::LastSeen
         .is_not_null()
         .and(device::Column::LastSeen.gte(at.0));
@@ -207,7 +205,7 @@ fn was_seen_since(at: Timestamp) -> Condition {
         .add(Expr::exists(beats.into_query()))
 }
 
-/// The pattern as a database has it. SQLite takes letters in any case, so it may find more.
+/// The pattern as `LIKE` has it. SQLite ignores the case of letters, so it may find more.
 pub(crate) fn like(pattern: &Pattern) -> LikeExpr {
     const ESCAPE: char = '!';
     let mut text = String::new();

@@ -32,13 +32,12 @@ pub struct DeviceKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevokedKey {
     pub key: DeviceKey,
-    /// Why.
     pub cause: Cause,
-    /// Name of its device then.
+    /// Name of its device when it was revoked.
     pub device_name: String,
 }
 
-/// How many revoked keys of one device a proof is tried with.
+/// How many revoked keys of one device are tried on a signature.
 const TRIED: usize = 4;
 
 impl Store {

@@ -39,7 +39,7 @@ pub struct Device {
     pub labels: BTreeMap<String, String>,
     /// Whether it can be reached now.
     pub status: DeviceStatus,
-    /// Last sign of life.
+    /// The last session or heartbeat.
     pub last_seen: Option<Timestamp>,
     /// Version of the agent program, empty before the first session.
     pub agent_version: String,
@@ -47,11 +47,11 @@ pub struct Device {
     pub inventory: v1::Inventory,
     /// Latest heartbeat.
     pub vital_signs: Option<v1::VitalSigns>,
-    /// What it is known to run, from outcomes, by bundle name.
+    /// What it runs by its outcomes, ordered by bundle name.
     pub releases: Vec<v1::ActiveRelease>,
-    /// Bundle names under which its heartbeats report something else.
+    /// Where its heartbeats report another release than its outcomes did.
     pub drifts: Vec<v1::Drift>,
-    /// What it was to remove and could not, as of the latest heartbeat.
+    /// Files that its agent could not remove, by the latest heartbeat.
     pub leftovers: Option<v1::Leftovers>,
     /// What is wrong with the disk of its agent's state folder.
     pub disk_fault: Option<DiskFault>,
@@ -69,7 +69,7 @@ pub struct Device {
     pub conflict: Option<Conflict>,
     /// Why it is away; none while it has a session.
     pub away: Option<Away>,
-    /// Since when; none while it has a session, and when nobody noted it.
+    /// Since when it is away; none while it has a session, and where no server noted it.
     pub away_since: Option<Timestamp>,
 }
 
@@ -131,7 +131,7 @@ impl Store {
             .map(|(row, labels)| {
                 let key = keys.remove(&row.id).and_then(|mut keys| keys.pop());
                 let beat = beats.remove(&row.id).and_then(|mut beats| beats.pop());
-                // The row has the times of sessions only.
+                // The row of the device has the times of its sessions only.
                 let beat_at = beat.as_ref().map(|beat| beat.at);
                 let away = (!online.contains(&row.id)).then(|| away_of(&row));
                 Ok(Device {
@@ -195,7 +195,7 @@ fn status(row: &device::Model, online: bool) -> DeviceStatus {
 
 /// Why a device without a session is away.
 pub(crate) fn away_of(row: &device::Model) -> Away {
-    // Of a session that nobody ended its replica died, or an earlier version ended it.
+    // No reason was noted: its server died, or an earlier version of the server ended the session.
     let unnoted = match row.epoch {
         0 => AwayReason::NeverConnected,
         _ => AwayReason::ServerGone,

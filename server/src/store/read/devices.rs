@@ -1,5 +1,5 @@
-//! Which devices a list has, and one of them. What is shown of a device is in several tables, and
-//! so each page is read in one snapshot.
+//! Questions about devices. What is shown of a device is in several tables, so each page is read in
+//! one snapshot.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Which devices have something to be pushed. Two questions that only indexes answer, so a pass
-//! over the whole fleet costs as much as there is to do.
+//! Which devices have something to be pushed. Indexes alone answer both questions, so the cost is
+//! that of the work, not that of the fleet.
 
 use std::collections::HashSet;
 

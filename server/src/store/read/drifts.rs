@@ -1,5 +1,5 @@
-//! What devices should run by their outcomes, where they are known to drift, and which bundle names
-//! are about to change.
+//! What devices should run by their outcomes, where they drift, and which bundle names are about to
+//! change.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ impl View {
     }
 }
 
-/// What outcomes said and which drifts are recorded. Names in flux are read apart.
+/// What outcomes said and which drifts are recorded. [`names_in_flux`] adds what may change.
 pub(crate) async fn known_releases<C: ConnectionTrait>(
     db: &C,
     ids: &[Stored<DeviceId>],
@@ -87,8 +87,8 @@ pub(crate) async fn known_releases<C: ConnectionTrait>(
     Ok(known)
 }
 
-/// Bundle names with an attempt that is open or not answered. A held attempt has not begun
-/// anywhere.
+/// Bundle names with an attempt that is open or not answered, by device. Held attempts are left
+/// out: they have not begun anywhere.
 pub(crate) async fn names_in_flux(
     tx: &Tx,
     ids: &[Stored<DeviceId>],

@@ -1,5 +1,5 @@
-//! Which commands are due. The rows are the queue; this reads its head for the sessions of this
-//! replica.
+//! Which commands are due. The rows are the queue; this file reads its head for the sessions of
+//! this replica.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,11 +31,11 @@ use crate::{
     },
 };
 
-/// How far ahead moments are told at which time alone makes something due. Who asks less often
-/// misses some.
+/// How far ahead [`Due::soon`] looks. The dispatcher has to ask again within this time.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Least time a further run is given. With less it would only be killed: the attempt expires.
+/// Least time that a further run is given. With less the attempt expires: the run would only be
+/// killed.
 const LEAST_RUN: Duration = Duration::from_secs(1);
 
 /// What is due for some devices.
@@ -55,11 +55,11 @@ impl Store {
 
     /// The commands that are due for these devices in these sessions: the oldest unresolved attempt
     /// of each bundle name, if it was not pushed in this session, and every stop that was not
-    /// pushed in it. Both also when they were pushed, and nothing has been heard for [`UNHEARD`].
-    /// Nothing for conflicted devices.
+    /// pushed in it. Both are due again when the device said nothing for [`UNHEARD`]. Conflicted
+    /// devices get nothing.
     ///
     /// Pushes are written later ([`mark_sent`](Self::mark_sent),
-    /// [`mark_stops_sent`](Self::mark_stops_sent)). Who asks again before that gets the same
+    /// [`mark_stops_sent`](Self::mark_stops_sent)). A second call before that gives the same
     /// commands.
     pub async fn due(&self, sessions: &[(DeviceId, u64)]) -> Result<Due> {
         let read = self.in_flight().moment();
@@ -127,8 +127,8 @@ impl Store {
     }
 }
 
-/// How long the first attempt of a queue has to wait until it is due: not at all when it is, and
-/// none when time alone does not make it due soon.
+/// How long the first attempt of a queue has to wait: zero when it is due, none when time alone
+/// does not make it due soon.
 fn wait(
     row: &Row,
     epoch: i64,
@@ -144,10 +144,11 @@ fn wait(
     begins.into_iter().chain(granted_within(row, now)).min()
 }
 
-/// Whether it waits for its device and was not pushed in this session. While the clock is not
-/// trusted, no deadline has passed. An attempt that was accepted but, by these rows, never pushed
-/// is pushed again: after a restore the device knows more than the rows, and otherwise a repetition
-/// does no harm. Nothing of a paused deployment begins.
+/// Whether an attempt waits for its device and was not pushed in this session.
+///
+/// Without a trusted clock no deadline has passed. Nothing of a paused deployment begins. An
+/// attempt that was accepted but never pushed, by these rows, is pushed again: after a restore the
+/// device knows more than the rows, and a repetition does no harm.
 fn is_new(row: &Row, epoch: i64, now: Option<Timestamp>) -> bool {
     let paused = row.deployment_state == DeploymentState::Paused.as_str();
     let waits = row.state == State::Pending.as_str() || row.state == State::Sent.as_str();
@@ -158,7 +159,7 @@ fn is_new(row: &Row, epoch: i64, now: Option<Timestamp>) -> bool {
     waits && (is_first || unheard) || is_first && is_at_work(row) && !sent.is_known()
 }
 
-/// Whether the device has said nothing for so long since the push that it may not have arrived.
+/// Whether the device has been silent so long since the push that the push may be lost.
 fn is_unheard(row: &Row, now: Option<Timestamp>) -> bool {
     now.is_some_and(|now| now.since(Timestamp(row.updated_at)) >= UNHEARD)
 }
@@ -167,8 +168,8 @@ fn is_at_work(row: &Row) -> bool {
     row.state == State::Accepted.as_str() || row.state == State::Running.as_str()
 }
 
-/// The schedules of deployments, each read once. They only delay beginnings: stops, and further
-/// runs of what has begun, are not held back.
+/// The schedules of deployments, each parsed once. They delay beginnings only, not stops and not
+/// further runs of what has begun.
 #[derive(Default)]
 struct ScheduleCache(BTreeMap<Stored<DeploymentId>, Option<Schedule>>);
 
@@ -181,21 +182,21 @@ impl ScheduleCache {
         let schedule = self.0.entry(row.deployment_id).or_insert_with(|| {
             let read = schedules::read(row.start_at, windows, row.spread_us.unwrap_or(0), None);
             read.inspect_err(|why| {
-                // Beginning too early would be worse than not at all. Its delivery deadline ends
+                // To begin too early would be worse than not to begin. The delivery deadline ends
                 // it.
                 tracing::error!(deployment = %row.deployment_id, why, "its schedule cannot be read, so nothing of it begins");
             })
             .ok()
         });
         let schedule = schedule.as_ref()?;
-        // Its time for delivery began when it was opened.
+        // The time for delivery began when the target was opened.
         let released = Timestamp(row.delivery_deadline.saturating_sub(row.delivery_us));
         let share = Share::new(row.deployment_id.0, row.device_id.0);
         schedule.begins_within(SOON, released, share, now)
     }
 }
 
-/// How long until the time that the device asked for is over, when that is soon.
+/// How long until the delay that the device asked for is over, when that is soon.
 fn granted_within(row: &Row, now: Timestamp) -> Option<Duration> {
     let due = Timestamp(row.run_due_at.filter(|_| is_at_work(row))?);
     // 0 when it has passed.

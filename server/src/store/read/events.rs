@@ -26,7 +26,6 @@ use crate::{
 pub struct EventRow {
     /// Grows in commit order.
     pub cursor: u64,
-    /// When.
     pub at: Timestamp,
     /// Kind in dotted lower case.
     pub kind: String,
@@ -38,7 +37,7 @@ pub struct EventRow {
     pub device_name: Option<String>,
     /// The bundle of the deployment: "name:version", or only the name.
     pub bundle: Option<String>,
-    /// More, as a JSON object.
+    /// Details by kind, as a JSON object.
     pub detail_json: String,
 }
 
@@ -56,14 +55,14 @@ impl EventRow {
 /// The cursors of the events that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventBounds {
-    /// The first one; one more than `newest` when none is kept.
+    /// The first that is kept; one more than `newest` when none is.
     pub oldest: u64,
-    /// The last one that happened.
+    /// The last that happened, kept or not.
     pub newest: u64,
 }
 
 impl EventBounds {
-    /// Whether everything after a cursor can be had; after 0 it is whatever is kept.
+    /// Whether every event after a cursor is still kept. A cursor of 0 takes what there is.
     #[must_use]
     pub const fn reach(self, cursor: u64) -> bool {
         cursor == 0 || (cursor <= self.newest && cursor + 1 >= self.oldest)
@@ -96,7 +95,7 @@ impl View {
     }
 
     /// The names of the devices that events are about. Events are read once for all watchers, so
-    /// this costs less than to write them with each event.
+    /// that reading names costs less than writing them with each event.
     async fn names_of(&self, rows: &[event::Model]) -> Result<HashMap<Stored<DeviceId>, String>> {
         let ids: BTreeSet<Stored<DeviceId>> = rows.iter().filter_map(|row| row.device_id).collect();
         let ids: Vec<Stored<DeviceId>> = ids.into_iter().collect();

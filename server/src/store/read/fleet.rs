@@ -1,5 +1,5 @@
-//! The fleet in a few numbers. Every figure is one statement, and none returns more rows than there
-//! are versions or releases.
+//! The fleet in a few numbers. Each figure is one statement, which returns at most a row for each
+//! version or release.
 
 use std::collections::BTreeMap;
 
@@ -21,10 +21,8 @@ use crate::{
     },
 };
 
-/// The fleet as it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FleetSummary {
-    /// When it was counted.
     pub at: Timestamp,
     pub devices: DeviceCounts,
     /// Most devices first.
@@ -50,11 +48,11 @@ pub struct DeviceCounts {
     pub online: u64,
     pub offline: u64,
     pub conflicted: u64,
-    /// Run something else than their last outcome said, whatever their status is.
+    /// Run another release than their last outcome said, whatever their status is.
     pub drifted: u64,
-    /// Get no commands because of a disk, likewise.
+    /// Get no commands because of a disk fault, whatever their status is.
     pub disk_faults: u64,
-    /// Never had a session, likewise.
+    /// Never had a session.
     pub never_seen: u64,
 }
 
@@ -166,7 +164,7 @@ impl View {
         Ok(counts)
     }
 
-    /// Devices by what they run, most first: what outcomes said, put right where devices drifted.
+    /// Devices by what they run, most first: by their outcomes, corrected where they drift.
     async fn releases(&self) -> Result<Vec<ReleaseCount>> {
         #[derive(FromQueryResult)]
         struct Expected {

@@ -1,4 +1,4 @@
-//! Figures of the whole fleet, for those who watch the server.
+//! Figures of the whole fleet for the server's metrics.
 
 use std::collections::BTreeMap;
 
@@ -21,11 +21,10 @@ use crate::{
 /// A token that ends within this counts as ending soon: a week, in microseconds.
 const SOON: i64 = 7 * 24 * 3600 * 1_000_000;
 
-/// Devices, counted.
 #[derive(Debug, Default)]
 pub struct FleetCounts {
     pub by_status: BTreeMap<DeviceStatus, usize>,
-    /// By the version of the agent, as it says it.
+    /// By the version that the agent reports.
     pub by_version: Vec<(String, usize)>,
 }
 
@@ -82,7 +81,7 @@ impl View {
             }
             *by_version.entry(row.agent_version).or_default() += size(row.n);
         }
-        // Read a moment later than the sum, so it may be larger.
+        // Those online were counted a moment later, so they may be more.
         let offline = in_all.saturating_sub(conflicted).saturating_sub(online);
         counts.by_status.insert(DeviceStatus::Offline, offline);
         counts.by_status.insert(DeviceStatus::Online, online);

@@ -31,18 +31,15 @@ pub struct HaltedDevice {
     pub device: DeviceId,
     /// Its name when the target was made.
     pub device_name: String,
-    /// It is connected.
     pub online: bool,
     /// State of its latest attempt.
     pub state: State,
-    /// Why that failed.
     pub reason: Option<FailureReason>,
-    /// What became of it.
     pub standing: HaltStanding,
 }
 
 impl HaltedDevice {
-    /// Nothing that the halt was to end runs there.
+    /// Whether the halt has reached it: nothing that was to end runs there.
     #[must_use]
     pub const fn is_acknowledged(&self) -> bool {
         !matches!(

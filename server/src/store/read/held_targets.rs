@@ -23,9 +23,8 @@ use crate::{
     },
 };
 
-/// Most candidates that are looked at in one transaction where labels decide. Devices whose budget
-/// is used up are left out before, so there is always one that can go; the rest follows in the next
-/// round.
+/// Most candidates that one transaction looks at where labels decide. Devices whose budget is used
+/// up are left out before, so at least one of them can be opened. The next round takes the rest.
 const MOST_CANDIDATES: u64 = 20_000;
 
 /// Held targets of the phases up to `through`, in their order, as many as the limits allow.

@@ -37,7 +37,6 @@ pub struct HistoryEntry {
     /// Number of the latest attempt.
     pub attempt: u32,
     pub state: State,
-    /// Why it failed.
     pub reason: Option<FailureReason>,
     /// What went wrong in words.
     pub message: String,
@@ -45,9 +44,9 @@ pub struct HistoryEntry {
     pub created_at: Timestamp,
     /// When the latest attempt closed.
     pub closed_at: Option<Timestamp>,
-    /// Version the device ran once it was over; empty when nothing, or not yet known.
+    /// Version that the device ran after the attempt; empty when none, or not yet known.
     pub active_version: String,
-    /// Digest of that.
+    /// Digest of that version.
     pub active_digest: String,
     /// The deployment it took back.
     pub rolls_back: Option<DeploymentId>,

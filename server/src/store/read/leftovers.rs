@@ -34,7 +34,7 @@ pub(crate) fn to_text(leftovers: &v1::Leftovers) -> Option<String> {
         .flatten()
 }
 
-/// What a row says; a text that cannot be read says nothing.
+/// What a row says. A text that cannot be read counts as none.
 pub(crate) fn from_text(text: &str) -> Option<v1::Leftovers> {
     let kept: Kept = serde_json::from_str(text).ok()?;
     let named = kept.named.into_iter();

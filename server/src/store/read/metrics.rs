@@ -20,7 +20,6 @@ use crate::{
 pub struct MetricSample {
     /// When it was received.
     pub at: Timestamp,
-    /// What it said.
     pub vital_signs: v1::VitalSigns,
 }
 

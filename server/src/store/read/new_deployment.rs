@@ -37,7 +37,7 @@ pub struct NewDeployment {
 /// What an order says about its name, time, later devices and penalties.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Terms {
-    /// What its maker calls it; empty for nothing.
+    /// The name that its maker gave it, or empty.
     pub name: String,
     /// When its targets may begin.
     pub schedule: Schedule,
@@ -49,7 +49,7 @@ pub struct Terms {
     pub penalty_after: u32,
 }
 
-/// A start may have passed by so much when the order comes: it was on its way, and clocks differ.
+/// A start may have passed by so much: the order was on its way, and clocks differ.
 const START_PASSED: Duration = Duration::from_secs(60);
 
 impl Terms {
@@ -60,7 +60,7 @@ impl Terms {
         if let Some(passed) = schedule.start
             && passed.plus(START_PASSED) < now
         {
-            // It would begin at once, which was not asked for.
+            // The deployment would begin at once, which nobody asked for.
             return Err(StoreError::Invalid {
                 field: "schedule.start_at",
                 why: "it has passed already; leave it out to begin at once".to_owned(),

@@ -18,7 +18,7 @@ pub(crate) fn marks_text(marks: &[OutputMark]) -> String {
     serde_json::to_string(&rows).unwrap_or_default()
 }
 
-/// The marks of a column; words of a newer version are not known.
+/// The marks of a column. A word of a newer version counts as unknown.
 pub(crate) fn marks_from(text: &str) -> Vec<OutputMark> {
     let rows: Vec<(u32, String, String)> = serde_json::from_str(text).unwrap_or_default();
     let mark = |(start, step, stream): (u32, String, String)| OutputMark {

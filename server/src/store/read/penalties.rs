@@ -1,5 +1,5 @@
-//! Which devices have failed a bundle so often in a row that they do not get it again by
-//! themselves. Read from their attempts each time, never stored.
+//! Which devices failed a bundle so often in a row that only an explicit retry gives it to them.
+//! Computed from their attempts each time, never stored.
 
 use std::collections::BTreeMap;
 
@@ -39,8 +39,8 @@ struct Row {
     late_at: Option<i64>,
 }
 
-/// Those of these devices that failed these bytes at least `after` times in a row, under whatever
-/// name.
+/// Those of these devices that failed these bytes at least `after` times in a row, whatever the
+/// bundle was called.
 pub(crate) async fn penalties<C: ConnectionTrait>(
     db: &C,
     digest: &str,
@@ -94,7 +94,7 @@ pub(crate) async fn penalties<C: ConnectionTrait>(
     Ok(penalties)
 }
 
-/// What the end of an attempt says about the bundle; none where the device said nothing.
+/// What the end of an attempt says about the bundle; none where it says nothing.
 fn fact(
     at: Option<i64>,
     state: Option<&str>,

@@ -45,7 +45,7 @@ pub(crate) async fn phases<C: ConnectionTrait>(
     Ok(phases)
 }
 
-/// What was asked for, from the rows.
+/// The rollout that was ordered.
 pub(crate) fn rollout(row: &deployment::Model, phases: &[phase::Model]) -> Result<Rollout, DbErr> {
     Ok(Rollout {
         phases: phases.iter().map(phase_from).collect(),
@@ -56,7 +56,7 @@ pub(crate) fn rollout(row: &deployment::Model, phases: &[phase::Model]) -> Resul
     })
 }
 
-/// What the planner has to know, from the rows.
+/// The facts that the planner decides by.
 pub(crate) fn facts(
     row: &deployment::Model,
     phases: &[phase::Model],
@@ -80,7 +80,7 @@ pub(crate) fn facts(
     })
 }
 
-/// Limits by label.
+/// The disruption budgets of a deployment.
 pub(crate) fn budgets(row: &deployment::Model) -> Result<Vec<Budget>, DbErr> {
     let stored: BTreeMap<String, u32> = serde_json::from_str(&row.budgets)
         .map_err(|error| DbErr::Json(format!("budgets of {}: {error}", row.id)))?;
@@ -93,11 +93,9 @@ pub(crate) fn budgets(row: &deployment::Model) -> Result<Vec<Budget>, DbErr> {
 pub struct PhaseStatus {
     /// Its number, from 1.
     pub number: u32,
-    /// What was asked for.
+    /// As it was ordered.
     pub phase: Phase,
-    /// Its targets.
     pub counts: Counts,
-    /// When it opened.
     pub opened_at: Option<Timestamp>,
     /// When it reached its success threshold.
     pub passed_at: Option<Timestamp>,
@@ -105,7 +103,6 @@ pub struct PhaseStatus {
     pub soaked_at: Option<Timestamp>,
 }
 
-/// Where the phases stand.
 pub(crate) fn statuses(phases: &[phase::Model], counts: &PhaseCounts) -> Vec<PhaseStatus> {
     let statuses = phases.iter().map(|row| PhaseStatus {
         number: u32::try_from(row.number).unwrap_or(0),

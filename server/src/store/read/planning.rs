@@ -1,4 +1,5 @@
-//! What a deployment would be, to ask its devices about it before it is ordered. Changes nothing.
+//! What a deployment would be, so that its devices can be asked before it is ordered. Changes
+//! nothing.
 
 use kernex_proto::{ids::DeviceId, v1};
 
@@ -21,12 +22,11 @@ use crate::{
     },
 };
 
-/// An order that is not given yet.
+/// A deployment that is not ordered yet.
 #[derive(Debug, Clone)]
 pub struct Planning {
     /// What its devices would be told.
     pub deploy: v1::Deploy,
-    /// The bundle's manifest.
     pub manifest_json: String,
     /// Bytes of the bundle's files once unpacked; 0 when not known.
     pub unpacked_bytes: u64,
@@ -34,11 +34,11 @@ pub struct Planning {
     pub entries: u64,
     /// When work could begin, where that is not at once.
     pub opens_at: Option<Timestamp>,
-    /// The devices it means, by id.
+    /// The devices that it selects, by id.
     pub devices: Vec<PlannedDevice>,
 }
 
-/// A device an order means.
+/// A device that an order selects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedDevice {
     pub id: DeviceId,
@@ -52,7 +52,7 @@ pub struct PlannedDevice {
 }
 
 impl View {
-    /// What an order would be.
+    /// What an order would make.
     pub async fn planning(&self, new: &NewDeployment) -> Result<Planning> {
         let bundle = find_bundle(self.reader(), self.scope, &new.bundle).await?;
         let devices = select_devices(self.reader(), self.scope, new, &bundle).await?;

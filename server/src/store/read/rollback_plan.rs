@@ -27,7 +27,7 @@ pub struct RollbackTarget {
     pub device: DeviceId,
     /// Its name when the deployment was made.
     pub device_name: String,
-    /// What is done, or why nothing is.
+    /// What is done with it, or why nothing is.
     pub verdict: RollbackVerdict,
     /// "name:version" it goes back to.
     pub bundle: Option<String>,

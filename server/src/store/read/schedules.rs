@@ -1,4 +1,4 @@
-//! Schedules of deployments: from rows to what the domain decides by.
+//! Schedules of deployments: from rows to the types of the domain.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -60,7 +60,7 @@ pub(crate) async fn waits(tx: &Tx, deployment: DeploymentId) -> Result<bool> {
     Ok(start.is_some_and(|start| start > tx.now.0))
 }
 
-/// A schedule as it is stored; an error says what cannot be read.
+/// A schedule from its columns. The error says what cannot be read.
 pub(crate) fn read(
     start: Option<i64>,
     windows: &str,
@@ -99,8 +99,8 @@ pub(crate) fn from_row(row: &schedule::Model) -> Result<Terms> {
     })
 }
 
-/// Selects schedules whose deadline was not acted upon. Written as the partial index has it: with a
-/// bound value the database would not use that index.
+/// Selects schedules whose deadline was not acted upon. The condition is written as in the partial
+/// index: with a bound value the database would not use that index.
 pub(crate) fn is_pending() -> Expr {
     schedule::Column::DeadlinePassed.into_expr().not()
 }

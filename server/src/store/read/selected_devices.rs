@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// What an order has to know of a device. Not the whole row: an order may be about the whole fleet.
+/// What an order has to know of a device. Few columns, as an order may select the whole fleet.
 #[derive(Debug, Clone, FromQueryResult)]
 pub(crate) struct SelectedDevice {
     pub(crate) id: Stored<DeviceId>,
@@ -35,9 +35,9 @@ pub(crate) struct SelectedDevice {
     pub(crate) generation: i64,
     pub(crate) conflicted: bool,
     pub(crate) disk_fault: Option<String>,
-    /// Whether an attempt of the bundle name may be unresolved. When false, nobody has to look.
+    /// Whether an attempt of the bundle name may be unresolved. When false, none is.
     pub(crate) may_be_busy: bool,
-    /// Whether the bundle's bytes may have failed there before. When false, nobody has to look.
+    /// Whether the bundle's bytes may have failed there before. When false, they have not.
     pub(crate) may_have_failed: bool,
 }
 

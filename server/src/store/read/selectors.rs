@@ -23,7 +23,7 @@ use crate::{
 /// Labels of one device.
 pub(crate) type Labels = BTreeMap<String, String>;
 
-/// With more values than this the database is not asked, and the domain chooses.
+/// A key with more values than this is left to the domain.
 const MAX_VALUES: usize = 1_024;
 
 /// Those of `devices` that a selector may match: all that it matches, and perhaps more.

@@ -1,4 +1,4 @@
-//! Sessions of devices: under which number, on which replica.
+//! Sessions of devices: their number, and the replica that has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ use crate::store::{
 impl Store {
     /// Those of a replica's open sessions that have ended without its knowledge: the device has a
     /// newer one on another replica, or an operator decided between copies of it. `here` has to be
-    /// read before this is called.
+    /// older than this question.
     pub async fn sessions_lost(
         &self,
         replica: Uuid,
@@ -47,7 +47,7 @@ impl Store {
     }
 }
 
-/// An open session and what events and copies need of its device.
+/// An open session, with the columns of its device that events and copies need.
 #[derive(FromQueryResult)]
 pub(crate) struct DeviceSession {
     pub(crate) device_id: Stored<DeviceId>,

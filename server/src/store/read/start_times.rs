@@ -27,7 +27,7 @@ impl StartTimes {
     /// When this target may start, as far as time decides it.
     pub(crate) fn of(&self, row: &Row, state: State) -> Option<Timestamp> {
         let released = match state {
-            // Its time for delivery began when it was opened.
+            // The time for delivery began when the target was opened.
             State::Pending => Timestamp(row.delivery_deadline.saturating_sub(self.delivery_us)),
             // The first phase opens with the start. When later phases open is not known.
             State::Held if self.waits && row.phase == 1 => self.now,

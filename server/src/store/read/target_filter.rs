@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Which targets are meant. All that is set has to hold; what is empty means any.
+/// Which targets are meant. Every field that is set has to hold; an empty one means any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TargetFilter {
     /// The state of the latest attempt is one of these.
@@ -33,14 +33,15 @@ impl TargetFilter {
         self.device_name.is_none()
     }
 
-    /// Whether the program, too, takes a target on a device of this name.
+    /// Whether the pattern matches this name. A database may find more, see
+    /// [`like`](crate::store::read::device_filter::like).
     pub(crate) fn takes_name(&self, name: &str) -> bool {
         self.device_name
             .as_ref()
             .is_none_or(|pattern| pattern.matches(name))
     }
 
-    /// In a join of targets `t` and attempts `a`: leaves out what is not meant.
+    /// Leaves out what is not meant, in a join of targets `t` and attempts `a`.
     pub(crate) fn narrow(&self, query: &mut SelectStatement) {
         if !self.states.is_empty() {
             let states = self.states.iter().map(|state| state.as_str());

@@ -41,11 +41,10 @@ pub struct Target {
     pub reason: Option<FailureReason>,
     /// What went wrong in words.
     pub message: String,
-    /// Exit code of the script.
     pub exit_code: Option<i32>,
     /// Tail of the script's output.
     pub output_tail: String,
-    /// Of which step and stream its parts are; none when that is not known.
+    /// Which step and stream each part of it comes from; empty when that is not known.
     pub output_marks: Vec<OutputMark>,
     /// A stop was asked for and not answered yet.
     pub stop_requested: bool,
@@ -53,17 +52,17 @@ pub struct Target {
     pub updated_at: Timestamp,
     /// Number of its phase, from 1; 0 without phases.
     pub phase: u32,
-    /// Digest of what the device ran once it was over; empty when nothing, or not yet known.
+    /// Digest of what the device ran after the attempt; empty when nothing, or not yet known.
     pub active_digest: String,
-    /// Its version.
+    /// Version of that.
     pub active_version: String,
-    /// When it may begin, while only time holds it back.
+    /// When it may begin, while time alone holds it back.
     pub opens_at: Option<Timestamp>,
-    /// What it waits for; none once its device has begun, and where that was not looked at.
+    /// What it waits for; none once its device has begun, and in long lists.
     pub waiting: Option<Waiting>,
     /// The outcome that arrived after the attempt was closed, if it says something new.
     pub late: Option<LateOutcome>,
-    /// What it waits for whose `hooks.pre` asked for time.
+    /// The delay that its `hooks.pre` asked for.
     pub deferral: Option<TargetDeferral>,
 }
 
@@ -75,14 +74,13 @@ pub struct LateOutcome {
     pub reason: Option<FailureReason>,
     /// What went wrong in words.
     pub message: String,
-    /// Exit code of the script.
     pub exit_code: Option<i32>,
     /// Tail of the script's output.
     pub output_tail: String,
     pub at: Option<Timestamp>,
 }
 
-/// What a target waits for whose `hooks.pre` asked for time.
+/// The delay that a target's `hooks.pre` asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetDeferral {
     /// What the hook said.
@@ -100,7 +98,7 @@ pub struct StepProgress {
     pub bytes_done: u64,
     /// Bytes in all, 0 when unknown.
     pub bytes_total: u64,
-    /// A stop was carried out; how the attempt ended is yet to come.
+    /// A stop was carried out; the outcome is yet to come.
     pub stopped: bool,
 }
 
@@ -153,8 +151,8 @@ pub(crate) fn of_deployment(
     query
 }
 
-/// Targets with their latest attempts. The output is whole, or cut in the database where the whole
-/// fleet is read.
+/// Targets with their latest attempts. With `cut_on` that database cuts the output to its end, for
+/// statements that may read the whole fleet.
 pub(crate) fn every_target(cut_on: Option<DbBackend>) -> SelectStatement {
     let mut query = Query::select();
     for column in [
@@ -202,7 +200,7 @@ pub(crate) fn every_target(cut_on: Option<DbBackend>) -> SelectStatement {
         };
         query.expr_as(output, name);
     }
-    // Marks are about the whole.
+    // Marks count from the beginning of the whole output.
     let marks: Expr = match cut_on {
         None => Expr::col(("a", attempt::Column::OutputMarks)),
         Some(_) => Expr::value(""),
@@ -241,7 +239,7 @@ pub(crate) fn target_from(row: Row) -> Result<Target> {
         until: Timestamp(due),
         run: row.run.and_then(|run| u32::try_from(run).ok()).unwrap_or(0),
     });
-    // An agent that answers a stop which came too late says nothing new.
+    // The answer to a stop that came too late is no news.
     let late_state = row
         .late_state
         .filter(|late| late != State::Cancelled.as_str());

@@ -33,7 +33,7 @@ use crate::{
 /// Most targets in one page, because each may carry 64 KiB of output.
 const MAX_TARGETS: u64 = 200;
 
-/// Most targets that are looked at for what they wait for.
+/// With more targets than this, nobody looks what they wait for.
 const MOST_WAITING: usize = 1000;
 
 /// Most output in one page, in bytes; the next page has the rest.
@@ -81,8 +81,8 @@ impl View {
         })
     }
 
-    /// The target of a device, by its id or name, in this deployment; without one the newest that
-    /// it has begun. With all of its output.
+    /// The target of a device, by its id or name, in this deployment. Without a deployment, the
+    /// newest target that the device has begun. All of its output is there.
     pub async fn get_target(&self, device: &str, of: Option<DeploymentId>) -> Result<Target> {
         let missing = || not_found("target of the device", device);
         let device = find_device(self.reader(), self.scope, device).await?;
@@ -175,7 +175,7 @@ impl View {
                 ..target_from(row)?
             });
         }
-        // A whole fleet that has just been opened is about to change anyway.
+        // So many wait only just after they were opened, and are about to change.
         if waiting.len() > MOST_WAITING || deployment.finished_at.is_some() {
             return Ok(targets);
         }

@@ -37,9 +37,8 @@ named_enum! {
 /// Whoever holds an operator token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// The token.
     pub token_id: TokenId,
-    /// Who it is for; the author of changes.
+    /// Who it is for. Changes are signed with it.
     pub name: String,
     /// What they may do.
     pub role: Role,
@@ -72,17 +71,13 @@ pub struct OperatorTokenRow {
     pub name: String,
     /// What they may do.
     pub role: Role,
-    /// Who made it.
     pub created_by: String,
-    /// When it was made.
     pub created_at: Timestamp,
     /// When it stops working.
     pub expires_at: Timestamp,
-    /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
-    /// When it was used last.
     pub last_used_at: Option<Timestamp>,
-    /// From where then; empty before the first time.
+    /// The address of its last use; empty before the first.
     pub last_used_from: String,
 }
 
@@ -100,11 +95,8 @@ pub struct EnrollmentTokenRow {
     pub labels: BTreeMap<String, String>,
     /// Name of the device one new key may take over.
     pub replaces_device: Option<String>,
-    /// Who made it.
     pub created_by: String,
-    /// When it was made.
     pub created_at: Timestamp,
-    /// Whether it was revoked.
     pub revoked: bool,
 }
 

@@ -1,5 +1,5 @@
-//! What targets wait for: the facts about their devices and their deployment, read for all of them
-//! together.
+//! What targets wait for. The facts about their devices and their deployment are read for all of
+//! them together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -33,7 +33,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     pub reason: WaitReason,
-    /// Which budget, why its device is away, which deployment; empty where the reason says it all.
+    /// The budget, why the device is away, or the other deployment; empty for other reasons.
     pub detail: String,
 }
 
@@ -50,7 +50,6 @@ pub(crate) struct WaitingTarget {
     pub(crate) waits_for_time: bool,
 }
 
-/// What is asked about each device, whatever it waits for.
 struct KnownDevice {
     is_conflicted: bool,
     is_disk_sick: bool,
@@ -89,7 +88,7 @@ impl Store {
             }
             _ => false,
         };
-        // What is held does not look at its device.
+        // A held target waits whatever its device does.
         let opened: BTreeSet<Stored<DeviceId>> = targets
             .iter()
             .filter(|target| target.state != State::Held)
@@ -164,8 +163,7 @@ impl Store {
         Ok(known)
     }
 
-    /// The deployment of what comes before each attempt in the queue of its device, where something
-    /// does.
+    /// For each attempt behind another one in the queue of its device: the deployment of the first.
     async fn ahead(
         &self,
         row: &deployment::Model,

@@ -18,9 +18,8 @@ pub(crate) enum UploadError {
     TooSlow {
         /// Bytes that came.
         size: u64,
-        /// In this time.
         took: Duration,
-        /// Time an upload may take whatever it sends.
+        /// Time that every upload may take.
         grace: Duration,
         /// Bytes a second it has to send when it takes longer.
         least_rate: u64,

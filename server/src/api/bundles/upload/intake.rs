@@ -31,11 +31,9 @@ enum Part {
 
 /// What is known of the bytes once all have come.
 pub(super) struct ReceivedBytes {
-    /// Has written them, but not synced.
+    /// Has written the bytes and not synced them.
     pub(super) writer: BlobWriter,
-    /// How many bytes.
     pub(super) size: u64,
-    /// Their digest.
     pub(super) digest: Digest,
     /// What is in the archive. It is read in the same way as on devices, so that no device finds
     /// what the server did not see.
@@ -62,7 +60,7 @@ impl Intake {
         bytes.is_empty() || self.parts.send(Part::Bytes(bytes)).await.is_ok()
     }
 
-    /// Says that everything is there, and waits for what it is.
+    /// Ends the bytes and waits for what the thread found.
     pub(super) async fn end(self) -> Result<ReceivedBytes, BlobError> {
         // If the thread has ended, its result says why.
         let _ = self.parts.send(Part::End).await;
@@ -72,7 +70,7 @@ impl Intake {
     /// Gives up; nothing is left when this returns.
     pub(super) async fn abort(self) {
         drop(self.parts);
-        // It fails, because the channel is closed.
+        // The thread fails, because the channel is closed.
         let _ = joined(self.received).await;
     }
 }
@@ -103,17 +101,16 @@ fn receive(
         ended: false,
         failure: None,
     };
-    // The reader blocks instead of waiting, so the walk is over when it is polled for the first
-    // time.
+    // The reader blocks instead of waiting, so the first poll walks the whole archive.
     let walk = check_upload(&mut tee, limits, allow_unknown).now_or_never();
     let checked = walk.unwrap_or_else(|| {
         let error = io::Error::other("the walk through an archive waited");
         Err(ArchiveError::Io(error))
     });
-    // An archive that is refused is read to its end as well: the caller hears first if other bytes
-    // came than were announced.
+    // A refused archive is read to its end as well, because wrong bytes are reported before a wrong
+    // archive.
     while tee.failure.is_none() && !tee.ended {
-        // The failure is kept.
+        // The failure is kept and reported below.
         let _ = tee.next();
     }
     if let Some(failure) = tee.failure {
