@@ -16,7 +16,7 @@ use kernex_proto::{
     telemetry::{LogFilter, LogFormat},
     units,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::backoff;
 
@@ -167,7 +167,7 @@ pub struct Args {
 }
 
 /// What the agent can be told to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Bind this machine's key to a device of the control plane. Safe to repeat.
     Enroll {
@@ -200,6 +200,16 @@ pub enum Command {
     /// Look for what keeps this machine from its control plane: state folder, disk, enrolment,
     /// clock, name, network, TLS; exits 1 when something is wrong. It may run beside the agent.
     Doctor,
+    /// Write what somebody who helps has to know into a file, without secrets: version, settings,
+    /// what `status` and `doctor` say, attempts, releases, disk. It may run beside the agent.
+    #[command(after_help = "Examples:
+  kernex-agent support-bundle
+  kernex-agent support-bundle --output /tmp/edge-1.json")]
+    SupportBundle {
+        /// File to write, as JSON.
+        #[arg(long, value_name = "FILE", default_value = "kernex-agent-support.json")]
+        output: PathBuf,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -209,7 +219,7 @@ enum LogStyle {
 }
 
 /// Whether scripts, and what they start, can never get more rights than the agent has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoNewPrivs {
     /// As the manifest says: they cannot, unless it asks for it.
@@ -334,6 +344,21 @@ impl Args {
         match self.log_format {
             LogStyle::Text => LogFormat::Text,
             LogStyle::Json => LogFormat::Json,
+        }
+    }
+
+    /// The settings, or the defaults when they are not valid and why: for those who look for what
+    /// is wrong. The reason names no value, because it may be secret.
+    pub(crate) fn into_config_or_defaults(self) -> (Config, Option<String>) {
+        let state_dir = self.state_dir.clone();
+        match self.into_config() {
+            Ok(config) => (config, None),
+            // Only the first part: a file that cannot be read is shown in the second.
+            Err(error) => {
+                let state_dir = state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into());
+                let why = format!("{error}; see `kernex-agent check-config`");
+                (Config::new(state_dir), Some(why))
+            }
         }
     }
 
@@ -587,6 +612,22 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "allow_downgrade = true\n").unwrap();
         assert!(parse(&["--config", file.path().to_str().unwrap()]).is_err());
+    }
+
+    #[test]
+    fn settings_that_are_not_valid_give_the_defaults_and_a_reason_without_values() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "token = hunter2\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let args = ["kernex-agent", "support-bundle", "--config", path];
+        let args = Args::try_parse_from([&args[..], &["--state-dir", "/s"]].concat()).unwrap();
+        let (config, invalid) = args.into_config_or_defaults();
+        assert_eq!(config.state_dir, Path::new("/s"));
+        let invalid = invalid.unwrap();
+        assert!(
+            invalid.contains(path) && !invalid.contains("hunter2"),
+            "{invalid}"
+        );
     }
 
     #[test]

@@ -8,6 +8,8 @@ use kernex_proto::{
     trust::Dates,
 };
 
+use serde_json::{Value, json};
+
 use crate::{clock, config::Config, host::disk_space, identity::Identity, status};
 
 /// How long each step may take.
@@ -43,6 +45,16 @@ impl Check {
 
     pub(crate) const fn is_good(&self) -> bool {
         self.next.is_none()
+    }
+
+    /// As in the JSON of `kernexctl doctor`.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "check": self.what,
+            "ok": self.is_good(),
+            "found": self.found,
+            "next": self.next.as_deref().unwrap_or_default(),
+        })
     }
 
     /// As a line for people, with the next step below it.

@@ -29,6 +29,7 @@ pub mod rules;
 mod show;
 mod snapshot;
 mod store;
+mod summary;
 mod tables;
 
 pub use record::{
@@ -39,6 +40,7 @@ pub(crate) use show::attempts;
 use snapshot::Snapshot;
 pub(crate) use store::JournalError;
 use store::{IDENTITY, LIVE, NUMBERS, RELEASES, Store, TOMBSTONE_ORDER, TOMBSTONES};
+pub(crate) use summary::summary;
 use tables::{active_of, all_live, bury, find, live_record, next_seq, put_live, put_release};
 
 /// Attempts that may be open at once. The server sends one for each bundle name, so this is far

@@ -42,6 +42,7 @@ mod settings;
 mod shared;
 mod start;
 mod status;
+mod support;
 
 pub use config::{Args, Command, Config, NoNewPrivs};
 pub use identity::{DeviceKey, Identity, IdentityError};

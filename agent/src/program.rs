@@ -26,8 +26,11 @@ async fn start(args: Args) -> anyhow::Result<()> {
         return check_config(&args.into_config()?);
     }
     let guard = telemetry::init("kernex-agent", &args.log, args.log_format())?;
-    let command = args.command;
-    let mut config = args.into_config()?;
+    let command = args.command.clone();
+    let (mut config, invalid) = match command {
+        Command::SupportBundle { .. } => args.into_config_or_defaults(),
+        _ => (args.into_config()?, None),
+    };
     config.log_filter = Some(guard.log_filter());
     let shutdown = CancellationToken::new();
     let signals = TaskTracker::new();
@@ -44,6 +47,9 @@ async fn start(args: Args) -> anyhow::Result<()> {
         Command::Status { json } => show_status(&config, json),
         Command::Doctor => Box::pin(examine(&config)).await,
         Command::CheckConfig => check_config(&config),
+        Command::SupportBundle { output } => {
+            Box::pin(crate::support::run(&config, invalid, &output)).await
+        }
     };
     guard.shutdown().await;
     result

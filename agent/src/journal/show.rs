@@ -36,7 +36,8 @@ pub(crate) fn attempts(path: &Path) -> Result<Vec<Value>, JournalError> {
     })
 }
 
-fn row(id: AttemptId, record: &Record, acknowledged: bool) -> Value {
+/// One attempt. It has neither its command nor the output of its scripts.
+pub(super) fn row(id: AttemptId, record: &Record, acknowledged: bool) -> Value {
     let deploy = record.deploy();
     let outcome = record.outcome.as_ref().map(|outcome| {
         json!({

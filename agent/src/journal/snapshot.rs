@@ -2,15 +2,15 @@
 //! read or written.
 
 use std::{
-    fs,
+    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 
 use kernex_proto::ids::{AttemptId, JournalId};
 use redb::{
-    Builder, ReadableDatabase as _, ReadableTable as _, StorageBackend as _, WriteTransaction,
-    backends::InMemoryBackend,
+    Builder, Database, ReadableDatabase as _, ReadableTable as _, StorageBackend as _,
+    WriteTransaction, backends::InMemoryBackend,
 };
 use uuid::Uuid;
 
@@ -40,29 +40,12 @@ impl Snapshot {
         })
     }
 
-    /// Reads a file that cannot be opened in place, because opening takes writing. `None` when
-    /// nothing can be read from it.
+    /// Reads a file that cannot be opened in place. `None` when nothing can be read from it.
     pub(super) fn read(path: &Path) -> Option<(JournalId, Self)> {
-        if fs::metadata(path).ok()?.len() > MOST_BYTES {
-            return None;
-        }
-        let bytes = fs::read(path).ok().filter(|bytes| !bytes.is_empty())?;
-        // A torn file may make the library panic.
-        catch_unwind(AssertUnwindSafe(|| Self::parse(&bytes)))
-            .ok()
-            .and_then(Result::ok)
-            .flatten()
+        read_copy(path, Self::parse).ok().flatten()
     }
 
-    fn parse(bytes: &[u8]) -> Result<Option<(JournalId, Self)>, JournalError> {
-        let backend = InMemoryBackend::new();
-        let memory = |why: String| JournalError::Io(std::io::Error::other(why));
-        let length = bytes.len() as u64;
-        let sized = backend.set_len(length);
-        sized.map_err(|error| memory(format!("{error:?}")))?;
-        let written = backend.write(0, bytes);
-        written.map_err(|error| memory(format!("{error:?}")))?;
-        let database = Builder::new().create_with_backend(backend)?;
+    fn parse(database: &Database) -> Result<Option<(JournalId, Self)>, JournalError> {
         let tx = database.begin_read()?;
         let identity = tx.open_table(IDENTITY)?;
         let id = identity.get("id")?;
@@ -74,4 +57,34 @@ impl Snapshot {
         };
         Ok(id.map(|id| (JournalId(id), snapshot)))
     }
+}
+
+/// Reads a copy of the file in memory. Opening the file in place takes writing, and a running agent
+/// holds its lock.
+///
+/// A copy of a file that is being written may be torn. That is an error: the pages carry checksums.
+pub(super) fn read_copy<T>(
+    path: &Path,
+    read: impl FnOnce(&Database) -> Result<T, JournalError>,
+) -> Result<T, JournalError> {
+    let bytes = match fs::metadata(path)?.len() {
+        0 => return Err(unreadable("the file is empty")),
+        length if length > MOST_BYTES => return Err(unreadable("the file is over 64 MiB")),
+        _ => fs::read(path)?,
+    };
+    // A torn file may make the library panic.
+    catch_unwind(AssertUnwindSafe(|| read(&open_copy(&bytes)?)))
+        .unwrap_or_else(|_| Err(unreadable("reading it panicked")))
+}
+
+fn open_copy(bytes: &[u8]) -> Result<Database, JournalError> {
+    let backend = InMemoryBackend::new();
+    let memory = |error| unreadable(&format!("{error:?}"));
+    backend.set_len(bytes.len() as u64).map_err(memory)?;
+    backend.write(0, bytes).map_err(memory)?;
+    Ok(Builder::new().create_with_backend(backend)?)
+}
+
+fn unreadable(why: &str) -> JournalError {
+    JournalError::Io(io::Error::other(why.to_owned()))
 }

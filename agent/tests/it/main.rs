@@ -9,3 +9,4 @@ mod plans_and_configuration;
 mod previous_release;
 mod recovering;
 mod stopping;
+mod support_bundle;

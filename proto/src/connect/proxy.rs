@@ -102,6 +102,14 @@ impl Proxies {
         Ok(Self(Some(Arc::new(matcher))))
     }
 
+    /// Address of the proxy on the way to a control plane, without the name and the password of its
+    /// user; none when nothing is in between, or `address` is no URL.
+    #[must_use]
+    pub fn shown_for(&self, address: &str) -> Option<String> {
+        let origin = address.parse().ok()?;
+        Some(self.on_the_way_to(&origin)?.shown())
+    }
+
     /// The proxy on the way to `origin`. This machine is never reached through one.
     pub(super) fn on_the_way_to(&self, origin: &Uri) -> Option<Proxy> {
         let matcher = self.0.as_ref()?;
@@ -209,6 +217,8 @@ mod tests {
         let proxy = proxies.on_the_way_to(&FAR.parse().unwrap()).unwrap();
         // "ada:p@ss"
         assert_eq!(proxy.authorization().unwrap(), "Basic YWRhOnBAc3M=");
+        assert_eq!(proxies.shown_for(FAR).as_deref(), Some("http://p:3128"));
+        assert_eq!(proxies.shown_for("no url"), None);
         let shown = format!("{proxies:?} {proxy:?} {}", proxy.shown());
         assert!(!shown.contains("ada") && !shown.contains("ss@"), "{shown}");
         for (value, shown) in [
