@@ -1,281 +1,27 @@
 //! From arguments to settings: flags win over `KERNEX_AGENT_*`, which win over the TOML file.
 
-use std::{
-    num::NonZeroU64,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
-use clap::{Parser, Subcommand, ValueEnum};
 use kernex_proto::{
-    connect::proxy::Proxies,
-    handshake::EnrollmentToken,
-    manifest::Manifest,
-    near,
-    telemetry::{LogFilter, LogFormat},
-    units,
+    connect::proxy::Proxies, handshake::EnrollmentToken, telemetry::LogFilter, units,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::backoff;
 
+mod args;
+mod file;
 mod token;
+
+pub use args::{Args, Command, NoNewPrivs};
+pub(crate) use file::strange_variables;
+
+use file::read_file;
 
 /// Below this a download would hardly ever end.
 const LEAST_RATE: u64 = 1024;
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/kernex-agent";
-
-/// The agent of Kernex: holds a session with the control plane and runs what it sends.
-#[derive(Debug, Parser)]
-#[command(name = "kernex-agent", version)]
-pub struct Args {
-    /// What to do.
-    #[command(subcommand)]
-    pub command: Command,
-    /// TOML file with the same settings as the flags.
-    #[arg(long, global = true, env = "KERNEX_AGENT_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Folder for the key, the journal and the bundles [default: /var/lib/kernex-agent].
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_STATE_DIR",
-        value_name = "DIR"
-    )]
-    state_dir: Option<PathBuf>,
-    /// Address of the control plane, e.g. https://kernex.example.com:7443. May be repeated, or hold
-    /// several with commas between them, for a control plane with replicas: the next one is used
-    /// when one cannot be reached.
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_SERVER",
-        value_name = "URL",
-        value_delimiter = ','
-    )]
-    server: Vec<String>,
-    /// HTTP proxy on the way to the control plane, e.g. http://proxy.example.com:3128; an empty one
-    /// is none [default: `https_proxy` or `all_proxy` of the environment, but for what `no_proxy`
-    /// names]. A user's name and password may stand in it; everybody on this machine can read a
-    /// command line, so put it into the environment or the file then.
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_PROXY",
-        value_name = "URL",
-        hide_env_values = true
-    )]
-    proxy: Option<String>,
-    /// Enrolment token, from `kernexctl enrollment create`. Everybody on this machine can read a
-    /// command line: prefer --token-file.
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_TOKEN",
-        value_name = "TOKEN",
-        hide_env_values = true
-    )]
-    token: Option<String>,
-    /// File with the enrolment token, `-` for standard input. Without it, the systemd credential
-    /// `kernex-agent.token` is used where there is one.
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_TOKEN_FILE",
-        value_name = "FILE",
-        conflicts_with = "token"
-    )]
-    token_file: Option<PathBuf>,
-    /// Requested device name [default: the host name].
-    #[arg(long, global = true, env = "KERNEX_AGENT_NAME", value_name = "NAME")]
-    name: Option<String>,
-    /// Most seconds a script may run, whatever its manifest or the server's configuration says
-    /// [default: 300, which the server may change].
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_MAX_SCRIPT_SECONDS",
-        value_name = "SECONDS"
-    )]
-    max_script_seconds: Option<u64>,
-    /// Releases kept beside the current one; the server may ask for fewer, never for more [default:
-    /// 2, which the server may change].
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_KEEP_RELEASES",
-        value_name = "N"
-    )]
-    keep_releases: Option<usize>,
-    /// Most seconds between two tries to connect, drawn at random up to it [default: 60].
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_MAX_RECONNECT_SECONDS",
-        value_name = "SECONDS"
-    )]
-    max_reconnect_seconds: Option<u64>,
-    /// Most bytes a second of a download, e.g. 500KiB [default: no limit].
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_MAX_DOWNLOAD_RATE",
-        value_name = "SIZE"
-    )]
-    max_download_rate: Option<String>,
-    /// Most disk for archives of the bundles whose releases are kept, e.g. 2GiB, or 0 for none.
-    /// What is there is not downloaded again; it goes first when the disk is short [default: a
-    /// tenth of the state folder's file system].
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_MAX_ARCHIVE_SPACE",
-        value_name = "SIZE"
-    )]
-    max_archive_space: Option<String>,
-    /// Whether scripts can never get more rights than the agent has, by sudo for example:
-    /// `manifest` lets the bundle's manifest say so, `always` and `never` are said here [default:
-    /// manifest].
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_NO_NEW_PRIVS",
-        value_enum,
-        value_name = "WHEN"
-    )]
-    no_new_privs: Option<NoNewPrivs>,
-    /// What to log, e.g. `info` or `kernex_agent=debug`.
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_LOG",
-        value_name = "FILTER",
-        default_value = "info"
-    )]
-    pub log: String,
-    /// How to log.
-    #[arg(
-        long,
-        global = true,
-        env = "KERNEX_AGENT_LOG_FORMAT",
-        value_enum,
-        default_value = "text"
-    )]
-    log_format: LogStyle,
-}
-
-/// What the agent can be told to do.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
-pub enum Command {
-    /// Bind this machine's key to a device of the control plane. Safe to repeat.
-    Enroll {
-        /// With a new key, as a device of its own: for a device that was deleted, or whose key was
-        /// replaced. The old journal is set aside; what is in `bundles` stays.
-        #[arg(long)]
-        new_key: bool,
-    },
-    /// Hold the session and run what the server sends; enrols first when needed and a token is
-    /// given.
-    Run {
-        /// Forget, at this start, that a newer revision of the session protocol was spoken before:
-        /// for a control plane that was put back to an older version. Do not leave it in place: as
-        /// long as it is there, somebody between this device and the control plane can make them
-        /// speak the older one.
-        #[arg(long)]
-        allow_downgrade: bool,
-    },
-    /// Read flags, environment and file, say what is wrong with them, and change nothing.
-    CheckConfig,
-    /// Show what the journal of a stopped agent remembers, one JSON object per attempt.
-    Journal,
-    /// Show how the agent on this machine is: enrolled, running, connected, and what it runs; exits
-    /// 1 unless all is well. It may run beside the agent.
-    Status {
-        /// As one JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Look for what keeps this machine from its control plane: state folder, disk, enrolment,
-    /// clock, name, network, TLS; exits 1 when something is wrong. It may run beside the agent.
-    Doctor,
-    /// Write what somebody who helps has to know into a file, without secrets: version, settings,
-    /// what `status` and `doctor` say, attempts, releases, disk. It may run beside the agent.
-    #[command(after_help = "Examples:
-  kernex-agent support-bundle
-  kernex-agent support-bundle --output /tmp/edge-1.json")]
-    SupportBundle {
-        /// File to write, as JSON.
-        #[arg(long, value_name = "FILE", default_value = "kernex-agent-support.json")]
-        output: PathBuf,
-    },
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogStyle {
-    Text,
-    Json,
-}
-
-/// Whether scripts, and what they start, can never get more rights than the agent has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NoNewPrivs {
-    /// As the manifest says: they cannot, unless it asks for it.
-    #[default]
-    Manifest,
-    /// They cannot, whatever the manifest says.
-    Always,
-    /// They can, whatever the manifest says.
-    Never,
-}
-
-impl NoNewPrivs {
-    /// Whether the scripts of a bundle may get more rights.
-    pub(crate) fn allows_more(self, manifest: &Manifest) -> bool {
-        match self {
-            Self::Manifest => manifest.allows_new_privs(),
-            Self::Always => false,
-            Self::Never => true,
-        }
-    }
-}
-
-/// The TOML file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    state_dir: Option<PathBuf>,
-    server: Option<Addresses>,
-    proxy: Option<String>,
-    token: Option<String>,
-    token_file: Option<PathBuf>,
-    name: Option<String>,
-    max_script_seconds: Option<u64>,
-    keep_releases: Option<usize>,
-    max_reconnect_seconds: Option<u64>,
-    max_download_rate: Option<String>,
-    max_archive_space: Option<String>,
-    no_new_privs: Option<NoNewPrivs>,
-}
-
-/// One address, or several.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Addresses {
-    One(String),
-    Several(Vec<String>),
-}
-
-impl From<Addresses> for Vec<String> {
-    fn from(addresses: Addresses) -> Self {
-        match addresses {
-            Addresses::One(address) => vec![address],
-            Addresses::Several(addresses) => addresses,
-        }
-    }
-}
 
 /// Settings of one agent.
 #[derive(Debug, Clone)]
@@ -338,15 +84,6 @@ impl Config {
 }
 
 impl Args {
-    /// How to log.
-    #[must_use]
-    pub fn log_format(&self) -> LogFormat {
-        match self.log_format {
-            LogStyle::Text => LogFormat::Text,
-            LogStyle::Json => LogFormat::Json,
-        }
-    }
-
     /// The settings, or the defaults when they are not valid and why: for those who look for what
     /// is wrong. The reason names no value, because it may be secret.
     pub(crate) fn into_config_or_defaults(self) -> (Config, Option<String>) {
@@ -444,51 +181,13 @@ impl Args {
     }
 }
 
-fn read_file(path: &Path) -> anyhow::Result<File> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-    let not_valid = || format!("the configuration file {} is not valid", path.display());
-    let table: toml::Table = toml::from_str(&text).with_context(not_valid)?;
-    let known = settings(|argument| Some(argument.get_id().as_str().to_owned()));
-    let known = known
-        .iter()
-        .map(String::as_str)
-        .filter(|name| !NOT_IN_FILE.contains(name));
-    let strangers = near::strangers(table.keys().map(String::as_str), known, "");
-    if !strangers.is_empty() {
-        let all: Vec<String> = strangers.iter().map(ToString::to_string).collect();
-        return Err(anyhow::anyhow!(all.join("; ")).context(not_valid()));
-    }
-    toml::from_str(&text).with_context(not_valid)
-}
-
-/// What only the command line and the environment say: it counts before the file is read.
-const NOT_IN_FILE: [&str; 5] = ["config", "log", "log_format", "help", "version"];
-
-/// Something of each setting.
-fn settings(name: impl Fn(&clap::Arg) -> Option<String>) -> Vec<String> {
-    let command = <Args as clap::CommandFactory>::command();
-    command.get_arguments().filter_map(name).collect()
-}
-
-/// Variables of the environment that look like settings and are none.
-pub(crate) fn strange_variables(
-    environment: impl Iterator<Item = std::ffi::OsString>,
-) -> Vec<near::Stranger> {
-    let known = settings(|argument| Some(argument.get_env()?.to_str()?.to_owned()));
-    let given: Vec<String> = environment
-        .filter_map(|name| name.into_string().ok())
-        .filter(|name| name.starts_with("KERNEX_AGENT"))
-        .collect();
-    near::strangers(
-        given.iter().map(String::as_str),
-        known.iter().map(String::as_str),
-        "KERNEX_AGENT_",
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use clap::Parser as _;
+    use kernex_proto::manifest::Manifest;
+
     use super::*;
 
     fn parse(args: &[&str]) -> anyhow::Result<Config> {
@@ -557,36 +256,6 @@ mod tests {
         let why = parse(&["--config", file.path().to_str().unwrap()]).unwrap_err();
         let why = format!("{why:#}");
         assert!(why.contains("absolute path"), "{why}");
-    }
-
-    #[test]
-    fn a_mistyped_setting_is_named_with_what_was_meant() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "keep_relases = 3\nlog = \"info\"\n").unwrap();
-        let why = parse(&["--config", file.path().to_str().unwrap()]).unwrap_err();
-        let why = format!("{why:#}");
-        assert!(why.contains("did you mean `keep_releases`?"), "{why}");
-        assert!(why.contains("`log`"), "{why}");
-        let names = ["KERNEX_AGENT_SERVR", "KERNEX_AGENT_SERVER", "KERNEX_LISTEN"];
-        let strange = strange_variables(names.map(Into::into).into_iter());
-        assert_eq!(strange.len(), 1);
-        assert!(strange[0].to_string().contains("`KERNEX_AGENT_SERVER`"));
-    }
-
-    /// The list of names for the file comes from the flags; it must not name one that the file does
-    /// not know.
-    #[test]
-    fn the_file_knows_each_setting() {
-        for name in settings(|argument| Some(argument.get_id().as_str().to_owned())) {
-            if NOT_IN_FILE.contains(&name.as_str()) {
-                continue;
-            }
-            let Err(error) = toml::from_str::<File>(&format!("{name} = []")) else {
-                continue;
-            };
-            let why = error.to_string();
-            assert!(!why.contains("unknown field"), "{why}");
-        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     bundle::{BundleDir, activate, folder_name},
     clock, durable,
-    journal::{Deadline, Record, Restarting, Stage, Started, Switch},
+    journal::{Record, Stage, Started, Switch},
     sandbox::Output,
     shared::StopTokens,
 };
@@ -26,6 +26,7 @@ mod finish_run;
 mod going_back;
 mod health;
 mod prepare;
+mod restart;
 mod scripts;
 
 pub(super) use going_back::rollback_scripts;
@@ -139,44 +140,6 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Continues after the restart that the script asked for.
-    async fn resume_after_restart(&mut self, restarting: Restarting) -> RunResult {
-        tracing::info!("going on after the restart");
-        self.output = Output::of_earlier(&restarting.output, &restarting.output_marks);
-        self.exit_code = restarting.exit_code;
-        self.has_begun = true;
-        if let Some(deadline) = &restarting.deadline {
-            self.deadline = self.deadline.min(on_this_boot(deadline));
-        }
-        let prepared = match self.unpacked_release() {
-            Ok(prepared) => prepared,
-            Err(why) => {
-                let stopped = StepError::failed(FailureReason::Internal, why);
-                return self.resume_going_back(stopped.into_outcome()).await;
-            }
-        };
-        let result = self
-            .continue_after_restart(&prepared, restarting.after_switch)
-            .await;
-        self.finish_run(prepared, result).await
-    }
-
-    /// Runs the steps after a restart, if the restart came in time.
-    async fn continue_after_restart(
-        &mut self,
-        prepared: &Prepared,
-        after_switch: bool,
-    ) -> Result<(), StepError> {
-        if self.record.overdue || clock::since_boot() >= self.deadline {
-            return Err(no_restart(prepared.restarting_script()));
-        }
-        self.activate(prepared).await?;
-        if after_switch {
-            return self.health(prepared).await;
-        }
-        self.run_post_switch_steps(prepared).await
-    }
-
     /// Continues to go back after a restart of the agent.
     async fn resume_going_back(&mut self, failing: v1::Outcome) -> RunResult {
         if !failing.output_tail.is_empty() {
@@ -273,39 +236,6 @@ impl<'a> Attempt<'a> {
         self.health(prepared).await
     }
 
-    /// The script has arranged for a restart. Notes in the journal how to continue, then waits for
-    /// the restart.
-    async fn await_restart(
-        &mut self,
-        prepared: &Prepared,
-        after_switch: bool,
-    ) -> Result<(), StepError> {
-        self.note_switch(prepared).await?;
-        let (output, output_marks) = self.output.marked();
-        let restarting = Restarting {
-            exit_code: self.exit_code,
-            output,
-            output_marks,
-            deadline: Some(self.durable_deadline()),
-            after_switch,
-        };
-        let id = self.id;
-        self.executor
-            .journal
-            .call(move |journal| journal.note_restart(id, restarting))
-            .await
-            .map_err(|err| StepError::internal("cannot write to the journal", &err))?;
-        if !after_switch {
-            self.activate(prepared).await?;
-        }
-        tracing::info!("waiting for the restart that the script asked for");
-        match self.unless_ended(std::future::pending::<()>()).await {
-            Err(StepError::ShuttingDown) => Err(StepError::Restarting),
-            Err(StepError::Failed { .. }) | Ok(()) => Err(no_restart(prepared.restarting_script())),
-            Err(stopped) => Err(stopped),
-        }
-    }
-
     /// The token that stops the current part of the attempt.
     fn end_token(&self) -> &CancellationToken {
         if self.is_going_back {
@@ -313,15 +243,6 @@ impl<'a> Attempt<'a> {
         } else {
             &self.stops.work
         }
-    }
-
-    /// The deadline as the journal keeps it.
-    fn durable_deadline(&self) -> Deadline {
-        Deadline::new(
-            clock::boot_id(),
-            millis(self.deadline),
-            millis(clock::since_boot()),
-        )
     }
 
     /// Waits for `what`. Fails when the attempt is stopped, the agent stops, or the deadline passes
@@ -431,18 +352,6 @@ fn started(step: Step) -> Started {
         boot_id: clock::boot_id(),
         ..Started::default()
     }
-}
-
-/// The error of a restart that a script asked for and that came too late or never.
-fn no_restart(script: &str) -> StepError {
-    StepError::failed(
-        FailureReason::ScriptTimeout,
-        format!("the restart that {script} asked for did not come within the execution time"),
-    )
-}
-
-fn on_this_boot(deadline: &Deadline) -> Duration {
-    Duration::from_millis(deadline.on(&clock::boot_id()))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -1,12 +1,13 @@
 //! The whole agent against a fake server, which can do what a real one never would.
 
 mod bench;
-mod deferral_and_restart;
+mod deferral;
 mod deploying;
 mod fake_server;
 mod health;
 mod plans_and_configuration;
 mod previous_release;
 mod recovering;
+mod restart;
 mod stopping;
 mod support_bundle;

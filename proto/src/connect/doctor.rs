@@ -2,24 +2,24 @@
 //! why there is no connection. Nothing is sent but what begins a connection.
 
 use std::{
-    error::Error,
     io,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use http::Uri;
-use rustls::CertificateError;
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
 };
 
-use super::{AddressError, ControlPlane, DialError};
-use crate::{
-    error::chain,
-    trust::{Dates, PinnedCa},
-};
+use crate::trust::Dates;
+
+mod tls;
+
+pub use tls::tls_error;
+
+use tls::{encrypted, plaintext};
 
 /// Clocks that show less than this, in seconds since 1970, are wrong: it is the first of January
 /// 2024.
@@ -255,194 +255,6 @@ async fn reach(
         ),
     };
     Err(Finding::bad(Step::Tcp, text, next))
-}
-
-/// What HTTP/2 begins with, and an empty SETTINGS frame.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-
-/// Begins HTTP/2 without TLS and looks at the first bytes of the answer.
-async fn plaintext(stream: &TcpStream, address: &str, limit: Duration) -> Finding {
-    let asked = async {
-        stream.writable().await?;
-        stream.try_write(PREFACE)?;
-        let mut head = [0; 9];
-        loop {
-            stream.readable().await?;
-            match stream.try_read(&mut head) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return read.map(|read| head[..read].to_vec()),
-            }
-        }
-    };
-    let tls = |text: String| {
-        Finding::bad(
-            Step::Tls,
-            text,
-            format!("Write https:// instead of http:// in {address}, and give the server's CA."),
-        )
-    };
-    match timeout(limit, asked).await {
-        // A frame of the kind SETTINGS.
-        Ok(Ok(head)) if head.get(3) == Some(&4) => {
-            Finding::good(Step::Tls, "HTTP/2 without TLS, as asked for")
-        }
-        // A TLS record: an alert, as a rule.
-        Ok(Ok(head)) if matches!(head.as_slice(), [20..=23, 3, ..]) => {
-            tls("the port speaks TLS, and http:// asks without".to_owned())
-        }
-        Ok(Ok(head)) if head.is_empty() => {
-            tls("the port closes a connection without TLS; it probably expects TLS".to_owned())
-        }
-        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset => {
-            tls("the port resets a connection without TLS; it probably expects TLS".to_owned())
-        }
-        Ok(Ok(_)) => Finding::bad(
-            Step::Tls,
-            "something else than a control plane answers: it does not speak HTTP/2",
-            "Check the port.",
-        ),
-        Ok(Err(error)) => Finding::bad(
-            Step::Tls,
-            format!("the connection broke: {error}"),
-            "Check what is between this machine and the server.",
-        ),
-        Err(_) => Finding::bad(
-            Step::Tls,
-            format!("the port takes connections and says nothing for {limit:?}"),
-            "Check the port: another program may listen there, or the server is stuck.",
-        ),
-    }
-}
-
-/// TLS against the pinned CA.
-async fn encrypted(
-    address: &str,
-    ca_pem: Option<&str>,
-    dates: Dates,
-    now: i64,
-    limit: Duration,
-) -> Vec<Finding> {
-    let trust = ca_pem.and_then(|pem| PinnedCa::from_pem(pem, dates));
-    if let (Some(_), None) = (ca_pem, &trust) {
-        return vec![Finding::bad(
-            Step::Certificate,
-            "the CA that is to be trusted is no certificate in PEM form",
-            "Take a fresh `ca.pem` from the server's data folder.",
-        )];
-    }
-    let control_plane = match ControlPlane::new(address, trust, limit) {
-        Ok(control_plane) => control_plane,
-        Err(AddressError::NoCa(_)) => {
-            return vec![Finding::bad(
-                Step::Certificate,
-                "the CA of this control plane is not known here",
-                "Give the `ca.pem` of the server's data folder.",
-            )];
-        }
-        Err(error) => {
-            return vec![Finding::bad(
-                Step::Address,
-                error.to_string(),
-                "Correct the address.",
-            )];
-        }
-    };
-    match control_plane.dial().await {
-        Ok(_) => vec![
-            Finding::good(Step::Tls, "TLS 1.3 and HTTP/2"),
-            Finding::good(Step::Certificate, "the certificate is from the pinned CA"),
-            Finding::good(Step::Name, "and for this name"),
-        ],
-        Err(error) => vec![refused(&error, address, now, limit)],
-    }
-}
-
-/// Why a dial over TLS failed.
-fn refused(error: &DialError, address: &str, now: i64, limit: Duration) -> Finding {
-    const CA: &str = "Take a fresh `ca.pem` from the server's data folder; somebody in between may also answer for it.";
-    if let Some(tls) = tls_error(error) {
-        let rustls::Error::InvalidCertificate(why) = tls else {
-            return match tls {
-                rustls::Error::InvalidMessage(_) => Finding::bad(
-                    Step::Tls,
-                    "the port does not speak TLS",
-                    format!(
-                        "Check the port of {address}; http:// is for a server without TLS on this machine."
-                    ),
-                ),
-                other => Finding::bad(
-                    Step::Tls,
-                    format!("TLS failed: {other}"),
-                    "The server has to speak TLS 1.3; check what is between.",
-                ),
-            };
-        };
-        return match why {
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                Finding::bad(
-                    Step::Name,
-                    format!("the certificate is for other names than that in {address}"),
-                    "Use one of its names in the URL, or start the server with `--public-address` for this one.",
-                )
-            }
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => Finding::bad(
-                Step::Certificate,
-                "the certificate was not made by the CA that is trusted here",
-                CA,
-            ),
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Finding::bad(
-                Step::Certificate,
-                format!(
-                    "the certificate has expired by the clock of this machine ({now} s since 1970)"
-                ),
-                "Check the clock; if it is right, restart the server, which renews its certificate.",
-            ),
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                Finding::bad(
-                    Step::Clock,
-                    format!(
-                        "the certificate is not valid yet by the clock of this machine ({now} s since 1970)"
-                    ),
-                    "Set the clock of this machine, or that of the server, which is ahead.",
-                )
-            }
-            other => Finding::bad(
-                Step::Certificate,
-                format!("the certificate is refused: {other}"),
-                CA,
-            ),
-        };
-    }
-    match error {
-        DialError::NotHttp2 => Finding::bad(
-            Step::Tls,
-            "the port speaks TLS, but no HTTP/2",
-            "Check the port, and whether a proxy in between takes TLS apart.",
-        ),
-        DialError::TooSlow(_) => Finding::bad(
-            Step::Tls,
-            format!("TLS does not begin within {limit:?}"),
-            "Check the port: another program may listen there, or the server is stuck.",
-        ),
-        other => Finding::bad(
-            Step::Tls,
-            format!("TLS broke off: {}", chain(other)),
-            "Check the port, and what is between this machine and the server.",
-        ),
-    }
-}
-
-/// The error of TLS among the causes.
-#[must_use]
-pub fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    if let Some(tls) = error.downcast_ref() {
-        return Some(tls);
-    }
-    // `source()` of an `io::Error` skips the error inside it and returns the source of that.
-    let inner = error.downcast_ref().and_then(io::Error::get_ref);
-    inner
-        .and_then(|inner| tls_error(inner))
-        .or_else(|| tls_error(error.source()?))
 }
 
 /// The first finding that needs something done.

@@ -14,7 +14,10 @@ use kernex_proto::{
 };
 use tracing::Instrument as _;
 
-use super::{Attempt, Prepared, no_restart, on_this_boot};
+use super::{
+    Attempt, Prepared,
+    restart::{no_restart, on_this_boot},
+};
 use crate::{
     bundle::{BundleDir, activate},
     clock,
