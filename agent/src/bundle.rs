@@ -66,7 +66,7 @@ impl BundleDir {
         Ok(bundle_dir)
     }
 
-    /// The same without making anything.
+    /// The directory of a name that was checked; nothing is made.
     fn at(remover: &Remover, name: &str) -> Self {
         Self {
             root: remover.state_dir().join("bundles").join(name),
@@ -99,7 +99,6 @@ impl BundleDir {
             .collect()
     }
 
-    /// The bundle's name.
     pub(crate) fn name(&self) -> &str {
         let name = self.root.file_name();
         name.and_then(|name| name.to_str()).unwrap_or_default()
@@ -113,7 +112,7 @@ impl BundleDir {
         self.releases().join(folder)
     }
 
-    /// What outlives releases.
+    /// `$KERNEX_STATE_DIR` of the scripts: files that outlive releases.
     pub(crate) fn state(&self) -> PathBuf {
         self.root.join("state")
     }
@@ -151,13 +150,14 @@ impl BundleDir {
         durable::discard(&self.root.join("current.tmp"));
     }
 
-    /// Whether a release is kept: the metadata of one that is to be removed is removed first.
+    /// Whether a release is kept. Removing one begins with its metadata, so a folder without
+    /// metadata is to be removed.
     fn has_metadata(&self, folder: &str) -> bool {
         // An error here is no reason to remove anything.
         !matches!(self.metadata_path(folder).try_exists(), Ok(false))
     }
 
-    /// What a folder holds.
+    /// What was written about a release; `None` when it does not exist, or is to be removed.
     pub(crate) fn metadata(&self, folder: &str) -> Option<ReleaseMetadata> {
         serde_json::from_slice(&fs::read(self.metadata_path(folder)).ok()?).ok()
     }
@@ -181,7 +181,7 @@ impl BundleDir {
             .max_by_key(|folder| self.metadata(folder).map_or(0, |metadata| metadata.order))
     }
 
-    /// The manifest in a release folder.
+    /// The manifest of a release, or why it cannot be read.
     pub(crate) fn manifest(&self, folder: &str) -> Result<Manifest, String> {
         let path = self.release(folder).join(MANIFEST_FILE);
         let bytes = fs::read(&path).map_err(|err| format!("{}: {err}", path.display()))?;

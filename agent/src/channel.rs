@@ -30,7 +30,6 @@ const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// The address is not one.
     #[error(transparent)]
     Address(AddressError),
     /// The device enrolled with TLS and the address is without it, or the other way round.
@@ -45,7 +44,6 @@ pub(crate) enum ConnectError {
     /// The same, on the connection of a download.
     #[error("cannot connect to {0}")]
     Bulk(String, #[source] BulkError),
-    /// Nothing came in time.
     #[error("{0} did not answer within 10 s")]
     Timeout(String),
 }
@@ -54,7 +52,7 @@ pub(crate) enum ConnectError {
 pub(crate) struct Connected {
     /// A channel over this connection and no other.
     pub(crate) channel: Channel,
-    /// What a session on it signs.
+    /// Both ends compute it from this connection. The signature of a session covers it.
     pub(crate) binding: ChannelBinding,
 }
 
@@ -78,7 +76,6 @@ pub(crate) fn control_plane(
     Ok(control_plane.through(proxies))
 }
 
-/// Makes one connection.
 pub(crate) async fn connect(control_plane: &ControlPlane) -> Result<Connected, ConnectError> {
     let server = || control_plane.address().to_owned();
     let connection = dial(control_plane).await?;

@@ -32,18 +32,18 @@ pub struct Config {
     pub servers: Vec<String>,
     /// Which proxy leads to it.
     pub proxies: Proxies,
-    /// Lets a new device in.
+    /// Enrolment token; only a machine that is not enrolled needs it.
     pub token: Option<EnrollmentToken>,
     /// Wished device name; `None` takes the host name.
     pub name: Option<String>,
-    /// Most a script may take, whatever its manifest or the server says; `None` leaves it to the
-    /// server.
+    /// Longest time a script may run, whatever its manifest or the server says; `None` leaves it to
+    /// the server.
     pub max_script_time: Option<Duration>,
     /// How long a script may tidy up between SIGTERM and SIGKILL.
     pub script_grace: Duration,
     /// Most releases kept beside the current one; `None` leaves it to the server.
     pub keep_releases: Option<usize>,
-    /// Most between two tries to connect.
+    /// Longest wait between two tries to connect.
     pub max_reconnect_wait: Duration,
     /// Most bytes a second a download may take.
     pub max_download_rate: Option<NonZeroU64>,
@@ -84,13 +84,14 @@ impl Config {
 }
 
 impl Args {
-    /// The settings, or the defaults when they are not valid and why: for those who look for what
-    /// is wrong. The reason names no value, because it may be secret.
+    /// The settings; or the defaults with the reason, when the settings are not valid. A support
+    /// bundle is made in both cases. The reason repeats no value, because it may be secret.
     pub(crate) fn into_config_or_defaults(self) -> (Config, Option<String>) {
         let state_dir = self.state_dir.clone();
         match self.into_config() {
             Ok(config) => (config, None),
-            // Only the first part: a file that cannot be read is shown in the second.
+            // Only the outermost part: the parser of the file repeats a line of it in the inner
+            // one.
             Err(error) => {
                 let state_dir = state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into());
                 let why = format!("{error}; see `kernex-agent check-config`");
@@ -99,7 +100,7 @@ impl Args {
         }
     }
 
-    /// Validates everything once.
+    /// The settings as they are meant, or the first thing that is wrong with them.
     pub fn into_config(self) -> anyhow::Result<Config> {
         let file = self
             .config

@@ -21,7 +21,6 @@ const RESERVE: u64 = 1024 * 1024;
 /// With less free space than this the journal may fail to write.
 const LOW: u64 = 128 * 1024;
 
-/// A fault of the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("state_dir: no space")]
@@ -62,7 +61,6 @@ impl From<Fault> for v1::DiskFault {
     }
 }
 
-/// The disk of one state folder.
 pub(crate) struct Disk {
     dir: PathBuf,
     state: Mutex<State>,
@@ -70,7 +68,6 @@ pub(crate) struct Disk {
 
 #[derive(Default)]
 struct State {
-    /// The reserve exists.
     has_reserve: bool,
     /// Fault of the last write to the journal; none when that worked.
     last_fault: Option<Fault>,

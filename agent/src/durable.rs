@@ -24,7 +24,7 @@ pub(crate) fn create_dir(dir: &Path) -> io::Result<()> {
     create_dir_with(dir, 0o755)
 }
 
-/// The same for the agent alone.
+/// Like [`create_dir`], but other users cannot enter the folder.
 pub(crate) fn create_private_dir(dir: &Path) -> io::Result<()> {
     create_dir_with(dir, 0o700)
 }

@@ -210,7 +210,6 @@ impl Executor {
         }
     }
 
-    /// The settings in force now.
     fn settings(&self) -> Arc<Settings> {
         self.shared.settings()
     }

@@ -9,18 +9,17 @@ use hyper_util::rt::TokioIo;
 use kernex_proto::manifest::Health;
 use tokio::net::TcpStream;
 
-/// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HealthVerdict {
     /// It has shown that it is healthy.
     Healthy,
-    /// One failure more than is forgiven.
+    /// More probes failed than the manifest forgives.
     Unhealthy,
     /// Probe again at this instant.
     Wait(Duration),
 }
 
-/// What was seen so far.
+/// What the probes have shown so far.
 #[derive(Debug)]
 pub(crate) struct HealthWatch<'a> {
     health: &'a Health,
@@ -103,8 +102,8 @@ async fn http_status(
         .header(HOST, authority)
         .header(hyper::header::USER_AGENT, "kernex-agent")
         .body(Empty::<Bytes>::new())?;
-    // The connection makes progress only while it is polled; both end with this probe. One that
-    // ends has handed over whatever answer there was.
+    // The connection makes progress only while it is polled, and ends with this probe. When it ends
+    // first, it has handed over its answer, if there was one.
     let mut response = pin!(sender.send_request(request));
     let response = tokio::select! {
         response = &mut response => response,

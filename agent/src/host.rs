@@ -23,7 +23,7 @@ impl Host {
         }
     }
 
-    /// CPU, memory, disk and uptime now.
+    /// How the machine is now. CPU use is the mean since the previous call.
     pub(crate) fn vital_signs(&mut self) -> v1::VitalSigns {
         let mut signs = v1::VitalSigns {
             uptime_seconds: crate::clock::since_boot().as_secs(),

@@ -35,10 +35,8 @@ const NEXT_KEY: &str = "device.key.next";
 pub enum IdentityError {
     #[error("cannot access {path}", path = .0.display())]
     Io(PathBuf, #[source] io::Error),
-    /// The key file holds something else.
     #[error("{path} is not an RSA-{DEVICE_KEY_BITS} key in PKCS#8 PEM", path = .0.display())]
     BadKey(PathBuf),
-    /// The description of the device is damaged.
     #[error("{path} is damaged; enrol again to write it anew", path = .0.display())]
     BadDevice(PathBuf, #[source] serde_json::Error),
     /// The key could not be generated or encoded.
@@ -164,7 +162,6 @@ pub struct Identity {
     pub name: String,
     /// Address of the control plane.
     pub server: String,
-    /// The cluster it belongs to.
     pub cluster: ClusterId,
     /// CA certificates to trust, PEM; empty when the server runs without TLS, and with `webpki`.
     pub ca_pem: String,
@@ -247,8 +244,8 @@ impl Identity {
         stored.save(state_dir)
     }
 
-    /// How its server is known; none without TLS. Reads files where that is by the authorities of
-    /// this machine.
+    /// How the server's certificate is verified; `None` without TLS. With `webpki` this reads the
+    /// authorities of this machine from files.
     pub(crate) fn trust(&self) -> Result<Option<ServerTrust>, TrustError> {
         if let Some(WebPki { name, since }) = &self.webpki {
             let roots = SystemRoots::load_pinned(name, *since)?;
@@ -263,7 +260,7 @@ impl Identity {
         }
     }
 
-    /// Writes it in one step.
+    /// Writes the file in one step: after a crash it is the old one or the new one.
     pub fn save(&self, state_dir: &Path) -> Result<(), IdentityError> {
         let path = Self::path(state_dir);
         let file = DeviceFile {

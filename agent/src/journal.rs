@@ -138,7 +138,7 @@ impl Journal {
         Ok((journal, aside))
     }
 
-    /// What is wrong with the disk, as far as a look at it and the last write show.
+    /// What is wrong with the disk, by a look at it and by the last write.
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.store.disk().fault()
     }

@@ -26,7 +26,6 @@ struct Observed {
     active_digest: String,
     /// A release of the bundle, which a rollback returns to.
     has_release: bool,
-    /// The archive of the bundle.
     has_archive: bool,
     noexec: bool,
     attempts_ahead: u32,

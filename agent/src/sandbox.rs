@@ -74,7 +74,6 @@ pub(crate) enum ScriptEnd {
     Interrupted,
 }
 
-/// A script that was started.
 pub(crate) struct RunningScript<'a> {
     sandbox: &'a Sandbox,
     child: Child,
@@ -217,9 +216,9 @@ fn script_end(status: ExitStatus) -> ScriptEnd {
     }
 }
 
-/// The shell that runs a script. It is named in full: a manifest's `PATH` is for what the script
-/// itself calls. So are variables of the dynamic linker: the shell is started without them, and
-/// sets them before it hands over to the script.
+/// The shell that runs a script. Its path is given in full, because a manifest's `PATH` is only for
+/// what the script calls. The same holds for variables of the dynamic linker: the shell starts
+/// without them, and exports them before it runs the script.
 fn shell(dir: &Path, script: &str, linkers: &[(String, String)]) -> std::process::Command {
     let file = Path::new(script.trim());
     let is_file = is_file_inside(dir, file);
@@ -257,8 +256,8 @@ fn is_linkers(name: &str) -> bool {
     (name.starts_with("LD_") || name == "GLIBC_TUNABLES") && name.bytes().all(plain)
 }
 
-/// Whether the script is a file of the bundle rather than a command. One that a symbolic link puts
-/// elsewhere is not looked at: the shell may follow it, by itself.
+/// Whether the script is a file of the bundle and not a command. A symbolic link that leads out of
+/// the bundle is not followed here; the shell may follow it.
 fn is_file_inside(dir: &Path, file: &Path) -> bool {
     let stays = file.components().all(|part| {
         matches!(

@@ -1,5 +1,5 @@
-//! Which of the control plane's addresses is used: the one that worked, and the next one after each
-//! connection that could not be made.
+//! Which address of the control plane is used: the one that worked last. After a connection that
+//! could not be made it is the next one.
 
 use crate::{config::Config, identity::Identity};
 
@@ -21,13 +21,12 @@ impl Servers {
         Self { all, at: 0 }
     }
 
-    /// The one to use now.
     pub(crate) fn current(&self) -> &str {
         // There is always one.
         self.all.get(self.at).map_or("", String::as_str)
     }
 
-    /// Goes on to the next one.
+    /// Goes on to the next address, and from the last one to the first.
     pub(crate) fn advance(&mut self) {
         self.at = (self.at + 1) % self.all.len().max(1);
     }

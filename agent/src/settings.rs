@@ -59,7 +59,7 @@ impl Settings {
         }
     }
 
-    /// From the configuration in the journal. One that this version refuses leaves the settings as
+    /// From the configuration in the journal. When this version refuses it, the settings are as
     /// started.
     pub(crate) fn from_journal(config: &Config, kept: Option<&v1::Configure>) -> Self {
         let Some(kept) = kept else {
@@ -77,7 +77,6 @@ impl Settings {
         settings
     }
 
-    /// Applies the log filter.
     pub(crate) fn set_log(&self, config: &Config) {
         if let Some(filter) = &config.log_filter
             && let Err(error) = filter.set(self.log.as_deref())

@@ -50,7 +50,6 @@ pub(crate) struct Shared {
     pub(crate) reports: Notify,
     /// The newest progress report.
     pub(crate) progress: watch::Sender<Option<v1::Report>>,
-    /// The settings in force.
     pub(crate) settings: watch::Sender<Arc<Settings>>,
     /// Removes files, and knows what could not be removed.
     pub(crate) remover: Remover,
@@ -72,7 +71,6 @@ impl Shared {
         }
     }
 
-    /// The settings in force now.
     pub(crate) fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.borrow())
     }
@@ -88,7 +86,6 @@ impl Shared {
         stops
     }
 
-    /// Notes that no attempt runs.
     pub(crate) fn clear_running(&self) {
         *self.running.lock() = None;
     }
@@ -104,8 +101,8 @@ impl Shared {
         self.report_stopped(id);
     }
 
-    /// Ends an attempt if it is the one that runs, and returns whether it is. One that was ended
-    /// before reports that again.
+    /// Ends an attempt if it runs now, and returns whether it does. When it was ended before, that
+    /// is reported again.
     pub(crate) fn stop(&self, id: AttemptId, going_back: bool) -> bool {
         let stops = {
             let running = self.running.lock();

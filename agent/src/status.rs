@@ -1,6 +1,6 @@
-//! How the agent is, for somebody at the machine: the running agent notes its session in a file
-//! whenever that changes, and `kernex-agent status` reads the file. The journal is locked by the
-//! running agent, so it is not asked.
+//! How the agent is, for a person at the machine. The running agent notes its session in a file
+//! whenever that changes, and `kernex-agent status` reads the file. The running agent has locked
+//! the journal, so the journal is not asked.
 
 use std::{
     fs,

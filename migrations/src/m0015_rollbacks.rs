@@ -5,7 +5,7 @@ use sea_orm_migration::{prelude::*, schema::*};
 #[derive(Debug, DeriveMigrationName)]
 pub(crate) struct Migration;
 
-/// Of an attempt, none until its outcome is known, empty when nothing ran.
+/// Columns of `attempts`: null until the outcome is known, empty when nothing ran.
 const COLUMNS: [&str; 3] = [
     // What the device ran once it was over.
     "active_version",

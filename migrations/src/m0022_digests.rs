@@ -1,5 +1,5 @@
-//! Which targets of some bytes a device had. An index by digest alone is as long as the fleet for a
-//! bundle that everybody got, and an order for one device read all of it.
+//! The index of targets by digest gets the device as well. With the digest alone, an order for one
+//! device read an entry of every device that ever got the bundle.
 
 use sea_orm_migration::prelude::*;
 

@@ -10,7 +10,7 @@ pub(crate) struct Migration;
 
 const TABLE: &str = "deployments";
 
-/// The rollbacks of before.
+/// Fills the new column for rollbacks that were ordered before it existed.
 const ROLLED_BACK: &str = "UPDATE deployments SET rolled_back_by = (SELECT r.id FROM deployments AS r \
      WHERE r.rolls_back = deployments.id ORDER BY r.id DESC LIMIT 1) \
      WHERE id IN (SELECT rolls_back FROM deployments WHERE rolls_back IS NOT NULL)";

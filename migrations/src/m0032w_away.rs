@@ -1,8 +1,8 @@
 //! Since when a device is away, and why.
 //!
 //! `devices.away_since`, `away_reason`, `away_detail`: written with the end of its session, emptied
-//! with the begin of the next one. Without a reason an earlier version ended it, or nobody did: its
-//! replica died.
+//! with the begin of the next one. No reason means that an earlier version ended the session, or
+//! that its replica died.
 
 use sea_orm_migration::{prelude::*, schema::*};
 

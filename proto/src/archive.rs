@@ -41,9 +41,7 @@ use crate::{
 /// How an archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// tar with gzip.
     TarGz,
-    /// tar with Zstandard.
     TarZst,
 }
 
@@ -56,7 +54,8 @@ impl Format {
     pub fn sniff(start: &[u8]) -> Option<Self> {
         match start {
             [0x1f, 0x8b, ..] => Some(Self::TarGz),
-            // A frame, or one that is to be skipped: parallel and seekable writers begin with it.
+            // A frame of Zstandard, or a skippable one: parallel and seekable writers begin with
+            // that.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
                 Some(Self::TarZst)
             }
@@ -113,7 +112,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For files of one's own, which the server judges later: none but what memory asks for.
+    /// For an operator's own files. The server applies its limits later; here only memory has to be
+    /// safe.
     #[must_use]
     pub const fn of_own_files() -> Self {
         Self {
@@ -124,7 +124,7 @@ impl Limits {
     }
 }
 
-/// What a server sent; what it does not say is as ever.
+/// From what a server sent; a limit that it does not send has its default.
 impl From<Option<v1::ArchiveLimits>> for Limits {
     fn from(sent: Option<v1::ArchiveLimits>) -> Self {
         let sent = sent.unwrap_or_default();
@@ -162,7 +162,6 @@ impl Default for Limits {
 /// What a valid archive holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inspected {
-    /// How it is compressed.
     pub format: Format,
     /// The manifest, byte for byte.
     pub manifest_json: Vec<u8>,
@@ -181,21 +180,19 @@ pub enum ArchiveError {
     /// among these.
     #[error("unsafe archive: {0}")]
     Unsafe(Findings),
-    /// Its manifest was surely meant otherwise, or its scripts cannot run.
+    /// A name in its manifest is mistyped, or its scripts cannot run.
     #[error("the bundle would not do what it says: {0}")]
     Mistaken(Findings),
     /// No manifest at the root, nor in the one top-level folder.
     #[error("the archive has no {MANIFEST_FILE} at its root, nor in its only top-level folder")]
     ManifestMissing,
-    /// The manifest does not say what it must.
+    /// The manifest is not valid: a field is missing or has a wrong value.
     #[error(transparent)]
     ManifestInvalid(#[from] ManifestError),
-    /// A limit was hit.
     #[error("the archive is too large: its {what} above the limit of {limit}")]
     TooLarge {
         /// What is too much, with its verb ("unpacked bytes are").
         what: &'static str,
-        /// The limit.
         limit: u64,
     },
     /// It cannot be read to its end.

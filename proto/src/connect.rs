@@ -38,16 +38,12 @@ pub type Transport = Either<TcpStream, TlsStream<TcpStream>>;
 /// An address cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum AddressError {
-    /// The text is no address.
     #[error("`{0}` is not an address like https://kernex.example.com:7443")]
     Malformed(String),
-    /// TLS cannot be verified.
     #[error("`{0}` begins with https://, but the CA of its control plane is not known")]
     NoCa(String),
-    /// TLS was expected.
     #[error("`{0}` begins with http://, but its control plane has a CA; use https://")]
     NoTls(String),
-    /// The library has no TLS 1.3.
     #[error("TLS 1.3 is not available")]
     Tls(#[source] rustls::Error),
 }
@@ -55,7 +51,6 @@ pub enum AddressError {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// The TCP connection failed.
     #[error("TCP failed")]
     Tcp(#[source] Box<dyn Error + Send + Sync>),
     /// The proxy on the way did not lead there.
@@ -72,7 +67,6 @@ pub enum DialError {
     /// The other side speaks TLS, and something else than HTTP/2 over it.
     #[error("the other side does not speak HTTP/2")]
     NotHttp2,
-    /// It took too long.
     #[error("no connection within {0:?}")]
     TooSlow(Duration),
 }
@@ -98,7 +92,6 @@ impl fmt::Debug for ControlPlane {
 /// A connection on which nothing was sent yet.
 #[derive(Debug)]
 pub struct Connection {
-    /// Carries the bytes.
     pub io: Transport,
     /// What identifies this connection to both ends.
     pub binding: ChannelBinding,
@@ -115,7 +108,7 @@ impl ControlPlane {
         Self::verified_by(address, trust.map(|trust| trust as _), limit)
     }
 
-    /// The same with another way to know a server.
+    /// Like [`Self::new`], with another way to verify the server's certificate.
     pub fn verified_by(
         address: &str,
         trust: Option<ServerTrust>,
@@ -178,7 +171,7 @@ impl ControlPlane {
         &self.origin
     }
 
-    /// Makes one connection.
+    /// Makes one connection, TLS included, within the limit that [`Self::new`] was given.
     pub async fn dial(&self) -> Result<Connection, DialError> {
         tokio::time::timeout(self.limit, self.connect())
             .await

@@ -26,7 +26,7 @@ pub fn pass(act: &str, side: Side) {
     armed::pass(act, side);
 }
 
-/// Passes a point of a program that has none.
+/// Does nothing: this build has no crash points.
 #[cfg(not(all(feature = "crash-points", debug_assertions)))]
 #[inline]
 pub const fn pass(_: &str, _: Side) {}
@@ -58,7 +58,7 @@ macro_rules! crash_points {
             #[cfg(test)]
             $vis const ALL: &'static [Self] = &[$(Self::$act),+];
 
-            /// As it is listed.
+            /// Its name in tests and in `docs/crash-points.md`.
             $vis const fn name(self) -> &'static str {
                 match self { $(Self::$act => $name,)+ }
             }

@@ -58,7 +58,7 @@ reasons! {
     UnsafeArchive = "UNSAFE_ARCHIVE",
     /// No manifest.json in the archive.
     ManifestMissing = "MANIFEST_MISSING",
-    /// The manifest does not say what it must.
+    /// The manifest is not valid: a field is missing or has a wrong value.
     ManifestInvalid = "MANIFEST_INVALID",
     /// The bytes do not have the digest that was promised.
     DigestMismatch = "DIGEST_MISMATCH",

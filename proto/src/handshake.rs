@@ -65,11 +65,10 @@ impl ChannelBinding {
 pub struct EnrollTranscript<'a> {
     /// Cluster, from the token's text.
     pub cluster: ClusterId,
-    /// The token.
     pub token: TokenId,
     /// SHA-256 of the public key, SPKI DER.
     pub key: Digest,
-    /// The caller's nonce.
+    /// Random bytes of the caller, [`NONCE_LEN`] of them.
     pub nonce: &'a [u8],
 }
 
@@ -102,7 +101,7 @@ pub struct SessionTranscript<'a> {
     pub server_nonce: &'a [u8],
     /// Nonce of `Hello`.
     pub client_nonce: &'a [u8],
-    /// The connection.
+    /// The TLS connection. On another one the signature is not valid.
     pub binding: &'a ChannelBinding,
     /// SHA-256 of the public key, SPKI DER.
     pub key: Digest,
@@ -211,7 +210,6 @@ pub struct SessionTranscriptV1<'a> {
     pub server_nonce: &'a [u8],
     /// Nonce of `Hello`.
     pub client_nonce: &'a [u8],
-    /// The device.
     pub device: DeviceId,
     /// SHA-256 of the public key, SPKI DER.
     pub key: Digest,

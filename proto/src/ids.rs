@@ -73,7 +73,6 @@ uuid_id!(
 /// One numbered try of a target.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct AttemptId {
-    /// The target.
     pub target: TargetId,
     /// From 1.
     pub number: u32,

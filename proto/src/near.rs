@@ -46,8 +46,8 @@ impl std::fmt::Display for Stranger {
     }
 }
 
-/// Every name that is not among the known ones. All of them may begin with `prefix`, which says
-/// nothing.
+/// Every name that is not known. Names may begin with `prefix`, which is left out when they are
+/// compared.
 #[must_use]
 pub fn strangers<'g, 'k>(
     given: impl IntoIterator<Item = &'g str>,

@@ -13,19 +13,17 @@ const ENROLMENT: &str = "kxe1.";
 const SECRET: usize = 43;
 const CHECKSUM: usize = 6;
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// Random bytes below this are as many times every digit.
+/// Random bytes below this give every digit equally often; larger ones are left out.
 const EVEN: u8 = 62 * 4;
 
 /// Why a text is no operator token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAToken {
-    /// It lets devices in.
     #[error("this is an enrolment token, which lets devices in; operators need one of their own")]
     Enrolment,
     /// It was mistyped, or copied in part.
     #[error("the operator token is not whole, or mistyped: its checksum does not fit")]
     NotWhole,
-    /// It looks like none.
     #[error("this is not an operator token; one begins with `{PREFIX}`")]
     Other,
 }

@@ -7,10 +7,10 @@ use sd_notify::NotifyState;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// Signs of life within the time after which a manager gives up: two may be late.
+/// Signs of life that are sent within the manager's time limit, so that two may be late.
 const SIGNS: u32 = 3;
 
-/// The program does what it is there for.
+/// The program has started and does its work.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Status(&one_line(status)), NotifyState::Ready]);
 }

@@ -45,9 +45,7 @@ pub enum TelemetryError {
     /// The filter, from `RUST_LOG` or the configuration, makes no sense.
     #[error("`{filter}` is not a log filter like `info` or `info,kernex_server=debug`")]
     Filter {
-        /// The filter.
         filter: String,
-        /// What is wrong with it.
         #[source]
         source: tracing_subscriber::filter::ParseError,
     },
@@ -57,7 +55,6 @@ pub enum TelemetryError {
     /// The exporter needs a runtime to send from.
     #[error("traces need a tokio runtime, and there is none")]
     NoRuntime,
-    /// Logs are set up already.
     #[error("logs are set up already")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
 }
@@ -241,7 +238,7 @@ where
 {
     let colours = std::io::stderr().is_terminal() && set("NO_COLOR").is_none();
     lines::Lines::new(format, colours, exporting, |line: &str| {
-        // With nobody to read it, a line is lost.
+        // When stderr is closed, the line is lost.
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
     })
 }

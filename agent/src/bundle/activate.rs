@@ -50,8 +50,8 @@ pub(crate) fn switch(bundle_dir: &BundleDir, folder: Option<&str>) -> io::Result
     durable::sync_dir(&bundle_dir.root)
 }
 
-/// Removes a release that is not current. One that cannot be removed stays without metadata: it is
-/// no longer counted, nothing goes back to it, and [`remove_old`] tries again.
+/// Removes a release that is not current. When that fails, the folder stays without metadata: it no
+/// longer counts, nothing goes back to it, and [`remove_old`] tries again.
 pub(crate) fn remove(bundle_dir: &BundleDir, folder: &str) -> io::Result<()> {
     if current(bundle_dir)?.as_deref() == Some(folder) {
         bundle_dir
@@ -71,9 +71,9 @@ pub(crate) fn remove(bundle_dir: &BundleDir, folder: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps the current release and the newest one of each of `keep` other digests; removes the rest,
-/// also those that could not be removed before. No attempt of the bundle name may have switched: it
-/// may go back to a release of the same digest.
+/// Keeps the current release and the newest one of each of `keep` other digests. Removes the rest,
+/// with those that could not be removed before. No attempt of the bundle name may be between its
+/// switch and its end: it may go back to another release of the same digest.
 pub(crate) fn remove_old(bundle_dir: &BundleDir, keep: usize) -> io::Result<()> {
     let current = current(bundle_dir)?;
     let (others, to_go) = beside(bundle_dir, current.as_deref())?;
@@ -111,7 +111,7 @@ fn beside(bundle_dir: &BundleDir, current: Option<&str>) -> io::Result<(Vec<Stri
         .partition(|folder| bundle_dir.has_metadata(folder)))
 }
 
-/// A release folder, and what it holds where that can be read.
+/// A release folder, with its metadata where that can be read.
 #[derive(Debug, Clone)]
 struct Described {
     folder: String,
@@ -123,7 +123,8 @@ impl Described {
         self.metadata.as_ref().map_or(0, |metadata| metadata.order)
     }
 
-    /// What a place is counted by. A release that nothing is known of is unlike any other.
+    /// What takes a place among the releases that are kept: a digest. A release without metadata
+    /// counts as a digest of its own.
     fn content(&self) -> &str {
         let digest = self.metadata.as_ref().map(|metadata| &metadata.digest);
         digest
@@ -132,9 +133,9 @@ impl Described {
     }
 }
 
-/// The releases that are not kept. To go back needs one release of a digest, so a further one takes
-/// no place from another digest: deploying the same bundle again must not push out what was there
-/// before it. A copy of what is current is kept only while it is newer: then its attempt goes on.
+/// The releases that are removed. Going back needs one release of a digest, so distinct digests are
+/// counted: deploying the same bundle again must not push out the one before it. A second release
+/// of the current digest is kept only while it is newer, because its attempt is still under way.
 fn surplus(current: Option<&Described>, mut others: Vec<Described>, keep: usize) -> Vec<String> {
     others.sort_by_cached_key(|other| Reverse((other.order(), other.folder.clone())));
     let mut kept = BTreeSet::new();

@@ -21,7 +21,7 @@ use crate::{crash::Act, durable, removal::Remover};
 /// Bytes that are hashed at once.
 const PIECE: usize = 256 * 1024;
 
-/// The share of its file system that archives may take when nothing is said: one part of so many.
+/// Without a setting, archives may take one part in so many of their file system.
 const USUAL_PART: u64 = 10;
 
 /// Most bytes that all archives of an agent may take together.
@@ -31,9 +31,9 @@ pub(crate) fn limit(remover: &Remover, setting: Option<u64>) -> u64 {
     })
 }
 
-/// Gives the archive of a digest a second name at `path`, when it is kept and still has that
-/// digest. False when it has to be downloaded. What is kept may be removed meanwhile: the second
-/// name stays.
+/// Links the archive of a digest to `path`, if it is kept and its bytes still have that digest.
+/// Returns `false` when it has to be downloaded. The archive may be removed meanwhile: the link
+/// stays.
 pub(crate) async fn lend(
     bundle_dir: &BundleDir,
     digest: Digest,
@@ -102,8 +102,8 @@ fn digest_of(path: &Path, halt: &CancellationToken) -> io::Result<Digest> {
     }
 }
 
-/// Keeps an archive whose digest was checked and whose bytes are synced; one that alone is larger
-/// than `limit` is left where it is.
+/// Keeps an archive whose digest was checked and whose bytes are synced. One that is larger than
+/// `limit` by itself stays at `path`.
 pub(crate) fn keep(
     bundle_dir: &BundleDir,
     digest: Digest,
@@ -113,10 +113,10 @@ pub(crate) fn keep(
     if fs::metadata(path)?.len() > limit {
         return Ok(());
     }
-    // What is in a bundle is nobody else's business.
+    // Other users of the machine may not read bundles.
     durable::create_private_dir(&folder(bundle_dir))?;
     Act::ArchiveKeep.before();
-    // When it was lent, both names are of the same file, and this changes nothing.
+    // After `lend` both names are links to one file, and this rename changes nothing.
     fs::rename(path, archive(bundle_dir, digest))?;
     durable::sync_dir(&folder(bundle_dir))?;
     Act::ArchiveKeep.after();
@@ -161,7 +161,7 @@ pub(crate) fn tidy(remover: &Remover, limit: u64) {
     }
 }
 
-/// Bytes of all archives but one.
+/// Bytes of all archives except the one of this digest.
 pub(crate) fn bytes_beside(remover: &Remover, name: &str, digest: &str) -> u64 {
     let mut bytes = 0;
     for bundle_dir in BundleDir::all(remover) {
@@ -209,7 +209,7 @@ fn newest_orders(bundle_dir: &BundleDir) -> BTreeMap<String, u64> {
     orders
 }
 
-/// What is in the folder of archives, with its size.
+/// The archives of a bundle name, with their sizes in bytes.
 fn all(bundle_dir: &BundleDir) -> Vec<(PathBuf, u64)> {
     let entries = fs::read_dir(folder(bundle_dir)).into_iter().flatten();
     let sized = entries.flatten().map(|entry| {

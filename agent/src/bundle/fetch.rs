@@ -20,7 +20,7 @@ use crate::{channel::Calls, durable, link::Link, removal::Remover};
 const BEGIN: Duration = Duration::from_secs(30);
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
-/// After so many answers in a row that refuse the session, another one is opened.
+/// After so many refusals of the session's token in a row, another session is opened.
 const MAX_REFUSALS: u32 = 3;
 
 /// Why a bundle could not be fetched.
@@ -217,7 +217,7 @@ struct Sink {
     offset: u64,
 }
 
-/// The file and the hash of what is in it.
+/// The file, and the hash of the bytes that are in it so far.
 struct Written {
     file: File,
     hash: Hasher,

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BundleDir, NoRoom, ReleaseMetadata, fetch::is_full, make_room};
 use crate::{crash::Act, durable};
 
-/// Disk space of a file beside its bytes.
+/// Bytes of disk that a file takes beside its content.
 pub(crate) const PER_ENTRY: u64 = 4096;
 
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +109,7 @@ impl AsyncRead for Halting {
 
 /// Walks an archive on a blocking thread, which also inflates it and writes small files. Large
 /// files, and syncing single files, use another blocking thread. The runtime has two, so only one
-/// archive may be walked at a time; one attempt at a time sees to that.
+/// archive may be walked at a time. The executor runs one attempt at a time, so that holds.
 async fn walking<T, F>(
     walk: impl FnOnce() -> io::Result<F> + Send + 'static,
 ) -> Result<T, UnpackError>

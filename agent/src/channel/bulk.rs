@@ -45,7 +45,6 @@ pub(crate) enum BulkError {
     /// The connection failed, or the other side speaks something else.
     #[error("the connection of the download failed")]
     Connection(#[from] h2::Error),
-    /// The request could not be made.
     #[error("the request could not be sent")]
     Request(#[source] tonic::Status),
     #[error("nothing came for {STALL:?}")]

@@ -61,10 +61,10 @@ pub(super) fn read_file(path: &Path) -> anyhow::Result<File> {
     toml::from_str(&text).with_context(not_valid)
 }
 
-/// What only the command line and the environment say: it counts before the file is read.
+/// Settings that cannot stand in the file, because they count before it is read.
 const NOT_IN_FILE: [&str; 5] = ["config", "log", "log_format", "help", "version"];
 
-/// Something of each setting.
+/// What `name` takes from each argument, such as its id or its variable.
 fn settings(name: impl Fn(&clap::Arg) -> Option<String>) -> Vec<String> {
     let command = <Args as clap::CommandFactory>::command();
     command.get_arguments().filter_map(name).collect()

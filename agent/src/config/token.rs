@@ -18,7 +18,7 @@ const CREDENTIAL: &str = "kernex-agent.token";
 /// Means standard input.
 const STDIN: &str = "-";
 
-/// No token is longer.
+/// Most bytes that are read; no token is longer.
 const MOST: u64 = 4096;
 
 /// The token in the named file, or in systemd's credential when no file is named; `None` when there

@@ -1,5 +1,5 @@
-//! Spans of what happens to an attempt. One that fails says so, with the reason and, where a script
-//! ended by itself, its exit code.
+//! Spans of an attempt and of its steps. A span that fails has the reason, and the exit code where
+//! a script ended by itself.
 
 use kernex_proto::{v1, words};
 use tracing::{Instrument as _, Span};
@@ -21,7 +21,7 @@ macro_rules! step_span {
 }
 pub(super) use step_span;
 
-/// Does a step within its span.
+/// Runs a step in its span, and marks the span when the step fails.
 pub(super) async fn observed<T>(
     span: Span,
     step: impl Future<Output = Result<T, StepError>>,

@@ -13,7 +13,6 @@ pub struct Record {
     /// Seq of the accepted report; 0 when there is none.
     #[prost(uint64, tag = "2")]
     pub accepted_seq: u64,
-    /// The accepted report is acknowledged.
     #[prost(bool, tag = "3")]
     pub accepted_acked: bool,
     /// The step that may have begun.
@@ -27,7 +26,7 @@ pub struct Record {
     pub stop_requested: bool,
     #[prost(message, optional, tag = "7")]
     pub outcome: Option<v1::Outcome>,
-    /// Seq of the outcome report.
+    /// Seq of the outcome report; 0 when there is none.
     #[prost(uint64, tag = "8")]
     pub outcome_seq: u64,
     /// Trace context that travels with the outcome.
@@ -41,7 +40,7 @@ pub struct Record {
     /// `hooks.pre` asked for time, and the next run is not granted yet.
     #[prost(message, optional, tag = "12")]
     pub deferred: Option<v1::Deferred>,
-    /// Seq of the deferred report.
+    /// Seq of the deferred report; 0 when there is none.
     #[prost(uint64, tag = "13")]
     pub deferred_seq: u64,
     /// The deferred report is acknowledged. Each session sends it again all the same.
@@ -190,7 +189,7 @@ pub struct Release {
 }
 
 impl Deadline {
-    /// The deadline `at`, which is so far away `now`, both in milliseconds since that boot.
+    /// The deadline `at`, seen at `now`; both are milliseconds since that boot.
     pub fn new(boot_id: String, at: u64, now: u64) -> Self {
         Self {
             at: Some(BootInstant {

@@ -40,7 +40,6 @@ const CACHE_BYTES: usize = 1024 * 1024;
 /// Why the journal could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JournalError {
-    /// Another agent uses this state folder.
     #[error("another kernex-agent is using {path}", path = .0.display())]
     InUse(PathBuf),
     #[error("cannot access the journal")]

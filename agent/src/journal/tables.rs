@@ -133,7 +133,7 @@ pub(super) fn bury(
     record.acked_unix_seconds = unix_seconds;
     if let Some(outcome) = &mut record.outcome {
         shorten(&mut outcome.output_tail);
-        // They are about the whole of it.
+        // The marks count bytes of the whole output.
         outcome.output_marks.clear();
     }
     let key = key(id);

@@ -59,7 +59,6 @@ impl Seen {
         self.mode & KIND == 0o120_000
     }
 
-    /// Whether it is a regular file.
     pub(super) fn is_file(&self) -> bool {
         self.mode & KIND == 0o100_000
     }

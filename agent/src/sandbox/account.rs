@@ -39,7 +39,7 @@ fn account(
         is_own.then(|| (name.to_owned(), PathBuf::from(home)))
     });
     let (name, home) = entry.unzip();
-    // What the agent was started with is somebody's decision.
+    // A `HOME` that the agent was started with was set on purpose.
     let homes = outer("HOME").map(PathBuf::from).into_iter().chain(home);
     let mut homes = homes.filter(|home| home.is_absolute() && is_dir(home));
     let given = || outer("USER").filter(|user| !user.is_empty());

@@ -25,13 +25,13 @@ struct Source {
     stream: OutputStream,
 }
 
-/// Keeps a bounded part of any amount of output, and of which step and stream it is.
+/// Keeps the head and the tail of any amount of output, and the step and stream of each part.
 #[derive(Debug)]
 pub(crate) struct Output {
     head: Vec<u8>,
     tail: VecDeque<u8>,
     skipped: u64,
-    /// Of all that was ever pushed: from which byte on it is whose.
+    /// Where each source begins, counted in bytes of all output that was ever pushed.
     marks: Vec<(u64, Source)>,
     /// What is pushed now belongs to this step.
     step: Step,
@@ -50,7 +50,7 @@ impl Default for Output {
 }
 
 impl Output {
-    /// Output that was kept before.
+    /// Output that the journal kept over a restart of the agent, with its marks.
     pub(crate) fn of_earlier(text: &str, marks: &[OutputMark]) -> Self {
         let mut output = Self::default();
         let starts = marks.iter().map(|mark| mark.start as usize);
@@ -96,7 +96,8 @@ impl Output {
         }
         let resumed = self.head.len() as u64 + self.skipped;
         if self.marks.len() >= MOST_MARKS {
-            // Those of what was left out; the last of them says whose the tail is.
+            // These are marks of the part that was left out. The last of them is the source of the
+            // tail's first byte.
             let of_tail = self.marks.partition_point(|(start, _)| *start <= resumed);
             let head = self.head.len() as u64;
             let of_head = self.marks.partition_point(|(start, _)| *start < head);

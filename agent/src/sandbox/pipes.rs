@@ -1,4 +1,4 @@
-//! The two pipes of a script: what it says, and what it complains about.
+//! The two pipes of a script: its standard output and its standard error.
 
 use std::io::{self, ErrorKind, PipeReader};
 
@@ -7,11 +7,11 @@ use tokio::net::unix::pipe;
 
 use super::Output;
 
-/// The reading ends, each until its end was read.
+/// The reading ends. Each becomes `None` once it was read to its end.
 pub(super) struct Pipes {
     out: Option<pipe::Receiver>,
     err: Option<pipe::Receiver>,
-    /// Which of them was read last. The other one goes first, so that neither is left to wait.
+    /// The pipe that was read last. The other one is asked first, so that neither starves.
     last: OutputStream,
 }
 
@@ -31,9 +31,9 @@ impl Pipes {
         }
     }
 
-    /// Reads once, from whichever has something. The order between the two is that in which they
-    /// are read. After the end of both it never resolves, so that a select continues with its other
-    /// branches.
+    /// Reads once from a pipe that has something. The output of the two pipes is in the order in
+    /// which they are read. After the end of both this never resolves, so that a `select!` goes on
+    /// with its other branches.
     pub(super) async fn read_some(&mut self, buffer: &mut [u8]) -> (OutputStream, usize) {
         loop {
             let stream = if self.last == OutputStream::Stdout {
@@ -60,7 +60,7 @@ impl Pipes {
         }
     }
 
-    /// Reads what is in them now, and gives those that somebody still holds.
+    /// Reads what is in the pipes now. Returns the pipes whose other end a process still holds.
     pub(super) fn take_open(
         &mut self,
         output: &mut Output,
@@ -79,7 +79,7 @@ impl Pipes {
     }
 }
 
-/// Reads what is in a pipe now, and says whether somebody still holds its other end.
+/// Reads what is in a pipe now. Returns whether a process still holds its other end.
 fn is_open(pipe: &pipe::Receiver, mut push: impl FnMut(&[u8]), buffer: &mut [u8]) -> bool {
     // A pipe holds 64 KiB; more than that comes from a survivor.
     for _ in 0..8 {
@@ -96,7 +96,7 @@ fn is_open(pipe: &pipe::Receiver, mut push: impl FnMut(&[u8]), buffer: &mut [u8]
 /// Waits until there is something to read; for ever where the end was read.
 async fn readable(pipe: Option<&pipe::Receiver>) {
     match pipe {
-        // What is wrong with it is found by reading.
+        // Reading returns the error.
         Some(pipe) => {
             let _ = pipe.readable().await;
         }

@@ -1,6 +1,7 @@
-//! Scripts that still run and are not in the journal: one that was set aside had begun them.
+//! Scripts that still run and that the journal does not know: a journal that was set aside had
+//! begun them.
 //!
-//! How to tell a script from a daemon that an ended script left: the agent makes each script the
+//! How a script differs from a daemon that an ended script left: the agent makes each script the
 //! leader of a process group, in the agent's own session. A background process has lost that
 //! leader; a daemon has a session of its own.
 

@@ -60,7 +60,6 @@ pub(super) struct Active<'a> {
 }
 
 impl<'a> Active<'a> {
-    /// A session that was just opened.
     pub(super) fn new(
         config: &'a Config,
         journal: &'a Journal,

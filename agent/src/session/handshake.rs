@@ -57,7 +57,6 @@ pub(super) enum HandshakeError {
     },
     #[error("the server's {0}")]
     Malformed(String),
-    /// The server belongs to another cluster.
     #[error("the server belongs to cluster {0}; this device enrolled in another")]
     OtherCluster(String),
     /// Somebody in between may be asking for the weaker proof.
@@ -65,14 +64,9 @@ pub(super) enum HandshakeError {
         "the server offers protocol revision {offered}, but {before} was spoken with it before: either somebody is in between, or it was \
              put back to an older version; in that case start once with `kernex-agent run --allow-downgrade`"
     )]
-    Downgraded {
-        offered: u32,
-        /// What was spoken before.
-        before: u32,
-    },
+    Downgraded { offered: u32, before: u32 },
     #[error("cannot sign")]
     Sign(#[source] std::io::Error),
-    /// The journal could not be read or written.
     #[error("the journal failed")]
     Journal(#[from] JournalError),
 }
@@ -267,7 +261,6 @@ fn stop(command: v1::Command) -> Option<(AttemptId, v1::Command)> {
     matches!(command.action, Some(v1::command::Action::Stop(_))).then_some((id, command))
 }
 
-/// Text as request metadata.
 pub(super) fn metadata(text: &str) -> Result<MetadataValue<Ascii>, HandshakeError> {
     MetadataValue::try_from(text)
         .map_err(|_| HandshakeError::Malformed("session token cannot travel as metadata".into()))

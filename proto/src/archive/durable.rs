@@ -15,8 +15,9 @@ const EACH: u64 = 128;
 /// From this version on, Linux returns write errors from `syncfs`.
 const TELLS: (u64, u64) = (5, 8);
 
-/// ext2, ext3 and ext4; XFS; Btrfs; F2FS; tmpfs. Others may leave out what only `fsync` asks of
-/// them (FUSE) or answer for another file system than the one that failed (overlayfs).
+/// File systems whose `syncfs` is trusted: ext2, ext3 and ext4; XFS; Btrfs; F2FS; tmpfs. FUSE may
+/// leave out what only `fsync` asks of it. overlayfs may answer for another file system than the
+/// one that failed.
 const TRUSTED: [u64; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];
 
 /// How the files below one folder become durable.
@@ -30,7 +31,7 @@ pub(super) struct Durable {
 }
 
 impl Durable {
-    /// For what is going to be written below a folder.
+    /// For files that are going to be written below `folder`.
     pub(super) fn below(folder: &Path) -> io::Result<Self> {
         let volume = File::open(folder)?;
         let release = rustix::system::uname();
@@ -42,7 +43,7 @@ impl Durable {
         })
     }
 
-    /// Counts one more file or folder; whether it has to be synced by itself.
+    /// Counts one more file or folder. Returns whether it has to be synced by itself.
     pub(super) fn takes_each(&mut self) -> bool {
         self.count += 1;
         !self.together || self.count <= EACH

@@ -66,7 +66,6 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// One more.
     pub fn push(&mut self, finding: Finding) {
         self.total = self.total.saturating_add(1);
         if self.kept.len() < KEPT {
@@ -74,7 +73,6 @@ impl Findings {
         }
     }
 
-    /// Those of another part as well.
     pub fn append(&mut self, others: Self) {
         let uncounted = others.total - others.kept.len() as u64;
         for finding in others.kept {
@@ -83,13 +81,12 @@ impl Findings {
         self.total = self.total.saturating_add(uncounted);
     }
 
-    /// Whether nothing was found.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.total == 0
     }
 
-    /// How many there are.
+    /// How many were found, also those that are only counted.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total
@@ -101,7 +98,7 @@ impl Findings {
         &self.kept
     }
 
-    /// What to do about them, each once.
+    /// What to do about the findings that are kept; the same advice is given once.
     #[must_use]
     pub fn ways_out(&self) -> Vec<&'static str> {
         let mut ways: Vec<&'static str> = Vec::new();

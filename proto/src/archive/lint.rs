@@ -1,6 +1,6 @@
-//! What is said of a bundle before it is kept, beyond what every device checks: names that were
-//! surely meant otherwise, scripts that are not there or cannot run, names that some disks take for
-//! the same. An agent takes such a bundle all the same.
+//! What is checked before a bundle is kept, and not on devices: mistyped names in its manifest,
+//! scripts that are not there or cannot run, file names that some disks take for the same. An agent
+//! takes such a bundle all the same.
 
 use std::collections::HashMap;
 
@@ -18,10 +18,10 @@ use crate::{
     near,
 };
 
-/// Most names whose twins are told.
+/// Most twins that are told: names that differ in case or normalisation only.
 const MAX_TWINS: usize = 5;
 
-/// Most names among which one is looked for that may have been meant.
+/// Files of a bundle among which the one is looked for that was probably meant.
 const MAX_CANDIDATES: usize = 10_000;
 
 const NAMES: &str = "Correct the name; a field of your own is kept with `--allow-unknown`.";
@@ -118,7 +118,7 @@ struct Lint {
 }
 
 impl Lint {
-    /// Names of the manifest that nobody knows.
+    /// Finds names in the manifest that are not known.
     fn names(&mut self, bytes: &[u8], allow_unknown: bool) {
         let Ok(value) = manifest::read_json(bytes) else {
             return;
@@ -133,7 +133,7 @@ impl Lint {
         }
     }
 
-    /// A script that is not there, or cannot run.
+    /// Finds out whether a script is there and can run.
     fn script(&mut self, field: &str, script: &str, tree: &Tree, root: &EntryPath) {
         if script.contains('\r') {
             self.mistakes.push(Finding {
@@ -207,7 +207,7 @@ impl Lint {
         }
     }
 
-    /// Names in one folder that differ in case or normalisation only.
+    /// Finds names in one folder that differ in case or normalisation only.
     fn twins(&mut self, tree: &Tree, root: &EntryPath) {
         let mut known: HashMap<(Vec<u8>, String), &EntryPath> = HashMap::new();
         let mut told = 0;
@@ -260,11 +260,11 @@ struct Named<'a> {
 /// How a script names its file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum How {
-    /// It is all of the script.
+    /// `./install.sh`: the name is the whole script.
     Alone,
-    /// As the command of a line with arguments.
+    /// `./install.sh now`: the name is the command, with arguments.
     First,
-    /// To a shell.
+    /// `sh install.sh`: the name is given to a shell.
     Handed,
 }
 
@@ -304,7 +304,7 @@ fn is_path_inside(word: &str) -> bool {
         && (word.contains('/') || ends_as_scripts)
 }
 
-/// The file that was probably meant: one of nearly the same name, in whichever folder.
+/// The file that was probably meant: one of nearly the same name, in any folder.
 fn meant(file: &str, tree: &Tree, root: &EntryPath) -> Option<String> {
     let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
     let files: Vec<String> = tree

@@ -25,7 +25,6 @@ impl EntryPath {
         self.0.is_empty()
     }
 
-    /// How many components it has.
     pub(super) fn depth(&self) -> usize {
         components(&self.0).count()
     }

@@ -59,11 +59,11 @@ pub(super) fn too_many_entries(limits: &Limits) -> ArchiveError {
     }
 }
 
-/// How to have an entry that came twice once.
+/// Advice for an entry that came twice.
 const ONCE: &str = "Name each file once when packing: `tar czf app.tar.gz .` has the manifest in it, \
                     `tar czf app.tar.gz manifest.json .` has it twice.";
 
-/// How to have links that lead elsewhere.
+/// Advice for links that lead out of the bundle.
 const LINKS: &str = "Make links relative and let them stay inside, or ask for them as they are with \
                      `\"links\": \"any\"` in manifest.json.";
 

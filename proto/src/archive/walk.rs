@@ -114,7 +114,7 @@ where
         Err(error) => Err(error),
     };
     match ended {
-        // The walk could not go on behind it.
+        // This refusal ended the walk.
         Err(ArchiveError::Unsafe(last)) => {
             refused.append(last);
             return Err(ArchiveError::Unsafe(refused));
@@ -149,7 +149,7 @@ struct Walk<'a> {
     disk: &'a mut Option<Disk>,
     tree: Tree,
     unpacked_bytes: u64,
-    /// At most the one at the root and the first one folder below it.
+    /// At most two: the one at the root, and the first one in a folder below it.
     manifests: Vec<(EntryPath, Vec<u8>)>,
     refused: Findings,
     buffer: Vec<u8>,
@@ -209,7 +209,7 @@ impl Walk<'_> {
                 return refuse("is a sparse file", SPARSE);
             }
         }
-        // Before anything else is said of them: they are not what their other fields look like.
+        // First of all: the other fields of such an entry look like those of a usual file.
         match kind {
             EntryType::GNUSparse => return refuse("is a sparse file", SPARSE),
             EntryType::Other(b'D') => {

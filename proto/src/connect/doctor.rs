@@ -63,7 +63,6 @@ impl Step {
 /// What was found at one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Where.
     pub step: Step,
     /// What was seen, in words.
     pub text: String,

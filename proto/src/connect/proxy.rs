@@ -1,7 +1,7 @@
-//! Ways around: the proxy that connections to a control plane go through.
+//! The proxy that connections to a control plane go through.
 //!
-//! A proxy is asked by HTTP `CONNECT` to join two TCP connections; TLS is spoken through it, so it
-//! sees a name and a port and nothing else. Name and password of its user are in its URL and are
+//! A proxy is asked by HTTP `CONNECT` to join two TCP connections. TLS is spoken through it, so it
+//! sees a name and a port and nothing else. Name and password of its user stand in its URL and are
 //! sent to it alone: what is shown, logged or given to scripts has neither.
 
 use std::{fmt, sync::Arc};
@@ -27,7 +27,6 @@ pub enum ProxyError {
     /// The text is no URL of a proxy. It is not repeated, because a password may be in it.
     #[error("the proxy in {0} is no URL such as http://proxy.example.com:3128")]
     Malformed(&'static str),
-    /// It speaks something else.
     #[error("the proxy in {0} is not an http:// one, and others are not spoken")]
     Unsupported(&'static str),
 }
@@ -51,7 +50,7 @@ impl Proxy {
         self.0.uri().clone()
     }
 
-    /// What is sent to it to be let through.
+    /// The `proxy-authorization` header, when its URL names a user.
     pub(super) fn authorization(&self) -> Option<HeaderValue> {
         self.0.basic_auth().cloned()
     }
@@ -68,8 +67,8 @@ impl Proxy {
 }
 
 impl Proxies {
-    /// The proxy that was typed, or those of the environment. An empty one that was typed is none,
-    /// whatever the environment says. `no_proxy` counts for both.
+    /// The proxy that was typed, or else the one of the environment. An empty text that was typed
+    /// means no proxy, whatever the environment says. `no_proxy` counts for both.
     pub fn new(
         typed: Option<&str>,
         env: impl Fn(&str) -> Option<String>,

@@ -6,8 +6,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::ids::{ClusterId, Digest, TokenId};
 
-/// A server that agents know by a certificate of an authority of their own machine, instead of by
-/// the pin of its CA. Only whoever holds an enrolment token can say so, in its text.
+/// A server whose certificate comes from an authority that the agent's machine trusts, and not from
+/// the pinned CA. Only the text of an enrolment token can say so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebPki {
     /// The name that the certificate has to have.
@@ -23,7 +23,6 @@ const WEBPKI: &str = "webpki";
 /// [`WebPki`] `.webpki.<name>.<seconds>` behind it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EnrollmentToken {
-    /// The token.
     pub id: TokenId,
     /// The cluster it lets into.
     pub cluster: ClusterId,
@@ -32,7 +31,7 @@ pub struct EnrollmentToken {
     pub ca_pin: Digest,
     /// 32 random bytes.
     pub secret: [u8; 32],
-    /// How else the server is known.
+    /// How the server is known instead of by the pin of its CA.
     pub webpki: Option<WebPki>,
 }
 

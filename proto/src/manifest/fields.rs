@@ -82,7 +82,7 @@ impl Fields {
         }
     }
 
-    /// What nobody took.
+    /// The fields that were not taken.
     pub(super) fn rest(self) -> Map<String, Value> {
         self.left
     }

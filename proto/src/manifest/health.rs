@@ -46,25 +46,21 @@ pub enum Probe {
 }
 
 impl Health {
-    /// Time before the first probe.
     #[must_use]
     pub fn initial_delay(&self) -> Duration {
         Duration::from_secs(self.initial_delay_seconds)
     }
 
-    /// Time from the end of one probe to the next.
     #[must_use]
     pub fn interval(&self) -> Duration {
         Duration::from_secs(self.interval_seconds)
     }
 
-    /// Time one probe may take.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout_seconds)
     }
 
-    /// Time for which every probe has to succeed.
     #[must_use]
     pub fn hold(&self) -> Duration {
         Duration::from_secs(self.hold_seconds)

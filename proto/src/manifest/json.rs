@@ -9,7 +9,6 @@ use serde::{
 };
 use serde_json::{Map, Number, Value};
 
-/// Reads a value.
 pub(super) fn read(bytes: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice::<Strict>(bytes).map(|Strict(value)| value)
 }

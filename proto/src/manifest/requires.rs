@@ -40,7 +40,6 @@ pub struct Unmet {
 }
 
 impl Requires {
-    /// Whether nothing is required.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

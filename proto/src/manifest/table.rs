@@ -12,7 +12,6 @@ pub(super) const DEFAULT_RETRIES: u64 = 3;
 /// Most failed probes that may be forgiven.
 pub(super) const MAX_RETRIES: u64 = 10_000;
 
-/// One field.
 pub(super) struct Field {
     /// Where it stands, as `deploy.script`.
     pub(super) path: &'static str,
@@ -41,7 +40,7 @@ pub(super) enum Shape {
         most: Option<u64>,
         default: Option<u64>,
     },
-    /// Names and texts of one's own.
+    /// An object whose names and texts the author chooses.
     Texts,
     /// A text or a list of texts.
     Words,

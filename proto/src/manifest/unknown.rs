@@ -61,7 +61,7 @@ fn at_top(name: &str) -> UnknownField {
             || long && near::is_slip(name, field.name())
             || field.also.iter().any(|also| near::is_same_word(name, also))
     };
-    // Of two that fit, the one with the same letters, and then the one that stands higher.
+    // Of several that fit: the one with the same letters first, then the one nearest to the top.
     let meant = FIELDS
         .iter()
         .filter(is_slip)

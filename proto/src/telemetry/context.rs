@@ -49,9 +49,9 @@ pub fn current_traceparent() -> String {
 pub fn set_parent(span: &tracing::Span, traceparent: &str) {
     if let Some(parent) = parse(traceparent) {
         let trace = parent.span().span_context().trace_id();
-        // It also fails when the span has started, which is not worth a word.
+        // It also fails when the span has started; that is not logged.
         if let Err(SetParentError::LayerNotFound) = span.set_parent(parent) {
-            // Nobody exports it; its log lines name the trace all the same.
+            // No exporter reads it; the log lines of the span name the trace all the same.
             span.record(TRACE_ID, tracing::field::display(trace));
         }
     }

@@ -21,7 +21,7 @@ use crate::error::chain;
 /// A collector that does not answer is named this often.
 const TELL_AGAIN: Duration = Duration::from_secs(300);
 
-/// The program whose user waits for its end, and so not for a collector that may come back.
+/// The program that does not wait for a collector: its user waits for its end.
 const COMMAND: &str = "kernexctl";
 /// How often the others try to send a batch again.
 const RETRIES: usize = 3;

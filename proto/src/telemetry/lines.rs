@@ -31,11 +31,12 @@ use tracing_subscriber::{
 use super::LogFormat;
 use crate::error::chain;
 
-/// Name of the field with the trace, in lines and in spans that nobody exports.
+/// Name of the field with the trace, in lines and in spans that are not exported.
 pub(super) const TRACE_ID: &str = "trace_id";
 /// What says what happened.
 const MESSAGE: &str = "message";
-/// Where a line of the crate `log` comes from, which names no target of its own.
+/// Field with the target of a line that came through the crate `log`; its event has no target of
+/// its own.
 const LOG_TARGET: &str = "log.target";
 
 /// Writes a line for each event.
@@ -243,7 +244,8 @@ impl Fields {
         Some(self.0.remove(at).1)
     }
 
-    /// Takes over what it does not have itself, without what only exporters read.
+    /// Takes over the fields of an outer span that are not there yet, but those that only exporters
+    /// read.
     fn inherit(&mut self, outer: &Self) {
         for (name, value) in &outer.0 {
             let is_for_exporters = name.starts_with("otel.") || name == "rpc.system.name";
@@ -263,7 +265,7 @@ enum Again {
     IsRenamed,
 }
 
-/// Fills fields.
+/// Takes the fields of an event or a span.
 struct Recorder<'a>(&'a mut Fields, Again);
 
 impl Recorder<'_> {

@@ -1,10 +1,11 @@
 //! Trust in the certificate authorities of this machine, for control planes with a certificate of
 //! one of them.
 //!
-//! For operators when they ask for it, with their clock. For agents only where the text of their
-//! enrolment token says so. Their clocks may be anywhere, so a certificate counts as over when it
-//! was over at the newest instant that their server has told them, and one that has not begun then
-//! is younger than that. The name is the one in the token, whatever address is dialled.
+//! Operators have it when they ask for it, and their own clock counts. Agents have it only where
+//! the text of their enrolment token says so. An agent's clock may be anywhere, so the newest
+//! instant that the server has told counts instead: a certificate that had expired then is refused,
+//! and one that begins later is taken. The name is the one in the token, whatever address is
+//! dialled.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,16 +22,13 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 /// This machine's certificate authorities cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemRootsError {
-    /// There are none.
     #[error(
         "this machine has no certificate authorities to trust; install its package `ca-certificates`, or name a \
          file or folder of them in SSL_CERT_FILE or SSL_CERT_DIR"
     )]
     None,
-    /// They cannot be used.
     #[error("this machine's certificate authorities cannot be used: {0}")]
     Unusable(String),
-    /// The name is none.
     #[error("`{0}` is not a name that a certificate can have")]
     Name(String),
 }
@@ -41,7 +39,7 @@ pub struct SystemRoots {
     verifier: Arc<WebPkiServerVerifier>,
     /// The name that counts, instead of the one that was dialled.
     name: Option<ServerName<'static>>,
-    /// When it is at least; otherwise by this machine's clock.
+    /// The newest instant that the server has told; `None` takes this machine's clock.
     newest: Option<UnixTime>,
 }
 

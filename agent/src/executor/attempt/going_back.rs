@@ -1,10 +1,11 @@
-//! Going back: the release before is current again, and its scripts bring it back to work.
+//! Going back: the previous release becomes current again, and its scripts make it work.
 //!
-//! What failed is in the journal before anything is undone, so a crash anywhere in here is followed
-//! by the same steps, except that a script that had begun is not run again.
+//! What failed is in the journal before anything is undone. After a crash the same steps follow,
+//! but a script that had begun is not run again.
 //!
-//! It is a step of its own, with as much time as the deploy had, and it takes an order of its own
-//! to stop it: then the release before is current and its script is unfinished.
+//! Going back is a step with a time limit of its own, as long as that of the deploy. The stop of
+//! the attempt does not end it; a second stop does. Then the previous release is current, and its
+//! script is unfinished.
 
 use std::time::Duration;
 
@@ -118,7 +119,7 @@ impl Attempt<'_> {
         let back = match self.restore_current(&paths).await {
             Ok(None) => RollbackResult::Nothing,
             Ok(Some(manifest)) => {
-                // The next start continues here first.
+                // The next start of the agent continues with these scripts.
                 if !rollback_scripts(&manifest).is_empty() && self.executor.shutdown.is_cancelled()
                 {
                     return RunResult::Later;

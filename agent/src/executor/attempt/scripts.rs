@@ -139,8 +139,8 @@ impl Attempt<'_> {
         }
         let (stop, shutdown) = (self.end_token().clone(), self.executor.shutdown.clone());
         let rolls_back = self.is_going_back;
-        // Wait a little: the restart may be the one that the script asked for before it ended, and
-        // a device should not be left half way back.
+        // The script gets time to end. It may have asked for this very restart, and a device should
+        // not be left between two releases.
         let shutdown_grace = if may_restart || rolls_back {
             settings.script_grace
         } else {
