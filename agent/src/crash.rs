@@ -49,7 +49,8 @@ mod tests {
     #[test]
     fn every_act_is_listed_and_every_listed_act_is_there() {
         let page = include_str!("../../docs/crash-points.md");
-        let listed: Vec<&str> = kernex_proto::crash::listed(page, "agent").collect();
+        let rows = page.lines().filter(|line| line.starts_with("| agent | "));
+        let listed: Vec<&str> = rows.filter_map(|row| row.split('`').nth(1)).collect();
         let there: Vec<&str> = Act::ALL.iter().map(|act| act.name()).collect();
         assert_eq!(there, listed);
     }

@@ -31,16 +31,6 @@ pub fn pass(act: &str, side: Side) {
 #[inline]
 pub const fn pass(_: &str, _: Side) {}
 
-/// Acts that a page lists for a program: the second column of table rows whose first column names
-/// it.
-pub fn listed<'a>(page: &'a str, program: &'a str) -> impl Iterator<Item = &'a str> {
-    page.lines().filter_map(move |line| {
-        let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
-        (cells.next()? == program).then_some(())?;
-        cells.next()?.strip_prefix('`')?.strip_suffix('`')
-    })
-}
-
 /// Makes the enum of a program's guarded acts, each with the name that tests and
 /// `docs/crash-points.md` use.
 ///
@@ -143,19 +133,9 @@ mod armed {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "crash-points"))]
 mod tests {
-    use super::*;
-
     #[test]
-    fn a_page_lists_the_acts_of_a_program() {
-        let page = "| program | act |\n|---|---|\n| agent | `a.b` | x |\n| server | `c.d` | y |\nagent | `e` |";
-        assert_eq!(listed(page, "agent").collect::<Vec<_>>(), ["a.b"]);
-        assert_eq!(listed(page, "server").collect::<Vec<_>>(), ["c.d"]);
-    }
-
-    #[test]
-    #[cfg(feature = "crash-points")]
     fn a_point_is_an_act_a_side_and_a_pass() {
         use super::armed::Armed;
         assert_ne!(Armed::parse("a.b.before"), Armed::parse("a.b.after"));

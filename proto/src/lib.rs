@@ -1,9 +1,12 @@
-//! The contract of Kernex: everything both ends must agree on.
+//! The contract of Kernex, and the core that its programs share.
 //!
-//! [`v1`] holds the stubs generated from `kernex/v1/*.proto`; the modules beside it hold what the
-//! schema alone cannot say: trusted identifiers, the bundle manifest, the signed transcripts of the
-//! handshakes, the texts of tokens and the reasons carried by errors. The words are
-//! explained in `docs/glossary.md`.
+//! [`v1`] holds the stubs generated from `kernex/v1/*.proto`. The modules beside it hold what the
+//! schema alone cannot say, and both ends have to agree on: identifiers, the bundle manifest, the
+//! signed transcripts of the handshakes, the texts of tokens, the reasons carried by errors.
+//!
+//! Behind features stands what more than one program needs and what is written once therefore:
+//! `archive`, `connect` with `trust`, `telemetry`, `service` and `crash`. A program takes only the
+//! features that it uses. The words are explained in `docs/glossary.md`.
 
 #[cfg(feature = "archive")]
 pub mod archive;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use kernex_proto::crash::listed;
 use rand::{RngExt as _, rngs::StdRng};
 
 /// The page that lists them; each program's own test holds it against its code.
@@ -118,9 +117,17 @@ impl fmt::Display for ArmedPoint {
     }
 }
 
+/// The acts that the page lists for a program, in rows like "| agent | `journal.open` | ... |".
+fn acts(program: Program) -> impl Iterator<Item = &'static str> {
+    let row = format!("| {} | `", program.name());
+    let begun = move |line: &'static str| line.strip_prefix(row.as_str());
+    let rows = PAGE.lines().filter_map(begun);
+    rows.filter_map(|rest| Some(rest.split_once('`')?.0))
+}
+
 /// Every point of a program.
 pub(super) fn of(program: Program) -> Vec<Point> {
-    listed(PAGE, program.name())
+    acts(program)
         .flat_map(|act| {
             let trigger = trigger(program, act);
             ["before", "after"].map(|side| Point {
