@@ -14,7 +14,7 @@ mod file;
 mod token;
 
 pub use args::{Args, Command, NoNewPrivs};
-pub(crate) use file::strange_variables;
+pub(crate) use file::{secret_settings, setting_variables, strange_variables};
 
 use file::read_file;
 
@@ -84,10 +84,11 @@ impl Config {
 }
 
 impl Args {
-    /// The settings; or the defaults with the reason, when the settings are not valid. A support
-    /// bundle is made in both cases. The reason repeats no value, because it may be secret.
+    /// The settings; or, when they are not valid, the defaults with the reason. Folder and addresses
+    /// count all the same where they were typed. A support bundle is made in both cases. The reason
+    /// repeats no value, because it may be secret.
     pub(crate) fn into_config_or_defaults(self) -> (Config, Option<String>) {
-        let state_dir = self.state_dir.clone();
+        let (state_dir, servers) = (self.state_dir.clone(), self.server.clone());
         match self.into_config() {
             Ok(config) => (config, None),
             // Only the outermost part: the parser of the file repeats a line of it in the inner
@@ -95,7 +96,9 @@ impl Args {
             Err(error) => {
                 let state_dir = state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into());
                 let why = format!("{error}; see `kernex-agent check-config`");
-                (Config::new(state_dir), Some(why))
+                let mut config = Config::new(state_dir);
+                config.servers = servers;
+                (config, Some(why))
             }
         }
     }
@@ -290,9 +293,11 @@ mod tests {
         std::fs::write(file.path(), "token = hunter2\n").unwrap();
         let path = file.path().to_str().unwrap();
         let args = ["kernex-agent", "support-bundle", "--config", path];
-        let args = Args::try_parse_from([&args[..], &["--state-dir", "/s"]].concat()).unwrap();
+        let typed = ["--state-dir", "/s", "--server", "https://a:1"];
+        let args = Args::try_parse_from([&args[..], &typed].concat()).unwrap();
         let (config, invalid) = args.into_config_or_defaults();
         assert_eq!(config.state_dir, Path::new("/s"));
+        assert_eq!(config.servers, ["https://a:1"]);
         let invalid = invalid.unwrap();
         assert!(
             invalid.contains(path) && !invalid.contains("hunter2"),

@@ -188,6 +188,11 @@ impl Status {
         self.device.is_some() && self.running && self.connected
     }
 
+    /// The process of the agent that runs.
+    pub(crate) const fn process(&self) -> Option<u32> {
+        self.process
+    }
+
     /// As lines for people.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();

@@ -9,11 +9,7 @@
 use std::{collections::BTreeMap, io::Write as _, path::Path};
 
 use anyhow::Context as _;
-use kernex_proto::{
-    connect::proxy::{self, without_credentials},
-    error::chain,
-    v1,
-};
+use kernex_proto::{error::chain, v1};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -23,6 +19,7 @@ use crate::{
 mod machine;
 mod releases;
 mod secrets;
+mod started;
 
 use secrets::LEFT_OUT;
 
@@ -74,6 +71,8 @@ fn state(config: &Config) -> Value {
         Ok(read) => (read.json, read.configuration),
         Err(error) => (fault(&error), None),
     };
+    let status = status::look(config);
+    let process = status.as_ref().ok().and_then(status::Status::process);
     let identity = Identity::load(state_dir);
     let server = config.servers.first().cloned().or_else(|| {
         let enrolled = identity.as_ref().ok()?.as_ref()?;
@@ -88,15 +87,16 @@ fn state(config: &Config) -> Value {
             "as_started": as_started(config, server.as_deref()),
             "configuration": configuration.as_ref().map(told),
             "in_force": in_force(config, configuration.as_ref()),
-            "environment": environment(std::env::vars_os()),
+            "environment": started::environment(own_environment()),
+            "running": started::running(process),
         },
         "identity": match &identity {
             Ok(identity) => identity.as_ref().map_or(Value::Null, enrolled),
             Err(error) => fault(error),
         },
-        "status": match status::look(config) {
+        "status": match &status {
             Ok(status) => json!(status),
-            Err(error) => fault(&error),
+            Err(error) => fault(error),
         },
         "journal": journal,
         "releases": releases::all(state_dir),
@@ -105,6 +105,11 @@ fn state(config: &Config) -> Value {
         "files": machine::files(state_dir),
         "log": LOG,
     })
+}
+
+fn own_environment() -> impl Iterator<Item = (String, String)> {
+    let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (lossy(name), lossy(value)))
 }
 
 fn fault(error: &(dyn std::error::Error + 'static)) -> Value {
@@ -203,24 +208,6 @@ fn names<'a>(names: impl Iterator<Item = &'a String>) -> Map<String, Value> {
     told.map(|(name, out)| (name.clone(), out.into())).collect()
 }
 
-/// Which variables are set that an agent looks at. The proxies' values are told without passwords;
-/// of the others the settings show what is not secret.
-fn environment(
-    variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
-) -> BTreeMap<String, String> {
-    let ours = ["KERNEX_", "OTEL_"];
-    variables
-        .filter_map(|(name, value)| {
-            let name = name.into_string().ok()?;
-            if proxy::VARIABLES.contains(&name.as_str()) {
-                return Some((name, without_credentials(&value.to_string_lossy())));
-            }
-            let is_ours = ours.iter().any(|prefix| name.starts_with(prefix));
-            is_ours.then(|| (name, LEFT_OUT.to_owned()))
-        })
-        .collect()
-}
-
 /// Who this device is to its control plane. A CA's certificate is no secret, and long.
 fn enrolled(identity: &Identity) -> Value {
     let trust = match (&identity.webpki, identity.ca_pem.is_empty()) {
@@ -245,31 +232,6 @@ fn millis(time: std::time::Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn values_of_the_environment_stay_and_proxies_lose_their_passwords() {
-        let set = [
-            ("KERNEX_AGENT_TOKEN", "hunter2"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "key=hunter2"),
-            ("https_proxy", "http://ada:hunter2@p:3128"),
-            ("no_proxy", "localhost,.example"),
-            ("PASSWORD", "hunter2"),
-        ];
-        let told = environment(
-            set.map(|(name, value)| (name.into(), value.into()))
-                .into_iter(),
-        );
-        let told: Vec<(&str, &str)> = told.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-        assert_eq!(
-            told,
-            [
-                ("KERNEX_AGENT_TOKEN", LEFT_OUT),
-                ("OTEL_EXPORTER_OTLP_HEADERS", LEFT_OUT),
-                ("https_proxy", "http://p:3128"),
-                ("no_proxy", "localhost,.example"),
-            ]
-        );
-    }
 
     #[tokio::test]
     async fn a_machine_where_nothing_is_there_yet_is_told_as_it_is() {

@@ -70,11 +70,24 @@ fn settings(name: impl Fn(&clap::Arg) -> Option<String>) -> Vec<String> {
     command.get_arguments().filter_map(name).collect()
 }
 
+/// The variables that hold settings.
+pub(crate) fn setting_variables() -> Vec<String> {
+    settings(|argument| Some(argument.get_env()?.to_str()?.to_owned()))
+}
+
+/// The same as [`settings`] of those whose values may be secret: their help shows no value either.
+pub(crate) fn secret_settings(name: impl Fn(&clap::Arg) -> Option<String>) -> Vec<String> {
+    settings(|argument| {
+        let is_secret = argument.is_hide_env_values_set();
+        is_secret.then(|| name(argument)).flatten()
+    })
+}
+
 /// Variables of the environment that look like settings and are none.
 pub(crate) fn strange_variables(
     environment: impl Iterator<Item = std::ffi::OsString>,
 ) -> Vec<near::Stranger> {
-    let known = settings(|argument| Some(argument.get_env()?.to_str()?.to_owned()));
+    let known = setting_variables();
     let given: Vec<String> = environment
         .filter_map(|name| name.into_string().ok())
         .filter(|name| name.starts_with("KERNEX_AGENT"))

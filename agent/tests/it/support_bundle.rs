@@ -112,6 +112,10 @@ async fn it_tells_how_an_agent_is_and_none_of_its_secrets() {
     assert_eq!(found["settings"]["in_force"]["keep_releases"], 3);
     let environment = &found["settings"]["environment"];
     assert_eq!(environment["https_proxy"], "http://q:3128");
+    assert_eq!(environment["KERNEX_AGENT_TOKEN_FILE"], json!(token_file));
+    assert_eq!(environment["OTEL_RESOURCE_ATTRIBUTES"], "(left out)");
+    let running = &found["settings"]["running"];
+    assert!(running["arguments"][0].is_string(), "{running}");
     let checks = found["checks"].as_array().unwrap();
     assert!(
         checks
