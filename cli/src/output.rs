@@ -1,8 +1,8 @@
 //! How results are printed: data on stdout, messages on stderr, the same words everywhere.
 //!
-//! A command passes view structs; this module prints them as a table, JSON, YAML or names only.
-//! Scripts rely on the field names of the views, so views are written by hand and not derived from
-//! the protocol.
+//! A command passes views; this module prints them as a table, JSON, YAML or names only. A view is a
+//! message of the contract with its columns. As data the message itself is printed (`wire`), so that
+//! scripts find the names and states of the contract; what a view adds is listed in `wire/tests.rs`.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -35,9 +35,10 @@ mod table;
 pub(crate) mod target;
 pub(crate) mod token;
 pub(crate) mod whoami;
+mod wire;
 
 pub(crate) use crate::text::{
-    Time, ago, bytes, printable, printable_lines, seconds, short_digest, short_id, state_word, word,
+    Time, ago, bytes, printable, printable_lines, seconds, short_digest, short_id, state_word,
 };
 pub(crate) use table::Field;
 
@@ -48,9 +49,9 @@ pub(crate) enum Format {
     Table,
     /// More columns
     Wide,
-    /// JSON with stable field names and RFC 3339 times
+    /// The messages of the API as JSON, with the names of its fields and states
     Json,
-    /// The same, one object a line
+    /// The same, an object a line
     Jsonl,
     /// The same as YAML
     Yaml,

@@ -109,15 +109,22 @@ pub(crate) fn word(wire_name: &str, prefix: &str) -> String {
         .to_ascii_lowercase()
 }
 
-/// The word for the number of a protocol enum; a value of a newer server is `unknown`, not an
-/// error.
+/// The word for the number of a protocol enum: empty for the value that says nothing, `unknown` for
+/// one of a newer server.
+pub(crate) fn enum_word(number: i32, wire_name: Option<&str>, prefix: &str) -> String {
+    match wire_name {
+        Some(_) if number == 0 => String::new(),
+        Some(name) => word(name, prefix),
+        None => "unknown".to_owned(),
+    }
+}
+
+/// The same for a type of enum.
 macro_rules! state_word {
-    ($enum:ty, $value:expr, $prefix:literal) => {
-        <$enum>::try_from($value).map_or_else(
-            |_| "unknown".to_owned(),
-            |known| $crate::text::word(known.as_str_name(), $prefix),
-        )
-    };
+    ($enum:ty, $value:expr, $prefix:literal) => {{
+        let known = <$enum>::try_from($value).ok();
+        $crate::text::enum_word($value, known.map(|known| known.as_str_name()), $prefix)
+    }};
 }
 pub(crate) use state_word;
 
@@ -162,6 +169,15 @@ mod tests {
         assert_eq!(said(-7_200), "in 2h");
         assert_eq!(said(86_400 * 5 + 3_600), "5d ago");
         assert_eq!(ago(None, now), "never");
+    }
+
+    #[test]
+    fn states_are_the_words_of_the_contract() {
+        use kernex_proto::v1::AttemptState;
+        let said = |number: i32| state_word!(AttemptState, number, "ATTEMPT_STATE_");
+        assert_eq!(said(AttemptState::Running.into()), "running");
+        assert_eq!(said(AttemptState::Unspecified.into()), "");
+        assert_eq!(said(99), "unknown", "of a newer server");
     }
 
     #[test]

@@ -25,14 +25,14 @@ pub(crate) async fn run(session: &Session, limit: u32, output: OutputArg) -> Res
     if !printer.for_people() {
         return Ok(());
     }
-    show(printer, "Open", view.open())?;
+    show(printer, "Open", &view.open())?;
     if view.open_left() > 0 {
         let left = counted(view.open_left(), "open deployment");
         print_note(&format!(
             "{left} more: `kernexctl deployment list --state open`."
         ));
     }
-    show(printer, "Failed last", view.failed())
+    show(printer, "Failed last", &view.failed())
 }
 
 fn show(printer: Printer, title: &str, deployments: &[DeploymentView]) -> Result<(), Failure> {

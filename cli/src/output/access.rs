@@ -1,11 +1,9 @@
 //! Contexts and enrolment tokens, as printed.
 
-use std::collections::BTreeMap;
-
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Details, Field, Time, View, ago, device::pairs};
+use super::{Details, Field, Time, View, ago, device::pairs, wire::Wire};
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ContextView {
@@ -37,32 +35,17 @@ impl View for ContextView {
 /// An enrolment token. Its text is known only right after it was made.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct EnrollmentView {
-    id: String,
+    #[serde(flatten)]
+    token: Wire<v1::EnrollmentToken>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<String>,
-    uses_left: u32,
-    uses_total: u32,
-    expires_at: Option<Time>,
-    labels: BTreeMap<String, String>,
-    replaces_device: String,
-    created_by: String,
-    created_at: Option<Time>,
-    revoked: bool,
+    text: Option<String>,
 }
 
 impl From<v1::EnrollmentToken> for EnrollmentView {
-    fn from(wire: v1::EnrollmentToken) -> Self {
+    fn from(token: v1::EnrollmentToken) -> Self {
         Self {
-            token: None,
-            expires_at: Time::from_wire(wire.expires_at),
-            created_at: Time::from_wire(wire.created_at),
-            labels: wire.labels.into_iter().collect(),
-            id: wire.id,
-            uses_left: wire.uses_left,
-            uses_total: wire.uses_total,
-            replaces_device: wire.replaces_device,
-            created_by: wire.created_by,
-            revoked: wire.revoked,
+            token: Wire(token),
+            text: None,
         }
     }
 }
@@ -71,17 +54,18 @@ impl EnrollmentView {
     /// Adds the text, which is known only once.
     pub(crate) fn with_text(self, text: String) -> Self {
         Self {
-            token: Some(text),
+            text: Some(text),
             ..self
         }
     }
 
     fn state(&self, now: Time) -> &'static str {
-        if self.revoked {
+        let expires = Time::from_wire(self.token.expires_at);
+        if self.token.revoked {
             "revoked"
-        } else if self.expires_at.is_some_and(|at| at < now) {
+        } else if expires.is_some_and(|at| at < now) {
             "expired"
-        } else if self.uses_left == 0 {
+        } else if self.token.uses_left == 0 {
             "used"
         } else {
             "open"
@@ -89,7 +73,15 @@ impl EnrollmentView {
     }
 
     fn uses(&self) -> String {
-        format!("{} of {}", self.uses_left, self.uses_total)
+        format!("{} of {}", self.token.uses_left, self.token.uses_total)
+    }
+
+    fn expires(&self, now: Time) -> Field {
+        Field::plain(ago(Time::from_wire(self.token.expires_at), now))
+    }
+
+    fn labels(&self) -> Field {
+        Field::plain(pairs(&self.token.labels))
     }
 }
 
@@ -105,41 +97,43 @@ impl View for EnrollmentView {
     }
 
     fn row(&self, wide: bool, now: Time) -> Vec<Field> {
+        let token = &self.token;
         let mut row = vec![
-            Field::plain(&self.id),
+            Field::plain(&token.id),
             Field::state(self.state(now)),
             Field::plain(self.uses()),
-            Field::plain(ago(self.expires_at, now)),
-            Field::plain(pairs(&self.labels)),
-            Field::plain(&self.replaces_device),
+            self.expires(now),
+            self.labels(),
+            Field::plain(&token.replaces_device),
         ];
         if wide {
-            row.push(Field::plain(&self.created_by));
-            row.push(Field::plain(ago(self.created_at, now)));
+            row.push(Field::plain(&token.created_by));
+            row.push(Field::plain(ago(Time::from_wire(token.created_at), now)));
         }
         row
     }
 
     /// The token's text while it is known: scripts use `create -o name` to get it.
     fn name(&self) -> String {
-        self.token.clone().unwrap_or_else(|| self.id.clone())
+        self.text.clone().unwrap_or_else(|| self.token.id.clone())
     }
 }
 
 impl Details for EnrollmentView {
     fn details(&self, _wide: bool, now: Time) -> Vec<(&'static str, Field)> {
+        let token = &self.token;
         let mut lines = Vec::new();
-        if let Some(text) = &self.token {
+        if let Some(text) = &self.text {
             lines.push(("Token", Field::plain(text)));
         }
         lines.extend([
-            ("Id", Field::plain(&self.id)),
+            ("Id", Field::plain(&token.id)),
             ("Uses left", Field::plain(self.uses())),
-            ("Expires", Field::plain(ago(self.expires_at, now))),
-            ("Labels", Field::plain(pairs(&self.labels))),
+            ("Expires", self.expires(now)),
+            ("Labels", self.labels()),
         ]);
-        if !self.replaces_device.is_empty() {
-            lines.push(("Replaces", Field::plain(&self.replaces_device)));
+        if !token.replaces_device.is_empty() {
+            lines.push(("Replaces", Field::plain(&token.replaces_device)));
         }
         lines
     }

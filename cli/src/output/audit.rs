@@ -1,55 +1,28 @@
 //! Entries of the audit, as printed.
 
+use super::{Field, Time, View, event::fields, state_word, wire::Wire};
 use kernex_proto::v1;
 use serde::Serialize;
-use serde_json::Value;
-
-use super::{Field, Time, View, event::fields, state_word};
 
 #[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
 pub(crate) struct AuditView {
-    id: String,
-    at: Option<Time>,
-    /// Empty when nobody was recognised.
-    principal: String,
-    /// Empty for the server itself, devices, and entries of earlier versions.
-    token_id: String,
-    address: String,
-    method: String,
-    /// Empty for a refusal.
-    subject: String,
-    /// "ok", "denied" or "unauthenticated".
-    result: String,
-    /// How many refusals alike it stands for.
-    count: u64,
-    request_id: String,
-    detail: Value,
+    entry: Wire<v1::AuditEntry>,
 }
 
 impl From<v1::AuditEntry> for AuditView {
-    fn from(wire: v1::AuditEntry) -> Self {
-        Self {
-            at: Time::from_wire(wire.at),
-            result: state_word!(v1::AuditResult, wire.result, "AUDIT_RESULT_"),
-            detail: serde_json::from_str(&wire.detail_json).unwrap_or(Value::Null),
-            id: wire.id,
-            principal: wire.principal,
-            token_id: wire.token_id,
-            address: wire.address,
-            method: wire.method,
-            subject: wire.subject,
-            count: wire.count,
-            request_id: wire.request_id,
-        }
+    fn from(entry: v1::AuditEntry) -> Self {
+        Self { entry: Wire(entry) }
     }
 }
 
 impl AuditView {
     /// "denied, 12 times"
     fn result(&self) -> String {
-        match self.count {
-            0 | 1 => self.result.clone(),
-            count => format!("{}, {count} times", self.result),
+        let result = state_word!(v1::AuditResult, self.entry.result, "AUDIT_RESULT_");
+        match self.entry.count {
+            0 | 1 => result,
+            count => format!("{result}, {count} times"),
         }
     }
 }
@@ -66,24 +39,26 @@ impl View for AuditView {
     }
 
     fn row(&self, wide: bool, _now: Time) -> Vec<Field> {
+        let entry = &self.entry;
+        let at = Time::from_wire(entry.at);
         let mut row = vec![
-            Field::plain(self.at.map_or_else(String::new, |at| at.to_seconds())),
-            Field::plain(&self.principal),
-            Field::plain(&self.address),
+            Field::plain(at.map_or_else(String::new, |at| at.to_seconds())),
+            Field::plain(&entry.principal),
+            Field::plain(&entry.address),
             Field::state(&self.result()),
-            Field::plain(&self.method),
-            Field::plain(&self.subject),
+            Field::plain(&entry.method),
+            Field::plain(&entry.subject),
         ];
         if wide {
-            row.push(Field::plain(fields(&self.detail)));
-            row.push(Field::plain(&self.token_id));
-            row.push(Field::plain(&self.request_id));
+            row.push(Field::plain(fields(&entry.detail_json, &[])));
+            row.push(Field::plain(&entry.token_id));
+            row.push(Field::plain(&entry.request_id));
         }
         row
     }
 
     fn name(&self) -> String {
-        self.id.clone()
+        self.entry.id.clone()
     }
 }
 

@@ -3,36 +3,34 @@
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Details, Field, Time, View, ago, bytes, short_digest, state_word};
+use super::{Details, Field, Time, View, ago, bytes, short_digest, state_word, wire::Wire};
 
 #[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
 pub(crate) struct BundleView {
-    name: String,
-    version: String,
-    digest: String,
-    size_bytes: u64,
-    format: String,
-    manifest: serde_json::Value,
-    created_at: Option<Time>,
+    bundle: Wire<v1::Bundle>,
 }
 
 impl From<v1::Bundle> for BundleView {
-    fn from(wire: v1::Bundle) -> Self {
+    fn from(bundle: v1::Bundle) -> Self {
         Self {
-            format: match wire.format() {
-                v1::BundleFormat::TarGz => "tar.gz".to_owned(),
-                v1::BundleFormat::TarZst => "tar.zst".to_owned(),
-                v1::BundleFormat::Unspecified => {
-                    state_word!(v1::BundleFormat, wire.format, "BUNDLE_FORMAT_")
-                }
-            },
-            manifest: serde_json::from_str(&wire.manifest_json).unwrap_or_default(),
-            created_at: Time::from_wire(wire.created_at),
-            name: wire.name,
-            version: wire.version,
-            digest: wire.digest,
-            size_bytes: wire.size_bytes,
+            bundle: Wire(bundle),
         }
+    }
+}
+
+impl BundleView {
+    /// "tar.gz", as files of this format are named.
+    fn format(&self) -> String {
+        let format = state_word!(v1::BundleFormat, self.bundle.format, "BUNDLE_FORMAT_");
+        format.replace('_', ".")
+    }
+
+    /// On one line.
+    fn manifest(&self) -> String {
+        let manifest: serde_json::Value =
+            serde_json::from_str(&self.bundle.manifest_json).unwrap_or_default();
+        manifest.to_string()
     }
 }
 
@@ -48,37 +46,40 @@ impl View for BundleView {
     }
 
     fn row(&self, wide: bool, now: Time) -> Vec<Field> {
+        let bundle = &self.bundle;
         let digest = if wide {
-            &self.digest
+            &bundle.digest
         } else {
-            short_digest(&self.digest)
+            short_digest(&bundle.digest)
         };
         let mut row = vec![
             Field::plain(self.name()),
-            Field::plain(bytes(self.size_bytes)),
-            Field::plain(ago(self.created_at, now)),
+            Field::plain(bytes(bundle.size_bytes)),
+            Field::plain(ago(Time::from_wire(bundle.created_at), now)),
             Field::plain(digest),
         ];
         if wide {
-            row.push(Field::plain(&self.format));
+            row.push(Field::plain(self.format()));
         }
         row
     }
 
     fn name(&self) -> String {
-        format!("{}:{}", self.name, self.version)
+        format!("{}:{}", self.bundle.name, self.bundle.version)
     }
 }
 
 impl Details for BundleView {
     fn details(&self, _wide: bool, now: Time) -> Vec<(&'static str, Field)> {
+        let bundle = &self.bundle;
+        let pushed = ago(Time::from_wire(bundle.created_at), now);
         vec![
             ("Bundle", Field::plain(self.name())),
-            ("Digest", Field::plain(&self.digest)),
-            ("Size", Field::plain(bytes(self.size_bytes))),
-            ("Format", Field::plain(&self.format)),
-            ("Pushed", Field::plain(ago(self.created_at, now))),
-            ("Manifest", Field::plain(self.manifest.to_string())),
+            ("Digest", Field::plain(&bundle.digest)),
+            ("Size", Field::plain(bytes(bundle.size_bytes))),
+            ("Format", Field::plain(self.format())),
+            ("Pushed", Field::plain(pushed)),
+            ("Manifest", Field::plain(self.manifest())),
         ]
     }
 }

@@ -1,69 +1,47 @@
 //! Configurations, as printed.
 
-use std::collections::BTreeMap;
-
 use kernex_proto::v1::{self, configuration::Scope};
 use serde::Serialize;
 
-use super::{Details, Field, Time, View, ago};
+use super::{Details, Field, Time, View, ago, device::pairs, wire::Wire};
 
-/// Settings by name, without those that are not set.
-fn settings_of(settings: Option<v1::AgentSettings>) -> BTreeMap<&'static str, String> {
-    let settings = settings.unwrap_or_default();
+/// The settings that are set: "heartbeat_interval_ms=5000,log=debug".
+fn settings(settings: Option<&v1::AgentSettings>) -> String {
+    let Some(settings) = settings else {
+        return String::new();
+    };
     let number = |value: Option<u64>| value.map(|value| value.to_string());
-    [
+    let settings = [
         (
             "heartbeat_interval_ms",
             number(settings.heartbeat_interval_ms),
         ),
-        ("silence_timeout_ms", number(settings.silence_timeout_ms)),
-        ("log", settings.log),
-        ("max_script_seconds", number(settings.max_script_seconds)),
-        ("script_grace_ms", number(settings.script_grace_ms)),
         (
             "keep_releases",
             number(settings.keep_releases.map(u64::from)),
         ),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name, value?)))
-    .collect()
-}
-
-fn pairs<K: AsRef<str>>(map: &BTreeMap<K, String>) -> String {
-    let pairs: Vec<String> = map
-        .iter()
-        .map(|(name, value)| format!("{}={value}", name.as_ref()))
+        ("log", settings.log.clone()),
+        ("max_script_seconds", number(settings.max_script_seconds)),
+        ("script_grace_ms", number(settings.script_grace_ms)),
+        ("silence_timeout_ms", number(settings.silence_timeout_ms)),
+    ];
+    let settings = settings.into_iter();
+    let said: Vec<String> = settings
+        .filter_map(|(name, value)| Some(format!("{name}={}", value?)))
         .collect();
-    pairs.join(",")
+    said.join(",")
 }
 
 #[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
 pub(crate) struct ConfigurationView {
-    name: String,
-    device_id: Option<String>,
-    selector: Option<String>,
-    settings: BTreeMap<&'static str, String>,
-    values: BTreeMap<String, String>,
-    revision: u64,
-    updated_at: Option<Time>,
+    configuration: Wire<v1::Configuration>,
 }
 
 impl From<v1::Configuration> for ConfigurationView {
-    fn from(wire: v1::Configuration) -> Self {
-        let (device_id, selector) = match wire.scope {
-            Some(Scope::DeviceId(device)) => (Some(device), None),
-            Some(Scope::Selector(selector)) => (None, Some(selector)),
-            None => (None, None),
-        };
+    fn from(configuration: v1::Configuration) -> Self {
         Self {
-            name: wire.name,
-            device_id,
-            selector,
-            settings: settings_of(wire.settings),
-            values: wire.values.into_iter().collect(),
-            revision: wire.revision,
-            updated_at: Time::from_wire(wire.updated_at),
+            configuration: Wire(configuration),
         }
     }
 }
@@ -77,62 +55,71 @@ impl View for ConfigurationView {
     }
 
     fn row(&self, _wide: bool, now: Time) -> Vec<Field> {
-        let scope = self.device_id.as_ref().or(self.selector.as_ref());
+        let configuration = &self.configuration;
+        let scope = match &configuration.scope {
+            Some(Scope::DeviceId(scope) | Scope::Selector(scope)) => scope.as_str(),
+            None => "",
+        };
         vec![
-            Field::plain(&self.name),
-            Field::plain(scope.map_or("-", String::as_str)),
-            Field::plain(pairs(&self.settings)),
-            Field::plain(pairs(&self.values)),
-            Field::plain(self.revision.to_string()),
-            Field::plain(ago(self.updated_at, now)),
+            Field::plain(&configuration.name),
+            Field::plain(scope),
+            Field::plain(settings(configuration.settings.as_ref())),
+            Field::plain(pairs(&configuration.values)),
+            Field::plain(configuration.revision.to_string()),
+            Field::plain(ago(Time::from_wire(configuration.updated_at), now)),
         ]
     }
 
     fn name(&self) -> String {
-        self.name.clone()
+        self.configuration.name.clone()
     }
 }
 
 /// The configuration that applies to one device, and its answer.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DeviceConfigurationView {
+    /// As it was asked for.
     device: String,
+    /// What follows from the revisions: "none", "applied", "refused" or "pending".
     state: &'static str,
-    settings: BTreeMap<&'static str, String>,
-    values: BTreeMap<String, String>,
-    wanted_revision: u64,
-    active_revision: u64,
-    refusal: String,
-    answered_at: Option<Time>,
+    #[serde(flatten)]
+    answer: Wire<v1::GetDeviceConfigurationResponse>,
 }
 
 impl DeviceConfigurationView {
     /// As the server answered about a device.
-    pub(crate) fn new(device: String, wire: v1::GetDeviceConfigurationResponse) -> Self {
-        let wanted = wire.wanted.unwrap_or_default();
-        let state = if wanted.revision == 0 {
-            "none"
-        } else if wire.active_revision == wanted.revision {
-            "applied"
-        } else if wire.refused_revision == wanted.revision {
-            "refused"
-        } else {
-            "pending"
-        };
+    pub(crate) fn new(device: String, answer: v1::GetDeviceConfigurationResponse) -> Self {
         Self {
             device,
-            state,
-            settings: settings_of(wanted.settings),
-            values: wanted.values.into_iter().collect(),
-            wanted_revision: wanted.revision,
-            active_revision: wire.active_revision,
-            refusal: if state == "refused" {
-                wire.refusal
-            } else {
-                String::new()
-            },
-            answered_at: Time::from_wire(wire.answered_at),
+            state: state(&answer),
+            answer: Wire(answer),
         }
+    }
+
+    fn wanted(&self) -> v1::Configure {
+        self.answer.wanted.clone().unwrap_or_default()
+    }
+
+    /// Why the device refused what it is to have; what it refused before that is over.
+    fn refusal(&self) -> &str {
+        if self.state == "refused" {
+            &self.answer.refusal
+        } else {
+            ""
+        }
+    }
+}
+
+fn state(answer: &v1::GetDeviceConfigurationResponse) -> &'static str {
+    let wanted = answer.wanted.as_ref().map_or(0, |wanted| wanted.revision);
+    if wanted == 0 {
+        "none"
+    } else if answer.active_revision == wanted {
+        "applied"
+    } else if answer.refused_revision == wanted {
+        "refused"
+    } else {
+        "pending"
     }
 }
 
@@ -147,9 +134,9 @@ impl View for DeviceConfigurationView {
         vec![
             Field::plain(&self.device),
             Field::state(self.state),
-            Field::plain(self.wanted_revision.to_string()),
-            Field::plain(self.active_revision.to_string()),
-            Field::plain(&self.refusal),
+            Field::plain(self.wanted().revision.to_string()),
+            Field::plain(self.answer.active_revision.to_string()),
+            Field::plain(self.refusal()),
         ]
     }
 
@@ -160,20 +147,20 @@ impl View for DeviceConfigurationView {
 
 impl Details for DeviceConfigurationView {
     fn details(&self, _wide: bool, now: Time) -> Vec<(&'static str, Field)> {
+        let wanted = self.wanted();
+        let active = self.answer.active_revision.to_string();
+        let answered = ago(Time::from_wire(self.answer.answered_at), now);
         let mut lines = vec![
             ("Device", Field::plain(&self.device)),
             ("State", Field::state(self.state)),
-            ("Settings", Field::plain(pairs(&self.settings))),
-            ("Values", Field::plain(pairs(&self.values))),
-            ("Revision", Field::plain(self.wanted_revision.to_string())),
-            (
-                "Active revision",
-                Field::plain(self.active_revision.to_string()),
-            ),
-            ("Answered", Field::plain(ago(self.answered_at, now))),
+            ("Settings", Field::plain(settings(wanted.settings.as_ref()))),
+            ("Values", Field::plain(pairs(&wanted.values))),
+            ("Revision", Field::plain(wanted.revision.to_string())),
+            ("Active revision", Field::plain(active)),
+            ("Answered", Field::plain(answered)),
         ];
-        if !self.refusal.is_empty() {
-            lines.push(("Refused", Field::plain(&self.refusal)));
+        if !self.refusal().is_empty() {
+            lines.push(("Refused", Field::plain(self.refusal())));
         }
         lines
     }
@@ -205,7 +192,7 @@ mod tests {
                 },
             );
             assert_eq!(view.state, state);
-            assert_eq!(view.refusal.is_empty(), state != "refused");
+            assert_eq!(view.refusal().is_empty(), state != "refused");
         }
     }
 }

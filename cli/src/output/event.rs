@@ -4,56 +4,24 @@ use kernex_proto::v1;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Field, Time, View};
+use super::{Field, Time, View, wire::Wire};
 
 #[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
 pub(crate) struct EventView {
-    cursor: u64,
-    at: Option<Time>,
-    kind: String,
-    /// Empty unless it is about a device.
-    device_id: String,
-    /// Empty unless it is about a deployment.
-    deployment_id: String,
-    /// Name of the device; empty unless it is about one.
-    device: String,
-    /// Empty unless it is about a bundle or a deployment.
-    bundle: String,
-    /// Who made it happen: an operator, `kernex` for the server by itself; empty when its device
-    /// did.
-    by: String,
-    /// Why, where there is a why.
-    reason: String,
-    message: String,
-    detail: Value,
+    event: Wire<v1::Event>,
 }
 
 impl From<v1::Event> for EventView {
-    fn from(wire: v1::Event) -> Self {
-        let detail = serde_json::from_str(&wire.detail_json);
-        Self {
-            cursor: wire.cursor,
-            at: Time::from_wire(wire.at),
-            kind: wire.kind,
-            device_id: wire.device_id,
-            deployment_id: wire.deployment_id,
-            device: wire.device_name,
-            bundle: wire.bundle,
-            by: wire.by,
-            reason: wire.reason,
-            message: wire.message,
-            detail: detail.unwrap_or(Value::Null),
-        }
+    fn from(event: v1::Event) -> Self {
+        Self { event: Wire(event) }
     }
 }
 
-/// The fields of a JSON object on one line: `name=edge-1 reason=script_failed`.
-pub(super) fn fields(object: &Value) -> String {
-    fields_but(object, &[])
-}
-
-/// The same without those that stand elsewhere.
-fn fields_but(object: &Value, elsewhere: &[&str]) -> String {
+/// The fields of a JSON object on one line, without those that stand elsewhere:
+/// `name=edge-1 reason=script_failed`.
+pub(super) fn fields(json: &str, elsewhere: &[&str]) -> String {
+    let object: Value = serde_json::from_str(json).unwrap_or_default();
     let fields = object.as_object().into_iter().flatten();
     let words: Vec<String> = fields
         .filter(|(key, value)| !value.is_null() && !elsewhere.contains(&key.as_str()))
@@ -82,28 +50,30 @@ impl View for EventView {
     }
 
     fn row(&self, _wide: bool, _now: Time) -> Vec<Field> {
+        let event = &self.event;
+        let at = Time::from_wire(event.at);
+        // An earlier server tells no names.
+        let device = match event.device_name.as_str() {
+            "" => event.device_id.as_str(),
+            name => name,
+        };
         vec![
-            Field::plain(self.cursor.to_string()),
-            Field::plain(self.at.map_or_else(String::new, |at| at.to_string())),
-            Field::plain(&self.kind),
-            // An earlier server tells no names.
-            Field::plain(if self.device.is_empty() {
-                &self.device_id
-            } else {
-                &self.device
-            }),
-            Field::plain(&self.deployment_id),
-            Field::plain(&self.bundle),
-            Field::plain(&self.by),
-            Field::plain(fields_but(
-                &self.detail,
+            Field::plain(event.cursor.to_string()),
+            Field::plain(at.map_or_else(String::new, |at| at.to_string())),
+            Field::plain(&event.kind),
+            Field::plain(device),
+            Field::plain(&event.deployment_id),
+            Field::plain(&event.bundle),
+            Field::plain(&event.by),
+            Field::plain(fields(
+                &event.detail_json,
                 &["name", "by", "bundle", "target"],
             )),
         ]
     }
 
     fn name(&self) -> String {
-        self.cursor.to_string()
+        self.event.cursor.to_string()
     }
 }
 
@@ -132,7 +102,7 @@ mod tests {
                 .unwrap()
         };
         insta::assert_snapshot!(line(Format::Table), @"7  1970-01-01T00:01:40Z  device.drifted  edge-1  -  -  -  actual=2.0");
-        insta::assert_snapshot!(line(Format::Json), @r#"{"cursor":7,"at":"1970-01-01T00:01:40Z","kind":"device.drifted","device_id":"d","deployment_id":"","device":"edge-1","bundle":"","by":"","reason":"","message":"","detail":{"actual":"2.0","expected":null,"name":"edge-1"}}"#);
+        insta::assert_snapshot!(line(Format::Json), @r#"{"cursor":7,"at":"1970-01-01T00:01:40Z","kind":"device.drifted","device_id":"d","deployment_id":"","detail":{"actual":"2.0","expected":null,"name":"edge-1"},"device_name":"edge-1","bundle":"","by":"","reason":"","message":""}"#);
         assert_eq!(line(Format::Name), "7\n");
     }
 }

@@ -5,44 +5,23 @@ use std::collections::BTreeMap;
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Field, Time, View, state_word};
+use super::{
+    Field, Time, View, state_word,
+    target::{reason_of, state_of},
+    wire::Wire,
+};
 
 /// One device and what became of it.
 #[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
 pub(crate) struct HaltedView {
-    device: String,
-    device_id: String,
-    acknowledged: bool,
-    online: bool,
-    standing: String,
-    state: String,
-    /// Empty unless failed.
-    reason: String,
+    device: Wire<v1::HaltedDevice>,
 }
 
 impl From<v1::HaltedDevice> for HaltedView {
-    fn from(wire: v1::HaltedDevice) -> Self {
-        let word = state_word!(v1::HaltStanding, wire.standing, "HALT_STANDING_");
-        let standing = match word.as_str() {
-            // An older server does not send it.
-            "unspecified" if wire.acknowledged => "acknowledged",
-            "unspecified" if wire.online => "not_answered",
-            "unspecified" => "offline",
-            known => known,
-        };
-        let reason = state_word!(v1::FailureReason, wire.reason, "FAILURE_REASON_");
+    fn from(device: v1::HaltedDevice) -> Self {
         Self {
-            standing: standing.to_owned(),
-            state: state_word!(v1::AttemptState, wire.state, "ATTEMPT_STATE_"),
-            reason: if reason == "unspecified" {
-                String::new()
-            } else {
-                reason
-            },
-            device: wire.device_name,
-            device_id: wire.device_id,
-            acknowledged: wire.acknowledged,
-            online: wire.online,
+            device: Wire(device),
         }
     }
 }
@@ -50,16 +29,22 @@ impl From<v1::HaltedDevice> for HaltedView {
 impl HaltedView {
     /// Whether nothing that the halt was to end runs there.
     pub(crate) fn is_acknowledged(&self) -> bool {
-        self.acknowledged
+        self.device.acknowledged
     }
 
     /// "stopped", "ended as failed (interrupted)".
     fn sentence(&self) -> String {
-        let standing = self.standing.replace('_', " ");
-        match (self.standing.as_str(), self.reason.as_str()) {
-            ("ended", "") => format!("ended as {}", self.state),
-            ("ended", reason) => format!("ended as {} ({reason})", self.state),
-            _ => standing,
+        let device = &self.device;
+        let (state, reason) = (state_of(device.state), reason_of(device.reason));
+        let standing = state_word!(v1::HaltStanding, device.standing, "HALT_STANDING_");
+        match (standing.as_str(), reason.as_str()) {
+            // An older server does not send it.
+            ("", _) if device.acknowledged => "acknowledged".to_owned(),
+            ("", _) if device.online => "not answered".to_owned(),
+            ("", _) => "offline".to_owned(),
+            ("ended", "") => format!("ended as {state}"),
+            ("ended", reason) => format!("ended as {state} ({reason})"),
+            (standing, _) => standing.replace('_', " "),
         }
     }
 }
@@ -93,20 +78,21 @@ impl View for HaltedView {
 
     fn row(&self, wide: bool, _now: Time) -> Vec<Field> {
         let word = |yes| if yes { "yes" } else { "no" };
+        let device = &self.device;
         let mut row = vec![
-            Field::plain(&self.device),
+            Field::plain(&device.device_name),
             Field::plain(self.sentence()),
-            Field::state(&self.state),
-            Field::plain(word(self.online)),
+            Field::state(&state_of(device.state)),
+            Field::plain(word(device.online)),
         ];
         if wide {
-            row.push(Field::plain(&self.device_id));
+            row.push(Field::plain(&device.device_id));
         }
         row
     }
 
     fn name(&self) -> String {
-        self.device.clone()
+        self.device.device_name.clone()
     }
 }
 

@@ -1,126 +1,75 @@
 //! What was ordered, as printed.
 
-use std::collections::BTreeMap;
-
 use kernex_proto::v1;
-use serde::Serialize;
 
-use super::{Field, seconds, state_word};
+use super::{Field, listing::counted, seconds, state_word};
 
-/// An order, as it was given.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct OrderView {
-    /// Empty when devices were named one by one only.
-    selector: String,
-    /// How many devices were named one by one.
-    named_devices: u32,
-    /// What its maker noted.
-    message: String,
-    /// Address it came from; empty for the server itself.
-    created_from: String,
-    /// Token it was given with; empty for the server itself.
-    token_id: String,
-    /// 0 where an earlier server does not say.
-    delivery_timeout_seconds: u64,
-    execution_timeout_seconds: u64,
-    /// Most targets in flight at a time; 0 means any number.
-    max_in_flight: u32,
-    /// Label to the most targets in flight with the same value of it.
-    budgets: BTreeMap<String, u32>,
-    /// Whether each phase after the first has to be promoted.
-    approve: bool,
-    /// "pause" or "rollback"; empty without phases.
-    on_failure: String,
-}
-
-impl OrderView {
-    pub(crate) fn new(wire: &v1::Deployment) -> Self {
-        let rollout = wire.rollout.clone();
-        let on_failure = rollout.as_ref().map(|rollout| match rollout.on_failure() {
-            v1::OnFailure::Unspecified => "pause".to_owned(),
-            _ => state_word!(v1::OnFailure, rollout.on_failure, "ON_FAILURE_"),
-        });
-        let rollout = rollout.unwrap_or_default();
-        let budgets = rollout.budgets.into_iter();
-        Self {
-            selector: wire.selector.clone(),
-            named_devices: wire.named_devices,
-            message: wire.message.clone(),
-            created_from: wire.created_from.clone(),
-            token_id: wire.token_id.clone(),
-            delivery_timeout_seconds: wire.delivery_timeout_seconds,
-            execution_timeout_seconds: wire.execution_timeout_seconds,
-            max_in_flight: rollout.max_in_flight,
-            budgets: budgets.map(|budget| (budget.label, budget.max)).collect(),
-            approve: rollout.approval,
-            on_failure: on_failure.unwrap_or_default(),
-        }
-    }
-
-    /// " from 192.0.2.7", or nothing.
-    pub(crate) fn from(&self) -> String {
-        match self.created_from.as_str() {
-            "" => String::new(),
-            address => format!(" from {address}"),
-        }
-    }
-
-    /// One line for each thing that was said.
-    pub(crate) fn details(&self) -> Vec<(&'static str, Field)> {
-        let mut lines = Vec::new();
-        let whom = match (self.selector.as_str(), self.named_devices) {
-            ("", 0) => None,
-            ("", named) => Some(devices(named)),
-            (selector, 0) => Some(format!("devices that match {selector}")),
-            (selector, named) => Some(format!(
-                "devices that match {selector}, and {}",
-                devices(named)
-            )),
-        };
-        lines.extend(whom.map(|whom| ("To", Field::plain(whom))));
-        if !self.message.is_empty() {
-            lines.push(("Message", Field::plain(&self.message)));
-        }
-        if self.delivery_timeout_seconds > 0 {
-            let limits = format!(
-                "{} to reach a device, {} once it has begun",
-                seconds(self.delivery_timeout_seconds),
-                seconds(self.execution_timeout_seconds)
-            );
-            lines.push(("Timeouts", Field::plain(limits)));
-        }
-        let mut limits = Vec::new();
-        if self.max_in_flight > 0 {
-            limits.push(format!("{} devices", self.max_in_flight));
-        }
-        for (label, max) in &self.budgets {
-            limits.push(format!("{max} of the same {label}"));
-        }
-        if !limits.is_empty() {
-            let limits = format!("{} at a time", limits.join(", "));
-            lines.push(("At most", Field::plain(limits)));
-        }
-        if self.approve {
-            let gate = "each phase after the first waits for an operator";
-            lines.push(("Approval", Field::plain(gate)));
-        }
-        if !self.on_failure.is_empty() {
-            let text = match self.on_failure.as_str() {
-                "rollback" => "return what was deployed to what ran before",
-                "pause" => "pause until an operator decides",
-                other => other,
-            };
-            lines.push(("On failure", Field::plain(text)));
-        }
-        lines
+/// " from 192.0.2.7", or nothing where the server made it by itself.
+pub(super) fn from(deployment: &v1::Deployment) -> String {
+    match deployment.created_from.as_str() {
+        "" => String::new(),
+        address => format!(" from {address}"),
     }
 }
 
-fn devices(named: u32) -> String {
-    match named {
-        1 => "1 device by name".to_owned(),
-        named => format!("{named} devices by name"),
+/// One line for each thing that was asked for.
+pub(super) fn details(deployment: &v1::Deployment) -> Vec<(&'static str, Field)> {
+    let mut lines = Vec::new();
+    lines.extend(whom(deployment).map(|whom| ("To", Field::plain(whom))));
+    if !deployment.message.is_empty() {
+        lines.push(("Message", Field::plain(&deployment.message)));
     }
+    // An earlier server does not say.
+    if deployment.delivery_timeout_seconds > 0 {
+        let limits = format!(
+            "{} to reach a device, {} once it has begun",
+            seconds(deployment.delivery_timeout_seconds),
+            seconds(deployment.execution_timeout_seconds)
+        );
+        lines.push(("Timeouts", Field::plain(limits)));
+    }
+    lines.extend(deployment.rollout.iter().flat_map(rollout));
+    lines
+}
+
+fn whom(deployment: &v1::Deployment) -> Option<String> {
+    let named = |count: u32| format!("{} by name", counted(count.into(), "device"));
+    match (deployment.selector.as_str(), deployment.named_devices) {
+        ("", 0) => None,
+        ("", count) => Some(named(count)),
+        (selector, 0) => Some(format!("devices that match {selector}")),
+        (selector, count) => Some(format!(
+            "devices that match {selector}, and {}",
+            named(count)
+        )),
+    }
+}
+
+fn rollout(rollout: &v1::Rollout) -> Vec<(&'static str, Field)> {
+    let mut lines = Vec::new();
+    let mut limits = Vec::new();
+    if rollout.max_in_flight > 0 {
+        limits.push(counted(rollout.max_in_flight.into(), "device"));
+    }
+    for budget in &rollout.budgets {
+        limits.push(format!("{} of the same {}", budget.max, budget.label));
+    }
+    if !limits.is_empty() {
+        let limits = format!("{} at a time", limits.join(", "));
+        lines.push(("At most", Field::plain(limits)));
+    }
+    if rollout.approval {
+        let gate = "each phase after the first waits for an operator";
+        lines.push(("Approval", Field::plain(gate)));
+    }
+    let on_failure = state_word!(v1::OnFailure, rollout.on_failure, "ON_FAILURE_");
+    let text = match on_failure.as_str() {
+        "rollback" => "return what was deployed to what ran before",
+        "" | "pause" => "pause until an operator decides",
+        other => other,
+    };
+    lines.push(("On failure", Field::plain(text)));
+    lines
 }
 
 #[cfg(test)]
@@ -130,7 +79,7 @@ mod tests {
     #[test]
     fn an_order_says_all_that_was_asked_for() {
         let lines = |wire: v1::Deployment| {
-            let lines = OrderView::new(&wire).details();
+            let lines = details(&wire);
             let text = lines
                 .iter()
                 .map(|(title, field)| format!("{title}: {}", field.text()));

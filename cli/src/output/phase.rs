@@ -6,70 +6,62 @@ use kernex_proto::v1::{
 };
 use serde::Serialize;
 
-use super::{Field, Time, View, ago, counts::CountsView, seconds};
+use super::{Field, Time, View, ago, counts, seconds, wire::Wire};
 
 /// One phase and where it stands.
 #[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
 pub(crate) struct PhaseView {
-    number: u32,
-    /// "5" or "10%", together with the phases before it.
-    size: String,
-    /// "95%"; empty means all that did not fail within the limit.
-    success: String,
-    /// "0" or "2%".
-    max_failures: String,
-    soak_seconds: u64,
-    /// `waiting`, `open`, `soaking`, `passed`, or `ended` with the deployment.
-    state: &'static str,
-    counts: CountsView,
-    opened_at: Option<Time>,
-    passed_at: Option<Time>,
-    soaked_at: Option<Time>,
+    status: Wire<v1::PhaseStatus>,
+    /// Whether its deployment is finished: it is not open any more.
+    #[serde(skip)]
+    is_over: bool,
 }
 
-impl From<v1::PhaseStatus> for PhaseView {
-    fn from(wire: v1::PhaseStatus) -> Self {
-        let phase = wire.phase.unwrap_or_default();
-        let share = |share: f64| format!("{share}%");
-        let state = if wire.soaked_at.is_some() {
-            "passed"
-        } else if wire.passed_at.is_some() {
-            "soaking"
-        } else if wire.opened_at.is_some() {
-            "open"
-        } else {
-            "waiting"
-        };
+impl PhaseView {
+    pub(super) const fn new(status: v1::PhaseStatus, is_over: bool) -> Self {
         Self {
-            number: wire.number,
-            size: match phase.size {
-                Some(Size::Count(count)) => count.to_string(),
-                Some(Size::Percent(percent)) => share(percent),
-                None => String::new(),
-            },
-            success: phase.success_percent.map(share).unwrap_or_default(),
-            max_failures: match phase.max_failures {
-                Some(MaxFailures::MaxFailuresCount(count)) => count.to_string(),
-                Some(MaxFailures::MaxFailuresPercent(percent)) => share(percent),
-                None => "0".to_owned(),
-            },
-            soak_seconds: phase.soak_seconds,
-            state,
-            counts: wire.counts.map(CountsView::from).unwrap_or_default(),
-            opened_at: Time::from_wire(wire.opened_at),
-            passed_at: Time::from_wire(wire.passed_at),
-            soaked_at: Time::from_wire(wire.soaked_at),
+            status: Wire(status),
+            is_over,
+        }
+    }
+
+    /// `waiting`, `open`, `soaking`, `passed`, or `ended` with the deployment.
+    fn state(&self) -> &'static str {
+        let status = &self.status;
+        if status.soaked_at.is_some() {
+            "passed"
+        } else if status.opened_at.is_none() {
+            "waiting"
+        } else if self.is_over {
+            "ended"
+        } else if status.passed_at.is_some() {
+            "soaking"
+        } else {
+            "open"
         }
     }
 }
 
-impl PhaseView {
-    /// The phase after its deployment finished: it is not open any more.
-    pub(super) fn once_finished(mut self) -> Self {
-        if matches!(self.state, "open" | "soaking") {
-            self.state = "ended";
-        }
-        self
+fn share(share: f64) -> String {
+    format!("{share}%")
+}
+
+/// "5" or "10%", together with the phases before it.
+fn size(phase: v1::Phase) -> String {
+    match phase.size {
+        Some(Size::Count(count)) => count.to_string(),
+        Some(Size::Percent(percent)) => share(percent),
+        None => String::new(),
+    }
+}
+
+/// "0" or "2%".
+fn max_failures(phase: v1::Phase) -> String {
+    match phase.max_failures {
+        Some(MaxFailures::MaxFailuresCount(count)) => count.to_string(),
+        Some(MaxFailures::MaxFailuresPercent(percent)) => share(percent),
+        None => "0".to_owned(),
     }
 }
 
@@ -85,26 +77,28 @@ impl View for PhaseView {
     }
 
     fn row(&self, wide: bool, now: Time) -> Vec<Field> {
+        let phase = self.status.phase.unwrap_or_default();
+        let opened = Time::from_wire(self.status.opened_at);
+        let counts = self.status.counts.unwrap_or_default();
         let mut row = vec![
-            Field::plain(self.number.to_string()),
-            Field::plain(&self.size),
-            Field::plain(self.state),
-            Field::plain(self.counts.sentence()),
-            Field::plain(
-                self.opened_at
-                    .map_or_else(String::new, |at| ago(Some(at), now)),
-            ),
+            Field::plain(self.status.number.to_string()),
+            Field::plain(size(phase)),
+            Field::plain(self.state()),
+            Field::plain(counts::sentence(counts)),
+            Field::plain(opened.map_or_else(String::new, |at| ago(Some(at), now))),
         ];
         if wide {
-            row.push(Field::plain(&self.success));
-            row.push(Field::plain(&self.max_failures));
-            row.push(Field::plain(seconds(self.soak_seconds)));
+            // Without a share all have to succeed that did not fail within the limit.
+            let success = phase.success_percent.map(share);
+            row.push(Field::plain(success.unwrap_or_default()));
+            row.push(Field::plain(max_failures(phase)));
+            row.push(Field::plain(seconds(phase.soak_seconds)));
         }
         row
     }
 
     fn name(&self) -> String {
-        self.number.to_string()
+        self.status.number.to_string()
     }
 }
 
@@ -148,7 +142,7 @@ mod tests {
             },
         ]
         .into_iter()
-        .map(PhaseView::from)
+        .map(|status| PhaseView::new(status, false))
         .collect();
         let text = Printer::plain(Format::Table)
             .render_list(&phases, Time::at(110))

@@ -3,34 +3,24 @@
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Details, Field, Time, View, deployment::DeploymentView, state_word};
+use super::{Details, Field, Time, View, deployment::DeploymentView, state_word, wire::Wire};
 
 /// What a rollback does with one device.
 #[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
 pub(crate) struct StepView {
-    device: String,
-    device_id: String,
-    verdict: String,
-    /// What it goes back to; empty unless it does.
-    bundle: String,
-    message: String,
+    step: Wire<v1::RollbackStep>,
 }
 
 impl From<v1::RollbackStep> for StepView {
-    fn from(wire: v1::RollbackStep) -> Self {
-        Self {
-            verdict: state_word!(v1::RollbackVerdict, wire.verdict, "ROLLBACK_VERDICT_"),
-            device: wire.device_name,
-            device_id: wire.device_id,
-            bundle: wire.bundle,
-            message: wire.message,
-        }
+    fn from(step: v1::RollbackStep) -> Self {
+        Self { step: Wire(step) }
     }
 }
 
 impl StepView {
     pub(crate) fn goes_back(&self) -> bool {
-        self.verdict == "go_back"
+        self.step.verdict() == v1::RollbackVerdict::GoBack
     }
 }
 
@@ -46,21 +36,23 @@ impl View for StepView {
     }
 
     fn row(&self, wide: bool, _now: Time) -> Vec<Field> {
-        let why = if self.goes_back() { "" } else { &self.message };
+        let step = &self.step;
+        let verdict = state_word!(v1::RollbackVerdict, step.verdict, "ROLLBACK_VERDICT_");
+        let why = if self.goes_back() { "" } else { &step.message };
         let mut row = vec![
-            Field::plain(&self.device),
-            Field::state(&self.verdict),
-            Field::plain(&self.bundle),
+            Field::plain(&step.device_name),
+            Field::state(&verdict),
+            Field::plain(&step.bundle),
             Field::plain(why),
         ];
         if wide {
-            row.push(Field::plain(&self.device_id));
+            row.push(Field::plain(&step.device_id));
         }
         row
     }
 
     fn name(&self) -> String {
-        self.device.clone()
+        self.step.device_name.clone()
     }
 }
 

@@ -1,52 +1,33 @@
 //! When the targets of a deployment may begin, as printed.
 
 use kernex_proto::v1;
-use serde::Serialize;
 
-use super::{Field, Time, ago, printable, seconds};
+use super::{Field, Time, ago, seconds};
 
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct ScheduleView {
-    start_at: Option<Time>,
-    windows: Vec<String>,
-    spread_seconds: u64,
-    deadline: Option<Time>,
-    /// When targets may begin next; null while they may.
-    opens_at: Option<Time>,
-}
-
-impl ScheduleView {
-    pub(crate) fn new(wire: v1::Schedule, opens_at: Option<prost_types::Timestamp>) -> Self {
-        Self {
-            start_at: Time::from_wire(wire.start_at),
-            windows: wire.windows.iter().map(|text| printable(text)).collect(),
-            spread_seconds: wire.spread_seconds,
-            deadline: Time::from_wire(wire.deadline),
-            opens_at: Time::from_wire(opens_at),
-        }
+/// One line for each thing that a schedule says, and when targets may begin next.
+pub(super) fn details(
+    schedule: &v1::Schedule,
+    opens_at: Option<prost_types::Timestamp>,
+    now: Time,
+) -> Vec<(&'static str, Field)> {
+    let when = |time: Time| Field::plain(format!("{time} ({})", ago(Some(time), now)));
+    let mut lines = Vec::new();
+    if let Some(start) = Time::from_wire(schedule.start_at) {
+        lines.push(("Start", when(start)));
     }
-
-    /// One line for each thing it says.
-    pub(crate) fn details(&self, now: Time) -> Vec<(&'static str, Field)> {
-        let when = |time: Time| Field::plain(format!("{time} ({})", ago(Some(time), now)));
-        let mut lines = Vec::new();
-        if let Some(start) = self.start_at {
-            lines.push(("Start", when(start)));
-        }
-        for window in &self.windows {
-            lines.push(("Window", Field::plain(window)));
-        }
-        if let Some(opens) = self.opens_at {
-            lines.push(("Opens", when(opens)));
-        }
-        if self.spread_seconds > 0 {
-            lines.push(("Spread", Field::plain(seconds(self.spread_seconds))));
-        }
-        if let Some(deadline) = self.deadline {
-            lines.push(("Deadline", when(deadline)));
-        }
-        lines
+    for window in &schedule.windows {
+        lines.push(("Window", Field::plain(window)));
     }
+    if let Some(opens) = Time::from_wire(opens_at) {
+        lines.push(("Opens", when(opens)));
+    }
+    if schedule.spread_seconds > 0 {
+        lines.push(("Spread", Field::plain(seconds(schedule.spread_seconds))));
+    }
+    if let Some(deadline) = Time::from_wire(schedule.deadline) {
+        lines.push(("Deadline", when(deadline)));
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -63,7 +44,7 @@ mod tests {
             deadline: at(90_000),
             deadline_seconds: 0,
         };
-        let lines = ScheduleView::new(wire, at(7_200)).details(Time::at(3_600));
+        let lines = details(&wire, at(7_200), Time::at(3_600));
         let text: Vec<String> = lines
             .iter()
             .map(|(title, field)| format!("{title}: {}", field.text()))

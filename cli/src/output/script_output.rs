@@ -3,24 +3,19 @@
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Field, Time, View, ago, printable, printable_lines, state_word, target::TargetView};
+use super::{
+    Field, Time, View, ago, printable, printable_lines, state_word,
+    target::{TargetView, state_of},
+    wire::Wire,
+};
 
 /// What the scripts of one target printed.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ScriptOutputView {
-    device: String,
-    deployment_id: String,
-    bundle: String,
-    attempt: u32,
-    state: String,
-    /// Empty unless failed.
-    reason: String,
-    message: String,
-    exit_code: Option<i32>,
-    updated_at: Option<Time>,
+    #[serde(flatten)]
+    target: Wire<v1::Target>,
+    /// `output_tail`, cut apart at `output_marks`.
     output: Vec<PieceView>,
-    #[serde(skip)]
-    sentence: String,
 }
 
 /// A part of the output, of one step and stream.
@@ -34,25 +29,10 @@ struct PieceView {
 }
 
 impl From<v1::Target> for ScriptOutputView {
-    fn from(wire: v1::Target) -> Self {
-        let output = pieces(&wire.output_tail, &wire.output_marks);
-        let sentence = TargetView::from(wire.clone()).sentence();
-        let reason = match wire.reason() {
-            v1::FailureReason::Unspecified => String::new(),
-            _ => state_word!(v1::FailureReason, wire.reason, "FAILURE_REASON_"),
-        };
+    fn from(target: v1::Target) -> Self {
         Self {
-            state: state_word!(v1::AttemptState, wire.state, "ATTEMPT_STATE_"),
-            updated_at: Time::from_wire(wire.updated_at),
-            device: wire.device_name,
-            deployment_id: wire.deployment_id,
-            bundle: wire.bundle,
-            attempt: wire.attempt,
-            reason,
-            message: wire.message,
-            exit_code: wire.exit_code,
-            output,
-            sentence,
+            output: pieces(&target.output_tail, &target.output_marks),
+            target: Wire(target),
         }
     }
 }
@@ -73,16 +53,9 @@ fn pieces(text: &str, marks: &[v1::OutputMark]) -> Vec<PieceView> {
         .zip(ends)
         .filter_map(|(mark, end)| {
             let text = text.get(mark.start as usize..end.min(text.len()))?;
-            let known = |word: String| {
-                if word == "unspecified" {
-                    String::new()
-                } else {
-                    word
-                }
-            };
             (!text.is_empty()).then(|| PieceView {
-                step: known(state_word!(v1::Step, mark.step, "STEP_")),
-                stream: known(state_word!(v1::OutputStream, mark.stream, "OUTPUT_STREAM_")),
+                step: state_word!(v1::Step, mark.step, "STEP_"),
+                stream: state_word!(v1::OutputStream, mark.stream, "OUTPUT_STREAM_"),
                 text: text.to_owned(),
             })
         })
@@ -101,11 +74,13 @@ impl ScriptOutputView {
     /// A heading, then each step under one of its own, with a mark before each line: `|` for what
     /// was said, `!` for standard error.
     pub(crate) fn text(&self, now: Time) -> String {
-        let (device, bundle) = (printable(&self.device), printable(&self.bundle));
-        let when = ago(self.updated_at, now);
-        let mut text = format!("{device}: {bundle}, {}, {when}\n", self.sentence);
-        if !self.message.is_empty() {
-            text.push_str(&format!("  {}\n", printable(&self.message)));
+        let target = &self.target;
+        let (device, bundle) = (printable(&target.device_name), printable(&target.bundle));
+        let sentence = printable(&TargetView::from(target.0.clone()).sentence());
+        let when = ago(Time::from_wire(target.updated_at), now);
+        let mut text = format!("{device}: {bundle}, {sentence}, {when}\n");
+        if !target.message.is_empty() {
+            text.push_str(&format!("  {}\n", printable(&target.message)));
         }
         if self.output.is_empty() {
             text.push_str("  (nothing was printed)\n");
@@ -147,15 +122,15 @@ impl View for ScriptOutputView {
 
     fn row(&self, _wide: bool, now: Time) -> Vec<Field> {
         vec![
-            Field::plain(&self.device),
-            Field::plain(&self.bundle),
-            Field::state(&self.state),
-            Field::plain(ago(self.updated_at, now)),
+            Field::plain(&self.target.device_name),
+            Field::plain(&self.target.bundle),
+            Field::state(&state_of(self.target.state)),
+            Field::plain(ago(Time::from_wire(self.target.updated_at), now)),
         ]
     }
 
     fn name(&self) -> String {
-        self.device.clone()
+        self.target.device_name.clone()
     }
 }
 

@@ -3,105 +3,46 @@
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Details, Field, Time, View, deployment::DeploymentView, listing::plural};
+use super::{Details, Field, Time, View, deployment::DeploymentView, listing::plural, wire::Wire};
 
-/// What `status` shows; the field names are those of the contract.
+/// What `status` shows.
 #[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
 pub(crate) struct StatusView {
-    at: Option<Time>,
-    devices: DevicesView,
-    agent_versions: Vec<AgentVersionView>,
-    agent_versions_left: u64,
-    releases: Vec<ReleaseView>,
-    releases_left: u64,
-    open_deployments: Vec<DeploymentView>,
-    open_deployments_left: u64,
-    failed_deployments: Vec<DeploymentView>,
-}
-
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-struct DevicesView {
-    total: u64,
-    online: u64,
-    offline: u64,
-    conflicted: u64,
-    drifted: u64,
-    disk_faults: u64,
-    never_seen: u64,
-}
-
-#[derive(Debug, Clone, Serialize)]
-struct AgentVersionView {
-    agent_version: String,
-    devices: u64,
-}
-
-#[derive(Debug, Clone, Serialize)]
-struct ReleaseView {
-    name: String,
-    version: String,
-    devices: u64,
+    summary: Wire<v1::GetFleetSummaryResponse>,
 }
 
 impl From<v1::GetFleetSummaryResponse> for StatusView {
-    fn from(wire: v1::GetFleetSummaryResponse) -> Self {
-        let devices = wire.devices.unwrap_or_default();
-        let versions = wire.agent_versions.into_iter();
-        let releases = wire.releases.into_iter();
-        let open = wire.open_deployments.into_iter();
-        let failed = wire.failed_deployments.into_iter();
+    fn from(summary: v1::GetFleetSummaryResponse) -> Self {
         Self {
-            at: Time::from_wire(wire.at),
-            devices: DevicesView {
-                total: devices.total,
-                online: devices.online,
-                offline: devices.offline,
-                conflicted: devices.conflicted,
-                drifted: devices.drifted,
-                disk_faults: devices.disk_faults,
-                never_seen: devices.never_seen,
-            },
-            agent_versions: versions
-                .map(|count| AgentVersionView {
-                    agent_version: count.agent_version,
-                    devices: count.devices,
-                })
-                .collect(),
-            agent_versions_left: wire.agent_versions_left,
-            releases: releases
-                .map(|count| ReleaseView {
-                    name: count.name,
-                    version: count.version,
-                    devices: count.devices,
-                })
-                .collect(),
-            releases_left: wire.releases_left,
-            open_deployments: open.map(DeploymentView::from).collect(),
-            open_deployments_left: wire.open_deployments_left,
-            failed_deployments: failed.map(DeploymentView::from).collect(),
+            summary: Wire(summary),
         }
     }
 }
 
 impl StatusView {
     /// Deployments that are not finished, newest first.
-    pub(crate) fn open(&self) -> &[DeploymentView] {
-        &self.open_deployments
+    pub(crate) fn open(&self) -> Vec<DeploymentView> {
+        views(&self.summary.open_deployments)
     }
 
     /// How many are open beyond those.
-    pub(crate) const fn open_left(&self) -> u64 {
-        self.open_deployments_left
+    pub(crate) fn open_left(&self) -> u64 {
+        self.summary.open_deployments_left
     }
 
     /// Deployments that failed last, newest first.
-    pub(crate) fn failed(&self) -> &[DeploymentView] {
-        &self.failed_deployments
+    pub(crate) fn failed(&self) -> Vec<DeploymentView> {
+        views(&self.summary.failed_deployments)
+    }
+
+    fn counts(&self) -> v1::DeviceCounts {
+        self.summary.devices.unwrap_or_default()
     }
 
     /// "30000: 29871 online, 102 offline, 27 conflicted"
     fn devices(&self) -> String {
-        let devices = self.devices;
+        let devices = self.counts();
         let parts = [
             (devices.online, "online"),
             (devices.offline, "offline"),
@@ -115,7 +56,7 @@ impl StatusView {
 
     /// What an operator has to look at.
     fn notable(&self) -> String {
-        let devices = self.devices;
+        let devices = self.counts();
         some(&[
             (devices.drifted, "drifted"),
             (devices.disk_faults, "with a faulty disk"),
@@ -124,26 +65,35 @@ impl StatusView {
     }
 
     fn agents(&self) -> String {
-        let agents = self.agent_versions.iter().map(|count| {
+        let agents = self.summary.agent_versions.iter().map(|count| {
             let version = match count.agent_version.as_str() {
                 "" => "none yet",
                 version => version,
             };
             format!("{version} on {}", count.devices)
         });
-        with_rest(agents.collect(), self.agent_versions_left, "version")
+        with_rest(
+            agents.collect(),
+            self.summary.agent_versions_left,
+            "version",
+        )
     }
 
     fn runs(&self) -> String {
-        let releases = self.releases.iter().map(|count| {
+        let releases = self.summary.releases.iter().map(|count| {
             let version = match count.version.as_str() {
                 "" => "?",
                 version => version,
             };
             format!("{}:{version} on {}", count.name, count.devices)
         });
-        with_rest(releases.collect(), self.releases_left, "release")
+        with_rest(releases.collect(), self.summary.releases_left, "release")
     }
+}
+
+fn views(deployments: &[v1::Deployment]) -> Vec<DeploymentView> {
+    let deployments = deployments.iter().cloned();
+    deployments.map(DeploymentView::from).collect()
 }
 
 /// The counts that are not zero.
@@ -178,7 +128,7 @@ impl View for StatusView {
     }
 
     fn name(&self) -> String {
-        self.devices.total.to_string()
+        self.counts().total.to_string()
     }
 }
 
@@ -189,13 +139,13 @@ impl Details for StatusView {
         if !notable.is_empty() {
             lines.push(("Of these", Field::plain(notable)));
         }
-        if !self.agent_versions.is_empty() {
+        if !self.summary.agent_versions.is_empty() {
             lines.push(("Agents", Field::plain(self.agents())));
         }
-        if !self.releases.is_empty() {
+        if !self.summary.releases.is_empty() {
             lines.push(("Run", Field::plain(self.runs())));
         }
-        let open = self.open_deployments.len() as u64 + self.open_deployments_left;
+        let open = self.summary.open_deployments.len() as u64 + self.open_left();
         lines.push(("Deployments", Field::plain(format!("{open} open"))));
         lines
     }

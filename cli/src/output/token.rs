@@ -3,37 +3,18 @@
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Details, Field, Time, View, ago, state_word};
+use super::{Details, Field, Time, View, ago, state_word, wire::Wire};
 
 /// A token without its secret.
 #[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
 pub(crate) struct TokenView {
-    id: String,
-    name: String,
-    role: String,
-    created_by: String,
-    created_at: Option<Time>,
-    expires_at: Option<Time>,
-    revoked_at: Option<Time>,
-    /// To half a minute; null before the first time.
-    last_used_at: Option<Time>,
-    /// Empty before the first time.
-    last_used_from: String,
+    token: Wire<v1::OperatorToken>,
 }
 
 impl From<v1::OperatorToken> for TokenView {
-    fn from(wire: v1::OperatorToken) -> Self {
-        Self {
-            role: state_word!(v1::Role, wire.role, "ROLE_"),
-            created_at: Time::from_wire(wire.created_at),
-            expires_at: Time::from_wire(wire.expires_at),
-            revoked_at: Time::from_wire(wire.revoked_at),
-            last_used_at: Time::from_wire(wire.last_used_at),
-            id: wire.id,
-            name: wire.name,
-            created_by: wire.created_by,
-            last_used_from: wire.last_used_from,
-        }
+    fn from(token: v1::OperatorToken) -> Self {
+        Self { token: Wire(token) }
     }
 }
 
@@ -44,14 +25,19 @@ impl TokenView {
     }
 
     fn state(&self, now: Time) -> &'static str {
-        if self.revoked_at.is_some() {
+        let expires = Time::from_wire(self.token.expires_at);
+        if self.token.revoked_at.is_some() {
             "revoked"
-        } else if self.expires_at.is_some_and(|at| at < now) {
+        } else if expires.is_some_and(|at| at < now) {
             "expired"
         } else {
             "works"
         }
     }
+}
+
+fn role_word(role: i32) -> String {
+    state_word!(v1::Role, role, "ROLE_")
 }
 
 impl View for TokenView {
@@ -67,46 +53,50 @@ impl View for TokenView {
     }
 
     fn row(&self, wide: bool, now: Time) -> Vec<Field> {
+        let token = &self.token;
+        let when = |time| Field::plain(ago(Time::from_wire(time), now));
         let mut row = vec![
-            Field::plain(&self.name),
-            Field::plain(&self.role),
+            Field::plain(&token.name),
+            Field::plain(role_word(token.role)),
             Field::state(self.state(now)),
-            Field::plain(ago(self.expires_at, now)),
-            Field::plain(ago(self.last_used_at, now)),
-            Field::plain(&self.last_used_from),
+            when(token.expires_at),
+            when(token.last_used_at),
+            Field::plain(&token.last_used_from),
         ];
         if wide {
-            row.push(Field::plain(ago(self.created_at, now)));
-            row.push(Field::plain(&self.created_by));
-            row.push(Field::plain(&self.id));
+            row.push(when(token.created_at));
+            row.push(Field::plain(&token.created_by));
+            row.push(Field::plain(&token.id));
         }
         row
     }
 
     fn name(&self) -> String {
-        self.name.clone()
+        self.token.name.clone()
     }
 }
 
 /// A token right after it was made: the only moment at which its text is known.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct NewTokenView {
-    id: String,
-    token: String,
+    #[serde(flatten)]
+    made: Wire<v1::CreateOperatorTokenResponse>,
+    /// As it was asked for.
     name: String,
     role: String,
-    expires_at: Option<Time>,
 }
 
 impl NewTokenView {
     pub(crate) fn new(name: String, role: v1::Role, made: v1::CreateOperatorTokenResponse) -> Self {
         Self {
-            id: made.token_id,
-            token: made.text,
+            made: Wire(made),
             name,
-            role: state_word!(v1::Role, i32::from(role), "ROLE_"),
-            expires_at: Time::from_wire(made.expires_at),
+            role: role_word(role.into()),
         }
+    }
+
+    fn expires(&self, now: Time) -> Field {
+        Field::plain(ago(Time::from_wire(self.made.expires_at), now))
     }
 }
 
@@ -121,26 +111,26 @@ impl View for NewTokenView {
         vec![
             Field::plain(&self.name),
             Field::plain(&self.role),
-            Field::plain(ago(self.expires_at, now)),
-            Field::plain(&self.token),
-            Field::plain(&self.id),
+            self.expires(now),
+            Field::plain(&self.made.text),
+            Field::plain(&self.made.token_id),
         ]
     }
 
     /// Scripts use `create -o name` to get the text.
     fn name(&self) -> String {
-        self.token.clone()
+        self.made.text.clone()
     }
 }
 
 impl Details for NewTokenView {
     fn details(&self, _wide: bool, now: Time) -> Vec<(&'static str, Field)> {
         vec![
-            ("Token", Field::plain(&self.token)),
-            ("Id", Field::plain(&self.id)),
+            ("Token", Field::plain(&self.made.text)),
+            ("Id", Field::plain(&self.made.token_id)),
             ("Name", Field::plain(&self.name)),
             ("Role", Field::plain(&self.role)),
-            ("Expires", Field::plain(ago(self.expires_at, now))),
+            ("Expires", self.expires(now)),
         ]
     }
 }

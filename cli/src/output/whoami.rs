@@ -3,24 +3,25 @@
 use kernex_proto::v1;
 use serde::Serialize;
 
-use super::{Details, Field, Time, View, state_word};
+use super::{Details, Field, Time, View, state_word, wire::Wire};
 
 #[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
 pub(crate) struct WhoAmIView {
-    name: String,
-    role: String,
-    cluster_id: String,
-    server_version: String,
+    caller: Wire<v1::WhoAmIResponse>,
 }
 
 impl From<v1::WhoAmIResponse> for WhoAmIView {
-    fn from(wire: v1::WhoAmIResponse) -> Self {
+    fn from(caller: v1::WhoAmIResponse) -> Self {
         Self {
-            role: state_word!(v1::Role, wire.role, "ROLE_"),
-            name: wire.name,
-            cluster_id: wire.cluster_id,
-            server_version: wire.server_version,
+            caller: Wire(caller),
         }
+    }
+}
+
+impl WhoAmIView {
+    fn role(&self) -> String {
+        state_word!(v1::Role, self.caller.role, "ROLE_")
     }
 }
 
@@ -32,28 +33,28 @@ impl View for WhoAmIView {
     }
 
     fn row(&self, _wide: bool, _now: Time) -> Vec<Field> {
-        [
-            &self.name,
-            &self.role,
-            &self.cluster_id,
-            &self.server_version,
+        let caller = &self.caller;
+        vec![
+            Field::plain(&caller.name),
+            Field::plain(self.role()),
+            Field::plain(&caller.cluster_id),
+            Field::plain(&caller.server_version),
         ]
-        .map(Field::plain)
-        .to_vec()
     }
 
     fn name(&self) -> String {
-        self.name.clone()
+        self.caller.name.clone()
     }
 }
 
 impl Details for WhoAmIView {
     fn details(&self, _wide: bool, _now: Time) -> Vec<(&'static str, Field)> {
+        let caller = &self.caller;
         vec![
-            ("Name", Field::plain(&self.name)),
-            ("Role", Field::plain(&self.role)),
-            ("Cluster", Field::plain(&self.cluster_id)),
-            ("Server", Field::plain(&self.server_version)),
+            ("Name", Field::plain(&caller.name)),
+            ("Role", Field::plain(self.role())),
+            ("Cluster", Field::plain(&caller.cluster_id)),
+            ("Server", Field::plain(&caller.server_version)),
         ]
     }
 }

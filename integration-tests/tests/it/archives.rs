@@ -56,7 +56,7 @@ async fn what_is_on_a_device_is_not_downloaded_again(database: Database) {
     }
     let plan = ctl.json(&["deploy", "app:2.0", "--device", "edge-1", "--plan"]);
     assert_eq!(plan[0]["verdict"], "already_active", "{plan}");
-    assert_eq!(plan[0]["download_needed"], false, "{plan}");
+    assert_eq!(plan[0]["answer"]["has_copy"], true, "{plan}");
     let mut folders = Vec::new();
     for _ in 0..3 {
         let target = operator.deploy_and_finish(&two, "edge-1").await;

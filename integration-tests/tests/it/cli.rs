@@ -29,7 +29,7 @@ async fn a_folder_is_packed_pushed_and_deployed_to_a_device(database: Database) 
         "--label",
         "site=berlin",
     ]);
-    let text = token["token"].as_str().expect("the text of the token");
+    let text = token["text"].as_str().expect("the text of the token");
     assert!(text.starts_with("kxe1."), "{token}");
     let _one = server
         .agent_with(AgentOptions::named("edge-1").label("site", "berlin"))

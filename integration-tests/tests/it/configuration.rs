@@ -13,7 +13,7 @@ async fn in_state(ctl: &Ctl<'_>, device: &str, state: &str, revision: u64) -> Va
         || async {
             let now = ctl.json(&["config", "get", device]);
             seen(
-                now["state"] == state && now["wanted_revision"] == revision,
+                now["state"] == state && now["wanted"]["revision"] == revision,
                 now,
             )
         },
@@ -45,7 +45,7 @@ async fn a_configuration_reaches_the_devices_it_selects_and_stays(database: Data
         "2s",
     ]);
     let applied = in_state(&ctl, "edge-1", "applied", 1).await;
-    assert_eq!(applied["values"]["SITE"], "berlin");
+    assert_eq!(applied["wanted"]["values"]["SITE"], "berlin");
     assert_eq!(ctl.json(&["config", "get", "edge-2"])["state"], "none");
 
     // The device's own wins, and what it does not say stays.
@@ -61,7 +61,8 @@ async fn a_configuration_reaches_the_devices_it_selects_and_stays(database: Data
         "1s",
     ]);
     let applied = in_state(&ctl, "edge-1", "applied", 2).await;
-    assert_eq!(applied["settings"]["max_script_seconds"], "2", "{applied}");
+    let settings = &applied["wanted"]["settings"];
+    assert_eq!(settings["max_script_seconds"], 2, "{applied}");
 
     // Both ends may restart.
     agent.kill();
@@ -81,12 +82,12 @@ async fn a_configuration_reaches_the_devices_it_selects_and_stays(database: Data
 
     let _ = ctl.ok(&["config", "delete", "one", "--yes"]);
     let applied = in_state(&ctl, "edge-1", "applied", 3).await;
-    assert_eq!(applied["values"]["SITE"], "berlin");
+    assert_eq!(applied["wanted"]["values"]["SITE"], "berlin");
     // A label that goes takes what it meant along.
     let _ = ctl.ok(&["device", "label", "edge-1", "site-"]);
     let applied = in_state(&ctl, "edge-1", "applied", 4).await;
     assert!(
-        applied["values"].as_object().unwrap().is_empty(),
+        applied["wanted"]["values"].as_object().unwrap().is_empty(),
         "{applied}"
     );
 }
@@ -169,7 +170,8 @@ async fn an_offline_device_gets_its_configuration_when_it_comes_back(database: D
     ]);
     let away = ctl.json(&["config", "get", "edge-1"]);
     assert_eq!(away["state"], "pending", "{away}");
-    assert_eq!(away["settings"]["heartbeat_interval_ms"], "30000", "{away}");
+    let settings = &away["wanted"]["settings"];
+    assert_eq!(settings["heartbeat_interval_ms"], 30_000, "{away}");
     agent.start_again();
     in_state(&ctl, "edge-1", "applied", 1).await;
     let listed = ctl.json(&["config", "list"]);

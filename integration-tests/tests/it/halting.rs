@@ -503,7 +503,7 @@ async fn a_halt_aborts_a_download_and_leaves_no_file_of_it(database: Database) {
     // Half the time of the whole download.
     let halted = ctl.json(&["deployment", "halt", &id, "--yes", "--timeout", "30s"]);
     assert_eq!(
-        (&halted[0]["device"], &halted[0]["acknowledged"]),
+        (&halted[0]["device_name"], &halted[0]["acknowledged"]),
         (&"edge-1".into(), &true.into()),
         "{halted}"
     );

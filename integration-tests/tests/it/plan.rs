@@ -11,7 +11,7 @@ fn verdicts(plans: &Value) -> Vec<(String, String)> {
     let plans = plans.as_array().expect("a list");
     plans
         .iter()
-        .map(|plan| (word(plan, "device"), word(plan, "verdict")))
+        .map(|plan| (word(plan, "device_name"), word(plan, "verdict")))
         .collect()
 }
 
@@ -44,7 +44,7 @@ async fn a_plan_says_what_each_device_would_do_and_changes_nothing(database: Dat
         verdicts(&plans),
         wanted.map(|(device, verdict)| (device.to_owned(), verdict.to_owned()))
     );
-    let needed = plans[0]["disk_needed_bytes"].as_u64().unwrap();
+    let needed = plans[0]["answer"]["disk_needed_bytes"].as_u64().unwrap();
     assert!(
         (fine.size_bytes..64 << 20).contains(&needed),
         "archive, release and a reserve: {plans}"
@@ -75,7 +75,7 @@ async fn a_plan_says_what_each_device_would_do_and_changes_nothing(database: Dat
     ]);
     assert_eq!(plan.code, Some(3), "{}", plan.stderr);
     let plans: Value = serde_json::from_str(&plan.stdout).expect("JSON");
-    let reasons: Vec<_> = plans[0]["obstacles"]
+    let reasons: Vec<_> = plans[0]["answer"]["obstacles"]
         .as_array()
         .unwrap()
         .iter()
@@ -94,7 +94,7 @@ async fn a_plan_says_what_each_device_would_do_and_changes_nothing(database: Dat
     operator.target_in(&id, &[AttemptState::Running]).await;
     wait_for("the device to be busy", || async {
         let plans = ctl.json(&["deploy", "app:1.0", "--device", "edge-1", "--plan"]);
-        seen(plans[0]["attempts_ahead"] == 1, plans)
+        seen(plans[0]["answer"]["attempts_ahead"] == 1, plans)
     })
     .await;
     let _ = ctl.ok(&["deployment", "cancel", &id, "--yes"]);
@@ -114,10 +114,10 @@ async fn a_plan_knows_what_a_bundle_takes_unpacked(database: Database) {
     let large = operator.push(&archive.gzip().await).await;
     assert!(large.size_bytes * 4 < unpacked, "a guess would be too low");
     let plan = ctl.json(&["deploy", "large:1.0", "--device", "edge-1", "--plan"]);
-    let needed = plan[0]["disk_needed_bytes"].as_u64().unwrap();
+    let needed = plan[0]["answer"]["disk_needed_bytes"].as_u64().unwrap();
     let known = large.size_bytes + unpacked;
     assert!((known..known + (3 << 20)).contains(&needed), "{plan}");
-    assert_eq!(plan[0]["download_needed"], true, "{plan}");
+    assert_eq!(plan[0]["answer"]["has_copy"], false, "{plan}");
 }
 
 async fn a_plan_of_an_unknown_bundle_fails_like_a_deployment(database: Database) {

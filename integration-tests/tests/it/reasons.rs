@@ -282,22 +282,25 @@ async fn an_order_reads_back_whole(database: Database) {
     let id = made[0]["id"].as_str().expect("an id").to_owned();
     let shown = ctl.json(&["deployment", "get", &id]);
     let tokens = ctl.json(&["token", "list"]);
-    assert_eq!(
-        shown["order"],
-        json!({
-            "selector": "site=berlin",
-            "named_devices": 1,
-            "message": "the fix for 17",
-            "created_from": "127.0.0.1",
-            "token_id": tokens[0]["id"],
-            "delivery_timeout_seconds": 172_800,
-            "execution_timeout_seconds": 1_800,
-            "max_in_flight": 5,
-            "budgets": {"rack": 2},
-            "approve": true,
-            "on_failure": "rollback",
-        })
-    );
+    let ordered = json!({
+        "selector": "site=berlin",
+        "named_devices": 1,
+        "message": "the fix for 17",
+        "created_from": "127.0.0.1",
+        "token_id": tokens[0]["id"],
+        "delivery_timeout_seconds": 172_800,
+        "execution_timeout_seconds": 1_800,
+    });
+    for (field, value) in ordered.as_object().expect("fields") {
+        assert_eq!(&shown[field], value, "{field}: {shown}");
+    }
+    let rollout = &shown["rollout"];
+    assert_eq!(rollout["max_in_flight"], 5, "{rollout}");
+    assert_eq!(rollout["budgets"], json!([{"label": "rack", "max": 2}]));
+    assert_eq!(rollout["approval"], true, "{rollout}");
+    assert_eq!(rollout["on_failure"], "rollback", "{rollout}");
+    assert_eq!(rollout["phases"][0]["count"], 1, "{rollout}");
+    assert_eq!(rollout["phases"][1]["percent"], 100.0, "{rollout}");
     assert_eq!(shown["created_by"], "admin");
     assert_eq!(shown["phases"][0]["soak_seconds"], 600);
     assert_eq!(shown["phases"][0]["max_failures"], "1");
@@ -354,7 +357,7 @@ async fn the_output_of_the_last_run_is_one_command(database: Database) {
         "ready\none\noops\ntwo\n"
     );
     let json = ctl.json(&["output", "--deployment", &target.deployment_id]);
-    assert_eq!(json[0]["device"], "edge-1");
+    assert_eq!(json[0]["device_name"], "edge-1");
     assert_eq!(json[0]["output"][2]["stream"], "stderr");
     assert_eq!(json[0]["output"][2]["text"], "oops\n");
 

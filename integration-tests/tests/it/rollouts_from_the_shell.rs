@@ -67,14 +67,18 @@ async fn a_canary_is_deployed_watched_paused_promoted_and_retried(database: Data
         "{shown}"
     );
     let json = ctl.json(&["deployment", "get", &id]);
-    assert_eq!(json["phases"][0]["state"], "open", "{json}");
+    let canary = &json["phases"][0];
+    assert!(
+        canary["opened_at"].is_string() && canary["passed_at"].is_null(),
+        "{canary}"
+    );
     assert_eq!(json["phases"][1]["counts"]["held"], 2, "{json}");
 
     fs::write(&fixed, "").unwrap();
     let retried = ctl.run(&["deployment", "retry", &id]);
     assert_eq!(retried.code, Some(0), "{}", retried.stderr);
     assert!(
-        retried.stderr.contains("1 devices are tried again") && retried.stderr.contains("resume"),
+        retried.stderr.contains("1 device is tried again") && retried.stderr.contains("resume"),
         "{}",
         retried.stderr
     );
@@ -110,7 +114,7 @@ async fn a_watch_prints_a_json_line_for_each_change(database: Database) {
     let (changes, code) = changes(&ctl, &["deploy", "app:2.0", "--to", "*", "--watch"]);
     assert_eq!(code, Some(0), "{changes:?}");
     let succeeded = |change: &Value| {
-        change["target"]["state"] == "succeeded" && change["target"]["device"] == "edge-1"
+        change["target"]["state"] == "succeeded" && change["target"]["device_name"] == "edge-1"
     };
     assert!(changes.iter().any(succeeded), "{changes:?}");
     let last = &changes.last().unwrap()["deployment"];

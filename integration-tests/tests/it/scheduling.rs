@@ -215,7 +215,9 @@ async fn each_device_of_a_spread_begins_at_its_moment_and_not_before(database: D
     for target in shown["targets"].as_array().unwrap() {
         // Nothing is shown of a moment that is past.
         let at: Option<Timestamp> = target["opens_at"].as_str().map(|at| at.parse().unwrap());
-        let mut session = sessions.remove(target["device"].as_str().unwrap()).unwrap();
+        let mut session = sessions
+            .remove(target["device_name"].as_str().unwrap())
+            .unwrap();
         told.spawn(async move {
             session.deploy_command().await;
             (at, now())

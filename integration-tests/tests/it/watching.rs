@@ -329,7 +329,10 @@ async fn a_watch_by_kernexctl_survives_a_restart_of_the_server(database: Databas
     );
     let line: Value = serde_json::from_str(&deployment.about(r#""step":"script""#).await).unwrap();
     assert_eq!(
-        (line["change"].as_str(), line["target"]["device"].as_str()),
+        (
+            line["change"].as_str(),
+            line["target"]["device_name"].as_str()
+        ),
         (Some("target"), Some("edge-1"))
     );
     server.kill();

@@ -41,7 +41,7 @@ fn show(printer: Printer, devices: &[PlanView], all: bool) -> Result<(), Failure
     first.sort_by_key(|plan| (!plan.would_fail(), !plan.is_unknown()));
     let shown: Vec<PlanView> = first.into_iter().take(FEW).cloned().collect();
     printer.list(&shown)?;
-    let mut counts = BTreeMap::<&str, u64>::new();
+    let mut counts = BTreeMap::<String, u64>::new();
     for plan in devices {
         *counts.entry(plan.verdict()).or_default() += 1;
     }

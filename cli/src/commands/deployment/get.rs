@@ -65,8 +65,9 @@ pub(super) async fn run(
 fn show_itself(view: &DeploymentView, printer: Printer) -> Result<(), Failure> {
     printer.one(view)?;
     emit("\n")?;
-    if !view.phases().is_empty() {
-        printer.list(view.phases())?;
+    let phases = view.phases();
+    if !phases.is_empty() {
+        printer.list(&phases)?;
         emit("\n")?;
     }
     Ok(())

@@ -3,19 +3,17 @@
 use serde::Serialize;
 
 use super::DeviceView;
-use crate::output::{Field, Time, View};
+use crate::output::{Field, Time, View, listing::counted};
 
 /// "12 devices: 10 online, 2 offline, 1 drifted"
 pub(crate) fn fleet(devices: &[DeviceView]) -> String {
-    let mut text = format!("{} devices", devices.len());
+    let mut text = counted(devices.len() as u64, "device");
     let mut separator = ": ";
     for state in ["online", "offline", "conflicted", "drifted"] {
-        let count = devices
-            .iter()
-            .filter(|device| {
-                device.status == state || (state == "drifted" && !device.drifts.is_empty())
-            })
-            .count();
+        let is_so = |device: &&DeviceView| {
+            device.status() == state || (state == "drifted" && device.drifts())
+        };
+        let count = devices.iter().filter(is_so).count();
         if count > 0 {
             text.push_str(&format!("{separator}{count} {state}"));
             separator = ", ";
@@ -50,7 +48,7 @@ impl View for DeviceChange {
 
     fn name(&self) -> String {
         match self {
-            Self::Device { device } => device.name.clone(),
+            Self::Device { device } => device.name(),
             Self::Removed { name, .. } => name.clone(),
         }
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::output::{Format, Printer};
 
-fn device() -> DeviceView {
+fn device() -> v1::Device {
     v1::Device {
         id: "0190a000-0000-7000-8000-000000000001".into(),
         name: "edge-1".into(),
@@ -26,21 +26,24 @@ fn device() -> DeviceView {
         }],
         ..Default::default()
     }
-    .into()
+}
+
+fn view() -> DeviceView {
+    device().into()
 }
 
 #[test]
 fn a_table_has_no_lines_and_no_trailing_spaces() {
-    let other = DeviceView {
+    let other = v1::Device {
         name: "x".into(),
-        status: "offline".into(),
+        status: v1::DeviceStatus::Offline.into(),
         last_seen: None,
         releases: vec![],
         labels: BTreeMap::new(),
         ..device()
     };
     let text = Printer::plain(Format::Table)
-        .render_list(&[device(), other], Time::at(1_180))
+        .render_list(&[view(), other.into()], Time::at(1_180))
         .unwrap();
     insta::assert_snapshot!(text, @r"
     NAME    STATUS   LAST SEEN  RUNS       LABELS
@@ -50,19 +53,29 @@ fn a_table_has_no_lines_and_no_trailing_spaces() {
 }
 
 #[test]
-fn a_device_that_drifts_shows_what_it_runs() {
-    let drift = |name: &str, actual: &str, expected: &str| {
-        DriftView::from(v1::Drift {
-            name: name.into(),
-            actual_version: actual.into(),
-            expected_version: expected.into(),
-            ..Default::default()
-        })
-    };
-    let mut drifted = DeviceView {
-        drifts: vec![drift("hello", "0.9", "1.0"), drift("extra", "7", "")],
+fn a_fleet_is_counted() {
+    let drifted = v1::Device {
+        status: v1::DeviceStatus::Offline.into(),
+        drifts: vec![v1::Drift::default()],
         ..device()
     };
+    assert_eq!(fleet(&[view()]), "1 device: 1 online");
+    assert_eq!(
+        fleet(&[view(), drifted.into()]),
+        "2 devices: 1 online, 1 offline, 1 drifted"
+    );
+}
+
+#[test]
+fn a_device_that_drifts_shows_what_it_runs() {
+    let drift = |name: &str, actual: &str, expected: &str| v1::Drift {
+        name: name.into(),
+        actual_version: actual.into(),
+        expected_version: expected.into(),
+        ..Default::default()
+    };
+    let drifting = |drifts: Vec<v1::Drift>| DeviceView::from(v1::Device { drifts, ..device() });
+    let drifted = drifting(vec![drift("hello", "0.9", "1.0"), drift("extra", "7", "")]);
     assert_eq!(
         drifted.runs(),
         "hello:0.9 (not 1.0), extra:7 (not expected)"
@@ -72,15 +85,15 @@ fn a_device_that_drifts_shows_what_it_runs() {
         lines.map(|(title, _)| title).collect()
     };
     assert!(titles(&drifted).contains(&"Expected") && !titles(&drifted).contains(&"Runs"));
-    drifted.drifts = vec![drift("hello", "", "1.0")];
-    assert_eq!(drifted.runs(), "hello:none (not 1.0)");
-    assert!(titles(&device()).contains(&"Runs"));
+    let nothing = drifting(vec![drift("hello", "", "1.0")]);
+    assert_eq!(nothing.runs(), "hello:none (not 1.0)");
+    assert!(titles(&view()).contains(&"Runs"));
 }
 
 #[test]
 fn json_has_stable_names_and_rfc_3339_times() {
     let text = Printer::plain(Format::Json)
-        .render_list(&[device()], Time::at(0))
+        .render_list(&[view()], Time::at(0))
         .unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json[0]["status"], "online");
@@ -93,7 +106,7 @@ fn json_has_stable_names_and_rfc_3339_times() {
 #[test]
 fn names_stand_alone() {
     let text = Printer::plain(Format::Name)
-        .render_list(&[device()], Time::at(0))
+        .render_list(&[view()], Time::at(0))
         .unwrap();
     assert_eq!(text, "edge-1\n");
     let empty = Printer::plain(Format::Json)
@@ -111,10 +124,10 @@ fn what_could_not_be_removed_is_named_and_counted() {
             reason: "a file system is mounted at `data`".into(),
         }],
     };
-    let device = DeviceView {
-        leftovers: left.into(),
+    let device = DeviceView::from(v1::Device {
+        leftovers: Some(left),
         ..device()
-    };
+    });
     let text = Printer::plain(Format::Table)
         .render_one(&device, Time::at(1_180))
         .unwrap();
@@ -135,7 +148,7 @@ fn what_could_not_be_removed_is_named_and_counted() {
 #[test]
 fn one_device_is_shown_as_lines() {
     let text = Printer::plain(Format::Table)
-        .render_one(&device(), Time::at(1_180))
+        .render_one(&view(), Time::at(1_180))
         .unwrap();
     assert!(text.starts_with("Name:"), "{text}");
     assert!(text.contains("hello:1.0 (abababababab)"), "{text}");

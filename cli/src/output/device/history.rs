@@ -1,0 +1,80 @@
+//! What was deployed to a device, as printed.
+
+use kernex_proto::v1;
+use serde::Serialize;
+
+use crate::output::{Field, Time, View, ago, short_id, wire::Wire};
+
+/// One target in a device's history.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub(crate) struct HistoryView {
+    entry: Wire<v1::DeviceHistoryEntry>,
+}
+
+impl From<v1::DeviceHistoryEntry> for HistoryView {
+    fn from(entry: v1::DeviceHistoryEntry) -> Self {
+        Self { entry: Wire(entry) }
+    }
+}
+
+impl HistoryView {
+    fn kind(&self) -> &'static str {
+        if self.entry.rolls_back.is_empty() {
+            "deploy"
+        } else {
+            "rollback"
+        }
+    }
+}
+
+impl View for HistoryView {
+    const EMPTY: &'static str = "Nothing was deployed to this device yet.";
+
+    fn header(wide: bool) -> Vec<&'static str> {
+        let mut titles = vec![
+            "BUNDLE",
+            "KIND",
+            "STATE",
+            "REASON",
+            "RAN AFTER",
+            "STARTED",
+            "CLOSED",
+            "DEPLOYMENT",
+        ];
+        if wide {
+            titles.extend(["ATTEMPT", "DIGEST", "TAKES BACK", "MESSAGE"]);
+        }
+        titles
+    }
+
+    fn row(&self, wide: bool, now: Time) -> Vec<Field> {
+        let entry = &self.entry;
+        let closed = Time::from_wire(entry.closed_at);
+        let mut row = vec![
+            Field::plain(&entry.bundle),
+            Field::plain(self.kind()),
+            Field::state(&entry.state),
+            Field::plain(&entry.reason),
+            Field::plain(&entry.active_version),
+            Field::plain(ago(Time::from_wire(entry.created_at), now)),
+            Field::plain(closed.map_or_else(String::new, |at| ago(Some(at), now))),
+            Field::plain(if wide {
+                &entry.deployment_id
+            } else {
+                short_id(&entry.deployment_id)
+            }),
+        ];
+        if wide {
+            row.push(Field::plain(entry.attempt.to_string()));
+            row.push(Field::plain(&entry.digest));
+            row.push(Field::plain(&entry.rolls_back));
+            row.push(Field::plain(&entry.message));
+        }
+        row
+    }
+
+    fn name(&self) -> String {
+        self.entry.deployment_id.clone()
+    }
+}
