@@ -16,7 +16,7 @@ use kernex_proto::{
 };
 
 use crate::{
-    args::{DevArgs, pack::PackArgs},
+    args::{dev::DevArgs, pack::PackArgs},
     client::{Client, request_id},
     commands::{bundle::push, deploy, deployment::watch, device},
     context::Context,

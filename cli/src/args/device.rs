@@ -1,11 +1,101 @@
-//! Which devices a list has, as typed.
+//! `device`: who is there, how they are, what they run.
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use kernex_proto::v1;
 
-use super::values::parse_duration;
+use super::{Consent, OutputArg, listing::ListArgs, parse_duration};
+use crate::complete;
+
+/// `device ...`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// List devices
+    #[command(visible_alias = "ls")]
+    List {
+        #[command(flatten)]
+        filter: DeviceFilterArgs,
+        #[command(flatten)]
+        list: ListArgs,
+        /// Stay and show what changes, until interrupted; in a pipe and with -o json a line for
+        /// each change
+        #[arg(short, long, conflicts_with_all = ["limit", "sort", "columns", "no_headers"])]
+        watch: bool,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Show devices
+    #[command(visible_aliases = ["describe", "show"])]
+    Get {
+        /// Name or id (repeatable)
+        #[arg(required = true, value_name = "DEVICE", add = complete::devices())]
+        devices: Vec<String>,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Set and remove labels of one device, or of all that match
+    Label {
+        /// Name or id; not with --selector
+        #[arg(value_name = "DEVICE", required_unless_present = "selector", add = complete::devices())]
+        device: Option<String>,
+        /// `key=value` sets, `key-` removes
+        #[arg(value_name = "KEY=VALUE|KEY-")]
+        changes: Vec<String>,
+        /// Every device with these labels, e.g. 'site=berlin'; '*' means every device
+        #[arg(short = 'l', long, value_name = "SELECTOR")]
+        selector: Option<String>,
+        #[command(flatten)]
+        consent: Consent,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Show sampled heartbeats, newest first
+    Metrics {
+        /// Name or id
+        #[arg(add = complete::devices())]
+        device: String,
+        /// At most this many
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Show what was deployed to a device, newest first
+    History {
+        /// Name or id
+        #[arg(add = complete::devices())]
+        device: String,
+        /// At most this many
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: u32,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Decide a conflict: the copy that connected last stays, the others need new keys
+    Resolve {
+        /// Name or id
+        #[arg(add = complete::devices())]
+        device: String,
+        /// Accept an older revision of the session protocol than before, once, as after an older
+        /// agent was put on the device; works without a conflict as well
+        #[arg(long)]
+        allow_downgrade: bool,
+        #[command(flatten)]
+        consent: Consent,
+        #[command(flatten)]
+        output: OutputArg,
+    },
+    /// Delete a device: its key is revoked and its open work cancelled
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Name or id
+        #[arg(add = complete::devices())]
+        device: String,
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
 
 /// Whether a device can be reached, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -1,6 +1,8 @@
 //! What can be typed and what it means.
 
-use super::*;
+use std::time::Duration;
+
+use super::{bundle::BundleCommand, device::DeviceCommand, *};
 use crate::output::Format;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {

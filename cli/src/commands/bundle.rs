@@ -1,7 +1,7 @@
 //! `bundle`: make, push and fetch bundles. One file a verb.
 
 use super::Session;
-use crate::{args::BundleCommand, error::Failure};
+use crate::{args::bundle::BundleCommand, error::Failure};
 
 mod delete;
 mod get;

@@ -9,7 +9,7 @@ use kernex_proto::{
 
 use super::{Session, bundle::push, deployment::watch, present};
 use crate::{
-    args::DeployArgs,
+    args::deploy::DeployArgs,
     client::{Client, request_id},
     error::{Exit, Failure},
     output::{Printer, deployment::DeploymentView, print_note},

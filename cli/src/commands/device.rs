@@ -1,7 +1,7 @@
 //! `device`: which there are, how they are, what they run. One file a verb.
 
 use super::Session;
-use crate::{args::DeviceCommand, error::Failure};
+use crate::{args::device::DeviceCommand, error::Failure};
 
 mod delete;
 mod get;

@@ -7,7 +7,7 @@ use kernex_proto::{
 
 use super::{Session, confirm, present, print_pages};
 use crate::{
-    args::{Consent, EnrollmentCommand, OutputArg},
+    args::{Consent, OutputArg, enrollment::EnrollmentCommand},
     client::request_id,
     error::{Exit, Failure},
     output::{Printer, access::EnrollmentView, print_note},

@@ -3,9 +3,12 @@
 use super::{Session, bundle, config, context, deployment, device, enrollment};
 use crate::{
     args::{
-        BundleCommand, ContextCommand, DeviceCommand, EnrollmentCommand,
+        bundle::BundleCommand,
         config::ConfigCommand,
+        context::ContextCommand,
         deployment::{DeploymentCommand, TargetFilterArgs},
+        device::DeviceCommand,
+        enrollment::EnrollmentCommand,
         verbs::{DeleteCommand, GetCommand},
     },
     error::Failure,

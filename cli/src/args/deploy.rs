@@ -1,0 +1,57 @@
+//! `deploy`: put a bundle on devices.
+
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+
+use super::{OutputArg, pack::PackArgs, parse_duration, rollout::RolloutArgs, timing::TimingArgs};
+use crate::complete;
+
+/// `deploy ...`
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("where").required(true).multiple(true).args(["to", "devices"]))]
+pub(crate) struct DeployArgs {
+    /// name:version, a digest or its first 12 digits, a local archive or folder that is pushed
+    /// first, or a name for its newest version
+    #[arg(add = complete::bundles())]
+    pub(crate) bundle: String,
+    /// Devices with these labels, e.g. 'site=berlin,!canary'; '*' means every device
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) to: Option<String>,
+    /// A device by name or id (repeatable)
+    #[arg(long = "device", value_name = "DEVICE", num_args = 1.., add = complete::devices())]
+    pub(crate) devices: Vec<String>,
+    /// A name for the deployment, which commands take instead of its id
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Ask the devices what would happen, without changing anything; exits 3 when one would fail
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) plan: bool,
+    /// With --plan: print the answer of every device, not only the first ten
+    #[arg(long, requires = "plan")]
+    pub(crate) all: bool,
+    /// Stay and show what happens; exits 3 when the deployment fails, and outside a terminal 8 when
+    /// it waits for an operator
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// With --watch: give up waiting after this long (exit code 6); the deployment goes on
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION", requires = "watch")]
+    pub(crate) timeout: Option<Duration>,
+    /// How long a device that is offline has to come back (default 7d)
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) delivery_timeout: Option<Duration>,
+    /// How long a device may take once it has begun (default 1h)
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub(crate) execution_timeout: Option<Duration>,
+    /// A note for whoever reads the order later
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+    #[command(flatten)]
+    pub(crate) pack: PackArgs,
+    #[command(flatten)]
+    pub(crate) timing: TimingArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+    #[command(flatten)]
+    pub(crate) rollout: RolloutArgs,
+}
